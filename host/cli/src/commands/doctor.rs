@@ -1,0 +1,136 @@
+//! `doctor`: whether this machine has what dovetail needs, one line each, with what to do about what is missing.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::models::DEFAULT_MODELS;
+use crate::error::{Error, Exit};
+use crate::table::{bytes, table};
+use crate::wire::App;
+
+/// Less than this is called little, in bytes.
+const LITTLE_SPACE: u64 = 1 << 30;
+
+struct Finding {
+    what: &'static str,
+    good: bool,
+    found: String,
+    remedy: String,
+}
+
+fn good(what: &'static str, found: impl Into<String>) -> Finding {
+    Finding { what, good: true, found: found.into(), remedy: String::new() }
+}
+
+fn problem(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { what, good: false, found: found.into(), remedy: remedy.into() }
+}
+
+fn failed(what: &'static str, error: Error) -> Finding {
+    problem(what, error.chain(), error.help.unwrap_or_default())
+}
+
+pub(crate) fn run(app: &App) -> Result<Exit, Error> {
+    let data = &app.config.data;
+    let mut findings = vec![good("dovetail", env!("CARGO_PKG_VERSION")), writable(data), space(data), database(app)];
+    findings.push(match dovetail_vision::opencv_version() {
+        Some(version) => good("OpenCV", version),
+        None => problem("OpenCV", "this dovetail was built without it", "build it with the feature `opencv`, on a machine with libopencv-dev"),
+    });
+    findings.push(models(app));
+    findings.push(compiler(app));
+    findings.push(registry(app));
+    findings.push(good("processors", std::thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |n| n.to_string())));
+    let healthy = findings.iter().all(|finding| finding.good);
+    app.output.result(
+        || {
+            let lines: Vec<_> = findings.iter().map(|f| json!({ "what": f.what, "ok": f.good, "found": f.found, "remedy": f.remedy })).collect();
+            json!({ "ok": healthy, "checks": lines })
+        },
+        || {
+            let mut rows = Vec::new();
+            for finding in &findings {
+                rows.push(vec![if finding.good { "ok" } else { "PROBLEM" }.to_owned(), finding.what.to_owned(), finding.found.clone()]);
+                if !finding.remedy.is_empty() {
+                    rows.push(vec![String::new(), String::new(), format!("-> {}", finding.remedy)]);
+                }
+            }
+            table(&["", "what", "found"], &rows)
+        },
+    );
+    Ok(if healthy { Exit::Done } else { Exit::Failed })
+}
+
+fn writable(data: &Path) -> Finding {
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(data)?;
+        let mut file = tempfile::Builder::new().prefix(".doctor-").tempfile_in(data)?;
+        std::io::Write::write_all(&mut file, b"x")?;
+        file.as_file().sync_all()
+    };
+    match write() {
+        Ok(()) => good("data folder", format!("{} is writable", data.display())),
+        Err(error) => problem("data folder", format!("{}: {error}", data.display()), "name another with --data DIR, or give yourself the right to write there"),
+    }
+}
+
+fn space(data: &Path) -> Finding {
+    // Its nearest ancestor that is there: the folder itself may not be.
+    let place = data.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    match rustix::fs::statvfs(place) {
+        Ok(about) => {
+            let free = about.f_bavail.saturating_mul(about.f_frsize);
+            let found = format!("{} free", bytes(free));
+            if free < LITTLE_SPACE { problem("disk", found, "make room: photographs, compiled code and results are kept there") } else { good("disk", found) }
+        }
+        Err(error) => problem("disk", format!("{}: {error}", place.display()), "name another folder with --data DIR"),
+    }
+}
+
+fn database(app: &App) -> Finding {
+    let read = || -> Result<usize, Error> { Ok(app.parts()?.ledger.open_runs(usize::MAX)?.len()) };
+    match read() {
+        Ok(0) => good("database", "opens, no open runs"),
+        Ok(open) => good("database", format!("opens, {open} open runs (`dovetail runs list` shows them)")),
+        Err(error) => failed("database", error),
+    }
+}
+
+fn models(app: &App) -> Finding {
+    match app.models().and_then(|store| Ok(store.list()?)) {
+        Err(error) => failed("models", error),
+        Ok(installed) => {
+            let missing: Vec<&str> = DEFAULT_MODELS.into_iter().filter(|name| installed.iter().all(|one| one.model.name != *name)).collect();
+            if missing.is_empty() {
+                good("models", format!("{} installed, the {} default ones among them", installed.len(), DEFAULT_MODELS.len()))
+            } else {
+                problem("models", format!("missing: {}", missing.join(", ")), "install them with `dovetail models pull`")
+            }
+        }
+    }
+}
+
+fn compiler(app: &App) -> Finding {
+    let made = || -> Result<u64, Error> {
+        app.compiler()?;
+        let folder = app.compiled_folder();
+        let entries = std::fs::read_dir(&folder).map_err(|e| Error::write(&folder, e))?;
+        Ok(entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum())
+    };
+    match made() {
+        Ok(size) => good("compiled code", format!("{} in the cache", bytes(size))),
+        Err(error) => failed("compiled code", error),
+    }
+}
+
+fn registry(app: &App) -> Finding {
+    let read = || -> Result<(usize, usize), Error> {
+        let parts = app.parts()?;
+        Ok((dovetail_flow::plugins(parts)?.len(), dovetail_flow::pipelines(parts)?.len()))
+    };
+    match read() {
+        Ok((plugins, pipelines)) => good("registry", format!("{plugins} plugin versions, {pipelines} pipeline versions")),
+        Err(error) => failed("registry", error),
+    }
+}

@@ -1,0 +1,41 @@
+//! One file a group of commands.
+
+mod demo;
+mod doctor;
+mod models;
+mod pipeline;
+mod run;
+mod runs;
+mod schema;
+mod task;
+
+use clap::CommandFactory as _;
+
+use crate::args::{Cli, Command};
+use crate::error::{Error, Exit};
+use crate::wire::App;
+
+/// Does what was typed.
+pub(crate) fn run(command: Command, app: &App) -> Result<Exit, Error> {
+    match command {
+        Command::Run(args) => run::run(&args, app),
+        Command::Runs(command) => runs::run(&command, app),
+        Command::Task(command) => task::run(&command, app),
+        Command::Pipeline(command) => pipeline::run(&command, app),
+        Command::Models(command) => models::run(&command, app),
+        Command::Demo(args) => demo::run(&args, app),
+        Command::Doctor => doctor::run(app),
+        Command::Schema { of } => Ok(schema::print(of, app)),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "dovetail", &mut script);
+            app.output.text(&String::from_utf8_lossy(&script));
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Whether the command can print one document a line.
+pub(crate) fn streams(command: &Command) -> bool {
+    matches!(command, Command::Run(_))
+}

@@ -1,0 +1,166 @@
+//! `models`: installs the default networks from the package that `npm pack` fetches, cascades from the system's OpenCV, and models of one's own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use dovetail_core::vision::Model;
+use dovetail_vision::{FACE_API_PACKAGE, HAAR_FOLDER, Installed};
+use serde_json::{Value, json};
+
+use crate::args::Models;
+use crate::error::{Error, Exit};
+use crate::inputs::folder;
+use crate::table::{bytes, table};
+use crate::wire::App;
+
+/// What `models pull` installs.
+pub(crate) const DEFAULT_MODELS: [&str; 7] =
+    ["ssd_mobilenetv1", "tiny_face_detector", "haar", "face_landmark_68", "age_gender", "face_expression", "face_recognition"];
+
+pub(crate) fn run(command: &Models, app: &App) -> Result<Exit, Error> {
+    match command {
+        Models::Pull { from, photographs } => pull(app, from.as_deref(), photographs.as_deref()),
+        Models::List => {
+            let models = app.models()?.list()?;
+            app.output.result(|| models.iter().map(installed_json).collect(), || list(&models));
+            Ok(Exit::Done)
+        }
+        Models::Add { file, manifest } => {
+            for path in [file, manifest] {
+                std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
+            }
+            let model = app.models()?.add(file, manifest)?;
+            app.output.result(|| model_json(&model), || format!("installed {}  {}\n", model.name, model.digest));
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Exit, Error> {
+    let store = app.models()?;
+    let installed = store.list()?;
+    let complete = DEFAULT_MODELS.iter().all(|name| installed.iter().any(|one| one.model.name == *name));
+    let mut pulled = Vec::new();
+    let mut copied = Vec::new();
+    if !complete || photographs.is_some() || from.is_some() {
+        let scratch = tempfile::Builder::new().prefix("dovetail-").tempdir().map_err(|e| Error::host("temporary_folder", "make a temporary folder").cause(e))?;
+        let package = match from {
+            Some(path) if path.is_dir() => path.to_owned(),
+            Some(path) => {
+                std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
+                untar(path, scratch.path())?
+            }
+            None => {
+                app.output.note(&format!("fetching {FACE_API_PACKAGE} by npm (13 MB of weights, MIT licence)"));
+                untar(&npm_pack(scratch.path())?, scratch.path())?
+            }
+        };
+        if !package.join("model").is_dir() {
+            let error = Error::usage("bad_package", format!("`{}` has no folder `model`", package.display()));
+            return Err(error.help(format!("name the unpacked folder of {FACE_API_PACKAGE}, or its .tgz")));
+        }
+        pulled.extend(store.import_face_api(&package)?);
+        let cascades = Path::new(HAAR_FOLDER);
+        if !cascades.is_dir() {
+            let error = Error::host("no_cascades", format!("OpenCV's cascades are not installed: there is no folder `{HAAR_FOLDER}`"));
+            return Err(error.help("install them (Debian, Ubuntu: apt-get install opencv-data), then pull again"));
+        }
+        pulled.push(store.import_haar(cascades)?);
+        if let Some(folder) = photographs {
+            copied = copy_photographs(&package.join("demo"), folder)?;
+        }
+    }
+    let fresh = |model: &Model| installed.iter().all(|one| one.model.digest != model.digest);
+    app.output.result(
+        || json!({ "models": pulled.iter().map(model_json).collect::<Vec<_>>(), "photographs": copied, "complete": true }),
+        || {
+            if pulled.is_empty() {
+                return format!("all {} models are installed already\n", DEFAULT_MODELS.len());
+            }
+            let row = |model: &Model| {
+                let how = if fresh(model) { "installed" } else { "was installed" };
+                vec![model.name.clone(), kind(model), how.to_owned(), model.digest.to_string()]
+            };
+            let mut text = table(&["model", "kind", "", "digest"], &pulled.iter().map(row).collect::<Vec<_>>());
+            if !copied.is_empty() {
+                text.push_str(&format!("{} photographs copied\n", copied.len()));
+            }
+            text
+        },
+    );
+    Ok(Exit::Done)
+}
+
+/// Fetches the package by the user's own npm: its registry, its proxy, its cache.
+fn npm_pack(into: &Path) -> Result<PathBuf, Error> {
+    let ran = Command::new("npm").args(["pack", "--silent", FACE_API_PACKAGE]).current_dir(into).stdin(Stdio::null()).output();
+    let output = ran.map_err(|e| {
+        let error = if e.kind() == std::io::ErrorKind::NotFound { Error::host("npm_missing", "npm is not installed") } else { Error::host("npm_failed", "start npm").cause(e) };
+        error.help("install Node.js (it brings npm), or fetch the package elsewhere and name it with --from FOLDER_OR_TGZ")
+    })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let error = Error::host("npm_failed", format!("`npm pack {FACE_API_PACKAGE}` failed ({}): {said}", output.status));
+        return Err(error.help("check the network and npm's settings, or fetch the package elsewhere and name it with --from FOLDER_OR_TGZ"));
+    }
+    let found = folder(into)?.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "tgz"));
+    found.ok_or_else(|| Error::host("npm_failed", format!("`npm pack {FACE_API_PACKAGE}` wrote no .tgz")))
+}
+
+/// npm's packages hold one folder, `package`.
+fn untar(archive: &Path, into: &Path) -> Result<PathBuf, Error> {
+    let ran = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(into).stdin(Stdio::null()).output();
+    let output = ran.map_err(|e| Error::host("tar_failed", "start tar").cause(e).help("install tar, or unpack the package yourself and name its folder with --from"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let error = Error::usage("bad_package", format!("`{}` cannot be unpacked: {said}", archive.display()));
+        return Err(error.help("fetch it again; it should be a .tgz of npm"));
+    }
+    Ok(into.join("package"))
+}
+
+fn copy_photographs(from: &Path, to: &Path) -> Result<Vec<PathBuf>, Error> {
+    std::fs::create_dir_all(to).map_err(|e| Error::write(to, e))?;
+    let mut copied = Vec::new();
+    for file in folder(from)? {
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.starts_with("sample") && name.ends_with(".jpg") {
+            let target = to.join(name);
+            std::fs::copy(&file, &target).map_err(|e| Error::write(&target, e))?;
+            copied.push(target);
+        }
+    }
+    Ok(copied)
+}
+
+fn kind(model: &Model) -> String {
+    json!(model.kind).as_str().unwrap_or_default().to_owned()
+}
+
+fn model_json(model: &Model) -> Value {
+    json!({ "name": model.name, "kind": model.kind, "aliases": model.aliases, "digest": model.digest, "labels": model.labels })
+}
+
+fn installed_json(installed: &Installed) -> Value {
+    let mut json = model_json(&installed.model);
+    json["source"] = json!(installed.manifest.source);
+    json["license"] = json!(installed.manifest.license);
+    json["bytes"] = json!(size(installed));
+    json
+}
+
+fn size(installed: &Installed) -> u64 {
+    installed.manifest.files.iter().map(|file| file.bytes).sum()
+}
+
+fn list(models: &[Installed]) -> String {
+    if models.is_empty() {
+        return "no models yet; install the default ones with `dovetail models pull`\n".to_owned();
+    }
+    let row = |installed: &Installed| {
+        let model = &installed.model;
+        let digest = model.digest.to_string().chars().take(19).collect();
+        vec![model.name.clone(), kind(model), model.aliases.join(", "), bytes(size(installed)), digest, installed.manifest.source.clone().unwrap_or_default()]
+    };
+    table(&["model", "kind", "also", " size", "digest", "source"], &models.iter().map(row).collect::<Vec<_>>())
+}

@@ -1,0 +1,107 @@
+//! `runs`: looks at what was recorded, and goes on with what was interrupted.
+
+use dovetail_core::RunId;
+use dovetail_flow::{RunSummary, StepLog};
+use serde_json::{Value, json};
+
+use crate::args::Runs;
+use crate::commands::run::wait_for;
+use crate::error::{Error, Exit};
+use crate::show;
+use crate::table::table;
+use crate::wire::App;
+
+pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
+    match command {
+        Runs::List { limit } => {
+            let runs = dovetail_flow::runs(app.parts()?, *limit as usize)?;
+            app.output.result(|| runs.iter().map(summary).collect(), || list(&runs));
+        }
+        Runs::Show(one) => {
+            let document = dovetail_flow::document(app.parts()?, &find(app, &one.run)?)?;
+            app.output.result(|| document.clone(), || show::run(&document));
+        }
+        Runs::Lineage(one) => {
+            let lineage = dovetail_flow::lineage(app.parts()?, &find(app, &one.run)?)?;
+            app.output.result(|| lineage.clone(), || show_lineage(&lineage));
+        }
+        Runs::Logs(one) => {
+            let logs = dovetail_flow::logs(app.parts()?, &find(app, &one.run)?)?;
+            app.output.result(|| logs.iter().map(log).collect(), || logs.iter().map(show_log).collect());
+        }
+        Runs::Resume { run, jobs } => {
+            let run = find(app, &run.run)?;
+            dovetail_flow::recover(app.parts()?, &run)?;
+            return wait_for(app, &run, jobs.unwrap_or(app.config.jobs));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The run whose ID begins so.
+fn find(app: &App, prefix: &str) -> Result<RunId, Error> {
+    if prefix.is_empty() || !prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-')) {
+        return Err(Error::usage("unknown_run", format!("`{prefix}` is no run ID")).help("write the ID that `dovetail runs list` shows, or the beginning of it"));
+    }
+    Ok(dovetail_flow::find_run(app.parts()?, prefix)?)
+}
+
+fn summary(run: &RunSummary) -> Value {
+    json!({ "run_id": run.run, "pipeline": run.pipeline, "state": run.state, "submitted_at": run.submitted_at, "total_time_ms": run.duration_ms })
+}
+
+fn list(runs: &[RunSummary]) -> String {
+    if runs.is_empty() {
+        return "no runs yet; make one with `dovetail run PIPELINE`\n".to_owned();
+    }
+    let time = |ms: u64| format!("{}.{:02}s", ms / 1000, ms % 1000 / 10);
+    let row = |run: &RunSummary| vec![run.run.to_string(), run.pipeline.clone(), run.state.clone(), run.submitted_at.clone(), run.duration_ms.map_or_else(String::new, time)];
+    table(&["run", "pipeline", "state", "submitted", " time"], &runs.iter().map(row).collect::<Vec<_>>())
+}
+
+fn show_lineage(lineage: &Value) -> String {
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let run = text(lineage, "run_id");
+    // The run's ID stands above: within it every value has a name of its own.
+    let within = |id: &str| id.strip_prefix(&format!("{run}/")).unwrap_or(id).to_owned();
+    let short = |digest: &str| digest.strip_prefix("sha256:").map_or(String::new(), |hex| format!("{}…", hex.get(..12).unwrap_or(hex)));
+    let items = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut shown = format!("{}\nrun {run}\n", text(lineage, "pipeline"));
+    for step in items(lineage, "steps") {
+        let attempt = step.get("attempt").and_then(Value::as_u64).map_or_else(String::new, |n| format!(", attempt {n}"));
+        shown.push_str(&format!("\n{}  {}, package {}{attempt}\n", text(&step, "id"), text(&step, "task"), short(&text(&step, "package"))));
+        for model in items(&step, "models") {
+            shown.push_str(&format!("  model  {}  {}\n", text(&model, "name"), short(&text(&model, "digest"))));
+        }
+        for value in items(&step, "consumed") {
+            let origin = value.get("origin").and_then(Value::as_str).map_or_else(|| "given in the pipeline".to_owned(), &within);
+            shown.push_str(&format!("  took   {} <- {origin}  {}\n", within(&text(&value, "input")), short(&text(&value, "digest"))));
+        }
+        for value in items(&step, "produced") {
+            let consumers: Vec<String> = items(&value, "consumers").iter().filter_map(Value::as_str).map(&within).collect();
+            let consumers = if consumers.is_empty() { String::new() } else { format!("  -> {}", consumers.join(", ")) };
+            shown.push_str(&format!("  gave   {}  {}{consumers}\n", within(&text(&value, "output")), short(&text(&value, "digest"))));
+        }
+    }
+    shown
+}
+
+fn log(log: &StepLog) -> Value {
+    json!({ "step": log.step, "id": log.id, "lines": log.lines, "dropped": log.dropped })
+}
+
+fn show_log(log: &StepLog) -> String {
+    let mut shown = String::new();
+    for line in &log.lines {
+        let at = format!("+{}.{:03}ms", line.at_us / 1000, line.at_us % 1000);
+        shown.push_str(&format!("{}  {at:>12}  {:5}  {}", log.id, line.level, line.message));
+        for (name, value) in &line.fields {
+            shown.push_str(&format!("  {name}={value}"));
+        }
+        shown.push('\n');
+    }
+    if log.dropped > 0 {
+        shown.push_str(&format!("{}  {} more lines were dropped, over the limit\n", log.id, log.dropped));
+    }
+    shown
+}

@@ -1,0 +1,267 @@
+//! `task check`: what the host sees in a plugin, or everything for which it would be refused.
+
+use std::path::Path;
+
+use dovetail_core::limits::Limits;
+use dovetail_core::manifest::{Grants, Manifest, show_duration_ms, show_size};
+use dovetail_core::wit::{Signature, schema, show};
+use dovetail_runtime::{Compiler, Description, GrantClass, LoadError, Package, Refusal};
+use serde_json::{Value, json};
+
+use super::grants_json;
+use crate::error::{Error, Exit};
+use crate::plugin::{self, Found};
+use crate::table::{bytes, indented};
+use crate::wire::App;
+
+/// Why a plugin is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Finding {
+    code: &'static str,
+    message: String,
+    help: String,
+    /// In `plugin.toml`, from 1.
+    place: Option<(u32, u32)>,
+}
+
+impl Finding {
+    fn new(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { code, message: message.into(), help: help.into(), place: None }
+    }
+
+    fn to_json(&self) -> Value {
+        let mut json = json!({ "code": self.code, "message": self.message, "help": self.help });
+        if let Some((line, column)) = self.place {
+            json["path"] = json!("plugin.toml");
+            json["line"] = json!(line);
+            json["column"] = json!(column);
+        }
+        json
+    }
+
+    fn to_text(&self) -> String {
+        let place = self.place.map_or_else(String::new, |(line, column)| format!("plugin.toml:{line}:{column} "));
+        let help = if self.help.is_empty() { String::new() } else { format!("\n    help   {}", self.help) };
+        format!("{place}error[{}]: {}{help}\n", self.code, self.message)
+    }
+}
+
+impl From<Refusal> for Finding {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.code, refusal.message, refusal.help)
+    }
+}
+
+/// A plugin that can be published.
+pub(super) struct Good {
+    pub(super) manifest: Manifest,
+    pub(super) description: Description,
+    pub(super) package: Vec<u8>,
+}
+
+/// Looks at a plugin; the findings if it is refused. An error is only what keeps us from looking.
+pub(super) fn look(compiler: &Compiler, path: &Path, component: Option<&Path>) -> Result<Result<Good, Vec<Finding>>, Error> {
+    let (manifest, component, folder) = match plugin::find(path, component)? {
+        Found::Package(bytes) => match Package::read(&bytes) {
+            Err(refusal) => return Ok(Err(vec![refusal.into()])),
+            Ok(package) => (Ok(package.manifest), package.component, Err(bytes)),
+        },
+        Found::Folder(folder) => {
+            let manifest = folder.parsed();
+            // Even with a manifest that is wrong the component is looked at, where it can be found.
+            let name = match &manifest {
+                Ok(manifest) => manifest.name.clone(),
+                Err(_) => path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            };
+            let component = match (folder.component(&name), &manifest) {
+                (Ok(component), _) => component,
+                (Err(_), Err(errors)) => return Ok(Err(manifest_findings(errors))),
+                (Err(error), Ok(_)) if error.code == "not_built" || error.exit_code() == 3 => return Err(error),
+                (Err(error), Ok(_)) => return refused_component(error),
+            };
+            (manifest, component, Ok(folder))
+        }
+    };
+    let mut findings = match &manifest {
+        Ok(manifest) => unsupported(&manifest.grants),
+        Err(errors) => manifest_findings(errors),
+    };
+    let grants = manifest.as_ref().map(|manifest| manifest.grants.clone()).unwrap_or_default();
+    let described = describe(compiler, &component, &grants, &mut findings)?;
+    if let (Ok(manifest), Some(description)) = (&manifest, &described) {
+        let package = interface_package(&description.signature);
+        if package != Some(manifest.name.as_str()) {
+            let message = format!("plugin.toml says `{}`, but the component exports `{}`", manifest.name, description.signature.interface);
+            let help = format!("set `name = \"{}\"` in plugin.toml, or pack the component of `{}`", package.unwrap_or_default(), manifest.name);
+            findings.push(Finding::new("wrong_component", message, help));
+        }
+    }
+    let (Ok(manifest), Some(description), true) = (manifest, described, findings.is_empty()) else { return Ok(Err(findings)) };
+    let package = match folder {
+        Ok(folder) => match folder.pack(&component) {
+            Ok(package) => package,
+            Err(error) if error.exit_code() == 2 => return refused_component(error),
+            Err(error) => return Err(error),
+        },
+        Err(bytes) => bytes,
+    };
+    Ok(Ok(Good { manifest, description, package }))
+}
+
+/// An error that says why the plugin cannot be packed; a missing file stays an error.
+fn refused_component(error: Error) -> Result<Result<Good, Vec<Finding>>, Error> {
+    const FINDINGS: [&str; 4] = ["not_wasm", "invalid_component", "bad_package", "bad_manifest"];
+    match FINDINGS.into_iter().find(|code| *code == error.code) {
+        Some(code) => Ok(Err(vec![Finding::new(code, error.chain(), error.help.unwrap_or_default())])),
+        None => Err(error),
+    }
+}
+
+/// `face-count` of `acme:face-count/task@1.2.0`.
+fn interface_package(signature: &Signature) -> Option<&str> {
+    signature.interface.split_once(':')?.1.split_once('/').map(|(package, _)| package)
+}
+
+fn manifest_findings(errors: &dovetail_core::manifest::ManifestErrors) -> Vec<Finding> {
+    let finding = |error: &dovetail_core::manifest::ManifestError| Finding {
+        place: Some((error.line, error.column)),
+        ..Finding::new("bad_manifest", error.message.clone(), "")
+    };
+    errors.0.iter().map(finding).collect()
+}
+
+/// What a manifest may ask for and this host cannot give: it would be accepted and ignored.
+fn unsupported(grants: &Grants) -> Vec<Finding> {
+    if grants.http.is_empty() {
+        return Vec::new();
+    }
+    vec![Finding::new("unsupported_grant", "plugin.toml asks for `http`, which this version of the host cannot grant", "leave `http` out; data enters a task through its input")]
+}
+
+/// Every import that lacks its grant, not only the first.
+fn describe(compiler: &Compiler, component: &[u8], grants: &Grants, findings: &mut Vec<Finding>) -> Result<Option<Description>, Error> {
+    let everything = Grants { clocks: true, random: true, http: Vec::new() };
+    match compiler.describe(component, &everything) {
+        Err(LoadError::Host(error)) => Err(error.into()),
+        Err(LoadError::Refused(refusal)) => {
+            findings.push(refusal.into());
+            Ok(None)
+        }
+        Ok(description) => {
+            for import in &description.imports {
+                let GrantClass::Needs(grant) = import.class else { continue };
+                let granted = match grant {
+                    "clocks" => grants.clocks,
+                    "random" => grants.random,
+                    _ => false,
+                };
+                if !granted {
+                    let message = format!("it imports `{}`, which needs the grant `{grant}`", import.name);
+                    let help = format!("add `{grant} = true` under `[grants]` in plugin.toml, or build the task without it");
+                    findings.push(Finding::new("missing_grant", message, help));
+                }
+            }
+            Ok(Some(description))
+        }
+    }
+}
+
+/// `task check`.
+pub(super) fn check(app: &App, path: &Path, component: Option<&Path>) -> Result<Exit, Error> {
+    match look(&app.compiler()?, path, component)? {
+        Err(findings) => Ok(refused(app, path, &findings)),
+        Ok(good) => {
+            app.output.result(|| good_json(&good), || good_text(&good));
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Prints why a plugin is refused.
+pub(super) fn refused(app: &App, path: &Path, findings: &[Finding]) -> Exit {
+    app.output.result(
+        || json!({ "accepted": false, "errors": findings.iter().map(Finding::to_json).collect::<Vec<_>>() }),
+        || {
+            let list: String = findings.iter().map(Finding::to_text).collect();
+            format!("{} is refused\n{}", path.display(), indented(&list, 2))
+        },
+    );
+    Exit::Failed
+}
+
+pub(super) fn limits_json(limits: &Limits) -> Value {
+    json!({ "memory": limits.memory, "time_ms": limits.time_ms, "output": limits.output, "log": limits.log, "handles": limits.handles })
+}
+
+pub(super) fn limits_text(limits: &Limits) -> String {
+    format!(
+        "memory {}, time {}, output {}, log {}, {} handles",
+        show_size(limits.memory),
+        show_duration_ms(limits.time_ms),
+        show_size(limits.output),
+        show_size(limits.log),
+        limits.handles
+    )
+}
+
+pub(super) fn signature_json(signature: &Signature) -> Value {
+    let fields = |fields: &[dovetail_core::wit::Field]| {
+        fields.iter().map(|field| json!({ "name": dovetail_core::wit::snake(&field.name), "type": field.ty.to_string() })).collect::<Vec<_>>()
+    };
+    json!({
+        "interface": signature.interface,
+        "input": fields(&signature.input),
+        "output": fields(&signature.output),
+        "input_schema": schema::record("input", &signature.input),
+        "output_schema": schema::record("output", &signature.output),
+    })
+}
+
+fn good_json(good: &Good) -> Value {
+    let Good { manifest, description, package } = good;
+    let imports: Vec<Value> = description.imports.iter().map(|import| json!({ "name": import.name, "class": class(&import.class) })).collect();
+    json!({
+        "accepted": true,
+        "name": manifest.name,
+        "version": manifest.version,
+        "description": manifest.description,
+        "license": manifest.license,
+        "package": dovetail_core::Digest::of(package),
+        "pure": description.pure,
+        "imports": imports,
+        "signature": signature_json(&description.signature),
+        "limits": limits_json(&manifest.limits),
+        "grants": grants_json(&manifest.grants),
+        "sizes": {
+            "package": package.len(), "component": description.component_bytes, "code": description.code_bytes,
+            "initial_memory": description.initial_memory,
+        },
+        "errors": [],
+    })
+}
+
+/// `host`, `inert`, or `granted:clocks`.
+fn class(class: &GrantClass) -> String {
+    match class {
+        GrantClass::Host => "host".to_owned(),
+        GrantClass::Inert => "inert".to_owned(),
+        GrantClass::Needs(grant) => format!("granted:{grant}"),
+        GrantClass::Unknown => "refused".to_owned(),
+    }
+}
+
+fn good_text(good: &Good) -> String {
+    let Good { manifest, description, package } = good;
+    let mut text = format!("{}@{} is accepted\n{}\n\npackage {}\n", manifest.name, manifest.version, manifest.description, dovetail_core::Digest::of(package));
+    let memory = description.initial_memory.map_or_else(String::new, |memory| format!(", starts with {} of memory", bytes(memory)));
+    let (component, code) = (bytes(description.component_bytes), bytes(description.code_bytes));
+    text.push_str(&format!("sizes   package {}, component {component}, compiled {code}{memory}\n", bytes(package.len() as u64)));
+    text.push_str(&format!("limits  {}\n", limits_text(&manifest.limits)));
+    let purity = if description.pure { "pure: the same input gives the same output" } else { "not pure: it reaches what a grant names" };
+    text.push_str(&format!("purity  {purity}\n\nimports\n"));
+    for import in &description.imports {
+        text.push_str(&format!("  {:15} {}\n", class(&import.class), import.name));
+    }
+    text.push_str(&format!("\n{}", show::signature(&description.signature)));
+    text
+}

@@ -1,0 +1,92 @@
+//! `task`: checks, packs, publishes, shows and tries plugins.
+
+mod check;
+mod publish;
+mod scratch;
+mod try_out;
+
+use dovetail_core::manifest::Grants;
+use serde_json::{Map, Value, json};
+
+use crate::args::Task;
+use crate::error::{Error, Exit};
+use crate::wire::App;
+
+pub(crate) fn run(command: &Task, app: &App) -> Result<Exit, Error> {
+    match command {
+        Task::Check { path, component } => check::check(app, path, component.as_deref()),
+        Task::Pack { folder, out, component } => publish::pack(app, folder, out.as_deref(), component.as_deref()),
+        Task::Push { paths, grant } => publish::push(app, paths, grant),
+        Task::List => publish::list(app),
+        Task::Show { task } => publish::show(app, task),
+        Task::Run { task, input, grant, save } => try_out::run(app, &try_out::What { task, input, grant, save: save.as_deref() }),
+    }
+}
+
+/// What a manifest asks for, in the words of `--grant`.
+fn asked(grants: &Grants) -> Vec<String> {
+    let flag = |on: bool, name: &str| on.then(|| name.to_owned());
+    flag(grants.clocks, "clocks").into_iter().chain(flag(grants.random, "random")).chain(grants.http.iter().map(|origin| format!("http={origin}"))).collect()
+}
+
+/// Refuses what is asked for and not allowed; whoever runs the command decides, not whoever wrote the manifest.
+fn allowed(name: &str, grants: &Grants, given: &[String]) -> Result<(), Error> {
+    let asked = asked(grants);
+    let missing: Vec<&String> = asked.iter().filter(|grant| !given.contains(grant)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.iter().map(|grant| format!("`{grant}`")).collect::<Vec<_>>().join(", ");
+    let flags = missing.iter().map(|grant| format!("--grant {grant}")).collect::<Vec<_>>().join(" ");
+    let error = Error::usage("grant_needed", format!("`{name}` asks for {list}, which nobody has allowed"));
+    Err(error.help(format!("if it may have that, add {flags}")).detail("grants", missing.into_iter().cloned().collect::<Vec<_>>()))
+}
+
+/// Refuses a grant that nobody asked for: it would be accepted and ignored.
+fn all_asked_for(given: &[String], asked: &[String]) -> Result<(), Error> {
+    match given.iter().find(|grant| !asked.contains(grant)) {
+        None => Ok(()),
+        Some(grant) => {
+            let known = matches!(grant.as_str(), "clocks" | "random") || grant.starts_with("http=");
+            let why = if known { "no plugin here asks for it in its [grants]" } else { "it is no grant" };
+            Err(Error::usage("bad_grant", format!("--grant {grant}: {why}")).help("grants are clocks, random and http=ORIGIN; leave out what is not asked for"))
+        }
+    }
+}
+
+/// Grants as they are recorded: only those that there are.
+fn grants_json(grants: &Grants) -> Map<String, Value> {
+    let mut map = Map::new();
+    if grants.clocks {
+        map.insert("clocks".to_owned(), json!(true));
+    }
+    if grants.random {
+        map.insert("random".to_owned(), json!(true));
+    }
+    if !grants.http.is_empty() {
+        map.insert("http".to_owned(), json!(grants.http));
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_runs_the_command_decides() {
+        let grants = Grants { clocks: true, random: false, http: vec!["https://a".into()] };
+        assert_eq!(asked(&grants), ["clocks", "http=https://a"]);
+        let error = allowed("x", &grants, &["clocks".into()]).unwrap_err();
+        assert_eq!((error.code, error.help.as_deref()), ("grant_needed", Some("if it may have that, add --grant http=https://a")));
+        assert!(allowed("x", &grants, &asked(&grants)).is_ok());
+        assert!(allowed("x", &Grants::default(), &[]).is_ok());
+    }
+
+    #[test]
+    fn a_grant_that_nobody_asked_for_is_refused() {
+        assert!(all_asked_for(&["clocks".into()], &["clocks".into()]).is_ok());
+        assert_eq!(all_asked_for(&["clocks".into()], &[]).unwrap_err().code, "bad_grant");
+        assert!(all_asked_for(&["cloks".into()], &[]).unwrap_err().message.contains("no grant"));
+    }
+}

@@ -1,0 +1,143 @@
+//! `task pack`, `push`, `list` and `show`: from a plugin to a published, immutable version.
+
+use std::path::{Path, PathBuf};
+
+use dovetail_core::Digest;
+use dovetail_core::record::PluginRecord;
+use dovetail_core::wit::show as wit;
+use dovetail_flow::Pushed;
+use serde_json::{Value, json};
+
+use super::check::{Good, limits_json, limits_text, look, refused, signature_json};
+use super::{all_asked_for, allowed, asked, grants_json};
+use crate::error::{Error, Exit};
+use crate::table::{bytes, table};
+use crate::wire::App;
+
+pub(super) fn pack(app: &App, folder: &Path, out: Option<&Path>, component: Option<&Path>) -> Result<Exit, Error> {
+    if !std::fs::metadata(folder).map_err(|e| Error::file(folder, e))?.is_dir() {
+        return Err(Error::usage("not_a_folder", format!("`{}` is no folder", folder.display())).help("name the folder with the plugin's plugin.toml"));
+    }
+    let Good { manifest, package, .. } = match look(&app.compiler()?, folder, component)? {
+        Ok(good) => good,
+        Err(findings) => return Ok(refused(app, folder, &findings)),
+    };
+    let path = out.map_or_else(|| PathBuf::from(format!("{}-{}.zip", manifest.name, manifest.version)), Path::to_owned);
+    write_whole(&path, &package)?;
+    let digest = Digest::of(&package);
+    app.output.result(
+        || json!({ "file": path, "name": manifest.name, "version": manifest.version, "package": digest, "bytes": package.len() }),
+        || format!("{}  {}  {digest}\n", path.display(), bytes(package.len() as u64)),
+    );
+    Ok(Exit::Done)
+}
+
+/// Beside and renamed: a package is there whole or not at all.
+fn write_whole(path: &Path, content: &[u8]) -> Result<(), Error> {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut aside = tempfile::Builder::new().prefix(".new-").permissions(std::fs::Permissions::from_mode(0o644)).tempfile_in(folder)?;
+        aside.write_all(content)?;
+        aside.as_file().sync_all()?;
+        aside.persist(path)?;
+        Ok(())
+    };
+    write().map_err(|e| Error::write(path, e))
+}
+
+pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exit, Error> {
+    let compiler = app.compiler()?;
+    let (mut good, mut broken) = (Vec::new(), false);
+    // All are looked at before the first one is published.
+    for path in paths {
+        match look(&compiler, path, None)? {
+            Ok(plugin) => good.push(plugin),
+            Err(findings) => {
+                refused(app, path, &findings);
+                broken = true;
+            }
+        }
+    }
+    if broken {
+        return Ok(Exit::Failed);
+    }
+    for plugin in &good {
+        allowed(&plugin.manifest.name, &plugin.manifest.grants, given)?;
+    }
+    all_asked_for(given, &good.iter().flat_map(|plugin| asked(&plugin.manifest.grants)).collect::<Vec<_>>())?;
+    let parts = app.parts()?;
+    let mut pushed = Vec::new();
+    for Good { manifest, description, package } in good {
+        let record = PluginRecord {
+            name: manifest.name,
+            version: manifest.version,
+            package: Digest::of(&package),
+            description: manifest.description,
+            signature: description.signature,
+            limits: manifest.limits,
+            grants: grants_json(&manifest.grants).into_iter().collect(),
+            pure: description.pure,
+            pushed_ms: parts.clock.wall_ms(),
+        };
+        let how = dovetail_flow::push_plugin(parts, &record, &package)?;
+        pushed.push((record, how));
+    }
+    let json = |(record, how): &(PluginRecord, Pushed)| {
+        json!({ "name": record.name, "version": record.version, "package": record.package, "created": *how == Pushed::Created })
+    };
+    let text = |(record, how): &(PluginRecord, Pushed)| {
+        let how = if *how == Pushed::Created { "published" } else { "was published before, unchanged" };
+        format!("{}@{}  {}  {how}\n", record.name, record.version, record.package)
+    };
+    app.output.result(|| pushed.iter().map(json).collect(), || pushed.iter().map(text).collect());
+    Ok(Exit::Done)
+}
+
+fn record_json(record: &PluginRecord) -> Value {
+    json!({
+        "name": record.name, "version": record.version, "description": record.description, "package": record.package, "pure": record.pure,
+        "grants": record.grants, "limits": limits_json(&record.limits), "signature": signature_json(&record.signature),
+    })
+}
+
+pub(super) fn list(app: &App) -> Result<Exit, Error> {
+    let plugins = dovetail_flow::plugins(app.parts()?)?;
+    let text = || {
+        if plugins.is_empty() {
+            return "no tasks yet; publish one with `dovetail task push FOLDER`\n".to_owned();
+        }
+        let row = |record: &PluginRecord| {
+            let grants = if record.pure { "pure".to_owned() } else { record.grants.keys().cloned().collect::<Vec<_>>().join(", ") };
+            vec![record.name.clone(), record.version.to_string(), grants, record.package.to_string().chars().take(19).collect(), record.description.clone()]
+        };
+        table(&["task", "version", "reaches", "package", "description"], &plugins.iter().map(row).collect::<Vec<_>>())
+    };
+    let json = |record: &PluginRecord| {
+        json!({ "name": record.name, "version": record.version, "description": record.description, "package": record.package, "pure": record.pure, "grants": record.grants })
+    };
+    app.output.result(|| plugins.iter().map(json).collect(), text);
+    Ok(Exit::Done)
+}
+
+pub(super) fn show(app: &App, reference: &str) -> Result<Exit, Error> {
+    let record = dovetail_flow::plugin(app.parts()?, reference)?;
+    app.output.result(
+        || record_json(&record),
+        || {
+            let grants = if record.grants.is_empty() { "none".to_owned() } else { record.grants.iter().map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", ") };
+            let purity = if record.pure { "pure: the same input gives the same output" } else { "not pure" };
+            format!(
+                "{}@{}\n{}\n\npackage {}\nlimits  {}\ngrants  {grants}\npurity  {purity}\n\n{}",
+                record.name,
+                record.version,
+                record.description,
+                record.package,
+                limits_text(&record.limits),
+                wit::signature(&record.signature)
+            )
+        },
+    );
+    Ok(Exit::Done)
+}

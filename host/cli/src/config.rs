@@ -1,0 +1,368 @@
+//! Settings: flags, then `DOVETAIL_*`, then `dovetail.toml`, then defaults, resolved once into one immutable [`Config`].
+//!
+//! Pure but for [`Config::load`], which reads the file. A setting that cannot take effect is refused, never ignored.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dovetail_core::manifest::{parse_duration, parse_size};
+use dovetail_core::wit::names::nearest;
+use serde::Deserialize;
+
+use crate::args::Global;
+use crate::error::Error;
+
+/// What is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How it is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What holds for this process.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Config {
+    /// Absolute.
+    pub(crate) data: PathBuf,
+    /// Steps at a time.
+    pub(crate) jobs: u32,
+    /// How long a worker may be silent before its steps are given to another.
+    pub(crate) lease: Duration,
+    /// Threads of the vision pool.
+    pub(crate) vision_threads: usize,
+    /// Threads inside one OpenCV pass.
+    pub(crate) opencv_threads: usize,
+    /// Decoded pictures kept, in bytes.
+    pub(crate) image_cache: u64,
+    pub(crate) log_level: LogLevel,
+    pub(crate) log_format: LogFormat,
+}
+
+/// `dovetail.toml`, and what the environment says in the same words.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    data: Option<PathBuf>,
+    fleet: Option<String>,
+    queue: Option<String>,
+    meta: Option<String>,
+    blobs: Option<String>,
+    #[serde(default)]
+    worker: Worker,
+    #[serde(default)]
+    vision: Vision,
+    #[serde(default)]
+    log: Log,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Worker {
+    jobs: Option<u32>,
+    lease: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Vision {
+    threads: Option<usize>,
+    opencv_threads: Option<usize>,
+    images: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Log {
+    format: Option<LogFormat>,
+    level: Option<LogLevel>,
+}
+
+/// Variables, and what each sets in the file's words.
+const VARIABLES: &[(&str, &str)] = &[
+    ("DOVETAIL_CONFIG", "--config"),
+    ("DOVETAIL_DATA", "data"),
+    ("DOVETAIL_FLEET", "fleet"),
+    ("DOVETAIL_QUEUE", "queue"),
+    ("DOVETAIL_META", "meta"),
+    ("DOVETAIL_BLOBS", "blobs"),
+    ("DOVETAIL_WORKER_JOBS", "worker.jobs"),
+    ("DOVETAIL_WORKER_LEASE", "worker.lease"),
+    ("DOVETAIL_VISION_THREADS", "vision.threads"),
+    ("DOVETAIL_VISION_OPENCV_THREADS", "vision.opencv_threads"),
+    ("DOVETAIL_VISION_IMAGES", "vision.images"),
+    ("DOVETAIL_LOG_FORMAT", "log.format"),
+    ("DOVETAIL_LOG_LEVEL", "log.level"),
+];
+/// Of the test suites, not of the program.
+const FOREIGN: &[&str] = &["DOVETAIL_FACE_API", "DOVETAIL_TEST_"];
+
+/// The environment as far as settings look at it.
+pub(crate) type Environment = BTreeMap<String, String>;
+
+impl Config {
+    /// From the flags, the environment and the file that they name, or the one in `folder` (the current one) or in the user's configuration.
+    pub(crate) fn load(flags: &Global, environment: &Environment, folder: &Path) -> Result<Self, Error> {
+        let named = flags.config.clone().or_else(|| variable(environment, "DOVETAIL_CONFIG").map(PathBuf::from));
+        let file = match named {
+            Some(path) => Some((std::fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?, path)),
+            None => {
+                let user = variable(environment, "XDG_CONFIG_HOME").map(PathBuf::from);
+                let user = user.or_else(|| variable(environment, "HOME").map(|home| Path::new(home).join(".config")));
+                let places = [Some(folder.join("dovetail.toml")), user.map(|user| user.join("dovetail/dovetail.toml"))];
+                let mut found = None;
+                for path in places.into_iter().flatten() {
+                    match std::fs::read_to_string(&path) {
+                        Ok(text) => {
+                            found = Some((text, path));
+                            break;
+                        }
+                        Err(e) if e.kind() == std::io::ErrorKind::NotFound || e.kind() == std::io::ErrorKind::NotADirectory => {}
+                        Err(e) => return Err(Error::file(&path, e)),
+                    }
+                }
+                found
+            }
+        };
+        Self::resolve(flags, environment, file.as_ref().map(|(text, path)| (text.as_str(), path.as_path())), folder)
+    }
+
+    /// The same, of what has been read: touches nothing.
+    fn resolve(flags: &Global, environment: &Environment, file: Option<(&str, &Path)>, folder: &Path) -> Result<Self, Error> {
+        known_variables(environment)?;
+        let (written, beside) = match file {
+            Some((text, path)) => (parse(text, path)?, path.parent().unwrap_or(folder)),
+            None => (Settings::default(), folder),
+        };
+        let set = from_environment(environment)?;
+        let home = variable(environment, "HOME").map(Path::new);
+        let Settings { data, fleet, queue, meta, blobs, worker, vision, log } = set;
+        embedded("fleet", &[fleet, written.fleet], &["default"])?;
+        embedded("queue", &[queue, written.queue], &["sqlite:"])?;
+        embedded("meta", &[meta, written.meta], &["sqlite:"])?;
+        embedded("blobs", &[blobs, written.blobs], &["file:"])?;
+
+        let data = match (&flags.data, data, written.data) {
+            (Some(flag), ..) => folder.join(flag),
+            (None, Some(set), _) => folder.join(at_home(set, home)?),
+            (None, None, Some(written)) => folder.join(beside).join(at_home(written, home)?),
+            (None, None, None) => match variable(environment, "XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
+                Some(base) => base.join("dovetail"),
+                None => at_home("~/.local/share/dovetail".into(), home)?,
+            },
+        };
+        let lease = worker.lease.or(written.worker.lease).unwrap_or_else(|| "10s".to_owned());
+        let lease = parse_duration(&lease).map_err(|e| bad("worker.lease", &e))?;
+        let images = vision.images.or(written.vision.images).unwrap_or_else(|| "256MiB".to_owned());
+        Ok(Self {
+            data,
+            jobs: within("worker.jobs", worker.jobs.or(written.worker.jobs).unwrap_or(10), 1, 1000)?,
+            lease: within("worker.lease", lease, Duration::from_secs(1), Duration::from_secs(3600))?,
+            vision_threads: within("vision.threads", vision.threads.or(written.vision.threads).unwrap_or(2), 1, 256)?,
+            opencv_threads: within("vision.opencv_threads", vision.opencv_threads.or(written.vision.opencv_threads).unwrap_or(1), 1, 256)?,
+            image_cache: parse_size(&images).map_err(|e| bad("vision.images", &e))?,
+            log_level: flags.log_level.or(log.level).or(written.log.level).unwrap_or(LogLevel::Warn),
+            log_format: flags.log_format.or(log.format).or(written.log.format).unwrap_or(LogFormat::Text),
+        })
+    }
+}
+
+fn bad(key: &str, why: &dyn std::fmt::Display) -> Error {
+    Error::usage("bad_setting", format!("the setting `{key}`: {why}")).detail("key", key)
+}
+
+fn within<T: PartialOrd + std::fmt::Debug>(key: &str, value: T, least: T, most: T) -> Result<T, Error> {
+    if value >= least && value <= most { Ok(value) } else { Err(bad(key, &format!("{value:?} is not within {least:?} and {most:?}"))) }
+}
+
+/// A place that this version knows one kind of.
+fn embedded(key: &str, given: &[Option<String>], known: &[&str]) -> Result<(), Error> {
+    match given.iter().flatten().next() {
+        Some(value) if !known.contains(&value.as_str()) => {
+            let why = format!("`{}` is not supported by this version, which keeps everything in the data folder", scheme(value));
+            Err(bad(key, &why).help(format!("leave `{key}` out, or write `{}`", known[0])))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Without what may be a password.
+fn scheme(value: &str) -> &str {
+    value.find("://").map_or(value, |at| &value[..at + 3])
+}
+
+fn at_home(path: PathBuf, home: Option<&Path>) -> Result<PathBuf, Error> {
+    match path.strip_prefix("~") {
+        Err(_) => Ok(path),
+        Ok(rest) => home.map(|home| home.join(rest)).ok_or_else(|| {
+            Error::usage("no_home", format!("`{}` is relative to your home folder, and HOME is not set", path.display())).help("name the data folder with --data DIR")
+        }),
+    }
+}
+
+/// An empty variable is an unset one.
+fn variable<'e>(environment: &'e Environment, name: &str) -> Option<&'e str> {
+    environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
+}
+
+fn known_variables(environment: &Environment) -> Result<(), Error> {
+    let foreign = |name: &str| FOREIGN.iter().any(|prefix| name.starts_with(prefix));
+    for name in environment.keys().filter(|name| name.starts_with("DOVETAIL_") && !foreign(name)) {
+        if !VARIABLES.iter().any(|(known, _)| known == name) {
+            let names = VARIABLES.iter().map(|(known, _)| *known);
+            let near = nearest(name, names.clone()).map_or_else(|| format!("known are {}", names.collect::<Vec<_>>().join(", ")), |n| format!("did you mean `{n}`?"));
+            return Err(Error::usage("unknown_setting", format!("the environment variable `{name}` is no setting")).help(near).detail("key", name.as_str()));
+        }
+    }
+    Ok(())
+}
+
+fn from_environment(environment: &Environment) -> Result<Settings, Error> {
+    let mut settings = Settings::default();
+    for (name, key) in VARIABLES {
+        let Some(value) = variable(environment, name) else { continue };
+        let wrong = |expected: &str| bad(name, &format!("`{value}` is not {expected}"));
+        let number = || value.parse::<u32>().map_err(|_| wrong("a whole number"));
+        match *key {
+            "data" => settings.data = Some(value.into()),
+            "fleet" => settings.fleet = Some(value.to_owned()),
+            "queue" => settings.queue = Some(value.to_owned()),
+            "meta" => settings.meta = Some(value.to_owned()),
+            "blobs" => settings.blobs = Some(value.to_owned()),
+            "worker.jobs" => settings.worker.jobs = Some(number()?),
+            "worker.lease" => settings.worker.lease = Some(value.to_owned()),
+            "vision.threads" => settings.vision.threads = Some(number()? as usize),
+            "vision.opencv_threads" => settings.vision.opencv_threads = Some(number()? as usize),
+            "vision.images" => settings.vision.images = Some(value.to_owned()),
+            "log.format" => settings.log.format = Some(clap::ValueEnum::from_str(value, false).map_err(|_| wrong("`text` or `json`"))?),
+            "log.level" => {
+                let level = clap::ValueEnum::from_str(value, false);
+                settings.log.level = Some(level.map_err(|_| wrong("`off`, `error`, `warn`, `info`, `debug` or `trace`"))?);
+            }
+            // `--config` has been looked at before the file was read.
+            _ => {}
+        }
+    }
+    Ok(settings)
+}
+
+fn parse(text: &str, path: &Path) -> Result<Settings, Error> {
+    toml::from_str(text).map_err(|error| {
+        let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
+        let (line, column) = (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+        let message = format!("{}:{line}:{column}: {}", path.display(), error.message().trim_end().replace('\n', ", "));
+        let keys = "data, fleet, queue, meta, blobs, [worker] jobs, lease, [vision] threads, opencv_threads, images, [log] format, level";
+        Error::usage("bad_config", message).help(format!("the keys are {keys}")).detail("line", line).detail("column", column)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn resolve(flags: Global, pairs: &[(&str, &str)], file: Option<&str>) -> Result<Config, Error> {
+        Config::resolve(&flags, &environment(pairs), file.map(|text| (text, Path::new("/etc/d/dovetail.toml"))), Path::new("/here"))
+    }
+
+    const HOME: (&str, &str) = ("HOME", "/home/me");
+
+    #[test]
+    fn flags_beat_variables_beat_the_file_beat_defaults() {
+        let file = "data = \"file-data\"\nworker = { jobs = 3 }\nlog = { level = \"error\" }";
+        let data = |flags, pairs: &[_], file| resolve(flags, pairs, file).unwrap().data;
+        let flag = Global { data: Some("flag".into()), ..Global::default() };
+        assert_eq!(data(flag, &[HOME, ("DOVETAIL_DATA", "set")], Some(file)), Path::new("/here/flag"));
+        assert_eq!(data(Global::default(), &[HOME, ("DOVETAIL_DATA", "set")], Some(file)), Path::new("/here/set"));
+        assert_eq!(data(Global::default(), &[HOME], Some(file)), Path::new("/etc/d/file-data"));
+        assert_eq!(data(Global::default(), &[HOME], Some("data = \"~/x\"")), Path::new("/home/me/x"));
+        assert_eq!(data(Global::default(), &[HOME], None), Path::new("/home/me/.local/share/dovetail"));
+        assert_eq!(data(Global::default(), &[HOME, ("XDG_DATA_HOME", "/xdg")], None), Path::new("/xdg/dovetail"));
+        assert_eq!(data(Global::default(), &[HOME, ("XDG_DATA_HOME", "not/absolute")], None), Path::new("/home/me/.local/share/dovetail"));
+        let config = resolve(Global::default(), &[HOME, ("DOVETAIL_LOG_LEVEL", "debug")], Some(file)).unwrap();
+        assert_eq!((config.jobs, config.log_level, config.lease), (3, LogLevel::Debug, Duration::from_secs(10)));
+        let config = resolve(Global::default(), &[HOME, ("DOVETAIL_WORKER_JOBS", "5"), ("DOVETAIL_DATA", "")], Some(file)).unwrap();
+        assert_eq!((config.jobs, config.log_level), (5, LogLevel::Error));
+    }
+
+    #[test]
+    fn the_file_of_the_design_is_read() {
+        let file = r#"
+            data = "~/.local/share/dovetail"
+            fleet = "default"
+            queue = "sqlite:"
+            meta = "sqlite:"
+            blobs = "file:"
+            worker = { jobs = 10, lease = "10s" }
+            vision = { threads = 2, images = "256MiB" }
+            log = { format = "text", level = "info" }
+        "#;
+        let config = resolve(Global::default(), &[HOME], Some(file)).unwrap();
+        assert_eq!((config.image_cache, config.vision_threads, config.log_level), (256 << 20, 2, LogLevel::Info));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_its_line() {
+        let error = resolve(Global::default(), &[HOME], Some("data = \"x\"\n[worker]\njobz = 3\n")).unwrap_err();
+        assert_eq!((error.code, error.exit_code()), ("bad_config", 2));
+        assert!(error.message.starts_with("/etc/d/dovetail.toml:3:1: unknown field `jobz`"), "{}", error.message);
+    }
+
+    #[test]
+    fn an_unknown_variable_is_an_error_with_the_near_one() {
+        let error = resolve(Global::default(), &[HOME, ("DOVETAIL_DTA", "x")], None).unwrap_err();
+        assert_eq!(error.code, "unknown_setting");
+        assert_eq!(error.help.as_deref(), Some("did you mean `DOVETAIL_DATA`?"));
+        assert!(resolve(Global::default(), &[HOME, ("DOVETAIL_FACE_API", "x")], None).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_take_effect_is_refused() {
+        for (key, value) in [("queue", "redis://u:secret@h:1/0"), ("meta", "mongodb://h/d"), ("blobs", "s3://b"), ("fleet", "mine")] {
+            let error = resolve(Global::default(), &[HOME], Some(&format!("{key} = \"{value}\""))).unwrap_err();
+            assert_eq!(error.code, "bad_setting", "{key}");
+            assert!(error.message.contains(key) && !error.message.contains("secret"), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for file in [
+            "worker = { jobs = 0 }",
+            "worker = { jobs = 1001 }",
+            "worker = { lease = \"1ms\" }",
+            "worker = { lease = \"soon\" }",
+            "vision = { threads = 0 }",
+            "vision = { images = \"much\" }",
+            "log = { level = \"loud\" }",
+            "data = 3",
+            "data = ",
+        ] {
+            assert!(resolve(Global::default(), &[HOME], Some(file)).is_err(), "{file}");
+        }
+        for pair in [("DOVETAIL_WORKER_JOBS", "many"), ("DOVETAIL_LOG_LEVEL", "loud"), ("DOVETAIL_LOG_FORMAT", "xml")] {
+            assert!(resolve(Global::default(), &[HOME, pair], None).is_err(), "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_home_the_data_folder_must_be_named() {
+        assert_eq!(resolve(Global::default(), &[], None).unwrap_err().code, "no_home");
+    }
+}

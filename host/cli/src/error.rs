@@ -1,0 +1,264 @@
+//! The one error of the program: what is wrong, where, and what to do; and the exit code it becomes. Libraries' errors enter here by type,
+//! never by text.
+
+use std::error::Error as StdError;
+use std::path::Path;
+
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::executor::HostError;
+use dovetail_core::vision::VisionError;
+use dovetail_core::wit::ValueError;
+use dovetail_flow::FlowError;
+use dovetail_runtime::{LoadError, Refusal};
+use dovetail_vision::ModelError;
+use serde_json::{Map, Value, json};
+
+/// How a command ended that did what it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// 0.
+    Done,
+    /// 1: a run failed, or a check found errors; they have been printed.
+    Failed,
+    /// 130: by a signal; what is left was told.
+    Interrupted,
+}
+
+impl Exit {
+    /// As the shell sees it.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// Exit code 2; nothing was recorded.
+    Usage,
+    /// Exit code 3.
+    Host,
+}
+
+/// Why a command could not do what it was told.
+#[derive(Debug)]
+pub(crate) struct Error {
+    pub(crate) blame: Blame,
+    /// Stable and snake_case.
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) help: Option<String>,
+    /// For machines.
+    pub(crate) details: Box<Map<String, Value>>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// A mistake of whoever typed the command.
+    pub(crate) fn usage(code: &'static str, message: impl Into<String>) -> Self {
+        Self { blame: Blame::Usage, code, message: message.into(), help: None, details: Box::default(), source: None }
+    }
+
+    /// Ours, or the machine's.
+    pub(crate) fn host(code: &'static str, message: impl Into<String>) -> Self {
+        Self { blame: Blame::Host, ..Self::usage(code, message) }
+    }
+
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub(crate) fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.details.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The same, said of a file.
+    pub(crate) fn of_file(mut self, path: &Path) -> Self {
+        self.message = format!("{}: {}", path.display(), self.message);
+        self
+    }
+
+    pub(crate) fn cause(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(cause.into());
+        self
+    }
+
+    /// A file that was named on the command line and cannot be read.
+    pub(crate) fn file(path: &Path, error: std::io::Error) -> Self {
+        let (code, help) = match error.kind() {
+            std::io::ErrorKind::NotFound => ("missing_file", "check the path; it is relative to the folder in which the command is started"),
+            std::io::ErrorKind::PermissionDenied => ("unreadable_file", "give yourself the right to read it"),
+            std::io::ErrorKind::IsADirectory => ("not_a_file", "name a file"),
+            _ => ("unreadable_file", "check the path"),
+        };
+        Self::usage(code, format!("read `{}`", path.display())).cause(error).help(help).detail("path", path.display().to_string())
+    }
+
+    /// A file that we cannot write.
+    pub(crate) fn write(path: &Path, error: std::io::Error) -> Self {
+        Self::host("unwritable_file", format!("write `{}`", path.display())).cause(error).detail("path", path.display().to_string())
+    }
+
+    /// Values that do not fit their types.
+    pub(crate) fn values(errors: &[ValueError]) -> Self {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let mut message = "the inputs do not fit".to_owned();
+        for line in &lines {
+            message.push_str("\n  ");
+            message.push_str(line);
+        }
+        Self::usage("bad_input", message).detail("errors", json!(errors))
+    }
+
+    /// 2 or 3.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self.blame {
+            Blame::Usage => 2,
+            Blame::Host => 3,
+        }
+    }
+
+    /// The message with the causes behind it.
+    pub(crate) fn chain(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = self.source.as_ref().map(|cause| cause.as_ref() as &dyn StdError);
+        while let Some(error) = cause {
+            let next = error.to_string();
+            // A transparent wrapper repeats its cause.
+            if !text.ends_with(&next) {
+                text.push_str(": ");
+                text.push_str(&next);
+            }
+            cause = error.source();
+        }
+        text
+    }
+
+    /// `{"error": {...}}`, as `--output json` prints it.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({ "error": { "code": self.code, "message": self.chain(), "help": self.help, "details": self.details } })
+    }
+
+    /// For people: the message, and the help after a blank line.
+    pub(crate) fn to_text(&self) -> String {
+        let help = self.help.as_deref().filter(|help| !help.is_empty()).map_or_else(String::new, |help| format!("\n\nhelp: {help}"));
+        format!("error: {}{help}", self.chain())
+    }
+}
+
+impl From<FlowError> for Error {
+    fn from(error: FlowError) -> Self {
+        match error {
+            FlowError::Store(error) => error.into(),
+            FlowError::Host(error) => error.into(),
+            FlowError::Refused { code, message, help } => Self { help, ..Self::usage(code, message) },
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        let (code, help) = match error.kind {
+            StoreErrorKind::Unavailable => ("store_unavailable", "try again; `dovetail doctor` looks at the data folder"),
+            StoreErrorKind::Missing => ("store_missing", "the data folder is incomplete: restore it, or publish and submit again"),
+            StoreErrorKind::Corrupt => ("store_corrupt", "the data folder is damaged: restore it from a copy"),
+            StoreErrorKind::Conflict => ("store_conflict", "try again"),
+            StoreErrorKind::Refused => ("store_refused", "check that the data folder (--data) is writable and its disk is not full; see `dovetail doctor`"),
+            StoreErrorKind::Newer => ("store_newer", "use the newer dovetail that wrote this data folder, or another --data"),
+        };
+        let StoreError { operation, source, .. } = error;
+        let error = Self::host(code, operation).help(help);
+        match source {
+            Some(source) => error.cause(source),
+            None => error,
+        }
+    }
+}
+
+impl From<HostError> for Error {
+    fn from(error: HostError) -> Self {
+        let HostError { operation, source, transient } = error;
+        let code = if transient { "host_unavailable" } else { "host_failed" };
+        let error = Self::host(code, operation).help("`dovetail doctor` looks at what the program needs");
+        match source {
+            Some(source) => error.cause(source),
+            None => error,
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::usage(refusal.code, refusal.message).help(refusal.help)
+    }
+}
+
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Refused(refusal) => refusal.into(),
+            LoadError::Host(error) => error.into(),
+        }
+    }
+}
+
+impl From<VisionError> for Error {
+    fn from(error: VisionError) -> Self {
+        match error {
+            VisionError::Invalid { code, message } => Self::usage(code, message),
+            VisionError::Stopped(_) => Self::host("stopped", error.to_string()),
+            VisionError::Unavailable { code, message } => Self::host(code, message).help("see `dovetail doctor`"),
+        }
+    }
+}
+
+impl From<ModelError> for Error {
+    fn from(error: ModelError) -> Self {
+        let code = error.code();
+        let new = match &error {
+            ModelError::Io { .. } | ModelError::Unavailable(_) => Self::host,
+            _ => Self::usage,
+        };
+        let made = new(code, error.to_string());
+        match error {
+            ModelError::Io { source, .. } => made.cause(source),
+            ModelError::Weights { source, .. } => made.cause(source),
+            _ => made,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
+        let error = Error::file(Path::new("a.jpg"), cause);
+        assert_eq!(error.chain(), "read `a.jpg`: no such file");
+        assert_eq!((error.exit_code(), error.code), (2, "missing_file"));
+        assert!(error.to_text().starts_with("error: read `a.jpg`: no such file\n\nhelp: "), "{}", error.to_text());
+    }
+
+    #[test]
+    fn stores_are_the_hosts_fault() {
+        let error = Error::from(StoreError::new(StoreErrorKind::Refused, "write x", "disk full"));
+        assert_eq!((error.exit_code(), error.code), (3, "store_refused"));
+        assert_eq!(error.to_json()["error"]["message"], "write x: disk full");
+    }
+
+    #[test]
+    fn every_json_error_has_all_four_keys() {
+        let json = Error::usage("x", "y").to_json();
+        let keys: Vec<_> = json["error"].as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["code", "message", "help", "details"]);
+    }
+}

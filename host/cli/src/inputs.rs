@@ -1,0 +1,398 @@
+//! From `--input` and `--each` to typed JSON values: first read and checked, then, if nothing is wrong, stored.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use dovetail_core::Digest;
+use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs};
+use dovetail_core::wit::names::nearest;
+use dovetail_core::wit::{Type, snake};
+use serde::Deserializer as _;
+use serde::de::{MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+use crate::media::sniff;
+
+/// The largest file taken as an artifact, in bytes. Arbitrary: it is held in memory once.
+const MAX_ARTIFACT: u64 = 256 << 20;
+/// The largest file taken as JSON, in bytes: values have at most 4 MiB, written with spaces.
+const MAX_JSON: u64 = 16 << 20;
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// As it stands.
+    Text(String),
+    File(PathBuf),
+    Stdin,
+}
+
+impl Source {
+    fn parse(text: &str) -> Self {
+        match text.strip_prefix('@') {
+            None => Self::Text(text.to_owned()),
+            Some("-") => Self::Stdin,
+            // `@@x` is the literal `@x`.
+            Some(rest) if rest.starts_with('@') => Self::Text(rest.to_owned()),
+            Some(path) => Self::File(path.into()),
+        }
+    }
+}
+
+/// What was given, as it was typed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Given {
+    /// `@all.json`.
+    whole: Option<Source>,
+    named: Vec<(String, Source)>,
+}
+
+impl Given {
+    /// From the `--input`s.
+    pub(crate) fn parse(args: &[String]) -> Result<Self, Error> {
+        let mut given = Self::default();
+        for arg in args {
+            let name_end = arg.find('=').unwrap_or(arg.len());
+            if arg.starts_with('@') && !arg.starts_with("@@") {
+                if given.whole.replace(Source::parse(arg)).is_some() {
+                    return Err(Error::usage("input_twice", "the whole input object is given twice").help("write `--input @FILE` once"));
+                }
+                continue;
+            }
+            let (name, Some(value)) = (&arg[..name_end], arg.get(name_end + 1..)) else {
+                return Err(Error::usage("bad_input", format!("`--input {arg}` has no value")).help("write --input NAME=VALUE, --input NAME=@FILE or --input @FILE.json"));
+            };
+            if name.is_empty() {
+                return Err(Error::usage("bad_input", format!("`--input {arg}` has no name")).help("write --input NAME=VALUE"));
+            }
+            if given.named.iter().any(|(other, _)| other == name) {
+                return Err(twice(name));
+            }
+            given.named.push((name.to_owned(), Source::parse(value)));
+        }
+        let stdin = given.named.iter().map(|(_, source)| source).chain(&given.whole).filter(|source| **source == Source::Stdin).count();
+        if stdin > 1 {
+            return Err(Error::usage("stdin_twice", "standard input is given to several inputs").help("write `@-` once"));
+        }
+        Ok(given)
+    }
+
+    /// Whether this input is named.
+    pub(crate) fn names(&self, name: &str) -> bool {
+        self.named.iter().any(|(other, _)| other == name)
+    }
+}
+
+fn twice(name: &str) -> Error {
+    Error::usage("input_twice", format!("the input `{name}` is given twice")).help("give each input once; --each makes one run for each of many files").detail("input", name)
+}
+
+/// `--each`: one input, many files.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Each {
+    pub(crate) name: String,
+    /// Sorted, each once, at least one.
+    pub(crate) files: Vec<PathBuf>,
+}
+
+impl Each {
+    /// From the `--each`s: looks at folders, and opens every file once to see that it can be read.
+    pub(crate) fn parse(args: &[String]) -> Result<Option<Self>, Error> {
+        let mut each: Option<Self> = None;
+        for arg in args {
+            let Some((name, place)) = arg.split_once("=@").filter(|(name, place)| !name.is_empty() && !place.is_empty()) else {
+                return Err(Error::usage("bad_input", format!("`--each {arg}` names no files")).help("write --each NAME=@FOLDER or --each 'NAME=@*.jpg'"));
+            };
+            let files = files_of(place)?;
+            match &mut each {
+                None => each = Some(Self { name: name.to_owned(), files }),
+                Some(each) if each.name == name => each.files.extend(files),
+                Some(each) => {
+                    let message = format!("--each is given for `{}` and for `{name}`", each.name);
+                    return Err(Error::usage("bad_input", message).help("one input has many files; the others have one value each (--input)"));
+                }
+            }
+        }
+        if let Some(each) = &mut each {
+            each.files.sort();
+            each.files.dedup();
+            for file in &each.files {
+                File::open(file).map_err(|e| Error::file(file, e))?;
+            }
+        }
+        Ok(each)
+    }
+}
+
+fn files_of(place: &str) -> Result<Vec<PathBuf>, Error> {
+    let path = Path::new(place);
+    let found = match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => folder(path)?,
+        Ok(_) => vec![path.to_owned()],
+        Err(_) if place.contains(['*', '?', '[']) => {
+            let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+            let paths = glob::glob_with(place, options).map_err(|e| Error::usage("bad_glob", format!("`{place}` is no pattern")).cause(e))?;
+            let paths = paths.collect::<Result<Vec<_>, _>>().map_err(|e| Error::usage("unreadable_file", format!("look for `{place}`")).cause(e))?;
+            paths.into_iter().filter(|path| path.is_file()).collect()
+        }
+        Err(e) => return Err(Error::file(path, e)),
+    };
+    if found.is_empty() {
+        return Err(Error::usage("no_files", format!("`{place}` holds no files")).help("hidden files and folders within are not looked at").detail("path", place));
+    }
+    Ok(found)
+}
+
+/// The plain files of a folder that are not hidden, sorted.
+pub(crate) fn folder(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(|e| Error::file(path, e))? {
+        let entry = entry.map_err(|e| Error::file(path, e))?;
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if !hidden && entry.path().is_file() {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The inputs that there are, with their types.
+#[derive(Debug, Default)]
+pub(crate) struct Expected {
+    /// What has them, for messages: `face-processing@1.0.0`.
+    pub(crate) of: String,
+    /// snake_case.
+    pub(crate) types: Vec<(String, Type)>,
+}
+
+impl Expected {
+    /// Of a pipeline.
+    pub(crate) fn of_pipeline(pipeline: &dovetail_core::pipeline::Pipeline) -> Self {
+        Self { of: pipeline.reference(), types: pipeline.inputs.iter().map(|input| (input.name.clone(), input.ty.clone())).collect() }
+    }
+
+    /// Of a task.
+    pub(crate) fn of_task(name: &str, signature: &dovetail_core::wit::Signature) -> Self {
+        Self { of: name.to_owned(), types: signature.input.iter().map(|field| (snake(&field.name), field.ty.clone())).collect() }
+    }
+
+    /// The type of an input.
+    pub(crate) fn ty(&self, name: &str) -> Result<&Type, Error> {
+        self.types.iter().find(|(other, _)| other == name).map(|(_, ty)| ty).ok_or_else(|| {
+            let names = self.types.iter().map(|(name, _)| name.as_str());
+            let help = match nearest(name, names.clone()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("its inputs are {}", names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
+            };
+            Error::usage("unknown_input", format!("{} has no input `{name}`", self.of)).help(help).detail("input", name)
+        })
+    }
+}
+
+/// Values that were read, and the bytes that they refer to, which are not stored yet.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) values: Map<String, Value>,
+    bytes: BTreeMap<Digest, Vec<u8>>,
+}
+
+impl Loaded {
+    /// Reads everything that was given.
+    pub(crate) fn read(given: &Given, expected: &Expected) -> Result<Self, Error> {
+        let mut loaded = Self::default();
+        if let Some(source) = &given.whole {
+            let (text, base) = match source {
+                Source::File(path) => (text_of(path)?, path.parent().unwrap_or(Path::new(".")).to_owned()),
+                _ => (text_of_stdin()?, PathBuf::from(".")),
+            };
+            for (name, mut value) in object(&text)? {
+                let ty = expected.ty(&name)?;
+                loaded.files(ty, &mut value, &base)?;
+                if loaded.values.insert(name.clone(), value).is_some() || given.names(&name) {
+                    return Err(twice(&name));
+                }
+            }
+        }
+        for (name, source) in &given.named {
+            let ty = expected.ty(name)?;
+            let value = loaded.value(name, ty, source)?;
+            loaded.values.insert(name.clone(), value);
+        }
+        Ok(loaded)
+    }
+
+    /// One input from a file, in place of what stood there.
+    pub(crate) fn set_file(&mut self, name: &str, ty: &Type, path: &Path) -> Result<(), Error> {
+        let value = self.value(name, ty, &Source::File(path.to_owned()))?;
+        self.values.insert(name.to_owned(), value);
+        Ok(())
+    }
+
+    fn value(&mut self, name: &str, ty: &Type, source: &Source) -> Result<Value, Error> {
+        let plain = without_option(ty);
+        let (text, base) = match (source, plain) {
+            (Source::Text(text), Type::String | Type::Char | Type::Enum(_)) => return Ok(Value::from(text.as_str())),
+            (Source::Text(text), Type::Image | Type::Artifact) if !text.trim_start().starts_with('{') => {
+                let message = format!("the input `{name}` takes {} and `{text}` is a text", an(plain));
+                return Err(Error::usage("bad_input", message).help(format!("for a file, write {name}=@{}", if text.is_empty() { "FILE" } else { text })));
+            }
+            (Source::Text(text), _) => (text.clone(), PathBuf::from(".")),
+            (Source::File(path), Type::Image | Type::Artifact) => return self.artifact(path),
+            (Source::Stdin, Type::Image | Type::Artifact) => {
+                let bytes = bounded(std::io::stdin().lock(), MAX_ARTIFACT).map_err(|e| Error::usage("unreadable_file", "read standard input").cause(e))?;
+                return Ok(self.keep(bytes, None));
+            }
+            (Source::File(path), _) => (text_of(path)?, path.parent().unwrap_or(Path::new(".")).to_owned()),
+            (Source::Stdin, _) => (text_of_stdin()?, PathBuf::from(".")),
+        };
+        let mut value = serde_json::from_str(&text).map_err(|e| {
+            let shown: String = text.chars().take(60).collect();
+            let error = Error::usage("bad_input", format!("the input `{name}` takes {} and `{shown}` is no JSON", ty.short())).cause(e).detail("input", name);
+            if *source == Source::Text(text.clone()) { error } else { error.help("a file's text is read as JSON; put quotes around a string") }
+        })?;
+        self.files(ty, &mut value, &base)?;
+        Ok(value)
+    }
+
+    /// Replaces `"@file"` where an image or an artifact belongs; paths are relative to `base`.
+    fn files(&mut self, ty: &Type, value: &mut Value, base: &Path) -> Result<(), Error> {
+        match (ty, value) {
+            (Type::Image | Type::Artifact, value) => {
+                if let Some(path) = value.as_str().and_then(|text| text.strip_prefix('@')) {
+                    *value = self.artifact(&base.join(path))?;
+                }
+            }
+            (Type::Option(inner), Value::Object(fields)) if matches!(**inner, Type::Option(_)) => {
+                for value in fields.values_mut() {
+                    self.files(inner, value, base)?;
+                }
+            }
+            (Type::Option(inner), value) => self.files(inner, value, base)?,
+            (Type::List(inner), Value::Array(items)) => {
+                for item in items {
+                    self.files(inner, item, base)?;
+                }
+            }
+            (Type::Tuple(types), Value::Array(items)) => {
+                for (ty, item) in types.iter().zip(items) {
+                    self.files(ty, item, base)?;
+                }
+            }
+            (Type::Record(fields), Value::Object(values)) => {
+                for field in fields {
+                    if let Some(value) = values.get_mut(&snake(&field.name)) {
+                        self.files(&field.ty, value, base)?;
+                    }
+                }
+            }
+            (Type::Variant(cases), Value::Object(values)) => {
+                let case = cases.iter().find(|case| values.get("tag").and_then(Value::as_str) == Some(&snake(&case.name)));
+                if let (Some(ty), Some(value)) = (case.and_then(|case| case.ty.as_ref()), values.get_mut("val")) {
+                    self.files(ty, value, base)?;
+                }
+            }
+            (Type::Result { ok, err }, Value::Object(values)) => {
+                for (name, ty) in [("ok", ok), ("error", err)] {
+                    if let (Some(ty), Some(value)) = (ty, values.get_mut(name)) {
+                        self.files(ty, value, base)?;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn artifact(&mut self, path: &Path) -> Result<Value, Error> {
+        let bytes = read(path, MAX_ARTIFACT)?;
+        Ok(self.keep(bytes, path.file_name().map(|name| name.to_string_lossy().into_owned())))
+    }
+
+    fn keep(&mut self, bytes: Vec<u8>, name: Option<String>) -> Value {
+        let reference = ArtifactRef { digest: Digest::of(&bytes), media_type: sniff(&bytes).to_owned(), name };
+        self.bytes.insert(reference.digest, bytes);
+        reference.to_json()
+    }
+
+    /// Stores the bytes. Artifacts that the values name and that came with no file must be there.
+    pub(crate) fn store(self, values: &Value, blobs: &dyn Blobs) -> Result<(), Error> {
+        for artifact in ArtifactRef::all_in(values) {
+            let digest = artifact.digest;
+            if !self.bytes.contains_key(&digest) && blobs.size(BlobKind::Artifact, &digest)?.is_none() {
+                let error = Error::usage("unknown_artifact", format!("there is no artifact {digest} in the data folder"));
+                return Err(error.help("name the file itself, NAME=@FILE").detail("digest", digest.to_string()));
+            }
+        }
+        for bytes in self.bytes.values() {
+            blobs.put(BlobKind::Artifact, bytes)?;
+        }
+        Ok(())
+    }
+}
+
+fn an(ty: &Type) -> &'static str {
+    if *ty == Type::Image { "an image" } else { "an artifact" }
+}
+
+fn without_option(ty: &Type) -> &Type {
+    match ty {
+        Type::Option(inner) if !matches!(**inner, Type::Option(_)) => inner,
+        other => other,
+    }
+}
+
+fn bounded(reader: impl Read, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("it has more than {} MiB", most >> 20)));
+    }
+    Ok(bytes)
+}
+
+/// A file of at most `most` bytes.
+pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
+    File::open(path).and_then(|file| bounded(file, most)).map_err(|e| {
+        let folder = e.kind() == std::io::ErrorKind::IsADirectory;
+        let error = Error::file(path, e);
+        if folder { error.help("name a file; --each NAME=@FOLDER makes one run for each of its files") } else { error }
+    })
+}
+
+fn text_of(path: &Path) -> Result<String, Error> {
+    let not_text = |e| Error::usage("bad_input", format!("`{}` is no text", path.display())).cause(e).help("only images and artifacts are taken from other files");
+    String::from_utf8(read(path, MAX_JSON)?).map_err(not_text)
+}
+
+fn text_of_stdin() -> Result<String, Error> {
+    let failed = |e| Error::usage("unreadable_file", "read standard input").cause(e);
+    String::from_utf8(bounded(std::io::stdin().lock(), MAX_JSON).map_err(failed)?).map_err(|e| Error::usage("bad_input", "standard input is no text").cause(e))
+}
+
+/// The members of a JSON object, twins included.
+fn object(text: &str) -> Result<Vec<(String, Value)>, Error> {
+    struct Members;
+    impl<'de> Visitor<'de> for Members {
+        type Value = Vec<(String, Value)>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object with the inputs")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut members = Vec::new();
+            while let Some(member) = map.next_entry()? {
+                members.push(member);
+            }
+            Ok(members)
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let members = reader.deserialize_map(Members).and_then(|members| reader.end().map(|()| members));
+    members.map_err(|e| Error::usage("bad_input", "the inputs are no JSON object").cause(e))
+}
+
+#[cfg(test)]
+mod tests;

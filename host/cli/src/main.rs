@@ -1,0 +1,97 @@
+//! dovetail: runs pipelines of sandboxed tasks. Parses what was typed, resolves the configuration, runs the command, gives back its exit code.
+
+mod args;
+mod commands;
+mod config;
+mod error;
+mod inputs;
+mod media;
+mod output;
+mod plugin;
+mod progress;
+mod show;
+mod signals;
+mod table;
+mod telemetry;
+mod wire;
+mod work;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::Cli;
+use crate::config::{Config, Environment};
+use crate::error::{Error, Exit};
+use crate::output::{Format, Output};
+use crate::wire::App;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // The compiling child must come up with no thread and no setting of its own: it limits itself first.
+    if arguments.get(1).is_some_and(|first| first == dovetail_runtime::SUBCOMMAND) {
+        return dovetail_runtime::compile_child(&arguments[2..]);
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return wrong_usage(&error, &arguments),
+    };
+    let output = Output::new(cli.global.output);
+    let app = match configure(&cli) {
+        Ok(config) => App::new(config, output),
+        Err(error) => {
+            output.error(&error);
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    match commands::run(cli.command, &app) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(error) => {
+            app.output.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn configure(cli: &Cli) -> Result<Config, Error> {
+    if cli.global.output == Format::Ndjson && !commands::streams(&cli.command) {
+        return Err(Error::usage("bad_option", "only `run` prints one document a line").help("use --output json"));
+    }
+    let environment: Environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    let folder = std::env::current_dir().map_err(|e| Error::usage("no_folder", "find the current folder").cause(e))?;
+    let config = Config::load(&cli.global, &environment, &folder)?;
+    telemetry::start(&config);
+    Ok(config)
+}
+
+/// What clap says, in our form; help and version are no errors.
+fn wrong_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    let rendered = error.render();
+    if !error.use_stderr() {
+        let coloured = std::io::IsTerminal::is_terminal(&std::io::stdout());
+        Output::new(Format::Text).text(&if coloured { rendered.ansi().to_string() } else { rendered.to_string() });
+        return ExitCode::from(Exit::Done.code());
+    }
+    let text = rendered.to_string();
+    let (message, help) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let message = message.trim_start_matches("error: ").trim();
+    let shown = Error::usage("usage", message).help(help.trim());
+    Output::new(wanted_format(arguments)).error(&shown);
+    ExitCode::from(shown.exit_code())
+}
+
+/// The format that was asked for, as far as it can be told of arguments that are wrong.
+fn wanted_format(arguments: &[OsString]) -> Format {
+    let named = |text: &str| <Format as clap::ValueEnum>::from_str(text, false).unwrap_or_default();
+    let mut arguments = arguments.iter().filter_map(|argument| argument.to_str());
+    while let Some(argument) = arguments.next() {
+        if let Some(format) = argument.strip_prefix("--output=") {
+            return named(format);
+        }
+        if argument == "--output" {
+            return arguments.next().map(named).unwrap_or_default();
+        }
+    }
+    Format::Text
+}

@@ -1,0 +1,238 @@
+//! A plugin as it lies on the disk (a folder, a component beside its `plugin.toml`, or a package) becomes the bytes of its package.
+//!
+//! It finds the component where cargo puts it. It does not look into it: the runtime does.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use dovetail_core::manifest::{Manifest, ManifestErrors};
+use dovetail_runtime::{MAX_COMPONENT, MAX_PACKAGE, MAX_TEXT, Parts, componentize, pack};
+
+use crate::error::Error;
+use crate::inputs::read;
+
+/// Where cargo, and cargo component, put what they build, the preferred target first.
+const TARGETS: [&str; 3] = ["wasm32-wasip2", "wasm32-wasip1", "wasm32-unknown-unknown"];
+/// How to build one.
+const BUILD: &str = "build it first, in its folder: cargo build --release --target wasm32-wasip2";
+
+/// Where a plugin was found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Package(Vec<u8>),
+    Folder(Folder),
+}
+
+/// A plugin's sources.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// The text of `plugin.toml`.
+    pub(crate) manifest: String,
+    /// A file of the component, where one was named.
+    component: Option<PathBuf>,
+}
+
+/// Looks what `path` is.
+pub(crate) fn find(path: &Path, component: Option<&Path>) -> Result<Found, Error> {
+    let meta = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
+    let named = component.map(Path::to_owned);
+    if meta.is_dir() {
+        return folder(path, named).map(Found::Folder);
+    }
+    if path.extension().is_some_and(|extension| extension == "wasm") {
+        if named.is_some() {
+            return Err(Error::usage("bad_option", format!("`{}` is a component itself", path.display())).help("leave --component out"));
+        }
+        let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        return folder(beside, Some(path.to_owned())).map(Found::Folder);
+    }
+    if named.is_some() {
+        return Err(Error::usage("bad_option", format!("`{}` is no plugin folder, so --component has no meaning", path.display())).help("leave --component out"));
+    }
+    Ok(Found::Package(read(path, MAX_PACKAGE)?))
+}
+
+/// The folder of a plugin, with its manifest.
+pub(crate) fn folder(path: &Path, component: Option<PathBuf>) -> Result<Folder, Error> {
+    let manifest = text(&path.join("plugin.toml"))
+        .map_err(|e| if e.code == "missing_file" { e.help("a plugin's folder has a `plugin.toml` with its name, version and description") } else { e })?;
+    Ok(Folder { path: path.to_owned(), manifest, component })
+}
+
+impl Folder {
+    /// The manifest, or everything that is wrong with it.
+    pub(crate) fn parsed(&self) -> Result<Manifest, ManifestErrors> {
+        Manifest::parse(&self.manifest)
+    }
+
+    /// The component's bytes, as cargo built them or made from a core module.
+    pub(crate) fn component(&self, name: &str) -> Result<Vec<u8>, Error> {
+        let file = match &self.component {
+            Some(file) => file.clone(),
+            None => self.built(name)?,
+        };
+        let bytes = read(&file, MAX_COMPONENT)?;
+        // A core module: built for wasm32-unknown-unknown, with its WIT in a section.
+        if bytes.starts_with(b"\0asm\x01\0\0\0") {
+            return componentize(&bytes).map_err(|refusal| Error::from(refusal).of_file(&file));
+        }
+        Ok(bytes)
+    }
+
+    /// What cargo built: of the first target that there is anything of, the newest. Targets are not compared by age: a task built for
+    /// another one may import other things, and it must not depend on what was built last.
+    fn built(&self, name: &str) -> Result<PathBuf, Error> {
+        let names = [format!("{}.wasm", name.replace('-', "_")), format!("{name}.wasm")];
+        let targets = self.target_folders()?;
+        let of_target = |target: &str| {
+            let files = targets.iter().flat_map(|folder| names.iter().map(move |name| folder.join(target).join("release").join(name)));
+            files.filter_map(|file| Some((std::fs::metadata(&file).and_then(|meta| meta.modified()).ok()?, file))).max()
+        };
+        let newest = TARGETS.into_iter().find_map(of_target);
+        let Some((built, file)) = newest else {
+            let looked = targets.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
+            let message = format!("the component of `{name}` is not built: there is no {} for {} under {looked}", names[0], TARGETS.join(", "));
+            return Err(Error::usage("not_built", message).help(format!("{BUILD}; or name the file with --component")));
+        };
+        if let Some(source) = newer_source(&self.path, built) {
+            tracing::warn!(component = %file.display(), source = %source.display(), "the component is older than its source: build it again");
+        }
+        Ok(file)
+    }
+
+    /// `target` of the folder, of those above it up to the workspace, and the one that the environment names.
+    fn target_folders(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut folders: Vec<PathBuf> = std::env::var_os("CARGO_TARGET_DIR").into_iter().map(PathBuf::from).collect();
+        let path = self.path.canonicalize().map_err(|e| Error::file(&self.path, e))?;
+        for above in path.ancestors() {
+            folders.push(above.join("target"));
+            let manifest = std::fs::read_to_string(above.join("Cargo.toml")).unwrap_or_default();
+            if manifest.lines().any(|line| line.trim() == "[workspace]") {
+                break;
+            }
+        }
+        Ok(folders)
+    }
+
+    /// The package: deterministic.
+    pub(crate) fn pack(&self, component: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut wit = BTreeMap::new();
+        let folder = self.path.join("wit");
+        if folder.is_dir() {
+            collect(&folder, "", &mut wit)?;
+        }
+        let mut examples = BTreeMap::new();
+        let folder = self.path.join("examples");
+        if folder.is_dir() {
+            for file in crate::inputs::folder(&folder)?.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "json")) {
+                examples.insert(name_of(&file), text(&file)?);
+            }
+        }
+        let readme = match text(&self.path.join("README.md")) {
+            Ok(text) => Some(text),
+            Err(error) if error.code == "missing_file" => None,
+            Err(error) => return Err(error),
+        };
+        Ok(pack(Parts { manifest: &self.manifest, component, wit: &wit, readme: readme.as_deref(), examples: &examples })?)
+    }
+}
+
+/// The task's own WIT, at any depth; `deps` is the host's and comes with the host.
+fn collect(folder: &Path, below: &str, wit: &mut BTreeMap<String, String>) -> Result<(), Error> {
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>())
+        .map_err(|e| Error::file(folder, e))?;
+    entries.sort();
+    for path in entries {
+        let name = format!("{below}{}", name_of(&path));
+        if path.is_dir() {
+            if name != "deps" {
+                collect(&path, &format!("{name}/"), wit)?;
+            }
+        } else if path.extension().is_some_and(|extension| extension == "wit") {
+            wit.insert(name, text(&path)?);
+        }
+    }
+    Ok(())
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn text(path: &Path) -> Result<String, Error> {
+    String::from_utf8(read(path, MAX_TEXT)?).map_err(|e| Error::usage("bad_package", format!("`{}` is not UTF-8 text", path.display())).cause(e))
+}
+
+/// A source file that was changed after the component was built.
+fn newer_source(folder: &Path, built: SystemTime) -> Option<PathBuf> {
+    let mut folders = vec![folder.join("src"), folder.join("wit")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|time| time > built) {
+                return Some(path);
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plugin() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("echo-it");
+        std::fs::create_dir_all(at.join("wit/deps/task")).unwrap();
+        std::fs::write(dir.path().join("Cargo.toml"), "[workspace]\nmembers = []\n").unwrap();
+        std::fs::write(at.join("plugin.toml"), "name = \"echo-it\"\nversion = \"1.0.0\"\ndescription = \"x\"\n").unwrap();
+        std::fs::write(at.join("wit/world.wit"), "package a:b;").unwrap();
+        std::fs::write(at.join("wit/deps/task/task.wit"), "package a:c;").unwrap();
+        dir
+    }
+
+    #[test]
+    fn what_is_not_built_says_how_to_build_it() {
+        let dir = plugin();
+        let folder = folder(&dir.path().join("echo-it"), None).unwrap();
+        let error = folder.component("echo-it").unwrap_err();
+        assert_eq!((error.code, error.exit_code()), ("not_built", 2));
+        assert!(error.help.unwrap().contains("cargo build --release --target wasm32-wasip2"));
+    }
+
+    #[test]
+    fn the_newest_build_of_the_preferred_target_is_found_in_the_workspace() {
+        let dir = plugin();
+        let build = |place: &str, content: &str, age: u64| {
+            let folder = dir.path().join(place).join("release");
+            std::fs::create_dir_all(&folder).unwrap();
+            let file = folder.join("echo_it.wasm");
+            std::fs::write(&file, content).unwrap();
+            let time = SystemTime::now() - std::time::Duration::from_secs(age);
+            std::fs::File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
+        };
+        let folder = folder(&dir.path().join("echo-it"), None).unwrap();
+        build("target/wasm32-unknown-unknown", "other", 0);
+        assert_eq!(folder.component("echo-it").unwrap(), b"other");
+        build("echo-it/target/wasm32-wasip2", "old", 100);
+        assert_eq!(folder.component("echo-it").unwrap(), b"old");
+        build("target/wasm32-wasip2", "new", 50);
+        assert_eq!(folder.component("echo-it").unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_package_holds_the_tasks_own_wit_and_the_same_bytes_each_time() {
+        let dir = plugin();
+        let folder = folder(&dir.path().join("echo-it"), None).unwrap();
+        let packed = folder.pack(b"\0asm\x0d\0\x01\0").unwrap();
+        let package = dovetail_runtime::Package::read(&packed).unwrap();
+        assert_eq!(package.wit.keys().collect::<Vec<_>>(), ["world.wit"]);
+        assert_eq!(folder.pack(b"\0asm\x0d\0\x01\0").unwrap(), packed);
+    }
+}

@@ -1,0 +1,111 @@
+//! How far the work is, on standard error, once it takes longer than a second: in place on a terminal, else as plain lines.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use dovetail_core::RunId;
+use dovetail_core::record::RunState;
+use dovetail_flow::Event;
+
+use crate::output::Output;
+
+/// What is over sooner needs no progress.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two plain lines.
+const PLAIN_ROUND: Duration = Duration::from_secs(5);
+
+/// Counts events.
+pub(crate) struct Progress<'a> {
+    output: &'a Output,
+    runs: usize,
+    ended: usize,
+    failed: usize,
+    steps_ended: usize,
+    /// Running steps and when they began.
+    running: BTreeMap<(RunId, String), Instant>,
+    /// For a single run: what became of its steps, to be told in the next plain line.
+    news: Vec<String>,
+    began: Instant,
+    shown: Option<Instant>,
+}
+
+impl<'a> Progress<'a> {
+    /// Of so many runs, from now on.
+    pub(crate) fn new(output: &'a Output, runs: usize) -> Self {
+        let began = Instant::now();
+        Self { output, runs, ended: 0, failed: 0, steps_ended: 0, running: BTreeMap::new(), news: Vec::new(), began, shown: None }
+    }
+
+    /// Something happened.
+    pub(crate) fn event(&mut self, event: &Event) {
+        match event {
+            Event::StepStarted { run, step, .. } => drop(self.running.insert((run.clone(), step.clone()), Instant::now())),
+            Event::StepFinished { run, step, succeeded, millis, .. } => {
+                self.running.remove(&(run.clone(), step.clone()));
+                self.steps_ended += 1;
+                let how = if *succeeded { "done in" } else { "failed after" };
+                self.news.push(format!("{step} {how} {}", seconds(*millis)));
+            }
+            Event::StepRetried { run, step, attempt, code, delay_ms } => {
+                self.running.remove(&(run.clone(), step.clone()));
+                self.news.push(format!("{step} failed ({code}) in attempt {attempt}, next one in {}", seconds(*delay_ms)));
+            }
+            Event::RunFinished { state, .. } => {
+                self.ended += 1;
+                self.failed += usize::from(*state != RunState::Succeeded);
+            }
+        }
+    }
+
+    /// Shows it, if it is time.
+    pub(crate) fn show(&mut self, now: Instant) {
+        let since = now.duration_since(self.began);
+        if since < PATIENCE {
+            return;
+        }
+        if self.output.interactive {
+            self.output.in_place(&self.line(now));
+        } else if self.runs == 1 {
+            for line in std::mem::take(&mut self.news) {
+                self.output.note(&line);
+            }
+        } else if self.shown.is_none_or(|shown| now.duration_since(shown) >= PLAIN_ROUND) {
+            self.shown = Some(now);
+            self.output.note(&self.line(now));
+        }
+    }
+
+    fn line(&self, now: Instant) -> String {
+        let since = seconds(u64::try_from(now.duration_since(self.began).as_millis()).unwrap_or(u64::MAX));
+        if self.runs == 1 {
+            let running: Vec<String> = self.running.keys().map(|(_, step)| step.clone()).collect();
+            let running = if running.is_empty() { "waiting".to_owned() } else { format!("running {}", running.join(", ")) };
+            return format!("{since}  {} steps done, {running}", self.steps_ended);
+        }
+        let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
+        format!("{since}  {} of {} runs over{failed}, {} steps running", self.ended, self.runs, self.running.len())
+    }
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{}.{} s", ms / 1000, ms % 1000 / 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Format;
+
+    #[test]
+    fn one_line_says_how_far_it_is() {
+        let output = Output::new(Format::Json);
+        let mut progress = Progress::new(&output, 2);
+        let run = RunId::from_bytes([1; 16]);
+        progress.event(&Event::StepStarted { run: run.clone(), step: "detect".into(), attempt: 1 });
+        assert!(progress.line(progress.began).ends_with("0 of 2 runs over, 1 steps running"), "{}", progress.line(progress.began));
+        progress.event(&Event::StepFinished { run: run.clone(), step: "detect".into(), attempt: 1, succeeded: false, millis: 1500 });
+        progress.event(&Event::RunFinished { run, state: RunState::Failed });
+        assert!(progress.line(progress.began).ends_with("1 of 2 runs over, 1 failed, 0 steps running"));
+        assert_eq!(progress.news, ["detect failed after 1.5 s"]);
+    }
+}

@@ -1,0 +1,123 @@
+//! The document of a run (`dovetail.run/1`), for people.
+
+use serde_json::Value;
+
+use crate::output::shortened;
+use crate::table::{indented, table};
+
+/// State, output, steps and, if it failed, why and what to do.
+pub(crate) fn run(document: &Value) -> String {
+    let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let state = text("/state");
+    let mut shown = format!("{}  {state}", text("/pipeline"));
+    let time = text("/processing_summary/total_time");
+    if !time.is_empty() {
+        shown.push_str(&format!(" in {time}"));
+    }
+    if let Some(speedup) = document.pointer("/processing_summary/parallel_speedup").and_then(Value::as_f64) {
+        shown.push_str(&format!(", parallel speed-up {speedup:.2}"));
+    }
+    shown.push_str(&format!("\nrun {}\n", text("/run_id")));
+    if let Some(inputs) = document.get("inputs") {
+        shown.push_str(&format!("\ninputs\n{}", indented(&shortened(inputs), 2)));
+    }
+    if let Some(output) = document.get("output").filter(|output| !output.is_null()) {
+        shown.push_str(&format!("\noutput\n{}", indented(&shortened(output), 2)));
+    }
+    shown.push_str(&format!("\nsteps\n{}", indented(&steps(document), 2)));
+    for warning in document.get("warnings").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        shown.push_str(&format!("\nwarning: {warning}\n"));
+    }
+    if let Some(error) = document.get("error").filter(|error| !error.is_null()) {
+        shown.push_str(&format!("\n{}", failure(error)));
+    }
+    shown
+}
+
+fn steps(document: &Value) -> String {
+    let steps = document.pointer("/processing_summary/steps").and_then(Value::as_array);
+    let cell = |step: &Value, key: &str| match step.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(n)) => n.to_string(),
+        _ => String::new(),
+    };
+    let rows: Vec<Vec<String>> = steps
+        .into_iter()
+        .flatten()
+        .map(|step| {
+            let attempts = step.get("attempts").and_then(Value::as_array).map_or(0, Vec::len);
+            vec![
+                cell(step, "number"),
+                cell(step, "id"),
+                cell(step, "state"),
+                cell(step, "started_ms"),
+                cell(step, "duration_ms"),
+                attempts.to_string(),
+                cell(step, "task"),
+            ]
+        })
+        .collect();
+    table(&[" #", "id", "state", " start ms", " ms", " attempts", "task"], &rows)
+}
+
+/// Why a run or an attempt failed: the error of a document.
+pub(crate) fn failure(error: &Value) -> String {
+    let field = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default();
+    let id = if field("id").is_empty() { field("step") } else { field("id") };
+    let place = match (id, error.get("attempt").and_then(Value::as_u64)) {
+        ("", _) => String::new(),
+        (step, None) => format!(" in {step}"),
+        (step, Some(attempt)) => format!(" in {step}, attempt {attempt}"),
+    };
+    let mut shown = format!("error[{}]{place}: {}\n", field("code"), field("message"));
+    for (name, value) in error.get("details").and_then(Value::as_object).into_iter().flatten() {
+        if name != "backtrace" && name != "kind" && name != "retryable" {
+            shown.push_str(&format!("  {name}: {}\n", value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+        }
+    }
+    let backtrace = error.get("backtrace").or_else(|| error.pointer("/details/backtrace")).and_then(Value::as_array);
+    for frame in backtrace.into_iter().flatten().filter_map(Value::as_str) {
+        shown.push_str(&format!("  at {frame}\n"));
+    }
+    let kind = error.get("kind").or_else(|| error.pointer("/details/kind")).and_then(Value::as_str).unwrap_or_default();
+    shown.push_str(&format!("\nhelp: {}\n", remedy(kind, field("code"))));
+    shown
+}
+
+/// What to do about a failure of this kind.
+fn remedy(kind: &str, code: &str) -> &'static str {
+    match (kind, code) {
+        (_, "models_missing") => "install the models with `dovetail models pull`",
+        (_, "unknown_model") => "name one of the installed models; `dovetail models list` lists them",
+        (_, "built_without_opencv") => "use a dovetail that was built with OpenCV",
+        (_, "undecodable") => "the file is damaged, cut off, or no picture: fetch or export it again, as JPEG, PNG, WebP or BMP",
+        (_, "too_large") => "scale the picture down first",
+        (_, "timeout" | "deadline_exceeded") | ("timeout", _) => "give the step more time (`timeout` in the pipeline, up to `time` of the host's limits), or smaller inputs",
+        (_, "out_of_memory") => "raise `memory` in the plugin's [limits], or give it smaller inputs",
+        ("invalid_input", _) => "correct the inputs and run it again; `dovetail runs logs RUN` shows what the task said",
+        ("unavailable" | "lost_worker", _) => "run it again; `dovetail doctor` looks at what the program needs",
+        ("trap" | "panic" | "bad_output", _) => "this is a mistake in the task: tell its author, with the lines above",
+        ("limit", _) => "raise the limit in the plugin's plugin.toml, or give it smaller inputs",
+        ("cancelled", _) | (_, "cancelled") => "submit it again if the result is wanted",
+        _ => "`dovetail runs logs RUN` shows what the task said",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_failed_run_says_why_and_what_to_do() {
+        let document = json!({
+            "pipeline": "p@1.0.0", "run_id": "r", "state": "failed", "inputs": {}, "output": null,
+            "processing_summary": { "total_time": "0.01s", "parallel_speedup": null, "steps": [
+                { "number": 1, "id": "face_detection_001", "state": "failed", "started_ms": 0, "duration_ms": 3, "task": "face-detection@1.0.0", "attempts": [{}] } ] },
+            "error": { "kind": "panic", "code": "panic", "message": "oh no", "id": "face_detection_001", "attempt": 2, "backtrace": ["src/lib.rs:3"], "details": {"a": 1} },
+        });
+        let text = run(&document);
+        assert!(text.contains("error[panic] in face_detection_001, attempt 2: oh no\n  a: 1\n  at src/lib.rs:3\n\nhelp: this is a mistake"), "{text}");
+        assert!(text.contains(" 1  face_detection_001  failed"), "{text}");
+    }
+}

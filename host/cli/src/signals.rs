@@ -1,0 +1,60 @@
+//! SIGINT and SIGTERM: the first one drains, the second one aborts, the third one ends the process as if nobody had listened.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::JoinHandle;
+
+use dovetail_flow::Shutdown;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use crate::error::Error;
+
+/// Listens until it is dropped.
+pub(crate) struct Listening {
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+    seen: Arc<AtomicU8>,
+}
+
+/// Hands signals on to `shutdown`, and says on `told` what that means.
+pub(crate) fn listen(shutdown: Shutdown, told: impl Fn(&str) + Send + 'static) -> Result<Listening, Error> {
+    let failed = |e: std::io::Error| Error::host("signals", "listen to signals").cause(e);
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let handle = signals.handle();
+    let seen = Arc::new(AtomicU8::new(0));
+    let count = seen.clone();
+    let listener = move || {
+        for signal in signals.forever() {
+            match count.fetch_add(1, Ordering::SeqCst) {
+                0 => {
+                    told("interrupted: running steps finish, no new ones start; once more to stop them at once");
+                    shutdown.drain();
+                }
+                1 => {
+                    told("interrupted again: running steps are stopped");
+                    shutdown.abort();
+                }
+                _ => drop(signal_hook::low_level::emulate_default_handler(signal)),
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".into()).spawn(listener).map_err(failed)?;
+    Ok(Listening { handle, thread: Some(thread), seen })
+}
+
+impl Listening {
+    /// Whether a signal came.
+    pub(crate) fn interrupted(&self) -> bool {
+        self.seen.load(Ordering::SeqCst) > 0
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}

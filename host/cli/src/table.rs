@@ -1,0 +1,59 @@
+//! Text in columns.
+
+/// Rows below their titles, each column as wide as its widest cell. A column whose title begins with a space is aligned to the right.
+pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
+    let widths: Vec<usize> = titles
+        .iter()
+        .enumerate()
+        .map(|(i, title)| rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0).max(title.trim().chars().count()))
+        .collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::new();
+        for (i, cell) in cells.enumerate().take(titles.len()) {
+            let pad = " ".repeat(widths[i].saturating_sub(cell.chars().count()));
+            line.push_str(if i > 0 { "  " } else { "" });
+            if titles[i].starts_with(' ') {
+                line.push_str(&pad);
+                line.push_str(cell);
+            } else {
+                line.push_str(cell);
+                line.push_str(&pad);
+            }
+        }
+        format!("{}\n", line.trim_end())
+    };
+    let mut text = line(&mut titles.iter().map(|title| title.trim()));
+    for row in rows {
+        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    text
+}
+
+/// Each line of `text` further to the right.
+pub(crate) fn indented(text: &str, by: usize) -> String {
+    let pad = " ".repeat(by);
+    text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("{pad}{line}\n") }).collect()
+}
+
+/// `12 B`, `3.4 KiB`, `5.6 MiB`.
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+pub(crate) fn bytes(n: u64) -> String {
+    match n {
+        0..1024 => format!("{n} B"),
+        1024..1_048_576 => format!("{:.1} KiB", n as f64 / 1024.0),
+        _ => format!("{:.1} MiB", n as f64 / 1_048_576.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = vec![vec!["a".into(), "1".into(), String::new()], vec!["long".into(), "100".into(), "x".into()]];
+        assert_eq!(table(&["name", " n", "rest"], &rows), "name    n  rest\na       1\nlong  100  x\n");
+        assert_eq!(indented("a\n\nb", 2), "  a\n\n  b\n");
+        assert_eq!((bytes(12), bytes(3482), bytes(5 << 20)), ("12 B".into(), "3.4 KiB".into(), "5.0 MiB".into()));
+    }
+}

@@ -1,0 +1,10 @@
+//! The port to time. Core, flow and stores are told the time; only the program's edge reads it.
+
+/// Two clocks that are never compared with each other.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since 1970, for people and records; it may jump.
+    fn wall_ms(&self) -> u64;
+
+    /// Milliseconds of a clock that never goes back and counts while the machine sleeps; its start is arbitrary. For leases and delays.
+    fn mono_ms(&self) -> u64;
+}

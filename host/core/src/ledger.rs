@@ -1,0 +1,246 @@
+//! The primary port of flow: write-once records and the jobs that follow from them, changed together by [`Ledger::commit`].
+//!
+//! Everything that safety needs is a record inserted once under a unique key; jobs are a window on what is ready and can be rebuilt
+//! from the records at any time. A backend remembers; it decides nothing: which steps are ready, and when a run is over, flow says,
+//! and the backend only tests whether what a job needs is there. Where queue and records are two systems, an adapter keeps the same
+//! promises by doing the steps in order (records, then children, then the acknowledgement).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::blobs::StoreError;
+use crate::id::RunId;
+
+/// What a record is about. Together with its key it is unique for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `name@version` of a plugin.
+    Plugin,
+    /// `name@version#revision` of a pipeline with its pins.
+    Pipeline,
+    /// A submitted run; key: the run's ID.
+    Run,
+    /// `run:generation`: why there is a second generation and what it inherits.
+    Generation,
+    /// `run:step:generation`: how a step ended.
+    Outcome,
+    /// `run:step:generation:number`: an attempt from the second on, and why the one before it failed.
+    Attempt,
+    /// `run:generation`: somebody asked for the end.
+    Cancel,
+    /// `run:generation`: how the run ended.
+    RunOutcome,
+}
+
+impl Kind {
+    /// How it is written in a backend.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plugin => "plugin",
+            Self::Pipeline => "pipeline",
+            Self::Run => "run",
+            Self::Generation => "generation",
+            Self::Outcome => "outcome",
+            Self::Attempt => "attempt",
+            Self::Cancel => "cancel",
+            Self::RunOutcome => "run_outcome",
+        }
+    }
+}
+
+/// A run in one of its generations (0 at first; a re-run raises it).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunKey {
+    pub run: RunId,
+    pub generation: u32,
+}
+
+impl RunKey {
+    /// `run:generation`, the key of cancel and run-outcome records.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{}:{}", self.run, self.generation)
+    }
+
+    /// `run:step:generation`, the key of a step's outcome.
+    #[must_use]
+    pub fn step(&self, step: &str) -> String {
+        format!("{}:{step}:{}", self.run, self.generation)
+    }
+
+    /// `run:step:generation:number`, the key of an attempt.
+    #[must_use]
+    pub fn attempt(&self, step: &str, number: u32) -> String {
+        format!("{}:{step}:{}:{number}", self.run, self.generation)
+    }
+}
+
+/// A record to be inserted once. `value` is JSON in a versioned form (see [`crate::record`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub kind: Kind,
+    pub key: String,
+    pub value: Vec<u8>,
+}
+
+/// A step that is to run once everything it needs has succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    pub step: String,
+    /// Steps whose succeeded outcomes must be there.
+    pub needs: Vec<String>,
+}
+
+/// The right to run a job for a while. The token fences: after the lease has passed to another, it opens nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    pub run: RunKey,
+    pub step: String,
+    pub token: u64,
+}
+
+/// One change. All of a call's items are applied, each for itself, in order; the answer has one [`Reply`] an item.
+#[derive(Debug, Clone)]
+pub enum Item {
+    /// Inserts the record and, if it is new, opens the run and enqueues the jobs. Replies `Created` or `Exists`.
+    Submit { run: RunKey, record: Record, jobs: Vec<Job> },
+    /// Inserts the outcome; if it is new and the run is open: enqueues those children whose needs are there and that are neither
+    /// queued nor finished, then acknowledges the lease's job. With `close`, the run's outcome is inserted too and all its jobs go.
+    /// Without, and if no job of the run would be left, the lease's job stays and the reply is `Last`.
+    /// Replies `Created`, `Last`, `Exists` (nothing else was done), `Closed` or `Cancelled` (the outcome was inserted, the job stays).
+    Finish { lease: Lease, record: Record, succeeded: bool, close: Option<Record>, children: Vec<Job> },
+    /// Inserts the record of the next attempt and puts the job back for `delay`. Replies `Created`, `Exists`, or `NotOwner`.
+    Retry { lease: Lease, record: Record, delay: Duration },
+    /// Puts the job back for `delay` and charges nothing. Replies `Created` or `NotOwner`.
+    Release { lease: Lease, delay: Duration },
+    /// Enqueues what is neither queued nor finished, opening the run if it is not closed. Replies `Created` or `Closed`.
+    Recover { run: RunKey, jobs: Vec<Job> },
+    /// Inserts the record; from then on no child of the run is enqueued. Replies `Created`, `Exists` or `Closed`.
+    Cancel { run: RunKey, record: Record },
+    /// Inserts the run's outcome and removes all its jobs. Replies `Created` or `Exists` (the jobs are removed in either case).
+    Close { run: RunKey, record: Record },
+    /// Inserts any other record. Replies `Created` or `Exists`.
+    Put { record: Record },
+}
+
+/// What came of an [`Item`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    Created,
+    /// The record was there before; this is its value.
+    Exists(Vec<u8>),
+    /// Nothing of the run is left to do: it is over, and whoever got this reply closes it.
+    Last,
+    /// The run has an outcome.
+    Closed,
+    /// The run was cancelled and is still open.
+    Cancelled,
+    /// The lease has passed to another, or its job is gone.
+    NotOwner,
+}
+
+/// A job handed out, with all that is needed to run it.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    pub lease: Lease,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// How many workers died, or lost their lease, over this job.
+    pub crashes: u32,
+    /// Read the records before running: the step may have an outcome, or the run may be cancelled.
+    pub verify: bool,
+    /// The run's record.
+    pub run: Vec<u8>,
+    /// Outcome records of the steps that the job needs.
+    pub needs: Vec<(String, Vec<u8>)>,
+}
+
+/// What became of a lease that was to be renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    Renewed,
+    /// Stop: the job is gone, passed to another, or the run is cancelled or closed.
+    Lost,
+}
+
+/// Which jobs a claimer takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Of every run.
+    All,
+    /// Of these runs only.
+    Runs(Vec<RunId>),
+}
+
+/// How long a claimer waits for work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    /// Not at all, if [`Ledger::wakes`] is no longer this.
+    pub seen: u64,
+    pub at_most: Duration,
+}
+
+impl Wait {
+    /// No waiting.
+    pub const NONE: Self = Self { seen: 0, at_most: Duration::ZERO };
+}
+
+/// How to list records.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// Only keys that begin so.
+    pub prefix: String,
+    /// At most so many.
+    pub limit: usize,
+    /// Newest first instead of oldest first.
+    pub newest_first: bool,
+}
+
+/// Durable write-once records with their jobs. Blocking. Safe to call from many threads, and from many processes on one backend.
+pub trait Ledger: Send + Sync {
+    /// Applies the items. Durable when it returns.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Refused` or `Corrupt`: then none of the items is known to be applied, and all may be sent again.
+    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError>;
+
+    /// Takes up to `want` ready jobs, the oldest first, each leased for `lease`. While there are none it waits as `wait` says, and may
+    /// come back empty-handed as soon as something changed.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError>;
+
+    /// Extends leases.
+    ///
+    /// # Errors
+    /// `Unavailable`: nothing is known about the leases.
+    fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError>;
+
+    /// Records by key.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
+
+    /// Records by the beginning of their key, in the order in which they were inserted.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+
+    /// Runs that were submitted and have no outcome, the oldest first.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError>;
+
+    /// Wakes everybody in this process who waits in [`Ledger::claim`], so that they look whether they should still wait.
+    fn wake(&self);
+
+    /// How often something changed or somebody called [`Ledger::wake`], in this process: taken before looking, and given to [`Wait`],
+    /// it makes sure that nothing that came after the look is slept through.
+    fn wakes(&self) -> u64;
+}

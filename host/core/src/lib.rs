@@ -1,0 +1,24 @@
+//! The vocabulary of dovetail: identities, WIT types as data, pipelines and their check, and the ports that the rest of the house implements.
+//!
+//! Deliberately absent: wasmtime, OpenCV, any network client, the file system, the clock and the environment. What is decided here is
+//! decided from its arguments alone, so that it can be tested in milliseconds and replayed anywhere.
+
+pub mod blobs;
+pub mod clock;
+#[cfg(feature = "testing")]
+pub mod conformance;
+pub mod executor;
+pub mod id;
+pub mod ledger;
+pub mod limits;
+pub mod manifest;
+#[cfg(feature = "testing")]
+pub mod memory;
+pub mod pipeline;
+pub mod policy;
+pub mod record;
+pub mod stop;
+pub mod vision;
+pub mod wit;
+
+pub use id::{Digest, RunId};

@@ -1,0 +1,288 @@
+//! `plugin.toml`: what a plugin is called, how much it may use and what it is granted. Reads the text, not the file, and finds
+//! every mistake at once.
+//!
+//! ```toml
+//! name = "face-attributes"
+//! version = "1.0.0"
+//! description = "Age, gender and emotion of each face"
+//! license = "MIT OR Apache-2.0"      # may be left out
+//! [limits]                           # each may be left out; `Limits::DEFAULT` and `Limits::MAXIMA` hold the figures
+//! memory = "64MiB"
+//! time = "30s"
+//! output = "4MiB"
+//! log = "256KiB"
+//! handles = 1024
+//! [grants]                           # nothing is granted unless named
+//! clocks = true
+//! random = true
+//! http = ["https://api.example.com"]
+//! ```
+
+use std::fmt::{self, Display, Formatter};
+
+use semver::Version;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::limits::Limits;
+use crate::wit::names::{did_you_mean, is_kebab, listed};
+
+mod quantity;
+
+pub use quantity::{BadQuantity, parse_duration, parse_size, show_duration_ms, show_size};
+
+/// The longest description, in characters.
+const MAX_DESCRIPTION: usize = 500;
+
+/// A plugin's manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// kebab-case; the task's name.
+    pub name: String,
+    pub version: Version,
+    /// One line for people.
+    pub description: String,
+    /// An SPDX expression, as written.
+    pub license: Option<String>,
+    pub limits: Limits,
+    pub grants: Grants,
+}
+
+/// What a plugin may reach beyond what every task may: nothing by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grants {
+    /// `wasi:clocks`.
+    pub clocks: bool,
+    /// `wasi:random` with real randomness.
+    pub random: bool,
+    /// Origins (`https://api.example.com`) that `wasi:http` may ask.
+    pub http: Vec<String>,
+}
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ManifestError {
+    /// From 1.
+    pub line: u32,
+    /// From 1, in characters.
+    pub column: u32,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+/// Everything that is wrong with a manifest, in the order of the text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ManifestErrors(pub Vec<ManifestError>);
+
+impl Display for ManifestErrors {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (i, error) in self.0.iter().enumerate() {
+            let separator = if i > 0 { "\n" } else { "" };
+            write!(f, "{separator}line {}, column {}: {}", error.line, error.column, error.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ManifestErrors {}
+
+impl Manifest {
+    /// Reads the text of a `plugin.toml`.
+    ///
+    /// # Errors
+    /// Everything that is wrong: no TOML (then only the first place), unknown keys, missing keys, bad names, sizes, durations and
+    /// origins, and limits of nought or over [`Limits::MAXIMA`].
+    pub fn parse(text: &str) -> Result<Self, ManifestErrors> {
+        let table = DeTable::parse(text).map_err(|error| {
+            let (line, column) = position(text, error.span().map_or(0, |span| span.start));
+            let message = format!("this is no TOML: {}", error.message().trim_end().replace('\n', ", "));
+            ManifestErrors(vec![ManifestError { line, column, message }])
+        })?;
+        let mut reader = Reader { text, errors: Vec::new() };
+        let manifest = reader.manifest(table.get_ref());
+        reader.errors.sort_by_key(|error| (error.line, error.column));
+        manifest.filter(|_| reader.errors.is_empty()).ok_or(ManifestErrors(reader.errors))
+    }
+}
+
+/// Line and column, both from 1, of a byte offset; the column counts characters.
+pub(crate) fn position(text: &str, offset: usize) -> (u32, u32) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    errors: Vec<ManifestError>,
+}
+
+type Entry<'a, 'i> = &'a Spanned<DeValue<'i>>;
+
+impl Reader<'_> {
+    fn error(&mut self, offset: usize, message: impl Into<String>) {
+        let (line, column) = position(self.text, offset);
+        self.errors.push(ManifestError { line, column, message: message.into() });
+    }
+
+    fn manifest(&mut self, table: &DeTable<'_>) -> Option<Manifest> {
+        self.known(table, "", &["name", "version", "description", "license", "limits", "grants"]);
+        let name = self.required(table, "name").filter(|(at, name)| {
+            let good = is_kebab(name);
+            if !good {
+                self.error(*at, format!("`{name}` is no name: write 1 to 64 lower-case letters, digits and single `-` between them, a letter first"));
+            }
+            good
+        });
+        let version = self.required(table, "version").and_then(|(at, version)| {
+            Version::parse(&version).map_err(|error| self.error(at, format!("`{version}` is no version such as `1.0.0`: {error}"))).ok()
+        });
+        let description = self.required(table, "description").filter(|(at, text)| {
+            let good = !text.trim().is_empty() && text.chars().count() <= MAX_DESCRIPTION;
+            if !good {
+                self.error(*at, format!("the description must have 1 to {MAX_DESCRIPTION} characters"));
+            }
+            good
+        });
+        let license = table.get("license").and_then(|entry| self.string("license", entry)).map(|(_, license)| license);
+        let limits = self.limits(table);
+        let grants = self.grants(table);
+        Some(Manifest { name: name?.1, version: version?, description: description?.1, license, limits, grants })
+    }
+
+    fn limits(&mut self, table: &DeTable<'_>) -> Limits {
+        let (mut limits, most) = (Limits::DEFAULT, Limits::MAXIMA);
+        let Some(section) = self.section(table, "limits", &["memory", "time", "output", "log", "handles"]) else {
+            return limits;
+        };
+        let sizes = [("memory", &mut limits.memory, most.memory), ("output", &mut limits.output, most.output), ("log", &mut limits.log, most.log)];
+        for (key, limit, most) in sizes {
+            self.quantity(section, key, limit, most, &|text| parse_size(text), &show_size);
+        }
+        let milliseconds = |text: &str| parse_duration(text).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        self.quantity(section, "time", &mut limits.time_ms, most.time_ms, &milliseconds, &show_duration_ms);
+        if let Some(entry) = section.get("handles") {
+            let number = match entry.get_ref() {
+                DeValue::Integer(digits) => u32::from_str_radix(digits.as_str(), digits.radix()).ok(),
+                _ => None,
+            };
+            match number.filter(|n| (1..=most.handles).contains(n)) {
+                Some(number) => limits.handles = number,
+                None => self.error(entry.span().start, format!("`handles` must be a whole number from 1 to {}", most.handles)),
+            }
+        }
+        limits
+    }
+
+    fn quantity(
+        &mut self,
+        section: &DeTable<'_>,
+        key: &str,
+        limit: &mut u64,
+        most: u64,
+        parse: &dyn Fn(&str) -> Result<u64, BadQuantity>,
+        show: &dyn Fn(u64) -> String,
+    ) {
+        let Some((at, text)) = section.get(key).and_then(|entry| self.string(key, entry)) else { return };
+        match parse(&text) {
+            Err(bad) => self.error(at, format!("`{key}`: {bad}")),
+            Ok(0) => self.error(at, format!("`{key}` must be more than nought")),
+            Ok(n) if n > most => self.error(at, format!("`{key}` is {}, and the host allows at most {}", show(n), show(most))),
+            Ok(n) => *limit = n,
+        }
+    }
+
+    fn grants(&mut self, table: &DeTable<'_>) -> Grants {
+        let mut grants = Grants::default();
+        let Some(section) = self.section(table, "grants", &["clocks", "random", "http"]) else {
+            return grants;
+        };
+        for (key, grant) in [("clocks", &mut grants.clocks), ("random", &mut grants.random)] {
+            match section.get(key).map(|entry| (entry.span().start, entry.get_ref())) {
+                None => {}
+                Some((_, DeValue::Boolean(granted))) => *grant = *granted,
+                Some((at, _)) => self.error(at, format!("`{key}` must be true or false")),
+            }
+        }
+        match section.get("http").map(|entry| (entry.span().start, entry.get_ref())) {
+            None => {}
+            Some((_, DeValue::Array(origins))) => {
+                for entry in origins.iter() {
+                    if let Some((at, origin)) = self.string("http", entry) {
+                        if is_origin(&origin) {
+                            grants.http.push(origin);
+                        } else {
+                            self.error(
+                                at,
+                                format!("`{origin}` is no origin: write scheme and host, without a path, such as `https://api.example.com`"),
+                            );
+                        }
+                    }
+                }
+            }
+            Some((at, _)) => self.error(at, "`http` must be an array of origins, such as [\"https://api.example.com\"]"),
+        }
+        grants
+    }
+
+    fn section<'a, 'i>(&mut self, table: &'a DeTable<'i>, name: &str, keys: &[&str]) -> Option<&'a DeTable<'i>> {
+        let entry = table.get(name)?;
+        let DeValue::Table(section) = entry.get_ref() else {
+            self.error(entry.span().start, format!("`{name}` must be a table: write [{name}] on a line of its own"));
+            return None;
+        };
+        self.known(section, name, keys);
+        Some(section)
+    }
+
+    fn known(&mut self, table: &DeTable<'_>, section: &str, keys: &[&str]) {
+        for key in table.keys().filter(|key| !keys.contains(&key.get_ref().as_ref())) {
+            let name = key.get_ref();
+            let place = if section.is_empty() { String::new() } else { format!(" in [{section}]") };
+            let hint = match did_you_mean(name, keys.iter().copied()) {
+                none if none.is_empty() => format!("; known are {}", listed(keys.iter().copied())),
+                near => near,
+            };
+            self.error(key.span().start, format!("unknown key `{name}`{place}{hint}"));
+        }
+    }
+
+    /// With the offset at which it stands.
+    fn required(&mut self, table: &DeTable<'_>, key: &str) -> Option<(usize, String)> {
+        let Some(entry) = table.get(key) else {
+            self.error(0, format!("`{key}` is missing: write {key} = \"...\" at the top"));
+            return None;
+        };
+        self.string(key, entry)
+    }
+
+    fn string(&mut self, key: &str, entry: Entry<'_, '_>) -> Option<(usize, String)> {
+        let at = entry.span().start;
+        match entry.get_ref() {
+            DeValue::String(text) => Some((at, text.to_string())),
+            _ => {
+                self.error(at, format!("`{key}` must be a string: put it in quotes"));
+                None
+            }
+        }
+    }
+}
+
+/// `http(s)://HOST[:PORT]` and nothing behind it.
+fn is_origin(text: &str) -> bool {
+    let Some(authority) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        return false;
+    };
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse::<u16>().is_ok_and(|port| port > 0)),
+        None => (authority, true),
+    };
+    let label = |label: &str| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    port && host.len() <= 253 && host.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests;

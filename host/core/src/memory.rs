@@ -1,0 +1,331 @@
+//! The ports in memory: the reference implementation, against which the conformance suite is written, and what flow's tests run on.
+//! Nothing here survives the process.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
+use crate::clock::Clock;
+use crate::id::Digest;
+use crate::ledger::{Claimed, Item, Job, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A clock that moves only when it is told to.
+#[derive(Debug, Default)]
+pub struct ManualClock(AtomicU64);
+
+impl ManualClock {
+    /// Moves on by `by`.
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn wall_ms(&self) -> u64 {
+        1_700_000_000_000 + self.mono_ms()
+    }
+
+    fn mono_ms(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// [`Blobs`] in memory.
+#[derive(Debug, Default)]
+pub struct MemoryBlobs(Mutex<HashMap<(BlobKind, Digest), Vec<u8>>>);
+
+impl Blobs for MemoryBlobs {
+    fn put(&self, kind: BlobKind, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(bytes);
+        locked(&self.0).insert((kind, digest), bytes.to_vec());
+        Ok(digest)
+    }
+
+    fn get(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Vec<u8>, StoreError> {
+        let what = || format!("read {} {digest}", kind.folder());
+        let blobs = locked(&self.0);
+        let bytes = blobs.get(&(kind, *digest)).ok_or_else(|| StoreError::plain(StoreErrorKind::Missing, what()))?;
+        if bytes.len() as u64 > max {
+            return Err(StoreError::new(StoreErrorKind::Refused, what(), format!("it has {} bytes, at most {max} are allowed", bytes.len())));
+        }
+        Ok(bytes.clone())
+    }
+
+    fn size(&self, kind: BlobKind, digest: &Digest) -> Result<Option<u64>, StoreError> {
+        Ok(locked(&self.0).get(&(kind, *digest)).map(|b| b.len() as u64))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Queued {
+    step: String,
+    needs: Vec<String>,
+    attempt: u32,
+    crashes: u32,
+    verify: bool,
+    due: u64,
+    /// Token and expiry.
+    lease: Option<(u64, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    records: BTreeMap<(Kind, String), Vec<u8>>,
+    order: Vec<(Kind, String)>,
+    succeeded: BTreeSet<(RunKey, String)>,
+    open: Vec<RunKey>,
+    jobs: Vec<(RunKey, Queued)>,
+    token: u64,
+    wakes: u64,
+}
+
+impl State {
+    fn put(&mut self, record: &Record) -> Reply {
+        let key = (record.kind, record.key.clone());
+        if let Some(current) = self.records.get(&key) {
+            return Reply::Exists(current.clone());
+        }
+        self.records.insert(key.clone(), record.value.clone());
+        self.order.push(key);
+        Reply::Created
+    }
+
+    fn has(&self, kind: Kind, key: &str) -> bool {
+        self.records.contains_key(&(kind, key.to_owned()))
+    }
+
+    fn job(&mut self, lease: &Lease) -> Option<&mut Queued> {
+        self.jobs.iter_mut().find(|(run, job)| *run == lease.run && job.step == lease.step).map(|(_, job)| job)
+    }
+
+    fn owned(&mut self, lease: &Lease) -> Option<&mut Queued> {
+        self.job(lease).filter(|job| job.lease.is_some_and(|(token, _)| token == lease.token))
+    }
+
+    fn enqueue(&mut self, run: &RunKey, jobs: &[Job], verify: bool) {
+        for job in jobs {
+            let ready = job.needs.iter().all(|need| self.succeeded.contains(&(run.clone(), need.clone())));
+            let known = self.jobs.iter().any(|(r, q)| r == run && q.step == job.step) || self.has(Kind::Outcome, &run.step(&job.step));
+            if ready && !known {
+                let queued = Queued { step: job.step.clone(), needs: job.needs.clone(), attempt: 1, crashes: 0, verify, due: 0, lease: None };
+                self.jobs.push((run.clone(), queued));
+            }
+        }
+    }
+
+    fn close(&mut self, run: &RunKey) {
+        self.jobs.retain(|(r, _)| r != run);
+        self.open.retain(|r| r != run);
+    }
+
+    fn apply(&mut self, item: &Item, now: u64) -> Reply {
+        match item {
+            Item::Put { record } => self.put(record),
+            Item::Submit { run, record, jobs } => {
+                let reply = self.put(record);
+                if reply == Reply::Created {
+                    self.open.push(run.clone());
+                    self.enqueue(run, jobs, false);
+                }
+                reply
+            }
+            Item::Recover { run, jobs } => {
+                if self.has(Kind::RunOutcome, &run.key()) {
+                    self.close(run);
+                    return Reply::Closed;
+                }
+                if !self.open.contains(run) {
+                    self.open.push(run.clone());
+                }
+                self.enqueue(run, jobs, true);
+                Reply::Created
+            }
+            Item::Finish { lease, record, succeeded, close, children } => {
+                if let exists @ Reply::Exists(_) = self.put(record) {
+                    return exists;
+                }
+                let run = &lease.run;
+                if *succeeded {
+                    self.succeeded.insert((run.clone(), lease.step.clone()));
+                }
+                if self.has(Kind::RunOutcome, &run.key()) {
+                    self.close(run);
+                    return Reply::Closed;
+                }
+                if self.has(Kind::Cancel, &run.key()) {
+                    return Reply::Cancelled;
+                }
+                if let Some(close) = close {
+                    self.put(close);
+                    self.close(run);
+                    return Reply::Created;
+                }
+                self.enqueue(run, children, false);
+                if !self.jobs.iter().any(|(r, q)| r == run && q.step != lease.step) {
+                    return Reply::Last;
+                }
+                self.jobs.retain(|(r, q)| !(r == run && q.step == lease.step));
+                Reply::Created
+            }
+            Item::Retry { lease, record, delay } => {
+                if self.owned(lease).is_none() {
+                    return Reply::NotOwner;
+                }
+                let reply = self.put(record);
+                if reply == Reply::Created
+                    && let Some(job) = self.owned(lease)
+                {
+                    job.attempt += 1;
+                    job.lease = None;
+                    job.verify = true;
+                    job.due = now + u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                }
+                reply
+            }
+            Item::Release { lease, delay } => match self.owned(lease) {
+                Some(job) => {
+                    job.lease = None;
+                    job.due = now + u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                    Reply::Created
+                }
+                None => Reply::NotOwner,
+            },
+            Item::Cancel { run, record } => {
+                if self.has(Kind::RunOutcome, &run.key()) {
+                    return Reply::Closed;
+                }
+                self.put(record)
+            }
+            Item::Close { run, record } => {
+                let reply = self.put(record);
+                self.close(run);
+                reply
+            }
+        }
+    }
+
+    fn claim(&mut self, scope: &Scope, want: usize, lease_ms: u64, now: u64) -> Vec<Claimed> {
+        let mut out = Vec::new();
+        for at in 0..self.jobs.len() {
+            if out.len() == want {
+                break;
+            }
+            let (run, job) = &mut self.jobs[at];
+            if !in_scope(scope, run) || job.due > now {
+                continue;
+            }
+            if let Some((_, expiry)) = job.lease {
+                if expiry > now {
+                    continue;
+                }
+                job.crashes += 1;
+                job.verify = true;
+            }
+            self.token += 1;
+            job.lease = Some((self.token, now + lease_ms));
+            let (run, job) = (run.clone(), job.clone());
+            let record = self.records.get(&(Kind::Run, run.run.to_string())).cloned().unwrap_or_default();
+            let needs = job.needs.iter().filter_map(|n| Some((n.clone(), self.records.get(&(Kind::Outcome, run.step(n)))?.clone()))).collect();
+            let verify = job.verify || self.has(Kind::Cancel, &run.key());
+            let lease = Lease { run, step: job.step, token: self.token };
+            out.push(Claimed { lease, attempt: job.attempt, crashes: job.crashes, verify, run: record, needs });
+        }
+        out
+    }
+}
+
+fn in_scope(scope: &Scope, run: &RunKey) -> bool {
+    match scope {
+        Scope::All => true,
+        Scope::Runs(runs) => runs.contains(&run.run),
+    }
+}
+
+/// [`Ledger`] in memory.
+pub struct MemoryLedger {
+    state: Mutex<State>,
+    changed: Condvar,
+    clock: Arc<dyn Clock>,
+}
+
+impl MemoryLedger {
+    /// Empty, with leases and delays by `clock`.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), clock }
+    }
+}
+
+impl Ledger for MemoryLedger {
+    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+        let mut state = locked(&self.state);
+        let now = self.clock.mono_ms();
+        let replies = items.iter().map(|item| state.apply(item, now)).collect();
+        state.wakes += 1;
+        self.changed.notify_all();
+        Ok(replies)
+    }
+
+    fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError> {
+        let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        let mut state = locked(&self.state);
+        let claimed = state.claim(scope, want, lease_ms, self.clock.mono_ms());
+        if !claimed.is_empty() || wait.at_most.is_zero() {
+            return Ok(claimed);
+        }
+        let waiting = self.changed.wait_timeout_while(state, wait.at_most, |state| state.wakes == wait.seen);
+        (state, _) = waiting.unwrap_or_else(PoisonError::into_inner);
+        Ok(state.claim(scope, want, lease_ms, self.clock.mono_ms()))
+    }
+
+    fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
+        let mut state = locked(&self.state);
+        let expiry = self.clock.mono_ms() + u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        let renew = |lease: &Lease| {
+            if state.has(Kind::Cancel, &lease.run.key()) {
+                return Renewal::Lost;
+            }
+            match state.owned(lease) {
+                Some(job) => {
+                    job.lease = Some((lease.token, expiry));
+                    Renewal::Renewed
+                }
+                None => Renewal::Lost,
+            }
+        };
+        Ok(leases.iter().map(renew).collect())
+    }
+
+    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let state = locked(&self.state);
+        Ok(keys.iter().map(|key| state.records.get(&(kind, key.clone())).cloned()).collect())
+    }
+
+    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let state = locked(&self.state);
+        let mut keys: Vec<&(Kind, String)> = state.order.iter().filter(|(k, key)| *k == kind && key.starts_with(&listing.prefix)).collect();
+        if listing.newest_first {
+            keys.reverse();
+        }
+        Ok(keys.into_iter().take(listing.limit).filter_map(|key| Some((key.1.clone(), state.records.get(key)?.clone()))).collect())
+    }
+
+    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
+        Ok(locked(&self.state).open.iter().take(limit).cloned().collect())
+    }
+
+    fn wake(&self) {
+        locked(&self.state).wakes += 1;
+        self.changed.notify_all();
+    }
+
+    fn wakes(&self) -> u64 {
+        locked(&self.state).wakes
+    }
+}

@@ -1,0 +1,135 @@
+//! What a check needs to know about tasks: which versions there are and what they take and give. No store: whoever has one fills a
+//! [`Listed`] from it.
+
+use semver::{Version, VersionReq};
+use serde::{Deserialize, Serialize};
+
+use crate::id::Digest;
+use crate::limits::Limits;
+use crate::wit::Signature;
+use crate::wit::names::{is_kebab, nearest};
+
+/// One published version of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskVersion {
+    /// kebab-case.
+    pub name: String,
+    pub version: Version,
+    /// Of the plugin's package.
+    pub package: Digest,
+    pub signature: Signature,
+    /// From its manifest.
+    pub limits: Limits,
+}
+
+/// Why a reference names no version of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unresolved {
+    /// No task has this name.
+    NoSuchTask {
+        /// Names that may have been meant, the nearest first.
+        similar: Vec<String>,
+    },
+    /// The task has no such version.
+    NoSuchVersion {
+        /// Those that it has, the newest first.
+        available: Vec<Version>,
+    },
+}
+
+/// Finds tasks by name and version.
+pub trait Catalogue {
+    /// The newest version of `task` that satisfies `req`.
+    ///
+    /// # Errors
+    /// There is none.
+    fn resolve(&self, task: &str, req: &VersionReq) -> Result<TaskVersion, Unresolved>;
+}
+
+/// A catalogue in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listed(pub Vec<TaskVersion>);
+
+impl Catalogue for Listed {
+    fn resolve(&self, task: &str, req: &VersionReq) -> Result<TaskVersion, Unresolved> {
+        let mut versions: Vec<&TaskVersion> = self.0.iter().filter(|version| version.name == task).collect();
+        if versions.is_empty() {
+            let similar = nearest(task, self.0.iter().map(|version| version.name.as_str()));
+            return Err(Unresolved::NoSuchTask { similar: similar.map(str::to_owned).into_iter().collect() });
+        }
+        versions.sort_by(|a, b| b.version.cmp(&a.version));
+        match versions.iter().find(|version| req.matches(&version.version)) {
+            Some(version) => Ok((*version).clone()),
+            None => Err(Unresolved::NoSuchVersion { available: versions.iter().map(|version| version.version.clone()).collect() }),
+        }
+    }
+}
+
+/// Reads `NAME` (its newest version), `NAME@1.2.0` (exactly this one) or `NAME@REQUIREMENT` (`^1`, `~1.2`, `>=1, <3`).
+///
+/// # Errors
+/// What is wrong, as a sentence.
+pub fn task_reference(text: &str) -> Result<(String, VersionReq), String> {
+    let (name, req) = text.split_once('@').unwrap_or((text, "*"));
+    if !is_kebab(name) {
+        return Err(format!("`{name}` is no name of a task: write NAME or NAME@VERSION, such as `face-detection@^1`"));
+    }
+    let exact = Version::parse(req).is_ok();
+    let parsed = if exact { VersionReq::parse(&format!("={req}")) } else { VersionReq::parse(req) };
+    let parsed = parsed.map_err(|error| format!("`{req}` is no version such as `^1` or `1.2.0`: {error}"))?;
+    Ok((name.to_owned(), parsed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed() -> Listed {
+        let version = |name: &str, version: &str| TaskVersion {
+            name: name.to_owned(),
+            version: version.parse().unwrap(),
+            package: Digest::of(version.as_bytes()),
+            signature: Signature { interface: String::new(), input: vec![], output: vec![] },
+            limits: Limits::DEFAULT,
+        };
+        Listed(vec![
+            version("face-detection", "1.0.0"),
+            version("face-detection", "1.10.0"),
+            version("face-detection", "1.9.0"),
+            version("face-detection", "2.0.0-rc.1"),
+        ])
+    }
+
+    fn resolved(reference: &str) -> Result<String, Unresolved> {
+        let (name, req) = task_reference(reference).unwrap();
+        listed().resolve(&name, &req).map(|version| version.version.to_string())
+    }
+
+    #[test]
+    fn the_newest_that_satisfies() {
+        for (reference, version) in [
+            ("face-detection", "1.10.0"),
+            ("face-detection@^1", "1.10.0"),
+            ("face-detection@1.9.0", "1.9.0"),
+            ("face-detection@~1.9", "1.9.0"),
+            ("face-detection@2.0.0-rc.1", "2.0.0-rc.1"),
+            ("face-detection@<1.5", "1.0.0"),
+        ] {
+            assert_eq!(resolved(reference).as_deref(), Ok(version), "{reference}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there() {
+        assert_eq!(resolved("face-detecton"), Err(Unresolved::NoSuchTask { similar: vec!["face-detection".into()] }));
+        let Err(Unresolved::NoSuchVersion { available }) = resolved("face-detection@^3") else { panic!("found") };
+        assert_eq!(available.iter().map(Version::to_string).collect::<Vec<_>>(), ["2.0.0-rc.1", "1.10.0", "1.9.0", "1.0.0"]);
+    }
+
+    #[test]
+    fn what_is_no_reference() {
+        for bad in ["", "Face", "a@", "a@one", "a@1.2.3.4", "@1", "a_b"] {
+            assert!(task_reference(bad).is_err(), "{bad}");
+        }
+    }
+}

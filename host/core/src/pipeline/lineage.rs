@@ -1,0 +1,83 @@
+//! Where every value comes from and where it goes, field by field, in unique IDs: known before anything has run.
+
+use serde::Serialize;
+
+use super::{Pipeline, Source};
+use crate::wit::snake;
+
+/// One step on the way of a value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Edge {
+    pub kind: EdgeKind,
+    /// `face_detection`, `output_001_faces_array` or `input.image`.
+    pub from: String,
+    /// `output_001_faces_array`, `input_002_faces_array` or `output.faces`.
+    pub to: String,
+    /// The step that gives the value, by name; none for the pipeline's own inputs.
+    pub from_step: Option<String>,
+    /// The step that takes it, by name; none for what a task makes and for the run's output.
+    pub to_step: Option<String>,
+}
+
+/// What an [`Edge`] tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EdgeKind {
+    /// An input of the pipeline feeds a field of a step.
+    Given,
+    /// A task makes a field.
+    Made,
+    /// A field feeds a field of another step.
+    Passed,
+    /// A value is part of the run's output.
+    Result,
+}
+
+impl Pipeline {
+    /// Every edge: step by step what is given to it, what it makes and to whom that is passed; then the run's output.
+    #[must_use]
+    pub fn edges(&self) -> Vec<Edge> {
+        let mut edges = Vec::new();
+        for step in &self.steps {
+            for binding in &step.inputs {
+                if let (Source::Input { .. }, Some(from)) = (&binding.source, self.source_id(&binding.source)) {
+                    let to = step.input_field_id(&binding.field);
+                    edges.push(Edge { kind: EdgeKind::Given, from, to, from_step: None, to_step: Some(step.name.clone()) });
+                }
+            }
+            for field in &step.signature.output {
+                let name = snake(&field.name);
+                let (from, to, from_step) = (snake(&step.task), step.output_field_id(&name), Some(step.name.clone()));
+                edges.push(Edge { kind: EdgeKind::Made, from, to, from_step: from_step.clone(), to_step: None });
+                for consumer in &self.steps {
+                    for binding in consumer.inputs.iter().filter(|binding| is_field(&binding.source, &step.name, &name)) {
+                        let from = self.source_id(&binding.source).unwrap_or_default();
+                        let to = consumer.input_field_id(&binding.field);
+                        edges.push(Edge { kind: EdgeKind::Passed, from, to, from_step: from_step.clone(), to_step: Some(consumer.name.clone()) });
+                    }
+                }
+            }
+        }
+        for output in &self.output {
+            let from_step = match &output.source {
+                Source::Output { step, .. } => Some(step.clone()),
+                Source::Input { .. } | Source::Literal { .. } => None,
+            };
+            let from = self.source_id(&output.source).unwrap_or_default();
+            edges.push(Edge { kind: EdgeKind::Result, from, to: format!("output.{}", output.name), from_step, to_step: None });
+        }
+        edges
+    }
+
+    /// `face_detection -> output_001_faces_array`, `output_001_faces_array -> input_002_faces_array` and so on: what tasks make and where it
+    /// goes, the run's output last. What the pipeline's inputs feed is told by [`Pipeline::edges`].
+    #[must_use]
+    pub fn lineage(&self) -> Vec<String> {
+        self.edges().into_iter().filter(|edge| edge.kind != EdgeKind::Given).map(|edge| format!("{} -> {}", edge.from, edge.to)).collect()
+    }
+}
+
+/// Whether `source` reads this field of this step, or a part of it.
+fn is_field(source: &Source, wanted: &str, field: &str) -> bool {
+    matches!(source, Source::Output { step, path } if step == wanted && path.first().is_some_and(|first| first == field))
+}

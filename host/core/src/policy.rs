@@ -1,0 +1,87 @@
+//! The failure policy as arithmetic: whether a step is tried again, and when.
+
+use std::time::Duration;
+
+use crate::executor::{Failure, FailureKind};
+
+/// What follows a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Another attempt, no earlier than after this time.
+    Retry(Duration),
+    /// The step has failed.
+    Final,
+}
+
+/// How long to wait between attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// Before the first retry; it doubles with each further one.
+    pub first: Duration,
+    /// No retry waits longer, unless the failure itself asks for it.
+    pub max: Duration,
+}
+
+/// Workers that may die over one job before it is given up as poison.
+pub const MAX_CRASHES: u32 = 3;
+
+/// What follows the failure of attempt `number` (1 for the first) where `max_attempts` are allowed. `spread` in 0..=1 chooses within the
+/// jitter, so that many steps that failed together do not come back together: it is a parameter because core has no randomness.
+#[must_use]
+pub fn after(failure: &Failure, number: u32, max_attempts: u32, backoff: Backoff, spread: f64) -> Next {
+    if failure.kind == FailureKind::LostWorker || !failure.may_retry() || number >= max_attempts {
+        return Next::Final;
+    }
+    let doubled = backoff.first.saturating_mul(1 << number.saturating_sub(1).min(16)).min(backoff.max);
+    let jittered = doubled.mul_f64(0.5 + 0.5 * spread.clamp(0.0, 1.0));
+    Next::Retry(jittered.max(Duration::from_millis(failure.retry_after_ms.unwrap_or(0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(60) };
+
+    fn failure(kind: FailureKind, retryable: bool) -> Failure {
+        Failure { retryable, ..Failure::new(kind, "c", "m") }
+    }
+
+    #[test]
+    fn only_what_may_succeed_later_is_retried() {
+        use FailureKind::{BadOutput, Cancelled, Failed, InvalidInput, Limit, Panic, Timeout, Trap, Unavailable};
+        for (kind, retryable, again) in [
+            (InvalidInput, true, false),
+            (Cancelled, true, false),
+            (Trap, true, false),
+            (Panic, true, false),
+            (Limit, true, false),
+            (BadOutput, true, false),
+            (Failed, false, false),
+            (Failed, true, true),
+            (Unavailable, false, false),
+            (Unavailable, true, true),
+            (Timeout, false, true),
+        ] {
+            assert_eq!(matches!(after(&failure(kind, retryable), 1, 3, BACKOFF, 0.0), Next::Retry(_)), again, "{kind:?} {retryable}");
+        }
+    }
+
+    #[test]
+    fn the_last_attempt_is_final() {
+        let f = failure(FailureKind::Timeout, true);
+        assert!(matches!(after(&f, 2, 3, BACKOFF, 0.0), Next::Retry(_)));
+        assert_eq!(after(&f, 3, 3, BACKOFF, 0.0), Next::Final);
+    }
+
+    #[test]
+    fn the_delay_doubles_up_to_its_bound_and_honours_what_the_task_asks() {
+        let mut f = failure(FailureKind::Failed, true);
+        assert_eq!(after(&f, 1, 99, BACKOFF, 1.0), Next::Retry(Duration::from_millis(200)));
+        assert_eq!(after(&f, 3, 99, BACKOFF, 1.0), Next::Retry(Duration::from_millis(800)));
+        assert_eq!(after(&f, 3, 99, BACKOFF, 0.0), Next::Retry(Duration::from_millis(400)));
+        assert_eq!(after(&f, 60, 99, BACKOFF, 1.0), Next::Retry(BACKOFF.max));
+        f.retry_after_ms = Some(90_000);
+        assert_eq!(after(&f, 1, 99, BACKOFF, 1.0), Next::Retry(Duration::from_secs(90)));
+    }
+}

@@ -1,0 +1,234 @@
+//! The stored forms of records: JSON, each with its `format` and version. A newer version is refused, never guessed at.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::blobs::{StoreError, StoreErrorKind};
+use crate::executor::{Failure, ModelUse, Usage};
+use crate::id::Digest;
+
+/// A stored form: its name and version.
+pub trait Form: Serialize + DeserializeOwned {
+    /// `dovetail.outcome/1`.
+    const FORMAT: &'static str;
+
+    /// As it is stored.
+    ///
+    /// # Panics
+    /// Never: these types are plain data with string keys.
+    fn encode(&self) -> Vec<u8> {
+        let tagged = Tagged { format: Self::FORMAT, body: self };
+        serde_json::to_vec(&tagged).expect("plain data with string keys always serialises")
+    }
+
+    /// From what is stored.
+    ///
+    /// # Errors
+    /// `Newer` for a form of a newer dovetail, `Corrupt` for anything else that cannot be read; both name the record.
+    fn decode(bytes: &[u8], what: &str) -> Result<Self, StoreError> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: String,
+        }
+        let read = || format!("read the record of {what}");
+        let head: Head = serde_json::from_slice(bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, read(), e))?;
+        if head.format != Self::FORMAT {
+            let why = format!("its form is `{}`; this dovetail reads `{}`: use the version that wrote it, or a newer one", head.format, Self::FORMAT);
+            return Err(StoreError::new(StoreErrorKind::Newer, read(), why));
+        }
+        serde_json::from_slice(bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, read(), e))
+    }
+}
+
+#[derive(Serialize)]
+struct Tagged<'a, T> {
+    format: &'a str,
+    #[serde(flatten)]
+    body: &'a T,
+}
+
+/// A submitted run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// `name@version#revision`: the key of the pinned pipeline.
+    pub pipeline: String,
+    /// The checked inputs with their defaults; artifacts by reference.
+    pub inputs: Value,
+    /// Milliseconds since 1970.
+    pub submitted_ms: u64,
+}
+
+impl Form for RunRecord {
+    const FORMAT: &'static str = "dovetail.run_record/1";
+}
+
+/// A value where it was produced: in the record, or as a blob when it is large.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoredValue {
+    Inline(Value),
+    /// Of kind [`crate::blobs::BlobKind::Value`], with its size in bytes.
+    Blob { digest: Digest, bytes: u64 },
+}
+
+/// One attempt at a step, as it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// 1 for the first.
+    pub number: u32,
+    /// Milliseconds since 1970.
+    pub started_ms: u64,
+    pub duration_us: u64,
+    /// None if it succeeded.
+    pub error: Option<Failure>,
+    pub usage: Usage,
+    /// Which process ran it.
+    pub worker: String,
+}
+
+/// That a further attempt is made, and why the one before it failed. Key: `run:step:generation:number` of the further one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetryRecord {
+    pub failed: AttemptRecord,
+}
+
+impl Form for RetryRecord {
+    const FORMAT: &'static str = "dovetail.attempt/1";
+}
+
+/// A value that a step consumed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Consumed {
+    /// The field's own ID (`input_002_faces_array`).
+    pub input: String,
+    /// Where it came from (`output_001_faces_array`, `input.image`); none for a literal.
+    pub origin: Option<String>,
+    /// Of the value as canonical JSON.
+    pub digest: Digest,
+}
+
+/// A value that a step produced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Produced {
+    /// `output_001_faces_array`.
+    pub output: String,
+    /// Of the value as canonical JSON.
+    pub digest: Digest,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutcomeRecord {
+    /// The output record, if the step succeeded.
+    pub output: Option<StoredValue>,
+    /// The last attempt's failure, if it failed.
+    pub failure: Option<Failure>,
+    /// Every attempt, the first one first.
+    pub attempts: Vec<AttemptRecord>,
+    /// Of the package that ran.
+    pub package: Digest,
+    pub models: Vec<ModelUse>,
+    /// Field-level lineage: what went in.
+    pub consumed: Vec<Consumed>,
+    /// Field-level lineage: what came out.
+    pub produced: Vec<Produced>,
+    /// What the last attempt logged, if anything ([`crate::blobs::BlobKind::Log`]).
+    pub log: Option<Digest>,
+    pub log_dropped: u64,
+    /// Milliseconds since 1970: when the first attempt began and the last one ended.
+    pub started_ms: u64,
+    pub finished_ms: u64,
+}
+
+impl Form for OutcomeRecord {
+    const FORMAT: &'static str = "dovetail.outcome/1";
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+/// The end of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunOutcomeRecord {
+    pub state: RunState,
+    /// The step whose failure ended it.
+    pub failed_step: Option<String>,
+    /// When the run's own time was over, or it was cancelled: why.
+    pub failure: Option<Failure>,
+    /// Milliseconds since 1970.
+    pub finished_ms: u64,
+}
+
+impl Form for RunOutcomeRecord {
+    const FORMAT: &'static str = "dovetail.run_outcome/1";
+}
+
+/// That somebody asked for a run's end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CancelRecord {
+    pub requested_ms: u64,
+    /// For people: `ctrl-c`, `timeout`, ...
+    pub reason: String,
+}
+
+impl Form for CancelRecord {
+    const FORMAT: &'static str = "dovetail.cancel/1";
+}
+
+/// A published version of a plugin: the pointer from its name to its package.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PluginRecord {
+    pub name: String,
+    pub version: semver::Version,
+    pub package: Digest,
+    pub description: String,
+    pub signature: crate::wit::Signature,
+    pub limits: crate::limits::Limits,
+    /// What was granted when it was pushed.
+    pub grants: BTreeMap<String, Value>,
+    /// It imports no clock, randomness or network.
+    pub pure: bool,
+    pub pushed_ms: u64,
+}
+
+impl Form for PluginRecord {
+    const FORMAT: &'static str = "dovetail.plugin/1";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cancel() -> CancelRecord {
+        CancelRecord { requested_ms: 7, reason: "ctrl-c".into() }
+    }
+
+    #[test]
+    fn a_record_reads_what_it_writes() {
+        assert_eq!(CancelRecord::decode(&cancel().encode(), "it").unwrap(), cancel());
+    }
+
+    #[test]
+    fn a_newer_form_is_refused_and_named() {
+        let text = String::from_utf8(cancel().encode()).unwrap().replace("cancel/1", "cancel/2");
+        let error = CancelRecord::decode(text.as_bytes(), "run r").unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Newer);
+        assert!(error.operation.contains("run r"));
+        assert!(error.source.unwrap().to_string().contains("dovetail.cancel/2"));
+    }
+
+    #[test]
+    fn garbage_is_corrupt() {
+        assert_eq!(CancelRecord::decode(b"{}", "it").unwrap_err().kind, StoreErrorKind::Corrupt);
+        assert_eq!(CancelRecord::decode(b"\xff", "it").unwrap_err().kind, StoreErrorKind::Corrupt);
+    }
+}

@@ -1,0 +1,130 @@
+//! Names on both sides of the border (kebab-case in WIT, snake_case everywhere else) and the nearest name to a wrong one.
+//!
+//! The translation loses nothing: a WIT name never holds an underscore and a name outside WIT never holds a hyphen.
+
+/// `faces-array` to `faces_array`.
+#[must_use]
+pub fn snake(kebab: &str) -> String {
+    kebab.replace('-', "_")
+}
+
+/// `faces_array` to `faces-array`.
+#[must_use]
+pub fn kebab(snake: &str) -> String {
+    snake.replace('_', "-")
+}
+
+/// The longest name that plugins, pipelines, steps and inputs may have, in characters.
+pub const MAX_NAME: usize = 64;
+
+/// Whether `text` is lower-case words joined by `-`, the first starting with a letter: the name of a plugin or a pipeline.
+#[must_use]
+pub fn is_kebab(text: &str) -> bool {
+    is_words(text, '-')
+}
+
+/// Whether `text` is lower-case words joined by `_`, the first starting with a letter: the name of a step, a field or an input.
+#[must_use]
+pub fn is_snake(text: &str) -> bool {
+    is_words(text, '_')
+}
+
+fn is_words(text: &str, joint: char) -> bool {
+    text.len() <= MAX_NAME
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.split(joint).all(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()))
+}
+
+/// The name that somebody who wrote `wrong` most likely meant; none if nothing is near enough to be worth a question.
+pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let folded = fold(wrong);
+    let allowed = (folded.len() / 3).max(1);
+    names
+        .into_iter()
+        .map(|name| (distance(&folded, &fold(name)), name))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// Case and joints do not count: `minConfidence` and `min-confidence` are `min_confidence` at distance nought.
+/// Cut, so that a hostile name costs nothing.
+fn fold(name: &str) -> Vec<char> {
+    name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).take(MAX_NAME).collect()
+}
+
+/// Edits (insert, delete, replace, swap of neighbours) between two words: the optimal string alignment distance.
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let mut best = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
+                best = best.min(before[j - 1] + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+/// `; did you mean `x`?` or nothing: the end of a message about an unknown name.
+#[must_use]
+pub(crate) fn did_you_mean<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(wrong, names).map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
+
+/// The first few of `names`, each in backticks, and how many more there are.
+#[must_use]
+pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 8;
+    let names: Vec<&str> = names.into_iter().collect();
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    match names.len() {
+        0 => "none".to_owned(),
+        n if n > SHOWN => format!("{} and {} more", shown.join(", "), n - SHOWN),
+        _ => shown.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn translation_is_its_own_inverse() {
+        assert_eq!(snake("faces-array"), "faces_array");
+        assert_eq!(kebab(&snake("a-b-c2")), "a-b-c2");
+    }
+
+    #[test]
+    fn shapes_of_names() {
+        for good in ["a", "face-detection", "a1-2b"] {
+            assert!(is_kebab(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a--b", "A", "1a", "a_b", "ä", &"a".repeat(65)] {
+            assert!(!is_kebab(bad), "{bad}");
+        }
+        assert!(is_snake("faces_array") && !is_snake("faces-array") && is_kebab(&"a".repeat(64)));
+    }
+
+    #[test]
+    fn the_nearest_name_is_near() {
+        let names = ["image", "detector", "min_confidence"];
+        assert_eq!(nearest("imgae", names), Some("image"));
+        assert_eq!(nearest("minConfidence", names), Some("min_confidence"));
+        assert_eq!(nearest("threshold", names), None);
+        assert_eq!(nearest("detectors", names), Some("detector"));
+        assert_eq!(nearest("", names), None);
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let names: Vec<String> = (0..10).map(|n| format!("n{n}")).collect();
+        assert!(listed(names.iter().map(String::as_str)).ends_with("`n7` and 2 more"));
+        assert_eq!(listed([]), "none");
+    }
+}

@@ -1,0 +1,102 @@
+//! The conformance suite on the ports in memory, and the proof of the suite: backends that are broken on purpose are caught.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use dovetail_core::blobs::StoreError;
+use dovetail_core::conformance::{blobs, broken_promises, ledger};
+use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait};
+use dovetail_core::memory::{MemoryBlobs, MemoryLedger};
+
+#[test]
+fn memory_keeps_the_promises() {
+    ledger(&|clock| Arc::new(MemoryLedger::new(clock)));
+    blobs(&|| Arc::new(MemoryBlobs::default()));
+}
+
+/// A way to be wrong.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Fault {
+    /// Every lease is short: jobs are handed out twice.
+    ForgetsLeases,
+    /// Children start before their needs are there.
+    IgnoresNeeds,
+    /// The second outcome replaces nothing but is told it was first.
+    EveryoneIsFirst,
+    /// Acknowledges the last job of a run before the run is closed.
+    AcknowledgesLast,
+    /// Cancels are recorded and not heeded.
+    IgnoresCancel,
+    /// A submission loses its jobs now and then.
+    LosesJobs,
+}
+
+struct Broken {
+    inner: MemoryLedger,
+    fault: Fault,
+    calls: AtomicU32,
+}
+
+impl Ledger for Broken {
+    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+        let mut items = items.to_vec();
+        for item in &mut items {
+            match (self.fault, &mut *item) {
+                (Fault::IgnoresNeeds, Item::Finish { children, .. }) => children.iter_mut().for_each(|c| c.needs.clear()),
+                (Fault::LosesJobs, Item::Submit { jobs, .. }) if self.calls.fetch_add(1, Ordering::SeqCst) == 1 => jobs.clear(),
+                (Fault::IgnoresCancel, Item::Cancel { .. }) => return Ok(vec![Reply::Created; items.len()]),
+                _ => {}
+            }
+        }
+        let mut replies = self.inner.commit(&items)?;
+        for (item, reply) in items.iter().zip(&mut replies) {
+            match (self.fault, item, &*reply) {
+                (Fault::EveryoneIsFirst, Item::Finish { .. }, Reply::Exists(_)) => *reply = Reply::Created,
+                (Fault::AcknowledgesLast, Item::Finish { lease, .. }, Reply::Last) => {
+                    let record = dovetail_core::ledger::Record { kind: Kind::RunOutcome, key: lease.run.key(), value: vec![] };
+                    self.inner.commit(&[Item::Close { run: lease.run.clone(), record }])?;
+                }
+                _ => {}
+            }
+        }
+        Ok(replies)
+    }
+
+    fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError> {
+        let lease = if self.fault == Fault::ForgetsLeases { Duration::ZERO } else { lease };
+        self.inner.claim(scope, want, lease, wait)
+    }
+
+    fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
+        self.inner.renew(leases, lease)
+    }
+
+    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.inner.get(kind, keys)
+    }
+
+    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.inner.list(kind, listing)
+    }
+
+    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
+        self.inner.open_runs(limit)
+    }
+
+    fn wake(&self) {
+        self.inner.wake();
+    }
+
+    fn wakes(&self) -> u64 {
+        self.inner.wakes()
+    }
+}
+
+#[test]
+fn broken_backends_are_caught() {
+    for fault in [Fault::ForgetsLeases, Fault::IgnoresNeeds, Fault::EveryoneIsFirst, Fault::AcknowledgesLast, Fault::IgnoresCancel, Fault::LosesJobs] {
+        let broken = broken_promises(&|clock| Arc::new(Broken { inner: MemoryLedger::new(clock), fault, calls: AtomicU32::new(1) }));
+        assert!(!broken.is_empty(), "{fault:?} went unnoticed");
+    }
+}

@@ -1,0 +1,266 @@
+//! The document `dovetail.run/1`: what a run was given, what it gave, and how, computed from its records alone.
+//! Its JSON Schema stands with the CLI; both are a contract that others script against.
+
+use dovetail_core::RunId;
+use dovetail_core::executor::Failure;
+use dovetail_core::pipeline::{Pipeline, Step};
+use dovetail_core::record::{AttemptRecord, OutcomeRecord, RunState};
+use serde_json::{Map, Value, json};
+
+use crate::truth::{SKIPPED, Truth, load_value};
+use crate::{FlowError, Parts};
+
+/// The document of a run, finished or not.
+///
+/// # Errors
+/// `unknown_run`; a store's failure.
+pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
+    let truth = Truth::read(parts, run)?;
+    let state = state(&truth);
+    let output = if state == "succeeded" {
+        output(parts, &truth)?
+    } else {
+        Value::Null
+    };
+    let finished_ms = truth.outcome.as_ref().map(|o| o.finished_ms);
+    let started_ms = truth.outcomes.values().map(|o| o.started_ms).min();
+    let mut document = json!({
+        "format": "dovetail.run/1",
+        "run_id": run.as_str(),
+        "pipeline": truth.pipeline.reference(),
+        "state": state,
+        "inputs": truth.run.inputs,
+        "output": output,
+        "processing_summary": summary(&truth, started_ms, finished_ms),
+        "submitted_at": timestamp(truth.run.submitted_ms),
+        "started_at": started_ms.map(timestamp),
+        "finished_at": finished_ms.map(timestamp),
+        "warnings": warnings(&truth),
+    });
+    if let Some(error) = error(&truth) {
+        document["error"] = error;
+    }
+    Ok(document)
+}
+
+/// `queued`, `running`, `succeeded`, `failed` or `cancelled`.
+pub(crate) fn state(truth: &Truth) -> &'static str {
+    match &truth.outcome {
+        Some(outcome) => state_name(outcome.state),
+        None if truth.cancel.is_some() => "cancelled",
+        None if truth.outcomes.is_empty() && truth.retries.values().all(Vec::is_empty) => "queued",
+        None => "running",
+    }
+}
+
+pub(crate) fn state_name(state: RunState) -> &'static str {
+    match state {
+        RunState::Succeeded => "succeeded",
+        RunState::Failed => "failed",
+        RunState::Cancelled => "cancelled",
+    }
+}
+
+fn output(parts: &Parts, truth: &Truth) -> Result<Value, FlowError> {
+    use dovetail_core::blobs::{StoreError, StoreErrorKind};
+    let mut outputs = std::collections::BTreeMap::new();
+    for (name, outcome) in &truth.outcomes {
+        if let Some(stored) = &outcome.output {
+            outputs.insert(name.as_str(), load_value(parts, stored)?);
+        }
+    }
+    let result = truth
+        .pipeline
+        .result(&truth.run.inputs, &|step| outputs.get(step));
+    Ok(result.map_err(|e| {
+        StoreError::new(
+            StoreErrorKind::Corrupt,
+            format!("put the output of run {} together", truth.key.run),
+            e,
+        )
+    })?)
+}
+
+fn summary(truth: &Truth, started_ms: Option<u64>, finished_ms: Option<u64>) -> Value {
+    let begin = started_ms.unwrap_or(truth.run.submitted_ms);
+    let total_ms = finished_ms.map(|end| end.saturating_sub(begin));
+    json!({
+        "total_time": total_ms.map(seconds),
+        "total_time_ms": total_ms,
+        "parallel_speedup": speedup(truth),
+        "data_lineage": truth.pipeline.lineage(),
+        "steps": truth.pipeline.steps.iter().map(|step| step_json(truth, step, begin)).collect::<Vec<_>>(),
+    })
+}
+
+/// What running steps side by side saved: the time that all attempts took together, over the time from the first one's start to the last
+/// one's end. 1 where nothing overlapped; the time between steps counts against it. None before a step has ended.
+fn speedup(truth: &Truth) -> Option<f64> {
+    let attempts: Vec<&AttemptRecord> = truth.outcomes.values().flat_map(|o| &o.attempts).collect();
+    let begin = attempts.iter().map(|a| a.started_ms * 1000).min()?;
+    let end = attempts
+        .iter()
+        .map(|a| a.started_ms * 1000 + a.duration_us)
+        .max()?;
+    let together: u64 = attempts.iter().map(|a| a.duration_us).sum();
+    // Starts are kept to the millisecond, lengths to the microsecond: for steps below a millisecond the ratio would be noise.
+    let window = (end - begin)
+        .max(1000)
+        .max(attempts.iter().map(|a| a.duration_us).max()?);
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "microseconds of a run are far below 2^52"
+    )]
+    let ratio = together as f64 / window as f64;
+    Some((ratio.max(1.0) * 100.0).round() / 100.0)
+}
+
+fn step_json(truth: &Truth, step: &Step, begin: u64) -> Value {
+    let outcome = truth.outcomes.get(&step.name);
+    let attempts: Vec<&AttemptRecord> = match outcome {
+        Some(outcome) => outcome.attempts.iter().collect(),
+        None => truth
+            .retries
+            .get(&step.name)
+            .into_iter()
+            .flatten()
+            .map(|retry| &retry.failed)
+            .collect(),
+    };
+    let duration_ms = outcome.map(|o| o.attempts.iter().map(|a| a.duration_us).sum::<u64>() / 1000);
+    let mut json = json!({
+        "number": step.number,
+        "id": step.id(),
+        "step": step.name,
+        "task": step.task_reference(),
+        "package": step.package,
+        "input_id": step.input_id(),
+        "output_id": step.output_id(),
+        "state": step_state(truth, step, outcome),
+        "started_ms": outcome.map(|o| o.started_ms.saturating_sub(begin)),
+        "duration_ms": duration_ms,
+        "models": outcome.map(|o| json!(o.models)).unwrap_or_else(|| json!([])),
+        "attempts": attempts.iter().map(|a| attempt_json(a)).collect::<Vec<_>>(),
+    });
+    if let Some(dropped) = outcome.map(|o| o.log_dropped).filter(|n| *n > 0) {
+        json["log_lines_dropped"] = json!(dropped);
+    }
+    json
+}
+
+fn attempt_json(attempt: &AttemptRecord) -> Value {
+    json!({
+        "number": attempt.number,
+        "error": attempt.error.as_ref().map(failure_json),
+        "duration_us": attempt.duration_us,
+        "usage": attempt.usage,
+        "worker": attempt.worker,
+    })
+}
+
+pub(crate) fn failure_json(failure: &Failure) -> Value {
+    serde_json::to_value(failure).unwrap_or_else(|_| Value::Object(Map::new()))
+}
+
+fn step_state(truth: &Truth, step: &Step, outcome: Option<&OutcomeRecord>) -> &'static str {
+    match outcome {
+        Some(outcome) if outcome.failure.is_none() => "succeeded",
+        Some(outcome) if outcome.failure.as_ref().is_some_and(|f| f.code == SKIPPED) => "not_run",
+        Some(_) => "failed",
+        None if truth.outcome.is_some() || truth.cancel.is_some() => "not_run",
+        None if ready_now(&truth.pipeline, truth, step) => "ready",
+        None => "blocked",
+    }
+}
+
+fn ready_now(pipeline: &Pipeline, truth: &Truth, step: &Step) -> bool {
+    pipeline.needs(step).iter().all(|need| {
+        truth
+            .outcomes
+            .get(*need)
+            .is_some_and(|o| o.failure.is_none())
+    })
+}
+
+fn error(truth: &Truth) -> Option<Value> {
+    let end = truth.outcome.as_ref()?;
+    let step = end
+        .failed_step
+        .as_ref()
+        .and_then(|name| truth.pipeline.step(name));
+    let failure = step
+        .and_then(|step| truth.outcomes.get(&step.name))
+        .and_then(|o| o.failure.as_ref())
+        .or(end.failure.as_ref());
+    let mut error = failure.map(failure_json)?;
+    if let Some(step) = step {
+        error["step"] = json!(step.name);
+        error["id"] = json!(step.id());
+    }
+    Some(error)
+}
+
+fn warnings(truth: &Truth) -> Vec<String> {
+    let dropped = truth.pipeline.steps.iter().filter_map(|step| {
+        let dropped = truth.outcomes.get(&step.name)?.log_dropped;
+        (dropped > 0).then(|| {
+            format!(
+                "{}: {dropped} log lines were dropped, over the limit of {} bytes",
+                step.id(),
+                step.limits.log
+            )
+        })
+    });
+    let cancelled = truth
+        .cancel
+        .iter()
+        .map(|c| format!("cancelled: {}", c.reason));
+    dropped.chain(cancelled).collect()
+}
+
+/// `0.41s`.
+fn seconds(ms: u64) -> String {
+    let hundredths = (ms + 5) / 10;
+    format!("{}.{:02}s", hundredths / 100, hundredths % 100)
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+pub(crate) fn timestamp(ms: u64) -> String {
+    let (days, rest) = (ms / 86_400_000, ms % 86_400_000);
+    // Days since 1970 to a date of the Gregorian calendar, by eras of 400 years that begin in March (H. Hinnant, "chrono-compatible
+    // low-level date algorithms").
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second, milli) = (
+        rest / 3_600_000,
+        rest / 60_000 % 60,
+        rest / 1000 % 60,
+        rest % 1000,
+    );
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_people_and_programs_read_them() {
+        assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(timestamp(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(timestamp(1_795_459_507_123), "2026-11-23T18:45:07.123Z");
+        assert_eq!(timestamp(4_102_444_799_999), "2099-12-31T23:59:59.999Z");
+        assert_eq!(seconds(412), "0.41s");
+        assert_eq!(seconds(61_996), "62.00s");
+    }
+}

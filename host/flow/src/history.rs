@@ -1,0 +1,193 @@
+//! What was: runs by age, the field-level lineage of one, and what its steps logged.
+
+use dovetail_core::RunId;
+use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
+use dovetail_core::executor::LogLine;
+use dovetail_core::ledger::{Kind, Listing, RunKey};
+use dovetail_core::record::{Form, RunOutcomeRecord, RunRecord};
+use serde_json::{Value, json};
+
+use crate::document::{state_name, timestamp};
+use crate::truth::Truth;
+use crate::{FlowError, Parts};
+
+/// The most that a log blob may have; the limit of a step's log is below.
+const MAX_LOG: u64 = 64 << 20;
+
+/// A run in a list.
+#[derive(Debug, Clone)]
+pub struct RunSummary {
+    pub run: RunId,
+    /// `name@version`.
+    pub pipeline: String,
+    /// `open`, or how it ended.
+    pub state: String,
+    /// RFC 3339.
+    pub submitted_at: String,
+    pub submitted_ms: u64,
+    /// From submission to end, in milliseconds.
+    pub duration_ms: Option<u64>,
+}
+
+/// What one step logged in its last attempt.
+#[derive(Debug, Clone)]
+pub struct StepLog {
+    pub step: String,
+    /// `face_detection_001`.
+    pub id: String,
+    pub lines: Vec<LogLine>,
+    /// Lines over the limit.
+    pub dropped: u64,
+}
+
+/// Runs, the newest first.
+///
+/// # Errors
+/// A store's failure.
+pub fn runs(parts: &Parts, limit: usize) -> Result<Vec<RunSummary>, FlowError> {
+    let rows = parts.ledger.list(
+        Kind::Run,
+        &Listing {
+            prefix: String::new(),
+            limit,
+            newest_first: true,
+        },
+    )?;
+    let mut found = Vec::with_capacity(rows.len());
+    for (id, bytes) in rows {
+        let record = RunRecord::decode(&bytes, &format!("run {id}"))?;
+        let run: RunId = id.parse().map_err(|e: dovetail_core::id::BadRunId| {
+            StoreError::new(StoreErrorKind::Corrupt, "list runs", e)
+        })?;
+        let key = RunKey {
+            run: run.clone(),
+            generation: 0,
+        }
+        .key();
+        let end = parts.ledger.get(Kind::RunOutcome, &[key])?.pop().flatten();
+        let end = end
+            .map(|b| RunOutcomeRecord::decode(&b, &format!("run {id}")))
+            .transpose()?;
+        found.push(RunSummary {
+            run,
+            pipeline: record
+                .pipeline
+                .split('#')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            state: end
+                .as_ref()
+                .map_or("open", |e| state_name(e.state))
+                .to_owned(),
+            submitted_at: timestamp(record.submitted_ms),
+            submitted_ms: record.submitted_ms,
+            duration_ms: end.map(|e| e.finished_ms.saturating_sub(record.submitted_ms)),
+        });
+    }
+    Ok(found)
+}
+
+/// The one run whose ID begins so.
+///
+/// # Errors
+/// `unknown_run`, `ambiguous_run`; a store's failure.
+pub fn find_run(parts: &Parts, prefix: &str) -> Result<RunId, FlowError> {
+    let rows = parts.ledger.list(
+        Kind::Run,
+        &Listing {
+            prefix: prefix.to_owned(),
+            limit: 2,
+            newest_first: true,
+        },
+    )?;
+    match rows.as_slice() {
+        [(id, _)] => Ok(id.parse().map_err(|e: dovetail_core::id::BadRunId| {
+            StoreError::new(StoreErrorKind::Corrupt, "find a run", e)
+        })?),
+        [] => Err(FlowError::refused(
+            "unknown_run",
+            format!("there is no run `{prefix}`"),
+            "see `dovetail runs list`",
+        )),
+        _ => Err(FlowError::refused(
+            "ambiguous_run",
+            format!("several runs begin with `{prefix}`"),
+            "write more of the ID; see `dovetail runs list`",
+        )),
+    }
+}
+
+/// Field-level lineage of a run: for every step what went in and what came out, with digests, and what computed it.
+///
+/// # Errors
+/// `unknown_run`; a store's failure.
+pub fn lineage(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
+    let truth = Truth::read(parts, run)?;
+    let within = |id: &str| format!("{run}/{id}");
+    let step = |step: &dovetail_core::pipeline::Step| {
+        let outcome = truth.outcomes.get(&step.name)?;
+        let consumed = outcome.consumed.iter().map(|c| json!({ "input": within(&c.input), "origin": c.origin.as_deref().map(within), "digest": c.digest }));
+        let produced = outcome.produced.iter().map(|p| {
+            let name = &p.output;
+            let consumers = truth.outcomes.values().flat_map(|o| &o.consumed).filter(|c| c.origin.as_ref() == Some(name));
+            json!({ "output": within(name), "digest": p.digest, "consumers": consumers.map(|c| within(&c.input)).collect::<Vec<_>>() })
+        });
+        Some(json!({
+            "number": step.number,
+            "id": step.id(),
+            "step": step.name,
+            "task": step.task_reference(),
+            "package": outcome.package,
+            "attempt": outcome.attempts.last().map(|a| a.number),
+            "models": outcome.models,
+            "consumed": consumed.collect::<Vec<_>>(),
+            "produced": produced.collect::<Vec<_>>(),
+        }))
+    };
+    let edges: Vec<Value> = truth
+        .pipeline
+        .edges()
+        .iter()
+        .map(|e| json!({ "from": e.from, "to": e.to }))
+        .collect();
+    Ok(json!({
+        "format": "dovetail.lineage/1",
+        "run_id": run.as_str(),
+        "pipeline": truth.pipeline.reference(),
+        "inputs": truth.run.inputs,
+        "steps": truth.pipeline.steps.iter().filter_map(step).collect::<Vec<_>>(),
+        "edges": edges,
+    }))
+}
+
+/// What the steps of a run logged, in the pipeline's order.
+///
+/// # Errors
+/// `unknown_run`; a store's failure.
+pub fn logs(parts: &Parts, run: &RunId) -> Result<Vec<StepLog>, FlowError> {
+    let truth = Truth::read(parts, run)?;
+    let mut found = Vec::new();
+    for step in &truth.pipeline.steps {
+        let Some(outcome) = truth.outcomes.get(&step.name) else {
+            continue;
+        };
+        let mut lines = Vec::new();
+        if let Some(digest) = &outcome.log {
+            let bytes = parts.blobs.get(BlobKind::Log, digest, MAX_LOG)?;
+            for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+                let corrupt = |e| {
+                    StoreError::new(StoreErrorKind::Corrupt, format!("read the log {digest}"), e)
+                };
+                lines.push(serde_json::from_slice(line).map_err(corrupt)?);
+            }
+        }
+        found.push(StepLog {
+            step: step.name.clone(),
+            id: step.id(),
+            lines,
+            dropped: outcome.log_dropped,
+        });
+    }
+    Ok(found)
+}

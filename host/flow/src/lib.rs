@@ -1,0 +1,45 @@
+//! How a run comes to its end: submit, claim, execute, commit, recover. The same on every backend, because it sees only ports.
+//!
+//! Flow decides, stores remember, the runtime executes. Nothing here knows SQLite, wasmtime or OpenCV.
+
+mod clock;
+mod document;
+mod error;
+mod history;
+mod recover;
+mod registry;
+mod shutdown;
+mod step;
+mod submit;
+mod truth;
+mod worker;
+
+use std::sync::Arc;
+
+use dovetail_core::blobs::Blobs;
+use dovetail_core::clock::Clock;
+use dovetail_core::ledger::Ledger;
+
+pub use clock::SystemClock;
+pub use document::document;
+pub use error::FlowError;
+pub use history::{RunSummary, StepLog, find_run, lineage, logs, runs};
+pub use recover::recover;
+pub use registry::{
+    Published, Pushed, Update, catalogue, pipeline, pipelines, plugin, plugins, push_pipeline,
+    push_plugin, update_pipeline,
+};
+pub use shutdown::Shutdown;
+pub use submit::{cancel, keyed_run_id, new_run_id, submit};
+pub use worker::{Event, Listener, Worker, WorkerOptions};
+
+/// The ports that flow works on.
+#[derive(Clone)]
+pub struct Parts {
+    /// Records and jobs.
+    pub ledger: Arc<dyn Ledger>,
+    /// Packages, artifacts, large values, logs.
+    pub blobs: Arc<dyn Blobs>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}

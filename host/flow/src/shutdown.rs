@@ -1,0 +1,91 @@
+//! Stopping a worker in two stages: first no new steps, then not even the running ones.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use dovetail_core::ledger::Ledger;
+use dovetail_core::stop::Canceller;
+
+/// Held by whoever may stop a worker, and by the worker. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Shutdown(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    stage: AtomicU8,
+    running: Mutex<Vec<Weak<Canceller>>>,
+    waiting: Mutex<Vec<Weak<dyn Ledger>>>,
+}
+
+impl Shutdown {
+    /// No new steps; running ones finish.
+    pub fn drain(&self) {
+        self.0.stage.fetch_max(1, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Running steps are stopped, too, and their jobs given back.
+    pub fn abort(&self) {
+        self.0.stage.fetch_max(2, Ordering::SeqCst);
+        for canceller in self
+            .0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .filter_map(Weak::upgrade)
+        {
+            canceller.cancel();
+        }
+        self.wake();
+    }
+
+    /// Whether no new steps are to start.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.0.stage.load(Ordering::SeqCst) >= 1
+    }
+
+    /// Whether running steps are to stop.
+    #[must_use]
+    pub fn aborting(&self) -> bool {
+        self.0.stage.load(Ordering::SeqCst) >= 2
+    }
+
+    /// Whom to wake: a claimer that sleeps.
+    pub(crate) fn wakes(&self, ledger: &Arc<dyn Ledger>) {
+        self.0
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::downgrade(ledger));
+    }
+
+    /// Whom to stop on `abort`.
+    pub(crate) fn stops(&self, canceller: &Arc<Canceller>) {
+        let mut running = self
+            .0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        running.retain(|c| c.strong_count() > 0);
+        running.push(Arc::downgrade(canceller));
+        drop(running);
+        if self.aborting() {
+            canceller.cancel();
+        }
+    }
+
+    fn wake(&self) {
+        for ledger in self
+            .0
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .filter_map(Weak::upgrade)
+        {
+            ledger.wake();
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What the records say about a run, read whole: for whoever must decide from the truth instead of from what a job brought along.
+
+use std::collections::BTreeMap;
+
+use dovetail_core::RunId;
+use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
+use dovetail_core::ledger::{Kind, Record, RunKey};
+use dovetail_core::limits::{MAX_INLINE_VALUE, MAX_VALUE};
+use dovetail_core::pipeline::Pipeline;
+use dovetail_core::record::{
+    CancelRecord, Form, OutcomeRecord, RetryRecord, RunOutcomeRecord, RunRecord, RunState,
+    StoredValue,
+};
+use serde_json::Value;
+
+use crate::registry::pinned;
+use crate::{FlowError, Parts};
+
+/// The failure's code of a step that never ran because another one had failed (`"on_failure": "finish"`).
+pub(crate) const SKIPPED: &str = "skipped";
+
+/// A run with everything that is recorded about it.
+pub(crate) struct Truth {
+    pub(crate) key: RunKey,
+    pub(crate) run: RunRecord,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) outcomes: BTreeMap<String, OutcomeRecord>,
+    /// Failed attempts of steps that have no outcome yet.
+    pub(crate) retries: BTreeMap<String, Vec<RetryRecord>>,
+    pub(crate) cancel: Option<CancelRecord>,
+    pub(crate) outcome: Option<RunOutcomeRecord>,
+}
+
+/// Where an open run stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It ended.
+    Over,
+    /// It has to be closed so.
+    Close {
+        state: RunState,
+        failed_step: Option<String>,
+    },
+    /// Some steps have no outcome and will get one.
+    Open,
+}
+
+impl Truth {
+    pub(crate) fn read(parts: &Parts, run: &RunId) -> Result<Self, FlowError> {
+        let ledger = &*parts.ledger;
+        let Some(bytes) = one(ledger.get(Kind::Run, &[run.to_string()])?) else {
+            return Err(FlowError::refused(
+                "unknown_run",
+                format!("there is no run {run}"),
+                "see `dovetail runs list`",
+            ));
+        };
+        let record = RunRecord::decode(&bytes, &format!("run {run}"))?;
+        let key = RunKey {
+            run: run.clone(),
+            generation: 0,
+        };
+        let pipeline = pinned(parts, &record.pipeline)?;
+        let mut truth = Self {
+            key,
+            run: record,
+            pipeline,
+            outcomes: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            cancel: None,
+            outcome: None,
+        };
+        // The run's end is read first: what ended has all its outcomes, however late the other reads are.
+        let what = format!("run {run}");
+        let end = one(ledger.get(Kind::RunOutcome, &[truth.key.key()])?);
+        truth.outcome = end
+            .map(|b| RunOutcomeRecord::decode(&b, &what))
+            .transpose()?;
+        let cancel = one(ledger.get(Kind::Cancel, &[truth.key.key()])?);
+        truth.cancel = cancel
+            .map(|b| CancelRecord::decode(&b, &what))
+            .transpose()?;
+        let names: Vec<String> = truth
+            .pipeline
+            .steps
+            .iter()
+            .map(|s| s.name.clone())
+            .collect();
+        let keys: Vec<String> = names.iter().map(|name| truth.key.step(name)).collect();
+        for (name, bytes) in names.iter().zip(ledger.get(Kind::Outcome, &keys)?) {
+            if let Some(bytes) = bytes {
+                truth.outcomes.insert(
+                    name.clone(),
+                    OutcomeRecord::decode(&bytes, &format!("step {name} of run {run}"))?,
+                );
+            } else {
+                truth
+                    .retries
+                    .insert(name.clone(), retries(parts, &truth.key, name, u32::MAX)?);
+            }
+        }
+        Ok(truth)
+    }
+
+    /// The step that failed first in the pipeline's order, those apart that were skipped because of it.
+    pub(crate) fn failed_step(&self) -> Option<&str> {
+        let failed = |step: &&dovetail_core::pipeline::Step| {
+            self.outcomes
+                .get(&step.name)
+                .and_then(|o| o.failure.as_ref())
+                .is_some_and(|f| f.code != SKIPPED)
+        };
+        self.pipeline
+            .steps
+            .iter()
+            .find(failed)
+            .map(|step| step.name.as_str())
+    }
+
+    /// What is to become of the run.
+    pub(crate) fn standing(&self) -> Standing {
+        use dovetail_core::pipeline::OnFailure;
+        if self.outcome.is_some() {
+            return Standing::Over;
+        }
+        let failed = self.failed_step().map(str::to_owned);
+        if self.cancel.is_some() {
+            return Standing::Close {
+                state: RunState::Cancelled,
+                failed_step: failed,
+            };
+        }
+        if failed.is_some() && self.pipeline.on_failure == OnFailure::Cancel {
+            return Standing::Close {
+                state: RunState::Failed,
+                failed_step: failed,
+            };
+        }
+        // A step that needs a failed one, directly or not, will never have an outcome.
+        let mut never: Vec<&str> = Vec::new();
+        for step in &self.pipeline.steps {
+            let needs = self.pipeline.needs(step);
+            let blocked = needs.iter().any(|need| {
+                never.contains(need)
+                    || self
+                        .outcomes
+                        .get(*need)
+                        .is_some_and(|o| o.failure.is_some())
+            });
+            if blocked {
+                never.push(&step.name);
+            } else if !self.outcomes.contains_key(&step.name) {
+                return Standing::Open;
+            }
+        }
+        let state = if failed.is_some() {
+            RunState::Failed
+        } else {
+            RunState::Succeeded
+        };
+        Standing::Close {
+            state,
+            failed_step: failed,
+        }
+    }
+}
+
+fn one(mut got: Vec<Option<Vec<u8>>>) -> Option<Vec<u8>> {
+    got.pop().flatten()
+}
+
+/// Why earlier attempts at a step failed, the first one first: the records of attempts 2 to `upto`.
+pub(crate) fn retries(
+    parts: &Parts,
+    key: &RunKey,
+    step: &str,
+    upto: u32,
+) -> Result<Vec<RetryRecord>, FlowError> {
+    let mut found = Vec::new();
+    for number in 2..=upto {
+        let Some(bytes) = one(parts
+            .ledger
+            .get(Kind::Attempt, &[key.attempt(step, number)])?)
+        else {
+            break;
+        };
+        found.push(RetryRecord::decode(
+            &bytes,
+            &format!("attempt {number} at step {step} of run {}", key.run),
+        )?);
+    }
+    Ok(found)
+}
+
+/// A value as it is kept: in the record, or as a blob if it is large.
+pub(crate) fn store_value(parts: &Parts, value: Value) -> Result<StoredValue, StoreError> {
+    let text = value.to_string();
+    if text.len() <= MAX_INLINE_VALUE {
+        return Ok(StoredValue::Inline(value));
+    }
+    let digest = parts.blobs.put(BlobKind::Value, text.as_bytes())?;
+    Ok(StoredValue::Blob {
+        digest,
+        bytes: text.len() as u64,
+    })
+}
+
+/// The value, wherever it is kept.
+pub(crate) fn load_value(parts: &Parts, stored: &StoredValue) -> Result<Value, StoreError> {
+    match stored {
+        StoredValue::Inline(value) => Ok(value.clone()),
+        StoredValue::Blob { digest, .. } => {
+            let bytes = parts.blobs.get(BlobKind::Value, digest, MAX_VALUE)?;
+            serde_json::from_slice(&bytes).map_err(|e| {
+                StoreError::new(
+                    StoreErrorKind::Corrupt,
+                    format!("read the value {digest}"),
+                    e,
+                )
+            })
+        }
+    }
+}
+
+/// The record of a run's end.
+pub(crate) fn end(
+    parts: &Parts,
+    key: &RunKey,
+    state: RunState,
+    failed_step: Option<String>,
+) -> Record {
+    let end = RunOutcomeRecord {
+        state,
+        failed_step,
+        failure: None,
+        finished_ms: parts.clock.wall_ms(),
+    };
+    Record {
+        kind: Kind::RunOutcome,
+        key: key.key(),
+        value: end.encode(),
+    }
+}

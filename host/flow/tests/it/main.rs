@@ -1,0 +1,9 @@
+//! Whole pipelines on the ports in memory, with an executor that does as it is told: what flow decides, in milliseconds.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test panics")]
+
+mod bench;
+mod failures;
+mod registry;
+mod runs;
+mod shutdown;

@@ -1,0 +1,191 @@
+//! Compiled components: on disk by what they depend on, checked before they are run.
+//!
+//! The folder is the host's own (0700): its files are machine code. Names are the component's digest and the engine's key; beside each stands the
+//! sha256 of the code, since a damaged file would be executed as it is.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use dovetail_core::Digest;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::compile::compile;
+use crate::component::check_kind;
+use crate::engine::code_key;
+use crate::outcome::host_error;
+use crate::refusal::LoadError;
+
+/// The folder of compiled code.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    folder: PathBuf,
+    max_bytes: u64,
+    program: Option<PathBuf>,
+    key: String,
+    /// One compilation of one component at a time in this process; other processes are kept away by a file lock.
+    flights: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+}
+
+impl Cache {
+    /// Makes the folder, readable by its owner only.
+    pub(crate) fn open(
+        engine: &Engine,
+        folder: PathBuf,
+        max_bytes: u64,
+        program: Option<PathBuf>,
+    ) -> io::Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+        Ok(Self {
+            folder,
+            max_bytes,
+            program,
+            key: code_key(engine),
+            flights: Mutex::default(),
+        })
+    }
+
+    /// The component, compiled now if it was not yet.
+    pub(crate) fn load(&self, engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
+        check_kind(bytes)?;
+        let digest = Digest::of(bytes);
+        let path = self
+            .folder
+            .join(format!("{}-{}.cwasm", digest.hex(), self.key));
+        if let Some(component) = self.read(engine, &path) {
+            return Ok(component);
+        }
+        let flight = self
+            .flights
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(digest)
+            .or_default()
+            .clone();
+        let result = {
+            let _alone = flight.lock().unwrap_or_else(PoisonError::into_inner);
+            self.compile(engine, bytes, &path)
+        };
+        self.flights
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&digest);
+        result
+    }
+
+    fn compile(&self, engine: &Engine, bytes: &[u8], path: &Path) -> Result<Component, LoadError> {
+        let failed = |error: io::Error| host_error("use the folder of compiled code", true, error);
+        // One lock for all components: compiling fills every core anyway. Freed by the kernel if we die.
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.folder.join("lock"))
+            .map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        // Somebody may have been faster.
+        if let Some(component) = self.read(engine, path) {
+            return Ok(component);
+        }
+        let began = std::time::Instant::now();
+        let made = path.with_extension("new");
+        if let Err(error) = compile(engine, self.program.as_deref(), bytes, &made) {
+            drop(fs::remove_file(&made));
+            return Err(error);
+        }
+        let code = Digest::of(&fs::read(&made).map_err(failed)?);
+        fs::write(sum_of(path), code.hex()).map_err(failed)?;
+        fs::rename(&made, path).map_err(failed)?;
+        tracing::debug!(
+            component = path.file_stem().and_then(|stem| stem.to_str()),
+            elapsed_ms = began.elapsed().as_millis() as u64,
+            "compiled"
+        );
+        if let Err(error) = self.evict(path) {
+            tracing::warn!(%error, "compiled code that is no longer used could not be removed");
+        }
+        self.read(engine, path).ok_or_else(|| {
+            host_error(
+                "load compiled code",
+                false,
+                "what was just compiled does not load",
+            )
+            .into()
+        })
+    }
+
+    /// The code if it is there and is what was written. What is damaged is removed.
+    fn read(&self, engine: &Engine, path: &Path) -> Option<Component> {
+        let code = fs::read(path).ok()?;
+        let sum = fs::read_to_string(sum_of(path)).unwrap_or_default();
+        if sum != Digest::of(&code).hex() {
+            tracing::warn!(path = %path.display(), "compiled code is damaged: it is compiled again");
+            drop(fs::remove_file(path));
+            return None;
+        }
+        drop(code);
+        match deserialize(engine, path) {
+            Ok(component) => {
+                // How recently it was used, for `evict`. On a read-only folder nothing is evicted either.
+                drop(File::open(path).and_then(|file| file.set_modified(SystemTime::now())));
+                Some(component)
+            }
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), path = %path.display(), "compiled code does not load: it is compiled again");
+                drop(fs::remove_file(path));
+                None
+            }
+        }
+    }
+
+    /// Removes what was not used for longest until the folder is within its bound; `keep` stays.
+    fn evict(&self, keep: &Path) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "cwasm")
+            {
+                let about = fs::metadata(&path)?;
+                files.push((about.modified()?, about.len(), path));
+            }
+        }
+        files.sort();
+        let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, bytes, path) in files {
+            if total <= self.max_bytes {
+                break;
+            }
+            if path != keep {
+                fs::remove_file(&path)?;
+                drop(fs::remove_file(sum_of(&path)));
+                total -= bytes;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sum_of(path: &Path) -> PathBuf {
+    path.with_extension("cwasm.sha256")
+}
+
+#[expect(
+    unsafe_code,
+    reason = "compiled code is machine code: wasmtime cannot check it"
+)]
+fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
+    // SAFETY: only this module writes into the folder, which nobody else may enter (0700); the file's sha256 was compared just now; wasmtime
+    // itself compares version and settings of the compiler.
+    unsafe { Component::deserialize_file(engine, path) }
+}

@@ -1,0 +1,138 @@
+//! One call of a task's `run` in a fresh instance: the input in, its answer or error out.
+
+use std::time::{Duration, Instant};
+
+use dovetail_core::executor::{Failure, FailureKind, Outcome};
+use serde_json::Value;
+use wasmtime::Store;
+use wasmtime::component::Val;
+
+use crate::component::Task;
+use crate::outcome::Ended;
+use crate::state::{State, broken};
+use crate::values::{Output, input};
+
+/// What a call came to.
+pub(crate) struct Called {
+    pub(crate) result: wasmtime::Result<(Outcome, u64)>,
+    /// Between the instance's first instruction and its last.
+    pub(crate) wall: Duration,
+    /// The guest had been called.
+    pub(crate) returned: bool,
+}
+
+/// Instantiates the task, gives it its input and reads what it returns.
+pub(crate) fn call(store: &mut Store<State>, task: &Task, given: &Value) -> Called {
+    let began = Instant::now();
+    let mut out = [Val::Bool(false)];
+    let mut called = false;
+    let mut attempt = || -> wasmtime::Result<()> {
+        let instance = task.pre.instantiate(&mut *store)?;
+        let run = instance.get_func(&mut *store, task.run).ok_or_else(|| {
+            wasmtime::Error::new(Ended::Host(broken("the component lost its `run`")))
+        })?;
+        let input = input(store, &task.signature.input, given)?;
+        called = true;
+        run.call(&mut *store, &[input], &mut out)
+    };
+    let result = attempt();
+    let wall = began.elapsed();
+    if let Err(error) = result {
+        // Without frames of the guest, what failed is reading what it returned.
+        let returned = called && !error.is::<wasmtime::WasmBacktrace>();
+        return Called {
+            result: Err(error),
+            wall,
+            returned,
+        };
+    }
+    let [returned] = out;
+    Called {
+        result: outcome(store, task, returned),
+        wall,
+        returned: true,
+    }
+}
+
+fn outcome(
+    store: &mut Store<State>,
+    task: &Task,
+    returned: Val,
+) -> wasmtime::Result<(Outcome, u64)> {
+    match returned {
+        Val::Result(Ok(value)) => {
+            let (output, bytes) =
+                Output::new(store).record(&task.signature.output, value.map(|value| *value))?;
+            Ok((Outcome::Succeeded { output }, bytes))
+        }
+        Val::Result(Err(Some(error))) => Ok((
+            Outcome::Failed {
+                failure: task_error(*error)?,
+            },
+            0,
+        )),
+        _ => Err(wasmtime::Error::new(Ended::Host(broken(
+            "read the result: it is no result",
+        )))),
+    }
+}
+
+/// The guest's own failure, bounded and cleaned.
+fn task_error(error: Val) -> wasmtime::Result<Failure> {
+    let wrong = || {
+        wasmtime::Error::new(Ended::Host(broken(
+            "read the task's error: it has another type than it was registered with",
+        )))
+    };
+    let Val::Variant(case, payload) = error else {
+        return Err(wrong());
+    };
+    let kind = match case.as_str() {
+        "cancelled" => {
+            return Ok(Failure::new(
+                FailureKind::Cancelled,
+                "cancelled",
+                "the task says that it was cancelled",
+            ));
+        }
+        "invalid-input" => FailureKind::InvalidInput,
+        "unavailable" => FailureKind::Unavailable,
+        "failed" => FailureKind::Failed,
+        _ => return Err(wrong()),
+    };
+    let Some(Val::Record(fields)) = payload.map(|payload| *payload) else {
+        return Err(wrong());
+    };
+    let mut failure = Failure::new(kind, "failed", "");
+    for (name, value) in fields {
+        match (name.as_str(), value) {
+            ("code", Val::String(code)) => failure.code = crate::text::code(&code),
+            ("message", Val::String(message)) => failure.message = crate::text::message(&message),
+            ("retryable", Val::Bool(retryable)) => {
+                failure.retryable = retryable && kind != FailureKind::InvalidInput
+            }
+            ("retry-after-ms", Val::Option(after)) => {
+                failure.retry_after_ms = after.and_then(|after| {
+                    if let Val::U64(ms) = *after {
+                        Some(ms)
+                    } else {
+                        None
+                    }
+                });
+            }
+            ("details", Val::List(items)) => {
+                failure.details = crate::text::details(items.into_iter().filter_map(pair).collect())
+            }
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(failure)
+}
+
+fn pair(item: Val) -> Option<(String, String)> {
+    let Val::Tuple(items) = item else { return None };
+    match <[Val; 2]>::try_from(items) {
+        Ok([Val::String(key), Val::String(value)]) => Some((key, value)),
+        _ => None,
+    }
+}

@@ -1,0 +1,218 @@
+//! `dovetail:task/artifacts`: bytes that outlive the attempt.
+
+use std::sync::Arc;
+
+use dovetail_core::blobs::BlobKind;
+use wasmtime::component::Resource;
+
+use crate::bindings::dovetail::task::artifacts;
+use crate::bindings::dovetail::task::types::TaskError;
+use crate::handles::{Artifact, Fault, Writer};
+use crate::outcome::{Ended, host_error};
+use crate::state::{Answer, State, end, show, store_fault, wit_failure};
+
+/// What one call reads or writes at most, in bytes.
+const MAX_CHUNK: usize = 1 << 20;
+
+fn failed(code: &str, message: String) -> Fault {
+    Fault::Task(TaskError::Failed(wit_failure(code, message, false)))
+}
+
+/// `type/subtype`, perhaps with parameters; printable ASCII, at most 255 bytes.
+fn is_media_type(text: &str) -> bool {
+    let essence = text.split(';').next().unwrap_or(text).trim();
+    let token = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
+    };
+    text.len() <= 255
+        && text.bytes().all(|b| (b' '..=b'~').contains(&b))
+        && essence
+            .split_once('/')
+            .is_some_and(|(a, b)| token(a) && token(b))
+}
+
+impl State {
+    fn artifact_size(&mut self, this: &Resource<Artifact>) -> Answer<u64> {
+        let artifact = self.table.get(this)?;
+        if let Some(size) = artifact.size {
+            return Ok(size);
+        }
+        let digest = artifact.reference.digest;
+        let size = self
+            .blobs
+            .size(BlobKind::Artifact, &digest)
+            .map_err(store_fault)?;
+        let missing = || {
+            Ended::Host(host_error(
+                format!("find artifact {digest}"),
+                false,
+                "the store does not have it",
+            ))
+        };
+        let size = size.ok_or_else(missing)?;
+        self.table.get_mut(this)?.size = Some(size);
+        Ok(size)
+    }
+
+    fn artifact_content(&mut self, this: &Resource<Artifact>) -> Answer<Arc<Vec<u8>>> {
+        let artifact = self.table.get(this)?;
+        if let Some(bytes) = &artifact.bytes {
+            return Ok(bytes.clone());
+        }
+        let digest = artifact.reference.digest;
+        let size = self.artifact_size(this)?;
+        if self.hold_bytes(size).is_err() {
+            return Err(failed(
+                "artifact_too_large",
+                format!(
+                    "the task may hold {} of artifacts at once; this one has {size} bytes",
+                    show(self.budgets.artifacts)
+                ),
+            ));
+        }
+        let bytes = match self.blobs.get(BlobKind::Artifact, &digest, size) {
+            Ok(bytes) => Arc::new(bytes),
+            Err(error) => {
+                self.release_bytes(size);
+                return Err(store_fault(error));
+            }
+        };
+        self.table.get_mut(this)?.bytes = Some(bytes.clone());
+        Ok(bytes)
+    }
+}
+
+impl artifacts::Host for State {}
+
+impl artifacts::HostArtifact for State {
+    fn digest(&mut self, this: Resource<Artifact>) -> wasmtime::Result<String> {
+        self.host("dovetail:task/artifacts.artifact.digest", |state| {
+            Ok(state.table.get(&this)?.reference.digest.to_string())
+        })
+    }
+
+    fn media_type(&mut self, this: Resource<Artifact>) -> wasmtime::Result<String> {
+        self.host("dovetail:task/artifacts.artifact.media-type", |state| {
+            Ok(state.table.get(&this)?.reference.media_type.clone())
+        })
+    }
+
+    fn size(&mut self, this: Resource<Artifact>) -> wasmtime::Result<u64> {
+        self.host("dovetail:task/artifacts.artifact.size", |state| {
+            state.artifact_size(&this).map_err(end)
+        })
+    }
+
+    fn read(&mut self, this: Resource<Artifact>, offset: u64, max: u32) -> Answer<Vec<u8>> {
+        self.host("dovetail:task/artifacts.artifact.read", |state| {
+            state.check_stop()?;
+            let bytes = state.artifact_content(&this)?;
+            let start = bytes
+                .len()
+                .min(usize::try_from(offset).unwrap_or(usize::MAX));
+            let length = (max as usize).min(MAX_CHUNK).min(bytes.len() - start);
+            Ok(bytes[start..start + length].to_vec())
+        })
+    }
+
+    fn drop(&mut self, this: Resource<Artifact>) -> wasmtime::Result<()> {
+        let artifact = self.table.delete(this)?;
+        self.release_bytes(artifact.bytes.map_or(0, |bytes| bytes.len() as u64));
+        Ok(())
+    }
+}
+
+impl artifacts::HostWriter for State {
+    fn new(&mut self, media_type: String) -> wasmtime::Result<Resource<Writer>> {
+        self.host("dovetail:task/artifacts.writer", |state| {
+            // What is too long to be a media type is refused by `finish` and need not be kept.
+            let media_type = media_type.chars().take(256).collect();
+            Ok(state.table.push(Writer {
+                media_type,
+                bytes: Vec::new(),
+            })?)
+        })
+    }
+
+    fn write(&mut self, this: Resource<Writer>, chunk: Vec<u8>) -> Answer<()> {
+        self.host("dovetail:task/artifacts.writer.write", |state| {
+            state.check_stop()?;
+            if chunk.len() > MAX_CHUNK {
+                return Err(failed(
+                    "chunk_too_large",
+                    format!(
+                        "one call writes at most 1 MiB; this chunk has {} bytes",
+                        chunk.len()
+                    ),
+                ));
+            }
+            state.table.get(&this)?;
+            if state.hold_bytes(chunk.len() as u64).is_err() {
+                return Err(failed(
+                    "artifact_too_large",
+                    format!(
+                        "a task may write at most {} at a time",
+                        show(state.budgets.artifacts)
+                    ),
+                ));
+            }
+            state.table.get_mut(&this)?.bytes.extend_from_slice(&chunk);
+            Ok(())
+        })
+    }
+
+    /// Takes the writer by value: the guest has no handle left, and `drop` is not called for it.
+    fn finish(&mut self, this: Resource<Writer>) -> Answer<Resource<Artifact>> {
+        self.host("dovetail:task/artifacts.writer.finish", |state| {
+            let Writer { media_type, bytes } = state.table.delete(this)?;
+            state.release_bytes(bytes.len() as u64);
+            state.check_stop()?;
+            if !is_media_type(&media_type) {
+                let shown: String = crate::text::clean(&media_type).chars().take(80).collect();
+                return Err(failed(
+                    "bad_media_type",
+                    format!(
+                        "`{shown}` is no media type: expected `type/subtype`, as in `text/plain`"
+                    ),
+                ));
+            }
+            state.store_artifact(media_type, &bytes)
+        })
+    }
+
+    fn drop(&mut self, this: Resource<Writer>) -> wasmtime::Result<()> {
+        let writer = self.table.delete(this)?;
+        self.release_bytes(writer.bytes.len() as u64);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_media_type;
+
+    #[test]
+    fn media_types() {
+        for good in [
+            "text/plain",
+            "image/svg+xml",
+            "application/vnd.x.y-z; charset=utf-8",
+        ] {
+            assert!(is_media_type(good), "{good}");
+        }
+        for bad in [
+            "",
+            "text",
+            "/",
+            "text/",
+            "a b/c",
+            "text/pl\u{1b}ain",
+            &format!("a/{}", "b".repeat(300)),
+        ] {
+            assert!(!is_media_type(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The parts of WASI that are ours: standard output and standard error become log lines, and a guest that sleeps can be stopped.
+//!
+//! Everything else of WASI comes from wasmtime, with an empty context.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use dovetail_core::stop::Stop;
+use wasmtime::component::Resource;
+use wasmtime_wasi::p2::bindings::cli::{stderr, stdout};
+use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
+use wasmtime_wasi::p2::{
+    DynOutputStream, DynPollable, OutputStream, Pollable, StreamResult, subscribe,
+};
+use wasmtime_wasi_io::async_trait;
+use wasmtime_wasi_io::bytes::Bytes;
+
+use crate::log::{Output, SharedLog};
+use crate::state::State;
+use crate::ticker::Beat;
+
+/// What a stream takes at once, in bytes.
+const PERMIT: usize = 64 << 10;
+
+/// A stream that never blocks, never fails and never fills: what is over the log's limit is dropped and counted there. (The pipe that WASI brings
+/// along closes when it is full, and `println!` then panics.)
+struct LogStream {
+    output: Output,
+    log: SharedLog,
+}
+
+#[async_trait]
+impl Pollable for LogStream {
+    async fn ready(&mut self) {}
+}
+
+#[async_trait]
+impl OutputStream for LogStream {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.log.lock().write(self.output, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(PERMIT)
+    }
+}
+
+impl State {
+    fn output(&mut self, output: Output) -> wasmtime::Result<Resource<DynOutputStream>> {
+        let stream: DynOutputStream = Box::new(LogStream {
+            output,
+            log: self.log.clone(),
+        });
+        Ok(self.wasi_table().push(stream)?)
+    }
+
+    fn sleep(&mut self, until: Option<Instant>) -> wasmtime::Result<Resource<DynPollable>> {
+        let sleep = Sleep {
+            until,
+            stop: self.stop.clone(),
+            beat: self.beat.clone(),
+        };
+        let table = self.wasi_table();
+        let sleep = table.push(sleep)?;
+        subscribe(table, sleep)
+    }
+}
+
+impl stdout::Host for State {
+    fn get_stdout(&mut self) -> wasmtime::Result<Resource<DynOutputStream>> {
+        self.output(Output::Out)
+    }
+}
+
+impl stderr::Host for State {
+    fn get_stderr(&mut self) -> wasmtime::Result<Resource<DynOutputStream>> {
+        self.output(Output::Err)
+    }
+}
+
+/// A guest's sleep. It looks at each tick whether it is over, so that it ends soon after the attempt must end.
+struct Sleep {
+    /// None: so far away that no clock reaches it.
+    until: Option<Instant>,
+    stop: Stop,
+    beat: Arc<Beat>,
+}
+
+#[async_trait]
+impl Pollable for Sleep {
+    async fn ready(&mut self) {
+        poll_fn(|context| {
+            let now = Instant::now();
+            if self.until.is_some_and(|until| now >= until) || self.stop.reason(now).is_some() {
+                return Poll::Ready(());
+            }
+            self.beat.wake_later(context.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl monotonic_clock::Host for State {
+    fn now(&mut self) -> wasmtime::Result<u64> {
+        let began = *self.clock_zero.get_or_insert_with(Instant::now);
+        Ok(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<u64> {
+        Ok(1)
+    }
+
+    fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        let zero = *self.clock_zero.get_or_insert_with(Instant::now);
+        self.sleep(zero.checked_add(Duration::from_nanos(when)))
+    }
+
+    fn subscribe_duration(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        self.sleep(Instant::now().checked_add(Duration::from_nanos(when)))
+    }
+}

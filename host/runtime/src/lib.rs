@@ -1,0 +1,40 @@
+//! Runs tasks: compiles components, caches and links them, limits what they use, and calls them with JSON values. The only crate that names
+//! wasmtime.
+//!
+//! A task exports an interface of its own, which is discovered and called with dynamic values; the host's interfaces are bound statically. It
+//! knows neither queues nor runs: one attempt comes in, one report goes out ([`dovetail_core::executor::Executor`]).
+
+mod bindings;
+mod cache;
+mod call;
+mod compile;
+mod compiler;
+mod component;
+mod engine;
+mod functions;
+mod handles;
+mod limiter;
+mod linker;
+mod log;
+mod outcome;
+mod package;
+mod refusal;
+mod runtime;
+mod state;
+mod text;
+mod ticker;
+mod types;
+mod values;
+
+pub use compile::{SUBCOMMAND, compile_child};
+pub use compiler::{Compiler, CompilerOptions};
+pub use component::{Description, Import, componentize};
+pub use linker::GrantClass;
+pub use package::{
+    MAX_COMPONENT, MAX_ENTRIES, MAX_PACKAGE, MAX_RATIO, MAX_TEXT, MAX_UNPACKED, Package, Parts,
+    pack,
+};
+pub use refusal::{LoadError, Refusal};
+pub use runtime::{Live, LiveSink, Options, Runtime};
+pub use state::{Budgets, Progress};
+pub use types::{MAX_TYPE_DEPTH, MAX_TYPE_NODES};

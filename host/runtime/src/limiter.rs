@@ -1,0 +1,112 @@
+//! What the instances of an attempt may hold together: linear memory, tables, instances. wasmtime's own limiter counts every memory for itself.
+
+use wasmtime::ResourceLimiter;
+
+use crate::engine::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
+
+/// Counts what is held and remembers what was refused.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    limit: usize,
+    held: usize,
+    granted_last: usize,
+    /// The most held at once, in bytes.
+    pub(crate) peak: usize,
+    /// What the guest asked for in vain, in bytes more than it held: why it aborted, if it aborts next.
+    pub(crate) denied: Option<usize>,
+}
+
+impl Memory {
+    /// At most `limit` bytes over all memories.
+    pub(crate) fn new(limit: u64) -> Self {
+        Self {
+            limit: usize::try_from(limit).unwrap_or(usize::MAX),
+            held: 0,
+            granted_last: 0,
+            peak: 0,
+            denied: None,
+        }
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current);
+        self.granted_last = 0;
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            // The module's own maximum: its author's decision. (wasmtime's slots are never smaller than the limit.)
+            return Ok(false);
+        }
+        let wanted = self.held.saturating_add(more);
+        if wanted > self.limit {
+            self.denied = Some(more);
+            return Ok(false);
+        }
+        (self.held, self.granted_last) = (wanted, more);
+        self.peak = self.peak.max(wanted);
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.held -= std::mem::take(&mut self.granted_last);
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS)
+    }
+
+    fn instances(&self) -> usize {
+        CORE_INSTANCES as usize
+    }
+
+    fn tables(&self) -> usize {
+        TABLES as usize
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memories_are_counted_together() {
+        let mut memory = Memory::new(100);
+        assert!(memory.memory_growing(0, 60, None).unwrap());
+        assert!(memory.memory_growing(0, 40, None).unwrap());
+        assert_eq!((memory.peak, memory.denied), (100, None));
+        assert!(!memory.memory_growing(40, 50, None).unwrap());
+        assert_eq!((memory.peak, memory.denied), (100, Some(10)));
+    }
+
+    #[test]
+    fn what_failed_to_grow_is_not_held() {
+        let mut memory = Memory::new(100);
+        assert!(memory.memory_growing(0, 90, None).unwrap());
+        memory
+            .memory_grow_failed(wasmtime::format_err!("no pages"))
+            .unwrap();
+        assert!(memory.memory_growing(0, 90, None).unwrap());
+    }
+
+    #[test]
+    fn tables_have_a_size() {
+        let mut memory = Memory::new(0);
+        assert!(memory.table_growing(0, TABLE_ELEMENTS, None).unwrap());
+        assert!(!memory.table_growing(0, TABLE_ELEMENTS + 1, None).unwrap());
+    }
+}

@@ -1,0 +1,305 @@
+//! What a guest says: bounded log lines, cleaned of control characters, and the panic among them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use dovetail_core::executor::LogLine;
+use serde_json::Value;
+
+use crate::text::{clean, detail_value};
+
+/// Counted for every line besides its text, so that empty lines are bounded as well.
+const LINE_OVERHEAD: u64 = 16;
+/// Bytes of an unfinished line of standard output kept back.
+const MAX_PARTIAL: usize = 8 << 10;
+
+/// Where and why the guest panicked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Panic {
+    pub(crate) message: String,
+    pub(crate) file: Option<String>,
+    pub(crate) line: Option<u64>,
+}
+
+/// Called for every line that is kept, while the guest runs.
+pub(crate) type LineSink = Box<dyn Fn(&LogLine) + Send + Sync>;
+
+/// The log of one attempt.
+pub(crate) struct Log {
+    pub(crate) lines: Vec<LogLine>,
+    pub(crate) dropped: u64,
+    pub(crate) panic: Option<Panic>,
+    left: u64,
+    began: Instant,
+    sink: Option<LineSink>,
+    partial: [Vec<u8>; 2],
+    std_panic: Option<Panic>,
+}
+
+/// The log as it is shared with the guest's output streams.
+#[derive(Clone)]
+pub(crate) struct SharedLog(Arc<Mutex<Log>>);
+
+impl SharedLog {
+    pub(crate) fn new(log: Log) -> Self {
+        Self(Arc::new(Mutex::new(log)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Log> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the guest's two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    Out,
+    Err,
+}
+
+impl Log {
+    pub(crate) fn new(limit: u64, began: Instant, sink: Option<LineSink>) -> Self {
+        Self {
+            lines: Vec::new(),
+            dropped: 0,
+            panic: None,
+            left: limit,
+            began,
+            sink,
+            partial: Default::default(),
+            std_panic: None,
+        }
+    }
+
+    /// Whether another line would still be kept.
+    pub(crate) fn has_room(&self) -> bool {
+        self.left > LINE_OVERHEAD
+    }
+
+    /// One record.
+    pub(crate) fn record(
+        &mut self,
+        level: &'static str,
+        message: &str,
+        fields: Vec<(String, String)>,
+    ) {
+        if level == "error" && message == "panic" {
+            self.note_panic(&fields);
+        }
+        let size = LINE_OVERHEAD
+            + message.len() as u64
+            + fields
+                .iter()
+                .map(|(k, v)| (k.len() + v.len()) as u64)
+                .sum::<u64>();
+        // Before the text is cleaned: what is dropped must cost nothing.
+        if size > self.left {
+            self.dropped += 1;
+            return;
+        }
+        self.left -= size;
+        let fields: BTreeMap<String, Value> = fields
+            .into_iter()
+            .map(|(key, value)| (clean(&key), detail_value(&value)))
+            .collect();
+        let at_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let line = LogLine {
+            at_us,
+            level: level.to_owned(),
+            message: clean(message),
+            fields,
+        };
+        if let Some(sink) = &self.sink {
+            sink(&line);
+        }
+        self.lines.push(line);
+    }
+
+    /// Bytes of standard output or standard error: lines, once they are complete.
+    pub(crate) fn write(&mut self, output: Output, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
+            let mut line = std::mem::take(&mut self.partial[output as usize]);
+            line.extend_from_slice(&rest[..end.min(MAX_PARTIAL)]);
+            self.line(output, &line);
+            rest = &rest[end + 1..];
+        }
+        let partial = &mut self.partial[output as usize];
+        let room = MAX_PARTIAL.saturating_sub(partial.len());
+        partial.extend_from_slice(&rest[..rest.len().min(room)]);
+    }
+
+    /// What the guest left without a newline.
+    pub(crate) fn finish(&mut self) {
+        for output in [Output::Out, Output::Err] {
+            let line = std::mem::take(&mut self.partial[output as usize]);
+            if !line.is_empty() {
+                self.line(output, &line);
+            }
+        }
+        if self.panic.is_none() {
+            self.panic = self.std_panic.take();
+        }
+    }
+
+    fn line(&mut self, output: Output, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        if output == Output::Err {
+            self.watch_for_panic(&text);
+        }
+        if !text.is_empty() {
+            self.record(
+                if output == Output::Out {
+                    "info"
+                } else {
+                    "warn"
+                },
+                &text,
+                Vec::new(),
+            );
+        }
+    }
+
+    /// The SDK's hook: fields `panic.message`, `panic.file`, `panic.line`.
+    fn note_panic(&mut self, fields: &[(String, String)]) {
+        let get = |name: &str| {
+            fields
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| detail_value(value))
+        };
+        let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), clean);
+        let line = get("panic.line")
+            .and_then(|line| line.as_u64().or_else(|| line.as_str()?.parse().ok()));
+        self.panic = Some(Panic {
+            message: get("panic.message").map(text).unwrap_or_default(),
+            file: get("panic.file").map(text),
+            line,
+        });
+    }
+
+    /// Without the SDK: `thread 'main' (1) panicked at src/lib.rs:7:5:`, then the message on lines of its own.
+    fn watch_for_panic(&mut self, text: &str) {
+        if let Some((_, place)) = text
+            .split_once(" panicked at ")
+            .filter(|_| text.starts_with("thread "))
+        {
+            let mut parts = place.trim_end_matches(':').rsplitn(3, ':');
+            let (_column, line, file) = (parts.next(), parts.next(), parts.next());
+            self.std_panic = Some(Panic {
+                message: String::new(),
+                file: file.map(clean),
+                line: line.and_then(|l| l.parse().ok()),
+            });
+        } else if let Some(panic) = &mut self.std_panic
+            && panic.message.is_empty()
+            && !text.is_empty()
+            && !text.starts_with("note: ")
+        {
+            panic.message = clean(text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(limit: u64) -> Log {
+        Log::new(limit, Instant::now(), None)
+    }
+
+    #[test]
+    fn lines_within_the_limit_are_kept_and_others_counted() {
+        let mut log = log(100);
+        for _ in 0..5 {
+            log.record("info", "0123456789", Vec::new());
+        }
+        assert_eq!((log.lines.len(), log.dropped), (3, 2));
+    }
+
+    #[test]
+    fn empty_lines_are_bounded() {
+        let mut log = log(100);
+        for _ in 0..1000 {
+            log.record("info", "", Vec::new());
+        }
+        assert_eq!(
+            (log.lines.len() as u64, log.dropped + log.lines.len() as u64),
+            (6, 1000)
+        );
+    }
+
+    #[test]
+    fn output_becomes_lines() {
+        let mut log = log(10_000);
+        log.write(Output::Out, b"one\ntw");
+        log.write(Output::Out, b"o\nthree");
+        log.write(Output::Err, b"\x1b[31mred\xff\n");
+        log.finish();
+        let said: Vec<_> = log
+            .lines
+            .iter()
+            .map(|l| (l.level.as_str(), l.message.as_str()))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                ("info", "one"),
+                ("info", "two"),
+                ("warn", "[31mred\u{fffd}"),
+                ("info", "three")
+            ]
+        );
+    }
+
+    #[test]
+    fn an_endless_line_is_bounded() {
+        let mut log = log(1 << 20);
+        for _ in 0..100 {
+            log.write(Output::Out, &[b'x'; 4096]);
+        }
+        log.finish();
+        assert_eq!(log.lines[0].message.len(), MAX_PARTIAL);
+    }
+
+    #[test]
+    fn the_place_of_a_panic_is_read_from_standard_error() {
+        let mut log = log(10_000);
+        log.write(Output::Err, b"\nthread '<unnamed>' (1) panicked at src/my lib.rs:12:5:\nindex out of bounds\nnote: run with `RUST_BACKTRACE=1`\n");
+        log.finish();
+        assert_eq!(
+            log.panic,
+            Some(Panic {
+                message: "index out of bounds".into(),
+                file: Some("src/my lib.rs".into()),
+                line: Some(12)
+            })
+        );
+    }
+
+    #[test]
+    fn the_hook_s_record_wins() {
+        let mut log = log(10_000);
+        let fields = [
+            ("panic.message", "\"no\""),
+            ("panic.file", "\"src/lib.rs\""),
+            ("panic.line", "7"),
+        ];
+        log.record(
+            "error",
+            "panic",
+            fields.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
+        );
+        log.finish();
+        assert_eq!(
+            log.panic,
+            Some(Panic {
+                message: "no".into(),
+                file: Some("src/lib.rs".into()),
+                line: Some(7)
+            })
+        );
+    }
+}

@@ -1,0 +1,362 @@
+//! Runs attempts: finds the package's component, waits for a slot, makes a fresh instance, calls `run` and reports what came of it.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use dovetail_core::Digest;
+use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
+use dovetail_core::executor::{
+    Attempt, Executor, Failure, HostError, LogLine, Outcome, Report, Usage,
+};
+use dovetail_core::stop::{Stop, StopReason};
+use dovetail_core::vision::Vision;
+use serde_json::Value;
+use wasmtime::component::Val;
+use wasmtime::{Store, UpdateDeadline};
+
+use crate::compiler::{Compiler, CompilerOptions};
+use crate::component::Task;
+use crate::engine::engine;
+use crate::log::{Log, SharedLog};
+use crate::outcome::{Circumstances, Ended, classify, host_error, stopped};
+use crate::package::{MAX_PACKAGE, Package};
+use crate::refusal::LoadError;
+use crate::state::{
+    Budgets, HOSTCALL_FUEL, Progress, Setting, State, WASI_HANDLES, broken, panicked,
+};
+use crate::ticker::Ticker;
+use crate::values::{Output, input};
+
+/// Loaded components kept; the least recently used one goes first.
+const MAX_LOADED: usize = 64;
+/// How long a guest may go on after it was cancelled, to notice it by itself.
+const GRACE: Duration = Duration::from_millis(40);
+
+/// What an attempt says while it runs. Best effort: the report has the whole log.
+#[derive(Debug)]
+pub enum Live<'e> {
+    /// A line that was kept.
+    Log(&'e LogLine),
+    /// At most ten times a second.
+    Progress(Progress),
+}
+
+/// Called from the attempt's own thread; it must not block. The attempt comes without its input.
+pub type LiveSink = Arc<dyn Fn(&Attempt, Live<'_>) + Send + Sync>;
+
+/// What a [`Runtime`] is made from.
+pub struct Options {
+    pub blobs: Arc<dyn Blobs>,
+    pub vision: Arc<dyn Vision>,
+    /// Folder of compiled code, of the host alone.
+    pub cache_dir: PathBuf,
+    /// The most that compiled code may take there, in bytes (256 MiB is plenty).
+    pub cache_bytes: u64,
+    /// The program whose hidden subcommand [`crate::SUBCOMMAND`] calls [`crate::compile_child`]; none: compile in this process, without limits.
+    pub compiler: Option<PathBuf>,
+    /// Attempts that run at the same time; more wait.
+    pub jobs: u32,
+    pub budgets: Budgets,
+    /// Told what attempts log, and how far they are, while they run.
+    pub live: Option<LiveSink>,
+}
+
+/// Runs components on wasmtime.
+pub struct Runtime {
+    // Before the engine: its thread ends first.
+    ticker: Ticker,
+    compiler: Compiler,
+    blobs: Arc<dyn Blobs>,
+    vision: Arc<dyn Vision>,
+    budgets: Budgets,
+    live: Option<LiveSink>,
+    loaded: Mutex<Loaded>,
+    slots: (Sender<()>, Receiver<()>),
+}
+
+#[derive(Default)]
+struct Loaded {
+    clock: u64,
+    tasks: HashMap<Digest, (u64, Arc<Entry>)>,
+}
+
+/// Filled by the first who needs it; others wait for that one.
+#[derive(Default)]
+struct Entry(Mutex<Option<Arc<Task>>>);
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime")
+            .field("compiler", &self.compiler)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// Ready to run; nothing is loaded yet.
+    ///
+    /// # Errors
+    /// If the cache folder cannot be used or no thread can be started.
+    pub fn new(options: Options) -> Result<Self, HostError> {
+        let Options {
+            blobs,
+            vision,
+            cache_dir,
+            cache_bytes,
+            compiler,
+            jobs,
+            budgets,
+            live,
+        } = options;
+        let jobs = jobs.max(1);
+        let engine = engine(jobs)?;
+        let ticker =
+            Ticker::start(&engine).map_err(|error| host_error("start the ticker", true, error))?;
+        let compiler = Compiler::with_engine(
+            engine,
+            CompilerOptions {
+                cache_dir,
+                cache_bytes,
+                program: compiler,
+            },
+        )?;
+        let slots = crossbeam_channel::bounded(jobs as usize);
+        for _ in 0..jobs {
+            slots
+                .0
+                .send(())
+                .map_err(|error| host_error("make the slots", false, error))?;
+        }
+        Ok(Self {
+            ticker,
+            compiler,
+            blobs,
+            vision,
+            budgets,
+            live,
+            loaded: Mutex::default(),
+            slots,
+        })
+    }
+
+    /// For describing components with the same cache.
+    #[must_use]
+    pub fn compiler(&self) -> &Compiler {
+        &self.compiler
+    }
+
+    /// Loads a package now, so that its first attempt finds it compiled.
+    ///
+    /// # Errors
+    /// If the package is not in the store, is refused, or the host failed.
+    pub fn preload(&self, package: &Digest) -> Result<(), LoadError> {
+        self.task(package).map(drop)
+    }
+
+    fn task(&self, digest: &Digest) -> Result<Arc<Task>, LoadError> {
+        let entry = {
+            let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            loaded.clock += 1;
+            let now = loaded.clock;
+            let slot = loaded.tasks.entry(*digest).or_default();
+            slot.0 = now;
+            let entry = slot.1.clone();
+            if loaded.tasks.len() > MAX_LOADED
+                && let Some(oldest) = loaded
+                    .tasks
+                    .iter()
+                    .min_by_key(|(_, (used, _))| *used)
+                    .map(|(digest, _)| *digest)
+            {
+                loaded.tasks.remove(&oldest);
+            }
+            entry
+        };
+        let mut slot = entry.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = slot.as_ref() {
+            return Ok(task.clone());
+        }
+        let bytes = self
+            .blobs
+            .get(BlobKind::Package, digest, MAX_PACKAGE)
+            .map_err(|error| {
+                let transient = error.kind == StoreErrorKind::Unavailable;
+                host_error(format!("load package {digest}"), transient, error)
+            })?;
+        let task = Arc::new(self.compiler.task(&Package::read(&bytes)?)?);
+        *slot = Some(task.clone());
+        Ok(task)
+    }
+
+    fn run(&self, task: &Task, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError> {
+        let began = Instant::now();
+        let limits = attempt.limits;
+        let stop = stop
+            .clone()
+            .by(began + Duration::from_millis(limits.time_ms));
+        // Everything but the input: that may be large, and is given to the guest only.
+        let facts = Attempt {
+            run: attempt.run.clone(),
+            step: attempt.step.clone(),
+            number: attempt.number,
+            package: attempt.package,
+            idempotency_key: attempt.idempotency_key.clone(),
+            input: Value::Null,
+            origins: attempt.origins.clone(),
+            limits,
+        };
+        let (line, progress) = self.sinks(&facts);
+        let log = SharedLog::new(Log::new(limits.log, began, line));
+        let setting = Setting {
+            attempt: facts,
+            stop: stop.clone(),
+            blobs: self.blobs.clone(),
+            vision: self.vision.clone(),
+            budgets: self.budgets,
+            log: log.clone(),
+            progress,
+            beat: self.ticker.beat(),
+        };
+        let mut store = Store::new(&self.compiler.engine, State::new(setting));
+        store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(HOSTCALL_FUEL);
+        store.set_max_component_handles(limits.handles as usize + WASI_HANDLES);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|mut context| {
+            let state = context.data_mut();
+            let now = Instant::now();
+            let over = match state.stop.reason(now) {
+                None => false,
+                Some(StopReason::Deadline) => true,
+                Some(StopReason::Cancelled) => {
+                    now.duration_since(*state.cancelled_at.get_or_insert(now)) >= GRACE
+                }
+            };
+            match state.stop.reason(now) {
+                Some(reason) if over => Err(wasmtime::Error::new(Ended::Stopped(reason))),
+                _ => Ok(UpdateDeadline::Continue(1)),
+            }
+        });
+        let called = {
+            let _ticking = self.ticker.attempt();
+            catch_unwind(AssertUnwindSafe(|| call(&mut store, task, &attempt.input)))
+        };
+        let Called {
+            result,
+            wall,
+            returned,
+        } = called.map_err(|panic| panicked("run an attempt", panic.as_ref()))?;
+        log.lock().finish();
+        let outcome = match result {
+            Ok((outcome, bytes)) => Ok((outcome, bytes)),
+            Err(error) => {
+                let state = store.data();
+                let known = Circumstances {
+                    denied: state.memory.denied,
+                    memory_limit: limits.memory,
+                    handle_limit: limits.handles,
+                    panic: log.lock().panic.take(),
+                    returned,
+                };
+                classify(error, &known, limits.time_ms)
+                    .map(|failure| (Outcome::Failed { failure }, 0))
+            }
+        };
+        let state = store.into_data();
+        let (mut outcome, output_bytes) = outcome?;
+        // Whoever was told to end has ended for that reason, whatever it returned: a result must not depend on when it was told.
+        if let Some(reason) = state.told {
+            outcome = Outcome::Failed {
+                failure: stopped(reason, limits.time_ms),
+            };
+        }
+        let usage = Usage {
+            wall_us: micros(wall),
+            host_us: u64::try_from(state.host_ns / 1000).unwrap_or(u64::MAX),
+            peak_memory: state.memory.peak as u64,
+            output_bytes,
+            host_calls: state
+                .calls
+                .into_iter()
+                .map(|(name, calls)| (name.to_owned(), calls))
+                .collect(),
+        };
+        let mut log = log.lock();
+        Ok(Report {
+            outcome,
+            usage,
+            models: state.models,
+            log: std::mem::take(&mut log.lines),
+            log_dropped: log.dropped,
+        })
+    }
+
+    fn sinks(
+        &self,
+        facts: &Attempt,
+    ) -> (
+        Option<crate::log::LineSink>,
+        Option<crate::state::ProgressSink>,
+    ) {
+        let Some(live) = &self.live else {
+            return (None, None);
+        };
+        let (live_line, line_facts) = (live.clone(), facts.clone());
+        let (live, facts) = (live.clone(), facts.clone());
+        (
+            Some(Box::new(move |line| {
+                live_line(&line_facts, Live::Log(line))
+            })),
+            Some(Box::new(move |progress| {
+                live(&facts, Live::Progress(progress))
+            })),
+        )
+    }
+}
+
+impl Executor for Runtime {
+    fn execute(&self, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError> {
+        let task = self.task(&attempt.package).map_err(|error| match error {
+            LoadError::Host(error) => error,
+            // It was accepted when it was registered: what changed is the host.
+            LoadError::Refused(refusal) => {
+                host_error(format!("load package {}", attempt.package), false, refusal)
+            }
+        })?;
+        let _slot = match stop.wait(&self.slots.1) {
+            Ok(Some(())) => Slot(&self.slots.0),
+            Ok(None) => return Err(broken("wait for a free slot: the runtime is gone")),
+            Err(reason) => {
+                let outcome = Outcome::Failed {
+                    failure: stopped(reason, attempt.limits.time_ms),
+                };
+                return Ok(Report {
+                    outcome,
+                    usage: Usage::default(),
+                    models: Vec::new(),
+                    log: Vec::new(),
+                    log_dropped: 0,
+                });
+            }
+        };
+        self.run(&task, attempt, stop)
+    }
+}
+
+/// One of the places for attempts, given back in any case.
+struct Slot<'r>(&'r Sender<()>);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        // There are as many tokens as places, and the receiver lives as long as the sender.
+        self.0.send(()).ok();
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,162 @@
+//! wasmtime's component types as the data of core, bounded: a component of 3 KB can denote a type of a million nodes.
+//!
+//! Types are taken after the linker has put the host's resources in: only then can an image be told from an artifact.
+
+use dovetail_core::wit::{Case, Field, Type};
+use wasmtime::component::ResourceType;
+use wasmtime::component::types::{self, Type as Native};
+
+use crate::handles::{Artifact, Image};
+use crate::refusal::Refusal;
+
+/// Nodes that the input and the output of a task may have together, each counted as often as it occurs.
+pub const MAX_TYPE_NODES: usize = 10_000;
+/// How deep types may be nested.
+pub const MAX_TYPE_DEPTH: usize = 32;
+
+/// Walks types and counts.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    nodes: usize,
+}
+
+impl Reader {
+    /// The fields of a record; `path` says where it stands (`input`), for errors.
+    pub(crate) fn fields(
+        &mut self,
+        record: &types::Record,
+        path: &str,
+        depth: usize,
+    ) -> Result<Vec<Field>, Refusal> {
+        record
+            .fields()
+            .map(|field| {
+                Ok(Field {
+                    name: field.name.to_owned(),
+                    ty: self.read(&field.ty, &format!("{path}.{}", field.name), depth + 1)?,
+                })
+            })
+            .collect()
+    }
+
+    fn boxed(&mut self, ty: &Native, path: &str, depth: usize) -> Result<Box<Type>, Refusal> {
+        self.read(ty, path, depth).map(Box::new)
+    }
+
+    /// One type.
+    pub(crate) fn read(&mut self, ty: &Native, path: &str, depth: usize) -> Result<Type, Refusal> {
+        self.nodes += 1;
+        if self.nodes > MAX_TYPE_NODES {
+            return Err(Refusal::new(
+                "type_too_large",
+                format!(
+                    "the types of input and output have more than {MAX_TYPE_NODES} parts (counted up to `{path}`)"
+                ),
+                "use smaller records, or move bulk data into an artifact",
+            ));
+        }
+        if depth > MAX_TYPE_DEPTH {
+            return Err(Refusal::new(
+                "type_too_deep",
+                format!("the type at `{path}` is nested more than {MAX_TYPE_DEPTH} deep"),
+                "flatten the records",
+            ));
+        }
+        let deeper = depth + 1;
+        Ok(match ty {
+            Native::Bool => Type::Bool,
+            Native::S8 => Type::S8,
+            Native::U8 => Type::U8,
+            Native::S16 => Type::S16,
+            Native::U16 => Type::U16,
+            Native::S32 => Type::S32,
+            Native::U32 => Type::U32,
+            Native::S64 => Type::S64,
+            Native::U64 => Type::U64,
+            Native::Float32 => Type::F32,
+            Native::Float64 => Type::F64,
+            Native::Char => Type::Char,
+            Native::String => Type::String,
+            Native::List(list) => {
+                Type::List(self.boxed(&list.ty(), &format!("{path}[]"), deeper)?)
+            }
+            Native::Tuple(tuple) => {
+                let items = tuple
+                    .types()
+                    .enumerate()
+                    .map(|(n, ty)| self.read(&ty, &format!("{path}.{n}"), deeper));
+                Type::Tuple(items.collect::<Result<_, _>>()?)
+            }
+            Native::Record(record) => Type::Record(self.fields(record, path, depth)?),
+            Native::Variant(variant) => {
+                let cases = variant.cases().map(|case| {
+                    let ty = case
+                        .ty
+                        .as_ref()
+                        .map(|ty| self.read(ty, &format!("{path}.{}", case.name), deeper))
+                        .transpose()?;
+                    Ok(Case {
+                        name: case.name.to_owned(),
+                        ty,
+                    })
+                });
+                Type::Variant(cases.collect::<Result<_, Refusal>>()?)
+            }
+            Native::Enum(names) => Type::Enum(self.names(names.names(), path)?),
+            Native::Flags(names) => Type::Flags(self.names(names.names(), path)?),
+            Native::Option(option) => Type::Option(self.boxed(&option.ty(), path, deeper)?),
+            Native::Result(result) => Type::Result {
+                ok: result
+                    .ok()
+                    .map(|ty| self.boxed(&ty, &format!("{path}.ok"), deeper))
+                    .transpose()?,
+                err: result
+                    .err()
+                    .map(|ty| self.boxed(&ty, &format!("{path}.error"), deeper))
+                    .transpose()?,
+            },
+            Native::Own(resource) if *resource == ResourceType::host::<Image>() => Type::Image,
+            Native::Own(resource) if *resource == ResourceType::host::<Artifact>() => {
+                Type::Artifact
+            }
+            Native::Own(_) => {
+                return Err(foreign(
+                    path,
+                    "a resource other than the host's `image` and `artifact`",
+                ));
+            }
+            Native::Borrow(_) => return Err(foreign(path, "a borrowed handle")),
+            Native::Future(_) => return Err(foreign(path, "a future")),
+            Native::Stream(_) => return Err(foreign(path, "a stream")),
+            Native::Map(_) => return Err(foreign(path, "a map")),
+            Native::ErrorContext => return Err(foreign(path, "an error-context")),
+            Native::FixedLengthList(_) => return Err(foreign(path, "a list of fixed length")),
+        })
+    }
+
+    fn names<'a>(
+        &mut self,
+        names: impl Iterator<Item = &'a str>,
+        path: &str,
+    ) -> Result<Vec<String>, Refusal> {
+        names
+            .map(|name| {
+                self.nodes += 1;
+                if self.nodes > MAX_TYPE_NODES {
+                    Err(foreign(path, "too many names"))
+                } else {
+                    Ok(name.to_owned())
+                }
+            })
+            .collect()
+    }
+}
+
+/// A type that cannot be recorded as data.
+pub(crate) fn foreign(path: &str, what: &str) -> Refusal {
+    Refusal::new(
+        "unsupported_type",
+        format!("`{path}` is or holds {what}, which cannot be recorded between two steps"),
+        "use plain values; bulk data goes into an `artifact`, pictures into an `image`",
+    )
+}

@@ -1,0 +1,471 @@
+//! JSON as component values and back, by type. Records are built in the type's own order: lowering wants every field, by name and in order.
+//!
+//! What comes in has been checked by core and is in its normal form; what is not is refused by field and never panics. What goes out is in the
+//! normal form too, and bounded while it is made.
+
+use dovetail_core::blobs::ArtifactRef;
+use dovetail_core::executor::{Failure, FailureKind};
+use dovetail_core::manifest::show_size;
+use dovetail_core::wit::{Field, Type, json, kebab, snake};
+use serde_json::{Map, Value};
+use wasmtime::Store;
+use wasmtime::component::{Resource, ResourceAny, Val};
+
+use crate::handles::{Artifact, Image};
+use crate::outcome::Ended;
+use crate::state::State;
+
+/// A host object as a handle for the guest.
+fn give<T: Send + 'static>(store: &mut Store<State>, object: T) -> wasmtime::Result<Val> {
+    let handle: Resource<T> = store.data_mut().table.push(object)?;
+    Ok(Val::Resource(ResourceAny::try_from_resource(
+        handle, store,
+    )?))
+}
+
+/// A returned handle, and with it the object, out of the table.
+fn take<T: Send + 'static>(store: &mut Store<State>, handle: ResourceAny) -> wasmtime::Result<T> {
+    let handle = handle.try_into_resource::<T>(&mut *store)?;
+    Ok(store.data_mut().table.delete(handle)?)
+}
+
+fn bad_input(path: &str, expected: &str) -> wasmtime::Error {
+    let at = if path.is_empty() {
+        "the input".to_owned()
+    } else {
+        format!("`{path}`")
+    };
+    wasmtime::Error::new(Ended::Failed(Box::new(Failure::new(
+        FailureKind::InvalidInput,
+        "bad_input",
+        format!("{at}: expected {expected}"),
+    ))))
+}
+
+/// The input record.
+pub(crate) fn input(
+    store: &mut Store<State>,
+    fields: &[Field],
+    value: &Value,
+) -> wasmtime::Result<Val> {
+    lower_record(store, fields, value, "")
+}
+
+fn lower_record(
+    store: &mut Store<State>,
+    fields: &[Field],
+    value: &Value,
+    path: &str,
+) -> wasmtime::Result<Val> {
+    let object = value
+        .as_object()
+        .ok_or_else(|| bad_input(path, "an object"))?;
+    let mut out = Vec::with_capacity(fields.len());
+    for field in fields {
+        let name = snake(&field.name);
+        let at = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        let value = object.get(&name).unwrap_or(&Value::Null);
+        out.push((field.name.clone(), lower(store, &field.ty, value, &at)?));
+    }
+    Ok(Val::Record(out))
+}
+
+fn integer<T: TryFrom<i64>>(value: &Value, path: &str, expected: &str) -> wasmtime::Result<T> {
+    json::s64_from_json(value)
+        .and_then(|n| T::try_from(n).ok())
+        .ok_or_else(|| bad_input(path, expected))
+}
+
+fn lower(store: &mut Store<State>, ty: &Type, value: &Value, path: &str) -> wasmtime::Result<Val> {
+    let bad = |expected: &str| bad_input(path, expected);
+    Ok(match ty {
+        Type::Bool => Val::Bool(value.as_bool().ok_or_else(|| bad("true or false"))?),
+        Type::S8 => Val::S8(integer(value, path, "an s8")?),
+        Type::U8 => Val::U8(integer(value, path, "a u8")?),
+        Type::S16 => Val::S16(integer(value, path, "an s16")?),
+        Type::U16 => Val::U16(integer(value, path, "a u16")?),
+        Type::S32 => Val::S32(integer(value, path, "an s32")?),
+        Type::U32 => Val::U32(integer(value, path, "a u32")?),
+        Type::S64 => Val::S64(json::s64_from_json(value).ok_or_else(|| bad("an s64"))?),
+        Type::U64 => Val::U64(json::u64_from_json(value).ok_or_else(|| bad("a u64"))?),
+        Type::F32 => Val::Float32(json::f32_from_json(value).ok_or_else(|| bad("a number"))?),
+        Type::F64 => Val::Float64(json::f64_from_json(value).ok_or_else(|| bad("a number"))?),
+        Type::Char => {
+            let mut chars = value.as_str().unwrap_or_default().chars();
+            match (chars.next(), chars.next()) {
+                (Some(c), None) => Val::Char(c),
+                _ => return Err(bad("a string of one character")),
+            }
+        }
+        Type::String => Val::String(value.as_str().ok_or_else(|| bad("a string"))?.to_owned()),
+        Type::List(item) if **item == Type::U8 => {
+            let bytes = json::bytes_from_json(value).ok_or_else(|| bad("bytes in base64"))?;
+            Val::List(bytes.into_iter().map(Val::U8).collect())
+        }
+        Type::List(item) => {
+            let items = value.as_array().ok_or_else(|| bad("a list"))?;
+            let items = items
+                .iter()
+                .enumerate()
+                .map(|(n, value)| lower(store, item, value, &format!("{path}[{n}]")));
+            Val::List(items.collect::<Result<_, _>>()?)
+        }
+        Type::Tuple(types) => {
+            let items = value
+                .as_array()
+                .filter(|items| items.len() == types.len())
+                .ok_or_else(|| bad(&format!("a list of {} items", types.len())))?;
+            let items = types
+                .iter()
+                .zip(items)
+                .enumerate()
+                .map(|(n, (ty, value))| lower(store, ty, value, &format!("{path}[{n}]")));
+            Val::Tuple(items.collect::<Result<_, _>>()?)
+        }
+        Type::Record(fields) => lower_record(store, fields, value, path)?,
+        Type::Variant(cases) => {
+            let tag = value
+                .get("tag")
+                .and_then(Value::as_str)
+                .ok_or_else(|| bad("a variant: {\"tag\": ..., \"val\": ...}"))?;
+            let case = cases
+                .iter()
+                .find(|case| snake(&case.name) == tag)
+                .ok_or_else(|| bad("one of the variant's tags"))?;
+            let payload = value.get("val").unwrap_or(&Value::Null);
+            let payload = case
+                .ty
+                .as_ref()
+                .map(|ty| lower(store, ty, payload, &format!("{path}.{tag}")).map(Box::new))
+                .transpose()?;
+            Val::Variant(case.name.clone(), payload)
+        }
+        Type::Enum(names) => {
+            let wanted = value
+                .as_str()
+                .ok_or_else(|| bad("one of the enum's names"))?;
+            Val::Enum(
+                names
+                    .iter()
+                    .find(|name| snake(name) == wanted)
+                    .ok_or_else(|| bad("one of the enum's names"))?
+                    .clone(),
+            )
+        }
+        Type::Flags(names) => {
+            let set = value.as_array().ok_or_else(|| bad("a list of flags"))?;
+            let known = |flag: &Value| {
+                flag.as_str()
+                    .is_some_and(|flag| names.iter().any(|name| snake(name) == flag))
+            };
+            if !set.iter().all(known) {
+                return Err(bad("a list of the type's flags"));
+            }
+            Val::Flags(
+                set.iter()
+                    .filter_map(Value::as_str)
+                    .map(|flag| {
+                        names
+                            .iter()
+                            .find(|name| snake(name) == flag)
+                            .cloned()
+                            .unwrap_or_else(|| kebab(flag))
+                    })
+                    .collect(),
+            )
+        }
+        Type::Option(inner) => {
+            let present = match (value, inner.as_ref()) {
+                (Value::Null, _) => None,
+                (value, Type::Option(_)) => Some(
+                    value
+                        .get("some")
+                        .ok_or_else(|| bad("null or {\"some\": ...}"))?,
+                ),
+                (value, _) => Some(value),
+            };
+            Val::Option(
+                present
+                    .map(|value| lower(store, inner, value, path).map(Box::new))
+                    .transpose()?,
+            )
+        }
+        Type::Result { ok, err } => {
+            let mut side = |ty: &Option<Box<Type>>, value: &Value, name: &str| {
+                ty.as_ref()
+                    .map(|ty| lower(store, ty, value, &format!("{path}.{name}")).map(Box::new))
+                    .transpose()
+            };
+            match (value.get("ok"), value.get("error")) {
+                (Some(value), None) => Val::Result(Ok(side(ok, value, "ok")?)),
+                (None, Some(value)) => Val::Result(Err(side(err, value, "error")?)),
+                _ => return Err(bad("a result: {\"ok\": ...} or {\"error\": ...}")),
+            }
+        }
+        Type::Image => {
+            let reference = ArtifactRef::from_json(value).ok_or_else(|| {
+                bad("an image: {\"$artifact\": \"sha256:...\", \"media_type\": ...}")
+            })?;
+            give(
+                store,
+                Image {
+                    reference: Some(reference),
+                    decoded: None,
+                },
+            )?
+        }
+        Type::Artifact => {
+            let reference = ArtifactRef::from_json(value).ok_or_else(|| {
+                bad("an artifact: {\"$artifact\": \"sha256:...\", \"media_type\": ...}")
+            })?;
+            give(
+                store,
+                Artifact {
+                    reference,
+                    size: None,
+                    bytes: None,
+                },
+            )?
+        }
+    })
+}
+
+/// What a task returned, as JSON.
+pub(crate) struct Output<'s> {
+    store: &'s mut Store<State>,
+    limit: u64,
+    /// At least so many bytes of JSON so far.
+    size: u64,
+}
+
+impl<'s> Output<'s> {
+    pub(crate) fn new(store: &'s mut Store<State>) -> Self {
+        let limit = store.data().attempt.limits.output;
+        Self {
+            store,
+            limit,
+            size: 0,
+        }
+    }
+
+    /// The output record and its exact size as compact JSON, in bytes.
+    pub(crate) fn record(
+        mut self,
+        fields: &[Field],
+        value: Option<Val>,
+    ) -> wasmtime::Result<(Value, u64)> {
+        let value = match value {
+            Some(value) => self.fields(fields, value)?,
+            None => Value::Object(Map::new()),
+        };
+        let mut counter = Counter { left: self.limit };
+        match serde_json::to_writer(&mut counter, &value) {
+            Ok(()) => Ok((value, self.limit - counter.left)),
+            Err(_) => Err(self.too_large()),
+        }
+    }
+
+    fn too_large(&self) -> wasmtime::Error {
+        let failure = Failure::new(
+            FailureKind::BadOutput,
+            "output_too_large",
+            format!(
+                "the output is larger than its limit of {} as JSON: write bulk data into an artifact and return that",
+                show_size(self.limit)
+            ),
+        );
+        wasmtime::Error::new(Ended::Failed(Box::new(failure)))
+    }
+
+    /// Counts what `bytes` more of JSON would take.
+    fn spend(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        self.size += bytes as u64;
+        if self.size > self.limit {
+            Err(self.too_large())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn fields(&mut self, fields: &[Field], value: Val) -> wasmtime::Result<Value> {
+        let Val::Record(values) = value else {
+            return Err(mismatch("a record"));
+        };
+        let mut object = Map::with_capacity(fields.len());
+        for (field, (_, value)) in fields.iter().zip(values) {
+            self.spend(field.name.len() + 4)?;
+            object.insert(snake(&field.name), self.lift(&field.ty, value)?);
+        }
+        Ok(Value::Object(object))
+    }
+
+    fn boxed(&mut self, ty: Option<&Type>, value: Option<Box<Val>>) -> wasmtime::Result<Value> {
+        match (ty, value) {
+            (Some(ty), Some(value)) => self.lift(ty, *value),
+            (None, None) => Ok(Value::Null),
+            _ => Err(mismatch("a payload")),
+        }
+    }
+
+    fn text(&mut self, text: String) -> wasmtime::Result<Value> {
+        self.spend(text.len() + 2)?;
+        Ok(Value::String(text))
+    }
+
+    fn lift(&mut self, ty: &Type, value: Val) -> wasmtime::Result<Value> {
+        self.spend(1)?;
+        Ok(match (ty, value) {
+            (Type::Bool, Val::Bool(v)) => v.into(),
+            (Type::S8, Val::S8(v)) => v.into(),
+            (Type::U8, Val::U8(v)) => v.into(),
+            (Type::S16, Val::S16(v)) => v.into(),
+            (Type::U16, Val::U16(v)) => v.into(),
+            (Type::S32, Val::S32(v)) => v.into(),
+            (Type::U32, Val::U32(v)) => v.into(),
+            (Type::S64, Val::S64(v)) => json::s64_to_json(v),
+            (Type::U64, Val::U64(v)) => json::u64_to_json(v),
+            (Type::F32, Val::Float32(v)) => json::f32_to_json(v),
+            (Type::F64, Val::Float64(v)) => json::f64_to_json(v),
+            (Type::Char, Val::Char(v)) => self.text(v.to_string())?,
+            (Type::String, Val::String(v)) => self.text(v)?,
+            (Type::List(item), Val::List(values)) if **item == Type::U8 => {
+                self.spend(values.len().div_ceil(3) * 4 + 1)?;
+                let bytes = values.into_iter().map(|value| {
+                    if let Val::U8(byte) = value {
+                        Ok(byte)
+                    } else {
+                        Err(mismatch("a byte"))
+                    }
+                });
+                json::bytes_to_json(&bytes.collect::<Result<Vec<u8>, _>>()?)
+            }
+            (Type::List(item), Val::List(values)) => {
+                self.spend(values.len())?;
+                Value::Array(
+                    values
+                        .into_iter()
+                        .map(|value| self.lift(item, value))
+                        .collect::<Result<_, _>>()?,
+                )
+            }
+            (Type::Tuple(types), Val::Tuple(values)) => Value::Array(
+                types
+                    .iter()
+                    .zip(values)
+                    .map(|(ty, value)| self.lift(ty, value))
+                    .collect::<Result<_, _>>()?,
+            ),
+            (Type::Record(fields), value @ Val::Record(_)) => self.fields(fields, value)?,
+            (Type::Variant(cases), Val::Variant(name, payload)) => {
+                let case = cases
+                    .iter()
+                    .find(|case| case.name == name)
+                    .ok_or_else(|| mismatch("a case"))?;
+                let mut object = Map::new();
+                object.insert("tag".to_owned(), self.text(snake(&name))?);
+                if case.ty.is_some() {
+                    object.insert("val".to_owned(), self.boxed(case.ty.as_ref(), payload)?);
+                }
+                Value::Object(object)
+            }
+            (Type::Enum(_), Val::Enum(name)) => self.text(snake(&name))?,
+            (Type::Flags(names), Val::Flags(set)) => {
+                let mut flags = Vec::new();
+                for name in names.iter().filter(|name| set.contains(name)) {
+                    flags.push(self.text(snake(name))?);
+                }
+                Value::Array(flags)
+            }
+            (Type::Option(_), Val::Option(None)) => Value::Null,
+            (Type::Option(inner), Val::Option(Some(value))) => {
+                let value = self.lift(inner, *value)?;
+                if matches!(**inner, Type::Option(_)) {
+                    Value::Object(Map::from_iter([("some".to_owned(), value)]))
+                } else {
+                    value
+                }
+            }
+            (Type::Result { ok, .. }, Val::Result(Ok(value))) => Value::Object(Map::from_iter([(
+                "ok".to_owned(),
+                self.boxed(ok.as_deref(), value)?,
+            )])),
+            (Type::Result { err, .. }, Val::Result(Err(value))) => {
+                Value::Object(Map::from_iter([(
+                    "error".to_owned(),
+                    self.boxed(err.as_deref(), value)?,
+                )]))
+            }
+            (Type::Image, Val::Resource(handle)) => self.image(handle)?,
+            (Type::Artifact, Val::Resource(handle)) => {
+                let artifact: Artifact = take(self.store, handle)?;
+                self.reference(&artifact.reference)?
+            }
+            (ty, _) => return Err(mismatch(&ty.short())),
+        })
+    }
+
+    fn reference(&mut self, reference: &ArtifactRef) -> wasmtime::Result<Value> {
+        let value = reference.to_json();
+        self.spend(100)?;
+        Ok(value)
+    }
+
+    /// The artifact that the image came in as, or else its pixels stored as PNG.
+    fn image(&mut self, handle: ResourceAny) -> wasmtime::Result<Value> {
+        let image: Image = take(self.store, handle)?;
+        let state = self.store.data_mut();
+        state.release_image(&image);
+        let reference = match (image.reference, image.decoded) {
+            (Some(reference), _) => reference,
+            (None, Some(pixels)) => {
+                let encoded = state.host("encode the output", |state| {
+                    state
+                        .vision
+                        .encode(&pixels, "image/png", None, &state.stop)
+                        .map_err(|error| crate::state::end(state.vision_fault(error)))
+                })?;
+                state
+                    .store_bytes("image/png".to_owned(), &encoded)
+                    .map_err(crate::state::end)?
+            }
+            (None, None) => {
+                return Err(wasmtime::Error::new(Ended::Host(crate::state::broken(
+                    "an image has neither pixels nor an artifact",
+                ))));
+            }
+        };
+        self.reference(&reference)
+    }
+}
+
+/// The types were read from the component itself, so that this is our own fault.
+fn mismatch(expected: &str) -> wasmtime::Error {
+    wasmtime::Error::new(Ended::Host(crate::state::broken(&format!(
+        "read the output: expected {expected}"
+    ))))
+}
+
+/// Counts the bytes of a serialised value and stops at a limit, without keeping them.
+struct Counter {
+    left: u64,
+}
+
+impl std::io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.left.checked_sub(bytes.len() as u64) {
+            Some(left) => {
+                self.left = left;
+                Ok(bytes.len())
+            }
+            None => Err(std::io::ErrorKind::FileTooLarge.into()),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

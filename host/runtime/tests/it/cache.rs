@@ -1,0 +1,214 @@
+//! Compiled code on disk: written once, checked, bounded, shared between processes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use dovetail_core::manifest::Grants;
+use dovetail_runtime::{Compiler, CompilerOptions, LoadError, SUBCOMMAND, compile_child};
+
+use crate::refusals::compiler;
+use crate::support::number_guest;
+
+fn guest(n: u32) -> Vec<u8> {
+    number_guest("", &format!("(call $ok (i32.const {n}))"))
+}
+
+fn code_in(folder: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder.join("code"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "cwasm")
+        })
+        .collect()
+}
+
+#[test]
+fn code_is_kept_in_a_private_folder() {
+    let (compiler, folder) = compiler();
+    compiler.describe(&guest(1), &Grants::default()).unwrap();
+    let code = code_in(folder.path());
+    assert_eq!(code.len(), 1);
+    let name = code[0].file_name().unwrap().to_str().unwrap();
+    assert!(
+        name.starts_with(&dovetail_core::Digest::of(&guest(1)).hex()),
+        "{name}"
+    );
+    assert_eq!(
+        fs::metadata(folder.path().join("code"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o700
+    );
+    let written = fs::metadata(&code[0]).unwrap().len();
+    compiler.describe(&guest(1), &Grants::default()).unwrap();
+    assert_eq!(
+        (
+            code_in(folder.path()).len(),
+            fs::metadata(&code[0]).unwrap().len()
+        ),
+        (1, written)
+    );
+}
+
+#[test]
+fn damaged_code_is_compiled_again() {
+    let (compiler, folder) = compiler();
+    compiler.describe(&guest(1), &Grants::default()).unwrap();
+    let path = code_in(folder.path()).remove(0);
+    let good = fs::read(&path).unwrap();
+    let mut flipped = good.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    for bad in [&flipped[..], &good[..good.len() / 2], b""] {
+        fs::write(&path, bad).unwrap();
+        compiler.describe(&guest(1), &Grants::default()).unwrap();
+        assert_eq!(fs::read(&path).unwrap().len(), good.len());
+    }
+}
+
+#[test]
+fn the_folder_is_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = |cache_bytes| CompilerOptions {
+        cache_dir: folder.path().join("code"),
+        cache_bytes,
+        program: None,
+    };
+    let roomy = Compiler::new(options(64 << 20)).unwrap();
+    for n in 0..3 {
+        roomy.describe(&guest(n), &Grants::default()).unwrap();
+    }
+    assert_eq!(code_in(folder.path()).len(), 3);
+    // Room for two: what is compiled next pushes out what was used longest ago.
+    let two = 2 * fs::metadata(&code_in(folder.path())[0]).unwrap().len() + 100;
+    let tight = Compiler::new(options(two)).unwrap();
+    tight.describe(&guest(0), &Grants::default()).unwrap();
+    tight.describe(&guest(3), &Grants::default()).unwrap();
+    let left: Vec<_> = code_in(folder.path())
+        .into_iter()
+        .map(|path| path.file_name().unwrap().to_str().unwrap()[..64].to_owned())
+        .collect();
+    assert_eq!(left.len(), 2);
+    for n in [0, 3] {
+        assert!(
+            left.contains(&dovetail_core::Digest::of(&guest(n)).hex()),
+            "{n}"
+        );
+    }
+}
+
+#[test]
+fn many_at_once_compile_once() {
+    let (compiler, folder) = compiler();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| compiler.describe(&guest(1), &Grants::default()).unwrap());
+        }
+    });
+    assert_eq!(code_in(folder.path()).len(), 1);
+    let left: Vec<_> = fs::read_dir(folder.path().join("code"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "new"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// The child of these tests: this test binary, told by the environment to run only `child`.
+fn program(folder: &Path) -> PathBuf {
+    let path = folder.join("compiler");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = {SUBCOMMAND} ] || exit 64\nDOVETAIL_TEST_INPUT=\"$2\" DOVETAIL_TEST_OUTPUT=\"$3\" exec {} --exact cache::child --ignored --nocapture\n",
+        std::env::current_exe().unwrap().display()
+    );
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+#[ignore = "started by the tests below, as their compiling process"]
+fn child() {
+    let file = |name: &str| std::env::var_os(name).unwrap();
+    let code = compile_child(&[file("DOVETAIL_TEST_INPUT"), file("DOVETAIL_TEST_OUTPUT")]);
+    // The exit code of `compile_child` is opaque; the process must end with it.
+    if code != std::process::ExitCode::SUCCESS {
+        #[expect(
+            clippy::exit,
+            clippy::disallowed_methods,
+            reason = "a test has no exit code of its own"
+        )]
+        std::process::exit(65);
+    }
+}
+
+#[test]
+fn a_child_compiles_under_its_limits() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = CompilerOptions {
+        cache_dir: folder.path().join("code"),
+        cache_bytes: 64 << 20,
+        program: Some(program(folder.path())),
+    };
+    let compiler = Compiler::new(options).unwrap();
+    assert!(
+        compiler.describe(&guest(1), &Grants::default()).is_ok(),
+        "{:?}",
+        compiler.describe(&guest(1), &Grants::default())
+    );
+    // Another process finds it, without a compiler.
+    let options = CompilerOptions {
+        cache_dir: folder.path().join("code"),
+        cache_bytes: 64 << 20,
+        program: Some("no such program".into()),
+    };
+    assert!(
+        Compiler::new(options)
+            .unwrap()
+            .describe(&guest(1), &Grants::default())
+            .is_ok()
+    );
+}
+
+#[test]
+fn a_child_that_refuses_a_component_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = CompilerOptions {
+        cache_dir: folder.path().join("code"),
+        cache_bytes: 64 << 20,
+        program: Some(program(folder.path())),
+    };
+    let bad = [0, b'a', b's', b'm', 0x0d, 0, 1, 0, 99, 99];
+    match Compiler::new(options)
+        .unwrap()
+        .describe(&bad, &Grants::default())
+    {
+        Err(LoadError::Refused(refusal)) => assert_eq!(refusal.code, "invalid_component"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_compiler_that_is_not_there_is_the_host_s_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = CompilerOptions {
+        cache_dir: folder.path().join("code"),
+        cache_bytes: 64 << 20,
+        program: Some("no such program".into()),
+    };
+    match Compiler::new(options)
+        .unwrap()
+        .describe(&guest(1), &Grants::default())
+    {
+        Err(LoadError::Host(error)) => {
+            assert!(error.operation.contains("no such program"), "{error}")
+        }
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,229 @@
+//! Images, artifacts and models: what a guest does with handles, and what the host answers.
+
+use std::sync::atomic::Ordering;
+
+use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs as _};
+use dovetail_core::executor::{Executor as _, FailureKind};
+use dovetail_core::limits::Limits;
+use dovetail_core::stop::Stop;
+use serde_json::{Value, json};
+
+use crate::support::{Bench, attempt, component, core_with, failed, failure, output};
+
+const IMAGES: &str = "use dovetail:task/types@0.1.0.{task-error}; use dovetail:vision/images@0.1.0.{image}; \
+    record input { image: image, n: u32 } record output { images: list<image>, n: u32 } run: func(input: input) -> result<output, task-error>;";
+
+/// What guests here import; unused imports are pruned.
+const IMPORTS: &str = r#"
+  (import "dovetail:vision/images@0.1.0" "[method]image.size" (func $size (param i32 i32)))
+  (import "dovetail:vision/images@0.1.0" "[method]image.crop" (func $crop (param i32 f32 f32 f32 f32 i32)))
+  (import "dovetail:vision/images@0.1.0" "[resource-drop]image" (func $drop (param i32)))
+  (import "dovetail:vision/faces@0.1.0" "[static]detector.open" (func $detector (param i32 i32 i32 i32)))
+  (import "dovetail:vision/faces@0.1.0" "[method]detector.detect" (func $detect (param i32 i32 i32)))
+  (import "dovetail:vision/faces@0.1.0" "[static]embedder.open" (func $embedder (param i32 i32 i32 i32)))
+  (import "dovetail:vision/faces@0.1.0" "[method]embedder.embed" (func $embed (param i32 i32 i32 i32 i32)))
+  (data (i32.const 0x2000) "slowpanicsmissingunknown")
+  (func $answer (param $images i32) (param $n i32) (result i32)
+    (i32.store8 (i32.const 1024) (i32.const 0)) (i32.store (i32.const 1032) (i32.const 0x4000)) (i32.store (i32.const 1036) (local.get $images))
+    (i32.store (i32.const 1040) (local.get $n)) (i32.const 1024))
+"#;
+
+/// Parameter 0 is the image, 1 is `n`; images to be returned stand at 0x4000.
+fn guest(body: &str) -> Vec<u8> {
+    component(IMAGES, &core_with("(param i32 i32)", IMPORTS, body))
+}
+
+fn run(bench: &Bench, body: &str) -> dovetail_core::executor::Report {
+    let picture = bench.artifact(b"640x480", "image/jpeg");
+    bench.run(&guest(body), json!({ "image": picture, "n": 3 }))
+}
+
+#[test]
+fn a_picture_is_decoded_when_it_is_looked_at() {
+    let bench = Bench::new();
+    let report = run(
+        &bench,
+        "(call $size (local.get 0) (i32.const 0x3000)) (call $answer (i32.const 0) (i32.load (i32.const 0x3000)))",
+    );
+    assert_eq!(output(&report), &json!({ "images": [], "n": 640 }));
+    assert_eq!(bench.vision.decoded.load(Ordering::Relaxed), 1);
+    assert_eq!(
+        report.usage.host_calls["dovetail:vision/images.image.size"],
+        1
+    );
+}
+
+#[test]
+fn a_picture_that_the_task_made_is_stored_as_png() {
+    let bench = Bench::new();
+    let report = run(
+        &bench,
+        "(call $crop (local.get 0) (f32.const 1) (f32.const 2) (f32.const 30) (f32.const 40) (i32.const 0x3000))
+         (i32.store (i32.const 0x4000) (i32.load (i32.const 0x3008))) (i32.store (i32.const 0x4004) (local.get 0)) (call $answer (i32.const 2) (i32.const 0))",
+    );
+    let images = &output(&report)["images"];
+    let made = ArtifactRef::from_json(&images[0]).unwrap();
+    assert_eq!(made.media_type, "image/png");
+    assert_eq!(
+        bench
+            .blobs
+            .get(BlobKind::Artifact, &made.digest, 100)
+            .unwrap(),
+        b"30x40"
+    );
+    assert_eq!(images[1], bench.artifact(b"640x480", "image/jpeg"));
+}
+
+#[test]
+fn errors_of_vision_reach_the_guest() {
+    let bench = Bench::new();
+    // The discriminants: result, task-error.
+    let report = run(
+        &bench,
+        "(call $crop (local.get 0) (f32.const 1) (f32.const 2) (f32.const 0) (f32.const nan) (i32.const 0x3000))
+         (call $answer (i32.const 0) (i32.add (i32.mul (i32.const 10) (i32.load8_u (i32.const 0x3000))) (i32.load8_u (i32.const 0x3008))))",
+    );
+    assert_eq!(output(&report)["n"], 10, "invalid-input is case 0");
+    for (at, length, case) in [(0x200a, 7, 2), (0x2011, 7, 0)] {
+        let report = run(
+            &bench,
+            &format!(
+                "(call $detector (i32.const 1) (i32.const {at}) (i32.const {length}) (i32.const 0x3000))
+                 (call $answer (i32.const 0) (i32.add (i32.mul (i32.const 10) (i32.load8_u (i32.const 0x3000))) (i32.load8_u (i32.const 0x3008))))"
+            ),
+        );
+        assert_eq!(output(&report)["n"], 10 + case);
+    }
+}
+
+#[test]
+fn a_picture_that_cannot_be_decoded_is_invalid_input() {
+    let bench = Bench::new();
+    let picture = bench.artifact(b"renamed text", "image/jpeg");
+    let report = bench.run(
+        &guest("(call $size (local.get 0) (i32.const 0x3000)) (unreachable)"),
+        json!({ "image": picture, "n": 1 }),
+    );
+    assert_eq!(failed(&report), (FailureKind::InvalidInput, "undecodable"));
+}
+
+#[test]
+fn a_picture_that_is_lost_is_the_host_s_fault() {
+    let bench = Bench::new();
+    let package = bench.install(
+        "probe",
+        &guest("(call $size (local.get 0) (i32.const 0x3000)) (unreachable)"),
+        "",
+    );
+    let lost =
+        json!({ "$artifact": dovetail_core::Digest::of(b"lost"), "media_type": "image/jpeg" });
+    let error = bench
+        .runtime
+        .execute(
+            &attempt(package, json!({ "image": lost, "n": 1 }), Limits::DEFAULT),
+            &Stop::never(),
+        )
+        .unwrap_err();
+    assert_eq!(error.operation, "use the artifact store");
+}
+
+#[test]
+fn models_are_recorded_when_they_are_used() {
+    let bench = Bench::new();
+    let opened = "(call $embedder (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0x3000)) (call $answer (i32.const 0) (i32.const 0))";
+    assert!(run(&bench, opened).models.is_empty(), "opened, not used");
+    let used = "(call $detector (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0x3000))
+      (call $detect (i32.load (i32.const 0x3008)) (local.get 0) (i32.const 0x3100))
+      (call $embedder (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0x3200))
+      (call $embed (i32.load (i32.const 0x3208)) (local.get 0) (i32.const 0x2000) (i32.const 1) (i32.const 0x3300))
+      (call $answer (i32.const 0) (i32.load (i32.const 0x310c)))";
+    let report = run(&bench, used);
+    assert_eq!(output(&report)["n"], 2, "two of three faces are over 0.5");
+    let names: Vec<_> = report
+        .models
+        .iter()
+        .map(|model| model.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        ["default", "points"],
+        "the embedder is the same model as the detector here, and brings the landmarker along"
+    );
+}
+
+#[test]
+fn a_panic_of_the_library_is_contained() {
+    let bench = Bench::new();
+    let body = "(call $detector (i32.const 1) (i32.const 0x2004) (i32.const 6) (i32.const 0x3000))
+      (call $detect (i32.load (i32.const 0x3008)) (local.get 0) (i32.const 0x3100)) (unreachable)";
+    let picture = bench.artifact(b"10x10", "image/jpeg");
+    let package = bench.install("probe", &guest(body), "");
+    let input = json!({ "image": picture, "n": 1 });
+    let error = bench
+        .runtime
+        .execute(&attempt(package, input, Limits::DEFAULT), &Stop::never())
+        .unwrap_err();
+    assert!(
+        error.operation.contains("faces.detector.detect")
+            && error.operation.contains("the library is broken"),
+        "{error}"
+    );
+    // The runtime goes on.
+    assert_eq!(
+        output(&run(&bench, "(call $answer (i32.const 0) (i32.const 1))"))["n"],
+        1
+    );
+}
+
+#[test]
+fn a_host_function_in_progress_ends_with_the_attempt() {
+    let bench = Bench::new();
+    // The guest ignores what it is told and returns a value: it does not count.
+    let body = "(call $detector (i32.const 1) (i32.const 0x2000) (i32.const 4) (i32.const 0x3000))
+      (call $detect (i32.load (i32.const 0x3008)) (local.get 0) (i32.const 0x3100)) (call $answer (i32.const 0) (i32.const 1))";
+    let picture = bench.artifact(b"10x10", "image/jpeg");
+    let report = bench.run_within(
+        &guest(body),
+        json!({ "image": picture, "n": 1 }),
+        Limits {
+            time_ms: 60,
+            ..Limits::DEFAULT
+        },
+    );
+    assert_eq!(failed(&report), (FailureKind::Timeout, "deadline_exceeded"));
+    assert!(report.usage.host_us >= 30_000, "{}", report.usage.host_us);
+}
+
+#[test]
+fn handles_that_are_not_the_guest_s_end_the_attempt() {
+    let bench = Bench::new();
+    let one_image = "(call $answer (i32.const 1) (i32.const 0))";
+    for (what, body) in [
+        ("forged in a call", "(call $size (i32.const 77) (i32.const 0x3000)) (unreachable)".to_owned()),
+        ("used after drop", "(call $drop (local.get 0)) (call $size (local.get 0) (i32.const 0x3000)) (unreachable)".to_owned()),
+        ("dropped twice", "(call $drop (local.get 0)) (call $drop (local.get 0)) (unreachable)".to_owned()),
+        ("forged in the output", format!("(i32.store (i32.const 0x4000) (i32.const 77)) {one_image}")),
+        (
+            "given away twice",
+            "(i32.store (i32.const 0x4000) (local.get 0)) (i32.store (i32.const 0x4004) (local.get 0)) (call $answer (i32.const 2) (i32.const 0))".to_owned(),
+        ),
+        (
+            "of another type",
+            format!(
+                "(call $detector (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0x3000)) (i32.store (i32.const 0x4000) (i32.load (i32.const 0x3008))) {one_image}"
+            ),
+        ),
+    ] {
+        let report = run(&bench, &body);
+        assert_eq!(failed(&report), (FailureKind::Trap, "bad_handle"), "{what}: {:?}", failure(&report));
+    }
+}
+
+#[test]
+fn a_forgotten_handle_is_no_error() {
+    let bench = Bench::new();
+    assert_eq!(
+        output(&run(&bench, "(call $answer (i32.const 0) (local.get 1))")),
+        &json!({ "images": Value::Array(Vec::new()), "n": 3 })
+    );
+}

@@ -1,0 +1,11 @@
+//! The runtime against guests: tiny ones written in WebAssembly text for one purpose each, and the real ones of `plugins/`.
+
+mod cache;
+mod echo;
+mod handles;
+mod limits;
+mod outcomes;
+mod packages;
+mod plugins;
+mod refusals;
+mod support;

@@ -1,0 +1,30 @@
+//! One data folder: `dovetail.db` (records and jobs), `blobs/` (content-addressed bytes) and `processes/` (one lock file a live process).
+
+pub(crate) mod apply;
+pub(crate) mod files;
+pub(crate) mod presence;
+pub(crate) mod schema;
+pub(crate) mod sqlite;
+
+use std::io;
+use std::path::Path;
+
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+
+/// An I/O error of ours, with what was tried.
+pub(crate) fn io_error(operation: &str, path: &Path, error: io::Error) -> StoreError {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => StoreErrorKind::Missing,
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded => StoreErrorKind::Refused,
+        _ => StoreErrorKind::Unavailable,
+    };
+    StoreError::new(kind, format!("{operation} {}", path.display()), error)
+}
+
+/// Makes the folder and its parents.
+pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
+    std::fs::create_dir_all(path).map_err(|e| io_error("make the folder", path, e))
+}

@@ -1,0 +1,357 @@
+//! Each change of the ledger as SQL, within the writer's transaction. The rules are those of `dovetail_core::ledger`; nothing is decided here.
+
+use dovetail_core::RunId;
+use dovetail_core::ledger::{
+    Claimed, Item, Job, Kind, Lease, Record, Renewal, Reply, RunKey, Scope,
+};
+use rusqlite::{Connection, OptionalExtension as _, Result, params};
+
+/// What claimers ask of the writer.
+pub(crate) struct Claim<'a> {
+    pub(crate) scope: &'a Scope,
+    pub(crate) want: usize,
+    pub(crate) lease_ms: u64,
+    pub(crate) now: u64,
+    pub(crate) owner: &'a str,
+}
+
+pub(crate) fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn put(db: &Connection, record: &Record, succeeded: bool) -> Result<Reply> {
+    let insert = "INSERT INTO records (kind, key, value, succeeded) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
+    if db.prepare_cached(insert)?.execute(params![
+        record.kind.name(),
+        record.key,
+        record.value,
+        succeeded
+    ])? == 1
+    {
+        return Ok(Reply::Created);
+    }
+    Ok(Reply::Exists(
+        get(db, record.kind, &record.key)?.unwrap_or_default(),
+    ))
+}
+
+pub(crate) fn get(db: &Connection, kind: Kind, key: &str) -> Result<Option<Vec<u8>>> {
+    db.prepare_cached("SELECT value FROM records WHERE kind = ?1 AND key = ?2")?
+        .query_row([kind.name(), key], |row| row.get(0))
+        .optional()
+}
+
+fn has(db: &Connection, kind: Kind, key: &str) -> Result<bool> {
+    db.prepare_cached("SELECT 1 FROM records WHERE kind = ?1 AND key = ?2")?
+        .exists([kind.name(), key])
+}
+
+fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<()> {
+    let insert = "INSERT INTO jobs (run, generation, step, needs, attempt, crashes, verify, due) VALUES (?1, ?2, ?3, ?4, 1, 0, ?5, 0) ON CONFLICT DO NOTHING";
+    for job in jobs {
+        let mut ready = !has(db, Kind::Outcome, &run.step(&job.step))?;
+        for need in &job.needs {
+            let mut succeeded = db.prepare_cached(
+                "SELECT 1 FROM records WHERE kind = 'outcome' AND key = ?1 AND succeeded = 1",
+            )?;
+            ready = ready && succeeded.exists([run.step(need)])?;
+        }
+        if ready {
+            let needs = serde_json::Value::from(job.needs.clone()).to_string();
+            db.prepare_cached(insert)?.execute(params![
+                run.run.as_str(),
+                run.generation,
+                job.step,
+                needs,
+                verify
+            ])?;
+        }
+    }
+    Ok(())
+}
+
+fn open_run(db: &Connection, run: &RunKey) -> Result<()> {
+    let insert = "INSERT INTO open_runs (run, generation) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    db.prepare_cached(insert)?
+        .execute(params![run.run.as_str(), run.generation])
+        .map(drop)
+}
+
+fn close(db: &Connection, run: &RunKey) -> Result<()> {
+    db.prepare_cached("DELETE FROM jobs WHERE run = ?1 AND generation = ?2")?
+        .execute(params![run.run.as_str(), run.generation])?;
+    db.prepare_cached("DELETE FROM open_runs WHERE run = ?1 AND generation = ?2")?
+        .execute(params![run.run.as_str(), run.generation])
+        .map(drop)
+}
+
+fn owned(db: &Connection, lease: &Lease) -> Result<bool> {
+    let sql = "SELECT 1 FROM jobs WHERE run = ?1 AND generation = ?2 AND step = ?3 AND owner IS NOT NULL AND token = ?4";
+    db.prepare_cached(sql)?.exists(params![
+        lease.run.run.as_str(),
+        lease.run.generation,
+        lease.step,
+        int(lease.token)
+    ])
+}
+
+/// Applies one item.
+pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
+    match item {
+        Item::Put { record } => put(db, record, false),
+        Item::Submit { run, record, jobs } => {
+            let reply = put(db, record, false)?;
+            if reply == Reply::Created {
+                open_run(db, run)?;
+                enqueue(db, run, jobs, false)?;
+            }
+            Ok(reply)
+        }
+        Item::Recover { run, jobs } => {
+            if has(db, Kind::RunOutcome, &run.key())? {
+                close(db, run)?;
+                return Ok(Reply::Closed);
+            }
+            open_run(db, run)?;
+            enqueue(db, run, jobs, true)?;
+            Ok(Reply::Created)
+        }
+        Item::Finish {
+            lease,
+            record,
+            succeeded,
+            close: end,
+            children,
+        } => finish(db, lease, record, *succeeded, end.as_ref(), children),
+        Item::Retry {
+            lease,
+            record,
+            delay,
+        } => {
+            if !owned(db, lease)? {
+                return Ok(Reply::NotOwner);
+            }
+            let reply = put(db, record, false)?;
+            if reply == Reply::Created {
+                let due = now.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+                let sql = "UPDATE jobs SET owner = NULL, attempt = attempt + 1, verify = 1, due = ?4 WHERE run = ?1 AND generation = ?2 AND step = ?3";
+                db.prepare_cached(sql)?.execute(params![
+                    lease.run.run.as_str(),
+                    lease.run.generation,
+                    lease.step,
+                    int(due)
+                ])?;
+            }
+            Ok(reply)
+        }
+        Item::Release { lease, delay } => {
+            if !owned(db, lease)? {
+                return Ok(Reply::NotOwner);
+            }
+            let due = now.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+            let sql = "UPDATE jobs SET owner = NULL, due = ?4 WHERE run = ?1 AND generation = ?2 AND step = ?3";
+            db.prepare_cached(sql)?.execute(params![
+                lease.run.run.as_str(),
+                lease.run.generation,
+                lease.step,
+                int(due)
+            ])?;
+            Ok(Reply::Created)
+        }
+        Item::Cancel { run, record } => {
+            if has(db, Kind::RunOutcome, &run.key())? {
+                return Ok(Reply::Closed);
+            }
+            put(db, record, false)
+        }
+        Item::Close { run, record } => {
+            let reply = put(db, record, false)?;
+            close(db, run)?;
+            Ok(reply)
+        }
+    }
+}
+
+fn finish(
+    db: &Connection,
+    lease: &Lease,
+    record: &Record,
+    succeeded: bool,
+    end: Option<&Record>,
+    children: &[Job],
+) -> Result<Reply> {
+    if let exists @ Reply::Exists(_) = put(db, record, succeeded)? {
+        return Ok(exists);
+    }
+    let run = &lease.run;
+    if has(db, Kind::RunOutcome, &run.key())? {
+        close(db, run)?;
+        return Ok(Reply::Closed);
+    }
+    if has(db, Kind::Cancel, &run.key())? {
+        return Ok(Reply::Cancelled);
+    }
+    if let Some(end) = end {
+        put(db, end, false)?;
+        close(db, run)?;
+        return Ok(Reply::Created);
+    }
+    enqueue(db, run, children, false)?;
+    let others = "SELECT 1 FROM jobs WHERE run = ?1 AND generation = ?2 AND step <> ?3";
+    if !db
+        .prepare_cached(others)?
+        .exists(params![run.run.as_str(), run.generation, lease.step])?
+    {
+        return Ok(Reply::Last);
+    }
+    let sql = "DELETE FROM jobs WHERE run = ?1 AND generation = ?2 AND step = ?3";
+    db.prepare_cached(sql)?
+        .execute(params![run.run.as_str(), run.generation, lease.step])?;
+    Ok(Reply::Created)
+}
+
+struct Row {
+    id: i64,
+    run: RunKey,
+    step: String,
+    needs: Vec<String>,
+    attempt: u32,
+    crashes: u32,
+    verify: bool,
+}
+
+fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Row>> {
+    let read = |row: &rusqlite::Row<'_>| -> Result<Row> {
+        let bad = |e: Box<dyn std::error::Error + Send + Sync>| {
+            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, e)
+        };
+        let run: String = row.get(1)?;
+        let needs: String = row.get(4)?;
+        Ok(Row {
+            id: row.get(0)?,
+            run: RunKey {
+                run: run.parse::<RunId>().map_err(|e| bad(e.into()))?,
+                generation: row.get(2)?,
+            },
+            step: row.get(3)?,
+            needs: serde_json::from_str(&needs).map_err(|e| bad(e.into()))?,
+            attempt: row.get(5)?,
+            crashes: row.get(6)?,
+            verify: row.get(7)?,
+        })
+    };
+    let free = "SELECT id, run, generation, step, needs, attempt, crashes, verify FROM jobs WHERE owner IS NULL AND due <= ?1";
+    let (now, want) = (
+        int(claim.now),
+        i64::try_from(claim.want).unwrap_or(i64::MAX),
+    );
+    match claim.scope {
+        Scope::All => db
+            .prepare_cached(&format!("{free} ORDER BY id LIMIT ?2"))?
+            .query_map(params![now, want], read)?
+            .collect(),
+        Scope::Runs(runs) => {
+            let ids = serde_json::Value::from(
+                runs.iter()
+                    .map(|r| r.as_str().to_owned())
+                    .collect::<Vec<_>>(),
+            )
+            .to_string();
+            let sql =
+                format!("{free} AND run IN (SELECT value FROM json_each(?3)) ORDER BY id LIMIT ?2");
+            db.prepare_cached(&sql)?
+                .query_map(params![now, want, ids], read)?
+                .collect()
+        }
+    }
+}
+
+/// Frees the jobs whose lease is over or whose holder is dead; each counts as a crash.
+pub(crate) fn reap(db: &Connection, now: u64, is_dead: &dyn Fn(&str) -> bool) -> Result<()> {
+    let owners: Vec<String> = db
+        .prepare_cached("SELECT DISTINCT owner FROM jobs WHERE owner IS NOT NULL")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_>>()?;
+    let freed = "UPDATE jobs SET owner = NULL, crashes = crashes + 1, verify = 1 WHERE owner = ?1 AND (expires <= ?2 OR ?3)";
+    for owner in owners {
+        db.prepare_cached(freed)?
+            .execute(params![owner, int(now), is_dead(&owner)])?;
+    }
+    Ok(())
+}
+
+/// Hands out free jobs, the oldest first.
+pub(crate) fn claim(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Claimed>> {
+    let rows = free_jobs(db, claim)?;
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let first: i64 = db
+        .prepare_cached(
+            "UPDATE facts SET value = value + ?1 WHERE name = 'token' RETURNING value - ?1",
+        )?
+        .query_row([i64::try_from(rows.len()).unwrap_or(0)], |row| row.get(0))?;
+    let mut out = Vec::with_capacity(rows.len());
+    for (n, row) in (1..).zip(rows) {
+        let token = first + n;
+        let sql = "UPDATE jobs SET owner = ?2, token = ?3, expires = ?4 WHERE id = ?1";
+        db.prepare_cached(sql)?.execute(params![
+            row.id,
+            claim.owner,
+            token,
+            int(claim.now.saturating_add(claim.lease_ms))
+        ])?;
+        let mut needs = Vec::with_capacity(row.needs.len());
+        for need in row.needs {
+            if let Some(value) = get(db, Kind::Outcome, &row.run.step(&need))? {
+                needs.push((need, value));
+            }
+        }
+        let run = get(db, Kind::Run, row.run.run.as_str())?.unwrap_or_default();
+        let verify = row.verify || has(db, Kind::Cancel, &row.run.key())?;
+        let lease = Lease {
+            run: row.run,
+            step: row.step,
+            token: u64::try_from(token).unwrap_or(0),
+        };
+        out.push(Claimed {
+            lease,
+            attempt: row.attempt,
+            crashes: row.crashes,
+            verify,
+            run,
+            needs,
+        });
+    }
+    Ok(out)
+}
+
+/// When the next job becomes free by itself, in the ledger's milliseconds.
+pub(crate) fn next_change(db: &Connection) -> Result<Option<u64>> {
+    let sql = "SELECT min(CASE WHEN owner IS NULL THEN due ELSE expires END) FROM jobs";
+    let at: Option<i64> = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    Ok(at.and_then(|at| u64::try_from(at).ok()))
+}
+
+/// Extends leases that still hold.
+pub(crate) fn renew(db: &Connection, leases: &[Lease], expires: u64) -> Result<Vec<Renewal>> {
+    let sql = "UPDATE jobs SET expires = ?5 WHERE run = ?1 AND generation = ?2 AND step = ?3 AND token = ?4 AND owner IS NOT NULL";
+    let mut out = Vec::with_capacity(leases.len());
+    for lease in leases {
+        let (run, generation) = (lease.run.run.as_str(), lease.run.generation);
+        let held = !has(db, Kind::Cancel, &lease.run.key())?
+            && db.prepare_cached(sql)?.execute(params![
+                run,
+                generation,
+                lease.step,
+                int(lease.token),
+                int(expires)
+            ])? == 1;
+        out.push(if held {
+            Renewal::Renewed
+        } else {
+            Renewal::Lost
+        });
+    }
+    Ok(out)
+}

@@ -1,0 +1,163 @@
+//! The promises of the ports on the embedded backend, and what only it can do: survive its process, and share its folder.
+
+#![expect(clippy::unwrap_used, reason = "a failing test panics")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
+use dovetail_core::conformance;
+use dovetail_core::ledger::{Item, Job, Kind, Ledger, Record, RunKey, Scope, Wait};
+use dovetail_core::memory::ManualClock;
+use dovetail_core::{Digest, RunId};
+use dovetail_stores::{FileBlobs, SqliteLedger};
+
+const LEASE: Duration = Duration::from_secs(10);
+
+#[test]
+fn sqlite_keeps_the_promises() {
+    let folders = std::sync::Mutex::new(Vec::new());
+    conformance::ledger(&|clock| {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(SqliteLedger::open(folder.path(), clock).unwrap());
+        folders.lock().unwrap().push(folder);
+        ledger
+    });
+}
+
+#[test]
+fn files_keep_the_promises() {
+    let folder = tempfile::tempdir().unwrap();
+    conformance::blobs(&|| Arc::new(FileBlobs::new(folder.path())));
+}
+
+#[test]
+fn a_damaged_file_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = FileBlobs::new(folder.path());
+    let digest = blobs.put(BlobKind::Model, b"weights").unwrap();
+    std::fs::write(blobs.path(BlobKind::Model, &digest), b"weighty").unwrap();
+    assert_eq!(
+        blobs.get(BlobKind::Model, &digest, 100).unwrap_err().kind,
+        StoreErrorKind::Corrupt
+    );
+}
+
+#[test]
+fn a_failed_write_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = FileBlobs::new(folder.path());
+    // The name that the blob must take is taken by a folder.
+    std::fs::create_dir_all(
+        blobs
+            .path(BlobKind::Log, &Digest::of(b"x"))
+            .parent()
+            .unwrap(),
+    )
+    .unwrap();
+    std::fs::write(folder.path().join("blobs/packages"), b"in the way").unwrap();
+    blobs.put(BlobKind::Package, b"x").unwrap_err();
+    assert_eq!(
+        std::fs::read_dir(folder.path().join("blobs/logs/sha256"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+fn submit(ledger: &SqliteLedger) -> RunKey {
+    let run = RunKey {
+        run: RunId::from_bytes([1; 16]),
+        generation: 0,
+    };
+    let record = Record {
+        kind: Kind::Run,
+        key: run.run.to_string(),
+        value: b"run".to_vec(),
+    };
+    ledger
+        .commit(&[Item::Submit {
+            run: run.clone(),
+            record,
+            jobs: vec![Job {
+                step: "a".into(),
+                needs: vec![],
+            }],
+        }])
+        .unwrap();
+    run
+}
+
+#[test]
+fn what_is_committed_is_there_after_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let run = submit(&SqliteLedger::open(folder.path(), clock.clone()).unwrap());
+    let ledger = SqliteLedger::open(folder.path(), clock).unwrap();
+    assert_eq!(ledger.open_runs(9).unwrap(), [run]);
+    assert_eq!(
+        ledger
+            .claim(&Scope::All, 9, LEASE, Wait::NONE)
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn the_jobs_of_a_process_that_ended_are_free_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let first = SqliteLedger::open(folder.path(), clock.clone()).unwrap();
+    let second = SqliteLedger::open(folder.path(), clock).unwrap();
+    submit(&first);
+    assert_eq!(
+        first
+            .claim(&Scope::All, 9, LEASE, Wait::NONE)
+            .unwrap()
+            .len(),
+        1
+    );
+    assert!(
+        second
+            .claim(&Scope::All, 9, LEASE, Wait::NONE)
+            .unwrap()
+            .is_empty(),
+        "its holder lives"
+    );
+    drop(first);
+    let again = second.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap();
+    assert_eq!(
+        (again.len(), again[0].crashes, again[0].verify),
+        (1, 1, true)
+    );
+}
+
+#[test]
+fn a_newer_database_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteLedger::open(folder.path(), Arc::new(ManualClock::default())).unwrap());
+    rusqlite::Connection::open(folder.path().join("dovetail.db"))
+        .unwrap()
+        .pragma_update(None, "user_version", 99)
+        .unwrap();
+    let error = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default()))
+        .map(drop)
+        .unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Newer);
+    assert!(error.source.unwrap().to_string().contains("99"));
+}
+
+#[test]
+fn what_is_no_database_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("dovetail.db"),
+        b"this is a letter, not a database, and it is long enough to look at".repeat(40),
+    )
+    .unwrap();
+    let error = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default()))
+        .map(drop)
+        .unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Corrupt);
+}

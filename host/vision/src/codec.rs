@@ -1,0 +1,254 @@
+//! Image files to pixels and back. JPEG by libjpeg-turbo, PNG, WebP and BMP by crate `image`; not OpenCV's `imgcodecs`, whose pixels these equal.
+//!
+//! The header is read and compared with the limits before anything is decoded. Everything becomes RGB with 8 bits a channel: alpha is dropped, grey is
+//! tripled, of 16 bits the upper 8 are kept, CMYK is converted as OpenCV does. Colour profiles are ignored.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use dovetail_core::vision::{Image, Size, VisionError};
+use image::metadata::Orientation;
+use image::{ColorType, ImageDecoder, ImageEncoder};
+use turbojpeg::{Colorspace, PixelFormat};
+
+use crate::annotation::Probe;
+use crate::exif::{jpeg_orientation, upright};
+
+/// The largest file that is decoded, in bytes.
+pub const MAX_FILE_BYTES: usize = 32 << 20;
+/// The longest side, in pixels.
+pub const MAX_SIDE: u32 = 16_384;
+/// The most pixels.
+pub const MAX_PIXELS: u64 = 50_000_000;
+/// What a decoder may hold before it becomes RGB: four bytes for each of the most pixels, so half as many where a channel has 16 bits.
+const MAX_DECODED: u64 = 4 * MAX_PIXELS;
+/// Progressive JPEG files have about ten scans. Each costs a pass over the whole picture, and takes but a few bytes to write.
+const MAX_SCANS: u32 = 100;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Jpeg,
+    Png,
+    WebP,
+    Bmp,
+}
+
+fn undecodable(what: &str, why: impl std::fmt::Display) -> VisionError {
+    VisionError::invalid("undecodable", format!("the {what} file cannot be decoded: {why}"))
+}
+
+fn check_size(size: Size) -> Result<Size, VisionError> {
+    let Size { width, height } = size;
+    if width == 0 || height == 0 {
+        return Err(VisionError::invalid("undecodable", format!("the picture has no pixels: {width} x {height}")));
+    }
+    let pixels = u64::from(width) * u64::from(height);
+    if width > MAX_SIDE || height > MAX_SIDE || pixels > MAX_PIXELS {
+        return Err(VisionError::invalid(
+            "too_large",
+            format!("the picture has {width} x {height} pixels: a side may have at most {MAX_SIDE} and the whole at most {MAX_PIXELS}; make it smaller"),
+        ));
+    }
+    Ok(size)
+}
+
+/// The same limits for a picture that is to be made.
+pub(crate) fn check_target(size: Size) -> Result<(), VisionError> {
+    if size.width == 0 || size.height == 0 {
+        return Err(VisionError::invalid("empty_area", format!("a picture of {} x {} pixels is empty", size.width, size.height)));
+    }
+    check_size(size).map(drop)
+}
+
+fn format(file: &[u8]) -> Result<Format, VisionError> {
+    if file.len() > MAX_FILE_BYTES {
+        let message = format!("the file has {} bytes: at most {MAX_FILE_BYTES} are decoded", file.len());
+        return Err(VisionError::invalid("too_large", message));
+    }
+    if file.is_empty() {
+        return Err(VisionError::invalid("undecodable", "the file is empty: there is no picture in it"));
+    }
+    match file {
+        [0xff, 0xd8, 0xff, ..] => Ok(Format::Jpeg),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Ok(Format::Png),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Format::WebP),
+        [b'B', b'M', ..] => Ok(Format::Bmp),
+        _ => Err(VisionError::invalid("unsupported_format", "the file is no JPEG, PNG, WebP or BMP image, whatever its name says")),
+    }
+}
+
+type Reader<'a> = Cursor<&'a [u8]>;
+
+/// A decoder that has read the header and nothing else.
+enum Header<'a> {
+    Jpeg(turbojpeg::Decompressor, turbojpeg::DecompressHeader),
+    Other(&'static str, Box<dyn ImageDecoder + 'a>),
+}
+
+fn header(file: &[u8]) -> Result<(Probe, Header<'_>), VisionError> {
+    let animated = || VisionError::invalid("animated", "the picture is animated; take one frame of it");
+    let reader: Reader = Cursor::new(file);
+    let (media_type, header) = match format(file)? {
+        Format::Jpeg => {
+            let bad = |err| undecodable("JPEG", err);
+            let mut decoder = turbojpeg::Decompressor::new().map_err(bad)?;
+            decoder.set_scan_limit(MAX_SCANS).map_err(bad)?;
+            let header = decoder.read_header(file).map_err(bad)?;
+            ("image/jpeg", Header::Jpeg(decoder, header))
+        }
+        Format::Png => {
+            let mut limits = image::Limits::default();
+            limits.max_alloc = Some(MAX_DECODED);
+            let bad = |err| undecodable("PNG", err);
+            let decoder = image::codecs::png::PngDecoder::with_limits(reader, limits).map_err(bad)?;
+            if decoder.is_apng().map_err(bad)? {
+                return Err(animated());
+            }
+            ("image/png", Header::Other("PNG", Box::new(decoder)))
+        }
+        Format::WebP => {
+            let decoder = image::codecs::webp::WebPDecoder::new(reader).map_err(|err| undecodable("WebP", err))?;
+            if decoder.has_animation() {
+                return Err(animated());
+            }
+            ("image/webp", Header::Other("WebP", Box::new(decoder)))
+        }
+        Format::Bmp => {
+            let decoder = image::codecs::bmp::BmpDecoder::new(reader).map_err(|err| undecodable("BMP", err))?;
+            ("image/bmp", Header::Other("BMP", Box::new(decoder)))
+        }
+    };
+    let (width, height) = match &header {
+        // More than u32 holds is far above the limit.
+        Header::Jpeg(_, h) => (u32::try_from(h.width).unwrap_or(u32::MAX), u32::try_from(h.height).unwrap_or(u32::MAX)),
+        Header::Other(_, decoder) => decoder.dimensions(),
+    };
+    let size = check_size(Size { width, height })?;
+    Ok((Probe { media_type, size }, header))
+}
+
+/// Reads the header and checks the limits; decodes nothing.
+///
+/// # Errors
+/// `Invalid` with `undecodable`, `too_large`, `unsupported_format` or `animated`.
+pub fn probe(file: &[u8]) -> Result<Probe, VisionError> {
+    header(file).map(|(probe, _)| probe)
+}
+
+/// Decodes a whole file; the picture stands upright.
+///
+/// # Errors
+/// As [`probe`]; a file that is cut off in the middle is `undecodable`.
+pub(crate) fn decode(file: &[u8]) -> Result<Image, VisionError> {
+    let (Probe { size: Size { width, height }, .. }, header) = header(file)?;
+    let (pixels, orientation) = match header {
+        Header::Jpeg(decoder, header) => (decode_jpeg(decoder, &header, file)?, jpeg_orientation(file)),
+        Header::Other(name, mut decoder) => {
+            let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+            (decode_other(name, decoder)?, orientation)
+        }
+    };
+    let (pixels, width, height) = upright(pixels, width, height, orientation);
+    Ok(Image::new(pixels, Size { width, height }).expect("the decoders fill three bytes a pixel"))
+}
+
+fn decode_jpeg(mut decoder: turbojpeg::Decompressor, header: &turbojpeg::DecompressHeader, file: &[u8]) -> Result<Arc<[u8]>, VisionError> {
+    let (width, height) = (header.width, header.height);
+    let mut run = |pixels: &mut [u8], format: PixelFormat| {
+        let target = turbojpeg::Image { pixels, width, pitch: width * format.size(), height, format };
+        match decoder.decompress(file, target) {
+            // Some cameras leave bytes behind the picture's data; all of its pixels are there, and other programs open it, too.
+            Err(turbojpeg::Error::TurboJpegError(message)) if message.contains("extraneous bytes before marker 0xd9") => Ok(()),
+            done => done.map_err(|err| undecodable("JPEG", err)),
+        }
+    };
+    let mut out: Arc<[u8]> = std::iter::repeat_n(0, width * height * 3).collect();
+    let rgb = Arc::get_mut(&mut out).expect("just made, so not shared");
+    if !matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK) {
+        run(rgb, PixelFormat::RGB)?;
+        return Ok(out);
+    }
+    let mut inks = vec![0; width * height * 4];
+    run(&mut inks, PixelFormat::CMYK)?;
+    for (to, from) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(inks.as_chunks::<4>().0) {
+        let k = i32::from(from[3]);
+        // OpenCV's conversion (`icvCvt_CMYK2BGR_8u_C4C3R`); inks are stored inverted, as Adobe does.
+        for (to, &ink) in to.iter_mut().zip(from) {
+            *to = (k - (((255 - i32::from(ink)) * k) >> 8)) as u8;
+        }
+    }
+    Ok(out)
+}
+
+fn decode_other(name: &str, decoder: Box<dyn ImageDecoder + '_>) -> Result<Arc<[u8]>, VisionError> {
+    let (color, bytes) = (decoder.color_type(), decoder.total_bytes());
+    if bytes > MAX_DECODED {
+        let message = format!("the picture takes {bytes} bytes decoded: at most {MAX_DECODED} are allowed; store it with 8 bits a channel or make it smaller");
+        return Err(VisionError::invalid("too_large", message));
+    }
+    let mut raw = vec![0; bytes as usize];
+    decoder.read_image_boxed(&mut raw).map_err(|err| undecodable(name, err))?;
+    let (width, gray) = match color {
+        ColorType::Rgb8 => return Ok(raw.into()),
+        ColorType::L8 => (1, true),
+        ColorType::La8 => (2, true),
+        ColorType::Rgba8 => (4, false),
+        ColorType::L16 => (2, true),
+        ColorType::La16 => (4, true),
+        ColorType::Rgb16 => (6, false),
+        ColorType::Rgba16 => (8, false),
+        other => return Err(undecodable(name, format!("pixels of the type {other:?} are not supported"))),
+    };
+    let deep = color.bytes_per_pixel() > color.channel_count();
+    let value = |pixel: &[u8], channel: usize| {
+        // Of 16 bits the upper 8, as libpng's `png_set_strip_16` does; they are in the machine's order here.
+        if deep { (u16::from_ne_bytes([pixel[channel * 2], pixel[channel * 2 + 1]]) >> 8) as u8 } else { pixel[channel] }
+    };
+    let count = raw.len() / width;
+    let mut out: Arc<[u8]> = std::iter::repeat_n(0, count * 3).collect();
+    let rgb = Arc::get_mut(&mut out).expect("just made, so not shared");
+    for (to, from) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(raw.chunks_exact(width)) {
+        *to = if gray { [value(from, 0); 3] } else { [value(from, 0), value(from, 1), value(from, 2)] };
+    }
+    Ok(out)
+}
+
+/// `image/png` and `image/webp` are lossless; `image/jpeg` has 4:2:0 chroma and quality 90 unless asked otherwise.
+///
+/// # Errors
+/// `Invalid` with `unsupported_format` or `bad_quality` (out of 1..=100, or for a lossless format).
+pub(crate) fn encode(image: &Image, media_type: &str, quality: Option<u8>) -> Result<Vec<u8>, VisionError> {
+    let Size { width, height } = image.size();
+    let failed = |err: &dyn std::fmt::Display| VisionError::unavailable("encode_failed", format!("the picture cannot be encoded: {err}"));
+    if !matches!(media_type, "image/png" | "image/jpeg" | "image/webp") {
+        let message = format!("`{media_type}` cannot be written: choose image/png, image/jpeg or image/webp");
+        return Err(VisionError::invalid("unsupported_format", message));
+    }
+    if quality.is_some_and(|q| media_type != "image/jpeg" || !(1..=100).contains(&q)) {
+        let message = format!("quality {} for `{media_type}`: it is 1 to 100, for image/jpeg only (PNG and WebP are written without loss)", quality.unwrap_or(0));
+        return Err(VisionError::invalid("bad_quality", message));
+    }
+    let mut out = Vec::new();
+    let rgb = image::ExtendedColorType::Rgb8;
+    match media_type {
+        "image/jpeg" => {
+            let run = || -> turbojpeg::Result<Vec<u8>> {
+                let mut encoder = turbojpeg::Compressor::new()?;
+                encoder.set_quality(i32::from(quality.unwrap_or(90)))?;
+                encoder.set_subsamp(turbojpeg::Subsamp::Sub2x2)?;
+                let (width, height) = (width as usize, height as usize);
+                encoder.compress_to_vec(turbojpeg::Image { pixels: image.pixels(), width, pitch: width * 3, height, format: PixelFormat::RGB })
+            };
+            out = run().map_err(|err| failed(&err))?;
+        }
+        "image/png" => {
+            let encoder = image::codecs::png::PngEncoder::new(&mut out);
+            encoder.write_image(image.pixels(), width, height, rgb).map_err(|err| failed(&err))?;
+        }
+        _ => {
+            let encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut out);
+            encoder.write_image(image.pixels(), width, height, rgb).map_err(|err| failed(&err))?;
+        }
+    }
+    Ok(out)
+}

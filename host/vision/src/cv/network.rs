@@ -1,0 +1,122 @@
+//! One ONNX network in OpenCV's dnn: loading it, running a batch, and checking that it is what its manifest says.
+
+use std::path::Path;
+
+use dovetail_core::vision::{ModelKind, VisionError};
+use opencv::core::{Mat, MatTraitConst, MatTraitConstManual, Scalar, Vector};
+use opencv::dnn::{self, NetTrait, NetTraitConst};
+
+use crate::models::manifest::{Input, MAX_BATCH, Manifest, Output};
+
+use super::failed;
+
+/// Owned by whoever runs it: one pass at a time.
+pub(crate) struct Network {
+    net: dnn::Net,
+    pub(crate) input: Input,
+    /// Faces in one pass, at most.
+    pub(crate) batch: usize,
+    /// Reused from pass to pass.
+    blob: Vec<f32>,
+}
+
+/// What a pass gave: `values` is row-major with these dimensions, the batch first.
+pub(crate) struct Answer {
+    pub(crate) dims: Vec<usize>,
+    pub(crate) values: Vec<f32>,
+}
+
+impl Answer {
+    /// The values of each of the batch.
+    pub(crate) fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
+        self.values.chunks_exact((self.values.len() / self.dims[0].max(1)).max(1))
+    }
+}
+
+fn broken(message: impl Into<String>) -> VisionError {
+    VisionError::unavailable("broken_model", message)
+}
+
+impl Network {
+    /// From a file of the store. OpenCV reads it itself: from a buffer, all of it would be in memory once more.
+    pub(crate) fn load(manifest: &Manifest, onnx: &Path) -> Result<Self, VisionError> {
+        Self::new(manifest, dnn::read_net_from_onnx(onnx).map_err(failed)?)
+    }
+
+    fn new(manifest: &Manifest, net: dnn::Net) -> Result<Self, VisionError> {
+        let input = manifest.input.ok_or_else(|| broken("the manifest has no `[input]`"))?;
+        let outputs = net.get_unconnected_out_layers().map_err(failed)?.len();
+        if outputs != 1 {
+            return Err(broken(format!("the network has {outputs} outputs: it must have exactly one")));
+        }
+        Ok(Self { net, input, batch: manifest.batch.unwrap_or(MAX_BATCH) as usize, blob: Vec::new() })
+    }
+
+    /// One pass. `fill` appends to the blob what `count` faces need: `3 * side * side` values each.
+    pub(crate) fn run(&mut self, count: usize, side: usize, fill: impl FnOnce(&mut Vec<f32>, &Input)) -> Result<Answer, VisionError> {
+        self.blob.clear();
+        fill(&mut self.blob, &self.input);
+        if self.blob.len() != count * 3 * side * side {
+            return Err(broken(format!("{} values for {count} pictures of side {side}", self.blob.len())));
+        }
+        // Not `blobFromImages`: for float images 4.6 subtracts and scales in the caller's own pixels.
+        let sizes = [count as i32, 3, side as i32, side as i32];
+        let blob = Mat::new_nd_with_data(&sizes, &self.blob).map_err(failed)?;
+        self.net.set_input(&blob, "", 1.0, Scalar::default()).map_err(failed)?;
+        let out = self.net.forward_single_def().map_err(failed)?;
+        let dims: Vec<usize> = out.mat_size().iter().map(|&d| d.max(0) as usize).collect();
+        let values = out.data_typed::<f32>().map_err(failed)?.to_vec();
+        // A network whose first axis is fixed answers for one face whatever it is given.
+        if dims.first() != Some(&count) {
+            return Err(broken(format!("{count} pictures went in and the output is {dims:?}: the first axis must be the batch (or set `batch = 1`)")));
+        }
+        Ok(Answer { dims, values })
+    }
+
+    /// Loads the network, runs it on batches of one and of as many as are allowed, and compares the output's shape with the manifest.
+    pub(crate) fn check(manifest: &Manifest, onnx: &[u8]) -> Result<(), VisionError> {
+        if onnx.is_empty() {
+            return Err(broken("the ONNX file is empty"));
+        }
+        let mut network = Self::new(manifest, dnn::read_net_from_onnx_buffer(&Vector::from_slice(onnx)).map_err(failed)?)?;
+        let side = network.input.side as usize;
+        for count in [1, network.batch] {
+            let answer = network.run(count, side, |blob, _| blob.resize(count * 3 * side * side, 0.0))?;
+            check_shape(manifest, &answer.dims)?;
+            if !answer.values.iter().all(|v| v.is_finite()) {
+                return Err(broken("the output for a black picture is not finite"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `dims` with the batch first.
+fn check_shape(manifest: &Manifest, dims: &[usize]) -> Result<(), VisionError> {
+    let (per_face, wanted) = (&dims[1..], manifest.output);
+    let cells = manifest.input.map_or(0, |i| i.side as usize / 32);
+    let values: usize = per_face.iter().product();
+    let (fits, expected) = match wanted {
+        Output::Boxes | Output::SsdAnchors => (per_face.len() == 2 && per_face[1] == 5, "[N, K, 5]".to_owned()),
+        Output::YoloGrid => {
+            let channels = manifest.anchors.len() * 5;
+            (per_face == [channels, cells, cells], format!("[N, {channels}, {cells}, {cells}]"))
+        }
+        Output::Points => (values == 136, "[N, 136]".to_owned()),
+        Output::AgeGender => (values == 3, "[N, 3]".to_owned()),
+        Output::Probabilities | Output::Logits => (values == manifest.labels.len(), format!("[N, {}], one value a label", manifest.labels.len())),
+        Output::Vector => ((1..=4096).contains(&values), "[N, D] with D of 1 to 4096".to_owned()),
+        Output::Cascade => (false, "a cascade".to_owned()),
+    };
+    if fits {
+        return Ok(());
+    }
+    let kind = match manifest.kind {
+        ModelKind::Detector => "detector",
+        ModelKind::Landmarker => "landmarker",
+        ModelKind::AgeGenderEstimator => "age and gender estimator",
+        ModelKind::EmotionClassifier => "emotion classifier",
+        ModelKind::Embedder => "embedder",
+    };
+    Err(broken(format!("the output of the network is {dims:?}; this {kind} must give {expected}")))
+}

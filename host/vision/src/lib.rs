@@ -1,0 +1,40 @@
+//! Images, face detectors and face networks on OpenCV: the implementation of [`dovetail_core::vision::Vision`].
+//!
+//! It is the only crate that names `opencv`, `turbojpeg` and `image`; it knows nothing of WebAssembly, queues or stores. Blocking: work runs on a
+//! bounded pool of OS threads, and whoever asked waits for it or for the reason to stop.
+//!
+//! Without the feature `opencv` the same names exist and every operation answers `Unavailable` with the code `built_without_opencv`.
+
+mod annotation;
+pub mod models;
+mod options;
+
+#[cfg(feature = "opencv")]
+mod codec;
+#[cfg(feature = "opencv")]
+mod cv;
+#[cfg(feature = "opencv")]
+mod exif;
+#[cfg(feature = "opencv")]
+mod geometry;
+#[cfg(feature = "opencv")]
+mod label;
+#[cfg(feature = "opencv")]
+mod pictures;
+#[cfg(feature = "opencv")]
+mod pool;
+#[cfg(feature = "opencv")]
+mod square;
+#[cfg(not(feature = "opencv"))]
+mod unavailable;
+
+pub use annotation::{Annotation, Probe};
+pub use models::{FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelError, ModelStore};
+pub use options::Options;
+
+#[cfg(feature = "opencv")]
+pub use codec::{MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, probe};
+#[cfg(feature = "opencv")]
+pub use cv::{Opencv, annotate, opencv_version};
+#[cfg(not(feature = "opencv"))]
+pub use unavailable::{BUILT_WITHOUT, Opencv, annotate, opencv_version, probe};

@@ -1,0 +1,311 @@
+//! `model.toml`: what a model computes, how pixels are made ready for it, and how its output is read.
+//!
+//! Users write one beside their own ONNX file or cascade ([`super::ModelStore::add`]); the store writes one for everything it installs, with the
+//! digests of the files added. It checks what can be told without running the network.
+//!
+//! | `kind` | `output` | the network's output |
+//! |---|---|---|
+//! | `detector` | `boxes` | `[N, K, 5]`: left, top, right, bottom as fractions of the input square, and a score 0..1 |
+//! | `detector` | `ssd_anchors` | `[N, A, 5]`: ty, tx, th, tw and a logit for each of A anchors (only by import: needs a file of anchors) |
+//! | `detector` | `yolo_grid` | `[N, 5 * anchors, g, g]`: tx, ty, tw, th, logit for each anchor of each cell; the input side is 32 g |
+//! | `detector` | `cascade` | none: the file is a cascade for `detectMultiScale` |
+//! | `landmarker` | `points` | `[N, 136]`: x0, y0, x1, y1, ... as fractions of the input square (68 points, iBUG 300-W order) |
+//! | `age_gender_estimator` | `age_gender` | `[N, 3]`: years, male logit, female logit |
+//! | `emotion_classifier` | `probabilities` or `logits` | `[N, labels]` |
+//! | `embedder` | `vector` | `[N, D]` |
+//!
+//! The input is always `[N, 3, side, side]`, f32, with `(pixel - mean) * scale`.
+
+use dovetail_core::id::Digest;
+use dovetail_core::vision::{Model, ModelKind};
+use serde::{Deserialize, Serialize};
+
+/// The largest manifest that is read, in bytes. Arbitrary; ours have under 2 KiB.
+pub const MAX_MANIFEST: u64 = 64 << 10;
+/// The largest model file that is installed, in bytes. Arbitrary; ours have at most 22 MB.
+pub const MAX_FILE: u64 = 512 << 20;
+
+/// The most faces in one pass: between passes the caller's wish to stop is looked at, and memory grows with the batch (six networks at 4 take
+/// 173 MB together).
+pub const MAX_BATCH: u32 = 4;
+
+/// See the module's text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub kind: ModelKind,
+    /// 1 to 64 of a-z, 0-9, `_` and `-`.
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// Where it comes from, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+    /// What an emotion classifier's outputs mean, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    pub output: Output,
+    /// Of `yolo_grid`: width and height of each anchor, in cells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub anchors: Vec<[f64; 2]>,
+    /// Of detectors: boxes that overlap a better one by more than this (intersection over union) are dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<f64>,
+    /// How pixels are made ready. Every model but a cascade needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Input>,
+    /// Faces in one pass, 1 to 4: 4 unless said, 1 for a network whose first axis is fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u32>,
+    /// Which part of the picture is looked at. Every model but detectors needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<Crop>,
+    /// Written by the store, never by a user.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<File>,
+}
+
+/// How the network's output is read: the table above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Output {
+    Boxes,
+    SsdAnchors,
+    YoloGrid,
+    Cascade,
+    Points,
+    AgeGender,
+    Probabilities,
+    Logits,
+    Vector,
+}
+
+/// From a picture to the network's blob. The part to look at is padded with black to a square, then resampled to `side` (bilinear, without
+/// half-pixel centres, as TensorFlow did before 2.0).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Pixels, 16 to 1024.
+    pub side: u32,
+    /// Of each channel, in the order of `channels`.
+    pub mean: [f32; 3],
+    pub scale: f32,
+    #[serde(default)]
+    pub channels: Channels,
+}
+
+/// The order of the network's input channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Channels {
+    #[default]
+    Rgb,
+    Bgr,
+}
+
+/// Which part of the picture a face's network looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Crop {
+    pub from: CropFrom,
+    /// Wider by this fraction of the box, on each side. 0 unless said.
+    #[serde(default)]
+    pub margin: f64,
+}
+
+/// What the crop is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CropFrom {
+    /// The detection's box.
+    Detection,
+    /// The smallest box around the 68 points.
+    Landmarks,
+    /// The square that dlib's embedder wants, from the centres of the eyes and of the mouth; it takes no margin.
+    EyesAndMouth,
+}
+
+/// One installed file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    pub role: Role,
+    pub digest: Digest,
+    pub bytes: u64,
+}
+
+/// What a file of a model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// ONNX.
+    Network,
+    /// ymin, xmin, ymax, xmax of every anchor as little-endian f32, fractions of the square.
+    Anchors,
+    /// OpenCV's XML, for faces from the front, or of whatever a user's detector finds.
+    Cascade,
+    /// OpenCV's XML, for faces from the left; it also looks at the mirrored picture.
+    ProfileCascade,
+}
+
+impl Manifest {
+    /// Reads and checks one.
+    ///
+    /// # Errors
+    /// A sentence that names the key.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let manifest: Self = toml::from_str(text).map_err(|err| err.to_string().trim_end().to_owned())?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// What core calls a model; `digest` is that of the installed manifest, which names those of the files.
+    #[must_use]
+    pub fn model(&self, digest: Digest) -> Model {
+        let Self { kind, name, aliases, labels, .. } = self.clone();
+        Model { kind, name, digest, aliases, labels }
+    }
+
+    /// The file with this role.
+    #[must_use]
+    pub fn file(&self, role: Role) -> Option<&File> {
+        self.files.iter().find(|f| f.role == role)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for name in std::iter::once(&self.name).chain(&self.aliases) {
+            if !valid_name(name) {
+                return Err(format!("`{name}` is no model name: 1 to 64 of a-z, 0-9, `_` and `-`, starting with a letter or digit"));
+            }
+        }
+        if self.aliases.len() > 16 {
+            return Err("`aliases` has more than 16 entries".to_owned());
+        }
+        let fits = match self.kind {
+            ModelKind::Detector => matches!(self.output, Output::Boxes | Output::SsdAnchors | Output::YoloGrid | Output::Cascade),
+            ModelKind::Landmarker => self.output == Output::Points,
+            ModelKind::AgeGenderEstimator => self.output == Output::AgeGender,
+            ModelKind::EmotionClassifier => matches!(self.output, Output::Probabilities | Output::Logits),
+            ModelKind::Embedder => self.output == Output::Vector,
+        };
+        if !fits {
+            return Err(format!("`output = {}` does not fit `kind = {}`", show(&self.output), show(&self.kind)));
+        }
+        self.check_input()?;
+        self.check_crop()?;
+        if self.batch.is_some_and(|n| !(1..=MAX_BATCH).contains(&n)) {
+            return Err(format!("`batch` is 1 to {MAX_BATCH}"));
+        }
+        let classifier = self.kind == ModelKind::EmotionClassifier;
+        if classifier == self.labels.is_empty() || self.labels.len() > 64 || self.labels.iter().any(|l| l.is_empty() || l.len() > 64) {
+            return Err("`labels` has 1 to 64 names of 1 to 64 bytes for an emotion classifier and is absent for other models".to_owned());
+        }
+        if self.labels.iter().enumerate().any(|(i, l)| self.labels[..i].contains(l)) {
+            return Err("`labels` names one label twice".to_owned());
+        }
+        let grid = self.output == Output::YoloGrid;
+        let positive = |a: &[f64; 2]| a.iter().all(|v| v.is_finite() && *v > 0.0);
+        if grid == self.anchors.is_empty() || self.anchors.len() > 16 || !self.anchors.iter().all(positive) {
+            return Err("`anchors` has 1 to 16 pairs of positive numbers for `yolo_grid` and is absent for other outputs".to_owned());
+        }
+        if self.overlap.is_some_and(|v| !(0.0..=1.0).contains(&v)) {
+            return Err("`overlap` is a fraction, 0 to 1".to_owned());
+        }
+        if self.overlap.is_some() && (self.kind != ModelKind::Detector || self.output == Output::Cascade) {
+            return Err("`overlap` is only for detectors with a network".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_input(&self) -> Result<(), String> {
+        let Some(Input { side, mean, scale, channels: _ }) = &self.input else {
+            return if self.output == Output::Cascade { Ok(()) } else { Err("`[input]` with side, mean and scale is missing".to_owned()) };
+        };
+        if self.output == Output::Cascade {
+            return Err("`[input]` is not for cascades: they look at the grey picture".to_owned());
+        }
+        if !(16..=1024).contains(side) {
+            return Err(format!("`input.side` is {side}: it is 16 to 1024 pixels"));
+        }
+        if self.output == Output::YoloGrid && side % 32 != 0 {
+            return Err(format!("`input.side` is {side}: for `yolo_grid` it is a multiple of 32"));
+        }
+        if !mean.iter().all(|v| v.is_finite()) || !scale.is_finite() || *scale == 0.0 {
+            return Err("`input.mean` and `input.scale` are finite numbers, and `scale` is not 0".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_crop(&self) -> Result<(), String> {
+        let Some(Crop { from, margin }) = &self.crop else {
+            return if self.kind == ModelKind::Detector { Ok(()) } else { Err("`[crop]` with from and margin is missing".to_owned()) };
+        };
+        match (self.kind, from) {
+            (ModelKind::Detector, _) => return Err("`[crop]` is not for detectors: they look at the whole picture".to_owned()),
+            (ModelKind::Landmarker, CropFrom::Landmarks | CropFrom::EyesAndMouth) => {
+                return Err("`crop.from` of a landmarker is `detection`: there are no points before it has run".to_owned());
+            }
+            _ => {}
+        }
+        if !(0.0..=2.0).contains(margin) {
+            return Err("`crop.margin` is a fraction of the box, 0 to 2".to_owned());
+        }
+        // Points come back as fractions of the detection's box, so the network has to look at just that.
+        if *margin != 0.0 && (*from == CropFrom::EyesAndMouth || self.kind == ModelKind::Landmarker) {
+            return Err("`crop.margin` is 0 for landmarkers and for `eyes_and_mouth`".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn valid_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+        && name.as_bytes()[0].is_ascii_alphanumeric()
+}
+
+/// As it is written in TOML.
+fn show(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMOTIONS: &str = "kind = 'emotion_classifier'\nname = 'mine'\nlabels = ['calm', 'other']\noutput = 'logits'\n\
+        [input]\nside = 64\nmean = [127.5, 127.5, 127.5]\nscale = 0.0078\n[crop]\nfrom = 'landmarks'\nmargin = 0.1\n";
+
+    #[test]
+    fn a_manifest_reads_what_it_writes() {
+        let manifest = Manifest::parse(EMOTIONS).unwrap();
+        assert_eq!(manifest.input.unwrap().channels, Channels::Rgb);
+        assert_eq!(Manifest::parse(&toml::to_string(&manifest).unwrap()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        for (from, to, says) in [
+            ("name = 'mine'", "name = '../mine'", "no model name"),
+            ("name = 'mine'", "name = 'mine'\nthreshold = 3", "threshold"),
+            ("labels = ['calm', 'other']", "", "`labels`"),
+            ("labels = ['calm', 'other']", "labels = ['calm', 'calm']", "twice"),
+            ("output = 'logits'", "output = 'points'", "does not fit"),
+            ("output = 'logits'", "output = 'logits'\noverlap = 0.5", "`overlap`"),
+            ("output = 'logits'", "output = 'logits'\nanchors = [[1.0, 1.0]]", "`anchors`"),
+            ("side = 64", "side = 5000", "`input.side`"),
+            ("scale = 0.0078", "scale = nan", "`input.scale`"),
+            ("scale = 0.0078", "scale = 0.0", "`input.scale`"),
+            ("scale = 0.0078", "", "scale"),
+            ("margin = 0.1", "margin = -1.0", "`crop.margin`"),
+            ("[crop]\nfrom = 'landmarks'\nmargin = 0.1\n", "", "`[crop]`"),
+            ("from = 'landmarks'", "from = 'eyes_and_mouth'", "`crop.margin`"),
+        ] {
+            assert!(EMOTIONS.contains(from));
+            let err = Manifest::parse(&EMOTIONS.replace(from, to)).unwrap_err();
+            assert!(err.contains(says), "{to}: {err}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Models: how they are described ([`Manifest`]), kept ([`ModelStore`]) and imported (the weights of tensorflow.js, written as ONNX by our own code).
+//!
+//! Nothing here runs a network, and all but the check of a user's model compiles without OpenCV.
+
+mod graph;
+mod import;
+pub mod manifest;
+mod networks;
+mod protobuf;
+mod store;
+#[cfg(all(test, feature = "opencv"))]
+mod user_models;
+mod weights;
+
+pub use import::{FACE_API_PACKAGE, HAAR_FOLDER};
+pub use manifest::Manifest;
+pub use store::{Installed, ModelError, ModelStore};
+pub use weights::WeightsError;

@@ -1,0 +1,265 @@
+//! The folder of installed models.
+//!
+//! ```text
+//! DIR/NAME.toml          the manifest (see `manifest`), with the sha256 of each of the model's files
+//! DIR/files/HEX          a file, named by its sha256
+//! ```
+//! A model's digest is the sha256 of its installed manifest: it covers the files (weights, anchors, cascades) as well as means, labels and the way
+//! the output is read, so two models with one digest give the same results. Files are written before the manifest that names them, each to a
+//! temporary file that is synced and then renamed; a crash leaves a model absent or whole, never in between. What is loaded is compared with its
+//! digest each time.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use dovetail_core::id::Digest;
+use dovetail_core::vision::Model;
+use sha2::Digest as _;
+
+use super::manifest::{File, MAX_FILE, MAX_MANIFEST, Manifest, Output, Role};
+use super::weights::WeightsError;
+
+/// Why a model cannot be installed, listed or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    #[error("{operation} `{}`", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("`{}` is too large: {bytes} bytes, and at most {max} are allowed", path.display())]
+    TooLarge { path: PathBuf, bytes: u64, max: u64 },
+    #[error("`{}` is not what it should be: expected {expected}, found {found}; fetch the package again", path.display())]
+    WrongDigest { path: PathBuf, expected: Digest, found: Digest },
+    #[error("`{}` is no model manifest: {message}", path.display())]
+    BadManifest { path: PathBuf, message: String },
+    #[error("the name `{name}` is taken by the installed model `{by}`; choose another")]
+    NameTaken { name: String, by: String },
+    #[error("`{}` cannot be used as model `{name}`: {message}", path.display())]
+    Unusable { name: String, path: PathBuf, message: String },
+    #[error("convert the weights of `{network}`")]
+    Weights { network: &'static str, source: WeightsError },
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl ModelError {
+    /// Stable and snake_case.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "io",
+            Self::TooLarge { .. } => "too_large",
+            Self::WrongDigest { .. } => "wrong_digest",
+            Self::BadManifest { .. } => "bad_manifest",
+            Self::NameTaken { .. } => "name_taken",
+            Self::Unusable { .. } => "unusable_model",
+            Self::Weights { .. } => "bad_weights",
+            Self::Unavailable(_) => "built_without_opencv",
+        }
+    }
+}
+
+pub(crate) fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ModelError {
+    let path = path.to_owned();
+    move |source| ModelError::Io { operation, path, source }
+}
+
+/// Reads a file of at most `max` bytes; never more than that is held.
+pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, ModelError> {
+    let file = fs::File::open(path).map_err(io_error("open", path))?;
+    let bytes = file.metadata().map_err(io_error("read the size of", path))?.len();
+    if bytes > max {
+        return Err(ModelError::TooLarge { path: path.to_owned(), bytes, max });
+    }
+    let mut content = Vec::with_capacity(bytes as usize);
+    file.take(max).read_to_end(&mut content).map_err(io_error("read", path))?;
+    Ok(content)
+}
+
+/// One installed model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Installed {
+    pub model: Model,
+    pub manifest: Manifest,
+}
+
+/// A model about to be installed: its manifest without files, and the files.
+pub(crate) struct Candidate {
+    pub(crate) manifest: Manifest,
+    pub(crate) files: Vec<(Role, Vec<u8>)>,
+}
+
+/// See the module's text.
+#[derive(Debug, Clone)]
+pub struct ModelStore {
+    dir: PathBuf,
+}
+
+impl ModelStore {
+    /// Opens the folder, making it where there is none.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, ModelError> {
+        let dir = dir.into();
+        let files = dir.join("files");
+        fs::create_dir_all(&files).map_err(io_error("make the folder", &files))?;
+        Ok(Self { dir })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Every installed model, by kind and name.
+    ///
+    /// # Errors
+    /// `Io`; `BadManifest` if a manifest in the folder cannot be read.
+    pub fn list(&self) -> Result<Vec<Installed>, ModelError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))? {
+            let path = entry.map_err(io_error("list", &self.dir))?.path();
+            if path.extension().is_some_and(|e| e == "toml") {
+                found.push(Self::read(&path)?);
+            }
+        }
+        found.sort_by(|a, b| (a.model.kind, &a.model.name).cmp(&(b.model.kind, &b.model.name)));
+        Ok(found)
+    }
+
+    fn read(path: &Path) -> Result<Installed, ModelError> {
+        let bytes = read_bounded(path, MAX_MANIFEST)?;
+        let bad = |message: String| ModelError::BadManifest { path: path.to_owned(), message };
+        let text = std::str::from_utf8(&bytes).map_err(|err| bad(err.to_string()))?;
+        let manifest = Manifest::parse(text).map_err(bad)?;
+        Ok(Installed { model: manifest.model(Digest::of(&bytes)), manifest })
+    }
+
+    /// A file of an installed model, compared with its digest.
+    ///
+    /// # Errors
+    /// `Io`, `TooLarge`, `WrongDigest`.
+    pub fn load(&self, file: &File) -> Result<Vec<u8>, ModelError> {
+        let path = self.dir.join("files").join(file.digest.hex());
+        let bytes = read_bounded(&path, MAX_FILE)?;
+        let found = Digest::of(&bytes);
+        if found == file.digest { Ok(bytes) } else { Err(ModelError::WrongDigest { path, expected: file.digest, found }) }
+    }
+
+    /// Where a file of an installed model is, after its content has been compared with its digest. For large files that somebody else reads: it holds
+    /// none of them.
+    ///
+    /// # Errors
+    /// `Io`, `WrongDigest`.
+    pub fn locate(&self, file: &File) -> Result<PathBuf, ModelError> {
+        let path = self.dir.join("files").join(file.digest.hex());
+        let mut reader = fs::File::open(&path).map_err(io_error("open", &path))?;
+        let mut hash = sha2::Sha256::new();
+        let mut chunk = vec![0; 64 << 10];
+        loop {
+            let n = reader.read(&mut chunk).map_err(io_error("read", &path))?;
+            if n == 0 {
+                break;
+            }
+            hash.update(&chunk[..n]);
+        }
+        let found = hash.finalize();
+        if found[..] == file.digest.bytes()[..] {
+            return Ok(path);
+        }
+        let found = found.iter().map(|b| format!("{b:02x}")).collect::<String>().parse().expect("64 hex digits are a digest");
+        Err(ModelError::WrongDigest { path, expected: file.digest, found })
+    }
+
+    /// Installs a user's own model: an ONNX file or a cascade, and the manifest that describes it. The network is loaded and run once on an empty
+    /// picture, and the shape of its output is compared with the manifest, before anything is written. The same model again has no effect.
+    ///
+    /// # Errors
+    /// `BadManifest`, `NameTaken`, `TooLarge`, `Unusable`, `Io`; `Unavailable` in a build without OpenCV.
+    pub fn add(&self, file: &Path, manifest: &Path) -> Result<Model, ModelError> {
+        let bad = |message: String| ModelError::BadManifest { path: manifest.to_owned(), message };
+        let text = read_bounded(manifest, MAX_MANIFEST)?;
+        let parsed = Manifest::parse(std::str::from_utf8(&text).map_err(|err| bad(err.to_string()))?).map_err(bad)?;
+        if !parsed.files.is_empty() {
+            return Err(bad("`files` is written by the store; leave it out".to_owned()));
+        }
+        let role = match parsed.output {
+            Output::Cascade => Role::Cascade,
+            Output::SsdAnchors => return Err(bad("`ssd_anchors` is only for imported models; use `boxes`".to_owned())),
+            _ => Role::Network,
+        };
+        let candidate = Candidate { files: vec![(role, read_bounded(file, MAX_FILE)?)], manifest: parsed };
+        check(&candidate, file)?;
+        self.install(vec![candidate], None).map(|mut models| models.remove(0))
+    }
+
+    /// Installs all the candidates. Nothing is written unless every name is free, or held by a model whose source begins with `replaces`.
+    pub(crate) fn install(&self, candidates: Vec<Candidate>, replaces: Option<&str>) -> Result<Vec<Model>, ModelError> {
+        let installed = self.list()?;
+        let mut prepared = Vec::new();
+        for Candidate { mut manifest, files } in candidates {
+            manifest.files =
+                files.iter().map(|(role, bytes)| File { role: *role, digest: Digest::of(bytes), bytes: bytes.len() as u64 }).collect();
+            let text = toml::to_string(&manifest).expect("a manifest has only what TOML can hold");
+            let model = manifest.model(Digest::of(text.as_bytes()));
+            let mut present = false;
+            for other in &installed {
+                if other.model.digest == model.digest {
+                    present = true;
+                    continue;
+                }
+                let ours = other.manifest.source.as_deref().zip(replaces).is_some_and(|(source, prefix)| source.starts_with(prefix));
+                if ours && other.model.name == model.name {
+                    continue;
+                }
+                let names = |m: &Model| std::iter::once(m.name.clone()).chain(m.aliases.clone()).collect::<Vec<_>>();
+                let taken = names(&other.model);
+                if let Some(name) = names(&model).into_iter().find(|n| taken.contains(n)) {
+                    return Err(ModelError::NameTaken { name, by: other.model.name.clone() });
+                }
+            }
+            prepared.push((model, text, files, present));
+        }
+        for (_, _, files, _) in &prepared {
+            for (_, bytes) in files {
+                self.write(&self.dir.join("files").join(Digest::of(bytes).hex()), bytes)?;
+            }
+        }
+        for (model, text, _, present) in &prepared {
+            if !present {
+                self.write(&self.dir.join(format!("{}.toml", model.name)), text.as_bytes())?;
+            }
+        }
+        Ok(prepared.into_iter().map(|(model, ..)| model).collect())
+    }
+
+    /// Durable and all at once: whoever looks sees the old file or the new one.
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
+        let parent = path.parent().unwrap_or(&self.dir);
+        // A file that is there already is written again only if it is damaged.
+        if fs::read(path).is_ok_and(|old| old == bytes) {
+            return Ok(());
+        }
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(parent).map_err(io_error("write in", parent))?;
+        file.write_all(bytes).map_err(io_error("write", path))?;
+        file.as_file().sync_all().map_err(io_error("sync", path))?;
+        file.persist(path).map_err(|err| io_error("rename to", path)(err.error))?;
+        fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(io_error("sync", parent))
+    }
+}
+
+/// Loads and runs the candidate once.
+pub(crate) fn check(candidate: &Candidate, path: &Path) -> Result<(), ModelError> {
+    #[cfg(feature = "opencv")]
+    {
+        let unusable = |message| ModelError::Unusable { name: candidate.manifest.name.clone(), path: path.to_owned(), message };
+        crate::cv::check_model(&candidate.manifest, &candidate.files).map_err(unusable)
+    }
+    #[cfg(not(feature = "opencv"))]
+    {
+        // The signature is that of the other build.
+        let (_, _) = (candidate, path);
+        Err(ModelError::Unavailable(crate::BUILT_WITHOUT.to_owned()))
+    }
+}

@@ -1,0 +1,219 @@
+//! Decoded pictures by content digest, bounded in bytes, and what is remembered about each: the landmarks found in it.
+//!
+//! Two callers that ask for one picture at the same time decode it once: the first works, the others wait for it. A picture that takes more than the
+//! whole bound is not kept. The least recently used ones make room.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender};
+use dovetail_core::id::Digest;
+use dovetail_core::vision::{Image, Rect};
+
+/// Points in f64, because crops are floored: a rounding to f32 in between could move one by a pixel.
+pub(crate) type Points = Arc<Vec<(f64, f64)>>;
+
+/// Faces whose landmarks are remembered for each picture; 68 points take 1.1 KB.
+const MAX_REMEMBERED: usize = 256;
+
+/// Landmarks by model and the box's bits. (Bits: a box that is not the same to the last one may have other landmarks.)
+#[derive(Default)]
+pub(crate) struct Remembered(Mutex<HashMap<(Digest, [u32; 4]), Points>>);
+
+fn key(model: &Digest, b: Rect) -> (Digest, [u32; 4]) {
+    (*model, [b.x, b.y, b.width, b.height].map(f32::to_bits))
+}
+
+impl Remembered {
+    pub(crate) fn get(&self, model: &Digest, face: Rect) -> Option<Points> {
+        lock(&self.0).get(&key(model, face)).cloned()
+    }
+
+    pub(crate) fn put(&self, model: &Digest, face: Rect, points: &Points) {
+        let mut all = lock(&self.0);
+        if all.len() < MAX_REMEMBERED {
+            all.insert(key(model, face), Arc::clone(points));
+        }
+    }
+}
+
+struct Kept {
+    image: Image,
+    remembered: Arc<Remembered>,
+    /// The value of `Shelf::clock` when it was last asked for.
+    used: u64,
+}
+
+#[derive(Default)]
+struct Shelf {
+    kept: HashMap<Digest, Kept>,
+    /// Being decoded; the receiver closes when that ends, well or badly.
+    flights: HashMap<Digest, Receiver<Infallible>>,
+    bytes: u64,
+    clock: u64,
+}
+
+pub(crate) struct Pictures {
+    shelf: Mutex<Shelf>,
+    max_bytes: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing here panics with the lock held but for want of memory.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What to do about a picture.
+pub(crate) enum Found {
+    Here(Image),
+    /// Somebody decodes it: wait for this to close, then look again.
+    Wait(Receiver<Infallible>),
+    /// Nobody does: decode it and say so with [`Flight::land`]. Dropping it lets the next one try.
+    Decode(Flight),
+}
+
+/// The right to decode one picture.
+pub(crate) struct Flight {
+    pictures: Arc<Pictures>,
+    digest: Digest,
+    /// Closed on drop: whoever waits looks again.
+    _closes: Sender<Infallible>,
+}
+
+impl Flight {
+    /// Keeps the picture for the next one that asks.
+    pub(crate) fn land(self, image: &Image) {
+        self.pictures.keep(self.digest, image);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        lock(&self.pictures.shelf).flights.remove(&self.digest);
+    }
+}
+
+impl Pictures {
+    pub(crate) fn new(max_bytes: u64) -> Self {
+        Self { shelf: Mutex::default(), max_bytes }
+    }
+
+    pub(crate) fn find(self: &Arc<Self>, digest: &Digest) -> Found {
+        let mut shelf = lock(&self.shelf);
+        shelf.clock += 1;
+        let now = shelf.clock;
+        if let Some(kept) = shelf.kept.get_mut(digest) {
+            kept.used = now;
+            return Found::Here(kept.image.clone());
+        }
+        if let Some(flight) = shelf.flights.get(digest) {
+            return Found::Wait(flight.clone());
+        }
+        let (closes, closed) = crossbeam_channel::bounded(0);
+        shelf.flights.insert(*digest, closed);
+        Found::Decode(Flight { pictures: Arc::clone(self), digest: *digest, _closes: closes })
+    }
+
+    fn keep(&self, digest: Digest, image: &Image) {
+        let size = image.pixels().len() as u64;
+        if size > self.max_bytes {
+            return;
+        }
+        let mut shelf = lock(&self.shelf);
+        while shelf.bytes + size > self.max_bytes {
+            let Some(oldest) = shelf.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(digest, _)| *digest) else {
+                break;
+            };
+            if let Some(gone) = shelf.kept.remove(&oldest) {
+                shelf.bytes -= gone.image.pixels().len() as u64;
+            }
+        }
+        shelf.clock += 1;
+        let kept = Kept { image: image.clone(), remembered: Arc::default(), used: shelf.clock };
+        shelf.bytes += size;
+        if let Some(old) = shelf.kept.insert(digest, kept) {
+            shelf.bytes -= old.image.pixels().len() as u64;
+        }
+    }
+
+    /// Where results about this picture are remembered, as long as it is kept here. One that is not (a crop, or one that had to make room) has no such
+    /// place; then things are computed again.
+    pub(crate) fn remembered(&self, image: &Image) -> Option<Arc<Remembered>> {
+        lock(&self.shelf).kept.values().find(|kept| kept.image.same(image)).map(|kept| Arc::clone(&kept.remembered))
+    }
+
+    /// Bytes of pixels kept.
+    #[cfg(test)]
+    fn bytes(&self) -> u64 {
+        lock(&self.shelf).bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dovetail_core::vision::Size;
+
+    fn picture(side: u32) -> Image {
+        Image::new(vec![0; (side * side * 3) as usize].into(), Size { width: side, height: side }).unwrap()
+    }
+
+    fn fly(pictures: &Arc<Pictures>, name: &str, side: u32) {
+        match pictures.find(&Digest::of(name.as_bytes())) {
+            Found::Decode(flight) => flight.land(&picture(side)),
+            _ => panic!("{name} is there already"),
+        }
+    }
+
+    fn has(pictures: &Arc<Pictures>, name: &str) -> bool {
+        matches!(pictures.find(&Digest::of(name.as_bytes())), Found::Here(_))
+    }
+
+    #[test]
+    fn the_bound_holds_and_the_least_recently_used_goes() {
+        let pictures = Arc::new(Pictures::new(3 * 300));
+        for name in ["a", "b", "c"] {
+            fly(&pictures, name, 10);
+        }
+        assert_eq!(pictures.bytes(), 900);
+        assert!(has(&pictures, "a"));
+        fly(&pictures, "d", 10);
+        assert_eq!(pictures.bytes(), 900);
+        assert!(has(&pictures, "a") && !has(&pictures, "b") && has(&pictures, "d"));
+    }
+
+    #[test]
+    fn a_picture_larger_than_the_bound_is_not_kept() {
+        let pictures = Arc::new(Pictures::new(299));
+        fly(&pictures, "a", 10);
+        assert_eq!(pictures.bytes(), 0);
+        assert!(!has(&pictures, "a"));
+    }
+
+    #[test]
+    fn a_second_caller_waits_and_a_failed_flight_lets_the_next_one_try() {
+        let pictures = Arc::new(Pictures::new(1 << 20));
+        let digest = Digest::of(b"a");
+        let Found::Decode(flight) = pictures.find(&digest) else { panic!("nobody decodes it") };
+        let Found::Wait(closed) = pictures.find(&digest) else { panic!("somebody decodes it") };
+        drop(flight);
+        assert!(closed.recv().is_err());
+        fly(&pictures, "a", 10);
+        assert!(has(&pictures, "a"));
+    }
+
+    #[test]
+    fn landmarks_are_bounded_and_tell_boxes_and_models_apart() {
+        let remembered = Remembered::default();
+        let (model, other) = (Digest::of(b"m"), Digest::of(b"n"));
+        let face = |x| Rect { x, y: 0.0, width: 1.0, height: 1.0 };
+        for i in 0..MAX_REMEMBERED + 10 {
+            remembered.put(&model, face(i as f32), &Arc::new(vec![(i as f64, 0.0)]));
+        }
+        assert_eq!(lock(&remembered.0).len(), MAX_REMEMBERED);
+        assert_eq!(remembered.get(&model, face(3.0)).unwrap()[0].0, 3.0);
+        assert!(remembered.get(&other, face(3.0)).is_none());
+        assert!(remembered.get(&model, face(3.5)).is_none());
+    }
+}

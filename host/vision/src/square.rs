@@ -1,0 +1,155 @@
+//! Part of a picture as the square that a network looks at: padded with black, resampled, normalised and laid out in planes, in one pass.
+//!
+//! The resampling is TensorFlow's old bilinear rule: no half-pixel centres, no antialiasing, a float result that is not rounded. OpenCV has none that
+//! agrees (INTER_LINEAR is off by up to 10 years of age), so this is our own: only the rows and columns that are needed are read.
+
+use dovetail_core::vision::Image;
+
+use crate::geometry::Cut;
+use crate::models::manifest::{Channels, Input};
+
+/// Where the part lies within the padded square.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Padding {
+    /// All of it right or below (detectors).
+    After,
+    /// Half of it before; an odd pixel right or below (faces).
+    Around,
+}
+
+/// For one target pixel: the two source pixels along an axis and the second one's weight. None: it lies in the padding.
+struct Tap {
+    first: Option<usize>,
+    second: Option<usize>,
+    weight: f32,
+}
+
+/// `square` source pixels, of which `inside` lie in the part, starting at `offset`.
+fn taps(square: usize, side: usize, offset: usize, inside: usize) -> impl Iterator<Item = Tap> {
+    let step = (square as f64 / side as f64) as f32;
+    (0..side).map(move |i| {
+        let at = i as f32 * step;
+        let first = (at as usize).min(square - 1);
+        let second = (first + 1).min(square - 1);
+        let place = |i: usize| i.checked_sub(offset).filter(|i| *i < inside);
+        Tap { first: place(first), second: place(second), weight: at - first as f32 }
+    })
+}
+
+/// Appends `3 * side * side` values to `blob`: the channels' planes, `(pixel - mean) * scale`. `mirror` turns left and right.
+pub(crate) fn push_square(blob: &mut Vec<f32>, image: &Image, part: Cut, padding: Padding, input: &Input, side: usize, mirror: bool) {
+    let Cut { x, y, w, h } = part;
+    let (pixels, stride) = (image.pixels(), image.size().width as usize * 3);
+    let square = w.max(h);
+    let offset = |inside: usize| if padding == Padding::Around { (square - inside) / 2 } else { 0 };
+    // Byte offsets within a row of the part, mirrored or not.
+    let columns: Vec<(Option<usize>, Option<usize>, f32)> = taps(square, side, offset(w), w)
+        .map(|t| {
+            let byte = |i: Option<usize>| i.map(|i| 3 * (x + if mirror { w - 1 - i } else { i }));
+            (byte(t.first), byte(t.second), t.weight)
+        })
+        .collect();
+    let resample = |row: &mut Vec<f32>, source: Option<usize>| {
+        row.clear();
+        let Some(source) = source else {
+            row.resize(side * 3, 0.0);
+            return;
+        };
+        let line = &pixels[(y + source) * stride..(y + source + 1) * stride];
+        let black = [0_u8; 3];
+        let at = |i: Option<usize>| i.map_or(&black[..], |i| &line[i..i + 3]);
+        for &(first, second, weight) in &columns {
+            let (a, b) = (at(first), at(second));
+            for c in 0..3 {
+                let (a, b) = (f32::from(a[c]), f32::from(b[c]));
+                row.push(a + (b - a) * weight);
+            }
+        }
+    };
+    let start = blob.len();
+    let plane = side * side;
+    blob.resize(start + 3 * plane, 0.0);
+    let target = &mut blob[start..];
+    // The two source rows in use, each with the place it was read from; enlarging reads each of them once.
+    let (mut upper, mut lower) = (Vec::with_capacity(side * 3), Vec::with_capacity(side * 3));
+    let (mut upper_at, mut lower_at) = (None::<Option<usize>>, None::<Option<usize>>);
+    for (line, tap) in taps(square, side, offset(h), h).enumerate() {
+        if upper_at != Some(tap.first) {
+            if lower_at == Some(tap.first) {
+                std::mem::swap(&mut upper, &mut lower);
+                std::mem::swap(&mut upper_at, &mut lower_at);
+            } else {
+                resample(&mut upper, tap.first);
+                upper_at = Some(tap.first);
+            }
+        }
+        if lower_at != Some(tap.second) {
+            resample(&mut lower, tap.second);
+            lower_at = Some(tap.second);
+        }
+        for c in 0..3 {
+            let channel = if input.channels == Channels::Bgr { 2 - c } else { c };
+            let (mean, scale) = (input.mean[c], input.scale);
+            let out = &mut target[c * plane + line * side..][..side];
+            let rows = upper.as_chunks::<3>().0.iter().zip(lower.as_chunks::<3>().0);
+            for (out, (a, b)) in out.iter_mut().zip(rows) {
+                let v = a[channel] + (b[channel] - a[channel]) * tap.weight;
+                *out = (v - mean) * scale;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dovetail_core::vision::Size;
+
+    fn picture(width: u32, height: u32, at: impl Fn(u32, u32) -> u8) -> Image {
+        let pixels: Vec<u8> = (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).flat_map(|(x, y)| [at(x, y); 3]).collect();
+        Image::new(pixels.into(), Size { width, height }).unwrap()
+    }
+
+    const PLAIN: Input = Input { side: 16, mean: [0.0; 3], scale: 1.0, channels: Channels::Rgb };
+
+    fn square(image: &Image, part: Cut, padding: Padding, side: usize, mirror: bool) -> Vec<f32> {
+        let mut blob = Vec::new();
+        push_square(&mut blob, image, part, padding, &PLAIN, side, mirror);
+        blob.truncate(side * side);
+        blob
+    }
+
+    #[test]
+    fn halving_takes_every_second_pixel() {
+        let image = picture(4, 4, |x, y| (10 * y + x) as u8);
+        let whole = Cut { x: 0, y: 0, w: 4, h: 4 };
+        assert_eq!(square(&image, whole, Padding::After, 2, false), [0.0, 2.0, 20.0, 22.0]);
+        assert_eq!(square(&image, whole, Padding::After, 2, true), [3.0, 1.0, 23.0, 21.0]);
+    }
+
+    #[test]
+    fn doubling_interpolates_and_repeats_the_last_pixel() {
+        let image = picture(2, 2, |x, y| (100 * y + 10 * x) as u8);
+        let whole = Cut { x: 0, y: 0, w: 2, h: 2 };
+        let expected = [0.0, 5.0, 10.0, 10.0, 50.0, 55.0, 60.0, 60.0, 100.0, 105.0, 110.0, 110.0, 100.0, 105.0, 110.0, 110.0];
+        assert_eq!(square(&image, whole, Padding::After, 4, false), expected);
+    }
+
+    #[test]
+    fn padding_is_black_and_its_odd_pixel_comes_last() {
+        let image = picture(9, 9, |_, _| 8);
+        // One column of four rows: one of black before it, two behind.
+        let part = Cut { x: 5, y: 5, w: 1, h: 4 };
+        assert_eq!(square(&image, part, Padding::Around, 4, false)[..4], [0.0, 8.0, 0.0, 0.0]);
+        assert_eq!(square(&image, part, Padding::After, 4, false)[..4], [8.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn channels_are_normalised_in_the_order_that_the_network_wants() {
+        let image = Image::new(vec![10, 20, 30].into(), Size { width: 1, height: 1 }).unwrap();
+        let input = Input { mean: [1.0, 2.0, 3.0], scale: 0.5, channels: Channels::Bgr, ..PLAIN };
+        let mut blob = Vec::new();
+        push_square(&mut blob, &image, Cut { x: 0, y: 0, w: 1, h: 1 }, Padding::After, &input, 1, false);
+        assert_eq!(blob, [14.5, 9.0, 3.5]);
+    }
+}

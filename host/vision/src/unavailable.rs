@@ -1,0 +1,113 @@
+//! The same names in a build without OpenCV: every operation says so, and how to get a build with it.
+
+use dovetail_core::id::Digest;
+use dovetail_core::stop::Stop;
+use dovetail_core::vision::{
+    AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
+};
+
+use crate::{Annotation, Options, Probe};
+
+/// What is wrong, and what to do.
+pub const BUILT_WITHOUT: &str = "this build of dovetail has no OpenCV; install libopencv-dev, clang, libclang-dev, cmake and nasm, and build with the default features";
+
+fn missing<T>() -> Result<T, VisionError> {
+    Err(VisionError::unavailable("built_without_opencv", BUILT_WITHOUT))
+}
+
+/// Vision that is not there.
+#[derive(Debug)]
+pub struct Opencv {
+    _private: (),
+}
+
+impl Opencv {
+    /// Succeeds, so that all that needs no vision works; every operation is `Unavailable`.
+    ///
+    /// # Errors
+    /// None in this build.
+    pub fn new(_options: Options) -> Result<Self, VisionError> {
+        Ok(Self { _private: () })
+    }
+}
+
+impl Vision for Opencv {
+    fn open(&self, _: &Digest, _: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>, _: &Stop) -> Result<Image, VisionError> {
+        missing()
+    }
+
+    fn crop(&self, _: &Image, _: Rect) -> Result<Image, VisionError> {
+        missing()
+    }
+
+    fn resize(&self, _: &Image, _: Size, _: &Stop) -> Result<Image, VisionError> {
+        missing()
+    }
+
+    fn encode(&self, _: &Image, _: &str, _: Option<u8>, _: &Stop) -> Result<Vec<u8>, VisionError> {
+        missing()
+    }
+
+    fn model(&self, _: ModelKind, _: Option<&str>) -> Result<Model, VisionError> {
+        missing()
+    }
+
+    fn companions(&self, _: &Model) -> Vec<Model> {
+        Vec::new()
+    }
+
+    fn detect(&self, _: &Model, _: &Image, _: DetectOptions, _: &Stop) -> Result<Vec<Detection>, VisionError> {
+        missing()
+    }
+
+    fn locate(&self, _: &Model, _: &Image, _: &[Rect], _: &Stop) -> Result<PerFace<Vec<Point>>, VisionError> {
+        missing()
+    }
+
+    fn estimate(&self, _: &Model, _: &Image, _: &[Rect], _: u32, _: &Stop) -> Result<PerFace<AgeAndGender>, VisionError> {
+        missing()
+    }
+
+    fn classify(&self, _: &Model, _: &Image, _: &[Rect], _: &Stop) -> Result<PerFace<Vec<f32>>, VisionError> {
+        missing()
+    }
+
+    fn embed(&self, _: &Model, _: &Image, _: &[Rect], _: &Stop) -> Result<PerFace<Vec<f32>>, VisionError> {
+        missing()
+    }
+}
+
+/// Not in this build.
+///
+/// # Errors
+/// Always `Unavailable` with `built_without_opencv`.
+pub fn annotate(_: &Image, _: &[Annotation]) -> Result<Image, VisionError> {
+    missing()
+}
+
+/// Not in this build.
+///
+/// # Errors
+/// Always `Unavailable` with `built_without_opencv`.
+pub fn probe(_: &[u8]) -> Result<Probe, VisionError> {
+    missing()
+}
+
+/// None: this build has no OpenCV.
+#[must_use]
+pub fn opencv_version() -> Option<String> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_says_how_to_get_it() {
+        let vision = Opencv::new(Options::new("models")).unwrap();
+        let err = vision.model(ModelKind::Detector, None).unwrap_err();
+        assert!(matches!(&err, VisionError::Unavailable { code: "built_without_opencv", message } if message.contains("libopencv-dev")), "{err:?}");
+        assert!(opencv_version().is_none());
+    }
+}

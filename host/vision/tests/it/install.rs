@@ -1,0 +1,96 @@
+//! Models coming in: the import from the package, and a store that is damaged. (A user's own models: unit tests, where small networks can be made.)
+
+use std::fs;
+use std::path::Path;
+
+use dovetail_core::stop::Stop;
+use dovetail_core::vision::{DetectOptions, ModelKind, Vision, VisionError};
+use dovetail_vision::{FACE_API_PACKAGE, HAAR_FOLDER, ModelError, ModelStore, Opencv, Options};
+
+use crate::common::{package, photo};
+
+fn copy_of_the_weights(to: &Path) {
+    fs::create_dir_all(to.join("model")).unwrap();
+    for entry in fs::read_dir(package().join("model")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join("model").join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+#[test]
+fn an_import_installs_everything_and_once_more_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ModelStore::open(dir.path()).unwrap();
+    assert!(store.list().unwrap().is_empty());
+    let first = store.import_face_api(&package()).unwrap();
+    store.import_haar(Path::new(HAAR_FOLDER)).unwrap();
+    let names: Vec<String> = store.list().unwrap().into_iter().map(|m| m.model.name).collect();
+    let expected = ["haar", "ssd_mobilenetv1", "tiny_face_detector", "face_landmark_68", "age_gender", "face_expression", "face_recognition"];
+    assert_eq!(names, expected);
+    assert_eq!(store.import_face_api(&package()).unwrap(), first, "the same weights give the same digests");
+    let ssd = store.list().unwrap().into_iter().find(|m| m.model.name == "ssd_mobilenetv1").unwrap();
+    assert_eq!(ssd.manifest.source.as_deref(), Some(FACE_API_PACKAGE));
+    assert_eq!(ssd.manifest.files.len(), 2, "the network and its anchors are both covered by digests");
+    // Nothing but manifests and files named by their digest is left behind.
+    let left: Vec<_> = fs::read_dir(dir.path().join("files")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(left.len(), 9);
+    assert!(left.iter().all(|name| name.len() == 64), "{left:?}");
+}
+
+#[test]
+fn a_wrong_digest_installs_nothing() {
+    let (copy, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    copy_of_the_weights(copy.path());
+    let store = ModelStore::open(dir.path()).unwrap();
+    // The last one of the six: the others are fine, and are not installed either.
+    let weights = copy.path().join("model/face_recognition_model.bin");
+    let mut bytes = fs::read(&weights).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let err = store.import_face_api(copy.path()).unwrap_err();
+    assert!(matches!(&err, ModelError::WrongDigest { path, .. } if path == &weights), "{err}");
+    assert!(err.to_string().contains("sha256:"), "{err}");
+    assert!(store.list().unwrap().is_empty());
+    assert_eq!(fs::read_dir(dir.path().join("files")).unwrap().count(), 0);
+    fs::remove_file(&weights).unwrap();
+    assert!(matches!(store.import_face_api(copy.path()), Err(ModelError::Io { .. })));
+    assert!(store.list().unwrap().is_empty());
+}
+
+#[test]
+fn without_models_the_error_says_how_to_get_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let vision = Opencv::new(Options::new(dir.path())).unwrap();
+    let err = vision.model(ModelKind::Detector, None).unwrap_err();
+    assert!(matches!(&err, VisionError::Unavailable { code: "models_missing", message } if message.contains("dovetail models pull")), "{err:?}");
+}
+
+#[test]
+fn a_damaged_file_is_noticed_when_it_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ModelStore::open(dir.path()).unwrap();
+    store.import_face_api(&package()).unwrap();
+    let tiny = store.list().unwrap().into_iter().find(|m| m.model.name == "tiny_face_detector").unwrap();
+    let file = dir.path().join("files").join(tiny.manifest.files[0].digest.hex());
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let vision = Opencv::new(Options::new(dir.path())).unwrap();
+    let detect = || vision.detect(&tiny.model, &photo("sample1.jpg"), DetectOptions::default(), &Stop::never());
+    let err = detect().unwrap_err();
+    assert!(matches!(&err, VisionError::Unavailable { code: "broken_model", message } if message.contains("expected sha256:")), "{err:?}");
+    // Importing again repairs it, and the running process goes on.
+    store.import_face_api(&package()).unwrap();
+    assert_eq!(detect().unwrap().len(), 3);
+}
+
+#[test]
+fn a_manifest_that_is_none_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ModelStore::open(dir.path()).unwrap();
+    fs::write(dir.path().join("odd.toml"), "kind = 'detector'\nflavour = 3\n").unwrap();
+    let err = store.list().unwrap_err();
+    assert!(matches!(&err, ModelError::BadManifest { path, .. } if path.ends_with("odd.toml")), "{err}");
+    assert!(err.to_string().contains("flavour"), "{err}");
+}

@@ -1,0 +1,21 @@
+//! Reads the clock as ordinary Rust does: the component imports `wasi:clocks`, which the host links by grant only.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dovetail_sdk::prelude::*;
+
+#[dovetail_sdk::task]
+fn run(_: Input) -> Result<Output> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(Output { milliseconds: u64::try_from(since.as_millis())? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_later_than_this_test_was_written() {
+        assert!(run(Input { zone: None }).unwrap().milliseconds > 1_700_000_000_000);
+    }
+}

@@ -1,0 +1,106 @@
+//! Small rules that keep the code readable.
+
+use std::path::Path;
+
+use crate::{files, text};
+
+/// Files over 500 lines, each with its reason.
+const LONG: &[(&str, &str)] = &[];
+
+fn rust() -> Vec<std::path::PathBuf> {
+    ["host", "sdk", "plugins", "tests"]
+        .iter()
+        .flat_map(|folder| files(folder, ".rs"))
+        .collect()
+}
+
+#[test]
+fn source_files_are_short() {
+    for file in rust() {
+        let limit =
+            if file.components().any(|c| c.as_os_str() == "tests") || file.ends_with("tests.rs") {
+                800
+            } else {
+                500
+            };
+        let lines = text(&file).lines().count();
+        let excused = LONG.iter().any(|(name, _)| Path::new(name) == file);
+        assert!(
+            lines <= limit || excused,
+            "{} has {lines} lines: are there two rooms in one? (limit {limit})",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn every_source_file_says_what_it_is_for() {
+    for file in rust() {
+        let text = text(&file);
+        let first = text
+            .lines()
+            .find(|line| !line.trim().is_empty() && !line.starts_with("#!"))
+            .unwrap_or_default();
+        assert!(
+            first.starts_with("//!"),
+            "{} does not open with `//!`",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn nothing_is_left_undone_in_silence() {
+    // Put together, so that this file does not find itself.
+    let words = [
+        concat!("to", "do!("),
+        concat!("unimpl", "emented!("),
+        concat!("#[ig", "nore"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+    ];
+    for file in rust() {
+        let text = text(&file);
+        for word in words {
+            assert!(!text.contains(word), "{} has {word}", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_item_of_the_hosts_wit_is_documented() {
+    for file in files("wit", ".wit") {
+        let text = text(&file);
+        let mut documented = false;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.starts_with("///") {
+                documented = true;
+            } else if line.starts_with('@') || line.is_empty() {
+                // A gate between an item and its documentation.
+            } else {
+                let opens = [
+                    "package ",
+                    "interface ",
+                    "world ",
+                    "record ",
+                    "resource ",
+                    "variant ",
+                    "enum ",
+                    "flags ",
+                    "type ",
+                ];
+                let item = opens.iter().any(|word| line.starts_with(word))
+                    || line.contains(": func(")
+                    || line.contains(": static func(");
+                assert!(
+                    !item || documented,
+                    "{}:{}: `{line}` has no documentation",
+                    file.display(),
+                    number + 1
+                );
+                documented = false;
+            }
+        }
+    }
+}

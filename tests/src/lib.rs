@@ -1,0 +1,1 @@
+//! Nothing but tests lives in this crate: see `it/`.
