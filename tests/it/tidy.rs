@@ -49,6 +49,9 @@ fn every_source_file_says_what_it_is_for() {
     }
 }
 
+/// Files that have one of those words, each with its reason.
+const EXCUSED: &[(&str, &str)] = &[("host/runtime/tests/it/cache.rs", "the tests there start it themselves, as their compiling child process")];
+
 #[test]
 fn nothing_is_left_undone_in_silence() {
     // Put together, so that this file does not find itself.
@@ -60,6 +63,9 @@ fn nothing_is_left_undone_in_silence() {
         concat!("XX", "X"),
     ];
     for file in rust() {
+        if EXCUSED.iter().any(|(name, _)| Path::new(name) == file) {
+            continue;
+        }
         let text = text(&file);
         for word in words {
             assert!(!text.contains(word), "{} has {word}", file.display());

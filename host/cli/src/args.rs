@@ -17,7 +17,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const AFTER: &str = "Exit codes: 0 done, 1 a run failed or a check found errors, 2 wrong usage (nothing is recorded), 3 the host failed, 130 interrupted.
+const AFTER: &str =
+    "Exit codes: 0 done, 1 a run failed or a check found errors, 2 wrong usage (nothing is recorded), 3 the host failed, 130 interrupted.
 Settings: flags, then DOVETAIL_* variables, then dovetail.toml, then defaults.";
 
 /// Options of every command.

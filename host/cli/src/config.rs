@@ -208,7 +208,8 @@ fn at_home(path: PathBuf, home: Option<&Path>) -> Result<PathBuf, Error> {
     match path.strip_prefix("~") {
         Err(_) => Ok(path),
         Ok(rest) => home.map(|home| home.join(rest)).ok_or_else(|| {
-            Error::usage("no_home", format!("`{}` is relative to your home folder, and HOME is not set", path.display())).help("name the data folder with --data DIR")
+            Error::usage("no_home", format!("`{}` is relative to your home folder, and HOME is not set", path.display()))
+                .help("name the data folder with --data DIR")
         }),
     }
 }
@@ -223,8 +224,11 @@ fn known_variables(environment: &Environment) -> Result<(), Error> {
     for name in environment.keys().filter(|name| name.starts_with("DOVETAIL_") && !foreign(name)) {
         if !VARIABLES.iter().any(|(known, _)| known == name) {
             let names = VARIABLES.iter().map(|(known, _)| *known);
-            let near = nearest(name, names.clone()).map_or_else(|| format!("known are {}", names.collect::<Vec<_>>().join(", ")), |n| format!("did you mean `{n}`?"));
-            return Err(Error::usage("unknown_setting", format!("the environment variable `{name}` is no setting")).help(near).detail("key", name.as_str()));
+            let near = nearest(name, names.clone())
+                .map_or_else(|| format!("known are {}", names.collect::<Vec<_>>().join(", ")), |n| format!("did you mean `{n}`?"));
+            return Err(Error::usage("unknown_setting", format!("the environment variable `{name}` is no setting"))
+                .help(near)
+                .detail("key", name.as_str()));
         }
     }
     Ok(())

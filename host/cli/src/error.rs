@@ -170,7 +170,9 @@ impl From<StoreError> for Error {
             StoreErrorKind::Missing => ("store_missing", "the data folder is incomplete: restore it, or publish and submit again"),
             StoreErrorKind::Corrupt => ("store_corrupt", "the data folder is damaged: restore it from a copy"),
             StoreErrorKind::Conflict => ("store_conflict", "try again"),
-            StoreErrorKind::Refused => ("store_refused", "check that the data folder (--data) is writable and its disk is not full; see `dovetail doctor`"),
+            StoreErrorKind::Refused => {
+                ("store_refused", "check that the data folder (--data) is writable and its disk is not full; see `dovetail doctor`")
+            }
             StoreErrorKind::Newer => ("store_newer", "use the newer dovetail that wrote this data folder, or another --data"),
         };
         let StoreError { operation, source, .. } = error;

@@ -63,7 +63,8 @@ impl Given {
                 continue;
             }
             let (name, Some(value)) = (&arg[..name_end], arg.get(name_end + 1..)) else {
-                return Err(Error::usage("bad_input", format!("`--input {arg}` has no value")).help("write --input NAME=VALUE, --input NAME=@FILE or --input @FILE.json"));
+                return Err(Error::usage("bad_input", format!("`--input {arg}` has no value"))
+                    .help("write --input NAME=VALUE, --input NAME=@FILE or --input @FILE.json"));
             };
             if name.is_empty() {
                 return Err(Error::usage("bad_input", format!("`--input {arg}` has no name")).help("write --input NAME=VALUE"));
@@ -87,7 +88,9 @@ impl Given {
 }
 
 fn twice(name: &str) -> Error {
-    Error::usage("input_twice", format!("the input `{name}` is given twice")).help("give each input once; --each makes one run for each of many files").detail("input", name)
+    Error::usage("input_twice", format!("the input `{name}` is given twice"))
+        .help("give each input once; --each makes one run for each of many files")
+        .detail("input", name)
 }
 
 /// `--each`: one input, many files.
@@ -104,7 +107,9 @@ impl Each {
         let mut each: Option<Self> = None;
         for arg in args {
             let Some((name, place)) = arg.split_once("=@").filter(|(name, place)| !name.is_empty() && !place.is_empty()) else {
-                return Err(Error::usage("bad_input", format!("`--each {arg}` names no files")).help("write --each NAME=@FOLDER or --each 'NAME=@*.jpg'"));
+                return Err(
+                    Error::usage("bad_input", format!("`--each {arg}` names no files")).help("write --each NAME=@FOLDER or --each 'NAME=@*.jpg'")
+                );
             };
             let files = files_of(place)?;
             match &mut each {
@@ -141,7 +146,9 @@ fn files_of(place: &str) -> Result<Vec<PathBuf>, Error> {
         Err(e) => return Err(Error::file(path, e)),
     };
     if found.is_empty() {
-        return Err(Error::usage("no_files", format!("`{place}` holds no files")).help("hidden files and folders within are not looked at").detail("path", place));
+        return Err(Error::usage("no_files", format!("`{place}` holds no files"))
+            .help("hidden files and folders within are not looked at")
+            .detail("path", place));
     }
     Ok(found)
 }
@@ -238,12 +245,15 @@ impl Loaded {
             (Source::Text(text), Type::String | Type::Char | Type::Enum(_)) => return Ok(Value::from(text.as_str())),
             (Source::Text(text), Type::Image | Type::Artifact) if !text.trim_start().starts_with('{') => {
                 let message = format!("the input `{name}` takes {} and `{text}` is a text", an(plain));
-                return Err(Error::usage("bad_input", message).help(format!("for a file, write {name}=@{}", if text.is_empty() { "FILE" } else { text })));
+                return Err(
+                    Error::usage("bad_input", message).help(format!("for a file, write {name}=@{}", if text.is_empty() { "FILE" } else { text }))
+                );
             }
             (Source::Text(text), _) => (text.clone(), PathBuf::from(".")),
             (Source::File(path), Type::Image | Type::Artifact) => return self.artifact(path),
             (Source::Stdin, Type::Image | Type::Artifact) => {
-                let bytes = bounded(std::io::stdin().lock(), MAX_ARTIFACT).map_err(|e| Error::usage("unreadable_file", "read standard input").cause(e))?;
+                let bytes =
+                    bounded(std::io::stdin().lock(), MAX_ARTIFACT).map_err(|e| Error::usage("unreadable_file", "read standard input").cause(e))?;
                 return Ok(self.keep(bytes, None));
             }
             (Source::File(path), _) => (text_of(path)?, path.parent().unwrap_or(Path::new(".")).to_owned()),
@@ -251,7 +261,8 @@ impl Loaded {
         };
         let mut value = serde_json::from_str(&text).map_err(|e| {
             let shown: String = text.chars().take(60).collect();
-            let error = Error::usage("bad_input", format!("the input `{name}` takes {} and `{shown}` is no JSON", ty.short())).cause(e).detail("input", name);
+            let error =
+                Error::usage("bad_input", format!("the input `{name}` takes {} and `{shown}` is no JSON", ty.short())).cause(e).detail("input", name);
             if *source == Source::Text(text.clone()) { error } else { error.help("a file's text is read as JSON; put quotes around a string") }
         })?;
         self.files(ty, &mut value, &base)?;
@@ -364,13 +375,16 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
 }
 
 fn text_of(path: &Path) -> Result<String, Error> {
-    let not_text = |e| Error::usage("bad_input", format!("`{}` is no text", path.display())).cause(e).help("only images and artifacts are taken from other files");
+    let not_text = |e| {
+        Error::usage("bad_input", format!("`{}` is no text", path.display())).cause(e).help("only images and artifacts are taken from other files")
+    };
     String::from_utf8(read(path, MAX_JSON)?).map_err(not_text)
 }
 
 fn text_of_stdin() -> Result<String, Error> {
     let failed = |e| Error::usage("unreadable_file", "read standard input").cause(e);
-    String::from_utf8(bounded(std::io::stdin().lock(), MAX_JSON).map_err(failed)?).map_err(|e| Error::usage("bad_input", "standard input is no text").cause(e))
+    String::from_utf8(bounded(std::io::stdin().lock(), MAX_JSON).map_err(failed)?)
+        .map_err(|e| Error::usage("bad_input", "standard input is no text").cause(e))
 }
 
 /// The members of a JSON object, twins included.

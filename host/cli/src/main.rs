@@ -58,7 +58,8 @@ fn configure(cli: &Cli) -> Result<Config, Error> {
     if cli.global.output == Format::Ndjson && !commands::streams(&cli.command) {
         return Err(Error::usage("bad_option", "only `run` prints one document a line").help("use --output json"));
     }
-    let environment: Environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    let environment: Environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
     let folder = std::env::current_dir().map_err(|e| Error::usage("no_folder", "find the current folder").cause(e))?;
     let config = Config::load(&cli.global, &environment, &folder)?;
     telemetry::start(&config);

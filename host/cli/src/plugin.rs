@@ -49,15 +49,17 @@ pub(crate) fn find(path: &Path, component: Option<&Path>) -> Result<Found, Error
         return folder(beside, Some(path.to_owned())).map(Found::Folder);
     }
     if named.is_some() {
-        return Err(Error::usage("bad_option", format!("`{}` is no plugin folder, so --component has no meaning", path.display())).help("leave --component out"));
+        return Err(Error::usage("bad_option", format!("`{}` is no plugin folder, so --component has no meaning", path.display()))
+            .help("leave --component out"));
     }
     Ok(Found::Package(read(path, MAX_PACKAGE)?))
 }
 
 /// The folder of a plugin, with its manifest.
 pub(crate) fn folder(path: &Path, component: Option<PathBuf>) -> Result<Folder, Error> {
-    let manifest = text(&path.join("plugin.toml"))
-        .map_err(|e| if e.code == "missing_file" { e.help("a plugin's folder has a `plugin.toml` with its name, version and description") } else { e })?;
+    let manifest = text(&path.join("plugin.toml")).map_err(|e| {
+        if e.code == "missing_file" { e.help("a plugin's folder has a `plugin.toml` with its name, version and description") } else { e }
+    })?;
     Ok(Folder { path: path.to_owned(), manifest, component })
 }
 

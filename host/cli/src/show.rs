@@ -92,7 +92,9 @@ fn remedy(kind: &str, code: &str) -> &'static str {
         (_, "built_without_opencv") => "use a dovetail that was built with OpenCV",
         (_, "undecodable") => "the file is damaged, cut off, or no picture: fetch or export it again, as JPEG, PNG, WebP or BMP",
         (_, "too_large") => "scale the picture down first",
-        (_, "timeout" | "deadline_exceeded") | ("timeout", _) => "give the step more time (`timeout` in the pipeline, up to `time` of the host's limits), or smaller inputs",
+        (_, "timeout" | "deadline_exceeded") | ("timeout", _) => {
+            "give the step more time (`timeout` in the pipeline, up to `time` of the host's limits), or smaller inputs"
+        }
         (_, "out_of_memory") => "raise `memory` in the plugin's [limits], or give it smaller inputs",
         ("invalid_input", _) => "correct the inputs and run it again; `dovetail runs logs RUN` shows what the task said",
         ("unavailable" | "lost_worker", _) => "run it again; `dovetail doctor` looks at what the program needs",
@@ -117,7 +119,10 @@ mod tests {
             "error": { "kind": "panic", "code": "panic", "message": "oh no", "id": "face_detection_001", "attempt": 2, "backtrace": ["src/lib.rs:3"], "details": {"a": 1} },
         });
         let text = run(&document);
-        assert!(text.contains("error[panic] in face_detection_001, attempt 2: oh no\n  a: 1\n  at src/lib.rs:3\n\nhelp: this is a mistake"), "{text}");
+        assert!(
+            text.contains("error[panic] in face_detection_001, attempt 2: oh no\n  a: 1\n  at src/lib.rs:3\n\nhelp: this is a mistake"),
+            "{text}"
+        );
         assert!(text.contains(" 1  face_detection_001  failed"), "{text}");
     }
 }

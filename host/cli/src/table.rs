@@ -5,7 +5,9 @@ pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = titles
         .iter()
         .enumerate()
-        .map(|(i, title)| rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0).max(title.trim().chars().count()))
+        .map(|(i, title)| {
+            rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0).max(title.trim().chars().count())
+        })
         .collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let mut line = String::new();

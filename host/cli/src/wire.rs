@@ -37,7 +37,9 @@ impl App {
         }
         let data = &self.config.data;
         std::fs::create_dir_all(data).map_err(|e| {
-            Error::host("data_folder", format!("make the data folder `{}`", data.display())).cause(e).help("name another with --data DIR, or give yourself the right to write there")
+            Error::host("data_folder", format!("make the data folder `{}`", data.display()))
+                .cause(e)
+                .help("name another with --data DIR, or give yourself the right to write there")
         })?;
         let clock = Arc::new(SystemClock);
         let ledger = SqliteLedger::open(data, clock.clone())?;

@@ -29,7 +29,7 @@ fn record(kind: Kind, key: String) -> Record {
 }
 
 fn job(step: &str, needs: &[&str]) -> Job {
-    Job { step: step.into(), needs: needs.iter().map(|n| (*n).to_owned()).collect() }
+    Job { step: step.into(), needs: needs.iter().map(|n| (*n).to_owned()).collect(), attempt: 1 }
 }
 
 impl Bench {

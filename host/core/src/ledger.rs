@@ -91,6 +91,8 @@ pub struct Job {
     pub step: String,
     /// Steps whose succeeded outcomes must be there.
     pub needs: Vec<String>,
+    /// The attempt that is to be made: 1, or more where a job is enqueued again whose earlier attempts are on record.
+    pub attempt: u32,
 }
 
 /// The right to run a job for a while. The token fences: after the lease has passed to another, it opens nothing.

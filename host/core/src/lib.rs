@@ -12,6 +12,7 @@ pub mod id;
 pub mod ledger;
 pub mod limits;
 pub mod manifest;
+pub mod meta;
 #[cfg(feature = "testing")]
 pub mod memory;
 pub mod pipeline;
@@ -19,6 +20,7 @@ pub mod policy;
 pub mod record;
 pub mod stop;
 pub mod vision;
+pub mod window;
 pub mod wit;
 
 pub use id::{Digest, RunId};

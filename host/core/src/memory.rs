@@ -113,7 +113,7 @@ impl State {
             let ready = job.needs.iter().all(|need| self.succeeded.contains(&(run.clone(), need.clone())));
             let known = self.jobs.iter().any(|(r, q)| r == run && q.step == job.step) || self.has(Kind::Outcome, &run.step(&job.step));
             if ready && !known {
-                let queued = Queued { step: job.step.clone(), needs: job.needs.clone(), attempt: 1, crashes: 0, verify, due: 0, lease: None };
+                let queued = Queued { step: job.step.clone(), needs: job.needs.clone(), attempt: job.attempt, crashes: 0, verify, due: 0, lease: None };
                 self.jobs.push((run.clone(), queued));
             }
         }

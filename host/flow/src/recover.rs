@@ -18,6 +18,7 @@ pub(crate) fn job(pipeline: &Pipeline, step: &Step) -> Job {
             .into_iter()
             .map(str::to_owned)
             .collect(),
+        attempt: 1,
     }
 }
 
@@ -59,7 +60,7 @@ pub(crate) fn reconcile(parts: &Parts, run: &RunId) -> Result<Option<RunState>, 
             let next = ready(&truth.pipeline, &done)
                 .into_iter()
                 .filter(|s| !truth.outcomes.contains_key(&s.name));
-            let jobs = next.map(|step| job(&truth.pipeline, step)).collect();
+            let jobs = next.map(|step| Job { attempt: truth.attempt(&step.name), ..job(&truth.pipeline, step) }).collect();
             parts.ledger.commit(&[Item::Recover {
                 run: truth.key,
                 jobs,

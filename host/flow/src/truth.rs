@@ -117,6 +117,11 @@ impl Truth {
             .map(|step| step.name.as_str())
     }
 
+    /// The number of the attempt that a step without an outcome is at.
+    pub(crate) fn attempt(&self, step: &str) -> u32 {
+        1 + u32::try_from(self.retries.get(step).map_or(0, Vec::len)).unwrap_or(0)
+    }
+
     /// What is to become of the run.
     pub(crate) fn standing(&self) -> Standing {
         use dovetail_core::pipeline::OnFailure;

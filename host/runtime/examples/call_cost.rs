@@ -11,10 +11,7 @@ use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor as _, Outcome};
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
-use dovetail_core::vision::{
-    AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size,
-    Vision, VisionError,
-};
+use dovetail_core::vision::{AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError};
 use dovetail_core::{Digest, RunId};
 use dovetail_runtime::{Budgets, Options, Parts, Runtime, pack};
 
@@ -24,29 +21,16 @@ struct Kept(Mutex<HashMap<Digest, Vec<u8>>>);
 impl Blobs for Kept {
     fn put(&self, _: BlobKind, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        self.0
-            .lock()
-            .map_err(|_| lost())?
-            .insert(digest, bytes.to_vec());
+        self.0.lock().map_err(|_| lost())?.insert(digest, bytes.to_vec());
         Ok(digest)
     }
 
     fn get(&self, _: BlobKind, digest: &Digest, _: u64) -> Result<Vec<u8>, StoreError> {
-        self.0
-            .lock()
-            .map_err(|_| lost())?
-            .get(digest)
-            .cloned()
-            .ok_or_else(lost)
+        self.0.lock().map_err(|_| lost())?.get(digest).cloned().ok_or_else(lost)
     }
 
     fn size(&self, _: BlobKind, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        Ok(self
-            .0
-            .lock()
-            .map_err(|_| lost())?
-            .get(digest)
-            .map(|bytes| bytes.len() as u64))
+        Ok(self.0.lock().map_err(|_| lost())?.get(digest).map(|bytes| bytes.len() as u64))
     }
 }
 
@@ -58,19 +42,11 @@ fn lost() -> StoreError {
 struct Blind;
 
 fn blind<T>() -> Result<T, VisionError> {
-    Err(VisionError::unavailable(
-        "built_without_opencv",
-        "this program measures calls only",
-    ))
+    Err(VisionError::unavailable("built_without_opencv", "this program measures calls only"))
 }
 
 impl Vision for Blind {
-    fn open(
-        &self,
-        _: &Digest,
-        _: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>,
-        _: &Stop,
-    ) -> Result<Image, VisionError> {
+    fn open(&self, _: &Digest, _: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>, _: &Stop) -> Result<Image, VisionError> {
         blind()
     }
     fn crop(&self, _: &Image, _: Rect) -> Result<Image, VisionError> {
@@ -88,58 +64,24 @@ impl Vision for Blind {
     fn companions(&self, _: &Model) -> Vec<Model> {
         Vec::new()
     }
-    fn detect(
-        &self,
-        _: &Model,
-        _: &Image,
-        _: DetectOptions,
-        _: &Stop,
-    ) -> Result<Vec<Detection>, VisionError> {
+    fn detect(&self, _: &Model, _: &Image, _: DetectOptions, _: &Stop) -> Result<Vec<Detection>, VisionError> {
         blind()
     }
-    fn locate(
-        &self,
-        _: &Model,
-        _: &Image,
-        _: &[Rect],
-        _: &Stop,
-    ) -> Result<PerFace<Vec<Point>>, VisionError> {
+    fn locate(&self, _: &Model, _: &Image, _: &[Rect], _: &Stop) -> Result<PerFace<Vec<Point>>, VisionError> {
         blind()
     }
-    fn estimate(
-        &self,
-        _: &Model,
-        _: &Image,
-        _: &[Rect],
-        _: u32,
-        _: &Stop,
-    ) -> Result<PerFace<AgeAndGender>, VisionError> {
+    fn estimate(&self, _: &Model, _: &Image, _: &[Rect], _: u32, _: &Stop) -> Result<PerFace<AgeAndGender>, VisionError> {
         blind()
     }
-    fn classify(
-        &self,
-        _: &Model,
-        _: &Image,
-        _: &[Rect],
-        _: &Stop,
-    ) -> Result<PerFace<Vec<f32>>, VisionError> {
+    fn classify(&self, _: &Model, _: &Image, _: &[Rect], _: &Stop) -> Result<PerFace<Vec<f32>>, VisionError> {
         blind()
     }
-    fn embed(
-        &self,
-        _: &Model,
-        _: &Image,
-        _: &[Rect],
-        _: &Stop,
-    ) -> Result<PerFace<Vec<f32>>, VisionError> {
+    fn embed(&self, _: &Model, _: &Image, _: &[Rect], _: &Stop) -> Result<PerFace<Vec<f32>>, VisionError> {
         blind()
     }
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "the figures are what the program is for"
-)]
+#[expect(clippy::print_stdout, reason = "the figures are what the program is for")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [component, input, rest @ ..] = args.as_slice() else {
@@ -159,27 +101,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         budgets: Budgets::default(),
         live: None,
     })?;
-    let interface = runtime
-        .compiler()
-        .describe(&component, &Default::default())?
-        .signature
-        .interface;
-    let name = interface
-        .split([':', '/'])
-        .nth(1)
-        .ok_or("the interface has no package")?;
+    let interface = runtime.compiler().describe(&component, &Default::default())?.signature.interface;
+    let name = interface.split([':', '/']).nth(1).ok_or("the interface has no package")?;
     let manifest = format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"measured\"\n");
     let none = BTreeMap::new();
-    let package = blobs.put(
-        BlobKind::Package,
-        &pack(Parts {
-            manifest: &manifest,
-            component: &component,
-            wit: &none,
-            readme: None,
-            examples: &none,
-        })?,
-    )?;
+    let package =
+        blobs.put(BlobKind::Package, &pack(Parts { manifest: &manifest, component: &component, wit: &none, readme: None, examples: &none })?)?;
     let attempt = Attempt {
         run: RunId::from_bytes([1; 16]),
         step: "measured".to_owned(),
@@ -203,9 +130,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         rounds.push(began.elapsed().as_secs_f64() * 1e6 / f64::from(calls));
     }
     rounds.sort_by(f64::total_cmp);
-    println!(
-        "{name}: {:.1} / {:.1} us a call (minimum / median of 5 rounds of {calls})",
-        rounds[0], rounds[2]
-    );
+    println!("{name}: {:.1} / {:.1} us a call (minimum / median of 5 rounds of {calls})", rounds[0], rounds[2]);
     Ok(())
 }

@@ -34,63 +34,33 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// Makes the folder, readable by its owner only.
-    pub(crate) fn open(
-        engine: &Engine,
-        folder: PathBuf,
-        max_bytes: u64,
-        program: Option<PathBuf>,
-    ) -> io::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)?;
+    pub(crate) fn open(engine: &Engine, folder: PathBuf, max_bytes: u64, program: Option<PathBuf>) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-        Ok(Self {
-            folder,
-            max_bytes,
-            program,
-            key: code_key(engine),
-            flights: Mutex::default(),
-        })
+        Ok(Self { folder, max_bytes, program, key: code_key(engine), flights: Mutex::default() })
     }
 
     /// The component, compiled now if it was not yet.
     pub(crate) fn load(&self, engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
         check_kind(bytes)?;
         let digest = Digest::of(bytes);
-        let path = self
-            .folder
-            .join(format!("{}-{}.cwasm", digest.hex(), self.key));
+        let path = self.folder.join(format!("{}-{}.cwasm", digest.hex(), self.key));
         if let Some(component) = self.read(engine, &path) {
             return Ok(component);
         }
-        let flight = self
-            .flights
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(digest)
-            .or_default()
-            .clone();
+        let flight = self.flights.lock().unwrap_or_else(PoisonError::into_inner).entry(digest).or_default().clone();
         let result = {
             let _alone = flight.lock().unwrap_or_else(PoisonError::into_inner);
             self.compile(engine, bytes, &path)
         };
-        self.flights
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&digest);
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
         result
     }
 
     fn compile(&self, engine: &Engine, bytes: &[u8], path: &Path) -> Result<Component, LoadError> {
         let failed = |error: io::Error| host_error("use the folder of compiled code", true, error);
         // One lock for all components: compiling fills every core anyway. Freed by the kernel if we die.
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(self.folder.join("lock"))
-            .map_err(failed)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(self.folder.join("lock")).map_err(failed)?;
         lock.lock().map_err(failed)?;
         // Somebody may have been faster.
         if let Some(component) = self.read(engine, path) {
@@ -105,22 +75,11 @@ impl Cache {
         let code = Digest::of(&fs::read(&made).map_err(failed)?);
         fs::write(sum_of(path), code.hex()).map_err(failed)?;
         fs::rename(&made, path).map_err(failed)?;
-        tracing::debug!(
-            component = path.file_stem().and_then(|stem| stem.to_str()),
-            elapsed_ms = began.elapsed().as_millis() as u64,
-            "compiled"
-        );
+        tracing::debug!(component = path.file_stem().and_then(|stem| stem.to_str()), elapsed_ms = began.elapsed().as_millis() as u64, "compiled");
         if let Err(error) = self.evict(path) {
             tracing::warn!(%error, "compiled code that is no longer used could not be removed");
         }
-        self.read(engine, path).ok_or_else(|| {
-            host_error(
-                "load compiled code",
-                false,
-                "what was just compiled does not load",
-            )
-            .into()
-        })
+        self.read(engine, path).ok_or_else(|| host_error("load compiled code", false, "what was just compiled does not load").into())
     }
 
     /// The code if it is there and is what was written. What is damaged is removed.
@@ -152,10 +111,7 @@ impl Cache {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "cwasm")
-            {
+            if path.extension().is_some_and(|extension| extension == "cwasm") {
                 let about = fs::metadata(&path)?;
                 files.push((about.modified()?, about.len(), path));
             }
@@ -180,10 +136,7 @@ fn sum_of(path: &Path) -> PathBuf {
     path.with_extension("cwasm.sha256")
 }
 
-#[expect(
-    unsafe_code,
-    reason = "compiled code is machine code: wasmtime cannot check it"
-)]
+#[expect(unsafe_code, reason = "compiled code is machine code: wasmtime cannot check it")]
 fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     // SAFETY: only this module writes into the folder, which nobody else may enter (0700); the file's sha256 was compared just now; wasmtime
     // itself compares version and settings of the compiler.

@@ -28,9 +28,8 @@ pub(crate) fn call(store: &mut Store<State>, task: &Task, given: &Value) -> Call
     let mut called = false;
     let mut attempt = || -> wasmtime::Result<()> {
         let instance = task.pre.instantiate(&mut *store)?;
-        let run = instance.get_func(&mut *store, task.run).ok_or_else(|| {
-            wasmtime::Error::new(Ended::Host(broken("the component lost its `run`")))
-        })?;
+        let run =
+            instance.get_func(&mut *store, task.run).ok_or_else(|| wasmtime::Error::new(Ended::Host(broken("the component lost its `run`"))))?;
         let input = input(store, &task.signature.input, given)?;
         called = true;
         run.call(&mut *store, &[input], &mut out)
@@ -40,60 +39,32 @@ pub(crate) fn call(store: &mut Store<State>, task: &Task, given: &Value) -> Call
     if let Err(error) = result {
         // Without frames of the guest, what failed is reading what it returned.
         let returned = called && !error.is::<wasmtime::WasmBacktrace>();
-        return Called {
-            result: Err(error),
-            wall,
-            returned,
-        };
+        return Called { result: Err(error), wall, returned };
     }
     let [returned] = out;
-    Called {
-        result: outcome(store, task, returned),
-        wall,
-        returned: true,
-    }
+    Called { result: outcome(store, task, returned), wall, returned: true }
 }
 
-fn outcome(
-    store: &mut Store<State>,
-    task: &Task,
-    returned: Val,
-) -> wasmtime::Result<(Outcome, u64)> {
+fn outcome(store: &mut Store<State>, task: &Task, returned: Val) -> wasmtime::Result<(Outcome, u64)> {
     match returned {
         Val::Result(Ok(value)) => {
-            let (output, bytes) =
-                Output::new(store).record(&task.signature.output, value.map(|value| *value))?;
+            let (output, bytes) = Output::new(store).record(&task.signature.output, value.map(|value| *value))?;
             Ok((Outcome::Succeeded { output }, bytes))
         }
-        Val::Result(Err(Some(error))) => Ok((
-            Outcome::Failed {
-                failure: task_error(*error)?,
-            },
-            0,
-        )),
-        _ => Err(wasmtime::Error::new(Ended::Host(broken(
-            "read the result: it is no result",
-        )))),
+        Val::Result(Err(Some(error))) => Ok((Outcome::Failed { failure: task_error(*error)? }, 0)),
+        _ => Err(wasmtime::Error::new(Ended::Host(broken("read the result: it is no result")))),
     }
 }
 
 /// The guest's own failure, bounded and cleaned.
 fn task_error(error: Val) -> wasmtime::Result<Failure> {
-    let wrong = || {
-        wasmtime::Error::new(Ended::Host(broken(
-            "read the task's error: it has another type than it was registered with",
-        )))
-    };
+    let wrong = || wasmtime::Error::new(Ended::Host(broken("read the task's error: it has another type than it was registered with")));
     let Val::Variant(case, payload) = error else {
         return Err(wrong());
     };
     let kind = match case.as_str() {
         "cancelled" => {
-            return Ok(Failure::new(
-                FailureKind::Cancelled,
-                "cancelled",
-                "the task says that it was cancelled",
-            ));
+            return Ok(Failure::new(FailureKind::Cancelled, "cancelled", "the task says that it was cancelled"));
         }
         "invalid-input" => FailureKind::InvalidInput,
         "unavailable" => FailureKind::Unavailable,
@@ -109,19 +80,13 @@ fn task_error(error: Val) -> wasmtime::Result<Failure> {
             ("code", Val::String(code)) => failure.code = crate::text::code(&code),
             ("message", Val::String(message)) => failure.message = crate::text::message(&message),
             ("retryable", Val::Bool(retryable)) => {
-                failure.retryable = retryable && kind != FailureKind::InvalidInput
+                failure.retryable = retryable && kind != FailureKind::InvalidInput;
             }
             ("retry-after-ms", Val::Option(after)) => {
-                failure.retry_after_ms = after.and_then(|after| {
-                    if let Val::U64(ms) = *after {
-                        Some(ms)
-                    } else {
-                        None
-                    }
-                });
+                failure.retry_after_ms = after.and_then(|after| if let Val::U64(ms) = *after { Some(ms) } else { None });
             }
             ("details", Val::List(items)) => {
-                failure.details = crate::text::details(items.into_iter().filter_map(pair).collect())
+                failure.details = crate::text::details(items.into_iter().filter_map(pair).collect());
             }
             _ => return Err(wrong()),
         }

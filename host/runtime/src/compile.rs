@@ -34,12 +34,9 @@ pub fn compile_child(args: &[OsString]) -> ExitCode {
             return Err((70, format!("{SUBCOMMAND} takes two files")));
         };
         limit_self().map_err(|error| (70, format!("set limits: {error}")))?;
-        let bytes =
-            std::fs::read(input).map_err(|error| (70, format!("read the component: {error}")))?;
+        let bytes = std::fs::read(input).map_err(|error| (70, format!("read the component: {error}")))?;
         let engine = plain_engine().map_err(|error| (70, error.to_string()))?;
-        let code = engine
-            .precompile_component(&bytes)
-            .map_err(|error| (EXIT_REFUSED, format!("{error:#}")))?;
+        let code = engine.precompile_component(&bytes).map_err(|error| (EXIT_REFUSED, format!("{error:#}")))?;
         std::fs::write(output, code).map_err(|error| (70, format!("write the code: {error}")))
     };
     match work() {
@@ -55,15 +52,8 @@ pub fn compile_child(args: &[OsString]) -> ExitCode {
 
 #[expect(unsafe_code, reason = "resource limits have no safe interface in std")]
 fn limit_self() -> std::io::Result<()> {
-    for (resource, limit) in [
-        (libc::RLIMIT_AS, MAX_ADDRESS_SPACE),
-        (libc::RLIMIT_CPU, MAX_CPU_SECONDS),
-        (libc::RLIMIT_CORE, 0),
-    ] {
-        let limit = libc::rlimit {
-            rlim_cur: limit,
-            rlim_max: limit,
-        };
+    for (resource, limit) in [(libc::RLIMIT_AS, MAX_ADDRESS_SPACE), (libc::RLIMIT_CPU, MAX_CPU_SECONDS), (libc::RLIMIT_CORE, 0)] {
+        let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
         // SAFETY: `setrlimit` reads one `rlimit`, which lives until it returns.
         if unsafe { libc::setrlimit(resource, &raw const limit) } != 0 {
             return Err(std::io::Error::last_os_error());
@@ -73,22 +63,13 @@ fn limit_self() -> std::io::Result<()> {
 }
 
 /// Compiles `bytes` into the file `output`, in a child of `program` or, without one, in this process.
-pub(crate) fn compile(
-    engine: &Engine,
-    program: Option<&Path>,
-    bytes: &[u8],
-    output: &Path,
-) -> Result<(), LoadError> {
+pub(crate) fn compile(engine: &Engine, program: Option<&Path>, bytes: &[u8], output: &Path) -> Result<(), LoadError> {
     let Some(program) = program else {
-        let code = engine
-            .precompile_component(bytes)
-            .map_err(|error| explain(bytes, &format!("{error:#}")))?;
-        return std::fs::write(output, code)
-            .map_err(|error| host_error("write compiled code", true, error).into());
+        let code = engine.precompile_component(bytes).map_err(|error| explain(bytes, &format!("{error:#}")))?;
+        return std::fs::write(output, code).map_err(|error| host_error("write compiled code", true, error).into());
     };
     let input = output.with_extension("wasm");
-    std::fs::write(&input, bytes)
-        .map_err(|error| host_error("hand a component to the compiler", true, error))?;
+    std::fs::write(&input, bytes).map_err(|error| host_error("hand a component to the compiler", true, error))?;
     let child = Command::new(program)
         .arg(SUBCOMMAND)
         .arg(&input)
@@ -104,23 +85,14 @@ pub(crate) fn compile(
     if let Err(error) = std::fs::remove_file(&input) {
         tracing::warn!(%error, "a component that was compiled is left in the cache folder");
     }
-    let child = child.map_err(|error| {
-        host_error(
-            format!("start the compiler `{}`", program.display()),
-            true,
-            error,
-        )
-    })?;
+    let child = child.map_err(|error| host_error(format!("start the compiler `{}`", program.display()), true, error))?;
     let message = String::from_utf8_lossy(&child.stderr).trim().to_owned();
     match child.status.code() {
         Some(0) => Ok(()),
         Some(code) if code == i32::from(EXIT_REFUSED) => Err(explain(bytes, &message).into()),
-        Some(code) => Err(HostError {
-            operation: format!("compile the component (exit code {code}): {message}"),
-            transient: false,
-            source: None,
+        Some(code) => {
+            Err(HostError { operation: format!("compile the component (exit code {code}): {message}"), transient: false, source: None }.into())
         }
-        .into()),
         // Killed: by SIGXCPU when the time was over, by SIGABRT when an allocation failed.
         None => Err(Refusal::new(
             "compile_too_expensive",

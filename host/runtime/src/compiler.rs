@@ -44,14 +44,9 @@ impl Compiler {
     }
 
     pub(crate) fn with_engine(engine: Engine, options: CompilerOptions) -> Result<Self, HostError> {
-        let CompilerOptions {
-            cache_dir,
-            cache_bytes,
-            program,
-        } = options;
+        let CompilerOptions { cache_dir, cache_bytes, program } = options;
         let what = format!("make the folder of compiled code `{}`", cache_dir.display());
-        let cache = Cache::open(&engine, cache_dir, cache_bytes, program)
-            .map_err(|error| host_error(what, false, error))?;
+        let cache = Cache::open(&engine, cache_dir, cache_bytes, program).map_err(|error| host_error(what, false, error))?;
         Ok(Self { engine, cache })
     }
 
@@ -61,27 +56,15 @@ impl Compiler {
     /// A refusal that names the import or field, or a failure of the host.
     pub fn describe(&self, component: &[u8], grants: &Grants) -> Result<Description, LoadError> {
         let compiled = self.cache.load(&self.engine, component)?;
-        let Task {
-            signature, imports, ..
-        } = task(&self.engine, &compiled, grants)?;
+        let Task { signature, imports, .. } = task(&self.engine, &compiled, grants)?;
         let image = compiled.image_range();
         Ok(Description {
             signature,
-            pure: imports.iter().all(|import| {
-                matches!(
-                    import.class,
-                    crate::GrantClass::Host | crate::GrantClass::Inert
-                )
-            }),
+            pure: imports.iter().all(|import| matches!(import.class, crate::GrantClass::Host | crate::GrantClass::Inert)),
             imports,
             component_bytes: component.len() as u64,
             code_bytes: (image.end as usize - image.start as usize) as u64,
-            initial_memory: compiled.resources_required().map(|needs| {
-                needs
-                    .max_initial_memory_size
-                    .unwrap_or(0)
-                    .saturating_mul(WASM_PAGE)
-            }),
+            initial_memory: compiled.resources_required().map(|needs| needs.max_initial_memory_size.unwrap_or(0).saturating_mul(WASM_PAGE)),
         })
     }
 
@@ -109,10 +92,7 @@ fn check_name(interface: &str, name: &str) -> Result<(), Refusal> {
         package => Err(Refusal::new(
             "wrong_component",
             format!("plugin.toml says `{name}`, but the component exports `{interface}`"),
-            format!(
-                "set `name = \"{}\"` in plugin.toml, or pack the component of `{name}`",
-                package.unwrap_or(name)
-            ),
+            format!("set `name = \"{}\"` in plugin.toml, or pack the component of `{name}`", package.unwrap_or(name)),
         )),
     }
 }

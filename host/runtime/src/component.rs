@@ -54,13 +54,7 @@ pub(crate) struct Task {
 
 /// Refuses what is no component, before anything is compiled.
 pub(crate) fn check_kind(bytes: &[u8]) -> Result<(), Refusal> {
-    let refuse = |code, what: &str, help: &str| {
-        Err(Refusal::new(
-            code,
-            format!("it is {what}, not a WebAssembly component"),
-            help,
-        ))
-    };
+    let refuse = |code, what: &str, help: &str| Err(Refusal::new(code, format!("it is {what}, not a WebAssembly component"), help));
     match bytes {
         [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => refuse(
@@ -68,21 +62,11 @@ pub(crate) fn check_kind(bytes: &[u8]) -> Result<(), Refusal> {
             "a core module",
             "build for wasm32-wasip2, or let `dovetail task pack` make a component of a module built for wasm32-unknown-unknown",
         ),
-        [0x7f, b'E', b'L', b'F', ..] => refuse(
-            "native_code",
-            "native code",
-            "upload the .wasm file: code is compiled by the host itself",
-        ),
-        _ if bytes.trim_ascii_start().starts_with(b"(") || bytes.starts_with(b";;") => refuse(
-            "text_format",
-            "WebAssembly text",
-            "translate it first, with `wasm-tools parse`",
-        ),
-        _ => refuse(
-            "not_wasm",
-            "something else",
-            "give the .wasm file that cargo wrote under target/wasm32-wasip2",
-        ),
+        [0x7f, b'E', b'L', b'F', ..] => refuse("native_code", "native code", "upload the .wasm file: code is compiled by the host itself"),
+        _ if bytes.trim_ascii_start().starts_with(b"(") || bytes.starts_with(b";;") => {
+            refuse("text_format", "WebAssembly text", "translate it first, with `wasm-tools parse`")
+        }
+        _ => refuse("not_wasm", "something else", "give the .wasm file that cargo wrote under target/wasm32-wasip2"),
     }
 }
 
@@ -123,11 +107,7 @@ fn unsupported(resolve: &Resolve, world: WorldId) -> Option<Refusal> {
                     return Some(refusal);
                 }
             }
-            if let Some(refusal) = function
-                .result
-                .as_ref()
-                .and_then(|ty| walk(resolve, ty, "result", 0))
-            {
+            if let Some(refusal) = function.result.as_ref().and_then(|ty| walk(resolve, ty, "result", 0)) {
                 return Some(refusal);
             }
         }
@@ -148,38 +128,20 @@ fn walk(resolve: &Resolve, ty: &WitType, path: &str, depth: usize) -> Option<Ref
         TypeDefKind::Stream(_) => Some(foreign(path, "a stream")),
         TypeDefKind::Map(..) => Some(foreign(path, "a map")),
         TypeDefKind::FixedLengthList(..) => Some(foreign(path, "a list of fixed length")),
-        TypeDefKind::Record(record) => record
-            .fields
-            .iter()
-            .find_map(|field| next(&field.ty, &format!("{path}.{}", field.name))),
-        TypeDefKind::Tuple(tuple) => tuple
-            .types
-            .iter()
-            .enumerate()
-            .find_map(|(n, ty)| next(ty, &format!("{path}.{n}"))),
-        TypeDefKind::Variant(variant) => variant
-            .cases
-            .iter()
-            .find_map(|case| next(case.ty.as_ref()?, &format!("{path}.{}", case.name))),
+        TypeDefKind::Record(record) => record.fields.iter().find_map(|field| next(&field.ty, &format!("{path}.{}", field.name))),
+        TypeDefKind::Tuple(tuple) => tuple.types.iter().enumerate().find_map(|(n, ty)| next(ty, &format!("{path}.{n}"))),
+        TypeDefKind::Variant(variant) => variant.cases.iter().find_map(|case| next(case.ty.as_ref()?, &format!("{path}.{}", case.name))),
         TypeDefKind::Option(ty) | TypeDefKind::Type(ty) => next(ty, path),
         TypeDefKind::List(ty) => next(ty, &format!("{path}[]")),
-        TypeDefKind::Result(result) => [&result.ok, &result.err]
-            .into_iter()
-            .flatten()
-            .find_map(|ty| next(ty, path)),
+        TypeDefKind::Result(result) => [&result.ok, &result.err].into_iter().flatten().find_map(|ty| next(ty, path)),
         _ => None,
     }
 }
 
 /// Checks imports, finds `run` and links.
-pub(crate) fn task(
-    engine: &Engine,
-    component: &Component,
-    grants: &Grants,
-) -> Result<Task, LoadError> {
+pub(crate) fn task(engine: &Engine, component: &Component, grants: &Grants) -> Result<Task, LoadError> {
     let imports = imports(engine, component, grants)?;
-    let linker = linker(engine, grants)
-        .map_err(|error| host_error("link the host's interfaces", false, error))?;
+    let linker = linker(engine, grants).map_err(|error| host_error("link the host's interfaces", false, error))?;
     // What passed the check above and does not link was made for another version of one of the interfaces.
     let mismatch = |error: wasmtime::Error| {
         Refusal::new(
@@ -188,14 +150,11 @@ pub(crate) fn task(
             "rebuild it with the SDK of this dovetail, or update dovetail",
         )
     };
-    let ty = linker
-        .substituted_component_type(component)
-        .map_err(mismatch)?;
+    let ty = linker.substituted_component_type(component).map_err(mismatch)?;
     let mut found = Vec::new();
     for (name, item) in ty.exports(engine) {
         if let ComponentItem::ComponentInstance(interface) = item.ty
-            && let Some(ComponentItem::ComponentFunc(run)) =
-                interface.get_export(engine, "run").map(|export| export.ty)
+            && let Some(ComponentItem::ComponentFunc(run)) = interface.get_export(engine, "run").map(|export| export.ty)
         {
             found.push((name.to_owned(), run));
         }
@@ -214,10 +173,7 @@ pub(crate) fn task(
             let names: Vec<_> = found.iter().map(|(name, _)| format!("`{name}`")).collect();
             return Err(Refusal::new(
                 "two_runs",
-                format!(
-                    "several exported interfaces have a function `run`: {}",
-                    names.join(", ")
-                ),
+                format!("several exported interfaces have a function `run`: {}", names.join(", ")),
                 "export one task a component",
             )
             .into());
@@ -227,34 +183,18 @@ pub(crate) fn task(
     let index = component
         .get_export_index(None, &signature.interface)
         .and_then(|interface| component.get_export_index(Some(&interface), "run"))
-        .ok_or_else(|| HostError {
-            operation: format!("find `run` of `{}`", signature.interface),
-            transient: false,
-            source: None,
-        })?;
+        .ok_or_else(|| HostError { operation: format!("find `run` of `{}`", signature.interface), transient: false, source: None })?;
     let pre = linker.instantiate_pre(component).map_err(mismatch)?;
     if let Some(needs) = component.resources_required()
         && (needs.num_memories > MEMORIES || needs.num_tables > TABLES)
     {
-        let message = format!(
-            "it has {} memories and {} tables; at most {MEMORIES} and {TABLES} are taken",
-            needs.num_memories, needs.num_tables
-        );
+        let message = format!("it has {} memories and {} tables; at most {MEMORIES} and {TABLES} are taken", needs.num_memories, needs.num_tables);
         return Err(Refusal::new("too_many_memories", message, "link its modules into one").into());
     }
-    Ok(Task {
-        pre,
-        run: index,
-        signature,
-        imports,
-    })
+    Ok(Task { pre, run: index, signature, imports })
 }
 
-fn imports(
-    engine: &Engine,
-    component: &Component,
-    grants: &Grants,
-) -> Result<Vec<Import>, Refusal> {
+fn imports(engine: &Engine, component: &Component, grants: &Grants) -> Result<Vec<Import>, Refusal> {
     let mut imports = Vec::new();
     for (name, item) in component.component_type().imports(engine) {
         let ComponentItem::ComponentInstance(instance) = item.ty else {
@@ -268,19 +208,12 @@ fn imports(
             ));
         };
         // `wasi:filesystem/types` mentions the date type of a clock: an interface of which only types are used reaches nothing.
-        let types_only = instance
-            .exports(engine)
-            .all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)));
+        let types_only = instance.exports(engine).all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)));
         let class = match check_import(name, grants) {
-            Err(_) if types_only && crate::linker::grant_class(name) != GrantClass::Unknown => {
-                GrantClass::Inert
-            }
+            Err(_) if types_only && crate::linker::grant_class(name) != GrantClass::Unknown => GrantClass::Inert,
             other => other?,
         };
-        imports.push(Import {
-            name: name.to_owned(),
-            class,
-        });
+        imports.push(Import { name: name.to_owned(), class });
     }
     Ok(imports)
 }
@@ -288,26 +221,15 @@ fn imports(
 /// `run: func(input: record) -> result<record?, task-error>`, as data.
 fn signature(interface: String, run: &ComponentFunc) -> Result<Signature, Refusal> {
     let wrong = |what: String| {
-        Refusal::new(
-            "wrong_run",
-            format!("`run` of `{interface}` {what}"),
-            "declare `run: func(input: input) -> result<output, task-error>`",
-        )
+        Refusal::new("wrong_run", format!("`run` of `{interface}` {what}"), "declare `run: func(input: input) -> result<output, task-error>`")
     };
     if run.async_() {
-        return Err(Refusal::new(
-            "async_run",
-            format!("`run` of `{interface}` is asynchronous"),
-            "declare it without `async`",
-        ));
+        return Err(Refusal::new("async_run", format!("`run` of `{interface}` is asynchronous"), "declare it without `async`"));
     }
     let mut reader = Reader::default();
     let parameters: Vec<_> = run.params().collect();
     let [(name, Native::Record(input))] = parameters.as_slice() else {
-        return Err(wrong(format!(
-            "takes {} parameters; it must take one, a record",
-            parameters.len()
-        )));
+        return Err(wrong(format!("takes {} parameters; it must take one, a record", parameters.len())));
     };
     let input = reader.fields(input, name, 0)?;
     let results: Vec<_> = run.results().collect();
@@ -318,25 +240,17 @@ fn signature(interface: String, run: &ComponentFunc) -> Result<Signature, Refusa
         None => Vec::new(),
         Some(Native::Record(output)) => reader.fields(&output, "output", 0)?,
         Some(_) => {
-            return Err(wrong(
-                "returns something other than a record in its `result`".to_owned(),
-            ));
+            return Err(wrong("returns something other than a record in its `result`".to_owned()));
         }
     };
     if !result.err().is_some_and(|ty| is_task_error(&ty)) {
         return Err(Refusal::new(
             "wrong_error_type",
-            format!(
-                "the error type of `run` of `{interface}` is not `task-error` of dovetail:task/types"
-            ),
+            format!("the error type of `run` of `{interface}` is not `task-error` of dovetail:task/types"),
             "write `use dovetail:task/types@0.1.0.{task-error};` in the interface and return `result<output, task-error>`",
         ));
     }
-    Ok(Signature {
-        interface,
-        input,
-        output,
-    })
+    Ok(Signature { interface, input, output })
 }
 
 /// Structurally `dovetail:task/types.task-error`: names of types do not survive in a component.
@@ -348,13 +262,8 @@ fn is_task_error(ty: &Native) -> bool {
     let [invalid, cancelled, unavailable, failed] = cases.as_slice() else {
         return false;
     };
-    let named = (invalid.name, cancelled.name, unavailable.name, failed.name)
-        == ("invalid-input", "cancelled", "unavailable", "failed");
-    named
-        && cancelled.ty.is_none()
-        && [invalid, unavailable, failed]
-            .iter()
-            .all(|case| case.ty.as_ref().is_some_and(is_failure))
+    let named = (invalid.name, cancelled.name, unavailable.name, failed.name) == ("invalid-input", "cancelled", "unavailable", "failed");
+    named && cancelled.ty.is_none() && [invalid, unavailable, failed].iter().all(|case| case.ty.as_ref().is_some_and(is_failure))
 }
 
 fn is_failure(ty: &Native) -> bool {
@@ -366,31 +275,20 @@ fn is_failure(ty: &Native) -> bool {
     if names != ["code", "message", "retryable", "retry-after-ms", "details"] {
         return false;
     }
-    let option =
-        matches!(&fields[3].ty, Native::Option(option) if matches!(option.ty(), Native::U64));
+    let option = matches!(&fields[3].ty, Native::Option(option) if matches!(option.ty(), Native::U64));
     let details = match &fields[4].ty {
         Native::List(list) => match list.ty() {
-            Native::Tuple(pair) => {
-                pair.types().len() == 2 && pair.types().all(|ty| matches!(ty, Native::String))
-            }
+            Native::Tuple(pair) => pair.types().len() == 2 && pair.types().all(|ty| matches!(ty, Native::String)),
             _ => false,
         },
         _ => false,
     };
-    matches!(fields[0].ty, Native::String)
-        && matches!(fields[1].ty, Native::String)
-        && matches!(fields[2].ty, Native::Bool)
-        && option
-        && details
+    matches!(fields[0].ty, Native::String) && matches!(fields[1].ty, Native::String) && matches!(fields[2].ty, Native::Bool) && option && details
 }
 
 /// The name of the package in `acme:face-count/task@1.2.0`: `face-count`.
 pub(crate) fn package_name(interface: &str) -> Option<&str> {
-    interface
-        .split_once(':')?
-        .1
-        .split_once('/')
-        .map(|(package, _)| package)
+    interface.split_once(':')?.1.split_once('/').map(|(package, _)| package)
 }
 
 /// A component of a core module that was built for `wasm32-unknown-unknown` and carries its WIT.
@@ -405,12 +303,7 @@ pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
             "give the .wasm file that cargo wrote under target/wasm32-unknown-unknown",
         ));
     }
-    let encode = || {
-        wit_component::ComponentEncoder::default()
-            .validate(true)
-            .module(module)
-            .and_then(|mut encoder| encoder.encode())
-    };
+    let encode = || wit_component::ComponentEncoder::default().validate(true).module(module).and_then(|mut encoder| encoder.encode());
     let refuse = |why: String| {
         Refusal::new(
             "invalid_component",

@@ -6,9 +6,7 @@ use std::hash::{Hash as _, Hasher as _};
 
 use dovetail_core::executor::HostError;
 use dovetail_core::limits::Limits;
-use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig,
-};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig};
 
 use crate::outcome::host_error;
 
@@ -53,8 +51,7 @@ pub(crate) fn engine(attempts: u32) -> Result<Engine, HostError> {
 
 /// An engine that compiles and inspects, but keeps no slots for attempts.
 pub(crate) fn plain_engine() -> Result<Engine, HostError> {
-    build(Allocation::OnDemand)
-        .map_err(|error| host_error("make the WebAssembly engine", false, error))
+    build(Allocation::OnDemand).map_err(|error| host_error("make the WebAssembly engine", false, error))
 }
 
 /// Names everything that compiled code depends on apart from the component itself: 16 hex digits.
@@ -86,11 +83,7 @@ fn build(allocation: Allocation) -> wasmtime::Result<Engine> {
     if let Allocation::Pooled { attempts } = allocation {
         let mut pool = PoolingAllocationConfig::default();
         pool.total_component_instances(attempts)
-            .total_core_instances(
-                attempts
-                    .saturating_mul(CORE_INSTANCES / 4)
-                    .max(CORE_INSTANCES),
-            )
+            .total_core_instances(attempts.saturating_mul(CORE_INSTANCES / 4).max(CORE_INSTANCES))
             // More slots than live components: a slot that is reused by its own component needs no new mapping (7 us instead of 57).
             .total_memories(attempts.saturating_mul(4).max(32))
             .total_tables(attempts.saturating_mul(8).max(64))

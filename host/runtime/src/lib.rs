@@ -30,10 +30,7 @@ pub use compile::{SUBCOMMAND, compile_child};
 pub use compiler::{Compiler, CompilerOptions};
 pub use component::{Description, Import, componentize};
 pub use linker::GrantClass;
-pub use package::{
-    MAX_COMPONENT, MAX_ENTRIES, MAX_PACKAGE, MAX_RATIO, MAX_TEXT, MAX_UNPACKED, Package, Parts,
-    pack,
-};
+pub use package::{MAX_COMPONENT, MAX_ENTRIES, MAX_PACKAGE, MAX_RATIO, MAX_TEXT, MAX_UNPACKED, Package, Parts, pack};
 pub use refusal::{LoadError, Refusal};
 pub use runtime::{Live, LiveSink, Options, Runtime};
 pub use state::{Budgets, Progress};

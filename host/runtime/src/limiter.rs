@@ -19,23 +19,12 @@ pub(crate) struct Memory {
 impl Memory {
     /// At most `limit` bytes over all memories.
     pub(crate) fn new(limit: u64) -> Self {
-        Self {
-            limit: usize::try_from(limit).unwrap_or(usize::MAX),
-            held: 0,
-            granted_last: 0,
-            peak: 0,
-            denied: None,
-        }
+        Self { limit: usize::try_from(limit).unwrap_or(usize::MAX), held: 0, granted_last: 0, peak: 0, denied: None }
     }
 }
 
 impl ResourceLimiter for Memory {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current);
         self.granted_last = 0;
         if maximum.is_some_and(|maximum| desired > maximum) {
@@ -57,12 +46,7 @@ impl ResourceLimiter for Memory {
         Ok(())
     }
 
-    fn table_growing(
-        &mut self,
-        _: usize,
-        desired: usize,
-        _: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         Ok(desired <= TABLE_ELEMENTS)
     }
 
@@ -97,9 +81,7 @@ mod tests {
     fn what_failed_to_grow_is_not_held() {
         let mut memory = Memory::new(100);
         assert!(memory.memory_growing(0, 90, None).unwrap());
-        memory
-            .memory_grow_failed(wasmtime::format_err!("no pages"))
-            .unwrap();
+        memory.memory_grow_failed(wasmtime::format_err!("no pages")).unwrap();
         assert!(memory.memory_growing(0, 90, None).unwrap());
     }
 

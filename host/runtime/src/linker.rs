@@ -7,9 +7,7 @@ use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
-use wasmtime_wasi::p2::bindings::{
-    cli, clocks, filesystem::preopens, random, sync::filesystem, sync::io,
-};
+use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem::preopens, random, sync::filesystem, sync::io};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 
 use crate::bindings::Services;
@@ -37,12 +35,11 @@ pub(crate) fn grant_class(name: &str) -> GrantClass {
         return GrantClass::Unknown;
     };
     match (package, interface) {
-        ("dovetail:task", "types" | "context" | "control" | "logging" | "artifacts")
-        | ("dovetail:vision", "images" | "faces") => GrantClass::Host,
+        ("dovetail:task", "types" | "context" | "control" | "logging" | "artifacts") | ("dovetail:vision", "images" | "faces") => GrantClass::Host,
         (
             "wasi:cli",
-            "environment" | "exit" | "stdin" | "stdout" | "stderr" | "terminal-input"
-            | "terminal-output" | "terminal-stdin" | "terminal-stdout" | "terminal-stderr",
+            "environment" | "exit" | "stdin" | "stdout" | "stderr" | "terminal-input" | "terminal-output" | "terminal-stdin" | "terminal-stdout"
+            | "terminal-stderr",
         )
         | ("wasi:io", "error" | "poll" | "streams")
         | ("wasi:filesystem", "types" | "preopens")
@@ -65,9 +62,7 @@ pub(crate) fn check_import(name: &str, grants: &Grants) -> Result<GrantClass, Re
         GrantClass::Needs(what) => {
             return Err(Refusal::new(
                 "unsupported_import",
-                format!(
-                    "it imports `{name}`: {what} cannot be granted by this version of the host"
-                ),
+                format!("it imports `{name}`: {what} cannot be granted by this version of the host"),
                 format!("build the task without {what}; data enters a task through its input"),
             ));
         }
@@ -83,9 +78,7 @@ pub(crate) fn check_import(name: &str, grants: &Grants) -> Result<GrantClass, Re
         (false, GrantClass::Needs(grant)) => Err(Refusal::new(
             "missing_grant",
             format!("it imports `{name}`, which needs the grant `{grant}`"),
-            format!(
-                "add `{grant} = true` under `[grants]` in plugin.toml, or build the task without it"
-            ),
+            format!("add `{grant} = true` under `[grants]` in plugin.toml, or build the task without it"),
         )),
         _ => Ok(class),
     }
@@ -139,39 +132,20 @@ mod tests {
     fn imports_fall_into_classes() {
         assert_eq!(grant_class("dovetail:task/context@0.1.0"), GrantClass::Host);
         assert_eq!(grant_class("wasi:cli/stdout@0.2.6"), GrantClass::Inert);
-        assert_eq!(
-            grant_class("wasi:random/insecure-seed@0.2.0"),
-            GrantClass::Inert
-        );
-        assert_eq!(
-            grant_class("wasi:clocks/wall-clock@0.2.6"),
-            GrantClass::Needs("clocks")
-        );
-        assert_eq!(
-            grant_class("wasi:random/random@0.2.6"),
-            GrantClass::Needs("random")
-        );
-        assert_eq!(
-            grant_class("wasi:http/outgoing-handler@0.2.6"),
-            GrantClass::Needs("http")
-        );
+        assert_eq!(grant_class("wasi:random/insecure-seed@0.2.0"), GrantClass::Inert);
+        assert_eq!(grant_class("wasi:clocks/wall-clock@0.2.6"), GrantClass::Needs("clocks"));
+        assert_eq!(grant_class("wasi:random/random@0.2.6"), GrantClass::Needs("random"));
+        assert_eq!(grant_class("wasi:http/outgoing-handler@0.2.6"), GrantClass::Needs("http"));
         assert_eq!(grant_class("acme:database/query"), GrantClass::Unknown);
         assert_eq!(grant_class("run"), GrantClass::Unknown);
     }
 
     #[test]
     fn a_grant_opens_its_own_imports_only() {
-        let clocks = Grants {
-            clocks: true,
-            ..Grants::default()
-        };
+        let clocks = Grants { clocks: true, ..Grants::default() };
         assert!(check_import("wasi:clocks/wall-clock@0.2.6", &clocks).is_ok());
         let refusal = check_import("wasi:random/random@0.2.6", &clocks).unwrap_err();
         assert_eq!(refusal.code, "missing_grant");
-        assert!(
-            refusal.message.contains("wasi:random/random@0.2.6")
-                && refusal.help.contains("random = true"),
-            "{refusal:?}"
-        );
+        assert!(refusal.message.contains("wasi:random/random@0.2.6") && refusal.help.contains("random = true"), "{refusal:?}");
     }
 }

@@ -60,16 +60,7 @@ pub(crate) enum Output {
 
 impl Log {
     pub(crate) fn new(limit: u64, began: Instant, sink: Option<LineSink>) -> Self {
-        Self {
-            lines: Vec::new(),
-            dropped: 0,
-            panic: None,
-            left: limit,
-            began,
-            sink,
-            partial: Default::default(),
-            std_panic: None,
-        }
+        Self { lines: Vec::new(), dropped: 0, panic: None, left: limit, began, sink, partial: Default::default(), std_panic: None }
     }
 
     /// Whether another line would still be kept.
@@ -78,38 +69,20 @@ impl Log {
     }
 
     /// One record.
-    pub(crate) fn record(
-        &mut self,
-        level: &'static str,
-        message: &str,
-        fields: Vec<(String, String)>,
-    ) {
+    pub(crate) fn record(&mut self, level: &'static str, message: &str, fields: Vec<(String, String)>) {
         if level == "error" && message == "panic" {
             self.note_panic(&fields);
         }
-        let size = LINE_OVERHEAD
-            + message.len() as u64
-            + fields
-                .iter()
-                .map(|(k, v)| (k.len() + v.len()) as u64)
-                .sum::<u64>();
+        let size = LINE_OVERHEAD + message.len() as u64 + fields.iter().map(|(k, v)| (k.len() + v.len()) as u64).sum::<u64>();
         // Before the text is cleaned: what is dropped must cost nothing.
         if size > self.left {
             self.dropped += 1;
             return;
         }
         self.left -= size;
-        let fields: BTreeMap<String, Value> = fields
-            .into_iter()
-            .map(|(key, value)| (clean(&key), detail_value(&value)))
-            .collect();
+        let fields: BTreeMap<String, Value> = fields.into_iter().map(|(key, value)| (clean(&key), detail_value(&value))).collect();
         let at_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let line = LogLine {
-            at_us,
-            level: level.to_owned(),
-            message: clean(message),
-            fields,
-        };
+        let line = LogLine { at_us, level: level.to_owned(), message: clean(message), fields };
         if let Some(sink) = &self.sink {
             sink(&line);
         }
@@ -149,49 +122,24 @@ impl Log {
             self.watch_for_panic(&text);
         }
         if !text.is_empty() {
-            self.record(
-                if output == Output::Out {
-                    "info"
-                } else {
-                    "warn"
-                },
-                &text,
-                Vec::new(),
-            );
+            self.record(if output == Output::Out { "info" } else { "warn" }, &text, Vec::new());
         }
     }
 
     /// The SDK's hook: fields `panic.message`, `panic.file`, `panic.line`.
     fn note_panic(&mut self, fields: &[(String, String)]) {
-        let get = |name: &str| {
-            fields
-                .iter()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| detail_value(value))
-        };
+        let get = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| detail_value(value));
         let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), clean);
-        let line = get("panic.line")
-            .and_then(|line| line.as_u64().or_else(|| line.as_str()?.parse().ok()));
-        self.panic = Some(Panic {
-            message: get("panic.message").map(text).unwrap_or_default(),
-            file: get("panic.file").map(text),
-            line,
-        });
+        let line = get("panic.line").and_then(|line| line.as_u64().or_else(|| line.as_str()?.parse().ok()));
+        self.panic = Some(Panic { message: get("panic.message").map(text).unwrap_or_default(), file: get("panic.file").map(text), line });
     }
 
     /// Without the SDK: `thread 'main' (1) panicked at src/lib.rs:7:5:`, then the message on lines of its own.
     fn watch_for_panic(&mut self, text: &str) {
-        if let Some((_, place)) = text
-            .split_once(" panicked at ")
-            .filter(|_| text.starts_with("thread "))
-        {
+        if let Some((_, place)) = text.split_once(" panicked at ").filter(|_| text.starts_with("thread ")) {
             let mut parts = place.trim_end_matches(':').rsplitn(3, ':');
             let (_column, line, file) = (parts.next(), parts.next(), parts.next());
-            self.std_panic = Some(Panic {
-                message: String::new(),
-                file: file.map(clean),
-                line: line.and_then(|l| l.parse().ok()),
-            });
+            self.std_panic = Some(Panic { message: String::new(), file: file.map(clean), line: line.and_then(|l| l.parse().ok()) });
         } else if let Some(panic) = &mut self.std_panic
             && panic.message.is_empty()
             && !text.is_empty()
@@ -225,10 +173,7 @@ mod tests {
         for _ in 0..1000 {
             log.record("info", "", Vec::new());
         }
-        assert_eq!(
-            (log.lines.len() as u64, log.dropped + log.lines.len() as u64),
-            (6, 1000)
-        );
+        assert_eq!((log.lines.len() as u64, log.dropped + log.lines.len() as u64), (6, 1000));
     }
 
     #[test]
@@ -238,20 +183,8 @@ mod tests {
         log.write(Output::Out, b"o\nthree");
         log.write(Output::Err, b"\x1b[31mred\xff\n");
         log.finish();
-        let said: Vec<_> = log
-            .lines
-            .iter()
-            .map(|l| (l.level.as_str(), l.message.as_str()))
-            .collect();
-        assert_eq!(
-            said,
-            [
-                ("info", "one"),
-                ("info", "two"),
-                ("warn", "[31mred\u{fffd}"),
-                ("info", "three")
-            ]
-        );
+        let said: Vec<_> = log.lines.iter().map(|l| (l.level.as_str(), l.message.as_str())).collect();
+        assert_eq!(said, [("info", "one"), ("info", "two"), ("warn", "[31mred\u{fffd}"), ("info", "three")]);
     }
 
     #[test]
@@ -269,37 +202,15 @@ mod tests {
         let mut log = log(10_000);
         log.write(Output::Err, b"\nthread '<unnamed>' (1) panicked at src/my lib.rs:12:5:\nindex out of bounds\nnote: run with `RUST_BACKTRACE=1`\n");
         log.finish();
-        assert_eq!(
-            log.panic,
-            Some(Panic {
-                message: "index out of bounds".into(),
-                file: Some("src/my lib.rs".into()),
-                line: Some(12)
-            })
-        );
+        assert_eq!(log.panic, Some(Panic { message: "index out of bounds".into(), file: Some("src/my lib.rs".into()), line: Some(12) }));
     }
 
     #[test]
     fn the_hook_s_record_wins() {
         let mut log = log(10_000);
-        let fields = [
-            ("panic.message", "\"no\""),
-            ("panic.file", "\"src/lib.rs\""),
-            ("panic.line", "7"),
-        ];
-        log.record(
-            "error",
-            "panic",
-            fields.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
-        );
+        let fields = [("panic.message", "\"no\""), ("panic.file", "\"src/lib.rs\""), ("panic.line", "7")];
+        log.record("error", "panic", fields.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec());
         log.finish();
-        assert_eq!(
-            log.panic,
-            Some(Panic {
-                message: "no".into(),
-                file: Some("src/lib.rs".into()),
-                line: Some(7)
-            })
-        );
+        assert_eq!(log.panic, Some(Panic { message: "no".into(), file: Some("src/lib.rs".into()), line: Some(7) }));
     }
 }

@@ -31,11 +31,7 @@ pub(crate) enum Ended {
 impl Ended {
     /// A limit other than time and memory.
     pub(crate) fn limit(code: &'static str, message: impl Into<String>) -> wasmtime::Error {
-        wasmtime::Error::new(Self::Failed(Box::new(Failure::new(
-            FailureKind::Limit,
-            code,
-            message,
-        ))))
+        wasmtime::Error::new(Self::Failed(Box::new(Failure::new(FailureKind::Limit, code, message))))
     }
 }
 
@@ -52,43 +48,24 @@ pub(crate) struct Circumstances {
 }
 
 /// A failure of the host with its cause.
-pub(crate) fn host_error(
-    operation: impl Into<String>,
-    transient: bool,
-    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> HostError {
-    HostError {
-        operation: operation.into(),
-        transient,
-        source: Some(source.into()),
-    }
+pub(crate) fn host_error(operation: impl Into<String>, transient: bool, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> HostError {
+    HostError { operation: operation.into(), transient, source: Some(source.into()) }
 }
 
 /// The failure of an attempt that was stopped.
 pub(crate) fn stopped(reason: StopReason, time_ms: u64) -> Failure {
     match reason {
-        StopReason::Cancelled => Failure::new(
-            FailureKind::Cancelled,
-            "cancelled",
-            "the attempt was cancelled",
-        ),
+        StopReason::Cancelled => Failure::new(FailureKind::Cancelled, "cancelled", "the attempt was cancelled"),
         StopReason::Deadline => Failure::new(
             FailureKind::Timeout,
             "deadline_exceeded",
-            format!(
-                "the attempt took longer than its limit of {}",
-                dovetail_core::manifest::show_duration_ms(time_ms)
-            ),
+            format!("the attempt took longer than its limit of {}", dovetail_core::manifest::show_duration_ms(time_ms)),
         ),
     }
 }
 
 /// What `error` means.
-pub(crate) fn classify(
-    error: wasmtime::Error,
-    known: &Circumstances,
-    time_ms: u64,
-) -> Result<Failure, HostError> {
+pub(crate) fn classify(error: wasmtime::Error, known: &Circumstances, time_ms: u64) -> Result<Failure, HostError> {
     let backtrace = backtrace(&error);
     let error = match error.downcast::<Ended>() {
         Ok(Ended::Host(error)) => return Err(error),
@@ -111,36 +88,22 @@ pub(crate) fn classify(
 
 fn failure(error: &wasmtime::Error, known: &Circumstances) -> Failure {
     if let Some(I32Exit(status)) = error.downcast_ref::<I32Exit>() {
-        return Failure::new(
-            FailureKind::Trap,
-            "exit",
-            format!(
-                "the task ended its process (exit status {status}) instead of returning from `run`"
-            ),
-        );
+        return Failure::new(FailureKind::Trap, "exit", format!("the task ended its process (exit status {status}) instead of returning from `run`"));
     }
     if let Some(table) = error.downcast_ref::<ResourceTableError>() {
         return match table {
             ResourceTableError::Full => too_many_handles(known),
-            ResourceTableError::NotPresent
-            | ResourceTableError::WrongType
-            | ResourceTableError::HasChildren => bad_handle(&table.to_string()),
+            ResourceTableError::NotPresent | ResourceTableError::WrongType | ResourceTableError::HasChildren => bad_handle(&table.to_string()),
         };
     }
     let text = error.root_cause().to_string();
     match error.downcast_ref::<Trap>() {
         Some(Trap::UnreachableCodeReached) => unreachable(known),
-        Some(Trap::StringOutOfBounds | Trap::ListOutOfBounds | Trap::InvalidChar)
-            if known.returned =>
-        {
-            bad_output(&text)
-        }
+        Some(Trap::StringOutOfBounds | Trap::ListOutOfBounds | Trap::InvalidChar) if known.returned => bad_output(&text),
         Some(trap) => trapped(*trap),
         // wasmtime has no types for these; the tests of this crate hold the words of the pinned version.
         None if text.contains("handle limit exceeded") => too_many_handles(known),
-        None if text.contains("handle") || text.contains("cannot remove owned resource") => {
-            bad_handle(&text)
-        }
+        None if text.contains("handle") || text.contains("cannot remove owned resource") => bad_handle(&text),
         None if text.contains("fuel allocated for hostcalls") => Failure::new(
             FailureKind::Limit,
             "too_much_data",
@@ -150,15 +113,8 @@ fn failure(error: &wasmtime::Error, known: &Circumstances) -> Failure {
                 show_size(crate::state::HOSTCALL_FUEL as u64)
             ),
         ),
-        None if text.contains("resource limit exceeded")
-            || text.contains("exceeds memory limits")
-            || text.contains("minimum size") =>
-        {
-            if known.denied.is_some() {
-                out_of_memory(known)
-            } else {
-                Failure::new(FailureKind::Limit, "too_many_instances", message(&text))
-            }
+        None if text.contains("resource limit exceeded") || text.contains("exceeds memory limits") || text.contains("minimum size") => {
+            if known.denied.is_some() { out_of_memory(known) } else { Failure::new(FailureKind::Limit, "too_many_instances", message(&text)) }
         }
         None if known.returned => bad_output(&text),
         None => Failure::new(FailureKind::Trap, "bad_call", message(&text)),
@@ -167,34 +123,21 @@ fn failure(error: &wasmtime::Error, known: &Circumstances) -> Failure {
 
 fn unreachable(known: &Circumstances) -> Failure {
     // A failed allocation aborts without a panic, or panics about the allocation.
-    let about_memory = known
-        .panic
-        .as_ref()
-        .is_none_or(|panic| panic.message.contains("alloc") || panic.message.contains("memory"));
+    let about_memory = known.panic.as_ref().is_none_or(|panic| panic.message.contains("alloc") || panic.message.contains("memory"));
     if known.denied.is_some() && about_memory {
         return out_of_memory(known);
     }
     let Some(panic) = &known.panic else {
-        return Failure::new(
-            FailureKind::Trap,
-            "unreachable",
-            "the task aborted (it reached an `unreachable` instruction)",
-        );
+        return Failure::new(FailureKind::Trap, "unreachable", "the task aborted (it reached an `unreachable` instruction)");
     };
     let place = match (&panic.file, panic.line) {
         (Some(file), Some(line)) => format!(" at {file}:{line}"),
         (Some(file), None) => format!(" at {file}"),
         _ => String::new(),
     };
-    let mut failure = Failure::new(
-        FailureKind::Panic,
-        "panic",
-        message(&format!("the task panicked{place}: {}", panic.message)),
-    );
+    let mut failure = Failure::new(FailureKind::Panic, "panic", message(&format!("the task panicked{place}: {}", panic.message)));
     if let Some(file) = &panic.file {
-        failure
-            .details
-            .insert("file".to_owned(), message(file).into());
+        failure.details.insert("file".to_owned(), message(file).into());
     }
     if let Some(line) = panic.line {
         failure.details.insert("line".to_owned(), line.into());
@@ -221,10 +164,7 @@ fn trapped(trap: Trap) -> Failure {
 }
 
 fn out_of_memory(known: &Circumstances) -> Failure {
-    let asked = known
-        .denied
-        .map(|more| format!(" (it asked for {more} bytes more)"))
-        .unwrap_or_default();
+    let asked = known.denied.map(|more| format!(" (it asked for {more} bytes more)")).unwrap_or_default();
     Failure::new(
         FailureKind::Limit,
         "out_of_memory",
@@ -247,20 +187,14 @@ fn too_many_handles(known: &Circumstances) -> Failure {
 }
 
 fn bad_output(text: &str) -> Failure {
-    Failure::new(
-        FailureKind::BadOutput,
-        "bad_output",
-        message(&format!("what `run` returned cannot be read: {text}")),
-    )
+    Failure::new(FailureKind::BadOutput, "bad_output", message(&format!("what `run` returned cannot be read: {text}")))
 }
 
 fn bad_handle(text: &str) -> Failure {
     Failure::new(
         FailureKind::Trap,
         "bad_handle",
-        message(&format!(
-            "the task used a handle that is not its own, of another type, or already given away: {text}"
-        )),
+        message(&format!("the task used a handle that is not its own, of another type, or already given away: {text}")),
     )
 }
 

@@ -69,18 +69,8 @@ pub fn pack(parts: Parts<'_>) -> Result<Vec<u8>, Refusal> {
     if let Some(readme) = parts.readme {
         entries.insert(README.to_owned(), readme.as_bytes());
     }
-    entries.extend(
-        parts
-            .wit
-            .iter()
-            .map(|(name, text)| (format!("wit/{name}"), text.as_bytes())),
-    );
-    entries.extend(
-        parts
-            .examples
-            .iter()
-            .map(|(name, text)| (format!("examples/{name}"), text.as_bytes())),
-    );
+    entries.extend(parts.wit.iter().map(|(name, text)| (format!("wit/{name}"), text.as_bytes())));
+    entries.extend(parts.examples.iter().map(|(name, text)| (format!("examples/{name}"), text.as_bytes())));
     // Zopfli (levels over 9), in plain Rust: the packer of lower levels takes short cuts that depend on the processor.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Deflated)
@@ -95,24 +85,14 @@ pub fn pack(parts: Parts<'_>) -> Result<Vec<u8>, Refusal> {
         }
         Ok(zip.finish()?.into_inner())
     };
-    let bytes = write().map_err(|error| {
-        Refusal::new(
-            "bad_package",
-            format!("the package cannot be written: {error}"),
-            "",
-        )
-    })?;
+    let bytes = write().map_err(|error| Refusal::new("bad_package", format!("the package cannot be written: {error}"), ""))?;
     // What nobody could read is not written.
     Package::read(&bytes)?;
     Ok(bytes)
 }
 
 fn bad(message: impl Into<String>) -> Refusal {
-    Refusal::new(
-        "bad_package",
-        message,
-        "make packages with `dovetail task pack`",
-    )
+    Refusal::new("bad_package", message, "make packages with `dovetail task pack`")
 }
 
 /// An entry's place, or why it has none.
@@ -126,15 +106,8 @@ enum Place<'n> {
 
 fn place(name: &str) -> Result<Place<'_>, Refusal> {
     let shown = crate::text::message(name);
-    if name.is_empty()
-        || name.len() > 255
-        || name.starts_with('/')
-        || name.contains(['\\', '\0', ':'])
-        || name.chars().any(char::is_control)
-    {
-        return Err(bad(format!(
-            "the entry `{shown}` has no plain relative name"
-        )));
+    if name.is_empty() || name.len() > 255 || name.starts_with('/') || name.contains(['\\', '\0', ':']) || name.chars().any(char::is_control) {
+        return Err(bad(format!("the entry `{shown}` has no plain relative name")));
     }
     if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(bad(format!("the entry `{shown}` leads out of the package")));
@@ -144,9 +117,7 @@ fn place(name: &str) -> Result<Place<'_>, Refusal> {
         None if name == COMPONENT => Place::Component,
         None if name == README => Place::Readme,
         Some(("wit", rest)) if rest.ends_with(".wit") => Place::Wit(rest),
-        Some(("examples", rest)) if rest.ends_with(".json") && !rest.contains('/') => {
-            Place::Example(rest)
-        }
+        Some(("examples", rest)) if rest.ends_with(".json") && !rest.contains('/') => Place::Example(rest),
         _ => {
             let known = "plugin.toml, component.wasm, README.md, wit/*.wit and examples/*.json";
             return Err(bad(format!("the entry `{shown}` is none of {known}")));
@@ -162,32 +133,20 @@ impl Package {
     /// missing, or not readable.
     pub fn read(bytes: &[u8]) -> Result<Self, Refusal> {
         if bytes.len() as u64 > MAX_PACKAGE {
-            return Err(bad(format!(
-                "the package has {} bytes; at most {} are taken",
-                bytes.len(),
-                show_size(MAX_PACKAGE)
-            )));
+            return Err(bad(format!("the package has {} bytes; at most {} are taken", bytes.len(), show_size(MAX_PACKAGE))));
         }
-        let mut zip = ZipArchive::new(Cursor::new(bytes))
-            .map_err(|error| bad(format!("the package is no zip file: {error}")))?;
+        let mut zip = ZipArchive::new(Cursor::new(bytes)).map_err(|error| bad(format!("the package is no zip file: {error}")))?;
         if zip.len() > MAX_ENTRIES {
-            return Err(bad(format!(
-                "the package has {} entries; at most {MAX_ENTRIES} are taken",
-                zip.len()
-            )));
+            return Err(bad(format!("the package has {} entries; at most {MAX_ENTRIES} are taken", zip.len())));
         }
         // Duplicate names, entries that share bytes, and headers that contradict the directory: what one reader sees, every reader sees.
-        zip.validate_header_consistency()
-            .map_err(|error| bad(format!("the package contradicts itself: {error}")))?;
+        zip.validate_header_consistency().map_err(|error| bad(format!("the package contradicts itself: {error}")))?;
         let (mut manifest, mut component, mut readme) = (None, None, None);
         let (mut wit, mut examples) = (BTreeMap::new(), BTreeMap::new());
         let mut left = MAX_UNPACKED;
         for index in 0..zip.len() {
             let (name, content) = entry(&mut zip, index, &mut left)?;
-            let text = |content: Vec<u8>| {
-                String::from_utf8(content)
-                    .map_err(|_| bad(format!("the entry `{name}` is not UTF-8 text")))
-            };
+            let text = |content: Vec<u8>| String::from_utf8(content).map_err(|_| bad(format!("the entry `{name}` is not UTF-8 text")));
             match place(&name)? {
                 Place::Manifest => manifest = Some(text(content)?),
                 Place::Component => component = Some(content),
@@ -198,36 +157,16 @@ impl Package {
         }
         let manifest_text = manifest.ok_or_else(|| bad("the package has no `plugin.toml`"))?;
         let component = component.ok_or_else(|| bad("the package has no `component.wasm`"))?;
-        let manifest = Manifest::parse(&manifest_text).map_err(|errors| {
-            Refusal::new(
-                "bad_manifest",
-                format!("plugin.toml: {errors}"),
-                "correct plugin.toml",
-            )
-        })?;
-        Ok(Self {
-            manifest,
-            manifest_text,
-            component,
-            wit,
-            readme,
-            examples,
-        })
+        let manifest = Manifest::parse(&manifest_text)
+            .map_err(|errors| Refusal::new("bad_manifest", format!("plugin.toml: {errors}"), "correct plugin.toml"))?;
+        Ok(Self { manifest, manifest_text, component, wit, readme, examples })
     }
 }
 
 /// One entry, unpacked, with its name.
-fn entry(
-    zip: &mut ZipArchive<Cursor<&[u8]>>,
-    index: usize,
-    left: &mut u64,
-) -> Result<(String, Vec<u8>), Refusal> {
-    let raw = zip
-        .by_index_raw(index)
-        .map_err(|error| bad(format!("entry {index} cannot be read: {error}")))?;
-    let name = std::str::from_utf8(raw.name_raw())
-        .map_err(|_| bad(format!("the name of entry {index} is not UTF-8")))?
-        .to_owned();
+fn entry(zip: &mut ZipArchive<Cursor<&[u8]>>, index: usize, left: &mut u64) -> Result<(String, Vec<u8>), Refusal> {
+    let raw = zip.by_index_raw(index).map_err(|error| bad(format!("entry {index} cannot be read: {error}")))?;
+    let name = std::str::from_utf8(raw.name_raw()).map_err(|_| bad(format!("the name of entry {index} is not UTF-8")))?.to_owned();
     let limit = match place(&name)? {
         Place::Component => MAX_COMPONENT,
         Place::Manifest | Place::Readme | Place::Wit(_) | Place::Example(_) => MAX_TEXT,
@@ -238,14 +177,8 @@ fn entry(
     if raw.is_symlink() || raw.is_dir() {
         return Err(bad(format!("the entry `{name}` is no plain file")));
     }
-    if !matches!(
-        raw.compression(),
-        CompressionMethod::Stored | CompressionMethod::Deflated
-    ) {
-        return Err(bad(format!(
-            "the entry `{name}` is packed by {}; only deflate is taken",
-            raw.compression()
-        )));
+    if !matches!(raw.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
+        return Err(bad(format!("the entry `{name}` is packed by {}; only deflate is taken", raw.compression())));
     }
     let packed = raw.compressed_size();
     drop(raw);
@@ -253,23 +186,15 @@ fn entry(
     let ratio_limit = packed.saturating_mul(MAX_RATIO).max(SMALL);
     let most = limit.min(*left).min(ratio_limit);
     let mut content = Vec::new();
-    let mut unpacked = zip
-        .by_index(index)
-        .map_err(|error| bad(format!("the entry `{name}` cannot be read: {error}")))?
-        .take(most + 1);
-    unpacked
-        .read_to_end(&mut content)
-        .map_err(|error| bad(format!("the entry `{name}` cannot be unpacked: {error}")))?;
+    let mut unpacked = zip.by_index(index).map_err(|error| bad(format!("the entry `{name}` cannot be read: {error}")))?.take(most + 1);
+    unpacked.read_to_end(&mut content).map_err(|error| bad(format!("the entry `{name}` cannot be unpacked: {error}")))?;
     if content.len() as u64 > most {
         let why = if most == limit {
             format!("is larger than {}", show_size(limit))
         } else if most == ratio_limit {
             format!("is packed more than {MAX_RATIO} to 1")
         } else {
-            format!(
-                "makes the package larger than {} unpacked",
-                show_size(MAX_UNPACKED)
-            )
+            format!("makes the package larger than {} unpacked", show_size(MAX_UNPACKED))
         };
         return Err(bad(format!("the entry `{name}` {why}")));
     }

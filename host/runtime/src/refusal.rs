@@ -13,16 +13,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn new(
-        code: &'static str,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            help: help.into(),
-        }
+    pub(crate) fn new(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { code, message: message.into(), help: help.into() }
     }
 }
 

@@ -9,15 +9,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
-use dovetail_core::executor::{
-    Attempt, Executor, Failure, HostError, LogLine, Outcome, Report, Usage,
-};
+use dovetail_core::executor::{Attempt, Executor, HostError, LogLine, Outcome, Report, Usage};
 use dovetail_core::stop::{Stop, StopReason};
 use dovetail_core::vision::Vision;
 use serde_json::Value;
-use wasmtime::component::Val;
 use wasmtime::{Store, UpdateDeadline};
 
+use crate::call::{Called, call};
 use crate::compiler::{Compiler, CompilerOptions};
 use crate::component::Task;
 use crate::engine::engine;
@@ -25,11 +23,8 @@ use crate::log::{Log, SharedLog};
 use crate::outcome::{Circumstances, Ended, classify, host_error, stopped};
 use crate::package::{MAX_PACKAGE, Package};
 use crate::refusal::LoadError;
-use crate::state::{
-    Budgets, HOSTCALL_FUEL, Progress, Setting, State, WASI_HANDLES, broken, panicked,
-};
+use crate::state::{Budgets, HOSTCALL_FUEL, Progress, Setting, State, WASI_HANDLES, broken, panicked};
 use crate::ticker::Ticker;
-use crate::values::{Output, input};
 
 /// Loaded components kept; the least recently used one goes first.
 const MAX_LOADED: usize = 64;
@@ -90,9 +85,7 @@ struct Entry(Mutex<Option<Arc<Task>>>);
 
 impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runtime")
-            .field("compiler", &self.compiler)
-            .finish_non_exhaustive()
+        f.debug_struct("Runtime").field("compiler", &self.compiler).finish_non_exhaustive()
     }
 }
 
@@ -102,45 +95,16 @@ impl Runtime {
     /// # Errors
     /// If the cache folder cannot be used or no thread can be started.
     pub fn new(options: Options) -> Result<Self, HostError> {
-        let Options {
-            blobs,
-            vision,
-            cache_dir,
-            cache_bytes,
-            compiler,
-            jobs,
-            budgets,
-            live,
-        } = options;
+        let Options { blobs, vision, cache_dir, cache_bytes, compiler, jobs, budgets, live } = options;
         let jobs = jobs.max(1);
         let engine = engine(jobs)?;
-        let ticker =
-            Ticker::start(&engine).map_err(|error| host_error("start the ticker", true, error))?;
-        let compiler = Compiler::with_engine(
-            engine,
-            CompilerOptions {
-                cache_dir,
-                cache_bytes,
-                program: compiler,
-            },
-        )?;
+        let ticker = Ticker::start(&engine).map_err(|error| host_error("start the ticker", true, error))?;
+        let compiler = Compiler::with_engine(engine, CompilerOptions { cache_dir, cache_bytes, program: compiler })?;
         let slots = crossbeam_channel::bounded(jobs as usize);
         for _ in 0..jobs {
-            slots
-                .0
-                .send(())
-                .map_err(|error| host_error("make the slots", false, error))?;
+            slots.0.send(()).map_err(|error| host_error("make the slots", false, error))?;
         }
-        Ok(Self {
-            ticker,
-            compiler,
-            blobs,
-            vision,
-            budgets,
-            live,
-            loaded: Mutex::default(),
-            slots,
-        })
+        Ok(Self { ticker, compiler, blobs, vision, budgets, live, loaded: Mutex::default(), slots })
     }
 
     /// For describing components with the same cache.
@@ -166,11 +130,7 @@ impl Runtime {
             slot.0 = now;
             let entry = slot.1.clone();
             if loaded.tasks.len() > MAX_LOADED
-                && let Some(oldest) = loaded
-                    .tasks
-                    .iter()
-                    .min_by_key(|(_, (used, _))| *used)
-                    .map(|(digest, _)| *digest)
+                && let Some(oldest) = loaded.tasks.iter().min_by_key(|(_, (used, _))| *used).map(|(digest, _)| *digest)
             {
                 loaded.tasks.remove(&oldest);
             }
@@ -180,13 +140,10 @@ impl Runtime {
         if let Some(task) = slot.as_ref() {
             return Ok(task.clone());
         }
-        let bytes = self
-            .blobs
-            .get(BlobKind::Package, digest, MAX_PACKAGE)
-            .map_err(|error| {
-                let transient = error.kind == StoreErrorKind::Unavailable;
-                host_error(format!("load package {digest}"), transient, error)
-            })?;
+        let bytes = self.blobs.get(BlobKind::Package, digest, MAX_PACKAGE).map_err(|error| {
+            let transient = error.kind == StoreErrorKind::Unavailable;
+            host_error(format!("load package {digest}"), transient, error)
+        })?;
         let task = Arc::new(self.compiler.task(&Package::read(&bytes)?)?);
         *slot = Some(task.clone());
         Ok(task)
@@ -195,9 +152,7 @@ impl Runtime {
     fn run(&self, task: &Task, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError> {
         let began = Instant::now();
         let limits = attempt.limits;
-        let stop = stop
-            .clone()
-            .by(began + Duration::from_millis(limits.time_ms));
+        let stop = stop.clone().by(began + Duration::from_millis(limits.time_ms));
         // Everything but the input: that may be large, and is given to the guest only.
         let facts = Attempt {
             run: attempt.run.clone(),
@@ -232,9 +187,7 @@ impl Runtime {
             let over = match state.stop.reason(now) {
                 None => false,
                 Some(StopReason::Deadline) => true,
-                Some(StopReason::Cancelled) => {
-                    now.duration_since(*state.cancelled_at.get_or_insert(now)) >= GRACE
-                }
+                Some(StopReason::Cancelled) => now.duration_since(*state.cancelled_at.get_or_insert(now)) >= GRACE,
             };
             match state.stop.reason(now) {
                 Some(reason) if over => Err(wasmtime::Error::new(Ended::Stopped(reason))),
@@ -245,11 +198,7 @@ impl Runtime {
             let _ticking = self.ticker.attempt();
             catch_unwind(AssertUnwindSafe(|| call(&mut store, task, &attempt.input)))
         };
-        let Called {
-            result,
-            wall,
-            returned,
-        } = called.map_err(|panic| panicked("run an attempt", panic.as_ref()))?;
+        let Called { result, wall, returned } = called.map_err(|panic| panicked("run an attempt", panic.as_ref()))?;
         log.lock().finish();
         let outcome = match result {
             Ok((outcome, bytes)) => Ok((outcome, bytes)),
@@ -262,46 +211,27 @@ impl Runtime {
                     panic: log.lock().panic.take(),
                     returned,
                 };
-                classify(error, &known, limits.time_ms)
-                    .map(|failure| (Outcome::Failed { failure }, 0))
+                classify(error, &known, limits.time_ms).map(|failure| (Outcome::Failed { failure }, 0))
             }
         };
         let state = store.into_data();
         let (mut outcome, output_bytes) = outcome?;
         // Whoever was told to end has ended for that reason, whatever it returned: a result must not depend on when it was told.
-        if let Some(reason) = state.told {
-            outcome = Outcome::Failed {
-                failure: stopped(reason, limits.time_ms),
-            };
+        if let Some(reason) = state.told.or_else(|| state.sleep_cut.get().copied()) {
+            outcome = Outcome::Failed { failure: stopped(reason, limits.time_ms) };
         }
         let usage = Usage {
             wall_us: micros(wall),
             host_us: u64::try_from(state.host_ns / 1000).unwrap_or(u64::MAX),
             peak_memory: state.memory.peak as u64,
             output_bytes,
-            host_calls: state
-                .calls
-                .into_iter()
-                .map(|(name, calls)| (name.to_owned(), calls))
-                .collect(),
+            host_calls: state.calls.into_iter().map(|(name, calls)| (name.to_owned(), calls)).collect(),
         };
         let mut log = log.lock();
-        Ok(Report {
-            outcome,
-            usage,
-            models: state.models,
-            log: std::mem::take(&mut log.lines),
-            log_dropped: log.dropped,
-        })
+        Ok(Report { outcome, usage, models: state.models, log: std::mem::take(&mut log.lines), log_dropped: log.dropped })
     }
 
-    fn sinks(
-        &self,
-        facts: &Attempt,
-    ) -> (
-        Option<crate::log::LineSink>,
-        Option<crate::state::ProgressSink>,
-    ) {
+    fn sinks(&self, facts: &Attempt) -> (Option<crate::log::LineSink>, Option<crate::state::ProgressSink>) {
         let Some(live) = &self.live else {
             return (None, None);
         };
@@ -309,10 +239,10 @@ impl Runtime {
         let (live, facts) = (live.clone(), facts.clone());
         (
             Some(Box::new(move |line| {
-                live_line(&line_facts, Live::Log(line))
+                live_line(&line_facts, Live::Log(line));
             })),
             Some(Box::new(move |progress| {
-                live(&facts, Live::Progress(progress))
+                live(&facts, Live::Progress(progress));
             })),
         )
     }
@@ -323,24 +253,14 @@ impl Executor for Runtime {
         let task = self.task(&attempt.package).map_err(|error| match error {
             LoadError::Host(error) => error,
             // It was accepted when it was registered: what changed is the host.
-            LoadError::Refused(refusal) => {
-                host_error(format!("load package {}", attempt.package), false, refusal)
-            }
+            LoadError::Refused(refusal) => host_error(format!("load package {}", attempt.package), false, refusal),
         })?;
         let _slot = match stop.wait(&self.slots.1) {
             Ok(Some(())) => Slot(&self.slots.0),
             Ok(None) => return Err(broken("wait for a free slot: the runtime is gone")),
             Err(reason) => {
-                let outcome = Outcome::Failed {
-                    failure: stopped(reason, attempt.limits.time_ms),
-                };
-                return Ok(Report {
-                    outcome,
-                    usage: Usage::default(),
-                    models: Vec::new(),
-                    log: Vec::new(),
-                    log_dropped: 0,
-                });
+                let outcome = Outcome::Failed { failure: stopped(reason, attempt.limits.time_ms) };
+                return Ok(Report { outcome, usage: Usage::default(), models: Vec::new(), log: Vec::new(), log_dropped: 0 });
             }
         };
         self.run(&task, attempt, stop)

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs, StoreError, StoreErrorKind};
@@ -36,10 +36,7 @@ pub struct Budgets {
 
 impl Default for Budgets {
     fn default() -> Self {
-        Self {
-            images: 512 << 20,
-            artifacts: 256 << 20,
-        }
+        Self { images: 512 << 20, artifacts: 256 << 20 }
     }
 }
 
@@ -81,6 +78,8 @@ pub(crate) struct State {
     pub(crate) stop: Stop,
     /// When the cancellation was first seen.
     pub(crate) cancelled_at: Option<Instant>,
+    /// Why a sleep of the guest ended early, if one did.
+    pub(crate) sleep_cut: Arc<OnceLock<StopReason>>,
     /// Why the guest was told to end, once it was.
     pub(crate) told: Option<StopReason>,
     pub(crate) blobs: Arc<dyn Blobs>,
@@ -118,16 +117,7 @@ pub(crate) struct Setting {
 
 impl State {
     pub(crate) fn new(setting: Setting) -> Self {
-        let Setting {
-            attempt,
-            stop,
-            blobs,
-            vision,
-            budgets,
-            log,
-            progress,
-            beat,
-        } = setting;
+        let Setting { attempt, stop, blobs, vision, budgets, log, progress, beat } = setting;
         let (mut table, mut wasi_table) = (ResourceTable::new(), ResourceTable::new());
         table.set_max_capacity(attempt.limits.handles as usize);
         wasi_table.set_max_capacity(WASI_HANDLES);
@@ -136,6 +126,7 @@ impl State {
             attempt,
             stop,
             cancelled_at: None,
+            sleep_cut: Arc::default(),
             told: None,
             blobs,
             vision,
@@ -157,18 +148,12 @@ impl State {
     }
 
     /// Counts and times a host function, and keeps a panic in it from reaching the guest's frames.
-    pub(crate) fn host<T, E: From<wasmtime::Error>>(
-        &mut self,
-        name: &'static str,
-        work: impl FnOnce(&mut Self) -> Result<T, E>,
-    ) -> Result<T, E> {
+    pub(crate) fn host<T, E: From<wasmtime::Error>>(&mut self, name: &'static str, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         *self.calls.entry(name).or_default() += 1;
         let began = Instant::now();
         let answer = catch_unwind(AssertUnwindSafe(|| work(self)));
         self.host_ns += began.elapsed().as_nanos();
-        answer.unwrap_or_else(|panic| {
-            Err(wasmtime::Error::new(Ended::Host(panicked(name, panic.as_ref()))).into())
-        })
+        answer.unwrap_or_else(|panic| Err(wasmtime::Error::new(Ended::Host(panicked(name, panic.as_ref()))).into()))
     }
 
     /// What the guest is told when the attempt must end, and the note that it was told.
@@ -189,14 +174,10 @@ impl State {
     pub(crate) fn vision_fault(&mut self, error: VisionError) -> Fault {
         match error {
             VisionError::Stopped(reason) => self.stopped(reason),
-            VisionError::Invalid { code, message } => {
-                Fault::Task(TaskError::InvalidInput(wit_failure(code, message, false)))
-            }
+            VisionError::Invalid { code, message } => Fault::Task(TaskError::InvalidInput(wit_failure(code, message, false))),
             VisionError::Unavailable { code, message } => {
                 let retryable = !matches!(code, "built_without_opencv" | "models_missing");
-                Fault::Task(TaskError::Unavailable(wit_failure(
-                    code, message, retryable,
-                )))
+                Fault::Task(TaskError::Unavailable(wit_failure(code, message, retryable)))
             }
         }
     }
@@ -207,10 +188,7 @@ impl State {
         if let Some(decoded) = &image.decoded {
             return Ok(decoded.clone());
         }
-        let reference = image
-            .reference
-            .clone()
-            .ok_or_else(|| Ended::Host(broken("an image has neither pixels nor an artifact")))?;
+        let reference = image.reference.clone().ok_or_else(|| Ended::Host(broken("an image has neither pixels nor an artifact")))?;
         let decoded = self.decode(&reference)?;
         self.hold_image(&decoded)?;
         self.table.get_mut(handle)?.decoded = Some(decoded.clone());
@@ -222,15 +200,10 @@ impl State {
         let (blobs, max) = (self.blobs.clone(), self.budgets.artifacts);
         let mut store_error = None;
         let mut bytes = || {
-            blobs
-                .get(BlobKind::Artifact, &reference.digest, max)
-                .map_err(|error| {
-                    store_error = Some(error);
-                    VisionError::unavailable(
-                        "store_unavailable",
-                        "the picture's bytes could not be read",
-                    )
-                })
+            blobs.get(BlobKind::Artifact, &reference.digest, max).map_err(|error| {
+                store_error = Some(error);
+                VisionError::unavailable("store_unavailable", "the picture's bytes could not be read")
+            })
         };
         let decoded = self.vision.open(&reference.digest, &mut bytes, &self.stop);
         if let Some(error) = store_error {
@@ -244,10 +217,7 @@ impl State {
         if self.image_bytes > self.budgets.images {
             return Err(Ended::limit(
                 "too_many_pixels",
-                format!(
-                    "the task held more than {} of decoded pictures at once: drop those that are no longer needed",
-                    show(self.budgets.images)
-                ),
+                format!("the task held more than {} of decoded pictures at once: drop those that are no longer needed", show(self.budgets.images)),
             ));
         }
         Ok(())
@@ -256,18 +226,12 @@ impl State {
     /// Gives a picture that the task made a handle.
     pub(crate) fn push_image(&mut self, image: vision::Image) -> Answer<Resource<Image>> {
         self.hold_image(&image)?;
-        Ok(self.table.push(Image {
-            reference: None,
-            decoded: Some(image),
-        })?)
+        Ok(self.table.push(Image { reference: None, decoded: Some(image) })?)
     }
 
     /// Forgets an image's pixels.
     pub(crate) fn release_image(&mut self, image: &Image) {
-        let bytes = image
-            .decoded
-            .as_ref()
-            .map_or(0, |decoded| decoded.pixels().len() as u64);
+        let bytes = image.decoded.as_ref().map_or(0, |decoded| decoded.pixels().len() as u64);
         self.image_bytes = self.image_bytes.saturating_sub(bytes);
     }
 
@@ -287,40 +251,22 @@ impl State {
     }
 
     /// Stores bytes as an artifact and gives it a handle.
-    pub(crate) fn store_artifact(
-        &mut self,
-        media_type: String,
-        bytes: &[u8],
-    ) -> Answer<Resource<Artifact>> {
+    pub(crate) fn store_artifact(&mut self, media_type: String, bytes: &[u8]) -> Answer<Resource<Artifact>> {
         let reference = self.store_bytes(media_type, bytes)?;
-        Ok(self.table.push(Artifact {
-            reference,
-            size: Some(bytes.len() as u64),
-            bytes: None,
-        })?)
+        Ok(self.table.push(Artifact { reference, size: Some(bytes.len() as u64), bytes: None })?)
     }
 
     /// Stores bytes as an artifact.
     pub(crate) fn store_bytes(&mut self, media_type: String, bytes: &[u8]) -> Answer<ArtifactRef> {
-        let digest = self
-            .blobs
-            .put(BlobKind::Artifact, bytes)
-            .map_err(store_fault)?;
-        Ok(ArtifactRef {
-            digest,
-            media_type,
-            name: None,
-        })
+        let digest = self.blobs.put(BlobKind::Artifact, bytes).map_err(store_fault)?;
+        Ok(ArtifactRef { digest, media_type, name: None })
     }
 
     /// Records that a model, and whatever it uses, took part.
     pub(crate) fn used(&mut self, model: &vision::Model) {
         let companions = self.vision.companions(model);
         for model in std::iter::once(model).chain(&companions) {
-            let used = ModelUse {
-                name: model.name.clone(),
-                digest: model.digest,
-            };
+            let used = ModelUse { name: model.name.clone(), digest: model.digest };
             if !self.models.contains(&used) {
                 self.models.push(used);
             }
@@ -329,12 +275,7 @@ impl State {
 
     /// An empty context, made only when a guest asks for something: most never do.
     fn wasi_context(&mut self) -> &mut WasiCtx {
-        self.wasi.get_or_insert_with(|| {
-            WasiCtxBuilder::new()
-                .insecure_random_seed(1)
-                .max_random_size(64 << 10)
-                .build()
-        })
+        self.wasi.get_or_insert_with(|| WasiCtxBuilder::new().insecure_random_seed(1).max_random_size(64 << 10).build())
     }
 
     pub(crate) fn wasi_table(&mut self) -> &mut ResourceTable {
@@ -345,10 +286,7 @@ impl State {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         self.wasi_context();
-        WasiCtxView {
-            ctx: self.wasi.as_mut().expect("it was made in the line above"),
-            table: &mut self.wasi_table,
-        }
+        WasiCtxView { ctx: self.wasi.as_mut().expect("it was made in the line above"), table: &mut self.wasi_table }
     }
 }
 
@@ -362,18 +300,8 @@ impl types::Host for State {
 }
 
 /// A failure as WIT has it.
-pub(crate) fn wit_failure(
-    code: impl Into<String>,
-    message: impl Into<String>,
-    retryable: bool,
-) -> types::Failure {
-    types::Failure {
-        code: code.into(),
-        message: message.into(),
-        retryable,
-        retry_after_ms: None,
-        details: Vec::new(),
-    }
+pub(crate) fn wit_failure(code: impl Into<String>, message: impl Into<String>, retryable: bool) -> types::Failure {
+    types::Failure { code: code.into(), message: message.into(), retryable, retry_after_ms: None, details: Vec::new() }
 }
 
 /// The end of an attempt, from a fault in a function that has no error to tell.
@@ -388,47 +316,28 @@ pub(crate) fn end(fault: Fault) -> wasmtime::Error {
         Fault::Task(TaskError::Failed(failure)) => (FailureKind::Failed, failure),
     };
     let retryable = failure.retryable;
-    wasmtime::Error::new(Ended::Failed(Box::new(Failure {
-        retryable,
-        ..Failure::new(kind, failure.code, failure.message)
-    })))
+    wasmtime::Error::new(Ended::Failed(Box::new(Failure { retryable, ..Failure::new(kind, failure.code, failure.message) })))
 }
 
 /// A store that is away for the moment is told to the guest; one that lost what it promised is our own fault.
 pub(crate) fn store_fault(error: StoreError) -> Fault {
     match error.kind {
-        StoreErrorKind::Unavailable => Fault::Task(TaskError::Unavailable(wit_failure(
-            "store_unavailable",
-            "the artifact store does not answer",
-            true,
-        ))),
+        StoreErrorKind::Unavailable => {
+            Fault::Task(TaskError::Unavailable(wit_failure("store_unavailable", "the artifact store does not answer", true)))
+        }
         _ => Ended::Host(host_error("use the artifact store", false, error)).into(),
     }
 }
 
 /// A panic in our own code, as an error.
 pub(crate) fn panicked(what: &str, panic: &(dyn Any + Send)) -> HostError {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    HostError {
-        operation: format!(
-            "{what}: the host panicked: {}",
-            text.as_deref().unwrap_or("no message")
-        ),
-        transient: false,
-        source: None,
-    }
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    HostError { operation: format!("{what}: the host panicked: {}", text.as_deref().unwrap_or("no message")), transient: false, source: None }
 }
 
 /// A state that cannot be.
 pub(crate) fn broken(what: &str) -> HostError {
-    HostError {
-        operation: what.to_owned(),
-        transient: false,
-        source: None,
-    }
+    HostError { operation: what.to_owned(), transient: false, source: None }
 }
 
 pub(crate) fn show(bytes: u64) -> String {

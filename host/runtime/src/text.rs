@@ -11,15 +11,7 @@ const MAX_DETAILS: usize = 64;
 
 /// Without control characters; newlines and tabs become spaces, so that one line stays one line.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars()
-        .filter_map(|c| {
-            if matches!(c, '\n' | '\t') {
-                Some(' ')
-            } else {
-                (!c.is_control()).then_some(c)
-            }
-        })
-        .collect()
+    text.chars().filter_map(|c| if matches!(c, '\n' | '\t') { Some(' ') } else { (!c.is_control()).then_some(c) }).collect()
 }
 
 /// At most `max` bytes, cut between characters, with an ellipsis where something was cut.
@@ -41,22 +33,8 @@ pub(crate) fn message(text: &str) -> String {
 
 /// A code: snake_case, at most 64 characters, never empty.
 pub(crate) fn code(text: &str) -> String {
-    let code: String = text
-        .chars()
-        .take(64)
-        .map(|c| {
-            if c.is_ascii_alphanumeric() {
-                c.to_ascii_lowercase()
-            } else {
-                '_'
-            }
-        })
-        .collect();
-    if code.is_empty() {
-        "failed".to_owned()
-    } else {
-        code
-    }
+    let code: String = text.chars().take(64).map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    if code.is_empty() { "failed".to_owned() } else { code }
 }
 
 /// The value of a detail or a log field: JSON text, or else a string as it stands.
@@ -71,17 +49,9 @@ pub(crate) fn detail_value(text: &str) -> Value {
 /// Details of a failure, bounded.
 pub(crate) fn details(given: Vec<(String, String)>) -> BTreeMap<String, Value> {
     let bounded = |text: String| {
-        if text.len() > MAX_TEXT {
-            Value::String(message(&text))
-        } else {
-            detail_value(&text)
-        }
+        if text.len() > MAX_TEXT { Value::String(message(&text)) } else { detail_value(&text) }
     };
-    given
-        .into_iter()
-        .take(MAX_DETAILS)
-        .map(|(key, value)| (code(&key), bounded(value)))
-        .collect()
+    given.into_iter().take(MAX_DETAILS).map(|(key, value)| (code(&key), bounded(value))).collect()
 }
 
 #[cfg(test)]
@@ -106,15 +76,8 @@ mod tests {
 
     #[test]
     fn details_are_json_or_strings() {
-        let given = details(vec![
-            ("count".into(), "3".into()),
-            ("file".into(), "a b".into()),
-            ("big".into(), "[".repeat(9000)),
-        ]);
-        assert_eq!(
-            (&given["count"], &given["file"]),
-            (&Value::from(3), &Value::from("a b"))
-        );
+        let given = details(vec![("count".into(), "3".into()), ("file".into(), "a b".into()), ("big".into(), "[".repeat(9000))]);
+        assert_eq!((&given["count"], &given["file"]), (&Value::from(3), &Value::from("a b")));
         assert_eq!(given["big"].as_str().map(str::len), Some(MAX_TEXT));
     }
 }

@@ -47,31 +47,25 @@ impl Ticker {
     pub(crate) fn start(engine: &Engine) -> std::io::Result<Self> {
         let beat = Arc::<Beat>::default();
         let (seen, engine) = (beat.clone(), engine.weak());
-        std::thread::Builder::new()
-            .name("dovetail-ticker".to_owned())
-            .stack_size(128 << 10)
-            .spawn(move || {
-                loop {
-                    {
-                        let state = seen.lock();
-                        let state = seen
-                            .changed
-                            .wait_while(state, |s| s.running == 0 && !s.closed)
-                            .unwrap_or_else(PoisonError::into_inner);
-                        if state.closed {
-                            return;
-                        }
-                    }
-                    std::thread::sleep(TICK);
-                    let Some(engine) = engine.upgrade() else {
+        std::thread::Builder::new().name("dovetail-ticker".to_owned()).stack_size(128 << 10).spawn(move || {
+            loop {
+                {
+                    let state = seen.lock();
+                    let state = seen.changed.wait_while(state, |s| s.running == 0 && !s.closed).unwrap_or_else(PoisonError::into_inner);
+                    if state.closed {
                         return;
-                    };
-                    engine.increment_epoch();
-                    for waker in std::mem::take(&mut seen.lock().sleepers) {
-                        waker.wake();
                     }
                 }
-            })?;
+                std::thread::sleep(TICK);
+                let Some(engine) = engine.upgrade() else {
+                    return;
+                };
+                engine.increment_epoch();
+                for waker in std::mem::take(&mut seen.lock().sleepers) {
+                    waker.wake();
+                }
+            }
+        })?;
         Ok(Self(beat))
     }
 

@@ -22,20 +22,10 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// The fields of a record; `path` says where it stands (`input`), for errors.
-    pub(crate) fn fields(
-        &mut self,
-        record: &types::Record,
-        path: &str,
-        depth: usize,
-    ) -> Result<Vec<Field>, Refusal> {
+    pub(crate) fn fields(&mut self, record: &types::Record, path: &str, depth: usize) -> Result<Vec<Field>, Refusal> {
         record
             .fields()
-            .map(|field| {
-                Ok(Field {
-                    name: field.name.to_owned(),
-                    ty: self.read(&field.ty, &format!("{path}.{}", field.name), depth + 1)?,
-                })
-            })
+            .map(|field| Ok(Field { name: field.name.to_owned(), ty: self.read(&field.ty, &format!("{path}.{}", field.name), depth + 1)? }))
             .collect()
     }
 
@@ -49,9 +39,7 @@ impl Reader {
         if self.nodes > MAX_TYPE_NODES {
             return Err(Refusal::new(
                 "type_too_large",
-                format!(
-                    "the types of input and output have more than {MAX_TYPE_NODES} parts (counted up to `{path}`)"
-                ),
+                format!("the types of input and output have more than {MAX_TYPE_NODES} parts (counted up to `{path}`)"),
                 "use smaller records, or move bulk data into an artifact",
             ));
         }
@@ -77,28 +65,16 @@ impl Reader {
             Native::Float64 => Type::F64,
             Native::Char => Type::Char,
             Native::String => Type::String,
-            Native::List(list) => {
-                Type::List(self.boxed(&list.ty(), &format!("{path}[]"), deeper)?)
-            }
+            Native::List(list) => Type::List(self.boxed(&list.ty(), &format!("{path}[]"), deeper)?),
             Native::Tuple(tuple) => {
-                let items = tuple
-                    .types()
-                    .enumerate()
-                    .map(|(n, ty)| self.read(&ty, &format!("{path}.{n}"), deeper));
+                let items = tuple.types().enumerate().map(|(n, ty)| self.read(&ty, &format!("{path}.{n}"), deeper));
                 Type::Tuple(items.collect::<Result<_, _>>()?)
             }
             Native::Record(record) => Type::Record(self.fields(record, path, depth)?),
             Native::Variant(variant) => {
                 let cases = variant.cases().map(|case| {
-                    let ty = case
-                        .ty
-                        .as_ref()
-                        .map(|ty| self.read(ty, &format!("{path}.{}", case.name), deeper))
-                        .transpose()?;
-                    Ok(Case {
-                        name: case.name.to_owned(),
-                        ty,
-                    })
+                    let ty = case.ty.as_ref().map(|ty| self.read(ty, &format!("{path}.{}", case.name), deeper)).transpose()?;
+                    Ok(Case { name: case.name.to_owned(), ty })
                 });
                 Type::Variant(cases.collect::<Result<_, Refusal>>()?)
             }
@@ -106,24 +82,13 @@ impl Reader {
             Native::Flags(names) => Type::Flags(self.names(names.names(), path)?),
             Native::Option(option) => Type::Option(self.boxed(&option.ty(), path, deeper)?),
             Native::Result(result) => Type::Result {
-                ok: result
-                    .ok()
-                    .map(|ty| self.boxed(&ty, &format!("{path}.ok"), deeper))
-                    .transpose()?,
-                err: result
-                    .err()
-                    .map(|ty| self.boxed(&ty, &format!("{path}.error"), deeper))
-                    .transpose()?,
+                ok: result.ok().map(|ty| self.boxed(&ty, &format!("{path}.ok"), deeper)).transpose()?,
+                err: result.err().map(|ty| self.boxed(&ty, &format!("{path}.error"), deeper)).transpose()?,
             },
             Native::Own(resource) if *resource == ResourceType::host::<Image>() => Type::Image,
-            Native::Own(resource) if *resource == ResourceType::host::<Artifact>() => {
-                Type::Artifact
-            }
+            Native::Own(resource) if *resource == ResourceType::host::<Artifact>() => Type::Artifact,
             Native::Own(_) => {
-                return Err(foreign(
-                    path,
-                    "a resource other than the host's `image` and `artifact`",
-                ));
+                return Err(foreign(path, "a resource other than the host's `image` and `artifact`"));
             }
             Native::Borrow(_) => return Err(foreign(path, "a borrowed handle")),
             Native::Future(_) => return Err(foreign(path, "a future")),
@@ -134,19 +99,11 @@ impl Reader {
         })
     }
 
-    fn names<'a>(
-        &mut self,
-        names: impl Iterator<Item = &'a str>,
-        path: &str,
-    ) -> Result<Vec<String>, Refusal> {
+    fn names<'a>(&mut self, names: impl Iterator<Item = &'a str>, path: &str) -> Result<Vec<String>, Refusal> {
         names
             .map(|name| {
                 self.nodes += 1;
-                if self.nodes > MAX_TYPE_NODES {
-                    Err(foreign(path, "too many names"))
-                } else {
-                    Ok(name.to_owned())
-                }
+                if self.nodes > MAX_TYPE_NODES { Err(foreign(path, "too many names")) } else { Ok(name.to_owned()) }
             })
             .collect()
     }

@@ -18,9 +18,7 @@ use crate::state::State;
 /// A host object as a handle for the guest.
 fn give<T: Send + 'static>(store: &mut Store<State>, object: T) -> wasmtime::Result<Val> {
     let handle: Resource<T> = store.data_mut().table.push(object)?;
-    Ok(Val::Resource(ResourceAny::try_from_resource(
-        handle, store,
-    )?))
+    Ok(Val::Resource(ResourceAny::try_from_resource(handle, store)?))
 }
 
 /// A returned handle, and with it the object, out of the table.
@@ -30,44 +28,21 @@ fn take<T: Send + 'static>(store: &mut Store<State>, handle: ResourceAny) -> was
 }
 
 fn bad_input(path: &str, expected: &str) -> wasmtime::Error {
-    let at = if path.is_empty() {
-        "the input".to_owned()
-    } else {
-        format!("`{path}`")
-    };
-    wasmtime::Error::new(Ended::Failed(Box::new(Failure::new(
-        FailureKind::InvalidInput,
-        "bad_input",
-        format!("{at}: expected {expected}"),
-    ))))
+    let at = if path.is_empty() { "the input".to_owned() } else { format!("`{path}`") };
+    wasmtime::Error::new(Ended::Failed(Box::new(Failure::new(FailureKind::InvalidInput, "bad_input", format!("{at}: expected {expected}")))))
 }
 
 /// The input record.
-pub(crate) fn input(
-    store: &mut Store<State>,
-    fields: &[Field],
-    value: &Value,
-) -> wasmtime::Result<Val> {
+pub(crate) fn input(store: &mut Store<State>, fields: &[Field], value: &Value) -> wasmtime::Result<Val> {
     lower_record(store, fields, value, "")
 }
 
-fn lower_record(
-    store: &mut Store<State>,
-    fields: &[Field],
-    value: &Value,
-    path: &str,
-) -> wasmtime::Result<Val> {
-    let object = value
-        .as_object()
-        .ok_or_else(|| bad_input(path, "an object"))?;
+fn lower_record(store: &mut Store<State>, fields: &[Field], value: &Value, path: &str) -> wasmtime::Result<Val> {
+    let object = value.as_object().ok_or_else(|| bad_input(path, "an object"))?;
     let mut out = Vec::with_capacity(fields.len());
     for field in fields {
         let name = snake(&field.name);
-        let at = if path.is_empty() {
-            name.clone()
-        } else {
-            format!("{path}.{name}")
-        };
+        let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let value = object.get(&name).unwrap_or(&Value::Null);
         out.push((field.name.clone(), lower(store, &field.ty, value, &at)?));
     }
@@ -75,9 +50,7 @@ fn lower_record(
 }
 
 fn integer<T: TryFrom<i64>>(value: &Value, path: &str, expected: &str) -> wasmtime::Result<T> {
-    json::s64_from_json(value)
-        .and_then(|n| T::try_from(n).ok())
-        .ok_or_else(|| bad_input(path, expected))
+    json::s64_from_json(value).and_then(|n| T::try_from(n).ok()).ok_or_else(|| bad_input(path, expected))
 }
 
 fn lower(store: &mut Store<State>, ty: &Type, value: &Value, path: &str) -> wasmtime::Result<Val> {
@@ -108,97 +81,51 @@ fn lower(store: &mut Store<State>, ty: &Type, value: &Value, path: &str) -> wasm
         }
         Type::List(item) => {
             let items = value.as_array().ok_or_else(|| bad("a list"))?;
-            let items = items
-                .iter()
-                .enumerate()
-                .map(|(n, value)| lower(store, item, value, &format!("{path}[{n}]")));
+            let items = items.iter().enumerate().map(|(n, value)| lower(store, item, value, &format!("{path}[{n}]")));
             Val::List(items.collect::<Result<_, _>>()?)
         }
         Type::Tuple(types) => {
-            let items = value
-                .as_array()
-                .filter(|items| items.len() == types.len())
-                .ok_or_else(|| bad(&format!("a list of {} items", types.len())))?;
-            let items = types
-                .iter()
-                .zip(items)
-                .enumerate()
-                .map(|(n, (ty, value))| lower(store, ty, value, &format!("{path}[{n}]")));
+            let items =
+                value.as_array().filter(|items| items.len() == types.len()).ok_or_else(|| bad(&format!("a list of {} items", types.len())))?;
+            let items = types.iter().zip(items).enumerate().map(|(n, (ty, value))| lower(store, ty, value, &format!("{path}[{n}]")));
             Val::Tuple(items.collect::<Result<_, _>>()?)
         }
         Type::Record(fields) => lower_record(store, fields, value, path)?,
         Type::Variant(cases) => {
-            let tag = value
-                .get("tag")
-                .and_then(Value::as_str)
-                .ok_or_else(|| bad("a variant: {\"tag\": ..., \"val\": ...}"))?;
-            let case = cases
-                .iter()
-                .find(|case| snake(&case.name) == tag)
-                .ok_or_else(|| bad("one of the variant's tags"))?;
+            let tag = value.get("tag").and_then(Value::as_str).ok_or_else(|| bad("a variant: {\"tag\": ..., \"val\": ...}"))?;
+            let case = cases.iter().find(|case| snake(&case.name) == tag).ok_or_else(|| bad("one of the variant's tags"))?;
             let payload = value.get("val").unwrap_or(&Value::Null);
-            let payload = case
-                .ty
-                .as_ref()
-                .map(|ty| lower(store, ty, payload, &format!("{path}.{tag}")).map(Box::new))
-                .transpose()?;
+            let payload = case.ty.as_ref().map(|ty| lower(store, ty, payload, &format!("{path}.{tag}")).map(Box::new)).transpose()?;
             Val::Variant(case.name.clone(), payload)
         }
         Type::Enum(names) => {
-            let wanted = value
-                .as_str()
-                .ok_or_else(|| bad("one of the enum's names"))?;
-            Val::Enum(
-                names
-                    .iter()
-                    .find(|name| snake(name) == wanted)
-                    .ok_or_else(|| bad("one of the enum's names"))?
-                    .clone(),
-            )
+            let wanted = value.as_str().ok_or_else(|| bad("one of the enum's names"))?;
+            Val::Enum(names.iter().find(|name| snake(name) == wanted).ok_or_else(|| bad("one of the enum's names"))?.clone())
         }
         Type::Flags(names) => {
             let set = value.as_array().ok_or_else(|| bad("a list of flags"))?;
-            let known = |flag: &Value| {
-                flag.as_str()
-                    .is_some_and(|flag| names.iter().any(|name| snake(name) == flag))
-            };
+            let known = |flag: &Value| flag.as_str().is_some_and(|flag| names.iter().any(|name| snake(name) == flag));
             if !set.iter().all(known) {
                 return Err(bad("a list of the type's flags"));
             }
             Val::Flags(
                 set.iter()
                     .filter_map(Value::as_str)
-                    .map(|flag| {
-                        names
-                            .iter()
-                            .find(|name| snake(name) == flag)
-                            .cloned()
-                            .unwrap_or_else(|| kebab(flag))
-                    })
+                    .map(|flag| names.iter().find(|name| snake(name) == flag).cloned().unwrap_or_else(|| kebab(flag)))
                     .collect(),
             )
         }
         Type::Option(inner) => {
             let present = match (value, inner.as_ref()) {
                 (Value::Null, _) => None,
-                (value, Type::Option(_)) => Some(
-                    value
-                        .get("some")
-                        .ok_or_else(|| bad("null or {\"some\": ...}"))?,
-                ),
+                (value, Type::Option(_)) => Some(value.get("some").ok_or_else(|| bad("null or {\"some\": ...}"))?),
                 (value, _) => Some(value),
             };
-            Val::Option(
-                present
-                    .map(|value| lower(store, inner, value, path).map(Box::new))
-                    .transpose()?,
-            )
+            Val::Option(present.map(|value| lower(store, inner, value, path).map(Box::new)).transpose()?)
         }
         Type::Result { ok, err } => {
             let mut side = |ty: &Option<Box<Type>>, value: &Value, name: &str| {
-                ty.as_ref()
-                    .map(|ty| lower(store, ty, value, &format!("{path}.{name}")).map(Box::new))
-                    .transpose()
+                ty.as_ref().map(|ty| lower(store, ty, value, &format!("{path}.{name}")).map(Box::new)).transpose()
             };
             match (value.get("ok"), value.get("error")) {
                 (Some(value), None) => Val::Result(Ok(side(ok, value, "ok")?)),
@@ -207,29 +134,12 @@ fn lower(store: &mut Store<State>, ty: &Type, value: &Value, path: &str) -> wasm
             }
         }
         Type::Image => {
-            let reference = ArtifactRef::from_json(value).ok_or_else(|| {
-                bad("an image: {\"$artifact\": \"sha256:...\", \"media_type\": ...}")
-            })?;
-            give(
-                store,
-                Image {
-                    reference: Some(reference),
-                    decoded: None,
-                },
-            )?
+            let reference = ArtifactRef::from_json(value).ok_or_else(|| bad("an image: {\"$artifact\": \"sha256:...\", \"media_type\": ...}"))?;
+            give(store, Image { reference: Some(reference), decoded: None })?
         }
         Type::Artifact => {
-            let reference = ArtifactRef::from_json(value).ok_or_else(|| {
-                bad("an artifact: {\"$artifact\": \"sha256:...\", \"media_type\": ...}")
-            })?;
-            give(
-                store,
-                Artifact {
-                    reference,
-                    size: None,
-                    bytes: None,
-                },
-            )?
+            let reference = ArtifactRef::from_json(value).ok_or_else(|| bad("an artifact: {\"$artifact\": \"sha256:...\", \"media_type\": ...}"))?;
+            give(store, Artifact { reference, size: None, bytes: None })?
         }
     })
 }
@@ -245,19 +155,11 @@ pub(crate) struct Output<'s> {
 impl<'s> Output<'s> {
     pub(crate) fn new(store: &'s mut Store<State>) -> Self {
         let limit = store.data().attempt.limits.output;
-        Self {
-            store,
-            limit,
-            size: 0,
-        }
+        Self { store, limit, size: 0 }
     }
 
     /// The output record and its exact size as compact JSON, in bytes.
-    pub(crate) fn record(
-        mut self,
-        fields: &[Field],
-        value: Option<Val>,
-    ) -> wasmtime::Result<(Value, u64)> {
+    pub(crate) fn record(mut self, fields: &[Field], value: Option<Val>) -> wasmtime::Result<(Value, u64)> {
         let value = match value {
             Some(value) => self.fields(fields, value)?,
             None => Value::Object(Map::new()),
@@ -273,10 +175,7 @@ impl<'s> Output<'s> {
         let failure = Failure::new(
             FailureKind::BadOutput,
             "output_too_large",
-            format!(
-                "the output is larger than its limit of {} as JSON: write bulk data into an artifact and return that",
-                show_size(self.limit)
-            ),
+            format!("the output is larger than its limit of {} as JSON: write bulk data into an artifact and return that", show_size(self.limit)),
         );
         wasmtime::Error::new(Ended::Failed(Box::new(failure)))
     }
@@ -284,11 +183,7 @@ impl<'s> Output<'s> {
     /// Counts what `bytes` more of JSON would take.
     fn spend(&mut self, bytes: usize) -> wasmtime::Result<()> {
         self.size += bytes as u64;
-        if self.size > self.limit {
-            Err(self.too_large())
-        } else {
-            Ok(())
-        }
+        if self.size > self.limit { Err(self.too_large()) } else { Ok(()) }
     }
 
     fn fields(&mut self, fields: &[Field], value: Val) -> wasmtime::Result<Value> {
@@ -334,37 +229,19 @@ impl<'s> Output<'s> {
             (Type::String, Val::String(v)) => self.text(v)?,
             (Type::List(item), Val::List(values)) if **item == Type::U8 => {
                 self.spend(values.len().div_ceil(3) * 4 + 1)?;
-                let bytes = values.into_iter().map(|value| {
-                    if let Val::U8(byte) = value {
-                        Ok(byte)
-                    } else {
-                        Err(mismatch("a byte"))
-                    }
-                });
+                let bytes = values.into_iter().map(|value| if let Val::U8(byte) = value { Ok(byte) } else { Err(mismatch("a byte")) });
                 json::bytes_to_json(&bytes.collect::<Result<Vec<u8>, _>>()?)
             }
             (Type::List(item), Val::List(values)) => {
                 self.spend(values.len())?;
-                Value::Array(
-                    values
-                        .into_iter()
-                        .map(|value| self.lift(item, value))
-                        .collect::<Result<_, _>>()?,
-                )
+                Value::Array(values.into_iter().map(|value| self.lift(item, value)).collect::<Result<_, _>>()?)
             }
-            (Type::Tuple(types), Val::Tuple(values)) => Value::Array(
-                types
-                    .iter()
-                    .zip(values)
-                    .map(|(ty, value)| self.lift(ty, value))
-                    .collect::<Result<_, _>>()?,
-            ),
+            (Type::Tuple(types), Val::Tuple(values)) => {
+                Value::Array(types.iter().zip(values).map(|(ty, value)| self.lift(ty, value)).collect::<Result<_, _>>()?)
+            }
             (Type::Record(fields), value @ Val::Record(_)) => self.fields(fields, value)?,
             (Type::Variant(cases), Val::Variant(name, payload)) => {
-                let case = cases
-                    .iter()
-                    .find(|case| case.name == name)
-                    .ok_or_else(|| mismatch("a case"))?;
+                let case = cases.iter().find(|case| case.name == name).ok_or_else(|| mismatch("a case"))?;
                 let mut object = Map::new();
                 object.insert("tag".to_owned(), self.text(snake(&name))?);
                 if case.ty.is_some() {
@@ -383,21 +260,13 @@ impl<'s> Output<'s> {
             (Type::Option(_), Val::Option(None)) => Value::Null,
             (Type::Option(inner), Val::Option(Some(value))) => {
                 let value = self.lift(inner, *value)?;
-                if matches!(**inner, Type::Option(_)) {
-                    Value::Object(Map::from_iter([("some".to_owned(), value)]))
-                } else {
-                    value
-                }
+                if matches!(**inner, Type::Option(_)) { Value::Object(Map::from_iter([("some".to_owned(), value)])) } else { value }
             }
-            (Type::Result { ok, .. }, Val::Result(Ok(value))) => Value::Object(Map::from_iter([(
-                "ok".to_owned(),
-                self.boxed(ok.as_deref(), value)?,
-            )])),
+            (Type::Result { ok, .. }, Val::Result(Ok(value))) => {
+                Value::Object(Map::from_iter([("ok".to_owned(), self.boxed(ok.as_deref(), value)?)]))
+            }
             (Type::Result { err, .. }, Val::Result(Err(value))) => {
-                Value::Object(Map::from_iter([(
-                    "error".to_owned(),
-                    self.boxed(err.as_deref(), value)?,
-                )]))
+                Value::Object(Map::from_iter([("error".to_owned(), self.boxed(err.as_deref(), value)?)]))
             }
             (Type::Image, Val::Resource(handle)) => self.image(handle)?,
             (Type::Artifact, Val::Resource(handle)) => {
@@ -423,19 +292,12 @@ impl<'s> Output<'s> {
             (Some(reference), _) => reference,
             (None, Some(pixels)) => {
                 let encoded = state.host("encode the output", |state| {
-                    state
-                        .vision
-                        .encode(&pixels, "image/png", None, &state.stop)
-                        .map_err(|error| crate::state::end(state.vision_fault(error)))
+                    state.vision.encode(&pixels, "image/png", None, &state.stop).map_err(|error| crate::state::end(state.vision_fault(error)))
                 })?;
-                state
-                    .store_bytes("image/png".to_owned(), &encoded)
-                    .map_err(crate::state::end)?
+                state.store_bytes("image/png".to_owned(), &encoded).map_err(crate::state::end)?
             }
             (None, None) => {
-                return Err(wasmtime::Error::new(Ended::Host(crate::state::broken(
-                    "an image has neither pixels nor an artifact",
-                ))));
+                return Err(wasmtime::Error::new(Ended::Host(crate::state::broken("an image has neither pixels nor an artifact"))));
             }
         };
         self.reference(&reference)
@@ -444,9 +306,7 @@ impl<'s> Output<'s> {
 
 /// The types were read from the component itself, so that this is our own fault.
 fn mismatch(expected: &str) -> wasmtime::Error {
-    wasmtime::Error::new(Ended::Host(crate::state::broken(&format!(
-        "read the output: expected {expected}"
-    ))))
+    wasmtime::Error::new(Ended::Host(crate::state::broken(&format!("read the output: expected {expected}"))))
 }
 
 /// Counts the bytes of a serialised value and stops at a limit, without keeping them.

@@ -81,7 +81,7 @@ fn submit(ledger: &SqliteLedger) -> RunKey {
             record,
             jobs: vec![Job {
                 step: "a".into(),
-                needs: vec![],
+                needs: vec![], attempt: 1,
             }],
         }])
         .unwrap();

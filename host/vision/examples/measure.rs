@@ -80,7 +80,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let how = if *side_by_side { "side by side" } else { "in sequence " };
             let (detect, rest, all) = (median(|t| t[0]), median(|t| t[1]), median(|t| t[0] + t[1]));
             let ((d, d0), (r, r0), (a, a0)) = (detect, rest, all);
-            writeln!(out, "  {threads} OpenCV threads, {how}: detection {d:5.0} ({d0:4.0})  attributes and features {r:5.0} ({r0:4.0})  all {a:5.0} ({a0:4.0}) ms")?;
+            writeln!(
+                out,
+                "  {threads} OpenCV threads, {how}: detection {d:5.0} ({d0:4.0})  attributes and features {r:5.0} ({r0:4.0})  all {a:5.0} ({a0:4.0}) ms"
+            )?;
         }
     }
     Ok(())

@@ -46,7 +46,9 @@ fn check_size(size: Size) -> Result<Size, VisionError> {
     if width > MAX_SIDE || height > MAX_SIDE || pixels > MAX_PIXELS {
         return Err(VisionError::invalid(
             "too_large",
-            format!("the picture has {width} x {height} pixels: a side may have at most {MAX_SIDE} and the whole at most {MAX_PIXELS}; make it smaller"),
+            format!(
+                "the picture has {width} x {height} pixels: a side may have at most {MAX_SIDE} and the whole at most {MAX_PIXELS}; make it smaller"
+            ),
         ));
     }
     Ok(size)
@@ -183,7 +185,8 @@ fn decode_jpeg(mut decoder: turbojpeg::Decompressor, header: &turbojpeg::Decompr
 fn decode_other(name: &str, decoder: Box<dyn ImageDecoder + '_>) -> Result<Arc<[u8]>, VisionError> {
     let (color, bytes) = (decoder.color_type(), decoder.total_bytes());
     if bytes > MAX_DECODED {
-        let message = format!("the picture takes {bytes} bytes decoded: at most {MAX_DECODED} are allowed; store it with 8 bits a channel or make it smaller");
+        let message =
+            format!("the picture takes {bytes} bytes decoded: at most {MAX_DECODED} are allowed; store it with 8 bits a channel or make it smaller");
         return Err(VisionError::invalid("too_large", message));
     }
     let mut raw = vec![0; bytes as usize];
@@ -225,7 +228,10 @@ pub(crate) fn encode(image: &Image, media_type: &str, quality: Option<u8>) -> Re
         return Err(VisionError::invalid("unsupported_format", message));
     }
     if quality.is_some_and(|q| media_type != "image/jpeg" || !(1..=100).contains(&q)) {
-        let message = format!("quality {} for `{media_type}`: it is 1 to 100, for image/jpeg only (PNG and WebP are written without loss)", quality.unwrap_or(0));
+        let message = format!(
+            "quality {} for `{media_type}`: it is 1 to 100, for image/jpeg only (PNG and WebP are written without loss)",
+            quality.unwrap_or(0)
+        );
         return Err(VisionError::invalid("bad_quality", message));
     }
     let mut out = Vec::new();

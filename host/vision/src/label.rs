@@ -14,9 +14,26 @@ pub(crate) fn place(picture: (f64, f64), boxes: &[Area], labels: &[(f64, f64)], 
         let (end_x, end_y) = (right - w, bottom - h);
         // The usual places first; inside the own box last.
         let corners = [
-            (face.x, above), (face.x, below), (after, face.y), (before, face.y), (end_x, above), (end_x, below), (mid_x, above), (mid_x, below),
-            (after, mid_y), (before, mid_y), (after, end_y), (before, end_y), (after, above), (before, above), (after, below), (before, below),
-            (face.x, above - h), (face.x, below + h), (face.x, end_y), (face.x, face.y),
+            (face.x, above),
+            (face.x, below),
+            (after, face.y),
+            (before, face.y),
+            (end_x, above),
+            (end_x, below),
+            (mid_x, above),
+            (mid_x, below),
+            (after, mid_y),
+            (before, mid_y),
+            (after, end_y),
+            (before, end_y),
+            (after, above),
+            (before, above),
+            (after, below),
+            (before, below),
+            (face.x, above - h),
+            (face.x, below + h),
+            (face.x, end_y),
+            (face.x, face.y),
         ];
         let mut best: Option<(f64, Area)> = None;
         for (x, y) in corners {

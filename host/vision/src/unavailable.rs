@@ -2,14 +2,13 @@
 
 use dovetail_core::id::Digest;
 use dovetail_core::stop::Stop;
-use dovetail_core::vision::{
-    AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
-};
+use dovetail_core::vision::{AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError};
 
 use crate::{Annotation, Options, Probe};
 
 /// What is wrong, and what to do.
-pub const BUILT_WITHOUT: &str = "this build of dovetail has no OpenCV; install libopencv-dev, clang, libclang-dev, cmake and nasm, and build with the default features";
+pub const BUILT_WITHOUT: &str =
+    "this build of dovetail has no OpenCV; install libopencv-dev, clang, libclang-dev, cmake and nasm, and build with the default features";
 
 fn missing<T>() -> Result<T, VisionError> {
     Err(VisionError::unavailable("built_without_opencv", BUILT_WITHOUT))

@@ -100,7 +100,8 @@ fn photograph_text(photograph: &Path, document: &Value, faces: &[Value]) -> Stri
         return format!("{name}: {}\n{}", word(document, "/state"), indented(&show::failure(error), 2));
     }
     let time = word(document, "/processing_summary/total_time");
-    let speedup = number(document, "/processing_summary/parallel_speedup").map_or_else(String::new, |ratio| format!(", parallel speed-up {ratio:.2}"));
+    let speedup =
+        number(document, "/processing_summary/parallel_speedup").map_or_else(String::new, |ratio| format!(", parallel speed-up {ratio:.2}"));
     let plural = if faces.len() == 1 { "" } else { "s" };
     let head = format!("{name}: {} face{plural} in {time}{speedup}\n", faces.len());
     let row = |face: &Value| {
@@ -116,7 +117,11 @@ fn photograph_text(photograph: &Path, document: &Value, faces: &[Value]) -> Stri
         ]
     };
     let rows: Vec<_> = faces.iter().map(row).collect();
-    let faces = if rows.is_empty() { String::new() } else { indented(&table(&[" face", "x y width height", " confidence", " age", "gender", "emotion"], &rows), 2) };
+    let faces = if rows.is_empty() {
+        String::new()
+    } else {
+        indented(&table(&[" face", "x y width height", " confidence", " age", "gender", "emotion"], &rows), 2)
+    };
     format!("{head}{faces}\n")
 }
 
@@ -170,7 +175,11 @@ mod tests {
     #[test]
     fn a_face_without_attributes_is_shown_as_far_as_it_is_known() {
         let document = json!({ "state": "succeeded", "processing_summary": {"total_time": "0.10s", "parallel_speedup": 1.5} });
-        let text = photograph_text(Path::new("a/b.jpg"), &document, &[json!({ "face_id": 0, "detection": {"bbox": [1, 2, 3, 4], "confidence": 0.9}, "attributes": null })]);
+        let text = photograph_text(
+            Path::new("a/b.jpg"),
+            &document,
+            &[json!({ "face_id": 0, "detection": {"bbox": [1, 2, 3, 4], "confidence": 0.9}, "attributes": null })],
+        );
         assert!(text.starts_with("b.jpg: 1 face in 0.10s, parallel speed-up 1.50\n"), "{text}");
         assert!(text.contains("0  1 2 3 4                  90%    -  - -"), "{text}");
     }

@@ -71,7 +71,9 @@ fn writable(data: &Path) -> Finding {
     };
     match write() {
         Ok(()) => good("data folder", format!("{} is writable", data.display())),
-        Err(error) => problem("data folder", format!("{}: {error}", data.display()), "name another with --data DIR, or give yourself the right to write there"),
+        Err(error) => {
+            problem("data folder", format!("{}: {error}", data.display()), "name another with --data DIR, or give yourself the right to write there")
+        }
     }
 }
 
@@ -82,7 +84,11 @@ fn space(data: &Path) -> Finding {
         Ok(about) => {
             let free = about.f_bavail.saturating_mul(about.f_frsize);
             let found = format!("{} free", bytes(free));
-            if free < LITTLE_SPACE { problem("disk", found, "make room: photographs, compiled code and results are kept there") } else { good("disk", found) }
+            if free < LITTLE_SPACE {
+                problem("disk", found, "make room: photographs, compiled code and results are kept there")
+            } else {
+                good("disk", found)
+            }
         }
         Err(error) => problem("disk", format!("{}: {error}", place.display()), "name another folder with --data DIR"),
     }

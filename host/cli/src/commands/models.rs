@@ -43,7 +43,10 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Ex
     let mut pulled = Vec::new();
     let mut copied = Vec::new();
     if !complete || photographs.is_some() || from.is_some() {
-        let scratch = tempfile::Builder::new().prefix("dovetail-").tempdir().map_err(|e| Error::host("temporary_folder", "make a temporary folder").cause(e))?;
+        let scratch = tempfile::Builder::new()
+            .prefix("dovetail-")
+            .tempdir()
+            .map_err(|e| Error::host("temporary_folder", "make a temporary folder").cause(e))?;
         let package = match from {
             Some(path) if path.is_dir() => path.to_owned(),
             Some(path) => {
@@ -95,7 +98,11 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Ex
 fn npm_pack(into: &Path) -> Result<PathBuf, Error> {
     let ran = Command::new("npm").args(["pack", "--silent", FACE_API_PACKAGE]).current_dir(into).stdin(Stdio::null()).output();
     let output = ran.map_err(|e| {
-        let error = if e.kind() == std::io::ErrorKind::NotFound { Error::host("npm_missing", "npm is not installed") } else { Error::host("npm_failed", "start npm").cause(e) };
+        let error = if e.kind() == std::io::ErrorKind::NotFound {
+            Error::host("npm_missing", "npm is not installed")
+        } else {
+            Error::host("npm_failed", "start npm").cause(e)
+        };
         error.help("install Node.js (it brings npm), or fetch the package elsewhere and name it with --from FOLDER_OR_TGZ")
     })?;
     if !output.status.success() {
@@ -110,7 +117,9 @@ fn npm_pack(into: &Path) -> Result<PathBuf, Error> {
 /// npm's packages hold one folder, `package`.
 fn untar(archive: &Path, into: &Path) -> Result<PathBuf, Error> {
     let ran = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(into).stdin(Stdio::null()).output();
-    let output = ran.map_err(|e| Error::host("tar_failed", "start tar").cause(e).help("install tar, or unpack the package yourself and name its folder with --from"))?;
+    let output = ran.map_err(|e| {
+        Error::host("tar_failed", "start tar").cause(e).help("install tar, or unpack the package yourself and name its folder with --from")
+    })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         let error = Error::usage("bad_package", format!("`{}` cannot be unpacked: {said}", archive.display()));
@@ -160,7 +169,14 @@ fn list(models: &[Installed]) -> String {
     let row = |installed: &Installed| {
         let model = &installed.model;
         let digest = model.digest.to_string().chars().take(19).collect();
-        vec![model.name.clone(), kind(model), model.aliases.join(", "), bytes(size(installed)), digest, installed.manifest.source.clone().unwrap_or_default()]
+        vec![
+            model.name.clone(),
+            kind(model),
+            model.aliases.join(", "),
+            bytes(size(installed)),
+            digest,
+            installed.manifest.source.clone().unwrap_or_default(),
+        ]
     };
     table(&["model", "kind", "also", " size", "digest", "source"], &models.iter().map(row).collect::<Vec<_>>())
 }

@@ -18,13 +18,16 @@ pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
         Pipeline::Check { file } => {
             let checked = checked_file(app, file)?;
             let good = checked.pipeline.is_some();
-            app.output.result(|| findings_json(&checked.findings), || {
-                let mut text = findings_text(file, &checked.findings);
-                if let Some(pipeline) = &checked.pipeline {
-                    text.push_str(&format!("{} is good: {} steps\n", pipeline.reference(), pipeline.steps.len()));
-                }
-                text
-            });
+            app.output.result(
+                || findings_json(&checked.findings),
+                || {
+                    let mut text = findings_text(file, &checked.findings);
+                    if let Some(pipeline) = &checked.pipeline {
+                        text.push_str(&format!("{} is good: {} steps\n", pipeline.reference(), pipeline.steps.len()));
+                    }
+                    text
+                },
+            );
             Ok(if good { Exit::Done } else { Exit::Failed })
         }
         Pipeline::Push { file } => push(app, file),
@@ -36,11 +39,14 @@ pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
         }
         Pipeline::Show { pipeline } => {
             let published = dovetail_flow::pipeline(app.parts()?, pipeline)?;
-            app.output.result(|| {
-                let mut json = published.pipeline.to_json();
-                json["revision"] = json!(published.revision);
-                json
-            }, || show(&published));
+            app.output.result(
+                || {
+                    let mut json = published.pipeline.to_json();
+                    json["revision"] = json!(published.revision);
+                    json
+                },
+                || show(&published),
+            );
             Ok(Exit::Done)
         }
         Pipeline::Graph { pipeline, format } => graph(app, pipeline, *format),
@@ -60,9 +66,8 @@ pub(crate) fn is_file(reference: &str) -> bool {
 pub(crate) fn checked_file(app: &App, file: &Path) -> Result<Checked, Error> {
     // One byte more than is taken, so that the check itself says that it is too long.
     let most = dovetail_core::pipeline::MAX_SOURCE as u64 * 2;
-    let text = String::from_utf8(read(file, most)?).map_err(|e| {
-        Error::usage("bad_pipeline", format!("`{}` is not UTF-8 text", file.display())).cause(e).help("a pipeline is a JSON file")
-    })?;
+    let text = String::from_utf8(read(file, most)?)
+        .map_err(|e| Error::usage("bad_pipeline", format!("`{}` is not UTF-8 text", file.display())).cause(e).help("a pipeline is a JSON file"))?;
     Ok(check(&text, &dovetail_flow::catalogue(app.parts()?)?))
 }
 
@@ -93,7 +98,13 @@ fn push(app: &App, file: &Path) -> Result<Exit, Error> {
         },
         || {
             let how = if pushed == Pushed::Created { "published" } else { "was published before, unchanged" };
-            format!("{}{} {how} (revision {})\n{}", findings_text(file, &checked.findings), published.pipeline.reference(), published.revision, pins(&published.pipeline))
+            format!(
+                "{}{} {how} (revision {})\n{}",
+                findings_text(file, &checked.findings),
+                published.pipeline.reference(),
+                published.revision,
+                pins(&published.pipeline)
+            )
         },
     );
     Ok(Exit::Done)
@@ -135,7 +146,11 @@ fn update(app: &App, reference: &str) -> Result<Exit, Error> {
 
 fn summary(published: &Published) -> Value {
     let pipeline = &published.pipeline;
-    let steps: Vec<Value> = pipeline.steps.iter().map(|step| json!({ "id": step.id(), "step": step.name, "task": step.task_reference(), "package": step.package })).collect();
+    let steps: Vec<Value> = pipeline
+        .steps
+        .iter()
+        .map(|step| json!({ "id": step.id(), "step": step.name, "task": step.task_reference(), "package": step.package }))
+        .collect();
     json!({ "pipeline": pipeline.reference(), "revision": published.revision, "description": pipeline.description, "steps": steps })
 }
 
@@ -181,7 +196,9 @@ fn show(published: &Published) -> String {
 
 fn origin(pipeline: &Graph, source: &Source) -> String {
     match source {
-        Source::Input { name, path } => std::iter::once("input").chain([name.as_str()]).chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join("."),
+        Source::Input { name, path } => {
+            std::iter::once("input").chain([name.as_str()]).chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join(".")
+        }
         Source::Output { step, path } => {
             let (field, rest) = path.split_first().map_or(("", &path[..]), |(field, rest)| (field.as_str(), rest));
             let id = pipeline.step(step).map_or_else(|| format!("{step}.{field}"), |step| step.output_field_id(field));

@@ -187,7 +187,11 @@ fn wait_for_all(app: &App, runs: &[(PathBuf, RunId)], jobs: u32) -> Result<Exit,
     if interrupted && tally.open > 0 {
         let open = ids.iter().find(|run| !over.contains(*run));
         if let Some(run) = open {
-            app.output.note(&format!("interrupted; {} runs are open, `dovetail runs list` shows them; go on with each by\n  {}", tally.open, resume_line(app, run)));
+            app.output.note(&format!(
+                "interrupted; {} runs are open, `dovetail runs list` shows them; go on with each by\n  {}",
+                tally.open,
+                resume_line(app, run)
+            ));
         }
         return Ok(Exit::Interrupted);
     }

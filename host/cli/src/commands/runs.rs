@@ -41,7 +41,8 @@ pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
 /// The run whose ID begins so.
 fn find(app: &App, prefix: &str) -> Result<RunId, Error> {
     if prefix.is_empty() || !prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-')) {
-        return Err(Error::usage("unknown_run", format!("`{prefix}` is no run ID")).help("write the ID that `dovetail runs list` shows, or the beginning of it"));
+        return Err(Error::usage("unknown_run", format!("`{prefix}` is no run ID"))
+            .help("write the ID that `dovetail runs list` shows, or the beginning of it"));
     }
     Ok(dovetail_flow::find_run(app.parts()?, prefix)?)
 }
@@ -55,7 +56,9 @@ fn list(runs: &[RunSummary]) -> String {
         return "no runs yet; make one with `dovetail run PIPELINE`\n".to_owned();
     }
     let time = |ms: u64| format!("{}.{:02}s", ms / 1000, ms % 1000 / 10);
-    let row = |run: &RunSummary| vec![run.run.to_string(), run.pipeline.clone(), run.state.clone(), run.submitted_at.clone(), run.duration_ms.map_or_else(String::new, time)];
+    let row = |run: &RunSummary| {
+        vec![run.run.to_string(), run.pipeline.clone(), run.state.clone(), run.submitted_at.clone(), run.duration_ms.map_or_else(String::new, time)]
+    };
     table(&["run", "pipeline", "state", "submitted", " time"], &runs.iter().map(row).collect::<Vec<_>>())
 }
 

@@ -1,3 +1,5 @@
+//! Inputs as they are typed: values by type, files, standard input, whole objects, and what is refused.
+
 use super::*;
 use dovetail_core::wit::Field;
 

@@ -21,17 +21,8 @@ fn failed(code: &str, message: String) -> Fault {
 /// `type/subtype`, perhaps with parameters; printable ASCII, at most 255 bytes.
 fn is_media_type(text: &str) -> bool {
     let essence = text.split(';').next().unwrap_or(text).trim();
-    let token = |part: &str| {
-        !part.is_empty()
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
-    };
-    text.len() <= 255
-        && text.bytes().all(|b| (b' '..=b'~').contains(&b))
-        && essence
-            .split_once('/')
-            .is_some_and(|(a, b)| token(a) && token(b))
+    let token = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
+    text.len() <= 255 && text.bytes().all(|b| (b' '..=b'~').contains(&b)) && essence.split_once('/').is_some_and(|(a, b)| token(a) && token(b))
 }
 
 impl State {
@@ -41,17 +32,8 @@ impl State {
             return Ok(size);
         }
         let digest = artifact.reference.digest;
-        let size = self
-            .blobs
-            .size(BlobKind::Artifact, &digest)
-            .map_err(store_fault)?;
-        let missing = || {
-            Ended::Host(host_error(
-                format!("find artifact {digest}"),
-                false,
-                "the store does not have it",
-            ))
-        };
+        let size = self.blobs.size(BlobKind::Artifact, &digest).map_err(store_fault)?;
+        let missing = || Ended::Host(host_error(format!("find artifact {digest}"), false, "the store does not have it"));
         let size = size.ok_or_else(missing)?;
         self.table.get_mut(this)?.size = Some(size);
         Ok(size)
@@ -67,10 +49,7 @@ impl State {
         if self.hold_bytes(size).is_err() {
             return Err(failed(
                 "artifact_too_large",
-                format!(
-                    "the task may hold {} of artifacts at once; this one has {size} bytes",
-                    show(self.budgets.artifacts)
-                ),
+                format!("the task may hold {} of artifacts at once; this one has {size} bytes", show(self.budgets.artifacts)),
             ));
         }
         let bytes = match self.blobs.get(BlobKind::Artifact, &digest, size) {
@@ -89,30 +68,22 @@ impl artifacts::Host for State {}
 
 impl artifacts::HostArtifact for State {
     fn digest(&mut self, this: Resource<Artifact>) -> wasmtime::Result<String> {
-        self.host("dovetail:task/artifacts.artifact.digest", |state| {
-            Ok(state.table.get(&this)?.reference.digest.to_string())
-        })
+        self.host("dovetail:task/artifacts.artifact.digest", |state| Ok(state.table.get(&this)?.reference.digest.to_string()))
     }
 
     fn media_type(&mut self, this: Resource<Artifact>) -> wasmtime::Result<String> {
-        self.host("dovetail:task/artifacts.artifact.media-type", |state| {
-            Ok(state.table.get(&this)?.reference.media_type.clone())
-        })
+        self.host("dovetail:task/artifacts.artifact.media-type", |state| Ok(state.table.get(&this)?.reference.media_type.clone()))
     }
 
     fn size(&mut self, this: Resource<Artifact>) -> wasmtime::Result<u64> {
-        self.host("dovetail:task/artifacts.artifact.size", |state| {
-            state.artifact_size(&this).map_err(end)
-        })
+        self.host("dovetail:task/artifacts.artifact.size", |state| state.artifact_size(&this).map_err(end))
     }
 
     fn read(&mut self, this: Resource<Artifact>, offset: u64, max: u32) -> Answer<Vec<u8>> {
         self.host("dovetail:task/artifacts.artifact.read", |state| {
             state.check_stop()?;
             let bytes = state.artifact_content(&this)?;
-            let start = bytes
-                .len()
-                .min(usize::try_from(offset).unwrap_or(usize::MAX));
+            let start = bytes.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
             let length = (max as usize).min(MAX_CHUNK).min(bytes.len() - start);
             Ok(bytes[start..start + length].to_vec())
         })
@@ -130,10 +101,7 @@ impl artifacts::HostWriter for State {
         self.host("dovetail:task/artifacts.writer", |state| {
             // What is too long to be a media type is refused by `finish` and need not be kept.
             let media_type = media_type.chars().take(256).collect();
-            Ok(state.table.push(Writer {
-                media_type,
-                bytes: Vec::new(),
-            })?)
+            Ok(state.table.push(Writer { media_type, bytes: Vec::new() })?)
         })
     }
 
@@ -141,23 +109,11 @@ impl artifacts::HostWriter for State {
         self.host("dovetail:task/artifacts.writer.write", |state| {
             state.check_stop()?;
             if chunk.len() > MAX_CHUNK {
-                return Err(failed(
-                    "chunk_too_large",
-                    format!(
-                        "one call writes at most 1 MiB; this chunk has {} bytes",
-                        chunk.len()
-                    ),
-                ));
+                return Err(failed("chunk_too_large", format!("one call writes at most 1 MiB; this chunk has {} bytes", chunk.len())));
             }
             state.table.get(&this)?;
             if state.hold_bytes(chunk.len() as u64).is_err() {
-                return Err(failed(
-                    "artifact_too_large",
-                    format!(
-                        "a task may write at most {} at a time",
-                        show(state.budgets.artifacts)
-                    ),
-                ));
+                return Err(failed("artifact_too_large", format!("a task may write at most {} at a time", show(state.budgets.artifacts))));
             }
             state.table.get_mut(&this)?.bytes.extend_from_slice(&chunk);
             Ok(())
@@ -172,12 +128,7 @@ impl artifacts::HostWriter for State {
             state.check_stop()?;
             if !is_media_type(&media_type) {
                 let shown: String = crate::text::clean(&media_type).chars().take(80).collect();
-                return Err(failed(
-                    "bad_media_type",
-                    format!(
-                        "`{shown}` is no media type: expected `type/subtype`, as in `text/plain`"
-                    ),
-                ));
+                return Err(failed("bad_media_type", format!("`{shown}` is no media type: expected `type/subtype`, as in `text/plain`")));
             }
             state.store_artifact(media_type, &bytes)
         })
@@ -196,22 +147,10 @@ mod tests {
 
     #[test]
     fn media_types() {
-        for good in [
-            "text/plain",
-            "image/svg+xml",
-            "application/vnd.x.y-z; charset=utf-8",
-        ] {
+        for good in ["text/plain", "image/svg+xml", "application/vnd.x.y-z; charset=utf-8"] {
             assert!(is_media_type(good), "{good}");
         }
-        for bad in [
-            "",
-            "text",
-            "/",
-            "text/",
-            "a b/c",
-            "text/pl\u{1b}ain",
-            &format!("a/{}", "b".repeat(300)),
-        ] {
+        for bad in ["", "text", "/", "text/", "a b/c", "text/pl\u{1b}ain", &format!("a/{}", "b".repeat(300))] {
             assert!(!is_media_type(bad), "{bad}");
         }
     }

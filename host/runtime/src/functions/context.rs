@@ -9,44 +9,29 @@ use crate::state::State;
 
 impl context::Host for State {
     fn run_id(&mut self) -> wasmtime::Result<String> {
-        self.host("dovetail:task/context.run-id", |state| {
-            Ok(state.attempt.run.as_str().to_owned())
-        })
+        self.host("dovetail:task/context.run-id", |state| Ok(state.attempt.run.as_str().to_owned()))
     }
 
     fn step(&mut self) -> wasmtime::Result<String> {
-        self.host("dovetail:task/context.step", |state| {
-            Ok(state.attempt.step.clone())
-        })
+        self.host("dovetail:task/context.step", |state| Ok(state.attempt.step.clone()))
     }
 
     fn attempt(&mut self) -> wasmtime::Result<u32> {
-        self.host("dovetail:task/context.attempt", |state| {
-            Ok(state.attempt.number)
-        })
+        self.host("dovetail:task/context.attempt", |state| Ok(state.attempt.number))
     }
 
     fn idempotency_key(&mut self) -> wasmtime::Result<String> {
-        self.host("dovetail:task/context.idempotency-key", |state| {
-            Ok(state.attempt.idempotency_key.clone())
-        })
+        self.host("dovetail:task/context.idempotency-key", |state| Ok(state.attempt.idempotency_key.clone()))
     }
 
     fn remaining_ms(&mut self) -> wasmtime::Result<u64> {
         self.host("dovetail:task/context.remaining-ms", |state| {
-            let left = state
-                .stop
-                .deadline
-                .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            Ok(left.map_or(u64::MAX, |left| {
-                u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
-            }))
+            let left = state.stop.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            Ok(left.map_or(u64::MAX, |left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)))
         })
     }
 
     fn origin(&mut self, field: String) -> wasmtime::Result<Option<String>> {
-        self.host("dovetail:task/context.origin", |state| {
-            Ok(state.attempt.origins.get(&snake(&field)).cloned())
-        })
+        self.host("dovetail:task/context.origin", |state| Ok(state.attempt.origins.get(&snake(&field)).cloned()))
     }
 }

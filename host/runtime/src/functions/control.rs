@@ -23,22 +23,11 @@ impl control::Host for State {
     fn progress(&mut self, fraction: f32, note: Option<String>) -> wasmtime::Result<()> {
         self.host("dovetail:task/control.progress", |state| {
             let now = Instant::now();
-            let due = state
-                .progress_last
-                .is_none_or(|last| now.duration_since(last) >= PROGRESS_EVERY);
+            let due = state.progress_last.is_none_or(|last| now.duration_since(last) >= PROGRESS_EVERY);
             if let Some(sink) = state.progress.as_ref().filter(|_| due) {
                 state.progress_last = Some(now);
-                let fraction = if fraction.is_nan() {
-                    0.0
-                } else {
-                    fraction.clamp(0.0, 1.0)
-                };
-                sink(Progress {
-                    fraction,
-                    note: note
-                        .filter(|note| note.len() <= MAX_NOTE)
-                        .map(|note| clean(&note)),
-                });
+                let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) };
+                sink(Progress { fraction, note: note.filter(|note| note.len() <= MAX_NOTE).map(|note| clean(&note)) });
             }
             Ok(())
         })

@@ -7,9 +7,7 @@ use crate::bindings::dovetail::task::types::Failure;
 use crate::bindings::dovetail::vision::faces::{self, AgeAndGender, Detection};
 use crate::bindings::dovetail::vision::images::{Point, Rect};
 use crate::functions::images::rect;
-use crate::handles::{
-    AgeGenderEstimator, Detector, Embedder, EmotionClassifier, Image, Landmarker,
-};
+use crate::handles::{AgeGenderEstimator, Detector, Embedder, EmotionClassifier, Image, Landmarker};
 use crate::state::{Answer, State, wit_failure};
 
 /// Views compared for the confidence of an age, unless the task sets another number.
@@ -18,10 +16,7 @@ const DEFAULT_VIEWS: u32 = 2;
 type Faces<T> = Vec<Result<T, Failure>>;
 
 fn describe(model: &port::Model) -> faces::Model {
-    faces::Model {
-        name: model.name.clone(),
-        digest: model.digest.to_string(),
-    }
+    faces::Model { name: model.name.clone(), digest: model.digest.to_string() }
 }
 
 fn rects(faces: &[Rect]) -> Vec<port::Rect> {
@@ -30,17 +25,12 @@ fn rects(faces: &[Rect]) -> Vec<port::Rect> {
 
 fn answers<T, U>(answers: PerFace<T>, convert: impl Fn(T) -> U) -> Faces<U> {
     let failure = |error: FaceError| wit_failure(error.code, error.message, false);
-    answers
-        .into_iter()
-        .map(|answer| answer.map(&convert).map_err(failure))
-        .collect()
+    answers.into_iter().map(|answer| answer.map(&convert).map_err(failure)).collect()
 }
 
 impl State {
     fn model(&mut self, kind: ModelKind, name: Option<&str>) -> Answer<port::Model> {
-        self.vision
-            .model(kind, name)
-            .map_err(|error| self.vision_fault(error))
+        self.vision.model(kind, name).map_err(|error| self.vision_fault(error))
     }
 
     /// Runs one operation on the pixels of `image` and records the model.
@@ -48,15 +38,10 @@ impl State {
         &mut self,
         model: &port::Model,
         image: &Resource<Image>,
-        work: impl FnOnce(
-            &dyn port::Vision,
-            &port::Image,
-            &dovetail_core::stop::Stop,
-        ) -> Result<T, port::VisionError>,
+        work: impl FnOnce(&dyn port::Vision, &port::Image, &dovetail_core::stop::Stop) -> Result<T, port::VisionError>,
     ) -> Answer<T> {
         let pixels = self.pixels(image)?;
-        let found = work(self.vision.as_ref(), &pixels, &self.stop)
-            .map_err(|error| self.vision_fault(error))?;
+        let found = work(self.vision.as_ref(), &pixels, &self.stop).map_err(|error| self.vision_fault(error))?;
         self.used(model);
         Ok(found)
     }
@@ -68,30 +53,22 @@ impl faces::HostDetector for State {
     fn open(&mut self, name: Option<String>) -> Answer<Resource<Detector>> {
         self.host("dovetail:vision/faces.detector.open", |state| {
             let model = state.model(ModelKind::Detector, name.as_deref())?;
-            Ok(state.table.push(Detector {
-                model,
-                options: DetectOptions::default(),
-            })?)
+            Ok(state.table.push(Detector { model, options: DetectOptions::default() })?)
         })
     }
 
     fn model(&mut self, this: Resource<Detector>) -> wasmtime::Result<faces::Model> {
-        self.host("dovetail:vision/faces.detector.model", |state| {
-            Ok(describe(&state.table.get(&this)?.model))
-        })
+        self.host("dovetail:vision/faces.detector.model", |state| Ok(describe(&state.table.get(&this)?.model)))
     }
 
     fn set_min_confidence(&mut self, this: Resource<Detector>, value: f32) -> wasmtime::Result<()> {
-        self.host(
-            "dovetail:vision/faces.detector.set-min-confidence",
-            |state| {
-                let detector = state.table.get_mut(&this)?;
-                if !value.is_nan() {
-                    detector.options.min_confidence = value.clamp(0.0, 1.0);
-                }
-                Ok(())
-            },
-        )
+        self.host("dovetail:vision/faces.detector.set-min-confidence", |state| {
+            let detector = state.table.get_mut(&this)?;
+            if !value.is_nan() {
+                detector.options.min_confidence = value.clamp(0.0, 1.0);
+            }
+            Ok(())
+        })
     }
 
     fn set_max_faces(&mut self, this: Resource<Detector>, value: u32) -> wasmtime::Result<()> {
@@ -108,30 +85,13 @@ impl faces::HostDetector for State {
         })
     }
 
-    fn detect(
-        &mut self,
-        this: Resource<Detector>,
-        image: Resource<Image>,
-    ) -> Answer<Vec<Detection>> {
+    fn detect(&mut self, this: Resource<Detector>, image: Resource<Image>) -> Answer<Vec<Detection>> {
         self.host("dovetail:vision/faces.detector.detect", |state| {
             let Detector { model, options } = state.table.get(&this)?;
             let (model, options) = (model.clone(), *options);
-            let found = state.look(&model, &image, |vision, pixels, stop| {
-                vision.detect(&model, pixels, options, stop)
-            })?;
-            let bbox = |b: port::Rect| Rect {
-                x: b.x,
-                y: b.y,
-                width: b.width,
-                height: b.height,
-            };
-            Ok(found
-                .into_iter()
-                .map(|face| Detection {
-                    bbox: bbox(face.bbox),
-                    confidence: face.confidence,
-                })
-                .collect())
+            let found = state.look(&model, &image, |vision, pixels, stop| vision.detect(&model, pixels, options, stop))?;
+            let bbox = |b: port::Rect| Rect { x: b.x, y: b.y, width: b.width, height: b.height };
+            Ok(found.into_iter().map(|face| Detection { bbox: bbox(face.bbox), confidence: face.confidence }).collect())
         })
     }
 
@@ -150,28 +110,14 @@ impl faces::HostLandmarker for State {
     }
 
     fn model(&mut self, this: Resource<Landmarker>) -> wasmtime::Result<faces::Model> {
-        self.host("dovetail:vision/faces.landmarker.model", |state| {
-            Ok(describe(&state.table.get(&this)?.0))
-        })
+        self.host("dovetail:vision/faces.landmarker.model", |state| Ok(describe(&state.table.get(&this)?.0)))
     }
 
-    fn locate(
-        &mut self,
-        this: Resource<Landmarker>,
-        image: Resource<Image>,
-        faces: Vec<Rect>,
-    ) -> Answer<Faces<Vec<Point>>> {
+    fn locate(&mut self, this: Resource<Landmarker>, image: Resource<Image>, faces: Vec<Rect>) -> Answer<Faces<Vec<Point>>> {
         self.host("dovetail:vision/faces.landmarker.locate", |state| {
             let model = state.table.get(&this)?.0.clone();
-            let found = state.look(&model, &image, |vision, pixels, stop| {
-                vision.locate(&model, pixels, &rects(&faces), stop)
-            })?;
-            Ok(answers(found, |points| {
-                points
-                    .into_iter()
-                    .map(|p| Point { x: p.x, y: p.y })
-                    .collect()
-            }))
+            let found = state.look(&model, &image, |vision, pixels, stop| vision.locate(&model, pixels, &rects(&faces), stop))?;
+            Ok(answers(found, |points| points.into_iter().map(|p| Point { x: p.x, y: p.y }).collect()))
         })
     }
 
@@ -185,55 +131,28 @@ impl faces::HostAgeGenderEstimator for State {
     fn open(&mut self, name: Option<String>) -> Answer<Resource<AgeGenderEstimator>> {
         self.host("dovetail:vision/faces.age-gender-estimator.open", |state| {
             let model = state.model(ModelKind::AgeGenderEstimator, name.as_deref())?;
-            Ok(state.table.push(AgeGenderEstimator {
-                model,
-                views: DEFAULT_VIEWS,
-            })?)
+            Ok(state.table.push(AgeGenderEstimator { model, views: DEFAULT_VIEWS })?)
         })
     }
 
     fn model(&mut self, this: Resource<AgeGenderEstimator>) -> wasmtime::Result<faces::Model> {
-        self.host(
-            "dovetail:vision/faces.age-gender-estimator.model",
-            |state| Ok(describe(&state.table.get(&this)?.model)),
-        )
+        self.host("dovetail:vision/faces.age-gender-estimator.model", |state| Ok(describe(&state.table.get(&this)?.model)))
     }
 
-    fn set_views(
-        &mut self,
-        this: Resource<AgeGenderEstimator>,
-        count: u32,
-    ) -> wasmtime::Result<()> {
-        self.host(
-            "dovetail:vision/faces.age-gender-estimator.set-views",
-            |state| {
-                state.table.get_mut(&this)?.views = count.clamp(1, 6);
-                Ok(())
-            },
-        )
+    fn set_views(&mut self, this: Resource<AgeGenderEstimator>, count: u32) -> wasmtime::Result<()> {
+        self.host("dovetail:vision/faces.age-gender-estimator.set-views", |state| {
+            state.table.get_mut(&this)?.views = count.clamp(1, 6);
+            Ok(())
+        })
     }
 
-    fn estimate(
-        &mut self,
-        this: Resource<AgeGenderEstimator>,
-        image: Resource<Image>,
-        faces: Vec<Rect>,
-    ) -> Answer<Faces<AgeAndGender>> {
-        self.host(
-            "dovetail:vision/faces.age-gender-estimator.estimate",
-            |state| {
-                let AgeGenderEstimator { model, views } = state.table.get(&this)?;
-                let (model, views) = (model.clone(), *views);
-                let found = state.look(&model, &image, |vision, pixels, stop| {
-                    vision.estimate(&model, pixels, &rects(&faces), views, stop)
-                })?;
-                Ok(answers(found, |one| AgeAndGender {
-                    age: one.age,
-                    age_confidence: one.age_confidence,
-                    female: one.female,
-                }))
-            },
-        )
+    fn estimate(&mut self, this: Resource<AgeGenderEstimator>, image: Resource<Image>, faces: Vec<Rect>) -> Answer<Faces<AgeAndGender>> {
+        self.host("dovetail:vision/faces.age-gender-estimator.estimate", |state| {
+            let AgeGenderEstimator { model, views } = state.table.get(&this)?;
+            let (model, views) = (model.clone(), *views);
+            let found = state.look(&model, &image, |vision, pixels, stop| vision.estimate(&model, pixels, &rects(&faces), views, stop))?;
+            Ok(answers(found, |one| AgeAndGender { age: one.age, age_confidence: one.age_confidence, female: one.female }))
+        })
     }
 
     fn drop(&mut self, this: Resource<AgeGenderEstimator>) -> wasmtime::Result<()> {
@@ -251,33 +170,19 @@ impl faces::HostEmotionClassifier for State {
     }
 
     fn model(&mut self, this: Resource<EmotionClassifier>) -> wasmtime::Result<faces::Model> {
-        self.host("dovetail:vision/faces.emotion-classifier.model", |state| {
-            Ok(describe(&state.table.get(&this)?.0))
-        })
+        self.host("dovetail:vision/faces.emotion-classifier.model", |state| Ok(describe(&state.table.get(&this)?.0)))
     }
 
     fn labels(&mut self, this: Resource<EmotionClassifier>) -> wasmtime::Result<Vec<String>> {
-        self.host("dovetail:vision/faces.emotion-classifier.labels", |state| {
-            Ok(state.table.get(&this)?.0.labels.clone())
-        })
+        self.host("dovetail:vision/faces.emotion-classifier.labels", |state| Ok(state.table.get(&this)?.0.labels.clone()))
     }
 
-    fn classify(
-        &mut self,
-        this: Resource<EmotionClassifier>,
-        image: Resource<Image>,
-        faces: Vec<Rect>,
-    ) -> Answer<Faces<Vec<f32>>> {
-        self.host(
-            "dovetail:vision/faces.emotion-classifier.classify",
-            |state| {
-                let model = state.table.get(&this)?.0.clone();
-                let found = state.look(&model, &image, |vision, pixels, stop| {
-                    vision.classify(&model, pixels, &rects(&faces), stop)
-                })?;
-                Ok(answers(found, |probabilities| probabilities))
-            },
-        )
+    fn classify(&mut self, this: Resource<EmotionClassifier>, image: Resource<Image>, faces: Vec<Rect>) -> Answer<Faces<Vec<f32>>> {
+        self.host("dovetail:vision/faces.emotion-classifier.classify", |state| {
+            let model = state.table.get(&this)?.0.clone();
+            let found = state.look(&model, &image, |vision, pixels, stop| vision.classify(&model, pixels, &rects(&faces), stop))?;
+            Ok(answers(found, |probabilities| probabilities))
+        })
     }
 
     fn drop(&mut self, this: Resource<EmotionClassifier>) -> wasmtime::Result<()> {
@@ -295,22 +200,13 @@ impl faces::HostEmbedder for State {
     }
 
     fn model(&mut self, this: Resource<Embedder>) -> wasmtime::Result<faces::Model> {
-        self.host("dovetail:vision/faces.embedder.model", |state| {
-            Ok(describe(&state.table.get(&this)?.0))
-        })
+        self.host("dovetail:vision/faces.embedder.model", |state| Ok(describe(&state.table.get(&this)?.0)))
     }
 
-    fn embed(
-        &mut self,
-        this: Resource<Embedder>,
-        image: Resource<Image>,
-        faces: Vec<Rect>,
-    ) -> Answer<Faces<Vec<f32>>> {
+    fn embed(&mut self, this: Resource<Embedder>, image: Resource<Image>, faces: Vec<Rect>) -> Answer<Faces<Vec<f32>>> {
         self.host("dovetail:vision/faces.embedder.embed", |state| {
             let model = state.table.get(&this)?.0.clone();
-            let found = state.look(&model, &image, |vision, pixels, stop| {
-                vision.embed(&model, pixels, &rects(&faces), stop)
-            })?;
+            let found = state.look(&model, &image, |vision, pixels, stop| vision.embed(&model, pixels, &rects(&faces), stop))?;
             Ok(answers(found, |vector| vector))
         })
     }

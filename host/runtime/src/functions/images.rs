@@ -9,12 +9,7 @@ use crate::state::{Answer, State, end};
 
 /// A box of the guest as the port has it.
 pub(crate) fn rect(area: &Rect) -> port::Rect {
-    port::Rect {
-        x: area.x,
-        y: area.y,
-        width: area.width,
-        height: area.height,
-    }
+    port::Rect { x: area.x, y: area.y, width: area.width, height: area.height }
 }
 
 impl images::Host for State {}
@@ -40,10 +35,7 @@ impl images::HostImage for State {
         self.host("dovetail:vision/images.image.crop", |state| {
             let pixels = state.pixels(&this)?;
             state.check_stop()?;
-            let cut = state
-                .vision
-                .crop(&pixels, rect(&area))
-                .map_err(|error| state.vision_fault(error))?;
+            let cut = state.vision.crop(&pixels, rect(&area)).map_err(|error| state.vision_fault(error))?;
             state.push_image(cut)
         })
     }
@@ -51,30 +43,16 @@ impl images::HostImage for State {
     fn resize(&mut self, this: Resource<Image>, to: Size) -> Answer<Resource<Image>> {
         self.host("dovetail:vision/images.image.resize", |state| {
             let pixels = state.pixels(&this)?;
-            let to = port::Size {
-                width: to.width,
-                height: to.height,
-            };
-            let resized = state
-                .vision
-                .resize(&pixels, to, &state.stop)
-                .map_err(|error| state.vision_fault(error))?;
+            let to = port::Size { width: to.width, height: to.height };
+            let resized = state.vision.resize(&pixels, to, &state.stop).map_err(|error| state.vision_fault(error))?;
             state.push_image(resized)
         })
     }
 
-    fn encode(
-        &mut self,
-        this: Resource<Image>,
-        media_type: String,
-        quality: Option<u8>,
-    ) -> Answer<Resource<Artifact>> {
+    fn encode(&mut self, this: Resource<Image>, media_type: String, quality: Option<u8>) -> Answer<Resource<Artifact>> {
         self.host("dovetail:vision/images.image.encode", |state| {
             let pixels = state.pixels(&this)?;
-            let bytes = state
-                .vision
-                .encode(&pixels, &media_type, quality, &state.stop)
-                .map_err(|error| state.vision_fault(error))?;
+            let bytes = state.vision.encode(&pixels, &media_type, quality, &state.stop).map_err(|error| state.vision_fault(error))?;
             state.store_artifact(media_type, &bytes)
         })
     }

@@ -21,8 +21,6 @@ impl logging::Host for State {
 
     /// Every level is kept, as long as there is room.
     fn enabled(&mut self, _: Level) -> wasmtime::Result<bool> {
-        self.host("dovetail:task/logging.enabled", |state| {
-            Ok(state.log.lock().has_room())
-        })
+        self.host("dovetail:task/logging.enabled", |state| Ok(state.log.lock().has_room()))
     }
 }

@@ -3,17 +3,15 @@
 //! Everything else of WASI comes from wasmtime, with an empty context.
 
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use dovetail_core::stop::Stop;
+use dovetail_core::stop::{Stop, StopReason};
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::bindings::cli::{stderr, stdout};
 use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
-use wasmtime_wasi::p2::{
-    DynOutputStream, DynPollable, OutputStream, Pollable, StreamResult, subscribe,
-};
+use wasmtime_wasi::p2::{DynOutputStream, DynPollable, OutputStream, Pollable, StreamResult, subscribe};
 use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::bytes::Bytes;
 
@@ -54,19 +52,12 @@ impl OutputStream for LogStream {
 
 impl State {
     fn output(&mut self, output: Output) -> wasmtime::Result<Resource<DynOutputStream>> {
-        let stream: DynOutputStream = Box::new(LogStream {
-            output,
-            log: self.log.clone(),
-        });
+        let stream: DynOutputStream = Box::new(LogStream { output, log: self.log.clone() });
         Ok(self.wasi_table().push(stream)?)
     }
 
     fn sleep(&mut self, until: Option<Instant>) -> wasmtime::Result<Resource<DynPollable>> {
-        let sleep = Sleep {
-            until,
-            stop: self.stop.clone(),
-            beat: self.beat.clone(),
-        };
+        let sleep = Sleep { until, stop: self.stop.clone(), cut: self.sleep_cut.clone(), beat: self.beat.clone() };
         let table = self.wasi_table();
         let sleep = table.push(sleep)?;
         subscribe(table, sleep)
@@ -90,6 +81,8 @@ struct Sleep {
     /// None: so far away that no clock reaches it.
     until: Option<Instant>,
     stop: Stop,
+    /// Set when the sleep ends because the attempt must end: what the guest does after that does not count.
+    cut: Arc<OnceLock<StopReason>>,
     beat: Arc<Beat>,
 }
 
@@ -98,7 +91,11 @@ impl Pollable for Sleep {
     async fn ready(&mut self) {
         poll_fn(|context| {
             let now = Instant::now();
-            if self.until.is_some_and(|until| now >= until) || self.stop.reason(now).is_some() {
+            if self.until.is_some_and(|until| now >= until) {
+                return Poll::Ready(());
+            }
+            if let Some(reason) = self.stop.reason(now) {
+                self.cut.get_or_init(|| reason);
                 return Poll::Ready(());
             }
             self.beat.wake_later(context.waker());

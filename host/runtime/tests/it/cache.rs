@@ -15,15 +15,8 @@ fn guest(n: u32) -> Vec<u8> {
 }
 
 fn code_in(folder: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(folder.join("code"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    files
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "cwasm")
-        })
-        .collect()
+    let files = fs::read_dir(folder.join("code")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "cwasm")).collect()
 }
 
 #[test]
@@ -33,27 +26,11 @@ fn code_is_kept_in_a_private_folder() {
     let code = code_in(folder.path());
     assert_eq!(code.len(), 1);
     let name = code[0].file_name().unwrap().to_str().unwrap();
-    assert!(
-        name.starts_with(&dovetail_core::Digest::of(&guest(1)).hex()),
-        "{name}"
-    );
-    assert_eq!(
-        fs::metadata(folder.path().join("code"))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777,
-        0o700
-    );
+    assert!(name.starts_with(&dovetail_core::Digest::of(&guest(1)).hex()), "{name}");
+    assert_eq!(fs::metadata(folder.path().join("code")).unwrap().permissions().mode() & 0o777, 0o700);
     let written = fs::metadata(&code[0]).unwrap().len();
     compiler.describe(&guest(1), &Grants::default()).unwrap();
-    assert_eq!(
-        (
-            code_in(folder.path()).len(),
-            fs::metadata(&code[0]).unwrap().len()
-        ),
-        (1, written)
-    );
+    assert_eq!((code_in(folder.path()).len(), fs::metadata(&code[0]).unwrap().len()), (1, written));
 }
 
 #[test]
@@ -75,11 +52,7 @@ fn damaged_code_is_compiled_again() {
 #[test]
 fn the_folder_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
-    let options = |cache_bytes| CompilerOptions {
-        cache_dir: folder.path().join("code"),
-        cache_bytes,
-        program: None,
-    };
+    let options = |cache_bytes| CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes, program: None };
     let roomy = Compiler::new(options(64 << 20)).unwrap();
     for n in 0..3 {
         roomy.describe(&guest(n), &Grants::default()).unwrap();
@@ -90,16 +63,10 @@ fn the_folder_is_bounded() {
     let tight = Compiler::new(options(two)).unwrap();
     tight.describe(&guest(0), &Grants::default()).unwrap();
     tight.describe(&guest(3), &Grants::default()).unwrap();
-    let left: Vec<_> = code_in(folder.path())
-        .into_iter()
-        .map(|path| path.file_name().unwrap().to_str().unwrap()[..64].to_owned())
-        .collect();
+    let left: Vec<_> = code_in(folder.path()).into_iter().map(|path| path.file_name().unwrap().to_str().unwrap()[..64].to_owned()).collect();
     assert_eq!(left.len(), 2);
     for n in [0, 3] {
-        assert!(
-            left.contains(&dovetail_core::Digest::of(&guest(n)).hex()),
-            "{n}"
-        );
+        assert!(left.contains(&dovetail_core::Digest::of(&guest(n)).hex()), "{n}");
     }
 }
 
@@ -136,14 +103,13 @@ fn program(folder: &Path) -> PathBuf {
 #[ignore = "started by the tests below, as their compiling process"]
 fn child() {
     let file = |name: &str| std::env::var_os(name).unwrap();
-    let code = compile_child(&[file("DOVETAIL_TEST_INPUT"), file("DOVETAIL_TEST_OUTPUT")]);
+    let output = file("DOVETAIL_TEST_OUTPUT");
+    let code = compile_child(&[file("DOVETAIL_TEST_INPUT"), output.clone()]);
+    let limits = fs::read_to_string("/proc/self/limits").unwrap();
+    fs::write(Path::new(&output).parent().unwrap().join("limits"), limits).unwrap();
     // The exit code of `compile_child` is opaque; the process must end with it.
     if code != std::process::ExitCode::SUCCESS {
-        #[expect(
-            clippy::exit,
-            clippy::disallowed_methods,
-            reason = "a test has no exit code of its own"
-        )]
+        #[expect(clippy::exit, clippy::disallowed_methods, reason = "a test has no exit code of its own")]
         std::process::exit(65);
     }
 }
@@ -151,44 +117,24 @@ fn child() {
 #[test]
 fn a_child_compiles_under_its_limits() {
     let folder = tempfile::tempdir().unwrap();
-    let options = CompilerOptions {
-        cache_dir: folder.path().join("code"),
-        cache_bytes: 64 << 20,
-        program: Some(program(folder.path())),
-    };
+    let options = CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 64 << 20, program: Some(program(folder.path())) };
     let compiler = Compiler::new(options).unwrap();
-    assert!(
-        compiler.describe(&guest(1), &Grants::default()).is_ok(),
-        "{:?}",
-        compiler.describe(&guest(1), &Grants::default())
-    );
+    assert!(compiler.describe(&guest(1), &Grants::default()).is_ok(), "{:?}", compiler.describe(&guest(1), &Grants::default()));
+    // The child worked within its limits, and says so itself.
+    let limits = fs::read_to_string(folder.path().join("code/limits")).unwrap();
+    let limit = |name: &str| limits.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.split_whitespace().next().unwrap().to_owned());
+    assert_eq!((limit("Max address space").as_deref(), limit("Max cpu time").as_deref()), (Some("2147483648"), Some("60")));
     // Another process finds it, without a compiler.
-    let options = CompilerOptions {
-        cache_dir: folder.path().join("code"),
-        cache_bytes: 64 << 20,
-        program: Some("no such program".into()),
-    };
-    assert!(
-        Compiler::new(options)
-            .unwrap()
-            .describe(&guest(1), &Grants::default())
-            .is_ok()
-    );
+    let options = CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 64 << 20, program: Some("no such program".into()) };
+    assert!(Compiler::new(options).unwrap().describe(&guest(1), &Grants::default()).is_ok());
 }
 
 #[test]
 fn a_child_that_refuses_a_component_says_why() {
     let folder = tempfile::tempdir().unwrap();
-    let options = CompilerOptions {
-        cache_dir: folder.path().join("code"),
-        cache_bytes: 64 << 20,
-        program: Some(program(folder.path())),
-    };
+    let options = CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 64 << 20, program: Some(program(folder.path())) };
     let bad = [0, b'a', b's', b'm', 0x0d, 0, 1, 0, 99, 99];
-    match Compiler::new(options)
-        .unwrap()
-        .describe(&bad, &Grants::default())
-    {
+    match Compiler::new(options).unwrap().describe(&bad, &Grants::default()) {
         Err(LoadError::Refused(refusal)) => assert_eq!(refusal.code, "invalid_component"),
         other => panic!("{other:?}"),
     }
@@ -197,18 +143,26 @@ fn a_child_that_refuses_a_component_says_why() {
 #[test]
 fn a_compiler_that_is_not_there_is_the_host_s_fault() {
     let folder = tempfile::tempdir().unwrap();
-    let options = CompilerOptions {
-        cache_dir: folder.path().join("code"),
-        cache_bytes: 64 << 20,
-        program: Some("no such program".into()),
-    };
-    match Compiler::new(options)
-        .unwrap()
-        .describe(&guest(1), &Grants::default())
-    {
+    let options = CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 64 << 20, program: Some("no such program".into()) };
+    match Compiler::new(options).unwrap().describe(&guest(1), &Grants::default()) {
         Err(LoadError::Host(error)) => {
-            assert!(error.operation.contains("no such program"), "{error}")
+            assert!(error.operation.contains("no such program"), "{error}");
         }
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_child_that_is_killed_by_its_limits_is_the_component_s_fault() {
+    for signal in ["XCPU", "ABRT"] {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("compiler");
+        fs::write(&program, format!("#!/bin/sh\nkill -{signal} $$\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let options = CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 64 << 20, program: Some(program) };
+        match Compiler::new(options).unwrap().describe(&guest(1), &Grants::default()) {
+            Err(LoadError::Refused(refusal)) => assert_eq!(refusal.code, "compile_too_expensive"),
+            other => panic!("{other:?}"),
+        }
     }
 }

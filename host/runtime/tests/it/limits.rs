@@ -13,63 +13,33 @@ const GROW: &str = "(if (i32.eq (memory.grow (local.get 0)) (i32.const -1)) (the
 
 #[test]
 fn memory_within_its_limit() {
-    let report = Bench::new().run_within(
-        &number_guest("", GROW),
-        json!({ "n": 30 }),
-        Limits {
-            memory: 2 << 20,
-            ..Limits::DEFAULT
-        },
-    );
+    let report = Bench::new().run_within(&number_guest("", GROW), json!({ "n": 30 }), Limits { memory: 2 << 20, ..Limits::DEFAULT });
     assert_eq!(output(&report), &json!({ "n": 32 }));
     assert_eq!(report.usage.peak_memory, 2 << 20);
 }
 
 #[test]
 fn memory_over_its_limit() {
-    let report = Bench::new().run_within(
-        &number_guest("", GROW),
-        json!({ "n": 31 }),
-        Limits {
-            memory: 2 << 20,
-            ..Limits::DEFAULT
-        },
-    );
+    let report = Bench::new().run_within(&number_guest("", GROW), json!({ "n": 31 }), Limits { memory: 2 << 20, ..Limits::DEFAULT });
     assert_eq!(failed(&report), (FailureKind::Limit, "out_of_memory"));
-    assert!(
-        failure(&report).message.contains("2MiB"),
-        "{}",
-        failure(&report).message
-    );
+    assert!(failure(&report).message.contains("2MiB"), "{}", failure(&report).message);
     assert_eq!(report.usage.peak_memory, 2 * 65536);
 }
 
 #[test]
 fn a_guest_may_survive_a_refused_allocation() {
     let report = Bench::new().run_within(
-        &number_guest(
-            "",
-            "(call $ok (i32.eq (memory.grow (local.get 0)) (i32.const -1)))",
-        ),
+        &number_guest("", "(call $ok (i32.eq (memory.grow (local.get 0)) (i32.const -1)))"),
         json!({ "n": 31 }),
-        Limits {
-            memory: 2 << 20,
-            ..Limits::DEFAULT
-        },
+        Limits { memory: 2 << 20, ..Limits::DEFAULT },
     );
     assert_eq!(output(&report), &json!({ "n": 1 }));
 }
 
 #[test]
 fn a_component_that_starts_over_its_memory_limit() {
-    let report = Bench::new().run_within(
-        &number_guest("", "(call $ok (i32.const 1))"),
-        json!({ "n": 1 }),
-        Limits {
-            memory: 65536,
-            ..Limits::DEFAULT
-        },
-    );
+    let report =
+        Bench::new().run_within(&number_guest("", "(call $ok (i32.const 1))"), json!({ "n": 1 }), Limits { memory: 65536, ..Limits::DEFAULT });
     assert_eq!(failed(&report), (FailureKind::Limit, "out_of_memory"));
 }
 
@@ -86,37 +56,16 @@ fn text_guest() -> Vec<u8> {
 #[test]
 fn an_output_of_exactly_its_limit() {
     // {"text":"xxx"} is 11 bytes and the text.
-    let report = Bench::new().run_within(
-        &text_guest(),
-        json!({ "n": 1000 - 11 }),
-        Limits {
-            output: 1000,
-            ..Limits::DEFAULT
-        },
-    );
+    let report = Bench::new().run_within(&text_guest(), json!({ "n": 1000 - 11 }), Limits { output: 1000, ..Limits::DEFAULT });
     assert_eq!(output(&report)["text"].as_str().map(str::len), Some(989));
     assert_eq!(report.usage.output_bytes, 1000);
 }
 
 #[test]
 fn an_output_over_its_limit() {
-    let report = Bench::new().run_within(
-        &text_guest(),
-        json!({ "n": 1000 - 10 }),
-        Limits {
-            output: 1000,
-            ..Limits::DEFAULT
-        },
-    );
-    assert_eq!(
-        failed(&report),
-        (FailureKind::BadOutput, "output_too_large")
-    );
-    assert!(
-        failure(&report).message.contains("1000"),
-        "{}",
-        failure(&report).message
-    );
+    let report = Bench::new().run_within(&text_guest(), json!({ "n": 1000 - 10 }), Limits { output: 1000, ..Limits::DEFAULT });
+    assert_eq!(failed(&report), (FailureKind::BadOutput, "output_too_large"));
+    assert!(failure(&report).message.contains("1000"), "{}", failure(&report).message);
 }
 
 #[test]
@@ -124,18 +73,14 @@ fn the_default_output_limit() {
     let report = Bench::new().run(&text_guest(), json!({ "n": (4 << 20) - 11 }));
     assert_eq!(report.usage.output_bytes, 4 << 20);
     let report = Bench::new().run(&text_guest(), json!({ "n": 4 << 20 }));
-    assert_eq!(
-        failed(&report),
-        (FailureKind::BadOutput, "output_too_large")
-    );
+    assert_eq!(failed(&report), (FailureKind::BadOutput, "output_too_large"));
 }
 
 /// Logs `n` lines of 34 bytes: 50 each as they are counted.
 fn logging_guest() -> Vec<u8> {
     let log = r#"(import "dovetail:task/logging@0.1.0" "log" (func $log (param i32 i32 i32 i32 i32)))
       (data (i32.const 0x2000) "0123456789012345678901234567890123")"#;
-    let body =
-        "(local $i i32) (block $out (loop $l (br_if $out (i32.ge_u (local.get $i) (local.get 0)))
+    let body = "(local $i i32) (block $out (loop $l (br_if $out (i32.ge_u (local.get $i) (local.get 0)))
       (call $log (i32.const 2) (i32.const 0x2000) (i32.const 34) (i32.const 0) (i32.const 0))
       (local.set $i (i32.add (local.get $i) (i32.const 1))) (br $l))) (call $ok (local.get $i))";
     number_guest(log, body)
@@ -143,45 +88,24 @@ fn logging_guest() -> Vec<u8> {
 
 #[test]
 fn a_log_within_its_limit() {
-    let report = Bench::new().run_within(
-        &logging_guest(),
-        json!({ "n": 20 }),
-        Limits {
-            log: 1000,
-            ..Limits::DEFAULT
-        },
-    );
+    let report = Bench::new().run_within(&logging_guest(), json!({ "n": 20 }), Limits { log: 1000, ..Limits::DEFAULT });
     assert_eq!((report.log.len(), report.log_dropped), (20, 0));
-    assert_eq!(
-        (report.log[0].level.as_str(), report.log[0].message.len()),
-        ("info", 34)
-    );
+    assert_eq!((report.log[0].level.as_str(), report.log[0].message.len()), ("info", 34));
 }
 
 #[test]
 fn a_log_over_its_limit_drops_and_counts() {
-    let report = Bench::new().run_within(
-        &logging_guest(),
-        json!({ "n": 100_000 }),
-        Limits {
-            log: 1000,
-            ..Limits::DEFAULT
-        },
-    );
+    let report = Bench::new().run_within(&logging_guest(), json!({ "n": 100_000 }), Limits { log: 1000, ..Limits::DEFAULT });
     assert_eq!(output(&report), &json!({ "n": 100_000 }));
     assert_eq!((report.log.len(), report.log_dropped), (20, 99_980));
-    assert_eq!(
-        report.usage.host_calls["dovetail:task/logging.log"],
-        100_000
-    );
+    assert_eq!(report.usage.host_calls["dovetail:task/logging.log"], 100_000);
 }
 
 /// Makes `n` writers and keeps them.
 fn leaking_guest() -> Vec<u8> {
     let writer = r#"(import "dovetail:task/artifacts@0.1.0" "[constructor]writer" (func $writer (param i32 i32) (result i32)))
       (data (i32.const 0x2000) "text/plain")"#;
-    let body =
-        "(local $i i32) (block $out (loop $l (br_if $out (i32.ge_u (local.get $i) (local.get 0)))
+    let body = "(local $i i32) (block $out (loop $l (br_if $out (i32.ge_u (local.get $i) (local.get 0)))
       (drop (call $writer (i32.const 0x2000) (i32.const 10)))
       (local.set $i (i32.add (local.get $i) (i32.const 1))) (br $l))) (call $ok (local.get $i))";
     number_guest(writer, body)
@@ -189,33 +113,15 @@ fn leaking_guest() -> Vec<u8> {
 
 #[test]
 fn handles_within_their_limit() {
-    let report = Bench::new().run_within(
-        &leaking_guest(),
-        json!({ "n": 100 }),
-        Limits {
-            handles: 100,
-            ..Limits::DEFAULT
-        },
-    );
+    let report = Bench::new().run_within(&leaking_guest(), json!({ "n": 100 }), Limits { handles: 100, ..Limits::DEFAULT });
     assert_eq!(output(&report), &json!({ "n": 100 }));
 }
 
 #[test]
 fn handles_over_their_limit() {
-    let report = Bench::new().run_within(
-        &leaking_guest(),
-        json!({ "n": 101 }),
-        Limits {
-            handles: 100,
-            ..Limits::DEFAULT
-        },
-    );
+    let report = Bench::new().run_within(&leaking_guest(), json!({ "n": 101 }), Limits { handles: 100, ..Limits::DEFAULT });
     assert_eq!(failed(&report), (FailureKind::Limit, "too_many_handles"));
-    assert!(
-        failure(&report).message.contains("100"),
-        "{}",
-        failure(&report).message
-    );
+    assert!(failure(&report).message.contains("100"), "{}", failure(&report).message);
 }
 
 #[test]
@@ -224,20 +130,9 @@ fn handles_in_the_input_count() {
     let guest = crate::echo::echo_guest("", "the-value: list<artifact>");
     let one = bench.artifact(b"x", "text/plain");
     let input = |n: usize| json!({ "the_value": vec![one.clone(); n] });
-    let limits = Limits {
-        handles: 10,
-        ..Limits::DEFAULT
-    };
-    assert_eq!(
-        output(&bench.run_within(&guest, input(10), limits))["the_value"]
-            .as_array()
-            .map(Vec::len),
-        Some(10)
-    );
-    assert_eq!(
-        failed(&bench.run_within(&guest, input(11), limits)),
-        (FailureKind::Limit, "too_many_handles")
-    );
+    let limits = Limits { handles: 10, ..Limits::DEFAULT };
+    assert_eq!(output(&bench.run_within(&guest, input(10), limits))["the_value"].as_array().map(Vec::len), Some(10));
+    assert_eq!(failed(&bench.run_within(&guest, input(11), limits)), (FailureKind::Limit, "too_many_handles"));
 }
 
 #[test]
@@ -246,14 +141,8 @@ fn the_stack_within_its_limit_and_over_it() {
     let deep = "(func $deep (param i32) (result i32) (if (result i32) (local.get 0)
       (then (i32.add (i32.const 1) (call $deep (i32.sub (local.get 0) (i32.const 1))))) (else (i32.const 0))))";
     let guest = number_guest(deep, "(call $ok (call $deep (local.get 0)))");
-    assert_eq!(
-        output(&bench.run(&guest, json!({ "n": 5_000 }))),
-        &json!({ "n": 5_000 })
-    );
-    assert_eq!(
-        failed(&bench.run(&guest, json!({ "n": 1_000_000 }))),
-        (FailureKind::Trap, "stack_overflow")
-    );
+    assert_eq!(output(&bench.run(&guest, json!({ "n": 5_000 }))), &json!({ "n": 5_000 }));
+    assert_eq!(failed(&bench.run(&guest, json!({ "n": 1_000_000 }))), (FailureKind::Trap, "stack_overflow"));
 }
 
 #[test]
@@ -265,14 +154,7 @@ fn data_across_the_border_within_its_limit_and_over_it() {
       (i32.store8 (i32.const 1024) (i32.const 0)) (i32.const 1024)";
     let guest = component(interface, &core("", body));
     let report = bench.run(&guest, json!({ "n": 500_000 }));
-    assert!(
-        matches!(
-            report.outcome,
-            dovetail_core::executor::Outcome::Succeeded { .. }
-        ),
-        "{:?}",
-        report.outcome
-    );
+    assert!(matches!(report.outcome, dovetail_core::executor::Outcome::Succeeded { .. }), "{:?}", report.outcome);
     let report = bench.run(&guest, json!({ "n": 1_500_000 }));
     assert_eq!(failed(&report), (FailureKind::Limit, "too_much_data"));
 }
@@ -287,14 +169,8 @@ fn one_write_moves_at_most_a_mebibyte() {
       (call $write (call $writer (i32.const 0x2000) (i32.const 10)) (i32.const 0) (local.get 0) (i32.const 0x3000))
       (call $ok (i32.load8_u (i32.const 0x3000)))";
     let (bench, guest) = (Bench::new(), number_guest(imports, body));
-    assert_eq!(
-        output(&bench.run(&guest, json!({ "n": 1 << 20 }))),
-        &json!({ "n": 0 })
-    );
-    assert_eq!(
-        output(&bench.run(&guest, json!({ "n": (1 << 20) + 1 }))),
-        &json!({ "n": 1 })
-    );
+    assert_eq!(output(&bench.run(&guest, json!({ "n": 1 << 20 }))), &json!({ "n": 0 }));
+    assert_eq!(output(&bench.run(&guest, json!({ "n": (1 << 20) + 1 }))), &json!({ "n": 1 }));
 }
 
 #[test]
@@ -308,21 +184,10 @@ fn unfinished_artifacts_within_their_budget_and_over_it() {
         (if (i32.eqz (i32.load8_u (i32.const 0x3000))) (then (local.set $taken (i32.add (local.get $taken) (i32.const 1)))))
         (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $l (i32.lt_u (local.get $i) (local.get 0))))
       (call $ok (local.get $taken))";
-    let bench = Bench::with(|options| {
-        options.budgets = Budgets {
-            artifacts: 5_000,
-            ..Budgets::default()
-        }
-    });
+    let bench = Bench::with(|options| options.budgets = Budgets { artifacts: 5_000, ..Budgets::default() });
     let guest = number_guest(imports, body);
-    assert_eq!(
-        output(&bench.run(&guest, json!({ "n": 5 }))),
-        &json!({ "n": 5 })
-    );
-    assert_eq!(
-        output(&bench.run(&guest, json!({ "n": 8 }))),
-        &json!({ "n": 5 })
-    );
+    assert_eq!(output(&bench.run(&guest, json!({ "n": 5 }))), &json!({ "n": 5 }));
+    assert_eq!(output(&bench.run(&guest, json!({ "n": 8 }))), &json!({ "n": 5 }));
 }
 
 #[test]
@@ -331,42 +196,24 @@ fn decoded_pictures_within_their_budget_and_over_it() {
                      record output { n: u32 } run: func(input: input) -> result<output, task-error>;";
     let imports = r#"(import "dovetail:vision/images@0.1.0" "[method]image.resize" (func $resize (param i32 i32 i32 i32)))"#;
     // n resized pictures of 10 x 10 that are kept.
-    let body =
-        "(local $i i32) (block $out (loop $l (br_if $out (i32.ge_u (local.get $i) (local.get 1)))
+    let body = "(local $i i32) (block $out (loop $l (br_if $out (i32.ge_u (local.get $i) (local.get 1)))
       (call $resize (local.get 0) (i32.const 10) (i32.const 10) (i32.const 0x3000))
       (local.set $i (i32.add (local.get $i) (i32.const 1))) (br $l))) (call $ok (local.get $i))";
     let guest = component(interface, &core_with("(param i32 i32)", imports, body));
     // The input takes 300 bytes as well.
-    let bench = Bench::with(|options| {
-        options.budgets = Budgets {
-            images: 3_000,
-            ..Budgets::default()
-        }
-    });
+    let bench = Bench::with(|options| options.budgets = Budgets { images: 3_000, ..Budgets::default() });
     let picture = bench.artifact(b"10x10", "image/jpeg");
-    assert_eq!(
-        output(&bench.run(&guest, json!({ "image": picture, "n": 9 }))),
-        &json!({ "n": 9 })
-    );
-    assert_eq!(
-        failed(&bench.run(&guest, json!({ "image": picture, "n": 10 }))),
-        (FailureKind::Limit, "too_many_pixels")
-    );
+    assert_eq!(output(&bench.run(&guest, json!({ "image": picture, "n": 9 }))), &json!({ "n": 9 }));
+    assert_eq!(failed(&bench.run(&guest, json!({ "image": picture, "n": 10 }))), (FailureKind::Limit, "too_many_pixels"));
 }
 
 #[test]
 fn the_store_is_clean_for_the_next_attempt() {
     // Each instance starts from its own data, whatever the one before wrote.
     let bench = Bench::new();
-    let guest = number_guest(
-        "",
-        "(call $ok (i32.load8_u (i32.const 0x5000))) (i32.store8 (i32.const 0x5000) (i32.const 9))",
-    );
+    let guest = number_guest("", "(call $ok (i32.load8_u (i32.const 0x5000))) (i32.store8 (i32.const 0x5000) (i32.const 9))");
     let package = bench.install("probe", &guest, "");
     for _ in 0..20 {
-        assert_eq!(
-            output(&bench.attempt(package, json!({ "n": 1 }), Limits::DEFAULT, &Stop::never())),
-            &json!({ "n": 0 })
-        );
+        assert_eq!(output(&bench.attempt(package, json!({ "n": 1 }), Limits::DEFAULT, &Stop::never())), &json!({ "n": 0 }));
     }
 }

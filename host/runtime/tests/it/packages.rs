@@ -10,25 +10,12 @@ use zip::{CompressionMethod, ZipWriter};
 use crate::support::{manifest, number_guest};
 
 fn texts(names: &[&str]) -> BTreeMap<String, String> {
-    names
-        .iter()
-        .map(|name| ((*name).to_owned(), format!("text of {name}")))
-        .collect()
+    names.iter().map(|name| ((*name).to_owned(), format!("text of {name}"))).collect()
 }
 
 fn sample() -> Vec<u8> {
-    let (wit, examples) = (
-        texts(&["world.wit", "deps/other/other.wit"]),
-        texts(&["one.json"]),
-    );
-    pack(Parts {
-        manifest: &manifest("probe", ""),
-        component: b"\0asm component",
-        wit: &wit,
-        readme: Some("# Probe"),
-        examples: &examples,
-    })
-    .unwrap()
+    let (wit, examples) = (texts(&["world.wit", "deps/other/other.wit"]), texts(&["one.json"]));
+    pack(Parts { manifest: &manifest("probe", ""), component: b"\0asm component", wit: &wit, readme: Some("# Probe"), examples: &examples }).unwrap()
 }
 
 /// A zip of our own making: whatever is needed, and these entries.
@@ -45,10 +32,7 @@ fn zip_of(entries: &[(&str, &[u8])]) -> Vec<u8> {
 /// With a manifest and a component.
 fn with(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let manifest = manifest("probe", "");
-    let mut all: Vec<(&str, &[u8])> = vec![
-        ("plugin.toml", manifest.as_bytes()),
-        ("component.wasm", b"x"),
-    ];
+    let mut all: Vec<(&str, &[u8])> = vec![("plugin.toml", manifest.as_bytes()), ("component.wasm", b"x")];
     all.extend(entries);
     zip_of(&all)
 }
@@ -56,30 +40,15 @@ fn with(entries: &[(&str, &[u8])]) -> Vec<u8> {
 #[track_caller]
 fn refuses(package: &[u8], words: &str) {
     let refusal = Package::read(package).unwrap_err();
-    assert!(
-        refusal.message.contains(words),
-        "`{words}` is not in {refusal:?}"
-    );
+    assert!(refusal.message.contains(words), "`{words}` is not in {refusal:?}");
 }
 
 #[test]
 fn what_was_packed_is_read() {
     let package = Package::read(&sample()).unwrap();
-    assert_eq!(
-        (package.manifest.name.as_str(), package.component.as_slice()),
-        ("probe", &b"\0asm component"[..])
-    );
-    assert_eq!(
-        package.wit.keys().collect::<Vec<_>>(),
-        ["deps/other/other.wit", "world.wit"]
-    );
-    assert_eq!(
-        (
-            package.readme.as_deref(),
-            package.examples["one.json"].as_str()
-        ),
-        (Some("# Probe"), "text of one.json")
-    );
+    assert_eq!((package.manifest.name.as_str(), package.component.as_slice()), ("probe", &b"\0asm component"[..]));
+    assert_eq!(package.wit.keys().collect::<Vec<_>>(), ["deps/other/other.wit", "world.wit"]);
+    assert_eq!((package.readme.as_deref(), package.examples["one.json"].as_str()), (Some("# Probe"), "text of one.json"));
 }
 
 #[test]
@@ -97,29 +66,14 @@ fn what_is_no_package() {
     refuses(b"", "no zip file");
     refuses(b"PK\x03\x04 and then nothing", "no zip file");
     refuses(&zip_of(&[("component.wasm", b"x")]), "no `plugin.toml`");
-    refuses(
-        &zip_of(&[("plugin.toml", manifest("probe", "").as_bytes())]),
-        "no `component.wasm`",
-    );
-    let refusal = Package::read(&zip_of(&[
-        ("plugin.toml", b"name = 5"),
-        ("component.wasm", b"x"),
-    ]))
-    .unwrap_err();
+    refuses(&zip_of(&[("plugin.toml", manifest("probe", "").as_bytes())]), "no `component.wasm`");
+    let refusal = Package::read(&zip_of(&[("plugin.toml", b"name = 5"), ("component.wasm", b"x")])).unwrap_err();
     assert_eq!(refusal.code, "bad_manifest");
 }
 
 #[test]
 fn entries_that_lead_elsewhere() {
-    for name in [
-        "../x",
-        "wit/../../x.wit",
-        "/etc/passwd",
-        "wit//x.wit",
-        "wit/./x.wit",
-        "wit\\x.wit",
-        "C:x",
-    ] {
+    for name in ["../x", "wit/../../x.wit", "/etc/passwd", "wit//x.wit", "wit/./x.wit", "wit\\x.wit", "C:x"] {
         let refusal = Package::read(&with(&[(name, b"x")])).unwrap_err();
         assert_eq!(refusal.code, "bad_package", "{name}: {refusal:?}");
     }
@@ -129,15 +83,7 @@ fn entries_that_lead_elsewhere() {
 
 #[test]
 fn entries_that_nobody_knows() {
-    for name in [
-        "other.txt",
-        "component.cwasm",
-        "nested.zip",
-        "wit/x.zip",
-        "examples/x.zip",
-        "examples/deep/x.json",
-        "src/lib.rs",
-    ] {
+    for name in ["other.txt", "component.cwasm", "nested.zip", "wit/x.zip", "examples/x.zip", "examples/deep/x.json", "src/lib.rs"] {
         refuses(&with(&[(name, b"x")]), "is none of plugin.toml");
     }
 }
@@ -145,8 +91,7 @@ fn entries_that_nobody_knows() {
 #[test]
 fn links_and_folders() {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    zip.add_symlink("wit/x.wit", "/etc/passwd", SimpleFileOptions::default())
-        .unwrap();
+    zip.add_symlink("wit/x.wit", "/etc/passwd", SimpleFileOptions::default()).unwrap();
     refuses(&zip.finish().unwrap().into_inner(), "no plain file");
 }
 
@@ -178,17 +123,9 @@ fn encrypted_entries() {
 
 #[test]
 fn entries_within_their_number_and_over_it() {
-    let names: Vec<String> = (0..MAX_ENTRIES - 2)
-        .map(|n| format!("wit/f{n}.wit"))
-        .collect();
-    let mut entries: Vec<(&str, &[u8])> = names
-        .iter()
-        .map(|name| (name.as_str(), &b"x"[..]))
-        .collect();
-    assert_eq!(
-        Package::read(&with(&entries)).unwrap().wit.len(),
-        MAX_ENTRIES - 2
-    );
+    let names: Vec<String> = (0..MAX_ENTRIES - 2).map(|n| format!("wit/f{n}.wit")).collect();
+    let mut entries: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"x"[..])).collect();
+    assert_eq!(Package::read(&with(&entries)).unwrap().wit.len(), MAX_ENTRIES - 2);
     entries.push(("README.md", b"x"));
     refuses(&with(&entries), "257 entries");
 }
@@ -209,12 +146,14 @@ fn an_entry_within_its_size_and_over_it() {
 }
 
 #[test]
+fn a_package_over_its_size() {
+    refuses(&vec![0; usize::try_from(dovetail_runtime::MAX_PACKAGE).unwrap() + 1], "at most 64MiB");
+}
+
+#[test]
 fn a_ratio_within_its_bound_and_over_it() {
     let small = vec![b' '; 64 << 10];
-    assert!(
-        Package::read(&with(&[("README.md", &small)])).is_ok(),
-        "small entries may be packed as tightly as they like"
-    );
+    assert!(Package::read(&with(&[("README.md", &small)])).is_ok(), "small entries may be packed as tightly as they like");
     let bomb = vec![b' '; 900 << 10];
     refuses(&with(&[("README.md", &bomb)]), &format!("{MAX_RATIO} to 1"));
 }
@@ -230,12 +169,7 @@ fn bytes_within_their_sum_and_over_it() {
     }
     noise.truncate(1 << 20);
     let names: Vec<String> = (0..129).map(|n| format!("wit/f{n}.wit")).collect();
-    let entries = |n: usize| {
-        names[..n]
-            .iter()
-            .map(|name| (name.as_str(), noise.as_slice()))
-            .collect::<Vec<_>>()
-    };
+    let entries = |n: usize| names[..n].iter().map(|name| (name.as_str(), noise.as_slice())).collect::<Vec<_>>();
     assert!(Package::read(&with(&entries(127))).is_ok());
     refuses(&with(&entries(129)), "larger than 128MiB unpacked");
 }
@@ -243,28 +177,16 @@ fn bytes_within_their_sum_and_over_it() {
 #[test]
 fn a_component_of_another_name() {
     let (compiler, _folder) = crate::refusals::compiler();
-    let (none, component) = (
-        BTreeMap::new(),
-        number_guest("", "(call $ok (i32.const 1))"),
-    );
+    let (none, component) = (BTreeMap::new(), number_guest("", "(call $ok (i32.const 1))"));
     let package = |name: &str| {
-        let bytes = pack(Parts {
-            manifest: &manifest(name, ""),
-            component: &component,
-            wit: &none,
-            readme: None,
-            examples: &none,
-        })
-        .unwrap();
+        let bytes = pack(Parts { manifest: &manifest(name, ""), component: &component, wit: &none, readme: None, examples: &none }).unwrap();
         Package::read(&bytes).unwrap()
     };
     assert!(compiler.describe_package(&package("probe")).is_ok());
     match compiler.describe_package(&package("other")) {
-        Err(LoadError::Refused(refusal)) => assert!(
-            refusal.message.contains("`other`")
-                && refusal.message.contains("acme:probe/task@1.0.0"),
-            "{refusal:?}"
-        ),
+        Err(LoadError::Refused(refusal)) => {
+            assert!(refusal.message.contains("`other`") && refusal.message.contains("acme:probe/task@1.0.0"), "{refusal:?}");
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -10,8 +10,7 @@ use dovetail_core::executor::{Attempt, Executor as _, Failure, FailureKind, Outc
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{
-    AgeAndGender, DetectOptions, Detection, FaceError, Image, Model, ModelKind, PerFace, Point,
-    Rect, Size, Vision, VisionError,
+    AgeAndGender, DetectOptions, Detection, FaceError, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
 };
 use dovetail_core::{Digest, RunId};
 use dovetail_runtime::{Budgets, Options, Parts, Runtime, pack};
@@ -21,9 +20,7 @@ use wit_parser::Resolve;
 
 /// The manifest of a task, with whatever comes after the description.
 pub(crate) fn manifest(name: &str, more: &str) -> String {
-    format!(
-        "name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"a guest of the runtime's tests\"\n{more}\n"
-    )
+    format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"a guest of the runtime's tests\"\n{more}\n")
 }
 
 /// A component of the package `acme:probe` from the inside of its interface `task` and a core module in text.
@@ -41,10 +38,7 @@ pub(crate) fn component(interface: &str, core: &str) -> Vec<u8> {
 
 /// The same from a whole package in WIT.
 pub(crate) fn component_of(wit: &str, core: &str) -> Vec<u8> {
-    let mut resolve = Resolve {
-        all_features: true,
-        ..Resolve::default()
-    };
+    let mut resolve = Resolve { all_features: true, ..Resolve::default() };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
     for package in ["task", "vision"] {
         resolve.push_path(root.join(package)).unwrap();
@@ -53,12 +47,7 @@ pub(crate) fn component_of(wit: &str, core: &str) -> Vec<u8> {
     let world = resolve.select_world(&[package], Some("component")).unwrap();
     let mut module = wat::parse_str(core).unwrap();
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-    ComponentEncoder::default()
-        .validate(true)
-        .module(&module)
-        .unwrap()
-        .encode()
-        .unwrap()
+    ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
 }
 
 /// The interface of most guests here: a number in, a number out.
@@ -104,35 +93,18 @@ pub(crate) struct MemoryBlobs(pub(crate) Mutex<HashMap<(BlobKind, Digest), Vec<u
 impl Blobs for MemoryBlobs {
     fn put(&self, kind: BlobKind, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        self.0
-            .lock()
-            .unwrap()
-            .insert((kind, digest), bytes.to_vec());
+        self.0.lock().unwrap().insert((kind, digest), bytes.to_vec());
         Ok(digest)
     }
 
     fn get(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Vec<u8>, StoreError> {
         let found = self.0.lock().unwrap().get(&(kind, *digest)).cloned();
-        let bytes = found.ok_or_else(|| {
-            StoreError::plain(StoreErrorKind::Missing, format!("read blob {digest}"))
-        })?;
-        if bytes.len() as u64 > max {
-            Err(StoreError::plain(
-                StoreErrorKind::Refused,
-                format!("read blob {digest}"),
-            ))
-        } else {
-            Ok(bytes)
-        }
+        let bytes = found.ok_or_else(|| StoreError::plain(StoreErrorKind::Missing, format!("read blob {digest}")))?;
+        if bytes.len() as u64 > max { Err(StoreError::plain(StoreErrorKind::Refused, format!("read blob {digest}"))) } else { Ok(bytes) }
     }
 
     fn size(&self, kind: BlobKind, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        Ok(self
-            .0
-            .lock()
-            .unwrap()
-            .get(&(kind, *digest))
-            .map(|bytes| bytes.len() as u64))
+        Ok(self.0.lock().unwrap().get(&(kind, *digest)).map(|bytes| bytes.len() as u64))
     }
 }
 
@@ -144,95 +116,46 @@ pub(crate) struct FakeVision {
 }
 
 fn blank(size: Size) -> Image {
-    Image::new(
-        vec![0; size.width as usize * size.height as usize * 3].into(),
-        size,
-    )
-    .unwrap()
+    Image::new(vec![0; size.width as usize * size.height as usize * 3].into(), size).unwrap()
 }
 
 fn per_face<T: Clone>(faces: &[Rect], one: &T) -> PerFace<T> {
-    let bad = || FaceError {
-        code: "empty_area",
-        message: "nothing of the box lies inside".to_owned(),
-    };
-    faces
-        .iter()
-        .map(|face| {
-            if face.width > 0.0 {
-                Ok(one.clone())
-            } else {
-                Err(bad())
-            }
-        })
-        .collect()
+    let bad = || FaceError { code: "empty_area", message: "nothing of the box lies inside".to_owned() };
+    faces.iter().map(|face| if face.width > 0.0 { Ok(one.clone()) } else { Err(bad()) }).collect()
 }
 
 impl Vision for FakeVision {
-    fn open(
-        &self,
-        _: &Digest,
-        bytes: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>,
-        _: &Stop,
-    ) -> Result<Image, VisionError> {
+    fn open(&self, _: &Digest, bytes: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>, _: &Stop) -> Result<Image, VisionError> {
         self.decoded.fetch_add(1, Ordering::Relaxed);
         let text = String::from_utf8(bytes()?).unwrap_or_default();
         let side = |text: &str| text.parse::<u32>().ok();
-        let size = text.split_once('x').and_then(|(w, h)| {
-            Some(Size {
-                width: side(w)?,
-                height: side(h)?,
-            })
-        });
-        size.map(blank)
-            .ok_or_else(|| VisionError::invalid("undecodable", "no picture"))
+        let size = text.split_once('x').and_then(|(w, h)| Some(Size { width: side(w)?, height: side(h)? }));
+        size.map(blank).ok_or_else(|| VisionError::invalid("undecodable", "no picture"))
     }
 
     fn crop(&self, image: &Image, area: Rect) -> Result<Image, VisionError> {
         if !(area.width > 0.0 && area.height > 0.0) {
-            return Err(VisionError::invalid(
-                "empty_area",
-                "nothing of the area lies inside",
-            ));
+            return Err(VisionError::invalid("empty_area", "nothing of the area lies inside"));
         }
         let side = |wanted: f32, have: u32| (wanted as u32).clamp(1, have);
-        Ok(blank(Size {
-            width: side(area.width, image.size().width),
-            height: side(area.height, image.size().height),
-        }))
+        Ok(blank(Size { width: side(area.width, image.size().width), height: side(area.height, image.size().height) }))
     }
 
     fn resize(&self, _: &Image, to: Size, _: &Stop) -> Result<Image, VisionError> {
         Ok(blank(to))
     }
 
-    fn encode(
-        &self,
-        image: &Image,
-        _: &str,
-        _: Option<u8>,
-        _: &Stop,
-    ) -> Result<Vec<u8>, VisionError> {
+    fn encode(&self, image: &Image, _: &str, _: Option<u8>, _: &Stop) -> Result<Vec<u8>, VisionError> {
         Ok(format!("{}x{}", image.size().width, image.size().height).into_bytes())
     }
 
     fn model(&self, kind: ModelKind, name: Option<&str>) -> Result<Model, VisionError> {
         match name.unwrap_or("default") {
-            "missing" => Err(VisionError::unavailable(
-                "models_missing",
-                "no model is installed",
-            )),
-            "unknown" => Err(VisionError::invalid(
-                "unknown_model",
-                "there is no such model",
-            )),
-            name => Ok(Model {
-                kind,
-                name: name.to_owned(),
-                digest: Digest::of(name.as_bytes()),
-                aliases: Vec::new(),
-                labels: vec!["happy".to_owned()],
-            }),
+            "missing" => Err(VisionError::unavailable("models_missing", "no model is installed")),
+            "unknown" => Err(VisionError::invalid("unknown_model", "there is no such model")),
+            name => {
+                Ok(Model { kind, name: name.to_owned(), digest: Digest::of(name.as_bytes()), aliases: Vec::new(), labels: vec!["happy".to_owned()] })
+            }
         }
     }
 
@@ -250,13 +173,7 @@ impl Vision for FakeVision {
         }
     }
 
-    fn detect(
-        &self,
-        model: &Model,
-        _: &Image,
-        options: DetectOptions,
-        stop: &Stop,
-    ) -> Result<Vec<Detection>, VisionError> {
+    fn detect(&self, model: &Model, _: &Image, options: DetectOptions, stop: &Stop) -> Result<Vec<Detection>, VisionError> {
         match model.name.as_str() {
             "slow" => {
                 let never = crossbeam_channel::never::<()>();
@@ -265,65 +182,24 @@ impl Vision for FakeVision {
             "panics" => panic!("the library is broken"),
             _ => {}
         }
-        let bbox = Rect {
-            x: 1.0,
-            y: 2.0,
-            width: 3.0,
-            height: 4.0,
-        };
+        let bbox = Rect { x: 1.0, y: 2.0, width: 3.0, height: 4.0 };
         let all = [0.9, 0.6, 0.1].map(|confidence| Detection { bbox, confidence });
-        Ok(all
-            .into_iter()
-            .filter(|face| face.confidence >= options.min_confidence)
-            .take(options.max_faces as usize)
-            .collect())
+        Ok(all.into_iter().filter(|face| face.confidence >= options.min_confidence).take(options.max_faces as usize).collect())
     }
 
-    fn locate(
-        &self,
-        _: &Model,
-        _: &Image,
-        faces: &[Rect],
-        _: &Stop,
-    ) -> Result<PerFace<Vec<Point>>, VisionError> {
+    fn locate(&self, _: &Model, _: &Image, faces: &[Rect], _: &Stop) -> Result<PerFace<Vec<Point>>, VisionError> {
         Ok(per_face(faces, &vec![Point { x: 1.0, y: 2.0 }; 68]))
     }
 
-    fn estimate(
-        &self,
-        _: &Model,
-        _: &Image,
-        faces: &[Rect],
-        _: u32,
-        _: &Stop,
-    ) -> Result<PerFace<AgeAndGender>, VisionError> {
-        Ok(per_face(
-            faces,
-            &AgeAndGender {
-                age: 30.0,
-                age_confidence: 0.9,
-                female: 0.25,
-            },
-        ))
+    fn estimate(&self, _: &Model, _: &Image, faces: &[Rect], _: u32, _: &Stop) -> Result<PerFace<AgeAndGender>, VisionError> {
+        Ok(per_face(faces, &AgeAndGender { age: 30.0, age_confidence: 0.9, female: 0.25 }))
     }
 
-    fn classify(
-        &self,
-        _: &Model,
-        _: &Image,
-        faces: &[Rect],
-        _: &Stop,
-    ) -> Result<PerFace<Vec<f32>>, VisionError> {
+    fn classify(&self, _: &Model, _: &Image, faces: &[Rect], _: &Stop) -> Result<PerFace<Vec<f32>>, VisionError> {
         Ok(per_face(faces, &vec![1.0]))
     }
 
-    fn embed(
-        &self,
-        _: &Model,
-        _: &Image,
-        faces: &[Rect],
-        _: &Stop,
-    ) -> Result<PerFace<Vec<f32>>, VisionError> {
+    fn embed(&self, _: &Model, _: &Image, faces: &[Rect], _: &Stop) -> Result<PerFace<Vec<f32>>, VisionError> {
         Ok(per_face(faces, &vec![0.5; 128]))
     }
 }
@@ -354,11 +230,7 @@ impl Bench {
             live: None,
         };
         change(&mut options);
-        Self {
-            runtime: Runtime::new(options).unwrap(),
-            blobs,
-            vision,
-        }
+        Self { runtime: Runtime::new(options).unwrap(), blobs, vision }
     }
 
     /// Stores a component as the package `name`.
@@ -370,14 +242,7 @@ impl Bench {
         let known = PACKED.lock().unwrap().get(&key).cloned();
         let package = known.unwrap_or_else(|| {
             let none = BTreeMap::new();
-            let package = pack(Parts {
-                manifest: &manifest,
-                component,
-                wit: &none,
-                readme: None,
-                examples: &none,
-            })
-            .unwrap();
+            let package = pack(Parts { manifest: &manifest, component, wit: &none, readme: None, examples: &none }).unwrap();
             PACKED.lock().unwrap().insert(key, package.clone());
             package
         });
@@ -391,16 +256,8 @@ impl Bench {
     }
 
     /// One attempt at an installed package.
-    pub(crate) fn attempt(
-        &self,
-        package: Digest,
-        input: Value,
-        limits: Limits,
-        stop: &Stop,
-    ) -> Report {
-        self.runtime
-            .execute(&attempt(package, input, limits), stop)
-            .unwrap()
+    pub(crate) fn attempt(&self, package: Digest, input: Value, limits: Limits, stop: &Stop) -> Report {
+        self.runtime.execute(&attempt(package, input, limits), stop).unwrap()
     }
 
     /// One attempt at a component, with the default limits.
@@ -410,12 +267,7 @@ impl Bench {
 
     /// One attempt at a component, within `limits`.
     pub(crate) fn run_within(&self, component: &[u8], input: Value, limits: Limits) -> Report {
-        self.attempt(
-            self.install("probe", component, ""),
-            input,
-            limits,
-            &Stop::never(),
-        )
+        self.attempt(self.install("probe", component, ""), input, limits, &Stop::never())
     }
 }
 

@@ -47,7 +47,7 @@ fn has(db: &Connection, kind: Kind, key: &str) -> Result<bool> {
 }
 
 fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<()> {
-    let insert = "INSERT INTO jobs (run, generation, step, needs, attempt, crashes, verify, due) VALUES (?1, ?2, ?3, ?4, 1, 0, ?5, 0) ON CONFLICT DO NOTHING";
+    let insert = "INSERT INTO jobs (run, generation, step, needs, attempt, crashes, verify, due) VALUES (?1, ?2, ?3, ?4, ?6, 0, ?5, 0) ON CONFLICT DO NOTHING";
     for job in jobs {
         let mut ready = !has(db, Kind::Outcome, &run.step(&job.step))?;
         for need in &job.needs {

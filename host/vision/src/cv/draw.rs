@@ -11,7 +11,8 @@ use crate::label::place;
 use super::failed;
 
 /// One colour a face, in turn: far from skin and from one another. RGB.
-const COLOURS: [[f64; 3]; 6] = [[0.0, 220.0, 120.0], [0.0, 170.0, 255.0], [255.0, 200.0, 0.0], [255.0, 90.0, 200.0], [150.0, 130.0, 255.0], [0.0, 230.0, 230.0]];
+const COLOURS: [[f64; 3]; 6] =
+    [[0.0, 220.0, 120.0], [0.0, 170.0, 255.0], [255.0, 200.0, 0.0], [255.0, 90.0, 200.0], [150.0, 130.0, 255.0], [0.0, 230.0, 230.0]];
 const FONT: i32 = imgproc::FONT_HERSHEY_SIMPLEX;
 /// The height of a capital of `FONT` at scale 1, in pixels.
 const CAPITAL: f64 = 21.0;
@@ -75,7 +76,8 @@ pub fn annotate(image: &Image, faces: &[Annotation]) -> Result<Image, VisionErro
     for (number, face) in faces.iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];
         let (x, y) = (pixel(face.bbox.x.into()), pixel(face.bbox.y.into()));
-        let (right, bottom) = (pixel(f64::from(face.bbox.x) + f64::from(face.bbox.width)), pixel(f64::from(face.bbox.y) + f64::from(face.bbox.height)));
+        let (right, bottom) =
+            (pixel(f64::from(face.bbox.x) + f64::from(face.bbox.width)), pixel(f64::from(face.bbox.y) + f64::from(face.bbox.height)));
         let area = Rect::new(x, y, (right - x).max(1), (bottom - y).max(1));
         imgproc::rectangle(&mut canvas, area, scalar(colour), pen.line, imgproc::LINE_8, 0).map_err(failed)?;
         for point in &face.points {
@@ -98,7 +100,8 @@ pub fn annotate(image: &Image, faces: &[Annotation]) -> Result<Image, VisionErro
         for (number, line) in lines.iter().enumerate() {
             let baseline = area.y + pen.margin + number as f64 * pen.leading + pen.font * CAPITAL * 1.15;
             let origin = Point::new(pixel(area.x + pen.margin), pixel(baseline));
-            imgproc::put_text(&mut canvas, line, origin, FONT, pen.font, Scalar::new(16.0, 16.0, 16.0, 0.0), pen.text, imgproc::LINE_AA, false).map_err(failed)?;
+            imgproc::put_text(&mut canvas, line, origin, FONT, pen.font, Scalar::new(16.0, 16.0, 16.0, 0.0), pen.text, imgproc::LINE_AA, false)
+                .map_err(failed)?;
         }
     }
     let odd = || VisionError::unavailable("opencv_failed", "OpenCV made a picture of another size");

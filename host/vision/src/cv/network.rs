@@ -68,7 +68,9 @@ impl Network {
         let values = out.data_typed::<f32>().map_err(failed)?.to_vec();
         // A network whose first axis is fixed answers for one face whatever it is given.
         if dims.first() != Some(&count) {
-            return Err(broken(format!("{count} pictures went in and the output is {dims:?}: the first axis must be the batch (or set `batch = 1`)")));
+            return Err(broken(format!(
+                "{count} pictures went in and the output is {dims:?}: the first axis must be the batch (or set `batch = 1`)"
+            )));
         }
         Ok(Answer { dims, values })
     }

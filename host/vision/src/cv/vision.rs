@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dovetail_core::id::Digest;
 use dovetail_core::stop::Stop;
-use dovetail_core::vision::{
-    AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
-};
+use dovetail_core::vision::{AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError};
 use opencv::core::{Mat, MatTraitConst, MatTraitConstManual};
 use opencv::imgproc;
 
@@ -99,7 +97,11 @@ impl Opencv {
         Ok(Self { inner: Arc::new(inner), pool })
     }
 
-    fn on_pool<T: Send + 'static>(&self, stop: &Stop, work: impl FnOnce(&Inner, &Stop) -> Result<T, VisionError> + Send + 'static) -> Result<T, VisionError> {
+    fn on_pool<T: Send + 'static>(
+        &self,
+        stop: &Stop,
+        work: impl FnOnce(&Inner, &Stop) -> Result<T, VisionError> + Send + 'static,
+    ) -> Result<T, VisionError> {
         let (inner, inside) = (Arc::clone(&self.inner), stop.clone());
         self.pool.run(stop, move || {
             faces::go_on(&inside)?;

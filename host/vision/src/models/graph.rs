@@ -175,7 +175,15 @@ impl Graph {
         self.convolve(x, w, bias, (k, stride, Pad::Same), (c, c), None)
     }
 
-    fn convolve(&mut self, x: &Map, w: String, bias: Option<&[f32]>, (k, stride, pad): (usize, usize, Pad), (channels, group): (usize, usize), out: Option<&str>) -> Map {
+    fn convolve(
+        &mut self,
+        x: &Map,
+        w: String,
+        bias: Option<&[f32]>,
+        (k, stride, pad): (usize, usize, Pad),
+        (channels, group): (usize, usize),
+        out: Option<&str>,
+    ) -> Map {
         let (before, after) = pad.around(x.side, k, stride);
         let bias = bias.map(|b| self.floats(&[channels], b));
         let inputs: Vec<&str> = [x.name.as_str(), w.as_str()].into_iter().chain(bias.as_deref()).collect();

@@ -36,8 +36,7 @@ pub(crate) fn ssd_mobilenetv1(w: &Weights) -> Result<(Vec<u8>, Vec<u8>), Weights
         let p = format!("MobilenetV1/Conv2d_{i}_depthwise");
         let bn = |part: &str| w.get(&format!("{p}/BatchNorm/{part}"));
         let k: Vec<f64> = f64s(bn("gamma")?).zip(f64s(bn("moving_variance")?)).map(|(gamma, var)| gamma / (var + EPSILON).sqrt()).collect();
-        let bias: Vec<f32> =
-            f64s(bn("beta")?).zip(f64s(bn("moving_mean")?)).zip(&k).map(|((beta, mean), k)| (beta - mean * k) as f32).collect();
+        let bias: Vec<f32> = f64s(bn("beta")?).zip(f64s(bn("moving_mean")?)).zip(&k).map(|((beta, mean), k)| (beta - mean * k) as f32).collect();
         let stride = if matches!(i, 2 | 4 | 6 | 12) { 2 } else { 1 };
         let y = g.depthwise(&x, &scaled(w.get(&format!("{p}/depthwise_weights"))?, &k), Some(&bias), stride);
         let y = g.relu6(&y);

@@ -199,8 +199,7 @@ impl ModelStore {
         let installed = self.list()?;
         let mut prepared = Vec::new();
         for Candidate { mut manifest, files } in candidates {
-            manifest.files =
-                files.iter().map(|(role, bytes)| File { role: *role, digest: Digest::of(bytes), bytes: bytes.len() as u64 }).collect();
+            manifest.files = files.iter().map(|(role, bytes)| File { role: *role, digest: Digest::of(bytes), bytes: bytes.len() as u64 }).collect();
             let text = toml::to_string(&manifest).expect("a manifest has only what TOML can hold");
             let model = manifest.model(Digest::of(text.as_bytes()));
             let mut present = false;

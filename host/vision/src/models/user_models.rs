@@ -99,9 +99,8 @@ fn an_embedder_and_a_classifier_compute_what_they_should() {
 fn a_detector_of_the_documented_layout_gives_boxes_in_pixels() {
     let bench = Bench::new();
     // Two that overlap, one apart, one that is none, one under the confidence.
-    let rows = [
-        [0.1, 0.1, 0.5, 0.5, 0.9], [0.12, 0.1, 0.5, 0.5, 0.8], [0.6, 0.6, 0.9, 0.9, 0.7], [0.9, 0.9, 0.1, 0.1, 0.99], [0.0, 0.6, 0.2, 0.9, 0.2],
-    ];
+    let rows =
+        [[0.1, 0.1, 0.5, 0.5, 0.9], [0.12, 0.1, 0.5, 0.5, 0.8], [0.6, 0.6, 0.9, 0.9, 0.7], [0.9, 0.9, 0.1, 0.1, 0.99], [0.0, 0.6, 0.2, 0.9, 0.2]];
     bench.add(&constant_boxes(rows.as_flattened()), &manifest("detector", "constant", "boxes", "")).unwrap();
     let vision = bench.vision();
     // Wider than high: the lower half of the square is padding.
@@ -125,7 +124,10 @@ fn a_cascade_enters_by_the_same_door() {
     let found = bench.vision().detect(&installed.model, &plain([9; 3]), DetectOptions::default(), &Stop::never()).unwrap();
     assert!(found.is_empty());
     // An ONNX file is no cascade, and a cascade no network.
-    let err = bench.store.add(&bench.file("net.onnx", &means(&IDENTITY, &[0.0; 3])), &bench.file("other.toml", text.replace("alt2", "b").as_bytes())).unwrap_err();
+    let err = bench
+        .store
+        .add(&bench.file("net.onnx", &means(&IDENTITY, &[0.0; 3])), &bench.file("other.toml", text.replace("alt2", "b").as_bytes()))
+        .unwrap_err();
     assert!(matches!(err, ModelError::Unusable { .. }), "{err}");
     let err = bench.store.add(&alt2, &bench.file("third.toml", manifest("embedder", "c", "vector", "").as_bytes())).unwrap_err();
     assert!(matches!(err, ModelError::Unusable { .. }), "{err}");
@@ -165,7 +167,9 @@ fn names_are_unique_and_the_same_model_twice_is_no_error() {
     let toml = manifest("embedder", "mine", "vector", "aliases = ['m']");
     let first = bench.add(&one, &toml).unwrap();
     assert_eq!(bench.add(&one, &toml).unwrap(), first);
-    for (onnx, toml) in [(&two, toml.clone()), (&two, manifest("embedder", "m", "vector", "")), (&two, manifest("embedder", "y", "vector", "aliases = ['mine']"))] {
+    for (onnx, toml) in
+        [(&two, toml.clone()), (&two, manifest("embedder", "m", "vector", "")), (&two, manifest("embedder", "y", "vector", "aliases = ['mine']"))]
+    {
         let err = bench.add(onnx, &toml).unwrap_err();
         assert!(matches!(&err, ModelError::NameTaken { by, .. } if by == "mine"), "{err}");
     }

@@ -10,10 +10,8 @@ use dovetail_vision::{FACE_API_PACKAGE, HAAR_FOLDER, ModelStore, Opencv, Options
 
 /// The unpacked package. Fails with the command to run where there is none.
 pub(crate) fn package() -> PathBuf {
-    let folder = std::env::var_os("DOVETAIL_FACE_API").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/face-api/package"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("DOVETAIL_FACE_API")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/face-api/package"), PathBuf::from);
     assert!(
         folder.join("model").is_dir() && folder.join("demo").is_dir(),
         "the package {FACE_API_PACKAGE} is not in `{}`: run `./justw setup`, or name its folder in DOVETAIL_FACE_API",

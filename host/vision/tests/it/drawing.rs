@@ -23,7 +23,11 @@ fn the_photographs_are_annotated() {
                 let age = ages[i].as_ref().unwrap();
                 let gender = if age.female > 0.5 { "female" } else { "male" };
                 let (p, emotion) = emotions[i].as_ref().unwrap().iter().zip(&classifier.labels).max_by(|a, b| a.0.total_cmp(b.0)).unwrap();
-                let lines = vec![format!("face {i}  {:.0} %", found[i].confidence * 100.0), format!("{gender}, {:.0} years", age.age), format!("{emotion} {:.0} %", p * 100.0)];
+                let lines = vec![
+                    format!("face {i}  {:.0} %", found[i].confidence * 100.0),
+                    format!("{gender}, {:.0} years", age.age),
+                    format!("{emotion} {:.0} %", p * 100.0),
+                ];
                 Annotation { bbox: boxes[i], points: points[i].clone().unwrap(), lines }
             })
             .collect();

@@ -84,7 +84,10 @@ fn models_are_found_by_name_alias_and_kind() {
     assert_eq!(vision.model(ModelKind::Detector, Some("tiny")).unwrap().name, "tiny_face_detector");
     assert_eq!(vision.model(ModelKind::EmotionClassifier, None).unwrap().labels.len(), 7);
     let err = vision.model(ModelKind::Detector, Some("yolo")).unwrap_err();
-    assert!(matches!(&err, VisionError::Invalid { code: "unknown_model", message } if message.contains("`ssd`") && message.contains("`haar`")), "{err:?}");
+    assert!(
+        matches!(&err, VisionError::Invalid { code: "unknown_model", message } if message.contains("`ssd`") && message.contains("`haar`")),
+        "{err:?}"
+    );
     // One of another kind is not found by its name, and cannot be used as what it is not.
     assert!(vision.model(ModelKind::Detector, Some("age_gender")).is_err());
     let wrong = vision.model(ModelKind::AgeGenderEstimator, None).unwrap();

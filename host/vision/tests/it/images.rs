@@ -244,8 +244,13 @@ fn a_crop_holds_what_the_area_touches() {
     assert_eq!(part.pixels()[..12], image.pixels()[(3 * 10 + 2) * 3..][..12]);
     assert_eq!(vision.crop(&image, area(-1e30, -5.0, f32::MAX, 100.0)).unwrap().size(), image.size());
     for bad in [
-        area(f32::NAN, 0.0, 1.0, 1.0), area(0.0, 0.0, f32::INFINITY, 1.0), area(0.0, 0.0, 0.0, 1.0), area(0.0, 0.0, -3.0, 1.0),
-        area(10.0, 0.0, 5.0, 5.0), area(-5.0, 0.0, 5.0, 5.0), area(f32::MAX, 0.0, f32::MAX, 1.0),
+        area(f32::NAN, 0.0, 1.0, 1.0),
+        area(0.0, 0.0, f32::INFINITY, 1.0),
+        area(0.0, 0.0, 0.0, 1.0),
+        area(0.0, 0.0, -3.0, 1.0),
+        area(10.0, 0.0, 5.0, 5.0),
+        area(-5.0, 0.0, 5.0, 5.0),
+        area(f32::MAX, 0.0, f32::MAX, 1.0),
     ] {
         assert_eq!(code(vision.crop(&image, bad)), "empty_area", "{bad:?}");
     }
@@ -274,10 +279,14 @@ fn two_that_ask_at_once_decode_once() {
     let reads = AtomicUsize::new(0);
     let images: Vec<Image> = std::thread::scope(|s| {
         let ask = || {
-            vision.open(&digest, &mut || {
-                reads.fetch_add(1, Ordering::SeqCst);
-                Ok(file.clone())
-            }, &Stop::never())
+            vision.open(
+                &digest,
+                &mut || {
+                    reads.fetch_add(1, Ordering::SeqCst);
+                    Ok(file.clone())
+                },
+                &Stop::never(),
+            )
         };
         let threads: Vec<_> = (0..8).map(|_| s.spawn(ask)).collect();
         threads.into_iter().map(|t| t.join().unwrap().unwrap()).collect()
@@ -310,6 +319,19 @@ fn cmyk_is_converted() {
     let image = open(&encoder.compress_to_vec(picture).unwrap()).unwrap();
     let near = |x: usize, rgb: [u8; 3]| image.pixels()[x * 3..][..3].iter().zip(rgb).all(|(a, b)| a.abs_diff(b) < 8);
     assert!(near(2, [255, 255, 255]) && near(13, [0, 255, 255]), "{:?}", &image.pixels()[..48]);
+}
+
+#[test]
+fn a_grey_jpeg_becomes_three_equal_channels() {
+    let gray: Vec<u8> = (0..64).map(|i| if i % 8 < 4 { 20 } else { 230 }).collect();
+    let mut encoder = turbojpeg::Compressor::new().unwrap();
+    encoder.set_quality(100).unwrap();
+    encoder.set_subsamp(turbojpeg::Subsamp::Gray).unwrap();
+    let picture = turbojpeg::Image { pixels: &gray[..], width: 8, pitch: 8, height: 8, format: turbojpeg::PixelFormat::GRAY };
+    let image = open(&encoder.compress_to_vec(picture).unwrap()).unwrap();
+    for (rgb, expected) in image.pixels().chunks(3).zip(&gray) {
+        assert!(rgb[0] == rgb[1] && rgb[1] == rgb[2] && rgb[0].abs_diff(*expected) < 5, "{rgb:?} is not {expected}");
+    }
 }
 
 #[test]

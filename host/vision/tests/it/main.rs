@@ -1,6 +1,11 @@
 //! Vision as its users see it, on real photographs and real weights: against the reference, at its limits, and with hostile input.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a failing test should panic, in its helpers too; figures are printed for people")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failing test should panic, in its helpers too; figures are printed for people"
+)]
 
 mod common;
 mod drawing;

@@ -135,7 +135,11 @@ fn unsupported(grants: &Grants) -> Vec<Finding> {
     if grants.http.is_empty() {
         return Vec::new();
     }
-    vec![Finding::new("unsupported_grant", "plugin.toml asks for `http`, which this version of the host cannot grant", "leave `http` out; data enters a task through its input")]
+    vec![Finding::new(
+        "unsupported_grant",
+        "plugin.toml asks for `http`, which this version of the host cannot grant",
+        "leave `http` out; data enters a task through its input",
+    )]
 }
 
 /// Every import that lacks its grant, not only the first.
@@ -252,7 +256,8 @@ fn class(class: &GrantClass) -> String {
 
 fn good_text(good: &Good) -> String {
     let Good { manifest, description, package } = good;
-    let mut text = format!("{}@{} is accepted\n{}\n\npackage {}\n", manifest.name, manifest.version, manifest.description, dovetail_core::Digest::of(package));
+    let mut text =
+        format!("{}@{} is accepted\n{}\n\npackage {}\n", manifest.name, manifest.version, manifest.description, dovetail_core::Digest::of(package));
     let memory = description.initial_memory.map_or_else(String::new, |memory| format!(", starts with {} of memory", bytes(memory)));
     let (component, code) = (bytes(description.component_bytes), bytes(description.code_bytes));
     text.push_str(&format!("sizes   package {}, component {component}, compiled {code}{memory}\n", bytes(package.len() as u64)));

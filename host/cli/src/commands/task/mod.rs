@@ -26,7 +26,11 @@ pub(crate) fn run(command: &Task, app: &App) -> Result<Exit, Error> {
 /// What a manifest asks for, in the words of `--grant`.
 fn asked(grants: &Grants) -> Vec<String> {
     let flag = |on: bool, name: &str| on.then(|| name.to_owned());
-    flag(grants.clocks, "clocks").into_iter().chain(flag(grants.random, "random")).chain(grants.http.iter().map(|origin| format!("http={origin}"))).collect()
+    flag(grants.clocks, "clocks")
+        .into_iter()
+        .chain(flag(grants.random, "random"))
+        .chain(grants.http.iter().map(|origin| format!("http={origin}")))
+        .collect()
 }
 
 /// Refuses what is asked for and not allowed; whoever runs the command decides, not whoever wrote the manifest.
@@ -49,7 +53,8 @@ fn all_asked_for(given: &[String], asked: &[String]) -> Result<(), Error> {
         Some(grant) => {
             let known = matches!(grant.as_str(), "clocks" | "random") || grant.starts_with("http=");
             let why = if known { "no plugin here asks for it in its [grants]" } else { "it is no grant" };
-            Err(Error::usage("bad_grant", format!("--grant {grant}: {why}")).help("grants are clocks, random and http=ORIGIN; leave out what is not asked for"))
+            Err(Error::usage("bad_grant", format!("--grant {grant}: {why}"))
+                .help("grants are clocks, random and http=ORIGIN; leave out what is not asked for"))
         }
     }
 }

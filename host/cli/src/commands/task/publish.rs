@@ -16,7 +16,9 @@ use crate::wire::App;
 
 pub(super) fn pack(app: &App, folder: &Path, out: Option<&Path>, component: Option<&Path>) -> Result<Exit, Error> {
     if !std::fs::metadata(folder).map_err(|e| Error::file(folder, e))?.is_dir() {
-        return Err(Error::usage("not_a_folder", format!("`{}` is no folder", folder.display())).help("name the folder with the plugin's plugin.toml"));
+        return Err(
+            Error::usage("not_a_folder", format!("`{}` is no folder", folder.display())).help("name the folder with the plugin's plugin.toml")
+        );
     }
     let Good { manifest, package, .. } = match look(&app.compiler()?, folder, component)? {
         Ok(good) => good,
@@ -84,9 +86,7 @@ pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exi
         let how = dovetail_flow::push_plugin(parts, &record, &package)?;
         pushed.push((record, how));
     }
-    let json = |(record, how): &(PluginRecord, Pushed)| {
-        json!({ "name": record.name, "version": record.version, "package": record.package, "created": *how == Pushed::Created })
-    };
+    let json = |(record, how): &(PluginRecord, Pushed)| json!({ "name": record.name, "version": record.version, "package": record.package, "created": *how == Pushed::Created });
     let text = |(record, how): &(PluginRecord, Pushed)| {
         let how = if *how == Pushed::Created { "published" } else { "was published before, unchanged" };
         format!("{}@{}  {}  {how}\n", record.name, record.version, record.package)
@@ -110,13 +110,17 @@ pub(super) fn list(app: &App) -> Result<Exit, Error> {
         }
         let row = |record: &PluginRecord| {
             let grants = if record.pure { "pure".to_owned() } else { record.grants.keys().cloned().collect::<Vec<_>>().join(", ") };
-            vec![record.name.clone(), record.version.to_string(), grants, record.package.to_string().chars().take(19).collect(), record.description.clone()]
+            vec![
+                record.name.clone(),
+                record.version.to_string(),
+                grants,
+                record.package.to_string().chars().take(19).collect(),
+                record.description.clone(),
+            ]
         };
         table(&["task", "version", "reaches", "package", "description"], &plugins.iter().map(row).collect::<Vec<_>>())
     };
-    let json = |record: &PluginRecord| {
-        json!({ "name": record.name, "version": record.version, "description": record.description, "package": record.package, "pure": record.pure, "grants": record.grants })
-    };
+    let json = |record: &PluginRecord| json!({ "name": record.name, "version": record.version, "description": record.description, "package": record.package, "pure": record.pure, "grants": record.grants });
     app.output.result(|| plugins.iter().map(json).collect(), text);
     Ok(Exit::Done)
 }
@@ -126,7 +130,11 @@ pub(super) fn show(app: &App, reference: &str) -> Result<Exit, Error> {
     app.output.result(
         || record_json(&record),
         || {
-            let grants = if record.grants.is_empty() { "none".to_owned() } else { record.grants.iter().map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", ") };
+            let grants = if record.grants.is_empty() {
+                "none".to_owned()
+            } else {
+                record.grants.iter().map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", ")
+            };
             let purity = if record.pure { "pure: the same input gives the same output" } else { "not pure" };
             format!(
                 "{}@{}\n{}\n\npackage {}\nlimits  {}\ngrants  {grants}\npurity  {purity}\n\n{}",

@@ -10,8 +10,8 @@ use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs};
 use dovetail_core::executor::{Attempt, Executor as _, LogLine, Outcome, Report};
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Canceller;
-use dovetail_core::wit::json::check_record;
 use dovetail_core::wit::Signature;
+use dovetail_core::wit::json::check_record;
 use dovetail_runtime::Live;
 use dovetail_stores::FileBlobs;
 use serde_json::{Value, json};
@@ -49,7 +49,8 @@ struct Ready {
 
 pub(super) fn run(app: &App, what: &What<'_>) -> Result<Exit, Error> {
     let given = Given::parse(what.input)?;
-    let folder = tempfile::Builder::new().prefix("dovetail-").tempdir().map_err(|e| Error::host("temporary_folder", "make a temporary folder").cause(e))?;
+    let folder =
+        tempfile::Builder::new().prefix("dovetail-").tempdir().map_err(|e| Error::host("temporary_folder", "make a temporary folder").cause(e))?;
     let above: Arc<dyn Blobs> = Arc::new(FileBlobs::new(folder.path()));
     let blobs: Arc<dyn Blobs> = Arc::new(Scratch { above, below: Arc::new(FileBlobs::new(&app.config.data)) });
     let ready = match prepare(app, what, blobs.as_ref())? {
@@ -75,7 +76,8 @@ pub(super) fn run(app: &App, what: &What<'_>) -> Result<Exit, Error> {
 /// The task of this name or path, its package stored in `blobs`.
 fn prepare(app: &App, what: &What<'_>, blobs: &dyn Blobs) -> Result<Result<Ready, Exit>, Error> {
     let path = Path::new(what.task);
-    let is_path = what.task.contains('/') || what.task.starts_with('.') || path.extension().is_some_and(|extension| extension == "zip" || extension == "wasm");
+    let is_path =
+        what.task.contains('/') || what.task.starts_with('.') || path.extension().is_some_and(|extension| extension == "zip" || extension == "wasm");
     if !is_path {
         let record = dovetail_flow::plugin(app.parts()?, what.task)?;
         // What it may reach was decided when it was published.

@@ -1,0 +1,169 @@
+//! The face pipeline with real models on real photographs: the contract that others script against, bad photographs, the demonstration.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use crate::support::{Ran, command, plugin, root, valid};
+
+/// The unpacked model package.
+fn package() -> PathBuf {
+    let folder = std::env::var_os("DOVETAIL_FACE_API").map_or_else(|| root().join("target/face-api/package"), PathBuf::from);
+    assert!(folder.join("model").is_dir(), "{} holds no models: run `./justw setup`", folder.display());
+    folder
+}
+
+fn photograph(n: u32) -> PathBuf {
+    package().join(format!("demo/sample{n}.jpg"))
+}
+
+/// A data folder with models, the four plugins and the pipeline, set up once by ordinary commands.
+fn data() -> &'static Path {
+    static DATA: OnceLock<PathBuf> = OnceLock::new();
+    DATA.get_or_init(|| {
+        let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli-faces");
+        if data.is_dir() {
+            std::fs::remove_dir_all(&data).unwrap();
+        }
+        std::fs::create_dir_all(&data).unwrap();
+        let plugins = ["face-detection", "face-attributes", "face-features", "face-report"].map(|name| plugin(name).display().to_string());
+        let set_up = |args: &[&str]| drop(Ran::of(&command(&data, &data, args).output().unwrap(), args).exits(0));
+        set_up(&["models", "pull", "--from", &package().display().to_string(), "--photographs", "photographs"]);
+        set_up(&["task", "push", &plugins[0], &plugins[1], &plugins[2], &plugins[3]]);
+        set_up(&["pipeline", "push", &root().join("pipelines/face-processing.json").display().to_string()]);
+        data
+    })
+}
+
+fn run(args: &[&str]) -> Ran {
+    Ran::of(&command(data(), data(), args).output().unwrap(), args)
+}
+
+fn faces(image: &Path, more: &[&str]) -> Ran {
+    let image = format!("image=@{}", image.display());
+    let args: Vec<&str> = ["run", "face-processing", "--output", "json", "--input", &image].into_iter().chain(more.iter().copied()).collect();
+    run(&args)
+}
+
+#[test]
+fn the_document_is_what_the_contract_says() {
+    let document = faces(&photograph(1), &[]).exits(0).json();
+    valid("run.schema.json", &document);
+    assert_eq!((&document["pipeline"], &document["inputs"]["detector"]), (&json!("face-processing@1.0.0"), &json!("ssd")));
+    assert_eq!((&document["inputs"]["image"]["name"], &document["inputs"]["image"]["media_type"]), (&json!("sample1.jpg"), &json!("image/jpeg")));
+    let faces = document["output"]["faces"].as_array().unwrap();
+    assert_eq!(faces.len(), 3);
+    for (n, face) in faces.iter().enumerate() {
+        assert_eq!(face["face_id"], n);
+        assert_eq!(face["detection"]["bbox"].as_array().unwrap().len(), 4);
+        assert_eq!(face["detection"]["source"], "output_001_faces_array");
+        assert_eq!(face["attributes"]["source"], "output_002_faces_with_attributes");
+        assert_eq!(face["features"]["source"], "output_003_faces_with_features");
+        assert_eq!((face["features"]["feature_vector"].as_array().unwrap().len(), &face["features"]["feature_dimension"]), (128, &json!(128)));
+        assert_eq!(face["features"]["landmarks"].as_array().unwrap().len(), 68);
+        assert!(face["attributes"]["age"]["estimated_age"].is_number() && face["attributes"]["gender"]["predicted_gender"].is_string());
+        assert_eq!(face["attributes"]["emotion"]["probabilities"].as_object().unwrap().len(), 7);
+    }
+    let summary = &document["processing_summary"];
+    let lineage: Vec<&str> = summary["data_lineage"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    for edge in [
+        "face_detection -> output_001_faces_array",
+        "output_001_faces_array -> input_002_faces_array",
+        "output_001_faces_array -> input_003_faces_array",
+    ] {
+        assert!(lineage.contains(&edge), "{edge} is not among {lineage:?}");
+    }
+    let ids: Vec<&str> = summary["steps"].as_array().unwrap().iter().filter_map(|step| step["id"].as_str()).collect();
+    assert_eq!(ids, ["face_detection_001", "face_attributes_002", "face_features_003", "face_report_004"]);
+    assert_eq!(summary["steps"][0]["models"][0]["name"], "ssd_mobilenetv1");
+    let id = document["run_id"].as_str().unwrap();
+    assert_eq!(run(&["runs", "show", id, "--output", "json"]).exits(0).json(), document);
+}
+
+#[test]
+fn the_detector_is_chosen_and_no_face_is_a_success() {
+    let used = |document: &Value| document["processing_summary"]["steps"][0]["models"][0]["name"].clone();
+    for (detector, model) in [("tiny", "tiny_face_detector"), ("haar", "haar")] {
+        let document = faces(&photograph(3), &["--input", &format!("detector={detector}")]).exits(0).json();
+        assert_eq!(used(&document), model);
+    }
+    let none = faces(&photograph(3), &["--input", "min_confidence=1"]).exits(0).json();
+    assert_eq!(none["output"], json!({"faces": []}));
+    let unknown = faces(&photograph(3), &["--input", "detector=best"]).exits(1).json();
+    assert_eq!((&unknown["error"]["code"], &unknown["error"]["step"]), (&json!("unknown_model"), &json!("detect")));
+}
+
+#[test]
+fn a_bad_photograph_is_a_recorded_failed_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = std::fs::read(photograph(1)).unwrap();
+    // A valid header of 60000 x 60000 pixels.
+    let mut huge = b"BM".to_vec();
+    huge.extend([0x36, 0, 0, 0, 0, 0, 0, 0, 0x36, 0, 0, 0, 40, 0, 0, 0]);
+    huge.extend(60_000_u32.to_le_bytes());
+    huge.extend(60_000_u32.to_le_bytes());
+    huge.extend([1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let cases: [(&str, &[u8], &[&str]); 4] = [
+        ("cut.jpg", &good[..good.len() / 2], &["undecodable"]),
+        ("empty.jpg", b"", &["undecodable"]),
+        ("text.jpg", b"this is a text, whatever its name says", &["unsupported_format", "undecodable"]),
+        ("huge.bmp", &huge, &["too_large"]),
+    ];
+    for (name, bytes, codes) in cases {
+        let file = dir.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        let document = faces(&file, &[]).exits(1).json();
+        valid("run.schema.json", &document);
+        let error = &document["error"];
+        assert!(codes.contains(&error["code"].as_str().unwrap()), "{name}: {error:#}");
+        assert_eq!((&document["state"], &error["step"], &document["inputs"]["image"]["name"]), (&json!("failed"), &json!("detect"), &json!(name)));
+        let id = document["run_id"].as_str().unwrap();
+        assert_eq!(run(&["runs", "show", id, "--output", "json"]).exits(0).json()["state"], "failed");
+    }
+    let missing = faces(&dir.path().join("missing.jpg"), &[]).exits(2).json();
+    assert_eq!(missing["error"]["code"], "missing_file");
+}
+
+#[test]
+fn one_bad_file_among_good_ones_fails_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(photograph(3), dir.path().join("a.jpg")).unwrap();
+    std::fs::write(dir.path().join("b.jpg"), "no picture").unwrap();
+    std::fs::copy(photograph(6), dir.path().join("c.jpg")).unwrap();
+    let each = format!("image=@{}", dir.path().display());
+    let all = run(&["run", "face-processing", "--each", &each, "--input", "detector=tiny", "--output", "json"]).exits(1).json();
+    let states: Vec<&str> = all["runs"].as_array().unwrap().iter().filter_map(|run| run["state"].as_str()).collect();
+    assert_eq!(states, ["succeeded", "failed", "succeeded"]);
+    assert_eq!((&all["summary"]["succeeded"], &all["summary"]["failed"]), (&json!(2), &json!(1)));
+}
+
+#[test]
+fn the_demonstration_writes_results_and_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    let photographs = dir.path().join("in");
+    std::fs::create_dir(&photographs).unwrap();
+    std::fs::copy(photograph(6), photographs.join("six.jpg")).unwrap();
+    let out = dir.path().join("out");
+    let text = run(&["demo", "--photographs", &photographs.display().to_string(), "--out", &out.display().to_string()]).exits(0).stdout;
+    assert!(text.starts_with("six.jpg: 4 faces in ") && text.contains("1 photographs, 4 faces in "), "{text}");
+    let document: Value = serde_json::from_slice(&std::fs::read(out.join("six.json")).unwrap()).unwrap();
+    valid("run.schema.json", &document);
+    let (drawn, given) = (std::fs::read(out.join("six.jpg")).unwrap(), std::fs::read(photograph(6)).unwrap());
+    assert!(drawn.starts_with(b"\xff\xd8\xff") && drawn != given);
+}
+
+#[test]
+fn doctor_is_content_and_examples_run() {
+    let report = run(&["doctor", "--output", "json"]).exits(0).json();
+    assert_eq!(report["ok"], true, "{report:#}");
+    assert_eq!(run(&["models", "list", "--output", "json"]).json().as_array().unwrap().len(), 7);
+    // An example names its picture relative to itself.
+    let dir = tempfile::tempdir().unwrap();
+    let example = dir.path().join("ssd.json");
+    std::fs::copy(plugin("face-detection").join("examples/ssd.json"), &example).unwrap();
+    std::fs::copy(photograph(1), dir.path().join("sample1.jpg")).unwrap();
+    let ran = run(&["task", "run", "face-detection", "--input", &format!("@{}", example.display()), "--output", "json"]).exits(0).json();
+    assert_eq!((ran["output"]["faces_array"].as_array().unwrap().len(), &ran["models"][0]["name"]), (3, &json!("ssd_mobilenetv1")));
+    assert_eq!(ran["usage"]["host_calls"]["dovetail:vision/faces.detector.detect"], 1);
+}

@@ -1,0 +1,70 @@
+//! `pipeline`: files that are right and files that are wrong, publishing, moving to newer plugins.
+
+use serde_json::{Value, json};
+
+use crate::support::{Home, filters, plugin};
+
+fn twice() -> Value {
+    json!({ "name": "twice", "version": "1.0.0", "inputs": { "a": {} },
+        "steps": {
+            "first": { "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": "input.a" } },
+            "second": { "number": 2, "task": "add@^1", "inputs": { "a": "output_001_sum", "b": {"value": 1} } } },
+        "output": { "sum": "second.sum" } })
+}
+
+#[test]
+fn everything_wrong_is_found_at_once() {
+    let home = Home::new();
+    home.push(&["add"]);
+    let file = "{\n  \"name\": \"bad\", \"version\": \"1.0.0\", \"inputs\": { \"a\": {} },\n  \"steps\": {\n    \"one\": { \"number\": 1, \"task\": \"add@^1\", \"inputs\": { \"a\": \"input.a\", \"b\": {\"value\": \"x\"} } },\n    \"two\": { \"number\": 1, \"task\": \"ad@^1\", \"inputs\": { \"a\": \"thre.sum\" } },\n    \"four\": { \"number\": 4, \"task\": \"add@^7\", \"speed\": 3, \"inputs\": { \"a\": \"one.sun\" } }\n  },\n  \"output\": { \"sum\": \"one.sum\" }\n}\n";
+    home.write("bad.json", file);
+    let text = home.run(&["pipeline", "check", "bad.json"]).exits(1).stdout;
+    insta::with_settings!({ filters => filters(&home) }, { insta::assert_snapshot!(text) });
+    let json = home.run(&["pipeline", "check", "bad.json", "--output", "json"]).exits(1).json();
+    let codes: Vec<&str> = json["errors"].as_array().unwrap().iter().map(|error| error["code"].as_str().unwrap()).collect();
+    for code in ["type_mismatch", "duplicate_number", "unknown_task", "unknown_step", "unknown_version", "unknown_key"] {
+        assert!(codes.contains(&code), "{code} is not among {codes:?}");
+    }
+    for error in json["errors"].as_array().unwrap() {
+        for key in ["code", "message", "path", "line", "column", "details"] {
+            assert!(error.get(key).is_some(), "{key} of {error}");
+        }
+    }
+    home.run(&["pipeline", "push", "bad.json"]).exits(1);
+    assert_eq!(home.run(&["pipeline", "list", "--output", "json"]).json(), json!([]));
+}
+
+#[test]
+fn a_published_version_never_changes_and_update_moves_to_newer_plugins() {
+    let home = Home::new();
+    home.push(&["add"]).pipeline("twice", &twice());
+    let again = home.run(&["pipeline", "push", "twice.json", "--output", "json"]).exits(0).json();
+    assert_eq!((again["created"].as_bool(), again["revision"].as_u64()), (Some(false), Some(1)));
+    let mut other = twice();
+    other["output"] = json!({ "sum": "first.sum", "all": "second.sum" });
+    home.write("twice.json", other.to_string());
+    assert_eq!(home.run(&["pipeline", "push", "twice.json", "--output", "json"]).exits(2).json()["error"]["code"], "version_exists");
+
+    assert!(home.run(&["pipeline", "update", "twice"]).exits(0).stdout.contains("up to date (revision 1)"));
+    let manifest = std::fs::read_to_string(plugin("add").join("plugin.toml")).unwrap().replace("1.0.0", "1.1.0");
+    home.write("add/plugin.toml", manifest);
+    let component = crate::support::component("add").display().to_string();
+    home.run(&["task", "pack", "add", "--component", &component, "-o", "add.zip"]).exits(0);
+    home.run(&["task", "push", "add.zip"]).exits(0);
+    let update = home.run(&["pipeline", "update", "twice", "--output", "json"]).exits(0).json();
+    assert_eq!((update["updated"].as_bool(), update["revision"].as_u64()), (Some(true), Some(2)));
+    let differences = update["differences"].as_array().unwrap();
+    assert!(differences.iter().any(|line| line.as_str().unwrap().contains("add@1.0.0 -> add@1.1.0")), "{differences:?}");
+    assert_eq!(home.run(&["pipeline", "show", "twice", "--output", "json"]).json()["revision"], 2);
+}
+
+#[test]
+fn graphs_and_descriptions() {
+    let home = Home::new();
+    home.push(&["add"]).pipeline("twice", &twice());
+    let published = home.run(&["pipeline", "graph", "twice"]).exits(0).stdout;
+    assert_eq!(published, home.run(&["pipeline", "graph", "twice.json"]).exits(0).stdout, "a file and what was published from it are drawn alike");
+    let mermaid = home.run(&["pipeline", "graph", "twice", "--format", "mermaid"]).exits(0).stdout;
+    let show = home.run(&["pipeline", "show", "twice"]).exits(0).stdout;
+    insta::with_settings!({ filters => filters(&home) }, { insta::assert_snapshot!(format!("{published}\n{mermaid}\n{show}")) });
+}

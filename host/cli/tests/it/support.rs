@@ -1,0 +1,127 @@
+//! A data folder, the program run on it, and what it answered.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// A plugin's folder; its component must have been built.
+pub(crate) fn plugin(name: &str) -> PathBuf {
+    let component = component(name);
+    assert!(component.is_file(), "{} is missing: run `./justw plugins`", component.display());
+    ["plugins/tests", "plugins"].iter().map(|folder| root().join(folder).join(name)).find(|folder| folder.is_dir()).unwrap()
+}
+
+/// What cargo built of it.
+pub(crate) fn component(name: &str) -> PathBuf {
+    root().join("plugins/target/wasm32-wasip2/release").join(format!("{}.wasm", name.replace('-', "_")))
+}
+
+/// A folder with nothing in it, removed afterwards. It is the home of the user, too.
+pub(crate) struct Home(tempfile::TempDir);
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file, making its folder.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    }
+
+    /// The program, with no settings but the data folder.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        command(&self.path("data"), self.0.path(), args)
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(&self.command(args).output().unwrap(), args)
+    }
+
+    /// Publishes the test plugins of these names.
+    pub(crate) fn push(&self, plugins: &[&str]) -> &Self {
+        let folders: Vec<String> = plugins.iter().map(|name| plugin(name).display().to_string()).collect();
+        let args: Vec<&str> = ["task", "push"].into_iter().chain(folders.iter().map(String::as_str)).collect();
+        self.run(&args).exits(0);
+        self
+    }
+
+    /// Publishes a pipeline.
+    pub(crate) fn pipeline(&self, name: &str, content: &Value) -> &Self {
+        let file = self.write(&format!("{name}.json"), content.to_string());
+        self.run(&["pipeline", "push", &file]).exits(0);
+        self
+    }
+}
+
+pub(crate) fn command(data: &Path, folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dovetail"));
+    command.arg("--data").arg(data).args(args).current_dir(folder).env_clear().env("HOME", folder).env("COLUMNS", "100");
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command
+}
+
+/// What a process answered.
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    said: String,
+}
+
+impl Ran {
+    pub(crate) fn of(output: &Output, args: &[&str]) -> Self {
+        let (stdout, stderr) = (String::from_utf8(output.stdout.clone()).unwrap(), String::from_utf8(output.stderr.clone()).unwrap());
+        let said = format!("dovetail {}\n{}\n--- standard output\n{stdout}\n--- standard error\n{stderr}", args.join(" "), output.status);
+        Self { code: output.status.code().unwrap_or(-1), stdout, stderr, said }
+    }
+
+    /// It ended so.
+    #[track_caller]
+    pub(crate) fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{}", self.said);
+        self
+    }
+
+    /// Its whole standard output is one JSON document.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}\n{}", self.said))
+    }
+}
+
+/// Fails unless `value` is what the schema in `host/cli/schemas` says.
+#[track_caller]
+pub(crate) fn valid(schema: &str, value: &Value) {
+    let text = std::fs::read_to_string(root().join("host/cli/schemas").join(schema)).unwrap();
+    let validator = jsonschema::validator_for(&serde_json::from_str(&text).unwrap()).unwrap();
+    let errors: Vec<String> = validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "not what {schema} says:\n{}\n{value:#}", errors.join("\n"));
+}
+
+/// What differs from run to run, for snapshots.
+pub(crate) fn filters(home: &Home) -> Vec<(String, &'static str)> {
+    let dir = home.path("").display().to_string();
+    vec![
+        (dir.trim_end_matches('/').to_owned(), "HOME"),
+        ("sha256:[0-9a-f]{64}".to_owned(), "sha256:HEX"),
+        ("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}".to_owned(), "RUN"),
+        (r"[0-9]+(\.[0-9]+)? (ms|s|B|KiB|MiB)\b".to_owned(), "N $2"),
+        (r"\b[0-9]+\.[0-9]{2}s\b".to_owned(), "N.NNs"),
+    ]
+}

@@ -1,0 +1,184 @@
+//! `task`: packages, what is refused and why, and trying one task alone.
+
+use serde_json::json;
+
+use crate::support::{Home, component, filters, plugin};
+
+#[test]
+fn the_same_inputs_give_the_same_bytes() {
+    let home = Home::new();
+    let folder = plugin("add").display().to_string();
+    home.run(&["task", "pack", &folder, "-o", "one.zip"]).exits(0);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    home.run(&["task", "pack", &folder]).exits(0);
+    assert_eq!(std::fs::read(home.path("one.zip")).unwrap(), std::fs::read(home.path("add-1.0.0.zip")).unwrap());
+}
+
+#[test]
+fn a_published_version_never_changes() {
+    let home = Home::new();
+    let folder = plugin("add").display().to_string();
+    let first = home.run(&["task", "push", &folder, "--output", "json"]).exits(0).json();
+    assert_eq!(first[0]["created"], true);
+    let again = home.run(&["task", "push", &folder, "--output", "json"]).exits(0).json();
+    assert_eq!((&again[0]["created"], &again[0]["package"]), (&json!(false), &first[0]["package"]));
+    let manifest = std::fs::read_to_string(plugin("add").join("plugin.toml")).unwrap().replace("Adds two", "Adds 2");
+    home.write("add/plugin.toml", manifest);
+    let component = component("add").display().to_string();
+    home.run(&["task", "pack", "add", "--component", &component, "-o", "other.zip"]).exits(0);
+    assert_eq!(home.run(&["task", "push", "other.zip", "--output", "json"]).exits(2).json()["error"]["code"], "version_exists");
+    let list = home.run(&["task", "list", "--output", "json"]).json();
+    assert_eq!((list.as_array().unwrap().len(), &list[0]["package"]), (1, &first[0]["package"]));
+}
+
+#[test]
+fn check_prints_what_the_host_sees() {
+    let home = Home::new();
+    let folder = plugin("add").display().to_string();
+    let json = home.run(&["task", "check", &folder, "--output", "json"]).exits(0).json();
+    assert_eq!((&json["accepted"], &json["pure"], &json["name"]), (&json!(true), &json!(true), &json!("add")));
+    assert_eq!(json["signature"]["interface"], "dovetail:add/task@1.0.0");
+    assert_eq!(json["signature"]["input"], json!([{"name": "a", "type": "s64"}, {"name": "b", "type": "s64"}]));
+    let schema = jsonschema::validator_for(&json["signature"]["input_schema"]).unwrap();
+    assert!(schema.is_valid(&json!({"a": 1, "b": 2})) && !schema.is_valid(&json!({"a": "x", "b": 2})));
+    let classes: Vec<&str> = json["imports"].as_array().unwrap().iter().map(|import| import["class"].as_str().unwrap()).collect();
+    assert!(classes.iter().all(|class| matches!(*class, "host" | "inert")), "{classes:?}");
+    // The same of the component beside its manifest, and of the package.
+    home.run(&["task", "pack", &folder, "-o", "add.zip"]).exits(0);
+    assert_eq!(home.run(&["task", "check", "add.zip", "--output", "json"]).exits(0).json(), json);
+    assert!(home.run(&["task", "check", &folder]).exits(0).stdout.contains("pure: the same input gives the same output"));
+}
+
+#[test]
+fn a_grant_is_named_checked_and_given() {
+    let home = Home::new();
+    let folder = plugin("clock").display().to_string();
+    let json = home.run(&["task", "check", &folder, "--output", "json"]).exits(0).json();
+    assert_eq!((&json["pure"], &json["grants"]), (&json!(false), &json!({"clocks": true})));
+    let refused = home.run(&["task", "push", &folder, "--output", "json"]).exits(2).json();
+    assert_eq!((&refused["error"]["code"], &refused["error"]["details"]["grants"]), (&json!("grant_needed"), &json!(["clocks"])));
+    assert_eq!(
+        home.run(&["task", "push", &folder, "--grant", "clocks", "--grant", "random", "--output", "json"]).exits(2).json()["error"]["code"],
+        "bad_grant"
+    );
+    assert_eq!(home.run(&["task", "list", "--output", "json"]).json(), json!([]));
+    home.run(&["task", "push", &folder, "--grant", "clocks"]).exits(0);
+    let ran = home.run(&["task", "run", "clock", "--output", "json"]).exits(0).json();
+    assert!(ran["output"]["milliseconds"].as_u64().unwrap() > 1_700_000_000_000, "{ran:#}");
+
+    // The same component with a manifest that asks for nothing: every import is named.
+    home.write("clock/plugin.toml", "name = \"clock\"\nversion = \"1.0.0\"\ndescription = \"x\"\n");
+    let component = component("clock").display().to_string();
+    let refused = home.run(&["task", "check", "clock", "--component", &component, "--output", "json"]).exits(1).json();
+    let errors = refused["errors"].as_array().unwrap();
+    assert!(
+        errors.iter().all(|error| error["code"] == "missing_grant" && error["message"].as_str().unwrap().contains("wasi:clocks/")),
+        "{refused:#}"
+    );
+    assert_eq!(refused["accepted"], false);
+    home.run(&["task", "pack", "clock", "--component", &component]).exits(1);
+    assert!(!home.path("clock-1.0.0.zip").is_file());
+}
+
+#[test]
+fn bad_components_are_refused_by_name() {
+    let task = |exports: &str| {
+        let component = format!(
+            "(component (core module $m (func (export \"run\"))) (core instance $i (instantiate $m))
+              (func $run (canon lift (core func $i \"run\"))) (instance $task (export \"run\" (func $run))) {exports})"
+        );
+        wat::parse_str(component).unwrap()
+    };
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("empty", Vec::new(), "not_wasm"),
+        ("text", b"just some text".to_vec(), "not_wasm"),
+        ("wat", b"(component)".to_vec(), "text_format"),
+        ("native", b"\x7fELF\x02\x01\x01\0".to_vec(), "native_code"),
+        ("module", wat::parse_str("(module)").unwrap(), "invalid_component"),
+        ("cut", task("(export \"a:bad/task\" (instance $task))")[..40].to_vec(), "invalid_component"),
+        ("nothing", wat::parse_str("(component)").unwrap(), "no_run"),
+        ("foreign", wat::parse_str("(component (import \"acme:database/query\" (instance)))").unwrap(), "unknown_import"),
+        (
+            "sockets",
+            wat::parse_str("(component (import \"wasi:sockets/tcp@0.2.6\" (instance (export \"f\" (func)))))").unwrap(),
+            "unsupported_import",
+        ),
+        ("two-runs", task("(export \"a:one/task\" (instance $task)) (export \"a:two/task\" (instance $task))"), "two_runs"),
+        ("wrong-run", task("(export \"a:bad/task\" (instance $task))"), "wrong_run"),
+    ];
+    let home = Home::new();
+    let mut told = String::new();
+    for (name, bytes, code) in cases {
+        home.write(&format!("{name}/plugin.toml"), format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"x\"\n"));
+        home.write(&format!("{name}/it.wasm"), bytes);
+        let file = format!("{name}/it.wasm");
+        let json = home.run(&["task", "check", &file, "--output", "json"]).exits(1).json();
+        assert_eq!(json["errors"][0]["code"], code, "{name}: {json:#}");
+        told.push_str(&home.run(&["task", "check", &file]).exits(1).stdout);
+    }
+    insta::with_settings!({ filters => filters(&home) }, { insta::assert_snapshot!(told) });
+    assert_eq!(home.run(&["task", "list", "--output", "json"]).json(), json!([]));
+}
+
+#[test]
+fn every_mistake_of_a_manifest_is_found() {
+    let home = Home::new();
+    home.write(
+        "bad/plugin.toml",
+        "name = \"Bad\"\nversion = \"one\"\n[limits]\nmemory = \"64GiB\"\nspeed = 3\n[grants]\nhttp = [\"https://a.example\"]\n",
+    );
+    let component = component("add").display().to_string();
+    let json = home.run(&["task", "check", "bad", "--component", &component, "--output", "json"]).exits(1).json();
+    let lines: Vec<u64> = json["errors"].as_array().unwrap().iter().filter_map(|error| error["line"].as_u64()).collect();
+    assert_eq!(lines, [1, 1, 2, 4, 5], "{json:#}");
+    home.write("zip.zip", b"PK\x03\x04 cut off");
+    assert_eq!(home.run(&["task", "push", "zip.zip", "--output", "json"]).exits(1).json()["errors"][0]["code"], "bad_package");
+    home.write("other/plugin.toml", "name = \"other\"\nversion = \"1.0.0\"\ndescription = \"x\"\n[grants]\nhttp = [\"https://a.example\"]\n");
+    let json = home.run(&["task", "check", "other", "--component", &component, "--output", "json"]).exits(1).json();
+    let codes: Vec<&str> = json["errors"].as_array().unwrap().iter().map(|error| error["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["unsupported_grant", "wrong_component"], "{json:#}");
+}
+
+#[test]
+fn one_task_alone_says_what_it_used() {
+    let home = Home::new();
+    let folder = plugin("add").display().to_string();
+    let json = home.run(&["task", "run", &folder, "--input", "a=2", "--input", "b=40", "--output", "json"]).exits(0).json();
+    assert_eq!((&json["state"], &json["output"]), (&json!("succeeded"), &json!({"sum": 42})));
+    assert!(json["usage"]["wall_us"].as_u64().is_some() && json["usage"]["peak_memory"].as_u64().unwrap() > 0, "{json:#}");
+    // The guest's own error is a failure of the run, not of the program.
+    let json = home.run(&["task", "run", &folder, "--input", "{\"a\": 1}"]).exits(2);
+    assert!(json.stderr.contains("has no value"), "{}", json.stderr);
+    let all = home.write("in/all.json", "{\"a\": \"9223372036854775807\", \"b\": 1}");
+    let ran = home.run(&["task", "run", &folder, "--input", &format!("@{all}")]).exits(1);
+    assert!(ran.stdout.contains("error[overflow]: the sum of `a` and `b` does not fit"), "{}", ran.stdout);
+    assert_eq!(home.run(&["task", "list", "--output", "json"]).json(), json!([]), "nothing is recorded");
+}
+
+#[test]
+fn limits_hold_for_a_task_alone() {
+    let home = Home::new();
+    home.push(&["probe"]);
+    let probe = |behaviour: &str| home.run(&["task", "run", "probe", "--input", &format!("behaviour={behaviour}"), "--output", "json"]);
+    assert_eq!(probe("{\"tag\": \"allocate\", \"val\": 16}").exits(0).json()["output"]["count"], 16 << 20);
+    assert_eq!(probe("{\"tag\": \"allocate\", \"val\": 100}").exits(1).json()["error"]["code"], "out_of_memory");
+    let panicked = probe("{\"tag\": \"panic\", \"val\": \"oh no\"}").exits(1).json();
+    assert_eq!(panicked["error"]["kind"], "panic");
+    let ran = home.run(&["task", "run", "probe", "--input", "behaviour={\"tag\": \"println\", \"val\": \"hello from inside\"}"]).exits(0);
+    assert!(ran.stderr.contains("hello from inside") && !ran.stdout.contains("hello from inside"), "logs go to standard error");
+}
+
+#[test]
+fn artifacts_go_in_and_come_out() {
+    let home = Home::new();
+    let folder = plugin("copy-artifact").display().to_string();
+    let file = home.write("in/note.txt", "some text");
+    let args = ["task", "run", &folder, "--input", &format!("artifact=@{file}"), "--save", "out", "--output", "json"];
+    let json = home.run(&args).exits(0).json();
+    assert_eq!((&json["output"]["size"], &json["output"]["same"]["media_type"]), (&json!(9), &json!("text/plain")));
+    let mut saved: Vec<String> =
+        json["saved"].as_array().unwrap().iter().map(|path| std::fs::read_to_string(home.path(path.as_str().unwrap())).unwrap()).collect();
+    saved.sort();
+    assert_eq!(saved, ["SOME TEXT", "some text"]);
+    assert!(!home.path("data/blobs/artifacts").is_dir(), "nothing is kept");
+}

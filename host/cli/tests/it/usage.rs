@@ -1,0 +1,176 @@
+//! Help, and everything that can be typed wrongly: exit code 2, one clear error, nothing recorded.
+
+use serde_json::json;
+
+use crate::support::{Home, Ran, command, filters, valid};
+
+fn adding() -> Home {
+    let home = Home::new();
+    home.push(&["add"]).pipeline(
+        "adding",
+        &json!({ "name": "adding", "version": "1.0.0", "inputs": { "a": {}, "b": {"default": 1} },
+            "steps": { "sum": { "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": "input.b" } } },
+            "output": { "sum": "sum.sum" } }),
+    );
+    home
+}
+
+#[test]
+fn help_texts() {
+    let home = Home::new();
+    let mut all = String::new();
+    for args in [&["--help"][..], &["run", "--help"], &["task", "push", "--help"], &["models", "pull", "-h"], &["demo", "-h"]] {
+        all.push_str(&format!("$ dovetail {}\n{}\n", args.join(" "), home.run(args).exits(0).stdout));
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn wrong_usage_is_told_and_nothing_is_recorded() {
+    let home = adding();
+    home.write("broken.json", "{ not json");
+    home.write("picture.jpg", b"\xff\xd8\xff");
+    home.write("bad.toml", "[worker]\njobz = 1\n");
+    let cases: &[(&[&str], &str)] = &[
+        (&["run"], "usage"),
+        (&["run", "adding", "--speed", "3"], "usage"),
+        (&["run", "adding", "--jobs", "0"], "usage"),
+        (&["frobnicate"], "usage"),
+        (&["run", "addng", "--input", "a=1"], "unknown_pipeline"),
+        (&["run", "adding@2.0.0", "--input", "a=1"], "unknown_pipeline"),
+        (&["run", "nowhere/adding.json"], "missing_file"),
+        (&["run", "broken.json"], "bad_pipeline"),
+        (&["run", "adding"], "bad_input"),
+        (&["run", "adding", "--input", "a"], "bad_input"),
+        (&["run", "adding", "--input", "aa=1"], "unknown_input"),
+        (&["run", "adding", "--input", "a=one"], "bad_input"),
+        (&["run", "adding", "--input", "a=\"one\""], "bad_input"),
+        (&["run", "adding", "--input", "a=1.5"], "bad_input"),
+        (&["run", "adding", "--input", "a=1", "--input", "a=2"], "input_twice"),
+        (&["run", "adding", "--input", "a=@missing.json"], "missing_file"),
+        (&["run", "adding", "--input", "a=@picture.jpg"], "bad_input"),
+        (&["run", "adding", "--input", "@broken.json"], "bad_input"),
+        (&["run", "adding", "--input", "a=1", "--each", "a=@*.jpg"], "input_twice"),
+        (&["run", "adding", "--each", "a=@*.gif"], "no_files"),
+        (&["run", "adding", "--each", "c=@*.jpg"], "unknown_input"),
+        (&["run", "adding", "--each", "a=@*.jpg"], "bad_input"),
+        (&["run", "adding", "--input", "a=1", "--key", ""], "bad_option"),
+        (&["runs", "show", "0000"], "unknown_run"),
+        (&["runs", "show", "../x"], "unknown_run"),
+        (&["task", "show", "ad"], "unknown_task"),
+        (&["task", "show", "add@^2"], "unknown_version"),
+        (&["task", "run", "add", "--input", "a=1"], "bad_input"),
+        (&["task", "run", "add", "--input", "a=1", "--grant", "clocks"], "bad_grant"),
+        (&["task", "check", "nowhere"], "missing_file"),
+        (&["task", "pack", "picture.jpg"], "not_a_folder"),
+        (&["pipeline", "check", "nowhere.json"], "missing_file"),
+        (&["pipeline", "show", "addin"], "unknown_pipeline"),
+        (&["models", "add", "none.onnx", "--manifest", "none.toml"], "missing_file"),
+        (&["models", "pull", "--from", "nowhere.tgz"], "missing_file"),
+        (&["models", "pull", "--from", "picture.jpg"], "bad_package"),
+        (&["demo", "--photographs", "nowhere", "--out", "out"], "missing_file"),
+        (&["--config", "bad.toml", "runs", "list"], "bad_config"),
+        (&["--config", "nowhere.toml", "runs", "list"], "missing_file"),
+    ];
+    let mut told = String::new();
+    for (args, code) in cases {
+        let ran = home.run(args).exits(2);
+        assert_eq!(ran.stdout, "", "{args:?}");
+        let lines: Vec<&str> = ran.stderr.lines().map(str::trim_end).collect();
+        told.push_str(&format!("$ dovetail {}\n{}\n\n", args.join(" "), lines.join("\n")));
+        let with_json: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
+        let ran = home.run(&with_json).exits(2);
+        let error = ran.json();
+        valid("error.schema.json", &error);
+        assert_eq!(error["error"]["code"], *code, "{args:?}: {error:#}");
+    }
+    insta::with_settings!({ filters => filters(&home) }, { insta::assert_snapshot!(told) });
+    assert_eq!(home.run(&["runs", "list", "--output", "json"]).exits(0).json(), json!([]));
+    assert!(!home.path("out").is_dir());
+}
+
+#[test]
+fn settings_come_from_the_environment_and_from_files() {
+    let home = Home::new();
+    let run = |set: &[(&str, &str)]| {
+        let args = ["runs", "list"];
+        let mut command = home.command(&args);
+        Ran::of(&command.envs(set.iter().copied()).output().unwrap(), &args)
+    };
+    run(&[("DOVETAIL_LOG_LEVEL", "debug")]).exits(0);
+    assert!(run(&[("DOVETAIL_LOG_LEVL", "debug")]).exits(2).stderr.contains("did you mean `DOVETAIL_LOG_LEVEL`?"));
+    assert!(run(&[("DOVETAIL_QUEUE", "redis://u:pass@h:1/0")]).exits(2).stderr.contains("`redis://` is not supported"));
+    home.write("dovetail.toml", "data = \"elsewhere\"\n");
+    // `--data` is on every command line of these tests: without it the file decides.
+    let bare = std::process::Command::new(env!("CARGO_BIN_EXE_dovetail"))
+        .args(["runs", "list"])
+        .current_dir(home.path(""))
+        .env_clear()
+        .env("HOME", home.path(""))
+        .output()
+        .unwrap();
+    Ran::of(&bare, &["runs", "list"]).exits(0);
+    assert!(home.path("elsewhere/dovetail.db").is_file());
+    home.write("dovetail.toml", "dta = \"elsewhere\"\n");
+    assert!(run(&[]).exits(2).stderr.contains("dovetail.toml:1:1: unknown field `dta`"));
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_used_is_the_hosts_failure() {
+    let home = Home::new();
+    let file = home.write("file", "x");
+    let args = ["runs", "list", "--output", "json"];
+    let ran = Ran::of(&command(file.as_ref(), &home.path(""), &args).output().unwrap(), &args).exits(3);
+    valid("error.schema.json", &ran.json());
+    assert!(ran.stderr.starts_with("error: ") && ran.stderr.contains("\n\nhelp: "), "{}", ran.stderr);
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_refused() {
+    let home = Home::new();
+    home.run(&["runs", "list"]).exits(0);
+    // The version stands in the file's header, big-endian; the log is folded into the file when the last process leaves.
+    let mut bytes = std::fs::read(home.path("data/dovetail.db")).unwrap();
+    bytes[60..64].copy_from_slice(&99_u32.to_be_bytes());
+    std::fs::write(home.path("data/dovetail.db"), bytes).unwrap();
+    let ran = home.run(&["runs", "list", "--output", "json"]).exits(3);
+    assert_eq!(ran.json()["error"]["code"], "store_newer");
+}
+
+#[test]
+fn ndjson_is_for_runs_only() {
+    let home = Home::new();
+    let ran = home.run(&["runs", "list", "--output", "ndjson"]).exits(2);
+    assert_eq!(ran.json()["error"]["code"], "bad_option");
+}
+
+#[test]
+fn version_completions_schemas_and_empty_lists() {
+    let home = Home::new();
+    assert!(home.run(&["--version"]).exits(0).stdout.starts_with("dovetail "));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(home.run(&["completions", shell]).exits(0).stdout.contains("dovetail"));
+    }
+    for of in ["run", "error", "pipeline"] {
+        let schema = home.run(&["schema", of]).exits(0).json();
+        assert!(jsonschema::meta::is_valid(&schema), "{of}");
+        jsonschema::validator_for(&schema).unwrap();
+    }
+    assert_eq!(home.run(&["pipeline", "schema"]).exits(0).json(), home.run(&["schema", "pipeline"]).json());
+    for list in [&["runs", "list"][..], &["task", "list"], &["pipeline", "list"], &["models", "list"]] {
+        let json: Vec<&str> = list.iter().copied().chain(["--output", "json"]).collect();
+        assert_eq!(home.run(&json).exits(0).json(), json!([]));
+        assert!(home.run(list).exits(0).stdout.starts_with("no "));
+    }
+}
+
+#[test]
+fn doctor_finds_what_is_missing() {
+    let home = Home::new();
+    let json = home.run(&["doctor", "--output", "json"]).exits(1).json();
+    assert_eq!(json["ok"], false);
+    let models = json["checks"].as_array().unwrap().iter().find(|check| check["what"] == "models").unwrap();
+    assert_eq!((models["ok"].as_bool(), models["remedy"].as_str()), (Some(false), Some("install them with `dovetail models pull`")));
+    let others = json["checks"].as_array().unwrap().iter().filter(|check| check["what"] != "models" && check["ok"] == false);
+    assert_eq!(others.count(), 0, "{json:#}");
+}

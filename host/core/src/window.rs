@@ -1,0 +1,118 @@
+//! The port to a queue that is a system of its own: a *window* on the work, which may be lost at any moment and is rebuilt from the records.
+//!
+//! Nothing that exists only here matters. An epoch, minted by the window itself, tells every caller that something was lost; a delivery
+//! that may repeat work comes with `verify`, and its worker reads the records first. The rules, each with the failure that it prevents,
+//! stand in `docs/window.md`.
+
+use std::time::Duration;
+
+use crate::blobs::StoreError;
+use crate::ledger::{Job, RunKey};
+
+/// Taken before the records are read, and shown to the window when what was read is written into it: if something was lost in between,
+/// the window answers `Stale`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    pub epoch: String,
+    /// The window's own milliseconds.
+    pub now: u64,
+}
+
+/// A lease as the window knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowLease {
+    pub run: RunKey,
+    pub step: String,
+    /// Whoever shows it owns the job.
+    pub token: String,
+    /// In which it was claimed.
+    pub epoch: String,
+}
+
+/// A change of the window.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A step ended and this caller's outcome was the one recorded. Replies `Ok`, or one of those that do not acknowledge:
+    /// `Last`, `Lost`, `Cancelled`; or `Closed`.
+    Finish { lease: WindowLease, succeeded: bool, value: Vec<u8>, children: Vec<Job> },
+    /// Opens a run or rebuilds it from records that were read after `stamp`. Replies `Ok`, `Stale`, `Closed` or `Cancelled`.
+    Open { run: RunKey, stamp: Stamp, verify: bool, envelope: Vec<u8>, done: Vec<(String, Option<Vec<u8>>)>, jobs: Vec<Job> },
+    /// The run's outcome is recorded: everything of it goes. Replies `Ok`.
+    Close { run: RunKey },
+    /// The cancellation is recorded: no children, no unverified delivery. Replies `Ok`.
+    Cancel { run: RunKey },
+    /// Back into the queue after `delay`, as this attempt. Owner only: `Ok` or `NotOwner`.
+    Back { lease: WindowLease, attempt: u32, verify: bool, delay: Duration },
+}
+
+/// What came of a [`Change`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Ok,
+    Last,
+    Lost,
+    Stale,
+    Closed,
+    Cancelled,
+    NotOwner,
+}
+
+/// A job handed out.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    pub lease: WindowLease,
+    pub attempt: u32,
+    /// Leases over it that lapsed.
+    pub crashes: u32,
+    pub verify: bool,
+    /// As given to [`Change::Open`].
+    pub envelope: Vec<u8>,
+    /// Of the steps it needs, as given to [`Change::Finish`].
+    pub values: Vec<(String, Vec<u8>)>,
+}
+
+/// What became of a lease that was to be renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    Renewed,
+    /// The window does not know it (it was lost): go on, and renew again after the rebuild.
+    Unknown,
+    /// The run is over or cancelled, or the job is another's: stop.
+    Gone,
+}
+
+/// What a call came to.
+#[derive(Debug, Clone)]
+pub struct Called {
+    /// One a change.
+    pub statuses: Vec<Status>,
+    pub jobs: Vec<Delivery>,
+    /// When the next job becomes free by itself, in milliseconds from now.
+    pub next_ms: Option<u64>,
+}
+
+/// The window. Blocking; calls of one process are answered one after the other.
+pub trait Window: Send + Sync {
+    /// A stamp for a reader of the records.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn peek(&self) -> Result<Stamp, StoreError>;
+
+    /// Applies changes and then hands out up to `want` jobs, in one round trip. A reply that was lost is asked for again, and nothing is
+    /// done twice.
+    ///
+    /// # Errors
+    /// `Unavailable`: nothing is known; what was to be acknowledged comes again.
+    fn call(&self, changes: &[Change], want: usize, lease: Duration) -> Result<Called, StoreError>;
+
+    /// Extends leases.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<Held>, StoreError>;
+
+    /// Calls `ring` whenever jobs came or a run was closed or cancelled anywhere in the fleet. Best effort: whoever waits looks now and
+    /// then all the same.
+    fn listen(&self, ring: Box<dyn Fn() + Send + Sync>);
+}
