@@ -10,9 +10,10 @@ demo:
     @scripts/demo
 
 # Everything: format, lints, unit, conformance, runtime, vision against the reference, pipelines, CLI, the house's rules
-test:
+# (`./justw test --servers`: the tests that need Redis, MongoDB and S3, on servers that it starts and stops)
+test *OPTIONS:
     @scripts/setup --test
-    @scripts/test
+    @scripts/test {{OPTIONS}}
 
 # System packages, Rust targets, models and photographs
 setup:
@@ -21,6 +22,10 @@ setup:
 # The sandboxed tasks (plugins/) as components
 plugins:
     @scripts/plugins
+
+# Redis, MinIO and a MongoDB stand-in on loopback, for tests: `start`, `stop`, `status`, `urls`
+servers *ARGS:
+    @scripts/servers {{ARGS}}
 
 # Compile without producing anything: the quickest answer while thinking
 check:

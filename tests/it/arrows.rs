@@ -10,37 +10,16 @@ use crate::root;
 
 /// Every crate with what it needs to be built (without what only its tests need).
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
-    let out = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--no-deps",
-            "--offline",
-        ])
-        .current_dir(root())
-        .output();
+    let out = Command::new(env!("CARGO")).args(["metadata", "--format-version", "1", "--no-deps", "--offline"]).current_dir(root()).output();
     let out = out.expect("cargo metadata runs");
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let metadata: Value = serde_json::from_slice(&out.stdout).expect("cargo metadata prints JSON");
     let packages = metadata["packages"].as_array().expect("there are packages");
     let needs = |package: &Value| {
-        let all = package["dependencies"]
-            .as_array()
-            .expect("dependencies are a list");
-        all.iter()
-            .filter(|d| d["kind"] != "dev")
-            .map(|d| d["name"].as_str().expect("a name").to_owned())
-            .collect()
+        let all = package["dependencies"].as_array().expect("dependencies are a list");
+        all.iter().filter(|d| d["kind"] != "dev").map(|d| d["name"].as_str().expect("a name").to_owned()).collect()
     };
-    packages
-        .iter()
-        .map(|p| (p["name"].as_str().expect("a name").to_owned(), needs(p)))
-        .collect()
+    packages.iter().map(|p| (p["name"].as_str().expect("a name").to_owned(), needs(p))).collect()
 }
 
 #[test]
@@ -51,27 +30,13 @@ fn our_crates_name_only_those_below_them() {
         ("dovetail-stores", &["dovetail-core"]),
         ("dovetail-runtime", &["dovetail-core"]),
         ("dovetail-vision", &["dovetail-core"]),
-        (
-            "dovetail",
-            &[
-                "dovetail-core",
-                "dovetail-flow",
-                "dovetail-stores",
-                "dovetail-runtime",
-                "dovetail-vision",
-            ],
-        ),
+        ("dovetail", &["dovetail-core", "dovetail-flow", "dovetail-stores", "dovetail-runtime", "dovetail-vision"]),
         ("dovetail-tests", &[]),
     ]);
     for (name, needs) in dependencies() {
-        let allowed = allowed.get(name.as_str()).unwrap_or_else(|| {
-            panic!("{name} is new: give it its arrows here and in ARCHITECTURE.md")
-        });
+        let allowed = allowed.get(name.as_str()).unwrap_or_else(|| panic!("{name} is new: give it its arrows here and in ARCHITECTURE.md"));
         let ours: Vec<&String> = needs.iter().filter(|n| n.starts_with("dovetail")).collect();
-        assert!(
-            ours.iter().all(|n| allowed.contains(&n.as_str())),
-            "{name} names {ours:?}, it may name {allowed:?}"
-        );
+        assert!(ours.iter().all(|n| allowed.contains(&n.as_str())), "{name} names {ours:?}, it may name {allowed:?}");
     }
 }
 
@@ -88,16 +53,10 @@ fn each_heavy_library_has_one_crate_that_names_it() {
     ];
     for (name, needs) in dependencies() {
         for (library, owner) in owners {
-            assert!(
-                name == owner || !needs.contains(library),
-                "{name} names {library}; only {owner} may"
-            );
+            assert!(name == owner || !needs.contains(library), "{name} names {library}; only {owner} may");
         }
         let networks = ["tokio", "redis", "mongodb", "rust-s3", "hyper", "reqwest"];
         let found: Vec<_> = networks.iter().filter(|n| needs.contains(**n)).collect();
-        assert!(
-            found.is_empty(),
-            "{name} names {found:?}; no crate needs a network yet"
-        );
+        assert!(found.is_empty(), "{name} names {found:?}; no crate needs a network yet");
     }
 }

@@ -11,37 +11,16 @@ use std::process::Command;
 
 /// The workspace's folder.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("this crate stands in the workspace")
-        .to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate stands in the workspace").to_owned()
 }
 
 /// The files that git knows or would add, below `folder`, whose name ends so.
 fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
-    let list = [
-        "ls-files",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-        "--",
-        folder,
-    ];
-    let out = Command::new("git")
-        .args(list)
-        .current_dir(root())
-        .output()
-        .expect("git runs");
-    assert!(
-        out.status.success(),
-        "git ls-files: {}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    let list = ["ls-files", "--cached", "--others", "--exclude-standard", "--", folder];
+    let out = Command::new("git").args(list).current_dir(root()).output().expect("git runs");
+    assert!(out.status.success(), "git ls-files: {}", String::from_utf8_lossy(&out.stderr));
     let names = String::from_utf8(out.stdout).expect("file names are UTF-8");
-    let found = names
-        .lines()
-        .filter(|name| name.ends_with(ending))
-        .map(PathBuf::from);
+    let found = names.lines().filter(|name| name.ends_with(ending)).map(PathBuf::from);
     found.filter(|name| root().join(name).is_file()).collect()
 }
 

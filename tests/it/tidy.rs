@@ -8,28 +8,16 @@ use crate::{files, text};
 const LONG: &[(&str, &str)] = &[];
 
 fn rust() -> Vec<std::path::PathBuf> {
-    ["host", "sdk", "plugins", "tests"]
-        .iter()
-        .flat_map(|folder| files(folder, ".rs"))
-        .collect()
+    ["host", "sdk", "plugins", "tests"].iter().flat_map(|folder| files(folder, ".rs")).collect()
 }
 
 #[test]
 fn source_files_are_short() {
     for file in rust() {
-        let limit =
-            if file.components().any(|c| c.as_os_str() == "tests") || file.ends_with("tests.rs") {
-                800
-            } else {
-                500
-            };
+        let limit = if file.components().any(|c| c.as_os_str() == "tests") || file.ends_with("tests.rs") { 800 } else { 500 };
         let lines = text(&file).lines().count();
         let excused = LONG.iter().any(|(name, _)| Path::new(name) == file);
-        assert!(
-            lines <= limit || excused,
-            "{} has {lines} lines: are there two rooms in one? (limit {limit})",
-            file.display()
-        );
+        assert!(lines <= limit || excused, "{} has {lines} lines: are there two rooms in one? (limit {limit})", file.display());
     }
 }
 
@@ -37,15 +25,8 @@ fn source_files_are_short() {
 fn every_source_file_says_what_it_is_for() {
     for file in rust() {
         let text = text(&file);
-        let first = text
-            .lines()
-            .find(|line| !line.trim().is_empty() && !line.starts_with("#!"))
-            .unwrap_or_default();
-        assert!(
-            first.starts_with("//!"),
-            "{} does not open with `//!`",
-            file.display()
-        );
+        let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!")).unwrap_or_default();
+        assert!(first.starts_with("//!"), "{} does not open with `//!`", file.display());
     }
 }
 
@@ -55,13 +36,7 @@ const EXCUSED: &[(&str, &str)] = &[("host/runtime/tests/it/cache.rs", "the tests
 #[test]
 fn nothing_is_left_undone_in_silence() {
     // Put together, so that this file does not find itself.
-    let words = [
-        concat!("to", "do!("),
-        concat!("unimpl", "emented!("),
-        concat!("#[ig", "nore"),
-        concat!("FIX", "ME"),
-        concat!("XX", "X"),
-    ];
+    let words = [concat!("to", "do!("), concat!("unimpl", "emented!("), concat!("#[ig", "nore"), concat!("FIX", "ME"), concat!("XX", "X")];
     for file in rust() {
         if EXCUSED.iter().any(|(name, _)| Path::new(name) == file) {
             continue;
@@ -85,26 +60,9 @@ fn every_item_of_the_hosts_wit_is_documented() {
             } else if line.starts_with('@') || line.is_empty() {
                 // A gate between an item and its documentation.
             } else {
-                let opens = [
-                    "package ",
-                    "interface ",
-                    "world ",
-                    "record ",
-                    "resource ",
-                    "variant ",
-                    "enum ",
-                    "flags ",
-                    "type ",
-                ];
-                let item = opens.iter().any(|word| line.starts_with(word))
-                    || line.contains(": func(")
-                    || line.contains(": static func(");
-                assert!(
-                    !item || documented,
-                    "{}:{}: `{line}` has no documentation",
-                    file.display(),
-                    number + 1
-                );
+                let opens = ["package ", "interface ", "world ", "record ", "resource ", "variant ", "enum ", "flags ", "type "];
+                let item = opens.iter().any(|word| line.starts_with(word)) || line.contains(": func(") || line.contains(": static func(");
+                assert!(!item || documented, "{}:{}: `{line}` has no documentation", file.display(), number + 1);
                 documented = false;
             }
         }

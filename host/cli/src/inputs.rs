@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use dovetail_core::Digest;
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs};
 use dovetail_core::wit::names::nearest;
-use dovetail_core::wit::{Type, snake};
+use dovetail_core::wit::{Type, ValueError, snake};
 use serde::Deserializer as _;
 use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
@@ -185,6 +185,12 @@ impl Expected {
     /// Of a task.
     pub(crate) fn of_task(name: &str, signature: &dovetail_core::wit::Signature) -> Self {
         Self { of: name.to_owned(), types: signature.input.iter().map(|field| (snake(&field.name), field.ty.clone())).collect() }
+    }
+
+    /// Values that do not fit.
+    pub(crate) fn misfits(&self, errors: &[ValueError]) -> Error {
+        let inputs: Vec<String> = self.types.iter().map(|(name, ty)| format!("{name}: {}", ty.short())).collect();
+        Error::values(errors).help(format!("the inputs of {} are {}", self.of, inputs.join(", ")))
     }
 
     /// The type of an input.

@@ -90,13 +90,15 @@ fn remedy(kind: &str, code: &str) -> &'static str {
         (_, "models_missing") => "install the models with `dovetail models pull`",
         (_, "unknown_model") => "name one of the installed models; `dovetail models list` lists them",
         (_, "built_without_opencv") => "use a dovetail that was built with OpenCV",
-        (_, "undecodable") => "the file is damaged, cut off, or no picture: fetch or export it again, as JPEG, PNG, WebP or BMP",
+        (_, "undecodable" | "unsupported_format") => {
+            "the file is damaged, cut off, or no picture: fetch or export it again, as JPEG, PNG, WebP or BMP"
+        }
         (_, "too_large") => "scale the picture down first",
-        (_, "timeout" | "deadline_exceeded") | ("timeout", _) => {
+        (_, "timeout") | ("timeout", _) => {
             "give the step more time (`timeout` in the pipeline, up to `time` of the host's limits), or smaller inputs"
         }
         (_, "out_of_memory") => "raise `memory` in the plugin's [limits], or give it smaller inputs",
-        ("invalid_input", _) => "correct the inputs and run it again; `dovetail runs logs RUN` shows what the task said",
+        ("invalid_input", _) => "correct the inputs and run it again; the task's log (`dovetail runs logs RUN`) may say more",
         ("unavailable" | "lost_worker", _) => "run it again; `dovetail doctor` looks at what the program needs",
         ("trap" | "panic" | "bad_output", _) => "this is a mistake in the task: tell its author, with the lines above",
         ("limit", _) => "raise the limit in the plugin's plugin.toml, or give it smaller inputs",

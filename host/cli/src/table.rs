@@ -37,13 +37,14 @@ pub(crate) fn indented(text: &str, by: usize) -> String {
     text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("{pad}{line}\n") }).collect()
 }
 
-/// `12 B`, `3.4 KiB`, `5.6 MiB`.
+/// `12 B`, `3.4 KiB`, `5.6 MiB`, `7.8 GiB`.
 #[expect(clippy::cast_precision_loss, reason = "for people")]
 pub(crate) fn bytes(n: u64) -> String {
     match n {
         0..1024 => format!("{n} B"),
         1024..1_048_576 => format!("{:.1} KiB", n as f64 / 1024.0),
-        _ => format!("{:.1} MiB", n as f64 / 1_048_576.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", n as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", n as f64 / 1_073_741_824.0),
     }
 }
 

@@ -36,15 +36,19 @@ pub struct Attempt {
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Outcome {
     /// The output record as JSON.
-    Succeeded { output: Value },
-    Failed { failure: Failure },
+    Succeeded {
+        output: Value,
+    },
+    Failed {
+        failure: Failure,
+    },
 }
 
 /// Why an attempt failed: the guest's own error or what the host stopped it for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     pub kind: FailureKind,
-    /// Stable and snake_case: the task's own (`no_face_found`) or the host's (`out_of_memory`, `deadline_exceeded`, ...).
+    /// Stable and snake_case: the task's own (`no_face_found`) or the host's (`out_of_memory`, `timeout`, ...).
     pub code: String,
     /// For people.
     pub message: String,

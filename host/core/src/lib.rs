@@ -12,9 +12,9 @@ pub mod id;
 pub mod ledger;
 pub mod limits;
 pub mod manifest;
-pub mod meta;
 #[cfg(feature = "testing")]
 pub mod memory;
+pub mod meta;
 pub mod pipeline;
 pub mod policy;
 pub mod record;

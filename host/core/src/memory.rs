@@ -113,7 +113,8 @@ impl State {
             let ready = job.needs.iter().all(|need| self.succeeded.contains(&(run.clone(), need.clone())));
             let known = self.jobs.iter().any(|(r, q)| r == run && q.step == job.step) || self.has(Kind::Outcome, &run.step(&job.step));
             if ready && !known {
-                let queued = Queued { step: job.step.clone(), needs: job.needs.clone(), attempt: job.attempt, crashes: 0, verify, due: 0, lease: None };
+                let queued =
+                    Queued { step: job.step.clone(), needs: job.needs.clone(), attempt: job.attempt, crashes: 0, verify, due: 0, lease: None };
                 self.jobs.push((run.clone(), queued));
             }
         }
@@ -318,6 +319,11 @@ impl Ledger for MemoryLedger {
 
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
         Ok(locked(&self.state).open.iter().take(limit).cloned().collect())
+    }
+
+    fn working(&self, run: &RunKey) -> Result<bool, StoreError> {
+        let now = self.clock.mono_ms();
+        Ok(locked(&self.state).jobs.iter().any(|(r, job)| r == run && job.lease.is_some_and(|(_, expiry)| expiry > now)))
     }
 
     fn wake(&self) {

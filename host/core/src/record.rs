@@ -71,7 +71,10 @@ impl Form for RunRecord {
 pub enum StoredValue {
     Inline(Value),
     /// Of kind [`crate::blobs::BlobKind::Value`], with its size in bytes.
-    Blob { digest: Digest, bytes: u64 },
+    Blob {
+        digest: Digest,
+        bytes: u64,
+    },
 }
 
 /// One attempt at a step, as it is kept.

@@ -1,8 +1,8 @@
 //! Stopping as an argument: a flag that can be asked, waited for and combined with a deadline. It reads no clock: the deadline is given.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};

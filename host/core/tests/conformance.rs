@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dovetail_core::blobs::StoreError;
-use dovetail_core::conformance::{blobs, broken_promises, ledger};
+use dovetail_core::conformance::{blobs, broken_promises, ledger, with_manual_clock};
 use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait};
 use dovetail_core::memory::{MemoryBlobs, MemoryLedger};
 
 #[test]
 fn memory_keeps_the_promises() {
-    ledger(&|clock| Arc::new(MemoryLedger::new(clock)));
+    ledger(&with_manual_clock(|clock| Arc::new(MemoryLedger::new(clock))));
     blobs(&|| Arc::new(MemoryBlobs::default()));
 }
 
@@ -84,6 +84,10 @@ impl Ledger for Broken {
         self.inner.open_runs(limit)
     }
 
+    fn working(&self, run: &RunKey) -> Result<bool, StoreError> {
+        self.inner.working(run)
+    }
+
     fn wake(&self) {
         self.inner.wake();
     }
@@ -95,8 +99,10 @@ impl Ledger for Broken {
 
 #[test]
 fn broken_backends_are_caught() {
-    for fault in [Fault::ForgetsLeases, Fault::IgnoresNeeds, Fault::EveryoneIsFirst, Fault::AcknowledgesLast, Fault::IgnoresCancel, Fault::LosesJobs] {
-        let broken = broken_promises(&|clock| Arc::new(Broken { inner: MemoryLedger::new(clock), fault, calls: AtomicU32::new(1) }));
+    for fault in [Fault::ForgetsLeases, Fault::IgnoresNeeds, Fault::EveryoneIsFirst, Fault::AcknowledgesLast, Fault::IgnoresCancel, Fault::LosesJobs]
+    {
+        let broken =
+            broken_promises(&with_manual_clock(move |clock| Arc::new(Broken { inner: MemoryLedger::new(clock), fault, calls: AtomicU32::new(1) })));
         assert!(!broken.is_empty(), "{fault:?} went unnoticed");
     }
 }

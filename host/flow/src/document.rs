@@ -16,12 +16,8 @@ use crate::{FlowError, Parts};
 /// `unknown_run`; a store's failure.
 pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
     let truth = Truth::read(parts, run)?;
-    let state = state(&truth);
-    let output = if state == "succeeded" {
-        output(parts, &truth)?
-    } else {
-        Value::Null
-    };
+    let state = state(&truth, parts.ledger.working(&truth.key)?);
+    let output = if state == "succeeded" { output(parts, &truth)? } else { Value::Null };
     let finished_ms = truth.outcome.as_ref().map(|o| o.finished_ms);
     let started_ms = truth.outcomes.values().map(|o| o.started_ms).min();
     let mut document = json!({
@@ -31,7 +27,7 @@ pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
         "state": state,
         "inputs": truth.run.inputs,
         "output": output,
-        "processing_summary": summary(&truth, started_ms, finished_ms),
+        "processing_summary": summary(&truth, finished_ms),
         "submitted_at": timestamp(truth.run.submitted_ms),
         "started_at": started_ms.map(timestamp),
         "finished_at": finished_ms.map(timestamp),
@@ -44,11 +40,11 @@ pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
 }
 
 /// `queued`, `running`, `succeeded`, `failed` or `cancelled`.
-pub(crate) fn state(truth: &Truth) -> &'static str {
+pub(crate) fn state(truth: &Truth, working: bool) -> &'static str {
     match &truth.outcome {
         Some(outcome) => state_name(outcome.state),
         None if truth.cancel.is_some() => "cancelled",
-        None if truth.outcomes.is_empty() && truth.retries.values().all(Vec::is_empty) => "queued",
+        None if !working && truth.outcomes.is_empty() && truth.retries.values().all(Vec::is_empty) => "queued",
         None => "running",
     }
 }
@@ -69,20 +65,13 @@ fn output(parts: &Parts, truth: &Truth) -> Result<Value, FlowError> {
             outputs.insert(name.as_str(), load_value(parts, stored)?);
         }
     }
-    let result = truth
-        .pipeline
-        .result(&truth.run.inputs, &|step| outputs.get(step));
-    Ok(result.map_err(|e| {
-        StoreError::new(
-            StoreErrorKind::Corrupt,
-            format!("put the output of run {} together", truth.key.run),
-            e,
-        )
-    })?)
+    let result = truth.pipeline.result(&truth.run.inputs, &|step| outputs.get(step));
+    Ok(result.map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("put the output of run {} together", truth.key.run), e))?)
 }
 
-fn summary(truth: &Truth, started_ms: Option<u64>, finished_ms: Option<u64>) -> Value {
-    let begin = started_ms.unwrap_or(truth.run.submitted_ms);
+/// Times count from the run's acceptance: waiting in the queue is part of what a run takes.
+fn summary(truth: &Truth, finished_ms: Option<u64>) -> Value {
+    let begin = truth.run.submitted_ms;
     let total_ms = finished_ms.map(|end| end.saturating_sub(begin));
     json!({
         "total_time": total_ms.map(seconds),
@@ -93,39 +82,45 @@ fn summary(truth: &Truth, started_ms: Option<u64>, finished_ms: Option<u64>) -> 
     })
 }
 
-/// What running steps side by side saved: the time that all attempts took together, over the time from the first one's start to the last
-/// one's end. 1 where nothing overlapped; the time between steps counts against it. None before a step has ended.
+/// What running steps side by side saved: the durations of the steps that could run side by side (those of one stage of the graph, two or
+/// more), over the time from the first one's start to the last one's end; over several such stages, the sums of both. Near 1 where nothing
+/// was saved, and 1 where the pipeline has no such stage. None before they have ended.
 fn speedup(truth: &Truth) -> Option<f64> {
-    let attempts: Vec<&AttemptRecord> = truth.outcomes.values().flat_map(|o| &o.attempts).collect();
-    let begin = attempts.iter().map(|a| a.started_ms * 1000).min()?;
-    let end = attempts
-        .iter()
-        .map(|a| a.started_ms * 1000 + a.duration_us)
-        .max()?;
-    let together: u64 = attempts.iter().map(|a| a.duration_us).sum();
-    // Starts are kept to the millisecond, lengths to the microsecond: for steps below a millisecond the ratio would be noise.
-    let window = (end - begin)
-        .max(1000)
-        .max(attempts.iter().map(|a| a.duration_us).max()?);
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "microseconds of a run are far below 2^52"
-    )]
-    let ratio = together as f64 / window as f64;
-    Some((ratio.max(1.0) * 100.0).round() / 100.0)
+    let stages = truth.pipeline.stages();
+    let wide: Vec<_> = stages.iter().filter(|stage| stage.len() > 1).collect();
+    if wide.is_empty() {
+        return truth.outcome.as_ref().map(|_| 1.0);
+    }
+    let spans = |stage: &&Vec<&Step>| -> Option<Vec<Span>> {
+        let outcomes: Vec<&OutcomeRecord> = stage.iter().filter_map(|step| truth.outcomes.get(&step.name)).collect();
+        // One that ended alone tells nothing about ending together.
+        (outcomes.len() > 1).then(|| outcomes.iter().flat_map(|o| &o.attempts).map(|a| (a.started_ms * 1000, a.duration_us)).collect())
+    };
+    saved(&wide.into_iter().filter_map(spans).collect::<Vec<_>>())
+}
+
+/// When something began and how long it took, in microseconds.
+type Span = (u64, u64);
+
+/// The sum of all lengths over the sum of the stages' windows, to two places.
+fn saved(stages: &[Vec<Span>]) -> Option<f64> {
+    let together: u64 = stages.iter().flatten().map(|(_, length)| length).sum();
+    let window = |spans: &Vec<Span>| {
+        let begin = spans.iter().map(|(begin, _)| *begin).min().unwrap_or(0);
+        let end = spans.iter().map(|(begin, length)| begin + length).max().unwrap_or(0);
+        end - begin
+    };
+    let windows: u64 = stages.iter().map(window).sum();
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of a run are far below 2^52")]
+    let ratio = (windows > 0).then(|| together as f64 / windows as f64);
+    ratio.map(|ratio| (ratio * 100.0).round() / 100.0)
 }
 
 fn step_json(truth: &Truth, step: &Step, begin: u64) -> Value {
     let outcome = truth.outcomes.get(&step.name);
     let attempts: Vec<&AttemptRecord> = match outcome {
         Some(outcome) => outcome.attempts.iter().collect(),
-        None => truth
-            .retries
-            .get(&step.name)
-            .into_iter()
-            .flatten()
-            .map(|retry| &retry.failed)
-            .collect(),
+        None => truth.retries.get(&step.name).into_iter().flatten().map(|retry| &retry.failed).collect(),
     };
     let duration_ms = outcome.map(|o| o.attempts.iter().map(|a| a.duration_us).sum::<u64>() / 1000);
     let mut json = json!({
@@ -174,28 +169,27 @@ fn step_state(truth: &Truth, step: &Step, outcome: Option<&OutcomeRecord>) -> &'
 }
 
 fn ready_now(pipeline: &Pipeline, truth: &Truth, step: &Step) -> bool {
-    pipeline.needs(step).iter().all(|need| {
-        truth
-            .outcomes
-            .get(*need)
-            .is_some_and(|o| o.failure.is_none())
-    })
+    pipeline.needs(step).iter().all(|need| truth.outcomes.get(*need).is_some_and(|o| o.failure.is_none()))
 }
 
+/// Why a run failed: `code`, `message`, `step`, `attempt` and `details` are always there.
 fn error(truth: &Truth) -> Option<Value> {
     let end = truth.outcome.as_ref()?;
-    let step = end
-        .failed_step
-        .as_ref()
-        .and_then(|name| truth.pipeline.step(name));
-    let failure = step
-        .and_then(|step| truth.outcomes.get(&step.name))
-        .and_then(|o| o.failure.as_ref())
-        .or(end.failure.as_ref());
-    let mut error = failure.map(failure_json)?;
-    if let Some(step) = step {
-        error["step"] = json!(step.name);
-        error["id"] = json!(step.id());
+    let step = end.failed_step.as_ref().and_then(|name| truth.pipeline.step(name));
+    let outcome = step.and_then(|step| truth.outcomes.get(&step.name));
+    let failure = outcome.and_then(|o| o.failure.as_ref()).or(end.failure.as_ref())?;
+    let mut error = json!({
+        "code": failure.code,
+        "message": failure.message,
+        "step": step.map(|s| &s.name),
+        "id": step.map(Step::id),
+        "attempt": outcome.and_then(|o| o.attempts.last()).map(|a| a.number),
+        "kind": failure.kind,
+        "retryable": failure.retryable,
+        "details": failure.details,
+    });
+    if !failure.backtrace.is_empty() {
+        error["backtrace"] = json!(failure.backtrace);
     }
     Some(error)
 }
@@ -203,18 +197,9 @@ fn error(truth: &Truth) -> Option<Value> {
 fn warnings(truth: &Truth) -> Vec<String> {
     let dropped = truth.pipeline.steps.iter().filter_map(|step| {
         let dropped = truth.outcomes.get(&step.name)?.log_dropped;
-        (dropped > 0).then(|| {
-            format!(
-                "{}: {dropped} log lines were dropped, over the limit of {} bytes",
-                step.id(),
-                step.limits.log
-            )
-        })
+        (dropped > 0).then(|| format!("{}: {dropped} log lines were dropped, over the limit of {} bytes", step.id(), step.limits.log))
     });
-    let cancelled = truth
-        .cancel
-        .iter()
-        .map(|c| format!("cancelled: {}", c.reason));
+    let cancelled = truth.cancel.iter().map(|c| format!("cancelled: {}", c.reason));
     dropped.chain(cancelled).collect()
 }
 
@@ -235,24 +220,25 @@ pub(crate) fn timestamp(ms: u64) -> String {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second, milli) = (
-        rest / 3_600_000,
-        rest / 60_000 % 60,
-        rest / 1000 % 60,
-        rest % 1000,
-    );
+    let (hour, minute, second, milli) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60, rest % 1000);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_speed_up_is_the_sum_of_lengths_over_the_time_from_first_to_last() {
+        assert_eq!(saved(&[vec![(0, 400), (0, 400)]]), Some(2.0), "wholly side by side");
+        assert_eq!(saved(&[vec![(0, 400), (400, 400)]]), Some(1.0), "one after the other");
+        assert_eq!(saved(&[vec![(1000, 300), (1100, 300)]]), Some(1.5));
+        assert_eq!(saved(&[vec![(0, 400), (0, 400)], vec![(900, 100), (1000, 100)]]), Some(1.67), "stages add up");
+        assert_eq!(saved(&[vec![(0, 100), (300, 100)]]), Some(0.5), "waiting between them counts");
+        assert_eq!(saved(&[]), None);
+    }
 
     #[test]
     fn times_are_written_as_people_and_programs_read_them() {

@@ -24,16 +24,8 @@ pub enum FlowError {
 }
 
 impl FlowError {
-    pub(crate) fn refused(
-        code: &'static str,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) -> Self {
-        Self::Refused {
-            code,
-            message: message.into(),
-            help: Some(help.into()),
-        }
+    pub(crate) fn refused(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Refused { code, message: message.into(), help: Some(help.into()) }
     }
 
     /// Stable and snake_case, for machines.

@@ -7,7 +7,7 @@ use dovetail_core::ledger::{Kind, Listing, RunKey};
 use dovetail_core::record::{Form, RunOutcomeRecord, RunRecord};
 use serde_json::{Value, json};
 
-use crate::document::{state_name, timestamp};
+use crate::document::{state, state_name, timestamp};
 use crate::truth::Truth;
 use crate::{FlowError, Parts};
 
@@ -20,7 +20,7 @@ pub struct RunSummary {
     pub run: RunId,
     /// `name@version`.
     pub pipeline: String,
-    /// `open`, or how it ended.
+    /// `queued`, `running`, `succeeded`, `failed` or `cancelled`.
     pub state: String,
     /// RFC 3339.
     pub submitted_at: String,
@@ -45,41 +45,23 @@ pub struct StepLog {
 /// # Errors
 /// A store's failure.
 pub fn runs(parts: &Parts, limit: usize) -> Result<Vec<RunSummary>, FlowError> {
-    let rows = parts.ledger.list(
-        Kind::Run,
-        &Listing {
-            prefix: String::new(),
-            limit,
-            newest_first: true,
-        },
-    )?;
+    let rows = parts.ledger.list(Kind::Run, &Listing { prefix: String::new(), limit, newest_first: true })?;
     let mut found = Vec::with_capacity(rows.len());
     for (id, bytes) in rows {
         let record = RunRecord::decode(&bytes, &format!("run {id}"))?;
-        let run: RunId = id.parse().map_err(|e: dovetail_core::id::BadRunId| {
-            StoreError::new(StoreErrorKind::Corrupt, "list runs", e)
-        })?;
-        let key = RunKey {
-            run: run.clone(),
-            generation: 0,
-        }
-        .key();
-        let end = parts.ledger.get(Kind::RunOutcome, &[key])?.pop().flatten();
-        let end = end
-            .map(|b| RunOutcomeRecord::decode(&b, &format!("run {id}")))
-            .transpose()?;
+        let run: RunId = id.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "list runs", e))?;
+        let key = RunKey { run: run.clone(), generation: 0 };
+        let end = parts.ledger.get(Kind::RunOutcome, &[key.key()])?.pop().flatten();
+        let end = end.map(|b| RunOutcomeRecord::decode(&b, &format!("run {id}"))).transpose()?;
+        let state = match &end {
+            Some(end) => state_name(end.state),
+            // Open runs are few; what is recorded about them is read whole.
+            None => state(&Truth::read(parts, &run)?, parts.ledger.working(&key)?),
+        };
         found.push(RunSummary {
             run,
-            pipeline: record
-                .pipeline
-                .split('#')
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
-            state: end
-                .as_ref()
-                .map_or("open", |e| state_name(e.state))
-                .to_owned(),
+            pipeline: record.pipeline.split('#').next().unwrap_or_default().to_owned(),
+            state: state.to_owned(),
             submitted_at: timestamp(record.submitted_ms),
             submitted_ms: record.submitted_ms,
             duration_ms: end.map(|e| e.finished_ms.saturating_sub(record.submitted_ms)),
@@ -93,28 +75,13 @@ pub fn runs(parts: &Parts, limit: usize) -> Result<Vec<RunSummary>, FlowError> {
 /// # Errors
 /// `unknown_run`, `ambiguous_run`; a store's failure.
 pub fn find_run(parts: &Parts, prefix: &str) -> Result<RunId, FlowError> {
-    let rows = parts.ledger.list(
-        Kind::Run,
-        &Listing {
-            prefix: prefix.to_owned(),
-            limit: 2,
-            newest_first: true,
-        },
-    )?;
+    let rows = parts.ledger.list(Kind::Run, &Listing { prefix: prefix.to_owned(), limit: 2, newest_first: true })?;
     match rows.as_slice() {
-        [(id, _)] => Ok(id.parse().map_err(|e: dovetail_core::id::BadRunId| {
-            StoreError::new(StoreErrorKind::Corrupt, "find a run", e)
-        })?),
-        [] => Err(FlowError::refused(
-            "unknown_run",
-            format!("there is no run `{prefix}`"),
-            "see `dovetail runs list`",
-        )),
-        _ => Err(FlowError::refused(
-            "ambiguous_run",
-            format!("several runs begin with `{prefix}`"),
-            "write more of the ID; see `dovetail runs list`",
-        )),
+        [(id, _)] => Ok(id.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "find a run", e))?),
+        [] => Err(FlowError::refused("unknown_run", format!("there is no run `{prefix}`"), "see `dovetail runs list`")),
+        _ => {
+            Err(FlowError::refused("ambiguous_run", format!("several runs begin with `{prefix}`"), "write more of the ID; see `dovetail runs list`"))
+        }
     }
 }
 
@@ -127,7 +94,8 @@ pub fn lineage(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
     let within = |id: &str| format!("{run}/{id}");
     let step = |step: &dovetail_core::pipeline::Step| {
         let outcome = truth.outcomes.get(&step.name)?;
-        let consumed = outcome.consumed.iter().map(|c| json!({ "input": within(&c.input), "origin": c.origin.as_deref().map(within), "digest": c.digest }));
+        let consumed =
+            outcome.consumed.iter().map(|c| json!({ "input": within(&c.input), "origin": c.origin.as_deref().map(within), "digest": c.digest }));
         let produced = outcome.produced.iter().map(|p| {
             let name = &p.output;
             let consumers = truth.outcomes.values().flat_map(|o| &o.consumed).filter(|c| c.origin.as_ref() == Some(name));
@@ -145,12 +113,7 @@ pub fn lineage(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
             "produced": produced.collect::<Vec<_>>(),
         }))
     };
-    let edges: Vec<Value> = truth
-        .pipeline
-        .edges()
-        .iter()
-        .map(|e| json!({ "from": e.from, "to": e.to }))
-        .collect();
+    let edges: Vec<Value> = truth.pipeline.edges().iter().map(|e| json!({ "from": e.from, "to": e.to })).collect();
     Ok(json!({
         "format": "dovetail.lineage/1",
         "run_id": run.as_str(),
@@ -176,18 +139,11 @@ pub fn logs(parts: &Parts, run: &RunId) -> Result<Vec<StepLog>, FlowError> {
         if let Some(digest) = &outcome.log {
             let bytes = parts.blobs.get(BlobKind::Log, digest, MAX_LOG)?;
             for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-                let corrupt = |e| {
-                    StoreError::new(StoreErrorKind::Corrupt, format!("read the log {digest}"), e)
-                };
+                let corrupt = |e| StoreError::new(StoreErrorKind::Corrupt, format!("read the log {digest}"), e);
                 lines.push(serde_json::from_slice(line).map_err(corrupt)?);
             }
         }
-        found.push(StepLog {
-            step: step.name.clone(),
-            id: step.id(),
-            lines,
-            dropped: outcome.log_dropped,
-        });
+        found.push(StepLog { step: step.name.clone(), id: step.id(), lines, dropped: outcome.log_dropped });
     }
     Ok(found)
 }

@@ -5,6 +5,7 @@
 mod clock;
 mod document;
 mod error;
+mod fleet;
 mod history;
 mod recover;
 mod registry;
@@ -23,12 +24,10 @@ use dovetail_core::ledger::Ledger;
 pub use clock::SystemClock;
 pub use document::document;
 pub use error::FlowError;
+pub use fleet::FleetLedger;
 pub use history::{RunSummary, StepLog, find_run, lineage, logs, runs};
 pub use recover::recover;
-pub use registry::{
-    Published, Pushed, Update, catalogue, pipeline, pipelines, plugin, plugins, push_pipeline,
-    push_plugin, update_pipeline,
-};
+pub use registry::{Published, Pushed, Update, catalogue, pipeline, pipelines, plugin, plugins, push_pipeline, push_plugin, update_pipeline};
 pub use shutdown::Shutdown;
 pub use submit::{cancel, keyed_run_id, new_run_id, submit};
 pub use worker::{Event, Listener, Worker, WorkerOptions};

@@ -11,15 +11,7 @@ use crate::{FlowError, Parts};
 
 /// A step as a job.
 pub(crate) fn job(pipeline: &Pipeline, step: &Step) -> Job {
-    Job {
-        step: step.name.clone(),
-        needs: pipeline
-            .needs(step)
-            .into_iter()
-            .map(str::to_owned)
-            .collect(),
-        attempt: 1,
-    }
+    Job { step: step.name.clone(), needs: pipeline.needs(step).into_iter().map(str::to_owned).collect(), attempt: 1 }
 }
 
 /// Closes the run if it is over, else enqueues whatever is ready and missing. Doing it twice changes nothing.
@@ -36,35 +28,19 @@ pub(crate) fn reconcile(parts: &Parts, run: &RunId) -> Result<Option<RunState>, 
     match truth.standing() {
         Standing::Over => {
             // Whatever jobs are left of it go.
-            parts.ledger.commit(&[Item::Recover {
-                run: truth.key,
-                jobs: vec![],
-            }])?;
+            parts.ledger.commit(&[Item::Recover { run: truth.key, jobs: vec![] }])?;
             Ok(truth.outcome.map(|o| o.state))
         }
         Standing::Close { state, failed_step } => {
             let record = end(parts, &truth.key, state, failed_step);
-            parts.ledger.commit(&[Item::Close {
-                run: truth.key,
-                record,
-            }])?;
+            parts.ledger.commit(&[Item::Close { run: truth.key, record }])?;
             Ok(Some(state))
         }
         Standing::Open => {
-            let done = truth
-                .outcomes
-                .iter()
-                .filter(|(_, o)| o.failure.is_none())
-                .map(|(name, _)| name.clone())
-                .collect();
-            let next = ready(&truth.pipeline, &done)
-                .into_iter()
-                .filter(|s| !truth.outcomes.contains_key(&s.name));
+            let done = truth.outcomes.iter().filter(|(_, o)| o.failure.is_none()).map(|(name, _)| name.clone()).collect();
+            let next = ready(&truth.pipeline, &done).into_iter().filter(|s| !truth.outcomes.contains_key(&s.name));
             let jobs = next.map(|step| Job { attempt: truth.attempt(&step.name), ..job(&truth.pipeline, step) }).collect();
-            parts.ledger.commit(&[Item::Recover {
-                run: truth.key,
-                jobs,
-            }])?;
+            parts.ledger.commit(&[Item::Recover { run: truth.key, jobs }])?;
             Ok(None)
         }
     }

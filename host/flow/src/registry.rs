@@ -3,9 +3,7 @@
 
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Item, Kind, Listing, Record, Reply};
-use dovetail_core::pipeline::{
-    self, Finding, Listed, Pipeline, Severity, TaskVersion, diff, task_reference,
-};
+use dovetail_core::pipeline::{self, Finding, Listed, Pipeline, Severity, TaskVersion, diff, task_reference};
 use dovetail_core::record::{Form, PluginRecord};
 use dovetail_core::wit::names::nearest;
 
@@ -41,50 +39,26 @@ pub struct Update {
 }
 
 fn every(parts: &Parts, kind: Kind, prefix: String) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-    parts.ledger.list(
-        kind,
-        &Listing {
-            prefix,
-            limit: usize::MAX,
-            newest_first: false,
-        },
-    )
+    parts.ledger.list(kind, &Listing { prefix, limit: usize::MAX, newest_first: false })
 }
 
 /// Publishes a version of a plugin; its package becomes available to every worker.
 ///
 /// # Errors
 /// `version_exists` if this version has another package; a store's failure.
-pub fn push_plugin(
-    parts: &Parts,
-    record: &PluginRecord,
-    package: &[u8],
-) -> Result<Pushed, FlowError> {
+pub fn push_plugin(parts: &Parts, record: &PluginRecord, package: &[u8]) -> Result<Pushed, FlowError> {
     let key = format!("{}@{}", record.name, record.version);
     let digest = parts.blobs.put(BlobKind::Package, package)?;
     debug_assert_eq!(digest, record.package, "the record is of this package");
-    let put = Item::Put {
-        record: Record {
-            kind: Kind::Plugin,
-            key: key.clone(),
-            value: record.encode(),
-        },
-    };
+    let put = Item::Put { record: Record { kind: Kind::Plugin, key: key.clone(), value: record.encode() } };
     match parts.ledger.commit(&[put])?.pop() {
         Some(Reply::Exists(bytes)) => {
             let before = PluginRecord::decode(&bytes, &format!("plugin {key}"))?;
             if before.package == record.package && before.grants == record.grants {
                 return Ok(Pushed::Same);
             }
-            let message = format!(
-                "{key} is published with another package ({}), this one is {}",
-                before.package, record.package
-            );
-            Err(FlowError::refused(
-                "version_exists",
-                message,
-                "a published version never changes: raise `version` in plugin.toml",
-            ))
+            let message = format!("{key} is published with another package ({}), this one is {}", before.package, record.package);
+            Err(FlowError::refused("version_exists", message, "a published version never changes: raise `version` in plugin.toml"))
         }
         _ => Ok(Pushed::Created),
     }
@@ -96,9 +70,7 @@ pub fn push_plugin(
 /// A store's failure.
 pub fn plugins(parts: &Parts) -> Result<Vec<PluginRecord>, FlowError> {
     let rows = every(parts, Kind::Plugin, String::new())?;
-    rows.iter()
-        .map(|(key, bytes)| Ok(PluginRecord::decode(bytes, &format!("plugin {key}"))?))
-        .collect()
+    rows.iter().map(|(key, bytes)| Ok(PluginRecord::decode(bytes, &format!("plugin {key}"))?)).collect()
 }
 
 /// The newest version of a plugin that `reference` (`name`, `name@1.0.0`, `name@^1`) allows.
@@ -106,35 +78,17 @@ pub fn plugins(parts: &Parts) -> Result<Vec<PluginRecord>, FlowError> {
 /// # Errors
 /// `unknown_task`, `unknown_version`, `bad_reference`; a store's failure.
 pub fn plugin(parts: &Parts, reference: &str) -> Result<PluginRecord, FlowError> {
-    let (name, wanted) = task_reference(reference).map_err(|why| {
-        FlowError::refused("bad_reference", why, "write NAME, NAME@1.0.0 or NAME@^1")
-    })?;
+    let (name, wanted) = task_reference(reference).map_err(|why| FlowError::refused("bad_reference", why, "write NAME, NAME@1.0.0 or NAME@^1"))?;
     let all = plugins(parts)?;
     if !all.iter().any(|p| p.name == name) {
-        let near = nearest(&name, all.iter().map(|p| p.name.as_str()))
-            .map_or_else(String::new, |n| format!("did you mean `{n}`? "));
+        let near = nearest(&name, all.iter().map(|p| p.name.as_str())).map_or_else(String::new, |n| format!("did you mean `{n}`? "));
         let help = format!("{near}see `dovetail task list`; publish one with `dovetail task push`");
-        return Err(FlowError::refused(
-            "unknown_task",
-            format!("no task `{name}` is published"),
-            help,
-        ));
+        return Err(FlowError::refused("unknown_task", format!("no task `{name}` is published"), help));
     }
-    let versions: Vec<String> = all
-        .iter()
-        .filter(|p| p.name == name)
-        .map(|p| p.version.to_string())
-        .collect();
-    let newest = all
-        .into_iter()
-        .filter(|p| p.name == name && wanted.matches(&p.version))
-        .max_by(|a, b| a.version.cmp(&b.version));
+    let versions: Vec<String> = all.iter().filter(|p| p.name == name).map(|p| p.version.to_string()).collect();
+    let newest = all.into_iter().filter(|p| p.name == name && wanted.matches(&p.version)).max_by(|a, b| a.version.cmp(&b.version));
     newest.ok_or_else(|| {
-        FlowError::refused(
-            "unknown_version",
-            format!("`{name}` has no version that matches {wanted}"),
-            format!("published: {}", versions.join(", ")),
-        )
+        FlowError::refused("unknown_version", format!("`{name}` has no version that matches {wanted}"), format!("published: {}", versions.join(", ")))
     })
 }
 
@@ -143,46 +97,26 @@ pub fn plugin(parts: &Parts, reference: &str) -> Result<PluginRecord, FlowError>
 /// # Errors
 /// A store's failure.
 pub fn catalogue(parts: &Parts) -> Result<Listed, FlowError> {
-    let version = |p: PluginRecord| TaskVersion {
-        name: p.name,
-        version: p.version,
-        package: p.package,
-        signature: p.signature,
-        limits: p.limits,
-    };
+    let version = |p: PluginRecord| TaskVersion { name: p.name, version: p.version, package: p.package, signature: p.signature, limits: p.limits };
     Ok(Listed(plugins(parts)?.into_iter().map(version).collect()))
 }
 
 fn decode(key: &str, bytes: &[u8]) -> Result<Published, FlowError> {
     let what = || format!("read the pipeline {key}");
     let corrupt = |why: String| StoreError::new(StoreErrorKind::Corrupt, what(), why);
-    let revision = key
-        .rsplit_once('#')
-        .and_then(|(_, n)| n.parse().ok())
-        .ok_or_else(|| corrupt("its key has no revision".into()))?;
+    let revision = key.rsplit_once('#').and_then(|(_, n)| n.parse().ok()).ok_or_else(|| corrupt("its key has no revision".into()))?;
     let json = serde_json::from_slice(bytes).map_err(|e| corrupt(e.to_string()))?;
     let pipeline = Pipeline::from_json(&json).map_err(|e| match e {
-        pipeline::FormatError::Newer { .. } => {
-            StoreError::new(StoreErrorKind::Newer, what(), e.to_string())
-        }
+        pipeline::FormatError::Newer { .. } => StoreError::new(StoreErrorKind::Newer, what(), e.to_string()),
         other @ pipeline::FormatError::Malformed(_) => corrupt(other.to_string()),
     })?;
-    Ok(Published {
-        key: key.to_owned(),
-        revision,
-        pipeline,
-    })
+    Ok(Published { key: key.to_owned(), revision, pipeline })
 }
 
 /// The pipeline that a run is pinned to.
 pub(crate) fn pinned(parts: &Parts, key: &str) -> Result<Pipeline, FlowError> {
     let missing = || StoreError::plain(StoreErrorKind::Missing, format!("read the pipeline {key}"));
-    let bytes = parts
-        .ledger
-        .get(Kind::Pipeline, &[key.to_owned()])?
-        .pop()
-        .flatten()
-        .ok_or_else(missing)?;
+    let bytes = parts.ledger.get(Kind::Pipeline, &[key.to_owned()])?.pop().flatten().ok_or_else(missing)?;
     Ok(decode(key, &bytes)?.pipeline)
 }
 
@@ -198,16 +132,9 @@ pub fn push_pipeline(parts: &Parts, pipeline: &Pipeline) -> Result<(Published, P
         let name = &pipeline.name;
         if newest.pipeline.source != pipeline.source {
             let message = format!("{} is published with another content", pipeline.reference());
-            return Err(FlowError::refused(
-                "version_exists",
-                message,
-                "a published version never changes: raise `version` in the file",
-            ));
+            return Err(FlowError::refused("version_exists", message, "a published version never changes: raise `version` in the file"));
         }
-        let message = format!(
-            "{} is published and pinned to other plugin versions",
-            pipeline.reference()
-        );
+        let message = format!("{} is published and pinned to other plugin versions", pipeline.reference());
         let help = format!("move it to the newest ones with `dovetail pipeline update {name}`");
         return Err(FlowError::refused("version_exists", message, help));
     }
@@ -218,27 +145,13 @@ pub fn push_pipeline(parts: &Parts, pipeline: &Pipeline) -> Result<(Published, P
 fn put_revision(parts: &Parts, pipeline: &Pipeline, revision: u32) -> Result<Published, FlowError> {
     let key = format!("{}#{revision}", pipeline.reference());
     let value = pipeline.to_json().to_string().into_bytes();
-    let put = Item::Put {
-        record: Record {
-            kind: Kind::Pipeline,
-            key: key.clone(),
-            value: value.clone(),
-        },
-    };
+    let put = Item::Put { record: Record { kind: Kind::Pipeline, key: key.clone(), value: value.clone() } };
     match parts.ledger.commit(&[put])?.pop() {
         Some(Reply::Exists(bytes)) if bytes != value => {
             let message = format!("somebody else has just published {key} with another content");
-            Err(FlowError::refused(
-                "version_exists",
-                message,
-                "look at it with `dovetail pipeline show`, then publish again",
-            ))
+            Err(FlowError::refused("version_exists", message, "look at it with `dovetail pipeline show`, then publish again"))
         }
-        _ => Ok(Published {
-            key,
-            revision,
-            pipeline: pipeline.clone(),
-        }),
+        _ => Ok(Published { key, revision, pipeline: pipeline.clone() }),
     }
 }
 
@@ -255,9 +168,7 @@ pub fn pipelines(parts: &Parts) -> Result<Vec<Published>, FlowError> {
     let mut newest: Vec<Published> = Vec::new();
     for (key, bytes) in every(parts, Kind::Pipeline, String::new())? {
         let published = decode(&key, &bytes)?;
-        let same = newest
-            .iter()
-            .position(|p| p.pipeline.reference() == published.pipeline.reference());
+        let same = newest.iter().position(|p| p.pipeline.reference() == published.pipeline.reference());
         match same {
             Some(at) => newest[at] = published,
             None => newest.push(published),
@@ -271,19 +182,11 @@ pub fn pipelines(parts: &Parts) -> Result<Vec<Published>, FlowError> {
 /// # Errors
 /// `unknown_pipeline`; a store's failure.
 pub fn pipeline(parts: &Parts, reference: &str) -> Result<Published, FlowError> {
-    let (name, version) = reference
-        .split_once('@')
-        .map_or((reference, None), |(name, version)| (name, Some(version)));
+    let (name, version) = reference.split_once('@').map_or((reference, None), |(name, version)| (name, Some(version)));
     let all = pipelines(parts)?;
     let names: Vec<String> = all.iter().map(|p| p.pipeline.name.clone()).collect();
-    let known: Vec<String> = all
-        .iter()
-        .filter(|p| p.pipeline.name == name)
-        .map(|p| p.pipeline.version.to_string())
-        .collect();
-    let matching = all.into_iter().filter(|p| {
-        p.pipeline.name == name && version.is_none_or(|v| p.pipeline.version.to_string() == v)
-    });
+    let known: Vec<String> = all.iter().filter(|p| p.pipeline.name == name).map(|p| p.pipeline.version.to_string()).collect();
+    let matching = all.into_iter().filter(|p| p.pipeline.name == name && version.is_none_or(|v| p.pipeline.version.to_string() == v));
     matching.max_by(|a, b| a.pipeline.version.cmp(&b.pipeline.version)).ok_or_else(|| {
         let help = if known.is_empty() {
             let near = nearest(name, names.iter().map(String::as_str)).map_or_else(String::new, |n| format!("did you mean `{n}`? "));
@@ -303,24 +206,13 @@ pub fn pipeline(parts: &Parts, reference: &str) -> Result<Published, FlowError> 
 pub fn update_pipeline(parts: &Parts, reference: &str) -> Result<Update, FlowError> {
     let old = pipeline(parts, reference)?;
     let checked = pipeline::check(&old.pipeline.source, &catalogue(parts)?);
-    let broken = checked
-        .findings
-        .iter()
-        .any(|f| f.severity == Severity::Error);
+    let broken = checked.findings.iter().any(|f| f.severity == Severity::Error);
     let (new, differences) = match checked.pipeline {
         Some(next) if !broken && next != old.pipeline => {
             let differences = diff(&old.pipeline, &next);
-            (
-                Some(put_revision(parts, &next, old.revision + 1)?),
-                differences,
-            )
+            (Some(put_revision(parts, &next, old.revision + 1)?), differences)
         }
         _ => (None, Vec::new()),
     };
-    Ok(Update {
-        old,
-        new,
-        differences,
-        findings: checked.findings,
-    })
+    Ok(Update { old, new, differences, findings: checked.findings })
 }

@@ -27,14 +27,7 @@ impl Shutdown {
     /// Running steps are stopped, too, and their jobs given back.
     pub fn abort(&self) {
         self.0.stage.fetch_max(2, Ordering::SeqCst);
-        for canceller in self
-            .0
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .filter_map(Weak::upgrade)
-        {
+        for canceller in self.0.running.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
             canceller.cancel();
         }
         self.wake();
@@ -54,20 +47,12 @@ impl Shutdown {
 
     /// Whom to wake: a claimer that sleeps.
     pub(crate) fn wakes(&self, ledger: &Arc<dyn Ledger>) {
-        self.0
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Arc::downgrade(ledger));
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(ledger));
     }
 
     /// Whom to stop on `abort`.
     pub(crate) fn stops(&self, canceller: &Arc<Canceller>) {
-        let mut running = self
-            .0
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|c| c.strong_count() > 0);
         running.push(Arc::downgrade(canceller));
         drop(running);
@@ -77,14 +62,7 @@ impl Shutdown {
     }
 
     fn wake(&self) {
-        for ledger in self
-            .0
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .filter_map(Weak::upgrade)
-        {
+        for ledger in self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
             ledger.wake();
         }
     }

@@ -8,16 +8,12 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
-use dovetail_core::executor::{
-    Attempt, Executor, Failure, FailureKind, HostError, Outcome, Report, Usage,
-};
+use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, Outcome, Report, Usage};
 use dovetail_core::ledger::{Claimed, Item, Job, Kind, Record, Reply};
 use dovetail_core::limits::Limits;
 use dovetail_core::pipeline::{OnFailure, Pipeline, Step};
 use dovetail_core::policy::{self, Backoff, Next};
-use dovetail_core::record::{
-    AttemptRecord, Consumed, Form, OutcomeRecord, Produced, RetryRecord, RunRecord, RunState,
-};
+use dovetail_core::record::{AttemptRecord, Consumed, Form, OutcomeRecord, Produced, RetryRecord, RunRecord, RunState};
 use dovetail_core::stop::Stop;
 use serde_json::Value;
 
@@ -40,30 +36,16 @@ impl Plan {
         // Steps stand in an order in which each comes after those it needs.
         for step in &pipeline.steps {
             let needs = pipeline.needs(step);
-            let mut above: BTreeSet<&str> = needs
-                .iter()
-                .flat_map(|need| ancestors.get(need).into_iter().flatten().copied())
-                .collect();
+            let mut above: BTreeSet<&str> = needs.iter().flat_map(|need| ancestors.get(need).into_iter().flatten().copied()).collect();
             above.extend(&needs);
             ancestors.insert(&step.name, above);
             for need in needs {
-                children
-                    .entry(need.to_owned())
-                    .or_default()
-                    .push(job(&pipeline, step));
+                children.entry(need.to_owned()).or_default().push(job(&pipeline, step));
             }
         }
         let others = pipeline.steps.len() - 1;
-        let closers = ancestors
-            .iter()
-            .filter(|(_, above)| above.len() == others)
-            .map(|(name, _)| (*name).to_owned())
-            .collect();
-        Self {
-            children,
-            closers,
-            pipeline,
-        }
+        let closers = ancestors.iter().filter(|(_, above)| above.len() == others).map(|(name, _)| (*name).to_owned()).collect();
+        Self { children, closers, pipeline }
     }
 }
 
@@ -102,70 +84,34 @@ struct Work<'a> {
 impl StepRunner {
     /// Runs the job and records what came of it. `stop` ends the attempt; if it did, the job is given back. The second value is how the
     /// run ended, if it did.
-    pub(crate) fn run(
-        &self,
-        claimed: &Claimed,
-        run: &RunRecord,
-        plan: &Plan,
-        stop: &Stop,
-    ) -> Result<(Done, Option<RunState>), FlowError> {
+    pub(crate) fn run(&self, claimed: &Claimed, run: &RunRecord, plan: &Plan, stop: &Stop) -> Result<(Done, Option<RunState>), FlowError> {
         let lease = &claimed.lease;
         let name = &lease.step;
         let step = plan.pipeline.step(name).ok_or_else(|| {
             let what = format!("run step {name} of run {}", lease.run.run);
-            StoreError::new(
-                StoreErrorKind::Corrupt,
-                what,
-                format!("pipeline {} has no such step", run.pipeline),
-            )
+            StoreError::new(StoreErrorKind::Corrupt, what, format!("pipeline {} has no such step", run.pipeline))
         })?;
         let mut skipped = false;
         // Where running steps may end after a failure, each claim reads whether there was one: new steps do not start.
         if claimed.verify || plan.pipeline.on_failure == OnFailure::Finish {
             let truth = Truth::read(&self.parts, &lease.run.run)?;
             skipped = truth.failed_step().is_some();
-            if truth.outcome.is_some()
-                || truth.cancel.is_some()
-                || truth.outcomes.contains_key(name)
-            {
+            if truth.outcome.is_some() || truth.cancel.is_some() || truth.outcomes.contains_key(name) {
                 return Ok((Done::Nothing, reconcile(&self.parts, &lease.run.run)?));
             }
         }
         let mut outputs = BTreeMap::new();
         for (need, bytes) in &claimed.needs {
-            let outcome =
-                OutcomeRecord::decode(bytes, &format!("step {need} of run {}", lease.run.run))?;
+            let outcome = OutcomeRecord::decode(bytes, &format!("step {need} of run {}", lease.run.run))?;
             if let Some(stored) = &outcome.output {
                 outputs.insert(need.as_str(), load_value(&self.parts, stored)?);
             }
         }
-        let bound = plan
-            .pipeline
-            .step_input(step, &run.inputs, &|need| outputs.get(need));
-        let input = bound.map_err(|e| {
-            StoreError::new(
-                StoreErrorKind::Corrupt,
-                format!("bind the inputs of step {name} of run {}", lease.run.run),
-                e,
-            )
-        })?;
-        let before = if claimed.attempt > 1 {
-            retries(&self.parts, &lease.run, name, claimed.attempt)?
-        } else {
-            Vec::new()
-        };
-        self.attempt(
-            &Work {
-                claimed,
-                plan,
-                step,
-                run,
-                input,
-                before,
-                skipped,
-            },
-            stop,
-        )
+        let bound = plan.pipeline.step_input(step, &run.inputs, &|need| outputs.get(need));
+        let input =
+            bound.map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("bind the inputs of step {name} of run {}", lease.run.run), e))?;
+        let before = if claimed.attempt > 1 { retries(&self.parts, &lease.run, name, claimed.attempt)? } else { Vec::new() };
+        self.attempt(&Work { claimed, plan, step, run, input, before, skipped }, stop)
     }
 
     fn attempt(&self, work: &Work<'_>, stop: &Stop) -> Result<(Done, Option<RunState>), FlowError> {
@@ -175,25 +121,14 @@ impl StepRunner {
         let began = Instant::now();
         let left = self.time_left(work, started_ms);
         let result = if work.skipped {
-            Ok(failed(Failure::new(
-                FailureKind::Cancelled,
-                SKIPPED,
-                "another step of the run had failed before this one could start",
-            )))
+            Ok(failed(Failure::new(FailureKind::Cancelled, SKIPPED, "another step of the run had failed before this one could start")))
         } else if claimed.crashes > policy::MAX_CRASHES {
             let message = format!("{} workers died while they ran it", claimed.crashes);
-            Ok(failed(Failure::new(
-                FailureKind::LostWorker,
-                "poison",
-                message,
-            )))
+            Ok(failed(Failure::new(FailureKind::LostWorker, "poison", message)))
         } else if left == Some(0) {
             Ok(failed(run_timeout(work)))
         } else {
-            let limits = Limits {
-                time_ms: step.limits.time_ms.min(left.unwrap_or(u64::MAX)),
-                ..step.limits
-            };
+            let limits = Limits { time_ms: step.limits.time_ms.min(left.unwrap_or(u64::MAX)), ..step.limits };
             let attempt = Attempt {
                 run: lease.run.run.clone(),
                 step: step.name.clone(),
@@ -210,13 +145,9 @@ impl StepRunner {
             Ok(report) => report,
             Err(error) => return self.host_failed(work, error),
         };
-        let stopped = matches!(&report.outcome, Outcome::Failed { failure } if failure.kind == FailureKind::Cancelled)
-            && stop.cancelled();
+        let stopped = matches!(&report.outcome, Outcome::Failed { failure } if failure.kind == FailureKind::Cancelled) && stop.cancelled();
         if stopped {
-            self.parts.ledger.commit(&[Item::Release {
-                lease: lease.clone(),
-                delay: Duration::ZERO,
-            }])?;
+            self.parts.ledger.commit(&[Item::Release { lease: lease.clone(), delay: Duration::ZERO }])?;
             return Ok((Done::Released, None));
         }
         let duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -224,28 +155,13 @@ impl StepRunner {
             Outcome::Succeeded { .. } => None,
             Outcome::Failed { failure } => Some(failure.clone()),
         };
-        let this = AttemptRecord {
-            number: claimed.attempt,
-            started_ms,
-            duration_us,
-            error,
-            usage: report.usage.clone(),
-            worker: self.worker.clone(),
-        };
+        let this =
+            AttemptRecord { number: claimed.attempt, started_ms, duration_us, error, usage: report.usage.clone(), worker: self.worker.clone() };
         if let Outcome::Failed { failure } = &report.outcome {
             // A time limit that was the run's, not the step's, leaves no time for another attempt.
             let over = self.time_left(work, self.parts.clock.wall_ms()) == Some(0);
-            let backoff = Backoff {
-                first: Duration::from_millis(step.retry.backoff_ms),
-                max: Duration::from_millis(step.retry.max_backoff_ms),
-            };
-            let next = policy::after(
-                failure,
-                claimed.attempt,
-                step.retry.max_attempts,
-                backoff,
-                spread(lease.token),
-            );
+            let backoff = Backoff { first: Duration::from_millis(step.retry.backoff_ms), max: Duration::from_millis(step.retry.max_backoff_ms) };
+            let next = policy::after(failure, claimed.attempt, step.retry.max_attempts, backoff, spread(lease.token));
             if let Next::Retry(delay) = next
                 && !over
             {
@@ -258,117 +174,45 @@ impl StepRunner {
     /// Milliseconds that the run's own timeout leaves; none: it has no timeout.
     fn time_left(&self, work: &Work<'_>, now_ms: u64) -> Option<u64> {
         let timeout = work.plan.pipeline.timeout_ms?;
-        Some(
-            work.run
-                .submitted_ms
-                .saturating_add(timeout)
-                .saturating_sub(now_ms),
-        )
+        Some(work.run.submitted_ms.saturating_add(timeout).saturating_sub(now_ms))
     }
 
     /// The host's own fault: the attempt is not charged. What may pass is tried again a little later; the rest is for the operator.
-    fn host_failed(
-        &self,
-        work: &Work<'_>,
-        error: HostError,
-    ) -> Result<(Done, Option<RunState>), FlowError> {
+    fn host_failed(&self, work: &Work<'_>, error: HostError) -> Result<(Done, Option<RunState>), FlowError> {
         let lease = work.claimed.lease.clone();
         tracing::error!(run = %lease.run.run, step = lease.step, err = &error as &dyn std::error::Error, "the host could not make an attempt");
-        let delay = if error.transient {
-            Duration::from_secs(1)
-        } else {
-            Duration::ZERO
-        };
-        self.parts
-            .ledger
-            .commit(&[Item::Release { lease, delay }])?;
-        if error.transient {
-            Ok((Done::Released, None))
-        } else {
-            Err(error.into())
-        }
+        let delay = if error.transient { Duration::from_secs(1) } else { Duration::ZERO };
+        self.parts.ledger.commit(&[Item::Release { lease, delay }])?;
+        if error.transient { Ok((Done::Released, None)) } else { Err(error.into()) }
     }
 
-    fn retry(
-        &self,
-        work: &Work<'_>,
-        this: AttemptRecord,
-        delay: Duration,
-    ) -> Result<(Done, Option<RunState>), FlowError> {
+    fn retry(&self, work: &Work<'_>, this: AttemptRecord, delay: Duration) -> Result<(Done, Option<RunState>), FlowError> {
         let lease = &work.claimed.lease;
-        let code = this
-            .error
-            .as_ref()
-            .map_or_else(String::new, |e| e.code.clone());
+        let code = this.error.as_ref().map_or_else(String::new, |e| e.code.clone());
         let key = lease.run.attempt(&lease.step, work.claimed.attempt + 1);
-        let record = Record {
-            kind: Kind::Attempt,
-            key,
-            value: RetryRecord { failed: this }.encode(),
-        };
-        let reply = self
-            .parts
-            .ledger
-            .commit(&[Item::Retry {
-                lease: lease.clone(),
-                record,
-                delay,
-            }])?
-            .pop();
+        let record = Record { kind: Kind::Attempt, key, value: RetryRecord { failed: this }.encode() };
+        let reply = self.parts.ledger.commit(&[Item::Retry { lease: lease.clone(), record, delay }])?.pop();
         match reply {
             Some(Reply::Created) => Ok((Done::Retried { code, delay }, None)),
             _ => Ok((Done::Nothing, reconcile(&self.parts, &lease.run.run)?)),
         }
     }
 
-    fn finish(
-        &self,
-        work: &Work<'_>,
-        report: Report,
-        this: AttemptRecord,
-    ) -> Result<(Done, Option<RunState>), FlowError> {
-        let Work {
-            claimed,
-            plan,
-            step,
-            ..
-        } = work;
+    fn finish(&self, work: &Work<'_>, report: Report, this: AttemptRecord) -> Result<(Done, Option<RunState>), FlowError> {
+        let Work { claimed, plan, step, .. } = work;
         let lease = &claimed.lease;
         let micros = this.duration_us;
         let succeeded = this.error.is_none();
         let record = self.outcome(work, report, this)?;
-        let record = Record {
-            kind: Kind::Outcome,
-            key: lease.run.step(&step.name),
-            value: record.encode(),
-        };
+        let record = Record { kind: Kind::Outcome, key: lease.run.step(&step.name), value: record.encode() };
         let state = if succeeded {
-            plan.closers
-                .contains(&step.name)
-                .then_some(RunState::Succeeded)
+            plan.closers.contains(&step.name).then_some(RunState::Succeeded)
         } else {
             (plan.pipeline.on_failure == OnFailure::Cancel).then_some(RunState::Failed)
         };
-        let close = state.map(|state| {
-            end(
-                &self.parts,
-                &lease.run,
-                state,
-                (!succeeded).then(|| step.name.clone()),
-            )
-        });
-        let children = if succeeded {
-            plan.children.get(&step.name).cloned().unwrap_or_default()
-        } else {
-            Vec::new()
-        };
-        let item = Item::Finish {
-            lease: lease.clone(),
-            record,
-            succeeded,
-            close,
-            children,
-        };
+        let close = state.map(|state| end(&self.parts, &lease.run, state, (!succeeded).then(|| step.name.clone())));
+        let children = if succeeded { plan.children.get(&step.name).cloned().unwrap_or_default() } else { Vec::new() };
+        let item = Item::Finish { lease: lease.clone(), record, succeeded, close, children };
         let done = Done::Step { succeeded, micros };
         match self.parts.ledger.commit(&[item])?.pop() {
             Some(Reply::Created) => Ok((done, state)),
@@ -378,41 +222,18 @@ impl StepRunner {
         }
     }
 
-    fn outcome(
-        &self,
-        work: &Work<'_>,
-        report: Report,
-        this: AttemptRecord,
-    ) -> Result<OutcomeRecord, FlowError> {
-        let Work {
-            step,
-            plan,
-            input,
-            before,
-            ..
-        } = work;
+    fn outcome(&self, work: &Work<'_>, report: Report, this: AttemptRecord) -> Result<OutcomeRecord, FlowError> {
+        let Work { step, plan, input, before, .. } = work;
         let origins = plan.pipeline.origins(step);
         let fields = |value: &Value| -> Vec<(String, Digest)> {
             let fields = value.as_object().into_iter().flatten();
-            fields
-                .map(|(name, value)| (name.clone(), Digest::of(value.to_string().as_bytes())))
-                .collect()
+            fields.map(|(name, value)| (name.clone(), Digest::of(value.to_string().as_bytes()))).collect()
         };
-        let consume = |(name, digest): (String, Digest)| Consumed {
-            input: step.input_field_id(&name),
-            origin: origins.get(&name).cloned(),
-            digest,
-        };
+        let consume = |(name, digest): (String, Digest)| Consumed { input: step.input_field_id(&name), origin: origins.get(&name).cloned(), digest };
         let consumed = fields(input).into_iter().map(consume).collect();
         let (output, failure, produced) = match report.outcome {
             Outcome::Succeeded { output } => {
-                let produced = fields(&output)
-                    .into_iter()
-                    .map(|(name, digest)| Produced {
-                        output: step.output_field_id(&name),
-                        digest,
-                    })
-                    .collect();
+                let produced = fields(&output).into_iter().map(|(name, digest)| Produced { output: step.output_field_id(&name), digest }).collect();
                 (Some(store_value(&self.parts, output)?), None, produced)
             }
             Outcome::Failed { failure } => (None, Some(failure), Vec::new()),
@@ -422,57 +243,32 @@ impl StepRunner {
         } else {
             let mut text = Vec::new();
             for line in &report.log {
-                text.extend(serde_json::to_vec(line).map_err(|e| {
-                    StoreError::new(StoreErrorKind::Corrupt, "write a log line", e)
-                })?);
+                text.extend(serde_json::to_vec(line).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, "write a log line", e))?);
                 text.push(b'\n');
             }
             Some(self.parts.blobs.put(BlobKind::Log, &text)?)
         };
         let finished_ms = self.parts.clock.wall_ms();
-        let mut attempts: Vec<AttemptRecord> =
-            before.iter().map(|retry| retry.failed.clone()).collect();
+        let mut attempts: Vec<AttemptRecord> = before.iter().map(|retry| retry.failed.clone()).collect();
         let started_ms = attempts.first().unwrap_or(&this).started_ms;
         attempts.push(this);
         let (package, models, log_dropped) = (step.package, report.models, report.log_dropped);
-        Ok(OutcomeRecord {
-            output,
-            failure,
-            attempts,
-            package,
-            models,
-            consumed,
-            produced,
-            log,
-            log_dropped,
-            started_ms,
-            finished_ms,
-        })
+        Ok(OutcomeRecord { output, failure, attempts, package, models, consumed, produced, log, log_dropped, started_ms, finished_ms })
     }
 }
 
 fn failed(failure: Failure) -> Report {
-    Report {
-        outcome: Outcome::Failed { failure },
-        usage: Usage::default(),
-        models: Vec::new(),
-        log: Vec::new(),
-        log_dropped: 0,
-    }
+    Report { outcome: Outcome::Failed { failure }, usage: Usage::default(), models: Vec::new(), log: Vec::new(), log_dropped: 0 }
 }
 
 fn run_timeout(work: &Work<'_>) -> Failure {
     let timeout = work.plan.pipeline.timeout_ms.unwrap_or(0);
-    let message = format!(
-        "the run's timeout of {} was over before this step could start",
-        dovetail_core::manifest::show_duration_ms(timeout)
-    );
+    let message = format!("the run's timeout of {} was over before this step could start", dovetail_core::manifest::show_duration_ms(timeout));
     // Not of kind Timeout: that one is retried.
-    Failure::new(FailureKind::Limit, "run_timeout", message)
+    Failure::new(FailureKind::Limit, "timeout", message)
 }
 
 /// Where in the jitter's range this retry falls: spread by the lease's token, since flow has no use for real randomness.
 fn spread(token: u64) -> f64 {
-    f64::from(u16::try_from(token.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48).unwrap_or(0))
-        / f64::from(u16::MAX)
+    f64::from(u16::try_from(token.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48).unwrap_or(0)) / f64::from(u16::MAX)
 }

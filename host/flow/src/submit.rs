@@ -20,13 +20,7 @@ use crate::{FlowError, Parts};
 pub fn new_run_id() -> Result<RunId, FlowError> {
     let mut bytes = [0; 16];
     let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    read.map_err(|e| {
-        dovetail_core::blobs::StoreError::new(
-            dovetail_core::blobs::StoreErrorKind::Unavailable,
-            "read /dev/urandom",
-            e,
-        )
-    })?;
+    read.map_err(|e| dovetail_core::blobs::StoreError::new(dovetail_core::blobs::StoreErrorKind::Unavailable, "read /dev/urandom", e))?;
     Ok(RunId::from_bytes(bytes))
 }
 
@@ -44,48 +38,18 @@ pub fn keyed_run_id(pipeline: &str, key: &str) -> RunId {
 ///
 /// # Errors
 /// `run_differs` if the ID was used with other inputs or another pipeline; a store's failure.
-pub fn submit(
-    parts: &Parts,
-    published: &Published,
-    inputs: &Value,
-    run: &RunId,
-) -> Result<Pushed, FlowError> {
-    let key = RunKey {
-        run: run.clone(),
-        generation: 0,
-    };
-    let record = RunRecord {
-        pipeline: published.key.clone(),
-        inputs: inputs.clone(),
-        submitted_ms: parts.clock.wall_ms(),
-    };
+pub fn submit(parts: &Parts, published: &Published, inputs: &Value, run: &RunId) -> Result<Pushed, FlowError> {
+    let key = RunKey { run: run.clone(), generation: 0 };
+    let record = RunRecord { pipeline: published.key.clone(), inputs: inputs.clone(), submitted_ms: parts.clock.wall_ms() };
     let value = record.encode();
-    let jobs = ready(&published.pipeline, &BTreeSet::new())
-        .into_iter()
-        .map(|step| job(&published.pipeline, step))
-        .collect();
-    let item = Item::Submit {
-        run: key,
-        record: Record {
-            kind: Kind::Run,
-            key: run.to_string(),
-            value,
-        },
-        jobs,
-    };
+    let jobs = ready(&published.pipeline, &BTreeSet::new()).into_iter().map(|step| job(&published.pipeline, step)).collect();
+    let item = Item::Submit { run: key, record: Record { kind: Kind::Run, key: run.to_string(), value }, jobs };
     match parts.ledger.commit(&[item])?.pop() {
         Some(Reply::Exists(bytes)) => {
             let before = RunRecord::decode(&bytes, &format!("run {run}"))?;
             if before.pipeline != record.pipeline || before.inputs != record.inputs {
-                let message = format!(
-                    "run {run} was submitted before, to {} and with other inputs",
-                    before.pipeline
-                );
-                return Err(FlowError::refused(
-                    "run_differs",
-                    message,
-                    "use another --key for another submission",
-                ));
+                let message = format!("run {run} was submitted before, to {} and with other inputs", before.pipeline);
+                return Err(FlowError::refused("run_differs", message, "use another --key for another submission"));
             }
             reconcile(parts, run)?;
             Ok(Pushed::Same)
@@ -99,19 +63,9 @@ pub fn submit(
 /// # Errors
 /// A store's failure; `unknown_run`.
 pub fn cancel(parts: &Parts, run: &RunId, reason: &str) -> Result<bool, FlowError> {
-    let key = RunKey {
-        run: run.clone(),
-        generation: 0,
-    };
-    let record = CancelRecord {
-        requested_ms: parts.clock.wall_ms(),
-        reason: reason.to_owned(),
-    };
-    let record = Record {
-        kind: Kind::Cancel,
-        key: key.key(),
-        value: record.encode(),
-    };
+    let key = RunKey { run: run.clone(), generation: 0 };
+    let record = CancelRecord { requested_ms: parts.clock.wall_ms(), reason: reason.to_owned() };
+    let record = Record { kind: Kind::Cancel, key: key.key(), value: record.encode() };
     // Reading first tells an unknown run, for which nothing must be recorded.
     if crate::truth::Truth::read(parts, run)?.outcome.is_some() {
         return Ok(false);

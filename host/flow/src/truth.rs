@@ -7,10 +7,7 @@ use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Kind, Record, RunKey};
 use dovetail_core::limits::{MAX_INLINE_VALUE, MAX_VALUE};
 use dovetail_core::pipeline::Pipeline;
-use dovetail_core::record::{
-    CancelRecord, Form, OutcomeRecord, RetryRecord, RunOutcomeRecord, RunRecord, RunState,
-    StoredValue,
-};
+use dovetail_core::record::{CancelRecord, Form, OutcomeRecord, RetryRecord, RunOutcomeRecord, RunRecord, RunState, StoredValue};
 use serde_json::Value;
 
 use crate::registry::pinned;
@@ -37,10 +34,7 @@ pub(crate) enum Standing {
     /// It ended.
     Over,
     /// It has to be closed so.
-    Close {
-        state: RunState,
-        failed_step: Option<String>,
-    },
+    Close { state: RunState, failed_step: Option<String> },
     /// Some steps have no outcome and will get one.
     Open,
 }
@@ -49,54 +43,25 @@ impl Truth {
     pub(crate) fn read(parts: &Parts, run: &RunId) -> Result<Self, FlowError> {
         let ledger = &*parts.ledger;
         let Some(bytes) = one(ledger.get(Kind::Run, &[run.to_string()])?) else {
-            return Err(FlowError::refused(
-                "unknown_run",
-                format!("there is no run {run}"),
-                "see `dovetail runs list`",
-            ));
+            return Err(FlowError::refused("unknown_run", format!("there is no run {run}"), "see `dovetail runs list`"));
         };
         let record = RunRecord::decode(&bytes, &format!("run {run}"))?;
-        let key = RunKey {
-            run: run.clone(),
-            generation: 0,
-        };
+        let key = RunKey { run: run.clone(), generation: 0 };
         let pipeline = pinned(parts, &record.pipeline)?;
-        let mut truth = Self {
-            key,
-            run: record,
-            pipeline,
-            outcomes: BTreeMap::new(),
-            retries: BTreeMap::new(),
-            cancel: None,
-            outcome: None,
-        };
+        let mut truth = Self { key, run: record, pipeline, outcomes: BTreeMap::new(), retries: BTreeMap::new(), cancel: None, outcome: None };
         // The run's end is read first: what ended has all its outcomes, however late the other reads are.
         let what = format!("run {run}");
         let end = one(ledger.get(Kind::RunOutcome, &[truth.key.key()])?);
-        truth.outcome = end
-            .map(|b| RunOutcomeRecord::decode(&b, &what))
-            .transpose()?;
+        truth.outcome = end.map(|b| RunOutcomeRecord::decode(&b, &what)).transpose()?;
         let cancel = one(ledger.get(Kind::Cancel, &[truth.key.key()])?);
-        truth.cancel = cancel
-            .map(|b| CancelRecord::decode(&b, &what))
-            .transpose()?;
-        let names: Vec<String> = truth
-            .pipeline
-            .steps
-            .iter()
-            .map(|s| s.name.clone())
-            .collect();
+        truth.cancel = cancel.map(|b| CancelRecord::decode(&b, &what)).transpose()?;
+        let names: Vec<String> = truth.pipeline.steps.iter().map(|s| s.name.clone()).collect();
         let keys: Vec<String> = names.iter().map(|name| truth.key.step(name)).collect();
         for (name, bytes) in names.iter().zip(ledger.get(Kind::Outcome, &keys)?) {
             if let Some(bytes) = bytes {
-                truth.outcomes.insert(
-                    name.clone(),
-                    OutcomeRecord::decode(&bytes, &format!("step {name} of run {run}"))?,
-                );
+                truth.outcomes.insert(name.clone(), OutcomeRecord::decode(&bytes, &format!("step {name} of run {run}"))?);
             } else {
-                truth
-                    .retries
-                    .insert(name.clone(), retries(parts, &truth.key, name, u32::MAX)?);
+                truth.retries.insert(name.clone(), retries(parts, &truth.key, name, u32::MAX)?);
             }
         }
         Ok(truth)
@@ -104,17 +69,9 @@ impl Truth {
 
     /// The step that failed first in the pipeline's order, those apart that were skipped because of it.
     pub(crate) fn failed_step(&self) -> Option<&str> {
-        let failed = |step: &&dovetail_core::pipeline::Step| {
-            self.outcomes
-                .get(&step.name)
-                .and_then(|o| o.failure.as_ref())
-                .is_some_and(|f| f.code != SKIPPED)
-        };
-        self.pipeline
-            .steps
-            .iter()
-            .find(failed)
-            .map(|step| step.name.as_str())
+        let failed =
+            |step: &&dovetail_core::pipeline::Step| self.outcomes.get(&step.name).and_then(|o| o.failure.as_ref()).is_some_and(|f| f.code != SKIPPED);
+        self.pipeline.steps.iter().find(failed).map(|step| step.name.as_str())
     }
 
     /// The number of the attempt that a step without an outcome is at.
@@ -130,43 +87,24 @@ impl Truth {
         }
         let failed = self.failed_step().map(str::to_owned);
         if self.cancel.is_some() {
-            return Standing::Close {
-                state: RunState::Cancelled,
-                failed_step: failed,
-            };
+            return Standing::Close { state: RunState::Cancelled, failed_step: failed };
         }
         if failed.is_some() && self.pipeline.on_failure == OnFailure::Cancel {
-            return Standing::Close {
-                state: RunState::Failed,
-                failed_step: failed,
-            };
+            return Standing::Close { state: RunState::Failed, failed_step: failed };
         }
         // A step that needs a failed one, directly or not, will never have an outcome.
         let mut never: Vec<&str> = Vec::new();
         for step in &self.pipeline.steps {
             let needs = self.pipeline.needs(step);
-            let blocked = needs.iter().any(|need| {
-                never.contains(need)
-                    || self
-                        .outcomes
-                        .get(*need)
-                        .is_some_and(|o| o.failure.is_some())
-            });
+            let blocked = needs.iter().any(|need| never.contains(need) || self.outcomes.get(*need).is_some_and(|o| o.failure.is_some()));
             if blocked {
                 never.push(&step.name);
             } else if !self.outcomes.contains_key(&step.name) {
                 return Standing::Open;
             }
         }
-        let state = if failed.is_some() {
-            RunState::Failed
-        } else {
-            RunState::Succeeded
-        };
-        Standing::Close {
-            state,
-            failed_step: failed,
-        }
+        let state = if failed.is_some() { RunState::Failed } else { RunState::Succeeded };
+        Standing::Close { state, failed_step: failed }
     }
 }
 
@@ -175,24 +113,13 @@ fn one(mut got: Vec<Option<Vec<u8>>>) -> Option<Vec<u8>> {
 }
 
 /// Why earlier attempts at a step failed, the first one first: the records of attempts 2 to `upto`.
-pub(crate) fn retries(
-    parts: &Parts,
-    key: &RunKey,
-    step: &str,
-    upto: u32,
-) -> Result<Vec<RetryRecord>, FlowError> {
+pub(crate) fn retries(parts: &Parts, key: &RunKey, step: &str, upto: u32) -> Result<Vec<RetryRecord>, FlowError> {
     let mut found = Vec::new();
     for number in 2..=upto {
-        let Some(bytes) = one(parts
-            .ledger
-            .get(Kind::Attempt, &[key.attempt(step, number)])?)
-        else {
+        let Some(bytes) = one(parts.ledger.get(Kind::Attempt, &[key.attempt(step, number)])?) else {
             break;
         };
-        found.push(RetryRecord::decode(
-            &bytes,
-            &format!("attempt {number} at step {step} of run {}", key.run),
-        )?);
+        found.push(RetryRecord::decode(&bytes, &format!("attempt {number} at step {step} of run {}", key.run))?);
     }
     Ok(found)
 }
@@ -204,10 +131,7 @@ pub(crate) fn store_value(parts: &Parts, value: Value) -> Result<StoredValue, St
         return Ok(StoredValue::Inline(value));
     }
     let digest = parts.blobs.put(BlobKind::Value, text.as_bytes())?;
-    Ok(StoredValue::Blob {
-        digest,
-        bytes: text.len() as u64,
-    })
+    Ok(StoredValue::Blob { digest, bytes: text.len() as u64 })
 }
 
 /// The value, wherever it is kept.
@@ -216,33 +140,13 @@ pub(crate) fn load_value(parts: &Parts, stored: &StoredValue) -> Result<Value, S
         StoredValue::Inline(value) => Ok(value.clone()),
         StoredValue::Blob { digest, .. } => {
             let bytes = parts.blobs.get(BlobKind::Value, digest, MAX_VALUE)?;
-            serde_json::from_slice(&bytes).map_err(|e| {
-                StoreError::new(
-                    StoreErrorKind::Corrupt,
-                    format!("read the value {digest}"),
-                    e,
-                )
-            })
+            serde_json::from_slice(&bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("read the value {digest}"), e))
         }
     }
 }
 
 /// The record of a run's end.
-pub(crate) fn end(
-    parts: &Parts,
-    key: &RunKey,
-    state: RunState,
-    failed_step: Option<String>,
-) -> Record {
-    let end = RunOutcomeRecord {
-        state,
-        failed_step,
-        failure: None,
-        finished_ms: parts.clock.wall_ms(),
-    };
-    Record {
-        kind: Kind::RunOutcome,
-        key: key.key(),
-        value: end.encode(),
-    }
+pub(crate) fn end(parts: &Parts, key: &RunKey, state: RunState, failed_step: Option<String>) -> Record {
+    let end = RunOutcomeRecord { state, failed_step, failure: None, finished_ms: parts.clock.wall_ms() };
+    Record { kind: Kind::RunOutcome, key: key.key(), value: end.encode() }
 }

@@ -23,29 +23,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// What happens, as it happens: for progress, never for decisions.
 #[derive(Debug, Clone)]
 pub enum Event {
-    StepStarted {
-        run: RunId,
-        step: String,
-        attempt: u32,
-    },
-    StepFinished {
-        run: RunId,
-        step: String,
-        attempt: u32,
-        succeeded: bool,
-        millis: u64,
-    },
-    StepRetried {
-        run: RunId,
-        step: String,
-        attempt: u32,
-        code: String,
-        delay_ms: u64,
-    },
-    RunFinished {
-        run: RunId,
-        state: RunState,
-    },
+    StepStarted { run: RunId, step: String, attempt: u32 },
+    StepFinished { run: RunId, step: String, attempt: u32, succeeded: bool, millis: u64 },
+    StepRetried { run: RunId, step: String, attempt: u32, code: String, delay_ms: u64 },
+    RunFinished { run: RunId, state: RunState },
 }
 
 /// Who is told what happens; called on the workers' own threads, so it must not block.
@@ -88,26 +69,9 @@ impl Worker {
     /// A worker that is not yet working.
     #[must_use]
     pub fn new(parts: Parts, executor: Arc<dyn Executor>, options: WorkerOptions) -> Self {
-        let runner = StepRunner {
-            parts: parts.clone(),
-            executor,
-            worker: options.name.clone(),
-        };
-        let (plans, held, left, fault) = (
-            Mutex::default(),
-            Mutex::default(),
-            Mutex::default(),
-            Mutex::default(),
-        );
-        Self {
-            parts,
-            runner,
-            options,
-            plans,
-            held,
-            left,
-            fault,
-        }
+        let runner = StepRunner { parts: parts.clone(), executor, worker: options.name.clone() };
+        let (plans, held, left, fault) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
+        Self { parts, runner, options, plans, held, left, fault }
     }
 
     /// Works. With [`Scope::Runs`] until all of them are over, with [`Scope::All`] until it is shut down. Blocks.
@@ -160,26 +124,15 @@ impl Worker {
             if self.over(scope, shutdown) {
                 break;
             }
-            let wait = Wait {
-                seen,
-                at_most: LONGEST_WAIT,
-            };
-            let claimed = self
-                .parts
-                .ledger
-                .claim(scope, mine, self.options.lease, wait)?;
+            let wait = Wait { seen, at_most: LONGEST_WAIT };
+            let claimed = self.parts.ledger.claim(scope, mine, self.options.lease, wait)?;
             if claimed.is_empty() {
                 self.look_for_ended()?;
             }
             if shutdown.draining() && !claimed.is_empty() {
                 // It was told to stop while it was claiming: what it got goes back untouched.
-                let back = |job: Claimed| Item::Release {
-                    lease: job.lease,
-                    delay: Duration::ZERO,
-                };
-                self.parts
-                    .ledger
-                    .commit(&claimed.into_iter().map(back).collect::<Vec<_>>())?;
+                let back = |job: Claimed| Item::Release { lease: job.lease, delay: Duration::ZERO };
+                self.parts.ledger.commit(&claimed.into_iter().map(back).collect::<Vec<_>>())?;
                 break;
             }
             for job in claimed {
@@ -192,28 +145,14 @@ impl Worker {
     }
 
     fn over(&self, scope: &Scope, shutdown: &Shutdown) -> bool {
-        shutdown.draining()
-            || locked(&self.fault).is_some()
-            || (*scope != Scope::All && locked(&self.left).is_empty())
+        shutdown.draining() || locked(&self.fault).is_some() || (*scope != Scope::All && locked(&self.left).is_empty())
     }
 
     /// Runs of the scope that another process ended.
     fn look_for_ended(&self) -> Result<(), FlowError> {
         let left: Vec<RunId> = locked(&self.left).iter().cloned().collect();
-        let keys: Vec<String> = left
-            .iter()
-            .map(|run| {
-                RunKey {
-                    run: run.clone(),
-                    generation: 0,
-                }
-                .key()
-            })
-            .collect();
-        for (run, bytes) in left
-            .into_iter()
-            .zip(self.parts.ledger.get(Kind::RunOutcome, &keys)?)
-        {
+        let keys: Vec<String> = left.iter().map(|run| RunKey { run: run.clone(), generation: 0 }.key()).collect();
+        for (run, bytes) in left.into_iter().zip(self.parts.ledger.get(Kind::RunOutcome, &keys)?) {
             if let Some(bytes) = bytes {
                 let state = RunOutcomeRecord::decode(&bytes, &format!("run {run}"))?.state;
                 self.ended(&run, state);
@@ -224,25 +163,11 @@ impl Worker {
 
     fn one(&self, job: &Claimed, shutdown: &Shutdown, slot: &Sender<()>) {
         let canceller = Arc::new(Canceller::new());
-        locked(&self.held).insert(
-            job.lease.token,
-            Held {
-                lease: job.lease.clone(),
-                canceller: canceller.clone(),
-            },
-        );
+        locked(&self.held).insert(job.lease.token, Held { lease: job.lease.clone(), canceller: canceller.clone() });
         shutdown.stops(&canceller);
-        let (run, step, attempt) = (
-            job.lease.run.run.clone(),
-            job.lease.step.clone(),
-            job.attempt,
-        );
+        let (run, step, attempt) = (job.lease.run.run.clone(), job.lease.step.clone(), job.attempt);
         let result = self.plan(job).and_then(|(record, plan)| {
-            self.tell(|| Event::StepStarted {
-                run: run.clone(),
-                step: step.clone(),
-                attempt,
-            });
+            self.tell(|| Event::StepStarted { run: run.clone(), step: step.clone(), attempt });
             self.runner.run(job, &record, &plan, &canceller.stop())
         });
         locked(&self.held).remove(&job.lease.token);
@@ -250,23 +175,11 @@ impl Worker {
             Ok((done, state)) => {
                 match done {
                     Done::Step { succeeded, micros } => {
-                        self.tell(|| Event::StepFinished {
-                            run: run.clone(),
-                            step,
-                            attempt,
-                            succeeded,
-                            millis: micros / 1000,
-                        });
+                        self.tell(|| Event::StepFinished { run: run.clone(), step, attempt, succeeded, millis: micros / 1000 });
                     }
                     Done::Retried { code, delay } => {
                         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                        self.tell(|| Event::StepRetried {
-                            run: run.clone(),
-                            step,
-                            attempt,
-                            code,
-                            delay_ms,
-                        });
+                        self.tell(|| Event::StepRetried { run: run.clone(), step, attempt, code, delay_ms });
                     }
                     Done::Nothing | Done::Released => {}
                 }
@@ -296,17 +209,11 @@ impl Worker {
 
     /// A run is over: its other steps in this process are stopped, and whoever waits is told.
     fn ended(&self, run: &RunId, state: RunState) {
-        for held in locked(&self.held)
-            .values()
-            .filter(|held| held.lease.run.run == *run)
-        {
+        for held in locked(&self.held).values().filter(|held| held.lease.run.run == *run) {
             held.canceller.cancel();
         }
         locked(&self.left).remove(run);
-        self.tell(|| Event::RunFinished {
-            run: run.clone(),
-            state,
-        });
+        self.tell(|| Event::RunFinished { run: run.clone(), state });
         self.parts.ledger.wake();
     }
 
@@ -318,13 +225,8 @@ impl Worker {
 
     /// Renews every lease three times in its length, until `ended` closes.
     fn keep_leases(&self, ended: &Receiver<()>) {
-        while ended.recv_timeout(self.options.lease / 3)
-            == Err(crossbeam_channel::RecvTimeoutError::Timeout)
-        {
-            let leases: Vec<Lease> = locked(&self.held)
-                .values()
-                .map(|held| held.lease.clone())
-                .collect();
+        while ended.recv_timeout(self.options.lease / 3) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+            let leases: Vec<Lease> = locked(&self.held).values().map(|held| held.lease.clone()).collect();
             if leases.is_empty() {
                 continue;
             }
@@ -340,10 +242,7 @@ impl Worker {
                     }
                 }
                 // The next round tries again; whoever holds a lease that lapsed meanwhile finds out when it commits.
-                Err(error) => tracing::warn!(
-                    err = &error as &dyn std::error::Error,
-                    "leases could not be renewed"
-                ),
+                Err(error) => tracing::warn!(err = &error as &dyn std::error::Error, "leases could not be renewed"),
             }
         }
     }

@@ -55,6 +55,15 @@ impl Compiler {
     /// # Errors
     /// A refusal that names the import or field, or a failure of the host.
     pub fn describe(&self, component: &[u8], grants: &Grants) -> Result<Description, LoadError> {
+        if let Some(origin) = grants.http.first() {
+            // The manifest's grammar has it already; granting what nothing honours would be a promise.
+            return Err(Refusal::new(
+                "unsupported_grant",
+                format!("plugin.toml asks to reach `{origin}`, and this dovetail lets no task use the network"),
+                "remove `http` from [grants]; fetch the data before the pipeline and give it to the task as an artifact",
+            )
+            .into());
+        }
         let compiled = self.cache.load(&self.engine, component)?;
         let Task { signature, imports, .. } = task(&self.engine, &compiled, grants)?;
         let image = compiled.image_range();

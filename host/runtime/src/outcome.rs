@@ -58,7 +58,7 @@ pub(crate) fn stopped(reason: StopReason, time_ms: u64) -> Failure {
         StopReason::Cancelled => Failure::new(FailureKind::Cancelled, "cancelled", "the attempt was cancelled"),
         StopReason::Deadline => Failure::new(
             FailureKind::Timeout,
-            "deadline_exceeded",
+            "timeout",
             format!("the attempt took longer than its limit of {}", dovetail_core::manifest::show_duration_ms(time_ms)),
         ),
     }

@@ -15,10 +15,9 @@ use dovetail_core::blobs::{StoreError, StoreErrorKind};
 pub(crate) fn io_error(operation: &str, path: &Path, error: io::Error) -> StoreError {
     let kind = match error.kind() {
         io::ErrorKind::NotFound => StoreErrorKind::Missing,
-        io::ErrorKind::PermissionDenied
-        | io::ErrorKind::ReadOnlyFilesystem
-        | io::ErrorKind::StorageFull
-        | io::ErrorKind::QuotaExceeded => StoreErrorKind::Refused,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StoreErrorKind::Refused
+        }
         _ => StoreErrorKind::Unavailable,
     };
     StoreError::new(kind, format!("{operation} {}", path.display()), error)

@@ -17,12 +17,12 @@ const LEASE: Duration = Duration::from_secs(10);
 #[test]
 fn sqlite_keeps_the_promises() {
     let folders = std::sync::Mutex::new(Vec::new());
-    conformance::ledger(&|clock| {
+    conformance::ledger(&conformance::with_manual_clock(|clock| {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Arc::new(SqliteLedger::open(folder.path(), clock).unwrap());
         folders.lock().unwrap().push(folder);
         ledger
-    });
+    }));
 }
 
 #[test]
@@ -37,10 +37,7 @@ fn a_damaged_file_is_noticed() {
     let blobs = FileBlobs::new(folder.path());
     let digest = blobs.put(BlobKind::Model, b"weights").unwrap();
     std::fs::write(blobs.path(BlobKind::Model, &digest), b"weighty").unwrap();
-    assert_eq!(
-        blobs.get(BlobKind::Model, &digest, 100).unwrap_err().kind,
-        StoreErrorKind::Corrupt
-    );
+    assert_eq!(blobs.get(BlobKind::Model, &digest, 100).unwrap_err().kind, StoreErrorKind::Corrupt);
 }
 
 #[test]
@@ -48,43 +45,16 @@ fn a_failed_write_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = FileBlobs::new(folder.path());
     // The name that the blob must take is taken by a folder.
-    std::fs::create_dir_all(
-        blobs
-            .path(BlobKind::Log, &Digest::of(b"x"))
-            .parent()
-            .unwrap(),
-    )
-    .unwrap();
+    std::fs::create_dir_all(blobs.path(BlobKind::Log, &Digest::of(b"x")).parent().unwrap()).unwrap();
     std::fs::write(folder.path().join("blobs/packages"), b"in the way").unwrap();
     blobs.put(BlobKind::Package, b"x").unwrap_err();
-    assert_eq!(
-        std::fs::read_dir(folder.path().join("blobs/logs/sha256"))
-            .unwrap()
-            .count(),
-        0
-    );
+    assert_eq!(std::fs::read_dir(folder.path().join("blobs/logs/sha256")).unwrap().count(), 0);
 }
 
 fn submit(ledger: &SqliteLedger) -> RunKey {
-    let run = RunKey {
-        run: RunId::from_bytes([1; 16]),
-        generation: 0,
-    };
-    let record = Record {
-        kind: Kind::Run,
-        key: run.run.to_string(),
-        value: b"run".to_vec(),
-    };
-    ledger
-        .commit(&[Item::Submit {
-            run: run.clone(),
-            record,
-            jobs: vec![Job {
-                step: "a".into(),
-                needs: vec![], attempt: 1,
-            }],
-        }])
-        .unwrap();
+    let run = RunKey { run: RunId::from_bytes([1; 16]), generation: 0 };
+    let record = Record { kind: Kind::Run, key: run.run.to_string(), value: b"run".to_vec() };
+    ledger.commit(&[Item::Submit { run: run.clone(), record, jobs: vec![Job { step: "a".into(), needs: vec![], attempt: 1 }] }]).unwrap();
     run
 }
 
@@ -95,13 +65,7 @@ fn what_is_committed_is_there_after_reopening() {
     let run = submit(&SqliteLedger::open(folder.path(), clock.clone()).unwrap());
     let ledger = SqliteLedger::open(folder.path(), clock).unwrap();
     assert_eq!(ledger.open_runs(9).unwrap(), [run]);
-    assert_eq!(
-        ledger
-            .claim(&Scope::All, 9, LEASE, Wait::NONE)
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(ledger.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap().len(), 1);
 }
 
 #[test]
@@ -111,39 +75,19 @@ fn the_jobs_of_a_process_that_ended_are_free_at_once() {
     let first = SqliteLedger::open(folder.path(), clock.clone()).unwrap();
     let second = SqliteLedger::open(folder.path(), clock).unwrap();
     submit(&first);
-    assert_eq!(
-        first
-            .claim(&Scope::All, 9, LEASE, Wait::NONE)
-            .unwrap()
-            .len(),
-        1
-    );
-    assert!(
-        second
-            .claim(&Scope::All, 9, LEASE, Wait::NONE)
-            .unwrap()
-            .is_empty(),
-        "its holder lives"
-    );
+    assert_eq!(first.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap().len(), 1);
+    assert!(second.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap().is_empty(), "its holder lives");
     drop(first);
     let again = second.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap();
-    assert_eq!(
-        (again.len(), again[0].crashes, again[0].verify),
-        (1, 1, true)
-    );
+    assert_eq!((again.len(), again[0].crashes, again[0].verify), (1, 1, true));
 }
 
 #[test]
 fn a_newer_database_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(SqliteLedger::open(folder.path(), Arc::new(ManualClock::default())).unwrap());
-    rusqlite::Connection::open(folder.path().join("dovetail.db"))
-        .unwrap()
-        .pragma_update(None, "user_version", 99)
-        .unwrap();
-    let error = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default()))
-        .map(drop)
-        .unwrap_err();
+    rusqlite::Connection::open(folder.path().join("dovetail.db")).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let error = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default())).map(drop).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Newer);
     assert!(error.source.unwrap().to_string().contains("99"));
 }
@@ -151,13 +95,7 @@ fn a_newer_database_is_refused() {
 #[test]
 fn what_is_no_database_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(
-        folder.path().join("dovetail.db"),
-        b"this is a letter, not a database, and it is long enough to look at".repeat(40),
-    )
-    .unwrap();
-    let error = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default()))
-        .map(drop)
-        .unwrap_err();
+    std::fs::write(folder.path().join("dovetail.db"), b"this is a letter, not a database, and it is long enough to look at".repeat(40)).unwrap();
+    let error = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default())).map(drop).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Corrupt);
 }

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
     for photograph in &photographs {
         let mut loaded = Loaded::read(&Given::default(), &expected)?;
         loaded.set_file("image", image, photograph)?;
-        let inputs = published.pipeline.resolve_inputs(&loaded.values).map_err(|errors| Error::values(&errors))?;
+        let inputs = published.pipeline.resolve_inputs(&loaded.values).map_err(|errors| expected.misfits(&errors))?;
         loaded.store(&inputs, parts.blobs.as_ref())?;
         let id = dovetail_flow::new_run_id()?;
         dovetail_flow::submit(parts, &published, &inputs, &id)?;

@@ -71,8 +71,9 @@ fn run_id(published: &Published, key: Option<&str>) -> Result<RunId, Error> {
 }
 
 fn one(app: &App, published: &Published, given: &Given, key: Option<&str>) -> Result<RunId, Error> {
-    let loaded = Loaded::read(given, &Expected::of_pipeline(&published.pipeline))?;
-    let inputs = published.pipeline.resolve_inputs(&loaded.values).map_err(|errors| Error::values(&errors))?;
+    let expected = Expected::of_pipeline(&published.pipeline);
+    let loaded = Loaded::read(given, &expected)?;
+    let inputs = published.pipeline.resolve_inputs(&loaded.values).map_err(|errors| expected.misfits(&errors))?;
     let parts = app.parts()?;
     loaded.store(&inputs, parts.blobs.as_ref())?;
     let run = run_id(published, key)?;
@@ -89,7 +90,7 @@ fn many(app: &App, published: &Published, given: &Given, each: &Each, key: Optio
     let load = |file: &Path| -> Result<(Loaded, Value), Error> {
         let mut loaded = Loaded::read(given, &expected)?;
         loaded.set_file(&each.name, ty, file)?;
-        let inputs = published.pipeline.resolve_inputs(&loaded.values).map_err(|errors| Error::values(&errors).of_file(file))?;
+        let inputs = published.pipeline.resolve_inputs(&loaded.values).map_err(|errors| expected.misfits(&errors).of_file(file))?;
         Ok((loaded, inputs))
     };
     // Nothing is recorded if anything is wrong: files that are values are all looked at first; of pictures the first shows whether the rest fits.

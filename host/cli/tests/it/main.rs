@@ -6,6 +6,7 @@
 mod faces;
 mod pipelines;
 mod runs;
+mod schema;
 mod support;
 mod tasks;
 mod usage;

@@ -1,7 +1,9 @@
 //! A data folder, the program run on it, and what it answered.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -20,6 +22,21 @@ pub(crate) fn plugin(name: &str) -> PathBuf {
 /// What cargo built of it.
 pub(crate) fn component(name: &str) -> PathBuf {
     root().join("plugins/target/wasm32-wasip2/release").join(format!("{}.wasm", name.replace('-', "_")))
+}
+
+/// The package of a test plugin, packed once for all tests: packing takes a second.
+fn package(name: &str) -> String {
+    static PACKED: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+    let mut packed = PACKED.lock().unwrap_or_else(PoisonError::into_inner);
+    let pack = || {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli-packages");
+        std::fs::create_dir_all(&folder).unwrap();
+        let (file, source) = (folder.join(format!("{name}.zip")).display().to_string(), plugin(name).display().to_string());
+        let args = ["task", "pack", &source, "-o", &file];
+        Ran::of(&command(&folder, &folder, &args).output().unwrap(), &args).exits(0);
+        file
+    };
+    packed.entry(name.to_owned()).or_insert_with(pack).clone()
 }
 
 /// A folder with nothing in it, removed afterwards. It is the home of the user, too.
@@ -53,8 +70,8 @@ impl Home {
 
     /// Publishes the test plugins of these names.
     pub(crate) fn push(&self, plugins: &[&str]) -> &Self {
-        let folders: Vec<String> = plugins.iter().map(|name| plugin(name).display().to_string()).collect();
-        let args: Vec<&str> = ["task", "push"].into_iter().chain(folders.iter().map(String::as_str)).collect();
+        let packages: Vec<String> = plugins.iter().map(|name| package(name)).collect();
+        let args: Vec<&str> = ["task", "push"].into_iter().chain(packages.iter().map(String::as_str)).collect();
         self.run(&args).exits(0);
         self
     }
@@ -109,19 +126,18 @@ impl Ran {
 #[track_caller]
 pub(crate) fn valid(schema: &str, value: &Value) {
     let text = std::fs::read_to_string(root().join("host/cli/schemas").join(schema)).unwrap();
-    let validator = jsonschema::validator_for(&serde_json::from_str(&text).unwrap()).unwrap();
-    let errors: Vec<String> = validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    let errors = crate::schema::errors(&serde_json::from_str(&text).unwrap(), value);
     assert!(errors.is_empty(), "not what {schema} says:\n{}\n{value:#}", errors.join("\n"));
 }
 
-/// What differs from run to run, for snapshots.
-pub(crate) fn filters(home: &Home) -> Vec<(String, &'static str)> {
-    let dir = home.path("").display().to_string();
-    vec![
-        (dir.trim_end_matches('/').to_owned(), "HOME"),
-        ("sha256:[0-9a-f]{64}".to_owned(), "sha256:HEX"),
-        ("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}".to_owned(), "RUN"),
-        (r"[0-9]+(\.[0-9]+)? (ms|s|B|KiB|MiB)\b".to_owned(), "N $2"),
-        (r"\b[0-9]+\.[0-9]{2}s\b".to_owned(), "N.NNs"),
-    ]
+/// A text for a snapshot: without what differs from run to run.
+pub(crate) fn normal(home: &Home, text: &str) -> String {
+    let rules = [
+        ("sha256:[0-9a-f]{64}", "sha256:HEX"),
+        ("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "RUN"),
+        (r"[0-9]+(\.[0-9]+)? (ms|s|B|KiB|MiB)\b", "N $2"),
+        (r"\b[0-9]+\.[0-9]{2}s\b", "N.NNs"),
+    ];
+    let text = text.replace(home.path("").display().to_string().trim_end_matches('/'), "HOME");
+    rules.iter().fold(text, |text, (pattern, name)| regex::Regex::new(pattern).unwrap().replace_all(&text, *name).into_owned())
 }

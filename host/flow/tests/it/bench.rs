@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dovetail_core::clock::Clock;
-use dovetail_core::executor::{
-    Attempt, Executor, Failure, FailureKind, HostError, LogLine, ModelUse, Outcome, Report, Usage,
-};
+use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, LogLine, ModelUse, Outcome, Report, Usage};
 use dovetail_core::ledger::Scope;
 use dovetail_core::limits::Limits;
 use dovetail_core::memory::{ManualClock, MemoryBlobs, MemoryLedger};
@@ -17,8 +15,7 @@ use dovetail_core::stop::Stop;
 use dovetail_core::wit::{Field, Signature, Type};
 use dovetail_core::{Digest, RunId};
 use dovetail_flow::{
-    Event, Listener, Parts, Published, Shutdown, Worker, WorkerOptions, catalogue, document,
-    new_run_id, push_pipeline, push_plugin, submit,
+    Event, Listener, Parts, Published, Shutdown, Worker, WorkerOptions, catalogue, document, new_run_id, push_pipeline, push_plugin, submit,
 };
 use serde_json::{Value, json};
 
@@ -33,10 +30,7 @@ pub(crate) struct Scripted {
 
 impl Executor for Scripted {
     fn execute(&self, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError> {
-        self.made
-            .lock()
-            .unwrap()
-            .push((attempt.step.clone(), attempt.number));
+        self.made.lock().unwrap().push((attempt.step.clone(), attempt.number));
         let script = self.steps.lock().unwrap().get(&attempt.step).cloned();
         match script {
             Some(script) => script(attempt, stop),
@@ -47,43 +41,18 @@ impl Executor for Scripted {
 
 /// `sum = a + b`.
 pub(crate) fn sum(attempt: &Attempt) -> Report {
-    let number = |name: &str| {
-        attempt.input[name]
-            .as_i64()
-            .expect("the inputs were checked")
-    };
-    report(Outcome::Succeeded {
-        output: json!({ "sum": number("a") + number("b") }),
-    })
+    let number = |name: &str| attempt.input[name].as_i64().expect("the inputs were checked");
+    report(Outcome::Succeeded { output: json!({ "sum": number("a") + number("b") }) })
 }
 
 pub(crate) fn report(outcome: Outcome) -> Report {
-    let log = vec![LogLine {
-        at_us: 1,
-        level: "info".into(),
-        message: "ran".into(),
-        fields: BTreeMap::new(),
-    }];
-    let models = vec![ModelUse {
-        name: "adder".into(),
-        digest: Digest::of(b"adder"),
-    }];
-    Report {
-        outcome,
-        usage: Usage::default(),
-        models,
-        log,
-        log_dropped: 0,
-    }
+    let log = vec![LogLine { at_us: 1, level: "info".into(), message: "ran".into(), fields: BTreeMap::new() }];
+    let models = vec![ModelUse { name: "adder".into(), digest: Digest::of(b"adder") }];
+    Report { outcome, usage: Usage::default(), models, log, log_dropped: 0 }
 }
 
 pub(crate) fn fails(kind: FailureKind, retryable: bool) -> Report {
-    report(Outcome::Failed {
-        failure: Failure {
-            retryable,
-            ..Failure::new(kind, "no_luck", "it did not work")
-        },
-    })
+    report(Outcome::Failed { failure: Failure { retryable, ..Failure::new(kind, "no_luck", "it did not work") } })
 }
 
 pub(crate) struct Bench {
@@ -95,10 +64,7 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn adder(version: &str) -> PluginRecord {
-    let field = |name: &str, ty| Field {
-        name: name.into(),
-        ty,
-    };
+    let field = |name: &str, ty| Field { name: name.into(), ty };
     PluginRecord {
         name: "add".into(),
         version: version.parse().unwrap(),
@@ -124,29 +90,15 @@ impl Bench {
             blobs: Arc::new(MemoryBlobs::default()),
             clock: clock.clone() as Arc<dyn Clock>,
         };
-        let executor = Arc::new(Scripted {
-            steps: Mutex::default(),
-            made: Mutex::default(),
-        });
-        let bench = Self {
-            parts,
-            clock,
-            executor,
-            events: Arc::default(),
-            shutdown: Shutdown::default(),
-        };
+        let executor = Arc::new(Scripted { steps: Mutex::default(), made: Mutex::default() });
+        let bench = Self { parts, clock, executor, events: Arc::default(), shutdown: Shutdown::default() };
         bench.push_adder("1.0.0");
         bench
     }
 
     pub(crate) fn push_adder(&self, version: &str) {
         let record = adder(version);
-        push_plugin(
-            &self.parts,
-            &record,
-            format!("package of add@{version}").as_bytes(),
-        )
-        .unwrap();
+        push_plugin(&self.parts, &record, format!("package of add@{version}").as_bytes()).unwrap();
     }
 
     /// Publishes a pipeline of additions: `(step, a, b)`, each a mapping.
@@ -157,38 +109,23 @@ impl Bench {
                 json!({ "number": n + 1, "task": "add@^1", "inputs": { "a": a, "b": b }, "retry": { "max_attempts": 3, "backoff": "1ms" } }),
             )
         };
-        let steps_json: serde_json::Map<String, Value> =
-            steps.iter().enumerate().map(step).collect();
+        let steps_json: serde_json::Map<String, Value> = steps.iter().enumerate().map(step).collect();
         let last = steps.last().unwrap().0;
-        let mut file = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps_json, "output": { "total": format!("{last}.sum") } });
-        file.as_object_mut()
-            .unwrap()
-            .extend(extra.as_object().unwrap().clone());
+        let mut file =
+            json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps_json, "output": { "total": format!("{last}.sum") } });
+        file.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         let checked = check(&file.to_string(), &catalogue(&self.parts).unwrap());
-        let pipeline = checked
-            .pipeline
-            .unwrap_or_else(|| panic!("{:#?}", checked.findings));
+        let pipeline = checked.pipeline.unwrap_or_else(|| panic!("{:#?}", checked.findings));
         push_pipeline(&self.parts, &pipeline).unwrap().0
     }
 
-    pub(crate) fn script(
-        &self,
-        step: &str,
-        script: impl Fn(&Attempt, &Stop) -> Result<Report, HostError> + Send + Sync + 'static,
-    ) {
-        self.executor
-            .steps
-            .lock()
-            .unwrap()
-            .insert(step.to_owned(), Arc::new(script));
+    pub(crate) fn script(&self, step: &str, script: impl Fn(&Attempt, &Stop) -> Result<Report, HostError> + Send + Sync + 'static) {
+        self.executor.steps.lock().unwrap().insert(step.to_owned(), Arc::new(script));
     }
 
     pub(crate) fn submit(&self, published: &Published, x: i64) -> RunId {
         let run = new_run_id().unwrap();
-        let inputs = published
-            .pipeline
-            .resolve_inputs(json!({ "x": x }).as_object().unwrap())
-            .unwrap();
+        let inputs = published.pipeline.resolve_inputs(json!({ "x": x }).as_object().unwrap()).unwrap();
         submit(&self.parts, published, &inputs, &run).unwrap();
         run
     }
@@ -196,12 +133,7 @@ impl Bench {
     pub(crate) fn worker(&self) -> Worker {
         let events = self.events.clone();
         let on_event: Listener = Arc::new(move |event| events.lock().unwrap().push(event.clone()));
-        let options = WorkerOptions {
-            jobs: 4,
-            lease: Duration::from_secs(10),
-            name: "test".into(),
-            on_event: Some(on_event),
-        };
+        let options = WorkerOptions { jobs: 4, lease: Duration::from_secs(10), name: "test".into(), on_event: Some(on_event) };
         Worker::new(self.parts.clone(), self.executor.clone(), options)
     }
 
@@ -216,9 +148,7 @@ impl Bench {
                     std::thread::yield_now();
                 }
             });
-            let result = self
-                .worker()
-                .run(&Scope::Runs(vec![run.clone()]), &self.shutdown);
+            let result = self.worker().run(&Scope::Runs(vec![run.clone()]), &self.shutdown);
             done.store(true, std::sync::atomic::Ordering::SeqCst);
             result.unwrap();
         });

@@ -15,77 +15,35 @@ use crate::bench::{Bench, fails, report, sum};
 #[test]
 fn what_may_pass_is_tried_again_and_every_error_is_kept() {
     let bench = Bench::new();
-    let published = bench.publish(
-        &json!({}),
-        &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")],
-    );
-    bench.script("a", |attempt, _| {
-        Ok(if attempt.number < 3 {
-            fails(FailureKind::Failed, true)
-        } else {
-            sum(attempt)
-        })
-    });
+    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")]);
+    bench.script("a", |attempt, _| Ok(if attempt.number < 3 { fails(FailureKind::Failed, true) } else { sum(attempt) }));
     let run = bench.submit(&published, 1);
     let document = bench.work(&run);
     assert_eq!(document["output"]["total"], 4);
-    let attempts = document["processing_summary"]["steps"][0]["attempts"]
-        .as_array()
-        .unwrap();
-    let errors: Vec<_> = attempts
-        .iter()
-        .map(|a| (a["number"].as_u64().unwrap(), a["error"]["code"].as_str()))
-        .collect();
-    assert_eq!(
-        errors,
-        [(1, Some("no_luck")), (2, Some("no_luck")), (3, None)]
-    );
+    let attempts = document["processing_summary"]["steps"][0]["attempts"].as_array().unwrap();
+    let errors: Vec<_> = attempts.iter().map(|a| (a["number"].as_u64().unwrap(), a["error"]["code"].as_str())).collect();
+    assert_eq!(errors, [(1, Some("no_luck")), (2, Some("no_luck")), (3, None)]);
 }
 
 #[test]
 fn the_last_attempt_ends_the_run_with_its_error() {
     let bench = Bench::new();
-    let published = bench.publish(
-        &json!({}),
-        &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")],
-    );
+    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")]);
     bench.script("a", |_, _| Ok(fails(FailureKind::Timeout, false)));
     let run = bench.submit(&published, 1);
     let document = bench.work(&run);
+    assert_eq!((&document["state"], &document["output"]), (&json!("failed"), &json!(null)));
     assert_eq!(
-        (&document["state"], &document["output"]),
-        (&json!("failed"), &json!(null))
-    );
-    assert_eq!(
-        (
-            &document["error"]["code"],
-            &document["error"]["step"],
-            &document["error"]["id"]
-        ),
+        (&document["error"]["code"], &document["error"]["step"], &document["error"]["id"]),
         (&json!("no_luck"), &json!("a"), &json!("add_001"))
     );
-    assert_eq!(
-        document["processing_summary"]["steps"][0]["attempts"]
-            .as_array()
-            .unwrap()
-            .len(),
-        3
-    );
-    assert_eq!(
-        document["processing_summary"]["steps"][1]["state"],
-        "not_run"
-    );
+    assert_eq!(document["processing_summary"]["steps"][0]["attempts"].as_array().unwrap().len(), 3);
+    assert_eq!(document["processing_summary"]["steps"][1]["state"], "not_run");
 }
 
 #[test]
 fn what_cannot_pass_is_not_tried_again() {
-    for kind in [
-        FailureKind::InvalidInput,
-        FailureKind::Trap,
-        FailureKind::Panic,
-        FailureKind::Limit,
-        FailureKind::BadOutput,
-    ] {
+    for kind in [FailureKind::InvalidInput, FailureKind::Trap, FailureKind::Panic, FailureKind::Limit, FailureKind::BadOutput] {
         let bench = Bench::new();
         let published = bench.publish(&json!({}), &[("a", "input.x", "input.x")]);
         bench.script("a", move |_, _| Ok(fails(kind, true)));
@@ -98,11 +56,7 @@ fn what_cannot_pass_is_not_tried_again() {
 #[test]
 fn a_failure_stops_the_siblings_and_starts_nothing() {
     let bench = Bench::new();
-    let steps = &[
-        ("a", "input.x", "input.x"),
-        ("b", "input.x", "input.x"),
-        ("c", "b.sum", "a.sum"),
-    ];
+    let steps = &[("a", "input.x", "input.x"), ("b", "input.x", "input.x"), ("c", "b.sum", "a.sum")];
     let published = bench.publish(&json!({}), steps);
     let meeting = Arc::new(Barrier::new(2));
     let here = meeting.clone();
@@ -115,9 +69,7 @@ fn a_failure_stops_the_siblings_and_starts_nothing() {
         // Until it is told: the test hangs if nobody does.
         let (_keep, never) = crossbeam_channel::bounded::<()>(0);
         assert_eq!(stop.wait(&never), Err(StopReason::Cancelled));
-        Ok(report(Outcome::Failed {
-            failure: Failure::new(FailureKind::Cancelled, "cancelled", "stopped"),
-        }))
+        Ok(report(Outcome::Failed { failure: Failure::new(FailureKind::Cancelled, "cancelled", "stopped") }))
     });
     let run = bench.submit(&published, 1);
     let document = bench.work(&run);
@@ -128,11 +80,7 @@ fn a_failure_stops_the_siblings_and_starts_nothing() {
 #[test]
 fn with_finish_running_steps_end_and_no_new_ones_start() {
     let bench = Bench::new();
-    let steps = &[
-        ("a", "input.x", "input.x"),
-        ("b", "input.x", "input.x"),
-        ("c", "b.sum", "b.sum"),
-    ];
+    let steps = &[("a", "input.x", "input.x"), ("b", "input.x", "input.x"), ("c", "b.sum", "b.sum")];
     let published = bench.publish(&json!({ "on_failure": "finish" }), steps);
     let (meeting, failed) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let (here, told) = (meeting.clone(), failed.clone());
@@ -146,20 +94,8 @@ fn with_finish_running_steps_end_and_no_new_ones_start() {
         meeting.wait();
         failed.wait();
         // It goes on until a's failure is recorded, and is not stopped by it.
-        let key = dovetail_core::ledger::RunKey {
-            run: attempt.run.clone(),
-            generation: 0,
-        }
-        .step("a");
-        while parts
-            .ledger
-            .get(
-                dovetail_core::ledger::Kind::Outcome,
-                std::slice::from_ref(&key),
-            )
-            .unwrap()[0]
-            .is_none()
-        {
+        let key = dovetail_core::ledger::RunKey { run: attempt.run.clone(), generation: 0 }.step("a");
+        while parts.ledger.get(dovetail_core::ledger::Kind::Outcome, std::slice::from_ref(&key)).unwrap()[0].is_none() {
             std::thread::yield_now();
         }
         assert!(!stop.cancelled());
@@ -167,16 +103,8 @@ fn with_finish_running_steps_end_and_no_new_ones_start() {
     });
     let run = bench.submit(&published, 1);
     let document = bench.work(&run);
-    assert_eq!(
-        (&document["state"], &document["error"]["step"]),
-        (&json!("failed"), &json!("a"))
-    );
-    let states: Vec<_> = document["processing_summary"]["steps"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|s| s["state"].as_str().unwrap())
-        .collect();
+    assert_eq!((&document["state"], &document["error"]["step"]), (&json!("failed"), &json!("a")));
+    let states: Vec<_> = document["processing_summary"]["steps"].as_array().unwrap().iter().map(|s| s["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["failed", "succeeded", "not_run"]);
     assert_eq!(bench.made(), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
 }
@@ -188,79 +116,41 @@ fn a_job_that_kills_its_workers_is_given_up() {
     let run = bench.submit(&published, 1);
     let lease = Duration::from_secs(1);
     for _ in 0..4 {
-        assert_eq!(
-            bench
-                .parts
-                .ledger
-                .claim(&Scope::All, 1, lease, Wait::NONE)
-                .unwrap()
-                .len(),
-            1
-        );
+        assert_eq!(bench.parts.ledger.claim(&Scope::All, 1, lease, Wait::NONE).unwrap().len(), 1);
         bench.clock.advance(lease * 2);
     }
     let document = bench.work(&run);
-    assert_eq!(
-        (&document["error"]["kind"], &document["error"]["code"]),
-        (&json!("lost_worker"), &json!("poison"))
-    );
+    assert_eq!((&document["error"]["kind"], &document["error"]["code"]), (&json!("lost_worker"), &json!("poison")));
     assert!(bench.made().is_empty(), "it is not run a further time");
 }
 
 #[test]
 fn a_recorded_outcome_is_never_run_again() {
     let bench = Bench::new();
-    let published = bench.publish(
-        &json!({}),
-        &[("a", "input.x", "input.x"), ("b", "input.x", "a.sum")],
-    );
+    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "input.x", "a.sum")]);
     let run = bench.submit(&published, 1);
     // A worker took the job and died; the next one records the outcome.
-    bench
-        .parts
-        .ledger
-        .claim(&Scope::All, 1, Duration::from_millis(1), Wait::NONE)
-        .unwrap();
+    bench.parts.ledger.claim(&Scope::All, 1, Duration::from_millis(1), Wait::NONE).unwrap();
     bench.clock.advance(Duration::from_secs(1));
     bench.work(&run);
     dovetail_flow::recover(&bench.parts, &run).unwrap();
-    assert!(
-        bench
-            .parts
-            .ledger
-            .claim(&Scope::All, 9, Duration::from_secs(1), Wait::NONE)
-            .unwrap()
-            .is_empty()
-    );
+    assert!(bench.parts.ledger.claim(&Scope::All, 9, Duration::from_secs(1), Wait::NONE).unwrap().is_empty());
     assert_eq!(bench.made(), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
 }
 
 #[test]
 fn a_run_has_a_time_of_its_own() {
     let bench = Bench::new();
-    let published = bench.publish(
-        &json!({ "timeout": "5s" }),
-        &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")],
-    );
+    let published = bench.publish(&json!({ "timeout": "5s" }), &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")]);
     let clock = bench.clock.clone();
     bench.script("a", move |attempt, _| {
-        assert!(
-            attempt.limits.time_ms <= 5000,
-            "an attempt gets no more than the run has left"
-        );
+        assert!(attempt.limits.time_ms <= 5000, "an attempt gets no more than the run has left");
         clock.advance(Duration::from_secs(6));
         Ok(sum(attempt))
     });
     let run = bench.submit(&published, 1);
     let document = bench.work(&run);
-    assert_eq!(
-        (
-            &document["state"],
-            &document["error"]["code"],
-            &document["error"]["step"]
-        ),
-        (&json!("failed"), &json!("run_timeout"), &json!("b"))
-    );
+    assert_eq!((&document["state"], &document["error"]["code"], &document["error"]["step"]), (&json!("failed"), &json!("timeout"), &json!("b")));
     assert_eq!(bench.made(), [("a".to_owned(), 1)]);
 }
 
@@ -271,11 +161,7 @@ fn the_hosts_own_fault_is_not_charged() {
     let count = AtomicU32::new(0);
     bench.script("a", move |attempt, _| {
         if count.fetch_add(1, Ordering::SeqCst) < 5 {
-            return Err(HostError {
-                operation: "load the package".into(),
-                transient: true,
-                source: None,
-            });
+            return Err(HostError { operation: "load the package".into(), transient: true, source: None });
         }
         assert_eq!(attempt.number, 1);
         Ok(sum(attempt))
@@ -288,25 +174,9 @@ fn the_hosts_own_fault_is_not_charged() {
 fn a_fault_that_will_not_pass_ends_the_worker_and_keeps_the_run() {
     let bench = Bench::new();
     let published = bench.publish(&json!({}), &[("a", "input.x", "input.x")]);
-    bench.script("a", |_, _| {
-        Err(HostError {
-            operation: "load the package".into(),
-            transient: false,
-            source: None,
-        })
-    });
+    bench.script("a", |_, _| Err(HostError { operation: "load the package".into(), transient: false, source: None }));
     let run = bench.submit(&published, 1);
-    let error = bench
-        .worker()
-        .run(&Scope::Runs(vec![run.clone()]), &bench.shutdown)
-        .unwrap_err();
-    assert_eq!(
-        (error.code(), error.to_string().as_str()),
-        ("host", "load the package")
-    );
-    assert_eq!(
-        document(&bench.parts, &run).unwrap()["state"],
-        "queued",
-        "nothing is lost"
-    );
+    let error = bench.worker().run(&Scope::Runs(vec![run.clone()]), &bench.shutdown).unwrap_err();
+    assert_eq!((error.code(), error.to_string().as_str()), ("host", "load the package"));
+    assert_eq!(document(&bench.parts, &run).unwrap()["state"], "queued", "nothing is lost");
 }

@@ -1,8 +1,6 @@
 //! Names and versions.
 
-use dovetail_flow::{
-    Pushed, catalogue, pipeline, pipelines, plugin, push_pipeline, push_plugin, update_pipeline,
-};
+use dovetail_flow::{Pushed, catalogue, pipeline, pipelines, plugin, push_pipeline, push_plugin, update_pipeline};
 use serde_json::json;
 
 use crate::bench::{Bench, adder};
@@ -10,22 +8,11 @@ use crate::bench::{Bench, adder};
 #[test]
 fn a_published_version_never_changes() {
     let bench = Bench::new();
-    assert_eq!(
-        push_plugin(&bench.parts, &adder("1.0.0"), b"package of add@1.0.0").unwrap(),
-        Pushed::Same
-    );
+    assert_eq!(push_plugin(&bench.parts, &adder("1.0.0"), b"package of add@1.0.0").unwrap(), Pushed::Same);
     let mut other = adder("1.0.0");
     other.package = dovetail_core::Digest::of(b"other");
-    assert_eq!(
-        push_plugin(&bench.parts, &other, b"other")
-            .unwrap_err()
-            .code(),
-        "version_exists"
-    );
-    assert_eq!(
-        plugin(&bench.parts, "add").unwrap().package,
-        adder("1.0.0").package
-    );
+    assert_eq!(push_plugin(&bench.parts, &other, b"other").unwrap_err().code(), "version_exists");
+    assert_eq!(plugin(&bench.parts, "add").unwrap().package, adder("1.0.0").package);
 }
 
 #[test]
@@ -34,11 +21,7 @@ fn references_find_the_newest_that_matches() {
     for version in ["1.2.0", "2.0.0", "1.1.0"] {
         bench.push_adder(version);
     }
-    let found = |reference: &str| {
-        plugin(&bench.parts, reference)
-            .map(|p| p.version.to_string())
-            .map_err(|e| e.code())
-    };
+    let found = |reference: &str| plugin(&bench.parts, reference).map(|p| p.version.to_string()).map_err(|e| e.code());
     assert_eq!(found("add"), Ok("2.0.0".into()));
     assert_eq!(found("add@^1"), Ok("1.2.0".into()));
     assert_eq!(found("add@1.1.0"), Ok("1.1.0".into()));
@@ -52,46 +35,19 @@ fn a_pipeline_stays_pinned_until_it_is_updated() {
     let steps = &[("a", "input.x", "input.x")];
     let first = bench.publish(&json!({}), steps);
     assert_eq!((first.key.as_str(), first.revision), ("sums@1.0.0#1", 1));
-    assert_eq!(
-        push_pipeline(&bench.parts, &first.pipeline).unwrap().1,
-        Pushed::Same
-    );
+    assert_eq!(push_pipeline(&bench.parts, &first.pipeline).unwrap().1, Pushed::Same);
     bench.push_adder("1.1.0");
-    assert_eq!(
-        pipeline(&bench.parts, "sums").unwrap().pipeline.steps[0]
-            .version
-            .to_string(),
-        "1.0.0"
-    );
+    assert_eq!(pipeline(&bench.parts, "sums").unwrap().pipeline.steps[0].version.to_string(), "1.0.0");
     let old_run = bench.submit(&first, 1);
     let update = update_pipeline(&bench.parts, "sums").unwrap();
-    assert!(
-        update
-            .differences
-            .iter()
-            .any(|d| d.contains("1.0.0") && d.contains("1.1.0")),
-        "{:?}",
-        update.differences
-    );
+    assert!(update.differences.iter().any(|d| d.contains("1.0.0") && d.contains("1.1.0")), "{:?}", update.differences);
     let newest = pipeline(&bench.parts, "sums@1.0.0").unwrap();
-    assert_eq!(
-        (
-            newest.revision,
-            newest.pipeline.steps[0].version.to_string().as_str()
-        ),
-        (2, "1.1.0")
-    );
-    assert!(
-        update_pipeline(&bench.parts, "sums").unwrap().new.is_none(),
-        "nothing newer"
-    );
+    assert_eq!((newest.revision, newest.pipeline.steps[0].version.to_string().as_str()), (2, "1.1.0"));
+    assert!(update_pipeline(&bench.parts, "sums").unwrap().new.is_none(), "nothing newer");
     assert_eq!(pipelines(&bench.parts).unwrap().len(), 1);
     // The run that was submitted before keeps its own.
     let document = bench.work(&old_run);
-    assert_eq!(
-        document["processing_summary"]["steps"][0]["task"],
-        "add@1.0.0"
-    );
+    assert_eq!(document["processing_summary"]["steps"][0]["task"], "add@1.0.0");
 }
 
 #[test]
@@ -100,20 +56,8 @@ fn another_content_under_a_published_version_is_refused() {
     bench.publish(&json!({}), &[("a", "input.x", "input.x")]);
     let other = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} },
         "steps": { "a": { "number": 7, "task": "add@^1", "inputs": { "a": "input.x", "b": "input.x" } } }, "output": { "total": "a.sum" } });
-    let checked =
-        dovetail_core::pipeline::check(&other.to_string(), &catalogue(&bench.parts).unwrap())
-            .pipeline
-            .unwrap();
-    assert_eq!(
-        push_pipeline(&bench.parts, &checked).unwrap_err().code(),
-        "version_exists"
-    );
-    assert_eq!(
-        pipeline(&bench.parts, "nosuch").unwrap_err().code(),
-        "unknown_pipeline"
-    );
-    assert_eq!(
-        pipeline(&bench.parts, "sums@9.0.0").unwrap_err().code(),
-        "unknown_pipeline"
-    );
+    let checked = dovetail_core::pipeline::check(&other.to_string(), &catalogue(&bench.parts).unwrap()).pipeline.unwrap();
+    assert_eq!(push_pipeline(&bench.parts, &checked).unwrap_err().code(), "version_exists");
+    assert_eq!(pipeline(&bench.parts, "nosuch").unwrap_err().code(), "unknown_pipeline");
+    assert_eq!(pipeline(&bench.parts, "sums@9.0.0").unwrap_err().code(), "unknown_pipeline");
 }

@@ -3,19 +3,13 @@
 use std::sync::{Arc, Barrier};
 
 use dovetail_core::record::RunState;
-use dovetail_flow::{
-    Event, Pushed, cancel, document, find_run, lineage, logs, recover, runs, submit,
-};
+use dovetail_flow::{Event, Pushed, cancel, document, find_run, lineage, logs, recover, runs, submit};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, sum};
 
-const DIAMOND: &[(&str, &str, &str)] = &[
-    ("first", "input.x", "input.x"),
-    ("left", "first.sum", "input.x"),
-    ("right", "output_001_sum", "first.sum"),
-    ("join", "left.sum", "right.sum"),
-];
+const DIAMOND: &[(&str, &str, &str)] =
+    &[("first", "input.x", "input.x"), ("left", "first.sum", "input.x"), ("right", "output_001_sum", "first.sum"), ("join", "left.sum", "right.sum")];
 
 #[test]
 fn values_flow_along_the_mappings() {
@@ -29,14 +23,20 @@ fn values_flow_along_the_mappings() {
     assert_eq!(document["pipeline"], "sums@1.0.0");
     assert_eq!(document["inputs"], json!({ "x": 5 }));
     assert_eq!(document["run_id"], run.as_str());
-    let steps: Vec<&Value> = document["processing_summary"]["steps"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|s| &s["id"])
-        .collect();
+    let steps: Vec<&Value> = document["processing_summary"]["steps"].as_array().unwrap().iter().map(|s| &s["id"]).collect();
     assert_eq!(steps, ["add_001", "add_002", "add_003", "add_004"]);
     assert!(document["finished_at"].as_str().unwrap().ends_with('Z'));
+}
+
+#[test]
+fn a_runs_time_counts_from_its_acceptance() {
+    let bench = Bench::new();
+    let published = bench.publish(&json!({}), DIAMOND);
+    let run = bench.submit(&published, 5);
+    bench.clock.advance(std::time::Duration::from_secs(3));
+    let summary = bench.work(&run)["processing_summary"].clone();
+    assert!(summary["total_time_ms"].as_u64().unwrap() >= 3000, "{summary}");
+    assert!(summary["steps"][0]["started_ms"].as_u64().unwrap() >= 3000, "{summary}");
 }
 
 #[test]
@@ -59,32 +59,11 @@ fn steps_side_by_side_really_run_at_once() {
 #[test]
 fn several_sinks_close_the_run_once() {
     let bench = Bench::new();
-    let published = bench.publish(
-        &json!({}),
-        &[
-            ("a", "input.x", "input.x"),
-            ("b", "input.x", "input.x"),
-            ("c", "input.x", "input.x"),
-        ],
-    );
+    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "input.x", "input.x"), ("c", "input.x", "input.x")]);
     let run = bench.submit(&published, 2);
     let document = bench.work(&run);
     assert_eq!(document["state"], "succeeded");
-    let ended = bench
-        .events
-        .lock()
-        .unwrap()
-        .iter()
-        .filter(|e| {
-            matches!(
-                e,
-                Event::RunFinished {
-                    state: RunState::Succeeded,
-                    ..
-                }
-            )
-        })
-        .count();
+    let ended = bench.events.lock().unwrap().iter().filter(|e| matches!(e, Event::RunFinished { state: RunState::Succeeded, .. })).count();
     assert_eq!(ended, 1);
     assert!(bench.parts.ledger.open_runs(9).unwrap().is_empty());
 }
@@ -96,16 +75,8 @@ fn submitting_again_is_the_same_run_and_runs_nothing_twice() {
     let run = bench.submit(&published, 5);
     bench.work(&run);
     let inputs = json!({ "x": 5 });
-    assert_eq!(
-        submit(&bench.parts, &published, &inputs, &run).unwrap(),
-        Pushed::Same
-    );
-    assert_eq!(
-        submit(&bench.parts, &published, &json!({ "x": 6 }), &run)
-            .unwrap_err()
-            .code(),
-        "run_differs"
-    );
+    assert_eq!(submit(&bench.parts, &published, &inputs, &run).unwrap(), Pushed::Same);
+    assert_eq!(submit(&bench.parts, &published, &json!({ "x": 6 }), &run).unwrap_err().code(), "run_differs");
     bench.work(&run);
     assert_eq!(bench.made().len(), 4);
 }
@@ -116,35 +87,15 @@ fn lineage_follows_every_field_by_its_id() {
     let published = bench.publish(&json!({}), DIAMOND);
     let run = bench.submit(&published, 5);
     let document = bench.work(&run);
-    let lines = document["processing_summary"]["data_lineage"]
-        .as_array()
-        .unwrap();
-    assert!(
-        lines.contains(&json!("output_001_sum -> input_002_a")),
-        "{lines:#?}"
-    );
+    let lines = document["processing_summary"]["data_lineage"].as_array().unwrap();
+    assert!(lines.contains(&json!("output_001_sum -> input_002_a")), "{lines:#?}");
     let lineage = lineage(&bench.parts, &run).unwrap();
     let join = &lineage["steps"][3];
-    assert_eq!(
-        join["consumed"][0]["origin"],
-        format!("{run}/output_002_sum")
-    );
-    assert_eq!(
-        join["consumed"][0]["digest"], lineage["steps"][1]["produced"][0]["digest"],
-        "what went in is what came out"
-    );
-    assert_eq!(
-        lineage["steps"][0]["produced"][0]["consumers"]
-            .as_array()
-            .unwrap()
-            .len(),
-        3
-    );
+    assert_eq!(join["consumed"][0]["origin"], format!("{run}/output_002_sum"));
+    assert_eq!(join["consumed"][0]["digest"], lineage["steps"][1]["produced"][0]["digest"], "what went in is what came out");
+    assert_eq!(lineage["steps"][0]["produced"][0]["consumers"].as_array().unwrap().len(), 3);
     assert_eq!(join["models"][0]["name"], "adder");
-    assert_eq!(
-        lineage["steps"][0]["consumed"][0]["origin"],
-        format!("{run}/input.x")
-    );
+    assert_eq!(lineage["steps"][0]["consumed"][0]["origin"], format!("{run}/input.x"));
 }
 
 #[test]
@@ -154,42 +105,19 @@ fn logs_and_lists_tell_what_was() {
     let (first, second) = (bench.submit(&published, 1), bench.submit(&published, 2));
     bench.work(&second);
     let listed = runs(&bench.parts, 9).unwrap();
-    assert_eq!(
-        listed
-            .iter()
-            .map(|r| (&r.run, r.state.as_str()))
-            .collect::<Vec<_>>(),
-        [(&second, "succeeded"), (&first, "open")]
-    );
+    assert_eq!(listed.iter().map(|r| (&r.run, r.state.as_str())).collect::<Vec<_>>(), [(&second, "succeeded"), (&first, "queued")]);
     let logs = logs(&bench.parts, &second).unwrap();
-    assert_eq!(
-        logs.iter()
-            .map(|l| (l.id.as_str(), l.lines[0].message.as_str()))
-            .collect::<Vec<_>>()[3],
-        ("add_004", "ran")
-    );
-    assert_eq!(
-        find_run(&bench.parts, &first.as_str()[..13]).unwrap(),
-        first
-    );
-    assert_eq!(
-        find_run(&bench.parts, "").unwrap_err().code(),
-        "ambiguous_run"
-    );
-    assert_eq!(
-        find_run(&bench.parts, "ffff").unwrap_err().code(),
-        "unknown_run"
-    );
+    assert_eq!(logs.iter().map(|l| (l.id.as_str(), l.lines[0].message.as_str())).collect::<Vec<_>>()[3], ("add_004", "ran"));
+    assert_eq!(find_run(&bench.parts, &first.as_str()[..13]).unwrap(), first);
+    assert_eq!(find_run(&bench.parts, "").unwrap_err().code(), "ambiguous_run");
+    assert_eq!(find_run(&bench.parts, "ffff").unwrap_err().code(), "unknown_run");
     assert_eq!(document(&bench.parts, &first).unwrap()["state"], "queued");
 }
 
 #[test]
 fn a_large_value_goes_by_reference_and_arrives() {
     let bench = Bench::new();
-    let published = bench.publish(
-        &json!({}),
-        &[("a", "input.x", "input.x"), ("b", "a.sum", "input.x")],
-    );
+    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "a.sum", "input.x")]);
     // Not what `add` promises, but flow does not look: 20 KB in a field nobody maps.
     bench.script("a", |attempt, _| {
         let mut report = sum(attempt);

@@ -13,10 +13,7 @@ use crate::bench::{Bench, report, sum};
 #[test]
 fn draining_ends_running_steps_and_leaves_the_rest_for_later() {
     let mut bench = Bench::new();
-    let published = bench.publish(
-        &json!({}),
-        &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")],
-    );
+    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")]);
     let shutdown = bench.shutdown.clone();
     bench.script("a", move |attempt, _| {
         shutdown.drain();
@@ -28,11 +25,7 @@ fn draining_ends_running_steps_and_leaves_the_rest_for_later() {
     bench.shutdown = Shutdown::default();
     recover(&bench.parts, &run).unwrap();
     assert_eq!(bench.work(&run)["output"]["total"], 4);
-    assert_eq!(
-        bench.made(),
-        [("a".to_owned(), 1), ("b".to_owned(), 1)],
-        "what was done is not done again"
-    );
+    assert_eq!(bench.made(), [("a".to_owned(), 1), ("b".to_owned(), 1)], "what was done is not done again");
 }
 
 #[test]
@@ -45,9 +38,7 @@ fn aborting_gives_running_steps_back_uncharged() {
         here.wait();
         let (_keep, never) = crossbeam_channel::bounded::<()>(0);
         assert_eq!(stop.wait(&never), Err(StopReason::Cancelled));
-        Ok(report(Outcome::Failed {
-            failure: Failure::new(FailureKind::Cancelled, "cancelled", "stopped"),
-        }))
+        Ok(report(Outcome::Failed { failure: Failure::new(FailureKind::Cancelled, "cancelled", "stopped") }))
     });
     let run = bench.submit(&published, 1);
     std::thread::scope(|threads| {
@@ -55,18 +46,12 @@ fn aborting_gives_running_steps_back_uncharged() {
             started.wait();
             bench.shutdown.abort();
         });
-        bench
-            .worker()
-            .run(&Scope::Runs(vec![run.clone()]), &bench.shutdown)
-            .unwrap();
+        bench.worker().run(&Scope::Runs(vec![run.clone()]), &bench.shutdown).unwrap();
     });
     assert_eq!(document(&bench.parts, &run).unwrap()["state"], "queued");
     bench.shutdown = Shutdown::default();
     bench.script("a", |attempt, _| Ok(sum(attempt)));
-    assert_eq!(
-        bench.work(&run)["processing_summary"]["steps"][0]["attempts"][0]["number"],
-        1
-    );
+    assert_eq!(bench.work(&run)["processing_summary"]["steps"][0]["attempts"][0]["number"], 1);
 }
 
 #[test]

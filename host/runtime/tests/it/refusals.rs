@@ -145,6 +145,15 @@ fn an_import_that_needs_a_grant() {
 }
 
 #[test]
+fn a_grant_that_nothing_would_honour() {
+    let clock = wasi_guest("wasi:clocks", "monotonic-clock");
+    let grants = Grants { clocks: true, random: false, http: vec!["https://api.example.com".into()] };
+    let refusal = refused(&clock, &grants);
+    assert_eq!(refusal.code, "unsupported_grant");
+    assert!(refusal.message.contains("https://api.example.com"), "{refusal:?}");
+}
+
+#[test]
 fn with_its_grant_it_runs_and_is_not_pure() {
     let (compiler, _folder) = compiler();
     let bench = Bench::new();

@@ -1,9 +1,7 @@
 //! Each change of the ledger as SQL, within the writer's transaction. The rules are those of `dovetail_core::ledger`; nothing is decided here.
 
 use dovetail_core::RunId;
-use dovetail_core::ledger::{
-    Claimed, Item, Job, Kind, Lease, Record, Renewal, Reply, RunKey, Scope,
-};
+use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lease, Record, Renewal, Reply, RunKey, Scope};
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
 /// What claimers ask of the writer.
@@ -21,50 +19,32 @@ pub(crate) fn int(value: u64) -> i64 {
 
 fn put(db: &Connection, record: &Record, succeeded: bool) -> Result<Reply> {
     let insert = "INSERT INTO records (kind, key, value, succeeded) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
-    if db.prepare_cached(insert)?.execute(params![
-        record.kind.name(),
-        record.key,
-        record.value,
-        succeeded
-    ])? == 1
-    {
+    if db.prepare_cached(insert)?.execute(params![record.kind.name(), record.key, record.value, succeeded])? == 1 {
         return Ok(Reply::Created);
     }
-    Ok(Reply::Exists(
-        get(db, record.kind, &record.key)?.unwrap_or_default(),
-    ))
+    Ok(Reply::Exists(get(db, record.kind, &record.key)?.unwrap_or_default()))
 }
 
 pub(crate) fn get(db: &Connection, kind: Kind, key: &str) -> Result<Option<Vec<u8>>> {
-    db.prepare_cached("SELECT value FROM records WHERE kind = ?1 AND key = ?2")?
-        .query_row([kind.name(), key], |row| row.get(0))
-        .optional()
+    db.prepare_cached("SELECT value FROM records WHERE kind = ?1 AND key = ?2")?.query_row([kind.name(), key], |row| row.get(0)).optional()
 }
 
 fn has(db: &Connection, kind: Kind, key: &str) -> Result<bool> {
-    db.prepare_cached("SELECT 1 FROM records WHERE kind = ?1 AND key = ?2")?
-        .exists([kind.name(), key])
+    db.prepare_cached("SELECT 1 FROM records WHERE kind = ?1 AND key = ?2")?.exists([kind.name(), key])
 }
 
 fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<()> {
-    let insert = "INSERT INTO jobs (run, generation, step, needs, attempt, crashes, verify, due) VALUES (?1, ?2, ?3, ?4, ?6, 0, ?5, 0) ON CONFLICT DO NOTHING";
+    let insert =
+        "INSERT INTO jobs (run, generation, step, needs, attempt, crashes, verify, due) VALUES (?1, ?2, ?3, ?4, ?6, 0, ?5, 0) ON CONFLICT DO NOTHING";
     for job in jobs {
         let mut ready = !has(db, Kind::Outcome, &run.step(&job.step))?;
         for need in &job.needs {
-            let mut succeeded = db.prepare_cached(
-                "SELECT 1 FROM records WHERE kind = 'outcome' AND key = ?1 AND succeeded = 1",
-            )?;
+            let mut succeeded = db.prepare_cached("SELECT 1 FROM records WHERE kind = 'outcome' AND key = ?1 AND succeeded = 1")?;
             ready = ready && succeeded.exists([run.step(need)])?;
         }
         if ready {
             let needs = serde_json::Value::from(job.needs.clone()).to_string();
-            db.prepare_cached(insert)?.execute(params![
-                run.run.as_str(),
-                run.generation,
-                job.step,
-                needs,
-                verify
-            ])?;
+            db.prepare_cached(insert)?.execute(params![run.run.as_str(), run.generation, job.step, needs, verify, job.attempt])?;
         }
     }
     Ok(())
@@ -72,27 +52,17 @@ fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<
 
 fn open_run(db: &Connection, run: &RunKey) -> Result<()> {
     let insert = "INSERT INTO open_runs (run, generation) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-    db.prepare_cached(insert)?
-        .execute(params![run.run.as_str(), run.generation])
-        .map(drop)
+    db.prepare_cached(insert)?.execute(params![run.run.as_str(), run.generation]).map(drop)
 }
 
 fn close(db: &Connection, run: &RunKey) -> Result<()> {
-    db.prepare_cached("DELETE FROM jobs WHERE run = ?1 AND generation = ?2")?
-        .execute(params![run.run.as_str(), run.generation])?;
-    db.prepare_cached("DELETE FROM open_runs WHERE run = ?1 AND generation = ?2")?
-        .execute(params![run.run.as_str(), run.generation])
-        .map(drop)
+    db.prepare_cached("DELETE FROM jobs WHERE run = ?1 AND generation = ?2")?.execute(params![run.run.as_str(), run.generation])?;
+    db.prepare_cached("DELETE FROM open_runs WHERE run = ?1 AND generation = ?2")?.execute(params![run.run.as_str(), run.generation]).map(drop)
 }
 
 fn owned(db: &Connection, lease: &Lease) -> Result<bool> {
     let sql = "SELECT 1 FROM jobs WHERE run = ?1 AND generation = ?2 AND step = ?3 AND owner IS NOT NULL AND token = ?4";
-    db.prepare_cached(sql)?.exists(params![
-        lease.run.run.as_str(),
-        lease.run.generation,
-        lease.step,
-        int(lease.token)
-    ])
+    db.prepare_cached(sql)?.exists(params![lease.run.run.as_str(), lease.run.generation, lease.step, int(lease.token)])
 }
 
 /// Applies one item.
@@ -116,31 +86,17 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
             enqueue(db, run, jobs, true)?;
             Ok(Reply::Created)
         }
-        Item::Finish {
-            lease,
-            record,
-            succeeded,
-            close: end,
-            children,
-        } => finish(db, lease, record, *succeeded, end.as_ref(), children),
-        Item::Retry {
-            lease,
-            record,
-            delay,
-        } => {
+        Item::Finish { lease, record, succeeded, close: end, children } => finish(db, lease, record, *succeeded, end.as_ref(), children),
+        Item::Retry { lease, record, delay } => {
             if !owned(db, lease)? {
                 return Ok(Reply::NotOwner);
             }
             let reply = put(db, record, false)?;
             if reply == Reply::Created {
                 let due = now.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
-                let sql = "UPDATE jobs SET owner = NULL, attempt = attempt + 1, verify = 1, due = ?4 WHERE run = ?1 AND generation = ?2 AND step = ?3";
-                db.prepare_cached(sql)?.execute(params![
-                    lease.run.run.as_str(),
-                    lease.run.generation,
-                    lease.step,
-                    int(due)
-                ])?;
+                let sql =
+                    "UPDATE jobs SET owner = NULL, attempt = attempt + 1, verify = 1, due = ?4 WHERE run = ?1 AND generation = ?2 AND step = ?3";
+                db.prepare_cached(sql)?.execute(params![lease.run.run.as_str(), lease.run.generation, lease.step, int(due)])?;
             }
             Ok(reply)
         }
@@ -150,12 +106,7 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
             }
             let due = now.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
             let sql = "UPDATE jobs SET owner = NULL, due = ?4 WHERE run = ?1 AND generation = ?2 AND step = ?3";
-            db.prepare_cached(sql)?.execute(params![
-                lease.run.run.as_str(),
-                lease.run.generation,
-                lease.step,
-                int(due)
-            ])?;
+            db.prepare_cached(sql)?.execute(params![lease.run.run.as_str(), lease.run.generation, lease.step, int(due)])?;
             Ok(Reply::Created)
         }
         Item::Cancel { run, record } => {
@@ -172,14 +123,7 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
     }
 }
 
-fn finish(
-    db: &Connection,
-    lease: &Lease,
-    record: &Record,
-    succeeded: bool,
-    end: Option<&Record>,
-    children: &[Job],
-) -> Result<Reply> {
+fn finish(db: &Connection, lease: &Lease, record: &Record, succeeded: bool, end: Option<&Record>, children: &[Job]) -> Result<Reply> {
     if let exists @ Reply::Exists(_) = put(db, record, succeeded)? {
         return Ok(exists);
     }
@@ -198,15 +142,11 @@ fn finish(
     }
     enqueue(db, run, children, false)?;
     let others = "SELECT 1 FROM jobs WHERE run = ?1 AND generation = ?2 AND step <> ?3";
-    if !db
-        .prepare_cached(others)?
-        .exists(params![run.run.as_str(), run.generation, lease.step])?
-    {
+    if !db.prepare_cached(others)?.exists(params![run.run.as_str(), run.generation, lease.step])? {
         return Ok(Reply::Last);
     }
     let sql = "DELETE FROM jobs WHERE run = ?1 AND generation = ?2 AND step = ?3";
-    db.prepare_cached(sql)?
-        .execute(params![run.run.as_str(), run.generation, lease.step])?;
+    db.prepare_cached(sql)?.execute(params![run.run.as_str(), run.generation, lease.step])?;
     Ok(Reply::Created)
 }
 
@@ -222,17 +162,12 @@ struct Row {
 
 fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Row>> {
     let read = |row: &rusqlite::Row<'_>| -> Result<Row> {
-        let bad = |e: Box<dyn std::error::Error + Send + Sync>| {
-            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, e)
-        };
+        let bad = |e: Box<dyn std::error::Error + Send + Sync>| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, e);
         let run: String = row.get(1)?;
         let needs: String = row.get(4)?;
         Ok(Row {
             id: row.get(0)?,
-            run: RunKey {
-                run: run.parse::<RunId>().map_err(|e| bad(e.into()))?,
-                generation: row.get(2)?,
-            },
+            run: RunKey { run: run.parse::<RunId>().map_err(|e| bad(e.into()))?, generation: row.get(2)? },
             step: row.get(3)?,
             needs: serde_json::from_str(&needs).map_err(|e| bad(e.into()))?,
             attempt: row.get(5)?,
@@ -241,41 +176,24 @@ fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Row>> {
         })
     };
     let free = "SELECT id, run, generation, step, needs, attempt, crashes, verify FROM jobs WHERE owner IS NULL AND due <= ?1";
-    let (now, want) = (
-        int(claim.now),
-        i64::try_from(claim.want).unwrap_or(i64::MAX),
-    );
+    let (now, want) = (int(claim.now), i64::try_from(claim.want).unwrap_or(i64::MAX));
     match claim.scope {
-        Scope::All => db
-            .prepare_cached(&format!("{free} ORDER BY id LIMIT ?2"))?
-            .query_map(params![now, want], read)?
-            .collect(),
+        Scope::All => db.prepare_cached(&format!("{free} ORDER BY id LIMIT ?2"))?.query_map(params![now, want], read)?.collect(),
         Scope::Runs(runs) => {
-            let ids = serde_json::Value::from(
-                runs.iter()
-                    .map(|r| r.as_str().to_owned())
-                    .collect::<Vec<_>>(),
-            )
-            .to_string();
-            let sql =
-                format!("{free} AND run IN (SELECT value FROM json_each(?3)) ORDER BY id LIMIT ?2");
-            db.prepare_cached(&sql)?
-                .query_map(params![now, want, ids], read)?
-                .collect()
+            let ids = serde_json::Value::from(runs.iter().map(|r| r.as_str().to_owned()).collect::<Vec<_>>()).to_string();
+            let sql = format!("{free} AND run IN (SELECT value FROM json_each(?3)) ORDER BY id LIMIT ?2");
+            db.prepare_cached(&sql)?.query_map(params![now, want, ids], read)?.collect()
         }
     }
 }
 
 /// Frees the jobs whose lease is over or whose holder is dead; each counts as a crash.
 pub(crate) fn reap(db: &Connection, now: u64, is_dead: &dyn Fn(&str) -> bool) -> Result<()> {
-    let owners: Vec<String> = db
-        .prepare_cached("SELECT DISTINCT owner FROM jobs WHERE owner IS NOT NULL")?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_>>()?;
+    let owners: Vec<String> =
+        db.prepare_cached("SELECT DISTINCT owner FROM jobs WHERE owner IS NOT NULL")?.query_map([], |row| row.get(0))?.collect::<Result<_>>()?;
     let freed = "UPDATE jobs SET owner = NULL, crashes = crashes + 1, verify = 1 WHERE owner = ?1 AND (expires <= ?2 OR ?3)";
     for owner in owners {
-        db.prepare_cached(freed)?
-            .execute(params![owner, int(now), is_dead(&owner)])?;
+        db.prepare_cached(freed)?.execute(params![owner, int(now), is_dead(&owner)])?;
     }
     Ok(())
 }
@@ -287,20 +205,13 @@ pub(crate) fn claim(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Claimed>> 
         return Ok(Vec::new());
     }
     let first: i64 = db
-        .prepare_cached(
-            "UPDATE facts SET value = value + ?1 WHERE name = 'token' RETURNING value - ?1",
-        )?
+        .prepare_cached("UPDATE facts SET value = value + ?1 WHERE name = 'token' RETURNING value - ?1")?
         .query_row([i64::try_from(rows.len()).unwrap_or(0)], |row| row.get(0))?;
     let mut out = Vec::with_capacity(rows.len());
     for (n, row) in (1..).zip(rows) {
         let token = first + n;
         let sql = "UPDATE jobs SET owner = ?2, token = ?3, expires = ?4 WHERE id = ?1";
-        db.prepare_cached(sql)?.execute(params![
-            row.id,
-            claim.owner,
-            token,
-            int(claim.now.saturating_add(claim.lease_ms))
-        ])?;
+        db.prepare_cached(sql)?.execute(params![row.id, claim.owner, token, int(claim.now.saturating_add(claim.lease_ms))])?;
         let mut needs = Vec::with_capacity(row.needs.len());
         for need in row.needs {
             if let Some(value) = get(db, Kind::Outcome, &row.run.step(&need))? {
@@ -309,19 +220,8 @@ pub(crate) fn claim(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Claimed>> 
         }
         let run = get(db, Kind::Run, row.run.run.as_str())?.unwrap_or_default();
         let verify = row.verify || has(db, Kind::Cancel, &row.run.key())?;
-        let lease = Lease {
-            run: row.run,
-            step: row.step,
-            token: u64::try_from(token).unwrap_or(0),
-        };
-        out.push(Claimed {
-            lease,
-            attempt: row.attempt,
-            crashes: row.crashes,
-            verify,
-            run,
-            needs,
-        });
+        let lease = Lease { run: row.run, step: row.step, token: u64::try_from(token).unwrap_or(0) };
+        out.push(Claimed { lease, attempt: row.attempt, crashes: row.crashes, verify, run, needs });
     }
     Ok(out)
 }
@@ -340,18 +240,8 @@ pub(crate) fn renew(db: &Connection, leases: &[Lease], expires: u64) -> Result<V
     for lease in leases {
         let (run, generation) = (lease.run.run.as_str(), lease.run.generation);
         let held = !has(db, Kind::Cancel, &lease.run.key())?
-            && db.prepare_cached(sql)?.execute(params![
-                run,
-                generation,
-                lease.step,
-                int(lease.token),
-                int(expires)
-            ])? == 1;
-        out.push(if held {
-            Renewal::Renewed
-        } else {
-            Renewal::Lost
-        });
+            && db.prepare_cached(sql)?.execute(params![run, generation, lease.step, int(lease.token), int(expires)])? == 1;
+        out.push(if held { Renewal::Renewed } else { Renewal::Lost });
     }
     Ok(out)
 }

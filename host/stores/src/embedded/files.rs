@@ -19,9 +19,7 @@ impl FileBlobs {
     /// Under `data/blobs`, which is made on first use.
     #[must_use]
     pub fn new(data: &Path) -> Self {
-        Self {
-            root: data.join("blobs"),
-        }
+        Self { root: data.join("blobs") }
     }
 
     /// Where a blob stands, whether it is there or not.
@@ -39,18 +37,13 @@ impl Blobs for FileBlobs {
     fn put(&self, kind: BlobKind, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
         let path = self.path(kind, &digest);
-        if path
-            .try_exists()
-            .map_err(|e| io_error("look for", &path, e))?
-        {
+        if path.try_exists().map_err(|e| io_error("look for", &path, e))? {
             return Ok(digest);
         }
         let folder = self.folder(kind);
         make_folder(&folder)?;
         let write = || -> std::io::Result<()> {
-            let mut aside = tempfile::Builder::new()
-                .prefix(".new-")
-                .tempfile_in(&folder)?;
+            let mut aside = tempfile::Builder::new().prefix(".new-").tempfile_in(&folder)?;
             aside.write_all(bytes)?;
             aside.as_file().sync_all()?;
             aside.persist(&path)?;
@@ -67,24 +60,14 @@ impl Blobs for FileBlobs {
         let file = File::open(&path).map_err(fail)?;
         let size = file.metadata().map_err(fail)?.len();
         let mut bytes = Vec::with_capacity(usize::try_from(size.min(max)).unwrap_or(0));
-        file.take(max.saturating_add(1))
-            .read_to_end(&mut bytes)
-            .map_err(fail)?;
+        file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(fail)?;
         if bytes.len() as u64 > max {
             let why = format!("it has {size} bytes, at most {max} are allowed");
-            return Err(StoreError::new(
-                StoreErrorKind::Refused,
-                format!("read {} {digest}", kind.folder()),
-                why,
-            ));
+            return Err(StoreError::new(StoreErrorKind::Refused, format!("read {} {digest}", kind.folder()), why));
         }
         if Digest::of(&bytes) != *digest {
             let why = "its content has another digest: the file was damaged; remove it and store it again";
-            return Err(StoreError::new(
-                StoreErrorKind::Corrupt,
-                format!("read {}", path.display()),
-                why,
-            ));
+            return Err(StoreError::new(StoreErrorKind::Corrupt, format!("read {}", path.display()), why));
         }
         Ok(bytes)
     }

@@ -26,29 +26,14 @@ impl Presence {
         make_folder(&folder)?;
         loop {
             // Identity is the process, not a name: its number and start time, and a counter for several ledgers in one process.
-            let name = format!(
-                "{}-{}-{}",
-                std::process::id(),
-                started(),
-                COUNT.fetch_add(1, Ordering::Relaxed)
-            );
+            let name = format!("{}-{}-{}", std::process::id(), started(), COUNT.fetch_add(1, Ordering::Relaxed));
             let path = folder.join(&name);
             let fail = |e| io_error("announce this process in", &path, e);
-            let mut lock = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .map_err(fail)?;
+            let mut lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
             match lock.try_lock() {
                 Ok(()) => {
-                    lock.write_all(b"locked while the process lives\n")
-                        .map_err(fail)?;
-                    return Ok(Self {
-                        folder,
-                        name,
-                        _lock: lock,
-                    });
+                    lock.write_all(b"locked while the process lives\n").map_err(fail)?;
+                    return Ok(Self { folder, name, _lock: lock });
                 }
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(e)) => return Err(fail(e)),
@@ -90,16 +75,10 @@ impl Drop for Presence {
 fn started() -> String {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
-    after_name
-        .split_whitespace()
-        .nth(19)
-        .unwrap_or("0")
-        .to_owned()
+    after_name.split_whitespace().nth(19).unwrap_or("0").to_owned()
 }
 
 /// This boot of the machine: times of an earlier one mean nothing now.
 pub(crate) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|id| id.trim().to_owned())
-        .unwrap_or_default()
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }

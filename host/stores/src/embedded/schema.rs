@@ -29,12 +29,7 @@ INSERT INTO facts VALUES ('token', '0'), ('boot', '');
 /// With what was tried and how to react.
 pub(crate) fn sql_error(operation: &str, error: rusqlite::Error) -> StoreError {
     let kind = match error.sqlite_error_code() {
-        Some(
-            ErrorCode::ReadOnly
-            | ErrorCode::DiskFull
-            | ErrorCode::PermissionDenied
-            | ErrorCode::CannotOpen,
-        ) => StoreErrorKind::Refused,
+        Some(ErrorCode::ReadOnly | ErrorCode::DiskFull | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => StoreErrorKind::Refused,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreErrorKind::Corrupt,
         _ => StoreErrorKind::Unavailable,
     };
@@ -53,34 +48,22 @@ pub(crate) fn open(data: &Path) -> Result<Connection, StoreError> {
     // Every commit is on the disk when it is answered: an acknowledged outcome is never lost.
     db.pragma_update(None, "synchronous", "FULL").map_err(sql)?;
     db.set_prepared_statement_cache_capacity(64);
-    let tx = db
-        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-        .map_err(sql)?;
-    let version: i64 = tx
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(sql)?;
+    let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sql)?;
+    let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
     if version > VERSION {
-        let why = format!(
-            "its version is {version}, this dovetail knows {VERSION}: use the version that made it, or a newer one"
-        );
+        let why = format!("its version is {version}, this dovetail knows {VERSION}: use the version that made it, or a newer one");
         return Err(StoreError::new(StoreErrorKind::Newer, what, why));
     }
     if version == 0 {
         tx.execute_batch(TABLES).map_err(sql)?;
-        tx.pragma_update(None, "user_version", VERSION)
-            .map_err(sql)?;
+        tx.pragma_update(None, "user_version", VERSION).map_err(sql)?;
     }
     // Leases and delays are told by a clock that starts with the machine.
     let boot = boot_id();
-    let known: String = tx
-        .query_row("SELECT value FROM facts WHERE name = 'boot'", [], |row| {
-            row.get(0)
-        })
-        .map_err(sql)?;
+    let known: String = tx.query_row("SELECT value FROM facts WHERE name = 'boot'", [], |row| row.get(0)).map_err(sql)?;
     if known != boot {
         tx.execute("UPDATE jobs SET due = 0, verify = 1, crashes = crashes + (owner IS NOT NULL), owner = NULL", []).map_err(sql)?;
-        tx.execute("UPDATE facts SET value = ?1 WHERE name = 'boot'", [&boot])
-            .map_err(sql)?;
+        tx.execute("UPDATE facts SET value = ?1 WHERE name = 'boot'", [&boot]).map_err(sql)?;
     }
     tx.commit().map_err(sql)?;
     Ok(db)

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
-use dovetail_core::ledger::{
-    Claimed, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait,
-};
+use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait};
 use rusqlite::{Connection, params};
 
 use super::presence::Presence;
@@ -33,17 +31,8 @@ type ClaimReply = (Vec<Claimed>, Option<u64>);
 
 enum Request {
     Commit(Vec<Item>, ReplyTo<Vec<Reply>>),
-    Claim {
-        scope: Scope,
-        want: usize,
-        lease_ms: u64,
-        reply: ReplyTo<ClaimReply>,
-    },
-    Renew {
-        leases: Vec<Lease>,
-        lease_ms: u64,
-        reply: ReplyTo<Vec<Renewal>>,
-    },
+    Claim { scope: Scope, want: usize, lease_ms: u64, reply: ReplyTo<ClaimReply> },
+    Renew { leases: Vec<Lease>, lease_ms: u64, reply: ReplyTo<Vec<Renewal>> },
 }
 
 /// An answer that is sent once the transaction is on the disk, or the error in its place.
@@ -87,60 +76,22 @@ impl SqliteLedger {
         let reader = Mutex::new(schema::open(data)?);
         let presence = Presence::announce(data)?;
         let path = data.join("dovetail.lock");
-        let turn = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|e| io_error("open", &path, e))?;
+        let turn = File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| io_error("open", &path, e))?;
         let (requests, inbox) = crossbeam_channel::unbounded();
         let bell = Arc::new(Bell::default());
-        let writer = Writer {
-            db,
-            presence,
-            turn,
-            clock: clock.clone(),
-            bell: bell.clone(),
-        };
-        let thread = std::thread::Builder::new()
-            .name("sqlite-writer".into())
-            .spawn(move || writer.run(&inbox));
-        let thread = thread.map_err(|e| {
-            StoreError::new(StoreErrorKind::Unavailable, "start the writer thread", e)
-        })?;
-        Ok(Self {
-            requests: Some(requests),
-            writer: Some(thread),
-            reader,
-            bell,
-            clock,
-        })
+        let writer = Writer { db, presence, turn, clock: clock.clone(), bell: bell.clone() };
+        let thread = std::thread::Builder::new().name("sqlite-writer".into()).spawn(move || writer.run(&inbox));
+        let thread = thread.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "start the writer thread", e))?;
+        Ok(Self { requests: Some(requests), writer: Some(thread), reader, bell, clock })
     }
 
-    fn ask<T>(
-        &self,
-        request: Request,
-        reply: &Receiver<Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        let gone = || {
-            StoreError::plain(
-                StoreErrorKind::Unavailable,
-                "the database's writer thread has ended",
-            )
-        };
-        self.requests
-            .as_ref()
-            .ok_or_else(gone)?
-            .send(request)
-            .map_err(|_| gone())?;
+    fn ask<T>(&self, request: Request, reply: &Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+        let gone = || StoreError::plain(StoreErrorKind::Unavailable, "the database's writer thread has ended");
+        self.requests.as_ref().ok_or_else(gone)?.send(request).map_err(|_| gone())?;
         reply.recv().map_err(|_| gone())?
     }
 
-    fn read<T>(
-        &self,
-        operation: &str,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
+    fn read<T>(&self, operation: &str, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let db = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         query(&db).map_err(|e| sql_error(operation, e))
     }
@@ -180,24 +131,14 @@ impl Writer {
         }
     }
 
-    fn transact(
-        &mut self,
-        group: Vec<Request>,
-        changed: &mut bool,
-    ) -> (Vec<Answer>, Option<StoreError>) {
+    fn transact(&mut self, group: Vec<Request>, changed: &mut bool) -> (Vec<Answer>, Option<StoreError>) {
         let mut answers = Vec::with_capacity(group.len());
         if let Err(e) = self.turn.lock() {
-            let error = StoreError::new(
-                StoreErrorKind::Unavailable,
-                "wait for the turn to write to the database",
-                e,
-            );
+            let error = StoreError::new(StoreErrorKind::Unavailable, "wait for the turn to write to the database", e);
             return (group.into_iter().map(refusal).collect(), Some(error));
         }
         let outcome = (|| -> rusqlite::Result<()> {
-            let tx = self
-                .db
-                .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let tx = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let now = self.clock.mono_ms();
             for request in group {
                 answers.push(serve(&tx, request, now, &self.presence, changed));
@@ -205,19 +146,13 @@ impl Writer {
             tx.commit()
         })();
         drop(self.turn.unlock());
-        (
-            answers,
-            outcome.err().map(|e| sql_error("write to the database", e)),
-        )
+        (answers, outcome.err().map(|e| sql_error("write to the database", e)))
     }
 }
 
 /// The same error once more: each of a failed group's callers gets its own.
 fn again(error: &StoreError) -> StoreError {
-    let source = error
-        .source
-        .as_ref()
-        .map_or_else(String::new, ToString::to_string);
+    let source = error.source.as_ref().map_or_else(String::new, ToString::to_string);
     StoreError::new(error.kind, error.operation.clone(), source)
 }
 
@@ -245,65 +180,29 @@ fn refusal(request: Request) -> Answer {
 fn within<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
     db.execute_batch("SAVEPOINT request")?;
     let result = work();
-    db.execute_batch(if result.is_ok() {
-        "RELEASE request"
-    } else {
-        "ROLLBACK TO request; RELEASE request"
-    })?;
+    db.execute_batch(if result.is_ok() { "RELEASE request" } else { "ROLLBACK TO request; RELEASE request" })?;
     result
 }
 
-fn serve(
-    db: &Connection,
-    request: Request,
-    now: u64,
-    presence: &Presence,
-    changed: &mut bool,
-) -> Answer {
+fn serve(db: &Connection, request: Request, now: u64, presence: &Presence, changed: &mut bool) -> Answer {
     match request {
         Request::Commit(items, reply) => {
-            let result = within(db, || {
-                items
-                    .iter()
-                    .map(|item| apply::item(db, item, now))
-                    .collect()
-            });
+            let result = within(db, || items.iter().map(|item| apply::item(db, item, now)).collect());
             *changed |= result.is_ok();
             answer(reply, result)
         }
-        Request::Claim {
-            scope,
-            want,
-            lease_ms,
-            reply,
-        } => {
-            let claim = apply::Claim {
-                scope: &scope,
-                want,
-                lease_ms,
-                now,
-                owner: presence.name(),
-            };
+        Request::Claim { scope, want, lease_ms, reply } => {
+            let claim = apply::Claim { scope: &scope, want, lease_ms, now, owner: presence.name() };
             let result = within(db, || {
                 apply::reap(db, now, &|owner| presence.is_dead(owner))?;
                 let claimed = apply::claim(db, &claim)?;
-                let next = if claimed.is_empty() {
-                    apply::next_change(db)?
-                } else {
-                    None
-                };
+                let next = if claimed.is_empty() { apply::next_change(db)? } else { None };
                 Ok((claimed, next))
             });
             answer(reply, result)
         }
-        Request::Renew {
-            leases,
-            lease_ms,
-            reply,
-        } => {
-            let result = within(db, || {
-                apply::renew(db, &leases, now.saturating_add(lease_ms))
-            });
+        Request::Renew { leases, lease_ms, reply } => {
+            let result = within(db, || apply::renew(db, &leases, now.saturating_add(lease_ms)));
             answer(reply, result)
         }
     }
@@ -319,91 +218,58 @@ impl Ledger for SqliteLedger {
         self.ask(Request::Commit(items.to_vec(), reply), &inbox)
     }
 
-    fn claim(
-        &self,
-        scope: &Scope,
-        want: usize,
-        lease: Duration,
-        wait: Wait,
-    ) -> Result<Vec<Claimed>, StoreError> {
+    fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError> {
         let until = Instant::now() + wait.at_most;
         loop {
             let (reply, inbox) = crossbeam_channel::bounded(1);
-            let (claimed, next) = self.ask(
-                Request::Claim {
-                    scope: scope.clone(),
-                    want,
-                    lease_ms: millis(lease),
-                    reply,
-                },
-                &inbox,
-            )?;
+            let (claimed, next) = self.ask(Request::Claim { scope: scope.clone(), want, lease_ms: millis(lease), reply }, &inbox)?;
             let left = until.saturating_duration_since(Instant::now());
             if !claimed.is_empty() || left.is_zero() || *self.bell.count() != wait.seen {
                 return Ok(claimed);
             }
             // Asleep until something changes here, until a job becomes free by itself, or until it is time to look for others' work.
-            let free = next.map_or(LOOK_ROUND, |at| {
-                Duration::from_millis(at.saturating_sub(self.clock.mono_ms()).max(1))
-            });
+            let free = next.map_or(LOOK_ROUND, |at| Duration::from_millis(at.saturating_sub(self.clock.mono_ms()).max(1)));
             let nap = left.min(LOOK_ROUND).min(free);
-            let napping = self
-                .bell
-                .changed
-                .wait_timeout_while(self.bell.count(), nap, |rung| *rung == wait.seen);
+            let napping = self.bell.changed.wait_timeout_while(self.bell.count(), nap, |rung| *rung == wait.seen);
             drop(napping.unwrap_or_else(PoisonError::into_inner));
         }
     }
 
     fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
         let (reply, inbox) = crossbeam_channel::bounded(1);
-        self.ask(
-            Request::Renew {
-                leases: leases.to_vec(),
-                lease_ms: millis(lease),
-                reply,
-            },
-            &inbox,
-        )
+        self.ask(Request::Renew { leases: leases.to_vec(), lease_ms: millis(lease), reply }, &inbox)
     }
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.read("read records", |db| {
-            keys.iter().map(|key| apply::get(db, kind, key)).collect()
-        })
+        self.read("read records", |db| keys.iter().map(|key| apply::get(db, kind, key)).collect())
     }
 
     fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let order = if listing.newest_first { "DESC" } else { "ASC" };
-        let sql = format!(
-            "SELECT key, value FROM records WHERE kind = ?1 AND substr(key, 1, length(?2)) = ?2 ORDER BY id {order} LIMIT ?3"
-        );
+        let sql = format!("SELECT key, value FROM records WHERE kind = ?1 AND substr(key, 1, length(?2)) = ?2 ORDER BY id {order} LIMIT ?3");
         let limit = i64::try_from(listing.limit).unwrap_or(i64::MAX);
         self.read("list records", |db| {
-            db.prepare_cached(&sql)?
-                .query_map(params![kind.name(), listing.prefix, limit], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })?
-                .collect()
+            db.prepare_cached(&sql)?.query_map(params![kind.name(), listing.prefix, limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })
     }
 
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Vec<(String, u32)> = self.read("list open runs", |db| {
-            let mut query =
-                db.prepare_cached("SELECT run, generation FROM open_runs ORDER BY id LIMIT ?1")?;
-            query
-                .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect()
+            let mut query = db.prepare_cached("SELECT run, generation FROM open_runs ORDER BY id LIMIT ?1")?;
+            query.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })?;
         let parse = |(run, generation): (String, u32)| {
-            let run = run.parse().map_err(|e: dovetail_core::id::BadRunId| {
-                StoreError::new(StoreErrorKind::Corrupt, "list open runs", e)
-            })?;
+            let run = run.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "list open runs", e))?;
             Ok(RunKey { run, generation })
         };
         rows.into_iter().map(parse).collect()
+    }
+
+    fn working(&self, run: &RunKey) -> Result<bool, StoreError> {
+        let now = apply::int(self.clock.mono_ms());
+        let sql = "SELECT 1 FROM jobs WHERE run = ?1 AND generation = ?2 AND owner IS NOT NULL AND expires > ?3";
+        self.read("look for work on a run", |db| db.prepare_cached(sql)?.exists(params![run.run.as_str(), run.generation, now]))
     }
 
     fn wake(&self) {

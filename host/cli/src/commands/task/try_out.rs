@@ -57,8 +57,9 @@ pub(super) fn run(app: &App, what: &What<'_>) -> Result<Exit, Error> {
         Ok(ready) => ready,
         Err(exit) => return Ok(exit),
     };
-    let loaded = Loaded::read(&given, &Expected::of_task(&ready.name, &ready.signature))?;
-    let input = check_record(&ready.signature.input, &Value::from(loaded.values.clone())).map_err(|errors| Error::values(&errors))?;
+    let expected = Expected::of_task(&ready.name, &ready.signature);
+    let loaded = Loaded::read(&given, &expected)?;
+    let input = check_record(&ready.signature.input, &Value::from(loaded.values.clone())).map_err(|errors| expected.misfits(&errors))?;
     loaded.store(&input, blobs.as_ref())?;
     let (report, interrupted) = attempt(app, &ready, input, blobs.clone())?;
     let saved = match (&report.outcome, what.save) {
@@ -150,7 +151,7 @@ fn log_text(line: &LogLine) -> String {
     format!("{:5}  {}{fields}", line.level, line.message)
 }
 
-/// Writes each artifact of `output`: `FOLDER/HEX.png`, or under its own name.
+/// Writes each artifact of `output`, named by the beginning of its digest and by its type.
 fn save(blobs: &dyn Blobs, output: &Value, folder: &Path) -> Result<Vec<String>, Error> {
     std::fs::create_dir_all(folder).map_err(|e| Error::write(folder, e))?;
     let mut saved = Vec::new();

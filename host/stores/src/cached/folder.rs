@@ -1,0 +1,241 @@
+//! A bounded folder of blobs. Nothing here is an error of a reader or a writer: what cannot be kept is fetched again.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use dovetail_core::Digest;
+use dovetail_core::blobs::{BlobKind, Blobs as _, StoreError, StoreErrorKind};
+
+use crate::FileBlobs;
+use crate::embedded::{io_error, make_folder};
+
+/// What marks a folder as a cache (<https://bford.info/cachedir/>): backups pass it by, and we know that we may empty it.
+const TAG: &str = "CACHEDIR.TAG";
+const TAG_TEXT: &str =
+    "Signature: 8a477f597d28d172789f06886806bc55\n# Blobs that dovetail can fetch again. This folder may be removed at any time.\n";
+
+/// How files are called while they are written.
+const ASIDE: &str = ".new-";
+/// When such a file was left behind by a process that was killed.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+pub(super) struct Folder {
+    near: FileBlobs,
+    path: PathBuf,
+    capacity: u64,
+    room: Mutex<Room>,
+}
+
+/// What we know of the folder, in bytes.
+#[derive(Default)]
+struct Room {
+    /// In it when we last looked.
+    found: u64,
+    /// Added by this process since.
+    added: u64,
+    /// Being added by this process now.
+    arriving: u64,
+}
+
+struct Kept {
+    path: PathBuf,
+    bytes: u64,
+    used: SystemTime,
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, at most {} bytes", self.path.display(), self.capacity)
+    }
+}
+
+impl Folder {
+    pub(super) fn open(path: &Path, capacity: u64) -> Result<Self, StoreError> {
+        let blobs = path.join("blobs");
+        let tag = path.join(TAG);
+        let there = |path: &Path| path.try_exists().map_err(|e| io_error("look for", path, e));
+        if there(&blobs)? && !there(&tag)? {
+            let why = format!("it has blobs but no {TAG}: this may be an embedded data folder, which must not be emptied; name another folder");
+            return Err(StoreError::new(StoreErrorKind::Refused, format!("use {} as a cache", path.display()), why));
+        }
+        make_folder(path)?;
+        if !there(&tag)? {
+            std::fs::write(&tag, TAG_TEXT).map_err(|e| io_error("write", &tag, e))?;
+        }
+        let folder = Self { near: FileBlobs::new(path), path: path.to_owned(), capacity, room: Mutex::default() };
+        // A smaller capacity than the last time takes effect now.
+        let mut room = folder.room.lock().unwrap_or_else(PoisonError::into_inner);
+        folder.make_room(&mut room, 0)?;
+        drop(room);
+        Ok(folder)
+    }
+
+    pub(super) fn bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.look()?.iter().map(|kept| kept.bytes).sum())
+    }
+
+    pub(super) fn size(&self, kind: BlobKind, digest: &Digest) -> Option<u64> {
+        self.near.size(kind, digest).unwrap_or(None)
+    }
+
+    /// The bytes if they are here and what they should be. `Refused` is the only error: there are more than `max`.
+    pub(super) fn read(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.near.path(kind, digest);
+        let Ok(file) = File::open(&path) else { return Ok(None) };
+        // While it is held nobody evicts this file, in no process. It is waited for no longer than an eviction of one file takes.
+        let held = file.lock_shared();
+        match self.near.get(kind, digest, max) {
+            Ok(bytes) => {
+                self.mark_used(&file, &path);
+                drop(held);
+                Ok(Some(bytes))
+            }
+            Err(e) if e.kind == StoreErrorKind::Refused && file.metadata().is_ok_and(|meta| meta.len() > max) => Err(e),
+            Err(e) if e.kind == StoreErrorKind::Corrupt => {
+                tracing::warn!(file = %path.display(), "a cached blob was damaged and is fetched again");
+                if let Err(e) = std::fs::remove_file(&path) {
+                    tracing::warn!(file = %path.display(), error = %e, "cannot remove a damaged file from the cache");
+                }
+                Ok(None)
+            }
+            Err(e) => {
+                if e.kind != StoreErrorKind::Missing {
+                    tracing::warn!(file = %path.display(), error = ?e, "cannot read a cached blob");
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Files are ordered by the time of their last change; nothing changes them, so it can say when they were used.
+    fn mark_used(&self, file: &File, path: &Path) {
+        if let Err(e) = file.set_modified(SystemTime::now()) {
+            tracing::debug!(file = %path.display(), error = %e, "cannot mark a cached blob as used");
+        }
+    }
+
+    /// Keeps them if there is room, and makes room.
+    pub(super) fn keep(&self, kind: BlobKind, digest: &Digest, bytes: &[u8]) {
+        let path = self.near.path(kind, digest);
+        let length = bytes.len() as u64;
+        if let Ok(file) = File::open(&path) {
+            if file.metadata().is_ok_and(|meta| meta.len() == length) {
+                return self.mark_used(&file, &path);
+            }
+            // Cut off by a crash: what is written now takes its place.
+        }
+        let warn = |e: &StoreError| tracing::warn!(folder = %self.path.display(), error = ?e, "a blob is not kept in the cache");
+        match self.reserve(length) {
+            Ok(true) => {}
+            Ok(false) => return tracing::debug!(bytes = length, "no room in the cache for a blob"),
+            Err(e) => return warn(&e),
+        }
+        let written = self.write(&path, bytes);
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.arriving -= length;
+        match written {
+            Ok(()) => room.added += length,
+            Err(e) => warn(&e),
+        }
+    }
+
+    /// Whole or not at all for everybody who looks, but not synced: it is compared with its digest when it is read.
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let folder = path.parent().unwrap_or(&self.path);
+        make_folder(folder)?;
+        let write = || -> std::io::Result<()> {
+            let mut aside = tempfile::Builder::new().prefix(ASIDE).tempfile_in(folder)?;
+            aside.write_all(bytes)?;
+            aside.persist(path)?;
+            Ok(())
+        };
+        write().map_err(|e| io_error("write", path, e))
+    }
+
+    /// Sets `length` bytes aside; false if there is no room for them, whatever is evicted.
+    fn reserve(&self, length: u64) -> Result<bool, StoreError> {
+        if length > self.capacity {
+            return Ok(false);
+        }
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = room.added + room.arriving + length;
+        // Others add to the folder, too: we look again before a sixteenth of it is ours.
+        let fits = room.found + ours <= self.capacity && (ours <= self.capacity / 16 || ours == length);
+        if !fits && !self.make_room(&mut room, length)? {
+            return Ok(false);
+        }
+        room.arriving += length;
+        Ok(true)
+    }
+
+    /// Looks at the folder and evicts until `length` more bytes fit; false if that cannot be.
+    fn make_room(&self, room: &mut Room, length: u64) -> Result<bool, StoreError> {
+        // One process at a time, so that two do not both evict what one of them needs to.
+        let path = self.path.join("lock");
+        let lock = File::create(&path).and_then(|file| file.lock().map(|()| file)).map_err(|e| io_error("lock", &path, e))?;
+        let mut kept = self.look()?;
+        let mut bytes: u64 = kept.iter().map(|kept| kept.bytes).sum();
+        let most = self.capacity.saturating_sub(length + room.arriving);
+        if bytes > most {
+            kept.sort_by_key(|kept| kept.used);
+            // Some more than is needed, so that the next blob does not make us look again.
+            let goal = most.min(self.capacity - self.capacity / 16);
+            for kept in kept {
+                if bytes <= goal {
+                    break;
+                }
+                if evict(&kept.path) {
+                    bytes -= kept.bytes;
+                }
+            }
+        }
+        drop(lock);
+        (room.found, room.added) = (bytes, 0);
+        Ok(length + room.arriving + bytes <= self.capacity)
+    }
+
+    /// Every blob that is here. Removes what a killed process left half-written.
+    fn look(&self) -> Result<Vec<Kept>, StoreError> {
+        let mut found = Vec::new();
+        let root = self.path.join("blobs");
+        let entries = |path: &Path| match std::fs::read_dir(path) {
+            Ok(entries) => Ok(entries.collect::<Result<Vec<_>, _>>().map_err(|e| io_error("read the folder", path, e))?),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(io_error("read the folder", path, e)),
+        };
+        for kind in entries(&root)? {
+            for entry in entries(&kind.path().join("sha256"))? {
+                // Another process may have evicted it since.
+                let Ok(meta) = entry.metadata() else { continue };
+                let (path, used) = (entry.path(), meta.modified().unwrap_or(SystemTime::UNIX_EPOCH));
+                if entry.file_name().to_string_lossy().starts_with(ASIDE) {
+                    if used.elapsed().is_ok_and(|age| age > ABANDONED) {
+                        evict(&path);
+                    }
+                    continue;
+                }
+                found.push(Kept { path, bytes: meta.len(), used });
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Removes the file unless somebody reads it; true if it is gone.
+fn evict(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return !path.try_exists().unwrap_or(true) };
+    if file.try_lock().is_err() {
+        return false;
+    }
+    match std::fs::remove_file(path) {
+        Ok(()) => true,
+        Err(e) => {
+            tracing::warn!(file = %path.display(), error = %e, "cannot evict a cached blob");
+            false
+        }
+    }
+}

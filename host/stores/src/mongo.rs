@@ -1,0 +1,225 @@
+//! [`MetaStore`] on MongoDB 5 or later: a collection for each kind of record, `_id` the record's key.
+//!
+//! Inserts with a unique `_id` and point reads are all that safety rests on: no update, no transaction, no session. The fields beside
+//! `_id` are `v` (the record) and `n` (a number that grows with time, for lists).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::clock::Clock;
+use dovetail_core::ledger::{Kind, Listing, Record, RunKey};
+use dovetail_core::meta::{MetaStore, Put};
+use mongodb::bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
+use mongodb::error::{Error, ErrorKind};
+use mongodb::options::ClientOptions;
+use mongodb::sync::{Client, Collection, Database};
+
+/// A duplicate `_id`.
+const DUPLICATE: i32 = 11000;
+/// Documents of one `insert_many`.
+const BATCH: usize = 500;
+const SELECT: Duration = Duration::from_secs(5);
+
+/// The records of a fleet in one database.
+pub struct MongoMeta {
+    database: Database,
+    /// `host:port/database`, for errors: never the password.
+    address: String,
+    last: AtomicI64,
+    clock: std::sync::Arc<dyn Clock>,
+}
+
+impl MongoMeta {
+    /// Connects to `mongodb://[user:password@]host[:port]/database` and takes the database for this fleet.
+    ///
+    /// # Errors
+    /// `Refused` for a URL or password that cannot be used, for a server that is too old, and for a database that belongs to another fleet;
+    /// `Unavailable` where nobody answers.
+    pub fn open(url: &str, fleet: &str, clock: std::sync::Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let refused = |why: String| StoreError::new(StoreErrorKind::Refused, "open the metadata store", why);
+        let mut options = ClientOptions::parse(url)
+            .run()
+            .map_err(|e| refused(format!("its URL cannot be used: {}; write mongodb://[user:password@]host[:port]/database", e.kind)))?;
+        options.server_selection_timeout = Some(SELECT);
+        options.connect_timeout = Some(SELECT);
+        options.app_name.get_or_insert_with(|| "dovetail".to_owned());
+        let name = options.default_database.clone();
+        let name = name.ok_or_else(|| refused("its URL names no database: write mongodb://host[:port]/DATABASE".to_owned()))?;
+        let hosts: Vec<String> = options.hosts.iter().map(ToString::to_string).collect();
+        let address = format!("{}/{name}", hosts.join(","));
+        let client = Client::with_options(options).map_err(|e| refused(e.kind.to_string()))?;
+        let meta = Self { database: client.database(&name), address, last: AtomicI64::new(0), clock };
+        meta.check_version()?;
+        meta.take_for(fleet)?;
+        Ok(meta)
+    }
+
+    fn check_version(&self) -> Result<(), StoreError> {
+        let info = self.database.run_command(doc! { "buildInfo": 1 }).run().map_err(|e| self.error("ask", e))?;
+        let version = info.get_str("version").unwrap_or("0");
+        let major: u32 = version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        if major < 5 {
+            let why = format!("it is MongoDB {version}; 5 or later is needed: upgrade it");
+            return Err(StoreError::new(StoreErrorKind::Refused, format!("use the metadata store at {}", self.address), why));
+        }
+        Ok(())
+    }
+
+    /// One database, one fleet: two would list and run each other's work.
+    fn take_for(&self, fleet: &str) -> Result<(), StoreError> {
+        let facts: Collection<Document> = self.database.collection("facts");
+        match facts.insert_one(doc! { "_id": "fleet", "name": fleet }).run() {
+            Ok(_) => return Ok(()),
+            Err(e) if is_duplicate(&e) => {}
+            Err(e) => return Err(self.error("write to", e)),
+        }
+        let found = facts.find_one(doc! { "_id": "fleet" }).run().map_err(|e| self.error("read", e))?;
+        let owner = found.as_ref().and_then(|d| d.get_str("name").ok()).unwrap_or_default().to_owned();
+        if owner == fleet {
+            return Ok(());
+        }
+        let why = format!("it belongs to the fleet `{owner}`, this is `{fleet}`: name another database, or set `fleet = \"{owner}\"`");
+        Err(StoreError::new(StoreErrorKind::Refused, format!("use the metadata store at {}", self.address), why))
+    }
+
+    fn error(&self, operation: &str, error: Error) -> StoreError {
+        let kind = match *error.kind {
+            ErrorKind::Authentication { .. } => StoreErrorKind::Refused,
+            // Unauthorized, and writes on what only reads.
+            ErrorKind::Command(ref e) if matches!(e.code, 13 | 18 | 10107 | 20) => StoreErrorKind::Refused,
+            _ => StoreErrorKind::Unavailable,
+        };
+        // The kind says what happened; the error's own text may repeat the server's description with its address and more.
+        StoreError::new(kind, format!("{operation} the metadata store at {}", self.address), error.kind.to_string())
+    }
+
+    fn collection(&self, kind: Kind) -> Collection<Document> {
+        self.database.collection(&format!("{}s", kind.name()))
+    }
+
+    fn open_collection(&self) -> Collection<Document> {
+        self.database.collection("open_runs")
+    }
+
+    /// Milliseconds and a counter, always growing within this process.
+    fn next(&self) -> i64 {
+        let now = i64::try_from(self.clock.wall_ms()).unwrap_or(i64::MAX >> 20) << 20;
+        let take = |last: i64| Some(now.max(last + 1));
+        match self.last.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take) {
+            Ok(last) | Err(last) => now.max(last + 1),
+        }
+    }
+
+    /// Inserts; the numbers of those that were there before.
+    fn insert(&self, collection: &Collection<Document>, documents: &[Document]) -> Result<Vec<usize>, StoreError> {
+        match collection.insert_many(documents).ordered(false).run() {
+            Ok(_) => Ok(Vec::new()),
+            Err(error) => {
+                if let ErrorKind::InsertMany(many) = &*error.kind
+                    && many.write_concern_error.is_none()
+                    && let Some(failed) = &many.write_errors
+                    && failed.iter().all(|e| e.code == DUPLICATE)
+                {
+                    return Ok(failed.iter().map(|e| e.index).collect());
+                }
+                Err(self.error("write to", error))
+            }
+        }
+    }
+}
+
+fn is_duplicate(error: &Error) -> bool {
+    matches!(&*error.kind, ErrorKind::Write(mongodb::error::WriteFailure::WriteError(e)) if e.code == DUPLICATE)
+}
+
+fn value_of(document: &Document) -> Option<Vec<u8>> {
+    match document.get("v") {
+        Some(Bson::Binary(binary)) => Some(binary.bytes.clone()),
+        _ => None,
+    }
+}
+
+impl MetaStore for MongoMeta {
+    fn put(&self, records: &[Record]) -> Result<Vec<Put>, StoreError> {
+        let mut answers = vec![Put::Created; records.len()];
+        let mut kinds: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
+        for (at, record) in records.iter().enumerate() {
+            kinds.entry(record.kind).or_default().push(at);
+        }
+        for (kind, places) in kinds {
+            let collection = self.collection(kind);
+            for part in places.chunks(BATCH) {
+                let document = |at: &usize| {
+                    let record = &records[*at];
+                    let v = Binary { subtype: BinarySubtype::Generic, bytes: record.value.clone() };
+                    doc! { "_id": &record.key, "v": v, "n": self.next() }
+                };
+                let documents: Vec<Document> = part.iter().map(document).collect();
+                for taken in self.insert(&collection, &documents)? {
+                    let at = part.get(taken).copied().unwrap_or_default();
+                    let current = self.get(kind, std::slice::from_ref(&records[at].key))?.pop().flatten();
+                    answers[at] = Put::Exists(current.unwrap_or_default());
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let collection = self.collection(kind);
+        let one = |key: &String| {
+            let found = collection.find_one(doc! { "_id": key }).run().map_err(|e| self.error("read", e))?;
+            Ok(found.as_ref().and_then(value_of))
+        };
+        keys.iter().map(one).collect()
+    }
+
+    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let filter = if listing.prefix.is_empty() {
+            doc! {}
+        } else {
+            // Everything that begins so: up to the last character there is.
+            doc! { "_id": { "$gte": &listing.prefix, "$lt": format!("{}\u{10FFFF}", listing.prefix) } }
+        };
+        let order = if listing.newest_first { -1 } else { 1 };
+        let collection = self.collection(kind);
+        let mut query = collection.find(filter).sort(doc! { "n": order });
+        if let Ok(limit) = i64::try_from(listing.limit)
+            && limit < i64::from(i32::MAX)
+        {
+            query = query.limit(limit);
+        }
+        let rows = query.run().map_err(|e| self.error("list", e))?;
+        let mut found = Vec::new();
+        for row in rows {
+            let row = row.map_err(|e| self.error("list", e))?;
+            if let (Ok(key), Some(value)) = (row.get_str("_id"), value_of(&row)) {
+                found.push((key.to_owned(), value));
+            }
+        }
+        Ok(found)
+    }
+
+    fn open(&self, run: &RunKey) -> Result<(), StoreError> {
+        self.insert(&self.open_collection(), &[doc! { "_id": run.key(), "n": self.next() }]).map(drop)
+    }
+
+    fn forget(&self, run: &RunKey) -> Result<(), StoreError> {
+        self.open_collection().delete_one(doc! { "_id": run.key() }).run().map(drop).map_err(|e| self.error("write to", e))
+    }
+
+    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX).min(i64::from(i32::MAX));
+        let rows = self.open_collection().find(doc! {}).sort(doc! { "n": 1 }).limit(limit).run().map_err(|e| self.error("list", e))?;
+        let mut found = Vec::new();
+        for row in rows {
+            let row = row.map_err(|e| self.error("list", e))?;
+            let parts = row.get_str("_id").ok().and_then(|key| key.split_once(':'));
+            let run = parts.and_then(|(run, generation)| Some(RunKey { run: run.parse().ok()?, generation: generation.parse().ok()? }));
+            found.push(run.ok_or_else(|| StoreError::plain(StoreErrorKind::Corrupt, format!("read the open runs at {}", self.address)))?);
+        }
+        Ok(found)
+    }
+}

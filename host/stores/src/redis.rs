@@ -1,0 +1,289 @@
+//! [`Window`] on Redis 7 or later: one script (`redis/window.lua`), one connection for calls, one for the bell.
+//!
+//! A reply that is lost is asked for again under the same number, on a new connection: the script answers it from what it remembers.
+//! Not here: what the window is for and which records it follows (flow).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::ledger::{Job, RunKey};
+use dovetail_core::window::{Called, Change, Delivery, Held, Stamp, Status, Window, WindowLease};
+use redis::{Client, Commands as _, Connection, ConnectionLike as _, ErrorKind, FromRedisValue as _, Script, Value};
+
+mod settings;
+
+const SCRIPT: &str = include_str!("redis/window.lua");
+/// Tries of one call before the window counts as unavailable: with the pauses between them, about four seconds.
+const TRIES: u32 = 6;
+const CONNECT: Duration = Duration::from_secs(2);
+/// A call does little; one that takes this long will not come.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The work of a fleet in one Redis.
+pub struct RedisWindow {
+    client: Client,
+    script: Script,
+    prefix: String,
+    /// This caller: a new one for each process, so that numbers of calls never meet.
+    incarnation: String,
+    /// `host:port`, for errors: never the password.
+    address: String,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<Connection>,
+    number: u64,
+    epoch: String,
+    tick: u64,
+}
+
+impl RedisWindow {
+    /// Connects to `redis://[user:password@]host[:port]/[db]` and looks whether it can be trusted with a queue.
+    ///
+    /// # Errors
+    /// `Refused` for a URL, a password, a version below 7 or an eviction policy that cannot be used, each with its remedy;
+    /// `Unavailable` where nobody answers.
+    pub fn open(url: &str, fleet: &str, incarnation: &str) -> Result<Self, StoreError> {
+        let bad = |why: String| StoreError::new(StoreErrorKind::Refused, "open the queue", why);
+        let client = Client::open(url).map_err(|e| bad(format!("its URL cannot be used: {e}; write redis://[user:password@]host[:port]/[db]")))?;
+        let address = client.get_connection_info().addr().to_string();
+        let window = Self {
+            client,
+            script: Script::new(SCRIPT),
+            prefix: format!("dovetail:{{{fleet}}}:"),
+            incarnation: incarnation.to_owned(),
+            address,
+            state: Mutex::default(),
+        };
+        let mut connection = window.connect().map_err(|e| window.error("connect to", e))?;
+        settings::check(&mut connection, &window.address)?;
+        window.state().connection = Some(connection);
+        Ok(window)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connect(&self) -> redis::RedisResult<Connection> {
+        let connection = self.client.get_connection_with_timeout(CONNECT)?;
+        connection.set_read_timeout(Some(ANSWER))?;
+        connection.set_write_timeout(Some(ANSWER))?;
+        Ok(connection)
+    }
+
+    fn error(&self, operation: &str, error: redis::RedisError) -> StoreError {
+        let refused =
+            error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("OOM" | "READONLY" | "NOPERM" | "NOAUTH" | "WRONGPASS"));
+        let kind = if refused { StoreErrorKind::Refused } else { StoreErrorKind::Unavailable };
+        StoreError::new(kind, format!("{operation} the queue at {}", self.address), error)
+    }
+
+    /// Sends the same arguments until they are answered, on a new connection each time but the first.
+    fn send(&self, state: &mut State, args: &[Vec<u8>]) -> Result<Value, StoreError> {
+        let mut pause = Duration::from_millis(50);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let answer = (|| {
+                let connection = match state.connection.take() {
+                    Some(open) if open.is_open() => state.connection.insert(open),
+                    _ => state.connection.insert(self.connect()?),
+                };
+                let mut invocation = self.script.prepare_invoke();
+                invocation.key(&self.prefix);
+                for arg in args {
+                    invocation.arg(arg.as_slice());
+                }
+                invocation.invoke::<Value>(connection)
+            })();
+            match answer {
+                Ok(value) => return Ok(value),
+                Err(error) => {
+                    // Whatever state the connection is in, a late answer on it must not be taken for another call's.
+                    state.connection = None;
+                    let error = self.error("call", error);
+                    if error.kind == StoreErrorKind::Refused || tries == TRIES {
+                        return Err(error);
+                    }
+                    // Bounded, before a reconnection: there is nothing here that could be waited for.
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
+            }
+        }
+    }
+
+    fn corrupt(&self, why: &str) -> StoreError {
+        StoreError::new(StoreErrorKind::Corrupt, format!("read the answer of the queue at {}", self.address), why.to_owned())
+    }
+}
+
+fn id(run: &RunKey, step: &str) -> String {
+    format!("{}/{step}", run.key())
+}
+
+fn args_of(words: &[&str]) -> Vec<Vec<u8>> {
+    words.iter().map(|w| w.as_bytes().to_vec()).collect()
+}
+
+fn push_jobs(args: &mut Vec<Vec<u8>>, jobs: &[Job]) {
+    args.push(jobs.len().to_string().into_bytes());
+    for job in jobs {
+        args.extend(args_of(&[&job.step, &job.attempt.to_string(), &job.needs.join("\x1e")]));
+    }
+}
+
+fn push_change(args: &mut Vec<Vec<u8>>, change: &Change) {
+    match change {
+        Change::Finish { lease, succeeded, value, children } => {
+            args.extend(args_of(&["F", &lease.run.key(), &lease.step, &lease.epoch, if *succeeded { "1" } else { "0" }]));
+            args.push(value.clone());
+            push_jobs(args, children);
+        }
+        Change::Open { run, stamp, verify, envelope, done, jobs } => {
+            args.extend(args_of(&["O", &run.key(), &stamp.epoch, &stamp.now.to_string(), if *verify { "1" } else { "0" }]));
+            args.push(envelope.clone());
+            args.push(done.len().to_string().into_bytes());
+            for (step, value) in done {
+                args.extend(args_of(&[step, if value.is_some() { "1" } else { "0" }]));
+                args.push(value.clone().unwrap_or_default());
+            }
+            push_jobs(args, jobs);
+        }
+        Change::Close { run } => args.extend(args_of(&["X", &run.key()])),
+        Change::Cancel { run } => args.extend(args_of(&["C", &run.key()])),
+        Change::Back { lease, attempt, verify, delay } => {
+            let verify = if *verify { "1" } else { "0" };
+            args.extend(args_of(&["B", &id(&lease.run, &lease.step), &lease.token, &attempt.to_string(), verify, &delay.as_millis().to_string()]));
+        }
+    }
+}
+
+fn status(word: &str) -> Option<Status> {
+    Some(match word {
+        "ok" => Status::Ok,
+        "last" => Status::Last,
+        "lost" => Status::Lost,
+        "stale" => Status::Stale,
+        "closed" => Status::Closed,
+        "cancelled" => Status::Cancelled,
+        "not_owner" => Status::NotOwner,
+        _ => return None,
+    })
+}
+
+type RawJob = (String, u8, u32, u32, Vec<u8>, Vec<Vec<u8>>);
+
+fn delivery(raw: RawJob, token: &str, epoch: &str) -> Option<Delivery> {
+    let (id, verify, crashes, attempt, envelope, values) = raw;
+    let (rg, step) = id.split_once('/')?;
+    let (run, generation) = rg.split_once(':')?;
+    let run = RunKey { run: run.parse().ok()?, generation: generation.parse().ok()? };
+    let named = |pair: &[Vec<u8>]| Some((String::from_utf8(pair.first()?.clone()).ok()?, pair.get(1)?.clone()));
+    let values = values.chunks(2).map(named).collect::<Option<Vec<_>>>()?;
+    let lease = WindowLease { run, step: step.to_owned(), token: token.to_owned(), epoch: epoch.to_owned() };
+    Some(Delivery { lease, attempt, crashes, verify: verify == 1, envelope, values })
+}
+
+impl Window for RedisWindow {
+    fn peek(&self) -> Result<Stamp, StoreError> {
+        let mut state = self.state();
+        let args = args_of(&["peek", &state.epoch, &state.tick.to_string()]);
+        let value = self.send(&mut state, &args)?;
+        let (epoch, tick, now): (String, u64, u64) = redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))?;
+        (state.epoch, state.tick) = (epoch.clone(), tick);
+        Ok(Stamp { epoch, now })
+    }
+
+    fn call(&self, changes: &[Change], want: usize, lease: Duration) -> Result<Called, StoreError> {
+        let mut state = self.state();
+        state.number += 1;
+        let number = state.number.to_string();
+        let (tick, want, lease_ms) = (state.tick.to_string(), want.to_string(), lease.as_millis().to_string());
+        let mut args = args_of(&["call", &self.incarnation, &number, &state.epoch, &tick, &want, &lease_ms]);
+        for change in changes {
+            push_change(&mut args, change);
+        }
+        let value = self.send(&mut state, &args)?;
+        let answer: (String, u64, u64, Vec<String>, Vec<Value>, i64) = redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))?;
+        let (epoch, tick, _now, words, jobs, next) = answer;
+        (state.epoch, state.tick) = (epoch.clone(), tick);
+        drop(state);
+        let statuses: Vec<Status> = words.iter().map(|w| status(w)).collect::<Option<_>>().ok_or_else(|| self.corrupt(&words.join(" ")))?;
+        if statuses.len() != changes.len() {
+            return Err(self.corrupt(&format!("{} answers to {} changes", statuses.len(), changes.len())));
+        }
+        let token = format!("{}#{number}", self.incarnation);
+        let mut handed = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let raw = RawJob::from_redis_value(job).map_err(|e| self.corrupt(&e.to_string()))?;
+            handed.push(delivery(raw, &token, &epoch).ok_or_else(|| self.corrupt("a job without a name"))?);
+        }
+        Ok(Called { statuses, jobs: handed, next_ms: u64::try_from(next).ok() })
+    }
+
+    fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<Held>, StoreError> {
+        let mut args = args_of(&["renew", &lease.as_millis().to_string()]);
+        for lease in leases {
+            args.extend(args_of(&[&id(&lease.run, &lease.step), &lease.token]));
+        }
+        let value = self.send(&mut self.state(), &args)?;
+        let answers: Vec<u8> = redis::from_redis_value::<Vec<u64>>(value)
+            .map_err(|e| self.corrupt(&e.to_string()))?
+            .into_iter()
+            .map(|n| u8::try_from(n).unwrap_or(3))
+            .collect();
+        let held = |answer| match answer {
+            1 => Held::Renewed,
+            0 => Held::Gone,
+            _ => Held::Unknown,
+        };
+        Ok(answers.into_iter().map(held).collect())
+    }
+
+    fn listen(&self, ring: Box<dyn Fn() + Send + Sync>) {
+        let (client, channel) = (self.client.clone(), format!("{}bell", self.prefix));
+        let ring: Arc<dyn Fn() + Send + Sync> = ring.into();
+        let listen = move || {
+            loop {
+                let heard = (|| -> redis::RedisResult<()> {
+                    let mut connection = client.get_connection_with_timeout(CONNECT)?;
+                    let mut bell = connection.as_pubsub();
+                    bell.subscribe(&channel)?;
+                    // What rang while nobody listened.
+                    ring();
+                    loop {
+                        bell.get_message()?;
+                        ring();
+                    }
+                })();
+                tracing::debug!(err = ?heard.err(), "the bell is not heard; listening again");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        };
+        // A process without a bell looks for work once a second; it is slower, not wrong.
+        if let Err(error) = std::thread::Builder::new().name("redis-bell".into()).spawn(listen) {
+            tracing::warn!(err = &error as &dyn std::error::Error, "no thread for the bell");
+        }
+    }
+}
+
+impl RedisWindow {
+    /// Forgets everything under this fleet's name: for tests, and for an operator who wants a rebuild.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub fn forget_everything(&self) -> Result<(), StoreError> {
+        let mut connection = self.connect().map_err(|e| self.error("connect to", e))?;
+        let pattern = format!("{}*", self.prefix.replace(['[', ']', '*', '?'], "\\$0"));
+        let keys: Vec<String> = connection.keys(pattern).map_err(|e| self.error("list the keys of", e))?;
+        if !keys.is_empty() {
+            connection.del::<_, ()>(keys).map_err(|e| self.error("empty", e))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,222 @@
+-- The window on the work: one script, three operations. What it may do, and the failure that each rule prevents: docs/window.md.
+-- KEYS[1]: prefix with a hash tag. Below it:
+--   meta {ep, rid, tick, hor}   the epoch, the server's run_id, a counter of calls, the horizon of dropped tombstones
+--   h:<rg>  {s = o|c, e = envelope, "=step" = value of a success, "!step" = failed}   one per open run; rg = "run:generation"
+--   j:<rg>  set of the run's steps that are queued, delayed or leased
+--   body {id -> epoch, verify, attempt, needs}  own {id -> token}  cnt {id -> lapsed leases}  lease, delay (zsets)  q (list)   id = "<rg>/<step>"
+--   tomb (zset rg -> closed at)  rq:<inc> {n, st, jobs} (the last call of a caller)  idle (zset of callers that found nothing)  bell (channel)
+-- Never error(): one reply an item.
+local p, op, call = KEYS[1], ARGV[1], redis.call
+local T = call('TIME'); local now = T[1] * 1000 + math.floor(T[2] / 1000)
+local META, BODY, OWN, CNT, LEASE, DELAY, TOMB, Q, IDLE = p..'meta', p..'body', p..'own', p..'cnt', p..'lease', p..'delay', p..'tomb', p..'q', p..'idle'
+local RQ_TTL, TOMB_MS, TOMB_MAX, CHUNK, IDLE_MS = 120000, 600000, 100000, 64, 60000
+
+local function split(s, sep) local t = {}; for w in string.gmatch(s, '[^'..sep..']+') do t[#t + 1] = w end; return t end
+local function cut(id) local at = string.find(id, '/', 1, true); return string.sub(id, 1, at - 1), string.sub(id, at + 1) end
+local function parse(b) return string.match(b, '^([^\31]*)\31([^\31]*)\31([^\31]*)\31(.*)$') end
+local function tombed(rg) return call('ZSCORE', TOMB, rg) end
+
+-- A new epoch where the window is empty (FLUSHALL), another server's (restart, restore, failover), or behind what a caller saw.
+local function epoch(seen_ep, seen_tick, rewound)
+  local m = call('HMGET', META, 'ep', 'rid', 'tick')
+  local rid = string.match(call('INFO', 'server'), 'run_id:(%x+)')
+  local ep, tick = m[1], tonumber(m[3] or '0')
+  local behind = ep and seen_ep == ep and (seen_tick > tick or rewound)
+  if not ep or m[2] ~= rid or behind then
+    ep = T[1]..string.format('%06d', T[2])..string.sub(rid, 1, 6)
+    call('HSET', META, 'ep', ep, 'rid', rid)
+    if behind then tick = seen_tick; call('HSET', META, 'tick', tick) end
+  end
+  call('HSET', META, 'tick', tick + 1)
+  return ep, tick + 1
+end
+
+if op == 'peek' then            -- peek seen_ep seen_tick -> {ep, tick, now}
+  local ep, tick = epoch(ARGV[2], tonumber(ARGV[3]), false); return {ep, tick, now}
+end
+
+if op == 'renew' then           -- renew lease_ms (id token)* -> 1 renewed (or adopted), 0 gone, 3 unknown here
+  local exp, res = now + tonumber(ARGV[2]), {}
+  for i = 3, #ARGV, 2 do
+    local id, token = ARGV[i], ARGV[i + 1]
+    local rg, step = cut(id)
+    local v = call('HMGET', p..'h:'..rg, 's', '='..step, '!'..step)
+    local owner = call('HGET', OWN, id)
+    local answer = 3
+    if v[1] == 'c' or (not v[1] and tombed(rg)) then answer = 0
+    elseif owner == token then call('ZADD', LEASE, exp, id); answer = 1
+    elseif owner or v[2] or v[3] then answer = 0
+    elseif call('HEXISTS', BODY, id) == 1 then
+      -- Queued again by a rebuild while its worker lives: the worker takes it back.
+      call('HSET', OWN, id, token); call('ZADD', LEASE, exp, id); call('ZREM', DELAY, id); answer = 1
+    end
+    res[#res + 1] = answer
+  end
+  return res
+end
+
+-- call inc req seen_ep seen_tick want lease_ms item* -> {ep, tick, now, statuses, jobs, next}
+local inc, req, want, lease_ms = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local token, RQ = inc..'#'..ARGV[3], p..'rq:'..ARGV[2]
+local last = call('HMGET', RQ, 'n', 'st', 'jobs')
+local ln = tonumber(last[1] or '-1')
+local ep, tick = epoch(ARGV[4], tonumber(ARGV[5]), ln >= 0 and ln < req - 1)
+
+-- One delivery: {id, verify, lapsed, attempt, envelope, {step, value}*}, or nil where the run is over.
+local function deliver(id, body, lapsed)
+  local bep, bv, attempt, needs = parse(body)
+  local rg, step = cut(id)
+  local names = split(needs, '\30')
+  local f = {'s', 'e', '='..step, '!'..step}
+  for _, n in ipairs(names) do f[#f + 1] = '='..n end
+  local v = call('HMGET', p..'h:'..rg, unpack(f))
+  if not v[1] and tombed(rg) then return nil end
+  local verify = bv == '1' or bep ~= ep or lapsed ~= '0' or v[1] ~= 'o' or v[3] or v[4]
+  local vals = {}
+  for k, n in ipairs(names) do
+    if v[4 + k] then vals[#vals + 1] = n; vals[#vals + 1] = v[4 + k] else verify = true end
+  end
+  return {id, verify and 1 or 0, lapsed, attempt, v[2] or '', vals}
+end
+
+if ln >= req then               -- the reply was lost and is asked for again, or an old socket repeats itself
+  local jobs = {}
+  if ln == req then
+    for _, id in ipairs(split(last[3], ' ')) do
+      local b = call('HGET', OWN, id) == token and call('HGET', BODY, id)
+      if b then jobs[#jobs + 1] = deliver(id, b, call('HGET', CNT, id) or '0') end
+    end
+  end
+  return {ep, tick, now, ln == req and split(last[2], ' ') or {'old'}, jobs, -1}
+end
+
+local pushed, st = {}, {}
+local function ack(id)
+  local rg, step = cut(id)
+  call('HDEL', BODY, id); call('HDEL', OWN, id); call('HDEL', CNT, id); call('ZREM', LEASE, id); call('ZREM', DELAY, id)
+  call('SREM', p..'j:'..rg, step)
+end
+local function add(rg, step, verify, attempt, needs)   -- what is queued, delayed or leased stays as it is
+  local id = rg..'/'..step
+  if call('HSETNX', BODY, id, ep..'\31'..verify..'\31'..attempt..'\31'..needs) == 1 then
+    call('SADD', p..'j:'..rg, step); pushed[#pushed + 1] = id
+  end
+end
+local function close(rg)
+  for _, step in ipairs(call('SMEMBERS', p..'j:'..rg)) do ack(rg..'/'..step) end
+  call('DEL', p..'h:'..rg, p..'j:'..rg)
+  call('ZADD', TOMB, now, rg)
+  local old = call('ZRANGEBYSCORE', TOMB, '-inf', now - TOMB_MS, 'WITHSCORES', 'LIMIT', 0, CHUNK)
+  if #old == 0 and call('ZCARD', TOMB) > TOMB_MAX then old = call('ZRANGE', TOMB, 0, 7, 'WITHSCORES') end
+  for k = 1, #old, 2 do call('ZREM', TOMB, old[k]) end
+  if #old > 0 then call('HSET', META, 'hor', math.max(tonumber(old[#old]) + 1, tonumber(call('HGET', META, 'hor') or '0'))) end
+  call('PUBLISH', p..'bell', 'over '..rg)
+end
+local function done(h, step) local v = call('HMGET', h, '='..step, '!'..step); return v[1] or v[2] end
+local function ready(h, needs) for _, n in ipairs(split(needs, '\30')) do if call('HEXISTS', h, '='..n) == 0 then return false end end; return true end
+
+local i, N = 8, #ARGV
+while i <= N do
+  local kind, rg = ARGV[i], ARGV[i + 1]; local h = p..'h:'..rg
+  if kind == 'F' then           -- F rg step claim_ep ok value nchild (step attempt needs)*
+    local step, cep, good, val, nc = ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], tonumber(ARGV[i + 6])
+    local c0 = i + 7; i = c0 + 3 * nc
+    local s = call('HGET', h, 's')
+    if not s and tombed(rg) then ack(rg..'/'..step); st[#st + 1] = 'closed'
+    elseif not s then st[#st + 1] = 'lost'
+    elseif s == 'c' then st[#st + 1] = 'cancelled'
+    else
+      if good == '1' then call('HSETNX', h, '='..step, val) else call('HSETNX', h, '!'..step, '1') end
+      -- A caller from another epoch may come from a lost timeline: what it enqueues is verified.
+      local verify = (cep == ep and (ln >= 0 or req == 1)) and '0' or '1'
+      for c = c0, i - 1, 3 do
+        if not done(h, ARGV[c]) and ready(h, ARGV[c + 2]) then add(rg, ARGV[c], verify, ARGV[c + 1], ARGV[c + 2]) end
+      end
+      local others = call('SCARD', p..'j:'..rg) - call('SISMEMBER', p..'j:'..rg, step)
+      if others == 0 then st[#st + 1] = 'last' else ack(rg..'/'..step); st[#st + 1] = 'ok' end
+    end
+  elseif kind == 'O' then       -- O rg ep t0 verify envelope ndone (step ok value)* njobs (step attempt needs)*
+    local oep, t0, verify, env, nd = ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5], tonumber(ARGV[i + 6])
+    local d0 = i + 7; local nj = tonumber(ARGV[d0 + 3 * nd]); local j0 = d0 + 3 * nd + 1; i = j0 + 3 * nj
+    local s = call('HGET', h, 's')
+    if not s and tombed(rg) then st[#st + 1] = 'closed'
+    elseif s == 'c' then st[#st + 1] = 'cancelled'
+    elseif oep ~= ep or t0 < tonumber(call('HGET', META, 'hor') or '0') then st[#st + 1] = 'stale'
+    else
+      if not s then call('HSET', h, 's', 'o', 'e', env) end
+      for d = d0, j0 - 2, 3 do
+        if ARGV[d + 1] == '1' then call('HSETNX', h, '='..ARGV[d], ARGV[d + 2]) else call('HSETNX', h, '!'..ARGV[d], '1') end
+      end
+      for j = j0, i - 1, 3 do
+        if not done(h, ARGV[j]) and ready(h, ARGV[j + 2]) then add(rg, ARGV[j], verify, ARGV[j + 1], ARGV[j + 2]) end
+      end
+      -- Jobs of steps that have an outcome are acknowledged, unless one of them must stay as the run's outbox.
+      for d = d0, j0 - 2, 3 do
+        local others = call('SCARD', p..'j:'..rg) - call('SISMEMBER', p..'j:'..rg, ARGV[d])
+        if others > 0 then ack(rg..'/'..ARGV[d]) end
+      end
+      st[#st + 1] = 'ok'
+    end
+  elseif kind == 'X' then       -- X rg
+    i = i + 2; close(rg); st[#st + 1] = 'ok'
+  elseif kind == 'C' then       -- C rg
+    i = i + 2
+    if call('HEXISTS', h, 's') == 1 then call('HSET', h, 's', 'c'); call('PUBLISH', p..'bell', 'cancel '..rg) end
+    st[#st + 1] = 'ok'
+  elseif kind == 'B' then       -- B id token attempt verify delay_ms
+    local id, owner, attempt, verify, delay = ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]); i = i + 6
+    local b = call('HGET', BODY, id)
+    if b and call('HGET', OWN, id) == owner then
+      local _, _, _, needs = parse(b)
+      call('HSET', BODY, id, ep..'\31'..verify..'\31'..attempt..'\31'..needs)
+      call('HDEL', OWN, id); call('ZREM', LEASE, id); call('ZADD', DELAY, now + delay, id)
+      if delay == 0 then call('PUBLISH', p..'bell', 'jobs') end
+      st[#st + 1] = 'ok'
+    else st[#st + 1] = 'not_owner' end
+  else st[#st + 1] = 'bad'; i = N + 1 end
+end
+
+-- Lapsed leases (counted) and due delays go back into the queue.
+local function requeue(z)
+  for _, id in ipairs(call('ZRANGEBYSCORE', z, '-inf', now, 'LIMIT', 0, CHUNK)) do
+    call('ZREM', z, id)
+    local b = call('HGET', BODY, id)
+    if z == LEASE then call('HDEL', OWN, id); if b then call('HINCRBY', CNT, id, 1) end end
+    if b then pushed[#pushed + 1] = id end
+  end
+end
+if want > 0 then requeue(LEASE); requeue(DELAY) end
+for k = 1, #pushed, 500 do call('RPUSH', Q, unpack(pushed, k, math.min(#pushed, k + 499))) end
+
+local jobs, held = {}, {}
+while want > 0 do
+  local ids = call('LPOP', Q, math.min(want, 256))
+  if not ids or #ids == 0 then break end
+  for _, id in ipairs(ids) do
+    local b = call('HGET', BODY, id)
+    if b and not call('ZSCORE', LEASE, id) and not call('ZSCORE', DELAY, id) then   -- gone = acknowledged; leased = adopted
+      local d = deliver(id, b, call('HGET', CNT, id) or '0')
+      if d then
+        jobs[#jobs + 1] = d; held[#held + 1] = id; want = want - 1
+        call('HSET', OWN, id, token); call('ZADD', LEASE, now + lease_ms, id)
+      else ack(id) end
+    end
+  end
+end
+local nextms = -1
+if ARGV[6] ~= '0' then
+  if #jobs == 0 then
+    call('ZADD', IDLE, now, inc)
+    for _, z in ipairs({LEASE, DELAY}) do
+      local first = call('ZRANGE', z, 0, 0, 'WITHSCORES')
+      if first[2] then local ms = math.max(tonumber(first[2]) - now, 0); if nextms < 0 or ms < nextms then nextms = ms end end
+    end
+  else call('ZREM', IDLE, inc) end
+end
+-- Whoever sleeps is woken where there is something left to take.
+if #pushed > #jobs and call('LLEN', Q) > 0 then
+  call('ZREMRANGEBYSCORE', IDLE, '-inf', now - IDLE_MS)
+  if call('ZCARD', IDLE) > 0 then call('PUBLISH', p..'bell', 'jobs') end
+end
+call('HSET', RQ, 'n', ARGV[3], 'st', table.concat(st, ' '), 'jobs', table.concat(held, ' ')); call('PEXPIRE', RQ, RQ_TTL)
+return {ep, tick, now, st, jobs, nextms}

@@ -1,0 +1,52 @@
+//! What stands in for the S3 backend where it was not built: opening says so, and nothing else can happen.
+
+use dovetail_core::Digest;
+use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
+use dovetail_core::clock::Clock;
+
+use super::{Credentials, S3Check};
+
+/// The S3 backend, which this program was built without: there is no value of this type.
+#[derive(Debug)]
+pub enum S3Blobs {}
+
+impl S3Blobs {
+    /// # Errors
+    /// Always.
+    pub fn open(_url: &str, _fallback: Option<Credentials>) -> Result<Self, StoreError> {
+        let why = "this program was built without the `s3` feature: build it with it (it is on by default), or keep the blobs in files";
+        Err(StoreError::new(StoreErrorKind::Refused, "open the blob store", why))
+    }
+
+    /// # Errors
+    /// Never called.
+    pub fn check(&self, _clock: &dyn Clock) -> Result<S3Check, StoreError> {
+        match *self {}
+    }
+}
+
+impl Blobs for S3Blobs {
+    fn put(&self, _kind: BlobKind, _bytes: &[u8]) -> Result<Digest, StoreError> {
+        match *self {}
+    }
+
+    fn get(&self, _kind: BlobKind, _digest: &Digest, _max: u64) -> Result<Vec<u8>, StoreError> {
+        match *self {}
+    }
+
+    fn size(&self, _kind: BlobKind, _digest: &Digest) -> Result<Option<u64>, StoreError> {
+        match *self {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opening_names_the_feature() {
+        let error = S3Blobs::open("s3://bucket", None).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Refused);
+        assert!(error.source.unwrap().to_string().contains("built without the `s3` feature"));
+    }
+}

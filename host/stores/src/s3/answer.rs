@@ -1,0 +1,172 @@
+//! What an answer of the server, or the lack of one, means: try again, or give up and why.
+
+use std::error::Error;
+use std::io;
+
+use dovetail_core::blobs::StoreErrorKind;
+use reqwest::header::{HeaderMap, HeaderValue};
+
+/// Why one attempt failed.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// It may go well the next time.
+    Again(String),
+    /// It will not.
+    Final(StoreErrorKind, String),
+}
+
+/// The most that is read of an error's text, in bytes.
+pub(crate) const MAX_ERROR_TEXT: usize = 16 << 10;
+
+/// The text between `<name>` and `</name>`.
+fn element(xml: &str, name: &str) -> Option<String> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once(&format!("</{name}>"))?;
+    let text: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
+    Some(text.replace("&#39;", "'").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+}
+
+fn text_of(value: Option<&HeaderValue>) -> Option<String> {
+    value.and_then(|v| v.to_str().ok()).map(|v| v.chars().take(100).collect())
+}
+
+/// An answer that is no success, as the server explains it.
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    /// Such as `NoSuchKey`; empty where the server does not say, as in every answer to a `HEAD`.
+    pub(crate) code: String,
+    message: String,
+    /// The region that the bucket is in, where we asked in another.
+    region: Option<String>,
+}
+
+impl Refusal {
+    /// Only `Code` and `Message` are taken: other elements repeat the request, with the access key.
+    pub(crate) fn read(status: u16, headers: &HeaderMap, body: &str) -> Self {
+        let code = element(body, "Code").or_else(|| text_of(headers.get("x-minio-error-code"))).unwrap_or_default();
+        let message = element(body, "Message").or_else(|| text_of(headers.get("x-minio-error-desc"))).unwrap_or_default();
+        Self { status, code, message, region: text_of(headers.get("x-amz-bucket-region")) }
+    }
+
+    fn shown(&self) -> String {
+        match (self.code.is_empty(), self.message.is_empty()) {
+            (true, true) => format!("HTTP {}", self.status),
+            (true, false) => format!("HTTP {}: {}", self.status, self.message),
+            (false, true) => format!("HTTP {} {}", self.status, self.code),
+            (false, false) => format!("HTTP {} {}: {}", self.status, self.code, self.message),
+        }
+    }
+
+    /// Whether a `HEAD` can have meant several things by it.
+    pub(crate) fn is_unclear(&self) -> bool {
+        self.code.is_empty() && matches!(self.status, 400 | 401 | 403 | 404)
+    }
+
+    /// How to react, with the remedy where we know one.
+    pub(crate) fn fault(&self, bucket: &str) -> Fault {
+        use StoreErrorKind::{Missing, Refused};
+        let shown = self.shown();
+        match (self.status, self.code.as_str()) {
+            (_, "NoSuchBucket") => Fault::Final(Refused, format!("there is no bucket `{bucket}`: make it, or name another in the URL ({shown})")),
+            (404, _) => Fault::Final(Missing, shown),
+            (_, "RequestTimeTooSkewed") => {
+                Fault::Final(Refused, format!("this machine's clock and the server's differ by more than 15 minutes: set it ({shown})"))
+            }
+            (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "ExpiredToken" | "InvalidTokenId") => {
+                Fault::Final(Refused, format!("the server does not accept the access key, its secret or the session token ({shown})"))
+            }
+            (_, "XMinioStorageFull" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded") | (507, _) => {
+                Fault::Final(Refused, format!("the server is full ({shown})"))
+            }
+            // What was damaged or cut off on its way to the server.
+            (_, "RequestTimeout" | "IncompleteBody" | "BadDigest" | "XAmzContentSHA256Mismatch") => Fault::Again(shown),
+            (401 | 403, _) => {
+                Fault::Final(Refused, format!("access denied: these keys need to read, write and list the bucket `{bucket}` ({shown})"))
+            }
+            (300..=399, _) => {
+                let region = self.region.as_ref().map_or_else(String::new, |region| format!(", it is in the region `{region}`"));
+                Fault::Final(Refused, format!("the bucket is not at this endpoint{region}: mend the URL ({shown})"))
+            }
+            (408 | 409 | 425 | 429, _) => Fault::Again(shown),
+            (501 | 505, _) => Fault::Final(Refused, format!("the server cannot do this ({shown})")),
+            (500..=599, _) => Fault::Again(shown),
+            _ => Fault::Final(Refused, shown),
+        }
+    }
+}
+
+/// Whether the other side spoke, but not as TLS wants it. Errors of I/O stand inside one another without being each other's source.
+fn is_invalid(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
+    error.kind() == io::ErrorKind::InvalidData || inner.is_some_and(is_invalid)
+}
+
+/// A request that got no answer, or not all of it.
+pub(crate) fn broken(stage: &str, error: &reqwest::Error) -> Fault {
+    // The last one in the chain is the system's; those above it say "error sending request".
+    let mut cause: &dyn Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let not_tls = cause.downcast_ref::<io::Error>().is_some_and(is_invalid);
+    let text: String = cause.to_string().chars().take(300).collect();
+    if not_tls && error.is_connect() {
+        let help = "is it a TLS server, and does its certificate hold for this name? The certificates of this system and SSL_CERT_FILE are trusted";
+        return Fault::Final(StoreErrorKind::Refused, format!("no TLS connection: {text}; {help}"));
+    }
+    if error.is_builder() {
+        return Fault::Final(StoreErrorKind::Refused, format!("{stage}: {text}"));
+    }
+    Fault::Again(if error.is_connect() { format!("cannot connect: {text}") } else { format!("{stage}: {text}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(status: u16, body: &str) -> Fault {
+        Refusal::read(status, &HeaderMap::new(), body).fault("blobs")
+    }
+
+    fn xml(code: &str) -> String {
+        format!("<Error><Code>{code}</Code><Message>It &quot;was&quot; so</Message><AWSAccessKeyId>HIDDEN</AWSAccessKeyId></Error>")
+    }
+
+    #[test]
+    fn every_answer_has_its_reaction() {
+        use StoreErrorKind::{Missing, Refused};
+        for (status, code, kind, says) in [
+            (404, "NoSuchKey", Missing, "NoSuchKey"),
+            (404, "NoSuchBucket", Refused, "no bucket `blobs`"),
+            (403, "AccessDenied", Refused, "access denied"),
+            (403, "SignatureDoesNotMatch", Refused, "does not accept the access key"),
+            (403, "RequestTimeTooSkewed", Refused, "clock"),
+            (507, "XMinioStorageFull", Refused, "full"),
+            (301, "PermanentRedirect", Refused, "not at this endpoint"),
+            (400, "InvalidArgument", Refused, "InvalidArgument"),
+            (501, "NotImplemented", Refused, "cannot do this"),
+        ] {
+            match fault(status, &xml(code)) {
+                Fault::Final(got, why) => assert!(got == kind && why.contains(says) && !why.contains("HIDDEN"), "{status} {code}: {got:?} {why}"),
+                Fault::Again(why) => panic!("{status} {code} is not tried again: {why}"),
+            }
+        }
+        for (status, code) in [(500, "InternalError"), (503, "SlowDown"), (429, ""), (409, "OperationAborted"), (400, "BadDigest"), (502, "")] {
+            assert!(matches!(fault(status, &xml(code)), Fault::Again(_)), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn an_answer_in_other_words_is_shown_by_its_status() {
+        assert_eq!(Refusal::read(502, &HeaderMap::new(), "<html>bad gateway</html>").shown(), "HTTP 502");
+        assert_eq!(Refusal::read(503, &HeaderMap::new(), &xml("SlowDown")).shown(), "HTTP 503 SlowDown: It \"was\" so");
+    }
+
+    #[test]
+    fn the_right_region_is_named() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amz-bucket-region", HeaderValue::from_static("eu-west-1"));
+        let Fault::Final(_, why) = Refusal::read(301, &headers, "").fault("blobs") else { panic!("a redirect is final") };
+        assert!(why.contains("region `eu-west-1`"), "{why}");
+    }
+}

@@ -1,0 +1,163 @@
+//! The keys of an S3 server, and where they come from. They are shown nowhere: not by `Debug`, not in an error.
+
+use std::fmt;
+use std::path::Path;
+
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+
+/// An access key with its secret, and a session token where they are temporary.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    access_key: String,
+    secret_key: String,
+    session_token: Option<String>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(not shown)")
+    }
+}
+
+const ACCESS_KEY: &str = "DOVETAIL_S3_ACCESS_KEY";
+const SECRET_KEY: &str = "DOVETAIL_S3_SECRET_KEY";
+const SESSION_TOKEN: &str = "DOVETAIL_S3_SESSION_TOKEN";
+
+impl Credentials {
+    /// Keys that do not end.
+    pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
+        Self { access_key: access_key.into(), secret_key: secret_key.into(), session_token: None }
+    }
+
+    /// The token that belongs to temporary keys.
+    #[must_use]
+    pub fn with_session_token(self, token: impl Into<String>) -> Self {
+        Self { session_token: Some(token.into()), ..self }
+    }
+
+    /// From `DOVETAIL_S3_ACCESS_KEY`, `DOVETAIL_S3_SECRET_KEY` and, where there is one, `DOVETAIL_S3_SESSION_TOKEN`. None if none of them is set.
+    ///
+    /// # Errors
+    /// `Refused` if one key is set without the other.
+    pub fn from_env() -> Result<Option<Self>, StoreError> {
+        let read = |name: &str| std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        match (read(ACCESS_KEY), read(SECRET_KEY), read(SESSION_TOKEN)) {
+            (None, None, None) => Ok(None),
+            (Some(access_key), Some(secret_key), session_token) => Ok(Some(Self { access_key, secret_key, session_token })),
+            (access_key, ..) => {
+                let missing = if access_key.is_none() { ACCESS_KEY } else { SECRET_KEY };
+                let why = format!("{missing} is not set, but others of {ACCESS_KEY}, {SECRET_KEY} and {SESSION_TOKEN} are: set both keys, or none");
+                Err(StoreError::new(StoreErrorKind::Refused, "read the S3 credentials from the environment", why))
+            }
+        }
+    }
+
+    /// From a file with a line `access_key=...`, a line `secret_key=...` and, for temporary keys, a line `session_token=...`.
+    /// Empty lines and lines that start with `#` do not count.
+    ///
+    /// # Errors
+    /// `Missing` or `Refused` if the file cannot be read, or says something else. What it says is not repeated.
+    pub fn from_file(path: &Path) -> Result<Self, StoreError> {
+        let operation = || format!("read the S3 credentials from {}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            let kind = if e.kind() == std::io::ErrorKind::NotFound { StoreErrorKind::Missing } else { StoreErrorKind::Refused };
+            StoreError::new(kind, operation(), e)
+        })?;
+        let refused = |why: String| StoreError::new(StoreErrorKind::Refused, operation(), why);
+        let mut found: [Option<String>; 3] = [None, None, None];
+        const NAMES: [&str; 3] = ["access_key", "secret_key", "session_token"];
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, value) = line.split_once('=').map_or(("", ""), |(name, value)| (name.trim(), value.trim()));
+            let Some(place) = NAMES.iter().position(|known| *known == name) else {
+                return Err(refused(format!("line {number} is none of `access_key=...`, `secret_key=...` and `session_token=...`")));
+            };
+            if value.is_empty() || found[place].replace(value.to_owned()).is_some() {
+                return Err(refused(format!("line {number}: `{name}` is empty, or given twice")));
+            }
+        }
+        match found {
+            [Some(access_key), Some(secret_key), session_token] => Ok(Self { access_key, secret_key, session_token }),
+            [None, ..] => Err(refused("there is no line `access_key=...`".to_owned())),
+            [_, None, _] => Err(refused("there is no line `secret_key=...`".to_owned())),
+        }
+    }
+
+    /// Why they cannot be right, whatever the server says: they would break the header they travel in.
+    #[cfg(feature = "s3")]
+    pub(crate) fn flaw(&self) -> Option<&'static str> {
+        let odd = |text: &str| text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic());
+        if odd(&self.access_key) || self.access_key.contains(['/', ',']) {
+            return Some("the access key is empty, or has characters that no access key has");
+        }
+        if odd(&self.secret_key) || self.session_token.as_deref().is_some_and(odd) {
+            return Some("the secret key or the session token is empty, or has blanks or other characters that no key has");
+        }
+        None
+    }
+
+    /// As the client library takes them.
+    #[cfg(feature = "s3")]
+    pub(crate) fn for_signing(&self) -> s3::creds::Credentials {
+        let mut credentials = s3::creds::Credentials::anonymous().expect("needs neither a file nor the environment");
+        credentials.access_key = Some(self.access_key.clone());
+        credentials.secret_key = Some(self.secret_key.clone());
+        credentials.session_token = self.session_token.clone();
+        credentials
+    }
+
+    /// `text` without any of them, should a server repeat one.
+    #[cfg(feature = "s3")]
+    pub(crate) fn removed_from(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for secret in [Some(&self.secret_key), self.session_token.as_ref(), Some(&self.access_key)].into_iter().flatten() {
+            text = text.replace(secret.as_str(), "***");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Result<Credentials, StoreError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Credentials::from_file(file.path())
+    }
+
+    #[test]
+    fn a_file_is_read() {
+        let read = file("# keys of the fleet\naccess_key = AK\n\nsecret_key=a/b+c==\n").unwrap();
+        assert_eq!(read, Credentials::new("AK", "a/b+c=="));
+        assert_eq!(file("secret_key=s\naccess_key=a\nsession_token=t").unwrap(), Credentials::new("a", "s").with_session_token("t"));
+    }
+
+    #[test]
+    fn a_bad_file_is_refused_without_repeating_it() {
+        for (text, says) in [
+            ("access_key=HIDDEN1\n", "no line `secret_key="),
+            ("secret_key=HIDDEN1\n", "no line `access_key="),
+            ("access_key=a\nHIDDEN1\n", "line 2 is none of"),
+            ("access_key=a\nsecret=HIDDEN1\n", "line 2 is none of"),
+            ("access_key=a\nsecret_key=HIDDEN1\nsecret_key=HIDDEN2", "line 3: `secret_key` is empty, or given twice"),
+            ("access_key=\nsecret_key=HIDDEN1", "line 1: `access_key` is empty"),
+        ] {
+            let error = file(text).unwrap_err();
+            let why = error.source.as_ref().unwrap().to_string();
+            assert!(why.contains(says), "{why}");
+            assert!(!format!("{error:?}").contains("HIDDEN"), "{error:?}");
+        }
+        assert_eq!(Credentials::from_file(Path::new("no/such/file")).unwrap_err().kind, StoreErrorKind::Missing);
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        let shown = format!("{:?}", Credentials::new("HIDDEN1", "HIDDEN2").with_session_token("HIDDEN3"));
+        assert!(!shown.contains("HIDDEN"), "{shown}");
+    }
+}

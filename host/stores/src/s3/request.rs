@@ -1,0 +1,198 @@
+//! One request and its attempts. rust-s3 makes the URL, the headers and the signature; the request itself is sent by a client of our own,
+//! because rust-s3's has no timeout for connecting, reads answers without a bound, and repeats some requests by a rule of its own.
+
+use std::hash::BuildHasher as _;
+use std::time::Duration;
+
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use reqwest::header::{HeaderMap, HeaderValue, IF_NONE_MATCH};
+use reqwest::{Method, Response};
+use s3::command::{Command, HttpMethod};
+use s3::request::Request as _;
+use s3::request::tokio_backend::ReqwestRequest;
+use s3::{Bucket, Region};
+use tokio::time::{Instant, timeout_at};
+
+use super::Credentials;
+use super::address::Address;
+use super::answer::{Fault, MAX_ERROR_TEXT, Refusal, broken};
+
+/// Before the second attempt; then twice as long each time, with as much again by chance.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The most memory that is set aside because an answer says that it is long.
+const MAX_RESERVED: u64 = 64 << 20;
+
+/// Time for what is moved, on top of the timeout: a second for each MiB.
+fn time_for(bytes: u64) -> Duration {
+    Duration::from_secs(bytes >> 20)
+}
+
+/// Sends requests to one bucket.
+pub(crate) struct Client {
+    pub(crate) address: Address,
+    bucket: Box<Bucket>,
+    credentials: Credentials,
+    http: reqwest::Client,
+}
+
+/// What is asked for.
+pub(crate) enum Ask<'a> {
+    Head {
+        /// A 404 need not say whether the object is missing or the bucket: the next request will.
+        brief: bool,
+    },
+    Get,
+    /// The first byte, for the reason why a `HEAD` failed.
+    GetFirst,
+    Delete,
+    Put {
+        content: &'a [u8],
+        /// Only where nothing has this name.
+        if_new: bool,
+    },
+}
+
+impl Ask<'_> {
+    fn command(&self) -> Command<'_> {
+        match self {
+            Self::Head { .. } => Command::HeadObject,
+            Self::Get => Command::GetObject,
+            Self::GetFirst => Command::GetObjectRange { start: 0, end: Some(0) },
+            Self::Delete => Command::DeleteObject,
+            Self::Put { content, if_new } => {
+                let custom_headers = if_new.then(|| HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static("*"))]));
+                Command::PutObject { content, content_type: "application/octet-stream", custom_headers, multipart: None }
+            }
+        }
+    }
+
+    fn size(&self) -> u64 {
+        if let Self::Put { content, .. } = self { content.len() as u64 } else { 0 }
+    }
+}
+
+impl Client {
+    pub(crate) fn new(address: Address, credentials: Credentials) -> Result<Self, StoreError> {
+        let refused = |e: Box<dyn std::error::Error + Send + Sync>| StoreError::new(StoreErrorKind::Refused, format!("open {address}"), e);
+        let region = Region::Custom { region: address.region.clone(), endpoint: address.endpoint.clone() };
+        let mut bucket = Bucket::new(&address.bucket, region, credentials.for_signing()).map_err(|e| refused(e.into()))?;
+        if address.path_style {
+            bucket.set_path_style();
+        }
+        let mut http = reqwest::Client::builder()
+            .user_agent(concat!("dovetail/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(address.connect_timeout)
+            // A redirect would carry the signature to another server.
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .tcp_nodelay(true);
+        if address.loopback {
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(|e| refused(e.into()))?;
+        Ok(Self { address, bucket, credentials, http })
+    }
+
+    /// Asks for `key` until it works, a fault is final, or the retries or the time are used up.
+    ///
+    /// # Errors
+    /// By the fault of the last attempt; `operation` opens the message.
+    pub(crate) async fn attempts<T>(&self, operation: &str, bytes: u64, attempt: impl AsyncFn(Instant) -> Result<T, Fault>) -> Result<T, StoreError> {
+        let fail = |kind, why: String| {
+            let operation = format!("{operation} in {}", self.address);
+            StoreError::new(kind, operation, self.credentials.removed_from(&why))
+        };
+        let (started, extra) = (Instant::now(), time_for(bytes));
+        let end = started + self.address.timeout + extra;
+        let mut pause = FIRST_PAUSE;
+        for number in 1.. {
+            // No single attempt takes all the time, so that one that hangs leaves some for others.
+            let share = if self.address.retries == 0 { self.address.timeout } else { self.address.timeout / 3 };
+            let limit = end.min(Instant::now() + share + extra);
+            let why = match attempt(limit).await {
+                Ok(done) => return Ok(done),
+                Err(Fault::Final(kind, why)) => return Err(fail(kind, why)),
+                Err(Fault::Again(why)) => why,
+            };
+            let jitter = std::hash::RandomState::new().hash_one(number) % 1000;
+            let rest = pause + pause.mul_f64(f64::from(u32::try_from(jitter).unwrap_or(0)) / 1000.0);
+            if number > self.address.retries || Instant::now() + rest >= end {
+                let (attempts, s) = (number, if number == 1 { "" } else { "s" });
+                let spent = started.elapsed().as_secs_f64();
+                return Err(fail(StoreErrorKind::Unavailable, format!("{why} (gave up after {attempts} attempt{s} in {spent:.1} s)")));
+            }
+            tracing::debug!(operation, attempt = number, why = self.credentials.removed_from(&why), "an S3 request failed and is tried again");
+            tokio::time::sleep(rest).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+        unreachable!("the numbers do not end")
+    }
+
+    /// One attempt: the answer's status and headers are there, its body is not read yet.
+    pub(crate) async fn send(&self, key: &str, ask: &Ask<'_>, limit: Instant) -> Result<Response, Fault> {
+        let signing = |e: s3::error::S3Error| Fault::Final(StoreErrorKind::Refused, format!("cannot sign the request: {e}"));
+        let request = ReqwestRequest::new(&self.bucket, key, ask.command()).await.map_err(signing)?;
+        let method = match ask.command().http_verb() {
+            HttpMethod::Delete => Method::DELETE,
+            HttpMethod::Get => Method::GET,
+            HttpMethod::Post => Method::POST,
+            HttpMethod::Put => Method::PUT,
+            HttpMethod::Head => Method::HEAD,
+        };
+        let (url, headers) = (request.url().map_err(signing)?, request.headers().await.map_err(signing)?);
+        let mut http = self.http.request(method, url).headers(headers);
+        if let Ask::Put { content, .. } = ask {
+            http = http.body(content.to_vec());
+        }
+        let request = http.build().map_err(|e| broken("cannot make the request", &e))?;
+        let waited = Instant::now();
+        match timeout_at(limit, self.http.execute(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(e)) if e.is_connect() && e.is_timeout() => {
+                Err(Fault::Again(format!("cannot connect within {:.1} s", self.address.connect_timeout.as_secs_f64())))
+            }
+            Ok(Err(e)) => Err(broken("the connection broke off before the answer", &e)),
+            Err(_) => {
+                let sent = ask.size();
+                let what = if sent == 0 { String::new() } else { format!(" to {sent} bytes") };
+                Err(Fault::Again(format!("no answer{what} within {:.1} s", waited.elapsed().as_secs_f64())))
+            }
+        }
+    }
+
+    /// What the server says about its refusal.
+    pub(crate) async fn refusal(&self, mut response: Response, limit: Instant) -> Refusal {
+        let mut body = Vec::new();
+        // An explanation that does not come, or not whole, is done without.
+        while body.len() < MAX_ERROR_TEXT {
+            let Ok(Ok(Some(chunk))) = timeout_at(limit, response.chunk()).await else { break };
+            body.extend_from_slice(&chunk);
+        }
+        body.truncate(MAX_ERROR_TEXT);
+        Refusal::read(response.status().as_u16(), response.headers(), &String::from_utf8_lossy(&body))
+    }
+
+    /// The body, at most `max` bytes of it, within `limit` and a second for each MiB that the answer announces.
+    pub(crate) async fn body(&self, mut response: Response, max: u64, limit: Instant) -> Result<Vec<u8>, Fault> {
+        let length = response.content_length();
+        let too_long = |has: String| Fault::Final(StoreErrorKind::Refused, format!("it has {has} bytes, at most {max} are allowed"));
+        if let Some(length) = length.filter(|length| *length > max) {
+            return Err(too_long(length.to_string()));
+        }
+        let limit = limit + time_for(length.unwrap_or(0));
+        let mut bytes = Vec::with_capacity(usize::try_from(length.unwrap_or(0).min(MAX_RESERVED)).unwrap_or(0));
+        loop {
+            let stage = || {
+                format!("the answer broke off after {} bytes of {}", bytes.len(), length.map_or("an unknown number".to_owned(), |n| n.to_string()))
+            };
+            match timeout_at(limit, response.chunk()).await {
+                Ok(Ok(Some(chunk))) if (bytes.len() + chunk.len()) as u64 > max => return Err(too_long(format!("more than {max}"))),
+                Ok(Ok(Some(chunk))) => bytes.extend_from_slice(&chunk),
+                Ok(Ok(None)) => return Ok(bytes),
+                Ok(Err(e)) => return Err(broken(&stage(), &e)),
+                Err(_) => return Err(Fault::Again(format!("{}: the time is over", stage()))),
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+// A server that speaks MongoDB's protocol and keeps its documents in SQLite, for tests on machines that have no mongod.
+//
+// FerretDB's own command panics when it is installed as a module, so its embeddable package is run here. It is a stand-in: every read is
+// a scan, sessions and transactions fail, and nothing measured on it but the rate of inserts says anything about MongoDB.
+// It is not part of the product and is linked with nothing of it.
+//
+//	dovetail-test-mongodb serve ADDRESS DATA_FOLDER   runs until SIGTERM or SIGINT; logs warnings to stderr
+//	dovetail-test-mongodb probe ADDRESS               asks `hello`; exit 0 if a writable server answers within 5 seconds
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/FerretDB/FerretDB/ferretdb"
+	"github.com/FerretDB/wire"
+	"github.com/FerretDB/wire/wireclient"
+)
+
+const usage = "usage: dovetail-test-mongodb serve ADDRESS DATA_FOLDER | probe ADDRESS"
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "dovetail-test-mongodb:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	// A debug level would log every document.
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	switch {
+	case len(args) == 3 && args[0] == "serve":
+		return serve(args[1], args[2], logger)
+	case len(args) == 2 && args[0] == "probe":
+		return probe(args[1], logger)
+	default:
+		return errors.New(usage)
+	}
+}
+
+// serve answers on address until it is told to end. The folder is made where it is missing; FerretDB fails without it.
+func serve(address, folder string, logger *slog.Logger) error {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return fmt.Errorf("the address must be HOST:PORT: %w", err)
+	}
+	folder, err := filepath.Abs(folder)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return err
+	}
+	// As a URL: a blank or a question mark in the path must not become a parameter of SQLite.
+	// FerretDB wants the folder to end in a slash.
+	store := url.URL{Scheme: "file", Path: folder + "/"}
+	server, err := ferretdb.New(&ferretdb.Config{
+		Listener:  ferretdb.ListenerConfig{TCP: address},
+		Logger:    logger,
+		Handler:   "sqlite",
+		SQLiteURL: store.String(),
+	})
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return server.Run(ctx)
+}
+
+// probe tells whether a server answers at address as the tests need it.
+func probe(address string, logger *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	target := url.URL{Scheme: "mongodb", Host: address, Path: "/"}
+	conn, err := wireclient.Connect(ctx, target.String(), logger)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, body, err := conn.Request(ctx, wire.MustOpMsg("hello", int32(1), "$db", "admin"))
+	if err != nil {
+		return err
+	}
+	message, ok := body.(*wire.OpMsg)
+	if !ok {
+		return fmt.Errorf("%s answers `hello` with another kind of message: %T", address, body)
+	}
+	raw, err := message.RawDocument()
+	if err != nil {
+		return err
+	}
+	answer, err := raw.Decode()
+	if err != nil {
+		return err
+	}
+	if answer.Get("ok") != 1.0 || answer.Get("isWritablePrimary") != true {
+		return fmt.Errorf("%s is no writable server: ok %v, isWritablePrimary %v", address, answer.Get("ok"), answer.Get("isWritablePrimary"))
+	}
+	return nil
+}

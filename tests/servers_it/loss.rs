@@ -1,0 +1,141 @@
+//! The window lost under running work: nothing recorded is run again, nothing submitted is forgotten.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dovetail_core::RunId;
+use dovetail_core::executor::{Failure, FailureKind};
+use dovetail_core::ledger::{Item, Job, Kind, Ledger, Record, Renewal, Reply, RunKey, Scope, Wait};
+use dovetail_core::record::{Form, OutcomeRecord, StoredValue};
+use dovetail_flow::FleetLedger;
+use dovetail_stores::RedisWindow;
+
+use crate::{fresh, meta, window};
+
+const LEASE: Duration = Duration::from_secs(5);
+
+struct Fleet {
+    ledger: FleetLedger,
+    window: Arc<RedisWindow>,
+    run: RunKey,
+}
+
+fn job(step: &str, needs: &[&str]) -> Job {
+    Job { step: step.into(), needs: needs.iter().map(|n| (*n).to_owned()).collect(), attempt: 1 }
+}
+
+fn outcome(key: String, failed: bool) -> Record {
+    let failure = failed.then(|| Failure::new(FailureKind::Failed, "no_luck", "it did not work"));
+    let output = (!failed).then(|| StoredValue::Inline(serde_json::json!({})));
+    let package = dovetail_core::Digest::of(b"package");
+    let (attempts, models, consumed, produced) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (log, log_dropped, started_ms, finished_ms) = (None, 0, 0, 0);
+    let value = OutcomeRecord { output, failure, attempts, package, models, consumed, produced, log, log_dropped, started_ms, finished_ms };
+    Record { kind: Kind::Outcome, key, value: value.encode() }
+}
+
+/// A fleet with one run, a -> b.
+fn fleet() -> Fleet {
+    let name = fresh("loss");
+    let window = window(&name);
+    let ledger = FleetLedger::new(meta(&name), window.clone());
+    let run = RunKey { run: RunId::from_bytes([7; 16]), generation: 0 };
+    let record = Record { kind: Kind::Run, key: run.run.to_string(), value: b"the run".to_vec() };
+    let submit = Item::Submit { run: run.clone(), record, jobs: vec![job("a", &[])] };
+    assert_eq!(ledger.commit(&[submit]).unwrap(), [Reply::Created]);
+    Fleet { ledger, window, run }
+}
+
+impl Fleet {
+    fn one(&self, item: Item) -> Reply {
+        self.ledger.commit(&[item]).unwrap().remove(0)
+    }
+
+    fn claim(&self) -> Vec<dovetail_core::ledger::Claimed> {
+        self.ledger.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap()
+    }
+}
+
+#[test]
+fn a_queued_job_that_was_lost_comes_back_with_a_rebuild_to_be_verified() {
+    let fleet = fleet();
+    fleet.window.forget_everything().unwrap();
+    assert!(fleet.claim().is_empty(), "it is gone");
+    assert_eq!(fleet.ledger.open_runs(9).unwrap(), std::slice::from_ref(&fleet.run), "and the records know");
+    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])] }), Reply::Created);
+    let claimed = fleet.claim();
+    assert_eq!(claimed.len(), 1);
+    assert!(claimed[0].verify);
+    assert_eq!(claimed[0].run, b"the run");
+}
+
+#[test]
+fn a_step_that_ends_after_the_loss_is_recorded_and_its_worker_is_told_to_read() {
+    let fleet = fleet();
+    let a = fleet.claim().remove(0);
+    fleet.window.forget_everything().unwrap();
+    assert_eq!(fleet.ledger.renew(std::slice::from_ref(&a.lease), LEASE).unwrap(), [Renewal::Renewed], "it goes on");
+    let finish =
+        Item::Finish { lease: a.lease, record: outcome(fleet.run.step("a"), false), succeeded: true, close: None, children: vec![job("b", &["a"])] };
+    assert_eq!(fleet.one(finish), Reply::Last, "not acknowledged: this worker reads the records next");
+    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[]), job("b", &["a"])] }), Reply::Created);
+    let claimed = fleet.claim();
+    assert_eq!(claimed.iter().map(|c| (c.lease.step.as_str(), c.verify)).collect::<Vec<_>>(), [("b", true)], "a is not run again");
+    assert_eq!(claimed[0].needs.len(), 1, "and b gets what a gave");
+}
+
+#[test]
+fn a_rebuild_gives_a_living_worker_its_job_back() {
+    let fleet = fleet();
+    let a = fleet.claim().remove(0);
+    fleet.window.forget_everything().unwrap();
+    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])] }), Reply::Created);
+    assert_eq!(fleet.ledger.renew(std::slice::from_ref(&a.lease), LEASE).unwrap(), [Renewal::Renewed]);
+    assert!(fleet.claim().is_empty(), "nobody else gets it");
+}
+
+#[test]
+fn a_rebuild_knows_failed_steps_and_starts_nothing_behind_them() {
+    let fleet = fleet();
+    let a = fleet.claim().remove(0);
+    let record = outcome(fleet.run.step("a"), true);
+    assert_eq!(fleet.one(Item::Finish { lease: a.lease, record, succeeded: false, close: None, children: vec![] }), Reply::Last);
+    fleet.window.forget_everything().unwrap();
+    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[]), job("b", &["a"])] }), Reply::Created);
+    assert!(fleet.claim().is_empty());
+}
+
+#[test]
+fn what_was_queued_before_a_loss_and_restored_is_verified() {
+    let fleet = fleet();
+    // Another caller that has seen a later tick than the window knows: it was rewound.
+    let before = dovetail_core::window::Window::peek(&*fleet.window).unwrap();
+    fleet.window.forget_everything().unwrap();
+    let after = dovetail_core::window::Window::peek(&*fleet.window).unwrap();
+    assert_ne!(before.epoch, after.epoch);
+    let stale = dovetail_core::window::Change::Open {
+        run: fleet.run.clone(),
+        stamp: before,
+        verify: false,
+        envelope: b"the run".to_vec(),
+        done: vec![],
+        jobs: vec![job("a", &[])],
+    };
+    let called = dovetail_core::window::Window::call(&*fleet.window, &[stale], 9, LEASE).unwrap();
+    assert_eq!(called.statuses, [dovetail_core::window::Status::Stale], "what was read before the loss is not written after it");
+    assert!(called.jobs.is_empty());
+}
+
+#[test]
+fn a_large_outcome_is_not_carried_and_still_arrives() {
+    let fleet = fleet();
+    let a = fleet.claim().remove(0);
+    let mut record = outcome(fleet.run.step("a"), false);
+    let mut value = OutcomeRecord::decode(&record.value, "it").unwrap();
+    value.output = Some(StoredValue::Inline(serde_json::json!({ "filler": "x".repeat(40_000) })));
+    record.value = value.encode();
+    let finish = Item::Finish { lease: a.lease, record: record.clone(), succeeded: true, close: None, children: vec![job("b", &["a"])] };
+    assert_eq!(fleet.one(finish), Reply::Created);
+    let b = fleet.claim().remove(0);
+    assert_eq!(b.needs, [("a".to_owned(), record.value)]);
+}
