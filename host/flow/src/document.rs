@@ -91,7 +91,7 @@ fn speedup(truth: &Truth) -> Option<f64> {
     if wide.is_empty() {
         return truth.outcome.as_ref().map(|_| 1.0);
     }
-    let spans = |stage: &&Vec<&Step>| -> Option<Vec<Span>> {
+    let spans = |stage: &Vec<&Step>| -> Option<Vec<Span>> {
         let outcomes: Vec<&OutcomeRecord> = stage.iter().filter_map(|step| truth.outcomes.get(&step.name)).collect();
         // One that ended alone tells nothing about ending together.
         (outcomes.len() > 1).then(|| outcomes.iter().flat_map(|o| &o.attempts).map(|a| (a.started_ms * 1000, a.duration_us)).collect())

@@ -122,11 +122,11 @@ impl Folder {
     pub(super) fn keep(&self, kind: BlobKind, digest: &Digest, bytes: &[u8]) {
         let path = self.near.path(kind, digest);
         let length = bytes.len() as u64;
-        if let Ok(file) = File::open(&path) {
-            if file.metadata().is_ok_and(|meta| meta.len() == length) {
-                return self.mark_used(&file, &path);
-            }
-            // Cut off by a crash: what is written now takes its place.
+        // One of another length was cut off by a crash: what is written now takes its place.
+        if let Ok(file) = File::open(&path)
+            && file.metadata().is_ok_and(|meta| meta.len() == length)
+        {
+            return self.mark_used(&file, &path);
         }
         let warn = |e: &StoreError| tracing::warn!(folder = %self.path.display(), error = ?e, "a blob is not kept in the cache");
         match self.reserve(length) {

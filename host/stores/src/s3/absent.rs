@@ -14,7 +14,7 @@ impl S3Blobs {
     /// # Errors
     /// Always.
     pub fn open(_url: &str, _fallback: Option<Credentials>) -> Result<Self, StoreError> {
-        let why = "this program was built without the `s3` feature: build it with it (it is on by default), or keep the blobs in files";
+        let why = "this program was built without the `s3` feature: build it with `--features s3`, or keep the blobs in files";
         Err(StoreError::new(StoreErrorKind::Refused, "open the blob store", why))
     }
 

@@ -196,3 +196,38 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url_and_host(url: &str) -> (String, String) {
+        let (address, credentials) = Address::parse(url, Some(Credentials::new("a", "s"))).unwrap();
+        let client = Client::new(address, credentials).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let request = ReqwestRequest::new(&client.bucket, "models/sha256/00", Command::GetObject).await.unwrap();
+            let host = request.headers().await.unwrap()["host"].to_str().unwrap().to_owned();
+            (request.url().unwrap().to_string(), host)
+        })
+    }
+
+    /// The host that is signed is the host that is asked, in both styles.
+    #[test]
+    fn both_styles_of_urls() {
+        let expected = |url: &str, host: &str| (url.to_owned(), host.to_owned());
+        assert_eq!(url_and_host("s3://blobs?endpoint=http://minio:9000"), expected("http://minio:9000/blobs/models/sha256/00", "minio:9000"));
+        assert_eq!(
+            url_and_host("s3://blobs?endpoint=http://minio:9000&style=virtual"),
+            expected("http://blobs.minio:9000/models/sha256/00", "blobs.minio:9000")
+        );
+        assert_eq!(
+            url_and_host("s3://blobs?region=eu-1"),
+            expected("https://blobs.s3.eu-1.amazonaws.com/models/sha256/00", "blobs.s3.eu-1.amazonaws.com")
+        );
+        assert_eq!(
+            url_and_host("s3://blobs?region=eu-1&style=path"),
+            expected("https://s3.eu-1.amazonaws.com/blobs/models/sha256/00", "s3.eu-1.amazonaws.com")
+        );
+    }
+}

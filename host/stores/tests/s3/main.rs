@@ -1,13 +1,17 @@
 //! The S3 backend: on a real server (`real`), and against one that lies, breaks off or stays silent (`faults`).
 
-#![cfg(feature = "s3")]
 #![expect(clippy::unwrap_used, reason = "a failing test panics")]
 
+#[cfg(feature = "s3")]
 mod fake;
+#[cfg(feature = "s3")]
 mod faults;
+#[cfg(feature = "s3")]
 mod real;
+#[cfg(feature = "s3")]
 mod tls;
 
+#[cfg(feature = "s3")]
 use dovetail_core::blobs::StoreError;
 use dovetail_stores::Credentials;
 
@@ -17,6 +21,7 @@ fn hidden() -> Option<Credentials> {
 }
 
 /// Everything that an error says, in every form.
+#[cfg(feature = "s3")]
 fn shown(error: &StoreError) -> String {
     let mut text = format!("{error}\n{error:?}\n");
     let mut cause = std::error::Error::source(error);
@@ -25,4 +30,14 @@ fn shown(error: &StoreError) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(not(feature = "s3"))]
+#[test]
+fn without_the_feature_opening_says_so() {
+    println!("the tests of the S3 backend DID NOT RUN: they need `--features s3`");
+    let error = dovetail_stores::S3Blobs::open("s3://HIDDEN:HIDDEN@blobs", hidden()).unwrap_err();
+    assert_eq!(error.kind, dovetail_core::blobs::StoreErrorKind::Refused);
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("without the `s3` feature"));
+    assert!(!format!("{error:?}").contains("HIDDEN"));
 }
