@@ -57,6 +57,6 @@ fn each_heavy_library_has_one_crate_that_names_it() {
         }
         let networks = ["tokio", "redis", "mongodb", "rust-s3", "hyper", "reqwest"];
         let found: Vec<_> = networks.iter().filter(|n| needs.contains(**n)).collect();
-        assert!(found.is_empty(), "{name} names {found:?}; no crate needs a network yet");
+        assert!(name == "dovetail-stores" || found.is_empty(), "{name} names {found:?}; only dovetail-stores speaks to a network");
     }
 }

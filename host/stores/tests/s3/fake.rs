@@ -56,7 +56,10 @@ pub(crate) struct Fake {
 impl Fake {
     /// `answer` gets the number of the request, from 0, and the request.
     pub(crate) fn start(answer: impl Fn(usize, &Seen) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
+    }
+
+    pub(crate) fn on(listener: TcpListener, answer: impl Fn(usize, &Seen) -> Reply + Send + Sync + 'static) -> Self {
         let (address, seen) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Seen>>>::default());
         let (log, answer) = (seen.clone(), Arc::new(answer));
         std::thread::spawn(move || {

@@ -139,6 +139,19 @@ fn nobody_listening_is_unavailable_soon() {
 }
 
 #[test]
+fn a_server_that_comes_back_is_found_again() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let blobs = S3Blobs::open(&format!("s3://blobs?endpoint=http://{free}&retries=10"), hidden()).unwrap();
+    std::thread::scope(|s| {
+        let asks = s.spawn(|| blobs.get(KIND, &Digest::of(b"x"), 1));
+        std::thread::sleep(Duration::from_millis(300));
+        let fake = Fake::on(TcpListener::bind(free).unwrap(), |_, _| Reply::of(200, b"x"));
+        assert_eq!(asks.join().unwrap().unwrap(), b"x");
+        assert_eq!(fake.methods(), "GET");
+    });
+}
+
+#[test]
 fn a_connection_that_is_not_made_is_given_up() {
     // A listener whose queue is full drops what comes: nobody accepts, and nobody refuses.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

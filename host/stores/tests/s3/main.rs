@@ -1,6 +1,6 @@
 //! The S3 backend: on a real server (`real`), and against one that lies, breaks off or stays silent (`faults`).
 
-#![expect(clippy::unwrap_used, reason = "a failing test panics")]
+#![cfg_attr(feature = "s3", expect(clippy::unwrap_used, reason = "a failing test panics"))]
 
 #[cfg(feature = "s3")]
 mod fake;

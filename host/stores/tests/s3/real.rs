@@ -16,6 +16,7 @@ const KIND: BlobKind = BlobKind::Artifact;
 
 /// The server's URL and the keys that the environment holds for it. None if there is no server: that is said, and an error where servers
 /// are promised.
+#[expect(clippy::print_stdout, reason = "what did not run is said")]
 fn server(test: &str) -> Option<(String, Option<Credentials>)> {
     let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     if let Some(url) = given("DOVETAIL_TEST_S3") {
