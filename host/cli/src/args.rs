@@ -145,6 +145,9 @@ pub(crate) enum Task {
         /// The component, where it is not where cargo puts it
         #[arg(long, value_name = "FILE")]
         component: Option<PathBuf>,
+        /// Remove function names: a smaller package, and backtraces without them
+        #[arg(long)]
+        strip: bool,
     },
     /// Publish plugins: a version never changes once it is published
     Push {

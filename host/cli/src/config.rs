@@ -108,7 +108,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("DOVETAIL_LOG_LEVEL", "log.level"),
 ];
 /// Of the test suites, not of the program.
-const FOREIGN: &[&str] = &["DOVETAIL_FACE_API", "DOVETAIL_TEST_"];
+const FOREIGN: &[&str] = &["DOVETAIL_FACE_API", "DOVETAIL_TEST_", "DOVETAIL_S3_"];
 
 /// The environment as far as settings look at it.
 pub(crate) type Environment = BTreeMap<String, String>;
@@ -172,7 +172,7 @@ impl Config {
             jobs: within("worker.jobs", worker.jobs.or(written.worker.jobs).unwrap_or(10), 1, 1000)?,
             lease: within("worker.lease", lease, Duration::from_secs(1), Duration::from_secs(3600))?,
             vision_threads: within("vision.threads", vision.threads.or(written.vision.threads).unwrap_or(2), 1, 256)?,
-            opencv_threads: within("vision.opencv_threads", vision.opencv_threads.or(written.vision.opencv_threads).unwrap_or(1), 1, 256)?,
+            opencv_threads: within("vision.opencv_threads", vision.opencv_threads.or(written.vision.opencv_threads).unwrap_or(2), 1, 256)?,
             image_cache: parse_size(&images).map_err(|e| bad("vision.images", &e))?,
             log_level: flags.log_level.or(log.level).or(written.log.level).unwrap_or(LogLevel::Warn),
             log_format: flags.log_format.or(log.format).or(written.log.format).unwrap_or(LogFormat::Text),

@@ -21,6 +21,7 @@ mod package;
 mod refusal;
 mod runtime;
 mod state;
+mod strip;
 mod text;
 mod ticker;
 mod types;
@@ -34,4 +35,5 @@ pub use package::{MAX_COMPONENT, MAX_ENTRIES, MAX_PACKAGE, MAX_RATIO, MAX_TEXT, 
 pub use refusal::{LoadError, Refusal};
 pub use runtime::{Live, LiveSink, Options, Runtime};
 pub use state::{Budgets, Progress};
+pub use strip::strip;
 pub use types::{MAX_TYPE_DEPTH, MAX_TYPE_NODES};

@@ -15,6 +15,18 @@ fn the_same_inputs_give_the_same_bytes() {
 }
 
 #[test]
+fn without_names_a_package_is_smaller_and_does_the_same() {
+    let home = Home::new();
+    let folder = plugin("add").display().to_string();
+    home.run(&["task", "pack", &folder, "-o", "named.zip"]).exits(0);
+    home.run(&["task", "pack", &folder, "--strip", "-o", "stripped.zip"]).exits(0);
+    let size = |name: &str| std::fs::metadata(home.path(name)).unwrap().len();
+    assert!(size("stripped.zip") < size("named.zip"), "{} and {}", size("stripped.zip"), size("named.zip"));
+    let ran = home.run(&["task", "run", "stripped.zip", "--input", "a=2", "--input", "b=40", "--output", "json"]).exits(0).json();
+    assert_eq!(ran["output"]["sum"], 42);
+}
+
+#[test]
 fn a_published_version_never_changes() {
     let home = Home::new();
     let folder = plugin("add").display().to_string();

@@ -15,7 +15,7 @@ use crate::wire::App;
 pub(crate) fn run(command: &Task, app: &App) -> Result<Exit, Error> {
     match command {
         Task::Check { path, component } => check::check(app, path, component.as_deref()),
-        Task::Pack { folder, out, component } => publish::pack(app, folder, out.as_deref(), component.as_deref()),
+        Task::Pack { folder, out, component, strip } => publish::pack(app, folder, out.as_deref(), component.as_deref(), *strip),
         Task::Push { paths, grant } => publish::push(app, paths, grant),
         Task::List => publish::list(app),
         Task::Show { task } => publish::show(app, task),

@@ -6,6 +6,7 @@ use dovetail_core::Digest;
 use dovetail_core::record::PluginRecord;
 use dovetail_core::wit::show as wit;
 use dovetail_flow::Pushed;
+use dovetail_runtime::{Package, Parts, Refusal};
 use serde_json::{Value, json};
 
 use super::check::{Good, limits_json, limits_text, look, refused, signature_json};
@@ -14,7 +15,7 @@ use crate::error::{Error, Exit};
 use crate::table::{bytes, table};
 use crate::wire::App;
 
-pub(super) fn pack(app: &App, folder: &Path, out: Option<&Path>, component: Option<&Path>) -> Result<Exit, Error> {
+pub(super) fn pack(app: &App, folder: &Path, out: Option<&Path>, component: Option<&Path>, strip: bool) -> Result<Exit, Error> {
     if !std::fs::metadata(folder).map_err(|e| Error::file(folder, e))?.is_dir() {
         return Err(
             Error::usage("not_a_folder", format!("`{}` is no folder", folder.display())).help("name the folder with the plugin's plugin.toml")
@@ -24,6 +25,7 @@ pub(super) fn pack(app: &App, folder: &Path, out: Option<&Path>, component: Opti
         Ok(good) => good,
         Err(findings) => return Ok(refused(app, folder, &findings)),
     };
+    let package = if strip { stripped(&package).map_err(|refusal| Error::from(refusal).of_file(folder))? } else { package };
     let path = out.map_or_else(|| PathBuf::from(format!("{}-{}.zip", manifest.name, manifest.version)), Path::to_owned);
     write_whole(&path, &package)?;
     let digest = Digest::of(&package);
@@ -32,6 +34,19 @@ pub(super) fn pack(app: &App, folder: &Path, out: Option<&Path>, component: Opti
         || format!("{}  {}  {digest}\n", path.display(), bytes(package.len() as u64)),
     );
     Ok(Exit::Done)
+}
+
+/// The same package with a component that has no names.
+fn stripped(package: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let package = Package::read(package)?;
+    let component = dovetail_runtime::strip(&package.component)?;
+    dovetail_runtime::pack(Parts {
+        manifest: &package.manifest_text,
+        component: &component,
+        wit: &package.wit,
+        readme: package.readme.as_deref(),
+        examples: &package.examples,
+    })
 }
 
 /// Beside and renamed: a package is there whole or not at all.
