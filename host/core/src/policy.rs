@@ -22,6 +22,8 @@ pub struct Backoff {
     pub max: Duration,
 }
 
+/// The longest wait that a task may ask for.
+pub const MAX_ASKED: Duration = Duration::from_secs(3600);
 /// Workers that may die over one job before it is given up as poison.
 pub const MAX_CRASHES: u32 = 3;
 
@@ -34,7 +36,7 @@ pub fn after(failure: &Failure, number: u32, max_attempts: u32, backoff: Backoff
     }
     let doubled = backoff.first.saturating_mul(1 << number.saturating_sub(1).min(16)).min(backoff.max);
     let jittered = doubled.mul_f64(0.5 + 0.5 * spread.clamp(0.0, 1.0));
-    Next::Retry(jittered.max(Duration::from_millis(failure.retry_after_ms.unwrap_or(0))))
+    Next::Retry(jittered.max(Duration::from_millis(failure.retry_after_ms.unwrap_or(0)).min(MAX_ASKED)))
 }
 
 #[cfg(test)]
@@ -83,5 +85,7 @@ mod tests {
         assert_eq!(after(&f, 60, 99, BACKOFF, 1.0), Next::Retry(BACKOFF.max));
         f.retry_after_ms = Some(90_000);
         assert_eq!(after(&f, 1, 99, BACKOFF, 1.0), Next::Retry(Duration::from_secs(90)));
+        f.retry_after_ms = Some(u64::MAX);
+        assert_eq!(after(&f, 1, 99, BACKOFF, 1.0), Next::Retry(MAX_ASKED));
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     children: BTreeMap<String, Vec<Job>>,
     /// Steps that have all the others as ancestors: when one of them succeeds, the run is over.
     closers: BTreeSet<String>,
+    /// Steps that need no other.
+    roots: Vec<String>,
 }
 
 impl Plan {
@@ -45,7 +47,8 @@ impl Plan {
         }
         let others = pipeline.steps.len() - 1;
         let closers = ancestors.iter().filter(|(_, above)| above.len() == others).map(|(name, _)| (*name).to_owned()).collect();
-        Self { children, closers, pipeline }
+        let roots = pipeline.steps.iter().filter(|step| pipeline.needs(step).is_empty()).map(|step| step.name.clone()).collect();
+        Self { children, closers, roots, pipeline }
     }
 }
 
@@ -74,7 +77,6 @@ struct Work<'a> {
     claimed: &'a Claimed,
     plan: &'a Plan,
     step: &'a Step,
-    run: &'a RunRecord,
     input: Value,
     before: Vec<RetryRecord>,
     /// Another step has failed: this one is not to start.
@@ -111,7 +113,7 @@ impl StepRunner {
         let input =
             bound.map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("bind the inputs of step {name} of run {}", lease.run.run), e))?;
         let before = if claimed.attempt > 1 { retries(&self.parts, &lease.run, name, claimed.attempt)? } else { Vec::new() };
-        self.attempt(&Work { claimed, plan, step, run, input, before, skipped }, stop)
+        self.attempt(&Work { claimed, plan, step, input, before, skipped }, stop)
     }
 
     fn attempt(&self, work: &Work<'_>, stop: &Stop) -> Result<(Done, Option<RunState>), FlowError> {
@@ -119,7 +121,8 @@ impl StepRunner {
         let lease = &claimed.lease;
         let started_ms = self.parts.clock.wall_ms();
         let began = Instant::now();
-        let left = self.time_left(work, started_ms);
+        let ends_ms = self.ends_ms(work, started_ms)?;
+        let left = ends_ms.map(|end| end.saturating_sub(started_ms));
         let result = if work.skipped {
             Ok(failed(Failure::new(FailureKind::Cancelled, SKIPPED, "another step of the run had failed before this one could start")))
         } else if claimed.crashes > policy::MAX_CRASHES {
@@ -158,12 +161,13 @@ impl StepRunner {
         let this =
             AttemptRecord { number: claimed.attempt, started_ms, duration_us, error, usage: report.usage.clone(), worker: self.worker.clone() };
         if let Outcome::Failed { failure } = &report.outcome {
-            // A time limit that was the run's, not the step's, leaves no time for another attempt.
-            let over = self.time_left(work, self.parts.clock.wall_ms()) == Some(0);
+            // Another attempt that could only begin after the run's time is none.
+            let now_ms = self.parts.clock.wall_ms();
+            let in_time = |delay: Duration| ends_ms.is_none_or(|end| u128::from(end.saturating_sub(now_ms)) > delay.as_millis());
             let backoff = Backoff { first: Duration::from_millis(step.retry.backoff_ms), max: Duration::from_millis(step.retry.max_backoff_ms) };
             let next = policy::after(failure, claimed.attempt, step.retry.max_attempts, backoff, spread(lease.token));
             if let Next::Retry(delay) = next
-                && !over
+                && in_time(delay)
             {
                 return self.retry(work, this, delay);
             }
@@ -171,10 +175,17 @@ impl StepRunner {
         self.finish(work, report, this)
     }
 
-    /// Milliseconds that the run's own timeout leaves; none: it has no timeout.
-    fn time_left(&self, work: &Work<'_>, now_ms: u64) -> Option<u64> {
-        let timeout = work.plan.pipeline.timeout_ms?;
-        Some(work.run.submitted_ms.saturating_add(timeout).saturating_sub(now_ms))
+    /// When the run's own time is over, in milliseconds since 1970; none: it has no timeout. It counts from the first attempt at any of
+    /// its steps, not from the submission: the time in the queue is not the run's.
+    fn ends_ms(&self, work: &Work<'_>, now_ms: u64) -> Result<Option<u64>, FlowError> {
+        let Some(timeout) = work.plan.pipeline.timeout_ms else { return Ok(None) };
+        let run = &work.claimed.lease.run;
+        let keys: Vec<String> = work.plan.roots.iter().map(|root| run.step(root)).collect();
+        let mut began = work.before.first().map_or(now_ms, |retry| retry.failed.started_ms).min(now_ms);
+        for bytes in self.parts.ledger.get(Kind::Outcome, &keys)?.into_iter().flatten() {
+            began = began.min(OutcomeRecord::decode(&bytes, &format!("a first step of run {}", run.run))?.started_ms);
+        }
+        Ok(Some(began.saturating_add(timeout)))
     }
 
     /// The host's own fault: the attempt is not charged. What may pass is tried again a little later; the rest is for the operator.

@@ -47,14 +47,28 @@ pub fn submit(parts: &Parts, published: &Published, inputs: &Value, run: &RunId)
     match parts.ledger.commit(&[item])?.pop() {
         Some(Reply::Exists(bytes)) => {
             let before = RunRecord::decode(&bytes, &format!("run {run}"))?;
-            if before.pipeline != record.pipeline || before.inputs != record.inputs {
-                let message = format!("run {run} was submitted before, to {} and with other inputs", before.pipeline);
+            // The revision may have moved on since: the run keeps the one it was submitted to. Nor does a file's name make another input.
+            let version = |key: &str| key.split('#').next().unwrap_or_default().to_owned();
+            if version(&before.pipeline) != version(&record.pipeline) || nameless(&before.inputs) != nameless(&record.inputs) {
+                let message = format!("run {run} was submitted before, to {} and with other inputs", version(&before.pipeline));
                 return Err(FlowError::refused("run_differs", message, "use another --key for another submission"));
             }
             reconcile(parts, run)?;
             Ok(Pushed::Same)
         }
         _ => Ok(Pushed::Created),
+    }
+}
+
+/// The same inputs with artifacts by their content alone.
+fn nameless(inputs: &Value) -> Value {
+    match inputs {
+        Value::Object(fields) if fields.contains_key("$artifact") => {
+            Value::Object(fields.iter().filter(|(key, _)| *key != "name").map(|(key, value)| (key.clone(), value.clone())).collect())
+        }
+        Value::Object(fields) => Value::Object(fields.iter().map(|(key, value)| (key.clone(), nameless(value))).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(nameless).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => inputs.clone(),
     }
 }
 

@@ -189,6 +189,9 @@ impl Worker {
             }
             Err(error) => {
                 tracing::error!(%run, step, err = &error as &dyn std::error::Error, "a step could not be run");
+                // The host's own fault is not charged: without this the next process would count a dead worker. Where the store itself
+                // fails, this does, too, and the lease decides.
+                self.parts.ledger.commit(&[Item::Release { lease: job.lease.clone(), delay: Duration::ZERO }]).ok();
                 locked(&self.fault).get_or_insert(error);
             }
         }

@@ -155,6 +155,31 @@ fn a_run_has_a_time_of_its_own() {
 }
 
 #[test]
+fn the_time_in_the_queue_is_not_the_runs() {
+    let bench = Bench::new();
+    let published = bench.publish(&json!({ "timeout": "5s" }), &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")]);
+    let run = bench.submit(&published, 1);
+    bench.clock.advance(Duration::from_secs(60));
+    assert_eq!(bench.work(&run)["state"], "succeeded");
+}
+
+#[test]
+fn a_retry_that_would_begin_after_the_runs_time_is_not_made() {
+    let bench = Bench::new();
+    let published = bench.publish(&json!({ "timeout": "5s" }), &[("a", "input.x", "input.x")]);
+    bench.script("a", |_, _| {
+        let mut failed = fails(FailureKind::Failed, true);
+        if let Outcome::Failed { failure } = &mut failed.outcome {
+            failure.retry_after_ms = Some(6000);
+        }
+        Ok(failed)
+    });
+    let run = bench.submit(&published, 1);
+    assert_eq!(bench.work(&run)["error"]["code"], "no_luck");
+    assert_eq!(bench.made(), [("a".to_owned(), 1)]);
+}
+
+#[test]
 fn the_hosts_own_fault_is_not_charged() {
     let bench = Bench::new();
     let published = bench.publish(&json!({}), &[("a", "input.x", "input.x")]);

@@ -45,6 +45,9 @@ fn a_pipeline_stays_pinned_until_it_is_updated() {
     assert_eq!((newest.revision, newest.pipeline.steps[0].version.to_string().as_str()), (2, "1.1.0"));
     assert!(update_pipeline(&bench.parts, "sums").unwrap().new.is_none(), "nothing newer");
     assert_eq!(pipelines(&bench.parts).unwrap().len(), 1);
+    // Submitting it again, under the new revision, is still the same run.
+    let again = dovetail_flow::submit(&bench.parts, &newest, &json!({ "x": 1 }), &old_run).unwrap();
+    assert_eq!(again, Pushed::Same);
     // The run that was submitted before keeps its own.
     let document = bench.work(&old_run);
     assert_eq!(document["processing_summary"]["steps"][0]["task"], "add@1.0.0");

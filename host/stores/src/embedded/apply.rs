@@ -150,6 +150,11 @@ fn finish(db: &Connection, lease: &Lease, record: &Record, succeeded: bool, end:
     Ok(Reply::Created)
 }
 
+/// As a JSON array, for `json_each`.
+fn ids(runs: &[RunId]) -> String {
+    serde_json::Value::from(runs.iter().map(|run| run.as_str().to_owned()).collect::<Vec<_>>()).to_string()
+}
+
 struct Row {
     id: i64,
     run: RunKey,
@@ -180,7 +185,7 @@ fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Row>> {
     match claim.scope {
         Scope::All => db.prepare_cached(&format!("{free} ORDER BY id LIMIT ?2"))?.query_map(params![now, want], read)?.collect(),
         Scope::Runs(runs) => {
-            let ids = serde_json::Value::from(runs.iter().map(|r| r.as_str().to_owned()).collect::<Vec<_>>()).to_string();
+            let ids = ids(runs);
             let sql = format!("{free} AND run IN (SELECT value FROM json_each(?3)) ORDER BY id LIMIT ?2");
             db.prepare_cached(&sql)?.query_map(params![now, want, ids], read)?.collect()
         }
@@ -226,10 +231,17 @@ pub(crate) fn claim(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Claimed>> 
     Ok(out)
 }
 
-/// When the next job becomes free by itself, in the ledger's milliseconds.
-pub(crate) fn next_change(db: &Connection) -> Result<Option<u64>> {
+/// When the next job of the scope becomes free by itself, in the ledger's milliseconds.
+pub(crate) fn next_change(db: &Connection, scope: &Scope) -> Result<Option<u64>> {
     let sql = "SELECT min(CASE WHEN owner IS NULL THEN due ELSE expires END) FROM jobs";
-    let at: Option<i64> = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    let at: Option<i64> = match scope {
+        Scope::All => db.prepare_cached(sql)?.query_row([], |row| row.get(0))?,
+        // A free job of somebody else's run would keep this claimer awake.
+        Scope::Runs(runs) => {
+            let sql = format!("{sql} WHERE run IN (SELECT value FROM json_each(?1))");
+            db.prepare_cached(&sql)?.query_row([ids(runs)], |row| row.get(0))?
+        }
+    };
     Ok(at.and_then(|at| u64::try_from(at).ok()))
 }
 

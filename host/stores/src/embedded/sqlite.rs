@@ -137,16 +137,22 @@ impl Writer {
             let error = StoreError::new(StoreErrorKind::Unavailable, "wait for the turn to write to the database", e);
             return (group.into_iter().map(refusal).collect(), Some(error));
         }
-        let outcome = (|| -> rusqlite::Result<()> {
-            let tx = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            let now = self.clock.mono_ms();
-            for request in group {
-                answers.push(serve(&tx, request, now, &self.presence, changed));
+        let failed = match self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate) {
+            Ok(tx) => {
+                let now = self.clock.mono_ms();
+                for request in group {
+                    answers.push(serve(&tx, request, now, &self.presence, changed));
+                }
+                tx.commit().err()
             }
-            tx.commit()
-        })();
+            Err(error) => {
+                // Nobody has been served: all are told why.
+                answers.extend(group.into_iter().map(refusal));
+                Some(error)
+            }
+        };
         drop(self.turn.unlock());
-        (answers, outcome.err().map(|e| sql_error("write to the database", e)))
+        (answers, failed.map(|e| sql_error("write to the database", e)))
     }
 }
 
@@ -196,7 +202,7 @@ fn serve(db: &Connection, request: Request, now: u64, presence: &Presence, chang
             let result = within(db, || {
                 apply::reap(db, now, &|owner| presence.is_dead(owner))?;
                 let claimed = apply::claim(db, &claim)?;
-                let next = if claimed.is_empty() { apply::next_change(db)? } else { None };
+                let next = if claimed.is_empty() { apply::next_change(db, &scope)? } else { None };
                 Ok((claimed, next))
             });
             answer(reply, result)
