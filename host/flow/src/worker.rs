@@ -2,6 +2,7 @@
 //! cannot starve, and stops in two stages.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub struct Worker {
     held: Mutex<BTreeMap<u64, Held>>,
     /// Of a scope: the runs that are not over.
     left: Mutex<BTreeSet<RunId>>,
+    /// The scope is every run.
+    everything: AtomicBool,
     fault: Mutex<Option<FlowError>>,
 }
 
@@ -71,7 +74,8 @@ impl Worker {
     pub fn new(parts: Parts, executor: Arc<dyn Executor>, options: WorkerOptions) -> Self {
         let runner = StepRunner { parts: parts.clone(), executor, worker: options.name.clone() };
         let (plans, held, left, fault) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
-        Self { parts, runner, options, plans, held, left, fault }
+        let everything = AtomicBool::new(false);
+        Self { parts, runner, options, plans, held, left, everything, fault }
     }
 
     /// Works. With [`Scope::Runs`] until all of them are over, with [`Scope::All`] until it is shut down. Blocks.
@@ -80,6 +84,7 @@ impl Worker {
     /// A store's failure, or the host's own: then running steps have ended, and what they were given back is for another worker.
     pub fn run(&self, scope: &Scope, shutdown: &Shutdown) -> Result<(), FlowError> {
         shutdown.wakes(&self.parts.ledger);
+        self.everything.store(*scope == Scope::All, Ordering::SeqCst);
         *locked(&self.left) = match scope {
             Scope::All => BTreeSet::new(),
             Scope::Runs(runs) => runs.iter().cloned().collect(),
@@ -215,8 +220,11 @@ impl Worker {
         for held in locked(&self.held).values().filter(|held| held.lease.run.run == *run) {
             held.canceller.cancel();
         }
-        locked(&self.left).remove(run);
-        self.tell(|| Event::RunFinished { run: run.clone(), state });
+        // Of a scope each run's end is told once, whoever noticed it first: the step that closed it, or the look at the records.
+        let first = self.everything.load(Ordering::SeqCst) || locked(&self.left).remove(run);
+        if first {
+            self.tell(|| Event::RunFinished { run: run.clone(), state });
+        }
         self.parts.ledger.wake();
     }
 
