@@ -3,6 +3,7 @@
 //! Deliberately absent: wasmtime, OpenCV, any network client, the file system, the clock and the environment. What is decided here is
 //! decided from its arguments alone, so that it can be tested in milliseconds and replayed anywhere.
 
+pub mod bell;
 pub mod blobs;
 pub mod clock;
 #[cfg(feature = "testing")]

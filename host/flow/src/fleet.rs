@@ -4,9 +4,10 @@
 //! Not here: what is to be done (the rest of flow), and how the window keeps its promises (its backend).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
 use dovetail_core::meta::{MetaStore, Put};
@@ -21,23 +22,6 @@ const MAX_CARRIED: usize = 24 << 10;
 const NOT_CARRIED: &[u8] = b"@";
 /// How often a rebuild is tried anew because the window was lost meanwhile.
 const REBUILDS: u32 = 5;
-
-#[derive(Default)]
-struct Bell {
-    rung: Mutex<u64>,
-    changed: Condvar,
-}
-
-impl Bell {
-    fn count(&self) -> MutexGuard<'_, u64> {
-        self.rung.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn ring(&self) {
-        *self.count() += 1;
-        self.changed.notify_all();
-    }
-}
 
 /// A step with its outcome where that was a success.
 type DoneStep = (String, Option<Vec<u8>>);
@@ -269,12 +253,12 @@ impl Ledger for FleetLedger {
                 return called.jobs.into_iter().map(|job| self.claimed(job)).collect();
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || *self.bell.count() != wait.seen {
+            if left.is_zero() || self.bell.rung() != wait.seen {
                 return Ok(Vec::new());
             }
             let free = called.next_ms.map_or(LOOK_ROUND, |ms| Duration::from_millis(ms.max(1)));
             let nap = left.min(LOOK_ROUND).min(free);
-            drop(self.bell.changed.wait_timeout_while(self.bell.count(), nap, |rung| *rung == wait.seen).unwrap_or_else(PoisonError::into_inner));
+            self.bell.sleep(wait.seen, nap);
         }
     }
 
@@ -312,6 +296,6 @@ impl Ledger for FleetLedger {
     }
 
     fn wakes(&self) -> u64 {
-        *self.bell.count()
+        self.bell.rung()
     }
 }

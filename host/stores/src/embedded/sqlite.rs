@@ -5,11 +5,12 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait};
@@ -37,24 +38,6 @@ enum Request {
 
 /// An answer that is sent once the transaction is on the disk, or the error in its place.
 type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
-
-/// Counts changes, so that a claimer that found nothing can tell whether something came since.
-#[derive(Default)]
-struct Bell {
-    rung: Mutex<u64>,
-    changed: Condvar,
-}
-
-impl Bell {
-    fn count(&self) -> MutexGuard<'_, u64> {
-        self.rung.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn ring(&self) {
-        *self.count() += 1;
-        self.changed.notify_all();
-    }
-}
 
 /// Records and jobs in `DATA/dovetail.db`.
 pub struct SqliteLedger {
@@ -230,14 +213,13 @@ impl Ledger for SqliteLedger {
             let (reply, inbox) = crossbeam_channel::bounded(1);
             let (claimed, next) = self.ask(Request::Claim { scope: scope.clone(), want, lease_ms: millis(lease), reply }, &inbox)?;
             let left = until.saturating_duration_since(Instant::now());
-            if !claimed.is_empty() || left.is_zero() || *self.bell.count() != wait.seen {
+            if !claimed.is_empty() || left.is_zero() || self.bell.rung() != wait.seen {
                 return Ok(claimed);
             }
             // Asleep until something changes here, until a job becomes free by itself, or until it is time to look for others' work.
             let free = next.map_or(LOOK_ROUND, |at| Duration::from_millis(at.saturating_sub(self.clock.mono_ms()).max(1)));
             let nap = left.min(LOOK_ROUND).min(free);
-            let napping = self.bell.changed.wait_timeout_while(self.bell.count(), nap, |rung| *rung == wait.seen);
-            drop(napping.unwrap_or_else(PoisonError::into_inner));
+            self.bell.sleep(wait.seen, nap);
         }
     }
 
@@ -283,6 +265,6 @@ impl Ledger for SqliteLedger {
     }
 
     fn wakes(&self) -> u64 {
-        *self.bell.count()
+        self.bell.rung()
     }
 }
