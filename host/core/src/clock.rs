@@ -5,6 +5,11 @@ pub trait Clock: Send + Sync {
     /// Milliseconds since 1970, for people and records; it may jump.
     fn wall_ms(&self) -> u64;
 
-    /// Milliseconds of a clock that never goes back and counts while the machine sleeps; its start is arbitrary. For leases and delays.
-    fn mono_ms(&self) -> u64;
+    /// Microseconds of a clock that never goes back and counts while the machine sleeps; its start is arbitrary. For lengths.
+    fn mono_us(&self) -> u64;
+
+    /// The same in milliseconds, for leases and delays.
+    fn mono_ms(&self) -> u64 {
+        self.mono_us() / 1000
+    }
 }

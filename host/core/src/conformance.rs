@@ -52,8 +52,8 @@ fn outcome(key: String, succeeded: bool) -> Record {
     };
     let package = Digest::of(key.as_bytes());
     let (attempts, models, consumed, produced) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (log, log_dropped, started_ms, finished_ms) = (None, 0, 0, 0);
-    let value = OutcomeRecord { output, failure, attempts, package, models, consumed, produced, log, log_dropped, started_ms, finished_ms };
+    let (log, log_dropped, spent_us, started_ms, finished_ms) = (None, 0, 0, 0, 0);
+    let value = OutcomeRecord { output, failure, attempts, package, models, consumed, produced, log, log_dropped, spent_us, started_ms, finished_ms };
     Record { kind: Kind::Outcome, key, value: value.encode() }
 }
 
@@ -144,14 +144,17 @@ const LEDGER: &[Case] = &[
         let next = b.claim(9).remove(0);
         assert_eq!(next.needs, [("a".into(), outcome(key.step("a"), true).value)]);
     }),
-    ("a run is worked on while a job of it is leased", |b| {
-        let key = b.submit(1, &[job("a", &[])]);
-        let working = || b.ledger.working(&key).expect("working works");
-        assert!(!working());
+    ("a step is held while somebody leases it", |b| {
+        let key = b.submit(1, &[job("a", &[]), job("b", &[])]);
+        let held = || b.ledger.held(&key).expect("held works");
+        assert_eq!(held(), [""; 0]);
         let a = b.claim(1).remove(0);
-        assert!(working());
+        assert_eq!(held(), ["a"]);
         assert_eq!(b.one(Item::Release { lease: a.lease, delay: Duration::ZERO }), Reply::Created);
-        assert!(!working());
+        assert_eq!(held(), [""; 0]);
+        assert_eq!(b.claim(9).len(), 2);
+        (b.advance)(b.lease * 5 / 4);
+        assert_eq!(held(), [""; 0], "a lease that is over holds nothing");
     }),
     ("a scope keeps other runs out", |b| {
         if !b.scoped {

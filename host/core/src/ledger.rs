@@ -239,11 +239,11 @@ pub trait Ledger: Send + Sync {
     /// `Unavailable`.
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError>;
 
-    /// Whether somebody works on a job of the run now, as far as the backend knows: for people, never for decisions.
+    /// The steps of the run that somebody holds a lease on now, as far as the backend knows: for people, never for decisions.
     ///
     /// # Errors
     /// `Unavailable`.
-    fn working(&self, run: &RunKey) -> Result<bool, StoreError>;
+    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError>;
 
     /// Wakes everybody in this process who waits in [`Ledger::claim`], so that they look whether they should still wait.
     fn wake(&self);

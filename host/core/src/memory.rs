@@ -22,7 +22,7 @@ pub struct ManualClock(AtomicU64);
 impl ManualClock {
     /// Moves on by `by`.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        self.0.fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 }
 
@@ -31,7 +31,7 @@ impl Clock for ManualClock {
         1_700_000_000_000 + self.mono_ms()
     }
 
-    fn mono_ms(&self) -> u64 {
+    fn mono_us(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
 }
@@ -321,9 +321,11 @@ impl Ledger for MemoryLedger {
         Ok(locked(&self.state).open.iter().take(limit).cloned().collect())
     }
 
-    fn working(&self, run: &RunKey) -> Result<bool, StoreError> {
+    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
         let now = self.clock.mono_ms();
-        Ok(locked(&self.state).jobs.iter().any(|(r, job)| r == run && job.lease.is_some_and(|(_, expiry)| expiry > now)))
+        let state = locked(&self.state);
+        let held = state.jobs.iter().filter(|(r, job)| r == run && job.lease.is_some_and(|(_, expiry)| expiry > now));
+        Ok(held.map(|(_, job)| job.step.clone()).collect())
     }
 
     fn wake(&self) {

@@ -96,6 +96,9 @@ pub struct AttemptRecord {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RetryRecord {
     pub failed: AttemptRecord,
+    /// How long the further attempt was put off, in milliseconds.
+    #[serde(default)]
+    pub delay_ms: u64,
 }
 
 impl Form for RetryRecord {
@@ -141,6 +144,10 @@ pub struct OutcomeRecord {
     /// What the last attempt logged, if anything ([`crate::blobs::BlobKind::Log`]).
     pub log: Option<Digest>,
     pub log_dropped: u64,
+    /// Microseconds along the longest path to the end of this step: its own attempts with the delays between them, and the most that one of
+    /// the steps it needs had spent. It is what a run's timeout is held against; the queue and interruptions are not in it.
+    #[serde(default)]
+    pub spent_us: u64,
     /// Milliseconds since 1970: when the first attempt began and the last one ended.
     pub started_ms: u64,
     pub finished_ms: u64,

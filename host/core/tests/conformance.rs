@@ -84,8 +84,8 @@ impl Ledger for Broken {
         self.inner.open_runs(limit)
     }
 
-    fn working(&self, run: &RunKey) -> Result<bool, StoreError> {
-        self.inner.working(run)
+    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
+        self.inner.held(run)
     }
 
     fn wake(&self) {

@@ -7,7 +7,7 @@ use dovetail_core::pipeline::{Pipeline, Step};
 use dovetail_core::record::{AttemptRecord, OutcomeRecord, RunState};
 use serde_json::{Map, Value, json};
 
-use crate::truth::{SKIPPED, Truth, load_value};
+use crate::truth::{STOPPED, Truth, follows, load_value};
 use crate::{FlowError, Parts};
 
 /// The document of a run, finished or not.
@@ -16,7 +16,8 @@ use crate::{FlowError, Parts};
 /// `unknown_run`; a store's failure.
 pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
     let truth = Truth::read(parts, run)?;
-    let state = state(&truth, parts.ledger.working(&truth.key)?);
+    let held = if truth.outcome.is_some() { Vec::new() } else { parts.ledger.held(&truth.key)? };
+    let state = state(&truth, &held);
     let output = if state == "succeeded" { output(parts, &truth)? } else { Value::Null };
     let finished_ms = truth.outcome.as_ref().map(|o| o.finished_ms);
     let started_ms = truth.outcomes.values().map(|o| o.started_ms).min();
@@ -27,7 +28,7 @@ pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
         "state": state,
         "inputs": truth.run.inputs,
         "output": output,
-        "processing_summary": summary(&truth, finished_ms),
+        "processing_summary": summary(&truth, &held, finished_ms),
         "submitted_at": timestamp(truth.run.submitted_ms),
         "started_at": started_ms.map(timestamp),
         "finished_at": finished_ms.map(timestamp),
@@ -39,12 +40,12 @@ pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
     Ok(document)
 }
 
-/// `queued`, `running`, `succeeded`, `failed` or `cancelled`.
-pub(crate) fn state(truth: &Truth, working: bool) -> &'static str {
+/// `queued`, `running`, `succeeded`, `failed` or `cancelled`. An open run on which nobody works waits in the queue, however far it is.
+pub(crate) fn state(truth: &Truth, held: &[String]) -> &'static str {
     match &truth.outcome {
         Some(outcome) => state_name(outcome.state),
         None if truth.cancel.is_some() => "cancelled",
-        None if !working && truth.outcomes.is_empty() && truth.retries.values().all(Vec::is_empty) => "queued",
+        None if held.is_empty() => "queued",
         None => "running",
     }
 }
@@ -70,7 +71,7 @@ fn output(parts: &Parts, truth: &Truth) -> Result<Value, FlowError> {
 }
 
 /// Times count from the run's acceptance: waiting in the queue is part of what a run takes.
-fn summary(truth: &Truth, finished_ms: Option<u64>) -> Value {
+fn summary(truth: &Truth, held: &[String], finished_ms: Option<u64>) -> Value {
     let begin = truth.run.submitted_ms;
     let total_ms = finished_ms.map(|end| end.saturating_sub(begin));
     json!({
@@ -78,7 +79,7 @@ fn summary(truth: &Truth, finished_ms: Option<u64>) -> Value {
         "total_time_ms": total_ms,
         "parallel_speedup": speedup(truth),
         "data_lineage": truth.pipeline.lineage(),
-        "steps": truth.pipeline.steps.iter().map(|step| step_json(truth, step, begin)).collect::<Vec<_>>(),
+        "steps": truth.pipeline.steps.iter().map(|step| step_json(truth, held, step, begin)).collect::<Vec<_>>(),
     })
 }
 
@@ -116,7 +117,7 @@ fn saved(stages: &[Vec<Span>]) -> Option<f64> {
     ratio.map(|ratio| (ratio * 100.0).round() / 100.0)
 }
 
-fn step_json(truth: &Truth, step: &Step, begin: u64) -> Value {
+fn step_json(truth: &Truth, held: &[String], step: &Step, begin: u64) -> Value {
     let outcome = truth.outcomes.get(&step.name);
     let attempts: Vec<&AttemptRecord> = match outcome {
         Some(outcome) => outcome.attempts.iter().collect(),
@@ -131,7 +132,7 @@ fn step_json(truth: &Truth, step: &Step, begin: u64) -> Value {
         "package": step.package,
         "input_id": step.input_id(),
         "output_id": step.output_id(),
-        "state": step_state(truth, step, outcome),
+        "state": step_state(truth, held, step, outcome),
         "started_ms": outcome.map(|o| o.started_ms.saturating_sub(begin)),
         "duration_ms": duration_ms,
         "models": outcome.map(|o| json!(o.models)).unwrap_or_else(|| json!([])),
@@ -157,11 +158,20 @@ pub(crate) fn failure_json(failure: &Failure) -> Value {
     serde_json::to_value(failure).unwrap_or_else(|_| Value::Object(Map::new()))
 }
 
-fn step_state(truth: &Truth, step: &Step, outcome: Option<&OutcomeRecord>) -> &'static str {
-    match outcome {
-        Some(outcome) if outcome.failure.is_none() => "succeeded",
-        Some(outcome) if outcome.failure.as_ref().is_some_and(|f| f.code == SKIPPED) => "not_run",
-        Some(_) => "failed",
+/// `blocked` needs another, `ready` waits in the queue, `running`, `succeeded`, `failed`, `stopped` (the run ended while it ran), or
+/// `not_run` (the run ended before it could start).
+fn step_state(truth: &Truth, held: &[String], step: &Step, outcome: Option<&OutcomeRecord>) -> &'static str {
+    match outcome.map(|outcome| &outcome.failure) {
+        Some(None) => "succeeded",
+        Some(Some(failure)) if follows(failure) => {
+            if failure.code == STOPPED {
+                "stopped"
+            } else {
+                "not_run"
+            }
+        }
+        Some(Some(_)) => "failed",
+        None if held.contains(&step.name) => "running",
         None if truth.outcome.is_some() || truth.cancel.is_some() => "not_run",
         None if ready_now(&truth.pipeline, truth, step) => "ready",
         None => "blocked",

@@ -12,6 +12,9 @@ pub enum FlowError {
     /// The runtime failed by its own fault.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// This program panicked over a step.
+    #[error("{0}")]
+    Panic(String),
     /// What was asked for cannot be: the caller's to mend.
     #[error("{message}")]
     Refused {
@@ -34,6 +37,7 @@ impl FlowError {
         match self {
             Self::Store(_) => "store",
             Self::Host(_) => "host",
+            Self::Panic(_) => "host_panicked",
             Self::Refused { code, .. } => code,
         }
     }

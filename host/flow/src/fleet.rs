@@ -286,9 +286,9 @@ impl Ledger for FleetLedger {
         self.meta.open_runs(limit)
     }
 
-    fn working(&self, run: &RunKey) -> Result<bool, StoreError> {
+    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
         // Of other processes' leases the window does not tell yet.
-        Ok(self.mine().1.values().any(|mine| mine.lease.run == *run))
+        Ok(self.mine().1.values().filter(|mine| mine.lease.run == *run).map(|mine| mine.lease.step.clone()).collect())
     }
 
     fn wake(&self) {

@@ -56,7 +56,7 @@ pub fn runs(parts: &Parts, limit: usize) -> Result<Vec<RunSummary>, FlowError> {
         let state = match &end {
             Some(end) => state_name(end.state),
             // Open runs are few; what is recorded about them is read whole.
-            None => state(&Truth::read(parts, &run)?, parts.ledger.working(&key)?),
+            None => state(&Truth::read(parts, &run)?, &parts.ledger.held(&key)?),
         };
         found.push(RunSummary {
             run,

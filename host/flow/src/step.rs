@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, Outcome, Report, Usage};
-use dovetail_core::ledger::{Claimed, Item, Job, Kind, Record, Reply};
+use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lease, Record, Reply};
 use dovetail_core::limits::Limits;
 use dovetail_core::pipeline::{OnFailure, Pipeline, Step};
 use dovetail_core::policy::{self, Backoff, Next};
@@ -18,7 +18,7 @@ use dovetail_core::stop::Stop;
 use serde_json::Value;
 
 use crate::recover::{job, reconcile};
-use crate::truth::{SKIPPED, Truth, end, load_value, retries, store_value};
+use crate::truth::{SKIPPED, STOPPED, Truth, end, load_value, retries, store_value};
 use crate::{FlowError, Parts};
 
 /// A pipeline with what every step of every run of it asks again and again.
@@ -27,8 +27,6 @@ pub(crate) struct Plan {
     children: BTreeMap<String, Vec<Job>>,
     /// Steps that have all the others as ancestors: when one of them succeeds, the run is over.
     closers: BTreeSet<String>,
-    /// Steps that need no other.
-    roots: Vec<String>,
 }
 
 impl Plan {
@@ -47,8 +45,7 @@ impl Plan {
         }
         let others = pipeline.steps.len() - 1;
         let closers = ancestors.iter().filter(|(_, above)| above.len() == others).map(|(name, _)| (*name).to_owned()).collect();
-        let roots = pipeline.steps.iter().filter(|step| pipeline.needs(step).is_empty()).map(|step| step.name.clone()).collect();
-        Self { children, closers, roots, pipeline }
+        Self { children, closers, pipeline }
     }
 }
 
@@ -81,6 +78,16 @@ struct Work<'a> {
     before: Vec<RetryRecord>,
     /// Another step has failed: this one is not to start.
     skipped: bool,
+    /// Microseconds along the longest path to this attempt: the run's own time, as its timeout counts it. It is a sum of lengths, so no two
+    /// machines' clocks are compared, and neither the queue nor an interruption is in it.
+    spent_us: u64,
+}
+
+impl Work<'_> {
+    /// What is left of the run's timeout, in milliseconds; none: it has no timeout.
+    fn left_ms(&self) -> Option<u64> {
+        self.plan.pipeline.timeout_ms.map(|timeout| timeout.saturating_sub(self.spent_us / 1000))
+    }
 }
 
 impl StepRunner {
@@ -103,8 +110,10 @@ impl StepRunner {
             }
         }
         let mut outputs = BTreeMap::new();
+        let mut spent_us = 0;
         for (need, bytes) in &claimed.needs {
             let outcome = OutcomeRecord::decode(bytes, &format!("step {need} of run {}", lease.run.run))?;
+            spent_us = spent_us.max(outcome.spent_us);
             if let Some(stored) = &outcome.output {
                 outputs.insert(need.as_str(), load_value(&self.parts, stored)?);
             }
@@ -113,16 +122,16 @@ impl StepRunner {
         let input =
             bound.map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("bind the inputs of step {name} of run {}", lease.run.run), e))?;
         let before = if claimed.attempt > 1 { retries(&self.parts, &lease.run, name, claimed.attempt)? } else { Vec::new() };
-        self.attempt(&Work { claimed, plan, step, input, before, skipped }, stop)
+        spent_us += before.iter().map(|retry| retry.failed.duration_us + retry.delay_ms * 1000).sum::<u64>();
+        self.attempt(&Work { claimed, plan, step, input, before, skipped, spent_us }, stop)
     }
 
     fn attempt(&self, work: &Work<'_>, stop: &Stop) -> Result<(Done, Option<RunState>), FlowError> {
         let Work { claimed, step, .. } = work;
         let lease = &claimed.lease;
         let started_ms = self.parts.clock.wall_ms();
-        let began = Instant::now();
-        let ends_ms = self.ends_ms(work, started_ms)?;
-        let left = ends_ms.map(|end| end.saturating_sub(started_ms));
+        let began_us = self.parts.clock.mono_us();
+        let left = work.left_ms();
         let result = if work.skipped {
             Ok(failed(Failure::new(FailureKind::Cancelled, SKIPPED, "another step of the run had failed before this one could start")))
         } else if claimed.crashes > policy::MAX_CRASHES {
@@ -144,16 +153,21 @@ impl StepRunner {
             };
             self.executor.execute(&attempt, stop)
         };
-        let report = match result {
+        let mut report = match result {
             Ok(report) => report,
             Err(error) => return self.host_failed(work, error),
         };
         let stopped = matches!(&report.outcome, Outcome::Failed { failure } if failure.kind == FailureKind::Cancelled) && stop.cancelled();
-        if stopped {
+        if stopped && !self.over(lease)? {
             self.parts.ledger.commit(&[Item::Release { lease: lease.clone(), delay: Duration::ZERO }])?;
             return Ok((Done::Released, None));
         }
-        let duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let duration_us = self.parts.clock.mono_us().saturating_sub(began_us);
+        if stopped {
+            // The run had ended: what its attempt came to is part of its history.
+            let message = "the run had ended, so this attempt was stopped";
+            report.outcome = Outcome::Failed { failure: Failure::new(FailureKind::Cancelled, STOPPED, message) };
+        }
         let error = match &report.outcome {
             Outcome::Succeeded { .. } => None,
             Outcome::Failed { failure } => Some(failure.clone()),
@@ -162,8 +176,7 @@ impl StepRunner {
             AttemptRecord { number: claimed.attempt, started_ms, duration_us, error, usage: report.usage.clone(), worker: self.worker.clone() };
         if let Outcome::Failed { failure } = &report.outcome {
             // Another attempt that could only begin after the run's time is none.
-            let now_ms = self.parts.clock.wall_ms();
-            let in_time = |delay: Duration| ends_ms.is_none_or(|end| u128::from(end.saturating_sub(now_ms)) > delay.as_millis());
+            let in_time = |delay: Duration| left.is_none_or(|left| u128::from(left) > u128::from(duration_us / 1000) + delay.as_millis());
             let backoff = Backoff { first: Duration::from_millis(step.retry.backoff_ms), max: Duration::from_millis(step.retry.max_backoff_ms) };
             let next = policy::after(failure, claimed.attempt, step.retry.max_attempts, backoff, spread(lease.token));
             if let Next::Retry(delay) = next
@@ -175,17 +188,10 @@ impl StepRunner {
         self.finish(work, report, this)
     }
 
-    /// When the run's own time is over, in milliseconds since 1970; none: it has no timeout. It counts from the first attempt at any of
-    /// its steps, not from the submission: the time in the queue is not the run's.
-    fn ends_ms(&self, work: &Work<'_>, now_ms: u64) -> Result<Option<u64>, FlowError> {
-        let Some(timeout) = work.plan.pipeline.timeout_ms else { return Ok(None) };
-        let run = &work.claimed.lease.run;
-        let keys: Vec<String> = work.plan.roots.iter().map(|root| run.step(root)).collect();
-        let mut began = work.before.first().map_or(now_ms, |retry| retry.failed.started_ms).min(now_ms);
-        for bytes in self.parts.ledger.get(Kind::Outcome, &keys)?.into_iter().flatten() {
-            began = began.min(OutcomeRecord::decode(&bytes, &format!("a first step of run {}", run.run))?.started_ms);
-        }
-        Ok(Some(began.saturating_add(timeout)))
+    /// Whether the run has ended or is about to, which only its records tell for certain.
+    fn over(&self, lease: &Lease) -> Result<bool, FlowError> {
+        let has = |kind| Ok::<_, FlowError>(self.parts.ledger.get(kind, &[lease.run.key()])?.pop().flatten().is_some());
+        Ok(has(Kind::RunOutcome)? || has(Kind::Cancel)?)
     }
 
     /// The host's own fault: the attempt is not charged. What may pass is tried again a little later; the rest is for the operator.
@@ -201,7 +207,7 @@ impl StepRunner {
         let lease = &work.claimed.lease;
         let code = this.error.as_ref().map_or_else(String::new, |e| e.code.clone());
         let key = lease.run.attempt(&lease.step, work.claimed.attempt + 1);
-        let record = Record { kind: Kind::Attempt, key, value: RetryRecord { failed: this }.encode() };
+        let record = Record { kind: Kind::Attempt, key, value: RetryRecord { failed: this, delay_ms: millis(delay) }.encode() };
         let reply = self.parts.ledger.commit(&[Item::Retry { lease: lease.clone(), record, delay }])?.pop();
         match reply {
             Some(Reply::Created) => Ok((Done::Retried { code, delay }, None)),
@@ -262,10 +268,15 @@ impl StepRunner {
         let finished_ms = self.parts.clock.wall_ms();
         let mut attempts: Vec<AttemptRecord> = before.iter().map(|retry| retry.failed.clone()).collect();
         let started_ms = attempts.first().unwrap_or(&this).started_ms;
+        let spent_us = work.spent_us + this.duration_us;
         attempts.push(this);
         let (package, models, log_dropped) = (step.package, report.models, report.log_dropped);
-        Ok(OutcomeRecord { output, failure, attempts, package, models, consumed, produced, log, log_dropped, started_ms, finished_ms })
+        Ok(OutcomeRecord { output, failure, attempts, package, models, consumed, produced, log, log_dropped, spent_us, started_ms, finished_ms })
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn failed(failure: Failure) -> Report {

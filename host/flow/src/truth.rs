@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use dovetail_core::RunId;
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
+use dovetail_core::executor::{Failure, FailureKind};
 use dovetail_core::ledger::{Kind, Record, RunKey};
 use dovetail_core::limits::{MAX_INLINE_VALUE, MAX_VALUE};
 use dovetail_core::pipeline::Pipeline;
@@ -15,6 +16,14 @@ use crate::{FlowError, Parts};
 
 /// The failure's code of a step that never ran because another one had failed (`"on_failure": "finish"`).
 pub(crate) const SKIPPED: &str = "skipped";
+
+/// The failure's code of a step whose attempt was stopped because its run had ended.
+pub(crate) const STOPPED: &str = "stopped";
+
+/// Whether a step only failed because its run was over: [`SKIPPED`] or [`STOPPED`]. A task's own codes never have this kind.
+pub(crate) fn follows(failure: &Failure) -> bool {
+    failure.kind == FailureKind::Cancelled && (failure.code == SKIPPED || failure.code == STOPPED)
+}
 
 /// A run with everything that is recorded about it.
 pub(crate) struct Truth {
@@ -67,10 +76,10 @@ impl Truth {
         Ok(truth)
     }
 
-    /// The step that failed first in the pipeline's order, those apart that were skipped because of it.
+    /// The step that failed first in the pipeline's order, those apart that were skipped or stopped because of it.
     pub(crate) fn failed_step(&self) -> Option<&str> {
         let failed =
-            |step: &&dovetail_core::pipeline::Step| self.outcomes.get(&step.name).and_then(|o| o.failure.as_ref()).is_some_and(|f| f.code != SKIPPED);
+            |step: &&dovetail_core::pipeline::Step| self.outcomes.get(&step.name).and_then(|o| o.failure.as_ref()).is_some_and(|f| !follows(f));
         self.pipeline.steps.iter().find(failed).map(|step| step.name.as_str())
     }
 

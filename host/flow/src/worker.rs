@@ -1,7 +1,9 @@
 //! The worker: claims jobs within its scope, runs up to N at once on threads of their own, renews their leases from a thread that tasks
 //! cannot starve, and stops in two stages.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -54,6 +56,8 @@ pub struct Worker {
     held: Mutex<BTreeMap<u64, Held>>,
     /// Of a scope: the runs that are not over.
     left: Mutex<BTreeSet<RunId>>,
+    /// Runs that are over while steps of theirs still stop in this process.
+    ending: Mutex<BTreeMap<RunId, RunState>>,
     /// The scope is every run.
     everything: AtomicBool,
     fault: Mutex<Option<FlowError>>,
@@ -68,14 +72,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn panicked(step: &str, run: &RunId, panic: &(dyn Any + Send)) -> FlowError {
+    let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    FlowError::Panic(format!("run step {step} of run {run}: the host panicked: {}", said.unwrap_or("without a word")))
+}
+
 impl Worker {
     /// A worker that is not yet working.
     #[must_use]
     pub fn new(parts: Parts, executor: Arc<dyn Executor>, options: WorkerOptions) -> Self {
         let runner = StepRunner { parts: parts.clone(), executor, worker: options.name.clone() };
-        let (plans, held, left, fault) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
+        let (plans, held, left, ending, fault) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
         let everything = AtomicBool::new(false);
-        Self { parts, runner, options, plans, held, left, everything, fault }
+        Self { parts, runner, options, plans, held, left, ending, everything, fault }
     }
 
     /// Works. With [`Scope::Runs`] until all of them are over, with [`Scope::All`] until it is shut down. Blocks.
@@ -171,12 +180,16 @@ impl Worker {
         locked(&self.held).insert(job.lease.token, Held { lease: job.lease.clone(), canceller: canceller.clone() });
         shutdown.stops(&canceller);
         let (run, step, attempt) = (job.lease.run.run.clone(), job.lease.step.clone(), job.attempt);
-        let result = self.plan(job).and_then(|(record, plan)| {
+        let work = || {
+            let (record, plan) = self.plan(job)?;
             self.tell(|| Event::StepStarted { run: run.clone(), step: step.clone(), attempt });
             self.runner.run(job, &record, &plan, &canceller.stop())
-        });
+        };
+        // A panic here is our own. The slot comes back, and the lease is renewed no more: when it lapses, it counts as a worker lost over
+        // this job, so that a job which does this each time is given up in the end.
+        let result = catch_unwind(AssertUnwindSafe(work));
         locked(&self.held).remove(&job.lease.token);
-        match result {
+        match result.unwrap_or_else(|panic| Err(panicked(&step, &run, panic.as_ref()))) {
             Ok((done, state)) => {
                 match done {
                     Done::Step { succeeded, micros } => {
@@ -192,6 +205,10 @@ impl Worker {
                     self.ended(&run, state);
                 }
             }
+            Err(error @ FlowError::Panic(_)) => {
+                tracing::error!(%run, step, err = &error as &dyn std::error::Error, "the host panicked over a step");
+                locked(&self.fault).get_or_insert(error);
+            }
             Err(error) => {
                 tracing::error!(%run, step, err = &error as &dyn std::error::Error, "a step could not be run");
                 // The host's own fault is not charged: without this the next process would count a dead worker. Where the store itself
@@ -200,6 +217,7 @@ impl Worker {
                 locked(&self.fault).get_or_insert(error);
             }
         }
+        self.tell_ended(&run);
         // The claimer may be gone, when it failed; then nobody waits for the slot.
         slot.send(()).ok();
         self.parts.ledger.wake();
@@ -215,11 +233,21 @@ impl Worker {
         Ok((record, plan))
     }
 
-    /// A run is over: its other steps in this process are stopped, and whoever waits is told.
+    /// A run is over: its other steps in this process are stopped, and whoever waits is told once they have ended.
     fn ended(&self, run: &RunId, state: RunState) {
+        locked(&self.ending).insert(run.clone(), state);
         for held in locked(&self.held).values().filter(|held| held.lease.run.run == *run) {
             held.canceller.cancel();
         }
+        self.tell_ended(run);
+    }
+
+    /// Tells a run's end when nothing of it is left here: what its steps came to has been recorded by then.
+    fn tell_ended(&self, run: &RunId) {
+        if locked(&self.held).values().any(|held| held.lease.run.run == *run) {
+            return;
+        }
+        let Some(state) = locked(&self.ending).remove(run) else { return };
         // Of a scope each run's end is told once, whoever noticed it first: the step that closed it, or the look at the records.
         let first = self.everything.load(Ordering::SeqCst) || locked(&self.left).remove(run);
         if first {

@@ -99,3 +99,32 @@ fn what_is_no_database_is_refused() {
     let error = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default())).map(drop).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Corrupt);
 }
+
+#[test]
+fn opening_a_known_database_waits_for_no_writer() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    drop(SqliteLedger::open(folder.path(), clock.clone()).unwrap());
+    // A writer in the middle of its change, and one whose turn it is: were opening to write, it would wait here for ever.
+    let turn = std::fs::File::options().write(true).open(folder.path().join("dovetail.lock")).unwrap();
+    turn.lock().unwrap();
+    let writer = rusqlite::Connection::open(folder.path().join("dovetail.db")).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE; INSERT INTO facts VALUES ('test', '1')").unwrap();
+    let ledger = SqliteLedger::open(folder.path(), clock).unwrap();
+    assert!(ledger.open_runs(9).unwrap().is_empty());
+}
+
+#[test]
+fn what_dead_processes_left_behind_is_swept() {
+    let folder = tempfile::tempdir().unwrap();
+    let processes = folder.path().join("processes");
+    std::fs::create_dir(&processes).unwrap();
+    std::fs::write(processes.join("1-1-0"), "locked while the process lives").unwrap();
+    let living = std::fs::File::create(processes.join("2-2-0")).unwrap();
+    living.lock().unwrap();
+    let _ledger = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default())).unwrap();
+    let mut left: Vec<_> = std::fs::read_dir(&processes).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.contains(&"2-2-0".to_owned()), "who lives stays: {left:?}");
+}

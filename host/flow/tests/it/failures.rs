@@ -7,7 +7,7 @@ use std::time::Duration;
 use dovetail_core::executor::{Failure, FailureKind, HostError, Outcome};
 use dovetail_core::ledger::{Scope, Wait};
 use dovetail_core::stop::StopReason;
-use dovetail_flow::document;
+use dovetail_flow::{Event, Shutdown, document, recover};
 use serde_json::json;
 
 use crate::bench::{Bench, fails, report, sum};
@@ -73,8 +73,13 @@ fn a_failure_stops_the_siblings_and_starts_nothing() {
     });
     let run = bench.submit(&published, 1);
     let document = bench.work(&run);
-    assert_eq!(document["state"], "failed");
+    assert_eq!((&document["state"], &document["error"]["step"]), (&json!("failed"), &json!("a")));
     assert_eq!(bench.made(), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
+    // The stopped attempt is part of the history, and the run's end was told only after it had been recorded.
+    let steps = &document["processing_summary"]["steps"];
+    assert_eq!((&steps[1]["state"], &steps[1]["attempts"][0]["error"]["code"]), (&json!("stopped"), &json!("stopped")));
+    assert_eq!(steps[2]["state"], "not_run");
+    assert!(matches!(bench.events.lock().unwrap().last(), Some(Event::RunFinished { .. })));
 }
 
 #[test]
@@ -133,7 +138,7 @@ fn a_recorded_outcome_is_never_run_again() {
     bench.parts.ledger.claim(&Scope::All, 1, Duration::from_millis(1), Wait::NONE).unwrap();
     bench.clock.advance(Duration::from_secs(1));
     bench.work(&run);
-    dovetail_flow::recover(&bench.parts, &run).unwrap();
+    recover(&bench.parts, &run).unwrap();
     assert!(bench.parts.ledger.claim(&Scope::All, 9, Duration::from_secs(1), Wait::NONE).unwrap().is_empty());
     assert_eq!(bench.made(), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
 }
@@ -161,6 +166,69 @@ fn the_time_in_the_queue_is_not_the_runs() {
     let run = bench.submit(&published, 1);
     bench.clock.advance(Duration::from_secs(60));
     assert_eq!(bench.work(&run)["state"], "succeeded");
+}
+
+#[test]
+fn an_interruption_is_not_charged_to_the_runs_time() {
+    let mut bench = Bench::new();
+    let published = bench.publish(&json!({ "timeout": "5s" }), &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")]);
+    let (clock, shutdown) = (bench.clock.clone(), bench.shutdown.clone());
+    bench.script("a", move |attempt, _| {
+        clock.advance(Duration::from_secs(3));
+        shutdown.drain();
+        Ok(sum(attempt))
+    });
+    let run = bench.submit(&published, 1);
+    assert_eq!(bench.work(&run)["state"], "queued");
+    bench.clock.advance(Duration::from_secs(3600));
+    bench.shutdown = Shutdown::default();
+    recover(&bench.parts, &run).unwrap();
+    let left = Arc::new(std::sync::Mutex::new(0));
+    let seen = left.clone();
+    bench.script("b", move |attempt, _| {
+        *seen.lock().unwrap() = attempt.limits.time_ms;
+        Ok(sum(attempt))
+    });
+    assert_eq!(bench.work(&run)["state"], "succeeded");
+    let left = *left.lock().unwrap();
+    assert!((1000..=2000).contains(&left), "what the first step took is charged, and nothing else: {left}");
+}
+
+#[test]
+fn a_step_that_runs_now_is_shown_so() {
+    let bench = Bench::new();
+    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "input.x", "input.x"), ("c", "a.sum", "b.sum")]);
+    let (meeting, looked) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    for step in ["a", "b"] {
+        let (meeting, looked, parts) = (meeting.clone(), looked.clone(), bench.parts.clone());
+        bench.script(step, move |attempt, _| {
+            meeting.wait();
+            if attempt.step == "a" {
+                let document = document(&parts, &attempt.run).unwrap();
+                assert_eq!(document["state"], "running");
+                let states: Vec<_> = document["processing_summary"]["steps"].as_array().unwrap().iter().map(|s| s["state"].clone()).collect();
+                assert_eq!(states, ["running", "running", "blocked"]);
+            }
+            looked.wait();
+            Ok(sum(attempt))
+        });
+    }
+    let run = bench.submit(&published, 1);
+    assert_eq!(bench.work(&run)["state"], "succeeded");
+}
+
+#[test]
+fn a_panic_of_the_host_gives_the_job_back_and_is_counted() {
+    let bench = Bench::new();
+    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x")]);
+    bench.script("a", |_, _| panic!("a bug of ours"));
+    let run = bench.submit(&published, 1);
+    let error = bench.worker().run(&Scope::Runs(vec![run.clone()]), &bench.shutdown).unwrap_err();
+    assert_eq!(error.code(), "host_panicked");
+    assert!(error.to_string().contains("a bug of ours"), "{error}");
+    bench.clock.advance(Duration::from_secs(60));
+    let claimed = bench.parts.ledger.claim(&Scope::All, 1, Duration::from_secs(1), Wait::NONE).unwrap();
+    assert_eq!((claimed.len(), claimed[0].crashes), (1, 1), "its lease was renewed no more, and the job knows");
 }
 
 #[test]

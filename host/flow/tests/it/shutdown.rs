@@ -20,7 +20,7 @@ fn draining_ends_running_steps_and_leaves_the_rest_for_later() {
         Ok(sum(attempt))
     });
     let run = bench.submit(&published, 1);
-    assert_eq!(bench.work(&run)["state"], "running");
+    assert_eq!(bench.work(&run)["state"], "queued", "nobody works on it");
     assert_eq!(bench.made(), [("a".to_owned(), 1)]);
     bench.shutdown = Shutdown::default();
     recover(&bench.parts, &run).unwrap();

@@ -31,12 +31,22 @@ impl Presence {
             let fail = |e| io_error("announce this process in", &path, e);
             let mut lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
             match lock.try_lock() {
-                Ok(()) => {
+                // Somebody who swept may have removed the file between the two calls: a lock on a nameless file announces nobody.
+                Ok(()) if same_file(&lock, &path) => {
                     lock.write_all(b"locked while the process lives\n").map_err(fail)?;
                     return Ok(Self { folder, name, _lock: lock });
                 }
-                Err(TryLockError::WouldBlock) => {}
+                Ok(()) | Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(e)) => return Err(fail(e)),
+            }
+        }
+    }
+
+    /// Removes what dead processes left behind. Best effort: a file that stays does no harm.
+    pub(crate) fn sweep(&self) {
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            if let Ok(name) = entry.file_name().into_string() {
+                self.is_dead(&name);
             }
         }
     }
@@ -68,6 +78,14 @@ impl Drop for Presence {
     fn drop(&mut self) {
         // A file that stays behind does no harm: it is not locked, so whoever asks finds the process dead.
         drop(std::fs::remove_file(self.folder.join(&self.name)));
+    }
+}
+
+fn same_file(open: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    match (open.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
     }
 }
 

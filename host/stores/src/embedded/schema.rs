@@ -1,12 +1,12 @@
 //! The database file: its tables, its version, and how it is opened.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use rusqlite::{Connection, ErrorCode};
 
-use super::make_folder;
 use super::presence::boot_id;
 
 /// Raised with every change of the tables; a file of a newer version is refused.
@@ -36,35 +36,61 @@ pub(crate) fn sql_error(operation: &str, error: rusqlite::Error) -> StoreError {
     StoreError::new(kind, operation, error)
 }
 
-/// Opens `data/dovetail.db`, making what is missing.
-pub(crate) fn open(data: &Path) -> Result<Connection, StoreError> {
-    make_folder(data)?;
+/// Opens `data/dovetail.db`, making what is missing. `turn` is the lock that writers queue for: it is taken only where something is to be
+/// written, which is once for a new folder and once after each start of the machine.
+pub(crate) fn open(data: &Path, turn: &File) -> Result<Connection, StoreError> {
     let path = data.join("dovetail.db");
     let what = format!("open the database {}", path.display());
     let sql = |e| sql_error(&what, e);
     let mut db = Connection::open(&path).map_err(sql)?;
     db.busy_timeout(Duration::from_secs(30)).map_err(sql)?;
-    db.pragma_update(None, "journal_mode", "WAL").map_err(sql)?;
+    if standing(&db).map_err(sql)?.is_some_and(|(version, boot)| version == VERSION && boot == boot_id()) {
+        return set_up(db).map_err(sql);
+    }
+    turn.lock().map_err(|e| StoreError::new(StoreErrorKind::Unavailable, what.clone(), e))?;
+    let prepared = prepare(&mut db, &what);
+    drop(turn.unlock());
+    prepared?;
+    set_up(db).map_err(sql)
+}
+
+/// The version of the tables and the boot that leases are told by; none: there are no tables yet.
+fn standing(db: &Connection) -> rusqlite::Result<Option<(i64, String)>> {
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    // Of a newer version nothing else is known.
+    if version == 0 || version > VERSION {
+        return Ok((version > VERSION).then(|| (version, String::new())));
+    }
+    let boot = db.query_row("SELECT value FROM facts WHERE name = 'boot'", [], |row| row.get(0))?;
+    Ok(Some((version, boot)))
+}
+
+fn set_up(db: Connection) -> rusqlite::Result<Connection> {
     // Every commit is on the disk when it is answered: an acknowledged outcome is never lost.
-    db.pragma_update(None, "synchronous", "FULL").map_err(sql)?;
+    db.pragma_update(None, "synchronous", "FULL")?;
     db.set_prepared_statement_cache_capacity(64);
+    Ok(db)
+}
+
+fn prepare(db: &mut Connection, what: &str) -> Result<(), StoreError> {
+    let sql = |e| sql_error(what, e);
+    db.pragma_update(None, "journal_mode", "WAL").map_err(sql)?;
     let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sql)?;
-    let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
-    if version > VERSION {
+    // Another process may have been here since we looked.
+    let known = standing(&tx).map_err(sql)?;
+    if let Some((version, _)) = known.as_ref().filter(|(version, _)| *version > VERSION) {
         let why = format!("its version is {version}, this dovetail knows {VERSION}: use the version that made it, or a newer one");
         return Err(StoreError::new(StoreErrorKind::Newer, what, why));
     }
-    if version == 0 {
+    if known.is_none() {
         tx.execute_batch(TABLES).map_err(sql)?;
         tx.pragma_update(None, "user_version", VERSION).map_err(sql)?;
     }
     // Leases and delays are told by a clock that starts with the machine.
     let boot = boot_id();
-    let known: String = tx.query_row("SELECT value FROM facts WHERE name = 'boot'", [], |row| row.get(0)).map_err(sql)?;
-    if known != boot {
+    if known.is_none_or(|(_, known)| known != boot) {
         tx.execute("UPDATE jobs SET due = 0, verify = 1, crashes = crashes + (owner IS NOT NULL), owner = NULL", []).map_err(sql)?;
         tx.execute("UPDATE facts SET value = ?1 WHERE name = 'boot'", [&boot]).map_err(sql)?;
     }
-    tx.commit().map_err(sql)?;
-    Ok(db)
+    tx.commit().map_err(sql)
 }

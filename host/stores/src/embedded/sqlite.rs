@@ -18,7 +18,7 @@ use rusqlite::{Connection, params};
 
 use super::presence::Presence;
 use super::schema::{self, sql_error};
-use super::{apply, io_error};
+use super::{apply, io_error, make_folder};
 
 /// How often a claimer looks for the work of other processes on the same folder; our own wakes it at once.
 const LOOK_ROUND: Duration = Duration::from_secs(1);
@@ -44,6 +44,7 @@ pub struct SqliteLedger {
     requests: Option<Sender<Request>>,
     writer: Option<JoinHandle<()>>,
     reader: Mutex<Connection>,
+    presence: Arc<Presence>,
     bell: Arc<Bell>,
     clock: Arc<dyn Clock>,
 }
@@ -55,17 +56,19 @@ impl SqliteLedger {
     /// # Errors
     /// `Refused` where we may not write, `Newer` for a database of a newer dovetail, `Corrupt` for what is none.
     pub fn open(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let db = schema::open(data)?;
-        let reader = Mutex::new(schema::open(data)?);
-        let presence = Presence::announce(data)?;
+        make_folder(data)?;
         let path = data.join("dovetail.lock");
         let turn = File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| io_error("open", &path, e))?;
+        let db = schema::open(data, &turn)?;
+        let reader = Mutex::new(schema::open(data, &turn)?);
+        let presence = Arc::new(Presence::announce(data)?);
+        presence.sweep();
         let (requests, inbox) = crossbeam_channel::unbounded();
         let bell = Arc::new(Bell::default());
-        let writer = Writer { db, presence, turn, clock: clock.clone(), bell: bell.clone() };
+        let writer = Writer { db, presence: presence.clone(), turn, clock: clock.clone(), bell: bell.clone() };
         let thread = std::thread::Builder::new().name("sqlite-writer".into()).spawn(move || writer.run(&inbox));
         let thread = thread.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "start the writer thread", e))?;
-        Ok(Self { requests: Some(requests), writer: Some(thread), reader, bell, clock })
+        Ok(Self { requests: Some(requests), writer: Some(thread), reader, presence, bell, clock })
     }
 
     fn ask<T>(&self, request: Request, reply: &Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -92,7 +95,7 @@ impl Drop for SqliteLedger {
 
 struct Writer {
     db: Connection,
-    presence: Presence,
+    presence: Arc<Presence>,
     turn: File,
     clock: Arc<dyn Clock>,
     bell: Arc<Bell>,
@@ -254,10 +257,14 @@ impl Ledger for SqliteLedger {
         rows.into_iter().map(parse).collect()
     }
 
-    fn working(&self, run: &RunKey) -> Result<bool, StoreError> {
+    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
         let now = apply::int(self.clock.mono_ms());
-        let sql = "SELECT 1 FROM jobs WHERE run = ?1 AND generation = ?2 AND owner IS NOT NULL AND expires > ?3";
-        self.read("look for work on a run", |db| db.prepare_cached(sql)?.exists(params![run.run.as_str(), run.generation, now]))
+        let sql = "SELECT step, owner FROM jobs WHERE run = ?1 AND generation = ?2 AND owner IS NOT NULL AND expires > ?3 ORDER BY id";
+        let rows: Vec<(String, String)> = self.read("look for work on a run", |db| {
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            db.prepare_cached(sql)?.query_map(params![run.run.as_str(), run.generation, now], read)?.collect()
+        })?;
+        Ok(rows.into_iter().filter(|(_, owner)| !self.presence.is_dead(owner)).map(|(step, _)| step).collect())
     }
 
     fn wake(&self) {
