@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use dovetail_core::blobs::Blobs;
 use dovetail_flow::{Parts, SystemClock};
-use dovetail_runtime::{Budgets, Compiler, CompilerOptions, LiveSink, Options, Runtime};
+use dovetail_runtime::{Budgets, CompileLimits, Compiler, CompilerOptions, LiveSink, Options, Runtime};
 use dovetail_stores::{FileBlobs, SqliteLedger};
 use dovetail_vision::{ModelStore, Opencv};
 
@@ -65,7 +65,8 @@ impl App {
     /// Looks at components, runs none.
     pub(crate) fn compiler(&self) -> Result<Compiler, Error> {
         let program = Some(this_program()?);
-        Ok(Compiler::new(CompilerOptions { cache_dir: self.compiled_folder(), cache_bytes: COMPILED_BYTES, program })?)
+        let limits = CompileLimits::default();
+        Ok(Compiler::new(CompilerOptions { cache_dir: self.compiled_folder(), cache_bytes: COMPILED_BYTES, program, limits })?)
     }
 
     /// OpenCV with the installed models; nothing is loaded yet.

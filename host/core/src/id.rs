@@ -1,6 +1,7 @@
 //! Identities: content digests and run IDs. Newtypes, so that neither can be mistaken for a name.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -15,6 +16,22 @@ impl Digest {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// The digest of all that `reader` gives, of which 64 KiB are held at a time.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of_reader(reader: &mut impl Read) -> io::Result<Self> {
+        let (mut hasher, mut buffer) = (sha2::Sha256::new(), vec![0; 64 << 10]);
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(Self(hasher.finalize().into())),
+                Ok(n) => hasher.update(&buffer[..n]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// 64 lower-case hex digits, without the prefix: for file names and object keys.
@@ -135,6 +152,14 @@ mod tests {
         assert_eq!(digest.to_string(), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
         assert_eq!(serde_json::to_string(&digest).unwrap(), format!("\"{digest}\""));
+    }
+
+    #[test]
+    fn a_digest_of_a_reader_is_that_of_its_bytes() {
+        for length in [0, 1, (64 << 10) - 1, 64 << 10, 200_000] {
+            let bytes: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
+            assert_eq!(Digest::of_reader(&mut bytes.as_slice()).unwrap(), Digest::of(&bytes), "{length}");
+        }
     }
 
     #[test]

@@ -15,11 +15,11 @@ use dovetail_core::Digest;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::compile::compile;
+use crate::compile::{CompileLimits, compile};
 use crate::component::check_kind;
-use crate::engine::code_key;
+use crate::engine::{code_key, plain_engine};
 use crate::outcome::host_error;
-use crate::refusal::LoadError;
+use crate::refusal::{LoadError, Refusal};
 
 /// The folder of compiled code.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(crate) struct Cache {
     folder: PathBuf,
     max_bytes: u64,
     program: Option<PathBuf>,
+    limits: CompileLimits,
     key: String,
     /// One compilation of one component at a time in this process; other processes are kept away by a file lock.
     flights: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
@@ -34,10 +35,10 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// Makes the folder, readable by its owner only.
-    pub(crate) fn open(engine: &Engine, folder: PathBuf, max_bytes: u64, program: Option<PathBuf>) -> io::Result<Self> {
+    pub(crate) fn open(engine: &Engine, folder: PathBuf, max_bytes: u64, program: Option<PathBuf>, limits: CompileLimits) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-        Ok(Self { folder, max_bytes, program, key: code_key(engine), flights: Mutex::default() })
+        Ok(Self { folder, max_bytes, program, limits, key: code_key(engine), flights: Mutex::default() })
     }
 
     /// The component, compiled now if it was not yet.
@@ -45,7 +46,7 @@ impl Cache {
         check_kind(bytes)?;
         let digest = Digest::of(bytes);
         let path = self.folder.join(format!("{}-{}.cwasm", digest.hex(), self.key));
-        if let Some(component) = self.read(engine, &path) {
+        if let Some(component) = self.read(engine, &path)? {
             return Ok(component);
         }
         let flight = self.flights.lock().unwrap_or_else(PoisonError::into_inner).entry(digest).or_default().clone();
@@ -63,45 +64,72 @@ impl Cache {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(self.folder.join("lock")).map_err(failed)?;
         lock.lock().map_err(failed)?;
         // Somebody may have been faster.
-        if let Some(component) = self.read(engine, path) {
+        if let Some(component) = self.read(engine, path)? {
             return Ok(component);
         }
+        self.sweep().map_err(failed)?;
         let began = std::time::Instant::now();
         let made = path.with_extension("new");
-        if let Err(error) = compile(engine, self.program.as_deref(), bytes, &made) {
+        let place = || -> io::Result<()> {
+            let code = Digest::of_reader(&mut File::open(&made)?)?;
+            fs::write(sum_of(path), code.hex())?;
+            fs::rename(&made, path)
+        };
+        let placed =
+            compile(engine, self.program.as_deref(), &self.limits, bytes, &made).and_then(|()| place().map_err(|error| failed(error).into()));
+        if let Err(error) = placed {
+            // Neither half a file of code nor a sum without its code.
             drop(fs::remove_file(&made));
+            drop(fs::remove_file(sum_of(path)));
             return Err(error);
         }
-        let code = Digest::of(&fs::read(&made).map_err(failed)?);
-        fs::write(sum_of(path), code.hex()).map_err(failed)?;
-        fs::rename(&made, path).map_err(failed)?;
         tracing::debug!(component = path.file_stem().and_then(|stem| stem.to_str()), elapsed_ms = began.elapsed().as_millis() as u64, "compiled");
         if let Err(error) = self.evict(path) {
             tracing::warn!(%error, "compiled code that is no longer used could not be removed");
         }
-        self.read(engine, path).ok_or_else(|| host_error("load compiled code", false, "what was just compiled does not load").into())
+        self.read(engine, path)?.ok_or_else(|| host_error("load compiled code", false, "what was just compiled does not load").into())
+    }
+
+    /// Removes what a process left that died while it compiled. The caller holds the lock: nobody else compiles.
+    fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "new" || extension == "wasm") {
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// The code if it is there and is what was written. What is damaged is removed.
-    fn read(&self, engine: &Engine, path: &Path) -> Option<Component> {
-        let code = fs::read(path).ok()?;
+    fn read(&self, engine: &Engine, path: &Path) -> Result<Option<Component>, Refusal> {
+        let Ok(mut code) = File::open(path) else {
+            return Ok(None);
+        };
         let sum = fs::read_to_string(sum_of(path)).unwrap_or_default();
-        if sum != Digest::of(&code).hex() {
+        if !Digest::of_reader(&mut code).is_ok_and(|digest| digest.hex() == sum) {
             tracing::warn!(path = %path.display(), "compiled code is damaged: it is compiled again");
             drop(fs::remove_file(path));
-            return None;
+            return Ok(None);
         }
-        drop(code);
         match deserialize(engine, path) {
             Ok(component) => {
                 // How recently it was used, for `evict`. On a read-only folder nothing is evicted either.
-                drop(File::open(path).and_then(|file| file.set_modified(SystemTime::now())));
-                Some(component)
+                drop(code.set_modified(SystemTime::now()));
+                Ok(Some(component))
+            }
+            // Good code that has no room in a slot of the pool: compiling it again would change nothing.
+            Err(error) if engine.pooling_allocator_metrics().is_some() && plain_engine().is_ok_and(|plain| deserialize(&plain, path).is_ok()) => {
+                Err(Refusal::new(
+                    "component_too_large",
+                    format!("an instance of it does not fit: {error:#}"),
+                    "use fewer or smaller memories, tables and modules",
+                ))
             }
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), path = %path.display(), "compiled code does not load: it is compiled again");
                 drop(fs::remove_file(path));
-                None
+                Ok(None)
             }
         }
     }

@@ -7,8 +7,9 @@ use dovetail_core::manifest::Grants;
 use wasmtime::Engine;
 
 use crate::cache::Cache;
+use crate::compile::CompileLimits;
 use crate::component::{Description, Task, package_name, task};
-use crate::engine::plain_engine;
+use crate::engine::engine;
 use crate::outcome::host_error;
 use crate::package::Package;
 use crate::refusal::{LoadError, Refusal};
@@ -25,6 +26,8 @@ pub struct CompilerOptions {
     pub cache_bytes: u64,
     /// The program whose hidden subcommand [`crate::SUBCOMMAND`] calls [`crate::compile_child`]; none: compile in this process, without limits.
     pub program: Option<PathBuf>,
+    /// Of the process that compiles.
+    pub limits: CompileLimits,
 }
 
 /// Compiles components and says what they are.
@@ -40,13 +43,14 @@ impl Compiler {
     /// # Errors
     /// If the cache folder cannot be used.
     pub fn new(options: CompilerOptions) -> Result<Self, HostError> {
-        Self::with_engine(plain_engine()?, options)
+        // With the slots of one attempt: what they do not hold is refused here, and not when it is first run.
+        Self::with_engine(engine(1)?, options)
     }
 
     pub(crate) fn with_engine(engine: Engine, options: CompilerOptions) -> Result<Self, HostError> {
-        let CompilerOptions { cache_dir, cache_bytes, program } = options;
+        let CompilerOptions { cache_dir, cache_bytes, program, limits } = options;
         let what = format!("make the folder of compiled code `{}`", cache_dir.display());
-        let cache = Cache::open(&engine, cache_dir, cache_bytes, program).map_err(|error| host_error(what, false, error))?;
+        let cache = Cache::open(&engine, cache_dir, cache_bytes, program, limits).map_err(|error| host_error(what, false, error))?;
         Ok(Self { engine, cache })
     }
 

@@ -27,7 +27,7 @@ mod ticker;
 mod types;
 mod values;
 
-pub use compile::{SUBCOMMAND, compile_child};
+pub use compile::{CompileLimits, SUBCOMMAND, compile_child};
 pub use compiler::{Compiler, CompilerOptions};
 pub use component::{Description, Import, componentize};
 pub use linker::GrantClass;
@@ -36,4 +36,4 @@ pub use refusal::{LoadError, Refusal};
 pub use runtime::{Live, LiveSink, Options, Runtime};
 pub use state::{Budgets, Progress};
 pub use strip::strip;
-pub use types::{MAX_TYPE_DEPTH, MAX_TYPE_NODES};
+pub use types::{MAX_TYPE_DEPTH, MAX_TYPE_NAME, MAX_TYPE_NODES};

@@ -1,7 +1,11 @@
 //! Why a component or a package cannot be taken: one sentence about what is wrong and where, one about what to do.
 
+use serde::Serialize;
+
+use crate::text;
+
 /// A component or package that is refused. Its author is to blame, not the host.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
     /// Stable and snake_case (`missing_grant`, `unknown_import`, `no_run`, `two_runs`, ...).
@@ -13,8 +17,9 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Both texts are bounded and cleaned here: they quote names of the component, which may be long and strange.
     pub(crate) fn new(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { code, message: message.into(), help: help.into() }
+        Self { code, message: text::message(&message.into()), help: text::message(&help.into()) }
     }
 }
 

@@ -10,12 +10,14 @@ use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor, HostError, LogLine, Outcome, Report, Usage};
+use dovetail_core::limits::Limits;
 use dovetail_core::stop::{Stop, StopReason};
 use dovetail_core::vision::Vision;
 use serde_json::Value;
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::call::{Called, call};
+use crate::compile::CompileLimits;
 use crate::compiler::{Compiler, CompilerOptions};
 use crate::component::Task;
 use crate::engine::engine;
@@ -99,7 +101,8 @@ impl Runtime {
         let jobs = jobs.max(1);
         let engine = engine(jobs)?;
         let ticker = Ticker::start(&engine).map_err(|error| host_error("start the ticker", true, error))?;
-        let compiler = Compiler::with_engine(engine, CompilerOptions { cache_dir, cache_bytes, program: compiler })?;
+        let compiler =
+            Compiler::with_engine(engine, CompilerOptions { cache_dir, cache_bytes, program: compiler, limits: CompileLimits::default() })?;
         let slots = crossbeam_channel::bounded(jobs as usize);
         for _ in 0..jobs {
             slots.0.send(()).map_err(|error| host_error("make the slots", false, error))?;
@@ -111,6 +114,13 @@ impl Runtime {
     #[must_use]
     pub fn compiler(&self) -> &Compiler {
         &self.compiler
+    }
+
+    /// Whether attempts get their memory from slots that were reserved once. Without the address space for them each attempt maps its own, which
+    /// is slower, and is otherwise the same.
+    #[must_use]
+    pub fn pooled(&self) -> bool {
+        self.compiler.engine.pooling_allocator_metrics().is_some()
     }
 
     /// Loads a package now, so that its first attempt finds it compiled.
@@ -151,7 +161,8 @@ impl Runtime {
 
     fn run(&self, task: &Task, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError> {
         let began = Instant::now();
-        let limits = attempt.limits;
+        // No slot is larger, so that is the most everywhere: whether it is enough must not depend on where memory comes from.
+        let limits = Limits { memory: attempt.limits.memory.min(Limits::MAXIMA.memory), ..attempt.limits };
         let stop = stop.clone().by(began + Duration::from_millis(limits.time_ms));
         // Everything but the input: that may be large, and is given to the guest only.
         let facts = Attempt {

@@ -8,11 +8,15 @@ use wasmtime::component::types::{self, Type as Native};
 
 use crate::handles::{Artifact, Image};
 use crate::refusal::Refusal;
+use crate::text::truncate;
 
 /// Nodes that the input and the output of a task may have together, each counted as often as it occurs.
 pub const MAX_TYPE_NODES: usize = 10_000;
 /// How deep types may be nested.
 pub const MAX_TYPE_DEPTH: usize = 32;
+
+/// The longest name of a field, case or flag, in bytes: names are recorded as often as their type occurs, and WebAssembly takes 100,000 bytes.
+pub const MAX_TYPE_NAME: usize = 256;
 
 /// Walks types and counts.
 #[derive(Debug, Default)]
@@ -25,7 +29,10 @@ impl Reader {
     pub(crate) fn fields(&mut self, record: &types::Record, path: &str, depth: usize) -> Result<Vec<Field>, Refusal> {
         record
             .fields()
-            .map(|field| Ok(Field { name: field.name.to_owned(), ty: self.read(&field.ty, &format!("{path}.{}", field.name), depth + 1)? }))
+            .map(|field| {
+                let name = name(field.name, path)?;
+                Ok(Field { ty: self.read(&field.ty, &format!("{path}.{name}"), depth + 1)?, name })
+            })
             .collect()
     }
 
@@ -35,20 +42,9 @@ impl Reader {
 
     /// One type.
     pub(crate) fn read(&mut self, ty: &Native, path: &str, depth: usize) -> Result<Type, Refusal> {
-        self.nodes += 1;
-        if self.nodes > MAX_TYPE_NODES {
-            return Err(Refusal::new(
-                "type_too_large",
-                format!("the types of input and output have more than {MAX_TYPE_NODES} parts (counted up to `{path}`)"),
-                "use smaller records, or move bulk data into an artifact",
-            ));
-        }
+        self.count(path)?;
         if depth > MAX_TYPE_DEPTH {
-            return Err(Refusal::new(
-                "type_too_deep",
-                format!("the type at `{path}` is nested more than {MAX_TYPE_DEPTH} deep"),
-                "flatten the records",
-            ));
+            return Err(too_deep(format!("the type at `{path}` is nested more than {MAX_TYPE_DEPTH} deep")));
         }
         let deeper = depth + 1;
         Ok(match ty {
@@ -73,8 +69,14 @@ impl Reader {
             Native::Record(record) => Type::Record(self.fields(record, path, depth)?),
             Native::Variant(variant) => {
                 let cases = variant.cases().map(|case| {
-                    let ty = case.ty.as_ref().map(|ty| self.read(ty, &format!("{path}.{}", case.name), deeper)).transpose()?;
-                    Ok(Case { name: case.name.to_owned(), ty })
+                    let name = name(case.name, path)?;
+                    // A case without a value is a part as well.
+                    let Some(ty) = &case.ty else {
+                        self.count(path)?;
+                        return Ok(Case { name, ty: None });
+                    };
+                    let ty = self.read(ty, &format!("{path}.{name}"), deeper)?;
+                    Ok(Case { name, ty: Some(ty) })
                 });
                 Type::Variant(cases.collect::<Result<_, Refusal>>()?)
             }
@@ -101,12 +103,41 @@ impl Reader {
 
     fn names<'a>(&mut self, names: impl Iterator<Item = &'a str>, path: &str) -> Result<Vec<String>, Refusal> {
         names
-            .map(|name| {
-                self.nodes += 1;
-                if self.nodes > MAX_TYPE_NODES { Err(foreign(path, "too many names")) } else { Ok(name.to_owned()) }
+            .map(|one| {
+                self.count(path)?;
+                name(one, path)
             })
             .collect()
     }
+
+    fn count(&mut self, path: &str) -> Result<(), Refusal> {
+        self.nodes += 1;
+        if self.nodes > MAX_TYPE_NODES {
+            return Err(too_large(format!("the types of input and output have more than {MAX_TYPE_NODES} parts (counted up to `{path}`)")));
+        }
+        Ok(())
+    }
+}
+
+fn name(name: &str, path: &str) -> Result<String, Refusal> {
+    if name.len() > MAX_TYPE_NAME {
+        return Err(Refusal::new(
+            "name_too_long",
+            format!("a name in `{path}` has {} bytes, more than {MAX_TYPE_NAME}: `{}`", name.len(), truncate(name, 80)),
+            "shorten it",
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// Types with too many parts.
+pub(crate) fn too_large(message: String) -> Refusal {
+    Refusal::new("type_too_large", message, "use smaller records, or move bulk data into an artifact")
+}
+
+/// Types in types in types.
+pub(crate) fn too_deep(message: String) -> Refusal {
+    Refusal::new("type_too_deep", message, "flatten the records")
 }
 
 /// A type that cannot be recorded as data.

@@ -1,6 +1,7 @@
 //! The runtime against guests: tiny ones written in WebAssembly text for one purpose each, and the real ones of `plugins/`.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test should panic")]
 
+mod bombs;
 mod cache;
 mod echo;
 mod handles;
@@ -10,3 +11,4 @@ mod packages;
 mod plugins;
 mod refusals;
 mod support;
+mod types;

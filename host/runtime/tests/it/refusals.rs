@@ -2,19 +2,19 @@
 
 use dovetail_core::manifest::Grants;
 use dovetail_core::wit::Type;
-use dovetail_runtime::{Compiler, CompilerOptions, GrantClass, LoadError, MAX_TYPE_NODES, Refusal, componentize};
+use dovetail_runtime::{CompileLimits, Compiler, CompilerOptions, GrantClass, LoadError, MAX_TYPE_NODES, Refusal, componentize};
 
 use crate::support::{Bench, NUMBER, component, component_of, core, number_guest};
 
 /// A compiler with a folder of its own.
 pub(crate) fn compiler() -> (Compiler, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let options = CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 64 << 20, program: None };
+    let options = CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 64 << 20, program: None, limits: CompileLimits::default() };
     (Compiler::new(options).unwrap(), folder)
 }
 
 #[track_caller]
-fn refused(component: &[u8], grants: &Grants) -> Refusal {
+pub(crate) fn refused(component: &[u8], grants: &Grants) -> Refusal {
     let (compiler, _folder) = compiler();
     match compiler.describe(component, grants) {
         Err(LoadError::Refused(refusal)) => refusal,
@@ -25,7 +25,7 @@ fn refused(component: &[u8], grants: &Grants) -> Refusal {
 
 /// Refused with this code, and a message or help that has these words in it.
 #[track_caller]
-fn refuses(component: &[u8], code: &str, words: &str) {
+pub(crate) fn refuses(component: &[u8], code: &str, words: &str) {
     let refusal = refused(component, &Grants::default());
     assert_eq!(refusal.code, code, "{refusal:?}");
     assert!(refusal.message.contains(words) || refusal.help.contains(words), "`{words}` is not in {refusal:?}");
@@ -70,7 +70,7 @@ fn no_run_and_two_runs() {
     refuses(&two, "two_runs", "acme:probe/second@1.0.0");
 }
 
-fn shape(run: &str, parameters: &str, result: &str) -> Vec<u8> {
+pub(crate) fn shape(run: &str, parameters: &str, result: &str) -> Vec<u8> {
     let module = format!(
         r#"(module (memory (export "memory") 1) (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (unreachable))
            (func (export "acme:probe/task@1.0.0#run") {parameters} {result} (unreachable)))"#
