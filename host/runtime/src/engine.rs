@@ -49,7 +49,7 @@ pub(crate) fn engine(attempts: u32) -> Result<Engine, HostError> {
     }
 }
 
-/// An engine that compiles and inspects, but keeps no slots for attempts.
+/// An engine without slots: for compiling, and for attempts where there is no address space for slots.
 pub(crate) fn plain_engine() -> Result<Engine, HostError> {
     build(Allocation::OnDemand).map_err(|error| host_error("make the WebAssembly engine", false, error))
 }
@@ -83,10 +83,11 @@ fn build(allocation: Allocation) -> wasmtime::Result<Engine> {
     if let Allocation::Pooled { attempts } = allocation {
         let mut pool = PoolingAllocationConfig::default();
         pool.total_component_instances(attempts)
-            .total_core_instances(attempts.saturating_mul(CORE_INSTANCES / 4).max(CORE_INSTANCES))
+            // Every attempt may be at a component of the largest size: what one holds is never missing for another.
+            .total_core_instances(attempts.saturating_mul(CORE_INSTANCES))
             // More slots than live components: a slot that is reused by its own component needs no new mapping (7 us instead of 57).
-            .total_memories(attempts.saturating_mul(4).max(32))
-            .total_tables(attempts.saturating_mul(8).max(64))
+            .total_memories(attempts.saturating_mul(MEMORIES).max(32))
+            .total_tables(attempts.saturating_mul(TABLES).max(64))
             .max_core_instances_per_component(CORE_INSTANCES)
             .max_memories_per_component(MEMORIES)
             .max_tables_per_component(TABLES)
