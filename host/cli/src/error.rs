@@ -158,6 +158,7 @@ impl From<FlowError> for Error {
         match error {
             FlowError::Store(error) => error.into(),
             FlowError::Host(error) => error.into(),
+            FlowError::Panic(message) => Self::host("host_panicked", message).help("this is a bug of dovetail: please report it; the run stays open"),
             FlowError::Refused { code, message, help } => Self { help, ..Self::usage(code, message) },
         }
     }

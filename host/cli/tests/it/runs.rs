@@ -178,7 +178,7 @@ fn the_first_signal_drains_and_the_run_can_be_resumed() {
     let document = ran.json();
     valid("run.schema.json", &document);
     let id = document["run_id"].as_str().unwrap();
-    assert_eq!(document["state"], "running", "{document:#}");
+    assert_eq!(document["state"], "queued", "{document:#}");
     assert!(ran.stderr.contains(&format!("runs resume {id}")), "{}", ran.stderr);
     let steps = &document["processing_summary"]["steps"];
     assert_eq!((&steps[0]["state"], &steps[1]["attempts"]), (&json!("succeeded"), &json!([])), "the running step finished, no other began");
