@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod config;
 mod error;
+mod freshness;
 mod inputs;
 mod media;
 mod output;

@@ -4,18 +4,27 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use dovetail_core::manifest::{Manifest, ManifestErrors};
 use dovetail_runtime::{MAX_COMPONENT, MAX_PACKAGE, MAX_TEXT, Parts, componentize, pack};
 
 use crate::error::Error;
+use crate::freshness::newer_source;
 use crate::inputs::read;
 
 /// Where cargo, and cargo component, put what they build, the preferred target first.
 const TARGETS: [&str; 3] = ["wasm32-wasip2", "wasm32-wasip1", "wasm32-unknown-unknown"];
 /// How to build one.
-const BUILD: &str = "build it first, in its folder: cargo build --release --target wasm32-wasip2";
+const BUILD: &str = "cargo build --release --target wasm32-wasip2";
+
+/// What becomes of a component that is older than its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stale {
+    /// It is looked at or tried: a warning is enough.
+    Warned,
+    /// It is packed or published, and that cannot be taken back.
+    Refused,
+}
 
 /// Where a plugin was found.
 #[derive(Debug)]
@@ -69,11 +78,16 @@ impl Folder {
         Manifest::parse(&self.manifest)
     }
 
-    /// The component's bytes, as cargo built them or made from a core module.
-    pub(crate) fn component(&self, name: &str) -> Result<Vec<u8>, Error> {
+    /// The component's bytes, as cargo built them or made from a core module. A file that was named is taken as it is, whatever its age: whoever
+    /// names it has chosen it.
+    pub(crate) fn component(&self, name: &str, stale: Stale) -> Result<Vec<u8>, Error> {
         let file = match &self.component {
             Some(file) => file.clone(),
-            None => self.built(name)?,
+            None => {
+                let file = self.built(name)?;
+                self.check_age(&file, stale)?;
+                file
+            }
         };
         let bytes = read(&file, MAX_COMPONENT)?;
         // A core module: built for wasm32-unknown-unknown, with its WIT in a section.
@@ -93,15 +107,24 @@ impl Folder {
             files.filter_map(|file| Some((std::fs::metadata(&file).and_then(|meta| meta.modified()).ok()?, file))).max()
         };
         let newest = TARGETS.into_iter().find_map(of_target);
-        let Some((built, file)) = newest else {
+        newest.map(|(_, file)| file).ok_or_else(|| {
             let looked = targets.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
             let message = format!("the component of `{name}` is not built: there is no {} for {} under {looked}", names[0], TARGETS.join(", "));
-            return Err(Error::usage("not_built", message).help(format!("{BUILD}; or name the file with --component")));
-        };
-        if let Some(source) = newer_source(&self.path, built) {
-            tracing::warn!(component = %file.display(), source = %source.display(), "the component is older than its source: build it again");
+            Error::usage("not_built", message).help(format!("build it first, in its folder: {BUILD}; or name the file with --component"))
+        })
+    }
+
+    fn check_age(&self, component: &Path, stale: Stale) -> Result<(), Error> {
+        let Some(source) = newer_source(component, &self.path) else { return Ok(()) };
+        let (component, source) = (component.display().to_string(), source.display().to_string());
+        if stale == Stale::Warned {
+            tracing::warn!(component, source, "the component is older than its source: build it again");
+            return Ok(());
         }
-        Ok(file)
+        Err(Error::usage("stale_component", format!("the component `{component}` is older than its source `{source}`"))
+            .help(format!("build it again, in its folder: {BUILD}; to take the component as it is, name it with `dovetail task pack --component`"))
+            .detail("component", component)
+            .detail("source", source))
     }
 
     /// `target` of the folder, of those above it up to the workspace, and the one that the environment names.
@@ -118,13 +141,19 @@ impl Folder {
         Ok(folders)
     }
 
-    /// The package: deterministic.
-    pub(crate) fn pack(&self, component: &[u8]) -> Result<Vec<u8>, Error> {
+    /// The task's own WIT: texts by their path below `wit/`.
+    pub(crate) fn wit(&self) -> Result<BTreeMap<String, String>, Error> {
         let mut wit = BTreeMap::new();
         let folder = self.path.join("wit");
         if folder.is_dir() {
             collect(&folder, "", &mut wit)?;
         }
+        Ok(wit)
+    }
+
+    /// The package: deterministic.
+    pub(crate) fn pack(&self, component: &[u8]) -> Result<Vec<u8>, Error> {
+        let wit = self.wit()?;
         let mut examples = BTreeMap::new();
         let folder = self.path.join("examples");
         if folder.is_dir() {
@@ -168,22 +197,6 @@ fn text(path: &Path) -> Result<String, Error> {
     String::from_utf8(read(path, MAX_TEXT)?).map_err(|e| Error::usage("bad_package", format!("`{}` is not UTF-8 text", path.display())).cause(e))
 }
 
-/// A source file that was changed after the component was built.
-fn newer_source(folder: &Path, built: SystemTime) -> Option<PathBuf> {
-    let mut folders = vec![folder.join("src"), folder.join("wit")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|time| time > built) {
-                return Some(path);
-            }
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,7 +216,7 @@ mod tests {
     fn what_is_not_built_says_how_to_build_it() {
         let dir = plugin();
         let folder = folder(&dir.path().join("echo-it"), None).unwrap();
-        let error = folder.component("echo-it").unwrap_err();
+        let error = folder.component("echo-it", Stale::Warned).unwrap_err();
         assert_eq!((error.code, error.exit_code()), ("not_built", 2));
         assert!(error.help.unwrap().contains("cargo build --release --target wasm32-wasip2"));
     }
@@ -216,16 +229,16 @@ mod tests {
             std::fs::create_dir_all(&folder).unwrap();
             let file = folder.join("echo_it.wasm");
             std::fs::write(&file, content).unwrap();
-            let time = SystemTime::now() - std::time::Duration::from_secs(age);
+            let time = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
             std::fs::File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
         };
         let folder = folder(&dir.path().join("echo-it"), None).unwrap();
         build("target/wasm32-unknown-unknown", "other", 0);
-        assert_eq!(folder.component("echo-it").unwrap(), b"other");
+        assert_eq!(folder.component("echo-it", Stale::Warned).unwrap(), b"other");
         build("echo-it/target/wasm32-wasip2", "old", 100);
-        assert_eq!(folder.component("echo-it").unwrap(), b"old");
+        assert_eq!(folder.component("echo-it", Stale::Warned).unwrap(), b"old");
         build("target/wasm32-wasip2", "new", 50);
-        assert_eq!(folder.component("echo-it").unwrap(), b"new");
+        assert_eq!(folder.component("echo-it", Stale::Warned).unwrap(), b"new");
     }
 
     #[test]

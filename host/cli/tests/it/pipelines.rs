@@ -48,7 +48,7 @@ fn a_published_version_never_changes_and_update_moves_to_newer_plugins() {
     assert!(home.run(&["pipeline", "update", "twice"]).exits(0).stdout.contains("up to date (revision 1)"));
     let manifest = std::fs::read_to_string(plugin("add").join("plugin.toml")).unwrap().replace("1.0.0", "1.1.0");
     home.write("add/plugin.toml", manifest);
-    let component = crate::support::component("add").display().to_string();
+    let component = home.write("add/it.wasm", of_version(&std::fs::read(crate::support::component("add")).unwrap(), "1.1.0"));
     home.run(&["task", "pack", "add", "--component", &component, "-o", "add.zip"]).exits(0);
     home.run(&["task", "push", "add.zip"]).exits(0);
     let update = home.run(&["pipeline", "update", "twice", "--output", "json"]).exits(0).json();
@@ -56,6 +56,18 @@ fn a_published_version_never_changes_and_update_moves_to_newer_plugins() {
     let differences = update["differences"].as_array().unwrap();
     assert!(differences.iter().any(|line| line.as_str().unwrap().contains("add@1.0.0 -> add@1.1.0")), "{differences:?}");
     assert_eq!(home.run(&["pipeline", "show", "twice", "--output", "json"]).json()["revision"], 2);
+}
+
+/// The component of `add` as if its WIT had this version, which is as long as its own.
+fn of_version(component: &[u8], version: &str) -> Vec<u8> {
+    let (old, new) = (b"dovetail:add/task@1.0.0", format!("dovetail:add/task@{version}"));
+    let mut changed = component.to_vec();
+    for at in 0..changed.len() - old.len() {
+        if changed[at..].starts_with(old) {
+            changed[at..at + old.len()].copy_from_slice(new.as_bytes());
+        }
+    }
+    changed
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Home, component, normal, plugin};
+use crate::support::{Home, component, normal, plugin, valid};
 
 #[test]
 fn the_same_inputs_give_the_same_bytes() {
@@ -150,6 +150,72 @@ fn every_mistake_of_a_manifest_is_found() {
     let json = home.run(&["task", "check", "other", "--component", &component, "--output", "json"]).exits(1).json();
     let codes: Vec<&str> = json["errors"].as_array().unwrap().iter().map(|error| error["code"].as_str().unwrap()).collect();
     assert_eq!(codes, ["unsupported_grant", "wrong_component"], "{json:#}");
+}
+
+/// The folder of `add` as somebody has it who has just built it: sources, and the component where cargo puts it.
+fn built() -> Home {
+    let home = Home::new();
+    for file in ["plugin.toml", "Cargo.toml", "src/lib.rs", "wit/world.wit"] {
+        home.write(&format!("add/{file}"), std::fs::read(plugin("add").join(file)).unwrap());
+    }
+    home.write("add/Cargo.toml", "[workspace]\n");
+    home.write("add/target/wasm32-wasip2/release/add.wasm", std::fs::read(component("add")).unwrap());
+    home
+}
+
+#[test]
+fn a_component_older_than_its_source_is_not_published() {
+    let home = built();
+    let later = |name: &str| {
+        let file = std::fs::File::options().append(true).open(home.path(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(60)).unwrap();
+    };
+    home.run(&["task", "pack", "add", "-o", "fresh.zip"]).exits(0);
+    later("add/src/lib.rs");
+    for args in [&["task", "push", "add"][..], &["task", "pack", "add", "-o", "stale.zip"]] {
+        let json: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
+        let error = home.run(&json).exits(2).json();
+        valid("error.schema.json", &error);
+        let error = &error["error"];
+        assert_eq!(error["code"], "stale_component");
+        assert!(error["details"]["component"].as_str().unwrap().ends_with("add/target/wasm32-wasip2/release/add.wasm"), "{error:#}");
+        assert_eq!(error["details"]["source"], "add/src/lib.rs");
+        assert!(error["help"].as_str().unwrap().contains("cargo build --release --target wasm32-wasip2"), "{error:#}");
+    }
+    assert!(!home.path("stale.zip").try_exists().unwrap());
+    assert_eq!(home.run(&["task", "list", "--output", "json"]).json(), json!([]));
+    // To look at it or to try it, a warning is enough.
+    for args in [&["task", "check", "add"][..], &["task", "run", "./add", "--input", "a=1", "--input", "b=2"]] {
+        let ran = home.run(args).exits(0);
+        assert!(ran.stderr.contains("the component is older than its source: build it again"), "{}", ran.stderr);
+    }
+    // Whoever names a component has chosen it.
+    home.run(&["task", "pack", "add", "--component", "add/target/wasm32-wasip2/release/add.wasm", "-o", "named.zip"]).exits(0);
+    // Cargo's list of what the component was built from says that this file is none of it.
+    let list = format!("{}: {}\n", home.path("add/target/wasm32-wasip2/release/add.wasm").display(), home.path("add/wit/world.wit").display());
+    home.write("add/target/wasm32-wasip2/release/add.d", list);
+    home.run(&["task", "push", "add"]).exits(0);
+    later("add/wit/world.wit");
+    assert!(home.run(&["task", "push", "add"]).exits(2).stderr.contains("add/wit/world.wit"));
+}
+
+#[test]
+fn the_version_in_the_wit_is_the_one_that_is_published() {
+    let home = built();
+    let manifest = std::fs::read_to_string(home.path("add/plugin.toml")).unwrap();
+    home.write("add/plugin.toml", manifest.replace("1.0.0", "1.2.0"));
+    let json = home.run(&["task", "check", "add", "--output", "json"]).exits(1).json();
+    let error = &json["errors"][0];
+    assert_eq!(
+        (&error["code"], &error["path"], &error["line"], &error["column"]),
+        (&json!("wrong_version"), &json!("plugin.toml"), &json!(2), &json!(11))
+    );
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("version 1.2.0") && message.contains("`package dovetail:add@1.0.0` (wit/world.wit:2)"), "{message}");
+    home.run(&["task", "push", "add"]).exits(1);
+    assert!(home.run(&["task", "pack", "add", "-o", "it.zip"]).exits(1).stdout.contains("plugin.toml:2:11 error[wrong_version]: "));
+    assert!(!home.path("it.zip").try_exists().unwrap());
+    assert_eq!(home.run(&["task", "list", "--output", "json"]).json(), json!([]));
 }
 
 #[test]

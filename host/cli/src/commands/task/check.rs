@@ -1,5 +1,6 @@
 //! `task check`: what the host sees in a plugin, or everything for which it would be refused.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use dovetail_core::limits::Limits;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::grants_json;
 use crate::error::{Error, Exit};
-use crate::plugin::{self, Found};
+use crate::plugin::{self, Found, Stale};
 use crate::table::{bytes, indented};
 use crate::wire::App;
 
@@ -60,11 +61,11 @@ pub(super) struct Good {
 }
 
 /// Looks at a plugin; the findings if it is refused. An error is only what keeps us from looking.
-pub(super) fn look(compiler: &Compiler, path: &Path, component: Option<&Path>) -> Result<Result<Good, Vec<Finding>>, Error> {
-    let (manifest, component, folder) = match plugin::find(path, component)? {
+pub(super) fn look(compiler: &Compiler, path: &Path, component: Option<&Path>, stale: Stale) -> Result<Result<Good, Vec<Finding>>, Error> {
+    let (manifest, component, texts, folder) = match plugin::find(path, component)? {
         Found::Package(bytes) => match Package::read(&bytes) {
             Err(refusal) => return Ok(Err(vec![refusal.into()])),
-            Ok(package) => (Ok(package.manifest), package.component, Err(bytes)),
+            Ok(package) => (Ok(package.manifest), package.component, Texts { manifest: package.manifest_text, wit: package.wit }, Err(bytes)),
         },
         Found::Folder(folder) => {
             let manifest = folder.parsed();
@@ -73,13 +74,14 @@ pub(super) fn look(compiler: &Compiler, path: &Path, component: Option<&Path>) -
                 Ok(manifest) => manifest.name.clone(),
                 Err(_) => path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             };
-            let component = match (folder.component(&name), &manifest) {
+            let component = match (folder.component(&name, stale), &manifest) {
                 (Ok(component), _) => component,
                 (Err(_), Err(errors)) => return Ok(Err(manifest_findings(errors))),
-                (Err(error), Ok(_)) if error.code == "not_built" || error.exit_code() == 3 => return Err(error),
+                (Err(error), Ok(_)) if matches!(error.code, "not_built" | "stale_component") || error.exit_code() == 3 => return Err(error),
                 (Err(error), Ok(_)) => return refused_component(error),
             };
-            (manifest, component, Ok(folder))
+            let texts = Texts { manifest: folder.manifest.clone(), wit: folder.wit()? };
+            (manifest, component, texts, Ok(folder))
         }
     };
     let mut findings = match &manifest {
@@ -94,6 +96,8 @@ pub(super) fn look(compiler: &Compiler, path: &Path, component: Option<&Path>) -
             let message = format!("plugin.toml says `{}`, but the component exports `{}`", manifest.name, description.signature.interface);
             let help = format!("set `name = \"{}\"` in plugin.toml, or pack the component of `{}`", package.unwrap_or_default(), manifest.name);
             findings.push(Finding::new("wrong_component", message, help));
+        } else {
+            findings.extend(wrong_version(manifest, &description.signature.interface, &texts));
         }
     }
     let (Ok(manifest), Some(description), true) = (manifest, described, findings.is_empty()) else { return Ok(Err(findings)) };
@@ -120,6 +124,48 @@ fn refused_component(error: Error) -> Result<Result<Good, Vec<Finding>>, Error> 
 /// `face-count` of `acme:face-count/task@1.2.0`.
 fn interface_package(signature: &Signature) -> Option<&str> {
     signature.interface.split_once(':')?.1.split_once('/').map(|(package, _)| package)
+}
+
+/// What a plugin says about itself, as it is written.
+struct Texts {
+    /// `plugin.toml`.
+    manifest: String,
+    /// By path below `wit/`.
+    wit: BTreeMap<String, String>,
+}
+
+/// The task's own WIT may name no version; if it does, it is the one that is published.
+fn wrong_version(manifest: &Manifest, interface: &str, texts: &Texts) -> Option<Finding> {
+    let (package, version) = interface.split_once('@')?;
+    if version == manifest.version.to_string() {
+        return None;
+    }
+    let package = package.split_once('/').map_or(package, |(package, _)| package);
+    let declared = format!("package {package}@");
+    let line = |(file, text): (&String, &String)| {
+        let at = text.lines().position(|line| line.trim_start().starts_with(&declared))?;
+        Some(format!("wit/{file}:{}", at + 1))
+    };
+    let place = texts.wit.iter().find_map(line).map_or_else(String::new, |place| format!(" ({place})"));
+    let message = format!(
+        "plugin.toml says version {}, but the component is of `package {package}@{version}`{place}: it exports `{interface}`",
+        manifest.version
+    );
+    let help =
+        format!("write the same version into both, `version = \"{version}\"` or `package {package}@{};`, and build it again", manifest.version);
+    Some(Finding { place: version_place(&texts.manifest), ..Finding::new("wrong_version", message, help) })
+}
+
+/// Line and column of the version in `plugin.toml`.
+fn version_place(manifest: &str) -> Option<(u32, u32)> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        version: toml::Spanned<String>,
+    }
+    let start = toml::from_str::<Version>(manifest).ok()?.version.span().start;
+    let before = manifest.get(..start)?;
+    let (line, column) = (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+    Some((u32::try_from(line).ok()?, u32::try_from(column).ok()?))
 }
 
 fn manifest_findings(errors: &dovetail_core::manifest::ManifestErrors) -> Vec<Finding> {
@@ -172,7 +218,7 @@ fn describe(compiler: &Compiler, component: &[u8], grants: &Grants, findings: &m
 
 /// `task check`.
 pub(super) fn check(app: &App, path: &Path, component: Option<&Path>) -> Result<Exit, Error> {
-    match look(&app.compiler()?, path, component)? {
+    match look(&app.compiler()?, path, component, Stale::Warned)? {
         Err(findings) => Ok(refused(app, path, &findings)),
         Ok(good) => {
             app.output.result(|| good_json(&good), || good_text(&good));

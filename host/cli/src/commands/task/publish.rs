@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::check::{Good, limits_json, limits_text, look, refused, signature_json};
 use super::{all_asked_for, allowed, asked, grants_json};
 use crate::error::{Error, Exit};
+use crate::plugin::Stale;
 use crate::table::{bytes, table};
 use crate::wire::App;
 
@@ -21,7 +22,7 @@ pub(super) fn pack(app: &App, folder: &Path, out: Option<&Path>, component: Opti
             Error::usage("not_a_folder", format!("`{}` is no folder", folder.display())).help("name the folder with the plugin's plugin.toml")
         );
     }
-    let Good { manifest, package, .. } = match look(&app.compiler()?, folder, component)? {
+    let Good { manifest, package, .. } = match look(&app.compiler()?, folder, component, Stale::Refused)? {
         Ok(good) => good,
         Err(findings) => return Ok(refused(app, folder, &findings)),
     };
@@ -69,7 +70,7 @@ pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exi
     let (mut good, mut broken) = (Vec::new(), false);
     // All are looked at before the first one is published.
     for path in paths {
-        match look(&compiler, path, None)? {
+        match look(&compiler, path, None, Stale::Refused)? {
             Ok(plugin) => good.push(plugin),
             Err(findings) => {
                 refused(app, path, &findings);

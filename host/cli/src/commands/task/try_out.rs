@@ -25,6 +25,7 @@ use crate::error::{Error, Exit};
 use crate::inputs::{Expected, Given, Loaded};
 use crate::media::extension;
 use crate::output::shortened;
+use crate::plugin::Stale;
 use crate::show;
 use crate::table::{bytes, indented};
 use crate::wire::App;
@@ -86,7 +87,7 @@ fn prepare(app: &App, what: &What<'_>, blobs: &dyn Blobs) -> Result<Result<Ready
         let name = format!("{}@{}", record.name, record.version);
         return Ok(Ok(Ready { name, signature: record.signature, limits: record.limits, package: record.package }));
     }
-    let good = match look(&app.compiler()?, path, None)? {
+    let good = match look(&app.compiler()?, path, None, Stale::Warned)? {
         Ok(good) => good,
         Err(findings) => return Ok(Err(refused(app, path, &findings))),
     };
