@@ -9,6 +9,7 @@ use dovetail_flow::{Parts, SystemClock};
 use dovetail_runtime::{Budgets, CompileLimits, Compiler, CompilerOptions, LiveSink, Options, Runtime};
 use dovetail_stores::{FileBlobs, SqliteLedger};
 use dovetail_vision::{ModelStore, Opencv};
+use tempfile::TempDir;
 
 use crate::config::Config;
 use crate::error::Error;
@@ -22,12 +23,21 @@ pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) output: Output,
     parts: OnceLock<Parts>,
+    /// Where there is no data folder yet: an empty one, for commands that only read.
+    nothing: OnceLock<Nothing>,
+}
+
+/// A data folder in which there is nothing, and which goes with the process.
+struct Nothing {
+    // Closed before the folder is removed.
+    parts: OnceLock<Parts>,
+    folder: TempDir,
 }
 
 impl App {
     /// Opens nothing yet.
     pub(crate) fn new(config: Config, output: Output) -> Self {
-        Self { config, output, parts: OnceLock::new() }
+        Self { config, output, parts: OnceLock::new(), nothing: OnceLock::new() }
     }
 
     /// The stores of the data folder, which is made if it is not there.
@@ -41,39 +51,85 @@ impl App {
                 .cause(e)
                 .help("name another with --data DIR, or give yourself the right to write there")
         })?;
-        let clock = Arc::new(SystemClock);
-        let ledger = SqliteLedger::open(data, clock.clone())?;
-        let parts = Parts { ledger: Arc::new(ledger), blobs: Arc::new(FileBlobs::new(data)), clock };
+        let parts = open(data)?;
         Ok(self.parts.get_or_init(|| parts))
     }
 
-    /// Where models are installed.
-    pub(crate) fn models_folder(&self) -> PathBuf {
-        self.config.data.join("models")
+    /// The stores of the data folder, for a command that only reads: where there is no data folder it makes none, and finds nothing.
+    pub(crate) fn parts_to_read(&self) -> Result<&Parts, Error> {
+        if self.has_data()? {
+            return self.parts();
+        }
+        let nothing = self.nothing()?;
+        if let Some(parts) = nothing.parts.get() {
+            return Ok(parts);
+        }
+        let parts = open(nothing.folder.path())?;
+        Ok(nothing.parts.get_or_init(|| parts))
     }
 
-    /// The installed models.
+    /// Whether the data folder is one already: whatever is written first makes one of these.
+    pub(crate) fn has_data(&self) -> Result<bool, Error> {
+        for name in ["dovetail.db", "models"] {
+            let path = self.config.data.join(name);
+            let there = path.try_exists().map_err(|e| {
+                let error = Error::host("data_folder", format!("look into the data folder `{}`", self.config.data.display()));
+                error.cause(e).help("name another with --data DIR, or give yourself the right to read there")
+            })?;
+            if there {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn nothing(&self) -> Result<&Nothing, Error> {
+        if let Some(nothing) = self.nothing.get() {
+            return Ok(nothing);
+        }
+        let folder = tempfile::Builder::new()
+            .prefix("dovetail-")
+            .tempdir()
+            .map_err(|e| Error::host("temporary_folder", "make a temporary folder").cause(e).help("set TMPDIR to a folder that is writable"))?;
+        Ok(self.nothing.get_or_init(|| Nothing { parts: OnceLock::new(), folder }))
+    }
+
+    /// The data folder as far as it is there, else the empty one.
+    fn folder_to_read(&self) -> Result<&Path, Error> {
+        Ok(if self.has_data()? { &self.config.data } else { self.nothing()?.folder.path() })
+    }
+
+    /// The installed models. To install one the data folder is made.
     pub(crate) fn models(&self) -> Result<ModelStore, Error> {
-        Ok(ModelStore::open(self.models_folder())?)
+        Ok(ModelStore::open(self.config.data.join("models"))?)
     }
 
-    /// Where compiled code is kept.
-    pub(crate) fn compiled_folder(&self) -> PathBuf {
-        self.config.data.join("compiled")
+    /// The installed models, for a command that only reads.
+    pub(crate) fn models_to_read(&self) -> Result<ModelStore, Error> {
+        Ok(ModelStore::open(self.folder_to_read()?.join("models"))?)
+    }
+
+    /// Where compiled code is kept. Without a data folder it is not kept.
+    pub(crate) fn compiled_folder(&self) -> Result<PathBuf, Error> {
+        Ok(self.folder_to_read()?.join("compiled"))
     }
 
     /// Looks at components, runs none.
     pub(crate) fn compiler(&self) -> Result<Compiler, Error> {
         let program = Some(this_program()?);
-        let limits = CompileLimits::default();
-        Ok(Compiler::new(CompilerOptions { cache_dir: self.compiled_folder(), cache_bytes: COMPILED_BYTES, program, limits })?)
+        Ok(Compiler::new(CompilerOptions {
+            cache_dir: self.compiled_folder()?,
+            cache_bytes: COMPILED_BYTES,
+            program,
+            limits: CompileLimits::default(),
+        })?)
     }
 
     /// OpenCV with the installed models; nothing is loaded yet.
     pub(crate) fn vision(&self) -> Result<Opencv, Error> {
         let config = &self.config;
         Ok(Opencv::new(dovetail_vision::Options {
-            models: self.models_folder(),
+            models: self.folder_to_read()?.join("models"),
             threads: config.vision_threads,
             image_cache_bytes: config.image_cache,
             opencv_threads: config.opencv_threads,
@@ -85,7 +141,7 @@ impl App {
         Ok(Runtime::new(Options {
             blobs,
             vision: Arc::new(self.vision()?),
-            cache_dir: self.compiled_folder(),
+            cache_dir: self.compiled_folder()?,
             cache_bytes: COMPILED_BYTES,
             compiler: Some(this_program()?),
             jobs,
@@ -93,6 +149,12 @@ impl App {
             live,
         })?)
     }
+}
+
+fn open(data: &Path) -> Result<Parts, Error> {
+    let clock = Arc::new(SystemClock);
+    let ledger = SqliteLedger::open(data, clock.clone())?;
+    Ok(Parts { ledger: Arc::new(ledger), blobs: Arc::new(FileBlobs::new(data)), clock })
 }
 
 /// This very program, which compiles components in a child process of itself.

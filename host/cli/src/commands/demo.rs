@@ -30,11 +30,11 @@ pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
         let error = Error::usage("no_files", format!("`{}` holds no photographs", args.photographs.display()));
         return Err(error.help("put JPEG, PNG, WebP or BMP files there; `dovetail models pull --photographs DIR` brings six"));
     }
-    let parts = app.parts()?;
-    let published = dovetail_flow::pipeline(parts, &args.pipeline)?;
+    let published = dovetail_flow::pipeline(app.parts_to_read()?, &args.pipeline)?;
     let expected = Expected::of_pipeline(&published.pipeline);
     let image = expected.ty("image")?;
     std::fs::create_dir_all(&args.out).map_err(|e| Error::write(&args.out, e))?;
+    let parts = app.parts()?;
     let jobs = app.config.jobs;
     let runtime = Arc::new(app.runtime(parts.blobs.clone(), jobs, None)?);
     let vision = app.vision()?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rustix::fs::Access;
 use serde_json::json;
 
 use super::models::DEFAULT_MODELS;
@@ -33,7 +34,7 @@ fn failed(what: &'static str, error: Error) -> Finding {
 
 pub(crate) fn run(app: &App) -> Result<Exit, Error> {
     let data = &app.config.data;
-    let mut findings = vec![good("dovetail", env!("CARGO_PKG_VERSION")), writable(data), space(data), database(app)];
+    let mut findings = vec![good("dovetail", env!("CARGO_PKG_VERSION")), folder(data), space(data), database(app)];
     findings.push(match dovetail_vision::opencv_version() {
         Some(version) => good("OpenCV", version),
         None => problem("OpenCV", "this dovetail was built without it", "build it with the feature `opencv`, on a machine with libopencv-dev"),
@@ -62,24 +63,36 @@ pub(crate) fn run(app: &App) -> Result<Exit, Error> {
     Ok(if healthy { Exit::Done } else { Exit::Failed })
 }
 
-fn writable(data: &Path) -> Finding {
+fn folder(data: &Path) -> Finding {
+    const REMEDY: &str = "name another with --data DIR, or give yourself the right to write there";
+    let nearest = nearest_folder(data);
+    // To look is not to make: whoever writes there first makes it.
+    if nearest != data && !matches!(data.try_exists(), Ok(true)) {
+        return match rustix::fs::access(nearest, Access::WRITE_OK | Access::EXEC_OK) {
+            Ok(()) => good("data folder", format!("{} is not there yet, and can be made", data.display())),
+            Err(error) => {
+                problem("data folder", format!("{} is not there, and cannot be made in {}: {error}", data.display(), nearest.display()), REMEDY)
+            }
+        };
+    }
     let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(data)?;
         let mut file = tempfile::Builder::new().prefix(".doctor-").tempfile_in(data)?;
         std::io::Write::write_all(&mut file, b"x")?;
         file.as_file().sync_all()
     };
     match write() {
         Ok(()) => good("data folder", format!("{} is writable", data.display())),
-        Err(error) => {
-            problem("data folder", format!("{}: {error}", data.display()), "name another with --data DIR, or give yourself the right to write there")
-        }
+        Err(error) => problem("data folder", format!("{}: {error}", data.display()), REMEDY),
     }
 }
 
+/// The folder itself may not be there.
+fn nearest_folder(data: &Path) -> &Path {
+    data.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"))
+}
+
 fn space(data: &Path) -> Finding {
-    // Its nearest ancestor that is there: the folder itself may not be.
-    let place = data.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let place = nearest_folder(data);
     match rustix::fs::statvfs(place) {
         Ok(about) => {
             let free = about.f_bavail.saturating_mul(about.f_frsize);
@@ -95,16 +108,17 @@ fn space(data: &Path) -> Finding {
 }
 
 fn database(app: &App) -> Finding {
-    let read = || -> Result<usize, Error> { Ok(app.parts()?.ledger.open_runs(usize::MAX)?.len()) };
+    let read = || -> Result<Option<usize>, Error> { Ok(if app.has_data()? { Some(app.parts()?.ledger.open_runs(usize::MAX)?.len()) } else { None }) };
     match read() {
-        Ok(0) => good("database", "opens, no open runs"),
-        Ok(open) => good("database", format!("opens, {open} open runs (`dovetail runs list` shows them)")),
+        Ok(None) => good("database", "none yet"),
+        Ok(Some(0)) => good("database", "opens, no open runs"),
+        Ok(Some(open)) => good("database", format!("opens, {open} open runs (`dovetail runs list` shows them)")),
         Err(error) => failed("database", error),
     }
 }
 
 fn models(app: &App) -> Finding {
-    match app.models().and_then(|store| Ok(store.list()?)) {
+    match app.models_to_read().and_then(|store| Ok(store.list()?)) {
         Err(error) => failed("models", error),
         Ok(installed) => {
             let missing: Vec<&str> = DEFAULT_MODELS.into_iter().filter(|name| installed.iter().all(|one| one.model.name != *name)).collect();
@@ -120,7 +134,7 @@ fn models(app: &App) -> Finding {
 fn compiler(app: &App) -> Finding {
     let made = || -> Result<u64, Error> {
         app.compiler()?;
-        let folder = app.compiled_folder();
+        let folder = app.compiled_folder()?;
         let entries = std::fs::read_dir(&folder).map_err(|e| Error::write(&folder, e))?;
         Ok(entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum())
     };
@@ -132,7 +146,7 @@ fn compiler(app: &App) -> Finding {
 
 fn registry(app: &App) -> Finding {
     let read = || -> Result<(usize, usize), Error> {
-        let parts = app.parts()?;
+        let parts = app.parts_to_read()?;
         Ok((dovetail_flow::plugins(parts)?.len(), dovetail_flow::pipelines(parts)?.len()))
     };
     match read() {

@@ -21,7 +21,7 @@ pub(crate) fn run(command: &Models, app: &App) -> Result<Exit, Error> {
     match command {
         Models::Pull { from, photographs } => pull(app, from.as_deref(), photographs.as_deref()),
         Models::List => {
-            let models = app.models()?.list()?;
+            let models = app.models_to_read()?.list()?;
             app.output.result(|| models.iter().map(installed_json).collect(), || list(&models));
             Ok(Exit::Done)
         }
@@ -37,8 +37,7 @@ pub(crate) fn run(command: &Models, app: &App) -> Result<Exit, Error> {
 }
 
 fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Exit, Error> {
-    let store = app.models()?;
-    let installed = store.list()?;
+    let installed = app.models_to_read()?.list()?;
     let complete = DEFAULT_MODELS.iter().all(|name| installed.iter().any(|one| one.model.name == *name));
     let mut pulled = Vec::new();
     let mut copied = Vec::new();
@@ -62,6 +61,7 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Ex
             let error = Error::usage("bad_package", format!("`{}` has no folder `model`", package.display()));
             return Err(error.help(format!("name the unpacked folder of {FACE_API_PACKAGE}, or its .tgz")));
         }
+        let store = app.models()?;
         pulled.extend(store.import_face_api(&package)?);
         let cascades = Path::new(HAAR_FOLDER);
         if !cascades.is_dir() {

@@ -33,12 +33,12 @@ pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
         Pipeline::Push { file } => push(app, file),
         Pipeline::Update { pipeline } => update(app, pipeline),
         Pipeline::List => {
-            let all = dovetail_flow::pipelines(app.parts()?)?;
+            let all = dovetail_flow::pipelines(app.parts_to_read()?)?;
             app.output.result(|| all.iter().map(summary).collect(), || list(&all));
             Ok(Exit::Done)
         }
         Pipeline::Show { pipeline } => {
-            let published = dovetail_flow::pipeline(app.parts()?, pipeline)?;
+            let published = dovetail_flow::pipeline(app.parts_to_read()?, pipeline)?;
             app.output.result(
                 || {
                     let mut json = published.pipeline.to_json();
@@ -68,7 +68,7 @@ pub(crate) fn checked_file(app: &App, file: &Path) -> Result<Checked, Error> {
     let most = dovetail_core::pipeline::MAX_SOURCE as u64 * 2;
     let text = String::from_utf8(read(file, most)?)
         .map_err(|e| Error::usage("bad_pipeline", format!("`{}` is not UTF-8 text", file.display())).cause(e).help("a pipeline is a JSON file"))?;
-    Ok(check(&text, &dovetail_flow::catalogue(app.parts()?)?))
+    Ok(check(&text, &dovetail_flow::catalogue(app.parts_to_read()?)?))
 }
 
 /// `{"errors": [...], "warnings": [...]}`.
@@ -115,7 +115,7 @@ fn pins(pipeline: &Graph) -> String {
 }
 
 fn update(app: &App, reference: &str) -> Result<Exit, Error> {
-    let update = dovetail_flow::update_pipeline(app.parts()?, reference)?;
+    let update = dovetail_flow::update_pipeline(app.parts_to_read()?, reference)?;
     let broken = update.new.is_none() && update.findings.iter().any(|finding| finding.severity == Severity::Error);
     let revision = update.new.as_ref().map_or(update.old.revision, |new| new.revision);
     let name = update.old.pipeline.reference();
@@ -218,7 +218,7 @@ fn graph(app: &App, reference: &str, format: GraphFormat) -> Result<Exit, Error>
         };
         pipeline
     } else {
-        dovetail_flow::pipeline(app.parts()?, reference)?.pipeline
+        dovetail_flow::pipeline(app.parts_to_read()?, reference)?.pipeline
     };
     let text = match format {
         GraphFormat::Text => pipeline.text_graph(),

@@ -46,7 +46,7 @@ pub(crate) fn run(args: &args::Run, app: &App) -> Result<Exit, Error> {
 /// The pipeline of this name; of a file, checked and published.
 fn published(reference: &str, app: &App) -> Result<Published, Error> {
     if !is_file(reference) {
-        return Ok(dovetail_flow::pipeline(app.parts()?, reference)?);
+        return Ok(dovetail_flow::pipeline(app.parts_to_read()?, reference)?);
     }
     let checked = checked_file(app, Path::new(reference))?;
     match checked.pipeline {

@@ -14,19 +14,19 @@ use crate::wire::App;
 pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
     match command {
         Runs::List { limit } => {
-            let runs = dovetail_flow::runs(app.parts()?, *limit as usize)?;
+            let runs = dovetail_flow::runs(app.parts_to_read()?, *limit as usize)?;
             app.output.result(|| runs.iter().map(summary).collect(), || list(&runs));
         }
         Runs::Show(one) => {
-            let document = dovetail_flow::document(app.parts()?, &find(app, &one.run)?)?;
+            let document = dovetail_flow::document(app.parts_to_read()?, &find(app, &one.run)?)?;
             app.output.result(|| document.clone(), || show::run(&document));
         }
         Runs::Lineage(one) => {
-            let lineage = dovetail_flow::lineage(app.parts()?, &find(app, &one.run)?)?;
+            let lineage = dovetail_flow::lineage(app.parts_to_read()?, &find(app, &one.run)?)?;
             app.output.result(|| lineage.clone(), || show_lineage(&lineage));
         }
         Runs::Logs(one) => {
-            let logs = dovetail_flow::logs(app.parts()?, &find(app, &one.run)?)?;
+            let logs = dovetail_flow::logs(app.parts_to_read()?, &find(app, &one.run)?)?;
             app.output.result(|| logs.iter().map(log).collect(), || logs.iter().map(show_log).collect());
         }
         Runs::Resume { run, jobs } => {
@@ -44,7 +44,7 @@ fn find(app: &App, prefix: &str) -> Result<RunId, Error> {
         return Err(Error::usage("unknown_run", format!("`{prefix}` is no run ID"))
             .help("write the ID that `dovetail runs list` shows, or the beginning of it"));
     }
-    Ok(dovetail_flow::find_run(app.parts()?, prefix)?)
+    Ok(dovetail_flow::find_run(app.parts_to_read()?, prefix)?)
 }
 
 fn summary(run: &RunSummary) -> Value {

@@ -5,6 +5,7 @@
 
 mod faces;
 mod pipelines;
+mod reading;
 mod runs;
 mod schema;
 mod support;

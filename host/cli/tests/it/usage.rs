@@ -102,17 +102,19 @@ fn settings_come_from_the_environment_and_from_files() {
     run(&[("DOVETAIL_LOG_LEVEL", "debug")]).exits(0);
     assert!(run(&[("DOVETAIL_LOG_LEVL", "debug")]).exits(2).stderr.contains("did you mean `DOVETAIL_LOG_LEVEL`?"));
     assert!(run(&[("DOVETAIL_QUEUE", "redis://u:pass@h:1/0")]).exits(2).stderr.contains("`redis://` is not supported"));
+    home.push(&["add"]);
+    std::fs::rename(home.path("data"), home.path("elsewhere")).unwrap();
     home.write("dovetail.toml", "data = \"elsewhere\"\n");
     // `--data` is on every command line of these tests: without it the file decides.
     let bare = std::process::Command::new(env!("CARGO_BIN_EXE_dovetail"))
-        .args(["runs", "list"])
+        .args(["task", "list"])
         .current_dir(home.path(""))
         .env_clear()
         .env("HOME", home.path(""))
         .output()
         .unwrap();
-    Ran::of(&bare, &["runs", "list"]).exits(0);
-    assert!(home.path("elsewhere/dovetail.db").is_file());
+    let list = Ran::of(&bare, &["task", "list"]).exits(0);
+    assert!(list.stdout.contains("add "), "{}", list.stdout);
     home.write("dovetail.toml", "dta = \"elsewhere\"\n");
     assert!(run(&[]).exits(2).stderr.contains("dovetail.toml:1:1: unknown field `dta`"));
 }
@@ -130,7 +132,7 @@ fn a_data_folder_that_cannot_be_used_is_the_hosts_failure() {
 #[test]
 fn a_database_of_a_newer_version_is_refused() {
     let home = Home::new();
-    home.run(&["runs", "list"]).exits(0);
+    home.push(&["add"]);
     // The version stands in the file's header, big-endian; the log is folded into the file when the last process leaves.
     let mut bytes = std::fs::read(home.path("data/dovetail.db")).unwrap();
     bytes[60..64].copy_from_slice(&99_u32.to_be_bytes());

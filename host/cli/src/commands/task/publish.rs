@@ -66,6 +66,8 @@ fn write_whole(path: &Path, content: &[u8]) -> Result<(), Error> {
 }
 
 pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exit, Error> {
+    // Made first, so that what is compiled here is kept for the first run.
+    let parts = app.parts()?;
     let compiler = app.compiler()?;
     let (mut good, mut broken) = (Vec::new(), false);
     // All are looked at before the first one is published.
@@ -85,7 +87,6 @@ pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exi
         allowed(&plugin.manifest.name, &plugin.manifest.grants, given)?;
     }
     all_asked_for(given, &good.iter().flat_map(|plugin| asked(&plugin.manifest.grants)).collect::<Vec<_>>())?;
-    let parts = app.parts()?;
     let mut pushed = Vec::new();
     for Good { manifest, description, package } in good {
         let record = PluginRecord {
@@ -119,7 +120,7 @@ fn record_json(record: &PluginRecord) -> Value {
 }
 
 pub(super) fn list(app: &App) -> Result<Exit, Error> {
-    let plugins = dovetail_flow::plugins(app.parts()?)?;
+    let plugins = dovetail_flow::plugins(app.parts_to_read()?)?;
     let text = || {
         if plugins.is_empty() {
             return "no tasks yet; publish one with `dovetail task push FOLDER`\n".to_owned();
@@ -142,7 +143,7 @@ pub(super) fn list(app: &App) -> Result<Exit, Error> {
 }
 
 pub(super) fn show(app: &App, reference: &str) -> Result<Exit, Error> {
-    let record = dovetail_flow::plugin(app.parts()?, reference)?;
+    let record = dovetail_flow::plugin(app.parts_to_read()?, reference)?;
     app.output.result(
         || record_json(&record),
         || {

@@ -81,7 +81,7 @@ fn prepare(app: &App, what: &What<'_>, blobs: &dyn Blobs) -> Result<Result<Ready
     let is_path =
         what.task.contains('/') || what.task.starts_with('.') || path.extension().is_some_and(|extension| extension == "zip" || extension == "wasm");
     if !is_path {
-        let record = dovetail_flow::plugin(app.parts()?, what.task)?;
+        let record = dovetail_flow::plugin(app.parts_to_read()?, what.task)?;
         // What it may reach was decided when it was published.
         all_asked_for(what.grant, &[])?;
         let name = format!("{}@{}", record.name, record.version);
