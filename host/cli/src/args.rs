@@ -109,10 +109,14 @@ pub(crate) enum Runs {
     Lineage(OneRun),
     /// Print what a run's tasks logged
     Logs(OneRun),
-    /// Go on with a run that was interrupted, and wait for its result
+    /// Go on with runs that were interrupted, and wait for their results
     Resume {
-        #[command(flatten)]
-        run: OneRun,
+        /// The runs' IDs, or the beginnings of them
+        #[arg(value_name = "RUN", required_unless_present = "all")]
+        runs: Vec<String>,
+        /// Every open run
+        #[arg(long, conflicts_with = "runs")]
+        all: bool,
         /// Steps that run at the same time [default: 10]
         #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
         jobs: Option<u32>,
@@ -255,6 +259,10 @@ pub(crate) struct Demo {
 pub(crate) enum SchemaOf {
     /// What `run` and `runs show` print
     Run,
+    /// What `run --each` prints, and `runs resume` of several runs
+    Runs,
+    /// What `pipeline check` prints
+    Check,
     /// What --output json prints for exit codes 2 and 3
     Error,
     /// Pipeline files

@@ -20,6 +20,8 @@ pub(crate) enum Exit {
     Done,
     /// 1: a run failed, or a check found errors; they have been printed.
     Failed,
+    /// 3: the host failed; the document that was begun says so.
+    HostFailed,
     /// 130: by a signal; what is left was told.
     Interrupted,
 }
@@ -30,6 +32,7 @@ impl Exit {
         match self {
             Self::Done => 0,
             Self::Failed => 1,
+            Self::HostFailed => 3,
             Self::Interrupted => 130,
         }
     }

@@ -125,11 +125,29 @@ impl Each {
             each.files.sort();
             each.files.dedup();
             for file in &each.files {
-                File::open(file).map_err(|e| Error::file(file, e))?;
+                look(file)?;
             }
         }
         Ok(each)
     }
+}
+
+/// A regular file that can be read, and its size: whatever else it is (a pipe, a device) might never end, or not be there again for the run.
+fn look(path: &Path) -> Result<u64, Error> {
+    // Not opened before that is known: opening a pipe waits for its writer.
+    let meta = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
+    if !meta.is_file() {
+        return Err(Error::usage("not_a_file", format!("`{}` is no regular file", path.display()))
+            .help("--each takes files that stay; a pipe can be given once, with --input NAME=@-")
+            .detail("path", path.display().to_string()));
+    }
+    File::open(path).map_err(|e| Error::file(path, e))?;
+    Ok(meta.len())
+}
+
+/// The same of a file that is to be an artifact.
+pub(crate) fn look_at_artifact(path: &Path) -> Result<(), Error> {
+    if look(path)? > MAX_ARTIFACT { Err(Error::file(path, too_large(MAX_ARTIFACT))) } else { Ok(()) }
 }
 
 fn files_of(place: &str) -> Result<Vec<PathBuf>, Error> {
@@ -214,6 +232,11 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
+    /// Values that were read and stored before.
+    pub(crate) fn of(values: Map<String, Value>) -> Self {
+        Self { values, bytes: BTreeMap::new() }
+    }
+
     /// Reads everything that was given.
     pub(crate) fn read(given: &Given, expected: &Expected) -> Result<Self, Error> {
         let mut loaded = Self::default();
@@ -365,10 +388,11 @@ fn without_option(ty: &Type) -> &Type {
 fn bounded(reader: impl Read, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("it has more than {} MiB", most >> 20)));
-    }
-    Ok(bytes)
+    if bytes.len() as u64 > most { Err(too_large(most)) } else { Ok(bytes) }
+}
+
+fn too_large(most: u64) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("it has more than {} MiB", most >> 20))
 }
 
 /// A file of at most `most` bytes.

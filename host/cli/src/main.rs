@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 
 fn configure(cli: &Cli) -> Result<Config, Error> {
     if cli.global.output == Format::Ndjson && !commands::streams(&cli.command) {
-        return Err(Error::usage("bad_option", "only `run` prints one document a line").help("use --output json"));
+        return Err(Error::usage("bad_option", "only `run` and `runs resume` print one document a line").help("use --output json"));
     }
     let environment: Environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();

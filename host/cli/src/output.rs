@@ -15,7 +15,7 @@ pub(crate) enum Format {
     Text,
     // One JSON document.
     Json,
-    // One JSON document a line, as runs end (`run` only).
+    // One JSON document a line, as runs end (`run` and `runs resume` only).
     Ndjson,
 }
 

@@ -1,6 +1,7 @@
 //! Works on runs of our own in this process until they are over or somebody interrupts, and says how far it is.
 
 use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -11,57 +12,86 @@ use dovetail_flow::{Event, Shutdown, Worker, WorkerOptions};
 
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::signals;
+use crate::signals::{self, Listening};
 use crate::wire::App;
 
 /// Runs that one worker looks at together: every look for work names them all.
-const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 256;
 /// How often progress is looked at, if nothing happens.
 const ROUND: Duration = Duration::from_millis(200);
 
-/// Works until `runs` are over; true if a signal came first. `ended` is called with each run as it ends, from this thread.
-pub(crate) fn work(app: &App, runs: &[RunId], jobs: u32, ended: impl FnMut(&RunId) -> Result<(), Error>) -> Result<bool, Error> {
-    let runtime = Arc::new(app.runtime(app.parts()?.blobs.clone(), jobs, None)?);
-    work_with(app, runtime, runs, jobs, ended)
+/// From before the first run of a command is submitted until its last one has been printed: signals are listened to all the time, and what the
+/// runtime loaded, models included, stays.
+pub(crate) struct Session<'a> {
+    app: &'a App,
+    runtime: Arc<dyn Executor>,
+    jobs: u32,
+    shutdown: Shutdown,
+    listening: Listening,
+    progress: Progress<'a>,
+    /// Told by the listening thread and the workers' own, printed by the one that works.
+    tell: Sender<Heard>,
+    heard: Receiver<Heard>,
 }
 
-/// The same with a runtime that keeps what it loaded, models included, from one call to the next.
-pub(crate) fn work_with(
-    app: &App,
-    runtime: Arc<dyn Executor>,
-    runs: &[RunId],
-    jobs: u32,
-    mut ended: impl FnMut(&RunId) -> Result<(), Error>,
-) -> Result<bool, Error> {
-    let parts = app.parts()?;
-    let shutdown = Shutdown::default();
-    // Told by the listening thread, printed by this one.
-    let (tell, heard) = mpsc::channel();
-    let notes = tell.clone();
-    let listening = signals::listen(shutdown.clone(), move |note| drop(notes.send(Heard::Note(note.to_owned()))))?;
-    let mut progress = Progress::new(&app.output, runs.len());
-    let mut open: BTreeSet<&RunId> = BTreeSet::new();
-    let (over, left) = split(app, runs)?;
-    for run in over {
-        ended(run)?;
+enum Heard {
+    Event(Event),
+    Note(String),
+    Over,
+}
+
+impl<'a> Session<'a> {
+    /// Begins one for so many runs, `jobs` steps at a time. From now on a signal is no longer the end of the process.
+    pub(crate) fn begin(app: &'a App, runs: usize, jobs: u32) -> Result<Self, Error> {
+        let runtime = Arc::new(app.runtime(app.parts()?.blobs.clone(), jobs, None)?);
+        let shutdown = Shutdown::default();
+        let (tell, heard) = mpsc::channel();
+        let notes = tell.clone();
+        let listening = signals::listen(shutdown.clone(), move |note| drop(notes.send(Heard::Note(note.to_owned()))))?;
+        Ok(Self { app, runtime, jobs, shutdown, listening, progress: Progress::new(&app.output, runs), tell, heard })
     }
-    for batch in left.chunks(BATCH) {
-        if shutdown.draining() {
-            break;
+
+    /// Whether a signal came.
+    pub(crate) fn interrupted(&self) -> bool {
+        self.listening.interrupted()
+    }
+
+    /// Tells others, on whatever thread, when to stop, and lets them say it.
+    pub(crate) fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
+    }
+
+    /// Works until `runs` are over or a signal came. `ended` is called with each run as it ends, from this thread.
+    pub(crate) fn work(&mut self, runs: &[RunId], mut ended: impl FnMut(&RunId) -> Result<(), Error>) -> Result<(), Error> {
+        let (over, left) = split(self.app, runs)?;
+        for run in over {
+            ended(run)?;
         }
-        open.extend(batch);
-        let told = tell.clone();
+        for batch in left.chunks(BATCH) {
+            if self.shutdown.draining() {
+                break;
+            }
+            self.work_on(batch, &mut ended)?;
+        }
+        self.print_notes();
+        self.app.output.clear();
+        Ok(())
+    }
+
+    fn work_on(&mut self, batch: &[RunId], ended: &mut dyn FnMut(&RunId) -> Result<(), Error>) -> Result<(), Error> {
+        let mut open: BTreeSet<&RunId> = batch.iter().collect();
+        let told = self.tell.clone();
         let options = WorkerOptions {
-            jobs: jobs as usize,
-            lease: app.config.lease,
+            jobs: self.jobs as usize,
+            lease: self.app.config.lease,
             name: format!("cli-{}", std::process::id()),
             on_event: Some(Arc::new(move |event| drop(told.send(Heard::Event(event.clone()))))),
         };
-        let worker = Worker::new(parts.clone(), runtime.clone(), options);
+        let worker = Worker::new(self.app.parts()?.clone(), self.runtime.clone(), options);
         let scope = Scope::Runs(batch.to_vec());
-        let over = tell.clone();
+        let over = self.tell.clone();
+        let (shutdown, heard, output, progress) = (&self.shutdown, &self.heard, &self.app.output, &mut self.progress);
         std::thread::scope(|threads| {
-            let shutdown = &shutdown;
             let working = threads.spawn(move || {
                 let result = worker.run(&scope, shutdown);
                 drop(over.send(Heard::Over));
@@ -77,12 +107,14 @@ pub(crate) fn work_with(
             let mut failed = None;
             loop {
                 let result = match heard.recv_timeout(ROUND) {
-                    Ok(Heard::Event(event)) => handle(event, &mut progress),
+                    Ok(Heard::Event(event)) => handle(event, progress),
                     Ok(Heard::Note(note)) => {
-                        app.output.note(&note);
+                        output.note(&note);
                         Ok(())
                     }
                     Ok(Heard::Over) => break,
+                    // It ended without saying so: it panicked.
+                    Err(_) if working.is_finished() => break,
                     Err(_) => Ok(()),
                 };
                 if let Err(error) = result {
@@ -97,10 +129,17 @@ pub(crate) fn work_with(
                 Some(error) => Err(error),
                 None => result.map_err(Error::from),
             }
-        })?;
+        })
     }
-    app.output.clear();
-    Ok(listening.interrupted())
+
+    /// What was said while nobody worked.
+    fn print_notes(&self) {
+        for heard in self.heard.try_iter() {
+            if let Heard::Note(note) = heard {
+                self.app.output.note(&note);
+            }
+        }
+    }
 }
 
 /// Those that are over already (submitted before under the same key), and the others.
@@ -115,10 +154,4 @@ fn split<'r>(app: &App, runs: &'r [RunId]) -> Result<(Vec<&'r RunId>, Vec<RunId>
         }
     }
     Ok((over, left))
-}
-
-enum Heard {
-    Event(Event),
-    Note(String),
-    Over,
 }

@@ -3,7 +3,6 @@
 //! Registry and models are set up before, by ordinary commands.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use dovetail_core::Digest;
@@ -19,7 +18,7 @@ use crate::output::{Format, pretty};
 use crate::show;
 use crate::table::{indented, table};
 use crate::wire::App;
-use crate::work::work_with;
+use crate::work::Session;
 
 /// The largest photograph drawn upon, in bytes.
 const MAX_PHOTOGRAPH: u64 = 64 << 20;
@@ -35,22 +34,25 @@ pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
     let image = expected.ty("image")?;
     std::fs::create_dir_all(&args.out).map_err(|e| Error::write(&args.out, e))?;
     let parts = app.parts()?;
-    let jobs = app.config.jobs;
-    let runtime = Arc::new(app.runtime(parts.blobs.clone(), jobs, None)?);
+    let mut session = Session::begin(app, photographs.len(), app.config.jobs)?;
     let vision = app.vision()?;
     let (mut failed, mut faces_found, mut documents) = (0, 0, Vec::new());
     let began = Instant::now();
     for photograph in &photographs {
+        if session.interrupted() {
+            app.output.note("interrupted; the same command begins again");
+            return Ok(Exit::Interrupted);
+        }
         let mut loaded = Loaded::read(&Given::default(), &expected)?;
         loaded.set_file("image", image, photograph)?;
         let inputs = published.pipeline.resolve_inputs(&loaded.values).map_err(|errors| expected.misfits(&errors))?;
         loaded.store(&inputs, parts.blobs.as_ref())?;
         let id = dovetail_flow::new_run_id()?;
         dovetail_flow::submit(parts, &published, &inputs, &id)?;
-        let interrupted = work_with(app, runtime.clone(), std::slice::from_ref(&id), jobs, |_| Ok(()))?;
+        session.work(std::slice::from_ref(&id), |_| Ok(()))?;
         let document = dovetail_flow::document(parts, &id)?;
         let state = document.get("state").and_then(Value::as_str).unwrap_or_default();
-        if interrupted && !matches!(state, "succeeded" | "failed" | "cancelled") {
+        if session.interrupted() && !matches!(state, "succeeded" | "failed" | "cancelled") {
             app.output.note(&format!("interrupted; go on with\n  dovetail --data {} runs resume {id}", app.config.data.display()));
             return Ok(Exit::Interrupted);
         }

@@ -7,11 +7,12 @@ mod pipeline;
 mod run;
 mod runs;
 mod schema;
+mod several;
 mod task;
 
 use clap::CommandFactory as _;
 
-use crate::args::{Cli, Command};
+use crate::args::{self, Cli, Command};
 use crate::error::{Error, Exit};
 use crate::wire::App;
 
@@ -37,5 +38,5 @@ pub(crate) fn run(command: Command, app: &App) -> Result<Exit, Error> {
 
 /// Whether the command can print one document a line.
 pub(crate) fn streams(command: &Command) -> bool {
-    matches!(command, Command::Run(_))
+    matches!(command, Command::Run(_) | Command::Runs(args::Runs::Resume { .. }))
 }

@@ -6,10 +6,12 @@ use serde_json::{Value, json};
 
 use crate::args::Runs;
 use crate::commands::run::wait_for;
+use crate::commands::several::{Several, none, run_all};
 use crate::error::{Error, Exit};
 use crate::show;
 use crate::table::table;
 use crate::wire::App;
+use crate::work::Session;
 
 pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
     match command {
@@ -29,13 +31,35 @@ pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
             let logs = dovetail_flow::logs(app.parts_to_read()?, &find(app, &one.run)?)?;
             app.output.result(|| logs.iter().map(log).collect(), || logs.iter().map(show_log).collect());
         }
-        Runs::Resume { run, jobs } => {
-            let run = find(app, &run.run)?;
-            dovetail_flow::recover(app.parts()?, &run)?;
-            return wait_for(app, &run, jobs.unwrap_or(app.config.jobs));
-        }
+        Runs::Resume { runs, all, jobs } => return resume(app, runs, *all, jobs.unwrap_or(app.config.jobs)),
     }
     Ok(Exit::Done)
+}
+
+/// One run prints its document, as `run` does; several print theirs as `run --each` does, and so do all, however few they are.
+fn resume(app: &App, runs: &[String], all: bool, jobs: u32) -> Result<Exit, Error> {
+    let mut found: Vec<RunId> = Vec::new();
+    if all {
+        found.extend(app.parts_to_read()?.ledger.open_runs(usize::MAX)?.into_iter().map(|key| key.run));
+    }
+    for prefix in runs {
+        let run = find(app, prefix)?;
+        if !found.contains(&run) {
+            found.push(run);
+        }
+    }
+    match found.as_slice() {
+        [] => Ok(none(app)),
+        [run] if !all => {
+            let session = Session::begin(app, 1, jobs)?;
+            dovetail_flow::recover(app.parts()?, run)?;
+            wait_for(app, session, run)
+        }
+        runs => run_all(app, &Several::Open(runs), jobs, |n| {
+            dovetail_flow::recover(app.parts()?, &runs[n])?;
+            Ok(runs[n].clone())
+        }),
+    }
 }
 
 /// The run whose ID begins so.

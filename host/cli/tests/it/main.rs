@@ -8,6 +8,7 @@ mod pipelines;
 mod reading;
 mod runs;
 mod schema;
+mod several;
 mod support;
 mod tasks;
 mod usage;

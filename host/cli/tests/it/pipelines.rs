@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Home, normal, plugin};
+use crate::support::{Home, normal, plugin, valid};
 
 fn twice() -> Value {
     json!({ "name": "twice", "version": "1.0.0", "inputs": { "a": {} },
@@ -25,11 +25,8 @@ fn everything_wrong_is_found_at_once() {
     for code in ["bad_value", "duplicate_number", "unknown_task", "unknown_step", "unknown_version", "unknown_key"] {
         assert!(codes.contains(&code), "{code} is not among {codes:?}");
     }
-    for error in json["errors"].as_array().unwrap() {
-        for key in ["code", "message", "path", "line", "column", "details"] {
-            assert!(error.get(key).is_some(), "{key} of {error}");
-        }
-    }
+    valid("check.schema.json", &json);
+    assert!(json["errors"].as_array().unwrap().iter().any(|error| error.get("help").is_some()), "{json:#}");
     home.run(&["pipeline", "push", "bad.json"]).exits(1);
     assert_eq!(home.run(&["pipeline", "list", "--output", "json"]).json(), json!([]));
 }
@@ -68,6 +65,23 @@ fn of_version(component: &[u8], version: &str) -> Vec<u8> {
         }
     }
     changed
+}
+
+#[test]
+fn warnings_and_good_files_are_told_in_the_same_form() {
+    let home = Home::new();
+    home.push(&["add"]);
+    let mut unused = twice();
+    home.write("good.json", unused.to_string());
+    unused["output"] = json!({ "sum": "first.sum" });
+    home.write("unused.json", unused.to_string());
+    for (file, warnings) in [("good.json", 0), ("unused.json", 1)] {
+        let found = home.run(&["pipeline", "check", file, "--output", "json"]).exits(0).json();
+        valid("check.schema.json", &found);
+        assert_eq!((found["errors"].as_array().unwrap().len(), found["warnings"].as_array().unwrap().len()), (0, warnings), "{found:#}");
+    }
+    home.write("syntax.json", "{ not json");
+    valid("check.schema.json", &home.run(&["pipeline", "check", "syntax.json", "--output", "json"]).exits(1).json());
 }
 
 #[test]

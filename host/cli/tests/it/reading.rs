@@ -33,6 +33,7 @@ fn a_data_folder_is_made_by_what_writes() {
         let json: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
         assert_eq!(home.run(&json).exits(2).json()["error"]["code"], *code, "{args:?}");
     }
+    home.run(&["runs", "resume", "--all"]).exits(0);
     home.run(&["pipeline", "check", &pipeline]).exits(1);
     home.run(&["task", "check", &folder]).exits(0);
     home.run(&["task", "pack", &folder, "-o", "add.zip"]).exits(0);

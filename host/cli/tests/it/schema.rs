@@ -29,8 +29,10 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
         match keyword.as_str() {
             "$schema" | "$id" | "$defs" | "title" | "description" | "default" | "then" | "contentEncoding" => {}
             "$ref" => {
-                let target = root.pointer(rule.as_str().unwrap().trim_start_matches('#')).expect("the schema refers to itself");
-                check(root, target, value, at, found);
+                let (document, pointer) = rule.as_str().unwrap().split_once('#').unwrap_or((rule.as_str().unwrap(), ""));
+                let other = (!document.is_empty()).then(|| named(document));
+                let root = other.as_ref().unwrap_or(root);
+                check(root, root.pointer(pointer).expect("what a schema refers to is there"), value, at, found);
             }
             "type" => expect(rule.as_array().map_or_else(|| is(rule, value), |types| types.iter().any(|ty| is(ty, value)))),
             "const" => expect(rule == value),
@@ -72,6 +74,13 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
             other => panic!("the keyword `{other}` of {schema} is not known to this test"),
         }
     }
+}
+
+/// The schema of this `$id`, among those of the program.
+fn named(id: &str) -> Value {
+    let files = std::fs::read_dir(crate::support::root().join("host/cli/schemas")).unwrap();
+    let schemas = files.map(|file| serde_json::from_slice::<Value>(&std::fs::read(file.unwrap().path()).unwrap()).unwrap());
+    schemas.into_iter().find(|schema| schema["$id"] == id).unwrap_or_else(|| panic!("no schema is called {id}"))
 }
 
 fn is(ty: &Value, value: &Value) -> bool {

@@ -155,10 +155,12 @@ fn version_completions_schemas_and_empty_lists() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(home.run(&["completions", shell]).exits(0).stdout.contains("dovetail"));
     }
-    for of in ["run", "error", "pipeline"] {
+    for of in ["run", "runs", "check", "error", "pipeline"] {
         let schema = home.run(&["schema", of]).exits(0).json();
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema", "{of}");
     }
+    let runs = home.run(&["schema", "runs"]).json();
+    assert_eq!((&runs["$defs"]["run"]["$id"], &runs["$defs"]["error"]["$id"]), (&json!("urn:dovetail:run:1"), &json!("urn:dovetail:error:1")));
     assert_eq!(home.run(&["pipeline", "schema"]).exits(0).json(), home.run(&["schema", "pipeline"]).json());
     for list in [&["runs", "list"][..], &["task", "list"], &["pipeline", "list"], &["models", "list"]] {
         let json: Vec<&str> = list.iter().copied().chain(["--output", "json"]).collect();
