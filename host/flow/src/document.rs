@@ -3,11 +3,11 @@
 
 use dovetail_core::RunId;
 use dovetail_core::executor::Failure;
-use dovetail_core::pipeline::{Pipeline, Step};
+use dovetail_core::pipeline::{Edge, EdgeKind, Pipeline, Step};
 use dovetail_core::record::{AttemptRecord, OutcomeRecord, RunState};
 use serde_json::{Map, Value, json};
 
-use crate::truth::{STOPPED, Truth, follows, load_value};
+use crate::truth::{SKIPPED, STOPPED, Truth, follows, load_value};
 use crate::{FlowError, Parts};
 
 /// The document of a run, finished or not.
@@ -78,9 +78,22 @@ fn summary(truth: &Truth, held: &[String], finished_ms: Option<u64>) -> Value {
         "total_time": total_ms.map(seconds),
         "total_time_ms": total_ms,
         "parallel_speedup": speedup(truth),
-        "data_lineage": truth.pipeline.lineage(),
+        "data_lineage": truth.pipeline.lineage(|edge| happened(truth, edge)),
         "steps": truth.pipeline.steps.iter().map(|step| step_json(truth, held, step, begin)).collect::<Vec<_>>(),
     })
+}
+
+/// Whether a value has gone this way: its maker gave it, and its taker was called with it or the run gave it out.
+fn happened(truth: &Truth, edge: &Edge) -> bool {
+    let gave = |step: &String| truth.outcomes.get(step).is_some_and(|outcome| outcome.failure.is_none());
+    let skipped = |outcome: &OutcomeRecord| outcome.failure.as_ref().is_some_and(|failure| follows(failure) && failure.code == SKIPPED);
+    let took = |step: &String| truth.outcomes.get(step).is_some_and(|outcome| !skipped(outcome));
+    edge.from_step.as_ref().is_none_or(gave)
+        && match edge.kind {
+            EdgeKind::Given | EdgeKind::Passed => edge.to_step.as_ref().is_none_or(took),
+            EdgeKind::Made => true,
+            EdgeKind::Result => truth.outcome.as_ref().is_some_and(|outcome| outcome.state == RunState::Succeeded),
+        }
 }
 
 /// What running steps side by side saved: the durations of the steps that could run side by side (those of one stage of the graph, two or

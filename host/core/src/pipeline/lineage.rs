@@ -70,10 +70,11 @@ impl Pipeline {
     }
 
     /// `face_detection -> output_001_faces_array`, `output_001_faces_array -> input_002_faces_array` and so on: what tasks make and where it
-    /// goes, the run's output last. What the pipeline's inputs feed is told by [`Pipeline::edges`].
+    /// goes, the run's output last; of all that can happen, what `happened`. What the pipeline's inputs feed is told by [`Pipeline::edges`].
     #[must_use]
-    pub fn lineage(&self) -> Vec<String> {
-        self.edges().into_iter().filter(|edge| edge.kind != EdgeKind::Given).map(|edge| format!("{} -> {}", edge.from, edge.to)).collect()
+    pub fn lineage(&self, happened: impl Fn(&Edge) -> bool) -> Vec<String> {
+        let told = self.edges().into_iter().filter(|edge| edge.kind != EdgeKind::Given && happened(edge));
+        told.map(|edge| format!("{} -> {}", edge.from, edge.to)).collect()
     }
 }
 

@@ -39,6 +39,19 @@ fn the_last_attempt_ends_the_run_with_its_error() {
     );
     assert_eq!(document["processing_summary"]["steps"][0]["attempts"].as_array().unwrap().len(), 3);
     assert_eq!(document["processing_summary"]["steps"][1]["state"], "not_run");
+    assert_eq!(document["processing_summary"]["data_lineage"], json!([]), "no value was made");
+}
+
+#[test]
+fn a_failed_run_tells_the_lineage_of_what_happened() {
+    let bench = Bench::new();
+    let steps = &[("a", "input.x", "input.x"), ("b", "a.sum", "input.x"), ("c", "a.sum", "b.sum")];
+    let published = bench.publish(&json!({}), steps);
+    bench.script("b", |_, _| Ok(fails(FailureKind::InvalidInput, false)));
+    let run = bench.submit(&published, 1);
+    assert_eq!(document(&bench.parts, &run).unwrap()["processing_summary"]["data_lineage"], json!([]), "nothing yet");
+    let lines = bench.work(&run)["processing_summary"]["data_lineage"].clone();
+    assert_eq!(lines, json!(["add -> output_001_sum", "output_001_sum -> input_002_a"]));
 }
 
 #[test]
@@ -111,6 +124,7 @@ fn with_finish_running_steps_end_and_no_new_ones_start() {
     assert_eq!((&document["state"], &document["error"]["step"]), (&json!("failed"), &json!("a")));
     let states: Vec<_> = document["processing_summary"]["steps"].as_array().unwrap().iter().map(|s| s["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["failed", "succeeded", "not_run"]);
+    assert_eq!(document["processing_summary"]["data_lineage"], json!(["add -> output_002_sum"]), "c did not take it");
     assert_eq!(bench.made(), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
 }
 

@@ -92,7 +92,7 @@ fn values_are_coerced_and_records_are_followed() {
     let origins = pipeline.origins(take);
     assert_eq!((origins["x"].as_str(), origins["n"].as_str()), ("output_001_best.at.x", "input.area.n"));
     assert!(!origins.contains_key("k"));
-    assert!(pipeline.lineage().contains(&"output_001_best.at -> input_002_place".to_owned()));
+    assert!(pipeline.lineage(|_| true).contains(&"output_001_best.at -> input_002_place".to_owned()));
     let taken = json!({ "ok": true });
     let all = |name: &str| if name == "take" { Some(&taken) } else { Some(&made) };
     assert_eq!(pipeline.result(&inputs, &all), Ok(json!({ "ok": true, "area": { "n": 3 } })));

@@ -8,7 +8,7 @@ use crate::wit::schema::DIALECT;
 #[test]
 fn lineage_in_unique_ids() {
     assert_eq!(
-        faces().lineage(),
+        faces().lineage(|_| true),
         [
             "face_detection -> output_001_faces_array",
             "output_001_faces_array -> input_002_faces_array",
@@ -42,7 +42,7 @@ fn lineage_in_unique_ids() {
 fn every_id_follows_the_numbers() {
     let pipeline = checked(&renumbered([7, 12, 1, 1000]));
     assert_eq!(
-        pipeline.lineage(),
+        pipeline.lineage(|_| true),
         [
             "face_detection -> output_007_faces_array",
             "output_007_faces_array -> input_001_faces_array",
