@@ -123,7 +123,7 @@ pub struct ModelUse {
 /// What an attempt used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Wall time in microseconds, from the first instruction of the instance to its last, host calls included.
+    /// Wall time in microseconds, from the first instruction of the instance until its output is read, host calls included.
     pub wall_us: u64,
     /// Of it, time spent in host functions, in microseconds.
     pub host_us: u64,

@@ -15,7 +15,7 @@ use crate::values::{Output, input};
 /// What a call came to.
 pub(crate) struct Called {
     pub(crate) result: wasmtime::Result<(Outcome, u64)>,
-    /// Between the instance's first instruction and its last.
+    /// From the instance's first instruction until its output is read: pictures that it made are encoded and stored then.
     pub(crate) wall: Duration,
     /// The guest had been called.
     pub(crate) returned: bool,
@@ -35,14 +35,14 @@ pub(crate) fn call(store: &mut Store<State>, task: &Task, given: &Value) -> Call
         run.call(&mut *store, &[input], &mut out)
     };
     let result = attempt();
-    let wall = began.elapsed();
     if let Err(error) = result {
         // Without frames of the guest, what failed is reading what it returned.
         let returned = called && !error.is::<wasmtime::WasmBacktrace>();
-        return Called { result: Err(error), wall, returned };
+        return Called { result: Err(error), wall: began.elapsed(), returned };
     }
     let [returned] = out;
-    Called { result: outcome(store, task, returned), wall, returned: true }
+    let result = outcome(store, task, returned);
+    Called { result, wall: began.elapsed(), returned: true }
 }
 
 fn outcome(store: &mut Store<State>, task: &Task, returned: Val) -> wasmtime::Result<(Outcome, u64)> {

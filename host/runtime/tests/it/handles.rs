@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs as _};
-use dovetail_core::executor::{Executor as _, FailureKind};
+use dovetail_core::executor::{Executor as _, FailureKind, Usage};
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
 use serde_json::{Value, json};
 
-use crate::support::{Bench, attempt, component, core_with, failed, failure, output};
+use crate::support::{Bench, ENCODING, attempt, component, core_with, failed, failure, output};
 
 const IMAGES: &str = "use dovetail:task/types@0.1.0.{task-error}; use dovetail:vision/images@0.1.0.{image}; \
     record input { image: image, n: u32 } record output { images: list<image>, n: u32 } run: func(input: input) -> result<output, task-error>;";
@@ -60,6 +60,8 @@ fn a_picture_that_the_task_made_is_stored_as_png() {
     assert_eq!(made.media_type, "image/png");
     assert_eq!(bench.blobs.get(BlobKind::Artifact, &made.digest, 100).unwrap(), b"30x40");
     assert_eq!(images[1], bench.artifact(b"640x480", "image/jpeg"));
+    let Usage { wall_us, host_us, .. } = report.usage;
+    assert!(wall_us >= host_us && u128::from(host_us) >= ENCODING.as_micros(), "the encoding counts in both: {wall_us} {host_us}");
 }
 
 #[test]

@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
+/// How long the vision here takes to encode a picture.
+pub(crate) const ENCODING: std::time::Duration = std::time::Duration::from_millis(3);
+
 /// The manifest of a task, with whatever comes after the description.
 pub(crate) fn manifest(name: &str, more: &str) -> String {
     format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"a guest of the runtime's tests\"\n{more}\n")
@@ -146,6 +149,7 @@ impl Vision for FakeVision {
     }
 
     fn encode(&self, image: &Image, _: &str, _: Option<u8>, _: &Stop) -> Result<Vec<u8>, VisionError> {
+        std::thread::sleep(ENCODING);
         Ok(format!("{}x{}", image.size().width, image.size().height).into_bytes())
     }
 
