@@ -233,6 +233,14 @@ impl From<ModelError> for Error {
             _ => Self::usage,
         };
         let made = new(code, error.to_string());
+        let made = match &error {
+            ModelError::BadManifest { .. } => made.help("docs/models.md tells what a model.toml says, with examples"),
+            ModelError::Unusable { .. } => {
+                made.help("give a network or a cascade that is what its model.toml says; docs/models.md lists what each `output` means")
+            }
+            ModelError::Unavailable(_) => made.help("use a dovetail that was built with OpenCV"),
+            _ => made,
+        };
         match error {
             ModelError::Io { source, .. } => made.cause(source),
             ModelError::Weights { source, .. } => made.cause(source),

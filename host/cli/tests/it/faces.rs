@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use crate::support::{Ran, command, plugin, root, valid};
+use crate::support::{Home, Ran, command, plugin, root, valid};
 
 /// The unpacked model package.
 fn package() -> PathBuf {
@@ -146,7 +146,7 @@ fn the_demonstration_writes_results_and_pictures() {
     std::fs::copy(photograph(6), photographs.join("six.jpg")).unwrap();
     let out = dir.path().join("out");
     let text = run(&["demo", "--photographs", &photographs.display().to_string(), "--out", &out.display().to_string()]).exits(0).stdout;
-    assert!(text.starts_with("six.jpg: 4 faces in ") && text.contains("1 photographs, 4 faces in "), "{text}");
+    assert!(text.starts_with("six.jpg: 4 faces in ") && text.contains("1 photograph, 4 faces in "), "{text}");
     let document: Value = serde_json::from_slice(&std::fs::read(out.join("six.json")).unwrap()).unwrap();
     valid("run.schema.json", &document);
     let (drawn, given) = (std::fs::read(out.join("six.jpg")).unwrap(), std::fs::read(photograph(6)).unwrap());
@@ -166,4 +166,28 @@ fn doctor_is_content_and_examples_run() {
     let ran = run(&["task", "run", "face-detection", "--input", &format!("@{}", example.display()), "--output", "json"]).exits(0).json();
     assert_eq!((ran["output"]["faces_array"].as_array().unwrap().len(), &ran["models"][0]["name"]), (3, &json!("ssd_mobilenetv1")));
     assert_eq!(ran["usage"]["host_calls"]["dovetail:vision/faces.detector.detect"], 1);
+}
+
+#[test]
+fn a_model_of_ones_own_is_used_by_its_name() {
+    let home = Home::new();
+    // As the documentation has it.
+    let page = std::fs::read_to_string(root().join("docs/models.md")).unwrap();
+    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    home.write("model.toml", example);
+    let cascade = format!("{}/haarcascade_frontalface_alt2.xml", dovetail_vision::HAAR_FOLDER);
+    let add = ["models", "add", &cascade, "--manifest", "model.toml"];
+    assert!(home.run(&add).exits(0).stdout.starts_with("installed frontal_alt2  sha256:"));
+    let (image, task) = (format!("image=@{}", photograph(6).display()), plugin("face-detection").display().to_string());
+    let ran = home.run(&["task", "run", &task, "--input", &image, "--input", "detector=alt2", "--output", "json"]).exits(0).json();
+    assert_eq!(ran["models"][0]["name"], "frontal_alt2");
+    assert!(!ran["output"]["faces_array"].as_array().unwrap().is_empty(), "{ran:#}");
+    // What does not fit is refused, with what to do, and nothing is installed.
+    home.write("other.toml", example.replace("alt2", "alt3").replace("cascade", "boxes"));
+    let refused = home.run(&["models", "add", &cascade, "--manifest", "other.toml"]).exits(2).stderr;
+    assert!(refused.contains("`[input]`") && refused.contains("help: docs/models.md"), "{refused}");
+    home.write("third.toml", example.replace("alt2", "alt3"));
+    let refused = home.run(&["models", "add", "model.toml", "--manifest", "third.toml"]).exits(2).stderr;
+    assert!(refused.contains("cannot be used as model `frontal_alt3`") && refused.contains("help: give a network or a cascade"), "{refused}");
+    assert_eq!(home.run(&["models", "list", "--output", "json"]).exits(0).json().as_array().unwrap().len(), 1);
 }

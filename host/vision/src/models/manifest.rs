@@ -286,6 +286,28 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_documentation_are_good() {
+        let page = include_str!("../../../../docs/models.md");
+        let examples: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        let parsed: Vec<Manifest> = examples.into_iter().map(|example| Manifest::parse(example).unwrap()).collect();
+        assert_eq!(parsed.iter().map(|m| m.output).collect::<Vec<_>>(), [Output::Cascade, Output::Logits]);
+        // The table has every output that a user may name, with its kind.
+        let rows = [
+            (ModelKind::Detector, Output::Boxes),
+            (ModelKind::Detector, Output::YoloGrid),
+            (ModelKind::Detector, Output::Cascade),
+            (ModelKind::Landmarker, Output::Points),
+            (ModelKind::AgeGenderEstimator, Output::AgeGender),
+            (ModelKind::EmotionClassifier, Output::Probabilities),
+            (ModelKind::Embedder, Output::Vector),
+        ];
+        for (kind, output) in rows {
+            let row = format!("| `{}` | `{}`", show(&kind), show(&output)).replace('"', "");
+            assert!(page.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn every_mistake_is_named() {
         for (from, to, says) in [
             ("name = 'mine'", "name = '../mine'", "no model name"),
