@@ -241,11 +241,11 @@ impl Loaded {
     pub(crate) fn read(given: &Given, expected: &Expected) -> Result<Self, Error> {
         let mut loaded = Self::default();
         if let Some(source) = &given.whole {
-            let (text, base) = match source {
-                Source::File(path) => (text_of(path)?, path.parent().unwrap_or(Path::new(".")).to_owned()),
-                _ => (text_of_stdin()?, PathBuf::from(".")),
+            let (text, base, shown) = match source {
+                Source::File(path) => (text_of(path)?, path.parent().unwrap_or(Path::new(".")).to_owned(), format!("`{}`", path.display())),
+                _ => (text_of_stdin()?, PathBuf::from("."), "standard input".to_owned()),
             };
-            for (name, mut value) in object(&text)? {
+            for (name, mut value) in object(&text, &shown)? {
                 let ty = expected.ty(&name)?;
                 loaded.files(ty, &mut value, &base)?;
                 if loaded.values.insert(name.clone(), value).is_some() || given.names(&name) {
@@ -274,9 +274,9 @@ impl Loaded {
             (Source::Text(text), Type::String | Type::Char | Type::Enum(_)) => return Ok(Value::from(text.as_str())),
             (Source::Text(text), Type::Image | Type::Artifact) if !text.trim_start().starts_with('{') => {
                 let message = format!("the input `{name}` takes {} and `{text}` is a text", an(plain));
-                return Err(
-                    Error::usage("bad_input", message).help(format!("for a file, write {name}=@{}", if text.is_empty() { "FILE" } else { text }))
-                );
+                // `@@photo.jpg` has lost one of its signs, and means the file all the same.
+                let file = Some(text.trim_start_matches('@')).filter(|file| !file.is_empty()).unwrap_or("FILE");
+                return Err(Error::usage("bad_input", message).help(format!("for a file, write {name}=@{file}")));
             }
             (Source::Text(text), _) => (text.clone(), PathBuf::from(".")),
             (Source::File(path), Type::Image | Type::Artifact) => return self.artifact(path),
@@ -292,7 +292,8 @@ impl Loaded {
             let shown: String = text.chars().take(60).collect();
             let error =
                 Error::usage("bad_input", format!("the input `{name}` takes {} and `{shown}` is no JSON", ty.short())).cause(e).detail("input", name);
-            if *source == Source::Text(text.clone()) { error } else { error.help("a file's text is read as JSON; put quotes around a string") }
+            let typed = *source == Source::Text(text.clone());
+            error.help(if typed { how_to_type(name, plain) } else { "a file's text is read as JSON; put quotes around a string".to_owned() })
         })?;
         self.files(ty, &mut value, &base)?;
         Ok(value)
@@ -303,7 +304,8 @@ impl Loaded {
         match (ty, value) {
             (Type::Image | Type::Artifact, value) => {
                 if let Some(path) = value.as_str().and_then(|text| text.strip_prefix('@')) {
-                    *value = self.artifact(&base.join(path))?;
+                    let read = self.artifact(&base.join(path));
+                    *value = if base == Path::new(".") { read? } else { read.map_err(beside)? };
                 }
             }
             (Type::Option(inner), Value::Object(fields)) if matches!(**inner, Type::Option(_)) => {
@@ -374,6 +376,23 @@ impl Loaded {
     }
 }
 
+/// What to type where a value of this type was meant, and could not be read.
+fn how_to_type(name: &str, ty: &Type) -> String {
+    let example = match ty {
+        Type::Bool => "true",
+        Type::F32 | Type::F64 => "0.5",
+        Type::U8 | Type::U16 | Type::U32 | Type::U64 | Type::S8 | Type::S16 | Type::S32 | Type::S64 => "3",
+        Type::List(_) | Type::Tuple(_) => "'[...]'",
+        _ => "'{...}'",
+    };
+    format!("write JSON, such as {name}={example}, or {name}=@FILE.json")
+}
+
+/// A file that is named within a JSON file.
+fn beside(error: Error) -> Error {
+    if error.code == "missing_file" { error.help("a path that stands in a JSON file is relative to that file") } else { error }
+}
+
 fn an(ty: &Type) -> &'static str {
     if *ty == Type::Image { "an image" } else { "an artifact" }
 }
@@ -417,13 +436,13 @@ fn text_of_stdin() -> Result<String, Error> {
         .map_err(|e| Error::usage("bad_input", "standard input is no text").cause(e))
 }
 
-/// The members of a JSON object, twins included.
-fn object(text: &str) -> Result<Vec<(String, Value)>, Error> {
+/// The members of the JSON object that stands in `place`, twins included.
+fn object(text: &str, place: &str) -> Result<Vec<(String, Value)>, Error> {
     struct Members;
     impl<'de> Visitor<'de> for Members {
         type Value = Vec<(String, Value)>;
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an object with the inputs")
+            f.write_str("an object")
         }
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut members = Vec::new();
@@ -435,7 +454,8 @@ fn object(text: &str) -> Result<Vec<(String, Value)>, Error> {
     }
     let mut reader = serde_json::Deserializer::from_str(text);
     let members = reader.deserialize_map(Members).and_then(|members| reader.end().map(|()| members));
-    members.map_err(|e| Error::usage("bad_input", "the inputs are no JSON object").cause(e))
+    members
+        .map_err(|e| Error::usage("bad_input", format!("{place} is no JSON object with the inputs")).cause(e).help(r#"write {"NAME": VALUE, ...}"#))
 }
 
 #[cfg(test)]

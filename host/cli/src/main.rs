@@ -77,7 +77,9 @@ fn wrong_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     }
     let text = rendered.to_string();
     let (message, help) = text.split_once("\n\n").unwrap_or((&text, ""));
-    let message = message.trim_start_matches("error: ").trim();
+    // Asked for nothing, clap answers with the help text, which begins with what the command does.
+    let missing = error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let message = if missing { "a command is missing" } else { message.trim_start_matches("error: ").trim() };
     let shown = Error::usage("usage", message).help(help.trim());
     Output::new(wanted_format(arguments)).error(&shown);
     ExitCode::from(shown.exit_code())

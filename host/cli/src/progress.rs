@@ -8,6 +8,7 @@ use dovetail_core::record::RunState;
 use dovetail_flow::Event;
 
 use crate::output::Output;
+use crate::table::count;
 
 /// What is over sooner needs no progress.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -80,10 +81,10 @@ impl<'a> Progress<'a> {
         if self.runs == 1 {
             let running: Vec<String> = self.running.keys().map(|(_, step)| step.clone()).collect();
             let running = if running.is_empty() { "waiting".to_owned() } else { format!("running {}", running.join(", ")) };
-            return format!("{since}  {} steps done, {running}", self.steps_ended);
+            return format!("{since}  {} done, {running}", count(self.steps_ended, "step"));
         }
         let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
-        format!("{since}  {} of {} runs over{failed}, {} steps running", self.ended, self.runs, self.running.len())
+        format!("{since}  {} of {} over{failed}, {} running", self.ended, count(self.runs, "run"), count(self.running.len(), "step"))
     }
 }
 
@@ -102,7 +103,7 @@ mod tests {
         let mut progress = Progress::new(&output, 2);
         let run = RunId::from_bytes([1; 16]);
         progress.event(&Event::StepStarted { run: run.clone(), step: "detect".into(), attempt: 1 });
-        assert!(progress.line(progress.began).ends_with("0 of 2 runs over, 1 steps running"), "{}", progress.line(progress.began));
+        assert!(progress.line(progress.began).ends_with("0 of 2 runs over, 1 step running"), "{}", progress.line(progress.began));
         progress.event(&Event::StepFinished { run: run.clone(), step: "detect".into(), attempt: 1, succeeded: false, millis: 1500 });
         progress.event(&Event::RunFinished { run, state: RunState::Failed });
         assert!(progress.line(progress.began).ends_with("1 of 2 runs over, 1 failed, 0 steps running"));

@@ -48,6 +48,11 @@ pub(crate) fn bytes(n: u64) -> String {
     }
 }
 
+/// `1 step`, `2 steps`: for words whose plural ends so.
+pub(crate) fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +62,7 @@ mod tests {
         let rows = vec![vec!["a".into(), "1".into(), String::new()], vec!["long".into(), "100".into(), "x".into()]];
         assert_eq!(table(&["name", " n", "rest"], &rows), "name    n  rest\na       1\nlong  100  x\n");
         assert_eq!(indented("a\n\nb", 2), "  a\n\n  b\n");
+        assert_eq!((count(1, "step"), count(0, "step"), count(2, "step")), ("1 step".into(), "0 steps".into(), "2 steps".into()));
         assert_eq!((bytes(12), bytes(3482), bytes(5 << 20)), ("12 B".into(), "3.4 KiB".into(), "5.0 MiB".into()));
     }
 }

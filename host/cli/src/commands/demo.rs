@@ -16,7 +16,7 @@ use crate::error::{Error, Exit};
 use crate::inputs::{Expected, Given, Loaded, folder, read};
 use crate::output::{Format, pretty};
 use crate::show;
-use crate::table::{indented, table};
+use crate::table::{count, indented, table};
 use crate::wire::App;
 use crate::work::Session;
 
@@ -71,10 +71,13 @@ pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
         }
         documents.push(document);
     }
-    let (count, seconds) = (photographs.len(), began.elapsed().as_secs_f64());
+    let (all, seconds) = (photographs.len(), began.elapsed().as_secs_f64());
     app.output.result(
-        || json!({ "runs": documents, "summary": { "photographs": count, "faces": faces_found, "failed": failed, "total_time_ms": (seconds * 1000.0).round() } }),
-        || format!("{count} photographs, {faces_found} faces in {seconds:.1} s; results and annotated pictures are in {}\n", args.out.display()),
+        || json!({ "runs": documents, "summary": { "photographs": all, "faces": faces_found, "failed": failed, "total_time_ms": (seconds * 1000.0).round() } }),
+        || {
+            let (photographs, faces) = (count(all, "photograph"), count(faces_found, "face"));
+            format!("{photographs}, {faces} in {seconds:.1} s; results and annotated pictures are in {}\n", args.out.display())
+        },
     );
     Ok(if failed > 0 { Exit::Failed } else { Exit::Done })
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::models::DEFAULT_MODELS;
 use crate::error::{Error, Exit};
-use crate::table::{bytes, table};
+use crate::table::{bytes, count, table};
 use crate::wire::App;
 
 /// Less than this is called little, in bytes.
@@ -112,7 +112,7 @@ fn database(app: &App) -> Finding {
     match read() {
         Ok(None) => good("database", "none yet"),
         Ok(Some(0)) => good("database", "opens, no open runs"),
-        Ok(Some(open)) => good("database", format!("opens, {open} open runs (`dovetail runs list` shows them)")),
+        Ok(Some(open)) => good("database", format!("opens, {} (see `dovetail runs list`)", count(open, "open run"))),
         Err(error) => failed("database", error),
     }
 }
@@ -150,7 +150,7 @@ fn registry(app: &App) -> Finding {
         Ok((dovetail_flow::plugins(parts)?.len(), dovetail_flow::pipelines(parts)?.len()))
     };
     match read() {
-        Ok((plugins, pipelines)) => good("registry", format!("{plugins} plugin versions, {pipelines} pipeline versions")),
+        Ok((plugins, pipelines)) => good("registry", format!("{}, {}", count(plugins, "plugin version"), count(pipelines, "pipeline version"))),
         Err(error) => failed("registry", error),
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::args::Models;
 use crate::error::{Error, Exit};
 use crate::inputs::folder;
-use crate::table::{bytes, table};
+use crate::table::{bytes, count, table};
 use crate::wire::App;
 
 /// What `models pull` installs.
@@ -86,7 +86,7 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Ex
             };
             let mut text = table(&["model", "kind", "", "digest"], &pulled.iter().map(row).collect::<Vec<_>>());
             if !copied.is_empty() {
-                text.push_str(&format!("{} photographs copied\n", copied.len()));
+                text.push_str(&format!("{} copied\n", count(copied.len(), "photograph")));
             }
             text
         },

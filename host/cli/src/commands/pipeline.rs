@@ -10,7 +10,7 @@ use crate::args::{GraphFormat, Pipeline};
 use crate::commands::schema;
 use crate::error::{Error, Exit};
 use crate::inputs::read;
-use crate::table::table;
+use crate::table::{count, table};
 use crate::wire::App;
 
 pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
@@ -23,7 +23,7 @@ pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
                 || {
                     let mut text = findings_text(file, &checked.findings);
                     if let Some(pipeline) = &checked.pipeline {
-                        text.push_str(&format!("{} is good: {} steps\n", pipeline.reference(), pipeline.steps.len()));
+                        text.push_str(&format!("{} is good: {}\n", pipeline.reference(), count(pipeline.steps.len(), "step")));
                     }
                     text
                 },

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Blame, Error, Exit};
 use crate::output::{Format, pretty};
-use crate::table::table;
+use crate::table::{count, table};
 use crate::wire::App;
 use crate::work::{BATCH, Session};
 
@@ -264,13 +264,16 @@ impl<'a> Results<'a> {
         let mut lines = Vec::new();
         if open > 0 {
             let data = self.app.config.data.display();
-            lines.push(format!("{open} runs are open; go on with them by\n  dovetail --data {data} runs resume --all"));
+            let (are, them) = if open == 1 { ("is", "it") } else { ("are", "them") };
+            lines.push(format!("{} {are} open; go on with {them} by\n  dovetail --data {data} runs resume --all", count(open, "run")));
         }
         if let (Several::Files { files, keyed }, true) = (several, interrupted)
             && let Some(file) = files.get(reached).filter(|_| not_submitted > 0)
         {
             let how = if *keyed { "the same command goes on with them" } else { "run --each again with these" };
-            lines.push(format!("{} files were not submitted, from `{}` on: {how}", files.len() - reached, file.display()));
+            let left = files.len() - reached;
+            let were = if left == 1 { "was" } else { "were" };
+            lines.push(format!("{} {were} not submitted, from `{}` on: {how}", count(left, "file"), file.display()));
         }
         if !lines.is_empty() {
             let why = if interrupted { "interrupted; " } else { "" };
@@ -322,7 +325,7 @@ impl Tally {
     }
 
     fn to_text(&self) -> String {
-        let mut text = format!("{} runs: {} succeeded", self.total(), self.succeeded);
+        let mut text = format!("{}: {} succeeded", count(self.total(), "run"), self.succeeded);
         let rest = [(self.failed, "failed"), (self.cancelled, "cancelled"), (self.open, "open"), (self.not_submitted, "not submitted")];
         for (n, what) in rest.into_iter().filter(|(n, _)| *n > 0) {
             text.push_str(&format!(", {n} {what}"));

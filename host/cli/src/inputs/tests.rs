@@ -72,7 +72,11 @@ fn files_in_a_json_file_are_relative_to_it() {
     std::fs::write(&json, r#"{"detector": "a", "detector": "b"}"#).unwrap();
     assert_eq!(code(&[&format!("@{}", json.display())]), "input_twice");
     std::fs::write(&json, "[]").unwrap();
-    assert_eq!(code(&[&format!("@{}", json.display())]), "bad_input");
+    let error = read(&[&format!("@{}", json.display())]).unwrap_err();
+    assert!(error.code == "bad_input" && error.message.contains("all.json"), "{error:?}");
+    std::fs::write(&json, r#"{"image": "@none.png"}"#).unwrap();
+    let error = read(&[&format!("@{}", json.display())]).unwrap_err();
+    assert_eq!((error.code, error.help.as_deref()), ("missing_file", Some("a path that stands in a JSON file is relative to that file")));
 }
 
 #[test]
@@ -92,6 +96,12 @@ fn what_is_wrong_is_told() {
         assert_eq!(code(list), expected, "{list:?}");
     }
     assert_eq!(read(&["image=photo.jpg"]).unwrap_err().help.as_deref(), Some("for a file, write image=@photo.jpg"));
+    assert_eq!(read(&["image=@@photo.jpg"]).unwrap_err().help.as_deref(), Some("for a file, write image=@photo.jpg"));
+    assert_eq!(read(&["image=@@"]).unwrap_err().help.as_deref(), Some("for a file, write image=@FILE"));
+    assert_eq!(
+        read(&["min_confidence=much"]).unwrap_err().help.as_deref(),
+        Some("write JSON, such as min_confidence=0.5, or min_confidence=@FILE.json")
+    );
     assert_eq!(read(&["dtector=a"]).unwrap_err().help.as_deref(), Some("did you mean `detector`?"));
 }
 

@@ -6,7 +6,7 @@ use crate::support::{Home, Ran, command, normal, valid};
 
 fn adding() -> Home {
     let home = Home::new();
-    home.push(&["add"]).pipeline(
+    home.push(&["add", "copy-artifact"]).pipeline(
         "adding",
         &json!({ "name": "adding", "version": "1.0.0", "inputs": { "a": {}, "b": {"default": 1} },
             "steps": { "sum": { "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": "input.b" } } },
@@ -29,6 +29,7 @@ fn help_texts() {
 fn wrong_usage_is_told_and_nothing_is_recorded() {
     let home = adding();
     home.write("broken.json", "{ not json");
+    home.write("elsewhere/copy.json", r#"{ "artifact": "@nowhere.txt" }"#);
     home.write("picture.jpg", b"\xff\xd8\xff");
     home.write("bad.toml", "[worker]\njobz = 1\n");
     let cases: &[(&[&str], &str)] = &[
@@ -36,6 +37,7 @@ fn wrong_usage_is_told_and_nothing_is_recorded() {
         (&["run", "adding", "--speed", "3"], "usage"),
         (&["run", "adding", "--jobs", "0"], "usage"),
         (&["frobnicate"], "usage"),
+        (&["models"], "usage"),
         (&["run", "addng", "--input", "a=1"], "unknown_pipeline"),
         (&["run", "adding@2.0.0", "--input", "a=1"], "unknown_pipeline"),
         (&["run", "nowhere/adding.json"], "missing_file"),
@@ -50,6 +52,7 @@ fn wrong_usage_is_told_and_nothing_is_recorded() {
         (&["run", "adding", "--input", "a=@missing.json"], "missing_file"),
         (&["run", "adding", "--input", "a=@picture.jpg"], "bad_input"),
         (&["run", "adding", "--input", "@broken.json"], "bad_input"),
+        (&["task", "run", "copy-artifact", "--input", "@elsewhere/copy.json"], "missing_file"),
         (&["run", "adding", "--input", "a=1", "--each", "a=@*.jpg"], "input_twice"),
         (&["run", "adding", "--each", "a=@*.gif"], "no_files"),
         (&["run", "adding", "--each", "c=@*.jpg"], "unknown_input"),
