@@ -49,9 +49,17 @@ fn window(fleet: &str) -> Arc<RedisWindow> {
 }
 
 /// A fleet's ledger where time is real: leases are short.
-fn bench() -> Bench {
+fn bench(meta: impl Fn(&str) -> Arc<dyn MetaStore>) -> Bench {
     let name = fresh("conformance");
-    let ledger = Arc::new(FleetLedger::new(meta(&name), window(&name)));
-    let advance = Box::new(std::thread::sleep);
+    let window = window(&name);
+    let ledger = Arc::new(FleetLedger::new(meta(&name), window.clone()).unwrap());
+    // While time passes somebody is heard, as in any fleet: a window that hears nobody takes no lease for lapsed.
+    let advance = Box::new(move |by: Duration| {
+        let until = std::time::Instant::now() + by;
+        while std::time::Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+            dovetail_core::window::Window::peek(&*window).unwrap();
+        }
+    });
     Bench { ledger, lease: Duration::from_millis(600), advance, scoped: false }
 }

@@ -1,8 +1,26 @@
-//! The conformance suite of core on Redis and MongoDB.
+//! The conformance suite of core on Redis with each of the stores for records.
 
-use crate::bench;
+use std::sync::{Arc, Mutex};
+
+use dovetail_flow::SystemClock;
+use dovetail_stores::SqliteLedger;
+
+use crate::{bench, meta};
 
 #[test]
 fn redis_with_mongodb_keeps_the_promises() {
-    dovetail_core::conformance::ledger(&bench);
+    dovetail_core::conformance::ledger(&|| bench(meta));
+}
+
+#[test]
+fn redis_with_sqlite_keeps_the_promises() {
+    let folders = Mutex::new(Vec::new());
+    dovetail_core::conformance::ledger(&|| {
+        bench(|_| {
+            let folder = tempfile::tempdir().unwrap();
+            let meta = Arc::new(SqliteLedger::open(folder.path(), Arc::new(SystemClock)).unwrap());
+            folders.lock().unwrap().push(folder);
+            meta
+        })
+    });
 }

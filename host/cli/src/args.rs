@@ -31,10 +31,22 @@ pub(crate) struct Global {
     /// Configuration file [default: ./dovetail.toml, then ~/.config/dovetail/dovetail.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// The fleet's name in shared stores [default: default]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Where a fleet keeps things")]
+    pub(crate) fleet: Option<String>,
+    /// The queue: redis://[user:password@]host[:port]/[db] [default: sqlite:, in the data folder]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Where a fleet keeps things")]
+    pub(crate) queue: Option<String>,
+    /// The records: mongodb://[user:password@]host[:port]/database [default: sqlite:, in the data folder]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Where a fleet keeps things")]
+    pub(crate) meta: Option<String>,
+    /// Packages, artifacts and models: s3://bucket?endpoint=http://host:port [default: file:, in the data folder]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Where a fleet keeps things")]
+    pub(crate) blobs: Option<String>,
     /// How results are printed; ndjson is one document a line, as runs end
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Format,
-    /// What is logged to standard error [default: warn]
+    /// What is logged to standard error [default: warn; of worker and up: info]
     #[arg(long, global = true, value_enum, value_name = "LEVEL", hide_possible_values = true)]
     pub(crate) log_level: Option<LogLevel>,
     /// How it is logged [default: text]
@@ -46,9 +58,16 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run a pipeline and wait for its result
     Run(Run),
-    /// Look at runs, and go on with interrupted ones
+    /// Look at runs, follow, cancel and repeat them
     #[command(subcommand)]
     Runs(Runs),
+    /// Work for everybody: take jobs from the queue until SIGTERM
+    Worker(WorkerArgs),
+    /// Everything in one process: looks at the stores, then works
+    Up(WorkerArgs),
+    /// Look at the workers of a fleet
+    #[command(subcommand)]
+    Workers(Workers),
     /// Check, pack, publish and try tasks
     #[command(subcommand)]
     Task(Task),
@@ -93,6 +112,25 @@ pub(crate) struct Run {
     /// Steps that run at the same time [default: 10]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) jobs: Option<u32>,
+    /// Do not wait: print the run's ID; needs a live worker
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// Steps that run at the same time [default: 10]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) jobs: Option<u32>,
+    /// What it is called in `workers list` and in the records [default: HOST-PROCESS]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Workers {
+    /// List those that live: where, what they run and how fast
+    List,
 }
 
 #[derive(Debug, Subcommand)]
@@ -109,6 +147,21 @@ pub(crate) enum Runs {
     Lineage(OneRun),
     /// Print what a run's tasks logged
     Logs(OneRun),
+    /// Follow a run until it is over, and print its result
+    Watch(OneRun),
+    /// End a run: no step of it starts any more, running ones are stopped
+    Cancel(OneRun),
+    /// Run the steps of a failed or cancelled run again that did not succeed, and wait for the result
+    Retry {
+        #[command(flatten)]
+        run: OneRun,
+        /// Do not wait: print the run's ID; needs a live worker
+        #[arg(long)]
+        detach: bool,
+        /// Steps that run at the same time [default: 10]
+        #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        jobs: Option<u32>,
+    },
     /// Go on with runs that were interrupted, and wait for their results
     Resume {
         /// The runs' IDs, or the beginnings of them

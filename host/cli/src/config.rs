@@ -38,6 +38,16 @@ pub(crate) enum LogFormat {
 pub(crate) struct Config {
     /// Absolute.
     pub(crate) data: PathBuf,
+    /// Everything in shared stores carries it.
+    pub(crate) fleet: String,
+    /// `sqlite:` or `redis://...`.
+    pub(crate) queue: Place,
+    /// `sqlite:` or `mongodb://...`.
+    pub(crate) meta: Place,
+    /// `file:` or `s3://...`.
+    pub(crate) blobs: Place,
+    /// Grants that this machine gives to tasks which were granted them: it serves the lanes that ask for these.
+    pub(crate) grants: Vec<String>,
     /// Steps at a time.
     pub(crate) jobs: u32,
     /// How long a worker may be silent before its steps are given to another.
@@ -48,8 +58,30 @@ pub(crate) struct Config {
     pub(crate) opencv_threads: usize,
     /// Decoded pictures kept, in bytes.
     pub(crate) image_cache: u64,
-    pub(crate) log_level: LogLevel,
+    /// None: the command decides.
+    pub(crate) log_level: Option<LogLevel>,
     pub(crate) log_format: LogFormat,
+}
+
+/// A URL that may hold a password: it is shown without.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Place(String);
+
+impl Place {
+    /// As it was given, for whoever opens it.
+    pub(crate) fn url(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn scheme(&self) -> &str {
+        self.0.split(':').next().unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", shown(&self.0))
+    }
 }
 
 /// `dovetail.toml`, and what the environment says in the same words.
@@ -74,6 +106,7 @@ struct Settings {
 struct Worker {
     jobs: Option<u32>,
     lease: Option<String>,
+    grants: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,6 +134,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("DOVETAIL_BLOBS", "blobs"),
     ("DOVETAIL_WORKER_JOBS", "worker.jobs"),
     ("DOVETAIL_WORKER_LEASE", "worker.lease"),
+    ("DOVETAIL_WORKER_GRANTS", "worker.grants"),
     ("DOVETAIL_VISION_THREADS", "vision.threads"),
     ("DOVETAIL_VISION_OPENCV_THREADS", "vision.opencv_threads"),
     ("DOVETAIL_VISION_IMAGES", "vision.images"),
@@ -110,10 +144,23 @@ const VARIABLES: &[(&str, &str)] = &[
 /// Of the test suites, not of the program.
 const FOREIGN: &[&str] = &["DOVETAIL_FACE_API", "DOVETAIL_TEST_", "DOVETAIL_S3_"];
 
+/// What a worker may give to tasks.
+const GRANTS: [&str; 3] = ["clocks", "random", "http"];
+
 /// The environment as far as settings look at it.
 pub(crate) type Environment = BTreeMap<String, String>;
 
 impl Config {
+    /// Whether its queue is shared by machines.
+    pub(crate) fn is_fleet(&self) -> bool {
+        self.queue.scheme() != "sqlite"
+    }
+
+    /// Whether what it keeps in bulk is shared by machines.
+    pub(crate) fn has_far_blobs(&self) -> bool {
+        self.blobs.scheme() != "file"
+    }
+
     /// From the flags, the environment and the file that they name, or the one in `folder` (the current one) or in the user's configuration.
     pub(crate) fn load(flags: &Global, environment: &Environment, folder: &Path) -> Result<Self, Error> {
         let named = flags.config.clone().or_else(|| variable(environment, "DOVETAIL_CONFIG").map(PathBuf::from));
@@ -150,10 +197,11 @@ impl Config {
         let set = from_environment(environment)?;
         let home = variable(environment, "HOME").map(Path::new);
         let Settings { data, fleet, queue, meta, blobs, worker, vision, log } = set;
-        embedded("fleet", &[fleet, written.fleet], &["default"])?;
-        embedded("queue", &[queue, written.queue], &["sqlite:"])?;
-        embedded("meta", &[meta, written.meta], &["sqlite:"])?;
-        embedded("blobs", &[blobs, written.blobs], &["file:"])?;
+        let fleet = flags.fleet.clone().or(fleet).or(written.fleet).unwrap_or_else(|| "default".to_owned());
+        let queue = place("queue", [flags.queue.clone(), queue, written.queue], "sqlite:", &["redis", "rediss"])?;
+        let meta = place("meta", [flags.meta.clone(), meta, written.meta], "sqlite:", &["mongodb", "mongodb+srv"])?;
+        let blobs = place("blobs", [flags.blobs.clone(), blobs, written.blobs], "file:", &["s3"])?;
+        fits_together(&fleet, &queue, &meta)?;
 
         let data = match (&flags.data, data, written.data) {
             (Some(flag), ..) => folder.join(flag),
@@ -167,14 +215,23 @@ impl Config {
         let lease = worker.lease.or(written.worker.lease).unwrap_or_else(|| "10s".to_owned());
         let lease = parse_duration(&lease).map_err(|e| bad("worker.lease", &e))?;
         let images = vision.images.or(written.vision.images).unwrap_or_else(|| "256MiB".to_owned());
+        let grants = worker.grants.or(written.worker.grants).unwrap_or_else(|| GRANTS.map(str::to_owned).to_vec());
+        if let Some(unknown) = grants.iter().find(|name| !GRANTS.contains(&name.as_str())) {
+            return Err(bad("worker.grants", &format!("`{unknown}` is no grant; there are {}", GRANTS.join(", "))));
+        }
         Ok(Self {
             data,
+            fleet,
+            queue,
+            meta,
+            blobs,
+            grants,
             jobs: within("worker.jobs", worker.jobs.or(written.worker.jobs).unwrap_or(10), 1, 1000)?,
             lease: within("worker.lease", lease, Duration::from_secs(1), Duration::from_secs(3600))?,
             vision_threads: within("vision.threads", vision.threads.or(written.vision.threads).unwrap_or(2), 1, 256)?,
             opencv_threads: within("vision.opencv_threads", vision.opencv_threads.or(written.vision.opencv_threads).unwrap_or(2), 1, 256)?,
             image_cache: parse_size(&images).map_err(|e| bad("vision.images", &e))?,
-            log_level: flags.log_level.or(log.level).or(written.log.level).unwrap_or(LogLevel::Warn),
+            log_level: flags.log_level.or(log.level).or(written.log.level),
             log_format: flags.log_format.or(log.format).or(written.log.format).unwrap_or(LogFormat::Text),
         })
     }
@@ -188,20 +245,41 @@ fn within<T: PartialOrd + std::fmt::Debug>(key: &str, value: T, least: T, most: 
     if value >= least && value <= most { Ok(value) } else { Err(bad(key, &format!("{value:?} is not within {least:?} and {most:?}"))) }
 }
 
-/// A place that this version knows one kind of.
-fn embedded(key: &str, given: &[Option<String>], known: &[&str]) -> Result<(), Error> {
-    match given.iter().flatten().next() {
-        Some(value) if !known.contains(&value.as_str()) => {
-            let why = format!("`{}` is not supported by this version, which keeps everything in the data folder", scheme(value));
-            Err(bad(key, &why).help(format!("leave `{key}` out, or write `{}`", known[0])))
-        }
-        _ => Ok(()),
+/// The first one given, if this version can open it.
+fn place(key: &str, given: [Option<String>; 3], default: &str, schemes: &[&str]) -> Result<Place, Error> {
+    let place = Place(given.into_iter().flatten().next().unwrap_or_else(|| default.to_owned()));
+    let far = schemes.contains(&place.scheme()) && place.url().contains("://");
+    if place.url() == default || far {
+        return Ok(place);
     }
+    let known = schemes.iter().map(|scheme| format!("`{scheme}://...`")).collect::<Vec<_>>().join(", ");
+    Err(bad(key, &format!("`{place:?}` is no place for it")).help(format!("leave `{key}` out, or write `{default}` or one of {known}")))
 }
 
-/// Without what may be a password.
-fn scheme(value: &str) -> &str {
-    value.find("://").map_or(value, |at| &value[..at + 3])
+/// Which places make a whole.
+fn fits_together(fleet: &str, queue: &Place, meta: &Place) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if fleet.is_empty() || fleet.len() > 63 || !fleet.chars().all(plain) {
+        return Err(bad("fleet", &format!("`{fleet}` is no name of a fleet: it has 1 to 63 of a-z, 0-9 and `-`")));
+    }
+    if queue.scheme() == "sqlite" && meta.scheme() != "sqlite" {
+        let why = "records in MongoDB need a queue in Redis: SQLite's queue keeps its own records";
+        return Err(bad("meta", &why).help("set `queue = \"redis://HOST:6379/0\"` as well, or leave `meta` out"));
+    }
+    if queue.scheme() == "sqlite" && fleet != "default" {
+        let why = format!("`{fleet}` has no meaning without shared stores: a data folder is a fleet of its own");
+        return Err(bad("fleet", &why).help("leave `fleet` out, or set `queue = \"redis://HOST:6379/0\"`"));
+    }
+    Ok(())
+}
+
+/// Without user, password and parameters, whatever else is wrong with it.
+fn shown(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.split_inclusive(':').next().unwrap_or_default().to_owned();
+    };
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    format!("{scheme}://{}", rest.split(['?', '#']).next().unwrap_or_default())
 }
 
 fn at_home(path: PathBuf, home: Option<&Path>) -> Result<PathBuf, Error> {
@@ -247,6 +325,7 @@ fn from_environment(environment: &Environment) -> Result<Settings, Error> {
             "meta" => settings.meta = Some(value.to_owned()),
             "blobs" => settings.blobs = Some(value.to_owned()),
             "worker.jobs" => settings.worker.jobs = Some(number()?),
+            "worker.grants" => settings.worker.grants = Some(value.split(',').map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect()),
             "worker.lease" => settings.worker.lease = Some(value.to_owned()),
             "vision.threads" => settings.vision.threads = Some(number()? as usize),
             "vision.opencv_threads" => settings.vision.opencv_threads = Some(number()? as usize),
@@ -268,7 +347,7 @@ fn parse(text: &str, path: &Path) -> Result<Settings, Error> {
         let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
         let (line, column) = (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
         let message = format!("{}:{line}:{column}: {}", path.display(), error.message().trim_end().replace('\n', ", "));
-        let keys = "data, fleet, queue, meta, blobs, [worker] jobs, lease, [vision] threads, opencv_threads, images, [log] format, level";
+        let keys = "data, fleet, queue, meta, blobs, [worker] jobs, lease, grants, [vision] threads, opencv_threads, images, [log] format, level";
         Error::usage("bad_config", message).help(format!("the keys are {keys}")).detail("line", line).detail("column", column)
     })
 }
@@ -300,9 +379,9 @@ mod tests {
         assert_eq!(data(Global::default(), &[HOME, ("XDG_DATA_HOME", "/xdg")], None), Path::new("/xdg/dovetail"));
         assert_eq!(data(Global::default(), &[HOME, ("XDG_DATA_HOME", "not/absolute")], None), Path::new("/home/me/.local/share/dovetail"));
         let config = resolve(Global::default(), &[HOME, ("DOVETAIL_LOG_LEVEL", "debug")], Some(file)).unwrap();
-        assert_eq!((config.jobs, config.log_level, config.lease), (3, LogLevel::Debug, Duration::from_secs(10)));
+        assert_eq!((config.jobs, config.log_level, config.lease), (3, Some(LogLevel::Debug), Duration::from_secs(10)));
         let config = resolve(Global::default(), &[HOME, ("DOVETAIL_WORKER_JOBS", "5"), ("DOVETAIL_DATA", "")], Some(file)).unwrap();
-        assert_eq!((config.jobs, config.log_level), (5, LogLevel::Error));
+        assert_eq!((config.jobs, config.log_level), (5, Some(LogLevel::Error)));
     }
 
     #[test]
@@ -318,7 +397,7 @@ mod tests {
             log = { format = "text", level = "info" }
         "#;
         let config = resolve(Global::default(), &[HOME], Some(file)).unwrap();
-        assert_eq!((config.image_cache, config.vision_threads, config.log_level), (256 << 20, 2, LogLevel::Info));
+        assert_eq!((config.image_cache, config.vision_threads, config.log_level), (256 << 20, 2, Some(LogLevel::Info)));
     }
 
     #[test]
@@ -337,11 +416,32 @@ mod tests {
     }
 
     #[test]
+    fn shared_stores_are_named_by_url() {
+        let file = "fleet = \"mine\"\nqueue = \"redis://u:secret@h:1/0\"\nmeta = \"mongodb://u:secret@h/d\"\nblobs = \"s3://K:secret@b?endpoint=http://h:9\"";
+        let config = resolve(Global::default(), &[HOME], Some(file)).unwrap();
+        assert_eq!((config.fleet.as_str(), config.queue.scheme(), config.meta.scheme(), config.blobs.scheme()), ("mine", "redis", "mongodb", "s3"));
+        assert_eq!(format!("{:?} {:?} {:?}", config.queue, config.meta, config.blobs), "redis://h:1/0 mongodb://h/d s3://b");
+        let flag = Global { queue: Some("redis://other:2/0".into()), ..Global::default() };
+        let config = resolve(flag, &[HOME, ("DOVETAIL_QUEUE", "redis://set:1/0")], Some(file)).unwrap();
+        assert_eq!(config.queue.url(), "redis://other:2/0");
+    }
+
+    #[test]
     fn what_cannot_take_effect_is_refused() {
-        for (key, value) in [("queue", "redis://u:secret@h:1/0"), ("meta", "mongodb://h/d"), ("blobs", "s3://b"), ("fleet", "mine")] {
+        for (key, value) in [
+            ("queue", "http://u:secret@h:1/0"),
+            ("queue", "redis:secret"),
+            ("queue", "mongodb://u:secret@h/d"),
+            ("meta", "redis://u:secret@h:1/0"),
+            ("meta", "mongodb://u:secret@h/d"),
+            ("blobs", "file:///secret@here"),
+            ("fleet", "mine"),
+            ("fleet", "Mine!"),
+        ] {
             let error = resolve(Global::default(), &[HOME], Some(&format!("{key} = \"{value}\""))).unwrap_err();
             assert_eq!(error.code, "bad_setting", "{key}");
-            assert!(error.message.contains(key) && !error.message.contains("secret"), "{}", error.message);
+            let text = error.to_text();
+            assert!(text.contains(key) && !text.contains("secret"), "{text}");
         }
     }
 
@@ -352,6 +452,7 @@ mod tests {
             "worker = { jobs = 1001 }",
             "worker = { lease = \"1ms\" }",
             "worker = { lease = \"soon\" }",
+            "worker = { grants = [\"everything\"] }",
             "vision = { threads = 0 }",
             "vision = { images = \"much\" }",
             "log = { level = \"loud\" }",

@@ -170,12 +170,12 @@ impl From<FlowError> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let (code, help) = match error.kind {
-            StoreErrorKind::Unavailable => ("store_unavailable", "try again; `dovetail doctor` looks at the data folder"),
+            StoreErrorKind::Unavailable => ("store_unavailable", "try again; `dovetail doctor` looks at the data folder and at each server"),
             StoreErrorKind::Missing => ("store_missing", "the data folder is incomplete: restore it, or publish and submit again"),
             StoreErrorKind::Corrupt => ("store_corrupt", "the data folder is damaged: restore it from a copy"),
             StoreErrorKind::Conflict => ("store_conflict", "try again"),
             StoreErrorKind::Refused => {
-                ("store_refused", "check that the data folder (--data) is writable and its disk is not full; see `dovetail doctor`")
+                ("store_refused", "`dovetail doctor` looks at the data folder, its disk and each server, and says what to change")
             }
             StoreErrorKind::Newer => ("store_newer", "use the newer dovetail that wrote this data folder, or another --data"),
         };

@@ -63,7 +63,7 @@ fn configure(cli: &Cli) -> Result<Config, Error> {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
     let folder = std::env::current_dir().map_err(|e| Error::usage("no_folder", "find the current folder").cause(e))?;
     let config = Config::load(&cli.global, &environment, &folder)?;
-    telemetry::start(&config);
+    telemetry::start(&config, commands::log_level(&cli.command));
     Ok(config)
 }
 

@@ -55,6 +55,7 @@ impl<'a> Progress<'a> {
                 self.ended += 1;
                 self.failed += usize::from(*state != RunState::Succeeded);
             }
+            Event::RunRecovered { .. } | Event::StoreFailed { .. } | Event::StoreAnswers => {}
         }
     }
 

@@ -17,8 +17,25 @@ pub(crate) struct Listening {
     seen: Arc<AtomicU8>,
 }
 
+/// What is said at the first signal and at the second one.
+#[derive(Clone, Copy)]
+pub(crate) struct Told {
+    pub(crate) drain: &'static str,
+    pub(crate) abort: &'static str,
+}
+
+impl Told {
+    /// Of a command that works on runs of its own.
+    pub(crate) const WORKING: Self = Self {
+        drain: "interrupted: running steps finish, no new ones start; once more to stop them at once",
+        abort: "interrupted again: running steps are stopped",
+    };
+    /// Of a command that waits for what others do.
+    pub(crate) const WAITING: Self = Self { drain: "interrupted: the run goes on without anybody waiting for it", abort: "interrupted again" };
+}
+
 /// Hands signals on to `shutdown`, and says on `told` what that means.
-pub(crate) fn listen(shutdown: Shutdown, told: impl Fn(&str) + Send + 'static) -> Result<Listening, Error> {
+pub(crate) fn listen(shutdown: Shutdown, words: Told, told: impl Fn(&str) + Send + 'static) -> Result<Listening, Error> {
     let failed = |e: std::io::Error| Error::host("signals", "listen to signals").cause(e);
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let handle = signals.handle();
@@ -28,11 +45,11 @@ pub(crate) fn listen(shutdown: Shutdown, told: impl Fn(&str) + Send + 'static) -
         for signal in signals.forever() {
             match count.fetch_add(1, Ordering::SeqCst) {
                 0 => {
-                    told("interrupted: running steps finish, no new ones start; once more to stop them at once");
+                    told(words.drain);
                     shutdown.drain();
                 }
                 1 => {
-                    told("interrupted again: running steps are stopped");
+                    told(words.abort);
                     shutdown.abort();
                 }
                 _ => drop(signal_hook::low_level::emulate_default_handler(signal)),

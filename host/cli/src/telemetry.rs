@@ -5,8 +5,8 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::config::{Config, LogFormat, LogLevel};
 
 /// From now on; once a process.
-pub(crate) fn start(config: &Config) {
-    let level = match config.log_level {
+pub(crate) fn start(config: &Config, default: LogLevel) {
+    let level = match config.log_level.unwrap_or(default) {
         LogLevel::Off => LevelFilter::OFF,
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,

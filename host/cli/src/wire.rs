@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use dovetail_core::blobs::Blobs;
-use dovetail_flow::{Parts, SystemClock};
+use dovetail_core::ledger::Ledger;
+use dovetail_flow::{FleetLedger, Parts, SystemClock};
 use dovetail_runtime::{Budgets, CompileLimits, Compiler, CompilerOptions, LiveSink, Options, Runtime};
 use dovetail_stores::{FileBlobs, SqliteLedger};
 use dovetail_vision::{ModelStore, Opencv};
@@ -51,7 +52,7 @@ impl App {
                 .cause(e)
                 .help("name another with --data DIR, or give yourself the right to write there")
         })?;
-        let parts = open(data)?;
+        let parts = open(&self.config)?;
         Ok(self.parts.get_or_init(|| parts))
     }
 
@@ -64,12 +65,16 @@ impl App {
         if let Some(parts) = nothing.parts.get() {
             return Ok(parts);
         }
-        let parts = open(nothing.folder.path())?;
+        let parts = embedded(nothing.folder.path())?;
         Ok(nothing.parts.get_or_init(|| parts))
     }
 
     /// Whether the data folder is one already: whatever is written first makes one of these.
     pub(crate) fn has_data(&self) -> Result<bool, Error> {
+        // What a fleet has is not here.
+        if self.config.is_fleet() {
+            return Ok(true);
+        }
         for name in ["dovetail.db", "models"] {
             let path = self.config.data.join(name);
             let there = path.try_exists().map_err(|e| {
@@ -151,7 +156,22 @@ impl App {
     }
 }
 
-fn open(data: &Path) -> Result<Parts, Error> {
+fn open(config: &Config) -> Result<Parts, Error> {
+    let data = &config.data;
+    let clock = Arc::new(SystemClock);
+    let blobs = dovetail_stores::open_blobs(config.blobs.url(), data)?;
+    let ledger: Arc<dyn Ledger> = if config.is_fleet() {
+        let window = dovetail_stores::open_window(config.queue.url(), &config.fleet, dovetail_flow::new_run_id()?.as_str())?;
+        let meta = dovetail_stores::open_meta(config.meta.url(), data, &config.fleet, clock.clone())?;
+        Arc::new(FleetLedger::new(meta, window)?)
+    } else {
+        Arc::new(SqliteLedger::open(data, clock.clone())?)
+    };
+    Ok(Parts { ledger, blobs, clock })
+}
+
+/// A data folder alone.
+fn embedded(data: &Path) -> Result<Parts, Error> {
     let clock = Arc::new(SystemClock);
     let ledger = SqliteLedger::open(data, clock.clone())?;
     Ok(Parts { ledger: Arc::new(ledger), blobs: Arc::new(FileBlobs::new(data)), clock })

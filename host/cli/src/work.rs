@@ -1,4 +1,5 @@
-//! Works on runs of our own in this process until they are over or somebody interrupts, and says how far it is.
+//! Works on runs of our own in this process until they are over or somebody interrupts, and says how far it is. In a fleet the workers work:
+//! then it waits for them.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender};
@@ -7,24 +8,28 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::RunId;
 use dovetail_core::executor::Executor;
-use dovetail_core::ledger::{Kind, RunKey, Scope};
-use dovetail_flow::{Event, Shutdown, Worker, WorkerOptions};
+use dovetail_core::ledger::{Kind, RunKey, Scope, Wait};
+use dovetail_core::record::{Form as _, RunOutcomeRecord};
+use dovetail_flow::{Event, FlowError, Parts, Shutdown, Worker, WorkerOptions};
 
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::signals::{self, Listening};
+use crate::signals::{self, Listening, Told};
 use crate::wire::App;
 
 /// Runs that one worker looks at together: every look for work names them all.
 pub(crate) const BATCH: usize = 256;
 /// How often progress is looked at, if nothing happens.
 const ROUND: Duration = Duration::from_millis(200);
+/// How long it is waited for the workers of a fleet before it is looked again.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// From before the first run of a command is submitted until its last one has been printed: signals are listened to all the time, and what the
 /// runtime loaded, models included, stays.
 pub(crate) struct Session<'a> {
     app: &'a App,
-    runtime: Arc<dyn Executor>,
+    /// None: others work.
+    runtime: Option<Arc<dyn Executor>>,
     jobs: u32,
     shutdown: Shutdown,
     listening: Listening,
@@ -43,11 +48,16 @@ enum Heard {
 impl<'a> Session<'a> {
     /// Begins one for so many runs, `jobs` steps at a time. From now on a signal is no longer the end of the process.
     pub(crate) fn begin(app: &'a App, runs: usize, jobs: u32) -> Result<Self, Error> {
-        let runtime = Arc::new(app.runtime(app.parts()?.blobs.clone(), jobs, None)?);
+        let others_work = app.config.is_fleet();
+        let runtime = if others_work { None } else { Some(Arc::new(app.runtime(app.parts()?.blobs.clone(), jobs, None)?) as Arc<dyn Executor>) };
+        if others_work && app.parts()?.ledger.workers()?.is_empty() {
+            app.output.note("no worker is alive: what is submitted waits until one is started with `dovetail worker`");
+        }
         let shutdown = Shutdown::default();
         let (tell, heard) = mpsc::channel();
         let notes = tell.clone();
-        let listening = signals::listen(shutdown.clone(), move |note| drop(notes.send(Heard::Note(note.to_owned()))))?;
+        let words = if others_work { Told::WAITING } else { Told::WORKING };
+        let listening = signals::listen(shutdown.clone(), words, move |note| drop(notes.send(Heard::Note(note.to_owned()))))?;
         Ok(Self { app, runtime, jobs, shutdown, listening, progress: Progress::new(&app.output, runs), tell, heard })
     }
 
@@ -80,20 +90,26 @@ impl<'a> Session<'a> {
 
     fn work_on(&mut self, batch: &[RunId], ended: &mut dyn FnMut(&RunId) -> Result<(), Error>) -> Result<(), Error> {
         let mut open: BTreeSet<&RunId> = batch.iter().collect();
-        let told = self.tell.clone();
-        let options = WorkerOptions {
-            jobs: self.jobs as usize,
-            lease: self.app.config.lease,
-            name: format!("cli-{}", std::process::id()),
-            on_event: Some(Arc::new(move |event| drop(told.send(Heard::Event(event.clone()))))),
-        };
-        let worker = Worker::new(self.app.parts()?.clone(), self.runtime.clone(), options);
-        let scope = Scope::Runs(batch.to_vec());
-        let over = self.tell.clone();
+        let (told, over) = (self.tell.clone(), self.tell.clone());
+        let parts = self.app.parts()?;
+        let worker = self.runtime.as_ref().map(|runtime| {
+            let told = told.clone();
+            let options = WorkerOptions {
+                jobs: self.jobs as usize,
+                lease: self.app.config.lease,
+                name: format!("cli-{}", std::process::id()),
+                on_event: Some(Arc::new(move |event| drop(told.send(Heard::Event(event.clone()))))),
+                daemon: None,
+            };
+            Arc::new(Worker::new(parts.clone(), runtime.clone(), options))
+        });
         let (shutdown, heard, output, progress) = (&self.shutdown, &self.heard, &self.app.output, &mut self.progress);
         std::thread::scope(|threads| {
             let working = threads.spawn(move || {
-                let result = worker.run(&scope, shutdown);
+                let result = match worker {
+                    Some(worker) => worker.run(&Scope::Runs(batch.to_vec()), shutdown),
+                    None => wait_for_others(parts, batch, shutdown, |event| drop(told.send(Heard::Event(event)))),
+                };
                 drop(over.send(Heard::Over));
                 result
             });
@@ -142,10 +158,35 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Until all are over, or it is told to stop.
+fn wait_for_others(parts: &Parts, runs: &[RunId], shutdown: &Shutdown, tell: impl Fn(Event)) -> Result<(), FlowError> {
+    shutdown.wakes(&parts.ledger);
+    let mut open: Vec<RunKey> = runs.iter().map(|run| dovetail_flow::current(parts, run)).collect::<Result<_, _>>()?;
+    let mut wait = Wait::NONE;
+    while !open.is_empty() && !shutdown.draining() {
+        let seen = parts.ledger.wakes();
+        // The first look is at the records; after that, whoever ends a run says so.
+        let ended = parts.ledger.over(&open, wait)?;
+        wait = Wait { seen, at_most: LOOK };
+        for (key, bytes) in ended.iter().zip(parts.ledger.get(Kind::RunOutcome, &ended.iter().map(RunKey::key).collect::<Vec<_>>())?) {
+            let Some(bytes) = bytes else { continue };
+            let state = RunOutcomeRecord::decode(&bytes, &format!("run {}", key.run))?.state;
+            open.retain(|one| one != key);
+            tell(Event::RunFinished { run: key.run.clone(), state });
+        }
+    }
+    Ok(())
+}
+
 /// Those that are over already (submitted before under the same key), and the others.
 fn split<'r>(app: &App, runs: &'r [RunId]) -> Result<(Vec<&'r RunId>, Vec<RunId>), Error> {
-    let keys: Vec<String> = runs.iter().map(|run| RunKey { run: run.clone(), generation: 0 }.key()).collect();
-    let outcomes = app.parts()?.ledger.get(Kind::RunOutcome, &keys)?;
+    if app.config.is_fleet() {
+        // Whoever waits looks first.
+        return Ok((Vec::new(), runs.to_vec()));
+    }
+    let parts = app.parts()?;
+    let keys = runs.iter().map(|run| Ok(dovetail_flow::current(parts, run)?.key())).collect::<Result<Vec<String>, Error>>()?;
+    let outcomes = parts.ledger.get(Kind::RunOutcome, &keys)?;
     let (mut over, mut left) = (Vec::new(), Vec::new());
     for (run, outcome) in runs.iter().zip(outcomes) {
         match outcome {

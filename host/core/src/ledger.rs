@@ -31,6 +31,8 @@ pub enum Kind {
     Cancel,
     /// `run:generation`: how the run ended.
     RunOutcome,
+    /// `name`: a model of the fleet with its files.
+    Model,
 }
 
 impl Kind {
@@ -46,6 +48,7 @@ impl Kind {
             Self::Attempt => "attempt",
             Self::Cancel => "cancel",
             Self::RunOutcome => "run_outcome",
+            Self::Model => "model",
         }
     }
 }
@@ -68,6 +71,21 @@ impl RunKey {
     #[must_use]
     pub fn step(&self, step: &str) -> String {
         format!("{}:{step}:{}", self.run, self.generation)
+    }
+
+    /// The run and step of an outcome's key.
+    #[must_use]
+    pub fn of_outcome(key: &str) -> Option<(Self, String)> {
+        let (run, rest) = key.split_once(':')?;
+        let (step, generation) = rest.rsplit_once(':')?;
+        Some((Self { run: run.parse().ok()?, generation: generation.parse().ok()? }, step.to_owned()))
+    }
+
+    /// The run that a key of the form `run:generation` names.
+    #[must_use]
+    pub fn parse(key: &str) -> Option<Self> {
+        let (run, generation) = key.split_once(':')?;
+        Some(Self { run: run.parse().ok()?, generation: generation.parse().ok()? })
     }
 
     /// `run:step:generation:number`, the key of an attempt.
@@ -93,6 +111,46 @@ pub struct Job {
     pub needs: Vec<String>,
     /// The attempt that is to be made: 1, or more where a job is enqueued again whose earlier attempts are on record.
     pub attempt: u32,
+    /// Which workers may run it.
+    #[serde(default)]
+    pub lane: Lane,
+}
+
+/// What a job asks of its worker beyond what every worker has: names of capabilities (`clocks`, `model:ssd_mobilenetv1`), sorted, each
+/// once, joined by commas. Empty: nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Lane(String);
+
+impl Lane {
+    /// Of these capabilities.
+    #[must_use]
+    pub fn of(needs: impl IntoIterator<Item = String>) -> Self {
+        let needs: std::collections::BTreeSet<String> = needs.into_iter().collect();
+        Self(needs.into_iter().collect::<Vec<_>>().join(","))
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// As it was written.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        Self::of(text.split(',').filter(|need| !need.is_empty()).map(str::to_owned))
+    }
+
+    /// The capabilities.
+    pub fn needs(&self) -> impl Iterator<Item = &str> {
+        self.0.split(',').filter(|need| !need.is_empty())
+    }
+
+    /// Whether somebody with these capabilities may run its jobs.
+    #[must_use]
+    pub fn is_served_by(&self, able: &[String]) -> bool {
+        self.needs().all(|need| able.iter().any(|have| have == need))
+    }
 }
 
 /// The right to run a job for a while. The token fences: after the lease has passed to another, it opens nothing.
@@ -106,19 +164,24 @@ pub struct Lease {
 /// One change. All of a call's items are applied, each for itself, in order; the answer has one [`Reply`] an item.
 #[derive(Debug, Clone)]
 pub enum Item {
-    /// Inserts the record and, if it is new, opens the run and enqueues the jobs. Replies `Created` or `Exists`.
-    Submit { run: RunKey, record: Record, jobs: Vec<Job> },
+    /// Inserts the record and, if it is new, opens the run, which has so many steps, and enqueues the jobs. Replies `Created` or `Exists`.
+    Submit { run: RunKey, record: Record, jobs: Vec<Job>, steps: u32 },
     /// Inserts the outcome; if it is new and the run is open: enqueues those children whose needs are there and that are neither
     /// queued nor finished, then acknowledges the lease's job. With `close`, the run's outcome is inserted too and all its jobs go.
-    /// Without, and if no job of the run would be left, the lease's job stays and the reply is `Last`.
-    /// Replies `Created`, `Last`, `Exists` (nothing else was done), `Closed` or `Cancelled` (the outcome was inserted, the job stays).
+    /// Without, and if no job of the run would be left, the lease's job stays and the reply is `Complete` (as far as the backend knows every
+    /// step of the run has succeeded) or `Last`.
+    /// Replies `Created`, `Complete`, `Last`, `Exists` (nothing else was done), `Closed` or `Cancelled` (the outcome was inserted, the job stays).
     Finish { lease: Lease, record: Record, succeeded: bool, close: Option<Record>, children: Vec<Job> },
     /// Inserts the record of the next attempt and puts the job back for `delay`. Replies `Created`, `Exists`, or `NotOwner`.
     Retry { lease: Lease, record: Record, delay: Duration },
     /// Puts the job back for `delay` and charges nothing. Replies `Created` or `NotOwner`.
     Release { lease: Lease, delay: Duration },
     /// Enqueues what is neither queued nor finished, opening the run if it is not closed. Replies `Created` or `Closed`.
-    Recover { run: RunKey, jobs: Vec<Job> },
+    Recover { run: RunKey, jobs: Vec<Job>, steps: u32 },
+    /// Inserts the record of a re-run and notes that the run is open again; its jobs come by `Recover`. Replies `Created` or `Exists`.
+    Reopen { run: RunKey, record: Record },
+    /// Inserts the record of a success that a re-run takes over from the generation before. Replies `Created` or `Exists`.
+    Inherit { record: Record },
     /// Inserts the record; from then on no child of the run is enqueued. Replies `Created`, `Exists` or `Closed`.
     Cancel { run: RunKey, record: Record },
     /// Inserts the run's outcome and removes all its jobs. Replies `Created` or `Exists` (the jobs are removed in either case).
@@ -133,7 +196,9 @@ pub enum Reply {
     Created,
     /// The record was there before; this is its value.
     Exists(Vec<u8>),
-    /// Nothing of the run is left to do: it is over, and whoever got this reply closes it.
+    /// Every step of the run has succeeded: whoever got this reply closes it, without reading a record.
+    Complete,
+    /// Nothing of the run is left to do: it is over, and whoever got this reply reads how, and closes it.
     Last,
     /// The run has an outcome.
     Closed,
@@ -172,9 +237,26 @@ pub enum Renewal {
 pub enum Scope {
     /// Of every run.
     All,
+    /// Of every run, in the lanes that these capabilities serve.
+    Able(Vec<String>),
     /// Of these runs only.
     Runs(Vec<RunId>),
 }
+
+impl Scope {
+    /// Whether jobs of this run and lane are in it.
+    #[must_use]
+    pub fn has(&self, run: &RunId, lane: &Lane) -> bool {
+        match self {
+            Self::All => true,
+            Self::Able(able) => lane.is_served_by(able),
+            Self::Runs(runs) => runs.contains(run),
+        }
+    }
+}
+
+/// What is told of the replies to a change, and when: see [`Ledger::commit_then`].
+pub type Then = Box<dyn FnOnce(Result<Vec<Reply>, StoreError>) + Send>;
 
 /// How long a claimer waits for work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +289,12 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// `Unavailable`, `Refused` or `Corrupt`: then none of the items is known to be applied, and all may be sent again.
     fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError>;
+
+    /// The same without waiting for it: `then` is told, maybe on a thread of the backend, so it must neither block nor call this ledger.
+    /// Many such changes share what makes a change durable.
+    fn commit_then(&self, items: Vec<Item>, then: Then) {
+        then(self.commit(&items));
+    }
 
     /// Takes up to `want` ready jobs, the oldest first, each leased for `lease`. While there are none it waits as `wait` says, and may
     /// come back empty-handed as soon as something changed.
@@ -244,6 +332,40 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// `Unavailable`.
     fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError>;
+
+    /// Waits until one of the runs is over, at most so long, and says which are; may come back empty-handed as soon as something changed. For
+    /// whoever submitted them.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError>;
+
+    /// Has `told` called whenever a run was cancelled or ended anywhere, as far as the backend hears of it: a hint, so that whoever works on
+    /// it need not wait for its next renewal. It must not block.
+    fn on_end(&self, told: Box<dyn Fn(&RunKey) + Send + Sync>) {
+        drop(told);
+    }
+
+    /// Says that a worker lives: `about` is what [`Ledger::workers`] shows of it until `keep` has passed.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError>;
+
+    /// What living workers say of themselves, by name.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+
+    /// Open runs that the queue does not know, or of which it has no job: something was lost, and they need to be recovered. A backend whose
+    /// queue is as durable as its records has none.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Wakes everybody in this process who waits in [`Ledger::claim`], so that they look whether they should still wait.
     fn wake(&self);

@@ -6,6 +6,7 @@
 //! version = "1.0.0"
 //! description = "Age, gender and emotion of each face"
 //! license = "MIT OR Apache-2.0"      # may be left out
+//! models = ["ssd_mobilenetv1"]       # without which it cannot run; may be left out. In a fleet its steps wait for a worker that has them
 //! [limits]                           # each may be left out; `Limits::DEFAULT` and `Limits::MAXIMA` hold the figures
 //! memory = "64MiB"
 //! time = "30s"
@@ -45,6 +46,9 @@ pub struct Manifest {
     pub description: String,
     /// An SPDX expression, as written.
     pub license: Option<String>,
+    /// Models without which it cannot run, by name: in a fleet its steps wait for a worker that has them.
+    #[serde(default)]
+    pub models: Vec<String>,
     pub limits: Limits,
     pub grants: Grants,
 }
@@ -129,7 +133,7 @@ impl Reader<'_> {
     }
 
     fn manifest(&mut self, table: &DeTable<'_>) -> Option<Manifest> {
-        self.known(table, "", &["name", "version", "description", "license", "limits", "grants"]);
+        self.known(table, "", &["name", "version", "description", "license", "models", "limits", "grants"]);
         let name = self.required(table, "name").filter(|(at, name)| {
             let good = is_kebab(name);
             if !good {
@@ -148,9 +152,29 @@ impl Reader<'_> {
             good
         });
         let license = table.get("license").and_then(|entry| self.string("license", entry)).map(|(_, license)| license);
+        let models = self.models(table);
         let limits = self.limits(table);
         let grants = self.grants(table);
-        Some(Manifest { name: name?.1, version: version?, description: description?.1, license, limits, grants })
+        Some(Manifest { name: name?.1, version: version?, description: description?.1, license, models, limits, grants })
+    }
+
+    fn models(&mut self, table: &DeTable<'_>) -> Vec<String> {
+        let mut models = Vec::new();
+        match table.get("models").map(|entry| (entry.span().start, entry.get_ref())) {
+            None => {}
+            Some((_, DeValue::Array(names))) => {
+                for (at, name) in names.iter().filter_map(|entry| self.string("models", entry)).collect::<Vec<_>>() {
+                    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.');
+                    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+                        self.error(at, format!("`{name}` is no name of a model: it has 1 to 64 of a-z, 0-9, `_`, `-` and `.`"));
+                    } else if !models.contains(&name) {
+                        models.push(name);
+                    }
+                }
+            }
+            Some((at, _)) => self.error(at, "`models` must be an array of names, such as [\"ssd_mobilenetv1\"]"),
+        }
+        models
     }
 
     fn limits(&mut self, table: &DeTable<'_>) -> Limits {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use crate::clock::Clock;
 use crate::id::Digest;
-use crate::ledger::{Claimed, Item, Job, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
+use crate::ledger::{Claimed, Item, Job, Kind, Lane, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -70,6 +70,7 @@ struct Queued {
     crashes: u32,
     verify: bool,
     due: u64,
+    lane: Lane,
     /// Token and expiry.
     lease: Option<(u64, u64)>,
 }
@@ -83,6 +84,8 @@ struct State {
     jobs: Vec<(RunKey, Queued)>,
     token: u64,
     wakes: u64,
+    /// What workers say of themselves, and until when.
+    workers: BTreeMap<String, (Vec<u8>, u64)>,
 }
 
 impl State {
@@ -113,8 +116,16 @@ impl State {
             let ready = job.needs.iter().all(|need| self.succeeded.contains(&(run.clone(), need.clone())));
             let known = self.jobs.iter().any(|(r, q)| r == run && q.step == job.step) || self.has(Kind::Outcome, &run.step(&job.step));
             if ready && !known {
-                let queued =
-                    Queued { step: job.step.clone(), needs: job.needs.clone(), attempt: job.attempt, crashes: 0, verify, due: 0, lease: None };
+                let queued = Queued {
+                    step: job.step.clone(),
+                    needs: job.needs.clone(),
+                    attempt: job.attempt,
+                    crashes: 0,
+                    verify,
+                    due: 0,
+                    lane: job.lane.clone(),
+                    lease: None,
+                };
                 self.jobs.push((run.clone(), queued));
             }
         }
@@ -128,7 +139,19 @@ impl State {
     fn apply(&mut self, item: &Item, now: u64) -> Reply {
         match item {
             Item::Put { record } => self.put(record),
-            Item::Submit { run, record, jobs } => {
+            Item::Reopen { run, record } => {
+                if !self.open.contains(run) {
+                    self.open.push(run.clone());
+                }
+                self.put(record)
+            }
+            Item::Inherit { record } => {
+                if let Some((run, step)) = RunKey::of_outcome(&record.key) {
+                    self.succeeded.insert((run, step));
+                }
+                self.put(record)
+            }
+            Item::Submit { run, record, jobs, .. } => {
                 let reply = self.put(record);
                 if reply == Reply::Created {
                     self.open.push(run.clone());
@@ -136,7 +159,7 @@ impl State {
                 }
                 reply
             }
-            Item::Recover { run, jobs } => {
+            Item::Recover { run, jobs, .. } => {
                 if self.has(Kind::RunOutcome, &run.key()) {
                     self.close(run);
                     return Reply::Closed;
@@ -218,7 +241,7 @@ impl State {
                 break;
             }
             let (run, job) = &mut self.jobs[at];
-            if !in_scope(scope, run) || job.due > now {
+            if !scope.has(&run.run, &job.lane) || job.due > now {
                 continue;
             }
             if let Some((_, expiry)) = job.lease {
@@ -238,13 +261,6 @@ impl State {
             out.push(Claimed { lease, attempt: job.attempt, crashes: job.crashes, verify, run: record, needs });
         }
         out
-    }
-}
-
-fn in_scope(scope: &Scope, run: &RunKey) -> bool {
-    match scope {
-        Scope::All => true,
-        Scope::Runs(runs) => runs.contains(&run.run),
     }
 }
 
@@ -326,6 +342,28 @@ impl Ledger for MemoryLedger {
         let state = locked(&self.state);
         let held = state.jobs.iter().filter(|(r, job)| r == run && job.lease.is_some_and(|(_, expiry)| expiry > now));
         Ok(held.map(|(_, job)| job.step.clone()).collect())
+    }
+
+    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
+        let ended = |state: &State| runs.iter().filter(|run| state.has(Kind::RunOutcome, &run.key())).cloned().collect::<Vec<_>>();
+        let mut state = locked(&self.state);
+        if ended(&state).is_empty() && !wait.at_most.is_zero() {
+            let waiting = self.changed.wait_timeout_while(state, wait.at_most, |state| state.wakes == wait.seen && ended(state).is_empty());
+            (state, _) = waiting.unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(ended(&state))
+    }
+
+    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
+        let until = self.clock.mono_ms() + u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        locked(&self.state).workers.insert(worker.to_owned(), (about.to_vec(), until));
+        Ok(())
+    }
+
+    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let now = self.clock.mono_ms();
+        let state = locked(&self.state);
+        Ok(state.workers.iter().filter(|(_, (_, until))| *until > now).map(|(name, (about, _))| (name.clone(), about.clone())).collect())
     }
 
     fn wake(&self) {

@@ -15,6 +15,15 @@ pub enum Put {
     Exists(Vec<u8>),
 }
 
+/// Changes that are made together: see [`MetaStore::write`].
+#[derive(Debug, Clone, Default)]
+pub struct Writes {
+    pub open: Vec<RunKey>,
+    /// A record, and one that is inserted after it if it was new.
+    pub records: Vec<(Record, Option<Record>)>,
+    pub forget: Vec<RunKey>,
+}
+
 /// Write-once records. Blocking. Safe to call from many threads and processes.
 pub trait MetaStore: Send + Sync {
     /// Inserts each record unless its key is taken; durable when it returns. After an error nothing is known, and all may be sent again.
@@ -22,6 +31,28 @@ pub trait MetaStore: Send + Sync {
     /// # Errors
     /// `Unavailable`, `Refused` or `Corrupt`.
     fn put(&self, records: &[Record]) -> Result<Vec<Put>, StoreError>;
+
+    /// Changes the index of open runs and inserts records, each with another one that is inserted only if the first was new. What `writes`
+    /// opens is open before any of its records is there. One change where the store can do that, several in this order where it cannot.
+    ///
+    /// # Errors
+    /// As `put`.
+    fn write(&self, writes: &Writes) -> Result<Vec<Put>, StoreError> {
+        if !writes.open.is_empty() {
+            self.open(&writes.open)?;
+        }
+        let first: Vec<Record> = writes.records.iter().map(|(record, _)| record.clone()).collect();
+        let answers = self.put(&first)?;
+        let then = writes.records.iter().zip(&answers).filter(|(_, answer)| **answer == Put::Created);
+        let then: Vec<Record> = then.filter_map(|((_, then), _)| then.clone()).collect();
+        if !then.is_empty() {
+            self.put(&then)?;
+        }
+        if !writes.forget.is_empty() {
+            self.forget(&writes.forget)?;
+        }
+        Ok(answers)
+    }
 
     /// Records by key.
     ///
@@ -35,17 +66,17 @@ pub trait MetaStore: Send + Sync {
     /// `Unavailable`.
     fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 
-    /// Notes that a run is open: before its record is written, so that no open run is ever missing here.
+    /// Notes that runs are open: before their records are written, so that no open run is ever missing here.
     ///
     /// # Errors
     /// `Unavailable`.
-    fn open(&self, run: &RunKey) -> Result<(), StoreError>;
+    fn open(&self, runs: &[RunKey]) -> Result<(), StoreError>;
 
-    /// Forgets an open run: after its outcome is recorded and the window has closed it.
+    /// Forgets open runs: after their outcomes are recorded and the window has closed them.
     ///
     /// # Errors
     /// `Unavailable`.
-    fn forget(&self, run: &RunKey) -> Result<(), StoreError>;
+    fn forget(&self, runs: &[RunKey]) -> Result<(), StoreError>;
 
     /// Open runs, the oldest first.
     ///

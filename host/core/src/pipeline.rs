@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::id::Digest;
+use crate::ledger::Lane;
 use crate::limits::Limits;
 use crate::wit::{Signature, Type, snake};
 
@@ -130,6 +131,9 @@ pub struct Step {
     pub retry: Retry,
     /// Of one attempt: the task's own, its time replaced by the step's `timeout` if there is one.
     pub limits: Limits,
+    /// What it asks of a worker.
+    #[serde(default)]
+    pub lane: Lane,
 }
 
 /// How often and how soon a step is tried again.

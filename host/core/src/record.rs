@@ -194,6 +194,20 @@ impl Form for CancelRecord {
     const FORMAT: &'static str = "dovetail.cancel/1";
 }
 
+/// A further generation of a run: why it is, and what it takes over. Key: `run:generation`, from 1 on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GenerationRecord {
+    /// Steps whose successes stand in the generation before.
+    pub inherited: Vec<String>,
+    pub requested_ms: u64,
+    /// For people.
+    pub reason: String,
+}
+
+impl Form for GenerationRecord {
+    const FORMAT: &'static str = "dovetail.generation/1";
+}
+
 /// A published version of a plugin: the pointer from its name to its package.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PluginRecord {
@@ -207,11 +221,34 @@ pub struct PluginRecord {
     pub grants: BTreeMap<String, Value>,
     /// It imports no clock, randomness or network.
     pub pure: bool,
+    /// Models without which it cannot run.
+    #[serde(default)]
+    pub models: Vec<String>,
     pub pushed_ms: u64,
 }
 
 impl Form for PluginRecord {
     const FORMAT: &'static str = "dovetail.plugin/1";
+}
+
+/// A model of a fleet: its manifest as its machine has it, and where its files are ([`crate::blobs::BlobKind::Model`]). Key: its name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    pub manifest: String,
+    /// In the manifest's order.
+    pub files: Vec<ModelFile>,
+    pub pushed_ms: u64,
+}
+
+/// A file of a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelFile {
+    pub digest: Digest,
+    pub bytes: u64,
+}
+
+impl Form for ModelRecord {
+    const FORMAT: &'static str = "dovetail.model/1";
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::blobs::StoreError;
-use crate::ledger::{Job, RunKey};
+use crate::ledger::{Job, RunKey, Scope};
 
 /// Taken before the records are read, and shown to the window when what was read is written into it: if something was lost in between,
 /// the window answers `Stale`.
@@ -33,10 +33,10 @@ pub struct WindowLease {
 #[derive(Debug, Clone)]
 pub enum Change {
     /// A step ended and this caller's outcome was the one recorded. Replies `Ok`, or one of those that do not acknowledge:
-    /// `Last`, `Lost`, `Cancelled`; or `Closed`.
+    /// `Complete`, `Last`, `Lost`, `Cancelled`; or `Closed`.
     Finish { lease: WindowLease, succeeded: bool, value: Vec<u8>, children: Vec<Job> },
     /// Opens a run or rebuilds it from records that were read after `stamp`. Replies `Ok`, `Stale`, `Closed` or `Cancelled`.
-    Open { run: RunKey, stamp: Stamp, verify: bool, envelope: Vec<u8>, done: Vec<(String, Option<Vec<u8>>)>, jobs: Vec<Job> },
+    Open { run: RunKey, stamp: Stamp, verify: bool, envelope: Vec<u8>, steps: u32, done: Vec<(String, Option<Vec<u8>>)>, jobs: Vec<Job> },
     /// The run's outcome is recorded: everything of it goes. Replies `Ok`.
     Close { run: RunKey },
     /// The cancellation is recorded: no children, no unverified delivery. Replies `Ok`.
@@ -49,6 +49,9 @@ pub enum Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     Ok,
+    /// All steps of the run have succeeded.
+    Complete,
+    /// No job of the run is left.
     Last,
     Lost,
     Stale,
@@ -89,6 +92,21 @@ pub struct Called {
     pub jobs: Vec<Delivery>,
     /// When the next job becomes free by itself, in milliseconds from now.
     pub next_ms: Option<u64>,
+    /// Of the window as it was when it answered: for whoever reads records next.
+    pub stamp: Stamp,
+}
+
+/// What a bell says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ring {
+    /// There may be work.
+    Jobs,
+    /// The run's outcome is recorded.
+    Over(RunKey),
+    /// The run's cancellation is recorded.
+    Cancelled(RunKey),
+    /// Bells may have been missed: everybody looks.
+    Missed,
 }
 
 /// The window. Blocking; calls of one process are answered one after the other.
@@ -104,7 +122,7 @@ pub trait Window: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`: nothing is known; what was to be acknowledged comes again.
-    fn call(&self, changes: &[Change], want: usize, lease: Duration) -> Result<Called, StoreError>;
+    fn call(&self, changes: &[Change], scope: &Scope, want: usize, lease: Duration) -> Result<Called, StoreError>;
 
     /// Extends leases.
     ///
@@ -114,5 +132,29 @@ pub trait Window: Send + Sync {
 
     /// Calls `ring` whenever jobs came or a run was closed or cancelled anywhere in the fleet. Best effort: whoever waits looks now and
     /// then all the same.
-    fn listen(&self, ring: Box<dyn Fn() + Send + Sync>);
+    fn listen(&self, ring: Box<dyn Fn(Ring) + Send + Sync>);
+
+    /// Whether each run is open here with at least one job that leads on: what is not so has been lost.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn knows(&self, runs: &[RunKey]) -> Result<Vec<bool>, StoreError>;
+
+    /// The steps of the run that somebody leases now.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError>;
+
+    /// Says that a worker lives, for `keep`.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError>;
+
+    /// What living workers say of themselves, by name.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 }

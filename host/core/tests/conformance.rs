@@ -88,6 +88,18 @@ impl Ledger for Broken {
         self.inner.held(run)
     }
 
+    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
+        self.inner.over(runs, wait)
+    }
+
+    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
+        self.inner.beat(worker, about, keep)
+    }
+
+    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.inner.workers()
+    }
+
     fn wake(&self) {
         self.inner.wake();
     }

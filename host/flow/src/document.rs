@@ -21,6 +21,7 @@ pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
     let output = if state == "succeeded" { output(parts, &truth)? } else { Value::Null };
     let finished_ms = truth.outcome.as_ref().map(|o| o.finished_ms);
     let started_ms = truth.outcomes.values().map(|o| o.started_ms).min();
+    let waiting = waiting(parts, &truth, &held)?;
     let mut document = json!({
         "format": "dovetail.run/1",
         "run_id": run.as_str(),
@@ -28,11 +29,11 @@ pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
         "state": state,
         "inputs": truth.run.inputs,
         "output": output,
-        "processing_summary": summary(&truth, &held, finished_ms),
+        "processing_summary": summary(&truth, &held, &waiting, finished_ms),
         "submitted_at": timestamp(truth.run.submitted_ms),
         "started_at": started_ms.map(timestamp),
         "finished_at": finished_ms.map(timestamp),
-        "warnings": warnings(&truth),
+        "warnings": warnings(&truth, &waiting),
     });
     if let Some(error) = error(&truth) {
         document["error"] = error;
@@ -70,8 +71,41 @@ fn output(parts: &Parts, truth: &Truth) -> Result<Value, FlowError> {
     Ok(result.map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("put the output of run {} together", truth.key.run), e))?)
 }
 
+/// Steps that are ready, and what no living worker has that they need.
+type Waiting = std::collections::BTreeMap<String, Vec<String>>;
+
+fn waiting(parts: &Parts, truth: &Truth, held: &[String]) -> Result<Waiting, FlowError> {
+    if truth.outcome.is_some() || truth.cancel.is_some() {
+        return Ok(Waiting::new());
+    }
+    let ready = |step: &&Step| {
+        !truth.outcomes.contains_key(&step.name)
+            && !held.contains(&step.name)
+            && ready_now(&truth.pipeline, truth, step)
+            && !step.lane.as_str().is_empty()
+    };
+    let ready: Vec<&Step> = truth.pipeline.steps.iter().filter(ready).collect();
+    if ready.is_empty() {
+        return Ok(Waiting::new());
+    }
+    let able = |about: &[u8]| -> Vec<String> {
+        let about: Value = serde_json::from_slice(about).unwrap_or_default();
+        about["able"].as_array().into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+    };
+    let workers: Vec<Vec<String>> = parts.ledger.workers()?.iter().map(|(_, about)| able(about)).collect();
+    let needs = |step: &Step| {
+        let unserved = !workers.iter().any(|able| step.lane.is_served_by(able));
+        // What nobody has at all is what is missing; where each has a part, it is the whole.
+        let missing: Vec<String> =
+            step.lane.needs().filter(|need| !workers.iter().any(|able| able.iter().any(|a| a == need))).map(str::to_owned).collect();
+        let missing = if missing.is_empty() { step.lane.needs().map(str::to_owned).collect() } else { missing };
+        unserved.then_some((step.name.clone(), missing))
+    };
+    Ok(ready.into_iter().filter_map(needs).collect())
+}
+
 /// Times count from the run's acceptance: waiting in the queue is part of what a run takes.
-fn summary(truth: &Truth, held: &[String], finished_ms: Option<u64>) -> Value {
+fn summary(truth: &Truth, held: &[String], waiting: &Waiting, finished_ms: Option<u64>) -> Value {
     let begin = truth.run.submitted_ms;
     let total_ms = finished_ms.map(|end| end.saturating_sub(begin));
     json!({
@@ -79,7 +113,7 @@ fn summary(truth: &Truth, held: &[String], finished_ms: Option<u64>) -> Value {
         "total_time_ms": total_ms,
         "parallel_speedup": speedup(truth),
         "data_lineage": truth.pipeline.lineage(|edge| happened(truth, edge)),
-        "steps": truth.pipeline.steps.iter().map(|step| step_json(truth, held, step, begin)).collect::<Vec<_>>(),
+        "steps": truth.pipeline.steps.iter().map(|step| step_json(truth, held, waiting, step, begin)).collect::<Vec<_>>(),
     })
 }
 
@@ -130,7 +164,7 @@ fn saved(stages: &[Vec<Span>]) -> Option<f64> {
     ratio.map(|ratio| (ratio * 100.0).round() / 100.0)
 }
 
-fn step_json(truth: &Truth, held: &[String], step: &Step, begin: u64) -> Value {
+fn step_json(truth: &Truth, held: &[String], waiting: &Waiting, step: &Step, begin: u64) -> Value {
     let outcome = truth.outcomes.get(&step.name);
     let attempts: Vec<&AttemptRecord> = match outcome {
         Some(outcome) => outcome.attempts.iter().collect(),
@@ -151,6 +185,9 @@ fn step_json(truth: &Truth, held: &[String], step: &Step, begin: u64) -> Value {
         "models": outcome.map(|o| json!(o.models)).unwrap_or_else(|| json!([])),
         "attempts": attempts.iter().map(|a| attempt_json(a)).collect::<Vec<_>>(),
     });
+    if let Some(needs) = waiting.get(&step.name) {
+        json["waits_for"] = json!(needs);
+    }
     if let Some(dropped) = outcome.map(|o| o.log_dropped).filter(|n| *n > 0) {
         json["log_lines_dropped"] = json!(dropped);
     }
@@ -217,13 +254,17 @@ fn error(truth: &Truth) -> Option<Value> {
     Some(error)
 }
 
-fn warnings(truth: &Truth) -> Vec<String> {
+fn warnings(truth: &Truth, waiting: &Waiting) -> Vec<String> {
     let dropped = truth.pipeline.steps.iter().filter_map(|step| {
         let dropped = truth.outcomes.get(&step.name)?.log_dropped;
         (dropped > 0).then(|| format!("{}: {dropped} log lines were dropped, over the limit of {} bytes", step.id(), step.limits.log))
     });
     let cancelled = truth.cancel.iter().map(|c| format!("cancelled: {}", c.reason));
-    dropped.chain(cancelled).collect()
+    let waits = truth.pipeline.steps.iter().filter_map(|step| {
+        let needs = waiting.get(&step.name)?;
+        Some(format!("{} waits: no living worker has {}", step.id(), needs.join(" and ")))
+    });
+    dropped.chain(cancelled).chain(waits).collect()
 }
 
 /// `0.41s`.

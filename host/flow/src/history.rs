@@ -8,7 +8,7 @@ use dovetail_core::record::{Form, RunOutcomeRecord, RunRecord};
 use serde_json::{Value, json};
 
 use crate::document::{state, state_name, timestamp};
-use crate::truth::Truth;
+use crate::truth::{Truth, current};
 use crate::{FlowError, Parts};
 
 /// The most that a log blob may have; the limit of a step's log is below.
@@ -47,11 +47,20 @@ pub struct StepLog {
 pub fn runs(parts: &Parts, limit: usize) -> Result<Vec<RunSummary>, FlowError> {
     let rows = parts.ledger.list(Kind::Run, &Listing { prefix: String::new(), limit, newest_first: true })?;
     let mut found = Vec::with_capacity(rows.len());
-    for (id, bytes) in rows {
+    let ids =
+        rows.iter().map(|(id, _)| id.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "list runs", e)));
+    let mut keys = ids.map(|run| Ok(RunKey { run: run?, generation: 0 })).collect::<Result<Vec<RunKey>, StoreError>>()?;
+    // Re-runs are few: all are asked about at once, and only those that are some are looked at further.
+    let second: Vec<String> = keys.iter().map(|key| RunKey { generation: 1, ..key.clone() }.key()).collect();
+    for (key, again) in keys.iter_mut().zip(parts.ledger.get(Kind::Generation, &second)?) {
+        if again.is_some() {
+            *key = current(parts, &key.run)?;
+        }
+    }
+    let ends = parts.ledger.get(Kind::RunOutcome, &keys.iter().map(RunKey::key).collect::<Vec<_>>())?;
+    for (((id, bytes), key), end) in rows.into_iter().zip(keys).zip(ends) {
         let record = RunRecord::decode(&bytes, &format!("run {id}"))?;
-        let run: RunId = id.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "list runs", e))?;
-        let key = RunKey { run: run.clone(), generation: 0 };
-        let end = parts.ledger.get(Kind::RunOutcome, &[key.key()])?.pop().flatten();
+        let run = key.run.clone();
         let end = end.map(|b| RunOutcomeRecord::decode(&b, &format!("run {id}"))).transpose()?;
         let state = match &end {
             Some(end) => state_name(end.state),

@@ -26,11 +26,12 @@ pub use document::document;
 pub use error::FlowError;
 pub use fleet::FleetLedger;
 pub use history::{RunSummary, StepLog, find_run, lineage, logs, runs};
-pub use recover::recover;
+pub use recover::{recover, retry};
 pub use registry::{Published, Pushed, Update, catalogue, pipeline, pipelines, plugin, plugins, push_pipeline, push_plugin, update_pipeline};
 pub use shutdown::Shutdown;
 pub use submit::{cancel, keyed_run_id, new_run_id, submit};
-pub use worker::{Event, Listener, Worker, WorkerOptions};
+pub use truth::current;
+pub use worker::{Able, About, Daemon, Event, Listener, Worker, WorkerOptions};
 
 /// The ports that flow works on.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 //! same name and version is refused.
 
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
-use dovetail_core::ledger::{Item, Kind, Listing, Record, Reply};
+use dovetail_core::ledger::{Item, Kind, Lane, Listing, Record, Reply};
 use dovetail_core::pipeline::{self, Finding, Listed, Pipeline, Severity, TaskVersion, diff, task_reference};
 use dovetail_core::record::{Form, PluginRecord};
 use dovetail_core::wit::names::nearest;
@@ -97,7 +97,10 @@ pub fn plugin(parts: &Parts, reference: &str) -> Result<PluginRecord, FlowError>
 /// # Errors
 /// A store's failure.
 pub fn catalogue(parts: &Parts) -> Result<Listed, FlowError> {
-    let version = |p: PluginRecord| TaskVersion { name: p.name, version: p.version, package: p.package, signature: p.signature, limits: p.limits };
+    let version = |p: PluginRecord| {
+        let lane = Lane::of(p.grants.keys().cloned().chain(p.models.iter().map(|name| format!("model:{name}"))));
+        TaskVersion { name: p.name, version: p.version, package: p.package, signature: p.signature, limits: p.limits, lane }
+    };
     Ok(Listed(plugins(parts)?.into_iter().map(version).collect()))
 }
 

@@ -46,7 +46,7 @@ impl Shutdown {
     }
 
     /// Whom to wake: a claimer that sleeps.
-    pub(crate) fn wakes(&self, ledger: &Arc<dyn Ledger>) {
+    pub fn wakes(&self, ledger: &Arc<dyn Ledger>) {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(ledger));
     }
 

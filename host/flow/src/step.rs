@@ -9,10 +9,10 @@ use std::time::Duration;
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, Outcome, Report, Usage};
-use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lease, Record, Reply};
+use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lease, Record, Reply, RunKey};
 use dovetail_core::limits::Limits;
 use dovetail_core::pipeline::{OnFailure, Pipeline, Step};
-use dovetail_core::policy::{self, Backoff, Next};
+use dovetail_core::policy::{self, Backoff};
 use dovetail_core::record::{AttemptRecord, Consumed, Form, OutcomeRecord, Produced, RetryRecord, RunRecord, RunState};
 use dovetail_core::stop::Stop;
 use serde_json::Value;
@@ -50,7 +50,7 @@ impl Plan {
 }
 
 /// What became of a job, for whoever watches.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Done {
     /// The step ended.
     Step { succeeded: bool, micros: u64 },
@@ -60,6 +60,45 @@ pub(crate) enum Done {
     Nothing,
     /// Given back untouched.
     Released,
+}
+
+/// What a claimed job came to, before it is recorded.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, on the way from one function to the next")]
+pub(crate) enum Next {
+    /// Nothing is to be recorded; and how the run ended, if it did.
+    Nothing(Option<RunState>),
+    /// To be committed; what follows is told by [`StepRunner::settle`].
+    Commit(Item, After),
+}
+
+/// What is to be done when a job's change has been answered.
+#[derive(Debug, Clone)]
+pub(crate) enum After {
+    /// The step ended; the run, too, if its state is here.
+    Finished {
+        succeeded: bool,
+        micros: u64,
+        state: Option<RunState>,
+    },
+    /// The run's end was recorded after its last step's.
+    Closed {
+        succeeded: bool,
+        micros: u64,
+        state: RunState,
+    },
+    Retried {
+        code: String,
+        delay: Duration,
+    },
+    Released,
+}
+
+/// What became of a job whose change has been answered.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, on the way from one function to the next")]
+pub(crate) enum Settled {
+    Over(Done, Option<RunState>),
+    /// Something more is to be committed first.
+    Commit(Item, After),
 }
 
 pub(crate) struct StepRunner {
@@ -91,9 +130,8 @@ impl Work<'_> {
 }
 
 impl StepRunner {
-    /// Runs the job and records what came of it. `stop` ends the attempt; if it did, the job is given back. The second value is how the
-    /// run ended, if it did.
-    pub(crate) fn run(&self, claimed: &Claimed, run: &RunRecord, plan: &Plan, stop: &Stop) -> Result<(Done, Option<RunState>), FlowError> {
+    /// Runs the job and says what is to be recorded of it. `stop` ends the attempt; if it did, the job is given back.
+    pub(crate) fn run(&self, claimed: &Claimed, run: &RunRecord, plan: &Plan, stop: &Stop) -> Result<Next, FlowError> {
         let lease = &claimed.lease;
         let name = &lease.step;
         let step = plan.pipeline.step(name).ok_or_else(|| {
@@ -103,10 +141,10 @@ impl StepRunner {
         let mut skipped = false;
         // Where running steps may end after a failure, each claim reads whether there was one: new steps do not start.
         if claimed.verify || plan.pipeline.on_failure == OnFailure::Finish {
-            let truth = Truth::read(&self.parts, &lease.run.run)?;
+            let truth = Truth::read_generation(&self.parts, &lease.run)?;
             skipped = truth.failed_step().is_some();
             if truth.outcome.is_some() || truth.cancel.is_some() || truth.outcomes.contains_key(name) {
-                return Ok((Done::Nothing, reconcile(&self.parts, &lease.run.run)?));
+                return Ok(Next::Nothing(reconcile(&self.parts, &lease.run)?));
             }
         }
         let mut outputs = BTreeMap::new();
@@ -126,7 +164,7 @@ impl StepRunner {
         self.attempt(&Work { claimed, plan, step, input, before, skipped, spent_us }, stop)
     }
 
-    fn attempt(&self, work: &Work<'_>, stop: &Stop) -> Result<(Done, Option<RunState>), FlowError> {
+    fn attempt(&self, work: &Work<'_>, stop: &Stop) -> Result<Next, FlowError> {
         let Work { claimed, step, .. } = work;
         let lease = &claimed.lease;
         let started_ms = self.parts.clock.wall_ms();
@@ -159,8 +197,7 @@ impl StepRunner {
         };
         let stopped = matches!(&report.outcome, Outcome::Failed { failure } if failure.kind == FailureKind::Cancelled) && stop.cancelled();
         if stopped && !self.over(lease)? {
-            self.parts.ledger.commit(&[Item::Release { lease: lease.clone(), delay: Duration::ZERO }])?;
-            return Ok((Done::Released, None));
+            return Ok(Next::Commit(Item::Release { lease: lease.clone(), delay: Duration::ZERO }, After::Released));
         }
         let duration_us = self.parts.clock.mono_us().saturating_sub(began_us);
         if stopped {
@@ -179,10 +216,10 @@ impl StepRunner {
             let in_time = |delay: Duration| left.is_none_or(|left| u128::from(left) > u128::from(duration_us / 1000) + delay.as_millis());
             let backoff = Backoff { first: Duration::from_millis(step.retry.backoff_ms), max: Duration::from_millis(step.retry.max_backoff_ms) };
             let next = policy::after(failure, claimed.attempt, step.retry.max_attempts, backoff, spread(lease.token));
-            if let Next::Retry(delay) = next
+            if let policy::Next::Retry(delay) = next
                 && in_time(delay)
             {
-                return self.retry(work, this, delay);
+                return Ok(self.retry(work, this, delay));
             }
         }
         self.finish(work, report, this)
@@ -195,27 +232,24 @@ impl StepRunner {
     }
 
     /// The host's own fault: the attempt is not charged. What may pass is tried again a little later; the rest is for the operator.
-    fn host_failed(&self, work: &Work<'_>, error: HostError) -> Result<(Done, Option<RunState>), FlowError> {
+    fn host_failed(&self, work: &Work<'_>, error: HostError) -> Result<Next, FlowError> {
         let lease = work.claimed.lease.clone();
+        if !error.transient {
+            return Err(error.into());
+        }
         tracing::error!(run = %lease.run.run, step = lease.step, err = &error as &dyn std::error::Error, "the host could not make an attempt");
-        let delay = if error.transient { Duration::from_secs(1) } else { Duration::ZERO };
-        self.parts.ledger.commit(&[Item::Release { lease, delay }])?;
-        if error.transient { Ok((Done::Released, None)) } else { Err(error.into()) }
+        Ok(Next::Commit(Item::Release { lease, delay: Duration::from_secs(1) }, After::Released))
     }
 
-    fn retry(&self, work: &Work<'_>, this: AttemptRecord, delay: Duration) -> Result<(Done, Option<RunState>), FlowError> {
+    fn retry(&self, work: &Work<'_>, this: AttemptRecord, delay: Duration) -> Next {
         let lease = &work.claimed.lease;
         let code = this.error.as_ref().map_or_else(String::new, |e| e.code.clone());
         let key = lease.run.attempt(&lease.step, work.claimed.attempt + 1);
         let record = Record { kind: Kind::Attempt, key, value: RetryRecord { failed: this, delay_ms: millis(delay) }.encode() };
-        let reply = self.parts.ledger.commit(&[Item::Retry { lease: lease.clone(), record, delay }])?.pop();
-        match reply {
-            Some(Reply::Created) => Ok((Done::Retried { code, delay }, None)),
-            _ => Ok((Done::Nothing, reconcile(&self.parts, &lease.run.run)?)),
-        }
+        Next::Commit(Item::Retry { lease: lease.clone(), record, delay }, After::Retried { code, delay })
     }
 
-    fn finish(&self, work: &Work<'_>, report: Report, this: AttemptRecord) -> Result<(Done, Option<RunState>), FlowError> {
+    fn finish(&self, work: &Work<'_>, report: Report, this: AttemptRecord) -> Result<Next, FlowError> {
         let Work { claimed, plan, step, .. } = work;
         let lease = &claimed.lease;
         let micros = this.duration_us;
@@ -229,13 +263,28 @@ impl StepRunner {
         };
         let close = state.map(|state| end(&self.parts, &lease.run, state, (!succeeded).then(|| step.name.clone())));
         let children = if succeeded { plan.children.get(&step.name).cloned().unwrap_or_default() } else { Vec::new() };
-        let item = Item::Finish { lease: lease.clone(), record, succeeded, close, children };
-        let done = Done::Step { succeeded, micros };
-        match self.parts.ledger.commit(&[item])?.pop() {
-            Some(Reply::Created) => Ok((done, state)),
-            // Last: this worker closes the run. Cancelled and Closed: likewise, or it is closed. Exists: another's outcome counts.
-            Some(Reply::Exists(_)) => Ok((Done::Nothing, reconcile(&self.parts, &lease.run.run)?)),
-            _ => Ok((done, reconcile(&self.parts, &lease.run.run)?)),
+        Ok(Next::Commit(Item::Finish { lease: lease.clone(), record, succeeded, close, children }, After::Finished { succeeded, micros, state }))
+    }
+
+    /// What follows from the answer to a job's change.
+    pub(crate) fn settle(&self, run: &RunKey, after: After, reply: &Reply) -> Result<Settled, FlowError> {
+        let recovered = |done| Ok(Settled::Over(done, reconcile(&self.parts, run)?));
+        match (after, reply) {
+            (After::Released, _) => Ok(Settled::Over(Done::Released, None)),
+            (After::Retried { code, delay }, Reply::Created) => Ok(Settled::Over(Done::Retried { code, delay }, None)),
+            (After::Retried { .. }, _) => recovered(Done::Nothing),
+            (After::Closed { succeeded, micros, state }, _) => Ok(Settled::Over(Done::Step { succeeded, micros }, Some(state))),
+            // Another's outcome counts.
+            (After::Finished { .. }, Reply::Exists(_)) => recovered(Done::Nothing),
+            (After::Finished { succeeded, micros, state }, Reply::Created) => Ok(Settled::Over(Done::Step { succeeded, micros }, state)),
+            // It was the last of many, and all have succeeded: this worker closes the run, and needs to read nothing for that.
+            (After::Finished { succeeded, micros, .. }, Reply::Complete) => {
+                let state = RunState::Succeeded;
+                let record = end(&self.parts, run, state, None);
+                Ok(Settled::Commit(Item::Close { run: run.clone(), record }, After::Closed { succeeded, micros, state }))
+            }
+            // Last: this worker reads how the run ended, and closes it. Cancelled and Closed: likewise, or it is closed.
+            (After::Finished { succeeded, micros, .. }, _) => recovered(Done::Step { succeeded, micros }),
         }
     }
 

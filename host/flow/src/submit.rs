@@ -9,8 +9,9 @@ use dovetail_core::record::{CancelRecord, Form, RunRecord};
 use dovetail_core::{Digest, RunId};
 use serde_json::Value;
 
-use crate::recover::{job, reconcile};
+use crate::recover::{job, reconcile, steps};
 use crate::registry::{Published, Pushed};
+use crate::truth::{Truth, current};
 use crate::{FlowError, Parts};
 
 /// A random run ID.
@@ -43,7 +44,7 @@ pub fn submit(parts: &Parts, published: &Published, inputs: &Value, run: &RunId)
     let record = RunRecord { pipeline: published.key.clone(), inputs: inputs.clone(), submitted_ms: parts.clock.wall_ms() };
     let value = record.encode();
     let jobs = ready(&published.pipeline, &BTreeSet::new()).into_iter().map(|step| job(&published.pipeline, step)).collect();
-    let item = Item::Submit { run: key, record: Record { kind: Kind::Run, key: run.to_string(), value }, jobs };
+    let item = Item::Submit { run: key, record: Record { kind: Kind::Run, key: run.to_string(), value }, jobs, steps: steps(&published.pipeline) };
     match parts.ledger.commit(&[item])?.pop() {
         Some(Reply::Exists(bytes)) => {
             let before = RunRecord::decode(&bytes, &format!("run {run}"))?;
@@ -53,7 +54,7 @@ pub fn submit(parts: &Parts, published: &Published, inputs: &Value, run: &RunId)
                 let message = format!("run {run} was submitted before, to {} and with other inputs", version(&before.pipeline));
                 return Err(FlowError::refused("run_differs", message, "use another --key for another submission"));
             }
-            reconcile(parts, run)?;
+            reconcile(parts, &current(parts, run)?)?;
             Ok(Pushed::Same)
         }
         _ => Ok(Pushed::Created),
@@ -77,14 +78,15 @@ fn nameless(inputs: &Value) -> Value {
 /// # Errors
 /// A store's failure; `unknown_run`.
 pub fn cancel(parts: &Parts, run: &RunId, reason: &str) -> Result<bool, FlowError> {
-    let key = RunKey { run: run.clone(), generation: 0 };
-    let record = CancelRecord { requested_ms: parts.clock.wall_ms(), reason: reason.to_owned() };
-    let record = Record { kind: Kind::Cancel, key: key.key(), value: record.encode() };
     // Reading first tells an unknown run, for which nothing must be recorded.
-    if crate::truth::Truth::read(parts, run)?.outcome.is_some() {
+    let truth = Truth::read(parts, run)?;
+    if truth.outcome.is_some() {
         return Ok(false);
     }
-    let replies = parts.ledger.commit(&[Item::Cancel { run: key, record }])?;
-    reconcile(parts, run)?;
+    let key = truth.key;
+    let record = CancelRecord { requested_ms: parts.clock.wall_ms(), reason: reason.to_owned() };
+    let record = Record { kind: Kind::Cancel, key: key.key(), value: record.encode() };
+    let replies = parts.ledger.commit(&[Item::Cancel { run: key.clone(), record }])?;
+    reconcile(parts, &key)?;
     Ok(replies.first() != Some(&Reply::Closed))
 }

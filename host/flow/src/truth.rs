@@ -48,16 +48,36 @@ pub(crate) enum Standing {
     Open,
 }
 
+/// The newest generation of a run. Whether there is such a run is not looked at.
+///
+/// # Errors
+/// A store's failure.
+pub fn current(parts: &Parts, run: &RunId) -> Result<RunKey, FlowError> {
+    let mut key = RunKey { run: run.clone(), generation: 0 };
+    loop {
+        let next = RunKey { generation: key.generation + 1, ..key.clone() };
+        if one(parts.ledger.get(Kind::Generation, &[next.key()])?).is_none() {
+            return Ok(key);
+        }
+        key = next;
+    }
+}
+
 impl Truth {
+    /// Of the newest generation.
     pub(crate) fn read(parts: &Parts, run: &RunId) -> Result<Self, FlowError> {
-        let ledger = &*parts.ledger;
+        Self::read_generation(parts, &current(parts, run)?)
+    }
+
+    pub(crate) fn read_generation(parts: &Parts, key: &RunKey) -> Result<Self, FlowError> {
+        let (ledger, run) = (&*parts.ledger, &key.run);
         let Some(bytes) = one(ledger.get(Kind::Run, &[run.to_string()])?) else {
             return Err(FlowError::refused("unknown_run", format!("there is no run {run}"), "see `dovetail runs list`"));
         };
         let record = RunRecord::decode(&bytes, &format!("run {run}"))?;
-        let key = RunKey { run: run.clone(), generation: 0 };
         let pipeline = pinned(parts, &record.pipeline)?;
-        let mut truth = Self { key, run: record, pipeline, outcomes: BTreeMap::new(), retries: BTreeMap::new(), cancel: None, outcome: None };
+        let mut truth =
+            Self { key: key.clone(), run: record, pipeline, outcomes: BTreeMap::new(), retries: BTreeMap::new(), cancel: None, outcome: None };
         // The run's end is read first: what ended has all its outcomes, however late the other reads are.
         let what = format!("run {run}");
         let end = one(ledger.get(Kind::RunOutcome, &[truth.key.key()])?);

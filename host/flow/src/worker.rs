@@ -1,39 +1,88 @@
-//! The worker: claims jobs within its scope, runs up to N at once on threads of their own, renews their leases from a thread that tasks
-//! cannot starve, and stops in two stages.
+//! The worker: claims jobs within its scope, runs up to N at once on threads of their own, and stops in two stages.
+//!
+//! A slot is free as soon as its attempt has ended: what came of it is recorded by the ledger together with others, and settled on a thread
+//! of its own (`settle.rs`). Leases, heartbeats and the search for lost runs have threads that tasks cannot starve (`duties.rs`).
+
+mod duties;
+mod flow_control;
+mod settle;
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::RunId;
 use dovetail_core::executor::Executor;
-use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Renewal, RunKey, Scope, Wait};
+use dovetail_core::ledger::{Claimed, Item, Kind, Lease, RunKey, Scope, Wait};
 use dovetail_core::record::{Form, RunOutcomeRecord, RunRecord, RunState};
 use dovetail_core::stop::Canceller;
 
+use self::flow_control::FlowControl;
+use self::settle::ToSettle;
 use crate::registry::pinned;
 use crate::shutdown::Shutdown;
-use crate::step::{Done, Plan, StepRunner};
+use crate::step::{After, Next, Plan, StepRunner};
+use crate::truth::current;
 use crate::{FlowError, Parts};
 
 /// A claimer that finds nothing looks again after this long even if nothing woke it.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long a daemon waits after a store failed; it doubles up to the second one.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a job is put off that the host could not run, for a reason that does not pass by itself.
+const PUT_OFF: Duration = Duration::from_secs(30);
+/// Plans kept; any of them can be read again.
+const MAX_PLANS: usize = 1000;
 
 /// What happens, as it happens: for progress, never for decisions.
 #[derive(Debug, Clone)]
 pub enum Event {
-    StepStarted { run: RunId, step: String, attempt: u32 },
-    StepFinished { run: RunId, step: String, attempt: u32, succeeded: bool, millis: u64 },
-    StepRetried { run: RunId, step: String, attempt: u32, code: String, delay_ms: u64 },
-    RunFinished { run: RunId, state: RunState },
+    StepStarted {
+        run: RunId,
+        step: String,
+        attempt: u32,
+    },
+    StepFinished {
+        run: RunId,
+        step: String,
+        attempt: u32,
+        succeeded: bool,
+        millis: u64,
+    },
+    StepRetried {
+        run: RunId,
+        step: String,
+        attempt: u32,
+        code: String,
+        delay_ms: u64,
+    },
+    RunFinished {
+        run: RunId,
+        state: RunState,
+    },
+    /// A run of which the queue had lost the work was put back.
+    RunRecovered {
+        run: RunId,
+    },
+    /// A store does not answer: what was to be recorded is kept and sent again.
+    StoreFailed {
+        operation: String,
+        error: String,
+    },
+    /// It answers again.
+    StoreAnswers,
 }
 
 /// Who is told what happens; called on the workers' own threads, so it must not block.
 pub type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// What a worker says of itself, given how many steps it runs now and how many it has ended.
+pub type About = Arc<dyn Fn(usize, u64) -> Vec<u8> + Send + Sync>;
 
 /// How a worker works.
 #[derive(Clone)]
@@ -45,7 +94,20 @@ pub struct WorkerOptions {
     /// This process, in the records.
     pub name: String,
     pub on_event: Option<Listener>,
+    /// It goes on when a store fails, looks for what was lost, and says that it lives. None: it ends with the first failure.
+    pub daemon: Option<Daemon>,
 }
+
+/// What a worker needs that works until it is told to stop.
+#[derive(Clone)]
+pub struct Daemon {
+    pub about: About,
+    /// What it can serve now: asked before each claim.
+    pub able: Able,
+}
+
+/// The capabilities that a worker has at the moment: see [`dovetail_core::ledger::Lane`].
+pub type Able = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// Runs jobs.
 pub struct Worker {
@@ -53,7 +115,8 @@ pub struct Worker {
     runner: StepRunner,
     options: WorkerOptions,
     plans: Mutex<BTreeMap<String, Arc<Plan>>>,
-    held: Mutex<BTreeMap<u64, Held>>,
+    held: Mutex<HashMap<u64, Held>>,
+    flow: FlowControl,
     /// Of a scope: the runs that are not over.
     left: Mutex<BTreeSet<RunId>>,
     /// Runs that are over while steps of theirs still stop in this process.
@@ -82,90 +145,116 @@ impl Worker {
     #[must_use]
     pub fn new(parts: Parts, executor: Arc<dyn Executor>, options: WorkerOptions) -> Self {
         let runner = StepRunner { parts: parts.clone(), executor, worker: options.name.clone() };
+        let flow = FlowControl::new(options.jobs);
         let (plans, held, left, ending, fault) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
-        let everything = AtomicBool::new(false);
-        Self { parts, runner, options, plans, held, left, ending, everything, fault }
+        Self { parts, runner, options, plans, held, flow, left, ending, everything: AtomicBool::new(false), fault }
     }
 
-    /// Works. With [`Scope::Runs`] until all of them are over, with [`Scope::All`] until it is shut down. Blocks.
+    /// Works. With [`Scope::Runs`] until all of them are over, otherwise until it is shut down. Blocks.
     ///
     /// # Errors
     /// A store's failure, or the host's own: then running steps have ended, and what they were given back is for another worker.
-    pub fn run(&self, scope: &Scope, shutdown: &Shutdown) -> Result<(), FlowError> {
+    pub fn run(self: &Arc<Self>, scope: &Scope, shutdown: &Shutdown) -> Result<(), FlowError> {
         shutdown.wakes(&self.parts.ledger);
-        self.everything.store(*scope == Scope::All, Ordering::SeqCst);
+        self.everything.store(!matches!(scope, Scope::Runs(_)), Ordering::SeqCst);
         *locked(&self.left) = match scope {
-            Scope::All => BTreeSet::new(),
             Scope::Runs(runs) => runs.iter().cloned().collect(),
+            Scope::All | Scope::Able(_) => BTreeSet::new(),
         };
+        let here = Arc::downgrade(self);
+        self.parts.ledger.on_end(Box::new(move |run| {
+            if let Some(worker) = here.upgrade() {
+                worker.stop_steps(run);
+            }
+        }));
         std::thread::scope(|threads| {
-            let (ended, renewals) = crossbeam_channel::bounded(0);
-            threads.spawn(move || self.keep_leases(&renewals));
-            let (free, slots) = crossbeam_channel::unbounded();
-            let result = self.claim_and_run(scope, shutdown, threads, free, &slots);
+            let (ended, duties_end) = crossbeam_channel::bounded(0);
+            let (settle, to_settle) = crossbeam_channel::unbounded();
+            let (give, jobs) = crossbeam_channel::unbounded();
+            let mut duties = vec![threads.spawn({
+                let until = duties_end.clone();
+                move || self.keep_leases(&until)
+            })];
+            if let Some(Daemon { about, .. }) = self.options.daemon.clone() {
+                let until = duties_end.clone();
+                duties.push(threads.spawn(move || self.say_that_it_lives(&about, &until)));
+                let until = duties_end.clone();
+                duties.push(threads.spawn(move || self.look_for_lost(&until)));
+            }
+            let settling = threads.spawn({
+                let again = settle.clone();
+                move || self.settle_all(&to_settle, &again, shutdown)
+            });
+            let mut slots = Vec::new();
+            for _ in 0..self.options.jobs.max(1) {
+                let (jobs, settle) = (jobs.clone(), settle.clone());
+                slots.push(threads.spawn(move || self.run_jobs(&jobs, shutdown, &settle)));
+            }
+            let result = self.claim_jobs(scope, shutdown, &give);
             if result.is_err() {
                 shutdown.abort();
             }
-            // Every step gives its slot back when it has been recorded; then no sender is left.
-            while slots.recv().is_ok() {}
-            // The leases were kept until the last step had been recorded.
+            // No more jobs: each slot ends with its last one; then what they sent is settled; then nobody holds a lease.
+            drop(give);
+            for slot in slots {
+                drop(slot.join());
+            }
+            drop(settle.send(ToSettle::NoMore));
+            drop(settling.join());
             drop(ended);
             result
         })?;
         locked(&self.fault).take().map_or(Ok(()), Err)
     }
 
-    fn claim_and_run<'scope>(
-        &'scope self,
-        scope: &Scope,
-        shutdown: &'scope Shutdown,
-        threads: &'scope std::thread::Scope<'scope, '_>,
-        free: Sender<()>,
-        slots: &Receiver<()>,
-    ) -> Result<(), FlowError> {
-        for _ in 0..self.options.jobs.max(1) {
-            free.send(()).ok();
-        }
-        let mut mine = 0;
+    fn is_daemon(&self) -> bool {
+        self.options.daemon.is_some()
+    }
+
+    fn claim_jobs(&self, scope: &Scope, shutdown: &Shutdown, give: &Sender<Claimed>) -> Result<(), FlowError> {
+        let mut pause = FIRST_PAUSE;
         while !self.over(scope, shutdown) {
-            // At least one free slot, and whatever others are free.
-            if mine == 0 {
-                slots.recv().ok();
-                mine = 1;
-            }
-            mine += slots.try_iter().count();
             let seen = self.parts.ledger.wakes();
-            if self.over(scope, shutdown) {
-                break;
-            }
-            let wait = Wait { seen, at_most: LONGEST_WAIT };
-            let claimed = self.parts.ledger.claim(scope, mine, self.options.lease, wait)?;
+            let Some(want) = self.flow.wait_for_room(|| self.over(scope, shutdown)) else { break };
+            let able = self.options.daemon.as_ref().map(|daemon| Scope::Able((daemon.able)()));
+            let claimed =
+                match self.parts.ledger.claim(able.as_ref().unwrap_or(scope), want, self.options.lease, Wait { seen, at_most: LONGEST_WAIT }) {
+                    Ok(claimed) => claimed,
+                    Err(error) if self.is_daemon() => {
+                        self.store_failed("claim work", &error.into());
+                        self.flow.pause(pause, || self.over(scope, shutdown));
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+            pause = FIRST_PAUSE;
+            self.store_answers();
             if claimed.is_empty() {
                 self.look_for_ended()?;
             }
-            if shutdown.draining() && !claimed.is_empty() {
-                // It was told to stop while it was claiming: what it got goes back untouched.
-                let back = |job: Claimed| Item::Release { lease: job.lease, delay: Duration::ZERO };
-                self.parts.ledger.commit(&claimed.into_iter().map(back).collect::<Vec<_>>())?;
-                break;
-            }
+            self.flow.claimed(claimed.len());
             for job in claimed {
-                mine -= 1;
-                let slot = free.clone();
-                threads.spawn(move || self.one(&job, shutdown, &slot));
+                let canceller = Arc::new(Canceller::new());
+                locked(&self.held).insert(job.lease.token, Held { lease: job.lease.clone(), canceller });
+                // The slots outlive this loop.
+                drop(give.send(job));
             }
         }
         Ok(())
     }
 
     fn over(&self, scope: &Scope, shutdown: &Shutdown) -> bool {
-        shutdown.draining() || locked(&self.fault).is_some() || (*scope != Scope::All && locked(&self.left).is_empty())
+        shutdown.draining() || locked(&self.fault).is_some() || (matches!(scope, Scope::Runs(_)) && locked(&self.left).is_empty())
     }
 
     /// Runs of the scope that another process ended.
     fn look_for_ended(&self) -> Result<(), FlowError> {
         let left: Vec<RunId> = locked(&self.left).iter().cloned().collect();
-        let keys: Vec<String> = left.iter().map(|run| RunKey { run: run.clone(), generation: 0 }.key()).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let keys = left.iter().map(|run| Ok(current(&self.parts, run)?.key())).collect::<Result<Vec<String>, FlowError>>()?;
         for (run, bytes) in left.into_iter().zip(self.parts.ledger.get(Kind::RunOutcome, &keys)?) {
             if let Some(bytes) = bytes {
                 let state = RunOutcomeRecord::decode(&bytes, &format!("run {run}"))?.state;
@@ -175,11 +264,28 @@ impl Worker {
         Ok(())
     }
 
-    fn one(&self, job: &Claimed, shutdown: &Shutdown, slot: &Sender<()>) {
-        let canceller = Arc::new(Canceller::new());
-        locked(&self.held).insert(job.lease.token, Held { lease: job.lease.clone(), canceller: canceller.clone() });
+    /// One slot: a job at a time until there are no more.
+    fn run_jobs(&self, jobs: &Receiver<Claimed>, shutdown: &Shutdown, settle: &Sender<ToSettle>) {
+        while let Ok(job) = jobs.recv() {
+            let began = Instant::now();
+            self.flow.started();
+            self.one(&job, shutdown, settle);
+            self.flow.ended(began.elapsed());
+        }
+    }
+
+    fn one(&self, job: &Claimed, shutdown: &Shutdown, settle: &Sender<ToSettle>) {
+        let token = job.lease.token;
+        let canceller = locked(&self.held).get(&token).map(|held| held.canceller.clone());
+        // It is there from the claim on; without it the job could not be stopped, and is not begun.
+        let Some(canceller) = canceller else { return self.flow.settled() };
         shutdown.stops(&canceller);
         let (run, step, attempt) = (job.lease.run.run.clone(), job.lease.step.clone(), job.attempt);
+        if shutdown.draining() || locked(&self.fault).is_some() {
+            // It was told to stop with jobs in hand: they go back untouched.
+            let release = Item::Release { lease: job.lease.clone(), delay: Duration::ZERO };
+            return self.commit(job, release, After::Released, settle);
+        }
         let work = || {
             let (record, plan) = self.plan(job)?;
             self.tell(|| Event::StepStarted { run: run.clone(), step: step.clone(), attempt });
@@ -188,39 +294,38 @@ impl Worker {
         // A panic here is our own. The slot comes back, and the lease is renewed no more: when it lapses, it counts as a worker lost over
         // this job, so that a job which does this each time is given up in the end.
         let result = catch_unwind(AssertUnwindSafe(work));
-        locked(&self.held).remove(&job.lease.token);
         match result.unwrap_or_else(|panic| Err(panicked(&step, &run, panic.as_ref()))) {
-            Ok((done, state)) => {
-                match done {
-                    Done::Step { succeeded, micros } => {
-                        self.tell(|| Event::StepFinished { run: run.clone(), step, attempt, succeeded, millis: micros / 1000 });
-                    }
-                    Done::Retried { code, delay } => {
-                        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                        self.tell(|| Event::StepRetried { run: run.clone(), step, attempt, code, delay_ms });
-                    }
-                    Done::Nothing | Done::Released => {}
-                }
-                if let Some(state) = state {
-                    self.ended(&run, state);
-                }
-            }
+            Ok(Next::Commit(item, after)) => self.commit(job, item, after, settle),
+            Ok(Next::Nothing(state)) => self.let_go(token, &run, state),
             Err(error @ FlowError::Panic(_)) => {
                 tracing::error!(%run, step, err = &error as &dyn std::error::Error, "the host panicked over a step");
-                locked(&self.fault).get_or_insert(error);
+                self.let_go(token, &run, None);
+                self.fail(error);
             }
             Err(error) => {
                 tracing::error!(%run, step, err = &error as &dyn std::error::Error, "a step could not be run");
                 // The host's own fault is not charged: without this the next process would count a dead worker. Where the store itself
                 // fails, this does, too, and the lease decides.
-                self.parts.ledger.commit(&[Item::Release { lease: job.lease.clone(), delay: Duration::ZERO }]).ok();
-                locked(&self.fault).get_or_insert(error);
+                let delay = if self.is_daemon() { PUT_OFF } else { Duration::ZERO };
+                self.fail(error);
+                self.commit(job, Item::Release { lease: job.lease.clone(), delay }, After::Released, settle);
             }
         }
-        self.tell_ended(&run);
-        // The claimer may be gone, when it failed; then nobody waits for the slot.
-        slot.send(()).ok();
-        self.parts.ledger.wake();
+    }
+
+    /// Sends a job's change on its way; [`Worker::settle_all`] hears what came of it.
+    fn commit(&self, job: &Claimed, item: Item, after: After, settle: &Sender<ToSettle>) {
+        let sent = settle::Sent { lease: job.lease.clone(), attempt: job.attempt, item, after };
+        self.send(sent, settle);
+    }
+
+    /// A daemon goes on: the job comes again. Otherwise this worker ends with it.
+    fn fail(&self, error: FlowError) {
+        if !self.is_daemon() {
+            locked(&self.fault).get_or_insert(error);
+            self.flow.wake();
+            self.parts.ledger.wake();
+        }
     }
 
     fn plan(&self, job: &Claimed) -> Result<(RunRecord, Arc<Plan>), FlowError> {
@@ -229,8 +334,20 @@ impl Worker {
             return Ok((record, plan.clone()));
         }
         let plan = Arc::new(Plan::new(pinned(&self.parts, &record.pipeline)?));
-        locked(&self.plans).insert(record.pipeline.clone(), plan.clone());
+        let mut plans = locked(&self.plans);
+        if plans.len() >= MAX_PLANS {
+            plans.clear();
+        }
+        plans.insert(record.pipeline.clone(), plan.clone());
+        drop(plans);
         Ok((record, plan))
+    }
+
+    /// The steps of a run in this process are to stop: it was cancelled, or has ended.
+    fn stop_steps(&self, run: &RunKey) {
+        for held in locked(&self.held).values().filter(|held| held.lease.run == *run) {
+            held.canceller.cancel();
+        }
     }
 
     /// A run is over: its other steps in this process are stopped, and whoever waits is told once they have ended.
@@ -244,7 +361,7 @@ impl Worker {
 
     /// Tells a run's end when nothing of it is left here: what its steps came to has been recorded by then.
     fn tell_ended(&self, run: &RunId) {
-        if locked(&self.held).values().any(|held| held.lease.run.run == *run) {
+        if !locked(&self.ending).contains_key(run) || locked(&self.held).values().any(|held| held.lease.run.run == *run) {
             return;
         }
         let Some(state) = locked(&self.ending).remove(run) else { return };
@@ -253,36 +370,13 @@ impl Worker {
         if first {
             self.tell(|| Event::RunFinished { run: run.clone(), state });
         }
+        self.flow.wake();
         self.parts.ledger.wake();
     }
 
     fn tell(&self, event: impl FnOnce() -> Event) {
         if let Some(listener) = &self.options.on_event {
             listener(&event());
-        }
-    }
-
-    /// Renews every lease three times in its length, until `ended` closes.
-    fn keep_leases(&self, ended: &Receiver<()>) {
-        while ended.recv_timeout(self.options.lease / 3) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
-            let leases: Vec<Lease> = locked(&self.held).values().map(|held| held.lease.clone()).collect();
-            if leases.is_empty() {
-                continue;
-            }
-            match self.parts.ledger.renew(&leases, self.options.lease) {
-                Ok(renewals) => {
-                    for (lease, renewal) in leases.iter().zip(renewals) {
-                        if renewal == Renewal::Lost
-                            && let Some(held) = locked(&self.held).get(&lease.token)
-                        {
-                            tracing::warn!(run = %lease.run.run, step = lease.step, "the lease is lost: the step is stopped");
-                            held.canceller.cancel();
-                        }
-                    }
-                }
-                // The next round tries again; whoever holds a lease that lapsed meanwhile finds out when it commits.
-                Err(error) => tracing::warn!(err = &error as &dyn std::error::Error, "leases could not be renewed"),
-            }
         }
     }
 }

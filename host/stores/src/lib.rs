@@ -1,11 +1,13 @@
 //! The backends behind the ports of dovetail-core. This is the only crate that names a database.
 //!
-//! So far: the embedded one, SQLite and files in one data folder, with nothing to install. It remembers and decides nothing.
+//! Embedded: SQLite and files in one data folder, with nothing to install. For a fleet, behind features: Redis, MongoDB, S3. They remember and
+//! decide nothing.
 
 mod cached;
 mod embedded;
 #[cfg(feature = "mongodb")]
 mod mongo;
+mod open;
 #[cfg(feature = "redis")]
 mod redis;
 mod s3;
@@ -16,5 +18,6 @@ pub use embedded::files::FileBlobs;
 pub use embedded::sqlite::SqliteLedger;
 #[cfg(feature = "mongodb")]
 pub use mongo::MongoMeta;
+pub use open::{open_blobs, open_meta, open_window};
 #[cfg(feature = "redis")]
 pub use redis::RedisWindow;

@@ -202,12 +202,20 @@ impl MetaStore for MongoMeta {
         Ok(found)
     }
 
-    fn open(&self, run: &RunKey) -> Result<(), StoreError> {
-        self.insert(&self.open_collection(), &[doc! { "_id": run.key(), "n": self.next() }]).map(drop)
+    fn open(&self, runs: &[RunKey]) -> Result<(), StoreError> {
+        for part in runs.chunks(BATCH) {
+            let documents: Vec<Document> = part.iter().map(|run| doc! { "_id": run.key(), "n": self.next() }).collect();
+            self.insert(&self.open_collection(), &documents)?;
+        }
+        Ok(())
     }
 
-    fn forget(&self, run: &RunKey) -> Result<(), StoreError> {
-        self.open_collection().delete_one(doc! { "_id": run.key() }).run().map(drop).map_err(|e| self.error("write to", e))
+    fn forget(&self, runs: &[RunKey]) -> Result<(), StoreError> {
+        for part in runs.chunks(BATCH) {
+            let keys: Vec<String> = part.iter().map(RunKey::key).collect();
+            self.open_collection().delete_many(doc! { "_id": { "$in": keys } }).run().map_err(|e| self.error("write to", e))?;
+        }
+        Ok(())
     }
 
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
@@ -216,8 +224,7 @@ impl MetaStore for MongoMeta {
         let mut found = Vec::new();
         for row in rows {
             let row = row.map_err(|e| self.error("list", e))?;
-            let parts = row.get_str("_id").ok().and_then(|key| key.split_once(':'));
-            let run = parts.and_then(|(run, generation)| Some(RunKey { run: run.parse().ok()?, generation: generation.parse().ok()? }));
+            let run = row.get_str("_id").ok().and_then(RunKey::parse);
             found.push(run.ok_or_else(|| StoreError::plain(StoreErrorKind::Corrupt, format!("read the open runs at {}", self.address)))?);
         }
         Ok(found)

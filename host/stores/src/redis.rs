@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::ledger::{Job, RunKey};
-use dovetail_core::window::{Called, Change, Delivery, Held, Stamp, Status, Window, WindowLease};
+use dovetail_core::ledger::{Job, RunKey, Scope};
+use dovetail_core::window::{Called, Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
 use redis::{Client, Commands as _, Connection, ConnectionLike as _, ErrorKind, FromRedisValue as _, Script, Value};
 
 mod settings;
@@ -17,6 +17,8 @@ const SCRIPT: &str = include_str!("redis/window.lua");
 /// Tries of one call before the window counts as unavailable: with the pauses between them, about four seconds.
 const TRIES: u32 = 6;
 const CONNECT: Duration = Duration::from_secs(2);
+/// Runs that one question is about.
+const ASKED: usize = 1000;
 /// A call does little; one that takes this long will not come.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -29,7 +31,10 @@ pub struct RedisWindow {
     incarnation: String,
     /// `host:port`, for errors: never the password.
     address: String,
+    /// For numbered calls, which are answered one after the other.
     state: Mutex<State>,
+    /// For everything else: a lease is renewed while a call waits for its answer.
+    aside: Mutex<Option<Connection>>,
 }
 
 #[derive(Default)]
@@ -57,6 +62,7 @@ impl RedisWindow {
             incarnation: incarnation.to_owned(),
             address,
             state: Mutex::default(),
+            aside: Mutex::default(),
         };
         let mut connection = window.connect().map_err(|e| window.error("connect to", e))?;
         settings::check(&mut connection, &window.address)?;
@@ -83,15 +89,15 @@ impl RedisWindow {
     }
 
     /// Sends the same arguments until they are answered, on a new connection each time but the first.
-    fn send(&self, state: &mut State, args: &[Vec<u8>]) -> Result<Value, StoreError> {
+    fn send(&self, slot: &mut Option<Connection>, args: &[Vec<u8>]) -> Result<Value, StoreError> {
         let mut pause = Duration::from_millis(50);
         let mut tries = 0;
         loop {
             tries += 1;
             let answer = (|| {
-                let connection = match state.connection.take() {
-                    Some(open) if open.is_open() => state.connection.insert(open),
-                    _ => state.connection.insert(self.connect()?),
+                let connection = match slot.take() {
+                    Some(open) if open.is_open() => slot.insert(open),
+                    _ => slot.insert(self.connect()?),
                 };
                 let mut invocation = self.script.prepare_invoke();
                 invocation.key(&self.prefix);
@@ -104,7 +110,7 @@ impl RedisWindow {
                 Ok(value) => return Ok(value),
                 Err(error) => {
                     // Whatever state the connection is in, a late answer on it must not be taken for another call's.
-                    state.connection = None;
+                    *slot = None;
                     let error = self.error("call", error);
                     if error.kind == StoreErrorKind::Refused || tries == TRIES {
                         return Err(error);
@@ -115,6 +121,13 @@ impl RedisWindow {
                 }
             }
         }
+    }
+
+    /// Asks something beside the numbered calls.
+    fn ask<T: redis::FromRedisValue>(&self, args: &[Vec<u8>]) -> Result<T, StoreError> {
+        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        let value = self.send(&mut aside, args)?;
+        redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))
     }
 
     fn corrupt(&self, why: &str) -> StoreError {
@@ -133,7 +146,7 @@ fn args_of(words: &[&str]) -> Vec<Vec<u8>> {
 fn push_jobs(args: &mut Vec<Vec<u8>>, jobs: &[Job]) {
     args.push(jobs.len().to_string().into_bytes());
     for job in jobs {
-        args.extend(args_of(&[&job.step, &job.attempt.to_string(), &job.needs.join("\x1e")]));
+        args.extend(args_of(&[&job.step, &job.attempt.to_string(), job.lane.as_str(), &job.needs.join("\x1e")]));
     }
 }
 
@@ -144,9 +157,10 @@ fn push_change(args: &mut Vec<Vec<u8>>, change: &Change) {
             args.push(value.clone());
             push_jobs(args, children);
         }
-        Change::Open { run, stamp, verify, envelope, done, jobs } => {
+        Change::Open { run, stamp, verify, envelope, steps, done, jobs } => {
             args.extend(args_of(&["O", &run.key(), &stamp.epoch, &stamp.now.to_string(), if *verify { "1" } else { "0" }]));
             args.push(envelope.clone());
+            args.push(steps.to_string().into_bytes());
             args.push(done.len().to_string().into_bytes());
             for (step, value) in done {
                 args.extend(args_of(&[step, if value.is_some() { "1" } else { "0" }]));
@@ -166,6 +180,7 @@ fn push_change(args: &mut Vec<Vec<u8>>, change: &Change) {
 fn status(word: &str) -> Option<Status> {
     Some(match word {
         "ok" => Status::Ok,
+        "complete" => Status::Complete,
         "last" => Status::Last,
         "lost" => Status::Lost,
         "stale" => Status::Stale,
@@ -189,28 +204,41 @@ fn delivery(raw: RawJob, token: &str, epoch: &str) -> Option<Delivery> {
     Some(Delivery { lease, attempt, crashes, verify: verify == 1, envelope, values })
 }
 
+/// The capabilities of whoever claims, as the script reads them.
+fn able(scope: &Scope) -> String {
+    match scope {
+        Scope::Able(able) => able.join(","),
+        Scope::All | Scope::Runs(_) => "*".to_owned(),
+    }
+}
+
+fn ring_of(message: &str) -> Ring {
+    let run = |word: &str| message.strip_prefix(word).and_then(RunKey::parse);
+    run("over ").map(Ring::Over).or_else(|| run("cancel ").map(Ring::Cancelled)).unwrap_or(Ring::Jobs)
+}
+
 impl Window for RedisWindow {
     fn peek(&self) -> Result<Stamp, StoreError> {
         let mut state = self.state();
         let args = args_of(&["peek", &state.epoch, &state.tick.to_string()]);
-        let value = self.send(&mut state, &args)?;
+        let value = self.send(&mut state.connection, &args)?;
         let (epoch, tick, now): (String, u64, u64) = redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))?;
         (state.epoch, state.tick) = (epoch.clone(), tick);
         Ok(Stamp { epoch, now })
     }
 
-    fn call(&self, changes: &[Change], want: usize, lease: Duration) -> Result<Called, StoreError> {
+    fn call(&self, changes: &[Change], scope: &Scope, want: usize, lease: Duration) -> Result<Called, StoreError> {
         let mut state = self.state();
         state.number += 1;
         let number = state.number.to_string();
         let (tick, want, lease_ms) = (state.tick.to_string(), want.to_string(), lease.as_millis().to_string());
-        let mut args = args_of(&["call", &self.incarnation, &number, &state.epoch, &tick, &want, &lease_ms]);
+        let mut args = args_of(&["call", &self.incarnation, &number, &state.epoch, &tick, &want, &lease_ms, &able(scope)]);
         for change in changes {
             push_change(&mut args, change);
         }
-        let value = self.send(&mut state, &args)?;
+        let value = self.send(&mut state.connection, &args)?;
         let answer: (String, u64, u64, Vec<String>, Vec<Value>, i64) = redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))?;
-        let (epoch, tick, _now, words, jobs, next) = answer;
+        let (epoch, tick, now, words, jobs, next) = answer;
         (state.epoch, state.tick) = (epoch.clone(), tick);
         drop(state);
         let statuses: Vec<Status> = words.iter().map(|w| status(w)).collect::<Option<_>>().ok_or_else(|| self.corrupt(&words.join(" ")))?;
@@ -223,7 +251,7 @@ impl Window for RedisWindow {
             let raw = RawJob::from_redis_value(job).map_err(|e| self.corrupt(&e.to_string()))?;
             handed.push(delivery(raw, &token, &epoch).ok_or_else(|| self.corrupt("a job without a name"))?);
         }
-        Ok(Called { statuses, jobs: handed, next_ms: u64::try_from(next).ok() })
+        Ok(Called { statuses, jobs: handed, next_ms: u64::try_from(next).ok(), stamp: Stamp { epoch, now } })
     }
 
     fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<Held>, StoreError> {
@@ -231,23 +259,17 @@ impl Window for RedisWindow {
         for lease in leases {
             args.extend(args_of(&[&id(&lease.run, &lease.step), &lease.token]));
         }
-        let value = self.send(&mut self.state(), &args)?;
-        let answers: Vec<u8> = redis::from_redis_value::<Vec<u64>>(value)
-            .map_err(|e| self.corrupt(&e.to_string()))?
-            .into_iter()
-            .map(|n| u8::try_from(n).unwrap_or(3))
-            .collect();
         let held = |answer| match answer {
             1 => Held::Renewed,
             0 => Held::Gone,
             _ => Held::Unknown,
         };
-        Ok(answers.into_iter().map(held).collect())
+        Ok(self.ask::<Vec<u64>>(&args)?.into_iter().map(held).collect())
     }
 
-    fn listen(&self, ring: Box<dyn Fn() + Send + Sync>) {
+    fn listen(&self, ring: Box<dyn Fn(Ring) + Send + Sync>) {
         let (client, channel) = (self.client.clone(), format!("{}bell", self.prefix));
-        let ring: Arc<dyn Fn() + Send + Sync> = ring.into();
+        let ring: Arc<dyn Fn(Ring) + Send + Sync> = ring.into();
         let listen = move || {
             loop {
                 let heard = (|| -> redis::RedisResult<()> {
@@ -255,20 +277,47 @@ impl Window for RedisWindow {
                     let mut bell = connection.as_pubsub();
                     bell.subscribe(&channel)?;
                     // What rang while nobody listened.
-                    ring();
+                    ring(Ring::Missed);
                     loop {
-                        bell.get_message()?;
-                        ring();
+                        let message: String = bell.get_message()?.get_payload()?;
+                        ring(ring_of(&message));
                     }
                 })();
                 tracing::debug!(err = ?heard.err(), "the bell is not heard; listening again");
                 std::thread::sleep(Duration::from_secs(1));
             }
         };
-        // A process without a bell looks for work once a second; it is slower, not wrong.
+        // A process without a bell looks for work now and then; it is slower, not wrong.
         if let Err(error) = std::thread::Builder::new().name("redis-bell".into()).spawn(listen) {
             tracing::warn!(err = &error as &dyn std::error::Error, "no thread for the bell");
         }
+    }
+
+    fn knows(&self, runs: &[RunKey]) -> Result<Vec<bool>, StoreError> {
+        let mut known = Vec::with_capacity(runs.len());
+        for part in runs.chunks(ASKED) {
+            let keys: Vec<String> = part.iter().map(RunKey::key).collect();
+            let args: Vec<Vec<u8>> = std::iter::once("knows".to_owned()).chain(keys).map(String::into_bytes).collect();
+            known.extend(self.ask::<Vec<u64>>(&args)?.into_iter().map(|n| n == 1));
+        }
+        Ok(known)
+    }
+
+    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
+        self.ask(&args_of(&["held", &run.key()]))
+    }
+
+    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
+        let mut args = args_of(&["beat", worker]);
+        args.extend([about.to_vec(), keep.as_millis().to_string().into_bytes()]);
+        self.ask::<u64>(&args).map(drop)
+    }
+
+    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let flat: Vec<Vec<u8>> = self.ask(&args_of(&["workers"]))?;
+        let mut found: Vec<_> = flat.chunks_exact(2).map(|pair| (String::from_utf8_lossy(&pair[0]).into_owned(), pair[1].clone())).collect();
+        found.sort();
+        Ok(found)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
 use dovetail_core::conformance;
-use dovetail_core::ledger::{Item, Job, Kind, Ledger, Record, RunKey, Scope, Wait};
+use dovetail_core::ledger::{Item, Job, Kind, Lane, Ledger, Record, RunKey, Scope, Wait};
 use dovetail_core::memory::ManualClock;
 use dovetail_core::{Digest, RunId};
 use dovetail_stores::{FileBlobs, SqliteLedger};
@@ -54,7 +54,14 @@ fn a_failed_write_leaves_nothing_behind() {
 fn submit(ledger: &SqliteLedger) -> RunKey {
     let run = RunKey { run: RunId::from_bytes([1; 16]), generation: 0 };
     let record = Record { kind: Kind::Run, key: run.run.to_string(), value: b"run".to_vec() };
-    ledger.commit(&[Item::Submit { run: run.clone(), record, jobs: vec![Job { step: "a".into(), needs: vec![], attempt: 1 }] }]).unwrap();
+    ledger
+        .commit(&[Item::Submit {
+            run: run.clone(),
+            record,
+            jobs: vec![Job { step: "a".into(), needs: vec![], attempt: 1, lane: Lane::default() }],
+            steps: 1,
+        }])
+        .unwrap();
     run
 }
 

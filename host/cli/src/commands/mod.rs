@@ -9,10 +9,12 @@ mod runs;
 mod schema;
 mod several;
 mod task;
+mod worker;
 
 use clap::CommandFactory as _;
 
 use crate::args::{self, Cli, Command};
+use crate::config::LogLevel;
 use crate::error::{Error, Exit};
 use crate::wire::App;
 
@@ -21,6 +23,8 @@ pub(crate) fn run(command: Command, app: &App) -> Result<Exit, Error> {
     match command {
         Command::Run(args) => run::run(&args, app),
         Command::Runs(command) => runs::run(&command, app),
+        Command::Worker(args) | Command::Up(args) => worker::run(&args, app),
+        Command::Workers(command) => worker::workers(&command, app),
         Command::Task(command) => task::run(&command, app),
         Command::Pipeline(command) => pipeline::run(&command, app),
         Command::Models(command) => models::run(&command, app),
@@ -34,6 +38,11 @@ pub(crate) fn run(command: Command, app: &App) -> Result<Exit, Error> {
             Ok(Exit::Done)
         }
     }
+}
+
+/// What is logged where nothing else is asked for: a daemon says what it does.
+pub(crate) fn log_level(command: &Command) -> LogLevel {
+    if matches!(command, Command::Worker(_) | Command::Up(_)) { LogLevel::Info } else { LogLevel::Warn }
 }
 
 /// Whether the command can print one document a line.

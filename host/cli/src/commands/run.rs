@@ -6,10 +6,11 @@ use dovetail_core::RunId;
 use dovetail_core::pipeline::Severity;
 use dovetail_core::wit::Type;
 use dovetail_flow::{Published, Pushed};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::args;
 use crate::commands::pipeline::{checked_file, is_file};
+use crate::commands::runs::needs_worker;
 use crate::commands::several::{Several, run_all};
 use crate::error::{Error, Exit};
 use crate::inputs::{Each, Expected, Given, Loaded, look_at_artifact};
@@ -68,6 +69,14 @@ fn one(app: &App, published: &Published, given: &Given, args: &args::Run, jobs: 
     let loaded = Loaded::read(given, &expected)?;
     let inputs = published.pipeline.resolve_inputs(&loaded.values).map_err(|errors| expected.misfits(&errors))?;
     let parts = app.parts()?;
+    if args.detach {
+        needs_worker(app)?;
+        loaded.store(&inputs, parts.blobs.as_ref())?;
+        let run = run_id(published, args.key.as_deref())?;
+        dovetail_flow::submit(parts, published, &inputs, &run)?;
+        app.output.result(|| json!({ "run_id": run }), || format!("{run}\n"));
+        return Ok(Exit::Done);
+    }
     let session = Session::begin(app, 1, jobs)?;
     loaded.store(&inputs, parts.blobs.as_ref())?;
     let run = run_id(published, args.key.as_deref())?;

@@ -1,7 +1,11 @@
 //! `runs`: looks at what was recorded, and goes on with what was interrupted.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use dovetail_core::RunId;
-use dovetail_flow::{RunSummary, StepLog};
+use dovetail_core::ledger::Wait;
+use dovetail_flow::{RunSummary, Shutdown, StepLog};
 use serde_json::{Value, json};
 
 use crate::args::Runs;
@@ -9,9 +13,13 @@ use crate::commands::run::wait_for;
 use crate::commands::several::{Several, none, run_all};
 use crate::error::{Error, Exit};
 use crate::show;
+use crate::signals::{self, Told};
 use crate::table::table;
 use crate::wire::App;
 use crate::work::Session;
+
+/// How often `watch` looks at what its run does; its end it hears at once.
+const WATCH: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
     match command {
@@ -31,9 +39,71 @@ pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
             let logs = dovetail_flow::logs(app.parts_to_read()?, &find(app, &one.run)?)?;
             app.output.result(|| logs.iter().map(log).collect(), || logs.iter().map(show_log).collect());
         }
+        Runs::Watch(one) => return watch(app, &find(app, &one.run)?),
+        Runs::Cancel(one) => {
+            let run = find(app, &one.run)?;
+            let cancelled = dovetail_flow::cancel(app.parts()?, &run, "by request")?;
+            let said = if cancelled { "cancelled" } else { "was over before" };
+            app.output.result(|| json!({ "run_id": run, "cancelled": cancelled }), || format!("{run}  {said}\n"));
+        }
+        Runs::Retry { run, detach, jobs } => {
+            let run = find(app, &run.run)?;
+            if *detach {
+                needs_worker(app)?;
+                dovetail_flow::retry(app.parts()?, &run, "by request")?;
+                app.output.result(|| json!({ "run_id": run }), || format!("{run}\n"));
+                return Ok(Exit::Done);
+            }
+            let session = Session::begin(app, 1, jobs.unwrap_or(app.config.jobs))?;
+            dovetail_flow::retry(app.parts()?, &run, "by request")?;
+            return wait_for(app, session, &run);
+        }
         Runs::Resume { runs, all, jobs } => return resume(app, runs, *all, jobs.unwrap_or(app.config.jobs)),
     }
     Ok(Exit::Done)
+}
+
+/// What is submitted without anybody waiting for it needs somebody who works.
+pub(crate) fn needs_worker(app: &App) -> Result<(), Error> {
+    if app.parts()?.ledger.workers()?.is_empty() {
+        return Err(
+            Error::usage("no_worker", "no worker is alive, so nobody would run it").help("start one with `dovetail worker`, or leave --detach out")
+        );
+    }
+    Ok(())
+}
+
+/// Prints what becomes of a run's steps as it happens, and its document when it is over. It works on nothing itself.
+fn watch(app: &App, run: &RunId) -> Result<Exit, Error> {
+    let parts = app.parts_to_read()?;
+    let shutdown = Shutdown::default();
+    shutdown.wakes(&parts.ledger);
+    let listening = signals::listen(shutdown.clone(), Told::WAITING, |_| ())?;
+    let key = dovetail_flow::current(parts, run)?;
+    let mut told: BTreeMap<String, String> = BTreeMap::new();
+    loop {
+        let seen = parts.ledger.wakes();
+        let document = dovetail_flow::document(parts, run)?;
+        for step in document.pointer("/processing_summary/steps").and_then(Value::as_array).into_iter().flatten() {
+            let text = |key: &str| step.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let (id, state) = (text("id"), text("state"));
+            if told.get(&id) != Some(&state) {
+                let time = step.get("duration_ms").and_then(Value::as_u64).map_or_else(String::new, |ms| format!(" in {ms} ms"));
+                app.output.note(&format!("{id}  {state}{time}"));
+                told.insert(id, state);
+            }
+        }
+        let state = document.get("state").and_then(Value::as_str).unwrap_or_default().to_owned();
+        if matches!(state.as_str(), "succeeded" | "failed" | "cancelled") || shutdown.draining() {
+            app.output.result(|| document.clone(), || show::run(&document));
+            return Ok(match state.as_str() {
+                "succeeded" => Exit::Done,
+                _ if listening.interrupted() => Exit::Interrupted,
+                _ => Exit::Failed,
+            });
+        }
+        parts.ledger.over(std::slice::from_ref(&key), Wait { seen, at_most: WATCH })?;
+    }
 }
 
 /// One run prints its document, as `run` does; several print theirs as `run --each` does, and so do all, however few they are.

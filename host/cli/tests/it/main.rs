@@ -12,3 +12,4 @@ mod several;
 mod support;
 mod tasks;
 mod usage;
+mod workers;

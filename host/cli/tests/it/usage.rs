@@ -104,7 +104,8 @@ fn settings_come_from_the_environment_and_from_files() {
     };
     run(&[("DOVETAIL_LOG_LEVEL", "debug")]).exits(0);
     assert!(run(&[("DOVETAIL_LOG_LEVL", "debug")]).exits(2).stderr.contains("did you mean `DOVETAIL_LOG_LEVEL`?"));
-    assert!(run(&[("DOVETAIL_QUEUE", "redis://u:pass@h:1/0")]).exits(2).stderr.contains("`redis://` is not supported"));
+    assert!(run(&[("DOVETAIL_QUEUE", "redis://u:pass@h:1/0")]).exits(3).stderr.contains("connect to the queue at h:1"));
+    assert!(run(&[("DOVETAIL_META", "mongodb://u:pass@h/d")]).exits(2).stderr.contains("records in MongoDB need a queue in Redis"));
     home.push(&["add"]);
     std::fs::rename(home.path("data"), home.path("elsewhere")).unwrap();
     home.write("dovetail.toml", "data = \"elsewhere\"\n");

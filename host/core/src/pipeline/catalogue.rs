@@ -5,6 +5,7 @@ use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
 use crate::id::Digest;
+use crate::ledger::Lane;
 use crate::limits::Limits;
 use crate::wit::Signature;
 use crate::wit::names::{is_kebab, nearest};
@@ -20,6 +21,9 @@ pub struct TaskVersion {
     pub signature: Signature,
     /// From its manifest.
     pub limits: Limits,
+    /// What it asks of a worker.
+    #[serde(default)]
+    pub lane: Lane,
 }
 
 /// Why a reference names no version of a task.
@@ -91,6 +95,7 @@ mod tests {
             package: Digest::of(version.as_bytes()),
             signature: Signature { interface: String::new(), input: vec![], output: vec![] },
             limits: Limits::DEFAULT,
+            lane: Lane::default(),
         };
         Listed(vec![
             version("face-detection", "1.0.0"),

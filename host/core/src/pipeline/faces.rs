@@ -28,6 +28,7 @@ pub fn task(name: &str, version: &str, input: &[&str], output: &[&str]) -> TaskV
         package: Digest::of(format!("{name}@{version}").as_bytes()),
         signature: text::signature(&format!("dovetail:{name}/task@{version}"), input, output).expect("a test writes types"),
         limits: Limits::DEFAULT,
+        lane: crate::ledger::Lane::default(),
     }
 }
 

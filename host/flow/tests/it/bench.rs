@@ -78,6 +78,7 @@ pub(crate) fn adder(version: &str) -> PluginRecord {
         limits: Limits::DEFAULT,
         grants: BTreeMap::new(),
         pure: true,
+        models: Vec::new(),
         pushed_ms: 0,
     }
 }
@@ -130,11 +131,11 @@ impl Bench {
         run
     }
 
-    pub(crate) fn worker(&self) -> Worker {
+    pub(crate) fn worker(&self) -> Arc<Worker> {
         let events = self.events.clone();
         let on_event: Listener = Arc::new(move |event| events.lock().unwrap().push(event.clone()));
-        let options = WorkerOptions { jobs: 4, lease: Duration::from_secs(10), name: "test".into(), on_event: Some(on_event) };
-        Worker::new(self.parts.clone(), self.executor.clone(), options)
+        let options = WorkerOptions { jobs: 4, lease: Duration::from_secs(10), name: "test".into(), on_event: Some(on_event), daemon: None };
+        Arc::new(Worker::new(self.parts.clone(), self.executor.clone(), options))
     }
 
     /// Works until the run is over, moving the clock so that retries come due.

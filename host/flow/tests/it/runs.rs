@@ -3,7 +3,7 @@
 use std::sync::{Arc, Barrier};
 
 use dovetail_core::record::RunState;
-use dovetail_flow::{Event, Pushed, cancel, document, find_run, lineage, logs, recover, runs, submit};
+use dovetail_flow::{Event, Pushed, cancel, document, find_run, lineage, logs, recover, retry, runs, submit};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, sum};
@@ -143,4 +143,28 @@ fn a_cancelled_run_ends_and_stays_ended() {
     assert!(!cancel(&bench.parts, &run, "again").unwrap());
     recover(&bench.parts, &run).unwrap();
     assert!(bench.parts.ledger.open_runs(9).unwrap().is_empty());
+}
+
+#[test]
+fn a_retry_takes_over_what_succeeded_and_runs_the_rest_again() {
+    let bench = Bench::new();
+    let published = bench.publish(&json!({}), DIAMOND);
+    bench.script("right", |_, _| Ok(crate::bench::fails(dovetail_core::executor::FailureKind::Trap, false)));
+    let run = bench.submit(&published, 5);
+    let failed = bench.work(&run);
+    assert_eq!(failed["state"], "failed");
+    assert_eq!(retry(&bench.parts, &bench.submit(&published, 6), "too early").unwrap_err().code(), "run_open");
+    let left_ran = bench.made().iter().any(|(step, _)| step == "left");
+    bench.script("right", |attempt, _| Ok(sum(attempt)));
+    let key = retry(&bench.parts, &run, "the task was mended").unwrap();
+    assert_eq!(key.generation, 1);
+    assert_eq!(bench.parts.ledger.open_runs(9).unwrap().iter().filter(|open| open.run == run).count(), 1);
+    let document = bench.work(&run);
+    assert_eq!((&document["state"], &document["output"]), (&json!("succeeded"), &json!({ "total": 35 })));
+    assert_eq!(document["processing_summary"]["steps"][0], failed["processing_summary"]["steps"][0], "the success stands as it was");
+    let times = |name: &str| bench.made().iter().filter(|(step, _)| step == name).count();
+    assert_eq!((times("first"), times("right"), times("join")), (1, 2, 1));
+    assert!(times("left") <= 1 + usize::from(left_ran));
+    assert_eq!(runs(&bench.parts, 9).unwrap().iter().find(|row| row.run == run).unwrap().state, "succeeded");
+    assert_eq!(retry(&bench.parts, &run, "again").unwrap_err().code(), "nothing_to_retry");
 }

@@ -1,7 +1,8 @@
 //! Each change of the ledger as SQL, within the writer's transaction. The rules are those of `dovetail_core::ledger`; nothing is decided here.
 
 use dovetail_core::RunId;
-use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lease, Record, Renewal, Reply, RunKey, Scope};
+use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lane, Lease, Record, Renewal, Reply, RunKey, Scope};
+use dovetail_core::meta::Writes;
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
 /// What claimers ask of the writer.
@@ -29,13 +30,12 @@ pub(crate) fn get(db: &Connection, kind: Kind, key: &str) -> Result<Option<Vec<u
     db.prepare_cached("SELECT value FROM records WHERE kind = ?1 AND key = ?2")?.query_row([kind.name(), key], |row| row.get(0)).optional()
 }
 
-fn has(db: &Connection, kind: Kind, key: &str) -> Result<bool> {
+pub(crate) fn has(db: &Connection, kind: Kind, key: &str) -> Result<bool> {
     db.prepare_cached("SELECT 1 FROM records WHERE kind = ?1 AND key = ?2")?.exists([kind.name(), key])
 }
 
 fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<()> {
-    let insert =
-        "INSERT INTO jobs (run, generation, step, needs, attempt, crashes, verify, due) VALUES (?1, ?2, ?3, ?4, ?6, 0, ?5, 0) ON CONFLICT DO NOTHING";
+    let insert = "INSERT INTO jobs (run, generation, step, needs, attempt, crashes, verify, due, lane) VALUES (?1, ?2, ?3, ?4, ?6, 0, ?5, 0, ?7) ON CONFLICT DO NOTHING";
     for job in jobs {
         let mut ready = !has(db, Kind::Outcome, &run.step(&job.step))?;
         for need in &job.needs {
@@ -44,15 +44,31 @@ fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<
         }
         if ready {
             let needs = serde_json::Value::from(job.needs.clone()).to_string();
-            db.prepare_cached(insert)?.execute(params![run.run.as_str(), run.generation, job.step, needs, verify, job.attempt])?;
+            let lane = job.lane.as_str();
+            db.prepare_cached(insert)?.execute(params![run.run.as_str(), run.generation, job.step, needs, verify, job.attempt, lane])?;
+            if !lane.is_empty() {
+                db.prepare_cached("INSERT INTO lanes (name) VALUES (?1) ON CONFLICT DO NOTHING")?.execute([lane])?;
+            }
         }
     }
     Ok(())
 }
 
-fn open_run(db: &Connection, run: &RunKey) -> Result<()> {
-    let insert = "INSERT INTO open_runs (run, generation) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-    db.prepare_cached(insert)?.execute(params![run.run.as_str(), run.generation]).map(drop)
+fn open_run(db: &Connection, run: &RunKey, steps: u32) -> Result<()> {
+    let insert = "INSERT INTO open_runs (run, generation, steps) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET steps = max(steps, ?3)";
+    db.prepare_cached(insert)?.execute(params![run.run.as_str(), run.generation, steps]).map(drop)
+}
+
+/// Whether every step of the run has succeeded.
+fn complete(db: &Connection, run: &RunKey) -> Result<bool> {
+    let steps = db
+        .prepare_cached("SELECT steps FROM open_runs WHERE run = ?1 AND generation = ?2")?
+        .query_row(params![run.run.as_str(), run.generation], |row| row.get::<_, i64>(0))
+        .optional()?;
+    // Keys are `run:step:generation`; `;` is what comes after `:`.
+    let sql = "SELECT count(*) FROM records WHERE kind = 'outcome' AND key > ?1 || ':' AND key < ?1 || ';' AND succeeded = 1 AND key LIKE '%:' || ?2";
+    let done: i64 = db.prepare_cached(sql)?.query_row(params![run.run.as_str(), run.generation], |row| row.get(0))?;
+    Ok(steps.is_some_and(|steps| steps > 0 && steps == done))
 }
 
 fn close(db: &Connection, run: &RunKey) -> Result<()> {
@@ -69,20 +85,25 @@ fn owned(db: &Connection, lease: &Lease) -> Result<bool> {
 pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
     match item {
         Item::Put { record } => put(db, record, false),
-        Item::Submit { run, record, jobs } => {
+        Item::Reopen { run, record } => {
+            open_run(db, run, 0)?;
+            put(db, record, false)
+        }
+        Item::Inherit { record } => put(db, record, true),
+        Item::Submit { run, record, jobs, steps } => {
             let reply = put(db, record, false)?;
             if reply == Reply::Created {
-                open_run(db, run)?;
+                open_run(db, run, *steps)?;
                 enqueue(db, run, jobs, false)?;
             }
             Ok(reply)
         }
-        Item::Recover { run, jobs } => {
+        Item::Recover { run, jobs, steps } => {
             if has(db, Kind::RunOutcome, &run.key())? {
                 close(db, run)?;
                 return Ok(Reply::Closed);
             }
-            open_run(db, run)?;
+            open_run(db, run, *steps)?;
             enqueue(db, run, jobs, true)?;
             Ok(Reply::Created)
         }
@@ -143,7 +164,7 @@ fn finish(db: &Connection, lease: &Lease, record: &Record, succeeded: bool, end:
     enqueue(db, run, children, false)?;
     let others = "SELECT 1 FROM jobs WHERE run = ?1 AND generation = ?2 AND step <> ?3";
     if !db.prepare_cached(others)?.exists(params![run.run.as_str(), run.generation, lease.step])? {
-        return Ok(Reply::Last);
+        return Ok(if succeeded && complete(db, run)? { Reply::Complete } else { Reply::Last });
     }
     let sql = "DELETE FROM jobs WHERE run = ?1 AND generation = ?2 AND step = ?3";
     db.prepare_cached(sql)?.execute(params![run.run.as_str(), run.generation, lease.step])?;
@@ -183,6 +204,13 @@ fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Row>> {
     let free = "SELECT id, run, generation, step, needs, attempt, crashes, verify FROM jobs WHERE owner IS NULL AND due <= ?1";
     let (now, want) = (int(claim.now), i64::try_from(claim.want).unwrap_or(i64::MAX));
     match claim.scope {
+        Scope::Able(able) => {
+            let lanes: Vec<String> = db.prepare_cached("SELECT name FROM lanes")?.query_map([], |row| row.get(0))?.collect::<Result<_>>()?;
+            let served: Vec<String> = lanes.into_iter().filter(|lane| Lane::parse(lane).is_served_by(able)).collect();
+            let served = serde_json::Value::from(served).to_string();
+            let sql = format!("{free} AND (lane = '' OR lane IN (SELECT value FROM json_each(?3))) ORDER BY id LIMIT ?2");
+            db.prepare_cached(&sql)?.query_map(params![now, want, served], read)?.collect()
+        }
         Scope::All => db.prepare_cached(&format!("{free} ORDER BY id LIMIT ?2"))?.query_map(params![now, want], read)?.collect(),
         Scope::Runs(runs) => {
             let ids = ids(runs);
@@ -236,6 +264,11 @@ pub(crate) fn next_change(db: &Connection, scope: &Scope) -> Result<Option<u64>>
     let sql = "SELECT min(CASE WHEN owner IS NULL THEN due ELSE expires END) FROM jobs";
     let at: Option<i64> = match scope {
         Scope::All => db.prepare_cached(sql)?.query_row([], |row| row.get(0))?,
+        // Jobs that others must take do not wake this claimer.
+        Scope::Able(_) => {
+            let sql = "SELECT min(CASE WHEN owner IS NULL THEN due ELSE expires END) FROM jobs WHERE owner IS NOT NULL OR due > 0";
+            db.prepare_cached(sql)?.query_row([], |row| row.get(0))?
+        }
         // A free job of somebody else's run would keep this claimer awake.
         Scope::Runs(runs) => {
             let sql = format!("{sql} WHERE run IN (SELECT value FROM json_each(?1))");
@@ -256,4 +289,24 @@ pub(crate) fn renew(db: &Connection, leases: &[Lease], expires: u64) -> Result<V
         out.push(if held { Renewal::Renewed } else { Renewal::Lost });
     }
     Ok(out)
+}
+
+/// Changes of records and of the index alone, for a ledger whose queue is elsewhere.
+pub(crate) fn write(db: &Connection, writes: &Writes) -> Result<Vec<Reply>> {
+    for run in &writes.open {
+        open_run(db, run, 0)?;
+    }
+    let mut answers = Vec::with_capacity(writes.records.len());
+    for (record, then) in &writes.records {
+        let answer = put(db, record, false)?;
+        if let (Reply::Created, Some(then)) = (&answer, then) {
+            put(db, then, false)?;
+        }
+        answers.push(answer);
+    }
+    for run in &writes.forget {
+        let sql = "DELETE FROM open_runs WHERE run = ?1 AND generation = ?2";
+        db.prepare_cached(sql)?.execute(params![run.run.as_str(), run.generation])?;
+    }
+    Ok(answers)
 }

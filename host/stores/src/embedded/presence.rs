@@ -10,6 +10,17 @@ use dovetail_core::blobs::StoreError;
 
 use super::{io_error, make_folder};
 
+/// Between a process's name and its worker's, in the name of the file with what that worker says.
+const ABOUT: &str = "~";
+
+/// What a worker says of itself.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Said {
+    worker: String,
+    until_ms: u64,
+    about: String,
+}
+
 /// This ledger's own presence, for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Presence {
@@ -44,11 +55,48 @@ impl Presence {
 
     /// Removes what dead processes left behind. Best effort: a file that stays does no harm.
     pub(crate) fn sweep(&self) {
-        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            if let Ok(name) = entry.file_name().into_string() {
-                self.is_dead(&name);
+        for name in self.files() {
+            match name.split_once(ABOUT) {
+                Some((process, _)) if self.is_dead(process) => drop(std::fs::remove_file(self.folder.join(&name))),
+                Some(_) => {}
+                None => drop(self.is_dead(&name)),
             }
         }
+    }
+
+    fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// Keeps what a worker of this process says of itself, until then.
+    pub(crate) fn say(&self, worker: &str, about: &[u8], until_ms: u64) -> Result<(), StoreError> {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
+        let path = self.folder.join(format!("{}{ABOUT}{}", self.name, worker.chars().map(plain).collect::<String>()));
+        let said = Said { worker: worker.to_owned(), until_ms, about: String::from_utf8_lossy(about).into_owned() };
+        let write = || -> std::io::Result<()> {
+            let mut aside = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.folder)?;
+            serde_json::to_writer(&mut aside, &said)?;
+            aside.persist(&path)?;
+            Ok(())
+        };
+        write().map_err(|e| io_error("write", &path, e))
+    }
+
+    /// What workers of living processes say, by name.
+    pub(crate) fn said(&self, now_ms: u64) -> Vec<(String, Vec<u8>)> {
+        let read = |name: &String| -> Option<Said> {
+            let (process, _) = name.split_once(ABOUT)?;
+            if self.is_dead(process) {
+                return None;
+            }
+            serde_json::from_slice(&std::fs::read(self.folder.join(name)).ok()?).ok()
+        };
+        let files = self.files();
+        let fresh = files.iter().filter_map(read).filter(|said| said.until_ms > now_ms);
+        let mut said: Vec<_> = fresh.map(|said| (said.worker, said.about.into_bytes())).collect();
+        said.sort();
+        said
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -77,7 +125,11 @@ impl Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         // A file that stays behind does no harm: it is not locked, so whoever asks finds the process dead.
-        drop(std::fs::remove_file(self.folder.join(&self.name)));
+        for name in self.files() {
+            if name == self.name || name.split_once(ABOUT).is_some_and(|(process, _)| process == self.name) {
+                drop(std::fs::remove_file(self.folder.join(name)));
+            }
+        }
     }
 }
 

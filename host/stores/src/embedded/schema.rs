@@ -10,20 +10,30 @@ use rusqlite::{Connection, ErrorCode};
 use super::presence::boot_id;
 
 /// Raised with every change of the tables; a file of a newer version is refused.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE records (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
     succeeded INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, key));
 CREATE INDEX records_by_kind ON records (kind, id);
-CREATE TABLE open_runs (id INTEGER PRIMARY KEY, run TEXT NOT NULL, generation INTEGER NOT NULL, UNIQUE (run, generation));
+CREATE TABLE open_runs (id INTEGER PRIMARY KEY, run TEXT NOT NULL, generation INTEGER NOT NULL, steps INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (run, generation));
 CREATE TABLE jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, generation INTEGER NOT NULL, step TEXT NOT NULL,
     needs TEXT NOT NULL, attempt INTEGER NOT NULL, crashes INTEGER NOT NULL, verify INTEGER NOT NULL, due INTEGER NOT NULL,
-    owner TEXT, token INTEGER NOT NULL DEFAULT 0, expires INTEGER NOT NULL DEFAULT 0, UNIQUE (run, generation, step));
+    owner TEXT, token INTEGER NOT NULL DEFAULT 0, expires INTEGER NOT NULL DEFAULT 0, lane TEXT NOT NULL DEFAULT '',
+    UNIQUE (run, generation, step));
+CREATE TABLE lanes (name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE INDEX jobs_free ON jobs (id) WHERE owner IS NULL;
 CREATE INDEX jobs_leased ON jobs (owner) WHERE owner IS NOT NULL;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 INSERT INTO facts VALUES ('token', '0'), ('boot', '');
+";
+
+/// From version 1: lanes, and how many steps an open run has.
+const FROM_1: &str = "
+ALTER TABLE open_runs ADD COLUMN steps INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN lane TEXT NOT NULL DEFAULT '';
+CREATE TABLE lanes (name TEXT PRIMARY KEY) WITHOUT ROWID;
 ";
 
 /// With what was tried and how to react.
@@ -82,10 +92,13 @@ fn prepare(db: &mut Connection, what: &str) -> Result<(), StoreError> {
         let why = format!("its version is {version}, this dovetail knows {VERSION}: use the version that made it, or a newer one");
         return Err(StoreError::new(StoreErrorKind::Newer, what, why));
     }
-    if known.is_none() {
-        tx.execute_batch(TABLES).map_err(sql)?;
-        tx.pragma_update(None, "user_version", VERSION).map_err(sql)?;
-    }
+    let change = match &known {
+        None => TABLES,
+        Some((1, _)) => FROM_1,
+        Some(_) => "",
+    };
+    tx.execute_batch(change).map_err(sql)?;
+    tx.pragma_update(None, "user_version", VERSION).map_err(sql)?;
     // Leases and delays are told by a clock that starts with the machine.
     let boot = boot_id();
     if known.is_none_or(|(_, known)| known != boot) {

@@ -13,7 +13,8 @@ use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
-use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait};
+use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Then, Wait};
+use dovetail_core::meta::{MetaStore, Put, Writes};
 use rusqlite::{Connection, params};
 
 use super::presence::Presence;
@@ -31,9 +32,10 @@ type ReplyTo<T> = Sender<Result<T, StoreError>>;
 type ClaimReply = (Vec<Claimed>, Option<u64>);
 
 enum Request {
-    Commit(Vec<Item>, ReplyTo<Vec<Reply>>),
+    Commit(Vec<Item>, Then),
     Claim { scope: Scope, want: usize, lease_ms: u64, reply: ReplyTo<ClaimReply> },
     Renew { leases: Vec<Lease>, lease_ms: u64, reply: ReplyTo<Vec<Renewal>> },
+    Write(Writes, ReplyTo<Vec<Reply>>),
 }
 
 /// An answer that is sent once the transaction is on the disk, or the error in its place.
@@ -159,10 +161,20 @@ fn answer<T: Send + 'static>(reply: ReplyTo<T>, result: rusqlite::Result<T>) -> 
     })
 }
 
+/// The same for whoever does not wait.
+fn tell(then: Then, result: rusqlite::Result<Vec<Reply>>) -> Answer {
+    Box::new(move |failed| {
+        then(match failed {
+            Some(error) => Err(error),
+            None => result.map_err(|e| sql_error("write to the database", e)),
+        });
+    })
+}
+
 fn refusal(request: Request) -> Answer {
-    let nothing = || Err(rusqlite::Error::InvalidQuery);
     match request {
-        Request::Commit(_, reply) => answer(reply, nothing()),
+        Request::Commit(_, then) => tell(then, Err(rusqlite::Error::InvalidQuery)),
+        Request::Write(_, reply) => answer(reply, Err(rusqlite::Error::InvalidQuery)),
         Request::Claim { reply, .. } => answer(reply, Err(rusqlite::Error::InvalidQuery)),
         Request::Renew { reply, .. } => answer(reply, Err(rusqlite::Error::InvalidQuery)),
     }
@@ -178,9 +190,13 @@ fn within<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> rus
 
 fn serve(db: &Connection, request: Request, now: u64, presence: &Presence, changed: &mut bool) -> Answer {
     match request {
-        Request::Commit(items, reply) => {
+        Request::Commit(items, then) => {
             let result = within(db, || items.iter().map(|item| apply::item(db, item, now)).collect());
             *changed |= result.is_ok();
+            tell(then, result)
+        }
+        Request::Write(writes, reply) => {
+            let result = within(db, || apply::write(db, &writes));
             answer(reply, result)
         }
         Request::Claim { scope, want, lease_ms, reply } => {
@@ -207,7 +223,19 @@ fn millis(duration: Duration) -> u64 {
 impl Ledger for SqliteLedger {
     fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
         let (reply, inbox) = crossbeam_channel::bounded(1);
-        self.ask(Request::Commit(items.to_vec(), reply), &inbox)
+        self.ask(Request::Commit(items.to_vec(), Box::new(move |replies| drop(reply.send(replies)))), &inbox)
+    }
+
+    fn commit_then(&self, items: Vec<Item>, then: Then) {
+        let gone = || Err(StoreError::plain(StoreErrorKind::Unavailable, "the database's writer thread has ended"));
+        match &self.requests {
+            Some(requests) => {
+                if let Err(crossbeam_channel::SendError(Request::Commit(_, then))) = requests.send(Request::Commit(items, then)) {
+                    then(gone());
+                }
+            }
+            None => then(gone()),
+        }
     }
 
     fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError> {
@@ -267,11 +295,72 @@ impl Ledger for SqliteLedger {
         Ok(rows.into_iter().filter(|(_, owner)| !self.presence.is_dead(owner)).map(|(step, _)| step).collect())
     }
 
+    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
+        let until = Instant::now() + wait.at_most;
+        loop {
+            let ended: Vec<RunKey> = self.read("look for the end of runs", |db| {
+                runs.iter().filter_map(|run| apply::has(db, Kind::RunOutcome, &run.key()).map(|over| over.then(|| run.clone())).transpose()).collect()
+            })?;
+            let left = until.saturating_duration_since(Instant::now());
+            if !ended.is_empty() || left.is_zero() || self.bell.rung() != wait.seen {
+                return Ok(ended);
+            }
+            self.bell.sleep(wait.seen, left.min(LOOK_ROUND));
+        }
+    }
+
+    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
+        self.presence.say(worker, about, self.clock.mono_ms().saturating_add(millis(keep)))
+    }
+
+    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        Ok(self.presence.said(self.clock.mono_ms()))
+    }
+
     fn wake(&self) {
         self.bell.ring();
     }
 
     fn wakes(&self) -> u64 {
         self.bell.rung()
+    }
+}
+
+fn put_of(reply: Reply) -> Put {
+    match reply {
+        Reply::Exists(value) => Put::Exists(value),
+        _ => Put::Created,
+    }
+}
+
+/// The records alone, for a fleet on one machine whose queue is elsewhere. Its table of jobs stays empty.
+impl MetaStore for SqliteLedger {
+    fn put(&self, records: &[Record]) -> Result<Vec<Put>, StoreError> {
+        self.write(&Writes { records: records.iter().map(|record| (record.clone(), None)).collect(), ..Writes::default() })
+    }
+
+    fn write(&self, writes: &Writes) -> Result<Vec<Put>, StoreError> {
+        let (reply, inbox) = crossbeam_channel::bounded(1);
+        Ok(self.ask(Request::Write(writes.clone(), reply), &inbox)?.into_iter().map(put_of).collect())
+    }
+
+    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        Ledger::get(self, kind, keys)
+    }
+
+    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        Ledger::list(self, kind, listing)
+    }
+
+    fn open(&self, runs: &[RunKey]) -> Result<(), StoreError> {
+        self.write(&Writes { open: runs.to_vec(), ..Writes::default() }).map(drop)
+    }
+
+    fn forget(&self, runs: &[RunKey]) -> Result<(), StoreError> {
+        self.write(&Writes { forget: runs.to_vec(), ..Writes::default() }).map(drop)
+    }
+
+    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
+        Ledger::open_runs(self, limit)
     }
 }

@@ -1,20 +1,32 @@
--- The window on the work: one script, three operations. What it may do, and the failure that each rule prevents: docs/window.md.
+-- The window on the work: one script. What it may do, and the failure that each rule prevents: docs/window.md.
 -- KEYS[1]: prefix with a hash tag. Below it:
---   meta {ep, rid, tick, hor}   the epoch, the server's run_id, a counter of calls, the horizon of dropped tombstones
---   h:<rg>  {s = o|c, e = envelope, "=step" = value of a success, "!step" = failed}   one per open run; rg = "run:generation"
+--   meta {ep, rid, tick, hor, seen, lease, calm}   the epoch, the server's run_id, a counter of calls, the horizon of dropped tombstones,
+--                                   when somebody was last heard, the length of leases, until when no lease is taken for lapsed
+--   h:<rg>  {s = o|c, e = envelope, n = steps, d = successes, "=step" = value of a success, "!step" = failed}   one per open run; rg = "run:generation"
 --   j:<rg>  set of the run's steps that are queued, delayed or leased
---   body {id -> epoch, verify, attempt, needs}  own {id -> token}  cnt {id -> lapsed leases}  lease, delay (zsets)  q (list)   id = "<rg>/<step>"
+--   body {id -> epoch, verify, attempt, lane, needs}  own {id -> token}  cnt {id -> lapsed leases}  lease, delay (zsets)   id = "<rg>/<step>"
+--   q:<lane> (list)  lanes (set of those with a list)  w {worker -> about}  wt (zset worker -> until)
 --   tomb (zset rg -> closed at)  rq:<inc> {n, st, jobs} (the last call of a caller)  idle (zset of callers that found nothing)  bell (channel)
 -- Never error(): one reply an item.
 local p, op, call = KEYS[1], ARGV[1], redis.call
 local T = call('TIME'); local now = T[1] * 1000 + math.floor(T[2] / 1000)
-local META, BODY, OWN, CNT, LEASE, DELAY, TOMB, Q, IDLE = p..'meta', p..'body', p..'own', p..'cnt', p..'lease', p..'delay', p..'tomb', p..'q', p..'idle'
+local META, BODY, OWN, CNT, LEASE, DELAY, TOMB, LANES, IDLE = p..'meta', p..'body', p..'own', p..'cnt', p..'lease', p..'delay', p..'tomb', p..'lanes', p..'idle'
+local Q = p..'q:'
 local RQ_TTL, TOMB_MS, TOMB_MAX, CHUNK, IDLE_MS = 120000, 600000, 100000, 64, 60000
 
 local function split(s, sep) local t = {}; for w in string.gmatch(s, '[^'..sep..']+') do t[#t + 1] = w end; return t end
 local function cut(id) local at = string.find(id, '/', 1, true); return string.sub(id, 1, at - 1), string.sub(id, at + 1) end
-local function parse(b) return string.match(b, '^([^\31]*)\31([^\31]*)\31([^\31]*)\31(.*)$') end
+local function parse(b) return string.match(b, '^([^\31]*)\31([^\31]*)\31([^\31]*)\31([^\31]*)\31(.*)$') end
+local function body(ep, verify, attempt, lane, needs) return table.concat({ep, verify, attempt, lane, needs}, '\31') end
 local function tombed(rg) return call('ZSCORE', TOMB, rg) end
+
+-- Where nobody was heard for most of a lease, it was this server that stood still, or everybody was cut off from it: whoever lives renews
+-- first, so that a lapsed lease means what it says.
+local function heard()
+  local m = call('HMGET', META, 'seen', 'lease')
+  if m[1] and m[2] and now - tonumber(m[1]) > tonumber(m[2]) * 0.8 then call('HSET', META, 'calm', now + tonumber(m[2])) end
+  call('HSET', META, 'seen', now)
+end
 
 -- A new epoch where the window is empty (FLUSHALL), another server's (restart, restore, failover), or behind what a caller saw.
 local function epoch(seen_ep, seen_tick, rewound)
@@ -32,11 +44,42 @@ local function epoch(seen_ep, seen_tick, rewound)
 end
 
 if op == 'peek' then            -- peek seen_ep seen_tick -> {ep, tick, now}
-  local ep, tick = epoch(ARGV[2], tonumber(ARGV[3]), false); return {ep, tick, now}
+  heard(); local ep, tick = epoch(ARGV[2], tonumber(ARGV[3]), false); return {ep, tick, now}
+end
+
+if op == 'knows' then           -- knows rg* -> 1 where the run is open and has a job that leads on
+  local res = {}
+  for i = 2, #ARGV do res[#res + 1] = (call('EXISTS', p..'h:'..ARGV[i]) == 1 and call('SCARD', p..'j:'..ARGV[i]) > 0) and 1 or 0 end
+  return res
+end
+
+if op == 'held' then            -- held rg -> its steps that somebody leases now
+  local res = {}
+  for _, step in ipairs(call('SMEMBERS', p..'j:'..ARGV[2])) do
+    local exp = call('ZSCORE', LEASE, ARGV[2]..'/'..step)
+    if exp and tonumber(exp) > now then res[#res + 1] = step end
+  end
+  table.sort(res); return res
+end
+
+if op == 'beat' then            -- beat worker about keep_ms
+  heard(); call('HSET', p..'w', ARGV[2], ARGV[3]); call('ZADD', p..'wt', now + tonumber(ARGV[4]), ARGV[2])
+  for _, gone in ipairs(call('ZRANGEBYSCORE', p..'wt', '-inf', now, 'LIMIT', 0, CHUNK)) do call('ZREM', p..'wt', gone); call('HDEL', p..'w', gone) end
+  return 1
+end
+
+if op == 'workers' then         -- workers -> (worker about)*
+  local res = {}
+  for _, name in ipairs(call('ZRANGEBYSCORE', p..'wt', '('..now, '+inf')) do
+    local about = call('HGET', p..'w', name)
+    if about then res[#res + 1] = name; res[#res + 1] = about end
+  end
+  return res
 end
 
 if op == 'renew' then           -- renew lease_ms (id token)* -> 1 renewed (or adopted), 0 gone, 3 unknown here
   local exp, res = now + tonumber(ARGV[2]), {}
+  heard()
   for i = 3, #ARGV, 2 do
     local id, token = ARGV[i], ARGV[i + 1]
     local rg, step = cut(id)
@@ -55,16 +98,17 @@ if op == 'renew' then           -- renew lease_ms (id token)* -> 1 renewed (or a
   return res
 end
 
--- call inc req seen_ep seen_tick want lease_ms item* -> {ep, tick, now, statuses, jobs, next}
-local inc, req, want, lease_ms = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7])
+-- call inc req seen_ep seen_tick want lease_ms able item* -> {ep, tick, now, statuses, jobs, next}; able: '*' or capabilities with commas
+local inc, req, want, lease_ms, able = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local token, RQ = inc..'#'..ARGV[3], p..'rq:'..ARGV[2]
 local last = call('HMGET', RQ, 'n', 'st', 'jobs')
 local ln = tonumber(last[1] or '-1')
 local ep, tick = epoch(ARGV[4], tonumber(ARGV[5]), ln >= 0 and ln < req - 1)
+heard()
 
 -- One delivery: {id, verify, lapsed, attempt, envelope, {step, value}*}, or nil where the run is over.
-local function deliver(id, body, lapsed)
-  local bep, bv, attempt, needs = parse(body)
+local function deliver(id, b, lapsed)
+  local bep, bv, attempt, _, needs = parse(b)
   local rg, step = cut(id)
   local names = split(needs, '\30')
   local f = {'s', 'e', '='..step, '!'..step}
@@ -96,12 +140,17 @@ local function ack(id)
   call('HDEL', BODY, id); call('HDEL', OWN, id); call('HDEL', CNT, id); call('ZREM', LEASE, id); call('ZREM', DELAY, id)
   call('SREM', p..'j:'..rg, step)
 end
-local function add(rg, step, verify, attempt, needs)   -- what is queued, delayed or leased stays as it is
-  local id = rg..'/'..step
-  if call('HSETNX', BODY, id, ep..'\31'..verify..'\31'..attempt..'\31'..needs) == 1 then
-    call('SADD', p..'j:'..rg, step); pushed[#pushed + 1] = id
-  end
+local npushed = 0
+local function push(id, lane)
+  local list = pushed[lane]
+  if not list then list = {}; pushed[lane] = list end
+  list[#list + 1] = id; npushed = npushed + 1
 end
+local function add(rg, step, verify, attempt, lane, needs)   -- what is queued, delayed or leased stays as it is
+  local id = rg..'/'..step
+  if call('HSETNX', BODY, id, body(ep, verify, attempt, lane, needs)) == 1 then call('SADD', p..'j:'..rg, step); push(id, lane) end
+end
+local function succeeded(h, step, value) if call('HSETNX', h, '='..step, value) == 1 then call('HINCRBY', h, 'd', 1) end end
 local function close(rg)
   for _, step in ipairs(call('SMEMBERS', p..'j:'..rg)) do ack(rg..'/'..step) end
   call('DEL', p..'h:'..rg, p..'j:'..rg)
@@ -115,40 +164,43 @@ end
 local function done(h, step) local v = call('HMGET', h, '='..step, '!'..step); return v[1] or v[2] end
 local function ready(h, needs) for _, n in ipairs(split(needs, '\30')) do if call('HEXISTS', h, '='..n) == 0 then return false end end; return true end
 
-local i, N = 8, #ARGV
+local i, N = 9, #ARGV
 while i <= N do
   local kind, rg = ARGV[i], ARGV[i + 1]; local h = p..'h:'..rg
-  if kind == 'F' then           -- F rg step claim_ep ok value nchild (step attempt needs)*
+  if kind == 'F' then           -- F rg step claim_ep ok value nchild (step attempt lane needs)*
     local step, cep, good, val, nc = ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], tonumber(ARGV[i + 6])
-    local c0 = i + 7; i = c0 + 3 * nc
+    local c0 = i + 7; i = c0 + 4 * nc
     local s = call('HGET', h, 's')
     if not s and tombed(rg) then ack(rg..'/'..step); st[#st + 1] = 'closed'
     elseif not s then st[#st + 1] = 'lost'
     elseif s == 'c' then st[#st + 1] = 'cancelled'
     else
-      if good == '1' then call('HSETNX', h, '='..step, val) else call('HSETNX', h, '!'..step, '1') end
+      if good == '1' then succeeded(h, step, val) else call('HSETNX', h, '!'..step, '1') end
       -- A caller from another epoch may come from a lost timeline: what it enqueues is verified.
       local verify = (cep == ep and (ln >= 0 or req == 1)) and '0' or '1'
-      for c = c0, i - 1, 3 do
-        if not done(h, ARGV[c]) and ready(h, ARGV[c + 2]) then add(rg, ARGV[c], verify, ARGV[c + 1], ARGV[c + 2]) end
+      for c = c0, i - 1, 4 do
+        if not done(h, ARGV[c]) and ready(h, ARGV[c + 3]) then add(rg, ARGV[c], verify, ARGV[c + 1], ARGV[c + 2], ARGV[c + 3]) end
       end
       local others = call('SCARD', p..'j:'..rg) - call('SISMEMBER', p..'j:'..rg, step)
-      if others == 0 then st[#st + 1] = 'last' else ack(rg..'/'..step); st[#st + 1] = 'ok' end
+      if others == 0 then
+        local v = call('HMGET', h, 'n', 'd')
+        st[#st + 1] = v[1] == v[2] and 'complete' or 'last'
+      else ack(rg..'/'..step); st[#st + 1] = 'ok' end
     end
-  elseif kind == 'O' then       -- O rg ep t0 verify envelope ndone (step ok value)* njobs (step attempt needs)*
-    local oep, t0, verify, env, nd = ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5], tonumber(ARGV[i + 6])
-    local d0 = i + 7; local nj = tonumber(ARGV[d0 + 3 * nd]); local j0 = d0 + 3 * nd + 1; i = j0 + 3 * nj
+  elseif kind == 'O' then       -- O rg ep t0 verify envelope steps ndone (step ok value)* njobs (step attempt lane needs)*
+    local oep, t0, verify, env, steps, nd = ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], tonumber(ARGV[i + 7])
+    local d0 = i + 8; local nj = tonumber(ARGV[d0 + 3 * nd]); local j0 = d0 + 3 * nd + 1; i = j0 + 4 * nj
     local s = call('HGET', h, 's')
     if not s and tombed(rg) then st[#st + 1] = 'closed'
     elseif s == 'c' then st[#st + 1] = 'cancelled'
     elseif oep ~= ep or t0 < tonumber(call('HGET', META, 'hor') or '0') then st[#st + 1] = 'stale'
     else
-      if not s then call('HSET', h, 's', 'o', 'e', env) end
+      if not s then call('HSET', h, 's', 'o', 'e', env, 'n', steps, 'd', 0) end
       for d = d0, j0 - 2, 3 do
-        if ARGV[d + 1] == '1' then call('HSETNX', h, '='..ARGV[d], ARGV[d + 2]) else call('HSETNX', h, '!'..ARGV[d], '1') end
+        if ARGV[d + 1] == '1' then succeeded(h, ARGV[d], ARGV[d + 2]) else call('HSETNX', h, '!'..ARGV[d], '1') end
       end
-      for j = j0, i - 1, 3 do
-        if not done(h, ARGV[j]) and ready(h, ARGV[j + 2]) then add(rg, ARGV[j], verify, ARGV[j + 1], ARGV[j + 2]) end
+      for j = j0, i - 1, 4 do
+        if not done(h, ARGV[j]) and ready(h, ARGV[j + 3]) then add(rg, ARGV[j], verify, ARGV[j + 1], ARGV[j + 2], ARGV[j + 3]) end
       end
       -- Jobs of steps that have an outcome are acknowledged, unless one of them must stay as the run's outbox.
       for d = d0, j0 - 2, 3 do
@@ -167,8 +219,8 @@ while i <= N do
     local id, owner, attempt, verify, delay = ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]); i = i + 6
     local b = call('HGET', BODY, id)
     if b and call('HGET', OWN, id) == owner then
-      local _, _, _, needs = parse(b)
-      call('HSET', BODY, id, ep..'\31'..verify..'\31'..attempt..'\31'..needs)
+      local _, _, _, lane, needs = parse(b)
+      call('HSET', BODY, id, body(ep, verify, attempt, lane, needs))
       call('HDEL', OWN, id); call('ZREM', LEASE, id); call('ZADD', DELAY, now + delay, id)
       if delay == 0 then call('PUBLISH', p..'bell', 'jobs') end
       st[#st + 1] = 'ok'
@@ -182,24 +234,50 @@ local function requeue(z)
     call('ZREM', z, id)
     local b = call('HGET', BODY, id)
     if z == LEASE then call('HDEL', OWN, id); if b then call('HINCRBY', CNT, id, 1) end end
-    if b then pushed[#pushed + 1] = id end
+    if b then local _, _, _, lane = parse(b); push(id, lane) end
   end
 end
-if want > 0 then requeue(LEASE); requeue(DELAY) end
-for k = 1, #pushed, 500 do call('RPUSH', Q, unpack(pushed, k, math.min(#pushed, k + 499))) end
+if want > 0 then
+  call('HSET', META, 'lease', lease_ms)
+  if now >= tonumber(call('HGET', META, 'calm') or '0') then requeue(LEASE) end
+  requeue(DELAY)
+end
+for lane, ids in pairs(pushed) do
+  for k = 1, #ids, 500 do call('RPUSH', Q..lane, unpack(ids, k, math.min(#ids, k + 499))) end
+  call('SADD', LANES, lane)
+end
+
+-- The lanes that the caller serves, beginning with another one each time.
+local function served()
+  local have, mine = {}, {}
+  for _, name in ipairs(split(able, ',')) do have[name] = true end
+  for _, lane in ipairs(call('SMEMBERS', LANES)) do
+    local good = true
+    if able ~= '*' then for _, need in ipairs(split(lane, ',')) do good = good and have[need] end end
+    if good then mine[#mine + 1] = lane end
+  end
+  table.sort(mine)
+  local turned = {}
+  for k = 1, #mine do turned[k] = mine[(tick + k) % #mine + 1] end
+  return turned
+end
 
 local jobs, held = {}, {}
-while want > 0 do
-  local ids = call('LPOP', Q, math.min(want, 256))
-  if not ids or #ids == 0 then break end
-  for _, id in ipairs(ids) do
-    local b = call('HGET', BODY, id)
-    if b and not call('ZSCORE', LEASE, id) and not call('ZSCORE', DELAY, id) then   -- gone = acknowledged; leased = adopted
-      local d = deliver(id, b, call('HGET', CNT, id) or '0')
-      if d then
-        jobs[#jobs + 1] = d; held[#held + 1] = id; want = want - 1
-        call('HSET', OWN, id, token); call('ZADD', LEASE, now + lease_ms, id)
-      else ack(id) end
+if want > 0 then
+  for _, lane in ipairs(served()) do
+    while want > 0 do
+      local ids = call('LPOP', Q..lane, math.min(want, 256))
+      if not ids or #ids == 0 then call('SREM', LANES, lane); break end
+      for _, id in ipairs(ids) do
+        local b = call('HGET', BODY, id)
+        if b and not call('ZSCORE', LEASE, id) and not call('ZSCORE', DELAY, id) then   -- gone = acknowledged; leased = adopted
+          local d = deliver(id, b, call('HGET', CNT, id) or '0')
+          if d then
+            jobs[#jobs + 1] = d; held[#held + 1] = id; want = want - 1
+            call('HSET', OWN, id, token); call('ZADD', LEASE, now + lease_ms, id)
+          else ack(id) end
+        end
+      end
     end
   end
 end
@@ -214,7 +292,7 @@ if ARGV[6] ~= '0' then
   else call('ZREM', IDLE, inc) end
 end
 -- Whoever sleeps is woken where there is something left to take.
-if #pushed > #jobs and call('LLEN', Q) > 0 then
+if npushed > #jobs then
   call('ZREMRANGEBYSCORE', IDLE, '-inf', now - IDLE_MS)
   if call('ZCARD', IDLE) > 0 then call('PUBLISH', p..'bell', 'jobs') end
 end

@@ -55,7 +55,7 @@ impl Clock for Offset {
         u64::try_from(now).unwrap().saturating_add_signed(self.0)
     }
 
-    fn mono_ms(&self) -> u64 {
+    fn mono_us(&self) -> u64 {
         self.wall_ms()
     }
 }

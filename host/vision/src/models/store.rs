@@ -172,6 +172,55 @@ impl ModelStore {
         Err(ModelError::WrongDigest { path, expected: file.digest, found })
     }
 
+    /// An installed model as it stands in the folder, for another machine's [`ModelStore::adopt`]: the text of its manifest, and its files in the
+    /// manifest's order.
+    ///
+    /// # Errors
+    /// `Io`, `TooLarge`, `WrongDigest`.
+    pub fn export(&self, model: &Installed) -> Result<(String, Vec<Vec<u8>>), ModelError> {
+        let path = self.dir.join(format!("{}.toml", model.model.name));
+        let text = String::from_utf8_lossy(&read_bounded(&path, MAX_MANIFEST)?).into_owned();
+        let files = model.manifest.files.iter().map(|file| self.load(file)).collect::<Result<_, _>>()?;
+        Ok((text, files))
+    }
+
+    /// Reads the manifest of an exported model without installing anything.
+    ///
+    /// # Errors
+    /// `BadManifest`.
+    pub fn describe(&self, text: &str) -> Result<Installed, ModelError> {
+        let bad = |message: String| ModelError::BadManifest { path: self.dir.clone(), message };
+        let manifest = Manifest::parse(text).map_err(bad)?;
+        Ok(Installed { model: manifest.model(Digest::of(text.as_bytes())), manifest })
+    }
+
+    /// Installs what another machine exported and had checked: its manifest with the digests of its files, and these. The same again has no effect.
+    ///
+    /// # Errors
+    /// `BadManifest`, `NameTaken`, `WrongDigest`, `Io`.
+    pub fn adopt(&self, text: &str, files: &[Vec<u8>]) -> Result<Model, ModelError> {
+        let Installed { model, manifest } = self.describe(text)?;
+        for other in self.list()? {
+            if other.model.name == model.name && other.model.digest != model.digest {
+                return Err(ModelError::NameTaken { name: model.name.clone(), by: other.model.name });
+            }
+        }
+        if files.len() != manifest.files.len() {
+            let message = format!("it names {} files, and there are {}", manifest.files.len(), files.len());
+            return Err(ModelError::BadManifest { path: self.dir.clone(), message });
+        }
+        for (file, bytes) in manifest.files.iter().zip(files) {
+            let path = self.dir.join("files").join(file.digest.hex());
+            let found = Digest::of(bytes);
+            if found != file.digest {
+                return Err(ModelError::WrongDigest { path, expected: file.digest, found });
+            }
+            self.write(&path, bytes)?;
+        }
+        self.write(&self.dir.join(format!("{}.toml", model.name)), text.as_bytes())?;
+        Ok(model)
+    }
+
     /// Installs a user's own model: an ONNX file or a cascade, and the manifest that describes it. The network is loaded and run once on an empty
     /// picture, and the shape of its output is compared with the manifest, before anything is written. The same model again has no effect.
     ///

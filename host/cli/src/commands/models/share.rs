@@ -1,0 +1,89 @@
+//! The models of a fleet: who installs one publishes it with its files, and every worker installs what it has not. Where machines share no
+//! blob store they share no models, and nothing of this happens.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use dovetail_core::blobs::BlobKind;
+use dovetail_core::ledger::{Item, Kind, Listing, Record, Reply};
+use dovetail_core::record::{Form, ModelFile, ModelRecord};
+use dovetail_flow::Parts;
+use dovetail_vision::{Installed, ModelStore};
+
+use crate::error::Error;
+use crate::wire::App;
+
+/// Publishes installed models. The same again has no effect; another model of the same name is refused.
+pub(crate) fn publish(app: &App, store: &ModelStore, models: &[Installed]) -> Result<(), Error> {
+    if !app.config.has_far_blobs() {
+        return Ok(());
+    }
+    let parts = app.parts()?;
+    for model in models {
+        let (manifest, files) = store.export(model)?;
+        let mut stored = Vec::with_capacity(files.len());
+        for bytes in &files {
+            stored.push(ModelFile { digest: parts.blobs.put(BlobKind::Model, bytes)?, bytes: bytes.len() as u64 });
+        }
+        let name = &model.model.name;
+        let record = ModelRecord { manifest: manifest.clone(), files: stored, pushed_ms: parts.clock.wall_ms() };
+        let record = Record { kind: Kind::Model, key: name.clone(), value: record.encode() };
+        if let Some(Reply::Exists(bytes)) = parts.ledger.commit(&[Item::Put { record }])?.pop()
+            && ModelRecord::decode(&bytes, &format!("model {name}"))?.manifest != manifest
+        {
+            return Err(Error::usage("name_taken", format!("the fleet has another model of the name `{name}`"))
+                .help("a published model never changes: give yours another name"));
+        }
+    }
+    Ok(())
+}
+
+/// Every published model.
+fn published(parts: &Parts) -> Result<Vec<(String, ModelRecord)>, Error> {
+    let rows = parts.ledger.list(Kind::Model, &Listing { prefix: String::new(), limit: usize::MAX, newest_first: false })?;
+    rows.into_iter().map(|(name, bytes)| Ok((name.clone(), ModelRecord::decode(&bytes, &format!("model {name}"))?))).collect()
+}
+
+/// Brings the models of a fleet to this machine, now and then.
+pub(crate) struct Sync {
+    parts: Parts,
+    folder: PathBuf,
+    far: bool,
+    names: Mutex<Vec<String>>,
+}
+
+impl Sync {
+    pub(crate) fn new(app: &App) -> Result<Self, Error> {
+        let store = app.models()?;
+        Ok(Self { parts: app.parts()?.clone(), folder: store.dir().to_owned(), far: app.config.has_far_blobs(), names: Mutex::default() })
+    }
+
+    /// Names and other names of what is installed, as of the last look.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Installs what is missing here.
+    pub(crate) fn once(&self) -> Result<(), Error> {
+        let store = ModelStore::open(&self.folder)?;
+        let mut installed = store.list()?;
+        if self.far {
+            for (name, record) in published(&self.parts)? {
+                let there = store.describe(&record.manifest)?;
+                if installed.iter().any(|one| one.model.digest == there.model.digest) {
+                    continue;
+                }
+                let mut files = Vec::with_capacity(record.files.len());
+                for file in &record.files {
+                    files.push(self.parts.blobs.get(BlobKind::Model, &file.digest, file.bytes)?);
+                }
+                let model = store.adopt(&record.manifest, &files)?;
+                tracing::info!(model = name, digest = %model.digest, "model installed from the fleet");
+            }
+            installed = store.list()?;
+        }
+        let names = installed.into_iter().flat_map(|one| std::iter::once(one.model.name).chain(one.model.aliases));
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names.collect();
+        Ok(())
+    }
+}

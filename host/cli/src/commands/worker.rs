@@ -1,0 +1,186 @@
+//! `worker` and `up`: take jobs from the queue and run them until SIGTERM, one line an event; and `workers`, who does so.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dovetail_core::clock::Clock;
+use dovetail_core::ledger::Scope;
+use dovetail_flow::{Daemon, Event, Shutdown, SystemClock, Worker, WorkerOptions};
+use serde_json::{Value, json};
+
+use crate::args::{WorkerArgs, Workers};
+use crate::commands::models::share::Sync;
+use crate::error::{Error, Exit};
+use crate::signals;
+use crate::table::{bytes, table};
+use crate::wire::App;
+
+/// Over how long a worker's rate is told.
+const RATE: Duration = Duration::from_secs(30);
+/// How often it is looked for models that the fleet has and this machine has not.
+const MODELS: Duration = Duration::from_secs(30);
+
+pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
+    let jobs = args.jobs.unwrap_or(app.config.jobs);
+    let host = host_name();
+    let name = args.name.clone().unwrap_or_else(|| format!("{host}-{}", std::process::id()));
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+        return Err(Error::usage("bad_option", format!("`{name}` is no name of a worker")).help("it has 1 to 64 of a-z, A-Z, 0-9, `-`, `_` and `.`"));
+    }
+    let parts = app.parts()?;
+    let shutdown = Shutdown::default();
+    let quit =
+        signals::Told { drain: "stopping: running steps finish, no new ones start; once more to stop them at once", abort: "stopping at once" };
+    let _listening = signals::listen(shutdown.clone(), quit, |note| tracing::info!("{note}"))?;
+    let sync = Arc::new(Sync::new(app)?);
+    // What the fleet has is here before the first job is.
+    sync.once()?;
+    let runtime = Arc::new(app.runtime(parts.blobs.clone(), jobs, None)?);
+    let (grants, models) = (app.config.grants.clone(), sync.clone());
+    let able = move || -> Vec<String> { grants.iter().cloned().chain(models.names().iter().map(|name| format!("model:{name}"))).collect() };
+    let able: dovetail_flow::Able = Arc::new(able);
+    let (say, started) = (able.clone(), SystemClock.wall_ms());
+    let rate = std::sync::Mutex::new(Rate::new());
+    let about = json!({ "host": host, "process": std::process::id(), "version": env!("CARGO_PKG_VERSION"), "slots": jobs, "started_ms": started });
+    let about = move |running: usize, ended: u64| {
+        let mut about = about.clone();
+        let rate = rate.lock().unwrap_or_else(std::sync::PoisonError::into_inner).of(ended, Instant::now());
+        about["able"] = json!(say());
+        about["running"] = json!(running);
+        about["ended"] = json!(ended);
+        about["rate"] = json!(rate);
+        about["memory"] = json!(resident());
+        about["seen_ms"] = json!(SystemClock.wall_ms());
+        about.to_string().into_bytes()
+    };
+    let daemon = Daemon { about: Arc::new(about), able };
+    let options =
+        WorkerOptions { jobs: jobs as usize, lease: app.config.lease, name: name.clone(), on_event: Some(Arc::new(log)), daemon: Some(daemon) };
+    let worker = Arc::new(Worker::new(parts.clone(), runtime, options));
+    let (queue, meta, blobs) = (&app.config.queue, &app.config.meta, &app.config.blobs);
+    tracing::info!(worker = name, jobs, fleet = app.config.fleet, ?queue, ?meta, ?blobs, "working");
+    let result = std::thread::scope(|threads| {
+        let (ended, until) = std::sync::mpsc::channel::<()>();
+        threads.spawn(move || {
+            while until.recv_timeout(MODELS) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                if let Err(error) = sync.once() {
+                    tracing::warn!(error = error.chain(), "it could not be looked for new models");
+                }
+            }
+        });
+        let result = worker.run(&Scope::All, &shutdown);
+        drop(ended);
+        result
+    });
+    result?;
+    tracing::info!(worker = name, "stopped");
+    Ok(Exit::Done)
+}
+
+/// One line an event.
+fn log(event: &Event) {
+    match event {
+        Event::StepStarted { run, step, attempt } => tracing::debug!(%run, step, attempt, "step started"),
+        Event::StepFinished { run, step, attempt, succeeded: true, millis } => tracing::info!(%run, step, attempt, millis, "step succeeded"),
+        Event::StepFinished { run, step, attempt, succeeded: false, millis } => tracing::warn!(%run, step, attempt, millis, "step failed"),
+        Event::StepRetried { run, step, attempt, code, delay_ms } => tracing::warn!(%run, step, attempt, code, delay_ms, "step will be tried again"),
+        Event::RunFinished { run, state } => tracing::info!(%run, state = ?state, "run over"),
+        Event::RunRecovered { run } => tracing::warn!(%run, "run put back: the queue had lost its work"),
+        Event::StoreFailed { operation, error } => tracing::error!(operation, error, "a store does not answer; what was done is kept and sent again"),
+        Event::StoreAnswers => tracing::warn!("the store answers again"),
+    }
+}
+
+/// Steps a second over the last while.
+struct Rate {
+    seen: std::collections::VecDeque<(Instant, u64)>,
+}
+
+impl Rate {
+    fn new() -> Self {
+        Self { seen: std::collections::VecDeque::new() }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 steps")]
+    fn of(&mut self, ended: u64, now: Instant) -> f64 {
+        self.seen.push_back((now, ended));
+        while self.seen.len() > 2 && self.seen.front().is_some_and(|(at, _)| now - *at > RATE) {
+            self.seen.pop_front();
+        }
+        let Some((at, before)) = self.seen.front() else { return 0.0 };
+        let time = (now - *at).as_secs_f64();
+        if time < 0.1 { 0.0 } else { (((ended - before) as f64 / time) * 10.0).round() / 10.0 }
+    }
+}
+
+/// Bytes of memory that this process holds now.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+    let name: String = name.trim().chars().map(plain).take(40).collect();
+    if name.is_empty() { "host".to_owned() } else { name }
+}
+
+pub(crate) fn workers(command: &Workers, app: &App) -> Result<Exit, Error> {
+    let Workers::List = command;
+    let now = SystemClock.wall_ms();
+    let read = |(name, about): (String, Vec<u8>)| {
+        let mut worker: Value = serde_json::from_slice(&about).unwrap_or_else(|_| json!({}));
+        worker["name"] = json!(name);
+        worker
+    };
+    let living: Vec<Value> = app.parts_to_read()?.ledger.workers()?.into_iter().map(read).collect();
+    let text = || {
+        if living.is_empty() {
+            return "no worker is alive; start one with `dovetail worker`\n".to_owned();
+        }
+        let word = |worker: &Value, key: &str| worker.get(key).map_or_else(String::new, |v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+        let number = |worker: &Value, key: &str| worker.get(key).and_then(Value::as_u64).unwrap_or(0);
+        let row = |worker: &Value| {
+            let able = worker["able"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>();
+            let models = able.iter().filter(|name| name.starts_with("model:")).count();
+            let grants = able.iter().filter(|name| !name.starts_with("model:")).copied().collect::<Vec<_>>().join(" ");
+            vec![
+                word(worker, "name"),
+                word(worker, "host"),
+                word(worker, "version"),
+                format!("{}/{}", number(worker, "running"), number(worker, "slots")),
+                number(worker, "ended").to_string(),
+                format!("{:.1}/s", worker["rate"].as_f64().unwrap_or(0.0)),
+                bytes(number(worker, "memory")),
+                format!("{grants} {models} models"),
+                format!("{:.1} s ago", now.saturating_sub(number(worker, "seen_ms")) as f64 / 1000.0),
+            ]
+        };
+        table(
+            &["worker", "host", "version", " running", " steps", " rate", " memory", "serves", " seen"],
+            &living.iter().map(row).collect::<Vec<_>>(),
+        )
+    };
+    app.output.result(|| json!(living), text);
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_that_of_the_last_while() {
+        let (mut rate, began) = (Rate::new(), Instant::now());
+        assert!(rate.of(0, began) < 1e-9);
+        assert!((rate.of(100, began + Duration::from_secs(10)) - 10.0).abs() < 1e-9);
+        for second in 11..100 {
+            rate.of(100, began + Duration::from_secs(second));
+        }
+        assert!(rate.of(100, began + Duration::from_secs(100)) < 1e-9, "what was long ago does not count");
+    }
+}

@@ -1,0 +1,172 @@
+//! Daemons on one data folder: `worker`, `run --detach`, `runs watch|cancel|retry`, `workers list`.
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::Home;
+
+/// A worker, killed at the end if it is not told to stop before.
+struct Daemon(Child);
+
+impl Daemon {
+    /// Starts one and waits until it is listed.
+    fn start(home: &Home, name: &str, more: &[&str]) -> Self {
+        let mut args = vec!["worker", "--name", name];
+        args.extend(more);
+        let log = std::fs::File::create(home.path(&format!("{name}.log"))).unwrap();
+        let child = home.command(&args).stderr(log).stdout(Stdio::null()).spawn().unwrap();
+        wait("the worker is listed", || names(home).contains(&name.to_owned()));
+        Self(child)
+    }
+
+    /// By SIGTERM; the exit code.
+    fn stop(mut self) -> Option<i32> {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), rustix::process::Signal::TERM).unwrap();
+        wait("the worker ends", || self.0.try_wait().unwrap().is_some());
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn names(home: &Home) -> Vec<String> {
+    let listed = home.run(&["workers", "list", "--output", "json"]).exits(0).json();
+    listed.as_array().unwrap().iter().map(|worker| worker["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[track_caller]
+fn wait(what: &str, mut until: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !until() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}: it does not");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn home(steps: &Value, output: &str) -> Home {
+    let home = Home::new();
+    let pipeline = json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": steps, "output": { "it": output } });
+    home.push(&["add", "probe"]).pipeline("it", &pipeline);
+    home
+}
+
+fn adding() -> Home {
+    home(&json!({ "sum": { "number": 1, "task": "add@^1", "inputs": { "a": {"value": 1}, "b": {"value": 2} } } }), "sum.sum")
+}
+
+fn endless() -> Home {
+    let steps = json!({ "go": { "number": 1, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "endless_loop"}} } } });
+    home(&steps, "go.count")
+}
+
+fn submitted(home: &Home) -> String {
+    home.run(&["run", "it", "--detach", "--output", "json"]).exits(0).json()["run_id"].as_str().unwrap().to_owned()
+}
+
+fn state(home: &Home, run: &str) -> String {
+    home.run(&["runs", "show", run, "--output", "json"]).exits(0).json()["state"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_daemon_works_on_what_others_submit_and_drains_on_sigterm() {
+    let home = adding();
+    let refused = home.run(&["run", "it", "--detach", "--output", "json"]).exits(2);
+    assert_eq!(refused.json()["error"]["code"], "no_worker");
+    assert!(home.run(&["workers", "list"]).exits(0).stdout.contains("no worker is alive"));
+    let daemon = Daemon::start(&home, "one", &[]);
+    let listed = home.run(&["workers", "list", "--output", "json"]).exits(0).json();
+    assert_eq!((&listed[0]["slots"], &listed[0]["version"]), (&json!(10), &json!(env!("CARGO_PKG_VERSION"))));
+    assert!(listed[0]["memory"].as_u64().unwrap() > 1 << 20 && listed[0]["able"].as_array().unwrap().contains(&json!("clocks")), "{listed}");
+    let run = submitted(&home);
+    let document = home.run(&["runs", "watch", &run, "--output", "json"]).exits(0).json();
+    assert_eq!((&document["state"], &document["output"]), (&json!("succeeded"), &json!({ "it": 3 })));
+    assert_eq!(document["processing_summary"]["steps"][0]["attempts"][0]["worker"], "one");
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(names(&home).is_empty(), "who ended is not listed");
+    let log = std::fs::read_to_string(home.path("one.log")).unwrap();
+    assert!(log.contains("step succeeded") && log.contains(&run), "one line an event:\n{log}");
+}
+
+#[test]
+fn the_work_of_a_killed_daemon_is_done_by_another() {
+    let home = endless();
+    let first = Daemon::start(&home, "first", &[]);
+    let run = submitted(&home);
+    wait("the step runs", || state(&home, &run) == "running");
+    drop(first);
+    wait("nobody works", || state(&home, &run) == "queued");
+    let _second = Daemon::start(&home, "second", &[]);
+    wait("the step runs again", || state(&home, &run) == "running");
+    home.run(&["runs", "cancel", &run]).exits(0);
+    home.run(&["runs", "watch", &run]).exits(1);
+}
+
+#[test]
+fn a_run_is_cancelled_while_it_runs_and_run_again_by_retry() {
+    let home = endless();
+    let _daemon = Daemon::start(&home, "one", &[]);
+    let run = submitted(&home);
+    wait("the step runs", || state(&home, &run) == "running");
+    let open = home.run(&["runs", "retry", &run, "--output", "json"]).exits(2);
+    assert_eq!(open.json()["error"]["code"], "run_open");
+    let cancelled = home.run(&["runs", "cancel", &run, "--output", "json"]).exits(0).json();
+    assert_eq!(cancelled, json!({ "run_id": run, "cancelled": true }));
+    assert_eq!(state(&home, &run), "cancelled");
+    // Its slot is free when the attempt has been recorded as stopped.
+    let stopped = || home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json()["processing_summary"]["steps"][0]["state"] == "stopped";
+    wait("the attempt ends", stopped);
+    let again = home.run(&["runs", "cancel", &run, "--output", "json"]).exits(0).json();
+    assert_eq!(again["cancelled"], false);
+    home.run(&["runs", "retry", &run, "--detach"]).exits(0);
+    wait("the step runs again", || state(&home, &run) == "running");
+    home.run(&["runs", "cancel", &run]).exits(0);
+    assert_eq!(state(&home, &run), "cancelled");
+}
+
+#[test]
+fn a_retry_takes_over_what_had_succeeded() {
+    let steps = json!({
+        "sum": { "number": 1, "task": "add@^1", "inputs": { "a": {"value": 1}, "b": {"value": 2} } },
+        "go": { "number": 2, "task": "add@^1", "inputs": { "a": "sum.sum", "b": {"value": i64::MAX} } } });
+    let home = home(&steps, "go.sum");
+    let failed = home.run(&["run", "it", "--output", "json"]).exits(1).json();
+    let run = failed["run_id"].as_str().unwrap();
+    let again = home.run(&["runs", "retry", run, "--output", "json"]).exits(1).json();
+    let step = |document: &Value, n: usize| document["processing_summary"]["steps"][n].clone();
+    assert_eq!(step(&again, 0), step(&failed, 0), "the success stands as it was");
+    assert_eq!(step(&again, 1)["state"], "failed");
+    assert_ne!(again["finished_at"], failed["finished_at"], "the rest was tried anew");
+    assert_eq!(home.run(&["runs", "show", run, "--output", "json"]).exits(0).json(), again);
+}
+
+#[test]
+fn a_step_waits_for_a_worker_that_may_run_it_and_the_run_says_so() {
+    let home = Home::new();
+    let steps = json!({ "now": { "number": 1, "task": "clock@^1", "inputs": {} } });
+    let packed = home.path("clock.zip").display().to_string();
+    let plugin = crate::support::plugin("clock").display().to_string();
+    home.run(&["task", "pack", &plugin, "-o", &packed]).exits(0);
+    home.run(&["task", "push", &packed, "--grant", "clocks"]).exits(0);
+    home.pipeline("it", &json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": steps, "output": { "it": "now.milliseconds" } }));
+    home.write("dovetail.toml", "worker = { grants = [\"http\"] }\n");
+    let _poor = Daemon::start(&home, "poor", &[]);
+    let run = submitted(&home);
+    let show = || home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json();
+    let document = show();
+    let step = &document["processing_summary"]["steps"][0];
+    assert_eq!((&document["state"], &step["state"]), (&json!("queued"), &json!("ready")));
+    assert_eq!(step["waits_for"], json!(["clocks"]));
+    assert!(document["warnings"][0].as_str().unwrap().contains("no living worker has clocks"), "{document:#}");
+    crate::support::valid("run.schema.json", &document);
+    std::fs::remove_file(home.path("dovetail.toml")).unwrap();
+    let _rich = Daemon::start(&home, "rich", &[]);
+    wait("the run ends", || show()["state"] == "succeeded");
+    assert_eq!(show()["processing_summary"]["steps"][0]["attempts"][0]["worker"], "rich");
+}

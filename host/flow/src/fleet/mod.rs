@@ -1,0 +1,391 @@
+//! A [`Ledger`] of two systems: records in a [`MetaStore`], work in a [`Window`] that may be lost at any moment. The order of the steps is
+//! the protocol (`docs/window.md`): records first, then the window, which acknowledges; the un-acknowledged job is the outbox.
+//!
+//! Two threads carry it, so that many changes share each round trip: one writes records (`records.rs`), the other one tells the window
+//! (`work.rs`), and while one waits for its server the other goes on. Not here: what is to be done (the rest of flow), and how the window
+//! keeps its promises (its backend).
+
+mod records;
+mod work;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use dovetail_core::bell::Bell;
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait};
+use dovetail_core::meta::MetaStore;
+use dovetail_core::window::{Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
+
+use self::records::{Repair, Request, ToRecords};
+use self::work::{ClaimRequest, ToWindow};
+
+/// How often a claimer looks although no bell rang: bells are best effort.
+const LOOK_ROUND: Duration = Duration::from_secs(5);
+/// How often whoever waits for runs reads their records although no bell rang.
+const READ_ROUND: Duration = Duration::from_secs(10);
+/// How often all open runs are compared with the window although it was not lost.
+const SWEEP_ROUND: Duration = Duration::from_secs(60);
+/// Outcomes above this are not carried by the window but read by whoever needs them, in bytes.
+const MAX_CARRIED: usize = 24 << 10;
+/// Stands in the window for an outcome that is not carried.
+const NOT_CARRIED: &[u8] = b"@";
+/// Ended runs that are remembered for those who will ask.
+const REMEMBERED: usize = 100_000;
+
+struct Mine {
+    lease: WindowLease,
+    attempt: u32,
+    verify: bool,
+}
+
+/// Runs whose end was heard, the oldest first; bounded.
+#[derive(Default)]
+struct HeardOf {
+    order: VecDeque<RunKey>,
+    set: HashSet<RunKey>,
+    /// Bells may have been missed since the records were read.
+    missed: bool,
+}
+
+impl HeardOf {
+    fn add(&mut self, run: RunKey) {
+        if self.set.insert(run.clone()) {
+            self.order.push_back(run);
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.set.remove(&oldest);
+        }
+    }
+}
+
+/// When the open runs were last compared with the window, and in which epoch.
+#[derive(Default)]
+struct Sweep {
+    epoch: String,
+    at: Option<Instant>,
+}
+
+type Told = Box<dyn Fn(&RunKey) + Send + Sync>;
+
+/// What the threads share.
+struct Shared {
+    meta: Arc<dyn MetaStore>,
+    window: Arc<dyn Window>,
+    bell: Bell,
+    mine: Mutex<(u64, HashMap<u64, Mine>)>,
+    /// Of the last answer of the window, and when it came.
+    stamp: Mutex<Option<(Stamp, Instant)>>,
+    over: Mutex<HeardOf>,
+    told: Mutex<Vec<Told>>,
+    sweep: Mutex<Sweep>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn heard(&self, ring: Ring) {
+        match ring {
+            Ring::Jobs => {}
+            Ring::Missed => locked(&self.over).missed = true,
+            Ring::Cancelled(run) => locked(&self.told).iter().for_each(|told| told(&run)),
+            Ring::Over(run) => {
+                locked(&self.told).iter().for_each(|told| told(&run));
+                locked(&self.over).add(run);
+            }
+        }
+        self.bell.ring();
+    }
+
+    /// The lease as the window knows it. A lease of an earlier process is no lease.
+    fn known(&self, lease: &Lease) -> WindowLease {
+        let none = || WindowLease { run: lease.run.clone(), step: lease.step.clone(), token: String::new(), epoch: String::new() };
+        locked(&self.mine).1.get(&lease.token).map_or_else(none, |mine| mine.lease.clone())
+    }
+
+    fn call(&self, changes: &[Change], scope: &Scope, want: usize, lease: Duration) -> Result<dovetail_core::window::Called, StoreError> {
+        let called = self.window.call(changes, scope, want, lease)?;
+        *locked(&self.stamp) = Some((called.stamp.clone(), Instant::now()));
+        Ok(called)
+    }
+
+    fn change(&self, change: Change) -> Result<Status, StoreError> {
+        let called = self.call(std::slice::from_ref(&change), &Scope::All, 0, Duration::ZERO)?;
+        called.statuses.first().copied().ok_or_else(|| StoreError::plain(StoreErrorKind::Corrupt, "change the window"))
+    }
+
+    fn has(&self, kind: Kind, key: String) -> Result<bool, StoreError> {
+        Ok(self.meta.get(kind, &[key])?.pop().flatten().is_some())
+    }
+}
+
+/// Records here, work there.
+pub struct FleetLedger {
+    shared: Arc<Shared>,
+    records: Option<Sender<ToRecords>>,
+    work: Option<Sender<ToWindow>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl FleetLedger {
+    /// Of these two.
+    ///
+    /// # Errors
+    /// `Unavailable` if its threads cannot be started.
+    pub fn new(meta: Arc<dyn MetaStore>, window: Arc<dyn Window>) -> Result<Self, StoreError> {
+        let shared = Arc::new(Shared {
+            meta,
+            window: window.clone(),
+            bell: Bell::default(),
+            mine: Mutex::default(),
+            stamp: Mutex::default(),
+            over: Mutex::default(),
+            told: Mutex::default(),
+            sweep: Mutex::default(),
+        });
+        let ringer = Arc::downgrade(&shared);
+        window.listen(Box::new(move |ring| {
+            if let Some(shared) = ringer.upgrade() {
+                shared.heard(ring);
+            }
+        }));
+        let (records, for_records) = crossbeam_channel::unbounded();
+        let (work, for_work) = crossbeam_channel::unbounded();
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let failed = |e| StoreError::new(StoreErrorKind::Unavailable, format!("start the thread {name}"), e);
+            std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(failed)
+        };
+        let (here, on) = (shared.clone(), work.clone());
+        let writing = spawn("fleet-records", Box::new(move || records::run(&here, &for_records, &on)))?;
+        let (here, back) = (shared.clone(), records.clone());
+        let telling = spawn("fleet-work", Box::new(move || work::run(&here, &for_work, &back)))?;
+        Ok(Self { shared, records: Some(records), work: Some(work), threads: vec![writing, telling] })
+    }
+
+    fn one(&self, item: &Item) -> Result<Reply, StoreError> {
+        match item {
+            Item::Recover { run, jobs, steps } => self.shared.rebuild(&Repair { run: run.clone(), jobs: jobs.clone(), steps: *steps }),
+            Item::Cancel { run, record } => {
+                if self.shared.has(Kind::RunOutcome, run.key())? {
+                    return Ok(Reply::Closed);
+                }
+                let put = self.shared.meta.put(std::slice::from_ref(record))?.pop();
+                self.shared.change(Change::Cancel { run: run.clone() })?;
+                Ok(records::reply(put))
+            }
+            other => {
+                let (reply, told) = crossbeam_channel::bounded(1);
+                self.send(vec![other.clone()], Box::new(move |replies| drop(reply.send(replies))));
+                let replies = told.recv().map_err(|_| gone())?;
+                replies?.pop().ok_or_else(gone)
+            }
+        }
+    }
+
+    fn send(&self, items: Vec<Item>, then: Then) {
+        match &self.records {
+            Some(records) => {
+                if let Err(crossbeam_channel::SendError(ToRecords::Commit(Request { then, .. }))) =
+                    records.send(ToRecords::Commit(Request { items, then }))
+                {
+                    then(Err(gone()));
+                }
+            }
+            None => then(Err(gone())),
+        }
+    }
+
+    fn claimed(&self, delivery: Delivery) -> Result<Claimed, StoreError> {
+        let Delivery { lease, attempt, crashes, mut verify, envelope, values } = delivery;
+        let meta = &self.shared.meta;
+        let run = if envelope.is_empty() {
+            // The window forgot the run and kept the job: the records have it, and whoever runs this looks at them first.
+            verify = true;
+            meta.get(Kind::Run, &[lease.run.run.to_string()])?.pop().flatten().unwrap_or_default()
+        } else {
+            envelope
+        };
+        let mut needs = Vec::with_capacity(values.len());
+        for (step, value) in values {
+            let value = if value == NOT_CARRIED { meta.get(Kind::Outcome, &[lease.run.step(&step)])?.pop().flatten() } else { Some(value) };
+            if let Some(value) = value {
+                needs.push((step, value));
+            }
+        }
+        let mut mine = locked(&self.shared.mine);
+        mine.0 += 1;
+        let token = mine.0;
+        let ours = Lease { run: lease.run.clone(), step: lease.step.clone(), token };
+        mine.1.insert(token, Mine { lease, attempt, verify });
+        Ok(Claimed { lease: ours, attempt, crashes, verify, run, needs })
+    }
+}
+
+impl Drop for FleetLedger {
+    fn drop(&mut self) {
+        // The first thread ends when nobody can send to it, and the second one after it.
+        self.work.take();
+        if let Some(records) = self.records.take() {
+            drop(records.send(ToRecords::End));
+        }
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::plain(StoreErrorKind::Unavailable, "the fleet's ledger has ended")
+}
+
+/// Whether an item needs records read and is served on the caller's own thread.
+fn is_slow(item: &Item) -> bool {
+    matches!(item, Item::Recover { .. } | Item::Cancel { .. })
+}
+
+impl Ledger for FleetLedger {
+    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+        // In order, and what can share a round trip does.
+        let mut replies = Vec::with_capacity(items.len());
+        for part in items.chunk_by(|a, b| !is_slow(a) && !is_slow(b)) {
+            if let [one] = part {
+                replies.push(self.one(one)?);
+                continue;
+            }
+            let (reply, told) = crossbeam_channel::bounded(1);
+            self.send(part.to_vec(), Box::new(move |replies| drop(reply.send(replies))));
+            replies.extend(told.recv().map_err(|_| gone())??);
+        }
+        self.shared.bell.ring();
+        Ok(replies)
+    }
+
+    fn commit_then(&self, items: Vec<Item>, then: Then) {
+        if items.iter().any(is_slow) {
+            then(self.commit(&items));
+        } else {
+            self.send(items, then);
+        }
+    }
+
+    fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError> {
+        if matches!(scope, Scope::Runs(_)) {
+            let why = "a fleet's queue hands out the work of all runs; start `dovetail worker`";
+            return Err(StoreError::new(StoreErrorKind::Refused, "claim the work of some runs only", why));
+        }
+        let until = Instant::now() + wait.at_most;
+        loop {
+            let (reply, answer) = crossbeam_channel::bounded(1);
+            let request = ClaimRequest { scope: scope.clone(), want, lease, reply };
+            self.work.as_ref().ok_or_else(gone)?.send(ToWindow::Claim(request)).map_err(|_| gone())?;
+            let (jobs, next_ms) = answer.recv().map_err(|_| gone())??;
+            if !jobs.is_empty() {
+                return jobs.into_iter().map(|job| self.claimed(job)).collect();
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.shared.bell.rung() != wait.seen {
+                return Ok(Vec::new());
+            }
+            let free = next_ms.map_or(LOOK_ROUND, |ms| Duration::from_millis(ms.max(1)));
+            self.shared.bell.sleep(wait.seen, left.min(LOOK_ROUND).min(free));
+        }
+    }
+
+    fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
+        let known: Vec<WindowLease> = leases.iter().map(|lease| self.shared.known(lease)).collect();
+        let renewal = |held| match held {
+            // What the window forgot, it will be told again by a rebuild; the step goes on.
+            Held::Renewed | Held::Unknown => Renewal::Renewed,
+            Held::Gone => Renewal::Lost,
+        };
+        let answers: Vec<Renewal> = self.shared.window.renew(&known, lease)?.into_iter().map(renewal).collect();
+        let unknown = |token: &str| token.is_empty();
+        Ok(answers.into_iter().zip(known).map(|(answer, lease)| if unknown(&lease.token) { Renewal::Lost } else { answer }).collect())
+    }
+
+    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.shared.meta.get(kind, keys)
+    }
+
+    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.shared.meta.list(kind, listing)
+    }
+
+    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
+        let open = self.shared.meta.open_runs(limit)?;
+        // The index forgets a run a little later than it ends.
+        let heard = locked(&self.shared.over);
+        Ok(open.into_iter().filter(|run| !heard.set.contains(run)).collect())
+    }
+
+    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
+        self.shared.window.held(run)
+    }
+
+    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
+        let until = Instant::now() + wait.at_most;
+        let mut read_at = None;
+        loop {
+            let (mut ended, missed) = {
+                let mut heard = locked(&self.shared.over);
+                let ended: Vec<RunKey> = runs.iter().filter(|run| heard.set.contains(run)).cloned().collect();
+                (ended, std::mem::take(&mut heard.missed))
+            };
+            let now = Instant::now();
+            let left = until.saturating_duration_since(now);
+            // Bells are best effort; and who only asks wants to know.
+            if ended.is_empty() && (missed || wait.at_most.is_zero() || read_at.is_some_and(|at: Instant| now - at > READ_ROUND)) {
+                let keys: Vec<String> = runs.iter().map(RunKey::key).collect();
+                let found = self.shared.meta.get(Kind::RunOutcome, &keys)?;
+                ended = runs.iter().zip(found).filter(|(_, outcome)| outcome.is_some()).map(|(run, _)| run.clone()).collect();
+                read_at = Some(now);
+            }
+            if !ended.is_empty() || left.is_zero() || self.shared.bell.rung() != wait.seen {
+                return Ok(ended);
+            }
+            read_at.get_or_insert(now);
+            self.shared.bell.sleep(wait.seen, left.min(READ_ROUND));
+        }
+    }
+
+    fn on_end(&self, told: Box<dyn Fn(&RunKey) + Send + Sync>) {
+        locked(&self.shared.told).push(told);
+    }
+
+    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
+        self.shared.window.beat(worker, about, keep)
+    }
+
+    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.shared.window.workers()
+    }
+
+    fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
+        let epoch = self.shared.window.peek()?.epoch;
+        {
+            let sweep = locked(&self.shared.sweep);
+            if sweep.epoch == epoch && sweep.at.is_some_and(|at| at.elapsed() < SWEEP_ROUND) {
+                return Ok(Vec::new());
+            }
+        }
+        let open = self.shared.meta.open_runs(usize::MAX)?;
+        let known = self.shared.window.knows(&open)?;
+        *locked(&self.shared.sweep) = Sweep { epoch, at: Some(Instant::now()) };
+        Ok(open.into_iter().zip(known).filter(|(_, known)| !known).map(|(run, _)| run).collect())
+    }
+
+    fn wake(&self) {
+        self.shared.bell.ring();
+    }
+
+    fn wakes(&self) -> u64 {
+        self.shared.bell.rung()
+    }
+}

@@ -1,0 +1,227 @@
+//! The first half of a fleet's change: its records, many changes at a time. What follows from them goes on to the window.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::ledger::{Item, Job, Kind, Lease, Listing, Reply, RunKey, Then};
+use dovetail_core::meta::{Put, Writes};
+use dovetail_core::record::{Form, OutcomeRecord};
+use dovetail_core::window::{Change, Stamp, Status};
+
+use super::work::{Following, InFlight, Slot, ToWindow};
+use super::{MAX_CARRIED, NOT_CARRIED, Shared, locked};
+
+/// Changes taken into one write: enough to share it among all that wait, few enough to answer the first ones soon.
+const GROUP: usize = 256;
+/// A stamp of an earlier answer serves a submission for so long: an older one is only the more careful.
+const STAMP_AGE: Duration = Duration::from_secs(2);
+/// How often a rebuild is tried anew because the window was lost meanwhile.
+const REBUILDS: u32 = 5;
+
+/// A step with its outcome where that was a success.
+type DoneStep = (String, Option<Vec<u8>>);
+
+pub(super) struct Request {
+    pub(super) items: Vec<Item>,
+    pub(super) then: Then,
+}
+
+pub(super) enum ToRecords {
+    Commit(Request),
+    /// Runs that the window has closed: the index of open runs can forget them. Nobody waits for it; the sweep finds what it misses.
+    Forget(Vec<RunKey>),
+    End,
+}
+
+/// What a rebuild needs to know.
+pub(super) struct Repair {
+    pub(super) run: RunKey,
+    pub(super) jobs: Vec<Job>,
+    pub(super) steps: u32,
+}
+
+pub(super) fn reply(put: Option<Put>) -> Reply {
+    match put {
+        Some(Put::Exists(value)) => Reply::Exists(value),
+        Some(Put::Created) | None => Reply::Created,
+    }
+}
+
+/// Writes what comes until there is nobody left who could send, or it is told to end.
+pub(super) fn run(shared: &Shared, inbox: &Receiver<ToRecords>, work: &Sender<ToWindow>) {
+    let mut ending = false;
+    while !ending && let Ok(first) = inbox.recv() {
+        let (mut requests, mut forget) = (Vec::new(), Vec::new());
+        for message in std::iter::once(first).chain(inbox.try_iter().take(GROUP)) {
+            match message {
+                ToRecords::Commit(request) => requests.push(request),
+                ToRecords::Forget(runs) => forget.extend(runs),
+                ToRecords::End => ending = true,
+            }
+        }
+        match write(shared, &requests, forget) {
+            Ok(slots) => {
+                let flying = requests.into_iter().zip(slots).map(|(request, slots)| InFlight { slots, then: request.then });
+                // The other thread outlives this one.
+                drop(work.send(ToWindow::Changes(flying.collect())));
+            }
+            Err(error) => {
+                for request in requests {
+                    request.then.fail(&error);
+                }
+            }
+        }
+    }
+}
+
+pub(super) trait Fail {
+    /// Tells the same error to one of those who share it.
+    fn fail(self, error: &StoreError);
+}
+
+impl Fail for Then {
+    fn fail(self, error: &StoreError) {
+        let source = error.source.as_ref().map_or_else(String::new, ToString::to_string);
+        self(Err(StoreError::new(error.kind, error.operation.clone(), source)));
+    }
+}
+
+/// One write for all the requests, and what the window is to be told of each item.
+fn write(shared: &Shared, requests: &[Request], forget: Vec<RunKey>) -> Result<Vec<Vec<Slot>>, StoreError> {
+    let items = || requests.iter().flat_map(|request| &request.items);
+    let mut writes = Writes { forget, ..Writes::default() };
+    for item in items() {
+        match item {
+            Item::Submit { run, record, .. } | Item::Reopen { run, record } => {
+                writes.open.push(run.clone());
+                writes.records.push((record.clone(), None));
+            }
+            Item::Finish { record, close, .. } => writes.records.push((record.clone(), close.clone())),
+            Item::Put { record } | Item::Inherit { record } | Item::Retry { record, .. } | Item::Close { record, .. } => {
+                writes.records.push((record.clone(), None));
+            }
+            Item::Release { .. } | Item::Recover { .. } | Item::Cancel { .. } => {}
+        }
+    }
+    // Before anything is read or written: what the window knew at that time is the least that it must know later.
+    let stamp = if writes.open.is_empty() { None } else { Some(shared.stamp()?) };
+    let mut answers = if writes.records.is_empty() && writes.forget.is_empty() { Vec::new() } else { shared.meta.write(&writes)? }.into_iter();
+    let slots = |request: &Request| {
+        let slot = |item: &Item| {
+            let put = if matches!(item, Item::Release { .. }) { None } else { answers.next() };
+            shared.following(item, put, stamp.as_ref())
+        };
+        request.items.iter().map(slot).collect()
+    };
+    Ok(requests.iter().map(slots).collect())
+}
+
+impl Shared {
+    /// What the window knew when it was last heard, or is asked now.
+    fn stamp(&self) -> Result<Stamp, StoreError> {
+        if let Some((stamp, at)) = locked(&self.stamp).as_ref()
+            && at.elapsed() < STAMP_AGE
+        {
+            return Ok(stamp.clone());
+        }
+        self.window.peek()
+    }
+
+    fn following(&self, item: &Item, put: Option<Put>, stamp: Option<&Stamp>) -> Slot {
+        match item {
+            Item::Put { .. } | Item::Inherit { .. } | Item::Reopen { .. } | Item::Recover { .. } | Item::Cancel { .. } => Slot::Done(reply(put)),
+            Item::Submit { run, record, jobs, steps } => match (put, stamp) {
+                // This caller's insert was the first: no step of the run can have an outcome, and nothing needs to be verified.
+                (Some(Put::Created), Some(stamp)) => {
+                    let change = Change::Open {
+                        run: run.clone(),
+                        stamp: stamp.clone(),
+                        verify: false,
+                        envelope: record.value.clone(),
+                        steps: *steps,
+                        done: Vec::new(),
+                        jobs: jobs.clone(),
+                    };
+                    let repair = Repair { run: run.clone(), jobs: jobs.clone(), steps: *steps };
+                    Slot::Ask(change, Following::Submitted(repair))
+                }
+                // The index may now name a run that is over; recovery, which follows, puts that right.
+                (put, _) => Slot::Done(reply(put)),
+            },
+            Item::Finish { lease, record, succeeded, close, children } => {
+                if let Some(Put::Exists(value)) = put {
+                    return Slot::Done(Reply::Exists(value));
+                }
+                if close.is_some() {
+                    return Slot::Ask(
+                        Change::Close { run: lease.run.clone() },
+                        Following::Closed { run: lease.run.clone(), lease: Some(lease.token), reply: Reply::Created },
+                    );
+                }
+                let value = if record.value.len() <= MAX_CARRIED { record.value.clone() } else { NOT_CARRIED.to_vec() };
+                let change = Change::Finish { lease: self.known(lease), succeeded: *succeeded, value, children: children.clone() };
+                Slot::Ask(change, Following::Finished { lease: lease.token })
+            }
+            Item::Retry { lease, delay, .. } => {
+                // The record may be there already, from a call whose answer was lost.
+                let attempt = locked(&self.mine).1.get(&lease.token).map_or(2, |mine| mine.attempt + 1);
+                self.back(lease, attempt, true, *delay)
+            }
+            Item::Release { lease, delay } => {
+                let (attempt, verify) = locked(&self.mine).1.get(&lease.token).map_or((1, true), |mine| (mine.attempt, mine.verify));
+                self.back(lease, attempt, verify, *delay)
+            }
+            Item::Close { run, .. } => {
+                Slot::Ask(Change::Close { run: run.clone() }, Following::Closed { run: run.clone(), lease: None, reply: reply(put) })
+            }
+        }
+    }
+
+    fn back(&self, lease: &Lease, attempt: u32, verify: bool, delay: Duration) -> Slot {
+        Slot::Ask(Change::Back { lease: self.known(lease), attempt, verify, delay }, Following::Back { lease: lease.token })
+    }
+
+    /// Puts the window in line with the records, which are read after its stamp was taken.
+    pub(super) fn rebuild(&self, repair: &Repair) -> Result<Reply, StoreError> {
+        let run = &repair.run;
+        for _ in 0..REBUILDS {
+            let stamp = self.window.peek()?;
+            if self.has(Kind::RunOutcome, run.key())? {
+                // The window closes the run, then the index forgets it: in this order an open run is never missing from the index.
+                self.change(Change::Close { run: run.clone() })?;
+                self.meta.forget(std::slice::from_ref(run))?;
+                return Ok(Reply::Closed);
+            }
+            self.meta.open(std::slice::from_ref(run))?;
+            let Some(envelope) = self.meta.get(Kind::Run, &[run.run.to_string()])?.pop().flatten() else {
+                return Err(StoreError::plain(StoreErrorKind::Missing, format!("read run {}", run.run)));
+            };
+            let done = self.outcomes(run)?;
+            let (steps, jobs) = (repair.steps, repair.jobs.clone());
+            match self.change(Change::Open { run: run.clone(), stamp, verify: true, envelope, steps, done, jobs })? {
+                Status::Stale => {}
+                Status::Closed => return Ok(Reply::Closed),
+                _ => {
+                    if self.has(Kind::Cancel, run.key())? {
+                        self.change(Change::Cancel { run: run.clone() })?;
+                    }
+                    return Ok(Reply::Created);
+                }
+            }
+        }
+        Err(StoreError::plain(StoreErrorKind::Unavailable, format!("rebuild the window of run {}: it is lost again and again", run.run)))
+    }
+
+    fn outcomes(&self, run: &RunKey) -> Result<Vec<DoneStep>, StoreError> {
+        let listing = Listing { prefix: format!("{}:", run.run), limit: usize::MAX, newest_first: false };
+        let mut done = Vec::new();
+        for (key, value) in self.meta.list(Kind::Outcome, &listing)? {
+            let Some((_, step)) = RunKey::of_outcome(&key).filter(|(of, _)| of == run) else { continue };
+            let succeeded = OutcomeRecord::decode(&value, &format!("step {step} of run {}", run.run))?.failure.is_none();
+            let carried = if value.len() <= MAX_CARRIED { value } else { NOT_CARRIED.to_vec() };
+            done.push((step, succeeded.then_some(carried)));
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,165 @@
+//! The second half of a fleet's change: the window is told what the records say, and hands out work in the same round trip.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::ledger::{Reply, RunKey, Scope, Then};
+use dovetail_core::window::{Change, Delivery, Status};
+
+use super::records::{Fail as _, Repair, ToRecords};
+use super::{Shared, locked};
+
+/// Changes of one call: Redis does nothing else meanwhile.
+const GROUP: usize = 256;
+
+/// What follows from the window's answer to a change.
+pub(super) enum Following {
+    Submitted(Repair),
+    Finished { lease: u64 },
+    Closed { run: RunKey, lease: Option<u64>, reply: Reply },
+    Back { lease: u64 },
+}
+
+/// Where an item of a request stands.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, on the way from one function to the next")]
+pub(super) enum Slot {
+    Done(Reply),
+    Ask(Change, Following),
+}
+
+/// A request whose records are written.
+pub(super) struct InFlight {
+    pub(super) slots: Vec<Slot>,
+    pub(super) then: Then,
+}
+
+/// What was handed out, and when the next job becomes free by itself, in milliseconds.
+pub(super) type Handed = Result<(Vec<Delivery>, Option<u64>), StoreError>;
+
+pub(super) struct ClaimRequest {
+    pub(super) scope: Scope,
+    pub(super) want: usize,
+    pub(super) lease: Duration,
+    pub(super) reply: Sender<Handed>,
+}
+
+pub(super) enum ToWindow {
+    Changes(Vec<InFlight>),
+    Claim(ClaimRequest),
+}
+
+/// Tells the window what comes until nobody is left who could send.
+pub(super) fn run(shared: &Shared, inbox: &Receiver<ToWindow>, records: &Sender<ToRecords>) {
+    while let Ok(first) = inbox.recv() {
+        let (mut flying, mut claims) = (Vec::new(), Vec::new());
+        let mut take = |message| match message {
+            ToWindow::Changes(more) => flying.extend(more),
+            ToWindow::Claim(claim) => claims.push(claim),
+        };
+        take(first);
+        inbox.try_iter().take(GROUP).for_each(take);
+        while !flying.is_empty() {
+            let rest = flying.split_off(flying.len().min(GROUP));
+            // The first claimer comes along with the last of the changes: what they enqueue, it may get.
+            let claim = if rest.is_empty() { claims.pop() } else { None };
+            tell(shared, flying, claim, records);
+            flying = rest;
+        }
+        for claim in claims {
+            tell(shared, Vec::new(), Some(claim), records);
+        }
+    }
+}
+
+/// One round trip.
+fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, records: &Sender<ToRecords>) {
+    let (mut changes, mut plans) = (Vec::new(), Vec::with_capacity(flying.len()));
+    for InFlight { slots, then } in flying {
+        let plan = slots.into_iter().map(|slot| match slot {
+            Slot::Done(reply) => Ok(reply),
+            Slot::Ask(change, following) => {
+                changes.push(change);
+                Err(following)
+            }
+        });
+        plans.push((plan.collect::<Vec<_>>(), then));
+    }
+    let called = if changes.is_empty() && claim.is_none() {
+        Ok((Vec::new(), Vec::new(), None))
+    } else {
+        let (scope, want, lease) = claim.as_ref().map_or((&Scope::All, 0, Duration::ZERO), |claim| (&claim.scope, claim.want, claim.lease));
+        shared.call(&changes, scope, want, lease).map(|called| (called.statuses, called.jobs, called.next_ms))
+    };
+    match called {
+        Ok((statuses, jobs, next_ms)) => {
+            let mut statuses = statuses.into_iter();
+            let mut forget = Vec::new();
+            for (plan, then) in plans {
+                let reply = |planned: Result<Reply, Following>| match planned {
+                    Ok(reply) => Ok(reply),
+                    Err(following) => {
+                        let status =
+                            statuses.next().ok_or_else(|| StoreError::plain(StoreErrorKind::Corrupt, "change the window: an answer is missing"))?;
+                        shared.reply(following, status, &mut forget)
+                    }
+                };
+                then(plan.into_iter().map(reply).collect());
+            }
+            if let Some(claim) = claim {
+                // Whoever asked waits; were he gone, the leases would lapse.
+                drop(claim.reply.send(Ok((jobs, next_ms))));
+            }
+            if !forget.is_empty() {
+                drop(records.send(ToRecords::Forget(forget)));
+            }
+            shared.bell.ring();
+        }
+        Err(error) => {
+            for (_, then) in plans {
+                then.fail(&error);
+            }
+            if let Some(claim) = claim {
+                drop(claim.reply.send(Err(error)));
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn reply(&self, following: Following, status: Status, forget: &mut Vec<RunKey>) -> Result<Reply, StoreError> {
+        let drop_lease = |token: u64| drop(locked(&self.mine).1.remove(&token));
+        Ok(match following {
+            Following::Submitted(repair) => {
+                if status == Status::Stale {
+                    self.rebuild(&repair)?;
+                }
+                Reply::Created
+            }
+            Following::Finished { lease } => {
+                drop_lease(lease);
+                match status {
+                    Status::Ok => Reply::Created,
+                    Status::Complete => Reply::Complete,
+                    Status::Closed => Reply::Closed,
+                    Status::Cancelled => Reply::Cancelled,
+                    Status::NotOwner => Reply::NotOwner,
+                    // The last one, or the window was lost: either way nothing is acknowledged, and this worker reads the records next.
+                    Status::Last | Status::Lost | Status::Stale => Reply::Last,
+                }
+            }
+            Following::Closed { run, lease, reply } => {
+                if let Some(lease) = lease {
+                    drop_lease(lease);
+                }
+                locked(&self.over).add(run.clone());
+                forget.push(run);
+                reply
+            }
+            Following::Back { lease } => {
+                drop_lease(lease);
+                if status == Status::Ok { Reply::Created } else { Reply::NotOwner }
+            }
+        })
+    }
+}

@@ -1,0 +1,90 @@
+//! What a worker does beside running steps, each on a thread that tasks cannot starve: it keeps its leases, says that it lives, and puts
+//! back runs of which the queue lost the work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use dovetail_core::ledger::{Lease, Renewal};
+
+use super::{About, Event, Worker, locked};
+use crate::FlowError;
+use crate::recover::reconcile;
+
+/// How often a worker says that it lives, at the least.
+const BEAT: Duration = Duration::from_secs(5);
+/// How often it is looked whether something was lost. The backend answers at once where nothing can have been.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// False as soon as `until` closes.
+fn sleep(until: &Receiver<()>, time: Duration) -> bool {
+    until.recv_timeout(time) == Err(RecvTimeoutError::Timeout)
+}
+
+impl Worker {
+    /// Renews every lease three times in its length.
+    pub(super) fn keep_leases(&self, until: &Receiver<()>) {
+        while sleep(until, self.options.lease / 3) {
+            let leases: Vec<Lease> = locked(&self.held).values().map(|held| held.lease.clone()).collect();
+            if leases.is_empty() {
+                continue;
+            }
+            match self.parts.ledger.renew(&leases, self.options.lease) {
+                Ok(renewals) => {
+                    for (lease, renewal) in leases.iter().zip(renewals) {
+                        if renewal == Renewal::Lost
+                            && let Some(held) = locked(&self.held).get(&lease.token)
+                        {
+                            tracing::warn!(run = %lease.run.run, step = lease.step, "the lease is lost: the step is stopped");
+                            held.canceller.cancel();
+                        }
+                    }
+                }
+                // The next round tries again; whoever holds a lease that lapsed meanwhile finds out when it commits.
+                Err(error) => tracing::warn!(err = &error as &dyn std::error::Error, "leases could not be renewed"),
+            }
+        }
+    }
+
+    /// Also what the backend takes as the sign that its callers were not cut off from it, so it must come well within a lease.
+    pub(super) fn say_that_it_lives(&self, about: &About, until: &Receiver<()>) {
+        let round = BEAT.min(self.options.lease / 3);
+        loop {
+            let (running, ended) = self.flow.figures();
+            if let Err(error) = self.parts.ledger.beat(&self.options.name, &about(running, ended), round * 4) {
+                tracing::warn!(err = &error as &dyn std::error::Error, "the heartbeat was not heard");
+            }
+            if !sleep(until, round) {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn look_for_lost(self: &Arc<Self>, until: &Receiver<()>) {
+        loop {
+            if let Err(error) = self.put_back_lost() {
+                tracing::warn!(err = &error as &dyn std::error::Error, "it could not be looked for lost runs");
+            }
+            if !sleep(until, LOOK) {
+                return;
+            }
+        }
+    }
+
+    fn put_back_lost(&self) -> Result<(), FlowError> {
+        for key in self.parts.ledger.lost()? {
+            match reconcile(&self.parts, &key) {
+                Ok(state) => {
+                    self.tell(|| Event::RunRecovered { run: key.run.clone() });
+                    if let Some(state) = state {
+                        self.ended(&key.run, state);
+                    }
+                }
+                // Its submitter has noted it and not written it yet, or died between the two: there is nothing to put back.
+                Err(error) if error.code() == "unknown_run" => tracing::debug!(run = %key.run, "an open run without a record"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

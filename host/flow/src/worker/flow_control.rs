@@ -1,0 +1,175 @@
+//! How many jobs a worker has in hand: as many as it has slots, and so many more that slots never wait for the queue's round trip. Short
+//! steps are claimed many at a time, long ones one by one, so that no worker hoards what another could run.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Work that may wait here for a slot, in time.
+const AHEAD: Duration = Duration::from_millis(40);
+/// Jobs claimed ahead, at most.
+const MOST_AHEAD: usize = 512;
+/// Changes on their way to being recorded, at most: when the records are slow, nothing new is claimed.
+const MOST_UNSETTLED: usize = 4096;
+
+#[derive(Debug)]
+struct State {
+    /// Claimed, and not begun.
+    waiting: usize,
+    running: usize,
+    /// Begun, and not settled.
+    unsettled: usize,
+    /// Changes that the ledger has and has not answered.
+    sent: usize,
+    /// Ended since the beginning.
+    ended: u64,
+    /// How long a step takes, smoothed, in microseconds; none: not known yet.
+    usual_us: Option<f64>,
+    /// A store failed: nothing new is claimed until it answers.
+    troubled: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct FlowControl {
+    slots: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl FlowControl {
+    pub(super) fn new(slots: usize) -> Self {
+        let state = State { waiting: 0, running: 0, unsettled: 0, sent: 0, ended: 0, usual_us: None, troubled: false };
+        Self { slots: slots.max(1), state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until it makes sense to claim, and says how many; none: `over` became true.
+    pub(super) fn wait_for_room(&self, over: impl Fn() -> bool) -> Option<usize> {
+        let mut state = self.state();
+        loop {
+            if over() {
+                return None;
+            }
+            let ahead = ahead(self.slots, state.usual_us);
+            let room = (self.slots + ahead).saturating_sub(state.waiting + state.running);
+            // Half of what is claimed ahead may be used up first: fewer, larger claims.
+            if room > 0 && state.waiting <= ahead / 2 && state.unsettled < MOST_UNSETTLED && !state.troubled {
+                return Some(room);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(super) fn claimed(&self, jobs: usize) {
+        let mut state = self.state();
+        state.waiting += jobs;
+        state.unsettled += jobs;
+    }
+
+    pub(super) fn started(&self) {
+        let mut state = self.state();
+        state.waiting -= 1;
+        state.running += 1;
+    }
+
+    pub(super) fn ended(&self, took: Duration) {
+        let mut state = self.state();
+        state.running -= 1;
+        state.ended += 1;
+        let took = took.as_secs_f64() * 1e6;
+        state.usual_us = Some(state.usual_us.map_or(took, |usual| usual + (took - usual) / 16.0));
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn settled(&self) {
+        self.state().unsettled -= 1;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn sent(&self) {
+        self.state().sent += 1;
+    }
+
+    pub(super) fn answered(&self) {
+        self.state().sent -= 1;
+    }
+
+    pub(super) fn all_answered(&self) -> bool {
+        self.state().sent == 0
+    }
+
+    /// Nothing is claimed while a store does not take what was done. True: that is new.
+    pub(super) fn trouble(&self, troubled: bool) -> bool {
+        let before = std::mem::replace(&mut self.state().troubled, troubled);
+        self.changed.notify_all();
+        before != troubled
+    }
+
+    /// Whoever waits looks whether there is still something to wait for.
+    pub(super) fn wake(&self) {
+        // Behind the lock, so that nobody misses it between his look and his sleep.
+        drop(self.state());
+        self.changed.notify_all();
+    }
+
+    /// Waits so long, or until `over`.
+    pub(super) fn pause(&self, at_most: Duration, over: impl Fn() -> bool) {
+        let until = Instant::now() + at_most;
+        let mut state = self.state();
+        while !over() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Steps that run now, and those that have ended.
+    pub(super) fn figures(&self) -> (usize, u64) {
+        let state = self.state();
+        (state.running, state.ended)
+    }
+}
+
+/// Jobs to claim beyond the free slots.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a small, positive number of jobs")]
+fn ahead(slots: usize, usual_us: Option<f64>) -> usize {
+    usual_us.map_or(0, |usual| ((slots as f64 * AHEAD.as_secs_f64() * 1e6 / usual.max(1.0)) as usize).min(MOST_AHEAD))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_steps_are_claimed_ahead_and_long_ones_are_not() {
+        assert_eq!(ahead(10, None), 0);
+        assert_eq!(ahead(10, Some(20.0)), MOST_AHEAD);
+        assert_eq!(ahead(10, Some(4_000.0)), 100);
+        assert_eq!(ahead(10, Some(100_000.0)), 4);
+        assert_eq!(ahead(2, Some(300_000.0)), 0);
+    }
+
+    #[test]
+    fn no_more_is_claimed_than_there_is_room_for() {
+        let flow = FlowControl::new(2);
+        assert_eq!(flow.wait_for_room(|| false), Some(2));
+        flow.claimed(2);
+        assert_eq!(flow.wait_for_room(|| true), None);
+        flow.started();
+        flow.ended(Duration::from_secs(1));
+        // One waits, and nothing is claimed ahead of a step that takes a second.
+        flow.started();
+        assert_eq!(flow.wait_for_room(|| false), Some(1));
+        assert!(flow.trouble(true));
+        assert!(!flow.trouble(true), "known already");
+        assert!(flow.trouble(false));
+        flow.settled();
+        flow.settled();
+        assert_eq!(flow.figures(), (1, 1));
+    }
+}

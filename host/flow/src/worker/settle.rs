@@ -1,0 +1,152 @@
+//! What follows when a job's change has been recorded: the run is closed or brought on its way, its lease is let go, and whoever watches is
+//! told. A change that a store did not take is kept and sent again, with its lease renewed, for as long as the worker may.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use dovetail_core::RunId;
+use dovetail_core::blobs::StoreError;
+use dovetail_core::ledger::{Item, Lease, Reply};
+use dovetail_core::record::RunState;
+
+use super::{Event, Worker, locked};
+use crate::FlowError;
+use crate::shutdown::Shutdown;
+use crate::step::{After, Done, Settled};
+
+/// How long a change waits that a store did not take.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// A change that was sent.
+pub(super) struct Sent {
+    pub(super) lease: Lease,
+    pub(super) attempt: u32,
+    pub(super) item: Item,
+    pub(super) after: After,
+}
+
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, on the way from one function to the next")]
+pub(super) enum ToSettle {
+    Answered(Sent, Result<Reply, StoreError>),
+    /// No more are begun: when all that were sent are settled, there is nothing left to do.
+    NoMore,
+}
+
+impl Worker {
+    /// Hands a change to the ledger; its answer comes to whoever receives from `settle`.
+    pub(super) fn send(&self, sent: Sent, settle: &Sender<ToSettle>) {
+        let settle = settle.clone();
+        self.flow.sent();
+        let item = sent.item.clone();
+        self.parts.ledger.commit_then(
+            vec![item],
+            Box::new(move |replies| {
+                let reply = replies.and_then(|mut replies| {
+                    replies.pop().ok_or_else(|| StoreError::plain(dovetail_core::blobs::StoreErrorKind::Corrupt, "commit: an answer is missing"))
+                });
+                // Its receiver waits for all that were sent.
+                drop(settle.send(ToSettle::Answered(sent, reply)));
+            }),
+        );
+    }
+
+    /// Settles what is answered until there is no more.
+    pub(super) fn settle_all(self: &Arc<Self>, answers: &Receiver<ToSettle>, settle: &Sender<ToSettle>, shutdown: &Shutdown) {
+        let (mut later, mut no_more): (Vec<(Instant, Sent)>, bool) = (Vec::new(), false);
+        loop {
+            if no_more && later.is_empty() && self.flow.all_answered() {
+                return;
+            }
+            let due = later.iter().map(|(due, _)| *due).min();
+            let message = match due {
+                None => answers.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(due) => answers.recv_timeout(due.saturating_duration_since(Instant::now())),
+            };
+            match message {
+                Ok(ToSettle::NoMore) => no_more = true,
+                Ok(ToSettle::Answered(sent, reply)) => {
+                    self.flow.answered();
+                    match self.settle(sent, reply, settle) {
+                        None => {}
+                        // It was stopped at once: the lease decides.
+                        Some(sent) if shutdown.aborting() => self.let_go(sent.lease.token, &sent.lease.run.run, None),
+                        Some(sent) => later.push((Instant::now() + AGAIN, sent)),
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let now = Instant::now();
+                    let (ready, rest) = later.into_iter().partition(|(due, _)| *due <= now);
+                    later = rest;
+                    for (_, sent) in ready {
+                        self.send(sent, settle);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Settles one; gives it back if it has to be sent again.
+    fn settle(&self, sent: Sent, reply: Result<Reply, StoreError>, settle: &Sender<ToSettle>) -> Option<Sent> {
+        let run = sent.lease.run.run.clone();
+        let settled = reply.map_err(FlowError::from).and_then(|reply| self.runner.settle(&sent.lease.run, sent.after.clone(), &reply));
+        match settled {
+            Ok(Settled::Commit(item, after)) => self.send(Sent { item, after, ..sent }, settle),
+            Ok(Settled::Over(done, state)) => {
+                self.store_answers();
+                let (step, attempt) = (sent.lease.step.clone(), sent.attempt);
+                match done {
+                    Done::Step { succeeded, micros } => {
+                        self.tell(|| Event::StepFinished { run: run.clone(), step, attempt, succeeded, millis: micros / 1000 });
+                    }
+                    Done::Retried { code, delay } => {
+                        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                        self.tell(|| Event::StepRetried { run: run.clone(), step, attempt, code, delay_ms });
+                    }
+                    Done::Nothing | Done::Released => {}
+                }
+                self.let_go(sent.lease.token, &run, state);
+            }
+            Err(error) if self.is_daemon() => {
+                self.store_failed("record what was done", &error);
+                return Some(sent);
+            }
+            Err(error) => {
+                tracing::error!(%run, step = sent.lease.step, err = &error as &dyn std::error::Error, "what came of a step could not be recorded");
+                self.fail(error);
+                self.let_go(sent.lease.token, &run, None);
+            }
+        }
+        None
+    }
+
+    /// A job is no longer this worker's.
+    pub(super) fn let_go(&self, token: u64, run: &RunId, state: Option<RunState>) {
+        locked(&self.held).remove(&token);
+        self.flow.settled();
+        match state {
+            Some(state) => self.ended(run, state),
+            None => self.tell_ended(run),
+        }
+    }
+
+    pub(super) fn store_failed(&self, operation: &str, error: &FlowError) {
+        tracing::warn!(operation, err = error as &dyn std::error::Error, "a store failed");
+        if self.flow.trouble(true) {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(error);
+            while let Some(cause) = source {
+                text.push_str(&format!(": {cause}"));
+                source = cause.source();
+            }
+            self.tell(|| Event::StoreFailed { operation: operation.to_owned(), error: text });
+        }
+    }
+
+    pub(super) fn store_answers(&self) {
+        if self.flow.trouble(false) {
+            self.tell(|| Event::StoreAnswers);
+        }
+    }
+}
