@@ -79,6 +79,8 @@ pub(crate) enum Command {
     Models(Models),
     /// Run the face pipeline on a folder of photographs and draw the results
     Demo(Demo),
+    /// Measure this machine: calls, steps and runs a second, latency, memory
+    Bench(Bench),
     /// Look whether this machine has what dovetail needs
     Doctor,
     /// Print a JSON Schema of what dovetail prints or reads
@@ -308,6 +310,29 @@ pub(crate) struct Demo {
     pub(crate) pipeline: String,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Measure the fleet's servers (--queue, and --meta and --blobs where they are set) instead of a data folder of its own; under names of
+    /// its own, which it removes
+    #[arg(long)]
+    pub(crate) servers: bool,
+    /// Only this figure; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) only: Vec<String>,
+    /// A few seconds in all: whether it works, and about how fast it is
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Rounds of each figure; its value is their median [default: 5; with --quick: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: Option<u32>,
+    /// Steps that are submitted at once where a rate is measured [default: 10000; with --quick: 500]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    pub(crate) size: Option<u32>,
+    /// Worker processes, with --servers
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100), requires = "servers")]
+    pub(crate) workers: u32,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SchemaOf {
     /// What `run` and `runs show` print
@@ -316,6 +341,8 @@ pub(crate) enum SchemaOf {
     Runs,
     /// What `pipeline check` prints
     Check,
+    /// What `bench` prints
+    Bench,
     /// What --output json prints for exit codes 2 and 3
     Error,
     /// Pipeline files

@@ -68,6 +68,11 @@ pub(crate) struct Config {
 pub(crate) struct Place(String);
 
 impl Place {
+    /// Made of one that was given, with its scheme.
+    pub(crate) fn of(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
     /// As it was given, for whoever opens it.
     pub(crate) fn url(&self) -> &str {
         &self.0

@@ -177,8 +177,8 @@ fn embedded(data: &Path) -> Result<Parts, Error> {
     Ok(Parts { ledger: Arc::new(ledger), blobs: Arc::new(FileBlobs::new(data)), clock })
 }
 
-/// This very program, which compiles components in a child process of itself.
-fn this_program() -> Result<PathBuf, Error> {
+/// This very program, which compiles components in a child process of itself, and measures workers that are children of it.
+pub(crate) fn this_program() -> Result<PathBuf, Error> {
     // What was started stays itself, even when the file is replaced meanwhile (an update).
     let own = Path::new("/proc/self/exe");
     if own.try_exists().unwrap_or(false) {

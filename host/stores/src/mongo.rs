@@ -56,6 +56,14 @@ impl MongoMeta {
         Ok(meta)
     }
 
+    /// Removes the database with everything in it: for measurements and tests, each in a database of its own.
+    ///
+    /// # Errors
+    /// `Unavailable`; `Refused` without the right to.
+    pub fn forget_everything(&self) -> Result<(), StoreError> {
+        self.database.drop().run().map_err(|e| self.error("remove", e))
+    }
+
     fn check_version(&self) -> Result<(), StoreError> {
         let info = self.database.run_command(doc! { "buildInfo": 1 }).run().map_err(|e| self.error("ask", e))?;
         let version = info.get_str("version").unwrap_or("0");

@@ -11,6 +11,7 @@ use dovetail_core::ledger::{Job, RunKey, Scope};
 use dovetail_core::window::{Called, Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
 use redis::{Client, Commands as _, Connection, ConnectionLike as _, ErrorKind, FromRedisValue as _, Script, Value};
 
+mod commands;
 mod settings;
 
 const SCRIPT: &str = include_str!("redis/window.lua");

@@ -1,5 +1,6 @@
 //! One file a group of commands.
 
+mod bench;
 mod demo;
 mod doctor;
 mod models;
@@ -29,6 +30,7 @@ pub(crate) fn run(command: Command, app: &App) -> Result<Exit, Error> {
         Command::Pipeline(command) => pipeline::run(&command, app),
         Command::Models(command) => models::run(&command, app),
         Command::Demo(args) => demo::run(&args, app),
+        Command::Bench(args) => bench::run(&args, app),
         Command::Doctor => doctor::run(app),
         Command::Schema { of } => Ok(schema::print(of, app)),
         Command::Completions { shell } => {

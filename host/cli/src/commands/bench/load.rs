@@ -1,0 +1,142 @@
+//! Many runs at once, and one after the other: rates and latencies, from the submission to the result in the submitter's hands.
+
+use std::time::{Duration, Instant};
+
+use dovetail_core::RunId;
+use dovetail_core::ledger::{Kind, RunKey, Wait};
+use dovetail_core::record::{Form as _, OutcomeRecord};
+use serde_json::{Value, json};
+
+use super::figure::percentile;
+use super::suite::Suite;
+use super::tasks::{FORK_JOIN_STEPS, Graph, STEPS};
+use super::workers::Workers;
+use crate::error::Error;
+
+/// Runs that are waited for together: each look names them all.
+const TOGETHER: usize = 500;
+/// Threads that submit.
+const SUBMITTERS: usize = 32;
+/// How long it is waited before it is looked whether the workers still live.
+const LOOK: Duration = Duration::from_secs(2);
+/// Nothing of ours takes so long: something is wrong.
+const STALLED: Duration = Duration::from_secs(120);
+/// Steps that are run before anything is timed, so that every worker has the tasks loaded.
+const WARM: u32 = 200;
+
+/// Steps a second in runs of ten.
+pub(super) fn independent_steps(suite: &Suite) -> Result<Vec<f64>, Error> {
+    let runs = (suite.plan.size / STEPS).max(1);
+    Ok(rates(suite, &suite.tasks.independent, runs)?.into_iter().map(|rate| rate * f64::from(STEPS)).collect())
+}
+
+/// Steps a second in runs of one.
+pub(super) fn single_steps(suite: &Suite) -> Result<Vec<f64>, Error> {
+    rates(suite, &suite.tasks.single, suite.plan.size)
+}
+
+/// Runs a second that fork and join.
+pub(super) fn fork_joins(suite: &Suite) -> Result<Vec<f64>, Error> {
+    rates(suite, &suite.tasks.fork_join, (suite.plan.size / FORK_JOIN_STEPS).max(1))
+}
+
+pub(super) fn latency_p50(suite: &Suite) -> Result<Vec<f64>, Error> {
+    Ok(latencies(suite)?.iter().map(|round| percentile(round, 50)).collect())
+}
+
+pub(super) fn latency_p99(suite: &Suite) -> Result<Vec<f64>, Error> {
+    Ok(latencies(suite)?.iter().map(|round| percentile(round, 99)).collect())
+}
+
+/// Runs a second.
+fn rates(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<f64>, Error> {
+    let workers = Workers::start(suite)?;
+    warm(suite, &workers)?;
+    let round = |_| {
+        let began = Instant::now();
+        let submitted = submit(suite, graph, runs)?;
+        results(suite, &workers, graph, &submitted)?;
+        Ok(f64::from(runs) / began.elapsed().as_secs_f64())
+    };
+    (0..suite.plan.rounds).map(round).collect()
+}
+
+/// Milliseconds from submission to result, each run after the other one.
+fn latencies(suite: &Suite) -> Result<&Vec<Vec<f64>>, Error> {
+    if let Some(known) = suite.latencies.get() {
+        return Ok(known);
+    }
+    let workers = Workers::start(suite)?;
+    warm(suite, &workers)?;
+    let one = |_| {
+        let began = Instant::now();
+        let run = submit(suite, &suite.tasks.single, 1)?;
+        results(suite, &workers, &suite.tasks.single, &run)?;
+        Ok(began.elapsed().as_secs_f64() * 1e3)
+    };
+    let round = |_| (0..suite.plan.latencies).map(one).collect();
+    let all = (0..suite.plan.rounds).map(round).collect::<Result<Vec<Vec<f64>>, Error>>()?;
+    Ok(suite.latencies.get_or_init(|| all))
+}
+
+/// Every worker has loaded the tasks after this, as far as work spreads.
+pub(super) fn warm(suite: &Suite, workers: &Workers) -> Result<(), Error> {
+    for (graph, steps) in [(&suite.tasks.independent, STEPS), (&suite.tasks.fork_join, FORK_JOIN_STEPS)] {
+        let runs = submit(suite, graph, WARM / steps)?;
+        results(suite, workers, graph, &runs)?;
+    }
+    Ok(())
+}
+
+/// Submits so many runs of a pipeline.
+pub(super) fn submit(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<RunKey>, Error> {
+    let parts = suite.place.app()?.parts()?;
+    let runs: Vec<(RunId, Value)> = (0..runs).map(|n| Ok((dovetail_flow::new_run_id()?, json!({ "n": n })))).collect::<Result<_, Error>>()?;
+    let send =
+        |part: &[(RunId, Value)]| part.iter().try_for_each(|(run, inputs)| dovetail_flow::submit(parts, &graph.published, inputs, run).map(drop));
+    if runs.len() == 1 {
+        send(&runs)?;
+    } else {
+        std::thread::scope(|threads| {
+            let each = runs.len().div_ceil(SUBMITTERS);
+            let submitters: Vec<_> = runs.chunks(each).map(|part| threads.spawn(move || send(part))).collect();
+            submitters.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })?;
+    }
+    Ok(runs.into_iter().map(|(run, _)| RunKey { run, generation: 0 }).collect())
+}
+
+/// Waits until all are over, the oldest first, and reads what came of them: as whoever submits work does.
+pub(super) fn results(suite: &Suite, workers: &Workers, graph: &Graph, runs: &[RunKey]) -> Result<(), Error> {
+    let ledger = &suite.place.app()?.parts()?.ledger;
+    for part in runs.chunks(TOGETHER) {
+        let mut open = part.to_vec();
+        let mut moved = Instant::now();
+        while !open.is_empty() {
+            suite.go_on()?;
+            let seen = ledger.wakes();
+            let ended = ledger.over(&open, Wait { seen, at_most: LOOK })?;
+            if ended.is_empty() && moved.elapsed() > LOOK {
+                workers.check()?;
+                if moved.elapsed() > STALLED {
+                    return Err(Error::host("bench_stalled", format!("no run has ended for {STALLED:?}")));
+                }
+            }
+            if !ended.is_empty() {
+                moved = Instant::now();
+                let ended: std::collections::HashSet<RunKey> = ended.into_iter().collect();
+                open.retain(|run| !ended.contains(run));
+            }
+        }
+        let keys: Vec<String> = part.iter().flat_map(|run| graph.results.iter().map(|step| run.step(step))).collect();
+        for (key, bytes) in keys.iter().zip(ledger.get(Kind::Outcome, &keys)?) {
+            let outcome = bytes.map(|bytes| OutcomeRecord::decode(&bytes, &format!("outcome {key}"))).transpose()?;
+            if outcome.is_none_or(|outcome| outcome.output.is_none()) {
+                return Err(
+                    Error::host("bench_failed", format!("the step {key} did not succeed")).help("this is a bug of dovetail: please report it")
+                );
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! Where it is measured: a data folder of its own and, for servers, names of its own in them. All of it is removed in the end.
+
+use std::path::Path;
+use std::process::Command;
+
+use dovetail_flow::SystemClock;
+use dovetail_stores::{MongoMeta, RedisWindow};
+use tempfile::TempDir;
+
+use crate::config::{Config, Place as Address};
+use crate::error::Error;
+use crate::output::Output;
+use crate::wire::{App, this_program};
+
+pub(super) struct Place {
+    // Closed before the folder is removed.
+    app: Option<App>,
+    config: Config,
+    folder: TempDir,
+}
+
+impl Place {
+    /// A data folder alone, or with `servers` names of this run in the servers that are configured.
+    pub(super) fn new(configured: &Config, output: &Output, servers: bool) -> Result<Self, Error> {
+        if servers && !configured.is_fleet() {
+            return Err(Error::usage("no_servers", "there are no servers to measure")
+                .help("name the queue with --queue redis://HOST:6379/0, and --meta and --blobs for the other ones"));
+        }
+        let folder = tempfile::Builder::new()
+            .prefix("dovetail-bench-")
+            .tempdir()
+            .map_err(|e| Error::host("temporary_folder", "make a temporary folder").cause(e).help("set TMPDIR to a folder that is writable"))?;
+        let mut config = Config { data: folder.path().join("data"), ..configured.clone() };
+        if servers {
+            // Never a fleet that does real work: its name, and its database, are of this run.
+            let run = dovetail_flow::new_run_id()?;
+            let name = format!("bench-{}", run.as_str().chars().take(8).collect::<String>());
+            if config.meta.scheme() != "sqlite" {
+                config.meta = Address::of(with_database(config.meta.url(), &format!("dovetail-{name}")));
+            }
+            config.fleet = name;
+        } else {
+            config.fleet = "default".to_owned();
+            (config.queue, config.meta, config.blobs) = (Address::of("sqlite:"), Address::of("sqlite:"), Address::of("file:"));
+        }
+        // A file without settings, so that processes started here find no other one.
+        let settings = folder.path().join("dovetail.toml");
+        std::fs::write(&settings, "").map_err(|e| Error::write(&settings, e))?;
+        let app = App::new(config.clone(), Output::new(output.format));
+        Ok(Self { app: Some(app), config, folder })
+    }
+
+    /// Its stores.
+    pub(super) fn app(&self) -> Result<&App, Error> {
+        self.app.as_ref().ok_or_else(|| Error::host("bench_over", "the measurement is over"))
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn is_fleet(&self) -> bool {
+        self.config.is_fleet()
+    }
+
+    /// This program on the same stores. Settings go by the environment: URLs may have passwords, and everybody sees a command line.
+    pub(super) fn command(&self, args: &[&str]) -> Result<Command, Error> {
+        let Config { data, fleet, queue, meta, blobs, jobs, lease, .. } = &self.config;
+        let mut command = Command::new(this_program()?);
+        command.args(args).current_dir(self.folder());
+        for (name, _) in std::env::vars_os() {
+            let ours = name.to_str().is_some_and(|name| name.starts_with("DOVETAIL_") && !name.starts_with("DOVETAIL_S3_"));
+            if ours {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("DOVETAIL_CONFIG", self.folder().join("dovetail.toml"))
+            .env("DOVETAIL_DATA", data)
+            .env("DOVETAIL_FLEET", fleet)
+            .env("DOVETAIL_QUEUE", queue.url())
+            .env("DOVETAIL_META", meta.url())
+            .env("DOVETAIL_BLOBS", blobs.url())
+            .env("DOVETAIL_WORKER_JOBS", jobs.to_string())
+            .env("DOVETAIL_WORKER_LEASE", format!("{}ms", lease.as_millis()))
+            // A line for each of thousands of steps is nobody's daily use.
+            .env("DOVETAIL_LOG_LEVEL", "warn");
+        Ok(command)
+    }
+
+    /// Removes what is of this run in servers; the folder goes with `self`. The two small packages stay in an S3 bucket: they are the same in
+    /// every run.
+    pub(super) fn clear(&mut self) -> Result<(), Error> {
+        // Threads of the ledger must not write any more.
+        self.app = None;
+        if !self.is_fleet() {
+            return Ok(());
+        }
+        let Config { fleet, queue, meta, .. } = &self.config;
+        let queue = RedisWindow::open(queue.url(), fleet, "bench").and_then(|window| window.forget_everything());
+        let records = match meta.scheme() {
+            "sqlite" => Ok(()),
+            _ => MongoMeta::open(meta.url(), fleet, std::sync::Arc::new(SystemClock)).and_then(|records| records.forget_everything()),
+        };
+        Ok(queue.and(records)?)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.app.is_some()
+            && let Err(error) = self.clear()
+        {
+            tracing::warn!(error = error.chain(), fleet = self.config.fleet, "what was measured with could not be removed");
+        }
+    }
+}
+
+/// The same URL with another database. Whoever is known in the old one stays known there.
+fn with_database(url: &str, name: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (rest, options) = rest.split_once('?').map_or((rest, ""), |(rest, options)| (rest, options));
+    let (hosts, old) = rest.split_once('/').unwrap_or((rest, ""));
+    let mut options: Vec<String> = options.split('&').filter(|option| !option.is_empty()).map(str::to_owned).collect();
+    let says_where = options.iter().any(|option| option.to_ascii_lowercase().starts_with("authsource="));
+    if hosts.contains('@') && !says_where && !old.is_empty() {
+        options.push(format!("authSource={old}"));
+    }
+    let options = if options.is_empty() { String::new() } else { format!("?{}", options.join("&")) };
+    format!("{scheme}://{hosts}/{name}{options}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_replaced_and_nothing_else() {
+        for (url, expected) in [
+            ("mongodb://h/real", "mongodb://h/x"),
+            ("mongodb://h:1,g:2/real?tls=true", "mongodb://h:1,g:2/x?tls=true"),
+            ("mongodb://h", "mongodb://h/x"),
+            ("mongodb://u:p@h/real", "mongodb://u:p@h/x?authSource=real"),
+            ("mongodb://u:p@h/?tls=true", "mongodb://u:p@h/x?tls=true"),
+            ("mongodb+srv://u:p@h/real?a=b&authSource=admin", "mongodb+srv://u:p@h/x?a=b&authSource=admin"),
+        ] {
+            assert_eq!(with_database(url, "x"), expected);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The tasks and pipelines that are measured with: made here from text, so that a user needs no toolchain. They do nothing but hand a
+//! number on, so that what is left is ours.
+
+use std::collections::BTreeMap;
+
+use dovetail_core::Digest;
+use dovetail_core::manifest::Manifest;
+use dovetail_core::pipeline::check;
+use dovetail_core::record::PluginRecord;
+use dovetail_flow::{Parts, Published};
+use dovetail_runtime::{Parts as PackageParts, componentize_world, pack};
+use serde_json::{Map, Value, json};
+
+use crate::error::Error;
+use crate::wire::App;
+
+/// Independent steps of one run.
+pub(super) const STEPS: u32 = 10;
+/// Steps of a run that forks and joins.
+pub(super) const FORK_JOIN_STEPS: u32 = 4;
+
+/// A published pipeline, and the steps whose outputs are its result.
+pub(super) struct Graph {
+    pub(super) published: Published,
+    pub(super) results: Vec<String>,
+}
+
+/// Everything that is published for the measurements.
+pub(super) struct Tasks {
+    /// The package of the task that hands one number on.
+    pub(super) noop: Digest,
+    pub(super) independent: Graph,
+    pub(super) single: Graph,
+    pub(super) fork_join: Graph,
+}
+
+impl Tasks {
+    /// Publishes them.
+    pub(super) fn publish(app: &App) -> Result<Self, Error> {
+        let parts = app.parts()?;
+        let noop = push(app, "noop", &["n"])?;
+        push(app, "join", &["a", "b"])?;
+        let names: Vec<String> = (1..=STEPS).map(|n| format!("s{n}")).collect();
+        let one = |name: &str, from: &str| (name.to_owned(), "noop", vec![("n", from.to_owned())]);
+        let independent: Vec<_> = names.iter().map(|name| one(name, "input.n")).collect();
+        let single = vec![one("only", "input.n")];
+        let join = ("join".to_owned(), "join", vec![("a", "left.n".to_owned()), ("b", "right.n".to_owned())]);
+        let fork_join = vec![one("first", "input.n"), one("left", "first.n"), one("right", "first.n"), join];
+        Ok(Self {
+            noop,
+            independent: graph(parts, "bench-independent", &independent, names)?,
+            single: graph(parts, "bench-single", &single, vec!["only".to_owned()])?,
+            fork_join: graph(parts, "bench-fork-join", &fork_join, vec!["join".to_owned()])?,
+        })
+    }
+}
+
+type Step<'a> = (String, &'a str, Vec<(&'a str, String)>);
+
+fn graph(parts: &Parts, name: &str, steps: &[Step<'_>], results: Vec<String>) -> Result<Graph, Error> {
+    let step = |(n, (name, task, inputs)): (usize, &Step<'_>)| {
+        let inputs: Map<String, Value> = inputs.iter().map(|(field, from)| ((*field).to_owned(), json!(from))).collect();
+        (name.clone(), json!({ "number": n + 1, "task": format!("{task}@1.0.0"), "inputs": inputs }))
+    };
+    let steps: Map<String, Value> = steps.iter().enumerate().map(step).collect();
+    let output: Map<String, Value> = results.iter().map(|step| (step.clone(), json!(format!("{step}.n")))).collect();
+    let file = json!({ "name": name, "version": "1.0.0", "inputs": { "n": {} }, "steps": steps, "output": output });
+    let checked = check(&file.to_string(), &dovetail_flow::catalogue(parts)?);
+    let pipeline =
+        checked.pipeline.ok_or_else(|| Error::host("bench_pipeline", format!("the pipeline of `{name}` is wrong: {:?}", checked.findings)))?;
+    Ok(Graph { published: dovetail_flow::push_pipeline(parts, &pipeline)?.0, results })
+}
+
+/// Publishes the task `name` from numbers of these names to their sum.
+fn push(app: &App, name: &str, fields: &[&str]) -> Result<Digest, Error> {
+    let component = component(name, fields)?;
+    let manifest = format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"does nothing, for measurements\"\n");
+    let none = BTreeMap::new();
+    let package = pack(PackageParts { manifest: &manifest, component: &component, wit: &none, readme: None, examples: &none })?;
+    let manifest =
+        Manifest::parse(&manifest).map_err(|errors| Error::host("bench_task", format!("the manifest of `{name}` is wrong: {errors:?}")))?;
+    let description = app.compiler()?.describe(&component, &manifest.grants)?;
+    let parts = app.parts()?;
+    let record = PluginRecord {
+        name: manifest.name,
+        version: manifest.version,
+        package: Digest::of(&package),
+        description: manifest.description,
+        signature: description.signature,
+        limits: manifest.limits,
+        grants: BTreeMap::new(),
+        pure: description.pure,
+        models: Vec::new(),
+        pushed_ms: parts.clock.wall_ms(),
+    };
+    dovetail_flow::push_plugin(parts, &record, &package)?;
+    Ok(record.package)
+}
+
+fn component(name: &str, fields: &[&str]) -> Result<Vec<u8>, Error> {
+    let input = fields.iter().map(|field| format!("{field}: u32")).collect::<Vec<_>>().join(", ");
+    let wit = format!(
+        "package bench:{name}@1.0.0;
+        interface task {{
+            use dovetail:task/types@0.1.0.{{task-error}};
+            record input {{ {input} }}
+            record output {{ n: u32 }}
+            run: func(input: input) -> result<output, task-error>;
+        }}
+        world component {{ export task; }}"
+    );
+    let parameters = "i32 ".repeat(fields.len());
+    let rest = (1..fields.len()).map(|n| format!("(local.get {n}) i32.add ")).collect::<String>();
+    // The result is in memory from 16 on: which case of `result` it is, and from 24 on the record. Numbers take no memory on their way in.
+    let core = format!(
+        "(module
+            (memory (export \"memory\") 1)
+            (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) unreachable)
+            (func (export \"bench:{name}/task@1.0.0#run\") (param {parameters}) (result i32)
+                i32.const 24 (local.get 0) {rest} i32.store
+                i32.const 16))"
+    );
+    let module = wat::parse_str(&core).map_err(|e| Error::host("bench_task", format!("the text of `{name}` is wrong")).cause(e))?;
+    Ok(componentize_world(&wit, "component", &module)?)
+}
