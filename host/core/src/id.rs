@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
@@ -37,7 +38,7 @@ impl Digest {
     /// 64 lower-case hex digits, without the prefix: for file names and object keys.
     #[must_use]
     pub fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.0)
     }
 
     /// The raw 32 bytes.
@@ -47,9 +48,17 @@ impl Digest {
     }
 }
 
+/// Two lower-case digits a byte. Every record has several of these, so it is done without the formatting machinery.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    digits.map(char::from).collect()
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        f.write_str("sha256:")?;
+        f.write_str(&self.hex())
     }
 }
 
@@ -95,17 +104,30 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// One execution of a pipeline. A UUID, by the submitter: random, or derived from an idempotency key.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RunId(String);
+/// One execution of a pipeline. A UUID, by the submitter: of the time and random, or derived from an idempotency key.
+/// Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(Arc<str>);
+
+impl Serialize for RunId {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for RunId {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(d)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
 
 impl RunId {
     /// From 16 bytes of randomness or of a digest: `8-4-4-4-12` hex digits.
     #[must_use]
     pub fn from_bytes(b: [u8; 16]) -> Self {
-        let h: String = b.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self(format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..]))
+        let h = hex(&b);
+        Self([&h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..]].join("-").into())
     }
 
     /// As it is written.
@@ -124,9 +146,8 @@ impl FromStr for RunId {
     type Err = BadRunId;
 
     fn from_str(text: &str) -> Result<Self, BadRunId> {
-        let shape: Vec<usize> = text.split('-').map(str::len).collect();
-        let hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'));
-        if shape == [8, 4, 4, 4, 12] && hex { Ok(Self(text.to_owned())) } else { Err(BadRunId(text.chars().take(80).collect())) }
+        let right = |(at, b): (usize, u8)| if matches!(at, 8 | 13 | 18 | 23) { b == b'-' } else { matches!(b, b'0'..=b'9' | b'a'..=b'f') };
+        if text.len() == 36 && text.bytes().enumerate().all(right) { Ok(Self(text.into())) } else { Err(BadRunId(text.chars().take(80).collect())) }
     }
 }
 

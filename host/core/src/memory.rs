@@ -236,7 +236,10 @@ impl State {
 
     fn claim(&mut self, scope: &Scope, want: usize, lease_ms: u64, now: u64) -> Vec<Claimed> {
         let mut out = Vec::new();
-        for at in 0..self.jobs.len() {
+        // Those of the oldest open run first: what has begun is finished before something new begins.
+        let mut order: Vec<usize> = (0..self.jobs.len()).collect();
+        order.sort_by_key(|at| self.open.iter().position(|run| *run == self.jobs[*at].0));
+        for at in order {
             if out.len() == want {
                 break;
             }

@@ -79,18 +79,30 @@ pub fn runs(parts: &Parts, limit: usize) -> Result<Vec<RunSummary>, FlowError> {
     Ok(found)
 }
 
-/// The one run whose ID begins so.
+/// How many of the newest runs are looked through for the end of an ID.
+const LOOKED_THROUGH: usize = 1000;
+
+/// The one run whose ID begins so; or, since runs of one time begin alike, the one of the newest thousand whose ID ends so.
 ///
 /// # Errors
 /// `unknown_run`, `ambiguous_run`; a store's failure.
-pub fn find_run(parts: &Parts, prefix: &str) -> Result<RunId, FlowError> {
-    let rows = parts.ledger.list(Kind::Run, &Listing { prefix: prefix.to_owned(), limit: 2, newest_first: true })?;
-    match rows.as_slice() {
-        [(id, _)] => Ok(id.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "find a run", e))?),
-        [] => Err(FlowError::refused("unknown_run", format!("there is no run `{prefix}`"), "see `dovetail runs list`")),
-        _ => {
-            Err(FlowError::refused("ambiguous_run", format!("several runs begin with `{prefix}`"), "write more of the ID; see `dovetail runs list`"))
+pub fn find_run(parts: &Parts, text: &str) -> Result<RunId, FlowError> {
+    let list = |prefix: &str, limit| parts.ledger.list(Kind::Run, &Listing { prefix: prefix.to_owned(), limit, newest_first: true });
+    let mut found: Vec<String> = list(text, 2)?.into_iter().map(|(id, _)| id).collect();
+    if found.len() != 1 && !text.is_empty() {
+        let ending: Vec<String> = list("", LOOKED_THROUGH)?.into_iter().map(|(id, _)| id).filter(|id| id.ends_with(text)).collect();
+        if ending.len() == 1 || found.is_empty() {
+            found = ending;
         }
+    }
+    match found.as_slice() {
+        [id] => Ok(id.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "find a run", e))?),
+        [] => Err(FlowError::refused("unknown_run", format!("there is no run `{text}`"), "see `dovetail runs list`")),
+        _ => Err(FlowError::refused(
+            "ambiguous_run",
+            format!("several runs begin or end with `{text}`"),
+            "write more of the ID; see `dovetail runs list`",
+        )),
     }
 }
 

@@ -135,3 +135,37 @@ fn what_dead_processes_left_behind_is_swept() {
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(left.contains(&"2-2-0".to_owned()), "who lives stays: {left:?}");
 }
+
+#[test]
+fn a_database_of_the_first_version_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = rusqlite::Connection::open(folder.path().join("dovetail.db")).unwrap();
+    // As the first version made it, with one open run.
+    old.execute_batch(
+        "PRAGMA user_version = 1;
+        CREATE TABLE records (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
+            succeeded INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, key));
+        CREATE INDEX records_by_kind ON records (kind, id);
+        CREATE TABLE open_runs (id INTEGER PRIMARY KEY, run TEXT NOT NULL, generation INTEGER NOT NULL, UNIQUE (run, generation));
+        CREATE TABLE jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, generation INTEGER NOT NULL, step TEXT NOT NULL,
+            needs TEXT NOT NULL, attempt INTEGER NOT NULL, crashes INTEGER NOT NULL, verify INTEGER NOT NULL, due INTEGER NOT NULL,
+            owner TEXT, token INTEGER NOT NULL DEFAULT 0, expires INTEGER NOT NULL DEFAULT 0, UNIQUE (run, generation, step));
+        CREATE INDEX jobs_free ON jobs (id) WHERE owner IS NULL;
+        CREATE INDEX jobs_leased ON jobs (owner) WHERE owner IS NOT NULL;
+        CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+        INSERT INTO facts VALUES ('token', '0'), ('boot', '');
+        INSERT INTO records (kind, key, value) VALUES ('run', '01010101-0101-0101-0101-010101010101', CAST('the run' AS BLOB));
+        INSERT INTO open_runs (run, generation) VALUES ('01010101-0101-0101-0101-010101010101', 0);
+        INSERT INTO jobs (run, generation, step, needs, attempt, crashes, verify, due)
+            VALUES ('01010101-0101-0101-0101-010101010101', 0, 'a', '[]', 1, 0, 0, 0);",
+    )
+    .unwrap();
+    drop(old);
+    let clock = Arc::new(ManualClock::default());
+    let ledger = SqliteLedger::open(folder.path(), clock.clone()).unwrap();
+    let claimed = ledger.claim(&Scope::Able(vec![]), 9, LEASE, Wait::NONE).unwrap();
+    assert_eq!((claimed.len(), claimed[0].run.as_slice()), (1, b"the run".as_slice()));
+    drop(ledger);
+    let again = SqliteLedger::open(folder.path(), clock).unwrap();
+    assert_eq!(again.open_runs(9).unwrap().len(), 1);
+}

@@ -161,7 +161,8 @@ pub(super) const LEDGER: &[Case] = &[
             let tell = tell.clone();
             b.ledger.commit_then(vec![item], Box::new(move |replies| drop(tell.send(replies))));
         }
-        for _ in 0..2 {
+        assert_eq!(claimed.len(), 2);
+        for _ in claimed {
             let replies = told.recv_timeout(Duration::from_secs(20)).expect("it is told").expect("it is applied");
             assert_eq!(replies, [Reply::Created]);
         }
@@ -174,6 +175,16 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(b.steps(9), [""; 0], "b is missing");
         assert_eq!(b.finish(&claimed[1].lease, &[job("c", &["a", "b"])]), Reply::Created);
         assert_eq!(b.steps(9), ["c"]);
+    }),
+    ("what has begun is finished before something new begins", |b| {
+        for n in 1..4 {
+            b.submit(n, &[job("a", &[])]);
+        }
+        let a = b.claim(1).remove(0);
+        assert_eq!(a.lease.run, run(1));
+        assert_eq!(b.finish(&a.lease, &[job("b", &["a"]), job("c", &["a"])]), Reply::Created);
+        let order: Vec<(RunKey, String)> = b.claim(9).into_iter().map(|c| (c.lease.run, c.lease.step)).collect();
+        assert_eq!(order, [(run(1), "b".to_owned()), (run(1), "c".to_owned()), (run(2), "a".to_owned()), (run(3), "a".to_owned())]);
     }),
     ("a failed step starts no child", |b| {
         b.submit(1, &[job("a", &[]), job("b", &[])]);

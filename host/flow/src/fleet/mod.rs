@@ -27,6 +27,9 @@ use self::work::{ClaimRequest, ToWindow};
 const LOOK_ROUND: Duration = Duration::from_secs(5);
 /// How often whoever waits for runs reads their records although no bell rang.
 const READ_ROUND: Duration = Duration::from_secs(10);
+/// For each run that is waited for, ends are let gather so long before they are looked through; and at most so long.
+const GATHER: Duration = Duration::from_micros(2);
+const LONGEST_GATHER: Duration = Duration::from_millis(10);
 /// How often all open runs are compared with the window although it was not lost.
 const SWEEP_ROUND: Duration = Duration::from_secs(60);
 /// Outcomes above this are not carried by the window but read by whoever needs them, in bytes.
@@ -352,6 +355,8 @@ impl Ledger for FleetLedger {
             }
             read_at.get_or_insert(now);
             self.shared.bell.sleep(wait.seen, left.min(READ_ROUND));
+            // Many end at nearly the same time: whoever waits for many lets some of them gather, instead of looking through all for each.
+            std::thread::sleep(GATHER.saturating_mul(u32::try_from(runs.len()).unwrap_or(u32::MAX)).min(LONGEST_GATHER));
         }
     }
 
@@ -368,7 +373,12 @@ impl Ledger for FleetLedger {
     }
 
     fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
-        let epoch = self.shared.window.peek()?.epoch;
+        // A worker that claims hears the window's epoch all the time.
+        let heard = locked(&self.shared.stamp).as_ref().filter(|(_, at)| at.elapsed() < LOOK_ROUND * 2).map(|(stamp, _)| stamp.epoch.clone());
+        let epoch = match heard {
+            Some(epoch) => epoch,
+            None => self.shared.window.peek()?.epoch,
+        };
         {
             let sweep = locked(&self.shared.sweep);
             if sweep.epoch == epoch && sweep.at.is_some_and(|at| at.elapsed() < SWEEP_ROUND) {

@@ -108,7 +108,9 @@ fn logs_and_lists_tell_what_was() {
     assert_eq!(listed.iter().map(|r| (&r.run, r.state.as_str())).collect::<Vec<_>>(), [(&second, "succeeded"), (&first, "queued")]);
     let logs = logs(&bench.parts, &second).unwrap();
     assert_eq!(logs.iter().map(|l| (l.id.as_str(), l.lines[0].message.as_str())).collect::<Vec<_>>()[3], ("add_004", "ran"));
-    assert_eq!(find_run(&bench.parts, &first.as_str()[..13]).unwrap(), first);
+    assert_eq!(find_run(&bench.parts, &first.as_str()[..30]).unwrap(), first);
+    assert_eq!(find_run(&bench.parts, &first.as_str()[24..]).unwrap(), first, "runs of one time begin alike: the end will do");
+    assert_eq!(find_run(&bench.parts, &first.as_str()[..8]).unwrap_err().code(), "ambiguous_run");
     assert_eq!(find_run(&bench.parts, "").unwrap_err().code(), "ambiguous_run");
     assert_eq!(find_run(&bench.parts, "ffff").unwrap_err().code(), "unknown_run");
     assert_eq!(document(&bench.parts, &first).unwrap()["state"], "queued");

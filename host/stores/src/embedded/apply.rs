@@ -35,7 +35,8 @@ pub(crate) fn has(db: &Connection, kind: Kind, key: &str) -> Result<bool> {
 }
 
 fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<()> {
-    let insert = "INSERT INTO jobs (run, generation, step, needs, attempt, crashes, verify, due, lane) VALUES (?1, ?2, ?3, ?4, ?6, 0, ?5, 0, ?7) ON CONFLICT DO NOTHING";
+    let insert = "INSERT INTO jobs (run, generation, step, needs, attempt, crashes, verify, due, lane, turn) VALUES (?1, ?2, ?3, ?4, ?6, 0, ?5, 0, ?7, \
+         coalesce((SELECT id FROM open_runs WHERE run = ?1 AND generation = ?2), 0)) ON CONFLICT DO NOTHING";
     for job in jobs {
         let mut ready = !has(db, Kind::Outcome, &run.step(&job.step))?;
         for need in &job.needs {
@@ -208,13 +209,13 @@ fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Row>> {
             let lanes: Vec<String> = db.prepare_cached("SELECT name FROM lanes")?.query_map([], |row| row.get(0))?.collect::<Result<_>>()?;
             let served: Vec<String> = lanes.into_iter().filter(|lane| Lane::parse(lane).is_served_by(able)).collect();
             let served = serde_json::Value::from(served).to_string();
-            let sql = format!("{free} AND (lane = '' OR lane IN (SELECT value FROM json_each(?3))) ORDER BY id LIMIT ?2");
+            let sql = format!("{free} AND (lane = '' OR lane IN (SELECT value FROM json_each(?3))) ORDER BY turn, id LIMIT ?2");
             db.prepare_cached(&sql)?.query_map(params![now, want, served], read)?.collect()
         }
-        Scope::All => db.prepare_cached(&format!("{free} ORDER BY id LIMIT ?2"))?.query_map(params![now, want], read)?.collect(),
+        Scope::All => db.prepare_cached(&format!("{free} ORDER BY turn, id LIMIT ?2"))?.query_map(params![now, want], read)?.collect(),
         Scope::Runs(runs) => {
             let ids = ids(runs);
-            let sql = format!("{free} AND run IN (SELECT value FROM json_each(?3)) ORDER BY id LIMIT ?2");
+            let sql = format!("{free} AND run IN (SELECT value FROM json_each(?3)) ORDER BY turn, id LIMIT ?2");
             db.prepare_cached(&sql)?.query_map(params![now, want, ids], read)?.collect()
         }
     }
@@ -231,7 +232,7 @@ pub(crate) fn reap(db: &Connection, now: u64, is_dead: &dyn Fn(&str) -> bool) ->
     Ok(())
 }
 
-/// Hands out free jobs, the oldest first.
+/// Hands out free jobs, those of the oldest run first: what has begun is finished before something new begins.
 pub(crate) fn claim(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Claimed>> {
     let rows = free_jobs(db, claim)?;
     if rows.is_empty() {

@@ -21,18 +21,21 @@ CREATE TABLE open_runs (id INTEGER PRIMARY KEY, run TEXT NOT NULL, generation IN
 CREATE TABLE jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, generation INTEGER NOT NULL, step TEXT NOT NULL,
     needs TEXT NOT NULL, attempt INTEGER NOT NULL, crashes INTEGER NOT NULL, verify INTEGER NOT NULL, due INTEGER NOT NULL,
     owner TEXT, token INTEGER NOT NULL DEFAULT 0, expires INTEGER NOT NULL DEFAULT 0, lane TEXT NOT NULL DEFAULT '',
-    UNIQUE (run, generation, step));
+    turn INTEGER NOT NULL DEFAULT 0, UNIQUE (run, generation, step));
 CREATE TABLE lanes (name TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE INDEX jobs_free ON jobs (id) WHERE owner IS NULL;
+CREATE INDEX jobs_next ON jobs (turn, id) WHERE owner IS NULL;
 CREATE INDEX jobs_leased ON jobs (owner) WHERE owner IS NOT NULL;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 INSERT INTO facts VALUES ('token', '0'), ('boot', '');
 ";
 
-/// From version 1: lanes, and how many steps an open run has.
+/// From version 1: lanes, the order of runs among jobs, and how many steps an open run has.
 const FROM_1: &str = "
 ALTER TABLE open_runs ADD COLUMN steps INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN lane TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+DROP INDEX jobs_free;
+CREATE INDEX jobs_next ON jobs (turn, id) WHERE owner IS NULL;
 CREATE TABLE lanes (name TEXT PRIMARY KEY) WITHOUT ROWID;
 ";
 

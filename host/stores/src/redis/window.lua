@@ -141,14 +141,15 @@ local function ack(id)
   call('SREM', p..'j:'..rg, step)
 end
 local npushed = 0
-local function push(id, lane)
-  local list = pushed[lane]
-  if not list then list = {}; pushed[lane] = list end
+local first = {}                -- what goes before the rest of its lane: what has begun is finished before something new begins
+local function push(to, id, lane)
+  local list = to[lane]
+  if not list then list = {}; to[lane] = list end
   list[#list + 1] = id; npushed = npushed + 1
 end
-local function add(rg, step, verify, attempt, lane, needs)   -- what is queued, delayed or leased stays as it is
+local function add(to, rg, step, verify, attempt, lane, needs)   -- what is queued, delayed or leased stays as it is
   local id = rg..'/'..step
-  if call('HSETNX', BODY, id, body(ep, verify, attempt, lane, needs)) == 1 then call('SADD', p..'j:'..rg, step); push(id, lane) end
+  if call('HSETNX', BODY, id, body(ep, verify, attempt, lane, needs)) == 1 then call('SADD', p..'j:'..rg, step); push(to, id, lane) end
 end
 local function succeeded(h, step, value) if call('HSETNX', h, '='..step, value) == 1 then call('HINCRBY', h, 'd', 1) end end
 local function close(rg)
@@ -179,7 +180,7 @@ while i <= N do
       -- A caller from another epoch may come from a lost timeline: what it enqueues is verified.
       local verify = (cep == ep and (ln >= 0 or req == 1)) and '0' or '1'
       for c = c0, i - 1, 4 do
-        if not done(h, ARGV[c]) and ready(h, ARGV[c + 3]) then add(rg, ARGV[c], verify, ARGV[c + 1], ARGV[c + 2], ARGV[c + 3]) end
+        if not done(h, ARGV[c]) and ready(h, ARGV[c + 3]) then add(first, rg, ARGV[c], verify, ARGV[c + 1], ARGV[c + 2], ARGV[c + 3]) end
       end
       local others = call('SCARD', p..'j:'..rg) - call('SISMEMBER', p..'j:'..rg, step)
       if others == 0 then
@@ -200,7 +201,7 @@ while i <= N do
         if ARGV[d + 1] == '1' then succeeded(h, ARGV[d], ARGV[d + 2]) else call('HSETNX', h, '!'..ARGV[d], '1') end
       end
       for j = j0, i - 1, 4 do
-        if not done(h, ARGV[j]) and ready(h, ARGV[j + 3]) then add(rg, ARGV[j], verify, ARGV[j + 1], ARGV[j + 2], ARGV[j + 3]) end
+        if not done(h, ARGV[j]) and ready(h, ARGV[j + 3]) then add(pushed, rg, ARGV[j], verify, ARGV[j + 1], ARGV[j + 2], ARGV[j + 3]) end
       end
       -- Jobs of steps that have an outcome are acknowledged, unless one of them must stay as the run's outbox.
       for d = d0, j0 - 2, 3 do
@@ -234,13 +235,17 @@ local function requeue(z)
     call('ZREM', z, id)
     local b = call('HGET', BODY, id)
     if z == LEASE then call('HDEL', OWN, id); if b then call('HINCRBY', CNT, id, 1) end end
-    if b then local _, _, _, lane = parse(b); push(id, lane) end
+    if b then local _, _, _, lane = parse(b); push(first, id, lane) end
   end
 end
 if want > 0 then
   call('HSET', META, 'lease', lease_ms)
   if now >= tonumber(call('HGET', META, 'calm') or '0') then requeue(LEASE) end
   requeue(DELAY)
+end
+for lane, ids in pairs(first) do
+  for k = #ids, 1, -1 do call('LPUSH', Q..lane, ids[k]) end
+  call('SADD', LANES, lane)
 end
 for lane, ids in pairs(pushed) do
   for k = 1, #ids, 500 do call('RPUSH', Q..lane, unpack(ids, k, math.min(#ids, k + 499))) end
