@@ -15,8 +15,8 @@ use crate::error::Error;
 
 /// Runs that are waited for together: each look names them all.
 const TOGETHER: usize = 500;
-/// Threads that submit.
-const SUBMITTERS: usize = 32;
+/// Runs that are submitted in one change.
+const AT_ONCE: usize = 250;
 /// How long it is waited before it is looked whether the workers still live.
 const LOOK: Duration = Duration::from_secs(2);
 /// Nothing of ours takes so long: something is wrong.
@@ -92,16 +92,10 @@ pub(super) fn warm(suite: &Suite, workers: &Workers) -> Result<(), Error> {
 pub(super) fn submit(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<RunKey>, Error> {
     let parts = suite.place.app()?.parts()?;
     let runs: Vec<(RunId, Value)> = (0..runs).map(|n| Ok((dovetail_flow::new_run_id()?, json!({ "n": n })))).collect::<Result<_, Error>>()?;
-    let send =
-        |part: &[(RunId, Value)]| part.iter().try_for_each(|(run, inputs)| dovetail_flow::submit(parts, &graph.published, inputs, run).map(drop));
-    if runs.len() == 1 {
-        send(&runs)?;
-    } else {
-        std::thread::scope(|threads| {
-            let each = runs.len().div_ceil(SUBMITTERS);
-            let submitters: Vec<_> = runs.chunks(each).map(|part| threads.spawn(move || send(part))).collect();
-            submitters.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        })?;
+    for part in runs.chunks(AT_ONCE) {
+        for submitted in dovetail_flow::submit_many(parts, &graph.published, part.to_vec())? {
+            submitted?;
+        }
     }
     Ok(runs.into_iter().map(|(run, _)| RunKey { run, generation: 0 }).collect())
 }
@@ -115,10 +109,12 @@ pub(super) fn results(suite: &Suite, workers: &Workers, graph: &Graph, runs: &[R
         while !open.is_empty() {
             suite.go_on()?;
             let seen = ledger.wakes();
-            let ended = ledger.over(&open, Wait { seen, at_most: LOOK })?;
+            let mut ended = ledger.over(&open, Wait { seen, at_most: LOOK })?;
             if ended.is_empty() && moved.elapsed() > LOOK {
                 workers.check()?;
-                if moved.elapsed() > STALLED {
+                // Bells are best effort: this looks at the records.
+                ended = ledger.over(&open, Wait::NONE)?;
+                if ended.is_empty() && moved.elapsed() > STALLED {
                     return Err(Error::host("bench_stalled", format!("no run has ended for {STALLED:?}")));
                 }
             }

@@ -34,7 +34,8 @@ impl Place {
         if servers {
             // Never a fleet that does real work: its name, and its database, are of this run.
             let run = dovetail_flow::new_run_id()?;
-            let name = format!("bench-{}", run.as_str().chars().take(8).collect::<String>());
+            // The end of an ID is random; it begins with the time.
+            let name = format!("bench-{}", run.as_str().rsplit('-').next().unwrap_or_default());
             if config.meta.scheme() != "sqlite" {
                 config.meta = Address::of(with_database(config.meta.url(), &format!("dovetail-{name}")));
             }
