@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test should panic")]
 
+mod bench;
 mod faces;
 mod pipelines;
 mod reading;

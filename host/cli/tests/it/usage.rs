@@ -19,7 +19,7 @@ fn adding() -> Home {
 fn help_texts() {
     let home = Home::new();
     let mut all = String::new();
-    for args in [&["--help"][..], &["run", "--help"], &["task", "push", "--help"], &["models", "pull", "-h"], &["demo", "-h"]] {
+    for args in [&["--help"][..], &["run", "--help"], &["task", "push", "--help"], &["models", "pull", "-h"], &["demo", "-h"], &["bench", "-h"]] {
         all.push_str(&format!("$ dovetail {}\n{}\n", args.join(" "), home.run(args).exits(0).stdout));
     }
     insta::assert_snapshot!(all);
@@ -159,7 +159,7 @@ fn version_completions_schemas_and_empty_lists() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(home.run(&["completions", shell]).exits(0).stdout.contains("dovetail"));
     }
-    for of in ["run", "runs", "check", "error", "pipeline"] {
+    for of in ["run", "runs", "check", "bench", "error", "pipeline"] {
         let schema = home.run(&["schema", of]).exits(0).json();
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema", "{of}");
     }

@@ -1,0 +1,64 @@
+//! `bench`: that it measures and what it prints; never how fast anything is.
+
+use serde_json::Value;
+
+use crate::support::{Home, valid};
+
+fn names(document: &Value) -> Vec<&str> {
+    document["figures"].as_array().unwrap().iter().map(|figure| figure["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn every_figure_of_one_machine_is_measured() {
+    let home = Home::new();
+    let temporary = home.path("temporary");
+    std::fs::create_dir(&temporary).unwrap();
+    let args = ["bench", "--quick", "--rounds", "1", "--size", "40", "--output", "json"];
+    // Settings of a fleet are not its business, nor of the processes that it starts.
+    let mut command = home.command(&args);
+    command.env("TMPDIR", &temporary).env("DOVETAIL_WORKER_JOBS", "3");
+    let ran = crate::support::Ran::of(&command.output().unwrap(), &args).exits(0);
+    let document = ran.json();
+    valid("bench.schema.json", &document);
+    let all = [
+        "call_overhead_us",
+        "embedded_steps_per_s",
+        "embedded_one_step_per_s",
+        "embedded_fork_join_per_s",
+        "cli_noop_ms",
+        "submit_to_result_p50_ms",
+        "worker_idle_mb",
+    ];
+    assert_eq!(names(&document), all);
+    for figure in document["figures"].as_array().unwrap() {
+        let [low, value, high] = ["low", "value", "high"].map(|key| figure[key].as_f64().unwrap());
+        assert!(0.0 < low && low <= value && value <= high, "{figure}");
+    }
+    assert_eq!((&document["machine"]["queue"], &document["machine"]["jobs"]), (&"sqlite:".into(), &3.into()));
+    // Nothing of it stays: neither where it measured nor in the user's own data folder.
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+    assert!(!home.path("data").is_dir());
+}
+
+#[test]
+fn one_figure_is_measured_and_shown_to_people() {
+    let home = Home::new();
+    let ran = home.run(&["bench", "--quick", "--rounds", "1", "--only", "call_overhead_us"]).exits(0);
+    assert!(ran.stdout.contains("\ncall_overhead_us ") && ran.stdout.contains("cores: "), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("cli_noop_ms"), "{}", ran.stdout);
+}
+
+#[test]
+fn what_cannot_be_measured_is_told_before_anything_is() {
+    let home = Home::new();
+    let code = |args: &[&str]| {
+        let args: Vec<&str> = ["bench", "--output", "json"].iter().chain(args).copied().collect();
+        let error = home.run(&args).exits(2).json();
+        valid("error.schema.json", &error);
+        error["error"]["code"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(code(&["--only", "call_overhead"]), "unknown_figure");
+    assert_eq!(code(&["--only", "noop_steps_per_s"]), "unknown_figure");
+    assert_eq!(code(&["--servers"]), "no_servers");
+    assert_eq!(code(&["--workers", "2"]), "usage");
+}
