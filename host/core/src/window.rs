@@ -146,11 +146,11 @@ pub trait Window: Send + Sync {
     /// `Unavailable`.
     fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError>;
 
-    /// Says that a worker lives, for `keep`.
+    /// Says that a worker lives, for `keep`; a loss of the window is noticed with it.
     ///
     /// # Errors
     /// `Unavailable`.
-    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError>;
+    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<Stamp, StoreError>;
 
     /// What living workers say of themselves, by name.
     ///

@@ -34,6 +34,8 @@ pub struct RedisWindow {
     address: String,
     /// For numbered calls, which are answered one after the other.
     state: Mutex<State>,
+    /// The newest epoch and tick that this caller has seen.
+    seen: Mutex<Seen>,
     /// For everything else: a lease is renewed while a call waits for its answer.
     aside: Mutex<Option<Connection>>,
 }
@@ -42,6 +44,10 @@ pub struct RedisWindow {
 struct State {
     connection: Option<Connection>,
     number: u64,
+}
+
+#[derive(Default, Clone)]
+struct Seen {
     epoch: String,
     tick: u64,
 }
@@ -63,6 +69,7 @@ impl RedisWindow {
             incarnation: incarnation.to_owned(),
             address,
             state: Mutex::default(),
+            seen: Mutex::default(),
             aside: Mutex::default(),
         };
         let mut connection = window.connect().map_err(|e| window.error("connect to", e))?;
@@ -73,6 +80,17 @@ impl RedisWindow {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Answers may arrive in another order than they were made: of one epoch the latest tick counts.
+    fn saw(&self, epoch: &str, tick: u64) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let tick = if seen.epoch == epoch { seen.tick.max(tick) } else { tick };
+        *seen = Seen { epoch: epoch.to_owned(), tick };
     }
 
     fn connect(&self) -> redis::RedisResult<Connection> {
@@ -220,11 +238,9 @@ fn ring_of(message: &str) -> Ring {
 
 impl Window for RedisWindow {
     fn peek(&self) -> Result<Stamp, StoreError> {
-        let mut state = self.state();
-        let args = args_of(&["peek", &state.epoch, &state.tick.to_string()]);
-        let value = self.send(&mut state.connection, &args)?;
-        let (epoch, tick, now): (String, u64, u64) = redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))?;
-        (state.epoch, state.tick) = (epoch.clone(), tick);
+        let seen = self.seen();
+        let (epoch, tick, now): (String, u64, u64) = self.ask(&args_of(&["peek", &seen.epoch, &seen.tick.to_string()]))?;
+        self.saw(&epoch, tick);
         Ok(Stamp { epoch, now })
     }
 
@@ -232,16 +248,17 @@ impl Window for RedisWindow {
         let mut state = self.state();
         state.number += 1;
         let number = state.number.to_string();
-        let (tick, want, lease_ms) = (state.tick.to_string(), want.to_string(), lease.as_millis().to_string());
-        let mut args = args_of(&["call", &self.incarnation, &number, &state.epoch, &tick, &want, &lease_ms, &able(scope)]);
+        let seen = self.seen();
+        let (tick, want, lease_ms) = (seen.tick.to_string(), want.to_string(), lease.as_millis().to_string());
+        let mut args = args_of(&["call", &self.incarnation, &number, &seen.epoch, &tick, &want, &lease_ms, &able(scope)]);
         for change in changes {
             push_change(&mut args, change);
         }
         let value = self.send(&mut state.connection, &args)?;
         let answer: (String, u64, u64, Vec<String>, Vec<Value>, i64) = redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))?;
         let (epoch, tick, now, words, jobs, next) = answer;
-        (state.epoch, state.tick) = (epoch.clone(), tick);
         drop(state);
+        self.saw(&epoch, tick);
         let statuses: Vec<Status> = words.iter().map(|w| status(w)).collect::<Option<_>>().ok_or_else(|| self.corrupt(&words.join(" ")))?;
         if statuses.len() != changes.len() {
             return Err(self.corrupt(&format!("{} answers to {} changes", statuses.len(), changes.len())));
@@ -308,10 +325,13 @@ impl Window for RedisWindow {
         self.ask(&args_of(&["held", &run.key()]))
     }
 
-    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
+    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<Stamp, StoreError> {
+        let seen = self.seen();
         let mut args = args_of(&["beat", worker]);
-        args.extend([about.to_vec(), keep.as_millis().to_string().into_bytes()]);
-        self.ask::<u64>(&args).map(drop)
+        args.extend([about.to_vec(), keep.as_millis().to_string().into_bytes(), seen.epoch.into_bytes(), seen.tick.to_string().into_bytes()]);
+        let (epoch, tick, now): (String, u64, u64) = self.ask(&args)?;
+        self.saw(&epoch, tick);
+        Ok(Stamp { epoch, now })
     }
 
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {

@@ -345,6 +345,10 @@ pub(super) const LEDGER: &[Case] = &[
             assert!(waiting.join().expect("no panic").len() + b.claim(1).len() == 1);
         });
         let seen = b.ledger.wakes();
+        let nothing = b.ledger.claim(&Scope::All, 1, b.lease, Wait { seen, at_most: Duration::from_millis(300) });
+        assert!(nothing.expect("claim works").is_empty());
+        assert_eq!(b.ledger.wakes(), seen, "looking for work wakes nobody");
+        let seen = b.ledger.wakes();
         b.ledger.wake();
         let started = std::time::Instant::now();
         assert!(b.ledger.claim(&Scope::All, 1, b.lease, Wait { seen, at_most }).expect("claim works").is_empty());

@@ -24,7 +24,9 @@ use self::records::{Repair, Request, ToRecords};
 use self::work::{ClaimRequest, ToWindow};
 
 /// How often a claimer looks although no bell rang: bells are best effort.
-const LOOK_ROUND: Duration = Duration::from_secs(5);
+const LOOK_ROUND: Duration = Duration::from_secs(30);
+/// How old the last answer may be that tells the window's epoch: heartbeats come more often.
+const EPOCH_AGE: Duration = Duration::from_secs(10);
 /// How often whoever waits for runs reads their records although no bell rang.
 const READ_ROUND: Duration = Duration::from_secs(10);
 /// For each run that is waited for, ends are let gather so long before they are looked through; and at most so long.
@@ -365,7 +367,9 @@ impl Ledger for FleetLedger {
     }
 
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
-        self.shared.window.beat(worker, about, keep)
+        let stamp = self.shared.window.beat(worker, about, keep)?;
+        *locked(&self.shared.stamp) = Some((stamp, Instant::now()));
+        Ok(())
     }
 
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -374,7 +378,7 @@ impl Ledger for FleetLedger {
 
     fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
         // A worker that claims hears the window's epoch all the time.
-        let heard = locked(&self.shared.stamp).as_ref().filter(|(_, at)| at.elapsed() < LOOK_ROUND * 2).map(|(stamp, _)| stamp.epoch.clone());
+        let heard = locked(&self.shared.stamp).as_ref().filter(|(_, at)| at.elapsed() < EPOCH_AGE).map(|(stamp, _)| stamp.epoch.clone());
         let epoch = match heard {
             Some(epoch) => epoch,
             None => self.shared.window.peek()?.epoch,

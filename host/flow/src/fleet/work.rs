@@ -74,6 +74,8 @@ pub(super) fn run(shared: &Shared, inbox: &Receiver<ToWindow>, records: &Sender<
 
 /// One round trip.
 fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, records: &Sender<ToRecords>) {
+    // A claim alone changes nothing: it must not wake the claimer that sleeps next.
+    let changed = !flying.is_empty();
     let (mut changes, mut plans) = (Vec::new(), Vec::with_capacity(flying.len()));
     for InFlight { slots, then } in flying {
         let plan = slots.into_iter().map(|slot| match slot {
@@ -113,7 +115,9 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
             if !forget.is_empty() {
                 drop(records.send(ToRecords::Forget(forget)));
             }
-            shared.bell.ring();
+            if changed {
+                shared.bell.ring();
+            }
         }
         Err(error) => {
             for (_, then) in plans {

@@ -14,7 +14,7 @@ use crate::recover::reconcile;
 /// How often a worker says that it lives, at the least.
 const BEAT: Duration = Duration::from_secs(5);
 /// How often it is looked whether something was lost. The backend answers at once where nothing can have been.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(2);
 
 /// False as soon as `until` closes.
 fn sleep(until: &Receiver<()>, time: Duration) -> bool {
@@ -48,7 +48,7 @@ impl Worker {
 
     /// Also what the backend takes as the sign that its callers were not cut off from it, so it must come well within a lease.
     pub(super) fn say_that_it_lives(&self, about: &About, until: &Receiver<()>) {
-        let round = BEAT.min(self.options.lease / 3);
+        let round = BEAT.min(self.options.lease / 2);
         loop {
             let (running, ended) = self.flow.figures();
             if let Err(error) = self.parts.ledger.beat(&self.options.name, &about(running, ended), round * 4) {
@@ -61,12 +61,9 @@ impl Worker {
     }
 
     pub(super) fn look_for_lost(self: &Arc<Self>, until: &Receiver<()>) {
-        loop {
+        while sleep(until, LOOK) {
             if let Err(error) = self.put_back_lost() {
                 tracing::warn!(err = &error as &dyn std::error::Error, "it could not be looked for lost runs");
-            }
-            if !sleep(until, LOOK) {
-                return;
             }
         }
     }

@@ -62,10 +62,11 @@ if op == 'held' then            -- held rg -> its steps that somebody leases now
   table.sort(res); return res
 end
 
-if op == 'beat' then            -- beat worker about keep_ms
+if op == 'beat' then            -- beat worker about keep_ms seen_ep seen_tick -> {ep, tick, now}
+  local ep, tick = epoch(ARGV[5], tonumber(ARGV[6]), false)
   heard(); call('HSET', p..'w', ARGV[2], ARGV[3]); call('ZADD', p..'wt', now + tonumber(ARGV[4]), ARGV[2])
   for _, gone in ipairs(call('ZRANGEBYSCORE', p..'wt', '-inf', now, 'LIMIT', 0, CHUNK)) do call('ZREM', p..'wt', gone); call('HDEL', p..'w', gone) end
-  return 1
+  return {ep, tick, now}
 end
 
 if op == 'workers' then         -- workers -> (worker about)*
