@@ -178,4 +178,10 @@ pub trait Executor: Send + Sync {
     /// # Errors
     /// Only for what is the host's own fault.
     fn execute(&self, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError>;
+
+    /// Gets a package ready, so that the first attempt at a step of it need not wait for its bytes or for the compiler. Best effort: what
+    /// cannot be had now is told when it is needed.
+    fn prepare(&self, package: &Digest) {
+        let _: &Digest = package;
+    }
 }

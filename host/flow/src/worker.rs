@@ -334,6 +334,7 @@ impl Worker {
             return Ok((record, plan.clone()));
         }
         let plan = Arc::new(Plan::new(pinned(&self.parts, &record.pipeline)?));
+        self.prepare(&plan, &job.lease.step);
         let mut plans = locked(&self.plans);
         if plans.len() >= MAX_PLANS {
             plans.clear();
@@ -341,6 +342,16 @@ impl Worker {
         plans.insert(record.pipeline.clone(), plan.clone());
         drop(plans);
         Ok((record, plan))
+    }
+
+    /// The packages of a pipeline that is new here are made ready beside its first step, so that none of the others waits for it.
+    fn prepare(&self, plan: &Plan, first: &str) {
+        let packages: BTreeSet<_> = plan.pipeline.steps.iter().filter(|step| step.name != first).map(|step| step.package).collect();
+        let executor = self.runner.executor.clone();
+        let prepare = move || packages.iter().for_each(|package| executor.prepare(package));
+        if let Err(error) = std::thread::Builder::new().name("prepare".into()).spawn(prepare) {
+            tracing::warn!(err = &error as &dyn std::error::Error, "no thread to make packages ready");
+        }
     }
 
     /// The steps of a run in this process are to stop: it was cancelled, or has ended.

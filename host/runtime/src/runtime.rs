@@ -260,6 +260,12 @@ impl Runtime {
 }
 
 impl Executor for Runtime {
+    fn prepare(&self, package: &Digest) {
+        if let Err(error) = self.preload(package) {
+            tracing::warn!(%package, err = &error as &dyn std::error::Error, "a package could not be made ready beforehand");
+        }
+    }
+
     fn execute(&self, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError> {
         let task = self.task(&attempt.package).map_err(|error| match error {
             LoadError::Host(error) => error,

@@ -26,9 +26,15 @@ pub(crate) struct Scripted {
     steps: Mutex<BTreeMap<String, Script>>,
     /// Every attempt that was made: step and number.
     pub(crate) made: Mutex<Vec<(String, u32)>>,
+    /// Packages that were made ready beforehand.
+    pub(crate) prepared: Mutex<Vec<Digest>>,
 }
 
 impl Executor for Scripted {
+    fn prepare(&self, package: &Digest) {
+        self.prepared.lock().unwrap().push(*package);
+    }
+
     fn execute(&self, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError> {
         self.made.lock().unwrap().push((attempt.step.clone(), attempt.number));
         let script = self.steps.lock().unwrap().get(&attempt.step).cloned();
@@ -91,7 +97,7 @@ impl Bench {
             blobs: Arc::new(MemoryBlobs::default()),
             clock: clock.clone() as Arc<dyn Clock>,
         };
-        let executor = Arc::new(Scripted { steps: Mutex::default(), made: Mutex::default() });
+        let executor = Arc::new(Scripted { steps: Mutex::default(), made: Mutex::default(), prepared: Mutex::default() });
         let bench = Self { parts, clock, executor, events: Arc::default(), shutdown: Shutdown::default() };
         bench.push_adder("1.0.0");
         bench

@@ -170,3 +170,20 @@ fn a_retry_takes_over_what_succeeded_and_runs_the_rest_again() {
     assert_eq!(runs(&bench.parts, 9).unwrap().iter().find(|row| row.run == run).unwrap().state, "succeeded");
     assert_eq!(retry(&bench.parts, &run, "again").unwrap_err().code(), "nothing_to_retry");
 }
+
+#[test]
+fn packages_of_later_steps_are_made_ready_beside_the_first_one() {
+    let bench = Bench::new();
+    let published = bench.publish(&json!({}), DIAMOND);
+    let executor = bench.executor.clone();
+    // The first step waits until the others' package is ready: were it not made so, this would never end.
+    bench.script("first", move |attempt, _| {
+        while executor.prepared.lock().unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        Ok(sum(attempt))
+    });
+    let run = bench.submit(&published, 1);
+    assert_eq!(bench.work(&run)["state"], "succeeded");
+    assert_eq!(*bench.executor.prepared.lock().unwrap(), [published.pipeline.steps[1].package], "once, however many steps have it");
+}
