@@ -27,6 +27,11 @@ plugins:
 servers *ARGS:
     @scripts/servers {{ARGS}}
 
+# The same work in Celery and in dovetail, by turns; the last line is JSON with the ratios (about 5 minutes, the first time more)
+bench-celery *OPTIONS:
+    @scripts/setup
+    @scripts/bench-celery {{OPTIONS}}
+
 # Compile without producing anything: the quickest answer while thinking
 check:
     cargo check --release --workspace --all-targets

@@ -1,0 +1,194 @@
+"""The same work in Celery and in dovetail, by turns, over one Redis: `scripts/bench-celery` prepares it and calls this.
+
+    compare.py DOVETAIL REDIS_URL FOLDER [--quick]
+
+Prints what both reach, and in its last line the ratios as JSON. A rate counts from the first submission until the submitter has the last
+result. Nothing is left running, however it ends.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from statistics import median
+
+# Tasks at once: as many as Celery does in so many seconds where it is slowest, within bounds. A fork-join is four.
+SECONDS = 5
+FEWEST, MOST = 400, 4000
+# To find that out, and in all with --quick.
+FEW = 400
+LATENCIES = 200
+ROUNDS = 3
+# Of dovetail's each figure within a round: it is over so soon.
+AGAIN = 5
+# Processes do Celery's work on all cores; threads share Python's lock and save the copies between processes. Every round measures both; the better
+# one counts, figure by figure.
+POOLS = {"prefork, 2 processes": ["--pool=prefork", "--concurrency=2"], "threads, 10": ["--pool=threads", "--concurrency=10"]}
+# Nothing here takes longer unless something is wrong.
+PATIENCE = 240
+
+FIGURES = ["noop", "one_step", "fork_join", "latency"]
+UNITS = {"noop": "tasks/s", "one_step": "tasks/s", "fork_join": "runs/s", "latency": "ms"}
+WHAT = {
+    "noop": "groups of no-ops / runs of 10 independent steps",
+    "one_step": "single tasks / runs of one step",
+    "fork_join": "chain and chord 1 -> 2 -> join / fork-join runs",
+    "latency": "one task, worker idle: submission to result, p50",
+}
+DOVETAIL = {"noop": "noop_steps_per_s", "one_step": "one_step_per_s", "fork_join": "fork_join_per_s", "latency": "submit_to_result_p50_ms"}
+STORE = ["metadata_inserts_per_s", "worker_idle_redis_commands_per_s", "worker_idle_mb"]
+
+
+def output_of(command, what, **options):
+    """What a process prints; it is ended if we are."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, **options)
+    try:
+        out, _ = process.communicate(timeout=PATIENCE)
+    except BaseException:
+        # `dovetail bench` ends its workers and removes what is its own.
+        process.terminate()
+        process.wait(30)
+        raise
+    if process.returncode != 0:
+        sys.exit(f"bench-celery: {what} ended with {process.returncode}")
+    return out
+
+
+class Celery:
+    """A Celery worker in a session of its own, gone at the end of `with`, whatever happens."""
+
+    here = os.path.dirname(os.path.abspath(__file__))
+
+    def __init__(self, pool, folder):
+        self.pool, self.log = pool, os.path.join(folder, "celery.log")
+
+    def __enter__(self):
+        options = ["--loglevel=WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+        command = [sys.executable, "-m", "celery", "-A", "app", "worker", *options, *POOLS[self.pool]]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(command, cwd=self.here, stdout=log, stderr=log, start_new_session=True)
+        try:
+            self.measure("warm", 0, 0)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def measure(self, figure, tasks, latencies):
+        command = [sys.executable, os.path.join(self.here, "submit.py"), figure, str(tasks), str(latencies)]
+        with open(self.log, "ab") as log:
+            return float(output_of(command, "Celery's submitter", cwd=self.here, stderr=log))
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            pass
+        try:
+            # Children of the pool, where there are any left.
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+
+
+class Dovetail:
+    def __init__(self, program, redis):
+        self.program, self.redis = program, redis
+
+    def bench(self, names, size, rounds, meta=None):
+        """The figures of these names: a worker process of its own each, this Redis for the queue, records in SQLite or in `meta`."""
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("DOVETAIL_")}
+        ours |= {"DOVETAIL_QUEUE": f"{self.redis}/2", "DOVETAIL_CONFIG": os.devnull} | ({"DOVETAIL_META": meta} if meta else {})
+        only = [word for name in names for word in ("--only", name)]
+        command = [self.program, "bench", "--servers", "--output", "json", "--size", str(size), "--rounds", str(rounds), *only]
+        return {figure["name"]: figure["value"] for figure in json.loads(output_of(command, "`dovetail bench`", env=ours))["figures"]}
+
+
+def forget(redis):
+    """What is kept of one side must not weigh on the other one."""
+    subprocess.run(["redis-cli", "-u", redis, "flushall"], check=True, stdout=subprocess.DEVNULL)
+
+
+def tasks_at_once(folder):
+    """So many that Celery takes a few seconds where it is slowest, as far as a first, short measurement tells."""
+    with Celery(next(iter(POOLS)), folder) as celery:
+        slowest = min(celery.measure(figure, FEW, 0) * (4 if figure == "fork_join" else 1) for figure in FIGURES if figure != "latency")
+    return min(max(int(slowest * SECONDS) // 100 * 100, FEWEST), MOST)
+
+
+def best_of_pools(folder, tasks, latencies):
+    """By figure: what Celery reaches, and with which pool."""
+    tried = {}
+    for pool in POOLS:
+        with Celery(pool, folder) as celery:
+            tried[pool] = {figure: celery.measure(figure, tasks, latencies) for figure in FIGURES}
+    best = {}
+    for figure in FIGURES:
+        pool = (min if figure == "latency" else max)(POOLS, key=lambda pool: tried[pool][figure])
+        best[figure] = (tried[pool][figure], pool)
+    return best
+
+
+def main():
+    program, redis, folder, *options = sys.argv[1:]
+    quick = "--quick" in options
+    latencies = 20 if quick else LATENCIES
+    # Whoever ends this ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    dovetail = Dovetail(program, redis)
+    tasks = FEW if quick else tasks_at_once(folder)
+    print(f"{tasks} tasks at once in both", flush=True)
+    rounds = {"Celery": [], "dovetail": []}
+    pools = {figure: [] for figure in FIGURES}
+    for number in range(ROUNDS):
+        forget(redis)
+        best = best_of_pools(folder, tasks, latencies)
+        rounds["Celery"].append({figure: value for figure, (value, _) in best.items()})
+        for figure, (_, pool) in best.items():
+            pools[figure].append(pool)
+        forget(redis)
+        # As many steps are under way at once as tasks are in Celery.
+        found = dovetail.bench(DOVETAIL.values(), tasks, AGAIN)
+        rounds["dovetail"].append({figure: found[DOVETAIL[figure]] for figure in FIGURES})
+        for who in rounds:
+            shown = ", ".join(f"{figure} {rounds[who][-1][figure]:.4g}" for figure in FIGURES)
+            print(f"round {number + 1}, {who}: {shown}", flush=True)
+    forget(redis)
+    store = dovetail.bench(STORE, tasks, 1)
+    stand_in = None
+    if mongodb := os.environ.get("DOVETAIL_TEST_MONGODB"):
+        stand_in = dovetail.bench([*DOVETAIL.values(), STORE[0]], tasks, 1, f"{mongodb.rstrip('/')}/bench")
+    show(rounds, pools, store, stand_in)
+
+
+def show(rounds, pools, store, stand_in):
+    ratios = {}
+    titles = ["figure", "Celery", "dovetail", "ratio", "low", "high"] + (["with MongoDB"] if stand_in else [])
+    rows = [titles]
+    for figure in FIGURES:
+        pairs = [(theirs[figure], ours[figure]) for theirs, ours in zip(rounds["Celery"], rounds["dovetail"])]
+        each = [theirs / ours if figure == "latency" else ours / theirs for theirs, ours in pairs]
+        ratios[f"{figure}_ratio"] = round(median(each), 2)
+        cells = [median(theirs for theirs, _ in pairs), median(ours for _, ours in pairs), median(each), min(each), max(each)]
+        cells += [stand_in[DOVETAIL[figure]]] if stand_in else []
+        rows.append([f"{figure}, {UNITS[figure]}", *(f"{cell:.4g}" for cell in cells)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
+    print()
+    for row in rows:
+        print("  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))))
+    print()
+    for figure in FIGURES:
+        print(f"{figure}: {WHAT[figure]}; Celery's better pool, by round: {'; '.join(pools[figure])}")
+    print("Medians of the rounds, of Celery with the pool that was better in each; a ratio is that of one round. Above 1: dovetail is faster.")
+    print(f"dovetail's records: SQLite, synchronous=FULL, {store[STORE[0]]:.0f} inserts/s, 500 at a time. Celery has nothing durable but Redis.")
+    print(f"An idle worker of dovetail: {store[STORE[2]]:.1f} MB, {store[STORE[1]]:.2f} commands to Redis a second.")
+    if stand_in:
+        print(f"With MongoDB: the server that DOVETAIL_TEST_MONGODB names, {stand_in[STORE[0]]:.0f} inserts/s, 500 at a time, one round.")
+    print(json.dumps(ratios))
+
+
+if __name__ == "__main__":
+    main()
