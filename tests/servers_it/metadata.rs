@@ -25,8 +25,8 @@ fn mongo_error(url: &str, fleet: &str) -> StoreError {
 #[test]
 fn a_url_that_is_none_is_refused() {
     for url in ["", "nonsense", "http://127.0.0.1:1/"] {
-        assert_eq!(redis_error(url).kind, StoreErrorKind::Refused, "{url}");
-        assert_eq!(mongo_error(url, "tests").kind, StoreErrorKind::Refused, "{url}");
+        assert_eq!(redis_error(url).kind, StoreErrorKind::Invalid, "{url}");
+        assert_eq!(mongo_error(url, "tests").kind, StoreErrorKind::Invalid, "{url}");
     }
     let no_database = mongo_error(&mongodb(""), "tests");
     assert!(text(&no_database).contains("mongodb://host[:port]/DATABASE"), "{}", text(&no_database));

@@ -204,7 +204,7 @@ impl Config {
         let Settings { data, fleet, queue, meta, blobs, worker, vision, log } = set;
         let fleet = flags.fleet.clone().or(fleet).or(written.fleet).unwrap_or_else(|| "default".to_owned());
         let queue = place("queue", [flags.queue.clone(), queue, written.queue], "sqlite:", &["redis", "rediss"])?;
-        let meta = place("meta", [flags.meta.clone(), meta, written.meta], "sqlite:", &["mongodb", "mongodb+srv"])?;
+        let meta = place("meta", [flags.meta.clone(), meta, written.meta], "sqlite:", &["mongodb"])?;
         let blobs = place("blobs", [flags.blobs.clone(), blobs, written.blobs], "file:", &["s3"])?;
         fits_together(&fleet, &queue, &meta)?;
 

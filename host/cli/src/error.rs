@@ -177,10 +177,14 @@ impl From<StoreError> for Error {
             StoreErrorKind::Refused => {
                 ("store_refused", "`dovetail doctor` looks at the data folder, its disk and each server, and says what to change")
             }
+            StoreErrorKind::Invalid => {
+                ("bad_setting", "mend the setting: `queue`, `meta` and `blobs` of dovetail.toml, DOVETAIL_* or the flags name the stores")
+            }
             StoreErrorKind::Newer => ("store_newer", "use the newer dovetail that wrote this data folder, or another --data"),
         };
-        let StoreError { operation, source, .. } = error;
-        let error = Self::host(code, operation).help(help);
+        let StoreError { operation, source, kind } = error;
+        let new = if kind == StoreErrorKind::Invalid { Self::usage } else { Self::host };
+        let error = new(code, operation).help(help);
         match source {
             Some(source) => error.cause(source),
             None => error,

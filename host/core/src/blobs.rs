@@ -33,6 +33,8 @@ pub enum StoreErrorKind {
     Refused,
     /// Written by a newer version of dovetail.
     Newer,
+    /// What it was to be opened with (a URL, keys) is no such thing; nobody was asked.
+    Invalid,
 }
 
 impl StoreError {

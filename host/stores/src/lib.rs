@@ -4,6 +4,7 @@
 //! decide nothing.
 
 mod cached;
+mod check;
 mod embedded;
 #[cfg(feature = "mongodb")]
 mod mongo;
@@ -14,6 +15,7 @@ mod s3;
 
 pub use crate::s3::{Credentials, S3Blobs, S3Check};
 pub use cached::CachedBlobs;
+pub use check::{Look, Remark, check_blobs, check_meta, check_window};
 pub use embedded::files::FileBlobs;
 pub use embedded::sqlite::SqliteLedger;
 #[cfg(feature = "mongodb")]

@@ -3,9 +3,10 @@
 //! Inserts with a unique `_id` and point reads are all that safety rests on: no update, no transaction, no session. The fields beside
 //! `_id` are `v` (the record) and `n` (a number that grows with time, for lists).
 
+pub(crate) mod check;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
@@ -13,20 +14,20 @@ use dovetail_core::ledger::{Kind, Listing, Record, RunKey};
 use dovetail_core::meta::{MetaStore, Put};
 use mongodb::bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
 use mongodb::error::{Error, ErrorKind};
-use mongodb::options::ClientOptions;
-use mongodb::sync::{Client, Collection, Database};
+use mongodb::sync::{Collection, Database};
 
 /// A duplicate `_id`.
 const DUPLICATE: i32 = 11000;
 /// Documents of one `insert_many`.
 const BATCH: usize = 500;
-const SELECT: Duration = Duration::from_secs(5);
 
 /// The records of a fleet in one database.
 pub struct MongoMeta {
     database: Database,
     /// `host:port/database`, for errors: never the password.
     address: String,
+    /// Why the server was not reached.
+    silence: check::Silence,
     last: AtomicI64,
     clock: std::sync::Arc<dyn Clock>,
 }
@@ -35,22 +36,11 @@ impl MongoMeta {
     /// Connects to `mongodb://[user:password@]host[:port]/database` and takes the database for this fleet.
     ///
     /// # Errors
-    /// `Refused` for a URL or password that cannot be used, for a server that is too old, and for a database that belongs to another fleet;
-    /// `Unavailable` where nobody answers.
+    /// `Invalid` for a URL that cannot be used; `Refused` for a password, for a server that is too old, and for a database that belongs to
+    /// another fleet; `Unavailable` where nobody answers.
     pub fn open(url: &str, fleet: &str, clock: std::sync::Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let refused = |why: String| StoreError::new(StoreErrorKind::Refused, "open the metadata store", why);
-        let mut options = ClientOptions::parse(url)
-            .run()
-            .map_err(|e| refused(format!("its URL cannot be used: {}; write mongodb://[user:password@]host[:port]/database", e.kind)))?;
-        options.server_selection_timeout = Some(SELECT);
-        options.connect_timeout = Some(SELECT);
-        options.app_name.get_or_insert_with(|| "dovetail".to_owned());
-        let name = options.default_database.clone();
-        let name = name.ok_or_else(|| refused("its URL names no database: write mongodb://host[:port]/DATABASE".to_owned()))?;
-        let hosts: Vec<String> = options.hosts.iter().map(ToString::to_string).collect();
-        let address = format!("{}/{name}", hosts.join(","));
-        let client = Client::with_options(options).map_err(|e| refused(e.kind.to_string()))?;
-        let meta = Self { database: client.database(&name), address, last: AtomicI64::new(0), clock };
+        let check::Opened { database, address, silence, .. } = check::open(url, None)?;
+        let meta = Self { database, address, silence, last: AtomicI64::new(0), clock };
         meta.check_version()?;
         meta.take_for(fleet)?;
         Ok(meta)
@@ -66,13 +56,9 @@ impl MongoMeta {
 
     fn check_version(&self) -> Result<(), StoreError> {
         let info = self.database.run_command(doc! { "buildInfo": 1 }).run().map_err(|e| self.error("ask", e))?;
-        let version = info.get_str("version").unwrap_or("0");
-        let major: u32 = version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
-        if major < 5 {
-            let why = format!("it is MongoDB {version}; 5 or later is needed: upgrade it");
-            return Err(StoreError::new(StoreErrorKind::Refused, format!("use the metadata store at {}", self.address), why));
-        }
-        Ok(())
+        check::version(&info).map(drop).map_err(|why| {
+            StoreError::new(StoreErrorKind::Refused, format!("use the metadata store at {}", self.address), format!("{why}: {}", check::UPGRADE))
+        })
     }
 
     /// One database, one fleet: two would list and run each other's work.
@@ -93,14 +79,8 @@ impl MongoMeta {
     }
 
     fn error(&self, operation: &str, error: Error) -> StoreError {
-        let kind = match *error.kind {
-            ErrorKind::Authentication { .. } => StoreErrorKind::Refused,
-            // Unauthorized, and writes on what only reads.
-            ErrorKind::Command(ref e) if matches!(e.code, 13 | 18 | 10107 | 20) => StoreErrorKind::Refused,
-            _ => StoreErrorKind::Unavailable,
-        };
-        // The kind says what happened; the error's own text may repeat the server's description with its address and more.
-        StoreError::new(kind, format!("{operation} the metadata store at {}", self.address), error.kind.to_string())
+        let (kind, why) = self.silence.explained(&error);
+        StoreError::new(kind, format!("{operation} the metadata store at {}", self.address), why)
     }
 
     fn collection(&self, kind: Kind) -> Collection<Document> {

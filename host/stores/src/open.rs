@@ -14,13 +14,21 @@ use crate::{CachedBlobs, Credentials, FileBlobs, S3Blobs, SqliteLedger};
 const CACHE: u64 = 2 << 30;
 
 fn unknown(what: &str, known: &str) -> StoreError {
-    StoreError::new(StoreErrorKind::Refused, format!("open the {what}"), format!("its URL has a scheme that is not known here; known are {known}"))
+    StoreError::new(StoreErrorKind::Invalid, format!("open the {what}"), format!("its URL has a scheme that is not known here; known are {known}"))
+}
+
+pub(crate) fn unknown_window() -> StoreError {
+    unknown("queue", "`redis://[user:password@]host[:port]/[db]` and `rediss://...`")
+}
+
+pub(crate) fn unknown_meta() -> StoreError {
+    unknown("metadata store", "`mongodb://[user:password@]host[:port]/database` and `sqlite:`")
 }
 
 /// Blobs in the data folder (`file:`), or in a bucket (`s3://...`, [`S3Blobs::open`]) with a bounded cache in the data folder.
 ///
 /// # Errors
-/// `Refused` for a URL or credentials that cannot be used. An S3 server is not asked yet.
+/// `Invalid` for a URL or credentials that cannot be used. An S3 server is not asked yet.
 pub fn open_blobs(url: &str, data: &Path) -> Result<Arc<dyn Blobs>, StoreError> {
     match url.split_once(':') {
         Some(("file", "")) => Ok(Arc::new(FileBlobs::new(data))),
@@ -35,14 +43,14 @@ pub fn open_blobs(url: &str, data: &Path) -> Result<Arc<dyn Blobs>, StoreError> 
 /// The queue of a fleet: `redis://...` or, over TLS, `rediss://...`. `caller` is new for each process.
 ///
 /// # Errors
-/// `Refused` for what cannot be used, with the remedy; `Unavailable` where nobody answers.
+/// `Invalid` or `Refused` for what cannot be used, with the remedy; `Unavailable` where nobody answers.
 pub fn open_window(url: &str, fleet: &str, caller: &str) -> Result<Arc<dyn Window>, StoreError> {
     match url.split_once(':') {
         #[cfg(feature = "redis")]
         Some(("redis" | "rediss", _)) => Ok(Arc::new(crate::RedisWindow::open(url, fleet, caller)?)),
         _ => {
             let (_, _) = (fleet, caller);
-            Err(unknown("queue", "`redis://[user:password@]host[:port]/[db]` and `rediss://...`"))
+            Err(unknown_window())
         }
     }
 }
@@ -50,15 +58,15 @@ pub fn open_window(url: &str, fleet: &str, caller: &str) -> Result<Arc<dyn Windo
 /// The records of a fleet: `mongodb://...`, or the data folder of one machine (`sqlite:`).
 ///
 /// # Errors
-/// `Refused` for what cannot be used, with the remedy; `Unavailable` where nobody answers.
+/// `Invalid` or `Refused` for what cannot be used, with the remedy; `Unavailable` where nobody answers.
 pub fn open_meta(url: &str, data: &Path, fleet: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn MetaStore>, StoreError> {
     match url.split_once(':') {
         Some(("sqlite", "")) => Ok(Arc::new(SqliteLedger::open(data, clock)?)),
         #[cfg(feature = "mongodb")]
-        Some(("mongodb" | "mongodb+srv", _)) => Ok(Arc::new(crate::MongoMeta::open(url, fleet, clock)?)),
+        Some(("mongodb", _)) => Ok(Arc::new(crate::MongoMeta::open(url, fleet, clock)?)),
         _ => {
             let (_, _) = (fleet, clock);
-            Err(unknown("metadata store", "`mongodb://[user:password@]host[:port]/database` and `sqlite:`"))
+            Err(unknown_meta())
         }
     }
 }

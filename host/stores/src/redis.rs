@@ -9,8 +9,9 @@ use std::time::Duration;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Job, RunKey, Scope};
 use dovetail_core::window::{Called, Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
-use redis::{Client, Commands as _, Connection, ConnectionLike as _, ErrorKind, FromRedisValue as _, Script, Value};
+use redis::{Client, Commands as _, Connection, ConnectionLike as _, FromRedisValue as _, Script, Value};
 
+pub(crate) mod check;
 mod commands;
 mod settings;
 
@@ -56,11 +57,10 @@ impl RedisWindow {
     /// Connects to `redis://[user:password@]host[:port]/[db]` and looks whether it can be trusted with a queue.
     ///
     /// # Errors
-    /// `Refused` for a URL, a password, a version below 7 or an eviction policy that cannot be used, each with its remedy;
-    /// `Unavailable` where nobody answers.
+    /// `Invalid` for a URL that is none; `Refused` for a password, a version below 7 or an eviction policy that cannot be used, each with
+    /// its remedy; `Unavailable` where nobody answers.
     pub fn open(url: &str, fleet: &str, incarnation: &str) -> Result<Self, StoreError> {
-        let bad = |why: String| StoreError::new(StoreErrorKind::Refused, "open the queue", why);
-        let client = Client::open(url).map_err(|e| bad(format!("its URL cannot be used: {e}; write redis://[user:password@]host[:port]/[db]")))?;
+        let client = check::client(url)?;
         let address = client.get_connection_info().addr().to_string();
         let window = Self {
             client,
@@ -101,10 +101,8 @@ impl RedisWindow {
     }
 
     fn error(&self, operation: &str, error: redis::RedisError) -> StoreError {
-        let refused =
-            error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("OOM" | "READONLY" | "NOPERM" | "NOAUTH" | "WRONGPASS"));
-        let kind = if refused { StoreErrorKind::Refused } else { StoreErrorKind::Unavailable };
-        StoreError::new(kind, format!("{operation} the queue at {}", self.address), error)
+        let (kind, why) = check::explained(&error);
+        StoreError::new(kind, format!("{operation} the queue at {}", self.address), why)
     }
 
     /// Sends the same arguments until they are answered, on a new connection each time but the first.

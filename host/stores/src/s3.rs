@@ -26,6 +26,8 @@ pub use blobs::S3Blobs;
 /// What [`S3Blobs::check`] saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Check {
+    /// Bucket, prefix and server.
+    pub address: String,
     /// How the server names itself.
     pub server: Option<String>,
     /// The server's clock minus ours in milliseconds, to half a second. Signatures are refused beyond 15 minutes.

@@ -1,4 +1,6 @@
-//! `doctor`: whether this machine has what dovetail needs, one line each, with what to do about what is missing.
+//! `doctor`: whether this machine, and each server of its fleet, has what dovetail needs, one line each, with what to do about what is missing.
+
+mod servers;
 
 use std::path::Path;
 
@@ -13,19 +15,31 @@ use crate::wire::App;
 /// Less than this is called little, in bytes.
 const LITTLE_SPACE: u64 = 1 << 30;
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grade {
+    Good,
+    /// It works, and could be better.
+    Warning,
+    Problem,
+}
+
 struct Finding {
     what: &'static str,
-    good: bool,
+    grade: Grade,
     found: String,
     remedy: String,
 }
 
 fn good(what: &'static str, found: impl Into<String>) -> Finding {
-    Finding { what, good: true, found: found.into(), remedy: String::new() }
+    Finding { what, grade: Grade::Good, found: found.into(), remedy: String::new() }
+}
+
+fn warning(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { what, grade: Grade::Warning, found: found.into(), remedy: remedy.into() }
 }
 
 fn problem(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
-    Finding { what, good: false, found: found.into(), remedy: remedy.into() }
+    Finding { what, grade: Grade::Problem, found: found.into(), remedy: remedy.into() }
 }
 
 fn failed(what: &'static str, error: Error) -> Finding {
@@ -34,25 +48,40 @@ fn failed(what: &'static str, error: Error) -> Finding {
 
 pub(crate) fn run(app: &App) -> Result<Exit, Error> {
     let data = &app.config.data;
-    let mut findings = vec![good("dovetail", env!("CARGO_PKG_VERSION")), folder(data), space(data), database(app)];
+    let mut findings = vec![good("dovetail", env!("CARGO_PKG_VERSION")), folder(data), space(data)];
+    let servers = servers::look(app, &mut findings);
+    if servers.records {
+        findings.push(database(app));
+    }
     findings.push(match dovetail_vision::opencv_version() {
         Some(version) => good("OpenCV", version),
         None => problem("OpenCV", "this dovetail was built without it", "build it with the feature `opencv`, on a machine with libopencv-dev"),
     });
     findings.push(models(app));
     findings.push(compiler(app));
-    findings.push(registry(app));
+    if servers.records {
+        findings.push(registry(app));
+        servers::contents(app, &servers, &mut findings);
+    }
     findings.push(good("processors", std::thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |n| n.to_string())));
-    let healthy = findings.iter().all(|finding| finding.good);
+    let healthy = findings.iter().all(|finding| finding.grade != Grade::Problem);
     app.output.result(
         || {
-            let lines: Vec<_> = findings.iter().map(|f| json!({ "what": f.what, "ok": f.good, "found": f.found, "remedy": f.remedy })).collect();
+            let line = |f: &Finding| {
+                json!({ "what": f.what, "ok": f.grade != Grade::Problem, "warning": f.grade == Grade::Warning, "found": f.found, "remedy": f.remedy })
+            };
+            let lines: Vec<_> = findings.iter().map(line).collect();
             json!({ "ok": healthy, "checks": lines })
         },
         || {
             let mut rows = Vec::new();
             for finding in &findings {
-                rows.push(vec![if finding.good { "ok" } else { "PROBLEM" }.to_owned(), finding.what.to_owned(), finding.found.clone()]);
+                let grade = match finding.grade {
+                    Grade::Good => "ok",
+                    Grade::Warning => "WARNING",
+                    Grade::Problem => "PROBLEM",
+                };
+                rows.push(vec![grade.to_owned(), finding.what.to_owned(), finding.found.clone()]);
                 if !finding.remedy.is_empty() {
                     rows.push(vec![String::new(), String::new(), format!("-> {}", finding.remedy)]);
                 }
@@ -108,12 +137,14 @@ fn space(data: &Path) -> Finding {
 }
 
 fn database(app: &App) -> Finding {
+    let what = if app.config.is_fleet() { "open runs" } else { "database" };
     let read = || -> Result<Option<usize>, Error> { Ok(if app.has_data()? { Some(app.parts()?.ledger.open_runs(usize::MAX)?.len()) } else { None }) };
     match read() {
-        Ok(None) => good("database", "none yet"),
-        Ok(Some(0)) => good("database", "opens, no open runs"),
-        Ok(Some(open)) => good("database", format!("opens, {} (see `dovetail runs list`)", count(open, "open run"))),
-        Err(error) => failed("database", error),
+        Ok(None) => good(what, "none yet"),
+        Ok(Some(0)) => good(what, if app.config.is_fleet() { "none" } else { "opens, no open runs" }),
+        Ok(Some(open)) if app.config.is_fleet() => good(what, format!("{open} (see `dovetail runs list`)")),
+        Ok(Some(open)) => good(what, format!("opens, {} (see `dovetail runs list`)", count(open, "open run"))),
+        Err(error) => failed(what, error),
     }
 }
 
@@ -124,6 +155,9 @@ fn models(app: &App) -> Finding {
             let missing: Vec<&str> = DEFAULT_MODELS.into_iter().filter(|name| installed.iter().all(|one| one.model.name != *name)).collect();
             if missing.is_empty() {
                 good("models", format!("{} installed, the {} default ones among them", installed.len(), DEFAULT_MODELS.len()))
+            } else if app.config.has_far_blobs() {
+                // A worker gets what its fleet has; whether the fleet has them is told below.
+                good("models", format!("{} installed here; a worker gets those of its fleet", installed.len()))
             } else {
                 problem("models", format!("missing: {}", missing.join(", ")), "install them with `dovetail models pull`")
             }

@@ -15,7 +15,7 @@ impl S3Blobs {
     /// Always.
     pub fn open(_url: &str, _fallback: Option<Credentials>) -> Result<Self, StoreError> {
         let why = "this program was built without the `s3` feature: build it with `--features s3`, or keep the blobs in files";
-        Err(StoreError::new(StoreErrorKind::Refused, "open the blob store", why))
+        Err(StoreError::new(StoreErrorKind::Invalid, "open the blob store", why))
     }
 
     /// # Errors
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn opening_names_the_feature() {
         let error = S3Blobs::open("s3://bucket", None).unwrap_err();
-        assert_eq!(error.kind, StoreErrorKind::Refused);
+        assert_eq!(error.kind, StoreErrorKind::Invalid);
         assert!(error.source.unwrap().to_string().contains("built without the `s3` feature"));
     }
 }

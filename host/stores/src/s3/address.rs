@@ -45,7 +45,7 @@ impl fmt::Display for Address {
 }
 
 fn refused(why: impl Into<String>) -> StoreError {
-    StoreError::new(StoreErrorKind::Refused, "read the `s3://` URL of the blob store", why.into())
+    StoreError::new(StoreErrorKind::Invalid, "read the `s3://` URL of the blob store", why.into())
 }
 
 fn percent_decoded(text: &str) -> Option<String> {

@@ -64,7 +64,7 @@ impl S3Blobs {
     /// Keys in the URL are percent-encoded; without keys or a file `fallback` is used ([`Credentials::from_env`]).
     ///
     /// # Errors
-    /// `Refused` if the URL is wrong, with what is; a parameter that we do not know is named, a key never is.
+    /// `Invalid` if the URL is wrong, with what is; a parameter that we do not know is named, a key never is.
     pub fn open(url: &str, fallback: Option<Credentials>) -> Result<Self, StoreError> {
         let (address, credentials) = Address::parse(url, fallback)?;
         let operation = format!("open {address}");
@@ -110,7 +110,7 @@ impl S3Blobs {
             }
             self.client.attempts("remove a test object", 0, async |limit| self.accepted(&key, &Ask::Delete, limit).await).await?;
             let clock_ahead_ms = date_ms.map(|date_ms| date_ms.saturating_sub(middle_ms));
-            Ok(S3Check { server, clock_ahead_ms, round_trip, unencrypted: self.client.address.is_plain() })
+            Ok(S3Check { address: self.client.address.to_string(), server, clock_ahead_ms, round_trip, unencrypted: self.client.address.is_plain() })
         })
     }
 

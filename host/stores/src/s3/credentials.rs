@@ -38,7 +38,7 @@ impl Credentials {
     /// From `DOVETAIL_S3_ACCESS_KEY`, `DOVETAIL_S3_SECRET_KEY` and, where there is one, `DOVETAIL_S3_SESSION_TOKEN`. None if none of them is set.
     ///
     /// # Errors
-    /// `Refused` if one key is set without the other.
+    /// `Invalid` if one key is set without the other.
     pub fn from_env() -> Result<Option<Self>, StoreError> {
         let read = |name: &str| std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         match (read(ACCESS_KEY), read(SECRET_KEY), read(SESSION_TOKEN)) {
@@ -47,7 +47,7 @@ impl Credentials {
             (access_key, ..) => {
                 let missing = if access_key.is_none() { ACCESS_KEY } else { SECRET_KEY };
                 let why = format!("{missing} is not set, but others of {ACCESS_KEY}, {SECRET_KEY} and {SESSION_TOKEN} are: set both keys, or none");
-                Err(StoreError::new(StoreErrorKind::Refused, "read the S3 credentials from the environment", why))
+                Err(StoreError::new(StoreErrorKind::Invalid, "read the S3 credentials from the environment", why))
             }
         }
     }
@@ -56,14 +56,14 @@ impl Credentials {
     /// Empty lines and lines that start with `#` do not count.
     ///
     /// # Errors
-    /// `Missing` or `Refused` if the file cannot be read, or says something else. What it says is not repeated.
+    /// `Missing` or `Refused` if the file cannot be read, `Invalid` if it says something else. What it says is not repeated.
     pub fn from_file(path: &Path) -> Result<Self, StoreError> {
         let operation = || format!("read the S3 credentials from {}", path.display());
         let text = std::fs::read_to_string(path).map_err(|e| {
             let kind = if e.kind() == std::io::ErrorKind::NotFound { StoreErrorKind::Missing } else { StoreErrorKind::Refused };
             StoreError::new(kind, operation(), e)
         })?;
-        let refused = |why: String| StoreError::new(StoreErrorKind::Refused, operation(), why);
+        let refused = |why: String| StoreError::new(StoreErrorKind::Invalid, operation(), why);
         let mut found: [Option<String>; 3] = [None, None, None];
         const NAMES: [&str; 3] = ["access_key", "secret_key", "session_token"];
         for (number, line) in (1..).zip(text.lines()) {

@@ -37,7 +37,7 @@ fn shown(error: &StoreError) -> String {
 fn without_the_feature_opening_says_so() {
     println!("the tests of the S3 backend DID NOT RUN: they need `--features s3`");
     let error = dovetail_stores::S3Blobs::open("s3://HIDDEN:HIDDEN@blobs", hidden()).unwrap_err();
-    assert_eq!(error.kind, dovetail_core::blobs::StoreErrorKind::Refused);
+    assert_eq!(error.kind, dovetail_core::blobs::StoreErrorKind::Invalid);
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("without the `s3` feature"));
     assert!(!format!("{error:?}").contains("HIDDEN"));
 }

@@ -39,7 +39,7 @@ pub(crate) fn publish(app: &App, store: &ModelStore, models: &[Installed]) -> Re
 }
 
 /// Every published model.
-fn published(parts: &Parts) -> Result<Vec<(String, ModelRecord)>, Error> {
+pub(crate) fn published(parts: &Parts) -> Result<Vec<(String, ModelRecord)>, Error> {
     let rows = parts.ledger.list(Kind::Model, &Listing { prefix: String::new(), limit: usize::MAX, newest_first: false })?;
     rows.into_iter().map(|(name, bytes)| Ok((name.clone(), ModelRecord::decode(&bytes, &format!("model {name}"))?))).collect()
 }

@@ -8,7 +8,7 @@ fn parse(text: &str) -> Result<(Address, Credentials), StoreError> {
 
 fn why(text: &str) -> String {
     let error = parse(text).unwrap_err();
-    assert_eq!(error.kind, StoreErrorKind::Refused);
+    assert_eq!(error.kind, StoreErrorKind::Invalid);
     error.source.unwrap().to_string()
 }
 

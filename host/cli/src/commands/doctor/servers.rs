@@ -1,0 +1,164 @@
+//! The servers of a fleet, and whether they hold what its pipelines need. One that fails is a line, and the others are looked at all the same.
+
+use std::collections::BTreeMap;
+
+use dovetail_core::Digest;
+use dovetail_core::blobs::{BlobKind, Blobs};
+use dovetail_flow::SystemClock;
+use dovetail_stores::{Look, S3Blobs};
+
+use super::{DEFAULT_MODELS, Finding, failed, good, problem, warning};
+use crate::commands::models::share;
+use crate::error::Error;
+use crate::table::count;
+use crate::wire::App;
+
+/// How many names of a long list are shown.
+const SHOWN: usize = 5;
+
+/// What the servers are good for.
+pub(super) struct Servers {
+    /// Queue and records work: what they hold can be looked at.
+    pub(super) records: bool,
+    /// The far blob store itself, without the cache of this machine.
+    blobs: Option<S3Blobs>,
+}
+
+/// Looks at each server that the settings name.
+pub(super) fn look(app: &App, findings: &mut Vec<Finding>) -> Servers {
+    let config = &app.config;
+    let mut records = true;
+    if config.is_fleet() {
+        let seen = told("queue", dovetail_stores::check_window(config.queue.url(), &SystemClock), findings);
+        records &= seen.is_some_and(|look| look.is_usable());
+    }
+    if config.meta.scheme() != "sqlite" {
+        let seen = told("records", dovetail_stores::check_meta(config.meta.url(), &config.fleet, &SystemClock), findings);
+        // To open the records of a fleet that has none yet would take the database for it: to look is not to take.
+        records &= seen.is_some_and(|look| look.is_usable() && !look.unused);
+    }
+    let mut blobs = None;
+    if config.has_far_blobs() {
+        let seen = match dovetail_stores::check_blobs(config.blobs.url(), &SystemClock) {
+            Ok((look, far)) => {
+                blobs = Some(far);
+                Ok(look)
+            }
+            Err(error) => Err(error),
+        };
+        told("blobs", seen, findings);
+    }
+    if records && config.is_fleet() {
+        findings.push(workers(app));
+    }
+    Servers { records, blobs }
+}
+
+/// One line for the server, one for each thing that should be otherwise.
+fn told(what: &'static str, seen: Result<Look, dovetail_core::blobs::StoreError>, findings: &mut Vec<Finding>) -> Option<Look> {
+    match seen {
+        Ok(look) => {
+            findings.push(good(what, look.found.clone()));
+            for remark in &look.remarks {
+                let new = if remark.grave { problem } else { warning };
+                findings.push(new(what, remark.found.clone(), remark.remedy.clone()));
+            }
+            Some(look)
+        }
+        Err(error) => {
+            // What the chain says ends with the remedy; that doctor is to be asked is no help here.
+            findings.push(Finding { remedy: String::new(), ..failed(what, error.into()) });
+            None
+        }
+    }
+}
+
+fn workers(app: &App) -> Finding {
+    match app.parts().and_then(|parts| Ok(parts.ledger.workers()?)) {
+        Ok(living) if living.is_empty() => {
+            warning("workers", "none lives: runs wait", "start one with `dovetail worker` on any machine of the fleet")
+        }
+        Ok(living) => good("workers", format!("{} (see `dovetail workers list`)", count(living.len(), "living worker"))),
+        Err(error) => failed("workers", error),
+    }
+}
+
+/// Whether the blob store holds the packages of what is published, and the models.
+pub(super) fn contents(app: &App, servers: &Servers, findings: &mut Vec<Finding>) {
+    let stored = |kind: BlobKind, digest: &Digest| -> Result<bool, Error> {
+        Ok(match &servers.blobs {
+            Some(far) => far.size(kind, digest)?.is_some(),
+            None => app.parts_to_read()?.blobs.size(kind, digest)?.is_some(),
+        })
+    };
+    // A far store that does not work was told.
+    if app.config.has_far_blobs() && servers.blobs.is_none() {
+        return;
+    }
+    findings.push(packages(app, &stored).unwrap_or_else(|error| failed("packages", error)));
+    if app.config.has_far_blobs() {
+        findings.push(models(app, &stored).unwrap_or_else(|error| failed("fleet's models", error)));
+    }
+}
+
+type Stored<'a> = &'a dyn Fn(BlobKind, &Digest) -> Result<bool, Error>;
+
+fn packages(app: &App, stored: Stored<'_>) -> Result<Finding, Error> {
+    let parts = app.parts_to_read()?;
+    // Each package once, by a name that a person knows.
+    let mut packages: BTreeMap<Digest, String> = BTreeMap::new();
+    for plugin in dovetail_flow::plugins(parts)? {
+        packages.entry(plugin.package).or_insert(format!("{}@{}", plugin.name, plugin.version));
+    }
+    let mut used = 0;
+    for published in dovetail_flow::pipelines(parts)? {
+        for step in &published.pipeline.steps {
+            used += 1;
+            packages.insert(step.package, format!("{}@{} (of {})", step.task, step.version, published.pipeline.reference()));
+        }
+    }
+    let mut missing = Vec::new();
+    for (digest, name) in &packages {
+        if !stored(BlobKind::Package, digest)? {
+            missing.push(name.clone());
+        }
+    }
+    if packages.is_empty() {
+        return Ok(good("packages", "none published yet"));
+    }
+    if missing.is_empty() {
+        return Ok(good("packages", format!("all {} are stored, with those of {}", packages.len(), count(used, "step"))));
+    }
+    Ok(problem("packages", format!("not in the blob store: {}", listed(&missing)), "publish the very same packages again with `dovetail task push`"))
+}
+
+fn models(app: &App, stored: Stored<'_>) -> Result<Finding, Error> {
+    let models = share::published(app.parts_to_read()?)?;
+    let mut missing = Vec::new();
+    for (name, record) in &models {
+        for file in &record.files {
+            if !stored(BlobKind::Model, &file.digest)? {
+                missing.push(name.clone());
+                break;
+            }
+        }
+    }
+    if !missing.is_empty() {
+        return Ok(problem(
+            "fleet's models",
+            format!("not in the blob store: {}", listed(&missing)),
+            "publish them again: `dovetail models pull`, or `models add`",
+        ));
+    }
+    let unknown: Vec<String> = DEFAULT_MODELS.iter().filter(|name| models.iter().all(|(known, _)| known != *name)).map(|n| (*n).to_owned()).collect();
+    if unknown.is_empty() {
+        return Ok(good("fleet's models", format!("{} stored, the {} default ones among them", models.len(), DEFAULT_MODELS.len())));
+    }
+    let found = format!("{} stored; not among them: {}", models.len(), listed(&unknown));
+    Ok(warning("fleet's models", found, "publish the default ones with `dovetail models pull`, once from any machine"))
+}
+
+fn listed(names: &[String]) -> String {
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
+}

@@ -1,0 +1,169 @@
+//! A look at each server of a fleet, for `doctor`: what it is, how it is set up, and what should be otherwise. Nothing is changed but by a
+//! probe that is removed again, and no server is taken for a fleet by being looked at.
+
+use std::time::Duration;
+
+use dovetail_core::blobs::StoreError;
+use dovetail_core::clock::Clock;
+
+use crate::{Credentials, S3Blobs, open};
+
+/// Beyond this, times of different machines are hard to put together.
+const CLOCKS_APART: u64 = 2_000;
+/// Signatures are refused by S3 servers when the clocks are this far apart, in milliseconds.
+const SIGNATURES_END: u64 = 15 * 60_000;
+
+/// What a look at a server found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Look {
+    /// The server and its settings in one line; never a password.
+    pub found: String,
+    /// What should be otherwise.
+    pub remarks: Vec<Remark>,
+    /// No fleet has written here yet.
+    pub unused: bool,
+}
+
+/// Something that should be otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// It does not work like this, or it loses work. Otherwise it works, and could be better.
+    pub grave: bool,
+    pub found: String,
+    pub remedy: String,
+}
+
+impl Look {
+    /// Whether work can be trusted to it.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        !self.remarks.iter().any(|remark| remark.grave)
+    }
+
+    pub(crate) fn problem(&mut self, found: impl Into<String>, remedy: impl Into<String>) {
+        self.remarks.push(Remark { grave: true, found: found.into(), remedy: remedy.into() });
+    }
+
+    pub(crate) fn warning(&mut self, found: impl Into<String>, remedy: impl Into<String>) {
+        self.remarks.push(Remark { grave: false, found: found.into(), remedy: remedy.into() });
+    }
+
+    /// Says how far the server's clock is from ours, `ahead_ms` known to `within_ms`.
+    pub(crate) fn clock(&mut self, ahead_ms: i64, within_ms: u64) {
+        let apart = ahead_ms.unsigned_abs();
+        let word = if ahead_ms < 0 { "behind" } else { "ahead" };
+        if apart <= within_ms {
+            self.found.push_str(", clocks agree");
+            return;
+        }
+        let shown = if apart < 10_000 { format!("{apart} ms") } else { format!("{} s", apart / 1000) };
+        self.found.push_str(&format!(", its clock is {shown} {word}"));
+        if apart > CLOCKS_APART + within_ms {
+            let found = format!("its clock is {shown} {word} of this machine's");
+            self.warning(found, "let every machine take its time from the same servers (chrony or systemd-timesyncd)");
+        }
+    }
+
+    /// Says that what goes to `host` can be read on the way, where it leaves this machine.
+    pub(crate) fn network(&mut self, encrypted: bool, hosts: &[&str], remedy: &str) {
+        if !encrypted && !hosts.iter().all(|host| is_this_machine(host)) {
+            self.warning("the connection is not encrypted", format!("{remedy}, unless nobody else can listen on that network"));
+        }
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.starts_with('/') || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+pub(crate) fn millis(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}
+
+/// Looks at the queue of a fleet (`redis://...`).
+///
+/// # Errors
+/// `Invalid` for a URL that cannot be used, `Unavailable` or `Refused` where the server cannot be asked, with the remedy.
+pub fn check_window(url: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
+    match url.split_once(':') {
+        #[cfg(feature = "redis")]
+        Some(("redis" | "rediss", _)) => crate::redis::check::look(url, clock),
+        _ => {
+            let _ = clock;
+            Err(open::unknown_window())
+        }
+    }
+}
+
+/// Looks at the records of a fleet (`mongodb://...`): whether inserts are atomic is tried out by a race in a collection of its own.
+///
+/// # Errors
+/// As [`check_window`].
+pub fn check_meta(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
+    match url.split_once(':') {
+        #[cfg(feature = "mongodb")]
+        Some(("mongodb", _)) => crate::mongo::check::look(url, fleet, clock),
+        _ => {
+            let _ = (fleet, clock);
+            Err(open::unknown_meta())
+        }
+    }
+}
+
+/// Looks at a far blob store (`s3://...`) by writing, reading and removing a small object. Gives back the store itself, without a cache.
+///
+/// # Errors
+/// As [`check_window`].
+pub fn check_blobs(url: &str, clock: &dyn Clock) -> Result<(Look, S3Blobs), StoreError> {
+    let far = S3Blobs::open(url, Credentials::from_env()?)?;
+    let seen = far.check(clock)?;
+    let server = seen.server.as_deref().unwrap_or("a server that does not name itself");
+    let found = format!("{} ({server}): writes, reads and removes; reads in {}", seen.address, millis(seen.round_trip));
+    let mut look = Look { found, ..Look::default() };
+    if let Some(ahead_ms) = seen.clock_ahead_ms {
+        // The server tells whole seconds.
+        look.clock(ahead_ms, 600);
+        if ahead_ms.unsigned_abs() > SIGNATURES_END / 2 {
+            look.problem(
+                "the clocks are nearly too far apart for signatures",
+                "set this machine's clock: beyond 15 minutes every request is refused",
+            );
+        }
+    }
+    if seen.unencrypted {
+        look.warning("the connection is not encrypted", "use an https:// endpoint, unless nobody else can listen on that network");
+    }
+    Ok((look, far))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_are_told_and_judged() {
+        let mut look = Look::default();
+        look.clock(-3, 5);
+        assert_eq!((look.found.as_str(), look.remarks.len()), (", clocks agree", 0));
+        let mut look = Look::default();
+        look.clock(700, 5);
+        assert_eq!((look.found.as_str(), look.remarks.len()), (", its clock is 700 ms ahead", 0));
+        let mut look = Look::default();
+        look.clock(-90_000, 5);
+        assert_eq!((look.found.as_str(), look.remarks.len()), (", its clock is 90 s behind", 1));
+        assert!(look.is_usable() && look.remarks[0].found.contains("90 s behind of this machine's"), "{look:?}");
+    }
+
+    #[test]
+    fn only_what_leaves_the_machine_must_be_encrypted() {
+        for (encrypted, hosts, remarks) in [
+            (false, &["127.0.0.1", "localhost", "::1", "/run/redis.sock"][..], 0),
+            (false, &["127.0.0.1", "db.example.com"], 1),
+            (true, &["db.example.com"], 0),
+        ] {
+            let mut look = Look::default();
+            look.network(encrypted, hosts, "use TLS");
+            assert_eq!(look.remarks.len(), remarks, "{hosts:?}");
+        }
+    }
+}

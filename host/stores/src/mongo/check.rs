@@ -1,0 +1,313 @@
+//! The URL of a MongoDB, what its errors mean with the remedy, and what it says of itself and does under a race, for `doctor`.
+
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::clock::Clock;
+use mongodb::bson::{Document, doc};
+use mongodb::error::{Error, ErrorKind, WriteFailure};
+use mongodb::event::EventHandler;
+use mongodb::event::sdam::SdamEvent;
+use mongodb::options::{Acknowledgment, ClientOptions, ServerAddress, Tls, WriteConcern};
+use mongodb::sync::{Client, Collection, Database};
+
+use super::is_duplicate;
+use crate::check::{Look, millis};
+
+const SELECT: Duration = Duration::from_secs(5);
+/// The oldest major version: from it on a replica set acknowledges what most of its members have, without being told to.
+const OLDEST: u32 = 5;
+pub(super) const UPGRADE: &str = "upgrade it";
+/// Threads that insert the same `_id` at once.
+const RACERS: usize = 64;
+
+/// What a URL names.
+pub(super) struct Opened {
+    pub(super) database: Database,
+    /// `host:port/database`.
+    pub(super) address: String,
+    pub(super) silence: Silence,
+    hosts: Vec<String>,
+    encrypted: bool,
+    concern: Option<WriteConcern>,
+}
+
+/// Without user and password, up to the last `@`.
+fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, rest)| rest))
+}
+
+fn bad_url(url: &str, error: &Error) -> StoreError {
+    const FORM: &str = "write mongodb://[user:password@]host[:port]/database";
+    // A password with an unescaped `/` or `:` may stand anywhere in what the driver says. What it says of the URL without one is harmless.
+    let plain = without_credentials(url);
+    let why = match ClientOptions::parse(&plain).run() {
+        _ if plain == url => error.kind.to_string(),
+        Err(error) => error.kind.to_string(),
+        Ok(_) => "its user or password cannot be read: in them, write `/` as %2F, `:` as %3A, `@` as %40, `%` as %25".to_owned(),
+    };
+    StoreError::new(StoreErrorKind::Invalid, "open the metadata store", format!("its URL cannot be used: {why}; {FORM}"))
+}
+
+/// Reads the URL; the server is not asked yet. `pool`: how many connections at most, where that is not the driver's business.
+pub(super) fn open(url: &str, pool: Option<u32>) -> Result<Opened, StoreError> {
+    let invalid = |why: &str| StoreError::new(StoreErrorKind::Invalid, "open the metadata store", why.to_owned());
+    let mut options = ClientOptions::parse(url).run().map_err(|e| bad_url(url, &e))?;
+    let concern = options.write_concern.clone();
+    if concern.as_ref().is_some_and(|concern| concern.w == Some(Acknowledgment::Nodes(0))) {
+        return Err(invalid("its URL says `w=0`: records would be lost in silence; leave it out"));
+    }
+    let name = options.default_database.clone();
+    let name = name.ok_or_else(|| invalid("its URL names no database: write mongodb://host[:port]/DATABASE"))?;
+    options.server_selection_timeout = Some(SELECT);
+    options.connect_timeout = Some(SELECT);
+    options.max_pool_size = pool.or(options.max_pool_size);
+    options.app_name.get_or_insert_with(|| "dovetail".to_owned());
+    let silence = Silence::default();
+    let heard = silence.clone();
+    options.sdam_event_handler = Some(EventHandler::callback(move |event| heard.hear(&event)));
+    let encrypted = matches!(options.tls, Some(Tls::Enabled(_)));
+    let host = |address: &ServerAddress| match address {
+        ServerAddress::Tcp { host, .. } => host.clone(),
+        other => other.to_string(),
+    };
+    let hosts = options.hosts.iter().map(host).collect();
+    let names: Vec<String> = options.hosts.iter().map(ToString::to_string).collect();
+    let address = format!("{}/{name}", names.join(","));
+    let client = Client::with_options(options).map_err(|e| invalid(&e.kind.to_string()))?;
+    Ok(Opened { database: client.database(&name), address, silence, hosts, encrypted, concern })
+}
+
+/// The last reason why a server could not be reached. The driver goes on trying, and says in the end only that it tried.
+#[derive(Clone, Default)]
+pub(super) struct Silence(Arc<Mutex<Option<ErrorKind>>>);
+
+impl Silence {
+    fn hear(&self, event: &SdamEvent) {
+        let reason = match event {
+            SdamEvent::ServerHeartbeatFailed(failed) => Some((*failed.failure.kind).clone()),
+            SdamEvent::ServerHeartbeatSucceeded(_) => None,
+            _ => return,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// How to react to an error, and what to do about it. Never the driver's whole text: it describes every server, with more than is needed.
+    pub(super) fn explained(&self, error: &Error) -> (StoreErrorKind, String) {
+        use StoreErrorKind::{Refused, Unavailable};
+        const RIGHTS: &str = "give this user the role `readWrite` on this database";
+        match &*error.kind {
+            ErrorKind::ServerSelection { .. } => {
+                let reason = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                reason.map_or_else(unanswered, |kind| unreachable_for(&kind))
+            }
+            ErrorKind::Authentication { message, .. } => {
+                let message = message.lines().next().unwrap_or_default();
+                (
+                    Refused,
+                    format!(
+                        "{message}: mend user and password in the URL (percent-encoded); where the user was made in another database, add ?authSource=admin"
+                    ),
+                )
+            }
+            ErrorKind::Command(e) => match e.code {
+                13 => (Refused, format!("{}: {RIGHTS}", e.message)),
+                18 => (Refused, format!("{}: mend user and password in the URL", e.message)),
+                20 | 10107 => (Refused, format!("{}: name the whole replica set in the URL (?replicaSet=NAME)", e.message)),
+                _ => (Unavailable, error.kind.to_string()),
+            },
+            ErrorKind::Write(WriteFailure::WriteError(e)) if e.code == 13 => (Refused, format!("{}: {RIGHTS}", e.message)),
+            kind => unreachable_for(kind),
+        }
+    }
+}
+
+fn unanswered() -> (StoreErrorKind, String) {
+    let why =
+        format!("no answer within {} s: is it a MongoDB, and does the URL say ?tls=true where it speaks TLS, and only there?", SELECT.as_secs());
+    (StoreErrorKind::Unavailable, why)
+}
+
+fn unreachable_for(kind: &ErrorKind) -> (StoreErrorKind, String) {
+    use StoreErrorKind::{Refused, Unavailable};
+    match kind {
+        ErrorKind::Io(e) if e.kind() == std::io::ErrorKind::TimedOut => unanswered(),
+        ErrorKind::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+            (Unavailable, format!("{e}: is it running, and are host and port right?"))
+        }
+        ErrorKind::Io(e) if e.to_string().contains("certificate") => {
+            let help = "its certificate must hold for the host in the URL and be trusted: name the authority with ?tlsCAFile=FILE";
+            (Refused, format!("{e}: {help}"))
+        }
+        ErrorKind::Io(e) => (Unavailable, e.to_string()),
+        ErrorKind::InvalidTlsConfig { message, .. } => (Refused, format!("{message}: mend the TLS parameters of the URL")),
+        other => (Unavailable, other.to_string()),
+    }
+}
+
+/// The server's version, or what is wrong with it.
+pub(super) fn version(info: &Document) -> Result<String, String> {
+    let version = info.get_str("version").unwrap_or("unknown");
+    let major: u32 = version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    if major < OLDEST { Err(format!("it is MongoDB {version}; {OLDEST} or later is needed")) } else { Ok(version.to_owned()) }
+}
+
+/// Judges what `hello` says.
+fn judge(hello: &Document, stand_in: bool, concern: Option<&WriteConcern>, look: &mut Look) {
+    let journal = concern.is_some_and(|concern| concern.journal == Some(true));
+    let one = concern.is_some_and(|concern| concern.w == Some(Acknowledgment::Nodes(1)));
+    let writable = hello.get_bool("isWritablePrimary").or_else(|_| hello.get_bool("ismaster")).unwrap_or(true);
+    if let Ok(set) = hello.get_str("setName") {
+        let members = hello.get_array("hosts").map_or(0, Vec::len);
+        look.found.push_str(&format!(", replica set {set} of {members}"));
+        if one {
+            let found = "the URL says `w=1`: what the primary alone has is rolled back when it fails over, and recorded steps run again";
+            look.warning(found, "leave `w` out: then most members have what was recorded");
+        }
+    } else if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
+        look.found.push_str(", sharded");
+    } else if stand_in {
+        look.found.push_str(", a stand-in for tests (FerretDB)");
+        look.warning(
+            "it is no MongoDB: every read is a scan, so lists become slow with thousands of runs",
+            "use MongoDB 5 or later where results matter",
+        );
+    } else {
+        look.found.push_str(if journal { ", standalone with its journal" } else { ", standalone" });
+        let lost = if journal { "" } else { "what was recorded in the last 100 ms is lost when its machine fails, and " };
+        let found = format!("a standalone server: {lost}nothing works while it is down");
+        let journal = if journal { "" } else { ", or at least add ?journal=true to the URL" };
+        look.warning(found, format!("make it a replica set of three{journal}"));
+    }
+    if !writable {
+        look.problem("it takes no writes", "name the primary, or the whole replica set with ?replicaSet=NAME");
+    }
+}
+
+/// Inserts one `_id` from many threads: how many were told that theirs was the first.
+fn race(collection: &Collection<Document>) -> Result<usize, Error> {
+    let start = Barrier::new(RACERS);
+    let insert = |number: usize| {
+        start.wait();
+        match collection.insert_one(doc! { "_id": "probe", "n": i64::try_from(number).unwrap_or_default() }).run() {
+            Ok(_) => Ok(1),
+            Err(e) if is_duplicate(&e) => Ok(0),
+            Err(e) => Err(e),
+        }
+    };
+    std::thread::scope(|threads| {
+        let racers: Vec<_> = (0..RACERS).map(|number| threads.spawn(move || insert(number))).collect();
+        racers.into_iter().map(|racer| racer.join().unwrap_or(Ok(0))).sum()
+    })
+}
+
+/// Connects as a worker does, but takes the database for nobody.
+pub(crate) fn look(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
+    let Opened { database, address, silence, hosts, encrypted, concern } = open(url, u32::try_from(RACERS).ok())?;
+    let fail = |operation: &str, error: &Error| {
+        let (kind, why) = silence.explained(error);
+        StoreError::new(kind, format!("{operation} the metadata store at {address}"), why)
+    };
+    let info = database.run_command(doc! { "buildInfo": 1 }).run().map_err(|e| fail("ask", &e))?;
+    let (asked, asked_ms) = (Instant::now(), clock.wall_ms());
+    let hello = database.run_command(doc! { "hello": 1 }).run().map_err(|e| fail("ask", &e))?;
+    let trip = asked.elapsed();
+    let mut look = Look::default();
+    let stand_in = info.get_str("ferretdbVersion").ok();
+    match version(&info) {
+        Ok(version) => look.found = format!("MongoDB {version} at {address}"),
+        Err(why) => {
+            look.found = format!("a server at {address}");
+            look.problem(why, UPGRADE);
+        }
+    }
+    judge(&hello, stand_in.is_some(), concern.as_ref(), &mut look);
+    look.found.push_str(&format!(", answers in {}", millis(trip)));
+    if let Ok(theirs) = hello.get_datetime("localTime") {
+        let half = trip.as_millis() as i64 / 2;
+        let ours = i64::try_from(asked_ms).unwrap_or(i64::MAX).saturating_add(half);
+        look.clock(theirs.timestamp_millis().saturating_sub(ours), half.unsigned_abs() + 5);
+    }
+    let facts: Collection<Document> = database.collection("facts");
+    let owner = facts.find_one(doc! { "_id": "fleet" }).run().map_err(|e| fail("read", &e))?;
+    match owner.as_ref().and_then(|owner| owner.get_str("name").ok()) {
+        None => {
+            look.unused = true;
+            look.found.push_str(", used by no fleet yet");
+        }
+        Some(owner) if owner == fleet => look.found.push_str(&format!(", of the fleet `{fleet}`")),
+        Some(owner) => {
+            let found = format!("this database belongs to the fleet `{owner}`, this is `{fleet}`");
+            look.problem(found, format!("name another database, or set `fleet = \"{owner}\"`"));
+        }
+    }
+    // Whoever looks at the same time has another one.
+    let probe: Collection<Document> = database.collection(&format!("doctor_{}_{asked_ms}", std::process::id()));
+    let raced = race(&probe);
+    let removed = probe.drop().run();
+    match raced.map_err(|e| fail("write to", &e))? {
+        1 => look.found.push_str(&format!(", inserts are atomic ({RACERS} at once)")),
+        winners => {
+            let found = format!("inserts are not atomic: {winners} of {RACERS} threads were told that they were the first with one `_id`");
+            look.problem(found, "use a MongoDB 5 or later: nothing that dovetail records is safe here");
+        }
+    }
+    if let Err(error) = removed {
+        let (_, why) = silence.explained(&error);
+        look.warning(format!("the collection `{}`, in which inserts were tried, could not be removed: {why}", probe.name()), "remove it by hand");
+    }
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    look.network(encrypted, &hosts, "add ?tls=true to the URL and let MongoDB speak TLS");
+    Ok(look)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why(url: &str) -> String {
+        let error = open(url, None).map(drop).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Invalid, "{url}");
+        let why = error.source.as_ref().map_or_else(String::new, ToString::to_string);
+        assert!(!why.contains("SECRET") && !format!("{error:?}").contains("SECRET"), "{why}");
+        why
+    }
+
+    #[test]
+    fn a_url_that_is_none_is_told_without_its_password() {
+        assert!(why("mongodb://u:SECRET@host:port/db").contains("got port"));
+        assert!(why("mongodb://u:SEC/SECRET@host/db").contains("write `/` as %2F"));
+        assert!(why("mongodb://u:SECRET@host").contains("names no database"));
+        assert!(why("mongodb://u:SECRET@host/db?w=0").contains("`w=0`"));
+        assert!(why("mongodb:SECRET").contains("write mongodb://"));
+    }
+
+    fn judged(hello: &Document, url: &str) -> Look {
+        let mut look = Look::default();
+        judge(hello, false, open(url, None).unwrap().concern.as_ref(), &mut look);
+        look
+    }
+
+    #[test]
+    fn what_is_lost_where_is_told() {
+        let set = doc! { "setName": "rs0", "hosts": ["a", "b", "c"], "isWritablePrimary": true };
+        let look = judged(&set, "mongodb://h/d");
+        assert_eq!((look.found.as_str(), look.remarks.len()), (", replica set rs0 of 3", 0));
+        assert!(judged(&set, "mongodb://h/d?w=1").remarks[0].found.contains("`w=1`"));
+        let alone = judged(&doc! { "isWritablePrimary": true }, "mongodb://h/d");
+        assert!(alone.is_usable() && alone.remarks[0].found.contains("last 100 ms") && alone.remarks[0].remedy.contains("journal=true"), "{alone:?}");
+        let journal = judged(&doc! { "isWritablePrimary": true }, "mongodb://h/d?journal=true");
+        assert!(!journal.remarks[0].found.contains("100 ms") && journal.remarks[0].remedy.ends_with("replica set of three"), "{journal:?}");
+        let secondary = judged(&doc! { "setName": "rs0", "hosts": ["a"], "isWritablePrimary": false }, "mongodb://h/d");
+        assert!(!secondary.is_usable(), "{secondary:?}");
+    }
+
+    #[test]
+    fn old_servers_are_refused() {
+        assert_eq!(version(&doc! { "version": "7.0.2" }), Ok("7.0.2".to_owned()));
+        assert!(version(&doc! { "version": "4.4.29" }).unwrap_err().contains("4.4.29"));
+        assert!(version(&doc! {}).is_err());
+    }
+}

@@ -1,0 +1,166 @@
+//! What a Redis says of itself, for `doctor`; and what its errors mean, with the remedy.
+
+use std::time::Instant;
+
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::clock::Clock;
+use redis::{Client, ConnectionAddr, ErrorKind, RedisError, ServerErrorKind};
+
+use super::{CONNECT, settings};
+use crate::check::{Look, millis};
+
+/// Of the memory that Redis may use; above it little is left for a burst of work, in percent.
+const FULL: u64 = 80;
+
+/// A client for `url`.
+pub(super) fn client(url: &str) -> Result<Client, StoreError> {
+    Client::open(url).map_err(|e| {
+        let why = format!("its URL cannot be used: {e}; write redis://[user:password@]host[:port]/[db], user and password percent-encoded");
+        StoreError::new(StoreErrorKind::Invalid, "open the queue", why)
+    })
+}
+
+/// How to react to an error, and what to do about it.
+pub(super) fn explained(error: &RedisError) -> (StoreErrorKind, String) {
+    use StoreErrorKind::{Refused, Unavailable};
+    let text = error.to_string();
+    let with = |kind, remedy: &str| (kind, format!("{text}: {remedy}"));
+    match error.code() {
+        Some("OOM") => return with(Refused, "it is full: raise its `maxmemory`; running work goes on when there is room"),
+        Some("READONLY") => return with(Refused, "it is a replica, or a failover is under way: name the primary"),
+        Some("NOPERM") => return with(Refused, "give the user of the URL the keys `~dovetail:*`, the channels `&dovetail:*` and `+@all -@admin`"),
+        Some("NOAUTH") => return with(Refused, "it asks for a password: write it into the URL, redis://user:password@host"),
+        Some("WRONGPASS") => return with(Refused, "mend user and password in the URL (percent-encoded)"),
+        Some("MISCONF") => return with(Unavailable, "it cannot write its own disk and refuses changes: make room there"),
+        _ => {}
+    }
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        return with(Refused, "mend user and password in the URL (percent-encoded), or leave them out where the server has none");
+    }
+    if error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError) && text.contains("DB index") {
+        return with(Refused, "mend the number of the database at the end of the URL");
+    }
+    if error.is_timeout() {
+        let why = "no answer in time: is it a Redis, and does the URL say rediss:// where it speaks TLS and redis:// where it does not?";
+        return (Unavailable, why.to_owned());
+    }
+    if error.is_connection_refusal() {
+        return with(Unavailable, "is it running, and are host and port right?");
+    }
+    if text.contains("certificate") {
+        let help = "its certificate must hold for the host in the URL; this system's certificates are trusted, and those in SSL_CERT_FILE";
+        return with(Refused, help);
+    }
+    (Unavailable, text)
+}
+
+fn fact<'i>(info: &'i str, name: &str) -> Option<&'i str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// Judges what `INFO` says.
+fn judge(info: &str, look: &mut Look) {
+    let number = |name: &str| fact(info, name).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
+    look.found.push_str(&format!(", {}", if fact(info, "role") == Some("master") { "primary" } else { "replica" }));
+    let (used, most) = (number("used_memory"), number("maxmemory"));
+    let limit = if most == 0 { "without a limit".to_owned() } else { format!("of {}", mebibytes(most)) };
+    let policy = fact(info, "maxmemory_policy").unwrap_or("unknown policy");
+    look.found.push_str(&format!(", {} used {limit}, {policy}", mebibytes(used)));
+    if let Err(refusal) = settings::judge(info) {
+        look.problem(refusal.0, refusal.1);
+    }
+    if most > 0 && used.saturating_mul(100) > most.saturating_mul(FULL) {
+        let found = format!("{} of {} are used", mebibytes(used), mebibytes(most));
+        look.warning(found, "raise `maxmemory`: a full queue takes no new runs until others have ended");
+    }
+    if fact(info, "aof_enabled") == Some("1") {
+        look.found.push_str(", appendonly");
+        if fact(info, "aof_last_write_status").is_some_and(|status| status != "ok") {
+            look.problem("it could not write its append-only file", "make room on its disk, or mend it: it refuses changes until then");
+        }
+    } else {
+        let found =
+            "appendonly is off: after a restart the queue is empty or old, and every open run is put back from the records, which takes a while";
+        look.warning(found, "set `appendonly yes` and `appendfsync everysec` (redis.conf, or CONFIG SET and CONFIG REWRITE)");
+    }
+    if fact(info, "rdb_last_bgsave_status").is_some_and(|status| status != "ok") {
+        look.warning("its last snapshot failed", "look into its log: its disk may be full, or `vm.overcommit_memory` be 0");
+    }
+}
+
+/// Connects as a worker does, but refuses nothing: whatever is wrong is told.
+pub(crate) fn look(url: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
+    let client = client(url)?;
+    let address = client.get_connection_info().addr().clone();
+    let fail = |operation: &str, error: &RedisError| {
+        let (kind, why) = explained(error);
+        StoreError::new(kind, format!("{operation} the queue at {address}"), why)
+    };
+    let mut connection = client.get_connection_with_timeout(CONNECT).map_err(|e| fail("connect to", &e))?;
+    connection.set_read_timeout(Some(CONNECT)).map_err(|e| fail("connect to", &e))?;
+    let info: String = redis::cmd("INFO").query(&mut connection).map_err(|e| fail("ask", &e))?;
+    let (asked, asked_ms) = (Instant::now(), clock.wall_ms());
+    let (seconds, micros): (i64, i64) = redis::cmd("TIME").query(&mut connection).map_err(|e| fail("ask", &e))?;
+    let trip = asked.elapsed();
+    let mut look = Look::default();
+    let (name, version) = match fact(&info, "valkey_version") {
+        Some(version) => ("Valkey", version),
+        None => ("Redis", fact(&info, "redis_version").unwrap_or("of an unknown version")),
+    };
+    look.found = format!("{name} {version} at {address}");
+    judge(&info, &mut look);
+    look.found.push_str(&format!(", answers in {}", millis(trip)));
+    let half = trip.as_millis() as i64 / 2;
+    let ours = i64::try_from(asked_ms).unwrap_or(i64::MAX).saturating_add(half);
+    let theirs = seconds.saturating_mul(1000).saturating_add(micros / 1000);
+    look.clock(theirs.saturating_sub(ours), half.unsigned_abs() + 5);
+    let (encrypted, host) = match &address {
+        ConnectionAddr::Tcp(host, _) => (false, host.as_str()),
+        ConnectionAddr::TcpTls { host, .. } => (true, host.as_str()),
+        _ => (false, "localhost"),
+    };
+    look.network(encrypted, &[host], "write rediss:// and let Redis speak TLS");
+    Ok(look)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(info: &str) -> Look {
+        let mut look = Look::default();
+        judge(info, &mut look);
+        look
+    }
+
+    const GOOD: &str = "redis_version:7.0.15\r\nrole:master\r\nused_memory:1048576\r\nmaxmemory:10485760\r\nmaxmemory_policy:noeviction\r\n\
+        aof_enabled:1\r\naof_last_write_status:ok\r\nrdb_last_bgsave_status:ok\r\n";
+
+    #[test]
+    fn a_good_server_has_no_remarks() {
+        let look = judged(GOOD);
+        assert_eq!(look.remarks, []);
+        assert_eq!(look.found, ", primary, 1.0 MiB used of 10.0 MiB, noeviction, appendonly");
+    }
+
+    #[test]
+    fn each_fault_is_told_with_its_remedy() {
+        for (was, is, grave, found, remedy) in [
+            ("redis_version:7.0.15", "redis_version:6.2.1", true, "6.2.1", "upgrade"),
+            ("role:master", "role:slave", true, "replica", "primary"),
+            ("noeviction", "allkeys-lru", true, "allkeys-lru", "maxmemory-policy noeviction"),
+            ("aof_enabled:1", "aof_enabled:0", false, "appendonly is off", "appendonly yes"),
+            ("aof_last_write_status:ok", "aof_last_write_status:err", true, "append-only file", "room"),
+            ("used_memory:1048576", "used_memory:9485760", false, "9.0 MiB of 10.0 MiB", "maxmemory"),
+            ("rdb_last_bgsave_status:ok", "rdb_last_bgsave_status:err", false, "snapshot", "log"),
+        ] {
+            let look = judged(&GOOD.replace(was, is));
+            let [remark] = look.remarks.as_slice() else { panic!("{is}: {look:?}") };
+            assert!(remark.grave == grave && remark.found.contains(found) && remark.remedy.contains(remedy), "{is}: {remark:?}");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The program with settings that are wrong, and with servers that cannot be used: from any command one clear error, the remedy, and no
+//! password; and what `doctor` says of good servers and of bad ones.
+
+mod fakes;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::{address, fresh, mongodb, redis};
+
+/// In every URL that has a password.
+const SECRET: &str = "secret-word";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+/// A machine of a fleet: its own folder, and the addresses of good servers until one is changed.
+struct Machine {
+    home: tempfile::TempDir,
+    fleet: String,
+    queue: String,
+    meta: String,
+    blobs: String,
+    /// A file with a certificate that is trusted besides the system's.
+    trusts: Option<PathBuf>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let name = fresh("commands");
+        let fleet = name.replace('_', "-");
+        Self { home: tempfile::tempdir().unwrap(), fleet, queue: redis(), meta: mongodb(&name), blobs: bucket("dovetail-test", &name), trusts: None }
+    }
+
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let program = root().join("target/release/dovetail");
+        assert!(program.is_file(), "{} is missing: run `cargo build --release -p dovetail`", program.display());
+        let mut command = Command::new(program);
+        command.env_clear().env("HOME", self.home.path()).env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(self.home.path());
+        for (name, value) in [("FLEET", &self.fleet), ("QUEUE", &self.queue), ("META", &self.meta), ("BLOBS", &self.blobs)] {
+            command.env(format!("DOVETAIL_{name}"), value);
+        }
+        if let Some(file) = &self.trusts {
+            command.env("SSL_CERT_FILE", file);
+        }
+        for name in ["DOVETAIL_S3_ACCESS_KEY", "DOVETAIL_S3_SECRET_KEY"] {
+            if let Ok(value) = std::env::var(name) {
+                command.env(name, value);
+            }
+        }
+        let output = command.arg("--data").arg(self.home.path().join("data")).args(args).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let ran = (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr));
+        assert!(!format!("{ran:?}").contains(SECRET), "a password is shown: {ran:?}");
+        ran
+    }
+
+    #[track_caller]
+    fn succeeds(&self, args: &[&str]) -> Value {
+        let args: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
+        let (code, out, err) = self.run(&args);
+        assert_eq!(code, 0, "{args:?}: {out}{err}");
+        serde_json::from_str(&out).unwrap()
+    }
+
+    /// Every kind of command says the same: it ends with this code, and its error says all of this.
+    #[track_caller]
+    fn refuses(&self, code: i32, says: &[&str], commands: &[&[&str]]) {
+        for args in commands {
+            let args: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
+            let (ended, out, err) = self.run(&args);
+            assert_eq!(ended, code, "{args:?}: {out}{err}");
+            let document: Value = serde_json::from_str(&out).unwrap();
+            let (message, help) = (document["error"]["message"].as_str().unwrap(), document["error"]["help"].as_str().unwrap());
+            assert!(says.iter().all(|says| message.contains(says)), "{args:?}: not all of {says:?} in {message}");
+            assert!(!help.is_empty(), "{document}");
+            if code == 2 {
+                assert_eq!(document["error"]["code"], "bad_setting");
+            }
+        }
+    }
+
+    /// What `doctor` found, and how it ended.
+    fn doctor(&self) -> (i32, Vec<Value>) {
+        let (code, out, err) = self.run(&["doctor", "--output", "json"]);
+        let report: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+        assert_eq!(report["ok"] == true, code == 0, "{report:#}");
+        (code, report["checks"].as_array().unwrap().clone())
+    }
+}
+
+/// A bucket of the S3 server under test, and a place of one's own in it.
+fn bucket(name: &str, prefix: &str) -> String {
+    let url = address("DOVETAIL_TEST_S3");
+    let (_, parameters) = url.split_once('?').unwrap();
+    format!("s3://{name}/{prefix}?{parameters}")
+}
+
+/// Whoever only looks, whoever works, whoever publishes.
+const ANY: &[&[&str]] = &[&["runs", "list"], &["worker"], &["task", "list"]];
+const LOOK: &[&[&str]] = &[&["runs", "list"]];
+
+fn plugin() -> String {
+    let built = root().join("plugins/target/wasm32-wasip2/release/add.wasm");
+    assert!(built.is_file(), "{} is missing: run `./justw plugins`", built.display());
+    root().join("plugins/tests/add").display().to_string()
+}
+
+fn line<'f>(findings: &'f [Value], what: &str) -> &'f Value {
+    findings.iter().find(|finding| finding["what"] == what).unwrap_or_else(|| panic!("no line `{what}` in {findings:#?}"))
+}
+
+/// A Redis of the test's own, which may be set up wrongly: lines of its configuration.
+struct OwnRedis {
+    server: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl OwnRedis {
+    fn start(settings: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let file = folder.path().join("redis.conf");
+        let own = format!("port {port}\nbind 127.0.0.1\nsave \"\"\ndir {}\n{}\n", folder.path().display(), settings.join("\n"));
+        std::fs::write(&file, own).unwrap();
+        let server = Command::new("redis-server").arg(&file).stdout(Stdio::null()).spawn().unwrap();
+        let began = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(20), "redis-server does not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { server, port, _folder: folder }
+    }
+
+    fn url(&self, user: &str) -> String {
+        format!("redis://{user}127.0.0.1:{}/0", self.port)
+    }
+}
+
+impl Drop for OwnRedis {
+    fn drop(&mut self) {
+        drop(self.server.kill());
+        drop(self.server.wait());
+    }
+}
+
+#[test]
+fn a_setting_that_is_none_is_wrong_usage() {
+    for (queue, says) in [
+        ("http://u:secret-word@h/0", "http://h/0"),
+        ("redis://u:secret-word@h:port/0", "its URL cannot be used"),
+        ("redis://u:secret-word@h/first", "database number"),
+    ] {
+        Machine { queue: queue.to_owned(), ..Machine::new() }.refuses(2, &[says], ANY);
+    }
+    for (meta, says) in [
+        ("mongodb://u:secret-word@h:port/db", "got port"),
+        ("mongodb://u:secret-word@h", "names no database"),
+        ("mongodb://u:secret-word/x@h/db", "%2F"),
+        ("mongodb://u:secret-word@h/db?w=0", "w=0"),
+        ("mongodb+srv://u:secret-word@h/db", "is no place for it"),
+    ] {
+        Machine { meta: meta.to_owned(), ..Machine::new() }.refuses(2, &[says], ANY);
+    }
+    for (blobs, says) in [
+        ("s3://u:secret-word@x?endpoint=http://h:1", "the name of a bucket"),
+        ("s3://bucket?endpoint=nonsense&credentials=/secret-word", "endpoint"),
+        ("s3://u:secret-word@bucket?endpoint=http://h:1&colour=red", "colour"),
+    ] {
+        Machine { blobs: blobs.to_owned(), ..Machine::new() }.refuses(2, &[says], ANY);
+    }
+}
+
+#[test]
+fn where_nobody_answers_the_address_and_the_remedy_are_told() {
+    let says = &["127.0.0.1:1", "Connection refused", "is it running"];
+    Machine { queue: "redis://u:secret-word@127.0.0.1:1/0".to_owned(), ..Machine::new() }.refuses(3, says, ANY);
+    Machine { meta: "mongodb://u:secret-word@127.0.0.1:1/db".to_owned(), ..Machine::new() }.refuses(3, says, LOOK);
+    let blobs = "s3://u:secret-word@bucket?endpoint=http://127.0.0.1:1&retries=0".to_owned();
+    Machine { blobs, ..Machine::new() }.refuses(3, &["http://127.0.0.1:1", "cannot connect"], &[&["task", "push", &plugin()]]);
+}
+
+#[test]
+fn wrong_passwords_and_missing_rights_are_told_apart() {
+    let limited = "user limited on >secret-word ~other:* &* +@all";
+    let enough = "user enough on >secret-word ~dovetail:* &dovetail:* +@all -@admin";
+    let own = OwnRedis::start(&["requirepass secret-word", limited, enough]);
+    let with = |user: &str| Machine { queue: own.url(user), ..Machine::new() };
+    with("").refuses(3, &["NOAUTH", "write it into the URL"], ANY);
+    with("enough:wrong@").refuses(3, &["mend user and password"], ANY);
+    with("limited:secret-word@").refuses(3, &["no permissions", "~dovetail:*"], &[&["workers", "list"]]);
+    // What the remedies say is enough.
+    for user in [":secret-word@", "enough:secret-word@"] {
+        let machine = with(user);
+        assert_eq!(machine.succeeds(&["workers", "list"]), json!([]));
+        machine.succeeds(&["runs", "list"]);
+        assert_eq!(line(&machine.doctor().1, "queue")["ok"], true);
+    }
+    Machine { meta: mongodb(&fresh("password")).replace("://", "://u:secret-word@"), ..Machine::new() }.refuses(3, &["mend user and password"], LOOK);
+}
+
+#[test]
+fn a_redis_that_would_lose_jobs_is_refused_by_every_command() {
+    let evicting = OwnRedis::start(&["maxmemory 50mb", "maxmemory-policy allkeys-lru"]);
+    Machine { queue: evicting.url(""), ..Machine::new() }.refuses(3, &["allkeys-lru", "set `maxmemory-policy noeviction`"], ANY);
+    let old = fakes::redis("6.2.14");
+    Machine { queue: format!("redis://127.0.0.1:{old}/0"), ..Machine::new() }.refuses(3, &["Redis 6.2.14", "upgrade"], ANY);
+    let replica = OwnRedis::start(&["replicaof 127.0.0.1 1"]);
+    Machine { queue: replica.url(""), ..Machine::new() }.refuses(3, &["replica", "name its primary"], ANY);
+}
+
+#[test]
+fn two_fleets_in_one_database_are_refused() {
+    let first = Machine::new();
+    first.succeeds(&["runs", "list"]);
+    let fleet = first.fleet.clone();
+    let second = Machine { fleet: "second".to_owned(), meta: first.meta.clone(), ..Machine::new() };
+    second.refuses(3, &[&format!("belongs to the fleet `{fleet}`"), "this is `second`", "name another database"], ANY);
+    let (code, findings) = second.doctor();
+    let problem = findings.iter().find(|finding| finding["ok"] == false).unwrap();
+    assert!(code == 1 && problem["what"] == "records" && problem["found"].as_str().unwrap().contains(&fleet), "{findings:#?}");
+}
+
+#[test]
+fn buckets_that_cannot_be_used_are_refused_when_something_is_to_be_stored() {
+    let push: &[&[&str]] = &[&["task", "push", &plugin()]];
+    Machine { blobs: bucket("no-such-bucket", "x"), ..Machine::new() }.refuses(3, &["no bucket `no-such-bucket`", "make it"], push);
+    let wrong = bucket("dovetail-test", "x").replace("s3://", "s3://nobody:secret-word@");
+    Machine { blobs: wrong, ..Machine::new() }.refuses(3, &["does not accept the access key"], push);
+    let read_only = fakes::s3_read_only();
+    let url = format!("s3://bucket?endpoint=http://127.0.0.1:{read_only}");
+    let machine = Machine { blobs: url, ..Machine::new() };
+    machine.refuses(3, &["access denied", "read, write and list the bucket"], push);
+    assert_eq!(machine.succeeds(&["task", "list"]), json!([]), "nothing is published whose package is not stored");
+}
+
+#[test]
+fn a_certificate_that_does_not_match_is_refused() {
+    // Trusted, but for another name.
+    let (port, authority) = fakes::tls("elsewhere.example");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), authority).unwrap();
+    let machine = || Machine { trusts: Some(file.path().to_owned()), ..Machine::new() };
+    let says = &["certificate not valid for name \"localhost\"", "certificate must hold for"];
+    Machine { queue: format!("rediss://u:secret-word@localhost:{port}/0"), ..machine() }.refuses(3, says, LOOK);
+    let meta = format!("mongodb://u:secret-word@localhost:{port}/db?tls=true&tlsCAFile={}", file.path().display());
+    Machine { meta, ..machine() }.refuses(3, says, LOOK);
+    let blobs = format!("s3://u:secret-word@bucket?endpoint=https://localhost:{port}");
+    Machine { blobs, ..machine() }.refuses(
+        3,
+        &["certificate not valid for name \"localhost\"", "hold for this name"],
+        &[&["task", "push", &plugin()]],
+    );
+}
+
+#[test]
+fn doctor_looks_at_each_server_and_says_what_it_found() {
+    let machine = Machine::new();
+    let (code, findings) = machine.doctor();
+    assert_eq!(code, 0, "{findings:#?}");
+    let found = |what: &str| line(&findings, what)["found"].as_str().unwrap().to_owned();
+    assert!(found("queue").contains("primary") && found("queue").contains("noeviction, appendonly"), "{}", found("queue"));
+    assert!(
+        found("records").contains("used by no fleet yet") && found("records").contains("inserts are atomic (64 at once)"),
+        "{}",
+        found("records")
+    );
+    assert!(found("blobs").contains("writes, reads and removes"), "{}", found("blobs"));
+    assert!(!findings.iter().any(|finding| finding["what"] == "registry"), "to look is not to take: {findings:#?}");
+    machine.succeeds(&["task", "push", &plugin()]);
+    let (_, findings) = machine.doctor();
+    let found = |what: &str| line(&findings, what)["found"].as_str().unwrap().to_owned();
+    assert!(found("records").contains(&format!("of the fleet `{}`", machine.fleet)), "{}", found("records"));
+    assert!(line(&findings, "workers")["warning"] == true && found("workers").contains("none lives"), "{findings:#?}");
+    assert_eq!((found("open runs"), found("registry")), ("none".to_owned(), "1 plugin version, 0 pipeline versions".to_owned()));
+    assert!(found("packages").starts_with("all 1 are stored"), "{}", found("packages"));
+    assert!(found("fleet's models").contains("ssd_mobilenetv1"), "{}", found("fleet's models"));
+    // The package went to another place: it is missing here.
+    let moved = Machine { blobs: bucket("dovetail-test", &fresh("empty")), ..machine };
+    let (code, findings) = moved.doctor();
+    let packages = line(&findings, "packages");
+    assert!(code == 1 && packages["ok"] == false && packages["found"].as_str().unwrap().contains("add@1.0.0"), "{packages:#}");
+    assert!(packages["remedy"].as_str().unwrap().contains("task push"), "{packages:#}");
+}
+
+#[test]
+fn doctor_goes_on_where_a_server_fails() {
+    let good = Machine::new();
+    good.succeeds(&["runs", "list"]);
+    let problems = |machine: &Machine| -> Vec<String> {
+        let (code, findings) = machine.doctor();
+        assert_eq!(code, 1);
+        let problems = findings.iter().filter(|finding| finding["ok"] == false);
+        problems.map(|finding| finding["what"].as_str().unwrap().to_owned()).collect()
+    };
+    let same = || Machine { fleet: good.fleet.clone(), meta: good.meta.clone(), ..Machine::new() };
+    assert_eq!(problems(&Machine { queue: "redis://u:secret-word@127.0.0.1:1/0".to_owned(), ..same() }), ["queue"]);
+    assert_eq!(problems(&Machine { meta: "mongodb://u:secret-word@127.0.0.1:1/d".to_owned(), ..same() }), ["records"]);
+    assert_eq!(problems(&Machine { blobs: bucket("no-such-bucket", "x"), ..same() }), ["blobs"]);
+    let evicting = OwnRedis::start(&["maxmemory 50mb", "maxmemory-policy allkeys-lru"]);
+    assert_eq!(problems(&Machine { queue: evicting.url(""), ..same() }), ["queue"]);
+    let own = OwnRedis::start(&[]);
+    let (code, findings) = Machine { queue: own.url(""), ..same() }.doctor();
+    let warned = findings.iter().find(|finding| finding["what"] == "queue" && finding["warning"] == true).unwrap();
+    assert!(code == 0 && warned["remedy"].as_str().unwrap().contains("appendonly yes"), "{findings:#?}");
+}
