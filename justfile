@@ -4,10 +4,10 @@
 default:
     @just --list
 
-# The face pipeline on six real photographs: sets everything up, prints what it found, draws it to target/demo/
-demo:
+# The face pipeline on six real photographs, drawn to target/demo/; `demo --servers`: over Redis, MongoDB and MinIO, with three workers, one of which is killed
+demo *OPTIONS:
     @scripts/setup
-    @scripts/demo
+    @scripts/demo {{OPTIONS}}
 
 # Everything: format, lints, unit, conformance, runtime, vision against the reference, pipelines, CLI, the house's rules
 # (`./justw test --servers`: the tests that need Redis, MongoDB and S3, on servers that it starts and stops)
