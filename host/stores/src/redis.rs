@@ -60,11 +60,20 @@ impl RedisWindow {
     /// `Invalid` for a URL that is none; `Refused` for a password, a version below 7 or an eviction policy that cannot be used, each with
     /// its remedy; `Unavailable` where nobody answers.
     pub fn open(url: &str, fleet: &str, incarnation: &str) -> Result<Self, StoreError> {
+        Self::open_with_script(url, fleet, incarnation, SCRIPT)
+    }
+
+    /// As [`RedisWindow::open`], with another script: for the tests of the script's rules, which take one away at a time.
+    ///
+    /// # Errors
+    /// As `open`.
+    #[doc(hidden)]
+    pub fn open_with_script(url: &str, fleet: &str, incarnation: &str, script: &str) -> Result<Self, StoreError> {
         let client = check::client(url)?;
         let address = client.get_connection_info().addr().to_string();
         let window = Self {
             client,
-            script: Script::new(SCRIPT),
+            script: Script::new(script),
             prefix: format!("dovetail:{{{fleet}}}:"),
             incarnation: incarnation.to_owned(),
             address,
