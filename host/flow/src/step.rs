@@ -130,8 +130,9 @@ impl Work<'_> {
 }
 
 impl StepRunner {
-    /// Runs the job and says what is to be recorded of it. `stop` ends the attempt; if it did, the job is given back.
-    pub(crate) fn run(&self, claimed: &Claimed, run: &RunRecord, plan: &Plan, stop: &Stop) -> Result<Next, FlowError> {
+    /// Runs the job and says what is to be recorded of it. `stop` ends the attempt; if it did, the job is given back. `started` is called
+    /// where an attempt is really made, which a job that comes a second time may not need.
+    pub(crate) fn run(&self, claimed: &Claimed, run: &RunRecord, plan: &Plan, stop: &Stop, started: &dyn Fn()) -> Result<Next, FlowError> {
         let lease = &claimed.lease;
         let name = &lease.step;
         let step = plan.pipeline.step(name).ok_or_else(|| {
@@ -161,10 +162,10 @@ impl StepRunner {
             bound.map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("bind the inputs of step {name} of run {}", lease.run.run), e))?;
         let before = if claimed.attempt > 1 { retries(&self.parts, &lease.run, name, claimed.attempt)? } else { Vec::new() };
         spent_us += before.iter().map(|retry| retry.failed.duration_us + retry.delay_ms * 1000).sum::<u64>();
-        self.attempt(&Work { claimed, plan, step, input, before, skipped, spent_us }, stop)
+        self.attempt(&Work { claimed, plan, step, input, before, skipped, spent_us }, stop, started)
     }
 
-    fn attempt(&self, work: &Work<'_>, stop: &Stop) -> Result<Next, FlowError> {
+    fn attempt(&self, work: &Work<'_>, stop: &Stop, started: &dyn Fn()) -> Result<Next, FlowError> {
         let Work { claimed, step, .. } = work;
         let lease = &claimed.lease;
         let started_ms = self.parts.clock.wall_ms();
@@ -189,6 +190,7 @@ impl StepRunner {
                 origins: work.plan.pipeline.origins(step),
                 limits,
             };
+            started();
             self.executor.execute(&attempt, stop)
         };
         let mut report = match result {

@@ -288,8 +288,8 @@ impl Worker {
         }
         let work = || {
             let (record, plan) = self.plan(job)?;
-            self.tell(|| Event::StepStarted { run: run.clone(), step: step.clone(), attempt });
-            self.runner.run(job, &record, &plan, &canceller.stop())
+            let started = || self.tell(|| Event::StepStarted { run: run.clone(), step: step.clone(), attempt });
+            self.runner.run(job, &record, &plan, &canceller.stop(), &started)
         };
         // A panic here is our own. The slot comes back, and the lease is renewed no more: when it lapses, it counts as a worker lost over
         // this job, so that a job which does this each time is given up in the end.
