@@ -1,0 +1,23 @@
+//! Faults: what a fleet does when its parts die, stand still, forget, repeat themselves or answer late.
+//!
+//! `./justw test --servers` starts the servers and sets `DOVETAIL_TEST_REDIS`. The window's rules are tried one at a time on that server; the
+//! rest runs real workers against servers of its own.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a failing test panics, and says before what it does")]
+
+mod window;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The address of a server, or a failure that says how to get one.
+fn address(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: run `./justw servers start`, then `eval \"$(scripts/servers urls)\"`, or `./justw test --servers`")
+    })
+}
+
+/// A name that no other test of this run uses.
+fn fresh(what: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    format!("{what}_{started}_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst))
+}

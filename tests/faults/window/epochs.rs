@@ -1,0 +1,204 @@
+//! What was lost, restored from an old copy, or said late: nobody acts on it unverified.
+
+use dovetail_core::window::{Stamp, Status};
+use redis::Commands as _;
+
+use super::{Change, Stage, Verdict, below_a, finish, handed, holds, job, run, same, scenarios, started};
+
+scenarios! {
+    a_reply_that_is_asked_for_again_is_the_same
+    a_late_copy_of_an_earlier_call_claims_nothing
+    a_lost_window_is_told_and_a_rebuild_heals_it
+    a_lost_window_gets_no_field_of_a_run
+    a_run_that_was_lost_alone_keeps_its_outbox
+    jobs_of_a_server_that_was_restarted_are_verified
+    children_of_a_lost_timeline_are_verified
+    children_of_a_caller_that_was_forgotten_are_verified
+    a_rewind_is_seen_by_the_number_of_a_call
+    a_rewind_is_seen_by_the_tick
+    what_was_read_before_a_loss_is_not_written_after_it
+    a_first_submission_that_comes_after_a_loss_is_refused
+    a_dropped_tombstone_raises_the_horizon
+    what_a_rebuild_enqueues_is_verified
+    who_sleeps_is_woken_and_the_end_is_told
+    a_server_that_stood_still_lets_its_workers_renew_first
+    who_is_not_heard_of_is_not_listed
+}
+
+fn a_reply_that_is_asked_for_again_is_the_same(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    let first = w.call(1, &[finish(&a.lease, &below_a())])?;
+    same("its answer", (first.statuses.clone(), first.jobs.len()), (vec![Status::Ok], 1))?;
+    let claimed = format!("{}/{}", run(1).key(), first.jobs[0].lease.step);
+    let (statuses, jobs) = stage.repeat(&w, w.number)?;
+    same("the answer again", (statuses, jobs), (vec!["ok".to_owned()], vec![claimed]))
+}
+
+fn a_late_copy_of_an_earlier_call_claims_nothing(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    w.call(0, &[finish(&a.lease, &below_a())])?;
+    w.call(0, &[])?;
+    let (statuses, jobs) = stage.repeat(&w, w.number - 1)?;
+    same("the copy", (statuses, jobs), (vec!["old".to_owned()], Vec::new()))
+}
+
+fn a_lost_window_is_told_and_a_rebuild_heals_it(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    stage.forget();
+    let lost = w.call(9, &[finish(&a.lease, &below_a())])?;
+    same("who ends a step is told", lost.statuses, vec![Status::Lost])?;
+    let rebuild = w.open(&run(1), 4, &["a"], below_a().to_vec(), true);
+    same("the rebuild", w.one(rebuild)?, Status::Ok)?;
+    same("its jobs", handed(&w.call(9, &[])?), vec![("b", true), ("c", true)])
+}
+
+fn a_lost_window_gets_no_field_of_a_run(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    stage.forget();
+    w.call(0, &[finish(&a.lease, &below_a())])?;
+    holds("no run is made by the end of a step", !stage.has_run(&run(1)))?;
+    same("nor a child", handed(&w.call(9, &[])?), vec![])
+}
+
+fn a_run_that_was_lost_alone_keeps_its_outbox(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    stage.raw().del::<_, ()>(stage.key(&format!("h:{}", run(1).key()))).map_err(|e| e.to_string())?;
+    same("the answer", w.one(finish(&a.lease, &below_a()))?, Status::Lost)?;
+    holds("whoever takes the job next finds the run", stage.has_job(&run(1), "a"))
+}
+
+fn jobs_of_a_server_that_was_restarted_are_verified(stage: &Stage) -> Verdict {
+    let mut s = stage.caller("s")?;
+    let open = s.open(&run(1), 4, &[], vec![job("a", &[])], false);
+    same("the submission", s.one(open)?, Status::Ok)?;
+    stage.restarted();
+    let mut w = stage.caller("w")?;
+    holds("the epoch is another", w.stamp.epoch != s.stamp.epoch)?;
+    same("what it hands out", handed(&w.call(1, &[])?), vec![("a", true)])
+}
+
+fn children_of_a_lost_timeline_are_verified(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    stage.restarted();
+    same("the children", handed(&w.call(9, &[finish(&a.lease, &below_a())])?), vec![("b", true), ("c", true)])
+}
+
+/// Its last call is not remembered, so nobody can tell whether the window was rewound to before it: a copy whose tick went on.
+fn children_of_a_caller_that_was_forgotten_are_verified(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    stage.raw().del::<_, ()>(stage.key("rq:w")).map_err(|e| e.to_string())?;
+    same("the children", handed(&w.call(9, &[finish(&a.lease, &below_a())])?), vec![("b", true), ("c", true)])
+}
+
+fn a_rewind_is_seen_by_the_number_of_a_call(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    let (before, copy) = (w.stamp.epoch.clone(), stage.copy());
+    w.call(0, &[finish(&a.lease, &below_a())])?;
+    stage.restore(&copy);
+    // Others move the tick beyond what `w` saw.
+    for n in 0..9 {
+        stage.caller(&format!("n{n}"))?;
+    }
+    w.call(0, &[])?;
+    holds("the epoch is another", w.stamp.epoch != before)
+}
+
+fn a_rewind_is_seen_by_the_tick(stage: &Stage) -> Verdict {
+    let (_s, w, _a) = started(stage)?;
+    let (before, copy) = (w.stamp.epoch.clone(), stage.copy());
+    let mut z = stage.caller("z")?;
+    z.call(0, &[])?;
+    stage.restore(&copy);
+    let after = dovetail_core::window::Window::peek(&z.window).map_err(|e| format!("{e:?}"))?;
+    holds("the epoch is another", after.epoch != before)
+}
+
+fn what_was_read_before_a_loss_is_not_written_after_it(stage: &Stage) -> Verdict {
+    let (_s, mut w, _a) = started(stage)?;
+    let stale = w.open(&run(1), 4, &[], vec![job("a", &[])], true);
+    stage.forget();
+    stage.caller("k")?;
+    same("the rebuild", w.one(stale)?, Status::Stale)
+}
+
+fn a_first_submission_that_comes_after_a_loss_is_refused(stage: &Stage) -> Verdict {
+    let (mut s, mut z) = (stage.caller("s")?, stage.caller("z")?);
+    let late = s.open(&run(1), 4, &[], vec![job("a", &[])], false);
+    same("the run's end", z.one(Change::Close { run: run(1) })?, Status::Ok)?;
+    stage.forget();
+    same("the submission", s.one(late)?, Status::Stale)
+}
+
+fn a_dropped_tombstone_raises_the_horizon(stage: &Stage) -> Verdict {
+    let mut z = stage.caller("z")?;
+    z.one(Change::Close { run: run(1) })?;
+    // It becomes very old, and the next end drops it.
+    stage.raw().zadd::<_, _, _, ()>(stage.key("tomb"), run(1).key(), 1000).map_err(|e| e.to_string())?;
+    z.one(Change::Close { run: run(2) })?;
+    let left: Vec<String> = stage.raw().zrange(stage.key("tomb"), 0, -1).map_err(|e| e.to_string())?;
+    same("the tombstones", left, vec![run(2).key()])?;
+    let open = |now| Change::Open {
+        run: run(1),
+        stamp: Stamp { epoch: z.stamp.epoch.clone(), now },
+        verify: false,
+        envelope: Vec::new(),
+        steps: 1,
+        done: Vec::new(),
+        jobs: vec![job("a", &[])],
+    };
+    let (old, new) = (open(1000), open(z.stamp.now));
+    same("who read the records before it was dropped", z.one(old)?, Status::Stale)?;
+    same("who read them after", z.one(new)?, Status::Ok)
+}
+
+fn what_a_rebuild_enqueues_is_verified(stage: &Stage) -> Verdict {
+    let mut s = stage.caller("s")?;
+    let open = s.open(&run(1), 4, &[], vec![job("a", &[])], true);
+    s.one(open)?;
+    same("the claim", handed(&s.call(1, &[])?), vec![("a", true)])
+}
+
+fn who_sleeps_is_woken_and_the_end_is_told(stage: &Stage) -> Verdict {
+    let mut listening = stage.raw();
+    listening.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(|e| e.to_string())?;
+    let mut bell = listening.as_pubsub();
+    bell.subscribe(stage.key("bell")).map_err(|e| e.to_string())?;
+    let mut next = |what: &str| -> Result<String, String> {
+        let heard = bell.get_message().map_err(|e| format!("no bell for {what}: {e}"))?;
+        heard.get_payload().map_err(|e| e.to_string())
+    };
+    let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
+    same("nothing is there", handed(&w.call(9, &[])?), vec![])?;
+    let open = s.open(&run(1), 1, &[], vec![job("a", &[])], false);
+    s.one(open)?;
+    same("work", next("work")?, "jobs".to_owned())?;
+    let a = w.call(1, &[])?.jobs.pop().ok_or("no job")?;
+    w.one(Change::Back { lease: a.lease, attempt: 2, verify: false, delay: std::time::Duration::ZERO })?;
+    same("a job that was given back", next("a job that was given back")?, "jobs".to_owned())?;
+    s.one(Change::Cancel { run: run(1) })?;
+    same("a cancellation", next("a cancellation")?, format!("cancel {}", run(1).key()))?;
+    s.one(Change::Close { run: run(1) })?;
+    same("an end", next("an end")?, format!("over {}", run(1).key()))
+}
+
+fn a_server_that_stood_still_lets_its_workers_renew_first(stage: &Stage) -> Verdict {
+    let (_s, w, a) = started(stage)?;
+    stage.lapse(&run(1), "a");
+    // Nobody was heard for longer than a lease.
+    stage.raw().hset::<_, _, _, ()>(stage.key("meta"), "seen", 1).map_err(|e| e.to_string())?;
+    let mut z = stage.caller("z")?;
+    same("who claims first", handed(&z.call(1, &[])?), vec![])?;
+    same("its worker", w.renew(&a.lease)?, dovetail_core::window::Held::Renewed)
+}
+
+fn who_is_not_heard_of_is_not_listed(stage: &Stage) -> Verdict {
+    use dovetail_core::window::Window as _;
+    let s = stage.caller("s")?;
+    let beat = |name: &str, keep| s.window.beat(name, b"about", keep).map_err(|e| format!("{e:?}"));
+    beat("alive", std::time::Duration::from_secs(60))?;
+    // It is told by the list, and not only forgotten by the next beat.
+    beat("dead", std::time::Duration::from_millis(1))?;
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let names: Vec<String> = s.window.workers().map_err(|e| format!("{e:?}"))?.into_iter().map(|(name, _)| name).collect();
+    same("who lives", names, vec!["alive".to_owned()])
+}

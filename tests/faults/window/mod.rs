@@ -1,0 +1,228 @@
+//! The window's rules, one at a time: a stage with callers on the real script, the scenarios that need each rule, and the script without it.
+
+mod epochs;
+mod jobs;
+mod mutants;
+mod runs;
+
+use std::time::Duration;
+
+use dovetail_core::RunId;
+use dovetail_core::ledger::{Job, Lane, RunKey, Scope};
+use dovetail_core::window::{Called, Change, Delivery, Stamp, Status, Window as _, WindowLease};
+use dovetail_stores::RedisWindow;
+use redis::{Commands as _, Connection};
+
+use crate::{address, fresh};
+
+/// As the crate that keeps it compiles it in.
+pub(crate) const SCRIPT: &str = include_str!("../../../host/stores/src/redis/window.lua");
+
+/// Longer than any scenario takes: leases lapse where a scenario says so.
+const LEASE: Duration = Duration::from_secs(60);
+
+/// What a scenario found, in words.
+pub(crate) type Verdict = Result<(), String>;
+pub(crate) type Scenario = fn(&Stage) -> Verdict;
+
+/// Fails a scenario unless the two are equal.
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, wanted: T) -> Verdict {
+    if got == wanted { Ok(()) } else { Err(format!("{what}: {got:?} instead of {wanted:?}")) }
+}
+
+fn holds(what: &str, condition: bool) -> Verdict {
+    if condition { Ok(()) } else { Err(format!("{what}: it is not so")) }
+}
+
+/// A window of its own on the real Redis, with a script that may lack a rule.
+pub(crate) struct Stage {
+    fleet: String,
+    script: String,
+}
+
+impl Stage {
+    pub(crate) fn new(script: &str) -> Self {
+        Self { fleet: fresh("rules"), script: script.to_owned() }
+    }
+
+    fn caller(&self, name: &str) -> Result<Caller, String> {
+        let url = address("DOVETAIL_TEST_REDIS");
+        let window = RedisWindow::open_with_script(&url, &self.fleet, name, &self.script).map_err(|e| format!("{e:?}"))?;
+        let stamp = window.peek().map_err(|e| format!("{e:?}"))?;
+        Ok(Caller { window, name: name.to_owned(), number: 0, stamp })
+    }
+
+    fn raw(&self) -> Connection {
+        redis::Client::open(address("DOVETAIL_TEST_REDIS")).unwrap().get_connection().unwrap()
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("dovetail:{{{}}}:{name}", self.fleet)
+    }
+
+    /// Sends call `number` of a caller once more, as a lost reply or a late copy does: what its arguments were does not matter, only its number.
+    fn repeat(&self, caller: &Caller, number: u64) -> Result<(Vec<String>, Vec<String>), String> {
+        let script = redis::Script::new(&self.script);
+        let mut again = script.prepare_invoke();
+        again.key(self.key(""));
+        for arg in ["call", &caller.name, &number.to_string(), &caller.stamp.epoch, "0", "9", "60000", "*"] {
+            again.arg(arg);
+        }
+        let value: redis::Value = again.invoke(&mut self.raw()).map_err(|e| e.to_string())?;
+        let answer: (String, u64, u64, Vec<String>, Vec<Vec<redis::Value>>, i64) = redis::from_redis_value(value).map_err(|e| e.to_string())?;
+        let ids = answer.4.into_iter().map(|mut job| redis::from_redis_value::<String>(job.swap_remove(0)).unwrap_or_default());
+        Ok((answer.3, ids.collect()))
+    }
+
+    fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<String> = self.raw().keys(self.key("*").replace(['[', ']', '?'], "\\$0")).unwrap();
+        keys.sort();
+        keys
+    }
+
+    /// Everything that is there, as a copy of the server would have it.
+    fn copy(&self) -> Vec<(String, Vec<u8>)> {
+        let mut raw = self.raw();
+        self.keys().into_iter().map(|key| (key.clone(), redis::cmd("DUMP").arg(&key).query(&mut raw).unwrap())).collect()
+    }
+
+    fn forget(&self) {
+        let keys = self.keys();
+        if !keys.is_empty() {
+            self.raw().del::<_, ()>(keys).unwrap();
+        }
+    }
+
+    fn restore(&self, copy: &[(String, Vec<u8>)]) {
+        self.forget();
+        let mut raw = self.raw();
+        for (key, value) in copy {
+            redis::cmd("RESTORE").arg(key).arg(0).arg(value.as_slice()).exec(&mut raw).unwrap();
+        }
+    }
+
+    /// The window as another server would find it that was started on its files.
+    fn restarted(&self) {
+        self.raw().hset::<_, _, _, ()>(self.key("meta"), "rid", "another").unwrap();
+    }
+
+    fn has_job(&self, run: &RunKey, step: &str) -> bool {
+        self.raw().hexists(self.key("body"), id(run, step)).unwrap()
+    }
+
+    fn has_run(&self, run: &RunKey) -> bool {
+        self.raw().exists(self.key(&format!("h:{}", run.key()))).unwrap()
+    }
+
+    /// The lease over a step lapses now.
+    fn lapse(&self, run: &RunKey, step: &str) {
+        self.raw().zadd::<_, _, _, ()>(self.key("lease"), id(run, step), 0).unwrap();
+    }
+}
+
+fn id(run: &RunKey, step: &str) -> String {
+    format!("{}/{step}", run.key())
+}
+
+fn run(number: u8) -> RunKey {
+    RunKey { run: RunId::from_bytes([number; 16]), generation: 0 }
+}
+
+fn job(step: &str, needs: &[&str]) -> Job {
+    Job { step: step.into(), needs: needs.iter().map(|n| (*n).to_owned()).collect(), attempt: 1, lane: Lane::default() }
+}
+
+/// Somebody with numbered calls.
+struct Caller {
+    window: RedisWindow,
+    name: String,
+    number: u64,
+    stamp: Stamp,
+}
+
+impl Caller {
+    fn call(&mut self, want: usize, changes: &[Change]) -> Result<Called, String> {
+        self.call_able(want, changes, &Scope::All)
+    }
+
+    fn call_able(&mut self, want: usize, changes: &[Change], scope: &Scope) -> Result<Called, String> {
+        self.number += 1;
+        let called = self.window.call(changes, scope, want, LEASE).map_err(|e| format!("{e:?}"))?;
+        self.stamp = called.stamp.clone();
+        Ok(called)
+    }
+
+    fn one(&mut self, change: Change) -> Result<Status, String> {
+        self.call(0, &[change])?.statuses.pop().ok_or_else(|| "no status".to_owned())
+    }
+
+    /// As it was submitted, or as a rebuild finds it.
+    fn open(&self, run: &RunKey, steps: u32, done: &[&str], jobs: Vec<Job>, verify: bool) -> Change {
+        let done = done.iter().map(|step| ((*step).to_owned(), Some(value(step)))).collect();
+        Change::Open { run: run.clone(), stamp: self.stamp.clone(), verify, envelope: b"envelope".to_vec(), steps, done, jobs }
+    }
+
+    fn renew(&self, lease: &WindowLease) -> Result<dovetail_core::window::Held, String> {
+        let held = self.window.renew(std::slice::from_ref(lease), LEASE).map_err(|e| format!("{e:?}"))?;
+        held.first().copied().ok_or_else(|| "no answer".to_owned())
+    }
+}
+
+fn value(step: &str) -> Vec<u8> {
+    format!("value of {step}").into_bytes()
+}
+
+fn finish(lease: &WindowLease, children: &[Job]) -> Change {
+    Change::Finish { lease: lease.clone(), succeeded: true, value: value(&lease.step), children: children.to_vec() }
+}
+
+fn fail(lease: &WindowLease) -> Change {
+    Change::Finish { lease: lease.clone(), succeeded: false, value: Vec::new(), children: Vec::new() }
+}
+
+/// The lease of a step as its worker of this epoch has it.
+fn lease(like: &WindowLease, step: &str) -> WindowLease {
+    WindowLease { step: step.to_owned(), ..like.clone() }
+}
+
+/// What was handed out: each step, and whether it is to be verified.
+fn handed(called: &Called) -> Vec<(&str, bool)> {
+    let mut found: Vec<_> = called.jobs.iter().map(|job| (job.lease.step.as_str(), job.verify)).collect();
+    found.sort_unstable();
+    found
+}
+
+/// a, then b and c, then d of both.
+fn below_a() -> [Job; 2] {
+    [job("b", &["a"]), job("c", &["a"])]
+}
+
+fn join() -> [Job; 1] {
+    [job("d", &["b", "c"])]
+}
+
+/// A submitter `s` with the run, and a worker `w` that holds `a`.
+fn started(stage: &Stage) -> Result<(Caller, Caller, Delivery), String> {
+    let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
+    let open = s.open(&run(1), 4, &[], vec![job("a", &[])], false);
+    same("the submission", s.one(open)?, Status::Ok)?;
+    let mut called = w.call(1, &[])?;
+    same("the first claim", handed(&called), vec![("a", false)])?;
+    let a = called.jobs.pop().ok_or("no job")?;
+    Ok((s, w, a))
+}
+
+/// The scenarios of a file, as tests and as a list.
+macro_rules! scenarios {
+    ($($name:ident)*) => {
+        pub(crate) const ALL: &[(&str, $crate::window::Scenario)] = &[$((stringify!($name), $name)),*];
+        mod each {
+            $(#[test]
+            fn $name() {
+                let verdict = super::$name(&$crate::window::Stage::new($crate::window::SCRIPT));
+                assert_eq!(verdict, Ok(()));
+            })*
+        }
+    };
+}
+pub(crate) use scenarios;

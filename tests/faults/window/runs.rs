@@ -1,0 +1,146 @@
+//! Runs: who closes them, and that none is left without a job that leads on.
+
+use dovetail_core::ledger::RunKey;
+use dovetail_core::window::{Status, Window as _};
+use redis::Commands as _;
+
+use super::{Change, Stage, Verdict, below_a, fail, finish, handed, holds, id, job, join, lease, run, same, scenarios, started};
+
+scenarios! {
+    a_closed_run_drops_children
+    a_closed_run_drops_a_late_opening
+    a_closed_run_leaves_nothing
+    a_job_of_a_closed_run_is_not_handed_out
+    a_cancelled_run_drops_children_and_keeps_its_jobs_to_be_verified
+    the_last_one_keeps_the_outbox
+    the_last_one_is_told_where_a_step_has_failed
+    no_one_is_the_last_while_a_job_is_left
+    a_rebuild_drops_the_jobs_of_recorded_steps
+    a_rebuild_keeps_the_last_job_as_the_outbox
+    a_rebuild_waits_for_what_its_jobs_need
+    a_run_without_a_job_is_lost
+    generations_are_apart
+}
+
+fn a_closed_run_drops_children(stage: &Stage) -> Verdict {
+    let (mut s, mut w, a) = started(stage)?;
+    s.one(Change::Close { run: run(1) })?;
+    let called = w.call(9, &[finish(&a.lease, &below_a())])?;
+    same("a late end", (called.statuses.clone(), handed(&called)), (vec![Status::Closed], vec![]))
+}
+
+fn a_closed_run_drops_a_late_opening(stage: &Stage) -> Verdict {
+    let (mut s, mut w, _a) = started(stage)?;
+    let late = w.open(&run(1), 4, &[], vec![job("a", &[])], true);
+    s.one(Change::Close { run: run(1) })?;
+    same("the opening", w.one(late)?, Status::Closed)?;
+    holds("nothing is there", !stage.has_run(&run(1)) && !stage.has_job(&run(1), "a"))
+}
+
+fn a_closed_run_leaves_nothing(stage: &Stage) -> Verdict {
+    let (mut s, mut w, a) = started(stage)?;
+    let b = w.call(1, &[finish(&a.lease, &below_a())])?.jobs.remove(0);
+    w.one(Change::Back { lease: b.lease, attempt: 2, verify: false, delay: std::time::Duration::from_secs(60) })?;
+    w.call(1, &[])?;
+    s.one(Change::Close { run: run(1) })?;
+    // Its entries in the list are skipped.
+    same("a claim", handed(&w.call(9, &[])?), vec![])?;
+    let short = |key: &String| key.rsplit_once("}:").map_or_else(String::new, |(_, name)| name.split(':').next().unwrap_or_default().to_owned());
+    let left: Vec<String> = stage.keys().iter().map(short).filter(|name| !matches!(name.as_str(), "meta" | "tomb" | "rq" | "idle")).collect();
+    same("what is left", left, Vec::<String>::new())
+}
+
+/// As a copy that was restored has one: the job is there, the run is not.
+fn a_job_of_a_closed_run_is_not_handed_out(stage: &Stage) -> Verdict {
+    let (mut s, mut w, _a) = started(stage)?;
+    let body: String = stage.raw().hget(stage.key("body"), id(&run(1), "a")).map_err(|e| e.to_string())?;
+    s.one(Change::Close { run: run(1) })?;
+    let mut raw = stage.raw();
+    raw.hset::<_, _, _, ()>(stage.key("body"), id(&run(1), "a"), body).map_err(|e| e.to_string())?;
+    raw.rpush::<_, _, ()>(stage.key("q:"), id(&run(1), "a")).map_err(|e| e.to_string())?;
+    raw.sadd::<_, _, ()>(stage.key("lanes"), "").map_err(|e| e.to_string())?;
+    same("a claim", handed(&w.call(9, &[])?), vec![])?;
+    holds("it is gone", !stage.has_job(&run(1), "a"))
+}
+
+fn a_cancelled_run_drops_children_and_keeps_its_jobs_to_be_verified(stage: &Stage) -> Verdict {
+    let (mut s, mut w, a) = started(stage)?;
+    let called = w.call(1, &[finish(&a.lease, &below_a())])?;
+    let b = called.jobs[0].lease.clone();
+    s.one(Change::Cancel { run: run(1) })?;
+    let called = w.call(9, &[finish(&b, &join())])?;
+    same("an end", called.statuses.clone(), vec![Status::Cancelled])?;
+    same("what is queued", handed(&called).iter().map(|(_, verify)| *verify).collect::<Vec<_>>(), vec![true])?;
+    holds("the ended step's job leads on", stage.has_job(&run(1), &b.step))
+}
+
+fn the_last_one_keeps_the_outbox(stage: &Stage) -> Verdict {
+    let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
+    let open = s.open(&run(1), 2, &[], vec![job("a", &[]), job("b", &[])], false);
+    s.one(open)?;
+    let held = w.call(2, &[])?.jobs.remove(0).lease;
+    let statuses = w.call(0, &[finish(&lease(&held, "a"), &[]), finish(&lease(&held, "b"), &[])])?.statuses;
+    same("the ends", statuses, vec![Status::Ok, Status::Complete])?;
+    holds("the last one's job is there", stage.has_job(&run(1), "b") && !stage.has_job(&run(1), "a"))
+}
+
+fn the_last_one_is_told_where_a_step_has_failed(stage: &Stage) -> Verdict {
+    let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
+    let open = s.open(&run(1), 3, &[], vec![job("a", &[]), job("b", &[])], false);
+    s.one(open)?;
+    let held = w.call(2, &[])?.jobs.remove(0).lease;
+    let statuses = w.call(0, &[fail(&lease(&held, "a")), finish(&lease(&held, "b"), &[job("c", &["a", "b"])])])?.statuses;
+    same("the ends", statuses, vec![Status::Ok, Status::Last])?;
+    holds("the last one's job is there", stage.has_job(&run(1), "b"))
+}
+
+fn no_one_is_the_last_while_a_job_is_left(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    let called = w.call(1, &[finish(&a.lease, &below_a())])?;
+    // The other branch is queued, and nothing is left of this one.
+    same("one of two", w.one(finish(&called.jobs[0].lease, &[]))?, Status::Ok)?;
+    same("the other one", handed(&w.call(9, &[])?).len(), 1)
+}
+
+fn a_rebuild_drops_the_jobs_of_recorded_steps(stage: &Stage) -> Verdict {
+    let (_s, mut w, _a) = started(stage)?;
+    let mut z = stage.caller("z")?;
+    let rebuild = z.open(&run(1), 4, &["a"], below_a().to_vec(), true);
+    z.one(rebuild)?;
+    holds("the job of the recorded step is gone", !stage.has_job(&run(1), "a"))?;
+    same("what is left", handed(&w.call(9, &[])?), vec![("b", true), ("c", true)])
+}
+
+fn a_rebuild_keeps_the_last_job_as_the_outbox(stage: &Stage) -> Verdict {
+    let (_s, mut w, _a) = started(stage)?;
+    let rebuild = w.open(&run(1), 1, &["a"], vec![], true);
+    w.one(rebuild)?;
+    holds("a job leads on", stage.has_job(&run(1), "a"))
+}
+
+fn a_rebuild_waits_for_what_its_jobs_need(stage: &Stage) -> Verdict {
+    let mut s = stage.caller("s")?;
+    let open = s.open(&run(1), 4, &["b"], vec![job("c", &[]), job("d", &["b", "c"])], true);
+    s.one(open)?;
+    same("what starts", handed(&s.call(9, &[])?), vec![("c", true)])
+}
+
+fn a_run_without_a_job_is_lost(stage: &Stage) -> Verdict {
+    let (_s, w, _a) = started(stage)?;
+    let knows = || w.window.knows(&[run(1), run(2)]).map_err(|e| format!("{e:?}"));
+    same("one that is open, one that is not", knows()?, vec![true, false])?;
+    same("who holds it", w.window.held(&run(1)).map_err(|e| format!("{e:?}"))?, vec!["a".to_owned()])?;
+    stage.raw().del::<_, ()>(stage.key(&format!("j:{}", run(1).key()))).map_err(|e| e.to_string())?;
+    same("without a job", knows()?, vec![false, false])
+}
+
+fn generations_are_apart(stage: &Stage) -> Verdict {
+    let (mut s, mut w, a) = started(stage)?;
+    let next = RunKey { generation: 1, ..run(1) };
+    s.one(Change::Close { run: run(1) })?;
+    let open = s.open(&next, 4, &[], vec![job("a", &[])], true);
+    same("the next generation", s.one(open)?, Status::Ok)?;
+    same("the zombie of the one before", w.one(finish(&a.lease, &below_a()))?, Status::Closed)?;
+    holds("its job stays", stage.has_job(&next, "a"))?;
+    same("and is all there is", handed(&w.call(9, &[])?), vec![("a", true)])
+}
