@@ -94,7 +94,6 @@ pub(crate) enum After {
 }
 
 /// What became of a job whose change has been answered.
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment, on the way from one function to the next")]
 pub(crate) enum Settled {
     Over(Done, Option<RunState>),
     /// Something more is to be committed first.

@@ -22,7 +22,6 @@ pub(super) enum Following {
 }
 
 /// Where an item of a request stands.
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment, on the way from one function to the next")]
 pub(super) enum Slot {
     Done(Reply),
     Ask(Change, Following),
