@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::RunId;
 use dovetail_core::executor::Executor;
-use dovetail_core::ledger::{Claimed, Item, Kind, Lease, RunKey, Scope, Wait};
+use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Renewal, RunKey, Scope, Wait};
 use dovetail_core::record::{Form, RunOutcomeRecord, RunRecord, RunState};
 use dovetail_core::stop::Canceller;
 
@@ -36,6 +36,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long a job is put off that the host could not run, for a reason that does not pass by itself.
 const PUT_OFF: Duration = Duration::from_secs(30);
+/// The part of a lease after which a job that was not renewed is asked for, and verified, before it is begun.
+const SURE: f64 = 0.8;
 /// Plans kept; any of them can be read again.
 const MAX_PLANS: usize = 1000;
 
@@ -129,6 +131,8 @@ pub struct Worker {
 struct Held {
     lease: Lease,
     canceller: Arc<Canceller>,
+    /// When it was last known to be this worker's.
+    sure: Instant,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -236,7 +240,7 @@ impl Worker {
             self.flow.claimed(claimed.len());
             for job in claimed {
                 let canceller = Arc::new(Canceller::new());
-                locked(&self.held).insert(job.lease.token, Held { lease: job.lease.clone(), canceller });
+                locked(&self.held).insert(job.lease.token, Held { lease: job.lease.clone(), canceller, sure: Instant::now() });
                 // The slots outlive this loop.
                 drop(give.send(job));
             }
@@ -269,16 +273,24 @@ impl Worker {
         while let Ok(job) = jobs.recv() {
             let began = Instant::now();
             self.flow.started();
-            self.one(&job, shutdown, settle);
+            self.one(job, shutdown, settle);
             self.flow.ended(began.elapsed());
         }
     }
 
-    fn one(&self, job: &Claimed, shutdown: &Shutdown, settle: &Sender<ToSettle>) {
+    fn one(&self, mut job: Claimed, shutdown: &Shutdown, settle: &Sender<ToSettle>) {
         let token = job.lease.token;
-        let canceller = locked(&self.held).get(&token).map(|held| held.canceller.clone());
+        let held = locked(&self.held).get(&token).map(|held| (held.canceller.clone(), held.sure));
         // It is there from the claim on; without it the job could not be stopped, and is not begun.
-        let Some(canceller) = canceller else { return self.flow.settled() };
+        let Some((canceller, sure)) = held else { return self.flow.settled() };
+        if sure.elapsed() > self.options.lease.mul_f64(SURE) {
+            // This process stood still, or was cut off: the job may be another's by now, and done.
+            match self.parts.ledger.renew(std::slice::from_ref(&job.lease), self.options.lease) {
+                Ok(answers) if answers.first() == Some(&Renewal::Lost) => return self.let_go(token, &job.lease.run.run, None),
+                _ => job.verify = true,
+            }
+        }
+        let job = &job;
         shutdown.stops(&canceller);
         let (run, step, attempt) = (job.lease.run.run.clone(), job.lease.step.clone(), job.attempt);
         if shutdown.draining() || locked(&self.fault).is_some() {

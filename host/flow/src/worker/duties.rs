@@ -2,7 +2,7 @@
 //! back runs of which the queue lost the work.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use dovetail_core::ledger::{Lease, Renewal};
@@ -29,14 +29,17 @@ impl Worker {
             if leases.is_empty() {
                 continue;
             }
+            let asked = Instant::now();
             match self.parts.ledger.renew(&leases, self.options.lease) {
                 Ok(renewals) => {
                     for (lease, renewal) in leases.iter().zip(renewals) {
-                        if renewal == Renewal::Lost
-                            && let Some(held) = locked(&self.held).get(&lease.token)
-                        {
+                        let mut all = locked(&self.held);
+                        let Some(held) = all.get_mut(&lease.token) else { continue };
+                        if renewal == Renewal::Lost {
                             tracing::warn!(run = %lease.run.run, step = lease.step, "the lease is lost: the step is stopped");
                             held.canceller.cancel();
+                        } else {
+                            held.sure = asked;
                         }
                     }
                 }
