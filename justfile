@@ -32,6 +32,11 @@ bench-celery *OPTIONS:
     @scripts/setup
     @scripts/bench-celery {{OPTIONS}}
 
+# Faults on a fleet of real workers and servers, and a table of what came of them: `./justw faults [MINUTES] [SEED]`
+faults *ARGS:
+    @scripts/setup --test
+    @scripts/faults {{ARGS}}
+
 # Compile without producing anything: the quickest answer while thinking
 check:
     cargo check --release --workspace --all-targets

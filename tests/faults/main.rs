@@ -4,7 +4,16 @@
 //! rest runs real workers against servers of its own.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a failing test panics, and says before what it does")]
 
+mod campaign;
+mod checker;
+mod fleet;
+mod proxy;
+mod servers;
+mod stores;
+mod storm;
+mod sweep;
 mod window;
+mod workers;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,6 +22,11 @@ fn address(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
         panic!("{variable} is not set: run `./justw servers start`, then `eval \"$(scripts/servers urls)\"`, or `./justw test --servers`")
     })
+}
+
+/// The repository.
+fn root() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate stands in the workspace").to_owned()
 }
 
 /// A name that no other test of this run uses.

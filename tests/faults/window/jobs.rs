@@ -21,6 +21,7 @@ scenarios! {
     a_job_that_was_put_off_comes_later_as_the_next_attempt
     a_job_waits_for_somebody_who_is_able
     lanes_take_turns
+    what_has_begun_is_finished_first
     a_need_whose_value_is_missing_is_verified
     a_recorded_step_that_is_queued_all_the_same_is_verified
 }
@@ -155,6 +156,18 @@ fn lanes_take_turns(stage: &Stage) -> Verdict {
         first.extend(w.call(1, &[])?.jobs.into_iter().map(|j| j.lease.step));
     }
     holds("both lanes are served", ["x", "y"].iter().all(|lane| first.iter().any(|step| step.starts_with(lane))))
+}
+
+fn what_has_begun_is_finished_first(stage: &Stage) -> Verdict {
+    let (mut s, mut w, a) = started(stage)?;
+    let open = s.open(&run(2), 1, &[], vec![job("new", &[])], false);
+    s.one(open)?;
+    let called = w.call(1, &[finish(&a.lease, &below_a())])?;
+    same("a child of a run that has begun", handed(&called), vec![("b", false)])?;
+    w.one(back(&called.jobs[0].lease, Duration::from_secs(60)))?;
+    stage.raw().zadd::<_, _, _, ()>(stage.key("delay"), id(&run(1), "b"), 1).map_err(|e| e.to_string())?;
+    same("what was put off", handed(&w.call(1, &[])?), vec![("b", false)])?;
+    same("then the rest", handed(&w.call(9, &[])?), vec![("c", false), ("new", false)])
 }
 
 /// It was opened without what its own children need: whoever gets it reads the records.

@@ -46,7 +46,12 @@ const MUTANTS: &[Mutant] = &[
         "the_last_one_is_told_where_a_step_has_failed",
     ),
     Mutant("the last one is told", "if others == 0 then\n", "if false then\n", "the_last_one_keeps_the_outbox"),
-    Mutant("queued jobs are counted", "call('SADD', p..'j:'..rg, step); push(id, lane)", "push(id, lane)", "no_one_is_the_last_while_a_job_is_left"),
+    Mutant(
+        "queued jobs are counted",
+        "call('SADD', p..'j:'..rg, step); push(to, id, lane)",
+        "push(id, lane)",
+        "no_one_is_the_last_while_a_job_is_left",
+    ),
     Mutant(
         "lost: nothing is acknowledged",
         "elseif not s then st[#st + 1] = 'lost'",
@@ -148,6 +153,8 @@ const MUTANTS: &[Mutant] = &[
     ),
     Mutant("who is not able gets nothing", "do good = good and have[need] end", "do good = true end", "a_job_waits_for_somebody_who_is_able"),
     Mutant("lanes take turns", "mine[(tick + k) % #mine + 1]", "mine[k]", "lanes_take_turns"),
+    Mutant("children go first", "add(first, rg, ARGV[c]", "add(pushed, rg, ARGV[c]", "what_has_begun_is_finished_first"),
+    Mutant("what comes back goes first", "push(first, id, lane)", "push(pushed, id, lane)", "what_has_begun_is_finished_first"),
     Mutant("without a job it is lost", " and call('SCARD', p..'j:'..ARGV[i]) > 0", "", "a_run_without_a_job_is_lost"),
     Mutant("work wakes", "if call('ZCARD', IDLE) > 0 then call('PUBLISH', p..'bell', 'jobs') end", "", "who_sleeps_is_woken_and_the_end_is_told"),
     Mutant("what is given back wakes", "if delay == 0 then call('PUBLISH', p..'bell', 'jobs') end", "", "who_sleeps_is_woken_and_the_end_is_told"),

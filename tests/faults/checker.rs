@@ -1,0 +1,236 @@
+//! What must be true of a fleet, read from its stores and its workers' logs: the invariants of the fault matrix.
+//!
+//! I1 every acknowledged run has one outcome, which never changes. I2 a step has at most one outcome, which never changes, and exactly one
+//! where its run succeeded. I3 what a step consumed is what the step before produced, and the bytes are there. I4 no step starts before what
+//! it needs is recorded. I5 a step is executed again only where a fault touched it, and never once its outcome is recorded. I6 at the end the
+//! window is empty. I7 all that is reached within a bound. I8 a job that kills its workers is given up. I10 no keys are left in Redis.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dovetail_core::ledger::{Kind, Listing, RunKey};
+use dovetail_core::record::{Form, OutcomeRecord, RunOutcomeRecord, RunState, StoredValue};
+use redis::Commands as _;
+
+use crate::fleet::{Fleet, wait};
+
+/// What a check found.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Report {
+    pub(crate) runs: usize,
+    pub(crate) steps: usize,
+    pub(crate) executions: usize,
+    /// Executions beyond the first one of a step.
+    pub(crate) again: usize,
+    /// The most executions of one step.
+    pub(crate) most: usize,
+    pub(crate) violations: Vec<String>,
+}
+
+/// After the last fault everything is done within this: a lease, the search for what was lost, and the work itself on a machine that does
+/// other things, too.
+pub(crate) const HEALED: Duration = Duration::from_secs(90);
+/// From the end of an execution, as its record has it, to the record: on a busy machine, with a slow store.
+const COMMIT_MS: u64 = 3_000;
+/// Keys that a fleet keeps when nothing is open.
+const KEPT: [&str; 6] = ["meta", "tomb", "w", "wt", "idle", "rq"];
+
+impl Fleet {
+    fn records(&self, kind: Kind) -> BTreeMap<String, Vec<u8>> {
+        let listing = Listing { prefix: String::new(), limit: usize::MAX, newest_first: false };
+        self.meta.list(kind, &listing).unwrap().into_iter().collect()
+    }
+
+    /// Looks at all outcomes: those seen before must be as they were.
+    pub(crate) fn observe(&mut self, violations: &mut Vec<String>) {
+        for kind in [Kind::Outcome, Kind::RunOutcome] {
+            let now = self.records(kind);
+            for ((_, key), value) in self.seen.iter().filter(|((of, _), _)| *of == kind) {
+                if now.get(key) != Some(value) {
+                    violations.push(format!("I1/I2: {kind:?} {key} is no longer what it was"));
+                }
+            }
+            self.seen.extend(now.into_iter().map(|(key, value)| ((kind, key), value)));
+        }
+    }
+
+    /// Waits until every run is over and the window is empty.
+    pub(crate) fn quiet(&mut self, violations: &mut Vec<String>) {
+        let began = std::time::Instant::now();
+        let mut open = self.open();
+        while open.as_ref().map_or(true, |open| !open.is_empty()) && began.elapsed() < HEALED {
+            std::thread::sleep(Duration::from_millis(100));
+            open = self.open();
+        }
+        match open {
+            Ok(open) if open.is_empty() => {}
+            Ok(open) => {
+                let names: Vec<String> = open.iter().map(RunKey::key).take(5).collect();
+                violations.push(format!("I7: {} runs are not over {HEALED:?} after the last fault, such as {}", open.len(), names.join(" ")));
+                return;
+            }
+            Err(error) => return violations.push(format!("I7: the records cannot be read: {error:?}")),
+        }
+        let left = || -> Vec<String> {
+            let index = self.meta.open_runs(10).unwrap_or_default().into_iter().map(|run| format!("open run {}", run.key()));
+            index.chain(self.left_in_redis()).collect()
+        };
+        while !left().is_empty() && began.elapsed() < HEALED {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let left = left();
+        if !left.is_empty() {
+            violations.push(format!("I6/I10: this is left when all is done: {}", left.join(", ")));
+        }
+    }
+
+    fn left_in_redis(&self) -> Vec<String> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.redis.port())).unwrap();
+        let Ok(mut connection) = client.get_connection_with_timeout(Duration::from_secs(2)) else { return vec!["no Redis".into()] };
+        let keys: Vec<String> = connection.keys("*").unwrap_or_default();
+        let kept = |key: &String| {
+            let name = key.strip_prefix("dovetail:{faults}:").unwrap_or(key);
+            KEPT.contains(&name.split(':').next().unwrap_or(name))
+        };
+        keys.into_iter().filter(|key| !kept(key)).map(|key| key.replace("dovetail:{faults}:", "")).collect()
+    }
+
+    /// When all is healed: waits for the end and checks everything. `faults` is how many faults may have touched a step.
+    pub(crate) fn check(&mut self, faults: usize) -> Report {
+        let mut report = Report::default();
+        self.quiet(&mut report.violations);
+        self.observe(&mut report.violations);
+        let decode = |key: &String, value: &Vec<u8>| OutcomeRecord::decode(value, key).unwrap();
+        let outcomes: BTreeMap<String, OutcomeRecord> = self.records(Kind::Outcome).iter().map(|(k, v)| (k.clone(), decode(k, v))).collect();
+        let ends = self.records(Kind::RunOutcome);
+        let submitted = self.user.submitted.lock().unwrap().clone();
+        for (run, expected) in &submitted {
+            let Some(end) = ends.get(&run.key()) else { continue };
+            let end = RunOutcomeRecord::decode(end, &run.key()).unwrap();
+            self.check_run(run, expected.as_ref(), &end, &outcomes, &mut report.violations);
+        }
+        self.check_executions(faults, &outcomes, &mut report);
+        (report.runs, report.steps) = (submitted.len(), outcomes.len());
+        report
+    }
+
+    fn check_run(
+        &self,
+        run: &RunKey,
+        expected: Option<&serde_json::Value>,
+        end: &RunOutcomeRecord,
+        outcomes: &BTreeMap<String, OutcomeRecord>,
+        violations: &mut Vec<String>,
+    ) {
+        let record = self.meta.get(Kind::Run, &[run.run.to_string()]).unwrap().pop().flatten();
+        let record = dovetail_core::record::RunRecord::decode(&record.unwrap(), &run.key()).unwrap();
+        let pipeline = self.user.published.values().find(|p| p.key == record.pipeline).map(|p| &p.pipeline).expect("the test's own pipelines");
+        for step in &pipeline.steps {
+            let name = format!("{}/{}", run.key(), step.name);
+            let Some(outcome) = outcomes.get(&run.step(&step.name)) else {
+                if end.state == RunState::Succeeded {
+                    violations.push(format!("I2: {name} has no outcome, and its run succeeded"));
+                }
+                continue;
+            };
+            for need in pipeline.needs(step) {
+                let Some(before) = outcomes.get(&run.step(need)) else {
+                    violations.push(format!("I3: {name} has an outcome, and {need}, which it needs, has none"));
+                    continue;
+                };
+                if outcome.started_ms < before.finished_ms {
+                    violations.push(format!("I4: {name} began {} ms before {need} had ended", before.finished_ms - outcome.started_ms));
+                }
+            }
+            for consumed in &outcome.consumed {
+                let Some(origin) = consumed.origin.as_ref().filter(|origin| origin.starts_with("output_")) else { continue };
+                let produced = outcomes.iter().filter(|(key, _)| key.starts_with(&run.run.to_string())).flat_map(|(_, o)| &o.produced);
+                let mut same = produced.filter(|produced| produced.output == *origin);
+                if !same.any(|produced| produced.digest == consumed.digest) {
+                    violations.push(format!("I3: {name} consumed a {origin} that nobody produced"));
+                }
+            }
+            if let Some(StoredValue::Blob { digest, .. }) = &outcome.output
+                && self.user.parts.blobs.get(dovetail_core::blobs::BlobKind::Value, digest, 1 << 30).is_err()
+            {
+                violations.push(format!("I3: the value {digest} of {name} is not there"));
+            }
+        }
+        let Some(expected) = expected else { return };
+        if end.state == RunState::Failed {
+            violations.push(format!("I1: run {} failed in {:?}, and its tasks do not fail", run.key(), end.failed_step));
+        }
+        let wanted = match (expected.get("total"), expected.get("sum")) {
+            (Some(total), _) => Some(("join", "sum", total)),
+            (None, Some(sum)) => Some(("three", "sum", sum)),
+            (None, None) => None,
+        };
+        if let (RunState::Succeeded, Some((step, field, wanted))) = (end.state, wanted) {
+            let got = outcomes.get(&run.step(step)).and_then(|outcome| match &outcome.output {
+                Some(StoredValue::Inline(value)) => value.get(field),
+                _ => None,
+            });
+            if got != Some(wanted) {
+                violations.push(format!("I3: run {} came to {got:?} instead of {wanted}", run.key()));
+            }
+        }
+    }
+
+    fn check_executions(&self, faults: usize, outcomes: &BTreeMap<String, OutcomeRecord>, report: &mut Report) {
+        let mut by_step: BTreeMap<(String, String), usize> = BTreeMap::new();
+        for execution in self.executions() {
+            report.executions += 1;
+            let recorded = outcomes.get(&format!("{}:{}:0", execution.run, execution.step));
+            if let Some(recorded) = recorded
+                && execution.at_ms > recorded.finished_ms + COMMIT_MS
+            {
+                let late = execution.at_ms - recorded.finished_ms;
+                report.violations.push(format!(
+                    "I5: {} began {}/{} {late} ms after its outcome had come from {}",
+                    execution.worker,
+                    execution.run,
+                    execution.step,
+                    recorded.attempts.last().map_or("nobody", |a| a.worker.as_str())
+                ));
+            }
+            *by_step.entry((execution.run, execution.step)).or_default() += 1;
+        }
+        for ((run, step), times) in by_step {
+            report.again += times - 1;
+            report.most = report.most.max(times);
+            if times > 1 + faults {
+                report.violations.push(format!("I5: {run}/{step} was executed {times} times, and there were {faults} faults"));
+            }
+        }
+    }
+
+    /// Executions beyond the first one of each step, so far.
+    pub(crate) fn again(&self) -> usize {
+        let executions = self.executions();
+        let steps: std::collections::BTreeSet<_> = executions.iter().map(|e| (&e.run, &e.step)).collect();
+        executions.len() - steps.len()
+    }
+
+    /// The same, and it must hold.
+    #[track_caller]
+    pub(crate) fn holds(&mut self, faults: usize) -> Report {
+        let report = self.check(faults);
+        println!(
+            "{} runs, {} steps, {} executions, {} again, at most {} of one step; {} faults",
+            report.runs, report.steps, report.executions, report.again, report.most, faults
+        );
+        assert!(report.violations.is_empty(), "{}", report.violations.join("\n"));
+        report
+    }
+
+    /// Waits until so many more runs are over.
+    #[track_caller]
+    pub(crate) fn progress(&self, runs: usize) {
+        let over = || {
+            let submitted = self.user.submitted.lock().unwrap().len();
+            self.open().map(|open| submitted.saturating_sub(open.len()))
+        };
+        let before = over().unwrap();
+        wait("runs end", HEALED, || over().is_ok_and(|now| now >= before + runs));
+    }
+}

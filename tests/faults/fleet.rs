@@ -1,0 +1,401 @@
+//! A fleet of real worker processes on servers of its own, the runs that were submitted to it, and what its workers' logs say they executed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use dovetail_core::RunId;
+use dovetail_core::ledger::{Kind, RunKey};
+use dovetail_core::meta::MetaStore;
+use dovetail_flow::{FleetLedger, FlowError, Parts, Published, SystemClock};
+use dovetail_stores::{open_blobs, open_meta, open_window};
+use serde_json::{Value, json};
+
+use crate::proxy::Proxy;
+use crate::root;
+use crate::servers::{Server, What, signal};
+
+/// What a fleet is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup {
+    /// Records in the MongoDB stand-in instead of SQLite.
+    pub(crate) mongodb: bool,
+    /// Blobs in MinIO instead of files.
+    pub(crate) s3: bool,
+    /// The workers reach Redis and MongoDB through lines that can fail.
+    pub(crate) proxies: bool,
+    /// Of a job, in seconds.
+    pub(crate) lease: u64,
+    pub(crate) slots: u32,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { mongodb: false, s3: false, proxies: false, lease: 2, slots: 4 }
+    }
+}
+
+/// A worker process, or what is left of one.
+pub(crate) struct Process {
+    pub(crate) name: String,
+    pub(crate) child: Child,
+    pub(crate) log: PathBuf,
+}
+
+/// An execution as a worker's log tells it.
+#[derive(Debug, Clone)]
+pub(crate) struct Execution {
+    pub(crate) worker: String,
+    pub(crate) run: String,
+    pub(crate) step: String,
+    pub(crate) at_ms: u64,
+}
+
+/// Whoever submits runs, beside what happens to the fleet.
+pub(crate) struct User {
+    pub(crate) parts: Parts,
+    pub(crate) published: BTreeMap<&'static str, Published>,
+    /// Acknowledged, with the output that is expected where there is one.
+    pub(crate) submitted: Mutex<BTreeMap<RunKey, Option<Value>>>,
+}
+
+impl User {
+    /// Submits until it is acknowledged.
+    pub(crate) fn submit(&self, pipeline: &str, inputs: &Value) -> RunKey {
+        let run = dovetail_flow::new_run_id().unwrap();
+        self.submit_as(&run, pipeline, inputs)
+    }
+
+    pub(crate) fn submit_as(&self, run: &RunId, pipeline: &str, inputs: &Value) -> RunKey {
+        let began = Instant::now();
+        while let Err(error) = self.try_submit(run, pipeline, inputs) {
+            assert!(began.elapsed() < LONG, "a submission is never acknowledged: {error:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        RunKey { run: run.clone(), generation: 0 }
+    }
+
+    pub(crate) fn try_submit(&self, run: &RunId, pipeline: &str, inputs: &Value) -> Result<(), FlowError> {
+        dovetail_flow::submit(&self.parts, &self.published[pipeline], inputs, run)?;
+        let total = |key: &str| inputs[key].as_i64();
+        let expected = match pipeline {
+            "diamond" => total("x").map(|x| json!({ "total": 2 * x + 112 })),
+            "chain" => total("x").map(|x| json!({ "sum": x + 3 })),
+            // It succeeds, unless it never ends.
+            _ => (inputs["behaviour"]["tag"] != "endless_loop").then(|| json!({})),
+        };
+        self.submitted.lock().unwrap().insert(RunKey { run: run.clone(), generation: 0 }, expected);
+        Ok(())
+    }
+
+    /// So many runs, of every shape, with work of a few milliseconds.
+    pub(crate) fn load(&self, runs: i64) {
+        for n in 0..runs {
+            if n % 3 == 0 {
+                self.submit("chain", &json!({ "x": n }));
+            } else {
+                self.submit("diamond", &json!({ "x": n, "behaviour": busy(10) }));
+            }
+        }
+    }
+}
+
+pub(crate) struct Fleet {
+    pub(crate) setup: Setup,
+    pub(crate) redis: Server,
+    pub(crate) mongodb: Option<Server>,
+    pub(crate) s3: Option<Server>,
+    pub(crate) to_redis: Option<Proxy>,
+    pub(crate) to_mongodb: Option<Proxy>,
+    pub(crate) user: Arc<User>,
+    pub(crate) meta: Arc<dyn MetaStore>,
+    pub(crate) workers: Vec<Process>,
+    /// Those that have ended; their logs count.
+    pub(crate) ended: Vec<PathBuf>,
+    /// Records as they were first seen.
+    pub(crate) seen: BTreeMap<(Kind, String), Vec<u8>>,
+    count: usize,
+    // Removed last.
+    folder: tempfile::TempDir,
+}
+
+fn program() -> PathBuf {
+    let program = root().join("target/release/dovetail");
+    assert!(program.is_file(), "{} is missing: run `cargo build --release -p dovetail`", program.display());
+    program
+}
+
+/// Waits for something that an event elsewhere brings about; `within` is generous, and reached only where it does not come.
+#[track_caller]
+pub(crate) fn wait(what: &str, within: Duration, mut until: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !until() {
+        assert!(began.elapsed() < within, "{what}: it does not, within {within:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// The packages of the test plugins, packed once for all tests.
+fn package(name: &str) -> PathBuf {
+    static PACKED: OnceLock<Mutex<BTreeMap<String, PathBuf>>> = OnceLock::new();
+    let mut packed = PACKED.get_or_init(Mutex::default).lock().unwrap();
+    let pack = || {
+        let component = root().join("plugins/target/wasm32-wasip2/release").join(format!("{name}.wasm"));
+        assert!(component.is_file(), "{} is missing: run `./justw plugins`", component.display());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults-packages");
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join(format!("{name}.zip"));
+        let mut command = Command::new(program());
+        command.arg("--data").arg(&folder).args(["task", "pack"]).arg(root().join("plugins/tests").join(name)).arg("-o").arg(&file);
+        ran(command.env_clear().env("HOME", &folder));
+        file
+    };
+    packed.entry(name.to_owned()).or_insert_with(pack).clone()
+}
+
+fn ran(command: &mut Command) {
+    let out = command.stdin(Stdio::null()).output().unwrap();
+    assert!(out.status.success(), "{command:?}\n{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+}
+
+/// A head, two branches, their join, and work beside them: several steps may be the run's last one.
+fn diamond() -> Value {
+    json!({ "name": "diamond", "version": "1.0.0", "inputs": { "x": {}, "behaviour": {} },
+        "steps": {
+            "head": { "number": 1, "task": "add@^1", "inputs": { "a": "input.x", "b": {"value": 1} } },
+            "left": { "number": 2, "task": "add@^1", "inputs": { "a": "head.sum", "b": {"value": 10} } },
+            "right": { "number": 3, "task": "add@^1", "inputs": { "a": "head.sum", "b": {"value": 100} } },
+            "work": { "number": 4, "task": "probe@^1", "inputs": { "behaviour": "input.behaviour" } },
+            "join": { "number": 5, "task": "add@^1", "inputs": { "a": "left.sum", "b": "right.sum" } } },
+        "output": { "total": "join.sum", "work": "work.count" } })
+}
+
+/// Three steps, each of the one before: the last one closes the run.
+fn chain() -> Value {
+    let step = |number: u32, from: &str| json!({ "number": number, "task": "add@^1", "inputs": { "a": from, "b": {"value": 1} } });
+    json!({ "name": "chain", "version": "1.0.0", "inputs": { "x": {} },
+        "steps": { "one": step(1, "input.x"), "two": step(2, "one.sum"), "three": step(3, "two.sum") }, "output": { "sum": "three.sum" } })
+}
+
+/// One step that behaves as it is told.
+fn probe() -> Value {
+    json!({ "name": "probe", "version": "1.0.0", "inputs": { "behaviour": {} },
+        "steps": { "go": { "number": 1, "task": "probe@^1", "inputs": { "behaviour": "input.behaviour" } } }, "output": { "count": "go.count" } })
+}
+
+/// Works for about so many milliseconds.
+pub(crate) fn busy(millis: u64) -> Value {
+    json!({ "tag": "busy", "val": millis * 1000 })
+}
+
+impl Fleet {
+    /// Servers, packages and pipelines; no worker yet.
+    pub(crate) fn new(setup: Setup) -> Self {
+        // In memory where there is such a place: a process that is killed loses nothing there either, and disks differ from machine to machine.
+        let memory = Path::new("/dev/shm");
+        let folder =
+            tempfile::Builder::new().prefix("dovetail-faults-").tempdir_in(if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() });
+        let folder = folder.unwrap();
+        let redis = Server::start(What::Redis, folder.path());
+        let mongodb = setup.mongodb.then(|| Server::start(What::MongoDb, folder.path()));
+        let s3 = setup.s3.then(|| Server::start(What::S3, folder.path()));
+        let to_redis = setup.proxies.then(|| Proxy::to(redis.port()));
+        let to_mongodb = mongodb.as_ref().filter(|_| setup.proxies).map(|server| Proxy::to(server.port()));
+        let data = folder.path().join("data");
+        std::fs::create_dir_all(&data).unwrap();
+        let meta = mongodb.as_ref().map_or_else(|| "sqlite:".to_owned(), |server| format!("mongodb://127.0.0.1:{}/faults", server.port()));
+        let meta = open_meta(&meta, &data, "faults", Arc::new(SystemClock)).unwrap();
+        let window = open_window(&format!("redis://127.0.0.1:{}/0", redis.port()), "faults", "the-test").unwrap();
+        let blobs = open_blobs(&s3.as_ref().map_or_else(|| "file:".to_owned(), |server| s3_url(server.port())), &data).unwrap();
+        let ledger = Arc::new(FleetLedger::new(meta.clone(), window).unwrap());
+        let parts = Parts { ledger, blobs, clock: Arc::new(SystemClock) };
+        let user = Arc::new(User { parts: parts.clone(), published: BTreeMap::new(), submitted: Mutex::default() });
+        let (workers, ended, seen) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut fleet = Self { setup, redis, mongodb, s3, to_redis, to_mongodb, user, meta, workers, ended, seen, count: 0, folder };
+        let published = fleet.publish();
+        fleet.user = Arc::new(User { parts, published, submitted: Mutex::default() });
+        fleet
+    }
+
+    fn publish(&self) -> BTreeMap<&'static str, Published> {
+        let mut push = self.command(false);
+        push.args(["task", "push"]).args([package("add"), package("probe")]);
+        ran(&mut push);
+        let push = |(name, pipeline): (&'static str, Value)| {
+            let file = self.folder.path().join(format!("{name}.json"));
+            std::fs::write(&file, pipeline.to_string()).unwrap();
+            ran(self.command(false).args(["pipeline", "push"]).arg(&file));
+            (name, dovetail_flow::pipeline(&self.user.parts, name).unwrap())
+        };
+        [("diamond", diamond()), ("chain", chain()), ("probe", probe())].into_iter().map(push).collect()
+    }
+
+    /// The program with this fleet's settings.
+    pub(crate) fn command(&self, through_proxies: bool) -> Command {
+        let mut command = Command::new(program());
+        let through = |proxy: &Option<Proxy>, direct: u16| proxy.as_ref().filter(|_| through_proxies).map_or(direct, Proxy::port);
+        command.arg("--data").arg(self.folder.path().join("data")).env_clear().env("HOME", self.folder.path());
+        command.env("DOVETAIL_FLEET", "faults");
+        command.env("DOVETAIL_QUEUE", format!("redis://127.0.0.1:{}/0", through(&self.to_redis, self.redis.port())));
+        if let Some(server) = &self.mongodb {
+            command.env("DOVETAIL_META", format!("mongodb://127.0.0.1:{}/faults", through(&self.to_mongodb, server.port())));
+        }
+        if let Some(server) = &self.s3 {
+            command.env("DOVETAIL_BLOBS", s3_url(server.port()));
+        }
+        command.env("DOVETAIL_WORKER_LEASE", format!("{}s", self.setup.lease)).env("DOVETAIL_WORKER_JOBS", self.setup.slots.to_string());
+        command.env("DOVETAIL_LOG_FORMAT", "json").env("DOVETAIL_LOG_LEVEL", "debug").stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a worker and waits until it says that it works.
+    pub(crate) fn worker(&mut self) -> usize {
+        self.worker_with(&[])
+    }
+
+    pub(crate) fn worker_with(&mut self, variables: &[(&str, &str)]) -> usize {
+        self.start_worker(variables);
+        let worker = self.workers.last().unwrap();
+        let log = worker.log.clone();
+        wait("the worker works", LONG, || std::fs::read_to_string(&log).unwrap().contains("\"working\""));
+        self.workers.len() - 1
+    }
+
+    /// Starts a worker, which may have to wait for its servers.
+    pub(crate) fn start_worker(&mut self, variables: &[(&str, &str)]) {
+        self.count += 1;
+        let name = format!("w{}", self.count);
+        let log = self.folder.path().join(format!("{name}.log"));
+        let mut command = self.command(true);
+        command.args(["worker", "--name", &name]).envs(variables.iter().copied());
+        let child = command.stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+        self.workers.push(Process { name, child, log });
+    }
+
+    pub(crate) fn workers(&mut self, count: usize) {
+        for _ in 0..count {
+            self.worker();
+        }
+    }
+
+    /// SIGKILL; its log stays.
+    pub(crate) fn kill(&mut self, worker: usize) {
+        let mut process = self.workers.remove(worker);
+        drop(process.child.kill());
+        drop(process.child.wait());
+        self.ended.push(process.log);
+    }
+
+    /// SIGTERM, waits for its end, which must be in order.
+    pub(crate) fn drain(&mut self, worker: usize) {
+        let mut process = self.workers.remove(worker);
+        signal(&process.child, libc::SIGTERM);
+        wait("the worker ends", LONG, || process.child.try_wait().unwrap().is_some());
+        let code = process.child.wait().unwrap().code();
+        assert_eq!(code, Some(0), "{}", std::fs::read_to_string(&process.log).unwrap());
+        self.ended.push(process.log);
+    }
+
+    pub(crate) fn freeze(&self, worker: usize) {
+        signal(&self.workers[worker].child, libc::SIGSTOP);
+    }
+
+    pub(crate) fn thaw(&self, worker: usize) {
+        signal(&self.workers[worker].child, libc::SIGCONT);
+    }
+
+    /// Submitted runs that have no outcome yet.
+    pub(crate) fn open(&self) -> Result<BTreeSet<RunKey>, dovetail_core::blobs::StoreError> {
+        let runs: Vec<RunKey> = self.user.submitted.lock().unwrap().keys().cloned().collect();
+        let keys: Vec<String> = runs.iter().map(RunKey::key).filter(|key| !self.seen.contains_key(&(Kind::RunOutcome, key.clone()))).collect();
+        let found = self.meta.get(Kind::RunOutcome, &keys)?;
+        Ok(keys.iter().zip(found).filter(|(_, value)| value.is_none()).filter_map(|(key, _)| RunKey::parse(key)).collect())
+    }
+
+    /// Whether a run has ended.
+    pub(crate) fn is_over(&self, run: &RunKey) -> bool {
+        self.meta.get(Kind::RunOutcome, &[run.key()]).unwrap()[0].is_some()
+    }
+
+    /// What the workers' logs say of steps, as JSON and in the order in which it happened.
+    fn lines(&self) -> Vec<(String, Value)> {
+        let living = self.workers.iter().map(|worker| &worker.log);
+        let mut lines = Vec::new();
+        for log in living.chain(&self.ended) {
+            let worker = log.file_stem().unwrap().to_string_lossy().into_owned();
+            let text = std::fs::read_to_string(log).unwrap();
+            // The last line may be half a line.
+            lines.extend(text.lines().filter(|l| l.contains("step ")).filter_map(|l| Some((worker.clone(), serde_json::from_str::<Value>(l).ok()?))));
+        }
+        lines.sort_by(|(_, a), (_, b)| a["timestamp"].as_str().cmp(&b["timestamp"].as_str()));
+        lines
+    }
+
+    /// Every attempt that was begun anywhere.
+    pub(crate) fn executions(&self) -> Vec<Execution> {
+        let begun = |(worker, line): (String, Value)| {
+            let fields = &line["fields"];
+            let at_ms = millis(line["timestamp"].as_str()?)?;
+            let text = |key: &str| Some(fields[key].as_str()?.to_owned());
+            (fields["message"] == "step started").then_some(())?;
+            Some(Execution { worker, run: text("run")?, step: text("step")?, at_ms })
+        };
+        self.lines().into_iter().filter_map(begun).collect()
+    }
+
+    /// The worker that has begun a step of this run last and not ended it.
+    pub(crate) fn runs_now(&self, run: &RunKey) -> Option<usize> {
+        let (mut running, name) = (None, run.run.to_string());
+        for (worker, line) in self.lines() {
+            if line["fields"]["run"] == name.as_str() {
+                running = (line["fields"]["message"] == "step started").then_some(worker);
+            }
+        }
+        running.and_then(|name| self.workers.iter().position(|worker| worker.name == name))
+    }
+}
+
+fn s3_url(port: u16) -> String {
+    format!("s3://faults:of-a-test@faults?endpoint=http://127.0.0.1:{port}")
+}
+
+/// Milliseconds since 1970 of `2026-11-25T23:16:01.123456Z`.
+fn millis(timestamp: &str) -> Option<u64> {
+    let (date, time) = timestamp.strip_suffix('Z')?.split_once('T')?;
+    let mut date = date.split('-').map(|part| part.parse::<i64>().ok());
+    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    // Days from a year that begins in March, as the calendar's arithmetic goes.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    let mut time = time.split(':');
+    let (hours, minutes) = (time.next()?.parse::<i64>().ok()?, time.next()?.parse::<i64>().ok()?);
+    let (seconds, fraction) = time.next()?.split_once('.')?;
+    let millis: i64 = fraction.get(..3)?.parse().ok()?;
+    u64::try_from(((days * 24 + hours) * 60 + minutes) * 60_000 + seconds.parse::<i64>().ok()? * 1000 + millis).ok()
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for mut worker in self.workers.drain(..) {
+            drop(worker.child.kill());
+            drop(worker.child.wait());
+        }
+        if std::thread::panicking()
+            && let Some(kept) = std::env::var_os("DOVETAIL_FAULT_KEEP")
+        {
+            let to = Path::new(&kept).join(self.folder.path().file_name().unwrap());
+            drop(Command::new("cp").arg("-r").arg(self.folder.path()).arg(&to).status());
+            println!("kept in {}", to.display());
+        }
+    }
+}
+
+#[test]
+fn a_logs_time_is_read() {
+    assert_eq!(millis("1970-01-01T00:00:00.001000Z"), Some(1));
+    assert_eq!(millis("2024-02-29T12:30:15.250000Z"), Some(1_709_209_815_250));
+}

@@ -1,0 +1,126 @@
+//! A line between a client and a server that can be slow, cut, dead, or lose the answer to a request that was served.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What the line does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Pass,
+    /// Each piece takes so long, in each direction.
+    Slow(Duration),
+    /// Nothing passes, and nobody is told: as in a partition, it passes later.
+    Dead,
+    /// Connections are reset as they come.
+    Reset,
+    /// Of so many answers one is lost, and its connection with it.
+    LoseAnswers(u64),
+}
+
+struct Line {
+    mode: Mutex<Mode>,
+    answers: AtomicU64,
+    lost: AtomicU64,
+    over: AtomicBool,
+}
+
+pub(crate) struct Proxy {
+    port: u16,
+    line: Arc<Line>,
+}
+
+/// How often a dead line is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Line {
+    fn mode(&self) -> Mode {
+        *self.mode.lock().unwrap()
+    }
+
+    /// Carries bytes one way until one of the two ends.
+    fn carry(&self, mut from: TcpStream, mut to: TcpStream, answers: bool) {
+        let mut piece = vec![0; 64 << 10];
+        drop(from.set_read_timeout(Some(Duration::from_millis(200))));
+        loop {
+            let read = match from.read(&mut piece) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                    if self.over.load(Ordering::SeqCst) || self.mode() == Mode::Reset {
+                        break;
+                    }
+                    continue;
+                }
+                Err(_) => break,
+            };
+            while self.mode() == Mode::Dead && !self.over.load(Ordering::SeqCst) {
+                std::thread::sleep(LOOK);
+            }
+            match self.mode() {
+                Mode::Slow(time) => std::thread::sleep(time),
+                Mode::Reset => break,
+                Mode::LoseAnswers(of) if answers && self.answers.fetch_add(1, Ordering::SeqCst) % of == of - 1 => {
+                    self.lost.fetch_add(1, Ordering::SeqCst);
+                    break;
+                }
+                Mode::LoseAnswers(_) | Mode::Pass | Mode::Dead => {}
+            }
+            if to.write_all(&piece[..read]).is_err() {
+                break;
+            }
+        }
+        drop(from.shutdown(Shutdown::Both));
+        drop(to.shutdown(Shutdown::Both));
+    }
+}
+
+impl Proxy {
+    /// Before the server at `target` on this machine.
+    pub(crate) fn to(target: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let line = Arc::new(Line { mode: Mutex::new(Mode::Pass), answers: AtomicU64::new(0), lost: AtomicU64::new(0), over: AtomicBool::new(false) });
+        let here = line.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                if here.over.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", target))) else { continue };
+                if here.mode() == Mode::Reset {
+                    continue;
+                }
+                drop((client.set_nodelay(true), server.set_nodelay(true)));
+                let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { continue };
+                let (there, back) = (here.clone(), here.clone());
+                std::thread::spawn(move || there.carry(client, server, false));
+                std::thread::spawn(move || back.carry(server_too, client_too, true));
+            }
+        });
+        Self { port, line }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn set(&self, mode: Mode) {
+        *self.line.mode.lock().unwrap() = mode;
+    }
+
+    /// Answers that were lost so far.
+    pub(crate) fn lost(&self) -> u64 {
+        self.line.lost.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.line.over.store(true, Ordering::SeqCst);
+        // Whoever waits for a client looks whether it is over.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+    }
+}

@@ -1,0 +1,187 @@
+//! Servers of a test's own, on loopback and in a folder of the test: they can be killed, frozen and started again on the same port.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::root;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    Redis,
+    MongoDb,
+    S3,
+}
+
+/// One of them; it ends with this value.
+pub(crate) struct Server {
+    what: What,
+    folder: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+/// A port that is free now.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A program that `scripts/servers` installs.
+fn tool(name: &str) -> PathBuf {
+    let path = root().join(".tools/bin").join(name);
+    assert!(path.is_file(), "{} is missing: `./justw servers start` builds it", path.display());
+    path
+}
+
+/// Sends a signal to a process of ours.
+pub(crate) fn signal(child: &Child, signal: i32) {
+    let process = i32::try_from(child.id()).unwrap();
+    #[expect(unsafe_code, reason = "the standard library sends only SIGKILL")]
+    // SAFETY: kill(2) reads two numbers; the process is a child that has not been waited for, so its number is not another's.
+    let sent = unsafe { libc::kill(process, signal) };
+    assert_eq!(sent, 0, "signal {signal} to process {process}");
+}
+
+impl Server {
+    /// Starts it and waits until it answers.
+    pub(crate) fn start(what: What, folder: &Path) -> Self {
+        let folder = folder.join(format!("{what:?}").to_lowercase());
+        for _ in 0..5 {
+            let mut server = Self { what, folder: folder.clone(), port: free_port(), child: None };
+            // The port may have been taken in between.
+            if server.try_start() {
+                return server;
+            }
+        }
+        panic!("{what:?} does not start in {}", folder.display())
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn command(&self) -> Command {
+        let port = self.port.to_string();
+        match self.what {
+            What::Redis => {
+                let mut command = Command::new("redis-server");
+                command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]);
+                command.args(["--maxmemory-policy", "noeviction", "--dir"]).arg(&self.folder);
+                command
+            }
+            What::MongoDb => {
+                let mut command = Command::new(tool("dovetail-test-mongodb"));
+                command.arg("serve").arg(format!("127.0.0.1:{port}")).arg(&self.folder);
+                command
+            }
+            What::S3 => {
+                // A folder below the data folder is a bucket.
+                std::fs::create_dir_all(self.folder.join("faults")).unwrap();
+                let mut command = Command::new(tool("minio"));
+                command.args(["server", "--quiet", "--address", &format!("127.0.0.1:{port}")]).arg(&self.folder);
+                command
+                    .env("MINIO_ROOT_USER", "faults")
+                    .env("MINIO_ROOT_PASSWORD", "of-a-test")
+                    .env("MINIO_BROWSER", "off")
+                    .env("MINIO_UPDATE", "off");
+                command.env("HOME", &self.folder);
+                command
+            }
+        }
+    }
+
+    fn answers(&self) -> bool {
+        match self.what {
+            What::Redis => {
+                let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port)).unwrap();
+                let asked = client.get_connection_with_timeout(Duration::from_secs(1)).and_then(|mut c| redis::cmd("PING").query::<String>(&mut c));
+                asked.is_ok()
+            }
+            What::MongoDb => {
+                let mut probe = Command::new(tool("dovetail-test-mongodb"));
+                let status = probe.arg("probe").arg(format!("127.0.0.1:{}", self.port)).stdout(Stdio::null()).stderr(Stdio::null()).status();
+                status.unwrap().success()
+            }
+            What::S3 => (|| -> std::io::Result<bool> {
+                let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+                stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+                stream.write_all(b"GET /minio/health/cluster HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer)?;
+                Ok(answer.lines().next().is_some_and(|line| line.contains(" 200 ")))
+            })()
+            .unwrap_or(false),
+        }
+    }
+
+    fn try_start(&mut self) -> bool {
+        std::fs::create_dir_all(&self.folder).unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(self.folder.with_extension("log")).unwrap();
+        let mut child = self.command().stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(30) {
+            if child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if self.answers() {
+                self.child = Some(child);
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        drop(child.kill());
+        drop(child.wait());
+        false
+    }
+
+    /// Again, on the same port and folder, after it ended.
+    pub(crate) fn again(&mut self) {
+        assert!(self.try_start(), "{:?} does not start again on port {}", self.what, self.port);
+    }
+
+    fn child(&self) -> &Child {
+        self.child.as_ref().expect("it runs")
+    }
+
+    /// Ended without a word, as by a loss of power.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+
+    /// Ended in order.
+    pub(crate) fn stop(&mut self) {
+        signal(self.child(), libc::SIGTERM);
+        self.child.take().unwrap().wait().unwrap();
+    }
+
+    /// It stands still, and its connections stay open.
+    pub(crate) fn freeze(&self) {
+        signal(self.child(), libc::SIGSTOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        signal(self.child(), libc::SIGCONT);
+    }
+
+    /// A Redis is asked.
+    pub(crate) fn redis(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+        let mut connection = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port))?.get_connection_with_timeout(Duration::from_secs(5))?;
+        connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+        redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

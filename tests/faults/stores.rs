@@ -1,0 +1,149 @@
+//! Servers that die, stand still, forget, fill up, answer late or not at all, while workers work and runs come.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::fleet::{Fleet, LONG, Setup, wait};
+use crate::proxy::Mode;
+use crate::storm::{Fault, Load, Random};
+
+/// The fault, so many times, under load.
+fn survives(setup: Setup, fault: Fault, times: usize) {
+    let (mut fleet, mut random) = (Fleet::new(setup), Random::new());
+    fleet.workers(2);
+    let load = Load::start(&fleet.user, Duration::from_millis(20));
+    for _ in 0..times {
+        fleet.progress(10);
+        fault.strike(&mut fleet, &mut random);
+    }
+    fleet.progress(10);
+    load.stop();
+    fleet.holds(times);
+}
+
+const PLAIN: Setup = Setup { mongodb: false, s3: false, proxies: false, lease: 2, slots: 4 };
+const LINES: Setup = Setup { proxies: true, ..PLAIN };
+const MONGODB: Setup = Setup { mongodb: true, ..LINES };
+
+#[test]
+fn redis_killed_and_started_again() {
+    survives(PLAIN, Fault::RedisKilled, 2);
+}
+
+#[test]
+fn redis_emptied() {
+    survives(PLAIN, Fault::RedisEmptied, 3);
+}
+
+#[test]
+fn redis_restored_from_an_old_copy() {
+    survives(PLAIN, Fault::RedisRestored, 2);
+}
+
+#[test]
+fn redis_frozen_for_longer_than_a_lease() {
+    survives(PLAIN, Fault::RedisFrozen, 2);
+}
+
+#[test]
+fn redis_full() {
+    survives(PLAIN, Fault::RedisFull, 2);
+}
+
+#[test]
+fn redis_read_only() {
+    survives(PLAIN, Fault::RedisReadOnly, 2);
+}
+
+#[test]
+fn redis_forgets_scripts() {
+    survives(PLAIN, Fault::ScriptsForgotten, 2);
+}
+
+#[test]
+fn redis_far_away() {
+    survives(LINES, Fault::RedisSlow, 1);
+}
+
+#[test]
+fn redis_cut_off_for_longer_than_a_lease() {
+    survives(LINES, Fault::RedisCutOff, 2);
+}
+
+#[test]
+fn redis_resets_connections() {
+    survives(LINES, Fault::RedisResets, 2);
+}
+
+/// What was done is done: the same question under the same number gets the same answer, and no step is run again.
+#[test]
+fn answers_of_redis_that_are_lost_are_asked_for_again() {
+    let mut fleet = Fleet::new(Setup { lease: 10, ..LINES });
+    fleet.workers(2);
+    fleet.to_redis.as_ref().unwrap().set(Mode::LoseAnswers(5));
+    fleet.user.load(100);
+    wait("all end", LONG, || fleet.open().unwrap().is_empty());
+    let proxy = fleet.to_redis.as_ref().unwrap();
+    assert!(proxy.lost() > 10, "{} answers were lost", proxy.lost());
+    proxy.set(Mode::Pass);
+    let report = fleet.holds(0);
+    assert_eq!(report.again, 0);
+}
+
+/// Emptied while nobody holds a job and nobody's call can notice it by itself: the search for lost runs does.
+#[test]
+fn a_queue_that_is_lost_while_it_waits_is_found_again() {
+    let mut fleet = Fleet::new(PLAIN);
+    fleet.user.load(20);
+    drop(fleet.redis.redis(&["FLUSHALL"]).unwrap());
+    fleet.workers(1);
+    let report = fleet.holds(0);
+    assert_eq!((report.runs, report.again), (20, 0));
+}
+
+#[test]
+fn mongodb_killed_and_started_again() {
+    survives(MONGODB, Fault::RecordsKilled, 2);
+}
+
+#[test]
+fn mongodb_frozen() {
+    survives(MONGODB, Fault::RecordsFrozen, 1);
+}
+
+#[test]
+fn mongodb_far_away() {
+    survives(MONGODB, Fault::RecordsSlow, 1);
+}
+
+#[test]
+fn mongodb_cut_off_for_longer_than_a_lease() {
+    survives(MONGODB, Fault::RecordsCutOff, 1);
+}
+
+#[test]
+fn answers_of_mongodb_that_are_lost() {
+    survives(MONGODB, Fault::RecordsAnswersLost, 2);
+}
+
+#[test]
+fn minio_killed_and_started_again() {
+    survives(Setup { s3: true, ..PLAIN }, Fault::BlobsKilled, 2);
+}
+
+/// Nobody is told that a run was accepted while its record cannot be written.
+#[test]
+fn without_the_records_a_submission_is_refused() {
+    let mut fleet = Fleet::new(MONGODB);
+    fleet.workers(1);
+    fleet.user.load(3);
+    fleet.mongodb.as_mut().unwrap().stop();
+    let run = dovetail_flow::new_run_id().unwrap();
+    let refused = fleet.user.try_submit(&run, "chain", &json!({ "x": 1 }));
+    assert!(refused.is_err(), "it was acknowledged");
+    fleet.mongodb.as_mut().unwrap().again();
+    fleet.user.submit_as(&run, "chain", &json!({ "x": 1 }));
+    let report = fleet.holds(1);
+    assert_eq!(report.runs, 4);
+}
