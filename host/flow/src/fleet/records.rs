@@ -63,8 +63,10 @@ pub(super) fn run(shared: &Shared, inbox: &Receiver<ToRecords>, work: &Sender<To
         match write(shared, &requests, forget) {
             Ok(slots) => {
                 let flying = requests.into_iter().zip(slots).map(|(request, slots)| InFlight { slots, then: request.then });
-                // The other thread outlives this one.
-                drop(work.send(ToWindow::Changes(flying.collect())));
+                // The other thread outlives this one; were it gone, nobody may wait for ever.
+                if let Err(crossbeam_channel::SendError(ToWindow::Changes(lost))) = work.send(ToWindow::Changes(flying.collect())) {
+                    lost.into_iter().for_each(|request| request.then.fail(&super::gone()));
+                }
             }
             Err(error) => {
                 for request in requests {
