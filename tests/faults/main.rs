@@ -1,7 +1,7 @@
 //! Faults: what a fleet does when its parts die, stand still, forget, repeat themselves or answer late.
 //!
-//! `./justw test --servers` starts the servers and sets `DOVETAIL_TEST_REDIS`. The window's rules are tried one at a time on that server; the
-//! rest runs real workers against servers of its own.
+//! `./justw test --faults` runs them all. The window's rules are tried one at a time on the server of `DOVETAIL_TEST_REDIS` (`./justw test
+//! --servers` runs these, too); the rest runs real workers against servers of its own, which it kills.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a failing test panics, and says before what it does")]
 
 mod campaign;
