@@ -138,9 +138,9 @@ def main():
     latencies = 20 if quick else LATENCIES
     # Whoever ends this ends what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    dovetail = Dovetail(program, redis)
+    dovetail, load = Dovetail(program, redis), os.getloadavg()[0]
     tasks = FEW if quick else tasks_at_once(folder)
-    print(f"{tasks} tasks at once in both", flush=True)
+    print(f"{tasks} tasks at once in both; the system's load before it: {load:.1f}", flush=True)
     rounds = {"Celery": [], "dovetail": []}
     pools = {figure: [] for figure in FIGURES}
     for number in range(ROUNDS):

@@ -29,6 +29,10 @@ pub(super) fn facts(app: &App, suite: &Suite, commit_ms: Option<f64>) -> Value {
         fact("memory_mb", json!(kib * 1024 / 1_000_000));
     }
     fact("system", json!(format!("{} {} {}", std::env::consts::OS, read("/proc/sys/kernel/osrelease").trim(), std::env::consts::ARCH)));
+    // Who else uses the machine: with others at work the figures are theirs, too.
+    if let Some(load) = suite.load_before {
+        fact("load_before", json!(load));
+    }
     // What a durable change costs at the least: rates of one machine's stores hang on it.
     if let Some(commit_ms) = commit_ms {
         fact("disk_commit_ms", json!((commit_ms * 1000.0).round() / 1000.0));
@@ -41,6 +45,11 @@ pub(super) fn facts(app: &App, suite: &Suite, commit_ms: Option<f64>) -> Value {
     fact("workers", json!(if suite.place.is_fleet() { suite.workers } else { 1 }));
     fact("jobs", json!(app.config.jobs));
     Value::Object(facts)
+}
+
+/// How many processes wanted to run over the last minute; none where it cannot be told.
+pub(super) fn load() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
 
 /// How long a small write takes until it is on the disk, in milliseconds; none where it cannot be told.

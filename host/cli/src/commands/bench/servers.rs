@@ -16,44 +16,42 @@ use crate::error::Error;
 const BATCH: usize = 500;
 /// About as long as the outcome of a small step, in bytes.
 const RECORD: usize = 700;
+/// Windows of a queue that pass before one is timed: a worker that has just started compares all open runs with the queue.
+const BEFORE: usize = 2;
 
 /// The rate out of a deep queue over the median of those out of a short one. Queues are filled before a worker starts, and runs of one step
 /// are taken from them in order: so the submitter takes nothing away from either rate.
 pub(super) fn queue_depth(suite: &Suite) -> Result<Vec<f64>, Error> {
-    let (window, rounds) = ((suite.plan.size / 5).max(100), suite.plan.rounds);
-    let mut short = Vec::new();
-    for _ in 0..rounds {
-        // One window to start with, one that is timed, and a rest, so that the last one timed does not run dry.
-        short.extend(windows(suite, window * 3, window, 1)?);
-    }
-    let needed = window * (u32::try_from(rounds).unwrap_or(u32::MAX).saturating_add(1));
-    let deep = windows(suite, suite.plan.deep.max(needed), window, rounds)?;
-    Ok(deep.into_iter().map(|rate| rate / median(&short)).collect())
+    let (window, rounds) = ((suite.plan.size / 4).max(100), suite.plan.rounds);
+    // Beside the window that is timed those before it, and one that is left, so that it does not run dry.
+    let queued = |timed: usize| window * u32::try_from(BEFORE + timed + 1).unwrap_or(u32::MAX);
+    let short = |count: usize| (0..count).map(|_| windows(suite, queued(1), window, 1)).collect::<Result<Vec<_>, Error>>();
+    // Half of them before the deep one and half of them after it: whatever else this machine does, it does to both.
+    let mut short_rates = short(rounds.div_ceil(2))?;
+    let deep = windows(suite, suite.plan.deep.max(queued(rounds)), window, rounds)?;
+    short_rates.extend(short(rounds / 2)?);
+    let usual = median(&short_rates.concat());
+    Ok(deep.into_iter().map(|rate| rate / usual).collect())
 }
 
-/// Fills the queue with so many runs, starts workers, and gives back the rates of the windows after the first one.
-fn windows(suite: &Suite, queued: u32, window: u32, count: usize) -> Result<Vec<f64>, Error> {
+/// Fills the queue with so many runs, starts workers, lets some windows pass, and gives back the rates of the next ones, when all is done.
+fn windows(suite: &Suite, queued: u32, window: u32, timed: usize) -> Result<Vec<f64>, Error> {
     let graph = &suite.tasks.single;
     let mut runs = Vec::new();
-    while runs.len() < queued as usize {
+    let mut left = queued;
+    while left > 0 {
         suite.go_on()?;
-        runs.extend(submit(suite, graph, (queued - u32::try_from(runs.len()).unwrap_or(u32::MAX)).min(5000))?);
+        let part = left.min(5000);
+        runs.extend(submit(suite, graph, part)?);
+        left -= part;
     }
     let workers = Workers::start(suite)?;
-    let mut parts = runs.chunks(window as usize);
-    let mut take = |n: usize| parts.next().ok_or_else(|| Error::host("bench_over", format!("there is no window {n}")));
-    results(suite, &workers, graph, take(0)?)?;
     let mut rates = Vec::new();
-    for n in 1..=count {
-        let part = take(n)?;
+    for (n, part) in runs.chunks(window as usize).enumerate() {
         let began = Instant::now();
         results(suite, &workers, graph, part)?;
-        rates.push(part.len() as f64 / began.elapsed().as_secs_f64());
-    }
-    // A short queue is emptied, so that the next one is as short; a deep one is the last.
-    if queued <= window * 3 {
-        for part in parts {
-            results(suite, &workers, graph, part)?;
+        if (BEFORE..BEFORE + timed).contains(&n) {
+            rates.push(part.len() as f64 / began.elapsed().as_secs_f64());
         }
     }
     Ok(rates)

@@ -46,6 +46,8 @@ impl Plan {
 pub(super) struct Suite {
     pub(super) plan: Plan,
     pub(super) tasks: Tasks,
+    /// The system's load before anything was measured.
+    pub(super) load_before: Option<f64>,
     /// Processes, where a fleet works.
     pub(super) workers: u32,
     /// Rounds of times from submission to result: two figures are made of them.
@@ -66,7 +68,16 @@ impl Suite {
         let place = Place::new(&app.config, &app.output, args.servers)?;
         let tasks = Tasks::publish(place.app()?)?;
         shutdown.wakes(&place.app()?.parts()?.ledger);
-        Ok(Self { plan: Plan::of(args), tasks, workers: args.workers, latencies: OnceCell::new(), signal, listening, place })
+        Ok(Self {
+            plan: Plan::of(args),
+            tasks,
+            load_before: super::machine::load(),
+            workers: args.workers,
+            latencies: OnceCell::new(),
+            signal,
+            listening,
+            place,
+        })
     }
 
     pub(super) fn interrupted(&self) -> bool {
