@@ -302,6 +302,7 @@ fn doctor_goes_on_where_a_server_fails() {
     assert_eq!(problems(&Machine { queue: "redis://u:secret-word@127.0.0.1:1/0".to_owned(), ..same() }), ["queue"]);
     assert_eq!(problems(&Machine { meta: "mongodb://u:secret-word@127.0.0.1:1/d".to_owned(), ..same() }), ["records"]);
     assert_eq!(problems(&Machine { blobs: bucket("no-such-bucket", "x"), ..same() }), ["blobs"]);
+    assert_eq!(problems(&Machine { blobs: "s3://u:secret-word@bucket?colour=red".to_owned(), ..same() }), ["blobs"]);
     let evicting = OwnRedis::start(&["maxmemory 50mb", "maxmemory-policy allkeys-lru"]);
     assert_eq!(problems(&Machine { queue: evicting.url(""), ..same() }), ["queue"]);
     let own = OwnRedis::start(&[]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dovetail_core::Digest;
-use dovetail_core::blobs::{BlobKind, Blobs};
+use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_flow::SystemClock;
 use dovetail_stores::{Look, S3Blobs};
 
@@ -44,7 +44,11 @@ pub(super) fn look(app: &App, findings: &mut Vec<Finding>) -> Servers {
                 blobs = Some(far);
                 Ok(look)
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                // Without a store that can be opened nothing can, and every other line would say this again.
+                records &= error.kind != StoreErrorKind::Invalid;
+                Err(error)
+            }
         };
         told("blobs", seen, findings);
     }
@@ -55,7 +59,7 @@ pub(super) fn look(app: &App, findings: &mut Vec<Finding>) -> Servers {
 }
 
 /// One line for the server, one for each thing that should be otherwise.
-fn told(what: &'static str, seen: Result<Look, dovetail_core::blobs::StoreError>, findings: &mut Vec<Finding>) -> Option<Look> {
+fn told(what: &'static str, seen: Result<Look, StoreError>, findings: &mut Vec<Finding>) -> Option<Look> {
     match seen {
         Ok(look) => {
             findings.push(good(what, look.found.clone()));
