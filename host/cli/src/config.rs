@@ -406,6 +406,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_deployed_is_read_and_says_the_defaults() {
+        let file = include_str!("../../../deploy/dovetail.toml");
+        // `# key = value` is a default that is shown; what begins otherwise is a sentence.
+        let shown: String =
+            file.lines().map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line).to_owned() + "\n").collect();
+        let resolved = resolve(Global::default(), &[HOME], Some(file)).unwrap();
+        assert!(resolved.is_fleet() && resolved.has_far_blobs() && resolved.meta.scheme() == "mongodb");
+        assert_ne!(shown, file);
+        assert_eq!(resolve(Global::default(), &[HOME], Some(&shown)).unwrap(), Config { log_level: Some(LogLevel::Info), ..resolved });
+        // Passwords come by variables, which exist.
+        let set: Vec<(&str, &str)> =
+            include_str!("../../../deploy/worker.env").lines().filter_map(|line| line.trim_start_matches('#').split_once('=')).collect();
+        let set: Vec<(&str, &str)> = std::iter::once(HOME).chain(set.into_iter().filter(|(name, _)| name.starts_with("DOVETAIL_"))).collect();
+        let resolved = resolve(Global::default(), &set, Some(file)).unwrap();
+        assert!(set.len() == 5 && resolved.queue.url().starts_with("rediss://dovetail:CHANGE_ME@"), "{set:?}");
+    }
+
+    #[test]
     fn an_unknown_key_is_an_error_with_its_line() {
         let error = resolve(Global::default(), &[HOME], Some("data = \"x\"\n[worker]\njobz = 3\n")).unwrap_err();
         assert_eq!((error.code, error.exit_code()), ("bad_config", 2));
