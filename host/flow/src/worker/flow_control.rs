@@ -54,8 +54,10 @@ impl FlowControl {
             }
             let ahead = ahead(self.slots, state.usual_us);
             let room = (self.slots + ahead).saturating_sub(state.waiting + state.running);
+            // What is to be recorded finds out when the store answers again; where there is nothing of that kind, the next claim does.
+            let held_back = state.troubled && state.unsettled > 0;
             // Half of what is claimed ahead may be used up first: fewer, larger claims.
-            if room > 0 && state.waiting <= ahead / 2 && state.unsettled < MOST_UNSETTLED && !state.troubled {
+            if room > 0 && state.waiting <= ahead / 2 && state.unsettled < MOST_UNSETTLED && !held_back {
                 return Some(room);
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -152,6 +154,13 @@ mod tests {
         assert_eq!(ahead(10, Some(4_000.0)), 100);
         assert_eq!(ahead(10, Some(100_000.0)), 4);
         assert_eq!(ahead(2, Some(300_000.0)), 0);
+    }
+
+    #[test]
+    fn a_store_that_failed_is_tried_again_where_nothing_else_would_try() {
+        let flow = FlowControl::new(2);
+        flow.trouble(true);
+        assert_eq!(flow.wait_for_room(|| false), Some(2), "a claim failed, and nothing is on its way that could tell that the store answers");
     }
 
     #[test]

@@ -66,6 +66,9 @@ if op == 'beat' then            -- beat worker about keep_ms seen_ep seen_tick -
   local ep, tick = epoch(ARGV[5], tonumber(ARGV[6]), false)
   heard(); call('HSET', p..'w', ARGV[2], ARGV[3]); call('ZADD', p..'wt', now + tonumber(ARGV[4]), ARGV[2])
   for _, gone in ipairs(call('ZRANGEBYSCORE', p..'wt', '-inf', now, 'LIMIT', 0, CHUNK)) do call('ZREM', p..'wt', gone); call('HDEL', p..'w', gone) end
+  -- Who sleeps since before a lease was taken does not know when it lapses: its worker may be dead, and nobody else calls.
+  local lapsed = call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 1)[1] or call('ZRANGEBYSCORE', DELAY, '-inf', now, 'LIMIT', 0, 1)[1]
+  if lapsed and call('ZCARD', IDLE) > 0 then call('PUBLISH', p..'bell', 'jobs') end
   return {ep, tick, now}
 end
 
