@@ -30,7 +30,9 @@ fn storm(fleet: &mut Fleet, random: &mut Random, what: &str, faults: &[Fault], t
         times += 1;
     }
     load.stop();
+    let mut idle = fleet.all_work();
     let mut report = fleet.check(usize::MAX - 1);
+    report.violations.append(&mut idle);
     report.runs -= runs;
     report.executions -= executions;
     report.again -= again;

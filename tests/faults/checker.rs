@@ -211,6 +211,25 @@ impl Fleet {
         executions.len() - steps.len()
     }
 
+    /// Every worker that lives works: runs are submitted until each has executed something.
+    pub(crate) fn all_work(&self) -> Vec<String> {
+        let now = || u64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap();
+        let (since, began) = (now(), std::time::Instant::now());
+        loop {
+            let executions = self.executions();
+            let works = |name: &String| executions.iter().any(|e| e.at_ms > since && e.worker == *name);
+            let idle: Vec<&String> = self.workers.iter().map(|worker| &worker.name).filter(|name| !works(name)).collect();
+            if idle.is_empty() {
+                return Vec::new();
+            }
+            if began.elapsed() > HEALED {
+                return idle.iter().map(|name| format!("I7: {name} lives and does not work, {HEALED:?} after the last fault")).collect();
+            }
+            self.user.load(6);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     /// The same, and it must hold.
     #[track_caller]
     pub(crate) fn holds(&mut self, faults: usize) -> Report {

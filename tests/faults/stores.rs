@@ -19,6 +19,7 @@ fn survives(setup: Setup, fault: Fault, times: usize) {
     }
     fleet.progress(10);
     load.stop();
+    assert_eq!(fleet.all_work(), Vec::<String>::new());
     fleet.holds(times);
 }
 
@@ -49,6 +50,22 @@ fn redis_frozen_for_longer_than_a_lease() {
 #[test]
 fn redis_full() {
     survives(PLAIN, Fault::RedisFull, 2);
+}
+
+#[test]
+fn redis_full_while_nobody_works() {
+    let mut fleet = Fleet::new(PLAIN);
+    fleet.workers(2);
+    drop(fleet.redis.redis(&["CONFIG", "SET", "maxmemory", "1mb"]).unwrap());
+    // Whoever sleeps asks for work, and is refused.
+    wait("both are refused", LONG, || {
+        drop(fleet.redis.redis(&["PUBLISH", "dovetail:{faults}:bell", "jobs"]).unwrap());
+        let refused = |worker: &crate::fleet::Process| std::fs::read_to_string(&worker.log).unwrap().contains("a store does not answer");
+        fleet.workers.iter().all(refused)
+    });
+    drop(fleet.redis.redis(&["CONFIG", "SET", "maxmemory", "0"]).unwrap());
+    assert_eq!(fleet.all_work(), Vec::<String>::new());
+    fleet.holds(1);
 }
 
 #[test]

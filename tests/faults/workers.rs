@@ -27,6 +27,25 @@ fn the_step_of_a_killed_worker_is_run_once_more() {
     assert_eq!(end(&fleet, &run).state, RunState::Succeeded);
 }
 
+/// Nobody else works, nothing is submitted, no bell rings: only the lapse of a lease.
+#[test]
+fn the_step_of_a_killed_worker_is_taken_over_by_one_that_sleeps() {
+    let mut fleet = Fleet::new(Setup::default());
+    fleet.workers(2);
+    let run = fleet.user.submit("probe", &json!({ "behaviour": busy(3000) }));
+    wait("the step runs", LONG, || fleet.runs_now(&run).is_some());
+    // The other one has long found that there is nothing for it.
+    std::thread::sleep(Duration::from_secs(1));
+    let killed = fleet.runs_now(&run).expect("it runs for seconds");
+    fleet.kill(killed);
+    let began = std::time::Instant::now();
+    wait("the other one takes it", LONG, || fleet.runs_now(&run).is_some());
+    let took = began.elapsed();
+    println!("taken over after {took:.1?}, with a lease of {} s", fleet.setup.lease);
+    assert!(took < Duration::from_secs(15), "taken over after {took:?}: nobody looked for a lapsed lease");
+    fleet.holds(1);
+}
+
 #[test]
 fn killed_workers_under_load_lose_nothing() {
     let (mut fleet, mut random) = (Fleet::new(Setup::default()), Random::new());
@@ -37,6 +56,7 @@ fn killed_workers_under_load_lose_nothing() {
         Fault::WorkerKilled.strike(&mut fleet, &mut random);
     }
     load.stop();
+    assert_eq!(fleet.all_work(), Vec::<String>::new());
     fleet.holds(3);
 }
 
@@ -77,6 +97,7 @@ fn frozen_workers_under_load_lose_nothing() {
         Fault::WorkerFrozen.strike(&mut fleet, &mut random);
     }
     load.stop();
+    assert_eq!(fleet.all_work(), Vec::<String>::new());
     fleet.holds(2);
 }
 

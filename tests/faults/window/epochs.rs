@@ -21,6 +21,7 @@ scenarios! {
     a_dropped_tombstone_raises_the_horizon
     what_a_rebuild_enqueues_is_verified
     who_sleeps_is_woken_and_the_end_is_told
+    a_heartbeat_wakes_who_sleeps_beside_a_lapsed_lease
     a_server_that_stood_still_lets_its_workers_renew_first
     who_is_not_heard_of_is_not_listed
 }
@@ -179,6 +180,23 @@ fn who_sleeps_is_woken_and_the_end_is_told(stage: &Stage) -> Verdict {
     same("a cancellation", next("a cancellation")?, format!("cancel {}", run(1).key()))?;
     s.one(Change::Close { run: run(1) })?;
     same("an end", next("an end")?, format!("over {}", run(1).key()))
+}
+
+/// Where all others sleep and no call comes, it is a heartbeat that notices.
+fn a_heartbeat_wakes_who_sleeps_beside_a_lapsed_lease(stage: &Stage) -> Verdict {
+    use dovetail_core::window::Window as _;
+    let (_s, _w, _a) = started(stage)?;
+    let mut z = stage.caller("z")?;
+    same("there is nothing for another one", handed(&z.call(1, &[])?), vec![])?;
+    stage.lapse(&run(1), "a");
+    let mut listening = stage.raw();
+    listening.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(|e| e.to_string())?;
+    let mut bell = listening.as_pubsub();
+    bell.subscribe(stage.key("bell")).map_err(|e| e.to_string())?;
+    z.window.beat("z", b"about", std::time::Duration::from_secs(60)).map_err(|e| format!("{e:?}"))?;
+    let heard = bell.get_message().map_err(|e| format!("no bell for a lapsed lease: {e}"))?;
+    same("the bell", heard.get_payload::<String>().map_err(|e| e.to_string())?, "jobs".to_owned())?;
+    same("who wakes", handed(&z.call(1, &[])?), vec![("a", true)])
 }
 
 fn a_server_that_stood_still_lets_its_workers_renew_first(stage: &Stage) -> Verdict {

@@ -156,6 +156,12 @@ const MUTANTS: &[Mutant] = &[
     Mutant("children go first", "add(first, rg, ARGV[c]", "add(pushed, rg, ARGV[c]", "what_has_begun_is_finished_first"),
     Mutant("what comes back goes first", "push(first, id, lane)", "push(pushed, id, lane)", "what_has_begun_is_finished_first"),
     Mutant("without a job it is lost", " and call('SCARD', p..'j:'..ARGV[i]) > 0", "", "a_run_without_a_job_is_lost"),
+    Mutant(
+        "a heartbeat looks for lapsed leases",
+        "if lapsed and call('ZCARD', IDLE) > 0 then",
+        "if false then",
+        "a_heartbeat_wakes_who_sleeps_beside_a_lapsed_lease",
+    ),
     Mutant("work wakes", "if call('ZCARD', IDLE) > 0 then call('PUBLISH', p..'bell', 'jobs') end", "", "who_sleeps_is_woken_and_the_end_is_told"),
     Mutant("what is given back wakes", "if delay == 0 then call('PUBLISH', p..'bell', 'jobs') end", "", "who_sleeps_is_woken_and_the_end_is_told"),
     Mutant("a cancellation is told", "call('PUBLISH', p..'bell', 'cancel '..rg)", "", "who_sleeps_is_woken_and_the_end_is_told"),
