@@ -133,6 +133,8 @@ struct Held {
     canceller: Arc<Canceller>,
     /// When it was last known to be this worker's.
     sure: Instant,
+    /// Its attempt has ended, and what came of it is on its way: the job may be gone before that is answered.
+    ended: bool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -240,7 +242,7 @@ impl Worker {
             self.flow.claimed(claimed.len());
             for job in claimed {
                 let canceller = Arc::new(Canceller::new());
-                locked(&self.held).insert(job.lease.token, Held { lease: job.lease.clone(), canceller, sure: Instant::now() });
+                locked(&self.held).insert(job.lease.token, Held { lease: job.lease.clone(), canceller, sure: Instant::now(), ended: false });
                 // The slots outlive this loop.
                 drop(give.send(job));
             }
@@ -327,6 +329,9 @@ impl Worker {
 
     /// Sends a job's change on its way; [`Worker::settle_all`] hears what came of it.
     fn commit(&self, job: &Claimed, item: Item, after: After, settle: &Sender<ToSettle>) {
+        if let Some(held) = locked(&self.held).get_mut(&job.lease.token) {
+            held.ended = true;
+        }
         let sent = settle::Sent { lease: job.lease.clone(), attempt: job.attempt, item, after };
         self.send(sent, settle);
     }

@@ -341,7 +341,9 @@ impl Ledger for FleetLedger {
             let (mut ended, missed) = {
                 let mut heard = locked(&self.shared.over);
                 let ended: Vec<RunKey> = runs.iter().filter(|run| heard.set.contains(run)).cloned().collect();
-                (ended, std::mem::take(&mut heard.missed))
+                // Forgotten only by whoever reads the records for it, below.
+                let missed = ended.is_empty() && std::mem::take(&mut heard.missed);
+                (ended, missed)
             };
             let now = Instant::now();
             let left = until.saturating_duration_since(now);

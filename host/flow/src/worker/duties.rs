@@ -35,7 +35,9 @@ impl Worker {
                     for (lease, renewal) in leases.iter().zip(renewals) {
                         let mut all = locked(&self.held);
                         let Some(held) = all.get_mut(&lease.token) else { continue };
-                        if renewal == Renewal::Lost {
+                        if renewal == Renewal::Lost && held.ended {
+                            // It was acknowledged between the question and the answer.
+                        } else if renewal == Renewal::Lost {
                             tracing::warn!(run = %lease.run.run, step = lease.step, "the lease is lost: the step is stopped");
                             held.canceller.cancel();
                         } else {
