@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
+use dovetail_core::meta::MetaStore as _;
 use dovetail_flow::SystemClock;
-use dovetail_stores::SqliteLedger;
+use dovetail_stores::{MongoMeta, SqliteLedger};
 
-use crate::{bench, meta};
+use crate::{bench, fresh, meta, mongodb};
 
 #[test]
 fn redis_with_mongodb_keeps_the_promises() {
@@ -23,4 +24,10 @@ fn redis_with_sqlite_keeps_the_promises() {
             meta
         })
     });
+}
+
+#[test]
+fn what_is_recorded_in_mongodb_can_be_removed() {
+    let meta = MongoMeta::open(&mongodb(&fresh("removal")), "tests", Arc::new(SystemClock)).unwrap();
+    dovetail_core::conformance::archive(&meta, &|records| drop(meta.put(records).unwrap()));
 }

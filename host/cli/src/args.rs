@@ -1,6 +1,7 @@
 //! What was typed. Reading it touches nothing but the arguments.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -83,6 +84,8 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Look whether this machine has what dovetail needs
     Doctor,
+    /// Remove what is old: runs, blobs that nothing refers to, compiled code that nobody uses
+    Gc(GcArgs),
     /// Print a JSON Schema of what dovetail prints or reads
     Schema {
         #[arg(value_enum)]
@@ -333,6 +336,27 @@ pub(crate) struct Bench {
     pub(crate) workers: u32,
 }
 
+/// A duration such as `30d`, for an option.
+fn duration(text: &str) -> Result<Duration, String> {
+    dovetail_core::manifest::parse_duration(text).map_err(|e| e.to_string())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// How long a run is kept after its end, with its values, pictures and logs
+    #[arg(long, default_value = "30d", value_name = "TIME", value_parser = duration)]
+    pub(crate) keep_runs: Duration,
+    /// How long a blob is kept that nothing refers to; longer than a step may take. Below 1h only while nobody works
+    #[arg(long, default_value = "1d", value_name = "TIME", value_parser = duration)]
+    pub(crate) keep_blobs: Duration,
+    /// How long this machine keeps compiled code that was not used
+    #[arg(long, default_value = "30d", value_name = "TIME", value_parser = duration)]
+    pub(crate) keep_compiled: Duration,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SchemaOf {
     /// What `run` and `runs show` print
@@ -343,6 +367,8 @@ pub(crate) enum SchemaOf {
     Check,
     /// What `bench` prints
     Bench,
+    /// What `gc` prints
+    Gc,
     /// What --output json prints for exit codes 2 and 3
     Error,
     /// Pipeline files

@@ -62,6 +62,9 @@ pub enum BlobKind {
 }
 
 impl BlobKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Package, Self::Artifact, Self::Model, Self::Value, Self::Log];
+
     /// `packages`, `artifacts`, `models`, `values` or `logs`.
     #[must_use]
     pub fn folder(self) -> &'static str {
@@ -77,7 +80,7 @@ impl BlobKind {
 
 /// Content-addressed bytes. Durable when `put` returns; what `get` returns has been compared with its digest.
 pub trait Blobs: Send + Sync {
-    /// Stores `bytes` under their own digest. Storing them again has no effect.
+    /// Stores `bytes` under their own digest. Storing them again has no effect but that they count as new ([`crate::retention::YOUNG`]).
     ///
     /// # Errors
     /// `Unavailable` or `Refused`; then nothing is half-written.

@@ -12,6 +12,7 @@ use crate::id::{Digest, RunId};
 use crate::ledger::{Claimed, Item, Job, Kind, Lane, Lease, Ledger, Record, Renewal, Reply, RunKey, Scope, Wait};
 use crate::memory::ManualClock;
 use crate::record::{Form, OutcomeRecord, StoredValue};
+use crate::retention::{Archive, Shelf};
 
 /// A fresh, empty backend, and how its time passes.
 pub struct Bench {
@@ -147,4 +148,56 @@ pub fn blobs(make: &dyn Fn() -> Arc<dyn Blobs>) {
         }
     });
     assert_eq!(blobs.get(BlobKind::Log, &Digest::of(&vec![7; 100_000]), 1 << 20).expect("get works").len(), 100_000);
+}
+
+/// What every store promises whose blobs can be removed. `blobs` and `shelf` are one store, and it is empty.
+///
+/// # Panics
+/// Where a promise is broken.
+pub fn shelf(blobs: &dyn Blobs, shelf: &dyn Shelf) {
+    let mut put: Vec<(Digest, u64)> =
+        (0..5_u8).map(|n| (blobs.put(BlobKind::Artifact, &vec![n; usize::from(n) + 1]).expect("put works"), u64::from(n) + 1)).collect();
+    put.sort();
+    let log = blobs.put(BlobKind::Log, b"said").expect("put works");
+    let scan = |after: Option<&Digest>, limit| shelf.scan(BlobKind::Artifact, after, limit).expect("scan works");
+    assert_eq!(scan(None, 100), put, "all of a kind, in order, with their sizes");
+    assert_eq!(scan(None, 2), put[..2], "at most as many as asked for");
+    assert_eq!(scan(Some(&put[1].0), 2), put[2..4], "from the first one after");
+    assert_eq!(scan(Some(&put[4].0), 2), [], "nothing after the last one");
+    let (first, _) = put[0];
+    let hour = Duration::from_secs(3600);
+    assert!(shelf.age(BlobKind::Artifact, &first).expect("age works").is_some_and(|age| age < hour));
+    assert_eq!(shelf.age(BlobKind::Package, &first).expect("age works"), None, "kinds do not mix");
+    assert!(!shelf.remove(BlobKind::Artifact, &first, hour).expect("remove works"), "what is young stays");
+    assert_eq!(blobs.size(BlobKind::Artifact, &first).expect("size works"), Some(put[0].1));
+    assert!(shelf.remove(BlobKind::Artifact, &first, Duration::ZERO).expect("remove works"));
+    assert!(!shelf.remove(BlobKind::Artifact, &first, Duration::ZERO).expect("remove works"), "it is gone already");
+    assert_eq!(shelf.age(BlobKind::Artifact, &first).expect("age works"), None);
+    assert_eq!(blobs.get(BlobKind::Artifact, &first, 9).expect_err("it is gone").kind, StoreErrorKind::Missing);
+    assert_eq!(scan(None, 100), put[1..], "nothing else has gone");
+    assert_eq!(shelf.scan(BlobKind::Log, None, 9).expect("scan works"), [(log, 4)]);
+    assert_eq!(shelf.remove_abandoned(false).expect("remove_abandoned works"), 0, "nobody left anything");
+}
+
+/// What every store promises whose records can be removed. It is empty.
+///
+/// # Panics
+/// Where a promise is broken.
+pub fn archive(archive: &dyn Archive, put: &dyn Fn(&[Record])) {
+    let keys = ["b", "a:1", "c", "a:10", "a:0"];
+    put(&keys.map(|key| record(Kind::Run, key.to_owned())));
+    put(&[record(Kind::Cancel, "a:0".to_owned())]);
+    let scan = |after: &str, limit| archive.scan(Kind::Run, after, limit).expect("scan works");
+    let names = |found: Vec<(String, Vec<u8>)>| found.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    assert_eq!(names(scan("", 100)), ["a:0", "a:1", "a:10", "b", "c"], "in the order of the keys");
+    assert_eq!(scan("", 1)[0].1, record(Kind::Run, "a:0".to_owned()).value, "with their values");
+    assert_eq!(names(scan("a:1", 2)), ["a:10", "b"]);
+    assert_eq!(names(scan("c", 2)), [""; 0]);
+    let none: [String; 0] = [];
+    archive.remove(Kind::Run, &none).expect("nothing is something");
+    archive.remove(Kind::Run, &["a:0".to_owned(), "not there".to_owned(), "b".to_owned()]).expect("remove works");
+    assert_eq!(names(scan("", 100)), ["a:1", "a:10", "c"]);
+    assert_eq!(archive.scan(Kind::Cancel, "", 9).expect("scan works").len(), 1, "kinds do not mix");
+    put(&[record(Kind::Run, "b".to_owned())]);
+    assert_eq!(names(scan("", 100)), ["a:1", "a:10", "b", "c"], "what was removed can be written again");
 }

@@ -19,6 +19,7 @@ pub mod meta;
 pub mod pipeline;
 pub mod policy;
 pub mod record;
+pub mod retention;
 pub mod stop;
 pub mod vision;
 pub mod window;

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use crate::clock::Clock;
 use crate::id::Digest;
 use crate::ledger::{Claimed, Item, Job, Kind, Lane, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
+use crate::retention::{Archive, Shelf};
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -38,19 +39,22 @@ impl Clock for ManualClock {
 
 /// [`Blobs`] in memory.
 #[derive(Debug, Default)]
-pub struct MemoryBlobs(Mutex<HashMap<(BlobKind, Digest), Vec<u8>>>);
+pub struct MemoryBlobs(Mutex<HashMap<(BlobKind, Digest), Kept>>);
+
+/// The bytes, and when they were stored for the last time.
+type Kept = (Vec<u8>, Instant);
 
 impl Blobs for MemoryBlobs {
     fn put(&self, kind: BlobKind, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        locked(&self.0).insert((kind, digest), bytes.to_vec());
+        locked(&self.0).insert((kind, digest), (bytes.to_vec(), Instant::now()));
         Ok(digest)
     }
 
     fn get(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Vec<u8>, StoreError> {
         let what = || format!("read {} {digest}", kind.folder());
         let blobs = locked(&self.0);
-        let bytes = blobs.get(&(kind, *digest)).ok_or_else(|| StoreError::plain(StoreErrorKind::Missing, what()))?;
+        let (bytes, _) = blobs.get(&(kind, *digest)).ok_or_else(|| StoreError::plain(StoreErrorKind::Missing, what()))?;
         if bytes.len() as u64 > max {
             return Err(StoreError::new(StoreErrorKind::Refused, what(), format!("it has {} bytes, at most {max} are allowed", bytes.len())));
         }
@@ -58,7 +62,28 @@ impl Blobs for MemoryBlobs {
     }
 
     fn size(&self, kind: BlobKind, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        Ok(locked(&self.0).get(&(kind, *digest)).map(|b| b.len() as u64))
+        Ok(locked(&self.0).get(&(kind, *digest)).map(|(b, _)| b.len() as u64))
+    }
+}
+
+impl Shelf for MemoryBlobs {
+    fn scan(&self, kind: BlobKind, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, u64)>, StoreError> {
+        let blobs = locked(&self.0);
+        let mut found: Vec<(Digest, u64)> = blobs.iter().filter(|((k, _), _)| *k == kind).map(|((_, d), (b, _))| (*d, b.len() as u64)).collect();
+        found.retain(|(digest, _)| after.is_none_or(|after| digest > after));
+        found.sort();
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    fn age(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Duration>, StoreError> {
+        Ok(locked(&self.0).get(&(kind, *digest)).map(|(_, stored)| stored.elapsed()))
+    }
+
+    fn remove(&self, kind: BlobKind, digest: &Digest, at_least: Duration) -> Result<bool, StoreError> {
+        let mut blobs = locked(&self.0);
+        let old = blobs.get(&(kind, *digest)).is_some_and(|(_, stored)| stored.elapsed() >= at_least);
+        Ok(old && blobs.remove(&(kind, *digest)).is_some())
     }
 }
 
@@ -376,5 +401,22 @@ impl Ledger for MemoryLedger {
 
     fn wakes(&self) -> u64 {
         locked(&self.state).wakes
+    }
+}
+
+impl Archive for MemoryLedger {
+    fn scan(&self, kind: Kind, after: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let state = locked(&self.state);
+        let found = state.records.iter().filter(|((k, key), _)| *k == kind && key.as_str() > after).take(limit);
+        Ok(found.map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn remove(&self, kind: Kind, keys: &[String]) -> Result<(), StoreError> {
+        let mut state = locked(&self.state);
+        for key in keys {
+            state.records.remove(&(kind, key.clone()));
+            state.order.retain(|(k, known)| *k != kind || known != key);
+        }
+        Ok(())
     }
 }

@@ -5,14 +5,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dovetail_core::blobs::StoreError;
-use dovetail_core::conformance::{blobs, broken_promises, ledger, with_manual_clock};
+use dovetail_core::conformance::{archive, blobs, broken_promises, ledger, shelf, with_manual_clock};
 use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait};
-use dovetail_core::memory::{MemoryBlobs, MemoryLedger};
+use dovetail_core::memory::{ManualClock, MemoryBlobs, MemoryLedger};
 
 #[test]
 fn memory_keeps_the_promises() {
     ledger(&with_manual_clock(|clock| Arc::new(MemoryLedger::new(clock))));
     blobs(&|| Arc::new(MemoryBlobs::default()));
+    let kept = MemoryBlobs::default();
+    shelf(&kept, &kept);
+    let records = MemoryLedger::new(Arc::new(ManualClock::default()));
+    archive(&records, &|put| {
+        let items: Vec<Item> = put.iter().map(|record| Item::Put { record: record.clone() }).collect();
+        records.commit(&items).unwrap();
+    });
 }
 
 /// A way to be wrong.

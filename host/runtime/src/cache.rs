@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use dovetail_core::Digest;
 use wasmtime::Engine;
@@ -134,8 +134,27 @@ impl Cache {
         }
     }
 
-    /// Removes what was not used for longest until the folder is within its bound; `keep` stays.
-    fn evict(&self, keep: &Path) -> io::Result<()> {
+    /// Removes what was not used for so long, or with `look_only` only counts it: components and bytes. Whoever runs one keeps it mapped.
+    pub(crate) fn remove_unused(&self, unused_for: Duration, look_only: bool) -> io::Result<(u64, u64)> {
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(self.folder.join("lock"))?;
+        lock.lock()?;
+        let (mut number, mut bytes) = (0, 0);
+        for (used, size, path) in self.code()? {
+            if used.elapsed().unwrap_or_default() < unused_for {
+                continue;
+            }
+            if !look_only {
+                fs::remove_file(&path)?;
+                drop(fs::remove_file(sum_of(&path)));
+            }
+            number += 1;
+            bytes += size;
+        }
+        Ok((number, bytes))
+    }
+
+    /// Each component's file: when it was last used, its size, its path.
+    fn code(&self) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
@@ -144,6 +163,12 @@ impl Cache {
                 files.push((about.modified()?, about.len(), path));
             }
         }
+        Ok(files)
+    }
+
+    /// Removes what was not used for longest until the folder is within its bound; `keep` stays.
+    fn evict(&self, keep: &Path) -> io::Result<()> {
+        let mut files = self.code()?;
         files.sort();
         let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
         for (_, bytes, path) in files {

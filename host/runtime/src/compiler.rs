@@ -1,6 +1,7 @@
 //! Compiles and describes components, without running them: for registration and `task check`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dovetail_core::executor::HostError;
 use dovetail_core::manifest::Grants;
@@ -89,6 +90,14 @@ impl Compiler {
         let description = self.describe(&package.component, &package.manifest.grants)?;
         check_name(&description.signature.interface, &package.manifest.name)?;
         Ok(description)
+    }
+
+    /// Removes compiled code that was not used for so long; with `look_only` it stays. How many components, and how many bytes.
+    ///
+    /// # Errors
+    /// If the cache folder cannot be read, or written.
+    pub fn remove_unused(&self, unused_for: Duration, look_only: bool) -> Result<(u64, u64), HostError> {
+        self.cache.remove_unused(unused_for, look_only).map_err(|error| host_error("remove compiled code that nobody uses", true, error))
     }
 
     pub(crate) fn task(&self, package: &Package) -> Result<Task, LoadError> {

@@ -12,6 +12,8 @@ use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::ledger::{Kind, Listing, Record, RunKey};
 use dovetail_core::meta::{MetaStore, Put};
+use dovetail_core::retention::Archive;
+use mongodb::action::Find;
 use mongodb::bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::sync::{Collection, Database};
@@ -100,6 +102,18 @@ impl MongoMeta {
         }
     }
 
+    fn rows(&self, query: Find<'_, Document>) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let rows = query.run().map_err(|e| self.error("list", e))?;
+        let mut found = Vec::new();
+        for row in rows {
+            let row = row.map_err(|e| self.error("list", e))?;
+            if let (Ok(key), Some(value)) = (row.get_str("_id"), value_of(&row)) {
+                found.push((key.to_owned(), value));
+            }
+        }
+        Ok(found)
+    }
+
     /// Inserts; the numbers of those that were there before.
     fn insert(&self, collection: &Collection<Document>, documents: &[Document]) -> Result<Vec<usize>, StoreError> {
         match collection.insert_many(documents).ordered(false).run() {
@@ -179,15 +193,7 @@ impl MetaStore for MongoMeta {
         {
             query = query.limit(limit);
         }
-        let rows = query.run().map_err(|e| self.error("list", e))?;
-        let mut found = Vec::new();
-        for row in rows {
-            let row = row.map_err(|e| self.error("list", e))?;
-            if let (Ok(key), Some(value)) = (row.get_str("_id"), value_of(&row)) {
-                found.push((key.to_owned(), value));
-            }
-        }
-        Ok(found)
+        self.rows(query)
     }
 
     fn open(&self, runs: &[RunKey]) -> Result<(), StoreError> {
@@ -216,5 +222,19 @@ impl MetaStore for MongoMeta {
             found.push(run.ok_or_else(|| StoreError::plain(StoreErrorKind::Corrupt, format!("read the open runs at {}", self.address)))?);
         }
         Ok(found)
+    }
+}
+
+impl Archive for MongoMeta {
+    fn scan(&self, kind: Kind, after: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX).min(i64::from(i32::MAX));
+        self.rows(self.collection(kind).find(doc! { "_id": { "$gt": after } }).sort(doc! { "_id": 1 }).limit(limit))
+    }
+
+    fn remove(&self, kind: Kind, keys: &[String]) -> Result<(), StoreError> {
+        for part in keys.chunks(BATCH) {
+            self.collection(kind).delete_many(doc! { "_id": { "$in": part.to_vec() } }).run().map_err(|e| self.error("write to", e))?;
+        }
+        Ok(())
     }
 }

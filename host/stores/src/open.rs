@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dovetail_core::blobs::{Blobs, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::meta::MetaStore;
+use dovetail_core::retention::{Archive, Shelf};
 use dovetail_core::window::Window;
 
 use crate::{CachedBlobs, Credentials, FileBlobs, S3Blobs, SqliteLedger};
@@ -19,6 +20,10 @@ fn unknown(what: &str, known: &str) -> StoreError {
 
 pub(crate) fn unknown_window() -> StoreError {
     unknown("queue", "`redis://[user:password@]host[:port]/[db]` and `rediss://...`")
+}
+
+fn unknown_blobs() -> StoreError {
+    unknown("blob store", "`file:` and `s3://BUCKET?endpoint=http://HOST:PORT`")
 }
 
 pub(crate) fn unknown_meta() -> StoreError {
@@ -36,7 +41,19 @@ pub fn open_blobs(url: &str, data: &Path) -> Result<Arc<dyn Blobs>, StoreError> 
             let far = Arc::new(S3Blobs::open(url, Credentials::from_env()?)?);
             Ok(Arc::new(CachedBlobs::open(&data.join("blob-cache"), far, CACHE)?))
         }
-        _ => Err(unknown("blob store", "`file:` and `s3://BUCKET?endpoint=http://HOST:PORT`")),
+        _ => Err(unknown_blobs()),
+    }
+}
+
+/// The same store, for whoever removes blobs from it: what this machine keeps of a bucket is bounded and goes by itself.
+///
+/// # Errors
+/// As [`open_blobs`].
+pub fn open_shelf(url: &str, data: &Path) -> Result<Arc<dyn Shelf>, StoreError> {
+    match url.split_once(':') {
+        Some(("file", "")) => Ok(Arc::new(FileBlobs::new(data))),
+        Some(("s3", _)) => Ok(Arc::new(S3Blobs::open(url, Credentials::from_env()?)?)),
+        _ => Err(unknown_blobs()),
     }
 }
 
@@ -60,6 +77,22 @@ pub fn open_window(url: &str, fleet: &str, caller: &str) -> Result<Arc<dyn Windo
 /// # Errors
 /// `Invalid` or `Refused` for what cannot be used, with the remedy; `Unavailable` where nobody answers.
 pub fn open_meta(url: &str, data: &Path, fleet: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn MetaStore>, StoreError> {
+    match url.split_once(':') {
+        Some(("sqlite", "")) => Ok(Arc::new(SqliteLedger::open(data, clock)?)),
+        #[cfg(feature = "mongodb")]
+        Some(("mongodb", _)) => Ok(Arc::new(crate::MongoMeta::open(url, fleet, clock)?)),
+        _ => {
+            let (_, _) = (fleet, clock);
+            Err(unknown_meta())
+        }
+    }
+}
+
+/// The same store, for whoever removes records from it.
+///
+/// # Errors
+/// As [`open_meta`].
+pub fn open_archive(url: &str, data: &Path, fleet: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Archive>, StoreError> {
     match url.split_once(':') {
         Some(("sqlite", "")) => Ok(Arc::new(SqliteLedger::open(data, clock)?)),
         #[cfg(feature = "mongodb")]

@@ -9,6 +9,7 @@ use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
 use dovetail_core::conformance;
 use dovetail_core::ledger::{Item, Job, Kind, Lane, Ledger, Record, RunKey, Scope, Wait};
 use dovetail_core::memory::ManualClock;
+use dovetail_core::retention::{Shelf, YOUNG};
 use dovetail_core::{Digest, RunId};
 use dovetail_stores::{FileBlobs, SqliteLedger};
 
@@ -29,6 +30,69 @@ fn sqlite_keeps_the_promises() {
 fn files_keep_the_promises() {
     let folder = tempfile::tempdir().unwrap();
     conformance::blobs(&|| Arc::new(FileBlobs::new(folder.path())));
+}
+
+#[test]
+fn what_is_kept_here_can_be_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = FileBlobs::new(folder.path());
+    conformance::shelf(&files, &files);
+    let ledger = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default())).unwrap();
+    conformance::archive(&ledger, &|records| drop(dovetail_core::meta::MetaStore::put(&ledger, records).unwrap()));
+}
+
+fn backdate(path: &std::path::Path, by: Duration) {
+    std::fs::File::open(path).unwrap().set_modified(std::time::SystemTime::now() - by).unwrap();
+}
+
+#[test]
+fn a_blob_that_is_stored_again_is_young_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = FileBlobs::new(folder.path());
+    let digest = blobs.put(BlobKind::Log, b"said").unwrap();
+    backdate(&blobs.path(BlobKind::Log, &digest), 3 * YOUNG);
+    assert!(blobs.age(BlobKind::Log, &digest).unwrap().unwrap() > 2 * YOUNG);
+    blobs.put(BlobKind::Log, b"said").unwrap();
+    assert!(!blobs.remove(BlobKind::Log, &digest, 2 * YOUNG).unwrap(), "somebody is about to refer to it");
+    assert_eq!(blobs.get(BlobKind::Log, &digest, 9).unwrap(), b"said");
+}
+
+/// Storing and removing the same old blob at once: whoever stored it finds it there.
+#[test]
+fn storing_and_removing_do_not_cross() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = FileBlobs::new(folder.path());
+    let bytes = b"contested";
+    let digest = blobs.put(BlobKind::Log, bytes).unwrap();
+    let path = blobs.path(BlobKind::Log, &digest);
+    let (mut removed, rounds) = (0, 300);
+    for _ in 0..rounds {
+        backdate(&path, 3 * YOUNG);
+        let gone = std::thread::scope(|s| {
+            let remover = s.spawn(|| blobs.remove(BlobKind::Log, &digest, 2 * YOUNG).unwrap());
+            blobs.put(BlobKind::Log, bytes).unwrap();
+            remover.join().unwrap()
+        });
+        assert_eq!(blobs.size(BlobKind::Log, &digest).unwrap(), Some(9), "what was stored is there");
+        removed += u32::from(gone);
+    }
+    println!("removed before it was stored again in {removed} of {rounds} rounds");
+}
+
+#[test]
+fn what_a_killed_writer_left_is_removed_when_it_is_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = FileBlobs::new(folder.path());
+    blobs.put(BlobKind::Package, b"whole").unwrap();
+    let half = folder.path().join("blobs/packages/sha256/.new-abc");
+    std::fs::write(&half, b"hal").unwrap();
+    assert_eq!(blobs.remove_abandoned(false).unwrap(), 0, "its writer may live");
+    backdate(&half, 2 * YOUNG);
+    assert_eq!(blobs.remove_abandoned(true).unwrap(), 3);
+    assert!(half.exists(), "it was only looked at");
+    assert_eq!(blobs.remove_abandoned(false).unwrap(), 3);
+    assert!(!half.exists());
+    assert_eq!(blobs.scan(BlobKind::Package, None, 9).unwrap().len(), 1);
 }
 
 #[test]

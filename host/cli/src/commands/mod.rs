@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod doctor;
+mod gc;
 mod models;
 mod pipeline;
 mod run;
@@ -32,6 +33,7 @@ pub(crate) fn run(command: Command, app: &App) -> Result<Exit, Error> {
         Command::Demo(args) => demo::run(&args, app),
         Command::Bench(args) => bench::run(&args, app),
         Command::Doctor => doctor::run(app),
+        Command::Gc(args) => gc::run(&args, app),
         Command::Schema { of } => Ok(schema::print(of, app)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

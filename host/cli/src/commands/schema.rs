@@ -11,6 +11,7 @@ const RUN: &str = include_str!("../../schemas/run.schema.json");
 const RUNS: &str = include_str!("../../schemas/runs.schema.json");
 const CHECK: &str = include_str!("../../schemas/check.schema.json");
 const BENCH: &str = include_str!("../../schemas/bench.schema.json");
+const GC: &str = include_str!("../../schemas/gc.schema.json");
 const ERROR: &str = include_str!("../../schemas/error.schema.json");
 
 pub(crate) fn print(of: SchemaOf, app: &App) -> Exit {
@@ -19,6 +20,7 @@ pub(crate) fn print(of: SchemaOf, app: &App) -> Exit {
         SchemaOf::Runs => app.output.text(&runs()),
         SchemaOf::Check => app.output.text(CHECK),
         SchemaOf::Bench => app.output.text(BENCH),
+        SchemaOf::Gc => app.output.text(GC),
         SchemaOf::Error => app.output.text(ERROR),
         SchemaOf::Pipeline => app.output.text(&pipeline()),
     }

@@ -5,6 +5,7 @@
 
 mod bench;
 mod faces;
+mod gc;
 mod pipelines;
 mod reading;
 mod runs;

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use crate::support::Home;
 
 /// A worker, killed at the end if it is not told to stop before.
-struct Daemon(Child);
+pub(crate) struct Daemon(Child);
 
 impl Daemon {
     /// Starts one and waits until it is listed.
-    fn start(home: &Home, name: &str, more: &[&str]) -> Self {
+    pub(crate) fn start(home: &Home, name: &str, more: &[&str]) -> Self {
         let mut args = vec!["worker", "--name", name];
         args.extend(more);
         let log = std::fs::File::create(home.path(&format!("{name}.log"))).unwrap();
@@ -22,7 +22,7 @@ impl Daemon {
     }
 
     /// By SIGTERM; the exit code.
-    fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), rustix::process::Signal::TERM).unwrap();
         wait("the worker ends", || self.0.try_wait().unwrap().is_some());
         self.0.wait().unwrap().code()

@@ -63,6 +63,9 @@ pub(crate) fn fails(kind: FailureKind, retryable: bool) -> Report {
 
 pub(crate) struct Bench {
     pub(crate) parts: Parts,
+    /// What its parts are.
+    pub(crate) records: Arc<MemoryLedger>,
+    pub(crate) kept: Arc<MemoryBlobs>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) executor: Arc<Scripted>,
     pub(crate) events: Arc<Mutex<Vec<Event>>>,
@@ -92,13 +95,10 @@ pub(crate) fn adder(version: &str) -> PluginRecord {
 impl Bench {
     pub(crate) fn new() -> Self {
         let clock = Arc::new(ManualClock::default());
-        let parts = Parts {
-            ledger: Arc::new(MemoryLedger::new(clock.clone())),
-            blobs: Arc::new(MemoryBlobs::default()),
-            clock: clock.clone() as Arc<dyn Clock>,
-        };
+        let (records, kept) = (Arc::new(MemoryLedger::new(clock.clone())), Arc::new(MemoryBlobs::default()));
+        let parts = Parts { ledger: records.clone(), blobs: kept.clone(), clock: clock.clone() as Arc<dyn Clock> };
         let executor = Arc::new(Scripted { steps: Mutex::default(), made: Mutex::default(), prepared: Mutex::default() });
-        let bench = Self { parts, clock, executor, events: Arc::default(), shutdown: Shutdown::default() };
+        let bench = Self { parts, records, kept, clock, executor, events: Arc::default(), shutdown: Shutdown::default() };
         bench.push_adder("1.0.0");
         bench
     }

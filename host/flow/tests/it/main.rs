@@ -4,6 +4,7 @@
 
 mod bench;
 mod failures;
+mod gc;
 mod registry;
 mod runs;
 mod shutdown;

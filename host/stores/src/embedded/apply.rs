@@ -30,6 +30,10 @@ pub(crate) fn get(db: &Connection, kind: Kind, key: &str) -> Result<Option<Vec<u
     db.prepare_cached("SELECT value FROM records WHERE kind = ?1 AND key = ?2")?.query_row([kind.name(), key], |row| row.get(0)).optional()
 }
 
+pub(crate) fn remove(db: &Connection, kind: Kind, key: &str) -> Result<()> {
+    db.prepare_cached("DELETE FROM records WHERE kind = ?1 AND key = ?2")?.execute([kind.name(), key]).map(drop)
+}
+
 pub(crate) fn has(db: &Connection, kind: Kind, key: &str) -> Result<bool> {
     db.prepare_cached("SELECT 1 FROM records WHERE kind = ?1 AND key = ?2")?.exists([kind.name(), key])
 }

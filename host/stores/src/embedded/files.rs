@@ -3,11 +3,16 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
+use dovetail_core::retention::{Shelf, YOUNG};
 
 use super::{io_error, make_folder};
+
+/// How files are called while they are written.
+const ASIDE: &str = ".new-";
 
 /// [`Blobs`] in a folder.
 #[derive(Debug)]
@@ -31,19 +36,40 @@ impl FileBlobs {
     fn folder(&self, kind: BlobKind) -> PathBuf {
         self.root.join(kind.folder()).join("sha256")
     }
+
+    /// Whether the blob is there; then it is young from now on, and nobody removes it for being old.
+    fn is_kept(&self, kind: BlobKind, path: &Path) -> std::io::Result<bool> {
+        if !path.try_exists()? {
+            return Ok(false);
+        }
+        // Whoever removes blobs holds the folder alone while he looks at one and removes it.
+        let folder = File::open(self.folder(kind))?;
+        folder.lock_shared()?;
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        // Where its time cannot be set (another user's file) it is written again.
+        Ok(age_of(&file.metadata()?) < YOUNG || file.set_modified(SystemTime::now()).is_ok())
+    }
+}
+
+fn age_of(meta: &std::fs::Metadata) -> Duration {
+    meta.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default()
 }
 
 impl Blobs for FileBlobs {
     fn put(&self, kind: BlobKind, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
         let path = self.path(kind, &digest);
-        if path.try_exists().map_err(|e| io_error("look for", &path, e))? {
+        if self.is_kept(kind, &path).map_err(|e| io_error("look for", &path, e))? {
             return Ok(digest);
         }
         let folder = self.folder(kind);
         make_folder(&folder)?;
         let write = || -> std::io::Result<()> {
-            let mut aside = tempfile::Builder::new().prefix(".new-").tempfile_in(&folder)?;
+            let mut aside = tempfile::Builder::new().prefix(ASIDE).tempfile_in(&folder)?;
             aside.write_all(bytes)?;
             aside.as_file().sync_all()?;
             aside.persist(&path)?;
@@ -79,5 +105,83 @@ impl Blobs for FileBlobs {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(io_error("look for", &path, e)),
         }
+    }
+}
+
+impl Shelf for FileBlobs {
+    fn scan(&self, kind: BlobKind, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, u64)>, StoreError> {
+        let mut found = Vec::new();
+        for (name, bytes) in self.names(kind)? {
+            // What is written aside has no digest for a name.
+            if let Ok(digest) = format!("sha256:{name}").parse::<Digest>()
+                && after.is_none_or(|after| digest > *after)
+            {
+                found.push((digest, bytes));
+            }
+        }
+        found.sort();
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    fn age(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Duration>, StoreError> {
+        let path = self.path(kind, digest);
+        match std::fs::metadata(&path) {
+            Ok(meta) => Ok(Some(age_of(&meta))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io_error("look for", &path, e)),
+        }
+    }
+
+    fn remove(&self, kind: BlobKind, digest: &Digest, at_least: Duration) -> Result<bool, StoreError> {
+        let path = self.path(kind, digest);
+        let fail = |e| io_error("remove", &path, e);
+        let Ok(folder) = File::open(self.folder(kind)) else { return Ok(false) };
+        // Nobody makes it young between the look and the end.
+        folder.lock().map_err(fail)?;
+        if self.age(kind, digest)?.is_none_or(|age| age < at_least) {
+            return Ok(false);
+        }
+        std::fs::remove_file(&path).map(|()| true).map_err(fail)
+    }
+
+    fn remove_abandoned(&self, look_only: bool) -> Result<u64, StoreError> {
+        let mut total = 0;
+        for kind in BlobKind::ALL {
+            for (name, bytes) in self.names(kind)?.into_iter().filter(|(name, _)| name.starts_with(ASIDE)) {
+                let path = self.folder(kind).join(name);
+                // No blob takes that long to be written.
+                let Ok(meta) = std::fs::metadata(&path) else { continue };
+                if age_of(&meta) < YOUNG {
+                    continue;
+                }
+                if !look_only {
+                    std::fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
+                }
+                total += bytes;
+            }
+        }
+        Ok(total)
+    }
+}
+
+impl FileBlobs {
+    fn names(&self, kind: BlobKind) -> Result<Vec<(String, u64)>, StoreError> {
+        let folder = self.folder(kind);
+        let fail = |e| io_error("read the folder", &folder, e);
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(fail(e)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(fail)?;
+            // Another process may have removed it since.
+            if let (Ok(meta), Ok(name)) = (entry.metadata(), entry.file_name().into_string()) {
+                found.push((name, meta.len()));
+            }
+        }
+        Ok(found)
     }
 }

@@ -15,6 +15,7 @@ use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Then, Wait};
 use dovetail_core::meta::{MetaStore, Put, Writes};
+use dovetail_core::retention::Archive;
 use rusqlite::{Connection, params};
 
 use super::presence::Presence;
@@ -36,6 +37,7 @@ enum Request {
     Claim { scope: Scope, want: usize, lease_ms: u64, reply: ReplyTo<ClaimReply> },
     Renew { leases: Vec<Lease>, lease_ms: u64, reply: ReplyTo<Vec<Renewal>> },
     Write(Writes, ReplyTo<Vec<Reply>>),
+    Remove { kind: Kind, keys: Vec<String>, reply: ReplyTo<()> },
 }
 
 /// An answer that is sent once the transaction is on the disk, or the error in its place.
@@ -175,6 +177,7 @@ fn refusal(request: Request) -> Answer {
     match request {
         Request::Commit(_, then) => tell(then, Err(rusqlite::Error::InvalidQuery)),
         Request::Write(_, reply) => answer(reply, Err(rusqlite::Error::InvalidQuery)),
+        Request::Remove { reply, .. } => answer(reply, Err(rusqlite::Error::InvalidQuery)),
         Request::Claim { reply, .. } => answer(reply, Err(rusqlite::Error::InvalidQuery)),
         Request::Renew { reply, .. } => answer(reply, Err(rusqlite::Error::InvalidQuery)),
     }
@@ -199,6 +202,7 @@ fn serve(db: &Connection, request: Request, now: u64, presence: &Presence, chang
             let result = within(db, || apply::write(db, &writes));
             answer(reply, result)
         }
+        Request::Remove { kind, keys, reply } => answer(reply, within(db, || keys.iter().try_for_each(|key| apply::remove(db, kind, key)))),
         Request::Claim { scope, want, lease_ms, reply } => {
             let claim = apply::Claim { scope: &scope, want, lease_ms, now, owner: presence.name() };
             let result = within(db, || {
@@ -362,5 +366,19 @@ impl MetaStore for SqliteLedger {
 
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
         Ledger::open_runs(self, limit)
+    }
+}
+
+impl Archive for SqliteLedger {
+    fn scan(&self, kind: Kind, after: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let sql = "SELECT key, value FROM records WHERE kind = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        self.read("list records", |db| db.prepare_cached(sql)?.query_map(params![kind.name(), after, limit], read)?.collect())
+    }
+
+    fn remove(&self, kind: Kind, keys: &[String]) -> Result<(), StoreError> {
+        let (reply, inbox) = crossbeam_channel::bounded(1);
+        self.ask(Request::Remove { kind, keys: keys.to_vec(), reply }, &inbox)
     }
 }

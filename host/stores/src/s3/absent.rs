@@ -1,8 +1,11 @@
 //! What stands in for the S3 backend where it was not built: opening says so, and nothing else can happen.
 
+use std::time::Duration;
+
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
+use dovetail_core::retention::Shelf;
 
 use super::{Credentials, S3Check};
 
@@ -35,6 +38,20 @@ impl Blobs for S3Blobs {
     }
 
     fn size(&self, _kind: BlobKind, _digest: &Digest) -> Result<Option<u64>, StoreError> {
+        match *self {}
+    }
+}
+
+impl Shelf for S3Blobs {
+    fn scan(&self, _kind: BlobKind, _after: Option<&Digest>, _limit: usize) -> Result<Vec<(Digest, u64)>, StoreError> {
+        match *self {}
+    }
+
+    fn age(&self, _kind: BlobKind, _digest: &Digest) -> Result<Option<Duration>, StoreError> {
+        match *self {}
+    }
+
+    fn remove(&self, _kind: BlobKind, _digest: &Digest, _at_least: Duration) -> Result<bool, StoreError> {
         match *self {}
     }
 }

@@ -26,6 +26,23 @@ fn element(xml: &str, name: &str) -> Option<String> {
     Some(text.replace("&#39;", "'").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
 }
 
+/// The objects of a listing, with their sizes, and whether there are more.
+///
+/// # Errors
+/// What is missing in it.
+pub(crate) fn listing(xml: &str) -> Result<(Vec<(String, u64)>, bool), String> {
+    if !xml.contains("<ListBucketResult") {
+        return Err("the answer is no listing".to_owned());
+    }
+    let mut found = Vec::new();
+    for object in xml.split("<Contents>").skip(1) {
+        let object = object.split("</Contents>").next().unwrap_or_default();
+        let size = element(object, "Size").and_then(|size| size.parse().ok());
+        found.push((element(object, "Key").ok_or("an object without a key")?, size.ok_or("an object without a size")?));
+    }
+    Ok((found, element(xml, "IsTruncated").as_deref() == Some("true")))
+}
+
 fn text_of(value: Option<&HeaderValue>) -> Option<String> {
     value.and_then(|v| v.to_str().ok()).map(|v| v.chars().take(100).collect())
 }
@@ -154,6 +171,15 @@ mod tests {
         for (status, code) in [(500, "InternalError"), (503, "SlowDown"), (429, ""), (409, "OperationAborted"), (400, "BadDigest"), (502, "")] {
             assert!(matches!(fault(status, &xml(code)), Fault::Again(_)), "{status} {code}");
         }
+    }
+
+    #[test]
+    fn a_listing_is_read() {
+        let one = |key: &str| format!("<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>7</Size></Contents>");
+        let xml = format!("<ListBucketResult xmlns=\"x\"><IsTruncated>true</IsTruncated>{}{}</ListBucketResult>", one("a/b"), one("a/&amp;"));
+        assert_eq!(listing(&xml), Ok((vec![("a/b".to_owned(), 7), ("a/&".to_owned(), 7)], true)));
+        assert_eq!(listing("<ListBucketResult></ListBucketResult>"), Ok((vec![], false)));
+        assert!(listing("<html></html>").is_err() && listing("<ListBucketResult><Contents><Key>a</Key></Contents>").is_err());
     }
 
     #[test]

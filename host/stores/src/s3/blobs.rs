@@ -2,18 +2,19 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
+use dovetail_core::retention::{Shelf, YOUNG};
 use reqwest::Response;
-use reqwest::header::{DATE, SERVER};
+use reqwest::header::{CONTENT_LENGTH, DATE, LAST_MODIFIED, SERVER};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use super::address::Address;
-use super::answer::Fault;
+use super::answer::{Fault, listing};
 use super::request::{Ask, Client};
 use super::{Credentials, S3Check};
 
@@ -21,6 +22,24 @@ use super::{Credentials, S3Check};
 const LOOK_FIRST: usize = 64 << 10;
 /// The most that S3 takes in one request, in bytes.
 const MAX_OBJECT: u64 = 5 << 30;
+
+/// The most that is read of a listing, in bytes: a thousand objects with long keys.
+const MAX_LISTING: u64 = 4 << 20;
+/// The most objects that S3 lists at once.
+const PAGE: usize = 1000;
+
+/// What a `HEAD` tells of an object.
+struct Seen {
+    bytes: u64,
+    /// Since it was written, where the server says.
+    age: Option<Duration>,
+}
+
+impl Seen {
+    fn is_young(&self) -> bool {
+        self.age.is_none_or(|age| age < YOUNG)
+    }
+}
 
 /// [`Blobs`] in a bucket of an S3 server. Cheap requests are one round trip; connections are kept.
 pub struct S3Blobs {
@@ -169,37 +188,43 @@ impl S3Blobs {
             .await
     }
 
-    async fn head(&self, operation: &str, key: &str, brief: bool) -> Result<Option<u64>, StoreError> {
+    async fn head(&self, operation: &str, key: &str, brief: bool) -> Result<Option<Seen>, StoreError> {
         let asked = self.client.attempts(operation, 0, async |limit| {
             let response = self.accepted(key, &Ask::Head { brief }, limit).await?;
-            let length = response.headers().get("content-length").and_then(|v| v.to_str().ok()?.parse().ok());
-            length.ok_or_else(|| Fault::Final(StoreErrorKind::Refused, "the server does not tell the size of an object".to_owned()))
+            let text = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
+            let time = |name| text(name).and_then(|date| httpdate::parse_http_date(date).ok());
+            let bytes = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+            let bytes = bytes.ok_or_else(|| Fault::Final(StoreErrorKind::Refused, "the server does not tell the size of an object".to_owned()))?;
+            // Both by the server's own clock, so ours may be wrong.
+            let age = time(LAST_MODIFIED).zip(time(DATE)).map(|(stored, now)| now.duration_since(stored).unwrap_or_default());
+            Ok(Seen { bytes, age })
         });
         match asked.await {
-            Ok(size) => Ok(Some(size)),
+            Ok(seen) => Ok(Some(seen)),
             Err(e) if e.kind == StoreErrorKind::Missing => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    async fn write(&self, operation: &str, key: &str, content: &[u8], mut if_new: bool) -> Result<(), StoreError> {
+    /// False if it is there already, and `if_new` was asked for.
+    async fn write(&self, operation: &str, key: &str, content: &[u8], mut if_new: bool) -> Result<bool, StoreError> {
         loop {
             if_new = if_new && self.conditional.load(Ordering::Relaxed);
             let ask = Ask::Put { content, if_new };
             let written = self.client.attempts(operation, content.len() as u64, async |limit| {
                 let response = self.client.send(key, &ask, limit).await?;
                 match response.status().as_u16() {
-                    200..=299 => Ok(true),
+                    200..=299 => Ok(Some(true)),
                     // It is there: by somebody else, or by an attempt of ours whose answer was lost.
-                    412 if if_new => Ok(true),
+                    412 if if_new => Ok(Some(false)),
                     // A server from before conditional writes.
-                    501 if if_new => Ok(false),
+                    501 if if_new => Ok(None),
                     _ => Err(self.client.refusal(response, limit).await.fault(&self.client.address.bucket)),
                 }
             });
-            if written.await? {
+            if let Some(written) = written.await? {
                 self.bucket_seen.store(true, Ordering::Relaxed);
-                return Ok(());
+                return Ok(written);
             }
             self.conditional.store(false, Ordering::Relaxed);
         }
@@ -219,13 +244,16 @@ impl Blobs for S3Blobs {
             let mut if_new = true;
             if bytes.len() >= LOOK_FIRST {
                 match self.head(&operation, &key, true).await? {
-                    Some(size) if size == bytes.len() as u64 => return Ok(digest),
-                    // Damaged: this is the chance to mend it.
+                    Some(seen) if seen.bytes == bytes.len() as u64 && seen.is_young() => return Ok(digest),
+                    // Damaged: this is the chance to mend it. Or old: this makes it new.
                     Some(_) => if_new = false,
                     None => {}
                 }
             }
-            self.write(&operation, &key, bytes, if_new).await?;
+            let written = self.write(&operation, &key, bytes, if_new).await?;
+            if !written && self.head(&operation, &key, true).await?.is_none_or(|seen| !seen.is_young()) {
+                self.write(&operation, &key, bytes, false).await?;
+            }
             Ok(digest)
         })
     }
@@ -237,6 +265,55 @@ impl Blobs for S3Blobs {
 
     fn size(&self, kind: BlobKind, digest: &Digest) -> Result<Option<u64>, StoreError> {
         let operation = format!("look for {} {digest}", kind.folder());
-        self.block_on(self.head(&operation, &self.blob_key(kind, digest), false))
+        Ok(self.block_on(self.head(&operation, &self.blob_key(kind, digest), false))?.map(|seen| seen.bytes))
+    }
+}
+
+impl Shelf for S3Blobs {
+    fn scan(&self, kind: BlobKind, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, u64)>, StoreError> {
+        let prefix = self.key(&format!("{}/sha256/", kind.folder()));
+        let operation = format!("list {}", kind.folder());
+        let mut found: Vec<(Digest, u64)> = Vec::new();
+        let mut last = after.map(|digest| self.blob_key(kind, digest));
+        self.block_on(async {
+            while found.len() < limit {
+                let ask = Ask::List { prefix: &prefix, after: last.as_deref(), limit: PAGE.min(limit - found.len()) };
+                let page = self.client.attempts(&operation, 0, async |until| {
+                    let response = self.accepted("/", &ask, until).await?;
+                    let body = self.client.body(response, MAX_LISTING, until).await?;
+                    listing(&String::from_utf8_lossy(&body)).map_err(Fault::Again)
+                });
+                let (objects, more) = page.await?;
+                let Some((key, _)) = objects.last() else { break };
+                last = Some(key.clone());
+                // What somebody else put under our prefix is none of ours.
+                found.extend(objects.iter().filter_map(|(key, bytes)| {
+                    let hex = key.strip_prefix(&prefix)?;
+                    Some((format!("sha256:{hex}").parse().ok()?, *bytes))
+                }));
+                if !more {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    fn age(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Duration>, StoreError> {
+        let operation = format!("look for {} {digest}", kind.folder());
+        let seen = self.block_on(self.head(&operation, &self.blob_key(kind, digest), false))?;
+        // A server that does not say how old its objects are gives none of them up.
+        Ok(seen.map(|seen| seen.age.unwrap_or_default()))
+    }
+
+    fn remove(&self, kind: BlobKind, digest: &Digest, at_least: Duration) -> Result<bool, StoreError> {
+        if self.age(kind, digest)?.is_none_or(|age| age < at_least) {
+            return Ok(false);
+        }
+        let key = self.blob_key(kind, digest);
+        let operation = format!("remove {} {digest}", kind.folder());
+        self.block_on(async { self.client.attempts(&operation, 0, async |limit| self.accepted(&key, &Ask::Delete, limit).await).await })?;
+        Ok(true)
     }
 }

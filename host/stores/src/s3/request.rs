@@ -46,6 +46,12 @@ pub(crate) enum Ask<'a> {
     /// The first byte, for the reason why a `HEAD` failed.
     GetFirst,
     Delete,
+    /// Objects whose keys begin with `prefix`, from the first one after `after`, at most `limit`, in the order of their keys.
+    List {
+        prefix: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    },
     Put {
         content: &'a [u8],
         /// Only where nothing has this name.
@@ -60,6 +66,13 @@ impl Ask<'_> {
             Self::Get => Command::GetObject,
             Self::GetFirst => Command::GetObjectRange { start: 0, end: Some(0) },
             Self::Delete => Command::DeleteObject,
+            Self::List { prefix, after, limit } => Command::ListObjectsV2 {
+                prefix: (*prefix).to_owned(),
+                delimiter: None,
+                continuation_token: None,
+                start_after: after.map(str::to_owned),
+                max_keys: Some(*limit),
+            },
             Self::Put { content, if_new } => {
                 let custom_headers = if_new.then(|| HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static("*"))]));
                 Command::PutObject { content, content_type: "application/octet-stream", custom_headers, multipart: None }

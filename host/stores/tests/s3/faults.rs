@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs as _, StoreErrorKind};
+use dovetail_core::retention::{Shelf as _, YOUNG};
 use dovetail_stores::S3Blobs;
 
 use crate::fake::{Fake, Reply};
@@ -171,12 +172,74 @@ fn a_connection_that_is_not_made_is_given_up() {
     assert!(started.elapsed() < Duration::from_secs(2));
 }
 
+/// The answer to a `HEAD` about seven bytes that were stored an hour and a half ago, or just now.
+fn head(old: bool) -> Reply {
+    let stored = if old { "Thu, 01 Jan 2026 10:30:00 GMT" } else { "Thu, 01 Jan 2026 11:59:59 GMT" };
+    Reply::with(200, &[("Last-Modified", stored), ("Date", "Thu, 01 Jan 2026 12:00:00 GMT")], b"")
+}
+
 #[test]
 fn a_small_blob_is_one_request_and_one_that_is_there_is_kept() {
-    let fake = Fake::start(|_, _| Reply::error(412, "PreconditionFailed"));
+    let fake = Fake::start(|n, _| {
+        if n == 0 {
+            Reply::of(200, b"")
+        } else if n == 1 {
+            Reply::error(412, "PreconditionFailed")
+        } else {
+            head(false)
+        }
+    });
     let blobs = open(&fake, "");
-    assert_eq!(blobs.put(KIND, b"x").unwrap(), Digest::of(b"x"));
-    assert_eq!(fake.methods(), "PUT");
+    blobs.put(KIND, b"weights").unwrap();
+    blobs.put(KIND, b"weights").unwrap();
+    assert_eq!(fake.methods(), "PUT PUT HEAD");
+}
+
+#[test]
+fn an_old_blob_that_is_stored_again_is_new_again() {
+    let fake = Fake::start(|n, _| match n {
+        0 => Reply::error(412, "PreconditionFailed"),
+        1 => head(true),
+        _ => Reply::of(200, b""),
+    });
+    open(&fake, "").put(KIND, b"weights").unwrap();
+    assert_eq!(fake.methods(), "PUT HEAD PUT");
+    assert!(fake.seen()[0].headers.contains("if-none-match") && !fake.seen()[2].headers.contains("if-none-match"));
+}
+
+#[test]
+fn what_is_young_is_not_removed() {
+    let digest = Digest::of(b"weights");
+    let young = Fake::start(|_, _| head(false));
+    assert!(!open(&young, "").remove(KIND, &digest, YOUNG).unwrap());
+    assert_eq!(young.methods(), "HEAD");
+    let old = Fake::start(|n, _| if n == 0 { head(true) } else { Reply::of(204, b"") });
+    assert!(open(&old, "").remove(KIND, &digest, YOUNG).unwrap());
+    assert_eq!(old.methods(), "HEAD DELETE");
+    // A server that does not tell the age gives nothing up.
+    let silent = Fake::start(|_, _| Reply::of(200, b""));
+    assert!(!open(&silent, "").remove(KIND, &digest, YOUNG).unwrap());
+}
+
+#[test]
+fn a_listing_is_read_page_by_page() {
+    let digests: Vec<Digest> = {
+        let mut all: Vec<_> = (0..3_u8).map(|n| Digest::of(&[n])).collect();
+        all.sort();
+        all
+    };
+    let listed = digests.clone();
+    let page = move |names: &[String], more| {
+        let objects: String = names.iter().map(|name| format!("<Contents><Key>pre/models/sha256/{name}</Key><Size>5</Size></Contents>")).collect();
+        Reply::of(200, format!("<ListBucketResult><IsTruncated>{more}</IsTruncated>{objects}</ListBucketResult>").as_bytes())
+    };
+    let fake = Fake::start(move |n, _| match n {
+        0 => page(&[listed[0].hex(), listed[1].hex(), "README".to_owned()], true),
+        _ => page(&[listed[2].hex()], false),
+    });
+    let found = open(&fake, "").scan(KIND, None, 100).unwrap();
+    assert_eq!(found.iter().map(|(digest, _)| *digest).collect::<Vec<_>>(), digests, "and what is none of ours is passed by");
+    assert!(fake.seen()[1].path.contains("start-after=pre%2Fmodels%2Fsha256%2FREADME"), "{}", fake.seen()[1].path);
 }
 
 #[test]

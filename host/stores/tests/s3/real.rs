@@ -64,6 +64,8 @@ impl Clock for Offset {
 fn a_real_server_keeps_the_promises() {
     let (url, keys) = server_or_return!("a_real_server_keeps_the_promises");
     conformance::blobs(&|| Arc::new(S3Blobs::open(&own(&url, ""), keys.clone()).unwrap()));
+    let bucket = S3Blobs::open(&own(&url, ""), keys).unwrap();
+    conformance::shelf(&bucket, &bucket);
 }
 
 #[test]
