@@ -35,7 +35,7 @@ pub use embed::componentize_world;
 pub use linker::GrantClass;
 pub use package::{MAX_COMPONENT, MAX_ENTRIES, MAX_PACKAGE, MAX_RATIO, MAX_TEXT, MAX_UNPACKED, Package, Parts, pack};
 pub use refusal::{LoadError, Refusal};
-pub use runtime::{Live, LiveSink, Options, Runtime};
+pub use runtime::{Live, LiveSink, Occupancy, Options, Runtime};
 pub use state::{Budgets, Progress};
 pub use strip::strip;
 pub use types::{MAX_TYPE_DEPTH, MAX_TYPE_NAME, MAX_TYPE_NODES};

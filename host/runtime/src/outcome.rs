@@ -116,6 +116,8 @@ fn failure(error: &wasmtime::Error, known: &Circumstances) -> Failure {
         None if text.contains("resource limit exceeded") || text.contains("exceeds memory limits") || text.contains("minimum size") => {
             if known.denied.is_some() { out_of_memory(known) } else { Failure::new(FailureKind::Limit, "too_many_instances", message(&text)) }
         }
+        // The guest had no room for its input: it was called for that, and has not returned.
+        None if text.starts_with("realloc return") => Failure::new(FailureKind::Trap, "bad_call", message(&text)),
         None if known.returned => bad_output(&text),
         None => Failure::new(FailureKind::Trap, "bad_call", message(&text)),
     }

@@ -62,6 +62,15 @@ pub struct Options {
     pub live: Option<LiveSink>,
 }
 
+/// What attempts hold in the pool of instances at one moment. All zero when none runs: what is not is leaked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    pub component_instances: u64,
+    pub core_instances: u64,
+    pub memories: usize,
+    pub tables: usize,
+}
+
 /// Runs components on wasmtime.
 pub struct Runtime {
     // Before the engine: its thread ends first.
@@ -121,6 +130,18 @@ impl Runtime {
     #[must_use]
     pub fn pooled(&self) -> bool {
         self.compiler.engine.pooling_allocator_metrics().is_some()
+    }
+
+    /// What is taken of the pool right now; none without a pool.
+    #[must_use]
+    pub fn occupancy(&self) -> Option<Occupancy> {
+        let pool = self.compiler.engine.pooling_allocator_metrics()?;
+        Some(Occupancy {
+            component_instances: pool.component_instances(),
+            core_instances: pool.core_instances(),
+            memories: pool.memories(),
+            tables: pool.tables(),
+        })
     }
 
     /// Loads a package now, so that its first attempt finds it compiled.
@@ -211,6 +232,8 @@ impl Runtime {
         };
         let Called { result, wall, returned } = called.map_err(|panic| panicked("run an attempt", panic.as_ref()))?;
         log.lock().finish();
+        // Between the deadline and the tick that would have ended it, a guest can still return.
+        let late = (result.is_ok() && stop.deadline.is_some_and(|deadline| Instant::now() >= deadline)).then_some(StopReason::Deadline);
         let outcome = match result {
             Ok((outcome, bytes)) => Ok((outcome, bytes)),
             Err(error) => {
@@ -228,7 +251,7 @@ impl Runtime {
         let state = store.into_data();
         let (mut outcome, output_bytes) = outcome?;
         // Whoever was told to end has ended for that reason, whatever it returned: a result must not depend on when it was told.
-        if let Some(reason) = state.told.or_else(|| state.sleep_cut.get().copied()) {
+        if let Some(reason) = state.told.or_else(|| state.sleep_cut.get().copied()).or(late) {
             outcome = Outcome::Failed { failure: stopped(reason, limits.time_ms) };
         }
         let usage = Usage {

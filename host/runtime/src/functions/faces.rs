@@ -3,15 +3,18 @@
 use dovetail_core::vision::{self as port, DetectOptions, FaceError, ModelKind, PerFace};
 use wasmtime::component::Resource;
 
-use crate::bindings::dovetail::task::types::Failure;
+use crate::bindings::dovetail::task::types::{Failure, TaskError};
 use crate::bindings::dovetail::vision::faces::{self, AgeAndGender, Detection};
 use crate::bindings::dovetail::vision::images::{Point, Rect};
 use crate::functions::images::rect;
-use crate::handles::{AgeGenderEstimator, Detector, Embedder, EmotionClassifier, Image, Landmarker};
+use crate::handles::{AgeGenderEstimator, Detector, Embedder, EmotionClassifier, Fault, Image, Landmarker};
 use crate::state::{Answer, State, wit_failure};
 
 /// Views compared for the confidence of an age, unless the task sets another number.
 const DEFAULT_VIEWS: u32 = 2;
+
+/// Boxes that one call takes. Each gets an answer of its own that is larger than the box: what a guest passes must not decide what the host holds.
+const MAX_FACES: usize = 10_000;
 
 type Faces<T> = Vec<Result<T, Failure>>;
 
@@ -19,8 +22,12 @@ fn describe(model: &port::Model) -> faces::Model {
     faces::Model { name: model.name.clone(), digest: model.digest.to_string() }
 }
 
-fn rects(faces: &[Rect]) -> Vec<port::Rect> {
-    faces.iter().map(rect).collect()
+fn rects(faces: &[Rect]) -> Answer<Vec<port::Rect>> {
+    if faces.len() > MAX_FACES {
+        let message = format!("one call takes at most {MAX_FACES} faces; this one has {}: call once for each part", faces.len());
+        return Err(Fault::Task(TaskError::InvalidInput(wit_failure("too_many_faces", message, false))));
+    }
+    Ok(faces.iter().map(rect).collect())
 }
 
 fn answers<T, U>(answers: PerFace<T>, convert: impl Fn(T) -> U) -> Faces<U> {
@@ -116,7 +123,8 @@ impl faces::HostLandmarker for State {
     fn locate(&mut self, this: Resource<Landmarker>, image: Resource<Image>, faces: Vec<Rect>) -> Answer<Faces<Vec<Point>>> {
         self.host("dovetail:vision/faces.landmarker.locate", |state| {
             let model = state.table.get(&this)?.0.clone();
-            let found = state.look(&model, &image, |vision, pixels, stop| vision.locate(&model, pixels, &rects(&faces), stop))?;
+            let faces = rects(&faces)?;
+            let found = state.look(&model, &image, |vision, pixels, stop| vision.locate(&model, pixels, &faces, stop))?;
             Ok(answers(found, |points| points.into_iter().map(|p| Point { x: p.x, y: p.y }).collect()))
         })
     }
@@ -150,7 +158,8 @@ impl faces::HostAgeGenderEstimator for State {
         self.host("dovetail:vision/faces.age-gender-estimator.estimate", |state| {
             let AgeGenderEstimator { model, views } = state.table.get(&this)?;
             let (model, views) = (model.clone(), *views);
-            let found = state.look(&model, &image, |vision, pixels, stop| vision.estimate(&model, pixels, &rects(&faces), views, stop))?;
+            let faces = rects(&faces)?;
+            let found = state.look(&model, &image, |vision, pixels, stop| vision.estimate(&model, pixels, &faces, views, stop))?;
             Ok(answers(found, |one| AgeAndGender { age: one.age, age_confidence: one.age_confidence, female: one.female }))
         })
     }
@@ -180,7 +189,8 @@ impl faces::HostEmotionClassifier for State {
     fn classify(&mut self, this: Resource<EmotionClassifier>, image: Resource<Image>, faces: Vec<Rect>) -> Answer<Faces<Vec<f32>>> {
         self.host("dovetail:vision/faces.emotion-classifier.classify", |state| {
             let model = state.table.get(&this)?.0.clone();
-            let found = state.look(&model, &image, |vision, pixels, stop| vision.classify(&model, pixels, &rects(&faces), stop))?;
+            let faces = rects(&faces)?;
+            let found = state.look(&model, &image, |vision, pixels, stop| vision.classify(&model, pixels, &faces, stop))?;
             Ok(answers(found, |probabilities| probabilities))
         })
     }
@@ -206,7 +216,8 @@ impl faces::HostEmbedder for State {
     fn embed(&mut self, this: Resource<Embedder>, image: Resource<Image>, faces: Vec<Rect>) -> Answer<Faces<Vec<f32>>> {
         self.host("dovetail:vision/faces.embedder.embed", |state| {
             let model = state.table.get(&this)?.0.clone();
-            let found = state.look(&model, &image, |vision, pixels, stop| vision.embed(&model, pixels, &rects(&faces), stop))?;
+            let faces = rects(&faces)?;
+            let found = state.look(&model, &image, |vision, pixels, stop| vision.embed(&model, pixels, &faces, stop))?;
             Ok(answers(found, |vector| vector))
         })
     }
