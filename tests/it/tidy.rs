@@ -33,6 +33,7 @@ fn every_source_file_says_what_it_is_for() {
 /// Files that have one of those words, each with its reason.
 const EXCUSED: &[(&str, &str)] = &[
     ("host/runtime/tests/it/bombs.rs", "a test there starts it itself, in a process whose memory is measured"),
+    ("host/runtime/tests/it/hostile.rs", "a test there starts it itself, in a process whose memory is measured"),
     ("host/runtime/tests/it/cache.rs", "the tests there start it themselves, as their compiling child process"),
 ];
 

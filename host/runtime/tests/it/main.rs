@@ -6,6 +6,7 @@ mod bombs;
 mod cache;
 mod echo;
 mod handles;
+mod hostile;
 mod limits;
 mod outcomes;
 mod packages;

@@ -1,0 +1,5 @@
+;; Imports `wasi:clocks/monotonic-clock` without a grant.
+;;! refused = "missing_grant"
+;;! says = "clocks = true"
+(component
+  (import "wasi:clocks/monotonic-clock@0.2.6" (instance (export "any" (func (result u64))))))

@@ -1,0 +1,7 @@
+;; It has returned, and its cleaning up never ends.
+;;! limits.time_ms = 100
+;;! fails = "timeout timeout"
+(module
+  (memory (export "memory") 1)
+  (func (export "acme:probe/task@1.0.0#run") (param i32) (result i32) (i32.const 1024))
+  (func (export "cabi_post_acme:probe/task@1.0.0#run") (param i32) (loop $again (br $again))))

@@ -1,0 +1,7 @@
+;; Starts with more memory than its limit: never instantiated.
+;;! fails = "limit out_of_memory"
+;;! says = "more than its 64MiB of memory"
+;;! peak_memory = 0
+(module
+  (memory (export "memory") 1025)
+  (func (export "acme:probe/task@1.0.0#run") (param i32) (result i32) (i32.const 1024)))

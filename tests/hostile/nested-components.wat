@@ -1,0 +1,47 @@
+;; A task in a component in a component, which is what it takes to hide one: it is found, and runs like any other.
+;;! returns = '{"n": 42}'
+(component
+  ;; The interface as it is exported: its types have names there.
+  (component $interface
+    (type $details (list (tuple string string)))
+    (type $a
+      (record (field "code" string) (field "message" string) (field "retryable" bool) (field "retry-after-ms" (option u64)) (field "details" $details)))
+    (import "failure" (type $failure (eq $a)))
+    (type $b (variant (case "invalid-input" $failure) (case "cancelled") (case "unavailable" $failure) (case "failed" $failure)))
+    (import "task-error" (type $task-error (eq $b)))
+    (type $c (record (field "n" u32)))
+    (import "input" (type $input (eq $c)))
+    (import "output" (type $output (eq $c)))
+    (import "run" (func $run (param "input" $input) (result (result $output (error $task-error)))))
+    (export $failure-out "failure" (type $a))
+    (type $d (variant (case "invalid-input" $failure-out) (case "cancelled") (case "unavailable" $failure-out) (case "failed" $failure-out)))
+    (export $error-out "task-error" (type $d))
+    (export $input-out "input" (type $c))
+    (export $output-out "output" (type $c))
+    (export "run" (func $run) (func (param "input" $input-out) (result (result $output-out (error $error-out))))))
+  (component $outer
+    (component $inner
+      (core module $module
+        (memory (export "memory") 1)
+        (func (export "run") (param i32) (result i32)
+          (i32.store (i32.const 1032) (i32.add (local.get 0) (i32.const 41)))
+          (i32.const 1024)))
+      (core instance $instance (instantiate $module))
+      (type $details (list (tuple string string)))
+      (type $failure
+        (record (field "code" string) (field "message" string) (field "retryable" bool) (field "retry-after-ms" (option u64)) (field "details" $details)))
+      (type $task-error (variant (case "invalid-input" $failure) (case "cancelled") (case "unavailable" $failure) (case "failed" $failure)))
+      (type $input (record (field "n" u32)))
+      (type $output (record (field "n" u32)))
+      (func $run (param "input" $input) (result (result $output (error $task-error)))
+        (canon lift (core func $instance "run") (memory $instance "memory")))
+      (alias outer 2 $interface (component $interface))
+      (instance $task
+        (instantiate $interface
+          (with "failure" (type $failure)) (with "task-error" (type $task-error)) (with "input" (type $input)) (with "output" (type $output))
+          (with "run" (func $run))))
+      (export "task" (instance $task)))
+    (instance $made (instantiate $inner))
+    (export "task" (instance $made "task")))
+  (instance $made (instantiate $outer))
+  (export "acme:probe/task@1.0.0" (instance $made "task")))

@@ -1,0 +1,5 @@
+;; Exceptions.
+;;! refused = "invalid_component"
+;;! says = "exceptions"
+(component
+  (core module (tag (param i32))))

@@ -1,0 +1,5 @@
+;; Two memories in one module.
+;;! refused = "invalid_component"
+;;! says = "multiple memories"
+(component
+  (core module (memory 1) (memory 1)))

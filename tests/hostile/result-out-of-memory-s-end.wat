@@ -1,0 +1,6 @@
+;; The address of its result is not its own.
+;;! fails = "bad_output bad_output"
+;;! says = "pointer out of bounds of memory"
+(module
+  (memory (export "memory") 1)
+  (func (export "acme:probe/task@1.0.0#run") (param i32) (result i32) (i32.const 0x7ffffff8)))

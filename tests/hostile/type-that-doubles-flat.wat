@@ -1,0 +1,27 @@
+;; The same without lists in between: the compiler itself gives up.
+;;! refused = "type_too_large"
+;;! says = "too many parts"
+(component
+  (type $r0 (record (field "a" u8) (field "b" u8)))
+  (type $r1 (record (field "a" $r0) (field "b" $r0)))
+  (type $r2 (record (field "a" $r1) (field "b" $r1)))
+  (type $r3 (record (field "a" $r2) (field "b" $r2)))
+  (type $r4 (record (field "a" $r3) (field "b" $r3)))
+  (type $r5 (record (field "a" $r4) (field "b" $r4)))
+  (type $r6 (record (field "a" $r5) (field "b" $r5)))
+  (type $r7 (record (field "a" $r6) (field "b" $r6)))
+  (type $r8 (record (field "a" $r7) (field "b" $r7)))
+  (type $r9 (record (field "a" $r8) (field "b" $r8)))
+  (type $r10 (record (field "a" $r9) (field "b" $r9)))
+  (type $r11 (record (field "a" $r10) (field "b" $r10)))
+  (type $r12 (record (field "a" $r11) (field "b" $r11)))
+  (type $r13 (record (field "a" $r12) (field "b" $r12)))
+  (type $r14 (record (field "a" $r13) (field "b" $r13)))
+  (type $r15 (record (field "a" $r14) (field "b" $r14)))
+  (type $r16 (record (field "a" $r15) (field "b" $r15)))
+  (type $r17 (record (field "a" $r16) (field "b" $r16)))
+  (type $r18 (record (field "a" $r17) (field "b" $r17)))
+  (type $r19 (record (field "a" $r18) (field "b" $r18)))
+  (type $r20 (record (field "a" $r19) (field "b" $r19)))
+  (type $r21 (record (field "a" $r20) (field "b" $r20)))
+  (import "bomb" (func (param "bomb" $r21))))
