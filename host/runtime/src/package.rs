@@ -143,9 +143,10 @@ impl Package {
         zip.validate_header_consistency().map_err(|error| bad(format!("the package contradicts itself: {error}")))?;
         let (mut manifest, mut component, mut readme) = (None, None, None);
         let (mut wit, mut examples) = (BTreeMap::new(), BTreeMap::new());
-        let mut left = MAX_UNPACKED;
+        let (mut left, mut seen) = (MAX_UNPACKED, BTreeMap::new());
         for index in 0..zip.len() {
             let (name, content) = entry(&mut zip, index, &mut left)?;
+            one_case(&mut seen, &name)?;
             let text = |content: Vec<u8>| String::from_utf8(content).map_err(|_| bad(format!("the entry `{name}` is not UTF-8 text")));
             match place(&name)? {
                 Place::Manifest => manifest = Some(text(content)?),
@@ -161,6 +162,18 @@ impl Package {
             .map_err(|errors| Refusal::new("bad_manifest", format!("plugin.toml: {errors}"), "correct plugin.toml"))?;
         Ok(Self { manifest, manifest_text, component, wit, readme, examples })
     }
+}
+
+/// Refuses what two file systems would unpack differently: `seen` has every name and every folder in lower case, as it was first written.
+fn one_case(seen: &mut BTreeMap<String, String>, name: &str) -> Result<(), Refusal> {
+    for (end, _) in name.match_indices('/').chain([(name.len(), "")]) {
+        let path = &name[..end];
+        let first = seen.entry(path.to_lowercase()).or_insert_with(|| path.to_owned());
+        if first != path {
+            return Err(bad(format!("the names `{first}` and `{path}` differ in case only")));
+        }
+    }
+    Ok(())
 }
 
 /// One entry, unpacked, with its name.

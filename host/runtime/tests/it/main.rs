@@ -7,6 +7,7 @@ mod cache;
 mod echo;
 mod handles;
 mod hostile;
+mod hostile_packages;
 mod limits;
 mod outcomes;
 mod packages;

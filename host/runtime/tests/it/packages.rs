@@ -1,12 +1,13 @@
 //! Packages: written the same everywhere, read within bounds.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Write as _};
+use std::io::Cursor;
 
 use dovetail_runtime::{LoadError, MAX_ENTRIES, MAX_RATIO, MAX_TEXT, Package, Parts, pack};
+use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipWriter};
 
+use crate::hostile_packages::zip_of;
 use crate::support::{manifest, number_guest};
 
 fn texts(names: &[&str]) -> BTreeMap<String, String> {
@@ -16,17 +17,6 @@ fn texts(names: &[&str]) -> BTreeMap<String, String> {
 fn sample() -> Vec<u8> {
     let (wit, examples) = (texts(&["world.wit", "deps/other/other.wit"]), texts(&["one.json"]));
     pack(Parts { manifest: &manifest("probe", ""), component: b"\0asm component", wit: &wit, readme: Some("# Probe"), examples: &examples }).unwrap()
-}
-
-/// A zip of our own making: whatever is needed, and these entries.
-fn zip_of(entries: &[(&str, &[u8])]) -> Vec<u8> {
-    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
-    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    for (name, bytes) in entries {
-        zip.start_file(*name, options).unwrap();
-        zip.write_all(bytes).unwrap();
-    }
-    zip.finish().unwrap().into_inner()
 }
 
 /// With a manifest and a component.
