@@ -37,6 +37,11 @@ faults *ARGS:
     @scripts/setup --test
     @scripts/faults {{ARGS}}
 
+# Packages, component types, values, pipeline files and image headers, each mutated for SECONDS from a new seed: `./justw fuzz [SECONDS]`
+fuzz *ARGS:
+    @scripts/setup --test
+    @scripts/fuzz {{ARGS}}
+
 # Compile without producing anything: the quickest answer while thinking
 check:
     cargo check --release --workspace --all-targets

@@ -5,6 +5,7 @@ mod allocation;
 mod bombs;
 mod cache;
 mod echo;
+mod fuzz;
 mod handles;
 mod hostile;
 mod hostile_packages;

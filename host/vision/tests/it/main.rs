@@ -9,6 +9,7 @@
 
 mod common;
 mod drawing;
+mod fuzz;
 mod hostile;
 mod images;
 mod install;
