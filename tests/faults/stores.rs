@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use dovetail_core::ledger::RunKey;
 use serde_json::json;
 
-use crate::fleet::{Fleet, LONG, Setup, wait};
+use crate::fleet::{Fleet, LONG, Setup, busy, wait};
 use crate::proxy::Mode;
 use crate::storm::{Fault, Load, Random};
 
@@ -52,18 +53,36 @@ fn redis_full() {
     survives(PLAIN, Fault::RedisFull, 2);
 }
 
+/// What a full Redis holds is worked off, and makes room; what is submitted meanwhile is accepted, and begins later.
 #[test]
-fn redis_full_while_nobody_works() {
+fn redis_full_is_worked_off() {
+    let mut fleet = Fleet::new(PLAIN);
+    for n in 0..200 {
+        fleet.user.submit("diamond", &json!({ "x": n, "behaviour": busy(1) }));
+    }
+    drop(fleet.redis.redis(&["CONFIG", "SET", "maxmemory", "1mb"]).unwrap());
+    let late = fleet.user.submit("diamond", &json!({ "x": 1000, "behaviour": busy(1) }));
+    fleet.workers(2);
+    let runs: Vec<RunKey> = fleet.user.submitted.lock().unwrap().keys().filter(|run| **run != late).cloned().collect();
+    wait("what was queued is worked off", LONG, || runs.iter().all(|run| fleet.is_over(run)));
+    assert!(!fleet.is_over(&late), "it was full all the time");
+    drop(fleet.redis.redis(&["CONFIG", "SET", "maxmemory", "0"]).unwrap());
+    wait("what was accepted begins", LONG, || fleet.is_over(&late));
+    fleet.holds(0);
+}
+
+#[test]
+fn redis_read_only_while_nobody_works() {
     let mut fleet = Fleet::new(PLAIN);
     fleet.workers(2);
-    drop(fleet.redis.redis(&["CONFIG", "SET", "maxmemory", "1mb"]).unwrap());
+    drop(fleet.redis.redis(&["REPLICAOF", "127.0.0.1", "1"]).unwrap());
     // Whoever sleeps asks for work, and is refused.
     wait("both are refused", LONG, || {
         drop(fleet.redis.redis(&["PUBLISH", "dovetail:{faults}:bell", "jobs"]).unwrap());
         let refused = |worker: &crate::fleet::Process| std::fs::read_to_string(&worker.log).unwrap().contains("a store does not answer");
         fleet.workers.iter().all(refused)
     });
-    drop(fleet.redis.redis(&["CONFIG", "SET", "maxmemory", "0"]).unwrap());
+    drop(fleet.redis.redis(&["REPLICAOF", "NO", "ONE"]).unwrap());
     assert_eq!(fleet.all_work(), Vec::<String>::new());
     fleet.holds(1);
 }

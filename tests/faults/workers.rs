@@ -141,6 +141,30 @@ fn a_job_that_kills_its_workers_is_given_up_and_others_are_not() {
     }
 }
 
+/// Each death counts for all that the worker had in hand: those beside the poisonous job are found innocent, because it is run alone in the end.
+#[test]
+fn neighbours_of_a_job_that_kills_its_workers_are_not_given_up() {
+    let mut fleet = Fleet::new(Setup { lease: 1, ..Setup::default() });
+    let poison = fleet.user.submit("probe", &json!({ "behaviour": { "tag": "endless_loop" } }));
+    let beside: Vec<RunKey> = (0..3).map(|_| fleet.user.submit("probe", &json!({ "behaviour": busy(1500) }))).collect();
+    fleet.worker();
+    let mut killed = 0;
+    wait("it is given up", LONG, || {
+        if let Some(worker) = fleet.runs_now(&poison) {
+            fleet.kill(worker);
+            killed += 1;
+            fleet.worker();
+        }
+        fleet.is_over(&poison)
+    });
+    assert_eq!(killed, dovetail_core::policy::MAX_CRASHES as usize + 1);
+    wait("the others end", LONG, || beside.iter().all(|run| fleet.is_over(run)));
+    for run in &beside {
+        assert_eq!(end(&fleet, run).state, RunState::Succeeded, "{}", run.key());
+    }
+    fleet.holds(killed * 4);
+}
+
 #[test]
 fn a_run_that_is_cancelled_as_it_ends_has_one_end() {
     let (mut fleet, mut random) = (Fleet::new(Setup::default()), Random::new());

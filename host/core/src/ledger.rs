@@ -346,7 +346,8 @@ pub trait Ledger: Send + Sync {
         drop(told);
     }
 
-    /// Says that a worker lives: `about` is what [`Ledger::workers`] shows of it until `keep` has passed.
+    /// Says that a worker lives: `about` is what [`Ledger::workers`] shows of it until `keep` has passed. For no time at all: it
+    /// goes.
     ///
     /// # Errors
     /// `Unavailable`.

@@ -26,6 +26,8 @@ pub struct Backoff {
 pub const MAX_ASKED: Duration = Duration::from_secs(3600);
 /// Workers that may die over one job before it is given up as poison.
 pub const MAX_CRASHES: u32 = 3;
+/// From so many on a worker runs the job alone: when it dies again, nothing else was beside it that could be suspected.
+pub const SUSPECT_CRASHES: u32 = 2;
 
 /// What follows the failure of attempt `number` (1 for the first) where `max_attempts` are allowed. `spread` in 0..=1 chooses within the
 /// jitter, so that many steps that failed together do not come back together: it is a parameter because core has no randomness.

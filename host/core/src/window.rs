@@ -35,7 +35,7 @@ pub enum Change {
     /// A step ended and this caller's outcome was the one recorded. Replies `Ok`, or one of those that do not acknowledge:
     /// `Complete`, `Last`, `Lost`, `Cancelled`; or `Closed`.
     Finish { lease: WindowLease, succeeded: bool, value: Vec<u8>, children: Vec<Job> },
-    /// Opens a run or rebuilds it from records that were read after `stamp`. Replies `Ok`, `Stale`, `Closed` or `Cancelled`.
+    /// Opens a run or rebuilds it from records that were read after `stamp`. Replies `Ok`, `Stale`, `Closed`, `Cancelled` or `Full`.
     Open { run: RunKey, stamp: Stamp, verify: bool, envelope: Vec<u8>, steps: u32, done: Vec<(String, Option<Vec<u8>>)>, jobs: Vec<Job> },
     /// The run's outcome is recorded: everything of it goes. Replies `Ok`.
     Close { run: RunKey },
@@ -58,6 +58,8 @@ pub enum Status {
     Closed,
     Cancelled,
     NotOwner,
+    /// There is no room for more work: nothing was done. What is there goes on, and makes room.
+    Full,
 }
 
 /// A job handed out.

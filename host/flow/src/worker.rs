@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::RunId;
 use dovetail_core::executor::Executor;
 use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Renewal, RunKey, Scope, Wait};
+use dovetail_core::policy;
 use dovetail_core::record::{Form, RunOutcomeRecord, RunRecord, RunState};
 use dovetail_core::stop::Canceller;
 
@@ -196,7 +197,7 @@ impl Worker {
                 let (jobs, settle) = (jobs.clone(), settle.clone());
                 slots.push(threads.spawn(move || self.run_jobs(&jobs, shutdown, &settle)));
             }
-            let result = self.claim_jobs(scope, shutdown, &give);
+            let result = self.claim_jobs(scope, shutdown, &give, &settle);
             if result.is_err() {
                 shutdown.abort();
             }
@@ -217,7 +218,7 @@ impl Worker {
         self.options.daemon.is_some()
     }
 
-    fn claim_jobs(&self, scope: &Scope, shutdown: &Shutdown, give: &Sender<Claimed>) -> Result<(), FlowError> {
+    fn claim_jobs(&self, scope: &Scope, shutdown: &Shutdown, give: &Sender<Claimed>, settle: &Sender<ToSettle>) -> Result<(), FlowError> {
         let mut pause = FIRST_PAUSE;
         while !self.over(scope, shutdown) {
             let seen = self.parts.ledger.wakes();
@@ -240,11 +241,17 @@ impl Worker {
                 self.look_for_ended()?;
             }
             self.flow.claimed(claimed.len());
+            let alone = self.flow.is_alone();
             for job in claimed {
                 let canceller = Arc::new(Canceller::new());
                 locked(&self.held).insert(job.lease.token, Held { lease: job.lease.clone(), canceller, sure: Instant::now(), ended: false });
-                // The slots outlive this loop.
-                drop(give.send(job));
+                if alone {
+                    // It was asked for before that was known.
+                    self.give_back(&job, settle);
+                } else {
+                    // The slots outlive this loop.
+                    drop(give.send(job));
+                }
             }
         }
         Ok(())
@@ -275,9 +282,31 @@ impl Worker {
         while let Ok(job) = jobs.recv() {
             let began = Instant::now();
             self.flow.started();
+            // One over which workers died may be what kills them: nothing else is in this worker's hands while it runs.
+            let alone = job.crashes >= policy::SUSPECT_CRASHES && job.crashes <= policy::MAX_CRASHES;
+            if !self.flow.may_begin(alone, || jobs.try_iter().for_each(|job| self.give_back_waiting(&job, settle))) {
+                self.give_back(&job, settle);
+                self.flow.ended(None);
+                continue;
+            }
             self.one(job, shutdown, settle);
-            self.flow.ended(began.elapsed());
+            self.flow.ended(Some(began.elapsed()));
+            if alone {
+                self.flow.alone_no_more();
+            }
         }
+    }
+
+    /// A job goes back untouched, for whoever takes it next.
+    fn give_back(&self, job: &Claimed, settle: &Sender<ToSettle>) {
+        self.commit(job, Item::Release { lease: job.lease.clone(), delay: Duration::ZERO }, After::Released, settle);
+    }
+
+    /// The same with one that waits for a slot.
+    fn give_back_waiting(&self, job: &Claimed, settle: &Sender<ToSettle>) {
+        self.flow.started();
+        self.give_back(job, settle);
+        self.flow.ended(None);
     }
 
     fn one(&self, mut job: Claimed, shutdown: &Shutdown, settle: &Sender<ToSettle>) {
@@ -296,9 +325,8 @@ impl Worker {
         shutdown.stops(&canceller);
         let (run, step, attempt) = (job.lease.run.run.clone(), job.lease.step.clone(), job.attempt);
         if shutdown.draining() || locked(&self.fault).is_some() {
-            // It was told to stop with jobs in hand: they go back untouched.
-            let release = Item::Release { lease: job.lease.clone(), delay: Duration::ZERO };
-            return self.commit(job, release, After::Released, settle);
+            // It was told to stop with jobs in hand.
+            return self.give_back(job, settle);
         }
         let work = || {
             let (record, plan) = self.plan(job)?;

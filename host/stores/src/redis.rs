@@ -27,7 +27,10 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The work of a fleet in one Redis.
 pub struct RedisWindow {
     client: Client,
+    /// For what adds runs: refused, as a whole, by a Redis that is full.
     script: Script,
+    /// For everything else: it goes on there, because it is what makes room.
+    draining: Script,
     prefix: String,
     /// This caller: a new one for each process, so that numbers of calls never meet.
     incarnation: String,
@@ -73,7 +76,9 @@ impl RedisWindow {
         let address = client.get_connection_info().addr().to_string();
         let window = Self {
             client,
-            script: Script::new(script),
+            // Redis 7 runs a script with such a line whole or not at all (https://redis.io/docs/latest/develop/programmability/lua-api/).
+            script: Script::new(&format!("#!lua\n{script}")),
+            draining: Script::new(&format!("#!lua flags=allow-oom\n{script}")),
             prefix: format!("dovetail:{{{fleet}}}:"),
             incarnation: incarnation.to_owned(),
             address,
@@ -114,10 +119,9 @@ impl RedisWindow {
         StoreError::new(kind, format!("{operation} the queue at {}", self.address), why)
     }
 
-    /// Sends the same arguments until they are answered, on a new connection each time but the first.
-    fn send(&self, slot: &mut Option<Connection>, args: &[Vec<u8>]) -> Result<Value, StoreError> {
-        let mut pause = Duration::from_millis(50);
-        let mut tries = 0;
+    /// Sends the same arguments until they are answered, on a new connection each time but the first. `Nil`: Redis is full, and nothing was done.
+    fn send(&self, slot: &mut Option<Connection>, script: &Script, args: &[Vec<u8>]) -> Result<Value, StoreError> {
+        let (mut script, mut pause, mut tries) = (script, Duration::from_millis(50), 0);
         loop {
             tries += 1;
             let answer = (|| {
@@ -125,7 +129,7 @@ impl RedisWindow {
                     Some(open) if open.is_open() => slot.insert(open),
                     _ => slot.insert(self.connect()?),
                 };
-                let mut invocation = self.script.prepare_invoke();
+                let mut invocation = script.prepare_invoke();
                 invocation.key(&self.prefix);
                 for arg in args {
                     invocation.arg(arg.as_slice());
@@ -137,6 +141,15 @@ impl RedisWindow {
                 Err(error) => {
                     // Whatever state the connection is in, a late answer on it must not be taken for another call's.
                     *slot = None;
+                    match (error.code(), tries) {
+                        (Some("OOM"), 1) => return Ok(Value::Nil),
+                        // An earlier try may have been served, and its answer lost: what was done is asked for, even if that adds a little.
+                        (Some("OOM"), _) if tries < TRIES => {
+                            script = &self.draining;
+                            continue;
+                        }
+                        _ => {}
+                    }
                     let error = self.error("call", error);
                     if error.kind == StoreErrorKind::Refused || tries == TRIES {
                         return Err(error);
@@ -152,8 +165,42 @@ impl RedisWindow {
     /// Asks something beside the numbered calls.
     fn ask<T: redis::FromRedisValue>(&self, args: &[Vec<u8>]) -> Result<T, StoreError> {
         let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
-        let value = self.send(&mut aside, args)?;
+        let value = self.send(&mut aside, &self.draining, args)?;
         redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))
+    }
+
+    /// One numbered call; none: Redis is full, and nothing was done.
+    fn call_once(&self, script: &Script, changes: &[Change], scope: &Scope, want: usize, lease: Duration) -> Result<Option<Called>, StoreError> {
+        let mut state = self.state();
+        state.number += 1;
+        let number = state.number.to_string();
+        let seen = self.seen();
+        let (tick, want, lease_ms) = (seen.tick.to_string(), want.to_string(), lease.as_millis().to_string());
+        let mut args = args_of(&["call", &self.incarnation, &number, &seen.epoch, &tick, &want, &lease_ms, &able(scope)]);
+        for change in changes {
+            push_change(&mut args, change);
+        }
+        let value = self.send(&mut state.connection, script, &args)?;
+        if value == Value::Nil {
+            // The script has not seen this number: a gap would look as if something had been lost.
+            state.number -= 1;
+            return Ok(None);
+        }
+        let answer: (String, u64, u64, Vec<String>, Vec<Value>, i64) = redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))?;
+        let (epoch, tick, now, words, jobs, next) = answer;
+        drop(state);
+        self.saw(&epoch, tick);
+        let statuses: Vec<Status> = words.iter().map(|w| status(w)).collect::<Option<_>>().ok_or_else(|| self.corrupt(&words.join(" ")))?;
+        if statuses.len() != changes.len() {
+            return Err(self.corrupt(&format!("{} answers to {} changes", statuses.len(), changes.len())));
+        }
+        let token = format!("{}#{number}", self.incarnation);
+        let mut handed = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let raw = RawJob::from_redis_value(job).map_err(|e| self.corrupt(&e.to_string()))?;
+            handed.push(delivery(raw, &token, &epoch).ok_or_else(|| self.corrupt("a job without a name"))?);
+        }
+        Ok(Some(Called { statuses, jobs: handed, next_ms: u64::try_from(next).ok(), stamp: Stamp { epoch, now } }))
     }
 
     fn corrupt(&self, why: &str) -> StoreError {
@@ -252,31 +299,19 @@ impl Window for RedisWindow {
     }
 
     fn call(&self, changes: &[Change], scope: &Scope, want: usize, lease: Duration) -> Result<Called, StoreError> {
-        let mut state = self.state();
-        state.number += 1;
-        let number = state.number.to_string();
-        let seen = self.seen();
-        let (tick, want, lease_ms) = (seen.tick.to_string(), want.to_string(), lease.as_millis().to_string());
-        let mut args = args_of(&["call", &self.incarnation, &number, &seen.epoch, &tick, &want, &lease_ms, &able(scope)]);
-        for change in changes {
-            push_change(&mut args, change);
+        let adds = |change: &Change| matches!(change, Change::Open { .. });
+        let script = if changes.iter().any(adds) { &self.script } else { &self.draining };
+        if let Some(called) = self.call_once(script, changes, scope, want, lease)? {
+            return Ok(called);
         }
-        let value = self.send(&mut state.connection, &args)?;
-        let answer: (String, u64, u64, Vec<String>, Vec<Value>, i64) = redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))?;
-        let (epoch, tick, now, words, jobs, next) = answer;
-        drop(state);
-        self.saw(&epoch, tick);
-        let statuses: Vec<Status> = words.iter().map(|w| status(w)).collect::<Option<_>>().ok_or_else(|| self.corrupt(&words.join(" ")))?;
-        if statuses.len() != changes.len() {
-            return Err(self.corrupt(&format!("{} answers to {} changes", statuses.len(), changes.len())));
-        }
-        let token = format!("{}#{number}", self.incarnation);
-        let mut handed = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let raw = RawJob::from_redis_value(job).map_err(|e| self.corrupt(&e.to_string()))?;
-            handed.push(delivery(raw, &token, &epoch).ok_or_else(|| self.corrupt("a job without a name"))?);
-        }
-        Ok(Called { statuses, jobs: handed, next_ms: u64::try_from(next).ok(), stamp: Stamp { epoch, now } })
+        // It is full and has done nothing: what adds to it is left out.
+        let rest: Vec<Change> = changes.iter().filter(|change| !adds(change)).cloned().collect();
+        let called = self.call_once(&self.draining, &rest, scope, want, lease)?;
+        let mut called = called.ok_or_else(|| self.corrupt("it is full, although it was told to go on"))?;
+        let mut done = std::mem::take(&mut called.statuses).into_iter();
+        let status = |change: &Change| if adds(change) { Some(Status::Full) } else { done.next() };
+        called.statuses = changes.iter().map_while(status).collect();
+        Ok(called)
     }
 
     fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<Held>, StoreError> {

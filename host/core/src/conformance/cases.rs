@@ -137,6 +137,8 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(b.ledger.workers().expect("workers works"), [("one".to_owned(), b"again".to_vec()), ("two".to_owned(), b"second".to_vec())]);
         (b.advance)(b.lease * 3 / 2);
         assert_eq!(names(), ["two"]);
+        b.ledger.beat("two", b"good night", Duration::ZERO).expect("beat works");
+        assert_eq!(names(), [""; 0], "who says that he goes is gone");
     }),
     ("a re-run takes over what had succeeded", |b| {
         let first = b.submit(1, &[job("a", &[])]);

@@ -204,6 +204,10 @@ impl Shared {
             match self.change(Change::Open { run: run.clone(), stamp, verify: true, envelope, steps, done, jobs })? {
                 Status::Stale => {}
                 Status::Closed => return Ok(Reply::Closed),
+                Status::Full => {
+                    let why = "it is full: it takes no more runs until others have ended";
+                    return Err(StoreError::new(StoreErrorKind::Unavailable, format!("put run {} into the queue", run.run), why));
+                }
                 _ => {
                     if self.has(Kind::Cancel, run.key())? {
                         self.change(Change::Cancel { run: run.clone() })?;

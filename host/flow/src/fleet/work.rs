@@ -134,8 +134,11 @@ impl Shared {
         let drop_lease = |token: u64| drop(locked(&self.mine).1.remove(&token));
         Ok(match following {
             Following::Submitted(repair) => {
-                if status == Status::Stale {
-                    self.rebuild(&repair)?;
+                match status {
+                    Status::Stale => drop(self.rebuild(&repair)?),
+                    // It is recorded and open: whoever looks for lost runs puts it in when there is room.
+                    Status::Full => tracing::warn!(run = %repair.run.run, "the queue is full: the run begins when there is room"),
+                    _ => {}
                 }
                 Reply::Created
             }
@@ -148,7 +151,7 @@ impl Shared {
                     Status::Cancelled => Reply::Cancelled,
                     Status::NotOwner => Reply::NotOwner,
                     // The last one, or the window was lost: either way nothing is acknowledged, and this worker reads the records next.
-                    Status::Last | Status::Lost | Status::Stale => Reply::Last,
+                    Status::Last | Status::Lost | Status::Stale | Status::Full => Reply::Last,
                 }
             }
             Following::Closed { run, lease, reply } => {

@@ -60,9 +60,12 @@ impl Worker {
                 tracing::warn!(err = &error as &dyn std::error::Error, "the heartbeat was not heard");
             }
             if !sleep(until, round) {
-                return;
+                break;
             }
         }
+        // It is gone from now on; were this not heard, the last heartbeat would tell it a little later.
+        let (running, ended) = self.flow.figures();
+        drop(self.parts.ledger.beat(&self.options.name, &about(running, ended), Duration::ZERO));
     }
 
     pub(super) fn look_for_lost(self: &Arc<Self>, until: &Receiver<()>) {

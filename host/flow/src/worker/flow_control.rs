@@ -26,6 +26,8 @@ struct State {
     usual_us: Option<f64>,
     /// A store failed: nothing new is claimed until it answers.
     troubled: bool,
+    /// A job runs alone, or is about to.
+    alone: bool,
 }
 
 #[derive(Debug)]
@@ -37,7 +39,7 @@ pub(super) struct FlowControl {
 
 impl FlowControl {
     pub(super) fn new(slots: usize) -> Self {
-        let state = State { waiting: 0, running: 0, unsettled: 0, sent: 0, ended: 0, usual_us: None, troubled: false };
+        let state = State { waiting: 0, running: 0, unsettled: 0, sent: 0, ended: 0, usual_us: None, troubled: false, alone: false };
         Self { slots: slots.max(1), state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -57,7 +59,7 @@ impl FlowControl {
             // What is to be recorded finds out when the store answers again; where there is nothing of that kind, the next claim does.
             let held_back = state.troubled && state.unsettled > 0;
             // Half of what is claimed ahead may be used up first: fewer, larger claims.
-            if room > 0 && state.waiting <= ahead / 2 && state.unsettled < MOST_UNSETTLED && !held_back {
+            if room > 0 && state.waiting <= ahead / 2 && state.unsettled < MOST_UNSETTLED && !held_back && !state.alone {
                 return Some(room);
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -76,18 +78,50 @@ impl FlowControl {
         state.running += 1;
     }
 
-    pub(super) fn ended(&self, took: Duration) {
+    /// None: it was not begun.
+    pub(super) fn ended(&self, took: Option<Duration>) {
         let mut state = self.state();
         state.running -= 1;
-        state.ended += 1;
-        let took = took.as_secs_f64() * 1e6;
-        state.usual_us = Some(state.usual_us.map_or(took, |usual| usual + (took - usual) / 16.0));
+        if let Some(took) = took {
+            state.ended += 1;
+            let took = took.as_secs_f64() * 1e6;
+            state.usual_us = Some(state.usual_us.map_or(took, |usual| usual + (took - usual) / 16.0));
+        }
         drop(state);
         self.changed.notify_all();
     }
 
     pub(super) fn settled(&self) {
         self.state().unsettled -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Whether a job may begin: not while another one is to be alone. With `alone` it waits until this worker has nothing else in hand;
+    /// `give_back` is called now and then for what was claimed and not begun.
+    pub(super) fn may_begin(&self, alone: bool, give_back: impl Fn()) -> bool {
+        let mut state = self.state();
+        if state.alone || !alone {
+            return !state.alone;
+        }
+        state.alone = true;
+        while state.unsettled > 1 {
+            drop(state);
+            give_back();
+            state = self.state();
+            if state.unsettled > 1 {
+                // A claim may be on its way that began before this.
+                (state, _) = self.changed.wait_timeout(state, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        true
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.state().alone
+    }
+
+    pub(super) fn alone_no_more(&self) {
+        self.state().alone = false;
         self.changed.notify_all();
     }
 
@@ -164,13 +198,35 @@ mod tests {
     }
 
     #[test]
+    fn beside_a_job_that_is_to_be_alone_nothing_begins_and_nothing_is_claimed() {
+        let flow = FlowControl::new(2);
+        flow.claimed(2);
+        flow.started();
+        let give_back = || {
+            flow.started();
+            flow.settled();
+            flow.ended(None);
+        };
+        assert!(flow.may_begin(true, give_back));
+        assert!(flow.is_alone() && !flow.may_begin(false, || ()) && !flow.may_begin(true, || ()));
+        std::thread::scope(|threads| {
+            let claimer = threads.spawn(|| flow.wait_for_room(|| false));
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!claimer.is_finished(), "nothing is claimed beside it");
+            flow.alone_no_more();
+            assert_eq!(claimer.join().unwrap(), Some(1));
+        });
+        assert!(flow.may_begin(false, || ()));
+    }
+
+    #[test]
     fn no_more_is_claimed_than_there_is_room_for() {
         let flow = FlowControl::new(2);
         assert_eq!(flow.wait_for_room(|| false), Some(2));
         flow.claimed(2);
         assert_eq!(flow.wait_for_room(|| true), None);
         flow.started();
-        flow.ended(Duration::from_secs(1));
+        flow.ended(Some(Duration::from_secs(1)));
         // One waits, and nothing is claimed ahead of a step that takes a second.
         flow.started();
         assert_eq!(flow.wait_for_room(|| false), Some(1));

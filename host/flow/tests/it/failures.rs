@@ -1,8 +1,8 @@
 //! Runs that go wrong: the failure policy, and what is kept of it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_core::executor::{Failure, FailureKind, HostError, Outcome};
 use dovetail_core::ledger::{Scope, Wait};
@@ -141,6 +141,37 @@ fn a_job_that_kills_its_workers_is_given_up() {
     let document = bench.work(&run);
     assert_eq!((&document["error"]["kind"], &document["error"]["code"]), (&json!("lost_worker"), &json!("poison")));
     assert!(bench.made().is_empty(), "it is not run a further time");
+}
+
+/// Whoever held four jobs when he died leaves four that are suspected. Each is run again, and alone: so the one that kills is found out.
+#[test]
+fn jobs_over_which_workers_died_are_run_one_at_a_time() {
+    for (deaths, most) in [(1, 4), (2, 1), (3, 1)] {
+        let bench = Bench::new();
+        let steps = ["a", "b", "c", "d"];
+        let published = bench.publish(&json!({}), &steps.map(|step| (step, "input.x", "input.x")));
+        let run = bench.submit(&published, 1);
+        for _ in 0..deaths {
+            assert_eq!(bench.parts.ledger.claim(&Scope::All, 9, Duration::from_secs(1), Wait::NONE).unwrap().len(), 4);
+            bench.clock.advance(Duration::from_secs(2));
+        }
+        let (running, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        for step in steps {
+            let (running, seen) = (running.clone(), seen.clone());
+            bench.script(step, move |attempt, _| {
+                seen.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                // Long enough for the others to begin, were they let.
+                let until = Instant::now() + Duration::from_millis(if most == 1 { 50 } else { 5000 });
+                while Instant::now() < until && seen.load(Ordering::SeqCst) < 4 {
+                    std::thread::yield_now();
+                }
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok(sum(attempt))
+            });
+        }
+        assert_eq!(bench.work(&run)["state"], "succeeded");
+        assert_eq!((seen.load(Ordering::SeqCst), bench.made().len()), (most, 4), "after {deaths} deaths");
+    }
 }
 
 #[test]
