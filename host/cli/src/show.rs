@@ -1,9 +1,11 @@
 //! The document of a run (`dovetail.run/1`), for people.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::output::shortened;
-use crate::table::{indented, table};
+use crate::table::{bytes, indented, table};
 
 /// State, output, steps and, if it failed, why and what to do.
 pub(crate) fn run(document: &Value) -> String {
@@ -25,6 +27,10 @@ pub(crate) fn run(document: &Value) -> String {
         shown.push_str(&format!("\noutput\n{}", indented(&shortened(output), 2)));
     }
     shown.push_str(&format!("\nsteps\n{}", indented(&steps(document), 2)));
+    let used = used(document);
+    if !used.is_empty() {
+        shown.push_str(&format!("\nused, by attempt\n{}", indented(&used, 2)));
+    }
     for warning in document.get("warnings").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         shown.push_str(&format!("\nwarning: {warning}\n"));
     }
@@ -58,6 +64,46 @@ fn steps(document: &Value) -> String {
         })
         .collect();
     table(&[" #", "id", "state", " start ms", " ms", " attempts", "task"], &rows)
+}
+
+/// What each attempt used: times, memory, bytes, host functions by name, models. Empty where nothing has run.
+fn used(document: &Value) -> String {
+    let list = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (mut rows, mut more) = (Vec::new(), String::new());
+    for step in document.pointer("/processing_summary").map(|summary| list(summary, "steps")).unwrap_or_default() {
+        for attempt in list(&step, "attempts") {
+            let Some(usage) = attempt.get("usage") else { continue };
+            let number = |key: &str| usage.get(key).and_then(Value::as_u64).unwrap_or_default();
+            let ms = |key: &str| format!("{:.1}", Duration::from_micros(number(key)).as_secs_f64() * 1e3);
+            let name = match attempt.get("number").and_then(Value::as_u64) {
+                None | Some(1) => text(&step, "id"),
+                Some(n) => format!("{}, attempt {n}", text(&step, "id")),
+            };
+            let size = |key: &str| bytes(number(key));
+            rows.push(vec![
+                name.clone(),
+                ms("wall_us"),
+                ms("guest_cpu_us"),
+                ms("host_us"),
+                size("peak_memory"),
+                size("input_bytes"),
+                size("output_bytes"),
+            ]);
+            let calls = usage.get("host_calls").and_then(Value::as_object).into_iter().flatten();
+            // `dovetail:vision/faces.detector.detect`: the package says nothing here.
+            let calls = calls.map(|(name, calls)| format!("{calls} x {}", name.rsplit('/').next().unwrap_or(name)));
+            let models = list(&attempt, "models").into_iter().map(|model| format!("model {}", text(&model, "name")));
+            let said: Vec<String> = calls.chain(models).collect();
+            if !said.is_empty() {
+                more.push_str(&format!("{name}: {}\n", said.join(", ")));
+            }
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    table(&["attempt", " wall ms", " guest cpu ms", " host ms", " memory", " in", " out"], &rows) + &more
 }
 
 /// Why a run or an attempt failed: the error of a document.

@@ -127,8 +127,15 @@ pub struct Usage {
     pub wall_us: u64,
     /// Of it, time spent in host functions, in microseconds.
     pub host_us: u64,
+    /// Processor time of the guest's own code, in microseconds: what its thread used, at most the wall time outside host functions. On a
+    /// machine that is busy with others it is less than that.
+    #[serde(default)]
+    pub guest_cpu_us: u64,
     /// The most linear memory held at once, in bytes.
     pub peak_memory: u64,
+    /// Of the input as JSON, in bytes; artifacts by reference.
+    #[serde(default)]
+    pub input_bytes: u64,
     /// Of the output as JSON, in bytes.
     pub output_bytes: u64,
     /// Host function -> calls (`dovetail:vision/faces.detector.detect`).

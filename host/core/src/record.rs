@@ -88,6 +88,9 @@ pub struct AttemptRecord {
     /// None if it succeeded.
     pub error: Option<Failure>,
     pub usage: Usage,
+    /// In the order of their first use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<ModelUse>,
     /// Which process ran it.
     pub worker: String,
 }

@@ -200,6 +200,7 @@ fn attempt_json(attempt: &AttemptRecord) -> Value {
         "error": attempt.error.as_ref().map(failure_json),
         "duration_us": attempt.duration_us,
         "usage": attempt.usage,
+        "models": attempt.models,
         "worker": attempt.worker,
     })
 }

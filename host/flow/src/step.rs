@@ -210,8 +210,15 @@ impl StepRunner {
             Outcome::Succeeded { .. } => None,
             Outcome::Failed { failure } => Some(failure.clone()),
         };
-        let this =
-            AttemptRecord { number: claimed.attempt, started_ms, duration_us, error, usage: report.usage.clone(), worker: self.worker.clone() };
+        let this = AttemptRecord {
+            number: claimed.attempt,
+            started_ms,
+            duration_us,
+            error,
+            usage: report.usage.clone(),
+            models: report.models.clone(),
+            worker: self.worker.clone(),
+        };
         if let Outcome::Failed { failure } = &report.outcome {
             // Another attempt that could only begin after the run's time is none.
             let in_time = |delay: Duration| left.is_none_or(|left| u128::from(left) > u128::from(duration_us / 1000) + delay.as_millis());

@@ -226,10 +226,12 @@ impl Runtime {
                 _ => Ok(UpdateDeadline::Continue(1)),
             }
         });
+        let began_cpu = thread_cpu();
         let called = {
             let _ticking = self.ticker.attempt();
             catch_unwind(AssertUnwindSafe(|| call(&mut store, task, &attempt.input)))
         };
+        let processor = thread_cpu().saturating_sub(began_cpu);
         let Called { result, wall, returned } = called.map_err(|panic| panicked("run an attempt", panic.as_ref()))?;
         log.lock().finish();
         // Between the deadline and the tick that would have ended it, a guest can still return.
@@ -257,7 +259,9 @@ impl Runtime {
         let usage = Usage {
             wall_us: micros(wall),
             host_us: u64::try_from(state.host_ns / 1000).unwrap_or(u64::MAX),
+            guest_cpu_us: micros(processor.min(wall.saturating_sub(Duration::from_nanos(u64::try_from(state.host_ns).unwrap_or(u64::MAX))))),
             peak_memory: state.memory.peak as u64,
+            input_bytes: json_bytes(&attempt.input),
             output_bytes,
             host_calls: state.calls.into_iter().map(|(name, calls)| (name.to_owned(), calls)).collect(),
         };
@@ -315,6 +319,37 @@ impl Drop for Slot<'_> {
         // There are as many tokens as places, and the receiver lives as long as the sender.
         self.0.send(()).ok();
     }
+}
+
+/// Processor time that this thread has used.
+#[expect(unsafe_code, reason = "one call of the system, which has no safe form in the standard library")]
+fn thread_cpu() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place for the answer, and lives through the call.
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    if status != 0 {
+        return Duration::ZERO;
+    }
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The length of a value as JSON, without writing it anywhere.
+fn json_bytes(value: &Value) -> u64 {
+    struct Count(u64);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Counting cannot fail.
+    drop(serde_json::to_writer(&mut count, value));
+    count.0
 }
 
 fn micros(time: Duration) -> u64 {

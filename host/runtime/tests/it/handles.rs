@@ -60,8 +60,9 @@ fn a_picture_that_the_task_made_is_stored_as_png() {
     assert_eq!(made.media_type, "image/png");
     assert_eq!(bench.blobs.get(BlobKind::Artifact, &made.digest, 100).unwrap(), b"30x40");
     assert_eq!(images[1], bench.artifact(b"640x480", "image/jpeg"));
-    let Usage { wall_us, host_us, .. } = report.usage;
+    let Usage { wall_us, host_us, guest_cpu_us, .. } = report.usage;
     assert!(wall_us >= host_us && u128::from(host_us) >= ENCODING.as_micros(), "the encoding counts in both: {wall_us} {host_us}");
+    assert!(guest_cpu_us <= wall_us - host_us + 1, "the guest itself did little: {guest_cpu_us} of {wall_us}, {host_us} of it in the host");
 }
 
 #[test]

@@ -18,6 +18,24 @@ fn memory_within_its_limit() {
     assert_eq!(report.usage.peak_memory, 2 << 20);
 }
 
+/// Counts to `n`.
+#[test]
+fn what_an_attempt_used_is_measured() {
+    let count = "(loop $on (global.set $i (i32.add (global.get $i) (i32.const 1))) (br_if $on (i32.lt_u (global.get $i) (local.get 0))))
+        (call $ok (global.get $i))";
+    let component = number_guest("(global $i (mut i32) (i32.const 0))", count);
+    let used = |n: u32| {
+        let report = Bench::new().run_within(&component, json!({ "n": n }), Limits::DEFAULT);
+        assert_eq!(output(&report), &json!({ "n": n }));
+        report.usage
+    };
+    let (little, much) = (used(1), used(100_000_000));
+    assert!(much.guest_cpu_us > 10_000 && much.guest_cpu_us > 10 * little.guest_cpu_us, "{little:?} {much:?}");
+    assert!(much.guest_cpu_us <= much.wall_us, "{much:?}");
+    assert_eq!((little.input_bytes, much.input_bytes), (7, 15), "as compact JSON");
+    assert_eq!((little.output_bytes, much.output_bytes), (7, 15));
+}
+
 #[test]
 fn memory_over_its_limit() {
     let report = Bench::new().run_within(&number_guest("", GROW), json!({ "n": 31 }), Limits { memory: 2 << 20, ..Limits::DEFAULT });

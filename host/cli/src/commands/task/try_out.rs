@@ -91,7 +91,7 @@ fn prepare(app: &App, what: &What<'_>, blobs: &dyn Blobs) -> Result<Result<Ready
         Ok(good) => good,
         Err(findings) => return Ok(Err(refused(app, path, &findings))),
     };
-    allowed(&good.manifest.name, &good.manifest.grants, what.grant)?;
+    allowed(&good.manifest.name, &good.manifest.grants, what.grant, None)?;
     all_asked_for(what.grant, &asked(&good.manifest.grants))?;
     let package = blobs.put(BlobKind::Package, &good.package)?;
     let name = format!("{}@{}", good.manifest.name, good.manifest.version);
@@ -185,7 +185,9 @@ fn report_text(ready: &Ready, report: &Report, saved: &[String]) -> String {
     let ms = |us: u64| format!("{}.{:03} ms", us / 1000, us % 1000);
     text.push_str("\nused\n");
     text.push_str(&format!("  time    {} of {} ms, {} of it in the host\n", ms(usage.wall_us), ready.limits.time_ms, ms(usage.host_us)));
+    text.push_str(&format!("  guest   {} of the processor\n", ms(usage.guest_cpu_us)));
     text.push_str(&format!("  memory  {} of {}\n", bytes(usage.peak_memory), bytes(ready.limits.memory)));
+    text.push_str(&format!("  input   {}\n", bytes(usage.input_bytes)));
     text.push_str(&format!("  output  {} of {}\n", bytes(usage.output_bytes), bytes(ready.limits.output)));
     for (name, calls) in &usage.host_calls {
         text.push_str(&format!("  calls   {calls:>4} x {name}\n"));
