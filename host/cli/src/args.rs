@@ -259,6 +259,9 @@ pub(crate) enum Pipeline {
     Show {
         /// NAME or NAME@1.0.0
         pipeline: String,
+        /// Print only what its tasks may reach: grants and models, by step
+        #[arg(long)]
+        capabilities: bool,
     },
     /// Draw a pipeline
     Graph {

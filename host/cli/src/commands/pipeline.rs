@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dovetail_core::pipeline::{Checked, Finding, Pipeline as Graph, Severity, Source, check};
+use dovetail_core::pipeline::{Checked, Finding, Pipeline as Graph, Severity, Source, Step, check};
 use dovetail_flow::{Published, Pushed};
 use serde_json::{Value, json};
 
@@ -37,8 +37,12 @@ pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
             app.output.result(|| all.iter().map(summary).collect(), || list(&all));
             Ok(Exit::Done)
         }
-        Pipeline::Show { pipeline } => {
+        Pipeline::Show { pipeline, capabilities } => {
             let published = dovetail_flow::pipeline(app.parts_to_read()?, pipeline)?;
+            if *capabilities {
+                app.output.result(|| capabilities_json(&published), || capabilities_text(&published));
+                return Ok(Exit::Done);
+            }
             app.output.result(
                 || {
                     let mut json = published.pipeline.to_json();
@@ -192,6 +196,35 @@ fn show(published: &Published) -> String {
         text.push_str(&format!("  {}: {} <- {}\n", output.name, output.ty.short(), origin(pipeline, &output.source)));
     }
     text
+}
+
+/// What a step asks of its worker: grants, and models.
+fn capabilities(step: &Step) -> (Vec<&str>, Vec<&str>) {
+    let (models, grants): (Vec<&str>, Vec<&str>) = step.lane.needs().partition(|need| need.starts_with("model:"));
+    (grants, models.into_iter().filter_map(|model| model.strip_prefix("model:")).collect())
+}
+
+fn capabilities_json(published: &Published) -> Value {
+    let step = |step: &Step| {
+        let (grants, models) = capabilities(step);
+        json!({ "id": step.id(), "step": step.name, "task": step.task_reference(), "grants": grants, "models": models })
+    };
+    let pipeline = &published.pipeline;
+    let all: std::collections::BTreeSet<&str> = pipeline.steps.iter().flat_map(|step| capabilities(step).0).collect();
+    json!({
+        "pipeline": pipeline.reference(), "revision": published.revision, "grants": all,
+        "steps": pipeline.steps.iter().map(step).collect::<Vec<_>>(),
+    })
+}
+
+fn capabilities_text(published: &Published) -> String {
+    let row = |step: &Step| {
+        let (grants, models) = capabilities(step);
+        let or_none = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        vec![step.id(), step.task_reference(), or_none(grants), or_none(models)]
+    };
+    let rows: Vec<Vec<String>> = published.pipeline.steps.iter().map(row).collect();
+    format!("{}  revision {}\n\n{}", published.pipeline.reference(), published.revision, table(&["step", "task", "grants", "models"], &rows))
 }
 
 fn origin(pipeline: &Graph, source: &Source) -> String {

@@ -78,6 +78,47 @@ fn a_grant_is_named_checked_and_given() {
     let ran = home.run(&["task", "run", "clock", "--output", "json"]).exits(0).json();
     assert!(ran["output"]["milliseconds"].as_u64().unwrap() > 1_700_000_000_000, "{ran:#}");
 
+    // What a pipeline may reach is what its tasks were granted.
+    let step = json!({ "number": 1, "task": "clock@^1", "inputs": {} });
+    home.pipeline(
+        "timed",
+        &json!({ "name": "timed", "version": "1.0.0", "inputs": {}, "steps": { "now": step }, "output": { "at": "now.milliseconds" } }),
+    );
+    let shown = home.run(&["pipeline", "show", "timed", "--capabilities", "--output", "json"]).exits(0).json();
+    assert_eq!((&shown["grants"], &shown["steps"][0]["grants"], &shown["steps"][0]["models"]), (&json!(["clocks"]), &json!(["clocks"]), &json!([])));
+    let text = home.run(&["pipeline", "show", "timed", "--capabilities"]).exits(0).stdout;
+    assert!(text.contains("clock_001  clock@1.0.0  clocks  none"), "{text}");
+
+    // A newer version needs a yes of its own, and is told apart from the one before it.
+    let newer = home.path("newer");
+    copy(&plugin("clock"), &newer);
+    let change = |file: &str, from: &str, to: &str| {
+        let text = std::fs::read_to_string(newer.join(file)).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(newer.join(file), text.replace(from, to)).unwrap();
+    };
+    change("plugin.toml", "1.0.0", "1.1.0");
+    change("plugin.toml", "clocks = true", "clocks = true\nrandom = true");
+    change("wit/world.wit", "dovetail:clock@1.0.0", "dovetail:clock@1.1.0");
+    // The component's own name, which stands in it as text of the same length.
+    let mut bytes = std::fs::read(component("clock")).unwrap();
+    for at in 0..bytes.len() {
+        for name in ["dovetail:clock@1.0.0", "dovetail:clock/task@1.0.0"] {
+            if bytes[at..].starts_with(name.as_bytes()) {
+                bytes[at + name.len() - 3] = b'1';
+            }
+        }
+    }
+    let newer_component = home.write("newer.wasm", bytes);
+    home.run(&["task", "pack", "newer", "--component", &newer_component, "-o", "newer.zip"]).exits(0);
+    let refused = home.run(&["task", "push", "newer.zip", "--grant", "clocks", "--output", "json"]).exits(2).json();
+    assert_eq!(refused["error"]["details"]["grants"], json!(["random"]));
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(message.contains("version 1.0.0 had `clocks`; new is `random`"), "{message}");
+    home.run(&["task", "push", "newer.zip", "--grant", "clocks", "--grant", "random"]).exits(0);
+    let update = home.run(&["pipeline", "update", "timed", "--output", "json"]).exits(0).json();
+    assert!(update["differences"].to_string().contains("step now: asks its worker for: clocks -> clocks, random"), "{update}");
+
     // The same component with a manifest that asks for nothing: every import is named.
     home.write("clock/plugin.toml", "name = \"clock\"\nversion = \"1.0.0\"\ndescription = \"x\"\n");
     let component = component("clock").display().to_string();
@@ -90,6 +131,19 @@ fn a_grant_is_named_checked_and_given() {
     assert_eq!(refused["accepted"], false);
     home.run(&["task", "pack", "clock", "--component", &component]).exits(1);
     assert!(!home.path("clock-1.0.0.zip").is_file());
+}
+
+/// The files of a plugin's folder, without what was built in it.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() && entry.file_name() != "target" => copy(&entry.path(), &to.join(entry.file_name())),
+            kind if kind.is_file() => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+            _ => {}
+        }
+    }
 }
 
 #[test]

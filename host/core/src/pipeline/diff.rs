@@ -59,6 +59,8 @@ fn step(lines: &mut Vec<String>, (before, old): (&Pipeline, &Step), (after, new)
     } else {
         changed(lines, &format!("step {name}: package of {}", new.task_reference()), &old.package, &new.package);
     }
+    let needs = |step: &Step| if step.lane.as_str().is_empty() { "nothing".to_owned() } else { step.lane.needs().collect::<Vec<_>>().join(", ") };
+    changed(lines, &format!("step {name}: asks its worker for"), &needs(old), &needs(new));
     let fields = |step: &Step| step.signature.output.clone();
     pairs(
         lines,

@@ -34,7 +34,9 @@ fn asked(grants: &Grants) -> Vec<String> {
 }
 
 /// Refuses what is asked for and not allowed; whoever runs the command decides, not whoever wrote the manifest.
-fn allowed(name: &str, grants: &Grants, given: &[String]) -> Result<(), Error> {
+///
+/// `before` is the version that was published before it, with what it was granted.
+fn allowed(name: &str, grants: &Grants, given: &[String], before: Option<&(String, Vec<String>)>) -> Result<(), Error> {
     let asked = asked(grants);
     let missing: Vec<&String> = asked.iter().filter(|grant| !given.contains(grant)).collect();
     if missing.is_empty() {
@@ -42,8 +44,22 @@ fn allowed(name: &str, grants: &Grants, given: &[String]) -> Result<(), Error> {
     }
     let list = missing.iter().map(|grant| format!("`{grant}`")).collect::<Vec<_>>().join(", ");
     let flags = missing.iter().map(|grant| format!("--grant {grant}")).collect::<Vec<_>>().join(" ");
-    let error = Error::usage("grant_needed", format!("`{name}` asks for {list}, which nobody has allowed"));
+    let difference = before.map_or_else(String::new, |(version, had)| {
+        let names = |names: Vec<&String>| names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let new: Vec<&String> = asked.iter().filter(|grant| !had.contains(grant)).collect();
+        let had = if had.is_empty() { "no grants".to_owned() } else { names(had.iter().collect()) };
+        let more = if new.is_empty() { "this one asks for no more".to_owned() } else { format!("new is {}", names(new)) };
+        format!(" (version {version} had {had}; {more})")
+    });
+    let error = Error::usage("grant_needed", format!("`{name}` asks for {list}, which nobody has allowed{difference}"));
     Err(error.help(format!("if it may have that, add {flags}")).detail("grants", missing.into_iter().cloned().collect::<Vec<_>>()))
+}
+
+/// What was granted, as it is recorded, in the words of `--grant`.
+fn recorded(grants: &std::collections::BTreeMap<String, Value>) -> Vec<String> {
+    let origins = grants.get("http").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let flags = grants.iter().filter(|(_, on)| **on == Value::Bool(true)).map(|(name, _)| name.clone());
+    flags.chain(origins.map(|origin| format!("http={origin}"))).collect()
 }
 
 /// Refuses a grant that nobody asked for: it would be accepted and ignored.
@@ -82,10 +98,14 @@ mod tests {
     fn whoever_runs_the_command_decides() {
         let grants = Grants { clocks: true, random: false, http: vec!["https://a".into()] };
         assert_eq!(asked(&grants), ["clocks", "http=https://a"]);
-        let error = allowed("x", &grants, &["clocks".into()]).unwrap_err();
+        let error = allowed("x", &grants, &["clocks".into()], None).unwrap_err();
         assert_eq!((error.code, error.help.as_deref()), ("grant_needed", Some("if it may have that, add --grant http=https://a")));
-        assert!(allowed("x", &grants, &asked(&grants)).is_ok());
-        assert!(allowed("x", &Grants::default(), &[]).is_ok());
+        let known = recorded(&[("clocks".to_owned(), json!(true))].into());
+        let error = allowed("x", &grants, &["clocks".into()], Some(&("0.9.0".to_owned(), known))).unwrap_err();
+        assert!(error.chain().contains("(version 0.9.0 had `clocks`; new is `http=https://a`)"), "{}", error.chain());
+        assert_eq!(recorded(&grants_json(&grants).into_iter().collect()), asked(&grants), "what was recorded reads as it was asked for");
+        assert!(allowed("x", &grants, &asked(&grants), None).is_ok());
+        assert!(allowed("x", &Grants::default(), &[], None).is_ok());
     }
 
     #[test]

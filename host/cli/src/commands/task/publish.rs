@@ -10,7 +10,7 @@ use dovetail_runtime::{Package, Parts, Refusal};
 use serde_json::{Value, json};
 
 use super::check::{Good, limits_json, limits_text, look, refused, signature_json};
-use super::{all_asked_for, allowed, asked, grants_json};
+use super::{all_asked_for, allowed, asked, grants_json, recorded};
 use crate::error::{Error, Exit};
 use crate::plugin::Stale;
 use crate::table::{bytes, table};
@@ -83,8 +83,12 @@ pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exi
     if broken {
         return Ok(Exit::Failed);
     }
-    for plugin in &good {
-        allowed(&plugin.manifest.name, &plugin.manifest.grants, given)?;
+    let before = dovetail_flow::plugins(parts)?;
+    for Good { manifest, .. } in &good {
+        // The newest one before it, whatever of it was granted then: a new version needs a yes of its own.
+        let older = before.iter().filter(|known| known.name == manifest.name && known.version < manifest.version);
+        let known = older.max_by(|a, b| a.version.cmp(&b.version)).map(|known| (known.version.to_string(), recorded(&known.grants)));
+        allowed(&manifest.name, &manifest.grants, given, known.as_ref())?;
     }
     all_asked_for(given, &good.iter().flat_map(|plugin| asked(&plugin.manifest.grants)).collect::<Vec<_>>())?;
     let mut pushed = Vec::new();
