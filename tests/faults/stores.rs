@@ -1,5 +1,6 @@
 //! Servers that die, stand still, forget, fill up, answer late or not at all, while workers work and runs come.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use dovetail_core::ledger::RunKey;
@@ -182,4 +183,26 @@ fn without_the_records_a_submission_is_refused() {
     fleet.user.submit_as(&run, "chain", &json!({ "x": 1 }));
     let report = fleet.holds(1);
     assert_eq!(report.runs, 4);
+}
+
+/// Whoever waits for a run goes on waiting while the records are away, and prints the result when they are back.
+#[test]
+fn who_waits_for_a_run_outlasts_the_records() {
+    let mut fleet = Fleet::new(MONGODB);
+    fleet.workers(1);
+    let input = r#"behaviour={"tag":"busy","val":3000000}"#;
+    let mut command = fleet.command(false);
+    command.args(["run", "probe", "--input", input, "--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let waiting = command.spawn().unwrap();
+    let begun = |fleet: &Fleet| fleet.meta.open_runs(1).is_ok_and(|open| open.first().is_some_and(|run| fleet.runs_now(run).is_some()));
+    wait("the step runs", LONG, || begun(&fleet));
+    let records = fleet.mongodb.as_mut().unwrap();
+    records.kill();
+    // Longer than the step, so that its outcome waits, too.
+    std::thread::sleep(Duration::from_secs(5));
+    records.again();
+    let out = waiting.wait_with_output().unwrap();
+    let (said, result) = (String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));
+    assert!(out.status.success(), "{said}\n{result}");
+    assert!(result.contains("\"succeeded\""), "{result}");
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use dovetail_core::RunId;
+use dovetail_core::blobs::StoreErrorKind;
 use dovetail_core::executor::Executor;
 use dovetail_core::ledger::{Kind, RunKey, Scope, Wait};
 use dovetail_core::record::{Form as _, RunOutcomeRecord};
@@ -103,6 +104,7 @@ impl<'a> Session<'a> {
             };
             Arc::new(Worker::new(parts.clone(), runtime.clone(), options))
         });
+        let others_work = worker.is_none();
         let (shutdown, heard, output, progress) = (&self.shutdown, &self.heard, &self.app.output, &mut self.progress);
         std::thread::scope(|threads| {
             let working = threads.spawn(move || {
@@ -117,6 +119,14 @@ impl<'a> Session<'a> {
                 progress.event(&event);
                 match &event {
                     Event::RunFinished { run, .. } if open.remove(run) => ended(run),
+                    Event::StoreFailed { operation, error } if others_work => {
+                        output.note(&format!("could not {operation} ({error}); the run is recorded, and it is waited on"));
+                        Ok(())
+                    }
+                    Event::StoreAnswers if others_work => {
+                        output.note("the store answers again");
+                        Ok(())
+                    }
                     _ => Ok(()),
                 }
             };
@@ -163,12 +173,33 @@ fn wait_for_others(parts: &Parts, runs: &[RunId], shutdown: &Shutdown, tell: imp
     shutdown.wakes(&parts.ledger);
     let mut open: Vec<RunKey> = runs.iter().map(|run| dovetail_flow::current(parts, run)).collect::<Result<_, _>>()?;
     let mut wait = Wait::NONE;
+    let mut silent = false;
     while !open.is_empty() && !shutdown.draining() {
         let seen = parts.ledger.wakes();
         // The first look is at the records; after that, whoever ends a run says so.
-        let ended = parts.ledger.over(&open, wait)?;
+        let looked = parts.ledger.over(&open, wait).and_then(|ended| {
+            let outcomes = parts.ledger.get(Kind::RunOutcome, &ended.iter().map(RunKey::key).collect::<Vec<_>>())?;
+            Ok((ended, outcomes))
+        });
+        let (ended, outcomes) = match looked {
+            Ok(looked) => looked,
+            // The workers go on when it is back, and so does whoever waits for them.
+            Err(error) if error.kind == StoreErrorKind::Unavailable => {
+                if !std::mem::replace(&mut silent, true) {
+                    let source = error.source.as_ref().map_or_else(String::new, ToString::to_string);
+                    tell(Event::StoreFailed { operation: error.operation.clone(), error: source });
+                }
+                pause(shutdown);
+                wait = Wait::NONE;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if std::mem::take(&mut silent) {
+            tell(Event::StoreAnswers);
+        }
         wait = Wait { seen, at_most: LOOK };
-        for (key, bytes) in ended.iter().zip(parts.ledger.get(Kind::RunOutcome, &ended.iter().map(RunKey::key).collect::<Vec<_>>())?) {
+        for (key, bytes) in ended.iter().zip(outcomes) {
             let Some(bytes) = bytes else { continue };
             let state = RunOutcomeRecord::decode(&bytes, &format!("run {}", key.run))?.state;
             open.retain(|one| one != key);
@@ -176,6 +207,14 @@ fn wait_for_others(parts: &Parts, runs: &[RunId], shutdown: &Shutdown, tell: imp
         }
     }
     Ok(())
+}
+
+/// A second, or less if it is told to stop.
+fn pause(shutdown: &Shutdown) {
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until && !shutdown.draining() {
+        std::thread::sleep(ROUND);
+    }
 }
 
 /// Those that are over already (submitted before under the same key), and the others.
