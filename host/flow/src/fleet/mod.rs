@@ -185,13 +185,14 @@ impl FleetLedger {
                 self.shared.change(Change::Cancel { run: run.clone() })?;
                 Ok(records::reply(put))
             }
-            other => {
-                let (reply, told) = crossbeam_channel::bounded(1);
-                self.send(vec![other.clone()], Box::new(move |replies| drop(reply.send(replies))));
-                let replies = told.recv().map_err(|_| gone())?;
-                replies?.pop().ok_or_else(gone)
-            }
+            other => self.send_and_wait(vec![other.clone()])?.pop().ok_or_else(gone),
         }
+    }
+
+    fn send_and_wait(&self, items: Vec<Item>) -> Result<Vec<Reply>, StoreError> {
+        let (reply, told) = crossbeam_channel::bounded(1);
+        self.send(items, Box::new(move |replies| drop(reply.send(replies))));
+        told.recv().map_err(|_| gone())?
     }
 
     fn send(&self, items: Vec<Item>, then: Then) {
@@ -264,9 +265,7 @@ impl Ledger for FleetLedger {
                 replies.push(self.one(one)?);
                 continue;
             }
-            let (reply, told) = crossbeam_channel::bounded(1);
-            self.send(part.to_vec(), Box::new(move |replies| drop(reply.send(replies))));
-            replies.extend(told.recv().map_err(|_| gone())??);
+            replies.extend(self.send_and_wait(part.to_vec())?);
         }
         self.shared.bell.ring();
         Ok(replies)
