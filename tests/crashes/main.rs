@@ -1,0 +1,236 @@
+//! Crashes on the embedded stores: the program as its users run it, killed by SIGKILL before each of its system calls that change anything,
+//! one after the other (`trace.rs`), and what another process finds and makes of it. Needs no server.
+//!
+//! After each death: whoever was told of a run finds it; an outcome that was recorded stays and its step is not run again; `runs resume
+//! --all` brings every recorded run to its end, with the right sum; nothing is left open; and the folder serves the next run.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a failing test panics")]
+
+mod trace;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use dovetail_core::ledger::{Kind, Ledger, Listing};
+use dovetail_core::record::{Form as _, OutcomeRecord, RunOutcomeRecord, RunState, StoredValue};
+use dovetail_flow::SystemClock;
+use dovetail_stores::SqliteLedger;
+use serde_json::{Value, json};
+
+/// Deaths at a time: those of a process that stands still at each of its calls leave a core mostly idle.
+const AT_ONCE: usize = 4;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate stands in the workspace").to_owned()
+}
+
+fn program() -> PathBuf {
+    let program = root().join("target/release/dovetail");
+    assert!(program.is_file(), "{} is missing: run `cargo build --release -p dovetail`", program.display());
+    program
+}
+
+/// A folder of a test; in memory where there is such a place, since a process that is killed loses nothing there either.
+fn folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    tempfile::Builder::new().prefix("dovetail-crashes-").tempdir_in(place).unwrap()
+}
+
+/// The program on the data folder in this folder.
+fn dovetail(folder: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.arg("--data").arg(folder.join("data")).args(words).env_clear().env("HOME", folder).stdin(Stdio::null());
+    command.env("DOVETAIL_LOG_FORMAT", "json").env("DOVETAIL_LOG_LEVEL", "debug");
+    command
+}
+
+#[track_caller]
+fn ran(command: &mut Command) -> Output {
+    let out = command.output().unwrap();
+    assert!(out.status.success(), "{command:?}\n{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    out
+}
+
+/// Packed once for a test.
+fn package(folder: &Path) -> PathBuf {
+    let component = root().join("plugins/target/wasm32-wasip2/release/add.wasm");
+    assert!(component.is_file(), "{} is missing: run `./justw plugins`", component.display());
+    let (source, file) = (root().join("plugins/tests/add"), folder.join("add.zip"));
+    ran(dovetail(folder, &["task", "pack"]).arg(source).arg("-o").arg(&file));
+    file
+}
+
+/// Three steps, each of the one before.
+fn chain(folder: &Path) -> PathBuf {
+    let step = |number: u32, from: &str| json!({ "number": number, "task": "add@^1", "inputs": { "a": from, "b": {"value": 1} } });
+    let steps = json!({ "one": step(1, "input.x"), "two": step(2, "one.sum"), "three": step(3, "two.sum") });
+    let pipeline = json!({ "name": "chain", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps, "output": { "sum": "three.sum" } });
+    let file = folder.join("chain.json");
+    std::fs::write(&file, pipeline.to_string()).unwrap();
+    file
+}
+
+/// A copy of what is prepared, for one death.
+fn copy(of: &Path) -> tempfile::TempDir {
+    let to = folder();
+    assert!(Command::new("cp").arg("-a").arg(of.join(".")).arg(to.path()).status().unwrap().success());
+    to
+}
+
+/// What a data folder holds of runs, read from its stores.
+struct Held {
+    runs: usize,
+    outcomes: BTreeMap<String, Vec<u8>>,
+    ends: BTreeMap<String, Vec<u8>>,
+    open: usize,
+}
+
+impl Held {
+    fn read(folder: &Path) -> Self {
+        let ledger = SqliteLedger::open(&folder.join("data"), Arc::new(SystemClock)).unwrap();
+        let listing = Listing { prefix: String::new(), limit: usize::MAX, newest_first: false };
+        let list = |kind| -> BTreeMap<String, Vec<u8>> { Ledger::list(&ledger, kind, &listing).unwrap().into_iter().collect() };
+        let open = Ledger::open_runs(&ledger, usize::MAX >> 1).unwrap().len();
+        Self { runs: list(Kind::Run).len(), outcomes: list(Kind::Outcome), ends: list(Kind::RunOutcome), open }
+    }
+
+    /// The steps that have an outcome.
+    fn steps(&self) -> BTreeSet<String> {
+        self.outcomes.keys().filter_map(|key| Some(key.split(':').nth(1)?.to_owned())).collect()
+    }
+}
+
+/// The steps that a process began, as its log tells.
+fn begun(log: &str) -> Vec<String> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let begun = lines.filter(|line| line["fields"]["message"] == "step started");
+    begun.filter_map(|line| Some(line["fields"]["step"].as_str()?.to_owned())).collect()
+}
+
+/// What is true of a folder in which a run was killed and then resumed; `told` where its end had been printed before.
+fn judge(before: &Held, after: &Held, told: bool, resumed: &Output) -> Result<(), String> {
+    if told && before.ends.is_empty() {
+        return Err("its end was printed and is not recorded".into());
+    }
+    if let Some((key, _)) = before.outcomes.iter().chain(&before.ends).find(|(key, value)| {
+        let now = after.outcomes.get(*key).or_else(|| after.ends.get(*key));
+        now != Some(value)
+    }) {
+        return Err(format!("{key} is no longer what it was"));
+    }
+    let log = String::from_utf8_lossy(&resumed.stderr);
+    let again = begun(&log);
+    if let Some(step) = again.iter().find(|step| before.steps().contains(*step)) {
+        return Err(format!("{step} was recorded and is run again"));
+    }
+    if again.len() != again.iter().collect::<BTreeSet<_>>().len() {
+        return Err(format!("one process ran a step twice: {again:?}"));
+    }
+    if after.runs != before.runs || after.ends.len() != after.runs || after.open != 0 {
+        return Err(format!("{} runs, {} ends, {} open; before {} runs\n{log}", after.runs, after.ends.len(), after.open, before.runs));
+    }
+    if after.outcomes.len() != 3 * after.runs {
+        return Err(format!("{} outcomes of {} runs", after.outcomes.len(), after.runs));
+    }
+    for (key, value) in &after.ends {
+        let end = RunOutcomeRecord::decode(value, key).unwrap().state;
+        let last = OutcomeRecord::decode(&after.outcomes[&key.replace(':', ":three:")], key).unwrap().output;
+        if end != RunState::Succeeded || last != Some(StoredValue::Inline(json!({ "sum": 4 }))) {
+            return Err(format!("{key} ended as {end:?} with {last:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Dies at each of its calls in turn, until one run comes to its end: how many there were. `case` says what a death left behind.
+fn sweep(case: impl Fn(usize) -> (Option<&'static str>, Result<(), String>) + Sync) -> usize {
+    let (next, last, found) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX), Mutex::new(Vec::new()));
+    std::thread::scope(|threads| {
+        for _ in 0..AT_ONCE {
+            threads.spawn(|| {
+                loop {
+                    let point = next.fetch_add(1, Ordering::SeqCst);
+                    if point >= last.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let (died, verdict) = case(point);
+                    if died.is_none() {
+                        last.fetch_min(point, Ordering::SeqCst);
+                    }
+                    if let Err(why) = verdict {
+                        found.lock().unwrap().push(format!("before call {point} ({}): {why}", died.unwrap_or("none")));
+                    }
+                }
+            });
+        }
+    });
+    let found = found.into_inner().unwrap();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    last.into_inner()
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_moment_is_resumed() {
+    let prepared = folder();
+    let package = package(prepared.path());
+    ran(dovetail(prepared.path(), &["task", "push"]).arg(package));
+    ran(dovetail(prepared.path(), &["pipeline", "push"]).arg(chain(prepared.path())));
+    // How many steps were recorded when it died, and how often its run was open then.
+    let (recorded, open) = (Mutex::new(BTreeMap::<usize, usize>::new()), AtomicUsize::new(0));
+    let points = sweep(|point| {
+        let folder = copy(prepared.path());
+        let printed = folder.path().join("printed");
+        let mut command = dovetail(folder.path(), &["run", "chain", "--input", "x=1", "--output", "json"]);
+        command.stdout(std::fs::File::create(&printed).unwrap()).stderr(Stdio::null());
+        let traced = trace::dies_at(&mut command, point);
+        if traced.died.is_none() {
+            assert_eq!(traced.code, Some(0), "without a death it succeeds");
+        }
+        let told = serde_json::from_slice::<Value>(&std::fs::read(&printed).unwrap()).is_ok();
+        let before = Held::read(folder.path());
+        *recorded.lock().unwrap().entry(before.outcomes.len()).or_default() += 1;
+        open.fetch_add(before.open, Ordering::SeqCst);
+        let resumed = ran(&mut dovetail(folder.path(), &["runs", "resume", "--all"]));
+        let verdict = judge(&before, &Held::read(folder.path()), told, &resumed);
+        ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=2"]));
+        (traced.died, verdict)
+    });
+    let (recorded, open) = (recorded.into_inner().unwrap(), open.into_inner());
+    println!("{points} moments of death; steps recorded then, and how often: {recorded:?}; {open} runs were open");
+    // Otherwise there was nothing to resume, and this shows nothing.
+    assert!(points > 30 && open > 10, "{points} moments, {open} open runs");
+    assert!((0..=3).all(|steps| recorded.contains_key(&steps)), "it died before, between and after its steps: {recorded:?}");
+}
+
+#[test]
+fn a_push_that_is_killed_at_any_moment_can_be_repeated() {
+    let prepared = folder();
+    let (package, chain) = (package(prepared.path()), chain(prepared.path()));
+    let seen = AtomicUsize::new(0);
+    let points = sweep(|point| {
+        let folder = copy(prepared.path());
+        let mut command = dovetail(folder.path(), &["task", "push"]);
+        let traced = trace::dies_at(command.arg(&package).stdout(Stdio::null()).stderr(Stdio::null()), point);
+        if traced.died.is_none() {
+            assert_eq!(traced.code, Some(0), "without a death it succeeds");
+        }
+        // What is visible is whole: then it works without a second push.
+        let listed = dovetail(folder.path(), &["task", "list", "--output", "json"]).output().unwrap();
+        if listed.status.success() && String::from_utf8_lossy(&listed.stdout).contains("\"add\"") {
+            seen.fetch_add(1, Ordering::SeqCst);
+        } else {
+            ran(dovetail(folder.path(), &["task", "push"]).arg(&package));
+        }
+        ran(dovetail(folder.path(), &["pipeline", "push"]).arg(&chain));
+        let out = ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=1", "--output", "json"]));
+        let sum = &serde_json::from_slice::<Value>(&out.stdout).unwrap()["output"]["sum"];
+        (traced.died, if *sum == json!(4) { Ok(()) } else { Err(format!("the sum is {sum}")) })
+    });
+    println!("{points} moments of death; after {} of them the task was there", seen.load(Ordering::SeqCst));
+    assert!(points > 20, "{points} moments");
+    assert!((1..points).contains(&seen.into_inner()), "it died before and after the task was there");
+}
