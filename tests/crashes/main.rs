@@ -3,9 +3,12 @@
 //!
 //! After each death: whoever was told of a run finds it; an outcome that was recorded stays and its step is not run again; `runs resume
 //! --all` brings every recorded run to its end, with the right sum; nothing is left open; and the folder serves the next run.
-#![cfg(target_os = "linux")]
+//!
+//! It is x86-64 only, as is the way in which `trace.rs` lets a call fail.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![expect(clippy::unwrap_used, reason = "a failing test panics")]
 
+mod several;
 mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +22,8 @@ use dovetail_core::record::{Form as _, OutcomeRecord, RunOutcomeRecord, RunState
 use dovetail_flow::SystemClock;
 use dovetail_stores::SqliteLedger;
 use serde_json::{Value, json};
+
+use crate::trace::Fault;
 
 /// Deaths at a time: those of a process that stands still at each of its calls leave a core mostly idle.
 const AT_ONCE: usize = 4;
@@ -43,7 +48,7 @@ fn folder() -> tempfile::TempDir {
 /// The program on the data folder in this folder.
 fn dovetail(folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(program());
-    command.arg("--data").arg(folder.join("data")).args(words).env_clear().env("HOME", folder).stdin(Stdio::null());
+    command.arg("--data").arg(folder.join("data")).args(words).env_clear().env("HOME", folder).env("TMPDIR", folder).stdin(Stdio::null());
     command.env("DOVETAIL_LOG_FORMAT", "json").env("DOVETAIL_LOG_LEVEL", "debug");
     command
 }
@@ -186,7 +191,7 @@ fn a_run_that_is_killed_at_any_moment_is_resumed() {
         let printed = folder.path().join("printed");
         let mut command = dovetail(folder.path(), &["run", "chain", "--input", "x=1", "--output", "json"]);
         command.stdout(std::fs::File::create(&printed).unwrap()).stderr(Stdio::null());
-        let traced = trace::dies_at(&mut command, point);
+        let traced = trace::run(&mut command, point, Fault::Death);
         if traced.died.is_none() {
             assert_eq!(traced.code, Some(0), "without a death it succeeds");
         }
@@ -214,7 +219,7 @@ fn a_push_that_is_killed_at_any_moment_can_be_repeated() {
     let points = sweep(|point| {
         let folder = copy(prepared.path());
         let mut command = dovetail(folder.path(), &["task", "push"]);
-        let traced = trace::dies_at(command.arg(&package).stdout(Stdio::null()).stderr(Stdio::null()), point);
+        let traced = trace::run(command.arg(&package).stdout(Stdio::null()).stderr(Stdio::null()), point, Fault::Death);
         if traced.died.is_none() {
             assert_eq!(traced.code, Some(0), "without a death it succeeds");
         }
@@ -233,4 +238,89 @@ fn a_push_that_is_killed_at_any_moment_can_be_repeated() {
     println!("{points} moments of death; after {} of them the task was there", seen.load(Ordering::SeqCst));
     assert!(points > 20, "{points} moments");
     assert!((1..points).contains(&seen.into_inner()), "it died before and after the task was there");
+}
+
+#[test]
+fn a_run_whose_disk_is_full_from_any_write_on_says_so_and_is_resumed_when_there_is_room() {
+    let prepared = folder();
+    let package = package(prepared.path());
+    ran(dovetail(prepared.path(), &["task", "push"]).arg(package));
+    ran(dovetail(prepared.path(), &["pipeline", "push"]).arg(chain(prepared.path())));
+    let (refused, open) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let points = sweep(|point| {
+        let folder = copy(prepared.path());
+        let printed = folder.path().join("printed");
+        let mut command = dovetail(folder.path(), &["run", "chain", "--input", "x=1", "--output", "json"]);
+        command.stdout(std::fs::File::create(&printed).unwrap()).stderr(Stdio::null());
+        let traced = trace::run(&mut command, point, Fault::Full(&folder.path().join("data")));
+        let printed = serde_json::from_slice::<Value>(&std::fs::read(&printed).unwrap()).unwrap_or_default();
+        let said = match (traced.code, printed["error"]["message"].as_str()) {
+            // What could not be written then was not needed: a log is cut, a cache stays as it was.
+            (Some(0), None) => Ok(()),
+            (Some(3), Some(message)) if message.contains("full") || message.contains("No space left") => {
+                refused.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            }
+            (code, _) => Err(format!("it ended with {code:?} and said {printed}")),
+        };
+        let before = Held::read(folder.path());
+        open.fetch_add(before.open, Ordering::SeqCst);
+        let resumed = ran(&mut dovetail(folder.path(), &["runs", "resume", "--all"]));
+        let verdict = said.and_then(|()| judge(&before, &Held::read(folder.path()), traced.code == Some(0), &resumed));
+        ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=2"]));
+        (traced.died, verdict)
+    });
+    let (refused, open) = (refused.into_inner(), open.into_inner());
+    println!("{points} moments at which the disk became full; {refused} times that was said; {open} runs were open");
+    assert!(points > 10 && refused > 5 && open > 3, "{points} moments, {refused} refusals, {open} open runs");
+}
+
+/// The files of the models there are, by their names within the folder.
+fn models(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let models = folder.join("data/models");
+    let folders = [models.clone(), models.join("files")];
+    let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().map(|entry| entry.unwrap().path());
+    // What begins with a dot is being written, and no model.
+    let files = entries.filter(|path| path.is_file() && !path.file_name().unwrap().to_string_lossy().starts_with('.'));
+    files.map(|path| (path.strip_prefix(&models).unwrap().to_owned(), std::fs::read(&path).unwrap())).collect()
+}
+
+#[test]
+fn models_whose_installation_is_killed_at_any_moment_are_whole_or_absent() {
+    let package = root().join("target/face-api/package");
+    assert!(package.is_dir(), "{} is missing: run `./justw setup`", package.display());
+    let pull = |folder: &Path| {
+        let mut command = dovetail(folder, &["models", "pull", "--from"]);
+        command.arg(&package).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let whole = folder();
+    ran(&mut pull(whole.path()));
+    let whole = models(whole.path());
+    let seen = Mutex::new(BTreeSet::new());
+    let points = sweep(|point| {
+        let folder = folder();
+        let traced = trace::run(&mut pull(folder.path()), point, Fault::Death);
+        let before = models(folder.path());
+        seen.lock().unwrap().insert(before.len());
+        if let Some((name, _)) = before.iter().find(|(name, bytes)| whole.get(*name) != Some(*bytes)) {
+            return (traced.died, Err(format!("{} is not whole", name.display())));
+        }
+        // What says that there is a model comes after its files.
+        for (name, text) in before.iter().filter(|(name, _)| name.extension().is_some_and(|of| of == "toml")) {
+            let text = String::from_utf8_lossy(text);
+            let named =
+                whole.keys().filter(|file| file.starts_with("files")).filter(|file| text.contains(&*file.file_name().unwrap().to_string_lossy()));
+            if let Some(file) = named.into_iter().find(|file| !before.contains_key(*file)) {
+                return (traced.died, Err(format!("{} names {}, which is not there", name.display(), file.display())));
+            }
+        }
+        ran(&mut dovetail(folder.path(), &["models", "list"]));
+        ran(&mut pull(folder.path()));
+        let same = models(folder.path()) == whole;
+        (traced.died, if same { Ok(()) } else { Err("the second time makes something else of it".into()) })
+    });
+    let seen = seen.into_inner().unwrap();
+    println!("{points} moments of death; files there then: {seen:?}");
+    assert!(points > 30 && seen.len() == whole.len() + 1, "with each number of files: {seen:?} of {}", whole.len());
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use rusqlite::ffi::{SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE};
 use rusqlite::{Connection, ErrorCode};
 
 use super::presence::boot_id;
@@ -41,6 +42,11 @@ CREATE TABLE lanes (name TEXT PRIMARY KEY) WITHOUT ROWID;
 
 /// With what was tried and how to react.
 pub(crate) fn sql_error(operation: &str, error: rusqlite::Error) -> StoreError {
+    // SQLite says "full" of its files, but of the shared memory beside them only that it could not be made or grow.
+    if let Some(SQLITE_IOERR_SHMOPEN | SQLITE_IOERR_SHMSIZE) = error.sqlite_error().map(|error| error.extended_code) {
+        let operation = format!("{operation}: the file -shm beside the database cannot grow (is the disk full?)");
+        return StoreError::new(StoreErrorKind::Refused, operation, error);
+    }
     let kind = match error.sqlite_error_code() {
         Some(ErrorCode::ReadOnly | ErrorCode::DiskFull | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => StoreErrorKind::Refused,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreErrorKind::Corrupt,

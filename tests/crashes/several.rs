@@ -1,0 +1,162 @@
+//! Several processes on one data folder, some of them killed; and a folder in which nothing may be written.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{Held, chain, dovetail, folder, package, ran};
+
+/// Runs that are submitted before and while workers work.
+const RUNS: usize = 60;
+/// Workers killed, one after the other, and replaced.
+const KILLED: usize = 8;
+/// Within this everything has come to its end: a lease of a dead process is free at once.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// A worker that writes its log there.
+fn worker(folder: &Path, log: &Path) -> Child {
+    let mut command = dovetail(folder, &["worker"]);
+    command.env("DOVETAIL_WORKER_JOBS", "2").stdout(Stdio::null()).stderr(std::fs::File::create(log).unwrap());
+    command.spawn().unwrap()
+}
+
+/// How often each step of each run was begun in a log.
+fn begun(log: &Path) -> BTreeMap<(String, String), usize> {
+    let mut begun = BTreeMap::new();
+    for line in std::fs::read_to_string(log).unwrap().lines() {
+        // The last line of one that was killed may be half a line.
+        let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
+        let fields = &line["fields"];
+        if fields["message"] == "step started" {
+            let text = |name: &str| fields[name].as_str().expect("a step is logged with its run and its name").to_owned();
+            *begun.entry((text("run"), text("step"))).or_default() += 1;
+        }
+    }
+    begun
+}
+
+#[test]
+fn workers_that_are_killed_beside_others_on_one_folder_lose_nothing() {
+    let folder = folder();
+    let (folder, data) = (folder.path(), folder.path().join("data"));
+    let package = package(folder);
+    ran(dovetail(folder, &["task", "push"]).arg(package));
+    ran(dovetail(folder, &["pipeline", "push"]).arg(chain(folder)));
+    let log = |number: usize| folder.join(format!("log-{number}"));
+    let mut workers: Vec<(usize, Child)> = (0..3).map(|number| (number, worker(folder, &log(number)))).collect();
+    // Without a worker that lives, nothing is submitted for others.
+    let began = Instant::now();
+    let alive = || serde_json::from_slice::<Vec<Value>>(&ran(&mut dovetail(folder, &["workers", "list", "--output", "json"])).stdout).unwrap().len();
+    while alive() < workers.len() {
+        assert!(began.elapsed() < BOUND, "workers do not come up");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (mut killed, mut next, mut waits) = (Vec::new(), 3, Vec::new());
+    for number in 0..RUNS {
+        let began = Instant::now();
+        ran(&mut dovetail(folder, &["run", "chain", "--detach", "--input", "x=1"]));
+        waits.push(began.elapsed());
+        if number % (RUNS / KILLED) == 0 && killed.len() < KILLED {
+            // At another moment of what it does each time.
+            std::thread::sleep(Duration::from_millis(5 * u64::try_from(killed.len()).unwrap()));
+            let (number, mut victim) = workers.remove(killed.len() % 3);
+            victim.kill().unwrap();
+            victim.wait().unwrap();
+            killed.push(number);
+            workers.push((next, worker(folder, &log(next))));
+            next += 1;
+        }
+    }
+    let began = Instant::now();
+    let held = loop {
+        let held = Held::read(folder);
+        if held.ends.len() == RUNS || began.elapsed() > BOUND {
+            break held;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let waited = began.elapsed();
+    for (_, mut worker) in workers {
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+    }
+    let (mut alive, mut dead) = (BTreeMap::<_, usize>::new(), 0);
+    for number in 0..next {
+        for (step, times) in begun(&log(number)) {
+            assert_eq!(times, 1, "one process began {step:?} more than once");
+            if killed.contains(&number) {
+                dead += 1;
+            } else {
+                *alive.entry(step).or_default() += 1;
+            }
+        }
+    }
+    let longest = waits.iter().max().unwrap().as_millis();
+    println!(
+        "{RUNS} runs, {KILLED} of {next} workers killed; steps begun: {} by those that lived, {dead} by those that died; the longest \
+         submission took {longest} ms; the last run ended {} ms after it was submitted",
+        alive.len(),
+        waited.as_millis()
+    );
+    assert_eq!((held.runs, held.ends.len(), held.outcomes.len(), held.open), (RUNS, RUNS, 3 * RUNS, 0), "in {}", data.display());
+    let twice: Vec<_> = alive.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "nobody who began them died, and they were begun twice: {twice:?}");
+    assert!(alive.len() + dead >= 3 * RUNS, "the logs tell of each step");
+    assert!(dead > KILLED, "those that were killed worked before");
+}
+
+/// Everything in a folder, itself included.
+fn below(path: &Path) -> Vec<PathBuf> {
+    let mut all = vec![path.to_owned()];
+    if path.is_dir() {
+        all.extend(std::fs::read_dir(path).unwrap().flat_map(|entry| below(&entry.unwrap().path())));
+    }
+    all
+}
+
+/// Nobody: for the superuser nothing is read-only.
+const NOBODY: u32 = 65_534;
+
+#[test]
+fn in_a_folder_that_is_read_only_nothing_is_changed_and_the_error_names_it() {
+    let folder = folder();
+    let package = package(folder.path());
+    ran(dovetail(folder.path(), &["task", "push"]).arg(&package));
+    ran(dovetail(folder.path(), &["pipeline", "push"]).arg(chain(folder.path())));
+    ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=1"]));
+    let superuser = std::fs::metadata(folder.path()).unwrap().uid() == 0;
+    let data = folder.path().join("data");
+    let allow = |write: bool| {
+        for path in below(folder.path()) {
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(if write { mode | 0o200 } else { mode & !0o222 })).unwrap();
+            if superuser {
+                std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        }
+    };
+    let held =
+        || -> BTreeMap<PathBuf, Vec<u8>> { below(&data).into_iter().filter_map(|path| Some((path.clone(), std::fs::read(path).ok()?))).collect() };
+    let before = held();
+    allow(false);
+    let package = package.to_str().unwrap();
+    for words in [&["run", "chain", "--input", "x=2"][..], &["task", "push", package], &["gc"], &["worker"]] {
+        let mut command = dovetail(folder.path(), words);
+        if superuser {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let out = command.output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(3), "{words:?}: {said}");
+        assert!(said.contains(&*data.to_string_lossy()) && said.contains("Permission denied") && said.contains("help: "), "{words:?}: {said}");
+        assert!(held() == before, "{words:?} changed something");
+    }
+    allow(true);
+    ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=2"]));
+    assert_eq!(Held::read(folder.path()).ends.len(), 2);
+}
