@@ -42,6 +42,11 @@ fuzz *ARGS:
     @scripts/setup --test
     @scripts/fuzz {{ARGS}}
 
+# Workers of an earlier version (`./justw upgrade COMMIT`) and of this one side by side, replaced one by one under load
+upgrade *ARGS:
+    @scripts/setup --test
+    @scripts/upgrade {{ARGS}}
+
 # Compile without producing anything: the quickest answer while thinking
 check:
     cargo check --release --workspace --all-targets

@@ -267,10 +267,22 @@ impl Fleet {
 
     /// Starts a worker, which may have to wait for its servers.
     pub(crate) fn start_worker(&mut self, variables: &[(&str, &str)]) {
+        let command = self.command(true);
+        self.start_as_worker(command, variables);
+    }
+
+    /// A worker that is another version of the program.
+    pub(crate) fn worker_of(&mut self, program: &Path) {
+        let usual = self.command(true);
+        let mut command = Command::new(program);
+        command.args(usual.get_args()).env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+        self.start_as_worker(command, &[]);
+    }
+
+    fn start_as_worker(&mut self, mut command: Command, variables: &[(&str, &str)]) {
         self.count += 1;
         let name = format!("w{}", self.count);
         let log = self.folder.path().join(format!("{name}.log"));
-        let mut command = self.command(true);
         command.args(["worker", "--name", &name]).envs(variables.iter().copied());
         let child = command.stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
         self.workers.push(Process { name, child, log });

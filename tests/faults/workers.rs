@@ -114,6 +114,43 @@ fn workers_that_are_replaced_one_by_one_lose_nothing_and_run_nothing_twice() {
     assert_eq!((report.again, report.executions), (0, report.steps), "each step once");
 }
 
+/// Workers of an earlier version and of this one side by side under load; the old ones are replaced one by one by new ones, and those again by
+/// old ones, as when an upgrade is taken back. `./justw upgrade COMMIT` builds the earlier version and runs this.
+#[test]
+fn old_and_new_workers_side_by_side_lose_nothing_and_run_nothing_twice() {
+    let Some(old) = std::env::var_os("DOVETAIL_TEST_OLD_PROGRAM").map(std::path::PathBuf::from) else {
+        println!("not tried here: DOVETAIL_TEST_OLD_PROGRAM names no earlier version of the program (`./justw upgrade COMMIT`)");
+        return;
+    };
+    let mut fleet = Fleet::new(Setup { lease: 5, ..Setup::default() });
+    for _ in 0..3 {
+        fleet.worker_of(&old);
+    }
+    let load = Load::start(&fleet.user, Duration::from_millis(10));
+    fleet.progress(20);
+    let mut workers = std::collections::BTreeSet::new();
+    for back in [false, true] {
+        for _ in 0..3 {
+            if back {
+                fleet.worker_of(&old);
+            } else {
+                fleet.worker();
+            }
+            // The newcomer works beside those that are left.
+            let newcomer = fleet.workers.last().unwrap().name.clone();
+            wait("the newcomer works", LONG, || fleet.executions().iter().any(|e| e.worker == newcomer));
+            workers.insert(newcomer);
+            fleet.drain(0);
+            fleet.progress(10);
+        }
+    }
+    load.stop();
+    assert_eq!(workers.len(), 6);
+    let report = fleet.holds(0);
+    println!("{} runs, {} executions", report.runs, report.executions);
+    assert_eq!((report.again, report.executions), (0, report.steps), "each step once");
+}
+
 #[test]
 fn a_job_that_kills_its_workers_is_given_up_and_others_are_not() {
     let mut fleet = Fleet::new(Setup { lease: 1, slots: 1, ..Setup::default() });
