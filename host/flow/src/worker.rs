@@ -247,7 +247,7 @@ impl Worker {
                 locked(&self.held).insert(job.lease.token, Held { lease: job.lease.clone(), canceller, sure: Instant::now(), ended: false });
                 if alone {
                     // It was asked for before that was known.
-                    self.give_back(&job, settle);
+                    self.give_back_waiting(&job, settle);
                 } else {
                     // The slots outlive this loop.
                     drop(give.send(job));

@@ -96,7 +96,7 @@ impl FlowControl {
         self.changed.notify_all();
     }
 
-    /// Whether a job may begin: not while another one is to be alone. With `alone` it waits until this worker has nothing else in hand;
+    /// Whether a job may begin: not while another one is to be alone. With `alone` it waits until this worker runs nothing else and nothing waits;
     /// `give_back` is called now and then for what was claimed and not begun.
     pub(super) fn may_begin(&self, alone: bool, give_back: impl Fn()) -> bool {
         let mut state = self.state();
@@ -104,11 +104,11 @@ impl FlowControl {
             return !state.alone;
         }
         state.alone = true;
-        while state.unsettled > 1 {
+        while state.running > 1 || state.waiting > 0 {
             drop(state);
             give_back();
             state = self.state();
-            if state.unsettled > 1 {
+            if state.running > 1 || state.waiting > 0 {
                 // A claim may be on its way that began before this.
                 (state, _) = self.changed.wait_timeout(state, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner);
             }
