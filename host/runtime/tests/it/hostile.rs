@@ -26,7 +26,7 @@ use crate::cache::program;
 use crate::support::{Bench, attempt, component_of, manifest};
 
 /// How long after its deadline an attempt may end: a tick of 8 ms on a machine that may be busy with other tests.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_millis(500);
 /// How much of this process may be left over by a guest, in bytes.
 const LEFT_OVER: u64 = 16 << 20;
 /// A guest that is quick runs so often: what is leaked by one run may be too little to be seen.
