@@ -72,11 +72,12 @@ pub fn open_window(url: &str, fleet: &str, caller: &str) -> Result<Arc<dyn Windo
     }
 }
 
-/// The records of a fleet: `mongodb://...`, or the data folder of one machine (`sqlite:`).
-///
-/// # Errors
-/// `Invalid` or `Refused` for what cannot be used, with the remedy; `Unavailable` where nobody answers.
-pub fn open_meta(url: &str, data: &Path, fleet: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn MetaStore>, StoreError> {
+/// A store for records, from either side.
+trait Records: MetaStore + Archive {}
+
+impl<T: MetaStore + Archive> Records for T {}
+
+fn open_records(url: &str, data: &Path, fleet: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Records>, StoreError> {
     match url.split_once(':') {
         Some(("sqlite", "")) => Ok(Arc::new(SqliteLedger::open(data, clock)?)),
         #[cfg(feature = "mongodb")]
@@ -88,18 +89,18 @@ pub fn open_meta(url: &str, data: &Path, fleet: &str, clock: Arc<dyn Clock>) -> 
     }
 }
 
+/// The records of a fleet: `mongodb://...`, or the data folder of one machine (`sqlite:`).
+///
+/// # Errors
+/// `Invalid` or `Refused` for what cannot be used, with the remedy; `Unavailable` where nobody answers.
+pub fn open_meta(url: &str, data: &Path, fleet: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn MetaStore>, StoreError> {
+    Ok(open_records(url, data, fleet, clock)?)
+}
+
 /// The same store, for whoever removes records from it.
 ///
 /// # Errors
 /// As [`open_meta`].
 pub fn open_archive(url: &str, data: &Path, fleet: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Archive>, StoreError> {
-    match url.split_once(':') {
-        Some(("sqlite", "")) => Ok(Arc::new(SqliteLedger::open(data, clock)?)),
-        #[cfg(feature = "mongodb")]
-        Some(("mongodb", _)) => Ok(Arc::new(crate::MongoMeta::open(url, fleet, clock)?)),
-        _ => {
-            let (_, _) = (fleet, clock);
-            Err(unknown_meta())
-        }
-    }
+    Ok(open_records(url, data, fleet, clock)?)
 }

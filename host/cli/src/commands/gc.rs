@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dovetail_core::manifest::show_duration_ms;
+use dovetail_core::retention::YOUNG;
 use dovetail_flow::{Collected, Keep};
 use serde_json::{Value, json};
 
@@ -11,16 +12,14 @@ use crate::error::{Error, Exit};
 use crate::table::{bytes, table};
 use crate::wire::App;
 
-/// Blobs that are younger may belong to a step that is running now: its outcome names them when it ends.
-const SAFE: Duration = Duration::from_secs(3600);
-
 pub(crate) fn run(args: &GcArgs, app: &App) -> Result<Exit, Error> {
     if !app.has_data()? {
         app.output.result(|| document(args, &Collected::default(), (0, 0)), || "there is nothing here yet\n".to_owned());
         return Ok(Exit::Done);
     }
     let parts = app.parts()?;
-    if args.keep_blobs < SAFE && (!parts.ledger.workers()?.is_empty() || !parts.ledger.open_runs(1)?.is_empty()) {
+    // Younger ones may belong to a step that runs now: its outcome names them when it ends; and storing them again does not make them younger.
+    if args.keep_blobs < YOUNG && (!parts.ledger.workers()?.is_empty() || !parts.ledger.open_runs(1)?.is_empty()) {
         let keep = show_duration_ms(millis(args.keep_blobs));
         return Err(Error::usage("too_soon", format!("--keep-blobs {keep} could remove what a step that runs now has just written"))
             .help("keep them for 1h or more, or wait until no run is open and no worker lives (`dovetail runs list`, `dovetail workers list`)"));
