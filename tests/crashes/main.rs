@@ -8,6 +8,8 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![expect(clippy::unwrap_used, reason = "a failing test panics")]
 
+#[path = "../shared/lineage.rs"]
+mod lineage;
 mod several;
 mod trace;
 
@@ -17,10 +19,13 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use dovetail_core::ledger::{Kind, Ledger, Listing};
-use dovetail_core::record::{Form as _, OutcomeRecord, RunOutcomeRecord, RunState, StoredValue};
+use dovetail_core::Digest;
+use dovetail_core::blobs::ArtifactRef;
+use dovetail_core::ledger::{Kind, Ledger, Listing, RunKey};
+use dovetail_core::pipeline::Pipeline;
+use dovetail_core::record::{Form as _, OutcomeRecord, RunOutcomeRecord, RunRecord, RunState, StoredValue};
 use dovetail_flow::SystemClock;
-use dovetail_stores::SqliteLedger;
+use dovetail_stores::{FileBlobs, SqliteLedger};
 use serde_json::{Value, json};
 
 use crate::trace::Fault;
@@ -92,21 +97,42 @@ struct Held {
     outcomes: BTreeMap<String, Vec<u8>>,
     ends: BTreeMap<String, Vec<u8>>,
     open: usize,
+    /// What is not so of I2, I3 and I4, in what is recorded.
+    broken: Vec<String>,
 }
 
 impl Held {
     fn read(folder: &Path) -> Self {
-        let ledger = SqliteLedger::open(&folder.join("data"), Arc::new(SystemClock)).unwrap();
+        let data = folder.join("data");
+        let ledger = SqliteLedger::open(&data, Arc::new(SystemClock)).unwrap();
         let listing = Listing { prefix: String::new(), limit: usize::MAX, newest_first: false };
         let list = |kind| -> BTreeMap<String, Vec<u8>> { Ledger::list(&ledger, kind, &listing).unwrap().into_iter().collect() };
         let open = Ledger::open_runs(&ledger, usize::MAX >> 1).unwrap().len();
-        Self { runs: list(Kind::Run).len(), outcomes: list(Kind::Outcome), ends: list(Kind::RunOutcome), open }
+        // What ended is listed before what it came from: others may be at work.
+        let (ends, outcomes, runs, pipelines) = (list(Kind::RunOutcome), list(Kind::Outcome), list(Kind::Run), list(Kind::Pipeline));
+        let (decoded, blobs) = (decoded(&outcomes), FileBlobs::new(&data));
+        let broken = runs.iter().flat_map(|(run, record)| {
+            let pipeline = &pipelines[&RunRecord::decode(record, run).unwrap().pipeline];
+            let run = RunKey::parse(&format!("{run}:0")).unwrap();
+            let succeeded = ends.get(&run.key()).is_some_and(|end| RunOutcomeRecord::decode(end, &run.key()).unwrap().state == RunState::Succeeded);
+            lineage::broken(&run, &pipeline_of(pipeline), succeeded, &decoded, &blobs)
+        });
+        let broken = broken.collect();
+        Self { runs: runs.len(), outcomes, ends, open, broken }
     }
 
     /// The steps that have an outcome.
     fn steps(&self) -> BTreeSet<String> {
         self.outcomes.keys().filter_map(|key| Some(key.split(':').nth(1)?.to_owned())).collect()
     }
+}
+
+fn decoded(outcomes: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, OutcomeRecord> {
+    outcomes.iter().map(|(key, value)| (key.clone(), OutcomeRecord::decode(value, key).unwrap())).collect()
+}
+
+fn pipeline_of(record: &[u8]) -> Pipeline {
+    Pipeline::from_json(&serde_json::from_slice(record).unwrap()).unwrap()
 }
 
 /// The steps that a process began, as its log tells.
@@ -120,6 +146,9 @@ fn begun(log: &str) -> Vec<String> {
 fn judge(before: &Held, after: &Held, told: bool, resumed: &Output) -> Result<(), String> {
     if told && before.ends.is_empty() {
         return Err("its end was printed and is not recorded".into());
+    }
+    if let Some(broken) = before.broken.iter().chain(&after.broken).next() {
+        return Err(broken.clone());
     }
     if let Some((key, _)) = before.outcomes.iter().chain(&before.ends).find(|(key, value)| {
         let now = after.outcomes.get(*key).or_else(|| after.ends.get(*key));
@@ -176,6 +205,43 @@ fn sweep(case: impl Fn(usize) -> (Option<&'static str>, Result<(), String>) + Sy
     let found = found.into_inner().unwrap();
     assert!(found.is_empty(), "{}", found.join("\n"));
     last.into_inner()
+}
+
+/// What the checks of a run's records would find, each of them once.
+#[test]
+fn records_that_do_not_fit_together_are_found() {
+    let folder = folder();
+    let (package, chain) = (package(folder.path()), chain(folder.path()));
+    ran(dovetail(folder.path(), &["task", "push"]).arg(package));
+    ran(dovetail(folder.path(), &["pipeline", "push"]).arg(chain));
+    ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=1"]));
+    let held = Held::read(folder.path());
+    assert_eq!(held.broken, Vec::<String>::new());
+    let ledger = SqliteLedger::open(&folder.path().join("data"), Arc::new(SystemClock)).unwrap();
+    let pipeline =
+        pipeline_of(&Ledger::list(&ledger, Kind::Pipeline, &Listing { prefix: String::new(), limit: 1, newest_first: false }).unwrap()[0].1);
+    let run = RunKey::parse(held.ends.keys().next().unwrap()).unwrap();
+    let blobs = FileBlobs::new(&folder.path().join("data"));
+    type Spoil = fn(&RunKey, &mut BTreeMap<String, OutcomeRecord>);
+    let spoils: [(&str, Spoil); 6] = [
+        ("three has no outcome", |run, all| drop(all.remove(&run.step("three")))),
+        ("one, which it needs, has none", |run, all| drop(all.remove(&run.step("one")))),
+        ("before one had ended", |run, all| all.get_mut(&run.step("one")).unwrap().finished_ms += 60_000),
+        ("that nobody produced", |run, all| all.get_mut(&run.step("two")).unwrap().consumed.iter_mut().for_each(|c| c.digest = Digest::of(b"other"))),
+        ("values sha256:", |run, all| {
+            all.get_mut(&run.step("one")).unwrap().output = Some(StoredValue::Blob { digest: Digest::of(b"nowhere"), bytes: 7 });
+        }),
+        ("artifacts sha256:", |run, all| {
+            let file = ArtifactRef { digest: Digest::of(b"nowhere"), media_type: "text/plain".into(), name: None };
+            all.get_mut(&run.step("one")).unwrap().output = Some(StoredValue::Inline(json!({ "file": file.to_json() })));
+        }),
+    ];
+    for (says, spoil) in spoils {
+        let mut outcomes = decoded(&held.outcomes);
+        spoil(&run, &mut outcomes);
+        let broken = lineage::broken(&run, &pipeline, true, &outcomes, &blobs);
+        assert!(broken.iter().any(|broken| broken.contains(says)), "`{says}` is not found: {broken:?}");
+    }
 }
 
 #[test]

@@ -104,6 +104,7 @@ fn workers_that_are_killed_beside_others_on_one_folder_lose_nothing() {
         waited.as_millis()
     );
     assert_eq!((held.runs, held.ends.len(), held.outcomes.len(), held.open), (RUNS, RUNS, 3 * RUNS, 0), "in {}", data.display());
+    assert_eq!(held.broken, Vec::<String>::new());
     let twice: Vec<_> = alive.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "nobody who began them died, and they were begun twice: {twice:?}");
     assert!(alive.len() + dead >= 3 * RUNS, "the logs tell of each step");

@@ -2,7 +2,7 @@
 //!
 //! I1 every acknowledged run has one outcome, which never changes. I2 a step has at most one outcome, which never changes, and exactly one
 //! where its run succeeded. I3 what a step consumed is what the step before produced, and the bytes are there. I4 no step starts before what
-//! it needs is recorded. I5 a step is executed again only where a fault touched it, and never once its outcome is recorded. I6 at the end the
+//! it needs is recorded (both: `tests/shared/lineage.rs`). I5 a step is executed again only where a fault touched it, and never once its outcome is recorded. I6 at the end the
 //! window is empty. I7 all that is reached within a bound. I8 a job that kills its workers is given up. I10 no keys are left in Redis.
 
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ use dovetail_core::record::{Form, OutcomeRecord, RunOutcomeRecord, RunState, Sto
 use redis::Commands as _;
 
 use crate::fleet::{Fleet, wait};
+use crate::lineage;
 
 /// What a check found.
 #[derive(Debug, Default, Clone)]
@@ -125,49 +126,17 @@ impl Fleet {
         let record = self.meta.get(Kind::Run, &[run.run.to_string()]).unwrap().pop().flatten();
         let record = dovetail_core::record::RunRecord::decode(&record.unwrap(), &run.key()).unwrap();
         let pipeline = self.user.published.values().find(|p| p.key == record.pipeline).map(|p| &p.pipeline).expect("the test's own pipelines");
-        for step in &pipeline.steps {
-            let name = format!("{}/{}", run.key(), step.name);
-            let Some(outcome) = outcomes.get(&run.step(&step.name)) else {
-                if end.state == RunState::Succeeded {
-                    violations.push(format!("I2: {name} has no outcome, and its run succeeded"));
-                }
-                continue;
-            };
-            for need in pipeline.needs(step) {
-                let Some(before) = outcomes.get(&run.step(need)) else {
-                    violations.push(format!("I3: {name} has an outcome, and {need}, which it needs, has none"));
-                    continue;
-                };
-                if outcome.started_ms < before.finished_ms {
-                    violations.push(format!("I4: {name} began {} ms before {need} had ended", before.finished_ms - outcome.started_ms));
-                }
-            }
-            for consumed in &outcome.consumed {
-                let Some(origin) = consumed.origin.as_ref().filter(|origin| origin.starts_with("output_")) else { continue };
-                let produced = outcomes.iter().filter(|(key, _)| key.starts_with(&run.run.to_string())).flat_map(|(_, o)| &o.produced);
-                let mut same = produced.filter(|produced| produced.output == *origin);
-                if !same.any(|produced| produced.digest == consumed.digest) {
-                    violations.push(format!("I3: {name} consumed a {origin} that nobody produced"));
-                }
-            }
-            if let Some(StoredValue::Blob { digest, .. }) = &outcome.output
-                && self.user.parts.blobs.get(dovetail_core::blobs::BlobKind::Value, digest, 1 << 30).is_err()
-            {
-                violations.push(format!("I3: the value {digest} of {name} is not there"));
-            }
-        }
+        let succeeded = end.state == RunState::Succeeded;
+        violations.extend(lineage::broken(run, pipeline, succeeded, outcomes, &*self.user.parts.blobs));
         let Some(expected) = expected else { return };
         if end.state == RunState::Failed {
             violations.push(format!("I1: run {} failed in {:?}, and its tasks do not fail", run.key(), end.failed_step));
         }
-        let wanted = match (expected.get("total"), expected.get("sum")) {
-            (Some(total), _) => Some(("join", "sum", total)),
-            (None, Some(sum)) => Some(("three", "sum", sum)),
-            (None, None) => None,
-        };
-        if let (RunState::Succeeded, Some((step, field, wanted))) = (end.state, wanted) {
+        let of = |name: &str, step, place| expected.get(name).map(|wanted| (step, place, wanted));
+        let wanted = of("total", "join", "/sum").or_else(|| of("sum", "three", "/sum")).or_else(|| of("upper", "again", "/upper/$artifact"));
+        if let (true, Some((step, place, wanted))) = (succeeded, wanted) {
             let got = outcomes.get(&run.step(step)).and_then(|outcome| match &outcome.output {
-                Some(StoredValue::Inline(value)) => value.get(field),
+                Some(StoredValue::Inline(value)) => value.pointer(place),
                 _ => None,
             });
             if got != Some(wanted) {

@@ -7,6 +7,8 @@
 mod campaign;
 mod checker;
 mod fleet;
+#[path = "../shared/lineage.rs"]
+mod lineage;
 mod proxy;
 mod servers;
 mod stores;
