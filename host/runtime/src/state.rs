@@ -319,14 +319,10 @@ pub(crate) fn end(fault: Fault) -> wasmtime::Error {
     wasmtime::Error::new(Ended::Failed(Box::new(Failure { retryable, ..Failure::new(kind, failure.code, failure.message) })))
 }
 
-/// A store that is away for the moment is told to the guest; one that lost what it promised is our own fault.
+/// A store that fails is our own fault, and never the guest's: the attempt ends here, and is not charged.
 pub(crate) fn store_fault(error: StoreError) -> Fault {
-    match error.kind {
-        StoreErrorKind::Unavailable => {
-            Fault::Task(TaskError::Unavailable(wit_failure("store_unavailable", "the artifact store does not answer", true)))
-        }
-        _ => Ended::Host(host_error("use the artifact store", false, error)).into(),
-    }
+    let transient = error.kind == StoreErrorKind::Unavailable;
+    Ended::Host(host_error("use the artifact store", transient, error)).into()
 }
 
 /// A panic in our own code, as an error.

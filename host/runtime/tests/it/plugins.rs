@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs as _};
+use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs as _, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor as _, FailureKind, Report};
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::{Canceller, Stop};
@@ -90,6 +90,25 @@ fn pictures_are_cut() {
     assert_eq!((&crops["image"], crops["crops"][1]["media_type"].as_str()), (&image, Some("image/png")));
     let report = run_plugin(&bench, "crop-faces", json!({ "image": image, "areas": [area(0)], "size": null }));
     assert_eq!(failed(&report), (FailureKind::InvalidInput, "empty_area"));
+}
+
+/// Whatever a task does with it: the attempt is the host's to make again, and neither a failure of the task nor a part of its attempts.
+#[test]
+fn a_store_that_fails_is_the_hosts_fault() {
+    let bench = Bench::new();
+    let (text, image) = (bench.artifact(b"text", "text/plain"), bench.artifact(b"640x480", "image/jpeg"));
+    let area = json!([{ "bbox": { "x": 1, "y": 2, "width": 3, "height": 4 } }]);
+    let tries = [("copy-artifact", json!({ "artifact": text })), ("crop-faces", json!({ "image": image, "areas": area, "size": null }))];
+    for (name, input) in tries {
+        let package = bench.install(name, &built(name), &grants(name));
+        for (kind, transient) in [(StoreErrorKind::Unavailable, true), (StoreErrorKind::Corrupt, false), (StoreErrorKind::Refused, false)] {
+            *bench.blobs.1.lock().unwrap() = Some(kind);
+            let error = bench.runtime.execute(&attempt(package, input.clone(), Limits::DEFAULT), &Stop::never()).unwrap_err();
+            assert_eq!((error.operation.as_str(), error.transient), ("use the artifact store", transient), "{name}: {error:?}");
+        }
+        *bench.blobs.1.lock().unwrap() = None;
+        assert!(output(&bench.attempt(package, input, Limits::DEFAULT, &Stop::never())).is_object(), "and goes on when it works again");
+    }
 }
 
 #[test]

@@ -89,24 +89,34 @@ pub(crate) fn number_guest(definitions: &str, body: &str) -> Vec<u8> {
     component(NUMBER, &core(definitions, body))
 }
 
-/// Bytes in memory, by digest: a test double of the store.
+/// Bytes in memory, by digest: a test double of the store. It fails so with artifacts, if it is told to.
 #[derive(Debug, Default)]
-pub(crate) struct MemoryBlobs(pub(crate) Mutex<HashMap<(BlobKind, Digest), Vec<u8>>>);
+pub(crate) struct MemoryBlobs(pub(crate) Mutex<HashMap<(BlobKind, Digest), Vec<u8>>>, pub(crate) Mutex<Option<StoreErrorKind>>);
+
+impl MemoryBlobs {
+    fn works(&self, kind: BlobKind) -> Result<(), StoreError> {
+        let fails = self.1.lock().unwrap().filter(|_| kind == BlobKind::Artifact);
+        fails.map_or(Ok(()), |fails| Err(StoreError::plain(fails, "do what the test wants to fail")))
+    }
+}
 
 impl Blobs for MemoryBlobs {
     fn put(&self, kind: BlobKind, bytes: &[u8]) -> Result<Digest, StoreError> {
+        self.works(kind)?;
         let digest = Digest::of(bytes);
         self.0.lock().unwrap().insert((kind, digest), bytes.to_vec());
         Ok(digest)
     }
 
     fn get(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Vec<u8>, StoreError> {
+        self.works(kind)?;
         let found = self.0.lock().unwrap().get(&(kind, *digest)).cloned();
         let bytes = found.ok_or_else(|| StoreError::plain(StoreErrorKind::Missing, format!("read blob {digest}")))?;
         if bytes.len() as u64 > max { Err(StoreError::plain(StoreErrorKind::Refused, format!("read blob {digest}"))) } else { Ok(bytes) }
     }
 
     fn size(&self, kind: BlobKind, digest: &Digest) -> Result<Option<u64>, StoreError> {
+        self.works(kind)?;
         Ok(self.0.lock().unwrap().get(&(kind, *digest)).map(|bytes| bytes.len() as u64))
     }
 }
