@@ -50,7 +50,7 @@ fn storm(fleet: &mut Fleet, random: &mut Random, what: &str, faults: &[Fault], t
 fn campaign() {
     let minutes = std::env::var("DOVETAIL_FAULT_MINUTES").ok().map(|text| text.parse::<f64>().expect("DOVETAIL_FAULT_MINUTES is a number"));
     let mut random = Random::new();
-    let mut fleet = Fleet::new(Setup { mongodb: true, s3: true, proxies: true, lease: 2, slots: 4 });
+    let mut fleet = Fleet::new(Setup { mongodb: true, s3: true, proxies: true, apart: true, lease: 2, slots: 4 });
     fleet.workers(3);
     let mut rows = Vec::new();
     if let Some(minutes) = minutes {

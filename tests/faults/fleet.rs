@@ -13,6 +13,8 @@ use dovetail_flow::{FleetLedger, FlowError, Parts, Published, SystemClock};
 use dovetail_stores::{open_blobs, open_meta, open_window};
 use serde_json::{Value, json};
 
+use crate::files;
+use crate::http::HttpProxy;
 use crate::proxy::Proxy;
 use crate::root;
 use crate::servers::{Server, What, signal};
@@ -24,8 +26,10 @@ pub(crate) struct Setup {
     pub(crate) mongodb: bool,
     /// Blobs in MinIO instead of files.
     pub(crate) s3: bool,
-    /// The workers reach Redis and MongoDB through lines that can fail.
+    /// The workers reach Redis, MongoDB and MinIO through lines that can fail.
     pub(crate) proxies: bool,
+    /// Each worker has a data folder of its own, as on another machine: it fetches what another one had. Not with SQLite.
+    pub(crate) apart: bool,
     /// Of a job, in seconds.
     pub(crate) lease: u64,
     pub(crate) slots: u32,
@@ -33,7 +37,7 @@ pub(crate) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { mongodb: false, s3: false, proxies: false, lease: 2, slots: 4 }
+        Self { mongodb: false, s3: false, proxies: false, apart: false, lease: 2, slots: 4 }
     }
 }
 
@@ -83,11 +87,17 @@ impl User {
         let expected = match pipeline {
             "diamond" => total("x").map(|x| json!({ "total": 2 * x + 112 })),
             "chain" => total("x").map(|x| json!({ "sum": x + 3 })),
+            "files" => Some(files::expected(&*self.parts.blobs, inputs)),
             // It succeeds, unless it never ends.
             _ => (inputs["behaviour"]["tag"] != "endless_loop").then(|| json!({})),
         };
         self.submitted.lock().unwrap().insert(RunKey { run: run.clone(), generation: 0 }, expected);
         Ok(())
+    }
+
+    /// A run over files that are new.
+    pub(crate) fn submit_files(&self) -> RunKey {
+        self.submit("files", &files::inputs(&*self.parts.blobs).unwrap())
     }
 
     /// So many runs, of every shape, with work of a few milliseconds.
@@ -109,6 +119,7 @@ pub(crate) struct Fleet {
     pub(crate) s3: Option<Server>,
     pub(crate) to_redis: Option<Proxy>,
     pub(crate) to_mongodb: Option<Proxy>,
+    pub(crate) to_s3: Option<HttpProxy>,
     pub(crate) user: Arc<User>,
     pub(crate) meta: Arc<dyn MetaStore>,
     pub(crate) workers: Vec<Process>,
@@ -121,7 +132,7 @@ pub(crate) struct Fleet {
     folder: tempfile::TempDir,
 }
 
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let program = root().join("target/release/dovetail");
     assert!(program.is_file(), "{} is missing: run `cargo build --release -p dovetail`", program.display());
     program
@@ -144,7 +155,7 @@ fn package(name: &str) -> PathBuf {
     static PACKED: OnceLock<Mutex<BTreeMap<String, PathBuf>>> = OnceLock::new();
     let mut packed = PACKED.get_or_init(Mutex::default).lock().unwrap();
     let pack = || {
-        let component = root().join("plugins/target/wasm32-wasip2/release").join(format!("{name}.wasm"));
+        let component = root().join("plugins/target/wasm32-wasip2/release").join(format!("{}.wasm", name.replace('-', "_")));
         assert!(component.is_file(), "{} is missing: run `./justw plugins`", component.display());
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults-packages");
         std::fs::create_dir_all(&folder).unwrap();
@@ -205,17 +216,19 @@ impl Fleet {
         let s3 = setup.s3.then(|| Server::start(What::S3, folder.path()));
         let to_redis = setup.proxies.then(|| Proxy::to(redis.port()));
         let to_mongodb = mongodb.as_ref().filter(|_| setup.proxies).map(|server| Proxy::to(server.port()));
+        let to_s3 = s3.as_ref().filter(|_| setup.proxies).map(|server| HttpProxy::to(server.port()));
+        assert!(mongodb.is_some() || !setup.apart, "workers with data folders of their own share no SQLite");
         let data = folder.path().join("data");
         std::fs::create_dir_all(&data).unwrap();
-        let meta = mongodb.as_ref().map_or_else(|| "sqlite:".to_owned(), |server| format!("mongodb://127.0.0.1:{}/faults", server.port()));
+        let meta = mongodb.as_ref().map_or_else(|| "sqlite:".to_owned(), |server| mongodb_url(LOCAL, server.port()));
         let meta = open_meta(&meta, &data, "faults", Arc::new(SystemClock)).unwrap();
-        let window = open_window(&format!("redis://127.0.0.1:{}/0", redis.port()), "faults", "the-test").unwrap();
-        let blobs = open_blobs(&s3.as_ref().map_or_else(|| "file:".to_owned(), |server| s3_url(server.port())), &data).unwrap();
+        let window = open_window(&redis_url("127.0.0.1", redis.port()), "faults", "the-test").unwrap();
+        let blobs = open_blobs(&s3.as_ref().map_or_else(|| "file:".to_owned(), |server| s3_url(LOCAL, server.port())), &data).unwrap();
         let ledger = Arc::new(FleetLedger::new(meta.clone(), window).unwrap());
         let parts = Parts { ledger, blobs, clock: Arc::new(SystemClock) };
         let user = Arc::new(User { parts: parts.clone(), published: BTreeMap::new(), submitted: Mutex::default() });
         let (workers, ended, seen) = (Vec::new(), Vec::new(), BTreeMap::new());
-        let mut fleet = Self { setup, redis, mongodb, s3, to_redis, to_mongodb, user, meta, workers, ended, seen, count: 0, folder };
+        let mut fleet = Self { setup, redis, mongodb, s3, to_redis, to_mongodb, to_s3, user, meta, workers, ended, seen, count: 0, folder };
         let published = fleet.publish();
         fleet.user = Arc::new(User { parts, published, submitted: Mutex::default() });
         fleet
@@ -224,6 +237,9 @@ impl Fleet {
     fn publish(&self) -> BTreeMap<&'static str, Published> {
         let mut push = self.command(false);
         push.args(["task", "push"]).args([package("add"), package("probe")]);
+        if self.setup.s3 {
+            push.args([package("copy-artifact"), package("crop-faces")]);
+        }
         ran(&mut push);
         let push = |(name, pipeline): (&'static str, Value)| {
             let file = self.folder.path().join(format!("{name}.json"));
@@ -231,21 +247,28 @@ impl Fleet {
             ran(self.command(false).args(["pipeline", "push"]).arg(&file));
             (name, dovetail_flow::pipeline(&self.user.parts, name).unwrap())
         };
-        [("diamond", diamond()), ("chain", chain()), ("probe", probe())].into_iter().map(push).collect()
+        let files = self.setup.s3.then(|| ("files", files::pipeline()));
+        [("diamond", diamond()), ("chain", chain()), ("probe", probe())].into_iter().chain(files).map(push).collect()
     }
 
     /// The program with this fleet's settings.
     pub(crate) fn command(&self, through_proxies: bool) -> Command {
+        self.command_in("data", through_proxies)
+    }
+
+    /// With a data folder of this name.
+    fn command_in(&self, data: &str, through_proxies: bool) -> Command {
         let mut command = Command::new(program());
         let through = |proxy: &Option<Proxy>, direct: u16| proxy.as_ref().filter(|_| through_proxies).map_or(direct, Proxy::port);
-        command.arg("--data").arg(self.folder.path().join("data")).env_clear().env("HOME", self.folder.path());
+        command.arg("--data").arg(self.folder.path().join(data)).env_clear().env("HOME", self.folder.path());
         command.env("DOVETAIL_FLEET", "faults");
-        command.env("DOVETAIL_QUEUE", format!("redis://127.0.0.1:{}/0", through(&self.to_redis, self.redis.port())));
+        command.env("DOVETAIL_QUEUE", redis_url(LOCAL, through(&self.to_redis, self.redis.port())));
         if let Some(server) = &self.mongodb {
-            command.env("DOVETAIL_META", format!("mongodb://127.0.0.1:{}/faults", through(&self.to_mongodb, server.port())));
+            command.env("DOVETAIL_META", mongodb_url(LOCAL, through(&self.to_mongodb, server.port())));
         }
         if let Some(server) = &self.s3 {
-            command.env("DOVETAIL_BLOBS", s3_url(server.port()));
+            let proxy = self.to_s3.as_ref().filter(|_| through_proxies);
+            command.env("DOVETAIL_BLOBS", s3_url(LOCAL, proxy.map_or(server.port(), HttpProxy::port)));
         }
         command.env("DOVETAIL_WORKER_LEASE", format!("{}s", self.setup.lease)).env("DOVETAIL_WORKER_JOBS", self.setup.slots.to_string());
         command.env("DOVETAIL_LOG_FORMAT", "json").env("DOVETAIL_LOG_LEVEL", "debug").stdin(Stdio::null());
@@ -267,19 +290,24 @@ impl Fleet {
 
     /// Starts a worker, which may have to wait for its servers.
     pub(crate) fn start_worker(&mut self, variables: &[(&str, &str)]) {
-        let command = self.command(true);
+        let command = self.worker_command();
         self.start_as_worker(command, variables);
+    }
+
+    /// The program as the next worker.
+    pub(crate) fn worker_command(&self) -> Command {
+        if self.setup.apart { self.command_in(&format!("data-{}", self.count + 1), true) } else { self.command(true) }
     }
 
     /// A worker that is another version of the program.
     pub(crate) fn worker_of(&mut self, program: &Path) {
-        let usual = self.command(true);
+        let usual = self.worker_command();
         let mut command = Command::new(program);
         command.args(usual.get_args()).env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
         self.start_as_worker(command, &[]);
     }
 
-    fn start_as_worker(&mut self, mut command: Command, variables: &[(&str, &str)]) {
+    pub(crate) fn start_as_worker(&mut self, mut command: Command, variables: &[(&str, &str)]) {
         self.count += 1;
         let name = format!("w{}", self.count);
         let log = self.folder.path().join(format!("{name}.log"));
@@ -371,8 +399,18 @@ impl Fleet {
     }
 }
 
-fn s3_url(port: u16) -> String {
-    format!("s3://faults:of-a-test@faults?endpoint=http://127.0.0.1:{port}")
+pub(crate) const LOCAL: &str = "127.0.0.1";
+
+pub(crate) fn redis_url(host: &str, port: u16) -> String {
+    format!("redis://{host}:{port}/0")
+}
+
+pub(crate) fn mongodb_url(host: &str, port: u16) -> String {
+    format!("mongodb://{host}:{port}/faults")
+}
+
+pub(crate) fn s3_url(host: &str, port: u16) -> String {
+    format!("s3://faults:of-a-test@faults?endpoint=http://{host}:{port}")
 }
 
 /// Milliseconds since 1970 of `2026-11-25T23:16:01.123456Z`.

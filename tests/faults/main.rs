@@ -4,9 +4,12 @@
 //! --servers` runs these, too); the rest runs real workers against servers of its own, which it kills.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a failing test panics, and says before what it does")]
 
+mod blobs;
 mod campaign;
 mod checker;
+mod files;
 mod fleet;
+mod http;
 #[path = "../shared/lineage.rs"]
 mod lineage;
 mod proxy;

@@ -25,7 +25,7 @@ fn survives(setup: Setup, fault: Fault, times: usize) {
     fleet.holds(times);
 }
 
-const PLAIN: Setup = Setup { mongodb: false, s3: false, proxies: false, lease: 2, slots: 4 };
+const PLAIN: Setup = Setup { mongodb: false, s3: false, proxies: false, apart: false, lease: 2, slots: 4 };
 const LINES: Setup = Setup { proxies: true, ..PLAIN };
 const MONGODB: Setup = Setup { mongodb: true, ..LINES };
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::fleet::{Fleet, User, busy};
+use crate::http::Spoil;
 use crate::proxy::{Mode, Proxy};
 use crate::servers::free_port;
 
@@ -34,10 +35,15 @@ pub(crate) enum Fault {
     RecordsCutOff,
     RecordsAnswersLost,
     BlobsKilled,
+    BlobsSlow,
+    BlobsRefuse,
+    BlobsCutShort,
+    BlobsDamaged,
+    BlobsCutOff,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::WorkerKilled,
         Self::WorkerFrozen,
         Self::WorkersReplaced,
@@ -58,6 +64,11 @@ impl Fault {
         Self::RecordsCutOff,
         Self::RecordsAnswersLost,
         Self::BlobsKilled,
+        Self::BlobsSlow,
+        Self::BlobsRefuse,
+        Self::BlobsCutShort,
+        Self::BlobsDamaged,
+        Self::BlobsCutOff,
     ];
 
     pub(crate) fn what(self) -> &'static str {
@@ -82,6 +93,11 @@ impl Fault {
             Self::RecordsCutOff => "to the records: nothing passes for 1.5 leases",
             Self::RecordsAnswersLost => "to the records: each 7th answer is lost for 3 s",
             Self::BlobsKilled => "blobs: SIGKILL, started again",
+            Self::BlobsSlow => "to the blobs: 100 ms and 400 KB/s each way for 4 s",
+            Self::BlobsRefuse => "to the blobs: 503 SlowDown for 3 s",
+            Self::BlobsCutShort => "to the blobs: each 2nd object breaks off for 3 s",
+            Self::BlobsDamaged => "to the blobs: a byte of each 2nd object is changed for 3 s",
+            Self::BlobsCutOff => "to the blobs: nothing passes for 1.5 leases",
         }
     }
 
@@ -93,6 +109,12 @@ impl Fault {
             proxy.set(mode);
             std::thread::sleep(time);
             proxy.set(Mode::Pass);
+        };
+        let blobs = |spoil: Spoil, time: Duration| {
+            let proxy = fleet.to_s3.as_ref().expect("a fleet with S3 and lines");
+            proxy.set(spoil);
+            std::thread::sleep(time);
+            proxy.set(Spoil::Nothing);
         };
         let short = Duration::from_millis(50);
         match self {
@@ -170,11 +192,16 @@ impl Fault {
             Self::RecordsCutOff => line(&fleet.to_mongodb, Mode::Dead, lease.mul_f64(1.5)),
             Self::RecordsAnswersLost => line(&fleet.to_mongodb, Mode::LoseAnswers(7), Duration::from_secs(3)),
             Self::BlobsKilled => {
-                let blobs = fleet.s3.as_mut().expect("a fleet with S3");
-                blobs.kill();
+                let server = fleet.s3.as_mut().expect("a fleet with S3");
+                server.kill();
                 std::thread::sleep(Duration::from_secs_f64(random.between(0.5, 2.0)));
-                blobs.again();
+                server.again();
             }
+            Self::BlobsSlow => blobs(Spoil::Slow { late: short * 2, rate: 400_000 }, Duration::from_secs(4)),
+            Self::BlobsRefuse => blobs(Spoil::Refuse, Duration::from_secs(3)),
+            Self::BlobsCutShort => blobs(Spoil::CutBodies { of: 2 }, Duration::from_secs(3)),
+            Self::BlobsDamaged => blobs(Spoil::FlipBytes { of: 2 }, Duration::from_secs(3)),
+            Self::BlobsCutOff => blobs(Spoil::Dead, lease.mul_f64(1.5)),
         }
     }
 }
@@ -229,7 +256,7 @@ impl Load {
         let (stop, user) = (Arc::new(AtomicBool::new(false)), user.clone());
         let until = stop.clone();
         let submit = move || {
-            let began = Instant::now();
+            let (began, files) = (Instant::now(), user.published.contains_key("files"));
             for n in 0..i64::MAX {
                 if until.load(Ordering::SeqCst) {
                     return;
@@ -237,6 +264,7 @@ impl Load {
                 match n % 4 {
                     0 => user.submit("chain", &json!({ "x": n })),
                     // Above what an outcome carries itself: it goes to the blobs.
+                    2 if files => user.submit_files(),
                     1 => user.submit("probe", &json!({ "behaviour": { "tag": "huge_output", "val": 20_000 } })),
                     _ => user.submit("diamond", &json!({ "x": n, "behaviour": busy(u64::try_from(n % 5).unwrap() * 10) })),
                 };
