@@ -12,6 +12,7 @@ mod fleet;
 mod http;
 #[path = "../shared/lineage.rs"]
 mod lineage;
+mod partition;
 mod proxy;
 mod servers;
 mod stores;

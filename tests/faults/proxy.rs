@@ -1,7 +1,7 @@
 //! A line between a client and a server that can be slow, cut, dead, or lose the answer to a request that was served.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,7 +28,7 @@ struct Line {
 }
 
 pub(crate) struct Proxy {
-    port: u16,
+    at: SocketAddr,
     line: Arc<Line>,
 }
 
@@ -80,8 +80,13 @@ impl Line {
 impl Proxy {
     /// Before the server at `target` on this machine.
     pub(crate) fn to(target: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
+        Self::at(Ipv4Addr::LOCALHOST.into(), target)
+    }
+
+    /// The same, on another address of this machine.
+    pub(crate) fn at(address: IpAddr, target: u16) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
+        let at = listener.local_addr().unwrap();
         let line = Arc::new(Line { mode: Mutex::new(Mode::Pass), answers: AtomicU64::new(0), lost: AtomicU64::new(0), over: AtomicBool::new(false) });
         let here = line.clone();
         std::thread::spawn(move || {
@@ -100,11 +105,11 @@ impl Proxy {
                 std::thread::spawn(move || back.carry(server_too, client_too, true));
             }
         });
-        Self { port, line }
+        Self { at, line }
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.at.port()
     }
 
     pub(crate) fn set(&self, mode: Mode) {
@@ -121,6 +126,6 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.line.over.store(true, Ordering::SeqCst);
         // Whoever waits for a client looks whether it is over.
-        drop(TcpStream::connect(("127.0.0.1", self.port)));
+        drop(TcpStream::connect(self.at));
     }
 }
