@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use dovetail_core::meta::MetaStore as _;
+use dovetail_core::ledger::{Kind, Record};
+use dovetail_core::meta::MetaStore;
 use dovetail_flow::SystemClock;
 use dovetail_stores::{MongoMeta, SqliteLedger};
 
@@ -11,6 +12,36 @@ use crate::{bench, fresh, meta, mongodb};
 #[test]
 fn redis_with_mongodb_keeps_the_promises() {
     dovetail_core::conformance::ledger(&|| bench(meta));
+}
+
+/// As a real MongoDB is read; of the stand-in, which is slow at that, few keys are read one by one.
+#[test]
+fn redis_with_mongodb_that_is_read_many_keys_at_a_time_keeps_the_promises() {
+    let meta = |database: &str| -> Arc<dyn MetaStore> {
+        Arc::new(MongoMeta::open(&mongodb(database), "tests", Arc::new(SystemClock)).unwrap().reading_together_from(2))
+    };
+    dovetail_core::conformance::ledger(&|| bench(meta));
+}
+
+/// More keys than one request takes, in another order than they were written, one twice, one that is not there.
+#[test]
+fn many_records_of_mongodb_are_read_by_key() {
+    let url = mongodb(&fresh("many"));
+    let open = |from| MongoMeta::open(&url, "tests", Arc::new(SystemClock)).unwrap().reading_together_from(from);
+    let value = |n: usize| format!("value {n}").into_bytes();
+    let records: Vec<Record> = (0..1200).map(|n| Record { kind: Kind::Outcome, key: format!("r:{n}"), value: value(n) }).collect();
+    open(2).put(&records).unwrap();
+    let mut keys: Vec<String> = (0..1200).rev().map(|n| format!("r:{n}")).collect();
+    keys.insert(7, "r:none".into());
+    keys.push("r:1199".into());
+    let mut wanted: Vec<Option<Vec<u8>>> = (0..1200).rev().map(|n| Some(value(n))).collect();
+    wanted.insert(7, None);
+    wanted.push(Some(value(1199)));
+    for from in [2, usize::MAX] {
+        let meta = open(from);
+        assert_eq!(meta.get(Kind::Outcome, &keys).unwrap(), wanted, "together from {from} keys");
+        assert_eq!(meta.get(Kind::Outcome, &[]).unwrap(), Vec::new());
+    }
 }
 
 #[test]

@@ -22,6 +22,9 @@ use mongodb::sync::{Collection, Database};
 const DUPLICATE: i32 = 11000;
 /// Documents of one `insert_many`.
 const BATCH: usize = 500;
+/// The stand-in for tests finds one key by its index, and goes through the whole collection for several: with 10,000 records that takes as long
+/// as some 50 single reads.
+const STAND_IN_TOGETHER: usize = 50;
 
 /// The records of a fleet in one database.
 pub struct MongoMeta {
@@ -32,6 +35,8 @@ pub struct MongoMeta {
     silence: check::Silence,
     last: AtomicI64,
     clock: std::sync::Arc<dyn Clock>,
+    /// So many records by key, or more, are read in one request.
+    together_from: usize,
 }
 
 impl MongoMeta {
@@ -42,8 +47,10 @@ impl MongoMeta {
     /// another fleet; `Unavailable` where nobody answers.
     pub fn open(url: &str, fleet: &str, clock: std::sync::Arc<dyn Clock>) -> Result<Self, StoreError> {
         let check::Opened { database, address, silence, .. } = check::open(url, None)?;
-        let meta = Self { database, address, silence, last: AtomicI64::new(0), clock };
-        meta.check_version()?;
+        let mut meta = Self { database, address, silence, last: AtomicI64::new(0), clock, together_from: 2 };
+        if check::is_stand_in(&meta.check_version()?) {
+            meta.together_from = STAND_IN_TOGETHER;
+        }
         meta.take_for(fleet)?;
         Ok(meta)
     }
@@ -56,11 +63,24 @@ impl MongoMeta {
         self.database.drop().run().map_err(|e| self.error("remove", e))
     }
 
-    fn check_version(&self) -> Result<(), StoreError> {
+    /// From so many records by key on they are read in one request, and fewer one by one. [`Self::open`] chooses what is quicker with the
+    /// server; this is for tests, so that they run both.
+    #[must_use]
+    pub fn reading_together_from(mut self, keys: usize) -> Self {
+        self.together_from = keys;
+        self
+    }
+
+    /// What the server says of itself.
+    fn check_version(&self) -> Result<Document, StoreError> {
         let info = self.database.run_command(doc! { "buildInfo": 1 }).run().map_err(|e| self.error("ask", e))?;
-        check::version(&info).map(drop).map_err(|why| {
-            StoreError::new(StoreErrorKind::Refused, format!("use the metadata store at {}", self.address), format!("{why}: {}", check::UPGRADE))
-        })
+        match check::version(&info) {
+            Ok(_) => Ok(info),
+            Err(why) => {
+                let why = format!("{why}: {}", check::UPGRADE);
+                Err(StoreError::new(StoreErrorKind::Refused, format!("use the metadata store at {}", self.address), why))
+            }
+        }
     }
 
     /// One database, one fleet: two would list and run each other's work.
@@ -102,11 +122,11 @@ impl MongoMeta {
         }
     }
 
-    fn rows(&self, query: Find<'_, Document>) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let rows = query.run().map_err(|e| self.error("list", e))?;
+    fn rows(&self, operation: &str, query: Find<'_, Document>) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let rows = query.run().map_err(|e| self.error(operation, e))?;
         let mut found = Vec::new();
         for row in rows {
-            let row = row.map_err(|e| self.error("list", e))?;
+            let row = row.map_err(|e| self.error(operation, e))?;
             if let (Ok(key), Some(value)) = (row.get_str("_id"), value_of(&row)) {
                 found.push((key.to_owned(), value));
             }
@@ -171,11 +191,21 @@ impl MetaStore for MongoMeta {
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let collection = self.collection(kind);
-        let one = |key: &String| {
-            let found = collection.find_one(doc! { "_id": key }).run().map_err(|e| self.error("read", e))?;
-            Ok(found.as_ref().and_then(value_of))
-        };
-        keys.iter().map(one).collect()
+        if keys.len() < self.together_from.max(2) {
+            let one = |key: &String| {
+                let found = collection.find_one(doc! { "_id": key }).run().map_err(|e| self.error("read", e))?;
+                Ok(found.as_ref().and_then(value_of))
+            };
+            return keys.iter().map(one).collect();
+        }
+        let mut values = Vec::with_capacity(keys.len());
+        for part in keys.chunks(BATCH) {
+            // They come in any order, and one that is asked for twice comes once. All in one answer, as far as it holds them.
+            let query = collection.find(doc! { "_id": { "$in": part.to_vec() } }).batch_size(u32::try_from(part.len()).unwrap_or(u32::MAX));
+            let found: BTreeMap<String, Vec<u8>> = self.rows("read", query)?.into_iter().collect();
+            values.extend(part.iter().map(|key| found.get(key).cloned()));
+        }
+        Ok(values)
     }
 
     fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -193,7 +223,7 @@ impl MetaStore for MongoMeta {
         {
             query = query.limit(limit);
         }
-        self.rows(query)
+        self.rows("list", query)
     }
 
     fn open(&self, runs: &[RunKey]) -> Result<(), StoreError> {
@@ -228,7 +258,7 @@ impl MetaStore for MongoMeta {
 impl Archive for MongoMeta {
     fn scan(&self, kind: Kind, after: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX).min(i64::from(i32::MAX));
-        self.rows(self.collection(kind).find(doc! { "_id": { "$gt": after } }).sort(doc! { "_id": 1 }).limit(limit))
+        self.rows("list", self.collection(kind).find(doc! { "_id": { "$gt": after } }).sort(doc! { "_id": 1 }).limit(limit))
     }
 
     fn remove(&self, kind: Kind, keys: &[String]) -> Result<(), StoreError> {

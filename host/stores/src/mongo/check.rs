@@ -154,6 +154,11 @@ pub(super) fn version(info: &Document) -> Result<String, String> {
     if major < OLDEST { Err(format!("it is MongoDB {version}; {OLDEST} or later is needed")) } else { Ok(version.to_owned()) }
 }
 
+/// Whether `buildInfo` is that of the server that stands in for MongoDB in tests.
+pub(super) fn is_stand_in(info: &Document) -> bool {
+    info.contains_key("ferretdbVersion")
+}
+
 /// Judges what `hello` says.
 fn judge(hello: &Document, stand_in: bool, concern: Option<&WriteConcern>, look: &mut Look) {
     let journal = concern.is_some_and(|concern| concern.journal == Some(true));
@@ -215,7 +220,6 @@ pub(crate) fn look(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, St
     let hello = database.run_command(doc! { "hello": 1 }).run().map_err(|e| fail("ask", &e))?;
     let trip = asked.elapsed();
     let mut look = Look::default();
-    let stand_in = info.get_str("ferretdbVersion").ok();
     match version(&info) {
         Ok(version) => look.found = format!("MongoDB {version} at {address}"),
         Err(why) => {
@@ -223,7 +227,7 @@ pub(crate) fn look(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, St
             look.problem(why, UPGRADE);
         }
     }
-    judge(&hello, stand_in.is_some(), concern.as_ref(), &mut look);
+    judge(&hello, is_stand_in(&info), concern.as_ref(), &mut look);
     look.found.push_str(&format!(", answers in {}", millis(trip)));
     if let Ok(theirs) = hello.get_datetime("localTime") {
         let half = trip.as_millis() as i64 / 2;
