@@ -204,6 +204,20 @@ fn wrong_passwords_and_missing_rights_are_told_apart() {
     Machine { meta: mongodb(&fresh("password")).replace("://", "://u:secret-word@"), ..Machine::new() }.refuses(3, &["mend user and password"], LOOK);
 }
 
+/// MongoDB's users may be allowed nothing, or to read only.
+#[test]
+fn a_mongodb_user_without_rights_is_told_which_are_missing() {
+    for may in [&[][..], &["find"]] {
+        let machine = Machine { meta: format!("mongodb://127.0.0.1:{}/d", fakes::mongodb(may)), ..Machine::new() };
+        machine.refuses(3, &["not authorized on d", "give this user the role `readWrite` on this database", "the metadata store at 127.0.0.1"], ANY);
+        let (code, findings) = machine.doctor();
+        let problems: Vec<&Value> = findings.iter().filter(|finding| finding["ok"] == false).collect();
+        assert!(code == 1 && problems.len() == 1 && problems[0]["what"] == "records", "{findings:#?}");
+        let text = problems[0].to_string();
+        assert!(text.contains("not authorized on d") && text.contains("`readWrite`"), "{text}");
+    }
+}
+
 #[test]
 fn a_redis_that_would_lose_jobs_is_refused_by_every_command() {
     let evicting = OwnRedis::start(&["maxmemory 50mb", "maxmemory-policy allkeys-lru"]);

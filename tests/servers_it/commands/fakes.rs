@@ -1,4 +1,5 @@
-//! Servers that real ones cannot be made to be here: an old Redis, a bucket that may only be read, a certificate for another name.
+//! Servers that real ones cannot be made to be here: an old Redis, a bucket that may only be read, a MongoDB user without
+//! rights, a certificate for another name.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -115,4 +116,106 @@ pub(super) fn tls(name: &str) -> (u16, String) {
         drop(tls.read(&mut asked));
     });
     (port, pem)
+}
+
+/// A document of BSON, by its elements.
+#[derive(Default)]
+struct Bson(Vec<u8>);
+
+impl Bson {
+    fn element(mut self, kind: u8, name: &str, value: &[u8]) -> Self {
+        self.0.push(kind);
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.push(0);
+        self.0.extend_from_slice(value);
+        self
+    }
+
+    fn text(self, name: &str, value: &str) -> Self {
+        let length = i32::try_from(value.len()).unwrap() + 1;
+        self.element(2, name, &[&length.to_le_bytes()[..], value.as_bytes(), &[0]].concat())
+    }
+
+    fn number(self, name: &str, value: i32) -> Self {
+        self.element(16, name, &value.to_le_bytes())
+    }
+
+    fn yes(self, name: &str) -> Self {
+        self.element(8, name, &[1])
+    }
+
+    /// With whether it went well, as every answer has it.
+    fn ok(self, ok: bool) -> Self {
+        self.element(1, "ok", &f64::from(u8::from(ok)).to_le_bytes())
+    }
+
+    fn document(self) -> Vec<u8> {
+        let length = i32::try_from(self.0.len()).unwrap() + 5;
+        [&length.to_le_bytes()[..], &self.0, &[0]].concat()
+    }
+}
+
+/// What a MongoDB 7 without its users' rights answers to a command; `may` names those that this user may use, and they find nothing.
+fn answer(command: &str, may: &[&str]) -> Vec<u8> {
+    match command.to_ascii_lowercase().as_str() {
+        "hello" | "ismaster" => {
+            let limits =
+                [("maxBsonObjectSize", 16 << 20), ("maxMessageSizeBytes", 48_000_000), ("maxWriteBatchSize", 100_000), ("maxWireVersion", 21)];
+            let hello = Bson::default().yes("isWritablePrimary").yes("ismaster").yes("helloOk").number("minWireVersion", 0);
+            limits.into_iter().fold(hello, |hello, (name, value)| hello.number(name, value)).ok(true)
+        }
+        // For everybody.
+        "buildinfo" => Bson::default().text("version", "7.0.2").ok(true),
+        "ping" | "endsessions" => Bson::default().ok(true),
+        "find" if may.contains(&"find") => {
+            let cursor =
+                Bson::default().element(18, "id", &0_i64.to_le_bytes()).text("ns", "d.c").element(4, "firstBatch", &Bson::default().document());
+            Bson::default().element(3, "cursor", &cursor.document()).ok(true)
+        }
+        _ => {
+            let why = format!("not authorized on d to execute command {{ {command}: \"c\" }}");
+            Bson::default().text("errmsg", &why).number("code", 13).text("codeName", "Unauthorized").ok(false)
+        }
+    }
+    .document()
+}
+
+/// A MongoDB whose user may use only these commands, `find` or none, beside those that everybody may.
+pub(super) fn mongodb(may: &'static [&'static str]) -> u16 {
+    const QUERY: i32 = 2004;
+    const MESSAGE: i32 = 2013;
+    serve(move |mut stream| {
+        let number = |bytes: &[u8], at: usize| i32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        loop {
+            let mut head = [0; 16];
+            if stream.read_exact(&mut head).is_err() {
+                return;
+            }
+            let mut body = vec![0; usize::try_from(number(&head, 0)).unwrap() - head.len()];
+            if stream.read_exact(&mut body).is_err() {
+                return;
+            }
+            // Where the command's document begins: after flags, and what each of the two forms has before it.
+            let document = match number(&head, 12) {
+                QUERY => 4 + body[4..].iter().position(|byte| *byte == 0).unwrap() + 1 + 8,
+                MESSAGE => 5,
+                other => panic!("no message of this kind is expected: {other}"),
+            };
+            // Its first element is named as the command is.
+            let name = &body[document + 5..];
+            let name = String::from_utf8_lossy(&name[..name.iter().position(|byte| *byte == 0).unwrap()]).into_owned();
+            let answer = answer(&name, may);
+            let (kind, before) = if number(&head, 12) == QUERY {
+                // Flags, a cursor, where it begins, and how many documents.
+                (1_i32, [&8_i32.to_le_bytes()[..], &0_i64.to_le_bytes(), &0_i32.to_le_bytes(), &1_i32.to_le_bytes()].concat())
+            } else {
+                (MESSAGE, vec![0; 5])
+            };
+            let length = i32::try_from(head.len() + before.len() + answer.len()).unwrap();
+            let reply = [&length.to_le_bytes()[..], &1_i32.to_le_bytes(), &head[4..8], &kind.to_le_bytes(), &before, &answer].concat();
+            if stream.write_all(&reply).is_err() {
+                return;
+            }
+        }
+    })
 }
