@@ -219,7 +219,7 @@ impl Config {
         };
         let lease = worker.lease.or(written.worker.lease).unwrap_or_else(|| "10s".to_owned());
         let lease = parse_duration(&lease).map_err(|e| bad("worker.lease", &e))?;
-        let images = vision.images.or(written.vision.images).unwrap_or_else(|| "256MiB".to_owned());
+        let images = vision.images.or(written.vision.images).unwrap_or_else(|| "32MiB".to_owned());
         let grants = worker.grants.or(written.worker.grants).unwrap_or_else(|| GRANTS.map(str::to_owned).to_vec());
         if let Some(unknown) = grants.iter().find(|name| !GRANTS.contains(&name.as_str())) {
             return Err(bad("worker.grants", &format!("`{unknown}` is no grant; there are {}", GRANTS.join(", "))));

@@ -3,7 +3,7 @@
 //! Every operation on faces takes many of them and answers one entry a face, in order. Coordinates are pixels of the upright image,
 //! from its left and top.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,12 @@ impl Image {
     #[must_use]
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
+    }
+
+    /// By which somebody learns whether the picture is still held, and holds none himself.
+    #[must_use]
+    pub fn watch(&self) -> Weak<[u8]> {
+        Arc::downgrade(&self.pixels)
     }
 
     /// Whether both are the same picture in memory: how results about a picture are remembered.

@@ -18,6 +18,8 @@ mod exif;
 #[cfg(feature = "opencv")]
 mod geometry;
 #[cfg(feature = "opencv")]
+mod heap;
+#[cfg(feature = "opencv")]
 mod label;
 #[cfg(feature = "opencv")]
 mod pictures;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::id::Digest;
@@ -52,6 +52,8 @@ struct Shelf {
     flights: HashMap<Digest, Receiver<Infallible>>,
     bytes: u64,
     clock: u64,
+    /// Decoded here and still in somebody's hands, be it only ours.
+    alive: Vec<Weak<[u8]>>,
 }
 
 pub(crate) struct Pictures {
@@ -84,6 +86,7 @@ pub(crate) struct Flight {
 impl Flight {
     /// Keeps the picture for the next one that asks.
     pub(crate) fn land(self, image: &Image) {
+        lock(&self.pictures.shelf).alive.push(image.watch());
         self.pictures.keep(self.digest, image);
     }
 }
@@ -143,6 +146,15 @@ impl Pictures {
         lock(&self.shelf).kept.values().find(|kept| kept.image.same(image)).map(|kept| Arc::clone(&kept.remembered))
     }
 
+    /// Decoded pictures that somebody works on: those apart that are only kept for the next one who asks.
+    pub(crate) fn in_use(&self) -> usize {
+        let mut shelf = lock(&self.shelf);
+        shelf.alive.retain(|picture| picture.strong_count() > 0);
+        let kept: Vec<Weak<[u8]>> = shelf.kept.values().map(|kept| kept.image.watch()).collect();
+        let ours = |picture: &Weak<[u8]>| usize::from(kept.iter().any(|kept| kept.ptr_eq(picture)));
+        shelf.alive.iter().filter(|picture| picture.strong_count() > ours(picture)).count()
+    }
+
     /// Bytes of pixels kept.
     #[cfg(test)]
     fn bytes(&self) -> u64 {
@@ -181,6 +193,24 @@ mod tests {
         fly(&pictures, "d", 10);
         assert_eq!(pictures.bytes(), 900);
         assert!(has(&pictures, "a") && !has(&pictures, "b") && has(&pictures, "d"));
+    }
+
+    #[test]
+    fn pictures_in_use_are_those_that_somebody_else_holds() {
+        let pictures = Arc::new(Pictures::new(600));
+        let held = [picture(10), picture(10), picture(20)];
+        for (name, image) in ["a", "b", "too-large-to-be-kept"].into_iter().zip(&held) {
+            match pictures.find(&Digest::of(name.as_bytes())) {
+                Found::Decode(flight) => flight.land(image),
+                _ => panic!("{name} is there already"),
+            }
+        }
+        assert_eq!(pictures.in_use(), 3);
+        let [a, _, large] = held;
+        drop(large);
+        assert_eq!(pictures.in_use(), 1, "the second one was dropped, too, and only kept");
+        drop(a);
+        assert_eq!((pictures.in_use(), pictures.bytes()), (0, 600));
     }
 
     #[test]

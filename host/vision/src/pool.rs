@@ -2,14 +2,20 @@
 //!
 //! A job that has begun runs out, even if nobody waits for it any more; one that has not is taken back. So no more jobs wait than there are callers, and
 //! what they hold (pictures) is freed as soon as a caller leaves.
+//!
+//! Passes over pictures that are there go before the decoding of further ones, which also waits while others are in use: else ten steps that begin
+//! together hold ten pictures before the first face is found. It waits for passes alone: where none runs or waits, a picture is decoded.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::VisionError;
+
+/// So many jobs go before one that waits for its turn after them, at the most.
+const SHARE: u32 = 8;
 
 type Job = Box<dyn FnOnce() + Send>;
 /// Emptied by the thread that takes the job, or by the caller that takes it back.
@@ -19,20 +25,97 @@ fn take(place: &Place) -> Option<Job> {
     place.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
+/// When a job is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Works on what is in memory already.
+    First,
+    /// Will take memory.
+    After,
+}
+
+#[derive(Default)]
+struct Waiting {
+    first: VecDeque<Place>,
+    after: VecDeque<Place>,
+    /// Taken from the first since one was taken from the other, while it waited.
+    passed: u32,
+    running: usize,
+    closed: bool,
+}
+
+impl Waiting {
+    fn next(&mut self, room: &dyn Fn() -> bool) -> Option<Place> {
+        let turn = self.first.is_empty() || self.passed >= SHARE;
+        if !self.after.is_empty() && turn && (room() || self.passed >= SHARE || (self.first.is_empty() && self.running == 0)) {
+            self.passed = 0;
+            return self.after.pop_front();
+        }
+        self.passed = if self.after.is_empty() { 0 } else { self.passed + 1 };
+        self.first.pop_front()
+    }
+}
+
+struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+    /// Whether there is room for what takes memory.
+    room: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Queue {
+    fn add(&self, turn: Turn, place: Place) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        match turn {
+            Turn::First => waiting.first.push_back(place),
+            Turn::After => waiting.after.push_back(place),
+        }
+        self.changed.notify_one();
+    }
+
+    fn close(&self) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.changed.notify_all();
+    }
+
+    /// The next job; none when it is closed and empty. Whoever took one before has done it.
+    fn next(&self, done: bool) -> Option<Place> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if done {
+            waiting.running -= 1;
+            if !waiting.after.is_empty() {
+                self.changed.notify_one();
+            }
+        }
+        loop {
+            if let Some(place) = waiting.next(&*self.room) {
+                waiting.running += 1;
+                return Some(place);
+            }
+            if waiting.closed && waiting.after.is_empty() {
+                return None;
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
 pub(crate) struct Pool {
-    /// None only while the pool is dropped.
-    queue: Option<Sender<Place>>,
+    queue: Arc<Queue>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
-    pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
-        let (queue, jobs) = crossbeam_channel::unbounded::<Place>();
-        let mut pool = Self { queue: Some(queue), threads: Vec::new() };
+    /// `room`: whether what takes memory may begin beside what runs.
+    pub(crate) fn new(threads: usize, room: impl Fn() -> bool + Send + Sync + 'static) -> std::io::Result<Self> {
+        let queue = Queue { waiting: Mutex::default(), changed: Condvar::new(), room: Box::new(room) };
+        let mut pool = Self { queue: Arc::new(queue), threads: Vec::new() };
         for number in 0..threads.max(1) {
-            let jobs: Receiver<Place> = jobs.clone();
+            let queue = pool.queue.clone();
             let work = move || {
-                for place in jobs {
+                let mut done = false;
+                while let Some(place) = queue.next(done) {
+                    done = true;
                     if let Some(job) = take(&place) {
                         // A panic drops the answer's sender, which is how the caller learns of it; the hook has printed it.
                         drop(catch_unwind(AssertUnwindSafe(job)));
@@ -47,6 +130,7 @@ impl Pool {
     /// Runs `work` on a thread of the pool.
     pub(crate) fn run<T: Send + 'static>(
         &self,
+        turn: Turn,
         stop: &Stop,
         work: impl FnOnce() -> Result<T, VisionError> + Send + 'static,
     ) -> Result<T, VisionError> {
@@ -57,8 +141,7 @@ impl Pool {
         });
         let place: Place = Arc::new(Mutex::new(Some(job)));
         let crashed = || VisionError::unavailable("vision_crashed", "the vision library failed in the middle of the work");
-        let queue = self.queue.as_ref().ok_or_else(crashed)?;
-        queue.send(Arc::clone(&place)).map_err(|_| crashed())?;
+        self.queue.add(turn, Arc::clone(&place));
         match stop.wait(&answered) {
             Ok(Some(done)) => done,
             Ok(None) => Err(crashed()),
@@ -73,7 +156,7 @@ impl Pool {
 impl Drop for Pool {
     /// Waits for what has begun: a process must not end while a thread is inside OpenCV, whose globals are destroyed then.
     fn drop(&mut self) {
-        self.queue = None;
+        self.queue.close();
         for thread in self.threads.drain(..) {
             // It catches every panic itself.
             thread.join().ok();
@@ -89,13 +172,13 @@ mod tests {
 
     #[test]
     fn a_caller_leaves_at_once_and_its_waiting_job_never_begins() {
-        let pool = Pool::new(1).unwrap();
+        let pool = Pool::new(1, || true).unwrap();
         let (release, held) = crossbeam_channel::bounded::<()>(0);
         let (started, begun) = crossbeam_channel::bounded(1);
         let ran = Arc::new(std::sync::atomic::AtomicBool::new(false));
         std::thread::scope(|s| {
             s.spawn(|| {
-                pool.run(&Stop::never(), move || {
+                pool.run(Turn::First, &Stop::never(), move || {
                     started.send(()).unwrap();
                     held.recv().ok();
                     Ok(())
@@ -108,7 +191,7 @@ mod tests {
             let waiting = s.spawn({
                 let pool = &pool;
                 move || {
-                    pool.run(&stop, move || {
+                    pool.run(Turn::First, &stop, move || {
                         flag.store(true, std::sync::atomic::Ordering::SeqCst);
                         Ok(())
                     })
@@ -127,9 +210,68 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_of_the_call_and_the_thread_lives_on() {
-        let pool = Pool::new(1).unwrap();
-        let err = pool.run::<()>(&Stop::never(), || panic!("a defect")).unwrap_err();
+        let pool = Pool::new(1, || true).unwrap();
+        let err = pool.run::<()>(Turn::First, &Stop::never(), || panic!("a defect")).unwrap_err();
         assert!(matches!(err, VisionError::Unavailable { code: "vision_crashed", .. }));
-        assert_eq!(pool.run(&Stop::never(), || Ok(7)), Ok(7));
+        assert_eq!(pool.run(Turn::First, &Stop::never(), || Ok(7)), Ok(7));
+    }
+    #[test]
+    fn what_takes_memory_goes_after_what_has_it_but_is_not_left_waiting() {
+        let pool = Pool::new(1, || true).unwrap();
+        let (release, held) = crossbeam_channel::bounded::<()>(0);
+        let (tell, told) = crossbeam_channel::unbounded();
+        std::thread::scope(|s| {
+            let wait_for = |count: usize| {
+                let all = || {
+                    let waiting = pool.queue.waiting.lock().unwrap();
+                    waiting.first.len() + waiting.after.len()
+                };
+                while all() < count {
+                    std::thread::yield_now();
+                }
+            };
+            let (started, begun) = crossbeam_channel::bounded(1);
+            s.spawn(|| {
+                pool.run(Turn::First, &Stop::never(), move || {
+                    started.send(()).unwrap();
+                    Ok(held.recv().ok())
+                })
+            });
+            begun.recv().unwrap();
+            for (n, turn) in [Turn::After, Turn::After].into_iter().chain([Turn::First; 2 * SHARE as usize]).enumerate() {
+                let (pool, tell) = (&pool, tell.clone());
+                s.spawn(move || pool.run(turn, &Stop::never(), move || Ok(tell.send(turn).ok())));
+                wait_for(n + 1);
+            }
+            release.send(()).unwrap();
+        });
+        let order: Vec<Turn> = told.try_iter().collect();
+        let after: Vec<usize> = (0..order.len()).filter(|n| order[*n] == Turn::After).collect();
+        assert_eq!(after, [SHARE as usize, 2 * SHARE as usize + 1], "{order:?}");
+    }
+    #[test]
+    fn without_room_it_is_waited_for_passes_and_for_nothing_else() {
+        let pool = Pool::new(2, || false).unwrap();
+        let (release, held) = crossbeam_channel::bounded::<()>(0);
+        let (started, begun) = crossbeam_channel::bounded(1);
+        let decoded = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                pool.run(Turn::First, &Stop::never(), move || {
+                    started.send(()).unwrap();
+                    Ok(held.recv().ok())
+                })
+            });
+            begun.recv().unwrap();
+            let decode =
+                s.spawn(|| pool.run(Turn::After, &Stop::never(), || Ok(())).map(|()| decoded.store(true, std::sync::atomic::Ordering::SeqCst)));
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!decoded.load(std::sync::atomic::Ordering::SeqCst), "a pass runs, and there is no room");
+            // Another pass goes on beside it.
+            assert_eq!(pool.run(Turn::First, &Stop::never(), || Ok(1)), Ok(1));
+            release.send(()).unwrap();
+            decode.join().unwrap().unwrap();
+        });
+        assert!(decoded.load(std::sync::atomic::Ordering::SeqCst));
     }
 }

@@ -12,11 +12,12 @@ use opencv::core::{Mat, MatTraitConst, MatTraitConstManual};
 use opencv::imgproc;
 
 use crate::codec;
+use crate::heap;
 use crate::models::manifest::{Crop, CropFrom, Manifest, Output, Role};
-use crate::models::{Installed, ModelError, ModelStore};
+use crate::models::{Installed, Listed, ModelError, ModelStore};
 use crate::options::Options;
 use crate::pictures::{Found, Pictures, Points};
-use crate::pool::Pool;
+use crate::pool::{Pool, Turn};
 
 use super::detect::Detector;
 use super::faces::{self, Each, View};
@@ -35,6 +36,9 @@ fn default_name(kind: ModelKind) -> &'static str {
     }
 }
 
+/// Pictures that are decoded beyond those that passes can run over: their steps have something to do as soon as others end.
+const AHEAD: usize = 2;
+
 /// A model's networks, in memory.
 enum Loaded {
     Detector(Detector),
@@ -51,6 +55,7 @@ struct Slot {
 /// Shared with the jobs on the pool.
 struct Inner {
     store: ModelStore,
+    listed: Listed,
     pictures: Arc<Pictures>,
     slots: Mutex<HashMap<Digest, Arc<Slot>>>,
 }
@@ -90,20 +95,24 @@ impl Opencv {
     pub fn new(options: Options) -> Result<Self, VisionError> {
         let Options { models, threads, image_cache_bytes, opencv_threads } = options;
         silence();
+        heap::bound();
         opencv::core::set_num_threads(i32::try_from(opencv_threads.max(1)).unwrap_or(i32::MAX)).map_err(failed)?;
         let store = ModelStore::open(models).map_err(store_failed)?;
-        let inner = Inner { store, pictures: Arc::new(Pictures::new(image_cache_bytes)), slots: Mutex::default() };
-        let pool = Pool::new(threads).map_err(|err| VisionError::unavailable("no_threads", format!("start the threads for vision: {err}")))?;
+        let inner = Inner { store, listed: Listed::default(), pictures: Arc::new(Pictures::new(image_cache_bytes)), slots: Mutex::default() };
+        let pictures = Arc::clone(&inner.pictures);
+        let pool = Pool::new(threads, move || pictures.in_use() < threads + AHEAD)
+            .map_err(|err| VisionError::unavailable("no_threads", format!("start the threads for vision: {err}")))?;
         Ok(Self { inner: Arc::new(inner), pool })
     }
 
     fn on_pool<T: Send + 'static>(
         &self,
+        turn: Turn,
         stop: &Stop,
         work: impl FnOnce(&Inner, &Stop) -> Result<T, VisionError> + Send + 'static,
     ) -> Result<T, VisionError> {
         let (inner, inside) = (Arc::clone(&self.inner), stop.clone());
-        self.pool.run(stop, move || {
+        self.pool.run(turn, stop, move || {
             faces::go_on(&inside)?;
             work(&inner, &inside)
         })
@@ -111,12 +120,12 @@ impl Opencv {
 }
 
 impl Inner {
-    fn installed(&self) -> Result<Vec<Installed>, VisionError> {
-        self.store.list().map_err(store_failed)
+    fn installed(&self) -> Result<Arc<[Installed]>, VisionError> {
+        self.listed.get(&self.store).map_err(store_failed)
     }
 
     fn model(&self, kind: ModelKind, name: Option<&str>) -> Result<Model, VisionError> {
-        let mut of_kind: Vec<Model> = self.installed()?.into_iter().map(|i| i.model).filter(|m| m.kind == kind).collect();
+        let mut of_kind: Vec<Model> = self.installed()?.iter().map(|i| &i.model).filter(|m| m.kind == kind).cloned().collect();
         if of_kind.is_empty() {
             let message = format!("no {} is installed; `dovetail models pull` installs the default models", words(kind));
             return Err(VisionError::unavailable("models_missing", message));
@@ -144,8 +153,9 @@ impl Inner {
             return Ok(Arc::clone(slot));
         }
         let gone = || VisionError::unavailable("model_gone", format!("the model `{}` ({}) is not installed any more", model.name, model.digest));
-        let found = self.installed()?.into_iter().find(|i| i.model.digest == model.digest).ok_or_else(gone)?;
-        let slot = Arc::new(Slot { manifest: found.manifest, loaded: Mutex::default() });
+        let installed = self.installed()?;
+        let found = installed.iter().find(|i| i.model.digest == model.digest).ok_or_else(gone)?;
+        let slot = Arc::new(Slot { manifest: found.manifest.clone(), loaded: Mutex::default() });
         Ok(Arc::clone(lock(&self.slots).entry(model.digest).or_insert(slot)))
     }
 
@@ -153,6 +163,7 @@ impl Inner {
     fn load<'a>(&self, slot: &Slot, held: &'a mut Option<Loaded>) -> Result<&'a mut Loaded, VisionError> {
         if held.is_none() {
             *held = Some(self.read(&slot.manifest)?);
+            heap::give_back();
         }
         Ok(held.as_mut().expect("it was just filled"))
     }
@@ -268,7 +279,7 @@ impl Vision for Opencv {
                 Found::Wait(flight) => drop(stop.wait(&flight).map_err(VisionError::Stopped)?),
                 Found::Decode(flight) => {
                     let file = bytes()?;
-                    return self.on_pool(stop, move |_, _| {
+                    return self.on_pool(Turn::After, stop, move |_, _| {
                         let image = codec::decode(&file)?;
                         flight.land(&image);
                         Ok(image)
@@ -285,12 +296,12 @@ impl Vision for Opencv {
     fn resize(&self, image: &Image, to: Size, stop: &Stop) -> Result<Image, VisionError> {
         codec::check_target(to)?;
         let image = image.clone();
-        self.on_pool(stop, move |_, _| resize(&image, to))
+        self.on_pool(Turn::First, stop, move |_, _| resize(&image, to))
     }
 
     fn encode(&self, image: &Image, media_type: &str, quality: Option<u8>, stop: &Stop) -> Result<Vec<u8>, VisionError> {
         let (image, media_type) = (image.clone(), media_type.to_owned());
-        self.on_pool(stop, move |_, _| codec::encode(&image, &media_type, quality))
+        self.on_pool(Turn::First, stop, move |_, _| codec::encode(&image, &media_type, quality))
     }
 
     fn model(&self, kind: ModelKind, name: Option<&str>) -> Result<Model, VisionError> {
@@ -312,7 +323,7 @@ impl Vision for Opencv {
             return Err(VisionError::invalid("bad_min_confidence", message));
         }
         let (model, image) = (model.clone(), image.clone());
-        self.on_pool(stop, move |inner, stop| {
+        self.on_pool(Turn::First, stop, move |inner, stop| {
             let slot = inner.slot(&model, ModelKind::Detector)?;
             let mut held = lock(&slot.loaded);
             // It may have waited for the lock, or is about to load.
@@ -327,7 +338,7 @@ impl Vision for Opencv {
 
     fn locate(&self, model: &Model, image: &Image, faces: &[Rect], stop: &Stop) -> Result<PerFace<Vec<Point>>, VisionError> {
         let (model, image, faces) = (model.clone(), image.clone(), faces.to_vec());
-        self.on_pool(stop, move |inner, stop| {
+        self.on_pool(Turn::First, stop, move |inner, stop| {
             let points = inner.points(&model, &image, &faces, stop)?;
             let rounded = |p: Points| p.iter().map(|&(x, y)| Point { x: x as f32, y: y as f32 }).collect();
             Ok(points.into_iter().map(|p| p.map(rounded)).collect())
@@ -339,7 +350,7 @@ impl Vision for Opencv {
             return Err(VisionError::invalid("bad_views", format!("{views} views of each face are asked for: it is 1 to 6")));
         }
         let (model, image, faces) = (model.clone(), image.clone(), faces.to_vec());
-        self.on_pool(stop, move |inner, stop| {
+        self.on_pool(Turn::First, stop, move |inner, stop| {
             let slot = inner.slot(&model, ModelKind::AgeGenderEstimator)?;
             let values = inner.look(&slot, &image, &faces, views, stop)?;
             Ok(values.into_iter().map(|v| v.map(|v| faces::age_and_gender(&v))).collect())
@@ -358,7 +369,7 @@ impl Vision for Opencv {
 impl Opencv {
     fn vectors(&self, kind: ModelKind, model: &Model, image: &Image, faces: &[Rect], stop: &Stop) -> Result<PerFace<Vec<f32>>, VisionError> {
         let (model, image, faces) = (model.clone(), image.clone(), faces.to_vec());
-        self.on_pool(stop, move |inner, stop| {
+        self.on_pool(Turn::First, stop, move |inner, stop| {
             let slot = inner.slot(&model, kind)?;
             let values = inner.look(&slot, &image, &faces, 1, stop)?;
             let first = |mut v: Vec<Vec<f32>>| faces::interpret(&slot.manifest, v.swap_remove(0));

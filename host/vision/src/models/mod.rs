@@ -4,6 +4,8 @@
 
 mod graph;
 mod import;
+#[cfg(feature = "opencv")]
+mod listed;
 pub mod manifest;
 mod networks;
 mod protobuf;
@@ -13,6 +15,8 @@ mod user_models;
 mod weights;
 
 pub use import::{FACE_API_PACKAGE, HAAR_FOLDER};
+#[cfg(feature = "opencv")]
+pub(crate) use listed::Listed;
 pub use manifest::Manifest;
 pub use store::{Installed, ModelError, ModelStore};
 pub use weights::WeightsError;

@@ -112,6 +112,12 @@ impl ModelStore {
         &self.dir
     }
 
+    /// When a manifest was last added to the folder or removed from it.
+    #[cfg(feature = "opencv")]
+    pub(crate) fn changed(&self) -> Result<std::time::SystemTime, ModelError> {
+        fs::metadata(&self.dir).and_then(|folder| folder.modified()).map_err(io_error("look at", &self.dir))
+    }
+
     /// Every installed model, by kind and name.
     ///
     /// # Errors

@@ -1,0 +1,57 @@
+//! The list of installed models as it was last read. Steps ask for models by name several times each; reading and parsing every manifest for
+//! that takes longer than all else that a call needs besides its networks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Installed, ModelError, ModelStore};
+
+/// The list is read again after this, whatever the folder says: a manifest that somebody overwrites in place does not change it.
+const AGE: Duration = Duration::from_secs(1);
+/// A folder that changed just before it was read may change again within one tick of the file system's clock.
+const TICK: Duration = Duration::from_millis(100);
+
+struct Read {
+    list: Arc<[Installed]>,
+    at: Instant,
+    /// When the folder last changed.
+    changed: SystemTime,
+}
+
+#[derive(Default)]
+pub(crate) struct Listed(Mutex<Option<Read>>);
+
+impl Listed {
+    /// Every installed model, by kind and name, at most a second old; one that is installed or removed is noticed at once.
+    pub(crate) fn get(&self, store: &ModelStore) -> Result<Arc<[Installed]>, ModelError> {
+        let changed = store.changed()?;
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(read) = last.as_ref().filter(|read| read.changed == changed && read.at.elapsed() < AGE) {
+            return Ok(read.list.clone());
+        }
+        *last = None;
+        let list: Arc<[Installed]> = store.list()?.into();
+        if changed.elapsed().is_ok_and(|age| age > TICK) {
+            *last = Some(Read { list: list.clone(), at: Instant::now(), changed });
+        }
+        Ok(list)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_is_installed_is_there_at_once_and_the_list_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ModelStore::open(folder.path().join("models")).unwrap();
+        let listed = Listed::default();
+        assert!(listed.get(&store).unwrap().is_empty());
+        std::thread::sleep(2 * TICK);
+        let first = listed.get(&store).unwrap();
+        assert!(Arc::ptr_eq(&first, &listed.get(&store).unwrap()), "nothing changed: it is the same list");
+        std::fs::write(folder.path().join("models/new.toml"), "nonsense").unwrap();
+        assert!(listed.get(&store).is_err(), "the folder changed: it is read again");
+    }
+}
