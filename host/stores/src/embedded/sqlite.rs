@@ -185,9 +185,12 @@ fn refusal(request: Request) -> Answer {
 
 /// Serves one request in a savepoint of its own: what fails leaves nothing behind and does not hurt its neighbours.
 fn within<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    db.execute_batch("SAVEPOINT request")?;
+    db.prepare_cached("SAVEPOINT request")?.execute([])?;
     let result = work();
-    db.execute_batch(if result.is_ok() { "RELEASE request" } else { "ROLLBACK TO request; RELEASE request" })?;
+    if result.is_err() {
+        db.prepare_cached("ROLLBACK TO request")?.execute([])?;
+    }
+    db.prepare_cached("RELEASE request")?.execute([])?;
     result
 }
 
