@@ -334,6 +334,9 @@ pub(crate) struct Bench {
     /// Steps that are submitted at once where a rate is measured [default: 10000; with --quick: 500]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     pub(crate) size: Option<u32>,
+    /// A folder of photographs for the figures of the face pipeline [default: those of its newest runs in the data folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) photographs: Option<PathBuf>,
     /// Worker processes, with --servers
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100), requires = "servers")]
     pub(crate) workers: u32,

@@ -1,5 +1,7 @@
 //! The media type of a file's bytes, from how they begin. Only for people and for tasks that look: whether a picture can be read, its decoder says.
 
+use std::path::Path;
+
 /// Media type of what begins so.
 const MAGIC: &[(&[u8], &str)] = &[
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -16,6 +18,12 @@ const MAGIC: &[(&[u8], &str)] = &[
 ];
 /// Text is known by its first bytes.
 const LOOK: usize = 4096;
+
+/// Whether a file's name is that of a picture.
+pub(crate) fn is_picture(file: &Path) -> bool {
+    let extension = file.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+    extension.is_some_and(|extension| matches!(extension.as_str(), "jpg" | "jpeg" | "png" | "webp" | "bmp"))
+}
 
 /// `application/octet-stream` for what is not known.
 pub(crate) fn sniff(bytes: &[u8]) -> &'static str {

@@ -143,9 +143,14 @@ impl App {
 
     /// Runs tasks from `blobs`, `jobs` at a time.
     pub(crate) fn runtime(&self, blobs: Arc<dyn Blobs>, jobs: u32, live: Option<LiveSink>) -> Result<Runtime, Error> {
+        self.runtime_with(Arc::new(self.vision()?), blobs, jobs, live)
+    }
+
+    /// The same with vision that others use, too.
+    pub(crate) fn runtime_with(&self, vision: Arc<Opencv>, blobs: Arc<dyn Blobs>, jobs: u32, live: Option<LiveSink>) -> Result<Runtime, Error> {
         Ok(Runtime::new(Options {
             blobs,
-            vision: Arc::new(self.vision()?),
+            vision,
             cache_dir: self.compiled_folder()?,
             cache_bytes: COMPILED_BYTES,
             compiler: Some(this_program()?),

@@ -32,6 +32,7 @@ pub use compile::{CompileLimits, SUBCOMMAND, compile_child};
 pub use compiler::{Compiler, CompilerOptions};
 pub use component::{Description, Import, componentize};
 pub use embed::componentize_world;
+pub use functions::faces::DEFAULT_VIEWS;
 pub use linker::GrantClass;
 pub use package::{MAX_COMPONENT, MAX_ENTRIES, MAX_PACKAGE, MAX_RATIO, MAX_TEXT, MAX_UNPACKED, Package, Parts, pack};
 pub use refusal::{LoadError, Refusal};

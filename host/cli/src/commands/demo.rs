@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::args::Demo;
 use crate::error::{Error, Exit};
 use crate::inputs::{Expected, Given, Loaded, folder, read};
+use crate::media::is_picture;
 use crate::output::{Format, pretty};
 use crate::show;
 use crate::table::{count, indented, table};
@@ -80,11 +81,6 @@ pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
         },
     );
     Ok(if failed > 0 { Exit::Failed } else { Exit::Done })
-}
-
-fn is_picture(file: &Path) -> bool {
-    let extension = file.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-    extension.is_some_and(|extension| matches!(extension.as_str(), "jpg" | "jpeg" | "png" | "webp" | "bmp"))
 }
 
 fn number(value: &Value, pointer: &str) -> Option<f64> {

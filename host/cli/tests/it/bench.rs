@@ -35,10 +35,17 @@ fn every_figure_of_one_machine_is_measured() {
         assert!(0.0 < low && low <= value && value <= high, "{figure}");
     }
     assert_eq!((&document["machine"]["queue"], &document["machine"]["jobs"]), (&"sqlite:".into(), &3.into()));
+    // A new data folder has no face pipeline: its figures are named, with what to do.
+    let missing = document["not_measured"].as_array().unwrap();
+    assert_eq!(missing.iter().map(|missing| missing["name"].as_str().unwrap()).collect::<Vec<_>>(), OF_FACES);
+    assert!(missing.iter().all(|missing| missing["help"].as_str().unwrap().contains("--data")), "{missing:?}");
     // Nothing of it stays: neither where it measured nor in the user's own data folder.
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
     assert!(!home.path("data").is_dir());
 }
+
+/// Those of the face pipeline.
+const OF_FACES: [&str; 3] = ["worker_vision_mb", "pipeline_native_cpu_ratio", "pipeline_native_wall_ratio"];
 
 #[test]
 fn one_figure_is_measured_and_shown_to_people() {
@@ -59,6 +66,7 @@ fn what_cannot_be_measured_is_told_before_anything_is() {
     };
     assert_eq!(code(&["--only", "call_overhead"]), "unknown_figure");
     assert_eq!(code(&["--only", "noop_steps_per_s"]), "unknown_figure");
+    assert_eq!(code(&["--only", "worker_vision_mb"]), "no_face_pipeline");
     assert_eq!(code(&["--servers"]), "no_servers");
     assert_eq!(code(&["--workers", "2"]), "usage");
 }

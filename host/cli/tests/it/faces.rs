@@ -191,3 +191,28 @@ fn a_model_of_ones_own_is_used_by_its_name() {
     assert!(refused.contains("cannot be used as model `frontal_alt3`") && refused.contains("help: give a network or a cascade"), "{refused}");
     assert_eq!(home.run(&["models", "list", "--output", "json"]).exits(0).json().as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn the_pipeline_is_measured_against_the_library_alone() {
+    let figures = ["worker_vision_mb", "pipeline_native_cpu_ratio", "pipeline_native_wall_ratio"];
+    let only: Vec<&str> = figures.iter().flat_map(|name| ["--only", name]).collect();
+    let named = |folder: &str| run(&[&["bench", "--quick", "--rounds", "1", "--output", "json", "--photographs", folder][..], &only].concat());
+    let document = named("photographs").exits(0).json();
+    valid("bench.schema.json", &document);
+    let measured = document["figures"].as_array().unwrap();
+    assert_eq!(measured.iter().map(|figure| figure["name"].as_str().unwrap()).collect::<Vec<_>>(), figures);
+    // Whatever the machine does beside it: networks of 70 MB are loaded, and the pipeline does all that the library does.
+    let value = |n: usize| measured[n]["value"].as_f64().unwrap();
+    assert!(value(0) > 70.0 && value(1) > 0.5 && value(2) > 0.2, "{measured:?}");
+    assert_eq!(document["not_measured"], json!([]));
+    assert_eq!(named("files").exits(2).json()["error"]["code"], "missing_file");
+    std::fs::create_dir_all(data().join("no-photographs")).unwrap();
+    assert_eq!(named("no-photographs").exits(2).json()["error"]["code"], "no_photographs");
+}
+
+#[test]
+fn photographs_are_taken_from_runs_where_none_are_named() {
+    faces(&photograph(2), &["--input", "detector=tiny"]).exits(0);
+    let document = run(&["bench", "--quick", "--rounds", "1", "--output", "json", "--only", "pipeline_native_wall_ratio"]).exits(0).json();
+    assert_eq!(document["figures"][0]["name"], "pipeline_native_wall_ratio");
+}

@@ -11,7 +11,7 @@ use crate::handles::{AgeGenderEstimator, Detector, Embedder, EmotionClassifier, 
 use crate::state::{Answer, State, wit_failure};
 
 /// Views compared for the confidence of an age, unless the task sets another number.
-const DEFAULT_VIEWS: u32 = 2;
+pub const DEFAULT_VIEWS: u32 = 2;
 
 /// Boxes that one call takes. Each gets an answer of its own that is larger than the box: what a guest passes must not decide what the host holds.
 const MAX_FACES: usize = 10_000;

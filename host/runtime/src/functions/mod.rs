@@ -4,7 +4,7 @@
 mod artifacts;
 mod context;
 mod control;
-mod faces;
+pub(crate) mod faces;
 mod images;
 mod logging;
 mod wasi;

@@ -12,6 +12,7 @@ use super::suite::Suite;
 use super::tasks::{FORK_JOIN_STEPS, Graph, STEPS};
 use super::workers::Workers;
 use crate::error::Error;
+use crate::wire::App;
 
 /// Runs that are waited for together: each look names them all.
 const TOGETHER: usize = 500;
@@ -55,7 +56,7 @@ fn rates(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<f64>, Error> {
     let round = |_| {
         let began = Instant::now();
         let submitted = submit(suite, graph, runs)?;
-        results(suite, &workers, graph, &submitted)?;
+        results(suite, suite.place.app()?, &workers, graph, &submitted)?;
         Ok(f64::from(runs) / began.elapsed().as_secs_f64())
     };
     (0..suite.plan.rounds).map(round).collect()
@@ -71,7 +72,7 @@ fn latencies(suite: &Suite) -> Result<&Vec<Vec<f64>>, Error> {
     let one = |_| {
         let began = Instant::now();
         let run = submit(suite, &suite.tasks.single, 1)?;
-        results(suite, &workers, &suite.tasks.single, &run)?;
+        results(suite, suite.place.app()?, &workers, &suite.tasks.single, &run)?;
         Ok(began.elapsed().as_secs_f64() * 1e3)
     };
     let round = |_| (0..suite.plan.latencies).map(one).collect();
@@ -83,7 +84,7 @@ fn latencies(suite: &Suite) -> Result<&Vec<Vec<f64>>, Error> {
 pub(super) fn warm(suite: &Suite, workers: &Workers) -> Result<(), Error> {
     for (graph, steps) in [(&suite.tasks.independent, STEPS), (&suite.tasks.fork_join, FORK_JOIN_STEPS)] {
         let runs = submit(suite, graph, WARM / steps)?;
-        results(suite, workers, graph, &runs)?;
+        results(suite, suite.place.app()?, workers, graph, &runs)?;
     }
     Ok(())
 }
@@ -101,8 +102,8 @@ pub(super) fn submit(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<RunK
 }
 
 /// Waits until all are over, the oldest first, and reads what came of them: as whoever submits work does.
-pub(super) fn results(suite: &Suite, workers: &Workers, graph: &Graph, runs: &[RunKey]) -> Result<(), Error> {
-    let ledger = &suite.place.app()?.parts()?.ledger;
+pub(super) fn results(suite: &Suite, app: &App, workers: &Workers, graph: &Graph, runs: &[RunKey]) -> Result<(), Error> {
+    let ledger = &app.parts()?.ledger;
     for part in runs.chunks(TOGETHER) {
         let mut open = part.to_vec();
         let mut moved = Instant::now();

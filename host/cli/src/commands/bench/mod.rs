@@ -4,10 +4,12 @@
 //! figure is good.
 
 mod call;
+mod faces;
 mod figure;
 mod idle;
 mod load;
 mod machine;
+mod pictures;
 mod place;
 mod servers;
 mod suite;
@@ -32,70 +34,100 @@ struct Measure {
     what: &'static str,
     /// One value a round.
     rounds: fn(&Suite) -> Result<Vec<f64>, Error>,
+    /// Whether it needs the face pipeline, which a data folder may not have.
+    faces: bool,
+}
+
+impl Measure {
+    const fn new(name: &'static str, unit: &'static str, rounds: fn(&Suite) -> Result<Vec<f64>, Error>, what: &'static str) -> Self {
+        Self { name, unit, what, rounds, faces: false }
+    }
+
+    const fn of_faces(self) -> Self {
+        Self { faces: true, ..self }
+    }
+}
+
+/// What came of a suite.
+#[derive(Default)]
+struct Measured {
+    figures: Vec<Figure>,
+    /// Figures that the data folder lacks something for: their names, and why.
+    missing: Vec<(&'static str, Error)>,
 }
 
 const EMBEDDED: &[Measure] = &[
-    Measure {
-        name: "call_overhead_us",
-        unit: "us",
-        what: "one call of a task that does nothing: fresh instance, JSON in and out (guest without std)",
-        rounds: call::overhead,
-    },
-    Measure {
-        name: "embedded_steps_per_s",
-        unit: "1/s",
-        what: "steps in runs of 10 independent ones, from the first submission to the last result, durable",
-        rounds: load::independent_steps,
-    },
-    Measure { name: "embedded_one_step_per_s", unit: "1/s", what: "the same in runs of one step", rounds: load::single_steps },
-    Measure { name: "embedded_fork_join_per_s", unit: "1/s", what: "runs of 1 -> 2 -> join (4 steps)", rounds: load::fork_joins },
-    Measure { name: "cli_noop_ms", unit: "ms", what: "the whole process `dovetail run` of one step, compiled before", rounds: call::whole_process },
-    Measure { name: "submit_to_result_p50_ms", unit: "ms", what: "one step, worker idle: submission to result, median", rounds: load::latency_p50 },
-    Measure { name: "worker_idle_mb", unit: "MB", what: "resident memory of a worker that has run a task and waits", rounds: idle::memory },
+    Measure::new(
+        "call_overhead_us",
+        "us",
+        call::overhead,
+        "one call of a task that does nothing: fresh instance, JSON in and out (guest without std)",
+    ),
+    Measure::new(
+        "embedded_steps_per_s",
+        "1/s",
+        load::independent_steps,
+        "steps in runs of 10 independent ones, from the first submission to the last result, durable",
+    ),
+    Measure::new("embedded_one_step_per_s", "1/s", load::single_steps, "the same in runs of one step"),
+    Measure::new("embedded_fork_join_per_s", "1/s", load::fork_joins, "runs of 1 -> 2 -> join (4 steps)"),
+    Measure::new("cli_noop_ms", "ms", call::whole_process, "the whole process `dovetail run` of one step, compiled before"),
+    Measure::new("submit_to_result_p50_ms", "ms", load::latency_p50, "one step, worker idle: submission to result, median"),
+    Measure::new("worker_idle_mb", "MB", idle::memory, "resident memory of a worker that has run a task and waits"),
+    Measure::new("worker_vision_mb", "MB", pictures::memory, "most that a worker holds that works on photographs").of_faces(),
+    Measure::new(
+        "pipeline_native_cpu_ratio",
+        "",
+        pictures::cpu_ratio,
+        "face pipeline over the library's calls alone: processor time, photograph by photograph",
+    )
+    .of_faces(),
+    Measure::new("pipeline_native_wall_ratio", "", pictures::wall_ratio, "the same: time on the clock").of_faces(),
 ];
 
 const SERVERS: &[Measure] = &[
-    Measure {
-        name: "noop_steps_per_s",
-        unit: "1/s",
-        what: "steps in runs of 10 independent ones, from the first submission to the last result",
-        rounds: load::independent_steps,
-    },
-    Measure { name: "one_step_per_s", unit: "1/s", what: "the same in runs of one step", rounds: load::single_steps },
-    Measure { name: "fork_join_per_s", unit: "1/s", what: "runs of 1 -> 2 -> join (4 steps)", rounds: load::fork_joins },
-    Measure { name: "submit_to_result_p50_ms", unit: "ms", what: "one step, workers idle: submission to result, median", rounds: load::latency_p50 },
-    Measure { name: "submit_to_result_p99_ms", unit: "ms", what: "the same, one in a hundred takes longer", rounds: load::latency_p99 },
-    Measure { name: "worker_idle_mb", unit: "MB", what: "resident memory of a worker that has run a task and waits", rounds: idle::memory },
-    Measure {
-        name: "worker_idle_redis_commands_per_s",
-        unit: "1/s",
-        what: "commands that one idle worker sends to Redis (with those of anybody else who uses it meanwhile)",
-        rounds: idle::redis_commands,
-    },
-    Measure {
-        name: "queue_depth_ratio",
-        unit: "",
-        what: "rate of runs of one step out of a deep queue over that out of a short one",
-        rounds: servers::queue_depth,
-    },
-    Measure { name: "metadata_inserts_per_s", unit: "1/s", what: "records that the store inserts, 500 at a time", rounds: servers::inserts },
+    Measure::new(
+        "noop_steps_per_s",
+        "1/s",
+        load::independent_steps,
+        "steps in runs of 10 independent ones, from the first submission to the last result",
+    ),
+    Measure::new("one_step_per_s", "1/s", load::single_steps, "the same in runs of one step"),
+    Measure::new("fork_join_per_s", "1/s", load::fork_joins, "runs of 1 -> 2 -> join (4 steps)"),
+    Measure::new("submit_to_result_p50_ms", "ms", load::latency_p50, "one step, workers idle: submission to result, median"),
+    Measure::new("submit_to_result_p99_ms", "ms", load::latency_p99, "the same, one in a hundred takes longer"),
+    Measure::new("worker_idle_mb", "MB", idle::memory, "resident memory of a worker that has run a task and waits"),
+    Measure::new(
+        "worker_idle_redis_commands_per_s",
+        "1/s",
+        idle::redis_commands,
+        "commands that one idle worker sends to Redis (with those of anybody else who uses it meanwhile)",
+    ),
+    Measure::new("queue_depth_ratio", "", servers::queue_depth, "rate of runs of one step out of a deep queue over that out of a short one"),
+    Measure::new("metadata_inserts_per_s", "1/s", servers::inserts, "records that the store inserts, 500 at a time"),
+    Measure::new(
+        "pipeline_fleet_ratio",
+        "",
+        pictures::fleet_ratio,
+        "photographs a second through the face pipeline over the servers, over those of this machine alone",
+    )
+    .of_faces(),
 ];
 
 pub(crate) fn run(args: &args::Bench, app: &App) -> Result<Exit, Error> {
     let all = if args.servers { SERVERS } else { EMBEDDED };
     let wanted = wanted(all, &args.only)?;
     let mut suite = Suite::new(app, args)?;
-    let measured = measure(&mut suite, &wanted, app);
+    let measured = measure(&mut suite, &wanted, !args.only.is_empty(), app);
     let commit = machine::commit_ms(suite.place.folder());
     let machine = machine::facts(app, &suite, commit);
     let removed = suite.end();
     if suite.interrupted() {
         return Ok(Exit::Interrupted);
     }
-    let figures = measured?;
+    let measured = measured?;
     removed?;
-    app.output
-        .result(|| json!({ "machine": machine, "figures": figures.iter().map(Figure::to_json).collect::<Vec<_>>() }), || text(&machine, &figures));
+    app.output.result(|| measured.to_json(&machine), || measured.text(&machine));
     Ok(Exit::Done)
 }
 
@@ -117,24 +149,52 @@ fn wanted(all: &'static [Measure], only: &[String]) -> Result<Vec<&'static Measu
     Ok(all.iter().filter(|measure| only.is_empty() || only.iter().any(|name| name == measure.name)).collect())
 }
 
-fn measure(suite: &mut Suite, wanted: &[&'static Measure], app: &App) -> Result<Vec<Figure>, Error> {
-    let mut figures = Vec::new();
+/// `named`: somebody asked for each of these, and none may be missing.
+fn measure(suite: &mut Suite, wanted: &[&'static Measure], named: bool, app: &App) -> Result<Measured, Error> {
+    let mut measured = Measured::default();
     for (n, measure) in wanted.iter().enumerate() {
+        if measure.faces
+            && let Err(error) = suite.faces()
+        {
+            if named {
+                return Err(error);
+            }
+            measured.missing.push((measure.name, error));
+            continue;
+        }
         if app.output.interactive {
             app.output.in_place(&format!("{} of {}: {}", n + 1, wanted.len(), measure.name));
         }
         let rounds = (measure.rounds)(suite);
         app.output.clear();
-        figures.push(Figure::of(measure.name, measure.unit, measure.what, &rounds?));
+        measured.figures.push(Figure::of(measure.name, measure.unit, measure.what, &rounds?));
     }
-    Ok(figures)
+    Ok(measured)
 }
 
-fn text(machine: &Value, figures: &[Figure]) -> String {
-    let fact = |(name, value): (&String, &Value)| format!("{name}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-    let facts: Vec<String> = machine.as_object().into_iter().flatten().map(fact).collect();
-    let titles = ["figure", " value", "unit", " low", " high", "what it is"];
-    format!("{}\n\n{}", facts.join("\n"), table(&titles, &figures.iter().map(Figure::row).collect::<Vec<_>>()))
+impl Measured {
+    fn to_json(&self, machine: &Value) -> Value {
+        let missing = |(name, error): &(&str, Error)| json!({ "name": name, "why": error.chain(), "help": error.help });
+        json!({
+            "machine": machine,
+            "figures": self.figures.iter().map(Figure::to_json).collect::<Vec<_>>(),
+            "not_measured": self.missing.iter().map(missing).collect::<Vec<_>>(),
+        })
+    }
+
+    fn text(&self, machine: &Value) -> String {
+        let fact = |(name, value): (&String, &Value)| format!("{name}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        let facts: Vec<String> = machine.as_object().into_iter().flatten().map(fact).collect();
+        let titles = ["figure", " value", "unit", " low", " high", "what it is"];
+        let figures = table(&titles, &self.figures.iter().map(Figure::row).collect::<Vec<_>>());
+        let mut text = format!("{}\n\n{figures}", facts.join("\n"));
+        if let Some((_, why)) = self.missing.first() {
+            let names: Vec<&str> = self.missing.iter().map(|(name, _)| *name).collect();
+            let help = why.help.as_ref().map_or_else(String::new, |help| format!("; {help}"));
+            text.push_str(&format!("\nnot measured: {}: {}{help}\n", names.join(", "), why.chain()));
+        }
+        text
+    }
 }
 
 #[cfg(test)]

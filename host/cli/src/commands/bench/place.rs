@@ -7,6 +7,7 @@ use dovetail_flow::SystemClock;
 use dovetail_stores::{MongoMeta, RedisWindow};
 use tempfile::TempDir;
 
+use super::suite::Suite;
 use crate::config::{Config, Place as Address};
 use crate::error::Error;
 use crate::output::Output;
@@ -51,6 +52,11 @@ impl Place {
         Ok(Self { app: Some(app), config, folder })
     }
 
+    /// Another data folder alone, beside the suite's servers.
+    pub(super) fn embedded(suite: &Suite) -> Result<Self, Error> {
+        Self::new(&suite.from.config, &suite.from.output, false)
+    }
+
     /// Its stores.
     pub(super) fn app(&self) -> Result<&App, Error> {
         self.app.as_ref().ok_or_else(|| Error::host("bench_over", "the measurement is over"))
@@ -70,7 +76,7 @@ impl Place {
 
     /// This program on the same stores. Settings go by the environment: URLs may have passwords, and everybody sees a command line.
     pub(super) fn command(&self, args: &[&str]) -> Result<Command, Error> {
-        let Config { data, fleet, queue, meta, blobs, jobs, lease, .. } = &self.config;
+        let Config { data, fleet, queue, meta, blobs, jobs, lease, vision_threads, opencv_threads, image_cache, .. } = &self.config;
         let mut command = Command::new(this_program()?);
         command.args(args).current_dir(self.folder());
         for (name, _) in std::env::vars_os() {
@@ -88,6 +94,9 @@ impl Place {
             .env("DOVETAIL_BLOBS", blobs.url())
             .env("DOVETAIL_WORKER_JOBS", jobs.to_string())
             .env("DOVETAIL_WORKER_LEASE", format!("{}ms", lease.as_millis()))
+            .env("DOVETAIL_VISION_THREADS", vision_threads.to_string())
+            .env("DOVETAIL_VISION_OPENCV_THREADS", opencv_threads.to_string())
+            .env("DOVETAIL_VISION_IMAGES", format!("{}KiB", image_cache / 1024))
             // A line for each of thousands of steps is nobody's daily use.
             .env("DOVETAIL_LOG_LEVEL", "warn");
         Ok(command)

@@ -49,7 +49,7 @@ fn windows(suite: &Suite, queued: u32, window: u32, timed: usize) -> Result<Vec<
     let mut rates = Vec::new();
     for (n, part) in runs.chunks(window as usize).enumerate() {
         let began = Instant::now();
-        results(suite, &workers, graph, part)?;
+        results(suite, suite.place.app()?, &workers, graph, part)?;
         if (BEFORE..BEFORE + timed).contains(&n) {
             rates.push(part.len() as f64 / began.elapsed().as_secs_f64());
         }

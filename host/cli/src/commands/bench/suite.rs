@@ -1,15 +1,19 @@
 //! What every measurement has: stores, published tasks, how much is to be done, and an ear for whoever interrupts.
 
 use std::cell::OnceCell;
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use dovetail_flow::Shutdown;
 
+use super::faces::Faces;
+use super::pictures::Pair;
 use super::place::Place;
 use super::tasks::Tasks;
 use crate::args;
 use crate::error::Error;
+use crate::output::Output;
 use crate::signals::{self, Listening, Told};
 use crate::wire::App;
 
@@ -29,6 +33,10 @@ pub(super) struct Plan {
     pub(super) deep: u32,
     /// Batches of one round of inserts.
     pub(super) batches: usize,
+    /// Rounds of photographs through the pipeline and through the library alone.
+    pub(super) pairs: usize,
+    /// Photographs of one round where the rates of two pipelines are compared.
+    pub(super) photographs: usize,
 }
 
 impl Plan {
@@ -36,10 +44,30 @@ impl Plan {
         let rounds = |default: u32| args.rounds.unwrap_or(default) as usize;
         if args.quick {
             let idle = Duration::from_secs(3);
-            return Self { rounds: rounds(2), size: args.size.unwrap_or(500), calls: 2000, latencies: 20, idle, deep: 5000, batches: 4 };
+            return Self {
+                rounds: rounds(2),
+                size: args.size.unwrap_or(500),
+                calls: 2000,
+                latencies: 20,
+                idle,
+                deep: 5000,
+                batches: 4,
+                pairs: rounds(2),
+                photographs: 12,
+            };
         }
         let idle = Duration::from_secs(20);
-        Self { rounds: rounds(5), size: args.size.unwrap_or(10_000), calls: 20_000, latencies: 200, idle, deep: 100_000, batches: 20 }
+        Self {
+            rounds: rounds(5),
+            size: args.size.unwrap_or(10_000),
+            calls: 20_000,
+            latencies: 200,
+            idle,
+            deep: 100_000,
+            batches: 20,
+            pairs: rounds(15),
+            photographs: 60,
+        }
     }
 }
 
@@ -52,6 +80,13 @@ pub(super) struct Suite {
     pub(super) workers: u32,
     /// Rounds of times from submission to result: two figures are made of them.
     pub(super) latencies: OnceCell<Vec<Vec<f64>>>,
+    /// Of the rounds of photographs: two figures, too.
+    pub(super) pairs: OnceCell<Vec<Pair>>,
+    pub(super) faces: OnceCell<Faces>,
+    /// Where photographs are taken from, if it was said.
+    pub(super) photographs: Option<PathBuf>,
+    /// The user's own stores: only read, for the face pipeline.
+    pub(super) from: App,
     signal: Receiver<()>,
     listening: Listening,
     pub(super) place: Place,
@@ -74,6 +109,10 @@ impl Suite {
             load_before: super::machine::load(),
             workers: args.workers,
             latencies: OnceCell::new(),
+            pairs: OnceCell::new(),
+            faces: OnceCell::new(),
+            photographs: args.photographs.clone(),
+            from: App::new(app.config.clone(), Output::new(app.output.format)),
             signal,
             listening,
             place,

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::ledger::Scope;
 use dovetail_flow::{Daemon, FlowError, Shutdown, Worker, WorkerOptions};
+use dovetail_runtime::Runtime;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::suite::Suite;
 use crate::error::Error;
+use crate::wire::App;
 
 /// How long a process may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,9 +33,12 @@ impl Workers {
 
     fn here(suite: &Suite) -> Result<Self, Error> {
         let app = suite.place.app()?;
-        let parts = app.parts()?.clone();
-        let jobs = app.config.jobs;
-        let runtime = Arc::new(app.runtime(parts.blobs.clone(), jobs, None)?);
+        Self::here_with(app, app.runtime(app.parts()?.blobs.clone(), app.config.jobs, None)?)
+    }
+
+    /// In this process, on the stores of `app`.
+    pub(super) fn here_with(app: &App, runtime: Runtime) -> Result<Self, Error> {
+        let (parts, jobs, runtime) = (app.parts()?.clone(), app.config.jobs, Arc::new(runtime));
         // As the daemon works, without its settings.
         let daemon = Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(Vec::new) };
         let options = WorkerOptions { jobs: jobs as usize, lease: app.config.lease, name: "bench".to_owned(), on_event: None, daemon: Some(daemon) };
@@ -80,9 +85,18 @@ impl Workers {
 
     /// Resident memory of each process now, in bytes.
     pub(super) fn memory(&self) -> Result<Vec<u64>, Error> {
+        self.each("VmRSS:")
+    }
+
+    /// The most that each process has held, in bytes.
+    pub(super) fn peak(&self) -> Result<Vec<u64>, Error> {
+        self.each("VmHWM:")
+    }
+
+    fn each(&self, field: &str) -> Result<Vec<u64>, Error> {
         match self {
             Self::Here { .. } => Ok(Vec::new()),
-            Self::Processes(all) => all.iter().map(Process::memory).collect(),
+            Self::Processes(all) => all.iter().map(|process| process.memory(field)).collect(),
         }
     }
 }
@@ -134,11 +148,12 @@ impl Process {
         }
     }
 
-    fn memory(&self) -> Result<u64, Error> {
+    /// In bytes; `field` of the system's table.
+    fn memory(&self, field: &str) -> Result<u64, Error> {
         let path = format!("/proc/{}/status", self.child().id());
         let status = std::fs::read_to_string(&path).map_err(|e| Error::host("bench_memory", format!("read `{path}`")).cause(e))?;
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-        kib.map(|kib| kib * 1024).ok_or_else(|| Error::host("bench_memory", format!("`{path}` does not tell the resident memory")))
+        let kib = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        kib.map(|kib| kib * 1024).ok_or_else(|| Error::host("bench_memory", format!("`{path}` has no `{field}`")))
     }
 
     /// To finish what runs and end.
