@@ -1,7 +1,7 @@
 //! Servers that die, stand still, forget, fill up, answer late or not at all, while workers work and runs come.
 
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_core::ledger::RunKey;
 use serde_json::json;
@@ -137,6 +137,25 @@ fn a_queue_that_is_lost_while_it_waits_is_found_again() {
     fleet.workers(1);
     let report = fleet.holds(0);
     assert_eq!((report.runs, report.again), (20, 0));
+}
+
+/// Whoever slept when everything was forgotten, the sleepers, too, hears of the next work as of any other.
+#[test]
+fn who_sleeps_when_the_queue_is_emptied_is_woken_by_what_comes() {
+    let mut fleet = Fleet::new(PLAIN);
+    fleet.workers(2);
+    for _ in 0..3 {
+        // Both have long found that there is nothing for them.
+        std::thread::sleep(Duration::from_secs(2));
+        drop(fleet.redis.redis(&["FLUSHALL"]).unwrap());
+        let began = Instant::now();
+        let run = fleet.user.submit("diamond", &json!({ "x": 1, "behaviour": busy(1) }));
+        wait("it ends", LONG, || fleet.is_over(&run));
+        let took = began.elapsed();
+        println!("over after {took:.1?}");
+        assert!(took < Duration::from_secs(15), "over after {took:?}: nobody was woken");
+    }
+    fleet.holds(3);
 }
 
 #[test]

@@ -22,6 +22,7 @@ scenarios! {
     what_a_rebuild_enqueues_is_verified
     who_sleeps_is_woken_and_the_end_is_told
     a_heartbeat_wakes_who_sleeps_beside_a_lapsed_lease
+    a_lost_window_wakes_who_slept_before
     a_server_that_stood_still_lets_its_workers_renew_first
     who_is_not_heard_of_is_not_listed
 }
@@ -160,6 +161,8 @@ fn what_a_rebuild_enqueues_is_verified(stage: &Stage) -> Verdict {
 }
 
 fn who_sleeps_is_woken_and_the_end_is_told(stage: &Stage) -> Verdict {
+    let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
+    same("nothing is there", handed(&w.call(9, &[])?), vec![])?;
     let mut listening = stage.raw();
     listening.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(|e| e.to_string())?;
     let mut bell = listening.as_pubsub();
@@ -168,8 +171,6 @@ fn who_sleeps_is_woken_and_the_end_is_told(stage: &Stage) -> Verdict {
         let heard = bell.get_message().map_err(|e| format!("no bell for {what}: {e}"))?;
         heard.get_payload().map_err(|e| e.to_string())
     };
-    let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
-    same("nothing is there", handed(&w.call(9, &[])?), vec![])?;
     let open = s.open(&run(1), 1, &[], vec![job("a", &[])], false);
     s.one(open)?;
     same("work", next("work")?, "jobs".to_owned())?;
@@ -197,6 +198,21 @@ fn a_heartbeat_wakes_who_sleeps_beside_a_lapsed_lease(stage: &Stage) -> Verdict 
     let heard = bell.get_message().map_err(|e| format!("no bell for a lapsed lease: {e}"))?;
     same("the bell", heard.get_payload::<String>().map_err(|e| e.to_string())?, "jobs".to_owned())?;
     same("who wakes", handed(&z.call(1, &[])?), vec![("a", true)])
+}
+
+/// With the window goes who slept, so that work that comes afterwards would ring for nobody.
+fn a_lost_window_wakes_who_slept_before(stage: &Stage) -> Verdict {
+    use dovetail_core::window::Window as _;
+    let (s, mut w) = (stage.caller("s")?, stage.caller("w")?);
+    same("nothing is there", handed(&w.call(9, &[])?), vec![])?;
+    let mut listening = stage.raw();
+    listening.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(|e| e.to_string())?;
+    let mut bell = listening.as_pubsub();
+    bell.subscribe(stage.key("bell")).map_err(|e| e.to_string())?;
+    stage.forget();
+    s.window.beat("s", b"about", std::time::Duration::from_secs(60)).map_err(|e| format!("{e:?}"))?;
+    let heard = bell.get_message().map_err(|e| format!("no bell for a new epoch: {e}"))?;
+    same("the bell", heard.get_payload::<String>().map_err(|e| e.to_string())?, "jobs".to_owned())
 }
 
 fn a_server_that_stood_still_lets_its_workers_renew_first(stage: &Stage) -> Verdict {

@@ -163,6 +163,7 @@ const MUTANTS: &[Mutant] = &[
         "a_heartbeat_wakes_who_sleeps_beside_a_lapsed_lease",
     ),
     Mutant("work wakes", "if call('ZCARD', IDLE) > 0 then call('PUBLISH', p..'bell', 'jobs') end", "", "who_sleeps_is_woken_and_the_end_is_told"),
+    Mutant("a new epoch wakes", "'rid', rid); call('PUBLISH', p..'bell', 'jobs')", "'rid', rid)", "a_lost_window_wakes_who_slept_before"),
     Mutant("what is given back wakes", "if delay == 0 then call('PUBLISH', p..'bell', 'jobs') end", "", "who_sleeps_is_woken_and_the_end_is_told"),
     Mutant("a cancellation is told", "call('PUBLISH', p..'bell', 'cancel '..rg)", "", "who_sleeps_is_woken_and_the_end_is_told"),
     Mutant("an end is told", "call('PUBLISH', p..'bell', 'over '..rg)", "", "who_sleeps_is_woken_and_the_end_is_told"),

@@ -36,7 +36,8 @@ local function epoch(seen_ep, seen_tick, rewound)
   local behind = ep and seen_ep == ep and (seen_tick > tick or rewound)
   if not ep or m[2] ~= rid or behind then
     ep = T[1]..string.format('%06d', T[2])..string.sub(rid, 1, 6)
-    call('HSET', META, 'ep', ep, 'rid', rid)
+    -- Who sleeps is no longer known: all look anew, so that they are rung again.
+    call('HSET', META, 'ep', ep, 'rid', rid); call('PUBLISH', p..'bell', 'jobs')
     if behind then tick = seen_tick; call('HSET', META, 'tick', tick) end
   end
   call('HSET', META, 'tick', tick + 1)
