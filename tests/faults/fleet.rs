@@ -95,9 +95,16 @@ impl User {
         Ok(())
     }
 
-    /// A run over files that are new.
+    /// A run over files that are new, which are stored as soon as they can be.
     pub(crate) fn submit_files(&self) -> RunKey {
-        self.submit("files", &files::inputs(&*self.parts.blobs).unwrap())
+        let began = Instant::now();
+        loop {
+            match files::inputs(&*self.parts.blobs) {
+                Ok(inputs) => return self.submit("files", &inputs),
+                Err(error) => assert!(began.elapsed() < LONG, "files are never stored: {error:?}"),
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// So many runs, of every shape, with work of a few milliseconds.
