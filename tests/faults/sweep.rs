@@ -2,7 +2,7 @@
 //! and runs no step whose outcome was recorded. The process is a real worker on a real Redis and SQLite, whose ports stop answering.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -463,8 +463,9 @@ fn a_worker_that_does_not_verify_is_found_out() {
     is_found_out(|meta, window| bent(meta, window, Without::Verification));
 }
 
-/// Something happens once, while outcomes are listed.
-struct Meanwhile(Arc<dyn MetaStore>, Mutex<Option<Box<dyn FnOnce() + Send>>>);
+/// Something happens once, after outcomes have been read for the second time: whoever puts a run back reads them to see where it stands, and again
+/// for the window.
+struct Meanwhile(Arc<dyn MetaStore>, AtomicUsize, Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
 impl MetaStore for Meanwhile {
     fn put(&self, records: &[Record]) -> Result<Vec<Put>, StoreError> {
@@ -472,15 +473,16 @@ impl MetaStore for Meanwhile {
     }
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.0.get(kind, keys)
+        let read = self.0.get(kind, keys);
+        let second = kind == Kind::Outcome && self.1.fetch_add(1, Ordering::SeqCst) == 1;
+        if second && let Some(happens) = self.2.lock().unwrap().take() {
+            happens();
+        }
+        read
     }
 
     fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let listed = self.0.list(kind, listing);
-        if let Some(happens) = self.1.lock().unwrap().take() {
-            happens();
-        }
-        listed
+        self.0.list(kind, listing)
     }
 
     fn open(&self, runs: &[RunKey]) -> Result<(), StoreError> {
@@ -512,7 +514,7 @@ fn reopened_by_a_late_reader(make: Make) -> bool {
         let window = RedisWindow::open(&address("DOVETAIL_TEST_REDIS"), &here.fleet, &fresh("process")).unwrap();
         window.forget_everything().unwrap();
     };
-    let meta = Arc::new(Meanwhile(world.meta.clone(), Mutex::new(Some(Box::new(meanwhile)))));
+    let meta = Arc::new(Meanwhile(world.meta.clone(), AtomicUsize::new(0), Mutex::new(Some(Box::new(meanwhile)))));
     let ledger = Arc::new(make(meta, window()).unwrap());
     let reader = Parts { ledger, blobs: world.blobs.clone(), clock: Arc::new(SystemClock) };
     dovetail_flow::recover(&reader, &world.run).unwrap();

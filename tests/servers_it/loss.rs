@@ -24,6 +24,11 @@ fn job(step: &str, needs: &[&str]) -> Job {
     Job { step: step.into(), needs: needs.iter().map(|n| (*n).to_owned()).collect(), attempt: 1, lane: Lane::default() }
 }
 
+/// Those of the run.
+fn steps() -> Arc<[String]> {
+    ["a", "b"].map(str::to_owned).into()
+}
+
 fn outcome(key: String, failed: bool) -> Record {
     let failure = failed.then(|| Failure::new(FailureKind::Failed, "no_luck", "it did not work"));
     let output = (!failed).then(|| StoredValue::Inline(serde_json::json!({})));
@@ -41,7 +46,7 @@ fn fleet() -> Fleet {
     let ledger = FleetLedger::new(meta(&name), window.clone()).unwrap();
     let run = RunKey { run: RunId::from_bytes([7; 16]), generation: 0 };
     let record = Record { kind: Kind::Run, key: run.run.to_string(), value: b"the run".to_vec() };
-    let submit = Item::Submit { run: run.clone(), record, jobs: vec![job("a", &[])], steps: 2 };
+    let submit = Item::Submit { run: run.clone(), record, jobs: vec![job("a", &[])], steps: steps() };
     assert_eq!(ledger.commit(&[submit]).unwrap(), [Reply::Created]);
     Fleet { ledger, window, run }
 }
@@ -62,7 +67,7 @@ fn a_queued_job_that_was_lost_comes_back_with_a_rebuild_to_be_verified() {
     fleet.window.forget_everything().unwrap();
     assert!(fleet.claim().is_empty(), "it is gone");
     assert_eq!(fleet.ledger.open_runs(9).unwrap(), std::slice::from_ref(&fleet.run), "and the records know");
-    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: 2 }), Reply::Created);
+    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }), Reply::Created);
     let claimed = fleet.claim();
     assert_eq!(claimed.len(), 1);
     assert!(claimed[0].verify);
@@ -78,7 +83,7 @@ fn a_step_that_ends_after_the_loss_is_recorded_and_its_worker_is_told_to_read() 
     let finish =
         Item::Finish { lease: a.lease, record: outcome(fleet.run.step("a"), false), succeeded: true, close: None, children: vec![job("b", &["a"])] };
     assert_eq!(fleet.one(finish), Reply::Last, "not acknowledged: this worker reads the records next");
-    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[]), job("b", &["a"])], steps: 2 }), Reply::Created);
+    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[]), job("b", &["a"])], steps: steps() }), Reply::Created);
     let claimed = fleet.claim();
     assert_eq!(claimed.iter().map(|c| (c.lease.step.as_str(), c.verify)).collect::<Vec<_>>(), [("b", true)], "a is not run again");
     assert_eq!(claimed[0].needs.len(), 1, "and b gets what a gave");
@@ -89,7 +94,7 @@ fn a_rebuild_gives_a_living_worker_its_job_back() {
     let fleet = fleet();
     let a = fleet.claim().remove(0);
     fleet.window.forget_everything().unwrap();
-    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: 2 }), Reply::Created);
+    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }), Reply::Created);
     assert_eq!(fleet.ledger.renew(std::slice::from_ref(&a.lease), LEASE).unwrap(), [Renewal::Renewed]);
     assert!(fleet.claim().is_empty(), "nobody else gets it");
 }
@@ -101,7 +106,7 @@ fn a_rebuild_knows_failed_steps_and_starts_nothing_behind_them() {
     let record = outcome(fleet.run.step("a"), true);
     assert_eq!(fleet.one(Item::Finish { lease: a.lease, record, succeeded: false, close: None, children: vec![] }), Reply::Last);
     fleet.window.forget_everything().unwrap();
-    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[]), job("b", &["a"])], steps: 2 }), Reply::Created);
+    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[]), job("b", &["a"])], steps: steps() }), Reply::Created);
     assert!(fleet.claim().is_empty());
 }
 

@@ -5,6 +5,7 @@
 //! and the backend only tests whether what a job needs is there. Where queue and records are two systems, an adapter keeps the same
 //! promises by doing the steps in order (records, then children, then the acknowledgement).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -164,8 +165,8 @@ pub struct Lease {
 /// One change. All of a call's items are applied, each for itself, in order; the answer has one [`Reply`] an item.
 #[derive(Debug, Clone)]
 pub enum Item {
-    /// Inserts the record and, if it is new, opens the run, which has so many steps, and enqueues the jobs. Replies `Created` or `Exists`.
-    Submit { run: RunKey, record: Record, jobs: Vec<Job>, steps: u32 },
+    /// Inserts the record and, if it is new, opens the run, which has steps of these names, and enqueues the jobs. Replies `Created` or `Exists`.
+    Submit { run: RunKey, record: Record, jobs: Vec<Job>, steps: Arc<[String]> },
     /// Inserts the outcome; if it is new and the run is open: enqueues those children whose needs are there and that are neither
     /// queued nor finished, then acknowledges the lease's job. With `close`, the run's outcome is inserted too and all its jobs go.
     /// Without, and if no job of the run would be left, the lease's job stays and the reply is `Complete` (as far as the backend knows every
@@ -176,8 +177,9 @@ pub enum Item {
     Retry { lease: Lease, record: Record, delay: Duration },
     /// Puts the job back for `delay` and charges nothing. Replies `Created` or `NotOwner`.
     Release { lease: Lease, delay: Duration },
-    /// Enqueues what is neither queued nor finished, opening the run if it is not closed. Replies `Created` or `Closed`.
-    Recover { run: RunKey, jobs: Vec<Job>, steps: u32 },
+    /// Enqueues what is neither queued nor finished, opening the run if it is not closed. `steps` are the names of all its steps: their outcomes
+    /// are looked up by key. Replies `Created` or `Closed`.
+    Recover { run: RunKey, jobs: Vec<Job>, steps: Arc<[String]> },
     /// Inserts the record of a re-run and notes that the run is open again; its jobs come by `Recover`. Replies `Created` or `Exists`.
     Reopen { run: RunKey, record: Record },
     /// Inserts the record of a success that a re-run takes over from the generation before. Replies `Created` or `Exists`.
@@ -359,8 +361,8 @@ pub trait Ledger: Send + Sync {
     /// `Unavailable`.
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 
-    /// Open runs that the queue does not know, or of which it has no job: something was lost, and they need to be recovered. A backend whose
-    /// queue is as durable as its records has none.
+    /// Some open runs that the queue does not know, or of which it has no job: something was lost, and they need to be recovered. Ask again until
+    /// there are none. Several who ask at once begin at different ones. A backend whose queue is as durable as its records has none.
     ///
     /// # Errors
     /// `Unavailable`.

@@ -1,6 +1,8 @@
 //! Bringing the jobs of a run in line with its records. One path serves everybody who cannot trust what he holds: a worker that finished
 //! the last step, one whose outcome was there before, a resumed run, a re-run, the reconciler.
 
+use std::sync::Arc;
+
 use dovetail_core::RunId;
 use dovetail_core::ledger::{Item, Job, Kind, Record, RunKey};
 use dovetail_core::pipeline::{Pipeline, Step, ready};
@@ -15,9 +17,9 @@ pub(crate) fn job(pipeline: &Pipeline, step: &Step) -> Job {
     Job { step: step.name.clone(), needs, attempt: 1, lane: step.lane.clone() }
 }
 
-/// How many steps a pipeline has.
-pub(crate) fn steps(pipeline: &Pipeline) -> u32 {
-    u32::try_from(pipeline.steps.len()).unwrap_or(u32::MAX)
+/// The names of a pipeline's steps.
+pub(crate) fn steps(pipeline: &Pipeline) -> Arc<[String]> {
+    pipeline.steps.iter().map(|step| step.name.clone()).collect()
 }
 
 /// Closes the run if it is over, else enqueues whatever is ready and missing. Doing it twice changes nothing.

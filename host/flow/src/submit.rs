@@ -60,7 +60,12 @@ pub fn submit_many(parts: &Parts, published: &Published, runs: Vec<(RunId, Value
     for (run, inputs) in runs {
         let record = RunRecord { pipeline: published.key.clone(), inputs, submitted_ms };
         let (key, value) = (RunKey { run: run.clone(), generation: 0 }, record.encode());
-        items.push(Item::Submit { run: key, record: Record { kind: Kind::Run, key: run.to_string(), value }, jobs: roots.clone(), steps });
+        items.push(Item::Submit {
+            run: key,
+            record: Record { kind: Kind::Run, key: run.to_string(), value },
+            jobs: roots.clone(),
+            steps: steps.clone(),
+        });
         records.push((run, record));
     }
     let replies = parts.ledger.commit(&items)?;

@@ -123,7 +123,7 @@ fn submit(ledger: &SqliteLedger) -> RunKey {
             run: run.clone(),
             record,
             jobs: vec![Job { step: "a".into(), needs: vec![], attempt: 1, lane: Lane::default() }],
-            steps: 1,
+            steps: ["a".to_owned()].into(),
         }])
         .unwrap();
     run

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bench, STEPS, job, outcome, record, run};
+use super::{Bench, job, names, outcome, record, run};
 use crate::blobs::StoreErrorKind;
 use crate::ledger::{Item, Job, Kind, Lane, Lease, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
 
@@ -40,7 +40,7 @@ pub(super) const LEDGER: &[Case] = &[
     }),
     ("submitting again creates nothing", |b| {
         let key = b.submit(1, &[job("a", &[])]);
-        let again = Item::Submit { run: key.clone(), record: record(Kind::Run, key.run.to_string()), jobs: vec![job("z", &[])], steps: STEPS };
+        let again = Item::Submit { run: key.clone(), record: record(Kind::Run, key.run.to_string()), jobs: vec![job("z", &[])], steps: names() };
         assert!(matches!(b.one(again), Reply::Exists(_)));
         assert_eq!(b.steps(9), ["a"]);
     }),
@@ -91,7 +91,7 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(claim(&["clocks", "random"]), ["b"]);
         (b.advance)(b.lease * 5 / 4);
         assert_eq!(claim(&[]), ["a"], "a job keeps its lane when its lease lapses");
-        assert_eq!(b.one(Item::Recover { run: key, jobs: jobs.to_vec(), steps: STEPS }), Reply::Created);
+        assert_eq!(b.one(Item::Recover { run: key, jobs: jobs.to_vec(), steps: names() }), Reply::Created);
         assert_eq!(claim(&["clocks"]), ["b"]);
         assert_eq!(claim(&["clocks", "model:m"]), ["c"]);
     }),
@@ -148,7 +148,7 @@ pub(super) const LEDGER: &[Case] = &[
         let second = RunKey { generation: 1, ..first };
         assert_eq!(b.one(Item::Inherit { record: outcome(second.step("a"), true) }), Reply::Created);
         let jobs = vec![job("a", &[]), job("b", &["a"])];
-        assert_eq!(b.one(Item::Recover { run: second.clone(), jobs, steps: STEPS }), Reply::Created);
+        assert_eq!(b.one(Item::Recover { run: second.clone(), jobs, steps: names() }), Reply::Created);
         let claimed = b.claim(9);
         assert_eq!(claimed.iter().map(|c| c.lease.step.as_str()).collect::<Vec<_>>(), ["b"]);
         assert_eq!(claimed[0].needs, [("a".to_owned(), outcome(second.step("a"), true).value)]);
@@ -297,11 +297,11 @@ pub(super) const LEDGER: &[Case] = &[
         let a = b.claim(1).remove(0);
         assert_eq!(b.finish(&a.lease, &[]), Reply::Created);
         let jobs = vec![job("a", &[]), job("b", &[]), job("c", &["a"]), job("d", &["b"])];
-        assert_eq!(b.one(Item::Recover { run: key.clone(), jobs: jobs.clone(), steps: STEPS }), Reply::Created);
+        assert_eq!(b.one(Item::Recover { run: key.clone(), jobs: jobs.clone(), steps: names() }), Reply::Created);
         let got: Vec<(String, bool)> = b.claim(9).into_iter().map(|c| (c.lease.step, c.verify)).collect();
         assert_eq!(got, [("b".into(), false), ("c".into(), true)], "a is done, b was queued, d needs b");
         assert_eq!(b.close(&key), Reply::Created);
-        assert_eq!(b.one(Item::Recover { run: key, jobs, steps: STEPS }), Reply::Closed);
+        assert_eq!(b.one(Item::Recover { run: key, jobs, steps: names() }), Reply::Closed);
         assert_eq!(b.steps(9), [""; 0]);
     }),
     ("open runs are those without an outcome, the oldest first", |b| {
@@ -318,7 +318,7 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(b.finish(&a.lease, &[]), Reply::Last);
         assert_eq!(b.close(&first), Reply::Created);
         let second = RunKey { generation: 1, ..first };
-        assert_eq!(b.one(Item::Recover { run: second.clone(), jobs: vec![job("a", &[])], steps: STEPS }), Reply::Created);
+        assert_eq!(b.one(Item::Recover { run: second.clone(), jobs: vec![job("a", &[])], steps: names() }), Reply::Created);
         let again = b.claim(9).remove(0);
         assert_eq!(again.lease.run, second);
         assert!(!again.run.is_empty(), "the run's record comes along");
@@ -329,7 +329,7 @@ pub(super) const LEDGER: &[Case] = &[
         let items = [
             Item::Put { record: record(Kind::Plugin, "p@1".into()) },
             Item::Put { record: record(Kind::Plugin, "p@1".into()) },
-            Item::Submit { run: key.clone(), record: record(Kind::Run, key.run.to_string()), jobs: vec![job("a", &[])], steps: STEPS },
+            Item::Submit { run: key.clone(), record: record(Kind::Run, key.run.to_string()), jobs: vec![job("a", &[])], steps: names() },
             Item::Close { run: key.clone(), record: record(Kind::RunOutcome, key.key()) },
             Item::Release { lease: Lease { run: key, step: "a".into(), token: 1 }, delay: Duration::ZERO },
         ];

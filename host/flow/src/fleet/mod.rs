@@ -8,7 +8,9 @@
 mod records;
 mod work;
 
+use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -38,6 +40,8 @@ const SWEEP_ROUND: Duration = Duration::from_secs(60);
 const MAX_CARRIED: usize = 24 << 10;
 /// Stands in the window for an outcome that is not carried.
 const NOT_CARRIED: &[u8] = b"@";
+/// Lost runs that one worker puts back before it looks which of the next ones others have put back.
+const HANDED_OUT: usize = 16;
 /// Ended runs that are remembered for those who will ask.
 const REMEMBERED: usize = 100_000;
 
@@ -74,6 +78,8 @@ impl HeardOf {
 struct Sweep {
     epoch: String,
     at: Option<Instant>,
+    /// What it did not know and has not been handed out yet.
+    lost: Vec<RunKey>,
 }
 
 type Told = Box<dyn Fn(&RunKey) + Send + Sync>;
@@ -176,7 +182,7 @@ impl FleetLedger {
 
     fn one(&self, item: &Item) -> Result<Reply, StoreError> {
         match item {
-            Item::Recover { run, jobs, steps } => self.shared.rebuild(&Repair { run: run.clone(), jobs: jobs.clone(), steps: *steps }),
+            Item::Recover { run, jobs, steps } => self.shared.rebuild(&Repair { run: run.clone(), jobs: jobs.clone(), steps: steps.clone() }),
             Item::Cancel { run, record } => {
                 if self.shared.has(Kind::RunOutcome, run.key())? {
                     return Ok(Reply::Closed);
@@ -206,6 +212,12 @@ impl FleetLedger {
             }
             None => then(Err(gone())),
         }
+    }
+
+    /// Those of them that the window does not know.
+    fn unknown(&self, runs: Vec<RunKey>) -> Result<Vec<RunKey>, StoreError> {
+        let known = self.shared.window.knows(&runs)?;
+        Ok(runs.into_iter().zip(known).filter(|(_, known)| !known).map(|(run, _)| run).collect())
     }
 
     fn claimed(&self, delivery: Delivery) -> Result<Claimed, StoreError> {
@@ -384,16 +396,31 @@ impl Ledger for FleetLedger {
             Some(epoch) => epoch,
             None => self.shared.window.peek()?.epoch,
         };
-        {
+        let fresh = {
             let sweep = locked(&self.shared.sweep);
-            if sweep.epoch == epoch && sweep.at.is_some_and(|at| at.elapsed() < SWEEP_ROUND) {
-                return Ok(Vec::new());
+            sweep.epoch == epoch && sweep.at.is_some_and(|at| at.elapsed() < SWEEP_ROUND)
+        };
+        if !fresh {
+            let open = self.shared.meta.open_runs(usize::MAX)?;
+            let mut lost = self.unknown(open)?;
+            // All workers find the same ones at the same time: each begins elsewhere, and leaves out what others have put back by then.
+            let begin = usize::try_from(RandomState::new().hash_one(&epoch)).unwrap_or_default() % lost.len().max(1);
+            lost.rotate_left(begin);
+            *locked(&self.shared.sweep) = Sweep { epoch, at: Some(Instant::now()), lost };
+        }
+        loop {
+            let some: Vec<RunKey> = {
+                let lost = &mut locked(&self.shared.sweep).lost;
+                lost.drain(..lost.len().min(HANDED_OUT)).collect()
+            };
+            if some.is_empty() {
+                return Ok(some);
+            }
+            let some = if fresh { self.unknown(some)? } else { some };
+            if !some.is_empty() {
+                return Ok(some);
             }
         }
-        let open = self.shared.meta.open_runs(usize::MAX)?;
-        let known = self.shared.window.knows(&open)?;
-        *locked(&self.shared.sweep) = Sweep { epoch, at: Some(Instant::now()) };
-        Ok(open.into_iter().zip(known).filter(|(_, known)| !known).map(|(run, _)| run).collect())
     }
 
     fn wake(&self) {

@@ -1,10 +1,11 @@
 //! The first half of a fleet's change: its records, many changes at a time. What follows from them goes on to the window.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::ledger::{Item, Job, Kind, Lease, Listing, Reply, RunKey, Then};
+use dovetail_core::ledger::{Item, Job, Kind, Lease, Reply, RunKey, Then};
 use dovetail_core::meta::{Put, Writes};
 use dovetail_core::record::{Form, OutcomeRecord};
 use dovetail_core::window::{Change, Stamp, Status};
@@ -14,6 +15,8 @@ use super::{MAX_CARRIED, NOT_CARRIED, Shared, locked};
 
 /// Changes taken into one write: enough to share it among all that wait, few enough to answer the first ones soon.
 const GROUP: usize = 256;
+/// How long runs that are over wait for a change with which the index forgets them.
+const FORGET: Duration = Duration::from_secs(1);
 /// A stamp of an earlier answer serves a submission for so long: an older one is only the more careful.
 const STAMP_AGE: Duration = Duration::from_secs(2);
 /// How often a rebuild is tried anew because the window was lost meanwhile.
@@ -38,7 +41,8 @@ pub(super) enum ToRecords {
 pub(super) struct Repair {
     pub(super) run: RunKey,
     pub(super) jobs: Vec<Job>,
-    pub(super) steps: u32,
+    /// All of the run.
+    pub(super) steps: Arc<[String]>,
 }
 
 pub(super) fn reply(put: Option<Put>) -> Reply {
@@ -48,19 +52,31 @@ pub(super) fn reply(put: Option<Put>) -> Reply {
     }
 }
 
+fn count(steps: &[String]) -> u32 {
+    u32::try_from(steps.len()).unwrap_or(u32::MAX)
+}
+
 /// Writes what comes until there is nobody left who could send, or it is told to end.
 pub(super) fn run(shared: &Shared, inbox: &Receiver<ToRecords>, work: &Sender<ToWindow>) {
-    let mut ending = false;
-    while !ending && let Ok(first) = inbox.recv() {
-        let (mut requests, mut forget) = (Vec::new(), Vec::new());
-        for message in std::iter::once(first).chain(inbox.try_iter().take(GROUP)) {
+    let (mut ending, mut forget) = (false, Forget::default());
+    while !ending {
+        let first = match forget.due() {
+            Some(due) => inbox.recv_deadline(due),
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        ending = matches!(first, Err(RecvTimeoutError::Disconnected));
+        let mut requests = Vec::new();
+        for message in first.into_iter().chain(inbox.try_iter().take(GROUP)) {
             match message {
                 ToRecords::Commit(request) => requests.push(request),
-                ToRecords::Forget(runs) => forget.extend(runs),
+                ToRecords::Forget(runs) => forget.add(runs),
                 ToRecords::End => ending = true,
             }
         }
-        match write(shared, &requests, forget) {
+        if requests.is_empty() && !ending && !forget.is_due() {
+            continue;
+        }
+        match write(shared, &requests, forget.take()) {
             Ok(slots) => {
                 let flying = requests.into_iter().zip(slots).map(|(request, slots)| InFlight { slots, then: request.then });
                 // The other thread outlives this one; were it gone, nobody may wait for ever.
@@ -74,6 +90,34 @@ pub(super) fn run(shared: &Shared, inbox: &Receiver<ToRecords>, work: &Sender<To
                 }
             }
         }
+    }
+}
+
+/// Runs that the index of open runs is to forget: with the next change, or when there are many, or none came for a while. Nobody waits for it, and
+/// a commit for each would stand in the way of those that somebody waits for.
+#[derive(Default)]
+struct Forget {
+    runs: Vec<RunKey>,
+    since: Option<Instant>,
+}
+
+impl Forget {
+    fn add(&mut self, mut runs: Vec<RunKey>) {
+        self.runs.append(&mut runs);
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.since.map(|since| since + FORGET)
+    }
+
+    fn is_due(&self) -> bool {
+        self.runs.len() >= GROUP || self.due().is_some_and(|due| due <= Instant::now())
+    }
+
+    fn take(&mut self) -> Vec<RunKey> {
+        self.since = None;
+        std::mem::take(&mut self.runs)
     }
 }
 
@@ -141,11 +185,11 @@ impl Shared {
                         stamp: stamp.clone(),
                         verify: false,
                         envelope: record.value.clone(),
-                        steps: *steps,
+                        steps: count(steps),
                         done: Vec::new(),
                         jobs: jobs.clone(),
                     };
-                    let repair = Repair { run: run.clone(), jobs: jobs.clone(), steps: *steps };
+                    let repair = Repair { run: run.clone(), jobs: jobs.clone(), steps: steps.clone() };
                     Slot::Ask(change, Following::Submitted(repair))
                 }
                 // The index may now name a run that is over; recovery, which follows, puts that right.
@@ -199,8 +243,8 @@ impl Shared {
             let Some(envelope) = self.meta.get(Kind::Run, &[run.run.to_string()])?.pop().flatten() else {
                 return Err(StoreError::plain(StoreErrorKind::Missing, format!("read run {}", run.run)));
             };
-            let done = self.outcomes(run)?;
-            let (steps, jobs) = (repair.steps, repair.jobs.clone());
+            let done = self.outcomes(run, &repair.steps)?;
+            let (steps, jobs) = (count(&repair.steps), repair.jobs.clone());
             match self.change(Change::Open { run: run.clone(), stamp, verify: true, envelope, steps, done, jobs })? {
                 Status::Stale => {}
                 Status::Closed => return Ok(Reply::Closed),
@@ -219,11 +263,11 @@ impl Shared {
         Err(StoreError::plain(StoreErrorKind::Unavailable, format!("rebuild the window of run {}: it is lost again and again", run.run)))
     }
 
-    fn outcomes(&self, run: &RunKey) -> Result<Vec<DoneStep>, StoreError> {
-        let listing = Listing { prefix: format!("{}:", run.run), limit: usize::MAX, newest_first: false };
+    fn outcomes(&self, run: &RunKey, steps: &[String]) -> Result<Vec<DoneStep>, StoreError> {
+        let keys: Vec<String> = steps.iter().map(|step| run.step(step)).collect();
         let mut done = Vec::new();
-        for (key, value) in self.meta.list(Kind::Outcome, &listing)? {
-            let Some((_, step)) = RunKey::of_outcome(&key).filter(|(of, _)| of == run) else { continue };
+        for (step, value) in steps.iter().cloned().zip(self.meta.get(Kind::Outcome, &keys)?) {
+            let Some(value) = value else { continue };
             let succeeded = OutcomeRecord::decode(&value, &format!("step {step} of run {}", run.run))?.failure.is_none();
             let carried = if value.len() <= MAX_CARRIED { value } else { NOT_CARRIED.to_vec() };
             done.push((step, succeeded.then_some(carried)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use dovetail_core::ledger::{Lease, Renewal};
+use dovetail_core::ledger::{Lease, Renewal, RunKey};
 
 use super::{About, Event, Worker, locked};
 use crate::FlowError;
@@ -69,26 +69,41 @@ impl Worker {
     }
 
     pub(super) fn look_for_lost(self: &Arc<Self>, until: &Receiver<()>) {
+        let mut left = Vec::new();
         while sleep(until, LOOK) {
-            if let Err(error) = self.put_back_lost() {
+            if let Err(error) = self.put_back_lost(&mut left) {
                 tracing::warn!(err = &error as &dyn std::error::Error, "it could not be looked for lost runs");
             }
         }
     }
 
-    fn put_back_lost(&self) -> Result<(), FlowError> {
-        for key in self.parts.ledger.lost()? {
-            match reconcile(&self.parts, &key) {
-                Ok(state) => {
-                    self.tell(|| Event::RunRecovered { run: key.run.clone() });
-                    if let Some(state) = state {
-                        self.ended(&key.run, state);
-                    }
-                }
-                // Its submitter has noted it and not written it yet, or died between the two: there is nothing to put back.
-                Err(error) if error.code() == "unknown_run" => tracing::debug!(run = %key.run, "an open run without a record"),
-                Err(error) => return Err(error),
+    /// `left`: those of an earlier look that could not be put back, for want of room or of the records. They come first.
+    fn put_back_lost(&self, left: &mut Vec<RunKey>) -> Result<(), FlowError> {
+        loop {
+            if left.is_empty() {
+                *left = self.parts.ledger.lost()?;
+                // The oldest one is taken from the end.
+                left.reverse();
             }
+            let Some(key) = left.pop() else { return Ok(()) };
+            if let Err(error) = self.put_back(&key) {
+                left.insert(0, key);
+                return Err(error);
+            }
+        }
+    }
+
+    fn put_back(&self, key: &RunKey) -> Result<(), FlowError> {
+        match reconcile(&self.parts, key) {
+            Ok(state) => {
+                self.tell(|| Event::RunRecovered { run: key.run.clone() });
+                if let Some(state) = state {
+                    self.ended(&key.run, state);
+                }
+            }
+            // Its submitter has noted it and not written it yet, or died between the two: there is nothing to put back.
+            Err(error) if error.code() == "unknown_run" => tracing::debug!(run = %key.run, "an open run without a record"),
+            Err(error) => return Err(error),
         }
         Ok(())
     }

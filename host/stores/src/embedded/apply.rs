@@ -59,7 +59,8 @@ fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<
     Ok(())
 }
 
-fn open_run(db: &Connection, run: &RunKey, steps: u32) -> Result<()> {
+fn open_run(db: &Connection, run: &RunKey, steps: usize) -> Result<()> {
+    let steps = i64::try_from(steps).unwrap_or(i64::MAX);
     let insert = "INSERT INTO open_runs (run, generation, steps) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET steps = max(steps, ?3)";
     db.prepare_cached(insert)?.execute(params![run.run.as_str(), run.generation, steps]).map(drop)
 }
@@ -98,7 +99,7 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
         Item::Submit { run, record, jobs, steps } => {
             let reply = put(db, record, false)?;
             if reply == Reply::Created {
-                open_run(db, run, *steps)?;
+                open_run(db, run, steps.len())?;
                 enqueue(db, run, jobs, false)?;
             }
             Ok(reply)
@@ -108,7 +109,7 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
                 close(db, run)?;
                 return Ok(Reply::Closed);
             }
-            open_run(db, run, *steps)?;
+            open_run(db, run, steps.len())?;
             enqueue(db, run, jobs, true)?;
             Ok(Reply::Created)
         }
