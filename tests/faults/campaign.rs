@@ -43,6 +43,7 @@ fn storm(fleet: &mut Fleet, random: &mut Random, what: &str, faults: &[Fault], t
         report.again,
         report.violations.len()
     );
+    report.violations.iter().for_each(|violation| println!("  {violation}"));
     Row { what: what.to_owned(), times, report }
 }
 
