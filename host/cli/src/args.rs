@@ -322,6 +322,9 @@ pub(crate) struct Bench {
     /// its own, which it removes
     #[arg(long)]
     pub(crate) servers: bool,
+    /// Measure how figures grow with runs in the queue, steps, sizes of values, faces
+    #[arg(long, conflicts_with = "servers")]
+    pub(crate) growth: bool,
     /// Only this figure; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) only: Vec<String>,

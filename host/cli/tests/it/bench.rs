@@ -48,6 +48,18 @@ fn every_figure_of_one_machine_is_measured() {
 const OF_FACES: [&str; 3] = ["worker_vision_mb", "pipeline_native_cpu_ratio", "pipeline_native_wall_ratio"];
 
 #[test]
+fn growth_is_measured() {
+    let home = Home::new();
+    let document = home.run(&["bench", "--growth", "--quick", "--rounds", "1", "--output", "json"]).exits(0).json();
+    valid("bench.schema.json", &document);
+    let value = |name: &str| document["figures"].as_array().unwrap().iter().find(|figure| figure["name"] == name).unwrap()["value"].as_f64().unwrap();
+    assert_eq!(names(&document).len(), 13, "all but those of faces");
+    // Four megabytes cannot be free: both were really carried.
+    assert!(value("value_4mb_ms") > value("value_1kb_ms"), "{document}");
+    assert_eq!(document["not_measured"].as_array().unwrap().len(), 4);
+}
+
+#[test]
 fn one_figure_is_measured_and_shown_to_people() {
     let home = Home::new();
     let ran = home.run(&["bench", "--quick", "--rounds", "1", "--only", "call_overhead_us"]).exits(0);
@@ -69,4 +81,5 @@ fn what_cannot_be_measured_is_told_before_anything_is() {
     assert_eq!(code(&["--only", "worker_vision_mb"]), "no_face_pipeline");
     assert_eq!(code(&["--servers"]), "no_servers");
     assert_eq!(code(&["--workers", "2"]), "usage");
+    assert_eq!(code(&["--servers", "--growth"]), "usage");
 }

@@ -45,7 +45,7 @@ pub(super) struct Faces {
 }
 
 impl Faces {
-    /// Takes pipeline, packages and photographs out of `from`, and publishes them in `place`, whose models are those of `from`.
+    /// Takes pipeline, packages and photographs out of `from`, and publishes them in `place`.
     ///
     /// # Errors
     /// `no_face_pipeline`, `no_photographs`, `models_missing`: with what to do.
@@ -68,14 +68,13 @@ impl Faces {
             let why = format!("no run of `{PIPELINE}` in the data folder `{}` has succeeded", from.config.data.display());
             return Err(Error::usage("no_photographs", why).help("name a folder of them with --photographs DIR"));
         }
-        let (app, here) = (place.app()?, place.app()?.parts()?);
+        let here = place.app()?.parts()?;
         for step in &found.pipeline.steps {
             let record = dovetail_flow::plugin(source, &format!("{}@{}", step.task, step.version))?;
             let package = source.blobs.get(BlobKind::Package, &step.package, MAX_PACKAGE)?;
             dovetail_flow::push_plugin(here, &record, &package)?;
         }
         let published = dovetail_flow::push_pipeline(here, &found.pipeline)?.0;
-        link(&from.config.data.join("models"), &app.config.data.join("models"))?;
         Ok(Self { graph: Graph { published, results: vec![RESULT.to_owned()] }, photographs, copies: Cell::new(0) })
     }
 
@@ -118,13 +117,8 @@ impl Faces {
 /// faces there are.
 pub(super) fn native(vision: &Opencv, photograph: &[u8], number: u64) -> Result<usize, Error> {
     let stop = Stop::never();
-    // Only a name for the cache of pictures: nobody compares it with the bytes.
-    let name = Digest::of(&number.to_le_bytes());
-    let image = vision.open(&name, &mut || Ok(photograph.to_vec()), &stop)?;
     let model = |kind| vision.model(kind, None);
-    let ssd = vision.model(ModelKind::Detector, Some("ssd"))?;
-    let found = vision.detect(&ssd, &image, DetectOptions::default(), &stop)?;
-    let faces: Vec<Rect> = found.iter().map(|face| face.bbox).collect();
+    let (image, faces) = find(vision, photograph, number)?;
     if faces.is_empty() {
         return Ok(0);
     }
@@ -143,6 +137,17 @@ pub(super) fn native(vision: &Opencv, photograph: &[u8], number: u64) -> Result<
     both.0?;
     both.1.map_err(|_| Error::host("bench_failed", "the thread of the features panicked"))??;
     Ok(faces.len())
+}
+
+/// The picture, and its faces.
+pub(super) fn find(vision: &Opencv, photograph: &[u8], number: u64) -> Result<(Image, Vec<Rect>), Error> {
+    let stop = Stop::never();
+    // Only a name for the cache of pictures: nobody compares it with the bytes.
+    let name = Digest::of(&number.to_le_bytes());
+    let image = vision.open(&name, &mut || Ok(photograph.to_vec()), &stop)?;
+    let ssd = vision.model(ModelKind::Detector, Some("ssd"))?;
+    let found = vision.detect(&ssd, &image, DetectOptions::default(), &stop)?;
+    Ok((image, found.iter().map(|face| face.bbox).collect()))
 }
 
 /// Those of a folder.
@@ -172,12 +177,6 @@ fn of_runs(from: &App, pipeline: &Published) -> Result<Vec<Vec<u8>>, Error> {
     }
     digests.reverse();
     digests.iter().map(|digest| Ok(parts.blobs.get(BlobKind::Artifact, digest, MAX_PHOTOGRAPH)?)).collect()
-}
-
-/// Tens of megabytes that need no copy: whoever works here only reads them.
-fn link(models: &Path, here: &Path) -> Result<(), Error> {
-    let whole = std::fs::canonicalize(models).map_err(|e| Error::file(models, e))?;
-    std::os::unix::fs::symlink(whole, here).map_err(|e| Error::write(here, e))
 }
 
 impl Suite {

@@ -50,7 +50,7 @@ pub(super) fn latency_p99(suite: &Suite) -> Result<Vec<f64>, Error> {
 }
 
 /// Runs a second.
-fn rates(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<f64>, Error> {
+pub(super) fn rates(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<f64>, Error> {
     let workers = Workers::start(suite)?;
     warm(suite, &workers)?;
     let round = |_| {
@@ -69,15 +69,19 @@ fn latencies(suite: &Suite) -> Result<&Vec<Vec<f64>>, Error> {
     }
     let workers = Workers::start(suite)?;
     warm(suite, &workers)?;
-    let one = |_| {
-        let began = Instant::now();
-        let run = submit(suite, &suite.tasks.single, 1)?;
-        results(suite, suite.place.app()?, &workers, &suite.tasks.single, &run)?;
-        Ok(began.elapsed().as_secs_f64() * 1e3)
-    };
+    let one = |_| latency(suite, &workers, &suite.tasks.single, &json!({ "n": 1 }));
     let round = |_| (0..suite.plan.latencies).map(one).collect();
     let all = (0..suite.plan.rounds).map(round).collect::<Result<Vec<Vec<f64>>, Error>>()?;
     Ok(suite.latencies.get_or_init(|| all))
+}
+
+/// Milliseconds of one run, from its submission to its result.
+pub(super) fn latency(suite: &Suite, workers: &Workers, graph: &Graph, inputs: &Value) -> Result<f64, Error> {
+    let app = suite.place.app()?;
+    let (began, run) = (Instant::now(), dovetail_flow::new_run_id()?);
+    dovetail_flow::submit(app.parts()?, &graph.published, inputs, &run)?;
+    results(suite, app, workers, graph, &[RunKey { run, generation: 0 }])?;
+    Ok(began.elapsed().as_secs_f64() * 1e3)
 }
 
 /// Every worker has loaded the tasks after this, as far as work spreads.

@@ -6,6 +6,7 @@
 mod call;
 mod faces;
 mod figure;
+mod growth;
 mod idle;
 mod load;
 mod machine;
@@ -115,7 +116,11 @@ const SERVERS: &[Measure] = &[
 ];
 
 pub(crate) fn run(args: &args::Bench, app: &App) -> Result<Exit, Error> {
-    let all = if args.servers { SERVERS } else { EMBEDDED };
+    let all = match (args.servers, args.growth) {
+        (true, _) => SERVERS,
+        (_, true) => growth::MEASURES,
+        _ => EMBEDDED,
+    };
     let wanted = wanted(all, &args.only)?;
     let mut suite = Suite::new(app, args)?;
     let measured = measure(&mut suite, &wanted, !args.only.is_empty(), app);
@@ -138,8 +143,8 @@ fn wanted(all: &'static [Measure], only: &[String]) -> Result<Vec<&'static Measu
             continue;
         }
         let names = all.iter().map(|measure| measure.name);
-        let help = if EMBEDDED.iter().chain(SERVERS).any(|measure| measure.name == name) {
-            "it belongs to the other suite: add --servers, or leave it out".to_owned()
+        let help = if EMBEDDED.iter().chain(SERVERS).chain(growth::MEASURES).any(|measure| measure.name == name) {
+            "it belongs to another suite: add --servers or --growth, or leave it out".to_owned()
         } else {
             let near = nearest(name, names.clone()).map_or_else(String::new, |near| format!("did you mean `{near}`? "));
             format!("{near}there are {}", names.collect::<Vec<_>>().join(", "))
@@ -212,5 +217,6 @@ mod tests {
         let help = |name: &str| names(&[name]).unwrap_err().help.unwrap();
         assert!(help("cli_nop_ms").starts_with("did you mean `cli_noop_ms`?"), "{}", help("cli_nop_ms"));
         assert!(help("noop_steps_per_s").contains("add --servers"), "{}", help("noop_steps_per_s"));
+        assert!(help("value_4mb_ms").contains("--growth"), "{}", help("value_4mb_ms"));
     }
 }

@@ -32,6 +32,7 @@ impl Place {
             .tempdir()
             .map_err(|e| Error::host("temporary_folder", "make a temporary folder").cause(e).help("set TMPDIR to a folder that is writable"))?;
         let mut config = Config { data: folder.path().join("data"), ..configured.clone() };
+        link_models(&configured.data, &config.data)?;
         if servers {
             // Never a fleet that does real work: its name, and its database, are of this run.
             let run = dovetail_flow::new_run_id()?;
@@ -128,6 +129,14 @@ impl Drop for Place {
             tracing::warn!(error = error.chain(), fleet = self.config.fleet, "what was measured with could not be removed");
         }
     }
+}
+
+/// Models are tens of megabytes that need no copy: whoever works here only reads them. Without a folder of them there are none.
+fn link_models(from: &Path, data: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(data).map_err(|e| Error::write(data, e))?;
+    let Ok(models) = std::fs::canonicalize(from.join("models")) else { return Ok(()) };
+    let here = data.join("models");
+    std::os::unix::fs::symlink(models, &here).map_err(|e| Error::write(&here, e))
 }
 
 /// The same URL with another database. Whoever is known in the old one stays known there.

@@ -32,54 +32,67 @@ pub(super) struct Tasks {
     pub(super) independent: Graph,
     pub(super) single: Graph,
     pub(super) fork_join: Graph,
+    /// Hands a text on.
+    pub(super) text: Graph,
 }
 
 impl Tasks {
     /// Publishes them.
     pub(super) fn publish(app: &App) -> Result<Self, Error> {
         let parts = app.parts()?;
-        let noop = push(app, "noop", &["n"])?;
-        push(app, "join", &["a", "b"])?;
-        let names: Vec<String> = (1..=STEPS).map(|n| format!("s{n}")).collect();
-        let one = |name: &str, from: &str| (name.to_owned(), "noop", vec![("n", from.to_owned())]);
-        let independent: Vec<_> = names.iter().map(|name| one(name, "input.n")).collect();
+        let noop = push(app, "noop", &numbers("noop", &["n"])?)?;
+        push(app, "join", &numbers("join", &["a", "b"])?)?;
+        push(app, "text", &text("text")?)?;
+        let text = vec![("only".to_owned(), "text", vec![("text", "input.text".to_owned())])];
         let single = vec![one("only", "input.n")];
         let join = ("join".to_owned(), "join", vec![("a", "left.n".to_owned()), ("b", "right.n".to_owned())]);
         let fork_join = vec![one("first", "input.n"), one("left", "first.n"), one("right", "first.n"), join];
         Ok(Self {
             noop,
-            independent: graph(parts, "bench-independent", &independent, names)?,
-            single: graph(parts, "bench-single", &single, vec!["only".to_owned()])?,
-            fork_join: graph(parts, "bench-fork-join", &fork_join, vec!["join".to_owned()])?,
+            independent: independent(parts, STEPS)?,
+            single: graph(parts, "bench-single", "n", &single, vec!["only".to_owned()])?,
+            fork_join: graph(parts, "bench-fork-join", "n", &fork_join, vec!["join".to_owned()])?,
+            text: graph(parts, "bench-text", "text", &text, vec!["only".to_owned()])?,
         })
     }
 }
 
+fn one(name: &str, from: &str) -> Step<'static> {
+    (name.to_owned(), "noop", vec![("n", from.to_owned())])
+}
+
+/// A pipeline of so many steps that hand the same number on.
+pub(super) fn independent(parts: &Parts, steps: u32) -> Result<Graph, Error> {
+    let names: Vec<String> = (1..=steps).map(|n| format!("s{n}")).collect();
+    let steps: Vec<_> = names.iter().map(|name| one(name, "input.n")).collect();
+    graph(parts, &format!("bench-independent-{}", names.len()), "n", &steps, names)
+}
+
 type Step<'a> = (String, &'a str, Vec<(&'a str, String)>);
 
-fn graph(parts: &Parts, name: &str, steps: &[Step<'_>], results: Vec<String>) -> Result<Graph, Error> {
+/// `field`: its input, and that of each result.
+fn graph(parts: &Parts, name: &str, field: &str, steps: &[Step<'_>], results: Vec<String>) -> Result<Graph, Error> {
     let step = |(n, (name, task, inputs)): (usize, &Step<'_>)| {
         let inputs: Map<String, Value> = inputs.iter().map(|(field, from)| ((*field).to_owned(), json!(from))).collect();
         (name.clone(), json!({ "number": n + 1, "task": format!("{task}@1.0.0"), "inputs": inputs }))
     };
     let steps: Map<String, Value> = steps.iter().enumerate().map(step).collect();
-    let output: Map<String, Value> = results.iter().map(|step| (step.clone(), json!(format!("{step}.n")))).collect();
-    let file = json!({ "name": name, "version": "1.0.0", "inputs": { "n": {} }, "steps": steps, "output": output });
+    let output: Map<String, Value> = results.iter().map(|step| (step.clone(), json!(format!("{step}.{field}")))).collect();
+    let file = json!({ "name": name, "version": "1.0.0", "inputs": { field: {} }, "steps": steps, "output": output });
     let checked = check(&file.to_string(), &dovetail_flow::catalogue(parts)?);
     let pipeline =
         checked.pipeline.ok_or_else(|| Error::host("bench_pipeline", format!("the pipeline of `{name}` is wrong: {:?}", checked.findings)))?;
     Ok(Graph { published: dovetail_flow::push_pipeline(parts, &pipeline)?.0, results })
 }
 
-/// Publishes the task `name` from numbers of these names to their sum.
-fn push(app: &App, name: &str, fields: &[&str]) -> Result<Digest, Error> {
-    let component = component(name, fields)?;
+/// Publishes a task.
+fn push(app: &App, name: &str, component: &[u8]) -> Result<Digest, Error> {
     let manifest = format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"does nothing, for measurements\"\n");
     let none = BTreeMap::new();
-    let package = pack(PackageParts { manifest: &manifest, component: &component, wit: &none, readme: None, examples: &none })?;
+    let package = pack(PackageParts { manifest: &manifest, component, wit: &none, readme: None, examples: &none })?;
     let manifest =
         Manifest::parse(&manifest).map_err(|errors| Error::host("bench_task", format!("the manifest of `{name}` is wrong: {errors:?}")))?;
-    let description = app.compiler()?.describe(&component, &manifest.grants)?;
+    let description = app.compiler()?.describe(component, &manifest.grants)?;
     let parts = app.parts()?;
     let record = PluginRecord {
         name: manifest.name,
@@ -97,18 +110,9 @@ fn push(app: &App, name: &str, fields: &[&str]) -> Result<Digest, Error> {
     Ok(record.package)
 }
 
-fn component(name: &str, fields: &[&str]) -> Result<Vec<u8>, Error> {
+/// From numbers of these names to their sum.
+fn numbers(name: &str, fields: &[&str]) -> Result<Vec<u8>, Error> {
     let input = fields.iter().map(|field| format!("{field}: u32")).collect::<Vec<_>>().join(", ");
-    let wit = format!(
-        "package bench:{name}@1.0.0;
-        interface task {{
-            use dovetail:task/types@0.1.0.{{task-error}};
-            record input {{ {input} }}
-            record output {{ n: u32 }}
-            run: func(input: input) -> result<output, task-error>;
-        }}
-        world component {{ export task; }}"
-    );
     let parameters = "i32 ".repeat(fields.len());
     let rest = (1..fields.len()).map(|n| format!("(local.get {n}) i32.add ")).collect::<String>();
     // The result is in memory from 16 on: which case of `result` it is, and from 24 on the record. Numbers take no memory on their way in.
@@ -120,6 +124,42 @@ fn component(name: &str, fields: &[&str]) -> Result<Vec<u8>, Error> {
                 i32.const 24 (local.get 0) {rest} i32.store
                 i32.const 16))"
     );
-    let module = wat::parse_str(&core).map_err(|e| Error::host("bench_task", format!("the text of `{name}` is wrong")).cause(e))?;
+    component(name, &input, "n: u32", &core)
+}
+
+/// From a text to the same text: the host puts it into memory where it is told to, and takes it from there.
+fn text(name: &str) -> Result<Vec<u8>, Error> {
+    let core = format!(
+        "(module
+            (memory (export \"memory\") 1)
+            (global $end (mut i32) (i32.const 1024))
+            (func (export \"cabi_realloc\") (param $old i32) (param $size i32) (param $align i32) (param $new i32) (result i32)
+                (local $at i32)
+                (local.set $at (i32.and (i32.add (global.get $end) (local.get $align)) (i32.sub (i32.const 0) (local.get $align))))
+                (global.set $end (i32.add (local.get $at) (local.get $new)))
+                (if (i32.gt_u (global.get $end) (i32.mul (memory.size) (i32.const 65536))) (then
+                    (if (i32.eq (memory.grow (i32.add (i32.div_u (local.get $new) (i32.const 65536)) (i32.const 1))) (i32.const -1))
+                        (then unreachable))))
+                (local.get $at))
+            (func (export \"bench:{name}/task@1.0.0#run\") (param i32 i32) (result i32)
+                (i32.store (i32.const 24) (local.get 0))
+                (i32.store (i32.const 28) (local.get 1))
+                (i32.const 16)))"
+    );
+    component(name, "text: string", "text: string", &core)
+}
+
+fn component(name: &str, input: &str, output: &str, core: &str) -> Result<Vec<u8>, Error> {
+    let wit = format!(
+        "package bench:{name}@1.0.0;
+        interface task {{
+            use dovetail:task/types@0.1.0.{{task-error}};
+            record input {{ {input} }}
+            record output {{ {output} }}
+            run: func(input: input) -> result<output, task-error>;
+        }}
+        world component {{ export task; }}"
+    );
+    let module = wat::parse_str(core).map_err(|e| Error::host("bench_task", format!("the text of `{name}` is wrong")).cause(e))?;
     Ok(componentize_world(&wit, "component", &module)?)
 }
