@@ -1,9 +1,7 @@
-//! Several processes on one data folder, some of them killed; and a folder in which nothing may be written.
+//! Several processes on one data folder, some of them killed.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -109,55 +107,4 @@ fn workers_that_are_killed_beside_others_on_one_folder_lose_nothing() {
     assert!(twice.is_empty(), "nobody who began them died, and they were begun twice: {twice:?}");
     assert!(alive.len() + dead >= 3 * RUNS, "the logs tell of each step");
     assert!(dead > KILLED, "those that were killed worked before");
-}
-
-/// Everything in a folder, itself included.
-fn below(path: &Path) -> Vec<PathBuf> {
-    let mut all = vec![path.to_owned()];
-    if path.is_dir() {
-        all.extend(std::fs::read_dir(path).unwrap().flat_map(|entry| below(&entry.unwrap().path())));
-    }
-    all
-}
-
-/// Nobody: for the superuser nothing is read-only.
-const NOBODY: u32 = 65_534;
-
-#[test]
-fn in_a_folder_that_is_read_only_nothing_is_changed_and_the_error_names_it() {
-    let folder = folder();
-    let package = package(folder.path());
-    ran(dovetail(folder.path(), &["task", "push"]).arg(&package));
-    ran(dovetail(folder.path(), &["pipeline", "push"]).arg(chain(folder.path())));
-    ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=1"]));
-    let superuser = std::fs::metadata(folder.path()).unwrap().uid() == 0;
-    let data = folder.path().join("data");
-    let allow = |write: bool| {
-        for path in below(folder.path()) {
-            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(if write { mode | 0o200 } else { mode & !0o222 })).unwrap();
-            if superuser {
-                std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
-            }
-        }
-    };
-    let held =
-        || -> BTreeMap<PathBuf, Vec<u8>> { below(&data).into_iter().filter_map(|path| Some((path.clone(), std::fs::read(path).ok()?))).collect() };
-    let before = held();
-    allow(false);
-    let package = package.to_str().unwrap();
-    for words in [&["run", "chain", "--input", "x=2"][..], &["task", "push", package], &["gc"], &["worker"]] {
-        let mut command = dovetail(folder.path(), words);
-        if superuser {
-            command.uid(NOBODY).gid(NOBODY);
-        }
-        let out = command.output().unwrap();
-        let said = String::from_utf8_lossy(&out.stderr);
-        assert_eq!(out.status.code(), Some(3), "{words:?}: {said}");
-        assert!(said.contains(&*data.to_string_lossy()) && said.contains("Permission denied") && said.contains("help: "), "{words:?}: {said}");
-        assert!(held() == before, "{words:?} changed something");
-    }
-    allow(true);
-    ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=2"]));
-    assert_eq!(Held::read(folder.path()).ends.len(), 2);
 }

@@ -24,6 +24,8 @@ pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) output: Output,
     parts: OnceLock<Parts>,
+    /// The same where nothing can be written.
+    to_read: OnceLock<Parts>,
     /// Where there is no data folder yet: an empty one, for commands that only read.
     nothing: OnceLock<Nothing>,
 }
@@ -38,7 +40,7 @@ struct Nothing {
 impl App {
     /// Opens nothing yet.
     pub(crate) fn new(config: Config, output: Output) -> Self {
-        Self { config, output, parts: OnceLock::new(), nothing: OnceLock::new() }
+        Self { config, output, parts: OnceLock::new(), to_read: OnceLock::new(), nothing: OnceLock::new() }
     }
 
     /// The stores of the data folder, which is made if it is not there.
@@ -56,10 +58,21 @@ impl App {
         Ok(self.parts.get_or_init(|| parts))
     }
 
-    /// The stores of the data folder, for a command that only reads: where there is no data folder it makes none, and finds nothing.
+    /// The stores of the data folder, for a command that only reads: where there is no data folder it makes none, and finds nothing; where
+    /// nothing can be written it reads all the same.
     pub(crate) fn parts_to_read(&self) -> Result<&Parts, Error> {
+        if let Some(parts) = self.to_read.get() {
+            return Ok(parts);
+        }
         if self.has_data()? {
-            return self.parts();
+            return match self.parts() {
+                Err(error) if error.code == "store_refused" && !self.config.is_fleet() => {
+                    tracing::debug!(err = error.chain(), "nothing can be written to the data folder");
+                    let parts = read_only(&self.config.data)?;
+                    Ok(self.to_read.get_or_init(|| parts))
+                }
+                parts => parts,
+            };
         }
         let nothing = self.nothing()?;
         if let Some(parts) = nothing.parts.get() {
@@ -179,6 +192,13 @@ fn open(config: &Config) -> Result<Parts, Error> {
 fn embedded(data: &Path) -> Result<Parts, Error> {
     let clock = Arc::new(SystemClock);
     let ledger = SqliteLedger::open(data, clock.clone())?;
+    Ok(Parts { ledger: Arc::new(ledger), blobs: Arc::new(FileBlobs::new(data)), clock })
+}
+
+/// The same where nothing can be written.
+fn read_only(data: &Path) -> Result<Parts, Error> {
+    let clock = Arc::new(SystemClock);
+    let ledger = SqliteLedger::open_to_read(data, clock.clone())?;
     Ok(Parts { ledger: Arc::new(ledger), blobs: Arc::new(FileBlobs::new(data)), clock })
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 pub(crate) mod files;
 pub(crate) mod presence;
+pub(crate) mod reading;
 pub(crate) mod schema;
 pub(crate) mod sqlite;
 

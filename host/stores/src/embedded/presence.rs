@@ -26,8 +26,8 @@ struct Said {
 pub(crate) struct Presence {
     folder: PathBuf,
     name: String,
-    // Held, never read: closing it ends the presence.
-    _lock: File,
+    // Held, never read: closing it ends the presence. None: it only looks at others.
+    lock: Option<File>,
 }
 
 impl Presence {
@@ -45,12 +45,17 @@ impl Presence {
                 // Somebody who swept may have removed the file between the two calls: a lock on a nameless file announces nobody.
                 Ok(()) if same_file(&lock, &path) => {
                     lock.write_all(b"locked while the process lives\n").map_err(fail)?;
-                    return Ok(Self { folder, name, _lock: lock });
+                    return Ok(Self { folder, name, lock: Some(lock) });
                 }
                 Ok(()) | Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(e)) => return Err(fail(e)),
             }
         }
+    }
+
+    /// Looks at others and announces nobody: for whoever only reads.
+    pub(crate) fn none(data: &Path) -> Self {
+        Self { folder: data.join("processes"), name: String::new(), lock: None }
     }
 
     /// Removes what dead processes left behind. Best effort: a file that stays does no harm.
@@ -113,8 +118,9 @@ impl Presence {
             Err(e) => e.kind() == std::io::ErrorKind::NotFound,
             Ok(file) => match file.try_lock() {
                 Ok(()) => {
-                    // Nobody holds it, and no process takes a name a second time.
-                    std::fs::remove_file(&path).is_ok()
+                    // Nobody holds it, and no process takes a name a second time. In a folder that is read-only it stays.
+                    drop(std::fs::remove_file(&path));
+                    true
                 }
                 Err(_) => false,
             },
@@ -124,6 +130,9 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
+        if self.lock.is_none() {
+            return;
+        }
         // A file that stays behind does no harm: it is not locked, so whoever asks finds the process dead.
         for name in self.files() {
             if name == self.name || name.split_once(ABOUT).is_some_and(|(process, _)| process == self.name) {

@@ -74,7 +74,7 @@ pub(crate) fn open(data: &Path, turn: &File) -> Result<Connection, StoreError> {
 }
 
 /// The version of the tables and the boot that leases are told by; none: there are no tables yet.
-fn standing(db: &Connection) -> rusqlite::Result<Option<(i64, String)>> {
+pub(crate) fn standing(db: &Connection) -> rusqlite::Result<Option<(i64, String)>> {
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     // Of a newer version nothing else is known.
     if version == 0 || version > VERSION {
@@ -82,6 +82,17 @@ fn standing(db: &Connection) -> rusqlite::Result<Option<(i64, String)>> {
     }
     let boot = db.query_row("SELECT value FROM facts WHERE name = 'boot'", [], |row| row.get(0))?;
     Ok(Some((version, boot)))
+}
+
+/// Of a newer version nothing is known.
+pub(crate) fn refuse_newer(known: Option<&(i64, String)>, what: &str) -> Result<(), StoreError> {
+    match known {
+        Some((version, _)) if *version > VERSION => {
+            let why = format!("its version is {version}, this dovetail knows {VERSION}: use the version that made it, or a newer one");
+            Err(StoreError::new(StoreErrorKind::Newer, what, why))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn set_up(db: Connection) -> rusqlite::Result<Connection> {
@@ -97,10 +108,7 @@ fn prepare(db: &mut Connection, what: &str) -> Result<(), StoreError> {
     let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sql)?;
     // Another process may have been here since we looked.
     let known = standing(&tx).map_err(sql)?;
-    if let Some((version, _)) = known.as_ref().filter(|(version, _)| *version > VERSION) {
-        let why = format!("its version is {version}, this dovetail knows {VERSION}: use the version that made it, or a newer one");
-        return Err(StoreError::new(StoreErrorKind::Newer, what, why));
-    }
+    refuse_newer(known.as_ref(), what)?;
     let change = match &known {
         None => TABLES,
         Some((1, _)) => FROM_1,

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use dovetail_core::retention::Archive;
 use rusqlite::{Connection, params};
 
 use super::presence::Presence;
+use super::reading::Reader;
 use super::schema::{self, sql_error};
 use super::{apply, io_error, make_folder};
 
@@ -47,7 +48,7 @@ type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
 pub struct SqliteLedger {
     requests: Option<Sender<Request>>,
     writer: Option<JoinHandle<()>>,
-    reader: Mutex<Connection>,
+    reader: Reader,
     presence: Arc<Presence>,
     bell: Arc<Bell>,
     clock: Arc<dyn Clock>,
@@ -64,7 +65,7 @@ impl SqliteLedger {
         let path = data.join("dovetail.lock");
         let turn = File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| io_error("open", &path, e))?;
         let db = schema::open(data, &turn)?;
-        let reader = Mutex::new(schema::open(data, &turn)?);
+        let reader = Reader::Beside(Mutex::new(schema::open(data, &turn)?));
         let presence = Arc::new(Presence::announce(data)?);
         presence.sweep();
         let (requests, inbox) = crossbeam_channel::unbounded();
@@ -75,15 +76,24 @@ impl SqliteLedger {
         Ok(Self { requests: Some(requests), writer: Some(thread), reader, presence, bell, clock })
     }
 
+    /// Opens a data folder in which nothing can be written, to read only.
+    ///
+    /// # Errors
+    /// `Refused` where even reading needs room or the right to write; `Newer` and `Corrupt` as for [`Self::open`].
+    pub fn open_to_read(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let (reader, presence) = (Reader::open(data)?, Arc::new(Presence::none(data)));
+        Ok(Self { requests: None, writer: None, reader, presence, bell: Arc::new(Bell::default()), clock })
+    }
+
     fn ask<T>(&self, request: Request, reply: &Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
         let gone = || StoreError::plain(StoreErrorKind::Unavailable, "the database's writer thread has ended");
-        self.requests.as_ref().ok_or_else(gone)?.send(request).map_err(|_| gone())?;
+        let to_read = || StoreError::plain(StoreErrorKind::Refused, "write to the database: it was opened to read only");
+        self.requests.as_ref().ok_or_else(to_read)?.send(request).map_err(|_| gone())?;
         reply.recv().map_err(|_| gone())?
     }
 
     fn read<T>(&self, operation: &str, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        let db = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        query(&db).map_err(|e| sql_error(operation, e))
+        self.reader.read(operation, query)
     }
 }
 

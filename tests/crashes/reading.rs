@@ -1,0 +1,189 @@
+//! A data folder in which nothing can be written: it is read-only, or its disk is full. What writes says so and changes nothing; what only
+//! reads works.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::trace::{self, Fault};
+use crate::{Held, chain, dovetail, folder, package, ran};
+
+/// What reads, of a folder in which there is this run.
+fn questions(run: &str) -> Vec<Vec<&str>> {
+    let words: [&[&str]; 8] = [
+        &["runs", "list"],
+        &["runs", "show", run],
+        &["runs", "lineage", run],
+        &["runs", "logs", run],
+        &["task", "list"],
+        &["pipeline", "list"],
+        &["pipeline", "show", "chain"],
+        &["workers", "list"],
+    ];
+    words.iter().map(|words| words.iter().copied().chain(["--output", "json"]).collect()).collect()
+}
+
+/// Published, and with one run, whose ID is returned.
+fn prepared(folder: &Path) -> String {
+    let package = package(folder);
+    ran(dovetail(folder, &["task", "push"]).arg(package));
+    ran(dovetail(folder, &["pipeline", "push"]).arg(chain(folder)));
+    let out = ran(&mut dovetail(folder, &["run", "chain", "--input", "x=1", "--output", "json"]));
+    serde_json::from_slice::<Value>(&out.stdout).unwrap()["run_id"].as_str().unwrap().to_owned()
+}
+
+/// A further run, by a worker that is killed then: what it did stands in the database's log only.
+fn with_a_log(folder: &Path) {
+    let mut worker = dovetail(folder, &["worker"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    while !dovetail(folder, &["run", "chain", "--detach", "--input", "x=5"]).output().unwrap().status.success() {
+        assert!(began.elapsed() < Duration::from_secs(20), "the worker does not come up");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    while Held::read(folder).ends.len() < 2 {
+        assert!(began.elapsed() < Duration::from_secs(20), "the worker does not work");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    assert!(std::fs::metadata(folder.join("data/dovetail.db-wal")).unwrap().len() > 0, "it left a log");
+}
+
+/// Everything in a folder, itself included.
+fn below(path: &Path) -> Vec<PathBuf> {
+    let mut all = vec![path.to_owned()];
+    if path.is_dir() {
+        all.extend(std::fs::read_dir(path).unwrap().flat_map(|entry| below(&entry.unwrap().path())));
+    }
+    all
+}
+
+/// Nobody: for the superuser nothing is read-only.
+const NOBODY: u32 = 65_534;
+
+fn superuser() -> bool {
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// Lets the folder's owner, who is not the superuser, write in it, or not.
+fn allow(folder: &Path, write: bool) {
+    for path in below(folder) {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(if write { mode | 0o200 } else { mode & !0o222 })).unwrap();
+        if superuser() {
+            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
+}
+
+/// What its owner gets.
+fn as_owner(folder: &Path, words: &[&str]) -> Output {
+    let mut command = dovetail(folder, words);
+    if superuser() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command.output().unwrap()
+}
+
+/// The files of the data folder with what is in them.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = below(&folder.join("data")).into_iter().filter(|path| path.is_file());
+    files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn in_a_folder_that_is_read_only_nothing_is_changed_and_the_error_names_it() {
+    let folder = folder();
+    prepared(folder.path());
+    let data = folder.path().join("data");
+    let before = files(folder.path());
+    allow(folder.path(), false);
+    let package = folder.path().join("add.zip");
+    for words in [&["run", "chain", "--input", "x=2"][..], &["task", "push", package.to_str().unwrap()], &["gc"], &["worker"]] {
+        let out = as_owner(folder.path(), words);
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(3), "{words:?}: {said}");
+        assert!(said.contains(&*data.to_string_lossy()) && said.contains("Permission denied") && said.contains("help: "), "{words:?}: {said}");
+        assert!(files(folder.path()) == before, "{words:?} changed something");
+    }
+    allow(folder.path(), true);
+    ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=2"]));
+    assert_eq!(Held::read(folder.path()).ends.len(), 2);
+}
+
+#[test]
+fn a_folder_that_is_read_only_can_be_read() {
+    // Left by processes that ended, and by one that was killed.
+    for log in [false, true] {
+        let folder = folder();
+        let run = prepared(folder.path());
+        if log {
+            with_a_log(folder.path());
+        }
+        allow(folder.path(), false);
+        let before = files(folder.path());
+        let answers: Vec<Output> = questions(&run).iter().map(|words| as_owner(folder.path(), words)).collect();
+        assert!(files(folder.path()) == before, "reading changed something");
+        allow(folder.path(), true);
+        for (words, out) in questions(&run).iter().zip(answers) {
+            assert_eq!(out.status.code(), Some(0), "{words:?}, with a log: {log}: {}", text(&out.stderr));
+            assert_eq!(text(&out.stdout), text(&ran(&mut dovetail(folder.path(), words)).stdout), "{words:?}: the same as where it may write");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_read_is_not_read_past() {
+    let folder = folder();
+    prepared(folder.path());
+    with_a_log(folder.path());
+    // As in a copy that somebody made of some of the files.
+    std::fs::remove_file(folder.path().join("data/dovetail.db-shm")).unwrap();
+    allow(folder.path(), false);
+    let out = as_owner(folder.path(), &["runs", "list", "--output", "json"]);
+    assert_eq!(out.status.code(), Some(3), "{}", text(&out.stdout));
+    let error = &serde_json::from_slice::<Value>(&out.stdout).unwrap()["error"];
+    let message = error["message"].as_str().unwrap();
+    assert_eq!(error["code"], "store_refused");
+    assert!(message.contains("dovetail.db") && message.contains("copy the folder to where you may write"), "{message}");
+    allow(folder.path(), true);
+    let runs = ran(&mut dovetail(folder.path(), &["runs", "list", "--output", "json"]));
+    assert_eq!(serde_json::from_slice::<Vec<Value>>(&runs.stdout).unwrap().len(), 2, "what it held is read where that can be written");
+}
+
+#[test]
+fn a_folder_whose_disk_is_full_can_be_read() {
+    for log in [false, true] {
+        let folder = folder();
+        let run = prepared(folder.path());
+        if log {
+            with_a_log(folder.path());
+        }
+        for words in questions(&run) {
+            let printed = folder.path().join("printed");
+            let mut command = dovetail(folder.path(), &words);
+            let said = std::fs::File::create(folder.path().join("said")).unwrap();
+            command.stdout(std::fs::File::create(&printed).unwrap()).stderr(said);
+            // From the very first write on.
+            let traced = trace::run(&mut command, 0, Fault::Full(&folder.path().join("data")));
+            let said = std::fs::read_to_string(folder.path().join("said")).unwrap();
+            assert!(traced.died.is_some(), "{words:?} wrote nothing, so this shows nothing");
+            assert_eq!(traced.code, Some(0), "{words:?}, with a log: {log}: {said}{}", std::fs::read_to_string(&printed).unwrap());
+            let with_room = text(&ran(&mut dovetail(folder.path(), &words)).stdout);
+            assert_eq!(std::fs::read_to_string(&printed).unwrap(), with_room, "{words:?}: the same as where there is room");
+            if log {
+                // Whoever came after it has brought the log into the database.
+                break;
+            }
+        }
+    }
+}
