@@ -10,6 +10,7 @@
 
 #[path = "../shared/lineage.rs"]
 mod lineage;
+mod mutants;
 mod reading;
 mod several;
 mod trace;

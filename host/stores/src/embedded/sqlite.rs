@@ -92,6 +92,16 @@ impl SqliteLedger {
         reply.recv().map_err(|_| gone())?
     }
 
+    fn runs(&self, operation: &str, sql: &str, with: impl rusqlite::Params) -> Result<Vec<RunKey>, StoreError> {
+        let rows: Vec<(String, u32)> =
+            self.read(operation, |db| db.prepare_cached(sql)?.query_map(with, |row| Ok((row.get(0)?, row.get(1)?)))?.collect())?;
+        let parse = |(run, generation): (String, u32)| {
+            let run = run.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, operation, e))?;
+            Ok(RunKey { run, generation })
+        };
+        rows.into_iter().map(parse).collect()
+    }
+
     fn read<T>(&self, operation: &str, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         self.reader.read(operation, query)
     }
@@ -291,15 +301,7 @@ impl Ledger for SqliteLedger {
 
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows: Vec<(String, u32)> = self.read("list open runs", |db| {
-            let mut query = db.prepare_cached("SELECT run, generation FROM open_runs ORDER BY id LIMIT ?1")?;
-            query.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-        })?;
-        let parse = |(run, generation): (String, u32)| {
-            let run = run.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "list open runs", e))?;
-            Ok(RunKey { run, generation })
-        };
-        rows.into_iter().map(parse).collect()
+        self.runs("list open runs", "SELECT run, generation FROM open_runs ORDER BY id LIMIT ?1", [limit])
     }
 
     fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
@@ -324,6 +326,13 @@ impl Ledger for SqliteLedger {
             }
             self.bell.sleep(wait.seen, left.min(LOOK_ROUND));
         }
+    }
+
+    fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
+        // Whoever ran a run again may have died before its jobs were there.
+        let sql = "SELECT run, generation FROM open_runs AS o WHERE NOT EXISTS \
+                   (SELECT 1 FROM jobs AS j WHERE j.run = o.run AND j.generation = o.generation) ORDER BY id LIMIT 1000";
+        self.runs("look for lost runs", sql, [])
     }
 
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {

@@ -1,0 +1,594 @@
+//! The flow on the embedded stores with one of its rules taken away: would these tests notice? A worker dies at each of its calls to the
+//! ledger in turn, before the call or after it was applied, and another one follows. With all rules nothing is ever wrong then; without any
+//! one of them something is.
+//!
+//! The workers are real ones on real SQLite files, each on a ledger of its own, whose calls stop being served: what a dead process leaves.
+//! `main.rs` kills whole processes; here the rules are in reach.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, Outcome, Report, Usage};
+use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait};
+use dovetail_core::limits::Limits;
+use dovetail_core::record::{Form as _, OutcomeRecord, PluginRecord, RunOutcomeRecord, RunState, StoredValue};
+use dovetail_core::stop::Stop;
+use dovetail_core::wit::{Field, Signature, Type};
+use dovetail_core::{Digest, RunId};
+use dovetail_flow::{Daemon, Event, Parts, Published, Shutdown, SystemClock, Worker, WorkerOptions};
+use dovetail_stores::{FileBlobs, SqliteLedger};
+use serde_json::json;
+
+use crate::folder;
+
+/// How long a job stays with a worker that stands still. One that died is known to be dead at once.
+const LEASE: Duration = Duration::from_secs(1);
+/// Within this a run is over once somebody lives who can finish it: fifty times of what it takes.
+const BOUND: Duration = Duration::from_secs(8);
+
+/// When a process dies: at the call of this number, which is then applied or not.
+#[derive(Debug, Clone, Copy)]
+struct Death {
+    call: u64,
+    applied: bool,
+}
+
+/// Counts the calls of one process, and ends them.
+#[derive(Default)]
+struct Life {
+    calls: AtomicU64,
+    death: Option<Death>,
+    /// What the call was at which it died.
+    last: Mutex<Option<String>>,
+}
+
+impl Life {
+    /// Serves the call, unless the process is dead; the call at which it dies may be applied all the same.
+    fn call<T>(&self, what: &str, call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst);
+        let Some(death) = self.death else { return call() };
+        if number < death.call {
+            return call();
+        }
+        if number == death.call {
+            *self.last.lock().unwrap() = Some(what.to_owned());
+            if death.applied {
+                drop(call());
+            }
+        }
+        Err(StoreError::plain(StoreErrorKind::Refused, "this process is dead"))
+    }
+}
+
+/// The rule that is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Without {
+    Nothing,
+    /// A job is acknowledged before its outcome is recorded, in a change of its own.
+    OutcomeFirst,
+    /// Nobody brings a run in line with its records: neither closes it nor puts its jobs back.
+    Reconciler,
+    /// No run is ever found to have lost its jobs.
+    Search,
+    /// Records are read as they were when the run was submitted.
+    FreshReads,
+    /// What is to be verified is not.
+    Verification,
+    /// A retry is taken from whoever held the job before, too.
+    Fence,
+}
+
+fn name(item: &Item) -> &'static str {
+    match item {
+        Item::Submit { .. } => "submit",
+        Item::Finish { .. } => "finish",
+        Item::Retry { .. } => "retry",
+        Item::Release { .. } => "release",
+        Item::Recover { .. } => "recover",
+        Item::Reopen { .. } => "reopen",
+        Item::Inherit { .. } => "inherit",
+        Item::Cancel { .. } => "cancel",
+        Item::Close { .. } => "close",
+        Item::Put { .. } => "put",
+    }
+}
+
+fn names(items: &[Item]) -> String {
+    items.iter().map(name).collect::<Vec<_>>().join(" ")
+}
+
+/// Who holds a job now, of all the workers of a test.
+type Holders = Arc<Mutex<BTreeMap<(RunKey, String), Lease>>>;
+
+/// One process's ledger: it dies, and lacks a rule.
+struct Bent {
+    ledger: Arc<SqliteLedger>,
+    life: Arc<Life>,
+    without: Without,
+    /// The same file, to do what no port allows.
+    file: std::path::PathBuf,
+    holders: Holders,
+    /// Its leases are not renewed: it stands still, or is cut off.
+    frozen: AtomicBool,
+}
+
+impl Bent {
+    /// The job goes, whatever became of it.
+    fn acknowledge(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.life.call("acknowledge", || {
+            let db = rusqlite::Connection::open(&self.file).unwrap();
+            db.busy_timeout(BOUND).unwrap();
+            let sql = "DELETE FROM jobs WHERE run = ?1 AND generation = ?2 AND step = ?3";
+            db.execute(sql, rusqlite::params![lease.run.run.as_str(), lease.run.generation, lease.step]).unwrap();
+            Ok(())
+        })
+    }
+
+    /// What becomes of a change without the rule.
+    fn bend(&self, items: &[Item]) -> Result<Vec<Item>, StoreError> {
+        let mut items = items.to_vec();
+        for item in &mut items {
+            match item {
+                Item::Finish { lease, .. } if self.without == Without::OutcomeFirst => self.acknowledge(lease)?,
+                Item::Retry { lease, .. } if self.without == Without::Fence => {
+                    let holders = self.holders.lock().unwrap();
+                    *lease = holders.get(&(lease.run.clone(), lease.step.clone())).cloned().unwrap_or_else(|| lease.clone());
+                }
+                _ => {}
+            }
+        }
+        Ok(items)
+    }
+}
+
+impl Ledger for Bent {
+    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+        // Whoever brings a run in line waits for these; a worker that ends its own step's run does not.
+        if self.without == Without::Reconciler && items.iter().all(|item| matches!(item, Item::Recover { .. } | Item::Close { .. })) {
+            return Ok(vec![Reply::Created; items.len()]);
+        }
+        let items = self.bend(items)?;
+        self.life.call(&names(&items), || self.ledger.commit(&items))
+    }
+
+    fn commit_then(&self, items: Vec<Item>, then: Then) {
+        let bent = self.bend(&items);
+        // Waited for here, so that deaths fall between the calls and not between their answers.
+        then(bent.and_then(|items| self.life.call(&names(&items), || self.ledger.commit(&items))));
+    }
+
+    fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError> {
+        let mut claimed = self.life.call("claim", || self.ledger.claim(scope, want, lease, wait))?;
+        for job in &mut claimed {
+            self.holders.lock().unwrap().insert((job.lease.run.clone(), job.lease.step.clone()), job.lease.clone());
+            job.verify &= self.without != Without::Verification;
+        }
+        Ok(claimed)
+    }
+
+    fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
+        if self.frozen.load(Ordering::SeqCst) {
+            return Err(StoreError::plain(StoreErrorKind::Unavailable, "this process is cut off"));
+        }
+        self.life.call("renew", || self.ledger.renew(leases, lease))
+    }
+
+    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let stale = self.without == Without::FreshReads && matches!(kind, Kind::Outcome | Kind::RunOutcome | Kind::Attempt);
+        self.life.call(&format!("get {}", kind.name()), || if stale { Ok(vec![None; keys.len()]) } else { Ledger::get(&*self.ledger, kind, keys) })
+    }
+
+    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.life.call("list", || Ledger::list(&*self.ledger, kind, listing))
+    }
+
+    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
+        self.life.call("open runs", || Ledger::open_runs(&*self.ledger, limit))
+    }
+
+    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
+        self.ledger.held(run)
+    }
+
+    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
+        self.ledger.over(runs, wait)
+    }
+
+    fn on_end(&self, told: Box<dyn Fn(&RunKey) + Send + Sync>) {
+        self.ledger.on_end(told);
+    }
+
+    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
+        self.life.call("beat", || self.ledger.beat(worker, about, keep))
+    }
+
+    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.ledger.workers()
+    }
+
+    fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
+        let nobody_looks = matches!(self.without, Without::Reconciler | Without::Search);
+        self.life.call("lost", || if nobody_looks { Ok(Vec::new()) } else { self.ledger.lost() })
+    }
+
+    fn wake(&self) {
+        self.ledger.wake();
+    }
+
+    fn wakes(&self) -> u64 {
+        self.ledger.wakes()
+    }
+}
+
+/// What a step does: given how often it was begun before, by anybody.
+type Does = Arc<dyn Fn(&Attempt, usize) -> Report + Send + Sync>;
+
+/// Adds, and remembers what it was asked for: step and attempt.
+struct Adder {
+    asked: Mutex<Vec<(String, u32)>>,
+    everybody: Arc<Mutex<Vec<(String, u32)>>>,
+    does: Does,
+}
+
+fn report(outcome: Outcome) -> Report {
+    Report { outcome, usage: Usage::default(), models: Vec::new(), log: Vec::new(), log_dropped: 0 }
+}
+
+fn sum(attempt: &Attempt) -> Report {
+    let number = |name: &str| attempt.input[name].as_i64().expect("the inputs were checked");
+    report(Outcome::Succeeded { output: json!({ "sum": number("a") + number("b") }) })
+}
+
+fn fails(retryable: bool) -> Report {
+    report(Outcome::Failed { failure: Failure { retryable, ..Failure::new(FailureKind::Failed, "no_luck", "it did not work") } })
+}
+
+impl Executor for Adder {
+    fn execute(&self, attempt: &Attempt, _: &Stop) -> Result<Report, HostError> {
+        let this = (attempt.step.clone(), attempt.number);
+        self.asked.lock().unwrap().push(this.clone());
+        let before = {
+            let mut all = self.everybody.lock().unwrap();
+            all.push(this.clone());
+            all.iter().filter(|(step, _)| *step == this.0).count() - 1
+        };
+        Ok((self.does)(attempt, before))
+    }
+}
+
+/// A data folder without a process.
+struct World {
+    folder: tempfile::TempDir,
+    published: Published,
+    run: RunId,
+    holders: Holders,
+    /// Each attempt that was begun, by any worker.
+    begun: Arc<Mutex<Vec<(String, u32)>>>,
+    does: Does,
+}
+
+fn adder() -> PluginRecord {
+    let field = |name: &str| Field { name: name.into(), ty: Type::S64 };
+    let signature = Signature { interface: "test:add/task@1.0.0".into(), input: vec![field("a"), field("b")], output: vec![field("sum")] };
+    PluginRecord {
+        name: "add".into(),
+        version: semver::Version::new(1, 0, 0),
+        package: Digest::of(b"add"),
+        description: "adds".into(),
+        signature,
+        limits: Limits::DEFAULT,
+        grants: BTreeMap::new(),
+        pure: true,
+        models: Vec::new(),
+        pushed_ms: 0,
+    }
+}
+
+const STEPS: usize = 5;
+
+impl World {
+    /// With a published diamond whose two sinks leave it open which step is the last one.
+    fn new(does: Does) -> Self {
+        let folder = folder();
+        let (ledger, blobs) = (SqliteLedger::open(folder.path(), Arc::new(SystemClock)).unwrap(), FileBlobs::new(folder.path()));
+        let parts = Parts { ledger: Arc::new(ledger), blobs: Arc::new(blobs), clock: Arc::new(SystemClock) };
+        dovetail_flow::push_plugin(&parts, &adder(), b"add").unwrap();
+        let step = |number: u32, a: &str, b: &str| json!({ "number": number, "task": "add@^1", "inputs": { "a": a, "b": b }, "retry": { "max_attempts": 3, "backoff": "1ms" } });
+        let steps = json!({ "head": step(1, "input.x", "input.x"), "left": step(2, "head.sum", "input.x"), "right": step(3, "head.sum", "head.sum"),
+            "join": step(4, "left.sum", "right.sum"), "side": step(5, "input.x", "head.sum") });
+        let file = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps, "output": { "total": "join.sum", "side": "side.sum" } });
+        let checked = dovetail_core::pipeline::check(&file.to_string(), &dovetail_flow::catalogue(&parts).unwrap());
+        let pipeline = checked.pipeline.ok_or(checked.findings).unwrap();
+        let published = dovetail_flow::push_pipeline(&parts, &pipeline).unwrap().0;
+        Self { folder, published, run: dovetail_flow::new_run_id().unwrap(), holders: Arc::default(), begun: Arc::default(), does }
+    }
+
+    /// What one process works with.
+    fn process(&self, life: &Arc<Life>, without: Without) -> (Parts, Arc<Bent>) {
+        let ledger = Arc::new(SqliteLedger::open(self.folder.path(), Arc::new(SystemClock)).unwrap());
+        let (file, frozen) = (self.folder.path().join("dovetail.db"), AtomicBool::new(false));
+        let bent = Arc::new(Bent { ledger, life: life.clone(), without, file, holders: self.holders.clone(), frozen });
+        (Parts { ledger: bent.clone(), blobs: Arc::new(FileBlobs::new(self.folder.path())), clock: Arc::new(SystemClock) }, bent)
+    }
+
+    fn submit(&self, parts: &Parts) -> bool {
+        dovetail_flow::submit(parts, &self.published, &json!({ "x": 1 }), &self.run).is_ok()
+    }
+
+    fn key(&self, generation: u32) -> RunKey {
+        RunKey { run: self.run.clone(), generation }
+    }
+
+    /// A process that only looks.
+    fn looking(&self) -> SqliteLedger {
+        SqliteLedger::open(self.folder.path(), Arc::new(SystemClock)).unwrap()
+    }
+
+    fn outcomes(&self) -> BTreeMap<String, Vec<u8>> {
+        let listing = Listing { prefix: format!("{}:", self.run), limit: usize::MAX, newest_first: false };
+        Ledger::list(&self.looking(), Kind::Outcome, &listing).unwrap().into_iter().collect()
+    }
+
+    /// A worker works until `until` or until it ends by itself. What it was asked for.
+    fn work(&self, parts: &Parts, name: &str, daemon: bool, until: &(dyn Fn() -> bool + Sync)) -> Vec<(String, u32)> {
+        let adder = Arc::new(Adder { asked: Mutex::default(), everybody: self.begun.clone(), does: self.does.clone() });
+        let (shutdown, over) = (Shutdown::default(), Arc::new(AtomicBool::new(false)));
+        let told = over.clone();
+        let ended = move |event: &Event| {
+            if matches!(event, Event::RunFinished { .. }) {
+                told.store(true, Ordering::SeqCst);
+            }
+        };
+        let daemon = daemon.then(|| Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(Vec::new) });
+        let options = WorkerOptions { jobs: 2, lease: LEASE, name: name.to_owned(), on_event: Some(Arc::new(ended)), daemon };
+        let worker = Arc::new(Worker::new(parts.clone(), adder.clone(), options));
+        let began = Instant::now();
+        std::thread::scope(|threads| {
+            let working = threads.spawn(|| worker.run(&Scope::All, &shutdown));
+            while !working.is_finished() {
+                std::thread::sleep(Duration::from_millis(5));
+                if over.load(Ordering::SeqCst) || until() || began.elapsed() > BOUND {
+                    shutdown.drain();
+                }
+            }
+            drop(working.join());
+        });
+        adder.asked.lock().unwrap().clone()
+    }
+}
+
+/// What is true of a run that came to its end in this generation, whoever died on the way.
+fn judge(
+    world: &World,
+    generation: u32,
+    recorded: &BTreeMap<String, Vec<u8>>,
+    first: &[(String, u32)],
+    second: &[(String, u32)],
+) -> Result<(), String> {
+    let (ledger, key) = (world.looking(), world.key(generation));
+    let end = Ledger::get(&ledger, Kind::RunOutcome, &[key.key()]).unwrap().pop().flatten();
+    let end = end.ok_or_else(|| format!("the run never ends; first {first:?}, second {second:?}"))?;
+    let end = RunOutcomeRecord::decode(&end, "the run").unwrap().state;
+    if end != RunState::Succeeded {
+        return Err(format!("the run ended as {end:?}"));
+    }
+    let outcomes = world.outcomes();
+    let of = |outcomes: &BTreeMap<String, Vec<u8>>| -> BTreeSet<String> {
+        outcomes.keys().filter_map(|text| RunKey::of_outcome(text)).filter(|(run, _)| *run == key).map(|(_, step)| step).collect()
+    };
+    if of(&outcomes).len() != STEPS {
+        return Err(format!("outcomes are there of {:?} only", of(&outcomes)));
+    }
+    if let Some((key, _)) = recorded.iter().find(|(key, value)| outcomes.get(*key) != Some(value)) {
+        return Err(format!("{key} is no longer what it was"));
+    }
+    if let Some((step, _)) = second.iter().find(|(step, _)| of(recorded).contains(step)) {
+        return Err(format!("{step} was recorded and is run again"));
+    }
+    for asked in [first, second] {
+        if asked.len() != asked.iter().collect::<BTreeSet<_>>().len() {
+            return Err(format!("one process made an attempt twice: {asked:?}"));
+        }
+    }
+    let total = OutcomeRecord::decode(&outcomes[&key.step("join")], "join").unwrap().output;
+    if total != Some(StoredValue::Inline(json!({ "sum": 7 }))) {
+        return Err(format!("it came to {total:?}"));
+    }
+    let open = Ledger::open_runs(&ledger, 9).unwrap();
+    let left = ledger.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap();
+    if !open.is_empty() || !left.is_empty() {
+        return Err(format!("all is done, and {open:?} is open, {left:?} to do"));
+    }
+    Ok(())
+}
+
+/// One way to die: what died and what is wrong then, if anything is.
+type Case = fn(Death, Without) -> (Option<String>, Result<(), String>);
+
+/// A run that one process submits and works on until it dies, and another one finishes.
+fn a_run(death: Death, without: Without) -> (Option<String>, Result<(), String>) {
+    // One step succeeds the second time only.
+    let world = World::new(Arc::new(|attempt, _| if attempt.step == "left" && attempt.number == 1 { fails(true) } else { sum(attempt) }));
+    let life = Arc::new(Life { death: Some(death), ..Life::default() });
+    let first = {
+        let (parts, _) = world.process(&life, without);
+        if world.submit(&parts) { world.work(&parts, "first", false, &|| false) } else { Vec::new() }
+    };
+    let recorded = world.outcomes();
+    // No daemon, so nobody looks for lost runs: a run that was submitted is never one.
+    let second = {
+        let (parts, _) = world.process(&Arc::default(), without);
+        // Whoever got no answer submits again, unless there is a record: then it must be found without him.
+        if parts.ledger.get(Kind::Run, &[world.run.to_string()]).unwrap()[0].is_none() {
+            assert!(world.submit(&parts));
+        }
+        let looking = world.looking();
+        let over = || Ledger::get(&looking, Kind::RunOutcome, &[world.key(0).key()]).unwrap()[0].is_some();
+        world.work(&parts, "second", false, &over)
+    };
+    let died = life.last.lock().unwrap().clone();
+    (died, judge(&world, 0, &recorded, &first, &second))
+}
+
+/// A run that failed, that one process runs again until it dies, and a daemon finishes.
+fn a_rerun(death: Death, without: Without) -> (Option<String>, Result<(), String>) {
+    let world = World::new(Arc::new(|attempt, before| if attempt.step == "join" && before == 0 { fails(false) } else { sum(attempt) }));
+    {
+        let (parts, _) = world.process(&Arc::default(), Without::Nothing);
+        assert!(world.submit(&parts));
+        world.work(&parts, "before", false, &|| false);
+    }
+    let life = Arc::new(Life { death: Some(death), ..Life::default() });
+    let first = {
+        let (parts, _) = world.process(&life, without);
+        if dovetail_flow::retry(&parts, &world.run, "once more").is_ok() { world.work(&parts, "first", false, &|| false) } else { Vec::new() }
+    };
+    let recorded = world.outcomes();
+    let second = {
+        let (parts, _) = world.process(&Arc::default(), without);
+        // Whoever got no answer asks again, unless it is on record that he did.
+        if parts.ledger.get(Kind::Generation, &[world.key(1).key()]).unwrap()[0].is_none() {
+            dovetail_flow::retry(&parts, &world.run, "once more").unwrap();
+        }
+        let looking = world.looking();
+        let over = || Ledger::get(&looking, Kind::RunOutcome, &[world.key(1).key()]).unwrap()[0].is_some();
+        world.work(&parts, "second", true, &over)
+    };
+    let died = life.last.lock().unwrap().clone();
+    (died, judge(&world, 1, &recorded, &first, &second))
+}
+
+/// Every point of death there is, some at a time: what is wrong, and how many there were. With `enough` it ends with the first thing that is.
+fn sweep(case: Case, without: Without, enough: bool) -> (Vec<String>, u64) {
+    let (next, found, last) = (AtomicU64::new(0), Mutex::new(Vec::new()), AtomicU64::new(u64::MAX));
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                loop {
+                    let point = next.fetch_add(1, Ordering::SeqCst);
+                    let death = Death { call: point / 2, applied: point % 2 == 1 };
+                    if death.call >= last.load(Ordering::SeqCst) || (enough && !found.lock().unwrap().is_empty()) {
+                        return;
+                    }
+                    let (died, verdict) = case(death, without);
+                    match (died, verdict) {
+                        (None, Ok(())) => drop(last.fetch_min(death.call, Ordering::SeqCst)),
+                        (died, Err(why)) => found.lock().unwrap().push(format!("{death:?} ({}): {why}", died.unwrap_or_default())),
+                        (Some(_), Ok(())) => {}
+                    }
+                }
+            });
+        }
+    });
+    (found.into_inner().unwrap(), last.load(Ordering::SeqCst))
+}
+
+#[test]
+fn a_worker_that_dies_at_any_call_to_its_ledger_loses_nothing() {
+    let (found, points) = sweep(a_run, Without::Nothing, false);
+    println!("{points} calls, each with a death before and after it");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert!(points > 10, "a run takes more calls than {points}");
+}
+
+#[test]
+fn whoever_dies_as_he_runs_a_run_again_loses_nothing() {
+    let (found, points) = sweep(a_rerun, Without::Nothing, false);
+    println!("{points} calls, each with a death before and after it");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert!(points > 10, "a run takes more calls than {points}");
+}
+
+/// What goes wrong.
+#[track_caller]
+fn is_found_out(case: Case, without: Without) -> String {
+    let (found, _) = sweep(case, without, true);
+    assert!(!found.is_empty(), "nothing went wrong without it");
+    found.join("\n")
+}
+
+#[test]
+fn a_job_that_is_acknowledged_before_its_outcome_is_recorded_is_found_out() {
+    println!("{}", is_found_out(a_run, Without::OutcomeFirst));
+}
+
+#[test]
+fn a_run_that_nobody_brings_in_line_with_its_records_is_found_out() {
+    println!("{}", is_found_out(a_run, Without::Reconciler));
+}
+
+#[test]
+fn a_daemon_that_does_not_look_for_lost_runs_is_found_out() {
+    println!("{}", is_found_out(a_rerun, Without::Search));
+}
+
+#[test]
+fn a_worker_that_reads_what_is_no_longer_so_is_found_out() {
+    println!("{}", is_found_out(a_run, Without::FreshReads));
+}
+
+#[test]
+fn a_worker_that_does_not_verify_is_found_out() {
+    println!("{}", is_found_out(a_run, Without::Verification));
+}
+
+/// A worker stands still over a step for longer than its lease; the step passes to another one, and is running there when the first one's
+/// attempt fails and is to be retried. How often the step was begun.
+fn retried_too_late(without: Without) -> usize {
+    let (late, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None::<Instant>)));
+    let (begun, is_late, since) = (Arc::new(AtomicU64::new(0)), late.clone(), answered.clone());
+    let does = move |attempt: &Attempt, _: usize| {
+        if attempt.step != "head" {
+            return sum(attempt);
+        }
+        let wait = |until: &dyn Fn() -> bool| {
+            let began = Instant::now();
+            while !until() && began.elapsed() < BOUND {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        match begun.fetch_add(1, Ordering::SeqCst) {
+            // The first one wakes up when the second one is at it, and fails.
+            0 => {
+                wait(&|| begun.load(Ordering::SeqCst) > 1);
+                is_late.store(true, Ordering::SeqCst);
+                fails(true)
+            }
+            // The second one is at it until a third one begins, or long after the first one was told that the job is no longer his.
+            1 => {
+                wait(&|| begun.load(Ordering::SeqCst) > 2 || since.lock().unwrap().is_some_and(|since| since.elapsed() > Duration::from_secs(1)));
+                sum(attempt)
+            }
+            _ => sum(attempt),
+        }
+    };
+    let world = World::new(Arc::new(does));
+    let ((first, frozen), (second, _)) = (world.process(&Arc::default(), without), world.process(&Arc::default(), without));
+    frozen.frozen.store(true, Ordering::SeqCst);
+    assert!(world.submit(&first));
+    let looking = world.looking();
+    let over = || Ledger::get(&looking, Kind::RunOutcome, &[world.key(0).key()]).unwrap()[0].is_some();
+    std::thread::scope(|threads| {
+        threads.spawn(|| world.work(&first, "first", true, &over));
+        while world.begun.lock().unwrap().is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        threads.spawn(|| world.work(&second, "second", true, &over));
+        // It was late, and what it asked for has been answered a moment later.
+        while !late.load(Ordering::SeqCst) && !over() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        *answered.lock().unwrap() = Some(Instant::now());
+    });
+    assert!(over(), "the run comes to its end in any case");
+    world.begun.lock().unwrap().iter().filter(|(step, _)| step == "head").count()
+}
+
+#[test]
+fn a_retry_of_whoever_lost_the_job_is_refused_and_without_that_found_out() {
+    assert_eq!(retried_too_late(Without::Nothing), 2, "one worker stood still, so it was begun once more");
+    assert_eq!(retried_too_late(Without::Fence), 3, "and once too often without the fence");
+}
