@@ -8,6 +8,7 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![expect(clippy::unwrap_used, reason = "a failing test panics")]
 
+mod disk;
 #[path = "../shared/lineage.rs"]
 mod lineage;
 mod mutants;
@@ -69,9 +70,14 @@ fn ran(command: &mut Command) -> Output {
 
 /// Packed once for a test.
 fn package(folder: &Path) -> PathBuf {
-    let component = root().join("plugins/target/wasm32-wasip2/release/add.wasm");
+    packed(folder, "add")
+}
+
+/// One of the plugins for tests.
+fn packed(folder: &Path, name: &str) -> PathBuf {
+    let component = root().join(format!("plugins/target/wasm32-wasip2/release/{}.wasm", name.replace('-', "_")));
     assert!(component.is_file(), "{} is missing: run `./justw plugins`", component.display());
-    let (source, file) = (root().join("plugins/tests/add"), folder.join("add.zip"));
+    let (source, file) = (root().join("plugins/tests").join(name), folder.join(format!("{name}.zip")));
     ran(dovetail(folder, &["task", "pack"]).arg(source).arg("-o").arg(&file));
     file
 }

@@ -106,7 +106,8 @@ impl Error {
 
     /// A file that we cannot write.
     pub(crate) fn write(path: &Path, error: std::io::Error) -> Self {
-        Self::host("unwritable_file", format!("write `{}`", path.display())).cause(error).detail("path", path.display().to_string())
+        let help = remedy(error.kind());
+        Self::host("unwritable_file", format!("write `{}`", path.display())).cause(error).help(help).detail("path", path.display().to_string())
     }
 
     /// Values that do not fit their types.
@@ -242,6 +243,7 @@ impl From<ModelError> for Error {
             ModelError::Unusable { .. } => {
                 made.help("give a network or a cascade that is what its model.toml says; docs/models.md lists what each `output` means")
             }
+            ModelError::Io { source, .. } => made.help(remedy(source.kind())),
             ModelError::Unavailable(_) => made.help("use a dovetail that was built with OpenCV"),
             _ => made,
         };
@@ -250,6 +252,16 @@ impl From<ModelError> for Error {
             ModelError::Weights { source, .. } => made.cause(source),
             _ => made,
         }
+    }
+}
+
+/// What to do about a file of ours.
+fn remedy(kind: std::io::ErrorKind) -> &'static str {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match kind {
+        StorageFull | QuotaExceeded => "make room on that disk and do it again; nothing is there by half",
+        PermissionDenied | ReadOnlyFilesystem => "give yourself the right to write there, or name another place (--data DIR for the data folder)",
+        _ => "`dovetail doctor` looks at the data folder and its disk",
     }
 }
 

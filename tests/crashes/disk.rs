@@ -1,0 +1,156 @@
+//! A disk that becomes full while something is published or installed, and deaths while an artifact is stored: nothing is there by half.
+
+use std::collections::BTreeSet;
+use std::fs::{File, read_dir};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dovetail_core::Digest;
+use serde_json::{Value, json};
+
+use crate::trace::{self, Fault};
+use crate::{Held, begun, chain, copy, dovetail, folder, models, package, packed, ran, root, sweep};
+
+/// What it printed says that the disk is full, or it succeeded: what could not be written then was not needed.
+fn said(code: Option<i32>, printed: &str, refused: &AtomicUsize) -> Result<(), String> {
+    match code {
+        Some(0) => Ok(()),
+        Some(3) if (printed.contains("full") || printed.contains("No space left")) && printed.contains("help: ") => {
+            refused.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+        _ => Err(format!("it ended with {code:?} and said {printed}")),
+    }
+}
+
+/// Runs it with its disk full from a write on: which that was, its exit code, and what it said.
+fn with_full_disk(command: &mut Command, folder: &Path, point: usize) -> (Option<&'static str>, Option<i32>, String) {
+    let said = folder.join("said");
+    command.env("DOVETAIL_LOG_LEVEL", "error").env("DOVETAIL_LOG_FORMAT", "text");
+    command.stdout(Stdio::null()).stderr(File::create(&said).unwrap());
+    let traced = trace::run(command, point, Fault::Full(&folder.join("data")));
+    (traced.died, traced.code, std::fs::read_to_string(&said).unwrap())
+}
+
+#[test]
+fn a_push_whose_disk_is_full_from_any_write_on_says_so_and_can_be_repeated() {
+    let prepared = folder();
+    let (package, chain) = (package(prepared.path()), chain(prepared.path()));
+    let refused = AtomicUsize::new(0);
+    let points = sweep(|point| {
+        let folder = copy(prepared.path());
+        let mut push = dovetail(folder.path(), &["task", "push"]);
+        let (died, code, printed) = with_full_disk(push.arg(&package), folder.path(), point);
+        let verdict = said(code, &printed, &refused);
+        ran(dovetail(folder.path(), &["task", "push"]).arg(&package));
+        ran(dovetail(folder.path(), &["pipeline", "push"]).arg(&chain));
+        let out = ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=1", "--output", "json"]));
+        let sum = &serde_json::from_slice::<Value>(&out.stdout).unwrap()["output"]["sum"];
+        (died, verdict.and_then(|()| if *sum == json!(4) { Ok(()) } else { Err(format!("the sum is {sum}")) }))
+    });
+    println!("{points} moments at which the disk became full; {} times that was said", refused.load(Ordering::SeqCst));
+    assert!(points > 10 && refused.into_inner() > 5, "{points} moments");
+}
+
+#[test]
+fn models_whose_disk_is_full_from_any_write_on_are_whole_or_absent() {
+    let source = root().join("target/face-api/package");
+    assert!(source.is_dir(), "{} is missing: run `./justw setup`", source.display());
+    let pull = |folder: &Path| {
+        let mut command = dovetail(folder, &["models", "pull", "--from"]);
+        command.arg(&source);
+        command
+    };
+    let whole = folder();
+    ran(&mut pull(whole.path()));
+    let (whole, refused) = (models(whole.path()), AtomicUsize::new(0));
+    let points = sweep(|point| {
+        let folder = folder();
+        let (died, code, printed) = with_full_disk(&mut pull(folder.path()), folder.path(), point);
+        let half = models(folder.path()).into_iter().find(|(name, bytes)| whole.get(name) != Some(bytes));
+        let verdict = match half {
+            Some((name, _)) => Err(format!("{} is not whole", name.display())),
+            None => said(code, &printed, &refused),
+        };
+        ran(&mut pull(folder.path()));
+        let same = models(folder.path()) == whole;
+        (died, verdict.and_then(|()| if same { Ok(()) } else { Err("the second time makes something else of it".into()) }))
+    });
+    println!("{points} moments at which the disk became full; {} times that was said", refused.load(Ordering::SeqCst));
+    assert!(points > 5 && refused.into_inner() > 5, "{points} moments");
+}
+
+/// The artifacts there are, each of which has the content that its name tells.
+fn artifacts(folder: &Path) -> Result<BTreeSet<String>, String> {
+    let mut found = BTreeSet::new();
+    for entry in read_dir(folder.join("data/blobs/artifacts/sha256")).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        // What begins with a dot is being written, and named by nobody.
+        if name.starts_with('.') {
+            continue;
+        }
+        if Digest::of(&std::fs::read(&path).unwrap()).hex() != name {
+            return Err(format!("{} is not what its name says", path.display()));
+        }
+        found.insert(name);
+    }
+    Ok(found)
+}
+
+#[test]
+fn an_artifact_whose_writer_is_killed_at_any_moment_is_whole_or_absent() {
+    let prepared = folder();
+    let package = packed(prepared.path(), "copy-artifact");
+    ran(dovetail(prepared.path(), &["task", "push"]).arg(package));
+    let copying = json!({ "number": 1, "task": "copy-artifact@^1", "inputs": { "artifact": "input.file" } });
+    let pipeline =
+        json!({ "name": "copy", "version": "1.0.0", "inputs": { "file": {} }, "steps": { "go": copying }, "output": { "upper": "go.upper" } });
+    let file = prepared.path().join("copy.json");
+    std::fs::write(&file, pipeline.to_string()).unwrap();
+    ran(dovetail(prepared.path(), &["pipeline", "push"]).arg(&file));
+    // Read and written in several pieces.
+    let text: String = (0..30_000).map(|n| format!("line {n}\n")).collect();
+    let (source, upper) = (prepared.path().join("text.txt"), Digest::of(text.to_uppercase().as_bytes()).hex());
+    std::fs::write(&source, &text).unwrap();
+    // How many artifacts and outcomes there were when it died.
+    let seen = Mutex::new(BTreeSet::new());
+    let points = sweep(|point| {
+        let folder = copy(prepared.path());
+        let mut command = dovetail(folder.path(), &["run", "copy", "--input"]);
+        command.arg(format!("file=@{}", source.display())).stdout(Stdio::null()).stderr(Stdio::null());
+        let traced = trace::run(&mut command, point, Fault::Death);
+        let verdict = || -> Result<(), String> {
+            let (kept, before) = (artifacts(folder.path())?, Held::read(folder.path()));
+            seen.lock().unwrap().insert((kept.len(), before.outcomes.len()));
+            if before.outcomes.len() == 1 && !kept.contains(&upper) {
+                return Err("an artifact is named in a record and is not there".into());
+            }
+            let resumed = ran(&mut dovetail(folder.path(), &["runs", "resume", "--all"]));
+            if before.outcomes.len() == 1 && !begun(&String::from_utf8_lossy(&resumed.stderr)).is_empty() {
+                return Err("the step was recorded and is run again".into());
+            }
+            let (after, kept) = (Held::read(folder.path()), artifacts(folder.path())?);
+            if let Some(broken) = before.broken.iter().chain(&after.broken).next() {
+                return Err(broken.clone());
+            }
+            if after.runs != before.runs || after.ends.len() != after.runs || after.open != 0 {
+                return Err(format!("{} runs, {} ends, {} open", after.runs, after.ends.len(), after.open));
+            }
+            let named = after.outcomes.values().all(|outcome| String::from_utf8_lossy(outcome).contains(&upper));
+            if after.runs == 1 && !(kept.contains(&upper) && named && kept.len() == 2) {
+                return Err(format!("it was resumed, and these are there: {kept:?}"));
+            }
+            Ok(())
+        };
+        (traced.died, verdict())
+    });
+    let seen = seen.into_inner().unwrap();
+    println!("{points} moments of death; artifacts and outcomes then: {seen:?}");
+    assert!(points > 30, "{points} moments");
+    for moment in [(0, 0), (1, 0), (2, 0), (2, 1)] {
+        assert!(seen.contains(&moment), "it never died with {moment:?} artifacts and outcomes: {seen:?}");
+    }
+}
