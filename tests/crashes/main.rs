@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing test panics")]
 
 mod disk;
+mod fair;
 #[path = "../shared/lineage.rs"]
 mod lineage;
 mod mutants;

@@ -101,7 +101,7 @@ fn nameless(inputs: &Value) -> Value {
     }
 }
 
-/// Ends a run by request: no step of it starts any more, running ones learn it with their next lease. False: it was over.
+/// Ends a run by request: no step of it starts any more, running ones are told where the backend can, and learn it with their next lease at the latest. False: it was over.
 ///
 /// # Errors
 /// A store's failure; `unknown_run`.

@@ -1,6 +1,8 @@
-//! One data folder: `dovetail.db` (records and jobs), `blobs/` (content-addressed bytes) and `processes/` (one lock file a live process).
+//! One data folder: `dovetail.db` (records and jobs), `blobs/` (content-addressed bytes), `processes/` (one lock file a live process) and `bells/`
+//! (one socket a process that runs steps).
 
 pub(crate) mod apply;
+pub(crate) mod bells;
 pub(crate) mod files;
 pub(crate) mod presence;
 pub(crate) mod reading;

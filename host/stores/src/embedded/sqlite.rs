@@ -18,6 +18,7 @@ use dovetail_core::meta::{MetaStore, Put, Writes};
 use dovetail_core::retention::Archive;
 use rusqlite::{Connection, params};
 
+use super::bells::Bells;
 use super::presence::Presence;
 use super::reading::Reader;
 use super::schema::{self, sql_error};
@@ -51,6 +52,7 @@ pub struct SqliteLedger {
     reader: Reader,
     presence: Arc<Presence>,
     bell: Arc<Bell>,
+    bells: Arc<Bells>,
     clock: Arc<dyn Clock>,
 }
 
@@ -70,10 +72,11 @@ impl SqliteLedger {
         presence.sweep();
         let (requests, inbox) = crossbeam_channel::unbounded();
         let bell = Arc::new(Bell::default());
-        let writer = Writer { db, presence: presence.clone(), turn, clock: clock.clone(), bell: bell.clone() };
+        let bells = Arc::new(Bells::new(data, presence.clone()));
+        let writer = Writer { db, presence: presence.clone(), turn, clock: clock.clone(), bell: bell.clone(), bells: bells.clone() };
         let thread = std::thread::Builder::new().name("sqlite-writer".into()).spawn(move || writer.run(&inbox));
         let thread = thread.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "start the writer thread", e))?;
-        Ok(Self { requests: Some(requests), writer: Some(thread), reader, presence, bell, clock })
+        Ok(Self { requests: Some(requests), writer: Some(thread), reader, presence, bell, bells, clock })
     }
 
     /// Opens a data folder in which nothing can be written, to read only.
@@ -82,7 +85,8 @@ impl SqliteLedger {
     /// `Refused` where even reading needs room or the right to write; `Newer` and `Corrupt` as for [`Self::open`].
     pub fn open_to_read(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (reader, presence) = (Reader::open(data)?, Arc::new(Presence::none(data)));
-        Ok(Self { requests: None, writer: None, reader, presence, bell: Arc::new(Bell::default()), clock })
+        let bells = Arc::new(Bells::new(data, presence.clone()));
+        Ok(Self { requests: None, writer: None, reader, presence, bell: Arc::new(Bell::default()), bells, clock })
     }
 
     fn ask<T>(&self, request: Request, reply: &Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -111,7 +115,10 @@ impl Drop for SqliteLedger {
     fn drop(&mut self) {
         // Closing the channel ends the writer, after what it still holds.
         self.requests.take();
-        if let Some(writer) = self.writer.take() {
+        if let Some(writer) = self.writer.take()
+            // It tells of runs that are over: who was told may have held the last of us.
+            && writer.thread().id() != std::thread::current().id()
+        {
             drop(writer.join());
         }
     }
@@ -123,6 +130,25 @@ struct Writer {
     turn: File,
     clock: Arc<dyn Clock>,
     bell: Arc<Bell>,
+    bells: Arc<Bells>,
+}
+
+/// What others want to hear of a group of changes.
+#[derive(Default)]
+struct News {
+    changed: bool,
+    /// Runs that were cancelled, or that a step's failure has ended: others may be at steps of theirs.
+    over: Vec<RunKey>,
+}
+
+impl News {
+    fn note(&mut self, item: &Item, reply: &Reply) {
+        match item {
+            Item::Cancel { run, .. } if *reply == Reply::Created => self.over.push(run.clone()),
+            Item::Finish { lease, succeeded: false, close: Some(_), .. } if *reply == Reply::Created => self.over.push(lease.run.clone()),
+            _ => {}
+        }
+    }
 }
 
 impl Writer {
@@ -130,10 +156,13 @@ impl Writer {
         while let Ok(first) = inbox.recv() {
             let mut group = vec![first];
             group.extend(inbox.try_iter().take(GROUP - 1));
-            let mut changed = false;
-            let (answers, error) = self.transact(group, &mut changed);
-            if changed {
+            let mut news = News::default();
+            let (answers, error) = self.transact(group, &mut news);
+            if news.changed {
                 self.bell.ring();
+            }
+            if error.is_none() {
+                self.bells.ring(&news.over);
             }
             for answer in answers {
                 answer(error.as_ref().map(again));
@@ -141,7 +170,7 @@ impl Writer {
         }
     }
 
-    fn transact(&mut self, group: Vec<Request>, changed: &mut bool) -> (Vec<Answer>, Option<StoreError>) {
+    fn transact(&mut self, group: Vec<Request>, news: &mut News) -> (Vec<Answer>, Option<StoreError>) {
         let mut answers = Vec::with_capacity(group.len());
         if let Err(e) = self.turn.lock() {
             let error = StoreError::new(StoreErrorKind::Unavailable, "wait for the turn to write to the database", e);
@@ -151,7 +180,7 @@ impl Writer {
             Ok(tx) => {
                 let now = self.clock.mono_ms();
                 for request in group {
-                    answers.push(serve(&tx, request, now, &self.presence, changed));
+                    answers.push(serve(&tx, request, now, &self.presence, news));
                 }
                 tx.commit().err()
             }
@@ -214,11 +243,14 @@ fn within<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> rus
     result
 }
 
-fn serve(db: &Connection, request: Request, now: u64, presence: &Presence, changed: &mut bool) -> Answer {
+fn serve(db: &Connection, request: Request, now: u64, presence: &Presence, news: &mut News) -> Answer {
     match request {
         Request::Commit(items, then) => {
-            let result = within(db, || items.iter().map(|item| apply::item(db, item, now)).collect());
-            *changed |= result.is_ok();
+            let result: rusqlite::Result<Vec<Reply>> = within(db, || items.iter().map(|item| apply::item(db, item, now)).collect());
+            if let Ok(replies) = &result {
+                news.changed = true;
+                items.iter().zip(replies).for_each(|(item, reply)| news.note(item, reply));
+            }
             tell(then, result)
         }
         Request::Write(writes, reply) => {
@@ -326,6 +358,10 @@ impl Ledger for SqliteLedger {
             }
             self.bell.sleep(wait.seen, left.min(LOOK_ROUND));
         }
+    }
+
+    fn on_end(&self, told: Box<dyn Fn(&RunKey) + Send + Sync>) {
+        self.bells.listen(told);
     }
 
     fn lost(&self) -> Result<Vec<RunKey>, StoreError> {

@@ -1,11 +1,13 @@
 //! Reads the clock as ordinary Rust does: the component imports `wasi:clocks`, which the host links by grant only.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread::sleep;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dovetail_sdk::prelude::*;
 
 #[dovetail_sdk::task]
-fn run(_: Input) -> Result<Output> {
+fn run(input: Input) -> Result<Output> {
+    sleep(Duration::from_millis(input.after_ms.unwrap_or(0).into()));
     let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
     Ok(Output { milliseconds: u64::try_from(since.as_millis())? })
 }
@@ -16,6 +18,6 @@ mod tests {
 
     #[test]
     fn it_is_later_than_this_test_was_written() {
-        assert!(run(Input { zone: None }).unwrap().milliseconds > 1_700_000_000_000);
+        assert!(run(Input { zone: None, after_ms: None }).unwrap().milliseconds > 1_700_000_000_000);
     }
 }
