@@ -13,6 +13,7 @@
 //! output = "4MiB"
 //! log = "256KiB"
 //! handles = 1024
+//! artifacts = "256MiB"
 //! [grants]                           # nothing is granted unless named
 //! clocks = true
 //! random = true
@@ -179,10 +180,15 @@ impl Reader<'_> {
 
     fn limits(&mut self, table: &DeTable<'_>) -> Limits {
         let (mut limits, most) = (Limits::DEFAULT, Limits::MAXIMA);
-        let Some(section) = self.section(table, "limits", &["memory", "time", "output", "log", "handles"]) else {
+        let Some(section) = self.section(table, "limits", &["memory", "time", "output", "log", "handles", "artifacts"]) else {
             return limits;
         };
-        let sizes = [("memory", &mut limits.memory, most.memory), ("output", &mut limits.output, most.output), ("log", &mut limits.log, most.log)];
+        let sizes = [
+            ("memory", &mut limits.memory, most.memory),
+            ("output", &mut limits.output, most.output),
+            ("log", &mut limits.log, most.log),
+            ("artifacts", &mut limits.artifacts, most.artifacts),
+        ];
         for (key, limit, most) in sizes {
             self.quantity(section, key, limit, most, &|text| parse_size(text), &show_size);
         }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Failure, FailureKind, HostError, ModelUse};
+use dovetail_core::limits::LEAST_ARTIFACT;
 use dovetail_core::stop::{Stop, StopReason};
 use dovetail_core::vision::{self, Vision, VisionError};
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
@@ -89,6 +90,8 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) image_bytes: u64,
     pub(crate) artifact_bytes: u64,
+    /// Stored as artifacts so far, of `limits.artifacts`.
+    stored: u64,
     pub(crate) memory: Memory,
     pub(crate) log: SharedLog,
     pub(crate) progress: Option<ProgressSink>,
@@ -134,6 +137,7 @@ impl State {
             table,
             image_bytes: 0,
             artifact_bytes: 0,
+            stored: 0,
             log,
             progress,
             progress_last: None,
@@ -256,8 +260,18 @@ impl State {
         Ok(self.table.push(Artifact { reference, size: Some(bytes.len() as u64), bytes: None })?)
     }
 
-    /// Stores bytes as an artifact.
+    /// Stores bytes as an artifact. What was stored stays, held or not, so all of it counts.
     pub(crate) fn store_bytes(&mut self, media_type: String, bytes: &[u8]) -> Answer<ArtifactRef> {
+        let limit = self.attempt.limits.artifacts;
+        self.stored = self.stored.saturating_add((bytes.len() as u64).max(LEAST_ARTIFACT));
+        if self.stored > limit {
+            let message = format!(
+                "the task wrote more than {} of artifacts (each counts {} at least): write less, or raise `artifacts` under `[limits]` in its plugin.toml",
+                show(limit),
+                show(LEAST_ARTIFACT)
+            );
+            return Err(Ended::limit("too_many_artifacts", message).into());
+        }
         let digest = self.blobs.put(BlobKind::Artifact, bytes).map_err(store_fault)?;
         Ok(ArtifactRef { digest, media_type, name: None })
     }

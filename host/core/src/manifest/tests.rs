@@ -16,12 +16,12 @@ fn wrong(text: &str) -> Vec<String> {
 #[test]
 fn a_whole_manifest() {
     let manifest = with(
-        "license = \"MIT\"\n[limits]\nmemory = \"128MiB\"\ntime = \"500ms\"\noutput = \"1 MiB\"\nlog = \"1B\"\nhandles = 7\n[grants]\nclocks = true\nhttp = [\"https://api.example.com:8443\"]",
+        "license = \"MIT\"\n[limits]\nmemory = \"128MiB\"\ntime = \"500ms\"\noutput = \"1 MiB\"\nlog = \"1B\"\nhandles = 7\nartifacts = \"1GiB\"\n[grants]\nclocks = true\nhttp = [\"https://api.example.com:8443\"]",
     )
     .unwrap();
     assert_eq!((manifest.name.as_str(), manifest.version.to_string().as_str()), ("face-attributes", "1.0.0"));
     assert_eq!(manifest.license.as_deref(), Some("MIT"));
-    assert_eq!(manifest.limits, Limits { memory: 128 << 20, time_ms: 500, output: 1 << 20, log: 1, handles: 7 });
+    assert_eq!(manifest.limits, Limits { memory: 128 << 20, time_ms: 500, output: 1 << 20, log: 1, handles: 7, artifacts: 1 << 30 });
     assert_eq!(manifest.grants, Grants { clocks: true, random: false, http: vec!["https://api.example.com:8443".into()] });
 }
 
@@ -81,6 +81,8 @@ fn limits_up_to_the_maxima() {
     }
     assert_eq!(with("[limits]\nhandles = 10_000").unwrap().limits.handles, 10_000);
     assert!(with("[limits]\nhandles = 10001").is_err());
+    assert_eq!(with("[limits]\nartifacts = \"4GiB\"").unwrap().limits.artifacts, 4 << 30);
+    assert!(with("[limits]\nartifacts = \"5GiB\"").is_err());
 }
 
 #[test]

@@ -90,6 +90,7 @@ fn step(lines: &mut Vec<String>, (before, old): (&Pipeline, &Step), (after, new)
     changed(lines, &format!("step {name}: output limit"), &show_size(old.limits.output), &show_size(new.limits.output));
     changed(lines, &format!("step {name}: log limit"), &show_size(old.limits.log), &show_size(new.limits.log));
     changed(lines, &format!("step {name}: handles"), &old.limits.handles, &new.limits.handles);
+    changed(lines, &format!("step {name}: artifacts"), &show_size(old.limits.artifacts), &show_size(new.limits.artifacts));
 }
 
 fn output(lines: &mut Vec<String>, (before, old): (&Pipeline, &Output), (after, new): (&Pipeline, &Output)) {

@@ -153,6 +153,37 @@ fn handles_in_the_input_count() {
     assert_eq!(failed(&bench.run_within(&guest, input(11), limits)), (FailureKind::Limit, "too_many_handles"));
 }
 
+/// Writes `n` artifacts of 16 KiB, one after the other, each with its number in front, and keeps none.
+fn writing_guest() -> Vec<u8> {
+    let imports = r#"(import "dovetail:task/artifacts@0.1.0" "[constructor]writer" (func $writer (param i32 i32) (result i32)))
+      (import "dovetail:task/artifacts@0.1.0" "[method]writer.write" (func $write (param i32 i32 i32 i32)))
+      (import "dovetail:task/artifacts@0.1.0" "[static]writer.finish" (func $finish (param i32 i32)))
+      (import "dovetail:task/artifacts@0.1.0" "[resource-drop]artifact" (func $forget (param i32)))
+      (data (i32.const 0x2000) "text/plain")"#;
+    let body = "(local $i i32) (local $w i32) (block $out (loop $l (br_if $out (i32.ge_u (local.get $i) (local.get 0)))
+      (i32.store (i32.const 0x8000) (local.get $i))
+      (local.set $w (call $writer (i32.const 0x2000) (i32.const 10)))
+      (call $write (local.get $w) (i32.const 0x8000) (i32.const 0x4000) (i32.const 0x3000))
+      (call $finish (local.get $w) (i32.const 0x3000))
+      (call $forget (i32.load (i32.const 0x3008)))
+      (local.set $i (i32.add (local.get $i) (i32.const 1))) (br $l))) (call $ok (local.get $i))";
+    number_guest(imports, body)
+}
+
+#[test]
+fn artifacts_within_their_limit() {
+    let report = Bench::new().run_within(&writing_guest(), json!({ "n": 8 }), Limits { artifacts: 128 << 10, ..Limits::DEFAULT });
+    assert_eq!(output(&report), &json!({ "n": 8 }));
+}
+
+#[test]
+fn artifacts_over_their_limit_though_none_is_held() {
+    let report = Bench::new().run_within(&writing_guest(), json!({ "n": 9 }), Limits { artifacts: 128 << 10, ..Limits::DEFAULT });
+    assert_eq!(failed(&report), (FailureKind::Limit, "too_many_artifacts"));
+    let message = &failure(&report).message;
+    assert!(message.contains("128KiB") && message.contains("`artifacts` under `[limits]`"), "{message}");
+}
+
 #[test]
 fn the_stack_within_its_limit_and_over_it() {
     let bench = Bench::new();

@@ -240,17 +240,19 @@ pub(super) fn refused(app: &App, path: &Path, findings: &[Finding]) -> Exit {
 }
 
 pub(super) fn limits_json(limits: &Limits) -> Value {
-    json!({ "memory": limits.memory, "time_ms": limits.time_ms, "output": limits.output, "log": limits.log, "handles": limits.handles })
+    json!({ "memory": limits.memory, "time_ms": limits.time_ms, "output": limits.output, "log": limits.log, "handles": limits.handles,
+        "artifacts": limits.artifacts })
 }
 
 pub(super) fn limits_text(limits: &Limits) -> String {
     format!(
-        "memory {}, time {}, output {}, log {}, {} handles",
+        "memory {}, time {}, output {}, log {}, {} handles, artifacts {}",
         show_size(limits.memory),
         show_duration_ms(limits.time_ms),
         show_size(limits.output),
         show_size(limits.log),
-        limits.handles
+        limits.handles,
+        show_size(limits.artifacts)
     )
 }
 
