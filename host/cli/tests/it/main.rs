@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test should panic")]
 
 mod bench;
+mod damage;
 mod faces;
 mod gc;
 mod pipelines;

@@ -1,0 +1,50 @@
+//! A package whose stored bytes are no longer those that its digest names: it is refused before anything of it is compiled, and what was
+//! interrupted goes on once it has been stored again.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::support::Home;
+
+fn files(folder: PathBuf) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn a_package_that_was_damaged_is_refused_before_it_is_compiled() {
+    let home = Home::new();
+    let steps = json!({ "go": { "number": 1, "task": "add@^1", "inputs": { "a": {"value": 1}, "b": {"value": 2} } } });
+    home.push(&["add"]).pipeline("it", &json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": steps, "output": { "sum": "go.sum" } }));
+    let stored = files(home.path("data/blobs/packages/sha256"));
+    let [package] = stored.as_slice() else { panic!("{stored:?}") };
+    let whole = std::fs::read(package).unwrap();
+    // One bit, anywhere: in the component, in the manifest, in the directory of the zip.
+    for at in [whole.len() / 2, 40, whole.len() - 30] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        std::fs::write(package, &damaged).unwrap();
+        for compiled_before in [true, false] {
+            if !compiled_before {
+                std::fs::remove_dir_all(home.path("data/compiled")).unwrap();
+            }
+            let before = files(home.path("data/compiled"));
+            let error = home.run(&["run", "it", "--output", "json"]).exits(3).json()["error"].clone();
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains("another digest") && message.contains(&*package.to_string_lossy()), "{error:#}");
+            assert!(message.contains("remove it and store it again"), "{error:#}");
+            let code: Vec<_> = files(home.path("data/compiled")).into_iter().filter(|file| !before.contains(file)).collect();
+            assert!(code.iter().all(|file| file.extension().is_none_or(|of| of != "cwasm" && of != "wasm")), "it was compiled: {code:?}");
+            let alone = home.run(&["task", "run", "add", "--input", "a=1", "--input", "b=2", "--output", "json"]).exits(3).json();
+            assert_eq!(alone["error"]["code"], error["code"]);
+        }
+        // The remedy that it names.
+        std::fs::remove_file(package).unwrap();
+        home.push(&["add"]);
+        assert_eq!(std::fs::read(package).unwrap(), whole);
+        let resumed = home.run(&["runs", "resume", "--all", "--output", "json"]).exits(0).json();
+        let runs = resumed["runs"].as_array().unwrap();
+        assert_eq!(runs.len(), 2, "{resumed:#}");
+        assert!(runs.iter().all(|run| run["state"] == "succeeded" && run["output"]["sum"] == 3), "{resumed:#}");
+    }
+}
