@@ -4,6 +4,7 @@
 
 mod arrows;
 mod binary;
+mod bombs;
 mod tidy;
 
 use std::path::{Path, PathBuf};
