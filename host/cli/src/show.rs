@@ -140,8 +140,10 @@ fn remedy(kind: &str, code: &str) -> &'static str {
             "the file is damaged, cut off, or no picture: fetch or export it again, as JPEG, PNG, WebP or BMP"
         }
         (_, "too_large") => "scale the picture down first",
+        // The run's own, not its step's.
+        ("limit", "timeout") => "give the run more time (`timeout` of the pipeline, beside `steps`), or smaller inputs",
         (_, "timeout") | ("timeout", _) => {
-            "give the step more time (`timeout` in the pipeline, up to `time` of the host's limits), or smaller inputs"
+            "give the step more time (its `timeout` in the pipeline, up to `time` of the host's limits), or smaller inputs"
         }
         (_, "out_of_memory") => "raise `memory` in the plugin's [limits], or give it smaller inputs",
         ("invalid_input", _) => "correct the inputs and run it again; the task's log (`dovetail runs logs RUN`) may say more",

@@ -135,7 +135,7 @@ pub struct OutcomeRecord {
     pub output: Option<StoredValue>,
     /// The last attempt's failure, if it failed.
     pub failure: Option<Failure>,
-    /// Every attempt, the first one first.
+    /// Every attempt, the first one first; of a step that was skipped none.
     pub attempts: Vec<AttemptRecord>,
     /// Of the package that ran.
     pub package: Digest,

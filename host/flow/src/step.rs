@@ -176,7 +176,7 @@ impl StepRunner {
             let message = format!("{} workers died while they ran it", claimed.crashes);
             Ok(failed(Failure::new(FailureKind::LostWorker, "poison", message)))
         } else if left == Some(0) {
-            Ok(failed(run_timeout(work)))
+            Ok(failed(run_timeout(work, "before this step could start")))
         } else {
             let limits = Limits { time_ms: step.limits.time_ms.min(left.unwrap_or(u64::MAX)), ..step.limits };
             let attempt = Attempt {
@@ -205,6 +205,14 @@ impl StepRunner {
             // The run had ended: what its attempt came to is part of its history.
             let message = "the run had ended, so this attempt was stopped";
             report.outcome = Outcome::Failed { failure: Failure::new(FailureKind::Cancelled, STOPPED, message) };
+        }
+        if let (Outcome::Failed { failure }, Some(left)) = (&mut report.outcome, left)
+            && failure.kind == FailureKind::Timeout
+            && left < step.limits.time_ms
+        {
+            // It was the run's time that was over, not the step's.
+            let message = run_timeout(work, "while this step ran").message;
+            *failure = Failure { kind: FailureKind::Limit, message, ..failure.clone() };
         }
         let error = match &report.outcome {
             Outcome::Succeeded { .. } => None,
@@ -326,7 +334,10 @@ impl StepRunner {
         let mut attempts: Vec<AttemptRecord> = before.iter().map(|retry| retry.failed.clone()).collect();
         let started_ms = attempts.first().unwrap_or(&this).started_ms;
         let spent_us = work.spent_us + this.duration_us;
-        attempts.push(this);
+        // A step that was skipped had none.
+        if !work.skipped {
+            attempts.push(this);
+        }
         let (package, models, log_dropped) = (step.package, report.models, report.log_dropped);
         Ok(OutcomeRecord { output, failure, attempts, package, models, consumed, produced, log, log_dropped, spent_us, started_ms, finished_ms })
     }
@@ -340,9 +351,9 @@ fn failed(failure: Failure) -> Report {
     Report { outcome: Outcome::Failed { failure }, usage: Usage::default(), models: Vec::new(), log: Vec::new(), log_dropped: 0 }
 }
 
-fn run_timeout(work: &Work<'_>) -> Failure {
+fn run_timeout(work: &Work<'_>, when: &str) -> Failure {
     let timeout = work.plan.pipeline.timeout_ms.unwrap_or(0);
-    let message = format!("the run's timeout of {} was over before this step could start", dovetail_core::manifest::show_duration_ms(timeout));
+    let message = format!("the run's timeout of {} was over {when}", dovetail_core::manifest::show_duration_ms(timeout));
     // Not of kind Timeout: that one is retried.
     Failure::new(FailureKind::Limit, "timeout", message)
 }

@@ -124,6 +124,8 @@ fn with_finish_running_steps_end_and_no_new_ones_start() {
     assert_eq!((&document["state"], &document["error"]["step"]), (&json!("failed"), &json!("a")));
     let states: Vec<_> = document["processing_summary"]["steps"].as_array().unwrap().iter().map(|s| s["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["failed", "succeeded", "not_run"]);
+    let skipped = &document["processing_summary"]["steps"][2];
+    assert_eq!((&skipped["attempts"], &skipped["duration_ms"]), (&json!([]), &json!(0)), "it had none");
     assert_eq!(document["processing_summary"]["data_lineage"], json!(["add -> output_002_sum"]), "c did not take it");
     assert_eq!(bench.made(), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
 }
@@ -202,6 +204,21 @@ fn a_run_has_a_time_of_its_own() {
     let document = bench.work(&run);
     assert_eq!((&document["state"], &document["error"]["code"], &document["error"]["step"]), (&json!("failed"), &json!("timeout"), &json!("b")));
     assert_eq!(bench.made(), [("a".to_owned(), 1)]);
+}
+
+#[test]
+fn an_attempt_that_the_runs_time_ends_says_so_and_is_not_made_again() {
+    for (timeout, kind, attempts) in [("5s", "limit", 1), ("100s", "timeout", 3)] {
+        let bench = Bench::new();
+        let published = bench.publish(&json!({ "timeout": timeout }), &[("a", "input.x", "input.x")]);
+        bench.script("a", |_, _| Ok(fails(FailureKind::Timeout, false)));
+        let run = bench.submit(&published, 1);
+        let document = bench.work(&run);
+        let error = &document["error"];
+        assert_eq!(error["kind"], kind, "{error:#}");
+        assert_eq!(error["message"].as_str().unwrap().contains("the run's timeout of 5s was over while this step ran"), kind == "limit", "{error:#}");
+        assert_eq!(bench.made().len(), attempts);
+    }
 }
 
 #[test]
