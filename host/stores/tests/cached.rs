@@ -220,6 +220,20 @@ fn a_damaged_file_is_fetched_again() {
 }
 
 #[test]
+fn a_damaged_package_is_not_given_out_even_where_there_is_no_other() {
+    let (folder, far) = (tempfile::tempdir().unwrap(), Arc::<Far>::default());
+    let cache = cache(folder.path(), &far, 1000);
+    let digest = cache.put(BlobKind::Package, b"package").unwrap();
+    let file = FileBlobs::new(folder.path()).path(BlobKind::Package, &digest);
+    std::fs::write(&file, b"packagf").unwrap();
+    far.fails.store(true, Ordering::SeqCst);
+    assert_eq!(cache.get(BlobKind::Package, &digest, 100).unwrap_err().kind, StoreErrorKind::Unavailable);
+    far.fails.store(false, Ordering::SeqCst);
+    assert_eq!(cache.get(BlobKind::Package, &digest, 100).unwrap(), b"package");
+    assert_eq!(std::fs::read(&file).unwrap(), b"package", "and mended");
+}
+
+#[test]
 fn a_disk_that_fails_fails_nobody() {
     let (folder, far) = (tempfile::tempdir().unwrap(), Arc::<Far>::default());
     let cache = cache(folder.path(), &far, 1000);
