@@ -77,8 +77,15 @@ class Celery:
 
     def measure(self, figure, tasks, latencies):
         command = [sys.executable, os.path.join(self.here, "submit.py"), figure, str(tasks), str(latencies)]
-        with open(self.log, "ab") as log:
-            return float(output_of(command, "Celery's submitter", cwd=self.here, stderr=log))
+        # Now and then Celery's client fails of itself (seen once in some hundred measurements): that decides nothing, and is told.
+        for tries_left in (2, 1, 0):
+            try:
+                with open(self.log, "ab") as log:
+                    return float(output_of(command, "Celery's submitter", cwd=self.here, stderr=log))
+            except SystemExit as failed:
+                if not tries_left:
+                    raise
+                print(f"{failed}; {figure} is measured again", flush=True)
 
     def __exit__(self, *_):
         self.process.terminate()

@@ -10,8 +10,10 @@
 
 mod disk;
 mod fair;
+mod killed;
 #[path = "../shared/lineage.rs"]
 mod lineage;
+mod lost;
 mod mutants;
 mod reading;
 mod several;

@@ -38,6 +38,8 @@ pub struct Size {
 pub struct Image {
     pixels: Arc<[u8]>,
     size: Size,
+    /// Watched instead of the pixels: whoever watches those keeps their memory.
+    held: Arc<()>,
 }
 
 impl std::fmt::Debug for Image {
@@ -51,7 +53,7 @@ impl Image {
     #[must_use]
     pub fn new(pixels: Arc<[u8]>, size: Size) -> Option<Self> {
         let bytes = (size.width as usize).checked_mul(size.height as usize)?.checked_mul(3)?;
-        (bytes > 0 && pixels.len() == bytes).then_some(Self { pixels, size })
+        (bytes > 0 && pixels.len() == bytes).then(|| Self { pixels, size, held: Arc::new(()) })
     }
 
     /// Width and height.
@@ -66,10 +68,16 @@ impl Image {
         &self.pixels
     }
 
-    /// By which somebody learns whether the picture is still held, and holds none himself.
+    /// By which somebody learns whether the picture is still held, without holding a byte of it.
     #[must_use]
-    pub fn watch(&self) -> Weak<[u8]> {
-        Arc::downgrade(&self.pixels)
+    pub fn watch(&self) -> Weak<()> {
+        Arc::downgrade(&self.held)
+    }
+
+    /// How many hold the picture, this one included.
+    #[must_use]
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.held)
     }
 
     /// Whether both are the same picture in memory: how results about a picture are remembered.

@@ -8,7 +8,7 @@ mod flow_control;
 mod settle;
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +41,8 @@ const PUT_OFF: Duration = Duration::from_secs(30);
 const SURE: f64 = 0.8;
 /// Plans kept; any of them can be read again.
 const MAX_PLANS: usize = 1000;
+/// Runs that are remembered to have been stopped: enough for those that come between a claim and its entry.
+const REMEMBERED_STOPS: usize = 32;
 
 /// What happens, as it happens: for progress, never for decisions.
 #[derive(Debug, Clone)]
@@ -119,6 +121,8 @@ pub struct Worker {
     options: WorkerOptions,
     plans: Mutex<BTreeMap<String, Arc<Plan>>>,
     held: Mutex<HashMap<u64, Held>>,
+    /// Runs whose steps were to stop, the last ones: one may have been claimed then and not be held yet.
+    stopped: Mutex<VecDeque<RunKey>>,
     flow: FlowControl,
     /// Of a scope: the runs that are not over.
     left: Mutex<BTreeSet<RunId>>,
@@ -153,8 +157,9 @@ impl Worker {
     pub fn new(parts: Parts, executor: Arc<dyn Executor>, options: WorkerOptions) -> Self {
         let runner = StepRunner { parts: parts.clone(), executor, worker: options.name.clone() };
         let flow = FlowControl::new(options.jobs);
-        let (plans, held, left, ending, fault) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
-        Self { parts, runner, options, plans, held, flow, left, ending, everything: AtomicBool::new(false), fault }
+        let (plans, held, stopped) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (left, ending, fault) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { parts, runner, options, plans, held, stopped, flow, left, ending, everything: AtomicBool::new(false), fault }
     }
 
     /// Works. With [`Scope::Runs`] until all of them are over, otherwise until it is shut down. Blocks.
@@ -244,7 +249,11 @@ impl Worker {
             let alone = self.flow.is_alone();
             for job in claimed {
                 let canceller = Arc::new(Canceller::new());
-                locked(&self.held).insert(job.lease.token, Held { lease: job.lease.clone(), canceller, sure: Instant::now(), ended: false });
+                let held = Held { lease: job.lease.clone(), canceller: canceller.clone(), sure: Instant::now(), ended: false };
+                locked(&self.held).insert(job.lease.token, held);
+                if locked(&self.stopped).contains(&job.lease.run) {
+                    canceller.cancel();
+                }
                 if alone {
                     // It was asked for before that was known.
                     self.give_back_waiting(&job, settle);
@@ -401,6 +410,11 @@ impl Worker {
 
     /// The steps of a run in this process are to stop: it was cancelled, or has ended.
     fn stop_steps(&self, run: &RunKey) {
+        {
+            let mut stopped = locked(&self.stopped);
+            stopped.truncate(REMEMBERED_STOPS - 1);
+            stopped.push_front(run.clone());
+        }
         for held in locked(&self.held).values().filter(|held| held.lease.run == *run) {
             held.canceller.cancel();
         }

@@ -16,7 +16,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults: 2 threads, 32 MiB of pictures (a step's successors mostly come next; a worker stays within 220 MB), 2 OpenCV threads (1 where there is one core).
+    /// The defaults: 2 threads, 32 MiB of pictures (a step's successors mostly come next), 2 OpenCV threads (1 where there is one core).
     ///
     /// Why 2 and not 1: measured on 2 cores with `examples/measure.rs` (`ssd` on a 1920-pixel photograph, attributes and features in two calls side by
     /// side), a photograph with 3 faces took 175 ms with 2 OpenCV threads and 237 with 1, one with 5 faces 237 and 325. The detection runs alone and

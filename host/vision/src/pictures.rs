@@ -52,8 +52,8 @@ struct Shelf {
     flights: HashMap<Digest, Receiver<Infallible>>,
     bytes: u64,
     clock: u64,
-    /// Decoded here and still in somebody's hands, be it only ours.
-    alive: Vec<Weak<[u8]>>,
+    /// Not kept, or not any more, and still in somebody's hands.
+    elsewhere: Vec<Weak<()>>,
 }
 
 pub(crate) struct Pictures {
@@ -86,7 +86,6 @@ pub(crate) struct Flight {
 impl Flight {
     /// Keeps the picture for the next one that asks.
     pub(crate) fn land(self, image: &Image) {
-        lock(&self.pictures.shelf).alive.push(image.watch());
         self.pictures.keep(self.digest, image);
     }
 }
@@ -120,16 +119,18 @@ impl Pictures {
 
     fn keep(&self, digest: Digest, image: &Image) {
         let size = image.pixels().len() as u64;
+        let mut shelf = lock(&self.shelf);
         if size > self.max_bytes {
+            shelf.elsewhere.push(image.watch());
             return;
         }
-        let mut shelf = lock(&self.shelf);
         while shelf.bytes + size > self.max_bytes {
             let Some(oldest) = shelf.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(digest, _)| *digest) else {
                 break;
             };
             if let Some(gone) = shelf.kept.remove(&oldest) {
                 shelf.bytes -= gone.image.pixels().len() as u64;
+                shelf.elsewhere.push(gone.image.watch());
             }
         }
         shelf.clock += 1;
@@ -149,10 +150,8 @@ impl Pictures {
     /// Decoded pictures that somebody works on: those apart that are only kept for the next one who asks.
     pub(crate) fn in_use(&self) -> usize {
         let mut shelf = lock(&self.shelf);
-        shelf.alive.retain(|picture| picture.strong_count() > 0);
-        let kept: Vec<Weak<[u8]>> = shelf.kept.values().map(|kept| kept.image.watch()).collect();
-        let ours = |picture: &Weak<[u8]>| usize::from(kept.iter().any(|kept| kept.ptr_eq(picture)));
-        shelf.alive.iter().filter(|picture| picture.strong_count() > ours(picture)).count()
+        shelf.elsewhere.retain(|picture| picture.strong_count() > 0);
+        shelf.elsewhere.len() + shelf.kept.values().filter(|kept| kept.image.holders() > 1).count()
     }
 
     /// Bytes of pixels kept.

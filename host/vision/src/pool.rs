@@ -4,7 +4,8 @@
 //! what they hold (pictures) is freed as soon as a caller leaves.
 //!
 //! Passes over pictures that are there go before the decoding of further ones, which also waits while others are in use: else ten steps that begin
-//! together hold ten pictures before the first face is found. It waits for passes alone: where none runs or waits, a picture is decoded.
+//! together hold ten pictures before the first face is found. It waits for passes alone: where none runs or waits, a picture is decoded. (A
+//! picture that is let go while a pass runs is noticed when that ends.)
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,8 +52,9 @@ impl Waiting {
             self.passed = 0;
             return self.after.pop_front();
         }
+        let next = self.first.pop_front()?;
         self.passed = if self.after.is_empty() { 0 } else { self.passed + 1 };
-        self.first.pop_front()
+        Some(next)
     }
 }
 
@@ -83,8 +85,9 @@ impl Queue {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if done {
             waiting.running -= 1;
-            if !waiting.after.is_empty() {
-                self.changed.notify_one();
+            // What waited for this pass may begin, on another thread if this one takes something else; and whoever is to end must hear of it.
+            if waiting.closed || !waiting.after.is_empty() {
+                self.changed.notify_all();
             }
         }
         loop {
@@ -273,5 +276,32 @@ mod tests {
             decode.join().unwrap().unwrap();
         });
         assert!(decoded.load(std::sync::atomic::Ordering::SeqCst));
+    }
+
+    #[test]
+    fn many_that_wait_for_room_do_not_make_it() {
+        let pool = Pool::new(2, || false).unwrap();
+        let (release, held) = crossbeam_channel::bounded::<()>(0);
+        let (started, begun) = crossbeam_channel::bounded(1);
+        let decoded = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                pool.run(Turn::First, &Stop::never(), move || {
+                    started.send(()).unwrap();
+                    Ok(held.recv().ok())
+                })
+            });
+            begun.recv().unwrap();
+            for _ in 0..3 * SHARE {
+                s.spawn(|| pool.run(Turn::After, &Stop::never(), || Ok(())).map(|()| decoded.fetch_add(1, std::sync::atomic::Ordering::SeqCst)));
+            }
+            while pool.queue.waiting.lock().unwrap().after.len() < 3 * SHARE as usize {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            assert_eq!(decoded.load(std::sync::atomic::Ordering::SeqCst), 0, "each of them woke the idle thread, and none may begin");
+            release.send(()).unwrap();
+        });
+        assert_eq!(decoded.load(std::sync::atomic::Ordering::SeqCst), 3 * SHARE as usize);
     }
 }

@@ -416,9 +416,16 @@ impl Ledger for FleetLedger {
             if some.is_empty() {
                 return Ok(some);
             }
-            let some = if fresh { self.unknown(some)? } else { some };
-            if !some.is_empty() {
+            if !fresh {
                 return Ok(some);
+            }
+            match self.unknown(some.clone()) {
+                Ok(unknown) if unknown.is_empty() => {}
+                Ok(unknown) => return Ok(unknown),
+                Err(error) => {
+                    locked(&self.shared.sweep).lost.extend(some);
+                    return Err(error);
+                }
             }
         }
     }

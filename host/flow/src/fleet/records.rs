@@ -11,7 +11,7 @@ use dovetail_core::record::{Form, OutcomeRecord};
 use dovetail_core::window::{Change, Stamp, Status};
 
 use super::work::{Following, InFlight, Slot, ToWindow};
-use super::{MAX_CARRIED, NOT_CARRIED, Shared, locked};
+use super::{MAX_CARRIED, NOT_CARRIED, REMEMBERED, Shared, locked};
 
 /// Changes taken into one write: enough to share it among all that wait, few enough to answer the first ones soon.
 const GROUP: usize = 256;
@@ -76,7 +76,8 @@ pub(super) fn run(shared: &Shared, inbox: &Receiver<ToRecords>, work: &Sender<To
         if requests.is_empty() && !ending && !forget.is_due() {
             continue;
         }
-        match write(shared, &requests, forget.take()) {
+        let over = forget.take();
+        match write(shared, &requests, over.clone()) {
             Ok(slots) => {
                 let flying = requests.into_iter().zip(slots).map(|(request, slots)| InFlight { slots, then: request.then });
                 // The other thread outlives this one; were it gone, nobody may wait for ever.
@@ -85,6 +86,9 @@ pub(super) fn run(shared: &Shared, inbox: &Receiver<ToRecords>, work: &Sender<To
                 }
             }
             Err(error) => {
+                if !ending && !over.is_empty() && over.len() < REMEMBERED {
+                    forget.add(over);
+                }
                 for request in requests {
                     request.then.fail(&error);
                 }

@@ -1,10 +1,11 @@
 //! What a worker does beside running steps, each on a thread that tasks cannot starve: it keeps its leases, says that it lives, and puts
 //! back runs of which the queue lost the work.
 
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use dovetail_core::ledger::{Lease, Renewal, RunKey};
 
 use super::{About, Event, Worker, locked};
@@ -15,6 +16,16 @@ use crate::recover::reconcile;
 const BEAT: Duration = Duration::from_secs(5);
 /// How often it is looked whether something was lost. The backend answers at once where nothing can have been.
 const LOOK: Duration = Duration::from_secs(2);
+/// After so many runs, one after the other, that could not be put back, the rest waits for the next look.
+const HOPELESS: u32 = 2;
+
+/// Lost runs of an earlier look.
+#[derive(Default)]
+struct Left {
+    untried: VecDeque<RunKey>,
+    /// For want of room, of the records, or because theirs cannot be read.
+    failed: Vec<RunKey>,
+}
 
 /// False as soon as `until` closes.
 fn sleep(until: &Receiver<()>, time: Duration) -> bool {
@@ -69,26 +80,52 @@ impl Worker {
     }
 
     pub(super) fn look_for_lost(self: &Arc<Self>, until: &Receiver<()>) {
-        let mut left = Vec::new();
+        let mut left = Left::default();
         while sleep(until, LOOK) {
-            if let Err(error) = self.put_back_lost(&mut left) {
+            if let Err(error) = self.put_back_lost(&mut left, until) {
                 tracing::warn!(err = &error as &dyn std::error::Error, "it could not be looked for lost runs");
             }
         }
     }
 
-    /// `left`: those of an earlier look that could not be put back, for want of room or of the records. They come first.
-    fn put_back_lost(&self, left: &mut Vec<RunKey>) -> Result<(), FlowError> {
+    /// Those that are left come first, then those that are new, and last of all those that could not be put back before: one that never can be
+    /// keeps no other one waiting.
+    fn put_back_lost(&self, left: &mut Left, until: &Receiver<()>) -> Result<(), FlowError> {
+        let (mut seen, mut in_a_row, mut again) = (HashSet::new(), 0, false);
+        let mut failed = std::mem::take(&mut left.failed);
         loop {
-            if left.is_empty() {
-                *left = self.parts.ledger.lost()?;
-                // The oldest one is taken from the end.
-                left.reverse();
+            let Some(key) = left.untried.pop_front() else {
+                // What there is nothing to put back for is named again.
+                let lost = self.parts.ledger.lost().inspect_err(|_| left.failed.append(&mut failed))?;
+                left.untried.extend(lost.into_iter().filter(|key| !failed.contains(key) && seen.insert(key.clone())));
+                if left.untried.is_empty() {
+                    again = true;
+                    left.untried.extend(failed.drain(..).filter(|key| seen.insert(key.clone())));
+                }
+                if left.untried.is_empty() {
+                    return Ok(());
+                }
+                continue;
+            };
+            seen.insert(key.clone());
+            match self.put_back(&key) {
+                Ok(()) => in_a_row = 0,
+                Err(error) => {
+                    left.failed.push(key);
+                    in_a_row += 1;
+                    // Where nothing works there is no use in trying the others.
+                    if in_a_row == HOPELESS {
+                        left.failed.append(&mut failed);
+                        if again {
+                            left.failed.extend(left.untried.drain(..));
+                        }
+                        return Err(error);
+                    }
+                    tracing::warn!(err = &error as &dyn std::error::Error, "a lost run could not be put back");
+                }
             }
-            let Some(key) = left.pop() else { return Ok(()) };
-            if let Err(error) = self.put_back(&key) {
-                left.insert(0, key);
-                return Err(error);
+            if until.try_recv() == Err(TryRecvError::Disconnected) {
+                return Ok(());
             }
         }
     }

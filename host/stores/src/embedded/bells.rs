@@ -4,6 +4,7 @@
 //! It is a hint. Where no socket can be made, or one is full, the next renewal tells.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -69,12 +70,20 @@ impl Bells {
     fn hang(&self) -> std::io::Result<JoinHandle<()>> {
         std::fs::create_dir_all(&self.folder)?;
         self.sweep();
+        // Of an earlier process that had our name, before the machine was started anew.
+        drop(std::fs::remove_file(self.folder.join(self.presence.name())));
         let socket = UnixDatagram::bind(short(&File::open(&self.folder)?, self.presence.name()))?;
         let listening = Arc::downgrade(&self.listening);
         let listen = move || {
             let mut buffer = [0; MOST];
-            // Nothing is what the end is called.
-            while let Some(bytes) = socket.recv(&mut buffer).ok().filter(|bytes| *bytes > 0) {
+            loop {
+                let bytes = match socket.recv(&mut buffer) {
+                    // Nothing is what the end is called.
+                    Ok(0) => return,
+                    Ok(bytes) => bytes,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    Err(error) => return tracing::warn!(%error, "runs that other processes cancel are noticed late from now on"),
+                };
                 let Some(listening) = listening.upgrade() else { return };
                 if let Some(run) = std::str::from_utf8(&buffer[..bytes]).ok().and_then(RunKey::parse) {
                     tell(&listening, &run);

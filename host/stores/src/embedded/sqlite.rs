@@ -91,7 +91,6 @@ impl SqliteLedger {
 
     fn ask<T>(&self, request: Request, reply: &Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
         let gone = || StoreError::plain(StoreErrorKind::Unavailable, "the database's writer thread has ended");
-        let to_read = || StoreError::plain(StoreErrorKind::Refused, "write to the database: it was opened to read only");
         self.requests.as_ref().ok_or_else(to_read)?.send(request).map_err(|_| gone())?;
         reply.recv().map_err(|_| gone())?
     }
@@ -109,6 +108,10 @@ impl SqliteLedger {
     fn read<T>(&self, operation: &str, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         self.reader.read(operation, query)
     }
+}
+
+fn to_read() -> StoreError {
+    StoreError::plain(StoreErrorKind::Refused, "write to the database: it was opened to read only")
 }
 
 impl Drop for SqliteLedger {
@@ -286,14 +289,13 @@ impl Ledger for SqliteLedger {
     }
 
     fn commit_then(&self, items: Vec<Item>, then: Then) {
-        let gone = || Err(StoreError::plain(StoreErrorKind::Unavailable, "the database's writer thread has ended"));
         match &self.requests {
             Some(requests) => {
                 if let Err(crossbeam_channel::SendError(Request::Commit(_, then))) = requests.send(Request::Commit(items, then)) {
-                    then(gone());
+                    then(Err(StoreError::plain(StoreErrorKind::Unavailable, "the database's writer thread has ended")));
                 }
             }
-            None => then(gone()),
+            None => then(Err(to_read())),
         }
     }
 
@@ -361,7 +363,10 @@ impl Ledger for SqliteLedger {
     }
 
     fn on_end(&self, told: Box<dyn Fn(&RunKey) + Send + Sync>) {
-        self.bells.listen(told);
+        // Whoever only reads runs no step that could be stopped.
+        if self.requests.is_some() {
+            self.bells.listen(told);
+        }
     }
 
     fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
