@@ -205,7 +205,8 @@ mod tests {
             }
         }
         assert_eq!(pictures.in_use(), 3);
-        let [a, _, large] = held;
+        let [a, b, large] = held;
+        drop(b);
         drop(large);
         assert_eq!(pictures.in_use(), 1, "the second one was dropped, too, and only kept");
         drop(a);
