@@ -8,6 +8,8 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![expect(clippy::unwrap_used, reason = "a failing test panics")]
 
+#[path = "../shared/death.rs"]
+mod death;
 mod disk;
 mod fair;
 mod killed;

@@ -22,46 +22,15 @@ use dovetail_flow::{Daemon, Event, Parts, Published, Shutdown, SystemClock, Work
 use dovetail_stores::{FileBlobs, SqliteLedger};
 use serde_json::json;
 
+use crate::death::{Death, Life};
 use crate::folder;
 
 /// How long a job stays with a worker that stands still. One that died is known to be dead at once.
 const LEASE: Duration = Duration::from_secs(1);
 /// Within this a run is over once somebody lives who can finish it: fifty times of what it takes.
 const BOUND: Duration = Duration::from_secs(8);
-
-/// When a process dies: at the call of this number, which is then applied or not.
-#[derive(Debug, Clone, Copy)]
-struct Death {
-    call: u64,
-    applied: bool,
-}
-
-/// Counts the calls of one process, and ends them.
-#[derive(Default)]
-struct Life {
-    calls: AtomicU64,
-    death: Option<Death>,
-    /// What the call was at which it died.
-    last: Mutex<Option<String>>,
-}
-
-impl Life {
-    /// Serves the call, unless the process is dead; the call at which it dies may be applied all the same.
-    fn call<T>(&self, what: &str, call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let number = self.calls.fetch_add(1, Ordering::SeqCst);
-        let Some(death) = self.death else { return call() };
-        if number < death.call {
-            return call();
-        }
-        if number == death.call {
-            *self.last.lock().unwrap() = Some(what.to_owned());
-            if death.applied {
-                drop(call());
-            }
-        }
-        Err(StoreError::plain(StoreErrorKind::Refused, "this process is dead"))
-    }
-}
+/// So often it is swept through a run before nothing counts as wrong without a rule.
+const SWEEPS: usize = 5;
 
 /// The rule that is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -505,7 +474,8 @@ fn whoever_dies_as_he_runs_a_run_again_loses_nothing() {
 /// What goes wrong.
 #[track_caller]
 fn is_found_out(case: Case, without: Without) -> String {
-    let (found, _) = sweep(case, without, true);
+    // How often a run claims varies, and with it the number of each call: a sweep may step over the one or two at which it shows.
+    let found = (0..SWEEPS).map(|_| sweep(case, without, true).0).find(|found| !found.is_empty()).unwrap_or_default();
     assert!(!found.is_empty(), "nothing went wrong without it");
     found.join("\n")
 }

@@ -7,6 +7,8 @@
 mod blobs;
 mod campaign;
 mod checker;
+#[path = "../shared/death.rs"]
+mod death;
 mod files;
 mod fleet;
 mod http;

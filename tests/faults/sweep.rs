@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::blobs::StoreError;
 use dovetail_core::executor::{Attempt, Executor, HostError, Outcome, Report, Usage};
 use dovetail_core::ledger::{Kind, Listing, Record, RunKey, Scope};
 use dovetail_core::limits::Limits;
@@ -21,44 +21,14 @@ use dovetail_flow::{Daemon, Event, FleetLedger, Parts, Published, Shutdown, Syst
 use dovetail_stores::{RedisWindow, SqliteLedger};
 use serde_json::json;
 
+use crate::death::{Death, Life};
 use crate::{address, fresh};
 
 const LEASE: Duration = Duration::from_secs(1);
 /// Within this a run is over once somebody lives who can finish it.
 const BOUND: Duration = Duration::from_secs(20);
-
-/// When a process dies: at the call of this number, which is then applied or not.
-#[derive(Debug, Clone, Copy)]
-struct Death {
-    call: u64,
-    applied: bool,
-}
-
-/// Counts the calls of one process, and ends them.
-#[derive(Default)]
-struct Life {
-    calls: AtomicU64,
-    death: Option<Death>,
-    /// What the call was at which it died.
-    last: Mutex<Option<String>>,
-}
-
-impl Life {
-    fn call<T>(&self, what: &str, call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let number = self.calls.fetch_add(1, Ordering::SeqCst);
-        let Some(death) = self.death else { return call() };
-        if number < death.call {
-            return call();
-        }
-        if number == death.call {
-            *self.last.lock().unwrap() = Some(what.to_owned());
-            if death.applied {
-                drop(call());
-            }
-        }
-        Err(StoreError::plain(StoreErrorKind::Refused, "this process is dead"))
-    }
-}
+/// So often it is swept through a run before nothing counts as wrong without a rule.
+const SWEEPS: usize = 5;
 
 struct MortalMeta(Arc<dyn MetaStore>, Arc<Life>);
 
@@ -443,7 +413,8 @@ fn bent(meta: Arc<dyn MetaStore>, window: Arc<dyn Window>, without: Without) -> 
 
 #[track_caller]
 fn is_found_out(make: Make) {
-    let (found, _) = sweep(make, true);
+    // How often a run claims varies, and with it the number of each call: a sweep may step over the few at which it shows.
+    let found = (0..SWEEPS).map(|_| sweep(make, true).0).find(|found| !found.is_empty()).unwrap_or_default();
     println!("{}", found.join("\n"));
     assert!(!found.is_empty(), "nothing went wrong without it");
 }
