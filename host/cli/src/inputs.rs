@@ -14,7 +14,7 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
-use crate::media::sniff;
+use crate::media::{is_picture, sniff};
 
 /// The largest file taken as an artifact, in bytes. Arbitrary: it is held in memory once.
 const MAX_ARTIFACT: u64 = 256 << 20;
@@ -182,6 +182,19 @@ pub(crate) fn folder(path: &Path) -> Result<Vec<PathBuf>, Error> {
         }
     }
     files.sort();
+    Ok(files)
+}
+
+/// The largest photograph that `demo` and `bench` take, in bytes.
+pub(crate) const MAX_PHOTOGRAPH: u64 = 64 << 20;
+
+/// The photographs in a folder, at least one; without any an error with this code.
+pub(crate) fn photographs(named: &Path, code: &'static str) -> Result<Vec<PathBuf>, Error> {
+    let files: Vec<PathBuf> = folder(named)?.into_iter().filter(|file| is_picture(file)).collect();
+    if files.is_empty() {
+        let error = Error::usage(code, format!("`{}` holds no photographs", named.display()));
+        return Err(error.help("put JPEG, PNG, WebP or BMP files there; `dovetail models pull --photographs DIR` brings six"));
+    }
     Ok(files)
 }
 

@@ -173,21 +173,26 @@ mod tests {
     use dovetail_core::stop::{Canceller, StopReason};
     use std::time::{Duration, Instant};
 
+    /// A job that has begun, and ends with a message.
+    fn hold<'s>(s: &'s std::thread::Scope<'s, '_>, pool: &'s Pool) -> crossbeam_channel::Sender<()> {
+        let (release, held) = crossbeam_channel::bounded::<()>(0);
+        let (started, begun) = crossbeam_channel::bounded(1);
+        s.spawn(move || {
+            pool.run(Turn::First, &Stop::never(), move || {
+                started.send(()).unwrap();
+                Ok(held.recv().ok())
+            })
+        });
+        begun.recv().unwrap();
+        release
+    }
+
     #[test]
     fn a_caller_leaves_at_once_and_its_waiting_job_never_begins() {
         let pool = Pool::new(1, || true).unwrap();
-        let (release, held) = crossbeam_channel::bounded::<()>(0);
-        let (started, begun) = crossbeam_channel::bounded(1);
         let ran = Arc::new(std::sync::atomic::AtomicBool::new(false));
         std::thread::scope(|s| {
-            s.spawn(|| {
-                pool.run(Turn::First, &Stop::never(), move || {
-                    started.send(()).unwrap();
-                    held.recv().ok();
-                    Ok(())
-                })
-            });
-            begun.recv().unwrap();
+            let release = hold(s, &pool);
             let canceller = Canceller::new();
             let stop = canceller.stop();
             let flag = Arc::clone(&ran);
@@ -221,7 +226,6 @@ mod tests {
     #[test]
     fn what_takes_memory_goes_after_what_has_it_but_is_not_left_waiting() {
         let pool = Pool::new(1, || true).unwrap();
-        let (release, held) = crossbeam_channel::bounded::<()>(0);
         let (tell, told) = crossbeam_channel::unbounded();
         std::thread::scope(|s| {
             let wait_for = |count: usize| {
@@ -233,14 +237,7 @@ mod tests {
                     std::thread::yield_now();
                 }
             };
-            let (started, begun) = crossbeam_channel::bounded(1);
-            s.spawn(|| {
-                pool.run(Turn::First, &Stop::never(), move || {
-                    started.send(()).unwrap();
-                    Ok(held.recv().ok())
-                })
-            });
-            begun.recv().unwrap();
+            let release = hold(s, &pool);
             for (n, turn) in [Turn::After, Turn::After].into_iter().chain([Turn::First; 2 * SHARE as usize]).enumerate() {
                 let (pool, tell) = (&pool, tell.clone());
                 s.spawn(move || pool.run(turn, &Stop::never(), move || Ok(tell.send(turn).ok())));
@@ -252,20 +249,13 @@ mod tests {
         let after: Vec<usize> = (0..order.len()).filter(|n| order[*n] == Turn::After).collect();
         assert_eq!(after, [SHARE as usize, 2 * SHARE as usize + 1], "{order:?}");
     }
+
     #[test]
     fn without_room_it_is_waited_for_passes_and_for_nothing_else() {
         let pool = Pool::new(2, || false).unwrap();
-        let (release, held) = crossbeam_channel::bounded::<()>(0);
-        let (started, begun) = crossbeam_channel::bounded(1);
         let decoded = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|s| {
-            s.spawn(|| {
-                pool.run(Turn::First, &Stop::never(), move || {
-                    started.send(()).unwrap();
-                    Ok(held.recv().ok())
-                })
-            });
-            begun.recv().unwrap();
+            let release = hold(s, &pool);
             let decode =
                 s.spawn(|| pool.run(Turn::After, &Stop::never(), || Ok(())).map(|()| decoded.store(true, std::sync::atomic::Ordering::SeqCst)));
             std::thread::sleep(Duration::from_millis(50));
@@ -281,17 +271,9 @@ mod tests {
     #[test]
     fn many_that_wait_for_room_do_not_make_it() {
         let pool = Pool::new(2, || false).unwrap();
-        let (release, held) = crossbeam_channel::bounded::<()>(0);
-        let (started, begun) = crossbeam_channel::bounded(1);
         let decoded = std::sync::atomic::AtomicUsize::new(0);
         std::thread::scope(|s| {
-            s.spawn(|| {
-                pool.run(Turn::First, &Stop::never(), move || {
-                    started.send(()).unwrap();
-                    Ok(held.recv().ok())
-                })
-            });
-            begun.recv().unwrap();
+            let release = hold(s, &pool);
             for _ in 0..3 * SHARE {
                 s.spawn(|| pool.run(Turn::After, &Stop::never(), || Ok(())).map(|()| decoded.fetch_add(1, std::sync::atomic::Ordering::SeqCst)));
             }

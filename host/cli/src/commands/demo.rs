@@ -2,7 +2,7 @@
 //!
 //! Registry and models are set up before, by ordinary commands.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use dovetail_core::Digest;
@@ -13,23 +13,15 @@ use serde_json::{Value, json};
 
 use crate::args::Demo;
 use crate::error::{Error, Exit};
-use crate::inputs::{Expected, Given, Loaded, folder, read};
-use crate::media::is_picture;
+use crate::inputs::{Expected, Given, Loaded, MAX_PHOTOGRAPH, photographs, read};
 use crate::output::{Format, pretty};
 use crate::show;
 use crate::table::{count, indented, table};
 use crate::wire::App;
 use crate::work::Session;
 
-/// The largest photograph drawn upon, in bytes.
-const MAX_PHOTOGRAPH: u64 = 64 << 20;
-
 pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
-    let photographs: Vec<PathBuf> = folder(&args.photographs)?.into_iter().filter(|file| is_picture(file)).collect();
-    if photographs.is_empty() {
-        let error = Error::usage("no_files", format!("`{}` holds no photographs", args.photographs.display()));
-        return Err(error.help("put JPEG, PNG, WebP or BMP files there; `dovetail models pull --photographs DIR` brings six"));
-    }
+    let photographs = photographs(&args.photographs, "no_files")?;
     let published = dovetail_flow::pipeline(app.parts_to_read()?, &args.pipeline)?;
     let expected = Expected::of_pipeline(&published.pipeline);
     let image = expected.ty("image")?;

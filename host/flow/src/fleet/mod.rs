@@ -413,10 +413,8 @@ impl Ledger for FleetLedger {
                 let lost = &mut locked(&self.shared.sweep).lost;
                 lost.drain(..lost.len().min(HANDED_OUT)).collect()
             };
-            if some.is_empty() {
-                return Ok(some);
-            }
-            if !fresh {
+            // Those that come right after the comparison are what it said.
+            if some.is_empty() || !fresh {
                 return Ok(some);
             }
             match self.unknown(some.clone()) {

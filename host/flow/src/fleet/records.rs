@@ -76,8 +76,8 @@ pub(super) fn run(shared: &Shared, inbox: &Receiver<ToRecords>, work: &Sender<To
         if requests.is_empty() && !ending && !forget.is_due() {
             continue;
         }
-        let over = forget.take();
-        match write(shared, &requests, over.clone()) {
+        let mut writes = Writes { forget: forget.take(), ..Writes::default() };
+        match write(shared, &requests, &mut writes) {
             Ok(slots) => {
                 let flying = requests.into_iter().zip(slots).map(|(request, slots)| InFlight { slots, then: request.then });
                 // The other thread outlives this one; were it gone, nobody may wait for ever.
@@ -86,8 +86,8 @@ pub(super) fn run(shared: &Shared, inbox: &Receiver<ToRecords>, work: &Sender<To
                 }
             }
             Err(error) => {
-                if !ending && !over.is_empty() && over.len() < REMEMBERED {
-                    forget.add(over);
+                if !ending && writes.forget.len() < REMEMBERED {
+                    forget.add(writes.forget);
                 }
                 for request in requests {
                     request.then.fail(&error);
@@ -107,6 +107,9 @@ struct Forget {
 
 impl Forget {
     fn add(&mut self, mut runs: Vec<RunKey>) {
+        if runs.is_empty() {
+            return;
+        }
         self.runs.append(&mut runs);
         self.since.get_or_insert_with(Instant::now);
     }
@@ -137,10 +140,9 @@ impl Fail for Then {
     }
 }
 
-/// One write for all the requests, and what the window is to be told of each item.
-fn write(shared: &Shared, requests: &[Request], forget: Vec<RunKey>) -> Result<Vec<Vec<Slot>>, StoreError> {
+/// One write for all the requests, added to `writes`, and what the window is to be told of each item.
+fn write(shared: &Shared, requests: &[Request], writes: &mut Writes) -> Result<Vec<Vec<Slot>>, StoreError> {
     let items = || requests.iter().flat_map(|request| &request.items);
-    let mut writes = Writes { forget, ..Writes::default() };
     for item in items() {
         match item {
             Item::Submit { run, record, .. } | Item::Reopen { run, record } => {
@@ -156,7 +158,7 @@ fn write(shared: &Shared, requests: &[Request], forget: Vec<RunKey>) -> Result<V
     }
     // Before anything is read or written: what the window knew at that time is the least that it must know later.
     let stamp = if writes.open.is_empty() { None } else { Some(shared.stamp()?) };
-    let mut answers = if writes.records.is_empty() && writes.forget.is_empty() { Vec::new() } else { shared.meta.write(&writes)? }.into_iter();
+    let mut answers = if writes.records.is_empty() && writes.forget.is_empty() { Vec::new() } else { shared.meta.write(writes)? }.into_iter();
     let slots = |request: &Request| {
         let slot = |item: &Item| {
             let put = if matches!(item, Item::Release { .. }) { None } else { answers.next() };

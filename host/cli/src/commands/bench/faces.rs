@@ -19,8 +19,8 @@ use super::place::Place;
 use super::suite::Suite;
 use super::tasks::Graph;
 use crate::error::Error;
-use crate::inputs::{folder, read};
-use crate::media::{is_picture, sniff};
+use crate::inputs::{MAX_PHOTOGRAPH, photographs, read};
+use crate::media::sniff;
 use crate::wire::App;
 
 /// The pipeline that is measured.
@@ -31,8 +31,6 @@ const RESULT: &str = "report";
 const LOOKED_THROUGH: usize = 200;
 /// Photographs of one round, where none were named.
 const PHOTOGRAPHS: usize = 6;
-/// The largest photograph, in bytes.
-const MAX_PHOTOGRAPH: u64 = 64 << 20;
 const KINDS: [ModelKind; 5] =
     [ModelKind::Detector, ModelKind::Landmarker, ModelKind::AgeGenderEstimator, ModelKind::EmotionClassifier, ModelKind::Embedder];
 
@@ -152,12 +150,7 @@ pub(super) fn find(vision: &Opencv, photograph: &[u8], number: u64) -> Result<(I
 
 /// Those of a folder.
 fn of_folder(named: &Path) -> Result<Vec<Vec<u8>>, Error> {
-    let files: Vec<_> = folder(named)?.into_iter().filter(|file| is_picture(file)).collect();
-    if files.is_empty() {
-        let error = Error::usage("no_photographs", format!("`{}` holds no photographs", named.display()));
-        return Err(error.help("put JPEG, PNG, WebP or BMP files there; `dovetail models pull --photographs DIR` brings six"));
-    }
-    files.iter().map(|file| read(file, MAX_PHOTOGRAPH)).collect()
+    photographs(named, "no_photographs")?.iter().map(|file| read(file, MAX_PHOTOGRAPH)).collect()
 }
 
 /// Those that the newest runs which succeeded were about, the oldest of them first.
