@@ -72,6 +72,38 @@ fn redis_full_is_worked_off() {
     fleet.holds(0);
 }
 
+/// Whoever submitted it is gone, nothing comes afterwards, and the workers compared all open runs a moment ago: a run that was refused begins as
+/// soon as there is room, and not with their next comparison a minute later.
+#[test]
+fn redis_full_begins_what_it_refused_when_there_is_room() {
+    let mut fleet = Fleet::new(PLAIN);
+    fleet.workers(2);
+    // They compare when they begin: this one is found so.
+    fleet.user.load(1);
+    std::thread::sleep(Duration::from_secs(5));
+    for n in 0..3 {
+        // Whatever it holds is more.
+        drop(fleet.redis.redis(&["CONFIG", "SET", "maxmemory", "1"]).unwrap());
+        let mut submission = fleet.command(false);
+        submission.args(["run", "chain", "--input", &format!("x={n}"), "--detach"]);
+        let out = submission.output().unwrap();
+        let (said, id) = (String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));
+        assert!(out.status.success() && said.contains("the queue is full"), "it was not refused: {said}");
+        let run = RunKey { run: id.trim().parse().unwrap(), generation: 0 };
+        fleet.user.submitted.lock().unwrap().insert(run.clone(), Some(json!({ "sum": n + 3 })));
+        // Long enough to be found, and refused again.
+        std::thread::sleep(Duration::from_secs(if n == 2 { 12 } else { 1 }));
+        assert!(!fleet.is_over(&run), "it was full all the time");
+        drop(fleet.redis.redis(&["CONFIG", "SET", "maxmemory", "0"]).unwrap());
+        let began = Instant::now();
+        wait("it ends", LONG, || fleet.is_over(&run));
+        let took = began.elapsed();
+        println!("over {took:.1?} after there was room");
+        assert!(took < Duration::from_secs(20), "over {took:.1?} after there was room: nobody was told that it had been refused");
+    }
+    fleet.holds(0);
+}
+
 #[test]
 fn redis_read_only_while_nobody_works() {
     let mut fleet = Fleet::new(PLAIN);

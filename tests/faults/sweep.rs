@@ -77,6 +77,7 @@ impl Window for MortalWindow {
             Change::Close { .. } => "close".to_owned(),
             Change::Cancel { .. } => "cancel".to_owned(),
             Change::Back { .. } => "back".to_owned(),
+            Change::Refused => "refused".to_owned(),
         };
         let names: Vec<String> = changes.iter().map(name).collect();
         self.1.call(&format!("window: {} claim {want}", names.join(" ")), || self.0.call(changes, scope, want, lease))

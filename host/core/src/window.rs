@@ -16,6 +16,9 @@ pub struct Stamp {
     pub epoch: String,
     /// The window's own milliseconds.
     pub now: u64,
+    /// How many times, in this epoch, runs were refused because there was no room: where it has grown, some are recorded that the window does not
+    /// know, and that begin only when somebody looks for them.
+    pub refused: u64,
 }
 
 /// A lease as the window knows it.
@@ -43,6 +46,9 @@ pub enum Change {
     Cancel { run: RunKey },
     /// Back into the queue after `delay`, as this attempt. Owner only: `Ok` or `NotOwner`.
     Back { lease: WindowLease, attempt: u32, verify: bool, delay: Duration },
+    /// Runs were refused for want of room: counted, so that everybody hears of it ([`Stamp::refused`]). The window makes it of an `Open` that it
+    /// answers with `Full`. Replies `Ok`.
+    Refused,
 }
 
 /// What came of a [`Change`].

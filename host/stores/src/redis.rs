@@ -186,8 +186,9 @@ impl RedisWindow {
             state.number -= 1;
             return Ok(None);
         }
-        let answer: (String, u64, u64, Vec<String>, Vec<Value>, i64) = redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))?;
-        let (epoch, tick, now, words, jobs, next) = answer;
+        let answer: (String, u64, u64, u64, Vec<String>, Vec<Value>, i64) =
+            redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))?;
+        let (epoch, tick, now, refused, words, jobs, next) = answer;
         drop(state);
         self.saw(&epoch, tick);
         let statuses: Vec<Status> = words.iter().map(|w| status(w)).collect::<Option<_>>().ok_or_else(|| self.corrupt(&words.join(" ")))?;
@@ -200,7 +201,7 @@ impl RedisWindow {
             let raw = RawJob::from_redis_value(job).map_err(|e| self.corrupt(&e.to_string()))?;
             handed.push(delivery(raw, &token, &epoch).ok_or_else(|| self.corrupt("a job without a name"))?);
         }
-        Ok(Some(Called { statuses, jobs: handed, next_ms: u64::try_from(next).ok(), stamp: Stamp { epoch, now } }))
+        Ok(Some(Called { statuses, jobs: handed, next_ms: u64::try_from(next).ok(), stamp: Stamp { epoch, now, refused } }))
     }
 
     fn corrupt(&self, why: &str) -> StoreError {
@@ -243,6 +244,7 @@ fn push_change(args: &mut Vec<Vec<u8>>, change: &Change) {
         }
         Change::Close { run } => args.extend(args_of(&["X", &run.key()])),
         Change::Cancel { run } => args.extend(args_of(&["C", &run.key()])),
+        Change::Refused => args.extend(args_of(&["R", ""])),
         Change::Back { lease, attempt, verify, delay } => {
             let verify = if *verify { "1" } else { "0" };
             args.extend(args_of(&["B", &id(&lease.run, &lease.step), &lease.token, &attempt.to_string(), verify, &delay.as_millis().to_string()]));
@@ -293,9 +295,9 @@ fn ring_of(message: &str) -> Ring {
 impl Window for RedisWindow {
     fn peek(&self) -> Result<Stamp, StoreError> {
         let seen = self.seen();
-        let (epoch, tick, now): (String, u64, u64) = self.ask(&args_of(&["peek", &seen.epoch, &seen.tick.to_string()]))?;
+        let (epoch, tick, now, refused): (String, u64, u64, u64) = self.ask(&args_of(&["peek", &seen.epoch, &seen.tick.to_string()]))?;
         self.saw(&epoch, tick);
-        Ok(Stamp { epoch, now })
+        Ok(Stamp { epoch, now, refused })
     }
 
     fn call(&self, changes: &[Change], scope: &Scope, want: usize, lease: Duration) -> Result<Called, StoreError> {
@@ -304,8 +306,8 @@ impl Window for RedisWindow {
         if let Some(called) = self.call_once(script, changes, scope, want, lease)? {
             return Ok(called);
         }
-        // It is full and has done nothing: what adds to it is left out.
-        let rest: Vec<Change> = changes.iter().filter(|change| !adds(change)).cloned().collect();
+        // It is full and has done nothing: what adds to it is left out, and that it was is told to whoever looks for lost runs.
+        let rest: Vec<Change> = changes.iter().filter(|change| !adds(change)).cloned().chain([Change::Refused]).collect();
         let called = self.call_once(&self.draining, &rest, scope, want, lease)?;
         let mut called = called.ok_or_else(|| self.corrupt("it is full, although it was told to go on"))?;
         let mut done = std::mem::take(&mut called.statuses).into_iter();
@@ -371,9 +373,9 @@ impl Window for RedisWindow {
         let seen = self.seen();
         let mut args = args_of(&["beat", worker]);
         args.extend([about.to_vec(), keep.as_millis().to_string().into_bytes(), seen.epoch.into_bytes(), seen.tick.to_string().into_bytes()]);
-        let (epoch, tick, now): (String, u64, u64) = self.ask(&args)?;
+        let (epoch, tick, now, refused): (String, u64, u64, u64) = self.ask(&args)?;
         self.saw(&epoch, tick);
-        Ok(Stamp { epoch, now })
+        Ok(Stamp { epoch, now, refused })
     }
 
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {

@@ -25,6 +25,7 @@ scenarios! {
     a_lost_window_wakes_who_slept_before
     a_server_that_stood_still_lets_its_workers_renew_first
     who_is_not_heard_of_is_not_listed
+    everybody_hears_that_runs_were_refused
 }
 
 fn a_reply_that_is_asked_for_again_is_the_same(stage: &Stage) -> Verdict {
@@ -141,7 +142,7 @@ fn a_dropped_tombstone_raises_the_horizon(stage: &Stage) -> Verdict {
     same("the tombstones", left, vec![run(2).key()])?;
     let open = |now| Change::Open {
         run: run(1),
-        stamp: Stamp { epoch: z.stamp.epoch.clone(), now },
+        stamp: Stamp { now, ..z.stamp.clone() },
         verify: false,
         envelope: Vec::new(),
         steps: 1,
@@ -235,4 +236,23 @@ fn who_is_not_heard_of_is_not_listed(stage: &Stage) -> Verdict {
     std::thread::sleep(std::time::Duration::from_millis(20));
     let names: Vec<String> = s.window.workers().map_err(|e| format!("{e:?}"))?.into_iter().map(|(name, _)| name).collect();
     same("who lives", names, vec!["alive".to_owned()])
+}
+
+/// Whoever was refused may be gone: those that look for lost runs hear of it from whatever they ask.
+fn everybody_hears_that_runs_were_refused(stage: &Stage) -> Verdict {
+    use dovetail_core::window::Window as _;
+    let (mut s, mut w, z) = (stage.caller("s")?, stage.caller("w")?, stage.caller("z")?);
+    let heard = |w: &mut super::Caller| -> Result<[u64; 3], String> {
+        let called = w.call(0, &[])?.stamp.refused;
+        let beat = z.window.beat("z", b"about", std::time::Duration::from_secs(60)).map_err(|e| format!("{e:?}"))?.refused;
+        let looked = z.window.peek().map_err(|e| format!("{e:?}"))?.refused;
+        Ok([called, beat, looked])
+    };
+    same("before", heard(&mut w)?, [0; 3])?;
+    same("the word of it", s.one(Change::Refused)?, Status::Ok)?;
+    same("once", heard(&mut w)?, [1; 3])?;
+    // Beside other changes, as when the rest of a call goes on.
+    let statuses = s.call(0, &[Change::Cancel { run: run(1) }, Change::Refused, Change::Close { run: run(1) }])?.statuses;
+    same("the answers", statuses, vec![Status::Ok; 3])?;
+    same("twice", heard(&mut w)?, [2; 3])
 }

@@ -69,9 +69,9 @@ impl Stage {
             again.arg(arg);
         }
         let value: redis::Value = again.invoke(&mut self.raw()).map_err(|e| e.to_string())?;
-        let answer: (String, u64, u64, Vec<String>, Vec<Vec<redis::Value>>, i64) = redis::from_redis_value(value).map_err(|e| e.to_string())?;
-        let ids = answer.4.into_iter().map(|mut job| redis::from_redis_value::<String>(job.swap_remove(0)).unwrap_or_default());
-        Ok((answer.3, ids.collect()))
+        let answer: (String, u64, u64, u64, Vec<String>, Vec<Vec<redis::Value>>, i64) = redis::from_redis_value(value).map_err(|e| e.to_string())?;
+        let ids = answer.5.into_iter().map(|mut job| redis::from_redis_value::<String>(job.swap_remove(0)).unwrap_or_default());
+        Ok((answer.4, ids.collect()))
     }
 
     fn keys(&self) -> Vec<String> {

@@ -167,6 +167,25 @@ const MUTANTS: &[Mutant] = &[
     Mutant("what is given back wakes", "if delay == 0 then call('PUBLISH', p..'bell', 'jobs') end", "", "who_sleeps_is_woken_and_the_end_is_told"),
     Mutant("a cancellation is told", "call('PUBLISH', p..'bell', 'cancel '..rg)", "", "who_sleeps_is_woken_and_the_end_is_told"),
     Mutant("an end is told", "call('PUBLISH', p..'bell', 'over '..rg)", "", "who_sleeps_is_woken_and_the_end_is_told"),
+    Mutant("a refusal is counted", "call('HINCRBY', META, 'refused', 1); ", "", "everybody_hears_that_runs_were_refused"),
+    Mutant(
+        "a call tells of refusals",
+        "local ep, tick, refused = epoch(ARGV[4]",
+        "local refused, ep, tick = 0, epoch(ARGV[4]",
+        "everybody_hears_that_runs_were_refused",
+    ),
+    Mutant(
+        "a heartbeat tells of refusals",
+        "local ep, tick, refused = epoch(ARGV[5]",
+        "local refused, ep, tick = 0, epoch(ARGV[5]",
+        "everybody_hears_that_runs_were_refused",
+    ),
+    Mutant(
+        "a look tells of refusals",
+        "local ep, tick, refused = epoch(ARGV[2]",
+        "local refused, ep, tick = 0, epoch(ARGV[2]",
+        "everybody_hears_that_runs_were_refused",
+    ),
     Mutant("a worker that is not heard is not listed", "'('..now, '+inf'", "'-inf', '+inf'", "who_is_not_heard_of_is_not_listed"),
     Mutant(
         "the generation is part of every key",

@@ -36,6 +36,8 @@ const GATHER: Duration = Duration::from_micros(2);
 const LONGEST_GATHER: Duration = Duration::from_millis(10);
 /// How often all open runs are compared with the window although it was not lost.
 const SWEEP_ROUND: Duration = Duration::from_secs(60);
+/// Where runs are refused all the time because the queue is full, they are compared at most in one of so many parts of it.
+const SWEEP_SHARE: u32 = 20;
 /// Outcomes above this are not carried by the window but read by whoever needs them, in bytes.
 const MAX_CARRIED: usize = 24 << 10;
 /// Stands in the window for an outcome that is not carried.
@@ -77,7 +79,10 @@ impl HeardOf {
 #[derive(Default)]
 struct Sweep {
     epoch: String,
+    /// What the window had refused by then.
+    refused: u64,
     at: Option<Instant>,
+    took: Duration,
     /// What it did not know and has not been handed out yet.
     lost: Vec<RunKey>,
 }
@@ -391,22 +396,25 @@ impl Ledger for FleetLedger {
 
     fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
         // A worker that claims hears the window's epoch all the time.
-        let heard = locked(&self.shared.stamp).as_ref().filter(|(_, at)| at.elapsed() < EPOCH_AGE).map(|(stamp, _)| stamp.epoch.clone());
-        let epoch = match heard {
-            Some(epoch) => epoch,
-            None => self.shared.window.peek()?.epoch,
+        let heard = locked(&self.shared.stamp).as_ref().filter(|(_, at)| at.elapsed() < EPOCH_AGE).map(|(stamp, _)| stamp.clone());
+        let Stamp { epoch, refused, .. } = match heard {
+            Some(stamp) => stamp,
+            None => self.shared.window.peek()?,
         };
         let fresh = {
             let sweep = locked(&self.shared.sweep);
-            sweep.epoch == epoch && sweep.at.is_some_and(|at| at.elapsed() < SWEEP_ROUND)
+            // What was refused is looked for at once, unless looking takes so long that little else would be done while the queue is full.
+            let round = if sweep.refused == refused { SWEEP_ROUND } else { SWEEP_ROUND.min(sweep.took * SWEEP_SHARE) };
+            sweep.epoch == epoch && sweep.at.is_some_and(|at| at.elapsed() < round)
         };
         if !fresh {
+            let began = Instant::now();
             let open = self.shared.meta.open_runs(usize::MAX)?;
             let mut lost = self.unknown(open)?;
             // All workers find the same ones at the same time: each begins elsewhere, and leaves out what others have put back by then.
             let begin = usize::try_from(RandomState::new().hash_one(&epoch)).unwrap_or_default() % lost.len().max(1);
             lost.rotate_left(begin);
-            *locked(&self.shared.sweep) = Sweep { epoch, at: Some(Instant::now()), lost };
+            *locked(&self.shared.sweep) = Sweep { epoch, refused, at: Some(Instant::now()), took: began.elapsed(), lost };
         }
         loop {
             let some: Vec<RunKey> = {

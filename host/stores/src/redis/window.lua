@@ -1,7 +1,8 @@
 -- The window on the work: one script. What it may do, and the failure that each rule prevents: docs/window.md.
 -- KEYS[1]: prefix with a hash tag. Below it:
---   meta {ep, rid, tick, hor, seen, lease, calm}   the epoch, the server's run_id, a counter of calls, the horizon of dropped tombstones,
---                                   when somebody was last heard, the length of leases, until when no lease is taken for lapsed
+--   meta {ep, rid, tick, hor, seen, lease, calm, refused}   the epoch, the server's run_id, a counter of calls, the horizon of dropped tombstones,
+--                                   when somebody was last heard, the length of leases, until when no lease is taken for lapsed,
+--                                   how many times runs were refused because it was full
 --   h:<rg>  {s = o|c, e = envelope, n = steps, d = successes, "=step" = value of a success, "!step" = failed}   one per open run; rg = "run:generation"
 --   j:<rg>  set of the run's steps that are queued, delayed or leased
 --   body {id -> epoch, verify, attempt, lane, needs}  own {id -> token}  cnt {id -> lapsed leases}  lease, delay (zsets)   id = "<rg>/<step>"
@@ -30,7 +31,7 @@ end
 
 -- A new epoch where the window is empty (FLUSHALL), another server's (restart, restore, failover), or behind what a caller saw.
 local function epoch(seen_ep, seen_tick, rewound)
-  local m = call('HMGET', META, 'ep', 'rid', 'tick')
+  local m = call('HMGET', META, 'ep', 'rid', 'tick', 'refused')
   local rid = string.match(call('INFO', 'server'), 'run_id:(%x+)')
   local ep, tick = m[1], tonumber(m[3] or '0')
   local behind = ep and seen_ep == ep and (seen_tick > tick or rewound)
@@ -41,11 +42,11 @@ local function epoch(seen_ep, seen_tick, rewound)
     if behind then tick = seen_tick; call('HSET', META, 'tick', tick) end
   end
   call('HSET', META, 'tick', tick + 1)
-  return ep, tick + 1
+  return ep, tick + 1, tonumber(m[4] or '0')
 end
 
-if op == 'peek' then            -- peek seen_ep seen_tick -> {ep, tick, now}
-  heard(); local ep, tick = epoch(ARGV[2], tonumber(ARGV[3]), false); return {ep, tick, now}
+if op == 'peek' then            -- peek seen_ep seen_tick -> {ep, tick, now, refused}
+  heard(); local ep, tick, refused = epoch(ARGV[2], tonumber(ARGV[3]), false); return {ep, tick, now, refused}
 end
 
 if op == 'knows' then           -- knows rg* -> 1 where the run is open and has a job that leads on
@@ -63,14 +64,14 @@ if op == 'held' then            -- held rg -> its steps that somebody leases now
   table.sort(res); return res
 end
 
-if op == 'beat' then            -- beat worker about keep_ms seen_ep seen_tick -> {ep, tick, now}
-  local ep, tick = epoch(ARGV[5], tonumber(ARGV[6]), false)
+if op == 'beat' then            -- beat worker about keep_ms seen_ep seen_tick -> {ep, tick, now, refused}
+  local ep, tick, refused = epoch(ARGV[5], tonumber(ARGV[6]), false)
   heard(); call('HSET', p..'w', ARGV[2], ARGV[3]); call('ZADD', p..'wt', now + tonumber(ARGV[4]), ARGV[2])
   for _, gone in ipairs(call('ZRANGEBYSCORE', p..'wt', '-inf', now, 'LIMIT', 0, CHUNK)) do call('ZREM', p..'wt', gone); call('HDEL', p..'w', gone) end
   -- Who sleeps since before a lease was taken does not know when it lapses: its worker may be dead, and nobody else calls.
   local lapsed = call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 1)[1] or call('ZRANGEBYSCORE', DELAY, '-inf', now, 'LIMIT', 0, 1)[1]
   if lapsed and call('ZCARD', IDLE) > 0 then call('PUBLISH', p..'bell', 'jobs') end
-  return {ep, tick, now}
+  return {ep, tick, now, refused}
 end
 
 if op == 'workers' then         -- workers -> (worker about)*
@@ -103,12 +104,12 @@ if op == 'renew' then           -- renew lease_ms (id token)* -> 1 renewed (or a
   return res
 end
 
--- call inc req seen_ep seen_tick want lease_ms able item* -> {ep, tick, now, statuses, jobs, next}; able: '*' or capabilities with commas
+-- call inc req seen_ep seen_tick want lease_ms able item* -> {ep, tick, now, refused, statuses, jobs, next}; able: '*' or capabilities with commas
 local inc, req, want, lease_ms, able = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local token, RQ = inc..'#'..ARGV[3], p..'rq:'..ARGV[2]
 local last = call('HMGET', RQ, 'n', 'st', 'jobs')
 local ln = tonumber(last[1] or '-1')
-local ep, tick = epoch(ARGV[4], tonumber(ARGV[5]), ln >= 0 and ln < req - 1)
+local ep, tick, refused = epoch(ARGV[4], tonumber(ARGV[5]), ln >= 0 and ln < req - 1)
 heard()
 
 -- One delivery: {id, verify, lapsed, attempt, envelope, {step, value}*}, or nil where the run is over.
@@ -136,7 +137,7 @@ if ln >= req then               -- the reply was lost and is asked for again, or
       if b then jobs[#jobs + 1] = deliver(id, b, call('HGET', CNT, id) or '0') end
     end
   end
-  return {ep, tick, now, ln == req and split(last[2], ' ') or {'old'}, jobs, -1}
+  return {ep, tick, now, refused, ln == req and split(last[2], ' ') or {'old'}, jobs, -1}
 end
 
 local pushed, st = {}, {}
@@ -231,6 +232,8 @@ while i <= N do
       if delay == 0 then call('PUBLISH', p..'bell', 'jobs') end
       st[#st + 1] = 'ok'
     else st[#st + 1] = 'not_owner' end
+  elseif kind == 'R' then       -- R '': what opened runs was refused as a whole, because Redis is full; its caller says so
+    i = i + 2; call('HINCRBY', META, 'refused', 1); st[#st + 1] = 'ok'
   else st[#st + 1] = 'bad'; i = N + 1 end
 end
 
@@ -307,4 +310,4 @@ if npushed > #jobs then
   if call('ZCARD', IDLE) > 0 then call('PUBLISH', p..'bell', 'jobs') end
 end
 call('HSET', RQ, 'n', ARGV[3], 'st', table.concat(st, ' '), 'jobs', table.concat(held, ' ')); call('PEXPIRE', RQ, RQ_TTL)
-return {ep, tick, now, st, jobs, nextms}
+return {ep, tick, now, refused, st, jobs, nextms}
