@@ -15,6 +15,8 @@ scenarios! {
     a_child_that_has_failed_is_not_enqueued
     a_lapsed_lease_is_counted_and_verified
     a_lease_that_has_not_lapsed_is_nobody_elses
+    a_job_that_stands_twice_is_handed_out_once
+    a_job_whose_lease_lapsed_as_it_was_acknowledged_is_gone
     what_becomes_of_a_lease_that_is_renewed
     a_job_that_was_queued_again_goes_back_to_its_living_worker
     only_its_owner_gives_a_job_back
@@ -85,6 +87,21 @@ fn a_lease_that_has_not_lapsed_is_nobody_elses(stage: &Stage) -> Verdict {
     stage.raw().sadd::<_, _, ()>(stage.key("lanes"), "").map_err(|e| e.to_string())?;
     let mut z = stage.caller("z")?;
     same("another claim", handed(&z.call(9, &[])?), vec![])
+}
+
+fn a_job_that_stands_twice_is_handed_out_once(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    let mut z = stage.caller("z")?;
+    z.one(finish(&a.lease, &below_a()))?;
+    stage.raw().rpush::<_, _, ()>(stage.key("q:"), id(&run(1), "b")).map_err(|e| e.to_string())?;
+    same("both branches", handed(&w.call(9, &[])?), vec![("b", false), ("c", false)])
+}
+
+fn a_job_whose_lease_lapsed_as_it_was_acknowledged_is_gone(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    stage.lapse(&run(1), "a");
+    same("its children alone", handed(&w.call(9, &[finish(&a.lease, &below_a())])?), vec![("b", false), ("c", false)])?;
+    holds("it is gone", !stage.has_job(&run(1), "a"))
 }
 
 fn what_becomes_of_a_lease_that_is_renewed(stage: &Stage) -> Verdict {

@@ -21,32 +21,37 @@ local function parse(b) return string.match(b, '^([^\31]*)\31([^\31]*)\31([^\31]
 local function body(ep, verify, attempt, lane, needs) return table.concat({ep, verify, attempt, lane, needs}, '\31') end
 local function tombed(rg) return call('ZSCORE', TOMB, rg) end
 
+local function facts()
+  local m = call('HMGET', META, 'ep', 'rid', 'tick', 'refused', 'seen', 'lease', 'calm', 'hor')
+  return {ep = m[1], rid = m[2], tick = tonumber(m[3] or '0'), refused = tonumber(m[4] or '0'), seen = tonumber(m[5] or now), lease = tonumber(m[6] or '0'),
+    calm = tonumber(m[7] or '0'), hor = tonumber(m[8] or '0')}
+end
+
 -- Where nobody was heard for most of a lease, it was this server that stood still, or everybody was cut off from it: whoever lives renews
 -- first, so that a lapsed lease means what it says.
-local function heard()
-  local m = call('HMGET', META, 'seen', 'lease')
-  if m[1] and m[2] and now - tonumber(m[1]) > tonumber(m[2]) * 0.8 then call('HSET', META, 'calm', now + tonumber(m[2])) end
-  call('HSET', META, 'seen', now)
+local function heard(m)
+  if m.lease > 0 and now - m.seen > m.lease * 0.8 then m.calm = now + m.lease; call('HSET', META, 'calm', m.calm) end
 end
 
 -- A new epoch where the window is empty (FLUSHALL), another server's (restart, restore, failover), or behind what a caller saw.
-local function epoch(seen_ep, seen_tick, rewound)
-  local m = call('HMGET', META, 'ep', 'rid', 'tick', 'refused')
+local function epoch(m, seen_ep, seen_tick, rewound)
   local rid = string.match(call('INFO', 'server'), 'run_id:(%x+)')
-  local ep, tick = m[1], tonumber(m[3] or '0')
+  local ep, tick = m.ep, m.tick
   local behind = ep and seen_ep == ep and (seen_tick > tick or rewound)
-  if not ep or m[2] ~= rid or behind then
+  if not ep or m.rid ~= rid or behind then
     ep = T[1]..string.format('%06d', T[2])..string.sub(rid, 1, 6)
     -- Who sleeps is no longer known: all look anew, so that they are rung again.
     call('HSET', META, 'ep', ep, 'rid', rid); call('PUBLISH', p..'bell', 'jobs')
-    if behind then tick = seen_tick; call('HSET', META, 'tick', tick) end
+    if behind then tick = seen_tick end
   end
-  call('HSET', META, 'tick', tick + 1)
-  return ep, tick + 1, tonumber(m[4] or '0')
+  call('HSET', META, 'tick', tick + 1, 'seen', now)
+  return ep, tick + 1, m.refused
 end
 
 if op == 'peek' then            -- peek seen_ep seen_tick -> {ep, tick, now, refused}
-  heard(); local ep, tick, refused = epoch(ARGV[2], tonumber(ARGV[3]), false); return {ep, tick, now, refused}
+  local m = facts(); heard(m)
+  local ep, tick, refused = epoch(m, ARGV[2], tonumber(ARGV[3]), false)
+  return {ep, tick, now, refused}
 end
 
 if op == 'knows' then           -- knows rg* -> 1 where the run is open and has a job that leads on
@@ -65,8 +70,9 @@ if op == 'held' then            -- held rg -> its steps that somebody leases now
 end
 
 if op == 'beat' then            -- beat worker about keep_ms seen_ep seen_tick -> {ep, tick, now, refused}
-  local ep, tick, refused = epoch(ARGV[5], tonumber(ARGV[6]), false)
-  heard(); call('HSET', p..'w', ARGV[2], ARGV[3]); call('ZADD', p..'wt', now + tonumber(ARGV[4]), ARGV[2])
+  local m = facts(); heard(m)
+  local ep, tick, refused = epoch(m, ARGV[5], tonumber(ARGV[6]), false)
+  call('HSET', p..'w', ARGV[2], ARGV[3]); call('ZADD', p..'wt', now + tonumber(ARGV[4]), ARGV[2])
   for _, gone in ipairs(call('ZRANGEBYSCORE', p..'wt', '-inf', now, 'LIMIT', 0, CHUNK)) do call('ZREM', p..'wt', gone); call('HDEL', p..'w', gone) end
   -- Who sleeps since before a lease was taken does not know when it lapses: its worker may be dead, and nobody else calls.
   local lapsed = call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 1)[1] or call('ZRANGEBYSCORE', DELAY, '-inf', now, 'LIMIT', 0, 1)[1]
@@ -85,7 +91,7 @@ end
 
 if op == 'renew' then           -- renew lease_ms (id token)* -> 1 renewed (or adopted), 0 gone, 3 unknown here
   local exp, res = now + tonumber(ARGV[2]), {}
-  heard()
+  heard(facts()); call('HSET', META, 'seen', now)
   for i = 3, #ARGV, 2 do
     local id, token = ARGV[i], ARGV[i + 1]
     local rg, step = cut(id)
@@ -109,8 +115,8 @@ local inc, req, want, lease_ms, able = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV
 local token, RQ = inc..'#'..ARGV[3], p..'rq:'..ARGV[2]
 local last = call('HMGET', RQ, 'n', 'st', 'jobs')
 local ln = tonumber(last[1] or '-1')
-local ep, tick, refused = epoch(ARGV[4], tonumber(ARGV[5]), ln >= 0 and ln < req - 1)
-heard()
+local m = facts(); heard(m)
+local ep, tick, refused = epoch(m, ARGV[4], tonumber(ARGV[5]), ln >= 0 and ln < req - 1)
 
 -- One delivery: {id, verify, lapsed, attempt, envelope, {step, value}*}, or nil where the run is over.
 local function deliver(id, b, lapsed)
@@ -141,10 +147,20 @@ if ln >= req then               -- the reply was lost and is asked for again, or
 end
 
 local pushed, st = {}, {}
+-- What is acknowledged counts no more at once; where else it stands it is removed together with the others, before anybody looks there: a step
+-- that is acknowledged is done or its run is over, so that nobody enqueues it in the meantime.
+local acked = {}
 local function ack(id)
   local rg, step = cut(id)
-  call('HDEL', BODY, id); call('HDEL', OWN, id); call('HDEL', CNT, id); call('ZREM', LEASE, id); call('ZREM', DELAY, id)
-  call('SREM', p..'j:'..rg, step)
+  call('SREM', p..'j:'..rg, step); acked[#acked + 1] = id
+end
+local function remove_acked()
+  for k = 1, #acked, 500 do
+    local last = math.min(#acked, k + 499)
+    for _, hash in ipairs({BODY, OWN, CNT}) do call('HDEL', hash, unpack(acked, k, last)) end
+    for _, z in ipairs({LEASE, DELAY}) do call('ZREM', z, unpack(acked, k, last)) end
+  end
+  acked = {}
 end
 local npushed = 0
 local first = {}                -- what goes before the rest of its lane: what has begun is finished before something new begins
@@ -158,18 +174,25 @@ local function add(to, rg, step, verify, attempt, lane, needs)   -- what is queu
   if call('HSETNX', BODY, id, body(ep, verify, attempt, lane, needs)) == 1 then call('SADD', p..'j:'..rg, step); push(to, id, lane) end
 end
 local function succeeded(h, step, value) if call('HSETNX', h, '='..step, value) == 1 then call('HINCRBY', h, 'd', 1) end end
+local closed = 0
 local function close(rg)
-  for _, step in ipairs(call('SMEMBERS', p..'j:'..rg)) do ack(rg..'/'..step) end
+  for _, step in ipairs(call('SMEMBERS', p..'j:'..rg)) do acked[#acked + 1] = rg..'/'..step end
   call('DEL', p..'h:'..rg, p..'j:'..rg)
-  call('ZADD', TOMB, now, rg)
-  local old = call('ZRANGEBYSCORE', TOMB, '-inf', now - TOMB_MS, 'WITHSCORES', 'LIMIT', 0, CHUNK)
-  if #old == 0 and call('ZCARD', TOMB) > TOMB_MAX then old = call('ZRANGE', TOMB, 0, 7, 'WITHSCORES') end
-  for k = 1, #old, 2 do call('ZREM', TOMB, old[k]) end
-  if #old > 0 then call('HSET', META, 'hor', math.max(tonumber(old[#old]) + 1, tonumber(call('HGET', META, 'hor') or '0'))) end
+  call('ZADD', TOMB, now, rg); closed = closed + 1
   call('PUBLISH', p..'bell', 'over '..rg)
 end
+-- As many as come, and some more: those that are old, or the oldest ones where there are too many.
+local function drop_tombstones()
+  local old = call('ZRANGEBYSCORE', TOMB, '-inf', now - TOMB_MS, 'WITHSCORES', 'LIMIT', 0, closed + CHUNK)
+  if #old == 0 and call('ZCARD', TOMB) > TOMB_MAX then old = call('ZRANGE', TOMB, 0, closed + 7, 'WITHSCORES') end
+  for k = 1, #old, 2 do call('ZREM', TOMB, old[k]) end
+  if #old > 0 then call('HSET', META, 'hor', math.max(tonumber(old[#old]) + 1, m.hor)) end
+end
 local function done(h, step) local v = call('HMGET', h, '='..step, '!'..step); return v[1] or v[2] end
-local function ready(h, needs) for _, n in ipairs(split(needs, '\30')) do if call('HEXISTS', h, '='..n) == 0 then return false end end; return true end
+local function ready(h, needs, has)
+  for _, n in ipairs(split(needs, '\30')) do if n ~= has and call('HEXISTS', h, '='..n) == 0 then return false end end
+  return true
+end
 
 local i, N = 9, #ARGV
 while i <= N do
@@ -186,7 +209,7 @@ while i <= N do
       -- A caller from another epoch may come from a lost timeline: what it enqueues is verified.
       local verify = (cep == ep and (ln >= 0 or req == 1)) and '0' or '1'
       for c = c0, i - 1, 4 do
-        if not done(h, ARGV[c]) and ready(h, ARGV[c + 3]) then add(first, rg, ARGV[c], verify, ARGV[c + 1], ARGV[c + 2], ARGV[c + 3]) end
+        if not done(h, ARGV[c]) and ready(h, ARGV[c + 3], good == '1' and step) then add(first, rg, ARGV[c], verify, ARGV[c + 1], ARGV[c + 2], ARGV[c + 3]) end
       end
       local others = call('SCARD', p..'j:'..rg) - call('SISMEMBER', p..'j:'..rg, step)
       if others == 0 then
@@ -200,14 +223,16 @@ while i <= N do
     local s = call('HGET', h, 's')
     if not s and tombed(rg) then st[#st + 1] = 'closed'
     elseif s == 'c' then st[#st + 1] = 'cancelled'
-    elseif oep ~= ep or t0 < tonumber(call('HGET', META, 'hor') or '0') then st[#st + 1] = 'stale'
+    elseif oep ~= ep or t0 < m.hor then st[#st + 1] = 'stale'
     else
       if not s then call('HSET', h, 's', 'o', 'e', env, 'n', steps, 'd', 0) end
       for d = d0, j0 - 2, 3 do
         if ARGV[d + 1] == '1' then succeeded(h, ARGV[d], ARGV[d + 2]) else call('HSETNX', h, '!'..ARGV[d], '1') end
       end
       for j = j0, i - 1, 4 do
-        if not done(h, ARGV[j]) and ready(h, ARGV[j + 3]) then add(pushed, rg, ARGV[j], verify, ARGV[j + 1], ARGV[j + 2], ARGV[j + 3]) end
+        -- Of a run that is new here nothing is known: what needs nothing begins.
+        local begins = not s and nd == 0 and ARGV[j + 3] == ''
+        if begins or (not done(h, ARGV[j]) and ready(h, ARGV[j + 3])) then add(pushed, rg, ARGV[j], verify, ARGV[j + 1], ARGV[j + 2], ARGV[j + 3]) end
       end
       -- Jobs of steps that have an outcome are acknowledged, unless one of them must stay as the run's outbox.
       for d = d0, j0 - 2, 3 do
@@ -236,6 +261,8 @@ while i <= N do
     i = i + 2; call('HINCRBY', META, 'refused', 1); st[#st + 1] = 'ok'
   else st[#st + 1] = 'bad'; i = N + 1 end
 end
+remove_acked()
+if closed > 0 then drop_tombstones() end
 
 -- Lapsed leases (counted) and due delays go back into the queue.
 local function requeue(z)
@@ -247,8 +274,8 @@ local function requeue(z)
   end
 end
 if want > 0 then
-  call('HSET', META, 'lease', lease_ms)
-  if now >= tonumber(call('HGET', META, 'calm') or '0') then requeue(LEASE) end
+  if m.lease ~= lease_ms then call('HSET', META, 'lease', lease_ms) end
+  if now >= m.calm then requeue(LEASE) end
   requeue(DELAY)
 end
 for lane, ids in pairs(first) do
@@ -277,22 +304,29 @@ end
 
 local jobs, held = {}, {}
 if want > 0 then
+  local own, until_ms, taken = {}, {}, {}
   for _, lane in ipairs(served()) do
     while want > 0 do
       local ids = call('LPOP', Q..lane, math.min(want, 256))
       if not ids or #ids == 0 then call('SREM', LANES, lane); break end
-      for _, id in ipairs(ids) do
-        local b = call('HGET', BODY, id)
-        if b and not call('ZSCORE', LEASE, id) and not call('ZSCORE', DELAY, id) then   -- gone = acknowledged; leased = adopted
-          local d = deliver(id, b, call('HGET', CNT, id) or '0')
+      local bodies, lapsed = call('HMGET', BODY, unpack(ids)), call('HMGET', CNT, unpack(ids))
+      local leased, delayed = call('ZMSCORE', LEASE, unpack(ids)), call('ZMSCORE', DELAY, unpack(ids))
+      for k, id in ipairs(ids) do
+        if bodies[k] and not leased[k] and not delayed[k] and not taken[id] then   -- gone = acknowledged; leased = adopted
+          local d = deliver(id, bodies[k], lapsed[k] or '0')
           if d then
-            jobs[#jobs + 1] = d; held[#held + 1] = id; want = want - 1
-            call('HSET', OWN, id, token); call('ZADD', LEASE, now + lease_ms, id)
+            jobs[#jobs + 1] = d; held[#held + 1] = id; want = want - 1; taken[id] = true
+            own[#own + 1] = id; own[#own + 1] = token; until_ms[#until_ms + 1] = now + lease_ms; until_ms[#until_ms + 1] = id
           else ack(id) end
         end
       end
     end
   end
+  for k = 1, #own, 500 do
+    local last = math.min(#own, k + 499)
+    call('HSET', OWN, unpack(own, k, last)); call('ZADD', LEASE, unpack(until_ms, k, last))
+  end
+  remove_acked()
 end
 local nextms = -1
 if ARGV[6] ~= '0' then
