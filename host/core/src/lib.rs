@@ -8,6 +8,7 @@ pub mod blobs;
 pub mod clock;
 #[cfg(feature = "testing")]
 pub mod conformance;
+pub mod desk;
 pub mod executor;
 pub mod id;
 pub mod ledger;

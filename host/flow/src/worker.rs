@@ -364,13 +364,13 @@ impl Worker {
         }
     }
 
-    /// Sends a job's change on its way; [`Worker::settle_all`] hears what came of it.
+    /// Sends a job's change on its way; [`Worker::settle_all`] hears what came of it, unless this is the only job in hand.
     fn commit(&self, job: &Claimed, item: Item, after: After, settle: &Sender<ToSettle>) {
         if let Some(held) = locked(&self.held).get_mut(&job.lease.token) {
             held.ended = true;
         }
         let sent = settle::Sent { lease: job.lease.clone(), attempt: job.attempt, item, after };
-        self.send(sent, settle);
+        if self.flow.is_last_in_hand() { self.settle_here(sent, settle) } else { self.send(sent, settle) }
     }
 
     /// A daemon goes on: the job comes again. Otherwise this worker ends with it.

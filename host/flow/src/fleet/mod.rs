@@ -1,8 +1,9 @@
 //! A [`Ledger`] of two systems: records in a [`MetaStore`], work in a [`Window`] that may be lost at any moment. The order of the steps is
 //! the protocol (`docs/window.md`): records first, then the window, which acknowledges; the un-acknowledged job is the outbox.
 //!
-//! Two threads carry it, so that many changes share each round trip: one writes records (`records.rs`), the other one tells the window
-//! (`work.rs`), and while one waits for its server the other goes on. Not here: what is to be done (the rest of flow), and how the window
+//! Many changes share each round trip, at two desks ([`Desk`]): at one records are written (`records.rs`), at the other one the window is told
+//! (`work.rs`), and while one waits for its server the other goes on. Whoever waits for a change and finds a desk free does it himself; each
+//! has a thread for what is left there. Not here: what is to be done (the rest of flow), and how the window
 //! keeps its promises (its backend).
 
 mod records;
@@ -15,15 +16,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{SendError, Sender};
 use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::desk::Desk;
 use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait};
 use dovetail_core::meta::MetaStore;
 use dovetail_core::window::{Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
 
-use self::records::{Repair, Request, ToRecords};
-use self::work::{ClaimRequest, ToWindow};
+use self::records::{Fail as _, Forget, RecordsDesk, Repair, Request, Role, ToRecords};
+use self::work::{ClaimRequest, ToWindow, WorkDesk};
 
 /// How often a claimer looks although no bell rang: bells are best effort.
 const LOOK_ROUND: Duration = Duration::from_secs(30);
@@ -31,7 +33,9 @@ const LOOK_ROUND: Duration = Duration::from_secs(30);
 const EPOCH_AGE: Duration = Duration::from_secs(10);
 /// How often whoever waits for runs reads their records although no bell rang.
 const READ_ROUND: Duration = Duration::from_secs(10);
-/// For each run that is waited for, ends are let gather so long before they are looked through; and at most so long.
+/// Whoever waits for so many runs lets their ends gather before he looks through all of them: so long for each, and at most so long. For
+/// fewer, a sleep costs more than looking.
+const GATHERED: usize = 64;
 const GATHER: Duration = Duration::from_micros(2);
 const LONGEST_GATHER: Duration = Duration::from_millis(10);
 /// How often all open runs are compared with the window although it was not lost.
@@ -142,11 +146,19 @@ impl Shared {
     }
 }
 
+/// The two desks, and where work is left for their threads.
+struct Desks {
+    records: Arc<RecordsDesk>,
+    to_records: Sender<ToRecords>,
+    work: Arc<WorkDesk>,
+    to_work: Sender<ToWindow>,
+}
+
 /// Records here, work there.
 pub struct FleetLedger {
     shared: Arc<Shared>,
-    records: Option<Sender<ToRecords>>,
-    work: Option<Sender<ToWindow>>,
+    /// Until it is dropped.
+    desks: Option<Desks>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -172,17 +184,17 @@ impl FleetLedger {
                 shared.heard(ring);
             }
         }));
-        let (records, for_records) = crossbeam_channel::unbounded();
-        let (work, for_work) = crossbeam_channel::unbounded();
+        let (records, to_records) = Desk::new(Forget::default());
+        let (work, to_work) = Desk::new(());
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let failed = |e| StoreError::new(StoreErrorKind::Unavailable, format!("start the thread {name}"), e);
             std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(failed)
         };
-        let (here, on) = (shared.clone(), work.clone());
-        let writing = spawn("fleet-records", Box::new(move || records::run(&here, &for_records, &on)))?;
-        let (here, back) = (shared.clone(), records.clone());
-        let telling = spawn("fleet-work", Box::new(move || work::run(&here, &for_work, &back)))?;
-        Ok(Self { shared, records: Some(records), work: Some(work), threads: vec![writing, telling] })
+        let (here, desk, on) = (shared.clone(), records.clone(), to_work.clone());
+        let writing = spawn("fleet-records", Box::new(move || records::run(&here, &desk, &on)))?;
+        let (here, desk, back) = (shared.clone(), work.clone(), to_records.clone());
+        let telling = spawn("fleet-work", Box::new(move || work::run(&here, &desk, &back)))?;
+        Ok(Self { shared, desks: Some(Desks { records, to_records, work, to_work }), threads: vec![writing, telling] })
     }
 
     fn one(&self, item: &Item) -> Result<Reply, StoreError> {
@@ -200,22 +212,47 @@ impl FleetLedger {
         }
     }
 
+    fn desks(&self) -> Result<&Desks, StoreError> {
+        self.desks.as_ref().ok_or_else(gone)
+    }
+
     fn send_and_wait(&self, items: Vec<Item>) -> Result<Vec<Reply>, StoreError> {
         let (reply, told) = crossbeam_channel::bounded(1);
-        self.send(items, Box::new(move |replies| drop(reply.send(replies))));
+        let request = Request { items, then: Box::new(move |replies| drop(reply.send(replies))) };
+        let desks = self.desks()?;
+        match desks.records.try_sit() {
+            Some(seat) => {
+                if let Some(flying) =
+                    records::write_with_others(&self.shared, seat, Some(ToRecords::Commit(request)), &Role::Visitor(&desks.to_records))
+                {
+                    self.tell(desks, ToWindow::Changes(flying));
+                }
+            }
+            None => self.send(request),
+        }
         told.recv().map_err(|_| gone())?
     }
 
-    fn send(&self, items: Vec<Item>, then: Then) {
-        match &self.records {
-            Some(records) => {
-                if let Err(crossbeam_channel::SendError(ToRecords::Commit(Request { then, .. }))) =
-                    records.send(ToRecords::Commit(Request { items, then }))
-                {
+    /// For whoever waits for the answer.
+    fn tell(&self, desks: &Desks, message: ToWindow) {
+        match desks.work.try_sit() {
+            Some(seat) => work::tell_with_others(&self.shared, &seat, message, &desks.to_records),
+            None => {
+                if let Err(SendError(ToWindow::Changes(lost))) = desks.to_work.send(message) {
+                    lost.into_iter().for_each(|request| request.then.fail(&gone()));
+                }
+            }
+        }
+    }
+
+    fn send(&self, request: Request) {
+        match &self.desks {
+            Some(desks) => {
+                if let Err(SendError(ToRecords::Commit(Request { then, .. }))) = desks.to_records.send(ToRecords::Commit(request)) {
                     then(Err(gone()));
                 }
             }
-            None => then(Err(gone())),
+            None => (request.then)(Err(gone())),
         }
     }
 
@@ -253,10 +290,9 @@ impl FleetLedger {
 
 impl Drop for FleetLedger {
     fn drop(&mut self) {
-        // The first thread ends when nobody can send to it, and the second one after it.
-        self.work.take();
-        if let Some(records) = self.records.take() {
-            drop(records.send(ToRecords::End));
+        // The second thread ends after the first one, when nobody can leave anything for it.
+        if let Some(desks) = self.desks.take() {
+            drop(desks.to_records.send(ToRecords::End));
         }
         for thread in self.threads.drain(..) {
             drop(thread.join());
@@ -292,7 +328,7 @@ impl Ledger for FleetLedger {
         if items.iter().any(is_slow) {
             then(self.commit(&items));
         } else {
-            self.send(items, then);
+            self.send(Request { items, then });
         }
     }
 
@@ -305,7 +341,7 @@ impl Ledger for FleetLedger {
         loop {
             let (reply, answer) = crossbeam_channel::bounded(1);
             let request = ClaimRequest { scope: scope.clone(), want, lease, reply };
-            self.work.as_ref().ok_or_else(gone)?.send(ToWindow::Claim(request)).map_err(|_| gone())?;
+            self.tell(self.desks()?, ToWindow::Claim(request));
             let (jobs, next_ms) = answer.recv().map_err(|_| gone())??;
             if !jobs.is_empty() {
                 return jobs.into_iter().map(|job| self.claimed(job)).collect();
@@ -376,7 +412,9 @@ impl Ledger for FleetLedger {
             read_at.get_or_insert(now);
             self.shared.bell.sleep(wait.seen, left.min(READ_ROUND));
             // Many end at nearly the same time: whoever waits for many lets some of them gather, instead of looking through all for each.
-            std::thread::sleep(GATHER.saturating_mul(u32::try_from(runs.len()).unwrap_or(u32::MAX)).min(LONGEST_GATHER));
+            if runs.len() >= GATHERED {
+                std::thread::sleep(GATHER.saturating_mul(u32::try_from(runs.len()).unwrap_or(u32::MAX)).min(LONGEST_GATHER));
+            }
         }
     }
 

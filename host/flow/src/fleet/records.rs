@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{RecvTimeoutError, SendError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::desk::{Desk, Seat};
 use dovetail_core::ledger::{Item, Job, Kind, Lease, Reply, RunKey, Then};
 use dovetail_core::meta::{Put, Writes};
 use dovetail_core::record::{Form, OutcomeRecord};
@@ -15,8 +16,9 @@ use super::{MAX_CARRIED, NOT_CARRIED, REMEMBERED, Shared, locked};
 
 /// Changes taken into one write: enough to share it among all that wait, few enough to answer the first ones soon.
 const GROUP: usize = 256;
-/// How long runs that are over wait for a change with which the index forgets them.
+/// How long runs that are over wait until the index forgets them, and how many wait at most.
 const FORGET: Duration = Duration::from_secs(1);
+const FORGOTTEN: usize = 64;
 /// A stamp of an earlier answer serves a submission for so long: an older one is only the more careful.
 const STAMP_AGE: Duration = Duration::from_secs(2);
 /// How often a rebuild is tried anew because the window was lost meanwhile.
@@ -56,51 +58,87 @@ fn count(steps: &[String]) -> u32 {
     u32::try_from(steps.len()).unwrap_or(u32::MAX)
 }
 
-/// Writes what comes until there is nobody left who could send, or it is told to end.
-pub(super) fn run(shared: &Shared, inbox: &Receiver<ToRecords>, work: &Sender<ToWindow>) {
-    let (mut ending, mut forget) = (false, Forget::default());
-    while !ending {
-        let first = match forget.due() {
-            Some(due) => inbox.recv_deadline(due),
-            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+/// Where records are written.
+pub(super) type RecordsDesk = Desk<Forget, ToRecords>;
+
+/// Writes what is left for it until there is nobody who could leave more, or it is told to end.
+pub(super) fn run(shared: &Shared, desk: &RecordsDesk, work: &Sender<ToWindow>) {
+    loop {
+        let due = desk.sit().due();
+        let (first, ending) = match desk.wait(due) {
+            Ok(first) => (Some(first), false),
+            Err(RecvTimeoutError::Timeout) => (None, false),
+            Err(RecvTimeoutError::Disconnected) => (None, true),
         };
-        ending = matches!(first, Err(RecvTimeoutError::Disconnected));
-        let mut requests = Vec::new();
-        for message in first.into_iter().chain(inbox.try_iter().take(GROUP)) {
-            match message {
-                ToRecords::Commit(request) => requests.push(request),
-                ToRecords::Forget(runs) => forget.add(runs),
-                ToRecords::End => ending = true,
-            }
+        let ending = ending || matches!(first, Some(ToRecords::End));
+        let flying = write_with_others(shared, desk.sit(), first, &Role::Thread { ending });
+        // The other thread outlives this one; were it gone, nobody may wait for ever.
+        if let Some(flying) = flying
+            && let Err(SendError(ToWindow::Changes(lost))) = work.send(ToWindow::Changes(flying))
+        {
+            lost.into_iter().for_each(|request| request.then.fail(&super::gone()));
         }
-        if requests.is_empty() && !ending && !forget.is_due() {
-            continue;
-        }
-        let mut writes = Writes { forget: forget.take(), ..Writes::default() };
-        match write(shared, &requests, &mut writes) {
-            Ok(slots) => {
-                let flying = requests.into_iter().zip(slots).map(|(request, slots)| InFlight { slots, then: request.then });
-                // The other thread outlives this one; were it gone, nobody may wait for ever.
-                if let Err(crossbeam_channel::SendError(ToWindow::Changes(lost))) = work.send(ToWindow::Changes(flying.collect())) {
-                    lost.into_iter().for_each(|request| request.then.fail(&super::gone()));
-                }
-            }
-            Err(error) => {
-                if !ending && writes.forget.len() < REMEMBERED {
-                    forget.add(writes.forget);
-                }
-                for request in requests {
-                    request.then.fail(&error);
-                }
-            }
+        if ending {
+            return;
         }
     }
 }
 
-/// Runs that the index of open runs is to forget: with the next change, or when there are many, or none came for a while. Nobody waits for it, and
-/// a commit for each would stand in the way of those that somebody waits for.
+/// Who sits at the desk.
+pub(super) enum Role<'a> {
+    Thread {
+        ending: bool,
+    },
+    /// Somebody with a change of his own. What can wait he leaves to the thread, which alone knows when it is due.
+    Visitor(&'a Sender<ToRecords>),
+}
+
+/// One write of what `first` asks and of what others have left: gives back what follows from it for the window, if anything was written for
+/// somebody who waits. Those whom it could not serve have been told.
+pub(super) fn write_with_others(
+    shared: &Shared,
+    mut seat: Seat<'_, Forget, ToRecords>,
+    first: Option<ToRecords>,
+    role: &Role<'_>,
+) -> Option<Vec<InFlight>> {
+    let mut requests = Vec::new();
+    let mut forgotten = Vec::new();
+    for message in first.into_iter().chain(seat.left(GROUP)) {
+        match message {
+            ToRecords::Commit(request) => requests.push(request),
+            ToRecords::Forget(mut runs) => forgotten.append(&mut runs),
+            ToRecords::End => {}
+        }
+    }
+    let ending = matches!(role, Role::Thread { ending: true });
+    match role {
+        Role::Visitor(thread) if !forgotten.is_empty() => drop(thread.send(ToRecords::Forget(forgotten))),
+        _ => seat.add(forgotten),
+    }
+    if requests.is_empty() && !ending && !seat.is_due() {
+        return None;
+    }
+    let forget = if ending || seat.is_due() { seat.take() } else { Vec::new() };
+    let mut writes = Writes { forget, ..Writes::default() };
+    match write(shared, &requests, &mut writes) {
+        Ok(slots) => Some(requests.into_iter().zip(slots).map(|(request, slots)| InFlight { slots, then: request.then }).collect()),
+        Err(error) => {
+            if !ending && writes.forget.len() < REMEMBERED {
+                seat.add(writes.forget);
+            }
+            drop(seat);
+            for request in requests {
+                request.then.fail(&error);
+            }
+            None
+        }
+    }
+}
+
+/// Runs that the index of open runs is to forget: when there are many, or some have waited for a while. Nobody waits for it, and with each change
+/// it would make those longer that somebody waits for.
 #[derive(Default)]
-struct Forget {
+pub(super) struct Forget {
     runs: Vec<RunKey>,
     since: Option<Instant>,
 }
@@ -119,7 +157,7 @@ impl Forget {
     }
 
     fn is_due(&self) -> bool {
-        self.runs.len() >= GROUP || self.due().is_some_and(|due| due <= Instant::now())
+        self.runs.len() >= FORGOTTEN || self.due().is_some_and(|due| due <= Instant::now())
     }
 
     fn take(&mut self) -> Vec<RunKey> {

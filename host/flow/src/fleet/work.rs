@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::desk::{Desk, Seat};
 use dovetail_core::ledger::{Reply, RunKey, Scope, Then};
 use dovetail_core::window::{Change, Delivery, Status};
 
@@ -48,26 +49,34 @@ pub(super) enum ToWindow {
     Claim(ClaimRequest),
 }
 
-/// Tells the window what comes until nobody is left who could send.
-pub(super) fn run(shared: &Shared, inbox: &Receiver<ToWindow>, records: &Sender<ToRecords>) {
-    while let Ok(first) = inbox.recv() {
-        let (mut flying, mut claims) = (Vec::new(), Vec::new());
-        let mut take = |message| match message {
+/// Where the window is told of changes and asked for work. It needs nothing but its turn.
+pub(super) type WorkDesk = Desk<(), ToWindow>;
+
+/// Tells the window what is left for it until nobody is there who could leave more.
+pub(super) fn run(shared: &Shared, desk: &WorkDesk, records: &Sender<ToRecords>) {
+    while let Ok(first) = desk.wait(None) {
+        tell_with_others(shared, &desk.sit(), first, records);
+    }
+}
+
+/// Tells what `first` brings and what others have left, in as few round trips as it takes.
+pub(super) fn tell_with_others(shared: &Shared, seat: &Seat<'_, (), ToWindow>, first: ToWindow, records: &Sender<ToRecords>) {
+    let (mut flying, mut claims) = (Vec::new(), Vec::new());
+    for message in std::iter::once(first).chain(seat.left(GROUP)) {
+        match message {
             ToWindow::Changes(more) => flying.extend(more),
             ToWindow::Claim(claim) => claims.push(claim),
-        };
-        take(first);
-        inbox.try_iter().take(GROUP).for_each(take);
-        while !flying.is_empty() {
-            let rest = flying.split_off(flying.len().min(GROUP));
-            // The first claimer comes along with the last of the changes: what they enqueue, it may get.
-            let claim = if rest.is_empty() { claims.pop() } else { None };
-            tell(shared, flying, claim, records);
-            flying = rest;
         }
-        for claim in claims {
-            tell(shared, Vec::new(), Some(claim), records);
-        }
+    }
+    while !flying.is_empty() {
+        let rest = flying.split_off(flying.len().min(GROUP));
+        // The first claimer comes along with the last of the changes: what they enqueue, it may get.
+        let claim = if rest.is_empty() { claims.pop() } else { None };
+        tell(shared, flying, claim, records);
+        flying = rest;
+    }
+    for claim in claims {
+        tell(shared, Vec::new(), Some(claim), records);
     }
 }
 

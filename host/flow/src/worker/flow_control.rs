@@ -116,6 +116,12 @@ impl FlowControl {
         true
     }
 
+    /// Whether nothing waits and nothing runs but whoever asks: there is nothing that his slot could do sooner.
+    pub(super) fn is_last_in_hand(&self) -> bool {
+        let state = self.state();
+        state.waiting == 0 && state.running == 1
+    }
+
     pub(super) fn is_alone(&self) -> bool {
         self.state().alone
     }

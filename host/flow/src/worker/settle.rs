@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use dovetail_core::RunId;
-use dovetail_core::blobs::StoreError;
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Item, Lease, Reply};
 use dovetail_core::record::RunState;
 
@@ -26,14 +26,40 @@ pub(super) struct Sent {
     pub(super) after: After,
 }
 
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment, on the way from one function to the next")]
 pub(super) enum ToSettle {
     Answered(Sent, Result<Reply, StoreError>),
+    /// A store did not take it: it is to be sent again a little later.
+    Later(Sent),
     /// No more are begun: when all that were sent are settled, there is nothing left to do.
     NoMore,
 }
 
+/// What is left to do for a change that was answered.
+enum Left {
+    Nothing,
+    /// Another change follows from it.
+    Send(Sent),
+    /// A store did not take it.
+    Later(Sent),
+}
+
+fn only(replies: Result<Vec<Reply>, StoreError>) -> Result<Reply, StoreError> {
+    replies?.pop().ok_or_else(|| StoreError::plain(StoreErrorKind::Corrupt, "commit: an answer is missing"))
+}
+
 impl Worker {
+    /// Commits a change on this thread, with all that follows from it. For whoever has nothing else in hand: nobody needs to be woken for it.
+    pub(super) fn settle_here(&self, mut sent: Sent, settle: &Sender<ToSettle>) {
+        loop {
+            let reply = only(self.parts.ledger.commit(std::slice::from_ref(&sent.item)));
+            match self.settle(sent, reply) {
+                Left::Nothing => return,
+                Left::Send(next) => sent = next,
+                Left::Later(sent) => return drop(settle.send(ToSettle::Later(sent))),
+            }
+        }
+    }
+
     /// Hands a change to the ledger; its answer comes to whoever receives from `settle`.
     pub(super) fn send(&self, sent: Sent, settle: &Sender<ToSettle>) {
         let settle = settle.clone();
@@ -42,11 +68,8 @@ impl Worker {
         self.parts.ledger.commit_then(
             vec![item],
             Box::new(move |replies| {
-                let reply = replies.and_then(|mut replies| {
-                    replies.pop().ok_or_else(|| StoreError::plain(dovetail_core::blobs::StoreErrorKind::Corrupt, "commit: an answer is missing"))
-                });
                 // Its receiver waits for all that were sent.
-                drop(settle.send(ToSettle::Answered(sent, reply)));
+                drop(settle.send(ToSettle::Answered(sent, only(replies))));
             }),
         );
     }
@@ -63,15 +86,23 @@ impl Worker {
                 None => answers.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(due) => answers.recv_timeout(due.saturating_duration_since(Instant::now())),
             };
+            let mut put_off = |sent: Sent| {
+                // If it was stopped at once, the lease decides.
+                if shutdown.aborting() {
+                    self.let_go(sent.lease.token, &sent.lease.run.run, None);
+                } else {
+                    later.push((Instant::now() + AGAIN, sent));
+                }
+            };
             match message {
                 Ok(ToSettle::NoMore) => no_more = true,
+                Ok(ToSettle::Later(sent)) => put_off(sent),
                 Ok(ToSettle::Answered(sent, reply)) => {
                     self.flow.answered();
-                    match self.settle(sent, reply, settle) {
-                        None => {}
-                        // It was stopped at once: the lease decides.
-                        Some(sent) if shutdown.aborting() => self.let_go(sent.lease.token, &sent.lease.run.run, None),
-                        Some(sent) => later.push((Instant::now() + AGAIN, sent)),
+                    match self.settle(sent, reply) {
+                        Left::Nothing => {}
+                        Left::Send(sent) => self.send(sent, settle),
+                        Left::Later(sent) => put_off(sent),
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -87,12 +118,11 @@ impl Worker {
         }
     }
 
-    /// Settles one; gives it back if it has to be sent again.
-    fn settle(&self, sent: Sent, reply: Result<Reply, StoreError>, settle: &Sender<ToSettle>) -> Option<Sent> {
+    fn settle(&self, sent: Sent, reply: Result<Reply, StoreError>) -> Left {
         let run = sent.lease.run.run.clone();
         let settled = reply.map_err(FlowError::from).and_then(|reply| self.runner.settle(&sent.lease.run, sent.after.clone(), &reply));
         match settled {
-            Ok(Settled::Commit(item, after)) => self.send(Sent { item, after, ..sent }, settle),
+            Ok(Settled::Commit(item, after)) => return Left::Send(Sent { item, after, ..sent }),
             Ok(Settled::Over(done, state)) => {
                 self.store_answers();
                 let (step, attempt) = (sent.lease.step.clone(), sent.attempt);
@@ -110,7 +140,7 @@ impl Worker {
             }
             Err(error) if self.is_daemon() => {
                 self.store_failed("record what was done", &error);
-                return Some(sent);
+                return Left::Later(sent);
             }
             Err(error) => {
                 tracing::error!(%run, step = sent.lease.step, err = &error as &dyn std::error::Error, "what came of a step could not be recorded");
@@ -118,7 +148,7 @@ impl Worker {
                 self.let_go(sent.lease.token, &run, None);
             }
         }
-        None
+        Left::Nothing
     }
 
     /// A job is no longer this worker's.

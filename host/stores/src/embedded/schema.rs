@@ -16,7 +16,6 @@ const VERSION: i64 = 2;
 const TABLES: &str = "
 CREATE TABLE records (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
     succeeded INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, key));
-CREATE INDEX records_by_kind ON records (kind, id);
 CREATE TABLE open_runs (id INTEGER PRIMARY KEY, run TEXT NOT NULL, generation INTEGER NOT NULL, steps INTEGER NOT NULL DEFAULT 0,
     UNIQUE (run, generation));
 CREATE TABLE jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, generation INTEGER NOT NULL, step TEXT NOT NULL,
@@ -28,6 +27,13 @@ CREATE INDEX jobs_next ON jobs (turn, id) WHERE owner IS NULL;
 CREATE INDEX jobs_leased ON jobs (owner) WHERE owner IS NOT NULL;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 INSERT INTO facts VALUES ('token', '0'), ('boot', '');
+";
+
+/// What is listed in the order in which it came. Outcomes and attempts are not: an index costs each of them a page. Tables are the same with and
+/// without it, so it comes with no version.
+const LISTED: &str = "
+DROP INDEX IF EXISTS records_by_kind;
+CREATE INDEX IF NOT EXISTS records_listed ON records (kind, id) WHERE kind IN ('run', 'plugin', 'pipeline', 'model');
 ";
 
 /// From version 1: lanes, the order of runs among jobs, and how many steps an open run has.
@@ -115,6 +121,7 @@ fn prepare(db: &mut Connection, what: &str) -> Result<(), StoreError> {
         Some(_) => "",
     };
     tx.execute_batch(change).map_err(sql)?;
+    tx.execute_batch(LISTED).map_err(sql)?;
     tx.pragma_update(None, "user_version", VERSION).map_err(sql)?;
     // Leases and delays are told by a clock that starts with the machine.
     let boot = boot_id();

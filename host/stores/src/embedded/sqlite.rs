@@ -1,5 +1,6 @@
-//! [`Ledger`] on one SQLite file. A single writer thread takes whatever is waiting into one transaction (group commit), behind a lock file
-//! that several processes queue for: without it SQLite's busy handler lets one of them starve the others.
+//! [`Ledger`] on one SQLite file. One writer at a time takes whatever is waiting into one transaction (group commit): whoever has something to
+//! write, if nobody else does, or a thread of its own. Processes queue for it at a lock file: without that SQLite's busy handler lets one of
+//! them starve the others.
 //!
 //! Not here: what the changes are (`apply.rs`), and what they mean (flow).
 
@@ -9,10 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, SendError, Sender};
 use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
+use dovetail_core::desk::{Desk, Seat};
 use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Then, Wait};
 use dovetail_core::meta::{MetaStore, Put, Writes};
 use dovetail_core::retention::Archive;
@@ -45,10 +47,16 @@ enum Request {
 /// An answer that is sent once the transaction is on the disk, or the error in its place.
 type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
 
+/// Where changes are written, and the thread for those that nobody waits for or that come while another one is written.
+struct Writing {
+    desk: Arc<Desk<Writer, Request>>,
+    requests: Sender<Request>,
+    thread: JoinHandle<()>,
+}
+
 /// Records and jobs in `DATA/dovetail.db`.
 pub struct SqliteLedger {
-    requests: Option<Sender<Request>>,
-    writer: Option<JoinHandle<()>>,
+    writer: Option<Writing>,
     reader: Reader,
     presence: Arc<Presence>,
     bell: Arc<Bell>,
@@ -70,13 +78,19 @@ impl SqliteLedger {
         let reader = Reader::Beside(Mutex::new(schema::open(data, &turn)?));
         let presence = Arc::new(Presence::announce(data)?);
         presence.sweep();
-        let (requests, inbox) = crossbeam_channel::unbounded();
         let bell = Arc::new(Bell::default());
         let bells = Arc::new(Bells::new(data, presence.clone()));
         let writer = Writer { db, presence: presence.clone(), turn, clock: clock.clone(), bell: bell.clone(), bells: bells.clone() };
-        let thread = std::thread::Builder::new().name("sqlite-writer".into()).spawn(move || writer.run(&inbox));
+        let (desk, requests) = Desk::new(writer);
+        let here = desk.clone();
+        let write = move || {
+            while let Ok(first) = here.wait(None) {
+                write_with_others(here.sit(), first);
+            }
+        };
+        let thread = std::thread::Builder::new().name("sqlite-writer".into()).spawn(write);
         let thread = thread.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "start the writer thread", e))?;
-        Ok(Self { requests: Some(requests), writer: Some(thread), reader, presence, bell, bells, clock })
+        Ok(Self { writer: Some(Writing { desk, requests, thread }), reader, presence, bell, bells, clock })
     }
 
     /// Opens a data folder in which nothing can be written, to read only.
@@ -86,12 +100,15 @@ impl SqliteLedger {
     pub fn open_to_read(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (reader, presence) = (Reader::open(data)?, Arc::new(Presence::none(data)));
         let bells = Arc::new(Bells::new(data, presence.clone()));
-        Ok(Self { requests: None, writer: None, reader, presence, bell: Arc::new(Bell::default()), bells, clock })
+        Ok(Self { writer: None, reader, presence, bell: Arc::new(Bell::default()), bells, clock })
     }
 
     fn ask<T>(&self, request: Request, reply: &Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
-        let gone = || StoreError::plain(StoreErrorKind::Unavailable, "the database's writer thread has ended");
-        self.requests.as_ref().ok_or_else(to_read)?.send(request).map_err(|_| gone())?;
+        let writing = self.writer.as_ref().ok_or_else(to_read)?;
+        match writing.desk.try_sit() {
+            Some(seat) => write_with_others(seat, request),
+            None => writing.requests.send(request).map_err(|_| gone())?,
+        }
         reply.recv().map_err(|_| gone())?
     }
 
@@ -114,15 +131,18 @@ fn to_read() -> StoreError {
     StoreError::plain(StoreErrorKind::Refused, "write to the database: it was opened to read only")
 }
 
+fn gone() -> StoreError {
+    StoreError::plain(StoreErrorKind::Unavailable, "the database's writer thread has ended")
+}
+
 impl Drop for SqliteLedger {
     fn drop(&mut self) {
-        // Closing the channel ends the writer, after what it still holds.
-        self.requests.take();
-        if let Some(writer) = self.writer.take()
-            // It tells of runs that are over: who was told may have held the last of us.
-            && writer.thread().id() != std::thread::current().id()
-        {
-            drop(writer.join());
+        let Some(Writing { requests, thread, .. }) = self.writer.take() else { return };
+        // That ends the thread, after what it still holds.
+        drop(requests);
+        // It tells of runs that are over: who was told may have held the last of us.
+        if thread.thread().id() != std::thread::current().id() {
+            drop(thread.join());
         }
     }
 }
@@ -154,25 +174,27 @@ impl News {
     }
 }
 
-impl Writer {
-    fn run(mut self, inbox: &Receiver<Request>) {
-        while let Ok(first) = inbox.recv() {
-            let mut group = vec![first];
-            group.extend(inbox.try_iter().take(GROUP - 1));
-            let mut news = News::default();
-            let (answers, error) = self.transact(group, &mut news);
-            if news.changed {
-                self.bell.ring();
-            }
-            if error.is_none() {
-                self.bells.ring(&news.over);
-            }
-            for answer in answers {
-                answer(error.as_ref().map(again));
-            }
-        }
+/// One transaction of a request and of those that wait, and then their answers.
+fn write_with_others(mut seat: Seat<'_, Writer, Request>, first: Request) {
+    let mut group = vec![first];
+    group.extend(seat.left(GROUP - 1));
+    let mut news = News::default();
+    let (answers, error) = seat.transact(group, &mut news);
+    if news.changed {
+        seat.bell.ring();
     }
+    let bells = seat.bells.clone();
+    // Whoever hears of it may have something to write in his turn.
+    drop(seat);
+    if error.is_none() {
+        bells.ring(&news.over);
+    }
+    for answer in answers {
+        answer(error.as_ref().map(again));
+    }
+}
 
+impl Writer {
     fn transact(&mut self, group: Vec<Request>, news: &mut News) -> (Vec<Answer>, Option<StoreError>) {
         let mut answers = Vec::with_capacity(group.len());
         if let Err(e) = self.turn.lock() {
@@ -289,13 +311,10 @@ impl Ledger for SqliteLedger {
     }
 
     fn commit_then(&self, items: Vec<Item>, then: Then) {
-        match &self.requests {
-            Some(requests) => {
-                if let Err(crossbeam_channel::SendError(Request::Commit(_, then))) = requests.send(Request::Commit(items, then)) {
-                    then(Err(StoreError::plain(StoreErrorKind::Unavailable, "the database's writer thread has ended")));
-                }
-            }
-            None => then(Err(to_read())),
+        let Some(writing) = &self.writer else { return then(Err(to_read())) };
+        // Whoever does not wait writes nothing himself.
+        if let Err(SendError(Request::Commit(_, then))) = writing.requests.send(Request::Commit(items, then)) {
+            then(Err(gone()));
         }
     }
 
@@ -325,11 +344,19 @@ impl Ledger for SqliteLedger {
     }
 
     fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let order = if listing.newest_first { "DESC" } else { "ASC" };
-        let sql = format!("SELECT key, value FROM records WHERE kind = ?1 AND substr(key, 1, length(?2)) = ?2 ORDER BY id {order} LIMIT ?3");
+        let (kind, prefix, order) = (kind.name(), listing.prefix.as_str(), if listing.newest_first { "DESC" } else { "ASC" });
         let limit = i64::try_from(listing.limit).unwrap_or(i64::MAX);
         self.read("list records", |db| {
-            db.prepare_cached(&sql)?.query_map(params![kind.name(), listing.prefix, limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            if prefix.is_empty() {
+                // The kind stands in the text: only so does SQLite know that the index of listed records (schema.rs) is one of this kind, too.
+                let sql = format!("SELECT key, value FROM records WHERE kind = '{kind}' ORDER BY id {order} LIMIT ?1");
+                return db.prepare_cached(&sql)?.query_map([limit], read)?.collect();
+            }
+            // By the index of keys, and `+` because it is no help in sorting.
+            let sql =
+                format!("SELECT key, value FROM records WHERE kind = ?1 AND key >= ?2 AND key < ?2 || char(0x10FFFF) ORDER BY +id {order} LIMIT ?3");
+            db.prepare_cached(&sql)?.query_map(params![kind, prefix, limit], read)?.collect()
         })
     }
 
@@ -364,7 +391,7 @@ impl Ledger for SqliteLedger {
 
     fn on_end(&self, told: Box<dyn Fn(&RunKey) + Send + Sync>) {
         // Whoever only reads runs no step that could be stopped.
-        if self.requests.is_some() {
+        if self.writer.is_some() {
             self.bells.listen(told);
         }
     }
