@@ -173,6 +173,12 @@ local function add(to, rg, step, verify, attempt, lane, needs)   -- what is queu
   local id = rg..'/'..step
   if call('HSETNX', BODY, id, body(ep, verify, attempt, lane, needs)) == 1 then call('SADD', p..'j:'..rg, step); push(to, id, lane) end
 end
+-- Jobs of the run beside this step's.
+local function others(rg, step)
+  local n = call('SCARD', p..'j:'..rg)
+  if n == 1 then n = n - call('SISMEMBER', p..'j:'..rg, step) end
+  return n
+end
 local function succeeded(h, step, value) if call('HSETNX', h, '='..step, value) == 1 then call('HINCRBY', h, 'd', 1) end end
 local closed = 0
 local function close(rg)
@@ -211,8 +217,7 @@ while i <= N do
       for c = c0, i - 1, 4 do
         if not done(h, ARGV[c]) and ready(h, ARGV[c + 3], good == '1' and step) then add(first, rg, ARGV[c], verify, ARGV[c + 1], ARGV[c + 2], ARGV[c + 3]) end
       end
-      local others = call('SCARD', p..'j:'..rg) - call('SISMEMBER', p..'j:'..rg, step)
-      if others == 0 then
+      if others(rg, step) == 0 then
         local v = call('HMGET', h, 'n', 'd')
         st[#st + 1] = v[1] == v[2] and 'complete' or 'last'
       else ack(rg..'/'..step); st[#st + 1] = 'ok' end
@@ -236,8 +241,7 @@ while i <= N do
       end
       -- Jobs of steps that have an outcome are acknowledged, unless one of them must stay as the run's outbox.
       for d = d0, j0 - 2, 3 do
-        local others = call('SCARD', p..'j:'..rg) - call('SISMEMBER', p..'j:'..rg, ARGV[d])
-        if others > 0 then ack(rg..'/'..ARGV[d]) end
+        if others(rg, ARGV[d]) > 0 then ack(rg..'/'..ARGV[d]) end
       end
       st[#st + 1] = 'ok'
     end
