@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use dovetail_core::ledger::{Kind, RunKey};
-use dovetail_core::record::{Form, OutcomeRecord, RunOutcomeRecord, RunState};
+use dovetail_core::ledger::{Item, Kind, Record, RunKey};
+use dovetail_core::record::{CancelRecord, Form, OutcomeRecord, RunOutcomeRecord, RunState};
 use serde_json::json;
 
 use crate::fleet::{Fleet, LONG, Setup, busy, wait};
@@ -223,6 +223,20 @@ fn a_run_that_is_cancelled_as_it_ends_has_one_end() {
         assert!(fleet.is_over(&run), "whoever cancels closes");
     }
     println!("{cancelled} cancelled, {late} over before");
+    fleet.holds(0);
+}
+
+/// Whoever cancels records that first and closes the run then: a step that hears of it in between must not close it as one that failed.
+#[test]
+fn a_step_that_is_stopped_before_its_cancelled_run_is_closed_does_not_fail_it() {
+    let mut fleet = Fleet::new(Setup::default());
+    fleet.workers(1);
+    let run = fleet.user.submit("probe", &json!({ "behaviour": busy(20_000) }));
+    wait("the step runs", LONG, || fleet.runs_now(&run).is_some());
+    let record = Record { kind: Kind::Cancel, key: run.key(), value: CancelRecord { requested_ms: 0, reason: "the test".into() }.encode() };
+    fleet.user.parts.ledger.commit(&[Item::Cancel { run: run.clone(), record }]).unwrap();
+    wait("the run ends", LONG, || fleet.is_over(&run));
+    assert_eq!(end(&fleet, &run).state, RunState::Cancelled);
     fleet.holds(0);
 }
 

@@ -18,7 +18,7 @@ use dovetail_core::stop::Stop;
 use serde_json::Value;
 
 use crate::recover::{job, reconcile};
-use crate::truth::{SKIPPED, STOPPED, Truth, end, load_value, retries, store_value};
+use crate::truth::{SKIPPED, STOPPED, Truth, end, follows, load_value, retries, store_value};
 use crate::{FlowError, Parts};
 
 /// A pipeline with what every step of every run of it asks again and again.
@@ -270,12 +270,14 @@ impl StepRunner {
         let lease = &claimed.lease;
         let micros = this.duration_us;
         let succeeded = this.error.is_none();
+        // A step that was stopped does not say how its run ended: that was decided elsewhere, and may be a cancellation that is not closed yet.
+        let fails = this.error.as_ref().is_some_and(|failure| !follows(failure));
         let record = self.outcome(work, report, this)?;
         let record = Record { kind: Kind::Outcome, key: lease.run.step(&step.name), value: record.encode() };
         let state = if succeeded {
             plan.closers.contains(&step.name).then_some(RunState::Succeeded)
         } else {
-            (plan.pipeline.on_failure == OnFailure::Cancel).then_some(RunState::Failed)
+            (fails && plan.pipeline.on_failure == OnFailure::Cancel).then_some(RunState::Failed)
         };
         let close = state.map(|state| end(&self.parts, &lease.run, state, (!succeeded).then(|| step.name.clone())));
         let children = if succeeded { plan.children.get(&step.name).cloned().unwrap_or_default() } else { Vec::new() };
