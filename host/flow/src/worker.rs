@@ -6,6 +6,7 @@
 mod duties;
 mod flow_control;
 mod settle;
+mod slots;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use dovetail_core::RunId;
 use dovetail_core::executor::Executor;
 use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Renewal, RunKey, Scope, Wait};
@@ -24,6 +25,7 @@ use dovetail_core::stop::Canceller;
 
 use self::flow_control::FlowControl;
 use self::settle::ToSettle;
+use self::slots::{Closing, Slots};
 use crate::registry::pinned;
 use crate::shutdown::Shutdown;
 use crate::step::{After, Next, Plan, StepRunner};
@@ -182,7 +184,7 @@ impl Worker {
         std::thread::scope(|threads| {
             let (ended, duties_end) = crossbeam_channel::bounded(0);
             let (settle, to_settle) = crossbeam_channel::unbounded();
-            let (give, jobs) = crossbeam_channel::unbounded();
+            let jobs = Arc::new(Slots::new(self.options.jobs.max(1)));
             let mut duties = vec![threads.spawn({
                 let until = duties_end.clone();
                 move || self.keep_leases(&until)
@@ -197,17 +199,19 @@ impl Worker {
                 let again = settle.clone();
                 move || self.settle_all(&to_settle, &again, shutdown)
             });
+            // Also where this thread panics: they must not be waited for without end.
+            let closing = Closing(jobs.clone());
             let mut slots = Vec::new();
-            for _ in 0..self.options.jobs.max(1) {
+            for slot in 0..self.options.jobs.max(1) {
                 let (jobs, settle) = (jobs.clone(), settle.clone());
-                slots.push(threads.spawn(move || self.run_jobs(&jobs, shutdown, &settle)));
+                slots.push(threads.spawn(move || self.run_jobs(&jobs, slot, shutdown, &settle)));
             }
-            let result = self.claim_jobs(scope, shutdown, &give, &settle);
+            let result = self.claim_jobs(scope, shutdown, &jobs, &settle);
             if result.is_err() {
                 shutdown.abort();
             }
             // No more jobs: each slot ends with its last one; then what they sent is settled; then nobody holds a lease.
-            drop(give);
+            drop(closing);
             for slot in slots {
                 drop(slot.join());
             }
@@ -223,7 +227,7 @@ impl Worker {
         self.options.daemon.is_some()
     }
 
-    fn claim_jobs(&self, scope: &Scope, shutdown: &Shutdown, give: &Sender<Claimed>, settle: &Sender<ToSettle>) -> Result<(), FlowError> {
+    fn claim_jobs(&self, scope: &Scope, shutdown: &Shutdown, jobs: &Slots<Claimed>, settle: &Sender<ToSettle>) -> Result<(), FlowError> {
         let mut pause = FIRST_PAUSE;
         while !self.over(scope, shutdown) {
             let seen = self.parts.ledger.wakes();
@@ -258,8 +262,7 @@ impl Worker {
                     // It was asked for before that was known.
                     self.give_back_waiting(&job, settle);
                 } else {
-                    // The slots outlive this loop.
-                    drop(give.send(job));
+                    jobs.give(job);
                 }
             }
         }
@@ -287,13 +290,13 @@ impl Worker {
     }
 
     /// One slot: a job at a time until there are no more.
-    fn run_jobs(&self, jobs: &Receiver<Claimed>, shutdown: &Shutdown, settle: &Sender<ToSettle>) {
-        while let Ok(job) = jobs.recv() {
+    fn run_jobs(&self, jobs: &Slots<Claimed>, slot: usize, shutdown: &Shutdown, settle: &Sender<ToSettle>) {
+        while let Some(job) = jobs.next(slot) {
             let began = Instant::now();
             self.flow.started();
             // One over which workers died may be what kills them: nothing else is in this worker's hands while it runs.
             let alone = job.crashes >= policy::SUSPECT_CRASHES && job.crashes <= policy::MAX_CRASHES;
-            if !self.flow.may_begin(alone, || jobs.try_iter().for_each(|job| self.give_back_waiting(&job, settle))) {
+            if !self.flow.may_begin(alone, || std::iter::from_fn(|| jobs.take_waiting()).for_each(|job| self.give_back_waiting(&job, settle))) {
                 self.give_back(&job, settle);
                 self.flow.ended(None);
                 continue;
