@@ -3,14 +3,17 @@
 
 pub(crate) mod apply;
 pub(crate) mod bells;
+pub(crate) mod claimers;
 pub(crate) mod files;
 pub(crate) mod presence;
 pub(crate) mod reading;
 pub(crate) mod schema;
 pub(crate) mod sqlite;
+pub(crate) mod writer;
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 
@@ -24,6 +27,11 @@ pub(crate) fn io_error(operation: &str, path: &Path, error: io::Error) -> StoreE
         _ => StoreErrorKind::Unavailable,
     };
     StoreError::new(kind, format!("{operation} {}", path.display()), error)
+}
+
+/// Time on the ledger's clock.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Makes the folder and its parents.

@@ -139,6 +139,46 @@ fn what_is_committed_is_there_after_reopening() {
     assert_eq!(ledger.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap().len(), 1);
 }
 
+/// Transactions in the database's log.
+fn commits(data: &std::path::Path) -> usize {
+    let log = std::fs::read(data.join("dovetail.db-wal")).unwrap();
+    let page = u32::from_be_bytes(log[8..12].try_into().unwrap()) as usize;
+    // The last page of each tells how large the database is then.
+    log[32..].chunks_exact(24 + page).filter(|frame| frame[4..8] != [0; 4]).count()
+}
+
+#[test]
+fn a_claimer_that_waits_gets_its_jobs_with_the_change_that_makes_them_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default())).unwrap();
+    let waits = Wait { seen: ledger.wakes(), at_most: Duration::from_secs(20) };
+    let before = commits(folder.path());
+    std::thread::scope(|threads| {
+        let claimer = threads.spawn(|| ledger.claim(&Scope::All, 9, LEASE, waits).unwrap());
+        // It has looked and stays.
+        std::thread::sleep(Duration::from_millis(300));
+        submit(&ledger);
+        assert_eq!(claimer.join().unwrap().len(), 1);
+    });
+    assert_eq!(commits(folder.path()), before + 1, "the submission and the claim are one transaction");
+}
+
+#[test]
+fn what_another_process_submits_is_found_by_a_claimer_that_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let (here, there) = (SqliteLedger::open(folder.path(), clock.clone()).unwrap(), SqliteLedger::open(folder.path(), clock).unwrap());
+    // It knows that there is nothing, on a clock that stands still.
+    assert!(here.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap().is_empty());
+    let waits = Wait { seen: here.wakes(), at_most: Duration::from_secs(20) };
+    std::thread::scope(|threads| {
+        let claimer = threads.spawn(|| here.claim(&Scope::All, 9, LEASE, waits).unwrap());
+        std::thread::sleep(Duration::from_millis(300));
+        submit(&there);
+        assert_eq!(claimer.join().unwrap().len(), 1);
+    });
+}
+
 #[test]
 fn the_jobs_of_a_process_that_ended_are_free_at_once() {
     let folder = tempfile::tempdir().unwrap();

@@ -364,6 +364,37 @@ pub(super) const LEDGER: &[Case] = &[
             assert!(waiting.join().expect("no panic").is_empty());
         });
     }),
+    ("no job is lost on a claimer that is woken while work comes", |b| {
+        const RUNS: u8 = 60;
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let claimed = std::thread::scope(|s| {
+            let claimer = s.spawn(|| {
+                let (mut all, mut moved) = (Vec::new(), std::time::Instant::now());
+                while all.len() < RUNS.into() && moved.elapsed() < Duration::from_secs(5) {
+                    let wait = Wait { seen: b.ledger.wakes(), at_most: Duration::from_secs(3) };
+                    let jobs = b.ledger.claim(&Scope::All, 2, b.lease, wait).expect("claim works");
+                    if !jobs.is_empty() {
+                        moved = std::time::Instant::now();
+                    }
+                    all.extend(jobs.into_iter().map(|job| job.lease.run.run));
+                }
+                over.store(true, std::sync::atomic::Ordering::SeqCst);
+                all
+            });
+            s.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                    b.ledger.wake();
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            });
+            for n in 1..=RUNS {
+                b.submit(n, &[job("a", &[])]);
+            }
+            claimer.join().expect("no panic")
+        });
+        let different: std::collections::BTreeSet<_> = claimed.iter().collect();
+        assert_eq!((claimed.len(), different.len()), (RUNS.into(), RUNS.into()));
+    }),
     ("a released job can be put off", |b| {
         b.submit(1, &[job("a", &[])]);
         let a = b.claim(1).remove(0);

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use rusqlite::config::DbConfig;
 use rusqlite::ffi::{SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE};
 use rusqlite::{Connection, ErrorCode};
 
@@ -105,6 +106,8 @@ fn set_up(db: Connection) -> rusqlite::Result<Connection> {
     // Every commit is on the disk when it is answered: an acknowledged outcome is never lost.
     db.pragma_update(None, "synchronous", "FULL")?;
     db.set_prepared_statement_cache_capacity(64);
+    // A statement with `LIMIT ?` is otherwise planned anew whenever it is used, for the number's sake.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(db)
 }
 
@@ -130,4 +133,19 @@ fn prepare(db: &mut Connection, what: &str) -> Result<(), StoreError> {
         tx.execute("UPDATE facts SET value = ?1 WHERE name = 'boot'", [&boot]).map_err(sql)?;
     }
     tx.commit().map_err(sql)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_with_a_limit_is_planned_once() {
+        let db = set_up(Connection::open_in_memory().unwrap()).unwrap();
+        let mut statement = db.prepare("SELECT 1 LIMIT ?1").unwrap();
+        for limit in 1..5 {
+            assert!(statement.exists([limit]).unwrap());
+        }
+        assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0);
+    }
 }

@@ -1,8 +1,4 @@
-//! [`Ledger`] on one SQLite file. One writer at a time takes whatever is waiting into one transaction (group commit): whoever has something to
-//! write, if nobody else does, or a thread of its own. Processes queue for it at a lock file: without that SQLite's busy handler lets one of
-//! them starve the others.
-//!
-//! Not here: what the changes are (`apply.rs`), and what they mean (flow).
+//! [`Ledger`] on one SQLite file: what is asked of whoever writes (`writer.rs`), and what is read beside it.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,38 +10,22 @@ use crossbeam_channel::{Receiver, SendError, Sender};
 use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
-use dovetail_core::desk::{Desk, Seat};
+use dovetail_core::desk::Desk;
 use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Then, Wait};
 use dovetail_core::meta::{MetaStore, Put, Writes};
 use dovetail_core::retention::Archive;
 use rusqlite::{Connection, params};
 
 use super::bells::Bells;
+use super::claimers::{Claimers, Heard, LOOK_ROUND, Wanted};
 use super::presence::Presence;
 use super::reading::Reader;
-use super::schema::{self, sql_error};
-use super::{apply, io_error, make_folder};
+use super::schema;
+use super::writer::{Request, Staying, Writer, write_with_others};
+use super::{apply, io_error, make_folder, millis};
 
-/// How often a claimer looks for the work of other processes on the same folder; our own wakes it at once.
-const LOOK_ROUND: Duration = Duration::from_secs(1);
-/// Requests taken into one transaction: enough to share a sync among all that wait, few enough to answer the first ones soon.
-const GROUP: usize = 256;
-
-/// Where an answer goes.
-type ReplyTo<T> = Sender<Result<T, StoreError>>;
-/// What was claimed, and when the next job becomes free by itself.
-type ClaimReply = (Vec<Claimed>, Option<u64>);
-
-enum Request {
-    Commit(Vec<Item>, Then),
-    Claim { scope: Scope, want: usize, lease_ms: u64, reply: ReplyTo<ClaimReply> },
-    Renew { leases: Vec<Lease>, lease_ms: u64, reply: ReplyTo<Vec<Renewal>> },
-    Write(Writes, ReplyTo<Vec<Reply>>),
-    Remove { kind: Kind, keys: Vec<String>, reply: ReplyTo<()> },
-}
-
-/// An answer that is sent once the transaction is on the disk, or the error in its place.
-type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
+/// A claimer that is not answered for so long after its time was over waits for a thread that panicked.
+const UNHEARD: Duration = Duration::from_secs(60);
 
 /// Where changes are written, and the thread for those that nobody waits for or that come while another one is written.
 struct Writing {
@@ -60,6 +40,9 @@ pub struct SqliteLedger {
     reader: Reader,
     presence: Arc<Presence>,
     bell: Arc<Bell>,
+    /// Of the ends of runs alone.
+    ends: Arc<Bell>,
+    claimers: Claimers,
     bells: Arc<Bells>,
     clock: Arc<dyn Clock>,
 }
@@ -78,9 +61,10 @@ impl SqliteLedger {
         let reader = Reader::Beside(Mutex::new(schema::open(data, &turn)?));
         let presence = Arc::new(Presence::announce(data)?);
         presence.sweep();
-        let bell = Arc::new(Bell::default());
+        let (bell, ends) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
         let bells = Arc::new(Bells::new(data, presence.clone()));
-        let writer = Writer { db, presence: presence.clone(), turn, clock: clock.clone(), bell: bell.clone(), bells: bells.clone() };
+        let (clock_, presence_, staying) = (clock.clone(), presence.clone(), Staying::default());
+        let writer = Writer { db, presence: presence_, turn, clock: clock_, bell: bell.clone(), ends: ends.clone(), bells: bells.clone(), staying };
         let (desk, requests) = Desk::new(writer);
         let here = desk.clone();
         let write = move || {
@@ -90,7 +74,8 @@ impl SqliteLedger {
         };
         let thread = std::thread::Builder::new().name("sqlite-writer".into()).spawn(write);
         let thread = thread.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "start the writer thread", e))?;
-        Ok(Self { writer: Some(Writing { desk, requests, thread }), reader, presence, bell, bells, clock })
+        let claimers = Claimers::default();
+        Ok(Self { writer: Some(Writing { desk, requests, thread }), reader, presence, bell, ends, claimers, bells, clock })
     }
 
     /// Opens a data folder in which nothing can be written, to read only.
@@ -100,15 +85,21 @@ impl SqliteLedger {
     pub fn open_to_read(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (reader, presence) = (Reader::open(data)?, Arc::new(Presence::none(data)));
         let bells = Arc::new(Bells::new(data, presence.clone()));
-        Ok(Self { writer: None, reader, presence, bell: Arc::new(Bell::default()), bells, clock })
+        let (bell, ends, claimers) = (Arc::new(Bell::default()), Arc::new(Bell::default()), Claimers::default());
+        Ok(Self { writer: None, reader, presence, bell, ends, claimers, bells, clock })
     }
 
-    fn ask<T>(&self, request: Request, reply: &Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    fn tell(&self, request: Request) -> Result<(), StoreError> {
         let writing = self.writer.as_ref().ok_or_else(to_read)?;
         match writing.desk.try_sit() {
             Some(seat) => write_with_others(seat, request),
             None => writing.requests.send(request).map_err(|_| gone())?,
         }
+        Ok(())
+    }
+
+    fn ask<T>(&self, request: Request, reply: &Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+        self.tell(request)?;
         reply.recv().map_err(|_| gone())?
     }
 
@@ -147,163 +138,6 @@ impl Drop for SqliteLedger {
     }
 }
 
-struct Writer {
-    db: Connection,
-    presence: Arc<Presence>,
-    turn: File,
-    clock: Arc<dyn Clock>,
-    bell: Arc<Bell>,
-    bells: Arc<Bells>,
-}
-
-/// What others want to hear of a group of changes.
-#[derive(Default)]
-struct News {
-    changed: bool,
-    /// Runs that were cancelled, or that a step's failure has ended: others may be at steps of theirs.
-    over: Vec<RunKey>,
-}
-
-impl News {
-    fn note(&mut self, item: &Item, reply: &Reply) {
-        match item {
-            Item::Cancel { run, .. } if *reply == Reply::Created => self.over.push(run.clone()),
-            Item::Finish { lease, succeeded: false, close: Some(_), .. } if *reply == Reply::Created => self.over.push(lease.run.clone()),
-            _ => {}
-        }
-    }
-}
-
-/// One transaction of a request and of those that wait, and then their answers.
-fn write_with_others(mut seat: Seat<'_, Writer, Request>, first: Request) {
-    let mut group = vec![first];
-    group.extend(seat.left(GROUP - 1));
-    let mut news = News::default();
-    let (answers, error) = seat.transact(group, &mut news);
-    if news.changed {
-        seat.bell.ring();
-    }
-    let bells = seat.bells.clone();
-    // Whoever hears of it may have something to write in his turn.
-    drop(seat);
-    if error.is_none() {
-        bells.ring(&news.over);
-    }
-    for answer in answers {
-        answer(error.as_ref().map(again));
-    }
-}
-
-impl Writer {
-    fn transact(&mut self, group: Vec<Request>, news: &mut News) -> (Vec<Answer>, Option<StoreError>) {
-        let mut answers = Vec::with_capacity(group.len());
-        if let Err(e) = self.turn.lock() {
-            let error = StoreError::new(StoreErrorKind::Unavailable, "wait for the turn to write to the database", e);
-            return (group.into_iter().map(refusal).collect(), Some(error));
-        }
-        let failed = match self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate) {
-            Ok(tx) => {
-                let now = self.clock.mono_ms();
-                for request in group {
-                    answers.push(serve(&tx, request, now, &self.presence, news));
-                }
-                tx.commit().err()
-            }
-            Err(error) => {
-                // Nobody has been served: all are told why.
-                answers.extend(group.into_iter().map(refusal));
-                Some(error)
-            }
-        };
-        drop(self.turn.unlock());
-        (answers, failed.map(|e| sql_error("write to the database", e)))
-    }
-}
-
-/// The same error once more: each of a failed group's callers gets its own.
-fn again(error: &StoreError) -> StoreError {
-    let source = error.source.as_ref().map_or_else(String::new, ToString::to_string);
-    StoreError::new(error.kind, error.operation.clone(), source)
-}
-
-fn answer<T: Send + 'static>(reply: ReplyTo<T>, result: rusqlite::Result<T>) -> Answer {
-    Box::new(move |failed| {
-        let result = match failed {
-            Some(error) => Err(error),
-            None => result.map_err(|e| sql_error("write to the database", e)),
-        };
-        // Whoever asked may have gone; the change stands all the same.
-        drop(reply.send(result));
-    })
-}
-
-/// The same for whoever does not wait.
-fn tell(then: Then, result: rusqlite::Result<Vec<Reply>>) -> Answer {
-    Box::new(move |failed| {
-        then(match failed {
-            Some(error) => Err(error),
-            None => result.map_err(|e| sql_error("write to the database", e)),
-        });
-    })
-}
-
-fn refusal(request: Request) -> Answer {
-    match request {
-        Request::Commit(_, then) => tell(then, Err(rusqlite::Error::InvalidQuery)),
-        Request::Write(_, reply) => answer(reply, Err(rusqlite::Error::InvalidQuery)),
-        Request::Remove { reply, .. } => answer(reply, Err(rusqlite::Error::InvalidQuery)),
-        Request::Claim { reply, .. } => answer(reply, Err(rusqlite::Error::InvalidQuery)),
-        Request::Renew { reply, .. } => answer(reply, Err(rusqlite::Error::InvalidQuery)),
-    }
-}
-
-/// Serves one request in a savepoint of its own: what fails leaves nothing behind and does not hurt its neighbours.
-fn within<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    db.prepare_cached("SAVEPOINT request")?.execute([])?;
-    let result = work();
-    if result.is_err() {
-        db.prepare_cached("ROLLBACK TO request")?.execute([])?;
-    }
-    db.prepare_cached("RELEASE request")?.execute([])?;
-    result
-}
-
-fn serve(db: &Connection, request: Request, now: u64, presence: &Presence, news: &mut News) -> Answer {
-    match request {
-        Request::Commit(items, then) => {
-            let result: rusqlite::Result<Vec<Reply>> = within(db, || items.iter().map(|item| apply::item(db, item, now)).collect());
-            if let Ok(replies) = &result {
-                news.changed = true;
-                items.iter().zip(replies).for_each(|(item, reply)| news.note(item, reply));
-            }
-            tell(then, result)
-        }
-        Request::Write(writes, reply) => {
-            let result = within(db, || apply::write(db, &writes));
-            answer(reply, result)
-        }
-        Request::Remove { kind, keys, reply } => answer(reply, within(db, || keys.iter().try_for_each(|key| apply::remove(db, kind, key)))),
-        Request::Claim { scope, want, lease_ms, reply } => {
-            let claim = apply::Claim { scope: &scope, want, lease_ms, now, owner: presence.name() };
-            let result = within(db, || {
-                apply::reap(db, now, &|owner| presence.is_dead(owner))?;
-                let claimed = apply::claim(db, &claim)?;
-                let next = if claimed.is_empty() { apply::next_change(db, &scope)? } else { None };
-                Ok((claimed, next))
-            });
-            answer(reply, result)
-        }
-        Request::Renew { leases, lease_ms, reply } => {
-            let result = within(db, || apply::renew(db, &leases, now.saturating_add(lease_ms)));
-            answer(reply, result)
-        }
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl Ledger for SqliteLedger {
     fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
         let (reply, inbox) = crossbeam_channel::bounded(1);
@@ -319,18 +153,35 @@ impl Ledger for SqliteLedger {
     }
 
     fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError> {
-        let until = Instant::now() + wait.at_most;
+        // Where a run of the scope ends elsewhere, nobody here is told: whoever waits for it looks.
+        let at_most = if matches!(scope, Scope::Runs(_)) { wait.at_most.min(LOOK_ROUND) } else { wait.at_most };
+        let until = Instant::now() + at_most;
+        let (reply, inbox) = crossbeam_channel::unbounded();
+        let place = self.claimers.enter(reply.clone());
+        // Behind the entry: whoever calls `wake` from here on is heard.
+        let stays = !at_most.is_zero() && self.bell.rung() == wait.seen;
+        let claimer = place.claimer;
+        self.tell(Request::Claim(Wanted { claimer, scope: scope.clone(), want, lease_ms: millis(lease), stays, reply }))?;
+        let (mut leaving, mut nap) = (false, LOOK_ROUND);
+        let unheard = until + UNHEARD;
         loop {
-            let (reply, inbox) = crossbeam_channel::bounded(1);
-            let (claimed, next) = self.ask(Request::Claim { scope: scope.clone(), want, lease_ms: millis(lease), reply }, &inbox)?;
-            let left = until.saturating_duration_since(Instant::now());
-            if !claimed.is_empty() || left.is_zero() || self.bell.rung() != wait.seen {
-                return Ok(claimed);
+            match inbox.recv_timeout(nap) {
+                Ok(heard) => match heard? {
+                    Heard::Jobs(jobs) => return Ok(jobs),
+                    // Asleep until jobs come, until one becomes free by itself, or until it is time to look for others' work.
+                    Heard::Nothing(next) => {
+                        let free = next.map_or(LOOK_ROUND, |at| Duration::from_millis(at.saturating_sub(self.clock.mono_ms()).max(1)));
+                        nap = until.saturating_duration_since(Instant::now()).min(free).min(LOOK_ROUND);
+                        continue;
+                    }
+                    Heard::Woken => leaving = true,
+                },
+                Err(_) if Instant::now() > unheard => return Err(gone()),
+                Err(_) => leaving |= Instant::now() >= until,
             }
-            // Asleep until something changes here, until a job becomes free by itself, or until it is time to look for others' work.
-            let free = next.map_or(LOOK_ROUND, |at| Duration::from_millis(at.saturating_sub(self.clock.mono_ms()).max(1)));
-            let nap = left.min(LOOK_ROUND).min(free);
-            self.bell.sleep(wait.seen, nap);
+            // Jobs may be on their way already: it leaves when it is told that there are none.
+            self.tell(if leaving { Request::Withdraw(claimer) } else { Request::Look(claimer) })?;
+            nap = LOOK_ROUND;
         }
     }
 
@@ -378,6 +229,7 @@ impl Ledger for SqliteLedger {
     fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
         let until = Instant::now() + wait.at_most;
         loop {
+            let heard = self.ends.rung();
             let ended: Vec<RunKey> = self.read("look for the end of runs", |db| {
                 runs.iter().filter_map(|run| apply::has(db, Kind::RunOutcome, &run.key()).map(|over| over.then(|| run.clone())).transpose()).collect()
             })?;
@@ -385,7 +237,7 @@ impl Ledger for SqliteLedger {
             if !ended.is_empty() || left.is_zero() || self.bell.rung() != wait.seen {
                 return Ok(ended);
             }
-            self.bell.sleep(wait.seen, left.min(LOOK_ROUND));
+            self.ends.sleep(heard, left.min(LOOK_ROUND));
         }
     }
 
@@ -413,6 +265,8 @@ impl Ledger for SqliteLedger {
 
     fn wake(&self) {
         self.bell.ring();
+        self.ends.ring();
+        self.claimers.wake();
     }
 
     fn wakes(&self) -> u64 {

@@ -1,0 +1,81 @@
+//! Those who wait for jobs: each has a place of its own at which it hears of them, so that a change that is none of its business wakes nobody.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dovetail_core::blobs::StoreError;
+use dovetail_core::ledger::{Claimed, Scope};
+
+use super::writer::ReplyTo;
+
+/// How often a claimer looks for the work of other processes on the same folder; our own is handed to it.
+pub(crate) const LOOK_ROUND: Duration = Duration::from_secs(1);
+
+/// What a claimer asks for.
+pub(crate) struct Wanted {
+    pub(crate) claimer: u64,
+    pub(crate) scope: Scope,
+    pub(crate) want: usize,
+    pub(crate) lease_ms: u64,
+    /// Where there is nothing it waits until there is.
+    pub(crate) stays: bool,
+    pub(crate) reply: ReplyTo<Heard>,
+}
+
+impl Wanted {
+    /// Whoever asked may have gone; then the leases lapse.
+    pub(crate) fn hears(&self, heard: Result<Heard, StoreError>) {
+        drop(self.reply.send(heard));
+    }
+}
+
+/// What a claimer hears.
+pub(crate) enum Heard {
+    /// Its jobs, or that there are none and that it does not stay. The last that it hears.
+    Jobs(Vec<Claimed>),
+    /// There are none yet, and when the next one becomes free by itself.
+    Nothing(Option<u64>),
+    /// Somebody wants it to look whether it should still wait.
+    Woken,
+}
+
+/// Those of this process.
+#[derive(Default)]
+pub(crate) struct Claimers {
+    next: AtomicU64,
+    here: Mutex<HashMap<u64, ReplyTo<Heard>>>,
+}
+
+impl Claimers {
+    /// From now on it hears of [`Claimers::wake`].
+    pub(crate) fn enter(&self, reply: ReplyTo<Heard>) -> Place<'_> {
+        let claimer = self.next.fetch_add(1, Ordering::Relaxed);
+        self.here().insert(claimer, reply);
+        Place { claimers: self, claimer }
+    }
+
+    pub(crate) fn wake(&self) {
+        for claimer in self.here().values() {
+            // It may be about to leave.
+            drop(claimer.send(Ok(Heard::Woken)));
+        }
+    }
+
+    fn here(&self) -> MutexGuard<'_, HashMap<u64, ReplyTo<Heard>>> {
+        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Until it is dropped.
+pub(crate) struct Place<'c> {
+    claimers: &'c Claimers,
+    pub(crate) claimer: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.claimers.here().remove(&self.claimer);
+    }
+}

@@ -1,0 +1,304 @@
+//! Changing the database. One writer at a time takes whatever is waiting into one transaction (group commit): whoever has something to write, if
+//! nobody else does, or a thread of its own. Processes queue for it at a lock file: without that SQLite's busy handler lets one of them starve
+//! the others.
+//!
+//! A claimer that found nothing stays here (`claimers.rs`): a change that makes jobs ready hands them out in its own transaction.
+//!
+//! Not here: what the changes are (`apply.rs`), and what they mean (flow).
+
+use std::fs::File;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use dovetail_core::bell::Bell;
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::clock::Clock;
+use dovetail_core::desk::Seat;
+use dovetail_core::ledger::{Item, Kind, Lease, Renewal, Reply, RunKey, Scope, Then};
+use dovetail_core::meta::Writes;
+use rusqlite::Connection;
+
+use super::bells::Bells;
+use super::claimers::{Heard, LOOK_ROUND, Wanted};
+use super::presence::Presence;
+use super::schema::sql_error;
+use super::{apply, millis};
+
+/// Requests taken into one transaction: enough to share a sync among all that wait, few enough to answer the first ones soon.
+const GROUP: usize = 256;
+
+/// Where an answer goes.
+pub(crate) type ReplyTo<T> = Sender<Result<T, StoreError>>;
+
+pub(crate) enum Request {
+    Commit(Vec<Item>, Then),
+    Claim(Wanted),
+    /// A claimer that stays wants it to be looked again.
+    Look(u64),
+    /// A claimer stays no longer.
+    Withdraw(u64),
+    Renew {
+        leases: Vec<Lease>,
+        lease_ms: u64,
+        reply: ReplyTo<Vec<Renewal>>,
+    },
+    Write(Writes, ReplyTo<Vec<Reply>>),
+    Remove {
+        kind: Kind,
+        keys: Vec<String>,
+        reply: ReplyTo<()>,
+    },
+}
+
+/// An answer that is sent once the transaction is on the disk, or the error in its place.
+type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
+
+pub(crate) struct Writer {
+    pub(crate) db: Connection,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) turn: File,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Rung with every change.
+    pub(crate) bell: Arc<Bell>,
+    /// Rung when a run ends.
+    pub(crate) ends: Arc<Bell>,
+    pub(crate) bells: Arc<Bells>,
+    pub(crate) staying: Staying,
+}
+
+/// Claimers for whom there was nothing.
+#[derive(Default)]
+pub(crate) struct Staying {
+    claimers: Vec<Wanted>,
+    /// A scope in which nothing more is ready, and until when that needs no look, on the ledger's clock.
+    nothing: Option<(Scope, u64)>,
+}
+
+/// What others want to hear of a group of changes.
+#[derive(Default)]
+struct News {
+    changed: bool,
+    /// Jobs may have become ready.
+    ready: bool,
+    /// A run may have ended.
+    ended: bool,
+    /// Runs that were cancelled, or that a step's failure has ended: others may be at steps of theirs.
+    over: Vec<RunKey>,
+}
+
+impl News {
+    fn note(&mut self, item: &Item, reply: &Reply) {
+        match item {
+            Item::Submit { .. } | Item::Recover { .. } | Item::Retry { .. } | Item::Release { .. } => self.ready = true,
+            Item::Finish { close, children, .. } => {
+                self.ready |= !children.is_empty();
+                self.ended |= close.is_some();
+            }
+            Item::Close { .. } => self.ended = true,
+            Item::Put { record } | Item::Reopen { record, .. } | Item::Inherit { record } => self.ended |= record.kind == Kind::RunOutcome,
+            Item::Cancel { .. } => {}
+        }
+        match item {
+            Item::Cancel { run, .. } if *reply == Reply::Created => self.over.push(run.clone()),
+            Item::Finish { lease, succeeded: false, close: Some(_), .. } if *reply == Reply::Created => self.over.push(lease.run.clone()),
+            _ => {}
+        }
+    }
+}
+
+/// One transaction of a request and of those that wait, and then their answers.
+pub(crate) fn write_with_others(mut seat: Seat<'_, Writer, Request>, first: Request) {
+    let group: Vec<Request> = std::iter::once(first).chain(seat.left(GROUP - 1)).collect();
+    let group: Vec<Request> = group.into_iter().filter_map(|request| seat.without_the_database(request)).collect();
+    if group.is_empty() {
+        return;
+    }
+    let mut news = News::default();
+    let (answers, error) = seat.transact(group, &mut news);
+    if error.is_some() {
+        seat.staying.nothing = None;
+    }
+    if news.changed {
+        seat.bell.ring();
+    }
+    if news.ended {
+        seat.ends.ring();
+    }
+    let bells = seat.bells.clone();
+    // Whoever hears of it may have something to write in his turn.
+    drop(seat);
+    if error.is_none() {
+        bells.ring(&news.over);
+    }
+    for answer in answers {
+        answer(error.as_ref().map(again));
+    }
+}
+
+impl Writer {
+    /// What can be answered at once is, and what is left of it comes back.
+    fn without_the_database(&mut self, request: Request) -> Option<Request> {
+        match request {
+            Request::Withdraw(claimer) => {
+                if let Some(wanted) = self.staying.take(claimer) {
+                    wanted.hears(Ok(Heard::Jobs(Vec::new())));
+                }
+                None
+            }
+            Request::Look(claimer) => self.staying.take(claimer).map(Request::Claim),
+            Request::Claim(wanted) if wanted.stays => match &self.staying.nothing {
+                Some((scope, until)) if *scope == wanted.scope && self.clock.mono_ms() < *until => {
+                    wanted.hears(Ok(Heard::Nothing(Some(*until))));
+                    self.staying.claimers.push(wanted);
+                    None
+                }
+                _ => Some(Request::Claim(wanted)),
+            },
+            other => Some(other),
+        }
+    }
+
+    fn transact(&mut self, group: Vec<Request>, news: &mut News) -> (Vec<Answer>, Option<StoreError>) {
+        let mut answers = Vec::with_capacity(group.len());
+        if let Err(e) = self.turn.lock() {
+            let error = StoreError::new(StoreErrorKind::Unavailable, "wait for the turn to write to the database", e);
+            return (group.into_iter().map(refusal).collect(), Some(error));
+        }
+        let failed = match self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate) {
+            Ok(tx) => {
+                let mut serving = Serving { db: &tx, now: self.clock.mono_ms(), presence: &self.presence, staying: &mut self.staying, news };
+                for request in group {
+                    answers.extend(serving.serve(request));
+                }
+                if serving.news.ready {
+                    answers.extend(serving.hand_out());
+                }
+                tx.commit().err()
+            }
+            Err(error) => {
+                // Nobody has been served: all are told why.
+                answers.extend(group.into_iter().map(refusal));
+                Some(error)
+            }
+        };
+        drop(self.turn.unlock());
+        (answers, failed.map(|e| sql_error("write to the database", e)))
+    }
+}
+
+impl Staying {
+    fn take(&mut self, claimer: u64) -> Option<Wanted> {
+        let at = self.claimers.iter().position(|wanted| wanted.claimer == claimer)?;
+        Some(self.claimers.remove(at))
+    }
+}
+
+/// The same error once more: each of a failed group's callers gets its own.
+fn again(error: &StoreError) -> StoreError {
+    let source = error.source.as_ref().map_or_else(String::new, ToString::to_string);
+    StoreError::new(error.kind, error.operation.clone(), source)
+}
+
+fn answer<T: Send + 'static>(result: rusqlite::Result<T>, then: impl FnOnce(Result<T, StoreError>) + Send + 'static) -> Answer {
+    Box::new(move |failed| {
+        then(match failed {
+            Some(error) => Err(error),
+            None => result.map_err(|e| sql_error("write to the database", e)),
+        });
+    })
+}
+
+/// Whoever asked may have gone; the change stands all the same.
+fn reply<T: Send + 'static>(to: ReplyTo<T>, result: rusqlite::Result<T>) -> Answer {
+    answer(result, move |result| drop(to.send(result)))
+}
+
+fn refusal(request: Request) -> Answer {
+    match request {
+        Request::Commit(_, then) => answer(Err(rusqlite::Error::InvalidQuery), then),
+        Request::Write(_, to) => reply(to, Err(rusqlite::Error::InvalidQuery)),
+        Request::Remove { reply: to, .. } => reply(to, Err(rusqlite::Error::InvalidQuery)),
+        Request::Claim(wanted) => answer(Err(rusqlite::Error::InvalidQuery), move |result| wanted.hears(result)),
+        Request::Renew { reply: to, .. } => reply(to, Err(rusqlite::Error::InvalidQuery)),
+        // They are answered without the database.
+        Request::Look(_) | Request::Withdraw(_) => Box::new(|_| {}),
+    }
+}
+
+/// Serves one request in a savepoint of its own: what fails leaves nothing behind and does not hurt its neighbours.
+fn within<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    db.prepare_cached("SAVEPOINT request")?.execute([])?;
+    let result = work();
+    if result.is_err() {
+        db.prepare_cached("ROLLBACK TO request")?.execute([])?;
+    }
+    db.prepare_cached("RELEASE request")?.execute([])?;
+    result
+}
+
+/// One transaction.
+struct Serving<'w> {
+    db: &'w Connection,
+    now: u64,
+    presence: &'w Presence,
+    staying: &'w mut Staying,
+    news: &'w mut News,
+}
+
+impl Serving<'_> {
+    /// None: whoever asked stays.
+    fn serve(&mut self, request: Request) -> Option<Answer> {
+        let db = self.db;
+        Some(match request {
+            Request::Commit(items, then) => {
+                let result: rusqlite::Result<Vec<Reply>> = within(db, || items.iter().map(|item| apply::item(db, item, self.now)).collect());
+                if let Ok(replies) = &result {
+                    self.news.changed = true;
+                    items.iter().zip(replies).for_each(|(item, reply)| self.news.note(item, reply));
+                    if self.news.ready {
+                        self.staying.nothing = None;
+                    }
+                }
+                answer(result, then)
+            }
+            Request::Write(writes, to) => reply(to, within(db, || apply::write(db, &writes))),
+            Request::Remove { kind, keys, reply: to } => reply(to, within(db, || keys.iter().try_for_each(|key| apply::remove(db, kind, key)))),
+            Request::Claim(wanted) => return self.claim(wanted),
+            Request::Renew { leases, lease_ms, reply: to } => {
+                let result = within(db, || apply::renew(db, &leases, self.now.saturating_add(lease_ms)));
+                reply(to, result)
+            }
+            Request::Look(_) | Request::Withdraw(_) => return None,
+        })
+    }
+
+    fn claim(&mut self, wanted: Wanted) -> Option<Answer> {
+        let (db, now, presence) = (self.db, self.now, self.presence);
+        let claim = apply::Claim { scope: &wanted.scope, want: wanted.want, lease_ms: wanted.lease_ms, now, owner: presence.name() };
+        let result = within(db, || {
+            apply::reap(db, now, &|owner| presence.is_dead(owner))?;
+            let claimed = apply::claim(db, &claim)?;
+            let more = claimed.len() == wanted.want;
+            Ok((claimed, if more { None } else { Some(apply::next_change(db, &wanted.scope)?) }))
+        });
+        let jobs = match result {
+            Ok((jobs, next)) => {
+                let until = now.saturating_add(millis(LOOK_ROUND));
+                self.staying.nothing = next.map(|next| (wanted.scope.clone(), next.map_or(until, |next| next.min(until))));
+                if jobs.is_empty() && wanted.stays {
+                    wanted.hears(Ok(Heard::Nothing(next.flatten())));
+                    self.staying.claimers.push(wanted);
+                    return None;
+                }
+                Ok(Heard::Jobs(jobs))
+            }
+            Err(error) => Err(error),
+        };
+        Some(answer(jobs, move |jobs| wanted.hears(jobs)))
+    }
+
+    /// Jobs that have become ready go to those who stay, in the transaction that made them so.
+    fn hand_out(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.staying.claimers).into_iter().filter_map(|wanted| self.claim(wanted)).collect()
+    }
+}
