@@ -34,6 +34,11 @@ pub trait Form: Serialize + DeserializeOwned {
             format: String,
         }
         let read = || format!("read the record of {what}");
+        // As we write it ourselves; only another one is read for its name first.
+        let ours = bytes.strip_prefix(br#"{"format":""#).and_then(|rest| rest.strip_prefix(Self::FORMAT.as_bytes()));
+        if ours.is_some_and(|rest| rest.starts_with(b"\"")) {
+            return serde_json::from_slice(bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, read(), e));
+        }
         let head: Head = serde_json::from_slice(bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, read(), e))?;
         if head.format != Self::FORMAT {
             let why = format!("its form is `{}`; this dovetail reads `{}`: use the version that wrote it, or a newer one", head.format, Self::FORMAT);

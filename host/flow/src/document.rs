@@ -64,7 +64,7 @@ fn output(parts: &Parts, truth: &Truth) -> Result<Value, FlowError> {
     let mut outputs = std::collections::BTreeMap::new();
     for (name, outcome) in &truth.outcomes {
         if let Some(stored) = &outcome.output {
-            outputs.insert(name.as_str(), load_value(parts, stored)?);
+            outputs.insert(name.as_str(), load_value(parts, stored.clone())?);
         }
     }
     let result = truth.pipeline.result(&truth.run.inputs, &|step| outputs.get(step));

@@ -152,7 +152,7 @@ impl StepRunner {
         for (need, bytes) in &claimed.needs {
             let outcome = OutcomeRecord::decode(bytes, &format!("step {need} of run {}", lease.run.run))?;
             spent_us = spent_us.max(outcome.spent_us);
-            if let Some(stored) = &outcome.output {
+            if let Some(stored) = outcome.output {
                 outputs.insert(need.as_str(), load_value(&self.parts, stored)?);
             }
         }
@@ -161,11 +161,11 @@ impl StepRunner {
             bound.map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("bind the inputs of step {name} of run {}", lease.run.run), e))?;
         let before = if claimed.attempt > 1 { retries(&self.parts, &lease.run, name, claimed.attempt)? } else { Vec::new() };
         spent_us += before.iter().map(|retry| retry.failed.duration_us + retry.delay_ms * 1000).sum::<u64>();
-        self.attempt(&Work { claimed, plan, step, input, before, skipped, spent_us }, stop, started)
+        self.attempt(Work { claimed, plan, step, input, before, skipped, spent_us }, stop, started)
     }
 
-    fn attempt(&self, work: &Work<'_>, stop: &Stop, started: &dyn Fn()) -> Result<Next, FlowError> {
-        let Work { claimed, step, .. } = work;
+    fn attempt(&self, mut work: Work<'_>, stop: &Stop, started: &dyn Fn()) -> Result<Next, FlowError> {
+        let (claimed, step) = (work.claimed, work.step);
         let lease = &claimed.lease;
         let started_ms = self.parts.clock.wall_ms();
         let began_us = self.parts.clock.mono_us();
@@ -176,7 +176,7 @@ impl StepRunner {
             let message = format!("{} workers died while they ran it", claimed.crashes);
             Ok(failed(Failure::new(FailureKind::LostWorker, "poison", message)))
         } else if left == Some(0) {
-            Ok(failed(run_timeout(work, "before this step could start")))
+            Ok(failed(run_timeout(&work, "before this step could start")))
         } else {
             let limits = Limits { time_ms: step.limits.time_ms.min(left.unwrap_or(u64::MAX)), ..step.limits };
             let attempt = Attempt {
@@ -185,16 +185,18 @@ impl StepRunner {
                 number: claimed.attempt,
                 package: step.package,
                 idempotency_key: lease.run.step(&step.name),
-                input: work.input.clone(),
+                input: std::mem::take(&mut work.input),
                 origins: work.plan.pipeline.origins(step),
                 limits,
             };
             started();
-            self.executor.execute(&attempt, stop)
+            let result = self.executor.execute(&attempt, stop);
+            work.input = attempt.input;
+            result
         };
         let mut report = match result {
             Ok(report) => report,
-            Err(error) => return self.host_failed(work, error),
+            Err(error) => return self.host_failed(&work, error),
         };
         let stopped = matches!(&report.outcome, Outcome::Failed { failure } if failure.kind == FailureKind::Cancelled) && stop.cancelled();
         if stopped && !self.over(lease)? {
@@ -211,7 +213,7 @@ impl StepRunner {
             && left < step.limits.time_ms
         {
             // It was the run's time that was over, not the step's.
-            let message = run_timeout(work, "while this step ran").message;
+            let message = run_timeout(&work, "while this step ran").message;
             *failure = Failure { kind: FailureKind::Limit, message, ..failure.clone() };
         }
         let error = match &report.outcome {
@@ -235,10 +237,10 @@ impl StepRunner {
             if let policy::Next::Retry(delay) = next
                 && in_time(delay)
             {
-                return Ok(self.retry(work, this, delay));
+                return Ok(self.retry(&work, this, delay));
             }
         }
-        self.finish(work, report, this)
+        self.finish(&work, report, this)
     }
 
     /// Whether the run has ended or is about to, which only its records tell for certain.
@@ -309,16 +311,16 @@ impl StepRunner {
     fn outcome(&self, work: &Work<'_>, report: Report, this: AttemptRecord) -> Result<OutcomeRecord, FlowError> {
         let Work { step, plan, input, before, .. } = work;
         let origins = plan.pipeline.origins(step);
-        let fields = |value: &Value| -> Vec<(String, Digest)> {
-            let fields = value.as_object().into_iter().flatten();
-            fields.map(|(name, value)| (name.clone(), Digest::of(value.to_string().as_bytes()))).collect()
-        };
-        let consume = |(name, digest): (String, Digest)| Consumed { input: step.input_field_id(&name), origin: origins.get(&name).cloned(), digest };
-        let consumed = fields(input).into_iter().map(consume).collect();
+        let consume = |(name, digest, _): Written<'_>| Consumed { input: step.input_field_id(name), origin: origins.get(name).cloned(), digest };
+        let consumed = written(input).map(consume).collect();
         let (output, failure, produced) = match report.outcome {
             Outcome::Succeeded { output } => {
-                let produced = fields(&output).into_iter().map(|(name, digest)| Produced { output: step.output_field_id(&name), digest }).collect();
-                (Some(store_value(&self.parts, output)?), None, produced)
+                let (mut produced, mut bytes) = (Vec::new(), "{}".len());
+                for (name, digest, length) in written(&output) {
+                    bytes += "\"\":".len() + name.len() + length + usize::from(!produced.is_empty());
+                    produced.push(Produced { output: step.output_field_id(name), digest });
+                }
+                (Some(store_value(&self.parts, output, bytes)?), None, produced)
             }
             Outcome::Failed { failure } => (None, Some(failure), Vec::new()),
         };
@@ -343,6 +345,16 @@ impl StepRunner {
         let (package, models, log_dropped) = (step.package, report.models, report.log_dropped);
         Ok(OutcomeRecord { output, failure, attempts, package, models, consumed, produced, log, log_dropped, spent_us, started_ms, finished_ms })
     }
+}
+
+/// A field of a record, and its value as it is written: digest and length.
+type Written<'v> = (&'v str, Digest, usize);
+
+fn written(record: &Value) -> impl Iterator<Item = Written<'_>> {
+    record.as_object().into_iter().flatten().map(|(name, value)| {
+        let text = value.to_string();
+        (name.as_str(), Digest::of(text.as_bytes()), text.len())
+    })
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -153,22 +153,22 @@ pub(crate) fn retries(parts: &Parts, key: &RunKey, step: &str, upto: u32) -> Res
     Ok(found)
 }
 
-/// A value as it is kept: in the record, or as a blob if it is large.
-pub(crate) fn store_value(parts: &Parts, value: Value) -> Result<StoredValue, StoreError> {
-    let text = value.to_string();
-    if text.len() <= MAX_INLINE_VALUE {
+/// A value as it is kept, given its length: in the record, or as a blob if it is large.
+pub(crate) fn store_value(parts: &Parts, value: Value, bytes: usize) -> Result<StoredValue, StoreError> {
+    if bytes <= MAX_INLINE_VALUE {
         return Ok(StoredValue::Inline(value));
     }
+    let text = value.to_string();
     let digest = parts.blobs.put(BlobKind::Value, text.as_bytes())?;
     Ok(StoredValue::Blob { digest, bytes: text.len() as u64 })
 }
 
 /// The value, wherever it is kept.
-pub(crate) fn load_value(parts: &Parts, stored: &StoredValue) -> Result<Value, StoreError> {
+pub(crate) fn load_value(parts: &Parts, stored: StoredValue) -> Result<Value, StoreError> {
     match stored {
-        StoredValue::Inline(value) => Ok(value.clone()),
+        StoredValue::Inline(value) => Ok(value),
         StoredValue::Blob { digest, .. } => {
-            let bytes = parts.blobs.get(BlobKind::Value, digest, MAX_VALUE)?;
+            let bytes = parts.blobs.get(BlobKind::Value, &digest, MAX_VALUE)?;
             serde_json::from_slice(&bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("read the value {digest}"), e))
         }
     }

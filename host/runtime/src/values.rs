@@ -27,42 +27,60 @@ fn take<T: Send + 'static>(store: &mut Store<State>, handle: ResourceAny) -> was
     Ok(store.data_mut().table.delete(handle)?)
 }
 
-fn bad_input(path: &str, expected: &str) -> wasmtime::Error {
-    let at = if path.is_empty() { "the input".to_owned() } else { format!("`{path}`") };
+/// Where in the input a value stands. It is spelled out only where something is wrong: most values are numbers in long lists.
+#[derive(Clone, Copy)]
+enum At<'p> {
+    Input,
+    Field(&'p At<'p>, &'p str),
+    Item(&'p At<'p>, usize),
+}
+
+impl std::fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Input => Ok(()),
+            Self::Field(Self::Input, name) => f.write_str(name),
+            Self::Field(of, name) => write!(f, "{of}.{name}"),
+            Self::Item(of, n) => write!(f, "{of}[{n}]"),
+        }
+    }
+}
+
+fn bad_input(at: &At<'_>, expected: &str) -> wasmtime::Error {
+    let at = if matches!(at, At::Input) { "the input".to_owned() } else { format!("`{at}`") };
     wasmtime::Error::new(Ended::Failed(Box::new(Failure::new(FailureKind::InvalidInput, "bad_input", format!("{at}: expected {expected}")))))
 }
 
 /// The input record.
 pub(crate) fn input(store: &mut Store<State>, fields: &[Field], value: &Value) -> wasmtime::Result<Val> {
-    lower_record(store, fields, value, "")
+    lower_record(store, fields, value, &At::Input)
 }
 
-fn lower_record(store: &mut Store<State>, fields: &[Field], value: &Value, path: &str) -> wasmtime::Result<Val> {
-    let object = value.as_object().ok_or_else(|| bad_input(path, "an object"))?;
+fn lower_record(store: &mut Store<State>, fields: &[Field], value: &Value, at: &At<'_>) -> wasmtime::Result<Val> {
+    let object = value.as_object().ok_or_else(|| bad_input(at, "an object"))?;
     let mut out = Vec::with_capacity(fields.len());
     for field in fields {
         let name = snake(&field.name);
-        let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let value = object.get(&name).unwrap_or(&Value::Null);
-        out.push((field.name.clone(), lower(store, &field.ty, value, &at)?));
+        out.push((field.name.clone(), lower(store, &field.ty, value, &At::Field(at, &name))?));
     }
     Ok(Val::Record(out))
 }
 
-fn integer<T: TryFrom<i64>>(value: &Value, path: &str, expected: &str) -> wasmtime::Result<T> {
-    json::s64_from_json(value).and_then(|n| T::try_from(n).ok()).ok_or_else(|| bad_input(path, expected))
+fn integer<T: TryFrom<i64>>(value: &Value, at: &At<'_>, expected: &str) -> wasmtime::Result<T> {
+    json::s64_from_json(value).and_then(|n| T::try_from(n).ok()).ok_or_else(|| bad_input(at, expected))
 }
 
-fn lower(store: &mut Store<State>, ty: &Type, value: &Value, path: &str) -> wasmtime::Result<Val> {
-    let bad = |expected: &str| bad_input(path, expected);
+fn lower(store: &mut Store<State>, ty: &Type, value: &Value, at: &At<'_>) -> wasmtime::Result<Val> {
+    let bad = |expected: &str| bad_input(at, expected);
     Ok(match ty {
         Type::Bool => Val::Bool(value.as_bool().ok_or_else(|| bad("true or false"))?),
-        Type::S8 => Val::S8(integer(value, path, "an s8")?),
-        Type::U8 => Val::U8(integer(value, path, "a u8")?),
-        Type::S16 => Val::S16(integer(value, path, "an s16")?),
-        Type::U16 => Val::U16(integer(value, path, "a u16")?),
-        Type::S32 => Val::S32(integer(value, path, "an s32")?),
-        Type::U32 => Val::U32(integer(value, path, "a u32")?),
+        Type::S8 => Val::S8(integer(value, at, "an s8")?),
+        Type::U8 => Val::U8(integer(value, at, "a u8")?),
+        Type::S16 => Val::S16(integer(value, at, "an s16")?),
+        Type::U16 => Val::U16(integer(value, at, "a u16")?),
+        Type::S32 => Val::S32(integer(value, at, "an s32")?),
+        Type::U32 => Val::U32(integer(value, at, "a u32")?),
         Type::S64 => Val::S64(json::s64_from_json(value).ok_or_else(|| bad("an s64"))?),
         Type::U64 => Val::U64(json::u64_from_json(value).ok_or_else(|| bad("a u64"))?),
         Type::F32 => Val::Float32(json::f32_from_json(value).ok_or_else(|| bad("a number"))?),
@@ -81,21 +99,21 @@ fn lower(store: &mut Store<State>, ty: &Type, value: &Value, path: &str) -> wasm
         }
         Type::List(item) => {
             let items = value.as_array().ok_or_else(|| bad("a list"))?;
-            let items = items.iter().enumerate().map(|(n, value)| lower(store, item, value, &format!("{path}[{n}]")));
+            let items = items.iter().enumerate().map(|(n, value)| lower(store, item, value, &At::Item(at, n)));
             Val::List(items.collect::<Result<_, _>>()?)
         }
         Type::Tuple(types) => {
             let items =
                 value.as_array().filter(|items| items.len() == types.len()).ok_or_else(|| bad(&format!("a list of {} items", types.len())))?;
-            let items = types.iter().zip(items).enumerate().map(|(n, (ty, value))| lower(store, ty, value, &format!("{path}[{n}]")));
+            let items = types.iter().zip(items).enumerate().map(|(n, (ty, value))| lower(store, ty, value, &At::Item(at, n)));
             Val::Tuple(items.collect::<Result<_, _>>()?)
         }
-        Type::Record(fields) => lower_record(store, fields, value, path)?,
+        Type::Record(fields) => lower_record(store, fields, value, at)?,
         Type::Variant(cases) => {
             let tag = value.get("tag").and_then(Value::as_str).ok_or_else(|| bad("a variant: {\"tag\": ..., \"val\": ...}"))?;
             let case = cases.iter().find(|case| snake(&case.name) == tag).ok_or_else(|| bad("one of the variant's tags"))?;
             let payload = value.get("val").unwrap_or(&Value::Null);
-            let payload = case.ty.as_ref().map(|ty| lower(store, ty, payload, &format!("{path}.{tag}")).map(Box::new)).transpose()?;
+            let payload = case.ty.as_ref().map(|ty| lower(store, ty, payload, &At::Field(at, tag)).map(Box::new)).transpose()?;
             Val::Variant(case.name.clone(), payload)
         }
         Type::Enum(names) => {
@@ -121,11 +139,11 @@ fn lower(store: &mut Store<State>, ty: &Type, value: &Value, path: &str) -> wasm
                 (value, Type::Option(_)) => Some(value.get("some").ok_or_else(|| bad("null or {\"some\": ...}"))?),
                 (value, _) => Some(value),
             };
-            Val::Option(present.map(|value| lower(store, inner, value, path).map(Box::new)).transpose()?)
+            Val::Option(present.map(|value| lower(store, inner, value, at).map(Box::new)).transpose()?)
         }
         Type::Result { ok, err } => {
             let mut side = |ty: &Option<Box<Type>>, value: &Value, name: &str| {
-                ty.as_ref().map(|ty| lower(store, ty, value, &format!("{path}.{name}")).map(Box::new)).transpose()
+                ty.as_ref().map(|ty| lower(store, ty, value, &At::Field(at, name)).map(Box::new)).transpose()
             };
             match (value.get("ok"), value.get("error")) {
                 (Some(value), None) => Val::Result(Ok(side(ok, value, "ok")?)),

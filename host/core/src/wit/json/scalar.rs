@@ -71,9 +71,13 @@ pub fn f32_to_json(x: f32) -> Value {
     if !x.is_finite() {
         return Value::from(not_finite(x.into()));
     }
-    // The shortest decimal of an f32 has at most nine digits, so that it survives the f64 inside `Number` unchanged.
-    let digits = x.to_string();
-    digits.parse().ok().and_then(Number::from_f64).map_or(Value::from(f64::from(x)), Value::Number)
+    // The shortest decimal of an f32 has at most nine digits, so that it survives the f64 inside `Number` unchanged. (`to_string` writes the
+    // same digits, in twice the time; networks answer with thousands of them.)
+    let mut text = [0_u8; 24];
+    let mut rest = text.as_mut_slice();
+    let left = serde_json::to_writer(&mut rest, &x).map(|()| rest.len());
+    let digits = left.ok().and_then(|left| std::str::from_utf8(&text[..text.len() - left]).ok());
+    digits.and_then(|digits| digits.parse().ok()).and_then(Number::from_f64).map_or(Value::from(f64::from(x)), Value::Number)
 }
 
 /// A number; not finite: a string.
