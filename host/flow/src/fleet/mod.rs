@@ -7,6 +7,8 @@
 //! keeps its promises (its backend).
 
 mod records;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::collections::hash_map::RandomState;
@@ -111,6 +113,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    fn new(meta: Arc<dyn MetaStore>, window: Arc<dyn Window>) -> Self {
+        Self {
+            meta,
+            window,
+            bell: Bell::default(),
+            mine: Mutex::default(),
+            stamp: Mutex::default(),
+            over: Mutex::default(),
+            told: Mutex::default(),
+            sweep: Mutex::default(),
+        }
+    }
+
     fn heard(&self, ring: Ring) {
         match ring {
             Ring::Jobs => {}
@@ -168,16 +183,7 @@ impl FleetLedger {
     /// # Errors
     /// `Unavailable` if its threads cannot be started.
     pub fn new(meta: Arc<dyn MetaStore>, window: Arc<dyn Window>) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared {
-            meta,
-            window: window.clone(),
-            bell: Bell::default(),
-            mine: Mutex::default(),
-            stamp: Mutex::default(),
-            over: Mutex::default(),
-            told: Mutex::default(),
-            sweep: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(meta, window.clone()));
         let ringer = Arc::downgrade(&shared);
         window.listen(Box::new(move |ring| {
             if let Some(shared) = ringer.upgrade() {

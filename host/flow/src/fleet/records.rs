@@ -65,20 +65,19 @@ pub(super) type RecordsDesk = Desk<Forget, ToRecords>;
 pub(super) fn run(shared: &Shared, desk: &RecordsDesk, work: &Sender<ToWindow>) {
     loop {
         let due = desk.sit().due();
-        let (first, ending) = match desk.wait(due) {
-            Ok(first) => (Some(first), false),
-            Err(RecvTimeoutError::Timeout) => (None, false),
-            Err(RecvTimeoutError::Disconnected) => (None, true),
+        let first = match desk.wait(due) {
+            Ok(first) => Some(first),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(ToRecords::End),
         };
-        let ending = ending || matches!(first, Some(ToRecords::End));
-        let flying = write_with_others(shared, desk.sit(), first, &Role::Thread { ending });
+        let flying = write_with_others(shared, desk.sit(), first, &Role::Thread);
         // The other thread outlives this one; were it gone, nobody may wait for ever.
         if let Some(flying) = flying
             && let Err(SendError(ToWindow::Changes(lost))) = work.send(ToWindow::Changes(flying))
         {
             lost.into_iter().for_each(|request| request.then.fail(&super::gone()));
         }
-        if ending {
+        if desk.sit().ending {
             return;
         }
     }
@@ -86,9 +85,7 @@ pub(super) fn run(shared: &Shared, desk: &RecordsDesk, work: &Sender<ToWindow>) 
 
 /// Who sits at the desk.
 pub(super) enum Role<'a> {
-    Thread {
-        ending: bool,
-    },
+    Thread,
     /// Somebody with a change of his own. What can wait he leaves to the thread, which alone knows when it is due.
     Visitor(&'a Sender<ToRecords>),
 }
@@ -101,16 +98,17 @@ pub(super) fn write_with_others(
     first: Option<ToRecords>,
     role: &Role<'_>,
 ) -> Option<Vec<InFlight>> {
-    let mut requests = Vec::new();
-    let mut forgotten = Vec::new();
+    let (mut requests, mut forgotten, mut ends) = (Vec::new(), Vec::new(), false);
     for message in first.into_iter().chain(seat.left(GROUP)) {
         match message {
             ToRecords::Commit(request) => requests.push(request),
             ToRecords::Forget(mut runs) => forgotten.append(&mut runs),
-            ToRecords::End => {}
+            // Wherever it stands among others: nobody says it twice.
+            ToRecords::End => ends = true,
         }
     }
-    let ending = matches!(role, Role::Thread { ending: true });
+    seat.ending |= ends;
+    let ending = seat.ending;
     match role {
         Role::Visitor(thread) if !forgotten.is_empty() => drop(thread.send(ToRecords::Forget(forgotten))),
         _ => seat.add(forgotten),
@@ -141,6 +139,8 @@ pub(super) fn write_with_others(
 pub(super) struct Forget {
     runs: Vec<RunKey>,
     since: Option<Instant>,
+    /// Whoever could leave something has gone.
+    ending: bool,
 }
 
 impl Forget {

@@ -104,7 +104,7 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
     match called {
         Ok((statuses, jobs, next_ms)) => {
             let mut statuses = statuses.into_iter();
-            let mut forget = Vec::new();
+            let (mut forget, mut answers) = (Vec::new(), Vec::with_capacity(plans.len()));
             for (plan, then) in plans {
                 let reply = |planned: Result<Reply, Following>| match planned {
                     Ok(reply) => Ok(reply),
@@ -114,14 +114,18 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
                         shared.reply(following, status, &mut forget)
                     }
                 };
-                then(plan.into_iter().map(reply).collect());
+                answers.push((then, plan.into_iter().map(reply).collect()));
+            }
+            // Before anybody is answered: who waited may end with that, and what is left after the end is not done.
+            if !forget.is_empty() {
+                drop(records.send(ToRecords::Forget(forget)));
+            }
+            for (then, answer) in answers {
+                then(answer);
             }
             if let Some(claim) = claim {
                 // Whoever asked waits; were he gone, the leases would lapse.
                 drop(claim.reply.send(Ok((jobs, next_ms))));
-            }
-            if !forget.is_empty() {
-                drop(records.send(ToRecords::Forget(forget)));
             }
             if changed {
                 shared.bell.ring();
