@@ -40,7 +40,7 @@ impl Random {
 /// One change of `bytes`.
 fn mutate(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
     let (from, to) = random.part(bytes.len());
-    match random.below(9) {
+    match random.below(12) {
         0 if !bytes.is_empty() => {
             let at = random.below(bytes.len());
             bytes[at] ^= 1 << random.below(8);
@@ -68,13 +68,28 @@ fn mutate(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
             let (a, b) = random.part(other.len());
             bytes.splice(from..to, other[a..b].iter().copied());
         }
-        7 => {
+        // Words and quoted texts in place of others: what is written stays well formed, and means something else.
+        7 | 8 => put(bytes, &corpus[random.below(corpus.len())], random, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')),
+        9 => put(bytes, &corpus[random.below(corpus.len())], random, |byte| !matches!(byte, b'"' | b'\n')),
+        10 => {
             let digits = EDGES[random.below(EDGES.len())].to_string();
             bytes.splice(from..to, digits.into_bytes());
         }
         _ => bytes[from..to].reverse(),
     }
     bytes.truncate(MAX_INPUT);
+}
+
+/// One run of such bytes in place of another.
+fn put(bytes: &mut Vec<u8>, from: &[u8], random: &mut Random, such: impl Fn(u8) -> bool) {
+    let mut run = |bytes: &[u8]| {
+        let at = random.below(bytes.len());
+        let before = bytes[..at].iter().rev().take_while(|byte| such(**byte)).count();
+        let behind = bytes[at..].iter().take_while(|byte| such(**byte)).count();
+        at - before..at + behind
+    };
+    let (old, new) = (run(bytes), run(from));
+    bytes.splice(old, from[new].iter().copied());
 }
 
 /// Gives `target` every input of the corpus as it is, and then `short` of those that come of it, or as many as there is time for.

@@ -104,11 +104,15 @@ pub struct Input {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     pub ty: Type,
-    /// In normal form.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// In normal form. `null` is a default as well as any other.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
     /// It may be left out: it has a default or feeds nothing but options.
     pub optional: bool,
+}
+
+fn present<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(reader).map(Some)
 }
 
 /// A step, pinned.
