@@ -4,7 +4,7 @@
 //! The lines are `;;!` and TOML ([`Header`] has the keys). A `(module` gets the WIT of its header and becomes a component; a `(component` is taken
 //! as it is. For every guest: it is refused, fails or returns as it says, within its time; a neighbour that holds its instance, and one that runs
 //! again and again, are right to the last bit; its log, output and memory are within their limits; and when it is gone, so are its instances in the
-//! pool, its handles, its files and its memory in this process.
+//! pool, its handles, its files and its memory in this process. Those that look at pictures do so once more on OpenCV and the default models.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,10 @@ use std::{fs, iter};
 use dovetail_core::executor::{FailureKind, Outcome, Report};
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
+use dovetail_core::vision::{Image, Rect, Size, Vision as _};
 use dovetail_core::{Digest, blobs::BlobKind};
 use dovetail_runtime::{Budgets, CompileLimits, Compiler, CompilerOptions, Live, LoadError, Occupancy};
+use dovetail_vision::{ModelStore, Opencv, Options};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -75,6 +77,9 @@ struct Header {
     log_dropped: Option<u64>,
     /// Artifacts that there are more than before.
     artifacts: Option<usize>,
+    /// Only OpenCV answers as it says: the double of vision is told nothing about boxes and sizes.
+    #[serde(default)]
+    opencv: bool,
 }
 
 fn number() -> String {
@@ -96,6 +101,8 @@ fn over<T: serde::Serialize + for<'de> Deserialize<'de>>(base: &T, table: &BTree
 
 struct Guest {
     name: String,
+    /// It has pictures or models.
+    looks: bool,
     header: Header,
     limits: Limits,
     component: Vec<u8>,
@@ -121,7 +128,7 @@ impl Guest {
             component_of(&header.wit(), &code)
         };
         let limits = over(&Limits::DEFAULT, &header.limits);
-        Self { name, header, limits, component }
+        Self { name, looks: code.contains("dovetail:vision/"), header, limits, component }
     }
 }
 
@@ -245,16 +252,24 @@ struct Street {
     gate: Arc<Gate>,
     neighbour: Digest,
     picture: Value,
+    /// What the neighbours cut out of it, by their number.
+    cuts: BTreeMap<u32, Digest>,
+    opencv: Option<Arc<Opencv>>,
     folder: tempfile::TempDir,
 }
 
 impl Street {
-    fn new() -> Self {
+    /// On the double of vision, or on OpenCV.
+    fn new(opencv: Option<Opencv>) -> Self {
+        let opencv = opencv.map(Arc::new);
         let (folder, gate) = (tempfile::tempdir().unwrap(), Arc::<Gate>::default());
         let bench = Bench::with(|options| {
             options.cache_dir = folder.path().join("code");
             options.compiler = Some(program(folder.path()));
             options.budgets = Budgets { images: 32 << 20, artifacts: 16 << 20 };
+            if let Some(opencv) = &opencv {
+                options.vision = opencv.clone();
+            }
             let gate = gate.clone();
             options.live = Some(Arc::new(move |facts, live| {
                 if facts.idempotency_key == "held" && matches!(live, Live::Log(_)) {
@@ -265,8 +280,17 @@ impl Street {
         });
         assert!(bench.runtime.pooled(), "without a pool there is nothing to be seen of it");
         let neighbour = bench.install("probe", &Guest::parse("neighbour".to_owned(), NEIGHBOUR).component, "");
-        let picture = bench.artifact(b"640x480", "image/png");
-        Self { bench, gate, neighbour, picture, folder }
+        let picture = bench.artifact(&file(opencv.as_deref(), "640x480"), "image/png");
+        let cut = |n: u32| match &opencv {
+            None => Digest::of(format!("{n}x40").as_bytes()),
+            Some(opencv) => {
+                let area = Rect { x: 1.0, y: 2.0, width: n as f32, height: 40.0 };
+                let cut = opencv.crop(&gradient(640, 480), area).unwrap();
+                Digest::of(&opencv.encode(&cut, "image/png", None, &Stop::never()).unwrap())
+            }
+        };
+        let cuts = [HELD, BUSY].map(|n| (n, cut(n))).into();
+        Self { bench, gate, neighbour, picture, cuts, opencv, folder }
     }
 
     /// One run of a neighbour; an error if anything in it is not as it should be.
@@ -274,7 +298,7 @@ impl Street {
         let mut facts = attempt(self.neighbour, json!({ "image": self.picture, "n": n }), Limits::DEFAULT);
         facts.idempotency_key = key.to_owned();
         let report = dovetail_core::executor::Executor::execute(&self.bench.runtime, &facts, &Stop::never()).map_err(|error| error.to_string())?;
-        let cut = json!({ "$artifact": Digest::of(format!("{n}x40").as_bytes()), "media_type": "image/png" });
+        let cut = json!({ "$artifact": self.cuts[&n], "media_type": "image/png" });
         let expected = json!({ "images": [cut], "sum": n << 20 });
         let lines: Vec<_> = report.log.iter().map(|line| line.message.as_str()).collect();
         match &report.outcome {
@@ -290,7 +314,7 @@ impl Street {
     /// The guest's input, with its artifacts stored.
     fn input(&self, value: &Value) -> Value {
         match value {
-            Value::String(text) if text.starts_with('@') => self.bench.artifact(&text.as_bytes()[1..], "image/png"),
+            Value::String(text) if text.starts_with('@') => self.bench.artifact(&file(self.opencv.as_deref(), &text[1..]), "image/png"),
             Value::Array(items) => items.iter().map(|item| self.input(item)).collect(),
             Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), self.input(value))).collect(),
             other => other.clone(),
@@ -370,6 +394,21 @@ impl Street {
         found.extend(before.stays(&self.bench));
         found
     }
+}
+
+/// A picture of `WIDTHxHEIGHT` as a file, for the double or for OpenCV. What is no such text stands for itself.
+fn file(opencv: Option<&Opencv>, text: &str) -> Vec<u8> {
+    let size = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    match (opencv, size) {
+        (Some(opencv), Some((width, height))) => opencv.encode(&gradient(width, height), "image/png", None, &Stop::never()).unwrap(),
+        _ => text.as_bytes().to_vec(),
+    }
+}
+
+/// No two of its parts are alike.
+fn gradient(width: u32, height: u32) -> Image {
+    let pixels: Vec<u8> = (0..height).flat_map(|y| (0..width).flat_map(move |x| [(x / 4) as u8, (y / 4) as u8, (x ^ y) as u8])).collect();
+    Image::new(pixels.into(), Size { width, height }).unwrap()
 }
 
 #[test]
@@ -513,23 +552,44 @@ fn corpus() -> Vec<PathBuf> {
 #[test]
 #[ignore = "started by the test below, in a process of its own"]
 fn alone() {
-    let (files, street) = (corpus(), Street::new());
+    let guests: Vec<Guest> = corpus().iter().map(|file| Guest::read(file)).filter(|guest| !guest.header.opencv).collect();
     // What is made once a process and kept: the neighbours' code, the thread of WASI, the rooms of the allocator.
-    let warm = |name: &str| files.iter().find(|file| file.ends_with(name)).map(|file| Guest::read(file)).unwrap();
-    for guest in [warm("inert-poll-of-nothing.wat"), warm("memory-one-step.wat")] {
-        // They are judged when it is their turn.
-        drop(street.runs(&guest));
+    judge(&Street::new(None), &guests, |guest| ["inert-poll-of-nothing", "memory-one-step"].contains(&guest.name.as_str()));
+}
+
+/// The same with those that look at pictures, on OpenCV.
+#[test]
+#[ignore = "started by a test below, in a process of its own"]
+fn alone_on_opencv() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/face-api/package");
+    let package = std::env::var_os("DOVETAIL_FACE_API").map_or(package, PathBuf::from);
+    let models = tempfile::tempdir().unwrap();
+    let store = ModelStore::open(models.path()).unwrap();
+    store.import_face_api(&package).unwrap_or_else(|error| {
+        panic!("no models from `{}`: {error}; run `./justw setup`, or name the package's folder in DOVETAIL_FACE_API", package.display())
+    });
+    let guests: Vec<Guest> = corpus().iter().map(|file| Guest::read(file)).filter(|guest| guest.looks).collect();
+    assert!(guests.iter().filter(|guest| guest.header.opencv).count() >= 4 && guests.len() >= 15, "guests that look at pictures are not found");
+    // Here the networks are kept as well.
+    judge(&Street::new(Some(Opencv::new(Options::new(models.path())).unwrap())), &guests, |_| true);
+}
+
+/// Every guest on the street; those that are to warm it run before, too, and are judged when it is their turn.
+#[expect(clippy::print_stdout, reason = "the table is printed for people")]
+fn judge(street: &Street, guests: &[Guest], warms: impl Fn(&Guest) -> bool) {
+    for guest in guests.iter().filter(|guest| warms(guest)) {
+        drop(street.runs(guest));
     }
     what_is_left_behind_is_noticed(&street.bench);
     let base = Traces::of(&street.bench).memory;
     let mut failed = 0;
-    for file in &files {
-        let (began, guest) = (Instant::now(), Guest::read(file));
+    for guest in guests {
+        let began = Instant::now();
         let before = Traces::of(&street.bench);
-        let (taken, mut wrong) = street.registered(&guest);
+        let (taken, mut wrong) = street.registered(guest);
         wrong.extend(before.stays(&street.bench));
         if taken {
-            wrong.extend(street.runs(&guest));
+            wrong.extend(street.runs(guest));
         }
         let now = Traces::of(&street.bench);
         if now.memory > base + LEFT_OVER {
@@ -549,14 +609,23 @@ fn alone() {
         );
         failed += usize::from(!wrong.is_empty());
     }
-    assert_eq!(failed, 0, "of {} guests; the table above says which", files.len());
+    assert_eq!(failed, 0, "of {} guests; the table above says which", guests.len());
+}
+
+fn in_a_process_of_its_own(test: &str) {
+    let mut alone = Command::new(std::env::current_exe().unwrap());
+    // What is free in the allocator's other arenas cannot be given back, and would be taken for a leak.
+    let alone = alone.args(["--exact", test, "--ignored", "--nocapture"]).env("MALLOC_ARENA_MAX", "1").output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&alone.stdout), String::from_utf8_lossy(&alone.stderr));
+    assert!(alone.status.success() && said.contains("1 passed"), "{said}");
 }
 
 #[test]
 fn every_hostile_guest_ends_as_it_should_and_harms_nobody() {
-    let mut alone = Command::new(std::env::current_exe().unwrap());
-    // What is free in the allocator's other arenas cannot be given back, and would be taken for a leak.
-    let alone = alone.args(["--exact", "hostile::alone", "--ignored", "--nocapture"]).env("MALLOC_ARENA_MAX", "1").output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&alone.stdout), String::from_utf8_lossy(&alone.stderr));
-    assert!(alone.status.success() && said.contains("1 passed"), "{said}");
+    in_a_process_of_its_own("hostile::alone");
+}
+
+#[test]
+fn so_does_every_one_that_looks_at_pictures_on_opencv() {
+    in_a_process_of_its_own("hostile::alone_on_opencv");
 }
