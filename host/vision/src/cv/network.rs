@@ -6,7 +6,7 @@ use dovetail_core::vision::{ModelKind, VisionError};
 use opencv::core::{Mat, MatTraitConst, MatTraitConstManual, Scalar, Vector};
 use opencv::dnn::{self, NetTrait, NetTraitConst};
 
-use crate::models::manifest::{Input, MAX_BATCH, Manifest, Output};
+use crate::models::manifest::{Input, Manifest, Output};
 
 use super::failed;
 
@@ -49,7 +49,7 @@ impl Network {
         if outputs != 1 {
             return Err(broken(format!("the network has {outputs} outputs: it must have exactly one")));
         }
-        Ok(Self { net, input, batch: manifest.batch.unwrap_or(MAX_BATCH) as usize, blob: Vec::new() })
+        Ok(Self { net, input, batch: manifest.faces_at_once(), blob: Vec::new() })
     }
 
     /// One pass. `fill` appends to the blob what `count` faces need: `3 * side * side` values each.

@@ -189,7 +189,7 @@ impl Inner {
     /// Runs views through a face network. Its lock is taken anew for each batch, so that two steps that share it take turns.
     fn run(&self, slot: &Slot, image: &Image, views: &[View], stop: &Stop) -> Result<Vec<Vec<f32>>, VisionError> {
         let mut out = Vec::with_capacity(views.len());
-        for batch in views.chunks(slot.manifest.batch.unwrap_or(crate::models::manifest::MAX_BATCH) as usize) {
+        for batch in views.chunks(slot.manifest.faces_at_once()) {
             let mut held = lock(&slot.loaded);
             let Loaded::Face(network) = self.load(slot, &mut held)? else {
                 return Err(VisionError::unavailable("broken_model", "a detector was asked to look at a face"));
@@ -205,7 +205,7 @@ impl Inner {
         let remembered = self.pictures.remembered(image);
         let known = |face: Rect| remembered.as_ref().and_then(|r| r.get(&model.digest, face));
         let mut out: Each<Points> = Vec::with_capacity(faces.len());
-        for batch in faces.chunks(slot.manifest.batch.unwrap_or(crate::models::manifest::MAX_BATCH) as usize) {
+        for batch in faces.chunks(slot.manifest.faces_at_once()) {
             faces::go_on(stop)?;
             if let Some(all) = batch.iter().map(|f| known(*f)).collect::<Option<Vec<_>>>() {
                 out.extend(all.into_iter().map(Ok));
