@@ -23,7 +23,7 @@ const DUPLICATE: i32 = 11000;
 /// Documents of one `insert_many`.
 const BATCH: usize = 500;
 /// The stand-in for tests finds one key by its index, and goes through the whole collection for several: with 10,000 records that takes as long
-/// as some 50 single reads.
+/// as some 50 single reads. (What ends is forgotten with each write; going through all open runs for it kept the stand-in busy.)
 const STAND_IN_TOGETHER: usize = 50;
 
 /// The records of a fleet in one database.
@@ -35,7 +35,7 @@ pub struct MongoMeta {
     silence: check::Silence,
     last: AtomicI64,
     clock: std::sync::Arc<dyn Clock>,
-    /// So many records by key, or more, are read in one request.
+    /// So many records by key, or more, are read, or removed, in one request.
     together_from: usize,
 }
 
@@ -132,6 +132,20 @@ impl MongoMeta {
             }
         }
         Ok(found)
+    }
+
+    /// Removes those of the keys that are there; as they are read, few by few or all in one request.
+    fn delete(&self, collection: &Collection<Document>, keys: &[String]) -> Result<(), StoreError> {
+        if keys.len() < self.together_from.max(2) {
+            for key in keys {
+                collection.delete_one(doc! { "_id": key }).run().map_err(|e| self.error("write to", e))?;
+            }
+            return Ok(());
+        }
+        for part in keys.chunks(BATCH) {
+            collection.delete_many(doc! { "_id": { "$in": part.to_vec() } }).run().map_err(|e| self.error("write to", e))?;
+        }
+        Ok(())
     }
 
     /// Inserts; the numbers of those that were there before.
@@ -235,11 +249,8 @@ impl MetaStore for MongoMeta {
     }
 
     fn forget(&self, runs: &[RunKey]) -> Result<(), StoreError> {
-        for part in runs.chunks(BATCH) {
-            let keys: Vec<String> = part.iter().map(RunKey::key).collect();
-            self.open_collection().delete_many(doc! { "_id": { "$in": keys } }).run().map_err(|e| self.error("write to", e))?;
-        }
-        Ok(())
+        let keys: Vec<String> = runs.iter().map(RunKey::key).collect();
+        self.delete(&self.open_collection(), &keys)
     }
 
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
@@ -262,9 +273,6 @@ impl Archive for MongoMeta {
     }
 
     fn remove(&self, kind: Kind, keys: &[String]) -> Result<(), StoreError> {
-        for part in keys.chunks(BATCH) {
-            self.collection(kind).delete_many(doc! { "_id": { "$in": part.to_vec() } }).run().map_err(|e| self.error("write to", e))?;
-        }
-        Ok(())
+        self.delete(&self.collection(kind), keys)
     }
 }

@@ -1,7 +1,8 @@
 // A server that speaks MongoDB's protocol and keeps its documents in SQLite, for tests on machines that have no mongod.
 //
-// FerretDB's own command panics when it is installed as a module, so its embeddable package is run here. It is a stand-in: every read is
-// a scan, sessions and transactions fail, and nothing measured on it but the rate of inserts says anything about MongoDB.
+// FerretDB's own command panics when it is installed as a module, so its embeddable package is run here (with one line mended: see `build`).
+// It is a stand-in: every read but that of one `_id` is a scan, sessions and transactions fail, and nothing measured on it but the rate of
+// inserts says anything about MongoDB.
 // It is not part of the product and is linked with nothing of it.
 //
 //	dovetail-test-mongodb serve ADDRESS DATA_FOLDER   runs until SIGTERM or SIGINT; logs warnings to stderr
