@@ -4,6 +4,7 @@
 //! `_id` are `v` (the record) and `n` (a number that grows with time, for lists).
 
 pub(crate) mod check;
+mod commands;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dovetail_stores::RedisWindow;
+use dovetail_core::blobs::StoreErrorKind;
+use dovetail_stores::{MongoMeta, RedisWindow};
 
 use super::load::warm;
 use super::suite::Suite;
@@ -29,10 +30,31 @@ pub(super) fn memory(suite: &Suite) -> Result<Vec<f64>, Error> {
 ///
 /// Counted by the server (`INFO commandstats`). It counts those that a script calls, too; they are left out here, as they cost no round trip:
 /// every call of ours is one `EVALSHA`, and the rest that a client of ours sends is of kinds that no script can call.
-#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 commands")]
 pub(super) fn redis_commands(suite: &Suite) -> Result<Vec<f64>, Error> {
     let config = suite.place.config();
-    let count = || -> Result<u64, Error> { Ok(RedisWindow::open(config.queue.url(), &config.fleet, "bench")?.client_commands()?) };
+    commands(suite, || Ok(RedisWindow::open(config.queue.url(), &config.fleet, "bench")?.client_commands()?))
+}
+
+/// Commands of one idle worker to MongoDB, a second, by the server's own count; the driver's `hello` is one of them.
+pub(super) fn mongodb_commands(suite: &Suite) -> Result<Vec<f64>, Error> {
+    let meta = &suite.place.config().meta;
+    if meta.scheme() != "mongodb" {
+        return Err(Error::usage("no_mongodb", "the records are not in a MongoDB").help("name one with --meta mongodb://HOST/DATABASE"));
+    }
+    commands(suite, || {
+        MongoMeta::commands_answered(meta.url()).map_err(|error| match error.kind {
+            // Few users may ask for it, and everything else can be measured without.
+            StoreErrorKind::Refused => Error::host("no_statistics", "MongoDB's statistics may not be read")
+                .cause(error)
+                .help("give the user of --meta the role `clusterMonitor`, too"),
+            _ => error.into(),
+        })
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 commands")]
+fn commands(suite: &Suite, count: impl Fn() -> Result<u64, Error>) -> Result<Vec<f64>, Error> {
+    count()?;
     let workers = Workers::start(suite)?;
     warm(suite, &workers)?;
     let round = |_| {

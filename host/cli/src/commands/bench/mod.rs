@@ -104,6 +104,12 @@ const SERVERS: &[Measure] = &[
         idle::redis_commands,
         "commands that one idle worker sends to Redis (with those of anybody else who uses it meanwhile)",
     ),
+    Measure::new(
+        "worker_idle_mongodb_commands_per_s",
+        "1/s",
+        idle::mongodb_commands,
+        "commands that one idle worker sends to MongoDB (with those of anybody else who uses it meanwhile)",
+    ),
     Measure::new("queue_depth_ratio", "", servers::queue_depth, "rate of runs of one step out of a deep queue over that out of a short one"),
     Measure::new("metadata_inserts_per_s", "1/s", servers::inserts, "records that the store inserts, 500 at a time"),
     Measure::new(
@@ -154,28 +160,24 @@ fn wanted(all: &'static [Measure], only: &[String]) -> Result<Vec<&'static Measu
     Ok(all.iter().filter(|measure| only.is_empty() || only.iter().any(|name| name == measure.name)).collect())
 }
 
-/// What a data folder may lack; everything else is an error.
-const LACKING: [&str; 3] = ["no_face_pipeline", "no_photographs", "models_missing"];
+/// What a data folder or the servers may lack; everything else is an error.
+const LACKING: [&str; 5] = ["no_face_pipeline", "no_photographs", "models_missing", "no_mongodb", "no_statistics"];
 
 /// `named`: somebody asked for each of these, and none may be missing.
 fn measure(suite: &mut Suite, wanted: &[&'static Measure], named: bool, app: &App) -> Result<Measured, Error> {
     let mut measured = Measured::default();
     for (n, measure) in wanted.iter().enumerate() {
-        if measure.faces
-            && let Err(error) = suite.faces()
-        {
-            if named || !LACKING.contains(&error.code) {
-                return Err(error);
-            }
-            measured.missing.push((measure.name, error));
-            continue;
-        }
         if app.output.interactive {
             app.output.in_place(&format!("{} of {}: {}", n + 1, wanted.len(), measure.name));
         }
-        let rounds = (measure.rounds)(suite);
+        let ready = if measure.faces { suite.faces().map(drop) } else { Ok(()) };
+        let rounds = ready.and_then(|()| (measure.rounds)(suite));
         app.output.clear();
-        measured.figures.push(Figure::of(measure.name, measure.unit, measure.what, &rounds?));
+        match rounds {
+            Ok(rounds) => measured.figures.push(Figure::of(measure.name, measure.unit, measure.what, &rounds)),
+            Err(error) if !named && LACKING.contains(&error.code) => measured.missing.push((measure.name, error)),
+            Err(error) => return Err(error),
+        }
     }
     Ok(measured)
 }
@@ -196,10 +198,13 @@ impl Measured {
         let titles = ["figure", " value", "unit", " low", " high", "what it is"];
         let figures = table(&titles, &self.figures.iter().map(Figure::row).collect::<Vec<_>>());
         let mut text = format!("{}\n\n{figures}", facts.join("\n"));
-        if let Some((_, why)) = self.missing.first() {
-            let names: Vec<&str> = self.missing.iter().map(|(name, _)| *name).collect();
-            let help = why.help.as_ref().map_or_else(String::new, |help| format!("; {help}"));
-            text.push_str(&format!("\nnot measured: {}: {}{help}\n", names.join(", "), why.chain()));
+        // Those of one reason in one line.
+        for part in self.missing.chunk_by(|(_, one), (_, other)| one.code == other.code) {
+            let names: Vec<&str> = part.iter().map(|(name, _)| *name).collect();
+            let why = part.first().map_or_else(String::new, |(_, why)| {
+                format!("{}{}", why.chain(), why.help.as_ref().map_or_else(String::new, |help| format!("; {help}")))
+            });
+            text.push_str(&format!("\nnot measured: {}: {why}\n", names.join(", ")));
         }
         text
     }
