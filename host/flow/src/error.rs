@@ -1,6 +1,6 @@
 //! What flow answers when it cannot do what was asked.
 
-use dovetail_core::blobs::StoreError;
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::executor::HostError;
 
 /// Why something could not be done.
@@ -29,6 +29,15 @@ pub enum FlowError {
 impl FlowError {
     pub(crate) fn refused(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::Refused { code, message: message.into(), help: Some(help.into()) }
+    }
+
+    /// A store that does not answer now, or has no room: the same may succeed a little later.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Store(error) => error.kind == StoreErrorKind::Unavailable,
+            Self::Host(error) => error.transient,
+            Self::Panic(_) | Self::Refused { .. } => false,
+        }
     }
 
     /// Stable and snake_case, for machines.

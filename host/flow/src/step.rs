@@ -62,6 +62,9 @@ pub(crate) enum Done {
     Released,
 }
 
+/// How long a job is put off that the host could not run, for a reason that may pass.
+pub(crate) const SOON: Duration = Duration::from_secs(1);
+
 /// What a claimed job came to, before it is recorded.
 #[expect(clippy::large_enum_variant, reason = "it lives for a moment, on the way from one function to the next")]
 pub(crate) enum Next {
@@ -256,7 +259,7 @@ impl StepRunner {
             return Err(error.into());
         }
         tracing::error!(run = %lease.run.run, step = lease.step, err = &error as &dyn std::error::Error, "the host could not make an attempt");
-        Ok(Next::Commit(Item::Release { lease, delay: Duration::from_secs(1) }, After::Released))
+        Ok(Next::Commit(Item::Release { lease, delay: SOON }, After::Released))
     }
 
     fn retry(&self, work: &Work<'_>, this: AttemptRecord, delay: Duration) -> Next {

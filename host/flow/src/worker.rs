@@ -28,7 +28,7 @@ use self::settle::ToSettle;
 use self::slots::{Closing, Slots};
 use crate::registry::pinned;
 use crate::shutdown::Shutdown;
-use crate::step::{After, Next, Plan, StepRunner};
+use crate::step::{After, Next, Plan, SOON, StepRunner};
 use crate::truth::current;
 use crate::{FlowError, Parts};
 
@@ -360,7 +360,11 @@ impl Worker {
                 tracing::error!(%run, step, err = &error as &dyn std::error::Error, "a step could not be run");
                 // The host's own fault is not charged: without this the next process would count a dead worker. Where the store itself
                 // fails, this does, too, and the lease decides.
-                let delay = if self.is_daemon() { PUT_OFF } else { Duration::ZERO };
+                let delay = match (self.is_daemon(), error.may_pass()) {
+                    (true, true) => SOON,
+                    (true, false) => PUT_OFF,
+                    (false, _) => Duration::ZERO,
+                };
                 self.fail(error);
                 self.commit(job, Item::Release { lease: job.lease.clone(), delay }, After::Released, settle);
             }

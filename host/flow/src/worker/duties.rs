@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use dovetail_core::blobs::StoreErrorKind;
 use dovetail_core::ledger::{Lease, Renewal, RunKey};
 
 use super::{About, Event, Worker, locked};
@@ -16,8 +17,6 @@ use crate::recover::reconcile;
 const BEAT: Duration = Duration::from_secs(5);
 /// How often it is looked whether something was lost. The backend answers at once where nothing can have been.
 const LOOK: Duration = Duration::from_secs(2);
-/// After so many runs, one after the other, that could not be put back, the rest waits for the next look.
-const HOPELESS: u32 = 2;
 
 /// Lost runs of an earlier look.
 #[derive(Default)]
@@ -91,43 +90,52 @@ impl Worker {
     /// Those that are left come first, then those that are new, and last of all those that could not be put back before: one that never can be
     /// keeps no other one waiting.
     fn put_back_lost(&self, left: &mut Left, until: &Receiver<()>) -> Result<(), FlowError> {
-        let (mut seen, mut in_a_row, mut again) = (HashSet::new(), 0, false);
-        let mut failed = std::mem::take(&mut left.failed);
+        let mut before = std::mem::take(&mut left.failed);
+        let looked = self.put_back_in_turn(left, &mut before, until);
+        // Those that their turn did not come to.
+        left.failed.append(&mut before);
+        looked
+    }
+
+    fn put_back_in_turn(&self, left: &mut Left, before: &mut Vec<RunKey>, until: &Receiver<()>) -> Result<(), FlowError> {
+        // What there is nothing to put back for is named again.
+        let mut seen: HashSet<RunKey> = before.iter().cloned().collect();
+        let is_told_to_end = || until.try_recv() == Err(TryRecvError::Disconnected);
         loop {
-            let Some(key) = left.untried.pop_front() else {
-                // What there is nothing to put back for is named again.
-                let lost = self.parts.ledger.lost().inspect_err(|_| left.failed.append(&mut failed))?;
-                left.untried.extend(lost.into_iter().filter(|key| !failed.contains(key) && seen.insert(key.clone())));
-                if left.untried.is_empty() {
-                    again = true;
-                    left.untried.extend(failed.drain(..).filter(|key| seen.insert(key.clone())));
-                }
-                if left.untried.is_empty() {
+            while let Some(key) = left.untried.pop_front() {
+                seen.insert(key.clone());
+                self.put_back_or_keep(key, &mut left.failed)?;
+                if is_told_to_end() {
                     return Ok(());
                 }
-                continue;
-            };
-            seen.insert(key.clone());
-            match self.put_back(&key) {
-                Ok(()) => in_a_row = 0,
-                Err(error) => {
-                    left.failed.push(key);
-                    in_a_row += 1;
-                    // Where nothing works there is no use in trying the others.
-                    if in_a_row == HOPELESS {
-                        left.failed.append(&mut failed);
-                        if again {
-                            left.failed.extend(left.untried.drain(..));
-                        }
-                        return Err(error);
-                    }
-                    tracing::warn!(err = &error as &dyn std::error::Error, "a lost run could not be put back");
-                }
             }
-            if until.try_recv() == Err(TryRecvError::Disconnected) {
+            let lost = self.parts.ledger.lost()?;
+            left.untried.extend(lost.into_iter().filter(|key| !seen.contains(key)));
+            if left.untried.is_empty() {
+                break;
+            }
+        }
+        while let Some(key) = before.pop() {
+            self.put_back_or_keep(key, &mut left.failed)?;
+            if is_told_to_end() {
                 return Ok(());
             }
         }
+        Ok(())
+    }
+
+    /// What is wrong with one run is told, and the next one is tried. Where a store does not answer, has no room or refuses, there is no use in
+    /// that.
+    fn put_back_or_keep(&self, key: RunKey, failed: &mut Vec<RunKey>) -> Result<(), FlowError> {
+        let Err(error) = self.put_back(&key) else { return Ok(()) };
+        failed.push(key);
+        if let FlowError::Store(e) = &error
+            && matches!(e.kind, StoreErrorKind::Unavailable | StoreErrorKind::Refused)
+        {
+            return Err(error);
+        }
+        tracing::warn!(err = &error as &dyn std::error::Error, "a lost run could not be put back");
+        Ok(())
     }
 
     fn put_back(&self, key: &RunKey) -> Result<(), FlowError> {
