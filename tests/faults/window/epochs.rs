@@ -3,7 +3,7 @@
 use dovetail_core::window::{Stamp, Status};
 use redis::Commands as _;
 
-use super::{Change, Stage, Verdict, below_a, finish, handed, holds, job, run, same, scenarios, started};
+use super::{Change, Stage, Verdict, below_a, finish, handed, holds, id, job, run, same, scenarios, started};
 
 scenarios! {
     a_reply_that_is_asked_for_again_is_the_same
@@ -26,6 +26,7 @@ scenarios! {
     a_server_that_stood_still_lets_its_workers_renew_first
     who_is_not_heard_of_is_not_listed
     everybody_hears_that_runs_were_refused
+    time_goes_on_where_the_clock_is_set_back
 }
 
 fn a_reply_that_is_asked_for_again_is_the_same(stage: &Stage) -> Verdict {
@@ -255,4 +256,26 @@ fn everybody_hears_that_runs_were_refused(stage: &Stage) -> Verdict {
     let statuses = s.call(0, &[Change::Cancel { run: run(1) }, Change::Refused, Change::Close { run: run(1) }])?.statuses;
     same("the answers", statuses, vec![Status::Ok; 3])?;
     same("twice", heard(&mut w)?, [2; 3])
+}
+
+/// The server's clock was an hour ahead until now: leases from then lapse all the same, and who reads records is not too early.
+fn time_goes_on_where_the_clock_is_set_back(stage: &Stage) -> Verdict {
+    use dovetail_core::window::{Held, Window as _};
+    let (_s, mut w, a) = started(stage)?;
+    let then = w.stamp.now + 3_600_000;
+    stage.raw().hset_multiple::<_, _, _, ()>(stage.key("meta"), &[("seen", then), ("hor", then - 60_000)]).map_err(|e| e.to_string())?;
+    stage.raw().zadd::<_, _, _, ()>(stage.key("lease"), id(&run(1), "a"), then + 60_000).map_err(|e| e.to_string())?;
+    let looked = || w.window.peek().map_err(|e| format!("{e:?}"));
+    let first = looked()?.now;
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let second = looked()?.now;
+    holds("it goes on from there", first >= then && first < then + 60_000)?;
+    holds("and does not stand still", second > first && second < first + 60_000)?;
+    same("who holds it", w.window.held(&run(1)).map_err(|e| format!("{e:?}"))?, vec!["a".to_owned()])?;
+    same("its worker", w.renew(&a.lease)?, Held::Renewed)?;
+    w.call(0, &[])?;
+    let open = w.open(&run(2), 1, &[], vec![job("a", &[])], false);
+    same("who opens a run now", w.one(open)?, Status::Ok)?;
+    let until: f64 = stage.raw().zscore(stage.key("lease"), id(&run(1), "a")).map_err(|e| e.to_string())?;
+    holds("what is renewed is renewed from there", until > then as f64 + 50_000.0)
 }

@@ -185,6 +185,15 @@ const MUTANTS: &[Mutant] = &[
     Mutant("what is given back wakes", "if delay == 0 then call('PUBLISH', p..'bell', 'jobs') end", "", "who_sleeps_is_woken_and_the_end_is_told"),
     Mutant("a cancellation is told", "call('PUBLISH', p..'bell', 'cancel '..rg)", "", "who_sleeps_is_woken_and_the_end_is_told"),
     Mutant("an end is told", "call('PUBLISH', p..'bell', 'over '..rg)", "", "who_sleeps_is_woken_and_the_end_is_told"),
+    Mutant("time goes on", "if seen - now > BACK_MS then", "if false then", "time_goes_on_where_the_clock_is_set_back"),
+    Mutant("time does not stand still", "now = seen; call('HSET', META, 'off', off)", "now = seen", "time_goes_on_where_the_clock_is_set_back"),
+    Mutant("time is ahead from then on", "now = now + off\n", "", "time_goes_on_where_the_clock_is_set_back"),
+    Mutant(
+        "renewals know the time",
+        "heard(facts()); call('HSET', META, 'seen', now)\n  local exp, res = now + tonumber(ARGV[2]), {}\n",
+        "local exp, res = now + tonumber(ARGV[2]), {}; heard(facts()); call('HSET', META, 'seen', now)\n",
+        "time_goes_on_where_the_clock_is_set_back",
+    ),
     Mutant("a refusal is counted", "call('HINCRBY', META, 'refused', 1); ", "", "everybody_hears_that_runs_were_refused"),
     Mutant(
         "a call tells of refusals",

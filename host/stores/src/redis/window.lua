@@ -1,8 +1,8 @@
 -- The window on the work: one script. What it may do, and the failure that each rule prevents: docs/window.md.
 -- KEYS[1]: prefix with a hash tag. Below it:
---   meta {ep, rid, tick, hor, seen, lease, calm, refused}   the epoch, the server's run_id, a counter of calls, the horizon of dropped tombstones,
+--   meta {ep, rid, tick, hor, seen, lease, calm, refused, off}   the epoch, the server's run_id, a counter of calls, the horizon of dropped tombstones,
 --                                   when somebody was last heard, the length of leases, until when no lease is taken for lapsed,
---                                   how many times runs were refused because it was full
+--                                   how many times runs were refused because it was full, how far time here is ahead of the server's clock
 --   h:<rg>  {s = o|c, e = envelope, n = steps, d = successes, "=step" = value of a success, "!step" = failed}   one per open run; rg = "run:generation"
 --   j:<rg>  set of the run's steps that are queued, delayed or leased
 --   body {id -> epoch, verify, attempt, lane, needs}  own {id -> token}  cnt {id -> lapsed leases}  lease, delay (zsets)   id = "<rg>/<step>"
@@ -13,7 +13,7 @@ local p, op, call = KEYS[1], ARGV[1], redis.call
 local T = call('TIME'); local now = T[1] * 1000 + math.floor(T[2] / 1000)
 local META, BODY, OWN, CNT, LEASE, DELAY, TOMB, LANES, IDLE = p..'meta', p..'body', p..'own', p..'cnt', p..'lease', p..'delay', p..'tomb', p..'lanes', p..'idle'
 local Q = p..'q:'
-local RQ_TTL, TOMB_MS, TOMB_MAX, CHUNK, IDLE_MS = 120000, 600000, 100000, 64, 60000
+local RQ_TTL, TOMB_MS, TOMB_MAX, CHUNK, IDLE_MS, BACK_MS = 120000, 600000, 100000, 64, 60000, 1000
 
 local function split(s, sep) local t = {}; for w in string.gmatch(s, '[^'..sep..']+') do t[#t + 1] = w end; return t end
 local function cut(id) local at = string.find(id, '/', 1, true); return string.sub(id, 1, at - 1), string.sub(id, at + 1) end
@@ -21,9 +21,14 @@ local function parse(b) return string.match(b, '^([^\31]*)\31([^\31]*)\31([^\31]
 local function body(ep, verify, attempt, lane, needs) return table.concat({ep, verify, attempt, lane, needs}, '\31') end
 local function tombed(rg) return call('ZSCORE', TOMB, rg) end
 
+-- Time goes on here where the server's clock is set back: otherwise leases, delays and the horizon would lie far ahead.
 local function facts()
-  local m = call('HMGET', META, 'ep', 'rid', 'tick', 'refused', 'seen', 'lease', 'calm', 'hor')
-  return {ep = m[1], rid = m[2], tick = tonumber(m[3] or '0'), refused = tonumber(m[4] or '0'), seen = tonumber(m[5] or now), lease = tonumber(m[6] or '0'),
+  local m = call('HMGET', META, 'ep', 'rid', 'tick', 'refused', 'seen', 'lease', 'calm', 'hor', 'off')
+  local off = tonumber(m[9] or '0')
+  now = now + off
+  local seen = tonumber(m[5] or now)
+  if seen - now > BACK_MS then off = off + seen - now; now = seen; call('HSET', META, 'off', off) end
+  return {ep = m[1], rid = m[2], tick = tonumber(m[3] or '0'), refused = tonumber(m[4] or '0'), seen = seen, lease = tonumber(m[6] or '0'),
     calm = tonumber(m[7] or '0'), hor = tonumber(m[8] or '0')}
 end
 
@@ -61,7 +66,7 @@ if op == 'knows' then           -- knows rg* -> 1 where the run is open and has 
 end
 
 if op == 'held' then            -- held rg -> its steps that somebody leases now
-  local res = {}
+  local res = {}; facts()
   for _, step in ipairs(call('SMEMBERS', p..'j:'..ARGV[2])) do
     local exp = call('ZSCORE', LEASE, ARGV[2]..'/'..step)
     if exp and tonumber(exp) > now then res[#res + 1] = step end
@@ -81,7 +86,7 @@ if op == 'beat' then            -- beat worker about keep_ms seen_ep seen_tick -
 end
 
 if op == 'workers' then         -- workers -> (worker about)*
-  local res = {}
+  local res = {}; facts()
   for _, name in ipairs(call('ZRANGEBYSCORE', p..'wt', '('..now, '+inf')) do
     local about = call('HGET', p..'w', name)
     if about then res[#res + 1] = name; res[#res + 1] = about end
@@ -90,8 +95,8 @@ if op == 'workers' then         -- workers -> (worker about)*
 end
 
 if op == 'renew' then           -- renew lease_ms (id token)* -> 1 renewed (or adopted), 0 gone, 3 unknown here
-  local exp, res = now + tonumber(ARGV[2]), {}
   heard(facts()); call('HSET', META, 'seen', now)
+  local exp, res = now + tonumber(ARGV[2]), {}
   for i = 3, #ARGV, 2 do
     local id, token = ARGV[i], ARGV[i + 1]
     local rg, step = cut(id)
