@@ -129,8 +129,10 @@ fn a_run_that_another_process_cancels_gives_its_slot_back_soon() {
         std::fs::write(&file, pipeline.to_string()).unwrap();
         ran(dovetail(folder, &["pipeline", "push"]).arg(&file));
     }
-    let mut worker =
-        Killed(dovetail(folder, &["worker"]).env("DOVETAIL_WORKER_LEASE", LEASE).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let log = folder.join("worker.log");
+    let mut worker = dovetail(folder, &["worker"]);
+    worker.env("DOVETAIL_WORKER_LEASE", LEASE);
+    let mut worker = Killed(worker.stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap());
     let ledger = SqliteLedger::open(&folder.join("data"), Arc::new(SystemClock)).unwrap();
     let wait = |what: &str, until: &dyn Fn() -> bool| {
         let began = Instant::now();
@@ -146,9 +148,9 @@ fn a_run_that_another_process_cancels_gives_its_slot_back_soon() {
             let out = ran(&mut dovetail(folder, &["run", kind, "--detach", "--output", "json"]));
             let run: String = serde_json::from_slice::<Value>(&out.stdout).unwrap()["run_id"].as_str().unwrap().to_owned();
             let key = RunKey { run: run.parse().unwrap(), generation: 0 };
-            wait("the step runs", &|| !ledger.held(&key).unwrap().is_empty());
-            // It may be claimed and not begun.
-            std::thread::sleep(Duration::from_millis(50));
+            // Not only claimed.
+            let begins = |line: &str| line.contains("\"step started\"") && line.contains(&run);
+            wait("the step runs", &|| std::fs::read_to_string(&log).unwrap().lines().any(begins));
             ran(&mut dovetail(folder, &["runs", "cancel", &run]));
             let record = |kind, key: String| ledger.get(kind, &[key]).unwrap().pop().flatten();
             wait("the attempt ends", &|| record(Kind::Outcome, key.step("go")).is_some());

@@ -7,6 +7,8 @@ mod commands;
 mod loss;
 mod metadata;
 mod promises;
+#[path = "../shared/tls.rs"]
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

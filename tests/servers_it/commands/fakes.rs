@@ -5,8 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use crate::tls::TlsServer;
 
 /// Serves each connection on a thread of its own; the port.
 fn serve(each: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
@@ -99,21 +98,11 @@ pub(super) fn s3_read_only() -> u16 {
 
 /// A server whose certificate is for `name`, and which says nothing more. Its port, and the certificate as PEM.
 pub(super) fn tls(name: &str) -> (u16, String) {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    let pem = made.cert.pem();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let config = Arc::new(config);
+    let (server, pem) = TlsServer::of(name);
     let port = serve(move |stream| {
-        let mut tls = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream);
         // Whoever does not trust us hangs up.
         let mut asked = [0; 64];
-        drop(tls.read(&mut asked));
+        drop(server.serve(stream).read(&mut asked));
     });
     (port, pem)
 }

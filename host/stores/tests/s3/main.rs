@@ -10,6 +10,9 @@ mod faults;
 mod real;
 #[cfg(feature = "s3")]
 mod tls;
+#[cfg(feature = "s3")]
+#[path = "../../../../tests/shared/tls.rs"]
+mod tls_server;
 
 #[cfg(feature = "s3")]
 use dovetail_core::blobs::StoreError;

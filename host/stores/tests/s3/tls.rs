@@ -3,34 +3,23 @@
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Command;
-use std::sync::Arc;
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs as _, StoreErrorKind};
 use dovetail_stores::S3Blobs;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::fake::{self, Fake, Reply};
+use crate::tls_server::TlsServer;
 use crate::{hidden, shown};
 
 /// A server for `name` that says yes to everything. Its port, and its certificate as PEM.
 fn start(name: &str) -> (u16, String) {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    let pem = made.cert.pem();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let config = Arc::new(config);
+    let (server, pem) = TlsServer::of(name);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let mut tls = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream);
+            let mut tls = server.serve(stream);
             // A client that does not trust us hangs up.
             if fake::request(&mut tls).is_some() {
                 let _gone = tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").and_then(|()| tls.flush());
