@@ -2,24 +2,30 @@
 //! own and runs over files: packages, artifacts, pictures and values go through it. Nothing that is wrong comes out, no attempt is charged,
 //! and everything ends when it works again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_core::ledger::{Kind, Listing};
 use dovetail_core::record::{Form as _, OutcomeRecord};
+use serde_json::json;
 
 use crate::fleet::{Fleet, LONG, Setup, wait};
 use crate::http::Spoil;
 use crate::storm::{Fault, Load, Random};
 
-const FAR: Setup = Setup { mongodb: true, s3: true, proxies: true, apart: true, lease: 2, slots: 4 };
+const FAR: Setup = Setup { mongodb: true, s3: true, proxies: true, apart: true, small: None, redis_clock: false, lease: 2, slots: 4 };
 
 const ALL: Listing = Listing { prefix: String::new(), limit: usize::MAX, newest_first: false };
 
 impl Fleet {
     /// Whether a log of a worker says this anywhere.
     pub(crate) fn is_said(&self, words: &str) -> bool {
+        self.said(words) > 0
+    }
+
+    /// How often the logs of the workers say it.
+    pub(crate) fn said(&self, words: &str) -> usize {
         let logs = self.workers.iter().map(|worker| &worker.log).chain(&self.ended);
-        logs.into_iter().any(|log| std::fs::read_to_string(log).unwrap().contains(words))
+        logs.map(|log| std::fs::read_to_string(log).unwrap().matches(words).count()).sum()
     }
 
     /// Attempts that are on record beyond the first one of their step: none of these faults is a task's.
@@ -92,5 +98,27 @@ fn packages_that_never_come_whole_are_not_run() {
     assert_eq!(fleet.meta.list(Kind::Outcome, &ALL).unwrap(), Vec::new(), "nothing ran");
     fleet.to_s3.as_ref().unwrap().set(Spoil::Nothing);
     fleet.holds(1);
+    assert_eq!(fleet.charged(), Vec::<String>::new(), "an attempt was charged");
+}
+
+/// A value that is too large for its record goes through S3 as artifacts and packages do, and is asked for again as soon as they are.
+#[test]
+fn a_step_whose_value_is_refused_is_tried_again_soon() {
+    let mut fleet = Fleet::new(FAR);
+    fleet.workers(1);
+    let large = |bytes: u32| json!({ "behaviour": { "tag": "huge_output", "val": bytes } });
+    // It has the package by then.
+    let first = fleet.user.submit("probe", &large(20_000));
+    wait("it ends", LONG, || fleet.is_over(&first));
+    fleet.to_s3.as_ref().unwrap().set(Spoil::Refuse);
+    let run = fleet.user.submit("probe", &large(20_001));
+    wait("it is refused", LONG, || fleet.is_said("a step could not be run"));
+    fleet.to_s3.as_ref().unwrap().set(Spoil::Nothing);
+    let began = Instant::now();
+    wait("it ends", LONG, || fleet.is_over(&run));
+    let took = began.elapsed();
+    println!("over {took:.1?} after S3 worked again");
+    assert!(took < Duration::from_secs(15), "over {took:.1?} after S3 worked again: it was put off as if that did not pass");
+    fleet.holds(20);
     assert_eq!(fleet.charged(), Vec::<String>::new(), "an attempt was charged");
 }

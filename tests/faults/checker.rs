@@ -58,16 +58,16 @@ impl Fleet {
     /// Waits until every run is over and the window is empty.
     pub(crate) fn quiet(&mut self, violations: &mut Vec<String>) {
         let began = std::time::Instant::now();
-        let mut open = self.open();
-        while open.as_ref().map_or(true, |open| !open.is_empty()) && began.elapsed() < HEALED {
+        let is_open = || self.open_upto(1).map_or(true, |open| !open.is_empty());
+        while is_open() && began.elapsed() < HEALED {
             std::thread::sleep(Duration::from_millis(100));
-            open = self.open();
         }
-        match open {
+        match self.open() {
             Ok(open) if open.is_empty() => {}
             Ok(open) => {
                 let names: Vec<String> = open.iter().map(RunKey::key).take(5).collect();
                 violations.push(format!("I7: {} runs are not over {HEALED:?} after the last fault, such as {}", open.len(), names.join(" ")));
+                open.first().into_iter().for_each(|run| println!("{}", self.standing(run)));
                 return;
             }
             Err(error) => return violations.push(format!("I7: the records cannot be read: {error:?}")),
@@ -83,6 +83,41 @@ impl Fleet {
         if !left.is_empty() {
             violations.push(format!("I6/I10: this is left when all is done: {}", left.join(", ")));
         }
+    }
+
+    /// What the stores hold of a run that does not end: for whoever looks for the reason.
+    fn standing(&self, run: &RunKey) -> String {
+        let key = |name: &str| format!("dovetail:{{faults}}:{name}");
+        let rg = run.key();
+        let ask = |words: &[&str]| format!("{words:?}: {:?}\n", self.redis.redis(words));
+        let mut text = format!("{rg}: index of open runs: {}\n", self.meta.open_runs(usize::MAX).is_ok_and(|open| open.contains(run)));
+        let kinds = [Kind::Run, Kind::Cancel, Kind::RunOutcome];
+        for kind in kinds {
+            let named = if kind == Kind::Run { run.run.to_string() } else { rg.clone() };
+            text.push_str(&format!("{kind:?}: {}\n", self.meta.get(kind, &[named]).is_ok_and(|found| found[0].is_some())));
+        }
+        let outcomes = self.records(Kind::Outcome);
+        let steps: Vec<&String> = outcomes.keys().filter(|name| name.starts_with(run.run.as_str())).collect();
+        text.push_str(&format!("outcomes: {steps:?}\n"));
+        text.push_str(&ask(&["HKEYS", &key(&format!("h:{rg}"))]));
+        text.push_str(&ask(&["SMEMBERS", &key(&format!("j:{rg}"))]));
+        text.push_str(&ask(&["ZSCORE", &key("tomb"), &rg]));
+        text.push_str(&ask(&["HGETALL", &key("meta")]));
+        for hash in ["body", "own", "cnt"] {
+            text.push_str(&ask(&["HGETALL", &key(hash)]));
+        }
+        for scores in ["lease", "delay"] {
+            text.push_str(&ask(&["ZRANGE", &key(scores), "0", "-1", "WITHSCORES"]));
+        }
+        text.push_str(&ask(&["LRANGE", &key("q:"), "0", "-1"]));
+        text.push_str(&ask(&["SMEMBERS", &key("lanes")]));
+        text.push_str(&ask(&["TIME"]));
+        for worker in &self.workers {
+            let log = std::fs::read_to_string(&worker.log).unwrap();
+            let lines: Vec<&str> = log.lines().filter(|line| line.contains(run.run.as_str()) || line.contains("WARN")).collect();
+            text.push_str(&format!("{}:\n{}\n", worker.name, lines[lines.len().saturating_sub(40)..].join("\n")));
+        }
+        text
     }
 
     fn left_in_redis(&self) -> Vec<String> {

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use dovetail_core::RunId;
+use dovetail_core::blobs::StoreError;
 use dovetail_core::ledger::{Kind, RunKey};
 use dovetail_core::meta::MetaStore;
 use dovetail_flow::{FleetLedger, FlowError, Parts, Published, SystemClock};
 use dovetail_stores::{open_blobs, open_meta, open_window};
 use serde_json::{Value, json};
 
+use crate::disks::Disk;
 use crate::files;
 use crate::http::HttpProxy;
 use crate::proxy::Proxy;
@@ -30,6 +32,10 @@ pub(crate) struct Setup {
     pub(crate) proxies: bool,
     /// Each worker has a data folder of its own, as on another machine: it fetches what another one had. Not with SQLite.
     pub(crate) apart: bool,
+    /// This server has a small disk of its own.
+    pub(crate) small: Option<What>,
+    /// Redis has a clock that can be set (`Server::set_clock`).
+    pub(crate) redis_clock: bool,
     /// Of a job, in seconds.
     pub(crate) lease: u64,
     pub(crate) slots: u32,
@@ -37,7 +43,7 @@ pub(crate) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { mongodb: false, s3: false, proxies: false, apart: false, lease: 2, slots: 4 }
+        Self { mongodb: false, s3: false, proxies: false, apart: false, small: None, redis_clock: false, lease: 2, slots: 4 }
     }
 }
 
@@ -87,6 +93,7 @@ impl User {
         let expected = match pipeline {
             "diamond" => total("x").map(|x| json!({ "total": 2 * x + 112 })),
             "chain" => total("x").map(|x| json!({ "sum": x + 3 })),
+            "hasty" => None,
             "files" => Some(files::expected(&*self.parts.blobs, inputs)),
             // It succeeds, unless it never ends.
             _ => (inputs["behaviour"]["tag"] != "endless_loop").then(|| json!({})),
@@ -134,8 +141,11 @@ pub(crate) struct Fleet {
     pub(crate) ended: Vec<PathBuf>,
     /// Records as they were first seen.
     pub(crate) seen: BTreeMap<(Kind, String), Vec<u8>>,
+    /// Submitted runs that were found to have an outcome: it stays.
+    over: Mutex<BTreeSet<RunKey>>,
     count: usize,
     // Removed last.
+    pub(crate) disk: Option<Disk>,
     folder: tempfile::TempDir,
 }
 
@@ -205,6 +215,18 @@ fn probe() -> Value {
         "steps": { "go": { "number": 1, "task": "probe@^1", "inputs": { "behaviour": "input.behaviour" } } }, "output": { "count": "go.count" } })
 }
 
+/// The same with little time.
+fn hasty() -> Value {
+    let mut hasty = probe();
+    hasty["name"] = json!("hasty");
+    hasty["steps"]["go"]["timeout"] = json!(format!("{HASTY_MS}ms"));
+    hasty["steps"]["go"]["retry"] = json!({ "max_attempts": 1 });
+    hasty
+}
+
+/// What a step of `hasty` has.
+pub(crate) const HASTY_MS: u64 = 60;
+
 /// Works for about so many milliseconds.
 pub(crate) fn busy(millis: u64) -> Value {
     json!({ "tag": "busy", "val": millis * 1000 })
@@ -218,6 +240,12 @@ impl Fleet {
         let folder =
             tempfile::Builder::new().prefix("dovetail-faults-").tempdir_in(if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() });
         let folder = folder.unwrap();
+        // A larger one for MinIO, which keeps some hundred MiB free.
+        let size = |what| if what == What::S3 { 1500 } else { 64 };
+        let disk = setup.small.map(|what| Disk::new(&Server::folder_of(what, folder.path()), size(what)));
+        if setup.redis_clock {
+            Server::give_clock(What::Redis, folder.path());
+        }
         let redis = Server::start(What::Redis, folder.path());
         let mongodb = setup.mongodb.then(|| Server::start(What::MongoDb, folder.path()));
         let s3 = setup.s3.then(|| Server::start(What::S3, folder.path()));
@@ -235,7 +263,24 @@ impl Fleet {
         let parts = Parts { ledger, blobs, clock: Arc::new(SystemClock) };
         let user = Arc::new(User { parts: parts.clone(), published: BTreeMap::new(), submitted: Mutex::default() });
         let (workers, ended, seen) = (Vec::new(), Vec::new(), BTreeMap::new());
-        let mut fleet = Self { setup, redis, mongodb, s3, to_redis, to_mongodb, to_s3, user, meta, workers, ended, seen, count: 0, folder };
+        let mut fleet = Self {
+            setup,
+            redis,
+            mongodb,
+            s3,
+            to_redis,
+            to_mongodb,
+            to_s3,
+            user,
+            meta,
+            workers,
+            ended,
+            seen,
+            over: Mutex::default(),
+            count: 0,
+            disk,
+            folder,
+        };
         let published = fleet.publish();
         fleet.user = Arc::new(User { parts, published, submitted: Mutex::default() });
         fleet
@@ -255,7 +300,7 @@ impl Fleet {
             (name, dovetail_flow::pipeline(&self.user.parts, name).unwrap())
         };
         let files = self.setup.s3.then(|| ("files", files::pipeline()));
-        [("diamond", diamond()), ("chain", chain()), ("probe", probe())].into_iter().chain(files).map(push).collect()
+        [("diamond", diamond()), ("chain", chain()), ("probe", probe()), ("hasty", hasty())].into_iter().chain(files).map(push).collect()
     }
 
     /// The program with this fleet's settings.
@@ -356,11 +401,26 @@ impl Fleet {
     }
 
     /// Submitted runs that have no outcome yet.
-    pub(crate) fn open(&self) -> Result<BTreeSet<RunKey>, dovetail_core::blobs::StoreError> {
-        let runs: Vec<RunKey> = self.user.submitted.lock().unwrap().keys().cloned().collect();
-        let keys: Vec<String> = runs.iter().map(RunKey::key).filter(|key| !self.seen.contains_key(&(Kind::RunOutcome, key.clone()))).collect();
-        let found = self.meta.get(Kind::RunOutcome, &keys)?;
-        Ok(keys.iter().zip(found).filter(|(_, value)| value.is_none()).filter_map(|(key, _)| RunKey::parse(key)).collect())
+    pub(crate) fn open(&self) -> Result<BTreeSet<RunKey>, StoreError> {
+        self.open_upto(usize::MAX)
+    }
+
+    /// Not many more of them than so many: the oldest ones.
+    pub(crate) fn open_upto(&self, enough: usize) -> Result<BTreeSet<RunKey>, StoreError> {
+        let mut over = self.over.lock().unwrap();
+        let left: Vec<RunKey> = self.user.submitted.lock().unwrap().keys().filter(|run| !over.contains(run)).cloned().collect();
+        let mut open = BTreeSet::new();
+        // Few at a time are read one by one, by the stand-in's index: whoever looks must not be what it is busy with.
+        for part in left.chunks(32) {
+            let keys: Vec<String> = part.iter().map(RunKey::key).collect();
+            for (run, outcome) in part.iter().zip(self.meta.get(Kind::RunOutcome, &keys)?) {
+                if outcome.is_some() { &mut *over } else { &mut open }.insert(run.clone());
+            }
+            if open.len() >= enough {
+                break;
+            }
+        }
+        Ok(open)
     }
 
     /// Whether a run has ended.

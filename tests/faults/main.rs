@@ -7,13 +7,16 @@
 mod blobs;
 mod campaign;
 mod checker;
+mod clocks;
 #[path = "../shared/death.rs"]
 mod death;
+mod disks;
 mod files;
 mod fleet;
 mod http;
 #[path = "../shared/lineage.rs"]
 mod lineage;
+mod memory;
 mod partition;
 mod proxy;
 mod servers;

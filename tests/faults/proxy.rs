@@ -18,6 +18,8 @@ pub(crate) enum Mode {
     Reset,
     /// Of so many answers one is lost, and its connection with it.
     LoseAnswers(u64),
+    /// Requests with these words are lost, and nobody is told; everything else passes.
+    Swallow(&'static str),
 }
 
 struct Line {
@@ -66,7 +68,11 @@ impl Line {
                     self.lost.fetch_add(1, Ordering::SeqCst);
                     break;
                 }
-                Mode::LoseAnswers(_) | Mode::Pass | Mode::Dead => {}
+                Mode::Swallow(words) if !answers && piece[..read].windows(words.len()).any(|some| some == words.as_bytes()) => {
+                    self.lost.fetch_add(1, Ordering::SeqCst);
+                    continue;
+                }
+                Mode::LoseAnswers(_) | Mode::Swallow(_) | Mode::Pass | Mode::Dead => {}
             }
             if to.write_all(&piece[..read]).is_err() {
                 break;
@@ -116,7 +122,7 @@ impl Proxy {
         *self.line.mode.lock().unwrap() = mode;
     }
 
-    /// Answers that were lost so far.
+    /// Answers, or requests, that were lost so far.
     pub(crate) fn lost(&self) -> u64 {
         self.line.lost.load(Ordering::SeqCst)
     }

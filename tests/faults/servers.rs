@@ -21,6 +21,8 @@ pub(crate) struct Server {
     folder: PathBuf,
     port: u16,
     child: Option<Child>,
+    /// A Redis was met that read its file.
+    loading: std::cell::Cell<bool>,
 }
 
 /// A port that is free now.
@@ -45,11 +47,37 @@ pub(crate) fn signal(child: &Child, signal: i32) {
 }
 
 impl Server {
+    /// Where it keeps its files, of a test's folder.
+    pub(crate) fn folder_of(what: What, folder: &Path) -> PathBuf {
+        folder.join(format!("{what:?}").to_lowercase())
+    }
+
+    /// Its clock, which can be set, is what this file says.
+    fn clock(folder: &Path) -> PathBuf {
+        folder.join("clock")
+    }
+
+    /// From its start on it will have a clock that can be set; right at first.
+    pub(crate) fn give_clock(what: What, folder: &Path) {
+        let folder = Self::folder_of(what, folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(Self::clock(&folder), 0_i64.to_ne_bytes()).unwrap();
+        crate::clocks::settable(&folder);
+    }
+
+    /// So many seconds ahead of this machine's.
+    pub(crate) fn set_clock(&self, ahead: u64) {
+        use std::os::unix::fs::FileExt as _;
+        // It has the file in its memory.
+        let file = std::fs::File::options().write(true).open(Self::clock(&self.folder)).unwrap();
+        file.write_all_at(&i64::try_from(ahead).unwrap().to_ne_bytes(), 0).unwrap();
+    }
+
     /// Starts it and waits until it answers.
     pub(crate) fn start(what: What, folder: &Path) -> Self {
-        let folder = folder.join(format!("{what:?}").to_lowercase());
+        let folder = Self::folder_of(what, folder);
         for _ in 0..5 {
-            let mut server = Self { what, folder: folder.clone(), port: free_port(), child: None };
+            let mut server = Self { what, folder: folder.clone(), port: free_port(), child: None, loading: false.into() };
             // The port may have been taken in between.
             if server.try_start() {
                 return server;
@@ -72,7 +100,11 @@ impl Server {
             What::Redis => {
                 let mut command = Command::new("redis-server");
                 command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]);
-                command.args(["--maxmemory-policy", "noeviction", "--dir"]).arg(&self.folder);
+                command.args(["--maxmemory-policy", "noeviction", "--enable-debug-command", "local", "--dir"]).arg(&self.folder);
+                let clock = Self::clock(&self.folder);
+                if clock.is_file() {
+                    command.env("LD_PRELOAD", self.folder.join("clock.so")).env("DOVETAIL_TEST_CLOCK", clock);
+                }
                 command
             }
             What::MongoDb => {
@@ -101,6 +133,7 @@ impl Server {
             What::Redis => {
                 let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port)).unwrap();
                 let asked = client.get_connection_with_timeout(Duration::from_secs(1)).and_then(|mut c| redis::cmd("PING").query::<String>(&mut c));
+                self.loading.set(self.loading.get() || asked.as_ref().is_err_and(|error| error.code() == Some("LOADING")));
                 asked.is_ok()
             }
             What::MongoDb => {
@@ -172,11 +205,29 @@ impl Server {
         signal(self.child(), libc::SIGCONT);
     }
 
+    /// Whether it was met while it read its file, since it was made.
+    pub(crate) fn was_loading(&self) -> bool {
+        self.loading.get()
+    }
+
     /// A Redis is asked.
     pub(crate) fn redis(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
-        let mut connection = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port))?.get_connection_with_timeout(Duration::from_secs(5))?;
-        connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+        self.redis_in(0, words)
+    }
+
+    /// The same in a database of this number.
+    pub(crate) fn redis_in(&self, database: u8, words: &[&str]) -> redis::RedisResult<redis::Value> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}/{database}", self.port))?;
+        let mut connection = client.get_connection_with_timeout(Duration::from_secs(5))?;
+        connection.set_read_timeout(Some(Duration::from_secs(30)))?;
         redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)
+    }
+
+    /// A number out of what a Redis says of itself.
+    pub(crate) fn info(&self, name: &str) -> u64 {
+        let info: String = redis::from_redis_value(self.redis(&["INFO", "everything"]).unwrap()).unwrap();
+        let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("INFO has it");
+        value.trim_start_matches("calls=").split([',', '\r']).next().unwrap().parse().unwrap()
     }
 }
 

@@ -25,7 +25,7 @@ fn survives(setup: Setup, fault: Fault, times: usize) {
     fleet.holds(times);
 }
 
-const PLAIN: Setup = Setup { mongodb: false, s3: false, proxies: false, apart: false, lease: 2, slots: 4 };
+const PLAIN: Setup = Setup { mongodb: false, s3: false, proxies: false, apart: false, small: None, redis_clock: false, lease: 2, slots: 4 };
 const LINES: Setup = Setup { proxies: true, ..PLAIN };
 const MONGODB: Setup = Setup { mongodb: true, ..LINES };
 
@@ -42,6 +42,21 @@ fn redis_emptied() {
 #[test]
 fn redis_restored_from_an_old_copy() {
     survives(PLAIN, Fault::RedisRestored, 2);
+}
+
+#[test]
+fn redis_started_again_without_the_end_of_its_file() {
+    survives(PLAIN, Fault::RedisCutShort, 2);
+}
+
+#[test]
+fn redis_that_reads_its_file_for_long() {
+    survives(PLAIN, Fault::RedisLoads, 1);
+}
+
+#[test]
+fn redis_that_sleeps_for_longer_than_a_lease() {
+    survives(PLAIN, Fault::RedisSleeps, 2);
 }
 
 #[test]

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::fleet::{Fleet, User, busy};
+use crate::fleet::{Fleet, LONG, User, busy, wait};
 use crate::http::Spoil;
 use crate::proxy::{Mode, Proxy};
-use crate::servers::free_port;
+use crate::servers::{Server, free_port};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -21,7 +21,10 @@ pub(crate) enum Fault {
     RedisKilled,
     RedisEmptied,
     RedisRestored,
+    RedisCutShort,
+    RedisLoads,
     RedisFrozen,
+    RedisSleeps,
     RedisFull,
     RedisReadOnly,
     ScriptsForgotten,
@@ -43,14 +46,17 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::WorkerKilled,
         Self::WorkerFrozen,
         Self::WorkersReplaced,
         Self::RedisKilled,
         Self::RedisEmptied,
         Self::RedisRestored,
+        Self::RedisCutShort,
+        Self::RedisLoads,
         Self::RedisFrozen,
+        Self::RedisSleeps,
         Self::RedisFull,
         Self::RedisReadOnly,
         Self::ScriptsForgotten,
@@ -71,6 +77,11 @@ impl Fault {
         Self::BlobsCutOff,
     ];
 
+    /// One of the server with the records, or of the line to it.
+    pub(crate) fn is_of_mongodb(self) -> bool {
+        matches!(self, Self::RecordsKilled | Self::RecordsFrozen | Self::RecordsSlow | Self::RecordsCutOff | Self::RecordsAnswersLost)
+    }
+
     pub(crate) fn what(self) -> &'static str {
         match self {
             Self::WorkerKilled => "worker: SIGKILL, another one starts",
@@ -79,6 +90,9 @@ impl Fault {
             Self::RedisKilled => "Redis: SIGKILL, started again (AOF everysec)",
             Self::RedisEmptied => "Redis: FLUSHALL",
             Self::RedisRestored => "Redis: SIGKILL, started on a copy 1 to 2 s old",
+            Self::RedisCutShort => "Redis: SIGKILL, started without the last 1 to 64 KiB of its file, which is rewritten",
+            Self::RedisLoads => "Redis: SIGKILL, started with a file that takes long to read",
+            Self::RedisSleeps => "Redis: DEBUG SLEEP for 1 to 2 leases",
             Self::RedisFrozen => "Redis: SIGSTOP for 1 to 2 leases, SIGCONT",
             Self::RedisFull => "Redis: maxmemory 1mb for 2 s",
             Self::RedisReadOnly => "Redis: a replica of nobody for 2 s",
@@ -151,6 +165,28 @@ impl Fault {
                 std::fs::rename(&old, &files).unwrap();
                 fleet.redis.again();
             }
+            Self::RedisCutShort => {
+                fleet.redis.kill();
+                cut_short(&fleet.redis.folder().join("appendonlydir"), random);
+                fleet.redis.again();
+                // As docs/operations.md tells to: otherwise the beginning of a transaction that was cut stays in the file, and is executed when it
+                // is read again.
+                rewrite(&fleet.redis);
+            }
+            Self::RedisLoads => {
+                // In a database of its own, that nobody else sees.
+                let redis = &mut fleet.redis;
+                drop(redis.redis_in(1, &["DEBUG", "POPULATE", "2000000"]).unwrap());
+                rewrite(redis);
+                redis.kill();
+                redis.again();
+                drop(redis.redis_in(1, &["FLUSHDB", "ASYNC"]).unwrap());
+                assert!(redis.was_loading(), "its file was read too quickly: nobody has met it");
+            }
+            Self::RedisSleeps => {
+                let time = lease.mul_f64(random.between(1.0, 2.0)).as_secs_f64();
+                drop(fleet.redis.redis(&["DEBUG", "SLEEP", &time.to_string()]).unwrap());
+            }
             Self::RedisFrozen => {
                 fleet.redis.freeze();
                 std::thread::sleep(lease.mul_f64(random.between(1.0, 2.0)));
@@ -213,6 +249,21 @@ fn copy(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
+}
+
+/// A new file of what it has in memory.
+fn rewrite(redis: &Server) {
+    drop(redis.redis(&["BGREWRITEAOF"]).unwrap());
+    wait("the file is written", LONG, || redis.info("aof_rewrite_in_progress") + redis.info("aof_rewrite_scheduled") == 0);
+}
+
+/// The end of what was written last is missing, as after a loss of power.
+fn cut_short(files: &Path, random: &mut Random) {
+    let names = std::fs::read_dir(files).unwrap().map(|entry| entry.unwrap().path());
+    let last = names.filter(|path| path.extension().is_some_and(|end| end == "aof") && path.to_string_lossy().contains(".incr.")).max().unwrap();
+    let file = std::fs::File::options().write(true).open(last).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length.saturating_sub(u64::try_from(random.below(64 << 10)).unwrap() + 1)).unwrap();
 }
 
 /// A plan that can be had again: `DOVETAIL_FAULT_SEED` sets where it begins.
