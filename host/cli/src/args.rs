@@ -117,7 +117,7 @@ pub(crate) struct Run {
     /// Steps that run at the same time [default: 10]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) jobs: Option<u32>,
-    /// Do not wait: print the run's ID; needs a live worker
+    /// Do not wait: print the run's ID, with --each that of every run; needs a live worker
     #[arg(long)]
     pub(crate) detach: bool,
 }

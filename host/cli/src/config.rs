@@ -320,7 +320,9 @@ fn known_variables(environment: &Environment) -> Result<(), Error> {
 fn from_environment(environment: &Environment) -> Result<Settings, Error> {
     let mut settings = Settings::default();
     for (name, key) in VARIABLES {
-        let Some(value) = variable(environment, name) else { continue };
+        // Grants that are set to nothing are none: whoever empties them does not want all.
+        let given = if *key == "worker.grants" { environment.get(*name).map(String::as_str) } else { variable(environment, name) };
+        let Some(value) = given else { continue };
         let wrong = |expected: &str| bad(name, &format!("`{value}` is not {expected}"));
         let number = || value.parse::<u32>().map_err(|_| wrong("a whole number"));
         match *key {
@@ -421,6 +423,14 @@ mod tests {
         let set: Vec<(&str, &str)> = std::iter::once(HOME).chain(set.into_iter().filter(|(name, _)| name.starts_with("DOVETAIL_"))).collect();
         let resolved = resolve(Global::default(), &set, Some(file)).unwrap();
         assert!(set.len() == 5 && resolved.queue.url().starts_with("rediss://dovetail:CHANGE_ME@"), "{set:?}");
+    }
+
+    #[test]
+    fn grants_that_are_set_to_nothing_are_none() {
+        let grants = |pairs: &[(&str, &str)]| resolve(Global::default(), pairs, None).unwrap().grants;
+        assert_eq!(grants(&[HOME]), GRANTS);
+        assert_eq!(grants(&[HOME, ("DOVETAIL_WORKER_GRANTS", "random")]), ["random"]);
+        assert_eq!(grants(&[HOME, ("DOVETAIL_WORKER_GRANTS", "")]), [""; 0]);
     }
 
     #[test]

@@ -198,7 +198,7 @@ fn show(published: &Published) -> String {
     text
 }
 
-/// What a step asks of its worker: grants, and models.
+/// What a step asks of its worker: grants, and the models that its manifest names because it cannot run without them.
 fn capabilities(step: &Step) -> (Vec<&str>, Vec<&str>) {
     let (models, grants): (Vec<&str>, Vec<&str>) = step.lane.needs().partition(|need| need.starts_with("model:"));
     (grants, models.into_iter().filter_map(|model| model.strip_prefix("model:")).collect())
@@ -224,7 +224,7 @@ fn capabilities_text(published: &Published) -> String {
         vec![step.id(), step.task_reference(), or_none(grants), or_none(models)]
     };
     let rows: Vec<Vec<String>> = published.pipeline.steps.iter().map(row).collect();
-    format!("{}  revision {}\n\n{}", published.pipeline.reference(), published.revision, table(&["step", "task", "grants", "models"], &rows))
+    format!("{}  revision {}\n\n{}", published.pipeline.reference(), published.revision, table(&["step", "task", "grants", "models it names"], &rows))
 }
 
 fn origin(pipeline: &Graph, source: &Source) -> String {

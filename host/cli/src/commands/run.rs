@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::args;
 use crate::commands::pipeline::{checked_file, is_file};
 use crate::commands::runs::needs_worker;
-use crate::commands::several::{Several, run_all};
+use crate::commands::several::{Several, run_all, submit_only};
 use crate::error::{Error, Exit};
 use crate::inputs::{Each, Expected, Given, Loaded, look_at_artifact};
 use crate::show;
@@ -108,6 +108,9 @@ fn many(app: &App, published: &Published, given: &Given, each: &Each, args: &arg
         }
     }
     let parts = app.parts()?;
+    if args.detach {
+        needs_worker(app)?;
+    }
     common.store(&Value::from(values.clone()), parts.blobs.as_ref())?;
     let submit = |n: usize| -> Result<RunId, Error> {
         let file = &each.files[n];
@@ -117,7 +120,8 @@ fn many(app: &App, published: &Published, given: &Given, each: &Each, args: &arg
         dovetail_flow::submit(parts, published, &inputs, &run).map_err(|error| Error::from(error).of_file(file))?;
         Ok(run)
     };
-    run_all(app, &Several::Files { files: &each.files, keyed: args.key.is_some() }, jobs, submit)
+    let several = Several::Files { files: &each.files, keyed: args.key.is_some() };
+    if args.detach { submit_only(app, &several, submit) } else { run_all(app, &several, jobs, submit) }
 }
 
 fn is_bytes(ty: &Type) -> bool {

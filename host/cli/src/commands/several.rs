@@ -91,6 +91,52 @@ pub(crate) fn run_all(app: &App, several: &Several<'_>, jobs: u32, submit: impl 
     }
 }
 
+/// Submits all of them for whoever works, and prints the ID of each.
+pub(crate) fn submit_only(app: &App, several: &Several<'_>, submit: impl Fn(usize) -> Result<RunId, Error>) -> Result<Exit, Error> {
+    let (mut submitted, mut runs, mut refused, mut fault) = (0, Vec::new(), Vec::new(), None);
+    for n in 0..several.len() {
+        match submit(n) {
+            Ok(run) => {
+                submitted += 1;
+                let said = json!({ "run_id": run, "file": several.file(n) });
+                match app.output.format {
+                    Format::Json => runs.push(said),
+                    Format::Ndjson => app.output.text(&said.to_string()),
+                    Format::Text => app.output.text(run.as_str()),
+                }
+            }
+            Err(error) if error.blame == Blame::Usage => refused.push((n, error)),
+            Err(error) => {
+                fault = Some(error);
+                break;
+            }
+        }
+    }
+    let error = fault.or_else(|| refusals(several, refused, submitted > 0));
+    if submitted == 0
+        && let Some(error) = error
+    {
+        return Err(error);
+    }
+    if app.output.format == Format::Json {
+        let mut document = json!({ "runs": runs });
+        if let (Some(error), Some(document)) = (&error, document.as_object_mut()) {
+            document.insert("error".into(), error.to_json()["error"].clone());
+            app.output.note(&error.to_text());
+        }
+        app.output.text(&pretty(&document));
+        // What was submitted stays so: it is no longer a wrong usage.
+        return Ok(if error.is_some() { Exit::HostFailed } else { Exit::Done });
+    }
+    match error {
+        Some(mut error) => {
+            error.blame = Blame::Host;
+            Err(error)
+        }
+        None => Ok(Exit::Done),
+    }
+}
+
 /// How far the submission came.
 struct Submitted {
     /// Those before have been tried.

@@ -36,6 +36,39 @@ impl Drop for Daemon {
     }
 }
 
+#[test]
+fn many_are_submitted_without_waiting() {
+    let home = Home::new();
+    home.push(&["add"]).pipeline(
+        "adding",
+        &json!({ "name": "adding", "version": "1.0.0", "inputs": { "a": {} },
+            "steps": { "sum": { "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": {"value": 1} } } }, "output": { "sum": "sum.sum" } }),
+    );
+    for n in 0..5 {
+        home.write(&format!("in/{n}.json"), n.to_string());
+    }
+    let run = ["run", "adding", "--each", "a=@in", "--detach"];
+    let refused = home.run(&[&run[..], &["--output", "json"]].concat()).exits(2);
+    assert_eq!(refused.json()["error"]["code"], "no_worker");
+    assert_eq!(home.run(&["runs", "list", "--output", "json"]).exits(0).json(), json!([]), "nothing was recorded");
+    let daemon = Daemon::start(&home, "one", &[]);
+    let printed = home.run(&run).exits(0).stdout;
+    let listed = home.run(&[&run[..], &["--output", "json"]].concat()).exits(0).json();
+    let lines = home.run(&[&run[..], &["--output", "ndjson"]].concat()).exits(0).stdout;
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let named = |runs: &[Value]| runs.iter().map(|run| run["run_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let sets = [printed.lines().map(str::to_owned).collect(), named(listed["runs"].as_array().unwrap()), named(&lines)];
+    for runs in sets {
+        assert_eq!(runs.len(), 5, "{runs:?}");
+        for (n, run) in runs.iter().enumerate() {
+            let document = home.run(&["runs", "watch", run, "--output", "json"]).exits(0).json();
+            assert_eq!(document["output"]["sum"], json!(n + 1), "in the order of the files");
+        }
+    }
+    assert!(lines[4]["file"].as_str().unwrap().ends_with("4.json"), "{lines:?}");
+    assert_eq!(daemon.stop(), Some(0));
+}
+
 fn names(home: &Home) -> Vec<String> {
     let listed = home.run(&["workers", "list", "--output", "json"]).exits(0).json();
     listed.as_array().unwrap().iter().map(|worker| worker["name"].as_str().unwrap().to_owned()).collect()
