@@ -183,7 +183,7 @@ pub(crate) enum Runs {
 
 #[derive(Debug, Args)]
 pub(crate) struct OneRun {
-    /// The run's ID, or the beginning of it
+    /// The run's ID, or its beginning or end where that is one run's
     pub(crate) run: String,
 }
 
@@ -328,7 +328,7 @@ pub(crate) struct Bench {
     /// Only this figure; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) only: Vec<String>,
-    /// A few seconds in all: whether it works, and about how fast it is
+    /// Some 20 seconds in all, with --servers some minutes: whether it works, and about how fast it is
     #[arg(long)]
     pub(crate) quick: bool,
     /// Rounds of each figure; its value is their median [default: 5; with --quick: 2]

@@ -51,6 +51,7 @@ impl<'a> Progress<'a> {
                 self.running.remove(&(run.clone(), step.clone()));
                 self.news.push(format!("{step} failed ({code}) in attempt {attempt}, next one in {}", seconds(*delay_ms)));
             }
+            Event::StepReleased { run, step, .. } => drop(self.running.remove(&(run.clone(), step.clone()))),
             Event::RunFinished { state, .. } => {
                 self.ended += 1;
                 self.failed += usize::from(*state != RunState::Succeeded);

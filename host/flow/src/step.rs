@@ -58,7 +58,7 @@ pub(crate) enum Done {
     Retried { code: String, delay: Duration },
     /// Nothing was to be done, or somebody else did it.
     Nothing,
-    /// Given back untouched.
+    /// It was stopped with its worker and given back.
     Released,
 }
 
@@ -93,7 +93,10 @@ pub(crate) enum After {
         code: String,
         delay: Duration,
     },
+    /// It was given back, and nothing was done for it.
     Released,
+    /// Its attempt was stopped with its worker.
+    Stopped,
 }
 
 /// What became of a job whose change has been answered.
@@ -203,7 +206,7 @@ impl StepRunner {
         };
         let stopped = matches!(&report.outcome, Outcome::Failed { failure } if failure.kind == FailureKind::Cancelled) && stop.cancelled();
         if stopped && !self.over(lease)? {
-            return Ok(Next::Commit(Item::Release { lease: lease.clone(), delay: Duration::ZERO }, After::Released));
+            return Ok(Next::Commit(Item::Release { lease: lease.clone(), delay: Duration::ZERO }, After::Stopped));
         }
         let duration_us = self.parts.clock.mono_us().saturating_sub(began_us);
         if stopped {
@@ -293,7 +296,8 @@ impl StepRunner {
     pub(crate) fn settle(&self, run: &RunKey, after: After, reply: &Reply) -> Result<Settled, FlowError> {
         let recovered = |done| Ok(Settled::Over(done, reconcile(&self.parts, run)?));
         match (after, reply) {
-            (After::Released, _) => Ok(Settled::Over(Done::Released, None)),
+            (After::Released, _) => Ok(Settled::Over(Done::Nothing, None)),
+            (After::Stopped, _) => Ok(Settled::Over(Done::Released, None)),
             (After::Retried { code, delay }, Reply::Created) => Ok(Settled::Over(Done::Retried { code, delay }, None)),
             (After::Retried { .. }, _) => recovered(Done::Nothing),
             (After::Closed { succeeded, micros, state }, _) => Ok(Settled::Over(Done::Step { succeeded, micros }, Some(state))),

@@ -68,6 +68,12 @@ pub enum Event {
         code: String,
         delay_ms: u64,
     },
+    /// It was stopped with its worker and given back: it will be made again, as the same attempt.
+    StepReleased {
+        run: RunId,
+        step: String,
+        attempt: u32,
+    },
     RunFinished {
         run: RunId,
         state: RunState,

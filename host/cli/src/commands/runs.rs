@@ -136,7 +136,7 @@ fn resume(app: &App, runs: &[String], all: bool, jobs: u32) -> Result<Exit, Erro
 fn find(app: &App, prefix: &str) -> Result<RunId, Error> {
     if prefix.is_empty() || !prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-')) {
         return Err(Error::usage("unknown_run", format!("`{prefix}` is no run ID"))
-            .help("write the ID that `dovetail runs list` shows, or the beginning of it"));
+            .help("write the ID that `dovetail runs list` shows, or its beginning or end"));
     }
     Ok(dovetail_flow::find_run(app.parts_to_read()?, prefix)?)
 }

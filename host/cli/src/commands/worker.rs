@@ -86,6 +86,7 @@ fn log(event: &Event) {
         Event::StepFinished { run, step, attempt, succeeded: true, millis } => tracing::info!(%run, step, attempt, millis, "step succeeded"),
         Event::StepFinished { run, step, attempt, succeeded: false, millis } => tracing::warn!(%run, step, attempt, millis, "step failed"),
         Event::StepRetried { run, step, attempt, code, delay_ms } => tracing::warn!(%run, step, attempt, code, delay_ms, "step will be tried again"),
+        Event::StepReleased { run, step, attempt } => tracing::info!(%run, step, attempt, "step stopped and given back"),
         Event::RunFinished { run, state } => tracing::info!(%run, state = ?state, "run over"),
         Event::RunRecovered { run } => tracing::warn!(%run, "run put back: the queue had lost its work"),
         Event::StoreFailed { operation, error } => tracing::error!(operation, error, "a store does not answer; what was done is kept and sent again"),

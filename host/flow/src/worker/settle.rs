@@ -134,7 +134,8 @@ impl Worker {
                         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
                         self.tell(|| Event::StepRetried { run: run.clone(), step, attempt, code, delay_ms });
                     }
-                    Done::Nothing | Done::Released => {}
+                    Done::Released => self.tell(|| Event::StepReleased { run: run.clone(), step, attempt }),
+                    Done::Nothing => {}
                 }
                 self.let_go(sent.lease.token, &run, state);
             }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use dovetail_core::executor::{Failure, FailureKind, Outcome};
 use dovetail_core::ledger::Scope;
 use dovetail_core::stop::StopReason;
-use dovetail_flow::{Shutdown, document, recover};
+use dovetail_flow::{Event, Shutdown, document, recover};
 use serde_json::json;
 
 use crate::bench::{Bench, report, sum};
@@ -49,6 +49,8 @@ fn aborting_gives_running_steps_back_uncharged() {
         bench.worker().run(&Scope::Runs(vec![run.clone()]), &bench.shutdown).unwrap();
     });
     assert_eq!(document(&bench.parts, &run).unwrap()["state"], "queued");
+    let told = bench.events.lock().unwrap().iter().filter(|event| matches!(event, Event::StepReleased { attempt: 1, .. })).count();
+    assert_eq!(told, 1, "whoever watches is told what became of it");
     bench.shutdown = Shutdown::default();
     bench.script("a", |attempt, _| Ok(sum(attempt)));
     assert_eq!(bench.work(&run)["processing_summary"]["steps"][0]["attempts"][0]["number"], 1);

@@ -169,11 +169,13 @@ impl Ledger for SqliteLedger {
                 Ok(heard) => match heard? {
                     Heard::Jobs(jobs) => return Ok(jobs),
                     // Asleep until jobs come, until one becomes free by itself, or until it is time to look for others' work.
-                    Heard::Nothing(next) => {
+                    Heard::Nothing(next) if !leaving => {
                         let free = next.map_or(LOOK_ROUND, |at| Duration::from_millis(at.saturating_sub(self.clock.mono_ms()).max(1)));
                         nap = until.saturating_duration_since(Instant::now()).min(free).min(LOOK_ROUND);
                         continue;
                     }
+                    // Its withdrawal was served before its claim: it is said once more.
+                    Heard::Nothing(_) => {}
                     Heard::Woken => leaving = true,
                 },
                 Err(_) if Instant::now() > unheard => return Err(gone()),

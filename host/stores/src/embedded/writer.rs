@@ -135,6 +135,21 @@ pub(crate) fn write_with_others(mut seat: Seat<'_, Writer, Request>, first: Requ
     }
 }
 
+/// The turn among processes, until it is dropped: also where a panic ends the work.
+struct Turn<'a>(&'a File);
+
+impl<'a> Turn<'a> {
+    fn take(file: &'a File) -> std::io::Result<Self> {
+        file.lock().map(|()| Self(file))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        drop(self.0.unlock());
+    }
+}
+
 impl Writer {
     /// What can be answered at once is, and what is left of it comes back.
     fn without_the_database(&mut self, request: Request) -> Option<Request> {
@@ -160,10 +175,13 @@ impl Writer {
 
     fn transact(&mut self, group: Vec<Request>, news: &mut News) -> (Vec<Answer>, Option<StoreError>) {
         let mut answers = Vec::with_capacity(group.len());
-        if let Err(e) = self.turn.lock() {
-            let error = StoreError::new(StoreErrorKind::Unavailable, "wait for the turn to write to the database", e);
-            return (group.into_iter().map(refusal).collect(), Some(error));
-        }
+        let turn = match Turn::take(&self.turn) {
+            Ok(turn) => turn,
+            Err(e) => {
+                let error = StoreError::new(StoreErrorKind::Unavailable, "wait for the turn to write to the database", e);
+                return (group.into_iter().map(refusal).collect(), Some(error));
+            }
+        };
         let failed = match self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate) {
             Ok(tx) => {
                 let mut serving = Serving { db: &tx, now: self.clock.mono_ms(), presence: &self.presence, staying: &mut self.staying, news };
@@ -181,7 +199,7 @@ impl Writer {
                 Some(error)
             }
         };
-        drop(self.turn.unlock());
+        drop(turn);
         (answers, failed.map(|e| sql_error("write to the database", e)))
     }
 }
