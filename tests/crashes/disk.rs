@@ -6,10 +6,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use dovetail_core::Digest;
 use serde_json::{Value, json};
 
+use crate::killed::Killed;
 use crate::trace::{self, Fault};
 use crate::{Held, begun, chain, copy, dovetail, folder, models, package, packed, ran, root, sweep};
 
@@ -153,4 +155,46 @@ fn an_artifact_whose_writer_is_killed_at_any_moment_is_whole_or_absent() {
     for moment in [(0, 0), (1, 0), (2, 0), (2, 1)] {
         assert!(seen.contains(&moment), "it never died with {moment:?} artifacts and outcomes: {seen:?}");
     }
+}
+
+/// Syncs that take longer than a lease: the queue's own changes are late by then, too.
+const SLOW: Duration = Duration::from_millis(1500);
+const LEASE: &str = "1s";
+
+#[test]
+fn a_disk_that_takes_longer_to_sync_than_a_lease_loses_nothing() {
+    let (here, _) = begun_behind_a_slow_disk(false);
+    // A step whose outcome takes longer than its lease to be recorded is free by then, and may be begun again; one outcome counts.
+    assert!(here.len() <= 6 && here.iter().collect::<BTreeSet<_>>().len() == 3, "{here:?}");
+    // Another worker, whose disk is well, takes what it believes that nobody has.
+    let (here, beside) = begun_behind_a_slow_disk(true);
+    let all: BTreeSet<&String> = here.iter().chain(&beside).collect();
+    assert_eq!(all.len(), 3, "{here:?} behind the slow disk, {beside:?} beside it");
+}
+
+/// Runs three steps with syncs that are slow: those that were begun by that process, and by a worker beside it if there is one.
+fn begun_behind_a_slow_disk(worker_beside: bool) -> (Vec<String>, Vec<String>) {
+    let folder = folder();
+    let folder = folder.path();
+    ran(dovetail(folder, &["task", "push"]).arg(package(folder)));
+    ran(dovetail(folder, &["pipeline", "push"]).arg(chain(folder)));
+    let log = folder.join("worker.log");
+    let mut worker = dovetail(folder, &["worker"]);
+    worker.env("DOVETAIL_WORKER_LEASE", LEASE).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+    let worker = worker_beside.then(|| Killed(worker.spawn().unwrap()));
+    let (printed, said) = (folder.join("printed"), folder.join("said"));
+    let mut command = dovetail(folder, &["run", "chain", "--input", "x=1", "--output", "json"]);
+    command.env("DOVETAIL_WORKER_LEASE", LEASE).stdout(File::create(&printed).unwrap()).stderr(File::create(&said).unwrap());
+    let traced = trace::run(&mut command, 0, Fault::SlowSync(SLOW));
+    let said = std::fs::read_to_string(said).unwrap();
+    assert_eq!((traced.died, traced.code), (Some("fsync"), Some(0)), "{said}");
+    let document: Value = serde_json::from_slice(&std::fs::read(printed).unwrap()).unwrap();
+    assert_eq!((&document["state"], &document["output"]["sum"]), (&json!("succeeded"), &json!(4)));
+    drop(worker);
+    let held = Held::read(folder);
+    assert_eq!((held.runs, held.ends.len(), held.outcomes.len(), held.open), (1, 1, 3, 0));
+    assert_eq!(held.broken, Vec::<String>::new());
+    let log = std::fs::read_to_string(log).unwrap();
+    let (here, beside) = (begun(&said), begun(&log));
+    (here, beside)
 }

@@ -264,7 +264,7 @@ fn a_run_that_is_killed_at_any_moment_is_resumed() {
     ran(dovetail(prepared.path(), &["task", "push"]).arg(package));
     ran(dovetail(prepared.path(), &["pipeline", "push"]).arg(chain(prepared.path())));
     // How many steps were recorded when it died, and how often its run was open then.
-    let (recorded, open) = (Mutex::new(BTreeMap::<usize, usize>::new()), AtomicUsize::new(0));
+    let (recorded, open, again) = (Mutex::new(BTreeMap::<usize, usize>::new()), AtomicUsize::new(0), AtomicUsize::new(0));
     let points = sweep(|point| {
         let folder = copy(prepared.path());
         let printed = folder.path().join("printed");
@@ -279,14 +279,17 @@ fn a_run_that_is_killed_at_any_moment_is_resumed() {
         *recorded.lock().unwrap().entry(before.outcomes.len()).or_default() += 1;
         open.fetch_add(before.open, Ordering::SeqCst);
         let resumed = ran(&mut dovetail(folder.path(), &["runs", "resume", "--all"]));
+        again.fetch_add(begun(&String::from_utf8_lossy(&resumed.stderr)).len(), Ordering::SeqCst);
         let verdict = judge(&before, &Held::read(folder.path()), told, &resumed);
         ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=2"]));
         (traced.died, verdict)
     });
-    let (recorded, open) = (recorded.into_inner().unwrap(), open.into_inner());
-    println!("{points} moments of death; steps recorded then, and how often: {recorded:?}; {open} runs were open");
+    let (recorded, open, again) = (recorded.into_inner().unwrap(), open.into_inner(), again.into_inner());
+    println!(
+        "{points} moments of death; steps recorded then, and how often: {recorded:?}; {open} runs were open, {again} steps were run when resumed"
+    );
     // Otherwise there was nothing to resume, and this shows nothing.
-    assert!(points > 30 && open > 10, "{points} moments, {open} open runs");
+    assert!(points > 30 && open > 10 && again > open, "{points} moments, {open} open runs, {again} steps");
     assert!((0..=3).all(|steps| recorded.contains_key(&steps)), "it died before, between and after its steps: {recorded:?}");
 }
 

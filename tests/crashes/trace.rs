@@ -2,7 +2,7 @@
 //! cut, named or removed. Death between two such calls leaves what death before the second one leaves, so these are all the moments there
 //! are, but for those amid a call, which is the kernel's, and for writes into shared memory, which SQLite makes again from its log.
 //!
-//! Or it fills the disk there: from the k-th write into a folder on, none succeeds.
+//! Or it fills the disk there: from the k-th write into a folder on, none succeeds. Or syncs take long from there on.
 //!
 //! It is ptrace(2), as in strace: no part of the program knows that it is tested.
 
@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// How the program ended.
 pub(crate) struct Traced {
@@ -48,12 +49,18 @@ pub(crate) enum Fault<'a> {
     Death,
     /// No room on the disk of this folder: writes into its files fail with ENOSPC, from that call on.
     Full(&'a Path),
+    /// Each sync takes so long, from that call on. Other threads go on meanwhile.
+    SlowSync(Duration),
 }
 
 impl Fault<'_> {
     /// Whether a call that a stopped thread is about to make is one of those that this fault counts.
     fn counts(self, thread: i32, call: &Call) -> bool {
-        let Self::Full(folder) = self else { return true };
+        let folder = match self {
+            Self::Death => return true,
+            Self::SlowSync(_) => return matches!(call.name, "fsync" | "fdatasync"),
+            Self::Full(folder) => folder,
+        };
         let file = match call.name {
             "write" | "writev" | "pwrite64" | "pwritev" | "ftruncate" => call.first,
             "copy_file_range" => call.third,
@@ -116,14 +123,15 @@ fn answer(thread: i32, errno: i32) {
     change(thread, |registers| registers.rax = i64::from(-errno).cast_unsigned());
 }
 
-/// The next change of a process or thread that this thread traces.
-fn next() -> (i32, i32) {
+/// The next change of a process or thread that this thread traces; none: nothing has changed, and `wait` is not set.
+fn next(wait: bool) -> Option<(i32, i32)> {
     let mut status = 0;
+    let options = libc::__WALL | libc::__WNOTHREAD | if wait { 0 } else { libc::WNOHANG };
     #[expect(unsafe_code, reason = "the standard library waits for whole processes only")]
     // SAFETY: waitpid(2) writes one number. Only this thread's own children are waited for, so tests do not take one another's.
-    let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
-    assert!(thread > 0, "waitpid: {}", std::io::Error::last_os_error());
-    (thread, status)
+    let thread = unsafe { libc::waitpid(-1, &raw mut status, options) };
+    assert!(thread >= 0, "waitpid: {}", std::io::Error::last_os_error());
+    (thread > 0).then_some((thread, status))
 }
 
 /// Runs it to its end, with a fault at its call of that number, counted from zero: before which it is killed, or from which on the disk is full.
@@ -145,14 +153,21 @@ pub(crate) fn run(command: &mut Command, point: usize, fault: Fault<'_>) -> Trac
     }
     let mut child = command.spawn().unwrap();
     let process = i32::try_from(child.id()).unwrap();
-    let first = next();
-    assert!(first.0 == process && libc::WIFSTOPPED(first.1), "it stops as it begins");
+    let first = next(true);
+    assert!(first.is_some_and(|(thread, status)| thread == process && libc::WIFSTOPPED(status)), "it stops as it begins");
     let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_EXITKILL;
     assert_eq!(asked(libc::PTRACE_SETOPTIONS, process, 0, usize::try_from(options).unwrap()), 0);
     assert_eq!(asked(libc::PTRACE_SYSCALL, process, 0, 0), 0);
-    let (mut calls, mut died, mut skipped) = (0, None, BTreeSet::new());
+    let (mut calls, mut died, mut skipped, mut syncing) = (0, None, BTreeSet::new(), Vec::<(i32, Instant)>::new());
     loop {
-        let (thread, status) = next();
+        let now = Instant::now();
+        for (thread, _) in syncing.extract_if(.., |(_, until)| *until <= now) {
+            asked(libc::PTRACE_SYSCALL, thread, 0, 0);
+        }
+        let Some((thread, status)) = next(syncing.is_empty()) else {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        };
         if !libc::WIFSTOPPED(status) {
             if thread == process {
                 return Traced { died, code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)) };
@@ -168,15 +183,19 @@ pub(crate) fn run(command: &mut Command, point: usize, fault: Fault<'_>) -> Trac
                     if calls == point {
                         died = Some(call.name);
                     }
+                    calls += 1;
                     match fault {
-                        Fault::Death if calls == point => child.kill().unwrap(),
-                        Fault::Full(_) if calls >= point => {
+                        Fault::SlowSync(by) if calls > point => {
+                            syncing.push((thread, now + by));
+                            continue;
+                        }
+                        Fault::Death if calls == point + 1 => child.kill().unwrap(),
+                        Fault::Full(_) if calls > point => {
                             skip(thread);
                             skipped.insert(thread);
                         }
                         _ => {}
                     }
-                    calls += 1;
                 }
             }
             // A new thread, and the word of the one that made it.

@@ -99,7 +99,10 @@ impl<'a> Session<'a> {
                 jobs: self.jobs as usize,
                 lease: self.app.config.lease,
                 name: format!("cli-{}", std::process::id()),
-                on_event: Some(Arc::new(move |event| drop(told.send(Heard::Event(event.clone()))))),
+                on_event: Some(Arc::new(move |event| {
+                    log(event);
+                    drop(told.send(Heard::Event(event.clone())));
+                })),
                 daemon: None,
             };
             Arc::new(Worker::new(parts.clone(), runtime.clone(), options))
@@ -234,4 +237,13 @@ fn split<'r>(app: &App, runs: &'r [RunId]) -> Result<(Vec<&'r RunId>, Vec<RunId>
         }
     }
     Ok((over, left))
+}
+
+/// What happens, as it happens, for whoever asks for it: the rest sees the progress.
+fn log(event: &Event) {
+    match event {
+        Event::StepStarted { run, step, attempt } => tracing::debug!(%run, step, attempt, "step started"),
+        Event::StepFinished { run, step, attempt, succeeded, millis } => tracing::debug!(%run, step, attempt, succeeded, millis, "step ended"),
+        _ => {}
+    }
 }
