@@ -72,6 +72,12 @@ impl Look {
     }
 }
 
+/// What to do about a host whose name nobody knows; none: that is not what an error says.
+pub(crate) fn unknown_host(text: &str) -> Option<&'static str> {
+    let says = ["failed to lookup address", "Name or service not known", "dns error"].iter().any(|words| text.contains(words));
+    says.then_some("is the host in the URL right, and does this machine know its name (DNS, /etc/hosts)?")
+}
+
 fn is_this_machine(host: &str) -> bool {
     host == "localhost" || host.starts_with('/') || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }

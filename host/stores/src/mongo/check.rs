@@ -13,7 +13,7 @@ use mongodb::options::{Acknowledgment, ClientOptions, ServerAddress, Tls, WriteC
 use mongodb::sync::{Client, Collection, Database};
 
 use super::is_duplicate;
-use crate::check::{Look, millis};
+use crate::check::{Look, millis, unknown_host};
 
 const SELECT: Duration = Duration::from_secs(5);
 /// The oldest major version: from it on a replica set acknowledges what most of its members have, without being told to.
@@ -141,7 +141,12 @@ fn unreachable_for(kind: &ErrorKind) -> (StoreErrorKind, String) {
             let help = "its certificate must hold for the host in the URL and be trusted: name the authority with ?tlsCAFile=FILE";
             (Refused, format!("{e}: {help}"))
         }
-        ErrorKind::Io(e) => (Unavailable, e.to_string()),
+        ErrorKind::Io(e) => {
+            let text = e.to_string();
+            let help = unknown_host(&text)
+                .unwrap_or("if it always says that: is it a MongoDB, and does the URL say ?tls=true where it speaks TLS, and only there?");
+            (Unavailable, format!("{text}: {help}"))
+        }
         ErrorKind::InvalidTlsConfig { message, .. } => (Refused, format!("{message}: mend the TLS parameters of the URL")),
         other => (Unavailable, other.to_string()),
     }

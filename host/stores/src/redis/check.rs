@@ -7,7 +7,7 @@ use dovetail_core::clock::Clock;
 use redis::{Client, ConnectionAddr, ErrorKind, RedisError, ServerErrorKind};
 
 use super::{CONNECT, settings};
-use crate::check::{Look, millis};
+use crate::check::{Look, millis, unknown_host};
 
 /// Of the memory that Redis may use; above it little is left for a burst of work, in percent.
 const FULL: u64 = 80;
@@ -50,6 +50,12 @@ pub(super) fn explained(error: &RedisError) -> (StoreErrorKind, String) {
     if text.contains("certificate") {
         let help = "its certificate must hold for the host in the URL; this system's certificates are trusted, and those in SSL_CERT_FILE";
         return with(Refused, help);
+    }
+    if let Some(help) = unknown_host(&text) {
+        return with(Unavailable, help);
+    }
+    if error.is_connection_dropped() || error.kind() == ErrorKind::Parse {
+        return with(Unavailable, "if it always does that: is it a Redis, and does the URL say rediss:// where it speaks TLS?");
     }
     (Unavailable, text)
 }
@@ -135,6 +141,25 @@ mod tests {
         let mut look = Look::default();
         judge(info, &mut look);
         look
+    }
+
+    fn said_of(url: &str) -> String {
+        let asked = client(url).unwrap().get_connection_with_timeout(CONNECT).and_then(|mut open| redis::cmd("PING").query::<String>(&mut open));
+        explained(&asked.expect_err("nobody is there who could answer")).1
+    }
+
+    #[test]
+    fn who_is_no_redis_is_told_from_who_cannot_be_found() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let closer = std::thread::spawn(move || listener.accept().map(drop));
+        let said = said_of(&format!("redis://127.0.0.1:{port}"));
+        assert!(said.contains("is it a Redis, and does the URL say rediss://"), "{said}");
+        closer.join().unwrap().unwrap();
+        let said = said_of(&format!("redis://127.0.0.1:{port}"));
+        assert!(said.contains("is it running, and are host and port right?"), "{said}");
+        let said = said_of("redis://nowhere.invalid");
+        assert!(said.contains("is the host in the URL right"), "{said}");
     }
 
     const GOOD: &str = "redis_version:7.0.15\r\nrole:master\r\nused_memory:1048576\r\nmaxmemory:10485760\r\nmaxmemory_policy:noeviction\r\n\

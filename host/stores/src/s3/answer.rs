@@ -6,6 +6,8 @@ use std::io;
 use dovetail_core::blobs::StoreErrorKind;
 use reqwest::header::{HeaderMap, HeaderValue};
 
+use crate::check::unknown_host;
+
 /// Why one attempt failed.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -131,10 +133,14 @@ pub(crate) fn broken(stage: &str, error: &reqwest::Error) -> Fault {
         let help = "is it a TLS server, and does its certificate hold for this name? The certificates of this system and SSL_CERT_FILE are trusted";
         return Fault::Final(StoreErrorKind::Refused, format!("no TLS connection: {text}; {help}"));
     }
+    if error.is_connect() {
+        let help = unknown_host(&text).unwrap_or("is it running, are host and port right, and is it http or https?");
+        return Fault::Again(format!("cannot connect: {text}: {help}"));
+    }
     if error.is_builder() {
         return Fault::Final(StoreErrorKind::Refused, format!("{stage}: {text}"));
     }
-    Fault::Again(if error.is_connect() { format!("cannot connect: {text}") } else { format!("{stage}: {text}") })
+    Fault::Again(format!("{stage}: {text}"))
 }
 
 #[cfg(test)]
