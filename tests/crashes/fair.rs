@@ -22,7 +22,7 @@ const CLAIMS: usize = 120;
 /// The most claims of others that any of them may see between two of its own, and before its first: half of all that they make. It is 5 to 18, and
 /// was once 81, when one got no processor for 80 ms.
 const MOST: u64 = ((CLAIMERS - 1) * CLAIMS / 2) as u64;
-/// The most that the second best of them may see: no accident spares so few. Without turns it is 60 to 120.
+/// The most that the second best of them may see: no accident spares so few. Where whoever has had a turn does not let others go before, it is 60 to 120.
 const USUAL: u64 = 45;
 const TRIES: usize = 3;
 /// Says to a process of this test that it is one of the claimers, and of which folder.

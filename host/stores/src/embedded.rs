@@ -9,6 +9,7 @@ pub(crate) mod presence;
 pub(crate) mod reading;
 pub(crate) mod schema;
 pub(crate) mod sqlite;
+pub(crate) mod turns;
 pub(crate) mod writer;
 
 use std::io;

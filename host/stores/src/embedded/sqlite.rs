@@ -1,6 +1,5 @@
 //! [`Ledger`] on one SQLite file: what is asked of whoever writes (`writer.rs`), and what is read beside it.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -21,8 +20,9 @@ use super::claimers::{Claimers, Heard, LOOK_ROUND, Wanted};
 use super::presence::Presence;
 use super::reading::Reader;
 use super::schema;
+use super::turns::Turns;
 use super::writer::{Request, Staying, Writer, write_with_others};
-use super::{apply, io_error, make_folder, millis};
+use super::{apply, make_folder, millis};
 
 /// A claimer that is not answered for so long after its time was over waits for a thread that panicked.
 const UNHEARD: Duration = Duration::from_secs(60);
@@ -55,10 +55,9 @@ impl SqliteLedger {
     /// `Refused` where we may not write, `Newer` for a database of a newer dovetail, `Corrupt` for what is none.
     pub fn open(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         make_folder(data)?;
-        let path = data.join("dovetail.lock");
-        let turn = File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| io_error("open", &path, e))?;
-        let db = schema::open(data, &turn)?;
-        let reader = Reader::Beside(Mutex::new(schema::open(data, &turn)?));
+        let turn = Turns::open(data)?;
+        let db = schema::open(data, turn.lock())?;
+        let reader = Reader::Beside(Mutex::new(schema::open(data, turn.lock())?));
         let presence = Arc::new(Presence::announce(data)?);
         presence.sweep();
         let (bell, ends) = (Arc::new(Bell::default()), Arc::new(Bell::default()));

@@ -6,7 +6,6 @@
 //!
 //! Not here: what the changes are (`apply.rs`), and what they mean (flow).
 
-use std::fs::File;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
@@ -22,6 +21,7 @@ use super::bells::Bells;
 use super::claimers::{Heard, LOOK_ROUND, Wanted};
 use super::presence::Presence;
 use super::schema::sql_error;
+use super::turns::Turns;
 use super::{apply, millis};
 
 /// Requests taken into one transaction: enough to share a sync among all that wait, few enough to answer the first ones soon.
@@ -56,7 +56,7 @@ type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
 pub(crate) struct Writer {
     pub(crate) db: Connection,
     pub(crate) presence: Arc<Presence>,
-    pub(crate) turn: File,
+    pub(crate) turn: Turns,
     pub(crate) clock: Arc<dyn Clock>,
     /// Rung with every change.
     pub(crate) bell: Arc<Bell>,
@@ -135,21 +135,6 @@ pub(crate) fn write_with_others(mut seat: Seat<'_, Writer, Request>, first: Requ
     }
 }
 
-/// The turn among processes, until it is dropped: also where a panic ends the work.
-struct Turn<'a>(&'a File);
-
-impl<'a> Turn<'a> {
-    fn take(file: &'a File) -> std::io::Result<Self> {
-        file.lock().map(|()| Self(file))
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        drop(self.0.unlock());
-    }
-}
-
 impl Writer {
     /// What can be answered at once is, and what is left of it comes back.
     fn without_the_database(&mut self, request: Request) -> Option<Request> {
@@ -175,7 +160,7 @@ impl Writer {
 
     fn transact(&mut self, group: Vec<Request>, news: &mut News) -> (Vec<Answer>, Option<StoreError>) {
         let mut answers = Vec::with_capacity(group.len());
-        let turn = match Turn::take(&self.turn) {
+        let turn = match self.turn.take() {
             Ok(turn) => turn,
             Err(e) => {
                 let error = StoreError::new(StoreErrorKind::Unavailable, "wait for the turn to write to the database", e);
