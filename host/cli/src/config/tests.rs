@@ -1,0 +1,145 @@
+//! Where settings come from, which one counts, and what is wrong with them.
+
+use super::*;
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn resolve(flags: Global, pairs: &[(&str, &str)], file: Option<&str>) -> Result<Config, Error> {
+    Config::resolve(&flags, &environment(pairs), file.map(|text| (text, Path::new("/etc/d/dovetail.toml"))), Path::new("/here"))
+}
+
+const HOME: (&str, &str) = ("HOME", "/home/me");
+
+#[test]
+fn flags_beat_variables_beat_the_file_beat_defaults() {
+    let file = "data = \"file-data\"\nworker = { jobs = 3 }\nlog = { level = \"error\" }";
+    let data = |flags, pairs: &[_], file| resolve(flags, pairs, file).unwrap().data;
+    let flag = Global { data: Some("flag".into()), ..Global::default() };
+    assert_eq!(data(flag, &[HOME, ("DOVETAIL_DATA", "set")], Some(file)), Path::new("/here/flag"));
+    assert_eq!(data(Global::default(), &[HOME, ("DOVETAIL_DATA", "set")], Some(file)), Path::new("/here/set"));
+    assert_eq!(data(Global::default(), &[HOME], Some(file)), Path::new("/etc/d/file-data"));
+    assert_eq!(data(Global::default(), &[HOME], Some("data = \"~/x\"")), Path::new("/home/me/x"));
+    assert_eq!(data(Global::default(), &[HOME], None), Path::new("/home/me/.local/share/dovetail"));
+    assert_eq!(data(Global::default(), &[HOME, ("XDG_DATA_HOME", "/xdg")], None), Path::new("/xdg/dovetail"));
+    assert_eq!(data(Global::default(), &[HOME, ("XDG_DATA_HOME", "not/absolute")], None), Path::new("/home/me/.local/share/dovetail"));
+    let config = resolve(Global::default(), &[HOME, ("DOVETAIL_LOG_LEVEL", "debug")], Some(file)).unwrap();
+    assert_eq!((config.jobs, config.log_level, config.lease), (3, Some(LogLevel::Debug), Duration::from_secs(10)));
+    let config = resolve(Global::default(), &[HOME, ("DOVETAIL_WORKER_JOBS", "5"), ("DOVETAIL_DATA", "")], Some(file)).unwrap();
+    assert_eq!((config.jobs, config.log_level), (5, Some(LogLevel::Error)));
+}
+
+#[test]
+fn the_file_of_the_design_is_read() {
+    let file = r#"
+        data = "~/.local/share/dovetail"
+        fleet = "default"
+        queue = "sqlite:"
+        meta = "sqlite:"
+        blobs = "file:"
+        worker = { jobs = 10, lease = "10s" }
+        vision = { threads = 2, images = "256MiB" }
+        log = { format = "text", level = "info" }
+    "#;
+    let config = resolve(Global::default(), &[HOME], Some(file)).unwrap();
+    assert_eq!((config.image_cache, config.vision_threads, config.log_level), (256 << 20, 2, Some(LogLevel::Info)));
+}
+
+#[test]
+fn what_is_deployed_is_read_and_says_the_defaults() {
+    let file = include_str!("../../../../deploy/dovetail.toml");
+    // `# key = value` is a default that is shown; what begins otherwise is a sentence.
+    let shown: String =
+        file.lines().map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line).to_owned() + "\n").collect();
+    let resolved = resolve(Global::default(), &[HOME], Some(file)).unwrap();
+    assert!(resolved.is_fleet() && resolved.has_far_blobs() && resolved.meta.scheme() == "mongodb");
+    assert_ne!(shown, file);
+    assert_eq!(resolve(Global::default(), &[HOME], Some(&shown)).unwrap(), Config { log_level: Some(LogLevel::Info), ..resolved });
+    // Passwords come by variables, which exist.
+    let set: Vec<(&str, &str)> =
+        include_str!("../../../../deploy/worker.env").lines().filter_map(|line| line.trim_start_matches('#').split_once('=')).collect();
+    let set: Vec<(&str, &str)> = std::iter::once(HOME).chain(set.into_iter().filter(|(name, _)| name.starts_with("DOVETAIL_"))).collect();
+    let resolved = resolve(Global::default(), &set, Some(file)).unwrap();
+    assert!(set.len() == 5 && resolved.queue.url().starts_with("rediss://dovetail:CHANGE_ME@"), "{set:?}");
+}
+
+#[test]
+fn grants_that_are_set_to_nothing_are_none() {
+    let grants = |pairs: &[(&str, &str)]| resolve(Global::default(), pairs, None).unwrap().grants;
+    assert_eq!(grants(&[HOME]), GRANTS);
+    assert_eq!(grants(&[HOME, ("DOVETAIL_WORKER_GRANTS", "random")]), ["random"]);
+    assert_eq!(grants(&[HOME, ("DOVETAIL_WORKER_GRANTS", "")]), [""; 0]);
+}
+
+#[test]
+fn an_unknown_key_is_an_error_with_its_line() {
+    let error = resolve(Global::default(), &[HOME], Some("data = \"x\"\n[worker]\njobz = 3\n")).unwrap_err();
+    assert_eq!((error.code, error.exit_code()), ("bad_config", 2));
+    assert!(error.message.starts_with("/etc/d/dovetail.toml:3:1: unknown field `jobz`"), "{}", error.message);
+}
+
+#[test]
+fn an_unknown_variable_is_an_error_with_the_near_one() {
+    let error = resolve(Global::default(), &[HOME, ("DOVETAIL_DTA", "x")], None).unwrap_err();
+    assert_eq!(error.code, "unknown_setting");
+    assert_eq!(error.help.as_deref(), Some("did you mean `DOVETAIL_DATA`?"));
+    assert!(resolve(Global::default(), &[HOME, ("DOVETAIL_FACE_API", "x")], None).is_ok());
+}
+
+#[test]
+fn shared_stores_are_named_by_url() {
+    let file =
+        "fleet = \"mine\"\nqueue = \"redis://u:secret@h:1/0\"\nmeta = \"mongodb://u:secret@h/d\"\nblobs = \"s3://K:secret@b?endpoint=http://h:9\"";
+    let config = resolve(Global::default(), &[HOME], Some(file)).unwrap();
+    assert_eq!((config.fleet.as_str(), config.queue.scheme(), config.meta.scheme(), config.blobs.scheme()), ("mine", "redis", "mongodb", "s3"));
+    assert_eq!(format!("{:?} {:?} {:?}", config.queue, config.meta, config.blobs), "redis://h:1/0 mongodb://h/d s3://b");
+    let flag = Global { queue: Some("redis://other:2/0".into()), ..Global::default() };
+    let config = resolve(flag, &[HOME, ("DOVETAIL_QUEUE", "redis://set:1/0")], Some(file)).unwrap();
+    assert_eq!(config.queue.url(), "redis://other:2/0");
+}
+
+#[test]
+fn what_cannot_take_effect_is_refused() {
+    for (key, value) in [
+        ("queue", "http://u:secret@h:1/0"),
+        ("queue", "redis:secret"),
+        ("queue", "mongodb://u:secret@h/d"),
+        ("meta", "redis://u:secret@h:1/0"),
+        ("meta", "mongodb://u:secret@h/d"),
+        ("blobs", "file:///secret@here"),
+        ("fleet", "mine"),
+        ("fleet", "Mine!"),
+    ] {
+        let error = resolve(Global::default(), &[HOME], Some(&format!("{key} = \"{value}\""))).unwrap_err();
+        assert_eq!(error.code, "bad_setting", "{key}");
+        let text = error.to_text();
+        assert!(text.contains(key) && !text.contains("secret"), "{text}");
+    }
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    for file in [
+        "worker = { jobs = 0 }",
+        "worker = { jobs = 1001 }",
+        "worker = { lease = \"1ms\" }",
+        "worker = { lease = \"soon\" }",
+        "worker = { grants = [\"everything\"] }",
+        "vision = { threads = 0 }",
+        "vision = { images = \"much\" }",
+        "log = { level = \"loud\" }",
+        "data = 3",
+        "data = ",
+    ] {
+        assert!(resolve(Global::default(), &[HOME], Some(file)).is_err(), "{file}");
+    }
+    for pair in [("DOVETAIL_WORKER_JOBS", "many"), ("DOVETAIL_LOG_LEVEL", "loud"), ("DOVETAIL_LOG_FORMAT", "xml")] {
+        assert!(resolve(Global::default(), &[HOME, pair], None).is_err(), "{pair:?}");
+    }
+}
+
+#[test]
+fn without_a_home_the_data_folder_must_be_named() {
+    assert_eq!(resolve(Global::default(), &[], None).unwrap_err().code, "no_home");
+}
