@@ -257,13 +257,13 @@ fn a_run_that_many_submit_at_once_is_one_run() {
     assert_eq!((report.runs, report.executions, report.again), (5, 25, 0));
 }
 
-/// Its lease cannot be renewed and lapses, while it runs the step, which takes three leases, and works on: another one runs it, too, and one
-/// outcome counts.
+/// Its lease cannot be renewed and lapses, while it runs the step, which takes many leases, so that another worker is up before it ends: that one
+/// runs it, too, and one outcome counts.
 #[test]
 fn a_step_whose_lease_cannot_be_renewed_has_one_outcome() {
     let mut fleet = Fleet::new(Setup { proxies: true, ..Setup::default() });
     fleet.workers(1);
-    let run = fleet.user.submit("probe", &json!({ "behaviour": busy(6000) }));
+    let run = fleet.user.submit("probe", &json!({ "behaviour": busy(20_000) }));
     wait("the step runs", LONG, || fleet.runs_now(&run).is_some());
     fleet.to_redis.as_ref().unwrap().set(Mode::Swallow("renew"));
     let direct = redis_url(LOCAL, fleet.redis.port());
