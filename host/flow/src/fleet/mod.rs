@@ -26,7 +26,7 @@ use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Renewal
 use dovetail_core::meta::MetaStore;
 use dovetail_core::window::{Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
 
-use self::records::{Fail as _, Forget, RecordsDesk, Repair, Request, Role, ToRecords};
+use self::records::{Forget, RecordsDesk, Repair, Request, Role, ToRecords};
 use self::work::{ClaimRequest, ToWindow, WorkDesk};
 
 /// How often a claimer looks although no bell rang: bells are best effort.
@@ -243,11 +243,7 @@ impl FleetLedger {
     fn tell(&self, desks: &Desks, message: ToWindow) {
         match desks.work.try_sit() {
             Some(seat) => work::tell_with_others(&self.shared, &seat, message, &desks.to_records),
-            None => {
-                if let Err(SendError(ToWindow::Changes(lost))) = desks.to_work.send(message) {
-                    lost.into_iter().for_each(|request| request.then.fail(&gone()));
-                }
-            }
+            None => work::leave(&desks.to_work, message),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, SendError, Sender};
+use crossbeam_channel::{RecvTimeoutError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::desk::{Desk, Seat};
 use dovetail_core::ledger::{Item, Job, Kind, Lease, Reply, RunKey, Then};
@@ -11,7 +11,7 @@ use dovetail_core::meta::{Put, Writes};
 use dovetail_core::record::{Form, OutcomeRecord};
 use dovetail_core::window::{Change, Stamp, Status};
 
-use super::work::{Following, InFlight, Slot, ToWindow};
+use super::work::{Following, InFlight, Slot, ToWindow, leave};
 use super::{MAX_CARRIED, NOT_CARRIED, REMEMBERED, Shared, locked};
 
 /// Changes taken into one write: enough to share it among all that wait, few enough to answer the first ones soon.
@@ -71,11 +71,8 @@ pub(super) fn run(shared: &Shared, desk: &RecordsDesk, work: &Sender<ToWindow>) 
             Err(RecvTimeoutError::Disconnected) => Some(ToRecords::End),
         };
         let flying = write_with_others(shared, desk.sit(), first, &Role::Thread);
-        // The other thread outlives this one; were it gone, nobody may wait for ever.
-        if let Some(flying) = flying
-            && let Err(SendError(ToWindow::Changes(lost))) = work.send(ToWindow::Changes(flying))
-        {
-            lost.into_iter().for_each(|request| request.then.fail(&super::gone()));
+        if let Some(flying) = flying {
+            leave(work, ToWindow::Changes(flying));
         }
         if desk.sit().ending {
             return;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{SendError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::desk::{Desk, Seat};
 use dovetail_core::ledger::{Reply, RunKey, Scope, Then};
@@ -47,6 +47,13 @@ pub(super) struct ClaimRequest {
 pub(super) enum ToWindow {
     Changes(Vec<InFlight>),
     Claim(ClaimRequest),
+}
+
+/// Leaves it for the desk's thread. Were that gone, nobody may wait for ever: a claimer hears it by his channel, the others are told.
+pub(super) fn leave(work: &Sender<ToWindow>, message: ToWindow) {
+    if let Err(SendError(ToWindow::Changes(lost))) = work.send(message) {
+        lost.into_iter().for_each(|request| request.then.fail(&super::gone()));
+    }
 }
 
 /// Where the window is told of changes and asked for work. It needs nothing but its turn.
