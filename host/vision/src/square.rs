@@ -36,7 +36,8 @@ fn taps(square: usize, side: usize, offset: usize, inside: usize) -> impl Iterat
     })
 }
 
-/// Appends `3 * side * side` values to `blob`: the channels' planes, `(pixel - mean) * scale`. `mirror` turns left and right.
+/// Appends `3 * side * side` values to `blob`: the channels' planes, `(pixel - mean) * scale`; the whole square is turned if `input` says so.
+/// `mirror` turns left and right of the part.
 pub(crate) fn push_square(blob: &mut Vec<f32>, image: &Image, part: Cut, padding: Padding, input: &Input, side: usize, mirror: bool) {
     let Cut { x, y, w, h } = part;
     let (pixels, stride) = (image.pixels(), image.size().width as usize * 3);
@@ -98,6 +99,9 @@ pub(crate) fn push_square(blob: &mut Vec<f32>, image: &Image, part: Cut, padding
             }
         }
     }
+    if input.turned {
+        target.chunks_exact_mut(plane).for_each(<[f32]>::reverse);
+    }
 }
 
 #[cfg(test)]
@@ -110,7 +114,7 @@ mod tests {
         Image::new(pixels.into(), Size { width, height }).unwrap()
     }
 
-    const PLAIN: Input = Input { side: 16, mean: [0.0; 3], scale: 1.0, channels: Channels::Rgb };
+    const PLAIN: Input = Input { side: 16, mean: [0.0; 3], scale: 1.0, channels: Channels::Rgb, turned: false };
 
     fn square(image: &Image, part: Cut, padding: Padding, side: usize, mirror: bool) -> Vec<f32> {
         let mut blob = Vec::new();
@@ -125,6 +129,9 @@ mod tests {
         let whole = Cut { x: 0, y: 0, w: 4, h: 4 };
         assert_eq!(square(&image, whole, Padding::After, 2, false), [0.0, 2.0, 20.0, 22.0]);
         assert_eq!(square(&image, whole, Padding::After, 2, true), [3.0, 1.0, 23.0, 21.0]);
+        let mut blob = vec![7.0];
+        push_square(&mut blob, &image, whole, Padding::After, &Input { turned: true, mean: [0.0, 1.0, 2.0], ..PLAIN }, 2, false);
+        assert_eq!(blob, [7.0, 22.0, 20.0, 2.0, 0.0, 21.0, 19.0, 1.0, -1.0, 20.0, 18.0, 0.0, -2.0], "each plane by itself, what stood before it left alone");
     }
 
     #[test]

@@ -51,6 +51,7 @@ enum Attribute<'a> {
 pub(crate) struct Graph {
     name: &'static str,
     side: usize,
+    turned: bool,
     nodes: Vec<Message>,
     initializers: Vec<Message>,
     outputs: Vec<Message>,
@@ -82,8 +83,28 @@ fn ints(values: &[usize]) -> Attribute<'static> {
 impl Graph {
     /// With one input `input`, `[N, 3, side, side]`.
     pub(crate) fn new(name: &'static str, side: usize) -> (Self, Map) {
-        let graph = Self { name, side, nodes: Vec::new(), initializers: Vec::new(), outputs: Vec::new() };
+        let graph = Self { name, side, turned: false, nodes: Vec::new(), initializers: Vec::new(), outputs: Vec::new() };
         (graph, Map { name: "input".to_owned(), channels: 3, side })
+    }
+
+    /// The same for a picture that is upside down, turned by 180 degrees, as are all maps and filters then: each value is computed from the same
+    /// values as without it. An odd pixel of padding lies before the map. Where the stride is 2 that is as good as one pixel on either side, the
+    /// last one never being read; and OpenCV, whose convolutions only pad alike on both sides, does not copy the whole map to pad it first.
+    pub(crate) fn turned(name: &'static str, side: usize) -> (Self, Map) {
+        let (graph, input) = Self::new(name, side);
+        (Self { turned: true, ..graph }, input)
+    }
+
+    /// Pixels before and after a map, and the side of the map that comes out.
+    fn around(&self, pad: Pad, side: usize, k: usize, stride: usize) -> (usize, usize, usize) {
+        let (before, after) = pad.around(side, k, stride);
+        let out = (side + before + after - k) / stride + 1;
+        if !self.turned {
+            return (before, after, out);
+        }
+        let (before, after) = (after, before);
+        let alike = (side + 2 * before - k) / stride + 1 == out;
+        (before, if alike { before } else { after }, out)
     }
 
     fn initializer(&mut self, dims: &[usize], kind: i64, raw: &[u8]) -> String {
@@ -156,7 +177,7 @@ impl Graph {
         let mut oihw = vec![0.0; hwio.values.len()];
         for (at, &v) in hwio.values.iter().enumerate() {
             let (place, o) = (at / cout, at % cout);
-            let (yx, i) = (place / cin, place % cin);
+            let (yx, i) = (self.place(place / cin, k), place % cin);
             oihw[(o * cin + i) * k * k + yx] = v;
         }
         let w = self.floats(&[cout, cin, k, k], &oihw);
@@ -169,10 +190,15 @@ impl Graph {
         debug_assert_eq!(c, x.channels, "channels of {}", x.name);
         let mut planes = vec![0.0; filters.values.len()];
         for (at, &v) in filters.values.iter().enumerate() {
-            planes[at % c * k * k + at / c] = v;
+            planes[at % c * k * k + self.place(at / c, k)] = v;
         }
         let w = self.floats(&[c, 1, k, k], &planes);
         self.convolve(x, w, bias, (k, stride, Pad::Same), (c, c), None)
+    }
+
+    /// Where the filter's value `yx` goes among its `k * k`.
+    fn place(&self, yx: usize, k: usize) -> usize {
+        if self.turned { k * k - 1 - yx } else { yx }
     }
 
     fn convolve(
@@ -184,7 +210,7 @@ impl Graph {
         (channels, group): (usize, usize),
         out: Option<&str>,
     ) -> Map {
-        let (before, after) = pad.around(x.side, k, stride);
+        let (before, after, side) = self.around(pad, x.side, k, stride);
         let bias = bias.map(|b| self.floats(&[channels], b));
         let inputs: Vec<&str> = [x.name.as_str(), w.as_str()].into_iter().chain(bias.as_deref()).collect();
         let attributes = [
@@ -195,7 +221,7 @@ impl Graph {
             ("group", Attribute::Int(group as i64)),
         ];
         let name = self.node("Conv", &inputs, out, &attributes);
-        Map { name, channels, side: (x.side + before + after - k) / stride + 1 }
+        Map { name, channels, side }
     }
 
     fn same_shape(&mut self, op: &str, x: &Map, attributes: &[(&str, Attribute)]) -> Map {
@@ -220,10 +246,10 @@ impl Graph {
     }
 
     fn pool(&mut self, op: &str, x: &Map, k: usize, stride: usize, pad: Pad) -> Map {
-        let (before, after) = pad.around(x.side, k, stride);
+        let (before, after, side) = self.around(pad, x.side, k, stride);
         let attributes = [("kernel_shape", ints(&[k, k])), ("strides", ints(&[stride, stride])), ("pads", ints(&[before, before, after, after]))];
         let name = self.node(op, &[&x.name], None, &attributes);
-        Map { name, channels: x.channels, side: (x.side + before + after - k) / stride + 1 }
+        Map { name, channels: x.channels, side }
     }
 
     pub(crate) fn max_pool(&mut self, x: &Map, k: usize, stride: usize, pad: Pad) -> Map {
@@ -298,7 +324,7 @@ impl Graph {
 
     /// The file.
     pub(crate) fn finish(self) -> Vec<u8> {
-        let Self { name, side, nodes, initializers, outputs } = self;
+        let Self { name, side, nodes, initializers, outputs, turned: _ } = self;
         let mut graph = Message::new();
         for node in &nodes {
             graph.message(1, node);
@@ -332,6 +358,22 @@ mod tests {
         assert_eq!(Pad::Same.around(13, 2, 1), (0, 1));
         assert_eq!(Pad::Same.around(112, 3, 1), (1, 1));
         assert_eq!(Pad::Valid.around(416, 3, 1), (0, 0));
+    }
+
+    #[test]
+    fn where_the_picture_is_turned_an_odd_pixel_costs_no_copy() {
+        let (turned, straight) = (Graph::turned("t", 512).0, Graph::new("t", 512).0);
+        for (side, k, stride, there, then) in [
+            (512, 3, 2, (0, 1, 256), (1, 1, 256)),
+            (2, 3, 2, (0, 1, 1), (1, 1, 1)),
+            (64, 3, 1, (1, 1, 64), (1, 1, 64)),
+            // Of an odd map the last pixel would be read: no other padding will do.
+            (13, 2, 1, (0, 1, 13), (1, 0, 13)),
+        ] {
+            assert_eq!(straight.around(Pad::Same, side, k, stride), there);
+            assert_eq!(turned.around(Pad::Same, side, k, stride), then);
+        }
+        assert_eq!([straight.place(0, 3), turned.place(0, 3), turned.place(8, 3), turned.place(0, 1)], [0, 8, 0, 0]);
     }
 
     #[test]

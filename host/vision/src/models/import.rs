@@ -93,13 +93,14 @@ const FACE_MEAN: [f32; 3] = [122.782, 117.001, 104.298];
 
 /// The network as ONNX, and everything that has to be known to use it.
 fn convert(name: &'static str, w: &Weights) -> Result<Candidate, WeightsError> {
-    let input = |side, mean, divisor: f32| Some(Input { side, mean, scale: 1.0 / divisor, channels: Channels::Rgb });
+    let input = |side, mean, divisor: f32| Some(Input { side, mean, scale: 1.0 / divisor, channels: Channels::Rgb, turned: false });
     let face = |side| input(side, FACE_MEAN, 255.0);
     let crop = |from, margin| Some(Crop { from, margin });
     let (manifest, network, anchors) = match name {
         "ssd_mobilenetv1" => {
             let (network, anchors) = networks::ssd_mobilenetv1(w)?;
-            let m = manifest(ModelKind::Detector, name, Some("ssd"), Output::SsdAnchors, input(512, [127.5; 3], 127.5), None);
+            let input = input(512, [127.5; 3], 127.5).map(|input| Input { turned: true, ..input });
+            let m = manifest(ModelKind::Detector, name, Some("ssd"), Output::SsdAnchors, input, None);
             (Manifest { overlap: Some(0.5), ..m }, network, Some(anchors))
         }
         "tiny_face_detector" => {

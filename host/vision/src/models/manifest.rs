@@ -93,6 +93,9 @@ pub struct Input {
     pub scale: f32,
     #[serde(default)]
     pub channels: Channels,
+    /// The network looks at the square turned by 180 degrees. Only of `ssd_anchors`, whose anchors tell where its rows lie.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub turned: bool,
 }
 
 /// The order of the network's input channels.
@@ -227,7 +230,7 @@ impl Manifest {
     }
 
     fn check_input(&self) -> Result<(), String> {
-        let Some(Input { side, mean, scale, channels: _ }) = &self.input else {
+        let Some(Input { side, mean, scale, channels: _, turned }) = &self.input else {
             return if self.output == Output::Cascade { Ok(()) } else { Err("`[input]` with side, mean and scale is missing".to_owned()) };
         };
         if self.output == Output::Cascade {
@@ -238,6 +241,9 @@ impl Manifest {
         }
         if self.output == Output::YoloGrid && side % 32 != 0 {
             return Err(format!("`input.side` is {side}: for `yolo_grid` it is a multiple of 32"));
+        }
+        if *turned && self.output != Output::SsdAnchors {
+            return Err("`input.turned` is only for `ssd_anchors`".to_owned());
         }
         if !mean.iter().all(|v| v.is_finite()) || !scale.is_finite() || *scale == 0.0 {
             return Err("`input.mean` and `input.scale` are finite numbers, and `scale` is not 0".to_owned());
@@ -328,6 +334,7 @@ mod tests {
             ("scale = 0.0078", "scale = nan", "`input.scale`"),
             ("scale = 0.0078", "scale = 0.0", "`input.scale`"),
             ("scale = 0.0078", "", "scale"),
+            ("scale = 0.0078", "scale = 0.0078\nturned = true", "`input.turned`"),
             ("margin = 0.1", "margin = -1.0", "`crop.margin`"),
             ("[crop]\nfrom = 'landmarks'\nmargin = 0.1\n", "", "`[crop]`"),
             ("from = 'landmarks'", "from = 'eyes_and_mouth'", "`crop.margin`"),
