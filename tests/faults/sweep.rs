@@ -103,6 +103,10 @@ impl Window for MortalWindow {
         self.1.call("window: beat", || self.0.beat(worker, about, keep))
     }
 
+    fn belongs(&self, records: Option<&str>) -> Result<Option<String>, StoreError> {
+        self.1.call("window: belongs", || self.0.belongs(records))
+    }
+
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         self.1.call("window: workers", || self.0.workers())
     }
@@ -169,10 +173,12 @@ impl World {
         Self { fleet: fresh("sweep"), meta, blobs, published, run: dovetail_flow::new_run_id().unwrap(), _folder: folder }
     }
 
-    fn parts(&self, life: &Arc<Life>, make: Make) -> Parts {
+    /// None: it died when it looked at the stores first.
+    fn parts(&self, life: &Arc<Life>, make: Make) -> Option<Parts> {
         let window = Arc::new(RedisWindow::open(&address("DOVETAIL_TEST_REDIS"), &self.fleet, &fresh("process")).unwrap());
         let (meta, window) = (Arc::new(MortalMeta(self.meta.clone(), life.clone())), Arc::new(MortalWindow(window, life.clone())));
-        Parts { ledger: Arc::new(make(meta, window).unwrap()), blobs: self.blobs.clone(), clock: Arc::new(SystemClock) }
+        let ledger = make(meta, window).ok()?;
+        Some(Parts { ledger: Arc::new(ledger), blobs: self.blobs.clone(), clock: Arc::new(SystemClock) })
     }
 
     fn submit(&self, parts: &Parts) -> bool {
@@ -225,13 +231,13 @@ fn one(death: Death, make: Make) -> (Option<String>, Result<(), String>) {
     let world = World::new();
     let life = Arc::new(Life { death: Some(death), ..Life::default() });
     let first = {
-        let parts = world.parts(&life, make);
-        if world.submit(&parts) { world.work(&parts, "first", false, &|| world.end().is_some()) } else { Vec::new() }
+        let parts = world.parts(&life, make).filter(|parts| world.submit(parts));
+        parts.map_or_else(Vec::new, |parts| world.work(&parts, "first", false, &|| world.end().is_some()))
     };
     let died = life.last.lock().unwrap().clone();
     let recorded = world.outcomes();
     let second = {
-        let parts = world.parts(&Arc::new(Life::default()), make);
+        let parts = world.parts(&Arc::new(Life::default()), make).unwrap();
         // Whoever got no answer submits again, unless there is a record: then it must be found without him.
         if MetaStore::get(&*world.meta, Kind::Run, &[world.run.to_string()]).unwrap()[0].is_none() {
             assert!(world.submit(&parts));
@@ -402,6 +408,10 @@ impl Window for BentWindow {
         self.0.window.beat(worker, about, keep)
     }
 
+    fn belongs(&self, records: Option<&str>) -> Result<Option<String>, StoreError> {
+        self.0.window.belongs(records)
+    }
+
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         self.0.window.workers()
     }
@@ -475,12 +485,12 @@ fn reopened_by_a_late_reader(make: Make) -> bool {
     let world = Arc::new(World::new());
     let window = || Arc::new(RedisWindow::open(&address("DOVETAIL_TEST_REDIS"), &world.fleet, &fresh("process")).unwrap());
     {
-        let submitting = world.parts(&Arc::default(), FleetLedger::new);
+        let submitting = world.parts(&Arc::default(), FleetLedger::new).unwrap();
         assert!(world.submit(&submitting));
     }
     let here = world.clone();
     let meanwhile = move || {
-        let others = here.parts(&Arc::default(), FleetLedger::new);
+        let others = here.parts(&Arc::default(), FleetLedger::new).unwrap();
         here.work(&others, "others", true, &|| here.end().is_some());
         assert_eq!(here.end(), Some(RunState::Succeeded));
         let window = RedisWindow::open(&address("DOVETAIL_TEST_REDIS"), &here.fleet, &fresh("process")).unwrap();

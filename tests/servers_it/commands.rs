@@ -240,6 +240,30 @@ fn two_fleets_in_one_database_are_refused() {
     assert!(code == 1 && problem["what"] == "records" && problem["found"].as_str().unwrap().contains(&fleet), "{findings:#?}");
 }
 
+/// Two machines with one queue, and each with the records of its own data folder.
+#[test]
+fn a_queue_that_holds_the_work_of_other_records_is_refused() {
+    let own = OwnRedis::start(&[]);
+    let first = Machine { queue: own.url(""), meta: "sqlite:".to_owned(), ..Machine::new() };
+    let second = Machine { fleet: first.fleet.clone(), queue: own.url(""), meta: "sqlite:".to_owned(), ..Machine::new() };
+    // To look is not to take.
+    second.succeeds(&["runs", "list"]);
+    second.succeeds(&["workers", "list"]);
+    second.doctor();
+    first.succeeds(&["task", "push", &plugin()]);
+    let says = &["holds the work of other records", "DOVETAIL_META", "`--data`", "`dovetail:{FLEET}:*`"];
+    second.refuses(3, says, ANY);
+    let (code, findings) = second.doctor();
+    let problem = findings.iter().find(|finding| finding["ok"] == false).unwrap();
+    assert!(code == 1 && problem.to_string().contains("other records"), "{findings:#?}");
+    first.succeeds(&["runs", "list"]);
+    // What the remedy says helps.
+    let emptied = Command::new("redis-cli").args(["-p", &own.port.to_string(), "flushall"]).output().unwrap();
+    assert!(emptied.status.success(), "{emptied:?}");
+    second.succeeds(&["task", "push", &plugin()]);
+    first.refuses(3, says, LOOK);
+}
+
 #[test]
 fn buckets_that_cannot_be_used_are_refused_when_something_is_to_be_stored() {
     let push: &[&[&str]] = &[&["task", "push", &plugin()]];
@@ -300,6 +324,18 @@ fn doctor_looks_at_each_server_and_says_what_it_found() {
     let packages = line(&findings, "packages");
     assert!(code == 1 && packages["ok"] == false && packages["found"].as_str().unwrap().contains("add@1.0.0"), "{packages:#}");
     assert!(packages["remedy"].as_str().unwrap().contains("task push"), "{packages:#}");
+}
+
+/// What is missing shows where it is looked for: in the worker's log, and in what `doctor` says of this machine.
+#[test]
+fn blobs_in_the_folder_of_each_machine_are_warned_of() {
+    let machine = Machine { blobs: "file:".to_owned(), ..Machine::new() };
+    machine.succeeds(&["runs", "list"]);
+    let (_, findings) = machine.doctor();
+    let warned = findings.iter().find(|finding| finding["what"] == "blobs").unwrap();
+    assert!(warned["warning"] == true && warned["remedy"].as_str().unwrap().contains("s3://"), "{findings:#?}");
+    let (_, findings) = Machine { meta: "sqlite:".to_owned(), ..machine }.doctor();
+    assert!(!findings.iter().any(|finding| finding["what"] == "blobs"), "one machine: {findings:#?}");
 }
 
 #[test]

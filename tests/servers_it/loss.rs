@@ -133,6 +133,26 @@ fn what_was_queued_before_a_loss_and_restored_is_verified() {
 }
 
 #[test]
+fn a_window_that_is_another_fleets_after_a_loss_gets_nothing_and_gives_nothing() {
+    let fleet = fleet();
+    fleet.window.forget_everything().unwrap();
+    assert_eq!(dovetail_core::window::Window::belongs(&*fleet.window, Some("another")).unwrap().as_deref(), Some("another"));
+    let refused = |error: dovetail_core::blobs::StoreError| {
+        let text = format!("{error:?}");
+        assert!(error.kind == dovetail_core::blobs::StoreErrorKind::Refused && text.contains("other records"), "{text}");
+    };
+    // It is noticed with the search for lost runs, which the new epoch starts; from then on by whoever claims or commits.
+    refused(fleet.ledger.lost().unwrap_err());
+    refused(fleet.ledger.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap_err());
+    refused(fleet.ledger.commit(&[Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }]).unwrap_err());
+    // Once it is given back, all goes on.
+    fleet.window.forget_everything().unwrap();
+    assert_eq!(fleet.ledger.lost().unwrap(), std::slice::from_ref(&fleet.run));
+    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }), Reply::Created);
+    assert_eq!(fleet.claim().len(), 1);
+}
+
+#[test]
 fn a_large_outcome_is_not_carried_and_still_arrives() {
     let fleet = fleet();
     let a = fleet.claim().remove(0);

@@ -34,6 +34,8 @@ pub enum Kind {
     RunOutcome,
     /// `name`: a model of the fleet with its files.
     Model,
+    /// `records`: which records these are, for a queue that is a system of its own.
+    Identity,
 }
 
 impl Kind {
@@ -50,6 +52,7 @@ impl Kind {
             Self::Cancel => "cancel",
             Self::RunOutcome => "run_outcome",
             Self::Model => "model",
+            Self::Identity => "identity",
         }
     }
 }

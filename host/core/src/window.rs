@@ -160,6 +160,12 @@ pub trait Window: Send + Sync {
     /// `Unavailable`.
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<Stamp, StoreError>;
 
+    /// The identity of the records whose work this is: `records` from now on, if there is none yet; none if none are given either.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn belongs(&self, records: Option<&str>) -> Result<Option<String>, StoreError>;
+
     /// What living workers say of themselves, by name.
     ///
     /// # Errors

@@ -363,7 +363,7 @@ impl Worker {
                 self.fail(error);
             }
             Err(error) => {
-                tracing::error!(%run, step, err = &error as &dyn std::error::Error, "a step could not be run");
+                tracing::error!(%run, step, err = &error as &dyn std::error::Error, help = error.help(), "a step could not be run");
                 // The host's own fault is not charged: without this the next process would count a dead worker. Where the store itself
                 // fails, this does, too, and the lease decides.
                 let delay = match (self.is_daemon(), error.may_pass()) {

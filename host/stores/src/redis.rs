@@ -378,6 +378,10 @@ impl Window for RedisWindow {
         Ok(Stamp { epoch, now, refused })
     }
 
+    fn belongs(&self, records: Option<&str>) -> Result<Option<String>, StoreError> {
+        self.ask(&args_of(&["belongs", records.unwrap_or_default()]))
+    }
+
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let flat: Vec<Vec<u8>> = self.ask(&args_of(&["workers"]))?;
         let mut found: Vec<_> = flat.chunks_exact(2).map(|pair| (String::from_utf8_lossy(&pair[0]).into_owned(), pair[1].clone())).collect();

@@ -131,7 +131,11 @@ mod tests {
         assert_eq!(square(&image, whole, Padding::After, 2, true), [3.0, 1.0, 23.0, 21.0]);
         let mut blob = vec![7.0];
         push_square(&mut blob, &image, whole, Padding::After, &Input { turned: true, mean: [0.0, 1.0, 2.0], ..PLAIN }, 2, false);
-        assert_eq!(blob, [7.0, 22.0, 20.0, 2.0, 0.0, 21.0, 19.0, 1.0, -1.0, 20.0, 18.0, 0.0, -2.0], "each plane by itself, what stood before it left alone");
+        assert_eq!(
+            blob,
+            [7.0, 22.0, 20.0, 2.0, 0.0, 21.0, 19.0, 1.0, -1.0, 20.0, 18.0, 0.0, -2.0],
+            "each plane by itself, what stood before it left alone"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! has a thread for what is left there. Not here: what is to be done (the rest of flow), and how the window
 //! keeps its promises (its backend).
 
+mod pair;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod work;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -106,6 +108,8 @@ struct Shared {
     over: Mutex<HeardOf>,
     told: Mutex<Vec<Told>>,
     sweep: Mutex<Sweep>,
+    /// Whether the window is known to belong to these records.
+    paired: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -123,7 +127,17 @@ impl Shared {
             over: Mutex::default(),
             told: Mutex::default(),
             sweep: Mutex::default(),
+            paired: AtomicBool::new(false),
         }
+    }
+
+    /// Before anything is written or claimed.
+    fn pair(&self) -> Result<(), StoreError> {
+        if !self.paired.load(Ordering::Acquire) {
+            pair::take(&*self.meta, &*self.window)?;
+            self.paired.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     fn heard(&self, ring: Ring) {
@@ -181,9 +195,11 @@ impl FleetLedger {
     /// Of these two.
     ///
     /// # Errors
-    /// `Unavailable` if its threads cannot be started.
+    /// `Refused` if the window holds the work of other records; `Unavailable` if its threads cannot be started.
     pub fn new(meta: Arc<dyn MetaStore>, window: Arc<dyn Window>) -> Result<Self, StoreError> {
+        let paired = pair::look(&*meta, &*window)?;
         let shared = Arc::new(Shared::new(meta, window.clone()));
+        shared.paired.store(paired, Ordering::Release);
         let ringer = Arc::downgrade(&shared);
         window.listen(Box::new(move |ring| {
             if let Some(shared) = ringer.upgrade() {
@@ -313,6 +329,7 @@ fn is_slow(item: &Item) -> bool {
 
 impl Ledger for FleetLedger {
     fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+        self.shared.pair()?;
         // In order, and what can share a round trip does.
         let mut replies = Vec::with_capacity(items.len());
         for part in items.chunk_by(|a, b| !is_slow(a) && !is_slow(b)) {
@@ -327,7 +344,9 @@ impl Ledger for FleetLedger {
     }
 
     fn commit_then(&self, items: Vec<Item>, then: Then) {
-        if items.iter().any(is_slow) {
+        if let Err(error) = self.shared.pair() {
+            then(Err(error));
+        } else if items.iter().any(is_slow) {
             then(self.commit(&items));
         } else {
             self.send(Request { items, then });
@@ -339,6 +358,7 @@ impl Ledger for FleetLedger {
             let why = "a fleet's queue hands out the work of all runs; start `dovetail worker`";
             return Err(StoreError::new(StoreErrorKind::Refused, "claim the work of some runs only", why));
         }
+        self.shared.pair()?;
         let until = Instant::now() + wait.at_most;
         loop {
             let (reply, answer) = crossbeam_channel::bounded(1);
@@ -448,6 +468,9 @@ impl Ledger for FleetLedger {
             sweep.epoch == epoch && sweep.at.is_some_and(|at| at.elapsed() < round)
         };
         if !fresh {
+            // With the window it was lost to whom that belongs; by now it may be another's.
+            self.shared.paired.store(false, Ordering::Release);
+            self.shared.pair()?;
             let began = Instant::now();
             let open = self.shared.meta.open_runs(usize::MAX)?;
             let mut lost = self.unknown(open)?;

@@ -84,6 +84,10 @@ impl Window for Yielding {
         Ok(stamp())
     }
 
+    fn belongs(&self, records: Option<&str>) -> Result<Option<String>, StoreError> {
+        Ok(records.map(str::to_owned))
+    }
+
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         Ok(Vec::new())
     }

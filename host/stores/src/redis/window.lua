@@ -1,8 +1,9 @@
 -- The window on the work: one script. What it may do, and the failure that each rule prevents: docs/window.md.
 -- KEYS[1]: prefix with a hash tag. Below it:
---   meta {ep, rid, tick, hor, seen, lease, calm, refused, off}   the epoch, the server's run_id, a counter of calls, the horizon of dropped tombstones,
+--   meta {ep, rid, tick, hor, seen, lease, calm, refused, off, records}   the epoch, the server's run_id, a counter of calls, the horizon of dropped tombstones,
 --                                   when somebody was last heard, the length of leases, until when no lease is taken for lapsed,
---                                   how many times runs were refused because it was full, how far time here is ahead of the server's clock
+--                                   how many times runs were refused because it was full, how far time here is ahead of the server's clock,
+--                                   the identity of the records that this belongs to
 --   h:<rg>  {s = o|c, e = envelope, n = steps, d = successes, "=step" = value of a success, "!step" = failed}   one per open run; rg = "run:generation"
 --   j:<rg>  set of the run's steps that are queued, delayed or leased
 --   body {id -> epoch, verify, attempt, lane, needs}  own {id -> token}  cnt {id -> lapsed leases}  lease, delay (zsets)   id = "<rg>/<step>"
@@ -83,6 +84,11 @@ if op == 'beat' then            -- beat worker about keep_ms seen_ep seen_tick -
   local lapsed = call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 1)[1] or call('ZRANGEBYSCORE', DELAY, '-inf', now, 'LIMIT', 0, 1)[1]
   if lapsed and call('ZCARD', IDLE) > 0 then call('PUBLISH', p..'bell', 'jobs') end
   return {ep, tick, now, refused}
+end
+
+if op == 'belongs' then         -- belongs records -> the records that this belongs to; those given, if to none
+  if ARGV[2] ~= '' then call('HSETNX', META, 'records', ARGV[2]) end
+  return call('HGET', META, 'records')
 end
 
 if op == 'workers' then         -- workers -> (worker about)*

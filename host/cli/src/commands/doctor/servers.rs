@@ -38,6 +38,10 @@ pub(super) fn look(app: &App, findings: &mut Vec<Finding>) -> Servers {
         records &= seen.is_some_and(|look| look.is_usable() && !look.unused);
     }
     let mut blobs = None;
+    if config.meta.scheme() != "sqlite" && !config.has_far_blobs() {
+        let found = format!("in {}, while the records are on a server: processes with another data folder do not find them", config.data.display());
+        findings.push(warning("blobs", found, "name an S3 store (`blobs = \"s3://BUCKET?endpoint=...\"`), or give every process this data folder"));
+    }
     if config.has_far_blobs() {
         let seen = match dovetail_stores::check_blobs(config.blobs.url(), &SystemClock) {
             Ok((look, far)) => {
