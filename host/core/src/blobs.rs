@@ -47,6 +47,14 @@ impl StoreError {
     pub fn plain(kind: StoreErrorKind, operation: impl Into<String>) -> Self {
         Self { kind, operation: operation.into(), source: None }
     }
+
+    /// The same error once more, for one more of those whose change it concerns: its causes as one text.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let first = self.source.as_deref().map(|error| error as &(dyn std::error::Error + 'static));
+        let causes: Vec<String> = std::iter::successors(first, |error| error.source()).map(ToString::to_string).collect();
+        Self { kind: self.kind, operation: self.operation.clone(), source: (!causes.is_empty()).then(|| causes.join(": ").into()) }
+    }
 }
 
 /// What a blob is for: the folder or prefix it stands under.

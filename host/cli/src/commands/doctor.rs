@@ -43,7 +43,8 @@ fn problem(what: &'static str, found: impl Into<String>, remedy: impl Into<Strin
 }
 
 fn failed(what: &'static str, error: Error) -> Finding {
-    problem(what, error.chain(), error.help.unwrap_or_default())
+    // That doctor is to be asked is no help here.
+    problem(what, error.chain(), error.help.filter(|help| !help.contains("dovetail doctor")).unwrap_or_default())
 }
 
 pub(crate) fn run(app: &App) -> Result<Exit, Error> {

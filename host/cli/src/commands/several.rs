@@ -184,7 +184,7 @@ fn refusals(several: &Several<'_>, mut refused: Vec<(usize, Error)>, any: bool) 
     }
     let detail = |(n, error): &(usize, Error)| json!({ "path": several.file(*n), "code": error.code, "message": error.chain() });
     let details: Vec<Value> = refused.iter().map(detail).collect();
-    let help = if any { "the others were run; mend these and run them again" } else { "mend them and run them again" };
+    let help = if any { "the others were submitted; mend these and run them again" } else { "mend them and run them again" };
     Some(Error::usage(code, message).help(help).detail("files", details))
 }
 

@@ -73,6 +73,9 @@ fn a_grant_is_named_checked_and_given() {
         home.run(&["task", "push", &folder, "--grant", "clocks", "--grant", "random", "--output", "json"]).exits(2).json()["error"]["code"],
         "bad_grant"
     );
+    // What is misspelt is said, not what is missing because of it.
+    let misspelt = home.run(&["task", "push", &folder, "--grant", "clock", "--output", "json"]).exits(2).json();
+    assert!(misspelt["error"]["message"].as_str().unwrap().contains("--grant clock: it is no grant"), "{misspelt:#}");
     assert_eq!(home.run(&["task", "list", "--output", "json"]).json(), json!([]));
     home.run(&["task", "push", &folder, "--grant", "clocks"]).exits(0);
     let ran = home.run(&["task", "run", "clock", "--output", "json"]).exits(0).json();

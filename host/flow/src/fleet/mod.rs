@@ -8,13 +8,12 @@
 
 mod pair;
 mod records;
+mod search;
 #[cfg(test)]
 mod tests;
 mod work;
 
-use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -29,12 +28,11 @@ use dovetail_core::meta::MetaStore;
 use dovetail_core::window::{Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
 
 use self::records::{Forget, RecordsDesk, Repair, Request, Role, ToRecords};
+use self::search::Sweep;
 use self::work::{ClaimRequest, ToWindow, WorkDesk};
 
 /// How often a claimer looks although no bell rang: bells are best effort.
 const LOOK_ROUND: Duration = Duration::from_secs(30);
-/// How old the last answer may be that tells the window's epoch: heartbeats come more often.
-const EPOCH_AGE: Duration = Duration::from_secs(10);
 /// How often whoever waits for runs reads their records although no bell rang.
 const READ_ROUND: Duration = Duration::from_secs(10);
 /// Whoever waits for so many runs lets their ends gather before he looks through all of them: so long for each, and at most so long. For
@@ -42,16 +40,10 @@ const READ_ROUND: Duration = Duration::from_secs(10);
 const GATHERED: usize = 64;
 const GATHER: Duration = Duration::from_micros(2);
 const LONGEST_GATHER: Duration = Duration::from_millis(10);
-/// How often all open runs are compared with the window although it was not lost.
-const SWEEP_ROUND: Duration = Duration::from_secs(60);
-/// Where runs are refused all the time because the queue is full, they are compared at most in one of so many parts of it.
-const SWEEP_SHARE: u32 = 20;
 /// Outcomes above this are not carried by the window but read by whoever needs them, in bytes.
 const MAX_CARRIED: usize = 24 << 10;
 /// Stands in the window for an outcome that is not carried.
 const NOT_CARRIED: &[u8] = b"@";
-/// Lost runs that one worker puts back before it looks which of the next ones others have put back.
-const HANDED_OUT: usize = 16;
 /// Ended runs that are remembered for those who will ask.
 const REMEMBERED: usize = 100_000;
 
@@ -81,18 +73,6 @@ impl HeardOf {
             self.set.remove(&oldest);
         }
     }
-}
-
-/// When the open runs were last compared with the window, and in which epoch.
-#[derive(Default)]
-struct Sweep {
-    epoch: String,
-    /// What the window had refused by then.
-    refused: u64,
-    at: Option<Instant>,
-    took: Duration,
-    /// What it did not know and has not been handed out yet.
-    lost: Vec<RunKey>,
 }
 
 type Told = Box<dyn Fn(&RunKey) + Send + Sync>;
@@ -274,12 +254,6 @@ impl FleetLedger {
         }
     }
 
-    /// Those of them that the window does not know.
-    fn unknown(&self, runs: Vec<RunKey>) -> Result<Vec<RunKey>, StoreError> {
-        let known = self.shared.window.knows(&runs)?;
-        Ok(runs.into_iter().zip(known).filter(|(_, known)| !known).map(|(run, _)| run).collect())
-    }
-
     fn claimed(&self, delivery: Delivery) -> Result<Claimed, StoreError> {
         let Delivery { lease, attempt, crashes, mut verify, envelope, values } = delivery;
         let meta = &self.shared.meta;
@@ -455,48 +429,7 @@ impl Ledger for FleetLedger {
     }
 
     fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
-        // A worker that claims hears the window's epoch all the time.
-        let heard = locked(&self.shared.stamp).as_ref().filter(|(_, at)| at.elapsed() < EPOCH_AGE).map(|(stamp, _)| stamp.clone());
-        let Stamp { epoch, refused, .. } = match heard {
-            Some(stamp) => stamp,
-            None => self.shared.window.peek()?,
-        };
-        let fresh = {
-            let sweep = locked(&self.shared.sweep);
-            // What was refused is looked for at once, unless looking takes so long that little else would be done while the queue is full.
-            let round = if sweep.refused == refused { SWEEP_ROUND } else { SWEEP_ROUND.min(sweep.took * SWEEP_SHARE) };
-            sweep.epoch == epoch && sweep.at.is_some_and(|at| at.elapsed() < round)
-        };
-        if !fresh {
-            // With the window it was lost to whom that belongs; by now it may be another's.
-            self.shared.paired.store(false, Ordering::Release);
-            self.shared.pair()?;
-            let began = Instant::now();
-            let open = self.shared.meta.open_runs(usize::MAX)?;
-            let mut lost = self.unknown(open)?;
-            // All workers find the same ones at the same time: each begins elsewhere, and leaves out what others have put back by then.
-            let begin = usize::try_from(RandomState::new().hash_one(&epoch)).unwrap_or_default() % lost.len().max(1);
-            lost.rotate_left(begin);
-            *locked(&self.shared.sweep) = Sweep { epoch, refused, at: Some(Instant::now()), took: began.elapsed(), lost };
-        }
-        loop {
-            let some: Vec<RunKey> = {
-                let lost = &mut locked(&self.shared.sweep).lost;
-                lost.drain(..lost.len().min(HANDED_OUT)).collect()
-            };
-            // Those that come right after the comparison are what it said.
-            if some.is_empty() || !fresh {
-                return Ok(some);
-            }
-            match self.unknown(some.clone()) {
-                Ok(unknown) if unknown.is_empty() => {}
-                Ok(unknown) => return Ok(unknown),
-                Err(error) => {
-                    locked(&self.shared.sweep).lost.extend(some);
-                    return Err(error);
-                }
-            }
-        }
+        self.shared.lost()
     }
 
     fn wake(&self) {

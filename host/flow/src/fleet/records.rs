@@ -123,7 +123,7 @@ pub(super) fn write_with_others(
             }
             drop(seat);
             for request in requests {
-                request.then.fail(&error);
+                (request.then)(Err(error.again()));
             }
             None
         }
@@ -160,18 +160,6 @@ impl Forget {
     fn take(&mut self) -> Vec<RunKey> {
         self.since = None;
         std::mem::take(&mut self.runs)
-    }
-}
-
-pub(super) trait Fail {
-    /// Tells the same error to one of those who share it.
-    fn fail(self, error: &StoreError);
-}
-
-impl Fail for Then {
-    fn fail(self, error: &StoreError) {
-        let source = error.source.as_ref().map_or_else(String::new, ToString::to_string);
-        self(Err(StoreError::new(error.kind, error.operation.clone(), source)));
     }
 }
 

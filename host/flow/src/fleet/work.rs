@@ -8,7 +8,7 @@ use dovetail_core::desk::{Desk, Seat};
 use dovetail_core::ledger::{Reply, RunKey, Scope, Then};
 use dovetail_core::window::{Change, Delivery, Status};
 
-use super::records::{Fail as _, Repair, ToRecords};
+use super::records::{Repair, ToRecords};
 use super::{Shared, locked};
 
 /// Changes of one call: Redis does nothing else meanwhile.
@@ -52,7 +52,7 @@ pub(super) enum ToWindow {
 /// Leaves it for the desk's thread. Were that gone, nobody may wait for ever: a claimer hears it by his channel, the others are told.
 pub(super) fn leave(work: &Sender<ToWindow>, message: ToWindow) {
     if let Err(SendError(ToWindow::Changes(lost))) = work.send(message) {
-        lost.into_iter().for_each(|request| request.then.fail(&super::gone()));
+        lost.into_iter().for_each(|request| (request.then)(Err(super::gone())));
     }
 }
 
@@ -140,7 +140,7 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
         }
         Err(error) => {
             for (_, then) in plans {
-                then.fail(&error);
+                then(Err(error.again()));
             }
             if let Some(claim) = claim {
                 drop(claim.reply.send(Err(error)));

@@ -131,7 +131,7 @@ pub(crate) fn write_with_others(mut seat: Seat<'_, Writer, Request>, first: Requ
         bells.ring(&news.over);
     }
     for answer in answers {
-        answer(error.as_ref().map(again));
+        answer(error.as_ref().map(StoreError::again));
     }
 }
 
@@ -194,12 +194,6 @@ impl Staying {
         let at = self.claimers.iter().position(|wanted| wanted.claimer == claimer)?;
         Some(self.claimers.remove(at))
     }
-}
-
-/// The same error once more: each of a failed group's callers gets its own.
-fn again(error: &StoreError) -> StoreError {
-    let source = error.source.as_ref().map_or_else(String::new, ToString::to_string);
-    StoreError::new(error.kind, error.operation.clone(), source)
 }
 
 fn answer<T: Send + 'static>(result: rusqlite::Result<T>, then: impl FnOnce(Result<T, StoreError>) + Send + 'static) -> Answer {

@@ -83,6 +83,8 @@ pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exi
     if broken {
         return Ok(Exit::Failed);
     }
+    // First: a misspelt grant is the reason why one is missing.
+    all_asked_for(given, &good.iter().flat_map(|plugin| asked(&plugin.manifest.grants)).collect::<Vec<_>>())?;
     let before = dovetail_flow::plugins(parts)?;
     for Good { manifest, .. } in &good {
         // The newest one before it, whatever of it was granted then: a new version needs a yes of its own.
@@ -90,7 +92,6 @@ pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exi
         let known = older.max_by(|a, b| a.version.cmp(&b.version)).map(|known| (known.version.to_string(), recorded(&known.grants)));
         allowed(&manifest.name, &manifest.grants, given, known.as_ref())?;
     }
-    all_asked_for(given, &good.iter().flat_map(|plugin| asked(&plugin.manifest.grants)).collect::<Vec<_>>())?;
     let mut pushed = Vec::new();
     for Good { manifest, description, package } in good {
         let record = PluginRecord {

@@ -91,8 +91,8 @@ fn prepare(app: &App, what: &What<'_>, blobs: &dyn Blobs) -> Result<Result<Ready
         Ok(good) => good,
         Err(findings) => return Ok(Err(refused(app, path, &findings))),
     };
-    allowed(&good.manifest.name, &good.manifest.grants, what.grant, None)?;
     all_asked_for(what.grant, &asked(&good.manifest.grants))?;
+    allowed(&good.manifest.name, &good.manifest.grants, what.grant, None)?;
     let package = blobs.put(BlobKind::Package, &good.package)?;
     let name = format!("{}@{}", good.manifest.name, good.manifest.version);
     Ok(Ok(Ready { name, signature: good.description.signature, limits: good.manifest.limits, package }))
