@@ -34,8 +34,22 @@ fn outcome(key: String, failed: bool) -> Record {
     let output = (!failed).then(|| StoredValue::Inline(serde_json::json!({})));
     let package = dovetail_core::Digest::of(b"package");
     let (attempts, models, consumed, produced) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (log, log_dropped, spent_us, started_ms, finished_ms) = (None, 0, 0, 0, 0);
-    let value = OutcomeRecord { output, failure, attempts, package, models, consumed, produced, log, log_dropped, spent_us, started_ms, finished_ms };
+    let (log, log_lines, log_dropped, spent_us, started_ms, finished_ms) = (None, Vec::new(), 0, 0, 0, 0);
+    let value = OutcomeRecord {
+        output,
+        failure,
+        attempts,
+        package,
+        models,
+        consumed,
+        produced,
+        log,
+        log_lines,
+        log_dropped,
+        spent_us,
+        started_ms,
+        finished_ms,
+    };
     Record { kind: Kind::Outcome, key, value: value.encode() }
 }
 

@@ -60,8 +60,22 @@ fn outcome(key: String, succeeded: bool) -> Record {
     };
     let package = Digest::of(key.as_bytes());
     let (attempts, models, consumed, produced) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (log, log_dropped, spent_us, started_ms, finished_ms) = (None, 0, 0, 0, 0);
-    let value = OutcomeRecord { output, failure, attempts, package, models, consumed, produced, log, log_dropped, spent_us, started_ms, finished_ms };
+    let (log, log_lines, log_dropped, spent_us, started_ms, finished_ms) = (None, Vec::new(), 0, 0, 0, 0);
+    let value = OutcomeRecord {
+        output,
+        failure,
+        attempts,
+        package,
+        models,
+        consumed,
+        produced,
+        log,
+        log_lines,
+        log_dropped,
+        spent_us,
+        started_ms,
+        finished_ms,
+    };
     Record { kind: Kind::Outcome, key, value: value.encode() }
 }
 

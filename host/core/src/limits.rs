@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_VALUE: u64 = 4 << 20;
 /// Values above this are kept as blobs, by reference, in bytes.
 pub const MAX_INLINE_VALUE: usize = 16 << 10;
+/// Logs above this, as JSON lines, are kept as blobs, in bytes: a blob costs a file's sync or a server's answer before the step counts as done.
+pub const MAX_INLINE_LOG: usize = 2 << 10;
 
 /// What an artifact counts at the least, in bytes: a file takes a block of the disk, however short it is.
 pub const LEAST_ARTIFACT: u64 = 4 << 10;

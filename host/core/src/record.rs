@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::blobs::{StoreError, StoreErrorKind};
-use crate::executor::{Failure, ModelUse, Usage};
+use crate::executor::{Failure, LogLine, ModelUse, Usage};
 use crate::id::Digest;
 
 /// A stored form: its name and version.
@@ -149,8 +149,11 @@ pub struct OutcomeRecord {
     pub consumed: Vec<Consumed>,
     /// Field-level lineage: what came out.
     pub produced: Vec<Produced>,
-    /// What the last attempt logged, if anything ([`crate::blobs::BlobKind::Log`]).
+    /// What the last attempt logged, if it is more than [`crate::limits::MAX_INLINE_LOG`] ([`crate::blobs::BlobKind::Log`]).
     pub log: Option<Digest>,
+    /// What it logged otherwise. A program from before there was this reads the record without it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_lines: Vec<LogLine>,
     pub log_dropped: u64,
     /// Microseconds along the longest path to the end of this step: its own attempts with the delays between them, and the most that one of
     /// the steps it needs had spent. It is what a run's timeout is held against; the queue and interruptions are not in it.

@@ -1,18 +1,15 @@
 //! What was: runs by age, the field-level lineage of one, and what its steps logged.
 
 use dovetail_core::RunId;
-use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::executor::LogLine;
 use dovetail_core::ledger::{Kind, Listing, RunKey};
 use dovetail_core::record::{Form, RunOutcomeRecord, RunRecord};
 use serde_json::{Value, json};
 
 use crate::document::{state, state_name, timestamp};
-use crate::truth::{Truth, current};
+use crate::truth::{Truth, current, load_log};
 use crate::{FlowError, Parts};
-
-/// The most that a log blob may have; the limit of a step's log is below.
-const MAX_LOG: u64 = 64 << 20;
 
 /// A run in a list.
 #[derive(Debug, Clone)]
@@ -156,14 +153,7 @@ pub fn logs(parts: &Parts, run: &RunId) -> Result<Vec<StepLog>, FlowError> {
         let Some(outcome) = truth.outcomes.get(&step.name) else {
             continue;
         };
-        let mut lines = Vec::new();
-        if let Some(digest) = &outcome.log {
-            let bytes = parts.blobs.get(BlobKind::Log, digest, MAX_LOG)?;
-            for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-                let corrupt = |e| StoreError::new(StoreErrorKind::Corrupt, format!("read the log {digest}"), e);
-                lines.push(serde_json::from_slice(line).map_err(corrupt)?);
-            }
-        }
+        let lines = load_log(parts, outcome)?;
         found.push(StepLog { step: step.name.clone(), id: step.id(), lines, dropped: outcome.log_dropped });
     }
     Ok(found)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_core::Digest;
-use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, Outcome, Report, Usage};
 use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lease, Record, Reply, RunKey};
 use dovetail_core::limits::Limits;
@@ -18,7 +18,7 @@ use dovetail_core::stop::Stop;
 use serde_json::Value;
 
 use crate::recover::{job, reconcile};
-use crate::truth::{SKIPPED, STOPPED, Truth, end, follows, load_value, retries, store_value};
+use crate::truth::{SKIPPED, STOPPED, Truth, end, follows, load_value, retries, store_log, store_value};
 use crate::{FlowError, Parts};
 
 /// A pipeline with what every step of every run of it asks again and again.
@@ -331,16 +331,7 @@ impl StepRunner {
             }
             Outcome::Failed { failure } => (None, Some(failure), Vec::new()),
         };
-        let log = if report.log.is_empty() {
-            None
-        } else {
-            let mut text = Vec::new();
-            for line in &report.log {
-                text.extend(serde_json::to_vec(line).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, "write a log line", e))?);
-                text.push(b'\n');
-            }
-            Some(self.parts.blobs.put(BlobKind::Log, &text)?)
-        };
+        let (log, log_lines) = store_log(&self.parts, report.log)?;
         let finished_ms = self.parts.clock.wall_ms();
         let mut attempts: Vec<AttemptRecord> = before.iter().map(|retry| retry.failed.clone()).collect();
         let started_ms = attempts.first().unwrap_or(&this).started_ms;
@@ -350,7 +341,21 @@ impl StepRunner {
             attempts.push(this);
         }
         let (package, models, log_dropped) = (step.package, report.models, report.log_dropped);
-        Ok(OutcomeRecord { output, failure, attempts, package, models, consumed, produced, log, log_dropped, spent_us, started_ms, finished_ms })
+        Ok(OutcomeRecord {
+            output,
+            failure,
+            attempts,
+            package,
+            models,
+            consumed,
+            produced,
+            log,
+            log_lines,
+            log_dropped,
+            spent_us,
+            started_ms,
+            finished_ms,
+        })
     }
 }
 

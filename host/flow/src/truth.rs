@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use dovetail_core::RunId;
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
-use dovetail_core::executor::{Failure, FailureKind};
+use dovetail_core::executor::{Failure, FailureKind, LogLine};
 use dovetail_core::ledger::{Kind, Record, RunKey};
-use dovetail_core::limits::{MAX_INLINE_VALUE, MAX_VALUE};
+use dovetail_core::limits::{MAX_INLINE_LOG, MAX_INLINE_VALUE, MAX_VALUE};
 use dovetail_core::pipeline::Pipeline;
 use dovetail_core::record::{CancelRecord, Form, OutcomeRecord, RetryRecord, RunOutcomeRecord, RunRecord, RunState, StoredValue};
+use dovetail_core::{Digest, RunId};
 use serde_json::Value;
 
 use crate::registry::pinned;
 use crate::{FlowError, Parts};
+
+/// The most that a log blob may have; the limit of a step's log is below.
+const MAX_LOG: u64 = 64 << 20;
 
 /// The failure's code of a step that never ran because another one had failed (`"on_failure": "finish"`).
 pub(crate) const SKIPPED: &str = "skipped";
@@ -172,6 +175,30 @@ pub(crate) fn load_value(parts: &Parts, stored: StoredValue) -> Result<Value, St
             serde_json::from_slice(&bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("read the value {digest}"), e))
         }
     }
+}
+
+/// A log as it is kept: in the record, or as a blob of JSON lines if it is long.
+pub(crate) fn store_log(parts: &Parts, lines: Vec<LogLine>) -> Result<(Option<Digest>, Vec<LogLine>), StoreError> {
+    let mut text = Vec::new();
+    for line in &lines {
+        text.extend(serde_json::to_vec(line).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, "write a log line", e))?);
+        text.push(b'\n');
+    }
+    if text.len() <= MAX_INLINE_LOG {
+        return Ok((None, lines));
+    }
+    Ok((Some(parts.blobs.put(BlobKind::Log, &text)?), Vec::new()))
+}
+
+/// What the step's last attempt logged, wherever it is kept.
+pub(crate) fn load_log(parts: &Parts, outcome: &OutcomeRecord) -> Result<Vec<LogLine>, StoreError> {
+    let Some(digest) = &outcome.log else {
+        return Ok(outcome.log_lines.clone());
+    };
+    let bytes = parts.blobs.get(BlobKind::Log, digest, MAX_LOG)?;
+    let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    let read = |line| serde_json::from_slice(line).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("read the log {digest}"), e));
+    lines.map(read).collect()
 }
 
 /// The record of a run's end.

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Barrier};
 
+use dovetail_core::blobs::BlobKind;
+use dovetail_core::executor::LogLine;
 use dovetail_core::record::RunState;
+use dovetail_core::retention::Shelf as _;
 use dovetail_flow::{Event, Pushed, cancel, document, find_run, lineage, logs, recover, retry, runs, submit};
 use serde_json::{Value, json};
 
@@ -114,6 +117,26 @@ fn logs_and_lists_tell_what_was() {
     assert_eq!(find_run(&bench.parts, "").unwrap_err().code(), "ambiguous_run");
     assert_eq!(find_run(&bench.parts, "ffff").unwrap_err().code(), "unknown_run");
     assert_eq!(document(&bench.parts, &first).unwrap()["state"], "queued");
+}
+
+#[test]
+fn a_short_log_stands_in_the_record_and_a_long_one_beside_it() {
+    let bench = Bench::new();
+    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "a.sum", "input.x")]);
+    let long: Vec<String> = (0..50).map(|n| format!("line {n} {}", "x".repeat(100))).collect();
+    let said = long.clone();
+    bench.script("b", move |attempt, _| {
+        let mut report = sum(attempt);
+        let line = report.log[0].clone();
+        report.log = said.iter().map(|message| LogLine { message: message.clone(), ..line.clone() }).collect();
+        Ok(report)
+    });
+    let run = bench.submit(&published, 3);
+    bench.work(&run);
+    let told = logs(&bench.parts, &run).unwrap();
+    assert_eq!(told[0].lines.iter().map(|line| line.message.as_str()).collect::<Vec<_>>(), ["ran"]);
+    assert_eq!(told[1].lines.iter().map(|line| line.message.clone()).collect::<Vec<_>>(), long);
+    assert_eq!(bench.kept.scan(BlobKind::Log, None, 9).unwrap().len(), 1, "the long one alone is a blob");
 }
 
 #[test]
