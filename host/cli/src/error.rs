@@ -110,6 +110,12 @@ impl Error {
         Self::host("unwritable_file", format!("write `{}`", path.display())).cause(error).help(help).detail("path", path.display().to_string())
     }
 
+    /// Standard output that cannot be written.
+    pub(crate) fn output(error: std::io::Error) -> Self {
+        let help = "make room there, or send it elsewhere; what the command did is done, and what it recorded can be shown again";
+        Self::host("unwritable_output", "write to standard output").cause(error).help(help)
+    }
+
     /// Values that do not fit their types.
     pub(crate) fn values(errors: &[ValueError]) -> Self {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();

@@ -47,10 +47,22 @@ fn main() -> ExitCode {
         }
     };
     match commands::run(cli.command, &app) {
-        Ok(exit) => ExitCode::from(exit.code()),
+        Ok(exit) => ExitCode::from(if_written(exit, &app.output)),
+        // It is on standard error, wherever else it should have been.
         Err(error) => {
             app.output.error(&error);
             ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// The exit code, which is another one if what was to be printed could not be.
+fn if_written(exit: Exit, output: &Output) -> u8 {
+    match output.written() {
+        Ok(()) => exit.code(),
+        Err(error) => {
+            output.note(&error.to_text());
+            error.exit_code()
         }
     }
 }
@@ -72,8 +84,9 @@ fn wrong_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let rendered = error.render();
     if !error.use_stderr() {
         let coloured = std::io::IsTerminal::is_terminal(&std::io::stdout());
-        Output::new(Format::Text).text(&if coloured { rendered.ansi().to_string() } else { rendered.to_string() });
-        return ExitCode::from(Exit::Done.code());
+        let output = Output::new(Format::Text);
+        output.raw(&if coloured { rendered.ansi().to_string() } else { rendered.to_string() });
+        return ExitCode::from(if_written(Exit::Done, &output));
     }
     let text = rendered.to_string();
     let (message, help) = text.split_once("\n\n").unwrap_or((&text, ""));

@@ -1,5 +1,6 @@
 //! The only place that prints. Results go to standard output, errors and progress to standard error.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
 
@@ -19,7 +20,7 @@ pub(crate) enum Format {
     Ndjson,
 }
 
-/// Where everything is printed. A reader that goes away (`| head`) is no error.
+/// Where everything is printed. A reader that goes away (`| head`) is no error; a disk that is full is one.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) format: Format,
@@ -27,11 +28,13 @@ pub(crate) struct Output {
     pub(crate) interactive: bool,
     /// What stands in the last line of a terminal, to be removed before something else is printed.
     in_place: Mutex<bool>,
+    /// Why standard output could not be written: nothing more is, for a result with a hole in it is none.
+    lost: Mutex<Option<io::Error>>,
 }
 
 impl Output {
     pub(crate) fn new(format: Format) -> Self {
-        Self { format, interactive: io::stderr().is_terminal(), in_place: Mutex::new(false) }
+        Self { format, interactive: io::stderr().is_terminal(), in_place: Mutex::new(false), lost: Mutex::new(None) }
     }
 
     /// The result: `json` for machines, `text` for people. Only the one that is wanted is made.
@@ -43,31 +46,47 @@ impl Output {
         }
     }
 
-    /// Text for standard output, with a line end where it has none.
+    /// Text for standard output, with a line end where it has none; for people what steers a terminal is made visible.
     pub(crate) fn text(&self, text: &str) {
+        let text = if self.format == Format::Text { visible(text) } else { Cow::Borrowed(text) };
         let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         self.raw(&format!("{text}{end}"));
     }
 
-    /// Text for standard output as it is.
+    /// Text for standard output as it is: JSON, and what nobody but this program has written.
     pub(crate) fn raw(&self, text: &str) {
         self.clear();
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if lost.is_some() {
+            return;
+        }
         let mut out = io::stdout().lock();
-        // Nobody is left to be told that nobody listens.
-        drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            // Nobody is left to be told that nobody listens.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => *lost = Some(error),
+            _ => {}
+        }
+    }
+
+    /// An error if something that was to be on standard output is not there. Says so once.
+    pub(crate) fn written(&self) -> Result<(), Error> {
+        match self.lost.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(Error::output(error)),
+            None => Ok(()),
+        }
     }
 
     /// A line for standard error.
     pub(crate) fn note(&self, line: &str) {
         self.clear();
-        drop(writeln!(io::stderr().lock(), "{line}"));
+        drop(writeln!(io::stderr().lock(), "{}", visible(line)));
     }
 
     /// What replaces itself in the last line of a terminal.
     pub(crate) fn in_place(&self, line: &str) {
         let mut shown = self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
         *shown = true;
-        let line: String = line.chars().take(100).collect();
+        let line: String = visible(line).chars().take(100).collect();
         let mut err = io::stderr().lock();
         drop(write!(err, "\r\x1b[2K{line}").and_then(|()| err.flush()));
     }
@@ -90,6 +109,24 @@ impl Output {
             Format::Ndjson => self.text(&error.to_json().to_string()),
         }
     }
+}
+
+/// What strangers wrote (tasks, pipelines, whoever submits), for people: what would steer the terminal or turn the order of the text around is shown as
+/// `\u{1b}`. Newlines and tabs stay.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if steers(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// How wide a JSON value may be to stay on one line.
@@ -213,6 +250,14 @@ mod tests {
         let text = shortened(&json!({ "v": vector, "p": pairs, "s": vec!["a"; 9] }));
         assert!(text.contains("[0, 1, ... 128 numbers]") && text.contains("[[0, 0], [1, 1], ... 9 items]"), "{text}");
         assert_eq!(text.matches("\"a\"").count(), 9, "{text}");
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_made_visible() {
+        assert_eq!(visible("a\u{1b}]0;x\u{7}\u{9b}31m\r\u{7f}"), r"a\u{1b}]0;x\u{7}\u{9b}31m\u{d}\u{7f}");
+        assert_eq!(visible("\u{202a}\u{202e}\u{2066}\u{2069}"), r"\u{202a}\u{202e}\u{2066}\u{2069}");
+        let fine = "Grüße\n\t日本 \u{2029}\u{202f}\u{2065}\u{206a}";
+        assert!(matches!(visible(fine), Cow::Borrowed(text) if text == fine));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(crate) fn run(command: Command, app: &App) -> Result<Exit, Error> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "dovetail", &mut script);
-            app.output.text(&String::from_utf8_lossy(&script));
+            app.output.raw(&String::from_utf8_lossy(&script));
             Ok(Exit::Done)
         }
     }

@@ -146,6 +146,85 @@ fn a_database_of_a_newer_version_is_refused() {
 }
 
 #[test]
+fn output_that_cannot_be_written_is_the_hosts_failure() {
+    let home = adding();
+    let run = ["run", "adding", "--input", "a=1"];
+    let commands: [&[&str]; 6] = [&run, &["runs", "list"], &["task", "list"], &["schema", "run"], &["completions", "bash"], &["doctor"]];
+    let to_nowhere = |args: &[&str]| {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        Ran::of(&home.command(args).stdout(full).stderr(std::process::Stdio::piped()).output().unwrap(), args)
+    };
+    const LOST: &str = "error: write to standard output: No space left on device (os error 28)";
+    for format in ["text", "json"] {
+        for command in &commands {
+            let args: Vec<&str> = command.iter().copied().chain(["--output", format]).collect();
+            let stderr = to_nowhere(&args).exits(3).stderr;
+            assert!(stderr.starts_with(LOST) && stderr.matches("error: ").count() == 1, "{args:?}: {stderr}");
+        }
+    }
+    let several = ["run", "adding", "--each", "a=@in", "--output", "ndjson"];
+    home.write("in/1.json", "1");
+    home.write("in/2.json", "2");
+    assert_eq!(to_nowhere(&several).exits(3).stderr.matches(LOST).count(), 1);
+    assert!(to_nowhere(&["--help"]).exits(3).stderr.starts_with(LOST));
+    // What was done is there: the runs of both formats, and one for each file.
+    assert_eq!(home.run(&["runs", "list", "--output", "json"]).exits(0).json().as_array().unwrap().len(), 4);
+    // An error that is told on standard error is an error all the same.
+    let told = to_nowhere(&["run", "no-such-pipeline", "--output", "json"]).exits(2).stderr;
+    assert!(told.contains("no-such-pipeline") && told.matches("error: ").count() == 1, "{told}");
+
+    // A reader that goes away wants no more.
+    let (read, write) = std::io::pipe().unwrap();
+    drop(read);
+    let mut command = home.command(&run);
+    let ran = Ran::of(&command.stdout(write).stderr(std::process::Stdio::piped()).output().unwrap(), &run).exits(0);
+    assert_eq!(ran.stderr, "");
+}
+
+#[test]
+fn what_strangers_wrote_does_not_steer_the_terminal() {
+    const EVIL: &str = "Adds\u{1b}]0;PWNED\u{7}\u{1b}[31m red \u{9b}1m \u{202e}txt";
+    const SHOWN: &str = r"Adds\u{1b}]0;PWNED\u{7}\u{1b}[31m red \u{9b}1m \u{202e}txt";
+    let home = Home::new();
+    let manifest = format!("name = \"add\"\nversion = \"1.0.0\"\ndescription = {}\n", json!(EVIL).to_string().replace("\u{9b}", r"\u009b"));
+    home.write("evil/plugin.toml", manifest);
+    let component = crate::support::component("add").display().to_string();
+    let packed = home.path("evil.zip").display().to_string();
+    home.run(&["task", "pack", "evil", "--component", &component, "-o", &packed]).exits(0);
+    home.run(&["task", "push", &packed]).exits(0);
+    let step = json!({ "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": {"value": 1} }, "description": EVIL });
+    let pipeline = json!({ "name": "adding", "version": "1.0.0", "description": EVIL, "inputs": { "a": {} }, "steps": { "sum": step }, "output": { "sum": "sum.sum" } });
+    home.pipeline("adding", &pipeline);
+    let mut wrong = pipeline.clone();
+    wrong["steps"]["sum"]["inputs"]["a"] = json!(format!("input.{EVIL}"));
+    home.write("wrong.json", wrong.to_string());
+    let commands: &[(&[&str], i32)] = &[
+        (&["task", "check", &packed], 0),
+        (&["task", "list"], 0),
+        (&["task", "show", "add"], 0),
+        (&["pipeline", "list"], 0),
+        (&["pipeline", "show", "adding"], 0),
+        (&["pipeline", "graph", "adding"], 0),
+        (&["pipeline", "check", "wrong.json"], 1),
+        (&["run", "wrong.json", "--input", "a=1"], 2),
+        (&["run", EVIL], 2),
+        (&["runs", "show", EVIL], 2),
+        (&["task", "show", EVIL], 2),
+    ];
+    let mut shown = 0;
+    for (args, code) in commands {
+        let ran = home.run(args).exits(*code);
+        for text in [&ran.stdout, &ran.stderr] {
+            let steers = text.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}');
+            assert!(!steers, "{args:?}: {text:?}");
+            shown += usize::from(text.contains(SHOWN));
+        }
+    }
+    assert!(shown >= 6, "only {shown} of them show it");
+    assert_eq!(home.run(&["task", "list", "--output", "json"]).exits(0).json()[0]["description"], EVIL, "machines get what was written");
+}
+
+#[test]
 fn ndjson_is_for_runs_only() {
     let home = Home::new();
     let ran = home.run(&["runs", "list", "--output", "ndjson"]).exits(2);
