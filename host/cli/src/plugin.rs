@@ -66,7 +66,7 @@ pub(crate) fn find(path: &Path, component: Option<&Path>) -> Result<Found, Error
 
 /// The folder of a plugin, with its manifest.
 pub(crate) fn folder(path: &Path, component: Option<PathBuf>) -> Result<Folder, Error> {
-    let manifest = text(&path.join("plugin.toml")).map_err(|e| {
+    let manifest = own(path, &path.join("plugin.toml")).map_err(|e| {
         if e.code == "missing_file" { e.help("a plugin's folder has a `plugin.toml` with its name, version and description") } else { e }
     })?;
     Ok(Folder { path: path.to_owned(), manifest, component })
@@ -146,7 +146,7 @@ impl Folder {
         let mut wit = BTreeMap::new();
         let folder = self.path.join("wit");
         if folder.is_dir() {
-            collect(&folder, "", &mut wit)?;
+            collect(&self.path, &folder, "", &mut wit)?;
         }
         Ok(wit)
     }
@@ -158,10 +158,10 @@ impl Folder {
         let folder = self.path.join("examples");
         if folder.is_dir() {
             for file in crate::inputs::folder(&folder)?.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "json")) {
-                examples.insert(name_of(&file), text(&file)?);
+                examples.insert(name_of(&file), own(&self.path, &file)?);
             }
         }
-        let readme = match text(&self.path.join("README.md")) {
+        let readme = match own(&self.path, &self.path.join("README.md")) {
             Ok(text) => Some(text),
             Err(error) if error.code == "missing_file" => None,
             Err(error) => return Err(error),
@@ -171,7 +171,7 @@ impl Folder {
 }
 
 /// The task's own WIT, at any depth; `deps` is the host's and comes with the host.
-fn collect(folder: &Path, below: &str, wit: &mut BTreeMap<String, String>) -> Result<(), Error> {
+fn collect(root: &Path, folder: &Path, below: &str, wit: &mut BTreeMap<String, String>) -> Result<(), Error> {
     let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>())
         .map_err(|e| Error::file(folder, e))?;
@@ -180,10 +180,10 @@ fn collect(folder: &Path, below: &str, wit: &mut BTreeMap<String, String>) -> Re
         let name = format!("{below}{}", name_of(&path));
         if path.is_dir() {
             if name != "deps" {
-                collect(&path, &format!("{name}/"), wit)?;
+                collect(root, &path, &format!("{name}/"), wit)?;
             }
         } else if path.extension().is_some_and(|extension| extension == "wit") {
-            wit.insert(name, text(&path)?);
+            wit.insert(name, own(root, &path)?);
         }
     }
     Ok(())
@@ -191,6 +191,18 @@ fn collect(folder: &Path, below: &str, wit: &mut BTreeMap<String, String>) -> Re
 
 fn name_of(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A text of the plugin's own. A link may lead to another place in its folder; one that leads out of it would publish what nobody meant to.
+fn own(root: &Path, path: &Path) -> Result<String, Error> {
+    let real = path.canonicalize().map_err(|e| Error::file(path, e))?;
+    if real.starts_with(root.canonicalize().map_err(|e| Error::file(root, e))?) {
+        return text(path);
+    }
+    let message = format!("`{}` is a link that leads out of the plugin's folder, to `{}`", path.display(), real.display());
+    Err(Error::usage("link_out_of_folder", message)
+        .help("put a copy in its place if it is meant to be published, or remove the link")
+        .detail("path", path.display().to_string()))
 }
 
 fn text(path: &Path) -> Result<String, Error> {
@@ -239,6 +251,34 @@ mod tests {
         assert_eq!(folder.component("echo-it", Stale::Warned).unwrap(), b"old");
         build("target/wasm32-wasip2", "new", 50);
         assert_eq!(folder.component("echo-it", Stale::Warned).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_link_that_leads_out_of_the_folder_is_refused() {
+        let link = |to: &str, at: &str| {
+            let dir = plugin();
+            std::fs::write(dir.path().join("secret.txt"), "package secret:s;").unwrap();
+            std::fs::create_dir_all(dir.path().join("elsewhere")).unwrap();
+            std::fs::write(dir.path().join("elsewhere/more.wit"), "package secret:s;").unwrap();
+            let at = dir.path().join("echo-it").join(at);
+            std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(to, &at).unwrap();
+            let packed = folder(&dir.path().join("echo-it"), None).and_then(|folder| folder.pack(b"\0asm\x0d\0\x01\0"));
+            (packed, at, dir)
+        };
+        for (to, at) in [
+            ("../secret.txt", "README.md"),
+            ("../../secret.txt", "examples/one.json"),
+            ("../../secret.txt", "wit/other.wit"),
+            ("../../elsewhere", "wit/more"),
+        ] {
+            let (packed, at, _dir) = link(to, at);
+            let error = packed.unwrap_err();
+            assert_eq!((error.code, error.exit_code()), ("link_out_of_folder", 2));
+            assert!(error.message.contains(&at.display().to_string()), "{}", error.message);
+        }
+        let (packed, _, _dir) = link("wit/world.wit", "README.md");
+        assert_eq!(dovetail_runtime::Package::read(&packed.unwrap()).unwrap().readme.as_deref(), Some("package a:b;"));
     }
 
     #[test]

@@ -15,6 +15,25 @@ fn the_same_inputs_give_the_same_bytes() {
 }
 
 #[test]
+fn what_is_no_file_is_not_replaced_by_a_package() {
+    let home = Home::new();
+    let folder = plugin("add").display().to_string();
+    let socket = home.path("socket");
+    let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::fs::create_dir(home.path("folder")).unwrap();
+    home.write("target.zip", "old");
+    std::os::unix::fs::symlink("target.zip", home.path("link")).unwrap();
+    for name in ["socket", "folder", "link"] {
+        let before = std::fs::symlink_metadata(home.path(name)).unwrap().file_type();
+        let refused = home.run(&["task", "pack", &folder, "-o", name, "--output", "json"]).exits(2).json();
+        assert_eq!(refused["error"]["code"], "not_a_file", "{refused:#}");
+        assert_eq!(std::fs::symlink_metadata(home.path(name)).unwrap().file_type(), before, "{name}");
+    }
+    home.run(&["task", "pack", &folder, "-o", "target.zip"]).exits(0);
+    assert!(std::fs::read(home.path("target.zip")).unwrap().starts_with(b"PK"), "a file is replaced");
+}
+
+#[test]
 fn without_names_a_package_is_smaller_and_does_the_same() {
     let home = Home::new();
     let folder = plugin("add").display().to_string();
@@ -67,6 +86,9 @@ fn a_grant_is_named_checked_and_given() {
     let folder = plugin("clock").display().to_string();
     let json = home.run(&["task", "check", &folder, "--output", "json"]).exits(0).json();
     assert_eq!((&json["pure"], &json["grants"]), (&json!(false), &json!({"clocks": true})));
+    let text = home.run(&["task", "check", &folder]).exits(0).stdout;
+    assert!(text.contains("\ngrants  clocks (push needs --grant clocks)\n") && text.contains("needs:clocks"), "{text}");
+    assert!(!text.contains("granted"), "nobody has granted anything yet: {text}");
     let refused = home.run(&["task", "push", &folder, "--output", "json"]).exits(2).json();
     assert_eq!((&refused["error"]["code"], &refused["error"]["details"]["grants"]), (&json!("grant_needed"), &json!(["clocks"])));
     assert_eq!(
@@ -102,6 +124,11 @@ fn a_grant_is_named_checked_and_given() {
     };
     change("plugin.toml", "1.0.0", "1.1.0");
     change("plugin.toml", "clocks = true", "clocks = true\nrandom = true");
+    // What is asked for needs a yes, whether the component imports it or not.
+    let asks_for = "name = \"clock\"\nversion = \"1.0.0\"\ndescription = \"x\"\n[grants]\nclocks = true\nrandom = true\n";
+    home.write("greedy/plugin.toml", asks_for);
+    let text = home.run(&["task", "check", "greedy", "--component", &component("clock").display().to_string()]).exits(0).stdout;
+    assert!(text.contains("\ngrants  clocks, random (push needs --grant clocks --grant random)\n"), "{text}");
     change("wit/world.wit", "dovetail:clock@1.0.0", "dovetail:clock@1.1.0");
     // The component's own name, which stands in it as text of the same length.
     let mut bytes = std::fs::read(component("clock")).unwrap();

@@ -9,7 +9,7 @@ use dovetail_core::wit::{Signature, schema, show};
 use dovetail_runtime::{Compiler, Description, GrantClass, LoadError, Package, Refusal};
 use serde_json::{Value, json};
 
-use super::grants_json;
+use super::{asked, grants_json};
 use crate::error::{Error, Exit};
 use crate::plugin::{self, Found, Stale};
 use crate::table::{bytes, indented};
@@ -302,6 +302,15 @@ fn class(class: &GrantClass) -> String {
     }
 }
 
+/// What plugin.toml asks for, whether the component imports it or not: it is what whoever publishes it has to allow.
+fn grants_text(asked: &[String]) -> String {
+    if asked.is_empty() {
+        return "none".to_owned();
+    }
+    let flags: Vec<String> = asked.iter().map(|grant| format!("--grant {grant}")).collect();
+    format!("{} (push needs {})", asked.join(", "), flags.join(" "))
+}
+
 fn good_text(good: &Good) -> String {
     let Good { manifest, description, package } = good;
     let mut text =
@@ -310,10 +319,16 @@ fn good_text(good: &Good) -> String {
     let (component, code) = (bytes(description.component_bytes), bytes(description.code_bytes));
     text.push_str(&format!("sizes   package {}, component {component}, compiled {code}{memory}\n", bytes(package.len() as u64)));
     text.push_str(&format!("limits  {}\n", limits_text(&manifest.limits)));
+    text.push_str(&format!("grants  {}\n", grants_text(&asked(&manifest.grants))));
     let purity = if description.pure { "pure: the same input gives the same output" } else { "not pure: it reaches what a grant names" };
     text.push_str(&format!("purity  {purity}\n\nimports\n"));
     for import in &description.imports {
-        text.push_str(&format!("  {:15} {}\n", class(&import.class), import.name));
+        let class = match import.class {
+            // Nobody has granted anything: that is done when it is published.
+            GrantClass::Needs(grant) => format!("needs:{grant}"),
+            _ => class(&import.class),
+        };
+        text.push_str(&format!("  {class:15} {}\n", import.name));
     }
     text.push_str(&format!("\n{}", show::signature(&description.signature)));
     text

@@ -28,6 +28,7 @@ pub(super) fn pack(app: &App, folder: &Path, out: Option<&Path>, component: Opti
     };
     let package = if strip { stripped(&package).map_err(|refusal| Error::from(refusal).of_file(folder))? } else { package };
     let path = out.map_or_else(|| PathBuf::from(format!("{}-{}.zip", manifest.name, manifest.version)), Path::to_owned);
+    replaceable(&path)?;
     write_whole(&path, &package)?;
     let digest = Digest::of(&package);
     app.output.result(
@@ -48,6 +49,28 @@ fn stripped(package: &[u8]) -> Result<Vec<u8>, Refusal> {
         readme: package.readme.as_deref(),
         examples: &package.examples,
     })
+}
+
+/// Refuses a place where something is that is no file: a device or a socket would be gone, and a link would no longer lead anywhere.
+fn replaceable(path: &Path) -> Result<(), Error> {
+    let kind = match std::fs::symlink_metadata(path) {
+        Ok(meta) => meta.file_type(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::write(path, error)),
+    };
+    if kind.is_file() {
+        return Ok(());
+    }
+    let what = if kind.is_dir() {
+        "a folder"
+    } else if kind.is_symlink() {
+        "a link"
+    } else {
+        "no regular file"
+    };
+    Err(Error::usage("not_a_file", format!("`{}` is {what}, and is not replaced", path.display()))
+        .help("name a file with -o, or a path where nothing is yet")
+        .detail("path", path.display().to_string()))
 }
 
 /// Beside and renamed: a package is there whole or not at all.
