@@ -1,4 +1,4 @@
-//! The keys of an S3 server, and where they come from. They are shown nowhere: not by `Debug`, not in an error.
+//! The keys of an S3 server, and where they come from. They are not shown by `Debug`, and the secret ones in no error.
 
 use std::fmt;
 use std::path::Path;
@@ -109,11 +109,12 @@ impl Credentials {
         credentials
     }
 
-    /// `text` without any of them, should a server repeat one.
+    /// `text` without the secret ones, should a server repeat one. The access key is a name and no secret: it may be part of the bucket's, and
+    /// whoever reads which key was refused knows which one to mend.
     #[cfg(feature = "s3")]
     pub(crate) fn removed_from(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        for secret in [Some(&self.secret_key), self.session_token.as_ref(), Some(&self.access_key)].into_iter().flatten() {
+        for secret in [Some(&self.secret_key), self.session_token.as_ref()].into_iter().flatten() {
             text = text.replace(secret.as_str(), "***");
         }
         text
@@ -153,6 +154,13 @@ mod tests {
             assert!(!format!("{error:?}").contains("HIDDEN"), "{error:?}");
         }
         assert_eq!(Credentials::from_file(Path::new("no/such/file")).unwrap_err().kind, StoreErrorKind::Missing);
+    }
+
+    #[cfg(feature = "s3")]
+    #[test]
+    fn secrets_are_removed_and_names_are_not() {
+        let keys = Credentials::new("dovetail", "s3cr3t").with_session_token("t0k3n");
+        assert_eq!(keys.removed_from("list the bucket `dovetail-test`: s3cr3t, t0k3n"), "list the bucket `dovetail-test`: ***, ***");
     }
 
     #[test]

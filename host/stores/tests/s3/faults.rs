@@ -297,8 +297,9 @@ fn a_redirect_is_not_followed() {
 }
 
 #[test]
-fn keys_are_shown_nowhere() {
-    let repeats = "<Error><Code>SignatureDoesNotMatch</Code><Message>HIDDENACCESS with HIDDENSECRET</Message><AWSAccessKeyId>HIDDENACCESS</AWSAccessKeyId></Error>";
+fn secret_keys_are_shown_nowhere() {
+    let repeats =
+        "<Error><Code>SignatureDoesNotMatch</Code><Message>HIDDENSECRET with HIDDENSECRET</Message><AWSAccessKeyId>ACCESS</AWSAccessKeyId></Error>";
     let fake = Fake::start(move |n, _| if n == 0 { Reply::of(403, repeats.as_bytes()) } else { Reply::of(503, repeats.as_bytes()) });
     let blobs = open(&fake, "&retries=0");
     for error in [blobs.put(KIND, b"x").unwrap_err(), blobs.get(KIND, &Digest::of(b"x"), 1).unwrap_err()] {

@@ -20,7 +20,7 @@ use dovetail_stores::Credentials;
 
 /// Credentials whose parts are easy to find where they must not be.
 fn hidden() -> Option<Credentials> {
-    Some(Credentials::new("HIDDENACCESS", "HIDDENSECRET"))
+    Some(Credentials::new("ACCESS", "HIDDENSECRET"))
 }
 
 /// Everything that an error says, in every form.

@@ -138,7 +138,7 @@ fn wrong_keys_are_refused_and_not_repeated() {
     let (url, keys) = server_or_return!("wrong_keys_are_refused_and_not_repeated");
     assert!(keys.is_some(), "this test needs the keys in the environment, not in the URL");
     let right = std::env::var("DOVETAIL_S3_ACCESS_KEY").unwrap();
-    for wrong in [Credentials::new("HIDDENACCESS", "HIDDENSECRET"), Credentials::new(right, "HIDDENSECRET")] {
+    for wrong in [Credentials::new("ACCESS", "HIDDENSECRET"), Credentials::new(right, "HIDDENSECRET")] {
         let blobs = S3Blobs::open(&own(&url, ""), Some(wrong)).unwrap();
         let digest = Digest::of(b"x");
         for error in [
