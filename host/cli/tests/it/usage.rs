@@ -244,7 +244,10 @@ fn version_completions_schemas_and_empty_lists() {
     }
     let runs = home.run(&["schema", "runs"]).json();
     assert_eq!((&runs["$defs"]["run"]["$id"], &runs["$defs"]["error"]["$id"]), (&json!("urn:dovetail:run:1"), &json!("urn:dovetail:error:1")));
-    assert_eq!(home.run(&["pipeline", "schema"]).exits(0).json(), home.run(&["schema", "pipeline"]).json());
+    let pipeline = home.run(&["schema", "pipeline"]).json();
+    assert_eq!(home.run(&["pipeline", "schema"]).exits(0).json(), pipeline);
+    let timeout = pipeline["properties"]["timeout"]["description"].as_str().unwrap();
+    assert!(timeout.contains("along the longest path of steps; waiting in the queue and interruptions are not in it"), "{timeout}");
     for list in [&["runs", "list"][..], &["task", "list"], &["pipeline", "list"], &["models", "list"]] {
         let json: Vec<&str> = list.iter().copied().chain(["--output", "json"]).collect();
         assert_eq!(home.run(&json).exits(0).json(), json!([]));

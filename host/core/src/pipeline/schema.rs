@@ -23,7 +23,8 @@ pub fn schema() -> Value {
             "name": { "type": "string", "pattern": KEBAB, "maxLength": 64, "description": "kebab-case" },
             "version": { "type": "string", "description": "semantic version, such as 1.0.0" },
             "description": { "type": "string" },
-            "timeout": { "$ref": "#/$defs/duration", "description": "of a whole run; at most 7d" },
+            "timeout": { "$ref": "#/$defs/duration", "description": "of a whole run; at most 7d. Counted is the time of attempts, and \
+                of the delays between them, along the longest path of steps; waiting in the queue and interruptions are not in it" },
             "on_failure": { "enum": ["cancel", "finish"], "default": "cancel",
                 "description": "what becomes of running steps when one has failed for good" },
             "inputs": {
