@@ -313,13 +313,16 @@ fn grants_text(asked: &[String]) -> String {
 
 fn good_text(good: &Good) -> String {
     let Good { manifest, description, package } = good;
-    let mut text =
-        format!("{}@{} is accepted\n{}\n\npackage {}\n", manifest.name, manifest.version, manifest.description, dovetail_core::Digest::of(package));
+    let asked = asked(&manifest.grants);
+    // To be sound is not yet to be allowed.
+    let when = if asked.is_empty() { "" } else { " once its grants are allowed" };
+    let (name, version, about) = (&manifest.name, &manifest.version, &manifest.description);
+    let mut text = format!("{name}@{version} is accepted{when}\n{about}\n\npackage {}\n", dovetail_core::Digest::of(package));
     let memory = description.initial_memory.map_or_else(String::new, |memory| format!(", starts with {} of memory", bytes(memory)));
     let (component, code) = (bytes(description.component_bytes), bytes(description.code_bytes));
     text.push_str(&format!("sizes   package {}, component {component}, compiled {code}{memory}\n", bytes(package.len() as u64)));
     text.push_str(&format!("limits  {}\n", limits_text(&manifest.limits)));
-    text.push_str(&format!("grants  {}\n", grants_text(&asked(&manifest.grants))));
+    text.push_str(&format!("grants  {}\n", grants_text(&asked)));
     let purity = if description.pure { "pure: the same input gives the same output" } else { "not pure: it reaches what a grant names" };
     text.push_str(&format!("purity  {purity}\n\nimports\n"));
     for import in &description.imports {
