@@ -266,7 +266,8 @@ fn a_queue_that_holds_the_work_of_other_records_is_refused() {
 
 #[test]
 fn buckets_that_cannot_be_used_are_refused_when_something_is_to_be_stored() {
-    let push: &[&[&str]] = &[&["task", "push", &plugin()]];
+    // A worker would take steps that it cannot run.
+    let push: &[&[&str]] = &[&["task", "push", &plugin()], &["worker"], &["up"]];
     Machine { blobs: bucket("no-such-bucket", "x"), ..Machine::new() }.refuses(3, &["no bucket `no-such-bucket`", "make it"], push);
     let wrong = bucket("dovetail-test", "x").replace("s3://", "s3://nobody:secret-word@");
     Machine { blobs: wrong, ..Machine::new() }.refuses(3, &["does not accept the access key"], push);

@@ -37,8 +37,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How long a daemon waits after a store failed; it doubles up to the second one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long a job is put off that the host could not run, for a reason that does not pass by itself.
-const PUT_OFF: Duration = Duration::from_secs(30);
+/// How long a job is put off that this worker could not run, for a reason that does not pass by itself: another one may be able to.
+const PUT_OFF: Duration = Duration::from_secs(5);
+/// How long a worker that can run nothing, for such a reason, leaves work to others before it tries again.
+const LONGEST_LEFT: Duration = Duration::from_secs(30);
 /// The part of a lease after which a job that was not renewed is asked for, and verified, before it is begun.
 const SURE: f64 = 0.8;
 /// Plans kept; any of them can be read again.
@@ -307,8 +309,8 @@ impl Worker {
                 self.flow.ended(None);
                 continue;
             }
-            self.one(job, shutdown, settle);
-            self.flow.ended(Some(began.elapsed()));
+            let ran = self.one(job, shutdown, settle);
+            self.flow.ended(ran.then(|| began.elapsed()));
             if alone {
                 self.flow.alone_no_more();
             }
@@ -327,15 +329,22 @@ impl Worker {
         self.flow.ended(None);
     }
 
-    fn one(&self, mut job: Claimed, shutdown: &Shutdown, settle: &Sender<ToSettle>) {
+    /// Whether it was run, however that ended.
+    fn one(&self, mut job: Claimed, shutdown: &Shutdown, settle: &Sender<ToSettle>) -> bool {
         let token = job.lease.token;
         let held = locked(&self.held).get(&token).map(|held| (held.canceller.clone(), held.sure));
         // It is there from the claim on; without it the job could not be stopped, and is not begun.
-        let Some((canceller, sure)) = held else { return self.flow.settled() };
+        let Some((canceller, sure)) = held else {
+            self.flow.settled();
+            return false;
+        };
         if sure.elapsed() > self.options.lease.mul_f64(SURE) {
             // This process stood still, or was cut off: the job may be another's by now, and done.
             match self.parts.ledger.renew(std::slice::from_ref(&job.lease), self.options.lease) {
-                Ok(answers) if answers.first() == Some(&Renewal::Lost) => return self.let_go(token, &job.lease.run.run, None),
+                Ok(answers) if answers.first() == Some(&Renewal::Lost) => {
+                    self.let_go(token, &job.lease.run.run, None);
+                    return false;
+                }
                 _ => job.verify = true,
             }
         }
@@ -344,35 +353,53 @@ impl Worker {
         let (run, step, attempt) = (job.lease.run.run.clone(), job.lease.step.clone(), job.attempt);
         if shutdown.draining() || locked(&self.fault).is_some() {
             // It was told to stop with jobs in hand.
-            return self.give_back(job, settle);
+            self.give_back(job, settle);
+            return false;
         }
         let work = || {
             let (record, plan) = self.plan(job)?;
-            let started = || self.tell(|| Event::StepStarted { run: run.clone(), step: step.clone(), attempt });
+            let started = || {
+                if job.crashes > 0 {
+                    tracing::warn!(%run, step, lost = job.crashes, "a step is run again whose worker was not heard of any more");
+                }
+                self.tell(|| Event::StepStarted { run: run.clone(), step: step.clone(), attempt });
+            };
             self.runner.run(job, &record, &plan, &canceller.stop(), &started)
         };
         // A panic here is our own. The slot comes back, and the lease is renewed no more: when it lapses, it counts as a worker lost over
         // this job, so that a job which does this each time is given up in the end.
         let result = catch_unwind(AssertUnwindSafe(work));
         match result.unwrap_or_else(|panic| Err(panicked(&step, &run, panic.as_ref()))) {
-            Ok(Next::Commit(item, after)) => self.commit(job, item, after, settle),
-            Ok(Next::Nothing(state)) => self.let_go(token, &run, state),
+            Ok(Next::Commit(item, after)) => {
+                let ran = !matches!(after, After::Released);
+                if ran {
+                    self.flow.could_run();
+                } else {
+                    self.flow.could_not_run(LONGEST_PAUSE);
+                }
+                self.commit(job, item, after, settle);
+                ran
+            }
+            Ok(Next::Nothing(state)) => {
+                self.let_go(token, &run, state);
+                true
+            }
             Err(error @ FlowError::Panic(_)) => {
                 tracing::error!(%run, step, err = &error as &dyn std::error::Error, "the host panicked over a step");
                 self.let_go(token, &run, None);
                 self.fail(error);
+                false
             }
             Err(error) => {
                 tracing::error!(%run, step, err = &error as &dyn std::error::Error, help = error.help(), "a step could not be run");
                 // The host's own fault is not charged: without this the next process would count a dead worker. Where the store itself
                 // fails, this does, too, and the lease decides.
-                let delay = match (self.is_daemon(), error.may_pass()) {
-                    (true, true) => SOON,
-                    (true, false) => PUT_OFF,
-                    (false, _) => Duration::ZERO,
-                };
+                let (delay, leave) = if error.may_pass() { (SOON, LONGEST_PAUSE) } else { (PUT_OFF, LONGEST_LEFT) };
+                let delay = if self.is_daemon() { delay } else { Duration::ZERO };
+                self.flow.could_not_run(leave);
                 self.fail(error);
                 self.commit(job, Item::Release { lease: job.lease.clone(), delay }, After::Released, settle);
+                false
             }
         }
     }

@@ -25,10 +25,11 @@ pub(crate) fn bound() {
     }
 }
 
-/// Gives back what loading a network took and does not keep: its file and its parsed form, several times the network itself.
+/// Gives back to the system what the heap keeps free: what loading a network took beyond the network, or tasks that have ended. It takes
+/// milliseconds.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "the C library's heap has no safe interface")]
-pub(crate) fn give_back() {
+pub fn give_back() {
     // SAFETY: it touches only pages that no allocation uses, under the heap's own locks.
     unsafe { libc::malloc_trim(0) };
 }
@@ -36,5 +37,6 @@ pub(crate) fn give_back() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn bound() {}
 
+/// Nothing is done here.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(crate) fn give_back() {}
+pub fn give_back() {}

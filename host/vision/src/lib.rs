@@ -38,5 +38,7 @@ pub use options::Options;
 pub use codec::{MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, probe};
 #[cfg(feature = "opencv")]
 pub use cv::{Opencv, annotate, opencv_version};
+#[cfg(feature = "opencv")]
+pub use heap::give_back;
 #[cfg(not(feature = "opencv"))]
-pub use unavailable::{BUILT_WITHOUT, Opencv, annotate, opencv_version, probe};
+pub use unavailable::{BUILT_WITHOUT, Opencv, annotate, give_back, opencv_version, probe};

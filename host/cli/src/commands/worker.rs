@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dovetail_core::blobs::StoreErrorKind;
 use dovetail_core::clock::Clock;
 use dovetail_core::ledger::Scope;
 use dovetail_flow::{Daemon, Event, Shutdown, SystemClock, Worker, WorkerOptions};
@@ -34,18 +35,30 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     let quit =
         signals::Told { drain: "stopping: running steps finish, no new ones start; once more to stop them at once", abort: "stopping at once" };
     let _listening = signals::listen(shutdown.clone(), quit, |note| tracing::info!("{note}"))?;
+    blobs_can_be_used(app)?;
     let sync = Arc::new(Sync::new(app)?);
     // What the fleet has is here before the first job is.
     sync.once()?;
-    let runtime = Arc::new(app.runtime(parts.blobs.clone(), jobs, None)?);
+    let vision = Arc::new(app.vision()?);
+    let looking = sync.clone();
+    vision.on_missing(Box::new(move || {
+        if let Err(error) = looking.once() {
+            tracing::warn!(error = error.chain(), "it could not be looked for a model that is not here");
+        }
+    }));
+    let runtime = Arc::new(app.runtime_with(vision, parts.blobs.clone(), jobs, None)?);
     let (grants, models) = (app.config.grants.clone(), sync.clone());
     let able = move || -> Vec<String> { grants.iter().cloned().chain(models.names().iter().map(|name| format!("model:{name}"))).collect() };
     let able: dovetail_flow::Able = Arc::new(able);
     let (say, started) = (able.clone(), SystemClock.wall_ms());
-    let rate = std::sync::Mutex::new(Rate::new());
+    let (rate, trimmed) = (std::sync::Mutex::new(Rate::new()), std::sync::atomic::AtomicU64::new(0));
     let about = json!({ "host": host, "process": std::process::id(), "version": env!("CARGO_PKG_VERSION"), "slots": jobs, "started_ms": started });
     let about = move |running: usize, ended: u64| {
         let mut about = about.clone();
+        // Tasks leave free memory in the heap, some of them much of it; where nothing runs it goes back to the system, once.
+        if running == 0 && trimmed.swap(ended, std::sync::atomic::Ordering::Relaxed) != ended {
+            dovetail_vision::give_back();
+        }
         let rate = rate.lock().unwrap_or_else(std::sync::PoisonError::into_inner).of(ended, Instant::now());
         about["able"] = json!(say());
         about["running"] = json!(running);
@@ -77,6 +90,19 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     result?;
     tracing::info!(worker = name, "stopped");
     Ok(Exit::Done)
+}
+
+/// A worker that cannot read and write blobs can run nothing, and would take work from those who can. A store that does not answer may do so later.
+fn blobs_can_be_used(app: &App) -> Result<(), Error> {
+    if app.config.has_far_blobs()
+        && let Err(error) = dovetail_stores::check_blobs(app.config.blobs.url(), &SystemClock)
+    {
+        if error.kind != StoreErrorKind::Unavailable {
+            return Err(error.into());
+        }
+        tracing::error!(err = &error as &dyn std::error::Error, "the blob store does not answer; steps wait for it");
+    }
+    Ok(())
 }
 
 /// One line an event.

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 const AHEAD: Duration = Duration::from_millis(40);
 /// Jobs claimed ahead, at most.
 const MOST_AHEAD: usize = 512;
+/// How long a worker claims nothing after it could not run what it had claimed; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Changes on their way to being recorded, at most: when the records are slow, nothing new is claimed.
 const MOST_UNSETTLED: usize = 4096;
 
@@ -28,6 +30,8 @@ struct State {
     troubled: bool,
     /// A job runs alone, or is about to.
     alone: bool,
+    /// This worker could not run what it claimed, so many times in a row: nothing new is claimed until then. Others may be able to.
+    failing: Option<(u32, Instant)>,
 }
 
 #[derive(Debug)]
@@ -39,7 +43,7 @@ pub(super) struct FlowControl {
 
 impl FlowControl {
     pub(super) fn new(slots: usize) -> Self {
-        let state = State { waiting: 0, running: 0, unsettled: 0, sent: 0, ended: 0, usual_us: None, troubled: false, alone: false };
+        let state = State { waiting: 0, running: 0, unsettled: 0, sent: 0, ended: 0, usual_us: None, troubled: false, alone: false, failing: None };
         Self { slots: slots.max(1), state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -59,8 +63,14 @@ impl FlowControl {
             // What is to be recorded finds out when the store answers again; where there is nothing of that kind, the next claim does.
             let held_back = state.troubled && state.unsettled > 0;
             // Half of what is claimed ahead may be used up first: fewer, larger claims.
-            if room > 0 && state.waiting <= ahead / 2 && state.unsettled < MOST_UNSETTLED && !held_back && !state.alone {
+            let claims = room > 0 && state.waiting <= ahead / 2 && state.unsettled < MOST_UNSETTLED && !held_back && !state.alone;
+            let pause = state.failing.map_or(Duration::ZERO, |(_, until)| until.saturating_duration_since(Instant::now()));
+            if claims && pause.is_zero() {
                 return Some(room);
+            }
+            if claims {
+                (state, _) = self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -129,6 +139,26 @@ impl FlowControl {
     pub(super) fn alone_no_more(&self) {
         self.state().alone = false;
         self.changed.notify_all();
+    }
+
+    /// It was not this job's fault: the next claim waits, longer each time, and no longer than `at_most`. What is claimed at once counts once.
+    pub(super) fn could_not_run(&self, at_most: Duration) {
+        let (mut state, now) = (self.state(), Instant::now());
+        let times = match state.failing {
+            Some((_, until)) if until > now => return,
+            Some((times, _)) => times.saturating_add(1),
+            None => 1,
+        };
+        let pause = FIRST_PAUSE.saturating_mul(1 << (times - 1).min(16)).min(at_most);
+        state.failing = Some((times, now + pause));
+    }
+
+    pub(super) fn could_run(&self) {
+        let mut state = self.state();
+        if state.failing.take().is_some() {
+            drop(state);
+            self.changed.notify_all();
+        }
     }
 
     pub(super) fn sent(&self) {
@@ -201,6 +231,29 @@ mod tests {
         let flow = FlowControl::new(2);
         flow.trouble(true);
         assert_eq!(flow.wait_for_room(|| false), Some(2), "a claim failed, and nothing is on its way that could tell that the store answers");
+    }
+
+    #[test]
+    fn whoever_cannot_run_what_he_claims_leaves_it_to_others() {
+        let flow = FlowControl::new(2);
+        let waits = || {
+            let began = Instant::now();
+            assert_eq!(flow.wait_for_room(|| false), Some(2));
+            began.elapsed()
+        };
+        assert!(waits() < FIRST_PAUSE / 2);
+        // Two of one claim count once.
+        flow.could_not_run(Duration::from_secs(9));
+        flow.could_not_run(Duration::from_secs(9));
+        assert!(waits() >= FIRST_PAUSE.mul_f64(0.9));
+        flow.could_not_run(Duration::from_secs(9));
+        assert!(waits() >= FIRST_PAUSE.mul_f64(1.9), "longer each time");
+        flow.could_not_run(FIRST_PAUSE);
+        let at_most = waits();
+        assert!(at_most >= FIRST_PAUSE.mul_f64(0.9) && at_most < FIRST_PAUSE * 3, "and no longer than is said: {at_most:?}");
+        flow.could_not_run(Duration::from_secs(9));
+        flow.could_run();
+        assert!(waits() < FIRST_PAUSE / 2, "until it can");
     }
 
     #[test]

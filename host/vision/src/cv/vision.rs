@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use dovetail_core::id::Digest;
 use dovetail_core::stop::Stop;
@@ -64,7 +65,18 @@ struct Inner {
 pub struct Opencv {
     inner: Arc<Inner>,
     pool: Pool,
+    missing: Mutex<Option<Missing>>,
 }
+
+/// Where a model may come from that is not installed.
+struct Missing {
+    look: Box<dyn Fn() + Send + Sync>,
+    /// When it was last looked.
+    at: Option<Instant>,
+}
+
+/// How seldom it is looked for models that are not installed: a task may name any, as often as it likes.
+const LOOK_ROUND: Duration = Duration::from_millis(200);
 
 impl std::fmt::Debug for Opencv {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -102,7 +114,28 @@ impl Opencv {
         let pictures = Arc::clone(&inner.pictures);
         let pool = Pool::new(threads, move || pictures.in_use() < threads + AHEAD)
             .map_err(|err| VisionError::unavailable("no_threads", format!("start the threads for vision: {err}")))?;
-        Ok(Self { inner: Arc::new(inner), pool })
+        Ok(Self { inner: Arc::new(inner), pool, missing: Mutex::default() })
+    }
+
+    /// `look` installs models that are to be had elsewhere, if there are any. It is called where one is asked for that is not installed, at most
+    /// five times a second; whoever asks at the same time waits for it. Blocking.
+    pub fn on_missing(&self, look: Box<dyn Fn() + Send + Sync>) {
+        *lock(&self.missing) = Some(Missing { look, at: None });
+    }
+
+    /// Whether models may have come since.
+    fn look_elsewhere(&self) -> bool {
+        let asked = Instant::now();
+        let mut missing = lock(&self.missing);
+        let Some(Missing { look, at }) = &mut *missing else {
+            return false;
+        };
+        if at.is_none_or(|at| asked.saturating_duration_since(at) >= LOOK_ROUND) {
+            look();
+            *at = Some(Instant::now());
+        }
+        // Not if it was looked before this was asked: the answer was made with what had come by then.
+        at.is_some_and(|at| at >= asked)
     }
 
     fn on_pool<T: Send + 'static>(
@@ -305,7 +338,13 @@ impl Vision for Opencv {
     }
 
     fn model(&self, kind: ModelKind, name: Option<&str>) -> Result<Model, VisionError> {
-        self.inner.model(kind, name)
+        let lacks = |error: &VisionError| {
+            matches!(error, VisionError::Unavailable { code: "models_missing", .. } | VisionError::Invalid { code: "unknown_model", .. })
+        };
+        match self.inner.model(kind, name) {
+            Err(error) if lacks(&error) && self.look_elsewhere() => self.inner.model(kind, name),
+            found => found,
+        }
     }
 
     fn companions(&self, model: &Model) -> Vec<Model> {

@@ -38,6 +38,32 @@ fn an_import_installs_everything_and_once_more_changes_nothing() {
 }
 
 #[test]
+fn a_model_that_is_to_be_had_elsewhere_is_installed_when_it_is_asked_for() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    let dir = tempfile::tempdir().unwrap();
+    let vision = Opencv::new(Options::new(dir.path())).unwrap();
+    let missing = |name| matches!(vision.model(ModelKind::Detector, name), Err(VisionError::Unavailable { code: "models_missing", .. }));
+    assert!(missing(None), "nobody was told where to look");
+    let looked = Arc::new(AtomicU32::new(0));
+    let (counted, folder) = (looked.clone(), dir.path().to_owned());
+    vision.on_missing(Box::new(move || {
+        // It is there the second time.
+        if counted.fetch_add(1, Ordering::SeqCst) == 1 {
+            ModelStore::open(&folder).unwrap().import_haar(Path::new(HAAR_FOLDER)).unwrap();
+        }
+    }));
+    assert!(missing(Some("haar")));
+    (0..100).for_each(|_| drop(vision.model(ModelKind::Detector, Some("haar"))));
+    assert!(looked.load(Ordering::SeqCst) <= 2, "a task that asks without end does not make it look without end");
+    std::thread::sleep(std::time::Duration::from_millis(250));
+    assert_eq!(vision.model(ModelKind::Detector, Some("haar")).unwrap().name, "haar");
+    assert_eq!(looked.load(Ordering::SeqCst), 2);
+    vision.model(ModelKind::Detector, Some("haar")).unwrap();
+    assert_eq!(looked.load(Ordering::SeqCst), 2, "what is here is not looked for");
+}
+
+#[test]
 fn a_wrong_digest_installs_nothing() {
     let (copy, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     copy_of_the_weights(copy.path());
