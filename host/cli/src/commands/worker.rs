@@ -92,15 +92,16 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-/// A worker that cannot read and write blobs can run nothing, and would take work from those who can. A store that does not answer may do so later.
+/// A worker that cannot read and write blobs can run nothing, and would take work from those who can. A store that cannot now may do so later.
 fn blobs_can_be_used(app: &App) -> Result<(), Error> {
     if app.config.has_far_blobs()
         && let Err(error) = dovetail_stores::check_blobs(app.config.blobs.url(), &SystemClock)
     {
-        if error.kind != StoreErrorKind::Unavailable {
+        // What is damaged or not answered on the way may be whole the next time.
+        if !matches!(error.kind, StoreErrorKind::Unavailable | StoreErrorKind::Corrupt) {
             return Err(error.into());
         }
-        tracing::error!(err = &error as &dyn std::error::Error, "the blob store does not answer; steps wait for it");
+        tracing::error!(err = &error as &dyn std::error::Error, "the blob store cannot be used now; steps wait for it");
     }
     Ok(())
 }
