@@ -278,13 +278,17 @@ fn fits_together(fleet: &str, queue: &Place, meta: &Place) -> Result<(), Error> 
     Ok(())
 }
 
-/// Without user, password and parameters, whatever else is wrong with it.
+/// Without user, password and parameters, whatever else is wrong with it; of a parameter only where the server is.
 fn shown(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.split_inclusive(':').next().unwrap_or_default().to_owned();
     };
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    format!("{scheme}://{}", rest.split(['?', '#']).next().unwrap_or_default())
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    // What is written in another way could hide a password.
+    let endpoint = parameters.split('&').find_map(|parameter| parameter.strip_prefix("endpoint=")).filter(|endpoint| !endpoint.contains('%'));
+    endpoint.map_or_else(|| format!("{scheme}://{place}"), |endpoint| format!("{scheme}://{place}?endpoint={endpoint}"))
 }
 
 fn at_home(path: PathBuf, home: Option<&Path>) -> Result<PathBuf, Error> {

@@ -18,6 +18,8 @@ const PLAIN_ROUND: Duration = Duration::from_secs(5);
 /// Counts events.
 pub(crate) struct Progress<'a> {
     output: &'a Output,
+    /// Other processes work: of their steps nothing is heard.
+    others: bool,
     runs: usize,
     ended: usize,
     failed: usize,
@@ -31,20 +33,24 @@ pub(crate) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Of so many runs, from now on.
-    pub(crate) fn new(output: &'a Output, runs: usize) -> Self {
+    /// Of so many runs, from now on; on which `others` work, or this process.
+    pub(crate) fn new(output: &'a Output, runs: usize, others: bool) -> Self {
         let began = Instant::now();
-        Self { output, runs, ended: 0, failed: 0, steps_ended: 0, running: BTreeMap::new(), news: Vec::new(), began, shown: None }
+        Self { output, others, runs, ended: 0, failed: 0, steps_ended: 0, running: BTreeMap::new(), news: Vec::new(), began, shown: None }
     }
 
     /// Something happened.
     pub(crate) fn event(&mut self, event: &Event) {
         match event {
             Event::StepStarted { run, step, .. } => drop(self.running.insert((run.clone(), step.clone()), Instant::now())),
-            Event::StepFinished { run, step, succeeded, millis, .. } => {
+            Event::StepFinished { run, step, failure, millis, .. } => {
                 self.running.remove(&(run.clone(), step.clone()));
                 self.steps_ended += 1;
-                let how = if *succeeded { "done in" } else { "failed after" };
+                let how = match failure {
+                    None => "done in",
+                    Some(failure) if failure.stopped => "stopped after",
+                    Some(_) => "failed after",
+                };
                 self.news.push(format!("{step} {how} {}", seconds(*millis)));
             }
             Event::StepRetried { run, step, attempt, code, delay_ms } => {
@@ -80,13 +86,17 @@ impl<'a> Progress<'a> {
 
     fn line(&self, now: Instant) -> String {
         let since = seconds(u64::try_from(now.duration_since(self.began).as_millis()).unwrap_or(u64::MAX));
+        if self.runs == 1 && self.others {
+            return format!("{since}  waiting for the workers");
+        }
         if self.runs == 1 {
             let running: Vec<String> = self.running.keys().map(|(_, step)| step.clone()).collect();
             let running = if running.is_empty() { "waiting".to_owned() } else { format!("running {}", running.join(", ")) };
             return format!("{since}  {} done, {running}", count(self.steps_ended, "step"));
         }
         let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
-        format!("{since}  {} of {} over{failed}, {} running", self.ended, count(self.runs, "run"), count(self.running.len(), "step"))
+        let running = if self.others { String::new() } else { format!(", {} running", count(self.running.len(), "step")) };
+        format!("{since}  {} of {} over{failed}{running}", self.ended, count(self.runs, "run"))
     }
 }
 
@@ -98,17 +108,29 @@ fn seconds(ms: u64) -> String {
 mod tests {
     use super::*;
     use crate::output::Format;
+    use dovetail_flow::StepFailure;
 
     #[test]
     fn one_line_says_how_far_it_is() {
         let output = Output::new(Format::Json);
-        let mut progress = Progress::new(&output, 2);
+        let mut progress = Progress::new(&output, 2, false);
         let run = RunId::from_bytes([1; 16]);
         progress.event(&Event::StepStarted { run: run.clone(), step: "detect".into(), attempt: 1 });
         assert!(progress.line(progress.began).ends_with("0 of 2 runs over, 1 step running"), "{}", progress.line(progress.began));
-        progress.event(&Event::StepFinished { run: run.clone(), step: "detect".into(), attempt: 1, succeeded: false, millis: 1500 });
+        let failure = Some(StepFailure { code: "x".into(), message: "y".into(), stopped: false });
+        progress.event(&Event::StepFinished { run: run.clone(), step: "detect".into(), attempt: 1, failure, millis: 1500 });
         progress.event(&Event::RunFinished { run, state: RunState::Failed });
         assert!(progress.line(progress.began).ends_with("1 of 2 runs over, 1 failed, 0 steps running"));
         assert_eq!(progress.news, ["detect failed after 1.5 s"]);
+    }
+
+    #[test]
+    fn of_the_steps_of_others_nothing_is_said() {
+        let output = Output::new(Format::Json);
+        let mut progress = Progress::new(&output, 3, true);
+        progress.event(&Event::RunFinished { run: RunId::from_bytes([1; 16]), state: RunState::Succeeded });
+        assert!(progress.line(progress.began).ends_with("1 of 3 runs over"), "{}", progress.line(progress.began));
+        let one = Progress::new(&output, 1, true);
+        assert!(one.line(one.began).ends_with("waiting for the workers"), "{}", one.line(one.began));
     }
 }

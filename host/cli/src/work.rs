@@ -2,6 +2,7 @@
 //! then it waits for them.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -25,6 +26,9 @@ const ROUND: Duration = Duration::from_millis(200);
 /// How long it is waited for the workers of a fleet before it is looked again.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// What is said where nobody works.
+const NOBODY: &str = "no worker is alive: what is submitted waits until one is started with `dovetail worker`";
+
 /// From before the first run of a command is submitted until its last one has been printed: signals are listened to all the time, and what the
 /// runtime loaded, models included, stays.
 pub(crate) struct Session<'a> {
@@ -35,6 +39,8 @@ pub(crate) struct Session<'a> {
     shutdown: Shutdown,
     listening: Listening,
     progress: Progress<'a>,
+    /// That no worker lives has been said.
+    nobody: AtomicBool,
     /// Told by the listening thread and the workers' own, printed by the one that works.
     tell: Sender<Heard>,
     heard: Receiver<Heard>,
@@ -51,15 +57,27 @@ impl<'a> Session<'a> {
     pub(crate) fn begin(app: &'a App, runs: usize, jobs: u32) -> Result<Self, Error> {
         let others_work = app.config.is_fleet();
         let runtime = if others_work { None } else { Some(Arc::new(app.runtime(app.parts()?.blobs.clone(), jobs, None)?) as Arc<dyn Executor>) };
+        let mut nobody = false;
         if others_work && app.parts()?.ledger.workers()?.is_empty() {
-            app.output.note("no worker is alive: what is submitted waits until one is started with `dovetail worker`");
+            app.output.note(NOBODY);
+            nobody = true;
         }
         let shutdown = Shutdown::default();
         let (tell, heard) = mpsc::channel();
         let notes = tell.clone();
         let words = if others_work { Told::WAITING } else { Told::WORKING };
         let listening = signals::listen(shutdown.clone(), words, move |note| drop(notes.send(Heard::Note(note.to_owned()))))?;
-        Ok(Self { app, runtime, jobs, shutdown, listening, progress: Progress::new(&app.output, runs), tell, heard })
+        Ok(Self {
+            app,
+            runtime,
+            jobs,
+            shutdown,
+            listening,
+            progress: Progress::new(&app.output, runs, others_work),
+            nobody: AtomicBool::new(nobody),
+            tell,
+            heard,
+        })
     }
 
     /// Whether a signal came.
@@ -108,12 +126,12 @@ impl<'a> Session<'a> {
             Arc::new(Worker::new(parts.clone(), runtime.clone(), options))
         });
         let others_work = worker.is_none();
-        let (shutdown, heard, output, progress) = (&self.shutdown, &self.heard, &self.app.output, &mut self.progress);
+        let (shutdown, heard, output, progress, nobody) = (&self.shutdown, &self.heard, &self.app.output, &mut self.progress, &self.nobody);
         std::thread::scope(|threads| {
             let working = threads.spawn(move || {
                 let result = match worker {
                     Some(worker) => worker.run(&Scope::Runs(batch.to_vec()), shutdown),
-                    None => wait_for_others(parts, batch, shutdown, |event| drop(told.send(Heard::Event(event)))),
+                    None => wait_for_others(parts, batch, &Waiting { shutdown, look: LOOK, nobody }, |heard| drop(told.send(heard))),
                 };
                 drop(over.send(Heard::Over));
                 result
@@ -171,12 +189,23 @@ impl<'a> Session<'a> {
     }
 }
 
+/// How it is waited for others.
+struct Waiting<'a> {
+    shutdown: &'a Shutdown,
+    /// Until it is looked again, if nothing is heard.
+    look: Duration,
+    /// That no worker lives has been said.
+    nobody: &'a AtomicBool,
+}
+
 /// Until all are over, or it is told to stop.
-fn wait_for_others(parts: &Parts, runs: &[RunId], shutdown: &Shutdown, tell: impl Fn(Event)) -> Result<(), FlowError> {
+fn wait_for_others(parts: &Parts, runs: &[RunId], how: &Waiting<'_>, tell: impl Fn(Heard)) -> Result<(), FlowError> {
+    let Waiting { shutdown, look, nobody } = *how;
     shutdown.wakes(&parts.ledger);
     let mut open: Vec<RunKey> = runs.iter().map(|run| dovetail_flow::current(parts, run)).collect::<Result<_, _>>()?;
     let mut wait = Wait::NONE;
     let mut silent = false;
+    let began = Instant::now();
     while !open.is_empty() && !shutdown.draining() {
         let seen = parts.ledger.wakes();
         // The first look is at the records; after that, whoever ends a run says so.
@@ -190,7 +219,7 @@ fn wait_for_others(parts: &Parts, runs: &[RunId], shutdown: &Shutdown, tell: imp
             Err(error) if error.kind == StoreErrorKind::Unavailable => {
                 if !std::mem::replace(&mut silent, true) {
                     let source = error.source.as_ref().map_or_else(String::new, ToString::to_string);
-                    tell(Event::StoreFailed { operation: error.operation.clone(), error: source });
+                    tell(Heard::Event(Event::StoreFailed { operation: error.operation.clone(), error: source }));
                 }
                 pause(shutdown);
                 wait = Wait::NONE;
@@ -199,14 +228,23 @@ fn wait_for_others(parts: &Parts, runs: &[RunId], shutdown: &Shutdown, tell: imp
             Err(error) => return Err(error.into()),
         };
         if std::mem::take(&mut silent) {
-            tell(Event::StoreAnswers);
+            tell(Heard::Event(Event::StoreAnswers));
         }
-        wait = Wait { seen, at_most: LOOK };
+        // Nothing came of it for a while: those that worked may be gone.
+        if began.elapsed() >= look
+            && ended.is_empty()
+            && !nobody.load(Ordering::Relaxed)
+            && parts.ledger.workers().is_ok_and(|living| living.is_empty())
+        {
+            nobody.store(true, Ordering::Relaxed);
+            tell(Heard::Note(NOBODY.to_owned()));
+        }
+        wait = Wait { seen, at_most: look };
         for (key, bytes) in ended.iter().zip(outcomes) {
             let Some(bytes) = bytes else { continue };
             let state = RunOutcomeRecord::decode(&bytes, &format!("run {}", key.run))?.state;
             open.retain(|one| one != key);
-            tell(Event::RunFinished { run: key.run.clone(), state });
+            tell(Heard::Event(Event::RunFinished { run: key.run.clone(), state }));
         }
     }
     Ok(())
@@ -243,7 +281,41 @@ fn split<'r>(app: &App, runs: &'r [RunId]) -> Result<(Vec<&'r RunId>, Vec<RunId>
 fn log(event: &Event) {
     match event {
         Event::StepStarted { run, step, attempt } => tracing::debug!(%run, step, attempt, "step started"),
-        Event::StepFinished { run, step, attempt, succeeded, millis } => tracing::debug!(%run, step, attempt, succeeded, millis, "step ended"),
+        Event::StepFinished { run, step, attempt, failure, millis } => {
+            tracing::debug!(%run, step, attempt, succeeded = failure.is_none(), millis, "step ended");
+        }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dovetail_flow::SystemClock;
+    use dovetail_stores::{FileBlobs, SqliteLedger};
+    use std::sync::Mutex;
+
+    #[test]
+    fn that_no_worker_lives_is_said_once_while_it_is_waited() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(SystemClock);
+        let ledger = Arc::new(SqliteLedger::open(folder.path(), clock.clone()).unwrap());
+        let parts = Parts { ledger, blobs: Arc::new(FileBlobs::new(folder.path())), clock };
+        let wait = |nobody: &AtomicBool| {
+            let (shutdown, said) = (Shutdown::default(), Mutex::new(Vec::new()));
+            let how = Waiting { shutdown: &shutdown, look: Duration::from_millis(10), nobody };
+            std::thread::scope(|threads| {
+                threads.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(500));
+                    shutdown.drain();
+                });
+                let tell = |heard| said.lock().unwrap().push(heard);
+                wait_for_others(&parts, &[RunId::from_bytes([1; 16])], &how, tell).unwrap();
+            });
+            said.into_inner().unwrap().into_iter().map(|heard| if let Heard::Note(note) = heard { note } else { String::new() }).collect::<Vec<_>>()
+        };
+        let nobody = AtomicBool::new(false);
+        assert_eq!(wait(&nobody), [NOBODY]);
+        assert!(wait(&nobody).is_empty(), "it has been said");
     }
 }

@@ -31,6 +31,7 @@ pub use history::{RunSummary, StepLog, find_run, lineage, logs, runs};
 pub use recover::{recover, retry};
 pub use registry::{Published, Pushed, Update, catalogue, pipeline, pipelines, plugin, plugins, push_pipeline, push_plugin, update_pipeline};
 pub use shutdown::Shutdown;
+pub use step::StepFailure;
 pub use submit::{cancel, keyed_run_id, new_run_id, submit, submit_many};
 pub use truth::current;
 pub use worker::{Able, About, Daemon, Event, Listener, Worker, WorkerOptions};

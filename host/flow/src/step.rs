@@ -49,11 +49,20 @@ impl Plan {
     }
 }
 
+/// Why a step did not succeed, in short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepFailure {
+    pub code: String,
+    pub message: String,
+    /// Its run was over: the step itself did nothing wrong.
+    pub stopped: bool,
+}
+
 /// What became of a job, for whoever watches.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Done {
     /// The step ended.
-    Step { succeeded: bool, micros: u64 },
+    Step { failure: Option<StepFailure>, micros: u64 },
     /// It will be tried again.
     Retried { code: String, delay: Duration },
     /// Nothing was to be done, or somebody else did it.
@@ -79,13 +88,13 @@ pub(crate) enum Next {
 pub(crate) enum After {
     /// The step ended; the run, too, if its state is here.
     Finished {
-        succeeded: bool,
+        failure: Option<StepFailure>,
         micros: u64,
         state: Option<RunState>,
     },
     /// The run's end was recorded after its last step's.
     Closed {
-        succeeded: bool,
+        failure: Option<StepFailure>,
         micros: u64,
         state: RunState,
     },
@@ -100,6 +109,7 @@ pub(crate) enum After {
 }
 
 /// What became of a job whose change has been answered.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, on the way from one function to the next")]
 pub(crate) enum Settled {
     Over(Done, Option<RunState>),
     /// Something more is to be committed first.
@@ -277,9 +287,11 @@ impl StepRunner {
         let Work { claimed, plan, step, .. } = work;
         let lease = &claimed.lease;
         let micros = this.duration_us;
-        let succeeded = this.error.is_none();
+        let told = |failure: &Failure| StepFailure { code: failure.code.clone(), message: failure.message.clone(), stopped: follows(failure) };
+        let failure = this.error.as_ref().map(told);
+        let succeeded = failure.is_none();
         // A step that was stopped does not say how its run ended: that was decided elsewhere, and may be a cancellation that is not closed yet.
-        let fails = this.error.as_ref().is_some_and(|failure| !follows(failure));
+        let fails = failure.as_ref().is_some_and(|failure| !failure.stopped);
         let record = self.outcome(work, report, this)?;
         let record = Record { kind: Kind::Outcome, key: lease.run.step(&step.name), value: record.encode() };
         let state = if succeeded {
@@ -289,7 +301,7 @@ impl StepRunner {
         };
         let close = state.map(|state| end(&self.parts, &lease.run, state, (!succeeded).then(|| step.name.clone())));
         let children = if succeeded { plan.children.get(&step.name).cloned().unwrap_or_default() } else { Vec::new() };
-        Ok(Next::Commit(Item::Finish { lease: lease.clone(), record, succeeded, close, children }, After::Finished { succeeded, micros, state }))
+        Ok(Next::Commit(Item::Finish { lease: lease.clone(), record, succeeded, close, children }, After::Finished { failure, micros, state }))
     }
 
     /// What follows from the answer to a job's change.
@@ -300,18 +312,18 @@ impl StepRunner {
             (After::Stopped, _) => Ok(Settled::Over(Done::Released, None)),
             (After::Retried { code, delay }, Reply::Created) => Ok(Settled::Over(Done::Retried { code, delay }, None)),
             (After::Retried { .. }, _) => recovered(Done::Nothing),
-            (After::Closed { succeeded, micros, state }, _) => Ok(Settled::Over(Done::Step { succeeded, micros }, Some(state))),
+            (After::Closed { failure, micros, state }, _) => Ok(Settled::Over(Done::Step { failure, micros }, Some(state))),
             // Another's outcome counts.
             (After::Finished { .. }, Reply::Exists(_)) => recovered(Done::Nothing),
-            (After::Finished { succeeded, micros, state }, Reply::Created) => Ok(Settled::Over(Done::Step { succeeded, micros }, state)),
+            (After::Finished { failure, micros, state }, Reply::Created) => Ok(Settled::Over(Done::Step { failure, micros }, state)),
             // It was the last of many, and all have succeeded: this worker closes the run, and needs to read nothing for that.
-            (After::Finished { succeeded, micros, .. }, Reply::Complete) => {
+            (After::Finished { failure, micros, .. }, Reply::Complete) => {
                 let state = RunState::Succeeded;
                 let record = end(&self.parts, run, state, None);
-                Ok(Settled::Commit(Item::Close { run: run.clone(), record }, After::Closed { succeeded, micros, state }))
+                Ok(Settled::Commit(Item::Close { run: run.clone(), record }, After::Closed { failure, micros, state }))
             }
             // Last: this worker reads how the run ended, and closes it. Cancelled and Closed: likewise, or it is closed.
-            (After::Finished { succeeded, micros, .. }, _) => recovered(Done::Step { succeeded, micros }),
+            (After::Finished { failure, micros, .. }, _) => recovered(Done::Step { failure, micros }),
         }
     }
 

@@ -28,7 +28,7 @@ use self::settle::ToSettle;
 use self::slots::{Closing, Slots};
 use crate::registry::pinned;
 use crate::shutdown::Shutdown;
-use crate::step::{After, Next, Plan, SOON, StepRunner};
+use crate::step::{After, Next, Plan, SOON, StepFailure, StepRunner};
 use crate::truth::current;
 use crate::{FlowError, Parts};
 
@@ -60,7 +60,8 @@ pub enum Event {
         run: RunId,
         step: String,
         attempt: u32,
-        succeeded: bool,
+        /// None: it succeeded.
+        failure: Option<StepFailure>,
         millis: u64,
     },
     StepRetried {

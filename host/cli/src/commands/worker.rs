@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use dovetail_core::blobs::StoreErrorKind;
 use dovetail_core::clock::Clock;
 use dovetail_core::ledger::Scope;
-use dovetail_flow::{Daemon, Event, Shutdown, SystemClock, Worker, WorkerOptions};
+use dovetail_flow::{Daemon, Event, Shutdown, StepFailure, SystemClock, Worker, WorkerOptions};
 use serde_json::{Value, json};
 
 use crate::args::{WorkerArgs, Workers};
 use crate::commands::models::share::Sync;
 use crate::error::{Error, Exit};
 use crate::signals;
-use crate::table::{bytes, table};
+use crate::table::{bytes, count, table};
 use crate::wire::App;
 
 /// Over how long a worker's rate is told.
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     let (grants, models) = (app.config.grants.clone(), sync.clone());
     let able = move || -> Vec<String> { grants.iter().cloned().chain(models.names().iter().map(|name| format!("model:{name}"))).collect() };
     let able: dovetail_flow::Able = Arc::new(able);
-    let (say, started) = (able.clone(), SystemClock.wall_ms());
+    let (say, installed, started) = (able.clone(), sync.clone(), SystemClock.wall_ms());
     let (rate, trimmed) = (std::sync::Mutex::new(Rate::new()), std::sync::atomic::AtomicU64::new(0));
     let about = json!({ "host": host, "process": std::process::id(), "version": env!("CARGO_PKG_VERSION"), "slots": jobs, "started_ms": started });
     let about = move |running: usize, ended: u64| {
@@ -61,6 +61,7 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
         }
         let rate = rate.lock().unwrap_or_else(std::sync::PoisonError::into_inner).of(ended, Instant::now());
         about["able"] = json!(say());
+        about["models"] = json!(installed.models());
         about["running"] = json!(running);
         about["ended"] = json!(ended);
         about["rate"] = json!(rate);
@@ -110,8 +111,13 @@ fn blobs_can_be_used(app: &App) -> Result<(), Error> {
 fn log(event: &Event) {
     match event {
         Event::StepStarted { run, step, attempt } => tracing::debug!(%run, step, attempt, "step started"),
-        Event::StepFinished { run, step, attempt, succeeded: true, millis } => tracing::info!(%run, step, attempt, millis, "step succeeded"),
-        Event::StepFinished { run, step, attempt, succeeded: false, millis } => tracing::warn!(%run, step, attempt, millis, "step failed"),
+        Event::StepFinished { run, step, attempt, failure: None, millis } => tracing::info!(%run, step, attempt, millis, "step succeeded"),
+        Event::StepFinished { run, step, attempt, failure: Some(StepFailure { code, message, stopped: true }), millis } => {
+            tracing::info!(%run, step, attempt, millis, code, why = message, "step stopped");
+        }
+        Event::StepFinished { run, step, attempt, failure: Some(StepFailure { code, message, stopped: false }), millis } => {
+            tracing::warn!(%run, step, attempt, millis, code, why = message, "step failed");
+        }
         Event::StepRetried { run, step, attempt, code, delay_ms } => tracing::warn!(%run, step, attempt, code, delay_ms, "step will be tried again"),
         Event::StepReleased { run, step, attempt } => tracing::info!(%run, step, attempt, "step stopped and given back"),
         Event::RunFinished { run, state } => tracing::info!(%run, state = ?state, "run over"),
@@ -174,8 +180,11 @@ pub(crate) fn workers(command: &Workers, app: &App) -> Result<Exit, Error> {
         let number = |worker: &Value, key: &str| worker.get(key).and_then(Value::as_u64).unwrap_or(0);
         let row = |worker: &Value| {
             let able = worker["able"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>();
-            let models = able.iter().filter(|name| name.starts_with("model:")).count();
-            let grants = able.iter().filter(|name| !name.starts_with("model:")).copied().collect::<Vec<_>>().join(" ");
+            // A worker from before there was this counts a model's other names as well.
+            let named = || able.iter().filter(|name| name.starts_with("model:")).count();
+            let models = worker["models"].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or_else(named);
+            let grants = able.iter().filter(|name| !name.starts_with("model:")).map(|name| (*name).to_owned());
+            let serves = grants.chain([count(models, "model")]).collect::<Vec<_>>().join(" ");
             vec![
                 word(worker, "name"),
                 word(worker, "host"),
@@ -184,7 +193,7 @@ pub(crate) fn workers(command: &Workers, app: &App) -> Result<Exit, Error> {
                 number(worker, "ended").to_string(),
                 format!("{:.1}/s", worker["rate"].as_f64().unwrap_or(0.0)),
                 bytes(number(worker, "memory")),
-                format!("{grants} {models} models"),
+                serves,
                 format!("{:.1} s ago", now.saturating_sub(number(worker, "seen_ms")) as f64 / 1000.0),
             ]
         };

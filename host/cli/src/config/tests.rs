@@ -93,7 +93,11 @@ fn shared_stores_are_named_by_url() {
         "fleet = \"mine\"\nqueue = \"redis://u:secret@h:1/0\"\nmeta = \"mongodb://u:secret@h/d\"\nblobs = \"s3://K:secret@b?endpoint=http://h:9\"";
     let config = resolve(Global::default(), &[HOME], Some(file)).unwrap();
     assert_eq!((config.fleet.as_str(), config.queue.scheme(), config.meta.scheme(), config.blobs.scheme()), ("mine", "redis", "mongodb", "s3"));
-    assert_eq!(format!("{:?} {:?} {:?}", config.queue, config.meta, config.blobs), "redis://h:1/0 mongodb://h/d s3://b");
+    assert_eq!(format!("{:?} {:?} {:?}", config.queue, config.meta, config.blobs), "redis://h:1/0 mongodb://h/d s3://b?endpoint=http://h:9");
+    // Whatever is wrong with it, no password is shown, of the server's address neither.
+    for url in ["s3://K:secret@b?endpoint=http://u:secret@h:9", "s3://b?endpoint=http%3A%2F%2Fu%3Asecret%40h", "s3://b?key=secret#endpoint=secret"] {
+        assert!(!format!("{:?}", Place::of(url)).contains("secret"), "{:?}", Place::of(url));
+    }
     let flag = Global { queue: Some("redis://other:2/0".into()), ..Global::default() };
     let config = resolve(flag, &[HOME, ("DOVETAIL_QUEUE", "redis://set:1/0")], Some(file)).unwrap();
     assert_eq!(config.queue.url(), "redis://other:2/0");

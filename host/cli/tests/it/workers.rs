@@ -116,6 +116,8 @@ fn a_daemon_works_on_what_others_submit_and_drains_on_sigterm() {
     let daemon = Daemon::start(&home, "one", &[]);
     let listed = home.run(&["workers", "list", "--output", "json"]).exits(0).json();
     assert_eq!((&listed[0]["slots"], &listed[0]["version"]), (&json!(10), &json!(env!("CARGO_PKG_VERSION"))));
+    assert_eq!(listed[0]["models"], 0);
+    assert!(home.run(&["workers", "list"]).exits(0).stdout.contains(" clocks random http 0 models "));
     assert!(listed[0]["memory"].as_u64().unwrap() > 1 << 20 && listed[0]["able"].as_array().unwrap().contains(&json!("clocks")), "{listed}");
     let run = submitted(&home);
     let document = home.run(&["runs", "watch", &run, "--output", "json"]).exits(0).json();
@@ -161,6 +163,32 @@ fn a_run_is_cancelled_while_it_runs_and_run_again_by_retry() {
     wait("the step runs again", || state(&home, &run) == "running");
     home.run(&["runs", "cancel", &run]).exits(0);
     assert_eq!(state(&home, &run), "cancelled");
+}
+
+/// Of a failure the log says why; that a step was stopped is none.
+#[test]
+fn the_log_says_why_a_step_failed_and_that_one_was_stopped() {
+    let fails = json!({ "sum": { "number": 1, "task": "add@^1", "inputs": { "a": {"value": 1}, "b": {"value": i64::MAX} } } });
+    let (home, stopped) = (home(&fails, "sum.sum"), endless());
+    let log = |home: &Home| std::fs::read_to_string(home.path("one.log")).unwrap();
+    let daemon = Daemon::start(&home, "one", &[]);
+    let run = submitted(&home);
+    home.run(&["runs", "watch", &run]).exits(1);
+    let error = home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json()["error"].clone();
+    assert_eq!(daemon.stop(), Some(0));
+    let text = log(&home);
+    let line = text.lines().find(|line| line.contains("step failed")).unwrap_or_else(|| panic!("{text}"));
+    let says = |what: &Value| line.contains(what.as_str().unwrap());
+    assert!(line.contains("WARN") && says(&error["code"]) && says(&error["message"]), "{line}\n{error:#}");
+
+    let daemon = Daemon::start(&stopped, "one", &[]);
+    let run = submitted(&stopped);
+    wait("the step runs", || state(&stopped, &run) == "running");
+    stopped.run(&["runs", "cancel", &run]).exits(0);
+    wait("it is logged", || log(&stopped).contains("step stopped"));
+    assert_eq!(daemon.stop(), Some(0));
+    let text = log(&stopped);
+    assert!(text.lines().any(|line| line.contains("INFO") && line.contains("step stopped")) && !text.contains("step failed"), "{text}");
 }
 
 #[test]

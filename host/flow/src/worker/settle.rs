@@ -127,8 +127,8 @@ impl Worker {
                 self.store_answers();
                 let (step, attempt) = (sent.lease.step.clone(), sent.attempt);
                 match done {
-                    Done::Step { succeeded, micros } => {
-                        self.tell(|| Event::StepFinished { run: run.clone(), step, attempt, succeeded, millis: micros / 1000 });
+                    Done::Step { failure, micros } => {
+                        self.tell(|| Event::StepFinished { run: run.clone(), step, attempt, failure, millis: micros / 1000 });
                     }
                     Done::Retried { code, delay } => {
                         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);

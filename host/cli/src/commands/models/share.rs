@@ -49,18 +49,31 @@ pub(crate) struct Sync {
     parts: Parts,
     folder: PathBuf,
     far: bool,
-    names: Mutex<Vec<String>>,
+    seen: Mutex<Seen>,
+}
+
+/// What was installed at the last look.
+#[derive(Default)]
+struct Seen {
+    models: usize,
+    /// Their names and other names.
+    names: Vec<String>,
 }
 
 impl Sync {
     pub(crate) fn new(app: &App) -> Result<Self, Error> {
         let store = app.models()?;
-        Ok(Self { parts: app.parts()?.clone(), folder: store.dir().to_owned(), far: app.config.has_far_blobs(), names: Mutex::default() })
+        Ok(Self { parts: app.parts()?.clone(), folder: store.dir().to_owned(), far: app.config.has_far_blobs(), seen: Mutex::default() })
     }
 
     /// Names and other names of what is installed, as of the last look.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).names.clone()
+    }
+
+    /// How many models are installed, as of the last look.
+    pub(crate) fn models(&self) -> usize {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).models
     }
 
     /// Installs what is missing here.
@@ -82,8 +95,9 @@ impl Sync {
             }
             installed = store.list()?;
         }
-        let names = installed.into_iter().flat_map(|one| std::iter::once(one.model.name).chain(one.model.aliases));
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names.collect();
+        let models = installed.len();
+        let names = installed.into_iter().flat_map(|one| std::iter::once(one.model.name).chain(one.model.aliases)).collect();
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen { models, names };
         Ok(())
     }
 }
