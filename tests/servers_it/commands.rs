@@ -256,6 +256,8 @@ fn a_queue_that_holds_the_work_of_other_records_is_refused() {
     let (code, findings) = second.doctor();
     let problem = findings.iter().find(|finding| finding["ok"] == false).unwrap();
     assert!(code == 1 && problem.to_string().contains("other records"), "{findings:#?}");
+    let told = findings.iter().filter(|finding| finding.to_string().contains("other records")).count();
+    assert!(told == 1 && problem["what"] == "records", "it is said once: {findings:#?}");
     first.succeeds(&["runs", "list"]);
     // What the remedy says helps.
     let emptied = Command::new("redis-cli").args(["-p", &own.port.to_string(), "flushall"]).output().unwrap();

@@ -57,7 +57,14 @@ pub(super) fn look(app: &App, findings: &mut Vec<Finding>) -> Servers {
         told("blobs", seen, findings);
     }
     if records && config.is_fleet() {
-        findings.push(workers(app));
+        match app.parts() {
+            Ok(_) => findings.push(workers(app)),
+            // Each works, and they do not belong together: every other line that needs them would say this again.
+            Err(error) => {
+                findings.push(failed("records", error));
+                records = false;
+            }
+        }
     }
     Servers { records, blobs }
 }
