@@ -1,6 +1,8 @@
 //! The document `dovetail.run/1`: what a run was given, what it gave, and how, computed from its records alone.
 //! Its JSON Schema stands with the CLI; both are a contract that others script against.
 
+use std::collections::BTreeSet;
+
 use dovetail_core::RunId;
 use dovetail_core::executor::Failure;
 use dovetail_core::pipeline::{Edge, EdgeKind, Pipeline, Step};
@@ -69,6 +71,16 @@ fn output(parts: &Parts, truth: &Truth) -> Result<Value, FlowError> {
     }
     let result = truth.pipeline.result(&truth.run.inputs, &|step| outputs.get(step));
     Ok(result.map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("put the output of run {} together", truth.key.run), e))?)
+}
+
+/// What an open run waits for that no living worker has: grants by name, and `model:NAME`.
+///
+/// # Errors
+/// `unknown_run`; a store's failure.
+pub fn unserved(parts: &Parts, run: &RunId) -> Result<BTreeSet<String>, FlowError> {
+    let truth = Truth::read(parts, run)?;
+    let held = if truth.outcome.is_some() { Vec::new() } else { parts.ledger.held(&truth.key)? };
+    Ok(waiting(parts, &truth, &held)?.into_values().flatten().collect())
 }
 
 /// Steps that are ready, and what no living worker has that they need.
@@ -263,7 +275,11 @@ fn warnings(truth: &Truth, waiting: &Waiting) -> Vec<String> {
     let cancelled = truth.cancel.iter().map(|c| format!("cancelled: {}", c.reason));
     let waits = truth.pipeline.steps.iter().filter_map(|step| {
         let needs = waiting.get(&step.name)?;
-        Some(format!("{} waits: no living worker has {}", step.id(), needs.join(" and ")))
+        Some(format!(
+            "{} waits: no living worker has {} (a grant is in its `worker.grants`; a model comes with `dovetail models pull` or `add`)",
+            step.id(),
+            needs.join(" and ")
+        ))
     });
     dropped.chain(cancelled).chain(waits).collect()
 }

@@ -23,7 +23,7 @@ use dovetail_core::clock::Clock;
 use dovetail_core::ledger::Ledger;
 
 pub use clock::SystemClock;
-pub use document::document;
+pub use document::{document, unserved};
 pub use error::FlowError;
 pub use fleet::FleetLedger;
 pub use gc::{Amount, Collected, Keep, collect};

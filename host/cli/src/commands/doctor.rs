@@ -14,6 +14,8 @@ use crate::wire::App;
 
 /// Less than this is called little, in bytes.
 const LITTLE_SPACE: u64 = 1 << 30;
+/// Open runs that are looked through for what they wait for.
+const LOOKED_THROUGH: usize = 100;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Grade {
@@ -53,6 +55,7 @@ pub(crate) fn run(app: &App) -> Result<Exit, Error> {
     let servers = servers::look(app, &mut findings);
     if servers.records {
         findings.push(database(app));
+        findings.extend(unserved(app).unwrap_or_else(|error| Some(failed("open runs", error))));
     }
     findings.push(match dovetail_vision::opencv_version() {
         Some(version) => good("OpenCV", version),
@@ -147,6 +150,28 @@ fn database(app: &App) -> Finding {
         Ok(Some(open)) => good(what, format!("opens, {} (see `dovetail runs list`)", count(open, "open run"))),
         Err(error) => failed(what, error),
     }
+}
+
+/// Open runs that wait for what no worker has: nobody else would say so to an operator.
+fn unserved(app: &App) -> Result<Option<Finding>, Error> {
+    if !app.has_data()? {
+        return Ok(None);
+    }
+    let parts = app.parts()?;
+    if parts.ledger.workers()?.is_empty() {
+        // That none lives is said, and that runs wait for one.
+        return Ok(None);
+    }
+    let (mut waiting, mut lacking) = (0, std::collections::BTreeSet::new());
+    for key in parts.ledger.open_runs(LOOKED_THROUGH)? {
+        let needs = dovetail_flow::unserved(parts, &key.run)?;
+        waiting += usize::from(!needs.is_empty());
+        lacking.extend(needs);
+    }
+    let lacking = lacking.into_iter().collect::<Vec<_>>().join(", ");
+    let found = format!("{} of the oldest {LOOKED_THROUGH} wait for what no living worker has: {lacking}", count(waiting, "run"));
+    let remedy = "start a worker that has it: grants by `worker.grants`, models by `dovetail models pull` or `add`";
+    Ok((waiting > 0).then(|| warning("open runs", found, remedy)))
 }
 
 fn models(app: &App) -> Finding {
