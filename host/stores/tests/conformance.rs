@@ -116,7 +116,11 @@ fn a_failed_write_leaves_nothing_behind() {
 }
 
 fn submit(ledger: &SqliteLedger) -> RunKey {
-    let run = RunKey { run: RunId::from_bytes([1; 16]), generation: 0 };
+    submit_as(ledger, 1)
+}
+
+fn submit_as(ledger: &SqliteLedger, number: u8) -> RunKey {
+    let run = RunKey { run: RunId::from_bytes([number; 16]), generation: 0 };
     let record = Record { kind: Kind::Run, key: run.run.to_string(), value: b"run".to_vec() };
     ledger
         .commit(&[Item::Submit {
@@ -177,6 +181,80 @@ fn what_another_process_submits_is_found_by_a_claimer_that_waits() {
         submit(&there);
         assert_eq!(claimer.join().unwrap().len(), 1);
     });
+}
+
+/// Nobody looks by himself for as long as a test takes.
+fn who_does_not_look(data: &std::path::Path, clock: &Arc<ManualClock>) -> SqliteLedger {
+    SqliteLedger::open(data, clock.clone()).unwrap().looking_every(Duration::from_secs(600))
+}
+
+/// As long as it takes where nothing hangs, many times over.
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_claimer_that_waits_hears_what_another_process_submits_and_needs_no_look() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let (here, there) = (who_does_not_look(folder.path(), &clock), who_does_not_look(folder.path(), &clock));
+    // The first one waits long enough to listen; the second one finds it listening, and its own answer of before is no answer any more.
+    for round in 1..=2 {
+        let waits = Wait { seen: here.wakes(), at_most: LONG };
+        std::thread::scope(|threads| {
+            let claimer = threads.spawn(|| here.claim(&Scope::All, 9, LEASE, waits).unwrap());
+            std::thread::sleep(Duration::from_millis(300));
+            let run = submit_as(&there, round);
+            let jobs = claimer.join().unwrap();
+            assert_eq!(jobs.len(), 1, "round {round}");
+            assert_eq!(jobs[0].lease.run, run);
+        });
+    }
+    let mut bells: Vec<_> = std::fs::read_dir(folder.path().join("bells")).unwrap().map(|bell| bell.unwrap().file_name()).collect();
+    assert_eq!(bells.len(), 1, "whoever only submits has none: {bells:?}");
+    drop(here);
+    bells = std::fs::read_dir(folder.path().join("bells")).unwrap().map(|bell| bell.unwrap().file_name()).collect();
+    assert!(bells.is_empty(), "{bells:?}");
+    // Nobody listens any more, and that hurts nobody.
+    submit_as(&there, 3);
+}
+
+#[test]
+fn a_job_that_is_put_back_for_later_is_heard_of_by_other_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let (here, there) = (who_does_not_look(folder.path(), &clock), who_does_not_look(folder.path(), &clock));
+    submit_as(&there, 1);
+    // Its end is no reason to look.
+    let held = there.claim(&Scope::All, 9, Duration::from_secs(600), Wait::NONE).unwrap();
+    let waits = Wait { seen: here.wakes(), at_most: LONG };
+    std::thread::scope(|threads| {
+        let claimer = threads.spawn(|| here.claim(&Scope::All, 9, LEASE, waits).unwrap());
+        std::thread::sleep(Duration::from_millis(300));
+        there.commit(&[Item::Release { lease: held[0].lease.clone(), delay: Duration::from_millis(50) }]).unwrap();
+        clock.advance(Duration::from_millis(50));
+        assert_eq!(claimer.join().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn whoever_waits_for_a_run_hears_that_another_process_ended_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let (here, there) = (who_does_not_look(folder.path(), &clock), who_does_not_look(folder.path(), &clock));
+    for round in 1..=2 {
+        let run = submit_as(&there, round);
+        let (waits, began) = (Wait { seen: here.wakes(), at_most: LONG }, std::time::Instant::now());
+        std::thread::scope(|threads| {
+            let waiter = threads.spawn(|| here.over(std::slice::from_ref(&run), waits).unwrap());
+            // Whoever works on runs of his own alone leaves empty-handed, to look whether they are over.
+            let claimer = threads.spawn(|| here.claim(&Scope::Runs(vec![RunId::from_bytes([99; 16])]), 9, LEASE, waits).unwrap());
+            std::thread::sleep(Duration::from_millis(300));
+            let record = Record { kind: Kind::RunOutcome, key: run.key(), value: b"{}".to_vec() };
+            there.commit(&[Item::Close { run: run.clone(), record }]).unwrap();
+            assert_eq!(waiter.join().unwrap(), std::slice::from_ref(&run), "round {round}");
+            assert!(claimer.join().unwrap().is_empty());
+            assert!(began.elapsed() < LONG, "round {round}");
+        });
+    }
 }
 
 #[test]

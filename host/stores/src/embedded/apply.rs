@@ -265,6 +265,11 @@ pub(crate) fn claim(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Claimed>> 
     Ok(out)
 }
 
+/// Whether there is a job that nobody has taken, now or after its delay.
+pub(crate) fn is_any_free(db: &Connection) -> Result<bool> {
+    db.prepare_cached("SELECT 1 FROM jobs WHERE owner IS NULL LIMIT 1")?.exists([])
+}
+
 /// When the next job of the scope becomes free by itself, in the ledger's milliseconds.
 pub(crate) fn next_change(db: &Connection, scope: &Scope) -> Result<Option<u64>> {
     let sql = "SELECT min(CASE WHEN owner IS NULL THEN due ELSE expires END) FROM jobs";

@@ -10,7 +10,7 @@ use dovetail_core::ledger::{Claimed, Scope};
 
 use super::writer::ReplyTo;
 
-/// How often a claimer looks for the work of other processes on the same folder; our own is handed to it.
+/// How often a claimer looks for the work of other processes on the same folder although no bell rang (`bells.rs`); our own is handed to it.
 pub(crate) const LOOK_ROUND: Duration = Duration::from_secs(1);
 
 /// What a claimer asks for.
@@ -21,6 +21,8 @@ pub(crate) struct Wanted {
     pub(crate) lease_ms: u64,
     /// Where there is nothing it waits until there is.
     pub(crate) stays: bool,
+    /// How often it looks without a bell.
+    pub(crate) round: Duration,
     pub(crate) reply: ReplyTo<Heard>,
 }
 
@@ -41,29 +43,44 @@ pub(crate) enum Heard {
     Woken,
 }
 
+struct Waiting {
+    reply: ReplyTo<Heard>,
+    /// It waits for the end of some runs, too.
+    ends: bool,
+}
+
 /// Those of this process.
 #[derive(Default)]
 pub(crate) struct Claimers {
     next: AtomicU64,
-    here: Mutex<HashMap<u64, ReplyTo<Heard>>>,
+    here: Mutex<HashMap<u64, Waiting>>,
 }
 
 impl Claimers {
     /// From now on it hears of [`Claimers::wake`].
-    pub(crate) fn enter(&self, reply: ReplyTo<Heard>) -> Place<'_> {
+    pub(crate) fn enter(&self, scope: &Scope, reply: ReplyTo<Heard>) -> Place<'_> {
         let claimer = self.next.fetch_add(1, Ordering::Relaxed);
-        self.here().insert(claimer, reply);
+        self.here().insert(claimer, Waiting { reply, ends: matches!(scope, Scope::Runs(_)) });
         Place { claimers: self, claimer }
     }
 
     pub(crate) fn wake(&self) {
-        for claimer in self.here().values() {
+        self.wake_those(|_| true);
+    }
+
+    /// Those who work on some runs alone, which may have ended elsewhere.
+    pub(crate) fn wake_for_ends(&self) {
+        self.wake_those(|waiting| waiting.ends);
+    }
+
+    fn wake_those(&self, whom: impl Fn(&Waiting) -> bool) {
+        for waiting in self.here().values().filter(|waiting| whom(waiting)) {
             // It may be about to leave.
-            drop(claimer.send(Ok(Heard::Woken)));
+            drop(waiting.reply.send(Ok(Heard::Woken)));
         }
     }
 
-    fn here(&self) -> MutexGuard<'_, HashMap<u64, ReplyTo<Heard>>> {
+    fn here(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

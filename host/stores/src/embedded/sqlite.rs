@@ -15,7 +15,7 @@ use dovetail_core::meta::{MetaStore, Put, Writes};
 use dovetail_core::retention::Archive;
 use rusqlite::{Connection, params};
 
-use super::bells::Bells;
+use super::bells::{Bells, Topic};
 use super::claimers::{Claimers, Heard, LOOK_ROUND, Wanted};
 use super::presence::Presence;
 use super::reading::Reader;
@@ -26,11 +26,13 @@ use super::{apply, make_folder, millis};
 
 /// A claimer that is not answered for so long after its time was over waits for a thread that panicked.
 const UNHEARD: Duration = Duration::from_secs(60);
+/// Who waits so long wants to hear of other processes. Most do not, and a bell takes a socket and a thread.
+const LONG: Duration = Duration::from_millis(20);
 
 /// Where changes are written, and the thread for those that nobody waits for or that come while another one is written.
 struct Writing {
     desk: Arc<Desk<Writer, Request>>,
-    requests: Sender<Request>,
+    requests: Arc<Sender<Request>>,
     thread: JoinHandle<()>,
 }
 
@@ -42,7 +44,9 @@ pub struct SqliteLedger {
     bell: Arc<Bell>,
     /// Of the ends of runs alone.
     ends: Arc<Bell>,
-    claimers: Claimers,
+    claimers: Arc<Claimers>,
+    /// How often whoever waits looks although no bell rang.
+    round: Duration,
     bells: Arc<Bells>,
     clock: Arc<dyn Clock>,
 }
@@ -73,8 +77,15 @@ impl SqliteLedger {
         };
         let thread = std::thread::Builder::new().name("sqlite-writer".into()).spawn(write);
         let thread = thread.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "start the writer thread", e))?;
-        let claimers = Claimers::default();
-        Ok(Self { writer: Some(Writing { desk, requests, thread }), reader, presence, bell, ends, claimers, bells, clock })
+        let writer = Some(Writing { desk, requests: Arc::new(requests), thread });
+        Ok(Self { writer, reader, presence, bell, ends, claimers: Arc::default(), round: LOOK_ROUND, bells, clock })
+    }
+
+    /// Where no bell rings, who waits here looks as often for what other processes did; a second unless this says otherwise.
+    #[must_use]
+    pub fn looking_every(mut self, round: Duration) -> Self {
+        self.round = round;
+        self
     }
 
     /// Opens a data folder in which nothing can be written, to read only.
@@ -84,8 +95,35 @@ impl SqliteLedger {
     pub fn open_to_read(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (reader, presence) = (Reader::open(data)?, Arc::new(Presence::none(data)));
         let bells = Arc::new(Bells::new(data, presence.clone()));
-        let (bell, ends, claimers) = (Arc::new(Bell::default()), Arc::new(Bell::default()), Claimers::default());
-        Ok(Self { writer: None, reader, presence, bell, ends, claimers, bells, clock })
+        let (bell, ends) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
+        Ok(Self { writer: None, reader, presence, bell, ends, claimers: Arc::default(), round: LOOK_ROUND, bells, clock })
+    }
+
+    /// How long to sleep: until the next look, or until it is time to listen.
+    fn unless_long(&self, hears: bool) -> Duration {
+        if hears { self.round } else { LONG }
+    }
+
+    /// From now on other processes tell of jobs that they leave.
+    fn hear_of_jobs(&self) {
+        if let Some(writing) = &self.writer {
+            // The writer's thread ends when nobody can send to it any more.
+            let requests = Arc::downgrade(&writing.requests);
+            self.bells.hear(Topic::Jobs, move || requests.upgrade().is_some_and(|requests| requests.send(Request::Rung).is_ok()));
+        }
+    }
+
+    /// From now on other processes tell when they end a run.
+    fn hear_of_ends(&self) {
+        // Whoever only reads makes no socket.
+        if self.writer.is_some() {
+            let (ends, claimers) = (Arc::downgrade(&self.ends), self.claimers.clone());
+            let hears = move || {
+                claimers.wake_for_ends();
+                ends.upgrade().map(|ends| ends.ring()).is_some()
+            };
+            self.bells.hear(Topic::Ends, hears);
+        }
     }
 
     fn tell(&self, request: Request) -> Result<(), StoreError> {
@@ -152,16 +190,18 @@ impl Ledger for SqliteLedger {
     }
 
     fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError> {
-        // Where a run of the scope ends elsewhere, nobody here is told: whoever waits for it looks.
-        let at_most = if matches!(scope, Scope::Runs(_)) { wait.at_most.min(LOOK_ROUND) } else { wait.at_most };
+        // Where a run of the scope ends elsewhere, nobody here may be told: whoever waits for it looks.
+        let of_runs = matches!(scope, Scope::Runs(_));
+        let at_most = if of_runs { wait.at_most.min(self.round) } else { wait.at_most };
         let until = Instant::now() + at_most;
         let (reply, inbox) = crossbeam_channel::unbounded();
-        let place = self.claimers.enter(reply.clone());
+        let place = self.claimers.enter(scope, reply.clone());
         // Behind the entry: whoever calls `wake` from here on is heard.
         let stays = !at_most.is_zero() && self.bell.rung() == wait.seen;
         let claimer = place.claimer;
-        self.tell(Request::Claim(Wanted { claimer, scope: scope.clone(), want, lease_ms: millis(lease), stays, reply }))?;
-        let (mut leaving, mut nap) = (false, LOOK_ROUND);
+        self.tell(Request::Claim(Wanted { claimer, scope: scope.clone(), want, lease_ms: millis(lease), stays, round: self.round, reply }))?;
+        let hears = || self.bells.is_heard(Topic::Jobs) && (!of_runs || self.bells.is_heard(Topic::Ends));
+        let (mut leaving, mut nap) = (false, LONG);
         let unheard = until + UNHEARD;
         loop {
             match inbox.recv_timeout(nap) {
@@ -169,8 +209,8 @@ impl Ledger for SqliteLedger {
                     Heard::Jobs(jobs) => return Ok(jobs),
                     // Asleep until jobs come, until one becomes free by itself, or until it is time to look for others' work.
                     Heard::Nothing(next) if !leaving => {
-                        let free = next.map_or(LOOK_ROUND, |at| Duration::from_millis(at.saturating_sub(self.clock.mono_ms()).max(1)));
-                        nap = until.saturating_duration_since(Instant::now()).min(free).min(LOOK_ROUND);
+                        let free = next.map_or(self.round, |at| Duration::from_millis(at.saturating_sub(self.clock.mono_ms()).max(1)));
+                        nap = until.saturating_duration_since(Instant::now()).min(free).min(self.unless_long(hears()));
                         continue;
                     }
                     // Its withdrawal was served before its claim: it is said once more.
@@ -178,11 +218,20 @@ impl Ledger for SqliteLedger {
                     Heard::Woken => leaving = true,
                 },
                 Err(_) if Instant::now() > unheard => return Err(gone()),
-                Err(_) => leaving |= Instant::now() >= until,
+                Err(_) => {
+                    leaving |= Instant::now() >= until;
+                    // What was there before is found by the look that follows.
+                    if !leaving && !hears() {
+                        self.hear_of_jobs();
+                        if of_runs {
+                            self.hear_of_ends();
+                        }
+                    }
+                }
             }
             // Jobs may be on their way already: it leaves when it is told that there are none.
             self.tell(if leaving { Request::Withdraw(claimer) } else { Request::Look(claimer) })?;
-            nap = LOOK_ROUND;
+            nap = self.round;
         }
     }
 
@@ -238,7 +287,12 @@ impl Ledger for SqliteLedger {
             if !ended.is_empty() || left.is_zero() || self.bell.rung() != wait.seen {
                 return Ok(ended);
             }
-            self.ends.sleep(heard, left.min(LOOK_ROUND));
+            let hears = self.writer.is_none() || self.bells.is_heard(Topic::Ends);
+            self.ends.sleep(heard, left.min(self.unless_long(hears)));
+            if !hears && self.ends.rung() == heard {
+                // What was there before is found by the look that follows.
+                self.hear_of_ends();
+            }
         }
     }
 

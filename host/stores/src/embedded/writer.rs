@@ -17,8 +17,8 @@ use dovetail_core::ledger::{Item, Kind, Lease, Renewal, Reply, RunKey, Scope, Th
 use dovetail_core::meta::Writes;
 use rusqlite::Connection;
 
-use super::bells::Bells;
-use super::claimers::{Heard, LOOK_ROUND, Wanted};
+use super::bells::{Bells, Topic};
+use super::claimers::{Heard, Wanted};
 use super::presence::Presence;
 use super::schema::sql_error;
 use super::turns::Turns;
@@ -37,6 +37,8 @@ pub(crate) enum Request {
     Look(u64),
     /// A claimer stays no longer.
     Withdraw(u64),
+    /// Another process has jobs that nobody took.
+    Rung,
     Renew {
         leases: Vec<Lease>,
         lease_ms: u64,
@@ -80,6 +82,10 @@ struct News {
     changed: bool,
     /// Jobs may have become ready.
     ready: bool,
+    /// Another process says that there are some.
+    rung: bool,
+    /// Jobs are left, and another process waits for some.
+    left: bool,
     /// A run may have ended.
     ended: bool,
     /// Runs that were cancelled, or that a step's failure has ended: others may be at steps of theirs.
@@ -129,6 +135,12 @@ pub(crate) fn write_with_others(mut seat: Seat<'_, Writer, Request>, first: Requ
     drop(seat);
     if error.is_none() {
         bells.ring(&news.over);
+        if news.left {
+            bells.tell(Topic::Jobs);
+        }
+        if news.ended {
+            bells.tell(Topic::Ends);
+        }
     }
     for answer in answers {
         answer(error.as_ref().map(StoreError::again));
@@ -144,6 +156,10 @@ impl Writer {
                     wanted.hears(Ok(Heard::Jobs(Vec::new())));
                 }
                 None
+            }
+            Request::Rung => {
+                self.staying.nothing = None;
+                (!self.staying.claimers.is_empty()).then_some(Request::Rung)
             }
             Request::Look(claimer) => self.staying.take(claimer).map(Request::Claim),
             Request::Claim(wanted) if wanted.stays => match &self.staying.nothing {
@@ -173,8 +189,12 @@ impl Writer {
                 for request in group {
                     answers.extend(serving.serve(request));
                 }
-                if serving.news.ready {
+                if serving.news.ready || serving.news.rung {
                     answers.extend(serving.hand_out());
+                }
+                // Whoever comes to wait after this look has not looked for jobs yet, and finds them.
+                if serving.news.ready && self.bells.anybody(Topic::Jobs) {
+                    serving.news.left = apply::is_any_free(&tx).unwrap_or(true);
                 }
                 tx.commit().err()
             }
@@ -218,7 +238,7 @@ fn refusal(request: Request) -> Answer {
         Request::Claim(wanted) => answer(Err(rusqlite::Error::InvalidQuery), move |result| wanted.hears(result)),
         Request::Renew { reply: to, .. } => reply(to, Err(rusqlite::Error::InvalidQuery)),
         // They are answered without the database.
-        Request::Look(_) | Request::Withdraw(_) => Box::new(|_| {}),
+        Request::Look(_) | Request::Withdraw(_) | Request::Rung => Box::new(|_| {}),
     }
 }
 
@@ -265,6 +285,10 @@ impl Serving<'_> {
                 let result = within(db, || apply::renew(db, &leases, self.now.saturating_add(lease_ms)));
                 reply(to, result)
             }
+            Request::Rung => {
+                self.news.rung = true;
+                return None;
+            }
             Request::Look(_) | Request::Withdraw(_) => return None,
         })
     }
@@ -280,7 +304,7 @@ impl Serving<'_> {
         });
         let jobs = match result {
             Ok((jobs, next)) => {
-                let until = now.saturating_add(millis(LOOK_ROUND));
+                let until = now.saturating_add(millis(wanted.round));
                 self.staying.nothing = next.map(|next| (wanted.scope.clone(), next.map_or(until, |next| next.min(until))));
                 if jobs.is_empty() && wanted.stays {
                     wanted.hears(Ok(Heard::Nothing(next.flatten())));
