@@ -105,6 +105,26 @@ fn a_damaged_file_is_noticed() {
 }
 
 #[test]
+fn a_damaged_package_is_stored_again_by_whoever_has_it_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = FileBlobs::new(folder.path());
+    let whole: Vec<u8> = (0..200_000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let digest = blobs.put(BlobKind::Package, &whole).unwrap();
+    let path = blobs.path(BlobKind::Package, &digest);
+    let mut flipped = whole.clone();
+    flipped[150_000] ^= 1;
+    for damaged in [flipped.as_slice(), &whole[..whole.len() - 1], b"", &[whole.as_slice(), b"x"].concat()] {
+        std::fs::write(&path, damaged).unwrap();
+        assert_eq!(blobs.put(BlobKind::Package, &whole).unwrap(), digest);
+        assert!(std::fs::read(&path).unwrap() == whole, "{} bytes were left as they were", damaged.len());
+    }
+    let written = std::fs::metadata(&path).unwrap();
+    blobs.put(BlobKind::Package, &whole).unwrap();
+    let kept = std::fs::metadata(&path).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::ino(&kept), std::os::unix::fs::MetadataExt::ino(&written), "a whole one is not written again");
+}
+
+#[test]
 fn a_failed_write_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = FileBlobs::new(folder.path());

@@ -55,6 +55,27 @@ impl FileBlobs {
     }
 }
 
+/// Packages are few and small, and the tasks of a whole folder hang on one: what is published again mends what was damaged.
+fn holds(path: &Path, bytes: &[u8]) -> std::io::Result<bool> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    if file.metadata()?.len() != bytes.len() as u64 {
+        return Ok(false);
+    }
+    let (mut left, mut buffer) = (bytes, vec![0; 64 << 10]);
+    while !left.is_empty() {
+        let read = file.read(&mut buffer)?;
+        if read == 0 || !left.starts_with(&buffer[..read]) {
+            return Ok(false);
+        }
+        left = &left[read..];
+    }
+    Ok(true)
+}
+
 fn age_of(meta: &std::fs::Metadata) -> Duration {
     meta.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default()
 }
@@ -63,7 +84,8 @@ impl Blobs for FileBlobs {
     fn put(&self, kind: BlobKind, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
         let path = self.path(kind, &digest);
-        if self.is_kept(kind, &path).map_err(|e| io_error("look for", &path, e))? {
+        let kept = self.is_kept(kind, &path).and_then(|kept| Ok(kept && (kind != BlobKind::Package || holds(&path, bytes)?)));
+        if kept.map_err(|e| io_error("look for", &path, e))? {
             return Ok(digest);
         }
         let folder = self.folder(kind);
@@ -92,7 +114,7 @@ impl Blobs for FileBlobs {
             return Err(StoreError::new(StoreErrorKind::Refused, format!("read {} {digest}", kind.folder()), why));
         }
         if Digest::of(&bytes) != *digest {
-            let why = "its content has another digest: the file was damaged; remove it and store it again";
+            let why = "its content has another digest: the file was damaged; store it again (a package: `dovetail task push`; anything else: remove the file first)";
             return Err(StoreError::new(StoreErrorKind::Corrupt, format!("read {}", path.display()), why));
         }
         Ok(bytes)

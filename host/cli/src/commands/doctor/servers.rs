@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_flow::SystemClock;
+use dovetail_runtime::MAX_PACKAGE;
 use dovetail_stores::{Look, S3Blobs};
 
 use super::{DEFAULT_MODELS, Finding, failed, good, problem, warning};
@@ -110,7 +111,18 @@ pub(super) fn contents(app: &App, servers: &Servers, findings: &mut Vec<Finding>
     if app.config.has_far_blobs() && servers.blobs.is_none() {
         return;
     }
-    findings.push(packages(app, &stored).unwrap_or_else(|error| failed("packages", error)));
+    let whole = |digest: &Digest| -> Result<bool, Error> {
+        // Of a far store only whether it is there: to read would be to fetch all of it.
+        if servers.blobs.is_some() {
+            return Ok(true);
+        }
+        match app.parts_to_read()?.blobs.get(BlobKind::Package, digest, MAX_PACKAGE) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind == StoreErrorKind::Corrupt => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    };
+    findings.push(packages(app, &stored, &whole).unwrap_or_else(|error| failed("packages", error)));
     if app.config.has_far_blobs() {
         findings.push(models(app, &stored).unwrap_or_else(|error| failed("fleet's models", error)));
     }
@@ -118,7 +130,7 @@ pub(super) fn contents(app: &App, servers: &Servers, findings: &mut Vec<Finding>
 
 type Stored<'a> = &'a dyn Fn(BlobKind, &Digest) -> Result<bool, Error>;
 
-fn packages(app: &App, stored: Stored<'_>) -> Result<Finding, Error> {
+fn packages(app: &App, stored: Stored<'_>, whole: &dyn Fn(&Digest) -> Result<bool, Error>) -> Result<Finding, Error> {
     let parts = app.parts_to_read()?;
     // Each package once, by a name that a person knows.
     let mut packages: BTreeMap<Digest, String> = BTreeMap::new();
@@ -132,19 +144,23 @@ fn packages(app: &App, stored: Stored<'_>) -> Result<Finding, Error> {
             packages.insert(step.package, format!("{}@{} (of {})", step.task, step.version, published.pipeline.reference()));
         }
     }
-    let mut missing = Vec::new();
+    let (mut missing, mut damaged) = (Vec::new(), Vec::new());
     for (digest, name) in &packages {
         if !stored(BlobKind::Package, digest)? {
             missing.push(name.clone());
+        } else if !whole(digest)? {
+            damaged.push(name.clone());
         }
     }
     if packages.is_empty() {
         return Ok(good("packages", "none published yet"));
     }
-    if missing.is_empty() {
+    if missing.is_empty() && damaged.is_empty() {
         return Ok(good("packages", format!("all {} are stored, with those of {}", packages.len(), count(used, "step"))));
     }
-    Ok(problem("packages", format!("not in the blob store: {}", listed(&missing)), "publish the very same packages again with `dovetail task push`"))
+    let named = [("not in the blob store", missing), ("damaged", damaged)];
+    let found: Vec<String> = named.iter().filter(|(_, names)| !names.is_empty()).map(|(how, names)| format!("{how}: {}", listed(names))).collect();
+    Ok(problem("packages", found.join("; "), "publish the very same packages again with `dovetail task push`"))
 }
 
 fn models(app: &App, stored: Stored<'_>) -> Result<Finding, Error> {
