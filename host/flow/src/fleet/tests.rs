@@ -1,7 +1,7 @@
-//! What the threads of a fleet's ledger do at its end, with stores that take everything.
+//! What the threads of a fleet's ledger do at its end, and what is searched for as lost, with stores that take everything.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::StoreError;
 use dovetail_core::desk::Desk;
@@ -19,6 +19,13 @@ const LONG: Duration = Duration::from_secs(20);
 #[derive(Default)]
 struct Yielding {
     forgotten: Mutex<Vec<RunKey>>,
+    /// What the index has, and what the window does not know.
+    open: Mutex<Vec<RunKey>>,
+    unknown: Mutex<Vec<RunKey>>,
+    /// Runs whose end is on record.
+    over: Mutex<Vec<RunKey>>,
+    /// The window's; none: nothing was lost yet.
+    epoch: Mutex<Option<&'static str>>,
 }
 
 impl MetaStore for Yielding {
@@ -31,8 +38,10 @@ impl MetaStore for Yielding {
         Ok(writes.records.iter().map(|_| Put::Created).collect())
     }
 
-    fn get(&self, _kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        Ok(keys.iter().map(|_| None).collect())
+    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let over = self.over.lock().unwrap();
+        let is_over = |key: &String| kind == Kind::RunOutcome && over.iter().any(|run| run.key() == *key);
+        Ok(keys.iter().map(|key| is_over(key).then(Vec::new)).collect())
     }
 
     fn list(&self, _kind: Kind, _listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -49,7 +58,7 @@ impl MetaStore for Yielding {
     }
 
     fn open_runs(&self, _limit: usize) -> Result<Vec<RunKey>, StoreError> {
-        Ok(Vec::new())
+        Ok(self.open.lock().unwrap().clone())
     }
 }
 
@@ -59,7 +68,7 @@ fn stamp() -> Stamp {
 
 impl Window for Yielding {
     fn peek(&self) -> Result<Stamp, StoreError> {
-        Ok(stamp())
+        Ok(Stamp { epoch: self.epoch.lock().unwrap().unwrap_or("epoch").into(), ..stamp() })
     }
 
     fn call(&self, changes: &[Change], _scope: &Scope, _want: usize, _lease: Duration) -> Result<Called, StoreError> {
@@ -73,7 +82,8 @@ impl Window for Yielding {
     fn listen(&self, _ring: Box<dyn Fn(Ring) + Send + Sync>) {}
 
     fn knows(&self, runs: &[RunKey]) -> Result<Vec<bool>, StoreError> {
-        Ok(runs.iter().map(|_| true).collect())
+        let unknown = self.unknown.lock().unwrap();
+        Ok(runs.iter().map(|run| !unknown.contains(run)).collect())
     }
 
     fn held(&self, _run: &RunKey) -> Result<Vec<String>, StoreError> {
@@ -137,4 +147,77 @@ fn a_ledger_that_is_dropped_as_a_run_is_closed_comes_to_its_end() {
         }
     });
     assert_eq!(*stores.forgotten.lock().unwrap(), (0..200).map(run).collect::<Vec<_>>(), "each was forgotten before the end");
+}
+
+/// On a clock of wall time at which runs of the tests are submitted.
+const NOW_MS: u64 = 1_800_000_000_000;
+
+fn submitted(ms: u64, generation: u32) -> RunKey {
+    let hex = format!("{ms:012x}");
+    RunKey { run: format!("{}-{}-7000-8000-000000000001", &hex[..8], &hex[8..]).parse().unwrap(), generation }
+}
+
+/// An index and a window that do not know the same, and a moment from which time is counted.
+struct Searched {
+    stores: Arc<Yielding>,
+    shared: Shared,
+    began: Instant,
+}
+
+impl Searched {
+    fn new(unknown: &[RunKey]) -> Self {
+        let stores = Arc::new(Yielding::default());
+        stores.open.lock().unwrap().extend_from_slice(unknown);
+        stores.unknown.lock().unwrap().extend_from_slice(unknown);
+        Self { shared: Shared::new(stores.clone(), stores.clone()), stores, began: Instant::now() }
+    }
+
+    fn after(&self, seconds: u64) -> Vec<RunKey> {
+        let mut lost = self.shared.search(self.began + Duration::from_secs(seconds), NOW_MS + seconds * 1000).unwrap();
+        lost.sort();
+        lost
+    }
+}
+
+#[test]
+fn a_run_that_is_being_submitted_or_closed_is_not_lost() {
+    let [submitted_now, closed_now, lost] = [1, 2, 3].map(|n| submitted(NOW_MS - n, 0));
+    let searched = Searched::new(&[submitted_now.clone(), closed_now.clone(), lost.clone()]);
+    assert!(searched.after(0).is_empty(), "each may be on its way");
+    assert!(searched.after(1).is_empty());
+    // The window hears of the first one, and the index forgets the second one, whose end is on record.
+    searched.stores.unknown.lock().unwrap().retain(|run| *run != submitted_now);
+    searched.stores.open.lock().unwrap().retain(|run| *run != closed_now);
+    searched.stores.over.lock().unwrap().push(closed_now);
+    assert_eq!(searched.after(2), [lost], "what is unknown two seconds later is lost, and does not wait for the next comparison");
+    assert!(searched.after(4).is_empty(), "once");
+    // The first one ends in time for the next comparison.
+    searched.stores.unknown.lock().unwrap().push(submitted_now);
+    assert!(searched.after(61).is_empty());
+}
+
+#[test]
+fn a_run_whose_end_is_on_record_and_that_the_index_does_not_forget_is_found_by_the_next_comparison() {
+    let run = submitted(NOW_MS, 0);
+    let searched = Searched::new(std::slice::from_ref(&run));
+    searched.stores.over.lock().unwrap().push(run.clone());
+    assert!((0..60).all(|second| searched.after(second).is_empty()));
+    assert_eq!(searched.after(61), [run]);
+}
+
+#[test]
+fn old_runs_are_lost_with_the_window_at_once_and_only_with_it() {
+    // Of another clock, of a key, and run again: nothing tells that they are old.
+    let old = submitted(NOW_MS - 60_000, 0);
+    let rest = [submitted(NOW_MS - 5_000, 0), submitted(NOW_MS + 3_600_000, 0), run(1), submitted(NOW_MS - 60_000, 1)];
+    let searched = Searched::new(&[&rest[..], std::slice::from_ref(&old)].concat());
+    let mut rest = rest.to_vec();
+    rest.sort();
+    assert_eq!(searched.after(0), std::slice::from_ref(&old), "a worker that starts does not know what was lost before");
+    assert_eq!(searched.after(2), rest);
+    searched.stores.unknown.lock().unwrap().retain(|run| *run == old);
+    assert!(searched.after(70).is_empty(), "nothing was lost: it may just end");
+    assert_eq!(searched.after(72), std::slice::from_ref(&old));
+    *searched.stores.epoch.lock().unwrap() = Some("another");
+    assert_eq!(searched.after(73), std::slice::from_ref(&old));
 }
