@@ -15,11 +15,11 @@ use crate::killed::Killed;
 use crate::trace::{self, Fault};
 use crate::{Held, begun, chain, copy, dovetail, folder, models, package, packed, ran, root, sweep};
 
-/// What it printed says that the disk is full, or it succeeded: what could not be written then was not needed.
+/// What it printed says that the disk is full and what to do, or it succeeded: what could not be written then was not needed.
 fn said(code: Option<i32>, printed: &str, refused: &AtomicUsize) -> Result<(), String> {
     match code {
         Some(0) => Ok(()),
-        Some(3) if (printed.contains("full") || printed.contains("No space left")) && printed.contains("help: ") => {
+        Some(3) if (printed.contains("full") || printed.contains("No space left")) && printed.contains("make room") => {
             refused.fetch_add(1, Ordering::SeqCst);
             Ok(())
         }

@@ -184,6 +184,7 @@ impl From<StoreError> for Error {
             StoreErrorKind::Refused => {
                 ("store_refused", "`dovetail doctor` looks at the data folder, its disk and each server, and says what to change")
             }
+            StoreErrorKind::Full => ("store_refused", MAKE_ROOM),
             StoreErrorKind::Invalid => {
                 ("bad_setting", "mend the setting: `queue`, `meta` and `blobs` of dovetail.toml, DOVETAIL_* or the flags name the stores")
             }
@@ -203,7 +204,8 @@ impl From<HostError> for Error {
     fn from(error: HostError) -> Self {
         let HostError { operation, source, transient } = error;
         let code = if transient { "host_unavailable" } else { "host_failed" };
-        let error = Self::host(code, operation).help("`dovetail doctor` looks at what the program needs");
+        let full = source.as_deref().is_some_and(|source| is_full(source));
+        let error = Self::host(code, operation).help(if full { MAKE_ROOM } else { "`dovetail doctor` looks at what the program needs" });
         match source {
             Some(source) => error.cause(source),
             None => error,
@@ -261,11 +263,28 @@ impl From<ModelError> for Error {
     }
 }
 
+const MAKE_ROOM: &str = "make room on that disk and do it again; nothing is there by half";
+
+/// Whether the cause is that there was no room.
+fn is_full(error: &(dyn StdError + 'static)) -> bool {
+    let of_store = || error.downcast_ref::<StoreError>().is_some_and(|error| error.kind == StoreErrorKind::Full);
+    let of_disk = || error.downcast_ref::<std::io::Error>().is_some_and(|error| remedy(error.kind()) == MAKE_ROOM);
+    of_store() || of_disk() || error.source().is_some_and(is_full)
+}
+
+/// What to do about the data folder; where there is no room, rights are no remedy.
+pub(crate) fn unwritable(kind: std::io::ErrorKind, otherwise: &'static str) -> &'static str {
+    match kind {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "make room on that disk, or name another folder with --data DIR",
+        _ => otherwise,
+    }
+}
+
 /// What to do about a file of ours.
 fn remedy(kind: std::io::ErrorKind) -> &'static str {
     use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     match kind {
-        StorageFull | QuotaExceeded => "make room on that disk and do it again; nothing is there by half",
+        StorageFull | QuotaExceeded => MAKE_ROOM,
         PermissionDenied | ReadOnlyFilesystem => "give yourself the right to write there, or name another place (--data DIR for the data folder)",
         _ => "`dovetail doctor` looks at the data folder and its disk",
     }
@@ -289,6 +308,20 @@ mod tests {
         let error = Error::from(StoreError::new(StoreErrorKind::Refused, "write x", "disk full"));
         assert_eq!((error.exit_code(), error.code), (3, "store_refused"));
         assert_eq!(error.to_json()["error"]["message"], "write x: disk full");
+    }
+
+    #[test]
+    fn where_there_is_no_room_the_help_is_to_make_some() {
+        use std::io::ErrorKind::{PermissionDenied, StorageFull};
+        let full = || StoreError::new(StoreErrorKind::Full, "write x", std::io::Error::from(StorageFull));
+        let of_host =
+            |source: StoreError| Error::from(HostError { operation: "store an artifact".into(), source: Some(source.into()), transient: false });
+        for error in [Error::from(full()), of_host(full())] {
+            assert!(error.help.as_deref().unwrap().starts_with("make room on that disk"), "{error:?}");
+        }
+        let else_ = of_host(StoreError::plain(StoreErrorKind::Refused, "write x"));
+        assert!(else_.help.as_deref().unwrap().contains("dovetail doctor"), "{else_:?}");
+        assert!(unwritable(StorageFull, "rights").starts_with("make room") && unwritable(PermissionDenied, "rights") == "rights");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use dovetail_vision::{ModelStore, Opencv};
 use tempfile::TempDir;
 
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, unwritable};
 use crate::output::Output;
 
 /// The most that compiled code may take on the disk, in bytes: hundreds of tasks.
@@ -50,9 +50,8 @@ impl App {
         }
         let data = &self.config.data;
         std::fs::create_dir_all(data).map_err(|e| {
-            Error::host("data_folder", format!("make the data folder `{}`", data.display()))
-                .cause(e)
-                .help("name another with --data DIR, or give yourself the right to write there")
+            let help = unwritable(e.kind(), "name another with --data DIR, or give yourself the right to write there");
+            Error::host("data_folder", format!("make the data folder `{}`", data.display())).cause(e).help(help)
         })?;
         let parts = open(&self.config)?;
         Ok(self.parts.get_or_init(|| parts))

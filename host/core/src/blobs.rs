@@ -29,8 +29,10 @@ pub enum StoreErrorKind {
     Corrupt,
     /// Somebody else's write came first and says otherwise.
     Conflict,
-    /// The disk is full or read-only, or we may not write there.
+    /// It is read-only, or we may not write there.
     Refused,
+    /// As [`Self::Refused`], because the disk has no room, or the server.
+    Full,
     /// Written by a newer version of dovetail.
     Newer,
     /// What it was to be opened with (a URL, keys) is no such thing; nobody was asked.

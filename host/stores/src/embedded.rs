@@ -22,9 +22,8 @@ use dovetail_core::blobs::{StoreError, StoreErrorKind};
 pub(crate) fn io_error(operation: &str, path: &Path, error: io::Error) -> StoreError {
     let kind = match error.kind() {
         io::ErrorKind::NotFound => StoreErrorKind::Missing,
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            StoreErrorKind::Refused
-        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreErrorKind::Refused,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreErrorKind::Full,
         _ => StoreErrorKind::Unavailable,
     };
     StoreError::new(kind, format!("{operation} {}", path.display()), error)

@@ -8,7 +8,7 @@ use rustix::fs::Access;
 use serde_json::json;
 
 use super::models::DEFAULT_MODELS;
-use crate::error::{Error, Exit};
+use crate::error::{Error, Exit, unwritable};
 use crate::table::{bytes, count, table};
 use crate::wire::App;
 
@@ -115,7 +115,7 @@ fn folder(data: &Path) -> Finding {
     };
     match write() {
         Ok(()) => good("data folder", format!("{} is writable", data.display())),
-        Err(error) => problem("data folder", format!("{}: {error}", data.display()), REMEDY),
+        Err(error) => problem("data folder", format!("{}: {error}", data.display()), unwritable(error.kind(), REMEDY)),
     }
 }
 

@@ -130,7 +130,7 @@ impl Worker {
         let Err(error) = self.put_back(&key) else { return Ok(()) };
         failed.push(key);
         if let FlowError::Store(e) = &error
-            && matches!(e.kind, StoreErrorKind::Unavailable | StoreErrorKind::Refused)
+            && matches!(e.kind, StoreErrorKind::Unavailable | StoreErrorKind::Refused | StoreErrorKind::Full)
         {
             return Err(error);
         }

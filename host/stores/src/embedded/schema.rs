@@ -50,12 +50,15 @@ CREATE TABLE lanes (name TEXT PRIMARY KEY) WITHOUT ROWID;
 /// With what was tried and how to react.
 pub(crate) fn sql_error(operation: &str, error: rusqlite::Error) -> StoreError {
     // SQLite says "full" of its files, but of the shared memory beside them only that it could not be made or grow.
-    if let Some(SQLITE_IOERR_SHMOPEN | SQLITE_IOERR_SHMSIZE) = error.sqlite_error().map(|error| error.extended_code) {
-        let operation = format!("{operation}: the file -shm beside the database cannot grow (is the disk full?)");
-        return StoreError::new(StoreErrorKind::Refused, operation, error);
+    if let Some(code @ (SQLITE_IOERR_SHMOPEN | SQLITE_IOERR_SHMSIZE)) = error.sqlite_error().map(|error| error.extended_code) {
+        let operation = format!("{operation}: the file -shm beside the database cannot grow (is the disk full? then make room)");
+        // It is not made for want of rights, too.
+        let kind = if code == SQLITE_IOERR_SHMSIZE { StoreErrorKind::Full } else { StoreErrorKind::Refused };
+        return StoreError::new(kind, operation, error);
     }
     let kind = match error.sqlite_error_code() {
-        Some(ErrorCode::ReadOnly | ErrorCode::DiskFull | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => StoreErrorKind::Refused,
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => StoreErrorKind::Refused,
+        Some(ErrorCode::DiskFull) => StoreErrorKind::Full,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreErrorKind::Corrupt,
         _ => StoreErrorKind::Unavailable,
     };

@@ -83,7 +83,7 @@ impl Refusal {
 
     /// How to react, with the remedy where we know one.
     pub(crate) fn fault(&self, bucket: &str) -> Fault {
-        use StoreErrorKind::{Missing, Refused};
+        use StoreErrorKind::{Full, Missing, Refused};
         let shown = self.shown();
         match (self.status, self.code.as_str()) {
             (_, "NoSuchBucket") => Fault::Final(Refused, format!("there is no bucket `{bucket}`: make it, or name another in the URL ({shown})")),
@@ -95,7 +95,7 @@ impl Refusal {
                 Fault::Final(Refused, format!("the server does not accept the access key, its secret or the session token ({shown})"))
             }
             (_, "XMinioStorageFull" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded") | (507, _) => {
-                Fault::Final(Refused, format!("the server is full ({shown})"))
+                Fault::Final(Full, format!("the server is full ({shown})"))
             }
             // What was damaged or cut off on its way to the server.
             (_, "RequestTimeout" | "IncompleteBody" | "BadDigest" | "XAmzContentSHA256Mismatch") => Fault::Again(shown),
@@ -157,14 +157,14 @@ mod tests {
 
     #[test]
     fn every_answer_has_its_reaction() {
-        use StoreErrorKind::{Missing, Refused};
+        use StoreErrorKind::{Full, Missing, Refused};
         for (status, code, kind, says) in [
             (404, "NoSuchKey", Missing, "NoSuchKey"),
             (404, "NoSuchBucket", Refused, "no bucket `blobs`"),
             (403, "AccessDenied", Refused, "access denied"),
             (403, "SignatureDoesNotMatch", Refused, "does not accept the access key"),
             (403, "RequestTimeTooSkewed", Refused, "clock"),
-            (507, "XMinioStorageFull", Refused, "full"),
+            (507, "XMinioStorageFull", Full, "full"),
             (301, "PermanentRedirect", Refused, "not at this endpoint"),
             (400, "InvalidArgument", Refused, "InvalidArgument"),
             (501, "NotImplemented", Refused, "cannot do this"),
