@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_core::RunId;
-use dovetail_core::executor::{Failure, FailureKind};
+use dovetail_core::conformance::outcome;
 use dovetail_core::ledger::{Item, Job, Kind, Lane, Ledger, Record, Renewal, Reply, RunKey, Scope, Wait};
 use dovetail_core::record::{Form, OutcomeRecord, StoredValue};
 use dovetail_flow::FleetLedger;
@@ -27,30 +27,6 @@ fn job(step: &str, needs: &[&str]) -> Job {
 /// Those of the run.
 fn steps() -> Arc<[String]> {
     ["a", "b"].map(str::to_owned).into()
-}
-
-fn outcome(key: String, failed: bool) -> Record {
-    let failure = failed.then(|| Failure::new(FailureKind::Failed, "no_luck", "it did not work"));
-    let output = (!failed).then(|| StoredValue::Inline(serde_json::json!({})));
-    let package = dovetail_core::Digest::of(b"package");
-    let (attempts, models, consumed, produced) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (log, log_lines, log_dropped, spent_us, started_ms, finished_ms) = (None, Vec::new(), 0, 0, 0, 0);
-    let value = OutcomeRecord {
-        output,
-        failure,
-        attempts,
-        package,
-        models,
-        consumed,
-        produced,
-        log,
-        log_lines,
-        log_dropped,
-        spent_us,
-        started_ms,
-        finished_ms,
-    };
-    Record { kind: Kind::Outcome, key, value: value.encode() }
 }
 
 /// A fleet with one run, a -> b.
@@ -95,7 +71,7 @@ fn a_step_that_ends_after_the_loss_is_recorded_and_its_worker_is_told_to_read() 
     fleet.window.forget_everything().unwrap();
     assert_eq!(fleet.ledger.renew(std::slice::from_ref(&a.lease), LEASE).unwrap(), [Renewal::Renewed], "it goes on");
     let finish =
-        Item::Finish { lease: a.lease, record: outcome(fleet.run.step("a"), false), succeeded: true, close: None, children: vec![job("b", &["a"])] };
+        Item::Finish { lease: a.lease, record: outcome(fleet.run.step("a"), true), succeeded: true, close: None, children: vec![job("b", &["a"])] };
     assert_eq!(fleet.one(finish), Reply::Last, "not acknowledged: this worker reads the records next");
     assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[]), job("b", &["a"])], steps: steps() }), Reply::Created);
     let claimed = fleet.claim();
@@ -117,7 +93,7 @@ fn a_rebuild_gives_a_living_worker_its_job_back() {
 fn a_rebuild_knows_failed_steps_and_starts_nothing_behind_them() {
     let fleet = fleet();
     let a = fleet.claim().remove(0);
-    let record = outcome(fleet.run.step("a"), true);
+    let record = outcome(fleet.run.step("a"), false);
     assert_eq!(fleet.one(Item::Finish { lease: a.lease, record, succeeded: false, close: None, children: vec![] }), Reply::Last);
     fleet.window.forget_everything().unwrap();
     assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[]), job("b", &["a"])], steps: steps() }), Reply::Created);
@@ -180,7 +156,7 @@ fn a_window_that_is_another_fleets_after_a_loss_gets_nothing_and_gives_nothing()
 fn a_large_outcome_is_not_carried_and_still_arrives() {
     let fleet = fleet();
     let a = fleet.claim().remove(0);
-    let mut record = outcome(fleet.run.step("a"), false);
+    let mut record = outcome(fleet.run.step("a"), true);
     let mut value = OutcomeRecord::decode(&record.value, "it").unwrap();
     value.output = Some(StoredValue::Inline(serde_json::json!({ "filler": "x".repeat(40_000) })));
     record.value = value.encode();

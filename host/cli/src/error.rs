@@ -268,23 +268,24 @@ const MAKE_ROOM: &str = "make room on that disk and do it again; nothing is ther
 /// Whether the cause is that there was no room.
 fn is_full(error: &(dyn StdError + 'static)) -> bool {
     let of_store = || error.downcast_ref::<StoreError>().is_some_and(|error| error.kind == StoreErrorKind::Full);
-    let of_disk = || error.downcast_ref::<std::io::Error>().is_some_and(|error| remedy(error.kind()) == MAKE_ROOM);
+    let of_disk = || error.downcast_ref::<std::io::Error>().is_some_and(|error| no_room(error.kind()));
     of_store() || of_disk() || error.source().is_some_and(is_full)
 }
 
 /// What to do about the data folder; where there is no room, rights are no remedy.
 pub(crate) fn unwritable(kind: std::io::ErrorKind, otherwise: &'static str) -> &'static str {
-    match kind {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "make room on that disk, or name another folder with --data DIR",
-        _ => otherwise,
-    }
+    if no_room(kind) { "make room on that disk, or name another folder with --data DIR" } else { otherwise }
+}
+
+fn no_room(kind: std::io::ErrorKind) -> bool {
+    matches!(kind, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 /// What to do about a file of ours.
 fn remedy(kind: std::io::ErrorKind) -> &'static str {
-    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
     match kind {
-        StorageFull | QuotaExceeded => MAKE_ROOM,
+        _ if no_room(kind) => MAKE_ROOM,
         PermissionDenied | ReadOnlyFilesystem => "give yourself the right to write there, or name another place (--data DIR for the data folder)",
         _ => "`dovetail doctor` looks at the data folder and its disk",
     }

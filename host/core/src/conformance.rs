@@ -52,7 +52,8 @@ fn record(kind: Kind, key: String) -> Record {
 }
 
 /// A real outcome: backends that rebuild their jobs from records must read it. The package tells whose it is.
-fn outcome(key: String, succeeded: bool) -> Record {
+#[must_use]
+pub fn outcome(key: String, succeeded: bool) -> Record {
     let (output, failure) = if succeeded {
         (Some(StoredValue::Inline(serde_json::json!({}))), None)
     } else {

@@ -18,12 +18,12 @@ use crate::{FlowError, Parts};
 /// `unknown_run`; a store's failure.
 pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
     let truth = Truth::read(parts, run)?;
-    let held = if truth.outcome.is_some() { Vec::new() } else { parts.ledger.held(&truth.key)? };
+    let held = held(parts, &truth)?;
     let state = state(&truth, &held);
     let output = if state == "succeeded" { output(parts, &truth)? } else { Value::Null };
     let finished_ms = truth.outcome.as_ref().map(|o| o.finished_ms);
     let started_ms = truth.outcomes.values().map(|o| o.started_ms).min();
-    let waiting = waiting(parts, &truth, &held)?;
+    let waiting = waiting(&truth, &held, || able(parts))?;
     let mut document = json!({
         "format": "dovetail.run/1",
         "run_id": run.as_str(),
@@ -73,20 +73,42 @@ fn output(parts: &Parts, truth: &Truth) -> Result<Value, FlowError> {
     Ok(result.map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("put the output of run {} together", truth.key.run), e))?)
 }
 
-/// What an open run waits for that no living worker has: grants by name, and `model:NAME`.
+/// Of so many open runs, the oldest first: how many wait for what no living worker has, and what that is: grants by name, and `model:NAME`.
 ///
 /// # Errors
-/// `unknown_run`; a store's failure.
-pub fn unserved(parts: &Parts, run: &RunId) -> Result<BTreeSet<String>, FlowError> {
-    let truth = Truth::read(parts, run)?;
-    let held = if truth.outcome.is_some() { Vec::new() } else { parts.ledger.held(&truth.key)? };
-    Ok(waiting(parts, &truth, &held)?.into_values().flatten().collect())
+/// A store's failure.
+pub fn unserved(parts: &Parts, limit: usize) -> Result<(usize, BTreeSet<String>), FlowError> {
+    let (able, mut runs, mut lacking) = (able(parts)?, 0, BTreeSet::new());
+    for key in parts.ledger.open_runs(limit)? {
+        let truth = Truth::read(parts, &key.run)?;
+        let waiting = waiting(&truth, &held(parts, &truth)?, || Ok(able.clone()))?;
+        runs += usize::from(!waiting.is_empty());
+        lacking.extend(waiting.into_values().flatten());
+    }
+    Ok((runs, lacking))
+}
+
+/// Its steps that somebody has leased.
+fn held(parts: &Parts, truth: &Truth) -> Result<Vec<String>, FlowError> {
+    Ok(if truth.outcome.is_some() { Vec::new() } else { parts.ledger.held(&truth.key)? })
+}
+
+/// What each living worker can serve.
+type Able = Vec<Vec<String>>;
+
+fn able(parts: &Parts) -> Result<Able, FlowError> {
+    let able = |about: &[u8]| -> Vec<String> {
+        let about: Value = serde_json::from_slice(about).unwrap_or_default();
+        about["able"].as_array().into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+    };
+    Ok(parts.ledger.workers()?.iter().map(|(_, about)| able(about)).collect())
 }
 
 /// Steps that are ready, and what no living worker has that they need.
 type Waiting = std::collections::BTreeMap<String, Vec<String>>;
 
-fn waiting(parts: &Parts, truth: &Truth, held: &[String]) -> Result<Waiting, FlowError> {
+/// `workers` is asked only where a step needs something of its worker.
+fn waiting(truth: &Truth, held: &[String], workers: impl FnOnce() -> Result<Able, FlowError>) -> Result<Waiting, FlowError> {
     if truth.outcome.is_some() || truth.cancel.is_some() {
         return Ok(Waiting::new());
     }
@@ -100,11 +122,7 @@ fn waiting(parts: &Parts, truth: &Truth, held: &[String]) -> Result<Waiting, Flo
     if ready.is_empty() {
         return Ok(Waiting::new());
     }
-    let able = |about: &[u8]| -> Vec<String> {
-        let about: Value = serde_json::from_slice(about).unwrap_or_default();
-        about["able"].as_array().into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
-    };
-    let workers: Vec<Vec<String>> = parts.ledger.workers()?.iter().map(|(_, about)| able(about)).collect();
+    let workers = workers()?;
     let needs = |step: &Step| {
         let unserved = !workers.iter().any(|able| step.lane.is_served_by(able));
         // What nobody has at all is what is missing; where each has a part, it is the whole.

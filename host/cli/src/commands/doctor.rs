@@ -162,12 +162,7 @@ fn unserved(app: &App) -> Result<Option<Finding>, Error> {
         // That none lives is said, and that runs wait for one.
         return Ok(None);
     }
-    let (mut waiting, mut lacking) = (0, std::collections::BTreeSet::new());
-    for key in parts.ledger.open_runs(LOOKED_THROUGH)? {
-        let needs = dovetail_flow::unserved(parts, &key.run)?;
-        waiting += usize::from(!needs.is_empty());
-        lacking.extend(needs);
-    }
+    let (waiting, lacking) = dovetail_flow::unserved(parts, LOOKED_THROUGH)?;
     let lacking = lacking.into_iter().collect::<Vec<_>>().join(", ");
     let found = format!("{} of the oldest {LOOKED_THROUGH} wait for what no living worker has: {lacking}", count(waiting, "run"));
     let remedy = "start a worker that has it: grants by `worker.grants`, models by `dovetail models pull` or `add`";
