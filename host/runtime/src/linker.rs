@@ -5,7 +5,6 @@ use serde::Serialize;
 use wasmtime::Engine;
 use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
-use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem::preopens, random, sync::filesystem, sync::io};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
@@ -113,13 +112,13 @@ pub(crate) fn linker(engine: &Engine, grants: &Grants) -> wasmtime::Result<Linke
     preopens::add_to_linker::<_, WasiFilesystem>(l, State::filesystem)?;
     random::insecure_seed::add_to_linker::<_, WasiRandom>(l, State::random)?;
     if grants.clocks {
-        clocks::wall_clock::add_to_linker::<_, WasiClocks>(l, State::clocks)?;
-        // Ours: a sleeping guest can be stopped.
+        // Ours, as all that needs a grant: the calls are counted. (And a sleeping guest can be stopped.)
+        clocks::wall_clock::add_to_linker::<_, HasSelf<_>>(l, |state: &mut State| state)?;
         clocks::monotonic_clock::add_to_linker::<_, HasSelf<_>>(l, |state: &mut State| state)?;
     }
     if grants.random {
-        random::random::add_to_linker::<_, WasiRandom>(l, State::random)?;
-        random::insecure::add_to_linker::<_, WasiRandom>(l, State::random)?;
+        random::random::add_to_linker::<_, HasSelf<_>>(l, |state: &mut State| state)?;
+        random::insecure::add_to_linker::<_, HasSelf<_>>(l, |state: &mut State| state)?;
     }
     Ok(linker)
 }

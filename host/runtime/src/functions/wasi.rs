@@ -1,6 +1,7 @@
-//! The parts of WASI that are ours: standard output and standard error become log lines, and a guest that sleeps can be stopped.
+//! The parts of WASI that are ours: standard output and standard error become log lines, a guest that sleeps can be stopped, and what needs a
+//! grant is counted as every other host function is, whoever answers it.
 //!
-//! Everything else of WASI comes from wasmtime, with an empty context.
+//! Everything else of WASI comes from wasmtime, with an empty context. It can do nothing, and is not counted.
 
 use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
@@ -9,9 +10,12 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::stop::{Stop, StopReason};
 use wasmtime::component::Resource;
+use wasmtime_wasi::clocks::WasiClocksView as _;
 use wasmtime_wasi::p2::bindings::cli::{stderr, stdout};
-use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
+use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
+use wasmtime_wasi::p2::bindings::random::{insecure, random};
 use wasmtime_wasi::p2::{DynOutputStream, DynPollable, OutputStream, Pollable, StreamResult, subscribe};
+use wasmtime_wasi::random::WasiRandomView as _;
 use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::bytes::Bytes;
 
@@ -105,22 +109,60 @@ impl Pollable for Sleep {
     }
 }
 
+impl State {
+    /// Where the guest's monotonic clock begins.
+    fn zero(&mut self) -> Instant {
+        *self.clock_zero.get_or_insert_with(Instant::now)
+    }
+}
+
 impl monotonic_clock::Host for State {
     fn now(&mut self) -> wasmtime::Result<u64> {
-        let began = *self.clock_zero.get_or_insert_with(Instant::now);
-        Ok(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        self.host("wasi:clocks/monotonic-clock.now", |state| Ok(u64::try_from(state.zero().elapsed().as_nanos()).unwrap_or(u64::MAX)))
     }
 
     fn resolution(&mut self) -> wasmtime::Result<u64> {
-        Ok(1)
+        self.host("wasi:clocks/monotonic-clock.resolution", |_| Ok(1))
     }
 
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        let zero = *self.clock_zero.get_or_insert_with(Instant::now);
-        self.sleep(zero.checked_add(Duration::from_nanos(when)))
+        self.host("wasi:clocks/monotonic-clock.subscribe-instant", |state| {
+            let until = state.zero().checked_add(Duration::from_nanos(when));
+            state.sleep(until)
+        })
     }
 
     fn subscribe_duration(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        self.sleep(Instant::now().checked_add(Duration::from_nanos(when)))
+        self.host("wasi:clocks/monotonic-clock.subscribe-duration", |state| state.sleep(Instant::now().checked_add(Duration::from_nanos(when))))
+    }
+}
+
+impl wall_clock::Host for State {
+    fn now(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
+        self.host("wasi:clocks/wall-clock.now", |state| wall_clock::Host::now(&mut state.clocks()))
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
+        self.host("wasi:clocks/wall-clock.resolution", |state| wall_clock::Host::resolution(&mut state.clocks()))
+    }
+}
+
+impl random::Host for State {
+    fn get_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        self.host("wasi:random/random.get-random-bytes", |state| random::Host::get_random_bytes(state.random(), len))
+    }
+
+    fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
+        self.host("wasi:random/random.get-random-u64", |state| random::Host::get_random_u64(state.random()))
+    }
+}
+
+impl insecure::Host for State {
+    fn get_insecure_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        self.host("wasi:random/insecure.get-insecure-random-bytes", |state| insecure::Host::get_insecure_random_bytes(state.random(), len))
+    }
+
+    fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
+        self.host("wasi:random/insecure.get-insecure-random-u64", |state| insecure::Host::get_insecure_random_u64(state.random()))
     }
 }

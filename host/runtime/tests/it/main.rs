@@ -10,6 +10,7 @@ mod handles;
 mod hostile;
 mod hostile_packages;
 mod limits;
+mod metering;
 mod outcomes;
 mod packages;
 mod plugins;

@@ -116,6 +116,7 @@ fn a_clock_needs_its_grant() {
     let bench = Bench::new();
     let now = run_plugin(&bench, "clock", json!({ "zone": null }));
     assert!(output(&now)["milliseconds"].as_u64().is_some_and(|ms| ms > 1_700_000_000_000));
+    assert_eq!(now.usage.host_calls["wasi:clocks/wall-clock.now"], 1);
     let without = bench.install("clock", &built("clock"), "");
     let error = bench.runtime.execute(&attempt(without, json!({ "zone": null }), Limits::DEFAULT), &Stop::never()).unwrap_err();
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("wasi:clocks/"), "{error:?}");
