@@ -109,6 +109,10 @@ fn place(name: &str) -> Result<Place<'_>, Refusal> {
     if name.is_empty() || name.len() > 255 || name.starts_with('/') || name.contains(['\\', '\0', ':']) || name.chars().any(char::is_control) {
         return Err(bad(format!("the entry `{shown}` has no plain relative name")));
     }
+    if name.strip_suffix('/').is_some_and(|folder| !folder.split('/').any(|part| matches!(part, "" | "." | ".."))) {
+        let help = "make packages with `dovetail task pack`; `zip -D` leaves folders out";
+        return Err(Refusal::new("bad_package", format!("the entry `{shown}` is a folder: a package has files only"), help));
+    }
     if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(bad(format!("the entry `{shown}` leads out of the package")));
     }

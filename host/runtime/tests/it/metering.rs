@@ -44,7 +44,7 @@ const PACKAGES: &str = "
     }";
 
 /// Calls the first function `n` times, the second `n + 1` times, and so on; answers `n`.
-fn guest() -> Vec<u8> {
+pub(crate) fn guest() -> Vec<u8> {
     let wit = format!(
         "package acme:probe@1.0.0; interface task {{ {NUMBER} }}
          world component {{

@@ -68,6 +68,8 @@ fn entries_that_lead_elsewhere() {
         assert_eq!(refusal.code, "bad_package", "{name}: {refusal:?}");
     }
     refuses(&with(&[("../x", b"x")]), "leads out of the package");
+    refuses(&with(&[("wit/../../", b"")]), "leads out of the package");
+    refuses(&with(&[("wit/", b"")]), "`wit/` is a folder");
     refuses(&with(&[("/x", b"x")]), "no plain relative name");
 }
 
