@@ -138,8 +138,8 @@ pub struct Usage {
     pub input_bytes: u64,
     /// Of the output as JSON, in bytes.
     pub output_bytes: u64,
-    /// Host function -> calls: the host's own (`dovetail:vision/faces.detector.detect`), and those of WASI that need a grant
-    /// (`wasi:clocks/wall-clock.now`). WASI that needs none can do nothing, and is not counted: what a task prints is in its log.
+    /// Host function -> calls: every one that was called, the host's own (`dovetail:vision/faces.detector.detect`) and WASI's
+    /// (`wasi:clocks/wall-clock.now`). That a handle is dropped is none.
     pub host_calls: BTreeMap<String, u64>,
 }
 

@@ -7,7 +7,6 @@ use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem::preopens, random, sync::filesystem, sync::io};
-use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 
 use crate::bindings::Services;
 use crate::refusal::Refusal;
@@ -93,32 +92,35 @@ impl HasData for Table {
 pub(crate) fn linker(engine: &Engine, grants: &Grants) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     let l = &mut linker;
-    Services::add_to_linker::<_, HasSelf<_>>(l, |state| state)?;
+    let own: fn(&mut State) -> &mut State = |state| state;
+    Services::add_to_linker::<_, HasSelf<_>>(l, own)?;
+    // Nobody ever holds a handle of these: their functions are there to be imported, and cannot be called.
     wasmtime_wasi_io::bindings::wasi::io::error::add_to_linker::<_, Table>(l, State::wasi_table)?;
-    io::poll::add_to_linker::<_, Table>(l, State::wasi_table)?;
-    io::streams::add_to_linker::<_, Table>(l, State::wasi_table)?;
-    cli::environment::add_to_linker::<_, WasiCli>(l, State::cli)?;
-    cli::exit::add_to_linker::<_, WasiCli>(l, State::cli)?;
-    cli::stdin::add_to_linker::<_, WasiCli>(l, State::cli)?;
-    // Ours: lines go to the attempt's log.
-    cli::stdout::add_to_linker::<_, HasSelf<_>>(l, |state: &mut State| state)?;
-    cli::stderr::add_to_linker::<_, HasSelf<_>>(l, |state: &mut State| state)?;
     cli::terminal_input::add_to_linker::<_, WasiCli>(l, State::cli)?;
     cli::terminal_output::add_to_linker::<_, WasiCli>(l, State::cli)?;
-    cli::terminal_stdin::add_to_linker::<_, WasiCli>(l, State::cli)?;
-    cli::terminal_stdout::add_to_linker::<_, WasiCli>(l, State::cli)?;
-    cli::terminal_stderr::add_to_linker::<_, WasiCli>(l, State::cli)?;
     filesystem::types::add_to_linker::<_, WasiFilesystem>(l, State::filesystem)?;
-    preopens::add_to_linker::<_, WasiFilesystem>(l, State::filesystem)?;
-    random::insecure_seed::add_to_linker::<_, WasiRandom>(l, State::random)?;
+    // From here on ours, whoever answers: the calls are counted.
+    io::poll::add_to_linker::<_, HasSelf<_>>(l, own)?;
+    io::streams::add_to_linker::<_, HasSelf<_>>(l, own)?;
+    cli::environment::add_to_linker::<_, HasSelf<_>>(l, own)?;
+    cli::exit::add_to_linker::<_, HasSelf<_>>(l, own)?;
+    cli::stdin::add_to_linker::<_, HasSelf<_>>(l, own)?;
+    // Lines go to the attempt's log.
+    cli::stdout::add_to_linker::<_, HasSelf<_>>(l, own)?;
+    cli::stderr::add_to_linker::<_, HasSelf<_>>(l, own)?;
+    cli::terminal_stdin::add_to_linker::<_, HasSelf<_>>(l, own)?;
+    cli::terminal_stdout::add_to_linker::<_, HasSelf<_>>(l, own)?;
+    cli::terminal_stderr::add_to_linker::<_, HasSelf<_>>(l, own)?;
+    preopens::add_to_linker::<_, HasSelf<_>>(l, own)?;
+    random::insecure_seed::add_to_linker::<_, HasSelf<_>>(l, own)?;
     if grants.clocks {
-        // Ours, as all that needs a grant: the calls are counted. (And a sleeping guest can be stopped.)
-        clocks::wall_clock::add_to_linker::<_, HasSelf<_>>(l, |state: &mut State| state)?;
-        clocks::monotonic_clock::add_to_linker::<_, HasSelf<_>>(l, |state: &mut State| state)?;
+        clocks::wall_clock::add_to_linker::<_, HasSelf<_>>(l, own)?;
+        // A sleeping guest can be stopped.
+        clocks::monotonic_clock::add_to_linker::<_, HasSelf<_>>(l, own)?;
     }
     if grants.random {
-        random::random::add_to_linker::<_, HasSelf<_>>(l, |state: &mut State| state)?;
-        random::insecure::add_to_linker::<_, HasSelf<_>>(l, |state: &mut State| state)?;
+        random::random::add_to_linker::<_, HasSelf<_>>(l, own)?;
+        random::insecure::add_to_linker::<_, HasSelf<_>>(l, own)?;
     }
     Ok(linker)
 }

@@ -6,5 +6,6 @@ mod context;
 mod control;
 pub(crate) mod faces;
 mod images;
+mod inert;
 mod logging;
 mod wasi;

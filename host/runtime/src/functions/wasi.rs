@@ -1,7 +1,5 @@
 //! The parts of WASI that are ours: standard output and standard error become log lines, a guest that sleeps can be stopped, and what needs a
-//! grant is counted as every other host function is, whoever answers it.
-//!
-//! Everything else of WASI comes from wasmtime, with an empty context. It can do nothing, and is not counted.
+//! grant. The rest, which can do nothing, is in `inert.rs`.
 
 use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
@@ -70,13 +68,13 @@ impl State {
 
 impl stdout::Host for State {
     fn get_stdout(&mut self) -> wasmtime::Result<Resource<DynOutputStream>> {
-        self.output(Output::Out)
+        self.host("wasi:cli/stdout.get-stdout", |state| state.output(Output::Out))
     }
 }
 
 impl stderr::Host for State {
     fn get_stderr(&mut self) -> wasmtime::Result<Resource<DynOutputStream>> {
-        self.output(Output::Err)
+        self.host("wasi:cli/stderr.get-stderr", |state| state.output(Output::Err))
     }
 }
 

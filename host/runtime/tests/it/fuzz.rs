@@ -115,7 +115,7 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         (TYPES, "taken-everything.wasm", everything),
         (TYPES, "taken-handles.wasm", echo_guest("record seen { picture: image, files: list<artifact> }", "seen: seen, best: option<image>")),
         (TYPES, "taken-nested.wasm", hostile("nested-components")),
-        (TYPES, "refused-grants.wasm", crate::metering::guest()),
+        (TYPES, "refused-grants.wasm", crate::metering::granted_guest()),
         (TYPES, "refused-resource.wasm", echo_guest("resource mine;", "mine: option<mine>")),
     ]
 }
