@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, Outcome, Report, Usage};
-use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait};
+use dovetail_core::ledger::{Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait};
 use dovetail_core::limits::Limits;
 use dovetail_core::record::{Form as _, OutcomeRecord, PluginRecord, RunOutcomeRecord, RunState, StoredValue};
 use dovetail_core::stop::Stop;
@@ -158,7 +158,7 @@ impl Ledger for Bent {
         self.life.call("open runs", || Ledger::open_runs(&*self.ledger, limit))
     }
 
-    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
+    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         self.ledger.held(run)
     }
 
@@ -252,6 +252,7 @@ fn adder() -> PluginRecord {
         grants: BTreeMap::new(),
         pure: true,
         models: Vec::new(),
+        model_kinds: Vec::new(),
         pushed_ms: 0,
     }
 }

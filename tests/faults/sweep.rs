@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::StoreError;
 use dovetail_core::executor::{Attempt, Executor, HostError, Outcome, Report, Usage};
-use dovetail_core::ledger::{Kind, Listing, Record, RunKey, Scope};
+use dovetail_core::ledger::{HeldStep, Kind, Listing, Record, RunKey, Scope};
 use dovetail_core::limits::Limits;
 use dovetail_core::memory::MemoryBlobs;
 use dovetail_core::meta::{MetaStore, Put, Writes};
@@ -95,7 +95,7 @@ impl Window for MortalWindow {
         self.1.call("window: knows", || self.0.knows(runs))
     }
 
-    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
+    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         self.1.call("window: held", || self.0.held(run))
     }
 
@@ -151,6 +151,7 @@ fn adder() -> PluginRecord {
         grants: BTreeMap::new(),
         pure: true,
         models: Vec::new(),
+        model_kinds: Vec::new(),
         pushed_ms: 0,
     }
 }
@@ -400,7 +401,7 @@ impl Window for BentWindow {
         if self.0.without == Without::Search { Ok(vec![true; runs.len()]) } else { self.0.window.knows(runs) }
     }
 
-    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
+    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         self.0.window.held(run)
     }
 

@@ -147,11 +147,11 @@ pub(crate) enum Runs {
         limit: u32,
     },
     /// Print a run: with --output json, the document that `run` printed
-    Show(OneRun),
+    Show(OneGeneration),
     /// Print which values went where, by field, with digests, packages and models
-    Lineage(OneRun),
+    Lineage(OneGeneration),
     /// Print what a run's tasks logged
-    Logs(OneRun),
+    Logs(OneGeneration),
     /// Follow a run until it is over, and print its result
     Watch(OneRun),
     /// End a run: no step of it starts any more, running ones are stopped
@@ -184,6 +184,12 @@ pub(crate) enum Runs {
 #[derive(Debug, Args)]
 pub(crate) struct OneRun {
     /// The run's ID, or its beginning or end where that is one run's
+    pub(crate) run: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneGeneration {
+    /// The run's ID, or its beginning or end where that is one run's; with @0, @1, ... as it was before it was run again
     pub(crate) run: String,
 }
 

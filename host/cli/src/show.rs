@@ -19,7 +19,12 @@ pub(crate) fn run(document: &Value) -> String {
     if let Some(speedup) = document.pointer("/processing_summary/parallel_speedup").and_then(Value::as_f64) {
         shown.push_str(&format!(", parallel speed-up {speedup:.2}"));
     }
-    shown.push_str(&format!("\nrun {}\n", text("/run_id")));
+    let again = match document.get("generation").and_then(Value::as_u64) {
+        None | Some(0) => String::new(),
+        Some(1) => ", run again once (before that: @0)".to_owned(),
+        Some(n) => format!(", run again {n} times (before that: @{} and earlier)", n - 1),
+    };
+    shown.push_str(&format!("\nrun {}{again}\n", text("/run_id")));
     if let Some(inputs) = document.get("inputs") {
         shown.push_str(&format!("\ninputs\n{}", indented(&shortened(inputs), 2)));
     }
@@ -55,7 +60,9 @@ fn steps(document: &Value) -> String {
             vec![
                 cell(step, "number"),
                 cell(step, "id"),
-                cell(step, "state"),
+                step.get("worker")
+                    .and_then(Value::as_str)
+                    .map_or_else(|| cell(step, "state"), |worker| format!("{} on {worker}", cell(step, "state"))),
                 cell(step, "started_ms"),
                 cell(step, "duration_ms"),
                 attempts.to_string(),

@@ -99,6 +99,14 @@ impl RunKey {
     }
 }
 
+/// A step that somebody holds a lease on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldStep {
+    pub step: String,
+    /// The worker, if it said that it lives ([`Ledger::beat`]); a program that runs its own runs does not.
+    pub worker: Option<String>,
+}
+
 /// A record to be inserted once. `value` is JSON in a versioned form (see [`crate::record`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -120,10 +128,25 @@ pub struct Job {
     pub lane: Lane,
 }
 
-/// What a job asks of its worker beyond what every worker has: names of capabilities (`clocks`, `model:ssd_mobilenetv1`), sorted, each
-/// once, joined by commas. Empty: nothing.
+/// Begins the name of the capability to have a model: `model:ssd_mobilenetv1`.
+pub const MODEL: &str = "model:";
+/// Begins the name of the capability to have any model of a kind: `model_kind:detector`.
+pub const MODEL_KIND: &str = "model_kind:";
+
+/// What a job asks of its worker beyond what every worker has: names of capabilities (`clocks`, `model:ssd_mobilenetv1`,
+/// `model_kind:detector`), sorted, each once, joined by commas. Empty: nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lane(String);
+
+/// A capability for people: `clocks`, `the model ssd_mobilenetv1`, `a model of the kind detector`.
+#[must_use]
+pub fn capability_in_words(name: &str) -> String {
+    match (name.strip_prefix(MODEL), name.strip_prefix(MODEL_KIND)) {
+        (Some(model), _) => format!("the model {model}"),
+        (_, Some(kind)) => format!("a model of the kind {kind}"),
+        _ => name.to_owned(),
+    }
+}
 
 impl Lane {
     /// Of these capabilities.
@@ -336,7 +359,7 @@ pub trait Ledger: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`.
-    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError>;
+    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError>;
 
     /// Waits until one of the runs is over, at most so long, and says which are; may come back empty-handed as soon as something changed. For
     /// whoever submitted them.

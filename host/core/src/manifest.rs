@@ -6,7 +6,8 @@
 //! version = "1.0.0"
 //! description = "Age, gender and emotion of each face"
 //! license = "MIT OR Apache-2.0"      # may be left out
-//! models = ["ssd_mobilenetv1"]       # without which it cannot run; may be left out. In a fleet its steps wait for a worker that has them
+//! models = ["ssd_mobilenetv1"]       # without which it cannot run: in a fleet its steps wait for a worker that has them. Left out, one of
+//!                                    # each kind that its component opens; [] if it can do without
 //! [limits]                           # each may be left out; `Limits::DEFAULT` and `Limits::MAXIMA` hold the figures
 //! memory = "64MiB"
 //! time = "30s"
@@ -47,9 +48,10 @@ pub struct Manifest {
     pub description: String,
     /// An SPDX expression, as written.
     pub license: Option<String>,
-    /// Models without which it cannot run, by name: in a fleet its steps wait for a worker that has them.
+    /// Models without which it cannot run, by name: in a fleet its steps wait for a worker that has them. None: it does not say, and one of each
+    /// kind that its component opens is needed.
     #[serde(default)]
-    pub models: Vec<String>,
+    pub models: Option<Vec<String>>,
     pub limits: Limits,
     pub grants: Grants,
 }
@@ -159,11 +161,10 @@ impl Reader<'_> {
         Some(Manifest { name: name?.1, version: version?, description: description?.1, license, models, limits, grants })
     }
 
-    fn models(&mut self, table: &DeTable<'_>) -> Vec<String> {
+    fn models(&mut self, table: &DeTable<'_>) -> Option<Vec<String>> {
         let mut models = Vec::new();
-        match table.get("models").map(|entry| (entry.span().start, entry.get_ref())) {
-            None => {}
-            Some((_, DeValue::Array(names))) => {
+        match table.get("models").map(|entry| (entry.span().start, entry.get_ref()))? {
+            (_, DeValue::Array(names)) => {
                 for (at, name) in names.iter().filter_map(|entry| self.string("models", entry)).collect::<Vec<_>>() {
                     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.');
                     if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
@@ -173,9 +174,9 @@ impl Reader<'_> {
                     }
                 }
             }
-            Some((at, _)) => self.error(at, "`models` must be an array of names, such as [\"ssd_mobilenetv1\"]"),
+            (at, _) => self.error(at, "`models` must be an array of names, such as [\"ssd_mobilenetv1\"]"),
         }
-        models
+        Some(models)
     }
 
     fn limits(&mut self, table: &DeTable<'_>) -> Limits {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use crate::clock::Clock;
 use crate::id::Digest;
-use crate::ledger::{Claimed, Item, Job, Kind, Lane, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
+use crate::ledger::{Claimed, HeldStep, Item, Job, Kind, Lane, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
 use crate::retention::{Archive, Shelf};
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -365,11 +365,13 @@ impl Ledger for MemoryLedger {
         Ok(locked(&self.state).open.iter().take(limit).cloned().collect())
     }
 
-    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
+    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         let now = self.clock.mono_ms();
         let state = locked(&self.state);
+        // It has one process, and so has its worker: the one that lives.
+        let worker = state.workers.iter().find(|(_, (_, until))| *until > now).map(|(name, _)| name.clone());
         let held = state.jobs.iter().filter(|(r, job)| r == run && job.lease.is_some_and(|(_, expiry)| expiry > now));
-        Ok(held.map(|(_, job)| job.step.clone()).collect())
+        Ok(held.map(|(_, job)| HeldStep { step: job.step.clone(), worker: worker.clone() }).collect())
     }
 
     fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {

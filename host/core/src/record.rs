@@ -232,9 +232,12 @@ pub struct PluginRecord {
     pub grants: BTreeMap<String, Value>,
     /// It imports no clock, randomness or network.
     pub pure: bool,
-    /// Models without which it cannot run.
+    /// Models without which it cannot run, as its manifest names them.
     #[serde(default)]
     pub models: Vec<String>,
+    /// Kinds of models ([`crate::vision::ModelKind::name`]) of which its component opens one; empty if its manifest says which models it needs.
+    #[serde(default)]
+    pub model_kinds: Vec<String>,
     pub pushed_ms: u64,
 }
 

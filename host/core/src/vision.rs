@@ -98,6 +98,34 @@ pub enum ModelKind {
     Embedder,
 }
 
+impl ModelKind {
+    pub const ALL: [Self; 5] = [Self::Detector, Self::Landmarker, Self::AgeGenderEstimator, Self::EmotionClassifier, Self::Embedder];
+
+    /// As it is called in records, manifests of models and JSON, and, in kebab-case, in WIT: `age_gender_estimator`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Detector => "detector",
+            Self::Landmarker => "landmarker",
+            Self::AgeGenderEstimator => "age_gender_estimator",
+            Self::EmotionClassifier => "emotion_classifier",
+            Self::Embedder => "embedder",
+        }
+    }
+
+    /// For people: `age and gender estimator`.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Detector => "detector",
+            Self::Landmarker => "landmarker",
+            Self::AgeGenderEstimator => "age and gender estimator",
+            Self::EmotionClassifier => "emotion classifier",
+            Self::Embedder => "embedder",
+        }
+    }
+}
+
 /// One installed model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Model {

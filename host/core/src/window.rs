@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::blobs::StoreError;
-use crate::ledger::{Job, RunKey, Scope};
+use crate::ledger::{HeldStep, Job, RunKey, Scope};
 
 /// Taken before the records are read, and shown to the window when what was read is written into it: if something was lost in between,
 /// the window answers `Stale`.
@@ -152,7 +152,7 @@ pub trait Window: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`.
-    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError>;
+    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError>;
 
     /// Says that a worker lives, for `keep`; a loss of the window is noticed with it.
     ///

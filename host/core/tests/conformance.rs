@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dovetail_core::blobs::StoreError;
 use dovetail_core::conformance::{archive, blobs, broken_promises, ledger, shelf, with_manual_clock};
-use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait};
+use dovetail_core::ledger::{Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait};
 use dovetail_core::memory::{ManualClock, MemoryBlobs, MemoryLedger};
 
 #[test]
@@ -91,7 +91,7 @@ impl Ledger for Broken {
         self.inner.open_runs(limit)
     }
 
-    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
+    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         self.inner.held(run)
     }
 

@@ -5,19 +5,28 @@ use std::collections::BTreeSet;
 
 use dovetail_core::RunId;
 use dovetail_core::executor::Failure;
+use dovetail_core::ledger::{HeldStep, RunKey, capability_in_words};
 use dovetail_core::pipeline::{Edge, EdgeKind, Pipeline, Step};
 use dovetail_core::record::{AttemptRecord, OutcomeRecord, RunState};
 use serde_json::{Map, Value, json};
 
-use crate::truth::{SKIPPED, STOPPED, Truth, follows, load_value};
+use crate::truth::{SKIPPED, STOPPED, Truth, current, follows, load_value};
 use crate::{FlowError, Parts};
 
-/// The document of a run, finished or not.
+/// The document of a run, finished or not: of its last generation.
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
 pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
-    let truth = Truth::read(parts, run)?;
+    document_of(parts, &current(parts, run)?)
+}
+
+/// The document of one generation of a run.
+///
+/// # Errors
+/// `unknown_run`; a store's failure.
+pub fn document_of(parts: &Parts, key: &RunKey) -> Result<Value, FlowError> {
+    let truth = Truth::read_generation(parts, key)?;
     let held = held(parts, &truth)?;
     let state = state(&truth, &held);
     let output = if state == "succeeded" { output(parts, &truth)? } else { Value::Null };
@@ -26,7 +35,8 @@ pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
     let waiting = waiting(&truth, &held, || able(parts))?;
     let mut document = json!({
         "format": "dovetail.run/1",
-        "run_id": run.as_str(),
+        "run_id": key.run.as_str(),
+        "generation": key.generation,
         "pipeline": truth.pipeline.reference(),
         "state": state,
         "inputs": truth.run.inputs,
@@ -44,7 +54,7 @@ pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
 }
 
 /// `queued`, `running`, `succeeded`, `failed` or `cancelled`. An open run on which nobody works waits in the queue, however far it is.
-pub(crate) fn state(truth: &Truth, held: &[String]) -> &'static str {
+pub(crate) fn state(truth: &Truth, held: &[HeldStep]) -> &'static str {
     match &truth.outcome {
         Some(outcome) => state_name(outcome.state),
         None if truth.cancel.is_some() => "cancelled",
@@ -73,7 +83,7 @@ fn output(parts: &Parts, truth: &Truth) -> Result<Value, FlowError> {
     Ok(result.map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("put the output of run {} together", truth.key.run), e))?)
 }
 
-/// Of so many open runs, the oldest first: how many wait for what no living worker has, and what that is: grants by name, and `model:NAME`.
+/// Of so many open runs, the oldest first: how many wait for what no living worker has, and what that is: grants by name, `model:NAME` and `model_kind:KIND`.
 ///
 /// # Errors
 /// A store's failure.
@@ -89,8 +99,12 @@ pub fn unserved(parts: &Parts, limit: usize) -> Result<(usize, BTreeSet<String>)
 }
 
 /// Its steps that somebody has leased.
-fn held(parts: &Parts, truth: &Truth) -> Result<Vec<String>, FlowError> {
+fn held(parts: &Parts, truth: &Truth) -> Result<Vec<HeldStep>, FlowError> {
     Ok(if truth.outcome.is_some() { Vec::new() } else { parts.ledger.held(&truth.key)? })
+}
+
+fn holder<'h>(held: &'h [HeldStep], step: &Step) -> Option<&'h HeldStep> {
+    held.iter().find(|held| held.step == step.name)
 }
 
 /// What each living worker can serve.
@@ -108,13 +122,13 @@ fn able(parts: &Parts) -> Result<Able, FlowError> {
 type Waiting = std::collections::BTreeMap<String, Vec<String>>;
 
 /// `workers` is asked only where a step needs something of its worker.
-fn waiting(truth: &Truth, held: &[String], workers: impl FnOnce() -> Result<Able, FlowError>) -> Result<Waiting, FlowError> {
+fn waiting(truth: &Truth, held: &[HeldStep], workers: impl FnOnce() -> Result<Able, FlowError>) -> Result<Waiting, FlowError> {
     if truth.outcome.is_some() || truth.cancel.is_some() {
         return Ok(Waiting::new());
     }
     let ready = |step: &&Step| {
         !truth.outcomes.contains_key(&step.name)
-            && !held.contains(&step.name)
+            && holder(held, step).is_none()
             && ready_now(&truth.pipeline, truth, step)
             && !step.lane.as_str().is_empty()
     };
@@ -123,6 +137,10 @@ fn waiting(truth: &Truth, held: &[String], workers: impl FnOnce() -> Result<Able
         return Ok(Waiting::new());
     }
     let workers = workers()?;
+    if workers.is_empty() {
+        // Nobody lives who could lack something. A program that runs its own runs has no need to say that it lives.
+        return Ok(Waiting::new());
+    }
     let needs = |step: &Step| {
         let unserved = !workers.iter().any(|able| step.lane.is_served_by(able));
         // What nobody has at all is what is missing; where each has a part, it is the whole.
@@ -135,7 +153,7 @@ fn waiting(truth: &Truth, held: &[String], workers: impl FnOnce() -> Result<Able
 }
 
 /// Times count from the run's acceptance: waiting in the queue is part of what a run takes.
-fn summary(truth: &Truth, held: &[String], waiting: &Waiting, finished_ms: Option<u64>) -> Value {
+fn summary(truth: &Truth, held: &[HeldStep], waiting: &Waiting, finished_ms: Option<u64>) -> Value {
     let begin = truth.run.submitted_ms;
     let total_ms = finished_ms.map(|end| end.saturating_sub(begin));
     json!({
@@ -194,7 +212,7 @@ fn saved(stages: &[Vec<Span>]) -> Option<f64> {
     ratio.map(|ratio| (ratio * 100.0).round() / 100.0)
 }
 
-fn step_json(truth: &Truth, held: &[String], waiting: &Waiting, step: &Step, begin: u64) -> Value {
+fn step_json(truth: &Truth, held: &[HeldStep], waiting: &Waiting, step: &Step, begin: u64) -> Value {
     let outcome = truth.outcomes.get(&step.name);
     let attempts: Vec<&AttemptRecord> = match outcome {
         Some(outcome) => outcome.attempts.iter().collect(),
@@ -215,6 +233,11 @@ fn step_json(truth: &Truth, held: &[String], waiting: &Waiting, step: &Step, beg
         "models": outcome.map(|o| json!(o.models)).unwrap_or_else(|| json!([])),
         "attempts": attempts.iter().map(|a| attempt_json(a)).collect::<Vec<_>>(),
     });
+    if let Some(holder) = holder(held, step)
+        && outcome.is_none()
+    {
+        json["worker"] = json!(holder.worker);
+    }
     if let Some(needs) = waiting.get(&step.name) {
         json["waits_for"] = json!(needs);
     }
@@ -241,7 +264,7 @@ pub(crate) fn failure_json(failure: &Failure) -> Value {
 
 /// `blocked` needs another, `ready` waits in the queue, `running`, `succeeded`, `failed`, `stopped` (the run ended while it ran), or
 /// `not_run` (the run ended before it could start).
-fn step_state(truth: &Truth, held: &[String], step: &Step, outcome: Option<&OutcomeRecord>) -> &'static str {
+fn step_state(truth: &Truth, held: &[HeldStep], step: &Step, outcome: Option<&OutcomeRecord>) -> &'static str {
     match outcome.map(|outcome| &outcome.failure) {
         Some(None) => "succeeded",
         Some(Some(failure)) if follows(failure) => {
@@ -252,7 +275,7 @@ fn step_state(truth: &Truth, held: &[String], step: &Step, outcome: Option<&Outc
             }
         }
         Some(Some(_)) => "failed",
-        None if held.contains(&step.name) => "running",
+        None if holder(held, step).is_some() => "running",
         None if truth.outcome.is_some() || truth.cancel.is_some() => "not_run",
         None if ready_now(&truth.pipeline, truth, step) => "ready",
         None => "blocked",
@@ -296,7 +319,7 @@ fn warnings(truth: &Truth, waiting: &Waiting) -> Vec<String> {
         Some(format!(
             "{} waits: no living worker has {} (a grant is in its `worker.grants`; a model comes with `dovetail models pull` or `add`)",
             step.id(),
-            needs.join(" and ")
+            needs.iter().map(|need| capability_in_words(need)).collect::<Vec<_>>().join(" and ")
         ))
     });
     dropped.chain(cancelled).chain(waits).collect()

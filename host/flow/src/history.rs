@@ -103,13 +103,34 @@ pub fn find_run(parts: &Parts, text: &str) -> Result<RunId, FlowError> {
     }
 }
 
-/// Field-level lineage of a run: for every step what went in and what came out, with digests, and what computed it.
+/// The generation of a run that is meant: `RUN`, as for [`find_run`], is the last one; `RUN@0` what was submitted, `RUN@1` what it was run
+/// again as at first, and so on.
+///
+/// # Errors
+/// `unknown_run`, `ambiguous_run`, `unknown_generation`; a store's failure.
+pub fn find_generation(parts: &Parts, text: &str) -> Result<RunKey, FlowError> {
+    let (run, wanted) = text.split_once('@').map_or((text, None), |(run, wanted)| (run, Some(wanted)));
+    let last = current(parts, &find_run(parts, run)?)?;
+    let Some(wanted) = wanted else { return Ok(last) };
+    match wanted.parse::<u32>() {
+        Ok(generation) if generation <= last.generation => Ok(RunKey { generation, ..last }),
+        _ => {
+            let known = (0..=last.generation).rev().take(5).map(|n| format!("{}@{n}", last.run)).collect::<Vec<_>>().join(", ");
+            let message = format!("run {} has no generation `{wanted}`", last.run);
+            Err(FlowError::refused("unknown_generation", message, format!("it has: {known}{}", if last.generation >= 5 { ", ..." } else { "" })))
+        }
+    }
+}
+
+/// Field-level lineage of a generation of a run: for every step what went in and what came out, with digests, and what computed it.
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn lineage(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
-    let truth = Truth::read(parts, run)?;
-    let within = |id: &str| format!("{run}/{id}");
+pub fn lineage(parts: &Parts, key: &RunKey) -> Result<Value, FlowError> {
+    let truth = Truth::read_generation(parts, key)?;
+    // What a run made that was run again has a name of its own.
+    let of = if key.generation == 0 { key.run.to_string() } else { format!("{}@{}", key.run, key.generation) };
+    let within = |id: &str| format!("{of}/{id}");
     let step = |step: &dovetail_core::pipeline::Step| {
         let outcome = truth.outcomes.get(&step.name)?;
         let consumed =
@@ -134,7 +155,8 @@ pub fn lineage(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
     let edges: Vec<Value> = truth.pipeline.edges().iter().map(|e| json!({ "from": e.from, "to": e.to })).collect();
     Ok(json!({
         "format": "dovetail.lineage/1",
-        "run_id": run.as_str(),
+        "run_id": key.run.as_str(),
+        "generation": key.generation,
         "pipeline": truth.pipeline.reference(),
         "inputs": truth.run.inputs,
         "steps": truth.pipeline.steps.iter().filter_map(step).collect::<Vec<_>>(),
@@ -142,12 +164,12 @@ pub fn lineage(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
     }))
 }
 
-/// What the steps of a run logged, in the pipeline's order.
+/// What the steps of a generation of a run logged, in the pipeline's order.
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn logs(parts: &Parts, run: &RunId) -> Result<Vec<StepLog>, FlowError> {
-    let truth = Truth::read(parts, run)?;
+pub fn logs(parts: &Parts, key: &RunKey) -> Result<Vec<StepLog>, FlowError> {
+    let truth = Truth::read_generation(parts, key)?;
     let mut found = Vec::new();
     for step in &truth.pipeline.steps {
         let Some(outcome) = truth.outcomes.get(&step.name) else {

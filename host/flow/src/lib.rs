@@ -23,11 +23,11 @@ use dovetail_core::clock::Clock;
 use dovetail_core::ledger::Ledger;
 
 pub use clock::SystemClock;
-pub use document::{document, unserved};
+pub use document::{document, document_of, unserved};
 pub use error::FlowError;
 pub use fleet::FleetLedger;
 pub use gc::{Amount, Collected, Keep, collect};
-pub use history::{RunSummary, StepLog, find_run, lineage, logs, runs};
+pub use history::{RunSummary, StepLog, find_generation, find_run, lineage, logs, runs};
 pub use recover::{recover, retry};
 pub use registry::{Published, Pushed, Update, catalogue, pipeline, pipelines, plugin, plugins, push_pipeline, push_plugin, update_pipeline};
 pub use shutdown::Shutdown;

@@ -2,7 +2,7 @@
 //! same name and version is refused.
 
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
-use dovetail_core::ledger::{Item, Kind, Lane, Listing, Record, Reply};
+use dovetail_core::ledger::{Item, Kind, Lane, Listing, MODEL, MODEL_KIND, Record, Reply};
 use dovetail_core::pipeline::{self, Finding, Listed, Pipeline, Severity, TaskVersion, diff, task_reference};
 use dovetail_core::record::{Form, PluginRecord};
 use dovetail_core::wit::names::nearest;
@@ -98,7 +98,8 @@ pub fn plugin(parts: &Parts, reference: &str) -> Result<PluginRecord, FlowError>
 /// A store's failure.
 pub fn catalogue(parts: &Parts) -> Result<Listed, FlowError> {
     let version = |p: PluginRecord| {
-        let lane = Lane::of(p.grants.keys().cloned().chain(p.models.iter().map(|name| format!("model:{name}"))));
+        let models = p.models.iter().map(|name| format!("{MODEL}{name}"));
+        let lane = Lane::of(p.grants.keys().cloned().chain(models).chain(p.model_kinds.iter().map(|kind| format!("{MODEL_KIND}{kind}"))));
         TaskVersion { name: p.name, version: p.version, package: p.package, signature: p.signature, limits: p.limits, lane }
     };
     Ok(Listed(plugins(parts)?.into_iter().map(version).collect()))

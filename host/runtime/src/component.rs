@@ -4,6 +4,7 @@ use std::panic::catch_unwind;
 
 use dovetail_core::executor::HostError;
 use dovetail_core::manifest::Grants;
+use dovetail_core::vision::ModelKind;
 use dovetail_core::wit::Signature;
 use serde::Serialize;
 use wasmtime::Engine;
@@ -34,6 +35,8 @@ pub struct Description {
     pub signature: Signature,
     /// In the component's order.
     pub imports: Vec<Import>,
+    /// The kinds of models that it can open.
+    pub opens: Vec<ModelKind>,
     /// Nothing it imports reaches a clock, randomness or a network: the same input gives the same output.
     pub pure: bool,
     /// Of the component, in bytes.
@@ -51,6 +54,7 @@ pub(crate) struct Task {
     pub(crate) signature: Signature,
     /// `run` returns a record when it succeeds.
     pub(crate) imports: Vec<Import>,
+    pub(crate) opens: Vec<ModelKind>,
 }
 
 /// Refuses what is no component, before anything is compiled.
@@ -160,6 +164,7 @@ impl Search<'_> {
 /// Checks imports, finds `run` and links.
 pub(crate) fn task(engine: &Engine, component: &Component, grants: &Grants) -> Result<Task, LoadError> {
     let imports = imports(engine, component, grants)?;
+    let opens = opens(engine, component);
     let linker = linker(engine, grants).map_err(|error| host_error("link the host's interfaces", false, error))?;
     // What passed the check above and does not link was made for another version of one of the interfaces.
     let mismatch = |error: wasmtime::Error| {
@@ -210,7 +215,7 @@ pub(crate) fn task(engine: &Engine, component: &Component, grants: &Grants) -> R
         let message = format!("it has {} memories and {} tables; at most {MEMORIES} and {TABLES} are taken", needs.num_memories, needs.num_tables);
         return Err(Refusal::new("too_many_memories", message, "link its modules into one").into());
     }
-    Ok(Task { pre, run: index, signature, imports })
+    Ok(Task { pre, run: index, signature, imports, opens })
 }
 
 fn imports(engine: &Engine, component: &Component, grants: &Grants) -> Result<Vec<Import>, Refusal> {
@@ -235,6 +240,20 @@ fn imports(engine: &Engine, component: &Component, grants: &Grants) -> Result<Ve
         imports.push(Import { name: name.to_owned(), class });
     }
     Ok(imports)
+}
+
+/// The kinds of models whose `open` it imports: a component has those functions of an interface that are called somewhere in it.
+fn opens(engine: &Engine, component: &Component) -> Vec<ModelKind> {
+    let ty = component.component_type();
+    let faces = ty.imports(engine).find_map(|(name, item)| match item.ty {
+        ComponentItem::ComponentInstance(instance) if name.starts_with("dovetail:vision/faces@") => Some(instance),
+        _ => None,
+    });
+    let opens = |kind: &ModelKind| {
+        let open = format!("[static]{}.open", kind.name().replace('_', "-"));
+        faces.as_ref().is_some_and(|faces| faces.exports(engine).any(|(name, _)| name == open))
+    };
+    ModelKind::ALL.into_iter().filter(opens).collect()
 }
 
 /// `run: func(input: record) -> result<record?, task-error>`, as data.

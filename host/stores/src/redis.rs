@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::ledger::{Job, RunKey, Scope};
+use dovetail_core::ledger::{HeldStep, Job, RunKey, Scope};
 use dovetail_core::window::{Called, Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
 use redis::{Client, Commands as _, Connection, ConnectionLike as _, FromRedisValue as _, Script, Value};
 
@@ -365,14 +365,17 @@ impl Window for RedisWindow {
         Ok(known)
     }
 
-    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
-        self.ask(&args_of(&["held", &run.key()]))
+    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
+        let flat: Vec<String> = self.ask(&args_of(&["held", &run.key()]))?;
+        let read = |pair: &[String]| HeldStep { step: pair[0].clone(), worker: Some(pair[1].clone()).filter(|name| !name.is_empty()) };
+        Ok(flat.chunks_exact(2).map(read).collect())
     }
 
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<Stamp, StoreError> {
         let seen = self.seen();
         let mut args = args_of(&["beat", worker]);
         args.extend([about.to_vec(), keep.as_millis().to_string().into_bytes(), seen.epoch.into_bytes(), seen.tick.to_string().into_bytes()]);
+        args.push(self.incarnation.clone().into_bytes());
         let (epoch, tick, now, refused): (String, u64, u64, u64) = self.ask(&args)?;
         self.saw(&epoch, tick);
         Ok(Stamp { epoch, now, refused })

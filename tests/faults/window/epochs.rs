@@ -3,7 +3,7 @@
 use dovetail_core::window::{Stamp, Status};
 use redis::Commands as _;
 
-use super::{Change, Stage, Verdict, below_a, finish, handed, holds, id, job, run, same, scenarios, started};
+use super::{Change, Stage, Verdict, below_a, finish, handed, held, holds, id, job, run, same, scenarios, started};
 
 scenarios! {
     a_reply_that_is_asked_for_again_is_the_same
@@ -271,7 +271,7 @@ fn time_goes_on_where_the_clock_is_set_back(stage: &Stage) -> Verdict {
     let second = looked()?.now;
     holds("it goes on from there", first >= then && first < then + 60_000)?;
     holds("and does not stand still", second > first && second < first + 60_000)?;
-    same("who holds it", w.window.held(&run(1)).map_err(|e| format!("{e:?}"))?, vec!["a".to_owned()])?;
+    same("what is held", held(&w)?, vec![("a".to_owned(), None)])?;
     same("its worker", w.renew(&a.lease)?, Held::Renewed)?;
     w.call(0, &[])?;
     let open = w.open(&run(2), 1, &[], vec![job("a", &[])], false);

@@ -23,6 +23,7 @@ scenarios! {
     a_job_that_was_put_off_comes_later_as_the_next_attempt
     a_job_waits_for_somebody_who_is_able
     lanes_take_turns
+    what_follows_is_handed_out_first_whatever_its_lane
     what_has_begun_is_finished_first
     a_need_whose_value_is_missing_is_verified
     a_recorded_step_that_is_queued_all_the_same_is_verified
@@ -173,6 +174,24 @@ fn lanes_take_turns(stage: &Stage) -> Verdict {
         first.extend(w.call(1, &[])?.jobs.into_iter().map(|j| j.lease.step));
     }
     holds("both lanes are served", ["x", "y"].iter().all(|lane| first.iter().any(|step| step.starts_with(lane))))
+}
+
+/// As often as there are lanes: whose turn it is must not matter.
+fn what_follows_is_handed_out_first_whatever_its_lane(stage: &Stage) -> Verdict {
+    let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
+    for n in 1..=4 {
+        let open = s.open(&run(n), 2, &[], vec![job("a", &[])], false);
+        s.one(open)?;
+    }
+    let begun = w.call(4, &[])?.jobs;
+    let of = |lane: &'static str| (0..4).map(move |n| in_lane(&format!("{lane}{n}"), lane));
+    let open = s.open(&run(5), 12, &[], of("x").chain(of("y")).chain(of("z")).collect(), false);
+    s.one(open)?;
+    for a in begun {
+        let child = Job { lane: Lane::parse("k"), ..job("b", &["a"]) };
+        same("what follows", handed(&w.call(1, &[finish(&a.lease, &[child])])?), vec![("b", false)])?;
+    }
+    Ok(())
 }
 
 fn what_has_begun_is_finished_first(stage: &Stage) -> Verdict {

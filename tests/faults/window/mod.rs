@@ -193,6 +193,12 @@ fn handed(called: &Called) -> Vec<(&str, bool)> {
 }
 
 /// a, then b and c, then d of both.
+/// The steps of run 1 that are leased, and the workers that lease them.
+fn held(caller: &Caller) -> Result<Vec<(String, Option<String>)>, String> {
+    let held = caller.window.held(&run(1)).map_err(|e| format!("{e:?}"))?;
+    Ok(held.into_iter().map(|held| (held.step, held.worker)).collect())
+}
+
 fn below_a() -> [Job; 2] {
     [job("b", &["a"]), job("c", &["a"])]
 }

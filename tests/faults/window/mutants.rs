@@ -163,6 +163,7 @@ const MUTANTS: &[Mutant] = &[
     ),
     Mutant("who is not able gets nothing", "do good = good and have[need] end", "do good = true end", "a_job_waits_for_somebody_who_is_able"),
     Mutant("lanes take turns", "mine[(tick + k) % #mine + 1]", "mine[k]", "lanes_take_turns"),
+    Mutant("what follows goes first in all lanes", "if first[lane] then", "if false then", "what_follows_is_handed_out_first_whatever_its_lane"),
     Mutant("children go first", "add(first, rg, ARGV[c]", "add(pushed, rg, ARGV[c]", "what_has_begun_is_finished_first"),
     Mutant("what comes back goes first", "push(first, id, lane)", "push(pushed, id, lane)", "what_has_begun_is_finished_first"),
     Mutant("handed out once", " and not taken[id]", "", "a_job_that_stands_twice_is_handed_out_once"),

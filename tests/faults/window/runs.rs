@@ -4,7 +4,7 @@ use dovetail_core::ledger::RunKey;
 use dovetail_core::window::{Status, Window as _};
 use redis::Commands as _;
 
-use super::{Change, Stage, Verdict, below_a, fail, finish, handed, holds, id, job, join, lease, run, same, scenarios, started};
+use super::{Change, Stage, Verdict, below_a, fail, finish, handed, held, holds, id, job, join, lease, run, same, scenarios, started};
 
 scenarios! {
     a_closed_run_drops_children
@@ -129,7 +129,7 @@ fn a_run_without_a_job_is_lost(stage: &Stage) -> Verdict {
     let (_s, w, _a) = started(stage)?;
     let knows = || w.window.knows(&[run(1), run(2)]).map_err(|e| format!("{e:?}"));
     same("one that is open, one that is not", knows()?, vec![true, false])?;
-    same("who holds it", w.window.held(&run(1)).map_err(|e| format!("{e:?}"))?, vec!["a".to_owned()])?;
+    same("what is held", held(&w)?, vec![("a".to_owned(), None)])?;
     stage.raw().del::<_, ()>(stage.key(&format!("j:{}", run(1).key()))).map_err(|e| e.to_string())?;
     same("without a job", knows()?, vec![false, false])
 }

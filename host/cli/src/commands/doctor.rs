@@ -4,6 +4,7 @@ mod servers;
 
 use std::path::Path;
 
+use dovetail_core::ledger::capability_in_words;
 use rustix::fs::Access;
 use serde_json::json;
 
@@ -163,7 +164,7 @@ fn unserved(app: &App) -> Result<Option<Finding>, Error> {
         return Ok(None);
     }
     let (waiting, lacking) = dovetail_flow::unserved(parts, LOOKED_THROUGH)?;
-    let lacking = lacking.into_iter().collect::<Vec<_>>().join(", ");
+    let lacking = lacking.iter().map(|need| capability_in_words(need)).collect::<Vec<_>>().join(", ");
     let found = format!("{} of the oldest {LOOKED_THROUGH} wait for what no living worker has: {lacking}", count(waiting, "run"));
     let remedy = "start a worker that has it: grants by `worker.grants`, models by `dovetail models pull` or `add`";
     Ok((waiting > 0).then(|| warning("open runs", found, remedy)))

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dovetail_core::ledger::{MODEL, MODEL_KIND};
 use dovetail_core::pipeline::{Checked, Finding, Pipeline as Graph, Severity, Source, Step, check};
 use dovetail_flow::{Published, Pushed};
 use serde_json::{Value, json};
@@ -198,19 +199,26 @@ fn show(published: &Published) -> String {
     text
 }
 
-/// What a step asks of its worker: grants, and the models that its manifest names because it cannot run without them.
-fn capabilities(step: &Step) -> (Vec<&str>, Vec<&str>) {
-    let (models, grants): (Vec<&str>, Vec<&str>) = step.lane.needs().partition(|need| need.starts_with("model:"));
-    (grants, models.into_iter().filter_map(|model| model.strip_prefix("model:")).collect())
+/// What a step asks of its worker: grants, and the models that it cannot do without, by name or by kind.
+struct Capabilities<'s> {
+    grants: Vec<&'s str>,
+    models: Vec<&'s str>,
+    kinds: Vec<&'s str>,
+}
+
+fn capabilities(step: &Step) -> Capabilities<'_> {
+    let with = |prefix: &'static str| step.lane.needs().filter_map(move |need| need.strip_prefix(prefix)).collect();
+    let grants = step.lane.needs().filter(|need| !need.starts_with(MODEL) && !need.starts_with(MODEL_KIND)).collect();
+    Capabilities { grants, models: with(MODEL), kinds: with(MODEL_KIND) }
 }
 
 fn capabilities_json(published: &Published) -> Value {
     let step = |step: &Step| {
-        let (grants, models) = capabilities(step);
-        json!({ "id": step.id(), "step": step.name, "task": step.task_reference(), "grants": grants, "models": models })
+        let Capabilities { grants, models, kinds } = capabilities(step);
+        json!({ "id": step.id(), "step": step.name, "task": step.task_reference(), "grants": grants, "models": models, "model_kinds": kinds })
     };
     let pipeline = &published.pipeline;
-    let all: std::collections::BTreeSet<&str> = pipeline.steps.iter().flat_map(|step| capabilities(step).0).collect();
+    let all: std::collections::BTreeSet<&str> = pipeline.steps.iter().flat_map(|step| capabilities(step).grants).collect();
     json!({
         "pipeline": pipeline.reference(), "revision": published.revision, "grants": all,
         "steps": pipeline.steps.iter().map(step).collect::<Vec<_>>(),
@@ -219,12 +227,13 @@ fn capabilities_json(published: &Published) -> Value {
 
 fn capabilities_text(published: &Published) -> String {
     let row = |step: &Step| {
-        let (grants, models) = capabilities(step);
-        let or_none = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        vec![step.id(), step.task_reference(), or_none(grants), or_none(models)]
+        let Capabilities { grants, models, kinds } = capabilities(step);
+        let or_none = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let models = models.into_iter().map(str::to_owned).chain(kinds.into_iter().map(|kind| format!("any {kind}"))).collect();
+        vec![step.id(), step.task_reference(), or_none(grants.into_iter().map(str::to_owned).collect()), or_none(models)]
     };
     let rows: Vec<Vec<String>> = published.pipeline.steps.iter().map(row).collect();
-    format!("{}  revision {}\n\n{}", published.pipeline.reference(), published.revision, table(&["step", "task", "grants", "models it names"], &rows))
+    format!("{}  revision {}\n\n{}", published.pipeline.reference(), published.revision, table(&["step", "task", "grants", "models"], &rows))
 }
 
 fn origin(pipeline: &Graph, source: &Source) -> String {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dovetail_core::RunId;
-use dovetail_core::ledger::Wait;
+use dovetail_core::ledger::{RunKey, Wait};
 use dovetail_flow::{RunSummary, Shutdown, StepLog};
 use serde_json::{Value, json};
 
-use crate::args::Runs;
+use crate::args::{OneGeneration, Runs};
 use crate::commands::run::wait_for;
 use crate::commands::several::{Several, none, run_all};
 use crate::error::{Error, Exit};
@@ -28,15 +28,15 @@ pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
             app.output.result(|| runs.iter().map(summary).collect(), || list(&runs));
         }
         Runs::Show(one) => {
-            let document = dovetail_flow::document(app.parts_to_read()?, &find(app, &one.run)?)?;
+            let document = dovetail_flow::document_of(app.parts_to_read()?, &find_generation(app, one)?)?;
             app.output.result(|| document.clone(), || show::run(&document));
         }
         Runs::Lineage(one) => {
-            let lineage = dovetail_flow::lineage(app.parts_to_read()?, &find(app, &one.run)?)?;
+            let lineage = dovetail_flow::lineage(app.parts_to_read()?, &find_generation(app, one)?)?;
             app.output.result(|| lineage.clone(), || show_lineage(&lineage));
         }
         Runs::Logs(one) => {
-            let logs = dovetail_flow::logs(app.parts_to_read()?, &find(app, &one.run)?)?;
+            let logs = dovetail_flow::logs(app.parts_to_read()?, &find_generation(app, one)?)?;
             app.output.result(|| logs.iter().map(log).collect(), || logs.iter().map(show_log).collect());
         }
         Runs::Watch(one) => return watch(app, &find(app, &one.run)?),
@@ -133,12 +133,22 @@ fn resume(app: &App, runs: &[String], all: bool, jobs: u32) -> Result<Exit, Erro
 }
 
 /// The run whose ID begins so.
+fn find_generation(app: &App, one: &OneGeneration) -> Result<RunKey, Error> {
+    is_id(one.run.split('@').next().unwrap_or_default())?;
+    Ok(dovetail_flow::find_generation(app.parts_to_read()?, &one.run)?)
+}
+
 fn find(app: &App, prefix: &str) -> Result<RunId, Error> {
+    is_id(prefix)?;
+    Ok(dovetail_flow::find_run(app.parts_to_read()?, prefix)?)
+}
+
+fn is_id(prefix: &str) -> Result<(), Error> {
     if prefix.is_empty() || !prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-')) {
         return Err(Error::usage("unknown_run", format!("`{prefix}` is no run ID"))
             .help("write the ID that `dovetail runs list` shows, or its beginning or end"));
     }
-    Ok(dovetail_flow::find_run(app.parts_to_read()?, prefix)?)
+    Ok(())
 }
 
 fn summary(run: &RunSummary) -> Value {

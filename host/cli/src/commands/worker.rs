@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::StoreErrorKind;
 use dovetail_core::clock::Clock;
-use dovetail_core::ledger::Scope;
+use dovetail_core::ledger::{MODEL, MODEL_KIND, Scope};
 use dovetail_flow::{Daemon, Event, Shutdown, StepFailure, SystemClock, Worker, WorkerOptions};
 use serde_json::{Value, json};
 
@@ -21,6 +21,8 @@ use crate::wire::App;
 const RATE: Duration = Duration::from_secs(30);
 /// How often it is looked for models that the fleet has and this machine has not.
 const MODELS: Duration = Duration::from_secs(30);
+/// The same where there is no model at all of some kind: steps may wait for one.
+const LACKING: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     let jobs = args.jobs.unwrap_or(app.config.jobs);
@@ -48,7 +50,7 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     }));
     let runtime = Arc::new(app.runtime_with(vision, parts.blobs.clone(), jobs, None)?);
     let (grants, models) = (app.config.grants.clone(), sync.clone());
-    let able = move || -> Vec<String> { grants.iter().cloned().chain(models.names().iter().map(|name| format!("model:{name}"))).collect() };
+    let able = move || -> Vec<String> { grants.iter().cloned().chain(models.able()).collect() };
     let able: dovetail_flow::Able = Arc::new(able);
     let (say, installed, started) = (able.clone(), sync.clone(), SystemClock.wall_ms());
     let (rate, trimmed) = (std::sync::Mutex::new(Rate::new()), std::sync::atomic::AtomicU64::new(0));
@@ -78,7 +80,8 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     let result = std::thread::scope(|threads| {
         let (ended, until) = std::sync::mpsc::channel::<()>();
         threads.spawn(move || {
-            while until.recv_timeout(MODELS) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            let pause = || if sync.has_all_kinds() { MODELS } else { LACKING };
+            while until.recv_timeout(pause()) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
                 if let Err(error) = sync.once() {
                     tracing::warn!(error = error.chain(), "it could not be looked for new models");
                 }
@@ -181,9 +184,9 @@ pub(crate) fn workers(command: &Workers, app: &App) -> Result<Exit, Error> {
         let row = |worker: &Value| {
             let able = worker["able"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>();
             // A worker from before there was this counts a model's other names as well.
-            let named = || able.iter().filter(|name| name.starts_with("model:")).count();
+            let named = || able.iter().filter(|name| name.starts_with(MODEL)).count();
             let models = worker["models"].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or_else(named);
-            let grants = able.iter().filter(|name| !name.starts_with("model:")).map(|name| (*name).to_owned());
+            let grants = able.iter().filter(|name| !name.starts_with(MODEL) && !name.starts_with(MODEL_KIND)).map(|name| (*name).to_owned());
             let serves = grants.chain([count(models, "model")]).collect::<Vec<_>>().join(" ");
             vec![
                 word(worker, "name"),

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use crate::support::{Home, Ran, command, plugin, root, valid};
+use crate::workers::{Daemon, wait};
 
 /// The unpacked model package.
 fn package() -> PathBuf {
@@ -190,6 +191,42 @@ fn a_model_of_ones_own_is_used_by_its_name() {
     let refused = home.run(&["models", "add", "model.toml", "--manifest", "third.toml"]).exits(2).stderr;
     assert!(refused.contains("cannot be used as model `frontal_alt3`") && refused.contains("help: give a network or a cascade"), "{refused}");
     assert_eq!(home.run(&["models", "list", "--output", "json"]).exits(0).json().as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_step_waits_for_a_worker_with_a_model_of_the_kind_that_its_task_opens() {
+    let home = Home::new();
+    let plugin = plugin("face-detection").display().to_string();
+    let checked = home.run(&["task", "check", &plugin, "--output", "json"]).exits(0).json();
+    assert_eq!(checked["model_kinds"], json!(["detector"]), "{checked:#}");
+    home.run(&["task", "push", &plugin]).exits(0);
+    let inputs = json!({ "image": "input.image", "detector": {"value": "alt2"} });
+    let steps = json!({ "detect": { "number": 1, "task": "face-detection@^1", "inputs": inputs } });
+    home.pipeline(
+        "it",
+        &json!({ "name": "it", "version": "1.0.0", "inputs": { "image": {} }, "steps": steps, "output": { "faces": "detect.faces_array" } }),
+    );
+    let shown = home.run(&["pipeline", "show", "it", "--capabilities", "--output", "json"]).exits(0).json();
+    assert_eq!((&shown["grants"], &shown["steps"][0]["model_kinds"]), (&json!([]), &json!(["detector"])));
+    let image = format!("image=@{}", photograph(6).display());
+    // Who waits for it at the terminal is told at once.
+    let failed = home.run(&["run", "it", "--input", &image, "--output", "json"]).exits(1).json();
+    assert_eq!(failed["error"]["code"], "models_missing", "{failed:#}");
+    let _worker = Daemon::start(&home, "worker", &[]);
+    let submitted = home.run(&["run", "it", "--input", &image, "--detach", "--output", "json"]).exits(0).json();
+    let run = submitted["run_id"].as_str().unwrap();
+    let show = || home.run(&["runs", "show", run, "--output", "json"]).exits(0).json();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let document = show();
+    assert_eq!((&document["state"], &document["processing_summary"]["steps"][0]["waits_for"]), (&json!("queued"), &json!(["model_kind:detector"])));
+    assert!(document["warnings"][0].as_str().unwrap().contains("no living worker has a model of the kind detector"), "{document:#}");
+    valid("run.schema.json", &document);
+    // It goes on as soon as there is one.
+    let page = std::fs::read_to_string(root().join("docs/models.md")).unwrap();
+    home.write("model.toml", page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap());
+    let cascade = format!("{}/haarcascade_frontalface_alt2.xml", dovetail_vision::HAAR_FOLDER);
+    home.run(&["models", "add", &cascade, "--manifest", "model.toml"]).exits(0);
+    wait("the run ends", || show()["state"] == "succeeded");
 }
 
 #[test]

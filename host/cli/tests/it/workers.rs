@@ -75,7 +75,7 @@ fn names(home: &Home) -> Vec<String> {
 }
 
 #[track_caller]
-fn wait(what: &str, mut until: impl FnMut() -> bool) {
+pub(crate) fn wait(what: &str, mut until: impl FnMut() -> bool) {
     let began = Instant::now();
     while !until() {
         assert!(began.elapsed() < Duration::from_secs(60), "{what}: it does not");
@@ -134,11 +134,16 @@ fn the_work_of_a_killed_daemon_is_done_by_another() {
     let home = endless();
     let first = Daemon::start(&home, "first", &[]);
     let run = submitted(&home);
+    let worker = || home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json()["processing_summary"]["steps"][0]["worker"].clone();
     wait("the step runs", || state(&home, &run) == "running");
+    assert_eq!(worker(), "first");
+    assert!(home.run(&["runs", "show", &run]).exits(0).stdout.contains("running on first "));
     drop(first);
     wait("nobody works", || state(&home, &run) == "queued");
+    assert_eq!(worker(), Value::Null);
     let _second = Daemon::start(&home, "second", &[]);
     wait("the step runs again", || state(&home, &run) == "running");
+    assert_eq!(worker(), "second");
     home.run(&["runs", "cancel", &run]).exits(0);
     home.run(&["runs", "watch", &run]).exits(1);
 }
@@ -204,7 +209,15 @@ fn a_retry_takes_over_what_had_succeeded() {
     assert_eq!(step(&again, 0), step(&failed, 0), "the success stands as it was");
     assert_eq!(step(&again, 1)["state"], "failed");
     assert_ne!(again["finished_at"], failed["finished_at"], "the rest was tried anew");
-    assert_eq!(home.run(&["runs", "show", run, "--output", "json"]).exits(0).json(), again);
+    let show = |which: &str| home.run(&["runs", "show", which, "--output", "json"]);
+    assert_eq!((show(run).exits(0).json(), &again["generation"]), (again.clone(), &json!(1)));
+    // What it was before is still there.
+    assert_eq!((show(&format!("{run}@0")).exits(0).json(), &failed["generation"]), (failed.clone(), &json!(0)));
+    let made = |which: &str| home.run(&["runs", "lineage", which, "--output", "json"]).exits(0).json()["steps"][0]["produced"][0]["output"].clone();
+    assert_eq!((made(&format!("{run}@0")), made(run)), (json!(format!("{run}/output_001_sum")), json!(format!("{run}@1/output_001_sum"))));
+    let refused = show(&format!("{run}@2")).exits(2).json();
+    assert_eq!(refused["error"]["code"], "unknown_generation");
+    assert_eq!(refused["error"]["help"], format!("it has: {run}@1, {run}@0"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Bench, job, names, outcome, record, run};
 use crate::blobs::StoreErrorKind;
-use crate::ledger::{Item, Job, Kind, Lane, Lease, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
+use crate::ledger::{HeldStep, Item, Job, Kind, Lane, Lease, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
 
 pub(super) type Case = (&'static str, fn(&Bench));
 
@@ -55,10 +55,13 @@ pub(super) const LEDGER: &[Case] = &[
     }),
     ("a step is held while somebody leases it", |b| {
         let key = b.submit(1, &[job("a", &[]), job("b", &[])]);
-        let held = || b.ledger.held(&key).expect("held works");
+        let holders = || b.ledger.held(&key).expect("held works");
+        let held = || holders().into_iter().map(|held| held.step).collect::<Vec<_>>();
         assert_eq!(held(), [""; 0]);
         let a = b.claim(1).remove(0);
-        assert_eq!(held(), ["a"]);
+        assert_eq!(holders(), [HeldStep { step: "a".into(), worker: None }], "a program that does not say that it lives is no worker");
+        b.ledger.beat("w1", b"{}", Duration::from_secs(60)).expect("a beat works");
+        assert_eq!(holders(), [HeldStep { step: "a".into(), worker: Some("w1".into()) }]);
         assert_eq!(b.one(Item::Release { lease: a.lease, delay: Duration::ZERO }), Reply::Created);
         assert_eq!(held(), [""; 0]);
         assert_eq!(b.claim(9).len(), 2);

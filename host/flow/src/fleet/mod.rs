@@ -23,7 +23,7 @@ use crossbeam_channel::{SendError, Sender};
 use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::desk::Desk;
-use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait};
+use dovetail_core::ledger::{Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait};
 use dovetail_core::meta::MetaStore;
 use dovetail_core::window::{Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
 
@@ -378,7 +378,7 @@ impl Ledger for FleetLedger {
         Ok(open.into_iter().filter(|run| !heard.set.contains(run)).collect())
     }
 
-    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
+    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         self.shared.window.held(run)
     }
 

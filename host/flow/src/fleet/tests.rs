@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::StoreError;
 use dovetail_core::desk::Desk;
-use dovetail_core::ledger::{Item, Kind, Ledger as _, Listing, Record, RunKey, Scope};
+use dovetail_core::ledger::{HeldStep, Item, Kind, Ledger as _, Listing, Record, RunKey, Scope};
 use dovetail_core::meta::{MetaStore, Put, Writes};
 use dovetail_core::window::{Called, Change, Held, Ring, Stamp, Status, Window, WindowLease};
 
@@ -86,7 +86,7 @@ impl Window for Yielding {
         Ok(runs.iter().map(|run| !unknown.contains(run)).collect())
     }
 
-    fn held(&self, _run: &RunKey) -> Result<Vec<String>, StoreError> {
+    fn held(&self, _run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         Ok(Vec::new())
     }
 

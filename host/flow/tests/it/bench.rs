@@ -88,6 +88,7 @@ pub(crate) fn adder(version: &str) -> PluginRecord {
         grants: BTreeMap::new(),
         pure: true,
         models: Vec::new(),
+        model_kinds: Vec::new(),
         pushed_ms: 0,
     }
 }

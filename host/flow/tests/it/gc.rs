@@ -8,7 +8,7 @@ use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs as _, StoreError, StoreE
 use dovetail_core::executor::{FailureKind, Outcome};
 use dovetail_core::ledger::{Kind, Listing};
 use dovetail_core::retention::{Archive, Shelf};
-use dovetail_flow::{Amount, Collected, Keep, collect, document, find_run, logs, retry};
+use dovetail_flow::{Amount, Collected, Keep, collect, current, document, find_run, logs, retry};
 use serde_json::json;
 
 use crate::bench::{Bench, fails, sum};
@@ -59,7 +59,7 @@ fn is_whole(bench: &Bench, run: &RunId) {
             bench.kept.get(BlobKind::Artifact, &artifact.digest, 100).unwrap();
         }
     }
-    assert_eq!(logs(&bench.parts, run).unwrap().len(), 2);
+    assert_eq!(logs(&bench.parts, &current(&bench.parts, run).unwrap()).unwrap().len(), 2);
 }
 
 #[test]

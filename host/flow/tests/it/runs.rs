@@ -6,7 +6,7 @@ use dovetail_core::blobs::BlobKind;
 use dovetail_core::executor::LogLine;
 use dovetail_core::record::RunState;
 use dovetail_core::retention::Shelf as _;
-use dovetail_flow::{Event, Pushed, cancel, document, find_run, lineage, logs, recover, retry, runs, submit};
+use dovetail_flow::{Event, Pushed, cancel, current, document, find_run, lineage, logs, recover, retry, runs, submit};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, sum};
@@ -92,7 +92,7 @@ fn lineage_follows_every_field_by_its_id() {
     let document = bench.work(&run);
     let lines = document["processing_summary"]["data_lineage"].as_array().unwrap();
     assert!(lines.contains(&json!("output_001_sum -> input_002_a")), "{lines:#?}");
-    let lineage = lineage(&bench.parts, &run).unwrap();
+    let lineage = lineage(&bench.parts, &current(&bench.parts, &run).unwrap()).unwrap();
     let join = &lineage["steps"][3];
     assert_eq!(join["consumed"][0]["origin"], format!("{run}/output_002_sum"));
     assert_eq!(join["consumed"][0]["digest"], lineage["steps"][1]["produced"][0]["digest"], "what went in is what came out");
@@ -109,7 +109,7 @@ fn logs_and_lists_tell_what_was() {
     bench.work(&second);
     let listed = runs(&bench.parts, 9).unwrap();
     assert_eq!(listed.iter().map(|r| (&r.run, r.state.as_str())).collect::<Vec<_>>(), [(&second, "succeeded"), (&first, "queued")]);
-    let logs = logs(&bench.parts, &second).unwrap();
+    let logs = logs(&bench.parts, &current(&bench.parts, &second).unwrap()).unwrap();
     assert_eq!(logs.iter().map(|l| (l.id.as_str(), l.lines[0].message.as_str())).collect::<Vec<_>>()[3], ("add_004", "ran"));
     assert_eq!(find_run(&bench.parts, &first.as_str()[..30]).unwrap(), first);
     assert_eq!(find_run(&bench.parts, &first.as_str()[24..]).unwrap(), first, "runs of one time begin alike: the end will do");
@@ -133,7 +133,7 @@ fn a_short_log_stands_in_the_record_and_a_long_one_beside_it() {
     });
     let run = bench.submit(&published, 3);
     bench.work(&run);
-    let told = logs(&bench.parts, &run).unwrap();
+    let told = logs(&bench.parts, &current(&bench.parts, &run).unwrap()).unwrap();
     assert_eq!(told[0].lines.iter().map(|line| line.message.as_str()).collect::<Vec<_>>(), ["ran"]);
     assert_eq!(told[1].lines.iter().map(|line| line.message.clone()).collect::<Vec<_>>(), long);
     assert_eq!(bench.kept.scan(BlobKind::Log, None, 9).unwrap().len(), 1, "the long one alone is a blob");

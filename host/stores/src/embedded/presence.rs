@@ -104,6 +104,12 @@ impl Presence {
         said
     }
 
+    /// The worker that the process of this name is, if it said so.
+    pub(crate) fn worker_of(&self, process: &str) -> Option<String> {
+        let file = self.files().into_iter().find(|file| file.split_once(ABOUT).is_some_and(|(of, _)| of == process))?;
+        Some(serde_json::from_slice::<Said>(&std::fs::read(self.folder.join(file)).ok()?).ok()?.worker)
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }

@@ -10,7 +10,7 @@ use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::desk::Desk;
-use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Then, Wait};
+use dovetail_core::ledger::{Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Then, Wait};
 use dovetail_core::meta::{MetaStore, Put, Writes};
 use dovetail_core::retention::Archive;
 use rusqlite::{Connection, params};
@@ -266,14 +266,15 @@ impl Ledger for SqliteLedger {
         self.runs("list open runs", "SELECT run, generation FROM open_runs ORDER BY id LIMIT ?1", [limit])
     }
 
-    fn held(&self, run: &RunKey) -> Result<Vec<String>, StoreError> {
+    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         let now = apply::int(self.clock.mono_ms());
         let sql = "SELECT step, owner FROM jobs WHERE run = ?1 AND generation = ?2 AND owner IS NOT NULL AND expires > ?3 ORDER BY id";
         let rows: Vec<(String, String)> = self.read("look for work on a run", |db| {
             let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
             db.prepare_cached(sql)?.query_map(params![run.run.as_str(), run.generation, now], read)?.collect()
         })?;
-        Ok(rows.into_iter().filter(|(_, owner)| !self.presence.is_dead(owner)).map(|(step, _)| step).collect())
+        let living = rows.into_iter().filter(|(_, owner)| !self.presence.is_dead(owner));
+        Ok(living.map(|(step, owner)| HeldStep { step, worker: self.presence.worker_of(&owner) }).collect())
     }
 
     fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {

@@ -7,7 +7,7 @@
 --   h:<rg>  {s = o|c, e = envelope, n = steps, d = successes, "=step" = value of a success, "!step" = failed}   one per open run; rg = "run:generation"
 --   j:<rg>  set of the run's steps that are queued, delayed or leased
 --   body {id -> epoch, verify, attempt, lane, needs}  own {id -> token}  cnt {id -> lapsed leases}  lease, delay (zsets)   id = "<rg>/<step>"
---   q:<lane> (list)  lanes (set of those with a list)  w {worker -> about}  wt (zset worker -> until)
+--   q:<lane> (list)  lanes (set of those with a list)  w {worker -> about}  wi {worker -> its incarnation as a caller}  wt (zset worker -> until)
 --   tomb (zset rg -> closed at)  rq:<inc> {n, st, jobs} (the last call of a caller)  idle (zset of callers that found nothing)  bell (channel)
 -- Never error(): one reply an item.
 local p, op, call = KEYS[1], ARGV[1], redis.call
@@ -66,20 +66,29 @@ if op == 'knows' then           -- knows rg* -> 1 where the run is open and has 
   return res
 end
 
-if op == 'held' then            -- held rg -> its steps that somebody leases now
-  local res = {}; facts()
-  for _, step in ipairs(call('SMEMBERS', p..'j:'..ARGV[2])) do
-    local exp = call('ZSCORE', LEASE, ARGV[2]..'/'..step)
-    if exp and tonumber(exp) > now then res[#res + 1] = step end
+if op == 'held' then            -- held rg -> (step worker)*: its steps that somebody leases now; '' for a caller that is no worker
+  local res, names = {}, {}; facts()
+  local said = call('HGETALL', p..'wi')
+  for k = 1, #said, 2 do names[said[k + 1]] = said[k] end
+  local steps = call('SMEMBERS', p..'j:'..ARGV[2]); table.sort(steps)
+  for _, step in ipairs(steps) do
+    local id = ARGV[2]..'/'..step
+    local exp = call('ZSCORE', LEASE, id)
+    if exp and tonumber(exp) > now then
+      res[#res + 1] = step; res[#res + 1] = names[string.match(call('HGET', OWN, id) or '', '^[^#]*')] or ''
+    end
   end
-  table.sort(res); return res
+  return res
 end
 
-if op == 'beat' then            -- beat worker about keep_ms seen_ep seen_tick -> {ep, tick, now, refused}
+if op == 'beat' then            -- beat worker about keep_ms seen_ep seen_tick inc -> {ep, tick, now, refused}
   local m = facts(); heard(m)
   local ep, tick, refused = epoch(m, ARGV[5], tonumber(ARGV[6]), false)
   call('HSET', p..'w', ARGV[2], ARGV[3]); call('ZADD', p..'wt', now + tonumber(ARGV[4]), ARGV[2])
-  for _, gone in ipairs(call('ZRANGEBYSCORE', p..'wt', '-inf', now, 'LIMIT', 0, CHUNK)) do call('ZREM', p..'wt', gone); call('HDEL', p..'w', gone) end
+  if ARGV[7] then call('HSET', p..'wi', ARGV[2], ARGV[7]) end
+  for _, gone in ipairs(call('ZRANGEBYSCORE', p..'wt', '-inf', now, 'LIMIT', 0, CHUNK)) do
+    call('ZREM', p..'wt', gone); call('HDEL', p..'w', gone); call('HDEL', p..'wi', gone)
+  end
   -- Who sleeps since before a lease was taken does not know when it lapses: its worker may be dead, and nobody else calls.
   local lapsed = call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 1)[1] or call('ZRANGEBYSCORE', DELAY, '-inf', now, 'LIMIT', 0, 1)[1]
   if lapsed and call('ZCARD', IDLE) > 0 then call('PUBLISH', p..'bell', 'jobs') end
@@ -302,7 +311,8 @@ for lane, ids in pairs(pushed) do
   call('SADD', LANES, lane)
 end
 
--- The lanes that the caller serves, beginning with another one each time.
+-- The lanes that the caller serves, beginning with another one each time; before them those in which follows what it has just ended: it has
+-- the pictures that this is about.
 local function served()
   local have, mine = {}, {}
   for _, name in ipairs(split(able, ',')) do have[name] = true end
@@ -313,7 +323,10 @@ local function served()
   end
   table.sort(mine)
   local turned = {}
-  for k = 1, #mine do turned[k] = mine[(tick + k) % #mine + 1] end
+  for k = 1, #mine do
+    local lane = mine[(tick + k) % #mine + 1]
+    if first[lane] then table.insert(turned, 1, lane) else turned[#turned + 1] = lane end
+  end
   return turned
 end
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dovetail_core::vision::{ModelKind, VisionError};
+use dovetail_core::vision::VisionError;
 use opencv::core::{Mat, MatTraitConst, MatTraitConstManual, Scalar, Vector};
 use opencv::dnn::{self, NetTrait, NetTraitConst};
 
@@ -113,12 +113,6 @@ fn check_shape(manifest: &Manifest, dims: &[usize]) -> Result<(), VisionError> {
     if fits {
         return Ok(());
     }
-    let kind = match manifest.kind {
-        ModelKind::Detector => "detector",
-        ModelKind::Landmarker => "landmarker",
-        ModelKind::AgeGenderEstimator => "age and gender estimator",
-        ModelKind::EmotionClassifier => "emotion classifier",
-        ModelKind::Embedder => "embedder",
-    };
+    let kind = manifest.kind.words();
     Err(broken(format!("the output of the network is {dims:?}; this {kind} must give {expected}")))
 }

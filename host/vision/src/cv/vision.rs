@@ -160,7 +160,7 @@ impl Inner {
     fn model(&self, kind: ModelKind, name: Option<&str>) -> Result<Model, VisionError> {
         let mut of_kind: Vec<Model> = self.installed()?.iter().map(|i| &i.model).filter(|m| m.kind == kind).cloned().collect();
         if of_kind.is_empty() {
-            let message = format!("no {} is installed; `dovetail models pull` installs the default models", words(kind));
+            let message = format!("no {} is installed; `dovetail models pull` installs the default models", kind.words());
             return Err(VisionError::unavailable("models_missing", message));
         }
         let called = |m: &Model, name: &str| m.name == name || m.aliases.iter().any(|a| a == name);
@@ -174,12 +174,12 @@ impl Inner {
         }
         let names: Vec<String> = of_kind.iter().flat_map(|m| std::iter::once(&m.name).chain(&m.aliases)).map(|n| format!("`{n}`")).collect();
         let shown: String = wanted.chars().take(80).collect();
-        Err(VisionError::invalid("unknown_model", format!("no {} is called `{shown}`; installed: {}", words(kind), names.join(", "))))
+        Err(VisionError::invalid("unknown_model", format!("no {} is called `{shown}`; installed: {}", kind.words(), names.join(", "))))
     }
 
     fn slot(&self, model: &Model, kind: ModelKind) -> Result<Arc<Slot>, VisionError> {
         if model.kind != kind {
-            let message = format!("`{}` is a {}, not a {}", model.name, words(model.kind), words(kind));
+            let message = format!("`{}` is a {}, not a {}", model.name, model.kind.words(), kind.words());
             return Err(VisionError::invalid("wrong_model_kind", message));
         }
         if let Some(slot) = lock(&self.slots).get(&model.digest) {
@@ -290,16 +290,6 @@ impl Inner {
         let flat: Vec<View> = views.iter().flatten().flatten().copied().collect();
         let mut values = self.run(slot, image, &flat, stop)?.into_iter();
         Ok(views.into_iter().map(|v| v.map(|v| values.by_ref().take(v.len()).collect())).collect())
-    }
-}
-
-fn words(kind: ModelKind) -> &'static str {
-    match kind {
-        ModelKind::Detector => "detector",
-        ModelKind::Landmarker => "landmarker",
-        ModelKind::AgeGenderEstimator => "age and gender estimator",
-        ModelKind::EmotionClassifier => "emotion classifier",
-        ModelKind::Embedder => "embedder",
     }
 }
 

@@ -31,8 +31,6 @@ const RESULT: &str = "report";
 const LOOKED_THROUGH: usize = 200;
 /// Photographs of one round, where none were named.
 const PHOTOGRAPHS: usize = 6;
-const KINDS: [ModelKind; 5] =
-    [ModelKind::Detector, ModelKind::Landmarker, ModelKind::AgeGenderEstimator, ModelKind::EmotionClassifier, ModelKind::Embedder];
 
 /// The face pipeline, published where it is measured.
 pub(super) struct Faces {
@@ -55,7 +53,7 @@ impl Faces {
             Error::usage("no_face_pipeline", why).cause(error).help(help)
         })?;
         let vision = from.vision()?;
-        for kind in KINDS {
+        for kind in ModelKind::ALL {
             vision.model(kind, None)?;
         }
         let photographs = match photographs {

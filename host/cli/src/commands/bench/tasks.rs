@@ -104,6 +104,7 @@ fn push(app: &App, name: &str, component: &[u8]) -> Result<Digest, Error> {
         grants: BTreeMap::new(),
         pure: description.pure,
         models: Vec::new(),
+        model_kinds: Vec::new(),
         pushed_ms: parts.clock.wall_ms(),
     };
     dovetail_flow::push_plugin(parts, &record, &package)?;

@@ -12,6 +12,7 @@ use dovetail_runtime::Runtime;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::suite::Suite;
+use crate::commands::models::share::Sync;
 use crate::error::Error;
 use crate::wire::App;
 
@@ -40,7 +41,9 @@ impl Workers {
     pub(super) fn here_with(app: &App, runtime: Runtime) -> Result<Self, Error> {
         let (parts, jobs, runtime) = (app.parts()?.clone(), app.config.jobs, Arc::new(runtime));
         // As the daemon works, without its settings.
-        let daemon = Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(Vec::new) };
+        let models = Sync::new(app)?;
+        models.once()?;
+        let daemon = Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(move || models.able()) };
         let options = WorkerOptions { jobs: jobs as usize, lease: app.config.lease, name: "bench".to_owned(), on_event: None, daemon: Some(daemon) };
         let (worker, shutdown) = (Arc::new(Worker::new(parts, runtime, options)), Shutdown::default());
         let told = shutdown.clone();

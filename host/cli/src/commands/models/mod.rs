@@ -91,7 +91,7 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Ex
             }
             let row = |model: &Model| {
                 let how = if fresh(model) { "installed" } else { "was installed" };
-                vec![model.name.clone(), kind(model), how.to_owned(), model.digest.to_string()]
+                vec![model.name.clone(), model.kind.name().to_owned(), how.to_owned(), model.digest.to_string()]
             };
             let mut text = table(&["model", "kind", "", "digest"], &pulled.iter().map(row).collect::<Vec<_>>());
             if !copied.is_empty() {
@@ -151,10 +151,6 @@ fn copy_photographs(from: &Path, to: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(copied)
 }
 
-fn kind(model: &Model) -> String {
-    json!(model.kind).as_str().unwrap_or_default().to_owned()
-}
-
 fn model_json(model: &Model) -> Value {
     json!({ "name": model.name, "kind": model.kind, "aliases": model.aliases, "digest": model.digest, "labels": model.labels })
 }
@@ -180,7 +176,7 @@ fn list(models: &[Installed]) -> String {
         let digest = model.digest.to_string().chars().take(19).collect();
         vec![
             model.name.clone(),
-            kind(model),
+            model.kind.name().to_owned(),
             model.aliases.join(", "),
             bytes(size(installed)),
             digest,

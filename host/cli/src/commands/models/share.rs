@@ -1,12 +1,14 @@
 //! The models of a fleet: who installs one publishes it with its files, and every worker installs what it has not. Where machines share no
 //! blob store they share no models, and nothing of this happens.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dovetail_core::blobs::BlobKind;
-use dovetail_core::ledger::{Item, Kind, Listing, Record, Reply};
+use dovetail_core::ledger::{Item, Kind, Listing, MODEL, MODEL_KIND, Record, Reply};
 use dovetail_core::record::{Form, ModelFile, ModelRecord};
+use dovetail_core::vision::ModelKind;
 use dovetail_flow::Parts;
 use dovetail_vision::{Installed, ModelStore};
 
@@ -56,8 +58,8 @@ pub(crate) struct Sync {
 #[derive(Default)]
 struct Seen {
     models: usize,
-    /// Their names and other names.
-    names: Vec<String>,
+    kinds: BTreeSet<ModelKind>,
+    able: Vec<String>,
 }
 
 impl Sync {
@@ -66,14 +68,23 @@ impl Sync {
         Ok(Self { parts: app.parts()?.clone(), folder: store.dir().to_owned(), far: app.config.has_far_blobs(), seen: Mutex::default() })
     }
 
-    /// Names and other names of what is installed, as of the last look.
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).names.clone()
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The capabilities that come with what is installed, as of the last look: each model by its names, and the kinds.
+    pub(crate) fn able(&self) -> Vec<String> {
+        self.seen().able.clone()
+    }
+
+    /// Whether there is a model of each kind, as of the last look.
+    pub(crate) fn has_all_kinds(&self) -> bool {
+        self.seen().kinds.len() == ModelKind::ALL.len()
     }
 
     /// How many models are installed, as of the last look.
     pub(crate) fn models(&self) -> usize {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).models
+        self.seen().models
     }
 
     /// Installs what is missing here.
@@ -96,8 +107,10 @@ impl Sync {
             installed = store.list()?;
         }
         let models = installed.len();
-        let names = installed.into_iter().flat_map(|one| std::iter::once(one.model.name).chain(one.model.aliases)).collect();
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen { models, names };
+        let kinds: BTreeSet<ModelKind> = installed.iter().map(|one| one.model.kind).collect();
+        let names = installed.iter().flat_map(|one| std::iter::once(&one.model.name).chain(&one.model.aliases));
+        let able = names.map(|name| format!("{MODEL}{name}")).chain(kinds.iter().map(|kind| format!("{MODEL_KIND}{}", kind.name()))).collect();
+        *self.seen() = Seen { models, kinds, able };
         Ok(())
     }
 }

@@ -281,6 +281,8 @@ fn good_json(good: &Good) -> Value {
         "package": dovetail_core::Digest::of(package),
         "pure": description.pure,
         "imports": imports,
+        "models": manifest.models,
+        "model_kinds": description.opens,
         "signature": signature_json(&description.signature),
         "limits": limits_json(&manifest.limits),
         "grants": grants_json(&manifest.grants),
@@ -311,6 +313,19 @@ fn grants_text(asked: &[String]) -> String {
     format!("{} (push needs {})", asked.join(", "), flags.join(" "))
 }
 
+/// For which models its steps wait in a fleet; none where it has to do with none.
+fn models_text(good: &Good) -> Option<String> {
+    let (named, opens) = (good.manifest.models.as_deref(), &good.description.opens);
+    let kinds = || opens.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+    match named {
+        Some([]) if opens.is_empty() => None,
+        Some([]) => Some(format!("can do without (opens {}; `models` in plugin.toml names none)", kinds())),
+        Some(names) => Some(names.join(", ")),
+        None if opens.is_empty() => None,
+        None => Some(format!("one of each kind that it opens: {}", kinds())),
+    }
+}
+
 fn good_text(good: &Good) -> String {
     let Good { manifest, description, package } = good;
     let asked = asked(&manifest.grants);
@@ -324,6 +339,9 @@ fn good_text(good: &Good) -> String {
     text.push_str(&format!("limits  {}\n", limits_text(&manifest.limits)));
     text.push_str(&format!("grants  {}\n", grants_text(&asked)));
     let purity = if description.pure { "pure: the same input gives the same output" } else { "not pure: it reaches what a grant names" };
+    if let Some(models) = models_text(good) {
+        text.push_str(&format!("models  {models}\n"));
+    }
     text.push_str(&format!("purity  {purity}\n\nimports\n"));
     for import in &description.imports {
         let class = match import.class {

@@ -126,7 +126,8 @@ pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exi
             limits: manifest.limits,
             grants: grants_json(&manifest.grants).into_iter().collect(),
             pure: description.pure,
-            models: manifest.models,
+            model_kinds: if manifest.models.is_some() { Vec::new() } else { description.opens.iter().map(|kind| kind.name().to_owned()).collect() },
+            models: manifest.models.unwrap_or_default(),
             pushed_ms: parts.clock.wall_ms(),
         };
         let how = dovetail_flow::push_plugin(parts, &record, &package)?;
