@@ -25,8 +25,8 @@ AGAIN = 5
 # Processes do Celery's work on all cores; threads share Python's lock and save the copies between processes. Every round measures both; the better
 # one counts, figure by figure.
 POOLS = {"prefork, 2 processes": ["--pool=prefork", "--concurrency=2"], "threads, 10": ["--pool=threads", "--concurrency=10"]}
-# Nothing here takes longer unless something is wrong.
-PATIENCE = 240
+# Nothing here takes longer unless something is wrong; what Celery measures at once is done in some 10 s.
+PATIENCE, CELERYS_PATIENCE = 240, 60
 
 FIGURES = ["noop", "one_step", "fork_join", "latency"]
 UNITS = {"noop": "tasks/s", "one_step": "tasks/s", "fork_join": "runs/s", "latency": "ms"}
@@ -40,11 +40,15 @@ DOVETAIL = {"noop": "noop_steps_per_s", "one_step": "one_step_per_s", "fork_join
 STORE = ["metadata_inserts_per_s", "worker_idle_redis_commands_per_s", "worker_idle_mb"]
 
 
-def output_of(command, what, **options):
+def output_of(command, what, patience=PATIENCE, **options):
     """What a process prints; it is ended if we are."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, **options)
     try:
-        out, _ = process.communicate(timeout=PATIENCE)
+        out, _ = process.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(30)
+        sys.exit(f"bench-celery: {what} was not done after {patience} s")
     except BaseException:
         # `dovetail bench` ends its workers and removes what is its own.
         process.terminate()
@@ -60,14 +64,11 @@ class Celery:
 
     here = os.path.dirname(os.path.abspath(__file__))
 
-    def __init__(self, pool, folder):
-        self.pool, self.log = pool, os.path.join(folder, "celery.log")
+    def __init__(self, pool, folder, redis):
+        self.pool, self.log, self.redis = pool, os.path.join(folder, "celery.log"), redis
 
     def __enter__(self):
-        options = ["--loglevel=WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-        command = [sys.executable, "-m", "celery", "-A", "app", "worker", *options, *POOLS[self.pool]]
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.here, stdout=log, stderr=log, start_new_session=True)
+        self.start()
         try:
             self.measure("warm", 0, 0)
         except BaseException:
@@ -75,17 +76,32 @@ class Celery:
             raise
         return self
 
+    def start(self):
+        options = ["--loglevel=WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+        command = [sys.executable, "-m", "celery", "-A", "app", "worker", *options, *POOLS[self.pool]]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(command, cwd=self.here, stdout=log, stderr=log, start_new_session=True)
+
     def measure(self, figure, tasks, latencies):
-        command = [sys.executable, os.path.join(self.here, "submit.py"), figure, str(tasks), str(latencies)]
-        # Now and then Celery's client fails of itself (seen once in some hundred measurements): that decides nothing, and is told.
+        def once(figure):
+            command = [sys.executable, os.path.join(self.here, "submit.py"), figure, str(tasks), str(latencies)]
+            with open(self.log, "ab") as log:
+                return float(output_of(command, "Celery's submitter", CELERYS_PATIENCE, cwd=self.here, stderr=log))
+
+        # Now and then Celery's client fails of itself, or waits for ever for the result of a chord (each seen once in some hundred measurements):
+        # that decides nothing, and is told. What it has left behind must not weigh on the next try.
         for tries_left in (2, 1, 0):
             try:
-                with open(self.log, "ab") as log:
-                    return float(output_of(command, "Celery's submitter", cwd=self.here, stderr=log))
+                if tries_left < 2:
+                    once("warm")
+                return once(figure)
             except SystemExit as failed:
                 if not tries_left:
                     raise
-                print(f"{failed}; {figure} is measured again", flush=True)
+                print(f"{failed}; {figure} is measured again, by a new worker", flush=True)
+                self.__exit__()
+                forget(self.redis)
+                self.start()
 
     def __exit__(self, *_):
         self.process.terminate()
@@ -119,18 +135,18 @@ def forget(redis):
     subprocess.run(["redis-cli", "-u", redis, "flushall"], check=True, stdout=subprocess.DEVNULL)
 
 
-def tasks_at_once(folder):
+def tasks_at_once(folder, redis):
     """So many that Celery takes a few seconds where it is slowest, as far as a first, short measurement tells."""
-    with Celery(next(iter(POOLS)), folder) as celery:
+    with Celery(next(iter(POOLS)), folder, redis) as celery:
         slowest = min(celery.measure(figure, FEW, 0) * (4 if figure == "fork_join" else 1) for figure in FIGURES if figure != "latency")
     return min(max(int(slowest * SECONDS) // 100 * 100, FEWEST), MOST)
 
 
-def best_of_pools(folder, tasks, latencies):
+def best_of_pools(folder, redis, tasks, latencies):
     """By figure: what Celery reaches, and with which pool."""
     tried = {}
     for pool in POOLS:
-        with Celery(pool, folder) as celery:
+        with Celery(pool, folder, redis) as celery:
             tried[pool] = {figure: celery.measure(figure, tasks, latencies) for figure in FIGURES}
     best = {}
     for figure in FIGURES:
@@ -146,13 +162,13 @@ def main():
     # Whoever ends this ends what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     dovetail, load = Dovetail(program, redis), os.getloadavg()[0]
-    tasks = FEW if quick else tasks_at_once(folder)
+    tasks = FEW if quick else tasks_at_once(folder, redis)
     print(f"{tasks} tasks at once in both; the system's load before it: {load:.1f}", flush=True)
     rounds = {"Celery": [], "dovetail": []}
     pools = {figure: [] for figure in FIGURES}
     for number in range(ROUNDS):
         forget(redis)
-        best = best_of_pools(folder, tasks, latencies)
+        best = best_of_pools(folder, redis, tasks, latencies)
         rounds["Celery"].append({figure: value for figure, (value, _) in best.items()})
         for figure, (_, pool) in best.items():
             pools[figure].append(pool)

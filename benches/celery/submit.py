@@ -15,7 +15,7 @@ from app import join, noop
 from celery import chain, chord, group
 
 # Nothing here takes longer unless something is wrong.
-PATIENCE = 120
+PATIENCE = 50
 
 
 def fork_join(number):
