@@ -22,6 +22,7 @@ fn every_figure_of_one_machine_is_measured() {
     valid("bench.schema.json", &document);
     let all = [
         "call_overhead_us",
+        "call_overhead_no_std_us",
         "embedded_steps_per_s",
         "embedded_one_step_per_s",
         "embedded_fork_join_per_s",

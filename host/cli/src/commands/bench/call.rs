@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Instant;
 
-use dovetail_core::RunId;
 use dovetail_core::executor::{Attempt, Executor as _, Outcome};
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
-use serde_json::json;
+use dovetail_core::{Digest, RunId};
+use serde_json::{Value, json};
 
 use super::suite::Suite;
 use crate::error::Error;
@@ -16,17 +16,28 @@ use crate::error::Error;
 /// Processes of one round.
 const PROCESSES: usize = 5;
 
-/// Microseconds of one attempt in the runtime: no queue, no records.
+/// Microseconds of one attempt at a task in Rust with std.
 pub(super) fn overhead(suite: &Suite) -> Result<Vec<f64>, Error> {
+    let package = super::tasks::noop(suite.place.app()?)?;
+    attempts(suite, package, json!({ "n": 1, "text": "handed on" }))
+}
+
+/// The same of one without, which has next to nothing to make an instance of.
+pub(super) fn overhead_no_std(suite: &Suite) -> Result<Vec<f64>, Error> {
+    attempts(suite, suite.tasks.number, json!({ "n": 1 }))
+}
+
+/// Microseconds of one attempt in the runtime: no queue, no records.
+fn attempts(suite: &Suite, package: Digest, input: Value) -> Result<Vec<f64>, Error> {
     let app = suite.place.app()?;
     let runtime = app.runtime(app.parts()?.blobs.clone(), 1, None)?;
     let attempt = Attempt {
         run: RunId::from_bytes([1; 16]),
         step: "only".to_owned(),
         number: 1,
-        package: suite.tasks.noop,
+        package,
         idempotency_key: "key".to_owned(),
-        input: json!({ "n": 1 }),
+        input,
         origins: BTreeMap::new(),
         limits: Limits::DEFAULT,
     };

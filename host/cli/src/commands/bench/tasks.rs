@@ -1,5 +1,5 @@
-//! The tasks and pipelines that are measured with: made here from text, so that a user needs no toolchain. They do nothing but hand a
-//! number on, so that what is left is ours.
+//! The tasks and pipelines that are measured with. They do nothing but hand on what they are given, so that what is left is ours. A user needs
+//! no toolchain for them: they are made here from text, but for one in Rust, whose component is part of the program.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +19,9 @@ pub(super) const STEPS: u32 = 10;
 /// Steps of a run that forks and joins.
 pub(super) const FORK_JOIN_STEPS: u32 = 4;
 
+/// `plugins/noop`, built and written by `scripts/bench-noop`.
+const NOOP: &[u8] = include_bytes!("noop.wasm");
+
 /// A published pipeline, and the steps whose outputs are its result.
 pub(super) struct Graph {
     pub(super) published: Published,
@@ -28,7 +31,7 @@ pub(super) struct Graph {
 /// Everything that is published for the measurements.
 pub(super) struct Tasks {
     /// The package of the task that hands one number on.
-    pub(super) noop: Digest,
+    pub(super) number: Digest,
     pub(super) independent: Graph,
     pub(super) single: Graph,
     pub(super) fork_join: Graph,
@@ -40,7 +43,7 @@ impl Tasks {
     /// Publishes them.
     pub(super) fn publish(app: &App) -> Result<Self, Error> {
         let parts = app.parts()?;
-        let noop = push(app, "noop", &numbers("noop", &["n"])?)?;
+        let number = push(app, "number", &numbers("number", &["n"])?)?;
         push(app, "join", &numbers("join", &["a", "b"])?)?;
         push(app, "text", &text("text")?)?;
         let text = vec![("only".to_owned(), "text", vec![("text", "input.text".to_owned())])];
@@ -48,7 +51,7 @@ impl Tasks {
         let join = ("join".to_owned(), "join", vec![("a", "left.n".to_owned()), ("b", "right.n".to_owned())]);
         let fork_join = vec![one("first", "input.n"), one("left", "first.n"), one("right", "first.n"), join];
         Ok(Self {
-            noop,
+            number,
             independent: independent(parts, STEPS)?,
             single: graph(parts, "bench-single", "n", &single, vec!["only".to_owned()])?,
             fork_join: graph(parts, "bench-fork-join", "n", &fork_join, vec!["join".to_owned()])?,
@@ -58,7 +61,7 @@ impl Tasks {
 }
 
 fn one(name: &str, from: &str) -> Step<'static> {
-    (name.to_owned(), "noop", vec![("n", from.to_owned())])
+    (name.to_owned(), "number", vec![("n", from.to_owned())])
 }
 
 /// A pipeline of so many steps that hand the same number on.
@@ -83,6 +86,11 @@ fn graph(parts: &Parts, name: &str, field: &str, steps: &[Step<'_>], results: Ve
     let pipeline =
         checked.pipeline.ok_or_else(|| Error::host("bench_pipeline", format!("the pipeline of `{name}` is wrong: {:?}", checked.findings)))?;
     Ok(Graph { published: dovetail_flow::push_pipeline(parts, &pipeline)?.0, results })
+}
+
+/// Publishes the task in Rust, with std, that hands a number and a text on. Apart from the others: no pipeline has it.
+pub(super) fn noop(app: &App) -> Result<Digest, Error> {
+    push(app, "noop", NOOP)
 }
 
 /// Publishes a task.
