@@ -10,6 +10,12 @@ use crate::fleet::{Fleet, HASTY_MS, LOCAL, LONG, Setup, busy, redis_url, wait};
 use crate::proxy::Mode;
 use crate::storm::{Fault, Load, Random};
 
+/// How many workers were lost over each attempt at the step of a run of one.
+fn lost(fleet: &Fleet, run: &RunKey) -> Vec<u32> {
+    let outcome = fleet.meta.get(Kind::Outcome, &[run.step("go")]).unwrap().pop().flatten().expect("an outcome");
+    OutcomeRecord::decode(&outcome, "the step").unwrap().attempts.iter().map(|attempt| attempt.lost_workers).collect()
+}
+
 fn end(fleet: &Fleet, run: &RunKey) -> RunOutcomeRecord {
     let record = fleet.meta.get(Kind::RunOutcome, &[run.key()]).unwrap().pop().flatten();
     RunOutcomeRecord::decode(&record.expect("it is over"), &run.key()).unwrap()
@@ -26,6 +32,7 @@ fn the_step_of_a_killed_worker_is_run_once_more() {
     let report = fleet.holds(1);
     assert_eq!((report.executions, report.again), (2, 1));
     assert_eq!(end(&fleet, &run).state, RunState::Succeeded);
+    assert_eq!(lost(&fleet, &run), [1], "the attempt tells of the execution that left nothing");
 }
 
 /// Nobody else works, nothing is submitted, no bell rings: only the lapse of a lease.
@@ -178,6 +185,7 @@ fn a_job_that_kills_its_workers_is_given_up_and_others_are_not() {
     let outcome = fleet.meta.get(Kind::Outcome, &[poison.step("go")]).unwrap().pop().flatten().expect("an outcome");
     let failure = OutcomeRecord::decode(&outcome, "poison").unwrap().failure.expect("a failure");
     assert_eq!(failure.code, "poison");
+    assert_eq!(lost(&fleet, &poison), [u32::try_from(killed).unwrap()]);
     let report = fleet.holds(killed);
     assert_eq!(report.most, killed, "each execution but the last one's delivery killed a worker");
     for run in fleet.user.submitted.lock().unwrap().keys().filter(|run| **run != poison) {

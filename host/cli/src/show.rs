@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::output::shortened;
-use crate::table::{bytes, indented, table};
+use crate::table::{bytes, count, indented, table};
 
 /// State, output, steps and, if it failed, why and what to do.
 pub(crate) fn run(document: &Value) -> String {
@@ -101,7 +101,11 @@ fn used(document: &Value) -> String {
             // `dovetail:vision/faces.detector.detect`: the package says nothing here.
             let calls = calls.map(|(name, calls)| format!("{calls} x {}", name.rsplit('/').next().unwrap_or(name)));
             let models = list(&attempt, "models").into_iter().map(|model| format!("model {}", text(&model, "name")));
-            let said: Vec<String> = calls.chain(models).collect();
+            let lost = attempt
+                .get("lost_workers")
+                .and_then(Value::as_u64)
+                .map(|n| format!("begun anew after {}", count(usize::try_from(n).unwrap_or(usize::MAX), "lost worker")));
+            let said: Vec<String> = lost.into_iter().chain(calls).chain(models).collect();
             if !said.is_empty() {
                 more.push_str(&format!("{name}: {}\n", said.join(", ")));
             }

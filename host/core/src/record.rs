@@ -98,6 +98,15 @@ pub struct AttemptRecord {
     pub models: Vec<ModelUse>,
     /// Which process ran it.
     pub worker: String,
+    /// How many workers had this attempt in hand before and were not heard of any more, as far as the queue knows: a window that is rebuilt has
+    /// forgotten it. What they used is lost with them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost_workers: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// That a further attempt is made, and why the one before it failed. Key: `run:step:generation:number` of the further one.

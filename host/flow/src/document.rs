@@ -248,14 +248,18 @@ fn step_json(truth: &Truth, held: &[HeldStep], waiting: &Waiting, step: &Step, b
 }
 
 fn attempt_json(attempt: &AttemptRecord) -> Value {
-    json!({
+    let mut json = json!({
         "number": attempt.number,
         "error": attempt.error.as_ref().map(failure_json),
         "duration_us": attempt.duration_us,
         "usage": attempt.usage,
         "models": attempt.models,
         "worker": attempt.worker,
-    })
+    });
+    if attempt.lost_workers > 0 {
+        json["lost_workers"] = json!(attempt.lost_workers);
+    }
+    json
 }
 
 pub(crate) fn failure_json(failure: &Failure) -> Value {

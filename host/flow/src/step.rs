@@ -244,6 +244,8 @@ impl StepRunner {
             usage: report.usage.clone(),
             models: report.models.clone(),
             worker: self.worker.clone(),
+            // The queue counts for the job, whichever attempt it was.
+            lost_workers: claimed.crashes.saturating_sub(work.before.iter().map(|retry| retry.failed.lost_workers).sum()),
         };
         if let Outcome::Failed { failure } = &report.outcome {
             // Another attempt that could only begin after the run's time is none.

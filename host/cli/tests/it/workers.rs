@@ -146,6 +146,13 @@ fn the_work_of_a_killed_daemon_is_done_by_another() {
     assert_eq!(worker(), "second");
     home.run(&["runs", "cancel", &run]).exits(0);
     home.run(&["runs", "watch", &run]).exits(1);
+    // The attempt that was stopped tells of the one that nobody could record.
+    let step = || home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json()["processing_summary"]["steps"][0].clone();
+    wait("the attempt is recorded", || step()["state"] == "stopped");
+    let attempts = step()["attempts"].clone();
+    assert_eq!((attempts.as_array().unwrap().len(), &attempts[0]["worker"], &attempts[0]["lost_workers"]), (1, &json!("second"), &json!(1)));
+    let shown = home.run(&["runs", "show", &run]).exits(0);
+    assert!(shown.stdout.contains("begun anew after 1 lost worker"), "{}", shown.stdout);
 }
 
 #[test]

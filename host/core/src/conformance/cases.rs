@@ -274,6 +274,20 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!((again.attempt, again.crashes, again.verify), (2, 0, true));
         assert!(b.ledger.get(Kind::Attempt, &[key.attempt("a", 2)]).expect("get works")[0].is_some());
     }),
+    ("the leases that lapsed over a job are counted through its attempts", |b| {
+        let key = b.submit(1, &[job("a", &[])]);
+        b.claim(1);
+        (b.advance)(b.lease * 5 / 4);
+        let a = b.claim(1).remove(0);
+        assert_eq!((a.attempt, a.crashes), (1, 1));
+        let retry = record(Kind::Attempt, key.attempt("a", 2));
+        assert_eq!(b.one(Item::Retry { lease: a.lease, record: retry, delay: Duration::ZERO }), Reply::Created);
+        let again = b.claim(1).remove(0);
+        assert_eq!((again.attempt, again.crashes), (2, 1));
+        (b.advance)(b.lease * 5 / 4);
+        let again = b.claim(1).remove(0);
+        assert_eq!((again.attempt, again.crashes), (2, 2));
+    }),
     ("a released job is free at once and nothing is charged", |b| {
         b.submit(1, &[job("a", &[])]);
         let a = b.claim(1).remove(0);

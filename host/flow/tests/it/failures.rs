@@ -25,6 +25,43 @@ fn what_may_pass_is_tried_again_and_every_error_is_kept() {
     assert_eq!(errors, [(1, Some("no_luck")), (2, Some("no_luck")), (3, None)]);
 }
 
+/// A worker that dies over a step leaves no record of its own: the attempt that comes through says that there was one.
+#[test]
+fn workers_that_were_lost_over_an_attempt_are_told_by_it() {
+    let bench = Bench::new();
+    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")]);
+    let run = bench.submit(&published, 1);
+    let die = || {
+        let lease = Duration::from_secs(1);
+        let claimed = bench.parts.ledger.claim(&Scope::Runs(vec![run.clone()]), 1, lease, Wait::NONE).unwrap();
+        assert_eq!(claimed.len(), 1, "there is a job to die over");
+        bench.clock.advance(lease * 2);
+        claimed[0].attempt
+    };
+    // Twice over the first attempt, which fails then, and once over the second.
+    assert_eq!((die(), die()), (1, 1));
+    let stop = Shutdown::default();
+    bench.script("a", {
+        let stop = stop.clone();
+        move |attempt, _| {
+            if attempt.number > 1 {
+                return Ok(sum(attempt));
+            }
+            // So that this worker leaves the further attempt to others.
+            stop.drain();
+            Ok(fails(FailureKind::Failed, true))
+        }
+    });
+    bench.worker().run(&Scope::Runs(vec![run.clone()]), &stop).unwrap();
+    bench.clock.advance(Duration::from_secs(60));
+    assert_eq!(die(), 2);
+    let steps = bench.work(&run)["processing_summary"]["steps"].clone();
+    let lost: Vec<_> =
+        steps[0]["attempts"].as_array().unwrap().iter().map(|a| (a["number"].as_u64().unwrap(), a.get("lost_workers").cloned())).collect();
+    assert_eq!(lost, [(1, Some(json!(2))), (2, Some(json!(1)))]);
+    assert_eq!(steps[1]["attempts"][0].get("lost_workers"), None, "nobody died over this one");
+}
+
 #[test]
 fn the_last_attempt_ends_the_run_with_its_error() {
     let bench = Bench::new();
