@@ -168,7 +168,7 @@ impl World {
         let steps = json!({ "head": step(1, "input.x", "input.x"), "left": step(2, "head.sum", "input.x"), "right": step(3, "head.sum", "head.sum"),
             "join": step(4, "left.sum", "right.sum"), "side": step(5, "input.x", "head.sum") });
         let file = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps, "output": { "total": "join.sum", "side": "side.sum" } });
-        let checked = dovetail_core::pipeline::check(&file.to_string(), &dovetail_flow::catalogue(&parts).unwrap());
+        let checked = dovetail_flow::check(&parts, &file.to_string()).unwrap();
         let pipeline = checked.pipeline.unwrap_or_else(|| panic!("{:#?}", checked.findings));
         let published = dovetail_flow::push_pipeline(&parts, &pipeline).unwrap().0;
         Self { fleet: fresh("sweep"), meta, blobs, published, run: dovetail_flow::new_run_id().unwrap(), _folder: folder }

@@ -14,6 +14,7 @@ mod show;
 mod signals;
 mod table;
 mod telemetry;
+mod unread;
 mod wire;
 mod work;
 

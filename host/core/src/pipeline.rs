@@ -317,7 +317,7 @@ impl<'de> Deserialize<'de> for Format {
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
     /// Written by a newer version of dovetail.
-    #[error("the stored pipeline has the format `{found}`, and this dovetail reads `{FORMAT}`: update dovetail")]
+    #[error("the stored pipeline has the format `{found}`, and this dovetail reads `{FORMAT}`: use the version that wrote it, or a newer one")]
     Newer { found: String },
     /// Not a pipeline.
     #[error("the stored pipeline cannot be read")]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::document::{state, state_name, timestamp};
 use crate::truth::{Truth, current, load_log};
-use crate::{FlowError, Parts};
+use crate::{FlowError, List, Parts};
 
 /// A run in a list.
 #[derive(Debug, Clone)]
@@ -41,9 +41,8 @@ pub struct StepLog {
 ///
 /// # Errors
 /// A store's failure.
-pub fn runs(parts: &Parts, limit: usize) -> Result<Vec<RunSummary>, FlowError> {
+pub fn runs(parts: &Parts, limit: usize) -> Result<List<RunSummary>, FlowError> {
     let rows = parts.ledger.list(Kind::Run, &Listing { prefix: String::new(), limit, newest_first: true })?;
-    let mut found = Vec::with_capacity(rows.len());
     let ids =
         rows.iter().map(|(id, _)| id.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "list runs", e)));
     let mut keys = ids.map(|run| Ok(RunKey { run: run?, generation: 0 })).collect::<Result<Vec<RunKey>, StoreError>>()?;
@@ -55,25 +54,30 @@ pub fn runs(parts: &Parts, limit: usize) -> Result<Vec<RunSummary>, FlowError> {
         }
     }
     let ends = parts.ledger.get(Kind::RunOutcome, &keys.iter().map(RunKey::key).collect::<Vec<_>>())?;
+    let mut found = List::default();
     for (((id, bytes), key), end) in rows.into_iter().zip(keys).zip(ends) {
-        let record = RunRecord::decode(&bytes, &format!("run {id}"))?;
-        let run = key.run.clone();
-        let end = end.map(|b| RunOutcomeRecord::decode(&b, &format!("run {id}"))).transpose()?;
-        let state = match &end {
-            Some(end) => state_name(end.state),
-            // Open runs are few; what is recorded about them is read whole.
-            None => state(&Truth::read(parts, &run)?, &parts.ledger.held(&key)?),
-        };
-        found.push(RunSummary {
-            run,
-            pipeline: record.pipeline.split('#').next().unwrap_or_default().to_owned(),
-            state: state.to_owned(),
-            submitted_at: timestamp(record.submitted_ms),
-            submitted_ms: record.submitted_ms,
-            duration_ms: end.map(|e| e.finished_ms.saturating_sub(record.submitted_ms)),
-        });
+        found.take(&id, summary(parts, key, &bytes, end.as_deref()))?;
     }
     Ok(found)
+}
+
+fn summary(parts: &Parts, key: RunKey, record: &[u8], end: Option<&[u8]>) -> Result<RunSummary, FlowError> {
+    let what = format!("run {}", key.run);
+    let record = RunRecord::decode(record, &what)?;
+    let end = end.map(|bytes| RunOutcomeRecord::decode(bytes, &what)).transpose()?;
+    let state = match &end {
+        Some(end) => state_name(end.state),
+        // Open runs are few; what is recorded about them is read whole.
+        None => state(&Truth::read(parts, &key.run)?, &parts.ledger.held(&key)?),
+    };
+    Ok(RunSummary {
+        run: key.run,
+        pipeline: record.pipeline.split('#').next().unwrap_or_default().to_owned(),
+        state: state.to_owned(),
+        submitted_at: timestamp(record.submitted_ms),
+        submitted_ms: record.submitted_ms,
+        duration_ms: end.map(|e| e.finished_ms.saturating_sub(record.submitted_ms)),
+    })
 }
 
 /// How many of the newest runs are looked through for the end of an ID.

@@ -1,13 +1,17 @@
 //! Names and versions: write-once pointers to packages and to pinned pipelines. The same content again succeeds, other content under the
 //! same name and version is refused.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
+
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Item, Kind, Lane, Listing, MODEL, MODEL_KIND, Record, Reply};
-use dovetail_core::pipeline::{self, Finding, Listed, Pipeline, Severity, TaskVersion, diff, task_reference};
+use dovetail_core::pipeline::{self, Catalogue, Checked, Finding, Pipeline, Severity, TaskVersion, Unresolved, diff, task_reference};
 use dovetail_core::record::{Form, PluginRecord};
 use dovetail_core::wit::names::nearest;
+use semver::{Version, VersionReq};
 
-use crate::{FlowError, Parts};
+use crate::{FlowError, List, Parts, Unread};
 
 /// What a publication did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,45 +68,89 @@ pub fn push_plugin(parts: &Parts, record: &PluginRecord, package: &[u8]) -> Resu
     }
 }
 
+fn decode_plugin(key: &str, bytes: &[u8]) -> Result<PluginRecord, FlowError> {
+    Ok(PluginRecord::decode(bytes, &format!("plugin {key}"))?)
+}
+
 /// Every version of every plugin, in the order of publication.
 ///
 /// # Errors
 /// A store's failure.
-pub fn plugins(parts: &Parts) -> Result<Vec<PluginRecord>, FlowError> {
-    let rows = every(parts, Kind::Plugin, String::new())?;
-    rows.iter().map(|(key, bytes)| Ok(PluginRecord::decode(bytes, &format!("plugin {key}"))?)).collect()
+pub fn plugins(parts: &Parts) -> Result<List<PluginRecord>, FlowError> {
+    let mut found = List::default();
+    for (key, bytes) in every(parts, Kind::Plugin, String::new())? {
+        found.take(&key, decode_plugin(&key, &bytes))?;
+    }
+    Ok(found)
 }
 
 /// The newest version of a plugin that `reference` (`name`, `name@1.0.0`, `name@^1`) allows.
 ///
 /// # Errors
-/// `unknown_task`, `unknown_version`, `bad_reference`; a store's failure.
+/// `unknown_task`, `unknown_version`, `bad_reference`; a store's failure, or that this very version cannot be read.
 pub fn plugin(parts: &Parts, reference: &str) -> Result<PluginRecord, FlowError> {
     let (name, wanted) = task_reference(reference).map_err(|why| FlowError::refused("bad_reference", why, "write NAME, NAME@1.0.0 or NAME@^1"))?;
-    let all = plugins(parts)?;
-    if !all.iter().any(|p| p.name == name) {
-        let near = nearest(&name, all.iter().map(|p| p.name.as_str())).map_or_else(String::new, |n| format!("did you mean `{n}`? "));
+    let rows = every(parts, Kind::Plugin, String::new())?;
+    let known: Vec<Version> = rows.iter().filter_map(|(key, _)| versioned(key).filter(|(known, _)| *known == name)).map(|(_, v)| v).collect();
+    if known.is_empty() {
+        let names = rows.iter().filter_map(|(key, _)| versioned(key)).map(|(name, _)| name);
+        let near = nearest(&name, names).map_or_else(String::new, |n| format!("did you mean `{n}`? "));
         let help = format!("{near}see `dovetail task list`; publish one with `dovetail task push`");
         return Err(FlowError::refused("unknown_task", format!("no task `{name}` is published"), help));
     }
-    let versions: Vec<String> = all.iter().filter(|p| p.name == name).map(|p| p.version.to_string()).collect();
-    let newest = all.into_iter().filter(|p| p.name == name && wanted.matches(&p.version)).max_by(|a, b| a.version.cmp(&b.version));
-    newest.ok_or_else(|| {
+    let newest = known.iter().filter(|version| wanted.matches(version)).max().map(|version| format!("{name}@{version}"));
+    let row = newest.and_then(|newest| rows.iter().find(|(key, _)| *key == newest));
+    let (key, bytes) = row.ok_or_else(|| {
+        let versions: Vec<String> = known.iter().map(Version::to_string).collect();
         FlowError::refused("unknown_version", format!("`{name}` has no version that matches {wanted}"), format!("published: {}", versions.join(", ")))
-    })
+    })?;
+    decode_plugin(key, bytes)
 }
 
-/// What pipelines are checked against.
+/// The name and version of a plugin's key.
+fn versioned(key: &str) -> Option<(&str, Version)> {
+    let (name, version) = key.split_once('@')?;
+    Some((name, version.parse().ok()?))
+}
+
+/// Checks a pipeline file against the published tasks.
 ///
 /// # Errors
-/// A store's failure.
-pub fn catalogue(parts: &Parts) -> Result<Listed, FlowError> {
+/// A store's failure, or that a version which the file asks for cannot be read: an older one in its place would be a guess.
+pub fn check(parts: &Parts, text: &str) -> Result<Checked, FlowError> {
+    let List { read, unread } = plugins(parts)?;
     let version = |p: PluginRecord| {
         let models = p.models.iter().map(|name| format!("{MODEL}{name}"));
         let lane = Lane::of(p.grants.keys().cloned().chain(models).chain(p.model_kinds.iter().map(|kind| format!("{MODEL_KIND}{kind}"))));
         TaskVersion { name: p.name, version: p.version, package: p.package, signature: p.signature, limits: p.limits, lane }
     };
-    Ok(Listed(plugins(parts)?.into_iter().map(version).collect()))
+    let readable = pipeline::Listed(read.into_iter().map(version).collect());
+    let catalogue = Registered { readable, unread: &unread, asked: Cell::new(None) };
+    let checked = pipeline::check(text, &catalogue);
+    let asked = catalogue.asked.get();
+    match asked.and_then(|asked| unread.into_iter().nth(asked)) {
+        Some(Unread { error, .. }) => Err(error.into()),
+        None => Ok(checked),
+    }
+}
+
+/// The published tasks, and whether one was asked for that cannot be read.
+struct Registered<'a> {
+    readable: pipeline::Listed,
+    unread: &'a [Unread],
+    asked: Cell<Option<usize>>,
+}
+
+impl Catalogue for Registered<'_> {
+    fn resolve(&self, task: &str, req: &VersionReq) -> Result<TaskVersion, Unresolved> {
+        let resolved = self.readable.resolve(task, req);
+        let newer = |version: &Version| resolved.as_ref().map_or(true, |known| known.version < *version);
+        let better = |one: &Unread| versioned(&one.name).is_some_and(|(name, version)| name == task && req.matches(&version) && newer(&version));
+        if let Some(at) = self.unread.iter().position(better) {
+            self.asked.set(Some(at));
+        }
+        resolved
+    }
 }
 
 fn decode(key: &str, bytes: &[u8]) -> Result<Published, FlowError> {
@@ -168,38 +216,46 @@ fn revisions(parts: &Parts, reference: &str) -> Result<Vec<Published>, FlowError
 ///
 /// # Errors
 /// A store's failure.
-pub fn pipelines(parts: &Parts) -> Result<Vec<Published>, FlowError> {
-    let mut newest: Vec<Published> = Vec::new();
+pub fn pipelines(parts: &Parts) -> Result<List<Published>, FlowError> {
+    // An older revision is none to fall back to: it is not what a run of this version would be.
+    let mut newest: Vec<(String, String, Vec<u8>)> = Vec::new();
     for (key, bytes) in every(parts, Kind::Pipeline, String::new())? {
-        let published = decode(&key, &bytes)?;
-        let same = newest.iter().position(|p| p.pipeline.reference() == published.pipeline.reference());
-        match same {
-            Some(at) => newest[at] = published,
-            None => newest.push(published),
+        let reference = key.split('#').next().unwrap_or_default().to_owned();
+        match newest.iter().position(|(known, ..)| *known == reference) {
+            Some(at) => newest[at] = (reference, key, bytes),
+            None => newest.push((reference, key, bytes)),
         }
     }
-    Ok(newest)
+    let mut found = List::default();
+    for (reference, key, bytes) in newest {
+        found.take(&reference, decode(&key, &bytes))?;
+    }
+    Ok(found)
 }
 
 /// The newest version and revision that `reference` (`name` or `name@1.0.0`) means.
 ///
 /// # Errors
-/// `unknown_pipeline`; a store's failure.
+/// `unknown_pipeline`; a store's failure, or that this very version cannot be read.
 pub fn pipeline(parts: &Parts, reference: &str) -> Result<Published, FlowError> {
     let (name, version) = reference.split_once('@').map_or((reference, None), |(name, version)| (name, Some(version)));
-    let all = pipelines(parts)?;
-    let names: Vec<String> = all.iter().map(|p| p.pipeline.name.clone()).collect();
-    let known: Vec<String> = all.iter().filter(|p| p.pipeline.name == name).map(|p| p.pipeline.version.to_string()).collect();
-    let matching = all.into_iter().filter(|p| p.pipeline.name == name && version.is_none_or(|v| p.pipeline.version.to_string() == v));
-    matching.max_by(|a, b| a.pipeline.version.cmp(&b.pipeline.version)).ok_or_else(|| {
+    let rows = every(parts, Kind::Pipeline, String::new())?;
+    let keys: Vec<(&str, Version)> = rows.iter().filter_map(|(key, _)| versioned(key.split('#').next()?)).collect();
+    let known: BTreeSet<&Version> = keys.iter().filter(|(known, _)| *known == name).map(|(_, version)| version).collect();
+    let newest = known.iter().filter(|known| version.is_none_or(|version| known.to_string() == version)).max();
+    let newest = newest.map(|version| format!("{name}@{version}#"));
+    // The last of its revisions.
+    let row = newest.and_then(|newest| rows.iter().rev().find(|(key, _)| key.starts_with(&newest)));
+    let (key, bytes) = row.ok_or_else(|| {
         let help = if known.is_empty() {
-            let near = nearest(name, names.iter().map(String::as_str)).map_or_else(String::new, |n| format!("did you mean `{n}`? "));
+            let near = nearest(name, keys.iter().map(|(name, _)| *name)).map_or_else(String::new, |n| format!("did you mean `{n}`? "));
             format!("{near}see `dovetail pipeline list`; publish one with `dovetail pipeline push FILE`")
         } else {
-            format!("published versions: {}", known.join(", "))
+            format!("published versions: {}", known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
         };
         FlowError::refused("unknown_pipeline", format!("no pipeline `{reference}` is published"), help)
-    })
+    })?;
+    decode(key, bytes)
 }
 
 /// Moves a published pipeline to the newest plugin versions that its file allows, as a new revision. Runs that were submitted before
@@ -209,7 +265,7 @@ pub fn pipeline(parts: &Parts, reference: &str) -> Result<Published, FlowError> 
 /// `unknown_pipeline`; a store's failure.
 pub fn update_pipeline(parts: &Parts, reference: &str) -> Result<Update, FlowError> {
     let old = pipeline(parts, reference)?;
-    let checked = pipeline::check(&old.pipeline.source, &catalogue(parts)?);
+    let checked = check(parts, &old.pipeline.source)?;
     let broken = checked.findings.iter().any(|f| f.severity == Severity::Error);
     let (new, differences) = match checked.pipeline {
         Some(next) if !broken && next != old.pipeline => {

@@ -143,7 +143,9 @@ fn space(data: &Path) -> Finding {
 
 fn database(app: &App) -> Finding {
     let what = if app.config.is_fleet() { "open runs" } else { "database" };
-    let read = || -> Result<Option<usize>, Error> { Ok(if app.has_data()? { Some(app.parts()?.ledger.open_runs(usize::MAX)?.len()) } else { None }) };
+    let read = || -> Result<Option<usize>, Error> {
+        Ok(if app.has_data()? { Some(app.parts_to_read()?.ledger.open_runs(usize::MAX)?.len()) } else { None })
+    };
     match read() {
         Ok(None) => good(what, "none yet"),
         Ok(Some(0)) => good(what, if app.config.is_fleet() { "none" } else { "opens, no open runs" }),
@@ -158,7 +160,7 @@ fn unserved(app: &App) -> Result<Option<Finding>, Error> {
     if !app.has_data()? {
         return Ok(None);
     }
-    let parts = app.parts()?;
+    let parts = app.parts_to_read()?;
     if parts.ledger.workers()?.is_empty() {
         // That none lives is said, and that runs wait for one.
         return Ok(None);
@@ -191,7 +193,11 @@ fn compiler(app: &App) -> Finding {
     let made = || -> Result<u64, Error> {
         app.compiler()?;
         let folder = app.compiled_folder()?;
-        let entries = std::fs::read_dir(&folder).map_err(|e| Error::write(&folder, e))?;
+        let entries = match std::fs::read_dir(&folder) {
+            // In a folder that is read-only there may be none.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            entries => entries.map_err(|e| Error::write(&folder, e))?,
+        };
         Ok(entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum())
     };
     match made() {
@@ -201,12 +207,16 @@ fn compiler(app: &App) -> Finding {
 }
 
 fn registry(app: &App) -> Finding {
-    let read = || -> Result<(usize, usize), Error> {
+    let read = || -> Result<Finding, Error> {
         let parts = app.parts_to_read()?;
-        Ok((dovetail_flow::plugins(parts)?.len(), dovetail_flow::pipelines(parts)?.len()))
+        let (plugins, pipelines) = (dovetail_flow::plugins(parts)?, dovetail_flow::pipelines(parts)?);
+        let found = format!("{}, {}", count(plugins.read.len(), "plugin version"), count(pipelines.read.len(), "pipeline version"));
+        let unread: Vec<String> = plugins.unread.iter().chain(&pipelines.unread).map(|one| one.name.clone()).collect();
+        if unread.is_empty() {
+            return Ok(good("registry", found));
+        }
+        let remedy = "`dovetail task list` and `pipeline list` say why; what a newer dovetail wrote is read by it";
+        Ok(warning("registry", format!("{found}; cannot be read: {}", servers::listed(&unread)), remedy))
     };
-    match read() {
-        Ok((plugins, pipelines)) => good("registry", format!("{}, {}", count(plugins, "plugin version"), count(pipelines, "pipeline version"))),
-        Err(error) => failed("registry", error),
-    }
+    read().unwrap_or_else(|error| failed("registry", error))
 }

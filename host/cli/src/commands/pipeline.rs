@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dovetail_core::ledger::{MODEL, MODEL_KIND};
-use dovetail_core::pipeline::{Checked, Finding, Pipeline as Graph, Severity, Source, Step, check};
+use dovetail_core::pipeline::{Checked, Finding, Pipeline as Graph, Severity, Source, Step};
 use dovetail_flow::{Published, Pushed};
 use serde_json::{Value, json};
 
@@ -12,6 +12,7 @@ use crate::commands::schema;
 use crate::error::{Error, Exit};
 use crate::inputs::read;
 use crate::table::{count, table};
+use crate::unread::print_list;
 use crate::wire::App;
 
 pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
@@ -35,7 +36,7 @@ pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
         Pipeline::Update { pipeline } => update(app, pipeline),
         Pipeline::List => {
             let all = dovetail_flow::pipelines(app.parts_to_read()?)?;
-            app.output.result(|| all.iter().map(summary).collect(), || list(&all));
+            print_list(app, &all, "pipeline", |unread| json!({ "pipeline": unread.name }), summary, list);
             Ok(Exit::Done)
         }
         Pipeline::Show { pipeline, capabilities } => {
@@ -73,7 +74,7 @@ pub(crate) fn checked_file(app: &App, file: &Path) -> Result<Checked, Error> {
     let most = dovetail_core::pipeline::MAX_SOURCE as u64 * 2;
     let text = String::from_utf8(read(file, most)?)
         .map_err(|e| Error::usage("bad_pipeline", format!("`{}` is not UTF-8 text", file.display())).cause(e).help("a pipeline is a JSON file"))?;
-    Ok(check(&text, &dovetail_flow::catalogue(app.parts_to_read()?)?))
+    Ok(dovetail_flow::check(app.parts_to_read()?, &text)?)
 }
 
 /// `{"errors": [...], "warnings": [...]}`.

@@ -15,6 +15,7 @@ use crate::error::{Error, Exit};
 use crate::show;
 use crate::signals::{self, Told};
 use crate::table::table;
+use crate::unread::print_list;
 use crate::wire::App;
 use crate::work::Session;
 
@@ -25,7 +26,7 @@ pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
     match command {
         Runs::List { limit } => {
             let runs = dovetail_flow::runs(app.parts_to_read()?, *limit as usize)?;
-            app.output.result(|| runs.iter().map(summary).collect(), || list(&runs));
+            print_list(app, &runs, "run", |unread| json!({ "run_id": unread.name }), summary, list);
         }
         Runs::Show(one) => {
             let document = dovetail_flow::document_of(app.parts_to_read()?, &find_generation(app, one)?)?;

@@ -9,14 +9,11 @@ use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError
 use dovetail_core::ledger::Scope;
 use dovetail_core::limits::Limits;
 use dovetail_core::memory::{ManualClock, MemoryBlobs, MemoryLedger};
-use dovetail_core::pipeline::check;
 use dovetail_core::record::PluginRecord;
 use dovetail_core::stop::Stop;
 use dovetail_core::wit::{Field, Signature, Type};
 use dovetail_core::{Digest, RunId};
-use dovetail_flow::{
-    Event, Listener, Parts, Published, Shutdown, Worker, WorkerOptions, catalogue, document, new_run_id, push_pipeline, push_plugin, submit,
-};
+use dovetail_flow::{Event, Listener, Parts, Published, Shutdown, Worker, WorkerOptions, document, new_run_id, push_pipeline, push_plugin, submit};
 use serde_json::{Value, json};
 
 /// What the executor does for a step.
@@ -122,7 +119,7 @@ impl Bench {
         let mut file =
             json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps_json, "output": { "total": format!("{last}.sum") } });
         file.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        let checked = check(&file.to_string(), &catalogue(&self.parts).unwrap());
+        let checked = dovetail_flow::check(&self.parts, &file.to_string()).unwrap();
         let pipeline = checked.pipeline.unwrap_or_else(|| panic!("{:#?}", checked.findings));
         push_pipeline(&self.parts, &pipeline).unwrap().0
     }

@@ -1,6 +1,6 @@
 //! Names and versions.
 
-use dovetail_flow::{Pushed, catalogue, pipeline, pipelines, plugin, push_pipeline, push_plugin, update_pipeline};
+use dovetail_flow::{Pushed, pipeline, pipelines, plugin, push_pipeline, push_plugin, update_pipeline};
 use serde_json::json;
 
 use crate::bench::{Bench, adder};
@@ -44,7 +44,7 @@ fn a_pipeline_stays_pinned_until_it_is_updated() {
     let newest = pipeline(&bench.parts, "sums@1.0.0").unwrap();
     assert_eq!((newest.revision, newest.pipeline.steps[0].version.to_string().as_str()), (2, "1.1.0"));
     assert!(update_pipeline(&bench.parts, "sums").unwrap().new.is_none(), "nothing newer");
-    assert_eq!(pipelines(&bench.parts).unwrap().len(), 1);
+    assert_eq!(pipelines(&bench.parts).unwrap().read.len(), 1);
     // Submitting it again, under the new revision, is still the same run.
     let again = dovetail_flow::submit(&bench.parts, &newest, &json!({ "x": 1 }), &old_run).unwrap();
     assert_eq!(again, Pushed::Same);
@@ -59,7 +59,7 @@ fn another_content_under_a_published_version_is_refused() {
     bench.publish(&json!({}), &[("a", "input.x", "input.x")]);
     let other = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} },
         "steps": { "a": { "number": 7, "task": "add@^1", "inputs": { "a": "input.x", "b": "input.x" } } }, "output": { "total": "a.sum" } });
-    let checked = dovetail_core::pipeline::check(&other.to_string(), &catalogue(&bench.parts).unwrap()).pipeline.unwrap();
+    let checked = dovetail_flow::check(&bench.parts, &other.to_string()).unwrap().pipeline.unwrap();
     assert_eq!(push_pipeline(&bench.parts, &checked).unwrap_err().code(), "version_exists");
     assert_eq!(pipeline(&bench.parts, "nosuch").unwrap_err().code(), "unknown_pipeline");
     assert_eq!(pipeline(&bench.parts, "sums@9.0.0").unwrap_err().code(), "unknown_pipeline");

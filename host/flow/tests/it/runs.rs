@@ -108,7 +108,7 @@ fn logs_and_lists_tell_what_was() {
     let (first, second) = (bench.submit(&published, 1), bench.submit(&published, 2));
     bench.work(&second);
     let listed = runs(&bench.parts, 9).unwrap();
-    assert_eq!(listed.iter().map(|r| (&r.run, r.state.as_str())).collect::<Vec<_>>(), [(&second, "succeeded"), (&first, "queued")]);
+    assert_eq!(listed.read.iter().map(|r| (&r.run, r.state.as_str())).collect::<Vec<_>>(), [(&second, "succeeded"), (&first, "queued")]);
     let logs = logs(&bench.parts, &current(&bench.parts, &second).unwrap()).unwrap();
     assert_eq!(logs.iter().map(|l| (l.id.as_str(), l.lines[0].message.as_str())).collect::<Vec<_>>()[3], ("add_004", "ran"));
     assert_eq!(find_run(&bench.parts, &first.as_str()[..30]).unwrap(), first);
@@ -190,7 +190,7 @@ fn a_retry_takes_over_what_succeeded_and_runs_the_rest_again() {
     let times = |name: &str| bench.made().iter().filter(|(step, _)| step == name).count();
     assert_eq!((times("first"), times("right"), times("join")), (1, 2, 1));
     assert!(times("left") <= 1 + usize::from(left_ran));
-    assert_eq!(runs(&bench.parts, 9).unwrap().iter().find(|row| row.run == run).unwrap().state, "succeeded");
+    assert_eq!(runs(&bench.parts, 9).unwrap().read.iter().find(|row| row.run == run).unwrap().state, "succeeded");
     assert_eq!(retry(&bench.parts, &run, "again").unwrap_err().code(), "nothing_to_retry");
 }
 

@@ -155,7 +155,7 @@ fn of_folder(named: &Path) -> Result<Vec<Vec<u8>>, Error> {
 fn of_runs(from: &App, pipeline: &Published) -> Result<Vec<Vec<u8>>, Error> {
     let parts = from.parts_to_read()?;
     let mut digests: Vec<Digest> = Vec::new();
-    let succeeded = dovetail_flow::runs(parts, LOOKED_THROUGH)?.into_iter().filter(|run| run.state == "succeeded");
+    let succeeded = dovetail_flow::runs(parts, LOOKED_THROUGH)?.read.into_iter().filter(|run| run.state == "succeeded");
     let ids: Vec<String> = succeeded.map(|run| run.run.to_string()).collect();
     for (id, record) in ids.iter().zip(parts.ledger.get(Kind::Run, &ids)?) {
         let Some(record) = record else { continue };

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use dovetail_core::Digest;
 use dovetail_core::manifest::Manifest;
-use dovetail_core::pipeline::check;
 use dovetail_core::record::PluginRecord;
 use dovetail_flow::{Parts, Published};
 use dovetail_runtime::{Parts as PackageParts, componentize_world, pack};
@@ -82,7 +81,7 @@ fn graph(parts: &Parts, name: &str, field: &str, steps: &[Step<'_>], results: Ve
     let steps: Map<String, Value> = steps.iter().enumerate().map(step).collect();
     let output: Map<String, Value> = results.iter().map(|step| (step.clone(), json!(format!("{step}.{field}")))).collect();
     let file = json!({ "name": name, "version": "1.0.0", "inputs": { field: {} }, "steps": steps, "output": output });
-    let checked = check(&file.to_string(), &dovetail_flow::catalogue(parts)?);
+    let checked = dovetail_flow::check(parts, &file.to_string())?;
     let pipeline =
         checked.pipeline.ok_or_else(|| Error::host("bench_pipeline", format!("the pipeline of `{name}` is wrong: {:?}", checked.findings)))?;
     Ok(Graph { published: dovetail_flow::push_pipeline(parts, &pipeline)?.0, results })

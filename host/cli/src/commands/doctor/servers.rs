@@ -134,11 +134,11 @@ fn packages(app: &App, stored: Stored<'_>, whole: &dyn Fn(&Digest) -> Result<boo
     let parts = app.parts_to_read()?;
     // Each package once, by a name that a person knows.
     let mut packages: BTreeMap<Digest, String> = BTreeMap::new();
-    for plugin in dovetail_flow::plugins(parts)? {
+    for plugin in dovetail_flow::plugins(parts)?.read {
         packages.entry(plugin.package).or_insert(format!("{}@{}", plugin.name, plugin.version));
     }
     let mut used = 0;
-    for published in dovetail_flow::pipelines(parts)? {
+    for published in dovetail_flow::pipelines(parts)?.read {
         for step in &published.pipeline.steps {
             used += 1;
             packages.insert(step.package, format!("{}@{} (of {})", step.task, step.version, published.pipeline.reference()));
@@ -164,7 +164,7 @@ fn packages(app: &App, stored: Stored<'_>, whole: &dyn Fn(&Digest) -> Result<boo
 }
 
 fn models(app: &App, stored: Stored<'_>) -> Result<Finding, Error> {
-    let models = share::published(app.parts_to_read()?)?;
+    let models = share::published(app.parts_to_read()?)?.read;
     let mut missing = Vec::new();
     for (name, record) in &models {
         for file in &record.files {
@@ -189,7 +189,7 @@ fn models(app: &App, stored: Stored<'_>) -> Result<Finding, Error> {
     Ok(warning("fleet's models", found, "publish the default ones with `dovetail models pull`, once from any machine"))
 }
 
-fn listed(names: &[String]) -> String {
+pub(super) fn listed(names: &[String]) -> String {
     let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }

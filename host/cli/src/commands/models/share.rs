@@ -9,7 +9,7 @@ use dovetail_core::blobs::BlobKind;
 use dovetail_core::ledger::{Item, Kind, Listing, MODEL, MODEL_KIND, Record, Reply};
 use dovetail_core::record::{Form, ModelFile, ModelRecord};
 use dovetail_core::vision::ModelKind;
-use dovetail_flow::Parts;
+use dovetail_flow::{FlowError, List, Parts, Unread};
 use dovetail_vision::{Installed, ModelStore};
 
 use crate::error::Error;
@@ -41,9 +41,13 @@ pub(crate) fn publish(app: &App, store: &ModelStore, models: &[Installed]) -> Re
 }
 
 /// Every published model.
-pub(crate) fn published(parts: &Parts) -> Result<Vec<(String, ModelRecord)>, Error> {
-    let rows = parts.ledger.list(Kind::Model, &Listing { prefix: String::new(), limit: usize::MAX, newest_first: false })?;
-    rows.into_iter().map(|(name, bytes)| Ok((name.clone(), ModelRecord::decode(&bytes, &format!("model {name}"))?))).collect()
+pub(crate) fn published(parts: &Parts) -> Result<List<(String, ModelRecord)>, Error> {
+    let mut found = List::default();
+    for (name, bytes) in parts.ledger.list(Kind::Model, &Listing { prefix: String::new(), limit: usize::MAX, newest_first: false })? {
+        let record = ModelRecord::decode(&bytes, &format!("model {name}")).map_err(FlowError::from);
+        found.take(&name, record.map(|record| (name.clone(), record)))?;
+    }
+    Ok(found)
 }
 
 /// Brings the models of a fleet to this machine, now and then.
@@ -60,6 +64,8 @@ struct Seen {
     models: usize,
     kinds: BTreeSet<ModelKind>,
     able: Vec<String>,
+    /// Of the fleet's, those that could not be read.
+    unread: BTreeSet<String>,
 }
 
 impl Sync {
@@ -87,12 +93,24 @@ impl Sync {
         self.seen().models
     }
 
+    /// Says once of each that it cannot be read: whoever looks now and then would say it for ever.
+    fn tell_unread(&self, unread: Vec<Unread>) {
+        let mut seen = self.seen();
+        for Unread { name, error } in unread {
+            if seen.unread.insert(name.clone()) {
+                tracing::warn!(model = name, err = Error::from(error).chain(), "a model of the fleet cannot be read, and is not installed");
+            }
+        }
+    }
+
     /// Installs what is missing here.
     pub(crate) fn once(&self) -> Result<(), Error> {
         let store = ModelStore::open(&self.folder)?;
         let mut installed = store.list()?;
         if self.far {
-            for (name, record) in published(&self.parts)? {
+            let List { read, unread } = published(&self.parts)?;
+            self.tell_unread(unread);
+            for (name, record) in read {
                 let there = store.describe(&record.manifest)?;
                 if installed.iter().any(|one| one.model.digest == there.model.digest) {
                     continue;
@@ -110,7 +128,8 @@ impl Sync {
         let kinds: BTreeSet<ModelKind> = installed.iter().map(|one| one.model.kind).collect();
         let names = installed.iter().flat_map(|one| std::iter::once(&one.model.name).chain(&one.model.aliases));
         let able = names.map(|name| format!("{MODEL}{name}")).chain(kinds.iter().map(|kind| format!("{MODEL_KIND}{}", kind.name()))).collect();
-        *self.seen() = Seen { models, kinds, able };
+        let mut seen = self.seen();
+        (seen.models, seen.kinds, seen.able) = (models, kinds, able);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use dovetail_core::Digest;
 use dovetail_core::record::PluginRecord;
 use dovetail_core::wit::show as wit;
-use dovetail_flow::Pushed;
+use dovetail_flow::{Pushed, Unread};
 use dovetail_runtime::{Package, Parts, Refusal};
 use serde_json::{Value, json};
 
@@ -14,6 +14,7 @@ use super::{all_asked_for, allowed, asked, grants_json, recorded};
 use crate::error::{Error, Exit};
 use crate::plugin::Stale;
 use crate::table::{bytes, table};
+use crate::unread::{print_list, say_unread};
 use crate::wire::App;
 
 pub(super) fn pack(app: &App, folder: &Path, out: Option<&Path>, component: Option<&Path>, strip: bool) -> Result<Exit, Error> {
@@ -109,9 +110,10 @@ pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exi
     // First: a misspelt grant is the reason why one is missing.
     all_asked_for(given, &good.iter().flat_map(|plugin| asked(&plugin.manifest.grants)).collect::<Vec<_>>())?;
     let before = dovetail_flow::plugins(parts)?;
+    say_unread(app, "task", &before.unread);
     for Good { manifest, .. } in &good {
         // The newest one before it, whatever of it was granted then: a new version needs a yes of its own.
-        let older = before.iter().filter(|known| known.name == manifest.name && known.version < manifest.version);
+        let older = before.read.iter().filter(|known| known.name == manifest.name && known.version < manifest.version);
         let known = older.max_by(|a, b| a.version.cmp(&b.version)).map(|known| (known.version.to_string(), recorded(&known.grants)));
         allowed(&manifest.name, &manifest.grants, given, known.as_ref())?;
     }
@@ -151,7 +153,7 @@ fn record_json(record: &PluginRecord) -> Value {
 
 pub(super) fn list(app: &App) -> Result<Exit, Error> {
     let plugins = dovetail_flow::plugins(app.parts_to_read()?)?;
-    let text = || {
+    let text = |plugins: &[PluginRecord]| {
         if plugins.is_empty() {
             return "no tasks yet; publish one with `dovetail task push FOLDER`\n".to_owned();
         }
@@ -168,7 +170,11 @@ pub(super) fn list(app: &App) -> Result<Exit, Error> {
         table(&["task", "version", "reaches", "package", "description"], &plugins.iter().map(row).collect::<Vec<_>>())
     };
     let json = |record: &PluginRecord| json!({ "name": record.name, "version": record.version, "description": record.description, "package": record.package, "pure": record.pure, "grants": record.grants });
-    app.output.result(|| plugins.iter().map(json).collect(), text);
+    let key = |unread: &Unread| {
+        let (name, version) = unread.name.split_once('@').unwrap_or((&unread.name, ""));
+        json!({ "name": name, "version": version })
+    };
+    print_list(app, &plugins, "task", key, json, text);
     Ok(Exit::Done)
 }
 
