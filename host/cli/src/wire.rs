@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use dovetail_core::blobs::Blobs;
+use dovetail_core::blobs::{Blobs, StoreErrorKind};
 use dovetail_core::ledger::Ledger;
+use dovetail_core::retention::Archive;
 use dovetail_flow::{FleetLedger, Parts, SystemClock};
 use dovetail_runtime::{Budgets, CompileLimits, Compiler, CompilerOptions, LiveSink, Options, Runtime};
 use dovetail_stores::{FileBlobs, SqliteLedger};
@@ -79,6 +80,17 @@ impl App {
         }
         let parts = embedded(nothing.folder.path())?;
         Ok(nothing.parts.get_or_init(|| parts))
+    }
+
+    /// The records, for whoever removes some; to look only, also where nothing can be written.
+    pub(crate) fn archive(&self, look_only: bool) -> Result<Arc<dyn Archive>, Error> {
+        let Config { meta, data, fleet, .. } = &self.config;
+        match dovetail_stores::open_archive(meta.url(), data, fleet, Arc::new(SystemClock)) {
+            Err(error) if look_only && meta.scheme() == "sqlite" && matches!(error.kind, StoreErrorKind::Refused | StoreErrorKind::Full) => {
+                Ok(Arc::new(SqliteLedger::open_to_read(data, Arc::new(SystemClock))?))
+            }
+            archive => Ok(archive?),
+        }
     }
 
     /// Whether the data folder is one already: whatever is written first makes one of these.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use dovetail_core::Digest;
+use tempfile::TempDir;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -24,7 +25,12 @@ use crate::refusal::{LoadError, Refusal};
 /// The folder of compiled code.
 #[derive(Debug)]
 pub(crate) struct Cache {
+    /// Where code is written.
     folder: PathBuf,
+    /// Where it is read from.
+    kept: PathBuf,
+    /// Where nothing can be written to `kept`: the folder that stands in for it, and goes with the process.
+    stand_in: Option<TempDir>,
     max_bytes: u64,
     program: Option<PathBuf>,
     limits: CompileLimits,
@@ -34,21 +40,32 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Makes the folder, readable by its owner only.
-    pub(crate) fn open(engine: &Engine, folder: PathBuf, max_bytes: u64, program: Option<PathBuf>, limits: CompileLimits) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-        Ok(Self { folder, max_bytes, program, limits, key: code_key(engine), flights: Mutex::default() })
+    /// Makes the folder, readable by its owner only. It is a cache: where it cannot be written, what it has not is compiled for this process only.
+    pub(crate) fn open(engine: &Engine, kept: PathBuf, max_bytes: u64, program: Option<PathBuf>, limits: CompileLimits) -> io::Result<Self> {
+        let stand_in = match private(&kept) {
+            Ok(()) => None,
+            Err(error) if is_read_only(&error) => {
+                tracing::debug!(%error, path = %kept.display(), "compiled code cannot be kept");
+                // Of the owner only, too.
+                Some(tempfile::Builder::new().prefix("dovetail-").tempdir()?)
+            }
+            Err(error) => return Err(error),
+        };
+        let folder = stand_in.as_ref().map_or_else(|| kept.clone(), |folder| folder.path().to_owned());
+        Ok(Self { folder, kept, stand_in, max_bytes, program, limits, key: code_key(engine), flights: Mutex::default() })
     }
 
     /// The component, compiled now if it was not yet.
     pub(crate) fn load(&self, engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
         check_kind(bytes)?;
         let digest = Digest::of(bytes);
-        let path = self.folder.join(format!("{}-{}.cwasm", digest.hex(), self.key));
-        if let Some(component) = self.read(engine, &path)? {
+        let name = format!("{}-{}.cwasm", digest.hex(), self.key);
+        if self.is_trusted()
+            && let Some(component) = self.read(engine, &self.kept.join(&name))?
+        {
             return Ok(component);
         }
+        let path = self.folder.join(name);
         let flight = self.flights.lock().unwrap_or_else(PoisonError::into_inner).entry(digest).or_default().clone();
         let result = {
             let _alone = flight.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,12 +151,19 @@ impl Cache {
         }
     }
 
+    /// Whether code that is there may be run: nobody else could have put it there. A folder that we may write is made so.
+    fn is_trusted(&self) -> bool {
+        self.stand_in.is_none() || fs::metadata(&self.kept).is_ok_and(|about| about.permissions().mode() & 0o077 == 0)
+    }
+
     /// Removes what was not used for so long, or with `look_only` only counts it: components and bytes. Whoever runs one keeps it mapped.
     pub(crate) fn remove_unused(&self, unused_for: Duration, look_only: bool) -> io::Result<(u64, u64)> {
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(self.folder.join("lock"))?;
-        lock.lock()?;
+        let lock = (!look_only).then(|| OpenOptions::new().create(true).truncate(false).write(true).open(self.kept.join("lock"))).transpose()?;
+        if let Some(lock) = &lock {
+            lock.lock()?;
+        }
         let (mut number, mut bytes) = (0, 0);
-        for (used, size, path) in self.code()? {
+        for (used, size, path) in code(&self.kept)? {
             if used.elapsed().unwrap_or_default() < unused_for {
                 continue;
             }
@@ -153,22 +177,9 @@ impl Cache {
         Ok((number, bytes))
     }
 
-    /// Each component's file: when it was last used, its size, its path.
-    fn code(&self) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "cwasm") {
-                let about = fs::metadata(&path)?;
-                files.push((about.modified()?, about.len(), path));
-            }
-        }
-        Ok(files)
-    }
-
     /// Removes what was not used for longest until the folder is within its bound; `keep` stays.
     fn evict(&self, keep: &Path) -> io::Result<()> {
-        let mut files = self.code()?;
+        let mut files = code(&self.folder)?;
         files.sort();
         let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
         for (_, bytes, path) in files {
@@ -183,6 +194,38 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// Each component's file: when it was last used, its size, its path.
+fn code(folder: &Path) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
+    let mut files = Vec::new();
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // Where nothing can be written it was not made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "cwasm") {
+            let about = fs::metadata(&path)?;
+            files.push((about.modified()?, about.len(), path));
+        }
+    }
+    Ok(files)
+}
+
+/// Makes the folder one that its owner alone may enter, and in which it can be written.
+fn private(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    if fs::metadata(folder)?.permissions().mode() & 0o777 != 0o700 {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(rustix::fs::access(folder, rustix::fs::Access::WRITE_OK)?)
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
 fn sum_of(path: &Path) -> PathBuf {

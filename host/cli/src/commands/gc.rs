@@ -17,14 +17,14 @@ pub(crate) fn run(args: &GcArgs, app: &App) -> Result<Exit, Error> {
         app.output.result(|| document(args, &Collected::default(), (0, 0)), || "there is nothing here yet\n".to_owned());
         return Ok(Exit::Done);
     }
-    let parts = app.parts()?;
+    let parts = if args.dry_run { app.parts_to_read()? } else { app.parts()? };
     // Younger ones may belong to a step that runs now: its outcome names them when it ends; and storing them again does not make them younger.
     if args.keep_blobs < YOUNG && (!parts.ledger.workers()?.is_empty() || !parts.ledger.open_runs(1)?.is_empty()) {
         let keep = show_duration_ms(millis(args.keep_blobs));
         return Err(Error::usage("too_soon", format!("--keep-blobs {keep} could remove what a step that runs now has just written"))
             .help("keep them for 1h or more, or wait until no run is open and no worker lives (`dovetail runs list`, `dovetail workers list`)"));
     }
-    let archive = dovetail_stores::open_archive(app.config.meta.url(), &app.config.data, &app.config.fleet, parts.clock.clone())?;
+    let archive = app.archive(args.dry_run)?;
     let shelf = dovetail_stores::open_shelf(app.config.blobs.url(), &app.config.data)?;
     let keep = Keep { runs: args.keep_runs, blobs: args.keep_blobs };
     let gone = dovetail_flow::collect(parts, &*archive, &*shelf, &keep, args.dry_run)?;

@@ -95,15 +95,19 @@ pub struct ModelStore {
 }
 
 impl ModelStore {
-    /// Opens the folder, making it where there is none.
+    /// Opens the folder, making it where there is none and one can be made: where nothing can be written there are no models.
     ///
     /// # Errors
     /// `Io`.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, ModelError> {
         let dir = dir.into();
         let files = dir.join("files");
-        fs::create_dir_all(&files).map_err(io_error("make the folder", &files))?;
-        Ok(Self { dir })
+        match fs::create_dir_all(&files) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => {
+                Err(io_error("make the folder", &files)(error))
+            }
+            _ => Ok(Self { dir }),
+        }
     }
 
     /// The folder.
@@ -115,7 +119,10 @@ impl ModelStore {
     /// When a manifest was last added to the folder or removed from it.
     #[cfg(feature = "opencv")]
     pub(crate) fn changed(&self) -> Result<std::time::SystemTime, ModelError> {
-        fs::metadata(&self.dir).and_then(|folder| folder.modified()).map_err(io_error("look at", &self.dir))
+        match fs::metadata(&self.dir).and_then(|folder| folder.modified()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(std::time::SystemTime::UNIX_EPOCH),
+            changed => changed.map_err(io_error("look at", &self.dir)),
+        }
     }
 
     /// Every installed model, by kind and name.
@@ -124,7 +131,12 @@ impl ModelStore {
     /// `Io`; `BadManifest` if a manifest in the folder cannot be read.
     pub fn list(&self) -> Result<Vec<Installed>, ModelError> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))? {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            Err(error) => return Err(io_error("list", &self.dir)(error)),
+        };
+        for entry in entries {
             let path = entry.map_err(io_error("list", &self.dir))?.path();
             if path.extension().is_some_and(|e| e == "toml") {
                 found.push(Self::read(&path)?);
