@@ -83,7 +83,11 @@ pub(crate) enum Command {
     /// Measure this machine: calls, steps and runs a second, latency, memory
     Bench(Bench),
     /// Look whether this machine has what dovetail needs
-    Doctor,
+    Doctor {
+        /// Read every byte of packages and models, those in an S3 store included, and compare them with their digests
+        #[arg(long)]
+        deep: bool,
+    },
     /// Remove what is old: runs, blobs that nothing refers to, compiled code that nobody uses
     Gc(GcArgs),
     /// Print a JSON Schema of what dovetail prints or reads
@@ -222,7 +226,7 @@ pub(crate) enum Task {
         /// Packages or plugin folders
         #[arg(required = true, value_name = "FILE_OR_FOLDER")]
         paths: Vec<PathBuf>,
-        /// Allow what a manifest asks for: clocks, random, or http=ORIGIN
+        /// Allow what a manifest asks for: clocks or random; may be repeated
         #[arg(long, value_name = "GRANT")]
         grant: Vec<String>,
     },
@@ -239,7 +243,7 @@ pub(crate) enum Task {
         task: String,
         #[arg(short, long, value_name = "NAME=VALUE", help = INPUT_HELP)]
         input: Vec<String>,
-        /// Allow what the manifest asks for: clocks, random, or http=ORIGIN
+        /// Allow what the manifest asks for: clocks or random; may be repeated
         #[arg(long, value_name = "GRANT")]
         grant: Vec<String>,
         /// Write returned images and artifacts into this folder

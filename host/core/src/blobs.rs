@@ -107,6 +107,23 @@ pub trait Blobs: Send + Sync {
     /// # Errors
     /// `Unavailable`.
     fn size(&self, kind: BlobKind, digest: &Digest) -> Result<Option<u64>, StoreError>;
+
+    /// Whether it is whole, in at most `max` bytes, or none if it is not there: in the store itself, whatever is kept of it near by.
+    ///
+    /// # Errors
+    /// As [`Blobs::get`], but for what this tells.
+    fn is_whole(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Option<bool>, StoreError> {
+        match self.size(kind, digest)? {
+            None => Ok(None),
+            Some(bytes) if bytes > max => Ok(Some(false)),
+            Some(_) => match self.get(kind, digest, max) {
+                Ok(_) => Ok(Some(true)),
+                Err(error) if error.kind == StoreErrorKind::Corrupt => Ok(Some(false)),
+                Err(error) if error.kind == StoreErrorKind::Missing => Ok(None),
+                Err(error) => Err(error),
+            },
+        }
+    }
 }
 
 /// How an `image` or `artifact` stands in JSON: `{"$artifact": "sha256:...", "media_type": "image/jpeg", "name": "photo.jpg"}`.

@@ -20,6 +20,8 @@ pub enum Pushed {
     Created,
     /// The very same was there before.
     Same,
+    /// The very same was there before, and its package was damaged or gone: it is stored anew.
+    Mended,
 }
 
 /// A pipeline as it was published, with the plugin versions it is pinned to.
@@ -52,6 +54,8 @@ fn every(parts: &Parts, kind: Kind, prefix: String) -> Result<Vec<(String, Vec<u
 /// `version_exists` if this version has another package; a store's failure.
 pub fn push_plugin(parts: &Parts, record: &PluginRecord, package: &[u8]) -> Result<Pushed, FlowError> {
     let key = format!("{}@{}", record.name, record.version);
+    let known = parts.ledger.get(Kind::Plugin, std::slice::from_ref(&key))?.pop().flatten().is_some();
+    let whole = !known || parts.blobs.is_whole(BlobKind::Package, &record.package, package.len() as u64)? == Some(true);
     let digest = parts.blobs.put(BlobKind::Package, package)?;
     debug_assert_eq!(digest, record.package, "the record is of this package");
     let put = Item::Put { record: Record { kind: Kind::Plugin, key: key.clone(), value: record.encode() } };
@@ -59,7 +63,7 @@ pub fn push_plugin(parts: &Parts, record: &PluginRecord, package: &[u8]) -> Resu
         Some(Reply::Exists(bytes)) => {
             let before = PluginRecord::decode(&bytes, &format!("plugin {key}"))?;
             if before.package == record.package && before.grants == record.grants {
-                return Ok(Pushed::Same);
+                return Ok(if whole { Pushed::Same } else { Pushed::Mended });
             }
             let message = format!("{key} is published with another package ({}), this one is {}", before.package, record.package);
             Err(FlowError::refused("version_exists", message, "a published version never changes: raise `version` in plugin.toml"))

@@ -146,4 +146,8 @@ impl Blobs for CachedBlobs {
             None => self.far.size(kind, digest),
         }
     }
+
+    fn is_whole(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Option<bool>, StoreError> {
+        self.far.is_whole(kind, digest, max)
+    }
 }

@@ -5,6 +5,7 @@ mod servers;
 use std::path::Path;
 
 use dovetail_core::ledger::capability_in_words;
+use dovetail_vision::Installed;
 use rustix::fs::Access;
 use serde_json::json;
 
@@ -50,7 +51,7 @@ fn failed(what: &'static str, error: Error) -> Finding {
     problem(what, error.chain(), error.help.filter(|help| !help.contains("dovetail doctor")).unwrap_or_default())
 }
 
-pub(crate) fn run(app: &App) -> Result<Exit, Error> {
+pub(crate) fn run(app: &App, deep: bool) -> Result<Exit, Error> {
     let data = &app.config.data;
     let mut findings = vec![good("dovetail", env!("CARGO_PKG_VERSION")), folder(data), space(data)];
     let servers = servers::look(app, &mut findings);
@@ -62,11 +63,11 @@ pub(crate) fn run(app: &App) -> Result<Exit, Error> {
         Some(version) => good("OpenCV", version),
         None => problem("OpenCV", "this dovetail was built without it", "build it with the feature `opencv`, on a machine with libopencv-dev"),
     });
-    findings.push(models(app));
+    findings.push(models(app, deep));
     findings.push(compiler(app));
     if servers.records {
         findings.push(registry(app));
-        servers::contents(app, &servers, &mut findings);
+        servers::contents(app, &servers, deep, &mut findings);
     }
     findings.push(good("processors", std::thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |n| n.to_string())));
     let healthy = findings.iter().all(|finding| finding.grade != Grade::Problem);
@@ -172,10 +173,22 @@ fn unserved(app: &App) -> Result<Option<Finding>, Error> {
     Ok((waiting > 0).then(|| warning("open runs", found, remedy)))
 }
 
-fn models(app: &App) -> Finding {
-    match app.models_to_read().and_then(|store| Ok(store.list()?)) {
+fn models(app: &App, deep: bool) -> Finding {
+    let read = || -> Result<(Vec<Installed>, Vec<String>), Error> {
+        let store = app.models_to_read()?;
+        let installed = store.list()?;
+        // Whoever uses one compares it with its digest, too.
+        let whole = |one: &Installed| one.manifest.files.iter().all(|file| store.locate(file).is_ok());
+        let damaged = installed.iter().filter(|one| deep && !whole(one)).map(|one| one.model.name.clone()).collect();
+        Ok((installed, damaged))
+    };
+    match read() {
         Err(error) => failed("models", error),
-        Ok(installed) => {
+        Ok((_, damaged)) if !damaged.is_empty() => {
+            let remedy = "install them again: the default ones with `dovetail models pull --from FOLDER_OR_TGZ`, others with `models add`";
+            problem("models", format!("damaged, or files are missing: {}", servers::listed(&damaged)), remedy)
+        }
+        Ok((installed, _)) => {
             let missing: Vec<&str> = DEFAULT_MODELS.into_iter().filter(|name| installed.iter().all(|one| one.model.name != *name)).collect();
             if missing.is_empty() {
                 good("models", format!("{} installed, the {} default ones among them", installed.len(), DEFAULT_MODELS.len()))

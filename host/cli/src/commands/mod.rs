@@ -32,7 +32,7 @@ pub(crate) fn run(command: Command, app: &App) -> Result<Exit, Error> {
         Command::Models(command) => models::run(&command, app),
         Command::Demo(args) => demo::run(&args, app),
         Command::Bench(args) => bench::run(&args, app),
-        Command::Doctor => doctor::run(app),
+        Command::Doctor { deep } => doctor::run(app, deep),
         Command::Gc(args) => gc::run(&args, app),
         Command::Schema { of } => Ok(schema::print(of, app)),
         Command::Completions { shell } => {

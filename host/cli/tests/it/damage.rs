@@ -50,8 +50,16 @@ fn a_package_that_was_damaged_is_refused_before_it_is_compiled() {
         let (found, remedy) = packages(&home);
         assert!(found.starts_with("damaged: add@") && found.contains("(of it@1.0.0"), "{found}");
         assert!(remedy.contains("task push"), "{remedy}");
-        // The remedy that both name.
-        home.push(&["add"]);
+        // The remedy that both name, and it says what it did.
+        let pushed = |repaired: bool| {
+            let again = home.again(&["add"], "json").json();
+            assert_eq!((&again[0]["created"], &again[0]["repaired"]), (&json!(false), &json!(repaired)), "{again:#}");
+        };
+        pushed(true);
+        pushed(false);
+        std::fs::remove_file(package).unwrap();
+        assert!(home.again(&["add"], "text").stdout.contains("was published before; its stored package was damaged or gone, and is repaired"));
+        assert!(home.again(&["add"], "text").stdout.contains("was published before, unchanged"));
         assert_eq!(std::fs::read(package).unwrap(), whole);
         assert!(packages(&home).0.starts_with("all 1 are stored"), "{:?}", packages(&home));
         let resumed = home.run(&["runs", "resume", "--all", "--output", "json"]).exits(0).json();

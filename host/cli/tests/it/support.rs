@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -70,10 +70,15 @@ impl Home {
 
     /// Publishes the test plugins of these names.
     pub(crate) fn push(&self, plugins: &[&str]) -> &Self {
-        let packages: Vec<String> = plugins.iter().map(|name| package(name)).collect();
-        let args: Vec<&str> = ["task", "push"].into_iter().chain(packages.iter().map(String::as_str)).collect();
-        self.run(&args).exits(0);
+        self.again(plugins, "text");
         self
+    }
+
+    /// What publishing them says.
+    pub(crate) fn again(&self, plugins: &[&str], format: &str) -> Ran {
+        let packages: Vec<String> = plugins.iter().map(|name| package(name)).collect();
+        let args: Vec<&str> = ["task", "push", "--output", format].into_iter().chain(packages.iter().map(String::as_str)).collect();
+        self.run(&args).exits(0)
     }
 
     /// Publishes a pipeline.
@@ -91,6 +96,17 @@ pub(crate) fn command(data: &Path, folder: &Path, args: &[&str]) -> Command {
         command.env("PATH", path);
     }
     command
+}
+
+/// A run without inputs that was submitted and that nobody works on; its ID.
+pub(crate) fn open_run(home: &Home, pipeline: &str) -> String {
+    let clock = Arc::new(dovetail_flow::SystemClock);
+    let data = home.path("data");
+    let ledger = Arc::new(dovetail_stores::SqliteLedger::open(&data, clock.clone()).unwrap());
+    let parts = dovetail_flow::Parts { ledger, blobs: Arc::new(dovetail_stores::FileBlobs::new(&data)), clock };
+    let (published, run) = (dovetail_flow::pipeline(&parts, pipeline).unwrap(), dovetail_flow::new_run_id().unwrap());
+    dovetail_flow::submit(&parts, &published, &serde_json::json!({}), &run).unwrap();
+    run.to_string()
 }
 
 /// What a process answered.

@@ -188,6 +188,14 @@ impl S3Blobs {
             .await
     }
 
+    async fn holds(&self, operation: &str, key: &str, digest: &Digest, bytes: u64) -> Result<bool, StoreError> {
+        match self.read(operation, key, bytes, Some(digest)).await {
+            Ok(_) => Ok(true),
+            Err(e) if matches!(e.kind, StoreErrorKind::Corrupt | StoreErrorKind::Missing) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     async fn head(&self, operation: &str, key: &str, brief: bool) -> Result<Option<Seen>, StoreError> {
         let asked = self.client.attempts(operation, 0, async |limit| {
             let response = self.accepted(key, &Ask::Head { brief }, limit).await?;
@@ -242,9 +250,16 @@ impl Blobs for S3Blobs {
         let key = self.blob_key(kind, &digest);
         self.block_on(async {
             let mut if_new = true;
-            if bytes.len() >= LOOK_FIRST {
+            // Packages are few and small, and the tasks of a whole fleet hang on one: what is published again mends what was damaged.
+            let mends = kind == BlobKind::Package;
+            if mends || bytes.len() >= LOOK_FIRST {
                 match self.head(&operation, &key, true).await? {
-                    Some(seen) if seen.bytes == bytes.len() as u64 && seen.is_young() => return Ok(digest),
+                    Some(seen) if seen.bytes == bytes.len() as u64 && seen.is_young() => {
+                        if !mends || self.holds(&operation, &key, &digest, bytes.len() as u64).await? {
+                            return Ok(digest);
+                        }
+                        if_new = false;
+                    }
                     // Damaged: this is the chance to mend it. Or old: this makes it new.
                     Some(_) => if_new = false,
                     None => {}

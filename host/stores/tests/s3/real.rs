@@ -134,6 +134,34 @@ fn an_object_that_somebody_overwrote_is_corrupt() {
 }
 
 #[test]
+fn a_package_that_somebody_overwrote_is_noticed_behind_a_cache_and_stored_again() {
+    let (url, keys) = server_or_return!("a_package_that_somebody_overwrote_is_noticed_behind_a_cache_and_stored_again");
+    let (url, folder) = (own(&url, ""), tempfile::tempdir().unwrap());
+    let far = Arc::new(S3Blobs::open(&url, keys.clone()).unwrap());
+    let blobs = CachedBlobs::open(folder.path(), far.clone(), 1 << 20).unwrap();
+    let (runtime, bucket, prefix) = behind(&url, keys);
+    let overwrite = |digest: &Digest, bytes: &[u8]| {
+        let key = format!("{prefix}/packages/sha256/{}", digest.hex());
+        assert_eq!(runtime.block_on(bucket.put_object(key, bytes)).unwrap().status_code(), 200);
+    };
+    let whole = |digest: &Digest| blobs.is_whole(BlobKind::Package, digest, 1 << 20).unwrap();
+    // Both below and above the size from which it is looked for what is there before it is sent; of the same size, longer, shorter.
+    for length in [100, 100_000] {
+        let content = vec![7; length];
+        assert_eq!(whole(&Digest::of(&content)), None);
+        let digest = blobs.put(BlobKind::Package, &content).unwrap();
+        assert_eq!(whole(&digest), Some(true));
+        for damaged in [vec![8; length], vec![7; length + 1], vec![7; length - 1]] {
+            overwrite(&digest, &damaged);
+            assert_eq!(whole(&digest), Some(false), "what is kept near by is not the store");
+            blobs.put(BlobKind::Package, &content).unwrap();
+            assert_eq!(whole(&digest), Some(true), "{} bytes were left as they were", damaged.len());
+            assert!(far.get(BlobKind::Package, &digest, 1 << 20).unwrap() == content);
+        }
+    }
+}
+
+#[test]
 fn wrong_keys_are_refused_and_not_repeated() {
     let (url, keys) = server_or_return!("wrong_keys_are_refused_and_not_repeated");
     assert!(keys.is_some(), "this test needs the keys in the environment, not in the URL");

@@ -16,6 +16,8 @@ use crate::wire::App;
 
 /// How many names of a long list are shown.
 const SHOWN: usize = 5;
+/// The most that is read of the packages in a far store, unless all is to be read, in bytes.
+const FETCHED: u64 = 64 << 20;
 
 /// What the servers are good for.
 pub(super) struct Servers {
@@ -100,38 +102,56 @@ fn workers(app: &App) -> Finding {
 }
 
 /// Whether the blob store holds the packages of what is published, and the models.
-pub(super) fn contents(app: &App, servers: &Servers, findings: &mut Vec<Finding>) {
-    let stored = |kind: BlobKind, digest: &Digest| -> Result<bool, Error> {
-        Ok(match &servers.blobs {
-            Some(far) => far.size(kind, digest)?.is_some(),
-            None => app.parts_to_read()?.blobs.size(kind, digest)?.is_some(),
-        })
-    };
+pub(super) fn contents(app: &App, servers: &Servers, deep: bool, findings: &mut Vec<Finding>) {
     // A far store that does not work was told.
     if app.config.has_far_blobs() && servers.blobs.is_none() {
         return;
     }
-    let whole = |digest: &Digest| -> Result<bool, Error> {
-        // Of a far store only whether it is there: to read would be to fetch all of it.
-        if servers.blobs.is_some() {
-            return Ok(true);
-        }
-        match app.parts_to_read()?.blobs.get(BlobKind::Package, digest, MAX_PACKAGE) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind == StoreErrorKind::Corrupt => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    };
-    findings.push(packages(app, &stored, &whole).unwrap_or_else(|error| failed("packages", error)));
+    let left = if servers.blobs.is_some() && !deep { FETCHED } else { u64::MAX };
+    findings.push(packages(app, servers, left).unwrap_or_else(|error| failed("packages", error)));
     if app.config.has_far_blobs() {
-        findings.push(models(app, &stored).unwrap_or_else(|error| failed("fleet's models", error)));
+        findings.push(models(app, servers, deep).unwrap_or_else(|error| failed("fleet's models", error)));
     }
 }
 
-type Stored<'a> = &'a dyn Fn(BlobKind, &Digest) -> Result<bool, Error>;
+impl Servers {
+    /// The blob store itself.
+    fn store<'a>(&'a self, app: &'a App) -> Result<&'a dyn Blobs, Error> {
+        Ok(match &self.blobs {
+            Some(far) => far,
+            None => &*app.parts_to_read()?.blobs,
+        })
+    }
+}
 
-fn packages(app: &App, stored: Stored<'_>, whole: &dyn Fn(&Digest) -> Result<bool, Error>) -> Result<Finding, Error> {
-    let parts = app.parts_to_read()?;
+/// Names of what is not as it should be, by how.
+#[derive(Default)]
+struct Holes {
+    missing: Vec<String>,
+    damaged: Vec<String>,
+}
+
+impl Holes {
+    /// Notes what `is_whole` said.
+    fn note(&mut self, name: &str, whole: Option<bool>) {
+        match whole {
+            None => self.missing.push(name.to_owned()),
+            Some(false) => self.damaged.push(name.to_owned()),
+            Some(true) => {}
+        }
+    }
+
+    fn told(&self, what: &'static str, remedy: &str) -> Option<Finding> {
+        let named = [("not in the blob store", &self.missing), ("damaged", &self.damaged)];
+        let found: Vec<String> =
+            named.iter().filter(|(_, names)| !names.is_empty()).map(|(how, names)| format!("{how}: {}", listed(names))).collect();
+        (!found.is_empty()).then(|| problem(what, found.join("; "), remedy))
+    }
+}
+
+/// `left`: how many bytes may be read.
+fn packages(app: &App, servers: &Servers, mut left: u64) -> Result<Finding, Error> {
+    let (parts, store) = (app.parts_to_read()?, servers.store(app)?);
     // Each package once, by a name that a person knows.
     let mut packages: BTreeMap<Digest, String> = BTreeMap::new();
     for plugin in dovetail_flow::plugins(parts)?.read {
@@ -144,42 +164,47 @@ fn packages(app: &App, stored: Stored<'_>, whole: &dyn Fn(&Digest) -> Result<boo
             packages.insert(step.package, format!("{}@{} (of {})", step.task, step.version, published.pipeline.reference()));
         }
     }
-    let (mut missing, mut damaged) = (Vec::new(), Vec::new());
+    let (mut holes, mut unread) = (Holes::default(), 0);
     for (digest, name) in &packages {
-        if !stored(BlobKind::Package, digest)? {
-            missing.push(name.clone());
-        } else if !whole(digest)? {
-            damaged.push(name.clone());
+        let size = store.size(BlobKind::Package, digest)?;
+        match size.and_then(|size| left.checked_sub(size)) {
+            Some(rest) => {
+                left = rest;
+                holes.note(name, store.is_whole(BlobKind::Package, digest, MAX_PACKAGE)?);
+            }
+            None => {
+                unread += usize::from(size.is_some());
+                holes.note(name, size.map(|size| size <= MAX_PACKAGE));
+            }
         }
     }
     if packages.is_empty() {
         return Ok(good("packages", "none published yet"));
     }
-    if missing.is_empty() && damaged.is_empty() {
-        return Ok(good("packages", format!("all {} are stored, with those of {}", packages.len(), count(used, "step"))));
-    }
-    let named = [("not in the blob store", missing), ("damaged", damaged)];
-    let found: Vec<String> = named.iter().filter(|(_, names)| !names.is_empty()).map(|(how, names)| format!("{how}: {}", listed(names))).collect();
-    Ok(problem("packages", found.join("; "), "publish the very same packages again with `dovetail task push`"))
+    let remedy = "publish the very same packages again with `dovetail task push`";
+    let unread = if unread == 0 { String::new() } else { format!("; {unread} of them not read (`--deep` reads all)") };
+    let fine = || good("packages", format!("all {} are stored, with those of {}{unread}", packages.len(), count(used, "step")));
+    Ok(holes.told("packages", remedy).unwrap_or_else(fine))
 }
 
-fn models(app: &App, stored: Stored<'_>) -> Result<Finding, Error> {
+fn models(app: &App, servers: &Servers, deep: bool) -> Result<Finding, Error> {
+    let store = servers.store(app)?;
     let models = share::published(app.parts_to_read()?)?.read;
-    let mut missing = Vec::new();
+    let mut holes = Holes::default();
     for (name, record) in &models {
         for file in &record.files {
-            if !stored(BlobKind::Model, &file.digest)? {
-                missing.push(name.clone());
+            let whole = match store.size(BlobKind::Model, &file.digest)? {
+                Some(size) if size == file.bytes && deep => store.is_whole(BlobKind::Model, &file.digest, file.bytes)?,
+                size => size.map(|size| size == file.bytes),
+            };
+            holes.note(name, whole);
+            if whole != Some(true) {
                 break;
             }
         }
     }
-    if !missing.is_empty() {
-        return Ok(problem(
-            "fleet's models",
-            format!("not in the blob store: {}", listed(&missing)),
-            "publish them again: `dovetail models pull`, or `models add`",
-        ));
+    if let Some(finding) = holes.told("fleet's models", "publish them again: `dovetail models pull`, or `models add`") {
+        return Ok(finding);
     }
     let unknown: Vec<String> = DEFAULT_MODELS.iter().filter(|name| models.iter().all(|(known, _)| known != *name)).map(|n| (*n).to_owned()).collect();
     if unknown.is_empty() {

@@ -135,9 +135,13 @@ pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exi
         let how = dovetail_flow::push_plugin(parts, &record, &package)?;
         pushed.push((record, how));
     }
-    let json = |(record, how): &(PluginRecord, Pushed)| json!({ "name": record.name, "version": record.version, "package": record.package, "created": *how == Pushed::Created });
+    let json = |(record, how): &(PluginRecord, Pushed)| json!({ "name": record.name, "version": record.version, "package": record.package, "created": *how == Pushed::Created, "repaired": *how == Pushed::Mended });
     let text = |(record, how): &(PluginRecord, Pushed)| {
-        let how = if *how == Pushed::Created { "published" } else { "was published before, unchanged" };
+        let how = match how {
+            Pushed::Created => "published",
+            Pushed::Same => "was published before, unchanged",
+            Pushed::Mended => "was published before; its stored package was damaged or gone, and is repaired",
+        };
         format!("{}@{}  {}  {how}\n", record.name, record.version, record.package)
     };
     app.output.result(|| pushed.iter().map(json).collect(), || pushed.iter().map(text).collect());
