@@ -149,8 +149,8 @@ const VARIABLES: &[(&str, &str)] = &[
 /// Of the test suites, not of the program.
 const FOREIGN: &[&str] = &["DOVETAIL_FACE_API", "DOVETAIL_TEST_", "DOVETAIL_S3_"];
 
-/// What a worker may give to tasks.
-const GRANTS: [&str; 3] = ["clocks", "random", "http"];
+/// What this machine may give to tasks: all that a task can be granted.
+pub(crate) const GRANTS: [&str; 2] = ["clocks", "random"];
 
 /// The environment as far as settings look at it.
 pub(crate) type Environment = BTreeMap<String, String>;
@@ -222,7 +222,7 @@ impl Config {
         let images = vision.images.or(written.vision.images).unwrap_or_else(|| "32MiB".to_owned());
         let grants = worker.grants.or(written.worker.grants).unwrap_or_else(|| GRANTS.map(str::to_owned).to_vec());
         if let Some(unknown) = grants.iter().find(|name| !GRANTS.contains(&name.as_str())) {
-            return Err(bad("worker.grants", &format!("`{unknown}` is no grant; there are {}", GRANTS.join(", "))));
+            return Err(bad("worker.grants", &format!("`{unknown}` is no grant that this version has; there are {}", GRANTS.join(", "))));
         }
         Ok(Self {
             data,

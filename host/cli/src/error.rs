@@ -4,6 +4,7 @@
 use std::error::Error as StdError;
 use std::path::Path;
 
+use dovetail_core::RunId;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::executor::HostError;
 use dovetail_core::vision::VisionError;
@@ -85,6 +86,12 @@ impl Error {
     /// The same, said of a file.
     pub(crate) fn of_file(mut self, path: &Path) -> Self {
         self.message = format!("{}: {}", path.display(), self.message);
+        self
+    }
+
+    /// The same, said of a run.
+    pub(crate) fn of_run(mut self, run: &RunId) -> Self {
+        self.message = format!("run {run}: {}", self.message);
         self
     }
 

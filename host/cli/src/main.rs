@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod error;
 mod freshness;
+mod grants;
 mod inputs;
 mod media;
 mod output;

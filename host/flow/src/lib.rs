@@ -30,7 +30,7 @@ pub use fleet::FleetLedger;
 pub use gc::{Amount, Collected, Keep, collect};
 pub use history::{RunSummary, StepLog, find_generation, find_run, lineage, logs, runs};
 pub use listing::{List, Unread};
-pub use recover::{recover, retry};
+pub use recover::{left_to_do, recover, retry};
 pub use registry::{Published, Pushed, Update, check, pipeline, pipelines, plugin, plugins, push_pipeline, push_plugin, update_pipeline};
 pub use shutdown::Shutdown;
 pub use step::StepFailure;

@@ -30,6 +30,20 @@ pub fn recover(parts: &Parts, run: &RunId) -> Result<(), FlowError> {
     reconcile(parts, &current(parts, run)?).map(drop)
 }
 
+/// The steps of a run that are left to do: that have no outcome while it is open, or, if it is to be run `again`, that did not succeed.
+///
+/// # Errors
+/// A store's failure; `unknown_run`.
+pub fn left_to_do(parts: &Parts, run: &RunId, again: bool) -> Result<Vec<Step>, FlowError> {
+    let truth = Truth::read(parts, run)?;
+    let over = truth.outcome.is_some();
+    let is_left = |step: &Step| match truth.outcomes.get(&step.name) {
+        None => again || !over,
+        Some(outcome) => again && outcome.failure.is_some(),
+    };
+    Ok(truth.pipeline.steps.iter().filter(|step| is_left(step)).cloned().collect())
+}
+
 /// As [`recover`], of one generation; tells how it ended, if it did so now or before.
 pub(crate) fn reconcile(parts: &Parts, key: &RunKey) -> Result<Option<RunState>, FlowError> {
     let mut truth = Truth::read_generation(parts, key)?;

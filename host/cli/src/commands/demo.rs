@@ -23,6 +23,7 @@ use crate::work::Session;
 pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
     let photographs = photographs(&args.photographs, "no_files")?;
     let published = dovetail_flow::pipeline(app.parts_to_read()?, &args.pipeline)?;
+    crate::grants::of_steps(&app.config, &published.pipeline.steps)?;
     let expected = Expected::of_pipeline(&published.pipeline);
     let image = expected.ty("image")?;
     std::fs::create_dir_all(&args.out).map_err(|e| Error::write(&args.out, e))?;

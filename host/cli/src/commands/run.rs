@@ -13,6 +13,7 @@ use crate::commands::pipeline::{checked_file, is_file};
 use crate::commands::runs::needs_worker;
 use crate::commands::several::{Several, run_all, submit_only};
 use crate::error::{Error, Exit};
+use crate::grants;
 use crate::inputs::{Each, Expected, Given, Loaded, look_at_artifact};
 use crate::show;
 use crate::wire::App;
@@ -29,6 +30,9 @@ pub(crate) fn run(args: &args::Run, app: &App) -> Result<Exit, Error> {
         return Err(Error::usage("bad_option", "--key is empty").help("name the submission, or leave --key out"));
     }
     let published = published(&args.pipeline, app)?;
+    if !args.detach {
+        grants::of_steps(&app.config, &published.pipeline.steps)?;
+    }
     let jobs = args.jobs.unwrap_or(app.config.jobs);
     match each {
         None => one(app, &published, &given, args, jobs),

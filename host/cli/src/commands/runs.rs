@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use crate::args::{OneGeneration, Runs};
 use crate::commands::run::wait_for;
 use crate::commands::several::{Several, none, run_all};
-use crate::error::{Error, Exit};
+use crate::error::{Blame, Error, Exit};
+use crate::grants;
 use crate::show;
 use crate::signals::{self, Told};
 use crate::table::table;
@@ -55,6 +56,7 @@ pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
                 app.output.result(|| json!({ "run_id": run }), || format!("{run}\n"));
                 return Ok(Exit::Done);
             }
+            grants::of_steps(&app.config, &dovetail_flow::left_to_do(app.parts()?, &run, true)?)?;
             let session = Session::begin(app, 1, jobs.unwrap_or(app.config.jobs))?;
             dovetail_flow::retry(app.parts()?, &run, "by request")?;
             return wait_for(app, session, &run);
@@ -122,11 +124,21 @@ fn resume(app: &App, runs: &[String], all: bool, jobs: u32) -> Result<Exit, Erro
     match found.as_slice() {
         [] => Ok(none(app)),
         [run] if !all => {
+            grants::of_steps(&app.config, &dovetail_flow::left_to_do(app.parts()?, run, false)?)?;
             let session = Session::begin(app, 1, jobs)?;
             dovetail_flow::recover(app.parts()?, run)?;
             wait_for(app, session, run)
         }
         runs => run_all(app, &Several::Open(runs), jobs, |n| {
+            let left = dovetail_flow::left_to_do(app.parts()?, &runs[n], false).map_err(|error| {
+                let mut error = Error::from(error);
+                // One that a newer dovetail wrote is left to it, and keeps no other one waiting.
+                if error.code == "store_newer" {
+                    error.blame = Blame::Usage;
+                }
+                error
+            })?;
+            grants::of_steps(&app.config, &left).map_err(|error| error.of_run(&runs[n]))?;
             dovetail_flow::recover(app.parts()?, &runs[n])?;
             Ok(runs[n].clone())
         }),

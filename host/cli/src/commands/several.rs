@@ -175,17 +175,29 @@ fn refusals(several: &Several<'_>, mut refused: Vec<(usize, Error)>, any: bool) 
         return refused.pop().map(|(_, error)| error);
     }
     let code = refused.first()?.1.code;
-    let mut message = format!("{} of {} files could not be submitted", refused.len(), several.len());
+    let (what, others) = match several {
+        Several::Files { .. } => ("files could not be submitted", "the others were submitted; mend these and run them again"),
+        Several::Open(_) => ("runs could not be resumed", "the others were; mend what these lack and resume them"),
+    };
+    let mut message = format!("{} of {} {what}", refused.len(), several.len());
     for (_, error) in refused.iter().take(SHOWN) {
         message.push_str(&format!("\n  {}", error.chain()));
     }
     if refused.len() > SHOWN {
         message.push_str(&format!("\n  and {} more", refused.len() - SHOWN));
     }
-    let detail = |(n, error): &(usize, Error)| json!({ "path": several.file(*n), "code": error.code, "message": error.chain() });
+    let detail = |(n, error): &(usize, Error)| match several {
+        Several::Files { files, .. } => json!({ "path": files.get(*n), "code": error.code, "message": error.chain() }),
+        Several::Open(runs) => json!({ "run_id": runs.get(*n), "code": error.code, "message": error.chain() }),
+    };
     let details: Vec<Value> = refused.iter().map(detail).collect();
-    let help = if any { "the others were submitted; mend these and run them again" } else { "mend them and run them again" };
-    Some(Error::usage(code, message).help(help).detail("files", details))
+    let help = match several {
+        _ if any => others,
+        Several::Files { .. } => "mend them and run them again",
+        Several::Open(_) => "mend what they lack and resume them",
+    };
+    let details_of = if matches!(several, Several::Files { .. }) { "files" } else { "runs" };
+    Some(Error::usage(code, message).help(help).detail(details_of, details))
 }
 
 /// There is none.

@@ -7,6 +7,7 @@ mod bench;
 mod damage;
 mod faces;
 mod gc;
+mod grants;
 mod newer;
 mod pipelines;
 mod reading;

@@ -117,7 +117,7 @@ fn a_daemon_works_on_what_others_submit_and_drains_on_sigterm() {
     let listed = home.run(&["workers", "list", "--output", "json"]).exits(0).json();
     assert_eq!((&listed[0]["slots"], &listed[0]["version"]), (&json!(10), &json!(env!("CARGO_PKG_VERSION"))));
     assert_eq!(listed[0]["models"], 0);
-    assert!(home.run(&["workers", "list"]).exits(0).stdout.contains(" clocks random http 0 models "));
+    assert!(home.run(&["workers", "list"]).exits(0).stdout.contains(" clocks random 0 models "));
     assert!(listed[0]["memory"].as_u64().unwrap() > 1 << 20 && listed[0]["able"].as_array().unwrap().contains(&json!("clocks")), "{listed}");
     let run = submitted(&home);
     let document = home.run(&["runs", "watch", &run, "--output", "json"]).exits(0).json();
@@ -236,7 +236,7 @@ fn a_step_waits_for_a_worker_that_may_run_it_and_the_run_says_so() {
     home.run(&["task", "pack", &plugin, "-o", &packed]).exits(0);
     home.run(&["task", "push", &packed, "--grant", "clocks"]).exits(0);
     home.pipeline("it", &json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": steps, "output": { "it": "now.milliseconds" } }));
-    home.write("dovetail.toml", "worker = { grants = [\"http\"] }\n");
+    home.write("dovetail.toml", "worker = { grants = [\"random\"] }\n");
     let _poor = Daemon::start(&home, "poor", &[]);
     let run = submitted(&home);
     let show = || home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json();

@@ -69,8 +69,7 @@ fn all_asked_for(given: &[String], asked: &[String]) -> Result<(), Error> {
         Some(grant) => {
             let known = matches!(grant.as_str(), "clocks" | "random") || grant.starts_with("http=");
             let why = if known { "no plugin here asks for it in its [grants]" } else { "it is no grant" };
-            Err(Error::usage("bad_grant", format!("--grant {grant}: {why}"))
-                .help("grants are clocks, random and http=ORIGIN; leave out what is not asked for"))
+            Err(Error::usage("bad_grant", format!("--grant {grant}: {why}")).help("grants are clocks and random; leave out what is not asked for"))
         }
     }
 }

@@ -22,6 +22,7 @@ use super::check::{look, refused};
 use super::scratch::Scratch;
 use super::{all_asked_for, allowed, asked};
 use crate::error::{Error, Exit};
+use crate::grants;
 use crate::inputs::{Expected, Given, Loaded};
 use crate::media::extension;
 use crate::output::shortened;
@@ -85,6 +86,7 @@ fn prepare(app: &App, what: &What<'_>, blobs: &dyn Blobs) -> Result<Result<Ready
         // What it may reach was decided when it was published.
         all_asked_for(what.grant, &[])?;
         let name = format!("{}@{}", record.name, record.version);
+        grants::of_task(&app.config, &name, record.grants.keys().cloned())?;
         return Ok(Ok(Ready { name, signature: record.signature, limits: record.limits, package: record.package }));
     }
     let good = match look(&app.compiler()?, path, None, Stale::Warned)? {
@@ -93,6 +95,7 @@ fn prepare(app: &App, what: &What<'_>, blobs: &dyn Blobs) -> Result<Result<Ready
     };
     all_asked_for(what.grant, &asked(&good.manifest.grants))?;
     allowed(&good.manifest.name, &good.manifest.grants, what.grant, None)?;
+    grants::of_task(&app.config, &good.manifest.name, what.grant.iter().cloned())?;
     let package = blobs.put(BlobKind::Package, &good.package)?;
     let name = format!("{}@{}", good.manifest.name, good.manifest.version);
     Ok(Ok(Ready { name, signature: good.description.signature, limits: good.manifest.limits, package }))
