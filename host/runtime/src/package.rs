@@ -27,6 +27,15 @@ pub const MAX_TEXT: u64 = 1 << 20;
 /// Below this size an entry's ratio does not matter.
 const SMALL: u64 = 64 << 10;
 
+/// Of a mode of Unix, the type of file, and that of a plain one.
+const FILE_TYPE: u32 = 0o170_000;
+const REGULAR: u32 = 0o100_000;
+/// What ends a zip without a comment, and how it begins.
+const END: usize = 22;
+const END_MARK: &[u8] = b"PK\x05\x06";
+/// The most that stands behind an entry whose sizes were not known before it was packed.
+const DESCRIPTOR: u64 = 24;
+
 const MANIFEST: &str = "plugin.toml";
 const COMPONENT: &str = "component.wasm";
 const README: &str = "README.md";
@@ -145,6 +154,9 @@ impl Package {
         }
         // Duplicate names, entries that share bytes, and headers that contradict the directory: what one reader sees, every reader sees.
         zip.validate_header_consistency().map_err(|error| bad(format!("the package contradicts itself: {error}")))?;
+        if !is_whole_file(bytes, &mut zip)? {
+            return Err(bad("the package has bytes that belong to no entry: before, within or behind its zip, or as a comment"));
+        }
         let (mut manifest, mut component, mut readme) = (None, None, None);
         let (mut wit, mut examples) = (BTreeMap::new(), BTreeMap::new());
         let (mut left, mut seen) = (MAX_UNPACKED, BTreeMap::new());
@@ -166,6 +178,34 @@ impl Package {
             .map_err(|errors| Refusal::new("bad_manifest", format!("plugin.toml: {errors}"), "correct plugin.toml"))?;
         Ok(Self { manifest, manifest_text, component, wit, readme, examples })
     }
+}
+
+/// Whether the zip is all of the file: entries from its first byte on, one behind the other, then their directory, then the end without a comment.
+/// What else there is would be in the package's digest and in nothing that is read.
+fn is_whole_file(bytes: &[u8], zip: &mut ZipArchive<Cursor<&[u8]>>) -> Result<bool, Refusal> {
+    let Some(end) = bytes.len().checked_sub(END) else { return Ok(false) };
+    let number = |at: usize| u64::from(u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
+    let (size, directory) = (number(end + 12), number(end + 16));
+    let ends = bytes[end..].starts_with(END_MARK) && bytes[end + 20..] == [0, 0];
+    if !ends || directory + size != end as u64 || zip.central_directory_start() != directory || zip.offset() != 0 {
+        return Ok(false);
+    }
+    let mut entries = Vec::with_capacity(zip.len());
+    for index in 0..zip.len() {
+        let raw = zip.by_index_raw(index).map_err(|error| bad(format!("entry {index} cannot be read: {error}")))?;
+        let data = raw.data_start().unwrap_or_else(|| raw.header_start());
+        entries.push((raw.header_start(), data.saturating_add(raw.compressed_size())));
+    }
+    entries.sort_unstable();
+    let mut at = 0;
+    for (begin, end) in entries.into_iter().chain([(directory, directory)]) {
+        // Whoever packs what he does not know beforehand says its sizes behind it. That entries do not overlap is looked at elsewhere.
+        if begin.saturating_sub(at) > DESCRIPTOR || (at == 0 && begin != 0) {
+            return Ok(false);
+        }
+        at = end;
+    }
+    Ok(true)
 }
 
 /// Refuses what two file systems would unpack differently: `seen` has every name and every folder in lower case, as it was first written.
@@ -191,7 +231,9 @@ fn entry(zip: &mut ZipArchive<Cursor<&[u8]>>, index: usize, left: &mut u64) -> R
     if raw.encrypted() {
         return Err(bad(format!("the entry `{name}` is encrypted")));
     }
-    if raw.is_symlink() || raw.is_dir() {
+    // The type of file that Unix keeps with the rights; none where the zip was made elsewhere.
+    let is_special = raw.unix_mode().is_some_and(|mode| !matches!(mode & FILE_TYPE, 0 | REGULAR));
+    if raw.is_symlink() || raw.is_dir() || is_special {
         return Err(bad(format!("the entry `{name}` is no plain file")));
     }
     if !matches!(raw.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {

@@ -96,7 +96,7 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ),
         (
             PACKAGES,
-            "taken-commented.zip",
+            "refused-commented.zip",
             zipped(|zip, all| {
                 zip.set_comment("PK\x05\x06 is not where this archive ends").unwrap();
                 put(zip, all, plain.unix_permissions(0o600));

@@ -113,6 +113,52 @@ fn bytes_that_are_not_those_of_their_checksum() {
 }
 
 #[test]
+fn entries_that_are_no_files_by_their_mode() {
+    let package = |mode: u32| {
+        let mut bytes = with(&manifest("probe", ""), &[("README.md", b"what it says")]);
+        let central = nth(&bytes, CENTRAL, 2);
+        // Made on Unix, with this mode.
+        bytes[central + 5] = 3;
+        bytes[central + 38..central + 42].copy_from_slice(&(mode << 16).to_le_bytes());
+        bytes
+    };
+    // A FIFO, devices, a folder, a link, a socket, and a type that there is not.
+    for kind in [0o010_000, 0o020_000, 0o060_000, 0o040_000, 0o120_000, 0o140_000, 0o150_000] {
+        refused(&package(kind | 0o644), "the entry `README.md` is no plain file");
+    }
+    for mode in [0o100_644, 0o644, 0] {
+        assert_eq!(Package::read(&package(mode)).unwrap().readme.as_deref(), Some("what it says"), "{mode:o}");
+    }
+}
+
+#[test]
+fn bytes_around_the_zip() {
+    let whole = with(&manifest("probe", ""), &[]);
+    assert!(Package::read(&whole).is_ok());
+    let word = "belong to no entry";
+    for more in [&b"x"[..], b"\0", &[0; 5000], b"PK\x05\x06"] {
+        refused(&[&whole, more].concat(), word);
+        refused(&[more, &whole].concat(), word);
+    }
+    // Two packages: entries that no directory has.
+    refused(&[whole.as_slice(), &whole].concat(), "contradicts itself");
+    // Between the entries and their directory, whose place is told anew.
+    let (directory, end) = (nth(&whole, CENTRAL, 0), whole.len() - 22);
+    let mut within = [&whole[..directory], &[0; 25], &whole[directory..]].concat();
+    within[end + 25 + 16..end + 25 + 20].copy_from_slice(&u32::try_from(directory + 25).unwrap().to_le_bytes());
+    refused(&within, word);
+    // A comment hides as much, and so does one that is said to be shorter than it is.
+    let mut comment = [&whole[..], b"hidden"].concat();
+    refused(&comment, word);
+    comment[whole.len() - 2] = 6;
+    refused(&comment, word);
+    // A second end within a comment: which one counts is a matter of taste.
+    let mut two = [&whole[..], &whole[whole.len() - 22..]].concat();
+    two[whole.len() - 2] = 22;
+    refused(&two, word);
+}
+
+#[test]
 fn manifests_that_are_none() {
     refused(&zip_of(&[("component.wasm", b"x")]), "no `plugin.toml`");
     refused(&with(&manifest("probe", &"# and so on\n".repeat(100_000)), &[]), "larger than 1MiB");
