@@ -78,6 +78,21 @@ pub(crate) fn unknown_host(text: &str) -> Option<&'static str> {
     says.then_some("is the host in the URL right, and does this machine know its name (DNS, /etc/hosts)?")
 }
 
+/// What is wrong with a server's certificate, of an error that says so in the words of `rustls`, and what to do; `trust` says how one is made known
+/// here.
+pub(crate) fn certificate(text: &str, trust: &str) -> Option<String> {
+    let (_, why) = text.split_once("invalid peer certificate: ")?;
+    let why = match why {
+        _ if why.contains("CaUsedAsEndEntity") => "it is an authority's own: let that authority sign one for the server (`CA:FALSE`), and use that",
+        _ if why.contains("UnknownIssuer") => "nobody whom this machine trusts has signed it",
+        _ if why.contains("Expired") => "it has expired: renew it, if this machine's clock is right",
+        _ if why.contains("NotValidYet") => "it is not valid yet: set this machine's clock, if that is wrong",
+        _ if why.contains("BadSignature") => "its signature is not that of the authority it names",
+        why => why,
+    };
+    Some(format!("the server's certificate is not accepted: {why}. The certificate must hold for the host in the URL; {trust}"))
+}
+
 fn is_this_machine(host: &str) -> bool {
     host == "localhost" || host.starts_with('/') || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -158,6 +173,20 @@ mod tests {
         look.clock(-90_000, 5);
         assert_eq!((look.found.as_str(), look.remarks.len()), (", its clock is 90 s behind", 1));
         assert!(look.is_usable() && look.remarks[0].found.contains("90 s behind of this machine's"), "{look:?}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_is_told_in_words() {
+        for (raw, says) in [
+            ("Other(OtherError(CaUsedAsEndEntity))", "it is an authority's own"),
+            ("UnknownIssuer", "nobody whom this machine trusts has signed it"),
+            ("certificate not valid for name \"a\"; certificate is only valid for b", "not valid for name \"a\""),
+        ] {
+            let told = certificate(&format!("invalid peer certificate: {raw}"), "trusted are few").unwrap();
+            assert!(told.contains(says) && told.contains("hold for the host in the URL; trusted are few"), "{told}");
+            assert!(!told.contains("OtherError") && !told.contains("Issuer"), "{told}");
+        }
+        assert_eq!(certificate("connection refused", ""), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use mongodb::options::{Acknowledgment, ClientOptions, ServerAddress, Tls, WriteC
 use mongodb::sync::{Client, Collection, Database};
 
 use super::is_duplicate;
-use crate::check::{Look, millis, unknown_host};
+use crate::check::{Look, certificate, millis, unknown_host};
 
 const SELECT: Duration = Duration::from_secs(5);
 /// The oldest major version: from it on a replica set acknowledges what most of its members have, without being told to.
@@ -125,8 +125,10 @@ impl Silence {
 }
 
 fn unanswered() -> (StoreErrorKind, String) {
-    let why =
-        format!("no answer within {} s: is it a MongoDB, and does the URL say ?tls=true where it speaks TLS, and only there?", SELECT.as_secs());
+    let why = format!(
+        "no answer within {} s: is it a MongoDB, and does the URL say ?tls=true where it speaks TLS, and only there? Or is it frozen, overloaded, or behind a firewall?",
+        SELECT.as_secs()
+    );
     (StoreErrorKind::Unavailable, why)
 }
 
@@ -137,12 +139,11 @@ fn unreachable_for(kind: &ErrorKind) -> (StoreErrorKind, String) {
         ErrorKind::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
             (Unavailable, format!("{e}: is it running, and are host and port right?"))
         }
-        ErrorKind::Io(e) if e.to_string().contains("certificate") => {
-            let help = "its certificate must hold for the host in the URL and be trusted: name the authority with ?tlsCAFile=FILE";
-            (Refused, format!("{e}: {help}"))
-        }
         ErrorKind::Io(e) => {
             let text = e.to_string();
+            if let Some(why) = certificate(&text, "name the authority that has signed it with ?tlsCAFile=FILE") {
+                return (Refused, why);
+            }
             let help = unknown_host(&text)
                 .unwrap_or("if it always says that: is it a MongoDB, and does the URL say ?tls=true where it speaks TLS, and only there?");
             (Unavailable, format!("{text}: {help}"))
@@ -181,7 +182,7 @@ fn judge(hello: &Document, stand_in: bool, concern: Option<&WriteConcern>, look:
     } else if stand_in {
         look.found.push_str(", a stand-in for tests (FerretDB)");
         look.warning(
-            "it is no MongoDB: every read is a scan, so lists become slow with thousands of runs",
+            "it is no MongoDB: lists go through whole collections, and become slow with thousands of runs",
             "use MongoDB 5 or later where results matter",
         );
     } else {

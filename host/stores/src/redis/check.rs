@@ -7,7 +7,7 @@ use dovetail_core::clock::Clock;
 use redis::{Client, ConnectionAddr, ErrorKind, RedisError, ServerErrorKind};
 
 use super::{CONNECT, settings};
-use crate::check::{Look, millis, unknown_host};
+use crate::check::{Look, certificate, millis, unknown_host};
 
 /// Of the memory that Redis may use; above it little is left for a burst of work, in percent.
 const FULL: u64 = 80;
@@ -41,20 +41,24 @@ pub(super) fn explained(error: &RedisError) -> (StoreErrorKind, String) {
         return with(Refused, "mend the number of the database at the end of the URL");
     }
     if error.is_timeout() {
-        let why = "no answer in time: is it a Redis, and does the URL say rediss:// where it speaks TLS and redis:// where it does not?";
+        let why = "no answer in time: it may be frozen or overloaded, or a firewall in between (does `redis-cli -h HOST -p PORT ping` say PONG?); if it \
+                   answers others, does the URL say rediss:// where it speaks TLS, and redis:// where it does not?";
         return (Unavailable, why.to_owned());
     }
     if error.is_connection_refusal() {
         return with(Unavailable, "is it running, and are host and port right?");
     }
-    if text.contains("certificate") {
-        let help = "its certificate must hold for the host in the URL; this system's certificates are trusted, and those in SSL_CERT_FILE";
-        return with(Refused, help);
+    if let Some(why) = certificate(&text, "trusted are this system's certificates and those in SSL_CERT_FILE") {
+        return (Refused, why);
     }
     if let Some(help) = unknown_host(&text) {
         return with(Unavailable, help);
     }
-    if error.is_connection_dropped() || error.kind() == ErrorKind::Parse {
+    if error.kind() == ErrorKind::Parse {
+        let why = "its answer is none of a Redis: is the port in the URL that of another server (HTTP, S3, MongoDB)?";
+        return (Unavailable, why.to_owned());
+    }
+    if error.is_connection_dropped() {
         return with(Unavailable, "if it always does that: is it a Redis, and does the URL say rediss:// where it speaks TLS?");
     }
     (Unavailable, text)
@@ -158,6 +162,24 @@ mod tests {
         closer.join().unwrap().unwrap();
         let said = said_of(&format!("redis://127.0.0.1:{port}"));
         assert!(said.contains("is it running, and are host and port right?"), "{said}");
+        // As a web server does, which answers whatever it is sent.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").unwrap();
+            // Until the other one has read it and gone.
+            std::io::copy(&mut stream, &mut std::io::sink()).ok();
+        });
+        let said = said_of(&format!("redis://127.0.0.1:{port}"));
+        assert!(said.contains("that of another server (HTTP") && !said.contains("Parse") && !said.contains('\n'), "{said}");
+        answering.join().unwrap();
+        // It takes connections, and answers nothing: the system does that for a process that is stopped.
+        let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = client(&format!("redis://127.0.0.1:{}", frozen.local_addr().unwrap().port())).unwrap();
+        let asked = client.get_connection_with_timeout(std::time::Duration::from_millis(100)).map(drop).unwrap_err();
+        let said = explained(&asked).1;
+        assert!(said.contains("frozen or overloaded") && said.contains("redis-cli"), "{said}");
         let said = said_of("redis://nowhere.invalid");
         assert!(said.contains("is the host in the URL right"), "{said}");
     }

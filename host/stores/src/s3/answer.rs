@@ -6,7 +6,7 @@ use std::io;
 use dovetail_core::blobs::StoreErrorKind;
 use reqwest::header::{HeaderMap, HeaderValue};
 
-use crate::check::unknown_host;
+use crate::check::{certificate, unknown_host};
 
 /// Why one attempt failed.
 #[derive(Debug)]
@@ -129,8 +129,11 @@ pub(crate) fn broken(stage: &str, error: &reqwest::Error) -> Fault {
     }
     let not_tls = cause.downcast_ref::<io::Error>().is_some_and(is_invalid);
     let text: String = cause.to_string().chars().take(300).collect();
+    if let Some(why) = certificate(&text, "trusted are this system's certificates and those in SSL_CERT_FILE").filter(|_| error.is_connect()) {
+        return Fault::Final(StoreErrorKind::Refused, format!("no TLS connection: {why}"));
+    }
     if not_tls && error.is_connect() {
-        let help = "is it a TLS server, and does its certificate hold for this name? The certificates of this system and SSL_CERT_FILE are trusted";
+        let help = "is it a TLS server, or does the URL say https:// of one that speaks http?";
         return Fault::Final(StoreErrorKind::Refused, format!("no TLS connection: {text}; {help}"));
     }
     if error.is_connect() {
