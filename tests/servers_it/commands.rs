@@ -209,7 +209,13 @@ fn wrong_passwords_and_missing_rights_are_told_apart() {
 fn a_mongodb_user_without_rights_is_told_which_are_missing() {
     for may in [&[][..], &["find"]] {
         let machine = Machine { meta: format!("mongodb://127.0.0.1:{}/d", fakes::mongodb(may)), ..Machine::new() };
-        machine.refuses(3, &["not authorized on d", "give this user the role `readWrite` on this database", "the metadata store at 127.0.0.1"], ANY);
+        let says = &["not authorized on d", "give this user the role `readWrite` on this database", "the metadata store at 127.0.0.1"];
+        machine.refuses(3, says, &[&["worker"], &["task", "push", &plugin()]]);
+        if may.is_empty() {
+            machine.refuses(3, says, ANY);
+        } else {
+            assert_eq!(machine.succeeds(&["runs", "list"]), json!([]), "who may read may look");
+        }
         let (code, findings) = machine.doctor();
         let problems: Vec<&Value> = findings.iter().filter(|finding| finding["ok"] == false).collect();
         assert!(code == 1 && problems.len() == 1 && problems[0]["what"] == "records", "{findings:#?}");
@@ -231,7 +237,7 @@ fn a_redis_that_would_lose_jobs_is_refused_by_every_command() {
 #[test]
 fn two_fleets_in_one_database_are_refused() {
     let first = Machine::new();
-    first.succeeds(&["runs", "list"]);
+    first.succeeds(&["task", "push", &plugin()]);
     let fleet = first.fleet.clone();
     let second = Machine { fleet: "second".to_owned(), meta: first.meta.clone(), ..Machine::new() };
     second.refuses(3, &[&format!("belongs to the fleet `{fleet}`"), "this is `second`", "name another database"], ANY);
@@ -264,6 +270,31 @@ fn a_queue_that_holds_the_work_of_other_records_is_refused() {
     assert!(emptied.status.success(), "{emptied:?}");
     second.succeeds(&["task", "push", &plugin()]);
     first.refuses(3, says, LOOK);
+}
+
+/// The database of another fleet's, or a new one, is named by mistake: what is refused for another reason leaves it as it was.
+#[test]
+fn whoever_is_refused_takes_no_database() {
+    let (home, mistyped) = (Machine::new(), mongodb(&fresh("mistyped")));
+    home.succeeds(&["task", "push", &plugin()]);
+    let unused = || {
+        let found = line(&Machine { meta: mistyped.clone(), ..Machine::new() }.doctor().1, "records")["found"].as_str().unwrap().to_owned();
+        assert!(found.contains("used by no fleet yet"), "{found}");
+    };
+    let work: &[&[&str]] = &[&["worker"], &["up"], &["task", "push", &plugin()]];
+    // The right queue, which knows other records; then a queue of nobody, and a bucket that cannot be used.
+    let queue = Machine { fleet: home.fleet.clone(), queue: home.queue.clone(), meta: mistyped.clone(), blobs: home.blobs.clone(), ..Machine::new() };
+    queue.refuses(3, &["holds the work of other records"], work);
+    unused();
+    let bucket = Machine { meta: mistyped.clone(), blobs: bucket("no-such-bucket", "x"), ..Machine::new() };
+    bucket.refuses(3, &["no bucket `no-such-bucket`"], work);
+    unused();
+    Machine { meta: mistyped.clone(), ..Machine::new() }.succeeds(&["runs", "list"]);
+    unused();
+    // What can be done takes it.
+    let fine = Machine { meta: mistyped.clone(), ..Machine::new() };
+    fine.succeeds(&["task", "push", &plugin()]);
+    assert!(line(&fine.doctor().1, "records")["found"].as_str().unwrap().contains(&format!("of the fleet `{}`", fine.fleet)));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::ledger::{Kind, Listing, Record};
+use dovetail_core::meta::MetaStore as _;
 use dovetail_flow::SystemClock;
 use dovetail_stores::{MongoMeta, RedisWindow};
 
@@ -53,11 +55,21 @@ fn a_password_that_nobody_asked_for_is_refused() {
 #[test]
 fn a_database_belongs_to_one_fleet() {
     let url = mongodb(&fresh("fleet"));
-    MongoMeta::open(&url, "first", Arc::new(SystemClock)).unwrap();
-    MongoMeta::open(&url, "first", Arc::new(SystemClock)).unwrap();
-    let error = mongo_error(&url, "second");
-    assert_eq!(error.kind, StoreErrorKind::Refused);
-    assert!(text(&error).contains("`first`") && text(&error).contains("`second`"), "{}", text(&error));
+    let open = |fleet: &str| MongoMeta::open(&url, fleet, Arc::new(SystemClock)).unwrap();
+    let first = open("first");
+    // To look is not to take.
+    assert_eq!(first.open_runs(9).unwrap(), []);
+    let second = open("second");
+    assert_eq!(second.list(Kind::Run, &Listing { limit: 9, ..Listing::default() }).unwrap(), []);
+    let put = |meta: &MongoMeta| meta.put(&[Record { kind: Kind::Model, key: "a".into(), value: b"{}".to_vec() }]);
+    put(&first).unwrap();
+    open("first");
+    // Whoever was there before it was taken is refused when he writes.
+    for error in [put(&second).unwrap_err(), second.open(&[]).unwrap_err(), mongo_error(&url, "second")] {
+        assert_eq!(error.kind, StoreErrorKind::Refused);
+        assert!(text(&error).contains("`first`") && text(&error).contains("`second`"), "{}", text(&error));
+    }
+    assert_eq!(first.get(Kind::Model, &["a".into()]).unwrap(), [Some(b"{}".to_vec())]);
 }
 
 #[test]

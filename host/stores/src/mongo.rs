@@ -7,7 +7,7 @@ pub(crate) mod check;
 mod commands;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
@@ -38,21 +38,27 @@ pub struct MongoMeta {
     clock: std::sync::Arc<dyn Clock>,
     /// So many records by key, or more, are read, or removed, in one request.
     together_from: usize,
+    /// Whose this database is, or will be.
+    fleet: String,
+    /// It is this fleet's for certain.
+    taken: AtomicBool,
 }
 
 impl MongoMeta {
-    /// Connects to `mongodb://[user:password@]host[:port]/database` and takes the database for this fleet.
+    /// Connects to `mongodb://[user:password@]host[:port]/database`. A database that no fleet uses becomes this one's with the first record that is
+    /// written: whoever only looks, or is refused for another reason, takes none.
     ///
     /// # Errors
     /// `Invalid` for a URL that cannot be used; `Refused` for a password, for a server that is too old, and for a database that belongs to
     /// another fleet; `Unavailable` where nobody answers.
     pub fn open(url: &str, fleet: &str, clock: std::sync::Arc<dyn Clock>) -> Result<Self, StoreError> {
         let check::Opened { database, address, silence, .. } = check::open(url, None)?;
-        let mut meta = Self { database, address, silence, last: AtomicI64::new(0), clock, together_from: 2 };
+        let (last, taken, fleet) = (AtomicI64::new(0), AtomicBool::new(false), fleet.to_owned());
+        let mut meta = Self { database, address, silence, last, clock, together_from: 2, fleet, taken };
         if check::is_stand_in(&meta.check_version()?) {
             meta.together_from = STAND_IN_TOGETHER;
         }
-        meta.take_for(fleet)?;
+        meta.taken = AtomicBool::new(meta.is_ours()?);
         Ok(meta)
     }
 
@@ -84,21 +90,32 @@ impl MongoMeta {
         }
     }
 
-    /// One database, one fleet: two would list and run each other's work.
-    fn take_for(&self, fleet: &str) -> Result<(), StoreError> {
+    /// Whether this fleet has taken it. One database, one fleet: two would list and run each other's work.
+    fn is_ours(&self) -> Result<bool, StoreError> {
         let facts: Collection<Document> = self.database.collection("facts");
-        match facts.insert_one(doc! { "_id": "fleet", "name": fleet }).run() {
-            Ok(_) => return Ok(()),
-            Err(e) if is_duplicate(&e) => {}
-            Err(e) => return Err(self.error("write to", e)),
-        }
-        let found = facts.find_one(doc! { "_id": "fleet" }).run().map_err(|e| self.error("read", e))?;
-        let owner = found.as_ref().and_then(|d| d.get_str("name").ok()).unwrap_or_default().to_owned();
+        let Some(found) = facts.find_one(doc! { "_id": "fleet" }).run().map_err(|e| self.error("read", e))? else { return Ok(false) };
+        let (fleet, owner) = (&self.fleet, found.get_str("name").unwrap_or_default());
         if owner == fleet {
-            return Ok(());
+            return Ok(true);
         }
         let why = format!("it belongs to the fleet `{owner}`, this is `{fleet}`: name another database, or set `fleet = \"{owner}\"`");
         Err(StoreError::new(StoreErrorKind::Refused, format!("use the metadata store at {}", self.address), why))
+    }
+
+    /// Before something is written.
+    fn take(&self) -> Result<(), StoreError> {
+        if self.taken.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let facts: Collection<Document> = self.database.collection("facts");
+        match facts.insert_one(doc! { "_id": "fleet", "name": &self.fleet }).run() {
+            Ok(_) => {}
+            // Another fleet may have been faster.
+            Err(e) if is_duplicate(&e) => drop(self.is_ours()?),
+            Err(e) => return Err(self.error("write to", e)),
+        }
+        self.taken.store(true, Ordering::Release);
+        Ok(())
     }
 
     fn error(&self, operation: &str, error: Error) -> StoreError {
@@ -180,6 +197,7 @@ fn value_of(document: &Document) -> Option<Vec<u8>> {
 
 impl MetaStore for MongoMeta {
     fn put(&self, records: &[Record]) -> Result<Vec<Put>, StoreError> {
+        self.take()?;
         let mut answers = vec![Put::Created; records.len()];
         let mut kinds: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
         for (at, record) in records.iter().enumerate() {
@@ -242,6 +260,7 @@ impl MetaStore for MongoMeta {
     }
 
     fn open(&self, runs: &[RunKey]) -> Result<(), StoreError> {
+        self.take()?;
         for part in runs.chunks(BATCH) {
             let documents: Vec<Document> = part.iter().map(|run| doc! { "_id": run.key(), "n": self.next() }).collect();
             self.insert(&self.open_collection(), &documents)?;

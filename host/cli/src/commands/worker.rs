@@ -38,6 +38,7 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
         signals::Told { drain: "stopping: running steps finish, no new ones start; once more to stop them at once", abort: "stopping at once" };
     let _listening = signals::listen(shutdown.clone(), quit, |note| tracing::info!("{note}"))?;
     blobs_can_be_used(app)?;
+    records_can_be_written(app)?;
     let sync = Arc::new(Sync::new(app)?);
     // What the fleet has is here before the first job is.
     sync.once()?;
@@ -108,6 +109,15 @@ fn blobs_can_be_used(app: &App) -> Result<(), Error> {
         tracing::error!(err = &error as &dyn std::error::Error, "the blob store cannot be used now; steps wait for it");
     }
     Ok(())
+}
+
+/// Whoever may not write records, or has others than the queue, hears it before he takes work. Only now, with everything else in order, does a
+/// fleet take a database that nobody uses.
+fn records_can_be_written(app: &App) -> Result<(), Error> {
+    match app.parts()?.ledger.commit(&[]) {
+        Err(error) if error.kind != StoreErrorKind::Unavailable => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// One line an event.

@@ -32,10 +32,10 @@ pub(super) fn look(meta: &dyn MetaStore, window: &dyn Window) -> Result<bool, St
 /// # Errors
 /// As [`look`].
 pub(super) fn take(meta: &dyn MetaStore, window: &dyn Window) -> Result<(), StoreError> {
-    let mine = match identity(meta)? {
-        Some(mine) => mine,
-        None => make(meta)?,
-    };
+    // Whoever does not belong here leaves records that have no identity yet as they are.
+    look(meta, window)?;
+    // Written, and not only read, so that whoever may not write hears of it before he takes work.
+    let mine = make(meta)?;
     if window.belongs(Some(&mine))?.as_deref() == Some(&mine) { Ok(()) } else { Err(strangers()) }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn look(app: &App, findings: &mut Vec<Finding>) -> Servers {
     }
     if config.meta.scheme() != "sqlite" {
         let seen = told("records", dovetail_stores::check_meta(config.meta.url(), &config.fleet, &SystemClock), findings);
-        // To open the records of a fleet that has none yet would take the database for it: to look is not to take.
+        // In a database that no fleet uses there is nothing more to see.
         records &= seen.is_some_and(|look| look.is_usable() && !look.unused);
     }
     let mut blobs = None;
@@ -149,8 +149,27 @@ impl Holes {
     }
 }
 
+/// What is wrong with these packages, and how many of them were not read because no more bytes than `left` may be.
+fn look_through(store: &dyn Blobs, packages: &BTreeMap<Digest, String>, mut left: u64) -> Result<(Holes, usize), StoreError> {
+    let (mut holes, mut unread) = (Holes::default(), 0);
+    for (digest, name) in packages {
+        let size = store.size(BlobKind::Package, digest)?;
+        match size.and_then(|size| left.checked_sub(size)) {
+            Some(rest) => {
+                left = rest;
+                holes.note(name, store.is_whole(BlobKind::Package, digest, MAX_PACKAGE)?);
+            }
+            None => {
+                unread += usize::from(size.is_some());
+                holes.note(name, size.map(|size| size <= MAX_PACKAGE));
+            }
+        }
+    }
+    Ok((holes, unread))
+}
+
 /// `left`: how many bytes may be read.
-fn packages(app: &App, servers: &Servers, mut left: u64) -> Result<Finding, Error> {
+fn packages(app: &App, servers: &Servers, left: u64) -> Result<Finding, Error> {
     let (parts, store) = (app.parts_to_read()?, servers.store(app)?);
     // Each package once, by a name that a person knows.
     let mut packages: BTreeMap<Digest, String> = BTreeMap::new();
@@ -164,20 +183,7 @@ fn packages(app: &App, servers: &Servers, mut left: u64) -> Result<Finding, Erro
             packages.insert(step.package, format!("{}@{} (of {})", step.task, step.version, published.pipeline.reference()));
         }
     }
-    let (mut holes, mut unread) = (Holes::default(), 0);
-    for (digest, name) in &packages {
-        let size = store.size(BlobKind::Package, digest)?;
-        match size.and_then(|size| left.checked_sub(size)) {
-            Some(rest) => {
-                left = rest;
-                holes.note(name, store.is_whole(BlobKind::Package, digest, MAX_PACKAGE)?);
-            }
-            None => {
-                unread += usize::from(size.is_some());
-                holes.note(name, size.map(|size| size <= MAX_PACKAGE));
-            }
-        }
-    }
+    let (holes, unread) = look_through(store, &packages, left)?;
     if packages.is_empty() {
         return Ok(good("packages", "none published yet"));
     }
@@ -217,4 +223,32 @@ fn models(app: &App, servers: &Servers, deep: bool) -> Result<Finding, Error> {
 pub(super) fn listed(names: &[String]) -> String {
     let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dovetail_stores::FileBlobs;
+
+    #[test]
+    fn no_more_is_read_than_may_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileBlobs::new(folder.path());
+        let content: Vec<Vec<u8>> = (0..3).map(|n| vec![n; 100]).collect();
+        let mut packages: BTreeMap<Digest, String> =
+            content.iter().map(|bytes| (store.put(BlobKind::Package, bytes).unwrap(), bytes[0].to_string())).collect();
+        let look = |packages: &BTreeMap<Digest, String>, left| {
+            let (holes, unread) = look_through(&store, packages, left).unwrap();
+            (holes.missing, holes.damaged, unread)
+        };
+        assert_eq!(look(&packages, 300), (vec![], vec![], 0));
+        assert_eq!(look(&packages, 299), (vec![], vec![], 1));
+        // The last one that is looked at is damaged, and one more was never stored.
+        let (last, name) = packages.iter().next_back().map(|(digest, name)| (*digest, name.clone())).unwrap();
+        std::fs::write(store.path(BlobKind::Package, &last), [9; 100]).unwrap();
+        packages.insert(Digest::of(b"never"), "gone".to_owned());
+        assert_eq!(look(&packages, 300), (vec!["gone".to_owned()], vec![name], 0));
+        assert_eq!(look(&packages, 200), (vec!["gone".to_owned()], vec![], 1), "its presence is told without reading it");
+        assert_eq!(look(&packages, 0).2, 3);
+    }
 }
