@@ -222,7 +222,8 @@ impl Config {
         let images = vision.images.or(written.vision.images).unwrap_or_else(|| "32MiB".to_owned());
         let grants = worker.grants.or(written.worker.grants).unwrap_or_else(|| GRANTS.map(str::to_owned).to_vec());
         if let Some(unknown) = grants.iter().find(|name| !GRANTS.contains(&name.as_str())) {
-            return Err(bad("worker.grants", &format!("`{unknown}` is no grant that this version has; there are {}", GRANTS.join(", "))));
+            let error = bad("worker.grants", &format!("`{unknown}` is no grant that this version has; there are {}", GRANTS.join(", ")));
+            return Err(error.help("write `worker.grants = [\"clocks\"]` in dovetail.toml or DOVETAIL_WORKER_GRANTS=clocks,random; or leave it out"));
         }
         Ok(Self {
             data,
@@ -243,8 +244,29 @@ impl Config {
 }
 
 fn bad(key: &str, why: &dyn std::fmt::Display) -> Error {
-    Error::usage("bad_setting", format!("the setting `{key}`: {why}")).detail("key", key)
+    let error = Error::usage("bad_setting", format!("the setting `{key}`: {why}")).detail("key", key);
+    // By either of its names.
+    let known = VARIABLES.iter().find(|(variable, name)| *variable == key || *name == key);
+    let example = known.and_then(|(variable, name)| Some((variable, name, EXAMPLES.iter().find(|(of, ..)| of == name)?)));
+    match example {
+        Some((variable, name, (_, example, what))) => error.help(format!(
+            "write {what}, such as `{name} = {example}` in dovetail.toml or {variable}={}; or leave it out",
+            example.trim_matches('"')
+        )),
+        None => error,
+    }
 }
+
+/// What settings look like, as in a file, and what that is.
+const EXAMPLES: &[(&str, &str, &str)] = &[
+    ("worker.jobs", "10", "a whole number from 1 to 1000"),
+    ("worker.lease", "\"10s\"", "a time from 1s to 1h"),
+    ("vision.threads", "2", "a whole number from 1 to 256"),
+    ("vision.opencv_threads", "2", "a whole number from 1 to 256"),
+    ("vision.images", "\"32MiB\"", "a size"),
+    ("log.format", "\"json\"", "`text` or `json`"),
+    ("log.level", "\"info\"", "`off`, `error`, `warn`, `info`, `debug` or `trace`"),
+];
 
 fn within<T: PartialOrd + std::fmt::Debug>(key: &str, value: T, least: T, most: T) -> Result<T, Error> {
     if value >= least && value <= most { Ok(value) } else { Err(bad(key, &format!("{value:?} is not within {least:?} and {most:?}"))) }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Item, Kind, Lane, Listing, MODEL, MODEL_KIND, Record, Reply};
-use dovetail_core::pipeline::{self, Catalogue, Checked, Finding, Pipeline, Severity, TaskVersion, Unresolved, diff, task_reference};
+use dovetail_core::pipeline::{self, Catalogue, Checked, Pipeline, Severity, TaskVersion, Unresolved, diff, task_reference};
 use dovetail_core::record::{Form, PluginRecord};
 use dovetail_core::wit::names::nearest;
 use semver::{Version, VersionReq};
@@ -38,10 +38,10 @@ pub struct Published {
 #[derive(Debug)]
 pub struct Update {
     pub old: Published,
-    /// None: it would be the same, or it does not check (then `findings` has errors).
+    /// None: it would be the same, or it does not check (then `checked` has errors).
     pub new: Option<Published>,
     pub differences: Vec<String>,
-    pub findings: Vec<Finding>,
+    pub checked: Checked,
 }
 
 fn every(parts: &Parts, kind: Kind, prefix: String) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -269,14 +269,14 @@ pub fn pipeline(parts: &Parts, reference: &str) -> Result<Published, FlowError> 
 /// `unknown_pipeline`; a store's failure.
 pub fn update_pipeline(parts: &Parts, reference: &str) -> Result<Update, FlowError> {
     let old = pipeline(parts, reference)?;
-    let checked = check(parts, &old.pipeline.source)?;
+    let mut checked = check(parts, &old.pipeline.source)?;
     let broken = checked.findings.iter().any(|f| f.severity == Severity::Error);
-    let (new, differences) = match checked.pipeline {
+    let (new, differences) = match checked.pipeline.take() {
         Some(next) if !broken && next != old.pipeline => {
             let differences = diff(&old.pipeline, &next);
             (Some(put_revision(parts, &next, old.revision + 1)?), differences)
         }
         _ => (None, Vec::new()),
     };
-    Ok(Update { old, new, differences, findings: checked.findings })
+    Ok(Update { old, new, differences, checked })
 }

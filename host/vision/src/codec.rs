@@ -79,6 +79,13 @@ fn format(file: &[u8]) -> Result<Format, VisionError> {
     }
 }
 
+/// What the header of a PNG file says, which stands first in it.
+fn png_size(file: &[u8]) -> Option<Size> {
+    let number = |at: usize| Some(u32::from_be_bytes(file.get(at..at + 4)?.try_into().ok()?));
+    let is_header = file.get(12..16)? == b"IHDR";
+    is_header.then_some(Size { width: number(16)?, height: number(20)? })
+}
+
 type Reader<'a> = Cursor<&'a [u8]>;
 
 /// A decoder that has read the header and nothing else.
@@ -99,6 +106,10 @@ fn header(file: &[u8]) -> Result<(Probe, Header<'_>), VisionError> {
             ("image/jpeg", Header::Jpeg(decoder, header))
         }
         Format::Png => {
+            // The decoder calls a picture damaged whose sides it cannot hold, before it says how long they are.
+            if let Some(size) = png_size(file) {
+                check_size(size)?;
+            }
             let mut limits = image::Limits::default();
             limits.max_alloc = Some(MAX_DECODED);
             let bad = |err| undecodable("PNG", err);

@@ -21,9 +21,9 @@ pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
             let checked = checked_file(app, file)?;
             let good = checked.pipeline.is_some();
             app.output.result(
-                || findings_json(&checked.findings),
+                || findings_json(&checked),
                 || {
-                    let mut text = findings_text(file, &checked.findings);
+                    let mut text = findings_text(file, &checked);
                     if let Some(pipeline) = &checked.pipeline {
                         text.push_str(&format!("{} is good: {}\n", pipeline.reference(), count(pipeline.steps.len(), "step")));
                     }
@@ -77,26 +77,34 @@ pub(crate) fn checked_file(app: &App, file: &Path) -> Result<Checked, Error> {
     Ok(dovetail_flow::check(app.parts_to_read()?, &text)?)
 }
 
-/// `{"errors": [...], "warnings": [...]}`.
-fn findings_json(findings: &[Finding]) -> Value {
-    let of = |severity| findings.iter().filter(|finding| finding.severity == severity).map(Finding::to_json).collect::<Vec<_>>();
-    json!({ "errors": of(Severity::Error), "warnings": of(Severity::Warning) })
+/// `{"errors": [...], "warnings": [...]}`, and how many more there are.
+fn findings_json(checked: &Checked) -> Value {
+    let of = |severity| checked.findings.iter().filter(|finding| finding.severity == severity).map(Finding::to_json).collect::<Vec<_>>();
+    let mut json = json!({ "errors": of(Severity::Error), "warnings": of(Severity::Warning) });
+    if checked.omitted > 0 {
+        json["omitted"] = json!(checked.omitted);
+    }
+    json
 }
 
-fn findings_text(file: &Path, findings: &[Finding]) -> String {
-    findings.iter().map(|finding| format!("{}:{finding}\n", file.display())).collect()
+fn findings_text(file: &Path, checked: &Checked) -> String {
+    let mut text: String = checked.findings.iter().map(|finding| format!("{}:{finding}\n", file.display())).collect();
+    if checked.omitted > 0 {
+        text.push_str(&format!("{}: and {} more\n", file.display(), checked.omitted));
+    }
+    text
 }
 
 fn push(app: &App, file: &Path) -> Result<Exit, Error> {
     let checked = checked_file(app, file)?;
-    let Some(pipeline) = checked.pipeline else {
-        app.output.result(|| findings_json(&checked.findings), || findings_text(file, &checked.findings));
+    let Some(pipeline) = &checked.pipeline else {
+        app.output.result(|| findings_json(&checked), || findings_text(file, &checked));
         return Ok(Exit::Failed);
     };
-    let (published, pushed) = dovetail_flow::push_pipeline(app.parts()?, &pipeline)?;
+    let (published, pushed) = dovetail_flow::push_pipeline(app.parts()?, pipeline)?;
     app.output.result(
         || {
-            let mut json = findings_json(&checked.findings);
+            let mut json = findings_json(&checked);
             json["pipeline"] = json!(published.pipeline.reference());
             json["revision"] = json!(published.revision);
             json["created"] = json!(pushed == Pushed::Created);
@@ -106,7 +114,7 @@ fn push(app: &App, file: &Path) -> Result<Exit, Error> {
             let how = if pushed == Pushed::Created { "published" } else { "was published before, unchanged" };
             format!(
                 "{}{} {how} (revision {})\n{}",
-                findings_text(file, &checked.findings),
+                findings_text(file, &checked),
                 published.pipeline.reference(),
                 published.revision,
                 pins(&published.pipeline)
@@ -122,12 +130,12 @@ fn pins(pipeline: &Graph) -> String {
 
 fn update(app: &App, reference: &str) -> Result<Exit, Error> {
     let update = dovetail_flow::update_pipeline(app.parts_to_read()?, reference)?;
-    let broken = update.new.is_none() && update.findings.iter().any(|finding| finding.severity == Severity::Error);
+    let broken = update.new.is_none() && update.checked.findings.iter().any(|finding| finding.severity == Severity::Error);
     let revision = update.new.as_ref().map_or(update.old.revision, |new| new.revision);
     let name = update.old.pipeline.reference();
     app.output.result(
         || {
-            let mut json = findings_json(&update.findings);
+            let mut json = findings_json(&update.checked);
             json["pipeline"] = json!(name);
             json["revision"] = json!(revision);
             json["updated"] = json!(update.new.is_some());
@@ -135,7 +143,7 @@ fn update(app: &App, reference: &str) -> Result<Exit, Error> {
             json
         },
         || {
-            let mut text = if broken { findings_text(Path::new(&name), &update.findings) } else { String::new() };
+            let mut text = if broken { findings_text(Path::new(&name), &update.checked) } else { String::new() };
             for line in &update.differences {
                 text.push_str(&format!("  {line}\n"));
             }
@@ -256,7 +264,7 @@ fn graph(app: &App, reference: &str, format: GraphFormat) -> Result<Exit, Error>
         let file = Path::new(reference);
         let checked = checked_file(app, file)?;
         let Some(pipeline) = checked.pipeline else {
-            app.output.result(|| findings_json(&checked.findings), || findings_text(file, &checked.findings));
+            app.output.result(|| findings_json(&checked), || findings_text(file, &checked));
             return Ok(Exit::Failed);
         };
         pipeline

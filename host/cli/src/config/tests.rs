@@ -138,8 +138,21 @@ fn values_out_of_range_are_refused() {
     ] {
         assert!(resolve(Global::default(), &[HOME], Some(file)).is_err(), "{file}");
     }
-    for pair in [("DOVETAIL_WORKER_JOBS", "many"), ("DOVETAIL_LOG_LEVEL", "loud"), ("DOVETAIL_LOG_FORMAT", "xml")] {
-        assert!(resolve(Global::default(), &[HOME, pair], None).is_err(), "{pair:?}");
+    // By whichever name it was set, both are told, with what is right.
+    for (pair, example) in [
+        (("DOVETAIL_WORKER_JOBS", "many"), "`worker.jobs = 10` in dovetail.toml or DOVETAIL_WORKER_JOBS=10"),
+        (("DOVETAIL_WORKER_JOBS", "0"), "a whole number from 1 to 1000"),
+        (("DOVETAIL_WORKER_LEASE", "soon"), "DOVETAIL_WORKER_LEASE=10s"),
+        (("DOVETAIL_WORKER_LEASE", "2h"), "a time from 1s to 1h"),
+        (("DOVETAIL_WORKER_GRANTS", "http"), "DOVETAIL_WORKER_GRANTS=clocks,random"),
+        (("DOVETAIL_VISION_THREADS", "-1"), "DOVETAIL_VISION_THREADS=2"),
+        (("DOVETAIL_VISION_OPENCV_THREADS", "257"), "from 1 to 256"),
+        (("DOVETAIL_VISION_IMAGES", "much"), "`vision.images = \"32MiB\"`"),
+        (("DOVETAIL_LOG_LEVEL", "loud"), "DOVETAIL_LOG_LEVEL=info"),
+        (("DOVETAIL_LOG_FORMAT", "xml"), "DOVETAIL_LOG_FORMAT=json"),
+    ] {
+        let error = resolve(Global::default(), &[HOME, pair], None).unwrap_err();
+        assert!(error.code == "bad_setting" && error.help.as_deref().unwrap().contains(example), "{pair:?}: {}", error.to_text());
     }
 }
 

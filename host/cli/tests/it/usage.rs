@@ -134,6 +134,18 @@ fn a_data_folder_that_cannot_be_used_is_the_hosts_failure() {
 }
 
 #[test]
+fn a_folder_in_the_place_of_the_database_is_called_one() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.path("data/dovetail.db")).unwrap();
+    for args in [&["runs", "list"][..], &["task", "push", &crate::support::plugin("add").display().to_string()]] {
+        let args: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
+        let error = home.run(&args).exits(3).json()["error"].clone();
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("dovetail.db") && message.contains("it is a folder, and should be a file: move it away"), "{error:#}");
+    }
+}
+
+#[test]
 fn a_database_of_a_newer_version_is_refused() {
     let home = Home::new();
     home.push(&["add"]);

@@ -161,13 +161,14 @@ impl Findings {
         self.found.iter().any(|(_, finding)| finding.severity == Severity::Error)
     }
 
-    /// In the order of the text, with lines and columns; and how many are left out because there are more than `most`.
+    /// In the order of the text, with lines and columns; and how many are left out because there are more than `most`: warnings before errors.
     pub(super) fn finish(self, text: &Text<'_>, most: usize) -> (Vec<Finding>, usize) {
         let mut found: Vec<(usize, Finding)> =
             self.found.into_iter().map(|(at, finding)| (at.unwrap_or_else(|| text.root.offset(&finding.pointer)), finding)).collect();
-        found.sort_by_key(|(at, _)| *at);
         let omitted = found.len().saturating_sub(most);
+        found.sort_by_key(|(at, finding)| (finding.severity == Severity::Warning, *at));
         found.truncate(most);
+        found.sort_by_key(|(at, _)| *at);
         let placed = found.into_iter().map(|(at, mut finding)| {
             (finding.line, finding.column) = position(text.text, at);
             finding

@@ -36,6 +36,7 @@ impl Reader {
     pub(crate) fn open(data: &Path) -> Result<Self, StoreError> {
         let path = data.join("dovetail.db");
         let what = format!("open the database {}, to read only", path.display());
+        schema::refuse_no_file(&path, &what)?;
         // Whoever writes made this file; without it there is nobody to wait for.
         let turn = match File::open(data.join("dovetail.lock")) {
             Ok(turn) => Some(turn),

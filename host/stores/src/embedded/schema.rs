@@ -71,6 +71,7 @@ pub(crate) fn open(data: &Path, turn: &File) -> Result<Connection, StoreError> {
     let path = data.join("dovetail.db");
     let what = format!("open the database {}", path.display());
     let sql = |e| sql_error(&what, e);
+    refuse_no_file(&path, &what)?;
     let mut db = Connection::open(&path).map_err(sql)?;
     db.busy_timeout(Duration::from_secs(30)).map_err(sql)?;
     if standing(&db).map_err(sql)?.is_some_and(|(version, boot)| version == VERSION && boot == boot_id()) {
@@ -81,6 +82,19 @@ pub(crate) fn open(data: &Path, turn: &File) -> Result<Connection, StoreError> {
     drop(turn.unlock());
     prepared?;
     set_up(db).map_err(sql)
+}
+
+/// SQLite tells of a folder as of a disk that fails, and waits for ever for the other end of a pipe.
+pub(crate) fn refuse_no_file(path: &Path, what: &str) -> Result<(), StoreError> {
+    match std::fs::metadata(path) {
+        Ok(about) if !about.is_file() => {
+            let kind = if about.is_dir() { "a folder" } else { "no file" };
+            let why = format!("it is {kind}, and should be a file: move it away, or name another data folder");
+            Err(StoreError::new(StoreErrorKind::Corrupt, what, why))
+        }
+        // It may not be there yet; of whatever else is wrong, SQLite speaks.
+        _ => Ok(()),
+    }
 }
 
 /// The version of the tables and the boot that leases are told by; none: there are no tables yet.

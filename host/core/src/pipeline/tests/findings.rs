@@ -69,6 +69,9 @@ fn duplicate_keys() {
     // Deep inside a literal as well.
     let text = file("", r#""make": {"number": 1, "task": "make", "inputs": {"seed": {"value": 1, "value": 2}}}"#, r#""n": "make.n""#);
     assert_eq!(found(&text), ["3:71 duplicate_key /steps/make/inputs/seed/value: the key `value` stands here twice"]);
+    let text = file("", r#""make": {"number": 1, "task": "make", "inputs": {"seed": {"value": [{"a": {"k": 1, "k": 2}}]}}}"#, r#""n": "make.n""#);
+    let within = "3:84 duplicate_key /steps/make/inputs/seed/value/0/a/k: the key `k` stands here twice";
+    assert!(found(&text).contains(&within.to_owned()), "{:?}", found(&text));
 }
 
 #[test]
@@ -399,4 +402,15 @@ fn limits_of_a_file() {
     let checked = check(&many, &tasks());
     assert_eq!((checked.findings.len(), checked.omitted), (200, 100));
     assert_eq!(check(&with(3), &tasks()).omitted, 0);
+    // Warnings hide no error, wherever it stands.
+    let spare = (1..=300).map(|i| format!("\"s{i}\": {{\"number\": {}, \"task\": \"make\"}}", i + 1)).collect::<Vec<_>>().join(",\n");
+    let gone = |at: &str| {
+        file("", &format!("{MAKE},\n{}", spare.replace(&format!("\"s{at}\": {{"), &format!("\"s{at}\": {{\"timeuot\": 1, "))), r#""n": "make.n""#)
+    };
+    for at in ["1", "300"] {
+        let checked = check(&gone(at), &tasks());
+        let errors: Vec<_> = checked.findings.iter().filter(|finding| finding.severity == Severity::Error).map(|f| f.pointer.clone()).collect();
+        assert_eq!((errors, checked.findings.len()), (vec![format!("/steps/s{at}/timeuot")], 200));
+        assert!(checked.findings.is_sorted_by_key(|finding| (finding.line, finding.column)) && checked.omitted > 0);
+    }
 }
