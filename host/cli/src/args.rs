@@ -158,8 +158,12 @@ pub(crate) enum Runs {
     Logs(OneGeneration),
     /// Follow a run until it is over, and print its result
     Watch(OneRun),
-    /// End a run: no step of it starts any more, running ones are stopped
-    Cancel(OneRun),
+    /// End runs: no step of them starts any more, running ones are stopped
+    Cancel {
+        /// The runs' IDs, or their beginnings or ends where those are one run's
+        #[arg(value_name = "RUN", required = true)]
+        runs: Vec<String>,
+    },
     /// Run the steps of a failed or cancelled run again that did not succeed, and wait for the result
     Retry {
         #[command(flatten)]
@@ -172,6 +176,7 @@ pub(crate) enum Runs {
         jobs: Option<u32>,
     },
     /// Go on with runs that were interrupted, and wait for their results
+    #[command(override_usage = "dovetail runs resume [OPTIONS] <RUN>...\n       dovetail runs resume [OPTIONS] --all")]
     Resume {
         /// The runs' IDs, or the beginnings of them
         #[arg(value_name = "RUN", required_unless_present = "all")]

@@ -6,6 +6,7 @@ mod config;
 mod error;
 mod freshness;
 mod grants;
+mod help;
 mod inputs;
 mod media;
 mod output;
@@ -22,8 +23,6 @@ mod work;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use crate::args::Cli;
 use crate::config::{Config, Environment};
 use crate::error::{Error, Exit};
@@ -36,7 +35,7 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|first| first == dovetail_runtime::SUBCOMMAND) {
         return dovetail_runtime::compile_child(&arguments[2..]);
     }
-    let cli = match Cli::try_parse_from(&arguments) {
+    let cli = match help::parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error, &arguments),
     };

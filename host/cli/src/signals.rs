@@ -31,7 +31,8 @@ impl Told {
         abort: "interrupted again: running steps are stopped",
     };
     /// Of a command that waits for what others do.
-    pub(crate) const WAITING: Self = Self { drain: "interrupted: the run goes on without anybody waiting for it", abort: "interrupted again" };
+    pub(crate) const WAITING: Self =
+        Self { drain: "interrupted: the workers go on, and nobody waits for them here any longer", abort: "interrupted again" };
 }
 
 /// Hands signals on to `shutdown`, and says on `told` what that means.

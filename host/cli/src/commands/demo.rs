@@ -12,6 +12,7 @@ use dovetail_vision::{Annotation, Opencv, annotate};
 use serde_json::{Value, json};
 
 use crate::args::Demo;
+use crate::commands::run::how_to_go_on;
 use crate::error::{Error, Exit};
 use crate::inputs::{Expected, Given, Loaded, MAX_PHOTOGRAPH, photographs, read};
 use crate::output::{Format, pretty};
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
         let document = dovetail_flow::document(parts, &id)?;
         let state = document.get("state").and_then(Value::as_str).unwrap_or_default();
         if session.interrupted() && !matches!(state, "succeeded" | "failed" | "cancelled") {
-            app.output.note(&format!("interrupted; go on with\n  dovetail --data {} runs resume {id}", app.config.data.display()));
+            app.output.note(&how_to_go_on(app, &id));
             return Ok(Exit::Interrupted);
         }
         let stem = photograph.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();

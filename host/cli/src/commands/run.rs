@@ -132,6 +132,14 @@ fn is_bytes(ty: &Type) -> bool {
     matches!(ty, Type::Image | Type::Artifact) || matches!(ty, Type::Option(inner) if matches!(**inner, Type::Image | Type::Artifact))
 }
 
+/// What an interrupted command leaves, and how to come back to it. The workers of a fleet go on meanwhile, which has been said.
+pub(crate) fn how_to_go_on(app: &App, run: &RunId) -> String {
+    if app.config.is_fleet() {
+        return format!("wait for it again with\n  dovetail runs watch {run}");
+    }
+    format!("interrupted; go on with\n  dovetail --data {} runs resume {run}", app.config.data.display())
+}
+
 /// Works on one run until it is over, and prints its document.
 pub(crate) fn wait_for(app: &App, mut session: Session<'_>, run: &RunId) -> Result<Exit, Error> {
     session.work(std::slice::from_ref(run), |_| Ok(()))?;
@@ -143,7 +151,7 @@ pub(crate) fn wait_for(app: &App, mut session: Session<'_>, run: &RunId) -> Resu
         // Neither over nor interrupted cannot be: work waits for the end.
         _ => {
             if session.interrupted() {
-                app.output.note(&format!("interrupted; go on with\n  dovetail --data {} runs resume {run}", app.config.data.display()));
+                app.output.note(&how_to_go_on(app, run));
             }
             Exit::Interrupted
         }

@@ -42,11 +42,20 @@ pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
             app.output.result(|| logs.iter().map(log).collect(), || logs.iter().map(show_log).collect());
         }
         Runs::Watch(one) => return watch(app, &find(app, &one.run)?),
-        Runs::Cancel(one) => {
-            let run = find(app, &one.run)?;
-            let cancelled = dovetail_flow::cancel(app.parts()?, &run, "by request")?;
-            let said = if cancelled { "cancelled" } else { "was over before" };
-            app.output.result(|| json!({ "run_id": run, "cancelled": cancelled }), || format!("{run}  {said}\n"));
+        Runs::Cancel { runs } => {
+            let json = |(run, cancelled): &(RunId, bool)| json!({ "run_id": run, "cancelled": cancelled });
+            let text = |(run, cancelled): &(RunId, bool)| format!("{run}  {}\n", if *cancelled { "cancelled" } else { "was over before" });
+            // All are looked for before the first one is ended.
+            let mut done = Vec::new();
+            for run in find_all(app, runs)? {
+                let cancelled = dovetail_flow::cancel(app.parts()?, &run, "by request")?;
+                done.push((run, cancelled));
+            }
+            let all = || done.iter().map(json).collect();
+            app.output.result(
+                || if runs.len() == 1 { done.iter().map(json).next().unwrap_or_default() } else { all() },
+                || done.iter().map(text).collect(),
+            );
         }
         Runs::Retry { run, detach, jobs } => {
             let run = find(app, &run.run)?;
@@ -115,12 +124,7 @@ fn resume(app: &App, runs: &[String], all: bool, jobs: u32) -> Result<Exit, Erro
     if all {
         found.extend(app.parts_to_read()?.ledger.open_runs(usize::MAX)?.into_iter().map(|key| key.run));
     }
-    for prefix in runs {
-        let run = find(app, prefix)?;
-        if !found.contains(&run) {
-            found.push(run);
-        }
-    }
+    found.extend(find_all(app, runs)?);
     match found.as_slice() {
         [] => Ok(none(app)),
         [run] if !all => {
@@ -143,6 +147,18 @@ fn resume(app: &App, runs: &[String], all: bool, jobs: u32) -> Result<Exit, Erro
             Ok(runs[n].clone())
         }),
     }
+}
+
+/// Those of several, each once.
+fn find_all(app: &App, named: &[String]) -> Result<Vec<RunId>, Error> {
+    let mut found = Vec::new();
+    for one in named {
+        let run = find(app, one)?;
+        if !found.contains(&run) {
+            found.push(run);
+        }
+    }
+    Ok(found)
 }
 
 /// The run whose ID begins so.

@@ -321,9 +321,13 @@ impl<'a> Results<'a> {
         let Tally { open, not_submitted, .. } = self.tally;
         let mut lines = Vec::new();
         if open > 0 {
-            let data = self.app.config.data.display();
             let (are, them) = if open == 1 { ("is", "it") } else { ("are", "them") };
-            lines.push(format!("{} {are} open; go on with {them} by\n  dovetail --data {data} runs resume --all", count(open, "run")));
+            let how = if self.app.config.is_fleet() {
+                format!("the workers go on; wait for {them} again with\n  dovetail runs resume --all")
+            } else {
+                format!("go on with {them} by\n  dovetail --data {} runs resume --all", self.app.config.data.display())
+            };
+            lines.push(format!("{} {are} open; {how}", count(open, "run")));
         }
         if let (Several::Files { files, keyed }, true) = (several, interrupted)
             && let Some(file) = files.get(reached).filter(|_| not_submitted > 0)

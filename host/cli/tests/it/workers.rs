@@ -177,6 +177,22 @@ fn a_run_is_cancelled_while_it_runs_and_run_again_by_retry() {
     assert_eq!(state(&home, &run), "cancelled");
 }
 
+#[test]
+fn several_runs_are_cancelled_at_once() {
+    let home = endless();
+    let runs = [crate::support::open_run(&home, "it"), crate::support::open_run(&home, "it")];
+    let left = crate::support::open_run(&home, "it");
+    // Nothing is done where one of them is none.
+    home.run(&["runs", "cancel", &runs[0], "ffff0000"]).exits(2);
+    assert_eq!(state(&home, &runs[0]), "queued");
+    home.run(&["runs", "cancel"]).exits(2);
+    let cancelled = home.run(&["runs", "cancel", &runs[0], &runs[1], &runs[0], "--output", "json"]).exits(0).json();
+    assert_eq!(cancelled, json!([{ "run_id": runs[0], "cancelled": true }, { "run_id": runs[1], "cancelled": true }]));
+    assert_eq!((state(&home, &runs[1]).as_str(), state(&home, &left).as_str()), ("cancelled", "queued"));
+    let again = home.run(&["runs", "cancel", &runs[0], &left]).exits(0).stdout;
+    assert_eq!(again, format!("{}  was over before\n{left}  cancelled\n", runs[0]));
+}
+
 /// Of a failure the log says why; that a step was stopped is none.
 #[test]
 fn the_log_says_why_a_step_failed_and_that_one_was_stopped() {

@@ -1,0 +1,67 @@
+//! What was typed, and the help for it. Options of every command stand in `dovetail --help`, and once: a command's own help names where they are.
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{Command, CommandFactory as _, Parser as _};
+
+use crate::args::Cli;
+
+const ELSEWHERE: &str = "Options of every command: --data, --config, --output, --log-level, --log-format, and where a fleet keeps things (--fleet, \
+    --queue, --meta, --blobs). `dovetail --help` explains them.";
+
+/// Reads the arguments; asked for help it is an error whose text that is.
+pub(crate) fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(arguments).map_err(|error| {
+        if error.kind() != ErrorKind::DisplayHelp {
+            return error;
+        }
+        let mut command = Cli::command();
+        // Hands the options of every command down.
+        command.build();
+        folded(command).try_get_matches_from(arguments).err().unwrap_or(error)
+    })
+}
+
+/// The same, in which no command below says what stands above.
+fn folded(command: Command) -> Command {
+    let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    names.into_iter().fold(command, |command, name| {
+        command.mut_subcommand(name, |below| {
+            let below = below.mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
+            folded(below.after_help(ELSEWHERE))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn help(words: &[&str]) -> String {
+        let arguments: Vec<OsString> = std::iter::once("dovetail").chain(words.iter().copied()).map(OsString::from).collect();
+        parse(&arguments).unwrap_err().render().to_string()
+    }
+
+    #[test]
+    fn options_of_every_command_are_explained_once() {
+        let explained = |text: &str| text.contains("The records: mongodb://");
+        assert!(explained(&help(&["--help"])) && explained(&help(&["-h"])));
+        let mut left = vec![(Cli::command(), Vec::new())];
+        let mut seen = 0;
+        while let Some((command, path)) = left.pop() {
+            for below in command.get_subcommands() {
+                let path: Vec<String> = path.iter().cloned().chain([below.get_name().to_owned()]).collect();
+                for flag in ["-h", "--help"] {
+                    let words: Vec<&str> = path.iter().map(String::as_str).chain([flag]).collect();
+                    let text = help(&words);
+                    assert!(!explained(&text) && text.contains("`dovetail --help` explains them"), "{words:?}: {text}");
+                    assert!(text.contains(&format!("Usage: dovetail {}", path.join(" "))), "{words:?}: {text}");
+                }
+                seen += 1;
+                left.push((below.clone(), path));
+            }
+        }
+        assert!(seen > 30, "{seen}");
+    }
+}
