@@ -27,6 +27,7 @@ pub use clock::SystemClock;
 pub use document::{document, document_of, unserved};
 pub use error::FlowError;
 pub use fleet::FleetLedger;
+pub use fleet::pair::may_write;
 pub use gc::{Amount, Collected, Keep, collect};
 pub use history::{RunSummary, StepLog, find_generation, find_run, lineage, logs, runs};
 pub use listing::{List, Unread};

@@ -6,7 +6,7 @@
 //! has a thread for what is left there. Not here: what is to be done (the rest of flow), and how the window
 //! keeps its promises (its backend).
 
-mod pair;
+pub(crate) mod pair;
 mod records;
 mod search;
 #[cfg(test)]

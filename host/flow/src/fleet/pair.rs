@@ -4,7 +4,7 @@
 //! Records have an identity, written once, and the queue keeps that of the records whose work it holds. Whoever only looks claims nothing.
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::ledger::{Kind, Record};
+use dovetail_core::ledger::{Item, Kind, Ledger, Record};
 use dovetail_core::meta::{MetaStore, Put};
 use dovetail_core::window::Window;
 
@@ -34,7 +34,6 @@ pub(super) fn look(meta: &dyn MetaStore, window: &dyn Window) -> Result<bool, St
 pub(super) fn take(meta: &dyn MetaStore, window: &dyn Window) -> Result<(), StoreError> {
     // Whoever does not belong here leaves records that have no identity yet as they are.
     look(meta, window)?;
-    // Written, and not only read, so that whoever may not write hears of it before he takes work.
     let mine = make(meta)?;
     if window.belongs(Some(&mine))?.as_deref() == Some(&mine) { Ok(()) } else { Err(strangers()) }
 }
@@ -47,6 +46,17 @@ fn make(meta: &dyn MetaStore) -> Result<String, StoreError> {
         Some(Put::Exists(first)) => String::from_utf8_lossy(&first).into_owned(),
         _ => new,
     })
+}
+
+/// Whether records can be written in a fleet, tried with one that is there: whoever belongs to a queue since long writes none to find out.
+///
+/// # Errors
+/// As [`take`]; `Refused` without the right to.
+pub fn may_write(ledger: &dyn Ledger) -> Result<(), StoreError> {
+    // What belongs together has an identity.
+    ledger.commit(&[])?;
+    let record = Record { kind: Kind::Identity, key: KEY.to_owned(), value: Vec::new() };
+    ledger.commit(&[Item::Put { record }]).map(drop)
 }
 
 fn strangers() -> StoreError {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use dovetail_core::blobs::StoreError;
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::desk::Desk;
 use dovetail_core::ledger::{HeldStep, Item, Kind, Ledger as _, Listing, Record, RunKey, Scope};
 use dovetail_core::meta::{MetaStore, Put, Writes};
@@ -26,6 +26,8 @@ struct Yielding {
     over: Mutex<Vec<RunKey>>,
     /// The window's; none: nothing was lost yet.
     epoch: Mutex<Option<&'static str>>,
+    /// Whose records the window belongs to; none: to whoever asks.
+    owner: Mutex<Option<&'static str>>,
 }
 
 impl MetaStore for Yielding {
@@ -95,12 +97,56 @@ impl Window for Yielding {
     }
 
     fn belongs(&self, records: Option<&str>) -> Result<Option<String>, StoreError> {
-        Ok(records.map(str::to_owned))
+        Ok(self.owner.lock().unwrap().or(records).map(str::to_owned))
     }
 
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         Ok(Vec::new())
     }
+}
+
+/// Records of somebody who may only read, which the queue knows.
+struct ReadOnly(Yielding);
+
+impl MetaStore for ReadOnly {
+    fn put(&self, _records: &[Record]) -> Result<Vec<Put>, StoreError> {
+        Err(StoreError::plain(StoreErrorKind::Refused, "write"))
+    }
+
+    fn write(&self, _writes: &Writes) -> Result<Vec<Put>, StoreError> {
+        self.put(&[])
+    }
+
+    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        Ok(keys.iter().map(|_| (kind == Kind::Identity).then(|| b"mine".to_vec())).collect())
+    }
+
+    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.0.list(kind, listing)
+    }
+
+    fn open(&self, _runs: &[RunKey]) -> Result<(), StoreError> {
+        self.put(&[]).map(drop)
+    }
+
+    fn forget(&self, _runs: &[RunKey]) -> Result<(), StoreError> {
+        self.put(&[]).map(drop)
+    }
+
+    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
+        self.0.open_runs(limit)
+    }
+}
+
+#[test]
+fn who_may_only_read_may_look_and_is_told_before_he_works() {
+    let window = Arc::new(Yielding::default());
+    *window.owner.lock().unwrap() = Some("mine");
+    let ledger = FleetLedger::new(Arc::new(ReadOnly(Yielding::default())), window.clone()).unwrap();
+    assert_eq!(ledger.open_runs(9).unwrap(), []);
+    assert_eq!(super::pair::may_write(&ledger).unwrap_err().kind, StoreErrorKind::Refused);
+    let able = FleetLedger::new(Arc::new(Yielding::default()), Arc::new(Yielding::default())).unwrap();
+    super::pair::may_write(&able).unwrap();
 }
 
 fn run(n: u8) -> RunKey {
