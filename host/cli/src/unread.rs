@@ -12,30 +12,47 @@ pub(crate) fn print_list<T>(
     app: &App,
     list: &List<T>,
     what: &str,
-    key: impl Fn(&Unread) -> Value,
+    key: impl Fn(&str) -> Value,
     json: impl Fn(&T) -> Value,
     text: impl Fn(&[T]) -> String,
 ) {
-    say_unread(app, what, &list.unread);
-    let unreadable = |unread: &Unread| {
-        let mut entry = key(unread);
-        entry["unreadable"] = told(unread).to_json()["error"].clone();
+    let unread: Vec<(String, Error)> = list.unread.iter().map(told).collect();
+    print(app, (&list.read, &unread), what, key, json, text);
+}
+
+/// The same of what was read and what could not be.
+pub(crate) fn print<T>(
+    app: &App,
+    (read, unread): (&[T], &[(String, Error)]),
+    what: &str,
+    key: impl Fn(&str) -> Value,
+    json: impl Fn(&T) -> Value,
+    text: impl Fn(&[T]) -> String,
+) {
+    say(app, what, unread);
+    let unreadable = |(name, error): &(String, Error)| {
+        let mut entry = key(name);
+        entry["unreadable"] = error.to_json()["error"].clone();
         entry
     };
     app.output.result(
-        || list.read.iter().map(json).chain(list.unread.iter().map(unreadable)).collect(),
+        || read.iter().map(json).chain(unread.iter().map(unreadable)).collect(),
         // That there are none would not be true.
-        || if list.read.is_empty() && !list.unread.is_empty() { String::new() } else { text(&list.read) },
+        || if read.is_empty() && !unread.is_empty() { String::new() } else { text(read) },
     );
 }
 
 /// A line on standard error for each.
 pub(crate) fn say_unread(app: &App, what: &str, unread: &[Unread]) {
-    for one in unread {
-        app.output.note(&format!("warning: the {what} {} cannot be read: {}", one.name, told(one).chain()));
+    say(app, what, &unread.iter().map(told).collect::<Vec<_>>());
+}
+
+fn say(app: &App, what: &str, unread: &[(String, Error)]) {
+    for (name, error) in unread {
+        app.output.note(&format!("warning: the {what} {name} cannot be read: {}", error.chain()));
     }
 }
 
-fn told(unread: &Unread) -> Error {
-    unread.error.again().into()
+fn told(unread: &Unread) -> (String, Error) {
+    (unread.name.clone(), unread.error.again().into())
 }

@@ -10,6 +10,7 @@ use dovetail_core::pipeline::{Edge, EdgeKind, Pipeline, Step};
 use dovetail_core::record::{AttemptRecord, OutcomeRecord, RunState};
 use serde_json::{Map, Value, json};
 
+use crate::listing::readable;
 use crate::truth::{SKIPPED, STOPPED, Truth, current, follows, load_value};
 use crate::{FlowError, Parts};
 
@@ -90,7 +91,8 @@ fn output(parts: &Parts, truth: &Truth) -> Result<Value, FlowError> {
 pub fn unserved(parts: &Parts, limit: usize) -> Result<(usize, BTreeSet<String>), FlowError> {
     let (able, mut runs, mut lacking) = (able(parts)?, 0, BTreeSet::new());
     for key in parts.ledger.open_runs(limit)? {
-        let truth = Truth::read(parts, &key.run)?;
+        // One that a newer dovetail wrote hides no other; lists name it.
+        let Some(truth) = readable(Truth::read(parts, &key.run))? else { continue };
         let waiting = waiting(&truth, &held(parts, &truth)?, || Ok(able.clone()))?;
         runs += usize::from(!waiting.is_empty());
         lacking.extend(waiting.into_values().flatten());

@@ -40,6 +40,13 @@ impl<T> List<T> {
     }
 }
 
+/// The same of one: none where it cannot be read.
+pub(crate) fn readable<T>(read: Result<T, FlowError>) -> Result<Option<T>, FlowError> {
+    let mut list = List::default();
+    list.take("", read)?;
+    Ok(list.read.pop())
+}
+
 /// Whether the record is at fault. `Missing` is what it names: a pipeline, a value.
 fn is_of_the_record(kind: StoreErrorKind) -> bool {
     matches!(kind, StoreErrorKind::Newer | StoreErrorKind::Corrupt | StoreErrorKind::Missing)

@@ -31,7 +31,7 @@ mod square;
 mod unavailable;
 
 pub use annotation::{Annotation, Probe};
-pub use models::{FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelError, ModelStore};
+pub use models::{FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelError, ModelStore, Unread};
 pub use options::Options;
 
 #[cfg(feature = "opencv")]

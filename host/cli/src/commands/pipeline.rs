@@ -36,7 +36,7 @@ pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
         Pipeline::Update { pipeline } => update(app, pipeline),
         Pipeline::List => {
             let all = dovetail_flow::pipelines(app.parts_to_read()?)?;
-            print_list(app, &all, "pipeline", |unread| json!({ "pipeline": unread.name }), summary, list);
+            print_list(app, &all, "pipeline", |name| json!({ "pipeline": name }), summary, list);
             Ok(Exit::Done)
         }
         Pipeline::Show { pipeline, capabilities } => {

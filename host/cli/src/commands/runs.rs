@@ -27,7 +27,7 @@ pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
     match command {
         Runs::List { limit } => {
             let runs = dovetail_flow::runs(app.parts_to_read()?, *limit as usize)?;
-            print_list(app, &runs, "run", |unread| json!({ "run_id": unread.name }), summary, list);
+            print_list(app, &runs, "run", |name| json!({ "run_id": name }), summary, list);
         }
         Runs::Show(one) => {
             let document = dovetail_flow::document_of(app.parts_to_read()?, &find_generation(app, one)?)?;

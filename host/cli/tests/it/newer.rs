@@ -57,6 +57,27 @@ fn a_run_of_a_newer_form_hides_no_other() {
     write(&home, &[Item::Submit { run, record, jobs: Vec::new(), steps: ["go".to_owned()].into() }]);
     listed(&home, "runs", "it@1.0.0", ("run_id", RUN));
     assert_eq!(home.run(&["runs", "show", RUN, "--output", "json"]).exits(3).json()["error"]["code"], "store_newer");
+    // Nor does it keep others waiting.
+    let ours = crate::support::open_run(&home, "it");
+    let resumed = home.run(&["runs", "resume", "--all", "--output", "json"]).exits(3).json();
+    let states: Vec<(&Value, &Value)> = resumed["runs"].as_array().unwrap().iter().map(|run| (&run["run_id"], &run["state"])).collect();
+    assert_eq!((states, &resumed["error"]["code"]), (vec![(&json!(ours), &json!("succeeded"))], &json!("store_newer")), "{resumed:#}");
+}
+
+#[test]
+fn a_model_whose_manifest_cannot_be_read_hides_no_other() {
+    let home = home();
+    let cascade = std::path::Path::new(dovetail_vision::HAAR_FOLDER);
+    assert!(cascade.is_dir(), "{} is missing: install opencv-data", cascade.display());
+    let file = cascade.join("haarcascade_frontalface_alt2.xml").display().to_string();
+    let manifest = home.write("mine.toml", "name = \"mine\"\nkind = \"detector\"\noutput = \"cascade\"\n");
+    home.run(&["models", "add", &file, "--manifest", &manifest]).exits(0);
+    home.write("data/models/theirs.toml", "name = \"theirs\"\na_new = \"word\"\n");
+    let text = home.run(&["models", "list"]).exits(0);
+    assert!(text.stdout.contains("mine") && text.stderr.starts_with("warning: the model theirs cannot be read: "), "{}", text.stderr);
+    let all = home.run(&["models", "list", "--output", "json"]).exits(0).json();
+    assert_eq!((&all[0]["name"], &all[1]["name"], &all[1]["unreadable"]["code"]), (&json!("mine"), &json!("theirs"), &json!("bad_manifest")));
+    assert_eq!(all.as_array().unwrap().len(), 2);
 }
 
 #[test]

@@ -18,5 +18,5 @@ pub use import::{FACE_API_PACKAGE, HAAR_FOLDER};
 #[cfg(feature = "opencv")]
 pub(crate) use listed::Listed;
 pub use manifest::Manifest;
-pub use store::{Installed, ModelError, ModelStore};
+pub use store::{Installed, ModelError, ModelStore, Unread};
 pub use weights::WeightsError;

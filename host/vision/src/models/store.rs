@@ -82,6 +82,9 @@ pub struct Installed {
     pub manifest: Manifest,
 }
 
+/// The name of a model whose manifest cannot be read, and why.
+pub type Unread = (String, ModelError);
+
 /// A model about to be installed: its manifest without files, and the files.
 pub(crate) struct Candidate {
     pub(crate) manifest: Manifest,
@@ -130,20 +133,33 @@ impl ModelStore {
     /// # Errors
     /// `Io`; `BadManifest` if a manifest in the folder cannot be read.
     pub fn list(&self) -> Result<Vec<Installed>, ModelError> {
-        let mut found = Vec::new();
+        let (found, mut unread) = self.look()?;
+        if unread.is_empty() { Ok(found) } else { Err(unread.swap_remove(0).1) }
+    }
+
+    /// The same, and by name those whose manifests cannot be read.
+    ///
+    /// # Errors
+    /// `Io` of the folder.
+    pub fn look(&self) -> Result<(Vec<Installed>, Vec<Unread>), ModelError> {
+        let (mut found, mut unread) = (Vec::new(), Vec::new());
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((found, unread)),
             Err(error) => return Err(io_error("list", &self.dir)(error)),
         };
         for entry in entries {
             let path = entry.map_err(io_error("list", &self.dir))?.path();
             if path.extension().is_some_and(|e| e == "toml") {
-                found.push(Self::read(&path)?);
+                match Self::read(&path) {
+                    Ok(one) => found.push(one),
+                    Err(error) => unread.push((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), error)),
+                }
             }
         }
+        unread.sort_by(|a, b| a.0.cmp(&b.0));
         found.sort_by(|a, b| (a.model.kind, &a.model.name).cmp(&(b.model.kind, &b.model.name)));
-        Ok(found)
+        Ok((found, unread))
     }
 
     fn read(path: &Path) -> Result<Installed, ModelError> {

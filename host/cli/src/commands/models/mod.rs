@@ -13,6 +13,7 @@ use crate::args::Models;
 use crate::error::{Error, Exit};
 use crate::inputs::folder;
 use crate::table::{bytes, count, table};
+use crate::unread;
 use crate::wire::App;
 
 /// What `models pull` installs.
@@ -23,8 +24,9 @@ pub(crate) fn run(command: &Models, app: &App) -> Result<Exit, Error> {
     match command {
         Models::Pull { from, photographs } => pull(app, from.as_deref(), photographs.as_deref()),
         Models::List => {
-            let models = app.models_to_read()?.list()?;
-            app.output.result(|| models.iter().map(installed_json).collect(), || list(&models));
+            let (models, unread) = app.models_to_read()?.look()?;
+            let unread: Vec<(String, Error)> = unread.into_iter().map(|(name, error)| (name, error.into())).collect();
+            unread::print(app, (&models, &unread), "model", |name| json!({ "name": name }), installed_json, list);
             Ok(Exit::Done)
         }
         Models::Add { file, manifest } => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use dovetail_core::Digest;
 use dovetail_core::record::PluginRecord;
 use dovetail_core::wit::show as wit;
-use dovetail_flow::{Pushed, Unread};
+use dovetail_flow::Pushed;
 use dovetail_runtime::{Package, Parts, Refusal};
 use serde_json::{Value, json};
 
@@ -174,8 +174,8 @@ pub(super) fn list(app: &App) -> Result<Exit, Error> {
         table(&["task", "version", "reaches", "package", "description"], &plugins.iter().map(row).collect::<Vec<_>>())
     };
     let json = |record: &PluginRecord| json!({ "name": record.name, "version": record.version, "description": record.description, "package": record.package, "pure": record.pure, "grants": record.grants });
-    let key = |unread: &Unread| {
-        let (name, version) = unread.name.split_once('@').unwrap_or((&unread.name, ""));
+    let key = |key: &str| {
+        let (name, version) = key.split_once('@').unwrap_or((key, ""));
         json!({ "name": name, "version": version })
     };
     print_list(app, &plugins, "task", key, json, text);
