@@ -198,6 +198,12 @@ impl VisionError {
         Self::Invalid { code, message: message.into() }
     }
 
+    /// `too_large`, of a file of so many bytes.
+    #[must_use]
+    pub fn file_too_large(bytes: u64, most: u64) -> Self {
+        Self::invalid("too_large", format!("the file has {bytes} bytes: at most {most} are decoded"))
+    }
+
     /// An error of the host.
     pub fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::Unavailable { code, message: message.into() }
@@ -223,6 +229,9 @@ pub trait Vision: Send + Sync {
     /// # Errors
     /// `Invalid` with `undecodable`, `too_large`, `unsupported_format` or `animated`; whatever `bytes` answers.
     fn open(&self, digest: &Digest, bytes: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>, stop: &Stop) -> Result<Image, VisionError>;
+
+    /// The most bytes of a file that [`Vision::open`] decodes: of a longer one nothing need be read.
+    fn max_file_bytes(&self) -> u64;
 
     /// The part of `area` inside the image.
     ///

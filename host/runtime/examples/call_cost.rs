@@ -49,6 +49,10 @@ impl Vision for Blind {
     fn open(&self, _: &Digest, _: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>, _: &Stop) -> Result<Image, VisionError> {
         blind()
     }
+    fn max_file_bytes(&self) -> u64 {
+        1 << 20
+    }
+
     fn crop(&self, _: &Image, _: Rect) -> Result<Image, VisionError> {
         blind()
     }

@@ -64,8 +64,7 @@ pub(crate) fn check_target(size: Size) -> Result<(), VisionError> {
 
 fn format(file: &[u8]) -> Result<Format, VisionError> {
     if file.len() > MAX_FILE_BYTES {
-        let message = format!("the file has {} bytes: at most {MAX_FILE_BYTES} are decoded", file.len());
-        return Err(VisionError::invalid("too_large", message));
+        return Err(VisionError::file_too_large(file.len() as u64, MAX_FILE_BYTES as u64));
     }
     if file.is_empty() {
         return Err(VisionError::invalid("undecodable", "the file is empty: there is no picture in it"));

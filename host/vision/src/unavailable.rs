@@ -41,6 +41,10 @@ impl Vision for Opencv {
         missing()
     }
 
+    fn max_file_bytes(&self) -> u64 {
+        crate::MAX_FILE_BYTES as u64
+    }
+
     fn crop(&self, _: &Image, _: Rect) -> Result<Image, VisionError> {
         missing()
     }

@@ -6,6 +6,7 @@ use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs as _};
 use dovetail_core::executor::{Executor as _, FailureKind, Usage};
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
+use dovetail_core::vision::Vision as _;
 use serde_json::{Value, json};
 
 use crate::support::{Bench, ENCODING, attempt, component, core_with, failed, failure, output};
@@ -93,6 +94,18 @@ fn a_picture_that_cannot_be_decoded_is_invalid_input() {
     let picture = bench.artifact(b"renamed text", "image/jpeg");
     let report = bench.run(&guest("(call $size (local.get 0) (i32.const 0x3000)) (unreachable)"), json!({ "image": picture, "n": 1 }));
     assert_eq!(failed(&report), (FailureKind::InvalidInput, "undecodable"));
+}
+
+/// Of a longer file nothing is read: the store refuses it by its size, and that is the input's fault, not the store's.
+#[test]
+fn a_file_as_long_as_is_decoded_and_a_longer_one() {
+    let bench = Bench::new();
+    let most = usize::try_from(bench.vision.max_file_bytes()).unwrap();
+    for (bytes, code) in [(most, "undecodable"), (most + 1, "too_large")] {
+        let picture = bench.artifact(&vec![b' '; bytes], "image/jpeg");
+        let report = bench.run(&guest("(call $size (local.get 0) (i32.const 0x3000)) (unreachable)"), json!({ "image": picture, "n": 1 }));
+        assert_eq!(failed(&report), (FailureKind::InvalidInput, code));
+    }
 }
 
 #[test]

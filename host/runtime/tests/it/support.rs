@@ -146,6 +146,10 @@ impl Vision for FakeVision {
         size.map(blank).ok_or_else(|| VisionError::invalid("undecodable", "no picture"))
     }
 
+    fn max_file_bytes(&self) -> u64 {
+        1 << 20
+    }
+
     fn crop(&self, image: &Image, area: Rect) -> Result<Image, VisionError> {
         if !(area.width > 0.0 && area.height > 0.0) {
             return Err(VisionError::invalid("empty_area", "nothing of the area lies inside"));

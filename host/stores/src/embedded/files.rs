@@ -107,12 +107,12 @@ impl Blobs for FileBlobs {
         let fail = |e| io_error("read", &path, e);
         let file = File::open(&path).map_err(fail)?;
         let size = file.metadata().map_err(fail)?.len();
-        let mut bytes = Vec::with_capacity(usize::try_from(size.min(max)).unwrap_or(0));
-        file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(fail)?;
-        if bytes.len() as u64 > max {
+        if size > max {
             let why = format!("it has {size} bytes, at most {max} are allowed");
             return Err(StoreError::new(StoreErrorKind::Refused, format!("read {} {digest}", kind.folder()), why));
         }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        file.take(max).read_to_end(&mut bytes).map_err(fail)?;
         if Digest::of(&bytes) != *digest {
             let why = "its content has another digest: the file was damaged; store it again (a package: `dovetail task push`; anything else: remove the file first)";
             return Err(StoreError::new(StoreErrorKind::Corrupt, format!("read {}", path.display()), why));

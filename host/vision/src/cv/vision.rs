@@ -312,6 +312,10 @@ impl Vision for Opencv {
         }
     }
 
+    fn max_file_bytes(&self) -> u64 {
+        crate::MAX_FILE_BYTES as u64
+    }
+
     fn crop(&self, image: &Image, area: Rect) -> Result<Image, VisionError> {
         crop(image, area)
     }
