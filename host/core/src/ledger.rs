@@ -362,7 +362,8 @@ pub trait Ledger: Send + Sync {
     fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError>;
 
     /// Waits until one of the runs is over, at most so long, and says which are; may come back empty-handed as soon as something changed. For
-    /// whoever submitted them.
+    /// whoever submitted them. Of no runs: until something changed, as far as the backend hears of it; what a step of a run that is over came to
+    /// is such a change.
     ///
     /// # Errors
     /// `Unavailable`.

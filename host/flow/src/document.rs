@@ -2,6 +2,7 @@
 //! Its JSON Schema stands with the CLI; both are a contract that others script against.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use dovetail_core::RunId;
 use dovetail_core::executor::Failure;
@@ -52,6 +53,19 @@ pub fn document_of(parts: &Parts, key: &RunKey) -> Result<Value, FlowError> {
         document["error"] = error;
     }
     Ok(document)
+}
+
+/// Of a run that is over: the steps whose attempts may still be stopping, and for how long it has been over. A step whose needs succeeded can
+/// have been running when its run ended, and what its attempt came to is recorded once it has stopped; if its worker lives.
+///
+/// # Errors
+/// `unknown_run`; a store's failure.
+pub fn unrecorded(parts: &Parts, run: &RunId) -> Result<(Vec<String>, Duration), FlowError> {
+    let truth = Truth::read(parts, run)?;
+    let Some(end) = &truth.outcome else { return Ok((Vec::new(), Duration::ZERO)) };
+    let may_run = |step: &&Step| !truth.outcomes.contains_key(&step.name) && ready_now(&truth.pipeline, &truth, step);
+    let since = Duration::from_millis(parts.clock.wall_ms().saturating_sub(end.finished_ms));
+    Ok((truth.pipeline.steps.iter().filter(may_run).map(Step::id).collect(), since))
 }
 
 /// `queued`, `running`, `succeeded`, `failed` or `cancelled`. An open run on which nobody works waits in the queue, however far it is.

@@ -1,11 +1,11 @@
 //! `runs`: looks at what was recorded, and goes on with what was interrupted.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_core::RunId;
 use dovetail_core::ledger::{RunKey, Wait};
-use dovetail_flow::{RunSummary, Shutdown, StepLog};
+use dovetail_flow::{Parts, RunSummary, Shutdown, StepLog};
 use serde_json::{Value, json};
 
 use crate::args::{OneGeneration, Runs};
@@ -85,7 +85,8 @@ pub(crate) fn needs_worker(app: &App) -> Result<(), Error> {
     Ok(())
 }
 
-/// Prints what becomes of a run's steps as it happens, and its document when it is over. It works on nothing itself.
+/// Prints what becomes of a run's steps as it happens, and its document when it is over and its running steps have stopped. It works on nothing
+/// itself.
 fn watch(app: &App, run: &RunId) -> Result<Exit, Error> {
     let parts = app.parts_to_read()?;
     let shutdown = Shutdown::default();
@@ -93,20 +94,26 @@ fn watch(app: &App, run: &RunId) -> Result<Exit, Error> {
     let listening = signals::listen(shutdown.clone(), Told::WAITING, |_| ())?;
     let key = dovetail_flow::current(parts, run)?;
     let mut told: BTreeMap<String, String> = BTreeMap::new();
+    let mut over_since = None;
     loop {
         let seen = parts.ledger.wakes();
         let document = dovetail_flow::document(parts, run)?;
+        let state = document.get("state").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let over = matches!(state.as_str(), "succeeded" | "failed" | "cancelled");
+        let since = if over { over_since.get_or_insert_with(Instant::now).elapsed() } else { Duration::ZERO };
+        let stopping = if over { stopping(parts, run, &told, app.config.lease)? } else { Stopping::default() };
+        let left = stopping.at_most.saturating_sub(since);
         for step in document.pointer("/processing_summary/steps").and_then(Value::as_array).into_iter().flatten() {
             let text = |key: &str| step.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
             let (id, state) = (text("id"), text("state"));
-            if told.get(&id) != Some(&state) {
+            let is_stopping = !left.is_zero() && stopping.steps.contains(&id);
+            if !is_stopping && told.get(&id) != Some(&state) {
                 let time = step.get("duration_ms").and_then(Value::as_u64).map_or_else(String::new, |ms| format!(" in {ms} ms"));
                 app.output.note(&format!("{id}  {state}{time}"));
                 told.insert(id, state);
             }
         }
-        let state = document.get("state").and_then(Value::as_str).unwrap_or_default().to_owned();
-        if matches!(state.as_str(), "succeeded" | "failed" | "cancelled") || shutdown.draining() {
+        if over && left.is_zero() || shutdown.draining() {
             app.output.result(|| document.clone(), || show::run(&document));
             return Ok(match state.as_str() {
                 "succeeded" => Exit::Done,
@@ -114,8 +121,33 @@ fn watch(app: &App, run: &RunId) -> Result<Exit, Error> {
                 _ => Exit::Failed,
             });
         }
-        parts.ledger.over(std::slice::from_ref(&key), Wait { seen, at_most: WATCH })?;
+        // Of a run that is over no end is to be heard of, but what its steps came to.
+        let (awaited, at_most) = if over { (&[][..], left.min(WATCH)) } else { (std::slice::from_ref(&key), WATCH) };
+        parts.ledger.over(awaited, Wait { seen, at_most })?;
     }
+}
+
+/// Steps of a run that is over which may still be stopping.
+#[derive(Default)]
+struct Stopping {
+    steps: Vec<String>,
+    /// How long that is waited for, from when the run was seen to be over.
+    at_most: Duration,
+}
+
+/// One that was seen running is waited for as long as a lease: its worker may have died. One may have begun since the last look, and what was
+/// running then is recorded soon.
+fn stopping(parts: &Parts, run: &RunId, told: &BTreeMap<String, String>, lease: Duration) -> Result<Stopping, Error> {
+    let (steps, over_for) = dovetail_flow::unrecorded(parts, run)?;
+    let ran = steps.iter().any(|id| told.get(id).is_some_and(|state| state == "running"));
+    let at_most = match steps.is_empty() {
+        true => Duration::ZERO,
+        false if ran => lease,
+        // Of a run that is long over no attempt is on its way.
+        false if told.is_empty() && over_for > WATCH => Duration::ZERO,
+        false => WATCH,
+    };
+    Ok(Stopping { steps, at_most })
 }
 
 /// One run prints its document, as `run` does; several print theirs as `run --each` does, and so do all, however few they are.

@@ -177,6 +177,57 @@ fn a_run_is_cancelled_while_it_runs_and_run_again_by_retry() {
     assert_eq!(state(&home, &run), "cancelled");
 }
 
+/// Whoever watches a run sees what its running steps came to, although its end is recorded before that.
+#[test]
+fn who_watches_a_run_to_its_end_sees_the_attempts_that_were_stopped() {
+    let endless = json!({ "number": 1, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "endless_loop"}} } });
+    // It fails while the other one runs.
+    let failing = json!({ "number": 2, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "fail", "val": "failed_retryable"}} },
+        "retry": { "max_attempts": 2, "backoff": "1s" } });
+    for (fails, expected) in [(false, "cancelled"), (true, "failed")] {
+        let steps = if fails { json!({ "go": endless, "fail": failing }) } else { json!({ "go": endless }) };
+        let home = home(&steps, "go.count");
+        let _daemon = Daemon::start(&home, "one", &[]);
+        for _ in 0..3 {
+            let run = submitted(&home);
+            let notes = home.path("notes");
+            let args = ["runs", "watch", &run, "--output", "json"];
+            let watch = home.command(&args).stdout(Stdio::piped()).stderr(std::fs::File::create(&notes).unwrap()).spawn().unwrap();
+            wait("it is told that the step runs", || std::fs::read_to_string(&notes).unwrap().contains("001  running"));
+            if !fails {
+                home.run(&["runs", "cancel", &run]).exits(0);
+            }
+            let document = crate::support::Ran::of(&watch.wait_with_output().unwrap(), &args).exits(1).json();
+            let step = &document["processing_summary"]["steps"][0];
+            assert_eq!((&document["state"], &step["state"]), (&json!(expected), &json!("stopped")), "{document:#}");
+            assert_eq!(step["attempts"].as_array().unwrap().len(), 1, "{document:#}");
+            assert!(step["attempts"][0]["usage"]["wall_us"].as_u64().unwrap() > 0, "{document:#}");
+            let told = std::fs::read_to_string(&notes).unwrap();
+            assert!(!told.contains("not_run") && told.contains("001  stopped"), "{told}");
+        }
+    }
+}
+
+/// One that was cancelled before it began has no attempt to wait for, and a worker that was killed never says what its attempt came to.
+#[test]
+fn who_watches_a_run_is_not_kept_by_steps_that_tell_nothing() {
+    let home = endless();
+    home.write("dovetail.toml", "worker = { lease = \"2s\" }\n");
+    let daemon = Daemon::start(&home, "one", &[]);
+    let run = submitted(&home);
+    let notes = home.path("notes");
+    let args = ["runs", "watch", &run, "--output", "json"];
+    let watch = home.command(&args).stdout(Stdio::piped()).stderr(std::fs::File::create(&notes).unwrap()).spawn().unwrap();
+    wait("it is told that the step runs", || std::fs::read_to_string(&notes).unwrap().contains("001  running"));
+    drop(daemon);
+    home.run(&["runs", "cancel", &run]).exits(0);
+    let document = crate::support::Ran::of(&watch.wait_with_output().unwrap(), &args).exits(1).json();
+    assert_eq!(document["processing_summary"]["steps"][0]["state"], "not_run");
+    let began = Instant::now();
+    home.run(&["runs", "watch", &run]).exits(1);
+    assert!(began.elapsed() < Duration::from_secs(30), "it is long over");
+}
+
 #[test]
 fn several_runs_are_cancelled_at_once() {
     let home = endless();

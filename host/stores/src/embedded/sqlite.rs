@@ -279,13 +279,15 @@ impl Ledger for SqliteLedger {
 
     fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
         let until = Instant::now() + wait.at_most;
+        let before = self.ends.rung();
         loop {
             let heard = self.ends.rung();
+            let news = runs.is_empty() && heard != before;
             let ended: Vec<RunKey> = self.read("look for the end of runs", |db| {
                 runs.iter().filter_map(|run| apply::has(db, Kind::RunOutcome, &run.key()).map(|over| over.then(|| run.clone())).transpose()).collect()
             })?;
             let left = until.saturating_duration_since(Instant::now());
-            if !ended.is_empty() || left.is_zero() || self.bell.rung() != wait.seen {
+            if !ended.is_empty() || news || left.is_zero() || self.bell.rung() != wait.seen {
                 return Ok(ended);
             }
             let hears = self.writer.is_none() || self.bells.is_heard(Topic::Ends);

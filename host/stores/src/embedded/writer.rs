@@ -98,7 +98,8 @@ impl News {
             Item::Submit { .. } | Item::Recover { .. } | Item::Retry { .. } | Item::Release { .. } => self.ready = true,
             Item::Finish { close, children, .. } => {
                 self.ready |= !children.is_empty();
-                self.ended |= close.is_some();
+                // What came of a step after its run's end is a part of the run that somebody may wait for, too.
+                self.ended |= close.is_some() || *reply == Reply::Closed;
             }
             Item::Close { .. } => self.ended = true,
             Item::Put { record } | Item::Reopen { record, .. } | Item::Inherit { record } => self.ended |= record.kind == Kind::RunOutcome,
