@@ -194,14 +194,16 @@ fn happened(truth: &Truth, edge: &Edge) -> bool {
         }
 }
 
-/// What running steps side by side saved: the durations of the steps that could run side by side (those of one stage of the graph, two or
-/// more), over the time from the first one's start to the last one's end; over several such stages, the sums of both. Near 1 where nothing
-/// was saved, and 1 where the pipeline has no such stage. None before they have ended.
+/// What running steps side by side saved: the durations of the attempts at steps that could run side by side (those of one stage of the graph,
+/// two or more), over the time in which at least one of them ran; over several such stages, the sums of both. Time in which none ran (one waited
+/// for a model, or the run was run again later) is in neither. 1 where nothing was saved, and where the pipeline has no such stage. None before
+/// the run is over, and where fewer than two of a stage ran.
 fn speedup(truth: &Truth) -> Option<f64> {
+    truth.outcome.as_ref()?;
     let stages = truth.pipeline.stages();
     let wide: Vec<_> = stages.iter().filter(|stage| stage.len() > 1).collect();
     if wide.is_empty() {
-        return truth.outcome.as_ref().map(|_| 1.0);
+        return Some(1.0);
     }
     let spans = |stage: &Vec<&Step>| -> Option<Vec<Span>> {
         let outcomes: Vec<&OutcomeRecord> = stage.iter().filter_map(|step| truth.outcomes.get(&step.name)).collect();
@@ -214,17 +216,23 @@ fn speedup(truth: &Truth) -> Option<f64> {
 /// When something began and how long it took, in microseconds.
 type Span = (u64, u64);
 
-/// The sum of all lengths over the sum of the stages' windows, to two places.
+/// The sum of all lengths over the sum of what the stages' spans cover, to two places.
 fn saved(stages: &[Vec<Span>]) -> Option<f64> {
     let together: u64 = stages.iter().flatten().map(|(_, length)| length).sum();
-    let window = |spans: &Vec<Span>| {
-        let begin = spans.iter().map(|(begin, _)| *begin).min().unwrap_or(0);
-        let end = spans.iter().map(|(begin, length)| begin + length).max().unwrap_or(0);
-        end - begin
+    let covered = |spans: &Vec<Span>| {
+        let mut spans = spans.clone();
+        spans.sort_unstable();
+        let (mut covered, mut until) = (0, 0);
+        for (begin, length) in spans {
+            let end = begin + length;
+            covered += end.saturating_sub(begin.max(until));
+            until = until.max(end);
+        }
+        covered
     };
-    let windows: u64 = stages.iter().map(window).sum();
+    let covered: u64 = stages.iter().map(covered).sum();
     #[expect(clippy::cast_precision_loss, reason = "microseconds of a run are far below 2^52")]
-    let ratio = (windows > 0).then(|| together as f64 / windows as f64);
+    let ratio = (covered > 0).then(|| together as f64 / covered as f64);
     ratio.map(|ratio| (ratio * 100.0).round() / 100.0)
 }
 
@@ -373,12 +381,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_speed_up_is_the_sum_of_lengths_over_the_time_from_first_to_last() {
+    fn the_speed_up_is_the_sum_of_lengths_over_the_time_in_which_some_step_ran() {
         assert_eq!(saved(&[vec![(0, 400), (0, 400)]]), Some(2.0), "wholly side by side");
         assert_eq!(saved(&[vec![(0, 400), (400, 400)]]), Some(1.0), "one after the other");
         assert_eq!(saved(&[vec![(1000, 300), (1100, 300)]]), Some(1.5));
         assert_eq!(saved(&[vec![(0, 400), (0, 400)], vec![(900, 100), (1000, 100)]]), Some(1.67), "stages add up");
-        assert_eq!(saved(&[vec![(0, 100), (300, 100)]]), Some(0.5), "waiting between them counts");
+        assert_eq!(saved(&[vec![(0, 100), (300, 100)]]), Some(1.0), "waiting between them does not count");
+        assert_eq!(saved(&[vec![(1_000_000, 100), (0, 400), (100, 100)]]), Some(1.2), "in whatever order they are, one within another");
         assert_eq!(saved(&[]), None);
     }
 
