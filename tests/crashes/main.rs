@@ -339,7 +339,10 @@ fn a_run_whose_disk_is_full_from_any_write_on_says_so_and_is_resumed_when_there_
         let said = match (traced.code, printed["error"]["message"].as_str()) {
             // What could not be written then was not needed: a log is cut, a cache stays as it was.
             (Some(0), None) => Ok(()),
-            (Some(3), Some(message)) if message.contains("full") || message.contains("No space left") => {
+            // And of which file.
+            (Some(3), Some(message))
+                if (message.contains("full") || message.contains("No space left")) && message.contains(&*folder.path().to_string_lossy()) =>
+            {
                 refused.fetch_add(1, Ordering::SeqCst);
                 Ok(())
             }

@@ -56,9 +56,11 @@ pub(crate) fn sql_error(operation: &str, error: rusqlite::Error) -> StoreError {
         let kind = if code == SQLITE_IOERR_SHMSIZE { StoreErrorKind::Full } else { StoreErrorKind::Refused };
         return StoreError::new(kind, operation, error);
     }
+    if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+        return StoreError::new(StoreErrorKind::Full, format!("{operation} (make room on its disk)"), error);
+    }
     let kind = match error.sqlite_error_code() {
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => StoreErrorKind::Refused,
-        Some(ErrorCode::DiskFull) => StoreErrorKind::Full,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreErrorKind::Corrupt,
         _ => StoreErrorKind::Unavailable,
     };

@@ -206,7 +206,7 @@ impl Writer {
             }
         };
         drop(turn);
-        (answers, failed.map(|e| sql_error("write to the database", e)))
+        (answers, failed.map(|e| unwritten(&self.db, e)))
     }
 }
 
@@ -217,41 +217,46 @@ impl Staying {
     }
 }
 
-fn answer<T: Send + 'static>(result: rusqlite::Result<T>, then: impl FnOnce(Result<T, StoreError>) + Send + 'static) -> Answer {
-    Box::new(move |failed| {
-        then(match failed {
-            Some(error) => Err(error),
-            None => result.map_err(|e| sql_error("write to the database", e)),
-        });
-    })
+/// Of which file it is: whoever is to make room asks where.
+fn unwritten(db: &Connection, error: rusqlite::Error) -> StoreError {
+    sql_error(&format!("write to the database {}", db.path().unwrap_or_default()), error)
+}
+
+fn answer<T: Send + 'static>(result: Result<T, StoreError>, then: impl FnOnce(Result<T, StoreError>) + Send + 'static) -> Answer {
+    Box::new(move |failed| then(failed.map_or(result, Err)))
 }
 
 /// Whoever asked may have gone; the change stands all the same.
-fn reply<T: Send + 'static>(to: ReplyTo<T>, result: rusqlite::Result<T>) -> Answer {
+fn reply<T: Send + 'static>(to: ReplyTo<T>, result: Result<T, StoreError>) -> Answer {
     answer(result, move |result| drop(to.send(result)))
 }
 
+/// Why, whoever has it sent says.
 fn refusal(request: Request) -> Answer {
+    let unserved = || StoreError::plain(StoreErrorKind::Unavailable, "write to the database");
     match request {
-        Request::Commit(_, then) => answer(Err(rusqlite::Error::InvalidQuery), then),
-        Request::Write(_, to) => reply(to, Err(rusqlite::Error::InvalidQuery)),
-        Request::Remove { reply: to, .. } => reply(to, Err(rusqlite::Error::InvalidQuery)),
-        Request::Claim(wanted) => answer(Err(rusqlite::Error::InvalidQuery), move |result| wanted.hears(result)),
-        Request::Renew { reply: to, .. } => reply(to, Err(rusqlite::Error::InvalidQuery)),
+        Request::Commit(_, then) => answer(Err(unserved()), then),
+        Request::Write(_, to) => reply(to, Err(unserved())),
+        Request::Remove { reply: to, .. } => reply(to, Err(unserved())),
+        Request::Claim(wanted) => answer(Err(unserved()), move |result| wanted.hears(result)),
+        Request::Renew { reply: to, .. } => reply(to, Err(unserved())),
         // They are answered without the database.
         Request::Look(_) | Request::Withdraw(_) | Request::Rung => Box::new(|_| {}),
     }
 }
 
 /// Serves one request in a savepoint of its own: what fails leaves nothing behind and does not hurt its neighbours.
-fn within<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    db.prepare_cached("SAVEPOINT request")?.execute([])?;
-    let result = work();
-    if result.is_err() {
-        db.prepare_cached("ROLLBACK TO request")?.execute([])?;
-    }
-    db.prepare_cached("RELEASE request")?.execute([])?;
-    result
+fn within<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    let in_savepoint = || {
+        db.prepare_cached("SAVEPOINT request")?.execute([])?;
+        let result = work();
+        if result.is_err() {
+            db.prepare_cached("ROLLBACK TO request")?.execute([])?;
+        }
+        db.prepare_cached("RELEASE request")?.execute([])?;
+        result
+    };
+    in_savepoint().map_err(|error| unwritten(db, error))
 }
 
 /// One transaction.
@@ -269,7 +274,7 @@ impl Serving<'_> {
         let db = self.db;
         Some(match request {
             Request::Commit(items, then) => {
-                let result: rusqlite::Result<Vec<Reply>> = within(db, || items.iter().map(|item| apply::item(db, item, self.now)).collect());
+                let result: Result<Vec<Reply>, StoreError> = within(db, || items.iter().map(|item| apply::item(db, item, self.now)).collect());
                 if let Ok(replies) = &result {
                     self.news.changed = true;
                     items.iter().zip(replies).for_each(|(item, reply)| self.news.note(item, reply));
