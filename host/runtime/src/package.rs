@@ -24,6 +24,8 @@ pub const MAX_RATIO: u64 = 200;
 pub const MAX_COMPONENT: u64 = 64 << 20;
 /// Any other entry, in bytes.
 pub const MAX_TEXT: u64 = 1 << 20;
+/// Of what a package's maker wrote, the most that a refusal repeats, in bytes.
+const MAX_SHOWN: usize = 120;
 /// Below this size an entry's ratio does not matter.
 const SMALL: u64 = 64 << 10;
 
@@ -104,6 +106,11 @@ fn bad(message: impl Into<String>) -> Refusal {
     Refusal::new("bad_package", message, "make packages with `dovetail task pack`")
 }
 
+/// What the package's maker wrote, for a line that people read: of a name of thousands of characters the beginning tells which one it is.
+fn short(text: &str) -> String {
+    crate::text::clean(&crate::text::truncate(text, MAX_SHOWN))
+}
+
 /// An entry's place, or why it has none.
 enum Place<'n> {
     Manifest,
@@ -114,7 +121,7 @@ enum Place<'n> {
 }
 
 fn place(name: &str) -> Result<Place<'_>, Refusal> {
-    let shown = crate::text::message(name);
+    let shown = short(name);
     if name.is_empty() || name.len() > 255 || name.starts_with('/') || name.contains(['\\', '\0', ':']) || name.chars().any(char::is_control) {
         return Err(bad(format!("the entry `{shown}` has no plain relative name")));
     }
@@ -148,12 +155,13 @@ impl Package {
         if bytes.len() as u64 > MAX_PACKAGE {
             return Err(bad(format!("the package has {} bytes; at most {} are taken", bytes.len(), show_size(MAX_PACKAGE))));
         }
-        let mut zip = ZipArchive::new(Cursor::new(bytes)).map_err(|error| bad(format!("the package is no zip file: {error}")))?;
+        let mut zip =
+            ZipArchive::new(Cursor::new(bytes)).map_err(|error| bad(format!("the package is no zip file: {}", short(&error.to_string()))))?;
         if zip.len() > MAX_ENTRIES {
             return Err(bad(format!("the package has {} entries; at most {MAX_ENTRIES} are taken", zip.len())));
         }
         // Duplicate names, entries that share bytes, and headers that contradict the directory: what one reader sees, every reader sees.
-        zip.validate_header_consistency().map_err(|error| bad(format!("the package contradicts itself: {error}")))?;
+        zip.validate_header_consistency().map_err(|error| bad(format!("the package contradicts itself: {}", short(&error.to_string()))))?;
         if !is_whole_file(bytes, &mut zip)? {
             return Err(bad("the package has bytes that belong to no entry: before, within or behind its zip, or as a comment"));
         }

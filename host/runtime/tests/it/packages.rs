@@ -71,6 +71,11 @@ fn entries_that_lead_elsewhere() {
     refuses(&with(&[("wit/../../", b"")]), "leads out of the package");
     refuses(&with(&[("wit/", b"")]), "`wit/` is a folder");
     refuses(&with(&[("/x", b"x")]), "no plain relative name");
+    // A line of an error is no place for a name of this length, wherever it is from.
+    for name in ["x".repeat(60_000), format!("../{}", "ä".repeat(120)), format!("{}/", "x".repeat(200)), "x".repeat(250)] {
+        let refusal = Package::read(&with(&[(&name, b"x")])).unwrap_err();
+        assert!(refusal.message.len() < 300 && refusal.message.contains("x…`") | refusal.message.contains("ä…`"), "{}", refusal.message);
+    }
 }
 
 #[test]
