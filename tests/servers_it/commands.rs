@@ -36,7 +36,7 @@ impl Machine {
         Self { home: tempfile::tempdir().unwrap(), fleet, queue: redis(), meta: mongodb(&name), blobs: bucket("dovetail-test", &name), trusts: None }
     }
 
-    fn run(&self, args: &[&str]) -> (i32, String, String) {
+    fn command(&self, args: &[&str]) -> Command {
         let program = root().join("target/release/dovetail");
         assert!(program.is_file(), "{} is missing: run `cargo build --release -p dovetail`", program.display());
         let mut command = Command::new(program);
@@ -52,11 +52,22 @@ impl Machine {
                 command.env(name, value);
             }
         }
-        let output = command.arg("--data").arg(self.home.path().join("data")).args(args).output().unwrap();
+        command.arg("--data").arg(self.home.path().join("data")).args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let output = self.command(args).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let ran = (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr));
         assert!(!format!("{ran:?}").contains(SECRET), "a password is shown: {ran:?}");
         ran
+    }
+
+    /// A worker of this machine, which writes what it logs to this file of its folder.
+    fn worker(&self, log: &str) -> Child {
+        let log = std::fs::File::create(self.home.path().join(log)).unwrap();
+        self.command(&["worker"]).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
     #[track_caller]
@@ -393,4 +404,39 @@ fn doctor_goes_on_where_a_server_fails() {
     let (code, findings) = Machine { queue: own.url(""), ..same() }.doctor();
     let warned = findings.iter().find(|finding| finding["what"] == "queue" && finding["warning"] == true).unwrap();
     assert!(code == 0 && warned["remedy"].as_str().unwrap().contains("appendonly yes"), "{findings:#?}");
+}
+
+/// What a fleet has is fetched once for a machine, however many of its workers begin at the same time.
+#[test]
+fn workers_that_begin_together_install_each_model_once() {
+    const NAMES: [&str; 4] = ["alt", "alt2", "alt_tree", "default"];
+    let publisher = Machine::new();
+    for name in NAMES {
+        let manifest = publisher.home.path().join(format!("{name}.toml"));
+        std::fs::write(&manifest, format!("name = \"{name}\"\nkind = \"detector\"\noutput = \"cascade\"\n")).unwrap();
+        let cascade = format!("/usr/share/opencv4/haarcascades/haarcascade_frontalface_{name}.xml");
+        publisher.succeeds(&["models", "add", &cascade, "--manifest", &manifest.display().to_string()]);
+    }
+    let (fleet, queue) = (publisher.fleet.clone(), publisher.queue.clone());
+    let machine = Machine { fleet, queue, meta: publisher.meta.clone(), blobs: publisher.blobs.clone(), ..Machine::new() };
+    let logs: Vec<String> = (0..4).map(|n| format!("{n}.log")).collect();
+    let mut workers: Vec<Child> = logs.iter().map(|log| machine.worker(log)).collect();
+    let have_all = |worker: &Value| worker["models"] == NAMES.len();
+    let began = Instant::now();
+    let listed = loop {
+        let listed = machine.succeeds(&["workers", "list"]);
+        if listed.as_array().unwrap().iter().filter(|worker| have_all(worker)).count() == 4 || began.elapsed() > Duration::from_secs(60) {
+            break listed;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    for worker in &mut workers {
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+    }
+    let text: String = logs.iter().map(|log| std::fs::read_to_string(machine.home.path().join(log)).unwrap()).collect();
+    assert_eq!(listed.as_array().unwrap().iter().filter(|worker| have_all(worker)).count(), 4, "{listed:#}\n{text}");
+    assert_eq!(text.matches("model installed from the fleet").count(), NAMES.len(), "{text}");
+    // None is left in between, and each can be used.
+    assert!(line(&machine.doctor().1, "models")["found"].as_str().unwrap().contains("4 installed"));
 }

@@ -113,6 +113,18 @@ impl ModelStore {
         }
     }
 
+    /// One installer at a time, of all processes on this folder, until what is returned is dropped: whoever waited looks again what there is.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn take_turn(&self) -> Result<fs::File, ModelError> {
+        let path = self.dir.join(".installing");
+        let file = fs::File::options().create(true).append(true).open(&path).map_err(io_error("open", &path))?;
+        file.lock().map_err(io_error("lock", &path))?;
+        Ok(file)
+    }
+
     /// The folder.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -110,9 +110,20 @@ impl Sync {
         if self.far {
             let List { read, unread } = published(&self.parts)?;
             self.tell_unread(unread);
+            let mut missing = Vec::new();
             for (name, record) in read {
-                let there = store.describe(&record.manifest)?;
-                if installed.iter().any(|one| one.model.digest == there.model.digest) {
+                let digest = store.describe(&record.manifest)?.model.digest;
+                if installed.iter().all(|one| one.model.digest != digest) {
+                    missing.push((name, record, digest));
+                }
+            }
+            // Workers that were started together lack the same ones: one of them fetches each.
+            let _turn = if missing.is_empty() { None } else { Some(store.take_turn()?) };
+            if !missing.is_empty() {
+                installed = store.list()?;
+            }
+            for (name, record, digest) in missing {
+                if installed.iter().any(|one| one.model.digest == digest) {
                     continue;
                 }
                 let mut files = Vec::with_capacity(record.files.len());
