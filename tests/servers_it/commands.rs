@@ -440,3 +440,48 @@ fn workers_that_begin_together_install_each_model_once() {
     // None is left in between, and each can be used.
     assert!(line(&machine.doctor().1, "models")["found"].as_str().unwrap().contains("4 installed"));
 }
+
+/// Whoever waits for a run of a fleet sees what its running steps came to, although its end is recorded before that.
+#[test]
+fn whoever_waits_for_a_run_that_is_cancelled_sees_the_attempt_that_was_stopped() {
+    let machine = Machine::new();
+    let probe = root().join("plugins/tests/probe").display().to_string();
+    machine.succeeds(&["task", "push", &probe]);
+    let endless = json!({ "number": 1, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "endless_loop"}} } });
+    let pipeline = json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": { "go": endless }, "output": { "it": "go.count" } });
+    let file = machine.home.path().join("it.json");
+    std::fs::write(&file, pipeline.to_string()).unwrap();
+    machine.succeeds(&["pipeline", "push", &file.display().to_string()]);
+    let mut worker = machine.worker("worker.log");
+    for watches in [false, true] {
+        let waits = machine.command(&["run", "it", "--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let running = || {
+            let runs = machine.succeeds(&["runs", "list"]);
+            runs.as_array().unwrap().iter().find(|run| run["state"] == "running").map(|run| run["run_id"].as_str().unwrap().to_owned())
+        };
+        let began = Instant::now();
+        let run = loop {
+            if let Some(run) = running() {
+                break run;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "the run does not begin");
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        let watch = watches.then(|| {
+            let child = machine.command(&["runs", "watch", &run, "--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+            // Until it has seen that the step runs.
+            std::thread::sleep(Duration::from_secs(1));
+            child
+        });
+        machine.succeeds(&["runs", "cancel", &run]);
+        for child in std::iter::once(waits).chain(watch) {
+            let output = child.wait_with_output().unwrap();
+            let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let step = &document["processing_summary"]["steps"][0];
+            assert_eq!((&document["state"], &step["state"]), (&json!("cancelled"), &json!("stopped")), "{document:#}");
+            assert_eq!(step["attempts"].as_array().unwrap().len(), 1, "{document:#}");
+        }
+    }
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+}

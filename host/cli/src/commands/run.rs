@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::args;
 use crate::commands::pipeline::{checked_file, is_file};
-use crate::commands::runs::needs_worker;
+use crate::commands::runs::{needs_worker, until_recorded};
 use crate::commands::several::{Several, run_all, submit_only};
 use crate::error::{Error, Exit};
 use crate::grants;
@@ -143,6 +143,9 @@ pub(crate) fn how_to_go_on(app: &App, run: &RunId) -> String {
 /// Works on one run until it is over, and prints its document.
 pub(crate) fn wait_for(app: &App, mut session: Session<'_>, run: &RunId) -> Result<Exit, Error> {
     session.work(std::slice::from_ref(run), |_| Ok(()))?;
+    if app.config.is_fleet() {
+        until_recorded(app, run)?;
+    }
     let document = dovetail_flow::document(app.parts()?, run)?;
     app.output.result(|| document.clone(), || show::run(&document));
     Ok(match document.get("state").and_then(Value::as_str).unwrap_or_default() {

@@ -99,7 +99,8 @@ fn watch(app: &App, run: &RunId) -> Result<Exit, Error> {
         let seen = parts.ledger.wakes();
         let document = dovetail_flow::document(parts, run)?;
         let state = document.get("state").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let over = matches!(state.as_str(), "succeeded" | "failed" | "cancelled");
+        // One whose cancellation is recorded is called so, and is over a moment later.
+        let over = document.get("finished_at").is_some_and(|at| !at.is_null());
         let since = if over { over_since.get_or_insert_with(Instant::now).elapsed() } else { Duration::ZERO };
         let stopping = if over { stopping(parts, run, &told, app.config.lease)? } else { Stopping::default() };
         let left = stopping.at_most.saturating_sub(since);
@@ -124,6 +125,22 @@ fn watch(app: &App, run: &RunId) -> Result<Exit, Error> {
         // Of a run that is over no end is to be heard of, but what its steps came to.
         let (awaited, at_most) = if over { (&[][..], left.min(WATCH)) } else { (std::slice::from_ref(&key), WATCH) };
         parts.ledger.over(awaited, Wait { seen, at_most })?;
+    }
+}
+
+/// After the end of a run on which others worked: until what its running steps came to is recorded, for a second at most. Who only waited for the
+/// end does not know which of its steps ran.
+pub(crate) fn until_recorded(app: &App, run: &RunId) -> Result<(), Error> {
+    let (parts, began) = (app.parts()?, Instant::now());
+    loop {
+        let seen = parts.ledger.wakes();
+        let (steps, over_for) = dovetail_flow::unrecorded(parts, run)?;
+        let left = WATCH.saturating_sub(began.elapsed());
+        // It may have been over before anybody waited.
+        if steps.is_empty() || left.is_zero() || over_for > app.config.lease {
+            return Ok(());
+        }
+        parts.ledger.over(&[], Wait { seen, at_most: left })?;
     }
 }
 
