@@ -160,6 +160,9 @@ fn remedy(kind: &str, code: &str) -> &'static str {
         ("invalid_input", _) => "correct the inputs and run it again; the task's log (`dovetail runs logs RUN`) may say more",
         ("unavailable" | "lost_worker", _) => "run it again; `dovetail doctor` looks at what the program needs",
         ("trap" | "panic" | "bad_output", _) => "this is a mistake in the task: tell its author, with the lines above",
+        (_, "too_many_pixels") => {
+            "a task may hold so much of pictures, whatever its manifest says: its author can let go of some earlier, or work on smaller ones"
+        }
         ("limit", _) => "raise the limit in the plugin's plugin.toml, or give it smaller inputs",
         ("cancelled", _) | (_, "cancelled") => "submit it again if the result is wanted",
         _ => "`dovetail runs logs RUN` shows what the task said",

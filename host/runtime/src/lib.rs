@@ -20,6 +20,7 @@ mod log;
 mod outcome;
 mod package;
 mod refusal;
+mod room;
 mod runtime;
 mod state;
 mod strip;

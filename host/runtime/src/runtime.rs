@@ -25,6 +25,7 @@ use crate::log::{Log, SharedLog};
 use crate::outcome::{Circumstances, Ended, classify, host_error, stopped};
 use crate::package::{MAX_PACKAGE, Package};
 use crate::refusal::LoadError;
+use crate::room::Room;
 use crate::state::{Budgets, HOSTCALL_FUEL, Progress, Setting, State, WASI_HANDLES, broken, panicked};
 use crate::ticker::Ticker;
 
@@ -79,6 +80,7 @@ pub struct Runtime {
     blobs: Arc<dyn Blobs>,
     vision: Arc<dyn Vision>,
     budgets: Budgets,
+    room: Arc<Room>,
     live: Option<LiveSink>,
     loaded: Mutex<Loaded>,
     slots: (Sender<()>, Receiver<()>),
@@ -116,7 +118,8 @@ impl Runtime {
         for _ in 0..jobs {
             slots.0.send(()).map_err(|error| host_error("make the slots", false, error))?;
         }
-        Ok(Self { ticker, compiler, blobs, vision, budgets, live, loaded: Mutex::default(), slots })
+        let room = Room::new(budgets.own, budgets.shared);
+        Ok(Self { ticker, compiler, blobs, vision, budgets, room, live, loaded: Mutex::default(), slots })
     }
 
     /// For describing components with the same cache.
@@ -142,6 +145,12 @@ impl Runtime {
             memories: pool.memories(),
             tables: pool.tables(),
         })
+    }
+
+    /// Bytes of pictures and artifacts that attempts hold right now beyond the part that each may hold without asking.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.room.taken()
     }
 
     /// Loads a package now, so that its first attempt finds it compiled.
@@ -204,6 +213,7 @@ impl Runtime {
             blobs: self.blobs.clone(),
             vision: self.vision.clone(),
             budgets: self.budgets,
+            share: self.room.share(),
             log: log.clone(),
             progress,
             beat: self.ticker.beat(),

@@ -19,6 +19,7 @@ use crate::handles::{Artifact, Fault, Image};
 use crate::limiter::Memory;
 use crate::log::SharedLog;
 use crate::outcome::{Ended, host_error};
+use crate::room::{NoRoom, Share};
 use crate::ticker::Beat;
 
 /// What one call may move between task and host, in bytes; every value inside a dynamic record or list counts 40.
@@ -26,18 +27,23 @@ pub(crate) const HOSTCALL_FUEL: usize = 32 << 20;
 /// WASI's own handles (streams, pollables) of an attempt, apart from those of `limits.handles`.
 pub(crate) const WASI_HANDLES: usize = 1024;
 
-/// Budgets of an attempt that are the host's own affair, not the manifest's. In bytes.
+/// Budgets of attempts that are the host's own affair, not the manifest's. In bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budgets {
-    /// Decoded pictures held at once.
+    /// Decoded pictures that an attempt holds at once.
     pub images: u64,
-    /// Bytes written by writers that are not finished, and artifacts held for reading.
+    /// Bytes written by writers that are not finished, and artifacts held for reading, of an attempt.
     pub artifacts: u64,
+    /// Of both, what each attempt holds without asking whether there is room.
+    pub own: u64,
+    /// What all attempts hold of both beyond that. An attempt alone is not bounded by it.
+    pub shared: u64,
 }
 
 impl Default for Budgets {
+    /// The largest picture that is decoded has 143 MiB; a photograph of ten megapixels fits into an attempt's own part.
     fn default() -> Self {
-        Self { images: 512 << 20, artifacts: 256 << 20 }
+        Self { images: 256 << 20, artifacts: 256 << 20, own: 32 << 20, shared: 256 << 20 }
     }
 }
 
@@ -90,6 +96,8 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) image_bytes: u64,
     pub(crate) artifact_bytes: u64,
+    /// Both together, of what the process has room for.
+    share: Share,
     /// Stored as artifacts so far, of `limits.artifacts`.
     stored: u64,
     pub(crate) memory: Memory,
@@ -113,6 +121,7 @@ pub(crate) struct Setting {
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) vision: Arc<dyn Vision>,
     pub(crate) budgets: Budgets,
+    pub(crate) share: Share,
     pub(crate) log: SharedLog,
     pub(crate) progress: Option<ProgressSink>,
     pub(crate) beat: Arc<Beat>,
@@ -120,7 +129,7 @@ pub(crate) struct Setting {
 
 impl State {
     pub(crate) fn new(setting: Setting) -> Self {
-        let Setting { attempt, stop, blobs, vision, budgets, log, progress, beat } = setting;
+        let Setting { attempt, stop, blobs, vision, budgets, share, log, progress, beat } = setting;
         let (mut table, mut wasi_table) = (ResourceTable::new(), ResourceTable::new());
         table.set_max_capacity(attempt.limits.handles as usize);
         wasi_table.set_max_capacity(WASI_HANDLES);
@@ -137,6 +146,7 @@ impl State {
             table,
             image_bytes: 0,
             artifact_bytes: 0,
+            share,
             stored: 0,
             log,
             progress,
@@ -193,8 +203,7 @@ impl State {
             return Ok(decoded.clone());
         }
         let reference = image.reference.clone().ok_or_else(|| Ended::Host(broken("an image has neither pixels nor an artifact")))?;
-        let decoded = self.decode(&reference)?;
-        self.hold_image(&decoded)?;
+        let decoded = self.hold_image(|state| state.decode(&reference))?;
         self.table.get_mut(handle)?.decoded = Some(decoded.clone());
         Ok(decoded)
     }
@@ -220,20 +229,37 @@ impl State {
         decoded.map_err(|error| self.vision_fault(error))
     }
 
-    fn hold_image(&mut self, image: &vision::Image) -> wasmtime::Result<()> {
-        self.image_bytes += image.pixels().len() as u64;
-        if self.image_bytes > self.budgets.images {
-            return Err(Ended::limit(
-                "too_many_pixels",
-                format!("the task held more than {} of decoded pictures at once: drop those that are no longer needed", show(self.budgets.images)),
-            ));
+    /// Makes a picture and counts it. Where the process has no room for it, it is let go again, and made anew once there is.
+    fn hold_image(&mut self, make: impl Fn(&mut Self) -> Answer<vision::Image>) -> Answer<vision::Image> {
+        let mut image = make(self)?;
+        let bytes = image.pixels().len() as u64;
+        if self.image_bytes.saturating_add(bytes) > self.budgets.images {
+            let most = show(self.budgets.images);
+            let message = format!("the task held more than {most} of decoded pictures at once: drop those that are no longer needed");
+            return Err(Ended::limit("too_many_pixels", message).into());
         }
-        Ok(())
+        if !self.share.try_grow(bytes) {
+            drop(image);
+            self.wait_for_room(bytes)?;
+            image = make(self).inspect_err(|_| self.share.shrink(bytes))?;
+        }
+        self.image_bytes += bytes;
+        Ok(image)
     }
 
-    /// Gives a picture that the task made a handle.
-    pub(crate) fn push_image(&mut self, image: vision::Image) -> Answer<Resource<Image>> {
-        self.hold_image(&image)?;
+    fn wait_for_room(&mut self, bytes: u64) -> Answer<()> {
+        self.share.grow(bytes, &self.stop).map_err(|no| match no {
+            NoRoom::Stopped(reason) => self.stopped(reason),
+            NoRoom::Taken => {
+                let why = "other tasks of this process hold as much as there is room for";
+                Ended::Host(host_error(format!("hold {} of pictures and artifacts", show(bytes)), true, why)).into()
+            }
+        })
+    }
+
+    /// Makes a picture and gives it a handle.
+    pub(crate) fn push_image(&mut self, make: impl Fn(&mut Self) -> Answer<vision::Image>) -> Answer<Resource<Image>> {
+        let image = self.hold_image(make)?;
         Ok(self.table.push(Image { reference: None, decoded: Some(image) })?)
     }
 
@@ -241,21 +267,24 @@ impl State {
     pub(crate) fn release_image(&mut self, image: &Image) {
         let bytes = image.decoded.as_ref().map_or(0, |decoded| decoded.pixels().len() as u64);
         self.image_bytes = self.image_bytes.saturating_sub(bytes);
+        self.share.shrink(bytes);
     }
 
-    /// Counts bytes held for artifacts; `Err` says that there is no room for them.
-    pub(crate) fn hold_bytes(&mut self, more: u64) -> Result<(), ()> {
+    /// Counts bytes held for artifacts; false: they are more than the task may hold.
+    pub(crate) fn hold_bytes(&mut self, more: u64) -> Answer<bool> {
         let wanted = self.artifact_bytes.saturating_add(more);
         if wanted > self.budgets.artifacts {
-            return Err(());
+            return Ok(false);
         }
+        self.wait_for_room(more)?;
         self.artifact_bytes = wanted;
-        Ok(())
+        Ok(true)
     }
 
     /// Gives back bytes that [`State::hold_bytes`] counted.
     pub(crate) fn release_bytes(&mut self, bytes: u64) {
         self.artifact_bytes = self.artifact_bytes.saturating_sub(bytes);
+        self.share.shrink(bytes);
     }
 
     /// Stores bytes as an artifact and gives it a handle.

@@ -53,7 +53,7 @@ struct Shelf {
     bytes: u64,
     clock: u64,
     /// Not kept, or not any more, and still in somebody's hands.
-    elsewhere: Vec<Weak<()>>,
+    elsewhere: Vec<(Weak<()>, u64)>,
 }
 
 pub(crate) struct Pictures {
@@ -121,7 +121,7 @@ impl Pictures {
         let size = image.pixels().len() as u64;
         let mut shelf = lock(&self.shelf);
         if size > self.max_bytes {
-            shelf.elsewhere.push(image.watch());
+            shelf.elsewhere.push((image.watch(), size));
             return;
         }
         while shelf.bytes + size > self.max_bytes {
@@ -129,8 +129,9 @@ impl Pictures {
                 break;
             };
             if let Some(gone) = shelf.kept.remove(&oldest) {
-                shelf.bytes -= gone.image.pixels().len() as u64;
-                shelf.elsewhere.push(gone.image.watch());
+                let size = gone.image.pixels().len() as u64;
+                shelf.bytes -= size;
+                shelf.elsewhere.push((gone.image.watch(), size));
             }
         }
         shelf.clock += 1;
@@ -147,11 +148,13 @@ impl Pictures {
         lock(&self.shelf).kept.values().find(|kept| kept.image.same(image)).map(|kept| Arc::clone(&kept.remembered))
     }
 
-    /// Decoded pictures that somebody works on: those apart that are only kept for the next one who asks.
-    pub(crate) fn in_use(&self) -> usize {
+    /// Decoded pictures that somebody works on, and their bytes: those apart that are only kept for the next one who asks.
+    pub(crate) fn in_use(&self) -> (usize, u64) {
         let mut shelf = lock(&self.shelf);
-        shelf.elsewhere.retain(|picture| picture.strong_count() > 0);
-        shelf.elsewhere.len() + shelf.kept.values().filter(|kept| kept.image.holders() > 1).count()
+        shelf.elsewhere.retain(|(picture, _)| picture.strong_count() > 0);
+        let kept = shelf.kept.values().filter(|kept| kept.image.holders() > 1).map(|kept| kept.image.pixels().len() as u64);
+        let each = shelf.elsewhere.iter().map(|(_, size)| *size).chain(kept);
+        each.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
     }
 
     /// Bytes of pixels kept.
@@ -204,13 +207,13 @@ mod tests {
                 _ => panic!("{name} is there already"),
             }
         }
-        assert_eq!(pictures.in_use(), 3);
+        assert_eq!(pictures.in_use(), (3, 1800));
         let [a, b, large] = held;
         drop(b);
         drop(large);
-        assert_eq!(pictures.in_use(), 1, "the second one was dropped, too, and only kept");
+        assert_eq!(pictures.in_use(), (1, 300), "the second one was dropped, too, and only kept");
         drop(a);
-        assert_eq!((pictures.in_use(), pictures.bytes()), (0, 600));
+        assert_eq!((pictures.in_use(), pictures.bytes()), ((0, 0), 600));
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl State {
         }
         let digest = artifact.reference.digest;
         let size = self.artifact_size(this)?;
-        if self.hold_bytes(size).is_err() {
+        if !self.hold_bytes(size)? {
             return Err(failed(
                 "artifact_too_large",
                 format!("the task may hold {} of artifacts at once; this one has {size} bytes", show(self.budgets.artifacts)),
@@ -112,7 +112,7 @@ impl artifacts::HostWriter for State {
                 return Err(failed("chunk_too_large", format!("one call writes at most 1 MiB; this chunk has {} bytes", chunk.len())));
             }
             state.table.get(&this)?;
-            if state.hold_bytes(chunk.len() as u64).is_err() {
+            if !state.hold_bytes(chunk.len() as u64)? {
                 return Err(failed("artifact_too_large", format!("a task may write at most {} at a time", show(state.budgets.artifacts))));
             }
             state.table.get_mut(&this)?.bytes.extend_from_slice(&chunk);

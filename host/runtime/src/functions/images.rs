@@ -18,8 +18,7 @@ impl images::HostImage for State {
     fn open(&mut self, source: Resource<Artifact>) -> Answer<Resource<Image>> {
         self.host("dovetail:vision/images.image.open", |state| {
             let reference = state.table.get(&source)?.reference.clone();
-            let decoded = state.decode(&reference)?;
-            state.push_image(decoded)
+            state.push_image(|state| state.decode(&reference))
         })
     }
 
@@ -35,8 +34,7 @@ impl images::HostImage for State {
         self.host("dovetail:vision/images.image.crop", |state| {
             let pixels = state.pixels(&this)?;
             state.check_stop()?;
-            let cut = state.vision.crop(&pixels, rect(&area)).map_err(|error| state.vision_fault(error))?;
-            state.push_image(cut)
+            state.push_image(|state| state.vision.crop(&pixels, rect(&area)).map_err(|error| state.vision_fault(error)))
         })
     }
 
@@ -44,8 +42,7 @@ impl images::HostImage for State {
         self.host("dovetail:vision/images.image.resize", |state| {
             let pixels = state.pixels(&this)?;
             let to = port::Size { width: to.width, height: to.height };
-            let resized = state.vision.resize(&pixels, to, &state.stop).map_err(|error| state.vision_fault(error))?;
-            state.push_image(resized)
+            state.push_image(|state| state.vision.resize(&pixels, to, &state.stop).map_err(|error| state.vision_fault(error)))
         })
     }
 

@@ -266,7 +266,7 @@ impl Street {
         let bench = Bench::with(|options| {
             options.cache_dir = folder.path().join("code");
             options.compiler = Some(program(folder.path()));
-            options.budgets = Budgets { images: 32 << 20, artifacts: 16 << 20 };
+            options.budgets = Budgets { images: 32 << 20, artifacts: 16 << 20, ..Budgets::default() };
             if let Some(opencv) = &opencv {
                 options.vision = opencv.clone();
             }
@@ -467,6 +467,8 @@ struct Traces {
     /// Who shares the runtime's ports: the state of each attempt does.
     holders: usize,
     pool: Occupancy,
+    /// Of what attempts share.
+    held: u64,
 }
 
 impl Traces {
@@ -481,6 +483,7 @@ impl Traces {
             threads: field("Threads:") as usize,
             holders: Arc::strong_count(&bench.blobs) + Arc::strong_count(&bench.vision),
             pool: bench.runtime.occupancy().unwrap(),
+            held: bench.runtime.held(),
         }
     }
 
@@ -502,6 +505,9 @@ impl Traces {
         if now.pool != Occupancy::default() {
             more.push(format!("the pool is not empty: {:?}", now.pool));
         }
+        if now.held > 0 {
+            more.push(format!("{} bytes of pictures or artifacts are still held", now.held));
+        }
         if now.memory > self.memory + LEFT_OVER {
             more.push(format!("{} KiB of memory are left over", (now.memory - self.memory) >> 10));
         }
@@ -522,9 +528,10 @@ fn what_is_left_behind_is_noticed(bench: &Bench) {
     let (file, holder, held) = (fs::File::open("/dev/null").unwrap(), bench.blobs.clone(), vec![1_u8; LEFT_OVER as usize * 5 / 4]);
     let (end, wait) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || wait.recv().is_err());
-    let now = Traces { pool: Occupancy { memories: 1, ..Occupancy::default() }, ..Traces::of(bench) };
+    let now = Traces { pool: Occupancy { memories: 1, ..Occupancy::default() }, held: 1, ..Traces::of(bench) };
     let more = before.more(&now);
-    for words in ["the pool is not empty", "memory are left over", "files", "threads", "holders of the ports"] {
+    for words in ["the pool is not empty", "pictures or artifacts are still held", "memory are left over", "files", "threads", "holders of the ports"]
+    {
         assert_eq!(more.iter().filter(|one| one.contains(words)).count(), 1, "{words} is not in {more:?}");
     }
     drop((file, holder, std::hint::black_box(held), end));

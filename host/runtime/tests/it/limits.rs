@@ -1,12 +1,12 @@
 //! Every limit twice: obeyed and violated. (Time is in `outcomes`, packages in `packages`, types in `refusals`.)
 
-use dovetail_core::executor::FailureKind;
+use dovetail_core::executor::{Executor as _, FailureKind};
 use dovetail_core::limits::Limits;
-use dovetail_core::stop::Stop;
+use dovetail_core::stop::{Canceller, Stop};
 use dovetail_runtime::Budgets;
 use serde_json::json;
 
-use crate::support::{Bench, component, core, core_with, failed, failure, number_guest, output};
+use crate::support::{Bench, attempt, component, core, core_with, failed, failure, number_guest, output};
 
 /// Grows memory by `n` pages of 64 KiB and aborts if that is refused.
 const GROW: &str = "(if (i32.eq (memory.grow (local.get 0)) (i32.const -1)) (then (unreachable))) (call $ok (memory.size))";
@@ -254,6 +254,37 @@ fn decoded_pictures_within_their_budget_and_over_it() {
     let picture = bench.artifact(b"10x10", "image/jpeg");
     assert_eq!(output(&bench.run(&guest, json!({ "image": picture, "n": 9 }))), &json!({ "n": 9 }));
     assert_eq!(failed(&bench.run(&guest, json!({ "image": picture, "n": 10 }))), (FailureKind::Limit, "too_many_pixels"));
+}
+
+/// Each within its own budget, and together within what they share: who finds no room is made again later, and alone it finds it.
+#[test]
+fn pictures_of_two_attempts_within_what_they_share_and_over_it() {
+    let interface = "use dovetail:task/types@0.1.0.{task-error}; use dovetail:vision/images@0.1.0.{image}; record input { image: image, n: u32, \
+                     wait: bool } record output { n: u32 } run: func(input: input) -> result<output, task-error>;";
+    let imports = r#"(import "dovetail:vision/images@0.1.0" "[method]image.resize" (func $resize (param i32 i32 i32 i32)))"#;
+    let body = "(local $i i32) (block $out (loop $l (br_if $out (i32.ge_u (local.get $i) (local.get 1)))
+      (call $resize (local.get 0) (i32.const 10) (i32.const 10) (i32.const 0x3000))
+      (local.set $i (i32.add (local.get $i) (i32.const 1))) (br $l)))
+      (loop $w (br_if $w (local.get 2))) (call $ok (local.get $i))";
+    let guest = component(interface, &core_with("(param i32 i32 i32)", imports, body));
+    let bench = Bench::with(|options| options.budgets = Budgets { images: 3_000, own: 300, shared: 2_700, ..Budgets::default() });
+    let (package, picture) = (bench.install("probe", &guest, ""), bench.artifact(b"10x10", "image/jpeg"));
+    let input = |n: u32, wait: bool| json!({ "image": picture, "n": n, "wait": wait });
+    let run = |n: u32| bench.runtime.execute(&attempt(package, input(n, false), Limits::DEFAULT), &Stop::never());
+    let canceller = Canceller::new();
+    std::thread::scope(|threads| {
+        // 300 bytes of the input, which are its own part, and 1,800 of pictures that it keeps.
+        let holder = threads.spawn(|| bench.attempt(package, input(6, true), Limits::DEFAULT, &canceller.stop()));
+        while bench.runtime.held() < 1_800 {
+            std::thread::yield_now();
+        }
+        assert_eq!(output(&run(3).unwrap()), &json!({ "n": 3 }), "there is room for 900 more");
+        let error = run(4).unwrap_err();
+        assert!(error.transient && error.operation == "hold 300B of pictures and artifacts", "{error:?}");
+        canceller.cancel();
+        assert_eq!(failed(&holder.join().unwrap()).0, FailureKind::Cancelled);
+    });
+    assert_eq!((output(&run(9).unwrap()), bench.runtime.held()), (&json!({ "n": 9 }), 0));
 }
 
 #[test]

@@ -39,6 +39,8 @@ fn default_name(kind: ModelKind) -> &'static str {
 
 /// Pictures that are decoded beyond those that passes can run over: their steps have something to do as soon as others end.
 const AHEAD: usize = 2;
+/// The same in bytes of pixels: one of the largest has 150 MB.
+const BYTES_AHEAD: u64 = 128 << 20;
 
 /// A model's networks, in memory.
 enum Loaded {
@@ -112,8 +114,11 @@ impl Opencv {
         let store = ModelStore::open(models).map_err(store_failed)?;
         let inner = Inner { store, listed: Listed::default(), pictures: Arc::new(Pictures::new(image_cache_bytes)), slots: Mutex::default() };
         let pictures = Arc::clone(&inner.pictures);
-        let pool = Pool::new(threads, move || pictures.in_use() < threads + AHEAD)
-            .map_err(|err| VisionError::unavailable("no_threads", format!("start the threads for vision: {err}")))?;
+        let room = move || {
+            let (count, bytes) = pictures.in_use();
+            count < threads + AHEAD && bytes < BYTES_AHEAD
+        };
+        let pool = Pool::new(threads, room).map_err(|err| VisionError::unavailable("no_threads", format!("start the threads for vision: {err}")))?;
         Ok(Self { inner: Arc::new(inner), pool, missing: Mutex::default() })
     }
 
