@@ -252,6 +252,31 @@ fn without_the_records_a_submission_is_refused() {
 }
 
 /// Whoever waits for a run goes on waiting while the records are away, and prints the result when they are back.
+/// The queue answers all the time: that is no word about the records. However many steps wait to be recorded, it is told once.
+#[test]
+fn that_the_records_answer_again_is_told_when_they_do() {
+    let mut fleet = Fleet::new(MONGODB);
+    let worker = fleet.worker();
+    let said = |fleet: &Fleet, what: &str| std::fs::read_to_string(&fleet.workers[worker].log).unwrap().lines().filter(|l| l.contains(what)).count();
+    for _ in 0..2 {
+        drop(fleet.user.submit("probe", &json!({ "behaviour": busy(8000) })));
+    }
+    wait("both run", LONG, || fleet.executions().len() == 2);
+    fleet.mongodb.as_mut().unwrap().stop();
+    wait("it is told that the records do not answer", LONG, || said(&fleet, "a store does not answer") > 0);
+    // Whoever sleeps asks for work: there is none, and that is an answer.
+    for _ in 0..8 {
+        drop(fleet.redis.redis(&["PUBLISH", "dovetail:{faults}:bell", "jobs"]).unwrap());
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    assert_eq!(said(&fleet, "answers again"), 0, "they are down");
+    assert_eq!((said(&fleet, "a store does not answer"), said(&fleet, "\"store\":\"records\"")), (1, 1), "of two steps that wait");
+    fleet.mongodb.as_mut().unwrap().again();
+    wait("it is told that they answer", LONG, || said(&fleet, "the store of the records answers again") == 1);
+    assert_eq!(fleet.all_work(), Vec::<String>::new());
+    fleet.holds(1);
+}
+
 #[test]
 fn who_waits_for_a_run_outlasts_the_records() {
     let mut fleet = Fleet::new(MONGODB);

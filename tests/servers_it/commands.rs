@@ -283,6 +283,60 @@ fn a_queue_that_holds_the_work_of_other_records_is_refused() {
     first.refuses(3, says, LOOK);
 }
 
+/// A worker of a machine, until it is dropped.
+struct Running(Child);
+
+impl Running {
+    fn start(machine: &Machine, name: &str) -> Self {
+        let log = std::fs::File::create(machine.home.path().join(format!("{name}.log"))).unwrap();
+        Self(machine.command(&["worker", "--name", name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[track_caller]
+fn wait(what: &str, mut until: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !until() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Workers say every 5 s that they live: a queue that has just lost its data has heard none of them.
+#[test]
+fn a_run_can_be_left_to_workers_that_the_queue_has_forgotten() {
+    let own = OwnRedis::start(&[]);
+    let machine = Machine { queue: own.url(""), meta: "sqlite:".to_owned(), ..Machine::new() };
+    machine.succeeds(&["task", "push", &plugin()]);
+    let file = machine.home.path().join("it.json");
+    let pipeline = json!({ "name": "it", "version": "1.0.0", "inputs": { "a": {} },
+        "steps": { "sum": { "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": {"value": 1} } } }, "output": { "sum": "sum.sum" } });
+    std::fs::write(&file, pipeline.to_string()).unwrap();
+    machine.succeeds(&["pipeline", "push", file.to_str().unwrap()]);
+    let run = ["run", "it", "--input", "a=2", "--detach", "--output", "json"];
+    let (code, out, _) = machine.run(&run);
+    assert!(code == 2 && out.contains("no_worker"), "nobody lives: {code} {out}");
+    let _worker = Running::start(&machine, "one");
+    let seen = || machine.succeeds(&["workers", "list"]).pointer("/0/seen_ms").and_then(Value::as_u64);
+    wait("the worker lives", || seen().is_some());
+    let before = seen();
+    wait("it says so again", || seen() != before);
+    let emptied = Command::new("redis-cli").args(["-p", &own.port.to_string(), "flushall"]).output().unwrap();
+    assert!(emptied.status.success(), "{emptied:?}");
+    assert_eq!(machine.succeeds(&["workers", "list"]), json!([]), "it was too late to empty the queue");
+    let (code, out, err) = machine.run(&run);
+    assert_eq!(code, 0, "{out}{err}");
+    let id = serde_json::from_str::<Value>(&out).unwrap()["run_id"].as_str().unwrap().to_owned();
+    wait("it ends", || machine.succeeds(&["runs", "show", &id])["state"] == "succeeded");
+}
+
 /// The database of another fleet's, or a new one, is named by mistake: what is refused for another reason leaves it as it was.
 #[test]
 fn whoever_is_refused_takes_no_database() {

@@ -197,7 +197,7 @@ impl From<StoreError> for Error {
             }
             StoreErrorKind::Newer => ("store_newer", "use the newer dovetail that wrote this data folder, or another --data"),
         };
-        let StoreError { operation, source, kind } = error;
+        let StoreError { operation, source, kind, .. } = error;
         let new = if kind == StoreErrorKind::Invalid { Self::usage } else { Self::host };
         let error = new(code, operation).help(help);
         match source {

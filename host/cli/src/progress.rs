@@ -62,7 +62,7 @@ impl<'a> Progress<'a> {
                 self.ended += 1;
                 self.failed += usize::from(*state != RunState::Succeeded);
             }
-            Event::RunRecovered { .. } | Event::StoreFailed { .. } | Event::StoreAnswers => {}
+            Event::RunRecovered { .. } | Event::StoreFailed { .. } | Event::StoreAnswers { .. } => {}
         }
     }
 

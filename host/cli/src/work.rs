@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use dovetail_core::RunId;
-use dovetail_core::blobs::StoreErrorKind;
+use dovetail_core::blobs::{Store, StoreErrorKind};
 use dovetail_core::executor::Executor;
 use dovetail_core::ledger::{Kind, RunKey, Scope, Wait};
 use dovetail_core::record::{Form as _, RunOutcomeRecord};
@@ -140,12 +140,12 @@ impl<'a> Session<'a> {
                 progress.event(&event);
                 match &event {
                     Event::RunFinished { run, .. } if open.remove(run) => ended(run),
-                    Event::StoreFailed { operation, error } if others_work => {
+                    Event::StoreFailed { operation, error, .. } if others_work => {
                         output.note(&format!("could not {operation} ({error}); the run is recorded, and it is waited on"));
                         Ok(())
                     }
-                    Event::StoreAnswers if others_work => {
-                        output.note("the store answers again");
+                    Event::StoreAnswers { store } if others_work => {
+                        output.note(&format!("{} again", answering(*store)));
                         Ok(())
                     }
                     _ => Ok(()),
@@ -204,7 +204,7 @@ fn wait_for_others(parts: &Parts, runs: &[RunId], how: &Waiting<'_>, tell: impl 
     shutdown.wakes(&parts.ledger);
     let mut open: Vec<RunKey> = runs.iter().map(|run| dovetail_flow::current(parts, run)).collect::<Result<_, _>>()?;
     let mut wait = Wait::NONE;
-    let mut silent = false;
+    let mut silent = None;
     let began = Instant::now();
     while !open.is_empty() && !shutdown.draining() {
         let seen = parts.ledger.wakes();
@@ -217,9 +217,10 @@ fn wait_for_others(parts: &Parts, runs: &[RunId], how: &Waiting<'_>, tell: impl 
             Ok(looked) => looked,
             // The workers go on when it is back, and so does whoever waits for them.
             Err(error) if error.kind == StoreErrorKind::Unavailable => {
-                if !std::mem::replace(&mut silent, true) {
+                if silent.replace(error.store).is_none() {
                     let source = error.source.as_ref().map_or_else(String::new, ToString::to_string);
-                    tell(Heard::Event(Event::StoreFailed { operation: error.operation.clone(), error: source }));
+                    let (store, operation) = (error.store, error.operation);
+                    tell(Heard::Event(Event::StoreFailed { store, operation, error: source, since: Duration::ZERO, kept: 0 }));
                 }
                 pause(shutdown);
                 wait = Wait::NONE;
@@ -227,8 +228,8 @@ fn wait_for_others(parts: &Parts, runs: &[RunId], how: &Waiting<'_>, tell: impl 
             }
             Err(error) => return Err(error.into()),
         };
-        if std::mem::take(&mut silent) {
-            tell(Heard::Event(Event::StoreAnswers));
+        if let Some(store) = silent.take() {
+            tell(Heard::Event(Event::StoreAnswers { store }));
         }
         // Nothing came of it for a while: those that worked may be gone.
         if began.elapsed() >= look
@@ -248,6 +249,16 @@ fn wait_for_others(parts: &Parts, runs: &[RunId], how: &Waiting<'_>, tell: impl 
         }
     }
     Ok(())
+}
+
+/// `the queue answers`.
+pub(crate) fn answering(store: Option<Store>) -> &'static str {
+    match store {
+        Some(Store::Queue) => "the queue answers",
+        Some(Store::Records) => "the store of the records answers",
+        Some(Store::Blobs) => "the blob store answers",
+        None => "the store answers",
+    }
 }
 
 /// A second, or less if it is told to stop.

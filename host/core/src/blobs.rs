@@ -11,11 +11,33 @@ use crate::id::Digest;
 pub struct StoreError {
     /// How to react.
     pub kind: StoreErrorKind,
+    /// Which of several stores it was, where there are several.
+    pub store: Option<Store>,
     /// What was tried, with its subject (`read blob sha256:...`).
     pub operation: String,
     /// Why it failed.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// One of those that a fleet keeps its things in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Store {
+    Queue,
+    Records,
+    Blobs,
+}
+
+impl Store {
+    /// As people are told of it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Records => "records",
+            Self::Blobs => "blobs",
+        }
+    }
 }
 
 /// How to react to a [`StoreError`].
@@ -42,12 +64,18 @@ pub enum StoreErrorKind {
 impl StoreError {
     /// With its cause.
     pub fn new(kind: StoreErrorKind, operation: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { kind, operation: operation.into(), source: Some(source.into()) }
+        Self { kind, store: None, operation: operation.into(), source: Some(source.into()) }
     }
 
     /// Without a cause.
     pub fn plain(kind: StoreErrorKind, operation: impl Into<String>) -> Self {
-        Self { kind, operation: operation.into(), source: None }
+        Self { kind, store: None, operation: operation.into(), source: None }
+    }
+
+    /// Says which store it was.
+    #[must_use]
+    pub fn of(self, store: Store) -> Self {
+        Self { store: Some(store), ..self }
     }
 
     /// The same error once more, for one more of those whose change it concerns: its causes as one text.
@@ -55,7 +83,7 @@ impl StoreError {
     pub fn again(&self) -> Self {
         let first = self.source.as_deref().map(|error| error as &(dyn std::error::Error + 'static));
         let causes: Vec<String> = std::iter::successors(first, |error| error.source()).map(ToString::to_string).collect();
-        Self { kind: self.kind, operation: self.operation.clone(), source: (!causes.is_empty()).then(|| causes.join(": ").into()) }
+        Self { kind: self.kind, store: self.store, operation: self.operation.clone(), source: (!causes.is_empty()).then(|| causes.join(": ").into()) }
     }
 }
 

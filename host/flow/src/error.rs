@@ -1,6 +1,6 @@
 //! What flow answers when it cannot do what was asked.
 
-use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::executor::HostError;
 
 /// Why something could not be done.
@@ -37,6 +37,14 @@ impl FlowError {
             Self::Store(error) => error.kind == StoreErrorKind::Unavailable,
             Self::Host(error) => error.transient,
             Self::Panic(_) | Self::Refused { .. } => false,
+        }
+    }
+
+    /// Which store failed, where that is known.
+    pub(crate) fn store(&self) -> Option<Store> {
+        match self {
+            Self::Store(error) => error.store,
+            Self::Host(_) | Self::Panic(_) | Self::Refused { .. } => None,
         }
     }
 

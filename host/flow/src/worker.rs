@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use dovetail_core::RunId;
+use dovetail_core::blobs::Store;
 use dovetail_core::executor::Executor;
 use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Renewal, RunKey, Scope, Wait};
 use dovetail_core::policy;
@@ -85,13 +86,20 @@ pub enum Event {
     RunRecovered {
         run: RunId,
     },
-    /// A store does not answer: what was to be recorded is kept and sent again.
+    /// A store does not answer: what was to be recorded is kept and sent again. Told when it begins, and then now and then.
     StoreFailed {
+        /// None: there is one, or it is not known which.
+        store: Option<Store>,
         operation: String,
         error: String,
+        since: Duration,
+        /// Steps whose outcome waits to be recorded.
+        kept: usize,
     },
     /// It answers again.
-    StoreAnswers,
+    StoreAnswers {
+        store: Option<Store>,
+    },
 }
 
 /// Who is told what happens; called on the workers' own threads, so it must not block.
@@ -246,7 +254,7 @@ impl Worker {
                 match self.parts.ledger.claim(able.as_ref().unwrap_or(scope), want, self.options.lease, Wait { seen, at_most: LONGEST_WAIT }) {
                     Ok(claimed) => claimed,
                     Err(error) if self.is_daemon() => {
-                        self.store_failed("claim work", &error.into());
+                        self.store_failed("claim work", false, &error.into());
                         self.flow.pause(pause, || self.over(scope, shutdown));
                         pause = (pause * 2).min(LONGEST_PAUSE);
                         continue;
@@ -254,7 +262,7 @@ impl Worker {
                     Err(error) => return Err(error.into()),
                 };
             pause = FIRST_PAUSE;
-            self.store_answers();
+            self.store_answers(&[Store::Queue], false);
             if claimed.is_empty() {
                 self.look_for_ended()?;
             }

@@ -9,7 +9,7 @@ mod commands;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::ledger::{Kind, Listing, Record, RunKey};
 use dovetail_core::meta::{MetaStore, Put};
@@ -120,7 +120,7 @@ impl MongoMeta {
 
     fn error(&self, operation: &str, error: Error) -> StoreError {
         let (kind, why) = self.silence.explained(&error);
-        StoreError::new(kind, format!("{operation} the metadata store at {}", self.address), why)
+        StoreError::new(kind, format!("{operation} the metadata store at {}", self.address), why).of(Store::Records)
     }
 
     fn collection(&self, kind: Kind) -> Collection<Document> {

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::ledger::{HeldStep, Job, RunKey, Scope};
 use dovetail_core::window::{Called, Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
 use redis::{Client, Commands as _, Connection, ConnectionLike as _, FromRedisValue as _, Script, Value};
@@ -116,7 +116,7 @@ impl RedisWindow {
 
     fn error(&self, operation: &str, error: redis::RedisError) -> StoreError {
         let (kind, why) = check::explained(&error);
-        StoreError::new(kind, format!("{operation} the queue at {}", self.address), why)
+        StoreError::new(kind, format!("{operation} the queue at {}", self.address), why).of(Store::Queue)
     }
 
     /// Sends the same arguments until they are answered, on a new connection each time but the first. `Nil`: Redis is full, and nothing was done.

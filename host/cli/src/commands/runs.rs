@@ -23,6 +23,9 @@ use crate::work::Session;
 /// How often `watch` looks at what its run does; its end it hears at once.
 const WATCH: Duration = Duration::from_secs(1);
 
+/// Within this each living worker is heard of: it says so every 5 s.
+const HEARD: Duration = Duration::from_secs(7);
+
 pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
     match command {
         Runs::List { limit } => {
@@ -75,12 +78,21 @@ pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-/// What is submitted without anybody waiting for it needs somebody who works.
+/// What is submitted without anybody waiting for it needs somebody who works. A queue that has just lost its data knows nobody until they have
+/// said again that they live.
 pub(crate) fn needs_worker(app: &App) -> Result<(), Error> {
-    if app.parts()?.ledger.workers()?.is_empty() {
-        return Err(
-            Error::usage("no_worker", "no worker is alive, so nobody would run it").help("start one with `dovetail worker`, or leave --detach out")
-        );
+    let ledger = &app.parts()?.ledger;
+    let until = Instant::now() + if app.config.is_fleet() { HEARD } else { Duration::ZERO };
+    let mut said = false;
+    while ledger.workers()?.is_empty() {
+        if Instant::now() >= until {
+            return Err(Error::usage("no_worker", "no worker is alive, so nobody would run it")
+                .help("start one with `dovetail worker`, or leave --detach out"));
+        }
+        if !std::mem::replace(&mut said, true) {
+            app.output.note("no worker is known to the queue; each says every 5 s that it lives, so that is waited for");
+        }
+        std::thread::sleep(WATCH);
     }
     Ok(())
 }

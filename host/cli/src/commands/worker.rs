@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dovetail_core::blobs::StoreErrorKind;
+use dovetail_core::blobs::{Store, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::ledger::{MODEL, MODEL_KIND, Scope};
 use dovetail_flow::{Daemon, Event, Shutdown, StepFailure, SystemClock, Worker, WorkerOptions};
@@ -16,6 +16,7 @@ use crate::error::{Error, Exit};
 use crate::signals;
 use crate::table::{bytes, count, table};
 use crate::wire::App;
+use crate::work::answering;
 
 /// Over how long a worker's rate is told.
 const RATE: Duration = Duration::from_secs(30);
@@ -138,8 +139,15 @@ fn log(event: &Event) {
         Event::StepReleased { run, step, attempt } => tracing::info!(%run, step, attempt, "step stopped and given back"),
         Event::RunFinished { run, state } => tracing::info!(%run, state = ?state, "run over"),
         Event::RunRecovered { run } => tracing::warn!(%run, "run put back: the queue had lost its work"),
-        Event::StoreFailed { operation, error } => tracing::error!(operation, error, "a store does not answer; what was done is kept and sent again"),
-        Event::StoreAnswers => tracing::warn!("the store answers again"),
+        Event::StoreFailed { store, operation, error, since, kept } => {
+            let (store, waiting) = (store.map(Store::name), kept);
+            if since.is_zero() {
+                tracing::error!(store, operation, error, waiting, "a store does not answer; what was done is kept and sent again");
+            } else {
+                tracing::warn!(store, operation, error, waiting, seconds = since.as_secs(), "a store still does not answer");
+            }
+        }
+        Event::StoreAnswers { store } => tracing::warn!(store = store.map(Store::name), "{} again", answering(*store)),
     }
 }
 

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use dovetail_core::blobs::StoreErrorKind;
 use dovetail_core::ledger::{Lease, Renewal, RunKey};
 
+use super::flow_control::TELL;
 use super::{About, Event, Worker, locked};
 use crate::FlowError;
 use crate::recover::reconcile;
@@ -17,6 +18,24 @@ use crate::recover::reconcile;
 const BEAT: Duration = Duration::from_secs(5);
 /// How often it is looked whether something was lost. The backend answers at once where nothing can have been.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// When to say that something does not work: at first, and then now and then, until it works.
+#[derive(Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    fn is_due(&mut self) -> bool {
+        let due = self.0.is_none_or(|told| told.elapsed() >= TELL);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
+    }
+
+    fn works(&mut self) {
+        self.0 = None;
+    }
+}
 
 /// Lost runs of an earlier look.
 #[derive(Default)]
@@ -34,6 +53,7 @@ fn sleep(until: &Receiver<()>, time: Duration) -> bool {
 impl Worker {
     /// Renews every lease three times in its length.
     pub(super) fn keep_leases(&self, until: &Receiver<()>) {
+        let mut seldom = Seldom::default();
         while sleep(until, self.options.lease / 3) {
             let leases: Vec<Lease> = locked(&self.held).values().map(|held| held.lease.clone()).collect();
             if leases.is_empty() {
@@ -42,6 +62,7 @@ impl Worker {
             let asked = Instant::now();
             match self.parts.ledger.renew(&leases, self.options.lease) {
                 Ok(renewals) => {
+                    seldom.works();
                     for (lease, renewal) in leases.iter().zip(renewals) {
                         let mut all = locked(&self.held);
                         let Some(held) = all.get_mut(&lease.token) else { continue };
@@ -56,18 +77,21 @@ impl Worker {
                     }
                 }
                 // The next round tries again; whoever holds a lease that lapsed meanwhile finds out when it commits.
-                Err(error) => tracing::warn!(err = &error as &dyn std::error::Error, "leases could not be renewed"),
+                Err(error) if seldom.is_due() => tracing::warn!(err = &error as &dyn std::error::Error, "leases could not be renewed"),
+                Err(_) => {}
             }
         }
     }
 
     /// Also what the backend takes as the sign that its callers were not cut off from it, so it must come well within a lease.
     pub(super) fn say_that_it_lives(&self, about: &About, until: &Receiver<()>) {
-        let round = BEAT.min(self.options.lease / 2);
+        let (round, mut seldom) = (BEAT.min(self.options.lease / 2), Seldom::default());
         loop {
             let (running, ended) = self.flow.figures();
-            if let Err(error) = self.parts.ledger.beat(&self.options.name, &about(running, ended), round * 4) {
-                tracing::warn!(err = &error as &dyn std::error::Error, "the heartbeat was not heard");
+            match self.parts.ledger.beat(&self.options.name, &about(running, ended), round * 4) {
+                Ok(()) => seldom.works(),
+                Err(error) if seldom.is_due() => tracing::warn!(err = &error as &dyn std::error::Error, "the heartbeat was not heard"),
+                Err(_) => {}
             }
             if !sleep(until, round) {
                 break;
@@ -79,10 +103,12 @@ impl Worker {
     }
 
     pub(super) fn look_for_lost(self: &Arc<Self>, until: &Receiver<()>) {
-        let mut left = Left::default();
+        let (mut left, mut seldom) = (Left::default(), Seldom::default());
         while sleep(until, LOOK) {
-            if let Err(error) = self.put_back_lost(&mut left, until) {
-                tracing::warn!(err = &error as &dyn std::error::Error, "it could not be looked for lost runs");
+            match self.put_back_lost(&mut left, until) {
+                Ok(()) => seldom.works(),
+                Err(error) if seldom.is_due() => tracing::warn!(err = &error as &dyn std::error::Error, "could not look for lost runs"),
+                Err(_) => {}
             }
         }
     }

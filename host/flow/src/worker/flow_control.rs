@@ -1,8 +1,11 @@
 //! How many jobs a worker has in hand: as many as it has slots, and so many more that slots never wait for the queue's round trip. Short
 //! steps are claimed many at a time, long ones one by one, so that no worker hoards what another could run.
 
+use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use dovetail_core::blobs::Store;
 
 /// Work that may wait here for a slot, in time.
 const AHEAD: Duration = Duration::from_millis(40);
@@ -10,8 +13,19 @@ const AHEAD: Duration = Duration::from_millis(40);
 const MOST_AHEAD: usize = 512;
 /// How long a worker claims nothing after it could not run what it had claimed; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// How often it is told that a store still fails.
+pub(super) const TELL: Duration = Duration::from_secs(30);
 /// Changes on their way to being recorded, at most: when the records are slow, nothing new is claimed.
 const MOST_UNSETTLED: usize = 4096;
+
+/// A store that failed.
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    since: Instant,
+    told: Instant,
+    /// It did not take what was done: nothing new is claimed until it does.
+    keeps: bool,
+}
 
 #[derive(Debug)]
 struct State {
@@ -26,8 +40,8 @@ struct State {
     ended: u64,
     /// How long a step takes, smoothed, in microseconds; none: not known yet.
     usual_us: Option<f64>,
-    /// A store failed: nothing new is claimed until it answers.
-    troubled: bool,
+    /// The stores that failed and have not answered since. None: whichever it was.
+    troubled: BTreeMap<Option<Store>, Trouble>,
     /// A job runs alone, or is about to.
     alone: bool,
     /// This worker could not run what it claimed, so many times in a row: nothing new is claimed until then. Others may be able to.
@@ -43,7 +57,8 @@ pub(super) struct FlowControl {
 
 impl FlowControl {
     pub(super) fn new(slots: usize) -> Self {
-        let state = State { waiting: 0, running: 0, unsettled: 0, sent: 0, ended: 0, usual_us: None, troubled: false, alone: false, failing: None };
+        let troubled = BTreeMap::new();
+        let state = State { waiting: 0, running: 0, unsettled: 0, sent: 0, ended: 0, usual_us: None, troubled, alone: false, failing: None };
         Self { slots: slots.max(1), state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -61,7 +76,7 @@ impl FlowControl {
             let ahead = ahead(self.slots, state.usual_us);
             let room = (self.slots + ahead).saturating_sub(state.waiting + state.running);
             // What is to be recorded finds out when the store answers again; where there is nothing of that kind, the next claim does.
-            let held_back = state.troubled && state.unsettled > 0;
+            let held_back = state.unsettled > 0 && state.troubled.values().any(|trouble| trouble.keeps);
             // Half of what is claimed ahead may be used up first: fewer, larger claims.
             let claims = room > 0 && state.waiting <= ahead / 2 && state.unsettled < MOST_UNSETTLED && !held_back && !state.alone;
             let pause = state.failing.map_or(Duration::ZERO, |(_, until)| until.saturating_duration_since(Instant::now()));
@@ -173,11 +188,36 @@ impl FlowControl {
         self.state().sent == 0
     }
 
-    /// Nothing is claimed while a store does not take what was done. True: that is new.
-    pub(super) fn trouble(&self, troubled: bool) -> bool {
-        let before = std::mem::replace(&mut self.state().troubled, troubled);
+    /// A store failed, with something that was done (`keeps`) or with a claim. How long it has, where it is time to tell that: at first, and then
+    /// now and then.
+    pub(super) fn failed(&self, store: Option<Store>, keeps: bool) -> Option<Duration> {
+        let (mut state, now) = (self.state(), Instant::now());
+        let before = state.troubled.get(&store).copied();
+        let mut trouble = before.unwrap_or(Trouble { since: now, told: now, keeps });
+        let tell = before.is_none() || now - trouble.told >= TELL;
+        trouble.keeps |= keeps;
+        trouble.told = if tell { now } else { trouble.told };
+        state.troubled.insert(store, trouble);
+        drop(state);
         self.changed.notify_all();
-        before != troubled
+        tell.then_some(now - trouble.since)
+    }
+
+    /// Those of these stores that had failed: they answer again. `took`: what was done was recorded, so that new work can be claimed.
+    pub(super) fn answered_by(&self, stores: &[Store], took: bool) -> Vec<Option<Store>> {
+        let mut state = self.state();
+        if state.troubled.is_empty() {
+            return Vec::new();
+        }
+        // A store without a name is the only one.
+        let again: Vec<_> = state.troubled.keys().filter(|store| store.is_none_or(|store| stores.contains(&store))).copied().collect();
+        state.troubled.retain(|store, trouble| {
+            trouble.keeps &= !took;
+            !again.contains(store)
+        });
+        drop(state);
+        self.changed.notify_all();
+        again
     }
 
     /// Whoever waits looks whether there is still something to wait for.
@@ -229,8 +269,28 @@ mod tests {
     #[test]
     fn a_store_that_failed_is_tried_again_where_nothing_else_would_try() {
         let flow = FlowControl::new(2);
-        flow.trouble(true);
+        assert!(flow.failed(Some(Store::Queue), false).is_some());
         assert_eq!(flow.wait_for_room(|| false), Some(2), "a claim failed, and nothing is on its way that could tell that the store answers");
+        flow.claimed(1);
+        flow.started();
+        assert_eq!(flow.wait_for_room(|| false), Some(1), "nor does a long step tell it");
+    }
+
+    #[test]
+    fn a_store_answers_again_when_it_does_and_not_another_one() {
+        let flow = FlowControl::new(2);
+        assert_eq!(flow.failed(Some(Store::Records), true), Some(Duration::ZERO));
+        assert_eq!(flow.failed(Some(Store::Records), true), None, "it was told a moment ago");
+        assert_eq!(flow.answered_by(&[Store::Queue], false), [], "a claim was answered by the queue, and the records are down");
+        flow.claimed(1);
+        assert_eq!(flow.wait_for_room(|| true), None);
+        assert!(flow.state().troubled.values().any(|trouble| trouble.keeps), "what was done is still kept");
+        assert_eq!(flow.failed(Some(Store::Queue), false), Some(Duration::ZERO), "another one is told of on its own");
+        assert_eq!(flow.answered_by(&[Store::Queue, Store::Records], true), [Some(Store::Queue), Some(Store::Records)]);
+        assert_eq!(flow.answered_by(&[Store::Queue, Store::Records], true), [], "once");
+        flow.state().troubled.insert(None, Trouble { since: Instant::now(), told: Instant::now().checked_sub(TELL).unwrap(), keeps: true });
+        assert!(flow.failed(None, true).is_some(), "after a while it is told again");
+        assert_eq!(flow.answered_by(&[Store::Queue], false), [None], "where there is one store any success is its own");
     }
 
     #[test]
@@ -289,9 +349,6 @@ mod tests {
         // One waits, and nothing is claimed ahead of a step that takes a second.
         flow.started();
         assert_eq!(flow.wait_for_room(|| false), Some(1));
-        assert!(flow.trouble(true));
-        assert!(!flow.trouble(true), "known already");
-        assert!(flow.trouble(false));
         flow.settled();
         flow.settled();
         assert_eq!(flow.figures(), (1, 1));

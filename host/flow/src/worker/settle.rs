@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use dovetail_core::RunId;
-use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Item, Lease, Reply};
 use dovetail_core::record::RunState;
 
@@ -120,11 +120,17 @@ impl Worker {
 
     fn settle(&self, sent: Sent, reply: Result<Reply, StoreError>) -> Left {
         let run = sent.lease.run.run.clone();
+        let asked: &[Store] = match (&sent.item, &reply) {
+            // Nothing was to be recorded.
+            (Item::Release { .. }, _) => &[Store::Queue],
+            (_, Ok(Reply::Exists(_))) => &[Store::Records],
+            _ => &[Store::Queue, Store::Records, Store::Blobs],
+        };
         let settled = reply.map_err(FlowError::from).and_then(|reply| self.runner.settle(&sent.lease.run, sent.after.clone(), &reply));
         match settled {
             Ok(Settled::Commit(item, after)) => return Left::Send(Sent { item, after, ..sent }),
             Ok(Settled::Over(done, state)) => {
-                self.store_answers();
+                self.store_answers(asked, true);
                 let (step, attempt) = (sent.lease.step.clone(), sent.attempt);
                 match done {
                     Done::Step { failure, micros } => {
@@ -140,7 +146,7 @@ impl Worker {
                 self.let_go(sent.lease.token, &run, state);
             }
             Err(error) if self.is_daemon() => {
-                self.store_failed("record what was done", &error);
+                self.store_failed("record what was done", true, &error);
                 return Left::Later(sent);
             }
             Err(error) => {
@@ -162,22 +168,25 @@ impl Worker {
         }
     }
 
-    pub(super) fn store_failed(&self, operation: &str, error: &FlowError) {
-        tracing::warn!(operation, err = error as &dyn std::error::Error, "a store failed");
-        if self.flow.trouble(true) {
+    /// Told once and then now and then, however many changes it is that wait. `keeps`: it is something that was done.
+    pub(super) fn store_failed(&self, operation: &str, keeps: bool, error: &FlowError) {
+        tracing::debug!(operation, err = error as &dyn std::error::Error, "a store failed");
+        let store = error.store();
+        if let Some(since) = self.flow.failed(store, keeps) {
             let mut text = error.to_string();
             let mut source = std::error::Error::source(error);
             while let Some(cause) = source {
                 text.push_str(&format!(": {cause}"));
                 source = cause.source();
             }
-            self.tell(|| Event::StoreFailed { operation: operation.to_owned(), error: text });
+            let kept = locked(&self.held).values().filter(|held| held.ended).count();
+            self.tell(|| Event::StoreFailed { store, operation: operation.to_owned(), error: text, since, kept });
         }
     }
 
-    pub(super) fn store_answers(&self) {
-        if self.flow.trouble(false) {
-            self.tell(|| Event::StoreAnswers);
+    pub(super) fn store_answers(&self, asked: &[Store], took: bool) {
+        for store in self.flow.answered_by(asked, took) {
+            self.tell(|| Event::StoreAnswers { store });
         }
     }
 }

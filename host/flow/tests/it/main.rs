@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test panics")]
 
 mod alone;
+mod answers;
 mod bench;
 mod failures;
 mod gc;

@@ -53,7 +53,7 @@ impl Reader {
                     let StoreError { operation, source, .. } = sql_error(&what, error);
                     let remedy = "changes stand in `dovetail.db-wal` that cannot be read without writing beside it: make room, or copy the folder to \
                                   where you may write and name the copy with --data";
-                    return Err(StoreError { kind: StoreErrorKind::Refused, operation: format!("{operation}: {remedy}"), source });
+                    return Err(StoreError { operation: format!("{operation}: {remedy}"), source, ..StoreError::plain(StoreErrorKind::Refused, "") });
                 }
                 let standing = still.read(&what, schema::standing)?;
                 (Self::Alone(still), standing)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendError, Sender};
 use dovetail_core::bell::Bell;
-use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::desk::Desk;
 use dovetail_core::ledger::{Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Then, Wait};
@@ -339,6 +339,10 @@ fn put_of(reply: Reply) -> Put {
     }
 }
 
+fn of_records(error: StoreError) -> StoreError {
+    error.of(Store::Records)
+}
+
 /// The records alone, for a fleet on one machine whose queue is elsewhere. Its table of jobs stays empty.
 impl MetaStore for SqliteLedger {
     fn put(&self, records: &[Record]) -> Result<Vec<Put>, StoreError> {
@@ -347,15 +351,15 @@ impl MetaStore for SqliteLedger {
 
     fn write(&self, writes: &Writes) -> Result<Vec<Put>, StoreError> {
         let (reply, inbox) = crossbeam_channel::bounded(1);
-        Ok(self.ask(Request::Write(writes.clone(), reply), &inbox)?.into_iter().map(put_of).collect())
+        Ok(self.ask(Request::Write(writes.clone(), reply), &inbox).map_err(of_records)?.into_iter().map(put_of).collect())
     }
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        Ledger::get(self, kind, keys)
+        Ledger::get(self, kind, keys).map_err(of_records)
     }
 
     fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        Ledger::list(self, kind, listing)
+        Ledger::list(self, kind, listing).map_err(of_records)
     }
 
     fn open(&self, runs: &[RunKey]) -> Result<(), StoreError> {
@@ -367,7 +371,7 @@ impl MetaStore for SqliteLedger {
     }
 
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
-        Ledger::open_runs(self, limit)
+        Ledger::open_runs(self, limit).map_err(of_records)
     }
 }
 
