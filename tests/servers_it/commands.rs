@@ -5,8 +5,14 @@ mod fakes;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dovetail_core::ledger::{Kind, Record};
+use dovetail_core::meta::MetaStore as _;
+use dovetail_core::record::{Form as _, ModelFile, ModelRecord};
+use dovetail_flow::SystemClock;
+use dovetail_stores::MongoMeta;
 use serde_json::{Value, json};
 
 use crate::{address, fresh, mongodb, redis};
@@ -182,6 +188,7 @@ fn a_setting_that_is_none_is_wrong_usage() {
         ("s3://u:secret-word@x?endpoint=http://h:1", "the name of a bucket"),
         ("s3://bucket?endpoint=nonsense&credentials=/secret-word", "endpoint"),
         ("s3://u:secret-word@bucket?endpoint=http://h:1&colour=red", "colour"),
+        ("s3://bucket?endpoint=http://h:1&credentials=/no/such/file", "/no/such/file"),
     ] {
         Machine { blobs: blobs.to_owned(), ..Machine::new() }.refuses(2, &[says], ANY);
     }
@@ -335,6 +342,33 @@ fn a_run_can_be_left_to_workers_that_the_queue_has_forgotten() {
     assert_eq!(code, 0, "{out}{err}");
     let id = serde_json::from_str::<Value>(&out).unwrap()["run_id"].as_str().unwrap().to_owned();
     wait("it ends", || machine.succeeds(&["runs", "show", &id])["state"] == "succeeded");
+    // A second one of the same name is another one.
+    let _other = Running::start(&machine, "one");
+    wait("both are listed", || machine.succeeds(&["workers", "list"]).as_array().is_some_and(|living| living.len() == 2));
+    let (_, listed, _) = machine.run(&["workers", "list"]);
+    assert_eq!(listed.matches("one (process ").count(), 2, "{listed}");
+}
+
+/// Its steps wait for the store, and so does a model of the fleet that this machine has not.
+#[test]
+fn a_worker_starts_while_the_blob_store_does_not_answer() {
+    let good = Machine::new();
+    good.succeeds(&["task", "push", &plugin()]);
+    let manifest = "kind = 'emotion_classifier'\nname = 'mine'\nlabels = ['calm', 'other']\noutput = 'logits'\n[input]\nside = 64\n\
+        mean = [127.5, 127.5, 127.5]\nscale = 0.0078\n[crop]\nfrom = 'landmarks'\n";
+    let files = vec![ModelFile { digest: dovetail_core::Digest::of(b"weights"), bytes: 7 }];
+    let value = ModelRecord { manifest: manifest.to_owned(), files, pushed_ms: 0 }.encode();
+    let records = MongoMeta::open(&good.meta, &good.fleet, Arc::new(SystemClock)).unwrap();
+    records.put(&[Record { kind: Kind::Model, key: "mine".to_owned(), value }]).unwrap();
+    let down = "s3://u:secret-word@bucket?endpoint=http://127.0.0.1:1&retries=0".to_owned();
+    let machine = Machine { fleet: good.fleet.clone(), meta: good.meta.clone(), blobs: down, ..Machine::new() };
+    let mut worker = Running::start(&machine, "one");
+    let log = || std::fs::read_to_string(machine.home.path().join("one.log")).unwrap();
+    wait("it lives", || {
+        assert!(worker.0.try_wait().unwrap().is_none(), "{}", log());
+        machine.succeeds(&["workers", "list"]).as_array().is_some_and(|living| living.len() == 1)
+    });
+    assert!(log().contains("could not look for the fleet's models") && !log().contains(SECRET), "{}", log());
 }
 
 /// The database of another fleet's, or a new one, is named by mistake: what is refused for another reason leaves it as it was.

@@ -152,6 +152,28 @@ fn a_window_that_is_another_fleets_after_a_loss_gets_nothing_and_gives_nothing()
     assert_eq!(fleet.claim().len(), 1);
 }
 
+/// Whoever starts a worker may give it the name of one that lives.
+#[test]
+fn of_two_workers_with_one_name_each_is_listed_and_keeps_its_steps() {
+    use dovetail_core::window::Window;
+    let name = fresh("twins");
+    let (first, second) = (window(&name), window(&name));
+    let ledger = FleetLedger::new(meta(&name), first.clone()).unwrap();
+    let run = RunKey { run: RunId::from_bytes([7; 16]), generation: 0 };
+    let record = Record { kind: Kind::Run, key: run.run.to_string(), value: b"the run".to_vec() };
+    ledger.commit(&[Item::Submit { run: run.clone(), record, jobs: vec![job("a", &[])], steps: steps() }]).unwrap();
+    for _ in 0..2 {
+        first.beat("twin", b"one", LEASE).unwrap();
+        second.beat("twin", b"two", LEASE).unwrap();
+    }
+    assert_eq!(first.workers().unwrap(), [("twin".to_owned(), b"one".to_vec()), ("twin".to_owned(), b"two".to_vec())]);
+    assert_eq!(ledger.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap().len(), 1);
+    let held = second.held(&run).unwrap();
+    assert_eq!(held.iter().map(|held| held.worker.as_deref()).collect::<Vec<_>>(), [Some("twin")], "the second one's word is not the first one's");
+    first.beat("twin", b"good night", Duration::ZERO).unwrap();
+    assert_eq!(second.workers().unwrap(), [("twin".to_owned(), b"two".to_vec())], "one goes, the other stays");
+}
+
 #[test]
 fn a_large_outcome_is_not_carried_and_still_arrives() {
     let fleet = fleet();

@@ -55,6 +55,43 @@ pub(crate) struct Global {
     pub(crate) log_format: Option<LogFormat>,
 }
 
+impl Global {
+    /// Another command with the same options of where things are. A URL that may hold a password is not repeated.
+    pub(crate) fn again(&self, command: &str, data: Option<&PathBuf>) -> String {
+        let path = |path: &PathBuf| path.display().to_string();
+        let options = [
+            ("data", data.map(path)),
+            ("config", self.config.as_ref().map(path)),
+            ("fleet", self.fleet.clone()),
+            ("queue", self.queue.clone()),
+            ("meta", self.meta.clone()),
+            ("blobs", self.blobs.clone()),
+        ];
+        let (mut words, mut kept) = ("dovetail".to_owned(), Vec::new());
+        for (name, value) in options {
+            match value {
+                Some(value) if may_hold_a_secret(&value) && !matches!(name, "data" | "config") => kept.push(format!("--{name}")),
+                Some(value) => words.push_str(&format!(" --{name} {}", quoted(&value))),
+                None => {}
+            }
+        }
+        let same = if kept.is_empty() { String::new() } else { format!("\nwith the same {} as now", kept.join(", ")) };
+        format!("{words} {command}{same}")
+    }
+}
+
+/// Keys and passwords stand before an `@`, or in a parameter that is called so.
+fn may_hold_a_secret(url: &str) -> bool {
+    let url = url.to_ascii_lowercase();
+    ["@", "password", "secret", "token", "key"].iter().any(|word| url.contains(word))
+}
+
+/// One word of a shell's.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@%+~".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a pipeline and wait for its result
@@ -401,10 +438,31 @@ pub(crate) enum SchemaOf {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use clap::CommandFactory as _;
 
     #[test]
     fn the_arguments_are_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_that_goes_on_has_the_same_options_and_no_password() {
+        let url = |text: &str| Some(text.to_owned());
+        let typed = Global {
+            config: Some("my settings.toml".into()),
+            queue: url("redis://127.0.0.1:6379/0"),
+            meta: url("mongodb://u:hidden@h/db"),
+            blobs: url("s3://bucket?endpoint=http://h:9000"),
+            fleet: url("blue"),
+            ..Global::default()
+        };
+        let said = typed.again("runs watch r", None);
+        assert_eq!(
+            said,
+            "dovetail --config 'my settings.toml' --fleet blue --queue redis://127.0.0.1:6379/0 --blobs 's3://bucket?endpoint=http://h:9000' \
+             runs watch r\nwith the same --meta as now"
+        );
+        assert_eq!(Global::default().again("runs resume --all", Some(&"/it's".into())), "dovetail --data '/it'\\''s' runs resume --all");
     }
 }

@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::path::Path;
 
 use dovetail_core::RunId;
-use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::executor::HostError;
 use dovetail_core::vision::VisionError;
 use dovetail_core::wit::ValueError;
@@ -192,6 +192,10 @@ impl From<StoreError> for Error {
                 ("store_refused", "`dovetail doctor` looks at the data folder, its disk and each server, and says what to change")
             }
             StoreErrorKind::Full => ("store_refused", MAKE_ROOM),
+            StoreErrorKind::Invalid if error.store == Some(Store::Blobs) => (
+                "bad_setting",
+                "mend DOVETAIL_S3_ACCESS_KEY and DOVETAIL_S3_SECRET_KEY, or the file that `credentials=` of the setting `blobs` names",
+            ),
             StoreErrorKind::Invalid => {
                 ("bad_setting", "mend the setting: `queue`, `meta` and `blobs` of dovetail.toml, DOVETAIL_* or the flags name the stores")
             }

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     };
     let output = Output::new(cli.global.output);
     let app = match configure(&cli) {
-        Ok(config) => App::new(config, output),
+        Ok(config) => App::new(config, output).typed(cli.global.clone()),
         Err(error) => {
             output.error(&error);
             return ExitCode::from(error.exit_code());

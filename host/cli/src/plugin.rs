@@ -110,7 +110,9 @@ impl Folder {
         newest.map(|(_, file)| file).ok_or_else(|| {
             let looked = targets.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
             let message = format!("the component of `{name}` is not built: there is no {} for {} under {looked}", names[0], TARGETS.join(", "));
-            Error::usage("not_built", message).help(format!("build it first, in its folder: {BUILD}; or name the file with --component"))
+            Error::usage("not_built", message).help(format!(
+                "build it first, in its folder: {BUILD}; or make its package with `dovetail task pack --component FILE`, and take that"
+            ))
         })
     }
 
@@ -122,7 +124,7 @@ impl Folder {
             return Ok(());
         }
         Err(Error::usage("stale_component", format!("the component `{component}` is older than its source `{source}`"))
-            .help(format!("build it again, in its folder: {BUILD}; to take the component as it is, name it with `dovetail task pack --component`"))
+            .help(format!("build it again, in its folder: {BUILD}; to take the component as it is, make its package with `dovetail task pack --component FILE`, and take that"))
             .detail("component", component)
             .detail("source", source))
     }

@@ -40,7 +40,7 @@ pub(crate) fn run(document: &Value) -> String {
         shown.push_str(&format!("\nwarning: {warning}\n"));
     }
     if let Some(error) = document.get("error").filter(|error| !error.is_null()) {
-        shown.push_str(&format!("\n{}", failure(error)));
+        shown.push_str(&format!("\n{}", failure(error, document.get("run_id").and_then(Value::as_str))));
     }
     shown
 }
@@ -117,8 +117,8 @@ fn used(document: &Value) -> String {
     table(&["attempt", " wall ms", " guest cpu ms", " host ms", " memory", " in", " out"], &rows) + &more
 }
 
-/// Why a run or an attempt failed: the error of a document.
-pub(crate) fn failure(error: &Value) -> String {
+/// Why a run or an attempt failed: the error of a document. `run`: where it is recorded, so that it can be run again.
+pub(crate) fn failure(error: &Value, run: Option<&str>) -> String {
     let field = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default();
     let id = if field("id").is_empty() { field("step") } else { field("id") };
     let place = match (id, error.get("attempt").and_then(Value::as_u64)) {
@@ -137,8 +137,25 @@ pub(crate) fn failure(error: &Value) -> String {
         shown.push_str(&format!("  at {frame}\n"));
     }
     let kind = error.get("kind").or_else(|| error.pointer("/details/kind")).and_then(Value::as_str).unwrap_or_default();
-    shown.push_str(&format!("\nhelp: {}\n", remedy(kind, field("code"))));
+    let retryable = error.get("retryable").or_else(|| error.pointer("/details/retryable")).and_then(Value::as_bool).unwrap_or(false);
+    shown.push_str(&format!("\nhelp: {}", remedy(kind, field("code"))));
+    if let (Some(run), Some(when)) = (run, retry_helps(kind, field("code"), retryable)) {
+        shown.push_str(&format!("; {when} `dovetail runs retry {run}` runs what did not succeed"));
+    }
+    shown.push('\n');
     shown
+}
+
+/// When a run that failed like this may succeed as it is: what had succeeded stays, and so do the versions and the inputs.
+fn retry_helps(kind: &str, code: &str, retryable: bool) -> Option<&'static str> {
+    match (kind, code) {
+        (_, "models_missing" | "unknown_model") => Some("then"),
+        (_, "timeout") | ("timeout", _) => Some("where the machine was only busy,"),
+        ("unavailable" | "lost_worker", _) => Some("once that is mended,"),
+        ("cancelled", _) | (_, "cancelled") => Some("or"),
+        _ if retryable => Some("where the cause has passed,"),
+        _ => None,
+    }
 }
 
 /// What to do about a failure of this kind.
@@ -158,7 +175,8 @@ fn remedy(kind: &str, code: &str) -> &'static str {
         }
         (_, "out_of_memory") => "raise `memory` in the plugin's [limits], or give it smaller inputs",
         ("invalid_input", _) => "correct the inputs and run it again; the task's log (`dovetail runs logs RUN`) may say more",
-        ("unavailable" | "lost_worker", _) => "run it again; `dovetail doctor` looks at what the program needs",
+        (_, "poison") => "run its task alone with `dovetail task run`, to see what ends whoever runs it (memory?)",
+        ("unavailable" | "lost_worker", _) => "`dovetail doctor` looks at what the program needs",
         ("trap" | "panic" | "bad_output", _) => "this is a mistake in the task: tell its author, with the lines above",
         (_, "too_many_pixels") => {
             "a task may hold so much of pictures, whatever its manifest says: its author can let go of some earlier, or work on smaller ones"
@@ -188,5 +206,26 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(" 1  face_detection_001  failed"), "{text}");
+        assert!(!text.contains("runs retry"), "the same package would do the same: {text}");
+    }
+
+    #[test]
+    fn where_another_try_may_succeed_the_help_names_the_command() {
+        let help = |kind: &str, code: &str, retryable: bool, run| failure(&json!({ "kind": kind, "code": code, "retryable": retryable }), run);
+        for (kind, code, retryable) in [
+            ("unavailable", "no_memory", false),
+            ("lost_worker", "poison", false),
+            ("timeout", "timeout", false),
+            ("limit", "timeout", false),
+            ("unavailable", "models_missing", false),
+            ("failed", "busy", true),
+        ] {
+            assert!(help(kind, code, retryable, Some("r")).contains("`dovetail runs retry r`"), "{kind} {code}");
+            assert!(!help(kind, code, retryable, None).contains("runs retry"), "nothing is recorded of a task alone");
+        }
+        assert!(help("lost_worker", "poison", false, Some("r")).contains("`dovetail task run`"));
+        for (kind, code) in [("trap", "trap"), ("invalid_input", "undecodable"), ("limit", "out_of_memory")] {
+            assert!(!help(kind, code, false, Some("r")).contains("runs retry"), "{kind} {code}");
+        }
     }
 }

@@ -13,6 +13,7 @@ use dovetail_stores::{FileBlobs, SqliteLedger};
 use dovetail_vision::{ModelStore, Opencv};
 use tempfile::TempDir;
 
+use crate::args::Global;
 use crate::config::Config;
 use crate::error::{Error, unwritable};
 use crate::output::Output;
@@ -24,6 +25,8 @@ const COMPILED_BYTES: u64 = 256 << 20;
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) output: Output,
+    /// The options with which this process was started.
+    typed: Global,
     parts: OnceLock<Parts>,
     /// The same where nothing can be written.
     to_read: OnceLock<Parts>,
@@ -41,7 +44,17 @@ struct Nothing {
 impl App {
     /// Opens nothing yet.
     pub(crate) fn new(config: Config, output: Output) -> Self {
-        Self { config, output, parts: OnceLock::new(), to_read: OnceLock::new(), nothing: OnceLock::new() }
+        Self { config, output, typed: Global::default(), parts: OnceLock::new(), to_read: OnceLock::new(), nothing: OnceLock::new() }
+    }
+
+    /// Started with these options.
+    pub(crate) fn typed(self, typed: Global) -> Self {
+        Self { typed, ..self }
+    }
+
+    /// Another command on the same stores, as it is typed.
+    pub(crate) fn again(&self, command: &str) -> String {
+        self.typed.again(command, (!self.config.is_fleet() || self.typed.data.is_some()).then_some(&self.config.data))
     }
 
     /// The stores of the data folder, which is made if it is not there.

@@ -382,7 +382,7 @@ pub trait Ledger: Send + Sync {
     /// `Unavailable`.
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError>;
 
-    /// What living workers say of themselves, by name.
+    /// What living workers say of themselves, by name: several may have the same.
     ///
     /// # Errors
     /// `Unavailable`.

@@ -92,7 +92,11 @@ fn percent(value: Option<f64>) -> String {
 fn photograph_text(photograph: &Path, document: &Value, faces: &[Value]) -> String {
     let name = photograph.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if let Some(error) = document.get("error").filter(|error| !error.is_null()) {
-        return format!("{name}: {}\n{}", word(document, "/state"), indented(&show::failure(error), 2));
+        return format!(
+            "{name}: {}\n{}",
+            word(document, "/state"),
+            indented(&show::failure(error, document.get("run_id").and_then(Value::as_str)), 2)
+        );
     }
     let time = word(document, "/processing_summary/total_time");
     let speedup =

@@ -135,9 +135,9 @@ fn is_bytes(ty: &Type) -> bool {
 /// What an interrupted command leaves, and how to come back to it. The workers of a fleet go on meanwhile, which has been said.
 pub(crate) fn how_to_go_on(app: &App, run: &RunId) -> String {
     if app.config.is_fleet() {
-        return format!("wait for it again with\n  dovetail runs watch {run}");
+        return format!("wait for it again with\n  {}", app.again(&format!("runs watch {run}")));
     }
-    format!("interrupted; go on with\n  dovetail --data {} runs resume {run}", app.config.data.display())
+    format!("interrupted; go on with\n  {}", app.again(&format!("runs resume {run}")))
 }
 
 /// Works on one run until it is over, and prints its document.

@@ -323,9 +323,9 @@ impl<'a> Results<'a> {
         if open > 0 {
             let (are, them) = if open == 1 { ("is", "it") } else { ("are", "them") };
             let how = if self.app.config.is_fleet() {
-                format!("the workers go on; wait for {them} again with\n  dovetail runs resume --all")
+                format!("the workers go on; wait for {them} again with\n  {}", self.app.again("runs resume --all"))
             } else {
-                format!("go on with {them} by\n  dovetail --data {} runs resume --all", self.app.config.data.display())
+                format!("go on with {them} by\n  {}", self.app.again("runs resume --all"))
             };
             lines.push(format!("{} {are} open; {how}", count(open, "run")));
         }

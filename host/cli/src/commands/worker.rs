@@ -41,13 +41,18 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     blobs_can_be_used(app)?;
     records_can_be_written(app)?;
     let sync = Arc::new(Sync::new(app)?);
-    // What the fleet has is here before the first job is.
-    sync.once()?;
+    // What the fleet has is here before the first job is. Where that cannot be read now it is looked again; steps that need it wait.
+    match sync.once() {
+        Err(error) if error.code == "store_unavailable" => {
+            tracing::warn!(error = error.chain(), "could not look for the fleet's models; looking again");
+        }
+        looked => looked?,
+    }
     let vision = Arc::new(app.vision()?);
     let looking = sync.clone();
     vision.on_missing(Box::new(move || {
         if let Err(error) = looking.once() {
-            tracing::warn!(error = error.chain(), "it could not be looked for a model that is not here");
+            tracing::warn!(error = error.chain(), "could not look for a model that is not here");
         }
     }));
     let runtime = Arc::new(app.runtime_with(vision, parts.blobs.clone(), jobs, None)?);
@@ -85,7 +90,7 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
             let pause = || if sync.has_all_kinds() { MODELS } else { LACKING };
             while until.recv_timeout(pause()) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
                 if let Err(error) = sync.once() {
-                    tracing::warn!(error = error.chain(), "it could not be looked for new models");
+                    tracing::warn!(error = error.chain(), "could not look for new models");
                 }
             }
         });
@@ -200,6 +205,7 @@ pub(crate) fn workers(command: &Workers, app: &App) -> Result<Exit, Error> {
         if living.is_empty() {
             return "no worker is alive; start one with `dovetail worker`\n".to_owned();
         }
+        let alike = |name: &Value| living.iter().filter(|other| other["name"] == *name).count() > 1;
         let word = |worker: &Value, key: &str| worker.get(key).map_or_else(String::new, |v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
         let number = |worker: &Value, key: &str| worker.get(key).and_then(Value::as_u64).unwrap_or(0);
         let row = |worker: &Value| {
@@ -210,7 +216,8 @@ pub(crate) fn workers(command: &Workers, app: &App) -> Result<Exit, Error> {
             let grants = able.iter().filter(|name| !name.starts_with(MODEL) && !name.starts_with(MODEL_KIND)).map(|name| (*name).to_owned());
             let serves = grants.chain([count(models, "model")]).collect::<Vec<_>>().join(" ");
             vec![
-                word(worker, "name"),
+                // Two processes may have been given one name.
+                if alike(&worker["name"]) { format!("{} (process {})", word(worker, "name"), word(worker, "process")) } else { word(worker, "name") },
                 word(worker, "host"),
                 word(worker, "version"),
                 format!("{}/{}", number(worker, "running"), number(worker, "slots")),

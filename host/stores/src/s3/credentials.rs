@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 
 /// An access key with its secret, and a session token where they are temporary.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Credentials {
             (access_key, ..) => {
                 let missing = if access_key.is_none() { ACCESS_KEY } else { SECRET_KEY };
                 let why = format!("{missing} is not set, but others of {ACCESS_KEY}, {SECRET_KEY} and {SESSION_TOKEN} are: set both keys, or none");
-                Err(StoreError::new(StoreErrorKind::Invalid, "read the S3 credentials from the environment", why))
+                Err(StoreError::new(StoreErrorKind::Invalid, "read the S3 credentials from the environment", why).of(Store::Blobs))
             }
         }
     }
@@ -56,14 +56,12 @@ impl Credentials {
     /// Empty lines and lines that start with `#` do not count.
     ///
     /// # Errors
-    /// `Missing` or `Refused` if the file cannot be read, `Invalid` if it says something else. What it says is not repeated.
+    /// `Invalid` if the file is not there, cannot be read, or says something else. What it says is not repeated.
     pub fn from_file(path: &Path) -> Result<Self, StoreError> {
         let operation = || format!("read the S3 credentials from {}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|e| {
-            let kind = if e.kind() == std::io::ErrorKind::NotFound { StoreErrorKind::Missing } else { StoreErrorKind::Refused };
-            StoreError::new(kind, operation(), e)
-        })?;
-        let refused = |why: String| StoreError::new(StoreErrorKind::Invalid, operation(), why);
+        let invalid = |why: Box<dyn std::error::Error + Send + Sync>| StoreError::new(StoreErrorKind::Invalid, operation(), why).of(Store::Blobs);
+        let text = std::fs::read_to_string(path).map_err(|e| invalid(e.into()))?;
+        let refused = |why: String| invalid(why.into());
         let mut found: [Option<String>; 3] = [None, None, None];
         const NAMES: [&str; 3] = ["access_key", "secret_key", "session_token"];
         for (number, line) in (1..).zip(text.lines()) {
@@ -153,7 +151,7 @@ mod tests {
             assert!(why.contains(says), "{why}");
             assert!(!format!("{error:?}").contains("HIDDEN"), "{error:?}");
         }
-        assert_eq!(Credentials::from_file(Path::new("no/such/file")).unwrap_err().kind, StoreErrorKind::Missing);
+        assert_eq!(Credentials::from_file(Path::new("no/such/file")).unwrap_err().kind, StoreErrorKind::Invalid);
     }
 
     #[cfg(feature = "s3")]

@@ -107,6 +107,8 @@ impl Sync {
     pub(crate) fn once(&self) -> Result<(), Error> {
         let store = ModelStore::open(&self.folder)?;
         let mut installed = store.list()?;
+        // Also where the fleet's cannot be read now.
+        self.see(&installed);
         if self.far {
             let List { read, unread } = published(&self.parts)?;
             self.tell_unread(unread);
@@ -133,14 +135,17 @@ impl Sync {
                 let model = store.adopt(&record.manifest, &files)?;
                 tracing::info!(model = name, digest = %model.digest, "model installed from the fleet");
             }
-            installed = store.list()?;
+            self.see(&store.list()?);
         }
+        Ok(())
+    }
+
+    fn see(&self, installed: &[Installed]) {
         let models = installed.len();
         let kinds: BTreeSet<ModelKind> = installed.iter().map(|one| one.model.kind).collect();
         let names = installed.iter().flat_map(|one| std::iter::once(&one.model.name).chain(&one.model.aliases));
         let able = names.map(|name| format!("{MODEL}{name}")).chain(kinds.iter().map(|kind| format!("{MODEL_KIND}{}", kind.name()))).collect();
         let mut seen = self.seen();
         (seen.models, seen.kinds, seen.able) = (models, kinds, able);
-        Ok(())
     }
 }

@@ -182,7 +182,7 @@ fn report_json(ready: &Ready, report: &Report, saved: &[String]) -> Value {
 fn report_text(ready: &Ready, report: &Report, saved: &[String]) -> String {
     let mut text = match &report.outcome {
         Outcome::Succeeded { output } => format!("{}  succeeded\n\noutput\n{}", ready.name, indented(&shortened(output), 2)),
-        Outcome::Failed { failure } => format!("{}  failed\n\n{}", ready.name, show::failure(&json!(failure))),
+        Outcome::Failed { failure } => format!("{}  failed\n\n{}", ready.name, show::failure(&json!(failure), None)),
     };
     let usage = &report.usage;
     let ms = |us: u64| format!("{}.{:03} ms", us / 1000, us % 1000);
