@@ -295,8 +295,13 @@ struct Running(Child);
 
 impl Running {
     fn start(machine: &Machine, name: &str) -> Self {
+        Self::command(machine, name, &mut machine.command(&["worker", "--name", name]))
+    }
+
+    /// What it says goes to a file of this name.
+    fn command(machine: &Machine, name: &str, command: &mut Command) -> Self {
         let log = std::fs::File::create(machine.home.path().join(format!("{name}.log"))).unwrap();
-        Self(machine.command(&["worker", "--name", name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }
 }
 
@@ -347,6 +352,33 @@ fn a_run_can_be_left_to_workers_that_the_queue_has_forgotten() {
     wait("both are listed", || machine.succeeds(&["workers", "list"]).as_array().is_some_and(|living| living.len() == 2));
     let (_, listed, _) = machine.run(&["workers", "list"]);
     assert_eq!(listed.matches("one (process ").count(), 2, "{listed}");
+}
+
+/// Somebody lives, so that it would be waited without a word.
+#[test]
+fn whoever_waits_for_what_no_worker_has_is_told_once() {
+    let machine = Machine { meta: "sqlite:".to_owned(), ..Machine::new() };
+    let clock = root().join("plugins/tests/clock").display().to_string();
+    machine.succeeds(&["task", "push", &clock, "--grant", "clocks"]);
+    let file = machine.home.path().join("it.json");
+    let steps = json!({ "now": { "number": 1, "task": "clock@^1", "inputs": {} } });
+    std::fs::write(
+        &file,
+        json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": steps, "output": { "it": "now.milliseconds" } }).to_string(),
+    )
+    .unwrap();
+    machine.succeeds(&["pipeline", "push", file.to_str().unwrap()]);
+    let _poor = Running::command(&machine, "poor", machine.command(&["worker", "--name", "poor"]).env("DOVETAIL_WORKER_GRANTS", "random"));
+    wait("a worker lives", || machine.succeeds(&["workers", "list"]) != json!([]));
+    let mut run = Running::command(&machine, "run", &mut machine.command(&["run", "it"]));
+    let said = || std::fs::read_to_string(machine.home.path().join("run.log")).unwrap().matches("no living worker has the grant clocks").count();
+    wait("it is told", || said() == 1);
+    // Longer than until the next look.
+    std::thread::sleep(Duration::from_secs(12));
+    let _rich = Running::start(&machine, "rich");
+    wait("it ends", || run.0.try_wait().unwrap().is_some());
+    assert!(run.0.wait().unwrap().success());
+    assert_eq!(said(), 1);
 }
 
 /// Its steps wait for the store, and so does a model of the fleet that this machine has not.

@@ -303,6 +303,10 @@ fn fits_together(fleet: &str, queue: &Place, meta: &Place) -> Result<(), Error> 
 /// Without user, password and parameters, whatever else is wrong with it; of a parameter only where the server is.
 fn shown(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
+        // One slash was forgotten; there is no place for a password in it.
+        if url.contains(":/") && !url.contains(['@', '?']) {
+            return url.to_owned();
+        }
         return url.split_inclusive(':').next().unwrap_or_default().to_owned();
     };
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
@@ -380,6 +384,11 @@ fn parse(text: &str, path: &Path) -> Result<Settings, Error> {
         let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
         let (line, column) = (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
         let message = format!("{}:{line}:{column}: {}", path.display(), error.message().trim_end().replace('\n', ", "));
+        if text.parse::<toml::Table>().is_err() {
+            let error =
+                Error::usage("bad_config", message).help("correct that line: the file is TOML, a line of it `key = \"value\"`, `[table]` or `# ...`");
+            return error.detail("line", line).detail("column", column);
+        }
         let keys = "data, fleet, queue, meta, blobs, [worker] jobs, lease, grants, [vision] threads, opencv_threads, images, [log] format, level";
         Error::usage("bad_config", message).help(format!("the keys are {keys}")).detail("line", line).detail("column", column)
     })

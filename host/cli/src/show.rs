@@ -59,7 +59,7 @@ fn steps(document: &Value) -> String {
             let attempts = step.get("attempts").and_then(Value::as_array).map_or(0, Vec::len);
             vec![
                 cell(step, "number"),
-                cell(step, "id"),
+                named(step),
                 step.get("worker")
                     .and_then(Value::as_str)
                     .map_or_else(|| cell(step, "state"), |worker| format!("{} on {worker}", cell(step, "state"))),
@@ -71,6 +71,14 @@ fn steps(document: &Value) -> String {
         })
         .collect();
     table(&[" #", "id", "state", " start ms", " ms", " attempts", "task"], &rows)
+}
+
+/// A step by its ID, and by its name in the pipeline where the one does not tell the other: logs of workers have the latter.
+fn named(step: &Value) -> String {
+    let text = |key: &str| step.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (id, name) = (text("id"), text("step"));
+    let told = name.is_empty() || id.rsplit_once('_').is_some_and(|(task, _)| task == name.replace('-', "_"));
+    if told { id.to_owned() } else { format!("{id} ({name})") }
 }
 
 /// What each attempt used: times, memory, bytes, host functions by name, models. Empty where nothing has run.
@@ -206,6 +214,8 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(" 1  face_detection_001  failed"), "{text}");
+        assert_eq!(named(&json!({ "id": "face_detection_001", "step": "face-detection" })), "face_detection_001");
+        assert_eq!(named(&json!({ "id": "face_detection_001", "step": "detect" })), "face_detection_001 (detect)");
         assert!(!text.contains("runs retry"), "the same package would do the same: {text}");
     }
 

@@ -26,6 +26,9 @@ const ROUND: Duration = Duration::from_millis(200);
 /// How long it is waited for the workers of a fleet before it is looked again.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// How many of the runs that it is waited for are looked through for what they wait for.
+const LOOKED_THROUGH: usize = 4;
+
 /// What is said where nobody works.
 const NOBODY: &str = "no worker is alive: what is submitted waits until one is started with `dovetail worker`";
 
@@ -39,11 +42,19 @@ pub(crate) struct Session<'a> {
     shutdown: Shutdown,
     listening: Listening,
     progress: Progress<'a>,
-    /// That no worker lives has been said.
-    nobody: AtomicBool,
+    said: Said,
     /// Told by the listening thread and the workers' own, printed by the one that works.
     tell: Sender<Heard>,
     heard: Receiver<Heard>,
+}
+
+/// What need not be said again.
+#[derive(Default)]
+struct Said {
+    /// That no worker lives.
+    nobody: AtomicBool,
+    /// What no living worker has.
+    lacking: AtomicBool,
 }
 
 enum Heard {
@@ -74,7 +85,7 @@ impl<'a> Session<'a> {
             shutdown,
             listening,
             progress: Progress::new(&app.output, runs, others_work),
-            nobody: AtomicBool::new(nobody),
+            said: Said { nobody: AtomicBool::new(nobody), ..Said::default() },
             tell,
             heard,
         })
@@ -126,12 +137,12 @@ impl<'a> Session<'a> {
             Arc::new(Worker::new(parts.clone(), runtime.clone(), options))
         });
         let others_work = worker.is_none();
-        let (shutdown, heard, output, progress, nobody) = (&self.shutdown, &self.heard, &self.app.output, &mut self.progress, &self.nobody);
+        let (shutdown, heard, output, progress, said) = (&self.shutdown, &self.heard, &self.app.output, &mut self.progress, &self.said);
         std::thread::scope(|threads| {
             let working = threads.spawn(move || {
                 let result = match worker {
                     Some(worker) => worker.run(&Scope::Runs(batch.to_vec()), shutdown),
-                    None => wait_for_others(parts, batch, &Waiting { shutdown, look: LOOK, nobody }, |heard| drop(told.send(heard))),
+                    None => wait_for_others(parts, batch, &Waiting { shutdown, look: LOOK, said }, |heard| drop(told.send(heard))),
                 };
                 drop(over.send(Heard::Over));
                 result
@@ -194,18 +205,17 @@ struct Waiting<'a> {
     shutdown: &'a Shutdown,
     /// Until it is looked again, if nothing is heard.
     look: Duration,
-    /// That no worker lives has been said.
-    nobody: &'a AtomicBool,
+    said: &'a Said,
 }
 
 /// Until all are over, or it is told to stop.
 fn wait_for_others(parts: &Parts, runs: &[RunId], how: &Waiting<'_>, tell: impl Fn(Heard)) -> Result<(), FlowError> {
-    let Waiting { shutdown, look, nobody } = *how;
+    let Waiting { shutdown, look, said } = *how;
     shutdown.wakes(&parts.ledger);
     let mut open: Vec<RunKey> = runs.iter().map(|run| dovetail_flow::current(parts, run)).collect::<Result<_, _>>()?;
     let mut wait = Wait::NONE;
     let mut silent = None;
-    let began = Instant::now();
+    let mut look_at = Instant::now() + look;
     while !open.is_empty() && !shutdown.draining() {
         let seen = parts.ledger.wakes();
         // The first look is at the records; after that, whoever ends a run says so.
@@ -231,14 +241,12 @@ fn wait_for_others(parts: &Parts, runs: &[RunId], how: &Waiting<'_>, tell: impl 
         if let Some(store) = silent.take() {
             tell(Heard::Event(Event::StoreAnswers { store }));
         }
-        // Nothing came of it for a while: those that worked may be gone.
-        if began.elapsed() >= look
-            && ended.is_empty()
-            && !nobody.load(Ordering::Relaxed)
-            && parts.ledger.workers().is_ok_and(|living| living.is_empty())
-        {
-            nobody.store(true, Ordering::Relaxed);
-            tell(Heard::Note(NOBODY.to_owned()));
+        // Nothing came of it for a while: those that worked may be gone, or lack something.
+        if ended.is_empty() && Instant::now() >= look_at {
+            look_at = Instant::now() + look;
+            if let Some(note) = why_nothing_comes(parts, &open, said) {
+                tell(Heard::Note(note));
+            }
         }
         wait = Wait { seen, at_most: look };
         for (key, bytes) in ended.iter().zip(outcomes) {
@@ -259,6 +267,22 @@ pub(crate) fn answering(store: Option<Store>) -> &'static str {
         Some(Store::Blobs) => "the blob store answers",
         None => "the store answers",
     }
+}
+
+/// Of each reason once that there is one. What cannot be read now is looked at later.
+fn why_nothing_comes(parts: &Parts, open: &[RunKey], said: &Said) -> Option<String> {
+    let first = |said: &AtomicBool| !said.swap(true, Ordering::Relaxed);
+    if parts.ledger.workers().ok()?.is_empty() {
+        return first(&said.nobody).then(|| NOBODY.to_owned());
+    }
+    if said.lacking.load(Ordering::Relaxed) {
+        return None;
+    }
+    let waits = open.iter().take(LOOKED_THROUGH).find_map(|key| {
+        let waits = dovetail_flow::waits(parts, &key.run).ok()?;
+        (!waits.is_empty()).then(|| format!("run {}: {}", key.run, waits.join("; ")))
+    })?;
+    first(&said.lacking).then_some(waits)
 }
 
 /// A second, or less if it is told to stop.
@@ -312,9 +336,9 @@ mod tests {
         let clock = Arc::new(SystemClock);
         let ledger = Arc::new(SqliteLedger::open(folder.path(), clock.clone()).unwrap());
         let parts = Parts { ledger, blobs: Arc::new(FileBlobs::new(folder.path())), clock };
-        let wait = |nobody: &AtomicBool| {
+        let wait = |known: &Said| {
             let (shutdown, said) = (Shutdown::default(), Mutex::new(Vec::new()));
-            let how = Waiting { shutdown: &shutdown, look: Duration::from_millis(10), nobody };
+            let how = Waiting { shutdown: &shutdown, look: Duration::from_millis(10), said: known };
             std::thread::scope(|threads| {
                 threads.spawn(|| {
                     std::thread::sleep(Duration::from_millis(500));
@@ -325,8 +349,8 @@ mod tests {
             });
             said.into_inner().unwrap().into_iter().map(|heard| if let Heard::Note(note) = heard { note } else { String::new() }).collect::<Vec<_>>()
         };
-        let nobody = AtomicBool::new(false);
-        assert_eq!(wait(&nobody), [NOBODY]);
-        assert!(wait(&nobody).is_empty(), "it has been said");
+        let known = Said::default();
+        assert_eq!(wait(&known), [NOBODY]);
+        assert!(wait(&known).is_empty(), "it has been said");
     }
 }

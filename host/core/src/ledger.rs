@@ -144,7 +144,7 @@ pub fn capability_in_words(name: &str) -> String {
     match (name.strip_prefix(MODEL), name.strip_prefix(MODEL_KIND)) {
         (Some(model), _) => format!("the model {model}"),
         (_, Some(kind)) => format!("a model of the kind {kind}"),
-        _ => name.to_owned(),
+        _ => format!("the grant {name}"),
     }
 }
 

@@ -186,6 +186,18 @@ pub enum RunState {
     Cancelled,
 }
 
+impl RunState {
+    /// `succeeded`, `failed` or `cancelled`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// The end of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunOutcomeRecord {

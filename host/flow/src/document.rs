@@ -71,18 +71,10 @@ pub fn unrecorded(parts: &Parts, run: &RunId) -> Result<(Vec<String>, Duration),
 /// `queued`, `running`, `succeeded`, `failed` or `cancelled`. An open run on which nobody works waits in the queue, however far it is.
 pub(crate) fn state(truth: &Truth, held: &[HeldStep]) -> &'static str {
     match &truth.outcome {
-        Some(outcome) => state_name(outcome.state),
+        Some(outcome) => outcome.state.name(),
         None if truth.cancel.is_some() => "cancelled",
         None if held.is_empty() => "queued",
         None => "running",
-    }
-}
-
-pub(crate) fn state_name(state: RunState) -> &'static str {
-    match state {
-        RunState::Succeeded => "succeeded",
-        RunState::Failed => "failed",
-        RunState::Cancelled => "cancelled",
     }
 }
 
@@ -112,6 +104,16 @@ pub fn unserved(parts: &Parts, limit: usize) -> Result<(usize, BTreeSet<String>)
         lacking.extend(waiting.into_values().flatten());
     }
     Ok((runs, lacking))
+}
+
+/// What this run waits for and no living worker has, in words: one line a step.
+///
+/// # Errors
+/// A store's failure.
+pub fn waits(parts: &Parts, run: &RunId) -> Result<Vec<String>, FlowError> {
+    let truth = Truth::read(parts, run)?;
+    let waiting = waiting(&truth, &held(parts, &truth)?, || able(parts))?;
+    Ok(told(&truth, &waiting).collect())
 }
 
 /// Its steps that somebody has leased.
@@ -342,19 +344,23 @@ fn warnings(truth: &Truth, waiting: &Waiting) -> Vec<String> {
         (dropped > 0).then(|| format!("{}: {dropped} log lines were dropped, over the limit of {} bytes", step.id(), step.limits.log))
     });
     let cancelled = truth.cancel.iter().map(|c| format!("cancelled: {}", c.reason));
-    let waits = truth.pipeline.steps.iter().filter_map(|step| {
+    dropped.chain(cancelled).chain(told(truth, waiting)).collect()
+}
+
+fn told<'t>(truth: &'t Truth, waiting: &'t Waiting) -> impl Iterator<Item = String> + 't {
+    truth.pipeline.steps.iter().filter_map(|step| {
         let needs = waiting.get(&step.name)?;
         Some(format!(
             "{} waits: no living worker has {} (a grant is in its `worker.grants`; a model comes with `dovetail models pull` or `add`)",
             step.id(),
             needs.iter().map(|need| capability_in_words(need)).collect::<Vec<_>>().join(" and ")
         ))
-    });
-    dropped.chain(cancelled).chain(waits).collect()
+    })
 }
 
-/// `0.41s`.
-fn seconds(ms: u64) -> String {
+/// How long a run took, as people are told it everywhere: `0.41s`.
+#[must_use]
+pub fn seconds(ms: u64) -> String {
     let hundredths = (ms + 5) / 10;
     format!("{}.{:02}s", hundredths / 100, hundredths % 100)
 }

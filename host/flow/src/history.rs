@@ -7,7 +7,7 @@ use dovetail_core::ledger::{Kind, Listing, RunKey};
 use dovetail_core::record::{Form, RunOutcomeRecord, RunRecord};
 use serde_json::{Value, json};
 
-use crate::document::{state, state_name, timestamp};
+use crate::document::{state, timestamp};
 use crate::truth::{Truth, current, load_log};
 use crate::{FlowError, List, Parts};
 
@@ -66,7 +66,7 @@ fn summary(parts: &Parts, key: RunKey, record: &[u8], end: Option<&[u8]>) -> Res
     let record = RunRecord::decode(record, &what)?;
     let end = end.map(|bytes| RunOutcomeRecord::decode(bytes, &what)).transpose()?;
     let state = match &end {
-        Some(end) => state_name(end.state),
+        Some(end) => end.state.name(),
         // Open runs are few; what is recorded about them is read whole.
         None => state(&Truth::read(parts, &key.run)?, &parts.ledger.held(&key)?),
     };

@@ -24,7 +24,7 @@ use dovetail_core::clock::Clock;
 use dovetail_core::ledger::Ledger;
 
 pub use clock::SystemClock;
-pub use document::{document, document_of, unrecorded, unserved};
+pub use document::{document, document_of, seconds, unrecorded, unserved, waits};
 pub use error::FlowError;
 pub use fleet::FleetLedger;
 pub use fleet::pair::may_write;

@@ -86,14 +86,13 @@ pub enum Event {
     RunRecovered {
         run: RunId,
     },
-    /// A store does not answer: what was to be recorded is kept and sent again. Told when it begins, and then now and then.
+    /// A store (none: there is one, or it is not known which) does not answer: what was to be recorded, of so many steps, is kept and sent
+    /// again. Told when it begins, and then now and then.
     StoreFailed {
-        /// None: there is one, or it is not known which.
         store: Option<Store>,
         operation: String,
         error: String,
         since: Duration,
-        /// Steps whose outcome waits to be recorded.
         kept: usize,
     },
     /// It answers again.

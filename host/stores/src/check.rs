@@ -59,7 +59,8 @@ impl Look {
         let shown = if apart < 10_000 { format!("{apart} ms") } else { format!("{} s", apart / 1000) };
         self.found.push_str(&format!(", its clock is {shown} {word}"));
         if apart > CLOCKS_APART + within_ms {
-            let found = format!("its clock is {shown} {word} of this machine's");
+            let than = if ahead_ms < 0 { "behind" } else { "ahead of" };
+            let found = format!("its clock is {shown} {than} this machine's");
             self.warning(found, "let every machine take its time from the same servers (chrony or systemd-timesyncd)");
         }
     }
@@ -172,7 +173,7 @@ mod tests {
         let mut look = Look::default();
         look.clock(-90_000, 5);
         assert_eq!((look.found.as_str(), look.remarks.len()), (", its clock is 90 s behind", 1));
-        assert!(look.is_usable() && look.remarks[0].found.contains("90 s behind of this machine's"), "{look:?}");
+        assert!(look.is_usable() && look.remarks[0].found.contains("90 s behind this machine's"), "{look:?}");
     }
 
     #[test]

@@ -168,7 +168,8 @@ fn unserved(app: &App) -> Result<Option<Finding>, Error> {
     }
     let (waiting, lacking) = dovetail_flow::unserved(parts, LOOKED_THROUGH)?;
     let lacking = lacking.iter().map(|need| capability_in_words(need)).collect::<Vec<_>>().join(", ");
-    let found = format!("{} of the oldest {LOOKED_THROUGH} wait for what no living worker has: {lacking}", count(waiting, "run"));
+    let wait = if waiting == 1 { "waits" } else { "wait" };
+    let found = format!("{waiting} of the oldest {LOOKED_THROUGH} open runs {wait} for what no living worker has: {lacking}");
     let remedy = "start a worker that has it: grants by `worker.grants`, models by `dovetail models pull` or `add`";
     Ok((waiting > 0).then(|| warning("open runs", found, remedy)))
 }

@@ -249,9 +249,14 @@ fn list(runs: &[RunSummary]) -> String {
     if runs.is_empty() {
         return "no runs yet; make one with `dovetail run PIPELINE`\n".to_owned();
     }
-    let time = |ms: u64| format!("{}.{:02}s", ms / 1000, ms % 1000 / 10);
     let row = |run: &RunSummary| {
-        vec![run.run.to_string(), run.pipeline.clone(), run.state.clone(), run.submitted_at.clone(), run.duration_ms.map_or_else(String::new, time)]
+        vec![
+            run.run.to_string(),
+            run.pipeline.clone(),
+            run.state.clone(),
+            run.submitted_at.clone(),
+            run.duration_ms.map_or_else(String::new, dovetail_flow::seconds),
+        ]
     };
     table(&["run", "pipeline", "state", "submitted", " time"], &runs.iter().map(row).collect::<Vec<_>>())
 }

@@ -142,8 +142,8 @@ fn log(event: &Event) {
         }
         Event::StepRetried { run, step, attempt, code, delay_ms } => tracing::warn!(%run, step, attempt, code, delay_ms, "step will be tried again"),
         Event::StepReleased { run, step, attempt } => tracing::info!(%run, step, attempt, "step stopped and given back"),
-        Event::RunFinished { run, state } => tracing::info!(%run, state = ?state, "run over"),
-        Event::RunRecovered { run } => tracing::warn!(%run, "run put back: the queue had lost its work"),
+        Event::RunFinished { run, state } => tracing::info!(%run, state = state.name(), "run over"),
+        Event::RunRecovered { run } => tracing::warn!(%run, "run put into the queue, which did not have it: it had lost it, or had been full"),
         Event::StoreFailed { store, operation, error, since, kept } => {
             let (store, waiting) = (store.map(Store::name), kept);
             if since.is_zero() {

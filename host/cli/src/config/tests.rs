@@ -160,3 +160,18 @@ fn values_out_of_range_are_refused() {
 fn without_a_home_the_data_folder_must_be_named() {
     assert_eq!(resolve(Global::default(), &[], None).unwrap_err().code, "no_home");
 }
+
+#[test]
+fn what_is_no_toml_is_told_without_a_list_of_keys() {
+    let error = resolve(Global::default(), &[HOME], Some("data = \"x\"\nqueue = redis\n")).unwrap_err();
+    assert!(error.message.starts_with("/etc/d/dovetail.toml:2:"), "{}", error.message);
+    let help = error.help.unwrap();
+    assert!(help.contains("TOML") && !help.contains("opencv_threads"), "{help}");
+}
+
+#[test]
+fn a_place_with_one_slash_is_shown_as_it_was_given_and_a_password_is_not() {
+    let said = |queue: &str| resolve(Global { queue: Some(queue.to_owned()), ..Global::default() }, &[HOME], None).unwrap_err().message;
+    assert!(said("redis:/127.0.0.1:6379/0").contains("`redis:/127.0.0.1:6379/0`"), "{}", said("redis:/127.0.0.1:6379/0"));
+    assert!(!said("redis:/u:hidden@h/0").contains("hidden"), "{}", said("redis:/u:hidden@h/0"));
+}

@@ -40,7 +40,7 @@ fn run_and_show_print_the_same_document() {
     assert_eq!(home.run(&["runs", "show", id, "--output", "json"]).exits(0).json(), document);
     assert_eq!(home.run(&["runs", "show", &id[..8], "--output", "json"]).exits(0).json(), document);
     let text = home.run(&["run", "adding", "--input", "a=41"]).exits(0).stdout;
-    assert!(text.contains("\"sum\": 142") && text.contains("add_001  succeeded"), "{text}");
+    assert!(text.contains("\"sum\": 142") && text.contains("add_001 (sum)   succeeded"), "{text}");
     let list = home.run(&["runs", "list", "--output", "json"]).json();
     assert_eq!((list.as_array().unwrap().len(), &list[1]["run_id"]), (2, &json!(id)), "the newest first");
     let lineage = home.run(&["runs", "lineage", id]).exits(0).stdout;

@@ -311,12 +311,12 @@ fn a_step_waits_for_a_worker_that_may_run_it_and_the_run_says_so() {
     let step = &document["processing_summary"]["steps"][0];
     assert_eq!((&document["state"], &step["state"]), (&json!("queued"), &json!("ready")));
     assert_eq!(step["waits_for"], json!(["clocks"]));
-    assert!(document["warnings"][0].as_str().unwrap().contains("no living worker has clocks"), "{document:#}");
+    assert!(document["warnings"][0].as_str().unwrap().contains("no living worker has the grant clocks"), "{document:#}");
     crate::support::valid("run.schema.json", &document);
     let checks = home.run(&["doctor", "--output", "json"]).json()["checks"].clone();
     let said =
         |what: &str| checks.as_array().unwrap().iter().any(|check| check["warning"] == true && check["found"].as_str().unwrap().contains(what));
-    assert!(said("1 run of the oldest 100 wait for what no living worker has: clocks"), "{checks:#}");
+    assert!(said("1 of the oldest 100 open runs waits for what no living worker has: the grant clocks"), "{checks:#}");
     std::fs::remove_file(home.path("dovetail.toml")).unwrap();
     let _rich = Daemon::start(&home, "rich", &[]);
     wait("the run ends", || show()["state"] == "succeeded");

@@ -278,7 +278,7 @@ impl Shared {
                 Status::Stale => {}
                 Status::Closed => return Ok(Reply::Closed),
                 Status::Full => {
-                    let why = "it is full: it takes no more runs until others have ended";
+                    let why = "it is full: the run is recorded, and begins when there is room";
                     return Err(StoreError::new(StoreErrorKind::Unavailable, format!("put run {} into the queue", run.run), why));
                 }
                 _ => {

@@ -157,7 +157,7 @@ impl Shared {
                 match status {
                     Status::Stale => drop(self.rebuild(&repair)?),
                     // It is recorded and open: whoever looks for lost runs puts it in when there is room.
-                    Status::Full => tracing::warn!(run = %repair.run.run, "the queue is full: the run begins when there is room"),
+                    Status::Full => tracing::warn!(run = %repair.run.run, "the queue is full: the run is recorded, and begins when there is room"),
                     _ => {}
                 }
                 Reply::Created

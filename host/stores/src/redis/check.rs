@@ -26,7 +26,12 @@ pub(super) fn explained(error: &RedisError) -> (StoreErrorKind, String) {
     let text = error.to_string();
     let with = |kind, remedy: &str| (kind, format!("{text}: {remedy}"));
     match error.code() {
-        Some("OOM") => return with(Refused, "it is full: raise its `maxmemory`; running work goes on when there is room"),
+        Some("OOM") => {
+            return with(
+                Refused,
+                "it is full: raise its `maxmemory`, or wait: what it has is worked off, and what is recorded begins when there is room",
+            );
+        }
         Some("READONLY") => return with(Refused, "it is a replica, or a failover is under way: name the primary"),
         Some("NOPERM") => return with(Refused, "give the user of the URL the keys `~dovetail:*`, the channels `&dovetail:*` and `+@all -@admin`"),
         Some("NOAUTH") => return with(Refused, "it asks for a password: write it into the URL, redis://user:password@host"),
@@ -85,7 +90,7 @@ fn judge(info: &str, look: &mut Look) {
     }
     if most > 0 && used.saturating_mul(100) > most.saturating_mul(FULL) {
         let found = format!("{} of {} are used", mebibytes(used), mebibytes(most));
-        look.warning(found, "raise `maxmemory`: a full queue takes no new runs until others have ended");
+        look.warning(found, "raise `maxmemory`: while the queue is full, new runs are recorded, and begin when there is room");
     }
     if fact(info, "aof_enabled") == Some("1") {
         look.found.push_str(", appendonly");
