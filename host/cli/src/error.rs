@@ -262,6 +262,7 @@ impl From<ModelError> for Error {
             ModelError::Unusable { .. } => {
                 made.help("give a network or a cascade that is what its model.toml says; docs/models.md lists what each `output` means")
             }
+            ModelError::WrongDigest { .. } => made.help("fetch it again: the package, or with `dovetail models pull` or `add` the model"),
             ModelError::Io { source, .. } => made.help(remedy(source.kind())),
             ModelError::Unavailable(_) => made.help("use a dovetail that was built with OpenCV"),
             _ => made,

@@ -178,6 +178,11 @@ pub struct AgeAndGender {
     pub female: f32,
 }
 
+/// The code of a model whose file or manifest is damaged or gone: the host cannot use it, whoever asks.
+pub const MODEL_DAMAGED: &str = "model_damaged";
+/// The code of a model that was installed when it was opened and is no more.
+pub const MODEL_GONE: &str = "model_gone";
+
 /// Why vision work has no result.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum VisionError {
@@ -187,7 +192,7 @@ pub enum VisionError {
     /// The attempt was cancelled or its time is over; nothing is wrong with the data.
     #[error("stopped: {0:?}")]
     Stopped(StopReason),
-    /// Vision itself does not work here (built without OpenCV, a broken model file, an exception in the library).
+    /// Vision itself does not work here (built without OpenCV, a damaged model file, an exception in the library).
     #[error("{message}")]
     Unavailable { code: &'static str, message: String },
 }

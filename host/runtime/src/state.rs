@@ -189,6 +189,8 @@ impl State {
         match error {
             VisionError::Stopped(reason) => self.stopped(reason),
             VisionError::Invalid { code, message } => Fault::Task(TaskError::InvalidInput(wit_failure(code, message, false))),
+            // A file of ours that cannot be used is nothing that the attempt could help, and trying it again here would not either.
+            VisionError::Unavailable { code: vision::MODEL_DAMAGED | vision::MODEL_GONE, message } => Ended::Host(broken(&message)).into(),
             VisionError::Unavailable { code, message } => {
                 let retryable = !matches!(code, "built_without_opencv" | "models_missing");
                 Fault::Task(TaskError::Unavailable(wit_failure(code, message, retryable)))

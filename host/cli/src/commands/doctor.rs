@@ -63,7 +63,7 @@ pub(crate) fn run(app: &App, deep: bool) -> Result<Exit, Error> {
         Some(version) => good("OpenCV", version),
         None => problem("OpenCV", "this dovetail was built without it", "build it with the feature `opencv`, on a machine with libopencv-dev"),
     });
-    findings.push(models(app, deep));
+    findings.push(models(app));
     findings.push(compiler(app));
     if servers.records {
         findings.push(registry(app));
@@ -174,19 +174,19 @@ fn unserved(app: &App) -> Result<Option<Finding>, Error> {
     Ok((waiting > 0).then(|| warning("open runs", found, remedy)))
 }
 
-fn models(app: &App, deep: bool) -> Finding {
+fn models(app: &App) -> Finding {
     let read = || -> Result<(Vec<Installed>, Vec<String>), Error> {
         let store = app.models_to_read()?;
         let installed = store.list()?;
-        // Whoever uses one compares it with its digest, too.
-        let whole = |one: &Installed| one.manifest.files.iter().all(|file| store.locate(file).is_ok());
-        let damaged = installed.iter().filter(|one| deep && !whole(one)).map(|one| one.model.name.clone()).collect();
+        // Whoever loads one compares it with its digest, too, and can only say so when a step needs it.
+        let damaged = |one: &Installed| store.damaged(one).first().map(|file| format!("{} ({})", one.model.name, file.display()));
+        let damaged = installed.iter().filter_map(damaged).collect();
         Ok((installed, damaged))
     };
     match read() {
         Err(error) => failed("models", error),
         Ok((_, damaged)) if !damaged.is_empty() => {
-            let remedy = "install them again: the default ones with `dovetail models pull --from FOLDER_OR_TGZ`, others with `models add`";
+            let remedy = "install them again: the default ones with `dovetail models pull`, others with `models add`; then `runs resume --all`";
             problem("models", format!("damaged, or files are missing: {}", servers::listed(&damaged)), remedy)
         }
         Ok((installed, _)) => {

@@ -193,6 +193,88 @@ fn a_model_of_ones_own_is_used_by_its_name() {
     assert_eq!(home.run(&["models", "list", "--output", "json"]).exits(0).json().as_array().unwrap().len(), 1);
 }
 
+/// A file of ours that is damaged or gone is not what an attempt did wrong: nothing is charged, and what was interrupted goes on.
+#[test]
+fn a_damaged_model_is_the_hosts_fault_and_is_named_and_repaired() {
+    let home = Home::new();
+    home.run(&["task", "push", &plugin("face-detection").display().to_string()]).exits(0);
+    let steps = json!({ "detect": { "number": 1, "task": "face-detection@^1", "inputs": { "image": "input.image", "detector": "input.detector" } } });
+    let inputs = json!({ "image": {}, "detector": {"default": "alt2"} });
+    home.pipeline("it", &json!({ "name": "it", "version": "1.0.0", "inputs": inputs, "steps": steps, "output": { "faces": "detect.faces_array" } }));
+    let page = std::fs::read_to_string(root().join("docs/models.md")).unwrap();
+    home.write("model.toml", page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap());
+    let cascade = format!("{}/haarcascade_frontalface_alt2.xml", dovetail_vision::HAAR_FOLDER);
+    let added = |(installed, repaired): (bool, bool)| {
+        let model = home.run(&["models", "add", &cascade, "--manifest", "model.toml", "--output", "json"]).exits(0).json();
+        assert_eq!((&model["installed"], &model["repaired"]), (&json!(installed), &json!(repaired)), "{model:#}");
+    };
+    added((true, false));
+    added((false, false));
+    let image = format!("image=@{}", photograph(6).display());
+    let run = ["run", "it", "--input", &image, "--output", "json"];
+    let attempts = |run: &str| {
+        let document = home.run(&["runs", "show", run, "--output", "json"]).exits(0).json();
+        let step = document["processing_summary"]["steps"][0].clone();
+        (document["state"].as_str().unwrap().to_owned(), step["attempts"].as_array().unwrap().len())
+    };
+    // What a guest asks for that is not there is its own fault, as it was.
+    let unknown = home.run(&[&run[..], &["--input", "detector=none"]].concat()).exits(1).json();
+    assert_eq!((&unknown["error"]["code"], &unknown["error"]["attempt"]), (&json!("unknown_model"), &json!(1)));
+    let [file] = &std::fs::read_dir(home.path("data/models/files")).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()[..] else {
+        panic!("one file")
+    };
+    let whole = std::fs::read(file).unwrap();
+    for gone in [false, true] {
+        if gone {
+            std::fs::remove_file(file).unwrap();
+        } else {
+            let mut damaged = whole.clone();
+            damaged[whole.len() / 2] ^= 1;
+            std::fs::write(file, damaged).unwrap();
+        }
+        let path = file.display().to_string();
+        let checks = home.run(&["doctor", "--output", "json"]).exits(1).json()["checks"].clone();
+        let line = checks.as_array().unwrap().iter().find(|check| check["what"] == "models").unwrap();
+        assert!(line["found"].as_str().unwrap().contains(&format!("frontal_alt2 ({path})")), "{line:#}");
+        assert!(line["remedy"].as_str().unwrap().contains("models add"), "{line:#}");
+        let error = home.run(&run).exits(3).json()["error"].clone();
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("frontal_alt2") && message.contains(&path) && message.contains("models pull"), "{error:#}");
+        let newest = home.run(&["runs", "list", "--output", "json"]).json()[0]["run_id"].as_str().unwrap().to_owned();
+        assert_eq!(attempts(&newest), ("queued".to_owned(), 0), "nothing is charged");
+        // A worker puts such a step back, until the model is mended.
+        let worker = Daemon::start(&home, "one", &[]);
+        wait("the step is put back", || {
+            std::fs::read_to_string(home.path("one.log")).unwrap().matches("a step could not be run").count() > usize::from(gone)
+        });
+        assert_eq!(attempts(&newest).1, 0);
+        added((false, true));
+        added((false, false));
+        assert_eq!(std::fs::read(file).unwrap(), whole);
+        assert_eq!(home.run(&["runs", "watch", &newest, "--output", "json"]).exits(0).json()["state"], "succeeded");
+        assert_eq!(attempts(&newest), ("succeeded".to_owned(), 1));
+        assert_eq!(worker.stop(), Some(0));
+    }
+}
+
+#[test]
+fn models_that_were_damaged_are_pulled_again() {
+    let home = Home::new();
+    let from = package().display().to_string();
+    let pull = || home.run(&["models", "pull", "--from", &from]).exits(0).stdout;
+    let first = pull();
+    assert_eq!(first.matches(" installed ").count(), 7, "{first}");
+    let files = std::fs::read_dir(home.path("data/models/files")).unwrap().map(|entry| entry.unwrap().path());
+    let largest = files.max_by_key(|file| std::fs::metadata(file).unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4].fill(0xa5);
+    std::fs::write(&largest, &bytes).unwrap();
+    let again = pull();
+    assert_eq!((again.matches(" repaired ").count(), again.matches(" was installed ").count()), (1, 6), "{again}");
+    assert_eq!(home.run(&["models", "pull"]).exits(0).stdout, "all 7 models are installed already\n");
+}
+
 #[test]
 fn a_step_waits_for_a_worker_with_a_model_of_the_kind_that_its_task_opens() {
     let home = Home::new();

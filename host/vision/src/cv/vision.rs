@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use dovetail_core::id::Digest;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError};
+use dovetail_core::vision::{MODEL_DAMAGED, MODEL_GONE};
 use opencv::core::{Mat, MatTraitConst, MatTraitConstManual};
 use opencv::imgproc;
 
@@ -91,14 +92,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whatever is wrong with the folder of models.
 fn store_failed(err: ModelError) -> VisionError {
+    VisionError::unavailable(MODEL_DAMAGED, format!("{}; `dovetail doctor` looks at every installed model", chain(&err)))
+}
+
+/// A file of this model cannot be loaded.
+fn unloadable(name: &str) -> impl Fn(ModelError) -> VisionError {
+    let name = name.to_owned();
+    move |err| {
+        let remedy = "install it again: `dovetail models pull`, or `models add` for a model of your own";
+        VisionError::unavailable(MODEL_DAMAGED, format!("the model `{name}` cannot be loaded: {}; {remedy}", chain(&err)))
+    }
+}
+
+fn chain(err: &ModelError) -> String {
     let mut message = err.to_string();
-    let mut cause = std::error::Error::source(&err);
+    let mut cause = std::error::Error::source(err);
     while let Some(err) = cause {
         message = format!("{message}: {err}");
         cause = err.source();
     }
-    VisionError::unavailable("broken_model", message)
+    message
 }
 
 impl Opencv {
@@ -190,7 +205,7 @@ impl Inner {
         if let Some(slot) = lock(&self.slots).get(&model.digest) {
             return Ok(Arc::clone(slot));
         }
-        let gone = || VisionError::unavailable("model_gone", format!("the model `{}` ({}) is not installed any more", model.name, model.digest));
+        let gone = || VisionError::unavailable(MODEL_GONE, format!("the model `{}` ({}) is not installed any more", model.name, model.digest));
         let installed = self.installed()?;
         let found = installed.iter().find(|i| i.model.digest == model.digest).ok_or_else(gone)?;
         let slot = Arc::new(Slot { manifest: found.manifest.clone(), loaded: Mutex::default() });
@@ -207,13 +222,13 @@ impl Inner {
     }
 
     fn read(&self, manifest: &Manifest) -> Result<Loaded, VisionError> {
-        let file = |role| manifest.file(role).map(|f| self.store.load(f)).transpose().map_err(store_failed);
+        let file = |role| manifest.file(role).map(|f| self.store.load(f)).transpose().map_err(unloadable(&manifest.name));
         let missing = || VisionError::unavailable("broken_model", format!("the model `{}` lacks a file", manifest.name));
         if manifest.output == Output::Cascade {
             let cascade = file(Role::Cascade)?.ok_or_else(missing)?;
             return Ok(Loaded::Haar(Haar::load(&cascade, file(Role::ProfileCascade)?.as_deref())?));
         }
-        let onnx = self.store.locate(manifest.file(Role::Network).ok_or_else(missing)?).map_err(store_failed)?;
+        let onnx = self.store.locate(manifest.file(Role::Network).ok_or_else(missing)?).map_err(unloadable(&manifest.name))?;
         let network = Network::load(manifest, &onnx)?;
         if manifest.kind != ModelKind::Detector {
             return Ok(Loaded::Face(network));

@@ -27,7 +27,7 @@ pub enum ModelError {
     Io { operation: &'static str, path: PathBuf, source: io::Error },
     #[error("`{}` is too large: {bytes} bytes, and at most {max} are allowed", path.display())]
     TooLarge { path: PathBuf, bytes: u64, max: u64 },
-    #[error("`{}` is not what it should be: expected {expected}, found {found}; fetch the package again", path.display())]
+    #[error("`{}` is not what it should be: expected {expected}, found {found}", path.display())]
     WrongDigest { path: PathBuf, expected: Digest, found: Digest },
     #[error("`{}` is no model manifest: {message}", path.display())]
     BadManifest { path: PathBuf, message: String },
@@ -216,6 +216,13 @@ impl ModelStore {
         }
         let found = found.iter().map(|b| format!("{b:02x}")).collect::<String>().parse().expect("64 hex digits are a digest");
         Err(ModelError::WrongDigest { path, expected: file.digest, found })
+    }
+
+    /// Those files of an installed model that are gone or not what their digests say. Reads all of them.
+    #[must_use]
+    pub fn damaged(&self, model: &Installed) -> Vec<PathBuf> {
+        let files = model.manifest.files.iter().filter(|file| self.locate(file).is_err());
+        files.map(|file| self.dir.join("files").join(file.digest.hex())).collect()
     }
 
     /// An installed model as it stands in the folder, for another machine's [`ModelStore::adopt`]: the text of its manifest, and its files in the

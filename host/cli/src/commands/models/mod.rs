@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use dovetail_core::vision::Model;
-use dovetail_vision::{FACE_API_PACKAGE, HAAR_FOLDER, Installed};
+use dovetail_vision::{FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelStore};
 use serde_json::{Value, json};
 
 use crate::args::Models;
@@ -34,18 +34,71 @@ pub(crate) fn run(command: &Models, app: &App) -> Result<Exit, Error> {
                 std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
             }
             let store = app.models()?;
+            let before = Before::look(&store)?;
             let model = store.add(file, manifest)?;
             let added: Vec<Installed> = store.list()?.into_iter().filter(|one| one.model.digest == model.digest).collect();
             share::publish(app, &store, &added)?;
-            app.output.result(|| model_json(&model), || format!("installed {}  {}\n", model.name, model.digest));
+            let how = before.became(&model);
+            app.output.result(|| how.json(&model), || format!("{} {}  {}\n", how.words(), model.name, model.digest));
             Ok(Exit::Done)
         }
     }
 }
 
+/// What installing a model came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Installed,
+    Same,
+    /// It was there, and a file of it was damaged or gone.
+    Repaired,
+}
+
+impl How {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Installed => "installed",
+            Self::Same => "was installed",
+            Self::Repaired => "repaired",
+        }
+    }
+
+    fn json(self, model: &Model) -> Value {
+        let mut json = model_json(model);
+        json["installed"] = json!(self == Self::Installed);
+        json["repaired"] = json!(self == Self::Repaired);
+        json
+    }
+}
+
+/// The models that were there before something was installed, and whether each was whole.
+struct Before(Vec<(Installed, bool)>);
+
+impl Before {
+    fn look(store: &ModelStore) -> Result<Self, Error> {
+        let whole = |one: Installed| {
+            let whole = store.damaged(&one).is_empty();
+            (one, whole)
+        };
+        Ok(Self(store.list()?.into_iter().map(whole).collect()))
+    }
+
+    fn has_whole(&self, name: &str) -> bool {
+        self.0.iter().any(|(one, whole)| *whole && one.model.name == name)
+    }
+
+    fn became(&self, model: &Model) -> How {
+        match self.0.iter().find(|(one, _)| one.model.digest == model.digest) {
+            None => How::Installed,
+            Some((_, true)) => How::Same,
+            Some((_, false)) => How::Repaired,
+        }
+    }
+}
+
 fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Exit, Error> {
-    let installed = app.models_to_read()?.list()?;
-    let complete = DEFAULT_MODELS.iter().all(|name| installed.iter().any(|one| one.model.name == *name));
+    let before = Before::look(&app.models_to_read()?)?;
+    let complete = DEFAULT_MODELS.iter().all(|name| before.has_whole(name));
     let mut pulled = Vec::new();
     let mut copied = Vec::new();
     if !complete || photographs.is_some() || from.is_some() {
@@ -84,16 +137,14 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Ex
     let store = app.models()?;
     let ours: Vec<Installed> = store.list()?.into_iter().filter(|one| DEFAULT_MODELS.contains(&one.model.name.as_str())).collect();
     share::publish(app, &store, &ours)?;
-    let fresh = |model: &Model| installed.iter().all(|one| one.model.digest != model.digest);
     app.output.result(
-        || json!({ "models": pulled.iter().map(model_json).collect::<Vec<_>>(), "photographs": copied, "complete": true }),
+        || json!({ "models": pulled.iter().map(|model| before.became(model).json(model)).collect::<Vec<_>>(), "photographs": copied, "complete": true }),
         || {
             if pulled.is_empty() {
                 return format!("all {} models are installed already\n", DEFAULT_MODELS.len());
             }
             let row = |model: &Model| {
-                let how = if fresh(model) { "installed" } else { "was installed" };
-                vec![model.name.clone(), model.kind.name().to_owned(), how.to_owned(), model.digest.to_string()]
+                vec![model.name.clone(), model.kind.name().to_owned(), before.became(model).words().to_owned(), model.digest.to_string()]
             };
             let mut text = table(&["model", "kind", "", "digest"], &pulled.iter().map(row).collect::<Vec<_>>());
             if !copied.is_empty() {
