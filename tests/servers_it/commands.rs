@@ -550,6 +550,13 @@ fn workers_that_begin_together_install_each_model_once() {
         }
         std::thread::sleep(Duration::from_millis(200));
     };
+    // They say that they live in the queue: without the records they are seen all the same.
+    let name = |listed: &Value| listed.as_array().unwrap().iter().map(|worker| worker["name"].clone()).collect::<Vec<_>>();
+    let (fleet, queue) = (machine.fleet.clone(), machine.queue.clone());
+    let without = Machine { fleet, queue, meta: "mongodb://127.0.0.1:1/none".to_owned(), ..Machine::new() };
+    let (code, out, err) = without.run(&["workers", "list", "--output", "json"]);
+    assert_eq!((code, name(&serde_json::from_str(&out).unwrap())), (0, name(&listed)), "{out}{err}");
+    assert!(err.contains("127.0.0.1:1"), "{err}");
     for worker in &mut workers {
         worker.kill().unwrap();
         worker.wait().unwrap();

@@ -95,6 +95,23 @@ impl App {
         Ok(nothing.parts.get_or_init(|| parts))
     }
 
+    /// What living workers say of themselves, by name. They say it in the queue: that the records do not answer hides nobody.
+    pub(crate) fn living(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        match self.parts_to_read() {
+            Ok(parts) => Ok(parts.ledger.workers()?),
+            Err(error) if error.code == "store_unavailable" && self.config.is_fleet() => {
+                let Config { queue, fleet, .. } = &self.config;
+                let window = dovetail_stores::open_window(queue.url(), fleet, dovetail_flow::new_run_id()?.as_str());
+                // Where the queue does not answer, the first error says so.
+                let Ok(window) = window else { return Err(error) };
+                let living = window.workers()?;
+                self.output.note(&format!("{}; who lives is known all the same", error.chain()));
+                Ok(living)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The records, for whoever removes some; to look only, also where nothing can be written.
     pub(crate) fn archive(&self, look_only: bool) -> Result<Arc<dyn Archive>, Error> {
         let Config { meta, data, fleet, .. } = &self.config;

@@ -200,7 +200,7 @@ pub(crate) fn workers(command: &Workers, app: &App) -> Result<Exit, Error> {
         worker["name"] = json!(name);
         worker
     };
-    let living: Vec<Value> = app.parts_to_read()?.ledger.workers()?.into_iter().map(read).collect();
+    let living: Vec<Value> = app.living()?.into_iter().map(read).collect();
     let text = || {
         if living.is_empty() {
             return "no worker is alive; start one with `dovetail worker`\n".to_owned();
