@@ -19,9 +19,9 @@ use crossbeam_channel::Sender;
 use dovetail_core::RunId;
 use dovetail_core::blobs::Store;
 use dovetail_core::executor::Executor;
-use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Renewal, RunKey, Scope, Wait};
+use dovetail_core::ledger::{Claimed, Item, Lease, Renewal, RunKey, Scope, Wait};
 use dovetail_core::policy;
-use dovetail_core::record::{Form, RunOutcomeRecord, RunRecord, RunState};
+use dovetail_core::record::{Form, RunRecord, RunState};
 use dovetail_core::stop::Canceller;
 
 use self::flow_control::FlowControl;
@@ -30,7 +30,6 @@ use self::slots::{Closing, Slots};
 use crate::registry::pinned;
 use crate::shutdown::Shutdown;
 use crate::step::{After, Next, Plan, SOON, StepFailure, StepRunner};
-use crate::truth::current;
 use crate::{FlowError, Parts};
 
 /// A claimer that finds nothing looks again after this long even if nothing woke it.
@@ -268,13 +267,18 @@ impl Worker {
             self.flow.claimed(claimed.len());
             let alone = self.flow.is_alone();
             for job in claimed {
+                let here = self.is_run_here(&job);
                 let canceller = Arc::new(Canceller::new());
                 let held = Held { lease: job.lease.clone(), canceller: canceller.clone(), sure: Instant::now(), ended: false };
                 locked(&self.held).insert(job.lease.token, held);
                 if locked(&self.stopped).contains(&job.lease.run) {
                     canceller.cancel();
                 }
-                if alone {
+                if here {
+                    self.flow.started();
+                    self.commit(&job, Item::Release { lease: job.lease.clone(), delay: SOON }, After::Released, settle);
+                    self.flow.ended(None);
+                } else if alone {
                     // It was asked for before that was known.
                     self.give_back_waiting(&job, settle);
                 } else {
@@ -287,22 +291,6 @@ impl Worker {
 
     fn over(&self, scope: &Scope, shutdown: &Shutdown) -> bool {
         shutdown.draining() || locked(&self.fault).is_some() || (matches!(scope, Scope::Runs(_)) && locked(&self.left).is_empty())
-    }
-
-    /// Runs of the scope that another process ended.
-    fn look_for_ended(&self) -> Result<(), FlowError> {
-        let left: Vec<RunId> = locked(&self.left).iter().cloned().collect();
-        if left.is_empty() {
-            return Ok(());
-        }
-        let keys = left.iter().map(|run| Ok(current(&self.parts, run)?.key())).collect::<Result<Vec<String>, FlowError>>()?;
-        for (run, bytes) in left.into_iter().zip(self.parts.ledger.get(Kind::RunOutcome, &keys)?) {
-            if let Some(bytes) = bytes {
-                let state = RunOutcomeRecord::decode(&bytes, &format!("run {run}"))?.state;
-                self.ended(&run, state);
-            }
-        }
-        Ok(())
     }
 
     /// One slot: a job at a time until there are no more.

@@ -1,18 +1,21 @@
-//! What a worker does beside running steps, each on a thread that tasks cannot starve: it keeps its leases, says that it lives, and puts
-//! back runs of which the queue lost the work.
+//! What a worker does beside running steps, the most of it on threads that tasks cannot starve: it keeps its leases, says that it lives, puts
+//! back runs of which the queue lost the work, and notices what ended elsewhere, or what it is handed although it runs it.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use dovetail_core::RunId;
 use dovetail_core::blobs::StoreErrorKind;
-use dovetail_core::ledger::{Lease, Renewal, RunKey};
+use dovetail_core::ledger::{Claimed, Kind, Lease, Renewal, RunKey};
+use dovetail_core::record::{Form as _, RunOutcomeRecord};
 
 use super::flow_control::TELL;
-use super::{About, Event, Worker, locked};
+use super::{About, Event, Held, Worker, locked};
 use crate::FlowError;
 use crate::recover::reconcile;
+use crate::truth::current;
 
 /// How often a worker says that it lives, at the least.
 const BEAT: Duration = Duration::from_secs(5);
@@ -51,6 +54,28 @@ fn sleep(until: &Receiver<()>, time: Duration) -> bool {
 }
 
 impl Worker {
+    /// Its lease lapsed while this worker runs it, because no renewal got through: what runs goes on, and its end counts if it is the first.
+    pub(super) fn is_run_here(&self, job: &Claimed) -> bool {
+        let same = |held: &Held| !held.ended && held.lease.run == job.lease.run && held.lease.step == job.lease.step;
+        job.crashes > 0 && locked(&self.held).values().any(same)
+    }
+
+    /// Runs of the scope that another process ended.
+    pub(super) fn look_for_ended(&self) -> Result<(), FlowError> {
+        let left: Vec<RunId> = locked(&self.left).iter().cloned().collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let keys = left.iter().map(|run| Ok(current(&self.parts, run)?.key())).collect::<Result<Vec<String>, FlowError>>()?;
+        for (run, bytes) in left.into_iter().zip(self.parts.ledger.get(Kind::RunOutcome, &keys)?) {
+            if let Some(bytes) = bytes {
+                let state = RunOutcomeRecord::decode(&bytes, &format!("run {run}"))?.state;
+                self.ended(&run, state);
+            }
+        }
+        Ok(())
+    }
+
     /// Renews every lease three times in its length.
     pub(super) fn keep_leases(&self, until: &Receiver<()>) {
         let mut seldom = Seldom::default();
