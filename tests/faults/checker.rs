@@ -34,7 +34,7 @@ pub(crate) const HEALED: Duration = Duration::from_secs(90);
 /// From the end of an execution, as its record has it, to the record: on a busy machine, with a slow store.
 const COMMIT_MS: u64 = 3_000;
 /// Keys that a fleet keeps when nothing is open.
-const KEPT: [&str; 7] = ["meta", "tomb", "w", "wi", "wt", "idle", "rq"];
+const KEPT: [&str; 6] = ["meta", "tomb", "w", "wt", "idle", "rq"];
 
 impl Fleet {
     fn records(&self, kind: Kind) -> BTreeMap<String, Vec<u8>> {

@@ -138,6 +138,12 @@ pub const MODEL_KIND: &str = "model_kind:";
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lane(String);
 
+/// Whether the capability is a grant, and not to have a model.
+#[must_use]
+pub fn is_grant(name: &str) -> bool {
+    !name.starts_with(MODEL) && !name.starts_with(MODEL_KIND)
+}
+
 /// A capability for people: `clocks`, `the model ssd_mobilenetv1`, `a model of the kind detector`.
 #[must_use]
 pub fn capability_in_words(name: &str) -> String {

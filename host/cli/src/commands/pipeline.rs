@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dovetail_core::ledger::{MODEL, MODEL_KIND};
+use dovetail_core::ledger::{MODEL, MODEL_KIND, is_grant};
 use dovetail_core::pipeline::{Checked, Finding, Pipeline as Graph, Severity, Source, Step};
 use dovetail_flow::{Published, Pushed};
 use serde_json::{Value, json};
@@ -217,7 +217,7 @@ struct Capabilities<'s> {
 
 fn capabilities(step: &Step) -> Capabilities<'_> {
     let with = |prefix: &'static str| step.lane.needs().filter_map(move |need| need.strip_prefix(prefix)).collect();
-    let grants = step.lane.needs().filter(|need| !need.starts_with(MODEL) && !need.starts_with(MODEL_KIND)).collect();
+    let grants = step.lane.needs().filter(|need| is_grant(need)).collect();
     Capabilities { grants, models: with(MODEL), kinds: with(MODEL_KIND) }
 }
 

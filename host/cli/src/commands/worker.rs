@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::{Store, StoreErrorKind};
 use dovetail_core::clock::Clock;
-use dovetail_core::ledger::{MODEL, MODEL_KIND, Scope};
+use dovetail_core::ledger::{MODEL, Scope, is_grant};
 use dovetail_flow::{Daemon, Event, Shutdown, StepFailure, SystemClock, Worker, WorkerOptions};
 use serde_json::{Value, json};
 
@@ -213,7 +213,7 @@ pub(crate) fn workers(command: &Workers, app: &App) -> Result<Exit, Error> {
             // A worker from before there was this counts a model's other names as well.
             let named = || able.iter().filter(|name| name.starts_with(MODEL)).count();
             let models = worker["models"].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or_else(named);
-            let grants = able.iter().filter(|name| !name.starts_with(MODEL) && !name.starts_with(MODEL_KIND)).map(|name| (*name).to_owned());
+            let grants = able.iter().filter(|name| is_grant(name)).map(|name| (*name).to_owned());
             let serves = grants.chain([count(models, "model")]).collect::<Vec<_>>().join(" ");
             vec![
                 // Two processes may have been given one name.

@@ -7,7 +7,7 @@
 --   h:<rg>  {s = o|c, e = envelope, n = steps, d = successes, "=step" = value of a success, "!step" = failed}   one per open run; rg = "run:generation"
 --   j:<rg>  set of the run's steps that are queued, delayed or leased
 --   body {id -> epoch, verify, attempt, lane, needs}  own {id -> token}  cnt {id -> lapsed leases}  lease, delay (zsets)   id = "<rg>/<step>"
---   q:<lane> (list)  lanes (set of those with a list)  w {who -> about}  wi {who -> its incarnation as a caller}  wt (zset who -> until): who = "worker incarnation", as two may have one name
+--   q:<lane> (list)  lanes (set of those with a list)  w {who -> about}  wt (zset who -> until): who = "worker incarnation", as two may have one name, and callers are known by the latter
 --   tomb (zset rg -> closed at)  rq:<inc> {n, st, jobs} (the last call of a caller)  idle (zset of callers that found nothing)  bell (channel)
 -- Never error(): one reply an item.
 local p, op, call = KEYS[1], ARGV[1], redis.call
@@ -20,7 +20,7 @@ local function split(s, sep) local t = {}; for w in string.gmatch(s, '[^'..sep..
 local function cut(id) local at = string.find(id, '/', 1, true); return string.sub(id, 1, at - 1), string.sub(id, at + 1) end
 local function parse(b) return string.match(b, '^([^\31]*)\31([^\31]*)\31([^\31]*)\31([^\31]*)\31(.*)$') end
 local function body(ep, verify, attempt, lane, needs) return table.concat({ep, verify, attempt, lane, needs}, '\31') end
-local function worker(who) return string.match(who, '^(.-) [^ ]*$') or who end   -- its name
+local function worker(who) local name, inc = string.match(who, '^(.-) ([^ ]*)$'); return name or who, inc end
 local function tombed(rg) return call('ZSCORE', TOMB, rg) end
 
 -- Time goes on here where the server's clock is set back: otherwise leases, delays and the horizon would lie far ahead.
@@ -69,8 +69,10 @@ end
 
 if op == 'held' then            -- held rg -> (step worker)*: its steps that somebody leases now; '' for a caller that is no worker
   local res, names = {}, {}; facts()
-  local said = call('HGETALL', p..'wi')
-  for k = 1, #said, 2 do names[said[k + 1]] = worker(said[k]) end
+  for _, who in ipairs(call('HKEYS', p..'w')) do
+    local name, inc = worker(who)
+    if inc then names[inc] = name end
+  end
   local steps = call('SMEMBERS', p..'j:'..ARGV[2]); table.sort(steps)
   for _, step in ipairs(steps) do
     local id = ARGV[2]..'/'..step
@@ -87,10 +89,7 @@ if op == 'beat' then            -- beat worker about keep_ms seen_ep seen_tick i
   local ep, tick, refused = epoch(m, ARGV[5], tonumber(ARGV[6]), false)
   local who = ARGV[7] and ARGV[2]..' '..ARGV[7] or ARGV[2]
   call('HSET', p..'w', who, ARGV[3]); call('ZADD', p..'wt', now + tonumber(ARGV[4]), who)
-  if ARGV[7] then call('HSET', p..'wi', who, ARGV[7]) end
-  for _, gone in ipairs(call('ZRANGEBYSCORE', p..'wt', '-inf', now, 'LIMIT', 0, CHUNK)) do
-    call('ZREM', p..'wt', gone); call('HDEL', p..'w', gone); call('HDEL', p..'wi', gone)
-  end
+  for _, gone in ipairs(call('ZRANGEBYSCORE', p..'wt', '-inf', now, 'LIMIT', 0, CHUNK)) do call('ZREM', p..'wt', gone); call('HDEL', p..'w', gone) end
   -- Who sleeps since before a lease was taken does not know when it lapses: its worker may be dead, and nobody else calls.
   local lapsed = call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 1)[1] or call('ZRANGEBYSCORE', DELAY, '-inf', now, 'LIMIT', 0, 1)[1]
   if lapsed and call('ZCARD', IDLE) > 0 then call('PUBLISH', p..'bell', 'jobs') end
@@ -106,7 +105,7 @@ if op == 'workers' then         -- workers -> (worker about)*
   local res = {}; facts()
   for _, who in ipairs(call('ZRANGEBYSCORE', p..'wt', '('..now, '+inf')) do
     local about = call('HGET', p..'w', who)
-    if about then res[#res + 1] = worker(who); res[#res + 1] = about end
+    if about then res[#res + 1] = (worker(who)); res[#res + 1] = about end
   end
   return res
 end
