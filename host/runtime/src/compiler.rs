@@ -9,7 +9,7 @@ use wasmtime::Engine;
 
 use crate::cache::Cache;
 use crate::compile::CompileLimits;
-use crate::component::{Description, Task, package_name, task};
+use crate::component::{Description, Task, opens, package_name, task};
 use crate::engine::engine;
 use crate::outcome::host_error;
 use crate::package::Package;
@@ -70,13 +70,13 @@ impl Compiler {
             .into());
         }
         let compiled = self.cache.load(&self.engine, component)?;
-        let Task { signature, imports, opens, .. } = task(&self.engine, &compiled, grants)?;
+        let Task { signature, imports, .. } = task(&self.engine, &compiled, grants)?;
         let image = compiled.image_range();
         Ok(Description {
             signature,
             pure: imports.iter().all(|import| matches!(import.class, crate::GrantClass::Host | crate::GrantClass::Inert)),
             imports,
-            opens,
+            opens: opens(&self.engine, &compiled),
             component_bytes: component.len() as u64,
             code_bytes: (image.end as usize - image.start as usize) as u64,
             initial_memory: compiled.resources_required().map(|needs| needs.max_initial_memory_size.unwrap_or(0).saturating_mul(WASM_PAGE)),

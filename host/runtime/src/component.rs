@@ -54,7 +54,6 @@ pub(crate) struct Task {
     pub(crate) signature: Signature,
     /// `run` returns a record when it succeeds.
     pub(crate) imports: Vec<Import>,
-    pub(crate) opens: Vec<ModelKind>,
 }
 
 /// Refuses what is no component, before anything is compiled.
@@ -164,7 +163,6 @@ impl Search<'_> {
 /// Checks imports, finds `run` and links.
 pub(crate) fn task(engine: &Engine, component: &Component, grants: &Grants) -> Result<Task, LoadError> {
     let imports = imports(engine, component, grants)?;
-    let opens = opens(engine, component);
     let linker = linker(engine, grants).map_err(|error| host_error("link the host's interfaces", false, error))?;
     // What passed the check above and does not link was made for another version of one of the interfaces.
     let mismatch = |error: wasmtime::Error| {
@@ -215,7 +213,7 @@ pub(crate) fn task(engine: &Engine, component: &Component, grants: &Grants) -> R
         let message = format!("it has {} memories and {} tables; at most {MEMORIES} and {TABLES} are taken", needs.num_memories, needs.num_tables);
         return Err(Refusal::new("too_many_memories", message, "link its modules into one").into());
     }
-    Ok(Task { pre, run: index, signature, imports, opens })
+    Ok(Task { pre, run: index, signature, imports })
 }
 
 fn imports(engine: &Engine, component: &Component, grants: &Grants) -> Result<Vec<Import>, Refusal> {
@@ -243,7 +241,7 @@ fn imports(engine: &Engine, component: &Component, grants: &Grants) -> Result<Ve
 }
 
 /// The kinds of models whose `open` it imports: a component has those functions of an interface that are called somewhere in it.
-fn opens(engine: &Engine, component: &Component) -> Vec<ModelKind> {
+pub(crate) fn opens(engine: &Engine, component: &Component) -> Vec<ModelKind> {
     let ty = component.component_type();
     let faces = ty.imports(engine).find_map(|(name, item)| match item.ty {
         ComponentItem::ComponentInstance(instance) if name.starts_with("dovetail:vision/faces@") => Some(instance),

@@ -215,13 +215,16 @@ impl State {
         let (blobs, max) = (self.blobs.clone(), self.budgets.artifacts.min(self.vision.max_file_bytes()));
         let mut store_error = None;
         let mut bytes = || {
-            blobs.get(BlobKind::Artifact, &reference.digest, max).map_err(|error| match blobs.size(BlobKind::Artifact, &reference.digest) {
-                // Refused by its size alone: ten steps at once would read gigabytes to say so.
-                Ok(Some(size)) if size > max => VisionError::file_too_large(size, max),
-                _ => {
-                    store_error = Some(error);
-                    VisionError::unavailable("store_unavailable", "the picture's bytes could not be read")
+            blobs.get(BlobKind::Artifact, &reference.digest, max).map_err(|error| {
+                // Refused by its size alone: ten steps at once would read gigabytes to say so. A store that does not answer is not asked again.
+                if error.kind == StoreErrorKind::Refused
+                    && let Ok(Some(size)) = blobs.size(BlobKind::Artifact, &reference.digest)
+                    && size > max
+                {
+                    return VisionError::file_too_large(size, max);
                 }
+                store_error = Some(error);
+                VisionError::unavailable("store_unavailable", "the picture's bytes could not be read")
             })
         };
         let decoded = self.vision.open(&reference.digest, &mut bytes, &self.stop);

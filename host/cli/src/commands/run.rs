@@ -143,10 +143,11 @@ pub(crate) fn how_to_go_on(app: &App, run: &RunId) -> String {
 /// Works on one run until it is over, and prints its document.
 pub(crate) fn wait_for(app: &App, mut session: Session<'_>, run: &RunId) -> Result<Exit, Error> {
     session.work(std::slice::from_ref(run), |_| Ok(()))?;
-    if app.config.is_fleet() {
+    let mut document = dovetail_flow::document(app.parts()?, run)?;
+    if app.config.is_fleet() && document["state"] != "succeeded" {
         until_recorded(app, run)?;
+        document = dovetail_flow::document(app.parts()?, run)?;
     }
-    let document = dovetail_flow::document(app.parts()?, run)?;
     app.output.result(|| document.clone(), || show::run(&document));
     Ok(match document.get("state").and_then(Value::as_str).unwrap_or_default() {
         "succeeded" => Exit::Done,

@@ -222,12 +222,13 @@ fn find_all(app: &App, named: &[String]) -> Result<Vec<RunId>, Error> {
     Ok(found)
 }
 
-/// The run whose ID begins so.
+/// The generation of a run that is meant.
 fn find_generation(app: &App, one: &OneGeneration) -> Result<RunKey, Error> {
     is_id(one.run.split('@').next().unwrap_or_default())?;
     Ok(dovetail_flow::find_generation(app.parts_to_read()?, &one.run)?)
 }
 
+/// The run whose ID begins or ends so.
 fn find(app: &App, prefix: &str) -> Result<RunId, Error> {
     is_id(prefix)?;
     Ok(dovetail_flow::find_run(app.parts_to_read()?, prefix)?)

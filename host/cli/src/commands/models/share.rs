@@ -119,11 +119,12 @@ impl Sync {
                     missing.push((name, record, digest));
                 }
             }
-            // Workers that were started together lack the same ones: one of them fetches each.
-            let _turn = if missing.is_empty() { None } else { Some(store.take_turn()?) };
-            if !missing.is_empty() {
-                installed = store.list()?;
+            if missing.is_empty() {
+                return Ok(());
             }
+            // Workers that were started together lack the same ones: one of them fetches each.
+            let _turn = store.take_turn()?;
+            installed = store.list()?;
             for (name, record, digest) in missing {
                 if installed.iter().any(|one| one.model.digest == digest) {
                     continue;
