@@ -1,4 +1,5 @@
-//! A disk that becomes full while something is published or installed, and deaths while an artifact is stored: nothing is there by half.
+//! A disk that becomes full while something is published or installed, and deaths while an artifact is stored: nothing
+//! is there by half.
 
 use std::collections::BTreeSet;
 use std::fs::{File, read_dir};
@@ -15,7 +16,8 @@ use crate::killed::Killed;
 use crate::trace::{self, Fault};
 use crate::{Held, begun, chain, copy, dovetail, folder, models, package, packed, ran, root, sweep};
 
-/// What it printed says that the disk is full and what to do, or it succeeded: what could not be written then was not needed.
+/// What it printed says that the disk is full and what to do, or it succeeded: what could not be written then was not
+/// needed.
 fn said(code: Option<i32>, printed: &str, refused: &AtomicUsize) -> Result<(), String> {
     match code {
         Some(0) => Ok(()),
@@ -78,7 +80,10 @@ fn models_whose_disk_is_full_from_any_write_on_are_whole_or_absent() {
         };
         ran(&mut pull(folder.path()));
         let same = models(folder.path()) == whole;
-        (died, verdict.and_then(|()| if same { Ok(()) } else { Err("the second time makes something else of it".into()) }))
+        (
+            died,
+            verdict.and_then(|()| if same { Ok(()) } else { Err("the second time makes something else of it".into()) }),
+        )
     });
     println!("{points} moments at which the disk became full; {} times that was said", refused.load(Ordering::SeqCst));
     assert!(points > 5 && refused.into_inner() > 5, "{points} moments");
@@ -108,8 +113,7 @@ fn an_artifact_whose_writer_is_killed_at_any_moment_is_whole_or_absent() {
     let package = packed(prepared.path(), "copy-artifact");
     ran(dovetail(prepared.path(), &["task", "push"]).arg(package));
     let copying = json!({ "number": 1, "task": "copy-artifact@^1", "inputs": { "artifact": "input.file" } });
-    let pipeline =
-        json!({ "name": "copy", "version": "1.0.0", "inputs": { "file": {} }, "steps": { "go": copying }, "output": { "upper": "go.upper" } });
+    let pipeline = json!({ "name": "copy", "version": "1.0.0", "inputs": { "file": {} }, "steps": { "go": copying }, "output": { "upper": "go.upper" } });
     let file = prepared.path().join("copy.json");
     std::fs::write(&file, pipeline.to_string()).unwrap();
     ran(dovetail(prepared.path(), &["pipeline", "push"]).arg(&file));
@@ -164,7 +168,8 @@ const LEASE: &str = "1s";
 #[test]
 fn a_disk_that_takes_longer_to_sync_than_a_lease_loses_nothing() {
     let (here, _) = begun_behind_a_slow_disk(false);
-    // A step whose outcome takes longer than its lease to be recorded is free by then, and may be begun again; one outcome counts.
+    // A step whose outcome takes longer than its lease to be recorded is free by then, and may be begun again; one
+    // outcome counts.
     assert!(here.len() <= 6 && here.iter().collect::<BTreeSet<_>>().len() == 3, "{here:?}");
     // Another worker, whose disk is well, takes what it believes that nobody has.
     let (here, beside) = begun_behind_a_slow_disk(true);
@@ -172,7 +177,8 @@ fn a_disk_that_takes_longer_to_sync_than_a_lease_loses_nothing() {
     assert_eq!(all.len(), 3, "{here:?} behind the slow disk, {beside:?} beside it");
 }
 
-/// Runs three steps with syncs that are slow: those that were begun by that process, and by a worker beside it if there is one.
+/// Runs three steps with syncs that are slow: those that were begun by that process, and by a worker beside it if there
+/// is one.
 fn begun_behind_a_slow_disk(worker_beside: bool) -> (Vec<String>, Vec<String>) {
     let folder = folder();
     let folder = folder.path();
@@ -184,7 +190,10 @@ fn begun_behind_a_slow_disk(worker_beside: bool) -> (Vec<String>, Vec<String>) {
     let worker = worker_beside.then(|| Killed(worker.spawn().unwrap()));
     let (printed, said) = (folder.join("printed"), folder.join("said"));
     let mut command = dovetail(folder, &["run", "chain", "--input", "x=1", "--output", "json"]);
-    command.env("DOVETAIL_WORKER_LEASE", LEASE).stdout(File::create(&printed).unwrap()).stderr(File::create(&said).unwrap());
+    command
+        .env("DOVETAIL_WORKER_LEASE", LEASE)
+        .stdout(File::create(&printed).unwrap())
+        .stderr(File::create(&said).unwrap());
     let traced = trace::run(&mut command, 0, Fault::SlowSync(SLOW));
     let said = std::fs::read_to_string(said).unwrap();
     assert_eq!((traced.died, traced.code), (Some("fsync"), Some(0)), "{said}");

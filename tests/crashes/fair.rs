@@ -1,4 +1,5 @@
-//! Several processes on one data folder, side by side: none of them starves, and each hears at once of a run that another one cancels.
+//! Several processes on one data folder, side by side: none of them starves, and each hears at once of a run that
+//! another one cancels.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,10 +20,11 @@ use crate::{dovetail, folder, packed, ran};
 const CLAIMERS: usize = 4;
 /// Claims of each.
 const CLAIMS: usize = 120;
-/// The most claims of others that any of them may see between two of its own, and before its first: half of all that they make. It is 5 to 18, and
-/// was once 81, when one got no processor for 80 ms.
+/// The most claims of others that any of them may see between two of its own, and before its first: half of all that
+/// they make. It is 5 to 18, and was once 81, when one got no processor for 80 ms.
 const MOST: u64 = ((CLAIMERS - 1) * CLAIMS / 2) as u64;
-/// The most that the second best of them may see: no accident spares so few. Where whoever has had a turn does not let others go before, it is 60 to 120.
+/// The most that the second best of them may see: no accident spares so few. Where whoever has had a turn does not let
+/// others go before, it is 60 to 120.
 const USUAL: u64 = 45;
 const TRIES: usize = 3;
 /// Says to a process of this test that it is one of the claimers, and of which folder.
@@ -43,13 +45,29 @@ fn claim(folder: &Path) {
         let record = |kind, key: String| Record { kind, key, value: b"{}".to_vec() };
         let jobs = vec![Job { step: "only".into(), needs: vec![], attempt: 1, lane: Lane::default() }];
         ledger
-            .commit(&[Item::Submit { run: run.clone(), record: record(Kind::Run, run.run.to_string()), jobs, steps: ["only".to_owned()].into() }])
+            .commit(&[Item::Submit {
+                run: run.clone(),
+                record: record(Kind::Run, run.run.to_string()),
+                jobs,
+                steps: ["only".to_owned()].into(),
+            }])
             .unwrap();
-        let claimed = ledger.claim(&Scope::Runs(vec![run.run.clone()]), 1, Duration::from_secs(10), Wait::NONE).unwrap().remove(0);
+        let claimed = ledger
+            .claim(&Scope::Runs(vec![run.run.clone()]), 1, Duration::from_secs(10), Wait::NONE)
+            .unwrap()
+            .remove(0);
         // Tokens are numbers of claims, of all processes.
         println!("{CLAIMER} {}", claimed.lease.token);
         let (outcome, end) = (record(Kind::Outcome, run.step("only")), record(Kind::RunOutcome, run.key()));
-        ledger.commit(&[Item::Finish { lease: claimed.lease, record: outcome, succeeded: true, close: Some(end), children: vec![] }]).unwrap();
+        ledger
+            .commit(&[Item::Finish {
+                lease: claimed.lease,
+                record: outcome,
+                succeeded: true,
+                close: Some(end),
+                children: vec![],
+            }])
+            .unwrap();
     }
 }
 
@@ -64,12 +82,16 @@ fn no_process_starves_beside_others_on_one_folder() {
         tries.push(claims_between());
     }
     println!("the most claims of others between two of one process, for each: {tries:?}");
-    assert!(tries.last().is_some_and(|between| is_fair(between)), "they waited for so many claims of others: {tries:?}");
+    assert!(
+        tries.last().is_some_and(|between| is_fair(between)),
+        "they waited for so many claims of others: {tries:?}"
+    );
 }
 
 /// For each of some processes the most claims of others between two of its own, the best first.
 fn claims_between() -> Vec<u64> {
-    // On a disk, where a change takes longer than it takes to wake a process: what is measured is who gets the turn, not who gets a processor.
+    // On a disk, where a change takes longer than it takes to wake a process: what is measured is who gets the turn,
+    // not who gets a processor.
     let folder = tempfile::Builder::new().prefix("fair-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let claimer = || {
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -77,8 +99,12 @@ fn claims_between() -> Vec<u64> {
         command.env(CLAIMER, folder.path()).stdout(Stdio::piped()).spawn().unwrap()
     };
     let claimers: Vec<Child> = (0..CLAIMERS).map(|_| claimer()).collect();
-    let ready =
-        || std::fs::read_dir(folder.path()).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with("ready-")).count();
+    let ready = || {
+        std::fs::read_dir(folder.path())
+            .unwrap()
+            .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with("ready-"))
+            .count()
+    };
     let began = Instant::now();
     while ready() < CLAIMERS {
         assert!(began.elapsed() < Duration::from_secs(20), "the claimers do not come up");
@@ -90,12 +116,18 @@ fn claims_between() -> Vec<u64> {
         let out = claimer.wait_with_output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
         let text = String::from_utf8(out.stdout).unwrap();
-        let claims: Vec<u64> = text.lines().filter_map(|line| line.split_once(CLAIMER)).map(|(_, token)| token.trim().parse().unwrap()).collect();
+        let claims: Vec<u64> = text
+            .lines()
+            .filter_map(|line| line.split_once(CLAIMER))
+            .map(|(_, token)| token.trim().parse().unwrap())
+            .collect();
         assert_eq!(claims.len(), CLAIMS, "each of them gets all of its work");
         all.push(claims);
     }
     let first = all.iter().flatten().min().unwrap() - 1;
-    let most = |tokens: &Vec<u64>| std::iter::once(&first).chain(tokens).zip(tokens).map(|(before, this)| this - before - 1).max().unwrap();
+    let most = |tokens: &Vec<u64>| {
+        std::iter::once(&first).chain(tokens).zip(tokens).map(|(before, this)| this - before - 1).max().unwrap()
+    };
     let mut between: Vec<u64> = all.iter().map(most).collect();
     between.sort_unstable();
     between
@@ -118,8 +150,8 @@ fn kinds() -> [(&'static str, &'static str, Value); 3] {
 
 /// Cancellations of each kind.
 const TIMES: usize = 6;
-/// From the request to the end of the attempt it takes 2 to 50 ms, and longer on a machine that is busy. By the renewals of its leases alone,
-/// every 20 s here, a worker would hear of it later than this.
+/// From the request to the end of the attempt it takes 2 to 50 ms, and longer on a machine that is busy. By the
+/// renewals of its leases alone, every 20 s here, a worker would hear of it later than this.
 const SOON: Duration = Duration::from_secs(5);
 const LEASE: &str = "60s";
 
@@ -152,7 +184,8 @@ fn a_run_that_another_process_cancels_gives_its_slot_back_soon() {
     for (kind, _, _) in kinds() {
         for _ in 0..TIMES {
             let out = ran(&mut dovetail(folder, &["run", kind, "--detach", "--output", "json"]));
-            let run: String = serde_json::from_slice::<Value>(&out.stdout).unwrap()["run_id"].as_str().unwrap().to_owned();
+            let run: String =
+                serde_json::from_slice::<Value>(&out.stdout).unwrap()["run_id"].as_str().unwrap().to_owned();
             let key = RunKey { run: run.parse().unwrap(), generation: 0 };
             // Not only claimed.
             let begins = |line: &str| line.contains("\"step started\"") && line.contains(&run);
@@ -161,7 +194,8 @@ fn a_run_that_another_process_cancels_gives_its_slot_back_soon() {
             let record = |kind, key: String| ledger.get(kind, &[key]).unwrap().pop().flatten();
             wait("the attempt ends", &|| record(Kind::Outcome, key.step("go")).is_some());
             let outcome = OutcomeRecord::decode(&record(Kind::Outcome, key.step("go")).unwrap(), "the step").unwrap();
-            let asked = CancelRecord::decode(&record(Kind::Cancel, key.key()).unwrap(), "the run").unwrap().requested_ms;
+            let asked =
+                CancelRecord::decode(&record(Kind::Cancel, key.key()).unwrap(), "the run").unwrap().requested_ms;
             let attempt = outcome.attempts.last().expect("it ran");
             let ended = attempt.started_ms + attempt.duration_us / 1000;
             assert_eq!(outcome.failure.as_ref().map(|failure| failure.code.as_str()), Some("stopped"), "{kind}");
@@ -170,6 +204,7 @@ fn a_run_that_another_process_cancels_gives_its_slot_back_soon() {
     }
     worker.0.kill().unwrap();
     println!("from the request to the end of the attempt, in ms: {took:?}");
-    let late: Vec<_> = took.iter().filter(|(_, took)| took.iter().any(|ms| Duration::from_millis(*ms) > SOON)).collect();
+    let late: Vec<_> =
+        took.iter().filter(|(_, took)| took.iter().any(|ms| Duration::from_millis(*ms) > SOON)).collect();
     assert!(late.is_empty(), "too late: {late:?}");
 }

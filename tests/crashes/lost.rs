@@ -31,7 +31,10 @@ fn a_run_that_cannot_be_put_back_keeps_no_other_waiting() {
         let put = |kind, key: String, value| Item::Put { record: Record { kind, key, value } };
         let generation = GenerationRecord { inherited: vec![], requested_ms: 1, reason: "a test".to_owned() };
         let mut items: Vec<Item> = record.map(|value| put(Kind::Run, key.run.to_string(), value)).into_iter().collect();
-        items.push(Item::Reopen { run: key.clone(), record: Record { kind: Kind::Generation, key: key.key(), value: generation.encode() } });
+        items.push(Item::Reopen {
+            run: key.clone(),
+            record: Record { kind: Kind::Generation, key: key.key(), value: generation.encode() },
+        });
         ledger.commit(&items).unwrap();
         key
     };

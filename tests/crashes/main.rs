@@ -1,8 +1,10 @@
-//! Crashes on the embedded stores: the program as its users run it, killed by SIGKILL before each of its system calls that change anything,
-//! one after the other (`trace.rs`), and what another process finds and makes of it. Needs no server.
+//! Crashes on the embedded stores: the program as its users run it, killed by SIGKILL before each of its system calls
+//! that change anything, one after the other (`trace.rs`), and what another process finds and makes of it. Needs no
+//! server.
 //!
-//! After each death: whoever was told of a run finds it; an outcome that was recorded stays and its step is not run again; `runs resume
-//! --all` brings every recorded run to its end, with the right sum; nothing is left open; and the folder serves the next run.
+//! After each death: whoever was told of a run finds it; an outcome that was recorded stays and its step is not run
+//! again; `runs resume --all` brings every recorded run to its end, with the right sum; nothing is left open; and the
+//! folder serves the next run.
 //!
 //! It is x86-64 only, as is the way in which `trace.rs` lets a call fail.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -51,7 +53,8 @@ fn program() -> PathBuf {
     program
 }
 
-/// A folder of a test; in memory where there is such a place, since a process that is killed loses nothing there either.
+/// A folder of a test; in memory where there is such a place, since a process that is killed loses nothing there
+/// either.
 fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
@@ -61,7 +64,14 @@ fn folder() -> tempfile::TempDir {
 /// The program on the data folder in this folder.
 fn dovetail(folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(program());
-    command.arg("--data").arg(folder.join("data")).args(words).env_clear().env("HOME", folder).env("TMPDIR", folder).stdin(Stdio::null());
+    command
+        .arg("--data")
+        .arg(folder.join("data"))
+        .args(words)
+        .env_clear()
+        .env("HOME", folder)
+        .env("TMPDIR", folder)
+        .stdin(Stdio::null());
     command.env("DOVETAIL_LOG_FORMAT", "json").env("DOVETAIL_LOG_LEVEL", "debug");
     command
 }
@@ -69,7 +79,12 @@ fn dovetail(folder: &Path, words: &[&str]) -> Command {
 #[track_caller]
 fn ran(command: &mut Command) -> Output {
     let out = command.output().unwrap();
-    assert!(out.status.success(), "{command:?}\n{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{command:?}\n{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
     out
 }
 
@@ -119,15 +134,20 @@ impl Held {
         let data = folder.join("data");
         let ledger = SqliteLedger::open(&data, Arc::new(SystemClock)).unwrap();
         let listing = Listing { prefix: String::new(), limit: usize::MAX, newest_first: false };
-        let list = |kind| -> BTreeMap<String, Vec<u8>> { Ledger::list(&ledger, kind, &listing).unwrap().into_iter().collect() };
+        let list = |kind| -> BTreeMap<String, Vec<u8>> {
+            Ledger::list(&ledger, kind, &listing).unwrap().into_iter().collect()
+        };
         let open = Ledger::open_runs(&ledger, usize::MAX >> 1).unwrap().len();
         // What ended is listed before what it came from: others may be at work.
-        let (ends, outcomes, runs, pipelines) = (list(Kind::RunOutcome), list(Kind::Outcome), list(Kind::Run), list(Kind::Pipeline));
+        let (ends, outcomes, runs, pipelines) =
+            (list(Kind::RunOutcome), list(Kind::Outcome), list(Kind::Run), list(Kind::Pipeline));
         let (decoded, blobs) = (decoded(&outcomes), FileBlobs::new(&data));
         let broken = runs.iter().flat_map(|(run, record)| {
             let pipeline = &pipelines[&RunRecord::decode(record, run).unwrap().pipeline];
             let run = RunKey::parse(&format!("{run}:0")).unwrap();
-            let succeeded = ends.get(&run.key()).is_some_and(|end| RunOutcomeRecord::decode(end, &run.key()).unwrap().state == RunState::Succeeded);
+            let succeeded = ends
+                .get(&run.key())
+                .is_some_and(|end| RunOutcomeRecord::decode(end, &run.key()).unwrap().state == RunState::Succeeded);
             lineage::broken(&run, &pipeline_of(pipeline), succeeded, &decoded, &blobs)
         });
         let broken = broken.collect();
@@ -178,7 +198,13 @@ fn judge(before: &Held, after: &Held, told: bool, resumed: &Output) -> Result<()
         return Err(format!("one process ran a step twice: {again:?}"));
     }
     if after.runs != before.runs || after.ends.len() != after.runs || after.open != 0 {
-        return Err(format!("{} runs, {} ends, {} open; before {} runs\n{log}", after.runs, after.ends.len(), after.open, before.runs));
+        return Err(format!(
+            "{} runs, {} ends, {} open; before {} runs\n{log}",
+            after.runs,
+            after.ends.len(),
+            after.open,
+            before.runs
+        ));
     }
     if after.outcomes.len() != 3 * after.runs {
         return Err(format!("{} outcomes of {} runs", after.outcomes.len(), after.runs));
@@ -193,7 +219,8 @@ fn judge(before: &Held, after: &Held, told: bool, resumed: &Output) -> Result<()
     Ok(())
 }
 
-/// Dies at each of its calls in turn, until one run comes to its end: how many there were. `case` says what a death left behind.
+/// Dies at each of its calls in turn, until one run comes to its end: how many there were. `case` says what a death
+/// left behind.
 fn sweep(case: impl Fn(usize) -> (Option<&'static str>, Result<(), String>) + Sync) -> usize {
     let (next, last, found) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX), Mutex::new(Vec::new()));
     std::thread::scope(|threads| {
@@ -231,8 +258,11 @@ fn records_that_do_not_fit_together_are_found() {
     let held = Held::read(folder.path());
     assert_eq!(held.broken, Vec::<String>::new());
     let ledger = SqliteLedger::open(&folder.path().join("data"), Arc::new(SystemClock)).unwrap();
-    let pipeline =
-        pipeline_of(&Ledger::list(&ledger, Kind::Pipeline, &Listing { prefix: String::new(), limit: 1, newest_first: false }).unwrap()[0].1);
+    let pipeline = pipeline_of(
+        &Ledger::list(&ledger, Kind::Pipeline, &Listing { prefix: String::new(), limit: 1, newest_first: false })
+            .unwrap()[0]
+            .1,
+    );
     let run = RunKey::parse(held.ends.keys().next().unwrap()).unwrap();
     let blobs = FileBlobs::new(&folder.path().join("data"));
     type Spoil = fn(&RunKey, &mut BTreeMap<String, OutcomeRecord>);
@@ -240,13 +270,17 @@ fn records_that_do_not_fit_together_are_found() {
         ("three has no outcome", |run, all| drop(all.remove(&run.step("three")))),
         ("one, which it needs, has none", |run, all| drop(all.remove(&run.step("one")))),
         ("before one had ended", |run, all| all.get_mut(&run.step("one")).unwrap().finished_ms += 60_000),
-        ("that nobody produced", |run, all| all.get_mut(&run.step("two")).unwrap().consumed.iter_mut().for_each(|c| c.digest = Digest::of(b"other"))),
+        ("that nobody produced", |run, all| {
+            all.get_mut(&run.step("two")).unwrap().consumed.iter_mut().for_each(|c| c.digest = Digest::of(b"other"))
+        }),
         ("values sha256:", |run, all| {
-            all.get_mut(&run.step("one")).unwrap().output = Some(StoredValue::Blob { digest: Digest::of(b"nowhere"), bytes: 7 });
+            all.get_mut(&run.step("one")).unwrap().output =
+                Some(StoredValue::Blob { digest: Digest::of(b"nowhere"), bytes: 7 });
         }),
         ("artifacts sha256:", |run, all| {
             let file = ArtifactRef { digest: Digest::of(b"nowhere"), media_type: "text/plain".into(), name: None };
-            all.get_mut(&run.step("one")).unwrap().output = Some(StoredValue::Inline(json!({ "file": file.to_json() })));
+            all.get_mut(&run.step("one")).unwrap().output =
+                Some(StoredValue::Inline(json!({ "file": file.to_json() })));
         }),
     ];
     for (says, spoil) in spoils {
@@ -264,7 +298,8 @@ fn a_run_that_is_killed_at_any_moment_is_resumed() {
     ran(dovetail(prepared.path(), &["task", "push"]).arg(package));
     ran(dovetail(prepared.path(), &["pipeline", "push"]).arg(chain(prepared.path())));
     // How many steps were recorded when it died, and how often its run was open then.
-    let (recorded, open, again) = (Mutex::new(BTreeMap::<usize, usize>::new()), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (recorded, open, again) =
+        (Mutex::new(BTreeMap::<usize, usize>::new()), AtomicUsize::new(0), AtomicUsize::new(0));
     let points = sweep(|point| {
         let folder = copy(prepared.path());
         let printed = folder.path().join("printed");
@@ -290,7 +325,10 @@ fn a_run_that_is_killed_at_any_moment_is_resumed() {
     );
     // Otherwise there was nothing to resume, and this shows nothing.
     assert!(points > 30 && open > 10 && again > open, "{points} moments, {open} open runs, {again} steps");
-    assert!((0..=3).all(|steps| recorded.contains_key(&steps)), "it died before, between and after its steps: {recorded:?}");
+    assert!(
+        (0..=3).all(|steps| recorded.contains_key(&steps)),
+        "it died before, between and after its steps: {recorded:?}"
+    );
 }
 
 #[test]
@@ -341,7 +379,8 @@ fn a_run_whose_disk_is_full_from_any_write_on_says_so_and_is_resumed_when_there_
             (Some(0), None) => Ok(()),
             // And of which file.
             (Some(3), Some(message))
-                if (message.contains("full") || message.contains("No space left")) && message.contains(&*folder.path().to_string_lossy()) =>
+                if (message.contains("full") || message.contains("No space left"))
+                    && message.contains(&*folder.path().to_string_lossy()) =>
             {
                 refused.fetch_add(1, Ordering::SeqCst);
                 Ok(())
@@ -364,7 +403,8 @@ fn a_run_whose_disk_is_full_from_any_write_on_says_so_and_is_resumed_when_there_
 fn models(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let models = folder.join("data/models");
     let folders = [models.clone(), models.join("files")];
-    let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().map(|entry| entry.unwrap().path());
+    let entries =
+        folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().map(|entry| entry.unwrap().path());
     // What begins with a dot is being written, and no model.
     let files = entries.filter(|path| path.is_file() && !path.file_name().unwrap().to_string_lossy().starts_with('.'));
     files.map(|path| (path.strip_prefix(&models).unwrap().to_owned(), std::fs::read(&path).unwrap())).collect()
@@ -394,8 +434,10 @@ fn models_whose_installation_is_killed_at_any_moment_are_whole_or_absent() {
         // What says that there is a model comes after its files.
         for (name, text) in before.iter().filter(|(name, _)| name.extension().is_some_and(|of| of == "toml")) {
             let text = String::from_utf8_lossy(text);
-            let named =
-                whole.keys().filter(|file| file.starts_with("files")).filter(|file| text.contains(&*file.file_name().unwrap().to_string_lossy()));
+            let named = whole
+                .keys()
+                .filter(|file| file.starts_with("files"))
+                .filter(|file| text.contains(&*file.file_name().unwrap().to_string_lossy()));
             if let Some(file) = named.into_iter().find(|file| !before.contains_key(*file)) {
                 return (traced.died, Err(format!("{} names {}, which is not there", name.display(), file.display())));
             }

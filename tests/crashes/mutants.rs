@@ -1,9 +1,9 @@
-//! The flow on the embedded stores with one of its rules taken away: would these tests notice? A worker dies at each of its calls to the
-//! ledger in turn, before the call or after it was applied, and another one follows. With all rules nothing is ever wrong then; without any
-//! one of them something is.
+//! The flow on the embedded stores with one of its rules taken away: would these tests notice? A worker dies at each of
+//! its calls to the ledger in turn, before the call or after it was applied, and another one follows. With all rules
+//! nothing is ever wrong then; without any one of them something is.
 //!
-//! The workers are real ones on real SQLite files, each on a ledger of its own, whose calls stop being served: what a dead process leaves.
-//! `main.rs` kills whole processes; here the rules are in reach.
+//! The workers are real ones on real SQLite files, each on a ledger of its own, whose calls stop being served: what a
+//! dead process leaves. `main.rs` kills whole processes; here the rules are in reach.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, Outcome, Report, Usage};
-use dovetail_core::ledger::{Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait};
+use dovetail_core::ledger::{
+    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait,
+};
 use dovetail_core::limits::Limits;
 use dovetail_core::record::{Form as _, OutcomeRecord, PluginRecord, RunOutcomeRecord, RunState, StoredValue};
 use dovetail_core::stop::Stop;
@@ -104,7 +106,8 @@ impl Bent {
                 Item::Finish { lease, .. } if self.without == Without::OutcomeFirst => self.acknowledge(lease)?,
                 Item::Retry { lease, .. } if self.without == Without::Fence => {
                     let holders = self.holders.lock().unwrap();
-                    *lease = holders.get(&(lease.run.clone(), lease.step.clone())).cloned().unwrap_or_else(|| lease.clone());
+                    *lease =
+                        holders.get(&(lease.run.clone(), lease.step.clone())).cloned().unwrap_or_else(|| lease.clone());
                 }
                 _ => {}
             }
@@ -116,7 +119,9 @@ impl Bent {
 impl Ledger for Bent {
     fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
         // Whoever brings a run in line waits for these; a worker that ends its own step's run does not.
-        if self.without == Without::Reconciler && items.iter().all(|item| matches!(item, Item::Recover { .. } | Item::Close { .. })) {
+        if self.without == Without::Reconciler
+            && items.iter().all(|item| matches!(item, Item::Recover { .. } | Item::Close { .. }))
+        {
             return Ok(vec![Reply::Created; items.len()]);
         }
         let items = self.bend(items)?;
@@ -146,8 +151,11 @@ impl Ledger for Bent {
     }
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        let stale = self.without == Without::FreshReads && matches!(kind, Kind::Outcome | Kind::RunOutcome | Kind::Attempt);
-        self.life.call(&format!("get {}", kind.name()), || if stale { Ok(vec![None; keys.len()]) } else { Ledger::get(&*self.ledger, kind, keys) })
+        let stale =
+            self.without == Without::FreshReads && matches!(kind, Kind::Outcome | Kind::RunOutcome | Kind::Attempt);
+        self.life.call(&format!("get {}", kind.name()), || {
+            if stale { Ok(vec![None; keys.len()]) } else { Ledger::get(&*self.ledger, kind, keys) }
+        })
     }
 
     fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -212,7 +220,9 @@ fn sum(attempt: &Attempt) -> Report {
 }
 
 fn fails(retryable: bool) -> Report {
-    report(Outcome::Failed { failure: Failure { retryable, ..Failure::new(FailureKind::Failed, "no_luck", "it did not work") } })
+    report(Outcome::Failed {
+        failure: Failure { retryable, ..Failure::new(FailureKind::Failed, "no_luck", "it did not work") },
+    })
 }
 
 impl Executor for Adder {
@@ -241,7 +251,11 @@ struct World {
 
 fn adder() -> PluginRecord {
     let field = |name: &str| Field { name: name.into(), ty: Type::S64 };
-    let signature = Signature { interface: "test:add/task@1.0.0".into(), input: vec![field("a"), field("b")], output: vec![field("sum")] };
+    let signature = Signature {
+        interface: "test:add/task@1.0.0".into(),
+        input: vec![field("a"), field("b")],
+        output: vec![field("sum")],
+    };
     PluginRecord {
         name: "add".into(),
         version: semver::Version::new(1, 0, 0),
@@ -263,7 +277,8 @@ impl World {
     /// With a published diamond whose two sinks leave it open which step is the last one.
     fn new(does: Does) -> Self {
         let folder = folder();
-        let (ledger, blobs) = (SqliteLedger::open(folder.path(), Arc::new(SystemClock)).unwrap(), FileBlobs::new(folder.path()));
+        let (ledger, blobs) =
+            (SqliteLedger::open(folder.path(), Arc::new(SystemClock)).unwrap(), FileBlobs::new(folder.path()));
         let parts = Parts { ledger: Arc::new(ledger), blobs: Arc::new(blobs), clock: Arc::new(SystemClock) };
         dovetail_flow::push_plugin(&parts, &adder(), b"add").unwrap();
         let step = |number: u32, a: &str, b: &str| json!({ "number": number, "task": "add@^1", "inputs": { "a": a, "b": b }, "retry": { "max_attempts": 3, "backoff": "1ms" } });
@@ -273,7 +288,14 @@ impl World {
         let checked = dovetail_flow::check(&parts, &file.to_string()).unwrap();
         let pipeline = checked.pipeline.ok_or(checked.findings).unwrap();
         let published = dovetail_flow::push_pipeline(&parts, &pipeline).unwrap().0;
-        Self { folder, published, run: dovetail_flow::new_run_id().unwrap(), holders: Arc::default(), begun: Arc::default(), does }
+        Self {
+            folder,
+            published,
+            run: dovetail_flow::new_run_id().unwrap(),
+            holders: Arc::default(),
+            begun: Arc::default(),
+            does,
+        }
     }
 
     /// What one process works with.
@@ -281,7 +303,14 @@ impl World {
         let ledger = Arc::new(SqliteLedger::open(self.folder.path(), Arc::new(SystemClock)).unwrap());
         let (file, frozen) = (self.folder.path().join("dovetail.db"), AtomicBool::new(false));
         let bent = Arc::new(Bent { ledger, life: life.clone(), without, file, holders: self.holders.clone(), frozen });
-        (Parts { ledger: bent.clone(), blobs: Arc::new(FileBlobs::new(self.folder.path())), clock: Arc::new(SystemClock) }, bent)
+        (
+            Parts {
+                ledger: bent.clone(),
+                blobs: Arc::new(FileBlobs::new(self.folder.path())),
+                clock: Arc::new(SystemClock),
+            },
+            bent,
+        )
     }
 
     fn submit(&self, parts: &Parts) -> bool {
@@ -313,7 +342,8 @@ impl World {
             }
         };
         let daemon = daemon.then(|| Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(Vec::new) });
-        let options = WorkerOptions { jobs: 2, lease: LEASE, name: name.to_owned(), on_event: Some(Arc::new(ended)), daemon };
+        let options =
+            WorkerOptions { jobs: 2, lease: LEASE, name: name.to_owned(), on_event: Some(Arc::new(ended)), daemon };
         let worker = Arc::new(Worker::new(parts.clone(), adder.clone(), options));
         let began = Instant::now();
         std::thread::scope(|threads| {
@@ -347,7 +377,12 @@ fn judge(
     }
     let outcomes = world.outcomes();
     let of = |outcomes: &BTreeMap<String, Vec<u8>>| -> BTreeSet<String> {
-        outcomes.keys().filter_map(|text| RunKey::of_outcome(text)).filter(|(run, _)| *run == key).map(|(_, step)| step).collect()
+        outcomes
+            .keys()
+            .filter_map(|text| RunKey::of_outcome(text))
+            .filter(|(run, _)| *run == key)
+            .map(|(_, step)| step)
+            .collect()
     };
     if of(&outcomes).len() != STEPS {
         return Err(format!("outcomes are there of {:?} only", of(&outcomes)));
@@ -381,7 +416,10 @@ type Case = fn(Death, Without) -> (Option<String>, Result<(), String>);
 /// A run that one process submits and works on until it dies, and another one finishes.
 fn a_run(death: Death, without: Without) -> (Option<String>, Result<(), String>) {
     // One step succeeds the second time only.
-    let world = World::new(Arc::new(|attempt, _| if attempt.step == "left" && attempt.number == 1 { fails(true) } else { sum(attempt) }));
+    let world =
+        World::new(Arc::new(
+            |attempt, _| if attempt.step == "left" && attempt.number == 1 { fails(true) } else { sum(attempt) },
+        ));
     let life = Arc::new(Life { death: Some(death), ..Life::default() });
     let first = {
         let (parts, _) = world.process(&life, without);
@@ -405,7 +443,9 @@ fn a_run(death: Death, without: Without) -> (Option<String>, Result<(), String>)
 
 /// A run that failed, that one process runs again until it dies, and a daemon finishes.
 fn a_rerun(death: Death, without: Without) -> (Option<String>, Result<(), String>) {
-    let world = World::new(Arc::new(|attempt, before| if attempt.step == "join" && before == 0 { fails(false) } else { sum(attempt) }));
+    let world = World::new(Arc::new(
+        |attempt, before| if attempt.step == "join" && before == 0 { fails(false) } else { sum(attempt) },
+    ));
     {
         let (parts, _) = world.process(&Arc::default(), Without::Nothing);
         assert!(world.submit(&parts));
@@ -414,7 +454,11 @@ fn a_rerun(death: Death, without: Without) -> (Option<String>, Result<(), String
     let life = Arc::new(Life { death: Some(death), ..Life::default() });
     let first = {
         let (parts, _) = world.process(&life, without);
-        if dovetail_flow::retry(&parts, &world.run, "once more").is_ok() { world.work(&parts, "first", false, &|| false) } else { Vec::new() }
+        if dovetail_flow::retry(&parts, &world.run, "once more").is_ok() {
+            world.work(&parts, "first", false, &|| false)
+        } else {
+            Vec::new()
+        }
     };
     let recorded = world.outcomes();
     let second = {
@@ -431,7 +475,8 @@ fn a_rerun(death: Death, without: Without) -> (Option<String>, Result<(), String
     (died, judge(&world, 1, &recorded, &first, &second))
 }
 
-/// Every point of death there is, some at a time: what is wrong, and how many there were. With `enough` it ends with the first thing that is.
+/// Every point of death there is, some at a time: what is wrong, and how many there were. With `enough` it ends with
+/// the first thing that is.
 fn sweep(case: Case, without: Without, enough: bool) -> (Vec<String>, u64) {
     let (next, found, last) = (AtomicU64::new(0), Mutex::new(Vec::new()), AtomicU64::new(u64::MAX));
     std::thread::scope(|threads| {
@@ -446,7 +491,9 @@ fn sweep(case: Case, without: Without, enough: bool) -> (Vec<String>, u64) {
                     let (died, verdict) = case(death, without);
                     match (died, verdict) {
                         (None, Ok(())) => drop(last.fetch_min(death.call, Ordering::SeqCst)),
-                        (died, Err(why)) => found.lock().unwrap().push(format!("{death:?} ({}): {why}", died.unwrap_or_default())),
+                        (died, Err(why)) => {
+                            found.lock().unwrap().push(format!("{death:?} ({}): {why}", died.unwrap_or_default()))
+                        }
                         (Some(_), Ok(())) => {}
                     }
                 }
@@ -475,7 +522,8 @@ fn whoever_dies_as_he_runs_a_run_again_loses_nothing() {
 /// What goes wrong.
 #[track_caller]
 fn is_found_out(case: Case, without: Without) -> String {
-    // How often a run claims varies, and with it the number of each call: a sweep may step over the one or two at which it shows.
+    // How often a run claims varies, and with it the number of each call: a sweep may step over the one or two at which
+    // it shows.
     let found = (0..SWEEPS).map(|_| sweep(case, without, true).0).find(|found| !found.is_empty()).unwrap_or_default();
     assert!(!found.is_empty(), "nothing went wrong without it");
     found.join("\n")
@@ -506,8 +554,8 @@ fn a_worker_that_does_not_verify_is_found_out() {
     println!("{}", is_found_out(a_run, Without::Verification));
 }
 
-/// A worker stands still over a step for longer than its lease; the step passes to another one, and is running there when the first one's
-/// attempt fails and is to be retried. How often the step was begun.
+/// A worker stands still over a step for longer than its lease; the step passes to another one, and is running there
+/// when the first one's attempt fails and is to be retried. How often the step was begun.
 fn retried_too_late(without: Without) -> usize {
     let (late, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None::<Instant>)));
     let (begun, is_late, since) = (Arc::new(AtomicU64::new(0)), late.clone(), answered.clone());
@@ -528,16 +576,21 @@ fn retried_too_late(without: Without) -> usize {
                 is_late.store(true, Ordering::SeqCst);
                 fails(true)
             }
-            // The second one is at it until a third one begins, or long after the first one was told that the job is no longer his.
+            // The second one is at it until a third one begins, or long after the first one was told that the job is no
+            // longer his.
             1 => {
-                wait(&|| begun.load(Ordering::SeqCst) > 2 || since.lock().unwrap().is_some_and(|since| since.elapsed() > Duration::from_secs(1)));
+                wait(&|| {
+                    begun.load(Ordering::SeqCst) > 2
+                        || since.lock().unwrap().is_some_and(|since| since.elapsed() > Duration::from_secs(1))
+                });
                 sum(attempt)
             }
             _ => sum(attempt),
         }
     };
     let world = World::new(Arc::new(does));
-    let ((first, frozen), (second, _)) = (world.process(&Arc::default(), without), world.process(&Arc::default(), without));
+    let ((first, frozen), (second, _)) =
+        (world.process(&Arc::default(), without), world.process(&Arc::default(), without));
     frozen.frozen.store(true, Ordering::SeqCst);
     assert!(world.submit(&first));
     let looking = world.looking();

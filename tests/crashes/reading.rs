@@ -1,5 +1,5 @@
-//! A data folder in which nothing can be written: it is read-only, or its disk is full. What writes says so and changes nothing; what only
-//! reads works.
+//! A data folder in which nothing can be written: it is read-only, or its disk is full. What writes says so and changes
+//! nothing; what only reads works.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
@@ -77,7 +77,8 @@ fn superuser() -> bool {
 fn allow(folder: &Path, write: bool) {
     for path in below(folder) {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(if write { mode | 0o200 } else { mode & !0o222 })).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(if write { mode | 0o200 } else { mode & !0o222 }))
+            .unwrap();
         if superuser() {
             std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
@@ -111,11 +112,16 @@ fn in_a_folder_that_is_read_only_nothing_is_changed_and_the_error_names_it() {
     let before = files(folder.path());
     allow(folder.path(), false);
     let package = folder.path().join("add.zip");
-    for words in [&["run", "chain", "--input", "x=2"][..], &["task", "push", package.to_str().unwrap()], &["gc"], &["worker"]] {
+    for words in
+        [&["run", "chain", "--input", "x=2"][..], &["task", "push", package.to_str().unwrap()], &["gc"], &["worker"]]
+    {
         let out = as_owner(folder.path(), words);
         let said = text(&out.stderr);
         assert_eq!(out.status.code(), Some(3), "{words:?}: {said}");
-        assert!(said.contains(&*data.to_string_lossy()) && said.contains("Permission denied") && said.contains("help: "), "{words:?}: {said}");
+        assert!(
+            said.contains(&*data.to_string_lossy()) && said.contains("Permission denied") && said.contains("help: "),
+            "{words:?}: {said}"
+        );
         assert!(files(folder.path()) == before, "{words:?} changed something");
     }
     allow(folder.path(), true);
@@ -139,7 +145,11 @@ fn a_folder_that_is_read_only_can_be_read() {
         allow(folder.path(), true);
         for (words, out) in questions(&run).iter().zip(answers) {
             assert_eq!(out.status.code(), Some(0), "{words:?}, with a log: {log}: {}", text(&out.stderr));
-            assert_eq!(text(&out.stdout), text(&ran(&mut dovetail(folder.path(), words)).stdout), "{words:?}: the same as where it may write");
+            assert_eq!(
+                text(&out.stdout),
+                text(&ran(&mut dovetail(folder.path(), words)).stdout),
+                "{words:?}: the same as where it may write"
+            );
         }
     }
 }
@@ -166,7 +176,13 @@ fn a_task_is_checked_and_tried_where_no_code_can_be_kept() {
                 command.uid(NOBODY).gid(NOBODY);
             }
             let out = command.output().unwrap();
-            assert_eq!(out.status.code(), Some(0), "{words:?}, with its code: {kept}: {}{}", text(&out.stdout), text(&out.stderr));
+            assert_eq!(
+                out.status.code(),
+                Some(0),
+                "{words:?}, with its code: {kept}: {}{}",
+                text(&out.stdout),
+                text(&out.stderr)
+            );
             let compiled = text(&out.stderr).contains("\"message\":\"compiled\"");
             assert_eq!(compiled, !kept, "{words:?}: {}", text(&out.stderr));
             assert!(files(folder.path()) == before, "{words:?} changed something");
@@ -192,7 +208,11 @@ fn a_log_that_cannot_be_read_is_not_read_past() {
     assert!(message.contains("dovetail.db") && message.contains("copy the folder to where you may write"), "{message}");
     allow(folder.path(), true);
     let runs = ran(&mut dovetail(folder.path(), &["runs", "list", "--output", "json"]));
-    assert_eq!(serde_json::from_slice::<Vec<Value>>(&runs.stdout).unwrap().len(), 2, "what it held is read where that can be written");
+    assert_eq!(
+        serde_json::from_slice::<Vec<Value>>(&runs.stdout).unwrap().len(),
+        2,
+        "what it held is read where that can be written"
+    );
 }
 
 #[test]
@@ -213,9 +233,18 @@ fn a_folder_whose_disk_is_full_can_be_read() {
             let traced = trace::run(&mut command, 0, Fault::Full(&folder.path().join("data")));
             let said = std::fs::read_to_string(folder.path().join("said")).unwrap();
             assert!(traced.died.is_some(), "{words:?} wrote nothing, so this shows nothing");
-            assert_eq!(traced.code, Some(0), "{words:?}, with a log: {log}: {said}{}", std::fs::read_to_string(&printed).unwrap());
+            assert_eq!(
+                traced.code,
+                Some(0),
+                "{words:?}, with a log: {log}: {said}{}",
+                std::fs::read_to_string(&printed).unwrap()
+            );
             let with_room = text(&ran(&mut dovetail(folder.path(), &words)).stdout);
-            assert_eq!(std::fs::read_to_string(&printed).unwrap(), with_room, "{words:?}: the same as where there is room");
+            assert_eq!(
+                std::fs::read_to_string(&printed).unwrap(),
+                with_room,
+                "{words:?}: the same as where there is room"
+            );
             if log {
                 // Whoever came after it has brought the log into the database.
                 break;

@@ -31,7 +31,8 @@ fn begun(log: &Path) -> BTreeMap<(String, String), usize> {
         let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
         let fields = &line["fields"];
         if fields["message"] == "step started" {
-            let text = |name: &str| fields[name].as_str().expect("a step is logged with its run and its name").to_owned();
+            let text =
+                |name: &str| fields[name].as_str().expect("a step is logged with its run and its name").to_owned();
             *begun.entry((text("run"), text("step"))).or_default() += 1;
         }
     }
@@ -49,7 +50,13 @@ fn workers_that_are_killed_beside_others_on_one_folder_lose_nothing() {
     let mut workers: Vec<(usize, Child)> = (0..3).map(|number| (number, worker(folder, &log(number)))).collect();
     // Without a worker that lives, nothing is submitted for others.
     let began = Instant::now();
-    let alive = || serde_json::from_slice::<Vec<Value>>(&ran(&mut dovetail(folder, &["workers", "list", "--output", "json"])).stdout).unwrap().len();
+    let alive = || {
+        serde_json::from_slice::<Vec<Value>>(
+            &ran(&mut dovetail(folder, &["workers", "list", "--output", "json"])).stdout,
+        )
+        .unwrap()
+        .len()
+    };
     while alive() < workers.len() {
         assert!(began.elapsed() < BOUND, "workers do not come up");
         std::thread::sleep(Duration::from_millis(20));
@@ -101,7 +108,12 @@ fn workers_that_are_killed_beside_others_on_one_folder_lose_nothing() {
         alive.len(),
         waited.as_millis()
     );
-    assert_eq!((held.runs, held.ends.len(), held.outcomes.len(), held.open), (RUNS, RUNS, 3 * RUNS, 0), "in {}", data.display());
+    assert_eq!(
+        (held.runs, held.ends.len(), held.outcomes.len(), held.open),
+        (RUNS, RUNS, 3 * RUNS, 0),
+        "in {}",
+        data.display()
+    );
     assert_eq!(held.broken, Vec::<String>::new());
     let twice: Vec<_> = alive.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "nobody who began them died, and they were begun twice: {twice:?}");

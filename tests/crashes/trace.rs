@@ -1,6 +1,7 @@
-//! Runs a program and kills it as it enters the k-th of its system calls that may change what other processes see: a file written, synced,
-//! cut, named or removed. Death between two such calls leaves what death before the second one leaves, so these are all the moments there
-//! are, but for those amid a call, which is the kernel's, and for writes into shared memory, which SQLite makes again from its log.
+//! Runs a program and kills it as it enters the k-th of its system calls that may change what other processes see: a
+//! file written, synced, cut, named or removed. Death between two such calls leaves what death before the second one
+//! leaves, so these are all the moments there are, but for those amid a call, which is the kernel's, and for writes
+//! into shared memory, which SQLite makes again from its log.
 //!
 //! Or it fills the disk there: from the k-th write into a folder on, none succeeds. Or syncs take long from there on.
 //!
@@ -83,14 +84,16 @@ const PATIENCE: libc::c_uint = 60;
 #[track_caller]
 fn asked(request: libc::c_uint, thread: i32, address: usize, data: usize) -> libc::c_long {
     #[expect(unsafe_code, reason = "the standard library does not trace")]
-    // SAFETY: the thread is stopped and ours to trace; where data is an address, the caller's buffer is as long as address says.
+    // SAFETY: the thread is stopped and ours to trace; where data is an address, the caller's buffer is as long as
+    // address says.
     let answer = unsafe { libc::ptrace(request, thread, address, data) };
     answer
 }
 
 /// The call that a stopped thread is about to make, if it is one that counts.
 fn entered(thread: i32) -> Option<Call> {
-    // The kernel's ptrace_syscall_info: op, arch, two addresses, then the call's number and its six arguments, 80 bytes with the padding.
+    // The kernel's ptrace_syscall_info: op, arch, two addresses, then the call's number and its six arguments, 80 bytes
+    // with the padding.
     let mut info = [0u64; 11];
     let size = asked(libc::PTRACE_GET_SYSCALL_INFO, thread, size_of_val(&info), info.as_mut_ptr() as usize);
     let op = info[0].to_le_bytes()[0];
@@ -128,13 +131,15 @@ fn next(wait: bool) -> Option<(i32, i32)> {
     let mut status = 0;
     let options = libc::__WALL | libc::__WNOTHREAD | if wait { 0 } else { libc::WNOHANG };
     #[expect(unsafe_code, reason = "the standard library waits for whole processes only")]
-    // SAFETY: waitpid(2) writes one number. Only this thread's own children are waited for, so tests do not take one another's.
+    // SAFETY: waitpid(2) writes one number. Only this thread's own children are waited for, so tests do not take one
+    // another's.
     let thread = unsafe { libc::waitpid(-1, &raw mut status, options) };
     assert!(thread >= 0, "waitpid: {}", std::io::Error::last_os_error());
     (thread > 0).then_some((thread, status))
 }
 
-/// Runs it to its end, with a fault at its call of that number, counted from zero: before which it is killed, or from which on the disk is full.
+/// Runs it to its end, with a fault at its call of that number, counted from zero: before which it is killed, or from
+/// which on the disk is full.
 #[expect(clippy::zombie_processes, reason = "`next` waits for it, as for its threads")]
 pub(crate) fn run(command: &mut Command, point: usize, fault: Fault<'_>) -> Traced {
     let trace_me = || {
@@ -154,7 +159,10 @@ pub(crate) fn run(command: &mut Command, point: usize, fault: Fault<'_>) -> Trac
     let mut child = command.spawn().unwrap();
     let process = i32::try_from(child.id()).unwrap();
     let first = next(true);
-    assert!(first.is_some_and(|(thread, status)| thread == process && libc::WIFSTOPPED(status)), "it stops as it begins");
+    assert!(
+        first.is_some_and(|(thread, status)| thread == process && libc::WIFSTOPPED(status)),
+        "it stops as it begins"
+    );
     let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_EXITKILL;
     assert_eq!(asked(libc::PTRACE_SETOPTIONS, process, 0, usize::try_from(options).unwrap()), 0);
     assert_eq!(asked(libc::PTRACE_SYSCALL, process, 0, 0), 0);

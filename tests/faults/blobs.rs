@@ -1,6 +1,6 @@
-//! An S3 server that is slow, refuses, breaks off, sends other bytes than it has, or is cut off, with workers that have data folders of their
-//! own and runs over files: packages, artifacts, pictures and values go through it. Nothing that is wrong comes out, no attempt is charged,
-//! and everything ends when it works again.
+//! An S3 server that is slow, refuses, breaks off, sends other bytes than it has, or is cut off, with workers that have
+//! data folders of their own and runs over files: packages, artifacts, pictures and values go through it. Nothing that
+//! is wrong comes out, no attempt is charged, and everything ends when it works again.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,8 @@ use crate::fleet::{Fleet, LONG, Setup, wait};
 use crate::http::Spoil;
 use crate::storm::{Fault, Load, Random};
 
-const FAR: Setup = Setup { mongodb: true, s3: true, proxies: true, apart: true, small: None, redis_clock: false, lease: 2, slots: 4 };
+const FAR: Setup =
+    Setup { mongodb: true, s3: true, proxies: true, apart: true, small: None, redis_clock: false, lease: 2, slots: 4 };
 
 const ALL: Listing = Listing { prefix: String::new(), limit: usize::MAX, newest_first: false };
 
@@ -31,7 +32,9 @@ impl Fleet {
     /// Attempts that are on record beyond the first one of their step: none of these faults is a task's.
     fn charged(&self) -> Vec<String> {
         let all = self.meta.list(Kind::Outcome, &ALL).unwrap();
-        let charged = |(key, value): (String, Vec<u8>)| (OutcomeRecord::decode(&value, &key).unwrap().attempts.len() > 1).then_some(key);
+        let charged = |(key, value): (String, Vec<u8>)| {
+            (OutcomeRecord::decode(&value, &key).unwrap().attempts.len() > 1).then_some(key)
+        };
         all.into_iter().filter_map(charged).collect()
     }
 }
@@ -101,7 +104,8 @@ fn packages_that_never_come_whole_are_not_run() {
     assert_eq!(fleet.charged(), Vec::<String>::new(), "an attempt was charged");
 }
 
-/// A value that is too large for its record goes through S3 as artifacts and packages do, and is asked for again as soon as they are.
+/// A value that is too large for its record goes through S3 as artifacts and packages do, and is asked for again as
+/// soon as they are.
 #[test]
 fn a_step_whose_value_is_refused_is_tried_again_soon() {
     let mut fleet = Fleet::new(FAR);
@@ -118,7 +122,10 @@ fn a_step_whose_value_is_refused_is_tried_again_soon() {
     wait("it ends", LONG, || fleet.is_over(&run));
     let took = began.elapsed();
     println!("over {took:.1?} after S3 worked again");
-    assert!(took < Duration::from_secs(15), "over {took:.1?} after S3 worked again: it was put off as if that did not pass");
+    assert!(
+        took < Duration::from_secs(15),
+        "over {took:.1?} after S3 worked again: it was put off as if that did not pass"
+    );
     fleet.holds(20);
     assert_eq!(fleet.charged(), Vec::<String>::new(), "an attempt was charged");
 }

@@ -1,5 +1,5 @@
-//! Every fault several times, on a fleet of its own, then all of them mixed, and a table of what came of it. `scripts/faults MINUTES SEED` runs it
-//! for longer.
+//! Every fault several times, on a fleet of its own, then all of them mixed, and a table of what came of it.
+//! `scripts/faults MINUTES SEED` runs it for longer.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,11 @@ fn storm(fleet: &mut Fleet, random: &mut Random, what: &str, faults: &[Fault], t
         times += 1;
     }
     load.stop();
-    println!("{:>6.1} s healed, {} runs are open", began.elapsed().as_secs_f64(), fleet.open().map_or(usize::MAX, |open| open.len()));
+    println!(
+        "{:>6.1} s healed, {} runs are open",
+        began.elapsed().as_secs_f64(),
+        fleet.open().map_or(usize::MAX, |open| open.len())
+    );
     let mut idle = fleet.all_work();
     let healed = Instant::now();
     let mut report = fleet.check(usize::MAX - 1);
@@ -51,13 +55,16 @@ fn storm(fleet: &mut Fleet, random: &mut Random, what: &str, faults: &[Fault], t
 }
 
 /// The records in the stand-in for MongoDB, and each worker as on a machine of its own.
-const APART: Setup = Setup { mongodb: true, s3: true, proxies: true, lease: 2, slots: 4, apart: true, small: None, redis_clock: false };
+const APART: Setup =
+    Setup { mongodb: true, s3: true, proxies: true, lease: 2, slots: 4, apart: true, small: None, redis_clock: false };
 /// The records in SQLite, on one machine.
 const TOGETHER: Setup = Setup { mongodb: false, apart: false, ..APART };
 
 #[test]
 fn campaign() {
-    let minutes = std::env::var("DOVETAIL_FAULT_MINUTES").ok().map(|text| text.parse::<f64>().expect("DOVETAIL_FAULT_MINUTES is a number"));
+    let minutes = std::env::var("DOVETAIL_FAULT_MINUTES")
+        .ok()
+        .map(|text| text.parse::<f64>().expect("DOVETAIL_FAULT_MINUTES is a number"));
     let only = std::env::var("DOVETAIL_FAULT_ONLY").unwrap_or_default();
     let mut random = Random::new();
     let without_server: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| !fault.is_of_mongodb()).collect();

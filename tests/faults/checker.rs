@@ -1,9 +1,11 @@
 //! What must be true of a fleet, read from its stores and its workers' logs: the invariants of the fault matrix.
 //!
-//! I1 every acknowledged run has one outcome, which never changes. I2 a step has at most one outcome, which never changes, and exactly one
-//! where its run succeeded. I3 what a step consumed is what the step before produced, and the bytes are there. I4 no step starts before what
-//! it needs is recorded (both: `tests/shared/lineage.rs`). I5 a step is executed again only where a fault touched it, and never once its outcome is recorded. I6 at the end the
-//! window is empty. I7 all that is reached within a bound. I8 a job that kills its workers is given up. I10 no keys are left in Redis.
+//! I1 every acknowledged run has one outcome, which never changes. I2 a step has at most one outcome, which never
+//! changes, and exactly one where its run succeeded. I3 what a step consumed is what the step before produced, and the
+//! bytes are there. I4 no step starts before what it needs is recorded (both: `tests/shared/lineage.rs`). I5 a step is
+//! executed again only where a fault touched it, and never once its outcome is recorded. I6 at the end the window is
+//! empty. I7 all that is reached within a bound. I8 a job that kills its workers is given up. I10 no keys are left in
+//! Redis.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,8 +30,8 @@ pub(crate) struct Report {
     pub(crate) violations: Vec<String>,
 }
 
-/// After the last fault everything is done within this: a lease, the search for what was lost, and the work itself on a machine that does
-/// other things, too.
+/// After the last fault everything is done within this: a lease, the search for what was lost, and the work itself on a
+/// machine that does other things, too.
 pub(crate) const HEALED: Duration = Duration::from_secs(90);
 /// From the end of an execution, as its record has it, to the record: on a busy machine, with a slow store.
 const COMMIT_MS: u64 = 3_000;
@@ -66,14 +68,19 @@ impl Fleet {
             Ok(open) if open.is_empty() => {}
             Ok(open) => {
                 let names: Vec<String> = open.iter().map(RunKey::key).take(5).collect();
-                violations.push(format!("I7: {} runs are not over {HEALED:?} after the last fault, such as {}", open.len(), names.join(" ")));
+                violations.push(format!(
+                    "I7: {} runs are not over {HEALED:?} after the last fault, such as {}",
+                    open.len(),
+                    names.join(" ")
+                ));
                 open.first().into_iter().for_each(|run| println!("{}", self.standing(run)));
                 return;
             }
             Err(error) => return violations.push(format!("I7: the records cannot be read: {error:?}")),
         }
         let left = || -> Vec<String> {
-            let index = self.meta.open_runs(10).unwrap_or_default().into_iter().map(|run| format!("open run {}", run.key()));
+            let index =
+                self.meta.open_runs(10).unwrap_or_default().into_iter().map(|run| format!("open run {}", run.key()));
             index.chain(self.left_in_redis()).collect()
         };
         while !left().is_empty() && began.elapsed() < HEALED {
@@ -90,11 +97,17 @@ impl Fleet {
         let key = |name: &str| format!("dovetail:{{faults}}:{name}");
         let rg = run.key();
         let ask = |words: &[&str]| format!("{words:?}: {:?}\n", self.redis.redis(words));
-        let mut text = format!("{rg}: index of open runs: {}\n", self.meta.open_runs(usize::MAX).is_ok_and(|open| open.contains(run)));
+        let mut text = format!(
+            "{rg}: index of open runs: {}\n",
+            self.meta.open_runs(usize::MAX).is_ok_and(|open| open.contains(run))
+        );
         let kinds = [Kind::Run, Kind::Cancel, Kind::RunOutcome];
         for kind in kinds {
             let named = if kind == Kind::Run { run.run.to_string() } else { rg.clone() };
-            text.push_str(&format!("{kind:?}: {}\n", self.meta.get(kind, &[named]).is_ok_and(|found| found[0].is_some())));
+            text.push_str(&format!(
+                "{kind:?}: {}\n",
+                self.meta.get(kind, &[named]).is_ok_and(|found| found[0].is_some())
+            ));
         }
         let outcomes = self.records(Kind::Outcome);
         let steps: Vec<&String> = outcomes.keys().filter(|name| name.starts_with(run.run.as_str())).collect();
@@ -114,7 +127,8 @@ impl Fleet {
         text.push_str(&ask(&["TIME"]));
         for worker in &self.workers {
             let log = std::fs::read_to_string(&worker.log).unwrap();
-            let lines: Vec<&str> = log.lines().filter(|line| line.contains(run.run.as_str()) || line.contains("WARN")).collect();
+            let lines: Vec<&str> =
+                log.lines().filter(|line| line.contains(run.run.as_str()) || line.contains("WARN")).collect();
             text.push_str(&format!("{}:\n{}\n", worker.name, lines[lines.len().saturating_sub(40)..].join("\n")));
         }
         text
@@ -122,7 +136,9 @@ impl Fleet {
 
     fn left_in_redis(&self) -> Vec<String> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.redis.port())).unwrap();
-        let Ok(mut connection) = client.get_connection_with_timeout(Duration::from_secs(2)) else { return vec!["no Redis".into()] };
+        let Ok(mut connection) = client.get_connection_with_timeout(Duration::from_secs(2)) else {
+            return vec!["no Redis".into()];
+        };
         let keys: Vec<String> = connection.keys("*").unwrap_or_default();
         let kept = |key: &String| {
             let name = key.strip_prefix("dovetail:{faults}:").unwrap_or(key);
@@ -131,13 +147,15 @@ impl Fleet {
         keys.into_iter().filter(|key| !kept(key)).map(|key| key.replace("dovetail:{faults}:", "")).collect()
     }
 
-    /// When all is healed: waits for the end and checks everything. `faults` is how many faults may have touched a step.
+    /// When all is healed: waits for the end and checks everything. `faults` is how many faults may have touched a
+    /// step.
     pub(crate) fn check(&mut self, faults: usize) -> Report {
         let mut report = Report::default();
         self.quiet(&mut report.violations);
         self.observe(&mut report.violations);
         let decode = |key: &String, value: &Vec<u8>| OutcomeRecord::decode(value, key).unwrap();
-        let outcomes: BTreeMap<String, OutcomeRecord> = self.records(Kind::Outcome).iter().map(|(k, v)| (k.clone(), decode(k, v))).collect();
+        let outcomes: BTreeMap<String, OutcomeRecord> =
+            self.records(Kind::Outcome).iter().map(|(k, v)| (k.clone(), decode(k, v))).collect();
         let ends = self.records(Kind::RunOutcome);
         let submitted = self.user.submitted.lock().unwrap().clone();
         for (run, expected) in &submitted {
@@ -160,15 +178,27 @@ impl Fleet {
     ) {
         let record = self.meta.get(Kind::Run, &[run.run.to_string()]).unwrap().pop().flatten();
         let record = dovetail_core::record::RunRecord::decode(&record.unwrap(), &run.key()).unwrap();
-        let pipeline = self.user.published.values().find(|p| p.key == record.pipeline).map(|p| &p.pipeline).expect("the test's own pipelines");
+        let pipeline = self
+            .user
+            .published
+            .values()
+            .find(|p| p.key == record.pipeline)
+            .map(|p| &p.pipeline)
+            .expect("the test's own pipelines");
         let succeeded = end.state == RunState::Succeeded;
         violations.extend(lineage::broken(run, pipeline, succeeded, outcomes, &*self.user.parts.blobs));
         let Some(expected) = expected else { return };
         if end.state == RunState::Failed {
-            violations.push(format!("I1: run {} failed in {:?}, and its tasks do not fail", run.key(), end.failed_step));
+            violations.push(format!(
+                "I1: run {} failed in {:?}, and its tasks do not fail",
+                run.key(),
+                end.failed_step
+            ));
         }
         let of = |name: &str, step, place| expected.get(name).map(|wanted| (step, place, wanted));
-        let wanted = of("total", "join", "/sum").or_else(|| of("sum", "three", "/sum")).or_else(|| of("upper", "again", "/upper/$artifact"));
+        let wanted = of("total", "join", "/sum")
+            .or_else(|| of("sum", "three", "/sum"))
+            .or_else(|| of("upper", "again", "/upper/$artifact"));
         if let (true, Some((step, place, wanted))) = (succeeded, wanted) {
             let got = outcomes.get(&run.step(step)).and_then(|outcome| match &outcome.output {
                 Some(StoredValue::Inline(value)) => value.pointer(place),
@@ -203,7 +233,9 @@ impl Fleet {
             report.again += times - 1;
             report.most = report.most.max(times);
             if times > 1 + faults {
-                report.violations.push(format!("I5: {run}/{step} was executed {times} times, and there were {faults} faults"));
+                report
+                    .violations
+                    .push(format!("I5: {run}/{step} was executed {times} times, and there were {faults} faults"));
             }
         }
     }
@@ -217,17 +249,24 @@ impl Fleet {
 
     /// Every worker that lives works: runs are submitted until each has executed something.
     pub(crate) fn all_work(&self) -> Vec<String> {
-        let now = || u64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap();
+        let now = || {
+            u64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis())
+                .unwrap()
+        };
         let (since, began) = (now(), std::time::Instant::now());
         loop {
             let executions = self.executions();
             let works = |name: &String| executions.iter().any(|e| e.at_ms > since && e.worker == *name);
-            let idle: Vec<&String> = self.workers.iter().map(|worker| &worker.name).filter(|name| !works(name)).collect();
+            let idle: Vec<&String> =
+                self.workers.iter().map(|worker| &worker.name).filter(|name| !works(name)).collect();
             if idle.is_empty() {
                 return Vec::new();
             }
             if began.elapsed() > HEALED {
-                return idle.iter().map(|name| format!("I7: {name} lives and does not work, {HEALED:?} after the last fault")).collect();
+                return idle
+                    .iter()
+                    .map(|name| format!("I7: {name} lives and does not work, {HEALED:?} after the last fault"))
+                    .collect();
             }
             self.user.load(6);
             std::thread::sleep(Duration::from_millis(200));

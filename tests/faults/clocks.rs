@@ -1,7 +1,9 @@
-//! Clocks that are wrong, run too fast, or are set while everything works: of workers, and of Redis, whose time leases use.
+//! Clocks that are wrong, run too fast, or are set while everything works: of workers, and of Redis, whose time leases
+//! use.
 //!
-//! For the workers' clocks libfaketime is needed (Debian: apt-get install faketime); where it is missing those tests say that they were not tried.
-//! Redis does not start with it; its clock is `clock.c`, for which a C compiler is needed, as for the program.
+//! For the workers' clocks libfaketime is needed (Debian: apt-get install faketime); where it is missing those tests
+//! say that they were not tried. Redis does not start with it; its clock is `clock.c`, for which a C compiler is
+//! needed, as for the program.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,10 @@ use crate::storm::Load;
 /// The library that changes a process's time.
 fn library() -> Option<String> {
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
-    let library = folders.map(|folder| format!("{folder}/faketime/libfaketime.so.1")).into_iter().find(|path| Path::new(path).is_file());
+    let library = folders
+        .map(|folder| format!("{folder}/faketime/libfaketime.so.1"))
+        .into_iter()
+        .find(|path| Path::new(path).is_file());
     if library.is_none() {
         println!("not tried here: libfaketime is missing (Debian: apt-get install faketime)");
     }
@@ -27,7 +32,12 @@ fn library() -> Option<String> {
 pub(crate) fn settable(folder: &Path) -> PathBuf {
     let library = folder.join("clock.so");
     let source = crate::root().join("tests/faults/clock.c");
-    let out = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).output().expect("a C compiler, `cc`");
+    let out = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .arg(source)
+        .output()
+        .expect("a C compiler, `cc`");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     library
 }
@@ -51,7 +61,12 @@ fn workers_whose_clocks_are_wrong_lose_nothing() {
     let Some(library) = library() else { return };
     let mut fleet = Fleet::new(Setup::default());
     for offset in ["+1h", "-1h"] {
-        fleet.worker_with(&[("LD_PRELOAD", &library), ("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("DONT_FAKE_MONOTONIC", "1")]);
+        fleet.worker_with(&[
+            ("LD_PRELOAD", &library),
+            ("FAKETIME", offset),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("DONT_FAKE_MONOTONIC", "1"),
+        ]);
     }
     fleet.user.load(60);
     each_step_once(&mut fleet, 2);
@@ -59,14 +74,19 @@ fn workers_whose_clocks_are_wrong_lose_nothing() {
     assert!(fleet.executions().iter().all(|e| u128::from(e.at_ms).abs_diff(now) > 3_000_000), "their clocks are wrong");
 }
 
-/// The time of one worker runs 1.5 times as fast as the servers', that of another one 0.7 times. (Not what it measures lengths with: the threads
-/// of a process sleep by the kernel's clock, which nothing in it can change.)
+/// The time of one worker runs 1.5 times as fast as the servers', that of another one 0.7 times. (Not what it measures
+/// lengths with: the threads of a process sleep by the kernel's clock, which nothing in it can change.)
 #[test]
 fn workers_whose_clocks_run_too_fast_or_too_slow_lose_nothing() {
     let Some(library) = library() else { return };
     let mut fleet = Fleet::new(Setup::default());
     for rate in ["+0 x1.5", "+0 x0.7"] {
-        fleet.worker_with(&[("LD_PRELOAD", &library), ("FAKETIME", rate), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("DONT_FAKE_MONOTONIC", "1")]);
+        fleet.worker_with(&[
+            ("LD_PRELOAD", &library),
+            ("FAKETIME", rate),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("DONT_FAKE_MONOTONIC", "1"),
+        ]);
     }
     for n in 0..20 {
         fleet.user.submit("diamond", &json!({ "x": n, "behaviour": busy(500) }));
@@ -75,8 +95,8 @@ fn workers_whose_clocks_run_too_fast_or_too_slow_lose_nothing() {
     each_step_once(&mut fleet, 2);
 }
 
-/// Redis's clock is set an hour ahead and back under load. No lease is taken for lapsed by that, a worker that is killed afterwards is replaced as
-/// soon as ever, and runs begin.
+/// Redis's clock is set an hour ahead and back under load. No lease is taken for lapsed by that, a worker that is
+/// killed afterwards is replaced as soon as ever, and runs begin.
 #[test]
 fn a_redis_whose_clock_is_set_ahead_and_back_loses_nothing() {
     let mut fleet = Fleet::new(Setup { redis_clock: true, ..Setup::default() });

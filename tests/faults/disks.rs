@@ -1,4 +1,5 @@
-//! Servers whose disk is full: they refuse what they cannot keep, nothing is lost of what they took, and all goes on when there is room.
+//! Servers whose disk is full: they refuse what they cannot keep, nothing is lost of what they took, and all goes on
+//! when there is room.
 //!
 //! Needs Linux and the superuser: the disk is a small one of its own, in memory.
 
@@ -23,7 +24,11 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn new(folder: &Path, mebibytes: u32) -> Self {
         std::fs::create_dir_all(folder).unwrap();
-        let out = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"]).arg(folder).output().unwrap();
+        let out = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"])
+            .arg(folder)
+            .output()
+            .unwrap();
         assert!(out.status.success(), "{}; {NEEDS}", String::from_utf8_lossy(&out.stderr).trim());
         Self { folder: folder.to_owned() }
     }
@@ -77,7 +82,16 @@ fn survives(what: What, setup: Setup, says: &str) {
     fleet.holds(20);
 }
 
-const PLAIN: Setup = Setup { mongodb: false, s3: false, proxies: false, apart: false, small: None, redis_clock: false, lease: 2, slots: 4 };
+const PLAIN: Setup = Setup {
+    mongodb: false,
+    s3: false,
+    proxies: false,
+    apart: false,
+    small: None,
+    redis_clock: false,
+    lease: 2,
+    slots: 4,
+};
 
 #[test]
 fn redis_whose_disk_is_full() {

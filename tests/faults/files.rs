@@ -1,5 +1,5 @@
-//! Work whose values are files: artifacts that one step writes and the next one, maybe on another machine, reads, and pictures that are decoded
-//! and cut. Each run's files are new, so that no cache has them.
+//! Work whose values are files: artifacts that one step writes and the next one, maybe on another machine, reads, and
+//! pictures that are decoded and cut. Each run's files are new, so that no cache has them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +12,8 @@ const SIZE: usize = 150_000;
 const WIDTH: u32 = 160;
 const HEIGHT: u32 = 120;
 
-/// Two copies, the second one of the first, and two cuts of a picture, the second one of the picture that came out of the first.
+/// Two copies, the second one of the first, and two cuts of a picture, the second one of the picture that came out of
+/// the first.
 pub(crate) fn pipeline() -> Value {
     let areas = json!([{ "bbox": { "x": 8, "y": 8, "width": 64, "height": 48 } }]);
     let copy = |number: u32, from: &str| json!({ "number": number, "task": "copy-artifact@^1", "inputs": { "artifact": from } });
@@ -26,7 +27,9 @@ pub(crate) fn pipeline() -> Value {
 fn noise(bytes: usize) -> Vec<u8> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-    let mut state = (u64::try_from(time).unwrap() ^ COUNT.fetch_add(1, Ordering::SeqCst) << 48).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut state = (u64::try_from(time).unwrap() ^ COUNT.fetch_add(1, Ordering::SeqCst) << 48)
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        | 1;
     let mut noise = Vec::with_capacity(bytes + 8);
     while noise.len() < bytes {
         state ^= state << 13;

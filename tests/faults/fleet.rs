@@ -1,4 +1,5 @@
-//! A fleet of real worker processes on servers of its own, the runs that were submitted to it, and what its workers' logs say they executed.
+//! A fleet of real worker processes on servers of its own, the runs that were submitted to it, and what its workers'
+//! logs say they executed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ pub(crate) struct Setup {
     pub(crate) s3: bool,
     /// The workers reach Redis, MongoDB and MinIO through lines that can fail.
     pub(crate) proxies: bool,
-    /// Each worker has a data folder of its own, as on another machine: it fetches what another one had. Not with SQLite.
+    /// Each worker has a data folder of its own, as on another machine: it fetches what another one had. Not with
+    /// SQLite.
     pub(crate) apart: bool,
     /// This server has a small disk of its own.
     pub(crate) small: Option<What>,
@@ -43,7 +45,16 @@ pub(crate) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { mongodb: false, s3: false, proxies: false, apart: false, small: None, redis_clock: false, lease: 2, slots: 4 }
+        Self {
+            mongodb: false,
+            s3: false,
+            proxies: false,
+            apart: false,
+            small: None,
+            redis_clock: false,
+            lease: 2,
+            slots: 4,
+        }
     }
 }
 
@@ -155,7 +166,8 @@ pub(crate) fn program() -> PathBuf {
     program
 }
 
-/// Waits for something that an event elsewhere brings about; `within` is generous, and reached only where it does not come.
+/// Waits for something that an event elsewhere brings about; `within` is generous, and reached only where it does not
+/// come.
 #[track_caller]
 pub(crate) fn wait(what: &str, within: Duration, mut until: impl FnMut() -> bool) {
     let began = Instant::now();
@@ -172,13 +184,20 @@ fn package(name: &str) -> PathBuf {
     static PACKED: OnceLock<Mutex<BTreeMap<String, PathBuf>>> = OnceLock::new();
     let mut packed = PACKED.get_or_init(Mutex::default).lock().unwrap();
     let pack = || {
-        let component = root().join("plugins/target/wasm32-wasip2/release").join(format!("{}.wasm", name.replace('-', "_")));
+        let component =
+            root().join("plugins/target/wasm32-wasip2/release").join(format!("{}.wasm", name.replace('-', "_")));
         assert!(component.is_file(), "{} is missing: run `./justw plugins`", component.display());
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults-packages");
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join(format!("{name}.zip"));
         let mut command = Command::new(program());
-        command.arg("--data").arg(&folder).args(["task", "pack"]).arg(root().join("plugins/tests").join(name)).arg("-o").arg(&file);
+        command
+            .arg("--data")
+            .arg(&folder)
+            .args(["task", "pack"])
+            .arg(root().join("plugins/tests").join(name))
+            .arg("-o")
+            .arg(&file);
         ran(command.env_clear().env("HOME", &folder));
         file
     };
@@ -187,7 +206,12 @@ fn package(name: &str) -> PathBuf {
 
 fn ran(command: &mut Command) {
     let out = command.stdin(Stdio::null()).output().unwrap();
-    assert!(out.status.success(), "{command:?}\n{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{command:?}\n{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
 }
 
 /// A head, two branches, their join, and work beside them: several steps may be the run's last one.
@@ -235,10 +259,14 @@ pub(crate) fn busy(millis: u64) -> Value {
 impl Fleet {
     /// Servers, packages and pipelines; no worker yet.
     pub(crate) fn new(setup: Setup) -> Self {
-        // In memory where there is such a place: a process that is killed loses nothing there either, and disks differ from machine to machine.
+        // In memory where there is such a place: a process that is killed loses nothing there either, and disks differ
+        // from machine to machine.
         let memory = Path::new("/dev/shm");
-        let folder =
-            tempfile::Builder::new().prefix("dovetail-faults-").tempdir_in(if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() });
+        let folder = tempfile::Builder::new().prefix("dovetail-faults-").tempdir_in(if memory.is_dir() {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
+        });
         let folder = folder.unwrap();
         // A larger one for MinIO, which keeps some hundred MiB free.
         let size = |what| if what == What::S3 { 1500 } else { 64 };
@@ -258,7 +286,9 @@ impl Fleet {
         let meta = mongodb.as_ref().map_or_else(|| "sqlite:".to_owned(), |server| mongodb_url(LOCAL, server.port()));
         let meta = open_meta(&meta, &data, "faults", Arc::new(SystemClock)).unwrap();
         let window = open_window(&redis_url("127.0.0.1", redis.port()), "faults", "the-test").unwrap();
-        let blobs = open_blobs(&s3.as_ref().map_or_else(|| "file:".to_owned(), |server| s3_url(LOCAL, server.port())), &data).unwrap();
+        let blobs =
+            open_blobs(&s3.as_ref().map_or_else(|| "file:".to_owned(), |server| s3_url(LOCAL, server.port())), &data)
+                .unwrap();
         let ledger = Arc::new(FleetLedger::new(meta.clone(), window).unwrap());
         let parts = Parts { ledger, blobs, clock: Arc::new(SystemClock) };
         let user = Arc::new(User { parts: parts.clone(), published: BTreeMap::new(), submitted: Mutex::default() });
@@ -300,7 +330,11 @@ impl Fleet {
             (name, dovetail_flow::pipeline(&self.user.parts, name).unwrap())
         };
         let files = self.setup.s3.then(|| ("files", files::pipeline()));
-        [("diamond", diamond()), ("chain", chain()), ("probe", probe()), ("hasty", hasty())].into_iter().chain(files).map(push).collect()
+        [("diamond", diamond()), ("chain", chain()), ("probe", probe()), ("hasty", hasty())]
+            .into_iter()
+            .chain(files)
+            .map(push)
+            .collect()
     }
 
     /// The program with this fleet's settings.
@@ -311,7 +345,8 @@ impl Fleet {
     /// With a data folder of this name.
     fn command_in(&self, data: &str, through_proxies: bool) -> Command {
         let mut command = Command::new(program());
-        let through = |proxy: &Option<Proxy>, direct: u16| proxy.as_ref().filter(|_| through_proxies).map_or(direct, Proxy::port);
+        let through =
+            |proxy: &Option<Proxy>, direct: u16| proxy.as_ref().filter(|_| through_proxies).map_or(direct, Proxy::port);
         command.arg("--data").arg(self.folder.path().join(data)).env_clear().env("HOME", self.folder.path());
         command.env("DOVETAIL_FLEET", "faults");
         command.env("DOVETAIL_QUEUE", redis_url(LOCAL, through(&self.to_redis, self.redis.port())));
@@ -322,7 +357,9 @@ impl Fleet {
             let proxy = self.to_s3.as_ref().filter(|_| through_proxies);
             command.env("DOVETAIL_BLOBS", s3_url(LOCAL, proxy.map_or(server.port(), HttpProxy::port)));
         }
-        command.env("DOVETAIL_WORKER_LEASE", format!("{}s", self.setup.lease)).env("DOVETAIL_WORKER_JOBS", self.setup.slots.to_string());
+        command
+            .env("DOVETAIL_WORKER_LEASE", format!("{}s", self.setup.lease))
+            .env("DOVETAIL_WORKER_JOBS", self.setup.slots.to_string());
         command.env("DOVETAIL_LOG_FORMAT", "json").env("DOVETAIL_LOG_LEVEL", "debug").stdin(Stdio::null());
         command
     }
@@ -355,7 +392,11 @@ impl Fleet {
     pub(crate) fn worker_of(&mut self, program: &Path) {
         let usual = self.worker_command();
         let mut command = Command::new(program);
-        command.args(usual.get_args()).env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+        command
+            .args(usual.get_args())
+            .env_clear()
+            .envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .stdin(Stdio::null());
         self.start_as_worker(command, &[]);
     }
 
@@ -408,7 +449,8 @@ impl Fleet {
     /// Not many more of them than so many: the oldest ones.
     pub(crate) fn open_upto(&self, enough: usize) -> Result<BTreeSet<RunKey>, StoreError> {
         let mut over = self.over.lock().unwrap();
-        let left: Vec<RunKey> = self.user.submitted.lock().unwrap().keys().filter(|run| !over.contains(run)).cloned().collect();
+        let left: Vec<RunKey> =
+            self.user.submitted.lock().unwrap().keys().filter(|run| !over.contains(run)).cloned().collect();
         let mut open = BTreeSet::new();
         // Few at a time are read one by one, by the stand-in's index: whoever looks must not be what it is busy with.
         for part in left.chunks(32) {
@@ -436,7 +478,11 @@ impl Fleet {
             let worker = log.file_stem().unwrap().to_string_lossy().into_owned();
             let text = std::fs::read_to_string(log).unwrap();
             // The last line may be half a line.
-            lines.extend(text.lines().filter(|l| l.contains("step ")).filter_map(|l| Some((worker.clone(), serde_json::from_str::<Value>(l).ok()?))));
+            lines.extend(
+                text.lines()
+                    .filter(|l| l.contains("step "))
+                    .filter_map(|l| Some((worker.clone(), serde_json::from_str::<Value>(l).ok()?))),
+            );
         }
         lines.sort_by(|(_, a), (_, b)| a["timestamp"].as_str().cmp(&b["timestamp"].as_str()));
         lines

@@ -1,5 +1,5 @@
-//! A line to an S3 server that understands what passes: it can be slow, refuse for the server, break off in the middle of a body, and change
-//! a byte in one, on the way there and back.
+//! A line to an S3 server that understands what passes: it can be slow, refuse for the server, break off in the middle
+//! of a body, and change a byte in one, on the way there and back.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -205,7 +205,8 @@ impl Line {
             self.pass(&mut request, &mut server, is_object)?;
             let mut answer = self.message(&mut server, &mut answered, request.is("HEAD"))?;
             // Of a listing a byte more or less would be nobody's to find out; objects have a digest.
-            let is_object = request.is("GET") && !request.first_line().contains('?') && answer.is_fine() && !answer.body.is_empty();
+            let is_object =
+                request.is("GET") && !request.first_line().contains('?') && answer.is_fine() && !answer.body.is_empty();
             self.pass(&mut answer, &mut client, is_object)?;
         }
     }
@@ -217,7 +218,10 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 
 fn refusal(without_body: bool) -> String {
     let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
-    let head = format!("HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nRetry-After: 1\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nRetry-After: 1\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     if without_body { head } else { head + body }
 }
 

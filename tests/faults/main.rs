@@ -1,8 +1,14 @@
 //! Faults: what a fleet does when its parts die, stand still, forget, repeat themselves or answer late.
 //!
-//! `./justw test --faults` runs them all. The window's rules are tried one at a time on the server of `DOVETAIL_TEST_REDIS` (`./justw test
-//! --servers` runs these, and the quick ones of the others); the rest runs real workers against servers of its own, which it kills.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a failing test panics, and says before what it does")]
+//! `./justw test --faults` runs them all. The window's rules are tried one at a time on the server of
+//! `DOVETAIL_TEST_REDIS` (`./justw test --servers` runs these, and the quick ones of the others); the rest runs real
+//! workers against servers of its own, which it kills.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failing test panics, and says before what it does"
+)]
 
 mod blobs;
 mod campaign;

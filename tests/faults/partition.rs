@@ -1,7 +1,8 @@
-//! A partition below TCP: a worker in a network namespace of its own, whose only cable is pulled and put in again. Nobody is told of it; what
-//! was sent is lost, and sent again by TCP when the cable is back.
+//! A partition below TCP: a worker in a network namespace of its own, whose only cable is pulled and put in again.
+//! Nobody is told of it; what was sent is lost, and sent again by TCP when the cable is back.
 //!
-//! Needs Linux, the superuser and `ip` (iproute2). The servers listen on loopback; a line on the host's end of the cable leads to them.
+//! Needs Linux, the superuser and `ip` (iproute2). The servers listen on loopback; a line on the host's end of the
+//! cable leads to them.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -45,7 +46,11 @@ impl Namespace {
         // Of the range for measurements, which no real network has; four addresses for each.
         let block = (process % (1 << 13) * 4 + number % 4) * 4;
         let address = |last: u32| Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + block + last);
-        let space = Self { name: format!("dovetail-{process}-{number}"), cable: format!("dv{process}a{number}"), here: address(1).into() };
+        let space = Self {
+            name: format!("dovetail-{process}-{number}"),
+            cable: format!("dv{process}a{number}"),
+            here: address(1).into(),
+        };
         let (name, cable, far) = (&space.name, &space.cable, format!("dv{process}b{number}"));
         run_ip(&format!("netns add {name}"));
         run_ip(&format!("link add {cable} type veth peer name {far} netns {name}"));
@@ -95,11 +100,19 @@ impl Parted {
         let mut command = Command::new(ip());
         // `ip` becomes the worker: what is sent to the one reaches the other.
         command.args(["netns", "exec", &space.name]).arg(usual.get_program()).args(usual.get_args());
-        command.env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(std::process::Stdio::null());
+        command
+            .env_clear()
+            .envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .stdin(std::process::Stdio::null());
         let urls = [redis_url(&here, redis), mongodb_url(&here, mongodb), s3_url(&here, s3)];
-        fleet.start_as_worker(command, &[("DOVETAIL_QUEUE", &urls[0]), ("DOVETAIL_META", &urls[1]), ("DOVETAIL_BLOBS", &urls[2])]);
+        fleet.start_as_worker(
+            command,
+            &[("DOVETAIL_QUEUE", &urls[0]), ("DOVETAIL_META", &urls[1]), ("DOVETAIL_BLOBS", &urls[2])],
+        );
         let log = fleet.workers[0].log.clone();
-        wait("the worker in the namespace works", LONG, || std::fs::read_to_string(&log).unwrap().contains("\"working\""));
+        wait("the worker in the namespace works", LONG, || {
+            std::fs::read_to_string(&log).unwrap().contains("\"working\"")
+        });
         Self { fleet, _lines: lines, space }
     }
 
@@ -127,7 +140,11 @@ fn the_step_of_a_worker_that_is_cut_off_is_run_by_another_one() {
     // The lease lapses, the other one runs it and records it: all that while the cable is out.
     wait("another one has run it", LONG, || parted.fleet.is_over(&run));
     let other = parted.fleet.workers[1].name.clone();
-    assert!(parted.recorded_by(&run).is_some_and(|worker| worker.contains(&other)), "{:?} and not {other}", parted.recorded_by(&run));
+    assert!(
+        parted.recorded_by(&run).is_some_and(|worker| worker.contains(&other)),
+        "{:?} and not {other}",
+        parted.recorded_by(&run)
+    );
     // By now the first one has its own outcome, and cannot tell anybody.
     std::thread::sleep(Duration::from_secs(3));
     parted.space.heal();

@@ -68,7 +68,9 @@ impl Line {
                     self.lost.fetch_add(1, Ordering::SeqCst);
                     break;
                 }
-                Mode::Swallow(words) if !answers && piece[..read].windows(words.len()).any(|some| some == words.as_bytes()) => {
+                Mode::Swallow(words)
+                    if !answers && piece[..read].windows(words.len()).any(|some| some == words.as_bytes()) =>
+                {
                     self.lost.fetch_add(1, Ordering::SeqCst);
                     continue;
                 }
@@ -93,7 +95,12 @@ impl Proxy {
     pub(crate) fn at(address: IpAddr, target: u16) -> Self {
         let listener = TcpListener::bind((address, 0)).unwrap();
         let at = listener.local_addr().unwrap();
-        let line = Arc::new(Line { mode: Mutex::new(Mode::Pass), answers: AtomicU64::new(0), lost: AtomicU64::new(0), over: AtomicBool::new(false) });
+        let line = Arc::new(Line {
+            mode: Mutex::new(Mode::Pass),
+            answers: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+        });
         let here = line.clone();
         std::thread::spawn(move || {
             for client in listener.incoming() {

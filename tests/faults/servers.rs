@@ -1,4 +1,5 @@
-//! Servers of a test's own, on loopback and in a folder of the test: they can be killed, frozen and started again on the same port.
+//! Servers of a test's own, on loopback and in a folder of the test: they can be killed, frozen and started again on
+//! the same port.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -41,7 +42,8 @@ fn tool(name: &str) -> PathBuf {
 pub(crate) fn signal(child: &Child, signal: i32) {
     let process = i32::try_from(child.id()).unwrap();
     #[expect(unsafe_code, reason = "the standard library sends only SIGKILL")]
-    // SAFETY: kill(2) reads two numbers; the process is a child that has not been waited for, so its number is not another's.
+    // SAFETY: kill(2) reads two numbers; the process is a child that has not been waited for, so its number is not
+    // another's.
     let sent = unsafe { libc::kill(process, signal) };
     assert_eq!(sent, 0, "signal {signal} to process {process}");
 }
@@ -77,7 +79,8 @@ impl Server {
     pub(crate) fn start(what: What, folder: &Path) -> Self {
         let folder = Self::folder_of(what, folder);
         for _ in 0..5 {
-            let mut server = Self { what, folder: folder.clone(), port: free_port(), child: None, loading: false.into() };
+            let mut server =
+                Self { what, folder: folder.clone(), port: free_port(), child: None, loading: false.into() };
             // The port may have been taken in between.
             if server.try_start() {
                 return server;
@@ -99,8 +102,21 @@ impl Server {
         match self.what {
             What::Redis => {
                 let mut command = Command::new("redis-server");
-                command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]);
-                command.args(["--maxmemory-policy", "noeviction", "--enable-debug-command", "local", "--dir"]).arg(&self.folder);
+                command.args([
+                    "--bind",
+                    "127.0.0.1",
+                    "--port",
+                    &port,
+                    "--save",
+                    "",
+                    "--appendonly",
+                    "yes",
+                    "--appendfsync",
+                    "everysec",
+                ]);
+                command
+                    .args(["--maxmemory-policy", "noeviction", "--enable-debug-command", "local", "--dir"])
+                    .arg(&self.folder);
                 let clock = Self::clock(&self.folder);
                 if clock.is_file() {
                     command.env("LD_PRELOAD", self.folder.join("clock.so")).env("DOVETAIL_TEST_CLOCK", clock);
@@ -132,13 +148,21 @@ impl Server {
         match self.what {
             What::Redis => {
                 let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port)).unwrap();
-                let asked = client.get_connection_with_timeout(Duration::from_secs(1)).and_then(|mut c| redis::cmd("PING").query::<String>(&mut c));
-                self.loading.set(self.loading.get() || asked.as_ref().is_err_and(|error| error.code() == Some("LOADING")));
+                let asked = client
+                    .get_connection_with_timeout(Duration::from_secs(1))
+                    .and_then(|mut c| redis::cmd("PING").query::<String>(&mut c));
+                self.loading
+                    .set(self.loading.get() || asked.as_ref().is_err_and(|error| error.code() == Some("LOADING")));
                 asked.is_ok()
             }
             What::MongoDb => {
                 let mut probe = Command::new(tool("dovetail-test-mongodb"));
-                let status = probe.arg("probe").arg(format!("127.0.0.1:{}", self.port)).stdout(Stdio::null()).stderr(Stdio::null()).status();
+                let status = probe
+                    .arg("probe")
+                    .arg(format!("127.0.0.1:{}", self.port))
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .status();
                 status.unwrap().success()
             }
             What::S3 => (|| -> std::io::Result<bool> {
@@ -156,7 +180,8 @@ impl Server {
     fn try_start(&mut self) -> bool {
         std::fs::create_dir_all(&self.folder).unwrap();
         let log = std::fs::File::options().create(true).append(true).open(self.folder.with_extension("log")).unwrap();
-        let mut child = self.command().stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut child =
+            self.command().stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(30) {
             if child.try_wait().unwrap().is_some() {

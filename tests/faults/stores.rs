@@ -25,7 +25,16 @@ fn survives(setup: Setup, fault: Fault, times: usize) {
     fleet.holds(times);
 }
 
-const PLAIN: Setup = Setup { mongodb: false, s3: false, proxies: false, apart: false, small: None, redis_clock: false, lease: 2, slots: 4 };
+const PLAIN: Setup = Setup {
+    mongodb: false,
+    s3: false,
+    proxies: false,
+    apart: false,
+    small: None,
+    redis_clock: false,
+    lease: 2,
+    slots: 4,
+};
 const LINES: Setup = Setup { proxies: true, ..PLAIN };
 const MONGODB: Setup = Setup { mongodb: true, ..LINES };
 
@@ -87,8 +96,8 @@ fn redis_full_is_worked_off() {
     fleet.holds(0);
 }
 
-/// Whoever submitted it is gone, nothing comes afterwards, and the workers compared all open runs a moment ago: a run that was refused begins as
-/// soon as there is room, and not with their next comparison a minute later.
+/// Whoever submitted it is gone, nothing comes afterwards, and the workers compared all open runs a moment ago: a run
+/// that was refused begins as soon as there is room, and not with their next comparison a minute later.
 #[test]
 fn redis_full_begins_what_it_refused_when_there_is_room() {
     let mut fleet = Fleet::new(PLAIN);
@@ -114,7 +123,10 @@ fn redis_full_begins_what_it_refused_when_there_is_room() {
         wait("it ends", LONG, || fleet.is_over(&run));
         let took = began.elapsed();
         println!("over {took:.1?} after there was room");
-        assert!(took < Duration::from_secs(20), "over {took:.1?} after there was room: nobody was told that it had been refused");
+        assert!(
+            took < Duration::from_secs(20),
+            "over {took:.1?} after there was room: nobody was told that it had been refused"
+        );
     }
     fleet.holds(0);
 }
@@ -127,7 +139,9 @@ fn redis_read_only_while_nobody_works() {
     // Whoever sleeps asks for work, and is refused.
     wait("both are refused", LONG, || {
         drop(fleet.redis.redis(&["PUBLISH", "dovetail:{faults}:bell", "jobs"]).unwrap());
-        let refused = |worker: &crate::fleet::Process| std::fs::read_to_string(&worker.log).unwrap().contains("a store does not answer");
+        let refused = |worker: &crate::fleet::Process| {
+            std::fs::read_to_string(&worker.log).unwrap().contains("a store does not answer")
+        };
         fleet.workers.iter().all(refused)
     });
     drop(fleet.redis.redis(&["REPLICAOF", "NO", "ONE"]).unwrap());
@@ -251,13 +265,16 @@ fn without_the_records_a_submission_is_refused() {
     assert_eq!(report.runs, 4);
 }
 
-/// Whoever waits for a run goes on waiting while the records are away, and prints the result when they are back.
-/// The queue answers all the time: that is no word about the records. However many steps wait to be recorded, it is told once.
+/// Whoever waits for a run goes on waiting while the records are away, and prints the result when they are back. The
+/// queue answers all the time: that is no word about the records. However many steps wait to be recorded, it is told
+/// once.
 #[test]
 fn that_the_records_answer_again_is_told_when_they_do() {
     let mut fleet = Fleet::new(MONGODB);
     let worker = fleet.worker();
-    let said = |fleet: &Fleet, what: &str| std::fs::read_to_string(&fleet.workers[worker].log).unwrap().lines().filter(|l| l.contains(what)).count();
+    let said = |fleet: &Fleet, what: &str| {
+        std::fs::read_to_string(&fleet.workers[worker].log).unwrap().lines().filter(|l| l.contains(what)).count()
+    };
     for _ in 0..2 {
         drop(fleet.user.submit("probe", &json!({ "behaviour": busy(8000) })));
     }
@@ -270,7 +287,11 @@ fn that_the_records_answer_again_is_told_when_they_do() {
         std::thread::sleep(Duration::from_secs(1));
     }
     assert_eq!(said(&fleet, "answers again"), 0, "they are down");
-    assert_eq!((said(&fleet, "a store does not answer"), said(&fleet, "\"store\":\"records\"")), (1, 1), "of two steps that wait");
+    assert_eq!(
+        (said(&fleet, "a store does not answer"), said(&fleet, "\"store\":\"records\"")),
+        (1, 1),
+        "of two steps that wait"
+    );
     fleet.mongodb.as_mut().unwrap().again();
     wait("it is told that they answer", LONG, || said(&fleet, "the store of the records answers again") == 1);
     assert_eq!(fleet.all_work(), Vec::<String>::new());
@@ -285,7 +306,9 @@ fn who_waits_for_a_run_outlasts_the_records() {
     let mut command = fleet.command(false);
     command.args(["run", "probe", "--input", input, "--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let waiting = command.spawn().unwrap();
-    let begun = |fleet: &Fleet| fleet.meta.open_runs(1).is_ok_and(|open| open.first().is_some_and(|run| fleet.runs_now(run).is_some()));
+    let begun = |fleet: &Fleet| {
+        fleet.meta.open_runs(1).is_ok_and(|open| open.first().is_some_and(|run| fleet.runs_now(run).is_some()))
+    };
     wait("the step runs", LONG, || begun(&fleet));
     let records = fleet.mongodb.as_mut().unwrap();
     records.kill();

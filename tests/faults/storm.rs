@@ -79,7 +79,14 @@ impl Fault {
 
     /// One of the server with the records, or of the line to it.
     pub(crate) fn is_of_mongodb(self) -> bool {
-        matches!(self, Self::RecordsKilled | Self::RecordsFrozen | Self::RecordsSlow | Self::RecordsCutOff | Self::RecordsAnswersLost)
+        matches!(
+            self,
+            Self::RecordsKilled
+                | Self::RecordsFrozen
+                | Self::RecordsSlow
+                | Self::RecordsCutOff
+                | Self::RecordsAnswersLost
+        )
     }
 
     pub(crate) fn what(self) -> &'static str {
@@ -90,7 +97,9 @@ impl Fault {
             Self::RedisKilled => "Redis: SIGKILL, started again (AOF everysec)",
             Self::RedisEmptied => "Redis: FLUSHALL",
             Self::RedisRestored => "Redis: SIGKILL, started on a copy 1 to 2 s old",
-            Self::RedisCutShort => "Redis: SIGKILL, started without the last 1 to 64 KiB of its file, which is rewritten",
+            Self::RedisCutShort => {
+                "Redis: SIGKILL, started without the last 1 to 64 KiB of its file, which is rewritten"
+            }
             Self::RedisLoads => "Redis: SIGKILL, started with a file that takes long to read",
             Self::RedisSleeps => "Redis: DEBUG SLEEP for 1 to 2 leases",
             Self::RedisFrozen => "Redis: SIGSTOP for 1 to 2 leases, SIGCONT",
@@ -169,8 +178,8 @@ impl Fault {
                 fleet.redis.kill();
                 cut_short(&fleet.redis.folder().join("appendonlydir"), random);
                 fleet.redis.again();
-                // As docs/operations.md tells to: otherwise the beginning of a transaction that was cut stays in the file, and is executed when it
-                // is read again.
+                // As docs/operations.md tells to: otherwise the beginning of a transaction that was cut stays in the
+                // file, and is executed when it is read again.
                 rewrite(&fleet.redis);
             }
             Self::RedisLoads => {
@@ -254,13 +263,18 @@ fn copy(from: &Path, to: &Path) {
 /// A new file of what it has in memory.
 fn rewrite(redis: &Server) {
     drop(redis.redis(&["BGREWRITEAOF"]).unwrap());
-    wait("the file is written", LONG, || redis.info("aof_rewrite_in_progress") + redis.info("aof_rewrite_scheduled") == 0);
+    wait("the file is written", LONG, || {
+        redis.info("aof_rewrite_in_progress") + redis.info("aof_rewrite_scheduled") == 0
+    });
 }
 
 /// The end of what was written last is missing, as after a loss of power.
 fn cut_short(files: &Path, random: &mut Random) {
     let names = std::fs::read_dir(files).unwrap().map(|entry| entry.unwrap().path());
-    let last = names.filter(|path| path.extension().is_some_and(|end| end == "aof") && path.to_string_lossy().contains(".incr.")).max().unwrap();
+    let last = names
+        .filter(|path| path.extension().is_some_and(|end| end == "aof") && path.to_string_lossy().contains(".incr."))
+        .max()
+        .unwrap();
     let file = std::fs::File::options().write(true).open(last).unwrap();
     let length = file.metadata().unwrap().len();
     file.set_len(length.saturating_sub(u64::try_from(random.below(64 << 10)).unwrap() + 1)).unwrap();
@@ -272,7 +286,9 @@ pub(crate) struct Random(u64);
 impl Random {
     /// Says its seed.
     pub(crate) fn new() -> Self {
-        let given = std::env::var("DOVETAIL_FAULT_SEED").ok().map(|seed| seed.parse().expect("DOVETAIL_FAULT_SEED is a number"));
+        let given = std::env::var("DOVETAIL_FAULT_SEED")
+            .ok()
+            .map(|seed| seed.parse().expect("DOVETAIL_FAULT_SEED is a number"));
         let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
         let seed = given.unwrap_or_else(|| u64::from(time));
         println!("the same again: DOVETAIL_FAULT_SEED={seed}");
@@ -317,7 +333,8 @@ impl Load {
                     // Above what an outcome carries itself: it goes to the blobs.
                     2 if files => user.submit_files(),
                     1 => user.submit("probe", &json!({ "behaviour": { "tag": "huge_output", "val": 20_000 } })),
-                    _ => user.submit("diamond", &json!({ "x": n, "behaviour": busy(u64::try_from(n % 5).unwrap() * 10) })),
+                    _ => user
+                        .submit("diamond", &json!({ "x": n, "behaviour": busy(u64::try_from(n % 5).unwrap() * 10) })),
                 };
                 let due = pause * u32::try_from(n).unwrap();
                 std::thread::sleep(due.saturating_sub(began.elapsed()).min(pause));

@@ -1,5 +1,6 @@
-//! A process that dies at each of its calls to a store in turn, before the call or after it was applied: whoever comes next finishes the run,
-//! and runs no step whose outcome was recorded. The process is a real worker on a real Redis and SQLite, whose ports stop answering.
+//! A process that dies at each of its calls to a store in turn, before the call or after it was applied: whoever comes
+//! next finishes the run, and runs no step whose outcome was recorded. The process is a real worker on a real Redis and
+//! SQLite, whose ports stop answering.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -39,7 +40,9 @@ impl MetaStore for MortalMeta {
 
     fn write(&self, writes: &Writes) -> Result<Vec<Put>, StoreError> {
         let kinds: Vec<&str> = writes.records.iter().map(|(record, _)| record.kind.name()).collect();
-        self.1.call(&format!("records: write {} forget {}", kinds.join(" "), writes.forget.len()), || self.0.write(writes))
+        self.1.call(&format!("records: write {} forget {}", kinds.join(" "), writes.forget.len()), || {
+            self.0.write(writes)
+        })
     }
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
@@ -140,7 +143,11 @@ type Make = fn(Arc<dyn MetaStore>, Arc<dyn Window>) -> Result<FleetLedger, Store
 
 fn adder() -> PluginRecord {
     let field = |name: &str| Field { name: name.into(), ty: Type::S64 };
-    let signature = Signature { interface: "test:add/task@1.0.0".into(), input: vec![field("a"), field("b")], output: vec![field("sum")] };
+    let signature = Signature {
+        interface: "test:add/task@1.0.0".into(),
+        input: vec![field("a"), field("b")],
+        output: vec![field("sum")],
+    };
     PluginRecord {
         name: "add".into(),
         version: semver::Version::new(1, 0, 0),
@@ -164,20 +171,30 @@ impl World {
         let blobs = Arc::new(MemoryBlobs::default());
         let parts = Parts { ledger: meta.clone(), blobs: blobs.clone(), clock: Arc::new(SystemClock) };
         dovetail_flow::push_plugin(&parts, &adder(), b"add").unwrap();
-        let step = |number: u32, a: &str, b: &str| json!({ "number": number, "task": "add@^1", "inputs": { "a": a, "b": b } });
+        let step =
+            |number: u32, a: &str, b: &str| json!({ "number": number, "task": "add@^1", "inputs": { "a": a, "b": b } });
         let steps = json!({ "head": step(1, "input.x", "input.x"), "left": step(2, "head.sum", "input.x"), "right": step(3, "head.sum", "head.sum"),
             "join": step(4, "left.sum", "right.sum"), "side": step(5, "input.x", "head.sum") });
         let file = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps, "output": { "total": "join.sum", "side": "side.sum" } });
         let checked = dovetail_flow::check(&parts, &file.to_string()).unwrap();
         let pipeline = checked.pipeline.unwrap_or_else(|| panic!("{:#?}", checked.findings));
         let published = dovetail_flow::push_pipeline(&parts, &pipeline).unwrap().0;
-        Self { fleet: fresh("sweep"), meta, blobs, published, run: dovetail_flow::new_run_id().unwrap(), _folder: folder }
+        Self {
+            fleet: fresh("sweep"),
+            meta,
+            blobs,
+            published,
+            run: dovetail_flow::new_run_id().unwrap(),
+            _folder: folder,
+        }
     }
 
     /// None: it died when it looked at the stores first.
     fn parts(&self, life: &Arc<Life>, make: Make) -> Option<Parts> {
-        let window = Arc::new(RedisWindow::open(&address("DOVETAIL_TEST_REDIS"), &self.fleet, &fresh("process")).unwrap());
-        let (meta, window) = (Arc::new(MortalMeta(self.meta.clone(), life.clone())), Arc::new(MortalWindow(window, life.clone())));
+        let window =
+            Arc::new(RedisWindow::open(&address("DOVETAIL_TEST_REDIS"), &self.fleet, &fresh("process")).unwrap());
+        let (meta, window) =
+            (Arc::new(MortalMeta(self.meta.clone(), life.clone())), Arc::new(MortalWindow(window, life.clone())));
         let ledger = make(meta, window).ok()?;
         Some(Parts { ledger: Arc::new(ledger), blobs: self.blobs.clone(), clock: Arc::new(SystemClock) })
     }
@@ -210,7 +227,8 @@ impl World {
             }
         };
         let daemon = daemon.then(|| Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(Vec::new) });
-        let options = WorkerOptions { jobs: 2, lease: LEASE, name: name.to_owned(), on_event: Some(Arc::new(ended)), daemon };
+        let options =
+            WorkerOptions { jobs: 2, lease: LEASE, name: name.to_owned(), on_event: Some(Arc::new(ended)), daemon };
         let worker = Arc::new(Worker::new(parts.clone(), adder.clone(), options));
         let began = Instant::now();
         std::thread::scope(|threads| {
@@ -227,7 +245,8 @@ impl World {
     }
 }
 
-/// One process dies so, another one follows. What is wrong then, if anything is; and whether the first one came to its death at all.
+/// One process dies so, another one follows. What is wrong then, if anything is; and whether the first one came to its
+/// death at all.
 fn one(death: Death, make: Make) -> (Option<String>, Result<(), String>) {
     let world = World::new();
     let life = Arc::new(Life { death: Some(death), ..Life::default() });
@@ -275,7 +294,8 @@ fn one(death: Death, make: Make) -> (Option<String>, Result<(), String>) {
     (died, verdict)
 }
 
-/// Every point of death there is, some at a time: what is wrong, and how many there were. With `enough` it ends with the first thing that is.
+/// Every point of death there is, some at a time: what is wrong, and how many there were. With `enough` it ends with
+/// the first thing that is.
 fn sweep(make: Make, enough: bool) -> (Vec<String>, u64) {
     let (next, found, last) = (AtomicU64::new(0), Mutex::new(Vec::new()), AtomicU64::new(u64::MAX));
     std::thread::scope(|threads| {
@@ -290,7 +310,9 @@ fn sweep(make: Make, enough: bool) -> (Vec<String>, u64) {
                     let (died, verdict) = one(death, make);
                     match (died, verdict) {
                         (None, Ok(())) => drop(last.fetch_min(death.call, Ordering::SeqCst)),
-                        (died, Err(why)) => found.lock().unwrap().push(format!("{death:?} ({}): {why}", died.unwrap_or_default())),
+                        (died, Err(why)) => {
+                            found.lock().unwrap().push(format!("{death:?} ({}): {why}", died.unwrap_or_default()))
+                        }
                         (Some(_), Ok(())) => {}
                     }
                 }
@@ -337,7 +359,9 @@ impl MetaStore for BentMeta {
     }
 
     fn write(&self, writes: &Writes) -> Result<Vec<Put>, StoreError> {
-        if self.0.without == Without::OutcomeFirst && writes.records.iter().any(|(record, _)| record.kind == Kind::Outcome) {
+        if self.0.without == Without::OutcomeFirst
+            && writes.records.iter().any(|(record, _)| record.kind == Kind::Outcome)
+        {
             self.0.later.lock().unwrap().push(writes.clone());
             return Ok(vec![Put::Created; writes.records.len()]);
         }
@@ -425,7 +449,8 @@ fn bent(meta: Arc<dyn MetaStore>, window: Arc<dyn Window>, without: Without) -> 
 
 #[track_caller]
 fn is_found_out(make: Make) {
-    // How often a run claims varies, and with it the number of each call: a sweep may step over the few at which it shows.
+    // How often a run claims varies, and with it the number of each call: a sweep may step over the few at which it
+    // shows.
     let found = (0..SWEEPS).map(|_| sweep(make, true).0).find(|found| !found.is_empty()).unwrap_or_default();
     println!("{}", found.join("\n"));
     assert!(!found.is_empty(), "nothing went wrong without it");
@@ -446,8 +471,8 @@ fn a_worker_that_does_not_verify_is_found_out() {
     is_found_out(|meta, window| bent(meta, window, Without::Verification));
 }
 
-/// Something happens once, after outcomes have been read for the second time: whoever puts a run back reads them to see where it stands, and again
-/// for the window.
+/// Something happens once, after outcomes have been read for the second time: whoever puts a run back reads them to see
+/// where it stands, and again for the window.
 struct Meanwhile(Arc<dyn MetaStore>, AtomicUsize, Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
 impl MetaStore for Meanwhile {
@@ -484,7 +509,8 @@ impl MetaStore for Meanwhile {
 /// Whether a run is open again that others ended, and whose window was lost, while somebody read its records.
 fn reopened_by_a_late_reader(make: Make) -> bool {
     let world = Arc::new(World::new());
-    let window = || Arc::new(RedisWindow::open(&address("DOVETAIL_TEST_REDIS"), &world.fleet, &fresh("process")).unwrap());
+    let window =
+        || Arc::new(RedisWindow::open(&address("DOVETAIL_TEST_REDIS"), &world.fleet, &fresh("process")).unwrap());
     {
         let submitting = world.parts(&Arc::default(), FleetLedger::new).unwrap();
         assert!(world.submit(&submitting));

@@ -1,4 +1,5 @@
-//! Workers that are killed, frozen, replaced, poisoned; runs that are cancelled as they end, or submitted many times at once.
+//! Workers that are killed, frozen, replaced, poisoned; runs that are cancelled as they end, or submitted many times at
+//! once.
 
 use std::time::Duration;
 
@@ -122,12 +123,15 @@ fn workers_that_are_replaced_one_by_one_lose_nothing_and_run_nothing_twice() {
     assert_eq!((report.again, report.executions), (0, report.steps), "each step once");
 }
 
-/// Workers of an earlier version and of this one side by side under load; the old ones are replaced one by one by new ones, and those again by
-/// old ones, as when an upgrade is taken back. `./justw upgrade COMMIT` builds the earlier version and runs this.
+/// Workers of an earlier version and of this one side by side under load; the old ones are replaced one by one by new
+/// ones, and those again by old ones, as when an upgrade is taken back. `./justw upgrade COMMIT` builds the earlier
+/// version and runs this.
 #[test]
 fn old_and_new_workers_side_by_side_lose_nothing_and_run_nothing_twice() {
     let Some(old) = std::env::var_os("DOVETAIL_TEST_OLD_PROGRAM").map(std::path::PathBuf::from) else {
-        println!("not tried here: DOVETAIL_TEST_OLD_PROGRAM names no earlier version of the program (`./justw upgrade COMMIT`)");
+        println!(
+            "not tried here: DOVETAIL_TEST_OLD_PROGRAM names no earlier version of the program (`./justw upgrade COMMIT`)"
+        );
         return;
     };
     let mut fleet = Fleet::new(Setup { lease: 5, ..Setup::default() });
@@ -159,7 +163,8 @@ fn old_and_new_workers_side_by_side_lose_nothing_and_run_nothing_twice() {
     assert_eq!((report.again, report.executions), (0, report.steps), "each step once");
 }
 
-/// Kills whoever runs it, as often as somebody does, until it is given up; another worker starts each time. How many died.
+/// Kills whoever runs it, as often as somebody does, until it is given up; another worker starts each time. How many
+/// died.
 fn kill_whoever_runs(fleet: &mut Fleet, poison: &RunKey, then: impl Fn(&Fleet)) -> usize {
     let mut killed = 0;
     wait("it is given up", LONG, || {
@@ -193,7 +198,8 @@ fn a_job_that_kills_its_workers_is_given_up_and_others_are_not() {
     }
 }
 
-/// Each death counts for all that the worker had in hand: those beside the poisonous job are found innocent, because it is run alone in the end.
+/// Each death counts for all that the worker had in hand: those beside the poisonous job are found innocent, because it
+/// is run alone in the end.
 #[test]
 fn neighbours_of_a_job_that_kills_its_workers_are_not_given_up() {
     let mut fleet = Fleet::new(Setup { lease: 1, ..Setup::default() });
@@ -232,14 +238,19 @@ fn a_run_that_is_cancelled_as_it_ends_has_one_end() {
     fleet.holds(0);
 }
 
-/// Whoever cancels records that first and closes the run then: a step that hears of it in between must not close it as one that failed.
+/// Whoever cancels records that first and closes the run then: a step that hears of it in between must not close it as
+/// one that failed.
 #[test]
 fn a_step_that_is_stopped_before_its_cancelled_run_is_closed_does_not_fail_it() {
     let mut fleet = Fleet::new(Setup::default());
     fleet.workers(1);
     let run = fleet.user.submit("probe", &json!({ "behaviour": busy(20_000) }));
     wait("the step runs", LONG, || fleet.runs_now(&run).is_some());
-    let record = Record { kind: Kind::Cancel, key: run.key(), value: CancelRecord { requested_ms: 0, reason: "the test".into() }.encode() };
+    let record = Record {
+        kind: Kind::Cancel,
+        key: run.key(),
+        value: CancelRecord { requested_ms: 0, reason: "the test".into() }.encode(),
+    };
     fleet.user.parts.ledger.commit(&[Item::Cancel { run: run.clone(), record }]).unwrap();
     wait("the run ends", LONG, || fleet.is_over(&run));
     assert_eq!(end(&fleet, &run).state, RunState::Cancelled);
@@ -265,8 +276,8 @@ fn a_run_that_many_submit_at_once_is_one_run() {
     assert_eq!((report.runs, report.executions, report.again), (5, 25, 0));
 }
 
-/// Its lease cannot be renewed and lapses, while it runs the step, which takes many leases, so that another worker is up before it ends: that one
-/// runs it, too, and one outcome counts.
+/// Its lease cannot be renewed and lapses, while it runs the step, which takes many leases, so that another worker is
+/// up before it ends: that one runs it, too, and one outcome counts.
 #[test]
 fn a_step_whose_lease_cannot_be_renewed_has_one_outcome() {
     let mut fleet = Fleet::new(Setup { proxies: true, ..Setup::default() });
@@ -284,15 +295,16 @@ fn a_step_whose_lease_cannot_be_renewed_has_one_outcome() {
     assert!(proxy.lost() > 0, "nothing was lost");
     proxy.set(Mode::Pass);
     assert_eq!(fleet.all_work(), Vec::<String>::new());
-    let of_it: Vec<String> = fleet.executions().into_iter().filter(|e| e.run == run.run.to_string()).map(|e| e.worker).collect();
+    let of_it: Vec<String> =
+        fleet.executions().into_iter().filter(|e| e.run == run.run.to_string()).map(|e| e.worker).collect();
     assert_eq!(of_it, [first, other]);
     assert_eq!(end(&fleet, &run).state, RunState::Succeeded);
     let report = fleet.holds(1);
     assert_eq!(report.again, 1);
 }
 
-/// Jobs that are handed out again although somebody holds them or they are done, as a queue does that delivers at least once: entries of lists that
-/// came twice, and whole jobs of steps that have an outcome.
+/// Jobs that are handed out again although somebody holds them or they are done, as a queue does that delivers at least
+/// once: entries of lists that came twice, and whole jobs of steps that have an outcome.
 #[test]
 fn jobs_that_are_delivered_again_are_not_run_again() {
     let (mut fleet, mut random) = (Fleet::new(Setup { lease: 10, ..Setup::default() }), Random::new());
@@ -310,9 +322,16 @@ fn jobs_that_are_delivered_again_are_not_run_again() {
             let id = format!("{}:0/{}", execution.run, execution.step);
             if random.below(2) == 0 {
                 entries += 1;
-            } else if fleet.meta.get(Kind::Outcome, &[format!("{}:{}:0", execution.run, execution.step)]).unwrap()[0].is_some() {
+            } else if fleet.meta.get(Kind::Outcome, &[format!("{}:{}:0", execution.run, execution.step)]).unwrap()[0]
+                .is_some()
+            {
                 // As it was when it was first enqueued; where it is still there, that one stays.
-                drop(fleet.redis.redis(&["HSETNX", &key("body"), &id, &format!("{epoch}\u{1f}0\u{1f}1\u{1f}\u{1f}")]).unwrap());
+                drop(
+                    fleet
+                        .redis
+                        .redis(&["HSETNX", &key("body"), &id, &format!("{epoch}\u{1f}0\u{1f}1\u{1f}\u{1f}")])
+                        .unwrap(),
+                );
                 jobs += 1;
             }
             drop(fleet.redis.redis(&["LPUSH", &key("q:"), &id]).unwrap());
@@ -350,13 +369,15 @@ fn one_job_among_many_idle_workers_is_handed_out_once() {
     let (nothing, ten) = (round(&fleet, 0), round(&fleet, 10));
     let each = ten.saturating_sub(nothing) as f64 / 10.0;
     println!("{nothing} calls of {WORKERS} idle workers in 5 s; {each} more for each run of one step");
-    // Beside submission, claim and end: everybody who sleeps is woken by the work and by the end, and asks once or twice.
+    // Beside submission, claim and end: everybody who sleeps is woken by the work and by the end, and asks once or
+    // twice.
     assert!(each <= 4.0 * WORKERS as f64 + 10.0, "{each} calls for one step");
     let report = fleet.holds(0);
     assert_eq!((report.runs, report.executions, report.again), (10, 10, 0));
 }
 
-/// A step that ends at about the time at which its time is over: either it succeeded or it did not, and the run says the same.
+/// A step that ends at about the time at which its time is over: either it succeeded or it did not, and the run says
+/// the same.
 #[test]
 fn a_step_that_ends_as_its_time_is_over_has_one_outcome() {
     let (mut fleet, mut random) = (Fleet::new(Setup::default()), Random::new());

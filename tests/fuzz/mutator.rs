@@ -1,7 +1,9 @@
-//! Feeds a target with what a mutator makes of a corpus: the same inputs for the same seed. It sees no coverage (libFuzzer wants a nightly
-//! compiler); what it has is the structure of its corpus, of which it swaps, repeats and splices parts.
+//! Feeds a target with what a mutator makes of a corpus: the same inputs for the same seed. It sees no coverage
+//! (libFuzzer wants a nightly compiler); what it has is the structure of its corpus, of which it swaps, repeats and
+//! splices parts.
 //!
-//! A short run is part of the tests. With `DOVETAIL_FUZZ_SECONDS` it takes so long, from a seed that it tells; `./justw fuzz` does that.
+//! A short run is part of the tests. With `DOVETAIL_FUZZ_SECONDS` it takes so long, from a seed that it tells; `./justw
+//! fuzz` does that.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "seeds and figures are printed for people")]
 
@@ -52,7 +54,11 @@ fn mutate(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
         2 => {
             let edge = EDGES[random.below(EDGES.len())];
             let width = [1, 2, 4, 8][random.below(4)];
-            let number = if random.below(2) == 0 { edge.to_le_bytes()[..width].to_vec() } else { edge.to_be_bytes()[8 - width..].to_vec() };
+            let number = if random.below(2) == 0 {
+                edge.to_le_bytes()[..width].to_vec()
+            } else {
+                edge.to_be_bytes()[8 - width..].to_vec()
+            };
             for (byte, new) in bytes.iter_mut().skip(from).zip(number) {
                 *byte = new;
             }
@@ -69,7 +75,9 @@ fn mutate(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
             bytes.splice(from..to, other[a..b].iter().copied());
         }
         // Words and quoted texts in place of others: what is written stays well formed, and means something else.
-        7 | 8 => put(bytes, &corpus[random.below(corpus.len())], random, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')),
+        7 | 8 => put(bytes, &corpus[random.below(corpus.len())], random, |byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
+        }),
         9 => put(bytes, &corpus[random.below(corpus.len())], random, |byte| !matches!(byte, b'"' | b'\n')),
         10 => {
             let digits = EDGES[random.below(EDGES.len())].to_string();
@@ -92,12 +100,15 @@ fn put(bytes: &mut Vec<u8>, from: &[u8], random: &mut Random, such: impl Fn(u8) 
     bytes.splice(old, from[new].iter().copied());
 }
 
-/// Gives `target` every input of the corpus as it is, and then `short` of those that come of it, or as many as there is time for.
+/// Gives `target` every input of the corpus as it is, and then `short` of those that come of it, or as many as there is
+/// time for.
 ///
 /// # Panics
 /// If the target does; the input is then in the target's folder for temporary files, and the message says where.
 pub(crate) fn fuzz(name: &str, folder: &str, corpus: &[Vec<u8>], short: usize, target: impl Fn(&[u8])) {
-    let seconds = std::env::var("DOVETAIL_FUZZ_SECONDS").ok().map(|text| text.parse().expect("DOVETAIL_FUZZ_SECONDS is a number"));
+    let seconds = std::env::var("DOVETAIL_FUZZ_SECONDS")
+        .ok()
+        .map(|text| text.parse().expect("DOVETAIL_FUZZ_SECONDS is a number"));
     let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_nanos() as u64;
     let mut random = Random(if until.is_some() { now | 1 } else { 0x9e37_79b9_7f4a_7c15 });
@@ -124,7 +135,8 @@ pub(crate) fn fuzz(name: &str, folder: &str, corpus: &[Vec<u8>], short: usize, t
 /// The files below `tests/fuzz/` and elsewhere in the repository, by a path from its root.
 pub(crate) fn files(folder: &str) -> Vec<Vec<u8>> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
-    let mut paths: Vec<_> = std::fs::read_dir(folder).expect("there is a corpus").map(|entry| entry.expect("an entry").path()).collect();
+    let mut paths: Vec<_> =
+        std::fs::read_dir(folder).expect("there is a corpus").map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();
     paths.iter().map(|path| std::fs::read(path).expect("a file")).collect()
 }
@@ -132,7 +144,9 @@ pub(crate) fn files(folder: &str) -> Vec<Vec<u8>> {
 #[test]
 fn a_target_that_fails_is_noticed_and_its_input_is_kept() {
     let corpus = [b"a harmless text".to_vec()];
-    let found = catch_unwind(|| fuzz("noticed", env!("CARGO_TARGET_TMPDIR"), &corpus, 10_000, |input| assert!(!input.contains(&b'!'))));
+    let found = catch_unwind(|| {
+        fuzz("noticed", env!("CARGO_TARGET_TMPDIR"), &corpus, 10_000, |input| assert!(!input.contains(&b'!')))
+    });
     assert!(found.is_err(), "ten thousand inputs, and in none of them the one byte");
     let kept = std::fs::read_dir(env!("CARGO_TARGET_TMPDIR")).expect("a folder").filter_map(|entry| {
         let path = entry.expect("an entry").path();

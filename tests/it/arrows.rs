@@ -1,5 +1,5 @@
-//! The compile-time arrows of ARCHITECTURE.md: `cli -> {flow, stores, runtime, vision} -> core`, the middle ones never name one another,
-//! and each heavy library has one crate that may name it.
+//! The compile-time arrows of ARCHITECTURE.md: `cli -> {flow, stores, runtime, vision} -> core`, the middle ones never
+//! name one another, and each heavy library has one crate that may name it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -10,7 +10,10 @@ use crate::root;
 
 /// Every crate with what it needs to be built (without what only its tests need).
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
-    let out = Command::new(env!("CARGO")).args(["metadata", "--format-version", "1", "--no-deps", "--offline"]).current_dir(root()).output();
+    let out = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output();
     let out = out.expect("cargo metadata runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let metadata: Value = serde_json::from_slice(&out.stdout).expect("cargo metadata prints JSON");
@@ -34,7 +37,9 @@ fn our_crates_name_only_those_below_them() {
         ("dovetail-tests", &[]),
     ]);
     for (name, needs) in dependencies() {
-        let allowed = allowed.get(name.as_str()).unwrap_or_else(|| panic!("{name} is new: give it its arrows here and in ARCHITECTURE.md"));
+        let allowed = allowed
+            .get(name.as_str())
+            .unwrap_or_else(|| panic!("{name} is new: give it its arrows here and in ARCHITECTURE.md"));
         let ours: Vec<&String> = needs.iter().filter(|n| n.starts_with("dovetail")).collect();
         assert!(ours.iter().all(|n| allowed.contains(&n.as_str())), "{name} names {ours:?}, it may name {allowed:?}");
     }
@@ -57,6 +62,9 @@ fn each_heavy_library_has_one_crate_that_names_it() {
         }
         let networks = ["tokio", "redis", "mongodb", "rust-s3", "hyper", "reqwest"];
         let found: Vec<_> = networks.iter().filter(|n| needs.contains(**n)).collect();
-        assert!(name == "dovetail-stores" || found.is_empty(), "{name} names {found:?}; only dovetail-stores speaks to a network");
+        assert!(
+            name == "dovetail-stores" || found.is_empty(),
+            "{name} names {found:?}; only dovetail-stores speaks to a network"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! A package that is small and unpacks to 4 GiB: the program refuses it soon, with little memory, and before it writes anything of it.
+//! A package that is small and unpacks to 4 GiB: the program refuses it soon, with little memory, and before it writes
+//! anything of it.
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -11,7 +12,8 @@ use crate::root;
 const UNPACKED: u64 = 4 << 30;
 /// It takes 0.15 s: what is unpacked ends at the limit of the entry.
 const SOON: Duration = Duration::from_secs(4);
-/// The most memory that the program may have held, in bytes. It starts with 20 MB and takes at most 64 MiB of one entry.
+/// The most memory that the program may have held, in bytes. It starts with 20 MB and takes at most 64 MiB of one
+/// entry.
 const LITTLE: u64 = 256 << 20;
 
 /// A package but for this entry, which is 4 GiB of zeroes.
@@ -19,7 +21,8 @@ fn bomb(file: &Path, name: &str) {
     let options = zip::write::SimpleFileOptions::default().compression_level(Some(6)).large_file(true);
     let mut zip = zip::ZipWriter::new(std::fs::File::create(file).expect("a file in a folder of ours"));
     let manifest = "name = \"bomb\"\nversion = \"1.0.0\"\ndescription = \"Unpacks to 4 GiB\"\n";
-    for (entry, text) in [("plugin.toml", manifest), ("component.wasm", "x")].iter().filter(|(entry, _)| *entry != name) {
+    for (entry, text) in [("plugin.toml", manifest), ("component.wasm", "x")].iter().filter(|(entry, _)| *entry != name)
+    {
         zip.start_file(*entry, options).expect("an entry");
         zip.write_all(text.as_bytes()).expect("its text");
     }
@@ -38,7 +41,12 @@ fn measured(command: &mut Command) -> (Option<i32>, u64) {
     // SAFETY: wait4(2) fills in the two, and the child is waited for here only.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
-        assert_eq!(libc::wait4(process, &raw mut status, 0, &raw mut usage), process, "{}", std::io::Error::last_os_error());
+        assert_eq!(
+            libc::wait4(process, &raw mut status, 0, &raw mut usage),
+            process,
+            "{}",
+            std::io::Error::last_os_error()
+        );
         usage
     };
     let memory = u64::try_from(usage.ru_maxrss).expect("kilobytes") << 10;
@@ -49,7 +57,11 @@ fn measured(command: &mut Command) -> (Option<i32>, u64) {
 fn below(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
     let names = |entry: std::fs::DirEntry| {
-        if entry.path().is_dir() { below(&entry.path()) } else { vec![entry.file_name().to_string_lossy().into_owned()] }
+        if entry.path().is_dir() {
+            below(&entry.path())
+        } else {
+            vec![entry.file_name().to_string_lossy().into_owned()]
+        }
     };
     entries.flat_map(names).collect()
 }
@@ -66,19 +78,37 @@ fn a_package_that_unpacks_to_four_gibibytes_is_refused_soon_and_with_little_memo
         assert!((1 << 20..32 << 20).contains(&packed), "it has {packed} bytes: packed as tightly as it can be");
         for words in [["task", "push"], ["task", "check"]] {
             let mut command = Command::new(&program);
-            command.arg("--data").arg(&data).args(words).arg(&file).env_clear().env("HOME", folder.path()).env("TMPDIR", folder.path());
-            command.stdout(std::fs::File::create(&said).expect("a file")).stderr(Stdio::null()).args(["--output", "json"]);
+            command
+                .arg("--data")
+                .arg(&data)
+                .args(words)
+                .arg(&file)
+                .env_clear()
+                .env("HOME", folder.path())
+                .env("TMPDIR", folder.path());
+            command
+                .stdout(std::fs::File::create(&said).expect("a file"))
+                .stderr(Stdio::null())
+                .args(["--output", "json"]);
             let began = Instant::now();
             let (code, memory) = measured(&mut command);
             let took = began.elapsed();
             let said = std::fs::read_to_string(&said).expect("what it said");
             println!("{entry}, {words:?}: {} ms, {} MB", took.as_millis(), memory >> 20);
-            assert!(matches!(code, Some(1 | 2)) && said.contains("bad_package") && said.contains(entry) && said.contains(why), "{code:?}: {said}");
+            assert!(
+                matches!(code, Some(1 | 2))
+                    && said.contains("bad_package")
+                    && said.contains(entry)
+                    && said.contains(why),
+                "{code:?}: {said}"
+            );
             assert!(took < SOON, "it took {took:?}");
             assert!(memory < LITTLE, "it held {memory} bytes");
             // The registry is made, and nothing of the package comes into it.
             let mut written = below(folder.path());
-            written.retain(|name| !["bomb.zip", "said", "dovetail.db", "dovetail.lock", "dovetail.waiting"].contains(&name.as_str()));
+            written.retain(|name| {
+                !["bomb.zip", "said", "dovetail.db", "dovetail.lock", "dovetail.waiting"].contains(&name.as_str())
+            });
             assert!(written.is_empty(), "{written:?}");
         }
     }

@@ -5,7 +5,13 @@ use std::path::Path;
 use crate::{files, text};
 
 /// Files over 500 lines, each with its reason.
-const LONG: &[(&str, &str)] = &[];
+const LONG: &[(&str, &str)] = &[
+    ("host/cli/src/inputs.rs", "one input from its text to its value; to be split by what it is read from"),
+    ("host/core/src/conformance/cases.rs", "the cases of one suite, one after the other"),
+    ("host/core/src/pipeline/check.rs", "one pass over a pipeline file"),
+    ("host/flow/src/worker.rs", "to be split into claiming, slots, and what is in hand"),
+    ("host/vision/src/cv/vision.rs", "the port `Vision`, one function after the other"),
+];
 
 fn rust() -> Vec<std::path::PathBuf> {
     ["host", "sdk", "plugins", "tests"].iter().flat_map(|folder| files(folder, ".rs")).collect()
@@ -14,10 +20,15 @@ fn rust() -> Vec<std::path::PathBuf> {
 #[test]
 fn source_files_are_short() {
     for file in rust() {
-        let limit = if file.components().any(|c| c.as_os_str() == "tests") || file.ends_with("tests.rs") { 800 } else { 500 };
+        let limit =
+            if file.components().any(|c| c.as_os_str() == "tests") || file.ends_with("tests.rs") { 800 } else { 500 };
         let lines = text(&file).lines().count();
         let excused = LONG.iter().any(|(name, _)| Path::new(name) == file);
-        assert!(lines <= limit || excused, "{} has {lines} lines: are there two rooms in one? (limit {limit})", file.display());
+        assert!(
+            lines <= limit || excused,
+            "{} has {lines} lines: are there two rooms in one? (limit {limit})",
+            file.display()
+        );
     }
 }
 
@@ -40,7 +51,13 @@ const EXCUSED: &[(&str, &str)] = &[
 #[test]
 fn nothing_is_left_undone_in_silence() {
     // Put together, so that this file does not find itself.
-    let words = [concat!("to", "do!("), concat!("unimpl", "emented!("), concat!("#[ig", "nore"), concat!("FIX", "ME"), concat!("XX", "X")];
+    let words = [
+        concat!("to", "do!("),
+        concat!("unimpl", "emented!("),
+        concat!("#[ig", "nore"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+    ];
     for file in rust() {
         if EXCUSED.iter().any(|(name, _)| Path::new(name) == file) {
             continue;
@@ -64,8 +81,20 @@ fn every_item_of_the_hosts_wit_is_documented() {
             } else if line.starts_with('@') || line.is_empty() {
                 // A gate between an item and its documentation.
             } else {
-                let opens = ["package ", "interface ", "world ", "record ", "resource ", "variant ", "enum ", "flags ", "type "];
-                let item = opens.iter().any(|word| line.starts_with(word)) || line.contains(": func(") || line.contains(": static func(");
+                let opens = [
+                    "package ",
+                    "interface ",
+                    "world ",
+                    "record ",
+                    "resource ",
+                    "variant ",
+                    "enum ",
+                    "flags ",
+                    "type ",
+                ];
+                let item = opens.iter().any(|word| line.starts_with(word))
+                    || line.contains(": func(")
+                    || line.contains(": static func(");
                 assert!(!item || documented, "{}:{}: `{line}` has no documentation", file.display(), number + 1);
                 documented = false;
             }

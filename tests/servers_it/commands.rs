@@ -1,5 +1,5 @@
-//! The program with settings that are wrong, and with servers that cannot be used: from any command one clear error, the remedy, and no
-//! password; and what `doctor` says of good servers and of bad ones.
+//! The program with settings that are wrong, and with servers that cannot be used: from any command one clear error,
+//! the remedy, and no password; and what `doctor` says of good servers and of bad ones.
 
 mod fakes;
 
@@ -39,15 +39,28 @@ impl Machine {
     fn new() -> Self {
         let name = fresh("commands");
         let fleet = name.replace('_', "-");
-        Self { home: tempfile::tempdir().unwrap(), fleet, queue: redis(), meta: mongodb(&name), blobs: bucket("dovetail-test", &name), trusts: None }
+        Self {
+            home: tempfile::tempdir().unwrap(),
+            fleet,
+            queue: redis(),
+            meta: mongodb(&name),
+            blobs: bucket("dovetail-test", &name),
+            trusts: None,
+        }
     }
 
     fn command(&self, args: &[&str]) -> Command {
         let program = root().join("target/release/dovetail");
         assert!(program.is_file(), "{} is missing: run `cargo build --release -p dovetail`", program.display());
         let mut command = Command::new(program);
-        command.env_clear().env("HOME", self.home.path()).env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(self.home.path());
-        for (name, value) in [("FLEET", &self.fleet), ("QUEUE", &self.queue), ("META", &self.meta), ("BLOBS", &self.blobs)] {
+        command
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .current_dir(self.home.path());
+        for (name, value) in
+            [("FLEET", &self.fleet), ("QUEUE", &self.queue), ("META", &self.meta), ("BLOBS", &self.blobs)]
+        {
             command.env(format!("DOVETAIL_{name}"), value);
         }
         if let Some(file) = &self.trusts {
@@ -92,7 +105,8 @@ impl Machine {
             let (ended, out, err) = self.run(&args);
             assert_eq!(ended, code, "{args:?}: {out}{err}");
             let document: Value = serde_json::from_str(&out).unwrap();
-            let (message, help) = (document["error"]["message"].as_str().unwrap(), document["error"]["help"].as_str().unwrap());
+            let (message, help) =
+                (document["error"]["message"].as_str().unwrap(), document["error"]["help"].as_str().unwrap());
             assert!(says.iter().all(|says| message.contains(says)), "{args:?}: not all of {says:?} in {message}");
             assert!(!help.is_empty(), "{document}");
             if code == 2 {
@@ -128,7 +142,10 @@ fn plugin() -> String {
 }
 
 fn line<'f>(findings: &'f [Value], what: &str) -> &'f Value {
-    findings.iter().find(|finding| finding["what"] == what).unwrap_or_else(|| panic!("no line `{what}` in {findings:#?}"))
+    findings
+        .iter()
+        .find(|finding| finding["what"] == what)
+        .unwrap_or_else(|| panic!("no line `{what}` in {findings:#?}"))
 }
 
 /// A Redis of the test's own, which may be set up wrongly: lines of its configuration.
@@ -143,7 +160,11 @@ impl OwnRedis {
         let folder = tempfile::tempdir().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let file = folder.path().join("redis.conf");
-        let own = format!("port {port}\nbind 127.0.0.1\nsave \"\"\ndir {}\n{}\n", folder.path().display(), settings.join("\n"));
+        let own = format!(
+            "port {port}\nbind 127.0.0.1\nsave \"\"\ndir {}\n{}\n",
+            folder.path().display(),
+            settings.join("\n")
+        );
         std::fs::write(&file, own).unwrap();
         let server = Command::new("redis-server").arg(&file).stdout(Stdio::null()).spawn().unwrap();
         let began = Instant::now();
@@ -200,7 +221,11 @@ fn where_nobody_answers_the_address_and_the_remedy_are_told() {
     Machine { queue: "redis://u:secret-word@127.0.0.1:1/0".to_owned(), ..Machine::new() }.refuses(3, says, ANY);
     Machine { meta: "mongodb://u:secret-word@127.0.0.1:1/db".to_owned(), ..Machine::new() }.refuses(3, says, LOOK);
     let blobs = "s3://u:secret-word@bucket?endpoint=http://127.0.0.1:1&retries=0".to_owned();
-    Machine { blobs, ..Machine::new() }.refuses(3, &["http://127.0.0.1:1", "cannot connect"], &[&["task", "push", &plugin()]]);
+    Machine { blobs, ..Machine::new() }.refuses(
+        3,
+        &["http://127.0.0.1:1", "cannot connect"],
+        &[&["task", "push", &plugin()]],
+    );
 }
 
 #[test]
@@ -219,7 +244,11 @@ fn wrong_passwords_and_missing_rights_are_told_apart() {
         machine.succeeds(&["runs", "list"]);
         assert_eq!(line(&machine.doctor().1, "queue")["ok"], true);
     }
-    Machine { meta: mongodb(&fresh("password")).replace("://", "://u:secret-word@"), ..Machine::new() }.refuses(3, &["mend user and password"], LOOK);
+    Machine { meta: mongodb(&fresh("password")).replace("://", "://u:secret-word@"), ..Machine::new() }.refuses(
+        3,
+        &["mend user and password"],
+        LOOK,
+    );
 }
 
 /// MongoDB's users may be allowed nothing, or to read only.
@@ -227,7 +256,11 @@ fn wrong_passwords_and_missing_rights_are_told_apart() {
 fn a_mongodb_user_without_rights_is_told_which_are_missing() {
     for may in [&[][..], &["find"]] {
         let machine = Machine { meta: format!("mongodb://127.0.0.1:{}/d", fakes::mongodb(may)), ..Machine::new() };
-        let says = &["not authorized on d", "give this user the role `readWrite` on this database", "the metadata store at 127.0.0.1"];
+        let says = &[
+            "not authorized on d",
+            "give this user the role `readWrite` on this database",
+            "the metadata store at 127.0.0.1",
+        ];
         machine.refuses(3, says, &[&["worker"], &["task", "push", &plugin()]]);
         if may.is_empty() {
             machine.refuses(3, says, ANY);
@@ -245,9 +278,17 @@ fn a_mongodb_user_without_rights_is_told_which_are_missing() {
 #[test]
 fn a_redis_that_would_lose_jobs_is_refused_by_every_command() {
     let evicting = OwnRedis::start(&["maxmemory 50mb", "maxmemory-policy allkeys-lru"]);
-    Machine { queue: evicting.url(""), ..Machine::new() }.refuses(3, &["allkeys-lru", "set `maxmemory-policy noeviction`"], ANY);
+    Machine { queue: evicting.url(""), ..Machine::new() }.refuses(
+        3,
+        &["allkeys-lru", "set `maxmemory-policy noeviction`"],
+        ANY,
+    );
     let old = fakes::redis("6.2.14");
-    Machine { queue: format!("redis://127.0.0.1:{old}/0"), ..Machine::new() }.refuses(3, &["Redis 6.2.14", "upgrade"], ANY);
+    Machine { queue: format!("redis://127.0.0.1:{old}/0"), ..Machine::new() }.refuses(
+        3,
+        &["Redis 6.2.14", "upgrade"],
+        ANY,
+    );
     let replica = OwnRedis::start(&["replicaof 127.0.0.1 1"]);
     Machine { queue: replica.url(""), ..Machine::new() }.refuses(3, &["replica", "name its primary"], ANY);
 }
@@ -261,7 +302,10 @@ fn two_fleets_in_one_database_are_refused() {
     second.refuses(3, &[&format!("belongs to the fleet `{fleet}`"), "this is `second`", "name another database"], ANY);
     let (code, findings) = second.doctor();
     let problem = findings.iter().find(|finding| finding["ok"] == false).unwrap();
-    assert!(code == 1 && problem["what"] == "records" && problem["found"].as_str().unwrap().contains(&fleet), "{findings:#?}");
+    assert!(
+        code == 1 && problem["what"] == "records" && problem["found"].as_str().unwrap().contains(&fleet),
+        "{findings:#?}"
+    );
 }
 
 /// Two machines with one queue, and each with the records of its own data folder.
@@ -269,7 +313,8 @@ fn two_fleets_in_one_database_are_refused() {
 fn a_queue_that_holds_the_work_of_other_records_is_refused() {
     let own = OwnRedis::start(&[]);
     let first = Machine { queue: own.url(""), meta: "sqlite:".to_owned(), ..Machine::new() };
-    let second = Machine { fleet: first.fleet.clone(), queue: own.url(""), meta: "sqlite:".to_owned(), ..Machine::new() };
+    let second =
+        Machine { fleet: first.fleet.clone(), queue: own.url(""), meta: "sqlite:".to_owned(), ..Machine::new() };
     // To look is not to take.
     second.succeeds(&["runs", "list"]);
     second.succeeds(&["workers", "list"]);
@@ -349,7 +394,9 @@ fn a_run_can_be_left_to_workers_that_the_queue_has_forgotten() {
     wait("it ends", || machine.succeeds(&["runs", "show", &id])["state"] == "succeeded");
     // A second one of the same name is another one.
     let _other = Running::start(&machine, "one");
-    wait("both are listed", || machine.succeeds(&["workers", "list"]).as_array().is_some_and(|living| living.len() == 2));
+    wait("both are listed", || {
+        machine.succeeds(&["workers", "list"]).as_array().is_some_and(|living| living.len() == 2)
+    });
     let (_, listed, _) = machine.run(&["workers", "list"]);
     assert_eq!(listed.matches("one (process ").count(), 2, "{listed}");
 }
@@ -368,10 +415,19 @@ fn whoever_waits_for_what_no_worker_has_is_told_once() {
     )
     .unwrap();
     machine.succeeds(&["pipeline", "push", file.to_str().unwrap()]);
-    let _poor = Running::command(&machine, "poor", machine.command(&["worker", "--name", "poor"]).env("DOVETAIL_WORKER_GRANTS", "random"));
+    let _poor = Running::command(
+        &machine,
+        "poor",
+        machine.command(&["worker", "--name", "poor"]).env("DOVETAIL_WORKER_GRANTS", "random"),
+    );
     wait("a worker lives", || machine.succeeds(&["workers", "list"]) != json!([]));
     let mut run = Running::command(&machine, "run", &mut machine.command(&["run", "it"]));
-    let said = || std::fs::read_to_string(machine.home.path().join("run.log")).unwrap().matches("no living worker has the grant clocks").count();
+    let said = || {
+        std::fs::read_to_string(machine.home.path().join("run.log"))
+            .unwrap()
+            .matches("no living worker has the grant clocks")
+            .count()
+    };
     wait("it is told", || said() == 1);
     // Longer than until the next look.
     std::thread::sleep(Duration::from_secs(12));
@@ -403,18 +459,28 @@ fn a_worker_starts_while_the_blob_store_does_not_answer() {
     assert!(log().contains("could not look for the fleet's models") && !log().contains(SECRET), "{}", log());
 }
 
-/// The database of another fleet's, or a new one, is named by mistake: what is refused for another reason leaves it as it was.
+/// The database of another fleet's, or a new one, is named by mistake: what is refused for another reason leaves it as
+/// it was.
 #[test]
 fn whoever_is_refused_takes_no_database() {
     let (home, mistyped) = (Machine::new(), mongodb(&fresh("mistyped")));
     home.succeeds(&["task", "push", &plugin()]);
     let unused = || {
-        let found = line(&Machine { meta: mistyped.clone(), ..Machine::new() }.doctor().1, "records")["found"].as_str().unwrap().to_owned();
+        let found = line(&Machine { meta: mistyped.clone(), ..Machine::new() }.doctor().1, "records")["found"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         assert!(found.contains("used by no fleet yet"), "{found}");
     };
     let work: &[&[&str]] = &[&["worker"], &["up"], &["task", "push", &plugin()]];
     // The right queue, which knows other records; then a queue of nobody, and a bucket that cannot be used.
-    let queue = Machine { fleet: home.fleet.clone(), queue: home.queue.clone(), meta: mistyped.clone(), blobs: home.blobs.clone(), ..Machine::new() };
+    let queue = Machine {
+        fleet: home.fleet.clone(),
+        queue: home.queue.clone(),
+        meta: mistyped.clone(),
+        blobs: home.blobs.clone(),
+        ..Machine::new()
+    };
     queue.refuses(3, &["holds the work of other records"], work);
     unused();
     let bucket = Machine { meta: mistyped.clone(), blobs: bucket("no-such-bucket", "x"), ..Machine::new() };
@@ -425,14 +491,23 @@ fn whoever_is_refused_takes_no_database() {
     // What can be done takes it.
     let fine = Machine { meta: mistyped.clone(), ..Machine::new() };
     fine.succeeds(&["task", "push", &plugin()]);
-    assert!(line(&fine.doctor().1, "records")["found"].as_str().unwrap().contains(&format!("of the fleet `{}`", fine.fleet)));
+    assert!(
+        line(&fine.doctor().1, "records")["found"]
+            .as_str()
+            .unwrap()
+            .contains(&format!("of the fleet `{}`", fine.fleet))
+    );
 }
 
 #[test]
 fn buckets_that_cannot_be_used_are_refused_when_something_is_to_be_stored() {
     // A worker would take steps that it cannot run.
     let push: &[&[&str]] = &[&["task", "push", &plugin()], &["worker"], &["up"]];
-    Machine { blobs: bucket("no-such-bucket", "x"), ..Machine::new() }.refuses(3, &["no bucket `no-such-bucket`", "make it"], push);
+    Machine { blobs: bucket("no-such-bucket", "x"), ..Machine::new() }.refuses(
+        3,
+        &["no bucket `no-such-bucket`", "make it"],
+        push,
+    );
     let wrong = bucket("dovetail-test", "x").replace("s3://", "s3://nobody:secret-word@");
     Machine { blobs: wrong, ..Machine::new() }.refuses(3, &["does not accept the access key"], push);
     let read_only = fakes::s3_read_only();
@@ -467,9 +542,14 @@ fn doctor_looks_at_each_server_and_says_what_it_found() {
     let (code, findings) = machine.doctor();
     assert_eq!(code, 0, "{findings:#?}");
     let found = |what: &str| line(&findings, what)["found"].as_str().unwrap().to_owned();
-    assert!(found("queue").contains("primary") && found("queue").contains("noeviction, appendonly"), "{}", found("queue"));
     assert!(
-        found("records").contains("used by no fleet yet") && found("records").contains("inserts are atomic (64 at once)"),
+        found("queue").contains("primary") && found("queue").contains("noeviction, appendonly"),
+        "{}",
+        found("queue")
+    );
+    assert!(
+        found("records").contains("used by no fleet yet")
+            && found("records").contains("inserts are atomic (64 at once)"),
         "{}",
         found("records")
     );
@@ -480,14 +560,20 @@ fn doctor_looks_at_each_server_and_says_what_it_found() {
     let found = |what: &str| line(&findings, what)["found"].as_str().unwrap().to_owned();
     assert!(found("records").contains(&format!("of the fleet `{}`", machine.fleet)), "{}", found("records"));
     assert!(line(&findings, "workers")["warning"] == true && found("workers").contains("none lives"), "{findings:#?}");
-    assert_eq!((found("open runs"), found("registry")), ("none".to_owned(), "1 plugin version, 0 pipeline versions".to_owned()));
+    assert_eq!(
+        (found("open runs"), found("registry")),
+        ("none".to_owned(), "1 plugin version, 0 pipeline versions".to_owned())
+    );
     assert!(found("packages").starts_with("all 1 are stored"), "{}", found("packages"));
     assert!(found("fleet's models").contains("ssd_mobilenetv1"), "{}", found("fleet's models"));
     // The package went to another place: it is missing here.
     let moved = Machine { blobs: bucket("dovetail-test", &fresh("empty")), ..machine };
     let (code, findings) = moved.doctor();
     let packages = line(&findings, "packages");
-    assert!(code == 1 && packages["ok"] == false && packages["found"].as_str().unwrap().contains("add@1.0.0"), "{packages:#}");
+    assert!(
+        code == 1 && packages["ok"] == false && packages["found"].as_str().unwrap().contains("add@1.0.0"),
+        "{packages:#}"
+    );
     assert!(packages["remedy"].as_str().unwrap().contains("task push"), "{packages:#}");
 }
 
@@ -538,20 +624,24 @@ fn workers_that_begin_together_install_each_model_once() {
         publisher.succeeds(&["models", "add", &cascade, "--manifest", &manifest.display().to_string()]);
     }
     let (fleet, queue) = (publisher.fleet.clone(), publisher.queue.clone());
-    let machine = Machine { fleet, queue, meta: publisher.meta.clone(), blobs: publisher.blobs.clone(), ..Machine::new() };
+    let machine =
+        Machine { fleet, queue, meta: publisher.meta.clone(), blobs: publisher.blobs.clone(), ..Machine::new() };
     let logs: Vec<String> = (0..4).map(|n| format!("{n}.log")).collect();
     let mut workers: Vec<Child> = logs.iter().map(|log| machine.worker(log)).collect();
     let have_all = |worker: &Value| worker["models"] == NAMES.len();
     let began = Instant::now();
     let listed = loop {
         let listed = machine.succeeds(&["workers", "list"]);
-        if listed.as_array().unwrap().iter().filter(|worker| have_all(worker)).count() == 4 || began.elapsed() > Duration::from_secs(60) {
+        if listed.as_array().unwrap().iter().filter(|worker| have_all(worker)).count() == 4
+            || began.elapsed() > Duration::from_secs(60)
+        {
             break listed;
         }
         std::thread::sleep(Duration::from_millis(200));
     };
     // They say that they live in the queue: without the records they are seen all the same.
-    let name = |listed: &Value| listed.as_array().unwrap().iter().map(|worker| worker["name"].clone()).collect::<Vec<_>>();
+    let name =
+        |listed: &Value| listed.as_array().unwrap().iter().map(|worker| worker["name"].clone()).collect::<Vec<_>>();
     let (fleet, queue) = (machine.fleet.clone(), machine.queue.clone());
     let without = Machine { fleet, queue, meta: "mongodb://127.0.0.1:1/none".to_owned(), ..Machine::new() };
     let (code, out, err) = without.run(&["workers", "list", "--output", "json"]);
@@ -574,17 +664,27 @@ fn whoever_waits_for_a_run_that_is_cancelled_sees_the_attempt_that_was_stopped()
     let machine = Machine::new();
     let probe = root().join("plugins/tests/probe").display().to_string();
     machine.succeeds(&["task", "push", &probe]);
-    let endless = json!({ "number": 1, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "endless_loop"}} } });
+    let endless =
+        json!({ "number": 1, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "endless_loop"}} } });
     let pipeline = json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": { "go": endless }, "output": { "it": "go.count" } });
     let file = machine.home.path().join("it.json");
     std::fs::write(&file, pipeline.to_string()).unwrap();
     machine.succeeds(&["pipeline", "push", &file.display().to_string()]);
     let mut worker = machine.worker("worker.log");
     for watches in [false, true] {
-        let waits = machine.command(&["run", "it", "--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let waits = machine
+            .command(&["run", "it", "--output", "json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let running = || {
             let runs = machine.succeeds(&["runs", "list"]);
-            runs.as_array().unwrap().iter().find(|run| run["state"] == "running").map(|run| run["run_id"].as_str().unwrap().to_owned())
+            runs.as_array()
+                .unwrap()
+                .iter()
+                .find(|run| run["state"] == "running")
+                .map(|run| run["run_id"].as_str().unwrap().to_owned())
         };
         let began = Instant::now();
         let run = loop {
@@ -595,7 +695,12 @@ fn whoever_waits_for_a_run_that_is_cancelled_sees_the_attempt_that_was_stopped()
             std::thread::sleep(Duration::from_millis(100));
         };
         let watch = watches.then(|| {
-            let child = machine.command(&["runs", "watch", &run, "--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+            let child = machine
+                .command(&["runs", "watch", &run, "--output", "json"])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
             // Until it has seen that the step runs.
             std::thread::sleep(Duration::from_secs(1));
             child

@@ -57,7 +57,10 @@ fn a_queued_job_that_was_lost_comes_back_with_a_rebuild_to_be_verified() {
     fleet.window.forget_everything().unwrap();
     assert!(fleet.claim().is_empty(), "it is gone");
     assert_eq!(fleet.ledger.open_runs(9).unwrap(), std::slice::from_ref(&fleet.run), "and the records know");
-    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }), Reply::Created);
+    assert_eq!(
+        fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }),
+        Reply::Created
+    );
     let claimed = fleet.claim();
     assert_eq!(claimed.len(), 1);
     assert!(claimed[0].verify);
@@ -70,12 +73,28 @@ fn a_step_that_ends_after_the_loss_is_recorded_and_its_worker_is_told_to_read() 
     let a = fleet.claim().remove(0);
     fleet.window.forget_everything().unwrap();
     assert_eq!(fleet.ledger.renew(std::slice::from_ref(&a.lease), LEASE).unwrap(), [Renewal::Renewed], "it goes on");
-    let finish =
-        Item::Finish { lease: a.lease, record: outcome(fleet.run.step("a"), true), succeeded: true, close: None, children: vec![job("b", &["a"])] };
+    let finish = Item::Finish {
+        lease: a.lease,
+        record: outcome(fleet.run.step("a"), true),
+        succeeded: true,
+        close: None,
+        children: vec![job("b", &["a"])],
+    };
     assert_eq!(fleet.one(finish), Reply::Last, "not acknowledged: this worker reads the records next");
-    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[]), job("b", &["a"])], steps: steps() }), Reply::Created);
+    assert_eq!(
+        fleet.one(Item::Recover {
+            run: fleet.run.clone(),
+            jobs: vec![job("a", &[]), job("b", &["a"])],
+            steps: steps()
+        }),
+        Reply::Created
+    );
     let claimed = fleet.claim();
-    assert_eq!(claimed.iter().map(|c| (c.lease.step.as_str(), c.verify)).collect::<Vec<_>>(), [("b", true)], "a is not run again");
+    assert_eq!(
+        claimed.iter().map(|c| (c.lease.step.as_str(), c.verify)).collect::<Vec<_>>(),
+        [("b", true)],
+        "a is not run again"
+    );
     assert_eq!(claimed[0].needs.len(), 1, "and b gets what a gave");
 }
 
@@ -84,7 +103,10 @@ fn a_rebuild_gives_a_living_worker_its_job_back() {
     let fleet = fleet();
     let a = fleet.claim().remove(0);
     fleet.window.forget_everything().unwrap();
-    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }), Reply::Created);
+    assert_eq!(
+        fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }),
+        Reply::Created
+    );
     assert_eq!(fleet.ledger.renew(std::slice::from_ref(&a.lease), LEASE).unwrap(), [Renewal::Renewed]);
     assert!(fleet.claim().is_empty(), "nobody else gets it");
 }
@@ -94,9 +116,19 @@ fn a_rebuild_knows_failed_steps_and_starts_nothing_behind_them() {
     let fleet = fleet();
     let a = fleet.claim().remove(0);
     let record = outcome(fleet.run.step("a"), false);
-    assert_eq!(fleet.one(Item::Finish { lease: a.lease, record, succeeded: false, close: None, children: vec![] }), Reply::Last);
+    assert_eq!(
+        fleet.one(Item::Finish { lease: a.lease, record, succeeded: false, close: None, children: vec![] }),
+        Reply::Last
+    );
     fleet.window.forget_everything().unwrap();
-    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[]), job("b", &["a"])], steps: steps() }), Reply::Created);
+    assert_eq!(
+        fleet.one(Item::Recover {
+            run: fleet.run.clone(),
+            jobs: vec![job("a", &[]), job("b", &["a"])],
+            steps: steps()
+        }),
+        Reply::Created
+    );
     assert!(fleet.claim().is_empty());
 }
 
@@ -118,7 +150,11 @@ fn what_was_queued_before_a_loss_and_restored_is_verified() {
         jobs: vec![job("a", &[])],
     };
     let called = dovetail_core::window::Window::call(&*fleet.window, &[stale], &Scope::All, 9, LEASE).unwrap();
-    assert_eq!(called.statuses, [dovetail_core::window::Status::Stale], "what was read before the loss is not written after it");
+    assert_eq!(
+        called.statuses,
+        [dovetail_core::window::Status::Stale],
+        "what was read before the loss is not written after it"
+    );
     assert!(called.jobs.is_empty());
 }
 
@@ -126,15 +162,27 @@ fn what_was_queued_before_a_loss_and_restored_is_verified() {
 fn a_window_that_is_another_fleets_after_a_loss_gets_nothing_and_gives_nothing() {
     let fleet = fleet();
     fleet.window.forget_everything().unwrap();
-    assert_eq!(dovetail_core::window::Window::belongs(&*fleet.window, Some("another")).unwrap().as_deref(), Some("another"));
+    assert_eq!(
+        dovetail_core::window::Window::belongs(&*fleet.window, Some("another")).unwrap().as_deref(),
+        Some("another")
+    );
     let refused = |error: dovetail_core::blobs::StoreError| {
         let text = format!("{error:?}");
-        assert!(error.kind == dovetail_core::blobs::StoreErrorKind::Refused && text.contains("other records"), "{text}");
+        assert!(
+            error.kind == dovetail_core::blobs::StoreErrorKind::Refused && text.contains("other records"),
+            "{text}"
+        );
     };
-    // It is noticed with the search for lost runs, which the new epoch starts; from then on by whoever claims or commits.
+    // It is noticed with the search for lost runs, which the new epoch starts; from then on by whoever claims or
+    // commits.
     refused(fleet.ledger.lost().unwrap_err());
     refused(fleet.ledger.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap_err());
-    refused(fleet.ledger.commit(&[Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }]).unwrap_err());
+    refused(
+        fleet
+            .ledger
+            .commit(&[Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }])
+            .unwrap_err(),
+    );
     // Once it is given back, all goes on.
     fleet.window.forget_everything().unwrap();
     // Nothing tells how old it is, so it is in doubt for a while.
@@ -148,7 +196,10 @@ fn a_window_that_is_another_fleets_after_a_loss_gets_nothing_and_gives_nothing()
         std::thread::sleep(Duration::from_millis(100));
     };
     assert_eq!(lost, std::slice::from_ref(&fleet.run));
-    assert_eq!(fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }), Reply::Created);
+    assert_eq!(
+        fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }),
+        Reply::Created
+    );
     assert_eq!(fleet.claim().len(), 1);
 }
 
@@ -169,7 +220,11 @@ fn of_two_workers_with_one_name_each_is_listed_and_keeps_its_steps() {
     assert_eq!(first.workers().unwrap(), [("twin".to_owned(), b"one".to_vec()), ("twin".to_owned(), b"two".to_vec())]);
     assert_eq!(ledger.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap().len(), 1);
     let held = second.held(&run).unwrap();
-    assert_eq!(held.iter().map(|held| held.worker.as_deref()).collect::<Vec<_>>(), [Some("twin")], "the second one's word is not the first one's");
+    assert_eq!(
+        held.iter().map(|held| held.worker.as_deref()).collect::<Vec<_>>(),
+        [Some("twin")],
+        "the second one's word is not the first one's"
+    );
     first.beat("twin", b"good night", Duration::ZERO).unwrap();
     assert_eq!(second.workers().unwrap(), [("twin".to_owned(), b"two".to_vec())], "one goes, the other stays");
 }
@@ -182,7 +237,13 @@ fn a_large_outcome_is_not_carried_and_still_arrives() {
     let mut value = OutcomeRecord::decode(&record.value, "it").unwrap();
     value.output = Some(StoredValue::Inline(serde_json::json!({ "filler": "x".repeat(40_000) })));
     record.value = value.encode();
-    let finish = Item::Finish { lease: a.lease, record: record.clone(), succeeded: true, close: None, children: vec![job("b", &["a"])] };
+    let finish = Item::Finish {
+        lease: a.lease,
+        record: record.clone(),
+        succeeded: true,
+        close: None,
+        children: vec![job("b", &["a"])],
+    };
     assert_eq!(fleet.one(finish), Reply::Created);
     let b = fleet.claim().remove(0);
     assert_eq!(b.needs, [("a".to_owned(), record.value)]);

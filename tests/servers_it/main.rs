@@ -1,6 +1,8 @@
-//! The backends of a fleet on real servers: the same promises as everywhere, what is lost when the window is, and what the program says.
+//! The backends of a fleet on real servers: the same promises as everywhere, what is lost when the window is, and what
+//! the program says.
 //!
-//! `./justw test --servers` starts the servers and sets `DOVETAIL_TEST_REDIS`, `DOVETAIL_TEST_MONGODB` and `DOVETAIL_TEST_S3`.
+//! `./justw test --servers` starts the servers and sets `DOVETAIL_TEST_REDIS`, `DOVETAIL_TEST_MONGODB` and
+//! `DOVETAIL_TEST_S3`.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test panics")]
 
 mod commands;

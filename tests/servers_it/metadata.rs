@@ -78,7 +78,19 @@ fn a_redis_that_throws_jobs_away_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let mut server = std::process::Command::new("redis-server")
-        .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru", "--dir"])
+        .args([
+            "--port",
+            &port,
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--maxmemory",
+            "50mb",
+            "--maxmemory-policy",
+            "allkeys-lru",
+            "--dir",
+        ])
         .arg(folder.path())
         .stdout(std::process::Stdio::null())
         .spawn()
@@ -93,5 +105,9 @@ fn a_redis_that_throws_jobs_away_is_refused() {
     };
     server.kill().unwrap();
     server.wait().unwrap();
-    assert!(text(&error).contains("allkeys-lru") && text(&error).contains("maxmemory-policy noeviction"), "{}", text(&error));
+    assert!(
+        text(&error).contains("allkeys-lru") && text(&error).contains("maxmemory-policy noeviction"),
+        "{}",
+        text(&error)
+    );
 }

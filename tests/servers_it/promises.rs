@@ -29,7 +29,8 @@ fn many_records_of_mongodb_are_read_by_key() {
     let url = mongodb(&fresh("many"));
     let open = |from| MongoMeta::open(&url, "tests", Arc::new(SystemClock)).unwrap().reading_together_from(from);
     let value = |n: usize| format!("value {n}").into_bytes();
-    let records: Vec<Record> = (0..1200).map(|n| Record { kind: Kind::Outcome, key: format!("r:{n}"), value: value(n) }).collect();
+    let records: Vec<Record> =
+        (0..1200).map(|n| Record { kind: Kind::Outcome, key: format!("r:{n}"), value: value(n) }).collect();
     open(2).put(&records).unwrap();
     let mut keys: Vec<String> = (0..1200).rev().map(|n| format!("r:{n}")).collect();
     keys.insert(7, "r:none".into());

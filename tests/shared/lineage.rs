@@ -1,5 +1,6 @@
-//! What must be true of the records of a run, wherever they are: I3, each step consumed what the step before it produced, and the bytes are
-//! there; I4, no step began before what it needs had ended; and of I2, a run that succeeded has an outcome of each step.
+//! What must be true of the records of a run, wherever they are: I3, each step consumed what the step before it
+//! produced, and the bytes are there; I4, no step began before what it needs had ended; and of I2, a run that succeeded
+//! has an outcome of each step.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,12 @@ pub(crate) fn broken(
 ) -> Vec<String> {
     let mut broken = Vec::new();
     let of_run = run.run.to_string();
-    let produced = || outcomes.range(of_run.clone()..).take_while(|(key, _)| key.starts_with(&of_run)).flat_map(|(_, outcome)| &outcome.produced);
+    let produced = || {
+        outcomes
+            .range(of_run.clone()..)
+            .take_while(|(key, _)| key.starts_with(&of_run))
+            .flat_map(|(_, outcome)| &outcome.produced)
+    };
     for step in &pipeline.steps {
         let name = format!("{}/{}", run.key(), step.name);
         let Some(outcome) = outcomes.get(&run.step(&step.name)) else {
@@ -36,17 +42,24 @@ pub(crate) fn broken(
                 continue;
             };
             if outcome.started_ms < before.finished_ms {
-                broken.push(format!("I4: {name} began {} ms before {need} had ended", before.finished_ms - outcome.started_ms));
+                broken.push(format!(
+                    "I4: {name} began {} ms before {need} had ended",
+                    before.finished_ms - outcome.started_ms
+                ));
             }
         }
         for consumed in &outcome.consumed {
-            let Some(origin) = consumed.origin.as_ref().filter(|origin| origin.starts_with("output_")) else { continue };
+            let Some(origin) = consumed.origin.as_ref().filter(|origin| origin.starts_with("output_")) else {
+                continue;
+            };
             if !produced().any(|produced| produced.output == *origin && produced.digest == consumed.digest) {
                 broken.push(format!("I3: {name} consumed a {origin} that nobody produced"));
             }
         }
         let needed = match &outcome.output {
-            Some(StoredValue::Inline(value)) => ArtifactRef::all_in(value).into_iter().map(|file| (BlobKind::Artifact, file.digest)).collect(),
+            Some(StoredValue::Inline(value)) => {
+                ArtifactRef::all_in(value).into_iter().map(|file| (BlobKind::Artifact, file.digest)).collect()
+            }
             Some(StoredValue::Blob { digest, .. }) => vec![(BlobKind::Value, *digest)],
             None => Vec::new(),
         };

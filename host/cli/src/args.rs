@@ -70,7 +70,9 @@ impl Global {
         let (mut words, mut kept) = ("dovetail".to_owned(), Vec::new());
         for (name, value) in options {
             match value {
-                Some(value) if may_hold_a_secret(&value) && !matches!(name, "data" | "config") => kept.push(format!("--{name}")),
+                Some(value) if may_hold_a_secret(&value) && !matches!(name, "data" | "config") => {
+                    kept.push(format!("--{name}"))
+                }
                 Some(value) => words.push_str(&format!(" --{name} {}", quoted(&value))),
                 None => {}
             }
@@ -89,7 +91,11 @@ fn may_hold_a_secret(url: &str) -> bool {
 /// One word of a shell's.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@%+~".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -235,7 +241,8 @@ pub(crate) struct OneRun {
 
 #[derive(Debug, Args)]
 pub(crate) struct OneGeneration {
-    /// The run's ID, or its beginning or end where that is one run's; with @0, @1, ... as it was before it was run again
+    /// The run's ID, or its beginning or end where that is one run's; with @0, @1, ... as it was before it was run
+    /// again
     pub(crate) run: String,
 }
 
@@ -370,8 +377,8 @@ pub(crate) struct Demo {
 
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// Measure the fleet's servers (--queue, and --meta and --blobs where they are set) instead of a data folder of its own; under names of
-    /// its own, which it removes
+    /// Measure the fleet's servers (--queue, and --meta and --blobs where they are set) instead of a data folder of its
+    /// own; under names of its own, which it removes
     #[arg(long)]
     pub(crate) servers: bool,
     /// Measure how figures grow with runs in the queue, steps, sizes of values, faces
@@ -389,7 +396,8 @@ pub(crate) struct Bench {
     /// Steps that are submitted at once where a rate is measured [default: 10000; with --quick: 500]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     pub(crate) size: Option<u32>,
-    /// A folder of photographs for the figures of the face pipeline [default: those of its newest runs in the data folder]
+    /// A folder of photographs for the figures of the face pipeline [default: those of its newest runs in the data
+    /// folder]
     #[arg(long, value_name = "DIR")]
     pub(crate) photographs: Option<PathBuf>,
     /// Worker processes, with --servers
@@ -463,6 +471,9 @@ mod tests {
             "dovetail --config 'my settings.toml' --fleet blue --queue redis://127.0.0.1:6379/0 --blobs 's3://bucket?endpoint=http://h:9000' \
              runs watch r\nwith the same --meta as now"
         );
-        assert_eq!(Global::default().again("runs resume --all", Some(&"/it's".into())), "dovetail --data '/it'\\''s' runs resume --all");
+        assert_eq!(
+            Global::default().again("runs resume --all", Some(&"/it's".into())),
+            "dovetail --data '/it'\\''s' runs resume --all"
+        );
     }
 }

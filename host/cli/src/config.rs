@@ -1,4 +1,5 @@
-//! Settings: flags, then `DOVETAIL_*`, then `dovetail.toml`, then defaults, resolved once into one immutable [`Config`].
+//! Settings: flags, then `DOVETAIL_*`, then `dovetail.toml`, then defaults, resolved once into one immutable
+//! [`Config`].
 //!
 //! Pure but for [`Config::load`], which reads the file. A setting that cannot take effect is refused, never ignored.
 
@@ -166,7 +167,8 @@ impl Config {
         self.blobs.scheme() != "file"
     }
 
-    /// From the flags, the environment and the file that they name, or the one in `folder` (the current one) or in the user's configuration.
+    /// From the flags, the environment and the file that they name, or the one in `folder` (the current one) or in the
+    /// user's configuration.
     pub(crate) fn load(flags: &Global, environment: &Environment, folder: &Path) -> Result<Self, Error> {
         let named = flags.config.clone().or_else(|| variable(environment, "DOVETAIL_CONFIG").map(PathBuf::from));
         let file = match named {
@@ -182,7 +184,9 @@ impl Config {
                             found = Some((text, path));
                             break;
                         }
-                        Err(e) if e.kind() == std::io::ErrorKind::NotFound || e.kind() == std::io::ErrorKind::NotADirectory => {}
+                        Err(e)
+                            if e.kind() == std::io::ErrorKind::NotFound
+                                || e.kind() == std::io::ErrorKind::NotADirectory => {}
                         Err(e) => return Err(Error::file(&path, e)),
                     }
                 }
@@ -193,7 +197,12 @@ impl Config {
     }
 
     /// The same, of what has been read: touches nothing.
-    fn resolve(flags: &Global, environment: &Environment, file: Option<(&str, &Path)>, folder: &Path) -> Result<Self, Error> {
+    fn resolve(
+        flags: &Global,
+        environment: &Environment,
+        file: Option<(&str, &Path)>,
+        folder: &Path,
+    ) -> Result<Self, Error> {
         known_variables(environment)?;
         let (written, beside) = match file {
             Some((text, path)) => (parse(text, path)?, path.parent().unwrap_or(folder)),
@@ -212,17 +221,22 @@ impl Config {
             (Some(flag), ..) => folder.join(flag),
             (None, Some(set), _) => folder.join(at_home(set, home)?),
             (None, None, Some(written)) => folder.join(beside).join(at_home(written, home)?),
-            (None, None, None) => match variable(environment, "XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
-                Some(base) => base.join("dovetail"),
-                None => at_home("~/.local/share/dovetail".into(), home)?,
-            },
+            (None, None, None) => {
+                match variable(environment, "XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
+                    Some(base) => base.join("dovetail"),
+                    None => at_home("~/.local/share/dovetail".into(), home)?,
+                }
+            }
         };
         let lease = worker.lease.or(written.worker.lease).unwrap_or_else(|| "10s".to_owned());
         let lease = parse_duration(&lease).map_err(|e| bad("worker.lease", &e))?;
         let images = vision.images.or(written.vision.images).unwrap_or_else(|| "32MiB".to_owned());
         let grants = worker.grants.or(written.worker.grants).unwrap_or_else(|| GRANTS.map(str::to_owned).to_vec());
         if let Some(unknown) = grants.iter().find(|name| !GRANTS.contains(&name.as_str())) {
-            let error = bad("worker.grants", &format!("`{unknown}` is no grant that this version has; there are {}", GRANTS.join(", ")));
+            let error = bad(
+                "worker.grants",
+                &format!("`{unknown}` is no grant that this version has; there are {}", GRANTS.join(", ")),
+            );
             return Err(error.help("write `worker.grants = [\"clocks\"]` in dovetail.toml or DOVETAIL_WORKER_GRANTS=clocks,random; or leave it out"));
         }
         Ok(Self {
@@ -235,7 +249,12 @@ impl Config {
             jobs: within("worker.jobs", worker.jobs.or(written.worker.jobs).unwrap_or(10), 1, 1000)?,
             lease: within("worker.lease", lease, Duration::from_secs(1), Duration::from_secs(3600))?,
             vision_threads: within("vision.threads", vision.threads.or(written.vision.threads).unwrap_or(2), 1, 256)?,
-            opencv_threads: within("vision.opencv_threads", vision.opencv_threads.or(written.vision.opencv_threads).unwrap_or(2), 1, 256)?,
+            opencv_threads: within(
+                "vision.opencv_threads",
+                vision.opencv_threads.or(written.vision.opencv_threads).unwrap_or(2),
+                1,
+                256,
+            )?,
             image_cache: parse_size(&images).map_err(|e| bad("vision.images", &e))?,
             log_level: flags.log_level.or(log.level).or(written.log.level),
             log_format: flags.log_format.or(log.format).or(written.log.format).unwrap_or(LogFormat::Text),
@@ -247,7 +266,8 @@ fn bad(key: &str, why: &dyn std::fmt::Display) -> Error {
     let error = Error::usage("bad_setting", format!("the setting `{key}`: {why}")).detail("key", key);
     // By either of its names.
     let known = VARIABLES.iter().find(|(variable, name)| *variable == key || *name == key);
-    let example = known.and_then(|(variable, name)| Some((variable, name, EXAMPLES.iter().find(|(of, ..)| of == name)?)));
+    let example =
+        known.and_then(|(variable, name)| Some((variable, name, EXAMPLES.iter().find(|(of, ..)| of == name)?)));
     match example {
         Some((variable, name, (_, example, what))) => error.help(format!(
             "write {what}, such as `{name} = {example}` in dovetail.toml or {variable}={}; or leave it out",
@@ -269,7 +289,11 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
 ];
 
 fn within<T: PartialOrd + std::fmt::Debug>(key: &str, value: T, least: T, most: T) -> Result<T, Error> {
-    if value >= least && value <= most { Ok(value) } else { Err(bad(key, &format!("{value:?} is not within {least:?} and {most:?}"))) }
+    if value >= least && value <= most {
+        Ok(value)
+    } else {
+        Err(bad(key, &format!("{value:?} is not within {least:?} and {most:?}")))
+    }
 }
 
 /// The first one given, if this version can open it.
@@ -280,7 +304,8 @@ fn place(key: &str, given: [Option<String>; 3], default: &str, schemes: &[&str])
         return Ok(place);
     }
     let known = schemes.iter().map(|scheme| format!("`{scheme}://...`")).collect::<Vec<_>>().join(", ");
-    Err(bad(key, &format!("`{place:?}` is no place for it")).help(format!("leave `{key}` out, or write `{default}` or one of {known}")))
+    Err(bad(key, &format!("`{place:?}` is no place for it"))
+        .help(format!("leave `{key}` out, or write `{default}` or one of {known}")))
 }
 
 /// Which places make a whole.
@@ -313,7 +338,10 @@ fn shown(url: &str) -> String {
     let rest = rest.split('#').next().unwrap_or_default();
     let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     // What is written in another way could hide a password.
-    let endpoint = parameters.split('&').find_map(|parameter| parameter.strip_prefix("endpoint=")).filter(|endpoint| !endpoint.contains('%'));
+    let endpoint = parameters
+        .split('&')
+        .find_map(|parameter| parameter.strip_prefix("endpoint="))
+        .filter(|endpoint| !endpoint.contains('%'));
     endpoint.map_or_else(|| format!("{scheme}://{place}"), |endpoint| format!("{scheme}://{place}?endpoint={endpoint}"))
 }
 
@@ -321,8 +349,11 @@ fn at_home(path: PathBuf, home: Option<&Path>) -> Result<PathBuf, Error> {
     match path.strip_prefix("~") {
         Err(_) => Ok(path),
         Ok(rest) => home.map(|home| home.join(rest)).ok_or_else(|| {
-            Error::usage("no_home", format!("`{}` is relative to your home folder, and HOME is not set", path.display()))
-                .help("name the data folder with --data DIR")
+            Error::usage(
+                "no_home",
+                format!("`{}` is relative to your home folder, and HOME is not set", path.display()),
+            )
+            .help("name the data folder with --data DIR")
         }),
     }
 }
@@ -337,8 +368,10 @@ fn known_variables(environment: &Environment) -> Result<(), Error> {
     for name in environment.keys().filter(|name| name.starts_with("DOVETAIL_") && !foreign(name)) {
         if !VARIABLES.iter().any(|(known, _)| known == name) {
             let names = VARIABLES.iter().map(|(known, _)| *known);
-            let near = nearest(name, names.clone())
-                .map_or_else(|| format!("known are {}", names.collect::<Vec<_>>().join(", ")), |n| format!("did you mean `{n}`?"));
+            let near = nearest(name, names.clone()).map_or_else(
+                || format!("known are {}", names.collect::<Vec<_>>().join(", ")),
+                |n| format!("did you mean `{n}`?"),
+            );
             return Err(Error::usage("unknown_setting", format!("the environment variable `{name}` is no setting"))
                 .help(near)
                 .detail("key", name.as_str()));
@@ -351,7 +384,11 @@ fn from_environment(environment: &Environment) -> Result<Settings, Error> {
     let mut settings = Settings::default();
     for (name, key) in VARIABLES {
         // Grants that are set to nothing are none: whoever empties them does not want all.
-        let given = if *key == "worker.grants" { environment.get(*name).map(String::as_str) } else { variable(environment, name) };
+        let given = if *key == "worker.grants" {
+            environment.get(*name).map(String::as_str)
+        } else {
+            variable(environment, name)
+        };
         let Some(value) = given else { continue };
         let wrong = |expected: &str| bad(name, &format!("`{value}` is not {expected}"));
         let number = || value.parse::<u32>().map_err(|_| wrong("a whole number"));
@@ -362,15 +399,22 @@ fn from_environment(environment: &Environment) -> Result<Settings, Error> {
             "meta" => settings.meta = Some(value.to_owned()),
             "blobs" => settings.blobs = Some(value.to_owned()),
             "worker.jobs" => settings.worker.jobs = Some(number()?),
-            "worker.grants" => settings.worker.grants = Some(value.split(',').map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect()),
+            "worker.grants" => {
+                settings.worker.grants =
+                    Some(value.split(',').map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect())
+            }
             "worker.lease" => settings.worker.lease = Some(value.to_owned()),
             "vision.threads" => settings.vision.threads = Some(number()? as usize),
             "vision.opencv_threads" => settings.vision.opencv_threads = Some(number()? as usize),
             "vision.images" => settings.vision.images = Some(value.to_owned()),
-            "log.format" => settings.log.format = Some(clap::ValueEnum::from_str(value, false).map_err(|_| wrong("`text` or `json`"))?),
+            "log.format" => {
+                settings.log.format =
+                    Some(clap::ValueEnum::from_str(value, false).map_err(|_| wrong("`text` or `json`"))?)
+            }
             "log.level" => {
                 let level = clap::ValueEnum::from_str(value, false);
-                settings.log.level = Some(level.map_err(|_| wrong("`off`, `error`, `warn`, `info`, `debug` or `trace`"))?);
+                settings.log.level =
+                    Some(level.map_err(|_| wrong("`off`, `error`, `warn`, `info`, `debug` or `trace`"))?);
             }
             // `--config` has been looked at before the file was read.
             _ => {}

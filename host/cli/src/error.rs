@@ -1,5 +1,5 @@
-//! The one error of the program: what is wrong, where, and what to do; and the exit code it becomes. Libraries' errors enter here by type,
-//! never by text.
+//! The one error of the program: what is wrong, where, and what to do; and the exit code it becomes. Libraries' errors
+//! enter here by type, never by text.
 
 use std::error::Error as StdError;
 use std::path::Path;
@@ -103,18 +103,26 @@ impl Error {
     /// A file that was named on the command line and cannot be read.
     pub(crate) fn file(path: &Path, error: std::io::Error) -> Self {
         let (code, help) = match error.kind() {
-            std::io::ErrorKind::NotFound => ("missing_file", "check the path; it is relative to the folder in which the command is started"),
+            std::io::ErrorKind::NotFound => {
+                ("missing_file", "check the path; it is relative to the folder in which the command is started")
+            }
             std::io::ErrorKind::PermissionDenied => ("unreadable_file", "give yourself the right to read it"),
             std::io::ErrorKind::IsADirectory => ("not_a_file", "name a file"),
             _ => ("unreadable_file", "check the path"),
         };
-        Self::usage(code, format!("read `{}`", path.display())).cause(error).help(help).detail("path", path.display().to_string())
+        Self::usage(code, format!("read `{}`", path.display()))
+            .cause(error)
+            .help(help)
+            .detail("path", path.display().to_string())
     }
 
     /// A file that we cannot write.
     pub(crate) fn write(path: &Path, error: std::io::Error) -> Self {
         let help = remedy(error.kind());
-        Self::host("unwritable_file", format!("write `{}`", path.display())).cause(error).help(help).detail("path", path.display().to_string())
+        Self::host("unwritable_file", format!("write `{}`", path.display()))
+            .cause(error)
+            .help(help)
+            .detail("path", path.display().to_string())
     }
 
     /// Standard output that cannot be written.
@@ -165,7 +173,11 @@ impl Error {
 
     /// For people: the message, and the help after a blank line.
     pub(crate) fn to_text(&self) -> String {
-        let help = self.help.as_deref().filter(|help| !help.is_empty()).map_or_else(String::new, |help| format!("\n\nhelp: {help}"));
+        let help = self
+            .help
+            .as_deref()
+            .filter(|help| !help.is_empty())
+            .map_or_else(String::new, |help| format!("\n\nhelp: {help}"));
         format!("error: {}{help}", self.chain())
     }
 }
@@ -175,7 +187,8 @@ impl From<FlowError> for Error {
         match error {
             FlowError::Store(error) => error.into(),
             FlowError::Host(error) => error.into(),
-            FlowError::Panic(message) => Self::host("host_panicked", message).help("this is a bug of dovetail: please report it; the run stays open"),
+            FlowError::Panic(message) => Self::host("host_panicked", message)
+                .help("this is a bug of dovetail: please report it; the run stays open"),
             FlowError::Refused { code, message, help } => Self { help, ..Self::usage(code, message) },
         }
     }
@@ -184,22 +197,30 @@ impl From<FlowError> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let (code, help) = match error.kind {
-            StoreErrorKind::Unavailable => ("store_unavailable", "try again; `dovetail doctor` looks at the data folder and at each server"),
-            StoreErrorKind::Missing => ("store_missing", "the data folder is incomplete: restore it, or publish and submit again"),
+            StoreErrorKind::Unavailable => {
+                ("store_unavailable", "try again; `dovetail doctor` looks at the data folder and at each server")
+            }
+            StoreErrorKind::Missing => {
+                ("store_missing", "the data folder is incomplete: restore it, or publish and submit again")
+            }
             StoreErrorKind::Corrupt => ("store_corrupt", "the data folder is damaged: restore it from a copy"),
             StoreErrorKind::Conflict => ("store_conflict", "try again"),
-            StoreErrorKind::Refused => {
-                ("store_refused", "`dovetail doctor` looks at the data folder, its disk and each server, and says what to change")
-            }
+            StoreErrorKind::Refused => (
+                "store_refused",
+                "`dovetail doctor` looks at the data folder, its disk and each server, and says what to change",
+            ),
             StoreErrorKind::Full => ("store_refused", MAKE_ROOM),
             StoreErrorKind::Invalid if error.store == Some(Store::Blobs) => (
                 "bad_setting",
                 "mend DOVETAIL_S3_ACCESS_KEY and DOVETAIL_S3_SECRET_KEY, or the file that `credentials=` of the setting `blobs` names",
             ),
-            StoreErrorKind::Invalid => {
-                ("bad_setting", "mend the setting: `queue`, `meta` and `blobs` of dovetail.toml, DOVETAIL_* or the flags name the stores")
+            StoreErrorKind::Invalid => (
+                "bad_setting",
+                "mend the setting: `queue`, `meta` and `blobs` of dovetail.toml, DOVETAIL_* or the flags name the stores",
+            ),
+            StoreErrorKind::Newer => {
+                ("store_newer", "use the newer dovetail that wrote this data folder, or another --data")
             }
-            StoreErrorKind::Newer => ("store_newer", "use the newer dovetail that wrote this data folder, or another --data"),
         };
         let StoreError { operation, source, kind, .. } = error;
         let new = if kind == StoreErrorKind::Invalid { Self::usage } else { Self::host };
@@ -216,7 +237,11 @@ impl From<HostError> for Error {
         let HostError { operation, source, transient } = error;
         let code = if transient { "host_unavailable" } else { "host_failed" };
         let full = source.as_deref().is_some_and(|source| is_full(source));
-        let error = Self::host(code, operation).help(if full { MAKE_ROOM } else { "`dovetail doctor` looks at what the program needs" });
+        let error = Self::host(code, operation).help(if full {
+            MAKE_ROOM
+        } else {
+            "`dovetail doctor` looks at what the program needs"
+        });
         match source {
             Some(source) => error.cause(source),
             None => error,
@@ -298,7 +323,9 @@ fn remedy(kind: std::io::ErrorKind) -> &'static str {
     use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
     match kind {
         _ if no_room(kind) => MAKE_ROOM,
-        PermissionDenied | ReadOnlyFilesystem => "give yourself the right to write there, or name another place (--data DIR for the data folder)",
+        PermissionDenied | ReadOnlyFilesystem => {
+            "give yourself the right to write there, or name another place (--data DIR for the data folder)"
+        }
         _ => "`dovetail doctor` looks at the data folder and its disk",
     }
 }
@@ -327,14 +354,22 @@ mod tests {
     fn where_there_is_no_room_the_help_is_to_make_some() {
         use std::io::ErrorKind::{PermissionDenied, StorageFull};
         let full = || StoreError::new(StoreErrorKind::Full, "write x", std::io::Error::from(StorageFull));
-        let of_host =
-            |source: StoreError| Error::from(HostError { operation: "store an artifact".into(), source: Some(source.into()), transient: false });
+        let of_host = |source: StoreError| {
+            Error::from(HostError {
+                operation: "store an artifact".into(),
+                source: Some(source.into()),
+                transient: false,
+            })
+        };
         for error in [Error::from(full()), of_host(full())] {
             assert!(error.help.as_deref().unwrap().starts_with("make room on that disk"), "{error:?}");
         }
         let else_ = of_host(StoreError::plain(StoreErrorKind::Refused, "write x"));
         assert!(else_.help.as_deref().unwrap().contains("dovetail doctor"), "{else_:?}");
-        assert!(unwritable(StorageFull, "rights").starts_with("make room") && unwritable(PermissionDenied, "rights") == "rights");
+        assert!(
+            unwritable(StorageFull, "rights").starts_with("make room")
+                && unwritable(PermissionDenied, "rights") == "rights"
+        );
     }
 
     #[test]

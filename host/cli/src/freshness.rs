@@ -1,4 +1,5 @@
-//! Whether a component is older than what it is built from. Cargo writes that down beside it; where it did not, the usual folders are looked at.
+//! Whether a component is older than what it is built from. Cargo writes that down beside it; where it did not, the
+//! usual folders are looked at.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -8,7 +9,8 @@ pub(crate) fn newer_source(component: &Path, folder: &Path) -> Option<PathBuf> {
     let built = changed(component)?;
     let newer = |source: &PathBuf| changed(source).is_some_and(|time| time > built);
     let listed = listed(component);
-    // With cargo's list a file that only tests use is no source: cargo would not build the component again for it either.
+    // With cargo's list a file that only tests use is no source: cargo would not build the component again for it
+    // either.
     if listed.is_empty() { in_folders(folder).into_iter().find(newer) } else { listed.into_iter().find(newer) }
 }
 
@@ -16,7 +18,8 @@ fn changed(file: &Path) -> Option<SystemTime> {
     std::fs::metadata(file).and_then(|meta| meta.modified()).ok()
 }
 
-/// The sources in cargo's `NAME.d`, those of dependencies in the same repository included, as far as they are still there.
+/// The sources in cargo's `NAME.d`, those of dependencies in the same repository included, as far as they are still
+/// there.
 fn listed(component: &Path) -> Vec<PathBuf> {
     let text = std::fs::read_to_string(component.with_extension("d")).unwrap_or_default();
     // `OUTPUT: SOURCE SOURCE...`, as for make; spaces in names are escaped.
@@ -66,7 +69,12 @@ mod tests {
     fn write(path: &Path, content: &str, age: u64) {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
-        std::fs::File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(SystemTime::now() - Duration::from_secs(age))
+            .unwrap();
     }
 
     #[test]
@@ -79,7 +87,8 @@ mod tests {
         assert_eq!(newer_source(&component, dir.path()), None);
         write(&at("src/tests.rs"), "", 50);
         assert_eq!(newer_source(&component, dir.path()), Some(at("src/tests.rs")), "no list: every file counts");
-        let list = |shared: &str| format!("{}: {} {shared} /gone.rs\n", component.display(), at("src/lib.rs").display());
+        let list =
+            |shared: &str| format!("{}: {} {shared} /gone.rs\n", component.display(), at("src/lib.rs").display());
         write(&at("shared folder/lib.rs"), "", 200);
         let shared = at("shared folder/lib.rs").display().to_string().replace(' ', "\\ ");
         write(&at("target/it.d"), &list(&shared), 100);

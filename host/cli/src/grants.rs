@@ -1,5 +1,5 @@
-//! What this machine gives to tasks that were granted it (`worker.grants`). Workers take no job that asks for more; who works on runs of his own,
-//! or tries a task, is refused before anything is recorded: he would wait for himself.
+//! What this machine gives to tasks that were granted it (`worker.grants`). Workers take no job that asks for more; who
+//! works on runs of his own, or tries a task, is refused before anything is recorded: he would wait for himself.
 
 use dovetail_core::pipeline::Step;
 
@@ -11,7 +11,13 @@ pub(crate) fn of_steps(config: &Config, steps: &[Step]) -> Result<(), Error> {
     if config.is_fleet() {
         return Ok(());
     }
-    let asks = |step: &Step| step.lane.needs().filter(|need| GRANTS.contains(need)).map(|need| (step.id(), need.to_owned())).collect::<Vec<_>>();
+    let asks = |step: &Step| {
+        step.lane
+            .needs()
+            .filter(|need| GRANTS.contains(need))
+            .map(|need| (step.id(), need.to_owned()))
+            .collect::<Vec<_>>()
+    };
     refuse(config, steps.iter().flat_map(asks), "the step")
 }
 
@@ -23,8 +29,10 @@ pub(crate) fn of_task(config: &Config, name: &str, grants: impl Iterator<Item = 
 fn refuse(config: &Config, mut asked: impl Iterator<Item = (String, String)>, what: &str) -> Result<(), Error> {
     let Some((who, grant)) = asked.find(|(_, grant)| !config.grants.contains(grant)) else { return Ok(()) };
     let given = if config.grants.is_empty() { "none".to_owned() } else { config.grants.join(", ") };
-    let message = format!("{what} `{who}` was granted `{grant}`, and this machine gives no task that (`worker.grants`: {given})");
-    let help =
-        format!("add `{grant}` to `worker.grants` in dovetail.toml, or to DOVETAIL_WORKER_GRANTS, if tasks may have it here; or run it elsewhere");
+    let message =
+        format!("{what} `{who}` was granted `{grant}`, and this machine gives no task that (`worker.grants`: {given})");
+    let help = format!(
+        "add `{grant}` to `worker.grants` in dovetail.toml, or to DOVETAIL_WORKER_GRANTS, if tasks may have it here; or run it elsewhere"
+    );
     Err(Error::usage("grant_withheld", message).help(help).detail("grant", grant))
 }

@@ -1,4 +1,5 @@
-//! What was typed, and the help for it. Options of every command stand in `dovetail --help`, and once: a command's own help names where they are.
+//! What was typed, and the help for it. Options of every command stand in `dovetail --help`, and once: a command's own
+//! help names where they are.
 
 use std::ffi::OsString;
 
@@ -39,7 +40,8 @@ mod tests {
     use super::*;
 
     fn help(words: &[&str]) -> String {
-        let arguments: Vec<OsString> = std::iter::once("dovetail").chain(words.iter().copied()).map(OsString::from).collect();
+        let arguments: Vec<OsString> =
+            std::iter::once("dovetail").chain(words.iter().copied()).map(OsString::from).collect();
         parse(&arguments).unwrap_err().render().to_string()
     }
 

@@ -58,7 +58,8 @@ impl Given {
             let name_end = arg.find('=').unwrap_or(arg.len());
             if arg.starts_with('@') && !arg.starts_with("@@") {
                 if given.whole.replace(Source::parse(arg)).is_some() {
-                    return Err(Error::usage("input_twice", "the whole input object is given twice").help("write `--input @FILE` once"));
+                    return Err(Error::usage("input_twice", "the whole input object is given twice")
+                        .help("write `--input @FILE` once"));
                 }
                 continue;
             }
@@ -67,16 +68,26 @@ impl Given {
                     .help("write --input NAME=VALUE, --input NAME=@FILE or --input @FILE.json"));
             };
             if name.is_empty() {
-                return Err(Error::usage("bad_input", format!("`--input {arg}` has no name")).help("write --input NAME=VALUE"));
+                return Err(
+                    Error::usage("bad_input", format!("`--input {arg}` has no name")).help("write --input NAME=VALUE")
+                );
             }
             if given.named.iter().any(|(other, _)| other == name) {
                 return Err(twice(name));
             }
             given.named.push((name.to_owned(), Source::parse(value)));
         }
-        let stdin = given.named.iter().map(|(_, source)| source).chain(&given.whole).filter(|source| **source == Source::Stdin).count();
+        let stdin = given
+            .named
+            .iter()
+            .map(|(_, source)| source)
+            .chain(&given.whole)
+            .filter(|source| **source == Source::Stdin)
+            .count();
         if stdin > 1 {
-            return Err(Error::usage("stdin_twice", "standard input is given to several inputs").help("write `@-` once"));
+            return Err(
+                Error::usage("stdin_twice", "standard input is given to several inputs").help("write `@-` once")
+            );
         }
         Ok(given)
     }
@@ -106,10 +117,11 @@ impl Each {
     pub(crate) fn parse(args: &[String]) -> Result<Option<Self>, Error> {
         let mut each: Option<Self> = None;
         for arg in args {
-            let Some((name, place)) = arg.split_once("=@").filter(|(name, place)| !name.is_empty() && !place.is_empty()) else {
-                return Err(
-                    Error::usage("bad_input", format!("`--each {arg}` names no files")).help("write --each NAME=@FOLDER or --each 'NAME=@*.jpg'")
-                );
+            let Some((name, place)) =
+                arg.split_once("=@").filter(|(name, place)| !name.is_empty() && !place.is_empty())
+            else {
+                return Err(Error::usage("bad_input", format!("`--each {arg}` names no files"))
+                    .help("write --each NAME=@FOLDER or --each 'NAME=@*.jpg'"));
             };
             let files = files_of(place)?;
             match &mut each {
@@ -117,7 +129,8 @@ impl Each {
                 Some(each) if each.name == name => each.files.extend(files),
                 Some(each) => {
                     let message = format!("--each is given for `{}` and for `{name}`", each.name);
-                    return Err(Error::usage("bad_input", message).help("one input has many files; the others have one value each (--input)"));
+                    return Err(Error::usage("bad_input", message)
+                        .help("one input has many files; the others have one value each (--input)"));
                 }
             }
         }
@@ -132,7 +145,8 @@ impl Each {
     }
 }
 
-/// A regular file that can be read, and its size: whatever else it is (a pipe, a device) might never end, or not be there again for the run.
+/// A regular file that can be read, and its size: whatever else it is (a pipe, a device) might never end, or not be
+/// there again for the run.
 fn look(path: &Path) -> Result<u64, Error> {
     // Not opened before that is known: opening a pipe waits for its writer.
     let meta = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
@@ -157,8 +171,11 @@ fn files_of(place: &str) -> Result<Vec<PathBuf>, Error> {
         Ok(_) => vec![path.to_owned()],
         Err(_) if place.contains(['*', '?', '[']) => {
             let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
-            let paths = glob::glob_with(place, options).map_err(|e| Error::usage("bad_glob", format!("`{place}` is no pattern")).cause(e))?;
-            let paths = paths.collect::<Result<Vec<_>, _>>().map_err(|e| Error::usage("unreadable_file", format!("look for `{place}`")).cause(e))?;
+            let paths = glob::glob_with(place, options)
+                .map_err(|e| Error::usage("bad_glob", format!("`{place}` is no pattern")).cause(e))?;
+            let paths = paths
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|e| Error::usage("unreadable_file", format!("look for `{place}`")).cause(e))?;
             paths.into_iter().filter(|path| path.is_file()).collect()
         }
         Err(e) => return Err(Error::file(path, e)),
@@ -193,7 +210,9 @@ pub(crate) fn photographs(named: &Path, code: &'static str) -> Result<Vec<PathBu
     let files: Vec<PathBuf> = folder(named)?.into_iter().filter(|file| is_picture(file)).collect();
     if files.is_empty() {
         let error = Error::usage(code, format!("`{}` holds no photographs", named.display()));
-        return Err(error.help("put JPEG, PNG, WebP or BMP files there; `dovetail models pull --photographs DIR` brings six"));
+        return Err(
+            error.help("put JPEG, PNG, WebP or BMP files there; `dovetail models pull --photographs DIR` brings six")
+        );
     }
     Ok(files)
 }
@@ -210,12 +229,18 @@ pub(crate) struct Expected {
 impl Expected {
     /// Of a pipeline.
     pub(crate) fn of_pipeline(pipeline: &dovetail_core::pipeline::Pipeline) -> Self {
-        Self { of: pipeline.reference(), types: pipeline.inputs.iter().map(|input| (input.name.clone(), input.ty.clone())).collect() }
+        Self {
+            of: pipeline.reference(),
+            types: pipeline.inputs.iter().map(|input| (input.name.clone(), input.ty.clone())).collect(),
+        }
     }
 
     /// Of a task.
     pub(crate) fn of_task(name: &str, signature: &dovetail_core::wit::Signature) -> Self {
-        Self { of: name.to_owned(), types: signature.input.iter().map(|field| (snake(&field.name), field.ty.clone())).collect() }
+        Self {
+            of: name.to_owned(),
+            types: signature.input.iter().map(|field| (snake(&field.name), field.ty.clone())).collect(),
+        }
     }
 
     /// Values that do not fit.
@@ -230,7 +255,9 @@ impl Expected {
             let names = self.types.iter().map(|(name, _)| name.as_str());
             let help = match nearest(name, names.clone()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("its inputs are {}", names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
+                None => {
+                    format!("its inputs are {}", names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+                }
             };
             Error::usage("unknown_input", format!("{} has no input `{name}`", self.of)).help(help).detail("input", name)
         })
@@ -255,7 +282,11 @@ impl Loaded {
         let mut loaded = Self::default();
         if let Some(source) = &given.whole {
             let (text, base, shown) = match source {
-                Source::File(path) => (text_of(path)?, path.parent().unwrap_or(Path::new(".")).to_owned(), format!("`{}`", path.display())),
+                Source::File(path) => (
+                    text_of(path)?,
+                    path.parent().unwrap_or(Path::new(".")).to_owned(),
+                    format!("`{}`", path.display()),
+                ),
                 _ => (text_of_stdin()?, PathBuf::from("."), "standard input".to_owned()),
             };
             for (name, mut value) in object(&text, &shown)? {
@@ -294,8 +325,8 @@ impl Loaded {
             (Source::Text(text), _) => (text.clone(), PathBuf::from(".")),
             (Source::File(path), Type::Image | Type::Artifact) => return self.artifact(path),
             (Source::Stdin, Type::Image | Type::Artifact) => {
-                let bytes =
-                    bounded(std::io::stdin().lock(), MAX_ARTIFACT).map_err(|e| Error::usage("unreadable_file", "read standard input").cause(e))?;
+                let bytes = bounded(std::io::stdin().lock(), MAX_ARTIFACT)
+                    .map_err(|e| Error::usage("unreadable_file", "read standard input").cause(e))?;
                 return Ok(self.keep(bytes, None));
             }
             (Source::File(path), _) => (text_of(path)?, path.parent().unwrap_or(Path::new(".")).to_owned()),
@@ -304,9 +335,15 @@ impl Loaded {
         let mut value = serde_json::from_str(&text).map_err(|e| {
             let shown: String = text.chars().take(60).collect();
             let error =
-                Error::usage("bad_input", format!("the input `{name}` takes {} and `{shown}` is no JSON", ty.short())).cause(e).detail("input", name);
+                Error::usage("bad_input", format!("the input `{name}` takes {} and `{shown}` is no JSON", ty.short()))
+                    .cause(e)
+                    .detail("input", name);
             let typed = *source == Source::Text(text.clone());
-            error.help(if typed { how_to_type(name, plain) } else { "a file's text is read as JSON; put quotes around a string".to_owned() })
+            error.help(if typed {
+                how_to_type(name, plain)
+            } else {
+                "a file's text is read as JSON; put quotes around a string".to_owned()
+            })
         })?;
         self.files(ty, &mut value, &base)?;
         Ok(value)
@@ -345,7 +382,8 @@ impl Loaded {
                 }
             }
             (Type::Variant(cases), Value::Object(values)) => {
-                let case = cases.iter().find(|case| values.get("tag").and_then(Value::as_str) == Some(&snake(&case.name)));
+                let case =
+                    cases.iter().find(|case| values.get("tag").and_then(Value::as_str) == Some(&snake(&case.name)));
                 if let (Some(ty), Some(value)) = (case.and_then(|case| case.ty.as_ref()), values.get_mut("val")) {
                     self.files(ty, value, base)?;
                 }
@@ -378,7 +416,8 @@ impl Loaded {
         for artifact in ArtifactRef::all_in(values) {
             let digest = artifact.digest;
             if !self.bytes.contains_key(&digest) && blobs.size(BlobKind::Artifact, &digest)?.is_none() {
-                let error = Error::usage("unknown_artifact", format!("there is no artifact {digest} in the data folder"));
+                let error =
+                    Error::usage("unknown_artifact", format!("there is no artifact {digest} in the data folder"));
                 return Err(error.help("name the file itself, NAME=@FILE").detail("digest", digest.to_string()));
             }
         }
@@ -403,7 +442,11 @@ fn how_to_type(name: &str, ty: &Type) -> String {
 
 /// A file that is named within a JSON file.
 fn beside(error: Error) -> Error {
-    if error.code == "missing_file" { error.help("a path that stands in a JSON file is relative to that file") } else { error }
+    if error.code == "missing_file" {
+        error.help("a path that stands in a JSON file is relative to that file")
+    } else {
+        error
+    }
 }
 
 fn an(ty: &Type) -> &'static str {
@@ -438,7 +481,9 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
 
 fn text_of(path: &Path) -> Result<String, Error> {
     let not_text = |e| {
-        Error::usage("bad_input", format!("`{}` is no text", path.display())).cause(e).help("only images and artifacts are taken from other files")
+        Error::usage("bad_input", format!("`{}` is no text", path.display()))
+            .cause(e)
+            .help("only images and artifacts are taken from other files")
     };
     String::from_utf8(read(path, MAX_JSON)?).map_err(not_text)
 }
@@ -467,8 +512,11 @@ fn object(text: &str, place: &str) -> Result<Vec<(String, Value)>, Error> {
     }
     let mut reader = serde_json::Deserializer::from_str(text);
     let members = reader.deserialize_map(Members).and_then(|members| reader.end().map(|()| members));
-    members
-        .map_err(|e| Error::usage("bad_input", format!("{place} is no JSON object with the inputs")).cause(e).help(r#"write {"NAME": VALUE, ...}"#))
+    members.map_err(|e| {
+        Error::usage("bad_input", format!("{place} is no JSON object with the inputs"))
+            .cause(e)
+            .help(r#"write {"NAME": VALUE, ...}"#)
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! dovetail: runs pipelines of sandboxed tasks. Parses what was typed, resolves the configuration, runs the command, gives back its exit code.
+//! dovetail: runs pipelines of sandboxed tasks. Parses what was typed, resolves the configuration, runs the command,
+//! gives back its exit code.
 
 mod args;
 mod commands;
@@ -70,10 +71,12 @@ fn if_written(exit: Exit, output: &Output) -> u8 {
 
 fn configure(cli: &Cli) -> Result<Config, Error> {
     if cli.global.output == Format::Ndjson && !commands::streams(&cli.command) {
-        return Err(Error::usage("bad_option", "only `run` and `runs resume` print one document a line").help("use --output json"));
+        return Err(Error::usage("bad_option", "only `run` and `runs resume` print one document a line")
+            .help("use --output json"));
     }
-    let environment: Environment =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    let environment: Environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
     let folder = std::env::current_dir().map_err(|e| Error::usage("no_folder", "find the current folder").cause(e))?;
     let config = Config::load(&cli.global, &environment, &folder)?;
     telemetry::start(&config, commands::log_level(&cli.command));

@@ -1,4 +1,5 @@
-//! The media type of a file's bytes, from how they begin. Only for people and for tasks that look: whether a picture can be read, its decoder says.
+//! The media type of a file's bytes, from how they begin. Only for people and for tasks that look: whether a picture
+//! can be read, its decoder says.
 
 use std::path::Path;
 
@@ -37,11 +38,17 @@ pub(crate) fn sniff(bytes: &[u8]) -> &'static str {
     let text = match std::str::from_utf8(head) {
         Ok(text) => Some(text),
         // A character cut by our own look is no fault of the text.
-        Err(error) if error.error_len().is_none() && head.len() == LOOK => std::str::from_utf8(&head[..error.valid_up_to()]).ok(),
+        Err(error) if error.error_len().is_none() && head.len() == LOOK => {
+            std::str::from_utf8(&head[..error.valid_up_to()]).ok()
+        }
         Err(_) => None,
     };
     match text {
-        Some(text) if text.is_empty() || text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) => "application/octet-stream",
+        Some(text)
+            if text.is_empty() || text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) =>
+        {
+            "application/octet-stream"
+        }
         Some(text) if text.trim_start().starts_with(['{', '[']) => "application/json",
         Some(_) => "text/plain",
         None => "application/octet-stream",

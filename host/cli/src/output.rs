@@ -111,10 +111,12 @@ impl Output {
     }
 }
 
-/// What strangers wrote (tasks, pipelines, whoever submits), for people: what would steer the terminal or turn the order of the text around is shown as
-/// `\u{1b}`. Newlines and tabs stay.
+/// What strangers wrote (tasks, pipelines, whoever submits), for people: what would steer the terminal or turn the
+/// order of the text around is shown as `\u{1b}`. Newlines and tabs stay.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
-    let steers = |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let steers = |c: char| {
+        (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     if !text.contains(steers) {
         return Cow::Borrowed(text);
     }

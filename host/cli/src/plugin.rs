@@ -1,4 +1,5 @@
-//! A plugin as it lies on the disk (a folder, a component beside its `plugin.toml`, or a package) becomes the bytes of its package.
+//! A plugin as it lies on the disk (a folder, a component beside its `plugin.toml`, or a package) becomes the bytes of
+//! its package.
 //!
 //! It finds the component where cargo puts it. It does not look into it: the runtime does.
 
@@ -52,14 +53,18 @@ pub(crate) fn find(path: &Path, component: Option<&Path>) -> Result<Found, Error
     }
     if path.extension().is_some_and(|extension| extension == "wasm") {
         if named.is_some() {
-            return Err(Error::usage("bad_option", format!("`{}` is a component itself", path.display())).help("leave --component out"));
+            return Err(Error::usage("bad_option", format!("`{}` is a component itself", path.display()))
+                .help("leave --component out"));
         }
         let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         return folder(beside, Some(path.to_owned())).map(Found::Folder);
     }
     if named.is_some() {
-        return Err(Error::usage("bad_option", format!("`{}` is no plugin folder, so --component has no meaning", path.display()))
-            .help("leave --component out"));
+        return Err(Error::usage(
+            "bad_option",
+            format!("`{}` is no plugin folder, so --component has no meaning", path.display()),
+        )
+        .help("leave --component out"));
     }
     Ok(Found::Package(read(path, MAX_PACKAGE)?))
 }
@@ -67,7 +72,11 @@ pub(crate) fn find(path: &Path, component: Option<&Path>) -> Result<Found, Error
 /// The folder of a plugin, with its manifest.
 pub(crate) fn folder(path: &Path, component: Option<PathBuf>) -> Result<Folder, Error> {
     let manifest = own(path, &path.join("plugin.toml")).map_err(|e| {
-        if e.code == "missing_file" { e.help("a plugin's folder has a `plugin.toml` with its name, version and description") } else { e }
+        if e.code == "missing_file" {
+            e.help("a plugin's folder has a `plugin.toml` with its name, version and description")
+        } else {
+            e
+        }
     })?;
     Ok(Folder { path: path.to_owned(), manifest, component })
 }
@@ -78,8 +87,8 @@ impl Folder {
         Manifest::parse(&self.manifest)
     }
 
-    /// The component's bytes, as cargo built them or made from a core module. A file that was named is taken as it is, whatever its age: whoever
-    /// names it has chosen it.
+    /// The component's bytes, as cargo built them or made from a core module. A file that was named is taken as it is,
+    /// whatever its age: whoever names it has chosen it.
     pub(crate) fn component(&self, name: &str, stale: Stale) -> Result<Vec<u8>, Error> {
         let file = match &self.component {
             Some(file) => file.clone(),
@@ -97,13 +106,15 @@ impl Folder {
         Ok(bytes)
     }
 
-    /// What cargo built: of the first target that there is anything of, the newest. Targets are not compared by age: a task built for
-    /// another one may import other things, and it must not depend on what was built last.
+    /// What cargo built: of the first target that there is anything of, the newest. Targets are not compared by age: a
+    /// task built for another one may import other things, and it must not depend on what was built last.
     fn built(&self, name: &str) -> Result<PathBuf, Error> {
         let names = [format!("{}.wasm", name.replace('-', "_")), format!("{name}.wasm")];
         let targets = self.target_folders()?;
         let of_target = |target: &str| {
-            let files = targets.iter().flat_map(|folder| names.iter().map(move |name| folder.join(target).join("release").join(name)));
+            let files = targets
+                .iter()
+                .flat_map(|folder| names.iter().map(move |name| folder.join(target).join("release").join(name)));
             files.filter_map(|file| Some((std::fs::metadata(&file).and_then(|meta| meta.modified()).ok()?, file))).max()
         };
         let newest = TARGETS.into_iter().find_map(of_target);
@@ -159,7 +170,10 @@ impl Folder {
         let mut examples = BTreeMap::new();
         let folder = self.path.join("examples");
         if folder.is_dir() {
-            for file in crate::inputs::folder(&folder)?.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "json")) {
+            for file in crate::inputs::folder(&folder)?
+                .into_iter()
+                .filter(|file| file.extension().is_some_and(|extension| extension == "json"))
+            {
                 examples.insert(name_of(&file), own(&self.path, &file)?);
             }
         }
@@ -168,7 +182,13 @@ impl Folder {
             Err(error) if error.code == "missing_file" => None,
             Err(error) => return Err(error),
         };
-        Ok(pack(Parts { manifest: &self.manifest, component, wit: &wit, readme: readme.as_deref(), examples: &examples })?)
+        Ok(pack(Parts {
+            manifest: &self.manifest,
+            component,
+            wit: &wit,
+            readme: readme.as_deref(),
+            examples: &examples,
+        })?)
     }
 }
 
@@ -195,20 +215,23 @@ fn name_of(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// A text of the plugin's own. A link may lead to another place in its folder; one that leads out of it would publish what nobody meant to.
+/// A text of the plugin's own. A link may lead to another place in its folder; one that leads out of it would publish
+/// what nobody meant to.
 fn own(root: &Path, path: &Path) -> Result<String, Error> {
     let real = path.canonicalize().map_err(|e| Error::file(path, e))?;
     if real.starts_with(root.canonicalize().map_err(|e| Error::file(root, e))?) {
         return text(path);
     }
-    let message = format!("`{}` is a link that leads out of the plugin's folder, to `{}`", path.display(), real.display());
+    let message =
+        format!("`{}` is a link that leads out of the plugin's folder, to `{}`", path.display(), real.display());
     Err(Error::usage("link_out_of_folder", message)
         .help("put a copy in its place if it is meant to be published, or remove the link")
         .detail("path", path.display().to_string()))
 }
 
 fn text(path: &Path) -> Result<String, Error> {
-    String::from_utf8(read(path, MAX_TEXT)?).map_err(|e| Error::usage("bad_package", format!("`{}` is not UTF-8 text", path.display())).cause(e))
+    String::from_utf8(read(path, MAX_TEXT)?)
+        .map_err(|e| Error::usage("bad_package", format!("`{}` is not UTF-8 text", path.display())).cause(e))
 }
 
 #[cfg(test)]
@@ -220,7 +243,8 @@ mod tests {
         let at = dir.path().join("echo-it");
         std::fs::create_dir_all(at.join("wit/deps/task")).unwrap();
         std::fs::write(dir.path().join("Cargo.toml"), "[workspace]\nmembers = []\n").unwrap();
-        std::fs::write(at.join("plugin.toml"), "name = \"echo-it\"\nversion = \"1.0.0\"\ndescription = \"x\"\n").unwrap();
+        std::fs::write(at.join("plugin.toml"), "name = \"echo-it\"\nversion = \"1.0.0\"\ndescription = \"x\"\n")
+            .unwrap();
         std::fs::write(at.join("wit/world.wit"), "package a:b;").unwrap();
         std::fs::write(at.join("wit/deps/task/task.wit"), "package a:c;").unwrap();
         dir

@@ -1,4 +1,5 @@
-//! How far the work is, on standard error, once it takes longer than a second: in place on a terminal, else as plain lines.
+//! How far the work is, on standard error, once it takes longer than a second: in place on a terminal, else as plain
+//! lines.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -36,13 +37,26 @@ impl<'a> Progress<'a> {
     /// Of so many runs, from now on; on which `others` work, or this process.
     pub(crate) fn new(output: &'a Output, runs: usize, others: bool) -> Self {
         let began = Instant::now();
-        Self { output, others, runs, ended: 0, failed: 0, steps_ended: 0, running: BTreeMap::new(), news: Vec::new(), began, shown: None }
+        Self {
+            output,
+            others,
+            runs,
+            ended: 0,
+            failed: 0,
+            steps_ended: 0,
+            running: BTreeMap::new(),
+            news: Vec::new(),
+            began,
+            shown: None,
+        }
     }
 
     /// Something happened.
     pub(crate) fn event(&mut self, event: &Event) {
         match event {
-            Event::StepStarted { run, step, .. } => drop(self.running.insert((run.clone(), step.clone()), Instant::now())),
+            Event::StepStarted { run, step, .. } => {
+                drop(self.running.insert((run.clone(), step.clone()), Instant::now()))
+            }
             Event::StepFinished { run, step, failure, millis, .. } => {
                 self.running.remove(&(run.clone(), step.clone()));
                 self.steps_ended += 1;
@@ -55,7 +69,8 @@ impl<'a> Progress<'a> {
             }
             Event::StepRetried { run, step, attempt, code, delay_ms } => {
                 self.running.remove(&(run.clone(), step.clone()));
-                self.news.push(format!("{step} failed ({code}) in attempt {attempt}, next one in {}", seconds(*delay_ms)));
+                self.news
+                    .push(format!("{step} failed ({code}) in attempt {attempt}, next one in {}", seconds(*delay_ms)));
             }
             Event::StepReleased { run, step, .. } => drop(self.running.remove(&(run.clone(), step.clone()))),
             Event::RunFinished { state, .. } => {
@@ -91,11 +106,13 @@ impl<'a> Progress<'a> {
         }
         if self.runs == 1 {
             let running: Vec<String> = self.running.keys().map(|(_, step)| step.clone()).collect();
-            let running = if running.is_empty() { "waiting".to_owned() } else { format!("running {}", running.join(", ")) };
+            let running =
+                if running.is_empty() { "waiting".to_owned() } else { format!("running {}", running.join(", ")) };
             return format!("{since}  {} done, {running}", count(self.steps_ended, "step"));
         }
         let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
-        let running = if self.others { String::new() } else { format!(", {} running", count(self.running.len(), "step")) };
+        let running =
+            if self.others { String::new() } else { format!(", {} running", count(self.running.len(), "step")) };
         format!("{since}  {} of {} over{failed}{running}", self.ended, count(self.runs, "run"))
     }
 }
@@ -116,9 +133,19 @@ mod tests {
         let mut progress = Progress::new(&output, 2, false);
         let run = RunId::from_bytes([1; 16]);
         progress.event(&Event::StepStarted { run: run.clone(), step: "detect".into(), attempt: 1 });
-        assert!(progress.line(progress.began).ends_with("0 of 2 runs over, 1 step running"), "{}", progress.line(progress.began));
+        assert!(
+            progress.line(progress.began).ends_with("0 of 2 runs over, 1 step running"),
+            "{}",
+            progress.line(progress.began)
+        );
         let failure = Some(StepFailure { code: "x".into(), message: "y".into(), stopped: false });
-        progress.event(&Event::StepFinished { run: run.clone(), step: "detect".into(), attempt: 1, failure, millis: 1500 });
+        progress.event(&Event::StepFinished {
+            run: run.clone(),
+            step: "detect".into(),
+            attempt: 1,
+            failure,
+            millis: 1500,
+        });
         progress.event(&Event::RunFinished { run, state: RunState::Failed });
         assert!(progress.line(progress.began).ends_with("1 of 2 runs over, 1 failed, 0 steps running"));
         assert_eq!(progress.news, ["detect failed after 1.5 s"]);

@@ -73,7 +73,8 @@ fn steps(document: &Value) -> String {
     table(&[" #", "id", "state", " start ms", " ms", " attempts", "task"], &rows)
 }
 
-/// A step by its ID, and by its name in the pipeline where the one does not tell the other: logs of workers have the latter.
+/// A step by its ID, and by its name in the pipeline where the one does not tell the other: logs of workers have the
+/// latter.
 fn named(step: &Value) -> String {
     let text = |key: &str| step.get(key).and_then(Value::as_str).unwrap_or_default();
     let (id, name) = (text("id"), text("step"));
@@ -109,10 +110,9 @@ fn used(document: &Value) -> String {
             // `dovetail:vision/faces.detector.detect`: the package says nothing here.
             let calls = calls.map(|(name, calls)| format!("{calls} x {}", name.rsplit('/').next().unwrap_or(name)));
             let models = list(&attempt, "models").into_iter().map(|model| format!("model {}", text(&model, "name")));
-            let lost = attempt
-                .get("lost_workers")
-                .and_then(Value::as_u64)
-                .map(|n| format!("begun anew after {}", count(usize::try_from(n).unwrap_or(usize::MAX), "lost worker")));
+            let lost = attempt.get("lost_workers").and_then(Value::as_u64).map(|n| {
+                format!("begun anew after {}", count(usize::try_from(n).unwrap_or(usize::MAX), "lost worker"))
+            });
             let said: Vec<String> = lost.into_iter().chain(calls).chain(models).collect();
             if !said.is_empty() {
                 more.push_str(&format!("{name}: {}\n", said.join(", ")));
@@ -145,7 +145,11 @@ pub(crate) fn failure(error: &Value, run: Option<&str>) -> String {
         shown.push_str(&format!("  at {frame}\n"));
     }
     let kind = error.get("kind").or_else(|| error.pointer("/details/kind")).and_then(Value::as_str).unwrap_or_default();
-    let retryable = error.get("retryable").or_else(|| error.pointer("/details/retryable")).and_then(Value::as_bool).unwrap_or(false);
+    let retryable = error
+        .get("retryable")
+        .or_else(|| error.pointer("/details/retryable"))
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
     shown.push_str(&format!("\nhelp: {}", remedy(kind, field("code"))));
     if let (Some(run), Some(when)) = (run, retry_helps(kind, field("code"), retryable)) {
         shown.push_str(&format!("; {when} `dovetail runs retry {run}` runs what did not succeed"));
@@ -154,7 +158,8 @@ pub(crate) fn failure(error: &Value, run: Option<&str>) -> String {
     shown
 }
 
-/// When a run that failed like this may succeed as it is: what had succeeded stays, and so do the versions and the inputs.
+/// When a run that failed like this may succeed as it is: what had succeeded stays, and so do the versions and the
+/// inputs.
 fn retry_helps(kind: &str, code: &str, retryable: bool) -> Option<&'static str> {
     match (kind, code) {
         (_, "models_missing" | "unknown_model") => Some("then"),
@@ -182,7 +187,9 @@ fn remedy(kind: &str, code: &str) -> &'static str {
             "give the step more time (its `timeout` in the pipeline, up to `time` of the host's limits), or smaller inputs"
         }
         (_, "out_of_memory") => "raise `memory` in the plugin's [limits], or give it smaller inputs",
-        ("invalid_input", _) => "correct the inputs and run it again; the task's log (`dovetail runs logs RUN`) may say more",
+        ("invalid_input", _) => {
+            "correct the inputs and run it again; the task's log (`dovetail runs logs RUN`) may say more"
+        }
         (_, "poison") => "run its task alone with `dovetail task run`, to see what ends whoever runs it (memory?)",
         ("unavailable" | "lost_worker", _) => "`dovetail doctor` looks at what the program needs",
         ("trap" | "panic" | "bad_output", _) => "this is a mistake in the task: tell its author, with the lines above",
@@ -221,7 +228,9 @@ mod tests {
 
     #[test]
     fn where_another_try_may_succeed_the_help_names_the_command() {
-        let help = |kind: &str, code: &str, retryable: bool, run| failure(&json!({ "kind": kind, "code": code, "retryable": retryable }), run);
+        let help = |kind: &str, code: &str, retryable: bool, run| {
+            failure(&json!({ "kind": kind, "code": code, "retryable": retryable }), run)
+        };
         for (kind, code, retryable) in [
             ("unavailable", "no_memory", false),
             ("lost_worker", "poison", false),

@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM: the first one drains, the second one aborts, the third one ends the process as if nobody had listened.
+//! SIGINT and SIGTERM: the first one drains, the second one aborts, the third one ends the process as if nobody had
+//! listened.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -31,12 +32,18 @@ impl Told {
         abort: "interrupted again: running steps are stopped",
     };
     /// Of a command that waits for what others do.
-    pub(crate) const WAITING: Self =
-        Self { drain: "interrupted: the workers go on, and nobody waits for them here any longer", abort: "interrupted again" };
+    pub(crate) const WAITING: Self = Self {
+        drain: "interrupted: the workers go on, and nobody waits for them here any longer",
+        abort: "interrupted again",
+    };
 }
 
 /// Hands signals on to `shutdown`, and says on `told` what that means.
-pub(crate) fn listen(shutdown: Shutdown, words: Told, told: impl Fn(&str) + Send + 'static) -> Result<Listening, Error> {
+pub(crate) fn listen(
+    shutdown: Shutdown,
+    words: Told,
+    told: impl Fn(&str) + Send + 'static,
+) -> Result<Listening, Error> {
     let failed = |e: std::io::Error| Error::host("signals", "listen to signals").cause(e);
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let handle = signals.handle();

@@ -1,12 +1,18 @@
 //! Text in columns.
 
-/// Rows below their titles, each column as wide as its widest cell. A column whose title begins with a space is aligned to the right.
+/// Rows below their titles, each column as wide as its widest cell. A column whose title begins with a space is aligned
+/// to the right.
 pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = titles
         .iter()
         .enumerate()
         .map(|(i, title)| {
-            rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0).max(title.trim().chars().count())
+            rows.iter()
+                .filter_map(|row| row.get(i))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+                .max(title.trim().chars().count())
         })
         .collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
@@ -62,7 +68,10 @@ mod tests {
         let rows = vec![vec!["a".into(), "1".into(), String::new()], vec!["long".into(), "100".into(), "x".into()]];
         assert_eq!(table(&["name", " n", "rest"], &rows), "name    n  rest\na       1\nlong  100  x\n");
         assert_eq!(indented("a\n\nb", 2), "  a\n\n  b\n");
-        assert_eq!((count(1, "step"), count(0, "step"), count(2, "step")), ("1 step".into(), "0 steps".into(), "2 steps".into()));
+        assert_eq!(
+            (count(1, "step"), count(0, "step"), count(2, "step")),
+            ("1 step".into(), "0 steps".into(), "2 steps".into())
+        );
         assert_eq!((bytes(12), bytes(3482), bytes(5 << 20)), ("12 B".into(), "3.4 KiB".into(), "5.0 MiB".into()));
     }
 }

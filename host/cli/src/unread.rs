@@ -6,8 +6,8 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::wire::App;
 
-/// Prints a list. What cannot be read is a line on standard error and, where machines listen, an entry with `key` and `"unreadable"`, behind the
-/// others.
+/// Prints a list. What cannot be read is a line on standard error and, where machines listen, an entry with `key` and
+/// `"unreadable"`, behind the others.
 pub(crate) fn print_list<T>(
     app: &App,
     list: &List<T>,

@@ -1,5 +1,6 @@
-//! From the configuration to concrete things: stores, runtime, vision, models. The only place that names them together. Each is opened when a
-//! command first needs it, so that listing runs loads no OpenCV and starts no thread of the runtime.
+//! From the configuration to concrete things: stores, runtime, vision, models. The only place that names them together.
+//! Each is opened when a command first needs it, so that listing runs loads no OpenCV and starts no thread of the
+//! runtime.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -44,7 +45,14 @@ struct Nothing {
 impl App {
     /// Opens nothing yet.
     pub(crate) fn new(config: Config, output: Output) -> Self {
-        Self { config, output, typed: Global::default(), parts: OnceLock::new(), to_read: OnceLock::new(), nothing: OnceLock::new() }
+        Self {
+            config,
+            output,
+            typed: Global::default(),
+            parts: OnceLock::new(),
+            to_read: OnceLock::new(),
+            nothing: OnceLock::new(),
+        }
     }
 
     /// Started with these options.
@@ -71,8 +79,8 @@ impl App {
         Ok(self.parts.get_or_init(|| parts))
     }
 
-    /// The stores of the data folder, for a command that only reads: where there is no data folder it makes none, and finds nothing; where
-    /// nothing can be written it reads all the same.
+    /// The stores of the data folder, for a command that only reads: where there is no data folder it makes none, and
+    /// finds nothing; where nothing can be written it reads all the same.
     pub(crate) fn parts_to_read(&self) -> Result<&Parts, Error> {
         if let Some(parts) = self.to_read.get() {
             return Ok(parts);
@@ -95,7 +103,8 @@ impl App {
         Ok(nothing.parts.get_or_init(|| parts))
     }
 
-    /// What living workers say of themselves, by name. They say it in the queue: that the records do not answer hides nobody.
+    /// What living workers say of themselves, by name. They say it in the queue: that the records do not answer hides
+    /// nobody.
     pub(crate) fn living(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
         match self.parts_to_read() {
             Ok(parts) => Ok(parts.ledger.workers()?),
@@ -116,7 +125,11 @@ impl App {
     pub(crate) fn archive(&self, look_only: bool) -> Result<Arc<dyn Archive>, Error> {
         let Config { meta, data, fleet, .. } = &self.config;
         match dovetail_stores::open_archive(meta.url(), data, fleet, Arc::new(SystemClock)) {
-            Err(error) if look_only && meta.scheme() == "sqlite" && matches!(error.kind, StoreErrorKind::Refused | StoreErrorKind::Full) => {
+            Err(error)
+                if look_only
+                    && meta.scheme() == "sqlite"
+                    && matches!(error.kind, StoreErrorKind::Refused | StoreErrorKind::Full) =>
+            {
                 Ok(Arc::new(SqliteLedger::open_to_read(data, Arc::new(SystemClock))?))
             }
             archive => Ok(archive?),
@@ -132,7 +145,8 @@ impl App {
         for name in ["dovetail.db", "models"] {
             let path = self.config.data.join(name);
             let there = path.try_exists().map_err(|e| {
-                let error = Error::host("data_folder", format!("look into the data folder `{}`", self.config.data.display()));
+                let error =
+                    Error::host("data_folder", format!("look into the data folder `{}`", self.config.data.display()));
                 error.cause(e).help("name another with --data DIR, or give yourself the right to read there")
             })?;
             if there {
@@ -146,10 +160,11 @@ impl App {
         if let Some(nothing) = self.nothing.get() {
             return Ok(nothing);
         }
-        let folder = tempfile::Builder::new()
-            .prefix("dovetail-")
-            .tempdir()
-            .map_err(|e| Error::host("temporary_folder", "make a temporary folder").cause(e).help("set TMPDIR to a folder that is writable"))?;
+        let folder = tempfile::Builder::new().prefix("dovetail-").tempdir().map_err(|e| {
+            Error::host("temporary_folder", "make a temporary folder")
+                .cause(e)
+                .help("set TMPDIR to a folder that is writable")
+        })?;
         Ok(self.nothing.get_or_init(|| Nothing { parts: OnceLock::new(), folder }))
     }
 
@@ -201,7 +216,13 @@ impl App {
     }
 
     /// The same with vision that others use, too.
-    pub(crate) fn runtime_with(&self, vision: Arc<Opencv>, blobs: Arc<dyn Blobs>, jobs: u32, live: Option<LiveSink>) -> Result<Runtime, Error> {
+    pub(crate) fn runtime_with(
+        &self,
+        vision: Arc<Opencv>,
+        blobs: Arc<dyn Blobs>,
+        jobs: u32,
+        live: Option<LiveSink>,
+    ) -> Result<Runtime, Error> {
         Ok(Runtime::new(Options {
             blobs,
             vision,
@@ -220,7 +241,8 @@ fn open(config: &Config) -> Result<Parts, Error> {
     let clock = Arc::new(SystemClock);
     let blobs = dovetail_stores::open_blobs(config.blobs.url(), data)?;
     let ledger: Arc<dyn Ledger> = if config.is_fleet() {
-        let window = dovetail_stores::open_window(config.queue.url(), &config.fleet, dovetail_flow::new_run_id()?.as_str())?;
+        let window =
+            dovetail_stores::open_window(config.queue.url(), &config.fleet, dovetail_flow::new_run_id()?.as_str())?;
         let meta = dovetail_stores::open_meta(config.meta.url(), data, &config.fleet, clock.clone())?;
         Arc::new(FleetLedger::new(meta, window)?)
     } else {
@@ -243,7 +265,8 @@ fn read_only(data: &Path) -> Result<Parts, Error> {
     Ok(Parts { ledger: Arc::new(ledger), blobs: Arc::new(FileBlobs::new(data)), clock })
 }
 
-/// This very program, which compiles components in a child process of itself, and measures workers that are children of it.
+/// This very program, which compiles components in a child process of itself, and measures workers that are children of
+/// it.
 pub(crate) fn this_program() -> Result<PathBuf, Error> {
     // What was started stays itself, even when the file is replaced meanwhile (an update).
     let own = Path::new("/proc/self/exe");

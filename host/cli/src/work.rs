@@ -1,5 +1,5 @@
-//! Works on runs of our own in this process until they are over or somebody interrupts, and says how far it is. In a fleet the workers work:
-//! then it waits for them.
+//! Works on runs of our own in this process until they are over or somebody interrupts, and says how far it is. In a
+//! fleet the workers work: then it waits for them.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,8 +32,8 @@ const LOOKED_THROUGH: usize = 4;
 /// What is said where nobody works.
 const NOBODY: &str = "no worker is alive: what is submitted waits until one is started with `dovetail worker`";
 
-/// From before the first run of a command is submitted until its last one has been printed: signals are listened to all the time, and what the
-/// runtime loaded, models included, stays.
+/// From before the first run of a command is submitted until its last one has been printed: signals are listened to all
+/// the time, and what the runtime loaded, models included, stays.
 pub(crate) struct Session<'a> {
     app: &'a App,
     /// None: others work.
@@ -67,7 +67,11 @@ impl<'a> Session<'a> {
     /// Begins one for so many runs, `jobs` steps at a time. From now on a signal is no longer the end of the process.
     pub(crate) fn begin(app: &'a App, runs: usize, jobs: u32) -> Result<Self, Error> {
         let others_work = app.config.is_fleet();
-        let runtime = if others_work { None } else { Some(Arc::new(app.runtime(app.parts()?.blobs.clone(), jobs, None)?) as Arc<dyn Executor>) };
+        let runtime = if others_work {
+            None
+        } else {
+            Some(Arc::new(app.runtime(app.parts()?.blobs.clone(), jobs, None)?) as Arc<dyn Executor>)
+        };
         let mut nobody = false;
         if others_work && app.parts()?.ledger.workers()?.is_empty() {
             app.output.note(NOBODY);
@@ -77,7 +81,8 @@ impl<'a> Session<'a> {
         let (tell, heard) = mpsc::channel();
         let notes = tell.clone();
         let words = if others_work { Told::WAITING } else { Told::WORKING };
-        let listening = signals::listen(shutdown.clone(), words, move |note| drop(notes.send(Heard::Note(note.to_owned()))))?;
+        let listening =
+            signals::listen(shutdown.clone(), words, move |note| drop(notes.send(Heard::Note(note.to_owned()))))?;
         Ok(Self {
             app,
             runtime,
@@ -102,7 +107,11 @@ impl<'a> Session<'a> {
     }
 
     /// Works until `runs` are over or a signal came. `ended` is called with each run as it ends, from this thread.
-    pub(crate) fn work(&mut self, runs: &[RunId], mut ended: impl FnMut(&RunId) -> Result<(), Error>) -> Result<(), Error> {
+    pub(crate) fn work(
+        &mut self,
+        runs: &[RunId],
+        mut ended: impl FnMut(&RunId) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let (over, left) = split(self.app, runs)?;
         for run in over {
             ended(run)?;
@@ -137,12 +146,15 @@ impl<'a> Session<'a> {
             Arc::new(Worker::new(parts.clone(), runtime.clone(), options))
         });
         let others_work = worker.is_none();
-        let (shutdown, heard, output, progress, said) = (&self.shutdown, &self.heard, &self.app.output, &mut self.progress, &self.said);
+        let (shutdown, heard, output, progress, said) =
+            (&self.shutdown, &self.heard, &self.app.output, &mut self.progress, &self.said);
         std::thread::scope(|threads| {
             let working = threads.spawn(move || {
                 let result = match worker {
                     Some(worker) => worker.run(&Scope::Runs(batch.to_vec()), shutdown),
-                    None => wait_for_others(parts, batch, &Waiting { shutdown, look: LOOK, said }, |heard| drop(told.send(heard))),
+                    None => wait_for_others(parts, batch, &Waiting { shutdown, look: LOOK, said }, |heard| {
+                        drop(told.send(heard))
+                    }),
                 };
                 drop(over.send(Heard::Over));
                 result
@@ -152,7 +164,9 @@ impl<'a> Session<'a> {
                 match &event {
                     Event::RunFinished { run, .. } if open.remove(run) => ended(run),
                     Event::StoreFailed { operation, error, .. } if others_work => {
-                        output.note(&format!("could not {operation} ({error}); the run is recorded, and it is waited on"));
+                        output.note(&format!(
+                            "could not {operation} ({error}); the run is recorded, and it is waited on"
+                        ));
                         Ok(())
                     }
                     Event::StoreAnswers { store } if others_work => {
@@ -230,7 +244,13 @@ fn wait_for_others(parts: &Parts, runs: &[RunId], how: &Waiting<'_>, tell: impl 
                 if silent.replace(error.store).is_none() {
                     let source = error.source.as_ref().map_or_else(String::new, ToString::to_string);
                     let (store, operation) = (error.store, error.operation);
-                    tell(Heard::Event(Event::StoreFailed { store, operation, error: source, since: Duration::ZERO, kept: 0 }));
+                    tell(Heard::Event(Event::StoreFailed {
+                        store,
+                        operation,
+                        error: source,
+                        since: Duration::ZERO,
+                        kept: 0,
+                    }));
                 }
                 pause(shutdown);
                 wait = Wait::NONE;
@@ -300,7 +320,8 @@ fn split<'r>(app: &App, runs: &'r [RunId]) -> Result<(Vec<&'r RunId>, Vec<RunId>
         return Ok((Vec::new(), runs.to_vec()));
     }
     let parts = app.parts()?;
-    let keys = runs.iter().map(|run| Ok(dovetail_flow::current(parts, run)?.key())).collect::<Result<Vec<String>, Error>>()?;
+    let keys =
+        runs.iter().map(|run| Ok(dovetail_flow::current(parts, run)?.key())).collect::<Result<Vec<String>, Error>>()?;
     let outcomes = parts.ledger.get(Kind::RunOutcome, &keys)?;
     let (mut over, mut left) = (Vec::new(), Vec::new());
     for (run, outcome) in runs.iter().zip(outcomes) {
@@ -347,7 +368,11 @@ mod tests {
                 let tell = |heard| said.lock().unwrap().push(heard);
                 wait_for_others(&parts, &[RunId::from_bytes([1; 16])], &how, tell).unwrap();
             });
-            said.into_inner().unwrap().into_iter().map(|heard| if let Heard::Note(note) = heard { note } else { String::new() }).collect::<Vec<_>>()
+            said.into_inner()
+                .unwrap()
+                .into_iter()
+                .map(|heard| if let Heard::Note(note) = heard { note } else { String::new() })
+                .collect::<Vec<_>>()
         };
         let known = Said::default();
         assert_eq!(wait(&known), [NOBODY]);

@@ -1,5 +1,6 @@
-//! How claimers of one process sleep: a count of changes, so that whoever found nothing can tell whether something came since. For the
-//! backends of [`crate::ledger::Ledger`] whose work is elsewhere (a file, another system); what rings it is theirs to say.
+//! How claimers of one process sleep: a count of changes, so that whoever found nothing can tell whether something came
+//! since. For the backends of [`crate::ledger::Ledger`] whose work is elsewhere (a file, another system); what rings it
+//! is theirs to say.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,6 +31,10 @@ impl Bell {
 
     /// Sleeps until it rings, at most so long, and not at all if it rang since `seen` was taken.
     pub fn sleep(&self, seen: u64, at_most: Duration) {
-        drop(self.changed.wait_timeout_while(self.count(), at_most, |rung| *rung == seen).unwrap_or_else(PoisonError::into_inner));
+        drop(
+            self.changed
+                .wait_timeout_while(self.count(), at_most, |rung| *rung == seen)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 }

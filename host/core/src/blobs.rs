@@ -63,7 +63,11 @@ pub enum StoreErrorKind {
 
 impl StoreError {
     /// With its cause.
-    pub fn new(kind: StoreErrorKind, operation: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn new(
+        kind: StoreErrorKind,
+        operation: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         Self { kind, store: None, operation: operation.into(), source: Some(source.into()) }
     }
 
@@ -82,8 +86,14 @@ impl StoreError {
     #[must_use]
     pub fn again(&self) -> Self {
         let first = self.source.as_deref().map(|error| error as &(dyn std::error::Error + 'static));
-        let causes: Vec<String> = std::iter::successors(first, |error| error.source()).map(ToString::to_string).collect();
-        Self { kind: self.kind, store: self.store, operation: self.operation.clone(), source: (!causes.is_empty()).then(|| causes.join(": ").into()) }
+        let causes: Vec<String> =
+            std::iter::successors(first, |error| error.source()).map(ToString::to_string).collect();
+        Self {
+            kind: self.kind,
+            store: self.store,
+            operation: self.operation.clone(),
+            source: (!causes.is_empty()).then(|| causes.join(": ").into()),
+        }
     }
 }
 
@@ -118,7 +128,8 @@ impl BlobKind {
 
 /// Content-addressed bytes. Durable when `put` returns; what `get` returns has been compared with its digest.
 pub trait Blobs: Send + Sync {
-    /// Stores `bytes` under their own digest. Storing them again has no effect but that they count as new ([`crate::retention::YOUNG`]).
+    /// Stores `bytes` under their own digest. Storing them again has no effect but that they count as new
+    /// ([`crate::retention::YOUNG`]).
     ///
     /// # Errors
     /// `Unavailable` or `Refused`; then nothing is half-written.
@@ -136,7 +147,8 @@ pub trait Blobs: Send + Sync {
     /// `Unavailable`.
     fn size(&self, kind: BlobKind, digest: &Digest) -> Result<Option<u64>, StoreError>;
 
-    /// Whether it is whole, in at most `max` bytes, or none if it is not there: in the store itself, whatever is kept of it near by.
+    /// Whether it is whole, in at most `max` bytes, or none if it is not there: in the store itself, whatever is kept
+    /// of it near by.
     ///
     /// # Errors
     /// As [`Blobs::get`], but for what this tells.
@@ -154,7 +166,8 @@ pub trait Blobs: Send + Sync {
     }
 }
 
-/// How an `image` or `artifact` stands in JSON: `{"$artifact": "sha256:...", "media_type": "image/jpeg", "name": "photo.jpg"}`.
+/// How an `image` or `artifact` stands in JSON: `{"$artifact": "sha256:...", "media_type": "image/jpeg", "name":
+/// "photo.jpg"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArtifactRef {

@@ -5,7 +5,8 @@ pub trait Clock: Send + Sync {
     /// Milliseconds since 1970, for people and records; it may jump.
     fn wall_ms(&self) -> u64;
 
-    /// Microseconds of a clock that never goes back and counts while the machine sleeps; its start is arbitrary. For lengths.
+    /// Microseconds of a clock that never goes back and counts while the machine sleeps; its start is arbitrary. For
+    /// lengths.
     fn mono_us(&self) -> u64;
 
     /// The same in milliseconds, for leases and delays.

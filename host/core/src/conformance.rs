@@ -1,5 +1,5 @@
-//! What every backend of a port promises, as cases that each backend runs. A case panics where the promise is broken, naming it.
-//! The suite itself is proved by backends that are broken on purpose (`tests/conformance.rs`).
+//! What every backend of a port promises, as cases that each backend runs. A case panics where the promise is broken,
+//! naming it. The suite itself is proved by backends that are broken on purpose (`tests/conformance.rs`).
 
 mod cases;
 
@@ -93,7 +93,12 @@ impl Bench {
 
     fn submit(&self, n: u8, jobs: &[Job]) -> RunKey {
         let key = run(n);
-        let item = Item::Submit { run: key.clone(), record: record(Kind::Run, key.run.to_string()), jobs: jobs.to_vec(), steps: names() };
+        let item = Item::Submit {
+            run: key.clone(),
+            record: record(Kind::Run, key.run.to_string()),
+            jobs: jobs.to_vec(),
+            steps: names(),
+        };
         assert_eq!(self.one(item), Reply::Created, "a first submission creates");
         key
     }
@@ -108,7 +113,13 @@ impl Bench {
 
     fn finish(&self, lease: &Lease, children: &[Job]) -> Reply {
         let record = outcome(lease.run.step(&lease.step), true);
-        self.one(Item::Finish { lease: lease.clone(), record, succeeded: true, close: None, children: children.to_vec() })
+        self.one(Item::Finish {
+            lease: lease.clone(),
+            record,
+            succeeded: true,
+            close: None,
+            children: children.to_vec(),
+        })
     }
 
     fn renew(&self, lease: &Lease) -> Renewal {
@@ -172,8 +183,9 @@ pub fn blobs(make: &dyn Fn() -> Arc<dyn Blobs>) {
 /// # Panics
 /// Where a promise is broken.
 pub fn shelf(blobs: &dyn Blobs, shelf: &dyn Shelf) {
-    let mut put: Vec<(Digest, u64)> =
-        (0..5_u8).map(|n| (blobs.put(BlobKind::Artifact, &vec![n; usize::from(n) + 1]).expect("put works"), u64::from(n) + 1)).collect();
+    let mut put: Vec<(Digest, u64)> = (0..5_u8)
+        .map(|n| (blobs.put(BlobKind::Artifact, &vec![n; usize::from(n) + 1]).expect("put works"), u64::from(n) + 1))
+        .collect();
     put.sort();
     let log = blobs.put(BlobKind::Log, b"said").expect("put works");
     let scan = |after: Option<&Digest>, limit| shelf.scan(BlobKind::Artifact, after, limit).expect("scan works");

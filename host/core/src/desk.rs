@@ -1,6 +1,7 @@
-//! Work of many that only one at a time can do, and that is cheaper done together: a group commit, a round trip to a server. Whoever brings
-//! some and finds nobody at the desk does it himself, with whatever others bring meanwhile; otherwise it is left for the desk's thread. So
-//! one that comes alone waits for no other thread, and among many one sync or one answer still serves all that wait.
+//! Work of many that only one at a time can do, and that is cheaper done together: a group commit, a round trip to a
+//! server. Whoever brings some and finds nobody at the desk does it himself, with whatever others bring meanwhile;
+//! otherwise it is left for the desk's thread. So one that comes alone waits for no other thread, and among many one
+//! sync or one answer still serves all that wait.
 //!
 //! Not here: what the work is. The one at the desk may not bring work to it and wait.
 

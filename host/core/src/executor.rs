@@ -1,6 +1,7 @@
 //! The port to the runtime: one attempt of one task in, a typed outcome and what it used out.
 //!
-//! A guest's failure is a value ([`Outcome::Failed`]); the host's own is an error ([`HostError`]) and is not charged to the attempt.
+//! A guest's failure is a value ([`Outcome::Failed`]); the host's own is an error ([`HostError`]) and is not charged to
+//! the attempt.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,8 @@ pub struct Attempt {
     pub idempotency_key: String,
     /// The input record as JSON, already checked against the task's input type; artifacts by reference.
     pub input: Value,
-    /// Input field -> unique ID of the value that feeds it (`output_001_faces_array`); absent for a literal or a default.
+    /// Input field -> unique ID of the value that feeds it (`output_001_faces_array`); absent for a literal or a
+    /// default.
     pub origins: BTreeMap<String, String>,
     /// In force: the manifest's, under the host's maxima and the step's timeout.
     pub limits: Limits,
@@ -109,7 +111,15 @@ impl Failure {
     /// A failure without details that is not retryable.
     pub fn new(kind: FailureKind, code: impl Into<String>, message: impl Into<String>) -> Self {
         let (code, message) = (code.into(), message.into());
-        Self { kind, code, message, retryable: false, retry_after_ms: None, details: BTreeMap::new(), backtrace: Vec::new() }
+        Self {
+            kind,
+            code,
+            message,
+            retryable: false,
+            retry_after_ms: None,
+            details: BTreeMap::new(),
+            backtrace: Vec::new(),
+        }
     }
 }
 
@@ -123,12 +133,13 @@ pub struct ModelUse {
 /// What an attempt used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Wall time in microseconds, from the first instruction of the instance until its output is read, host calls included.
+    /// Wall time in microseconds, from the first instruction of the instance until its output is read, host calls
+    /// included.
     pub wall_us: u64,
     /// Of it, time spent in host functions, in microseconds.
     pub host_us: u64,
-    /// Processor time of the guest's own code, in microseconds: what its thread used, at most the wall time outside host functions. On a
-    /// machine that is busy with others it is less than that.
+    /// Processor time of the guest's own code, in microseconds: what its thread used, at most the wall time outside
+    /// host functions. On a machine that is busy with others it is less than that.
     #[serde(default)]
     pub guest_cpu_us: u64,
     /// The most linear memory held at once, in bytes.
@@ -138,8 +149,8 @@ pub struct Usage {
     pub input_bytes: u64,
     /// Of the output as JSON, in bytes.
     pub output_bytes: u64,
-    /// Host function -> calls: every one that was called, the host's own (`dovetail:vision/faces.detector.detect`) and WASI's
-    /// (`wasi:clocks/wall-clock.now`). That a handle is dropped is none.
+    /// Host function -> calls: every one that was called, the host's own (`dovetail:vision/faces.detector.detect`) and
+    /// WASI's (`wasi:clocks/wall-clock.now`). That a handle is dropped is none.
     pub host_calls: BTreeMap<String, u64>,
 }
 
@@ -187,8 +198,8 @@ pub trait Executor: Send + Sync {
     /// Only for what is the host's own fault.
     fn execute(&self, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError>;
 
-    /// Gets a package ready, so that the first attempt at a step of it need not wait for its bytes or for the compiler. Best effort: what
-    /// cannot be had now is told when it is needed.
+    /// Gets a package ready, so that the first attempt at a step of it need not wait for its bytes or for the compiler.
+    /// Best effort: what cannot be had now is told when it is needed.
     fn prepare(&self, package: &Digest) {
         let _: &Digest = package;
     }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
 
-/// The sha256 of some bytes: how packages, artifacts, images and models are identified. Written `sha256:` and 64 lower-case hex digits.
+/// The sha256 of some bytes: how packages, artifacts, images and models are identified. Written `sha256:` and 64
+/// lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -146,8 +147,14 @@ impl FromStr for RunId {
     type Err = BadRunId;
 
     fn from_str(text: &str) -> Result<Self, BadRunId> {
-        let right = |(at, b): (usize, u8)| if matches!(at, 8 | 13 | 18 | 23) { b == b'-' } else { matches!(b, b'0'..=b'9' | b'a'..=b'f') };
-        if text.len() == 36 && text.bytes().enumerate().all(right) { Ok(Self(text.into())) } else { Err(BadRunId(text.chars().take(80).collect())) }
+        let right = |(at, b): (usize, u8)| {
+            if matches!(at, 8 | 13 | 18 | 23) { b == b'-' } else { matches!(b, b'0'..=b'9' | b'a'..=b'f') }
+        };
+        if text.len() == 36 && text.bytes().enumerate().all(right) {
+            Ok(Self(text.into()))
+        } else {
+            Err(BadRunId(text.chars().take(80).collect()))
+        }
     }
 }
 

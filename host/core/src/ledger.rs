@@ -1,9 +1,11 @@
-//! The primary port of flow: write-once records and the jobs that follow from them, changed together by [`Ledger::commit`].
+//! The primary port of flow: write-once records and the jobs that follow from them, changed together by
+//! [`Ledger::commit`].
 //!
-//! Everything that safety needs is a record inserted once under a unique key; jobs are a window on what is ready and can be rebuilt
-//! from the records at any time. A backend remembers; it decides nothing: which steps are ready, and when a run is over, flow says,
-//! and the backend only tests whether what a job needs is there. Where queue and records are two systems, an adapter keeps the same
-//! promises by doing the steps in order (records, then children, then the acknowledgement).
+//! Everything that safety needs is a record inserted once under a unique key; jobs are a window on what is ready and
+//! can be rebuilt from the records at any time. A backend remembers; it decides nothing: which steps are ready, and
+//! when a run is over, flow says, and the backend only tests whether what a job needs is there. Where queue and records
+//! are two systems, an adapter keeps the same promises by doing the steps in order (records, then children, then the
+//! acknowledgement).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,8 +135,8 @@ pub const MODEL: &str = "model:";
 /// Begins the name of the capability to have any model of a kind: `model_kind:detector`.
 pub const MODEL_KIND: &str = "model_kind:";
 
-/// What a job asks of its worker beyond what every worker has: names of capabilities (`clocks`, `model:ssd_mobilenetv1`,
-/// `model_kind:detector`), sorted, each once, joined by commas. Empty: nothing.
+/// What a job asks of its worker beyond what every worker has: names of capabilities (`clocks`,
+/// `model:ssd_mobilenetv1`, `model_kind:detector`), sorted, each once, joined by commas. Empty: nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lane(String);
 
@@ -197,28 +199,34 @@ pub struct Lease {
 /// One change. All of a call's items are applied, each for itself, in order; the answer has one [`Reply`] an item.
 #[derive(Debug, Clone)]
 pub enum Item {
-    /// Inserts the record and, if it is new, opens the run, which has steps of these names, and enqueues the jobs. Replies `Created` or `Exists`.
+    /// Inserts the record and, if it is new, opens the run, which has steps of these names, and enqueues the jobs.
+    /// Replies `Created` or `Exists`.
     Submit { run: RunKey, record: Record, jobs: Vec<Job>, steps: Arc<[String]> },
-    /// Inserts the outcome; if it is new and the run is open: enqueues those children whose needs are there and that are neither
-    /// queued nor finished, then acknowledges the lease's job. With `close`, the run's outcome is inserted too and all its jobs go.
-    /// Without, and if no job of the run would be left, the lease's job stays and the reply is `Complete` (as far as the backend knows every
-    /// step of the run has succeeded) or `Last`.
-    /// Replies `Created`, `Complete`, `Last`, `Exists` (nothing else was done), `Closed` or `Cancelled` (the outcome was inserted, the job stays).
+    /// Inserts the outcome; if it is new and the run is open: enqueues those children whose needs are there and that
+    /// are neither queued nor finished, then acknowledges the lease's job. With `close`, the run's outcome is inserted
+    /// too and all its jobs go. Without, and if no job of the run would be left, the lease's job stays and the reply is
+    /// `Complete` (as far as the backend knows every step of the run has succeeded) or `Last`. Replies `Created`,
+    /// `Complete`, `Last`, `Exists` (nothing else was done), `Closed` or `Cancelled` (the outcome was inserted, the job
+    /// stays).
     Finish { lease: Lease, record: Record, succeeded: bool, close: Option<Record>, children: Vec<Job> },
-    /// Inserts the record of the next attempt and puts the job back for `delay`. Replies `Created`, `Exists`, or `NotOwner`.
+    /// Inserts the record of the next attempt and puts the job back for `delay`. Replies `Created`, `Exists`, or
+    /// `NotOwner`.
     Retry { lease: Lease, record: Record, delay: Duration },
     /// Puts the job back for `delay` and charges nothing. Replies `Created` or `NotOwner`.
     Release { lease: Lease, delay: Duration },
-    /// Enqueues what is neither queued nor finished, opening the run if it is not closed. `steps` are the names of all its steps: their outcomes
-    /// are looked up by key. Replies `Created` or `Closed`.
+    /// Enqueues what is neither queued nor finished, opening the run if it is not closed. `steps` are the names of all
+    /// its steps: their outcomes are looked up by key. Replies `Created` or `Closed`.
     Recover { run: RunKey, jobs: Vec<Job>, steps: Arc<[String]> },
-    /// Inserts the record of a re-run and notes that the run is open again; its jobs come by `Recover`. Replies `Created` or `Exists`.
+    /// Inserts the record of a re-run and notes that the run is open again; its jobs come by `Recover`. Replies
+    /// `Created` or `Exists`.
     Reopen { run: RunKey, record: Record },
-    /// Inserts the record of a success that a re-run takes over from the generation before. Replies `Created` or `Exists`.
+    /// Inserts the record of a success that a re-run takes over from the generation before. Replies `Created` or
+    /// `Exists`.
     Inherit { record: Record },
     /// Inserts the record; from then on no child of the run is enqueued. Replies `Created`, `Exists` or `Closed`.
     Cancel { run: RunKey, record: Record },
-    /// Inserts the run's outcome and removes all its jobs. Replies `Created` or `Exists` (the jobs are removed in either case).
+    /// Inserts the run's outcome and removes all its jobs. Replies `Created` or `Exists` (the jobs are removed in
+    /// either case).
     Close { run: RunKey, record: Record },
     /// Inserts any other record. Replies `Created` or `Exists`.
     Put { record: Record },
@@ -316,7 +324,8 @@ pub struct Listing {
     pub newest_first: bool,
 }
 
-/// Durable write-once records with their jobs. Blocking. Safe to call from many threads, and from many processes on one backend.
+/// Durable write-once records with their jobs. Blocking. Safe to call from many threads, and from many processes on one
+/// backend.
 pub trait Ledger: Send + Sync {
     /// Applies the items. Durable when it returns.
     ///
@@ -324,14 +333,14 @@ pub trait Ledger: Send + Sync {
     /// `Unavailable`, `Refused` or `Corrupt`: then none of the items is known to be applied, and all may be sent again.
     fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError>;
 
-    /// The same without waiting for it: `then` is told, maybe on a thread of the backend, so it must neither block nor call this ledger.
-    /// Many such changes share what makes a change durable.
+    /// The same without waiting for it: `then` is told, maybe on a thread of the backend, so it must neither block nor
+    /// call this ledger. Many such changes share what makes a change durable.
     fn commit_then(&self, items: Vec<Item>, then: Then) {
         then(self.commit(&items));
     }
 
-    /// Takes up to `want` ready jobs, the oldest first, each leased for `lease`. While there are none it waits as `wait` says, and may
-    /// come back empty-handed as soon as something changed.
+    /// Takes up to `want` ready jobs, the oldest first, each leased for `lease`. While there are none it waits as
+    /// `wait` says, and may come back empty-handed as soon as something changed.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -361,28 +370,29 @@ pub trait Ledger: Send + Sync {
     /// `Unavailable`.
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError>;
 
-    /// The steps of the run that somebody holds a lease on now, as far as the backend knows: for people, never for decisions.
+    /// The steps of the run that somebody holds a lease on now, as far as the backend knows: for people, never for
+    /// decisions.
     ///
     /// # Errors
     /// `Unavailable`.
     fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError>;
 
-    /// Waits until one of the runs is over, at most so long, and says which are; may come back empty-handed as soon as something changed. For
-    /// whoever submitted them. Of no runs: until something changed, as far as the backend hears of it; what a step of a run that is over came to
-    /// is such a change.
+    /// Waits until one of the runs is over, at most so long, and says which are; may come back empty-handed as soon as
+    /// something changed. For whoever submitted them. Of no runs: until something changed, as far as the backend hears
+    /// of it; what a step of a run that is over came to is such a change.
     ///
     /// # Errors
     /// `Unavailable`.
     fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError>;
 
-    /// Has `told` called whenever a run was cancelled or ended anywhere, as far as the backend hears of it: a hint, so that whoever works on
-    /// it need not wait for its next renewal. It must not block.
+    /// Has `told` called whenever a run was cancelled or ended anywhere, as far as the backend hears of it: a hint, so
+    /// that whoever works on it need not wait for its next renewal. It must not block.
     fn on_end(&self, told: Box<dyn Fn(&RunKey) + Send + Sync>) {
         drop(told);
     }
 
-    /// Says that a worker lives: `about` is what [`Ledger::workers`] shows of it until `keep` has passed. For no time at all: it
-    /// goes.
+    /// Says that a worker lives: `about` is what [`Ledger::workers`] shows of it until `keep` has passed. For no time
+    /// at all: it goes.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -394,8 +404,9 @@ pub trait Ledger: Send + Sync {
     /// `Unavailable`.
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 
-    /// Some open runs that the queue does not know, or of which it has no job: something was lost, and they need to be recovered. Ask again until
-    /// there are none. Several who ask at once begin at different ones. A backend whose queue is as durable as its records has none.
+    /// Some open runs that the queue does not know, or of which it has no job: something was lost, and they need to be
+    /// recovered. Ask again until there are none. Several who ask at once begin at different ones. A backend whose
+    /// queue is as durable as its records has none.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -403,10 +414,11 @@ pub trait Ledger: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Wakes everybody in this process who waits in [`Ledger::claim`], so that they look whether they should still wait.
+    /// Wakes everybody in this process who waits in [`Ledger::claim`], so that they look whether they should still
+    /// wait.
     fn wake(&self);
 
-    /// How often something changed or somebody called [`Ledger::wake`], in this process: taken before looking, and given to [`Wait`],
-    /// it makes sure that nothing that came after the look is slept through.
+    /// How often something changed or somebody called [`Ledger::wake`], in this process: taken before looking, and
+    /// given to [`Wait`], it makes sure that nothing that came after the look is slept through.
     fn wakes(&self) -> u64;
 }

@@ -1,7 +1,8 @@
-//! The vocabulary of dovetail: identities, WIT types as data, pipelines and their check, and the ports that the rest of the house implements.
+//! The vocabulary of dovetail: identities, WIT types as data, pipelines and their check, and the ports that the rest of
+//! the house implements.
 //!
-//! Deliberately absent: wasmtime, OpenCV, any network client, the file system, the clock and the environment. What is decided here is
-//! decided from its arguments alone, so that it can be tested in milliseconds and replayed anywhere.
+//! Deliberately absent: wasmtime, OpenCV, any network client, the file system, the clock and the environment. What is
+//! decided here is decided from its arguments alone, so that it can be tested in milliseconds and replayed anywhere.
 
 pub mod bell;
 pub mod blobs;

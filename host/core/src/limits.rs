@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_VALUE: u64 = 4 << 20;
 /// Values above this are kept as blobs, by reference, in bytes.
 pub const MAX_INLINE_VALUE: usize = 16 << 10;
-/// Logs above this, as JSON lines, are kept as blobs, in bytes: a blob costs a file's sync or a server's answer before the step counts as done.
+/// Logs above this, as JSON lines, are kept as blobs, in bytes: a blob costs a file's sync or a server's answer before
+/// the step counts as done.
 pub const MAX_INLINE_LOG: usize = 2 << 10;
 
 /// What an artifact counts at the least, in bytes: a file takes a block of the disk, however short it is.
@@ -25,7 +26,8 @@ pub struct Limits {
     pub log: u64,
     /// Images, artifacts, models and writers held at once.
     pub handles: u32,
-    /// Artifacts stored in all, in bytes, whether they are still held or not; each counts as [`LEAST_ARTIFACT`] at least.
+    /// Artifacts stored in all, in bytes, whether they are still held or not; each counts as [`LEAST_ARTIFACT`] at
+    /// least.
     #[serde(default = "artifacts")]
     pub artifacts: u64,
 }
@@ -37,9 +39,23 @@ fn artifacts() -> u64 {
 
 impl Limits {
     /// What a plugin gets whose manifest asks for nothing.
-    pub const DEFAULT: Self = Self { memory: 64 << 20, time_ms: 30_000, output: MAX_VALUE, log: 256 << 10, handles: 1024, artifacts: 256 << 20 };
+    pub const DEFAULT: Self = Self {
+        memory: 64 << 20,
+        time_ms: 30_000,
+        output: MAX_VALUE,
+        log: 256 << 10,
+        handles: 1024,
+        artifacts: 256 << 20,
+    };
     /// The most that a manifest may ask for.
-    pub const MAXIMA: Self = Self { memory: 256 << 20, time_ms: 600_000, output: MAX_VALUE, log: 4 << 20, handles: 10_000, artifacts: 4 << 30 };
+    pub const MAXIMA: Self = Self {
+        memory: 256 << 20,
+        time_ms: 600_000,
+        output: MAX_VALUE,
+        log: 4 << 20,
+        handles: 10_000,
+        artifacts: 4 << 30,
+    };
 }
 
 impl Default for Limits {

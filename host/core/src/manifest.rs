@@ -1,5 +1,5 @@
-//! `plugin.toml`: what a plugin is called, how much it may use and what it is granted. Reads the text, not the file, and finds
-//! every mistake at once.
+//! `plugin.toml`: what a plugin is called, how much it may use and what it is granted. Reads the text, not the file,
+//! and finds every mistake at once.
 //!
 //! ```toml
 //! name = "face-attributes"
@@ -48,8 +48,8 @@ pub struct Manifest {
     pub description: String,
     /// An SPDX expression, as written.
     pub license: Option<String>,
-    /// Models without which it cannot run, by name: in a fleet its steps wait for a worker that has them. None: it does not say, and one of each
-    /// kind that its component opens is needed.
+    /// Models without which it cannot run, by name: in a fleet its steps wait for a worker that has them. None: it does
+    /// not say, and one of each kind that its component opens is needed.
     #[serde(default)]
     pub models: Option<Vec<String>>,
     pub limits: Limits,
@@ -99,8 +99,8 @@ impl Manifest {
     /// Reads the text of a `plugin.toml`.
     ///
     /// # Errors
-    /// Everything that is wrong: no TOML (then only the first place), unknown keys, missing keys, bad names, sizes, durations and
-    /// origins, and limits of nought or over [`Limits::MAXIMA`].
+    /// Everything that is wrong: no TOML (then only the first place), unknown keys, missing keys, bad names, sizes,
+    /// durations and origins, and limits of nought or over [`Limits::MAXIMA`].
     pub fn parse(text: &str) -> Result<Self, ManifestErrors> {
         let table = DeTable::parse(text).map_err(|error| {
             let (line, column) = position(text, error.span().map_or(0, |span| span.start));
@@ -145,7 +145,9 @@ impl Reader<'_> {
             good
         });
         let version = self.required(table, "version").and_then(|(at, version)| {
-            Version::parse(&version).map_err(|error| self.error(at, format!("`{version}` is no version such as `1.0.0`: {error}"))).ok()
+            Version::parse(&version)
+                .map_err(|error| self.error(at, format!("`{version}` is no version such as `1.0.0`: {error}")))
+                .ok()
         });
         let description = self.required(table, "description").filter(|(at, text)| {
             let good = !text.trim().is_empty() && text.chars().count() <= MAX_DESCRIPTION;
@@ -158,7 +160,15 @@ impl Reader<'_> {
         let models = self.models(table);
         let limits = self.limits(table);
         let grants = self.grants(table);
-        Some(Manifest { name: name?.1, version: version?, description: description?.1, license, models, limits, grants })
+        Some(Manifest {
+            name: name?.1,
+            version: version?,
+            description: description?.1,
+            license,
+            models,
+            limits,
+            grants,
+        })
     }
 
     fn models(&mut self, table: &DeTable<'_>) -> Option<Vec<String>> {
@@ -168,7 +178,10 @@ impl Reader<'_> {
                 for (at, name) in names.iter().filter_map(|entry| self.string("models", entry)).collect::<Vec<_>>() {
                     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.');
                     if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
-                        self.error(at, format!("`{name}` is no name of a model: it has 1 to 64 of a-z, 0-9, `_`, `-` and `.`"));
+                        self.error(
+                            at,
+                            format!("`{name}` is no name of a model: it has 1 to 64 of a-z, 0-9, `_`, `-` and `.`"),
+                        );
                     } else if !models.contains(&name) {
                         models.push(name);
                     }
@@ -181,7 +194,8 @@ impl Reader<'_> {
 
     fn limits(&mut self, table: &DeTable<'_>) -> Limits {
         let (mut limits, most) = (Limits::DEFAULT, Limits::MAXIMA);
-        let Some(section) = self.section(table, "limits", &["memory", "time", "output", "log", "handles", "artifacts"]) else {
+        let Some(section) = self.section(table, "limits", &["memory", "time", "output", "log", "handles", "artifacts"])
+        else {
             return limits;
         };
         let sizes = [
@@ -193,7 +207,8 @@ impl Reader<'_> {
         for (key, limit, most) in sizes {
             self.quantity(section, key, limit, most, &|text| parse_size(text), &show_size);
         }
-        let milliseconds = |text: &str| parse_duration(text).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let milliseconds =
+            |text: &str| parse_duration(text).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         self.quantity(section, "time", &mut limits.time_ms, most.time_ms, &milliseconds, &show_duration_ms);
         if let Some(entry) = section.get("handles") {
             let number = match entry.get_ref() {
@@ -202,7 +217,8 @@ impl Reader<'_> {
             };
             match number.filter(|n| (1..=most.handles).contains(n)) {
                 Some(number) => limits.handles = number,
-                None => self.error(entry.span().start, format!("`handles` must be a whole number from 1 to {}", most.handles)),
+                None => self
+                    .error(entry.span().start, format!("`handles` must be a whole number from 1 to {}", most.handles)),
             }
         }
         limits
@@ -221,7 +237,9 @@ impl Reader<'_> {
         match parse(&text) {
             Err(bad) => self.error(at, format!("`{key}`: {bad}")),
             Ok(0) => self.error(at, format!("`{key}` must be more than nought")),
-            Ok(n) if n > most => self.error(at, format!("`{key}` is {}, and the host allows at most {}", show(n), show(most))),
+            Ok(n) if n > most => {
+                self.error(at, format!("`{key}` is {}, and the host allows at most {}", show(n), show(most)))
+            }
             Ok(n) => *limit = n,
         }
     }
@@ -254,7 +272,9 @@ impl Reader<'_> {
                     }
                 }
             }
-            Some((at, _)) => self.error(at, "`http` must be an array of origins, such as [\"https://api.example.com\"]"),
+            Some((at, _)) => {
+                self.error(at, "`http` must be an array of origins, such as [\"https://api.example.com\"]")
+            }
         }
         grants
     }

@@ -1,5 +1,5 @@
-//! The ports in memory: the reference implementation, against which the conformance suite is written, and what flow's tests run on.
-//! Nothing here survives the process.
+//! The ports in memory: the reference implementation, against which the conformance suite is written, and what flow's
+//! tests run on. Nothing here survives the process.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use crate::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use crate::clock::Clock;
 use crate::id::Digest;
-use crate::ledger::{Claimed, HeldStep, Item, Job, Kind, Lane, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
+use crate::ledger::{
+    Claimed, HeldStep, Item, Job, Kind, Lane, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait,
+};
 use crate::retention::{Archive, Shelf};
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -54,9 +56,14 @@ impl Blobs for MemoryBlobs {
     fn get(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Vec<u8>, StoreError> {
         let what = || format!("read {} {digest}", kind.folder());
         let blobs = locked(&self.0);
-        let (bytes, _) = blobs.get(&(kind, *digest)).ok_or_else(|| StoreError::plain(StoreErrorKind::Missing, what()))?;
+        let (bytes, _) =
+            blobs.get(&(kind, *digest)).ok_or_else(|| StoreError::plain(StoreErrorKind::Missing, what()))?;
         if bytes.len() as u64 > max {
-            return Err(StoreError::new(StoreErrorKind::Refused, what(), format!("it has {} bytes, at most {max} are allowed", bytes.len())));
+            return Err(StoreError::new(
+                StoreErrorKind::Refused,
+                what(),
+                format!("it has {} bytes, at most {max} are allowed", bytes.len()),
+            ));
         }
         Ok(bytes.clone())
     }
@@ -69,7 +76,8 @@ impl Blobs for MemoryBlobs {
 impl Shelf for MemoryBlobs {
     fn scan(&self, kind: BlobKind, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, u64)>, StoreError> {
         let blobs = locked(&self.0);
-        let mut found: Vec<(Digest, u64)> = blobs.iter().filter(|((k, _), _)| *k == kind).map(|((_, d), (b, _))| (*d, b.len() as u64)).collect();
+        let mut found: Vec<(Digest, u64)> =
+            blobs.iter().filter(|((k, _), _)| *k == kind).map(|((_, d), (b, _))| (*d, b.len() as u64)).collect();
         found.retain(|(digest, _)| after.is_none_or(|after| digest > after));
         found.sort();
         found.truncate(limit);
@@ -139,7 +147,8 @@ impl State {
     fn enqueue(&mut self, run: &RunKey, jobs: &[Job], verify: bool) {
         for job in jobs {
             let ready = job.needs.iter().all(|need| self.succeeded.contains(&(run.clone(), need.clone())));
-            let known = self.jobs.iter().any(|(r, q)| r == run && q.step == job.step) || self.has(Kind::Outcome, &run.step(&job.step));
+            let known = self.jobs.iter().any(|(r, q)| r == run && q.step == job.step)
+                || self.has(Kind::Outcome, &run.step(&job.step));
             if ready && !known {
                 let queued = Queued {
                     step: job.step.clone(),
@@ -283,7 +292,11 @@ impl State {
             job.lease = Some((self.token, now + lease_ms));
             let (run, job) = (run.clone(), job.clone());
             let record = self.records.get(&(Kind::Run, run.run.to_string())).cloned().unwrap_or_default();
-            let needs = job.needs.iter().filter_map(|n| Some((n.clone(), self.records.get(&(Kind::Outcome, run.step(n)))?.clone()))).collect();
+            let needs = job
+                .needs
+                .iter()
+                .filter_map(|n| Some((n.clone(), self.records.get(&(Kind::Outcome, run.step(n)))?.clone())))
+                .collect();
             let verify = job.verify || self.has(Kind::Cancel, &run.key());
             let lease = Lease { run, step: job.step, token: self.token };
             out.push(Claimed { lease, attempt: job.attempt, crashes: job.crashes, verify, run: record, needs });
@@ -354,11 +367,16 @@ impl Ledger for MemoryLedger {
 
     fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let state = locked(&self.state);
-        let mut keys: Vec<&(Kind, String)> = state.order.iter().filter(|(k, key)| *k == kind && key.starts_with(&listing.prefix)).collect();
+        let mut keys: Vec<&(Kind, String)> =
+            state.order.iter().filter(|(k, key)| *k == kind && key.starts_with(&listing.prefix)).collect();
         if listing.newest_first {
             keys.reverse();
         }
-        Ok(keys.into_iter().take(listing.limit).filter_map(|key| Some((key.1.clone(), state.records.get(key)?.clone()))).collect())
+        Ok(keys
+            .into_iter()
+            .take(listing.limit)
+            .filter_map(|key| Some((key.1.clone(), state.records.get(key)?.clone())))
+            .collect())
     }
 
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
@@ -375,10 +393,14 @@ impl Ledger for MemoryLedger {
     }
 
     fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
-        let ended = |state: &State| runs.iter().filter(|run| state.has(Kind::RunOutcome, &run.key())).cloned().collect::<Vec<_>>();
+        let ended = |state: &State| {
+            runs.iter().filter(|run| state.has(Kind::RunOutcome, &run.key())).cloned().collect::<Vec<_>>()
+        };
         let mut state = locked(&self.state);
         if ended(&state).is_empty() && !wait.at_most.is_zero() {
-            let waiting = self.changed.wait_timeout_while(state, wait.at_most, |state| state.wakes == wait.seen && ended(state).is_empty());
+            let waiting = self
+                .changed
+                .wait_timeout_while(state, wait.at_most, |state| state.wakes == wait.seen && ended(state).is_empty());
             (state, _) = waiting.unwrap_or_else(PoisonError::into_inner);
         }
         Ok(ended(&state))
@@ -393,7 +415,12 @@ impl Ledger for MemoryLedger {
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let now = self.clock.mono_ms();
         let state = locked(&self.state);
-        Ok(state.workers.iter().filter(|(_, (_, until))| *until > now).map(|(name, (about, _))| (name.clone(), about.clone())).collect())
+        Ok(state
+            .workers
+            .iter()
+            .filter(|(_, (_, until))| *until > now)
+            .map(|(name, (about, _))| (name.clone(), about.clone()))
+            .collect())
     }
 
     fn wake(&self) {

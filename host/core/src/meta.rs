@@ -1,8 +1,8 @@
-//! The port to a metadata store that is a system of its own: write-once records, and the index of open runs. Together with
-//! [`crate::window::Window`] an adapter in flow makes a [`crate::ledger::Ledger`] of it.
+//! The port to a metadata store that is a system of its own: write-once records, and the index of open runs. Together
+//! with [`crate::window::Window`] an adapter in flow makes a [`crate::ledger::Ledger`] of it.
 //!
-//! Only inserts with a unique key and point reads are on the safe path: it is all that a standalone MongoDB, or a stand-in without atomic
-//! updates, is trusted with.
+//! Only inserts with a unique key and point reads are on the safe path: it is all that a standalone MongoDB, or a
+//! stand-in without atomic updates, is trusted with.
 
 use crate::blobs::StoreError;
 use crate::ledger::{Kind, Listing, Record, RunKey};
@@ -26,14 +26,16 @@ pub struct Writes {
 
 /// Write-once records. Blocking. Safe to call from many threads and processes.
 pub trait MetaStore: Send + Sync {
-    /// Inserts each record unless its key is taken; durable when it returns. After an error nothing is known, and all may be sent again.
+    /// Inserts each record unless its key is taken; durable when it returns. After an error nothing is known, and all
+    /// may be sent again.
     ///
     /// # Errors
     /// `Unavailable`, `Refused` or `Corrupt`.
     fn put(&self, records: &[Record]) -> Result<Vec<Put>, StoreError>;
 
-    /// Changes the index of open runs and inserts records, each with another one that is inserted only if the first was new. What `writes`
-    /// opens is open before any of its records is there. One change where the store can do that, several in this order where it cannot.
+    /// Changes the index of open runs and inserts records, each with another one that is inserted only if the first was
+    /// new. What `writes` opens is open before any of its records is there. One change where the store can do that,
+    /// several in this order where it cannot.
     ///
     /// # Errors
     /// As `put`.

@@ -1,7 +1,8 @@
 //! Pipelines: the declared graph, checked against the types of its tasks and pinned to exact packages.
 //!
-//! [`check()`] reads a file and finds everything that is wrong with it; what it returns when nothing is, a [`Pipeline`], needs no further
-//! checking: its steps exist, are pinned, stand in an order in which they can run, and every value that flows fits. Nothing here runs one.
+//! [`check()`] reads a file and finds everything that is wrong with it; what it returns when nothing is, a
+//! [`Pipeline`], needs no further checking: its steps exist, are pinned, stand in an order in which they can run, and
+//! every value that flows fits. Nothing here runs one.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -309,7 +310,11 @@ impl Serialize for Format {
 impl<'de> Deserialize<'de> for Format {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let found = String::deserialize(d)?;
-        if found == FORMAT { Ok(Self) } else { Err(serde::de::Error::custom(format!("expected the format `{FORMAT}`, found `{found}`"))) }
+        if found == FORMAT {
+            Ok(Self)
+        } else {
+            Err(serde::de::Error::custom(format!("expected the format `{FORMAT}`, found `{found}`")))
+        }
     }
 }
 
@@ -317,7 +322,9 @@ impl<'de> Deserialize<'de> for Format {
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
     /// Written by a newer version of dovetail.
-    #[error("the stored pipeline has the format `{found}`, and this dovetail reads `{FORMAT}`: use the version that wrote it, or a newer one")]
+    #[error(
+        "the stored pipeline has the format `{found}`, and this dovetail reads `{FORMAT}`: use the version that wrote it, or a newer one"
+    )]
     Newer { found: String },
     /// Not a pipeline.
     #[error("the stored pipeline cannot be read")]

@@ -29,8 +29,9 @@ pub const MAX_CRASHES: u32 = 3;
 /// From so many on a worker runs the job alone: when it dies again, nothing else was beside it that could be suspected.
 pub const SUSPECT_CRASHES: u32 = 2;
 
-/// What follows the failure of attempt `number` (1 for the first) where `max_attempts` are allowed. `spread` in 0..=1 chooses within the
-/// jitter, so that many steps that failed together do not come back together: it is a parameter because core has no randomness.
+/// What follows the failure of attempt `number` (1 for the first) where `max_attempts` are allowed. `spread` in 0..=1
+/// chooses within the jitter, so that many steps that failed together do not come back together: it is a parameter
+/// because core has no randomness.
 #[must_use]
 pub fn after(failure: &Failure, number: u32, max_attempts: u32, backoff: Backoff, spread: f64) -> Next {
     if failure.kind == FailureKind::LostWorker || !failure.may_retry() || number >= max_attempts {
@@ -67,7 +68,11 @@ mod tests {
             (Unavailable, true, true),
             (Timeout, false, true),
         ] {
-            assert_eq!(matches!(after(&failure(kind, retryable), 1, 3, BACKOFF, 0.0), Next::Retry(_)), again, "{kind:?} {retryable}");
+            assert_eq!(
+                matches!(after(&failure(kind, retryable), 1, 3, BACKOFF, 0.0), Next::Retry(_)),
+                again,
+                "{kind:?} {retryable}"
+            );
         }
     }
 

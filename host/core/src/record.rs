@@ -39,9 +39,14 @@ pub trait Form: Serialize + DeserializeOwned {
         if ours.is_some_and(|rest| rest.starts_with(b"\"")) {
             return serde_json::from_slice(bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, read(), e));
         }
-        let head: Head = serde_json::from_slice(bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, read(), e))?;
+        let head: Head =
+            serde_json::from_slice(bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, read(), e))?;
         if head.format != Self::FORMAT {
-            let why = format!("its form is `{}`; this dovetail reads `{}`: use the version that wrote it, or a newer one", head.format, Self::FORMAT);
+            let why = format!(
+                "its form is `{}`; this dovetail reads `{}`: use the version that wrote it, or a newer one",
+                head.format,
+                Self::FORMAT
+            );
             return Err(StoreError::new(StoreErrorKind::Newer, read(), why));
         }
         serde_json::from_slice(bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, read(), e))
@@ -98,8 +103,8 @@ pub struct AttemptRecord {
     pub models: Vec<ModelUse>,
     /// Which process ran it.
     pub worker: String,
-    /// How many workers had this attempt in hand before and were not heard of any more, as far as the queue knows: a window that is rebuilt has
-    /// forgotten it. What they used is lost with them.
+    /// How many workers had this attempt in hand before and were not heard of any more, as far as the queue knows: a
+    /// window that is rebuilt has forgotten it. What they used is lost with them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lost_workers: u32,
 }
@@ -109,7 +114,8 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// That a further attempt is made, and why the one before it failed. Key: `run:step:generation:number` of the further one.
+/// That a further attempt is made, and why the one before it failed. Key: `run:step:generation:number` of the further
+/// one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RetryRecord {
     pub failed: AttemptRecord,
@@ -158,14 +164,16 @@ pub struct OutcomeRecord {
     pub consumed: Vec<Consumed>,
     /// Field-level lineage: what came out.
     pub produced: Vec<Produced>,
-    /// What the last attempt logged, if it is more than [`crate::limits::MAX_INLINE_LOG`] ([`crate::blobs::BlobKind::Log`]).
+    /// What the last attempt logged, if it is more than [`crate::limits::MAX_INLINE_LOG`]
+    /// ([`crate::blobs::BlobKind::Log`]).
     pub log: Option<Digest>,
     /// What it logged otherwise. A program from before there was this reads the record without it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_lines: Vec<LogLine>,
     pub log_dropped: u64,
-    /// Microseconds along the longest path to the end of this step: its own attempts with the delays between them, and the most that one of
-    /// the steps it needs had spent. It is what a run's timeout is held against; the queue and interruptions are not in it.
+    /// Microseconds along the longest path to the end of this step: its own attempts with the delays between them, and
+    /// the most that one of the steps it needs had spent. It is what a run's timeout is held against; the queue and
+    /// interruptions are not in it.
     #[serde(default)]
     pub spent_us: u64,
     /// Milliseconds since 1970: when the first attempt began and the last one ended.
@@ -256,7 +264,8 @@ pub struct PluginRecord {
     /// Models without which it cannot run, as its manifest names them.
     #[serde(default)]
     pub models: Vec<String>,
-    /// Kinds of models ([`crate::vision::ModelKind::name`]) of which its component opens one; empty if its manifest says which models it needs.
+    /// Kinds of models ([`crate::vision::ModelKind::name`]) of which its component opens one; empty if its manifest
+    /// says which models it needs.
     #[serde(default)]
     pub model_kinds: Vec<String>,
     pub pushed_ms: u64,
@@ -266,7 +275,8 @@ impl Form for PluginRecord {
     const FORMAT: &'static str = "dovetail.plugin/1";
 }
 
-/// A model of a fleet: its manifest as its machine has it, and where its files are ([`crate::blobs::BlobKind::Model`]). Key: its name.
+/// A model of a fleet: its manifest as its machine has it, and where its files are ([`crate::blobs::BlobKind::Model`]).
+/// Key: its name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelRecord {
     pub manifest: String,

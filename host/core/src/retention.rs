@@ -1,7 +1,8 @@
-//! The ports that removing needs: what is old and no longer referred to. Nothing else in the house removes a record or a blob.
+//! The ports that removing needs: what is old and no longer referred to. Nothing else in the house removes a record or
+//! a blob.
 //!
-//! A blob may be stored again at the very moment at which it is to go, and the record that names it comes later. So storing a blob again makes
-//! it young ([`crate::blobs::Blobs::put`]), and only what is old goes.
+//! A blob may be stored again at the very moment at which it is to go, and the record that names it comes later. So
+//! storing a blob again makes it young ([`crate::blobs::Blobs::put`]), and only what is old goes.
 
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ pub trait Archive: Send + Sync {
 
 /// Content-addressed bytes that can be removed. Blocking.
 pub trait Shelf: Send + Sync {
-    /// Blobs of a kind with their sizes in bytes, in the order of their digests, from the first one after `after`, at most `limit`.
+    /// Blobs of a kind with their sizes in bytes, in the order of their digests, from the first one after `after`, at
+    /// most `limit`.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -47,8 +49,8 @@ pub trait Shelf: Send + Sync {
     /// `Unavailable` or `Refused`.
     fn remove(&self, kind: BlobKind, digest: &Digest, at_least: Duration) -> Result<bool, StoreError>;
 
-    /// Removes what writers left half-written that are no more, and says how many bytes it was; with `look_only` it stays. Most stores have no
-    /// such thing.
+    /// Removes what writers left half-written that are no more, and says how many bytes it was; with `look_only` it
+    /// stays. Most stores have no such thing.
     ///
     /// # Errors
     /// `Unavailable` or `Refused`.

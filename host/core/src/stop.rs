@@ -1,4 +1,5 @@
-//! Stopping as an argument: a flag that can be asked, waited for and combined with a deadline. It reads no clock: the deadline is given.
+//! Stopping as an argument: a flag that can be asked, waited for and combined with a deadline. It reads no clock: the
+//! deadline is given.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -90,7 +91,8 @@ impl Stop {
         }
     }
 
-    /// Waits for an answer, for a cancellation or for the deadline, whichever is first. `None`: the answering side is gone.
+    /// Waits for an answer, for a cancellation or for the deadline, whichever is first. `None`: the answering side is
+    /// gone.
     ///
     /// # Errors
     /// The reason to stop, if that came first.

@@ -1,7 +1,7 @@
 //! The port to the native vision library, as plain data: nothing here knows OpenCV, nothing there knows wasmtime.
 //!
-//! Every operation on faces takes many of them and answers one entry a face, in order. Coordinates are pixels of the upright image,
-//! from its left and top.
+//! Every operation on faces takes many of them and answers one entry a face, in order. Coordinates are pixels of the
+//! upright image, from its left and top.
 
 use std::sync::{Arc, Weak};
 
@@ -99,7 +99,8 @@ pub enum ModelKind {
 }
 
 impl ModelKind {
-    pub const ALL: [Self; 5] = [Self::Detector, Self::Landmarker, Self::AgeGenderEstimator, Self::EmotionClassifier, Self::Embedder];
+    pub const ALL: [Self; 5] =
+        [Self::Detector, Self::Landmarker, Self::AgeGenderEstimator, Self::EmotionClassifier, Self::Embedder];
 
     /// As it is called in records, manifests of models and JSON, and, in kebab-case, in WIT: `age_gender_estimator`.
     #[must_use]
@@ -186,7 +187,8 @@ pub const MODEL_GONE: &str = "model_gone";
 /// Why vision work has no result.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum VisionError {
-    /// The caller's data cannot be used: `code` is stable and snake_case (`undecodable`, `too_large`, `empty_area`, `unknown_model`, ...).
+    /// The caller's data cannot be used: `code` is stable and snake_case (`undecodable`, `too_large`, `empty_area`,
+    /// `unknown_model`, ...).
     #[error("{message}")]
     Invalid { code: &'static str, message: String },
     /// The attempt was cancelled or its time is over; nothing is wrong with the data.
@@ -226,14 +228,19 @@ pub struct FaceError {
 /// One answer a face, in the order in which they were given.
 pub type PerFace<T> = Vec<Result<T, FaceError>>;
 
-/// Native vision. Blocking: called from an attempt's own thread; the work itself runs on a bounded pool, and a call returns as soon as
-/// its [`Stop`] says so (a pass in progress runs out on the pool and is thrown away).
+/// Native vision. Blocking: called from an attempt's own thread; the work itself runs on a bounded pool, and a call
+/// returns as soon as its [`Stop`] says so (a pass in progress runs out on the pool and is thrown away).
 pub trait Vision: Send + Sync {
     /// The picture with this content digest: from the cache, or decoded from what `bytes` gives (JPEG, PNG, WebP, BMP).
     ///
     /// # Errors
     /// `Invalid` with `undecodable`, `too_large`, `unsupported_format` or `animated`; whatever `bytes` answers.
-    fn open(&self, digest: &Digest, bytes: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>, stop: &Stop) -> Result<Image, VisionError>;
+    fn open(
+        &self,
+        digest: &Digest,
+        bytes: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>,
+        stop: &Stop,
+    ) -> Result<Image, VisionError>;
 
     /// The most bytes of a file that [`Vision::open`] decodes: of a longer one nothing need be read.
     fn max_file_bytes(&self) -> u64;
@@ -254,44 +261,78 @@ pub trait Vision: Send + Sync {
     ///
     /// # Errors
     /// `Invalid` with `unsupported_format` or `bad_quality`.
-    fn encode(&self, image: &Image, media_type: &str, quality: Option<u8>, stop: &Stop) -> Result<Vec<u8>, VisionError>;
+    fn encode(&self, image: &Image, media_type: &str, quality: Option<u8>, stop: &Stop)
+    -> Result<Vec<u8>, VisionError>;
 
     /// The model of this kind with this name or alias; none: the host's default.
     ///
     /// # Errors
-    /// `Invalid` with `unknown_model`, naming the installed ones; `Unavailable` with `models_missing` if there are none.
+    /// `Invalid` with `unknown_model`, naming the installed ones; `Unavailable` with `models_missing` if there are
+    /// none.
     fn model(&self, kind: ModelKind, name: Option<&str>) -> Result<Model, VisionError>;
 
-    /// Other models that operations of `model` use (the landmarker, whose points an embedder aligns faces by): for the lineage.
+    /// Other models that operations of `model` use (the landmarker, whose points an embedder aligns faces by): for the
+    /// lineage.
     fn companions(&self, model: &Model) -> Vec<Model>;
 
     /// Faces, the most confident first.
     ///
     /// # Errors
     /// As [`VisionError`] says.
-    fn detect(&self, model: &Model, image: &Image, options: DetectOptions, stop: &Stop) -> Result<Vec<Detection>, VisionError>;
+    fn detect(
+        &self,
+        model: &Model,
+        image: &Image,
+        options: DetectOptions,
+        stop: &Stop,
+    ) -> Result<Vec<Detection>, VisionError>;
 
     /// 68 points a face (iBUG 300-W order) within the box of a detection.
     ///
     /// # Errors
     /// As [`VisionError`] says.
-    fn locate(&self, model: &Model, image: &Image, faces: &[Rect], stop: &Stop) -> Result<PerFace<Vec<Point>>, VisionError>;
+    fn locate(
+        &self,
+        model: &Model,
+        image: &Image,
+        faces: &[Rect],
+        stop: &Stop,
+    ) -> Result<PerFace<Vec<Point>>, VisionError>;
 
     /// Age and gender; `views` (1..=6) of each face are compared for the confidence of the age.
     ///
     /// # Errors
     /// As [`VisionError`] says.
-    fn estimate(&self, model: &Model, image: &Image, faces: &[Rect], views: u32, stop: &Stop) -> Result<PerFace<AgeAndGender>, VisionError>;
+    fn estimate(
+        &self,
+        model: &Model,
+        image: &Image,
+        faces: &[Rect],
+        views: u32,
+        stop: &Stop,
+    ) -> Result<PerFace<AgeAndGender>, VisionError>;
 
     /// One probability a label of the model.
     ///
     /// # Errors
     /// As [`VisionError`] says.
-    fn classify(&self, model: &Model, image: &Image, faces: &[Rect], stop: &Stop) -> Result<PerFace<Vec<f32>>, VisionError>;
+    fn classify(
+        &self,
+        model: &Model,
+        image: &Image,
+        faces: &[Rect],
+        stop: &Stop,
+    ) -> Result<PerFace<Vec<f32>>, VisionError>;
 
     /// One vector a face.
     ///
     /// # Errors
     /// As [`VisionError`] says.
-    fn embed(&self, model: &Model, image: &Image, faces: &[Rect], stop: &Stop) -> Result<PerFace<Vec<f32>>, VisionError>;
+    fn embed(
+        &self,
+        model: &Model,
+        image: &Image,
+        faces: &[Rect],
+        stop: &Stop,
+    ) -> Result<PerFace<Vec<f32>>, VisionError>;
 }

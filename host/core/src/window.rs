@@ -1,23 +1,24 @@
-//! The port to a queue that is a system of its own: a *window* on the work, which may be lost at any moment and is rebuilt from the records.
+//! The port to a queue that is a system of its own: a *window* on the work, which may be lost at any moment and is
+//! rebuilt from the records.
 //!
-//! Nothing that exists only here matters. An epoch, minted by the window itself, tells every caller that something was lost; a delivery
-//! that may repeat work comes with `verify`, and its worker reads the records first. The rules, each with the failure that it prevents,
-//! stand in `docs/window.md`.
+//! Nothing that exists only here matters. An epoch, minted by the window itself, tells every caller that something was
+//! lost; a delivery that may repeat work comes with `verify`, and its worker reads the records first. The rules, each
+//! with the failure that it prevents, stand in `docs/window.md`.
 
 use std::time::Duration;
 
 use crate::blobs::StoreError;
 use crate::ledger::{HeldStep, Job, RunKey, Scope};
 
-/// Taken before the records are read, and shown to the window when what was read is written into it: if something was lost in between,
-/// the window answers `Stale`.
+/// Taken before the records are read, and shown to the window when what was read is written into it: if something was
+/// lost in between, the window answers `Stale`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
     pub epoch: String,
     /// The window's own milliseconds.
     pub now: u64,
-    /// How many times, in this epoch, runs were refused because there was no room: where it has grown, some are recorded that the window does not
-    /// know, and that begin only when somebody looks for them.
+    /// How many times, in this epoch, runs were refused because there was no room: where it has grown, some are
+    /// recorded that the window does not know, and that begin only when somebody looks for them.
     pub refused: u64,
 }
 
@@ -35,19 +36,28 @@ pub struct WindowLease {
 /// A change of the window.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// A step ended and this caller's outcome was the one recorded. Replies `Ok`, or one of those that do not acknowledge:
-    /// `Complete`, `Last`, `Lost`, `Cancelled`; or `Closed`.
+    /// A step ended and this caller's outcome was the one recorded. Replies `Ok`, or one of those that do not
+    /// acknowledge: `Complete`, `Last`, `Lost`, `Cancelled`; or `Closed`.
     Finish { lease: WindowLease, succeeded: bool, value: Vec<u8>, children: Vec<Job> },
-    /// Opens a run or rebuilds it from records that were read after `stamp`. Replies `Ok`, `Stale`, `Closed`, `Cancelled` or `Full`.
-    Open { run: RunKey, stamp: Stamp, verify: bool, envelope: Vec<u8>, steps: u32, done: Vec<(String, Option<Vec<u8>>)>, jobs: Vec<Job> },
+    /// Opens a run or rebuilds it from records that were read after `stamp`. Replies `Ok`, `Stale`, `Closed`,
+    /// `Cancelled` or `Full`.
+    Open {
+        run: RunKey,
+        stamp: Stamp,
+        verify: bool,
+        envelope: Vec<u8>,
+        steps: u32,
+        done: Vec<(String, Option<Vec<u8>>)>,
+        jobs: Vec<Job>,
+    },
     /// The run's outcome is recorded: everything of it goes. Replies `Ok`.
     Close { run: RunKey },
     /// The cancellation is recorded: no children, no unverified delivery. Replies `Ok`.
     Cancel { run: RunKey },
     /// Back into the queue after `delay`, as this attempt. Owner only: `Ok` or `NotOwner`.
     Back { lease: WindowLease, attempt: u32, verify: bool, delay: Duration },
-    /// Runs were refused for want of room: counted, so that everybody hears of it ([`Stamp::refused`]). The window makes it of an `Open` that it
-    /// answers with `Full`. Replies `Ok`.
+    /// Runs were refused for want of room: counted, so that everybody hears of it ([`Stamp::refused`]). The window
+    /// makes it of an `Open` that it answers with `Full`. Replies `Ok`.
     Refused,
 }
 
@@ -125,8 +135,8 @@ pub trait Window: Send + Sync {
     /// `Unavailable`.
     fn peek(&self) -> Result<Stamp, StoreError>;
 
-    /// Applies changes and then hands out up to `want` jobs, in one round trip. A reply that was lost is asked for again, and nothing is
-    /// done twice.
+    /// Applies changes and then hands out up to `want` jobs, in one round trip. A reply that was lost is asked for
+    /// again, and nothing is done twice.
     ///
     /// # Errors
     /// `Unavailable`: nothing is known; what was to be acknowledged comes again.
@@ -138,8 +148,8 @@ pub trait Window: Send + Sync {
     /// `Unavailable`.
     fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<Held>, StoreError>;
 
-    /// Calls `ring` whenever jobs came or a run was closed or cancelled anywhere in the fleet. Best effort: whoever waits looks now and
-    /// then all the same.
+    /// Calls `ring` whenever jobs came or a run was closed or cancelled anywhere in the fleet. Best effort: whoever
+    /// waits looks now and then all the same.
     fn listen(&self, ring: Box<dyn Fn(Ring) + Send + Sync>);
 
     /// Whether each run is open here with at least one job that leads on: what is not so has been lost.
@@ -160,7 +170,8 @@ pub trait Window: Send + Sync {
     /// `Unavailable`.
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<Stamp, StoreError>;
 
-    /// The identity of the records whose work this is: `records` from now on, if there is none yet; none if none are given either.
+    /// The identity of the records whose work this is: `records` from now on, if there is none yet; none if none are
+    /// given either.
     ///
     /// # Errors
     /// `Unavailable`.

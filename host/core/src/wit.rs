@@ -1,4 +1,5 @@
-//! WIT types as data: what a task takes and gives, without wasmtime. Names are kebab-case here, as in WIT; JSON has them in snake_case.
+//! WIT types as data: what a task takes and gives, without wasmtime. Names are kebab-case here, as in WIT; JSON has
+//! them in snake_case.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,8 @@ pub use assign::{Assign, assign, coerce};
 pub use json::ValueError;
 pub use names::{kebab, snake};
 
-/// A WIT type as far as a task's interface may use it. Futures, streams, maps and foreign resources are refused before one of these is made.
+/// A WIT type as far as a task's interface may use it. Futures, streams, maps and foreign resources are refused before
+/// one of these is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Type {

@@ -1,4 +1,5 @@
-//! The conformance suite on the ports in memory, and the proof of the suite: backends that are broken on purpose are caught.
+//! The conformance suite on the ports in memory, and the proof of the suite: backends that are broken on purpose are
+//! caught.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,7 +7,9 @@ use std::time::Duration;
 
 use dovetail_core::blobs::StoreError;
 use dovetail_core::conformance::{archive, blobs, broken_promises, ledger, shelf, with_manual_clock};
-use dovetail_core::ledger::{Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait};
+use dovetail_core::ledger::{
+    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait,
+};
 use dovetail_core::memory::{ManualClock, MemoryBlobs, MemoryLedger};
 
 #[test]
@@ -50,8 +53,12 @@ impl Ledger for Broken {
         let mut items = items.to_vec();
         for item in &mut items {
             match (self.fault, &mut *item) {
-                (Fault::IgnoresNeeds, Item::Finish { children, .. }) => children.iter_mut().for_each(|c| c.needs.clear()),
-                (Fault::LosesJobs, Item::Submit { jobs, .. }) if self.calls.fetch_add(1, Ordering::SeqCst) == 1 => jobs.clear(),
+                (Fault::IgnoresNeeds, Item::Finish { children, .. }) => {
+                    children.iter_mut().for_each(|c| c.needs.clear())
+                }
+                (Fault::LosesJobs, Item::Submit { jobs, .. }) if self.calls.fetch_add(1, Ordering::SeqCst) == 1 => {
+                    jobs.clear()
+                }
                 (Fault::IgnoresCancel, Item::Cancel { .. }) => return Ok(vec![Reply::Created; items.len()]),
                 _ => {}
             }
@@ -61,7 +68,8 @@ impl Ledger for Broken {
             match (self.fault, item, &*reply) {
                 (Fault::EveryoneIsFirst, Item::Finish { .. }, Reply::Exists(_)) => *reply = Reply::Created,
                 (Fault::AcknowledgesLast, Item::Finish { lease, .. }, Reply::Last) => {
-                    let record = dovetail_core::ledger::Record { kind: Kind::RunOutcome, key: lease.run.key(), value: vec![] };
+                    let record =
+                        dovetail_core::ledger::Record { kind: Kind::RunOutcome, key: lease.run.key(), value: vec![] };
                     self.inner.commit(&[Item::Close { run: lease.run.clone(), record }])?;
                 }
                 _ => {}
@@ -118,10 +126,17 @@ impl Ledger for Broken {
 
 #[test]
 fn broken_backends_are_caught() {
-    for fault in [Fault::ForgetsLeases, Fault::IgnoresNeeds, Fault::EveryoneIsFirst, Fault::AcknowledgesLast, Fault::IgnoresCancel, Fault::LosesJobs]
-    {
-        let broken =
-            broken_promises(&with_manual_clock(move |clock| Arc::new(Broken { inner: MemoryLedger::new(clock), fault, calls: AtomicU32::new(1) })));
+    for fault in [
+        Fault::ForgetsLeases,
+        Fault::IgnoresNeeds,
+        Fault::EveryoneIsFirst,
+        Fault::AcknowledgesLast,
+        Fault::IgnoresCancel,
+        Fault::LosesJobs,
+    ] {
+        let broken = broken_promises(&with_manual_clock(move |clock| {
+            Arc::new(Broken { inner: MemoryLedger::new(clock), fault, calls: AtomicU32::new(1) })
+        }));
         assert!(!broken.is_empty(), "{fault:?} went unnoticed");
     }
 }

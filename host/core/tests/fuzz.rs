@@ -1,4 +1,5 @@
-//! What anybody may write, read from anything: JSON against a type, and pipeline files. Never a panic, and what is taken stays what it is.
+//! What anybody may write, read from anything: JSON against a type, and pipeline files. Never a panic, and what is
+//! taken stays what it is.
 
 #[path = "../../../tests/fuzz/mutator.rs"]
 mod mutator;
@@ -18,7 +19,9 @@ fn values() {
     let (taken, refused) = (Cell::new(0), Cell::new(0));
     fuzz("values", env!("CARGO_TARGET_TMPDIR"), &files("tests/fuzz/values"), 20_000, |input| {
         let Some((ty, value)) = std::str::from_utf8(input).ok().and_then(|text| text.split_once('\n')) else { return };
-        let (Ok(ty), Ok(value)) = (serde_json::from_str::<Type>(ty), serde_json::from_str::<Value>(value)) else { return };
+        let (Ok(ty), Ok(value)) = (serde_json::from_str::<Type>(ty), serde_json::from_str::<Value>(value)) else {
+            return;
+        };
         match json::check(&ty, &value) {
             Ok(normal) => {
                 taken.set(taken.get() + 1);
@@ -43,20 +46,41 @@ fn tasks() -> Listed {
         task("count", "1.0.0", &["n: option<u32>"], &["n: u8"]),
         task("count", "1.2.0", &["n: u32", "m: option<list<f64>>"], &["n: u64", "m: list<f32>"]),
         task("count", "2.0.0", &["n: s64"], &["n: u32", "words: list<string>"]),
-        task("shape", "1.0.0", &["of: option<string>", &format!("like: option<{shape}>")], &[&format!("shape: {shape}"), &format!("odd: {odd}")]),
+        task(
+            "shape",
+            "1.0.0",
+            &["of: option<string>", &format!("like: option<{shape}>")],
+            &[&format!("shape: {shape}"), &format!("odd: {odd}")],
+        ),
         task(
             "gather",
             "0.1.0",
-            &["words: list<string>", "set: flags { a, b }", &format!("odd: option<{odd}>"), "file: option<artifact>", "deep: option<option<char>>"],
-            &["picture: image", "file: artifact", "bytes: list<u8>", "at: record { x: f32, y: option<record { z: bool }> }"],
+            &[
+                "words: list<string>",
+                "set: flags { a, b }",
+                &format!("odd: option<{odd}>"),
+                "file: option<artifact>",
+                "deep: option<option<char>>",
+            ],
+            &[
+                "picture: image",
+                "file: artifact",
+                "bytes: list<u8>",
+                "at: record { x: f32, y: option<record { z: bool }> }",
+            ],
         ),
     ]);
     Listed(tasks)
 }
 
-/// What is done with a pipeline that was taken. Its text, its graphs and its order are there, and it is the same after it was stored.
+/// What is done with a pipeline that was taken. Its text, its graphs and its order are there, and it is the same after
+/// it was stored.
 fn use_it(pipeline: &Pipeline) {
-    assert_eq!(Pipeline::from_json(&pipeline.to_json()).ok().as_ref(), Some(pipeline), "stored and read it is another one");
+    assert_eq!(
+        Pipeline::from_json(&pipeline.to_json()).ok().as_ref(),
+        Some(pipeline),
+        "stored and read it is another one"
+    );
     assert!(pipeline::diff(pipeline, pipeline).is_empty(), "it differs from itself");
     assert!(!pipeline.text_graph().is_empty() && !pipeline.mermaid().is_empty());
     assert!(pipeline.input_schema().is_object());
@@ -120,8 +144,13 @@ fn pipelines() {
     });
     println!("pipelines: {:?}", reached.borrow());
     // Where mutations end in the parser, this looks like a test and is none.
-    let least = [("taken", 50), ("type_mismatch", 50), ("unknown_field", 50), ("missing_input", 30), ("unknown_task", 10)];
+    let least =
+        [("taken", 50), ("type_mismatch", 50), ("unknown_field", 50), ("missing_input", 30), ("unknown_task", 10)];
     for (code, times) in least {
-        assert!(reached.borrow().get(code).is_some_and(|found| *found >= times), "`{code}` is hardly reached: {:?}", reached.borrow());
+        assert!(
+            reached.borrow().get(code).is_some_and(|found| *found >= times),
+            "`{code}` is hardly reached: {:?}",
+            reached.borrow()
+        );
     }
 }

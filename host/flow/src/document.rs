@@ -55,8 +55,9 @@ pub fn document_of(parts: &Parts, key: &RunKey) -> Result<Value, FlowError> {
     Ok(document)
 }
 
-/// Of a run that is over: the steps whose attempts may still be stopping, and for how long it has been over. A step whose needs succeeded can
-/// have been running when its run ended, and what its attempt came to is recorded once it has stopped; if its worker lives.
+/// Of a run that is over: the steps whose attempts may still be stopping, and for how long it has been over. A step
+/// whose needs succeeded can have been running when its run ended, and what its attempt came to is recorded once it has
+/// stopped; if its worker lives.
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
@@ -68,7 +69,8 @@ pub fn unrecorded(parts: &Parts, run: &RunId) -> Result<(Vec<String>, Duration),
     Ok((truth.pipeline.steps.iter().filter(may_run).map(Step::id).collect(), since))
 }
 
-/// `queued`, `running`, `succeeded`, `failed` or `cancelled`. An open run on which nobody works waits in the queue, however far it is.
+/// `queued`, `running`, `succeeded`, `failed` or `cancelled`. An open run on which nobody works waits in the queue,
+/// however far it is.
 pub(crate) fn state(truth: &Truth, held: &[HeldStep]) -> &'static str {
     match &truth.outcome {
         Some(outcome) => outcome.state.name(),
@@ -87,10 +89,13 @@ fn output(parts: &Parts, truth: &Truth) -> Result<Value, FlowError> {
         }
     }
     let result = truth.pipeline.result(&truth.run.inputs, &|step| outputs.get(step));
-    Ok(result.map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("put the output of run {} together", truth.key.run), e))?)
+    Ok(result.map_err(|e| {
+        StoreError::new(StoreErrorKind::Corrupt, format!("put the output of run {} together", truth.key.run), e)
+    })?)
 }
 
-/// Of so many open runs, the oldest first: how many wait for what no living worker has, and what that is: grants by name, `model:NAME` and `model_kind:KIND`.
+/// Of so many open runs, the oldest first: how many wait for what no living worker has, and what that is: grants by
+/// name, `model:NAME` and `model_kind:KIND`.
 ///
 /// # Errors
 /// A store's failure.
@@ -140,7 +145,11 @@ fn able(parts: &Parts) -> Result<Able, FlowError> {
 type Waiting = std::collections::BTreeMap<String, Vec<String>>;
 
 /// `workers` is asked only where a step needs something of its worker.
-fn waiting(truth: &Truth, held: &[HeldStep], workers: impl FnOnce() -> Result<Able, FlowError>) -> Result<Waiting, FlowError> {
+fn waiting(
+    truth: &Truth,
+    held: &[HeldStep],
+    workers: impl FnOnce() -> Result<Able, FlowError>,
+) -> Result<Waiting, FlowError> {
     if truth.outcome.is_some() || truth.cancel.is_some() {
         return Ok(Waiting::new());
     }
@@ -162,8 +171,12 @@ fn waiting(truth: &Truth, held: &[HeldStep], workers: impl FnOnce() -> Result<Ab
     let needs = |step: &Step| {
         let unserved = !workers.iter().any(|able| step.lane.is_served_by(able));
         // What nobody has at all is what is missing; where each has a part, it is the whole.
-        let missing: Vec<String> =
-            step.lane.needs().filter(|need| !workers.iter().any(|able| able.iter().any(|a| a == need))).map(str::to_owned).collect();
+        let missing: Vec<String> = step
+            .lane
+            .needs()
+            .filter(|need| !workers.iter().any(|able| able.iter().any(|a| a == need)))
+            .map(str::to_owned)
+            .collect();
         let missing = if missing.is_empty() { step.lane.needs().map(str::to_owned).collect() } else { missing };
         unserved.then_some((step.name.clone(), missing))
     };
@@ -186,7 +199,9 @@ fn summary(truth: &Truth, held: &[HeldStep], waiting: &Waiting, finished_ms: Opt
 /// Whether a value has gone this way: its maker gave it, and its taker was called with it or the run gave it out.
 fn happened(truth: &Truth, edge: &Edge) -> bool {
     let gave = |step: &String| truth.outcomes.get(step).is_some_and(|outcome| outcome.failure.is_none());
-    let skipped = |outcome: &OutcomeRecord| outcome.failure.as_ref().is_some_and(|failure| follows(failure) && failure.code == SKIPPED);
+    let skipped = |outcome: &OutcomeRecord| {
+        outcome.failure.as_ref().is_some_and(|failure| follows(failure) && failure.code == SKIPPED)
+    };
     let took = |step: &String| truth.outcomes.get(step).is_some_and(|outcome| !skipped(outcome));
     edge.from_step.as_ref().is_none_or(gave)
         && match edge.kind {
@@ -196,10 +211,11 @@ fn happened(truth: &Truth, edge: &Edge) -> bool {
         }
 }
 
-/// What running steps side by side saved: the durations of the attempts at steps that could run side by side (those of one stage of the graph,
-/// two or more), over the time in which at least one of them ran; over several such stages, the sums of both. Time in which none ran (one waited
-/// for a model, or the run was run again later) is in neither. 1 where nothing was saved, and where the pipeline has no such stage. None before
-/// the run is over, and where fewer than two of a stage ran.
+/// What running steps side by side saved: the durations of the attempts at steps that could run side by side (those of
+/// one stage of the graph, two or more), over the time in which at least one of them ran; over several such stages, the
+/// sums of both. Time in which none ran (one waited for a model, or the run was run again later) is in neither. 1 where
+/// nothing was saved, and where the pipeline has no such stage. None before the run is over, and where fewer than two
+/// of a stage ran.
 fn speedup(truth: &Truth) -> Option<f64> {
     truth.outcome.as_ref()?;
     let stages = truth.pipeline.stages();
@@ -210,7 +226,8 @@ fn speedup(truth: &Truth) -> Option<f64> {
     let spans = |stage: &Vec<&Step>| -> Option<Vec<Span>> {
         let outcomes: Vec<&OutcomeRecord> = stage.iter().filter_map(|step| truth.outcomes.get(&step.name)).collect();
         // One that ended alone tells nothing about ending together.
-        (outcomes.len() > 1).then(|| outcomes.iter().flat_map(|o| &o.attempts).map(|a| (a.started_ms * 1000, a.duration_us)).collect())
+        (outcomes.len() > 1)
+            .then(|| outcomes.iter().flat_map(|o| &o.attempts).map(|a| (a.started_ms * 1000, a.duration_us)).collect())
     };
     saved(&wide.into_iter().filter_map(spans).collect::<Vec<_>>())
 }
@@ -292,8 +309,8 @@ pub(crate) fn failure_json(failure: &Failure) -> Value {
     serde_json::to_value(failure).unwrap_or_else(|_| Value::Object(Map::new()))
 }
 
-/// `blocked` needs another, `ready` waits in the queue, `running`, `succeeded`, `failed`, `stopped` (the run ended while it ran), or
-/// `not_run` (the run ended before it could start).
+/// `blocked` needs another, `ready` waits in the queue, `running`, `succeeded`, `failed`, `stopped` (the run ended
+/// while it ran), or `not_run` (the run ended before it could start).
 fn step_state(truth: &Truth, held: &[HeldStep], step: &Step, outcome: Option<&OutcomeRecord>) -> &'static str {
     match outcome.map(|outcome| &outcome.failure) {
         Some(None) => "succeeded",
@@ -341,7 +358,9 @@ fn error(truth: &Truth) -> Option<Value> {
 fn warnings(truth: &Truth, waiting: &Waiting) -> Vec<String> {
     let dropped = truth.pipeline.steps.iter().filter_map(|step| {
         let dropped = truth.outcomes.get(&step.name)?.log_dropped;
-        (dropped > 0).then(|| format!("{}: {dropped} log lines were dropped, over the limit of {} bytes", step.id(), step.limits.log))
+        (dropped > 0).then(|| {
+            format!("{}: {dropped} log lines were dropped, over the limit of {} bytes", step.id(), step.limits.log)
+        })
     });
     let cancelled = truth.cancel.iter().map(|c| format!("cancelled: {}", c.reason));
     dropped.chain(cancelled).chain(told(truth, waiting)).collect()
@@ -368,8 +387,8 @@ pub fn seconds(ms: u64) -> String {
 /// RFC 3339 in UTC, to the millisecond.
 pub(crate) fn timestamp(ms: u64) -> String {
     let (days, rest) = (ms / 86_400_000, ms % 86_400_000);
-    // Days since 1970 to a date of the Gregorian calendar, by eras of 400 years that begin in March (H. Hinnant, "chrono-compatible
-    // low-level date algorithms").
+    // Days since 1970 to a date of the Gregorian calendar, by eras of 400 years that begin in March (H. Hinnant,
+    // "chrono-compatible low-level date algorithms").
     let shifted = days + 719_468;
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -393,7 +412,11 @@ mod tests {
         assert_eq!(saved(&[vec![(1000, 300), (1100, 300)]]), Some(1.5));
         assert_eq!(saved(&[vec![(0, 400), (0, 400)], vec![(900, 100), (1000, 100)]]), Some(1.67), "stages add up");
         assert_eq!(saved(&[vec![(0, 100), (300, 100)]]), Some(1.0), "waiting between them does not count");
-        assert_eq!(saved(&[vec![(1_000_000, 100), (0, 400), (100, 100)]]), Some(1.2), "in whatever order they are, one within another");
+        assert_eq!(
+            saved(&[vec![(1_000_000, 100), (0, 400), (100, 100)]]),
+            Some(1.2),
+            "in whatever order they are, one within another"
+        );
         assert_eq!(saved(&[]), None);
     }
 

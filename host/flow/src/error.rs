@@ -51,7 +51,8 @@ impl FlowError {
     /// What a worker's operator can do about it, where it is something that this worker lacks and others may have.
     pub(crate) fn help(&self) -> Option<&'static str> {
         let mut chain = std::iter::successors(Some(self as &(dyn std::error::Error + 'static)), |error| error.source());
-        let missing = chain.any(|error| error.downcast_ref::<StoreError>().is_some_and(|error| error.kind == StoreErrorKind::Missing));
+        let missing = chain
+            .any(|error| error.downcast_ref::<StoreError>().is_some_and(|error| error.kind == StoreErrorKind::Missing));
         missing.then_some("all processes of a fleet need the same `meta` and `blobs`; run `dovetail doctor` with this worker's settings")
     }
 

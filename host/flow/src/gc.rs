@@ -1,7 +1,9 @@
-//! What is old goes: runs that ended long ago with all that was recorded of them, then blobs that nothing refers to any more.
+//! What is old goes: runs that ended long ago with all that was recorded of them, then blobs that nothing refers to any
+//! more.
 //!
-//! Safe beside workers and submitters. A run is removed only when its last generation has ended. A blob is removed only if no record named it
-//! and nobody has stored it lately: whoever is about to refer to a blob stores it first, which makes it young.
+//! Safe beside workers and submitters. A run is removed only when its last generation has ended. A blob is removed only
+//! if no record named it and nobody has stored it lately: whoever is about to refer to a blob stores it first, which
+//! makes it young.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -20,19 +22,29 @@ const PAGE: usize = 500;
 const RUNS: usize = 100;
 /// The most of a value that is read for what it refers to, in bytes.
 const MAX_VALUE: u64 = 16 << 20;
-/// What is recorded of a run under keys that begin with its ID, in the order in which it goes; its outcomes go last, because they are what an
-/// interrupted collection is found again by.
+/// What is recorded of a run under keys that begin with its ID, in the order in which it goes; its outcomes go last,
+/// because they are what an interrupted collection is found again by.
 const OF_A_RUN: [Kind; 4] = [Kind::Outcome, Kind::Attempt, Kind::Generation, Kind::Cancel];
 /// Where a record may name a blob.
-const NAMING: [Kind; 9] =
-    [Kind::Plugin, Kind::Pipeline, Kind::Model, Kind::Run, Kind::Generation, Kind::Outcome, Kind::Attempt, Kind::Cancel, Kind::RunOutcome];
+const NAMING: [Kind; 9] = [
+    Kind::Plugin,
+    Kind::Pipeline,
+    Kind::Model,
+    Kind::Run,
+    Kind::Generation,
+    Kind::Outcome,
+    Kind::Attempt,
+    Kind::Cancel,
+    Kind::RunOutcome,
+];
 
 /// What is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Keep {
     /// How long after its end a run is.
     pub runs: Duration,
-    /// How long a blob is that nothing refers to: longer than any attempt takes, from its first artifact to its outcome.
+    /// How long a blob is that nothing refers to: longer than any attempt takes, from its first artifact to its
+    /// outcome.
     pub blobs: Duration,
 }
 
@@ -65,7 +77,13 @@ pub struct Collected {
 ///
 /// # Errors
 /// A store's failure: what has gone is gone, and the next collection goes on.
-pub fn collect(parts: &Parts, archive: &dyn Archive, shelf: &dyn Shelf, keep: &Keep, look_only: bool) -> Result<Collected, FlowError> {
+pub fn collect(
+    parts: &Parts,
+    archive: &dyn Archive,
+    shelf: &dyn Shelf,
+    keep: &Keep,
+    look_only: bool,
+) -> Result<Collected, FlowError> {
     let mut gone = Collected::default();
     let mut expired = HashSet::new();
     for runs in expired_runs(parts, archive, keep.runs)?.chunks(RUNS) {
@@ -82,8 +100,11 @@ pub fn collect(parts: &Parts, archive: &dyn Archive, shelf: &dyn Shelf, keep: &K
             if named.contains(&digest) {
                 return Ok(());
             }
-            let goes =
-                if look_only { shelf.age(kind, &digest)?.is_some_and(|age| age >= keep.blobs) } else { shelf.remove(kind, &digest, keep.blobs)? };
+            let goes = if look_only {
+                shelf.age(kind, &digest)?.is_some_and(|age| age >= keep.blobs)
+            } else {
+                shelf.remove(kind, &digest, keep.blobs)?
+            };
             if goes {
                 amount.add(bytes);
             }
@@ -110,19 +131,34 @@ fn expired_runs(parts: &Parts, archive: &dyn Archive, keep: Duration) -> Result<
         }
         Ok(())
     })?;
-    let ended: Vec<(RunId, u32, Vec<String>)> =
-        found.into_iter().filter(|(_, (_, finished, _))| *finished < before).map(|(run, (last, _, keys))| (run, last, keys)).collect();
+    let ended: Vec<(RunId, u32, Vec<String>)> = found
+        .into_iter()
+        .filter(|(_, (_, finished, _))| *finished < before)
+        .map(|(run, (last, _, keys))| (run, last, keys))
+        .collect();
     let mut expired = Vec::new();
     for part in ended.chunks(PAGE) {
         // One that was begun again and has not ended is open.
-        let next: Vec<String> = part.iter().map(|(run, last, _)| RunKey { run: run.clone(), generation: last + 1 }.key()).collect();
+        let next: Vec<String> =
+            part.iter().map(|(run, last, _)| RunKey { run: run.clone(), generation: last + 1 }.key()).collect();
         let again = parts.ledger.get(Kind::Generation, &next)?;
-        expired.extend(part.iter().zip(again).filter(|(_, again)| again.is_none()).map(|((run, _, keys), _)| (run.clone(), keys.clone())));
+        expired.extend(
+            part.iter()
+                .zip(again)
+                .filter(|(_, again)| again.is_none())
+                .map(|((run, _, keys), _)| (run.clone(), keys.clone())),
+        );
     }
     Ok(expired)
 }
 
-fn remove_runs(parts: &Parts, archive: &dyn Archive, runs: &[(RunId, Vec<String>)], look_only: bool, gone: &mut Collected) -> Result<(), FlowError> {
+fn remove_runs(
+    parts: &Parts,
+    archive: &dyn Archive,
+    runs: &[(RunId, Vec<String>)],
+    look_only: bool,
+    gone: &mut Collected,
+) -> Result<(), FlowError> {
     let mut remove = |kind: Kind, keys: Vec<String>| {
         gone.records += keys.len() as u64;
         if look_only { Ok(()) } else { archive.remove(kind, &keys) }
@@ -144,8 +180,8 @@ fn remove_runs(parts: &Parts, archive: &dyn Archive, runs: &[(RunId, Vec<String>
     Ok(())
 }
 
-/// Every digest that stands anywhere in a record, but for those of runs that would have gone. Records are not decoded: so what other versions
-/// write counts, too.
+/// Every digest that stands anywhere in a record, but for those of runs that would have gone. Records are not decoded:
+/// so what other versions write counts, too.
 fn named_by_records(archive: &dyn Archive, expired: &HashSet<RunId>) -> Result<HashSet<Digest>, FlowError> {
     let mut named = HashSet::new();
     for kind in NAMING {
@@ -192,7 +228,11 @@ fn digests_in(bytes: &[u8], found: &mut HashSet<Digest>) {
     }
 }
 
-fn each_record(archive: &dyn Archive, kind: Kind, mut told: impl FnMut(String, &[u8]) -> Result<(), FlowError>) -> Result<(), FlowError> {
+fn each_record(
+    archive: &dyn Archive,
+    kind: Kind,
+    mut told: impl FnMut(String, &[u8]) -> Result<(), FlowError>,
+) -> Result<(), FlowError> {
     let mut after = String::new();
     loop {
         let page = archive.scan(kind, &after, PAGE)?;
@@ -204,7 +244,11 @@ fn each_record(archive: &dyn Archive, kind: Kind, mut told: impl FnMut(String, &
     }
 }
 
-fn each_blob(shelf: &dyn Shelf, kind: BlobKind, mut told: impl FnMut(Digest, u64) -> Result<(), FlowError>) -> Result<(), FlowError> {
+fn each_blob(
+    shelf: &dyn Shelf,
+    kind: BlobKind,
+    mut told: impl FnMut(Digest, u64) -> Result<(), FlowError>,
+) -> Result<(), FlowError> {
     let mut after = None;
     loop {
         let page = shelf.scan(kind, after.as_ref(), PAGE)?;

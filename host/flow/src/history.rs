@@ -43,9 +43,11 @@ pub struct StepLog {
 /// A store's failure.
 pub fn runs(parts: &Parts, limit: usize) -> Result<List<RunSummary>, FlowError> {
     let rows = parts.ledger.list(Kind::Run, &Listing { prefix: String::new(), limit, newest_first: true })?;
-    let ids =
-        rows.iter().map(|(id, _)| id.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "list runs", e)));
-    let mut keys = ids.map(|run| Ok(RunKey { run: run?, generation: 0 })).collect::<Result<Vec<RunKey>, StoreError>>()?;
+    let ids = rows.iter().map(|(id, _)| {
+        id.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "list runs", e))
+    });
+    let mut keys =
+        ids.map(|run| Ok(RunKey { run: run?, generation: 0 })).collect::<Result<Vec<RunKey>, StoreError>>()?;
     // Re-runs are few: all are asked about at once, and only those that are some are looked at further.
     let second: Vec<String> = keys.iter().map(|key| RunKey { generation: 1, ..key.clone() }.key()).collect();
     for (key, again) in keys.iter_mut().zip(parts.ledger.get(Kind::Generation, &second)?) {
@@ -83,21 +85,27 @@ fn summary(parts: &Parts, key: RunKey, record: &[u8], end: Option<&[u8]>) -> Res
 /// How many of the newest runs are looked through for the end of an ID.
 const LOOKED_THROUGH: usize = 1000;
 
-/// The one run whose ID begins so; or, since runs of one time begin alike, the one of the newest thousand whose ID ends so.
+/// The one run whose ID begins so; or, since runs of one time begin alike, the one of the newest thousand whose ID ends
+/// so.
 ///
 /// # Errors
 /// `unknown_run`, `ambiguous_run`; a store's failure.
 pub fn find_run(parts: &Parts, text: &str) -> Result<RunId, FlowError> {
-    let list = |prefix: &str, limit| parts.ledger.list(Kind::Run, &Listing { prefix: prefix.to_owned(), limit, newest_first: true });
+    let list = |prefix: &str, limit| {
+        parts.ledger.list(Kind::Run, &Listing { prefix: prefix.to_owned(), limit, newest_first: true })
+    };
     let mut found: Vec<String> = list(text, 2)?.into_iter().map(|(id, _)| id).collect();
     if found.len() != 1 && !text.is_empty() {
-        let ending: Vec<String> = list("", LOOKED_THROUGH)?.into_iter().map(|(id, _)| id).filter(|id| id.ends_with(text)).collect();
+        let ending: Vec<String> =
+            list("", LOOKED_THROUGH)?.into_iter().map(|(id, _)| id).filter(|id| id.ends_with(text)).collect();
         if ending.len() == 1 || found.is_empty() {
             found = ending;
         }
     }
     match found.as_slice() {
-        [id] => Ok(id.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "find a run", e))?),
+        [id] => Ok(id
+            .parse()
+            .map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "find a run", e))?),
         [] => Err(FlowError::refused("unknown_run", format!("there is no run `{text}`"), "see `dovetail runs list`")),
         _ => Err(FlowError::refused(
             "ambiguous_run",
@@ -107,8 +115,8 @@ pub fn find_run(parts: &Parts, text: &str) -> Result<RunId, FlowError> {
     }
 }
 
-/// The generation of a run that is meant: `RUN`, as for [`find_run`], is the last one; `RUN@0` what was submitted, `RUN@1` what it was run
-/// again as at first, and so on.
+/// The generation of a run that is meant: `RUN`, as for [`find_run`], is the last one; `RUN@0` what was submitted,
+/// `RUN@1` what it was run again as at first, and so on.
 ///
 /// # Errors
 /// `unknown_run`, `ambiguous_run`, `unknown_generation`; a store's failure.
@@ -119,14 +127,20 @@ pub fn find_generation(parts: &Parts, text: &str) -> Result<RunKey, FlowError> {
     match wanted.parse::<u32>() {
         Ok(generation) if generation <= last.generation => Ok(RunKey { generation, ..last }),
         _ => {
-            let known = (0..=last.generation).rev().take(5).map(|n| format!("{}@{n}", last.run)).collect::<Vec<_>>().join(", ");
+            let known =
+                (0..=last.generation).rev().take(5).map(|n| format!("{}@{n}", last.run)).collect::<Vec<_>>().join(", ");
             let message = format!("run {} has no generation `{wanted}`", last.run);
-            Err(FlowError::refused("unknown_generation", message, format!("it has: {known}{}", if last.generation >= 5 { ", ..." } else { "" })))
+            Err(FlowError::refused(
+                "unknown_generation",
+                message,
+                format!("it has: {known}{}", if last.generation >= 5 { ", ..." } else { "" }),
+            ))
         }
     }
 }
 
-/// Field-level lineage of a generation of a run: for every step what went in and what came out, with digests, and what computed it.
+/// Field-level lineage of a generation of a run: for every step what went in and what came out, with digests, and what
+/// computed it.
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
@@ -137,8 +151,9 @@ pub fn lineage(parts: &Parts, key: &RunKey) -> Result<Value, FlowError> {
     let within = |id: &str| format!("{of}/{id}");
     let step = |step: &dovetail_core::pipeline::Step| {
         let outcome = truth.outcomes.get(&step.name)?;
-        let consumed =
-            outcome.consumed.iter().map(|c| json!({ "input": within(&c.input), "origin": c.origin.as_deref().map(within), "digest": c.digest }));
+        let consumed = outcome.consumed.iter().map(
+            |c| json!({ "input": within(&c.input), "origin": c.origin.as_deref().map(within), "digest": c.digest }),
+        );
         let produced = outcome.produced.iter().map(|p| {
             let name = &p.output;
             let consumers = truth.outcomes.values().flat_map(|o| &o.consumed).filter(|c| c.origin.as_ref() == Some(name));

@@ -1,4 +1,5 @@
-//! How a run comes to its end: submit, claim, execute, commit, recover. The same on every backend, because it sees only ports.
+//! How a run comes to its end: submit, claim, execute, commit, recover. The same on every backend, because it sees only
+//! ports.
 //!
 //! Flow decides, stores remember, the runtime executes. Nothing here knows SQLite, wasmtime or OpenCV.
 
@@ -32,7 +33,9 @@ pub use gc::{Amount, Collected, Keep, collect};
 pub use history::{RunSummary, StepLog, find_generation, find_run, lineage, logs, runs};
 pub use listing::{List, Unread};
 pub use recover::{left_to_do, recover, retry};
-pub use registry::{Published, Pushed, Update, check, pipeline, pipelines, plugin, plugins, push_pipeline, push_plugin, update_pipeline};
+pub use registry::{
+    Published, Pushed, Update, check, pipeline, pipelines, plugin, plugins, push_pipeline, push_plugin, update_pipeline,
+};
 pub use shutdown::Shutdown;
 pub use step::StepFailure;
 pub use submit::{cancel, keyed_run_id, new_run_id, submit, submit_many};

@@ -33,7 +33,9 @@ impl<T> List<T> {
     pub fn take(&mut self, name: &str, read: Result<T, FlowError>) -> Result<(), FlowError> {
         match read {
             Ok(one) => self.read.push(one),
-            Err(FlowError::Store(error)) if is_of_the_record(error.kind) => self.unread.push(Unread { name: name.to_owned(), error }),
+            Err(FlowError::Store(error)) if is_of_the_record(error.kind) => {
+                self.unread.push(Unread { name: name.to_owned(), error })
+            }
             Err(error) => return Err(error),
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Bringing the jobs of a run in line with its records. One path serves everybody who cannot trust what he holds: a worker that finished
-//! the last step, one whose outcome was there before, a resumed run, a re-run, the reconciler.
+//! Bringing the jobs of a run in line with its records. One path serves everybody who cannot trust what he holds: a
+//! worker that finished the last step, one whose outcome was there before, a resumed run, a re-run, the reconciler.
 
 use std::sync::Arc;
 
@@ -30,7 +30,8 @@ pub fn recover(parts: &Parts, run: &RunId) -> Result<(), FlowError> {
     reconcile(parts, &current(parts, run)?).map(drop)
 }
 
-/// The steps of a run that are left to do: that have no outcome while it is open, or, if it is to be run `again`, that did not succeed.
+/// The steps of a run that are left to do: that have no outcome while it is open, or, if it is to be run `again`, that
+/// did not succeed.
 ///
 /// # Errors
 /// A store's failure; `unknown_run`.
@@ -63,30 +64,32 @@ pub(crate) fn reconcile(parts: &Parts, key: &RunKey) -> Result<Option<RunState>,
             Ok(Some(state))
         }
         Standing::Open => {
-            let done = truth.outcomes.iter().filter(|(_, o)| o.failure.is_none()).map(|(name, _)| name.clone()).collect();
+            let done =
+                truth.outcomes.iter().filter(|(_, o)| o.failure.is_none()).map(|(name, _)| name.clone()).collect();
             let next = ready(&truth.pipeline, &done).into_iter().filter(|s| !truth.outcomes.contains_key(&s.name));
-            let jobs = next.map(|step| Job { attempt: truth.attempt(&step.name), ..job(&truth.pipeline, step) }).collect();
+            let jobs =
+                next.map(|step| Job { attempt: truth.attempt(&step.name), ..job(&truth.pipeline, step) }).collect();
             parts.ledger.commit(&[Item::Recover { run: truth.key, jobs, steps }])?;
             Ok(None)
         }
     }
 }
 
-/// Copies what a re-run takes over and does not have yet: whoever made the generation may have died before he had copied all. True: there
-/// was something to copy.
+/// Copies what a re-run takes over and does not have yet: whoever made the generation may have died before he had
+/// copied all. True: there was something to copy.
 fn inherit(parts: &Parts, truth: &Truth) -> Result<bool, FlowError> {
     let key = &truth.key;
     let Some(before) = key.generation.checked_sub(1) else { return Ok(false) };
     let Some(bytes) = parts.ledger.get(Kind::Generation, &[key.key()])?.pop().flatten() else { return Ok(false) };
     let generation = GenerationRecord::decode(&bytes, &format!("generation {} of run {}", key.generation, key.run))?;
-    let missing: Vec<&String> = generation.inherited.iter().filter(|step| !truth.outcomes.contains_key(*step)).collect();
+    let missing: Vec<&String> =
+        generation.inherited.iter().filter(|step| !truth.outcomes.contains_key(*step)).collect();
     let earlier = RunKey { run: key.run.clone(), generation: before };
     let keys: Vec<String> = missing.iter().map(|step| earlier.step(step)).collect();
     let found = parts.ledger.get(Kind::Outcome, &keys)?;
-    let copies = missing
-        .iter()
-        .zip(found)
-        .filter_map(|(step, value)| Some(Item::Inherit { record: Record { kind: Kind::Outcome, key: key.step(step), value: value? } }));
+    let copies = missing.iter().zip(found).filter_map(|(step, value)| {
+        Some(Item::Inherit { record: Record { kind: Kind::Outcome, key: key.step(step), value: value? } })
+    });
     let copies: Vec<Item> = copies.collect();
     if copies.is_empty() {
         return Ok(false);
@@ -95,8 +98,8 @@ fn inherit(parts: &Parts, truth: &Truth) -> Result<bool, FlowError> {
     Ok(true)
 }
 
-/// Runs a run again that failed or was cancelled: what had succeeded is taken over, the rest is tried anew, as a further generation. The
-/// records of the one before stay as they are.
+/// Runs a run again that failed or was cancelled: what had succeeded is taken over, the rest is tried anew, as a
+/// further generation. The records of the one before stay as they are.
 ///
 /// # Errors
 /// `unknown_run`; `run_open` while it is not over; `nothing_to_retry` if it succeeded; a store's failure.
@@ -104,18 +107,28 @@ pub fn retry(parts: &Parts, run: &RunId, reason: &str) -> Result<RunKey, FlowErr
     let truth = Truth::read(parts, run)?;
     match truth.outcome.as_ref().map(|outcome| outcome.state) {
         None => {
-            return Err(FlowError::refused("run_open", format!("run {run} is not over"), format!("cancel it first: `dovetail runs cancel {run}`")));
+            return Err(FlowError::refused(
+                "run_open",
+                format!("run {run} is not over"),
+                format!("cancel it first: `dovetail runs cancel {run}`"),
+            ));
         }
         Some(RunState::Succeeded) => {
-            return Err(FlowError::refused("nothing_to_retry", format!("run {run} succeeded"), "submit a new run to do the same again"));
+            return Err(FlowError::refused(
+                "nothing_to_retry",
+                format!("run {run} succeeded"),
+                "submit a new run to do the same again",
+            ));
         }
         Some(RunState::Failed | RunState::Cancelled) => {}
     }
     let key = RunKey { run: run.clone(), generation: truth.key.generation + 1 };
-    let inherited = truth.outcomes.iter().filter(|(_, outcome)| outcome.failure.is_none()).map(|(name, _)| name.clone()).collect();
+    let inherited =
+        truth.outcomes.iter().filter(|(_, outcome)| outcome.failure.is_none()).map(|(name, _)| name.clone()).collect();
     let record = GenerationRecord { inherited, requested_ms: parts.clock.wall_ms(), reason: reason.to_owned() };
     let record = Record { kind: Kind::Generation, key: key.key(), value: record.encode() };
-    // Two who ask at once make one generation: the second one finds the first one's record, and both bring it on its way.
+    // Two who ask at once make one generation: the second one finds the first one's record, and both bring it on its
+    // way.
     parts.ledger.commit(&[Item::Reopen { run: key.clone(), record }])?;
     reconcile(parts, &key)?;
     Ok(key)

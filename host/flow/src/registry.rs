@@ -1,12 +1,14 @@
-//! Names and versions: write-once pointers to packages and to pinned pipelines. The same content again succeeds, other content under the
-//! same name and version is refused.
+//! Names and versions: write-once pointers to packages and to pinned pipelines. The same content again succeeds, other
+//! content under the same name and version is refused.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Item, Kind, Lane, Listing, MODEL, MODEL_KIND, Record, Reply};
-use dovetail_core::pipeline::{self, Catalogue, Checked, Pipeline, Severity, TaskVersion, Unresolved, diff, task_reference};
+use dovetail_core::pipeline::{
+    self, Catalogue, Checked, Pipeline, Severity, TaskVersion, Unresolved, diff, task_reference,
+};
 use dovetail_core::record::{Form, PluginRecord};
 use dovetail_core::wit::names::nearest;
 use semver::{Version, VersionReq};
@@ -65,8 +67,13 @@ pub fn push_plugin(parts: &Parts, record: &PluginRecord, package: &[u8]) -> Resu
             if before.package == record.package && before.grants == record.grants {
                 return Ok(if whole { Pushed::Same } else { Pushed::Mended });
             }
-            let message = format!("{key} is published with another package ({}), this one is {}", before.package, record.package);
-            Err(FlowError::refused("version_exists", message, "a published version never changes: raise `version` in plugin.toml"))
+            let message =
+                format!("{key} is published with another package ({}), this one is {}", before.package, record.package);
+            Err(FlowError::refused(
+                "version_exists",
+                message,
+                "a published version never changes: raise `version` in plugin.toml",
+            ))
         }
         _ => Ok(Pushed::Created),
     }
@@ -93,20 +100,27 @@ pub fn plugins(parts: &Parts) -> Result<List<PluginRecord>, FlowError> {
 /// # Errors
 /// `unknown_task`, `unknown_version`, `bad_reference`; a store's failure, or that this very version cannot be read.
 pub fn plugin(parts: &Parts, reference: &str) -> Result<PluginRecord, FlowError> {
-    let (name, wanted) = task_reference(reference).map_err(|why| FlowError::refused("bad_reference", why, "write NAME, NAME@1.0.0 or NAME@^1"))?;
+    let (name, wanted) = task_reference(reference)
+        .map_err(|why| FlowError::refused("bad_reference", why, "write NAME, NAME@1.0.0 or NAME@^1"))?;
     let rows = every(parts, Kind::Plugin, String::new())?;
-    let known: Vec<Version> = rows.iter().filter_map(|(key, _)| versioned(key).filter(|(known, _)| *known == name)).map(|(_, v)| v).collect();
+    let known: Vec<Version> =
+        rows.iter().filter_map(|(key, _)| versioned(key).filter(|(known, _)| *known == name)).map(|(_, v)| v).collect();
     if known.is_empty() {
         let names = rows.iter().filter_map(|(key, _)| versioned(key)).map(|(name, _)| name);
         let near = nearest(&name, names).map_or_else(String::new, |n| format!("did you mean `{n}`? "));
         let help = format!("{near}see `dovetail task list`; publish one with `dovetail task push`");
         return Err(FlowError::refused("unknown_task", format!("no task `{name}` is published"), help));
     }
-    let newest = known.iter().filter(|version| wanted.matches(version)).max().map(|version| format!("{name}@{version}"));
+    let newest =
+        known.iter().filter(|version| wanted.matches(version)).max().map(|version| format!("{name}@{version}"));
     let row = newest.and_then(|newest| rows.iter().find(|(key, _)| *key == newest));
     let (key, bytes) = row.ok_or_else(|| {
         let versions: Vec<String> = known.iter().map(Version::to_string).collect();
-        FlowError::refused("unknown_version", format!("`{name}` has no version that matches {wanted}"), format!("published: {}", versions.join(", ")))
+        FlowError::refused(
+            "unknown_version",
+            format!("`{name}` has no version that matches {wanted}"),
+            format!("published: {}", versions.join(", ")),
+        )
     })?;
     decode_plugin(key, bytes)
 }
@@ -120,13 +134,27 @@ fn versioned(key: &str) -> Option<(&str, Version)> {
 /// Checks a pipeline file against the published tasks.
 ///
 /// # Errors
-/// A store's failure, or that a version which the file asks for cannot be read: an older one in its place would be a guess.
+/// A store's failure, or that a version which the file asks for cannot be read: an older one in its place would be a
+/// guess.
 pub fn check(parts: &Parts, text: &str) -> Result<Checked, FlowError> {
     let List { read, unread } = plugins(parts)?;
     let version = |p: PluginRecord| {
         let models = p.models.iter().map(|name| format!("{MODEL}{name}"));
-        let lane = Lane::of(p.grants.keys().cloned().chain(models).chain(p.model_kinds.iter().map(|kind| format!("{MODEL_KIND}{kind}"))));
-        TaskVersion { name: p.name, version: p.version, package: p.package, signature: p.signature, limits: p.limits, lane }
+        let lane = Lane::of(
+            p.grants
+                .keys()
+                .cloned()
+                .chain(models)
+                .chain(p.model_kinds.iter().map(|kind| format!("{MODEL_KIND}{kind}"))),
+        );
+        TaskVersion {
+            name: p.name,
+            version: p.version,
+            package: p.package,
+            signature: p.signature,
+            limits: p.limits,
+            lane,
+        }
     };
     let readable = pipeline::Listed(read.into_iter().map(version).collect());
     let catalogue = Registered { readable, unread: &unread, asked: Cell::new(None) };
@@ -149,7 +177,9 @@ impl Catalogue for Registered<'_> {
     fn resolve(&self, task: &str, req: &VersionReq) -> Result<TaskVersion, Unresolved> {
         let resolved = self.readable.resolve(task, req);
         let newer = |version: &Version| resolved.as_ref().map_or(true, |known| known.version < *version);
-        let better = |one: &Unread| versioned(&one.name).is_some_and(|(name, version)| name == task && req.matches(&version) && newer(&version));
+        let better = |one: &Unread| {
+            versioned(&one.name).is_some_and(|(name, version)| name == task && req.matches(&version) && newer(&version))
+        };
         if let Some(at) = self.unread.iter().position(better) {
             self.asked.set(Some(at));
         }
@@ -160,7 +190,10 @@ impl Catalogue for Registered<'_> {
 fn decode(key: &str, bytes: &[u8]) -> Result<Published, FlowError> {
     let what = || format!("read the pipeline {key}");
     let corrupt = |why: String| StoreError::new(StoreErrorKind::Corrupt, what(), why);
-    let revision = key.rsplit_once('#').and_then(|(_, n)| n.parse().ok()).ok_or_else(|| corrupt("its key has no revision".into()))?;
+    let revision = key
+        .rsplit_once('#')
+        .and_then(|(_, n)| n.parse().ok())
+        .ok_or_else(|| corrupt("its key has no revision".into()))?;
     let json = serde_json::from_slice(bytes).map_err(|e| corrupt(e.to_string()))?;
     let pipeline = Pipeline::from_json(&json).map_err(|e| match e {
         pipeline::FormatError::Newer { .. } => StoreError::new(StoreErrorKind::Newer, what(), e.to_string()),
@@ -188,7 +221,11 @@ pub fn push_pipeline(parts: &Parts, pipeline: &Pipeline) -> Result<(Published, P
         let name = &pipeline.name;
         if newest.pipeline.source != pipeline.source {
             let message = format!("{} is published with another content", pipeline.reference());
-            return Err(FlowError::refused("version_exists", message, "a published version never changes: raise `version` in the file"));
+            return Err(FlowError::refused(
+                "version_exists",
+                message,
+                "a published version never changes: raise `version` in the file",
+            ));
         }
         let message = format!("{} is published and pinned to other plugin versions", pipeline.reference());
         let help = format!("move it to the newest ones with `dovetail pipeline update {name}`");
@@ -205,7 +242,11 @@ fn put_revision(parts: &Parts, pipeline: &Pipeline, revision: u32) -> Result<Pub
     match parts.ledger.commit(&[put])?.pop() {
         Some(Reply::Exists(bytes)) if bytes != value => {
             let message = format!("somebody else has just published {key} with another content");
-            Err(FlowError::refused("version_exists", message, "look at it with `dovetail pipeline show`, then publish again"))
+            Err(FlowError::refused(
+                "version_exists",
+                message,
+                "look at it with `dovetail pipeline show`, then publish again",
+            ))
         }
         _ => Ok(Published { key, revision, pipeline: pipeline.clone() }),
     }
@@ -245,14 +286,16 @@ pub fn pipeline(parts: &Parts, reference: &str) -> Result<Published, FlowError> 
     let (name, version) = reference.split_once('@').map_or((reference, None), |(name, version)| (name, Some(version)));
     let rows = every(parts, Kind::Pipeline, String::new())?;
     let keys: Vec<(&str, Version)> = rows.iter().filter_map(|(key, _)| versioned(key.split('#').next()?)).collect();
-    let known: BTreeSet<&Version> = keys.iter().filter(|(known, _)| *known == name).map(|(_, version)| version).collect();
+    let known: BTreeSet<&Version> =
+        keys.iter().filter(|(known, _)| *known == name).map(|(_, version)| version).collect();
     let newest = known.iter().filter(|known| version.is_none_or(|version| known.to_string() == version)).max();
     let newest = newest.map(|version| format!("{name}@{version}#"));
     // The last of its revisions.
     let row = newest.and_then(|newest| rows.iter().rev().find(|(key, _)| key.starts_with(&newest)));
     let (key, bytes) = row.ok_or_else(|| {
         let help = if known.is_empty() {
-            let near = nearest(name, keys.iter().map(|(name, _)| *name)).map_or_else(String::new, |n| format!("did you mean `{n}`? "));
+            let near = nearest(name, keys.iter().map(|(name, _)| *name))
+                .map_or_else(String::new, |n| format!("did you mean `{n}`? "));
             format!("{near}see `dovetail pipeline list`; publish one with `dovetail pipeline push FILE`")
         } else {
             format!("published versions: {}", known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
@@ -262,8 +305,8 @@ pub fn pipeline(parts: &Parts, reference: &str) -> Result<Published, FlowError> 
     decode(key, bytes)
 }
 
-/// Moves a published pipeline to the newest plugin versions that its file allows, as a new revision. Runs that were submitted before
-/// keep theirs.
+/// Moves a published pipeline to the newest plugin versions that its file allows, as a new revision. Runs that were
+/// submitted before keep theirs.
 ///
 /// # Errors
 /// `unknown_pipeline`; a store's failure.

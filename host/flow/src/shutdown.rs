@@ -27,7 +27,8 @@ impl Shutdown {
     /// Running steps are stopped, too, and their jobs given back.
     pub fn abort(&self) {
         self.0.stage.fetch_max(2, Ordering::SeqCst);
-        for canceller in self.0.running.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
+        for canceller in self.0.running.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade)
+        {
             canceller.cancel();
         }
         self.wake();

@@ -1,6 +1,6 @@
-//! One claimed job: from its inputs to the record of what came of it. What is written, and in which order, is the commit protocol of
-//! `docs/decisions`: artifacts first (the runtime has stored them), then one change with the outcome, the run's end or the children, and
-//! the acknowledgement.
+//! One claimed job: from its inputs to the record of what came of it. What is written, and in which order, is the
+//! commit protocol of `docs/decisions`: artifacts first (the runtime has stored them), then one change with the
+//! outcome, the run's end or the children, and the acknowledgement.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,7 +36,8 @@ impl Plan {
         // Steps stand in an order in which each comes after those it needs.
         for step in &pipeline.steps {
             let needs = pipeline.needs(step);
-            let mut above: BTreeSet<&str> = needs.iter().flat_map(|need| ancestors.get(need).into_iter().flatten().copied()).collect();
+            let mut above: BTreeSet<&str> =
+                needs.iter().flat_map(|need| ancestors.get(need).into_iter().flatten().copied()).collect();
             above.extend(&needs);
             ancestors.insert(&step.name, above);
             for need in needs {
@@ -44,7 +45,8 @@ impl Plan {
             }
         }
         let others = pipeline.steps.len() - 1;
-        let closers = ancestors.iter().filter(|(_, above)| above.len() == others).map(|(name, _)| (*name).to_owned()).collect();
+        let closers =
+            ancestors.iter().filter(|(_, above)| above.len() == others).map(|(name, _)| (*name).to_owned()).collect();
         Self { children, closers, pipeline }
     }
 }
@@ -132,8 +134,8 @@ struct Work<'a> {
     before: Vec<RetryRecord>,
     /// Another step has failed: this one is not to start.
     skipped: bool,
-    /// Microseconds along the longest path to this attempt: the run's own time, as its timeout counts it. It is a sum of lengths, so no two
-    /// machines' clocks are compared, and neither the queue nor an interruption is in it.
+    /// Microseconds along the longest path to this attempt: the run's own time, as its timeout counts it. It is a sum
+    /// of lengths, so no two machines' clocks are compared, and neither the queue nor an interruption is in it.
     spent_us: u64,
 }
 
@@ -145,9 +147,16 @@ impl Work<'_> {
 }
 
 impl StepRunner {
-    /// Runs the job and says what is to be recorded of it. `stop` ends the attempt; if it did, the job is given back. `started` is called
-    /// where an attempt is really made, which a job that comes a second time may not need.
-    pub(crate) fn run(&self, claimed: &Claimed, run: &RunRecord, plan: &Plan, stop: &Stop, started: &dyn Fn()) -> Result<Next, FlowError> {
+    /// Runs the job and says what is to be recorded of it. `stop` ends the attempt; if it did, the job is given back.
+    /// `started` is called where an attempt is really made, which a job that comes a second time may not need.
+    pub(crate) fn run(
+        &self,
+        claimed: &Claimed,
+        run: &RunRecord,
+        plan: &Plan,
+        stop: &Stop,
+        started: &dyn Fn(),
+    ) -> Result<Next, FlowError> {
         let lease = &claimed.lease;
         let name = &lease.step;
         let step = plan.pipeline.step(name).ok_or_else(|| {
@@ -173,9 +182,15 @@ impl StepRunner {
             }
         }
         let bound = plan.pipeline.step_input(step, &run.inputs, &|need| outputs.get(need));
-        let input =
-            bound.map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("bind the inputs of step {name} of run {}", lease.run.run), e))?;
-        let before = if claimed.attempt > 1 { retries(&self.parts, &lease.run, name, claimed.attempt)? } else { Vec::new() };
+        let input = bound.map_err(|e| {
+            StoreError::new(
+                StoreErrorKind::Corrupt,
+                format!("bind the inputs of step {name} of run {}", lease.run.run),
+                e,
+            )
+        })?;
+        let before =
+            if claimed.attempt > 1 { retries(&self.parts, &lease.run, name, claimed.attempt)? } else { Vec::new() };
         spent_us += before.iter().map(|retry| retry.failed.duration_us + retry.delay_ms * 1000).sum::<u64>();
         self.attempt(Work { claimed, plan, step, input, before, skipped, spent_us }, stop, started)
     }
@@ -187,7 +202,11 @@ impl StepRunner {
         let began_us = self.parts.clock.mono_us();
         let left = work.left_ms();
         let result = if work.skipped {
-            Ok(failed(Failure::new(FailureKind::Cancelled, SKIPPED, "another step of the run had failed before this one could start")))
+            Ok(failed(Failure::new(
+                FailureKind::Cancelled,
+                SKIPPED,
+                "another step of the run had failed before this one could start",
+            )))
         } else if claimed.crashes > policy::MAX_CRASHES {
             let message = format!("{} workers died while they ran it", claimed.crashes);
             Ok(failed(Failure::new(FailureKind::LostWorker, "poison", message)))
@@ -214,7 +233,8 @@ impl StepRunner {
             Ok(report) => report,
             Err(error) => return self.host_failed(&work, error),
         };
-        let stopped = matches!(&report.outcome, Outcome::Failed { failure } if failure.kind == FailureKind::Cancelled) && stop.cancelled();
+        let stopped = matches!(&report.outcome, Outcome::Failed { failure } if failure.kind == FailureKind::Cancelled)
+            && stop.cancelled();
         if stopped && !self.over(lease)? {
             return Ok(Next::Commit(Item::Release { lease: lease.clone(), delay: Duration::ZERO }, After::Stopped));
         }
@@ -245,12 +265,19 @@ impl StepRunner {
             models: report.models.clone(),
             worker: self.worker.clone(),
             // The queue counts for the job, whichever attempt it was.
-            lost_workers: claimed.crashes.saturating_sub(work.before.iter().map(|retry| retry.failed.lost_workers).sum()),
+            lost_workers: claimed
+                .crashes
+                .saturating_sub(work.before.iter().map(|retry| retry.failed.lost_workers).sum()),
         };
         if let Outcome::Failed { failure } = &report.outcome {
             // Another attempt that could only begin after the run's time is none.
-            let in_time = |delay: Duration| left.is_none_or(|left| u128::from(left) > u128::from(duration_us / 1000) + delay.as_millis());
-            let backoff = Backoff { first: Duration::from_millis(step.retry.backoff_ms), max: Duration::from_millis(step.retry.max_backoff_ms) };
+            let in_time = |delay: Duration| {
+                left.is_none_or(|left| u128::from(left) > u128::from(duration_us / 1000) + delay.as_millis())
+            };
+            let backoff = Backoff {
+                first: Duration::from_millis(step.retry.backoff_ms),
+                max: Duration::from_millis(step.retry.max_backoff_ms),
+            };
             let next = policy::after(failure, claimed.attempt, step.retry.max_attempts, backoff, spread(lease.token));
             if let policy::Next::Retry(delay) = next
                 && in_time(delay)
@@ -267,7 +294,8 @@ impl StepRunner {
         Ok(has(Kind::RunOutcome)? || has(Kind::Cancel)?)
     }
 
-    /// The host's own fault: the attempt is not charged. What may pass is tried again a little later; the rest is for the operator.
+    /// The host's own fault: the attempt is not charged. What may pass is tried again a little later; the rest is for
+    /// the operator.
     fn host_failed(&self, work: &Work<'_>, error: HostError) -> Result<Next, FlowError> {
         let lease = work.claimed.lease.clone();
         if !error.transient {
@@ -281,7 +309,8 @@ impl StepRunner {
         let lease = &work.claimed.lease;
         let code = this.error.as_ref().map_or_else(String::new, |e| e.code.clone());
         let key = lease.run.attempt(&lease.step, work.claimed.attempt + 1);
-        let record = Record { kind: Kind::Attempt, key, value: RetryRecord { failed: this, delay_ms: millis(delay) }.encode() };
+        let record =
+            Record { kind: Kind::Attempt, key, value: RetryRecord { failed: this, delay_ms: millis(delay) }.encode() };
         Next::Commit(Item::Retry { lease: lease.clone(), record, delay }, After::Retried { code, delay })
     }
 
@@ -289,10 +318,15 @@ impl StepRunner {
         let Work { claimed, plan, step, .. } = work;
         let lease = &claimed.lease;
         let micros = this.duration_us;
-        let told = |failure: &Failure| StepFailure { code: failure.code.clone(), message: failure.message.clone(), stopped: follows(failure) };
+        let told = |failure: &Failure| StepFailure {
+            code: failure.code.clone(),
+            message: failure.message.clone(),
+            stopped: follows(failure),
+        };
         let failure = this.error.as_ref().map(told);
         let succeeded = failure.is_none();
-        // A step that was stopped does not say how its run ended: that was decided elsewhere, and may be a cancellation that is not closed yet.
+        // A step that was stopped does not say how its run ended: that was decided elsewhere, and may be a cancellation
+        // that is not closed yet.
         let fails = failure.as_ref().is_some_and(|failure| !failure.stopped);
         let record = self.outcome(work, report, this)?;
         let record = Record { kind: Kind::Outcome, key: lease.run.step(&step.name), value: record.encode() };
@@ -303,7 +337,10 @@ impl StepRunner {
         };
         let close = state.map(|state| end(&self.parts, &lease.run, state, (!succeeded).then(|| step.name.clone())));
         let children = if succeeded { plan.children.get(&step.name).cloned().unwrap_or_default() } else { Vec::new() };
-        Ok(Next::Commit(Item::Finish { lease: lease.clone(), record, succeeded, close, children }, After::Finished { failure, micros, state }))
+        Ok(Next::Commit(
+            Item::Finish { lease: lease.clone(), record, succeeded, close, children },
+            After::Finished { failure, micros, state },
+        ))
     }
 
     /// What follows from the answer to a job's change.
@@ -314,17 +351,23 @@ impl StepRunner {
             (After::Stopped, _) => Ok(Settled::Over(Done::Released, None)),
             (After::Retried { code, delay }, Reply::Created) => Ok(Settled::Over(Done::Retried { code, delay }, None)),
             (After::Retried { .. }, _) => recovered(Done::Nothing),
-            (After::Closed { failure, micros, state }, _) => Ok(Settled::Over(Done::Step { failure, micros }, Some(state))),
+            (After::Closed { failure, micros, state }, _) => {
+                Ok(Settled::Over(Done::Step { failure, micros }, Some(state)))
+            }
             // Another's outcome counts.
             (After::Finished { .. }, Reply::Exists(_)) => recovered(Done::Nothing),
-            (After::Finished { failure, micros, state }, Reply::Created) => Ok(Settled::Over(Done::Step { failure, micros }, state)),
-            // It was the last of many, and all have succeeded: this worker closes the run, and needs to read nothing for that.
+            (After::Finished { failure, micros, state }, Reply::Created) => {
+                Ok(Settled::Over(Done::Step { failure, micros }, state))
+            }
+            // It was the last of many, and all have succeeded: this worker closes the run, and needs to read nothing
+            // for that.
             (After::Finished { failure, micros, .. }, Reply::Complete) => {
                 let state = RunState::Succeeded;
                 let record = end(&self.parts, run, state, None);
                 Ok(Settled::Commit(Item::Close { run: run.clone(), record }, After::Closed { failure, micros, state }))
             }
-            // Last: this worker reads how the run ended, and closes it. Cancelled and Closed: likewise, or it is closed.
+            // Last: this worker reads how the run ended, and closes it. Cancelled and Closed: likewise, or it is
+            // closed.
             (After::Finished { failure, micros, .. }, _) => recovered(Done::Step { failure, micros }),
         }
     }
@@ -332,7 +375,11 @@ impl StepRunner {
     fn outcome(&self, work: &Work<'_>, report: Report, this: AttemptRecord) -> Result<OutcomeRecord, FlowError> {
         let Work { step, plan, input, before, .. } = work;
         let origins = plan.pipeline.origins(step);
-        let consume = |(name, digest, _): Written<'_>| Consumed { input: step.input_field_id(name), origin: origins.get(name).cloned(), digest };
+        let consume = |(name, digest, _): Written<'_>| Consumed {
+            input: step.input_field_id(name),
+            origin: origins.get(name).cloned(),
+            digest,
+        };
         let consumed = written(input).map(consume).collect();
         let (output, failure, produced) = match report.outcome {
             Outcome::Succeeded { output } => {
@@ -388,17 +435,25 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn failed(failure: Failure) -> Report {
-    Report { outcome: Outcome::Failed { failure }, usage: Usage::default(), models: Vec::new(), log: Vec::new(), log_dropped: 0 }
+    Report {
+        outcome: Outcome::Failed { failure },
+        usage: Usage::default(),
+        models: Vec::new(),
+        log: Vec::new(),
+        log_dropped: 0,
+    }
 }
 
 fn run_timeout(work: &Work<'_>, when: &str) -> Failure {
     let timeout = work.plan.pipeline.timeout_ms.unwrap_or(0);
-    let message = format!("the run's timeout of {} was over {when}", dovetail_core::manifest::show_duration_ms(timeout));
+    let message =
+        format!("the run's timeout of {} was over {when}", dovetail_core::manifest::show_duration_ms(timeout));
     // Not of kind Timeout: that one is retried.
     Failure::new(FailureKind::Limit, "timeout", message)
 }
 
-/// Where in the jitter's range this retry falls: spread by the lease's token, since flow has no use for real randomness.
+/// Where in the jitter's range this retry falls: spread by the lease's token, since flow has no use for real
+/// randomness.
 fn spread(token: u64) -> f64 {
     f64::from(u16::try_from(token.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48).unwrap_or(0)) / f64::from(u16::MAX)
 }

@@ -14,8 +14,8 @@ use crate::registry::{Published, Pushed};
 use crate::truth::{Truth, current};
 use crate::{FlowError, Parts};
 
-/// A new run ID, after RFC 9562's version 7: milliseconds since 1970, then 74 random bits. Runs of one time stand side by side in every index,
-/// which makes their records several times cheaper to write than random keys are.
+/// A new run ID, after RFC 9562's version 7: milliseconds since 1970, then 74 random bits. Runs of one time stand side
+/// by side in every index, which makes their records several times cheaper to write than random keys are.
 ///
 /// # Errors
 /// If the system's randomness cannot be read.
@@ -23,7 +23,9 @@ pub fn new_run_id() -> Result<RunId, FlowError> {
     use dovetail_core::clock::Clock as _;
     let mut bytes = [0; 16];
     let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes[6..]));
-    read.map_err(|e| dovetail_core::blobs::StoreError::new(dovetail_core::blobs::StoreErrorKind::Unavailable, "read /dev/urandom", e))?;
+    read.map_err(|e| {
+        dovetail_core::blobs::StoreError::new(dovetail_core::blobs::StoreErrorKind::Unavailable, "read /dev/urandom", e)
+    })?;
     bytes[..6].copy_from_slice(&crate::SystemClock.wall_ms().to_be_bytes()[2..]);
     bytes[6] = 0x70 | (bytes[6] & 0x0f);
     bytes[8] = 0x80 | (bytes[8] & 0x3f);
@@ -39,8 +41,8 @@ pub fn keyed_run_id(pipeline: &str, key: &str) -> RunId {
     RunId::from_bytes(bytes)
 }
 
-/// Submits a run. `inputs` are resolved (checked, with defaults), their artifacts stored. The same run submitted again is `Same`, and
-/// whatever of it was lost is found again.
+/// Submits a run. `inputs` are resolved (checked, with defaults), their artifacts stored. The same run submitted again
+/// is `Same`, and whatever of it was lost is found again.
 ///
 /// # Errors
 /// `run_differs` if the ID was used with other inputs or another pipeline; a store's failure.
@@ -52,8 +54,13 @@ pub fn submit(parts: &Parts, published: &Published, inputs: &Value, run: &RunId)
 ///
 /// # Errors
 /// A store's failure, of all of them; `run_differs` stands among the answers.
-pub fn submit_many(parts: &Parts, published: &Published, runs: Vec<(RunId, Value)>) -> Result<Vec<Result<Pushed, FlowError>>, FlowError> {
-    let roots: Vec<Job> = ready(&published.pipeline, &BTreeSet::new()).into_iter().map(|step| job(&published.pipeline, step)).collect();
+pub fn submit_many(
+    parts: &Parts,
+    published: &Published,
+    runs: Vec<(RunId, Value)>,
+) -> Result<Vec<Result<Pushed, FlowError>>, FlowError> {
+    let roots: Vec<Job> =
+        ready(&published.pipeline, &BTreeSet::new()).into_iter().map(|step| job(&published.pipeline, step)).collect();
     let (submitted_ms, steps) = (parts.clock.wall_ms(), steps(&published.pipeline));
     let mut records = Vec::with_capacity(runs.len());
     let mut items = Vec::with_capacity(runs.len());
@@ -79,7 +86,8 @@ pub fn submit_many(parts: &Parts, published: &Published, runs: Vec<(RunId, Value
 /// The run was there: whether it is the same, and then it is brought on its way.
 fn same(parts: &Parts, run: &RunId, record: &RunRecord, bytes: &[u8]) -> Result<Pushed, FlowError> {
     let before = RunRecord::decode(bytes, &format!("run {run}"))?;
-    // The revision may have moved on since: the run keeps the one it was submitted to. Nor does a file's name make another input.
+    // The revision may have moved on since: the run keeps the one it was submitted to. Nor does a file's name make
+    // another input.
     let version = |key: &str| key.split('#').next().unwrap_or_default().to_owned();
     if version(&before.pipeline) != version(&record.pipeline) || nameless(&before.inputs) != nameless(&record.inputs) {
         let message = format!("run {run} was submitted before, to {} and with other inputs", version(&before.pipeline));
@@ -92,16 +100,19 @@ fn same(parts: &Parts, run: &RunId, record: &RunRecord, bytes: &[u8]) -> Result<
 /// The same inputs with artifacts by their content alone.
 fn nameless(inputs: &Value) -> Value {
     match inputs {
-        Value::Object(fields) if fields.contains_key("$artifact") => {
-            Value::Object(fields.iter().filter(|(key, _)| *key != "name").map(|(key, value)| (key.clone(), value.clone())).collect())
+        Value::Object(fields) if fields.contains_key("$artifact") => Value::Object(
+            fields.iter().filter(|(key, _)| *key != "name").map(|(key, value)| (key.clone(), value.clone())).collect(),
+        ),
+        Value::Object(fields) => {
+            Value::Object(fields.iter().map(|(key, value)| (key.clone(), nameless(value))).collect())
         }
-        Value::Object(fields) => Value::Object(fields.iter().map(|(key, value)| (key.clone(), nameless(value))).collect()),
         Value::Array(items) => Value::Array(items.iter().map(nameless).collect()),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => inputs.clone(),
     }
 }
 
-/// Ends a run by request: no step of it starts any more, running ones are told where the backend can, and learn it with their next lease at the latest. False: it was over.
+/// Ends a run by request: no step of it starts any more, running ones are told where the backend can, and learn it with
+/// their next lease at the latest. False: it was over.
 ///
 /// # Errors
 /// A store's failure; `unknown_run`.

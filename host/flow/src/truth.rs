@@ -1,4 +1,5 @@
-//! What the records say about a run, read whole: for whoever must decide from the truth instead of from what a job brought along.
+//! What the records say about a run, read whole: for whoever must decide from the truth instead of from what a job
+//! brought along.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,9 @@ use dovetail_core::executor::{Failure, FailureKind, LogLine};
 use dovetail_core::ledger::{Kind, Record, RunKey};
 use dovetail_core::limits::{MAX_INLINE_LOG, MAX_INLINE_VALUE, MAX_VALUE};
 use dovetail_core::pipeline::Pipeline;
-use dovetail_core::record::{CancelRecord, Form, OutcomeRecord, RetryRecord, RunOutcomeRecord, RunRecord, RunState, StoredValue};
+use dovetail_core::record::{
+    CancelRecord, Form, OutcomeRecord, RetryRecord, RunOutcomeRecord, RunRecord, RunState, StoredValue,
+};
 use dovetail_core::{Digest, RunId};
 use serde_json::Value;
 
@@ -23,7 +26,8 @@ pub(crate) const SKIPPED: &str = "skipped";
 /// The failure's code of a step whose attempt was stopped because its run had ended.
 pub(crate) const STOPPED: &str = "stopped";
 
-/// Whether a step only failed because its run was over: [`SKIPPED`] or [`STOPPED`]. A task's own codes never have this kind.
+/// Whether a step only failed because its run was over: [`SKIPPED`] or [`STOPPED`]. A task's own codes never have this
+/// kind.
 pub(crate) fn follows(failure: &Failure) -> bool {
     failure.kind == FailureKind::Cancelled && (failure.code == SKIPPED || failure.code == STOPPED)
 }
@@ -75,12 +79,23 @@ impl Truth {
     pub(crate) fn read_generation(parts: &Parts, key: &RunKey) -> Result<Self, FlowError> {
         let (ledger, run) = (&*parts.ledger, &key.run);
         let Some(bytes) = one(ledger.get(Kind::Run, &[run.to_string()])?) else {
-            return Err(FlowError::refused("unknown_run", format!("there is no run {run}"), "see `dovetail runs list`"));
+            return Err(FlowError::refused(
+                "unknown_run",
+                format!("there is no run {run}"),
+                "see `dovetail runs list`",
+            ));
         };
         let record = RunRecord::decode(&bytes, &format!("run {run}"))?;
         let pipeline = pinned(parts, &record.pipeline)?;
-        let mut truth =
-            Self { key: key.clone(), run: record, pipeline, outcomes: BTreeMap::new(), retries: BTreeMap::new(), cancel: None, outcome: None };
+        let mut truth = Self {
+            key: key.clone(),
+            run: record,
+            pipeline,
+            outcomes: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            cancel: None,
+            outcome: None,
+        };
         // The run's end is read first: what ended has all its outcomes, however late the other reads are.
         let what = format!("run {run}");
         let end = one(ledger.get(Kind::RunOutcome, &[truth.key.key()])?);
@@ -91,7 +106,9 @@ impl Truth {
         let keys: Vec<String> = names.iter().map(|name| truth.key.step(name)).collect();
         for (name, bytes) in names.iter().zip(ledger.get(Kind::Outcome, &keys)?) {
             if let Some(bytes) = bytes {
-                truth.outcomes.insert(name.clone(), OutcomeRecord::decode(&bytes, &format!("step {name} of run {run}"))?);
+                truth
+                    .outcomes
+                    .insert(name.clone(), OutcomeRecord::decode(&bytes, &format!("step {name} of run {run}"))?);
             } else {
                 truth.retries.insert(name.clone(), retries(parts, &truth.key, name, u32::MAX)?);
             }
@@ -101,8 +118,9 @@ impl Truth {
 
     /// The step that failed first in the pipeline's order, those apart that were skipped or stopped because of it.
     pub(crate) fn failed_step(&self) -> Option<&str> {
-        let failed =
-            |step: &&dovetail_core::pipeline::Step| self.outcomes.get(&step.name).and_then(|o| o.failure.as_ref()).is_some_and(|f| !follows(f));
+        let failed = |step: &&dovetail_core::pipeline::Step| {
+            self.outcomes.get(&step.name).and_then(|o| o.failure.as_ref()).is_some_and(|f| !follows(f))
+        };
         self.pipeline.steps.iter().find(failed).map(|step| step.name.as_str())
     }
 
@@ -128,7 +146,9 @@ impl Truth {
         let mut never: Vec<&str> = Vec::new();
         for step in &self.pipeline.steps {
             let needs = self.pipeline.needs(step);
-            let blocked = needs.iter().any(|need| never.contains(need) || self.outcomes.get(*need).is_some_and(|o| o.failure.is_some()));
+            let blocked = needs
+                .iter()
+                .any(|need| never.contains(need) || self.outcomes.get(*need).is_some_and(|o| o.failure.is_some()));
             if blocked {
                 never.push(&step.name);
             } else if !self.outcomes.contains_key(&step.name) {
@@ -172,7 +192,8 @@ pub(crate) fn load_value(parts: &Parts, stored: StoredValue) -> Result<Value, St
         StoredValue::Inline(value) => Ok(value),
         StoredValue::Blob { digest, .. } => {
             let bytes = parts.blobs.get(BlobKind::Value, &digest, MAX_VALUE)?;
-            serde_json::from_slice(&bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("read the value {digest}"), e))
+            serde_json::from_slice(&bytes)
+                .map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("read the value {digest}"), e))
         }
     }
 }
@@ -181,7 +202,9 @@ pub(crate) fn load_value(parts: &Parts, stored: StoredValue) -> Result<Value, St
 pub(crate) fn store_log(parts: &Parts, lines: Vec<LogLine>) -> Result<(Option<Digest>, Vec<LogLine>), StoreError> {
     let mut text = Vec::new();
     for line in &lines {
-        text.extend(serde_json::to_vec(line).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, "write a log line", e))?);
+        text.extend(
+            serde_json::to_vec(line).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, "write a log line", e))?,
+        );
         text.push(b'\n');
     }
     if text.len() <= MAX_INLINE_LOG {
@@ -197,7 +220,10 @@ pub(crate) fn load_log(parts: &Parts, outcome: &OutcomeRecord) -> Result<Vec<Log
     };
     let bytes = parts.blobs.get(BlobKind::Log, digest, MAX_LOG)?;
     let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
-    let read = |line| serde_json::from_slice(line).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("read the log {digest}"), e));
+    let read = |line| {
+        serde_json::from_slice(line)
+            .map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("read the log {digest}"), e))
+    };
     lines.map(read).collect()
 }
 

@@ -1,7 +1,8 @@
 //! The worker: claims jobs within its scope, runs up to N at once on threads of their own, and stops in two stages.
 //!
-//! A slot is free as soon as its attempt has ended: what came of it is recorded by the ledger together with others, and settled on a thread
-//! of its own (`settle.rs`). Leases, heartbeats and the search for lost runs have threads that tasks cannot starve (`duties.rs`).
+//! A slot is free as soon as its attempt has ended: what came of it is recorded by the ledger together with others, and
+//! settled on a thread of its own (`settle.rs`). Leases, heartbeats and the search for lost runs have threads that
+//! tasks cannot starve (`duties.rs`).
 
 mod duties;
 mod flow_control;
@@ -37,7 +38,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How long a daemon waits after a store failed; it doubles up to the second one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long a job is put off that this worker could not run, for a reason that does not pass by itself: another one may be able to.
+/// How long a job is put off that this worker could not run, for a reason that does not pass by itself: another one may
+/// be able to.
 const PUT_OFF: Duration = Duration::from_secs(5);
 /// How long a worker that can run nothing, for such a reason, leaves work to others before it tries again.
 const LONGEST_LEFT: Duration = Duration::from_secs(30);
@@ -85,8 +87,8 @@ pub enum Event {
     RunRecovered {
         run: RunId,
     },
-    /// A store (none: there is one, or it is not known which) does not answer: what was to be recorded, of so many steps, is kept and sent
-    /// again. Told when it begins, and then now and then.
+    /// A store (none: there is one, or it is not known which) does not answer: what was to be recorded, of so many
+    /// steps, is kept and sent again. Told when it begins, and then now and then.
     StoreFailed {
         store: Option<Store>,
         operation: String,
@@ -116,7 +118,8 @@ pub struct WorkerOptions {
     /// This process, in the records.
     pub name: String,
     pub on_event: Option<Listener>,
-    /// It goes on when a store fails, looks for what was lost, and says that it lives. None: it ends with the first failure.
+    /// It goes on when a store fails, looks for what was lost, and says that it lives. None: it ends with the first
+    /// failure.
     pub daemon: Option<Daemon>,
 }
 
@@ -176,13 +179,26 @@ impl Worker {
         let flow = FlowControl::new(options.jobs);
         let (plans, held, stopped) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (left, ending, fault) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { parts, runner, options, plans, held, stopped, flow, left, ending, everything: AtomicBool::new(false), fault }
+        Self {
+            parts,
+            runner,
+            options,
+            plans,
+            held,
+            stopped,
+            flow,
+            left,
+            ending,
+            everything: AtomicBool::new(false),
+            fault,
+        }
     }
 
     /// Works. With [`Scope::Runs`] until all of them are over, otherwise until it is shut down. Blocks.
     ///
     /// # Errors
-    /// A store's failure, or the host's own: then running steps have ended, and what they were given back is for another worker.
+    /// A store's failure, or the host's own: then running steps have ended, and what they were given back is for
+    /// another worker.
     pub fn run(self: &Arc<Self>, scope: &Scope, shutdown: &Shutdown) -> Result<(), FlowError> {
         shutdown.wakes(&self.parts.ledger);
         self.everything.store(!matches!(scope, Scope::Runs(_)), Ordering::SeqCst);
@@ -225,7 +241,8 @@ impl Worker {
             if result.is_err() {
                 shutdown.abort();
             }
-            // No more jobs: each slot ends with its last one; then what they sent is settled; then nobody holds a lease.
+            // No more jobs: each slot ends with its last one; then what they sent is settled; then nobody holds a
+            // lease.
             drop(closing);
             for slot in slots {
                 drop(slot.join());
@@ -242,23 +259,33 @@ impl Worker {
         self.options.daemon.is_some()
     }
 
-    fn claim_jobs(&self, scope: &Scope, shutdown: &Shutdown, jobs: &Slots<Claimed>, settle: &Sender<ToSettle>) -> Result<(), FlowError> {
+    fn claim_jobs(
+        &self,
+        scope: &Scope,
+        shutdown: &Shutdown,
+        jobs: &Slots<Claimed>,
+        settle: &Sender<ToSettle>,
+    ) -> Result<(), FlowError> {
         let mut pause = FIRST_PAUSE;
         while !self.over(scope, shutdown) {
             let seen = self.parts.ledger.wakes();
             let Some(want) = self.flow.wait_for_room(|| self.over(scope, shutdown)) else { break };
             let able = self.options.daemon.as_ref().map(|daemon| Scope::Able((daemon.able)()));
-            let claimed =
-                match self.parts.ledger.claim(able.as_ref().unwrap_or(scope), want, self.options.lease, Wait { seen, at_most: LONGEST_WAIT }) {
-                    Ok(claimed) => claimed,
-                    Err(error) if self.is_daemon() => {
-                        self.store_failed("claim work", false, &error.into());
-                        self.flow.pause(pause, || self.over(scope, shutdown));
-                        pause = (pause * 2).min(LONGEST_PAUSE);
-                        continue;
-                    }
-                    Err(error) => return Err(error.into()),
-                };
+            let claimed = match self.parts.ledger.claim(
+                able.as_ref().unwrap_or(scope),
+                want,
+                self.options.lease,
+                Wait { seen, at_most: LONGEST_WAIT },
+            ) {
+                Ok(claimed) => claimed,
+                Err(error) if self.is_daemon() => {
+                    self.store_failed("claim work", false, &error.into());
+                    self.flow.pause(pause, || self.over(scope, shutdown));
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             pause = FIRST_PAUSE;
             self.store_answers(&[Store::Queue], false);
             if claimed.is_empty() {
@@ -269,7 +296,8 @@ impl Worker {
             for job in claimed {
                 let here = self.is_run_here(&job);
                 let canceller = Arc::new(Canceller::new());
-                let held = Held { lease: job.lease.clone(), canceller: canceller.clone(), sure: Instant::now(), ended: false };
+                let held =
+                    Held { lease: job.lease.clone(), canceller: canceller.clone(), sure: Instant::now(), ended: false };
                 locked(&self.held).insert(job.lease.token, held);
                 if locked(&self.stopped).contains(&job.lease.run) {
                     canceller.cancel();
@@ -290,7 +318,9 @@ impl Worker {
     }
 
     fn over(&self, scope: &Scope, shutdown: &Shutdown) -> bool {
-        shutdown.draining() || locked(&self.fault).is_some() || (matches!(scope, Scope::Runs(_)) && locked(&self.left).is_empty())
+        shutdown.draining()
+            || locked(&self.fault).is_some()
+            || (matches!(scope, Scope::Runs(_)) && locked(&self.left).is_empty())
     }
 
     /// One slot: a job at a time until there are no more.
@@ -300,7 +330,9 @@ impl Worker {
             self.flow.started();
             // One over which workers died may be what kills them: nothing else is in this worker's hands while it runs.
             let alone = job.crashes >= policy::SUSPECT_CRASHES && job.crashes <= policy::MAX_CRASHES;
-            if !self.flow.may_begin(alone, || std::iter::from_fn(|| jobs.take_waiting()).for_each(|job| self.give_back_waiting(&job, settle))) {
+            if !self.flow.may_begin(alone, || {
+                std::iter::from_fn(|| jobs.take_waiting()).for_each(|job| self.give_back_waiting(&job, settle))
+            }) {
                 self.give_back(&job, settle);
                 self.flow.ended(None);
                 continue;
@@ -362,8 +394,8 @@ impl Worker {
             };
             self.runner.run(job, &record, &plan, &canceller.stop(), &started)
         };
-        // A panic here is our own. The slot comes back, and the lease is renewed no more: when it lapses, it counts as a worker lost over
-        // this job, so that a job which does this each time is given up in the end.
+        // A panic here is our own. The slot comes back, and the lease is renewed no more: when it lapses, it counts as
+        // a worker lost over this job, so that a job which does this each time is given up in the end.
         let result = catch_unwind(AssertUnwindSafe(work));
         match result.unwrap_or_else(|panic| Err(panicked(&step, &run, panic.as_ref()))) {
             Ok(Next::Commit(item, after)) => {
@@ -388,8 +420,8 @@ impl Worker {
             }
             Err(error) => {
                 tracing::error!(%run, step, err = &error as &dyn std::error::Error, help = error.help(), "a step could not be run");
-                // The host's own fault is not charged: without this the next process would count a dead worker. Where the store itself
-                // fails, this does, too, and the lease decides.
+                // The host's own fault is not charged: without this the next process would count a dead worker. Where
+                // the store itself fails, this does, too, and the lease decides.
                 let (delay, leave) = if error.may_pass() { (SOON, LONGEST_PAUSE) } else { (PUT_OFF, LONGEST_LEFT) };
                 let delay = if self.is_daemon() { delay } else { Duration::ZERO };
                 self.flow.could_not_run(leave);
@@ -400,7 +432,8 @@ impl Worker {
         }
     }
 
-    /// Sends a job's change on its way; [`Worker::settle_all`] hears what came of it, unless this is the only job in hand.
+    /// Sends a job's change on its way; [`Worker::settle_all`] hears what came of it, unless this is the only job in
+    /// hand.
     fn commit(&self, job: &Claimed, item: Item, after: After, settle: &Sender<ToSettle>) {
         if let Some(held) = locked(&self.held).get_mut(&job.lease.token) {
             held.ended = true;
@@ -434,9 +467,11 @@ impl Worker {
         Ok((record, plan))
     }
 
-    /// The packages of a pipeline that is new here are made ready beside its first step, so that none of the others waits for it.
+    /// The packages of a pipeline that is new here are made ready beside its first step, so that none of the others
+    /// waits for it.
     fn prepare(&self, plan: &Plan, first: &str) {
-        let packages: BTreeSet<_> = plan.pipeline.steps.iter().filter(|step| step.name != first).map(|step| step.package).collect();
+        let packages: BTreeSet<_> =
+            plan.pipeline.steps.iter().filter(|step| step.name != first).map(|step| step.package).collect();
         let executor = self.runner.executor.clone();
         let prepare = move || packages.iter().for_each(|package| executor.prepare(package));
         if let Err(error) = std::thread::Builder::new().name("prepare".into()).spawn(prepare) {
@@ -467,11 +502,13 @@ impl Worker {
 
     /// Tells a run's end when nothing of it is left here: what its steps came to has been recorded by then.
     fn tell_ended(&self, run: &RunId) {
-        if !locked(&self.ending).contains_key(run) || locked(&self.held).values().any(|held| held.lease.run.run == *run) {
+        if !locked(&self.ending).contains_key(run) || locked(&self.held).values().any(|held| held.lease.run.run == *run)
+        {
             return;
         }
         let Some(state) = locked(&self.ending).remove(run) else { return };
-        // Of a scope each run's end is told once, whoever noticed it first: the step that closed it, or the look at the records.
+        // Of a scope each run's end is told once, whoever noticed it first: the step that closed it, or the look at the
+        // records.
         let first = self.everything.load(Ordering::SeqCst) || locked(&self.left).remove(run);
         if first {
             self.tell(|| Event::RunFinished { run: run.clone(), state });

@@ -1,7 +1,8 @@
-//! What a call costs: `cargo run --release -p dovetail-runtime --example call_cost -- COMPONENT.wasm INPUT_JSON [CALLS]`.
+//! What a call costs: `cargo run --release -p dovetail-runtime --example call_cost -- COMPONENT.wasm INPUT_JSON
+//! [CALLS]`.
 //!
-//! Each call is a whole attempt: a fresh store and instance, the input from JSON, the output to JSON, the report. Prints the minimum and the
-//! median of five rounds. The component must not use vision.
+//! Each call is a whole attempt: a fresh store and instance, the input from JSON, the output to JSON, the report.
+//! Prints the minimum and the median of five rounds. The component must not use vision.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -11,7 +12,9 @@ use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor as _, Outcome};
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
-use dovetail_core::vision::{AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError};
+use dovetail_core::vision::{
+    AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
+};
 use dovetail_core::{Digest, RunId};
 use dovetail_runtime::{Budgets, Options, Parts, Runtime, pack};
 
@@ -46,7 +49,12 @@ fn blind<T>() -> Result<T, VisionError> {
 }
 
 impl Vision for Blind {
-    fn open(&self, _: &Digest, _: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>, _: &Stop) -> Result<Image, VisionError> {
+    fn open(
+        &self,
+        _: &Digest,
+        _: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>,
+        _: &Stop,
+    ) -> Result<Image, VisionError> {
         blind()
     }
     fn max_file_bytes(&self) -> u64 {
@@ -74,7 +82,14 @@ impl Vision for Blind {
     fn locate(&self, _: &Model, _: &Image, _: &[Rect], _: &Stop) -> Result<PerFace<Vec<Point>>, VisionError> {
         blind()
     }
-    fn estimate(&self, _: &Model, _: &Image, _: &[Rect], _: u32, _: &Stop) -> Result<PerFace<AgeAndGender>, VisionError> {
+    fn estimate(
+        &self,
+        _: &Model,
+        _: &Image,
+        _: &[Rect],
+        _: u32,
+        _: &Stop,
+    ) -> Result<PerFace<AgeAndGender>, VisionError> {
         blind()
     }
     fn classify(&self, _: &Model, _: &Image, _: &[Rect], _: &Stop) -> Result<PerFace<Vec<f32>>, VisionError> {
@@ -110,8 +125,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let name = interface.split([':', '/']).nth(1).ok_or("the interface has no package")?;
     let manifest = format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"measured\"\n");
     let none = BTreeMap::new();
-    let package =
-        blobs.put(BlobKind::Package, &pack(Parts { manifest: &manifest, component: &component, wit: &none, readme: None, examples: &none })?)?;
+    let package = blobs.put(
+        BlobKind::Package,
+        &pack(Parts { manifest: &manifest, component: &component, wit: &none, readme: None, examples: &none })?,
+    )?;
     let attempt = Attempt {
         run: RunId::from_bytes([1; 16]),
         step: "measured".to_owned(),
@@ -136,7 +153,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     rounds.sort_by(f64::total_cmp);
     println!("{name}: {:.1} / {:.1} us a call (minimum / median of 5 rounds of {calls})", rounds[0], rounds[2]);
-    // As a worker begins that finds the code compiled: its package is read and verified, the code is mapped, and the first call is made.
+    // As a worker begins that finds the code compiled: its package is read and verified, the code is mapped, and the
+    // first call is made.
     let mut starts = Vec::new();
     for _ in 0..9 {
         let runtime = Runtime::new(options())?;
@@ -145,6 +163,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         starts.push(began.elapsed().as_secs_f64() * 1e3);
     }
     starts.sort_by(f64::total_cmp);
-    println!("{name}: {:.2} ms from a package that was compiled before to the end of its first call (median of 9 runtimes)", starts[4]);
+    println!(
+        "{name}: {:.2} ms from a package that was compiled before to the end of its first call (median of 9 runtimes)",
+        starts[4]
+    );
     Ok(())
 }

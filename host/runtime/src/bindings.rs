@@ -1,4 +1,5 @@
-//! The host's own interfaces, bound statically from their WIT. A task's own interface is never bound: it is discovered and called dynamically.
+//! The host's own interfaces, bound statically from their WIT. A task's own interface is never bound: it is discovered
+//! and called dynamically.
 
 wasmtime::component::bindgen!({
     path: ["../../wit/task", "../../wit/vision"],

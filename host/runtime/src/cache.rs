@@ -1,7 +1,7 @@
 //! Compiled components: on disk by what they depend on, checked before they are run.
 //!
-//! The folder is the host's own (0700): its files are machine code. Names are the component's digest and the engine's key; beside each stands the
-//! sha256 of the code, since a damaged file would be executed as it is.
+//! The folder is the host's own (0700): its files are machine code. Names are the component's digest and the engine's
+//! key; beside each stands the sha256 of the code, since a damaged file would be executed as it is.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -40,8 +40,15 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Makes the folder, readable by its owner only. It is a cache: where it cannot be written, what it has not is compiled for this process only.
-    pub(crate) fn open(engine: &Engine, kept: PathBuf, max_bytes: u64, program: Option<PathBuf>, limits: CompileLimits) -> io::Result<Self> {
+    /// Makes the folder, readable by its owner only. It is a cache: where it cannot be written, what it has not is
+    /// compiled for this process only.
+    pub(crate) fn open(
+        engine: &Engine,
+        kept: PathBuf,
+        max_bytes: u64,
+        program: Option<PathBuf>,
+        limits: CompileLimits,
+    ) -> io::Result<Self> {
         let stand_in = match private(&kept) {
             Ok(()) => None,
             Err(error) if is_read_only(&error) => {
@@ -52,7 +59,16 @@ impl Cache {
             Err(error) => return Err(error),
         };
         let folder = stand_in.as_ref().map_or_else(|| kept.clone(), |folder| folder.path().to_owned());
-        Ok(Self { folder, kept, stand_in, max_bytes, program, limits, key: code_key(engine), flights: Mutex::default() })
+        Ok(Self {
+            folder,
+            kept,
+            stand_in,
+            max_bytes,
+            program,
+            limits,
+            key: code_key(engine),
+            flights: Mutex::default(),
+        })
     }
 
     /// The component, compiled now if it was not yet.
@@ -78,7 +94,12 @@ impl Cache {
     fn compile(&self, engine: &Engine, bytes: &[u8], path: &Path) -> Result<Component, LoadError> {
         let failed = |error: io::Error| host_error("use the folder of compiled code", true, error);
         // One lock for all components: compiling fills every core anyway. Freed by the kernel if we die.
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(self.folder.join("lock")).map_err(failed)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.folder.join("lock"))
+            .map_err(failed)?;
         lock.lock().map_err(failed)?;
         // Somebody may have been faster.
         if let Some(component) = self.read(engine, path)? {
@@ -92,19 +113,24 @@ impl Cache {
             fs::write(sum_of(path), code.hex())?;
             fs::rename(&made, path)
         };
-        let placed =
-            compile(engine, self.program.as_deref(), &self.limits, bytes, &made).and_then(|()| place().map_err(|error| failed(error).into()));
+        let placed = compile(engine, self.program.as_deref(), &self.limits, bytes, &made)
+            .and_then(|()| place().map_err(|error| failed(error).into()));
         if let Err(error) = placed {
             // Neither half a file of code nor a sum without its code.
             drop(fs::remove_file(&made));
             drop(fs::remove_file(sum_of(path)));
             return Err(error);
         }
-        tracing::debug!(component = path.file_stem().and_then(|stem| stem.to_str()), elapsed_ms = began.elapsed().as_millis() as u64, "compiled");
+        tracing::debug!(
+            component = path.file_stem().and_then(|stem| stem.to_str()),
+            elapsed_ms = began.elapsed().as_millis() as u64,
+            "compiled"
+        );
         if let Err(error) = self.evict(path) {
             tracing::warn!(%error, "compiled code that is no longer used could not be removed");
         }
-        self.read(engine, path)?.ok_or_else(|| host_error("load compiled code", false, "what was just compiled does not load").into())
+        self.read(engine, path)?
+            .ok_or_else(|| host_error("load compiled code", false, "what was just compiled does not load").into())
     }
 
     /// Removes what a process left that died while it compiled. The caller holds the lock: nobody else compiles.
@@ -136,7 +162,10 @@ impl Cache {
                 Ok(Some(component))
             }
             // Good code that has no room in a slot of the pool: compiling it again would change nothing.
-            Err(error) if engine.pooling_allocator_metrics().is_some() && plain_engine().is_ok_and(|plain| deserialize(&plain, path).is_ok()) => {
+            Err(error)
+                if engine.pooling_allocator_metrics().is_some()
+                    && plain_engine().is_ok_and(|plain| deserialize(&plain, path).is_ok()) =>
+            {
                 Err(Refusal::new(
                     "component_too_large",
                     format!("an instance of it does not fit: {error:#}"),
@@ -151,14 +180,18 @@ impl Cache {
         }
     }
 
-    /// Whether code that is there may be run: nobody else could have put it there. A folder that we may write is made so.
+    /// Whether code that is there may be run: nobody else could have put it there. A folder that we may write is made
+    /// so.
     fn is_trusted(&self) -> bool {
         self.stand_in.is_none() || fs::metadata(&self.kept).is_ok_and(|about| about.permissions().mode() & 0o077 == 0)
     }
 
-    /// Removes what was not used for so long, or with `look_only` only counts it: components and bytes. Whoever runs one keeps it mapped.
+    /// Removes what was not used for so long, or with `look_only` only counts it: components and bytes. Whoever runs
+    /// one keeps it mapped.
     pub(crate) fn remove_unused(&self, unused_for: Duration, look_only: bool) -> io::Result<(u64, u64)> {
-        let lock = (!look_only).then(|| OpenOptions::new().create(true).truncate(false).write(true).open(self.kept.join("lock"))).transpose()?;
+        let lock = (!look_only)
+            .then(|| OpenOptions::new().create(true).truncate(false).write(true).open(self.kept.join("lock")))
+            .transpose()?;
         if let Some(lock) = &lock {
             lock.lock()?;
         }
@@ -234,7 +267,7 @@ fn sum_of(path: &Path) -> PathBuf {
 
 #[expect(unsafe_code, reason = "compiled code is machine code: wasmtime cannot check it")]
 fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: only this module writes into the folder, which nobody else may enter (0700); the file's sha256 was compared just now; wasmtime
-    // itself compares version and settings of the compiler.
+    // SAFETY: only this module writes into the folder, which nobody else may enter (0700); the file's sha256 was
+    // compared just now; wasmtime itself compares version and settings of the compiler.
     unsafe { Component::deserialize_file(engine, path) }
 }

@@ -15,7 +15,8 @@ use crate::values::{Output, input};
 /// What a call came to.
 pub(crate) struct Called {
     pub(crate) result: wasmtime::Result<(Outcome, u64)>,
-    /// From the instance's first instruction until its output is read: pictures that it made are encoded and stored then.
+    /// From the instance's first instruction until its output is read: pictures that it made are encoded and stored
+    /// then.
     pub(crate) wall: Duration,
     /// The guest had been called.
     pub(crate) returned: bool,
@@ -28,8 +29,9 @@ pub(crate) fn call(store: &mut Store<State>, task: &Task, given: &Value) -> Call
     let mut called = false;
     let mut attempt = || -> wasmtime::Result<()> {
         let instance = task.pre.instantiate(&mut *store)?;
-        let run =
-            instance.get_func(&mut *store, task.run).ok_or_else(|| wasmtime::Error::new(Ended::Host(broken("the component lost its `run`"))))?;
+        let run = instance
+            .get_func(&mut *store, task.run)
+            .ok_or_else(|| wasmtime::Error::new(Ended::Host(broken("the component lost its `run`"))))?;
         let input = input(store, &task.signature.input, given)?;
         called = true;
         run.call(&mut *store, &[input], &mut out)
@@ -58,7 +60,11 @@ fn outcome(store: &mut Store<State>, task: &Task, returned: Val) -> wasmtime::Re
 
 /// The guest's own failure, bounded and cleaned.
 fn task_error(error: Val) -> wasmtime::Result<Failure> {
-    let wrong = || wasmtime::Error::new(Ended::Host(broken("read the task's error: it has another type than it was registered with")));
+    let wrong = || {
+        wasmtime::Error::new(Ended::Host(broken(
+            "read the task's error: it has another type than it was registered with",
+        )))
+    };
     let Val::Variant(case, payload) = error else {
         return Err(wrong());
     };
@@ -83,7 +89,8 @@ fn task_error(error: Val) -> wasmtime::Result<Failure> {
                 failure.retryable = retryable && kind != FailureKind::InvalidInput;
             }
             ("retry-after-ms", Val::Option(after)) => {
-                failure.retry_after_ms = after.and_then(|after| if let Val::U64(ms) = *after { Some(ms) } else { None });
+                failure.retry_after_ms =
+                    after.and_then(|after| if let Val::U64(ms) = *after { Some(ms) } else { None });
             }
             ("details", Val::List(items)) => {
                 failure.details = crate::text::details(items.into_iter().filter_map(pair).collect());

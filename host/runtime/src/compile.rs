@@ -1,5 +1,6 @@
-//! Compiles components, in a child process of the same program where one is named: a component that makes the compiler eat memory or time takes a
-//! child down, not a worker. All that reads an unchecked component at length happens in the child, the search for the reason of a refusal too.
+//! Compiles components, in a child process of the same program where one is named: a component that makes the compiler
+//! eat memory or time takes a child down, not a worker. All that reads an unchecked component at length happens in the
+//! child, the search for the reason of a refusal too.
 
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
@@ -27,12 +28,13 @@ const EXIT_REFUSED: u8 = 65;
 const EXIT_FAILED: u8 = 70;
 /// The most that is read of the child's standard error, in bytes: it quotes names of the component.
 const MAX_STDERR: u64 = 64 << 10;
-/// Between the processor time at which the child is told and the one at which it is killed, in seconds: with one limit for both, Linux kills
-/// at once, and that could not be told from an operator's kill.
+/// Between the processor time at which the child is told and the one at which it is killed, in seconds: with one limit
+/// for both, Linux kills at once, and that could not be told from an operator's kill.
 const CPU_GRACE: u64 = 5;
 /// Refusals of the child.
 const TOO_EXPENSIVE: &str = "compile_too_expensive";
-const CODES: [&str; 6] = [TOO_EXPENSIVE, "invalid_component", "async_run", "unsupported_type", "type_too_large", "type_too_deep"];
+const CODES: [&str; 6] =
+    [TOO_EXPENSIVE, "invalid_component", "async_run", "unsupported_type", "type_too_large", "type_too_deep"];
 
 /// What compiling one component may use, in the child process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,9 +55,11 @@ impl Default for CompileLimits {
     }
 }
 
-/// What the hidden subcommand does: compiles the component in the file `args[0]` into the file `args[1]`, under the limits `args[2]` (JSON).
+/// What the hidden subcommand does: compiles the component in the file `args[0]` into the file `args[1]`, under the
+/// limits `args[2]` (JSON).
 ///
-/// The exit code is 0, or 65 for a component that is refused, or 70 for a failure of the host; the reason is on standard error.
+/// The exit code is 0, or 65 for a component that is refused, or 70 for a failure of the host; the reason is on
+/// standard error.
 #[must_use]
 pub fn compile_child(args: &[OsString]) -> ExitCode {
     let (code, message) = match child(args) {
@@ -75,7 +79,10 @@ fn child(args: &[OsString]) -> Result<(), LoadError> {
     let [input, output, limits] = args else {
         return Err(failed(&format!("{SUBCOMMAND} takes two files and limits")).into());
     };
-    let limits = limits.to_str().and_then(|limits| serde_json::from_str(limits).ok()).ok_or_else(|| failed("read the limits"))?;
+    let limits = limits
+        .to_str()
+        .and_then(|limits| serde_json::from_str(limits).ok())
+        .ok_or_else(|| failed("read the limits"))?;
     limit_self(&limits).map_err(|error| host_error("set limits", false, error))?;
     let bytes = std::fs::read(input).map_err(|error| host_error("read the component", true, error))?;
     translate(&plain_engine()?, &bytes, &limits, Path::new(output))
@@ -89,7 +96,11 @@ fn translate(engine: &Engine, bytes: &[u8], limits: &CompileLimits, output: &Pat
         Err(error) => return Err(explain(bytes, &format!("{error:#}")).into()),
     };
     if code.len() as u64 > limits.code {
-        let message = format!("its machine code and data take {}; at most {} are taken", show_size(code.len() as u64), show_size(limits.code));
+        let message = format!(
+            "its machine code and data take {}; at most {} are taken",
+            show_size(code.len() as u64),
+            show_size(limits.code)
+        );
         return Err(too_expensive(message).into());
     }
     std::fs::write(output, code).map_err(|error| host_error("write compiled code", true, error).into())
@@ -101,11 +112,18 @@ fn no_memory(error: &wasmtime::Error) -> bool {
 }
 
 fn needs_memory(limits: &CompileLimits) -> Refusal {
-    too_expensive(format!("compiling it takes more than {} of memory, or more stack than there is", show_size(limits.address_space)))
+    too_expensive(format!(
+        "compiling it takes more than {} of memory, or more stack than there is",
+        show_size(limits.address_space)
+    ))
 }
 
 fn too_expensive(message: String) -> Refusal {
-    Refusal::new(TOO_EXPENSIVE, message, "make it smaller: very large functions, types and data are what makes compiling expensive")
+    Refusal::new(
+        TOO_EXPENSIVE,
+        message,
+        "make it smaller: very large functions, types and data are what makes compiling expensive",
+    )
 }
 
 /// Puts this process under `limits`, or under tighter ones that it has already.
@@ -139,15 +157,25 @@ fn limit_self(limits: &CompileLimits) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Compiles `bytes` into the file `output`, in a child of `program` or, without one, in this process, where only the size of the code is limited.
-pub(crate) fn compile(engine: &Engine, program: Option<&Path>, limits: &CompileLimits, bytes: &[u8], output: &Path) -> Result<(), LoadError> {
+/// Compiles `bytes` into the file `output`, in a child of `program` or, without one, in this process, where only the
+/// size of the code is limited.
+pub(crate) fn compile(
+    engine: &Engine,
+    program: Option<&Path>,
+    limits: &CompileLimits,
+    bytes: &[u8],
+    output: &Path,
+) -> Result<(), LoadError> {
     let Some(program) = program else {
         return translate(engine, bytes, limits, output);
     };
     let input = output.with_extension("wasm");
-    let ended = std::fs::write(&input, bytes).map_err(|error| host_error("hand a component to the compiler", true, error)).and_then(|()| {
-        run(program, limits, &input, output).map_err(|error| host_error(format!("run the compiler `{}`", program.display()), true, error))
-    });
+    let ended = std::fs::write(&input, bytes)
+        .map_err(|error| host_error("hand a component to the compiler", true, error))
+        .and_then(|()| {
+            run(program, limits, &input, output)
+                .map_err(|error| host_error(format!("run the compiler `{}`", program.display()), true, error))
+        });
     if let Err(error) = std::fs::remove_file(&input) {
         tracing::warn!(%error, "a component that was compiled is left in the cache folder");
     }
@@ -182,20 +210,28 @@ fn run(program: &Path, limits: &CompileLimits, input: &Path, output: &Path) -> s
 fn why(status: ExitStatus, said: &str, limits: &CompileLimits) -> LoadError {
     let ours = |what: String, transient| {
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-        HostError { operation: crate::text::message(&format!("compile the component ({what}){said}")), transient, source: None }.into()
+        HostError {
+            operation: crate::text::message(&format!("compile the component ({what}){said}")),
+            transient,
+            source: None,
+        }
+        .into()
     };
     match (status.code(), status.signal()) {
         (Some(code), _) if code == i32::from(EXIT_REFUSED) => {
             told(said).map_or_else(|| ours("its refusal cannot be read".to_owned(), false), Into::into)
         }
         (Some(code), _) => ours(format!("exit code {code}"), false),
-        (_, Some(libc::SIGXCPU)) => too_expensive(format!("compiling it takes more than {} s of processor time", limits.cpu_seconds)).into(),
+        (_, Some(libc::SIGXCPU)) => {
+            too_expensive(format!("compiling it takes more than {} s of processor time", limits.cpu_seconds)).into()
+        }
         // How a Rust process ends when an allocation fails or a stack overflows.
         (_, Some(libc::SIGABRT)) => needs_memory(limits).into(),
         // It did not use the processor time that it had: the machine is at fault, and may be better later.
-        (_, Some(libc::SIGALRM)) => {
-            ours(format!("no end after {} s: the machine is overloaded, or its disk does not answer", limits.wall_seconds), true)
-        }
+        (_, Some(libc::SIGALRM)) => ours(
+            format!("no end after {} s: the machine is overloaded, or its disk does not answer", limits.wall_seconds),
+            true,
+        ),
         (_, Some(signal @ (libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE))) => {
             ours(format!("the compiler crashed, signal {signal}"), false)
         }

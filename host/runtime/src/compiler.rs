@@ -25,7 +25,8 @@ pub struct CompilerOptions {
     pub cache_dir: PathBuf,
     /// The most that compiled code may take there, in bytes.
     pub cache_bytes: u64,
-    /// The program whose hidden subcommand [`crate::SUBCOMMAND`] calls [`crate::compile_child`]; none: compile in this process, without limits.
+    /// The program whose hidden subcommand [`crate::SUBCOMMAND`] calls [`crate::compile_child`]; none: compile in this
+    /// process, without limits.
     pub program: Option<PathBuf>,
     /// Of the process that compiles.
     pub limits: CompileLimits,
@@ -51,7 +52,8 @@ impl Compiler {
     pub(crate) fn with_engine(engine: Engine, options: CompilerOptions) -> Result<Self, HostError> {
         let CompilerOptions { cache_dir, cache_bytes, program, limits } = options;
         let what = format!("make the folder of compiled code `{}`", cache_dir.display());
-        let cache = Cache::open(&engine, cache_dir, cache_bytes, program, limits).map_err(|error| host_error(what, false, error))?;
+        let cache = Cache::open(&engine, cache_dir, cache_bytes, program, limits)
+            .map_err(|error| host_error(what, false, error))?;
         Ok(Self { engine, cache })
     }
 
@@ -74,12 +76,16 @@ impl Compiler {
         let image = compiled.image_range();
         Ok(Description {
             signature,
-            pure: imports.iter().all(|import| matches!(import.class, crate::GrantClass::Host | crate::GrantClass::Inert)),
+            pure: imports
+                .iter()
+                .all(|import| matches!(import.class, crate::GrantClass::Host | crate::GrantClass::Inert)),
             imports,
             opens: opens(&self.engine, &compiled),
             component_bytes: component.len() as u64,
             code_bytes: (image.end as usize - image.start as usize) as u64,
-            initial_memory: compiled.resources_required().map(|needs| needs.max_initial_memory_size.unwrap_or(0).saturating_mul(WASM_PAGE)),
+            initial_memory: compiled
+                .resources_required()
+                .map(|needs| needs.max_initial_memory_size.unwrap_or(0).saturating_mul(WASM_PAGE)),
         })
     }
 
@@ -93,12 +99,15 @@ impl Compiler {
         Ok(description)
     }
 
-    /// Removes compiled code that was not used for so long; with `look_only` it stays. How many components, and how many bytes.
+    /// Removes compiled code that was not used for so long; with `look_only` it stays. How many components, and how
+    /// many bytes.
     ///
     /// # Errors
     /// If the cache folder cannot be read, or written.
     pub fn remove_unused(&self, unused_for: Duration, look_only: bool) -> Result<(u64, u64), HostError> {
-        self.cache.remove_unused(unused_for, look_only).map_err(|error| host_error("remove compiled code that nobody uses", true, error))
+        self.cache
+            .remove_unused(unused_for, look_only)
+            .map_err(|error| host_error("remove compiled code that nobody uses", true, error))
     }
 
     pub(crate) fn task(&self, package: &Package) -> Result<Task, LoadError> {

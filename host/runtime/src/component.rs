@@ -58,7 +58,9 @@ pub(crate) struct Task {
 
 /// Refuses what is no component, before anything is compiled.
 pub(crate) fn check_kind(bytes: &[u8]) -> Result<(), Refusal> {
-    let refuse = |code, what: &str, help: &str| Err(Refusal::new(code, format!("it is {what}, not a WebAssembly component"), help));
+    let refuse = |code, what: &str, help: &str| {
+        Err(Refusal::new(code, format!("it is {what}, not a WebAssembly component"), help))
+    };
     match bytes {
         [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => refuse(
@@ -66,7 +68,9 @@ pub(crate) fn check_kind(bytes: &[u8]) -> Result<(), Refusal> {
             "a core module",
             "build for wasm32-wasip2, or let `dovetail task pack` make a component of a module built for wasm32-unknown-unknown",
         ),
-        [0x7f, b'E', b'L', b'F', ..] => refuse("native_code", "native code", "upload the .wasm file: code is compiled by the host itself"),
+        [0x7f, b'E', b'L', b'F', ..] => {
+            refuse("native_code", "native code", "upload the .wasm file: code is compiled by the host itself")
+        }
         _ if bytes.trim_ascii_start().starts_with(b"(") || bytes.starts_with(b";;") => {
             refuse("text_format", "WebAssembly text", "translate it first, with `wasm-tools parse`")
         }
@@ -127,7 +131,8 @@ fn unsupported(resolve: &Resolve, world: WorldId) -> Option<Refusal> {
     None
 }
 
-/// Looks through types for what cannot be recorded, as far as a task's types may reach: a few records can denote a type of any size.
+/// Looks through types for what cannot be recorded, as far as a task's types may reach: a few records can denote a type
+/// of any size.
 struct Search<'r> {
     resolve: &'r Resolve,
     nodes: usize,
@@ -143,15 +148,20 @@ impl Search<'_> {
             return None;
         }
         let resolve = self.resolve;
-        let mut next = |ty: &WitType, name: &str| self.walk(ty, &format!("{path}{}", truncate(name, MAX_TYPE_NAME)), depth + 1);
+        let mut next =
+            |ty: &WitType, name: &str| self.walk(ty, &format!("{path}{}", truncate(name, MAX_TYPE_NAME)), depth + 1);
         match &resolve.types[*id].kind {
             TypeDefKind::Future(_) => Some(foreign(path, "a future")),
             TypeDefKind::Stream(_) => Some(foreign(path, "a stream")),
             TypeDefKind::Map(..) => Some(foreign(path, "a map")),
             TypeDefKind::FixedLengthList(..) => Some(foreign(path, "a list of fixed length")),
-            TypeDefKind::Record(record) => record.fields.iter().find_map(|field| next(&field.ty, &format!(".{}", field.name))),
+            TypeDefKind::Record(record) => {
+                record.fields.iter().find_map(|field| next(&field.ty, &format!(".{}", field.name)))
+            }
             TypeDefKind::Tuple(tuple) => tuple.types.iter().enumerate().find_map(|(n, ty)| next(ty, &format!(".{n}"))),
-            TypeDefKind::Variant(variant) => variant.cases.iter().find_map(|case| next(case.ty.as_ref()?, &format!(".{}", case.name))),
+            TypeDefKind::Variant(variant) => {
+                variant.cases.iter().find_map(|case| next(case.ty.as_ref()?, &format!(".{}", case.name)))
+            }
             TypeDefKind::Option(ty) | TypeDefKind::Type(ty) => next(ty, ""),
             TypeDefKind::List(ty) => next(ty, "[]"),
             TypeDefKind::Result(result) => [&result.ok, &result.err].into_iter().flatten().find_map(|ty| next(ty, "")),
@@ -205,12 +215,19 @@ pub(crate) fn task(engine: &Engine, component: &Component, grants: &Grants) -> R
     let index = component
         .get_export_index(None, &signature.interface)
         .and_then(|interface| component.get_export_index(Some(&interface), "run"))
-        .ok_or_else(|| HostError { operation: format!("find `run` of `{}`", signature.interface), transient: false, source: None })?;
+        .ok_or_else(|| HostError {
+            operation: format!("find `run` of `{}`", signature.interface),
+            transient: false,
+            source: None,
+        })?;
     let pre = linker.instantiate_pre(component).map_err(mismatch)?;
     if let Some(needs) = component.resources_required()
         && (needs.num_memories > MEMORIES || needs.num_tables > TABLES)
     {
-        let message = format!("it has {} memories and {} tables; at most {MEMORIES} and {TABLES} are taken", needs.num_memories, needs.num_tables);
+        let message = format!(
+            "it has {} memories and {} tables; at most {MEMORIES} and {TABLES} are taken",
+            needs.num_memories, needs.num_tables
+        );
         return Err(Refusal::new("too_many_memories", message, "link its modules into one").into());
     }
     Ok(Task { pre, run: index, signature, imports })
@@ -229,7 +246,8 @@ fn imports(engine: &Engine, component: &Component, grants: &Grants) -> Result<Ve
                 "import dovetail:task, dovetail:vision and WASI 0.2 only",
             ));
         };
-        // `wasi:filesystem/types` mentions the date type of a clock: an interface of which only types are used reaches nothing.
+        // `wasi:filesystem/types` mentions the date type of a clock: an interface of which only types are used reaches
+        // nothing.
         let types_only = instance.exports(engine).all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)));
         let class = match check_import(name, grants) {
             Err(_) if types_only && crate::linker::grant_class(name) != GrantClass::Unknown => GrantClass::Inert,
@@ -240,7 +258,8 @@ fn imports(engine: &Engine, component: &Component, grants: &Grants) -> Result<Ve
     Ok(imports)
 }
 
-/// The kinds of models whose `open` it imports: a component has those functions of an interface that are called somewhere in it.
+/// The kinds of models whose `open` it imports: a component has those functions of an interface that are called
+/// somewhere in it.
 pub(crate) fn opens(engine: &Engine, component: &Component) -> Vec<ModelKind> {
     let ty = component.component_type();
     let faces = ty.imports(engine).find_map(|(name, item)| match item.ty {
@@ -257,10 +276,18 @@ pub(crate) fn opens(engine: &Engine, component: &Component) -> Vec<ModelKind> {
 /// `run: func(input: record) -> result<record?, task-error>`, as data.
 fn signature(interface: String, run: &ComponentFunc) -> Result<Signature, Refusal> {
     let wrong = |what: String| {
-        Refusal::new("wrong_run", format!("`run` of `{interface}` {what}"), "declare `run: func(input: input) -> result<output, task-error>`")
+        Refusal::new(
+            "wrong_run",
+            format!("`run` of `{interface}` {what}"),
+            "declare `run: func(input: input) -> result<output, task-error>`",
+        )
     };
     if run.async_() {
-        return Err(Refusal::new("async_run", format!("`run` of `{interface}` is asynchronous"), "declare it without `async`"));
+        return Err(Refusal::new(
+            "async_run",
+            format!("`run` of `{interface}` is asynchronous"),
+            "declare it without `async`",
+        ));
     }
     let mut reader = Reader::default();
     let parameters: Vec<_> = run.params().collect();
@@ -298,8 +325,11 @@ fn is_task_error(ty: &Native) -> bool {
     let [invalid, cancelled, unavailable, failed] = cases.as_slice() else {
         return false;
     };
-    let named = (invalid.name, cancelled.name, unavailable.name, failed.name) == ("invalid-input", "cancelled", "unavailable", "failed");
-    named && cancelled.ty.is_none() && [invalid, unavailable, failed].iter().all(|case| case.ty.as_ref().is_some_and(is_failure))
+    let named = (invalid.name, cancelled.name, unavailable.name, failed.name)
+        == ("invalid-input", "cancelled", "unavailable", "failed");
+    named
+        && cancelled.ty.is_none()
+        && [invalid, unavailable, failed].iter().all(|case| case.ty.as_ref().is_some_and(is_failure))
 }
 
 fn is_failure(ty: &Native) -> bool {
@@ -319,7 +349,11 @@ fn is_failure(ty: &Native) -> bool {
         },
         _ => false,
     };
-    matches!(fields[0].ty, Native::String) && matches!(fields[1].ty, Native::String) && matches!(fields[2].ty, Native::Bool) && option && details
+    matches!(fields[0].ty, Native::String)
+        && matches!(fields[1].ty, Native::String)
+        && matches!(fields[2].ty, Native::Bool)
+        && option
+        && details
 }
 
 /// The name of the package in `acme:face-count/task@1.2.0`: `face-count`.
@@ -339,7 +373,12 @@ pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
             "give the .wasm file that cargo wrote under target/wasm32-unknown-unknown",
         ));
     }
-    let encode = || wit_component::ComponentEncoder::default().validate(true).module(module).and_then(|mut encoder| encoder.encode());
+    let encode = || {
+        wit_component::ComponentEncoder::default()
+            .validate(true)
+            .module(module)
+            .and_then(|mut encoder| encoder.encode())
+    };
     let refuse = |why: String| {
         Refusal::new(
             "invalid_component",

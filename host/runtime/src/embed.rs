@@ -1,4 +1,5 @@
-//! A component from a core module and the WIT of its world, without a toolchain for tasks: for the host's own measurements.
+//! A component from a core module and the WIT of its world, without a toolchain for tasks: for the host's own
+//! measurements.
 //!
 //! The host's interfaces are at hand under their own names; everything else must be in the given text.
 
@@ -11,10 +12,13 @@ use crate::component::componentize;
 use crate::refusal::Refusal;
 
 /// The host's packages, in the order in which they name each other.
-const HOST: [(&str, &str); 2] =
-    [("task.wit", include_str!("../../../wit/task/task.wit")), ("vision.wit", include_str!("../../../wit/vision/vision.wit"))];
+const HOST: [(&str, &str); 2] = [
+    ("task.wit", include_str!("../../../wit/task/task.wit")),
+    ("vision.wit", include_str!("../../../wit/vision/vision.wit")),
+];
 
-/// Makes a component of the core module `module`, which has the imports and exports of the world `world` of the package `wit`.
+/// Makes a component of the core module `module`, which has the imports and exports of the world `world` of the package
+/// `wit`.
 ///
 /// # Errors
 /// `bad_wit` if the text cannot be read, or has no such world; otherwise as [`componentize`].
@@ -34,7 +38,11 @@ pub fn componentize_world(wit: &str, world: &str, module: &[u8]) -> Result<Vec<u
     let embedded = catch_unwind(AssertUnwindSafe(embed)).unwrap_or_else(|_| Err("it is damaged".to_owned()));
     let refuse = |why: String| {
         let message = crate::text::message(&format!("the WIT of `{world}` cannot be used: {why}"));
-        Refusal::new("bad_wit", message, "correct the text; the host's own packages are dovetail:task and dovetail:vision")
+        Refusal::new(
+            "bad_wit",
+            message,
+            "correct the text; the host's own packages are dovetail:task and dovetail:vision",
+        )
     };
     componentize(&embedded.map_err(refuse)?)
 }

@@ -1,6 +1,8 @@
-//! The one wasmtime engine of a process, every setting with its reason, and the ticker that lets spinning guests be stopped.
+//! The one wasmtime engine of a process, every setting with its reason, and the ticker that lets spinning guests be
+//! stopped.
 //!
-//! What a component may *contain* is decided here; what it may *import* is decided in `linker.rs`, what it may *use* in `state.rs`.
+//! What a component may *contain* is decided here; what it may *import* is decided in `linker.rs`, what it may *use* in
+//! `state.rs`.
 
 use std::hash::{Hash as _, Hasher as _};
 
@@ -10,7 +12,8 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, ModuleVersionStrategy
 
 use crate::outcome::host_error;
 
-/// Native stack that a guest may use, in bytes. Tasks are linked with a 256 KiB shadow stack; this one holds calls and spilled registers.
+/// Native stack that a guest may use, in bytes. Tasks are linked with a 256 KiB shadow stack; this one holds calls and
+/// spilled registers.
 pub(crate) const WASM_STACK: usize = 512 << 10;
 /// Elements of all the tables of one core module: a Rust guest has some hundreds, a Python one 6,000.
 pub(crate) const TABLE_ELEMENTS: usize = 20_000;
@@ -21,8 +24,8 @@ pub(crate) const TABLES: u32 = 16;
 /// Core instances of one component.
 pub(crate) const CORE_INSTANCES: u32 = 64;
 
-/// Written into compiled code, so that code of another wasmtime or of another arrangement of ours is compiled anew: by default only the major
-/// version is compared, and code from before a security fix of the compiler would still load.
+/// Written into compiled code, so that code of another wasmtime or of another arrangement of ours is compiled anew: by
+/// default only the major version is compared, and code from before a security fix of the compiler would still load.
 const CODE_VERSION: &str = "48.0.8+dovetail1";
 
 /// How instances get their memory. It has no influence on the compiled code.
@@ -64,13 +67,14 @@ pub(crate) fn code_key(engine: &Engine) -> String {
 fn build(allocation: Allocation) -> wasmtime::Result<Engine> {
     let mut config = Config::new();
     config
-        // Calls are 2.5 to 4 times cheaper without it, and the whole surface of async components is gone; tasks are WASI 0.2.
+        // Calls are 2.5 to 4 times cheaper without it, and the whole surface of async components is gone; tasks are
+        // WASI 0.2.
         .concurrency_support(false)
         // A guest that never calls the host must be stoppable; fuel would cost 20 % instead of 5 %.
         .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK)
-        // Proposals that no toolchain of ours emits: less to validate, less to get wrong. (Threads, GC, exceptions and function references are
-        // not even compiled in.)
+        // Proposals that no toolchain of ours emits: less to validate, less to get wrong. (Threads, GC, exceptions and
+        // function references are not even compiled in.)
         .wasm_memory64(false)
         .wasm_multi_memory(false)
         .wasm_relaxed_simd(false)
@@ -85,7 +89,8 @@ fn build(allocation: Allocation) -> wasmtime::Result<Engine> {
         pool.total_component_instances(attempts)
             // Every attempt may be at a component of the largest size: what one holds is never missing for another.
             .total_core_instances(attempts.saturating_mul(CORE_INSTANCES))
-            // More slots than live components: a slot that is reused by its own component needs no new mapping (7 us instead of 57).
+            // More slots than live components: a slot that is reused by its own component needs no new mapping (7 us
+            // instead of 57).
             .total_memories(attempts.saturating_mul(MEMORIES).max(32))
             .total_tables(attempts.saturating_mul(TABLES).max(64))
             .max_core_instances_per_component(CORE_INSTANCES)
@@ -95,8 +100,8 @@ fn build(allocation: Allocation) -> wasmtime::Result<Engine> {
             .max_core_instance_size(4 << 20)
             .max_memory_size(usize::try_from(Limits::MAXIMA.memory).unwrap_or(usize::MAX))
             .table_elements(TABLE_ELEMENTS)
-            // Cleared by writing zeroes instead of a system call: it must cover a task's whole initial memory (256 KiB of stack and its data),
-            // else page faults eat up the gain.
+            // Cleared by writing zeroes instead of a system call: it must cover a task's whole initial memory (256 KiB
+            // of stack and its data), else page faults eat up the gain.
             .linear_memory_keep_resident(512 << 10)
             .table_keep_resident(64 << 10);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));

@@ -1,4 +1,5 @@
-//! What the guest's handles stand for: one Rust type a resource, since the linker tells resources apart by them; and what a host function answers.
+//! What the guest's handles stand for: one Rust type a resource, since the linker tells resources apart by them; and
+//! what a host function answers.
 #![expect(unreachable_pub, reason = "the generated bindings export these types again")]
 
 use std::sync::Arc;

@@ -1,8 +1,9 @@
-//! Runs tasks: compiles components, caches and links them, limits what they use, and calls them with JSON values. The only crate that names
-//! wasmtime.
+//! Runs tasks: compiles components, caches and links them, limits what they use, and calls them with JSON values. The
+//! only crate that names wasmtime.
 //!
-//! A task exports an interface of its own, which is discovered and called with dynamic values; the host's interfaces are bound statically. It
-//! knows neither queues nor runs: one attempt comes in, one report goes out ([`dovetail_core::executor::Executor`]).
+//! A task exports an interface of its own, which is discovered and called with dynamic values; the host's interfaces
+//! are bound statically. It knows neither queues nor runs: one attempt comes in, one report goes out
+//! ([`dovetail_core::executor::Executor`]).
 
 mod bindings;
 mod cache;

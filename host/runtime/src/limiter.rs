@@ -1,4 +1,5 @@
-//! What the instances of an attempt may hold together: linear memory, tables, instances. wasmtime's own limiter counts every memory for itself.
+//! What the instances of an attempt may hold together: linear memory, tables, instances. wasmtime's own limiter counts
+//! every memory for itself.
 
 use wasmtime::ResourceLimiter;
 

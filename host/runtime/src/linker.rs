@@ -1,4 +1,5 @@
-//! What a component may import, and how each import is answered: the host's own interfaces, the inert part of WASI, and what a grant adds.
+//! What a component may import, and how each import is answered: the host's own interfaces, the inert part of WASI, and
+//! what a grant adds.
 
 use dovetail_core::manifest::Grants;
 use serde::Serialize;
@@ -18,7 +19,8 @@ use crate::state::State;
 pub enum GrantClass {
     /// One of the host's own interfaces: `dovetail:task`, `dovetail:vision`.
     Host,
-    /// WASI that can do nothing: an empty environment, streams that become log lines, no preopened folder, a fixed seed.
+    /// WASI that can do nothing: an empty environment, streams that become log lines, no preopened folder, a fixed
+    /// seed.
     Inert,
     /// WASI that reaches something: the grant of this name in `plugin.toml`.
     Needs(&'static str),
@@ -33,11 +35,12 @@ pub(crate) fn grant_class(name: &str) -> GrantClass {
         return GrantClass::Unknown;
     };
     match (package, interface) {
-        ("dovetail:task", "types" | "context" | "control" | "logging" | "artifacts") | ("dovetail:vision", "images" | "faces") => GrantClass::Host,
+        ("dovetail:task", "types" | "context" | "control" | "logging" | "artifacts")
+        | ("dovetail:vision", "images" | "faces") => GrantClass::Host,
         (
             "wasi:cli",
-            "environment" | "exit" | "stdin" | "stdout" | "stderr" | "terminal-input" | "terminal-output" | "terminal-stdin" | "terminal-stdout"
-            | "terminal-stderr",
+            "environment" | "exit" | "stdin" | "stdout" | "stderr" | "terminal-input" | "terminal-output"
+            | "terminal-stdin" | "terminal-stdout" | "terminal-stderr",
         )
         | ("wasi:io", "error" | "poll" | "streams")
         | ("wasi:filesystem", "types" | "preopens")
@@ -147,6 +150,9 @@ mod tests {
         assert!(check_import("wasi:clocks/wall-clock@0.2.6", &clocks).is_ok());
         let refusal = check_import("wasi:random/random@0.2.6", &clocks).unwrap_err();
         assert_eq!(refusal.code, "missing_grant");
-        assert!(refusal.message.contains("wasi:random/random@0.2.6") && refusal.help.contains("random = true"), "{refusal:?}");
+        assert!(
+            refusal.message.contains("wasi:random/random@0.2.6") && refusal.help.contains("random = true"),
+            "{refusal:?}"
+        );
     }
 }

@@ -60,7 +60,16 @@ pub(crate) enum Output {
 
 impl Log {
     pub(crate) fn new(limit: u64, began: Instant, sink: Option<LineSink>) -> Self {
-        Self { lines: Vec::new(), dropped: 0, panic: None, left: limit, began, sink, partial: Default::default(), std_panic: None }
+        Self {
+            lines: Vec::new(),
+            dropped: 0,
+            panic: None,
+            left: limit,
+            began,
+            sink,
+            partial: Default::default(),
+            std_panic: None,
+        }
     }
 
     /// Whether another line would still be kept.
@@ -73,14 +82,16 @@ impl Log {
         if level == "error" && message == "panic" {
             self.note_panic(&fields);
         }
-        let size = LINE_OVERHEAD + message.len() as u64 + fields.iter().map(|(k, v)| (k.len() + v.len()) as u64).sum::<u64>();
+        let size =
+            LINE_OVERHEAD + message.len() as u64 + fields.iter().map(|(k, v)| (k.len() + v.len()) as u64).sum::<u64>();
         // Before the text is cleaned: what is dropped must cost nothing.
         if size > self.left {
             self.dropped += 1;
             return;
         }
         self.left -= size;
-        let fields: BTreeMap<String, Value> = fields.into_iter().map(|(key, value)| (clean(&key), detail_value(&value))).collect();
+        let fields: BTreeMap<String, Value> =
+            fields.into_iter().map(|(key, value)| (clean(&key), detail_value(&value))).collect();
         let at_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let line = LogLine { at_us, level: level.to_owned(), message: clean(message), fields };
         if let Some(sink) = &self.sink {
@@ -131,7 +142,11 @@ impl Log {
         let get = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| detail_value(value));
         let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), clean);
         let line = get("panic.line").and_then(|line| line.as_u64().or_else(|| line.as_str()?.parse().ok()));
-        self.panic = Some(Panic { message: get("panic.message").map(text).unwrap_or_default(), file: get("panic.file").map(text), line });
+        self.panic = Some(Panic {
+            message: get("panic.message").map(text).unwrap_or_default(),
+            file: get("panic.file").map(text),
+            line,
+        });
     }
 
     /// Without the SDK: `thread 'main' (1) panicked at src/lib.rs:7:5:`, then the message on lines of its own.
@@ -139,7 +154,8 @@ impl Log {
         if let Some((_, place)) = text.split_once(" panicked at ").filter(|_| text.starts_with("thread ")) {
             let mut parts = place.trim_end_matches(':').rsplitn(3, ':');
             let (_column, line, file) = (parts.next(), parts.next(), parts.next());
-            self.std_panic = Some(Panic { message: String::new(), file: file.map(clean), line: line.and_then(|l| l.parse().ok()) });
+            self.std_panic =
+                Some(Panic { message: String::new(), file: file.map(clean), line: line.and_then(|l| l.parse().ok()) });
         } else if let Some(panic) = &mut self.std_panic
             && panic.message.is_empty()
             && !text.is_empty()
@@ -202,7 +218,10 @@ mod tests {
         let mut log = log(10_000);
         log.write(Output::Err, b"\nthread '<unnamed>' (1) panicked at src/my lib.rs:12:5:\nindex out of bounds\nnote: run with `RUST_BACKTRACE=1`\n");
         log.finish();
-        assert_eq!(log.panic, Some(Panic { message: "index out of bounds".into(), file: Some("src/my lib.rs".into()), line: Some(12) }));
+        assert_eq!(
+            log.panic,
+            Some(Panic { message: "index out of bounds".into(), file: Some("src/my lib.rs".into()), line: Some(12) })
+        );
     }
 
     #[test]

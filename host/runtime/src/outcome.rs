@@ -1,5 +1,5 @@
-//! How an attempt that did not return a value ended: traps, limits, panics, exits and handles misused are the guest's; what is tagged
-//! [`Ended::Host`] is ours.
+//! How an attempt that did not return a value ended: traps, limits, panics, exits and handles misused are the guest's;
+//! what is tagged [`Ended::Host`] is ours.
 
 use dovetail_core::executor::{Failure, FailureKind, HostError};
 use dovetail_core::manifest::show_size;
@@ -48,7 +48,11 @@ pub(crate) struct Circumstances {
 }
 
 /// A failure of the host with its cause.
-pub(crate) fn host_error(operation: impl Into<String>, transient: bool, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> HostError {
+pub(crate) fn host_error(
+    operation: impl Into<String>,
+    transient: bool,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> HostError {
     HostError { operation: operation.into(), transient, source: Some(source.into()) }
 }
 
@@ -88,18 +92,26 @@ pub(crate) fn classify(error: wasmtime::Error, known: &Circumstances, time_ms: u
 
 fn failure(error: &wasmtime::Error, known: &Circumstances) -> Failure {
     if let Some(I32Exit(status)) = error.downcast_ref::<I32Exit>() {
-        return Failure::new(FailureKind::Trap, "exit", format!("the task ended its process (exit status {status}) instead of returning from `run`"));
+        return Failure::new(
+            FailureKind::Trap,
+            "exit",
+            format!("the task ended its process (exit status {status}) instead of returning from `run`"),
+        );
     }
     if let Some(table) = error.downcast_ref::<ResourceTableError>() {
         return match table {
             ResourceTableError::Full => too_many_handles(known),
-            ResourceTableError::NotPresent | ResourceTableError::WrongType | ResourceTableError::HasChildren => bad_handle(&table.to_string()),
+            ResourceTableError::NotPresent | ResourceTableError::WrongType | ResourceTableError::HasChildren => {
+                bad_handle(&table.to_string())
+            }
         };
     }
     let text = error.root_cause().to_string();
     match error.downcast_ref::<Trap>() {
         Some(Trap::UnreachableCodeReached) => unreachable(known),
-        Some(Trap::StringOutOfBounds | Trap::ListOutOfBounds | Trap::InvalidChar) if known.returned => bad_output(&text),
+        Some(Trap::StringOutOfBounds | Trap::ListOutOfBounds | Trap::InvalidChar) if known.returned => {
+            bad_output(&text)
+        }
         Some(trap) => trapped(*trap),
         // wasmtime has no types for these; the tests of this crate hold the words of the pinned version.
         None if text.contains("handle limit exceeded") => too_many_handles(known),
@@ -113,8 +125,15 @@ fn failure(error: &wasmtime::Error, known: &Circumstances) -> Failure {
                 show_size(crate::state::HOSTCALL_FUEL as u64)
             ),
         ),
-        None if text.contains("resource limit exceeded") || text.contains("exceeds memory limits") || text.contains("minimum size") => {
-            if known.denied.is_some() { out_of_memory(known) } else { Failure::new(FailureKind::Limit, "too_many_instances", message(&text)) }
+        None if text.contains("resource limit exceeded")
+            || text.contains("exceeds memory limits")
+            || text.contains("minimum size") =>
+        {
+            if known.denied.is_some() {
+                out_of_memory(known)
+            } else {
+                Failure::new(FailureKind::Limit, "too_many_instances", message(&text))
+            }
         }
         // The guest had no room for its input: it was called for that, and has not returned.
         None if text.starts_with("realloc return") => Failure::new(FailureKind::Trap, "bad_call", message(&text)),
@@ -125,19 +144,25 @@ fn failure(error: &wasmtime::Error, known: &Circumstances) -> Failure {
 
 fn unreachable(known: &Circumstances) -> Failure {
     // A failed allocation aborts without a panic, or panics about the allocation.
-    let about_memory = known.panic.as_ref().is_none_or(|panic| panic.message.contains("alloc") || panic.message.contains("memory"));
+    let about_memory =
+        known.panic.as_ref().is_none_or(|panic| panic.message.contains("alloc") || panic.message.contains("memory"));
     if known.denied.is_some() && about_memory {
         return out_of_memory(known);
     }
     let Some(panic) = &known.panic else {
-        return Failure::new(FailureKind::Trap, "unreachable", "the task aborted (it reached an `unreachable` instruction)");
+        return Failure::new(
+            FailureKind::Trap,
+            "unreachable",
+            "the task aborted (it reached an `unreachable` instruction)",
+        );
     };
     let place = match (&panic.file, panic.line) {
         (Some(file), Some(line)) => format!(" at {file}:{line}"),
         (Some(file), None) => format!(" at {file}"),
         _ => String::new(),
     };
-    let mut failure = Failure::new(FailureKind::Panic, "panic", message(&format!("the task panicked{place}: {}", panic.message)));
+    let mut failure =
+        Failure::new(FailureKind::Panic, "panic", message(&format!("the task panicked{place}: {}", panic.message)));
     if let Some(file) = &panic.file {
         failure.details.insert("file".to_owned(), message(file).into());
     }

@@ -1,5 +1,5 @@
-//! Plugin packages: a zip with `plugin.toml`, `component.wasm`, `wit/`, `README.md` and `examples/*.json`. Written deterministically, read within
-//! bounds: a package is hostile until it has been read.
+//! Plugin packages: a zip with `plugin.toml`, `component.wasm`, `wit/`, `README.md` and `examples/*.json`. Written
+//! deterministically, read within bounds: a package is hostile until it has been read.
 //!
 //! It does not look into the component; [`crate::Compiler::describe`] does.
 
@@ -96,7 +96,8 @@ pub fn pack(parts: Parts<'_>) -> Result<Vec<u8>, Refusal> {
         }
         Ok(zip.finish()?.into_inner())
     };
-    let bytes = write().map_err(|error| Refusal::new("bad_package", format!("the package cannot be written: {error}"), ""))?;
+    let bytes =
+        write().map_err(|error| Refusal::new("bad_package", format!("the package cannot be written: {error}"), ""))?;
     // What nobody could read is not written.
     Package::read(&bytes)?;
     Ok(bytes)
@@ -106,7 +107,8 @@ fn bad(message: impl Into<String>) -> Refusal {
     Refusal::new("bad_package", message, "make packages with `dovetail task pack`")
 }
 
-/// What the package's maker wrote, for a line that people read: of a name of thousands of characters the beginning tells which one it is.
+/// What the package's maker wrote, for a line that people read: of a name of thousands of characters the beginning
+/// tells which one it is.
 fn short(text: &str) -> String {
     crate::text::clean(&crate::text::truncate(text, MAX_SHOWN))
 }
@@ -122,12 +124,21 @@ enum Place<'n> {
 
 fn place(name: &str) -> Result<Place<'_>, Refusal> {
     let shown = short(name);
-    if name.is_empty() || name.len() > 255 || name.starts_with('/') || name.contains(['\\', '\0', ':']) || name.chars().any(char::is_control) {
+    if name.is_empty()
+        || name.len() > 255
+        || name.starts_with('/')
+        || name.contains(['\\', '\0', ':'])
+        || name.chars().any(char::is_control)
+    {
         return Err(bad(format!("the entry `{shown}` has no plain relative name")));
     }
     if name.strip_suffix('/').is_some_and(|folder| !folder.split('/').any(|part| matches!(part, "" | "." | ".."))) {
         let help = "make packages with `dovetail task pack`; `zip -D` leaves folders out";
-        return Err(Refusal::new("bad_package", format!("the entry `{shown}` is a folder: a package has files only"), help));
+        return Err(Refusal::new(
+            "bad_package",
+            format!("the entry `{shown}` is a folder: a package has files only"),
+            help,
+        ));
     }
     if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(bad(format!("the entry `{shown}` leads out of the package")));
@@ -149,21 +160,29 @@ impl Package {
     /// Reads a package.
     ///
     /// # Errors
-    /// A refusal that names the entry: too many or too large, packed too tightly, leading out of the package, duplicate, a link, encrypted, unknown,
-    /// missing, or not readable.
+    /// A refusal that names the entry: too many or too large, packed too tightly, leading out of the package,
+    /// duplicate, a link, encrypted, unknown, missing, or not readable.
     pub fn read(bytes: &[u8]) -> Result<Self, Refusal> {
         if bytes.len() as u64 > MAX_PACKAGE {
-            return Err(bad(format!("the package has {} bytes; at most {} are taken", bytes.len(), show_size(MAX_PACKAGE))));
+            return Err(bad(format!(
+                "the package has {} bytes; at most {} are taken",
+                bytes.len(),
+                show_size(MAX_PACKAGE)
+            )));
         }
-        let mut zip =
-            ZipArchive::new(Cursor::new(bytes)).map_err(|error| bad(format!("the package is no zip file: {}", short(&error.to_string()))))?;
+        let mut zip = ZipArchive::new(Cursor::new(bytes))
+            .map_err(|error| bad(format!("the package is no zip file: {}", short(&error.to_string()))))?;
         if zip.len() > MAX_ENTRIES {
             return Err(bad(format!("the package has {} entries; at most {MAX_ENTRIES} are taken", zip.len())));
         }
-        // Duplicate names, entries that share bytes, and headers that contradict the directory: what one reader sees, every reader sees.
-        zip.validate_header_consistency().map_err(|error| bad(format!("the package contradicts itself: {}", short(&error.to_string()))))?;
+        // Duplicate names, entries that share bytes, and headers that contradict the directory: what one reader sees,
+        // every reader sees.
+        zip.validate_header_consistency()
+            .map_err(|error| bad(format!("the package contradicts itself: {}", short(&error.to_string()))))?;
         if !is_whole_file(bytes, &mut zip)? {
-            return Err(bad("the package has bytes that belong to no entry: before, within or behind its zip, or as a comment"));
+            return Err(bad(
+                "the package has bytes that belong to no entry: before, within or behind its zip, or as a comment",
+            ));
         }
         let (mut manifest, mut component, mut readme) = (None, None, None);
         let (mut wit, mut examples) = (BTreeMap::new(), BTreeMap::new());
@@ -171,7 +190,9 @@ impl Package {
         for index in 0..zip.len() {
             let (name, content) = entry(&mut zip, index, &mut left)?;
             one_case(&mut seen, &name)?;
-            let text = |content: Vec<u8>| String::from_utf8(content).map_err(|_| bad(format!("the entry `{name}` is not UTF-8 text")));
+            let text = |content: Vec<u8>| {
+                String::from_utf8(content).map_err(|_| bad(format!("the entry `{name}` is not UTF-8 text")))
+            };
             match place(&name)? {
                 Place::Manifest => manifest = Some(text(content)?),
                 Place::Component => component = Some(content),
@@ -188,8 +209,8 @@ impl Package {
     }
 }
 
-/// Whether the zip is all of the file: entries from its first byte on, one behind the other, then their directory, then the end without a comment.
-/// What else there is would be in the package's digest and in nothing that is read.
+/// Whether the zip is all of the file: entries from its first byte on, one behind the other, then their directory, then
+/// the end without a comment. What else there is would be in the package's digest and in nothing that is read.
 fn is_whole_file(bytes: &[u8], zip: &mut ZipArchive<Cursor<&[u8]>>) -> Result<bool, Refusal> {
     let Some(end) = bytes.len().checked_sub(END) else { return Ok(false) };
     let number = |at: usize| u64::from(u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
@@ -207,7 +228,8 @@ fn is_whole_file(bytes: &[u8], zip: &mut ZipArchive<Cursor<&[u8]>>) -> Result<bo
     entries.sort_unstable();
     let mut at = 0;
     for (begin, end) in entries.into_iter().chain([(directory, directory)]) {
-        // Whoever packs what he does not know beforehand says its sizes behind it. That entries do not overlap is looked at elsewhere.
+        // Whoever packs what he does not know beforehand says its sizes behind it. That entries do not overlap is
+        // looked at elsewhere.
         if begin.saturating_sub(at) > DESCRIPTOR || (at == 0 && begin != 0) {
             return Ok(false);
         }
@@ -216,7 +238,8 @@ fn is_whole_file(bytes: &[u8], zip: &mut ZipArchive<Cursor<&[u8]>>) -> Result<bo
     Ok(true)
 }
 
-/// Refuses what two file systems would unpack differently: `seen` has every name and every folder in lower case, as it was first written.
+/// Refuses what two file systems would unpack differently: `seen` has every name and every folder in lower case, as it
+/// was first written.
 fn one_case(seen: &mut BTreeMap<String, String>, name: &str) -> Result<(), Refusal> {
     for (end, _) in name.match_indices('/').chain([(name.len(), "")]) {
         let path = &name[..end];
@@ -231,7 +254,9 @@ fn one_case(seen: &mut BTreeMap<String, String>, name: &str) -> Result<(), Refus
 /// One entry, unpacked, with its name.
 fn entry(zip: &mut ZipArchive<Cursor<&[u8]>>, index: usize, left: &mut u64) -> Result<(String, Vec<u8>), Refusal> {
     let raw = zip.by_index_raw(index).map_err(|error| bad(format!("entry {index} cannot be read: {error}")))?;
-    let name = std::str::from_utf8(raw.name_raw()).map_err(|_| bad(format!("the name of entry {index} is not UTF-8")))?.to_owned();
+    let name = std::str::from_utf8(raw.name_raw())
+        .map_err(|_| bad(format!("the name of entry {index} is not UTF-8")))?
+        .to_owned();
     let limit = match place(&name)? {
         Place::Component => MAX_COMPONENT,
         Place::Manifest | Place::Readme | Place::Wit(_) | Place::Example(_) => MAX_TEXT,
@@ -253,8 +278,11 @@ fn entry(zip: &mut ZipArchive<Cursor<&[u8]>>, index: usize, left: &mut u64) -> R
     let ratio_limit = packed.saturating_mul(MAX_RATIO).max(SMALL);
     let most = limit.min(*left).min(ratio_limit);
     let mut content = Vec::new();
-    let mut unpacked = zip.by_index(index).map_err(|error| bad(format!("the entry `{name}` cannot be read: {error}")))?.take(most + 1);
-    unpacked.read_to_end(&mut content).map_err(|error| bad(format!("the entry `{name}` cannot be unpacked: {error}")))?;
+    let mut unpacked =
+        zip.by_index(index).map_err(|error| bad(format!("the entry `{name}` cannot be read: {error}")))?.take(most + 1);
+    unpacked
+        .read_to_end(&mut content)
+        .map_err(|error| bad(format!("the entry `{name}` cannot be unpacked: {error}")))?;
     if content.len() as u64 > most {
         let why = if most == limit {
             format!("is larger than {}", show_size(limit))

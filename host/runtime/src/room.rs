@@ -1,9 +1,10 @@
-//! What all attempts of a process hold together beyond their own parts: decoded pictures and artifacts. Without it ten tasks, each within its
-//! own budget, take as much memory as ten budgets.
+//! What all attempts of a process hold together beyond their own parts: decoded pictures and artifacts. Without it ten
+//! tasks, each within its own budget, take as much memory as ten budgets.
 //!
-//! Who finds no room waits for others to let something go, and then gives up: that is the host's affair, not the task's, and the attempt is made
-//! again later. Only the oldest attempt of those without room waits, and the others give up at once: what they hold is what it waits for. Alone
-//! an attempt always finds room, so what a task may hold does not depend on who runs beside it.
+//! Who finds no room waits for others to let something go, and then gives up: that is the host's affair, not the
+//! task's, and the attempt is made again later. Only the oldest attempt of those without room waits, and the others
+//! give up at once: what they hold is what it waits for. Alone an attempt always finds room, so what a task may hold
+//! does not depend on who runs beside it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -221,7 +222,8 @@ mod tests {
                     waiting.push((n, threads.spawn(move || share.grow(60, &Stop::never()).map(|()| share))));
                     std::thread::sleep(Duration::from_millis(50));
                 }
-                let mut ends: Vec<_> = waiting.into_iter().map(|(n, end)| (n, end.join().unwrap().map(|share| share.held))).collect();
+                let mut ends: Vec<_> =
+                    waiting.into_iter().map(|(n, end)| (n, end.join().unwrap().map(|share| share.held))).collect();
                 ends.sort_by_key(|(n, _)| *n);
                 ends
             });

@@ -1,4 +1,5 @@
-//! Runs attempts: finds the package's component, waits for a slot, makes a fresh instance, calls `run` and reports what came of it.
+//! Runs attempts: finds the package's component, waits for a slot, makes a fresh instance, calls `run` and reports what
+//! came of it.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,7 +55,8 @@ pub struct Options {
     pub cache_dir: PathBuf,
     /// The most that compiled code may take there, in bytes (256 MiB is plenty).
     pub cache_bytes: u64,
-    /// The program whose hidden subcommand [`crate::SUBCOMMAND`] calls [`crate::compile_child`]; none: compile in this process, without limits.
+    /// The program whose hidden subcommand [`crate::SUBCOMMAND`] calls [`crate::compile_child`]; none: compile in this
+    /// process, without limits.
     pub compiler: Option<PathBuf>,
     /// Attempts that run at the same time; more wait.
     pub jobs: u32,
@@ -112,8 +114,10 @@ impl Runtime {
         let jobs = jobs.max(1);
         let engine = engine(jobs)?;
         let ticker = Ticker::start(&engine).map_err(|error| host_error("start the ticker", true, error))?;
-        let compiler =
-            Compiler::with_engine(engine, CompilerOptions { cache_dir, cache_bytes, program: compiler, limits: CompileLimits::default() })?;
+        let compiler = Compiler::with_engine(
+            engine,
+            CompilerOptions { cache_dir, cache_bytes, program: compiler, limits: CompileLimits::default() },
+        )?;
         let slots = crossbeam_channel::bounded(jobs as usize);
         for _ in 0..jobs {
             slots.0.send(()).map_err(|error| host_error("make the slots", false, error))?;
@@ -128,8 +132,8 @@ impl Runtime {
         &self.compiler
     }
 
-    /// Whether attempts get their memory from slots that were reserved once. Without the address space for them each attempt maps its own, which
-    /// is slower, and is otherwise the same.
+    /// Whether attempts get their memory from slots that were reserved once. Without the address space for them each
+    /// attempt maps its own, which is slower, and is otherwise the same.
     #[must_use]
     pub fn pooled(&self) -> bool {
         self.compiler.engine.pooling_allocator_metrics().is_some()
@@ -191,7 +195,8 @@ impl Runtime {
 
     fn run(&self, task: &Task, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError> {
         let began = Instant::now();
-        // No slot is larger, so that is the most everywhere: whether it is enough must not depend on where memory comes from.
+        // No slot is larger, so that is the most everywhere: whether it is enough must not depend on where memory comes
+        // from.
         let limits = Limits { memory: attempt.limits.memory.min(Limits::MAXIMA.memory), ..attempt.limits };
         let stop = stop.clone().by(began + Duration::from_millis(limits.time_ms));
         // Everything but the input: that may be large, and is given to the guest only.
@@ -245,7 +250,8 @@ impl Runtime {
         let Called { result, wall, returned } = called.map_err(|panic| panicked("run an attempt", panic.as_ref()))?;
         log.lock().finish();
         // Between the deadline and the tick that would have ended it, a guest can still return.
-        let late = (result.is_ok() && stop.deadline.is_some_and(|deadline| Instant::now() >= deadline)).then_some(StopReason::Deadline);
+        let late = (result.is_ok() && stop.deadline.is_some_and(|deadline| Instant::now() >= deadline))
+            .then_some(StopReason::Deadline);
         let outcome = match result {
             Ok((outcome, bytes)) => Ok((outcome, bytes)),
             Err(error) => {
@@ -262,21 +268,31 @@ impl Runtime {
         };
         let state = store.into_data();
         let (mut outcome, output_bytes) = outcome?;
-        // Whoever was told to end has ended for that reason, whatever it returned: a result must not depend on when it was told.
+        // Whoever was told to end has ended for that reason, whatever it returned: a result must not depend on when it
+        // was told.
         if let Some(reason) = state.told.or_else(|| state.sleep_cut.get().copied()).or(late) {
             outcome = Outcome::Failed { failure: stopped(reason, limits.time_ms) };
         }
         let usage = Usage {
             wall_us: micros(wall),
             host_us: u64::try_from(state.host_ns / 1000).unwrap_or(u64::MAX),
-            guest_cpu_us: micros(processor.min(wall.saturating_sub(Duration::from_nanos(u64::try_from(state.host_ns).unwrap_or(u64::MAX))))),
+            guest_cpu_us: micros(
+                processor
+                    .min(wall.saturating_sub(Duration::from_nanos(u64::try_from(state.host_ns).unwrap_or(u64::MAX)))),
+            ),
             peak_memory: state.memory.peak as u64,
             input_bytes: json_bytes(&attempt.input),
             output_bytes,
             host_calls: state.calls.into_iter().map(|(name, calls)| (name.to_owned(), calls)).collect(),
         };
         let mut log = log.lock();
-        Ok(Report { outcome, usage, models: state.models, log: std::mem::take(&mut log.lines), log_dropped: log.dropped })
+        Ok(Report {
+            outcome,
+            usage,
+            models: state.models,
+            log: std::mem::take(&mut log.lines),
+            log_dropped: log.dropped,
+        })
     }
 
     fn sinks(&self, facts: &Attempt) -> (Option<crate::log::LineSink>, Option<crate::state::ProgressSink>) {
@@ -314,7 +330,13 @@ impl Executor for Runtime {
             Ok(None) => return Err(broken("wait for a free slot: the runtime is gone")),
             Err(reason) => {
                 let outcome = Outcome::Failed { failure: stopped(reason, attempt.limits.time_ms) };
-                return Ok(Report { outcome, usage: Usage::default(), models: Vec::new(), log: Vec::new(), log_dropped: 0 });
+                return Ok(Report {
+                    outcome,
+                    usage: Usage::default(),
+                    models: Vec::new(),
+                    log: Vec::new(),
+                    log_dropped: 0,
+                });
             }
         };
         self.run(&task, attempt, stop)

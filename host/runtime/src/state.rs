@@ -1,4 +1,5 @@
-//! What the host keeps for one attempt: the facts, the handles, the budgets and the log. It lives as long as the attempt's store.
+//! What the host keeps for one attempt: the facts, the handles, the budgets and the log. It lives as long as the
+//! attempt's store.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -162,7 +163,11 @@ impl State {
     }
 
     /// Counts and times a host function, and keeps a panic in it from reaching the guest's frames.
-    pub(crate) fn host<T, E: From<wasmtime::Error>>(&mut self, name: &'static str, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+    pub(crate) fn host<T, E: From<wasmtime::Error>>(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
         *self.calls.entry(name).or_default() += 1;
         let began = Instant::now();
         let answer = catch_unwind(AssertUnwindSafe(|| work(self)));
@@ -188,9 +193,14 @@ impl State {
     pub(crate) fn vision_fault(&mut self, error: VisionError) -> Fault {
         match error {
             VisionError::Stopped(reason) => self.stopped(reason),
-            VisionError::Invalid { code, message } => Fault::Task(TaskError::InvalidInput(wit_failure(code, message, false))),
-            // A file of ours that cannot be used is nothing that the attempt could help, and trying it again here would not either.
-            VisionError::Unavailable { code: vision::MODEL_DAMAGED | vision::MODEL_GONE, message } => Ended::Host(broken(&message)).into(),
+            VisionError::Invalid { code, message } => {
+                Fault::Task(TaskError::InvalidInput(wit_failure(code, message, false)))
+            }
+            // A file of ours that cannot be used is nothing that the attempt could help, and trying it again here would
+            // not either.
+            VisionError::Unavailable { code: vision::MODEL_DAMAGED | vision::MODEL_GONE, message } => {
+                Ended::Host(broken(&message)).into()
+            }
             VisionError::Unavailable { code, message } => {
                 let retryable = !matches!(code, "built_without_opencv" | "models_missing");
                 Fault::Task(TaskError::Unavailable(wit_failure(code, message, retryable)))
@@ -204,7 +214,10 @@ impl State {
         if let Some(decoded) = &image.decoded {
             return Ok(decoded.clone());
         }
-        let reference = image.reference.clone().ok_or_else(|| Ended::Host(broken("an image has neither pixels nor an artifact")))?;
+        let reference = image
+            .reference
+            .clone()
+            .ok_or_else(|| Ended::Host(broken("an image has neither pixels nor an artifact")))?;
         let decoded = self.hold_image(|state| state.decode(&reference))?;
         self.table.get_mut(handle)?.decoded = Some(decoded.clone());
         Ok(decoded)
@@ -216,7 +229,8 @@ impl State {
         let mut store_error = None;
         let mut bytes = || {
             blobs.get(BlobKind::Artifact, &reference.digest, max).map_err(|error| {
-                // Refused by its size alone: ten steps at once would read gigabytes to say so. A store that does not answer is not asked again.
+                // Refused by its size alone: ten steps at once would read gigabytes to say so. A store that does not
+                // answer is not asked again.
                 if error.kind == StoreErrorKind::Refused
                     && let Ok(Some(size)) = blobs.size(BlobKind::Artifact, &reference.digest)
                     && size > max
@@ -234,13 +248,16 @@ impl State {
         decoded.map_err(|error| self.vision_fault(error))
     }
 
-    /// Makes a picture and counts it. Where the process has no room for it, it is let go again, and made anew once there is.
+    /// Makes a picture and counts it. Where the process has no room for it, it is let go again, and made anew once
+    /// there is.
     fn hold_image(&mut self, make: impl Fn(&mut Self) -> Answer<vision::Image>) -> Answer<vision::Image> {
         let mut image = make(self)?;
         let bytes = image.pixels().len() as u64;
         if self.image_bytes.saturating_add(bytes) > self.budgets.images {
             let most = show(self.budgets.images);
-            let message = format!("the task held more than {most} of decoded pictures at once: drop those that are no longer needed");
+            let message = format!(
+                "the task held more than {most} of decoded pictures at once: drop those that are no longer needed"
+            );
             return Err(Ended::limit("too_many_pixels", message).into());
         }
         if !self.share.try_grow(bytes) {
@@ -368,7 +385,10 @@ pub(crate) fn end(fault: Fault) -> wasmtime::Error {
         Fault::Task(TaskError::Failed(failure)) => (FailureKind::Failed, failure),
     };
     let retryable = failure.retryable;
-    wasmtime::Error::new(Ended::Failed(Box::new(Failure { retryable, ..Failure::new(kind, failure.code, failure.message) })))
+    wasmtime::Error::new(Ended::Failed(Box::new(Failure {
+        retryable,
+        ..Failure::new(kind, failure.code, failure.message)
+    })))
 }
 
 /// A store that fails is our own fault, and never the guest's: the attempt ends here, and is not charged.
@@ -379,8 +399,13 @@ pub(crate) fn store_fault(error: StoreError) -> Fault {
 
 /// A panic in our own code, as an error.
 pub(crate) fn panicked(what: &str, panic: &(dyn Any + Send)) -> HostError {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
-    HostError { operation: format!("{what}: the host panicked: {}", text.as_deref().unwrap_or("no message")), transient: false, source: None }
+    let text =
+        panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    HostError {
+        operation: format!("{what}: the host panicked: {}", text.as_deref().unwrap_or("no message")),
+        transient: false,
+        source: None,
+    }
 }
 
 /// A state that cannot be.

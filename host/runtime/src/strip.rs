@@ -1,6 +1,7 @@
 //! Removes the names from a component: smaller packages, and backtraces with numbers instead of functions.
 //!
-//! It walks the sections of the binary format and leaves every byte of the others as it is: nothing is decoded, nothing is reordered.
+//! It walks the sections of the binary format and leaves every byte of the others as it is: nothing is decoded, nothing
+//! is reordered.
 
 use crate::refusal::Refusal;
 
@@ -22,8 +23,13 @@ const NAMES: [&[u8]; 3] = [b"name", b"component-name", b"producers"];
 /// # Errors
 /// `not_wasm` where the sections do not add up.
 pub fn strip(component: &[u8]) -> Result<Vec<u8>, Refusal> {
-    walk(component, 0)
-        .ok_or_else(|| Refusal::new("not_wasm", "the component's sections do not add up, so its names cannot be removed", "build it again"))
+    walk(component, 0).ok_or_else(|| {
+        Refusal::new(
+            "not_wasm",
+            "the component's sections do not add up, so its names cannot be removed",
+            "build it again",
+        )
+    })
 }
 
 fn walk(bytes: &[u8], depth: u32) -> Option<Vec<u8>> {

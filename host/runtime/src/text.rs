@@ -11,7 +11,9 @@ const MAX_DETAILS: usize = 64;
 
 /// Without control characters; newlines and tabs become spaces, so that one line stays one line.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars().filter_map(|c| if matches!(c, '\n' | '\t') { Some(' ') } else { (!c.is_control()).then_some(c) }).collect()
+    text.chars()
+        .filter_map(|c| if matches!(c, '\n' | '\t') { Some(' ') } else { (!c.is_control()).then_some(c) })
+        .collect()
 }
 
 /// At most `max` bytes, cut between characters, with an ellipsis where something was cut.
@@ -33,7 +35,8 @@ pub(crate) fn message(text: &str) -> String {
 
 /// A code: snake_case, at most 64 characters, never empty.
 pub(crate) fn code(text: &str) -> String {
-    let code: String = text.chars().take(64).map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    let code: String =
+        text.chars().take(64).map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
     if code.is_empty() { "failed".to_owned() } else { code }
 }
 
@@ -76,7 +79,11 @@ mod tests {
 
     #[test]
     fn details_are_json_or_strings() {
-        let given = details(vec![("count".into(), "3".into()), ("file".into(), "a b".into()), ("big".into(), "[".repeat(9000))]);
+        let given = details(vec![
+            ("count".into(), "3".into()),
+            ("file".into(), "a b".into()),
+            ("big".into(), "[".repeat(9000)),
+        ]);
         assert_eq!((&given["count"], &given["file"]), (&Value::from(3), &Value::from("a b")));
         assert_eq!(given["big"].as_str().map(str::len), Some(MAX_TEXT));
     }

@@ -1,5 +1,5 @@
-//! Advances the engine's epoch while attempts run, on a thread of its own that no guest can starve, and wakes guests that sleep. It blocks while
-//! nothing runs, and ends with its owner.
+//! Advances the engine's epoch while attempts run, on a thread of its own that no guest can starve, and wakes guests
+//! that sleep. It blocks while nothing runs, and ends with its owner.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::Waker;
@@ -51,7 +51,10 @@ impl Ticker {
             loop {
                 {
                     let state = seen.lock();
-                    let state = seen.changed.wait_while(state, |s| s.running == 0 && !s.closed).unwrap_or_else(PoisonError::into_inner);
+                    let state = seen
+                        .changed
+                        .wait_while(state, |s| s.running == 0 && !s.closed)
+                        .unwrap_or_else(PoisonError::into_inner);
                     if state.closed {
                         return;
                     }

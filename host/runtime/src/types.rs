@@ -15,7 +15,8 @@ pub const MAX_TYPE_NODES: usize = 10_000;
 /// How deep types may be nested.
 pub const MAX_TYPE_DEPTH: usize = 32;
 
-/// The longest name of a field, case or flag, in bytes: names are recorded as often as their type occurs, and WebAssembly takes 100,000 bytes.
+/// The longest name of a field, case or flag, in bytes: names are recorded as often as their type occurs, and
+/// WebAssembly takes 100,000 bytes.
 pub const MAX_TYPE_NAME: usize = 256;
 
 /// Walks types and counts.
@@ -113,7 +114,9 @@ impl Reader {
     fn count(&mut self, path: &str) -> Result<(), Refusal> {
         self.nodes += 1;
         if self.nodes > MAX_TYPE_NODES {
-            return Err(too_large(format!("the types of input and output have more than {MAX_TYPE_NODES} parts (counted up to `{path}`)")));
+            return Err(too_large(format!(
+                "the types of input and output have more than {MAX_TYPE_NODES} parts (counted up to `{path}`)"
+            )));
         }
         Ok(())
     }

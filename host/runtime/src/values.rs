@@ -1,7 +1,8 @@
-//! JSON as component values and back, by type. Records are built in the type's own order: lowering wants every field, by name and in order.
+//! JSON as component values and back, by type. Records are built in the type's own order: lowering wants every field,
+//! by name and in order.
 //!
-//! What comes in has been checked by core and is in its normal form; what is not is refused by field and never panics. What goes out is in the
-//! normal form too, and bounded while it is made.
+//! What comes in has been checked by core and is in its normal form; what is not is refused by field and never panics.
+//! What goes out is in the normal form too, and bounded while it is made.
 
 use dovetail_core::blobs::ArtifactRef;
 use dovetail_core::executor::{Failure, FailureKind};
@@ -27,7 +28,8 @@ fn take<T: Send + 'static>(store: &mut Store<State>, handle: ResourceAny) -> was
     Ok(store.data_mut().table.delete(handle)?)
 }
 
-/// Where in the input a value stands. It is spelled out only where something is wrong: most values are numbers in long lists.
+/// Where in the input a value stands. It is spelled out only where something is wrong: most values are numbers in long
+/// lists.
 #[derive(Clone, Copy)]
 enum At<'p> {
     Input,
@@ -48,7 +50,11 @@ impl std::fmt::Display for At<'_> {
 
 fn bad_input(at: &At<'_>, expected: &str) -> wasmtime::Error {
     let at = if matches!(at, At::Input) { "the input".to_owned() } else { format!("`{at}`") };
-    wasmtime::Error::new(Ended::Failed(Box::new(Failure::new(FailureKind::InvalidInput, "bad_input", format!("{at}: expected {expected}")))))
+    wasmtime::Error::new(Ended::Failed(Box::new(Failure::new(
+        FailureKind::InvalidInput,
+        "bad_input",
+        format!("{at}: expected {expected}"),
+    ))))
 }
 
 /// The input record.
@@ -103,22 +109,32 @@ fn lower(store: &mut Store<State>, ty: &Type, value: &Value, at: &At<'_>) -> was
             Val::List(items.collect::<Result<_, _>>()?)
         }
         Type::Tuple(types) => {
+            let items = value
+                .as_array()
+                .filter(|items| items.len() == types.len())
+                .ok_or_else(|| bad(&format!("a list of {} items", types.len())))?;
             let items =
-                value.as_array().filter(|items| items.len() == types.len()).ok_or_else(|| bad(&format!("a list of {} items", types.len())))?;
-            let items = types.iter().zip(items).enumerate().map(|(n, (ty, value))| lower(store, ty, value, &At::Item(at, n)));
+                types.iter().zip(items).enumerate().map(|(n, (ty, value))| lower(store, ty, value, &At::Item(at, n)));
             Val::Tuple(items.collect::<Result<_, _>>()?)
         }
         Type::Record(fields) => lower_record(store, fields, value, at)?,
         Type::Variant(cases) => {
-            let tag = value.get("tag").and_then(Value::as_str).ok_or_else(|| bad("a variant: {\"tag\": ..., \"val\": ...}"))?;
-            let case = cases.iter().find(|case| snake(&case.name) == tag).ok_or_else(|| bad("one of the variant's tags"))?;
+            let tag = value
+                .get("tag")
+                .and_then(Value::as_str)
+                .ok_or_else(|| bad("a variant: {\"tag\": ..., \"val\": ...}"))?;
+            let case =
+                cases.iter().find(|case| snake(&case.name) == tag).ok_or_else(|| bad("one of the variant's tags"))?;
             let payload = value.get("val").unwrap_or(&Value::Null);
-            let payload = case.ty.as_ref().map(|ty| lower(store, ty, payload, &At::Field(at, tag)).map(Box::new)).transpose()?;
+            let payload =
+                case.ty.as_ref().map(|ty| lower(store, ty, payload, &At::Field(at, tag)).map(Box::new)).transpose()?;
             Val::Variant(case.name.clone(), payload)
         }
         Type::Enum(names) => {
             let wanted = value.as_str().ok_or_else(|| bad("one of the enum's names"))?;
-            Val::Enum(names.iter().find(|name| snake(name) == wanted).ok_or_else(|| bad("one of the enum's names"))?.clone())
+            Val::Enum(
+                names.iter().find(|name| snake(name) == wanted).ok_or_else(|| bad("one of the enum's names"))?.clone(),
+            )
         }
         Type::Flags(names) => {
             let set = value.as_array().ok_or_else(|| bad("a list of flags"))?;
@@ -152,11 +168,13 @@ fn lower(store: &mut Store<State>, ty: &Type, value: &Value, at: &At<'_>) -> was
             }
         }
         Type::Image => {
-            let reference = ArtifactRef::from_json(value).ok_or_else(|| bad("an image: {\"$artifact\": \"sha256:...\", \"media_type\": ...}"))?;
+            let reference = ArtifactRef::from_json(value)
+                .ok_or_else(|| bad("an image: {\"$artifact\": \"sha256:...\", \"media_type\": ...}"))?;
             give(store, Image { reference: Some(reference), decoded: None })?
         }
         Type::Artifact => {
-            let reference = ArtifactRef::from_json(value).ok_or_else(|| bad("an artifact: {\"$artifact\": \"sha256:...\", \"media_type\": ...}"))?;
+            let reference = ArtifactRef::from_json(value)
+                .ok_or_else(|| bad("an artifact: {\"$artifact\": \"sha256:...\", \"media_type\": ...}"))?;
             give(store, Artifact { reference, size: None, bytes: None })?
         }
     })
@@ -193,7 +211,10 @@ impl<'s> Output<'s> {
         let failure = Failure::new(
             FailureKind::BadOutput,
             "output_too_large",
-            format!("the output is larger than its limit of {} as JSON: write bulk data into an artifact and return that", show_size(self.limit)),
+            format!(
+                "the output is larger than its limit of {} as JSON: write bulk data into an artifact and return that",
+                show_size(self.limit)
+            ),
         );
         wasmtime::Error::new(Ended::Failed(Box::new(failure)))
     }
@@ -247,16 +268,18 @@ impl<'s> Output<'s> {
             (Type::String, Val::String(v)) => self.text(v)?,
             (Type::List(item), Val::List(values)) if **item == Type::U8 => {
                 self.spend(values.len().div_ceil(3) * 4 + 1)?;
-                let bytes = values.into_iter().map(|value| if let Val::U8(byte) = value { Ok(byte) } else { Err(mismatch("a byte")) });
+                let bytes = values
+                    .into_iter()
+                    .map(|value| if let Val::U8(byte) = value { Ok(byte) } else { Err(mismatch("a byte")) });
                 json::bytes_to_json(&bytes.collect::<Result<Vec<u8>, _>>()?)
             }
             (Type::List(item), Val::List(values)) => {
                 self.spend(values.len())?;
                 Value::Array(values.into_iter().map(|value| self.lift(item, value)).collect::<Result<_, _>>()?)
             }
-            (Type::Tuple(types), Val::Tuple(values)) => {
-                Value::Array(types.iter().zip(values).map(|(ty, value)| self.lift(ty, value)).collect::<Result<_, _>>()?)
-            }
+            (Type::Tuple(types), Val::Tuple(values)) => Value::Array(
+                types.iter().zip(values).map(|(ty, value)| self.lift(ty, value)).collect::<Result<_, _>>()?,
+            ),
             (Type::Record(fields), value @ Val::Record(_)) => self.fields(fields, value)?,
             (Type::Variant(cases), Val::Variant(name, payload)) => {
                 let case = cases.iter().find(|case| case.name == name).ok_or_else(|| mismatch("a case"))?;
@@ -278,7 +301,11 @@ impl<'s> Output<'s> {
             (Type::Option(_), Val::Option(None)) => Value::Null,
             (Type::Option(inner), Val::Option(Some(value))) => {
                 let value = self.lift(inner, *value)?;
-                if matches!(**inner, Type::Option(_)) { Value::Object(Map::from_iter([("some".to_owned(), value)])) } else { value }
+                if matches!(**inner, Type::Option(_)) {
+                    Value::Object(Map::from_iter([("some".to_owned(), value)]))
+                } else {
+                    value
+                }
             }
             (Type::Result { ok, .. }, Val::Result(Ok(value))) => {
                 Value::Object(Map::from_iter([("ok".to_owned(), self.boxed(ok.as_deref(), value)?)]))
@@ -310,12 +337,17 @@ impl<'s> Output<'s> {
             (Some(reference), _) => reference,
             (None, Some(pixels)) => {
                 let encoded = state.host("encode the output", |state| {
-                    state.vision.encode(&pixels, "image/png", None, &state.stop).map_err(|error| crate::state::end(state.vision_fault(error)))
+                    state
+                        .vision
+                        .encode(&pixels, "image/png", None, &state.stop)
+                        .map_err(|error| crate::state::end(state.vision_fault(error)))
                 })?;
                 state.store_bytes("image/png".to_owned(), &encoded).map_err(crate::state::end)?
             }
             (None, None) => {
-                return Err(wasmtime::Error::new(Ended::Host(crate::state::broken("an image has neither pixels nor an artifact"))));
+                return Err(wasmtime::Error::new(Ended::Host(crate::state::broken(
+                    "an image has neither pixels nor an artifact",
+                ))));
             }
         };
         self.reference(&reference)

@@ -1,7 +1,8 @@
 //! Blobs of a far store, kept in a folder near by, so that a machine fetches them once.
 //!
-//! The far store is the only truth: what is written goes there first, and what is kept here can be removed at any time. The folder is
-//! shared by the processes of a machine. What is read from it has been compared with its digest; a damaged file is fetched again.
+//! The far store is the only truth: what is written goes there first, and what is kept here can be removed at any time.
+//! The folder is shared by the processes of a machine. What is read from it has been compared with its digest; a
+//! damaged file is fetched again.
 
 mod folder;
 
@@ -17,8 +18,8 @@ use folder::Folder;
 
 /// [`Blobs`] elsewhere, with the ones used last on this machine's disk.
 ///
-/// `size` of what is kept is answered without asking the far store; `put` always reaches it. A full or broken disk slows reading down and
-/// fails nothing.
+/// `size` of what is kept is answered without asking the far store; `put` always reaches it. A full or broken disk
+/// slows reading down and fails nothing.
 pub struct CachedBlobs {
     near: Folder,
     far: Arc<dyn Blobs>,
@@ -67,12 +68,14 @@ impl Drop for Pilot<'_> {
 }
 
 impl CachedBlobs {
-    /// Keeps at most `capacity` bytes in `folder`, which is made where it is missing. What was used longest ago goes first.
+    /// Keeps at most `capacity` bytes in `folder`, which is made where it is missing. What was used longest ago goes
+    /// first.
     ///
     /// Several processes on one folder may pass `capacity` by a sixteenth of it each, until they look again.
     ///
     /// # Errors
-    /// `Refused` if the folder holds blobs that nobody marked as a cache (an embedded data folder must not be emptied), or is not writable.
+    /// `Refused` if the folder holds blobs that nobody marked as a cache (an embedded data folder must not be emptied),
+    /// or is not writable.
     pub fn open(folder: &Path, far: Arc<dyn Blobs>, capacity: u64) -> Result<Self, StoreError> {
         Ok(Self { near: Folder::open(folder, capacity)?, far, flights: Mutex::default() })
     }
@@ -128,14 +131,19 @@ impl Blobs for CachedBlobs {
             Err(flight) => flight,
         };
         let flying = locked(&flight.state);
-        let landed = flight.landed.wait_while(flying, |state| matches!(state, FlightState::Flying)).unwrap_or_else(PoisonError::into_inner).clone();
+        let landed = flight
+            .landed
+            .wait_while(flying, |state| matches!(state, FlightState::Flying))
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         match landed {
             FlightState::Arrived(bytes) if bytes.len() as u64 <= max => Ok(bytes.as_ref().clone()),
             FlightState::Arrived(bytes) => {
                 let why = format!("it has {} bytes, at most {max} are allowed", bytes.len());
                 Err(StoreError::new(StoreErrorKind::Refused, format!("read {} {digest}", kind.folder()), why))
             }
-            // Its error may have been its own, such as a lower `max`. All who waited now try at once: none waits for another's timeout.
+            // Its error may have been its own, such as a lower `max`. All who waited now try at once: none waits for
+            // another's timeout.
             FlightState::Flying | FlightState::Failed => self.fetch(kind, digest, max),
         }
     }

@@ -1,5 +1,5 @@
-//! A look at each server of a fleet, for `doctor`: what it is, how it is set up, and what should be otherwise. Nothing is changed but by a
-//! probe that is removed again, and no server is taken for a fleet by being looked at.
+//! A look at each server of a fleet, for `doctor`: what it is, how it is set up, and what should be otherwise. Nothing
+//! is changed but by a probe that is removed again, and no server is taken for a fleet by being looked at.
 
 use std::time::Duration;
 
@@ -68,34 +68,44 @@ impl Look {
     /// Says that what goes to `host` can be read on the way, where it leaves this machine.
     pub(crate) fn network(&mut self, encrypted: bool, hosts: &[&str], remedy: &str) {
         if !encrypted && !hosts.iter().all(|host| is_this_machine(host)) {
-            self.warning("the connection is not encrypted", format!("{remedy}, unless nobody else can listen on that network"));
+            self.warning(
+                "the connection is not encrypted",
+                format!("{remedy}, unless nobody else can listen on that network"),
+            );
         }
     }
 }
 
 /// What to do about a host whose name nobody knows; none: that is not what an error says.
 pub(crate) fn unknown_host(text: &str) -> Option<&'static str> {
-    let says = ["failed to lookup address", "Name or service not known", "dns error"].iter().any(|words| text.contains(words));
+    let says =
+        ["failed to lookup address", "Name or service not known", "dns error"].iter().any(|words| text.contains(words));
     says.then_some("is the host in the URL right, and does this machine know its name (DNS, /etc/hosts)?")
 }
 
-/// What is wrong with a server's certificate, of an error that says so in the words of `rustls`, and what to do; `trust` says how one is made known
-/// here.
+/// What is wrong with a server's certificate, of an error that says so in the words of `rustls`, and what to do;
+/// `trust` says how one is made known here.
 pub(crate) fn certificate(text: &str, trust: &str) -> Option<String> {
     let (_, why) = text.split_once("invalid peer certificate: ")?;
     let why = match why {
-        _ if why.contains("CaUsedAsEndEntity") => "it is an authority's own: let that authority sign one for the server (`CA:FALSE`), and use that",
+        _ if why.contains("CaUsedAsEndEntity") => {
+            "it is an authority's own: let that authority sign one for the server (`CA:FALSE`), and use that"
+        }
         _ if why.contains("UnknownIssuer") => "nobody whom this machine trusts has signed it",
         _ if why.contains("Expired") => "it has expired: renew it, if this machine's clock is right",
         _ if why.contains("NotValidYet") => "it is not valid yet: set this machine's clock, if that is wrong",
         _ if why.contains("BadSignature") => "its signature is not that of the authority it names",
         why => why,
     };
-    Some(format!("the server's certificate is not accepted: {why}. The certificate must hold for the host in the URL; {trust}"))
+    Some(format!(
+        "the server's certificate is not accepted: {why}. The certificate must hold for the host in the URL; {trust}"
+    ))
 }
 
 fn is_this_machine(host: &str) -> bool {
-    host == "localhost" || host.starts_with('/') || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost"
+        || host.starts_with('/')
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 pub(crate) fn millis(time: Duration) -> String {
@@ -105,7 +115,8 @@ pub(crate) fn millis(time: Duration) -> String {
 /// Looks at the queue of a fleet (`redis://...`).
 ///
 /// # Errors
-/// `Invalid` for a URL that cannot be used, `Unavailable` or `Refused` where the server cannot be asked, with the remedy.
+/// `Invalid` for a URL that cannot be used, `Unavailable` or `Refused` where the server cannot be asked, with the
+/// remedy.
 pub fn check_window(url: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
     match url.split_once(':') {
         #[cfg(feature = "redis")]
@@ -117,7 +128,8 @@ pub fn check_window(url: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
     }
 }
 
-/// Looks at the records of a fleet (`mongodb://...`): whether inserts are atomic is tried out by a race in a collection of its own.
+/// Looks at the records of a fleet (`mongodb://...`): whether inserts are atomic is tried out by a race in a collection
+/// of its own.
 ///
 /// # Errors
 /// As [`check_window`].
@@ -132,7 +144,8 @@ pub fn check_meta(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, Sto
     }
 }
 
-/// Looks at a far blob store (`s3://...`) by writing, reading and removing a small object. Gives back the store itself, without a cache.
+/// Looks at a far blob store (`s3://...`) by writing, reading and removing a small object. Gives back the store itself,
+/// without a cache.
 ///
 /// # Errors
 /// As [`check_window`].
@@ -153,7 +166,10 @@ pub fn check_blobs(url: &str, clock: &dyn Clock) -> Result<(Look, S3Blobs), Stor
         }
     }
     if seen.unencrypted {
-        look.warning("the connection is not encrypted", "use an https:// endpoint, unless nobody else can listen on that network");
+        look.warning(
+            "the connection is not encrypted",
+            "use an https:// endpoint, unless nobody else can listen on that network",
+        );
     }
     Ok((look, far))
 }

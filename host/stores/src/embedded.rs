@@ -1,5 +1,5 @@
-//! One data folder: `dovetail.db` (records and jobs), `blobs/` (content-addressed bytes), `processes/` (one lock file a live process) and `bells/`
-//! (sockets of the processes that run steps or wait).
+//! One data folder: `dovetail.db` (records and jobs), `blobs/` (content-addressed bytes), `processes/` (one lock file a
+//! live process) and `bells/` (sockets of the processes that run steps or wait).
 
 pub(crate) mod apply;
 pub(crate) mod bells;

@@ -1,7 +1,7 @@
 //! [`MetaStore`] on MongoDB 5 or later: a collection for each kind of record, `_id` the record's key.
 //!
-//! Inserts with a unique `_id` and point reads are all that safety rests on: no update, no transaction, no session. The fields beside
-//! `_id` are `v` (the record) and `n` (a number that grows with time, for lists).
+//! Inserts with a unique `_id` and point reads are all that safety rests on: no update, no transaction, no session. The
+//! fields beside `_id` are `v` (the record) and `n` (a number that grows with time, for lists).
 
 pub(crate) mod check;
 mod commands;
@@ -23,8 +23,9 @@ use mongodb::sync::{Collection, Database};
 const DUPLICATE: i32 = 11000;
 /// Documents of one `insert_many`.
 const BATCH: usize = 500;
-/// The stand-in for tests finds one key by its index, and goes through the whole collection for several: with 10,000 records that takes as long
-/// as some 50 single reads. (What ends is forgotten with each write; going through all open runs for it kept the stand-in busy.)
+/// The stand-in for tests finds one key by its index, and goes through the whole collection for several: with 10,000
+/// records that takes as long as some 50 single reads. (What ends is forgotten with each write; going through all open
+/// runs for it kept the stand-in busy.)
 const STAND_IN_TOGETHER: usize = 50;
 
 /// The records of a fleet in one database.
@@ -45,12 +46,12 @@ pub struct MongoMeta {
 }
 
 impl MongoMeta {
-    /// Connects to `mongodb://[user:password@]host[:port]/database`. A database that no fleet uses becomes this one's with the first record that is
-    /// written: whoever only looks, or is refused for another reason, takes none.
+    /// Connects to `mongodb://[user:password@]host[:port]/database`. A database that no fleet uses becomes this one's
+    /// with the first record that is written: whoever only looks, or is refused for another reason, takes none.
     ///
     /// # Errors
-    /// `Invalid` for a URL that cannot be used; `Refused` for a password, for a server that is too old, and for a database that belongs to
-    /// another fleet; `Unavailable` where nobody answers.
+    /// `Invalid` for a URL that cannot be used; `Refused` for a password, for a server that is too old, and for a
+    /// database that belongs to another fleet; `Unavailable` where nobody answers.
     pub fn open(url: &str, fleet: &str, clock: std::sync::Arc<dyn Clock>) -> Result<Self, StoreError> {
         let check::Opened { database, address, silence, .. } = check::open(url, None)?;
         let (last, taken, fleet) = (AtomicI64::new(0), AtomicBool::new(false), fleet.to_owned());
@@ -70,8 +71,8 @@ impl MongoMeta {
         self.database.drop().run().map_err(|e| self.error("remove", e))
     }
 
-    /// From so many records by key on they are read in one request, and fewer one by one. [`Self::open`] chooses what is quicker with the
-    /// server; this is for tests, so that they run both.
+    /// From so many records by key on they are read in one request, and fewer one by one. [`Self::open`] chooses what
+    /// is quicker with the server; this is for tests, so that they run both.
     #[must_use]
     pub fn reading_together_from(mut self, keys: usize) -> Self {
         self.together_from = keys;
@@ -85,7 +86,11 @@ impl MongoMeta {
             Ok(_) => Ok(info),
             Err(why) => {
                 let why = format!("{why}: {}", check::UPGRADE);
-                Err(StoreError::new(StoreErrorKind::Refused, format!("use the metadata store at {}", self.address), why))
+                Err(StoreError::new(
+                    StoreErrorKind::Refused,
+                    format!("use the metadata store at {}", self.address),
+                    why,
+                ))
             }
         }
     }
@@ -93,12 +98,16 @@ impl MongoMeta {
     /// Whether this fleet has taken it. One database, one fleet: two would list and run each other's work.
     fn is_ours(&self) -> Result<bool, StoreError> {
         let facts: Collection<Document> = self.database.collection("facts");
-        let Some(found) = facts.find_one(doc! { "_id": "fleet" }).run().map_err(|e| self.error("read", e))? else { return Ok(false) };
+        let Some(found) = facts.find_one(doc! { "_id": "fleet" }).run().map_err(|e| self.error("read", e))? else {
+            return Ok(false);
+        };
         let (fleet, owner) = (&self.fleet, found.get_str("name").unwrap_or_default());
         if owner == fleet {
             return Ok(true);
         }
-        let why = format!("it belongs to the fleet `{owner}`, this is `{fleet}`: name another database, or set `fleet = \"{owner}\"`");
+        let why = format!(
+            "it belongs to the fleet `{owner}`, this is `{fleet}`: name another database, or set `fleet = \"{owner}\"`"
+        );
         Err(StoreError::new(StoreErrorKind::Refused, format!("use the metadata store at {}", self.address), why))
     }
 
@@ -161,7 +170,10 @@ impl MongoMeta {
             return Ok(());
         }
         for part in keys.chunks(BATCH) {
-            collection.delete_many(doc! { "_id": { "$in": part.to_vec() } }).run().map_err(|e| self.error("write to", e))?;
+            collection
+                .delete_many(doc! { "_id": { "$in": part.to_vec() } })
+                .run()
+                .map_err(|e| self.error("write to", e))?;
         }
         Ok(())
     }
@@ -233,8 +245,11 @@ impl MetaStore for MongoMeta {
         }
         let mut values = Vec::with_capacity(keys.len());
         for part in keys.chunks(BATCH) {
-            // They come in any order, and one that is asked for twice comes once. All in one answer, as far as it holds them.
-            let query = collection.find(doc! { "_id": { "$in": part.to_vec() } }).batch_size(u32::try_from(part.len()).unwrap_or(u32::MAX));
+            // They come in any order, and one that is asked for twice comes once. All in one answer, as far as it holds
+            // them.
+            let query = collection
+                .find(doc! { "_id": { "$in": part.to_vec() } })
+                .batch_size(u32::try_from(part.len()).unwrap_or(u32::MAX));
             let found: BTreeMap<String, Vec<u8>> = self.rows("read", query)?.into_iter().collect();
             values.extend(part.iter().map(|key| found.get(key).cloned()));
         }
@@ -275,12 +290,20 @@ impl MetaStore for MongoMeta {
 
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX).min(i64::from(i32::MAX));
-        let rows = self.open_collection().find(doc! {}).sort(doc! { "n": 1 }).limit(limit).run().map_err(|e| self.error("list", e))?;
+        let rows = self
+            .open_collection()
+            .find(doc! {})
+            .sort(doc! { "n": 1 })
+            .limit(limit)
+            .run()
+            .map_err(|e| self.error("list", e))?;
         let mut found = Vec::new();
         for row in rows {
             let row = row.map_err(|e| self.error("list", e))?;
             let run = row.get_str("_id").ok().and_then(RunKey::parse);
-            found.push(run.ok_or_else(|| StoreError::plain(StoreErrorKind::Corrupt, format!("read the open runs at {}", self.address)))?);
+            found.push(run.ok_or_else(|| {
+                StoreError::plain(StoreErrorKind::Corrupt, format!("read the open runs at {}", self.address))
+            })?);
         }
         Ok(found)
     }
@@ -289,7 +312,10 @@ impl MetaStore for MongoMeta {
 impl Archive for MongoMeta {
     fn scan(&self, kind: Kind, after: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX).min(i64::from(i32::MAX));
-        self.rows("list", self.collection(kind).find(doc! { "_id": { "$gt": after } }).sort(doc! { "_id": 1 }).limit(limit))
+        self.rows(
+            "list",
+            self.collection(kind).find(doc! { "_id": { "$gt": after } }).sort(doc! { "_id": 1 }).limit(limit),
+        )
     }
 
     fn remove(&self, kind: Kind, keys: &[String]) -> Result<(), StoreError> {

@@ -15,7 +15,11 @@ use crate::{CachedBlobs, Credentials, FileBlobs, S3Blobs, SqliteLedger};
 const CACHE: u64 = 2 << 30;
 
 fn unknown(what: &str, known: &str) -> StoreError {
-    StoreError::new(StoreErrorKind::Invalid, format!("open the {what}"), format!("its URL has a scheme that is not known here; known are {known}"))
+    StoreError::new(
+        StoreErrorKind::Invalid,
+        format!("open the {what}"),
+        format!("its URL has a scheme that is not known here; known are {known}"),
+    )
 }
 
 pub(crate) fn unknown_window() -> StoreError {
@@ -30,7 +34,8 @@ pub(crate) fn unknown_meta() -> StoreError {
     unknown("metadata store", "`mongodb://[user:password@]host[:port]/database` and `sqlite:`")
 }
 
-/// Blobs in the data folder (`file:`), or in a bucket (`s3://...`, [`S3Blobs::open`]) with a bounded cache in the data folder.
+/// Blobs in the data folder (`file:`), or in a bucket (`s3://...`, [`S3Blobs::open`]) with a bounded cache in the data
+/// folder.
 ///
 /// # Errors
 /// `Invalid` for a URL or credentials that cannot be used. An S3 server is not asked yet.
@@ -45,7 +50,8 @@ pub fn open_blobs(url: &str, data: &Path) -> Result<Arc<dyn Blobs>, StoreError> 
     }
 }
 
-/// The same store, for whoever removes blobs from it: what this machine keeps of a bucket is bounded and goes by itself.
+/// The same store, for whoever removes blobs from it: what this machine keeps of a bucket is bounded and goes by
+/// itself.
 ///
 /// # Errors
 /// As [`open_blobs`].
@@ -101,6 +107,11 @@ pub fn open_meta(url: &str, data: &Path, fleet: &str, clock: Arc<dyn Clock>) -> 
 ///
 /// # Errors
 /// As [`open_meta`].
-pub fn open_archive(url: &str, data: &Path, fleet: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Archive>, StoreError> {
+pub fn open_archive(
+    url: &str,
+    data: &Path,
+    fleet: &str,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<dyn Archive>, StoreError> {
     Ok(open_records(url, data, fleet, clock)?)
 }

@@ -1,7 +1,7 @@
 //! [`Window`] on Redis 7 or later: one script (`redis/window.lua`), one connection for calls, one for the bell.
 //!
-//! A reply that is lost is asked for again under the same number, on a new connection: the script answers it from what it remembers.
-//! Not here: what the window is for and which records it follows (flow).
+//! A reply that is lost is asked for again under the same number, on a new connection: the script answers it from what
+//! it remembers. Not here: what the window is for and which records it follows (flow).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -60,13 +60,14 @@ impl RedisWindow {
     /// Connects to `redis://[user:password@]host[:port]/[db]` and looks whether it can be trusted with a queue.
     ///
     /// # Errors
-    /// `Invalid` for a URL that is none; `Refused` for a password, a version below 7 or an eviction policy that cannot be used, each with
-    /// its remedy; `Unavailable` where nobody answers.
+    /// `Invalid` for a URL that is none; `Refused` for a password, a version below 7 or an eviction policy that cannot
+    /// be used, each with its remedy; `Unavailable` where nobody answers.
     pub fn open(url: &str, fleet: &str, incarnation: &str) -> Result<Self, StoreError> {
         Self::open_with_script(url, fleet, incarnation, SCRIPT)
     }
 
-    /// As [`RedisWindow::open`], with another script: for the tests of the script's rules, which take one away at a time.
+    /// As [`RedisWindow::open`], with another script: for the tests of the script's rules, which take one away at a
+    /// time.
     ///
     /// # Errors
     /// As `open`.
@@ -76,7 +77,8 @@ impl RedisWindow {
         let address = client.get_connection_info().addr().to_string();
         let window = Self {
             client,
-            // Redis 7 runs a script with such a line whole or not at all (https://redis.io/docs/latest/develop/programmability/lua-api/).
+            // Redis 7 runs a script with such a line whole or not at all
+            // (https://redis.io/docs/latest/develop/programmability/lua-api/).
             script: Script::new(&format!("#!lua\n{script}")),
             draining: Script::new(&format!("#!lua flags=allow-oom\n{script}")),
             prefix: format!("dovetail:{{{fleet}}}:"),
@@ -119,7 +121,8 @@ impl RedisWindow {
         StoreError::new(kind, format!("{operation} the queue at {}", self.address), why).of(Store::Queue)
     }
 
-    /// Sends the same arguments until they are answered, on a new connection each time but the first. `Nil`: Redis is full, and nothing was done.
+    /// Sends the same arguments until they are answered, on a new connection each time but the first. `Nil`: Redis is
+    /// full, and nothing was done.
     fn send(&self, slot: &mut Option<Connection>, script: &Script, args: &[Vec<u8>]) -> Result<Value, StoreError> {
         let (mut script, mut pause, mut tries) = (script, Duration::from_millis(50), 0);
         loop {
@@ -143,7 +146,8 @@ impl RedisWindow {
                     *slot = None;
                     match (error.code(), tries) {
                         (Some("OOM"), 1) => return Ok(Value::Nil),
-                        // An earlier try may have been served, and its answer lost: what was done is asked for, even if that adds a little.
+                        // An earlier try may have been served, and its answer lost: what was done is asked for, even if
+                        // that adds a little.
                         (Some("OOM"), _) if tries < TRIES => {
                             script = &self.draining;
                             continue;
@@ -170,13 +174,21 @@ impl RedisWindow {
     }
 
     /// One numbered call; none: Redis is full, and nothing was done.
-    fn call_once(&self, script: &Script, changes: &[Change], scope: &Scope, want: usize, lease: Duration) -> Result<Option<Called>, StoreError> {
+    fn call_once(
+        &self,
+        script: &Script,
+        changes: &[Change],
+        scope: &Scope,
+        want: usize,
+        lease: Duration,
+    ) -> Result<Option<Called>, StoreError> {
         let mut state = self.state();
         state.number += 1;
         let number = state.number.to_string();
         let seen = self.seen();
         let (tick, want, lease_ms) = (seen.tick.to_string(), want.to_string(), lease.as_millis().to_string());
-        let mut args = args_of(&["call", &self.incarnation, &number, &seen.epoch, &tick, &want, &lease_ms, &able(scope)]);
+        let mut args =
+            args_of(&["call", &self.incarnation, &number, &seen.epoch, &tick, &want, &lease_ms, &able(scope)]);
         for change in changes {
             push_change(&mut args, change);
         }
@@ -191,7 +203,8 @@ impl RedisWindow {
         let (epoch, tick, now, refused, words, jobs, next) = answer;
         drop(state);
         self.saw(&epoch, tick);
-        let statuses: Vec<Status> = words.iter().map(|w| status(w)).collect::<Option<_>>().ok_or_else(|| self.corrupt(&words.join(" ")))?;
+        let statuses: Vec<Status> =
+            words.iter().map(|w| status(w)).collect::<Option<_>>().ok_or_else(|| self.corrupt(&words.join(" ")))?;
         if statuses.len() != changes.len() {
             return Err(self.corrupt(&format!("{} answers to {} changes", statuses.len(), changes.len())));
         }
@@ -201,11 +214,20 @@ impl RedisWindow {
             let raw = RawJob::from_redis_value(job).map_err(|e| self.corrupt(&e.to_string()))?;
             handed.push(delivery(raw, &token, &epoch).ok_or_else(|| self.corrupt("a job without a name"))?);
         }
-        Ok(Some(Called { statuses, jobs: handed, next_ms: u64::try_from(next).ok(), stamp: Stamp { epoch, now, refused } }))
+        Ok(Some(Called {
+            statuses,
+            jobs: handed,
+            next_ms: u64::try_from(next).ok(),
+            stamp: Stamp { epoch, now, refused },
+        }))
     }
 
     fn corrupt(&self, why: &str) -> StoreError {
-        StoreError::new(StoreErrorKind::Corrupt, format!("read the answer of the queue at {}", self.address), why.to_owned())
+        StoreError::new(
+            StoreErrorKind::Corrupt,
+            format!("read the answer of the queue at {}", self.address),
+            why.to_owned(),
+        )
     }
 }
 
@@ -227,12 +249,24 @@ fn push_jobs(args: &mut Vec<Vec<u8>>, jobs: &[Job]) {
 fn push_change(args: &mut Vec<Vec<u8>>, change: &Change) {
     match change {
         Change::Finish { lease, succeeded, value, children } => {
-            args.extend(args_of(&["F", &lease.run.key(), &lease.step, &lease.epoch, if *succeeded { "1" } else { "0" }]));
+            args.extend(args_of(&[
+                "F",
+                &lease.run.key(),
+                &lease.step,
+                &lease.epoch,
+                if *succeeded { "1" } else { "0" },
+            ]));
             args.push(value.clone());
             push_jobs(args, children);
         }
         Change::Open { run, stamp, verify, envelope, steps, done, jobs } => {
-            args.extend(args_of(&["O", &run.key(), &stamp.epoch, &stamp.now.to_string(), if *verify { "1" } else { "0" }]));
+            args.extend(args_of(&[
+                "O",
+                &run.key(),
+                &stamp.epoch,
+                &stamp.now.to_string(),
+                if *verify { "1" } else { "0" },
+            ]));
             args.push(envelope.clone());
             args.push(steps.to_string().into_bytes());
             args.push(done.len().to_string().into_bytes());
@@ -247,7 +281,14 @@ fn push_change(args: &mut Vec<Vec<u8>>, change: &Change) {
         Change::Refused => args.extend(args_of(&["R", ""])),
         Change::Back { lease, attempt, verify, delay } => {
             let verify = if *verify { "1" } else { "0" };
-            args.extend(args_of(&["B", &id(&lease.run, &lease.step), &lease.token, &attempt.to_string(), verify, &delay.as_millis().to_string()]));
+            args.extend(args_of(&[
+                "B",
+                &id(&lease.run, &lease.step),
+                &lease.token,
+                &attempt.to_string(),
+                verify,
+                &delay.as_millis().to_string(),
+            ]));
         }
     }
 }
@@ -295,7 +336,8 @@ fn ring_of(message: &str) -> Ring {
 impl Window for RedisWindow {
     fn peek(&self) -> Result<Stamp, StoreError> {
         let seen = self.seen();
-        let (epoch, tick, now, refused): (String, u64, u64, u64) = self.ask(&args_of(&["peek", &seen.epoch, &seen.tick.to_string()]))?;
+        let (epoch, tick, now, refused): (String, u64, u64, u64) =
+            self.ask(&args_of(&["peek", &seen.epoch, &seen.tick.to_string()]))?;
         self.saw(&epoch, tick);
         Ok(Stamp { epoch, now, refused })
     }
@@ -306,8 +348,10 @@ impl Window for RedisWindow {
         if let Some(called) = self.call_once(script, changes, scope, want, lease)? {
             return Ok(called);
         }
-        // It is full and has done nothing: what adds to it is left out, and that it was is told to whoever looks for lost runs.
-        let rest: Vec<Change> = changes.iter().filter(|change| !adds(change)).cloned().chain([Change::Refused]).collect();
+        // It is full and has done nothing: what adds to it is left out, and that it was is told to whoever looks for
+        // lost runs.
+        let rest: Vec<Change> =
+            changes.iter().filter(|change| !adds(change)).cloned().chain([Change::Refused]).collect();
         let called = self.call_once(&self.draining, &rest, scope, want, lease)?;
         let mut called = called.ok_or_else(|| self.corrupt("it is full, although it was told to go on"))?;
         let mut done = std::mem::take(&mut called.statuses).into_iter();
@@ -367,14 +411,22 @@ impl Window for RedisWindow {
 
     fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         let flat: Vec<String> = self.ask(&args_of(&["held", &run.key()]))?;
-        let read = |pair: &[String]| HeldStep { step: pair[0].clone(), worker: Some(pair[1].clone()).filter(|name| !name.is_empty()) };
+        let read = |pair: &[String]| HeldStep {
+            step: pair[0].clone(),
+            worker: Some(pair[1].clone()).filter(|name| !name.is_empty()),
+        };
         Ok(flat.chunks_exact(2).map(read).collect())
     }
 
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<Stamp, StoreError> {
         let seen = self.seen();
         let mut args = args_of(&["beat", worker]);
-        args.extend([about.to_vec(), keep.as_millis().to_string().into_bytes(), seen.epoch.into_bytes(), seen.tick.to_string().into_bytes()]);
+        args.extend([
+            about.to_vec(),
+            keep.as_millis().to_string().into_bytes(),
+            seen.epoch.into_bytes(),
+            seen.tick.to_string().into_bytes(),
+        ]);
         args.push(self.incarnation.clone().into_bytes());
         let (epoch, tick, now, refused): (String, u64, u64, u64) = self.ask(&args)?;
         self.saw(&epoch, tick);
@@ -387,7 +439,10 @@ impl Window for RedisWindow {
 
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let flat: Vec<Vec<u8>> = self.ask(&args_of(&["workers"]))?;
-        let mut found: Vec<_> = flat.chunks_exact(2).map(|pair| (String::from_utf8_lossy(&pair[0]).into_owned(), pair[1].clone())).collect();
+        let mut found: Vec<_> = flat
+            .chunks_exact(2)
+            .map(|pair| (String::from_utf8_lossy(&pair[0]).into_owned(), pair[1].clone()))
+            .collect();
         found.sort();
         Ok(found)
     }

@@ -1,7 +1,9 @@
-//! Content-addressed bytes in a bucket of an S3 server: `PREFIX/KIND/sha256/HEX`, the same names as in the embedded folder.
+//! Content-addressed bytes in a bucket of an S3 server: `PREFIX/KIND/sha256/HEX`, the same names as in the embedded
+//! folder.
 //!
-//! Blocking, like every port (docs/decisions/0001): the backend owns the async runtime that its HTTP client needs. Not to be called from
-//! inside another runtime. It makes no bucket, and removes nothing but what `check` wrote and what `Shelf::remove` is told to.
+//! Blocking, like every port (docs/decisions/0001): the backend owns the async runtime that its HTTP client needs. Not
+//! to be called from inside another runtime. It makes no bucket, and removes nothing but what `check` wrote and what
+//! `Shelf::remove` is told to.
 
 mod credentials;
 

@@ -30,7 +30,11 @@ impl Far {
     fn answer<T>(&self, count: &AtomicUsize, answer: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         count.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(self.takes);
-        if self.fails.load(Ordering::SeqCst) { Err(StoreError::plain(StoreErrorKind::Unavailable, "far is down")) } else { answer() }
+        if self.fails.load(Ordering::SeqCst) {
+            Err(StoreError::plain(StoreErrorKind::Unavailable, "far is down"))
+        } else {
+            answer()
+        }
     }
 
     fn gets(&self) -> usize {

@@ -1,4 +1,5 @@
-//! The promises of the ports on the embedded backend, and what only it can do: survive its process, and share its folder.
+//! The promises of the ports on the embedded backend, and what only it can do: survive its process, and share its
+//! folder.
 
 #![expect(clippy::unwrap_used, reason = "a failing test panics")]
 
@@ -121,7 +122,11 @@ fn a_damaged_package_is_stored_again_by_whoever_has_it_whole() {
     let written = std::fs::metadata(&path).unwrap();
     blobs.put(BlobKind::Package, &whole).unwrap();
     let kept = std::fs::metadata(&path).unwrap();
-    assert_eq!(std::os::unix::fs::MetadataExt::ino(&kept), std::os::unix::fs::MetadataExt::ino(&written), "a whole one is not written again");
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::ino(&kept),
+        std::os::unix::fs::MetadataExt::ino(&written),
+        "a whole one is not written again"
+    );
 }
 
 #[test]
@@ -191,7 +196,8 @@ fn a_claimer_that_waits_gets_its_jobs_with_the_change_that_makes_them_ready() {
 fn what_another_process_submits_is_found_by_a_claimer_that_waits() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::default());
-    let (here, there) = (SqliteLedger::open(folder.path(), clock.clone()).unwrap(), SqliteLedger::open(folder.path(), clock).unwrap());
+    let (here, there) =
+        (SqliteLedger::open(folder.path(), clock.clone()).unwrap(), SqliteLedger::open(folder.path(), clock).unwrap());
     // It knows that there is nothing, on a clock that stands still.
     assert!(here.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap().is_empty());
     let waits = Wait { seen: here.wakes(), at_most: Duration::from_secs(20) };
@@ -216,7 +222,8 @@ fn a_claimer_that_waits_hears_what_another_process_submits_and_needs_no_look() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::default());
     let (here, there) = (who_does_not_look(folder.path(), &clock), who_does_not_look(folder.path(), &clock));
-    // The first one waits long enough to listen; the second one finds it listening, and its own answer of before is no answer any more.
+    // The first one waits long enough to listen; the second one finds it listening, and its own answer of before is no
+    // answer any more.
     for round in 1..=2 {
         let waits = Wait { seen: here.wakes(), at_most: LONG };
         std::thread::scope(|threads| {
@@ -228,7 +235,8 @@ fn a_claimer_that_waits_hears_what_another_process_submits_and_needs_no_look() {
             assert_eq!(jobs[0].lease.run, run);
         });
     }
-    let mut bells: Vec<_> = std::fs::read_dir(folder.path().join("bells")).unwrap().map(|bell| bell.unwrap().file_name()).collect();
+    let mut bells: Vec<_> =
+        std::fs::read_dir(folder.path().join("bells")).unwrap().map(|bell| bell.unwrap().file_name()).collect();
     assert_eq!(bells.len(), 1, "whoever only submits has none: {bells:?}");
     drop(here);
     bells = std::fs::read_dir(folder.path().join("bells")).unwrap().map(|bell| bell.unwrap().file_name()).collect();
@@ -266,7 +274,8 @@ fn whoever_waits_for_a_run_hears_that_another_process_ended_it() {
         std::thread::scope(|threads| {
             let waiter = threads.spawn(|| here.over(std::slice::from_ref(&run), waits).unwrap());
             // Whoever works on runs of his own alone leaves empty-handed, to look whether they are over.
-            let claimer = threads.spawn(|| here.claim(&Scope::Runs(vec![RunId::from_bytes([99; 16])]), 9, LEASE, waits).unwrap());
+            let claimer =
+                threads.spawn(|| here.claim(&Scope::Runs(vec![RunId::from_bytes([99; 16])]), 9, LEASE, waits).unwrap());
             std::thread::sleep(Duration::from_millis(300));
             let record = Record { kind: Kind::RunOutcome, key: run.key(), value: b"{}".to_vec() };
             there.commit(&[Item::Close { run: run.clone(), record }]).unwrap();
@@ -295,7 +304,10 @@ fn the_jobs_of_a_process_that_ended_are_free_at_once() {
 fn a_newer_database_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(SqliteLedger::open(folder.path(), Arc::new(ManualClock::default())).unwrap());
-    rusqlite::Connection::open(folder.path().join("dovetail.db")).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    rusqlite::Connection::open(folder.path().join("dovetail.db"))
+        .unwrap()
+        .pragma_update(None, "user_version", 99)
+        .unwrap();
     let error = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default())).map(drop).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Newer);
     assert!(error.source.unwrap().to_string().contains("99"));
@@ -304,7 +316,11 @@ fn a_newer_database_is_refused() {
 #[test]
 fn what_is_no_database_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("dovetail.db"), b"this is a letter, not a database, and it is long enough to look at".repeat(40)).unwrap();
+    std::fs::write(
+        folder.path().join("dovetail.db"),
+        b"this is a letter, not a database, and it is long enough to look at".repeat(40),
+    )
+    .unwrap();
     let error = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default())).map(drop).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Corrupt);
 }
@@ -314,7 +330,8 @@ fn opening_a_known_database_waits_for_no_writer() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::default());
     drop(SqliteLedger::open(folder.path(), clock.clone()).unwrap());
-    // A writer in the middle of its change, and one whose turn it is: were opening to write, it would wait here for ever.
+    // A writer in the middle of its change, and one whose turn it is: were opening to write, it would wait here for
+    // ever.
     let turn = std::fs::File::options().write(true).open(folder.path().join("dovetail.lock")).unwrap();
     turn.lock().unwrap();
     let writer = rusqlite::Connection::open(folder.path().join("dovetail.db")).unwrap();
@@ -332,7 +349,8 @@ fn what_dead_processes_left_behind_is_swept() {
     let living = std::fs::File::create(processes.join("2-2-0")).unwrap();
     living.lock().unwrap();
     let _ledger = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default())).unwrap();
-    let mut left: Vec<_> = std::fs::read_dir(&processes).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut left: Vec<_> =
+        std::fs::read_dir(&processes).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(left.contains(&"2-2-0".to_owned()), "who lives stays: {left:?}");

@@ -1,7 +1,9 @@
-//! Measures a whole photograph: detection, then attributes and features one after the other or side by side, with 1 and 2 OpenCV threads.
+//! Measures a whole photograph: detection, then attributes and features one after the other or side by side, with 1 and
+//! 2 OpenCV threads.
 //!
-//! `cargo run --release -p dovetail-vision --example measure -- MODELS PHOTO...`: MODELS is a folder of installed models. Prints the median and the best of
-//! 15 rounds in milliseconds per photograph, the variants alternating, and the peak memory after the first photograph. Decoding is not counted.
+//! `cargo run --release -p dovetail-vision --example measure -- MODELS PHOTO...`: MODELS is a folder of installed
+//! models. Prints the median and the best of 15 rounds in milliseconds per photograph, the variants alternating, and
+//! the peak memory after the first photograph. Decoding is not counted.
 
 use std::io::Write;
 use std::time::Instant;
@@ -56,7 +58,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let file = std::fs::read(&path)?;
         let variants = [(1, false), (1, true), (2, false), (2, true)];
         let mut times = vec![Vec::new(); variants.len()];
-        let make = |opencv_threads| Opencv::new(Options { opencv_threads, image_cache_bytes: 64 << 20, ..Options::new(&models) });
+        let make = |opencv_threads| {
+            Opencv::new(Options { opencv_threads, image_cache_bytes: 64 << 20, ..Options::new(&models) })
+        };
         let vision = make(1)?;
         round(&vision, &file, true)?;
         let status = std::fs::read_to_string("/proc/self/status")?;

@@ -1,4 +1,5 @@
-//! What can be drawn upon a picture, and what is known of a file before it is decoded: plain data, the same with and without OpenCV.
+//! What can be drawn upon a picture, and what is known of a file before it is decoded: plain data, the same with and
+//! without OpenCV.
 
 use dovetail_core::vision::{Point, Rect, Size};
 
@@ -8,7 +9,8 @@ pub struct Annotation {
     pub bbox: Rect,
     /// Dots, in the order of the landmarks; may be empty.
     pub points: Vec<Point>,
-    /// The label, one line an entry; may be empty. Characters other than printable ASCII are drawn as `?`: OpenCV's font has no others.
+    /// The label, one line an entry; may be empty. Characters other than printable ASCII are drawn as `?`: OpenCV's
+    /// font has no others.
     pub lines: Vec<String>,
 }
 

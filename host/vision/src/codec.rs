@@ -1,7 +1,9 @@
-//! Image files to pixels and back. JPEG by libjpeg-turbo, PNG, WebP and BMP by crate `image`; not OpenCV's `imgcodecs`, whose pixels these equal.
+//! Image files to pixels and back. JPEG by libjpeg-turbo, PNG, WebP and BMP by crate `image`; not OpenCV's `imgcodecs`,
+//! whose pixels these equal.
 //!
-//! The header is read and compared with the limits before anything is decoded. Everything becomes RGB with 8 bits a channel: alpha is dropped, grey is
-//! tripled, of 16 bits the upper 8 are kept, CMYK is converted as OpenCV does. Colour profiles are ignored.
+//! The header is read and compared with the limits before anything is decoded. Everything becomes RGB with 8 bits a
+//! channel: alpha is dropped, grey is tripled, of 16 bits the upper 8 are kept, CMYK is converted as OpenCV does.
+//! Colour profiles are ignored.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -20,9 +22,11 @@ pub const MAX_FILE_BYTES: usize = 32 << 20;
 pub const MAX_SIDE: u32 = 16_384;
 /// The most pixels.
 pub const MAX_PIXELS: u64 = 50_000_000;
-/// What a decoder may hold before it becomes RGB: four bytes for each of the most pixels, so half as many where a channel has 16 bits.
+/// What a decoder may hold before it becomes RGB: four bytes for each of the most pixels, so half as many where a
+/// channel has 16 bits.
 const MAX_DECODED: u64 = 4 * MAX_PIXELS;
-/// Progressive JPEG files have about ten scans. Each costs a pass over the whole picture, and takes but a few bytes to write.
+/// Progressive JPEG files have about ten scans. Each costs a pass over the whole picture, and takes but a few bytes to
+/// write.
 const MAX_SCANS: u32 = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +61,10 @@ fn check_size(size: Size) -> Result<Size, VisionError> {
 /// The same limits for a picture that is to be made.
 pub(crate) fn check_target(size: Size) -> Result<(), VisionError> {
     if size.width == 0 || size.height == 0 {
-        return Err(VisionError::invalid("empty_area", format!("a picture of {} x {} pixels is empty", size.width, size.height)));
+        return Err(VisionError::invalid(
+            "empty_area",
+            format!("a picture of {} x {} pixels is empty", size.width, size.height),
+        ));
     }
     check_size(size).map(drop)
 }
@@ -74,7 +81,10 @@ fn format(file: &[u8]) -> Result<Format, VisionError> {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Ok(Format::Png),
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Format::WebP),
         [b'B', b'M', ..] => Ok(Format::Bmp),
-        _ => Err(VisionError::invalid("unsupported_format", "the file is no JPEG, PNG, WebP or BMP image, whatever its name says")),
+        _ => Err(VisionError::invalid(
+            "unsupported_format",
+            "the file is no JPEG, PNG, WebP or BMP image, whatever its name says",
+        )),
     }
 }
 
@@ -164,13 +174,22 @@ pub(crate) fn decode(file: &[u8]) -> Result<Image, VisionError> {
     Ok(Image::new(pixels, Size { width, height }).expect("the decoders fill three bytes a pixel"))
 }
 
-fn decode_jpeg(mut decoder: turbojpeg::Decompressor, header: &turbojpeg::DecompressHeader, file: &[u8]) -> Result<Arc<[u8]>, VisionError> {
+fn decode_jpeg(
+    mut decoder: turbojpeg::Decompressor,
+    header: &turbojpeg::DecompressHeader,
+    file: &[u8],
+) -> Result<Arc<[u8]>, VisionError> {
     let (width, height) = (header.width, header.height);
     let mut run = |pixels: &mut [u8], format: PixelFormat| {
         let target = turbojpeg::Image { pixels, width, pitch: width * format.size(), height, format };
         match decoder.decompress(file, target) {
-            // Some cameras leave bytes behind the picture's data; all of its pixels are there, and other programs open it, too.
-            Err(turbojpeg::Error::TurboJpegError(message)) if message.contains("extraneous bytes before marker 0xd9") => Ok(()),
+            // Some cameras leave bytes behind the picture's data; all of its pixels are there, and other programs open
+            // it, too.
+            Err(turbojpeg::Error::TurboJpegError(message))
+                if message.contains("extraneous bytes before marker 0xd9") =>
+            {
+                Ok(())
+            }
             done => done.map_err(|err| undecodable("JPEG", err)),
         }
     };
@@ -195,8 +214,9 @@ fn decode_jpeg(mut decoder: turbojpeg::Decompressor, header: &turbojpeg::Decompr
 fn decode_other(name: &str, decoder: Box<dyn ImageDecoder + '_>) -> Result<Arc<[u8]>, VisionError> {
     let (color, bytes) = (decoder.color_type(), decoder.total_bytes());
     if bytes > MAX_DECODED {
-        let message =
-            format!("the picture takes {bytes} bytes decoded: at most {MAX_DECODED} are allowed; store it with 8 bits a channel or make it smaller");
+        let message = format!(
+            "the picture takes {bytes} bytes decoded: at most {MAX_DECODED} are allowed; store it with 8 bits a channel or make it smaller"
+        );
         return Err(VisionError::invalid("too_large", message));
     }
     let mut raw = vec![0; bytes as usize];
@@ -215,7 +235,11 @@ fn decode_other(name: &str, decoder: Box<dyn ImageDecoder + '_>) -> Result<Arc<[
     let deep = color.bytes_per_pixel() > color.channel_count();
     let value = |pixel: &[u8], channel: usize| {
         // Of 16 bits the upper 8, as libpng's `png_set_strip_16` does; they are in the machine's order here.
-        if deep { (u16::from_ne_bytes([pixel[channel * 2], pixel[channel * 2 + 1]]) >> 8) as u8 } else { pixel[channel] }
+        if deep {
+            (u16::from_ne_bytes([pixel[channel * 2], pixel[channel * 2 + 1]]) >> 8) as u8
+        } else {
+            pixel[channel]
+        }
     };
     let count = raw.len() / width;
     let mut out: Arc<[u8]> = std::iter::repeat_n(0, count * 3).collect();
@@ -232,7 +256,9 @@ fn decode_other(name: &str, decoder: Box<dyn ImageDecoder + '_>) -> Result<Arc<[
 /// `Invalid` with `unsupported_format` or `bad_quality` (out of 1..=100, or for a lossless format).
 pub(crate) fn encode(image: &Image, media_type: &str, quality: Option<u8>) -> Result<Vec<u8>, VisionError> {
     let Size { width, height } = image.size();
-    let failed = |err: &dyn std::fmt::Display| VisionError::unavailable("encode_failed", format!("the picture cannot be encoded: {err}"));
+    let failed = |err: &dyn std::fmt::Display| {
+        VisionError::unavailable("encode_failed", format!("the picture cannot be encoded: {err}"))
+    };
     if !matches!(media_type, "image/png" | "image/jpeg" | "image/webp") {
         let message = format!("`{media_type}` cannot be written: choose image/png, image/jpeg or image/webp");
         return Err(VisionError::invalid("unsupported_format", message));
@@ -253,7 +279,13 @@ pub(crate) fn encode(image: &Image, media_type: &str, quality: Option<u8>) -> Re
                 encoder.set_quality(i32::from(quality.unwrap_or(90)))?;
                 encoder.set_subsamp(turbojpeg::Subsamp::Sub2x2)?;
                 let (width, height) = (width as usize, height as usize);
-                encoder.compress_to_vec(turbojpeg::Image { pixels: image.pixels(), width, pitch: width * 3, height, format: PixelFormat::RGB })
+                encoder.compress_to_vec(turbojpeg::Image {
+                    pixels: image.pixels(),
+                    width,
+                    pitch: width * 3,
+                    height,
+                    format: PixelFormat::RGB,
+                })
             };
             out = run().map_err(|err| failed(&err))?;
         }

@@ -1,4 +1,5 @@
-//! Finds the orientation that a camera wrote into a JPEG file, and turns pixels upright. (For PNG and WebP, crate `image` finds the EXIF block.)
+//! Finds the orientation that a camera wrote into a JPEG file, and turns pixels upright. (For PNG and WebP, crate
+//! `image` finds the EXIF block.)
 
 use std::sync::Arc;
 
@@ -43,7 +44,8 @@ fn find(file: &[u8]) -> Option<&[u8]> {
 /// The picture as it is meant to be seen: pixels, width, height.
 pub(crate) fn upright(pixels: Arc<[u8]>, width: u32, height: u32, orientation: Orientation) -> (Arc<[u8]>, u32, u32) {
     let (w, h) = (width as usize, height as usize);
-    // Source of the target's first pixel, and the source's steps for one pixel right and one down, in pixels: (x, y) each.
+    // Source of the target's first pixel, and the source's steps for one pixel right and one down, in pixels: (x, y)
+    // each.
     let (start, right, down) = match orientation {
         Orientation::NoTransforms => return (pixels, width, height),
         Orientation::FlipHorizontal => ((w - 1, 0), (-1, 0), (0, 1)),
@@ -86,7 +88,11 @@ mod tests {
             let mut expected = image::DynamicImage::ImageRgb8(image::RgbImage::from_raw(5, 3, pixels.clone()).unwrap());
             expected.apply_orientation(orientation);
             let (got, w, h) = upright(pixels.clone().into(), 5, 3, orientation);
-            assert_eq!((w, h, &got[..]), (expected.width(), expected.height(), expected.as_bytes()), "orientation {exif}");
+            assert_eq!(
+                (w, h, &got[..]),
+                (expected.width(), expected.height(), expected.as_bytes()),
+                "orientation {exif}"
+            );
         }
     }
 

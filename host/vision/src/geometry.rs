@@ -1,7 +1,8 @@
-//! Boxes: cutting, overlap, and the boxes that the networks look at. Pure arithmetic in f64, in the order in which the reference package does it, because
-//! crops are floored and the last bit may decide a pixel.
+//! Boxes: cutting, overlap, and the boxes that the networks look at. Pure arithmetic in f64, in the order in which the
+//! reference package does it, because crops are floored and the last bit may decide a pixel.
 //!
-//! Boxes may come from anybody: not finite, negative, huge. None of it panics; what leaves nothing to look at is `None`.
+//! Boxes may come from anybody: not finite, negative, huge. None of it panics; what leaves nothing to look at is
+//! `None`.
 
 use dovetail_core::vision::{Rect, Size};
 
@@ -47,10 +48,16 @@ impl Area {
         (w >= 1.0 && h >= 1.0).then_some(Cut { x: x as usize, y: y as usize, w: w as usize, h: h as usize })
     }
 
-    /// To fractions of the picture and back, as the reference does with boxes: it may change the last bit, which the floor of [`Area::cut`] sees.
+    /// To fractions of the picture and back, as the reference does with boxes: it may change the last bit, which the
+    /// floor of [`Area::cut`] sees.
     pub(crate) fn relative(self, size: Size) -> Self {
         let (w, h) = (f64::from(size.width), f64::from(size.height));
-        Self { x: self.x * (1.0 / w) * w, y: self.y * (1.0 / h) * h, w: self.w * (1.0 / w) * w, h: self.h * (1.0 / h) * h }
+        Self {
+            x: self.x * (1.0 / w) * w,
+            y: self.y * (1.0 / h) * h,
+            w: self.w * (1.0 / w) * w,
+            h: self.h * (1.0 / h) * h,
+        }
     }
 
     /// Wider by `margin` of itself on each side.
@@ -70,8 +77,8 @@ impl Area {
         Self { x: left, y: top, w: right - left, h: bottom - top }
     }
 
-    /// The square that the embedder looks at: from the centres of the eyes (points 36..42 and 42..48) and of the mouth (48..68), not rotated. Of the
-    /// detection's `crop` the reference uses the size only.
+    /// The square that the embedder looks at: from the centres of the eyes (points 36..42 and 42..48) and of the mouth
+    /// (48..68), not rotated. Of the detection's `crop` the reference uses the size only.
     pub(crate) fn eyes_and_mouth(points: &[(f64, f64)], crop: Cut) -> Self {
         let centre = |range: std::ops::Range<usize>| {
             let n = range.len() as f64;
@@ -140,16 +147,24 @@ mod tests {
                 assert_eq!(b.cut(SIZE), None, "{b:?}");
             }
         }
-        for b in
-            [area(0.0, 0.0, 0.9, 9.0), area(0.0, 0.0, -9.0, 9.0), area(100.0, 0.0, 9.0, 9.0), area(-9.0, 0.0, 9.0, 9.0), area(1e300, 0.0, 1e308, 9.0)]
-        {
+        for b in [
+            area(0.0, 0.0, 0.9, 9.0),
+            area(0.0, 0.0, -9.0, 9.0),
+            area(100.0, 0.0, 9.0, 9.0),
+            area(-9.0, 0.0, 9.0, 9.0),
+            area(1e300, 0.0, 1e308, 9.0),
+        ] {
             assert_eq!(b.cut(SIZE), None, "{b:?}");
         }
     }
 
     #[test]
     fn overlaps_are_suppressed_and_the_best_stay() {
-        let found = vec![(0.5, area(0.0, 0.0, 10.0, 10.0)), (0.9, area(1.0, 0.0, 10.0, 10.0)), (0.7, area(50.0, 0.0, 10.0, 10.0))];
+        let found = vec![
+            (0.5, area(0.0, 0.0, 10.0, 10.0)),
+            (0.9, area(1.0, 0.0, 10.0, 10.0)),
+            (0.7, area(50.0, 0.0, 10.0, 10.0)),
+        ];
         let kept = suppress(found.clone(), 0.5, 10);
         assert_eq!(kept.iter().map(|k| k.0).collect::<Vec<_>>(), [0.9, 0.7]);
         assert_eq!(suppress(found, 0.5, 1).len(), 1);

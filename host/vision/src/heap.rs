@@ -1,12 +1,13 @@
 //! The C library's heap, which OpenCV's and our own large buffers come from.
 //!
-//! With glibc's own limits (8 arenas a core, and a threshold that grows with the buffers that are freed) threads keep what no other one gets, and
-//! pictures leave holes between small things: some 40 MB more in a worker on the face pipeline. Measured in docs/performance.md. Elsewhere nothing is done.
+//! With glibc's own limits (8 arenas a core, and a threshold that grows with the buffers that are freed) threads keep
+//! what no other one gets, and pictures leave holes between small things: some 40 MB more in a worker on the face
+//! pipeline. Measured in docs/performance.md. Elsewhere nothing is done.
 
 /// Heaps that threads share: two a core let them allocate side by side.
 const ARENAS_A_CORE: usize = 2;
-/// From this size on a buffer comes from the system and goes back to it, in bytes: pictures do. Below 1 MiB the networks' own buffers would come
-/// under it, and take a tenth more time.
+/// From this size on a buffer comes from the system and goes back to it, in bytes: pictures do. Below 1 MiB the
+/// networks' own buffers would come under it, and take a tenth more time.
 const OF_ITS_OWN: i32 = 2 << 20;
 /// What the heap keeps free at its end, in bytes. (Setting it keeps the threshold above from growing.)
 const KEPT: i32 = 16 << 20;
@@ -25,8 +26,8 @@ pub(crate) fn bound() {
     }
 }
 
-/// Gives back to the system what the heap keeps free: what loading a network took beyond the network, or tasks that have ended. It takes
-/// milliseconds.
+/// Gives back to the system what the heap keeps free: what loading a network took beyond the network, or tasks that
+/// have ended. It takes milliseconds.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "the C library's heap has no safe interface")]
 pub fn give_back() {

@@ -2,8 +2,8 @@
 
 use crate::geometry::Area;
 
-/// Places the labels one after the other, in the given order. `boxes[i]` belongs to `labels[i]` (width, height). A label that is larger than the picture
-/// starts at its left or top edge.
+/// Places the labels one after the other, in the given order. `boxes[i]` belongs to `labels[i]` (width, height). A
+/// label that is larger than the picture starts at its left or top edge.
 pub(crate) fn place(picture: (f64, f64), boxes: &[Area], labels: &[(f64, f64)], gap: f64) -> Vec<Area> {
     let mut placed: Vec<Area> = Vec::new();
     for (own, (&face, &(w, h))) in boxes.iter().zip(labels).enumerate() {
@@ -43,7 +43,8 @@ pub(crate) fn place(picture: (f64, f64), boxes: &[Area], labels: &[(f64, f64)], 
                 let h = (area.y + area.h).min(other.y + other.h) - area.y.max(other.y);
                 w.max(0.0) * h.max(0.0)
             };
-            // A label upon a label cannot be read; upon another face it hides something; upon its own face it hides less than it tells.
+            // A label upon a label cannot be read; upon another face it hides something; upon its own face it hides
+            // less than it tells.
             let labels: f64 = placed.iter().map(covered).sum();
             let faces: f64 = boxes.iter().enumerate().map(|(i, b)| covered(b) * if i == own { 0.5 } else { 1.0 }).sum();
             let cost = labels * 10.0 + faces;

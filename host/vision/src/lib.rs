@@ -1,9 +1,11 @@
 //! Images, face detectors and face networks on OpenCV: the implementation of [`dovetail_core::vision::Vision`].
 //!
-//! It is the only crate that names `opencv`, `turbojpeg` and `image`; it knows nothing of WebAssembly, queues or stores. Blocking: work runs on a
-//! bounded pool of OS threads, and whoever asked waits for it or for the reason to stop.
+//! It is the only crate that names `opencv`, `turbojpeg` and `image`; it knows nothing of WebAssembly, queues or
+//! stores. Blocking: work runs on a bounded pool of OS threads, and whoever asked waits for it or for the reason to
+//! stop.
 //!
-//! Without the feature `opencv` the same names exist and every operation answers `Unavailable` with the code `built_without_opencv`.
+//! Without the feature `opencv` the same names exist and every operation answers `Unavailable` with the code
+//! `built_without_opencv`.
 
 mod annotation;
 pub mod models;

@@ -1,7 +1,7 @@
 //! Decoded pictures by content digest, bounded in bytes, and what is remembered about each: the landmarks found in it.
 //!
-//! Two callers that ask for one picture at the same time decode it once: the first works, the others wait for it. A picture that takes more than the
-//! whole bound is not kept. The least recently used ones make room.
+//! Two callers that ask for one picture at the same time decode it once: the first works, the others wait for it. A
+//! picture that takes more than the whole bound is not kept. The least recently used ones make room.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -142,17 +142,19 @@ impl Pictures {
         }
     }
 
-    /// Where results about this picture are remembered, as long as it is kept here. One that is not (a crop, or one that had to make room) has no such
-    /// place; then things are computed again.
+    /// Where results about this picture are remembered, as long as it is kept here. One that is not (a crop, or one
+    /// that had to make room) has no such place; then things are computed again.
     pub(crate) fn remembered(&self, image: &Image) -> Option<Arc<Remembered>> {
         lock(&self.shelf).kept.values().find(|kept| kept.image.same(image)).map(|kept| Arc::clone(&kept.remembered))
     }
 
-    /// Decoded pictures that somebody works on, and their bytes: those apart that are only kept for the next one who asks.
+    /// Decoded pictures that somebody works on, and their bytes: those apart that are only kept for the next one who
+    /// asks.
     pub(crate) fn in_use(&self) -> (usize, u64) {
         let mut shelf = lock(&self.shelf);
         shelf.elsewhere.retain(|(picture, _)| picture.strong_count() > 0);
-        let kept = shelf.kept.values().filter(|kept| kept.image.holders() > 1).map(|kept| kept.image.pixels().len() as u64);
+        let kept =
+            shelf.kept.values().filter(|kept| kept.image.holders() > 1).map(|kept| kept.image.pixels().len() as u64);
         let each = shelf.elsewhere.iter().map(|(_, size)| *size).chain(kept);
         each.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
     }

@@ -1,11 +1,13 @@
-//! A bounded number of OS threads for native work. A caller waits for its answer or for its reason to stop, whichever comes first.
+//! A bounded number of OS threads for native work. A caller waits for its answer or for its reason to stop, whichever
+//! comes first.
 //!
-//! A job that has begun runs out, even if nobody waits for it any more; one that has not is taken back. So no more jobs wait than there are callers, and
-//! what they hold (pictures) is freed as soon as a caller leaves.
+//! A job that has begun runs out, even if nobody waits for it any more; one that has not is taken back. So no more jobs
+//! wait than there are callers, and what they hold (pictures) is freed as soon as a caller leaves.
 //!
-//! Passes over pictures that are there go before the decoding of further ones, which also waits while others are in use: else ten steps that begin
-//! together hold ten pictures before the first face is found. It waits for passes alone: where none runs or waits, a picture is decoded. (A
-//! picture that is let go while a pass runs is noticed when that ends.)
+//! Passes over pictures that are there go before the decoding of further ones, which also waits while others are in
+//! use: else ten steps that begin together hold ten pictures before the first face is found. It waits for passes alone:
+//! where none runs or waits, a picture is decoded. (A picture that is let go while a pass runs is noticed when that
+//! ends.)
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,7 +50,10 @@ struct Waiting {
 impl Waiting {
     fn next(&mut self, room: &dyn Fn() -> bool) -> Option<Place> {
         let turn = self.first.is_empty() || self.passed >= SHARE;
-        if !self.after.is_empty() && turn && (room() || self.passed >= SHARE || (self.first.is_empty() && self.running == 0)) {
+        if !self.after.is_empty()
+            && turn
+            && (room() || self.passed >= SHARE || (self.first.is_empty() && self.running == 0))
+        {
             self.passed = 0;
             return self.after.pop_front();
         }
@@ -85,7 +90,8 @@ impl Queue {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if done {
             waiting.running -= 1;
-            // What waited for this pass may begin, on another thread if this one takes something else; and whoever is to end must hear of it.
+            // What waited for this pass may begin, on another thread if this one takes something else; and whoever is
+            // to end must hear of it.
             if waiting.closed || !waiting.after.is_empty() {
                 self.changed.notify_all();
             }
@@ -120,7 +126,8 @@ impl Pool {
                 while let Some(place) = queue.next(done) {
                     done = true;
                     if let Some(job) = take(&place) {
-                        // A panic drops the answer's sender, which is how the caller learns of it; the hook has printed it.
+                        // A panic drops the answer's sender, which is how the caller learns of it; the hook has printed
+                        // it.
                         drop(catch_unwind(AssertUnwindSafe(job)));
                     }
                 }
@@ -143,7 +150,8 @@ impl Pool {
             answer.send(work()).ok();
         });
         let place: Place = Arc::new(Mutex::new(Some(job)));
-        let crashed = || VisionError::unavailable("vision_crashed", "the vision library failed in the middle of the work");
+        let crashed =
+            || VisionError::unavailable("vision_crashed", "the vision library failed in the middle of the work");
         self.queue.add(turn, Arc::clone(&place));
         match stop.wait(&answered) {
             Ok(Some(done)) => done,
@@ -157,7 +165,8 @@ impl Pool {
 }
 
 impl Drop for Pool {
-    /// Waits for what has begun: a process must not end while a thread is inside OpenCV, whose globals are destroyed then.
+    /// Waits for what has begun: a process must not end while a thread is inside OpenCV, whose globals are destroyed
+    /// then.
     fn drop(&mut self) {
         self.queue.close();
         for thread in self.threads.drain(..) {
@@ -238,7 +247,8 @@ mod tests {
                 }
             };
             let release = hold(s, &pool);
-            for (n, turn) in [Turn::After, Turn::After].into_iter().chain([Turn::First; 2 * SHARE as usize]).enumerate() {
+            for (n, turn) in [Turn::After, Turn::After].into_iter().chain([Turn::First; 2 * SHARE as usize]).enumerate()
+            {
                 let (pool, tell) = (&pool, tell.clone());
                 s.spawn(move || pool.run(turn, &Stop::never(), move || Ok(tell.send(turn).ok())));
                 wait_for(n + 1);
@@ -256,8 +266,10 @@ mod tests {
         let decoded = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|s| {
             let release = hold(s, &pool);
-            let decode =
-                s.spawn(|| pool.run(Turn::After, &Stop::never(), || Ok(())).map(|()| decoded.store(true, std::sync::atomic::Ordering::SeqCst)));
+            let decode = s.spawn(|| {
+                pool.run(Turn::After, &Stop::never(), || Ok(()))
+                    .map(|()| decoded.store(true, std::sync::atomic::Ordering::SeqCst))
+            });
             std::thread::sleep(Duration::from_millis(50));
             assert!(!decoded.load(std::sync::atomic::Ordering::SeqCst), "a pass runs, and there is no room");
             // Another pass goes on beside it.
@@ -275,13 +287,20 @@ mod tests {
         std::thread::scope(|s| {
             let release = hold(s, &pool);
             for _ in 0..3 * SHARE {
-                s.spawn(|| pool.run(Turn::After, &Stop::never(), || Ok(())).map(|()| decoded.fetch_add(1, std::sync::atomic::Ordering::SeqCst)));
+                s.spawn(|| {
+                    pool.run(Turn::After, &Stop::never(), || Ok(()))
+                        .map(|()| decoded.fetch_add(1, std::sync::atomic::Ordering::SeqCst))
+                });
             }
             while pool.queue.waiting.lock().unwrap().after.len() < 3 * SHARE as usize {
                 std::thread::yield_now();
             }
             std::thread::sleep(Duration::from_millis(20));
-            assert_eq!(decoded.load(std::sync::atomic::Ordering::SeqCst), 0, "each of them woke the idle thread, and none may begin");
+            assert_eq!(
+                decoded.load(std::sync::atomic::Ordering::SeqCst),
+                0,
+                "each of them woke the idle thread, and none may begin"
+            );
             release.send(()).unwrap();
         });
         assert_eq!(decoded.load(std::sync::atomic::Ordering::SeqCst), 3 * SHARE as usize);

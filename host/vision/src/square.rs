@@ -1,7 +1,9 @@
-//! Part of a picture as the square that a network looks at: padded with black, resampled, normalised and laid out in planes, in one pass.
+//! Part of a picture as the square that a network looks at: padded with black, resampled, normalised and laid out in
+//! planes, in one pass.
 //!
-//! The resampling is TensorFlow's old bilinear rule: no half-pixel centres, no antialiasing, a float result that is not rounded. OpenCV has none that
-//! agrees (INTER_LINEAR is off by up to 10 years of age), so this is our own: only the rows and columns that are needed are read.
+//! The resampling is TensorFlow's old bilinear rule: no half-pixel centres, no antialiasing, a float result that is not
+//! rounded. OpenCV has none that agrees (INTER_LINEAR is off by up to 10 years of age), so this is our own: only the
+//! rows and columns that are needed are read.
 
 use dovetail_core::vision::Image;
 
@@ -36,9 +38,17 @@ fn taps(square: usize, side: usize, offset: usize, inside: usize) -> impl Iterat
     })
 }
 
-/// Appends `3 * side * side` values to `blob`: the channels' planes, `(pixel - mean) * scale`; the whole square is turned if `input` says so.
-/// `mirror` turns left and right of the part.
-pub(crate) fn push_square(blob: &mut Vec<f32>, image: &Image, part: Cut, padding: Padding, input: &Input, side: usize, mirror: bool) {
+/// Appends `3 * side * side` values to `blob`: the channels' planes, `(pixel - mean) * scale`; the whole square is
+/// turned if `input` says so. `mirror` turns left and right of the part.
+pub(crate) fn push_square(
+    blob: &mut Vec<f32>,
+    image: &Image,
+    part: Cut,
+    padding: Padding,
+    input: &Input,
+    side: usize,
+    mirror: bool,
+) {
     let Cut { x, y, w, h } = part;
     let (pixels, stride) = (image.pixels(), image.size().width as usize * 3);
     let square = w.max(h);
@@ -110,7 +120,8 @@ mod tests {
     use dovetail_core::vision::Size;
 
     fn picture(width: u32, height: u32, at: impl Fn(u32, u32) -> u8) -> Image {
-        let pixels: Vec<u8> = (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).flat_map(|(x, y)| [at(x, y); 3]).collect();
+        let pixels: Vec<u8> =
+            (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).flat_map(|(x, y)| [at(x, y); 3]).collect();
         Image::new(pixels.into(), Size { width, height }).unwrap()
     }
 
@@ -130,7 +141,15 @@ mod tests {
         assert_eq!(square(&image, whole, Padding::After, 2, false), [0.0, 2.0, 20.0, 22.0]);
         assert_eq!(square(&image, whole, Padding::After, 2, true), [3.0, 1.0, 23.0, 21.0]);
         let mut blob = vec![7.0];
-        push_square(&mut blob, &image, whole, Padding::After, &Input { turned: true, mean: [0.0, 1.0, 2.0], ..PLAIN }, 2, false);
+        push_square(
+            &mut blob,
+            &image,
+            whole,
+            Padding::After,
+            &Input { turned: true, mean: [0.0, 1.0, 2.0], ..PLAIN },
+            2,
+            false,
+        );
         assert_eq!(
             blob,
             [7.0, 22.0, 20.0, 2.0, 0.0, 21.0, 19.0, 1.0, -1.0, 20.0, 18.0, 0.0, -2.0],
@@ -142,7 +161,8 @@ mod tests {
     fn doubling_interpolates_and_repeats_the_last_pixel() {
         let image = picture(2, 2, |x, y| (100 * y + 10 * x) as u8);
         let whole = Cut { x: 0, y: 0, w: 2, h: 2 };
-        let expected = [0.0, 5.0, 10.0, 10.0, 50.0, 55.0, 60.0, 60.0, 100.0, 105.0, 110.0, 110.0, 100.0, 105.0, 110.0, 110.0];
+        let expected =
+            [0.0, 5.0, 10.0, 10.0, 50.0, 55.0, 60.0, 60.0, 100.0, 105.0, 110.0, 110.0, 100.0, 105.0, 110.0, 110.0];
         assert_eq!(square(&image, whole, Padding::After, 4, false), expected);
     }
 

@@ -2,13 +2,14 @@
 
 use dovetail_core::id::Digest;
 use dovetail_core::stop::Stop;
-use dovetail_core::vision::{AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError};
+use dovetail_core::vision::{
+    AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
+};
 
 use crate::{Annotation, Options, Probe};
 
 /// What is wrong, and what to do.
-pub const BUILT_WITHOUT: &str =
-    "this build of dovetail has no OpenCV; install libopencv-dev, clang, libclang-dev, cmake and nasm, and build with the default features";
+pub const BUILT_WITHOUT: &str = "this build of dovetail has no OpenCV; install libopencv-dev, clang, libclang-dev, cmake and nasm, and build with the default features";
 
 fn missing<T>() -> Result<T, VisionError> {
     Err(VisionError::unavailable("built_without_opencv", BUILT_WITHOUT))
@@ -37,7 +38,12 @@ impl Opencv {
 pub fn give_back() {}
 
 impl Vision for Opencv {
-    fn open(&self, _: &Digest, _: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>, _: &Stop) -> Result<Image, VisionError> {
+    fn open(
+        &self,
+        _: &Digest,
+        _: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>,
+        _: &Stop,
+    ) -> Result<Image, VisionError> {
         missing()
     }
 
@@ -74,7 +80,14 @@ impl Vision for Opencv {
         missing()
     }
 
-    fn estimate(&self, _: &Model, _: &Image, _: &[Rect], _: u32, _: &Stop) -> Result<PerFace<AgeAndGender>, VisionError> {
+    fn estimate(
+        &self,
+        _: &Model,
+        _: &Image,
+        _: &[Rect],
+        _: u32,
+        _: &Stop,
+    ) -> Result<PerFace<AgeAndGender>, VisionError> {
         missing()
     }
 
@@ -117,7 +130,10 @@ mod tests {
     fn every_operation_says_how_to_get_it() {
         let vision = Opencv::new(Options::new("models")).unwrap();
         let err = vision.model(ModelKind::Detector, None).unwrap_err();
-        assert!(matches!(&err, VisionError::Unavailable { code: "built_without_opencv", message } if message.contains("libopencv-dev")), "{err:?}");
+        assert!(
+            matches!(&err, VisionError::Unavailable { code: "built_without_opencv", message } if message.contains("libopencv-dev")),
+            "{err:?}"
+        );
         assert!(opencv_version().is_none());
     }
 }

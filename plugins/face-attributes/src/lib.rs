@@ -1,4 +1,5 @@
-//! Age, gender and emotion of each face, by the host's default models. Landmarks, which both models need, are the host's business.
+//! Age, gender and emotion of each face, by the host's default models. Landmarks, which both models need, are the
+//! host's business.
 
 use dovetail_sdk::prelude::*;
 
@@ -15,11 +16,18 @@ fn run(input: Input) -> Result<Output> {
     let emotions = classifier.classify(&image, &boxes)?;
 
     let told = ages.into_iter().zip(emotions);
-    let faces_with_attributes: Vec<_> =
-        faces_array.iter().zip(told).map(|(face, (age, emotion))| describe(face.face_id, age, emotion, &labels)).collect();
+    let faces_with_attributes: Vec<_> = faces_array
+        .iter()
+        .zip(told)
+        .map(|(face, (age, emotion))| describe(face.face_id, age, emotion, &labels))
+        .collect();
     for face in &faces_with_attributes {
         if let Some(error) = &face.error {
-            logging::log(log::Level::Warn, "face left out", &[("face_id", face.face_id.into()), ("error", error.as_str().into())]);
+            logging::log(
+                log::Level::Warn,
+                "face left out",
+                &[("face_id", face.face_id.into()), ("error", error.as_str().into())],
+            );
         }
     }
     Ok(Output { faces_with_attributes })
@@ -65,7 +73,10 @@ impl Labels {
         let mut positions = [0; 7];
         for (position, emotion) in positions.iter_mut().zip(EMOTIONS) {
             *position = names.iter().position(|name| name == emotion).ok_or_else(|| {
-                failed("missing_label", format!("the emotion model does not know `{emotion}`: its labels are {}", names.join(", ")))
+                failed(
+                    "missing_label",
+                    format!("the emotion model does not know `{emotion}`: its labels are {}", names.join(", ")),
+                )
             })?;
         }
         Ok(Self { names, positions })
@@ -94,7 +105,13 @@ mod tests {
     }
 
     fn failure(message: &str) -> Failure {
-        Failure { code: "empty_area".into(), message: message.into(), retryable: false, retry_after_ms: None, details: vec![] }
+        Failure {
+            code: "empty_area".into(),
+            message: message.into(),
+            retryable: false,
+            retry_after_ms: None,
+            details: vec![],
+        }
     }
 
     #[test]
@@ -102,7 +119,15 @@ mod tests {
         let labels = labels(&["surprised", "happy", "neutral", "sad", "angry", "disgusted", "fearful"]).unwrap();
         let emotion = labels.emotion(&[0.1, 0.5, 0.2, 0.05, 0.04, 0.03, 0.08]);
         assert_eq!((emotion.dominant_emotion.as_str(), emotion.confidence), ("happy", 0.5));
-        let expected = EmotionProbabilities { neutral: 0.2, happy: 0.5, sad: 0.05, angry: 0.04, fearful: 0.08, disgusted: 0.03, surprised: 0.1 };
+        let expected = EmotionProbabilities {
+            neutral: 0.2,
+            happy: 0.5,
+            sad: 0.05,
+            angry: 0.04,
+            fearful: 0.08,
+            disgusted: 0.03,
+            surprised: 0.1,
+        };
         assert_eq!(emotion.probabilities, expected);
     }
 
@@ -129,7 +154,10 @@ mod tests {
         let labels = labels(&EMOTIONS).unwrap();
         let age = AgeAndGender { age: 30.0, age_confidence: 0.9, female: 0.2 };
         let half = describe(3, Ok(age), Err(failure("outside")), &labels);
-        assert_eq!((half.face_id, half.age.unwrap().estimated_age, half.emotion, half.error.as_deref()), (3, 30.0, None, Some("outside")));
+        assert_eq!(
+            (half.face_id, half.age.unwrap().estimated_age, half.emotion, half.error.as_deref()),
+            (3, 30.0, None, Some("outside"))
+        );
         let none = describe(4, Err(failure("outside")), Err(failure("outside")), &labels);
         assert_eq!((none.age, none.gender, none.error.as_deref()), (None, None, Some("outside")));
         let all = describe(5, Ok(age), Ok(vec![1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]), &labels);

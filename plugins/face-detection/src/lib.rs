@@ -1,4 +1,5 @@
-//! Finds the faces of an image, and gives them the numbers by which later steps know them. How faces are found is the host's business.
+//! Finds the faces of an image, and gives them the numbers by which later steps know them. How faces are found is the
+//! host's business.
 
 use dovetail_sdk::prelude::*;
 
@@ -19,7 +20,8 @@ fn checked(min_confidence: f32) -> Result<f32> {
     if (0.0..=1.0).contains(&min_confidence) {
         Ok(min_confidence)
     } else {
-        Err(invalid_input("bad_min_confidence", "`min_confidence` should be a number from 0 to 1").with("field", "min_confidence"))
+        Err(invalid_input("bad_min_confidence", "`min_confidence` should be a number from 0 to 1")
+            .with("field", "min_confidence"))
     }
 }
 

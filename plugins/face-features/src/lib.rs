@@ -13,10 +13,15 @@ fn run(input: Input) -> Result<Output> {
     let vectors = Embedder::open(None)?.embed(&image, &boxes)?;
 
     let told = vectors.into_iter().zip(landmarks);
-    let faces_with_features: Vec<_> = faces_array.iter().zip(told).map(|(face, (vector, points))| describe(face.face_id, vector, points)).collect();
+    let faces_with_features: Vec<_> =
+        faces_array.iter().zip(told).map(|(face, (vector, points))| describe(face.face_id, vector, points)).collect();
     for face in &faces_with_features {
         if let Some(error) = &face.error {
-            logging::log(log::Level::Warn, "face left out", &[("face_id", face.face_id.into()), ("error", error.as_str().into())]);
+            logging::log(
+                log::Level::Warn,
+                "face left out",
+                &[("face_id", face.face_id.into()), ("error", error.as_str().into())],
+            );
         }
     }
     Ok(Output { faces_with_features })
@@ -45,13 +50,22 @@ mod tests {
     use super::*;
 
     fn failure(message: &str) -> Failure {
-        Failure { code: "empty_area".into(), message: message.into(), retryable: false, retry_after_ms: None, details: vec![] }
+        Failure {
+            code: "empty_area".into(),
+            message: message.into(),
+            retryable: false,
+            retry_after_ms: None,
+            details: vec![],
+        }
     }
 
     #[test]
     fn the_dimension_is_that_of_the_vector() {
         let face = describe(2, Ok(vec![0.5; 3]), Ok(vec![Point { x: 1.0, y: 2.0 }]));
-        assert_eq!((face.face_id, face.feature_dimension, face.landmarks, face.error), (2, Some(3), Some(vec![(1.0, 2.0)]), None));
+        assert_eq!(
+            (face.face_id, face.feature_dimension, face.landmarks, face.error),
+            (2, Some(3), Some(vec![(1.0, 2.0)]), None)
+        );
     }
 
     #[test]

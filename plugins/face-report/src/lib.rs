@@ -1,10 +1,12 @@
-//! Detection, attributes and features, joined face by face. Where each part came from is asked of the host: no ID stands in this file.
+//! Detection, attributes and features, joined face by face. Where each part came from is asked of the host: no ID
+//! stands in this file.
 
 use dovetail_sdk::prelude::*;
 
 #[dovetail_sdk::task]
 fn run(input: Input) -> Result<Output> {
-    let sources = Sources { detection: origin("faces-array"), attributes: origin("attributes"), features: origin("features") };
+    let sources =
+        Sources { detection: origin("faces-array"), attributes: origin("attributes"), features: origin("features") };
     Ok(Output { faces: join(input, &sources)? })
 }
 
@@ -58,7 +60,12 @@ fn places(list: &str, faces: &[u32], ids: &[u32]) -> Result<Vec<usize>> {
     if let Some(id) = faces.iter().find(|id| !ids.contains(id)) {
         return Err(refuse("missing_face_id", list, *id, "is missing, though `faces_array` has it"));
     }
-    let place = |id: &u32| faces.iter().position(|f| f == id).ok_or_else(|| refuse("unknown_face_id", list, *id, "is not in `faces_array`"));
+    let place = |id: &u32| {
+        faces
+            .iter()
+            .position(|f| f == id)
+            .ok_or_else(|| refuse("unknown_face_id", list, *id, "is not in `faces_array`"))
+    };
     ids.iter().map(place).collect()
 }
 
@@ -91,7 +98,11 @@ mod tests {
     use super::*;
 
     fn sources() -> Sources {
-        Sources { detection: "output_001_faces_array".into(), attributes: "output_007_x".into(), features: "literal".into() }
+        Sources {
+            detection: "output_001_faces_array".into(),
+            attributes: "output_007_x".into(),
+            features: "literal".into(),
+        }
     }
 
     fn face(face_id: u32) -> Face {
@@ -99,7 +110,15 @@ mod tests {
     }
 
     fn attributes(face_id: u32) -> FaceAttributes {
-        let probabilities = EmotionProbabilities { neutral: 1.0, happy: 0.0, sad: 0.0, angry: 0.0, fearful: 0.0, disgusted: 0.0, surprised: 0.0 };
+        let probabilities = EmotionProbabilities {
+            neutral: 1.0,
+            happy: 0.0,
+            sad: 0.0,
+            angry: 0.0,
+            fearful: 0.0,
+            disgusted: 0.0,
+            surprised: 0.0,
+        };
         FaceAttributes {
             face_id,
             age: Some(Age { estimated_age: 30.0 + face_id as f32, confidence: 0.9 }),
@@ -126,13 +145,21 @@ mod tests {
 
     #[test]
     fn parts_are_joined_by_face_and_not_by_position() {
-        let input =
-            Input { faces_array: vec![face(0), face(1)], attributes: vec![attributes(1), attributes(0)], features: vec![features(1), features(0)] };
+        let input = Input {
+            faces_array: vec![face(0), face(1)],
+            attributes: vec![attributes(1), attributes(0)],
+            features: vec![features(1), features(0)],
+        };
         let faces = join(input, &sources()).unwrap();
         let told: Vec<_> = faces
             .iter()
             .map(|f| {
-                (f.face_id, f.detection.bbox.0, f.attributes.as_ref().unwrap().age.estimated_age, f.features.as_ref().unwrap().feature_vector[0])
+                (
+                    f.face_id,
+                    f.detection.bbox.0,
+                    f.attributes.as_ref().unwrap().age.estimated_age,
+                    f.features.as_ref().unwrap().feature_vector[0],
+                )
             })
             .collect();
         assert_eq!(told, [(0, 0.0, 30.0, 0.0), (1, 1.0, 31.0, 1.0)]);
@@ -144,8 +171,16 @@ mod tests {
     #[test]
     fn a_face_without_a_part_has_none_of_it() {
         let failed = FaceAttributes { emotion: None, error: Some("outside".into()), ..attributes(0) };
-        let unknown = FaceFeatures { face_id: 0, feature_vector: None, feature_dimension: None, landmarks: None, error: Some("outside".into()) };
-        let faces = join(Input { faces_array: vec![face(0)], attributes: vec![failed], features: vec![unknown] }, &sources()).unwrap();
+        let unknown = FaceFeatures {
+            face_id: 0,
+            feature_vector: None,
+            feature_dimension: None,
+            landmarks: None,
+            error: Some("outside".into()),
+        };
+        let faces =
+            join(Input { faces_array: vec![face(0)], attributes: vec![failed], features: vec![unknown] }, &sources())
+                .unwrap();
         assert_eq!((faces[0].attributes.clone(), faces[0].features.clone()), (None, None));
     }
 
@@ -162,6 +197,9 @@ mod tests {
             "duplicate_face_id: `attributes`: face 0 is there twice"
         );
         assert_eq!(code(with(vec![face(0), face(0)], vec![attributes(0)], vec![features(0)])).0, "duplicate_face_id");
-        assert_eq!(told(&code(with(vec![], vec![attributes(7)], vec![]))), "unknown_face_id: `attributes`: face 7 is not in `faces_array`");
+        assert_eq!(
+            told(&code(with(vec![], vec![attributes(7)], vec![]))),
+            "unknown_face_id: `attributes`: face 7 is not in `faces_array`"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Artifacts as Rust knows bytes: `Read`, `Write`, or all at once. The host moves at most 1 MiB a call; nobody has to count here.
+//! Artifacts as Rust knows bytes: `Read`, `Write`, or all at once. The host moves at most 1 MiB a call; nobody has to
+//! count here.
 
 use std::io;
 
@@ -18,7 +19,9 @@ impl io::Read for Reader<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let max = u32::try_from(into.len().min(CHUNK)).unwrap_or(CHUNK as u32);
         let bytes = self.artifact.read(self.offset, max).map_err(io::Error::other)?;
-        into.get_mut(..bytes.len()).ok_or_else(|| io::Error::other("the host gave more than was asked for"))?.copy_from_slice(&bytes);
+        into.get_mut(..bytes.len())
+            .ok_or_else(|| io::Error::other("the host gave more than was asked for"))?
+            .copy_from_slice(&bytes);
         self.offset += bytes.len() as u64;
         Ok(bytes.len())
     }
@@ -38,13 +41,19 @@ impl Artifact {
     pub fn bytes(&self, limit: u64) -> Result<Vec<u8>> {
         let size = self.size();
         if size > limit {
-            return Err(failed("artifact_too_large", format!("the artifact has {size} bytes, at most {limit} are read")));
+            return Err(failed(
+                "artifact_too_large",
+                format!("the artifact has {size} bytes, at most {limit} are read"),
+            ));
         }
         let mut bytes = Vec::with_capacity(usize::try_from(size)?);
         while (bytes.len() as u64) < size {
             let chunk = self.read(bytes.len() as u64, CHUNK as u32)?;
             if chunk.is_empty() {
-                return Err(failed("artifact_too_short", format!("the artifact ends after {} of {size} bytes", bytes.len())));
+                return Err(failed(
+                    "artifact_too_short",
+                    format!("the artifact ends after {} of {size} bytes", bytes.len()),
+                ));
             }
             bytes.extend_from_slice(&chunk);
         }

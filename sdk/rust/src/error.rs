@@ -11,8 +11,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a task has no result.
 ///
-/// `?` makes one of every [`std::error::Error`]. One that is, or carries, a [`TaskError`] of the host keeps it; any other becomes `failed`, with the whole
-/// chain of causes as the message and the code `error`. Like `anyhow::Error` it is no `std::error::Error` itself.
+/// `?` makes one of every [`std::error::Error`]. One that is, or carries, a [`TaskError`] of the host keeps it; any
+/// other becomes `failed`, with the whole chain of causes as the message and the code `error`. Like `anyhow::Error` it
+/// is no `std::error::Error` itself.
 #[derive(Clone, PartialEq)]
 pub struct Error(TaskError);
 
@@ -35,7 +36,8 @@ impl Error {
         &self.0
     }
 
-    /// Says that the same input may succeed later. Without effect on a cancellation and on `invalid-input`, which is never retried.
+    /// Says that the same input may succeed later. Without effect on a cancellation and on `invalid-input`, which is
+    /// never retried.
     #[must_use]
     pub fn retryable(mut self) -> Self {
         if let Some(f) = self.failure_mut() {
@@ -99,7 +101,8 @@ impl From<Error> for TaskError {
 impl<E: std::error::Error + 'static> From<E> for Error {
     fn from(error: E) -> Self {
         let mut error = Some(error);
-        // Decided by the compiler for each type: a task whose errors are all the host's does not carry the code that prints chains of causes.
+        // Decided by the compiler for each type: a task whose errors are all the host's does not carry the code that
+        // prints chains of causes.
         if let Some(own) = (&mut error as &mut dyn Any).downcast_mut::<Option<TaskError>>().and_then(Option::take) {
             return Self(own);
         }
@@ -173,7 +176,10 @@ mod tests {
     #[test]
     fn an_ordinary_error_becomes_failed() {
         let TaskError::Failed(f) = TaskError::from(parse("x").unwrap_err()) else { panic!("wrong kind") };
-        assert_eq!((f.code.as_str(), f.message.as_str(), f.retryable), ("error", "invalid digit found in string", false));
+        assert_eq!(
+            (f.code.as_str(), f.message.as_str(), f.retryable),
+            ("error", "invalid digit found in string", false)
+        );
     }
 
     #[test]
@@ -211,7 +217,10 @@ mod tests {
 
     #[test]
     fn retries_and_facts() {
-        let error = unavailable("busy", "try later").retry_after(Duration::from_millis(1500)).with("queue", "a\"b").with("length", 3);
+        let error = unavailable("busy", "try later")
+            .retry_after(Duration::from_millis(1500))
+            .with("queue", "a\"b")
+            .with("length", 3);
         let TaskError::Unavailable(f) = error.as_task_error() else { panic!("wrong kind") };
         assert!(f.retryable);
         assert_eq!(f.retry_after_ms, Some(1500));

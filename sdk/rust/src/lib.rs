@@ -12,9 +12,10 @@
 //! }
 //! ```
 //!
-//! `Input`, `Output` and whatever else the task's interface declares come from the WIT package in the crate's `wit/` folder; see [`task`].
-//! [`prelude`] has all that the host offers. Natively (`cargo test` on the author's machine) everything compiles, so that ordinary unit tests reach
-//! a task's own logic; functions of the host exist inside the host only, and panic elsewhere.
+//! `Input`, `Output` and whatever else the task's interface declares come from the WIT package in the crate's `wit/`
+//! folder; see [`task`]. [`prelude`] has all that the host offers. Natively (`cargo test` on the author's machine)
+//! everything compiles, so that ordinary unit tests reach a task's own logic; functions of the host exist inside the
+//! host only, and panic elsewhere.
 //!
 //! Deliberately absent: files, network, clocks. A task gets what its input names.
 
@@ -37,7 +38,9 @@ pub use bindings::dovetail::{
         types::{Failure, TaskError},
     },
     vision::{
-        faces::{AgeAndGender, AgeGenderEstimator, Detection, Detector, Embedder, EmotionClassifier, Landmarker, Model},
+        faces::{
+            AgeAndGender, AgeGenderEstimator, Detection, Detector, Embedder, EmotionClassifier, Landmarker, Model,
+        },
         images::{Image, Point, Rect, Size},
     },
 };
@@ -52,11 +55,13 @@ pub use log;
 /// fn run(input: Input) -> Result<Output> { ... }
 /// ```
 ///
-/// It reads the WIT package in the crate's `wit/` folder (the host's own packages need not be there), which has one world that exports one interface with
-/// `run: func(input: input) -> result<output, task-error>`, and brings the types that this interface declares into scope. The function's name is free.
-/// `#[dovetail_sdk::task(world = "other")]` chooses among several worlds.
+/// It reads the WIT package in the crate's `wit/` folder (the host's own packages need not be there), which has one
+/// world that exports one interface with `run: func(input: input) -> result<output, task-error>`, and brings the types
+/// that this interface declares into scope. The function's name is free. `#[dovetail_sdk::task(world = "other")]`
+/// chooses among several worlds.
 ///
-/// Before the function runs, the `log` crate is connected to the host's log, and a panic reports its file and line there.
+/// Before the function runs, the `log` crate is connected to the host's log, and a panic reports its file and line
+/// there.
 pub use dovetail_sdk_macros::task;
 
 /// Between the task and whoever waits for it.
@@ -73,8 +78,9 @@ pub mod logging {
 /// Everything a task usually needs: `use dovetail_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        AgeAndGender, AgeGenderEstimator, Artifact, Detection, Detector, Embedder, EmotionClassifier, Error, Failure, Image, Landmarker, Point, Rect,
-        Result, Size, Writer, context, control, failed, invalid_input, log, logging, unavailable,
+        AgeAndGender, AgeGenderEstimator, Artifact, Detection, Detector, Embedder, EmotionClassifier, Error, Failure,
+        Image, Landmarker, Point, Rect, Result, Size, Writer, context, control, failed, invalid_input, log, logging,
+        unavailable,
     };
 }
 

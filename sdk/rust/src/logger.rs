@@ -1,6 +1,8 @@
-//! The `log` crate's way into the host's log, and the host's log with fields. Both work on every target: nothing goes through standard output.
+//! The `log` crate's way into the host's log, and the host's log with fields. Both work on every target: nothing goes
+//! through standard output.
 //!
-//! Deliberately absent: the fields of `log` itself (its feature `kv`). They cost every component 9 KB, mostly for printing floats.
+//! Deliberately absent: the fields of `log` itself (its feature `kv`). They cost every component 9 KB, mostly for
+//! printing floats.
 
 use crate::Json;
 use crate::bindings::dovetail::task::logging as host;
@@ -11,7 +13,8 @@ struct HostLog;
 pub(crate) fn install() {
     // A second call in one instance answers that the logger is set, which is what is wanted.
     if log::set_logger(&HostLog).is_ok() {
-        // The host knows which levels it keeps; it is asked at each record, so that no attempt pays for levels it never uses.
+        // The host knows which levels it keeps; it is asked at each record, so that no attempt pays for levels it never
+        // uses.
         log::set_max_level(log::LevelFilter::Trace);
     }
 }
@@ -68,6 +71,10 @@ mod tests {
     #[test]
     fn levels_keep_their_order() {
         let levels: Vec<u8> = log::Level::iter().map(|level| as_host(level) as u8).collect();
-        assert_eq!(levels, [host::Level::Error, host::Level::Warn, host::Level::Info, host::Level::Debug, host::Level::Trace].map(|l| l as u8));
+        assert_eq!(
+            levels,
+            [host::Level::Error, host::Level::Warn, host::Level::Info, host::Level::Debug, host::Level::Trace]
+                .map(|l| l as u8)
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! A panic says where it happened before the instance ends, so that the host reports it instead of a trap (see `dovetail:task/logging`).
+//! A panic says where it happened before the instance ends, so that the host reports it instead of a trap (see
+//! `dovetail:task/logging`).
 
 use std::panic::PanicHookInfo;
 
@@ -11,11 +12,16 @@ pub(crate) fn install() {
 }
 
 fn report(panic: &PanicHookInfo<'_>) {
-    logging::log(Level::Error, "panic", &fields(panic.payload_as_str(), panic.location().map(|l| (l.file(), l.line()))));
+    logging::log(
+        Level::Error,
+        "panic",
+        &fields(panic.payload_as_str(), panic.location().map(|l| (l.file(), l.line()))),
+    );
 }
 
 fn fields(message: Option<&str>, place: Option<(&str, u32)>) -> Vec<(String, String)> {
-    let mut fields = vec![("panic.message".to_owned(), Json::from(message.unwrap_or("a payload that is no text")).into_text())];
+    let mut fields =
+        vec![("panic.message".to_owned(), Json::from(message.unwrap_or("a payload that is no text")).into_text())];
     if let Some((file, line)) = place {
         fields.push(("panic.file".to_owned(), Json::from(file).into_text()));
         fields.push(("panic.line".to_owned(), Json::from(line).into_text()));

@@ -87,7 +87,8 @@ fn children_of_a_lost_timeline_are_verified(stage: &Stage) -> Verdict {
     same("the children", handed(&w.call(9, &[finish(&a.lease, &below_a())])?), vec![("b", true), ("c", true)])
 }
 
-/// Its last call is not remembered, so nobody can tell whether the window was rewound to before it: a copy whose tick went on.
+/// Its last call is not remembered, so nobody can tell whether the window was rewound to before it: a copy whose tick
+/// went on.
 fn children_of_a_caller_that_was_forgotten_are_verified(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     stage.raw().del::<_, ()>(stage.key("rq:w")).map_err(|e| e.to_string())?;
@@ -235,7 +236,8 @@ fn who_is_not_heard_of_is_not_listed(stage: &Stage) -> Verdict {
     // It is told by the list, and not only forgotten by the next beat.
     beat("dead", std::time::Duration::from_millis(1))?;
     std::thread::sleep(std::time::Duration::from_millis(20));
-    let names: Vec<String> = s.window.workers().map_err(|e| format!("{e:?}"))?.into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> =
+        s.window.workers().map_err(|e| format!("{e:?}"))?.into_iter().map(|(name, _)| name).collect();
     same("who lives", names, vec!["alive".to_owned()])
 }
 
@@ -245,7 +247,8 @@ fn everybody_hears_that_runs_were_refused(stage: &Stage) -> Verdict {
     let (mut s, mut w, z) = (stage.caller("s")?, stage.caller("w")?, stage.caller("z")?);
     let heard = |w: &mut super::Caller| -> Result<[u64; 3], String> {
         let called = w.call(0, &[])?.stamp.refused;
-        let beat = z.window.beat("z", b"about", std::time::Duration::from_secs(60)).map_err(|e| format!("{e:?}"))?.refused;
+        let beat =
+            z.window.beat("z", b"about", std::time::Duration::from_secs(60)).map_err(|e| format!("{e:?}"))?.refused;
         let looked = z.window.peek().map_err(|e| format!("{e:?}"))?.refused;
         Ok([called, beat, looked])
     };
@@ -253,17 +256,22 @@ fn everybody_hears_that_runs_were_refused(stage: &Stage) -> Verdict {
     same("the word of it", s.one(Change::Refused)?, Status::Ok)?;
     same("once", heard(&mut w)?, [1; 3])?;
     // Beside other changes, as when the rest of a call goes on.
-    let statuses = s.call(0, &[Change::Cancel { run: run(1) }, Change::Refused, Change::Close { run: run(1) }])?.statuses;
+    let statuses =
+        s.call(0, &[Change::Cancel { run: run(1) }, Change::Refused, Change::Close { run: run(1) }])?.statuses;
     same("the answers", statuses, vec![Status::Ok; 3])?;
     same("twice", heard(&mut w)?, [2; 3])
 }
 
-/// The server's clock was an hour ahead until now: leases from then lapse all the same, and who reads records is not too early.
+/// The server's clock was an hour ahead until now: leases from then lapse all the same, and who reads records is not
+/// too early.
 fn time_goes_on_where_the_clock_is_set_back(stage: &Stage) -> Verdict {
     use dovetail_core::window::{Held, Window as _};
     let (_s, mut w, a) = started(stage)?;
     let then = w.stamp.now + 3_600_000;
-    stage.raw().hset_multiple::<_, _, _, ()>(stage.key("meta"), &[("seen", then), ("hor", then - 60_000)]).map_err(|e| e.to_string())?;
+    stage
+        .raw()
+        .hset_multiple::<_, _, _, ()>(stage.key("meta"), &[("seen", then), ("hor", then - 60_000)])
+        .map_err(|e| e.to_string())?;
     stage.raw().zadd::<_, _, _, ()>(stage.key("lease"), id(&run(1), "a"), then + 60_000).map_err(|e| e.to_string())?;
     let looked = || w.window.peek().map_err(|e| format!("{e:?}"));
     let first = looked()?.now;

@@ -6,7 +6,10 @@ use dovetail_core::ledger::{Job, Lane, Scope};
 use dovetail_core::window::{Held, Status, WindowLease};
 use redis::Commands as _;
 
-use super::{Change, Stage, Verdict, below_a, fail, finish, handed, holds, id, job, join, lease, run, same, scenarios, started, value};
+use super::{
+    Change, Stage, Verdict, below_a, fail, finish, handed, holds, id, job, join, lease, run, same, scenarios, started,
+    value,
+};
 
 scenarios! {
     a_join_waits_for_all_that_it_needs
@@ -38,7 +41,11 @@ fn a_join_waits_for_all_that_it_needs(stage: &Stage) -> Verdict {
     same("after one of two", handed(&w.call(1, &[finish(&b, &join())])?), vec![])?;
     let called = w.call(1, &[finish(&c, &join())])?;
     same("after both", handed(&called), vec![("d", false)])?;
-    same("what both gave", called.jobs[0].values.clone(), vec![("b".to_owned(), value("b")), ("c".to_owned(), value("c"))])
+    same(
+        "what both gave",
+        called.jobs[0].values.clone(),
+        vec![("b".to_owned(), value("b")), ("c".to_owned(), value("c"))],
+    )
 }
 
 /// Its worker recorded `a` and stopped; another one rebuilt, and ran `b`; the first one's call comes now.
@@ -65,7 +72,9 @@ fn a_child_that_is_queued_is_not_enqueued_again(stage: &Stage) -> Verdict {
 
 fn a_child_that_has_failed_is_not_enqueued(stage: &Stage) -> Verdict {
     let mut s = stage.caller("s")?;
-    let Change::Open { run, stamp, envelope, .. } = s.open(&run(1), 2, &[], vec![], true) else { return Err("no opening".into()) };
+    let Change::Open { run, stamp, envelope, .. } = s.open(&run(1), 2, &[], vec![], true) else {
+        return Err("no opening".into());
+    };
     let done = vec![("a".to_owned(), None)];
     let jobs = vec![job("a", &[]), job("b", &["a"])];
     s.one(Change::Open { run, stamp, verify: true, envelope, steps: 2, done, jobs })?;
@@ -148,7 +157,11 @@ fn a_job_that_was_put_off_comes_later_as_the_next_attempt(stage: &Stage) -> Verd
     same("at once", handed(&w.call(9, &[])?), vec![])?;
     stage.raw().zadd::<_, _, _, ()>(stage.key("delay"), id(&run(1), "a"), 1).map_err(|e| e.to_string())?;
     let called = w.call(9, &[])?;
-    same("later", (handed(&called), called.jobs.first().map(|j| (j.attempt, j.crashes))), (vec![("a", false)], Some((2, 0))))
+    same(
+        "later",
+        (handed(&called), called.jobs.first().map(|j| (j.attempt, j.crashes))),
+        (vec![("a", false)], Some((2, 0))),
+    )
 }
 
 fn in_lane(step: &str, lane: &str) -> Job {
@@ -161,7 +174,11 @@ fn a_job_waits_for_somebody_who_is_able(stage: &Stage) -> Verdict {
     s.one(open)?;
     let able = |names: &[&str]| Scope::Able(names.iter().map(|n| (*n).to_owned()).collect());
     same("who has half of it", handed(&w.call_able(9, &[], &able(&["clocks"]))?), vec![("plain", false)])?;
-    same("who has all of it", handed(&w.call_able(9, &[], &able(&["http", "model:x", "clocks"]))?), vec![("seeing", false)])
+    same(
+        "who has all of it",
+        handed(&w.call_able(9, &[], &able(&["http", "model:x", "clocks"]))?),
+        vec![("seeing", false)],
+    )
 }
 
 fn lanes_take_turns(stage: &Stage) -> Verdict {

@@ -1,4 +1,5 @@
-//! The window's rules, one at a time: a stage with callers on the real script, the scenarios that need each rule, and the script without it.
+//! The window's rules, one at a time: a stage with callers on the real script, the scenarios that need each rule, and
+//! the script without it.
 
 mod epochs;
 mod jobs;
@@ -47,7 +48,8 @@ impl Stage {
 
     fn caller(&self, name: &str) -> Result<Caller, String> {
         let url = address("DOVETAIL_TEST_REDIS");
-        let window = RedisWindow::open_with_script(&url, &self.fleet, name, &self.script).map_err(|e| format!("{e:?}"))?;
+        let window =
+            RedisWindow::open_with_script(&url, &self.fleet, name, &self.script).map_err(|e| format!("{e:?}"))?;
         let stamp = window.peek().map_err(|e| format!("{e:?}"))?;
         Ok(Caller { window, name: name.to_owned(), number: 0, stamp })
     }
@@ -60,7 +62,8 @@ impl Stage {
         format!("dovetail:{{{}}}:{name}", self.fleet)
     }
 
-    /// Sends call `number` of a caller once more, as a lost reply or a late copy does: what its arguments were does not matter, only its number.
+    /// Sends call `number` of a caller once more, as a lost reply or a late copy does: what its arguments were does not
+    /// matter, only its number.
     fn repeat(&self, caller: &Caller, number: u64) -> Result<(Vec<String>, Vec<String>), String> {
         let script = redis::Script::new(&self.script);
         let mut again = script.prepare_invoke();
@@ -69,8 +72,12 @@ impl Stage {
             again.arg(arg);
         }
         let value: redis::Value = again.invoke(&mut self.raw()).map_err(|e| e.to_string())?;
-        let answer: (String, u64, u64, u64, Vec<String>, Vec<Vec<redis::Value>>, i64) = redis::from_redis_value(value).map_err(|e| e.to_string())?;
-        let ids = answer.5.into_iter().map(|mut job| redis::from_redis_value::<String>(job.swap_remove(0)).unwrap_or_default());
+        let answer: (String, u64, u64, u64, Vec<String>, Vec<Vec<redis::Value>>, i64) =
+            redis::from_redis_value(value).map_err(|e| e.to_string())?;
+        let ids = answer
+            .5
+            .into_iter()
+            .map(|mut job| redis::from_redis_value::<String>(job.swap_remove(0)).unwrap_or_default());
         Ok((answer.4, ids.collect()))
     }
 
@@ -83,7 +90,10 @@ impl Stage {
     /// Everything that is there, as a copy of the server would have it.
     fn copy(&self) -> Vec<(String, Vec<u8>)> {
         let mut raw = self.raw();
-        self.keys().into_iter().map(|key| (key.clone(), redis::cmd("DUMP").arg(&key).query(&mut raw).unwrap())).collect()
+        self.keys()
+            .into_iter()
+            .map(|key| (key.clone(), redis::cmd("DUMP").arg(&key).query(&mut raw).unwrap()))
+            .collect()
     }
 
     fn forget(&self) {
@@ -159,7 +169,15 @@ impl Caller {
     /// As it was submitted, or as a rebuild finds it.
     fn open(&self, run: &RunKey, steps: u32, done: &[&str], jobs: Vec<Job>, verify: bool) -> Change {
         let done = done.iter().map(|step| ((*step).to_owned(), Some(value(step)))).collect();
-        Change::Open { run: run.clone(), stamp: self.stamp.clone(), verify, envelope: b"envelope".to_vec(), steps, done, jobs }
+        Change::Open {
+            run: run.clone(),
+            stamp: self.stamp.clone(),
+            verify,
+            envelope: b"envelope".to_vec(),
+            steps,
+            done,
+            jobs,
+        }
     }
 
     fn renew(&self, lease: &WindowLease) -> Result<dovetail_core::window::Held, String> {

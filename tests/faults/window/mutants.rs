@@ -1,5 +1,5 @@
-//! The script without one of its rules: each such script fails a scenario. A rule whose words no longer stand in the script fails, too, so that
-//! whoever changes the script says here what has become of the rule.
+//! The script without one of its rules: each such script fails a scenario. A rule whose words no longer stand in the
+//! script fails, too, so that whoever changes the script says here what has become of the rule.
 
 use super::{SCRIPT, Scenario, Stage, epochs, jobs, runs};
 
@@ -7,31 +7,91 @@ use super::{SCRIPT, Scenario, Stage, epochs, jobs, runs};
 struct Mutant(&'static str, &'static str, &'static str, &'static str);
 
 const MUTANTS: &[Mutant] = &[
-    Mutant("a call is remembered", "if ln >= req then", "if ln > req then", "a_reply_that_is_asked_for_again_is_the_same"),
-    Mutant("an older number does nothing", "if ln >= req then", "if ln == req then", "a_late_copy_of_an_earlier_call_claims_nothing"),
+    Mutant(
+        "a call is remembered",
+        "if ln >= req then",
+        "if ln > req then",
+        "a_reply_that_is_asked_for_again_is_the_same",
+    ),
+    Mutant(
+        "an older number does nothing",
+        "if ln >= req then",
+        "if ln == req then",
+        "a_late_copy_of_an_earlier_call_claims_nothing",
+    ),
     Mutant(
         "a new epoch is another",
         "ep = T[1]..string.format('%06d', T[2])..string.sub(rid, 1, 6)",
         "ep = 'same'",
         "what_was_read_before_a_loss_is_not_written_after_it",
     ),
-    Mutant("another server, another epoch", " or m.rid ~= rid or behind", " or behind", "jobs_of_a_server_that_was_restarted_are_verified"),
+    Mutant(
+        "another server, another epoch",
+        " or m.rid ~= rid or behind",
+        " or behind",
+        "jobs_of_a_server_that_was_restarted_are_verified",
+    ),
     Mutant("a later tick was seen", "(seen_tick > tick or rewound)", "rewound", "a_rewind_is_seen_by_the_tick"),
-    Mutant("a call is missing", "(seen_tick > tick or rewound)", "seen_tick > tick", "a_rewind_is_seen_by_the_number_of_a_call"),
+    Mutant(
+        "a call is missing",
+        "(seen_tick > tick or rewound)",
+        "seen_tick > tick",
+        "a_rewind_is_seen_by_the_number_of_a_call",
+    ),
     Mutant("verify: rebuilt", "bv == '1' or bep ~= ep", "bep ~= ep", "what_a_rebuild_enqueues_is_verified"),
-    Mutant("verify: another epoch", "bv == '1' or bep ~= ep", "bv == '1'", "jobs_of_a_server_that_was_restarted_are_verified"),
+    Mutant(
+        "verify: another epoch",
+        "bv == '1' or bep ~= ep",
+        "bv == '1'",
+        "jobs_of_a_server_that_was_restarted_are_verified",
+    ),
     Mutant("verify: lapsed", " or lapsed ~= '0'", "", "a_lapsed_lease_is_counted_and_verified"),
-    Mutant("verify: cancelled", " or v[1] ~= 'o'", "", "a_cancelled_run_drops_children_and_keeps_its_jobs_to_be_verified"),
-    Mutant("verify: succeeded before", " or v[3] or v[4]", " or v[4]", "a_recorded_step_that_is_queued_all_the_same_is_verified"),
-    Mutant("verify: failed before", " or v[3] or v[4]", " or v[3]", "a_recorded_step_that_is_queued_all_the_same_is_verified"),
+    Mutant(
+        "verify: cancelled",
+        " or v[1] ~= 'o'",
+        "",
+        "a_cancelled_run_drops_children_and_keeps_its_jobs_to_be_verified",
+    ),
+    Mutant(
+        "verify: succeeded before",
+        " or v[3] or v[4]",
+        " or v[4]",
+        "a_recorded_step_that_is_queued_all_the_same_is_verified",
+    ),
+    Mutant(
+        "verify: failed before",
+        " or v[3] or v[4]",
+        " or v[3]",
+        "a_recorded_step_that_is_queued_all_the_same_is_verified",
+    ),
     Mutant("verify: a need is missing", " else verify = true end", " end", "a_need_whose_value_is_missing_is_verified"),
     Mutant("children of another epoch", "(cep == ep and (", "(true and (", "children_of_a_lost_timeline_are_verified"),
-    Mutant("children of a forgotten caller", "(ln >= 0 or req == 1)", "true", "children_of_a_caller_that_was_forgotten_are_verified"),
-    Mutant("all needs are there", " and ready(h, ARGV[c + 3], good == '1' and step) then", " then", "a_join_waits_for_all_that_it_needs"),
-    Mutant("all needs are there after a rebuild", " and ready(h, ARGV[j + 3])) then", ") then", "a_rebuild_waits_for_what_its_jobs_need"),
+    Mutant(
+        "children of a forgotten caller",
+        "(ln >= 0 or req == 1)",
+        "true",
+        "children_of_a_caller_that_was_forgotten_are_verified",
+    ),
+    Mutant(
+        "all needs are there",
+        " and ready(h, ARGV[c + 3], good == '1' and step) then",
+        " then",
+        "a_join_waits_for_all_that_it_needs",
+    ),
+    Mutant(
+        "all needs are there after a rebuild",
+        " and ready(h, ARGV[j + 3])) then",
+        ") then",
+        "a_rebuild_waits_for_what_its_jobs_need",
+    ),
     Mutant("a done child is dropped", "if not done(h, ARGV[c]) and ", "if ", "a_child_that_is_done_is_not_enqueued"),
     Mutant("a done job is dropped", "(not done(h, ARGV[j]) and ", "(", "a_child_that_has_failed_is_not_enqueued"),
-    Mutant("a failed step stands", "else call('HSETNX', h, '!'..ARGV[d], '1') end", "end", "a_child_that_has_failed_is_not_enqueued"),
+    Mutant(
+        "a failed step stands",
+        "else call('HSETNX', h, '!'..ARGV[d], '1') end",
+        "end",
+        "a_child_that_has_failed_is_not_enqueued",
+    ),
     Mutant(
         "queued once",
         "if call('HSETNX', BODY, id, body(ep, verify, attempt, lane, needs)) == 1 then",
@@ -50,7 +110,12 @@ const MUTANTS: &[Mutant] = &[
         "'complete'",
         "the_last_one_is_told_where_a_step_has_failed",
     ),
-    Mutant("the last one is told", "if others(rg, step) == 0 then\n", "if false then\n", "the_last_one_keeps_the_outbox"),
+    Mutant(
+        "the last one is told",
+        "if others(rg, step) == 0 then\n",
+        "if false then\n",
+        "the_last_one_keeps_the_outbox",
+    ),
     Mutant(
         "queued jobs are counted",
         "call('SADD', p..'j:'..rg, step); push(to, id, lane)",
@@ -99,7 +164,12 @@ const MUTANTS: &[Mutant] = &[
         "if s == 'c' then st[#st + 1] = 'cancelled'\n    elseif oep",
         "a_closed_run_drops_a_late_opening",
     ),
-    Mutant("a tombstone drops jobs", "if not v[1] and tombed(rg) then return nil end", "", "a_job_of_a_closed_run_is_not_handed_out"),
+    Mutant(
+        "a tombstone drops jobs",
+        "if not v[1] and tombed(rg) then return nil end",
+        "",
+        "a_job_of_a_closed_run_is_not_handed_out",
+    ),
     Mutant(
         "a dropped tombstone raises the horizon",
         "if #old > 0 then call('HSET', META, 'hor'",
@@ -107,7 +177,12 @@ const MUTANTS: &[Mutant] = &[
         "a_dropped_tombstone_raises_the_horizon",
     ),
     Mutant("a stamp is not older than the horizon", " or t0 < m.hor", "", "a_dropped_tombstone_raises_the_horizon"),
-    Mutant("a stamp is of this epoch", "elseif oep ~= ep or t0", "elseif t0", "a_first_submission_that_comes_after_a_loss_is_refused"),
+    Mutant(
+        "a stamp is of this epoch",
+        "elseif oep ~= ep or t0",
+        "elseif t0",
+        "a_first_submission_that_comes_after_a_loss_is_refused",
+    ),
     Mutant(
         "closing takes the jobs",
         "do acked[#acked + 1] = rg..'/'..step end\n  call('DEL'",
@@ -127,14 +202,24 @@ const MUTANTS: &[Mutant] = &[
         "ack(rg..'/'..ARGV[d])",
         "a_rebuild_keeps_the_last_job_as_the_outbox",
     ),
-    Mutant("only the owner gives back", "if b and call('HGET', OWN, id) == owner then", "if b then", "only_its_owner_gives_a_job_back"),
+    Mutant(
+        "only the owner gives back",
+        "if b and call('HGET', OWN, id) == owner then",
+        "if b then",
+        "only_its_owner_gives_a_job_back",
+    ),
     Mutant(
         "a delay is kept",
         "call('ZADD', DELAY, now + delay, id)",
         "call('ZADD', DELAY, now, id)",
         "a_job_that_was_put_off_comes_later_as_the_next_attempt",
     ),
-    Mutant("lapsed leases are counted", "if b then call('HINCRBY', CNT, id, 1) end", "", "a_lapsed_lease_is_counted_and_verified"),
+    Mutant(
+        "lapsed leases are counted",
+        "if b then call('HINCRBY', CNT, id, 1) end",
+        "",
+        "a_lapsed_lease_is_counted_and_verified",
+    ),
     Mutant("leases lapse", "then requeue(LEASE) end", "then end", "a_lapsed_lease_is_counted_and_verified"),
     Mutant(
         "after a standstill who lives renews first",
@@ -161,11 +246,31 @@ const MUTANTS: &[Mutant] = &[
         "if",
         "what_becomes_of_a_lease_that_is_renewed",
     ),
-    Mutant("who is not able gets nothing", "do good = good and have[need] end", "do good = true end", "a_job_waits_for_somebody_who_is_able"),
+    Mutant(
+        "who is not able gets nothing",
+        "do good = good and have[need] end",
+        "do good = true end",
+        "a_job_waits_for_somebody_who_is_able",
+    ),
     Mutant("lanes take turns", "mine[(tick + k) % #mine + 1]", "mine[k]", "lanes_take_turns"),
-    Mutant("what follows goes first in all lanes", "if first[lane] then", "if false then", "what_follows_is_handed_out_first_whatever_its_lane"),
-    Mutant("children go first", "add(first, rg, ARGV[c]", "add(pushed, rg, ARGV[c]", "what_has_begun_is_finished_first"),
-    Mutant("what comes back goes first", "push(first, id, lane)", "push(pushed, id, lane)", "what_has_begun_is_finished_first"),
+    Mutant(
+        "what follows goes first in all lanes",
+        "if first[lane] then",
+        "if false then",
+        "what_follows_is_handed_out_first_whatever_its_lane",
+    ),
+    Mutant(
+        "children go first",
+        "add(first, rg, ARGV[c]",
+        "add(pushed, rg, ARGV[c]",
+        "what_has_begun_is_finished_first",
+    ),
+    Mutant(
+        "what comes back goes first",
+        "push(first, id, lane)",
+        "push(pushed, id, lane)",
+        "what_has_begun_is_finished_first",
+    ),
     Mutant("handed out once", " and not taken[id]", "", "a_job_that_stands_twice_is_handed_out_once"),
     Mutant(
         "what is acknowledged does not lapse",
@@ -173,7 +278,12 @@ const MUTANTS: &[Mutant] = &[
         "if closed",
         "a_job_whose_lease_lapsed_as_it_was_acknowledged_is_gone",
     ),
-    Mutant("a closed run's job is removed", "  remove_acked()\nend\nlocal nextms", "end\nlocal nextms", "a_job_of_a_closed_run_is_not_handed_out"),
+    Mutant(
+        "a closed run's job is removed",
+        "  remove_acked()\nend\nlocal nextms",
+        "end\nlocal nextms",
+        "a_job_of_a_closed_run_is_not_handed_out",
+    ),
     Mutant("without a job it is lost", " and call('SCARD', p..'j:'..ARGV[i]) > 0", "", "a_run_without_a_job_is_lost"),
     Mutant(
         "a heartbeat looks for lapsed leases",
@@ -181,13 +291,38 @@ const MUTANTS: &[Mutant] = &[
         "if false then",
         "a_heartbeat_wakes_who_sleeps_beside_a_lapsed_lease",
     ),
-    Mutant("work wakes", "if call('ZCARD', IDLE) > 0 then call('PUBLISH', p..'bell', 'jobs') end", "", "who_sleeps_is_woken_and_the_end_is_told"),
-    Mutant("a new epoch wakes", "'rid', rid); call('PUBLISH', p..'bell', 'jobs')", "'rid', rid)", "a_lost_window_wakes_who_slept_before"),
-    Mutant("what is given back wakes", "if delay == 0 then call('PUBLISH', p..'bell', 'jobs') end", "", "who_sleeps_is_woken_and_the_end_is_told"),
-    Mutant("a cancellation is told", "call('PUBLISH', p..'bell', 'cancel '..rg)", "", "who_sleeps_is_woken_and_the_end_is_told"),
+    Mutant(
+        "work wakes",
+        "if call('ZCARD', IDLE) > 0 then call('PUBLISH', p..'bell', 'jobs') end",
+        "",
+        "who_sleeps_is_woken_and_the_end_is_told",
+    ),
+    Mutant(
+        "a new epoch wakes",
+        "'rid', rid); call('PUBLISH', p..'bell', 'jobs')",
+        "'rid', rid)",
+        "a_lost_window_wakes_who_slept_before",
+    ),
+    Mutant(
+        "what is given back wakes",
+        "if delay == 0 then call('PUBLISH', p..'bell', 'jobs') end",
+        "",
+        "who_sleeps_is_woken_and_the_end_is_told",
+    ),
+    Mutant(
+        "a cancellation is told",
+        "call('PUBLISH', p..'bell', 'cancel '..rg)",
+        "",
+        "who_sleeps_is_woken_and_the_end_is_told",
+    ),
     Mutant("an end is told", "call('PUBLISH', p..'bell', 'over '..rg)", "", "who_sleeps_is_woken_and_the_end_is_told"),
     Mutant("time goes on", "if seen - now > BACK_MS then", "if false then", "time_goes_on_where_the_clock_is_set_back"),
-    Mutant("time does not stand still", "now = seen; call('HSET', META, 'off', off)", "now = seen", "time_goes_on_where_the_clock_is_set_back"),
+    Mutant(
+        "time does not stand still",
+        "now = seen; call('HSET', META, 'off', off)",
+        "now = seen",
+        "time_goes_on_where_the_clock_is_set_back",
+    ),
     Mutant("time is ahead from then on", "now = now + off\n", "", "time_goes_on_where_the_clock_is_set_back"),
     Mutant(
         "renewals know the time",
@@ -195,7 +330,12 @@ const MUTANTS: &[Mutant] = &[
         "local exp, res = now + tonumber(ARGV[2]), {}; heard(facts()); call('HSET', META, 'seen', now)\n",
         "time_goes_on_where_the_clock_is_set_back",
     ),
-    Mutant("a refusal is counted", "call('HINCRBY', META, 'refused', 1); ", "", "everybody_hears_that_runs_were_refused"),
+    Mutant(
+        "a refusal is counted",
+        "call('HINCRBY', META, 'refused', 1); ",
+        "",
+        "everybody_hears_that_runs_were_refused",
+    ),
     Mutant(
         "a call tells of refusals",
         "local ep, tick, refused = epoch(m, ARGV[4]",
@@ -214,7 +354,12 @@ const MUTANTS: &[Mutant] = &[
         "local refused, ep, tick = 0, epoch(ARGV[2]",
         "everybody_hears_that_runs_were_refused",
     ),
-    Mutant("a worker that is not heard is not listed", "'('..now, '+inf'", "'-inf', '+inf'", "who_is_not_heard_of_is_not_listed"),
+    Mutant(
+        "a worker that is not heard is not listed",
+        "'('..now, '+inf'",
+        "'-inf', '+inf'",
+        "who_is_not_heard_of_is_not_listed",
+    ),
     Mutant(
         "the generation is part of every key",
         "local kind, rg = ARGV[i], ARGV[i + 1]; local h",

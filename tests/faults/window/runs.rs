@@ -4,7 +4,10 @@ use dovetail_core::ledger::RunKey;
 use dovetail_core::window::{Status, Window as _};
 use redis::Commands as _;
 
-use super::{Change, Stage, Verdict, below_a, fail, finish, handed, held, holds, id, job, join, lease, run, same, scenarios, started};
+use super::{
+    Change, Stage, Verdict, below_a, fail, finish, handed, held, holds, id, job, join, lease, run, same, scenarios,
+    started,
+};
 
 scenarios! {
     a_closed_run_drops_children
@@ -45,8 +48,16 @@ fn a_closed_run_leaves_nothing(stage: &Stage) -> Verdict {
     s.one(Change::Close { run: run(1) })?;
     // Its entries in the list are skipped.
     same("a claim", handed(&w.call(9, &[])?), vec![])?;
-    let short = |key: &String| key.rsplit_once("}:").map_or_else(String::new, |(_, name)| name.split(':').next().unwrap_or_default().to_owned());
-    let left: Vec<String> = stage.keys().iter().map(short).filter(|name| !matches!(name.as_str(), "meta" | "tomb" | "rq" | "idle")).collect();
+    let short = |key: &String| {
+        key.rsplit_once("}:")
+            .map_or_else(String::new, |(_, name)| name.split(':').next().unwrap_or_default().to_owned())
+    };
+    let left: Vec<String> = stage
+        .keys()
+        .iter()
+        .map(short)
+        .filter(|name| !matches!(name.as_str(), "meta" | "tomb" | "rq" | "idle"))
+        .collect();
     same("what is left", left, Vec::<String>::new())
 }
 
@@ -89,7 +100,8 @@ fn the_last_one_is_told_where_a_step_has_failed(stage: &Stage) -> Verdict {
     let open = s.open(&run(1), 3, &[], vec![job("a", &[]), job("b", &[])], false);
     s.one(open)?;
     let held = w.call(2, &[])?.jobs.remove(0).lease;
-    let statuses = w.call(0, &[fail(&lease(&held, "a")), finish(&lease(&held, "b"), &[job("c", &["a", "b"])])])?.statuses;
+    let statuses =
+        w.call(0, &[fail(&lease(&held, "a")), finish(&lease(&held, "b"), &[job("c", &["a", "b"])])])?.statuses;
     same("the ends", statuses, vec![Status::Ok, Status::Last])?;
     holds("the last one's job is there", stage.has_job(&run(1), "b"))
 }

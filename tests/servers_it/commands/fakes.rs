@@ -1,5 +1,5 @@
-//! Servers that real ones cannot be made to be here: an old Redis, a bucket that may only be read, a MongoDB user without
-//! rights, a certificate for another name.
+//! Servers that real ones cannot be made to be here: an old Redis, a bucket that may only be read, a MongoDB user
+//! without rights, a certificate for another name.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -48,7 +48,11 @@ pub(super) fn redis(version: &'static str) -> u16 {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         while let Some(words) = command(&mut reader) {
             let info = format!("redis_version:{version}\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n");
-            let answer = if words[0].eq_ignore_ascii_case("info") { format!("${}\r\n{info}\r\n", info.len()) } else { "+OK\r\n".to_owned() };
+            let answer = if words[0].eq_ignore_ascii_case("info") {
+                format!("${}\r\n{info}\r\n", info.len())
+            } else {
+                "+OK\r\n".to_owned()
+            };
             if stream.write_all(answer.as_bytes()).is_err() {
                 return;
             }
@@ -144,21 +148,30 @@ impl Bson {
     }
 }
 
-/// What a MongoDB 7 without its users' rights answers to a command; `may` names those that this user may use, and they find nothing.
+/// What a MongoDB 7 without its users' rights answers to a command; `may` names those that this user may use, and they
+/// find nothing.
 fn answer(command: &str, may: &[&str]) -> Vec<u8> {
     match command.to_ascii_lowercase().as_str() {
         "hello" | "ismaster" => {
-            let limits =
-                [("maxBsonObjectSize", 16 << 20), ("maxMessageSizeBytes", 48_000_000), ("maxWriteBatchSize", 100_000), ("maxWireVersion", 21)];
-            let hello = Bson::default().yes("isWritablePrimary").yes("ismaster").yes("helloOk").number("minWireVersion", 0);
+            let limits = [
+                ("maxBsonObjectSize", 16 << 20),
+                ("maxMessageSizeBytes", 48_000_000),
+                ("maxWriteBatchSize", 100_000),
+                ("maxWireVersion", 21),
+            ];
+            let hello =
+                Bson::default().yes("isWritablePrimary").yes("ismaster").yes("helloOk").number("minWireVersion", 0);
             limits.into_iter().fold(hello, |hello, (name, value)| hello.number(name, value)).ok(true)
         }
         // For everybody.
         "buildinfo" => Bson::default().text("version", "7.0.2").ok(true),
         "ping" | "endsessions" => Bson::default().ok(true),
         "find" if may.contains(&"find") => {
-            let cursor =
-                Bson::default().element(18, "id", &0_i64.to_le_bytes()).text("ns", "d.c").element(4, "firstBatch", &Bson::default().document());
+            let cursor = Bson::default().element(18, "id", &0_i64.to_le_bytes()).text("ns", "d.c").element(
+                4,
+                "firstBatch",
+                &Bson::default().document(),
+            );
             Bson::default().element(3, "cursor", &cursor.document()).ok(true)
         }
         _ => {
@@ -196,12 +209,18 @@ pub(super) fn mongodb(may: &'static [&'static str]) -> u16 {
             let answer = answer(&name, may);
             let (kind, before) = if number(&head, 12) == QUERY {
                 // Flags, a cursor, where it begins, and how many documents.
-                (1_i32, [&8_i32.to_le_bytes()[..], &0_i64.to_le_bytes(), &0_i32.to_le_bytes(), &1_i32.to_le_bytes()].concat())
+                (
+                    1_i32,
+                    [&8_i32.to_le_bytes()[..], &0_i64.to_le_bytes(), &0_i32.to_le_bytes(), &1_i32.to_le_bytes()]
+                        .concat(),
+                )
             } else {
                 (MESSAGE, vec![0; 5])
             };
             let length = i32::try_from(head.len() + before.len() + answer.len()).unwrap();
-            let reply = [&length.to_le_bytes()[..], &1_i32.to_le_bytes(), &head[4..8], &kind.to_le_bytes(), &before, &answer].concat();
+            let reply =
+                [&length.to_le_bytes()[..], &1_i32.to_le_bytes(), &head[4..8], &kind.to_le_bytes(), &before, &answer]
+                    .concat();
             if stream.write_all(&reply).is_err() {
                 return;
             }

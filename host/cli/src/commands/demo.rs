@@ -1,4 +1,5 @@
-//! `demo`: the face pipeline on a folder of photographs, one after the other, with a table and an annotated picture of each.
+//! `demo`: the face pipeline on a folder of photographs, one after the other, with a table and an annotated picture of
+//! each.
 //!
 //! Registry and models are set up before, by ordinary commands.
 
@@ -99,20 +100,34 @@ fn photograph_text(photograph: &Path, document: &Value, faces: &[Value]) -> Stri
         );
     }
     let time = word(document, "/processing_summary/total_time");
-    let speedup =
-        number(document, "/processing_summary/parallel_speedup").map_or_else(String::new, |ratio| format!(", parallel speed-up {ratio:.2}"));
+    let speedup = number(document, "/processing_summary/parallel_speedup")
+        .map_or_else(String::new, |ratio| format!(", parallel speed-up {ratio:.2}"));
     let plural = if faces.len() == 1 { "" } else { "s" };
     let head = format!("{name}: {} face{plural} in {time}{speedup}\n", faces.len());
     let row = |face: &Value| {
         let bbox = face.pointer("/detection/bbox").and_then(Value::as_array);
-        let bbox = bbox.into_iter().flatten().filter_map(Value::as_f64).map(|side| format!("{side:.0}")).collect::<Vec<_>>().join(" ");
+        let bbox = bbox
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_f64)
+            .map(|side| format!("{side:.0}"))
+            .collect::<Vec<_>>()
+            .join(" ");
         vec![
             face.get("face_id").map_or_else(String::new, ToString::to_string),
             bbox,
             percent(number(face, "/detection/confidence")),
             number(face, "/attributes/age/estimated_age").map_or_else(|| "-".to_owned(), |age| format!("{age:.1}")),
-            format!("{} {}", word(face, "/attributes/gender/predicted_gender"), percent(number(face, "/attributes/gender/confidence"))),
-            format!("{} {}", word(face, "/attributes/emotion/dominant_emotion"), percent(number(face, "/attributes/emotion/confidence"))),
+            format!(
+                "{} {}",
+                word(face, "/attributes/gender/predicted_gender"),
+                percent(number(face, "/attributes/gender/confidence"))
+            ),
+            format!(
+                "{} {}",
+                word(face, "/attributes/emotion/dominant_emotion"),
+                percent(number(face, "/attributes/emotion/confidence"))
+            ),
         ]
     };
     let rows: Vec<_> = faces.iter().map(row).collect();
@@ -130,7 +145,9 @@ fn draw(vision: &Opencv, photograph: &Path, faces: &[Value], target: &Path) -> R
     let stop = Stop::never();
     let mut bytes_once = Some(bytes);
     let digest = Digest::of(bytes_once.as_deref().unwrap_or_default());
-    let mut give = || bytes_once.take().ok_or_else(|| VisionError::unavailable("asked_twice", "the photograph was asked for twice"));
+    let mut give = || {
+        bytes_once.take().ok_or_else(|| VisionError::unavailable("asked_twice", "the photograph was asked for twice"))
+    };
     let image = vision.open(&digest, &mut give, &stop)?;
     let drawn = annotate(&image, &faces.iter().filter_map(annotation).collect::<Vec<_>>())?;
     let encoded = vision.encode(&drawn, "image/jpeg", Some(90), &stop)?;
@@ -139,7 +156,9 @@ fn draw(vision: &Opencv, photograph: &Path, faces: &[Value], target: &Path) -> R
 
 #[expect(clippy::cast_possible_truncation, reason = "pixels of a picture")]
 fn annotation(face: &Value) -> Option<Annotation> {
-    let numbers = |value: &Value| value.as_array().map(|items| items.iter().filter_map(Value::as_f64).map(|n| n as f32).collect::<Vec<_>>());
+    let numbers = |value: &Value| {
+        value.as_array().map(|items| items.iter().filter_map(Value::as_f64).map(|n| n as f32).collect::<Vec<_>>())
+    };
     let bbox = numbers(face.pointer("/detection/bbox")?)?;
     let [x, y, width, height] = bbox[..] else { return None };
     let landmarks = face.pointer("/features/landmarks").and_then(Value::as_array);
@@ -151,7 +170,11 @@ fn annotation(face: &Value) -> Option<Annotation> {
     let age = number(face, "/attributes/age/estimated_age").map_or_else(String::new, |age| format!(" {age:.0}"));
     let mut lines = vec![format!("#{id} {}{age}", word(face, "/attributes/gender/predicted_gender"))];
     if face.pointer("/attributes/emotion").is_some() {
-        lines.push(format!("{} {}", word(face, "/attributes/emotion/dominant_emotion"), percent(number(face, "/attributes/emotion/confidence"))));
+        lines.push(format!(
+            "{} {}",
+            word(face, "/attributes/emotion/dominant_emotion"),
+            percent(number(face, "/attributes/emotion/confidence"))
+        ));
     }
     Some(Annotation { bbox: Rect { x, y, width, height }, points: points.collect(), lines })
 }
@@ -173,7 +196,8 @@ mod tests {
 
     #[test]
     fn a_face_without_attributes_is_shown_as_far_as_it_is_known() {
-        let document = json!({ "state": "succeeded", "processing_summary": {"total_time": "0.10s", "parallel_speedup": 1.5} });
+        let document =
+            json!({ "state": "succeeded", "processing_summary": {"total_time": "0.10s", "parallel_speedup": 1.5} });
         let text = photograph_text(
             Path::new("a/b.jpg"),
             &document,

@@ -1,4 +1,5 @@
-//! `doctor`: whether this machine, and each server of its fleet, has what dovetail needs, one line each, with what to do about what is missing.
+//! `doctor`: whether this machine, and each server of its fleet, has what dovetail needs, one line each, with what to
+//! do about what is missing.
 
 mod servers;
 
@@ -61,7 +62,11 @@ pub(crate) fn run(app: &App, deep: bool) -> Result<Exit, Error> {
     }
     findings.push(match dovetail_vision::opencv_version() {
         Some(version) => good("OpenCV", version),
-        None => problem("OpenCV", "this dovetail was built without it", "build it with the feature `opencv`, on a machine with libopencv-dev"),
+        None => problem(
+            "OpenCV",
+            "this dovetail was built without it",
+            "build it with the feature `opencv`, on a machine with libopencv-dev",
+        ),
     });
     findings.push(models(app));
     findings.push(compiler(app));
@@ -69,7 +74,10 @@ pub(crate) fn run(app: &App, deep: bool) -> Result<Exit, Error> {
         findings.push(registry(app));
         servers::contents(app, &servers, deep, &mut findings);
     }
-    findings.push(good("processors", std::thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |n| n.to_string())));
+    findings.push(good(
+        "processors",
+        std::thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |n| n.to_string()),
+    ));
     let healthy = findings.iter().all(|finding| finding.grade != Grade::Problem);
     app.output.result(
         || {
@@ -105,9 +113,11 @@ fn folder(data: &Path) -> Finding {
     if nearest != data && !matches!(data.try_exists(), Ok(true)) {
         return match rustix::fs::access(nearest, Access::WRITE_OK | Access::EXEC_OK) {
             Ok(()) => good("data folder", format!("{} is not there yet, and can be made", data.display())),
-            Err(error) => {
-                problem("data folder", format!("{} is not there, and cannot be made in {}: {error}", data.display(), nearest.display()), REMEDY)
-            }
+            Err(error) => problem(
+                "data folder",
+                format!("{} is not there, and cannot be made in {}: {error}", data.display(), nearest.display()),
+                REMEDY,
+            ),
         };
     }
     let write = || -> std::io::Result<()> {
@@ -169,7 +179,8 @@ fn unserved(app: &App) -> Result<Option<Finding>, Error> {
     let (waiting, lacking) = dovetail_flow::unserved(parts, LOOKED_THROUGH)?;
     let lacking = lacking.iter().map(|need| capability_in_words(need)).collect::<Vec<_>>().join(", ");
     let wait = if waiting == 1 { "waits" } else { "wait" };
-    let found = format!("{waiting} of the oldest {LOOKED_THROUGH} open runs {wait} for what no living worker has: {lacking}");
+    let found =
+        format!("{waiting} of the oldest {LOOKED_THROUGH} open runs {wait} for what no living worker has: {lacking}");
     let remedy = "start a worker that has it: grants by `worker.grants`, models by `dovetail models pull` or `add`";
     Ok((waiting > 0).then(|| warning("open runs", found, remedy)))
 }
@@ -179,7 +190,8 @@ fn models(app: &App) -> Finding {
         let store = app.models_to_read()?;
         let installed = store.list()?;
         // Whoever loads one compares it with its digest, too, and can only say so when a step needs it.
-        let damaged = |one: &Installed| store.damaged(one).first().map(|file| format!("{} ({})", one.model.name, file.display()));
+        let damaged =
+            |one: &Installed| store.damaged(one).first().map(|file| format!("{} ({})", one.model.name, file.display()));
         let damaged = installed.iter().filter_map(damaged).collect();
         Ok((installed, damaged))
     };
@@ -190,14 +202,22 @@ fn models(app: &App) -> Finding {
             problem("models", format!("damaged, or files are missing: {}", servers::listed(&damaged)), remedy)
         }
         Ok((installed, _)) => {
-            let missing: Vec<&str> = DEFAULT_MODELS.into_iter().filter(|name| installed.iter().all(|one| one.model.name != *name)).collect();
+            let missing: Vec<&str> =
+                DEFAULT_MODELS.into_iter().filter(|name| installed.iter().all(|one| one.model.name != *name)).collect();
             if missing.is_empty() {
-                good("models", format!("{} installed, the {} default ones among them", installed.len(), DEFAULT_MODELS.len()))
+                good(
+                    "models",
+                    format!("{} installed, the {} default ones among them", installed.len(), DEFAULT_MODELS.len()),
+                )
             } else if app.config.has_far_blobs() {
                 // A worker gets what its fleet has; whether the fleet has them is told below.
                 good("models", format!("{} installed here; a worker gets those of its fleet", installed.len()))
             } else {
-                problem("models", format!("missing: {}", missing.join(", ")), "install them with `dovetail models pull`")
+                problem(
+                    "models",
+                    format!("missing: {}", missing.join(", ")),
+                    "install them with `dovetail models pull`",
+                )
             }
         }
     }
@@ -224,7 +244,11 @@ fn registry(app: &App) -> Finding {
     let read = || -> Result<Finding, Error> {
         let parts = app.parts_to_read()?;
         let (plugins, pipelines) = (dovetail_flow::plugins(parts)?, dovetail_flow::pipelines(parts)?);
-        let found = format!("{}, {}", count(plugins.read.len(), "plugin version"), count(pipelines.read.len(), "pipeline version"));
+        let found = format!(
+            "{}, {}",
+            count(plugins.read.len(), "plugin version"),
+            count(pipelines.read.len(), "pipeline version")
+        );
         let unread: Vec<String> = plugins.unread.iter().chain(&pipelines.unread).map(|one| one.name.clone()).collect();
         if unread.is_empty() {
             return Ok(good("registry", found));

@@ -14,11 +14,13 @@ use crate::wire::App;
 
 pub(crate) fn run(args: &GcArgs, app: &App) -> Result<Exit, Error> {
     if !app.has_data()? {
-        app.output.result(|| document(args, &Collected::default(), (0, 0)), || "there is nothing here yet\n".to_owned());
+        app.output
+            .result(|| document(args, &Collected::default(), (0, 0)), || "there is nothing here yet\n".to_owned());
         return Ok(Exit::Done);
     }
     let parts = if args.dry_run { app.parts_to_read()? } else { app.parts()? };
-    // Younger ones may belong to a step that runs now: its outcome names them when it ends; and storing them again does not make them younger.
+    // Younger ones may belong to a step that runs now: its outcome names them when it ends; and storing them again does
+    // not make them younger.
     if args.keep_blobs < YOUNG && (!parts.ledger.workers()?.is_empty() || !parts.ledger.open_runs(1)?.is_empty()) {
         let keep = show_duration_ms(millis(args.keep_blobs));
         return Err(Error::usage("too_soon", format!("--keep-blobs {keep} could remove what a step that runs now has just written"))
@@ -39,7 +41,8 @@ fn millis(duration: Duration) -> u64 {
 
 fn document(args: &GcArgs, gone: &Collected, (files, size): (u64, u64)) -> Value {
     let amount = |number: u64, bytes: u64| json!({ "number": number, "bytes": bytes });
-    let blobs: serde_json::Map<String, Value> = gone.blobs.iter().map(|(kind, gone)| ((*kind).to_owned(), amount(gone.number, gone.bytes))).collect();
+    let blobs: serde_json::Map<String, Value> =
+        gone.blobs.iter().map(|(kind, gone)| ((*kind).to_owned(), amount(gone.number, gone.bytes))).collect();
     json!({
         "format": "dovetail.gc/1",
         "dry_run": args.dry_run,
@@ -54,7 +57,9 @@ fn document(args: &GcArgs, gone: &Collected, (files, size): (u64, u64)) -> Value
 fn shown(args: &GcArgs, gone: &Collected, (files, size): (u64, u64)) -> String {
     let mut rows = vec![vec!["runs".to_owned(), gone.runs.to_string(), String::new()]];
     rows.push(vec!["records of them".to_owned(), gone.records.to_string(), String::new()]);
-    rows.extend(gone.blobs.iter().map(|(kind, gone)| vec![(*kind).to_owned(), gone.number.to_string(), bytes(gone.bytes)]));
+    rows.extend(
+        gone.blobs.iter().map(|(kind, gone)| vec![(*kind).to_owned(), gone.number.to_string(), bytes(gone.bytes)]),
+    );
     rows.push(vec!["unfinished blobs".to_owned(), String::new(), bytes(gone.abandoned_bytes)]);
     rows.push(vec!["compiled code".to_owned(), files.to_string(), bytes(size)]);
     table(&[if args.dry_run { "would be removed" } else { "removed" }, " number", " size"], &rows)

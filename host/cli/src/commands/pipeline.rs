@@ -25,7 +25,11 @@ pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
                 || {
                     let mut text = findings_text(file, &checked);
                     if let Some(pipeline) = &checked.pipeline {
-                        text.push_str(&format!("{} is good: {}\n", pipeline.reference(), count(pipeline.steps.len(), "step")));
+                        text.push_str(&format!(
+                            "{} is good: {}\n",
+                            pipeline.reference(),
+                            count(pipeline.steps.len(), "step")
+                        ));
                     }
                     text
                 },
@@ -72,14 +76,19 @@ pub(crate) fn is_file(reference: &str) -> bool {
 pub(crate) fn checked_file(app: &App, file: &Path) -> Result<Checked, Error> {
     // One byte more than is taken, so that the check itself says that it is too long.
     let most = dovetail_core::pipeline::MAX_SOURCE as u64 * 2;
-    let text = String::from_utf8(read(file, most)?)
-        .map_err(|e| Error::usage("bad_pipeline", format!("`{}` is not UTF-8 text", file.display())).cause(e).help("a pipeline is a JSON file"))?;
+    let text = String::from_utf8(read(file, most)?).map_err(|e| {
+        Error::usage("bad_pipeline", format!("`{}` is not UTF-8 text", file.display()))
+            .cause(e)
+            .help("a pipeline is a JSON file")
+    })?;
     Ok(dovetail_flow::check(app.parts_to_read()?, &text)?)
 }
 
 /// `{"errors": [...], "warnings": [...]}`, and how many more there are.
 fn findings_json(checked: &Checked) -> Value {
-    let of = |severity| checked.findings.iter().filter(|finding| finding.severity == severity).map(Finding::to_json).collect::<Vec<_>>();
+    let of = |severity| {
+        checked.findings.iter().filter(|finding| finding.severity == severity).map(Finding::to_json).collect::<Vec<_>>()
+    };
     let mut json = json!({ "errors": of(Severity::Error), "warnings": of(Severity::Warning) });
     if checked.omitted > 0 {
         json["omitted"] = json!(checked.omitted);
@@ -125,12 +134,17 @@ fn push(app: &App, file: &Path) -> Result<Exit, Error> {
 }
 
 fn pins(pipeline: &Graph) -> String {
-    pipeline.steps.iter().map(|step| format!("  {}  {}  {}\n", step.id(), step.task_reference(), step.package)).collect()
+    pipeline
+        .steps
+        .iter()
+        .map(|step| format!("  {}  {}  {}\n", step.id(), step.task_reference(), step.package))
+        .collect()
 }
 
 fn update(app: &App, reference: &str) -> Result<Exit, Error> {
     let update = dovetail_flow::update_pipeline(app.parts_to_read()?, reference)?;
-    let broken = update.new.is_none() && update.checked.findings.iter().any(|finding| finding.severity == Severity::Error);
+    let broken =
+        update.new.is_none() && update.checked.findings.iter().any(|finding| finding.severity == Severity::Error);
     let revision = update.new.as_ref().map_or(update.old.revision, |new| new.revision);
     let name = update.old.pipeline.reference();
     app.output.result(
@@ -174,7 +188,12 @@ fn list(all: &[Published]) -> String {
     }
     let row = |published: &Published| {
         let pipeline = &published.pipeline;
-        vec![pipeline.reference(), published.revision.to_string(), pipeline.steps.len().to_string(), pipeline.description.clone().unwrap_or_default()]
+        vec![
+            pipeline.reference(),
+            published.revision.to_string(),
+            pipeline.steps.len().to_string(),
+            pipeline.description.clone().unwrap_or_default(),
+        ]
     };
     table(&["pipeline", " revision", " steps", "description"], &all.iter().map(row).collect::<Vec<_>>())
 }
@@ -198,7 +217,11 @@ fn show(published: &Published) -> String {
     for step in &pipeline.steps {
         text.push_str(&format!("  {}  {} = {}, {}\n", step.id(), step.name, step.task_reference(), step.package));
         for binding in &step.inputs {
-            text.push_str(&format!("    {} <- {}\n", step.input_field_id(&binding.field), origin(pipeline, &binding.source)));
+            text.push_str(&format!(
+                "    {} <- {}\n",
+                step.input_field_id(&binding.field),
+                origin(pipeline, &binding.source)
+            ));
         }
     }
     text.push_str("\noutput\n");
@@ -227,7 +250,8 @@ fn capabilities_json(published: &Published) -> Value {
         json!({ "id": step.id(), "step": step.name, "task": step.task_reference(), "grants": grants, "models": models, "model_kinds": kinds })
     };
     let pipeline = &published.pipeline;
-    let all: std::collections::BTreeSet<&str> = pipeline.steps.iter().flat_map(|step| capabilities(step).grants).collect();
+    let all: std::collections::BTreeSet<&str> =
+        pipeline.steps.iter().flat_map(|step| capabilities(step).grants).collect();
     json!({
         "pipeline": pipeline.reference(), "revision": published.revision, "grants": all,
         "steps": pipeline.steps.iter().map(step).collect::<Vec<_>>(),
@@ -238,18 +262,31 @@ fn capabilities_text(published: &Published) -> String {
     let row = |step: &Step| {
         let Capabilities { grants, models, kinds } = capabilities(step);
         let or_none = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let models = models.into_iter().map(str::to_owned).chain(kinds.into_iter().map(|kind| format!("any {kind}"))).collect();
-        vec![step.id(), step.task_reference(), or_none(grants.into_iter().map(str::to_owned).collect()), or_none(models)]
+        let models =
+            models.into_iter().map(str::to_owned).chain(kinds.into_iter().map(|kind| format!("any {kind}"))).collect();
+        vec![
+            step.id(),
+            step.task_reference(),
+            or_none(grants.into_iter().map(str::to_owned).collect()),
+            or_none(models),
+        ]
     };
     let rows: Vec<Vec<String>> = published.pipeline.steps.iter().map(row).collect();
-    format!("{}  revision {}\n\n{}", published.pipeline.reference(), published.revision, table(&["step", "task", "grants", "models"], &rows))
+    format!(
+        "{}  revision {}\n\n{}",
+        published.pipeline.reference(),
+        published.revision,
+        table(&["step", "task", "grants", "models"], &rows)
+    )
 }
 
 fn origin(pipeline: &Graph, source: &Source) -> String {
     match source {
-        Source::Input { name, path } => {
-            std::iter::once("input").chain([name.as_str()]).chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join(".")
-        }
+        Source::Input { name, path } => std::iter::once("input")
+            .chain([name.as_str()])
+            .chain(path.iter().map(String::as_str))
+            .collect::<Vec<_>>()
+            .join("."),
         Source::Output { step, path } => {
             let (field, rest) = path.split_first().map_or(("", &path[..]), |(field, rest)| (field.as_str(), rest));
             let id = pipeline.step(step).map_or_else(|| format!("{step}.{field}"), |step| step.output_field_id(field));

@@ -49,13 +49,16 @@ fn published(reference: &str, app: &App) -> Result<Published, Error> {
     match checked.pipeline {
         Some(pipeline) => Ok(dovetail_flow::push_pipeline(app.parts()?, &pipeline)?.0),
         None => {
-            let errors: Vec<_> = checked.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+            let errors: Vec<_> =
+                checked.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
             let mut message = format!("the pipeline `{reference}` has errors");
             for finding in &errors {
                 message.push_str(&format!("\n{reference}:{finding}"));
             }
             let found: Vec<Value> = errors.iter().map(|finding| finding.to_json()).collect();
-            Err(Error::usage("bad_pipeline", message).help("correct the file; `dovetail pipeline check` finds the same").detail("errors", found))
+            Err(Error::usage("bad_pipeline", message)
+                .help("correct the file; `dovetail pipeline check` finds the same")
+                .detail("errors", found))
         }
     }
 }
@@ -90,8 +93,16 @@ fn one(app: &App, published: &Published, given: &Given, args: &args::Run, jobs: 
     wait_for(app, session, &run)
 }
 
-/// Submits one run a file and waits for them all. Every file is looked at before the first submission: nothing is recorded if anything is wrong.
-fn many(app: &App, published: &Published, given: &Given, each: &Each, args: &args::Run, jobs: u32) -> Result<Exit, Error> {
+/// Submits one run a file and waits for them all. Every file is looked at before the first submission: nothing is
+/// recorded if anything is wrong.
+fn many(
+    app: &App,
+    published: &Published,
+    given: &Given,
+    each: &Each,
+    args: &args::Run,
+    jobs: u32,
+) -> Result<Exit, Error> {
     let expected = Expected::of_pipeline(&published.pipeline);
     let ty = expected.ty(&each.name)?;
     // Read once: standard input cannot be read again.
@@ -100,10 +111,14 @@ fn many(app: &App, published: &Published, given: &Given, each: &Each, args: &arg
     let load = |file: &Path| -> Result<(Loaded, Value), Error> {
         let mut loaded = Loaded::of(values.clone());
         loaded.set_file(&each.name, ty, file)?;
-        let inputs = published.pipeline.resolve_inputs(&loaded.values).map_err(|errors| expected.misfits(&errors).of_file(file))?;
+        let inputs = published
+            .pipeline
+            .resolve_inputs(&loaded.values)
+            .map_err(|errors| expected.misfits(&errors).of_file(file))?;
         Ok((loaded, inputs))
     };
-    // Files that are values are all read; of pictures the first shows whether the rest fits, and the others need only be readable.
+    // Files that are values are all read; of pictures the first shows whether the rest fits, and the others need only
+    // be readable.
     for (n, file) in each.files.iter().enumerate() {
         if n > 0 && is_bytes(ty) {
             look_at_artifact(file)?;
@@ -129,10 +144,12 @@ fn many(app: &App, published: &Published, given: &Given, each: &Each, args: &arg
 }
 
 fn is_bytes(ty: &Type) -> bool {
-    matches!(ty, Type::Image | Type::Artifact) || matches!(ty, Type::Option(inner) if matches!(**inner, Type::Image | Type::Artifact))
+    matches!(ty, Type::Image | Type::Artifact)
+        || matches!(ty, Type::Option(inner) if matches!(**inner, Type::Image | Type::Artifact))
 }
 
-/// What an interrupted command leaves, and how to come back to it. The workers of a fleet go on meanwhile, which has been said.
+/// What an interrupted command leaves, and how to come back to it. The workers of a fleet go on meanwhile, which has
+/// been said.
 pub(crate) fn how_to_go_on(app: &App, run: &RunId) -> String {
     if app.config.is_fleet() {
         return format!("wait for it again with\n  {}", app.again(&format!("runs watch {run}")));

@@ -47,7 +47,9 @@ pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
         Runs::Watch(one) => return watch(app, &find(app, &one.run)?),
         Runs::Cancel { runs } => {
             let json = |(run, cancelled): &(RunId, bool)| json!({ "run_id": run, "cancelled": cancelled });
-            let text = |(run, cancelled): &(RunId, bool)| format!("{run}  {}\n", if *cancelled { "cancelled" } else { "was over before" });
+            let text = |(run, cancelled): &(RunId, bool)| {
+                format!("{run}  {}\n", if *cancelled { "cancelled" } else { "was over before" })
+            };
             // All are looked for before the first one is ended.
             let mut done = Vec::new();
             for run in find_all(app, runs)? {
@@ -78,8 +80,8 @@ pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-/// What is submitted without anybody waiting for it needs somebody who works. A queue that has just lost its data knows nobody until they have
-/// said again that they live.
+/// What is submitted without anybody waiting for it needs somebody who works. A queue that has just lost its data knows
+/// nobody until they have said again that they live.
 pub(crate) fn needs_worker(app: &App) -> Result<(), Error> {
     let ledger = &app.parts()?.ledger;
     let until = Instant::now() + if app.config.is_fleet() { HEARD } else { Duration::ZERO };
@@ -90,15 +92,16 @@ pub(crate) fn needs_worker(app: &App) -> Result<(), Error> {
                 .help("start one with `dovetail worker`, or leave --detach out"));
         }
         if !std::mem::replace(&mut said, true) {
-            app.output.note("no worker is known to the queue; each says every 5 s that it lives, so that is waited for");
+            app.output
+                .note("no worker is known to the queue; each says every 5 s that it lives, so that is waited for");
         }
         std::thread::sleep(WATCH);
     }
     Ok(())
 }
 
-/// Prints what becomes of a run's steps as it happens, and its document when it is over and its running steps have stopped. It works on nothing
-/// itself.
+/// Prints what becomes of a run's steps as it happens, and its document when it is over and its running steps have
+/// stopped. It works on nothing itself.
 fn watch(app: &App, run: &RunId) -> Result<Exit, Error> {
     let parts = app.parts_to_read()?;
     let shutdown = Shutdown::default();
@@ -121,7 +124,10 @@ fn watch(app: &App, run: &RunId) -> Result<Exit, Error> {
             let (id, state) = (text("id"), text("state"));
             let is_stopping = !left.is_zero() && stopping.steps.contains(&id);
             if !is_stopping && told.get(&id) != Some(&state) {
-                let time = step.get("duration_ms").and_then(Value::as_u64).map_or_else(String::new, |ms| format!(" in {ms} ms"));
+                let time = step
+                    .get("duration_ms")
+                    .and_then(Value::as_u64)
+                    .map_or_else(String::new, |ms| format!(" in {ms} ms"));
                 app.output.note(&format!("{id}  {state}{time}"));
                 told.insert(id, state);
             }
@@ -140,8 +146,8 @@ fn watch(app: &App, run: &RunId) -> Result<Exit, Error> {
     }
 }
 
-/// After the end of a run on which others worked: until what its running steps came to is recorded, for a second at most. Who only waited for the
-/// end does not know which of its steps ran.
+/// After the end of a run on which others worked: until what its running steps came to is recorded, for a second at
+/// most. Who only waited for the end does not know which of its steps ran.
 pub(crate) fn until_recorded(app: &App, run: &RunId) -> Result<(), Error> {
     let (parts, began) = (app.parts()?, Instant::now());
     loop {
@@ -164,8 +170,8 @@ struct Stopping {
     at_most: Duration,
 }
 
-/// One that was seen running is waited for as long as a lease: its worker may have died. One may have begun since the last look, and what was
-/// running then is recorded soon.
+/// One that was seen running is waited for as long as a lease: its worker may have died. One may have begun since the
+/// last look, and what was running then is recorded soon.
 fn stopping(parts: &Parts, run: &RunId, told: &BTreeMap<String, String>, lease: Duration) -> Result<Stopping, Error> {
     let (steps, over_for) = dovetail_flow::unrecorded(parts, run)?;
     let ran = steps.iter().any(|id| told.get(id).is_some_and(|state| state == "running"));
@@ -179,7 +185,8 @@ fn stopping(parts: &Parts, run: &RunId, told: &BTreeMap<String, String>, lease: 
     Ok(Stopping { steps, at_most })
 }
 
-/// One run prints its document, as `run` does; several print theirs as `run --each` does, and so do all, however few they are.
+/// One run prints its document, as `run` does; several print theirs as `run --each` does, and so do all, however few
+/// they are.
 fn resume(app: &App, runs: &[String], all: bool, jobs: u32) -> Result<Exit, Error> {
     let mut found: Vec<RunId> = Vec::new();
     if all {
@@ -267,23 +274,41 @@ fn show_lineage(lineage: &Value) -> String {
     let run = text(lineage, "run_id");
     // The run's ID stands above: within it every value has a name of its own.
     let within = |id: &str| id.strip_prefix(&format!("{run}/")).unwrap_or(id).to_owned();
-    let short = |digest: &str| digest.strip_prefix("sha256:").map_or(String::new(), |hex| format!("{}…", hex.get(..12).unwrap_or(hex)));
+    let short = |digest: &str| {
+        digest.strip_prefix("sha256:").map_or(String::new(), |hex| format!("{}…", hex.get(..12).unwrap_or(hex)))
+    };
     let items = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
     let mut shown = format!("{}\nrun {run}\n", text(lineage, "pipeline"));
     for step in items(lineage, "steps") {
-        let attempt = step.get("attempt").and_then(Value::as_u64).map_or_else(String::new, |n| format!(", attempt {n}"));
-        shown.push_str(&format!("\n{}  {}, package {}{attempt}\n", text(&step, "id"), text(&step, "task"), short(&text(&step, "package"))));
+        let attempt =
+            step.get("attempt").and_then(Value::as_u64).map_or_else(String::new, |n| format!(", attempt {n}"));
+        shown.push_str(&format!(
+            "\n{}  {}, package {}{attempt}\n",
+            text(&step, "id"),
+            text(&step, "task"),
+            short(&text(&step, "package"))
+        ));
         for model in items(&step, "models") {
             shown.push_str(&format!("  model  {}  {}\n", text(&model, "name"), short(&text(&model, "digest"))));
         }
         for value in items(&step, "consumed") {
-            let origin = value.get("origin").and_then(Value::as_str).map_or_else(|| "given in the pipeline".to_owned(), &within);
-            shown.push_str(&format!("  took   {} <- {origin}  {}\n", within(&text(&value, "input")), short(&text(&value, "digest"))));
+            let origin =
+                value.get("origin").and_then(Value::as_str).map_or_else(|| "given in the pipeline".to_owned(), &within);
+            shown.push_str(&format!(
+                "  took   {} <- {origin}  {}\n",
+                within(&text(&value, "input")),
+                short(&text(&value, "digest"))
+            ));
         }
         for value in items(&step, "produced") {
-            let consumers: Vec<String> = items(&value, "consumers").iter().filter_map(Value::as_str).map(&within).collect();
+            let consumers: Vec<String> =
+                items(&value, "consumers").iter().filter_map(Value::as_str).map(&within).collect();
             let consumers = if consumers.is_empty() { String::new() } else { format!("  -> {}", consumers.join(", ")) };
-            shown.push_str(&format!("  gave   {}  {}{consumers}\n", within(&text(&value, "output")), short(&text(&value, "digest"))));
+            shown.push_str(&format!(
+                "  gave   {}  {}{consumers}\n",
+                within(&text(&value, "output")),
+                short(&text(&value, "digest"))
+            ));
         }
     }
     shown

@@ -1,4 +1,5 @@
-//! `schema`: the JSON Schemas of what dovetail prints and reads. They are files, so that others can take them without running anything.
+//! `schema`: the JSON Schemas of what dovetail prints and reads. They are files, so that others can take them without
+//! running anything.
 
 use serde_json::{Value, json};
 

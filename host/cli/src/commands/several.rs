@@ -1,8 +1,8 @@
-//! Several runs in one command, of `run --each` and of `runs resume`: they are submitted in batches while others are worked on, and their documents
-//! are printed in order, each as soon as all before it have been.
+//! Several runs in one command, of `run --each` and of `runs resume`: they are submitted in batches while others are
+//! worked on, and their documents are printed in order, each as soon as all before it have been.
 //!
-//! Once the first of them has been submitted there is a document on standard output for all of them, and it is closed whatever happens: an error
-//! stands inside it.
+//! Once the first of them has been submitted there is a document on standard output for all of them, and it is closed
+//! whatever happens: an error stands inside it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ use crate::table::{count, table};
 use crate::wire::App;
 use crate::work::{BATCH, Session};
 
-/// The first batch is small, so that the first results come soon; each is four times the one before, up to what one worker looks at.
+/// The first batch is small, so that the first results come soon; each is four times the one before, up to what one
+/// worker looks at.
 const FIRST_BATCH: usize = 16;
 /// Refusals that are told one by one.
 const SHOWN: usize = 10;
@@ -51,9 +52,14 @@ impl Several<'_> {
 /// The n-th run, by its place among all of them.
 type Numbered = (usize, RunId);
 
-/// Submits all of them and works on them until they are over. `submit` makes the n-th run ready to be worked on: an error that is the user's is about
-/// this run only, any other ends the submission.
-pub(crate) fn run_all(app: &App, several: &Several<'_>, jobs: u32, submit: impl Fn(usize) -> Result<RunId, Error> + Send) -> Result<Exit, Error> {
+/// Submits all of them and works on them until they are over. `submit` makes the n-th run ready to be worked on: an
+/// error that is the user's is about this run only, any other ends the submission.
+pub(crate) fn run_all(
+    app: &App,
+    several: &Several<'_>,
+    jobs: u32,
+    submit: impl Fn(usize) -> Result<RunId, Error> + Send,
+) -> Result<Exit, Error> {
     let mut session = Session::begin(app, several.len(), jobs)?;
     let shutdown = session.shutdown();
     let mut results = Results::new(app, several);
@@ -92,7 +98,11 @@ pub(crate) fn run_all(app: &App, several: &Several<'_>, jobs: u32, submit: impl 
 }
 
 /// Submits all of them for whoever works, and prints the ID of each.
-pub(crate) fn submit_only(app: &App, several: &Several<'_>, submit: impl Fn(usize) -> Result<RunId, Error>) -> Result<Exit, Error> {
+pub(crate) fn submit_only(
+    app: &App,
+    several: &Several<'_>,
+    submit: impl Fn(usize) -> Result<RunId, Error>,
+) -> Result<Exit, Error> {
     let (mut submitted, mut runs, mut refused, mut fault) = (0, Vec::new(), Vec::new(), None);
     for n in 0..several.len() {
         match submit(n) {
@@ -145,10 +155,16 @@ struct Submitted {
     fault: Option<Error>,
 }
 
-fn submit_all(count: usize, submit: &dyn Fn(usize) -> Result<RunId, Error>, shutdown: &Shutdown, send: &SyncSender<Vec<Numbered>>) -> Submitted {
+fn submit_all(
+    count: usize,
+    submit: &dyn Fn(usize) -> Result<RunId, Error>,
+    shutdown: &Shutdown,
+    send: &SyncSender<Vec<Numbered>>,
+) -> Submitted {
     let mut submitted = Submitted { reached: 0, refused: Vec::new(), fault: None };
     let mut size = FIRST_BATCH;
-    let goes_on = |submitted: &Submitted| submitted.reached < count && submitted.fault.is_none() && !shutdown.draining();
+    let goes_on =
+        |submitted: &Submitted| submitted.reached < count && submitted.fault.is_none() && !shutdown.draining();
     while goes_on(&submitted) {
         let mut batch = Vec::with_capacity(size);
         while batch.len() < size && goes_on(&submitted) {
@@ -176,7 +192,9 @@ fn refusals(several: &Several<'_>, mut refused: Vec<(usize, Error)>, any: bool) 
     }
     let code = refused.first()?.1.code;
     let (what, others) = match several {
-        Several::Files { .. } => ("files could not be submitted", "the others were submitted; mend these and run them again"),
+        Several::Files { .. } => {
+            ("files could not be submitted", "the others were submitted; mend these and run them again")
+        }
         Several::Open(_) => ("runs could not be resumed", "the others were; mend what these lack and resume them"),
     };
     let mut message = format!("{} of {} {what}", refused.len(), several.len());
@@ -202,7 +220,8 @@ fn refusals(several: &Several<'_>, mut refused: Vec<(usize, Error)>, any: bool) 
 
 /// There is none.
 pub(crate) fn none(app: &App) -> Exit {
-    app.output.result(|| json!({ "runs": [], "summary": Tally::default().to_json(0) }), || "no run is open\n".to_owned());
+    app.output
+        .result(|| json!({ "runs": [], "summary": Tally::default().to_json(0) }), || "no run is open\n".to_owned());
     Exit::Done
 }
 
@@ -268,7 +287,13 @@ impl<'a> Results<'a> {
     }
 
     /// The end of the document, and what to do about what is not done.
-    fn close(mut self, several: &Several<'_>, reached: usize, interrupted: bool, error: Option<Error>) -> Result<Exit, Error> {
+    fn close(
+        mut self,
+        several: &Several<'_>,
+        reached: usize,
+        interrupted: bool,
+        error: Option<Error>,
+    ) -> Result<Exit, Error> {
         let wall_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         // Runs whose document cannot even be read are open, as far as anybody knows.
         self.tally.open += self.waiting.len();
@@ -388,7 +413,12 @@ impl Tally {
 
     fn to_text(&self) -> String {
         let mut text = format!("{}: {} succeeded", count(self.total(), "run"), self.succeeded);
-        let rest = [(self.failed, "failed"), (self.cancelled, "cancelled"), (self.open, "open"), (self.not_submitted, "not submitted")];
+        let rest = [
+            (self.failed, "failed"),
+            (self.cancelled, "cancelled"),
+            (self.open, "open"),
+            (self.not_submitted, "not submitted"),
+        ];
         for (n, what) in rest.into_iter().filter(|(n, _)| *n > 0) {
             text.push_str(&format!(", {n} {what}"));
         }

@@ -1,4 +1,5 @@
-//! `worker` and `up`: take jobs from the queue and run them until SIGTERM, one line an event; and `workers`, who does so.
+//! `worker` and `up`: take jobs from the queue and run them until SIGTERM, one line an event; and `workers`, who does
+//! so.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,17 +32,21 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     let name = args.name.clone().unwrap_or_else(|| format!("{host}-{}", std::process::id()));
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
-        return Err(Error::usage("bad_option", format!("`{name}` is no name of a worker")).help("it has 1 to 64 of a-z, A-Z, 0-9, `-`, `_` and `.`"));
+        return Err(Error::usage("bad_option", format!("`{name}` is no name of a worker"))
+            .help("it has 1 to 64 of a-z, A-Z, 0-9, `-`, `_` and `.`"));
     }
     let parts = app.parts()?;
     let shutdown = Shutdown::default();
-    let quit =
-        signals::Told { drain: "stopping: running steps finish, no new ones start; once more to stop them at once", abort: "stopping at once" };
+    let quit = signals::Told {
+        drain: "stopping: running steps finish, no new ones start; once more to stop them at once",
+        abort: "stopping at once",
+    };
     let _listening = signals::listen(shutdown.clone(), quit, |note| tracing::info!("{note}"))?;
     blobs_can_be_used(app)?;
     records_can_be_written(app)?;
     let sync = Arc::new(Sync::new(app)?);
-    // What the fleet has is here before the first job is. Where that cannot be read now it is looked again; steps that need it wait.
+    // What the fleet has is here before the first job is. Where that cannot be read now it is looked again; steps that
+    // need it wait.
     match sync.once() {
         Err(error) if error.code == "store_unavailable" => {
             tracing::warn!(error = error.chain(), "could not look for the fleet's models; looking again");
@@ -64,7 +69,8 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     let about = json!({ "host": host, "process": std::process::id(), "version": env!("CARGO_PKG_VERSION"), "slots": jobs, "started_ms": started });
     let about = move |running: usize, ended: u64| {
         let mut about = about.clone();
-        // Tasks leave free memory in the heap, some of them much of it; where nothing runs it goes back to the system, once.
+        // Tasks leave free memory in the heap, some of them much of it; where nothing runs it goes back to the system,
+        // once.
         if running == 0 && trimmed.swap(ended, std::sync::atomic::Ordering::Relaxed) != ended {
             dovetail_vision::give_back();
         }
@@ -79,8 +85,13 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
         about.to_string().into_bytes()
     };
     let daemon = Daemon { about: Arc::new(about), able };
-    let options =
-        WorkerOptions { jobs: jobs as usize, lease: app.config.lease, name: name.clone(), on_event: Some(Arc::new(log)), daemon: Some(daemon) };
+    let options = WorkerOptions {
+        jobs: jobs as usize,
+        lease: app.config.lease,
+        name: name.clone(),
+        on_event: Some(Arc::new(log)),
+        daemon: Some(daemon),
+    };
     let worker = Arc::new(Worker::new(parts.clone(), runtime, options));
     let (queue, meta, blobs) = (&app.config.queue, &app.config.meta, &app.config.blobs);
     tracing::info!(worker = name, jobs, fleet = app.config.fleet, ?queue, ?meta, ?blobs, "working");
@@ -103,7 +114,8 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-/// A worker that cannot read and write blobs can run nothing, and would take work from those who can. A store that cannot now may do so later.
+/// A worker that cannot read and write blobs can run nothing, and would take work from those who can. A store that
+/// cannot now may do so later.
 fn blobs_can_be_used(app: &App) -> Result<(), Error> {
     if app.config.has_far_blobs()
         && let Err(error) = dovetail_stores::check_blobs(app.config.blobs.url(), &SystemClock)
@@ -117,8 +129,8 @@ fn blobs_can_be_used(app: &App) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whoever may not write records, or has others than the queue, hears it before he takes work. Only now, with everything else in order, does a
-/// fleet take a database that nobody uses.
+/// Whoever may not write records, or has others than the queue, hears it before he takes work. Only now, with
+/// everything else in order, does a fleet take a database that nobody uses.
 fn records_can_be_written(app: &App) -> Result<(), Error> {
     if !app.config.is_fleet() {
         return Ok(());
@@ -133,23 +145,56 @@ fn records_can_be_written(app: &App) -> Result<(), Error> {
 fn log(event: &Event) {
     match event {
         Event::StepStarted { run, step, attempt } => tracing::debug!(%run, step, attempt, "step started"),
-        Event::StepFinished { run, step, attempt, failure: None, millis } => tracing::info!(%run, step, attempt, millis, "step succeeded"),
-        Event::StepFinished { run, step, attempt, failure: Some(StepFailure { code, message, stopped: true }), millis } => {
+        Event::StepFinished { run, step, attempt, failure: None, millis } => {
+            tracing::info!(%run, step, attempt, millis, "step succeeded")
+        }
+        Event::StepFinished {
+            run,
+            step,
+            attempt,
+            failure: Some(StepFailure { code, message, stopped: true }),
+            millis,
+        } => {
             tracing::info!(%run, step, attempt, millis, code, why = message, "step stopped");
         }
-        Event::StepFinished { run, step, attempt, failure: Some(StepFailure { code, message, stopped: false }), millis } => {
+        Event::StepFinished {
+            run,
+            step,
+            attempt,
+            failure: Some(StepFailure { code, message, stopped: false }),
+            millis,
+        } => {
             tracing::warn!(%run, step, attempt, millis, code, why = message, "step failed");
         }
-        Event::StepRetried { run, step, attempt, code, delay_ms } => tracing::warn!(%run, step, attempt, code, delay_ms, "step will be tried again"),
-        Event::StepReleased { run, step, attempt } => tracing::info!(%run, step, attempt, "step stopped and given back"),
+        Event::StepRetried { run, step, attempt, code, delay_ms } => {
+            tracing::warn!(%run, step, attempt, code, delay_ms, "step will be tried again")
+        }
+        Event::StepReleased { run, step, attempt } => {
+            tracing::info!(%run, step, attempt, "step stopped and given back")
+        }
         Event::RunFinished { run, state } => tracing::info!(%run, state = state.name(), "run over"),
-        Event::RunRecovered { run } => tracing::warn!(%run, "run put into the queue, which did not have it: it had lost it, or had been full"),
+        Event::RunRecovered { run } => {
+            tracing::warn!(%run, "run put into the queue, which did not have it: it had lost it, or had been full")
+        }
         Event::StoreFailed { store, operation, error, since, kept } => {
             let (store, waiting) = (store.map(Store::name), kept);
             if since.is_zero() {
-                tracing::error!(store, operation, error, waiting, "a store does not answer; what was done is kept and sent again");
+                tracing::error!(
+                    store,
+                    operation,
+                    error,
+                    waiting,
+                    "a store does not answer; what was done is kept and sent again"
+                );
             } else {
-                tracing::warn!(store, operation, error, waiting, seconds = since.as_secs(), "a store still does not answer");
+                tracing::warn!(
+                    store,
+                    operation,
+                    error,
+                    waiting,
+                    seconds = since.as_secs(),
+                    "a store still does not answer"
+                );
             }
         }
         Event::StoreAnswers { store } => tracing::warn!(store = store.map(Store::name), "{} again", answering(*store)),
@@ -206,7 +251,9 @@ pub(crate) fn workers(command: &Workers, app: &App) -> Result<Exit, Error> {
             return "no worker is alive; start one with `dovetail worker`\n".to_owned();
         }
         let alike = |name: &Value| living.iter().filter(|other| other["name"] == *name).count() > 1;
-        let word = |worker: &Value, key: &str| worker.get(key).map_or_else(String::new, |v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+        let word = |worker: &Value, key: &str| {
+            worker.get(key).map_or_else(String::new, |v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+        };
         let number = |worker: &Value, key: &str| worker.get(key).and_then(Value::as_u64).unwrap_or(0);
         let row = |worker: &Value| {
             let able = worker["able"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>();
@@ -217,7 +264,11 @@ pub(crate) fn workers(command: &Workers, app: &App) -> Result<Exit, Error> {
             let serves = grants.chain([count(models, "model")]).collect::<Vec<_>>().join(" ");
             vec![
                 // Two processes may have been given one name.
-                if alike(&worker["name"]) { format!("{} (process {})", word(worker, "name"), word(worker, "process")) } else { word(worker, "name") },
+                if alike(&worker["name"]) {
+                    format!("{} (process {})", word(worker, "name"), word(worker, "process"))
+                } else {
+                    word(worker, "name")
+                },
                 word(worker, "host"),
                 word(worker, "version"),
                 format!("{}/{}", number(worker, "running"), number(worker, "slots")),

@@ -7,7 +7,12 @@ fn environment(pairs: &[(&str, &str)]) -> Environment {
 }
 
 fn resolve(flags: Global, pairs: &[(&str, &str)], file: Option<&str>) -> Result<Config, Error> {
-    Config::resolve(&flags, &environment(pairs), file.map(|text| (text, Path::new("/etc/d/dovetail.toml"))), Path::new("/here"))
+    Config::resolve(
+        &flags,
+        &environment(pairs),
+        file.map(|text| (text, Path::new("/etc/d/dovetail.toml"))),
+        Path::new("/here"),
+    )
 }
 
 const HOME: (&str, &str) = ("HOME", "/home/me");
@@ -23,10 +28,14 @@ fn flags_beat_variables_beat_the_file_beat_defaults() {
     assert_eq!(data(Global::default(), &[HOME], Some("data = \"~/x\"")), Path::new("/home/me/x"));
     assert_eq!(data(Global::default(), &[HOME], None), Path::new("/home/me/.local/share/dovetail"));
     assert_eq!(data(Global::default(), &[HOME, ("XDG_DATA_HOME", "/xdg")], None), Path::new("/xdg/dovetail"));
-    assert_eq!(data(Global::default(), &[HOME, ("XDG_DATA_HOME", "not/absolute")], None), Path::new("/home/me/.local/share/dovetail"));
+    assert_eq!(
+        data(Global::default(), &[HOME, ("XDG_DATA_HOME", "not/absolute")], None),
+        Path::new("/home/me/.local/share/dovetail")
+    );
     let config = resolve(Global::default(), &[HOME, ("DOVETAIL_LOG_LEVEL", "debug")], Some(file)).unwrap();
     assert_eq!((config.jobs, config.log_level, config.lease), (3, Some(LogLevel::Debug), Duration::from_secs(10)));
-    let config = resolve(Global::default(), &[HOME, ("DOVETAIL_WORKER_JOBS", "5"), ("DOVETAIL_DATA", "")], Some(file)).unwrap();
+    let config =
+        resolve(Global::default(), &[HOME, ("DOVETAIL_WORKER_JOBS", "5"), ("DOVETAIL_DATA", "")], Some(file)).unwrap();
     assert_eq!((config.jobs, config.log_level), (5, Some(LogLevel::Error)));
 }
 
@@ -50,16 +59,24 @@ fn the_file_of_the_design_is_read() {
 fn what_is_deployed_is_read_and_says_the_defaults() {
     let file = include_str!("../../../../deploy/dovetail.toml");
     // `# key = value` is a default that is shown; what begins otherwise is a sentence.
-    let shown: String =
-        file.lines().map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line).to_owned() + "\n").collect();
+    let shown: String = file
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line).to_owned() + "\n")
+        .collect();
     let resolved = resolve(Global::default(), &[HOME], Some(file)).unwrap();
     assert!(resolved.is_fleet() && resolved.has_far_blobs() && resolved.meta.scheme() == "mongodb");
     assert_ne!(shown, file);
-    assert_eq!(resolve(Global::default(), &[HOME], Some(&shown)).unwrap(), Config { log_level: Some(LogLevel::Info), ..resolved });
+    assert_eq!(
+        resolve(Global::default(), &[HOME], Some(&shown)).unwrap(),
+        Config { log_level: Some(LogLevel::Info), ..resolved }
+    );
     // Passwords come by variables, which exist.
+    let set: Vec<(&str, &str)> = include_str!("../../../../deploy/worker.env")
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').split_once('='))
+        .collect();
     let set: Vec<(&str, &str)> =
-        include_str!("../../../../deploy/worker.env").lines().filter_map(|line| line.trim_start_matches('#').split_once('=')).collect();
-    let set: Vec<(&str, &str)> = std::iter::once(HOME).chain(set.into_iter().filter(|(name, _)| name.starts_with("DOVETAIL_"))).collect();
+        std::iter::once(HOME).chain(set.into_iter().filter(|(name, _)| name.starts_with("DOVETAIL_"))).collect();
     let resolved = resolve(Global::default(), &set, Some(file)).unwrap();
     assert!(set.len() == 5 && resolved.queue.url().starts_with("rediss://dovetail:CHANGE_ME@"), "{set:?}");
 }
@@ -89,13 +106,22 @@ fn an_unknown_variable_is_an_error_with_the_near_one() {
 
 #[test]
 fn shared_stores_are_named_by_url() {
-    let file =
-        "fleet = \"mine\"\nqueue = \"redis://u:secret@h:1/0\"\nmeta = \"mongodb://u:secret@h/d\"\nblobs = \"s3://K:secret@b?endpoint=http://h:9\"";
+    let file = "fleet = \"mine\"\nqueue = \"redis://u:secret@h:1/0\"\nmeta = \"mongodb://u:secret@h/d\"\nblobs = \"s3://K:secret@b?endpoint=http://h:9\"";
     let config = resolve(Global::default(), &[HOME], Some(file)).unwrap();
-    assert_eq!((config.fleet.as_str(), config.queue.scheme(), config.meta.scheme(), config.blobs.scheme()), ("mine", "redis", "mongodb", "s3"));
-    assert_eq!(format!("{:?} {:?} {:?}", config.queue, config.meta, config.blobs), "redis://h:1/0 mongodb://h/d s3://b?endpoint=http://h:9");
+    assert_eq!(
+        (config.fleet.as_str(), config.queue.scheme(), config.meta.scheme(), config.blobs.scheme()),
+        ("mine", "redis", "mongodb", "s3")
+    );
+    assert_eq!(
+        format!("{:?} {:?} {:?}", config.queue, config.meta, config.blobs),
+        "redis://h:1/0 mongodb://h/d s3://b?endpoint=http://h:9"
+    );
     // Whatever is wrong with it, no password is shown, of the server's address neither.
-    for url in ["s3://K:secret@b?endpoint=http://u:secret@h:9", "s3://b?endpoint=http%3A%2F%2Fu%3Asecret%40h", "s3://b?key=secret#endpoint=secret"] {
+    for url in [
+        "s3://K:secret@b?endpoint=http://u:secret@h:9",
+        "s3://b?endpoint=http%3A%2F%2Fu%3Asecret%40h",
+        "s3://b?key=secret#endpoint=secret",
+    ] {
         assert!(!format!("{:?}", Place::of(url)).contains("secret"), "{:?}", Place::of(url));
     }
     let flag = Global { queue: Some("redis://other:2/0".into()), ..Global::default() };
@@ -152,7 +178,11 @@ fn values_out_of_range_are_refused() {
         (("DOVETAIL_LOG_FORMAT", "xml"), "DOVETAIL_LOG_FORMAT=json"),
     ] {
         let error = resolve(Global::default(), &[HOME, pair], None).unwrap_err();
-        assert!(error.code == "bad_setting" && error.help.as_deref().unwrap().contains(example), "{pair:?}: {}", error.to_text());
+        assert!(
+            error.code == "bad_setting" && error.help.as_deref().unwrap().contains(example),
+            "{pair:?}: {}",
+            error.to_text()
+        );
     }
 }
 
@@ -171,7 +201,13 @@ fn what_is_no_toml_is_told_without_a_list_of_keys() {
 
 #[test]
 fn a_place_with_one_slash_is_shown_as_it_was_given_and_a_password_is_not() {
-    let said = |queue: &str| resolve(Global { queue: Some(queue.to_owned()), ..Global::default() }, &[HOME], None).unwrap_err().message;
-    assert!(said("redis:/127.0.0.1:6379/0").contains("`redis:/127.0.0.1:6379/0`"), "{}", said("redis:/127.0.0.1:6379/0"));
+    let said = |queue: &str| {
+        resolve(Global { queue: Some(queue.to_owned()), ..Global::default() }, &[HOME], None).unwrap_err().message
+    };
+    assert!(
+        said("redis:/127.0.0.1:6379/0").contains("`redis:/127.0.0.1:6379/0`"),
+        "{}",
+        said("redis:/127.0.0.1:6379/0")
+    );
     assert!(!said("redis:/u:hidden@h/0").contains("hidden"), "{}", said("redis:/u:hidden@h/0"));
 }

@@ -35,7 +35,10 @@ fn code(list: &[&str]) -> &'static str {
 #[test]
 fn values_follow_their_types() {
     let loaded = read(&["detector=0.5", "min_confidence=0.5", "names=[\"a\"]"]).unwrap();
-    assert_eq!(Value::from(loaded.values), serde_json::json!({ "detector": "0.5", "min_confidence": 0.5, "names": ["a"] }));
+    assert_eq!(
+        Value::from(loaded.values),
+        serde_json::json!({ "detector": "0.5", "min_confidence": 0.5, "names": ["a"] })
+    );
     assert_eq!(read(&["detector=@@me"]).unwrap().values["detector"], "@me");
     assert_eq!(read(&["detector=a=b"]).unwrap().values["detector"], "a=b");
     assert_eq!(read(&["detector="]).unwrap().values["detector"], "");
@@ -48,7 +51,10 @@ fn a_file_becomes_an_artifact_with_its_name() {
     std::fs::write(&file, b"\xff\xd8\xffrest").unwrap();
     let loaded = read(&[&format!("image=@{}", file.display())]).unwrap();
     let digest = Digest::of(b"\xff\xd8\xffrest");
-    assert_eq!(loaded.values["image"], serde_json::json!({ "$artifact": digest, "media_type": "image/jpeg", "name": "photo.jpg" }));
+    assert_eq!(
+        loaded.values["image"],
+        serde_json::json!({ "$artifact": digest, "media_type": "image/jpeg", "name": "photo.jpg" })
+    );
     let blobs = dovetail_stores::FileBlobs::new(dir.path());
     let values = Value::from(loaded.values.clone());
     assert_eq!(blobs.size(BlobKind::Artifact, &digest).unwrap(), None, "reading stores nothing");
@@ -62,7 +68,11 @@ fn files_in_a_json_file_are_relative_to_it() {
     std::fs::create_dir(dir.path().join("in")).unwrap();
     std::fs::write(dir.path().join("in/a.png"), b"\x89PNG\r\n\x1a\n").unwrap();
     let json = dir.path().join("in/all.json");
-    std::fs::write(&json, r#"{"image": "@a.png", "pages": [{"the_page": "@../in/a.png"}, {"the_page": null}], "detector": "@a.png"}"#).unwrap();
+    std::fs::write(
+        &json,
+        r#"{"image": "@a.png", "pages": [{"the_page": "@../in/a.png"}, {"the_page": null}], "detector": "@a.png"}"#,
+    )
+    .unwrap();
     let loaded = read(&[&format!("@{}", json.display())]).unwrap();
     assert_eq!(loaded.values["image"]["media_type"], "image/png");
     assert_eq!(loaded.values["pages"][0]["the_page"]["name"], "a.png");
@@ -76,7 +86,10 @@ fn files_in_a_json_file_are_relative_to_it() {
     assert!(error.code == "bad_input" && error.message.contains("all.json"), "{error:?}");
     std::fs::write(&json, r#"{"image": "@none.png"}"#).unwrap();
     let error = read(&[&format!("@{}", json.display())]).unwrap_err();
-    assert_eq!((error.code, error.help.as_deref()), ("missing_file", Some("a path that stands in a JSON file is relative to that file")));
+    assert_eq!(
+        (error.code, error.help.as_deref()),
+        ("missing_file", Some("a path that stands in a JSON file is relative to that file"))
+    );
 }
 
 #[test]
@@ -108,9 +121,13 @@ fn what_is_wrong_is_told() {
 #[test]
 fn an_artifact_that_is_not_there_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let loaded = read(&[&format!("image={{\"$artifact\": \"{}\", \"media_type\": \"image/png\"}}", Digest::of(b"x"))]).unwrap();
+    let loaded =
+        read(&[&format!("image={{\"$artifact\": \"{}\", \"media_type\": \"image/png\"}}", Digest::of(b"x"))]).unwrap();
     let values = Value::from(loaded.values.clone());
-    assert_eq!(loaded.store(&values, &dovetail_stores::FileBlobs::new(dir.path())).unwrap_err().code, "unknown_artifact");
+    assert_eq!(
+        loaded.store(&values, &dovetail_stores::FileBlobs::new(dir.path())).unwrap_err().code,
+        "unknown_artifact"
+    );
 }
 
 #[test]

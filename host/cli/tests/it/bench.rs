@@ -53,7 +53,11 @@ fn growth_is_measured() {
     let home = Home::new();
     let document = home.run(&["bench", "--growth", "--quick", "--rounds", "1", "--output", "json"]).exits(0).json();
     valid("bench.schema.json", &document);
-    let value = |name: &str| document["figures"].as_array().unwrap().iter().find(|figure| figure["name"] == name).unwrap()["value"].as_f64().unwrap();
+    let value = |name: &str| {
+        document["figures"].as_array().unwrap().iter().find(|figure| figure["name"] == name).unwrap()["value"]
+            .as_f64()
+            .unwrap()
+    };
     assert_eq!(names(&document).len(), 13, "all but those of faces");
     // Four megabytes cannot be free: both were really carried.
     assert!(value("value_4mb_ms") > value("value_1kb_ms"), "{document}");

@@ -1,5 +1,5 @@
-//! A package whose stored bytes are no longer those that its digest names: it is refused before anything of it is compiled, and what was
-//! interrupted goes on once it has been stored again.
+//! A package whose stored bytes are no longer those that its digest names: it is refused before anything of it is
+//! compiled, and what was interrupted goes on once it has been stored again.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,10 @@ fn packages(home: &Home) -> (String, String) {
 fn a_package_that_was_damaged_is_refused_before_it_is_compiled() {
     let home = Home::new();
     let steps = json!({ "go": { "number": 1, "task": "add@^1", "inputs": { "a": {"value": 1}, "b": {"value": 2} } } });
-    home.push(&["add"]).pipeline("it", &json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": steps, "output": { "sum": "go.sum" } }));
+    home.push(&["add"]).pipeline(
+        "it",
+        &json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": steps, "output": { "sum": "go.sum" } }),
+    );
     let stored = files(home.path("data/blobs/packages/sha256"));
     let [package] = stored.as_slice() else { panic!("{stored:?}") };
     let whole = std::fs::read(package).unwrap();
@@ -42,9 +45,16 @@ fn a_package_that_was_damaged_is_refused_before_it_is_compiled() {
             let message = error["message"].as_str().unwrap();
             assert!(message.contains("another digest") && message.contains(&*package.to_string_lossy()), "{error:#}");
             assert!(message.contains("store it again") && message.contains("task push"), "{error:#}");
-            let code: Vec<_> = files(home.path("data/compiled")).into_iter().filter(|file| !before.contains(file)).collect();
-            assert!(code.iter().all(|file| file.extension().is_none_or(|of| of != "cwasm" && of != "wasm")), "it was compiled: {code:?}");
-            let alone = home.run(&["task", "run", "add", "--input", "a=1", "--input", "b=2", "--output", "json"]).exits(3).json();
+            let code: Vec<_> =
+                files(home.path("data/compiled")).into_iter().filter(|file| !before.contains(file)).collect();
+            assert!(
+                code.iter().all(|file| file.extension().is_none_or(|of| of != "cwasm" && of != "wasm")),
+                "it was compiled: {code:?}"
+            );
+            let alone = home
+                .run(&["task", "run", "add", "--input", "a=1", "--input", "b=2", "--output", "json"])
+                .exits(3)
+                .json();
             assert_eq!(alone["error"]["code"], error["code"]);
         }
         let (found, remedy) = packages(&home);
@@ -58,7 +68,11 @@ fn a_package_that_was_damaged_is_refused_before_it_is_compiled() {
         pushed(true);
         pushed(false);
         std::fs::remove_file(package).unwrap();
-        assert!(home.again(&["add"], "text").stdout.contains("was published before; its stored package was damaged or gone, and is repaired"));
+        assert!(
+            home.again(&["add"], "text")
+                .stdout
+                .contains("was published before; its stored package was damaged or gone, and is repaired")
+        );
         assert!(home.again(&["add"], "text").stdout.contains("was published before, unchanged"));
         assert_eq!(std::fs::read(package).unwrap(), whole);
         assert!(packages(&home).0.starts_with("all 1 are stored"), "{:?}", packages(&home));

@@ -1,4 +1,5 @@
-//! The face pipeline with real models on real photographs: the contract that others script against, bad photographs, the demonstration.
+//! The face pipeline with real models on real photographs: the contract that others script against, bad photographs,
+//! the demonstration.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -10,7 +11,8 @@ use crate::workers::{Daemon, wait};
 
 /// The unpacked model package.
 fn package() -> PathBuf {
-    let folder = std::env::var_os("DOVETAIL_FACE_API").map_or_else(|| root().join("target/face-api/package"), PathBuf::from);
+    let folder =
+        std::env::var_os("DOVETAIL_FACE_API").map_or_else(|| root().join("target/face-api/package"), PathBuf::from);
     assert!(folder.join("model").is_dir(), "{} holds no models: run `./justw setup`", folder.display());
     folder
 }
@@ -28,7 +30,8 @@ fn data() -> &'static Path {
             std::fs::remove_dir_all(&data).unwrap();
         }
         std::fs::create_dir_all(&data).unwrap();
-        let plugins = ["face-detection", "face-attributes", "face-features", "face-report"].map(|name| plugin(name).display().to_string());
+        let plugins = ["face-detection", "face-attributes", "face-features", "face-report"]
+            .map(|name| plugin(name).display().to_string());
         let set_up = |args: &[&str]| drop(Ran::of(&command(&data, &data, args).output().unwrap(), args).exits(0));
         set_up(&["models", "pull", "--from", &package().display().to_string(), "--photographs", "photographs"]);
         set_up(&["task", "push", &plugins[0], &plugins[1], &plugins[2], &plugins[3]]);
@@ -43,7 +46,10 @@ fn run(args: &[&str]) -> Ran {
 
 fn faces(image: &Path, more: &[&str]) -> Ran {
     let image = format!("image=@{}", image.display());
-    let args: Vec<&str> = ["run", "face-processing", "--output", "json", "--input", &image].into_iter().chain(more.iter().copied()).collect();
+    let args: Vec<&str> = ["run", "face-processing", "--output", "json", "--input", &image]
+        .into_iter()
+        .chain(more.iter().copied())
+        .collect();
     run(&args)
 }
 
@@ -51,8 +57,14 @@ fn faces(image: &Path, more: &[&str]) -> Ran {
 fn the_document_is_what_the_contract_says() {
     let document = faces(&photograph(1), &[]).exits(0).json();
     valid("run.schema.json", &document);
-    assert_eq!((&document["pipeline"], &document["inputs"]["detector"]), (&json!("face-processing@1.0.0"), &json!("ssd")));
-    assert_eq!((&document["inputs"]["image"]["name"], &document["inputs"]["image"]["media_type"]), (&json!("sample1.jpg"), &json!("image/jpeg")));
+    assert_eq!(
+        (&document["pipeline"], &document["inputs"]["detector"]),
+        (&json!("face-processing@1.0.0"), &json!("ssd"))
+    );
+    assert_eq!(
+        (&document["inputs"]["image"]["name"], &document["inputs"]["image"]["media_type"]),
+        (&json!("sample1.jpg"), &json!("image/jpeg"))
+    );
     let faces = document["output"]["faces"].as_array().unwrap();
     assert_eq!(faces.len(), 3);
     for (n, face) in faces.iter().enumerate() {
@@ -61,9 +73,15 @@ fn the_document_is_what_the_contract_says() {
         assert_eq!(face["detection"]["source"], "output_001_faces_array");
         assert_eq!(face["attributes"]["source"], "output_002_faces_with_attributes");
         assert_eq!(face["features"]["source"], "output_003_faces_with_features");
-        assert_eq!((face["features"]["feature_vector"].as_array().unwrap().len(), &face["features"]["feature_dimension"]), (128, &json!(128)));
+        assert_eq!(
+            (face["features"]["feature_vector"].as_array().unwrap().len(), &face["features"]["feature_dimension"]),
+            (128, &json!(128))
+        );
         assert_eq!(face["features"]["landmarks"].as_array().unwrap().len(), 68);
-        assert!(face["attributes"]["age"]["estimated_age"].is_number() && face["attributes"]["gender"]["predicted_gender"].is_string());
+        assert!(
+            face["attributes"]["age"]["estimated_age"].is_number()
+                && face["attributes"]["gender"]["predicted_gender"].is_string()
+        );
         assert_eq!(face["attributes"]["emotion"]["probabilities"].as_object().unwrap().len(), 7);
     }
     let summary = &document["processing_summary"];
@@ -118,7 +136,10 @@ fn a_bad_photograph_is_a_recorded_failed_run() {
         valid("run.schema.json", &document);
         let error = &document["error"];
         assert!(codes.contains(&error["code"].as_str().unwrap()), "{name}: {error:#}");
-        assert_eq!((&document["state"], &error["step"], &document["inputs"]["image"]["name"]), (&json!("failed"), &json!("detect"), &json!(name)));
+        assert_eq!(
+            (&document["state"], &error["step"], &document["inputs"]["image"]["name"]),
+            (&json!("failed"), &json!("detect"), &json!(name))
+        );
         let id = document["run_id"].as_str().unwrap();
         assert_eq!(run(&["runs", "show", id, "--output", "json"]).exits(0).json()["state"], "failed");
     }
@@ -133,7 +154,9 @@ fn one_bad_file_among_good_ones_fails_alone() {
     std::fs::write(dir.path().join("b.jpg"), "no picture").unwrap();
     std::fs::copy(photograph(6), dir.path().join("c.jpg")).unwrap();
     let each = format!("image=@{}", dir.path().display());
-    let all = run(&["run", "face-processing", "--each", &each, "--input", "detector=tiny", "--output", "json"]).exits(1).json();
+    let all = run(&["run", "face-processing", "--each", &each, "--input", "detector=tiny", "--output", "json"])
+        .exits(1)
+        .json();
     let states: Vec<&str> = all["runs"].as_array().unwrap().iter().filter_map(|run| run["state"].as_str()).collect();
     assert_eq!(states, ["succeeded", "failed", "succeeded"]);
     assert_eq!((&all["summary"]["succeeded"], &all["summary"]["failed"]), (&json!(2), &json!(1)));
@@ -146,7 +169,9 @@ fn the_demonstration_writes_results_and_pictures() {
     std::fs::create_dir(&photographs).unwrap();
     std::fs::copy(photograph(6), photographs.join("six.jpg")).unwrap();
     let out = dir.path().join("out");
-    let text = run(&["demo", "--photographs", &photographs.display().to_string(), "--out", &out.display().to_string()]).exits(0).stdout;
+    let text = run(&["demo", "--photographs", &photographs.display().to_string(), "--out", &out.display().to_string()])
+        .exits(0)
+        .stdout;
     assert!(text.starts_with("six.jpg: 4 faces in ") && text.contains("1 photograph, 4 faces in "), "{text}");
     let document: Value = serde_json::from_slice(&std::fs::read(out.join("six.json")).unwrap()).unwrap();
     valid("run.schema.json", &document);
@@ -164,8 +189,14 @@ fn doctor_is_content_and_examples_run() {
     let example = dir.path().join("ssd.json");
     std::fs::copy(plugin("face-detection").join("examples/ssd.json"), &example).unwrap();
     std::fs::copy(photograph(1), dir.path().join("sample1.jpg")).unwrap();
-    let ran = run(&["task", "run", "face-detection", "--input", &format!("@{}", example.display()), "--output", "json"]).exits(0).json();
-    assert_eq!((ran["output"]["faces_array"].as_array().unwrap().len(), &ran["models"][0]["name"]), (3, &json!("ssd_mobilenetv1")));
+    let ran =
+        run(&["task", "run", "face-detection", "--input", &format!("@{}", example.display()), "--output", "json"])
+            .exits(0)
+            .json();
+    assert_eq!(
+        (ran["output"]["faces_array"].as_array().unwrap().len(), &ran["models"][0]["name"]),
+        (3, &json!("ssd_mobilenetv1"))
+    );
     assert_eq!(ran["usage"]["host_calls"]["dovetail:vision/faces.detector.detect"], 1);
 }
 
@@ -180,7 +211,10 @@ fn a_model_of_ones_own_is_used_by_its_name() {
     let add = ["models", "add", &cascade, "--manifest", "model.toml"];
     assert!(home.run(&add).exits(0).stdout.starts_with("installed frontal_alt2  sha256:"));
     let (image, task) = (format!("image=@{}", photograph(6).display()), plugin("face-detection").display().to_string());
-    let ran = home.run(&["task", "run", &task, "--input", &image, "--input", "detector=alt2", "--output", "json"]).exits(0).json();
+    let ran = home
+        .run(&["task", "run", &task, "--input", &image, "--input", "detector=alt2", "--output", "json"])
+        .exits(0)
+        .json();
     assert_eq!(ran["models"][0]["name"], "frontal_alt2");
     assert!(!ran["output"]["faces_array"].as_array().unwrap().is_empty(), "{ran:#}");
     // What does not fit is refused, with what to do, and nothing is installed.
@@ -189,11 +223,16 @@ fn a_model_of_ones_own_is_used_by_its_name() {
     assert!(refused.contains("`[input]`") && refused.contains("help: docs/models.md"), "{refused}");
     home.write("third.toml", example.replace("alt2", "alt3"));
     let refused = home.run(&["models", "add", "model.toml", "--manifest", "third.toml"]).exits(2).stderr;
-    assert!(refused.contains("cannot be used as model `frontal_alt3`") && refused.contains("help: give a network or a cascade"), "{refused}");
+    assert!(
+        refused.contains("cannot be used as model `frontal_alt3`")
+            && refused.contains("help: give a network or a cascade"),
+        "{refused}"
+    );
     assert_eq!(home.run(&["models", "list", "--output", "json"]).exits(0).json().as_array().unwrap().len(), 1);
 }
 
-/// A file of ours that is damaged or gone is not what an attempt did wrong: nothing is charged, and what was interrupted goes on.
+/// A file of ours that is damaged or gone is not what an attempt did wrong: nothing is charged, and what was
+/// interrupted goes on.
 #[test]
 fn a_damaged_model_is_the_hosts_fault_and_is_named_and_repaired() {
     let home = Home::new();
@@ -205,7 +244,8 @@ fn a_damaged_model_is_the_hosts_fault_and_is_named_and_repaired() {
     home.write("model.toml", page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap());
     let cascade = format!("{}/haarcascade_frontalface_alt2.xml", dovetail_vision::HAAR_FOLDER);
     let added = |(installed, repaired): (bool, bool)| {
-        let model = home.run(&["models", "add", &cascade, "--manifest", "model.toml", "--output", "json"]).exits(0).json();
+        let model =
+            home.run(&["models", "add", &cascade, "--manifest", "model.toml", "--output", "json"]).exits(0).json();
         assert_eq!((&model["installed"], &model["repaired"]), (&json!(installed), &json!(repaired)), "{model:#}");
     };
     added((true, false));
@@ -220,7 +260,11 @@ fn a_damaged_model_is_the_hosts_fault_and_is_named_and_repaired() {
     // What a guest asks for that is not there is its own fault, as it was.
     let unknown = home.run(&[&run[..], &["--input", "detector=none"]].concat()).exits(1).json();
     assert_eq!((&unknown["error"]["code"], &unknown["error"]["attempt"]), (&json!("unknown_model"), &json!(1)));
-    let [file] = &std::fs::read_dir(home.path("data/models/files")).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()[..] else {
+    let [file] = &std::fs::read_dir(home.path("data/models/files"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect::<Vec<_>>()[..]
+    else {
         panic!("one file")
     };
     let whole = std::fs::read(file).unwrap();
@@ -239,13 +283,17 @@ fn a_damaged_model_is_the_hosts_fault_and_is_named_and_repaired() {
         assert!(line["remedy"].as_str().unwrap().contains("models add"), "{line:#}");
         let error = home.run(&run).exits(3).json()["error"].clone();
         let message = error["message"].as_str().unwrap();
-        assert!(message.contains("frontal_alt2") && message.contains(&path) && message.contains("models pull"), "{error:#}");
+        assert!(
+            message.contains("frontal_alt2") && message.contains(&path) && message.contains("models pull"),
+            "{error:#}"
+        );
         let newest = home.run(&["runs", "list", "--output", "json"]).json()[0]["run_id"].as_str().unwrap().to_owned();
         assert_eq!(attempts(&newest), ("queued".to_owned(), 0), "nothing is charged");
         // A worker puts such a step back, until the model is mended.
         let worker = Daemon::start(&home, "one", &[]);
         wait("the step is put back", || {
-            std::fs::read_to_string(home.path("one.log")).unwrap().matches("a step could not be run").count() > usize::from(gone)
+            std::fs::read_to_string(home.path("one.log")).unwrap().matches("a step could not be run").count()
+                > usize::from(gone)
         });
         assert_eq!(attempts(&newest).1, 0);
         added((false, true));
@@ -300,8 +348,14 @@ fn a_step_waits_for_a_worker_with_a_model_of_the_kind_that_its_task_opens() {
     let show = || home.run(&["runs", "show", run, "--output", "json"]).exits(0).json();
     std::thread::sleep(std::time::Duration::from_secs(1));
     let document = show();
-    assert_eq!((&document["state"], &document["processing_summary"]["steps"][0]["waits_for"]), (&json!("queued"), &json!(["model_kind:detector"])));
-    assert!(document["warnings"][0].as_str().unwrap().contains("no living worker has a model of the kind detector"), "{document:#}");
+    assert_eq!(
+        (&document["state"], &document["processing_summary"]["steps"][0]["waits_for"]),
+        (&json!("queued"), &json!(["model_kind:detector"]))
+    );
+    assert!(
+        document["warnings"][0].as_str().unwrap().contains("no living worker has a model of the kind detector"),
+        "{document:#}"
+    );
     valid("run.schema.json", &document);
     // It goes on as soon as there is one.
     let page = std::fs::read_to_string(root().join("docs/models.md")).unwrap();
@@ -315,12 +369,15 @@ fn a_step_waits_for_a_worker_with_a_model_of_the_kind_that_its_task_opens() {
 fn the_pipeline_is_measured_against_the_library_alone() {
     let figures = ["worker_vision_mb", "pipeline_native_cpu_ratio", "pipeline_native_wall_ratio"];
     let only: Vec<&str> = figures.iter().flat_map(|name| ["--only", name]).collect();
-    let named = |folder: &str| run(&[&["bench", "--quick", "--rounds", "1", "--output", "json", "--photographs", folder][..], &only].concat());
+    let named = |folder: &str| {
+        run(&[&["bench", "--quick", "--rounds", "1", "--output", "json", "--photographs", folder][..], &only].concat())
+    };
     let document = named("photographs").exits(0).json();
     valid("bench.schema.json", &document);
     let measured = document["figures"].as_array().unwrap();
     assert_eq!(measured.iter().map(|figure| figure["name"].as_str().unwrap()).collect::<Vec<_>>(), figures);
-    // Whatever the machine does beside it: networks of 70 MB are loaded, and the pipeline does all that the library does.
+    // Whatever the machine does beside it: networks of 70 MB are loaded, and the pipeline does all that the library
+    // does.
     let value = |n: usize| measured[n]["value"].as_f64().unwrap();
     assert!(value(0) > 70.0 && value(1) > 0.5 && value(2) > 0.2, "{measured:?}");
     assert_eq!(document["not_measured"], json!([]));
@@ -332,6 +389,9 @@ fn the_pipeline_is_measured_against_the_library_alone() {
 #[test]
 fn photographs_are_taken_from_runs_where_none_are_named() {
     faces(&photograph(2), &["--input", "detector=tiny"]).exits(0);
-    let document = run(&["bench", "--quick", "--rounds", "1", "--output", "json", "--only", "pipeline_native_wall_ratio"]).exits(0).json();
+    let document =
+        run(&["bench", "--quick", "--rounds", "1", "--output", "json", "--only", "pipeline_native_wall_ratio"])
+            .exits(0)
+            .json();
     assert_eq!(document["figures"][0]["name"], "pipeline_native_wall_ratio");
 }

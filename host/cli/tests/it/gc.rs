@@ -10,7 +10,8 @@ use crate::workers::Daemon;
 
 fn home() -> Home {
     let home = Home::new();
-    let steps = json!({ "copy": { "number": 1, "task": "copy-artifact@1.0.0", "inputs": { "artifact": "input.file" } } });
+    let steps =
+        json!({ "copy": { "number": 1, "task": "copy-artifact@1.0.0", "inputs": { "artifact": "input.file" } } });
     let inputs = json!({ "file": {} });
     home.push(&["copy-artifact"])
         .pipeline("copying", &json!({ "name": "copying", "version": "1.0.0", "inputs": inputs, "steps": steps, "output": { "it": "copy.upper" } }));
@@ -36,7 +37,10 @@ fn age(folder: &Path) {
         if path.is_dir() {
             age(&path);
         } else {
-            std::fs::File::open(&path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(2 * 24 * 3600)).unwrap();
+            std::fs::File::open(&path)
+                .unwrap()
+                .set_modified(SystemTime::now() - Duration::from_secs(2 * 24 * 3600))
+                .unwrap();
         }
     }
 }
@@ -57,7 +61,10 @@ fn old_runs_go_with_their_blobs_and_what_is_published_stays() {
     let home = home();
     let document = run(&home);
     let kept = gc(&home, &[]);
-    assert_eq!((&kept["runs"], &kept["blobs"]["artifacts"]["number"], &kept["compiled"]["number"]), (&json!(0), &json!(0), &json!(0)));
+    assert_eq!(
+        (&kept["runs"], &kept["blobs"]["artifacts"]["number"], &kept["compiled"]["number"]),
+        (&json!(0), &json!(0), &json!(0))
+    );
     let shown = home.run(&["runs", "show", document["run_id"].as_str().unwrap(), "--output", "json"]).exits(0).json();
     assert_eq!(shown, document);
 
@@ -67,7 +74,10 @@ fn old_runs_go_with_their_blobs_and_what_is_published_stays() {
     age(&home.path("data/blobs"));
     let would = gc(&home, &["--keep-runs", "0s", "--dry-run"]);
     let gone = gc(&home, &["--keep-runs", "0s"]);
-    assert_eq!((&would["blobs"], &would["records"], &would["dry_run"]), (&gone["blobs"], &gone["records"], &json!(true)));
+    assert_eq!(
+        (&would["blobs"], &would["records"], &would["dry_run"]),
+        (&gone["blobs"], &gone["records"], &json!(true))
+    );
     assert_eq!((&gone["runs"], &gone["blobs"]["artifacts"]), (&json!(1), &json!({ "number": 2, "bytes": 22 })));
     assert_eq!(gone["blobs"]["packages"]["number"], 0);
     assert_eq!(runs(&home), 0);
@@ -93,7 +103,11 @@ fn fresh_blobs_stay_while_somebody_works() {
     run(&home);
     let worker = Daemon::start(&home, "busy", &[]);
     let refused = home.run(&["gc", "--keep-blobs", "59m"]).exits(2);
-    assert!(refused.stderr.contains("too_soon") || refused.stderr.contains("could remove what a step that runs now"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("too_soon") || refused.stderr.contains("could remove what a step that runs now"),
+        "{}",
+        refused.stderr
+    );
     assert!(refused.stderr.contains("1h or more"), "{}", refused.stderr);
     gc(&home, &["--keep-blobs", "1h", "--keep-runs", "0s"]);
     worker.stop();

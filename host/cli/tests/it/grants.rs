@@ -1,5 +1,5 @@
-//! What this machine gives to tasks (`worker.grants`) binds whoever runs their steps here: `run`, `runs resume` and `retry` on the data folder, and
-//! `task run`, as it binds workers (`workers.rs`).
+//! What this machine gives to tasks (`worker.grants`) binds whoever runs their steps here: `run`, `runs resume` and
+//! `retry` on the data folder, and `task run`, as it binds workers (`workers.rs`).
 
 use std::process::Command;
 
@@ -17,7 +17,11 @@ fn home() -> Home {
         home.pipeline(name, &json!({ "name": name, "version": "1.0.0", "inputs": {}, "steps": { "now": step }, "output": { "it": from } }));
     };
     pipeline("ask", json!({ "number": 1, "task": "clock@^1", "inputs": {} }), "now.milliseconds");
-    pipeline("plain", json!({ "number": 1, "task": "add@^1", "inputs": { "a": {"value": 1}, "b": {"value": 2} } }), "now.sum");
+    pipeline(
+        "plain",
+        json!({ "number": 1, "task": "add@^1", "inputs": { "a": {"value": 1}, "b": {"value": 2} } }),
+        "now.sum",
+    );
     home
 }
 
@@ -32,7 +36,10 @@ fn withheld(ran: Ran, who: &str) {
     let error = ran.exits(2).json()["error"].clone();
     let (message, help) = (error["message"].as_str().unwrap(), error["help"].as_str().unwrap());
     assert_eq!((&error["code"], &error["details"]["grant"]), (&json!("grant_withheld"), &json!("clocks")), "{error:#}");
-    assert!(message.contains(who) && message.contains("worker.grants") && help.contains("DOVETAIL_WORKER_GRANTS"), "{error:#}");
+    assert!(
+        message.contains(who) && message.contains("worker.grants") && help.contains("DOVETAIL_WORKER_GRANTS"),
+        "{error:#}"
+    );
 }
 
 fn runs(home: &Home) -> Vec<Value> {
@@ -45,7 +52,10 @@ fn who_runs_steps_here_gives_no_more_than_the_machine_does() {
     for grants in ["", "random"] {
         withheld(given(&home, grants, &["run", "ask"]), "`clock_001`");
         withheld(given(&home, grants, &["task", "run", "clock"]), "`clock@1.0.0`");
-        withheld(given(&home, grants, &["task", "run", &plugin("clock").display().to_string(), "--grant", "clocks"]), "`clock`");
+        withheld(
+            given(&home, grants, &["task", "run", &plugin("clock").display().to_string(), "--grant", "clocks"]),
+            "`clock`",
+        );
         given(&home, grants, &["task", "run", "add", "--input", "a=1", "--input", "b=2"]).exits(0);
     }
     assert!(runs(&home).is_empty(), "nothing is recorded");
@@ -61,7 +71,8 @@ fn what_is_resumed_or_retried_here_is_given_no_more_either() {
     let (asking, plain) = (open_run(&home, "ask"), open_run(&home, "plain"));
     withheld(given(&home, "random", &["runs", "resume", &asking]), "`clock_001`");
     let both = given(&home, "random", &["runs", "resume", "--all"]).exits(3).json();
-    let states: Vec<(&Value, &Value)> = both["runs"].as_array().unwrap().iter().map(|run| (&run["run_id"], &run["state"])).collect();
+    let states: Vec<(&Value, &Value)> =
+        both["runs"].as_array().unwrap().iter().map(|run| (&run["run_id"], &run["state"])).collect();
     assert_eq!(states, [(&json!(plain), &json!("succeeded"))], "{both:#}");
     assert_eq!(both["error"]["code"], "grant_withheld", "{both:#}");
     assert!(both["error"]["message"].as_str().unwrap().contains(&format!("run {asking}: ")), "{both:#}");

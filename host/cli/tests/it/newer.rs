@@ -41,8 +41,12 @@ fn put(home: &Home, kind: Kind, key: &str, format: &str) {
 fn listed(home: &Home, what: &str, ours: &str, (name, value): (&str, &str)) {
     let text = home.run(&[what, "list"]).exits(0);
     assert!(text.stdout.contains(ours), "{}", text.stdout);
-    let told = text.stderr.lines().find(|line| line.starts_with("warning: ")).unwrap_or_else(|| panic!("{}", text.stderr));
-    assert!(told.contains(value) && told.contains("/2`") && told.contains("use the version that wrote it, or a newer one"), "{told}");
+    let told =
+        text.stderr.lines().find(|line| line.starts_with("warning: ")).unwrap_or_else(|| panic!("{}", text.stderr));
+    assert!(
+        told.contains(value) && told.contains("/2`") && told.contains("use the version that wrote it, or a newer one"),
+        "{told}"
+    );
     let all = home.run(&[what, "list", "--output", "json"]).exits(0).json();
     let [one, newer] = all.as_array().unwrap().as_slice() else { panic!("{all:#}") };
     assert!(one.get("unreadable").is_none(), "{one:#}");
@@ -60,8 +64,13 @@ fn a_run_of_a_newer_form_hides_no_other() {
     // Nor does it keep others waiting.
     let ours = crate::support::open_run(&home, "it");
     let resumed = home.run(&["runs", "resume", "--all", "--output", "json"]).exits(3).json();
-    let states: Vec<(&Value, &Value)> = resumed["runs"].as_array().unwrap().iter().map(|run| (&run["run_id"], &run["state"])).collect();
-    assert_eq!((states, &resumed["error"]["code"]), (vec![(&json!(ours), &json!("succeeded"))], &json!("store_newer")), "{resumed:#}");
+    let states: Vec<(&Value, &Value)> =
+        resumed["runs"].as_array().unwrap().iter().map(|run| (&run["run_id"], &run["state"])).collect();
+    assert_eq!(
+        (states, &resumed["error"]["code"]),
+        (vec![(&json!(ours), &json!("succeeded"))], &json!("store_newer")),
+        "{resumed:#}"
+    );
 }
 
 #[test]
@@ -74,9 +83,16 @@ fn a_model_whose_manifest_cannot_be_read_hides_no_other() {
     home.run(&["models", "add", &file, "--manifest", &manifest]).exits(0);
     home.write("data/models/theirs.toml", "name = \"theirs\"\na_new = \"word\"\n");
     let text = home.run(&["models", "list"]).exits(0);
-    assert!(text.stdout.contains("mine") && text.stderr.starts_with("warning: the model theirs cannot be read: "), "{}", text.stderr);
+    assert!(
+        text.stdout.contains("mine") && text.stderr.starts_with("warning: the model theirs cannot be read: "),
+        "{}",
+        text.stderr
+    );
     let all = home.run(&["models", "list", "--output", "json"]).exits(0).json();
-    assert_eq!((&all[0]["name"], &all[1]["name"], &all[1]["unreadable"]["code"]), (&json!("mine"), &json!("theirs"), &json!("bad_manifest")));
+    assert_eq!(
+        (&all[0]["name"], &all[1]["name"], &all[1]["unreadable"]["code"]),
+        (&json!("mine"), &json!("theirs"), &json!("bad_manifest"))
+    );
     assert_eq!(all.as_array().unwrap().len(), 2);
 }
 
@@ -89,7 +105,13 @@ fn the_end_of_a_run_of_a_newer_form_hides_no_other() {
     let key = RunKey { run: newest.parse().unwrap(), generation: 1 }.key();
     // It was run again by the newer one, and its second generation has ended.
     let generation = Record { kind: Kind::Generation, key: key.clone(), value: b"{}".to_vec() };
-    write(&home, &[Item::Put { record: generation }, Item::Put { record: record(Kind::RunOutcome, &key, "dovetail.run_outcome/2") }]);
+    write(
+        &home,
+        &[
+            Item::Put { record: generation },
+            Item::Put { record: record(Kind::RunOutcome, &key, "dovetail.run_outcome/2") },
+        ],
+    );
     listed(&home, "runs", "it@1.0.0", ("run_id", &newest));
 }
 
@@ -105,12 +127,18 @@ fn a_task_of_a_newer_form_hides_no_other() {
     assert_eq!(home.run(&["task", "show", "sub", "--output", "json"]).exits(3).json()["error"]["code"], "store_newer");
     // An older version is not taken instead of the one that is meant, and is where that one is not asked for.
     put(&home, Kind::Plugin, "add@1.9.0", "dovetail.plugin/2");
-    for args in
-        [&["task", "show", "add@^1"][..], &["task", "run", "add", "--input", "a=1"], &["pipeline", "check", &file], &["pipeline", "push", &file]]
-    {
+    for args in [
+        &["task", "show", "add@^1"][..],
+        &["task", "run", "add", "--input", "a=1"],
+        &["pipeline", "check", &file],
+        &["pipeline", "push", &file],
+    ] {
         let args: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
         let error = home.run(&args).exits(3).json();
-        assert!(error["error"]["message"].as_str().unwrap().starts_with("read the record of plugin add@1.9.0"), "{args:?}: {error:#}");
+        assert!(
+            error["error"]["message"].as_str().unwrap().starts_with("read the record of plugin add@1.9.0"),
+            "{args:?}: {error:#}"
+        );
     }
     home.run(&["task", "show", "add@1.0.0"]).exits(0);
     home.run(&["run", "it"]).exits(0);
@@ -134,6 +162,9 @@ fn a_pipeline_of_a_newer_form_hides_no_other() {
     let registry = home.run(&["doctor", "--output", "json"]).json();
     let line = registry["checks"].as_array().unwrap().iter().find(|check| check["what"] == "registry").unwrap();
     let found = line["found"].as_str().unwrap();
-    assert!(found.contains("1 pipeline version") && found.contains("cannot be read: other@1.0.0, more@1.0.0"), "{line:#}");
+    assert!(
+        found.contains("1 pipeline version") && found.contains("cannot be read: other@1.0.0, more@1.0.0"),
+        "{line:#}"
+    );
     assert_eq!((&line["ok"], &line["warning"]), (&json!(true), &json!(true)));
 }

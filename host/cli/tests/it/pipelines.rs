@@ -21,7 +21,8 @@ fn everything_wrong_is_found_at_once() {
     let text = home.run(&["pipeline", "check", "bad.json"]).exits(1).stdout;
     insta::assert_snapshot!(normal(&home, &text));
     let json = home.run(&["pipeline", "check", "bad.json", "--output", "json"]).exits(1).json();
-    let codes: Vec<&str> = json["errors"].as_array().unwrap().iter().map(|error| error["code"].as_str().unwrap()).collect();
+    let codes: Vec<&str> =
+        json["errors"].as_array().unwrap().iter().map(|error| error["code"].as_str().unwrap()).collect();
     for code in ["bad_value", "duplicate_number", "unknown_task", "unknown_step", "unknown_version", "unknown_key"] {
         assert!(codes.contains(&code), "{code} is not among {codes:?}");
     }
@@ -40,18 +41,25 @@ fn a_published_version_never_changes_and_update_moves_to_newer_plugins() {
     let mut other = twice();
     other["output"] = json!({ "sum": "first.sum", "all": "second.sum" });
     home.write("twice.json", other.to_string());
-    assert_eq!(home.run(&["pipeline", "push", "twice.json", "--output", "json"]).exits(2).json()["error"]["code"], "version_exists");
+    assert_eq!(
+        home.run(&["pipeline", "push", "twice.json", "--output", "json"]).exits(2).json()["error"]["code"],
+        "version_exists"
+    );
 
     assert!(home.run(&["pipeline", "update", "twice"]).exits(0).stdout.contains("up to date (revision 1)"));
     let manifest = std::fs::read_to_string(plugin("add").join("plugin.toml")).unwrap().replace("1.0.0", "1.1.0");
     home.write("add/plugin.toml", manifest);
-    let component = home.write("add/it.wasm", of_version(&std::fs::read(crate::support::component("add")).unwrap(), "1.1.0"));
+    let component =
+        home.write("add/it.wasm", of_version(&std::fs::read(crate::support::component("add")).unwrap(), "1.1.0"));
     home.run(&["task", "pack", "add", "--component", &component, "-o", "add.zip"]).exits(0);
     home.run(&["task", "push", "add.zip"]).exits(0);
     let update = home.run(&["pipeline", "update", "twice", "--output", "json"]).exits(0).json();
     assert_eq!((update["updated"].as_bool(), update["revision"].as_u64()), (Some(true), Some(2)));
     let differences = update["differences"].as_array().unwrap();
-    assert!(differences.iter().any(|line| line.as_str().unwrap().contains("add@1.0.0 -> add@1.1.0")), "{differences:?}");
+    assert!(
+        differences.iter().any(|line| line.as_str().unwrap().contains("add@1.0.0 -> add@1.1.0")),
+        "{differences:?}"
+    );
     assert_eq!(home.run(&["pipeline", "show", "twice", "--output", "json"]).json()["revision"], 2);
 }
 
@@ -78,7 +86,11 @@ fn warnings_and_good_files_are_told_in_the_same_form() {
     for (file, warnings) in [("good.json", 0), ("unused.json", 1)] {
         let found = home.run(&["pipeline", "check", file, "--output", "json"]).exits(0).json();
         valid("check.schema.json", &found);
-        assert_eq!((found["errors"].as_array().unwrap().len(), found["warnings"].as_array().unwrap().len()), (0, warnings), "{found:#}");
+        assert_eq!(
+            (found["errors"].as_array().unwrap().len(), found["warnings"].as_array().unwrap().len()),
+            (0, warnings),
+            "{found:#}"
+        );
     }
     home.write("syntax.json", "{ not json");
     valid("check.schema.json", &home.run(&["pipeline", "check", "syntax.json", "--output", "json"]).exits(1).json());
@@ -89,7 +101,11 @@ fn graphs_and_descriptions() {
     let home = Home::new();
     home.push(&["add"]).pipeline("twice", &twice());
     let published = home.run(&["pipeline", "graph", "twice"]).exits(0).stdout;
-    assert_eq!(published, home.run(&["pipeline", "graph", "twice.json"]).exits(0).stdout, "a file and what was published from it are drawn alike");
+    assert_eq!(
+        published,
+        home.run(&["pipeline", "graph", "twice.json"]).exits(0).stdout,
+        "a file and what was published from it are drawn alike"
+    );
     let mermaid = home.run(&["pipeline", "graph", "twice", "--format", "mermaid"]).exits(0).stdout;
     let show = home.run(&["pipeline", "show", "twice"]).exits(0).stdout;
     insta::assert_snapshot!(normal(&home, &format!("{published}\n{mermaid}\n{show}")));

@@ -22,7 +22,8 @@ fn adding() -> Home {
 
 fn probing(steps: &Value, output: &str) -> Home {
     let home = Home::new();
-    let pipeline = json!({ "name": "probing", "version": "1.0.0", "inputs": {}, "steps": steps, "output": { "it": output } });
+    let pipeline =
+        json!({ "name": "probing", "version": "1.0.0", "inputs": {}, "steps": steps, "output": { "it": output } });
     home.push(&["add", "probe"]).pipeline("probing", &pipeline);
     home
 }
@@ -58,7 +59,10 @@ fn a_pipeline_file_is_checked_and_published() {
         "steps": {"sum": {"number": 1, "task": "add", "inputs": {"a": "input.a", "b": {"value": 1}}}}, "output": {"sum": "sum.sum"} })
         .to_string(),
     );
-    assert_eq!(home.run(&["run", "p/one.json", "--input", "a=1", "--output", "json"]).exits(0).json()["output"]["sum"], 2);
+    assert_eq!(
+        home.run(&["run", "p/one.json", "--input", "a=1", "--output", "json"]).exits(0).json()["output"]["sum"],
+        2
+    );
     assert_eq!(home.run(&["run", "one", "--input", "a=2", "--output", "json"]).exits(0).json()["output"]["sum"], 3);
 }
 
@@ -119,14 +123,17 @@ fn a_timeout_is_called_so_and_a_panic_names_its_line() {
     assert_eq!(document["error"]["code"], "timeout", "{document:#}");
     let text = probing(&step("panic", json!("oh no")), "go.count").run(&["run", "probing"]).exits(1).stdout;
     assert!(text.contains("oh no") && text.contains("src/lib.rs:"), "{text}");
-    let document = probing(&step("log", json!(3)), "go.count").run(&["run", "probing", "--output", "json"]).exits(0).json();
+    let document =
+        probing(&step("log", json!(3)), "go.count").run(&["run", "probing", "--output", "json"]).exits(0).json();
     assert_eq!(document["state"], "succeeded");
 }
 
 #[test]
 fn what_tasks_logged_is_kept() {
-    let home =
-        probing(&json!({ "go": { "number": 7, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "log", "val": 3}} } } }), "go.count");
+    let home = probing(
+        &json!({ "go": { "number": 7, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "log", "val": 3}} } } }),
+        "go.count",
+    );
     let id = home.run(&["run", "probing", "--output", "json"]).exits(0).json()["run_id"].as_str().unwrap().to_owned();
     let logs = home.run(&["runs", "logs", &id, "--output", "json"]).exits(0).json();
     assert_eq!((&logs[0]["id"], logs[0]["lines"].as_array().unwrap().len()), (&json!("probe_007"), 3), "{logs:#}");
@@ -181,10 +188,17 @@ fn the_first_signal_drains_and_the_run_can_be_resumed() {
     assert_eq!(document["state"], "queued", "{document:#}");
     assert!(ran.stderr.contains(&format!("runs resume {id}")), "{}", ran.stderr);
     let steps = &document["processing_summary"]["steps"];
-    assert_eq!((&steps[0]["state"], &steps[1]["attempts"]), (&json!("succeeded"), &json!([])), "the running step finished, no other began");
+    assert_eq!(
+        (&steps[0]["state"], &steps[1]["attempts"]),
+        (&json!("succeeded"), &json!([])),
+        "the running step finished, no other began"
+    );
     let resumed = home.run(&["runs", "resume", &id[..13], "--output", "json"]).exits(0).json();
     assert_eq!((&resumed["run_id"], &resumed["state"]), (&document["run_id"], &json!("succeeded")));
-    assert_eq!(resumed["processing_summary"]["steps"][0], document["processing_summary"]["steps"][0], "what was done was not done again");
+    assert_eq!(
+        resumed["processing_summary"]["steps"][0], document["processing_summary"]["steps"][0],
+        "what was done was not done again"
+    );
     assert_eq!(home.run(&["runs", "resume", id, "--output", "json"]).exits(0).json(), resumed, "it is over");
 }
 

@@ -1,5 +1,6 @@
-//! As much of JSON Schema 2020-12 as the schemas in `host/cli/schemas` and those of tasks use. A keyword that is not known here fails the test: nothing
-//! is skipped. (A full validator would change the features of crates that wasmtime is built with, and so build it twice.)
+//! As much of JSON Schema 2020-12 as the schemas in `host/cli/schemas` and those of tasks use. A keyword that is not
+//! known here fails the test: nothing is skipped. (A full validator would change the features of crates that wasmtime
+//! is built with, and so build it twice.)
 
 use serde_json::Value;
 
@@ -29,12 +30,15 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
         match keyword.as_str() {
             "$schema" | "$id" | "$defs" | "title" | "description" | "default" | "then" | "contentEncoding" => {}
             "$ref" => {
-                let (document, pointer) = rule.as_str().unwrap().split_once('#').unwrap_or((rule.as_str().unwrap(), ""));
+                let (document, pointer) =
+                    rule.as_str().unwrap().split_once('#').unwrap_or((rule.as_str().unwrap(), ""));
                 let other = (!document.is_empty()).then(|| named(document));
                 let root = other.as_ref().unwrap_or(root);
                 check(root, root.pointer(pointer).expect("what a schema refers to is there"), value, at, found);
             }
-            "type" => expect(rule.as_array().map_or_else(|| is(rule, value), |types| types.iter().any(|ty| is(ty, value)))),
+            "type" => {
+                expect(rule.as_array().map_or_else(|| is(rule, value), |types| types.iter().any(|ty| is(ty, value))))
+            }
             "const" => expect(rule == value),
             "enum" => expect(rule.as_array().unwrap().contains(value)),
             "oneOf" => expect(rule.as_array().unwrap().iter().filter(|schema| fits(schema)).count() == 1),
@@ -46,7 +50,9 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
             }
             "minimum" => expect(value.as_f64().is_none_or(|number| number >= rule.as_f64().unwrap())),
             "maximum" => expect(value.as_f64().is_none_or(|number| number <= rule.as_f64().unwrap())),
-            "pattern" => expect(value.as_str().is_none_or(|text| regex::Regex::new(rule.as_str().unwrap()).unwrap().is_match(text))),
+            "pattern" => expect(
+                value.as_str().is_none_or(|text| regex::Regex::new(rule.as_str().unwrap()).unwrap().is_match(text)),
+            ),
             "items" => {
                 for (n, item) in value.as_array().into_iter().flatten().enumerate() {
                     check(root, rule, item, &format!("{at}/{n}"), found);
@@ -79,7 +85,8 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
 /// The schema of this `$id`, among those of the program.
 fn named(id: &str) -> Value {
     let files = std::fs::read_dir(crate::support::root().join("host/cli/schemas")).unwrap();
-    let schemas = files.map(|file| serde_json::from_slice::<Value>(&std::fs::read(file.unwrap().path()).unwrap()).unwrap());
+    let schemas =
+        files.map(|file| serde_json::from_slice::<Value>(&std::fs::read(file.unwrap().path()).unwrap()).unwrap());
     schemas.into_iter().find(|schema| schema["$id"] == id).unwrap_or_else(|| panic!("no schema is called {id}"))
 }
 

@@ -1,5 +1,5 @@
-//! `run --each` and `runs resume` of several: files that cannot be read, interruption while files are still being submitted, and a document that is
-//! closed whatever happens.
+//! `run --each` and `runs resume` of several: files that cannot be read, interruption while files are still being
+//! submitted, and a document that is closed whatever happens.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Stdio};
@@ -83,11 +83,17 @@ fn every_file_is_looked_at_before_the_first_run() {
     home.write("in/0200.txt", "small");
     // A link to nothing is no file of the folder; named itself, it is.
     std::os::unix::fs::symlink(home.path("nowhere"), home.path("in/gone")).unwrap();
-    let error = home.run(&["run", "copying", "--each", "file=@in/0000.txt", "--each", "file=@in/gone", "--output", "json"]).exits(2).json();
+    let error = home
+        .run(&["run", "copying", "--each", "file=@in/0000.txt", "--each", "file=@in/gone", "--output", "json"])
+        .exits(2)
+        .json();
     assert_eq!(error["error"]["code"], "missing_file");
     // What is no file might never end, or be empty the second time.
     assert!(std::process::Command::new("mkfifo").arg(home.path("in/pipe")).status().unwrap().success());
-    let error = home.run(&["run", "copying", "--each", "file=@in/0000.txt", "--each", "file=@in/pipe", "--output", "json"]).exits(2).json();
+    let error = home
+        .run(&["run", "copying", "--each", "file=@in/0000.txt", "--each", "file=@in/pipe", "--output", "json"])
+        .exits(2)
+        .json();
     assert_eq!(error["error"]["code"], "not_a_file");
     // Whoever may read everything cannot make a file that he may not read.
     home.write("in/secret.txt", "x");
@@ -99,15 +105,27 @@ fn every_file_is_looked_at_before_the_first_run() {
     assert_eq!(recorded(&home), Vec::<Value>::new());
     let all = home.run(&args).exits(0).json();
     valid("runs.schema.json", &all);
-    assert_eq!(all["runs"].as_array().unwrap().iter().map(|run| run["inputs"]["file"]["name"].as_str().unwrap()).collect::<Vec<_>>().len(), 300);
-    assert!(all["runs"].as_array().unwrap().iter().map(|run| run["inputs"]["file"]["name"].as_str().unwrap()).is_sorted());
+    assert_eq!(
+        all["runs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|run| run["inputs"]["file"]["name"].as_str().unwrap())
+            .collect::<Vec<_>>()
+            .len(),
+        300
+    );
+    assert!(
+        all["runs"].as_array().unwrap().iter().map(|run| run["inputs"]["file"]["name"].as_str().unwrap()).is_sorted()
+    );
 }
 
 #[test]
 fn standard_input_serves_every_file() {
     let home = home(20);
     let args = ["run", "adding", "--each", "a=@in", "--input", "b=@-", "--output", "json"];
-    let mut child = home.command(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        home.command(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"1000").unwrap();
     let all = Ran::of(&child.wait_with_output().unwrap(), &args).exits(0).json();
     assert_eq!(sums(all["runs"].as_array().unwrap()), (1000..1020).collect::<Vec<u64>>());
@@ -125,13 +143,24 @@ fn results_come_while_files_are_submitted_and_an_interruption_can_be_resumed() {
     let runs: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     runs.iter().for_each(|run| valid("run.schema.json", run));
     let inputs: Vec<u64> = runs.iter().map(|run| run["inputs"]["a"].as_u64().unwrap()).collect();
-    assert_eq!(inputs, (0..runs.len() as u64).collect::<Vec<_>>(), "every submitted run is listed, in the order of the files");
+    assert_eq!(
+        inputs,
+        (0..runs.len() as u64).collect::<Vec<_>>(),
+        "every submitted run is listed, in the order of the files"
+    );
     let open = runs.iter().filter(|run| run["state"] != "succeeded").count();
     assert!(open > 0 && runs.len() < 2000, "{open} of {} are open", runs.len());
     assert_eq!(recorded(&home).len(), runs.len());
     let data = home.path("data");
-    let hint = format!("interrupted; {open} runs are open; go on with them by\n  dovetail --data {} runs resume --all\n", data.display());
-    let rest = format!("{} files were not submitted, from `in/{:04}.json` on: run --each again with these", 2000 - runs.len(), runs.len());
+    let hint = format!(
+        "interrupted; {open} runs are open; go on with them by\n  dovetail --data {} runs resume --all\n",
+        data.display()
+    );
+    let rest = format!(
+        "{} files were not submitted, from `in/{:04}.json` on: run --each again with these",
+        2000 - runs.len(),
+        runs.len()
+    );
     assert!(ran.stderr.contains(&hint) && ran.stderr.contains(&rest), "{}", ran.stderr);
 
     let resumed = home.run(&["runs", "resume", "--all", "--output", "json"]).exits(0).json();
@@ -171,12 +200,26 @@ fn a_file_that_goes_away_meanwhile_is_told_and_the_others_are_run() {
     let ran = ended(child, stdout, &line, &args).exits(3);
     let all = ran.json();
     valid("runs.schema.json", &all);
-    assert_eq!(sums(all["runs"].as_array().unwrap()), (1..701).filter(|sum| ![691, 696].contains(sum)).collect::<Vec<u64>>());
+    assert_eq!(
+        sums(all["runs"].as_array().unwrap()),
+        (1..701).filter(|sum| ![691, 696].contains(sum)).collect::<Vec<u64>>()
+    );
     assert_eq!((&all["summary"]["succeeded"], &all["summary"]["not_submitted"]), (&json!(698), &json!(2)));
     let error = &all["error"];
-    assert_eq!((&error["code"], &error["details"]["files"][0]["path"]), (&json!("missing_file"), &json!("in/0690.json")), "{error:#}");
-    assert_eq!((&error["details"]["files"][1]["code"], &error["details"]["files"][1]["path"]), (&json!("bad_input"), &json!("in/0695.json")));
-    assert!(ran.stderr.contains("error: 2 of 700 files could not be submitted\n  read `in/0690.json`: "), "{}", ran.stderr);
+    assert_eq!(
+        (&error["code"], &error["details"]["files"][0]["path"]),
+        (&json!("missing_file"), &json!("in/0690.json")),
+        "{error:#}"
+    );
+    assert_eq!(
+        (&error["details"]["files"][1]["code"], &error["details"]["files"][1]["path"]),
+        (&json!("bad_input"), &json!("in/0695.json"))
+    );
+    assert!(
+        ran.stderr.contains("error: 2 of 700 files could not be submitted\n  read `in/0690.json`: "),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -197,7 +240,11 @@ fn a_failure_of_the_host_stands_inside_the_document() {
     assert_eq!(sums(&runs[..10]), (1..11).collect::<Vec<u64>>());
     assert!(runs.len() > 10 && runs[10..].iter().all(|run| run["output"].is_null()), "{all:#}");
     assert_eq!(all["summary"]["open"], runs.len() - 10);
-    assert!(all["error"]["code"].as_str().unwrap().starts_with("host_") || all["error"]["code"].as_str().unwrap().starts_with("store_"), "{all:#}");
+    assert!(
+        all["error"]["code"].as_str().unwrap().starts_with("host_")
+            || all["error"]["code"].as_str().unwrap().starts_with("store_"),
+        "{all:#}"
+    );
     assert!(ran.stderr.contains("runs resume --all"), "{}", ran.stderr);
     // The other forms: a line of its own, or on standard error only.
     let ndjson: Vec<&str> = args.iter().copied().chain(["--output", "ndjson"]).collect();
@@ -216,9 +263,16 @@ fn a_failure_of_the_host_stands_inside_the_document() {
 fn before_the_first_run_there_is_one_error() {
     let home = home(3);
     home.run(&["run", "adding", "--each", "a=@in", "--key", "k"]).exits(0);
-    let error = home.run(&["run", "adding", "--each", "a=@in", "--input", "b=2", "--key", "k", "--output", "json"]).exits(2).json();
+    let error = home
+        .run(&["run", "adding", "--each", "a=@in", "--input", "b=2", "--key", "k", "--output", "json"])
+        .exits(2)
+        .json();
     valid("error.schema.json", &error);
-    assert_eq!((&error["error"]["code"], error["error"]["details"]["files"].as_array().unwrap().len()), (&json!("run_differs"), 3), "{error:#}");
+    assert_eq!(
+        (&error["error"]["code"], error["error"]["details"]["files"].as_array().unwrap().len()),
+        (&json!("run_differs"), 3),
+        "{error:#}"
+    );
 }
 
 #[test]
@@ -228,10 +282,17 @@ fn runs_are_resumed_by_name() {
     let ids: Vec<&str> = all["runs"].as_array().unwrap().iter().map(|run| run["run_id"].as_str().unwrap()).collect();
     let two = home.run(&["runs", "resume", ids[2], ids[0], ids[2], "--output", "json"]).exits(0).json();
     valid("runs.schema.json", &two);
-    assert_eq!((&two["runs"][0], &two["runs"][1], &two["summary"]["total"]), (&all["runs"][2], &all["runs"][0], &json!(2)));
+    assert_eq!(
+        (&two["runs"][0], &two["runs"][1], &two["summary"]["total"]),
+        (&all["runs"][2], &all["runs"][0], &json!(2))
+    );
     let lines = home.run(&["runs", "resume", ids[0], ids[1], "--output", "ndjson"]).exits(0).stdout;
     assert_eq!(lines.lines().count(), 2);
-    assert_eq!(home.run(&["runs", "resume", ids[0], "--output", "json"]).exits(0).json(), all["runs"][0], "one run is one document");
+    assert_eq!(
+        home.run(&["runs", "resume", ids[0], "--output", "json"]).exits(0).json(),
+        all["runs"][0],
+        "one run is one document"
+    );
     for args in [&["runs", "resume"][..], &["runs", "resume", ids[0], "--all"], &["runs", "resume", ids[0], "ffff"]] {
         home.run(args).exits(2);
     }

@@ -16,7 +16,11 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn plugin(name: &str) -> PathBuf {
     let component = component(name);
     assert!(component.is_file(), "{} is missing: run `./justw plugins`", component.display());
-    ["plugins/tests", "plugins"].iter().map(|folder| root().join(folder).join(name)).find(|folder| folder.is_dir()).unwrap()
+    ["plugins/tests", "plugins"]
+        .iter()
+        .map(|folder| root().join(folder).join(name))
+        .find(|folder| folder.is_dir())
+        .unwrap()
 }
 
 /// What cargo built of it.
@@ -31,7 +35,8 @@ fn package(name: &str) -> String {
     let pack = || {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli-packages");
         std::fs::create_dir_all(&folder).unwrap();
-        let (file, source) = (folder.join(format!("{name}.zip")).display().to_string(), plugin(name).display().to_string());
+        let (file, source) =
+            (folder.join(format!("{name}.zip")).display().to_string(), plugin(name).display().to_string());
         let args = ["task", "pack", &source, "-o", &file];
         Ran::of(&command(&folder, &folder, &args).output().unwrap(), &args).exits(0);
         file
@@ -77,7 +82,8 @@ impl Home {
     /// What publishing them says.
     pub(crate) fn again(&self, plugins: &[&str], format: &str) -> Ran {
         let packages: Vec<String> = plugins.iter().map(|name| package(name)).collect();
-        let args: Vec<&str> = ["task", "push", "--output", format].into_iter().chain(packages.iter().map(String::as_str)).collect();
+        let args: Vec<&str> =
+            ["task", "push", "--output", format].into_iter().chain(packages.iter().map(String::as_str)).collect();
         self.run(&args).exits(0)
     }
 
@@ -91,7 +97,14 @@ impl Home {
 
 pub(crate) fn command(data: &Path, folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dovetail"));
-    command.arg("--data").arg(data).args(args).current_dir(folder).env_clear().env("HOME", folder).env("COLUMNS", "100");
+    command
+        .arg("--data")
+        .arg(data)
+        .args(args)
+        .current_dir(folder)
+        .env_clear()
+        .env("HOME", folder)
+        .env("COLUMNS", "100");
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);
     }
@@ -119,8 +132,13 @@ pub(crate) struct Ran {
 
 impl Ran {
     pub(crate) fn of(output: &Output, args: &[&str]) -> Self {
-        let (stdout, stderr) = (String::from_utf8(output.stdout.clone()).unwrap(), String::from_utf8(output.stderr.clone()).unwrap());
-        let said = format!("dovetail {}\n{}\n--- standard output\n{stdout}\n--- standard error\n{stderr}", args.join(" "), output.status);
+        let (stdout, stderr) =
+            (String::from_utf8(output.stdout.clone()).unwrap(), String::from_utf8(output.stderr.clone()).unwrap());
+        let said = format!(
+            "dovetail {}\n{}\n--- standard output\n{stdout}\n--- standard error\n{stderr}",
+            args.join(" "),
+            output.status
+        );
         Self { code: output.status.code().unwrap_or(-1), stdout, stderr, said }
     }
 
@@ -155,5 +173,7 @@ pub(crate) fn normal(home: &Home, text: &str) -> String {
         (r"\b[0-9]+\.[0-9]{2}s\b", "N.NNs"),
     ];
     let text = text.replace(home.path("").display().to_string().trim_end_matches('/'), "HOME");
-    rules.iter().fold(text, |text, (pattern, name)| regex::Regex::new(pattern).unwrap().replace_all(&text, *name).into_owned())
+    rules
+        .iter()
+        .fold(text, |text, (pattern, name)| regex::Regex::new(pattern).unwrap().replace_all(&text, *name).into_owned())
 }

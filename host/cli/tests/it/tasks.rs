@@ -41,7 +41,10 @@ fn without_names_a_package_is_smaller_and_does_the_same() {
     home.run(&["task", "pack", &folder, "--strip", "-o", "stripped.zip"]).exits(0);
     let size = |name: &str| std::fs::metadata(home.path(name)).unwrap().len();
     assert!(size("stripped.zip") < size("named.zip"), "{} and {}", size("stripped.zip"), size("named.zip"));
-    let ran = home.run(&["task", "run", "stripped.zip", "--input", "a=2", "--input", "b=40", "--output", "json"]).exits(0).json();
+    let ran = home
+        .run(&["task", "run", "stripped.zip", "--input", "a=2", "--input", "b=40", "--output", "json"])
+        .exits(0)
+        .json();
     assert_eq!(ran["output"]["sum"], 42);
 }
 
@@ -57,7 +60,10 @@ fn a_published_version_never_changes() {
     home.write("add/plugin.toml", manifest);
     let component = component("add").display().to_string();
     home.run(&["task", "pack", "add", "--component", &component, "-o", "other.zip"]).exits(0);
-    assert_eq!(home.run(&["task", "push", "other.zip", "--output", "json"]).exits(2).json()["error"]["code"], "version_exists");
+    assert_eq!(
+        home.run(&["task", "push", "other.zip", "--output", "json"]).exits(2).json()["error"]["code"],
+        "version_exists"
+    );
     let list = home.run(&["task", "list", "--output", "json"]).json();
     assert_eq!((list.as_array().unwrap().len(), &list[0]["package"]), (1, &first[0]["package"]));
 }
@@ -72,12 +78,15 @@ fn check_prints_what_the_host_sees() {
     assert_eq!(json["signature"]["input"], json!([{"name": "a", "type": "s64"}, {"name": "b", "type": "s64"}]));
     let fits = |value| crate::schema::errors(&json["signature"]["input_schema"], &value).is_empty();
     assert!(fits(json!({"a": 1, "b": 2})) && !fits(json!({"a": "x", "b": 2})));
-    let classes: Vec<&str> = json["imports"].as_array().unwrap().iter().map(|import| import["class"].as_str().unwrap()).collect();
+    let classes: Vec<&str> =
+        json["imports"].as_array().unwrap().iter().map(|import| import["class"].as_str().unwrap()).collect();
     assert!(classes.iter().all(|class| matches!(*class, "host" | "inert")), "{classes:?}");
     // The same of the component beside its manifest, and of the package.
     home.run(&["task", "pack", &folder, "-o", "add.zip"]).exits(0);
     assert_eq!(home.run(&["task", "check", "add.zip", "--output", "json"]).exits(0).json(), json);
-    assert!(home.run(&["task", "check", &folder]).exits(0).stdout.contains("pure: the same input gives the same output"));
+    assert!(
+        home.run(&["task", "check", &folder]).exits(0).stdout.contains("pure: the same input gives the same output")
+    );
 }
 
 #[test]
@@ -93,9 +102,14 @@ fn a_grant_is_named_checked_and_given() {
         "nobody has allowed anything: {text}"
     );
     let refused = home.run(&["task", "push", &folder, "--output", "json"]).exits(2).json();
-    assert_eq!((&refused["error"]["code"], &refused["error"]["details"]["grants"]), (&json!("grant_needed"), &json!(["clocks"])));
     assert_eq!(
-        home.run(&["task", "push", &folder, "--grant", "clocks", "--grant", "random", "--output", "json"]).exits(2).json()["error"]["code"],
+        (&refused["error"]["code"], &refused["error"]["details"]["grants"]),
+        (&json!("grant_needed"), &json!(["clocks"]))
+    );
+    assert_eq!(
+        home.run(&["task", "push", &folder, "--grant", "clocks", "--grant", "random", "--output", "json"])
+            .exits(2)
+            .json()["error"]["code"],
         "bad_grant"
     );
     // What is misspelt is said, not what is missing because of it.
@@ -113,7 +127,10 @@ fn a_grant_is_named_checked_and_given() {
         &json!({ "name": "timed", "version": "1.0.0", "inputs": {}, "steps": { "now": step }, "output": { "at": "now.milliseconds" } }),
     );
     let shown = home.run(&["pipeline", "show", "timed", "--capabilities", "--output", "json"]).exits(0).json();
-    assert_eq!((&shown["grants"], &shown["steps"][0]["grants"], &shown["steps"][0]["models"]), (&json!(["clocks"]), &json!(["clocks"]), &json!([])));
+    assert_eq!(
+        (&shown["grants"], &shown["steps"][0]["grants"], &shown["steps"][0]["models"]),
+        (&json!(["clocks"]), &json!(["clocks"]), &json!([]))
+    );
     let text = home.run(&["pipeline", "show", "timed", "--capabilities"]).exits(0).stdout;
     assert!(text.contains("clock_001  clock@1.0.0  clocks  none"), "{text}");
 
@@ -128,9 +145,13 @@ fn a_grant_is_named_checked_and_given() {
     change("plugin.toml", "1.0.0", "1.1.0");
     change("plugin.toml", "clocks = true", "clocks = true\nrandom = true");
     // What is asked for needs a yes, whether the component imports it or not.
-    let asks_for = "name = \"clock\"\nversion = \"1.0.0\"\ndescription = \"x\"\n[grants]\nclocks = true\nrandom = true\n";
+    let asks_for =
+        "name = \"clock\"\nversion = \"1.0.0\"\ndescription = \"x\"\n[grants]\nclocks = true\nrandom = true\n";
     home.write("greedy/plugin.toml", asks_for);
-    let text = home.run(&["task", "check", "greedy", "--component", &component("clock").display().to_string()]).exits(0).stdout;
+    let text = home
+        .run(&["task", "check", "greedy", "--component", &component("clock").display().to_string()])
+        .exits(0)
+        .stdout;
     assert!(text.contains("\ngrants  clocks, random (push needs --grant clocks --grant random)\n"), "{text}");
     change("wit/world.wit", "dovetail:clock@1.0.0", "dovetail:clock@1.1.0");
     // The component's own name, which stands in it as text of the same length.
@@ -150,7 +171,10 @@ fn a_grant_is_named_checked_and_given() {
     assert!(message.contains("version 1.0.0 had `clocks`; new is `random`"), "{message}");
     home.run(&["task", "push", "newer.zip", "--grant", "clocks", "--grant", "random"]).exits(0);
     let update = home.run(&["pipeline", "update", "timed", "--output", "json"]).exits(0).json();
-    assert!(update["differences"].to_string().contains("step now: asks its worker for: clocks -> clocks, random"), "{update}");
+    assert!(
+        update["differences"].to_string().contains("step now: asks its worker for: clocks -> clocks, random"),
+        "{update}"
+    );
 
     // The same component with a manifest that asks for nothing: every import is named.
     home.write("clock/plugin.toml", "name = \"clock\"\nversion = \"1.0.0\"\ndescription = \"x\"\n");
@@ -158,7 +182,9 @@ fn a_grant_is_named_checked_and_given() {
     let refused = home.run(&["task", "check", "clock", "--component", &component, "--output", "json"]).exits(1).json();
     let errors = refused["errors"].as_array().unwrap();
     assert!(
-        errors.iter().all(|error| error["code"] == "missing_grant" && error["message"].as_str().unwrap().contains("wasi:clocks/")),
+        errors.iter().all(
+            |error| error["code"] == "missing_grant" && error["message"].as_str().unwrap().contains("wasi:clocks/")
+        ),
         "{refused:#}"
     );
     assert_eq!(refused["accepted"], false);
@@ -197,19 +223,30 @@ fn bad_components_are_refused_by_name() {
         ("module", wat::parse_str("(module)").unwrap(), "no_run"),
         ("cut", task("(export \"a:bad/task\" (instance $task))")[..40].to_vec(), "invalid_component"),
         ("nothing", wat::parse_str("(component)").unwrap(), "no_run"),
-        ("foreign", wat::parse_str("(component (import \"acme:database/query\" (instance)))").unwrap(), "unknown_import"),
+        (
+            "foreign",
+            wat::parse_str("(component (import \"acme:database/query\" (instance)))").unwrap(),
+            "unknown_import",
+        ),
         (
             "sockets",
             wat::parse_str("(component (import \"wasi:sockets/tcp@0.2.6\" (instance (export \"f\" (func)))))").unwrap(),
             "unsupported_import",
         ),
-        ("two-runs", task("(export \"a:one/task\" (instance $task)) (export \"a:two/task\" (instance $task))"), "two_runs"),
+        (
+            "two-runs",
+            task("(export \"a:one/task\" (instance $task)) (export \"a:two/task\" (instance $task))"),
+            "two_runs",
+        ),
         ("wrong-run", task("(export \"a:bad/task\" (instance $task))"), "wrong_run"),
     ];
     let home = Home::new();
     let mut told = String::new();
     for (name, bytes, code) in cases {
-        home.write(&format!("{name}/plugin.toml"), format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"x\"\n"));
+        home.write(
+            &format!("{name}/plugin.toml"),
+            format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"x\"\n"),
+        );
         home.write(&format!("{name}/it.wasm"), bytes);
         let file = format!("{name}/it.wasm");
         let json = home.run(&["task", "check", &file, "--output", "json"]).exits(1).json();
@@ -229,13 +266,21 @@ fn every_mistake_of_a_manifest_is_found() {
     );
     let component = component("add").display().to_string();
     let json = home.run(&["task", "check", "bad", "--component", &component, "--output", "json"]).exits(1).json();
-    let lines: Vec<u64> = json["errors"].as_array().unwrap().iter().filter_map(|error| error["line"].as_u64()).collect();
+    let lines: Vec<u64> =
+        json["errors"].as_array().unwrap().iter().filter_map(|error| error["line"].as_u64()).collect();
     assert_eq!(lines, [1, 1, 2, 4, 5], "{json:#}");
     home.write("zip.zip", b"PK\x03\x04 cut off");
-    assert_eq!(home.run(&["task", "push", "zip.zip", "--output", "json"]).exits(1).json()["errors"][0]["code"], "bad_package");
-    home.write("other/plugin.toml", "name = \"other\"\nversion = \"1.0.0\"\ndescription = \"x\"\n[grants]\nhttp = [\"https://a.example\"]\n");
+    assert_eq!(
+        home.run(&["task", "push", "zip.zip", "--output", "json"]).exits(1).json()["errors"][0]["code"],
+        "bad_package"
+    );
+    home.write(
+        "other/plugin.toml",
+        "name = \"other\"\nversion = \"1.0.0\"\ndescription = \"x\"\n[grants]\nhttp = [\"https://a.example\"]\n",
+    );
     let json = home.run(&["task", "check", "other", "--component", &component, "--output", "json"]).exits(1).json();
-    let codes: Vec<&str> = json["errors"].as_array().unwrap().iter().map(|error| error["code"].as_str().unwrap()).collect();
+    let codes: Vec<&str> =
+        json["errors"].as_array().unwrap().iter().map(|error| error["code"].as_str().unwrap()).collect();
     assert_eq!(codes, ["unsupported_grant", "wrong_component"], "{json:#}");
 }
 
@@ -265,7 +310,10 @@ fn a_component_older_than_its_source_is_not_published() {
         valid("error.schema.json", &error);
         let error = &error["error"];
         assert_eq!(error["code"], "stale_component");
-        assert!(error["details"]["component"].as_str().unwrap().ends_with("add/target/wasm32-wasip2/release/add.wasm"), "{error:#}");
+        assert!(
+            error["details"]["component"].as_str().unwrap().ends_with("add/target/wasm32-wasip2/release/add.wasm"),
+            "{error:#}"
+        );
         assert_eq!(error["details"]["source"], "add/src/lib.rs");
         assert!(error["help"].as_str().unwrap().contains("cargo build --release --target wasm32-wasip2"), "{error:#}");
     }
@@ -277,9 +325,14 @@ fn a_component_older_than_its_source_is_not_published() {
         assert!(ran.stderr.contains("the component is older than its source: build it again"), "{}", ran.stderr);
     }
     // Whoever names a component has chosen it.
-    home.run(&["task", "pack", "add", "--component", "add/target/wasm32-wasip2/release/add.wasm", "-o", "named.zip"]).exits(0);
+    home.run(&["task", "pack", "add", "--component", "add/target/wasm32-wasip2/release/add.wasm", "-o", "named.zip"])
+        .exits(0);
     // Cargo's list of what the component was built from says that this file is none of it.
-    let list = format!("{}: {}\n", home.path("add/target/wasm32-wasip2/release/add.wasm").display(), home.path("add/wit/world.wit").display());
+    let list = format!(
+        "{}: {}\n",
+        home.path("add/target/wasm32-wasip2/release/add.wasm").display(),
+        home.path("add/wit/world.wit").display()
+    );
     home.write("add/target/wasm32-wasip2/release/add.d", list);
     home.run(&["task", "push", "add"]).exits(0);
     later("add/wit/world.wit");
@@ -298,9 +351,17 @@ fn the_version_in_the_wit_is_the_one_that_is_published() {
         (&json!("wrong_version"), &json!("plugin.toml"), &json!(2), &json!(11))
     );
     let message = error["message"].as_str().unwrap();
-    assert!(message.contains("version 1.2.0") && message.contains("`package dovetail:add@1.0.0` (wit/world.wit:2)"), "{message}");
+    assert!(
+        message.contains("version 1.2.0") && message.contains("`package dovetail:add@1.0.0` (wit/world.wit:2)"),
+        "{message}"
+    );
     home.run(&["task", "push", "add"]).exits(1);
-    assert!(home.run(&["task", "pack", "add", "-o", "it.zip"]).exits(1).stdout.contains("plugin.toml:2:11 error[wrong_version]: "));
+    assert!(
+        home.run(&["task", "pack", "add", "-o", "it.zip"])
+            .exits(1)
+            .stdout
+            .contains("plugin.toml:2:11 error[wrong_version]: ")
+    );
     assert!(!home.path("it.zip").try_exists().unwrap());
     assert_eq!(home.run(&["task", "list", "--output", "json"]).json(), json!([]));
 }
@@ -309,9 +370,13 @@ fn the_version_in_the_wit_is_the_one_that_is_published() {
 fn one_task_alone_says_what_it_used() {
     let home = Home::new();
     let folder = plugin("add").display().to_string();
-    let json = home.run(&["task", "run", &folder, "--input", "a=2", "--input", "b=40", "--output", "json"]).exits(0).json();
+    let json =
+        home.run(&["task", "run", &folder, "--input", "a=2", "--input", "b=40", "--output", "json"]).exits(0).json();
     assert_eq!((&json["state"], &json["output"]), (&json!("succeeded"), &json!({"sum": 42})));
-    assert!(json["usage"]["wall_us"].as_u64().is_some() && json["usage"]["peak_memory"].as_u64().unwrap() > 0, "{json:#}");
+    assert!(
+        json["usage"]["wall_us"].as_u64().is_some() && json["usage"]["peak_memory"].as_u64().unwrap() > 0,
+        "{json:#}"
+    );
     // The guest's own error is a failure of the run, not of the program.
     let json = home.run(&["task", "run", &folder, "--input", "{\"a\": 1}"]).exits(2);
     assert!(json.stderr.contains("has no value"), "{}", json.stderr);
@@ -325,13 +390,20 @@ fn one_task_alone_says_what_it_used() {
 fn limits_hold_for_a_task_alone() {
     let home = Home::new();
     home.push(&["probe"]);
-    let probe = |behaviour: &str| home.run(&["task", "run", "probe", "--input", &format!("behaviour={behaviour}"), "--output", "json"]);
+    let probe = |behaviour: &str| {
+        home.run(&["task", "run", "probe", "--input", &format!("behaviour={behaviour}"), "--output", "json"])
+    };
     assert_eq!(probe("{\"tag\": \"allocate\", \"val\": 16}").exits(0).json()["output"]["count"], 16 << 20);
     assert_eq!(probe("{\"tag\": \"allocate\", \"val\": 100}").exits(1).json()["error"]["code"], "out_of_memory");
     let panicked = probe("{\"tag\": \"panic\", \"val\": \"oh no\"}").exits(1).json();
     assert_eq!(panicked["error"]["kind"], "panic");
-    let ran = home.run(&["task", "run", "probe", "--input", "behaviour={\"tag\": \"println\", \"val\": \"hello from inside\"}"]).exits(0);
-    assert!(ran.stderr.contains("hello from inside") && !ran.stdout.contains("hello from inside"), "logs go to standard error");
+    let ran = home
+        .run(&["task", "run", "probe", "--input", "behaviour={\"tag\": \"println\", \"val\": \"hello from inside\"}"])
+        .exits(0);
+    assert!(
+        ran.stderr.contains("hello from inside") && !ran.stdout.contains("hello from inside"),
+        "logs go to standard error"
+    );
 }
 
 #[test]
@@ -342,8 +414,12 @@ fn artifacts_go_in_and_come_out() {
     let args = ["task", "run", &folder, "--input", &format!("artifact=@{file}"), "--save", "out", "--output", "json"];
     let json = home.run(&args).exits(0).json();
     assert_eq!((&json["output"]["size"], &json["output"]["same"]["media_type"]), (&json!(9), &json!("text/plain")));
-    let mut saved: Vec<String> =
-        json["saved"].as_array().unwrap().iter().map(|path| std::fs::read_to_string(home.path(path.as_str().unwrap())).unwrap()).collect();
+    let mut saved: Vec<String> = json["saved"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|path| std::fs::read_to_string(home.path(path.as_str().unwrap())).unwrap())
+        .collect();
     saved.sort();
     assert_eq!(saved, ["SOME TEXT", "some text"]);
     assert!(!home.path("data/blobs/artifacts").is_dir(), "nothing is kept");

@@ -19,7 +19,14 @@ fn adding() -> Home {
 fn help_texts() {
     let home = Home::new();
     let mut all = String::new();
-    for args in [&["--help"][..], &["run", "--help"], &["task", "push", "--help"], &["models", "pull", "-h"], &["demo", "-h"], &["bench", "-h"]] {
+    for args in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["task", "push", "--help"],
+        &["models", "pull", "-h"],
+        &["demo", "-h"],
+        &["bench", "-h"],
+    ] {
         all.push_str(&format!("$ dovetail {}\n{}\n", args.join(" "), home.run(args).exits(0).stdout));
     }
     insta::assert_snapshot!(all);
@@ -105,7 +112,12 @@ fn settings_come_from_the_environment_and_from_files() {
     run(&[("DOVETAIL_LOG_LEVEL", "debug")]).exits(0);
     assert!(run(&[("DOVETAIL_LOG_LEVL", "debug")]).exits(2).stderr.contains("did you mean `DOVETAIL_LOG_LEVEL`?"));
     assert!(run(&[("DOVETAIL_QUEUE", "redis://u:pass@h:1/0")]).exits(3).stderr.contains("connect to the queue at h:1"));
-    assert!(run(&[("DOVETAIL_META", "mongodb://u:pass@h/d")]).exits(2).stderr.contains("records in MongoDB need a queue in Redis"));
+    assert!(
+        run(&[("DOVETAIL_META", "mongodb://u:pass@h/d")])
+            .exits(2)
+            .stderr
+            .contains("records in MongoDB need a queue in Redis")
+    );
     home.push(&["add"]);
     std::fs::rename(home.path("data"), home.path("elsewhere")).unwrap();
     home.write("dovetail.toml", "data = \"elsewhere\"\n");
@@ -141,7 +153,10 @@ fn a_folder_in_the_place_of_the_database_is_called_one() {
         let args: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
         let error = home.run(&args).exits(3).json()["error"].clone();
         let message = error["message"].as_str().unwrap();
-        assert!(message.contains("dovetail.db") && message.contains("it is a folder, and should be a file: move it away"), "{error:#}");
+        assert!(
+            message.contains("dovetail.db") && message.contains("it is a folder, and should be a file: move it away"),
+            "{error:#}"
+        );
     }
 }
 
@@ -149,7 +164,8 @@ fn a_folder_in_the_place_of_the_database_is_called_one() {
 fn a_database_of_a_newer_version_is_refused() {
     let home = Home::new();
     home.push(&["add"]);
-    // The version stands in the file's header, big-endian; the log is folded into the file when the last process leaves.
+    // The version stands in the file's header, big-endian; the log is folded into the file when the last process
+    // leaves.
     let mut bytes = std::fs::read(home.path("data/dovetail.db")).unwrap();
     bytes[60..64].copy_from_slice(&99_u32.to_be_bytes());
     std::fs::write(home.path("data/dovetail.db"), bytes).unwrap();
@@ -161,7 +177,8 @@ fn a_database_of_a_newer_version_is_refused() {
 fn output_that_cannot_be_written_is_the_hosts_failure() {
     let home = adding();
     let run = ["run", "adding", "--input", "a=1"];
-    let commands: [&[&str]; 6] = [&run, &["runs", "list"], &["task", "list"], &["schema", "run"], &["completions", "bash"], &["doctor"]];
+    let commands: [&[&str]; 6] =
+        [&run, &["runs", "list"], &["task", "list"], &["schema", "run"], &["completions", "bash"], &["doctor"]];
     let to_nowhere = |args: &[&str]| {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         Ran::of(&home.command(args).stdout(full).stderr(std::process::Stdio::piped()).output().unwrap(), args)
@@ -198,13 +215,17 @@ fn what_strangers_wrote_does_not_steer_the_terminal() {
     const EVIL: &str = "Adds\u{1b}]0;PWNED\u{7}\u{1b}[31m red \u{9b}1m \u{202e}txt";
     const SHOWN: &str = r"Adds\u{1b}]0;PWNED\u{7}\u{1b}[31m red \u{9b}1m \u{202e}txt";
     let home = Home::new();
-    let manifest = format!("name = \"add\"\nversion = \"1.0.0\"\ndescription = {}\n", json!(EVIL).to_string().replace("\u{9b}", r"\u009b"));
+    let manifest = format!(
+        "name = \"add\"\nversion = \"1.0.0\"\ndescription = {}\n",
+        json!(EVIL).to_string().replace("\u{9b}", r"\u009b")
+    );
     home.write("evil/plugin.toml", manifest);
     let component = crate::support::component("add").display().to_string();
     let packed = home.path("evil.zip").display().to_string();
     home.run(&["task", "pack", "evil", "--component", &component, "-o", &packed]).exits(0);
     home.run(&["task", "push", &packed]).exits(0);
-    let step = json!({ "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": {"value": 1} }, "description": EVIL });
+    let step =
+        json!({ "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": {"value": 1} }, "description": EVIL });
     let pipeline = json!({ "name": "adding", "version": "1.0.0", "description": EVIL, "inputs": { "a": {} }, "steps": { "sum": step }, "output": { "sum": "sum.sum" } });
     home.pipeline("adding", &pipeline);
     let mut wrong = pipeline.clone();
@@ -233,7 +254,11 @@ fn what_strangers_wrote_does_not_steer_the_terminal() {
         }
     }
     assert!(shown >= 6, "only {shown} of them show it");
-    assert_eq!(home.run(&["task", "list", "--output", "json"]).exits(0).json()[0]["description"], EVIL, "machines get what was written");
+    assert_eq!(
+        home.run(&["task", "list", "--output", "json"]).exits(0).json()[0]["description"],
+        EVIL,
+        "machines get what was written"
+    );
 }
 
 #[test]
@@ -255,11 +280,17 @@ fn version_completions_schemas_and_empty_lists() {
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema", "{of}");
     }
     let runs = home.run(&["schema", "runs"]).json();
-    assert_eq!((&runs["$defs"]["run"]["$id"], &runs["$defs"]["error"]["$id"]), (&json!("urn:dovetail:run:1"), &json!("urn:dovetail:error:1")));
+    assert_eq!(
+        (&runs["$defs"]["run"]["$id"], &runs["$defs"]["error"]["$id"]),
+        (&json!("urn:dovetail:run:1"), &json!("urn:dovetail:error:1"))
+    );
     let pipeline = home.run(&["schema", "pipeline"]).json();
     assert_eq!(home.run(&["pipeline", "schema"]).exits(0).json(), pipeline);
     let timeout = pipeline["properties"]["timeout"]["description"].as_str().unwrap();
-    assert!(timeout.contains("along the longest path of steps; waiting in the queue and interruptions are not in it"), "{timeout}");
+    assert!(
+        timeout.contains("along the longest path of steps; waiting in the queue and interruptions are not in it"),
+        "{timeout}"
+    );
     for list in [&["runs", "list"][..], &["task", "list"], &["pipeline", "list"], &["models", "list"]] {
         let json: Vec<&str> = list.iter().copied().chain(["--output", "json"]).collect();
         assert_eq!(home.run(&json).exits(0).json(), json!([]));
@@ -273,7 +304,11 @@ fn doctor_finds_what_is_missing() {
     let json = home.run(&["doctor", "--output", "json"]).exits(1).json();
     assert_eq!(json["ok"], false);
     let models = json["checks"].as_array().unwrap().iter().find(|check| check["what"] == "models").unwrap();
-    assert_eq!((models["ok"].as_bool(), models["remedy"].as_str()), (Some(false), Some("install them with `dovetail models pull`")));
-    let others = json["checks"].as_array().unwrap().iter().filter(|check| check["what"] != "models" && check["ok"] == false);
+    assert_eq!(
+        (models["ok"].as_bool(), models["remedy"].as_str()),
+        (Some(false), Some("install them with `dovetail models pull`"))
+    );
+    let others =
+        json["checks"].as_array().unwrap().iter().filter(|check| check["what"] != "models" && check["ok"] == false);
     assert_eq!(others.count(), 0, "{json:#}");
 }

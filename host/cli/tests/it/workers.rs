@@ -23,7 +23,8 @@ impl Daemon {
 
     /// By SIGTERM; the exit code.
     pub(crate) fn stop(mut self) -> Option<i32> {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), rustix::process::Signal::TERM)
+            .unwrap();
         wait("the worker ends", || self.0.try_wait().unwrap().is_some());
         self.0.wait().unwrap().code()
     }
@@ -85,13 +86,17 @@ pub(crate) fn wait(what: &str, mut until: impl FnMut() -> bool) {
 
 fn home(steps: &Value, output: &str) -> Home {
     let home = Home::new();
-    let pipeline = json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": steps, "output": { "it": output } });
+    let pipeline =
+        json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": steps, "output": { "it": output } });
     home.push(&["add", "probe"]).pipeline("it", &pipeline);
     home
 }
 
 fn adding() -> Home {
-    home(&json!({ "sum": { "number": 1, "task": "add@^1", "inputs": { "a": {"value": 1}, "b": {"value": 2} } } }), "sum.sum")
+    home(
+        &json!({ "sum": { "number": 1, "task": "add@^1", "inputs": { "a": {"value": 1}, "b": {"value": 2} } } }),
+        "sum.sum",
+    )
 }
 
 fn endless() -> Home {
@@ -118,7 +123,11 @@ fn a_daemon_works_on_what_others_submit_and_drains_on_sigterm() {
     assert_eq!((&listed[0]["slots"], &listed[0]["version"]), (&json!(10), &json!(env!("CARGO_PKG_VERSION"))));
     assert_eq!(listed[0]["models"], 0);
     assert!(home.run(&["workers", "list"]).exits(0).stdout.contains(" clocks random 0 models "));
-    assert!(listed[0]["memory"].as_u64().unwrap() > 1 << 20 && listed[0]["able"].as_array().unwrap().contains(&json!("clocks")), "{listed}");
+    assert!(
+        listed[0]["memory"].as_u64().unwrap() > 1 << 20
+            && listed[0]["able"].as_array().unwrap().contains(&json!("clocks")),
+        "{listed}"
+    );
     let run = submitted(&home);
     let document = home.run(&["runs", "watch", &run, "--output", "json"]).exits(0).json();
     assert_eq!((&document["state"], &document["output"]), (&json!("succeeded"), &json!({ "it": 3 })));
@@ -134,7 +143,9 @@ fn the_work_of_a_killed_daemon_is_done_by_another() {
     let home = endless();
     let first = Daemon::start(&home, "first", &[]);
     let run = submitted(&home);
-    let worker = || home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json()["processing_summary"]["steps"][0]["worker"].clone();
+    let worker = || {
+        home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json()["processing_summary"]["steps"][0]["worker"].clone()
+    };
     wait("the step runs", || state(&home, &run) == "running");
     assert_eq!(worker(), "first");
     assert!(home.run(&["runs", "show", &run]).exits(0).stdout.contains("running on first "));
@@ -147,10 +158,15 @@ fn the_work_of_a_killed_daemon_is_done_by_another() {
     home.run(&["runs", "cancel", &run]).exits(0);
     home.run(&["runs", "watch", &run]).exits(1);
     // The attempt that was stopped tells of the one that nobody could record.
-    let step = || home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json()["processing_summary"]["steps"][0].clone();
+    let step = || {
+        home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json()["processing_summary"]["steps"][0].clone()
+    };
     wait("the attempt is recorded", || step()["state"] == "stopped");
     let attempts = step()["attempts"].clone();
-    assert_eq!((attempts.as_array().unwrap().len(), &attempts[0]["worker"], &attempts[0]["lost_workers"]), (1, &json!("second"), &json!(1)));
+    assert_eq!(
+        (attempts.as_array().unwrap().len(), &attempts[0]["worker"], &attempts[0]["lost_workers"]),
+        (1, &json!("second"), &json!(1))
+    );
     let shown = home.run(&["runs", "show", &run]).exits(0);
     assert!(shown.stdout.contains("begun anew after 1 lost worker"), "{}", shown.stdout);
 }
@@ -167,7 +183,10 @@ fn a_run_is_cancelled_while_it_runs_and_run_again_by_retry() {
     assert_eq!(cancelled, json!({ "run_id": run, "cancelled": true }));
     assert_eq!(state(&home, &run), "cancelled");
     // Its slot is free when the attempt has been recorded as stopped.
-    let stopped = || home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json()["processing_summary"]["steps"][0]["state"] == "stopped";
+    let stopped = || {
+        home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json()["processing_summary"]["steps"][0]["state"]
+            == "stopped"
+    };
     wait("the attempt ends", stopped);
     let again = home.run(&["runs", "cancel", &run, "--output", "json"]).exits(0).json();
     assert_eq!(again["cancelled"], false);
@@ -180,7 +199,8 @@ fn a_run_is_cancelled_while_it_runs_and_run_again_by_retry() {
 /// Whoever watches a run sees what its running steps came to, although its end is recorded before that.
 #[test]
 fn who_watches_a_run_to_its_end_sees_the_attempts_that_were_stopped() {
-    let endless = json!({ "number": 1, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "endless_loop"}} } });
+    let endless =
+        json!({ "number": 1, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "endless_loop"}} } });
     // It fails while the other one runs.
     let failing = json!({ "number": 2, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "fail", "val": "failed_retryable"}} },
         "retry": { "max_attempts": 2, "backoff": "1s" } });
@@ -192,9 +212,16 @@ fn who_watches_a_run_to_its_end_sees_the_attempts_that_were_stopped() {
             let run = submitted(&home);
             let notes = home.path("notes");
             let args = ["runs", "watch", &run, "--output", "json"];
-            let watch = home.command(&args).stdout(Stdio::piped()).stderr(std::fs::File::create(&notes).unwrap()).spawn().unwrap();
+            let watch = home
+                .command(&args)
+                .stdout(Stdio::piped())
+                .stderr(std::fs::File::create(&notes).unwrap())
+                .spawn()
+                .unwrap();
             if !fails {
-                wait("it is told that the step runs", || std::fs::read_to_string(&notes).unwrap().contains("001  running"));
+                wait("it is told that the step runs", || {
+                    std::fs::read_to_string(&notes).unwrap().contains("001  running")
+                });
                 home.run(&["runs", "cancel", &run]).exits(0);
             }
             let document = crate::support::Ran::of(&watch.wait_with_output().unwrap(), &args).exits(1).json();
@@ -208,7 +235,8 @@ fn who_watches_a_run_to_its_end_sees_the_attempts_that_were_stopped() {
     }
 }
 
-/// One that was cancelled before it began has no attempt to wait for, and a worker that was killed never says what its attempt came to.
+/// One that was cancelled before it began has no attempt to wait for, and a worker that was killed never says what its
+/// attempt came to.
 #[test]
 fn who_watches_a_run_is_not_kept_by_steps_that_tell_nothing() {
     let home = endless();
@@ -217,7 +245,8 @@ fn who_watches_a_run_is_not_kept_by_steps_that_tell_nothing() {
     let run = submitted(&home);
     let notes = home.path("notes");
     let args = ["runs", "watch", &run, "--output", "json"];
-    let watch = home.command(&args).stdout(Stdio::piped()).stderr(std::fs::File::create(&notes).unwrap()).spawn().unwrap();
+    let watch =
+        home.command(&args).stdout(Stdio::piped()).stderr(std::fs::File::create(&notes).unwrap()).spawn().unwrap();
     wait("it is told that the step runs", || std::fs::read_to_string(&notes).unwrap().contains("001  running"));
     drop(daemon);
     home.run(&["runs", "cancel", &run]).exits(0);
@@ -247,7 +276,8 @@ fn several_runs_are_cancelled_at_once() {
 /// Of a failure the log says why; that a step was stopped is none.
 #[test]
 fn the_log_says_why_a_step_failed_and_that_one_was_stopped() {
-    let fails = json!({ "sum": { "number": 1, "task": "add@^1", "inputs": { "a": {"value": 1}, "b": {"value": i64::MAX} } } });
+    let fails =
+        json!({ "sum": { "number": 1, "task": "add@^1", "inputs": { "a": {"value": 1}, "b": {"value": i64::MAX} } } });
     let (home, stopped) = (home(&fails, "sum.sum"), endless());
     let log = |home: &Home| std::fs::read_to_string(home.path("one.log")).unwrap();
     let daemon = Daemon::start(&home, "one", &[]);
@@ -267,7 +297,11 @@ fn the_log_says_why_a_step_failed_and_that_one_was_stopped() {
     wait("it is logged", || log(&stopped).contains("step stopped"));
     assert_eq!(daemon.stop(), Some(0));
     let text = log(&stopped);
-    assert!(text.lines().any(|line| line.contains("INFO") && line.contains("step stopped")) && !text.contains("step failed"), "{text}");
+    assert!(
+        text.lines().any(|line| line.contains("INFO") && line.contains("step stopped"))
+            && !text.contains("step failed"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -287,8 +321,14 @@ fn a_retry_takes_over_what_had_succeeded() {
     assert_eq!((show(run).exits(0).json(), &again["generation"]), (again.clone(), &json!(1)));
     // What it was before is still there.
     assert_eq!((show(&format!("{run}@0")).exits(0).json(), &failed["generation"]), (failed.clone(), &json!(0)));
-    let made = |which: &str| home.run(&["runs", "lineage", which, "--output", "json"]).exits(0).json()["steps"][0]["produced"][0]["output"].clone();
-    assert_eq!((made(&format!("{run}@0")), made(run)), (json!(format!("{run}/output_001_sum")), json!(format!("{run}@1/output_001_sum"))));
+    let made = |which: &str| {
+        home.run(&["runs", "lineage", which, "--output", "json"]).exits(0).json()["steps"][0]["produced"][0]["output"]
+            .clone()
+    };
+    assert_eq!(
+        (made(&format!("{run}@0")), made(run)),
+        (json!(format!("{run}/output_001_sum")), json!(format!("{run}@1/output_001_sum")))
+    );
     let refused = show(&format!("{run}@2")).exits(2).json();
     assert_eq!(refused["error"]["code"], "unknown_generation");
     assert_eq!(refused["error"]["help"], format!("it has: {run}@1, {run}@0"));
@@ -311,11 +351,19 @@ fn a_step_waits_for_a_worker_that_may_run_it_and_the_run_says_so() {
     let step = &document["processing_summary"]["steps"][0];
     assert_eq!((&document["state"], &step["state"]), (&json!("queued"), &json!("ready")));
     assert_eq!(step["waits_for"], json!(["clocks"]));
-    assert!(document["warnings"][0].as_str().unwrap().contains("no living worker has the grant clocks"), "{document:#}");
+    assert!(
+        document["warnings"][0].as_str().unwrap().contains("no living worker has the grant clocks"),
+        "{document:#}"
+    );
     crate::support::valid("run.schema.json", &document);
     let checks = home.run(&["doctor", "--output", "json"]).json()["checks"].clone();
-    let said =
-        |what: &str| checks.as_array().unwrap().iter().any(|check| check["warning"] == true && check["found"].as_str().unwrap().contains(what));
+    let said = |what: &str| {
+        checks
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|check| check["warning"] == true && check["found"].as_str().unwrap().contains(what))
+    };
     assert!(said("1 of the oldest 100 open runs waits for what no living worker has: the grant clocks"), "{checks:#}");
     std::fs::remove_file(home.path("dovetail.toml")).unwrap();
     let _rich = Daemon::start(&home, "rich", &[]);

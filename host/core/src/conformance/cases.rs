@@ -40,7 +40,12 @@ pub(super) const LEDGER: &[Case] = &[
     }),
     ("submitting again creates nothing", |b| {
         let key = b.submit(1, &[job("a", &[])]);
-        let again = Item::Submit { run: key.clone(), record: record(Kind::Run, key.run.to_string()), jobs: vec![job("z", &[])], steps: names() };
+        let again = Item::Submit {
+            run: key.clone(),
+            record: record(Kind::Run, key.run.to_string()),
+            jobs: vec![job("z", &[])],
+            steps: names(),
+        };
         assert!(matches!(b.one(again), Reply::Exists(_)));
         assert_eq!(b.steps(9), ["a"]);
     }),
@@ -59,7 +64,11 @@ pub(super) const LEDGER: &[Case] = &[
         let held = || holders().into_iter().map(|held| held.step).collect::<Vec<_>>();
         assert_eq!(held(), [""; 0]);
         let a = b.claim(1).remove(0);
-        assert_eq!(holders(), [HeldStep { step: "a".into(), worker: None }], "a program that does not say that it lives is no worker");
+        assert_eq!(
+            holders(),
+            [HeldStep { step: "a".into(), worker: None }],
+            "a program that does not say that it lives is no worker"
+        );
         b.ledger.beat("w1", b"{}", Duration::from_secs(60)).expect("a beat works");
         assert_eq!(holders(), [HeldStep { step: "a".into(), worker: Some("w1".into()) }]);
         assert_eq!(b.one(Item::Release { lease: a.lease, delay: Duration::ZERO }), Reply::Created);
@@ -70,7 +79,10 @@ pub(super) const LEDGER: &[Case] = &[
     }),
     ("a scope keeps other runs out", |b| {
         if !b.scoped {
-            let refused = b.ledger.claim(&Scope::Runs(vec![run(1).run]), 9, b.lease, Wait::NONE).expect_err("it does not have them");
+            let refused = b
+                .ledger
+                .claim(&Scope::Runs(vec![run(1).run]), 9, b.lease, Wait::NONE)
+                .expect_err("it does not have them");
             assert_eq!(refused.kind, StoreErrorKind::Refused);
             return;
         }
@@ -82,7 +94,8 @@ pub(super) const LEDGER: &[Case] = &[
     }),
     ("a lane keeps out those who cannot serve it", |b| {
         let lane = |text: &str| Lane::parse(text);
-        let jobs = [("a", ""), ("b", "clocks"), ("c", "clocks,model:m")].map(|(step, text)| Job { lane: lane(text), ..job(step, &[]) });
+        let jobs = [("a", ""), ("b", "clocks"), ("c", "clocks,model:m")]
+            .map(|(step, text)| Job { lane: lane(text), ..job(step, &[]) });
         let key = b.submit(1, &jobs);
         let claim = |able: &[&str]| -> Vec<String> {
             let scope = Scope::Able(able.iter().map(|name| (*name).to_owned()).collect());
@@ -103,7 +116,9 @@ pub(super) const LEDGER: &[Case] = &[
         let a = b.claim(1).remove(0);
         let child = Job { lane: Lane::parse("clocks"), ..job("b", &["a"]) };
         assert_eq!(b.finish(&a.lease, &[child]), Reply::Created);
-        let claim = |able: &[String]| b.ledger.claim(&Scope::Able(able.to_vec()), 9, b.lease, Wait::NONE).expect("claim works").len();
+        let claim = |able: &[String]| {
+            b.ledger.claim(&Scope::Able(able.to_vec()), 9, b.lease, Wait::NONE).expect("claim works").len()
+        };
         assert_eq!(claim(&[]), 0);
         assert_eq!(claim(&["clocks".to_owned()]), 1);
     }),
@@ -137,7 +152,10 @@ pub(super) const LEDGER: &[Case] = &[
         b.ledger.beat("one", b"first", b.lease).expect("beat works");
         b.ledger.beat("two", b"second", b.lease * 3).expect("beat works");
         b.ledger.beat("one", b"again", b.lease).expect("beat works");
-        assert_eq!(b.ledger.workers().expect("workers works"), [("one".to_owned(), b"again".to_vec()), ("two".to_owned(), b"second".to_vec())]);
+        assert_eq!(
+            b.ledger.workers().expect("workers works"),
+            [("one".to_owned(), b"again".to_vec()), ("two".to_owned(), b"second".to_vec())]
+        );
         (b.advance)(b.lease * 3 / 2);
         assert_eq!(names(), ["two"]);
         b.ledger.beat("two", b"good night", Duration::ZERO).expect("beat works");
@@ -162,7 +180,13 @@ pub(super) const LEDGER: &[Case] = &[
         let claimed = b.claim(9);
         for claimed in &claimed {
             let record = outcome(key.step(&claimed.lease.step), true);
-            let item = Item::Finish { lease: claimed.lease.clone(), record, succeeded: true, close: None, children: vec![job("c", &["a", "b"])] };
+            let item = Item::Finish {
+                lease: claimed.lease.clone(),
+                record,
+                succeeded: true,
+                close: None,
+                children: vec![job("c", &["a", "b"])],
+            };
             let tell = tell.clone();
             b.ledger.commit_then(vec![item], Box::new(move |replies| drop(tell.send(replies))));
         }
@@ -189,13 +213,22 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(a.lease.run, run(1));
         assert_eq!(b.finish(&a.lease, &[job("b", &["a"]), job("c", &["a"])]), Reply::Created);
         let order: Vec<(RunKey, String)> = b.claim(9).into_iter().map(|c| (c.lease.run, c.lease.step)).collect();
-        assert_eq!(order, [(run(1), "b".to_owned()), (run(1), "c".to_owned()), (run(2), "a".to_owned()), (run(3), "a".to_owned())]);
+        assert_eq!(
+            order,
+            [(run(1), "b".to_owned()), (run(1), "c".to_owned()), (run(2), "a".to_owned()), (run(3), "a".to_owned())]
+        );
     }),
     ("a failed step starts no child", |b| {
         b.submit(1, &[job("a", &[]), job("b", &[])]);
         let a = b.claim(1).remove(0);
         let record = outcome(a.lease.run.step("a"), false);
-        let reply = b.one(Item::Finish { lease: a.lease, record, succeeded: false, close: None, children: vec![job("c", &["a"])] });
+        let reply = b.one(Item::Finish {
+            lease: a.lease,
+            record,
+            succeeded: false,
+            close: None,
+            children: vec![job("c", &["a"])],
+        });
         assert_eq!(reply, Reply::Created);
         assert_eq!(b.steps(9), ["b"]);
     }),
@@ -204,7 +237,13 @@ pub(super) const LEDGER: &[Case] = &[
         let a = b.claim(1).remove(0);
         assert_eq!(b.finish(&a.lease, &[]), Reply::Created);
         let other = Record { value: b"late".to_vec(), ..outcome(a.lease.run.step("a"), true) };
-        let reply = b.one(Item::Finish { lease: a.lease, record: other, succeeded: true, close: None, children: vec![job("z", &[])] });
+        let reply = b.one(Item::Finish {
+            lease: a.lease,
+            record: other,
+            succeeded: true,
+            close: None,
+            children: vec![job("z", &[])],
+        });
         assert!(matches!(reply, Reply::Exists(v) if v != b"late"));
         assert_eq!(b.steps(9), ["b"], "what the loser offered is not enqueued");
     }),
@@ -226,7 +265,10 @@ pub(super) const LEDGER: &[Case] = &[
         let a = b.claim(1).remove(0);
         let outcome = outcome(key.step("a"), false);
         let close = Some(record(Kind::RunOutcome, key.key()));
-        assert_eq!(b.one(Item::Finish { lease: a.lease, record: outcome, succeeded: false, close, children: vec![] }), Reply::Created);
+        assert_eq!(
+            b.one(Item::Finish { lease: a.lease, record: outcome, succeeded: false, close, children: vec![] }),
+            Reply::Created
+        );
         assert_eq!(b.steps(9), [""; 0], "the other job went with the run");
         assert!(b.ledger.get(Kind::RunOutcome, &[key.key()]).expect("get works")[0].is_some());
         assert!(matches!(b.close(&key), Reply::Exists(_)), "a run ends once");
@@ -305,7 +347,10 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(b.renew(&a.lease), Renewal::Lost);
         assert_eq!(b.finish(&a.lease, &[job("c", &["a"])]), Reply::Cancelled);
         let rest = b.claim(9);
-        assert!(rest.iter().all(|c| c.verify && c.lease.step == "b"), "what was queued comes only to be verified: {rest:?}");
+        assert!(
+            rest.iter().all(|c| c.verify && c.lease.step == "b"),
+            "what was queued comes only to be verified: {rest:?}"
+        );
         assert_eq!(b.close(&key), Reply::Created);
         assert_eq!(b.one(cancel), Reply::Closed, "too late");
     }),
@@ -335,7 +380,10 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(b.finish(&a.lease, &[]), Reply::Last);
         assert_eq!(b.close(&first), Reply::Created);
         let second = RunKey { generation: 1, ..first };
-        assert_eq!(b.one(Item::Recover { run: second.clone(), jobs: vec![job("a", &[])], steps: names() }), Reply::Created);
+        assert_eq!(
+            b.one(Item::Recover { run: second.clone(), jobs: vec![job("a", &[])], steps: names() }),
+            Reply::Created
+        );
         let again = b.claim(9).remove(0);
         assert_eq!(again.lease.run, second);
         assert!(!again.run.is_empty(), "the run's record comes along");
@@ -346,17 +394,29 @@ pub(super) const LEDGER: &[Case] = &[
         let items = [
             Item::Put { record: record(Kind::Plugin, "p@1".into()) },
             Item::Put { record: record(Kind::Plugin, "p@1".into()) },
-            Item::Submit { run: key.clone(), record: record(Kind::Run, key.run.to_string()), jobs: vec![job("a", &[])], steps: names() },
+            Item::Submit {
+                run: key.clone(),
+                record: record(Kind::Run, key.run.to_string()),
+                jobs: vec![job("a", &[])],
+                steps: names(),
+            },
             Item::Close { run: key.clone(), record: record(Kind::RunOutcome, key.key()) },
             Item::Release { lease: Lease { run: key, step: "a".into(), token: 1 }, delay: Duration::ZERO },
         ];
         let replies = b.ledger.commit(&items).expect("commit works");
-        assert!(matches!(replies.as_slice(), [Reply::Created, Reply::Exists(_), Reply::Created, Reply::Created, Reply::NotOwner]), "{replies:?}");
+        assert!(
+            matches!(
+                replies.as_slice(),
+                [Reply::Created, Reply::Exists(_), Reply::Created, Reply::Created, Reply::NotOwner]
+            ),
+            "{replies:?}"
+        );
     }),
     ("a waiting claimer is woken by new work, and by `wake`", |b| {
         // A healthy backend never sleeps it out.
         let at_most = Duration::from_secs(3);
-        let wait = || b.ledger.claim(&Scope::All, 1, b.lease, Wait { seen: b.ledger.wakes(), at_most }).expect("claim works");
+        let wait =
+            || b.ledger.claim(&Scope::All, 1, b.lease, Wait { seen: b.ledger.wakes(), at_most }).expect("claim works");
         std::thread::scope(|s| {
             let waiting = s.spawn(wait);
             b.submit(1, &[job("a", &[])]);
@@ -431,7 +491,8 @@ pub(super) const LEDGER: &[Case] = &[
                 .map(|_| {
                     s.spawn(|| {
                         let mut mine = Vec::new();
-                        // Bounded, so that a backend that hands out the same job for ever fails instead of filling the memory.
+                        // Bounded, so that a backend that hands out the same job for ever fails instead of filling the
+                        // memory.
                         while mine.len() <= 200 {
                             let got = b.steps(7);
                             if got.is_empty() {

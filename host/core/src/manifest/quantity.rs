@@ -1,4 +1,5 @@
-//! Sizes and durations as people write them (`64MiB`, `30s`): in manifests, pipelines, the configuration and on the command line.
+//! Sizes and durations as people write them (`64MiB`, `30s`): in manifests, pipelines, the configuration and on the
+//! command line.
 //!
 //! Whole numbers with one unit. Decimal units (`MB`) are refused rather than guessed at.
 
@@ -41,7 +42,12 @@ fn parse(text: &str, what: &'static str, units: &[(&str, u64)], example: &'stati
     let (number, unit) = trimmed.split_at(digits);
     let factor = units.iter().find(|(name, _)| *name == unit.trim_start()).map(|(_, factor)| *factor);
     let quantity = factor.and_then(|factor| number.parse::<u64>().ok()?.checked_mul(factor));
-    quantity.ok_or_else(|| BadQuantity { text: text.chars().take(40).collect(), what, units: listed(units.iter().map(|(name, _)| *name)), example })
+    quantity.ok_or_else(|| BadQuantity {
+        text: text.chars().take(40).collect(),
+        what,
+        units: listed(units.iter().map(|(name, _)| *name)),
+        example,
+    })
 }
 
 /// In the largest unit that divides it: `64MiB`. [`parse_size`] reads it.
@@ -70,7 +76,9 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("0B", 0), ("512B", 512), ("64MiB", 64 << 20), ("256 KiB", 256 << 10), (" 1GiB ", 1 << 30)] {
+        for (text, bytes) in
+            [("0B", 0), ("512B", 512), ("64MiB", 64 << 20), ("256 KiB", 256 << 10), (" 1GiB ", 1 << 30)]
+        {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         for bad in ["", "64", "MiB", "64MB", "64mib", "1.5GiB", "-1B", "+1B", "99999999999GiB", "1 Ki B", "1GiB2"] {

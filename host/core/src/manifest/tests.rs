@@ -21,8 +21,14 @@ fn a_whole_manifest() {
     .unwrap();
     assert_eq!((manifest.name.as_str(), manifest.version.to_string().as_str()), ("face-attributes", "1.0.0"));
     assert_eq!(manifest.license.as_deref(), Some("MIT"));
-    assert_eq!(manifest.limits, Limits { memory: 128 << 20, time_ms: 500, output: 1 << 20, log: 1, handles: 7, artifacts: 1 << 30 });
-    assert_eq!(manifest.grants, Grants { clocks: true, random: false, http: vec!["https://api.example.com:8443".into()] });
+    assert_eq!(
+        manifest.limits,
+        Limits { memory: 128 << 20, time_ms: 500, output: 1 << 20, log: 1, handles: 7, artifacts: 1 << 30 }
+    );
+    assert_eq!(
+        manifest.grants,
+        Grants { clocks: true, random: false, http: vec!["https://api.example.com:8443".into()] }
+    );
 }
 
 #[test]
@@ -59,7 +65,11 @@ fn what_is_missing_and_what_is_no_toml() {
     assert!(wrong("version = \"1.0.0\"\ndescription = \"ü\"\n")[0].starts_with("1:1 `name` is missing"));
     let broken = wrong("name = \"a\"\nversion = \n");
     assert!(broken.len() == 1 && broken[0].starts_with("2:") && broken[0].contains("no TOML"), "{broken:?}");
-    assert!(wrong("name = \"a\"\nname = \"b\"\n")[0].contains("duplicate key"), "{:?}", wrong("name = \"a\"\nname = \"b\"\n"));
+    assert!(
+        wrong("name = \"a\"\nname = \"b\"\n")[0].contains("duplicate key"),
+        "{:?}",
+        wrong("name = \"a\"\nname = \"b\"\n")
+    );
     assert!(with("limits = 3").unwrap_err().to_string().starts_with("line 4, column 10: `limits` must be a table"));
 }
 
@@ -75,9 +85,17 @@ fn limits_up_to_the_maxima() {
     for (key, obeyed, violated) in cases {
         assert!(with(&format!("[limits]\n{key} = \"{obeyed}\"")).is_ok(), "{key}");
         let error = with(&format!("[limits]\n{key} = \"{violated}\"")).unwrap_err().to_string();
-        assert_eq!(error, format!("line 5, column {}: `{key}` is {violated}, and the host allows at most {obeyed}", key.len() + 4));
+        assert_eq!(
+            error,
+            format!("line 5, column {}: `{key}` is {violated}, and the host allows at most {obeyed}", key.len() + 4)
+        );
         let nought = if key == "time" { "0s" } else { "0B" };
-        assert!(with(&format!("[limits]\n{key} = \"{nought}\"")).unwrap_err().to_string().ends_with("must be more than nought"));
+        assert!(
+            with(&format!("[limits]\n{key} = \"{nought}\""))
+                .unwrap_err()
+                .to_string()
+                .ends_with("must be more than nought")
+        );
     }
     assert_eq!(with("[limits]\nhandles = 10_000").unwrap().limits.handles, 10_000);
     assert!(with("[limits]\nhandles = 10001").is_err());
@@ -89,7 +107,8 @@ fn limits_up_to_the_maxima() {
 fn names_and_descriptions_have_a_longest() {
     let named = |n| Manifest::parse(&format!("name = \"{}\"\nversion = \"1.0.0\"\ndescription = \"x\"", "a".repeat(n)));
     assert!(named(64).is_ok() && named(65).is_err() && named(0).is_err());
-    let described = |n| Manifest::parse(&format!("name = \"a\"\nversion = \"1.0.0\"\ndescription = \"{}\"", "ä".repeat(n)));
+    let described =
+        |n| Manifest::parse(&format!("name = \"a\"\nversion = \"1.0.0\"\ndescription = \"{}\"", "ä".repeat(n)));
     assert!(described(500).is_ok() && described(501).is_err());
 }
 
@@ -98,7 +117,16 @@ fn origins() {
     for good in ["https://a.example.com", "http://localhost:8080"] {
         assert!(is_origin(good), "{good}");
     }
-    for bad in ["https://", "ftp://a", "https://a/", "https://u@a", "https://a:0", "https://a:99999", "https://*.a", "https://a..b"] {
+    for bad in [
+        "https://",
+        "ftp://a",
+        "https://a/",
+        "https://u@a",
+        "https://a:0",
+        "https://a:99999",
+        "https://*.a",
+        "https://a..b",
+    ] {
         assert!(!is_origin(bad), "{bad}");
     }
 }

@@ -1,5 +1,5 @@
-//! Values along the edges: a run's inputs, the input record of a step, the run's output. No store: whoever runs a pipeline hands in what
-//! has been made so far.
+//! Values along the edges: a run's inputs, the input record of a step, the run's output. No store: whoever runs a
+//! pipeline hands in what has been made so far.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,8 @@ pub struct Unbound {
 }
 
 impl Pipeline {
-    /// A run's inputs in normal form, one entry for each input of the pipeline in declared order: as given, else the default, else `null`.
+    /// A run's inputs in normal form, one entry for each input of the pipeline in declared order: as given, else the
+    /// default, else `null`.
     ///
     /// # Errors
     /// Everything that does not fit: unknown names, missing values, values of the wrong type.
@@ -50,7 +51,12 @@ impl Pipeline {
                     pointer: String::new(),
                     expected: input.ty.short(),
                     found: "nothing".to_owned(),
-                    message: format!("missing: {} needs the input `{}`, {}", self.reference(), input.name, input.ty.short()),
+                    message: format!(
+                        "missing: {} needs the input `{}`, {}",
+                        self.reference(),
+                        input.name,
+                        input.ty.short()
+                    ),
                 }]),
             };
             match value {
@@ -64,11 +70,17 @@ impl Pipeline {
         if errors.is_empty() { Ok(Value::Object(resolved)) } else { Err(errors) }
     }
 
-    /// The input record of `step` in normal form, from the run's resolved inputs and the outputs of the steps that it needs (by step name).
+    /// The input record of `step` in normal form, from the run's resolved inputs and the outputs of the steps that it
+    /// needs (by step name).
     ///
     /// # Errors
     /// A value is not there.
-    pub fn step_input<'a>(&self, step: &Step, inputs: &Value, outputs: &dyn Fn(&str) -> Option<&'a Value>) -> Result<Value, Unbound> {
+    pub fn step_input<'a>(
+        &self,
+        step: &Step,
+        inputs: &Value,
+        outputs: &dyn Fn(&str) -> Option<&'a Value>,
+    ) -> Result<Value, Unbound> {
         let mut record = Map::new();
         for field in &step.signature.input {
             let name = snake(&field.name);
@@ -87,11 +99,14 @@ impl Pipeline {
         Ok(Value::Object(record))
     }
 
-    /// Where each field of a step's input comes from: `output_001_faces_array`, or `input.image` for the pipeline's own. A field that a
-    /// literal or nothing feeds has no entry.
+    /// Where each field of a step's input comes from: `output_001_faces_array`, or `input.image` for the pipeline's
+    /// own. A field that a literal or nothing feeds has no entry.
     #[must_use]
     pub fn origins(&self, step: &Step) -> BTreeMap<String, String> {
-        step.inputs.iter().filter_map(|binding| Some((binding.field.clone(), self.source_id(&binding.source)?))).collect()
+        step.inputs
+            .iter()
+            .filter_map(|binding| Some((binding.field.clone(), self.source_id(&binding.source)?)))
+            .collect()
     }
 
     /// The run's output, from its resolved inputs and the outputs of its steps (by step name).
@@ -100,9 +115,10 @@ impl Pipeline {
     /// A value is not there.
     pub fn result<'a>(&self, inputs: &Value, outputs: &dyn Fn(&str) -> Option<&'a Value>) -> Result<Value, Unbound> {
         let field = |output: &super::Output| {
-            fetch(&output.source, inputs, outputs)
-                .map(|value| (output.name.clone(), value))
-                .ok_or_else(|| Unbound { target: format!("output.{}", output.name), source_id: self.source_id(&output.source).unwrap_or_default() })
+            fetch(&output.source, inputs, outputs).map(|value| (output.name.clone(), value)).ok_or_else(|| Unbound {
+                target: format!("output.{}", output.name),
+                source_id: self.source_id(&output.source).unwrap_or_default(),
+            })
         };
         self.output.iter().map(field).collect::<Result<Map<_, _>, _>>().map(Value::Object)
     }
@@ -110,7 +126,9 @@ impl Pipeline {
     /// The unique ID of what a source names, with the fields that are followed; none for a literal.
     pub(super) fn source_id(&self, source: &Source) -> Option<String> {
         match source {
-            Source::Input { name, path } => Some(["input", name].into_iter().chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join(".")),
+            Source::Input { name, path } => {
+                Some(["input", name].into_iter().chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join("."))
+            }
             Source::Output { step, path } => Some(self.step(step)?.output_field_id(&path.join("."))),
             Source::Literal { .. } => None,
         }

@@ -1,5 +1,5 @@
-//! What a check needs to know about tasks: which versions there are and what they take and give. No store: whoever has one fills a
-//! [`Listed`] from it.
+//! What a check needs to know about tasks: which versions there are and what they take and give. No store: whoever has
+//! one fills a [`Listed`] from it.
 
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
@@ -64,7 +64,9 @@ impl Catalogue for Listed {
         versions.sort_by(|a, b| b.version.cmp(&a.version));
         match versions.iter().find(|version| req.matches(&version.version)) {
             Some(version) => Ok((*version).clone()),
-            None => Err(Unresolved::NoSuchVersion { available: versions.iter().map(|version| version.version.clone()).collect() }),
+            None => Err(Unresolved::NoSuchVersion {
+                available: versions.iter().map(|version| version.version.clone()).collect(),
+            }),
         }
     }
 }
@@ -128,7 +130,10 @@ mod tests {
     fn what_is_not_there() {
         assert_eq!(resolved("face-detecton"), Err(Unresolved::NoSuchTask { similar: vec!["face-detection".into()] }));
         let Err(Unresolved::NoSuchVersion { available }) = resolved("face-detection@^3") else { panic!("found") };
-        assert_eq!(available.iter().map(Version::to_string).collect::<Vec<_>>(), ["2.0.0-rc.1", "1.10.0", "1.9.0", "1.0.0"]);
+        assert_eq!(
+            available.iter().map(Version::to_string).collect::<Vec<_>>(),
+            ["2.0.0-rc.1", "1.10.0", "1.9.0", "1.0.0"]
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The check: every joint of a pipeline against the types of its tasks. Finds everything at once; what has been refused already is not
-//! refused a second time for its consequences.
+//! The check: every joint of a pipeline against the types of its tasks. Finds everything at once; what has been refused
+//! already is not refused a second time for its consequences.
 //!
-//! An input that nothing reads is an error, because it would be accepted and ignored; a step whose outputs nobody reads is a warning.
+//! An input that nothing reads is an error, because it would be accepted and ignored; a step whose outputs nobody reads
+//! is a warning.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,14 +115,22 @@ impl<'d> Checker<'d> {
                 Some((name, _, Err(Unresolved::NoSuchTask { similar }))) => {
                     let near = similar.first().map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
                     let finding = Finding::new(Code::UnknownTask, pointer, format!("there is no task `{name}`{near}"));
-                    self.findings.push(finding.help("`dovetail task list` shows those that there are; `dovetail task push` adds one"));
+                    self.findings.push(
+                        finding.help("`dovetail task list` shows those that there are; `dovetail task push` adds one"),
+                    );
                     None
                 }
                 Some((name, req, Err(Unresolved::NoSuchVersion { available }))) => {
                     let versions: Vec<String> = available.iter().map(ToString::to_string).collect();
-                    let finding = Finding::new(Code::UnknownVersion, pointer, format!("`{name}` has no version that satisfies `{req}`"));
+                    let finding = Finding::new(
+                        Code::UnknownVersion,
+                        pointer,
+                        format!("`{name}` has no version that satisfies `{req}`"),
+                    );
                     self.findings.push(
-                        finding.help(format!("its versions are {}", listed(versions.iter().map(String::as_str)))).detail("available", versions),
+                        finding
+                            .help(format!("its versions are {}", listed(versions.iter().map(String::as_str))))
+                            .detail("available", versions),
                     );
                     None
                 }
@@ -159,7 +168,9 @@ impl<'d> Checker<'d> {
                 }
                 let Some(task) = &self.tasks[index] else { continue };
                 let fields = &task.signature.input;
-                let Some(field) = fields.iter().find(|field| field.name == kebab(&mapping.target) && !mapping.target.contains('-')) else {
+                let Some(field) =
+                    fields.iter().find(|field| field.name == kebab(&mapping.target) && !mapping.target.contains('-'))
+                else {
                     let names: Vec<String> = fields.iter().map(|field| snake(&field.name)).collect();
                     let near = did_you_mean(&mapping.target, names.iter().map(String::as_str));
                     let message = format!("{}@{} has no input `{}`{near}", task.name, task.version, mapping.target);
@@ -176,10 +187,18 @@ impl<'d> Checker<'d> {
             for field in task.signature.input.iter().filter(|field| !matches!(field.ty, Type::Option(_))) {
                 let name = snake(&field.name);
                 if step.inputs.iter().all(|mapping| mapping.target != name) {
-                    let message = format!("`{name}` of {}@{} is not mapped, and it must be: it is {}", task.name, task.version, field.ty.short());
+                    let message = format!(
+                        "`{name}` of {}@{} is not mapped, and it must be: it is {}",
+                        task.name,
+                        task.version,
+                        field.ty.short()
+                    );
                     let finding = Finding::new(Code::MissingInput, format!("{}/inputs", step.pointer), message);
-                    self.findings
-                        .push(finding.help(format!("add \"{name}\": \"STEP.FIELD\", \"input.NAME\" or {{\"value\": ...}}")).detail("field", name));
+                    self.findings.push(
+                        finding
+                            .help(format!("add \"{name}\": \"STEP.FIELD\", \"input.NAME\" or {{\"value\": ...}}"))
+                            .detail("field", name),
+                    );
                 }
             }
         }
@@ -208,7 +227,8 @@ impl<'d> Checker<'d> {
 
     fn cycles(&mut self) {
         let names = |i: usize| self.declared.steps[i].name.as_str();
-        let needs: BTreeMap<usize, BTreeSet<usize>> = self.needs.iter().map(|(step, needs)| (*step, needs.keys().copied().collect())).collect();
+        let needs: BTreeMap<usize, BTreeSet<usize>> =
+            self.needs.iter().map(|(step, needs)| (*step, needs.keys().copied().collect())).collect();
         for cycle in cycles(&needs) {
             let (first, second) = (cycle[0], cycle[1 % cycle.len()]);
             let pointer = self.needs[&first][&second].clone();
@@ -219,8 +239,11 @@ impl<'d> Checker<'d> {
                 format!("steps wait for one another: {}", words.join(" waits for "))
             };
             let steps: Vec<&str> = cycle.iter().map(|step| names(*step)).collect();
-            self.findings
-                .push(Finding::new(Code::Cycle, pointer, message).help("take one of these mappings from somewhere else").detail("steps", steps));
+            self.findings.push(
+                Finding::new(Code::Cycle, pointer, message)
+                    .help("take one of these mappings from somewhere else")
+                    .detail("steps", steps),
+            );
         }
     }
 
@@ -238,21 +261,38 @@ impl<'d> Checker<'d> {
             let needs: Vec<Need<'_>> = consumers.iter().map(|(joint, path)| Need { path, ty: &joint.to }).collect();
             match infer(&needs) {
                 Ok(Some(ty)) => {
-                    let default = input.default.as_ref().and_then(|default| default_value(input, &ty, default, &mut self.findings));
+                    let default = input
+                        .default
+                        .as_ref()
+                        .and_then(|default| default_value(input, &ty, default, &mut self.findings));
                     self.types.insert(input.name.clone(), ty.clone());
                     let optional = input.default.is_some() || matches!(ty, Type::Option(_));
-                    self.inputs.push(Input { name: input.name.clone(), description: input.description.clone(), ty, default, optional });
+                    self.inputs.push(Input {
+                        name: input.name.clone(),
+                        description: input.description.clone(),
+                        ty,
+                        default,
+                        optional,
+                    });
                 }
                 Ok(None) if self.mentioned.contains(&input.name) => {}
                 Ok(None) => {
-                    let finding =
-                        Finding::new(Code::BadValue, &input.pointer, format!("no step reads the input `{}`, so that it has no type", input.name));
-                    self.findings.push(finding.help(format!("map \"input.{}\" to a step, or remove the input", input.name)));
+                    let finding = Finding::new(
+                        Code::BadValue,
+                        &input.pointer,
+                        format!("no step reads the input `{}`, so that it has no type", input.name),
+                    );
+                    self.findings
+                        .push(finding.help(format!("map \"input.{}\" to a step, or remove the input", input.name)));
                 }
                 Err(Conflict { first, second }) => {
                     let (first, second) = (consumers[first].0, consumers[second].0);
-                    let message =
-                        format!("the input `{}` feeds {} and {}, and no type fits both", input.name, self.target(first), self.target(second));
+                    let message = format!(
+                        "the input `{}` feeds {} and {}, and no type fits both",
+                        input.name,
+                        self.target(first),
+                        self.target(second)
+                    );
                     let finding = Finding::new(Code::TypeMismatch, &second.pointer, message)
                         .help("declare two inputs, or put a step between that converts")
                         .detail("from", first.to.within(MAX_TYPE))
@@ -284,7 +324,11 @@ impl<'d> Checker<'d> {
                     Err(errors) => {
                         for error in errors {
                             let message = format!("the value does not fit {}: {}", self.target(joint), error.message);
-                            let finding = Finding::new(Code::BadValue, format!("{}/value{}", joint.pointer, error.pointer), message);
+                            let finding = Finding::new(
+                                Code::BadValue,
+                                format!("{}/value{}", joint.pointer, error.pointer),
+                                message,
+                            );
                             self.findings.push(finding.detail("expected", error.expected).detail("found", error.found));
                         }
                     }
@@ -297,11 +341,18 @@ impl<'d> Checker<'d> {
             let Assign::No { path, reason, from: part, to: wanted } = assign(&from, &joint.to) else { continue };
             let what = match &source {
                 Source::Output { step, path } => format!("`{}`", self.unique_id(step, path)),
-                Source::Input { name, path } => format!("`{}`", [&["input".to_owned(), name.clone()], path.as_slice()].concat().join(".")),
+                Source::Input { name, path } => {
+                    format!("`{}`", [&["input".to_owned(), name.clone()], path.as_slice()].concat().join("."))
+                }
                 Source::Literal { .. } => "the value".to_owned(),
             };
             let place = if path.is_empty() { String::new() } else { format!("at `{path}`, ") };
-            let message = format!("{what} does not fit {}: {place}{} meets {}: {reason}", self.target(joint), part.short(), wanted.short());
+            let message = format!(
+                "{what} does not fit {}: {place}{} meets {}: {reason}",
+                self.target(joint),
+                part.short(),
+                wanted.short()
+            );
             let finding = Finding::new(Code::TypeMismatch, pointer, message)
                 .detail("from", from.within(MAX_TYPE))
                 .detail("to", joint.to.within(MAX_TYPE))
@@ -313,14 +364,20 @@ impl<'d> Checker<'d> {
     /// `output_001_faces_array`, with the fields that are followed.
     fn unique_id(&self, step: &str, path: &[String]) -> String {
         let number = self.declared.steps.iter().find(|declared| declared.name == step).and_then(|step| step.number);
-        number.map_or_else(|| format!("{step}.{}", path.join(".")), |number| format!("output_{number:03}_{}", path.join(".")))
+        number.map_or_else(
+            || format!("{step}.{}", path.join(".")),
+            |number| format!("output_{number:03}_{}", path.join(".")),
+        )
     }
 
-    /// What a source gives; notes a field that does not exist. None also if that cannot be known because of another mistake.
+    /// What a source gives; notes a field that does not exist. None also if that cannot be known because of another
+    /// mistake.
     fn type_of(&mut self, source: &Source, pointer: &str) -> Option<Type> {
         match source {
             Source::Literal { .. } => None,
-            Source::Input { name, path } => follow(self.types.get(name)?, path).map_err(|finding| self.findings.push(finding.at(pointer))).ok(),
+            Source::Input { name, path } => {
+                follow(self.types.get(name)?, path).map_err(|finding| self.findings.push(finding.at(pointer))).ok()
+            }
             Source::Output { step, path } => {
                 let index = self.declared.steps.iter().position(|declared| declared.name == *step)?;
                 let task = self.tasks[index].as_ref()?;
@@ -337,7 +394,11 @@ impl<'d> Checker<'d> {
         for mapping in &declared.output {
             let Some(source) = self.source(mapping) else { continue };
             if matches!(source, Source::Literal { .. }) {
-                let finding = Finding::new(Code::BadValue, &mapping.pointer, "a run's output comes from a step or an input, not from a literal");
+                let finding = Finding::new(
+                    Code::BadValue,
+                    &mapping.pointer,
+                    "a run's output comes from a step or an input, not from a literal",
+                );
                 self.findings.push(finding.help("write \"STEP.FIELD\" or \"input.NAME\""));
                 continue;
             }
@@ -355,9 +416,15 @@ impl<'d> Checker<'d> {
                 continue;
             }
             let fields: Vec<String> = task.signature.output.iter().map(|field| snake(&field.name)).collect();
-            let message = format!("nothing reads what the step `{}` gives: {}", step.name, listed(fields.iter().map(String::as_str)));
+            let message = format!(
+                "nothing reads what the step `{}` gives: {}",
+                step.name,
+                listed(fields.iter().map(String::as_str))
+            );
             let finding = Finding::new(Code::UnusedOutput, &step.pointer, message);
-            self.findings.push(finding.help("map it to another step or to `output`, or remove the step").detail("fields", fields));
+            self.findings.push(
+                finding.help("map it to another step or to `output`, or remove the step").detail("fields", fields),
+            );
         }
     }
 
@@ -419,8 +486,10 @@ fn default_value(input: &DeclaredInput, ty: &Type, default: &Value, findings: &m
         Ok(normal) => Some(normal),
         Err(errors) => {
             for error in errors {
-                let message = format!("the default of `{}` does not fit what the input feeds: {}", input.name, error.message);
-                let finding = Finding::new(Code::BadValue, format!("{}/default{}", input.pointer, error.pointer), message);
+                let message =
+                    format!("the default of `{}` does not fit what the input feeds: {}", input.name, error.message);
+                let finding =
+                    Finding::new(Code::BadValue, format!("{}/default{}", input.pointer, error.pointer), message);
                 findings.push(finding.detail("expected", error.expected).detail("found", error.found));
             }
             None
@@ -446,14 +515,19 @@ fn follow_from(ty: &Type, path: &[String], whose: &str) -> Result<Type, Box<Find
         let whose = if i == 0 { whose.to_owned() } else { format!("`{}`", path[..i].join(".")) };
         let Type::Record(fields) = ty else {
             let message = format!("{whose} has no field `{name}`: it is {}, no record", ty.short());
-            return Err(Box::new(Finding::new(Code::UnknownField, "", message).help("only fields of records can be followed; take the whole value")));
+            return Err(Box::new(
+                Finding::new(Code::UnknownField, "", message)
+                    .help("only fields of records can be followed; take the whole value"),
+            ));
         };
         let found = fields.iter().find(|field| field.name == kebab(name) && !name.contains('-'));
         let Some(found) = found else {
             let names: Vec<String> = fields.iter().map(|field| snake(&field.name)).collect();
             let known = || names.iter().map(String::as_str);
             let message = format!("{whose} has no field `{name}`{}", did_you_mean(name, known()));
-            return Err(Box::new(Finding::new(Code::UnknownField, "", message).help(format!("its fields are {}", listed(known())))));
+            return Err(Box::new(
+                Finding::new(Code::UnknownField, "", message).help(format!("its fields are {}", listed(known()))),
+            ));
         };
         ty = &found.ty;
     }

@@ -14,7 +14,8 @@ use crate::manifest::{parse_duration, show_duration_ms};
 use crate::wit::json::{describe, pointer_step};
 use crate::wit::names::{did_you_mean, is_kebab, is_snake, listed};
 
-const TOP: [&str; 9] = ["$schema", "name", "version", "description", "timeout", "on_failure", "inputs", "steps", "output"];
+const TOP: [&str; 9] =
+    ["$schema", "name", "version", "description", "timeout", "on_failure", "inputs", "steps", "output"];
 const STEP: [&str; 6] = ["number", "task", "inputs", "timeout", "retry", "description"];
 const RETRY: [&str; 3] = ["max_attempts", "backoff", "max_backoff"];
 const INPUT: [&str; 2] = ["default", "description"];
@@ -69,7 +70,11 @@ impl Declared {
         let mut reader = Reader { findings };
         let root = &text.root;
         if root.members().is_none() {
-            reader.bad("", format!("a pipeline is an object, and this is {}", describe(&root.value())), "begin with { \"name\": ...");
+            reader.bad(
+                "",
+                format!("a pipeline is an object, and this is {}", describe(&root.value())),
+                "begin with { \"name\": ...",
+            );
             return None;
         }
         reader.known(root, "", &TOP);
@@ -87,7 +92,11 @@ impl Declared {
         let version = reader.string(root, "", "version", true).and_then(|version| match Version::parse(&version) {
             Ok(version) => Some(version),
             Err(error) => {
-                reader.bad("/version", format!("`{version}` is no version: {error}"), "write three numbers, such as \"1.0.0\"");
+                reader.bad(
+                    "/version",
+                    format!("`{version}` is no version: {error}"),
+                    "write three numbers, such as \"1.0.0\"",
+                );
                 None
             }
         });
@@ -142,7 +151,11 @@ impl Reader<'_> {
             return None;
         };
         if value.str().is_none() {
-            self.bad(&format!("{pointer}/{key}"), format!("`{key}` must be a string, and this is {}", describe(&value.value())), "put it in quotes");
+            self.bad(
+                &format!("{pointer}/{key}"),
+                format!("`{key}` must be a string, and this is {}", describe(&value.value())),
+                "put it in quotes",
+            );
         }
         value.str().map(str::to_owned)
     }
@@ -150,7 +163,8 @@ impl Reader<'_> {
     /// Milliseconds.
     fn duration(&mut self, node: &Node, pointer: &str, key: &str, least: u64, most: u64) -> Option<u64> {
         let text = self.string(node, pointer, key, false)?;
-        let help = format!("write {} to {}, such as \"30s\" or \"5m\"", show_duration_ms(least), show_duration_ms(most));
+        let help =
+            format!("write {} to {}, such as \"30s\" or \"5m\"", show_duration_ms(least), show_duration_ms(most));
         let pointer = format!("{pointer}/{key}");
         match parse_duration(&text).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)) {
             Ok(ms) if (least..=most).contains(&ms) => Some(ms),
@@ -175,7 +189,11 @@ impl Reader<'_> {
             return Vec::new();
         };
         let Some(members) = value.members() else {
-            self.bad(&at, format!("`{key}` must be an object, and this is {}", describe(&value.value())), "write { \"name\": ... }");
+            self.bad(
+                &at,
+                format!("`{key}` must be an object, and this is {}", describe(&value.value())),
+                "write { \"name\": ... }",
+            );
             return Vec::new();
         };
         if members.is_empty() && required {
@@ -217,7 +235,11 @@ impl Reader<'_> {
     fn steps(&mut self, root: &Node) -> Vec<DeclaredStep> {
         let members = self.members(root, "", "steps", true);
         if members.len() > MAX_STEPS {
-            self.bad("/steps", format!("there are {} steps", members.len()), format!("a pipeline has at most {MAX_STEPS}"));
+            self.bad(
+                "/steps",
+                format!("there are {} steps", members.len()),
+                format!("a pipeline has at most {MAX_STEPS}"),
+            );
         }
         members.into_iter().take(MAX_STEPS).map(|member| self.step(member)).collect()
     }
@@ -226,8 +248,14 @@ impl Reader<'_> {
         let (node, pointer) = (&member.value, format!("/steps{}", pointer_step(&member.key)));
         self.name("a step", &pointer, member);
         if is_reserved(&member.key) {
-            let message = format!("`{}` is reserved: mappings use such names for the pipeline's inputs and for unique IDs", member.key);
-            self.findings.push_at(member.at, Finding::new(Code::BadValue, pointer.clone(), message).help("give the step another name"));
+            let message = format!(
+                "`{}` is reserved: mappings use such names for the pipeline's inputs and for unique IDs",
+                member.key
+            );
+            self.findings.push_at(
+                member.at,
+                Finding::new(Code::BadValue, pointer.clone(), message).help("give the step another name"),
+            );
         }
         let mut step = DeclaredStep {
             name: member.key.clone(),
@@ -266,7 +294,11 @@ impl Reader<'_> {
     fn integer(&mut self, node: &Node, pointer: &str, key: &str, required: bool, most: u32) -> Option<u32> {
         let Some(value) = node.get(key) else {
             if required {
-                self.bad(pointer, format!("`{key}` is missing"), format!("add \"{key}\": 1, a whole number that no other step has"));
+                self.bad(
+                    pointer,
+                    format!("`{key}` is missing"),
+                    format!("add \"{key}\": 1, a whole number that no other step has"),
+                );
             }
             return None;
         };
@@ -287,7 +319,11 @@ impl Reader<'_> {
         let Some(node) = step.get("retry") else { return retry };
         let pointer = format!("{pointer}/retry");
         if node.members().is_none() {
-            self.bad(&pointer, format!("`retry` must be an object, and this is {}", describe(&node.value())), "write {\"max_attempts\": 3}");
+            self.bad(
+                &pointer,
+                format!("`retry` must be an object, and this is {}", describe(&node.value())),
+                "write {\"max_attempts\": 3}",
+            );
             return retry;
         }
         self.known(node, &pointer, &RETRY);
@@ -300,7 +336,8 @@ impl Reader<'_> {
         }
         if let Some(ms) = self.duration(node, &pointer, "max_backoff", 0, MAX_BACKOFF_MS) {
             if ms < retry.backoff_ms {
-                let message = format!("`max_backoff` is less than `backoff`, which is {}", show_duration_ms(retry.backoff_ms));
+                let message =
+                    format!("`max_backoff` is less than `backoff`, which is {}", show_duration_ms(retry.backoff_ms));
                 self.bad(&format!("{pointer}/max_backoff"), message, "make it at least as long");
             }
             retry.max_backoff_ms = ms;
@@ -332,7 +369,8 @@ impl Reader<'_> {
         if let Some(reference) = node.str() {
             return Some(Written::Reference(reference.to_owned()));
         }
-        let help = "write \"input.NAME\", \"STEP.FIELD\", a unique ID such as \"output_001_faces_array\", or {\"value\": ...}";
+        let help =
+            "write \"input.NAME\", \"STEP.FIELD\", a unique ID such as \"output_001_faces_array\", or {\"value\": ...}";
         match node.get("value") {
             Some(value) => {
                 self.known(node, pointer, &["value"]);

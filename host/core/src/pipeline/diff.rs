@@ -14,8 +14,22 @@ pub fn diff(old: &Pipeline, new: &Pipeline) -> Vec<String> {
     changed(&mut lines, "timeout", &timeout(old), &timeout(new));
     changed(&mut lines, "on_failure", &old.on_failure.as_str(), &new.on_failure.as_str());
     pairs(&mut lines, "input", &old.inputs, &new.inputs, |input| &input.name, input);
-    pairs(&mut lines, "step", &old.steps, &new.steps, |step| &step.name, |lines, was, is| step(lines, (old, was), (new, is)));
-    pairs(&mut lines, "output", &old.output, &new.output, |output| &output.name, |lines, was, is| output(lines, (old, was), (new, is)));
+    pairs(
+        &mut lines,
+        "step",
+        &old.steps,
+        &new.steps,
+        |step| &step.name,
+        |lines, was, is| step(lines, (old, was), (new, is)),
+    );
+    pairs(
+        &mut lines,
+        "output",
+        &old.output,
+        &new.output,
+        |output| &output.name,
+        |lines, was, is| output(lines, (old, was), (new, is)),
+    );
     lines
 }
 
@@ -26,7 +40,14 @@ fn changed<T: Display + PartialEq>(lines: &mut Vec<String>, what: &str, old: &T,
 }
 
 /// Additions and removals by name, and `each` for what stands in both.
-fn pairs<T>(lines: &mut Vec<String>, what: &str, old: &[T], new: &[T], name: impl Fn(&T) -> &str, mut each: impl FnMut(&mut Vec<String>, &T, &T)) {
+fn pairs<T>(
+    lines: &mut Vec<String>,
+    what: &str,
+    old: &[T],
+    new: &[T],
+    name: impl Fn(&T) -> &str,
+    mut each: impl FnMut(&mut Vec<String>, &T, &T),
+) {
     for was in old {
         match new.iter().find(|is| name(is) == name(was)) {
             Some(is) => each(lines, was, is),
@@ -59,7 +80,13 @@ fn step(lines: &mut Vec<String>, (before, old): (&Pipeline, &Step), (after, new)
     } else {
         changed(lines, &format!("step {name}: package of {}", new.task_reference()), &old.package, &new.package);
     }
-    let needs = |step: &Step| if step.lane.as_str().is_empty() { "nothing".to_owned() } else { step.lane.needs().collect::<Vec<_>>().join(", ") };
+    let needs = |step: &Step| {
+        if step.lane.as_str().is_empty() {
+            "nothing".to_owned()
+        } else {
+            step.lane.needs().collect::<Vec<_>>().join(", ")
+        }
+    };
     changed(lines, &format!("step {name}: asks its worker for"), &needs(old), &needs(new));
     let fields = |step: &Step| step.signature.output.clone();
     pairs(
@@ -82,15 +109,29 @@ fn step(lines: &mut Vec<String>, (before, old): (&Pipeline, &Step), (after, new)
         changed(lines, &format!("step {name}: {field} from"), &feeds(before, old, field), &feeds(after, new, field));
     }
     let retry = |Retry { max_attempts, backoff_ms, max_backoff_ms }: Retry| {
-        format!("{max_attempts} attempts, {} to {} apart", show_duration_ms(backoff_ms), show_duration_ms(max_backoff_ms))
+        format!(
+            "{max_attempts} attempts, {} to {} apart",
+            show_duration_ms(backoff_ms),
+            show_duration_ms(max_backoff_ms)
+        )
     };
     changed(lines, &format!("step {name}: retry"), &retry(old.retry), &retry(new.retry));
-    changed(lines, &format!("step {name}: time"), &show_duration_ms(old.limits.time_ms), &show_duration_ms(new.limits.time_ms));
+    changed(
+        lines,
+        &format!("step {name}: time"),
+        &show_duration_ms(old.limits.time_ms),
+        &show_duration_ms(new.limits.time_ms),
+    );
     changed(lines, &format!("step {name}: memory"), &show_size(old.limits.memory), &show_size(new.limits.memory));
     changed(lines, &format!("step {name}: output limit"), &show_size(old.limits.output), &show_size(new.limits.output));
     changed(lines, &format!("step {name}: log limit"), &show_size(old.limits.log), &show_size(new.limits.log));
     changed(lines, &format!("step {name}: handles"), &old.limits.handles, &new.limits.handles);
-    changed(lines, &format!("step {name}: artifacts"), &show_size(old.limits.artifacts), &show_size(new.limits.artifacts));
+    changed(
+        lines,
+        &format!("step {name}: artifacts"),
+        &show_size(old.limits.artifacts),
+        &show_size(new.limits.artifacts),
+    );
 }
 
 fn output(lines: &mut Vec<String>, (before, old): (&Pipeline, &Output), (after, new): (&Pipeline, &Output)) {

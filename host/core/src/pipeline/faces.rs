@@ -9,7 +9,8 @@ use super::{Listed, TaskVersion};
 /// `pipelines/face-processing.json`.
 pub const FACE_PROCESSING: &str = include_str!("../../../../pipelines/face-processing.json");
 
-const FACES: &str = "list<record { face-id: u32, bbox: record { x: f32, y: f32, width: f32, height: f32 }, confidence: f32 }>";
+const FACES: &str =
+    "list<record { face-id: u32, bbox: record { x: f32, y: f32, width: f32, height: f32 }, confidence: f32 }>";
 const AGE: &str = "record { estimated-age: f32, confidence: f32 }";
 const GENDER: &str = "record { predicted-gender: enum { female, male }, confidence: f32 }";
 const EMOTION: &str = "record { dominant-emotion: string, confidence: f32, probabilities: record { neutral: f32, happy: f32, sad: f32, \
@@ -26,7 +27,8 @@ pub fn task(name: &str, version: &str, input: &[&str], output: &[&str]) -> TaskV
         name: name.to_owned(),
         version: version.parse().expect("a test names a version"),
         package: Digest::of(format!("{name}@{version}").as_bytes()),
-        signature: text::signature(&format!("dovetail:{name}/task@{version}"), input, output).expect("a test writes types"),
+        signature: text::signature(&format!("dovetail:{name}/task@{version}"), input, output)
+            .expect("a test writes types"),
         limits: Limits::DEFAULT,
         lane: crate::ledger::Lane::default(),
     }
@@ -36,8 +38,9 @@ pub fn task(name: &str, version: &str, input: &[&str], output: &[&str]) -> TaskV
 #[must_use]
 pub fn catalogue() -> Listed {
     let faces = format!("faces-array: {FACES}");
-    let attributes =
-        format!("list<record {{ face-id: u32, age: option<{AGE}>, gender: option<{GENDER}>, emotion: option<{EMOTION}>, error: option<string> }}>");
+    let attributes = format!(
+        "list<record {{ face-id: u32, age: option<{AGE}>, gender: option<{GENDER}>, emotion: option<{EMOTION}>, error: option<string> }}>"
+    );
     let features = format!(
         "list<record {{ face-id: u32, feature-vector: option<list<f32>>, feature-dimension: option<u32>, landmarks: option<{LANDMARKS}>, \
          error: option<string> }}>"
@@ -48,7 +51,12 @@ pub fn catalogue() -> Listed {
          features: option<record {{ feature-vector: list<f32>, feature-dimension: u32, landmarks: {LANDMARKS}, source: string }}> }}>"
     );
     Listed(vec![
-        task("face-detection", "1.0.0", &["image: image", "detector: option<string>", "min-confidence: option<f32>"], &[&faces]),
+        task(
+            "face-detection",
+            "1.0.0",
+            &["image: image", "detector: option<string>", "min-confidence: option<f32>"],
+            &[&faces],
+        ),
         task("face-attributes", "1.0.0", &["image: image", &faces], &[&format!("faces-with-attributes: {attributes}")]),
         task("face-features", "1.0.0", &["image: image", &faces], &[&format!("faces-with-features: {features}")]),
         task(

@@ -120,7 +120,8 @@ impl Finding {
         self
     }
 
-    /// As `pipeline check --output json` prints it: `code`, `message`, `path`, `line`, `column`, `details`, and `help` where there is some.
+    /// As `pipeline check --output json` prints it: `code`, `message`, `path`, `line`, `column`, `details`, and `help`
+    /// where there is some.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut value = json!({
@@ -161,10 +162,14 @@ impl Findings {
         self.found.iter().any(|(_, finding)| finding.severity == Severity::Error)
     }
 
-    /// In the order of the text, with lines and columns; and how many are left out because there are more than `most`: warnings before errors.
+    /// In the order of the text, with lines and columns; and how many are left out because there are more than `most`:
+    /// warnings before errors.
     pub(super) fn finish(self, text: &Text<'_>, most: usize) -> (Vec<Finding>, usize) {
-        let mut found: Vec<(usize, Finding)> =
-            self.found.into_iter().map(|(at, finding)| (at.unwrap_or_else(|| text.root.offset(&finding.pointer)), finding)).collect();
+        let mut found: Vec<(usize, Finding)> = self
+            .found
+            .into_iter()
+            .map(|(at, finding)| (at.unwrap_or_else(|| text.root.offset(&finding.pointer)), finding))
+            .collect();
         let omitted = found.len().saturating_sub(most);
         found.sort_by_key(|(at, finding)| (finding.severity == Severity::Warning, *at));
         found.truncate(most);

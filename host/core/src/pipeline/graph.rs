@@ -6,7 +6,8 @@ use super::{Pipeline, Source, Step};
 use crate::wit::{Type, snake};
 
 impl Pipeline {
-    /// The steps by rounds (steps of one round run side by side), each with where its inputs come from and what it gives.
+    /// The steps by rounds (steps of one round run side by side), each with where its inputs come from and what it
+    /// gives.
     #[must_use]
     pub fn text_graph(&self) -> String {
         let mut text = self.reference();
@@ -87,7 +88,9 @@ impl Pipeline {
         let boxes: String = self
             .steps
             .iter()
-            .map(|step| format!("  {}[\"{:03} {}<br/>{}\"]\n", node(&step.name), step.number, step.name, step.task_reference()))
+            .map(|step| {
+                format!("  {}[\"{:03} {}<br/>{}\"]\n", node(&step.name), step.number, step.name, step.task_reference())
+            })
             .collect();
         let output = "  output([output])\n";
         text.insert_str("flowchart LR\n  input([input])\n".len(), &(boxes + output));

@@ -1,7 +1,7 @@
 //! The type of a pipeline's input from what it feeds: the narrowest type that can be given to every consumer.
 //!
-//! Nothing is invented: where two consumers want different numbers, one of the two types must fit the other. Records are the exception: what
-//! feeds `{x}` here and `{y}` there has both fields.
+//! Nothing is invented: where two consumers want different numbers, one of the two types must fit the other. Records
+//! are the exception: what feeds `{x}` here and `{y}` there has both fields.
 
 use crate::wit::{Assign, Field, Type, assign, kebab};
 
@@ -69,7 +69,9 @@ fn meet(a: &Type, b: &Type) -> Option<Type> {
         (Type::Option(a), Type::Option(b)) => Type::Option(Box::new(meet(a, b)?)),
         (Type::Option(a), b) | (b, Type::Option(a)) => meet(a, b)?,
         (Type::List(a), Type::List(b)) => Type::List(Box::new(meet(a, b)?)),
-        (Type::Tuple(a), Type::Tuple(b)) if a.len() == b.len() => Type::Tuple(a.iter().zip(b).map(|(a, b)| meet(a, b)).collect::<Option<_>>()?),
+        (Type::Tuple(a), Type::Tuple(b)) if a.len() == b.len() => {
+            Type::Tuple(a.iter().zip(b).map(|(a, b)| meet(a, b)).collect::<Option<_>>()?)
+        }
         (Type::Record(a), Type::Record(b)) => {
             let mut fields = a.clone();
             for field in b {
@@ -126,7 +128,8 @@ mod tests {
     #[test]
     fn parts_make_a_record() {
         let (x, area) = (vec!["top_left".to_owned(), "x".to_owned()], vec!["area".to_owned()]);
-        let needs = [Need { path: &x, ty: &Type::F64 }, Need { path: &area, ty: &Type::U8 }, Need { path: &x, ty: &Type::F32 }];
+        let needs =
+            [Need { path: &x, ty: &Type::F64 }, Need { path: &area, ty: &Type::U8 }, Need { path: &x, ty: &Type::F32 }];
         let whole = record(&[("top-left", record(&[("x", Type::F32)])), ("area", Type::U8)]);
         assert_eq!(infer(&needs), Ok(Some(whole)));
         let clash = [Need { path: &[], ty: &Type::Image }, Need { path: &area, ty: &Type::U8 }];

@@ -42,7 +42,13 @@ impl Pipeline {
             for binding in &step.inputs {
                 if let (Source::Input { .. }, Some(from)) = (&binding.source, self.source_id(&binding.source)) {
                     let to = step.input_field_id(&binding.field);
-                    edges.push(Edge { kind: EdgeKind::Given, from, to, from_step: None, to_step: Some(step.name.clone()) });
+                    edges.push(Edge {
+                        kind: EdgeKind::Given,
+                        from,
+                        to,
+                        from_step: None,
+                        to_step: Some(step.name.clone()),
+                    });
                 }
             }
             for field in &step.signature.output {
@@ -50,10 +56,17 @@ impl Pipeline {
                 let (from, to, from_step) = (snake(&step.task), step.output_field_id(&name), Some(step.name.clone()));
                 edges.push(Edge { kind: EdgeKind::Made, from, to, from_step: from_step.clone(), to_step: None });
                 for consumer in &self.steps {
-                    for binding in consumer.inputs.iter().filter(|binding| is_field(&binding.source, &step.name, &name)) {
+                    for binding in consumer.inputs.iter().filter(|binding| is_field(&binding.source, &step.name, &name))
+                    {
                         let from = self.source_id(&binding.source).unwrap_or_default();
                         let to = consumer.input_field_id(&binding.field);
-                        edges.push(Edge { kind: EdgeKind::Passed, from, to, from_step: from_step.clone(), to_step: Some(consumer.name.clone()) });
+                        edges.push(Edge {
+                            kind: EdgeKind::Passed,
+                            from,
+                            to,
+                            from_step: from_step.clone(),
+                            to_step: Some(consumer.name.clone()),
+                        });
                     }
                 }
             }
@@ -64,13 +77,20 @@ impl Pipeline {
                 Source::Input { .. } | Source::Literal { .. } => None,
             };
             let from = self.source_id(&output.source).unwrap_or_default();
-            edges.push(Edge { kind: EdgeKind::Result, from, to: format!("output.{}", output.name), from_step, to_step: None });
+            edges.push(Edge {
+                kind: EdgeKind::Result,
+                from,
+                to: format!("output.{}", output.name),
+                from_step,
+                to_step: None,
+            });
         }
         edges
     }
 
-    /// `face_detection -> output_001_faces_array`, `output_001_faces_array -> input_002_faces_array` and so on: what tasks make and where it
-    /// goes, the run's output last; of all that can happen, what `happened`. What the pipeline's inputs feed is told by [`Pipeline::edges`].
+    /// `face_detection -> output_001_faces_array`, `output_001_faces_array -> input_002_faces_array` and so on: what
+    /// tasks make and where it goes, the run's output last; of all that can happen, what `happened`. What the
+    /// pipeline's inputs feed is told by [`Pipeline::edges`].
     #[must_use]
     pub fn lineage(&self, happened: impl Fn(&Edge) -> bool) -> Vec<String> {
         let told = self.edges().into_iter().filter(|edge| edge.kind != EdgeKind::Given && happened(edge));

@@ -25,7 +25,8 @@ impl Pipeline {
         step.needs()
     }
 
-    /// The steps in rounds: each one is in the first round in which everything that it needs has run. Steps of one round can run side by side.
+    /// The steps in rounds: each one is in the first round in which everything that it needs has run. Steps of one
+    /// round can run side by side.
     #[must_use]
     pub fn stages(&self) -> Vec<Vec<&Step>> {
         let mut round: BTreeMap<&str, usize> = BTreeMap::new();
@@ -43,14 +44,20 @@ impl Pipeline {
     }
 }
 
-/// The steps that may run now: not among `done`, and everything that they need is. Pure and monotone: a step that is ready stays so until it
-/// is done, whatever else gets done, so that workers may decide from what they know, in any order, and never wrongly.
+/// The steps that may run now: not among `done`, and everything that they need is. Pure and monotone: a step that is
+/// ready stays so until it is done, whatever else gets done, so that workers may decide from what they know, in any
+/// order, and never wrongly.
 #[must_use]
 pub fn ready<'p>(pipeline: &'p Pipeline, done: &BTreeSet<String>) -> Vec<&'p Step> {
-    pipeline.steps.iter().filter(|step| !done.contains(&step.name) && step.needs().iter().all(|need| done.contains(*need))).collect()
+    pipeline
+        .steps
+        .iter()
+        .filter(|step| !done.contains(&step.name) && step.needs().iter().all(|need| done.contains(*need)))
+        .collect()
 }
 
-/// Every step behind those that it needs, otherwise by number. Steps of a cycle are left out: there are none once a check has passed.
+/// Every step behind those that it needs, otherwise by number. Steps of a cycle are left out: there are none once a
+/// check has passed.
 pub(super) fn sorted(mut steps: Vec<Step>) -> Vec<Step> {
     steps.sort_by_key(|step| step.number);
     let mut placed: BTreeSet<String> = BTreeSet::new();
@@ -63,7 +70,8 @@ pub(super) fn sorted(mut steps: Vec<Step>) -> Vec<Step> {
     order
 }
 
-/// Cycles of a graph that share no node, each as a walk along `needs`, so many that without their nodes no cycle is left.
+/// Cycles of a graph that share no node, each as a walk along `needs`, so many that without their nodes no cycle is
+/// left.
 pub(super) fn cycles(needs: &BTreeMap<usize, BTreeSet<usize>>) -> Vec<Vec<usize>> {
     let mut left: BTreeMap<usize, BTreeSet<usize>> = needs.clone();
     let mut cycles = Vec::new();
@@ -112,7 +120,10 @@ mod tests {
         assert!(cycles(&graph(&[(1, &[0]), (2, &[0, 1])])).is_empty());
         assert_eq!(cycles(&graph(&[(0, &[0])])), [[0]]);
         // 3 and 4 hang on a cycle without being in it.
-        assert_eq!(cycles(&graph(&[(0, &[2, 9]), (1, &[0]), (2, &[1]), (3, &[2]), (4, &[3]), (5, &[6]), (6, &[5])])), [vec![0, 2, 1], vec![5, 6]]);
+        assert_eq!(
+            cycles(&graph(&[(0, &[2, 9]), (1, &[0]), (2, &[1]), (3, &[2]), (4, &[3]), (5, &[6]), (6, &[5])])),
+            [vec![0, 2, 1], vec![5, 6]]
+        );
     }
 
     proptest! {

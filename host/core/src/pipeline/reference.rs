@@ -1,4 +1,5 @@
-//! What a mapping may name: an input of the pipeline, a field of a step's output by the step's name, or either by its unique ID.
+//! What a mapping may name: an input of the pipeline, a field of a step's output by the step's name, or either by its
+//! unique ID.
 //!
 //! | written | means |
 //! |---|---|
@@ -16,7 +17,8 @@ use crate::wit::snake;
 /// What a mapping names, or why it names nothing and which step was probably meant.
 pub(super) type Resolved = Result<Source, (Box<Finding>, Option<String>)>;
 
-/// Whether a step may not have this name: `input`, and whatever could be a unique ID (`output_1_x`, `face_detection_output_001`).
+/// Whether a step may not have this name: `input`, and whatever could be a unique ID (`output_1_x`,
+/// `face_detection_output_001`).
 pub(super) fn is_reserved(name: &str) -> bool {
     let words: Vec<&str> = name.split('_').collect();
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
@@ -30,7 +32,12 @@ pub(super) fn resolve(text: &str, pointer: &str, declared: &Declared) -> Resolve
     let path: Vec<String> = parts.collect();
     if head.is_empty() || path.iter().any(String::is_empty) {
         let finding = Finding::new(Code::BadValue, pointer, format!("`{text}` is no source"));
-        return Err((Box::new(finding.help("write \"input.NAME\", \"STEP.FIELD\" or a unique ID; a literal is {\"value\": ...}")), None));
+        return Err((
+            Box::new(
+                finding.help("write \"input.NAME\", \"STEP.FIELD\" or a unique ID; a literal is {\"value\": ...}"),
+            ),
+            None,
+        ));
     }
     if head == "input" {
         return input(path, pointer, declared);
@@ -50,7 +57,11 @@ pub(super) fn resolve(text: &str, pointer: &str, declared: &Declared) -> Resolve
             match step.and_then(|step| step.task.as_ref()) {
                 Some((actual, _)) if snake(actual) != task => {
                     let right = format!("{}_output_{number:03}", snake(actual));
-                    let finding = Finding::new(Code::UnknownStep, pointer, format!("`{head}` does not exist: the step {number} runs {actual}"));
+                    let finding = Finding::new(
+                        Code::UnknownStep,
+                        pointer,
+                        format!("`{head}` does not exist: the step {number} runs {actual}"),
+                    );
                     Err((Box::new(finding.help(format!("write `{right}`"))), Some(name)))
                 }
                 _ => output(&name, path, text, pointer),
@@ -60,7 +71,8 @@ pub(super) fn resolve(text: &str, pointer: &str, declared: &Declared) -> Resolve
             let names = || declared.steps.iter().map(|step| step.name.as_str());
             let near = nearest(&head, names().chain(["input"])).map(str::to_owned);
             let message = format!("there is no step `{head}`{}", did_you_mean(&head, names().chain(["input"])));
-            let finding = Finding::new(Code::UnknownStep, pointer, message).help(format!("the steps are {}", listed(names())));
+            let finding =
+                Finding::new(Code::UnknownStep, pointer, message).help(format!("the steps are {}", listed(names())));
             Err((Box::new(finding), near))
         }
     }
@@ -71,12 +83,18 @@ fn input(path: Vec<String>, pointer: &str, declared: &Declared) -> Resolved {
     let mut path = path.into_iter();
     let Some(name) = path.next() else {
         let finding = Finding::new(Code::UnknownField, pointer, "`input` alone names no input");
-        return Err((Box::new(finding.help(format!("write \"input.NAME\"; the inputs are {}", listed(names())))), None));
+        return Err((
+            Box::new(finding.help(format!("write \"input.NAME\"; the inputs are {}", listed(names())))),
+            None,
+        ));
     };
     if !names().any(|known| known == name) {
         let message = format!("the pipeline has no input `{name}`{}", did_you_mean(&name, names()));
         let finding = Finding::new(Code::UnknownField, pointer, message);
-        return Err((Box::new(finding.help(format!("the inputs are {}; declare it under `inputs`", listed(names())))), None));
+        return Err((
+            Box::new(finding.help(format!("the inputs are {}; declare it under `inputs`", listed(names())))),
+            None,
+        ));
     }
     Ok(Source::Input { name, path: path.collect() })
 }
@@ -84,7 +102,10 @@ fn input(path: Vec<String>, pointer: &str, declared: &Declared) -> Resolved {
 fn output(step: &str, path: Vec<String>, text: &str, pointer: &str) -> Resolved {
     if path.is_empty() {
         let finding = Finding::new(Code::UnknownField, pointer, format!("`{text}` names a whole step"));
-        return Err((Box::new(finding.help(format!("name a field of its output: \"{text}.FIELD\""))), Some(step.to_owned())));
+        return Err((
+            Box::new(finding.help(format!("name a field of its output: \"{text}.FIELD\""))),
+            Some(step.to_owned()),
+        ));
     }
     Ok(Source::Output { step: step.to_owned(), path })
 }
@@ -110,19 +131,33 @@ fn digits(text: &str) -> Option<u32> {
 }
 
 /// The name of the step with this number.
-fn numbered(head: &str, number: u32, pointer: &str, declared: &Declared) -> Result<String, (Box<Finding>, Option<String>)> {
+fn numbered(
+    head: &str,
+    number: u32,
+    pointer: &str,
+    declared: &Declared,
+) -> Result<String, (Box<Finding>, Option<String>)> {
     let step = declared.steps.iter().find(|step| step.number == Some(number));
     let padded = format!("output_{number:03}");
     if !head.split('_').collect::<Vec<_>>().windows(2).any(|pair| pair.join("_") == padded) {
-        let finding = Finding::new(Code::UnknownStep, pointer, format!("`{head}` is no unique ID: numbers have three digits"));
+        let finding =
+            Finding::new(Code::UnknownStep, pointer, format!("`{head}` is no unique ID: numbers have three digits"));
         return Err((Box::new(finding.help(format!("write `{padded}`"))), step.map(|step| step.name.clone())));
     }
     match step {
         Some(step) => Ok(step.name.clone()),
         None => {
-            let numbers: Vec<String> = declared.steps.iter().filter_map(|step| Some(format!("{:03}", step.number?))).collect();
-            let finding = Finding::new(Code::UnknownStep, pointer, format!("`{head}` does not exist: no step has the number {number}"));
-            Err((Box::new(finding.help(format!("the numbers are {}", listed(numbers.iter().map(String::as_str))))), None))
+            let numbers: Vec<String> =
+                declared.steps.iter().filter_map(|step| Some(format!("{:03}", step.number?))).collect();
+            let finding = Finding::new(
+                Code::UnknownStep,
+                pointer,
+                format!("`{head}` does not exist: no step has the number {number}"),
+            );
+            Err((
+                Box::new(finding.help(format!("the numbers are {}", listed(numbers.iter().map(String::as_str))))),
+                None,
+            ))
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The JSON Schema of a pipeline file, for editors; and of a run's inputs. The check is stricter than any schema can be.
+//! The JSON Schema of a pipeline file, for editors; and of a run's inputs. The check is stricter than any schema can
+//! be.
 
 use serde_json::{Map, Value, json};
 
@@ -106,7 +107,8 @@ impl Pipeline {
             }
             properties.insert(input.name.clone(), schema);
         }
-        let required: Vec<&str> = self.inputs.iter().filter(|input| !input.optional).map(|input| input.name.as_str()).collect();
+        let required: Vec<&str> =
+            self.inputs.iter().filter(|input| !input.optional).map(|input| input.name.as_str()).collect();
         json!({
             "$schema": DIALECT,
             "title": self.reference(),

@@ -17,7 +17,12 @@ fn faces() -> Pipeline {
 /// A pipeline of face tasks that has nothing wrong.
 fn checked(text: &str) -> Pipeline {
     let checked = check(text, &catalogue());
-    assert_eq!(checked.findings, [], "{}", checked.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    assert_eq!(
+        checked.findings,
+        [],
+        "{}",
+        checked.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    );
     checked.pipeline.unwrap()
 }
 
@@ -36,13 +41,21 @@ fn the_face_pipeline_is_pinned() {
     let pipeline = faces();
     assert_eq!(pipeline.reference(), "face-processing@1.0.0");
     assert_eq!(pipeline.timeout_ms, Some(300_000));
-    let inputs: Vec<_> = pipeline.inputs.iter().map(|input| (input.name.as_str(), input.ty.to_string(), input.optional)).collect();
+    let inputs: Vec<_> =
+        pipeline.inputs.iter().map(|input| (input.name.as_str(), input.ty.to_string(), input.optional)).collect();
     assert_eq!(
         inputs,
-        [("image", "image".to_owned(), false), ("detector", "option<string>".to_owned(), true), ("min_confidence", "option<f32>".to_owned(), true)]
+        [
+            ("image", "image".to_owned(), false),
+            ("detector", "option<string>".to_owned(), true),
+            ("min_confidence", "option<f32>".to_owned(), true)
+        ]
     );
     let ids: Vec<_> = pipeline.steps.iter().map(|step| (step.id(), step.input_id(), step.output_id())).collect();
-    assert_eq!(ids[0], ("face_detection_001".into(), "face_detection_input_001".into(), "face_detection_output_001".into()));
+    assert_eq!(
+        ids[0],
+        ("face_detection_001".into(), "face_detection_input_001".into(), "face_detection_output_001".into())
+    );
     assert_eq!(ids[3].2, "face_report_output_004");
     assert!(pipeline.steps.iter().all(|step| step.package == Digest::of(step.task_reference().as_bytes())));
     // A file that spells out a limit: the step's time is the task's own unless the step says otherwise.
@@ -92,7 +105,11 @@ fn it_survives_being_stored() {
     newer["format"] = "dovetail.pipeline/2".into();
     assert!(matches!(Pipeline::from_json(&newer), Err(FormatError::Newer { found }) if found == "dovetail.pipeline/2"));
     assert!(serde_json::from_value::<Pipeline>(newer).is_err());
-    for broken in [serde_json::json!({}), serde_json::json!({ "format": "dovetail.run/1" }), serde_json::json!({ "format": "dovetail.pipeline/1" })] {
+    for broken in [
+        serde_json::json!({}),
+        serde_json::json!({ "format": "dovetail.run/1" }),
+        serde_json::json!({ "format": "dovetail.pipeline/1" }),
+    ] {
         assert!(matches!(Pipeline::from_json(&broken), Err(FormatError::Malformed(_))), "{broken}");
     }
 }
@@ -106,9 +123,14 @@ mod laws {
         prop::collection::vec(any::<u8>(), 1..8).prop_map(|needs| {
             let mut steps = serde_json::Map::new();
             for (i, mask) in needs.iter().enumerate() {
-                let inputs: serde_json::Map<_, _> =
-                    (0..i).filter(|from| mask >> from & 1 == 1).map(|from| (format!("x{from}"), format!("s{from}.y").into())).collect();
-                steps.insert(format!("s{i}"), serde_json::json!({ "number": 100 - i, "task": "join", "inputs": inputs }));
+                let inputs: serde_json::Map<_, _> = (0..i)
+                    .filter(|from| mask >> from & 1 == 1)
+                    .map(|from| (format!("x{from}"), format!("s{from}.y").into()))
+                    .collect();
+                steps.insert(
+                    format!("s{i}"),
+                    serde_json::json!({ "number": 100 - i, "task": "join", "inputs": inputs }),
+                );
             }
             let last = format!("s{}.y", needs.len() - 1);
             let file = serde_json::json!({ "name": "p", "version": "1.0.0", "steps": steps, "output": { "y": last } });
@@ -119,7 +141,13 @@ mod laws {
     }
 
     fn subset(pipeline: &Pipeline, mask: u8) -> BTreeSet<String> {
-        pipeline.steps.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1).map(|(_, step)| step.name.clone()).collect()
+        pipeline
+            .steps
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| mask >> i & 1 == 1)
+            .map(|(_, step)| step.name.clone())
+            .collect()
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! The text of a pipeline file as JSON whose parts know where they stand, duplicate keys included.
 //!
-//! Two parsers read it: `serde_json` says whether it is JSON at all, with the better messages; `jsonc-parser` keeps the places.
+//! Two parsers read it: `serde_json` says whether it is JSON at all, with the better messages; `jsonc-parser` keeps the
+//! places.
 
 use jsonc_parser::ast;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
@@ -103,7 +104,8 @@ impl<'t> Text<'t> {
     /// A `syntax` finding, the only one there can be.
     pub(super) fn parse(text: &'t str) -> Result<(Self, Findings), Box<Finding>> {
         if text.len() > super::MAX_SOURCE {
-            let message = format!("the file has {} bytes, and a pipeline has at most {}", text.len(), super::MAX_SOURCE);
+            let message =
+                format!("the file has {} bytes, and a pipeline has at most {}", text.len(), super::MAX_SOURCE);
             return Err(Box::new(Finding::new(Code::Syntax, "", message)));
         }
         if let Err(error) = serde_json::from_str::<Value>(text) {
@@ -117,7 +119,8 @@ impl<'t> Text<'t> {
         let mut findings = Findings::default();
         let root = ast.value.as_ref().and_then(|value| read(value, &mut String::new(), 0, &mut findings));
         let Some(root) = root else {
-            let message = format!("the file is nested more than {MAX_DEPTH} deep, or holds a number that cannot be read");
+            let message =
+                format!("the file is nested more than {MAX_DEPTH} deep, or holds a number that cannot be read");
             return Err(Box::new(Finding::new(Code::Syntax, "", message)));
         };
         Ok((Self { text, root }, findings))
@@ -186,8 +189,12 @@ fn read(value: &ast::Value<'_>, pointer: &mut String, depth: usize, findings: &m
         }
         ast::Value::StringLit(string) => node(string.range.start, Kind::Scalar(Value::from(string.value.as_ref()))),
         ast::Value::Array(array) => {
-            let items: Option<Vec<Node>> =
-                array.elements.iter().enumerate().map(|(i, item)| within(&i.to_string(), item, findings).map(|(node, _)| node)).collect();
+            let items: Option<Vec<Node>> = array
+                .elements
+                .iter()
+                .enumerate()
+                .map(|(i, item)| within(&i.to_string(), item, findings).map(|(node, _)| node))
+                .collect();
             node(array.range.start, Kind::Array(items?))
         }
         ast::Value::Object(object) => {
@@ -202,7 +209,10 @@ fn read(value: &ast::Value<'_>, pointer: &mut String, depth: usize, findings: &m
                 let (value, inside) = within(&key, &property.value, findings)?;
                 if !seen.insert(key.clone()) {
                     let message = format!("the key `{key}` stands here twice");
-                    findings.push_at(at, Finding::new(Code::DuplicateKey, inside, message).help("remove or rename one of them"));
+                    findings.push_at(
+                        at,
+                        Finding::new(Code::DuplicateKey, inside, message).help("remove or rename one of them"),
+                    );
                 }
                 members.push(Member { at, key, value });
             }
@@ -236,7 +246,10 @@ mod tests {
         assert_eq!(at("/ä/b~1c/7"), (2, 16));
         assert_eq!(text.root.value(), serde_json::json!({ "ä": { "b/c": [1, { "d": null }] } }));
         let (findings, _) = findings.finish(&text, 9);
-        assert_eq!((findings.len(), findings[0].pointer.as_str(), findings[0].line, findings[0].column), (1, "/ä", 3, 3));
+        assert_eq!(
+            (findings.len(), findings[0].pointer.as_str(), findings[0].line, findings[0].column),
+            (1, "/ä", 3, 3)
+        );
     }
 
     #[test]

@@ -31,7 +31,9 @@ fn scalar() -> impl Strategy<Value = Type> {
 }
 
 fn names() -> impl Strategy<Value = Vec<String>> {
-    prop::sample::subsequence(NAMES.to_vec(), 1..=NAMES.len()).prop_shuffle().prop_map(|names| names.into_iter().map(str::to_owned).collect())
+    prop::sample::subsequence(NAMES.to_vec(), 1..=NAMES.len())
+        .prop_shuffle()
+        .prop_map(|names| names.into_iter().map(str::to_owned).collect())
 }
 
 /// A type, at most a few levels deep.
@@ -85,12 +87,26 @@ pub(crate) fn wider(from: &Type) -> BoxedStrategy<Type> {
         Type::Variant(cases) => {
             let wide: Vec<_> = cases
                 .iter()
-                .map(|case| (Just(case.name.clone()), case.ty.as_ref().map_or(Just(None).boxed(), |ty| wider(ty).prop_map(Some).boxed())))
+                .map(|case| {
+                    (
+                        Just(case.name.clone()),
+                        case.ty.as_ref().map_or(Just(None).boxed(), |ty| wider(ty).prop_map(Some).boxed()),
+                    )
+                })
                 .collect();
-            wide.prop_map(|cases| Type::Variant(cases.into_iter().map(|(name, ty)| Case { name, ty }).rev().chain([extra_case()]).collect())).boxed()
+            wide.prop_map(|cases| {
+                Type::Variant(
+                    cases.into_iter().map(|(name, ty)| Case { name, ty }).rev().chain([extra_case()]).collect(),
+                )
+            })
+            .boxed()
         }
-        Type::Enum(names) => Just(Type::Enum(names.iter().cloned().chain(["extra".to_owned()]).rev().collect())).boxed(),
-        Type::Flags(names) => Just(Type::Flags(names.iter().cloned().chain(["extra".to_owned()]).rev().collect())).boxed(),
+        Type::Enum(names) => {
+            Just(Type::Enum(names.iter().cloned().chain(["extra".to_owned()]).rev().collect())).boxed()
+        }
+        Type::Flags(names) => {
+            Just(Type::Flags(names.iter().cloned().chain(["extra".to_owned()]).rev().collect())).boxed()
+        }
         _ => same.clone(),
     };
     prop_oneof![2 => same, 4 => inside.clone(), 1 => inside.prop_map(|ty| Type::Option(Box::new(ty)))].boxed()
@@ -116,32 +132,48 @@ pub(crate) fn any_value(ty: &Type) -> BoxedStrategy<Value> {
         Type::F64 => any::<f64>().prop_map(f64_to_json).boxed(),
         Type::Char => any::<char>().prop_map(|c| Value::from(c.to_string())).boxed(),
         Type::String => ".{0,6}".prop_map(Value::from).boxed(),
-        Type::List(item) if **item == Type::U8 => prop::collection::vec(any::<u8>(), 0..6).prop_map(|bytes| bytes_to_json(&bytes)).boxed(),
+        Type::List(item) if **item == Type::U8 => {
+            prop::collection::vec(any::<u8>(), 0..6).prop_map(|bytes| bytes_to_json(&bytes)).boxed()
+        }
         Type::List(item) => prop::collection::vec(any_value(item), 0..3).prop_map(Value::Array).boxed(),
         Type::Tuple(items) => items.iter().map(any_value).collect::<Vec<_>>().prop_map(Value::Array).boxed(),
         Type::Record(fields) => {
             let names: Vec<String> = fields.iter().map(|field| snake(&field.name)).collect();
             let values: Vec<_> = fields.iter().map(|field| any_value(&field.ty)).collect();
-            values.prop_map(move |values| Value::Object(names.iter().cloned().zip(values).collect::<Map<_, _>>())).boxed()
+            values
+                .prop_map(move |values| Value::Object(names.iter().cloned().zip(values).collect::<Map<_, _>>()))
+                .boxed()
         }
         Type::Variant(cases) => Union::new(cases.iter().map(|case| {
             let tag = snake(&case.name);
-            case.ty
-                .as_ref()
-                .map_or(Just(json!({ "tag": tag })).boxed(), |ty| any_value(ty).prop_map(move |val| json!({ "tag": tag, "val": val })).boxed())
+            case.ty.as_ref().map_or(Just(json!({ "tag": tag })).boxed(), |ty| {
+                any_value(ty).prop_map(move |val| json!({ "tag": tag, "val": val })).boxed()
+            })
         }))
         .boxed(),
-        Type::Enum(names) => prop::sample::select(names.iter().map(|name| Value::from(snake(name))).collect::<Vec<_>>()).boxed(),
-        Type::Flags(names) => prop::sample::subsequence(names.iter().map(|name| Value::from(snake(name))).collect::<Vec<_>>(), 0..=names.len())
-            .prop_map(Value::Array)
-            .boxed(),
+        Type::Enum(names) => {
+            prop::sample::select(names.iter().map(|name| Value::from(snake(name))).collect::<Vec<_>>()).boxed()
+        }
+        Type::Flags(names) => prop::sample::subsequence(
+            names.iter().map(|name| Value::from(snake(name))).collect::<Vec<_>>(),
+            0..=names.len(),
+        )
+        .prop_map(Value::Array)
+        .boxed(),
         Type::Option(some) => {
             let nested = matches!(**some, Type::Option(_));
-            prop_oneof![Just(Value::Null), any_value(some).prop_map(move |value| if nested { json!({ "some": value }) } else { value })].boxed()
+            prop_oneof![
+                Just(Value::Null),
+                any_value(some).prop_map(move |value| if nested { json!({ "some": value }) } else { value })
+            ]
+            .boxed()
         }
         Type::Result { ok, err } => {
             let side = |name: &'static str, ty: &Option<Box<Type>>| {
-                ty.as_ref().map_or(Just(Value::Null).boxed(), |ty| any_value(ty)).prop_map(move |value| json!({ name: value })).boxed()
+                ty.as_ref()
+                    .map_or(Just(Value::Null).boxed(), |ty| any_value(ty))
+                    .prop_map(move |value| json!({ name: value }))
+                    .boxed()
             };
             prop_oneof![side("ok", ok), side("error", err)].boxed()
         }

@@ -1,11 +1,12 @@
 //! Whether every value of one type can be used where another is asked for, and the change of form that this takes.
 //!
-//! The rules lose nothing and guess nothing: integers and floats only widen; `T` becomes `option<T>`; records go by field name (fields
-//! that nobody asked for are dropped, fields that are missing must be options); variants, enums and flags may be used where all their
-//! cases are known; everything else goes part by part. `char` to `string`, signed to unsigned and the like do not exist.
+//! The rules lose nothing and guess nothing: integers and floats only widen; `T` becomes `option<T>`; records go by
+//! field name (fields that nobody asked for are dropped, fields that are missing must be options); variants, enums and
+//! flags may be used where all their cases are known; everything else goes part by part. `char` to `string`, signed to
+//! unsigned and the like do not exist.
 //!
-//! Assigning twice in a row is assigning once, with one exception that the test below spells out: a field dropped on the way and asked
-//! for again later, as an option of another type.
+//! Assigning twice in a row is assigning once, with one exception that the test below spells out: a field dropped on
+//! the way and asked for again later, as an option of another type.
 
 use serde_json::{Map, Value, json};
 
@@ -59,9 +60,11 @@ fn part(from: &Type, to: &Type, path: &mut String) -> Result<(), Box<Assign>> {
         (from, Type::Option(to)) => part(from, to, path),
         (Type::Option(_), _) => no(path, from, to, "it may be absent, and a value is needed"),
         (Type::List(from), Type::List(to)) => at(path, "[]", |path| part(from, to, path)),
-        (Type::Tuple(a), Type::Tuple(b)) if a.len() == b.len() => {
-            a.iter().zip(b).enumerate().try_for_each(|(i, (from, to))| at(path, &format!(".{i}"), |path| part(from, to, path)))
-        }
+        (Type::Tuple(a), Type::Tuple(b)) if a.len() == b.len() => a
+            .iter()
+            .zip(b)
+            .enumerate()
+            .try_for_each(|(i, (from, to))| at(path, &format!(".{i}"), |path| part(from, to, path))),
         (Type::Tuple(a), Type::Tuple(b)) => no(path, from, to, format!("{} parts are not {}", a.len(), b.len())),
         (Type::Record(have), Type::Record(want)) => want.iter().try_for_each(|field| {
             let step = format!(".{}", snake(&field.name));
@@ -77,27 +80,39 @@ fn part(from: &Type, to: &Type, path: &mut String) -> Result<(), Box<Assign>> {
                 (_, None) => no(path, from, to, format!("the case `{}` is not known there", snake(&case.name))),
                 (None, Some(None)) => Ok(()),
                 (Some(have), Some(Some(want))) => at(path, &step, |path| part(have, want, path)),
-                (_, Some(_)) => no(path, from, to, format!("the case `{}` has a payload on one side only", snake(&case.name))),
+                (_, Some(_)) => {
+                    no(path, from, to, format!("the case `{}` has a payload on one side only", snake(&case.name)))
+                }
             }
         }),
-        (Type::Enum(have), Type::Enum(want)) | (Type::Flags(have), Type::Flags(want)) => match have.iter().find(|name| !want.contains(name)) {
-            Some(name) => no(path, from, to, format!("`{}` is not known there", snake(name))),
-            None => Ok(()),
-        },
+        (Type::Enum(have), Type::Enum(want)) | (Type::Flags(have), Type::Flags(want)) => {
+            match have.iter().find(|name| !want.contains(name)) {
+                Some(name) => no(path, from, to, format!("`{}` is not known there", snake(name))),
+                None => Ok(()),
+            }
+        }
         (Type::Result { ok: ok_a, err: err_a }, Type::Result { ok: ok_b, err: err_b }) => {
-            [(".ok", ok_a, ok_b), (".error", err_a, err_b)].into_iter().try_for_each(|(step, have, want)| match (have, want) {
-                (None, None) => Ok(()),
-                (Some(have), Some(want)) => at(path, step, |path| part(have, want, path)),
-                _ => no(path, from, to, format!("`{}` has a payload on one side only", &step[1..])),
+            [(".ok", ok_a, ok_b), (".error", err_a, err_b)].into_iter().try_for_each(|(step, have, want)| {
+                match (have, want) {
+                    (None, None) => Ok(()),
+                    (Some(have), Some(want)) => at(path, step, |path| part(have, want, path)),
+                    _ => no(path, from, to, format!("`{}` has a payload on one side only", &step[1..])),
+                }
             })
         }
         _ if widens(from, to) => Ok(()),
-        _ if number(from).is_some() && number(to).is_some() => no(path, from, to, format!("not every {from} is a {to}")),
+        _ if number(from).is_some() && number(to).is_some() => {
+            no(path, from, to, format!("not every {from} is a {to}"))
+        }
         _ => no(path, from, to, format!("{} is no {}", kind(from), kind(to))),
     }
 }
 
-fn at(path: &mut String, step: &str, work: impl FnOnce(&mut String) -> Result<(), Box<Assign>>) -> Result<(), Box<Assign>> {
+fn at(
+    path: &mut String,
+    step: &str,
+    work: impl FnOnce(&mut String) -> Result<(), Box<Assign>>,
+) -> Result<(), Box<Assign>> {
     let back = path.len();
     path.push_str(step);
     let done = work(path);
@@ -142,14 +157,15 @@ fn number(ty: &Type) -> Option<(u32, bool, bool)> {
 
 /// Every value of `from` is exactly one of `to`.
 fn widens(from: &Type, to: &Type) -> bool {
-    let (Some((from_bits, from_signed, from_float)), Some((to_bits, to_signed, to_float))) = (number(from), number(to)) else {
+    let (Some((from_bits, from_signed, from_float)), Some((to_bits, to_signed, to_float))) = (number(from), number(to))
+    else {
         return false;
     };
     from_bits <= to_bits && (to_signed || !from_signed) && (to_float || !from_float)
 }
 
-/// `value`, of type `from` and in normal form, in the form of `to`; `assign(from, to)` must not be [`Assign::No`]. A value that is not of
-/// type `from` comes back as far as it was understood: check values where they enter.
+/// `value`, of type `from` and in normal form, in the form of `to`; `assign(from, to)` must not be [`Assign::No`]. A
+/// value that is not of type `from` comes back as far as it was understood: check values where they enter.
 #[must_use]
 pub fn coerce(value: Value, from: &Type, to: &Type) -> Value {
     if from == to {
@@ -168,7 +184,9 @@ pub fn coerce(value: Value, from: &Type, to: &Type) -> Value {
         (Type::List(from), Type::List(to), value) => {
             let items = match value {
                 // A list of bytes is the one list that is no array.
-                Value::String(_) if **from == Type::U8 => bytes_from_json(&value).unwrap_or_default().into_iter().map(Value::from).collect(),
+                Value::String(_) if **from == Type::U8 => {
+                    bytes_from_json(&value).unwrap_or_default().into_iter().map(Value::from).collect()
+                }
                 Value::Array(items) => items,
                 other => return other,
             };

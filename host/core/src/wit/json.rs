@@ -14,7 +14,8 @@
 //! | result | `{"ok": ...}` or `{"error": ...}`, `null` where there is no payload |
 //! | image, artifact | `{"$artifact": "sha256:...", "media_type": "image/jpeg", "name": "photo.jpg"}`, `name` only where known |
 //!
-//! In normal form every field of a record is present, in WIT order, and flags stand in declared order: equal values are equal texts.
+//! In normal form every field of a record is present, in WIT order, and flags stand in declared order: equal values are
+//! equal texts.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -27,8 +28,8 @@ use crate::limits::MAX_VALUE;
 mod scalar;
 
 pub use scalar::{
-    MAX_SAFE, bytes_from_json, bytes_to_json, f32_from_json, f32_to_json, f64_from_json, f64_to_json, s64_from_json, s64_to_json, u64_from_json,
-    u64_to_json,
+    MAX_SAFE, bytes_from_json, bytes_to_json, f32_from_json, f32_to_json, f64_from_json, f64_to_json, s64_from_json,
+    s64_to_json, u64_from_json, u64_to_json,
 };
 
 /// The most errors told about one value.
@@ -118,7 +119,12 @@ impl Checker {
     fn error(&mut self, expected: impl Into<String>, value: Option<&Value>, message: impl Into<String>) {
         if !self.full() {
             let found = value.map_or_else(|| "nothing".to_owned(), describe);
-            self.errors.push(ValueError { pointer: self.at.clone(), expected: expected.into(), found, message: message.into() });
+            self.errors.push(ValueError {
+                pointer: self.at.clone(),
+                expected: expected.into(),
+                found,
+                message: message.into(),
+            });
         }
     }
 
@@ -161,10 +167,12 @@ impl Checker {
             Type::U16 => self.integer(ty, value, 0, u16::MAX.into()),
             Type::S32 => self.integer(ty, value, i32::MIN.into(), i32::MAX.into()),
             Type::U32 => self.integer(ty, value, 0, u32::MAX.into()),
-            Type::S64 => s64_from_json(value).map(s64_to_json).or_else(|| self.mismatch(ty, value, "write an integer, or its digits as a string")),
-            Type::U64 => {
-                u64_from_json(value).map(u64_to_json).or_else(|| self.mismatch(ty, value, "write an integer from 0, or its digits as a string"))
-            }
+            Type::S64 => s64_from_json(value)
+                .map(s64_to_json)
+                .or_else(|| self.mismatch(ty, value, "write an integer, or its digits as a string")),
+            Type::U64 => u64_from_json(value)
+                .map(u64_to_json)
+                .or_else(|| self.mismatch(ty, value, "write an integer from 0, or its digits as a string")),
             Type::F32 => f32_from_json(value).map(f32_to_json).or_else(|| self.mismatch(ty, value, FLOAT)),
             Type::F64 => f64_from_json(value).map(f64_to_json).or_else(|| self.mismatch(ty, value, FLOAT)),
             Type::Char => match value.as_str() {
@@ -190,7 +198,11 @@ impl Checker {
             Type::Result { ok, err } => self.result(ty, ok.as_deref(), err.as_deref(), value, depth),
             Type::Image | Type::Artifact => match ArtifactRef::from_json(value) {
                 Some(artifact) => Some(artifact.to_json()),
-                None => self.mismatch(ty, value, r#"write {"$artifact": "sha256:...", "media_type": "..."}, with "name" if it has one"#),
+                None => self.mismatch(
+                    ty,
+                    value,
+                    r#"write {"$artifact": "sha256:...", "media_type": "..."}, with "name" if it has one"#,
+                ),
             },
         }
     }
@@ -234,7 +246,9 @@ impl Checker {
                 near => near,
             };
             let expected = Type::Record(fields.to_vec()).short();
-            self.within(unknown, |this| this.error(expected, given.get(unknown), format!("unknown field `{unknown}`{hint}")));
+            self.within(unknown, |this| {
+                this.error(expected, given.get(unknown), format!("unknown field `{unknown}`{hint}"))
+            });
         }
         let mut normal = Some(Map::new());
         for (field, name) in fields.iter().zip(names) {
@@ -271,7 +285,9 @@ impl Checker {
                 this.error(ty.short(), Some(val), format!("the case `{tag}` has no payload: leave `val` out"));
                 None
             }),
-            Some(ty) => self.within("val", |this| this.value(ty, val, depth + 1)).map(|val| json!({ "tag": tag, "val": val })),
+            Some(ty) => {
+                self.within("val", |this| this.value(ty, val, depth + 1)).map(|val| json!({ "tag": tag, "val": val }))
+            }
         }
     }
 
@@ -287,7 +303,11 @@ impl Checker {
     fn flags(&mut self, ty: &Type, names: &[String], value: &Value) -> Option<Value> {
         let known: Vec<String> = names.iter().map(|name| snake(name)).collect();
         let Value::Array(items) = value else {
-            return self.mismatch(ty, value, &format!("write an array of {}", listed(known.iter().map(String::as_str))));
+            return self.mismatch(
+                ty,
+                value,
+                &format!("write an array of {}", listed(known.iter().map(String::as_str))),
+            );
         };
         let mut set = vec![false; known.len()];
         let mut good = true;
@@ -308,7 +328,8 @@ impl Checker {
                 },
             });
         }
-        let flags: Vec<Value> = known.into_iter().zip(set).filter(|(_, set)| *set).map(|(name, _)| Value::from(name)).collect();
+        let flags: Vec<Value> =
+            known.into_iter().zip(set).filter(|(_, set)| *set).map(|(name, _)| Value::from(name)).collect();
         good.then_some(Value::Array(flags))
     }
 
@@ -328,12 +349,21 @@ impl Checker {
             return self.value(some, value, depth + 1);
         }
         match value.as_object().filter(|fields| fields.len() == 1).and_then(|fields| fields.get("some")) {
-            Some(value) => self.within("some", |this| this.value(some, value, depth + 1)).map(|value| json!({ "some": value })),
+            Some(value) => {
+                self.within("some", |this| this.value(some, value, depth + 1)).map(|value| json!({ "some": value }))
+            }
             None => self.mismatch(ty, value, r#"write null or {"some": ...}"#),
         }
     }
 
-    fn result(&mut self, ty: &Type, ok: Option<&Type>, err: Option<&Type>, value: &Value, depth: usize) -> Option<Value> {
+    fn result(
+        &mut self,
+        ty: &Type,
+        ok: Option<&Type>,
+        err: Option<&Type>,
+        value: &Value,
+        depth: usize,
+    ) -> Option<Value> {
         let one = value.as_object().filter(|fields| fields.len() == 1).and_then(|fields| fields.iter().next());
         let (name, payload, value) = match one {
             Some((name, value)) if name == "ok" => ("ok", ok, value),

@@ -1,4 +1,5 @@
-//! Names on both sides of the border (kebab-case in WIT, snake_case everywhere else) and the nearest name to a wrong one.
+//! Names on both sides of the border (kebab-case in WIT, snake_case everywhere else) and the nearest name to a wrong
+//! one.
 //!
 //! The translation loses nothing: a WIT name never holds an underscore and a name outside WIT never holds a hyphen.
 
@@ -17,13 +18,15 @@ pub fn kebab(snake: &str) -> String {
 /// The longest name that plugins, pipelines, steps and inputs may have, in characters.
 pub const MAX_NAME: usize = 64;
 
-/// Whether `text` is lower-case words joined by `-`, the first starting with a letter: the name of a plugin or a pipeline.
+/// Whether `text` is lower-case words joined by `-`, the first starting with a letter: the name of a plugin or a
+/// pipeline.
 #[must_use]
 pub fn is_kebab(text: &str) -> bool {
     is_words(text, '-')
 }
 
-/// Whether `text` is lower-case words joined by `_`, the first starting with a letter: the name of a step, a field or an input.
+/// Whether `text` is lower-case words joined by `_`, the first starting with a letter: the name of a step, a field or
+/// an input.
 #[must_use]
 pub fn is_snake(text: &str) -> bool {
     is_words(text, '_')
@@ -32,7 +35,9 @@ pub fn is_snake(text: &str) -> bool {
 fn is_words(text: &str, joint: char) -> bool {
     text.len() <= MAX_NAME
         && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.split(joint).all(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()))
+        && text
+            .split(joint)
+            .all(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()))
 }
 
 /// The name that somebody who wrote `wrong` most likely meant; none if nothing is near enough to be worth a question.

@@ -24,7 +24,9 @@ pub fn schema(ty: &Type) -> Value {
         Type::S32 => integer(i32::MIN.into(), i32::MAX.into()),
         Type::U32 => integer(0, u32::MAX.into()),
         Type::S64 => json!({ "type": ["integer", "string"], "pattern": "^(0|-?[1-9][0-9]{0,18})$", "x-wit": "s64" }),
-        Type::U64 => json!({ "type": ["integer", "string"], "minimum": 0, "pattern": "^(0|[1-9][0-9]{0,19})$", "x-wit": "u64" }),
+        Type::U64 => {
+            json!({ "type": ["integer", "string"], "minimum": 0, "pattern": "^(0|[1-9][0-9]{0,19})$", "x-wit": "u64" })
+        }
         Type::F32 => float("f32"),
         Type::F64 => float("f64"),
         Type::List(item) if **item == Type::U8 => json!({ "type": "string", "contentEncoding": "base64" }),
@@ -55,7 +57,8 @@ pub fn schema(ty: &Type) -> Value {
         }
         Type::Option(some) => json!({ "anyOf": [{ "type": "null" }, schema(some)] }),
         Type::Result { ok, err } => {
-            let payload = |ty: &Option<Box<Type>>| ty.as_ref().map_or_else(|| json!({ "type": "null" }), |ty| schema(ty));
+            let payload =
+                |ty: &Option<Box<Type>>| ty.as_ref().map_or_else(|| json!({ "type": "null" }), |ty| schema(ty));
             json!({ "oneOf": [closed(json!({ "ok": payload(ok) }), &["ok"]), closed(json!({ "error": payload(err) }), &["error"])] })
         }
         Type::Image => artifact("image"),
@@ -77,7 +80,8 @@ pub fn record(title: &str, fields: &[Field]) -> Value {
 
 fn object(fields: &[Field]) -> Value {
     let properties: Map<String, Value> = fields.iter().map(|field| (snake(&field.name), schema(&field.ty))).collect();
-    let required: Vec<String> = fields.iter().filter(|field| !matches!(field.ty, Type::Option(_))).map(|field| snake(&field.name)).collect();
+    let required: Vec<String> =
+        fields.iter().filter(|field| !matches!(field.ty, Type::Option(_))).map(|field| snake(&field.name)).collect();
     json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
 }
 
@@ -130,7 +134,10 @@ mod tests {
             schema["properties"]["min_confidence"],
             json!({ "anyOf": [{ "type": "null" }, { "anyOf": [{ "type": "number" }, { "enum": ["NaN", "Infinity", "-Infinity"] }], "x-wit": "f32" }] })
         );
-        assert_eq!(schema["properties"]["faces"]["items"]["prefixItems"][0], json!({ "type": "integer", "minimum": 0, "maximum": 255 }));
+        assert_eq!(
+            schema["properties"]["faces"]["items"]["prefixItems"][0],
+            json!({ "type": "integer", "minimum": 0, "maximum": 255 })
+        );
         assert_eq!(schema["properties"]["faces"]["items"]["minItems"], 2);
     }
 
@@ -146,6 +153,9 @@ mod tests {
         assert_eq!(schema(&result)["oneOf"][0]["properties"]["ok"]["type"], "null");
         let nested = Type::Option(Box::new(Type::Option(Box::new(Type::Bool))));
         assert_eq!(schema(&nested)["anyOf"][1]["required"], json!(["some"]));
-        assert_eq!(schema(&Type::Flags(vec!["a-b".into()])), json!({ "type": "array", "items": { "enum": ["a_b"] }, "uniqueItems": true }));
+        assert_eq!(
+            schema(&Type::Flags(vec!["a-b".into()])),
+            json!({ "type": "array", "items": { "enum": ["a_b"] }, "uniqueItems": true })
+        );
     }
 }

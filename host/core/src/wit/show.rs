@@ -1,4 +1,5 @@
-//! A type as text: WIT for people. Not a WIT file: records and variants stand where they are used, without names of their own.
+//! A type as text: WIT for people. Not a WIT file: records and variants stand where they are used, without names of
+//! their own.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -122,7 +123,11 @@ fn wrapped(f: &mut dyn fmt::Write, name: &str, ty: &Type, depth: usize) -> fmt::
     f.write_str(">")
 }
 
-fn separated<T>(f: &mut dyn fmt::Write, items: &[T], mut each: impl FnMut(&mut dyn fmt::Write, &T) -> fmt::Result) -> fmt::Result {
+fn separated<T>(
+    f: &mut dyn fmt::Write,
+    items: &[T],
+    mut each: impl FnMut(&mut dyn fmt::Write, &T) -> fmt::Result,
+) -> fmt::Result {
     for (i, item) in items.iter().enumerate() {
         if i > 0 {
             f.write_str(", ")?;
@@ -132,7 +137,12 @@ fn separated<T>(f: &mut dyn fmt::Write, items: &[T], mut each: impl FnMut(&mut d
     Ok(())
 }
 
-fn braced<T>(f: &mut dyn fmt::Write, name: &str, items: &[T], each: impl FnMut(&mut dyn fmt::Write, &T) -> fmt::Result) -> fmt::Result {
+fn braced<T>(
+    f: &mut dyn fmt::Write,
+    name: &str,
+    items: &[T],
+    each: impl FnMut(&mut dyn fmt::Write, &T) -> fmt::Result,
+) -> fmt::Result {
     if items.is_empty() {
         return write!(f, "{name} {{}}");
     }
@@ -232,7 +242,8 @@ mod tests {
 
     #[test]
     fn short_leaves_out_the_innermost_parts_first() {
-        let deep = record(&[("inner", record(&[("a", Type::Enum(vec!["x".repeat(60), "y".repeat(60)])), ("b", Type::U8)]))]);
+        let deep =
+            record(&[("inner", record(&[("a", Type::Enum(vec!["x".repeat(60), "y".repeat(60)])), ("b", Type::U8)]))]);
         assert_eq!(deep.short(), "record { inner: record { a: enum {…}, b: u8 } }");
         let wide = Type::Record((0..100).map(|n| Field { name: format!("field-{n}"), ty: Type::U8 }).collect());
         assert_eq!(list(wide.clone()).short(), "list<record {…}>");
@@ -251,7 +262,11 @@ mod tests {
 
     #[test]
     fn a_wide_signature_is_opened_out() {
-        let face = record(&[("face-id", Type::U32), ("a-rather-long-name-of-a-field", Type::F32), ("another-long-name-of-a-field", Type::F32)]);
+        let face = record(&[
+            ("face-id", Type::U32),
+            ("a-rather-long-name-of-a-field", Type::F32),
+            ("another-long-name-of-a-field", Type::F32),
+        ]);
         let text = signature(&Signature {
             interface: "dovetail:x/task@1.0.0".to_owned(),
             input: vec![Field { name: "image".to_owned(), ty: Type::Image }],

@@ -128,7 +128,10 @@ impl<'t> Reader<'t> {
             "flags" => Type::Flags(self.names()?),
             "result" => {
                 let mut sides = if self.eat("<") {
-                    self.parts(">", |reader| if reader.eat("_") { Ok(None) } else { reader.ty().map(|ty| Some(Box::new(ty))) })?
+                    self.parts(
+                        ">",
+                        |reader| if reader.eat("_") { Ok(None) } else { reader.ty().map(|ty| Some(Box::new(ty))) },
+                    )?
                 } else {
                     Vec::new()
                 };

@@ -1,10 +1,11 @@
-//! A [`Ledger`] of two systems: records in a [`MetaStore`], work in a [`Window`] that may be lost at any moment. The order of the steps is
-//! the protocol (`docs/window.md`): records first, then the window, which acknowledges; the un-acknowledged job is the outbox.
+//! A [`Ledger`] of two systems: records in a [`MetaStore`], work in a [`Window`] that may be lost at any moment. The
+//! order of the steps is the protocol (`docs/window.md`): records first, then the window, which acknowledges; the
+//! un-acknowledged job is the outbox.
 //!
-//! Many changes share each round trip, at two desks ([`Desk`]): at one records are written (`records.rs`), at the other one the window is told
-//! (`work.rs`), and while one waits for its server the other goes on. Whoever waits for a change and finds a desk free does it himself; each
-//! has a thread for what is left there. Not here: what is to be done (the rest of flow), and how the window
-//! keeps its promises (its backend).
+//! Many changes share each round trip, at two desks ([`Desk`]): at one records are written (`records.rs`), at the other
+//! one the window is told (`work.rs`), and while one waits for its server the other goes on. Whoever waits for a change
+//! and finds a desk free does it himself; each has a thread for what is left there. Not here: what is to be done (the
+//! rest of flow), and how the window keeps its promises (its backend).
 
 pub(crate) mod pair;
 mod records;
@@ -23,7 +24,9 @@ use crossbeam_channel::{SendError, Sender};
 use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::desk::Desk;
-use dovetail_core::ledger::{Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait};
+use dovetail_core::ledger::{
+    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait,
+};
 use dovetail_core::meta::MetaStore;
 use dovetail_core::window::{Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
 
@@ -35,8 +38,8 @@ use self::work::{ClaimRequest, ToWindow, WorkDesk};
 const LOOK_ROUND: Duration = Duration::from_secs(30);
 /// How often whoever waits for runs reads their records although no bell rang.
 const READ_ROUND: Duration = Duration::from_secs(10);
-/// Whoever waits for so many runs lets their ends gather before he looks through all of them: so long for each, and at most so long. For
-/// fewer, a sleep costs more than looking.
+/// Whoever waits for so many runs lets their ends gather before he looks through all of them: so long for each, and at
+/// most so long. For fewer, a sleep costs more than looking.
 const GATHERED: usize = 64;
 const GATHER: Duration = Duration::from_micros(2);
 const LONGEST_GATHER: Duration = Duration::from_millis(10);
@@ -135,11 +138,22 @@ impl Shared {
 
     /// The lease as the window knows it. A lease of an earlier process is no lease.
     fn known(&self, lease: &Lease) -> WindowLease {
-        let none = || WindowLease { run: lease.run.clone(), step: lease.step.clone(), token: String::new(), epoch: String::new() };
+        let none = || WindowLease {
+            run: lease.run.clone(),
+            step: lease.step.clone(),
+            token: String::new(),
+            epoch: String::new(),
+        };
         locked(&self.mine).1.get(&lease.token).map_or_else(none, |mine| mine.lease.clone())
     }
 
-    fn call(&self, changes: &[Change], scope: &Scope, want: usize, lease: Duration) -> Result<dovetail_core::window::Called, StoreError> {
+    fn call(
+        &self,
+        changes: &[Change],
+        scope: &Scope,
+        want: usize,
+        lease: Duration,
+    ) -> Result<dovetail_core::window::Called, StoreError> {
         let called = self.window.call(changes, scope, want, lease)?;
         *locked(&self.stamp) = Some((called.stamp.clone(), Instant::now()));
         Ok(called)
@@ -201,7 +215,9 @@ impl FleetLedger {
 
     fn one(&self, item: &Item) -> Result<Reply, StoreError> {
         match item {
-            Item::Recover { run, jobs, steps } => self.shared.rebuild(&Repair { run: run.clone(), jobs: jobs.clone(), steps: steps.clone() }),
+            Item::Recover { run, jobs, steps } => {
+                self.shared.rebuild(&Repair { run: run.clone(), jobs: jobs.clone(), steps: steps.clone() })
+            }
             Item::Cancel { run, record } => {
                 if self.shared.has(Kind::RunOutcome, run.key())? {
                     return Ok(Reply::Closed);
@@ -224,9 +240,12 @@ impl FleetLedger {
         let desks = self.desks()?;
         match desks.records.try_sit() {
             Some(seat) => {
-                if let Some(flying) =
-                    records::write_with_others(&self.shared, seat, Some(ToRecords::Commit(request)), &Role::Visitor(&desks.to_records))
-                {
+                if let Some(flying) = records::write_with_others(
+                    &self.shared,
+                    seat,
+                    Some(ToRecords::Commit(request)),
+                    &Role::Visitor(&desks.to_records),
+                ) {
                     self.tell(desks, ToWindow::Changes(flying));
                 }
             }
@@ -246,7 +265,9 @@ impl FleetLedger {
     fn send(&self, request: Request) {
         match &self.desks {
             Some(desks) => {
-                if let Err(SendError(ToRecords::Commit(Request { then, .. }))) = desks.to_records.send(ToRecords::Commit(request)) {
+                if let Err(SendError(ToRecords::Commit(Request { then, .. }))) =
+                    desks.to_records.send(ToRecords::Commit(request))
+                {
                     then(Err(gone()));
                 }
             }
@@ -258,7 +279,8 @@ impl FleetLedger {
         let Delivery { lease, attempt, crashes, mut verify, envelope, values } = delivery;
         let meta = &self.shared.meta;
         let run = if envelope.is_empty() {
-            // The window forgot the run and kept the job: the records have it, and whoever runs this looks at them first.
+            // The window forgot the run and kept the job: the records have it, and whoever runs this looks at them
+            // first.
             verify = true;
             meta.get(Kind::Run, &[lease.run.run.to_string()])?.pop().flatten().unwrap_or_default()
         } else {
@@ -266,7 +288,11 @@ impl FleetLedger {
         };
         let mut needs = Vec::with_capacity(values.len());
         for (step, value) in values {
-            let value = if value == NOT_CARRIED { meta.get(Kind::Outcome, &[lease.run.step(&step)])?.pop().flatten() } else { Some(value) };
+            let value = if value == NOT_CARRIED {
+                meta.get(Kind::Outcome, &[lease.run.step(&step)])?.pop().flatten()
+            } else {
+                Some(value)
+            };
             if let Some(value) = value {
                 needs.push((step, value));
             }
@@ -360,7 +386,11 @@ impl Ledger for FleetLedger {
         };
         let answers: Vec<Renewal> = self.shared.window.renew(&known, lease)?.into_iter().map(renewal).collect();
         let unknown = |token: &str| token.is_empty();
-        Ok(answers.into_iter().zip(known).map(|(answer, lease)| if unknown(&lease.token) { Renewal::Lost } else { answer }).collect())
+        Ok(answers
+            .into_iter()
+            .zip(known)
+            .map(|(answer, lease)| if unknown(&lease.token) { Renewal::Lost } else { answer })
+            .collect())
     }
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
@@ -396,10 +426,17 @@ impl Ledger for FleetLedger {
             let now = Instant::now();
             let left = until.saturating_duration_since(now);
             // Bells are best effort; and who only asks wants to know.
-            if ended.is_empty() && (missed || wait.at_most.is_zero() || read_at.is_some_and(|at: Instant| now - at > READ_ROUND)) {
+            if ended.is_empty()
+                && (missed || wait.at_most.is_zero() || read_at.is_some_and(|at: Instant| now - at > READ_ROUND))
+            {
                 let keys: Vec<String> = runs.iter().map(RunKey::key).collect();
                 let found = self.shared.meta.get(Kind::RunOutcome, &keys)?;
-                ended = runs.iter().zip(found).filter(|(_, outcome)| outcome.is_some()).map(|(run, _)| run.clone()).collect();
+                ended = runs
+                    .iter()
+                    .zip(found)
+                    .filter(|(_, outcome)| outcome.is_some())
+                    .map(|(run, _)| run.clone())
+                    .collect();
                 read_at = Some(now);
             }
             if !ended.is_empty() || left.is_zero() || self.shared.bell.rung() != wait.seen {
@@ -407,9 +444,12 @@ impl Ledger for FleetLedger {
             }
             read_at.get_or_insert(now);
             self.shared.bell.sleep(wait.seen, left.min(READ_ROUND));
-            // Many end at nearly the same time: whoever waits for many lets some of them gather, instead of looking through all for each.
+            // Many end at nearly the same time: whoever waits for many lets some of them gather, instead of looking
+            // through all for each.
             if runs.len() >= GATHERED {
-                std::thread::sleep(GATHER.saturating_mul(u32::try_from(runs.len()).unwrap_or(u32::MAX)).min(LONGEST_GATHER));
+                std::thread::sleep(
+                    GATHER.saturating_mul(u32::try_from(runs.len()).unwrap_or(u32::MAX)).min(LONGEST_GATHER),
+                );
             }
         }
     }

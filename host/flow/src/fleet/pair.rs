@@ -1,7 +1,8 @@
-//! That a queue and records belong together. A worker on the queue of other records would be handed steps of which it knows nothing, and whoever
-//! waits for them would wait for ever: it is a setting that one machine lacks.
+//! That a queue and records belong together. A worker on the queue of other records would be handed steps of which it
+//! knows nothing, and whoever waits for them would wait for ever: it is a setting that one machine lacks.
 //!
-//! Records have an identity, written once, and the queue keeps that of the records whose work it holds. Whoever only looks claims nothing.
+//! Records have an identity, written once, and the queue keeps that of the records whose work it holds. Whoever only
+//! looks claims nothing.
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Item, Kind, Ledger, Record};
@@ -13,7 +14,11 @@ use crate::submit::new_run_id;
 const KEY: &str = "records";
 
 fn identity(meta: &dyn MetaStore) -> Result<Option<String>, StoreError> {
-    Ok(meta.get(Kind::Identity, &[KEY.to_owned()])?.pop().flatten().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(meta
+        .get(Kind::Identity, &[KEY.to_owned()])?
+        .pop()
+        .flatten()
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// Whether they belong to one another already.
@@ -48,7 +53,8 @@ fn make(meta: &dyn MetaStore) -> Result<String, StoreError> {
     })
 }
 
-/// Whether records can be written in a fleet, tried with one that is there: whoever belongs to a queue since long writes none to find out.
+/// Whether records can be written in a fleet, tried with one that is there: whoever belongs to a queue since long
+/// writes none to find out.
 ///
 /// # Errors
 /// As [`take`]; `Refused` without the right to.

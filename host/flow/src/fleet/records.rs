@@ -1,4 +1,5 @@
-//! The first half of a fleet's change: its records, many changes at a time. What follows from them goes on to the window.
+//! The first half of a fleet's change: its records, many changes at a time. What follows from them goes on to the
+//! window.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +35,8 @@ pub(super) struct Request {
 
 pub(super) enum ToRecords {
     Commit(Request),
-    /// Runs that the window has closed: the index of open runs can forget them. Nobody waits for it; the sweep finds what it misses.
+    /// Runs that the window has closed: the index of open runs can forget them. Nobody waits for it; the sweep finds
+    /// what it misses.
     Forget(Vec<RunKey>),
     End,
 }
@@ -87,8 +89,8 @@ pub(super) enum Role<'a> {
     Visitor(&'a Sender<ToRecords>),
 }
 
-/// One write of what `first` asks and of what others have left: gives back what follows from it for the window, if anything was written for
-/// somebody who waits. Those whom it could not serve have been told.
+/// One write of what `first` asks and of what others have left: gives back what follows from it for the window, if
+/// anything was written for somebody who waits. Those whom it could not serve have been told.
 pub(super) fn write_with_others(
     shared: &Shared,
     mut seat: Seat<'_, Forget, ToRecords>,
@@ -116,7 +118,9 @@ pub(super) fn write_with_others(
     let forget = if ending || seat.is_due() { seat.take() } else { Vec::new() };
     let mut writes = Writes { forget, ..Writes::default() };
     match write(shared, &requests, &mut writes) {
-        Ok(slots) => Some(requests.into_iter().zip(slots).map(|(request, slots)| InFlight { slots, then: request.then }).collect()),
+        Ok(slots) => Some(
+            requests.into_iter().zip(slots).map(|(request, slots)| InFlight { slots, then: request.then }).collect(),
+        ),
         Err(error) => {
             if !ending && writes.forget.len() < REMEMBERED {
                 seat.add(writes.forget);
@@ -130,8 +134,8 @@ pub(super) fn write_with_others(
     }
 }
 
-/// Runs that the index of open runs is to forget: when there are many, or some have waited for a while. Nobody waits for it, and with each change
-/// it would make those longer that somebody waits for.
+/// Runs that the index of open runs is to forget: when there are many, or some have waited for a while. Nobody waits
+/// for it, and with each change it would make those longer that somebody waits for.
 #[derive(Default)]
 pub(super) struct Forget {
     runs: Vec<RunKey>,
@@ -173,7 +177,10 @@ fn write(shared: &Shared, requests: &[Request], writes: &mut Writes) -> Result<V
                 writes.records.push((record.clone(), None));
             }
             Item::Finish { record, close, .. } => writes.records.push((record.clone(), close.clone())),
-            Item::Put { record } | Item::Inherit { record } | Item::Retry { record, .. } | Item::Close { record, .. } => {
+            Item::Put { record }
+            | Item::Inherit { record }
+            | Item::Retry { record, .. }
+            | Item::Close { record, .. } => {
                 writes.records.push((record.clone(), None));
             }
             Item::Release { .. } | Item::Recover { .. } | Item::Cancel { .. } => {}
@@ -181,7 +188,9 @@ fn write(shared: &Shared, requests: &[Request], writes: &mut Writes) -> Result<V
     }
     // Before anything is read or written: what the window knew at that time is the least that it must know later.
     let stamp = if writes.open.is_empty() { None } else { Some(shared.stamp()?) };
-    let mut answers = if writes.records.is_empty() && writes.forget.is_empty() { Vec::new() } else { shared.meta.write(writes)? }.into_iter();
+    let mut answers =
+        if writes.records.is_empty() && writes.forget.is_empty() { Vec::new() } else { shared.meta.write(writes)? }
+            .into_iter();
     let slots = |request: &Request| {
         let slot = |item: &Item| {
             let put = if matches!(item, Item::Release { .. }) { None } else { answers.next() };
@@ -205,9 +214,14 @@ impl Shared {
 
     fn following(&self, item: &Item, put: Option<Put>, stamp: Option<&Stamp>) -> Slot {
         match item {
-            Item::Put { .. } | Item::Inherit { .. } | Item::Reopen { .. } | Item::Recover { .. } | Item::Cancel { .. } => Slot::Done(reply(put)),
+            Item::Put { .. }
+            | Item::Inherit { .. }
+            | Item::Reopen { .. }
+            | Item::Recover { .. }
+            | Item::Cancel { .. } => Slot::Done(reply(put)),
             Item::Submit { run, record, jobs, steps } => match (put, stamp) {
-                // This caller's insert was the first: no step of the run can have an outcome, and nothing needs to be verified.
+                // This caller's insert was the first: no step of the run can have an outcome, and nothing needs to be
+                // verified.
                 (Some(Put::Created), Some(stamp)) => {
                     let change = Change::Open {
                         run: run.clone(),
@@ -235,7 +249,12 @@ impl Shared {
                     );
                 }
                 let value = if record.value.len() <= MAX_CARRIED { record.value.clone() } else { NOT_CARRIED.to_vec() };
-                let change = Change::Finish { lease: self.known(lease), succeeded: *succeeded, value, children: children.clone() };
+                let change = Change::Finish {
+                    lease: self.known(lease),
+                    succeeded: *succeeded,
+                    value,
+                    children: children.clone(),
+                };
                 Slot::Ask(change, Following::Finished { lease: lease.token })
             }
             Item::Retry { lease, delay, .. } => {
@@ -244,17 +263,22 @@ impl Shared {
                 self.back(lease, attempt, true, *delay)
             }
             Item::Release { lease, delay } => {
-                let (attempt, verify) = locked(&self.mine).1.get(&lease.token).map_or((1, true), |mine| (mine.attempt, mine.verify));
+                let (attempt, verify) =
+                    locked(&self.mine).1.get(&lease.token).map_or((1, true), |mine| (mine.attempt, mine.verify));
                 self.back(lease, attempt, verify, *delay)
             }
-            Item::Close { run, .. } => {
-                Slot::Ask(Change::Close { run: run.clone() }, Following::Closed { run: run.clone(), lease: None, reply: reply(put) })
-            }
+            Item::Close { run, .. } => Slot::Ask(
+                Change::Close { run: run.clone() },
+                Following::Closed { run: run.clone(), lease: None, reply: reply(put) },
+            ),
         }
     }
 
     fn back(&self, lease: &Lease, attempt: u32, verify: bool, delay: Duration) -> Slot {
-        Slot::Ask(Change::Back { lease: self.known(lease), attempt, verify, delay }, Following::Back { lease: lease.token })
+        Slot::Ask(
+            Change::Back { lease: self.known(lease), attempt, verify, delay },
+            Following::Back { lease: lease.token },
+        )
     }
 
     /// Puts the window in line with the records, which are read after its stamp was taken.
@@ -263,7 +287,8 @@ impl Shared {
         for _ in 0..REBUILDS {
             let stamp = self.window.peek()?;
             if self.has(Kind::RunOutcome, run.key())? {
-                // The window closes the run, then the index forgets it: in this order an open run is never missing from the index.
+                // The window closes the run, then the index forgets it: in this order an open run is never missing from
+                // the index.
                 self.change(Change::Close { run: run.clone() })?;
                 self.meta.forget(std::slice::from_ref(run))?;
                 return Ok(Reply::Closed);
@@ -279,7 +304,11 @@ impl Shared {
                 Status::Closed => return Ok(Reply::Closed),
                 Status::Full => {
                     let why = "it is full: the run is recorded, and begins when there is room";
-                    return Err(StoreError::new(StoreErrorKind::Unavailable, format!("put run {} into the queue", run.run), why));
+                    return Err(StoreError::new(
+                        StoreErrorKind::Unavailable,
+                        format!("put run {} into the queue", run.run),
+                        why,
+                    ));
                 }
                 _ => {
                     if self.has(Kind::Cancel, run.key())? {
@@ -289,7 +318,10 @@ impl Shared {
                 }
             }
         }
-        Err(StoreError::plain(StoreErrorKind::Unavailable, format!("rebuild the window of run {}: it is lost again and again", run.run)))
+        Err(StoreError::plain(
+            StoreErrorKind::Unavailable,
+            format!("rebuild the window of run {}: it is lost again and again", run.run),
+        ))
     }
 
     fn outcomes(&self, run: &RunKey, steps: &[String]) -> Result<Vec<DoneStep>, StoreError> {
@@ -297,7 +329,8 @@ impl Shared {
         let mut done = Vec::new();
         for (step, value) in steps.iter().cloned().zip(self.meta.get(Kind::Outcome, &keys)?) {
             let Some(value) = value else { continue };
-            let succeeded = OutcomeRecord::decode(&value, &format!("step {step} of run {}", run.run))?.failure.is_none();
+            let succeeded =
+                OutcomeRecord::decode(&value, &format!("step {step} of run {}", run.run))?.failure.is_none();
             let carried = if value.len() <= MAX_CARRIED { value } else { NOT_CARRIED.to_vec() };
             done.push((step, succeeded.then_some(carried)));
         }

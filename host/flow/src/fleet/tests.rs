@@ -1,4 +1,5 @@
-//! What the threads of a fleet's ledger do at its end, and what is searched for as lost, with stores that take everything.
+//! What the threads of a fleet's ledger do at its end, and what is searched for as lost, with stores that take
+//! everything.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -74,7 +75,12 @@ impl Window for Yielding {
     }
 
     fn call(&self, changes: &[Change], _scope: &Scope, _want: usize, _lease: Duration) -> Result<Called, StoreError> {
-        Ok(Called { statuses: changes.iter().map(|_| Status::Ok).collect(), jobs: Vec::new(), next_ms: None, stamp: stamp() })
+        Ok(Called {
+            statuses: changes.iter().map(|_| Status::Ok).collect(),
+            jobs: Vec::new(),
+            next_ms: None,
+            stamp: stamp(),
+        })
     }
 
     fn renew(&self, leases: &[WindowLease], _lease: Duration) -> Result<Vec<Held>, StoreError> {
@@ -192,7 +198,11 @@ fn a_ledger_that_is_dropped_as_a_run_is_closed_comes_to_its_end() {
             ledger.commit(&[Item::Close { run: run(n), record }]).unwrap();
         }
     });
-    assert_eq!(*stores.forgotten.lock().unwrap(), (0..200).map(run).collect::<Vec<_>>(), "each was forgotten before the end");
+    assert_eq!(
+        *stores.forgotten.lock().unwrap(),
+        (0..200).map(run).collect::<Vec<_>>(),
+        "each was forgotten before the end"
+    );
 }
 
 /// On a clock of wall time at which runs of the tests are submitted.
@@ -235,7 +245,11 @@ fn a_run_that_is_being_submitted_or_closed_is_not_lost() {
     searched.stores.unknown.lock().unwrap().retain(|run| *run != submitted_now);
     searched.stores.open.lock().unwrap().retain(|run| *run != closed_now);
     searched.stores.over.lock().unwrap().push(closed_now);
-    assert_eq!(searched.after(2), [lost], "what is unknown two seconds later is lost, and does not wait for the next comparison");
+    assert_eq!(
+        searched.after(2),
+        [lost],
+        "what is unknown two seconds later is lost, and does not wait for the next comparison"
+    );
     assert!(searched.after(4).is_empty(), "once");
     // The first one ends in time for the next comparison.
     searched.stores.unknown.lock().unwrap().push(submitted_now);
@@ -259,7 +273,11 @@ fn old_runs_are_lost_with_the_window_at_once_and_only_with_it() {
     let searched = Searched::new(&[&rest[..], std::slice::from_ref(&old)].concat());
     let mut rest = rest.to_vec();
     rest.sort();
-    assert_eq!(searched.after(0), std::slice::from_ref(&old), "a worker that starts does not know what was lost before");
+    assert_eq!(
+        searched.after(0),
+        std::slice::from_ref(&old),
+        "a worker that starts does not know what was lost before"
+    );
     assert_eq!(searched.after(2), rest);
     searched.stores.unknown.lock().unwrap().retain(|run| *run == old);
     assert!(searched.after(70).is_empty(), "nothing was lost: it may just end");

@@ -1,4 +1,5 @@
-//! The second half of a fleet's change: the window is told what the records say, and hands out work in the same round trip.
+//! The second half of a fleet's change: the window is told what the records say, and hands out work in the same round
+//! trip.
 
 use std::time::Duration;
 
@@ -49,7 +50,8 @@ pub(super) enum ToWindow {
     Claim(ClaimRequest),
 }
 
-/// Leaves it for the desk's thread. Were that gone, nobody may wait for ever: a claimer hears it by his channel, the others are told.
+/// Leaves it for the desk's thread. Were that gone, nobody may wait for ever: a claimer hears it by his channel, the
+/// others are told.
 pub(super) fn leave(work: &Sender<ToWindow>, message: ToWindow) {
     if let Err(SendError(ToWindow::Changes(lost))) = work.send(message) {
         lost.into_iter().for_each(|request| (request.then)(Err(super::gone())));
@@ -67,7 +69,12 @@ pub(super) fn run(shared: &Shared, desk: &WorkDesk, records: &Sender<ToRecords>)
 }
 
 /// Tells what `first` brings and what others have left, in as few round trips as it takes.
-pub(super) fn tell_with_others(shared: &Shared, seat: &Seat<'_, (), ToWindow>, first: ToWindow, records: &Sender<ToRecords>) {
+pub(super) fn tell_with_others(
+    shared: &Shared,
+    seat: &Seat<'_, (), ToWindow>,
+    first: ToWindow,
+    records: &Sender<ToRecords>,
+) {
     let (mut flying, mut claims) = (Vec::new(), Vec::new());
     for message in std::iter::once(first).chain(seat.left(GROUP)) {
         match message {
@@ -105,7 +112,8 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
     let called = if changes.is_empty() && claim.is_none() {
         Ok((Vec::new(), Vec::new(), None))
     } else {
-        let (scope, want, lease) = claim.as_ref().map_or((&Scope::All, 0, Duration::ZERO), |claim| (&claim.scope, claim.want, claim.lease));
+        let (scope, want, lease) =
+            claim.as_ref().map_or((&Scope::All, 0, Duration::ZERO), |claim| (&claim.scope, claim.want, claim.lease));
         shared.call(&changes, scope, want, lease).map(|called| (called.statuses, called.jobs, called.next_ms))
     };
     match called {
@@ -116,8 +124,9 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
                 let reply = |planned: Result<Reply, Following>| match planned {
                     Ok(reply) => Ok(reply),
                     Err(following) => {
-                        let status =
-                            statuses.next().ok_or_else(|| StoreError::plain(StoreErrorKind::Corrupt, "change the window: an answer is missing"))?;
+                        let status = statuses.next().ok_or_else(|| {
+                            StoreError::plain(StoreErrorKind::Corrupt, "change the window: an answer is missing")
+                        })?;
                         shared.reply(following, status, &mut forget)
                     }
                 };
@@ -157,7 +166,9 @@ impl Shared {
                 match status {
                     Status::Stale => drop(self.rebuild(&repair)?),
                     // It is recorded and open: whoever looks for lost runs puts it in when there is room.
-                    Status::Full => tracing::warn!(run = %repair.run.run, "the queue is full: the run is recorded, and begins when there is room"),
+                    Status::Full => {
+                        tracing::warn!(run = %repair.run.run, "the queue is full: the run is recorded, and begins when there is room")
+                    }
                     _ => {}
                 }
                 Reply::Created
@@ -170,7 +181,8 @@ impl Shared {
                     Status::Closed => Reply::Closed,
                     Status::Cancelled => Reply::Cancelled,
                     Status::NotOwner => Reply::NotOwner,
-                    // The last one, or the window was lost: either way nothing is acknowledged, and this worker reads the records next.
+                    // The last one, or the window was lost: either way nothing is acknowledged, and this worker reads
+                    // the records next.
                     Status::Last | Status::Lost | Status::Stale | Status::Full => Reply::Last,
                 }
             }

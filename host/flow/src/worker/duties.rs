@@ -1,5 +1,6 @@
-//! What a worker does beside running steps, the most of it on threads that tasks cannot starve: it keeps its leases, says that it lives, puts
-//! back runs of which the queue lost the work, and notices what ended elsewhere, or what it is handed although it runs it.
+//! What a worker does beside running steps, the most of it on threads that tasks cannot starve: it keeps its leases,
+//! says that it lives, puts back runs of which the queue lost the work, and notices what ended elsewhere, or what it is
+//! handed although it runs it.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -54,7 +55,8 @@ fn sleep(until: &Receiver<()>, time: Duration) -> bool {
 }
 
 impl Worker {
-    /// Its lease lapsed while this worker runs it, because no renewal got through: what runs goes on, and its end counts if it is the first.
+    /// Its lease lapsed while this worker runs it, because no renewal got through: what runs goes on, and its end
+    /// counts if it is the first.
     pub(super) fn is_run_here(&self, job: &Claimed) -> bool {
         let same = |held: &Held| !held.ended && held.lease.run == job.lease.run && held.lease.step == job.lease.step;
         job.crashes > 0 && locked(&self.held).values().any(same)
@@ -66,7 +68,8 @@ impl Worker {
         if left.is_empty() {
             return Ok(());
         }
-        let keys = left.iter().map(|run| Ok(current(&self.parts, run)?.key())).collect::<Result<Vec<String>, FlowError>>()?;
+        let keys =
+            left.iter().map(|run| Ok(current(&self.parts, run)?.key())).collect::<Result<Vec<String>, FlowError>>()?;
         for (run, bytes) in left.into_iter().zip(self.parts.ledger.get(Kind::RunOutcome, &keys)?) {
             if let Some(bytes) = bytes {
                 let state = RunOutcomeRecord::decode(&bytes, &format!("run {run}"))?.state;
@@ -102,20 +105,25 @@ impl Worker {
                     }
                 }
                 // The next round tries again; whoever holds a lease that lapsed meanwhile finds out when it commits.
-                Err(error) if seldom.is_due() => tracing::warn!(err = &error as &dyn std::error::Error, "leases could not be renewed"),
+                Err(error) if seldom.is_due() => {
+                    tracing::warn!(err = &error as &dyn std::error::Error, "leases could not be renewed")
+                }
                 Err(_) => {}
             }
         }
     }
 
-    /// Also what the backend takes as the sign that its callers were not cut off from it, so it must come well within a lease.
+    /// Also what the backend takes as the sign that its callers were not cut off from it, so it must come well within a
+    /// lease.
     pub(super) fn say_that_it_lives(&self, about: &About, until: &Receiver<()>) {
         let (round, mut seldom) = (BEAT.min(self.options.lease / 2), Seldom::default());
         loop {
             let (running, ended) = self.flow.figures();
             match self.parts.ledger.beat(&self.options.name, &about(running, ended), round * 4) {
                 Ok(()) => seldom.works(),
-                Err(error) if seldom.is_due() => tracing::warn!(err = &error as &dyn std::error::Error, "the heartbeat was not heard"),
+                Err(error) if seldom.is_due() => {
+                    tracing::warn!(err = &error as &dyn std::error::Error, "the heartbeat was not heard")
+                }
                 Err(_) => {}
             }
             if !sleep(until, round) {
@@ -132,14 +140,16 @@ impl Worker {
         while sleep(until, LOOK) {
             match self.put_back_lost(&mut left, until) {
                 Ok(()) => seldom.works(),
-                Err(error) if seldom.is_due() => tracing::warn!(err = &error as &dyn std::error::Error, "could not look for lost runs"),
+                Err(error) if seldom.is_due() => {
+                    tracing::warn!(err = &error as &dyn std::error::Error, "could not look for lost runs")
+                }
                 Err(_) => {}
             }
         }
     }
 
-    /// Those that are left come first, then those that are new, and last of all those that could not be put back before: one that never can be
-    /// keeps no other one waiting.
+    /// Those that are left come first, then those that are new, and last of all those that could not be put back
+    /// before: one that never can be keeps no other one waiting.
     fn put_back_lost(&self, left: &mut Left, until: &Receiver<()>) -> Result<(), FlowError> {
         let mut before = std::mem::take(&mut left.failed);
         let looked = self.put_back_in_turn(left, &mut before, until);
@@ -148,7 +158,12 @@ impl Worker {
         looked
     }
 
-    fn put_back_in_turn(&self, left: &mut Left, before: &mut Vec<RunKey>, until: &Receiver<()>) -> Result<(), FlowError> {
+    fn put_back_in_turn(
+        &self,
+        left: &mut Left,
+        before: &mut Vec<RunKey>,
+        until: &Receiver<()>,
+    ) -> Result<(), FlowError> {
         // What there is nothing to put back for is named again.
         let mut seen: HashSet<RunKey> = before.iter().cloned().collect();
         let is_told_to_end = || until.try_recv() == Err(TryRecvError::Disconnected);
@@ -175,8 +190,8 @@ impl Worker {
         Ok(())
     }
 
-    /// What is wrong with one run is told, and the next one is tried. Where a store does not answer, has no room or refuses, there is no use in
-    /// that.
+    /// What is wrong with one run is told, and the next one is tried. Where a store does not answer, has no room or
+    /// refuses, there is no use in that.
     fn put_back_or_keep(&self, key: RunKey, failed: &mut Vec<RunKey>) -> Result<(), FlowError> {
         let Err(error) = self.put_back(&key) else { return Ok(()) };
         failed.push(key);
@@ -198,7 +213,9 @@ impl Worker {
                 }
             }
             // Its submitter has noted it and not written it yet, or died between the two: there is nothing to put back.
-            Err(error) if error.code() == "unknown_run" => tracing::debug!(run = %key.run, "an open run without a record"),
+            Err(error) if error.code() == "unknown_run" => {
+                tracing::debug!(run = %key.run, "an open run without a record")
+            }
             Err(error) => return Err(error),
         }
         Ok(())

@@ -1,5 +1,6 @@
-//! How many jobs a worker has in hand: as many as it has slots, and so many more that slots never wait for the queue's round trip. Short
-//! steps are claimed many at a time, long ones one by one, so that no worker hoards what another could run.
+//! How many jobs a worker has in hand: as many as it has slots, and so many more that slots never wait for the queue's
+//! round trip. Short steps are claimed many at a time, long ones one by one, so that no worker hoards what another
+//! could run.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -44,7 +45,8 @@ struct State {
     troubled: BTreeMap<Option<Store>, Trouble>,
     /// A job runs alone, or is about to.
     alone: bool,
-    /// This worker could not run what it claimed, so many times in a row: nothing new is claimed until then. Others may be able to.
+    /// This worker could not run what it claimed, so many times in a row: nothing new is claimed until then. Others may
+    /// be able to.
     failing: Option<(u32, Instant)>,
 }
 
@@ -58,7 +60,17 @@ pub(super) struct FlowControl {
 impl FlowControl {
     pub(super) fn new(slots: usize) -> Self {
         let troubled = BTreeMap::new();
-        let state = State { waiting: 0, running: 0, unsettled: 0, sent: 0, ended: 0, usual_us: None, troubled, alone: false, failing: None };
+        let state = State {
+            waiting: 0,
+            running: 0,
+            unsettled: 0,
+            sent: 0,
+            ended: 0,
+            usual_us: None,
+            troubled,
+            alone: false,
+            failing: None,
+        };
         Self { slots: slots.max(1), state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -75,11 +87,17 @@ impl FlowControl {
             }
             let ahead = ahead(self.slots, state.usual_us);
             let room = (self.slots + ahead).saturating_sub(state.waiting + state.running);
-            // What is to be recorded finds out when the store answers again; where there is nothing of that kind, the next claim does.
+            // What is to be recorded finds out when the store answers again; where there is nothing of that kind, the
+            // next claim does.
             let held_back = state.unsettled > 0 && state.troubled.values().any(|trouble| trouble.keeps);
             // Half of what is claimed ahead may be used up first: fewer, larger claims.
-            let claims = room > 0 && state.waiting <= ahead / 2 && state.unsettled < MOST_UNSETTLED && !held_back && !state.alone;
-            let pause = state.failing.map_or(Duration::ZERO, |(_, until)| until.saturating_duration_since(Instant::now()));
+            let claims = room > 0
+                && state.waiting <= ahead / 2
+                && state.unsettled < MOST_UNSETTLED
+                && !held_back
+                && !state.alone;
+            let pause =
+                state.failing.map_or(Duration::ZERO, |(_, until)| until.saturating_duration_since(Instant::now()));
             if claims && pause.is_zero() {
                 return Some(room);
             }
@@ -121,8 +139,8 @@ impl FlowControl {
         self.changed.notify_all();
     }
 
-    /// Whether a job may begin: not while another one is to be alone. With `alone` it waits until this worker runs nothing else and nothing waits;
-    /// `give_back` is called now and then for what was claimed and not begun.
+    /// Whether a job may begin: not while another one is to be alone. With `alone` it waits until this worker runs
+    /// nothing else and nothing waits; `give_back` is called now and then for what was claimed and not begun.
     pub(super) fn may_begin(&self, alone: bool, give_back: impl Fn()) -> bool {
         let mut state = self.state();
         if state.alone || !alone {
@@ -135,7 +153,8 @@ impl FlowControl {
             state = self.state();
             if state.running > 1 || state.waiting > 0 {
                 // A claim may be on its way that began before this.
-                (state, _) = self.changed.wait_timeout(state, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner);
+                (state, _) =
+                    self.changed.wait_timeout(state, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner);
             }
         }
         true
@@ -156,7 +175,8 @@ impl FlowControl {
         self.changed.notify_all();
     }
 
-    /// It was not this job's fault: the next claim waits, longer each time, and no longer than `at_most`. What is claimed at once counts once.
+    /// It was not this job's fault: the next claim waits, longer each time, and no longer than `at_most`. What is
+    /// claimed at once counts once.
     pub(super) fn could_not_run(&self, at_most: Duration) {
         let (mut state, now) = (self.state(), Instant::now());
         let times = match state.failing {
@@ -188,8 +208,8 @@ impl FlowControl {
         self.state().sent == 0
     }
 
-    /// A store failed, with something that was done (`keeps`) or with a claim. How long it has, where it is time to tell that: at first, and then
-    /// now and then.
+    /// A store failed, with something that was done (`keeps`) or with a claim. How long it has, where it is time to
+    /// tell that: at first, and then now and then.
     pub(super) fn failed(&self, store: Option<Store>, keeps: bool) -> Option<Duration> {
         let (mut state, now) = (self.state(), Instant::now());
         let before = state.troubled.get(&store).copied();
@@ -203,14 +223,16 @@ impl FlowControl {
         tell.then_some(now - trouble.since)
     }
 
-    /// Those of these stores that had failed: they answer again. `took`: what was done was recorded, so that new work can be claimed.
+    /// Those of these stores that had failed: they answer again. `took`: what was done was recorded, so that new work
+    /// can be claimed.
     pub(super) fn answered_by(&self, stores: &[Store], took: bool) -> Vec<Option<Store>> {
         let mut state = self.state();
         if state.troubled.is_empty() {
             return Vec::new();
         }
         // A store without a name is the only one.
-        let again: Vec<_> = state.troubled.keys().filter(|store| store.is_none_or(|store| stores.contains(&store))).copied().collect();
+        let again: Vec<_> =
+            state.troubled.keys().filter(|store| store.is_none_or(|store| stores.contains(&store))).copied().collect();
         state.troubled.retain(|store, trouble| {
             trouble.keeps &= !took;
             !again.contains(store)
@@ -248,7 +270,12 @@ impl FlowControl {
 }
 
 /// Jobs to claim beyond the free slots.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a small, positive number of jobs")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a small, positive number of jobs"
+)]
 fn ahead(slots: usize, usual_us: Option<f64>) -> usize {
     usual_us.map_or(0, |usual| ((slots as f64 * AHEAD.as_secs_f64() * 1e6 / usual.max(1.0)) as usize).min(MOST_AHEAD))
 }
@@ -270,7 +297,11 @@ mod tests {
     fn a_store_that_failed_is_tried_again_where_nothing_else_would_try() {
         let flow = FlowControl::new(2);
         assert!(flow.failed(Some(Store::Queue), false).is_some());
-        assert_eq!(flow.wait_for_room(|| false), Some(2), "a claim failed, and nothing is on its way that could tell that the store answers");
+        assert_eq!(
+            flow.wait_for_room(|| false),
+            Some(2),
+            "a claim failed, and nothing is on its way that could tell that the store answers"
+        );
         flow.claimed(1);
         flow.started();
         assert_eq!(flow.wait_for_room(|| false), Some(1), "nor does a long step tell it");
@@ -281,14 +312,21 @@ mod tests {
         let flow = FlowControl::new(2);
         assert_eq!(flow.failed(Some(Store::Records), true), Some(Duration::ZERO));
         assert_eq!(flow.failed(Some(Store::Records), true), None, "it was told a moment ago");
-        assert_eq!(flow.answered_by(&[Store::Queue], false), [], "a claim was answered by the queue, and the records are down");
+        assert_eq!(
+            flow.answered_by(&[Store::Queue], false),
+            [],
+            "a claim was answered by the queue, and the records are down"
+        );
         flow.claimed(1);
         assert_eq!(flow.wait_for_room(|| true), None);
         assert!(flow.state().troubled.values().any(|trouble| trouble.keeps), "what was done is still kept");
         assert_eq!(flow.failed(Some(Store::Queue), false), Some(Duration::ZERO), "another one is told of on its own");
         assert_eq!(flow.answered_by(&[Store::Queue, Store::Records], true), [Some(Store::Queue), Some(Store::Records)]);
         assert_eq!(flow.answered_by(&[Store::Queue, Store::Records], true), [], "once");
-        flow.state().troubled.insert(None, Trouble { since: Instant::now(), told: Instant::now().checked_sub(TELL).unwrap(), keeps: true });
+        flow.state().troubled.insert(
+            None,
+            Trouble { since: Instant::now(), told: Instant::now().checked_sub(TELL).unwrap(), keeps: true },
+        );
         assert!(flow.failed(None, true).is_some(), "after a while it is told again");
         assert_eq!(flow.answered_by(&[Store::Queue], false), [None], "where there is one store any success is its own");
     }
@@ -310,7 +348,10 @@ mod tests {
         assert!(waits() >= FIRST_PAUSE.mul_f64(1.9), "longer each time");
         flow.could_not_run(FIRST_PAUSE);
         let at_most = waits();
-        assert!(at_most >= FIRST_PAUSE.mul_f64(0.9) && at_most < FIRST_PAUSE * 3, "and no longer than is said: {at_most:?}");
+        assert!(
+            at_most >= FIRST_PAUSE.mul_f64(0.9) && at_most < FIRST_PAUSE * 3,
+            "and no longer than is said: {at_most:?}"
+        );
         flow.could_not_run(Duration::from_secs(9));
         flow.could_run();
         assert!(waits() < FIRST_PAUSE / 2, "until it can");

@@ -1,5 +1,6 @@
-//! What follows when a job's change has been recorded: the run is closed or brought on its way, its lease is let go, and whoever watches is
-//! told. A change that a store did not take is kept and sent again, with its lease renewed, for as long as the worker may.
+//! What follows when a job's change has been recorded: the run is closed or brought on its way, its lease is let go,
+//! and whoever watches is told. A change that a store did not take is kept and sent again, with its lease renewed, for
+//! as long as the worker may.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +49,8 @@ fn only(replies: Result<Vec<Reply>, StoreError>) -> Result<Reply, StoreError> {
 }
 
 impl Worker {
-    /// Commits a change on this thread, with all that follows from it. For whoever has nothing else in hand: nobody needs to be woken for it.
+    /// Commits a change on this thread, with all that follows from it. For whoever has nothing else in hand: nobody
+    /// needs to be woken for it.
     pub(super) fn settle_here(&self, mut sent: Sent, settle: &Sender<ToSettle>) {
         loop {
             let reply = only(self.parts.ledger.commit(std::slice::from_ref(&sent.item)));
@@ -75,7 +77,12 @@ impl Worker {
     }
 
     /// Settles what is answered until there is no more.
-    pub(super) fn settle_all(self: &Arc<Self>, answers: &Receiver<ToSettle>, settle: &Sender<ToSettle>, shutdown: &Shutdown) {
+    pub(super) fn settle_all(
+        self: &Arc<Self>,
+        answers: &Receiver<ToSettle>,
+        settle: &Sender<ToSettle>,
+        shutdown: &Shutdown,
+    ) {
         let (mut later, mut no_more): (Vec<(Instant, Sent)>, bool) = (Vec::new(), false);
         loop {
             if no_more && later.is_empty() && self.flow.all_answered() {
@@ -126,7 +133,9 @@ impl Worker {
             (_, Ok(Reply::Exists(_))) => &[Store::Records],
             _ => &[Store::Queue, Store::Records, Store::Blobs],
         };
-        let settled = reply.map_err(FlowError::from).and_then(|reply| self.runner.settle(&sent.lease.run, sent.after.clone(), &reply));
+        let settled = reply
+            .map_err(FlowError::from)
+            .and_then(|reply| self.runner.settle(&sent.lease.run, sent.after.clone(), &reply));
         match settled {
             Ok(Settled::Commit(item, after)) => return Left::Send(Sent { item, after, ..sent }),
             Ok(Settled::Over(done, state)) => {
@@ -134,7 +143,13 @@ impl Worker {
                 let (step, attempt) = (sent.lease.step.clone(), sent.attempt);
                 match done {
                     Done::Step { failure, micros } => {
-                        self.tell(|| Event::StepFinished { run: run.clone(), step, attempt, failure, millis: micros / 1000 });
+                        self.tell(|| Event::StepFinished {
+                            run: run.clone(),
+                            step,
+                            attempt,
+                            failure,
+                            millis: micros / 1000,
+                        });
                     }
                     Done::Retried { code, delay } => {
                         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);

@@ -1,5 +1,5 @@
-//! Where claimed jobs wait for a slot. Of slots that wait for a job, the one that began to wait last gets the next: its memory is still in the
-//! processor's caches, and those that are not needed sleep on.
+//! Where claimed jobs wait for a slot. Of slots that wait for a job, the one that began to wait last gets the next: its
+//! memory is still in the processor's caches, and those that are not needed sleep on.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

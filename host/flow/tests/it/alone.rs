@@ -28,8 +28,8 @@ fn key(run: &RunId) -> RunKey {
     RunKey { run: run.clone(), generation: 0 }
 }
 
-/// A claim that was on its way when the job began brings jobs that are given back at once. They must be counted out again: a worker that
-/// believes that they still wait here claims nothing more.
+/// A claim that was on its way when the job began brings jobs that are given back at once. They must be counted out
+/// again: a worker that believes that they still wait here claims nothing more.
 #[test]
 fn a_worker_goes_on_claiming_after_it_gave_back_what_came_beside_a_job_that_is_alone() {
     let bench = Bench::new();
@@ -49,7 +49,8 @@ fn a_worker_goes_on_claiming_after_it_gave_back_what_came_beside_a_job_that_is_a
     }
 
     // The claimer stands still between its decision to claim and the claim, while `holds` is true.
-    let (holds, at_the_gate, gate) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(2)));
+    let (holds, at_the_gate, gate) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(2)));
     let able = {
         let (holds, at_the_gate, gate) = (holds.clone(), at_the_gate.clone(), gate.clone());
         move || {
@@ -94,14 +95,22 @@ fn a_worker_goes_on_claiming_after_it_gave_back_what_came_beside_a_job_that_is_a
             submit(&parts, &wide, &inputs, &run).unwrap();
             let seen = parts.ledger.wakes();
             gate.wait();
-            wait("what comes is given back", || parts.ledger.wakes() > seen && parts.ledger.held(&key(&run)).unwrap().is_empty());
+            wait("what comes is given back", || {
+                parts.ledger.wakes() > seen && parts.ledger.held(&key(&run)).unwrap().is_empty()
+            });
             *beside.lock().unwrap() = Some(run);
             Ok(sum(attempt))
         }
     });
 
     let daemon = Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(able) };
-    let options = WorkerOptions { jobs: 1, lease: Duration::from_secs(10), name: "test".into(), on_event: None, daemon: Some(daemon) };
+    let options = WorkerOptions {
+        jobs: 1,
+        lease: Duration::from_secs(10),
+        name: "test".into(),
+        on_event: None,
+        daemon: Some(daemon),
+    };
     let worker = Arc::new(Worker::new(bench.parts.clone(), bench.executor.clone(), options));
     // Not a thread of a scope: one that claims nothing more would not end either.
     let working = std::thread::spawn({

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
-use dovetail_core::ledger::{Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait};
+use dovetail_core::ledger::{
+    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait,
+};
 use dovetail_flow::{Daemon, Event, Worker, WorkerOptions, document};
 use serde_json::json;
 
@@ -101,21 +103,29 @@ fn a_claim_that_is_answered_is_no_word_about_the_records() {
         }
     });
     let run = bench.submit(&published, 1);
-    let ledger = Arc::new(WithoutRecords { inner: bench.parts.ledger.clone(), down: down.clone(), refused: AtomicU32::new(0) });
+    let ledger =
+        Arc::new(WithoutRecords { inner: bench.parts.ledger.clone(), down: down.clone(), refused: AtomicU32::new(0) });
     let mut parts = bench.parts.clone();
     parts.ledger = ledger.clone();
     let told = Arc::new(Mutex::new(Vec::new()));
     let listener = {
         let told = told.clone();
         move |event: &Event| match event {
-            Event::StoreFailed { store, kept, .. } => told.lock().unwrap().push(format!("{store:?} fails, {kept} kept")),
+            Event::StoreFailed { store, kept, .. } => {
+                told.lock().unwrap().push(format!("{store:?} fails, {kept} kept"))
+            }
             Event::StoreAnswers { store } => told.lock().unwrap().push(format!("{store:?} answers")),
             _ => {}
         }
     };
     let daemon = Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(Vec::new) };
-    let options =
-        WorkerOptions { jobs: 2, lease: Duration::from_secs(10), name: "test".into(), on_event: Some(Arc::new(listener)), daemon: Some(daemon) };
+    let options = WorkerOptions {
+        jobs: 2,
+        lease: Duration::from_secs(10),
+        name: "test".into(),
+        on_event: Some(Arc::new(listener)),
+        daemon: Some(daemon),
+    };
     let worker = Arc::new(Worker::new(parts, bench.executor.clone(), options));
     let working = std::thread::spawn({
         let shutdown = bench.shutdown.clone();

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dovetail_core::clock::Clock;
-use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, LogLine, ModelUse, Outcome, Report, Usage};
+use dovetail_core::executor::{
+    Attempt, Executor, Failure, FailureKind, HostError, LogLine, ModelUse, Outcome, Report, Usage,
+};
 use dovetail_core::ledger::Scope;
 use dovetail_core::limits::Limits;
 use dovetail_core::memory::{ManualClock, MemoryBlobs, MemoryLedger};
@@ -13,7 +15,10 @@ use dovetail_core::record::PluginRecord;
 use dovetail_core::stop::Stop;
 use dovetail_core::wit::{Field, Signature, Type};
 use dovetail_core::{Digest, RunId};
-use dovetail_flow::{Event, Listener, Parts, Published, Shutdown, Worker, WorkerOptions, document, new_run_id, push_pipeline, push_plugin, submit};
+use dovetail_flow::{
+    Event, Listener, Parts, Published, Shutdown, Worker, WorkerOptions, document, new_run_id, push_pipeline,
+    push_plugin, submit,
+};
 use serde_json::{Value, json};
 
 /// What the executor does for a step.
@@ -95,8 +100,10 @@ impl Bench {
         let clock = Arc::new(ManualClock::default());
         let (records, kept) = (Arc::new(MemoryLedger::new(clock.clone())), Arc::new(MemoryBlobs::default()));
         let parts = Parts { ledger: records.clone(), blobs: kept.clone(), clock: clock.clone() as Arc<dyn Clock> };
-        let executor = Arc::new(Scripted { steps: Mutex::default(), made: Mutex::default(), prepared: Mutex::default() });
-        let bench = Self { parts, records, kept, clock, executor, events: Arc::default(), shutdown: Shutdown::default() };
+        let executor =
+            Arc::new(Scripted { steps: Mutex::default(), made: Mutex::default(), prepared: Mutex::default() });
+        let bench =
+            Self { parts, records, kept, clock, executor, events: Arc::default(), shutdown: Shutdown::default() };
         bench.push_adder("1.0.0");
         bench
     }
@@ -116,15 +123,18 @@ impl Bench {
         };
         let steps_json: serde_json::Map<String, Value> = steps.iter().enumerate().map(step).collect();
         let last = steps.last().unwrap().0;
-        let mut file =
-            json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps_json, "output": { "total": format!("{last}.sum") } });
+        let mut file = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps_json, "output": { "total": format!("{last}.sum") } });
         file.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         let checked = dovetail_flow::check(&self.parts, &file.to_string()).unwrap();
         let pipeline = checked.pipeline.unwrap_or_else(|| panic!("{:#?}", checked.findings));
         push_pipeline(&self.parts, &pipeline).unwrap().0
     }
 
-    pub(crate) fn script(&self, step: &str, script: impl Fn(&Attempt, &Stop) -> Result<Report, HostError> + Send + Sync + 'static) {
+    pub(crate) fn script(
+        &self,
+        step: &str,
+        script: impl Fn(&Attempt, &Stop) -> Result<Report, HostError> + Send + Sync + 'static,
+    ) {
         self.executor.steps.lock().unwrap().insert(step.to_owned(), Arc::new(script));
     }
 
@@ -138,7 +148,13 @@ impl Bench {
     pub(crate) fn worker(&self) -> Arc<Worker> {
         let events = self.events.clone();
         let on_event: Listener = Arc::new(move |event| events.lock().unwrap().push(event.clone()));
-        let options = WorkerOptions { jobs: 4, lease: Duration::from_secs(10), name: "test".into(), on_event: Some(on_event), daemon: None };
+        let options = WorkerOptions {
+            jobs: 4,
+            lease: Duration::from_secs(10),
+            name: "test".into(),
+            on_event: Some(on_event),
+            daemon: None,
+        };
         Arc::new(Worker::new(self.parts.clone(), self.executor.clone(), options))
     }
 

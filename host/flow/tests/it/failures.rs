@@ -16,12 +16,14 @@ use crate::bench::{Bench, fails, report, sum};
 fn what_may_pass_is_tried_again_and_every_error_is_kept() {
     let bench = Bench::new();
     let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")]);
-    bench.script("a", |attempt, _| Ok(if attempt.number < 3 { fails(FailureKind::Failed, true) } else { sum(attempt) }));
+    bench
+        .script("a", |attempt, _| Ok(if attempt.number < 3 { fails(FailureKind::Failed, true) } else { sum(attempt) }));
     let run = bench.submit(&published, 1);
     let document = bench.work(&run);
     assert_eq!(document["output"]["total"], 4);
     let attempts = document["processing_summary"]["steps"][0]["attempts"].as_array().unwrap();
-    let errors: Vec<_> = attempts.iter().map(|a| (a["number"].as_u64().unwrap(), a["error"]["code"].as_str())).collect();
+    let errors: Vec<_> =
+        attempts.iter().map(|a| (a["number"].as_u64().unwrap(), a["error"]["code"].as_str())).collect();
     assert_eq!(errors, [(1, Some("no_luck")), (2, Some("no_luck")), (3, None)]);
 }
 
@@ -56,8 +58,12 @@ fn workers_that_were_lost_over_an_attempt_are_told_by_it() {
     bench.clock.advance(Duration::from_secs(60));
     assert_eq!(die(), 2);
     let steps = bench.work(&run)["processing_summary"]["steps"].clone();
-    let lost: Vec<_> =
-        steps[0]["attempts"].as_array().unwrap().iter().map(|a| (a["number"].as_u64().unwrap(), a.get("lost_workers").cloned())).collect();
+    let lost: Vec<_> = steps[0]["attempts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| (a["number"].as_u64().unwrap(), a.get("lost_workers").cloned()))
+        .collect();
     assert_eq!(lost, [(1, Some(json!(2))), (2, Some(json!(1)))]);
     assert_eq!(steps[1]["attempts"][0].get("lost_workers"), None, "nobody died over this one");
 }
@@ -93,7 +99,9 @@ fn a_failed_run_tells_the_lineage_of_what_happened() {
 
 #[test]
 fn what_cannot_pass_is_not_tried_again() {
-    for kind in [FailureKind::InvalidInput, FailureKind::Trap, FailureKind::Panic, FailureKind::Limit, FailureKind::BadOutput] {
+    for kind in
+        [FailureKind::InvalidInput, FailureKind::Trap, FailureKind::Panic, FailureKind::Limit, FailureKind::BadOutput]
+    {
         let bench = Bench::new();
         let published = bench.publish(&json!({}), &[("a", "input.x", "input.x")]);
         bench.script("a", move |_, _| Ok(fails(kind, true)));
@@ -159,7 +167,12 @@ fn with_finish_running_steps_end_and_no_new_ones_start() {
     let run = bench.submit(&published, 1);
     let document = bench.work(&run);
     assert_eq!((&document["state"], &document["error"]["step"]), (&json!("failed"), &json!("a")));
-    let states: Vec<_> = document["processing_summary"]["steps"].as_array().unwrap().iter().map(|s| s["state"].as_str().unwrap()).collect();
+    let states: Vec<_> = document["processing_summary"]["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["state"].as_str().unwrap())
+        .collect();
     assert_eq!(states, ["failed", "succeeded", "not_run"]);
     let skipped = &document["processing_summary"]["steps"][2];
     assert_eq!((&skipped["attempts"], &skipped["duration_ms"]), (&json!([]), &json!(0)), "it had none");
@@ -182,7 +195,8 @@ fn a_job_that_kills_its_workers_is_given_up() {
     assert!(bench.made().is_empty(), "it is not run a further time");
 }
 
-/// Whoever held four jobs when he died leaves four that are suspected. Each is run again, and alone: so the one that kills is found out.
+/// Whoever held four jobs when he died leaves four that are suspected. Each is run again, and alone: so the one that
+/// kills is found out.
 #[test]
 fn jobs_over_which_workers_died_are_run_one_at_a_time() {
     for (deaths, most) in [(1, 4), (2, 1), (3, 1)] {
@@ -239,7 +253,10 @@ fn a_run_has_a_time_of_its_own() {
     });
     let run = bench.submit(&published, 1);
     let document = bench.work(&run);
-    assert_eq!((&document["state"], &document["error"]["code"], &document["error"]["step"]), (&json!("failed"), &json!("timeout"), &json!("b")));
+    assert_eq!(
+        (&document["state"], &document["error"]["code"], &document["error"]["step"]),
+        (&json!("failed"), &json!("timeout"), &json!("b"))
+    );
     assert_eq!(bench.made(), [("a".to_owned(), 1)]);
 }
 
@@ -253,7 +270,11 @@ fn an_attempt_that_the_runs_time_ends_says_so_and_is_not_made_again() {
         let document = bench.work(&run);
         let error = &document["error"];
         assert_eq!(error["kind"], kind, "{error:#}");
-        assert_eq!(error["message"].as_str().unwrap().contains("the run's timeout of 5s was over while this step ran"), kind == "limit", "{error:#}");
+        assert_eq!(
+            error["message"].as_str().unwrap().contains("the run's timeout of 5s was over while this step ran"),
+            kind == "limit",
+            "{error:#}"
+        );
         assert_eq!(bench.made().len(), attempts);
     }
 }
@@ -296,7 +317,8 @@ fn an_interruption_is_not_charged_to_the_runs_time() {
 #[test]
 fn a_step_that_runs_now_is_shown_so() {
     let bench = Bench::new();
-    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "input.x", "input.x"), ("c", "a.sum", "b.sum")]);
+    let published =
+        bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "input.x", "input.x"), ("c", "a.sum", "b.sum")]);
     let (meeting, looked) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     for step in ["a", "b"] {
         let (meeting, looked, parts) = (meeting.clone(), looked.clone(), bench.parts.clone());
@@ -305,7 +327,12 @@ fn a_step_that_runs_now_is_shown_so() {
             if attempt.step == "a" {
                 let document = document(&parts, &attempt.run).unwrap();
                 assert_eq!(document["state"], "running");
-                let states: Vec<_> = document["processing_summary"]["steps"].as_array().unwrap().iter().map(|s| s["state"].clone()).collect();
+                let states: Vec<_> = document["processing_summary"]["steps"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|s| s["state"].clone())
+                    .collect();
                 assert_eq!(states, ["running", "running", "blocked"]);
             }
             looked.wait();

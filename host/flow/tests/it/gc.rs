@@ -28,12 +28,15 @@ fn publish(bench: &Bench) -> dovetail_flow::Published {
     for step in ["a", "b"] {
         let blobs = bench.kept.clone();
         bench.script(step, move |attempt, _| {
-            let artifact = blobs.put(BlobKind::Artifact, format!("made by {} of {}", attempt.step, attempt.run).as_bytes()).unwrap();
+            let artifact = blobs
+                .put(BlobKind::Artifact, format!("made by {} of {}", attempt.step, attempt.run).as_bytes())
+                .unwrap();
             let mut report = sum(attempt);
             // Too long for the record: a blob of its own.
             report.log[0].message = attempt.run.as_str().repeat(100);
             if let Outcome::Succeeded { output } = &mut report.outcome {
-                output["picture"] = ArtifactRef { digest: artifact, media_type: "image/png".into(), name: None }.to_json();
+                output["picture"] =
+                    ArtifactRef { digest: artifact, media_type: "image/png".into(), name: None }.to_json();
                 output["filler"] = json!(attempt.run.as_str().repeat(1000));
             }
             Ok(report)
@@ -44,9 +47,13 @@ fn publish(bench: &Bench) -> dovetail_flow::Published {
 
 /// How many records and blobs there are that belong to runs.
 fn count(bench: &Bench) -> (usize, usize) {
-    let records = |kind| bench.parts.ledger.list(kind, &Listing { limit: usize::MAX, ..Listing::default() }).unwrap().len();
+    let records =
+        |kind| bench.parts.ledger.list(kind, &Listing { limit: usize::MAX, ..Listing::default() }).unwrap().len();
     let blobs = |kind| bench.kept.scan(kind, None, usize::MAX).unwrap().len();
-    (OF_RUNS.into_iter().map(records).sum(), [BlobKind::Artifact, BlobKind::Value, BlobKind::Log].into_iter().map(blobs).sum())
+    (
+        OF_RUNS.into_iter().map(records).sum(),
+        [BlobKind::Artifact, BlobKind::Value, BlobKind::Log].into_iter().map(blobs).sum(),
+    )
 }
 
 fn is_whole(bench: &Bench, run: &RunId) {
@@ -96,7 +103,10 @@ fn a_blob_that_nobody_names_goes_when_it_is_old() {
     let bench = Bench::new();
     bench.kept.put(BlobKind::Artifact, b"uploaded, and then nobody came back").unwrap();
     let keep = Keep { blobs: DAY, ..KEEP };
-    assert_eq!(collect(&bench.parts, &*bench.records, &*bench.kept, &keep, false).unwrap().blobs["artifacts"].number, 0);
+    assert_eq!(
+        collect(&bench.parts, &*bench.records, &*bench.kept, &keep, false).unwrap().blobs["artifacts"].number,
+        0
+    );
     assert_eq!(gc(&bench, false).blobs["artifacts"], Amount { number: 1, bytes: 35 });
 }
 

@@ -1,4 +1,5 @@
-//! Whole pipelines on the ports in memory, with an executor that does as it is told: what flow decides, in milliseconds.
+//! Whole pipelines on the ports in memory, with an executor that does as it is told: what flow decides, in
+//! milliseconds.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test panics")]
 

@@ -11,8 +11,12 @@ use serde_json::{Value, json};
 
 use crate::bench::{Bench, sum};
 
-const DIAMOND: &[(&str, &str, &str)] =
-    &[("first", "input.x", "input.x"), ("left", "first.sum", "input.x"), ("right", "output_001_sum", "first.sum"), ("join", "left.sum", "right.sum")];
+const DIAMOND: &[(&str, &str, &str)] = &[
+    ("first", "input.x", "input.x"),
+    ("left", "first.sum", "input.x"),
+    ("right", "output_001_sum", "first.sum"),
+    ("join", "left.sum", "right.sum"),
+];
 
 #[test]
 fn values_flow_along_the_mappings() {
@@ -26,7 +30,8 @@ fn values_flow_along_the_mappings() {
     assert_eq!(document["pipeline"], "sums@1.0.0");
     assert_eq!(document["inputs"], json!({ "x": 5 }));
     assert_eq!(document["run_id"], run.as_str());
-    let steps: Vec<&Value> = document["processing_summary"]["steps"].as_array().unwrap().iter().map(|s| &s["id"]).collect();
+    let steps: Vec<&Value> =
+        document["processing_summary"]["steps"].as_array().unwrap().iter().map(|s| &s["id"]).collect();
     assert_eq!(steps, ["add_001", "add_002", "add_003", "add_004"]);
     assert!(document["finished_at"].as_str().unwrap().ends_with('Z'));
 }
@@ -62,11 +67,18 @@ fn steps_side_by_side_really_run_at_once() {
 #[test]
 fn several_sinks_close_the_run_once() {
     let bench = Bench::new();
-    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "input.x", "input.x"), ("c", "input.x", "input.x")]);
+    let published = bench
+        .publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "input.x", "input.x"), ("c", "input.x", "input.x")]);
     let run = bench.submit(&published, 2);
     let document = bench.work(&run);
     assert_eq!(document["state"], "succeeded");
-    let ended = bench.events.lock().unwrap().iter().filter(|e| matches!(e, Event::RunFinished { state: RunState::Succeeded, .. })).count();
+    let ended = bench
+        .events
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|e| matches!(e, Event::RunFinished { state: RunState::Succeeded, .. }))
+        .count();
     assert_eq!(ended, 1);
     assert!(bench.parts.ledger.open_runs(9).unwrap().is_empty());
 }
@@ -95,7 +107,10 @@ fn lineage_follows_every_field_by_its_id() {
     let lineage = lineage(&bench.parts, &current(&bench.parts, &run).unwrap()).unwrap();
     let join = &lineage["steps"][3];
     assert_eq!(join["consumed"][0]["origin"], format!("{run}/output_002_sum"));
-    assert_eq!(join["consumed"][0]["digest"], lineage["steps"][1]["produced"][0]["digest"], "what went in is what came out");
+    assert_eq!(
+        join["consumed"][0]["digest"], lineage["steps"][1]["produced"][0]["digest"],
+        "what went in is what came out"
+    );
     assert_eq!(lineage["steps"][0]["produced"][0]["consumers"].as_array().unwrap().len(), 3);
     assert_eq!(join["models"][0]["name"], "adder");
     assert_eq!(lineage["steps"][0]["consumed"][0]["origin"], format!("{run}/input.x"));
@@ -108,11 +123,21 @@ fn logs_and_lists_tell_what_was() {
     let (first, second) = (bench.submit(&published, 1), bench.submit(&published, 2));
     bench.work(&second);
     let listed = runs(&bench.parts, 9).unwrap();
-    assert_eq!(listed.read.iter().map(|r| (&r.run, r.state.as_str())).collect::<Vec<_>>(), [(&second, "succeeded"), (&first, "queued")]);
+    assert_eq!(
+        listed.read.iter().map(|r| (&r.run, r.state.as_str())).collect::<Vec<_>>(),
+        [(&second, "succeeded"), (&first, "queued")]
+    );
     let logs = logs(&bench.parts, &current(&bench.parts, &second).unwrap()).unwrap();
-    assert_eq!(logs.iter().map(|l| (l.id.as_str(), l.lines[0].message.as_str())).collect::<Vec<_>>()[3], ("add_004", "ran"));
+    assert_eq!(
+        logs.iter().map(|l| (l.id.as_str(), l.lines[0].message.as_str())).collect::<Vec<_>>()[3],
+        ("add_004", "ran")
+    );
     assert_eq!(find_run(&bench.parts, &first.as_str()[..30]).unwrap(), first);
-    assert_eq!(find_run(&bench.parts, &first.as_str()[24..]).unwrap(), first, "runs of one time begin alike: the end will do");
+    assert_eq!(
+        find_run(&bench.parts, &first.as_str()[24..]).unwrap(),
+        first,
+        "runs of one time begin alike: the end will do"
+    );
     assert_eq!(find_run(&bench.parts, &first.as_str()[..8]).unwrap_err().code(), "ambiguous_run");
     assert_eq!(find_run(&bench.parts, "").unwrap_err().code(), "ambiguous_run");
     assert_eq!(find_run(&bench.parts, "ffff").unwrap_err().code(), "unknown_run");
@@ -186,7 +211,10 @@ fn a_retry_takes_over_what_succeeded_and_runs_the_rest_again() {
     assert_eq!(bench.parts.ledger.open_runs(9).unwrap().iter().filter(|open| open.run == run).count(), 1);
     let document = bench.work(&run);
     assert_eq!((&document["state"], &document["output"]), (&json!("succeeded"), &json!({ "total": 35 })));
-    assert_eq!(document["processing_summary"]["steps"][0], failed["processing_summary"]["steps"][0], "the success stands as it was");
+    assert_eq!(
+        document["processing_summary"]["steps"][0], failed["processing_summary"]["steps"][0],
+        "the success stands as it was"
+    );
     let times = |name: &str| bench.made().iter().filter(|(step, _)| step == name).count();
     assert_eq!((times("first"), times("right"), times("join")), (1, 2, 1));
     assert!(times("left") <= 1 + usize::from(left_ran));
@@ -208,5 +236,9 @@ fn packages_of_later_steps_are_made_ready_beside_the_first_one() {
     });
     let run = bench.submit(&published, 1);
     assert_eq!(bench.work(&run)["state"], "succeeded");
-    assert_eq!(*bench.executor.prepared.lock().unwrap(), [published.pipeline.steps[1].package], "once, however many steps have it");
+    assert_eq!(
+        *bench.executor.prepared.lock().unwrap(),
+        [published.pipeline.steps[1].package],
+        "once, however many steps have it"
+    );
 }

@@ -49,7 +49,13 @@ fn aborting_gives_running_steps_back_uncharged() {
         bench.worker().run(&Scope::Runs(vec![run.clone()]), &bench.shutdown).unwrap();
     });
     assert_eq!(document(&bench.parts, &run).unwrap()["state"], "queued");
-    let told = bench.events.lock().unwrap().iter().filter(|event| matches!(event, Event::StepReleased { attempt: 1, .. })).count();
+    let told = bench
+        .events
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|event| matches!(event, Event::StepReleased { attempt: 1, .. }))
+        .count();
     assert_eq!(told, 1, "whoever watches is told what became of it");
     bench.shutdown = Shutdown::default();
     bench.script("a", |attempt, _| Ok(sum(attempt)));

@@ -21,8 +21,11 @@ fn failed(code: &str, message: String) -> Fault {
 /// `type/subtype`, perhaps with parameters; printable ASCII, at most 255 bytes.
 fn is_media_type(text: &str) -> bool {
     let essence = text.split(';').next().unwrap_or(text).trim();
-    let token = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
-    text.len() <= 255 && text.bytes().all(|b| (b' '..=b'~').contains(&b)) && essence.split_once('/').is_some_and(|(a, b)| token(a) && token(b))
+    let token =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
+    text.len() <= 255
+        && text.bytes().all(|b| (b' '..=b'~').contains(&b))
+        && essence.split_once('/').is_some_and(|(a, b)| token(a) && token(b))
 }
 
 impl State {
@@ -33,7 +36,8 @@ impl State {
         }
         let digest = artifact.reference.digest;
         let size = self.blobs.size(BlobKind::Artifact, &digest).map_err(store_fault)?;
-        let missing = || Ended::Host(host_error(format!("find artifact {digest}"), false, "the store does not have it"));
+        let missing =
+            || Ended::Host(host_error(format!("find artifact {digest}"), false, "the store does not have it"));
         let size = size.ok_or_else(missing)?;
         self.table.get_mut(this)?.size = Some(size);
         Ok(size)
@@ -49,7 +53,10 @@ impl State {
         if !self.hold_bytes(size)? {
             return Err(failed(
                 "artifact_too_large",
-                format!("the task may hold {} of artifacts at once; this one has {size} bytes", show(self.budgets.artifacts)),
+                format!(
+                    "the task may hold {} of artifacts at once; this one has {size} bytes",
+                    show(self.budgets.artifacts)
+                ),
             ));
         }
         let bytes = match self.blobs.get(BlobKind::Artifact, &digest, size) {
@@ -68,11 +75,15 @@ impl artifacts::Host for State {}
 
 impl artifacts::HostArtifact for State {
     fn digest(&mut self, this: Resource<Artifact>) -> wasmtime::Result<String> {
-        self.host("dovetail:task/artifacts.artifact.digest", |state| Ok(state.table.get(&this)?.reference.digest.to_string()))
+        self.host("dovetail:task/artifacts.artifact.digest", |state| {
+            Ok(state.table.get(&this)?.reference.digest.to_string())
+        })
     }
 
     fn media_type(&mut self, this: Resource<Artifact>) -> wasmtime::Result<String> {
-        self.host("dovetail:task/artifacts.artifact.media-type", |state| Ok(state.table.get(&this)?.reference.media_type.clone()))
+        self.host("dovetail:task/artifacts.artifact.media-type", |state| {
+            Ok(state.table.get(&this)?.reference.media_type.clone())
+        })
     }
 
     fn size(&mut self, this: Resource<Artifact>) -> wasmtime::Result<u64> {
@@ -109,11 +120,17 @@ impl artifacts::HostWriter for State {
         self.host("dovetail:task/artifacts.writer.write", |state| {
             state.check_stop()?;
             if chunk.len() > MAX_CHUNK {
-                return Err(failed("chunk_too_large", format!("one call writes at most 1 MiB; this chunk has {} bytes", chunk.len())));
+                return Err(failed(
+                    "chunk_too_large",
+                    format!("one call writes at most 1 MiB; this chunk has {} bytes", chunk.len()),
+                ));
             }
             state.table.get(&this)?;
             if !state.hold_bytes(chunk.len() as u64)? {
-                return Err(failed("artifact_too_large", format!("a task may write at most {} at a time", show(state.budgets.artifacts))));
+                return Err(failed(
+                    "artifact_too_large",
+                    format!("a task may write at most {} at a time", show(state.budgets.artifacts)),
+                ));
             }
             state.table.get_mut(&this)?.bytes.extend_from_slice(&chunk);
             Ok(())
@@ -128,7 +145,10 @@ impl artifacts::HostWriter for State {
             state.check_stop()?;
             if !is_media_type(&media_type) {
                 let shown: String = crate::text::clean(&media_type).chars().take(80).collect();
-                return Err(failed("bad_media_type", format!("`{shown}` is no media type: expected `type/subtype`, as in `text/plain`")));
+                return Err(failed(
+                    "bad_media_type",
+                    format!("`{shown}` is no media type: expected `type/subtype`, as in `text/plain`"),
+                ));
             }
             state.store_artifact(media_type, &bytes)
         })

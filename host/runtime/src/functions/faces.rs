@@ -13,7 +13,8 @@ use crate::state::{Answer, State, wit_failure};
 /// Views compared for the confidence of an age, unless the task sets another number.
 pub const DEFAULT_VIEWS: u32 = 2;
 
-/// Boxes that one call takes. Each gets an answer of its own that is larger than the box: what a guest passes must not decide what the host holds.
+/// Boxes that one call takes. Each gets an answer of its own that is larger than the box: what a guest passes must not
+/// decide what the host holds.
 const MAX_FACES: usize = 10_000;
 
 type Faces<T> = Vec<Result<T, Failure>>;
@@ -24,7 +25,8 @@ fn describe(model: &port::Model) -> faces::Model {
 
 fn rects(faces: &[Rect]) -> Answer<Vec<port::Rect>> {
     if faces.len() > MAX_FACES {
-        let message = format!("one call takes at most {MAX_FACES} faces; this one has {}: call once for each part", faces.len());
+        let message =
+            format!("one call takes at most {MAX_FACES} faces; this one has {}: call once for each part", faces.len());
         return Err(Fault::Task(TaskError::InvalidInput(wit_failure("too_many_faces", message, false))));
     }
     Ok(faces.iter().map(rect).collect())
@@ -96,7 +98,8 @@ impl faces::HostDetector for State {
         self.host("dovetail:vision/faces.detector.detect", |state| {
             let Detector { model, options } = state.table.get(&this)?;
             let (model, options) = (model.clone(), *options);
-            let found = state.look(&model, &image, |vision, pixels, stop| vision.detect(&model, pixels, options, stop))?;
+            let found =
+                state.look(&model, &image, |vision, pixels, stop| vision.detect(&model, pixels, options, stop))?;
             let bbox = |b: port::Rect| Rect { x: b.x, y: b.y, width: b.width, height: b.height };
             Ok(found.into_iter().map(|face| Detection { bbox: bbox(face.bbox), confidence: face.confidence }).collect())
         })
@@ -120,11 +123,17 @@ impl faces::HostLandmarker for State {
         self.host("dovetail:vision/faces.landmarker.model", |state| Ok(describe(&state.table.get(&this)?.0)))
     }
 
-    fn locate(&mut self, this: Resource<Landmarker>, image: Resource<Image>, faces: Vec<Rect>) -> Answer<Faces<Vec<Point>>> {
+    fn locate(
+        &mut self,
+        this: Resource<Landmarker>,
+        image: Resource<Image>,
+        faces: Vec<Rect>,
+    ) -> Answer<Faces<Vec<Point>>> {
         self.host("dovetail:vision/faces.landmarker.locate", |state| {
             let model = state.table.get(&this)?.0.clone();
             let faces = rects(&faces)?;
-            let found = state.look(&model, &image, |vision, pixels, stop| vision.locate(&model, pixels, &faces, stop))?;
+            let found =
+                state.look(&model, &image, |vision, pixels, stop| vision.locate(&model, pixels, &faces, stop))?;
             Ok(answers(found, |points| points.into_iter().map(|p| Point { x: p.x, y: p.y }).collect()))
         })
     }
@@ -144,7 +153,9 @@ impl faces::HostAgeGenderEstimator for State {
     }
 
     fn model(&mut self, this: Resource<AgeGenderEstimator>) -> wasmtime::Result<faces::Model> {
-        self.host("dovetail:vision/faces.age-gender-estimator.model", |state| Ok(describe(&state.table.get(&this)?.model)))
+        self.host("dovetail:vision/faces.age-gender-estimator.model", |state| {
+            Ok(describe(&state.table.get(&this)?.model))
+        })
     }
 
     fn set_views(&mut self, this: Resource<AgeGenderEstimator>, count: u32) -> wasmtime::Result<()> {
@@ -154,13 +165,23 @@ impl faces::HostAgeGenderEstimator for State {
         })
     }
 
-    fn estimate(&mut self, this: Resource<AgeGenderEstimator>, image: Resource<Image>, faces: Vec<Rect>) -> Answer<Faces<AgeAndGender>> {
+    fn estimate(
+        &mut self,
+        this: Resource<AgeGenderEstimator>,
+        image: Resource<Image>,
+        faces: Vec<Rect>,
+    ) -> Answer<Faces<AgeAndGender>> {
         self.host("dovetail:vision/faces.age-gender-estimator.estimate", |state| {
             let AgeGenderEstimator { model, views } = state.table.get(&this)?;
             let (model, views) = (model.clone(), *views);
             let faces = rects(&faces)?;
-            let found = state.look(&model, &image, |vision, pixels, stop| vision.estimate(&model, pixels, &faces, views, stop))?;
-            Ok(answers(found, |one| AgeAndGender { age: one.age, age_confidence: one.age_confidence, female: one.female }))
+            let found = state
+                .look(&model, &image, |vision, pixels, stop| vision.estimate(&model, pixels, &faces, views, stop))?;
+            Ok(answers(found, |one| AgeAndGender {
+                age: one.age,
+                age_confidence: one.age_confidence,
+                female: one.female,
+            }))
         })
     }
 
@@ -183,14 +204,22 @@ impl faces::HostEmotionClassifier for State {
     }
 
     fn labels(&mut self, this: Resource<EmotionClassifier>) -> wasmtime::Result<Vec<String>> {
-        self.host("dovetail:vision/faces.emotion-classifier.labels", |state| Ok(state.table.get(&this)?.0.labels.clone()))
+        self.host("dovetail:vision/faces.emotion-classifier.labels", |state| {
+            Ok(state.table.get(&this)?.0.labels.clone())
+        })
     }
 
-    fn classify(&mut self, this: Resource<EmotionClassifier>, image: Resource<Image>, faces: Vec<Rect>) -> Answer<Faces<Vec<f32>>> {
+    fn classify(
+        &mut self,
+        this: Resource<EmotionClassifier>,
+        image: Resource<Image>,
+        faces: Vec<Rect>,
+    ) -> Answer<Faces<Vec<f32>>> {
         self.host("dovetail:vision/faces.emotion-classifier.classify", |state| {
             let model = state.table.get(&this)?.0.clone();
             let faces = rects(&faces)?;
-            let found = state.look(&model, &image, |vision, pixels, stop| vision.classify(&model, pixels, &faces, stop))?;
+            let found =
+                state.look(&model, &image, |vision, pixels, stop| vision.classify(&model, pixels, &faces, stop))?;
             Ok(answers(found, |probabilities| probabilities))
         })
     }
@@ -217,7 +246,8 @@ impl faces::HostEmbedder for State {
         self.host("dovetail:vision/faces.embedder.embed", |state| {
             let model = state.table.get(&this)?.0.clone();
             let faces = rects(&faces)?;
-            let found = state.look(&model, &image, |vision, pixels, stop| vision.embed(&model, pixels, &faces, stop))?;
+            let found =
+                state.look(&model, &image, |vision, pixels, stop| vision.embed(&model, pixels, &faces, stop))?;
             Ok(answers(found, |vector| vector))
         })
     }

@@ -42,14 +42,19 @@ impl images::HostImage for State {
         self.host("dovetail:vision/images.image.resize", |state| {
             let pixels = state.pixels(&this)?;
             let to = port::Size { width: to.width, height: to.height };
-            state.push_image(|state| state.vision.resize(&pixels, to, &state.stop).map_err(|error| state.vision_fault(error)))
+            state.push_image(|state| {
+                state.vision.resize(&pixels, to, &state.stop).map_err(|error| state.vision_fault(error))
+            })
         })
     }
 
     fn encode(&mut self, this: Resource<Image>, media_type: String, quality: Option<u8>) -> Answer<Resource<Artifact>> {
         self.host("dovetail:vision/images.image.encode", |state| {
             let pixels = state.pixels(&this)?;
-            let bytes = state.vision.encode(&pixels, &media_type, quality, &state.stop).map_err(|error| state.vision_fault(error))?;
+            let bytes = state
+                .vision
+                .encode(&pixels, &media_type, quality, &state.stop)
+                .map_err(|error| state.vision_fault(error))?;
             state.store_artifact(media_type, &bytes)
         })
     }

@@ -1,6 +1,8 @@
-//! WASI that needs no grant: wasmtime answers it, out of an empty context, and here it is counted and timed as every other host function is.
+//! WASI that needs no grant: wasmtime answers it, out of an empty context, and here it is counted and timed as every
+//! other host function is.
 //!
-//! Not here is what nobody can call, because no guest ever holds such a handle: files, folders, terminals, errors of streams.
+//! Not here is what nobody can call, because no guest ever holds such a handle: files, folders, terminals, errors of
+//! streams.
 
 use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::cli::WasiCliView as _;
@@ -48,25 +50,33 @@ impl stdin::Host for State {
 
 impl terminal_stdin::Host for State {
     fn get_terminal_stdin(&mut self) -> Result<Option<Resource<terminal_stdin::TerminalInput>>> {
-        self.host("wasi:cli/terminal-stdin.get-terminal-stdin", |state| terminal_stdin::Host::get_terminal_stdin(&mut state.cli()))
+        self.host("wasi:cli/terminal-stdin.get-terminal-stdin", |state| {
+            terminal_stdin::Host::get_terminal_stdin(&mut state.cli())
+        })
     }
 }
 
 impl terminal_stdout::Host for State {
     fn get_terminal_stdout(&mut self) -> Result<Option<Resource<terminal_stdout::TerminalOutput>>> {
-        self.host("wasi:cli/terminal-stdout.get-terminal-stdout", |state| terminal_stdout::Host::get_terminal_stdout(&mut state.cli()))
+        self.host("wasi:cli/terminal-stdout.get-terminal-stdout", |state| {
+            terminal_stdout::Host::get_terminal_stdout(&mut state.cli())
+        })
     }
 }
 
 impl terminal_stderr::Host for State {
     fn get_terminal_stderr(&mut self) -> Result<Option<Resource<terminal_stderr::TerminalOutput>>> {
-        self.host("wasi:cli/terminal-stderr.get-terminal-stderr", |state| terminal_stderr::Host::get_terminal_stderr(&mut state.cli()))
+        self.host("wasi:cli/terminal-stderr.get-terminal-stderr", |state| {
+            terminal_stderr::Host::get_terminal_stderr(&mut state.cli())
+        })
     }
 }
 
 impl preopens::Host for State {
     fn get_directories(&mut self) -> Result<Vec<(Resource<preopens::Descriptor>, String)>> {
-        self.host("wasi:filesystem/preopens.get-directories", |state| preopens::Host::get_directories(&mut state.filesystem()))
+        self.host("wasi:filesystem/preopens.get-directories", |state| {
+            preopens::Host::get_directories(&mut state.filesystem())
+        })
     }
 }
 
@@ -98,7 +108,11 @@ impl poll::HostPollable for State {
 
 impl State {
     /// A function of a stream: its own errors are told to the guest, a panic ends the attempt.
-    fn stream<T>(&mut self, name: &'static str, work: impl FnOnce(&mut ResourceTable) -> StreamResult<T>) -> StreamResult<T> {
+    fn stream<T>(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce(&mut ResourceTable) -> StreamResult<T>,
+    ) -> StreamResult<T> {
         self.host(name, |state| Result::Ok(work(state.wasi_table()))).map_err(StreamError::Trap)?
     }
 }
@@ -115,7 +129,9 @@ impl streams::HostInputStream for State {
     }
 
     fn blocking_read(&mut self, this: Resource<DynInputStream>, length: u64) -> StreamResult<Vec<u8>> {
-        self.stream("wasi:io/streams.input-stream.blocking-read", |table| streams::HostInputStream::blocking_read(table, this, length))
+        self.stream("wasi:io/streams.input-stream.blocking-read", |table| {
+            streams::HostInputStream::blocking_read(table, this, length)
+        })
     }
 
     fn skip(&mut self, this: Resource<DynInputStream>, length: u64) -> StreamResult<u64> {
@@ -123,11 +139,15 @@ impl streams::HostInputStream for State {
     }
 
     fn blocking_skip(&mut self, this: Resource<DynInputStream>, length: u64) -> StreamResult<u64> {
-        self.stream("wasi:io/streams.input-stream.blocking-skip", |table| streams::HostInputStream::blocking_skip(table, this, length))
+        self.stream("wasi:io/streams.input-stream.blocking-skip", |table| {
+            streams::HostInputStream::blocking_skip(table, this, length)
+        })
     }
 
     fn subscribe(&mut self, this: Resource<DynInputStream>) -> Result<Resource<DynPollable>> {
-        self.host("wasi:io/streams.input-stream.subscribe", |state| streams::HostInputStream::subscribe(state.wasi_table(), this))
+        self.host("wasi:io/streams.input-stream.subscribe", |state| {
+            streams::HostInputStream::subscribe(state.wasi_table(), this)
+        })
     }
 
     fn drop(&mut self, this: Resource<DynInputStream>) -> Result<()> {
@@ -137,7 +157,9 @@ impl streams::HostInputStream for State {
 
 impl streams::HostOutputStream for State {
     fn check_write(&mut self, this: Resource<DynOutputStream>) -> StreamResult<u64> {
-        self.stream("wasi:io/streams.output-stream.check-write", |table| streams::HostOutputStream::check_write(table, this))
+        self.stream("wasi:io/streams.output-stream.check-write", |table| {
+            streams::HostOutputStream::check_write(table, this)
+        })
     }
 
     fn write(&mut self, this: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
@@ -154,15 +176,21 @@ impl streams::HostOutputStream for State {
     }
 
     fn blocking_flush(&mut self, this: Resource<DynOutputStream>) -> StreamResult<()> {
-        self.stream("wasi:io/streams.output-stream.blocking-flush", |table| streams::HostOutputStream::blocking_flush(table, this))
+        self.stream("wasi:io/streams.output-stream.blocking-flush", |table| {
+            streams::HostOutputStream::blocking_flush(table, this)
+        })
     }
 
     fn subscribe(&mut self, this: Resource<DynOutputStream>) -> Result<Resource<DynPollable>> {
-        self.host("wasi:io/streams.output-stream.subscribe", |state| streams::HostOutputStream::subscribe(state.wasi_table(), this))
+        self.host("wasi:io/streams.output-stream.subscribe", |state| {
+            streams::HostOutputStream::subscribe(state.wasi_table(), this)
+        })
     }
 
     fn write_zeroes(&mut self, this: Resource<DynOutputStream>, length: u64) -> StreamResult<()> {
-        self.stream("wasi:io/streams.output-stream.write-zeroes", |table| streams::HostOutputStream::write_zeroes(table, this, length))
+        self.stream("wasi:io/streams.output-stream.write-zeroes", |table| {
+            streams::HostOutputStream::write_zeroes(table, this, length)
+        })
     }
 
     fn blocking_write_zeroes_and_flush(&mut self, this: Resource<DynOutputStream>, length: u64) -> StreamResult<()> {
@@ -170,12 +198,26 @@ impl streams::HostOutputStream for State {
         self.stream(name, |table| streams::HostOutputStream::blocking_write_zeroes_and_flush(table, this, length))
     }
 
-    fn splice(&mut self, this: Resource<DynOutputStream>, from: Resource<DynInputStream>, length: u64) -> StreamResult<u64> {
-        self.stream("wasi:io/streams.output-stream.splice", |table| streams::HostOutputStream::splice(table, this, from, length))
+    fn splice(
+        &mut self,
+        this: Resource<DynOutputStream>,
+        from: Resource<DynInputStream>,
+        length: u64,
+    ) -> StreamResult<u64> {
+        self.stream("wasi:io/streams.output-stream.splice", |table| {
+            streams::HostOutputStream::splice(table, this, from, length)
+        })
     }
 
-    fn blocking_splice(&mut self, this: Resource<DynOutputStream>, from: Resource<DynInputStream>, length: u64) -> StreamResult<u64> {
-        self.stream("wasi:io/streams.output-stream.blocking-splice", |table| streams::HostOutputStream::blocking_splice(table, this, from, length))
+    fn blocking_splice(
+        &mut self,
+        this: Resource<DynOutputStream>,
+        from: Resource<DynInputStream>,
+        length: u64,
+    ) -> StreamResult<u64> {
+        self.stream("wasi:io/streams.output-stream.blocking-splice", |table| {
+            streams::HostOutputStream::blocking_splice(table, this, from, length)
+        })
     }
 
     fn drop(&mut self, this: Resource<DynOutputStream>) -> Result<()> {

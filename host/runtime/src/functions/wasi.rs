@@ -1,5 +1,5 @@
-//! The parts of WASI that are ours: standard output and standard error become log lines, a guest that sleeps can be stopped, and what needs a
-//! grant. The rest, which can do nothing, is in `inert.rs`.
+//! The parts of WASI that are ours: standard output and standard error become log lines, a guest that sleeps can be
+//! stopped, and what needs a grant. The rest, which can do nothing, is in `inert.rs`.
 
 use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
@@ -24,8 +24,8 @@ use crate::ticker::Beat;
 /// What a stream takes at once, in bytes.
 const PERMIT: usize = 64 << 10;
 
-/// A stream that never blocks, never fails and never fills: what is over the log's limit is dropped and counted there. (The pipe that WASI brings
-/// along closes when it is full, and `println!` then panics.)
+/// A stream that never blocks, never fails and never fills: what is over the log's limit is dropped and counted there.
+/// (The pipe that WASI brings along closes when it is full, and `println!` then panics.)
 struct LogStream {
     output: Output,
     log: SharedLog,
@@ -116,7 +116,9 @@ impl State {
 
 impl monotonic_clock::Host for State {
     fn now(&mut self) -> wasmtime::Result<u64> {
-        self.host("wasi:clocks/monotonic-clock.now", |state| Ok(u64::try_from(state.zero().elapsed().as_nanos()).unwrap_or(u64::MAX)))
+        self.host("wasi:clocks/monotonic-clock.now", |state| {
+            Ok(u64::try_from(state.zero().elapsed().as_nanos()).unwrap_or(u64::MAX))
+        })
     }
 
     fn resolution(&mut self) -> wasmtime::Result<u64> {
@@ -131,7 +133,9 @@ impl monotonic_clock::Host for State {
     }
 
     fn subscribe_duration(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        self.host("wasi:clocks/monotonic-clock.subscribe-duration", |state| state.sleep(Instant::now().checked_add(Duration::from_nanos(when))))
+        self.host("wasi:clocks/monotonic-clock.subscribe-duration", |state| {
+            state.sleep(Instant::now().checked_add(Duration::from_nanos(when)))
+        })
     }
 }
 
@@ -157,10 +161,14 @@ impl random::Host for State {
 
 impl insecure::Host for State {
     fn get_insecure_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
-        self.host("wasi:random/insecure.get-insecure-random-bytes", |state| insecure::Host::get_insecure_random_bytes(state.random(), len))
+        self.host("wasi:random/insecure.get-insecure-random-bytes", |state| {
+            insecure::Host::get_insecure_random_bytes(state.random(), len)
+        })
     }
 
     fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
-        self.host("wasi:random/insecure.get-insecure-random-u64", |state| insecure::Host::get_insecure_random_u64(state.random()))
+        self.host("wasi:random/insecure.get-insecure-random-u64", |state| {
+            insecure::Host::get_insecure_random_u64(state.random())
+        })
     }
 }

@@ -1,5 +1,6 @@
-//! Where instances get their memory: from the slots of a pool or, without the address space for them, mapped anew for each attempt. The same
-//! attempts come to the same end on both, and what an attempt may hold there is always room for it.
+//! Where instances get their memory: from the slots of a pool or, without the address space for them, mapped anew for
+//! each attempt. The same attempts come to the same end on both, and what an attempt may hold there is always room for
+//! it.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -85,7 +86,10 @@ const SAY: &str = "(call $log (i32.const 2) (i32.const 0x2000) (i32.const 1) (i3
 
 #[test]
 fn memory_is_limited_on_both() {
-    let grow = number_guest("", "(if (i32.eq (memory.grow (local.get 0)) (i32.const -1)) (then (unreachable))) (call $ok (memory.size))");
+    let grow = number_guest(
+        "",
+        "(if (i32.eq (memory.grow (local.get 0)) (i32.const -1)) (then (unreachable))) (call $ok (memory.size))",
+    );
     let limits = Limits { memory: 2 << 20, ..Limits::DEFAULT };
     for bench in both() {
         let report = bench.run_within(&grow, json!({ "n": 30 }), limits);
@@ -99,7 +103,10 @@ fn memory_is_limited_on_both() {
 
 #[test]
 fn a_limit_above_the_slots_is_the_size_of_a_slot_on_both() {
-    let grow = number_guest("", "(if (i32.eq (memory.grow (local.get 0)) (i32.const -1)) (then (unreachable))) (call $ok (memory.size))");
+    let grow = number_guest(
+        "",
+        "(if (i32.eq (memory.grow (local.get 0)) (i32.const -1)) (then (unreachable))) (call $ok (memory.size))",
+    );
     let limits = Limits { memory: 1 << 30, ..Limits::DEFAULT };
     for bench in both() {
         assert_eq!(output(&bench.run_within(&grow, json!({ "n": 4096 - 2 }), limits)), &json!({ "n": 4096 }));
@@ -118,7 +125,12 @@ fn time_is_limited_on_both() {
         let report = bench.run_within(&spin, json!({ "n": 1 }), Limits { time_ms: 50, ..Limits::DEFAULT });
         assert_eq!(failed(&report), (FailureKind::Timeout, "timeout"));
         let stop = Stop::never();
-        let stopped = bench.attempt(bench.install("probe", &spin, ""), json!({ "n": 1 }), Limits::DEFAULT, &stop.by(std::time::Instant::now()));
+        let stopped = bench.attempt(
+            bench.install("probe", &spin, ""),
+            json!({ "n": 1 }),
+            Limits::DEFAULT,
+            &stop.by(std::time::Instant::now()),
+        );
         assert_eq!(failed(&stopped), (FailureKind::Timeout, "timeout"));
     }
 }
@@ -170,12 +182,14 @@ impl Gate {
         let mut arrived = self.0.lock().unwrap();
         *arrived += 1;
         self.1.notify_all();
-        let (arrived, _) = self.1.wait_timeout_while(arrived, Duration::from_secs(60), |arrived| *arrived < all).unwrap();
+        let (arrived, _) =
+            self.1.wait_timeout_while(arrived, Duration::from_secs(60), |arrived| *arrived < all).unwrap();
         *arrived >= all
     }
 }
 
-/// Runs `attempts` attempts that wait for one another in the middle, as wide as a component may be: 8 memories and 16 tables each.
+/// Runs `attempts` attempts that wait for one another in the middle, as wide as a component may be: 8 memories and 16
+/// tables each.
 fn crowd(jobs: u32, attempts: usize) {
     let gate = Arc::new(Gate::default());
     let met = Arc::new(Mutex::new(0));
@@ -198,7 +212,10 @@ fn crowd(jobs: u32, attempts: usize) {
         for n in 0..attempts {
             let bench = &bench;
             scope.spawn(move || {
-                let report = bench.runtime.execute(&attempt(package, json!({ "n": n }), Limits::DEFAULT), &Stop::never()).unwrap();
+                let report = bench
+                    .runtime
+                    .execute(&attempt(package, json!({ "n": n }), Limits::DEFAULT), &Stop::never())
+                    .unwrap();
                 assert_eq!(output(&report), &json!({ "n": n }));
                 assert_eq!(report.usage.peak_memory, (2 + 7) * 65536);
             });
@@ -238,7 +255,12 @@ fn what_no_slot_can_hold_is_refused_before_it_is_run() {
     let (compiler, _folder) = compiler();
     let guest = || number_guest("", "(call $ok (i32.const 1))");
     let own = modules(&guest());
-    let fits = [("(module (memory 1))", 7), ("(module (memory 4096))", 1), ("(module (table 20000 funcref))", 1), ("(module)", 64 - own)];
+    let fits = [
+        ("(module (memory 1))", 7),
+        ("(module (memory 4096))", 1),
+        ("(module (table 20000 funcref))", 1),
+        ("(module)", 64 - own),
+    ];
     for (module, times) in fits {
         compiler.describe(&with_instances(guest(), module, times), &Grants::default()).unwrap();
     }

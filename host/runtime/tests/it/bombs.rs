@@ -1,4 +1,5 @@
-//! Components made to make the compiler eat time, memory or disk: each limit of the compiling child obeyed and violated, by the same component.
+//! Components made to make the compiler eat time, memory or disk: each limit of the compiling child obeyed and
+//! violated, by the same component.
 //!
 //! The defaults (2 GiB, 60 s, 300 s) are too generous for a test: these limits are smaller.
 
@@ -63,15 +64,18 @@ impl Forge {
 
     /// In the folder of compiled code, but for the lock, and for what the child of these tests writes.
     fn files(&self) -> Vec<String> {
-        let names = fs::read_dir(self.folder.path().join("code")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names = fs::read_dir(self.folder.path().join("code"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<_> = names.filter(|name| !matches!(name.as_str(), "lock" | "limits")).collect();
         names.sort();
         names
     }
 }
 
-/// A guest with `functions` functions in which 100 nested loops carry 1,000 numbers: the compiler keeps 100,000 of them apart, from a text of 12 KB.
-/// One takes more than a second of processor time and 200 MB; three times as many loops take more than a minute.
+/// A guest with `functions` functions in which 100 nested loops carry 1,000 numbers: the compiler keeps 100,000 of them
+/// apart, from a text of 12 KB. One takes more than a second of processor time and 200 MB; three times as many loops
+/// take more than a minute.
 fn nest(functions: usize) -> Vec<u8> {
     const LOOPS: usize = 100;
     const LOCALS: usize = 1000;
@@ -94,7 +98,10 @@ fn a_costly_component_within_the_limits() {
     let forge = Forge::new(CompileLimits::default());
     assert!(forge.compiles(&nest(1)).code_bytes > 10_000);
     let files = forge.files();
-    assert!(files.len() == 2 && files.iter().all(|name| name.ends_with(".cwasm") || name.ends_with(".cwasm.sha256")), "{files:?}");
+    assert!(
+        files.len() == 2 && files.iter().all(|name| name.ends_with(".cwasm") || name.ends_with(".cwasm.sha256")),
+        "{files:?}"
+    );
 }
 
 #[test]
@@ -131,7 +138,8 @@ fn a_compiler_that_waits_less_than_its_limit() {
     forge.compiles(&number_guest("", "(call $ok (i32.const 1))"));
 }
 
-/// A few hundred bytes of text with 12 MiB between the first byte of its data and the last: the image of its memory is written out.
+/// A few hundred bytes of text with 12 MiB between the first byte of its data and the last: the image of its memory is
+/// written out.
 fn hollow() -> Vec<u8> {
     let module = core(r#"(data (i32.const 0) "first") (data (i32.const 12582912) "last")"#, "(call $ok (i32.const 1))");
     component(NUMBER, &module.replace("(memory (export \"memory\") 2)", "(memory (export \"memory\") 200)"))
@@ -146,7 +154,8 @@ fn code_within_its_limit_and_over_it() {
     assert!(refusal.message.contains("at most 1MiB are taken"), "{refusal:?}");
     // Where the host itself compiles, too.
     let folder = tempfile::tempdir().unwrap();
-    let options = CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 64 << 20, program: None, limits: tight };
+    let options =
+        CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 64 << 20, program: None, limits: tight };
     match Compiler::new(options).unwrap().describe(&hollow(), &Grants::default()) {
         Err(LoadError::Refused(same)) => assert_eq!(same, refusal),
         other => panic!("{other:?}"),
@@ -196,14 +205,22 @@ fn alone() {
     // Compiling `memory` here takes 200 MB, as the test without limits shows.
     assert!(grown < 32 << 20, "the parent grew by {grown} bytes");
     let folder = tempfile::tempdir().unwrap();
-    let options = CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 64 << 20, program: None, limits: CompileLimits::default() };
+    let options = CompilerOptions {
+        cache_dir: folder.path().join("code"),
+        cache_bytes: 64 << 20,
+        program: None,
+        limits: CompileLimits::default(),
+    };
     Compiler::new(options).unwrap().describe(&memory, &Grants::default()).unwrap();
     assert!(peak() - before > 64 << 20, "without a child it costs nothing either: this test shows nothing");
 }
 
 #[test]
 fn a_bomb_costs_the_parent_nothing() {
-    let alone = Command::new(std::env::current_exe().unwrap()).args(["--exact", "bombs::alone", "--ignored", "--nocapture"]).output().unwrap();
+    let alone = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "bombs::alone", "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
     assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stderr));
     assert!(String::from_utf8_lossy(&alone.stdout).contains("1 passed"), "{alone:?}");
 }

@@ -52,8 +52,12 @@ fn damaged_code_is_compiled_again() {
 #[test]
 fn the_folder_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
-    let options =
-        |cache_bytes| CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes, program: None, limits: CompileLimits::default() };
+    let options = |cache_bytes| CompilerOptions {
+        cache_dir: folder.path().join("code"),
+        cache_bytes,
+        program: None,
+        limits: CompileLimits::default(),
+    };
     let roomy = Compiler::new(options(64 << 20)).unwrap();
     for n in 0..3 {
         roomy.describe(&guest(n), &Grants::default()).unwrap();
@@ -64,7 +68,10 @@ fn the_folder_is_bounded() {
     let tight = Compiler::new(options(two)).unwrap();
     tight.describe(&guest(0), &Grants::default()).unwrap();
     tight.describe(&guest(3), &Grants::default()).unwrap();
-    let left: Vec<_> = code_in(folder.path()).into_iter().map(|path| path.file_name().unwrap().to_str().unwrap()[..64].to_owned()).collect();
+    let left: Vec<_> = code_in(folder.path())
+        .into_iter()
+        .map(|path| path.file_name().unwrap().to_str().unwrap()[..64].to_owned())
+        .collect();
     assert_eq!(left.len(), 2);
     for n in [0, 3] {
         assert!(left.contains(&dovetail_core::Digest::of(&guest(n)).hex()), "{n}");
@@ -132,11 +139,23 @@ fn a_child_compiles_under_its_limits() {
         limits: CompileLimits::default(),
     };
     let compiler = Compiler::new(options).unwrap();
-    assert!(compiler.describe(&guest(1), &Grants::default()).is_ok(), "{:?}", compiler.describe(&guest(1), &Grants::default()));
+    assert!(
+        compiler.describe(&guest(1), &Grants::default()).is_ok(),
+        "{:?}",
+        compiler.describe(&guest(1), &Grants::default())
+    );
     // The child worked within its limits, and says so itself.
     let limits = fs::read_to_string(folder.path().join("code/limits")).unwrap();
-    let limit = |name: &str| limits.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.split_whitespace().next().unwrap().to_owned());
-    assert_eq!((limit("Max address space").as_deref(), limit("Max cpu time").as_deref()), (Some("2147483648"), Some("60")));
+    let limit = |name: &str| {
+        limits
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(|rest| rest.split_whitespace().next().unwrap().to_owned())
+    };
+    assert_eq!(
+        (limit("Max address space").as_deref(), limit("Max cpu time").as_deref()),
+        (Some("2147483648"), Some("60"))
+    );
     // Another process finds it, without a compiler.
     let options = CompilerOptions {
         cache_dir: folder.path().join("code"),
@@ -186,10 +205,15 @@ fn scripted(script: &str) -> LoadError {
     let program = folder.path().join("compiler");
     fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let options =
-        CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 64 << 20, program: Some(program), limits: CompileLimits::default() };
+    let options = CompilerOptions {
+        cache_dir: folder.path().join("code"),
+        cache_bytes: 64 << 20,
+        program: Some(program),
+        limits: CompileLimits::default(),
+    };
     let error = Compiler::new(options).unwrap().describe(&guest(1), &Grants::default()).unwrap_err();
-    let left: Vec<_> = fs::read_dir(folder.path().join("code")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(folder.path().join("code")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["lock"]);
     error
 }
@@ -217,7 +241,11 @@ fn a_child_that_others_kill_is_not() {
         ("kill -SEGV $$", false, "signal 11"),
         ("echo it panicked >&2; exit 101", false, "exit code 101): it panicked"),
         ("echo no json >&2; exit 65", false, "no json"),
-        (r#"echo '{"code": "of_another_version", "message": "", "help": ""}' >&2; exit 65"#, false, "of_another_version"),
+        (
+            r#"echo '{"code": "of_another_version", "message": "", "help": ""}' >&2; exit 65"#,
+            false,
+            "of_another_version",
+        ),
     ] {
         match scripted(end) {
             LoadError::Host(error) => {
@@ -233,7 +261,9 @@ fn a_child_that_others_kill_is_not() {
 fn a_child_that_talks_without_end_is_not_listened_to() {
     // `yes` ends when nobody reads it any longer.
     match scripted("yes 'so much to say' >&2; exit 70") {
-        LoadError::Host(error) => assert!(error.operation.len() <= 4096 && error.operation.contains("so much to say"), "{error:?}"),
+        LoadError::Host(error) => {
+            assert!(error.operation.len() <= 4096 && error.operation.contains("so much to say"), "{error:?}")
+        }
         LoadError::Refused(refusal) => panic!("{refusal:?}"),
     }
 }

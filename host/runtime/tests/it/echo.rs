@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Bench, component, core_with, output};
 
-/// `input` and `output` are the same record; with more than 16 flat parameters it comes as one pointer and can be copied as it is.
+/// `input` and `output` are the same record; with more than 16 flat parameters it comes as one pointer and can be
+/// copied as it is.
 pub(crate) fn echo_guest(types: &str, fields: &str) -> Vec<u8> {
     let padding: String = (0..17).map(|n| format!(", pad{n}: option<u32>")).collect();
     let interface = format!(
@@ -21,7 +22,12 @@ fn survives(bench: &Bench, types: &str, ty: &str, values: &[Value]) {
     let guest = echo_guest(types, &format!("the-value: {ty}"));
     let package = bench.install("probe", &guest, "");
     for value in values {
-        let report = bench.attempt(package, json!({ "the_value": value }), Default::default(), &dovetail_core::stop::Stop::never());
+        let report = bench.attempt(
+            package,
+            json!({ "the_value": value }),
+            Default::default(),
+            &dovetail_core::stop::Stop::never(),
+        );
         assert_eq!(&output(&report)["the_value"], value, "{ty}");
         assert_eq!(output(&report)["pad0"], Value::Null);
     }
@@ -41,9 +47,19 @@ fn numbers_survive() {
         &b,
         "",
         "s64",
-        &[json!(-9_007_199_254_740_991_i64), json!("-9007199254740992"), json!(i64::MIN.to_string()), json!(i64::MAX.to_string())],
+        &[
+            json!(-9_007_199_254_740_991_i64),
+            json!("-9007199254740992"),
+            json!(i64::MIN.to_string()),
+            json!(i64::MAX.to_string()),
+        ],
     );
-    survives(&b, "", "u64", &[json!(9_007_199_254_740_991_u64), json!("9007199254740992"), json!(u64::MAX.to_string())]);
+    survives(
+        &b,
+        "",
+        "u64",
+        &[json!(9_007_199_254_740_991_u64), json!("9007199254740992"), json!(u64::MAX.to_string())],
+    );
     survives(&b, "", "f32", &[json!(0.1), json!(-2.5), json!(3.4e38), json!("NaN"), json!("-Infinity")]);
     survives(&b, "", "f64", &[json!(0.1), json!(1e300), json!("Infinity")]);
 }
@@ -90,18 +106,32 @@ fn untouched_handles_keep_their_artifact() {
     survives(&b, "", "image", std::slice::from_ref(&picture));
     survives(&b, "", "artifact", std::slice::from_ref(&named));
     survives(&b, "", "list<image>", &[json!([picture, picture])]);
-    survives(&b, "record pair { it: option<artifact>, n: u32 }", "list<pair>", &[json!([{"it": named, "n": 1}, {"it": null, "n": 2}])]);
-    assert_eq!(b.vision.decoded.load(std::sync::atomic::Ordering::Relaxed), 0, "a picture that nobody looks at is not decoded");
+    survives(
+        &b,
+        "record pair { it: option<artifact>, n: u32 }",
+        "list<pair>",
+        &[json!([{"it": named, "n": 1}, {"it": null, "n": 2}])],
+    );
+    assert_eq!(
+        b.vision.decoded.load(std::sync::atomic::Ordering::Relaxed),
+        0,
+        "a picture that nobody looks at is not decoded"
+    );
 }
 
 #[test]
 fn what_core_would_have_refused_names_the_field() {
     let b = Bench::new();
     let guest = echo_guest("record inner { deep: list<u8> }", "the-value: list<inner>");
-    for (value, words) in [(json!([{"deep": 5}]), "`the_value[0].deep`"), (json!("x"), "`the_value`"), (json!([3]), "`the_value[0]`")] {
+    for (value, words) in
+        [(json!([{"deep": 5}]), "`the_value[0].deep`"), (json!("x"), "`the_value`"), (json!([3]), "`the_value[0]`")]
+    {
         let report = b.run(&guest, json!({ "the_value": value }));
         let failure = crate::support::failure(&report);
-        assert_eq!((failure.kind, failure.code.as_str()), (dovetail_core::executor::FailureKind::InvalidInput, "bad_input"));
+        assert_eq!(
+            (failure.kind, failure.code.as_str()),
+            (dovetail_core::executor::FailureKind::InvalidInput, "bad_input")
+        );
         assert!(failure.message.starts_with(words), "{}", failure.message);
     }
     let report = b.run(&guest, json!([]));

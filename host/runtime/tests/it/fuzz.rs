@@ -1,4 +1,5 @@
-//! What anybody may upload, read from anything: packages, and the types of a component. Refused or taken, within bounds, and never a panic.
+//! What anybody may upload, read from anything: packages, and the types of a component. Refused or taken, within
+//! bounds, and never a panic.
 
 #[path = "../../../../tests/fuzz/mutator.rs"]
 mod mutator;
@@ -8,7 +9,9 @@ use std::io::{Cursor, Write as _};
 use std::path::Path;
 
 use dovetail_core::manifest::Grants;
-use dovetail_runtime::{CompileLimits, Compiler, CompilerOptions, LoadError, MAX_ENTRIES, MAX_TEXT, Package, Parts, pack};
+use dovetail_runtime::{
+    CompileLimits, Compiler, CompilerOptions, LoadError, MAX_ENTRIES, MAX_TEXT, Package, Parts, pack,
+};
 use mutator::{files, fuzz};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
@@ -23,14 +26,27 @@ const TYPES: &str = "tests/fuzz/types";
 #[test]
 fn packages() {
     let texts: BTreeMap<String, String> = BTreeMap::from([("world.wit".to_owned(), "package a:b;".to_owned())]);
-    let parts = Parts { manifest: &manifest("probe", ""), component: b"\0asm", wit: &texts, readme: Some("# Probe"), examples: &BTreeMap::new() };
+    let parts = Parts {
+        manifest: &manifest("probe", ""),
+        component: b"\0asm",
+        wit: &texts,
+        readme: Some("# Probe"),
+        examples: &BTreeMap::new(),
+    };
     let text = manifest("probe", "");
-    let built = [pack(parts).unwrap(), zip_of(&[("plugin.toml", text.as_bytes()), ("component.wasm", b"x"), ("wit/a.wit", &[b'a'; 3000])])];
+    let built = [
+        pack(parts).unwrap(),
+        zip_of(&[("plugin.toml", text.as_bytes()), ("component.wasm", b"x"), ("wit/a.wit", &[b'a'; 3000])]),
+    ];
     let corpus: Vec<_> = built.into_iter().chain(files(PACKAGES)).collect();
     fuzz("packages", env!("CARGO_TARGET_TMPDIR"), &corpus, 20_000, |input| match Package::read(input) {
         Ok(package) => {
             let names: Vec<_> = package.wit.keys().chain(package.examples.keys()).collect();
-            assert!(names.len() < MAX_ENTRIES && names.iter().all(|name| !name.split('/').any(|part| matches!(part, "" | "." | ".."))), "{names:?}");
+            assert!(
+                names.len() < MAX_ENTRIES
+                    && names.iter().all(|name| !name.split('/').any(|part| matches!(part, "" | "." | ".."))),
+                "{names:?}"
+            );
             assert!(package.wit.values().all(|text| text.len() as u64 <= MAX_TEXT));
         }
         Err(refusal) => assert!(!refusal.message.is_empty() && refusal.message.len() < 64 << 10, "{refusal:?}"),
@@ -40,23 +56,42 @@ fn packages() {
 #[test]
 fn types() {
     let folder = tempfile::tempdir().unwrap();
-    let options = CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 16 << 20, program: None, limits: CompileLimits::default() };
+    let options = CompilerOptions {
+        cache_dir: folder.path().join("code"),
+        cache_bytes: 16 << 20,
+        program: None,
+        limits: CompileLimits::default(),
+    };
     let compiler = Compiler::new(options).unwrap();
-    let built =
-        [number_guest("", "(call $ok (i32.const 1))"), echo_guest("enum colour { red, green }", "the-value: list<option<tuple<colour, string>>>")];
+    let built = [
+        number_guest("", "(call $ok (i32.const 1))"),
+        echo_guest("enum colour { red, green }", "the-value: list<option<tuple<colour, string>>>"),
+    ];
     let corpus: Vec<_> = built.into_iter().chain(files(TYPES)).collect();
-    fuzz("types", env!("CARGO_TARGET_TMPDIR"), &corpus, 300, |input| match compiler.describe(input, &Grants::default()) {
-        Ok(description) => assert!(description.signature.interface.contains('/'), "{description:?}"),
-        Err(LoadError::Refused(refusal)) => assert!(!refusal.message.is_empty() && refusal.message.len() < 64 << 10, "{refusal:?}"),
-        Err(LoadError::Host(error)) => panic!("the host's failure: {error:?}"),
+    fuzz("types", env!("CARGO_TARGET_TMPDIR"), &corpus, 300, |input| {
+        match compiler.describe(input, &Grants::default()) {
+            Ok(description) => assert!(description.signature.interface.contains('/'), "{description:?}"),
+            Err(LoadError::Refused(refusal)) => {
+                assert!(!refusal.message.is_empty() && refusal.message.len() < 64 << 10, "{refusal:?}")
+            }
+            Err(LoadError::Host(error)) => panic!("the host's failure: {error:?}"),
+        }
     });
 }
 
 /// The entries of a package, as the writer `write` sets them down.
 fn zipped(write: impl FnOnce(&mut ZipWriter<Cursor<Vec<u8>>>, &[(&str, &[u8])])) -> Vec<u8> {
-    let (text, component) = (manifest("probe", "[limits]\nmemory = \"8MiB\""), number_guest("", "(call $ok (local.get 0))"));
+    let (text, component) =
+        (manifest("probe", "[limits]\nmemory = \"8MiB\""), number_guest("", "(call $ok (local.get 0))"));
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    write(&mut zip, &[("plugin.toml", text.as_bytes()), ("component.wasm", &component), ("wit/world.wit", b"package acme:probe@1.0.0;")]);
+    write(
+        &mut zip,
+        &[
+            ("plugin.toml", text.as_bytes()),
+            ("component.wasm", &component),
+            ("wit/world.wit", b"package acme:probe@1.0.0;"),
+        ],
+    );
     zip.finish().unwrap().into_inner()
 }
 
@@ -71,7 +106,8 @@ fn put(zip: &mut ZipWriter<Cursor<Vec<u8>>>, entries: &[(&str, &[u8])], options:
 fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let plain = SimpleFileOptions::default();
     let texts = |name: &str, text: &str| BTreeMap::from([(name.to_owned(), text.to_owned())]);
-    let (more, component) = ("[limits]\ntime = \"2s\"\nhandles = 8\n[grants]\nclocks = true", number_guest("", "(call $ok (local.get 0))"));
+    let (more, component) =
+        ("[limits]\ntime = \"2s\"\nhandles = 8\n[grants]\nclocks = true", number_guest("", "(call $ok (local.get 0))"));
     let whole = pack(Parts {
         manifest: &manifest("probe", more),
         component: &component,
@@ -81,7 +117,11 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     });
     // Two entries of one name: the writer makes none, so one is renamed behind its back, here and in the directory.
     let twice = zipped(|zip, all| put(zip, &[all, &[("wit/wirld.wit", b"another")]].concat(), plain));
-    let twice = twice.iter().copied().enumerate().map(|(at, byte)| if twice[..at].ends_with(b"wit/w") && byte == b'i' { b'o' } else { byte });
+    let twice = twice
+        .iter()
+        .copied()
+        .enumerate()
+        .map(|(at, byte)| if twice[..at].ends_with(b"wit/w") && byte == b'i' { b'o' } else { byte });
     let everything = echo_guest(
         "record place { name: string, at: tuple<f64, f32> } variant shape { none, square(u8), named(place) } enum colour { red, dark-green }
          flags access { read, run-it } type id = u64;",
@@ -102,7 +142,11 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
                 put(zip, all, plain.unix_permissions(0o600));
             }),
         ),
-        (PACKAGES, "refused-parent.zip", zipped(|zip, all| put(zip, &[all, &[("wit/../../outside.wit", b"x")]].concat(), plain))),
+        (
+            PACKAGES,
+            "refused-parent.zip",
+            zipped(|zip, all| put(zip, &[all, &[("wit/../../outside.wit", b"x")]].concat(), plain)),
+        ),
         (
             PACKAGES,
             "refused-link.zip",
@@ -113,7 +157,11 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ),
         (PACKAGES, "refused-twice.zip", twice.collect()),
         (TYPES, "taken-everything.wasm", everything),
-        (TYPES, "taken-handles.wasm", echo_guest("record seen { picture: image, files: list<artifact> }", "seen: seen, best: option<image>")),
+        (
+            TYPES,
+            "taken-handles.wasm",
+            echo_guest("record seen { picture: image, files: list<artifact> }", "seen: seen, best: option<image>"),
+        ),
         (TYPES, "taken-nested.wasm", hostile("nested-components")),
         (TYPES, "refused-grants.wasm", crate::metering::granted_guest()),
         (TYPES, "refused-resource.wasm", echo_guest("resource mine;", "mine: option<mine>")),
@@ -125,8 +173,8 @@ fn hostile(name: &str) -> Vec<u8> {
     wat::parse_file(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/hostile/{name}.wat"))).unwrap()
 }
 
-/// The corpora are files, so that they stay what they are when those who write packages and components change. With `DOVETAIL_WRITE_CORPORA` set
-/// they are written anew.
+/// The corpora are files, so that they stay what they are when those who write packages and components change. With
+/// `DOVETAIL_WRITE_CORPORA` set they are written anew.
 #[test]
 fn the_corpora_are_what_their_names_say() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

@@ -42,7 +42,10 @@ fn run(bench: &Bench, body: &str) -> dovetail_core::executor::Report {
 #[test]
 fn a_picture_is_decoded_when_it_is_looked_at() {
     let bench = Bench::new();
-    let report = run(&bench, "(call $size (local.get 0) (i32.const 0x3000)) (call $answer (i32.const 0) (i32.load (i32.const 0x3000)))");
+    let report = run(
+        &bench,
+        "(call $size (local.get 0) (i32.const 0x3000)) (call $answer (i32.const 0) (i32.load (i32.const 0x3000)))",
+    );
     assert_eq!(output(&report), &json!({ "images": [], "n": 640 }));
     assert_eq!(bench.vision.decoded.load(Ordering::Relaxed), 1);
     assert_eq!(report.usage.host_calls["dovetail:vision/images.image.size"], 1);
@@ -62,8 +65,14 @@ fn a_picture_that_the_task_made_is_stored_as_png() {
     assert_eq!(bench.blobs.get(BlobKind::Artifact, &made.digest, 100).unwrap(), b"30x40");
     assert_eq!(images[1], bench.artifact(b"640x480", "image/jpeg"));
     let Usage { wall_us, host_us, guest_cpu_us, .. } = report.usage;
-    assert!(wall_us >= host_us && u128::from(host_us) >= ENCODING.as_micros(), "the encoding counts in both: {wall_us} {host_us}");
-    assert!(guest_cpu_us <= wall_us - host_us + 1, "the guest itself did little: {guest_cpu_us} of {wall_us}, {host_us} of it in the host");
+    assert!(
+        wall_us >= host_us && u128::from(host_us) >= ENCODING.as_micros(),
+        "the encoding counts in both: {wall_us} {host_us}"
+    );
+    assert!(
+        guest_cpu_us <= wall_us - host_us + 1,
+        "the guest itself did little: {guest_cpu_us} of {wall_us}, {host_us} of it in the host"
+    );
 }
 
 #[test]
@@ -92,7 +101,10 @@ fn errors_of_vision_reach_the_guest() {
 fn a_picture_that_cannot_be_decoded_is_invalid_input() {
     let bench = Bench::new();
     let picture = bench.artifact(b"renamed text", "image/jpeg");
-    let report = bench.run(&guest("(call $size (local.get 0) (i32.const 0x3000)) (unreachable)"), json!({ "image": picture, "n": 1 }));
+    let report = bench.run(
+        &guest("(call $size (local.get 0) (i32.const 0x3000)) (unreachable)"),
+        json!({ "image": picture, "n": 1 }),
+    );
     assert_eq!(failed(&report), (FailureKind::InvalidInput, "undecodable"));
 }
 
@@ -103,7 +115,10 @@ fn a_file_as_long_as_is_decoded_and_a_longer_one() {
     let most = usize::try_from(bench.vision.max_file_bytes()).unwrap();
     for (bytes, code) in [(most, "undecodable"), (most + 1, "too_large")] {
         let picture = bench.artifact(&vec![b' '; bytes], "image/jpeg");
-        let report = bench.run(&guest("(call $size (local.get 0) (i32.const 0x3000)) (unreachable)"), json!({ "image": picture, "n": 1 }));
+        let report = bench.run(
+            &guest("(call $size (local.get 0) (i32.const 0x3000)) (unreachable)"),
+            json!({ "image": picture, "n": 1 }),
+        );
         assert_eq!(failed(&report), (FailureKind::InvalidInput, code));
     }
 }
@@ -113,7 +128,10 @@ fn a_picture_that_is_lost_is_the_host_s_fault() {
     let bench = Bench::new();
     let package = bench.install("probe", &guest("(call $size (local.get 0) (i32.const 0x3000)) (unreachable)"), "");
     let lost = json!({ "$artifact": dovetail_core::Digest::of(b"lost"), "media_type": "image/jpeg" });
-    let error = bench.runtime.execute(&attempt(package, json!({ "image": lost, "n": 1 }), Limits::DEFAULT), &Stop::never()).unwrap_err();
+    let error = bench
+        .runtime
+        .execute(&attempt(package, json!({ "image": lost, "n": 1 }), Limits::DEFAULT), &Stop::never())
+        .unwrap_err();
     assert_eq!(error.operation, "use the artifact store");
 }
 
@@ -130,7 +148,11 @@ fn models_are_recorded_when_they_are_used() {
     let report = run(&bench, used);
     assert_eq!(output(&report)["n"], 2, "two of three faces are over 0.5");
     let names: Vec<_> = report.models.iter().map(|model| model.name.as_str()).collect();
-    assert_eq!(names, ["default", "points"], "the embedder is the same model as the detector here, and brings the landmarker along");
+    assert_eq!(
+        names,
+        ["default", "points"],
+        "the embedder is the same model as the detector here, and brings the landmarker along"
+    );
 }
 
 #[test]
@@ -142,7 +164,10 @@ fn a_panic_of_the_library_is_contained() {
     let package = bench.install("probe", &guest(body), "");
     let input = json!({ "image": picture, "n": 1 });
     let error = bench.runtime.execute(&attempt(package, input, Limits::DEFAULT), &Stop::never()).unwrap_err();
-    assert!(error.operation.contains("faces.detector.detect") && error.operation.contains("the library is broken"), "{error}");
+    assert!(
+        error.operation.contains("faces.detector.detect") && error.operation.contains("the library is broken"),
+        "{error}"
+    );
     // The runtime goes on.
     assert_eq!(output(&run(&bench, "(call $answer (i32.const 0) (i32.const 1))"))["n"], 1);
 }
@@ -154,7 +179,8 @@ fn a_host_function_in_progress_ends_with_the_attempt() {
     let body = "(call $detector (i32.const 1) (i32.const 0x2000) (i32.const 4) (i32.const 0x3000))
       (call $detect (i32.load (i32.const 0x3008)) (local.get 0) (i32.const 0x3100)) (call $answer (i32.const 0) (i32.const 1))";
     let picture = bench.artifact(b"10x10", "image/jpeg");
-    let report = bench.run_within(&guest(body), json!({ "image": picture, "n": 1 }), Limits { time_ms: 60, ..Limits::DEFAULT });
+    let report =
+        bench.run_within(&guest(body), json!({ "image": picture, "n": 1 }), Limits { time_ms: 60, ..Limits::DEFAULT });
     assert_eq!(failed(&report), (FailureKind::Timeout, "timeout"));
     assert!(report.usage.host_us >= 30_000, "{}", report.usage.host_us);
 }
@@ -188,5 +214,8 @@ fn handles_that_are_not_the_guest_s_end_the_attempt() {
 #[test]
 fn a_forgotten_handle_is_no_error() {
     let bench = Bench::new();
-    assert_eq!(output(&run(&bench, "(call $answer (i32.const 0) (local.get 1))")), &json!({ "images": Value::Array(Vec::new()), "n": 3 }));
+    assert_eq!(
+        output(&run(&bench, "(call $answer (i32.const 0) (local.get 1))")),
+        &json!({ "images": Value::Array(Vec::new()), "n": 3 })
+    );
 }

@@ -1,10 +1,11 @@
-//! The guests of `tests/hostile/`: each file says in its first lines what must happen to it, and all of that is checked, with a neighbour at work
-//! in the same runtime.
+//! The guests of `tests/hostile/`: each file says in its first lines what must happen to it, and all of that is
+//! checked, with a neighbour at work in the same runtime.
 //!
-//! The lines are `;;!` and TOML ([`Header`] has the keys). A `(module` gets the WIT of its header and becomes a component; a `(component` is taken
-//! as it is. For every guest: it is refused, fails or returns as it says, within its time; a neighbour that holds its instance, and one that runs
-//! again and again, are right to the last bit; its log, output and memory are within their limits; and when it is gone, so are its instances in the
-//! pool, its handles, its files and its memory in this process. Those that look at pictures do so once more on OpenCV and the default models.
+//! The lines are `;;!` and TOML ([`Header`] has the keys). A `(module` gets the WIT of its header and becomes a
+//! component; a `(component` is taken as it is. For every guest: it is refused, fails or returns as it says, within its
+//! time; a neighbour that holds its instance, and one that runs again and again, are right to the last bit; its log,
+//! output and memory are within their limits; and when it is gone, so are its instances in the pool, its handles, its
+//! files and its memory in this process. Those that look at pictures do so once more on OpenCV and the default models.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -116,7 +117,11 @@ impl Guest {
     }
 
     fn parse(name: String, text: &str) -> Self {
-        let lines: String = text.lines().filter_map(|line| line.strip_prefix(";;!")).flat_map(|line| [line.trim_start(), "\n"]).collect();
+        let lines: String = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(";;!"))
+            .flat_map(|line| [line.trim_start(), "\n"])
+            .collect();
         let header: Header = toml::from_str(&lines).unwrap_or_else(|error| panic!("{name}: {error}"));
         let ends = [&header.refused, &header.fails, &header.returns];
         assert_eq!(ends.iter().filter(|end| end.is_some()).count(), 1, "{name} says not one way in which it ends");
@@ -177,23 +182,43 @@ fn wrong(guest: &Guest, seen: &Seen) -> Vec<String> {
             let ended = format!("{} {}", kind.as_str().unwrap(), failure.code);
             let said = failure.message.contains(header.says.as_deref().unwrap_or_default());
             check(header.fails.as_ref() == Some(&ended) && said, format!("it failed: {ended}: {}", failure.message));
-            check(failure.message.len() <= 4 << 10 && failure.code.len() <= 64, "its failure is not bounded".to_owned());
+            check(
+                failure.message.len() <= 4 << 10 && failure.code.len() <= 64,
+                "its failure is not bounded".to_owned(),
+            );
             check(!failure.message.is_empty(), "its failure says nothing".to_owned());
-            check(failure.kind != FailureKind::Timeout || seen.took >= Duration::from_millis(limits.time_ms), "it ran out of time early".to_owned());
+            check(
+                failure.kind != FailureKind::Timeout || seen.took >= Duration::from_millis(limits.time_ms),
+                "it ran out of time early".to_owned(),
+            );
         }
     }
     let time = Duration::from_millis(limits.time_ms) + SLACK;
     check(seen.took <= time, format!("it took {:?}, its limit is {} ms", seen.took, limits.time_ms));
     check(usage.peak_memory <= limits.memory, format!("it held {} bytes of memory", usage.peak_memory));
-    check(header.peak_memory.is_none_or(|peak| peak == usage.peak_memory), format!("it held {} bytes of memory", usage.peak_memory));
+    check(
+        header.peak_memory.is_none_or(|peak| peak == usage.peak_memory),
+        format!("it held {} bytes of memory", usage.peak_memory),
+    );
     check(usage.output_bytes <= limits.output, format!("its output has {} bytes", usage.output_bytes));
-    let text: usize =
-        log.iter().map(|line| line.message.len() + line.fields.iter().map(|(key, value)| key.len() + value.to_string().len()).sum::<usize>()).sum();
+    let text: usize = log
+        .iter()
+        .map(|line| {
+            line.message.len()
+                + line.fields.iter().map(|(key, value)| key.len() + value.to_string().len()).sum::<usize>()
+        })
+        .sum();
     // JSON in a field may be written with other spaces.
     check(text as u64 <= limits.log * 2, format!("its log has {text} bytes"));
     check(header.log_lines.is_none_or(|lines| lines == log.len()), format!("{} lines of its log were kept", log.len()));
-    check(header.log_dropped.is_none_or(|lines| lines == *log_dropped), format!("{log_dropped} lines of its log were dropped"));
-    check(header.artifacts.is_none_or(|number| number == seen.artifacts), format!("it stored {} artifacts", seen.artifacts));
+    check(
+        header.log_dropped.is_none_or(|lines| lines == *log_dropped),
+        format!("{log_dropped} lines of its log were dropped"),
+    );
+    check(
+        header.artifacts.is_none_or(|number| number == seen.artifacts),
+        format!("it stored {} artifacts", seen.artifacts),
+    );
     wrong
 }
 
@@ -241,7 +266,8 @@ impl Gate {
 
     /// Bounded, so that a mistake fails the test instead of stopping it.
     fn wait(&self, which: usize) {
-        let (state, _) = self.1.wait_timeout_while(self.0.lock().unwrap(), Duration::from_secs(60), |state| !state[which]).unwrap();
+        let (state, _) =
+            self.1.wait_timeout_while(self.0.lock().unwrap(), Duration::from_secs(60), |state| !state[which]).unwrap();
         assert!(state[which], "nobody came to the gate");
     }
 }
@@ -297,7 +323,8 @@ impl Street {
     fn neighbour(&self, n: u32, key: &str) -> Result<(), String> {
         let mut facts = attempt(self.neighbour, json!({ "image": self.picture, "n": n }), Limits::DEFAULT);
         facts.idempotency_key = key.to_owned();
-        let report = dovetail_core::executor::Executor::execute(&self.bench.runtime, &facts, &Stop::never()).map_err(|error| error.to_string())?;
+        let report = dovetail_core::executor::Executor::execute(&self.bench.runtime, &facts, &Stop::never())
+            .map_err(|error| error.to_string())?;
         let cut = json!({ "$artifact": self.cuts[&n], "media_type": "image/png" });
         let expected = json!({ "images": [cut], "sum": n << 20 });
         let lines: Vec<_> = report.log.iter().map(|line| line.message.as_str()).collect();
@@ -314,7 +341,9 @@ impl Street {
     /// The guest's input, with its artifacts stored.
     fn input(&self, value: &Value) -> Value {
         match value {
-            Value::String(text) if text.starts_with('@') => self.bench.artifact(&file(self.opencv.as_deref(), &text[1..]), "image/png"),
+            Value::String(text) if text.starts_with('@') => {
+                self.bench.artifact(&file(self.opencv.as_deref(), &text[1..]), "image/png")
+            }
             Value::Array(items) => items.iter().map(|item| self.input(item)).collect(),
             Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), self.input(value))).collect(),
             other => other.clone(),
@@ -327,7 +356,12 @@ impl Street {
         let grants = dovetail_core::manifest::Manifest::parse(&manifest).unwrap().grants;
         let code = self.folder.path().join("register");
         let limits = over(&CompileLimits::default(), &guest.header.compile);
-        let options = CompilerOptions { cache_dir: code.clone(), cache_bytes: 64 << 20, program: Some(self.folder.path().join("compiler")), limits };
+        let options = CompilerOptions {
+            cache_dir: code.clone(),
+            cache_bytes: 64 << 20,
+            program: Some(self.folder.path().join("compiler")),
+            limits,
+        };
         let began = Instant::now();
         let described = Compiler::new(options).unwrap().describe(&guest.component, &grants);
         let took = began.elapsed();
@@ -374,7 +408,9 @@ impl Street {
             self.gate.wait(Gate::ARRIVED);
             let busy = scope.spawn(|| {
                 // One whole run at least, begun before the guest's last is over.
-                iter::once(()).chain(iter::repeat(()).take_while(|()| !over.load(Ordering::Relaxed))).try_for_each(|()| self.neighbour(BUSY, "busy"))
+                iter::once(())
+                    .chain(iter::repeat(()).take_while(|()| !over.load(Ordering::Relaxed)))
+                    .try_for_each(|()| self.neighbour(BUSY, "busy"))
             });
             let (began, stored, mut found) = (Instant::now(), self.artifacts(), Vec::new());
             for _ in 0..RUNS {
@@ -400,14 +436,17 @@ impl Street {
 fn file(opencv: Option<&Opencv>, text: &str) -> Vec<u8> {
     let size = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
     match (opencv, size) {
-        (Some(opencv), Some((width, height))) => opencv.encode(&gradient(width, height), "image/png", None, &Stop::never()).unwrap(),
+        (Some(opencv), Some((width, height))) => {
+            opencv.encode(&gradient(width, height), "image/png", None, &Stop::never()).unwrap()
+        }
         _ => text.as_bytes().to_vec(),
     }
 }
 
 /// No two of its parts are alike.
 fn gradient(width: u32, height: u32) -> Image {
-    let pixels: Vec<u8> = (0..height).flat_map(|y| (0..width).flat_map(move |x| [(x / 4) as u8, (y / 4) as u8, (x ^ y) as u8])).collect();
+    let pixels: Vec<u8> =
+        (0..height).flat_map(|y| (0..width).flat_map(move |x| [(x / 4) as u8, (y / 4) as u8, (x ^ y) as u8])).collect();
     Image::new(pixels.into(), Size { width, height }).unwrap()
 }
 
@@ -422,8 +461,12 @@ fn a_run_that_is_not_as_the_file_says_is_noticed() {
             header.lines().map(|line| format!(";;! {}", line.trim())).collect::<Vec<_>>().join("\n")
         );
         let guest = Guest::parse("one".to_owned(), &text);
-        let (began, report) = (Instant::now(), Bench::new().run_within(&guest.component, json!({ "n": 1 }), guest.limits));
-        wrong(&guest, &Seen { report, took: began.elapsed().min(Duration::from_millis(guest.limits.time_ms)), artifacts: 0 })
+        let (began, report) =
+            (Instant::now(), Bench::new().run_within(&guest.component, json!({ "n": 1 }), guest.limits));
+        wrong(
+            &guest,
+            &Seen { report, took: began.elapsed().min(Duration::from_millis(guest.limits.time_ms)), artifacts: 0 },
+        )
     };
     let (good, bad) = ("(i32.const 1024)", "(unreachable)");
     let returns = "returns = '{\"n\": 0}'";
@@ -475,8 +518,16 @@ impl Traces {
     fn of(bench: &Bench) -> Self {
         trim();
         let status = fs::read_to_string("/proc/self/status").unwrap();
-        let field =
-            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap();
+        let field = |name: &str| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap()
+                .trim()
+                .trim_end_matches(" kB")
+                .parse::<u64>()
+                .unwrap()
+        };
         Self {
             memory: field("VmRSS:") << 10,
             files: fs::read_dir("/proc/self/fd").unwrap().count(),
@@ -511,9 +562,11 @@ impl Traces {
         if now.memory > self.memory + LEFT_OVER {
             more.push(format!("{} KiB of memory are left over", (now.memory - self.memory) >> 10));
         }
-        for (what, then, now) in
-            [("files", self.files, now.files), ("threads", self.threads, now.threads), ("holders of the ports", self.holders, now.holders)]
-        {
+        for (what, then, now) in [
+            ("files", self.files, now.files),
+            ("threads", self.threads, now.threads),
+            ("holders of the ports", self.holders, now.holders),
+        ] {
             if now > then {
                 more.push(format!("{what}: {now}, there were {then}"));
             }
@@ -525,13 +578,20 @@ impl Traces {
 /// That nothing is left behind would say little if nothing were ever seen.
 fn what_is_left_behind_is_noticed(bench: &Bench) {
     let before = Traces::of(bench);
-    let (file, holder, held) = (fs::File::open("/dev/null").unwrap(), bench.blobs.clone(), vec![1_u8; LEFT_OVER as usize * 5 / 4]);
+    let (file, holder, held) =
+        (fs::File::open("/dev/null").unwrap(), bench.blobs.clone(), vec![1_u8; LEFT_OVER as usize * 5 / 4]);
     let (end, wait) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || wait.recv().is_err());
     let now = Traces { pool: Occupancy { memories: 1, ..Occupancy::default() }, held: 1, ..Traces::of(bench) };
     let more = before.more(&now);
-    for words in ["the pool is not empty", "pictures or artifacts are still held", "memory are left over", "files", "threads", "holders of the ports"]
-    {
+    for words in [
+        "the pool is not empty",
+        "pictures or artifacts are still held",
+        "memory are left over",
+        "files",
+        "threads",
+        "holders of the ports",
+    ] {
         assert_eq!(more.iter().filter(|one| one.contains(words)).count(), 1, "{words} is not in {more:?}");
     }
     drop((file, holder, std::hint::black_box(held), end));
@@ -550,18 +610,25 @@ fn corpus() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/hostile");
     let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    assert!(files.iter().all(|file| file.extension().is_some_and(|ending| ending == "wat")), "{} holds something else", folder.display());
+    assert!(
+        files.iter().all(|file| file.extension().is_some_and(|ending| ending == "wat")),
+        "{} holds something else",
+        folder.display()
+    );
     files
 }
 
-/// In a process of its own, whose memory is measured. For the table: `MALLOC_ARENA_MAX=1 cargo test --release -p dovetail-runtime --test it --
-/// --exact hostile::alone --ignored --nocapture`.
+/// In a process of its own, whose memory is measured. For the table: `MALLOC_ARENA_MAX=1 cargo test --release -p
+/// dovetail-runtime --test it -- --exact hostile::alone --ignored --nocapture`.
 #[test]
 #[ignore = "started by the test below, in a process of its own"]
 fn alone() {
-    let guests: Vec<Guest> = corpus().iter().map(|file| Guest::read(file)).filter(|guest| !guest.header.opencv).collect();
+    let guests: Vec<Guest> =
+        corpus().iter().map(|file| Guest::read(file)).filter(|guest| !guest.header.opencv).collect();
     // What is made once a process and kept: the neighbours' code, the thread of WASI, the rooms of the allocator.
-    judge(&Street::new(None), &guests, |guest| ["inert-poll-of-nothing", "memory-one-step"].contains(&guest.name.as_str()));
+    judge(&Street::new(None), &guests, |guest| {
+        ["inert-poll-of-nothing", "memory-one-step"].contains(&guest.name.as_str())
+    });
 }
 
 /// The same with those that look at pictures, on OpenCV.
@@ -573,10 +640,16 @@ fn alone_on_opencv() {
     let models = tempfile::tempdir().unwrap();
     let store = ModelStore::open(models.path()).unwrap();
     store.import_face_api(&package).unwrap_or_else(|error| {
-        panic!("no models from `{}`: {error}; run `./justw setup`, or name the package's folder in DOVETAIL_FACE_API", package.display())
+        panic!(
+            "no models from `{}`: {error}; run `./justw setup`, or name the package's folder in DOVETAIL_FACE_API",
+            package.display()
+        )
     });
     let guests: Vec<Guest> = corpus().iter().map(|file| Guest::read(file)).filter(|guest| guest.looks).collect();
-    assert!(guests.iter().filter(|guest| guest.header.opencv).count() >= 4 && guests.len() >= 15, "guests that look at pictures are not found");
+    assert!(
+        guests.iter().filter(|guest| guest.header.opencv).count() >= 4 && guests.len() >= 15,
+        "guests that look at pictures are not found"
+    );
     // Here the networks are kept as well.
     judge(&Street::new(Some(Opencv::new(Options::new(models.path())).unwrap())), &guests, |_| true);
 }
@@ -622,7 +695,8 @@ fn judge(street: &Street, guests: &[Guest], warms: impl Fn(&Guest) -> bool) {
 fn in_a_process_of_its_own(test: &str) {
     let mut alone = Command::new(std::env::current_exe().unwrap());
     // What is free in the allocator's other arenas cannot be given back, and would be taken for a leak.
-    let alone = alone.args(["--exact", test, "--ignored", "--nocapture"]).env("MALLOC_ARENA_MAX", "1").output().unwrap();
+    let alone =
+        alone.args(["--exact", test, "--ignored", "--nocapture"]).env("MALLOC_ARENA_MAX", "1").output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&alone.stdout), String::from_utf8_lossy(&alone.stderr));
     assert!(alone.status.success() && said.contains("1 passed"), "{said}");
 }

@@ -1,4 +1,5 @@
-//! Packages made to harm whoever unpacks them. `packages` has the bounds, each obeyed and violated; here are the tricks.
+//! Packages made to harm whoever unpacks them. `packages` has the bounds, each obeyed and violated; here are the
+//! tricks.
 
 use std::io::{Cursor, Write as _};
 
@@ -45,7 +46,8 @@ fn refused(package: &[u8], words: &str) -> Refusal {
     }
     bench.runtime.execute(&attempt(digest, json!({ "n": 1 }), Limits::DEFAULT), &Stop::never()).unwrap_err();
     let code = std::fs::read_dir(folder.path().join("code")).unwrap().map(|entry| entry.unwrap().path());
-    let code: Vec<_> = code.filter(|path| path.extension().is_some_and(|ending| ending == "cwasm" || ending == "wasm")).collect();
+    let code: Vec<_> =
+        code.filter(|path| path.extension().is_some_and(|ending| ending == "cwasm" || ending == "wasm")).collect();
     assert!(code.is_empty(), "{code:?}");
     assert_eq!(bench.blobs.0.lock().unwrap().len(), 1, "something was stored");
     refusal
@@ -61,7 +63,9 @@ fn nth(bytes: &[u8], magic: &[u8], n: usize) -> usize {
 
 #[test]
 fn names_that_differ_in_case_only() {
-    for names in [["wit/a.wit", "wit/A.wit"], ["wit/dir/a.wit", "wit/DIR/b.wit"], ["examples/ä.json", "examples/Ä.json"]] {
+    for names in
+        [["wit/a.wit", "wit/A.wit"], ["wit/dir/a.wit", "wit/DIR/b.wit"], ["examples/ä.json", "examples/Ä.json"]]
+    {
         refused(&with(&manifest("probe", ""), &[(names[0], b"x"), (names[1], b"x")]), "in case only");
     }
     let both = with(&manifest("probe", ""), &[("wit/a/x.wit", b"x"), ("wit/a/y.wit", b"x"), ("wit/ab.wit", b"x")]);
@@ -163,7 +167,10 @@ fn manifests_that_are_none() {
     refused(&zip_of(&[("component.wasm", b"x")]), "no `plugin.toml`");
     refused(&with(&manifest("probe", &"# and so on\n".repeat(100_000)), &[]), "larger than 1MiB");
     assert_eq!(refused(&with(&manifest("probe", "[limits]\nmemry = \"1MiB\""), &[]), "memry").code, "bad_manifest");
-    assert_eq!(refused(&with(&manifest("probe", "[grants]\neverything = true"), &[]), "everything").code, "bad_manifest");
+    assert_eq!(
+        refused(&with(&manifest("probe", "[grants]\neverything = true"), &[]), "everything").code,
+        "bad_manifest"
+    );
     assert_eq!(refused(&with(&manifest("../probe", ""), &[]), "plugin.toml").code, "bad_manifest");
     assert_eq!(refused(&with("\0\0\0", &[]), "plugin.toml").code, "bad_manifest");
 }
@@ -172,7 +179,8 @@ fn manifests_that_are_none() {
 fn native_code_instead_of_a_component() {
     let (compiler, folder) = compiler();
     let text = manifest("probe", "");
-    let native = wasmtime::Engine::default().precompile_component(&number_guest("", "(call $ok (i32.const 1))")).unwrap();
+    let native =
+        wasmtime::Engine::default().precompile_component(&number_guest("", "(call $ok (i32.const 1))")).unwrap();
     let package = Package::read(&zip_of(&[("plugin.toml", text.as_bytes()), ("component.wasm", &native)])).unwrap();
     match compiler.describe_package(&package) {
         Err(LoadError::Refused(refusal)) => assert_eq!(refusal.code, "native_code", "{refusal:?}"),

@@ -9,11 +9,16 @@ use serde_json::json;
 use crate::support::{Bench, attempt, component, core, core_with, failed, failure, number_guest, output};
 
 /// Grows memory by `n` pages of 64 KiB and aborts if that is refused.
-const GROW: &str = "(if (i32.eq (memory.grow (local.get 0)) (i32.const -1)) (then (unreachable))) (call $ok (memory.size))";
+const GROW: &str =
+    "(if (i32.eq (memory.grow (local.get 0)) (i32.const -1)) (then (unreachable))) (call $ok (memory.size))";
 
 #[test]
 fn memory_within_its_limit() {
-    let report = Bench::new().run_within(&number_guest("", GROW), json!({ "n": 30 }), Limits { memory: 2 << 20, ..Limits::DEFAULT });
+    let report = Bench::new().run_within(
+        &number_guest("", GROW),
+        json!({ "n": 30 }),
+        Limits { memory: 2 << 20, ..Limits::DEFAULT },
+    );
     assert_eq!(output(&report), &json!({ "n": 32 }));
     assert_eq!(report.usage.peak_memory, 2 << 20);
 }
@@ -38,7 +43,11 @@ fn what_an_attempt_used_is_measured() {
 
 #[test]
 fn memory_over_its_limit() {
-    let report = Bench::new().run_within(&number_guest("", GROW), json!({ "n": 31 }), Limits { memory: 2 << 20, ..Limits::DEFAULT });
+    let report = Bench::new().run_within(
+        &number_guest("", GROW),
+        json!({ "n": 31 }),
+        Limits { memory: 2 << 20, ..Limits::DEFAULT },
+    );
     assert_eq!(failed(&report), (FailureKind::Limit, "out_of_memory"));
     assert!(failure(&report).message.contains("2MiB"), "{}", failure(&report).message);
     assert_eq!(report.usage.peak_memory, 2 * 65536);
@@ -56,8 +65,11 @@ fn a_guest_may_survive_a_refused_allocation() {
 
 #[test]
 fn a_component_that_starts_over_its_memory_limit() {
-    let report =
-        Bench::new().run_within(&number_guest("", "(call $ok (i32.const 1))"), json!({ "n": 1 }), Limits { memory: 65536, ..Limits::DEFAULT });
+    let report = Bench::new().run_within(
+        &number_guest("", "(call $ok (i32.const 1))"),
+        json!({ "n": 1 }),
+        Limits { memory: 65536, ..Limits::DEFAULT },
+    );
     assert_eq!(failed(&report), (FailureKind::Limit, "out_of_memory"));
 }
 
@@ -74,14 +86,16 @@ fn text_guest() -> Vec<u8> {
 #[test]
 fn an_output_of_exactly_its_limit() {
     // {"text":"xxx"} is 11 bytes and the text.
-    let report = Bench::new().run_within(&text_guest(), json!({ "n": 1000 - 11 }), Limits { output: 1000, ..Limits::DEFAULT });
+    let report =
+        Bench::new().run_within(&text_guest(), json!({ "n": 1000 - 11 }), Limits { output: 1000, ..Limits::DEFAULT });
     assert_eq!(output(&report)["text"].as_str().map(str::len), Some(989));
     assert_eq!(report.usage.output_bytes, 1000);
 }
 
 #[test]
 fn an_output_over_its_limit() {
-    let report = Bench::new().run_within(&text_guest(), json!({ "n": 1000 - 10 }), Limits { output: 1000, ..Limits::DEFAULT });
+    let report =
+        Bench::new().run_within(&text_guest(), json!({ "n": 1000 - 10 }), Limits { output: 1000, ..Limits::DEFAULT });
     assert_eq!(failed(&report), (FailureKind::BadOutput, "output_too_large"));
     assert!(failure(&report).message.contains("1000"), "{}", failure(&report).message);
 }
@@ -113,7 +127,8 @@ fn a_log_within_its_limit() {
 
 #[test]
 fn a_log_over_its_limit_drops_and_counts() {
-    let report = Bench::new().run_within(&logging_guest(), json!({ "n": 100_000 }), Limits { log: 1000, ..Limits::DEFAULT });
+    let report =
+        Bench::new().run_within(&logging_guest(), json!({ "n": 100_000 }), Limits { log: 1000, ..Limits::DEFAULT });
     assert_eq!(output(&report), &json!({ "n": 100_000 }));
     assert_eq!((report.log.len(), report.log_dropped), (20, 99_980));
     assert_eq!(report.usage.host_calls["dovetail:task/logging.log"], 100_000);
@@ -131,13 +146,15 @@ fn leaking_guest() -> Vec<u8> {
 
 #[test]
 fn handles_within_their_limit() {
-    let report = Bench::new().run_within(&leaking_guest(), json!({ "n": 100 }), Limits { handles: 100, ..Limits::DEFAULT });
+    let report =
+        Bench::new().run_within(&leaking_guest(), json!({ "n": 100 }), Limits { handles: 100, ..Limits::DEFAULT });
     assert_eq!(output(&report), &json!({ "n": 100 }));
 }
 
 #[test]
 fn handles_over_their_limit() {
-    let report = Bench::new().run_within(&leaking_guest(), json!({ "n": 101 }), Limits { handles: 100, ..Limits::DEFAULT });
+    let report =
+        Bench::new().run_within(&leaking_guest(), json!({ "n": 101 }), Limits { handles: 100, ..Limits::DEFAULT });
     assert_eq!(failed(&report), (FailureKind::Limit, "too_many_handles"));
     assert!(failure(&report).message.contains("100"), "{}", failure(&report).message);
 }
@@ -172,13 +189,21 @@ fn writing_guest() -> Vec<u8> {
 
 #[test]
 fn artifacts_within_their_limit() {
-    let report = Bench::new().run_within(&writing_guest(), json!({ "n": 8 }), Limits { artifacts: 128 << 10, ..Limits::DEFAULT });
+    let report = Bench::new().run_within(
+        &writing_guest(),
+        json!({ "n": 8 }),
+        Limits { artifacts: 128 << 10, ..Limits::DEFAULT },
+    );
     assert_eq!(output(&report), &json!({ "n": 8 }));
 }
 
 #[test]
 fn artifacts_over_their_limit_though_none_is_held() {
-    let report = Bench::new().run_within(&writing_guest(), json!({ "n": 9 }), Limits { artifacts: 128 << 10, ..Limits::DEFAULT });
+    let report = Bench::new().run_within(
+        &writing_guest(),
+        json!({ "n": 9 }),
+        Limits { artifacts: 128 << 10, ..Limits::DEFAULT },
+    );
     assert_eq!(failed(&report), (FailureKind::Limit, "too_many_artifacts"));
     let message = &failure(&report).message;
     assert!(message.contains("128KiB") && message.contains("`artifacts` under `[limits]`"), "{message}");
@@ -243,7 +268,8 @@ fn unfinished_artifacts_within_their_budget_and_over_it() {
 fn decoded_pictures_within_their_budget_and_over_it() {
     let interface = "use dovetail:task/types@0.1.0.{task-error}; use dovetail:vision/images@0.1.0.{image}; record input { image: image, n: u32 } \
                      record output { n: u32 } run: func(input: input) -> result<output, task-error>;";
-    let imports = r#"(import "dovetail:vision/images@0.1.0" "[method]image.resize" (func $resize (param i32 i32 i32 i32)))"#;
+    let imports =
+        r#"(import "dovetail:vision/images@0.1.0" "[method]image.resize" (func $resize (param i32 i32 i32 i32)))"#;
     // n resized pictures of 10 x 10 that are kept.
     let body = "(local $i i32) (block $out (loop $l (br_if $out (i32.ge_u (local.get $i) (local.get 1)))
       (call $resize (local.get 0) (i32.const 10) (i32.const 10) (i32.const 0x3000))
@@ -253,21 +279,28 @@ fn decoded_pictures_within_their_budget_and_over_it() {
     let bench = Bench::with(|options| options.budgets = Budgets { images: 3_000, ..Budgets::default() });
     let picture = bench.artifact(b"10x10", "image/jpeg");
     assert_eq!(output(&bench.run(&guest, json!({ "image": picture, "n": 9 }))), &json!({ "n": 9 }));
-    assert_eq!(failed(&bench.run(&guest, json!({ "image": picture, "n": 10 }))), (FailureKind::Limit, "too_many_pixels"));
+    assert_eq!(
+        failed(&bench.run(&guest, json!({ "image": picture, "n": 10 }))),
+        (FailureKind::Limit, "too_many_pixels")
+    );
 }
 
-/// Each within its own budget, and together within what they share: who finds no room is made again later, and alone it finds it.
+/// Each within its own budget, and together within what they share: who finds no room is made again later, and alone it
+/// finds it.
 #[test]
 fn pictures_of_two_attempts_within_what_they_share_and_over_it() {
     let interface = "use dovetail:task/types@0.1.0.{task-error}; use dovetail:vision/images@0.1.0.{image}; record input { image: image, n: u32, \
                      wait: bool } record output { n: u32 } run: func(input: input) -> result<output, task-error>;";
-    let imports = r#"(import "dovetail:vision/images@0.1.0" "[method]image.resize" (func $resize (param i32 i32 i32 i32)))"#;
+    let imports =
+        r#"(import "dovetail:vision/images@0.1.0" "[method]image.resize" (func $resize (param i32 i32 i32 i32)))"#;
     let body = "(local $i i32) (block $out (loop $l (br_if $out (i32.ge_u (local.get $i) (local.get 1)))
       (call $resize (local.get 0) (i32.const 10) (i32.const 10) (i32.const 0x3000))
       (local.set $i (i32.add (local.get $i) (i32.const 1))) (br $l)))
       (loop $w (br_if $w (local.get 2))) (call $ok (local.get $i))";
     let guest = component(interface, &core_with("(param i32 i32 i32)", imports, body));
-    let bench = Bench::with(|options| options.budgets = Budgets { images: 3_000, own: 300, shared: 2_700, ..Budgets::default() });
+    let bench = Bench::with(|options| {
+        options.budgets = Budgets { images: 3_000, own: 300, shared: 2_700, ..Budgets::default() }
+    });
     let (package, picture) = (bench.install("probe", &guest, ""), bench.artifact(b"10x10", "image/jpeg"));
     let input = |n: u32, wait: bool| json!({ "image": picture, "n": n, "wait": wait });
     let run = |n: u32| bench.runtime.execute(&attempt(package, input(n, false), Limits::DEFAULT), &Stop::never());
@@ -291,9 +324,13 @@ fn pictures_of_two_attempts_within_what_they_share_and_over_it() {
 fn the_store_is_clean_for_the_next_attempt() {
     // Each instance starts from its own data, whatever the one before wrote.
     let bench = Bench::new();
-    let guest = number_guest("", "(call $ok (i32.load8_u (i32.const 0x5000))) (i32.store8 (i32.const 0x5000) (i32.const 9))");
+    let guest =
+        number_guest("", "(call $ok (i32.load8_u (i32.const 0x5000))) (i32.store8 (i32.const 0x5000) (i32.const 9))");
     let package = bench.install("probe", &guest, "");
     for _ in 0..20 {
-        assert_eq!(output(&bench.attempt(package, json!({ "n": 1 }), Limits::DEFAULT, &Stop::never())), &json!({ "n": 0 }));
+        assert_eq!(
+            output(&bench.attempt(package, json!({ "n": 1 }), Limits::DEFAULT, &Stop::never())),
+            &json!({ "n": 0 })
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The runtime against guests: tiny ones written in WebAssembly text for one purpose each, and the real ones of `plugins/`.
+//! The runtime against guests: tiny ones written in WebAssembly text for one purpose each, and the real ones of
+//! `plugins/`.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test should panic")]
 
 mod allocation;

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::support::{Bench, NUMBER, component_of, core, failed, output};
 
-/// Interface, function, the core type of its import, and its arguments: pointers to 0x3000 are room for what it returns, `$in`, `$out` and `$poll`
-/// handles of a guest of [`INERT`].
+/// Interface, function, the core type of its import, and its arguments: pointers to 0x3000 are room for what it
+/// returns, `$in`, `$out` and `$poll` handles of a guest of [`INERT`].
 type Function = (&'static str, &'static str, &'static str, &'static str);
 
 const GRANTED: [Function; 10] = [
@@ -41,13 +41,38 @@ const INERT: [Function; 28] = [
     ("io/poll", "poll", "(param i32 i32 i32)", "(i32.const 0x2000) (i32.const 1) (i32.const 0x3000)"),
     ("io/poll", "[method]pollable.ready", "(param i32) (result i32)", "(local.get $poll)"),
     ("io/poll", "[method]pollable.block", "(param i32)", "(local.get $poll)"),
-    ("io/streams", "[method]input-stream.read", "(param i32 i64 i32)", "(local.get $in) (i64.const 1) (i32.const 0x3000)"),
-    ("io/streams", "[method]input-stream.blocking-read", "(param i32 i64 i32)", "(local.get $in) (i64.const 1) (i32.const 0x3000)"),
-    ("io/streams", "[method]input-stream.skip", "(param i32 i64 i32)", "(local.get $in) (i64.const 1) (i32.const 0x3000)"),
-    ("io/streams", "[method]input-stream.blocking-skip", "(param i32 i64 i32)", "(local.get $in) (i64.const 1) (i32.const 0x3000)"),
+    (
+        "io/streams",
+        "[method]input-stream.read",
+        "(param i32 i64 i32)",
+        "(local.get $in) (i64.const 1) (i32.const 0x3000)",
+    ),
+    (
+        "io/streams",
+        "[method]input-stream.blocking-read",
+        "(param i32 i64 i32)",
+        "(local.get $in) (i64.const 1) (i32.const 0x3000)",
+    ),
+    (
+        "io/streams",
+        "[method]input-stream.skip",
+        "(param i32 i64 i32)",
+        "(local.get $in) (i64.const 1) (i32.const 0x3000)",
+    ),
+    (
+        "io/streams",
+        "[method]input-stream.blocking-skip",
+        "(param i32 i64 i32)",
+        "(local.get $in) (i64.const 1) (i32.const 0x3000)",
+    ),
     ("io/streams", "[method]input-stream.subscribe", "(param i32) (result i32)", "(local.get $in)"),
     ("io/streams", "[method]output-stream.check-write", "(param i32 i32)", "(local.get $out) (i32.const 0x3000)"),
-    ("io/streams", "[method]output-stream.write", "(param i32 i32 i32 i32)", "(local.get $out) (i32.const 0x2000) (i32.const 1) (i32.const 0x3000)"),
+    (
+        "io/streams",
+        "[method]output-stream.write",
+        "(param i32 i32 i32 i32)",
+        "(local.get $out) (i32.const 0x2000) (i32.const 1) (i32.const 0x3000)",
+    ),
     (
         "io/streams",
         "[method]output-stream.blocking-write-and-flush",
@@ -56,14 +81,24 @@ const INERT: [Function; 28] = [
     ),
     ("io/streams", "[method]output-stream.flush", "(param i32 i32)", "(local.get $out) (i32.const 0x3000)"),
     ("io/streams", "[method]output-stream.blocking-flush", "(param i32 i32)", "(local.get $out) (i32.const 0x3000)"),
-    ("io/streams", "[method]output-stream.write-zeroes", "(param i32 i64 i32)", "(local.get $out) (i64.const 1) (i32.const 0x3000)"),
+    (
+        "io/streams",
+        "[method]output-stream.write-zeroes",
+        "(param i32 i64 i32)",
+        "(local.get $out) (i64.const 1) (i32.const 0x3000)",
+    ),
     (
         "io/streams",
         "[method]output-stream.blocking-write-zeroes-and-flush",
         "(param i32 i64 i32)",
         "(local.get $out) (i64.const 1) (i32.const 0x3000)",
     ),
-    ("io/streams", "[method]output-stream.splice", "(param i32 i32 i64 i32)", "(local.get $out) (local.get $in) (i64.const 1) (i32.const 0x3000)"),
+    (
+        "io/streams",
+        "[method]output-stream.splice",
+        "(param i32 i32 i64 i32)",
+        "(local.get $out) (local.get $in) (i64.const 1) (i32.const 0x3000)",
+    ),
     (
         "io/streams",
         "[method]output-stream.blocking-splice",
@@ -149,15 +184,22 @@ fn guest_of(functions: &[Function], body: &str) -> Vec<u8> {
         imports += &format!(r#"(import "wasi:{interface}@0.2.6" "{function}" (func $f{n} {shape}))"#);
     }
     let world: String = world.into_values().collect();
-    let wit = format!("package acme:probe@1.0.0; interface task {{ {NUMBER} }} world component {{ {world} export task; }} {PACKAGES}");
+    let wit = format!(
+        "package acme:probe@1.0.0; interface task {{ {NUMBER} }} world component {{ {world} export task; }} {PACKAGES}"
+    );
     component_of(&wit, &core(&imports, body))
 }
 
-/// Calls the first function `n` times, the second `n + 1` times, and so on; answers `n`. What they return is left where it is.
+/// Calls the first function `n` times, the second `n + 1` times, and so on; answers `n`. What they return is left where
+/// it is.
 fn calls(functions: &[Function]) -> String {
     let mut body = String::new();
     for (n, (_, _, shape, arguments)) in functions.iter().enumerate() {
-        let call = if shape.contains("result") { format!("(drop (call $f{n} {arguments}))") } else { format!("(call $f{n} {arguments})") };
+        let call = if shape.contains("result") {
+            format!("(drop (call $f{n} {arguments}))")
+        } else {
+            format!("(call $f{n} {arguments})")
+        };
         body += &format!(
             "(local.set $i (i32.add (local.get 0) (i32.const {n})))
              (block $out{n} (loop $next{n} (br_if $out{n} (i32.eqz (local.get $i)))
@@ -173,7 +215,8 @@ pub(crate) fn granted_guest() -> Vec<u8> {
 
 /// Those that are called, so often.
 fn counted(functions: &[Function], n: u64) -> BTreeMap<String, u64> {
-    let name = |(interface, function, ..): &Function| format!("wasi:{interface}.{}", function.trim_start_matches("[method]"));
+    let name =
+        |(interface, function, ..): &Function| format!("wasi:{interface}.{}", function.trim_start_matches("[method]"));
     functions.iter().map(name).zip(n..).filter(|(_, calls)| *calls > 0).collect()
 }
 
@@ -213,7 +256,9 @@ fn every_inert_call_is_counted_by_name() {
         let report = ran(&guest, n);
         assert_eq!(output(&report), &json!({ "n": n }));
         let mut expected = counted(&functions, n);
-        for name in ["wasi:cli/stdin.get-stdin", "wasi:cli/stdout.get-stdout", "wasi:io/streams.output-stream.subscribe"] {
+        for name in
+            ["wasi:cli/stdin.get-stdin", "wasi:cli/stdout.get-stdout", "wasi:io/streams.output-stream.subscribe"]
+        {
             *expected.entry(name.to_owned()).or_default() += 1;
         }
         assert_eq!(report.usage.host_calls, expected);

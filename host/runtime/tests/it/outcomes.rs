@@ -24,7 +24,8 @@ const TEXTS: &str = r#"(data (i32.const 0x2000) "No Go") (data (i32.const 0x2010
 
 #[test]
 fn a_number_comes_back() {
-    let report = Bench::new().run(&number_guest("", "(call $ok (i32.add (local.get 0) (i32.const 1)))"), json!({ "n": 41 }));
+    let report =
+        Bench::new().run(&number_guest("", "(call $ok (i32.add (local.get 0) (i32.const 1)))"), json!({ "n": 41 }));
     assert_eq!(output(&report), &json!({ "n": 42 }));
     assert_eq!(report.usage.output_bytes, 8);
     assert_eq!(report.usage.peak_memory, 2 * 65536);
@@ -41,9 +42,12 @@ fn a_task_without_output_gives_an_empty_object() {
 #[test]
 fn errors_of_the_task_are_kept_and_cleaned() {
     let bench = Bench::new();
-    for (case, kind, retryable) in
-        [(0, FailureKind::InvalidInput, false), (2, FailureKind::Unavailable, true), (3, FailureKind::Failed, true), (3, FailureKind::Failed, false)]
-    {
+    for (case, kind, retryable) in [
+        (0, FailureKind::InvalidInput, false),
+        (2, FailureKind::Unavailable, true),
+        (3, FailureKind::Failed, true),
+        (3, FailureKind::Failed, false),
+    ] {
         let report = bench.run(&number_guest(TEXTS, &failing(case, 9, retryable.into())), json!({ "n": 1 }));
         let failure = failure(&report);
         assert_eq!((failure.kind, failure.code.as_str(), failure.message.as_str()), (kind, "no_go", "a[31mb c"));
@@ -80,12 +84,16 @@ fn a_start_function_that_traps_is_the_guest_s_failure() {
 
 #[test]
 fn a_panic_that_is_logged_is_told_from_an_abort() {
-    // log(error, "panic", [("panic.file", "src/lib.rs"), ("panic.line", "7"), ("panic.message", "no")]), as the SDK's hook does.
+    // log(error, "panic", [("panic.file", "src/lib.rs"), ("panic.line", "7"), ("panic.message", "no")]), as the SDK's
+    // hook does.
     let data = r#"
       (import "dovetail:task/logging@0.1.0" "log" (func $log (param i32 i32 i32 i32 i32)))
       (data (i32.const 0x2000) "panicpanic.filesrc/lib.rspanic.line7panic.messageno")
       (data (i32.const 0x3000) "\05\20\00\00\0a\00\00\00\0f\20\00\00\0a\00\00\00\19\20\00\00\0a\00\00\00\23\20\00\00\01\00\00\00\24\20\00\00\0d\00\00\00\31\20\00\00\02\00\00\00")"#;
-    let guest = number_guest(data, "(call $log (i32.const 4) (i32.const 0x2000) (i32.const 5) (i32.const 0x3000) (i32.const 3)) (unreachable)");
+    let guest = number_guest(
+        data,
+        "(call $log (i32.const 4) (i32.const 0x2000) (i32.const 5) (i32.const 0x3000) (i32.const 3)) (unreachable)",
+    );
     let report = Bench::new().run(&guest, json!({ "n": 1 }));
     let failure = failure(&report);
     assert_eq!(
@@ -129,8 +137,11 @@ fn an_endless_start_function_ends_with_its_time() {
 
 #[test]
 fn a_short_task_does_not_feel_its_time() {
-    let report =
-        Bench::new().run_within(&number_guest("", "(call $ok (i32.const 1))"), json!({ "n": 1 }), Limits { time_ms: 5_000, ..Limits::DEFAULT });
+    let report = Bench::new().run_within(
+        &number_guest("", "(call $ok (i32.const 1))"),
+        json!({ "n": 1 }),
+        Limits { time_ms: 5_000, ..Limits::DEFAULT },
+    );
     assert_eq!(output(&report), &json!({ "n": 1 }));
 }
 
@@ -162,7 +173,8 @@ fn a_guest_that_asks_learns_of_the_cancellation() {
     let canceller = Canceller::new();
     canceller.cancel();
     let report = bench.attempt(package, json!({ "n": 1 }), Limits::DEFAULT, &canceller.stop());
-    // Its result is not taken: it depends on when it was told. (The slot is not even waited for if the stop came first.)
+    // Its result is not taken: it depends on when it was told. (The slot is not even waited for if the stop came
+    // first.)
     assert_eq!(failed(&report), (FailureKind::Cancelled, "cancelled"));
 }
 
@@ -203,7 +215,10 @@ fn what_cannot_be_read_is_a_bad_output() {
 #[test]
 fn a_package_that_is_not_there_is_the_host_s_fault() {
     let bench = Bench::new();
-    let error = bench.runtime.execute(&attempt(dovetail_core::Digest::of(b"x"), json!({}), Limits::DEFAULT), &Stop::never()).unwrap_err();
+    let error = bench
+        .runtime
+        .execute(&attempt(dovetail_core::Digest::of(b"x"), json!({}), Limits::DEFAULT), &Stop::never())
+        .unwrap_err();
     assert!(!error.transient && error.operation.starts_with("load package sha256:"), "{error:?}");
 }
 
@@ -217,7 +232,8 @@ fn facts_reach_the_guest() {
     let body = "(call $origin (i32.const 0x2000) (i32.const 1) (i32.const 0x3000))
       (if (i64.gt_u (call $left) (i64.const 30000)) (then (unreachable)))
       (call $ok (i32.add (call $attempt) (i32.load (i32.const 0x3008))))";
-    let report = Bench::new().run(&component(crate::support::NUMBER, &core_with("(param i32)", imports, body)), json!({ "n": 1 }));
+    let report = Bench::new()
+        .run(&component(crate::support::NUMBER, &core_with("(param i32)", imports, body)), json!({ "n": 1 }));
     assert_eq!(output(&report), &json!({ "n": 1 + "output_001_n".len() }));
 }
 

@@ -16,7 +16,14 @@ fn texts(names: &[&str]) -> BTreeMap<String, String> {
 
 fn sample() -> Vec<u8> {
     let (wit, examples) = (texts(&["world.wit", "deps/other/other.wit"]), texts(&["one.json"]));
-    pack(Parts { manifest: &manifest("probe", ""), component: b"\0asm component", wit: &wit, readme: Some("# Probe"), examples: &examples }).unwrap()
+    pack(Parts {
+        manifest: &manifest("probe", ""),
+        component: b"\0asm component",
+        wit: &wit,
+        readme: Some("# Probe"),
+        examples: &examples,
+    })
+    .unwrap()
 }
 
 /// With a manifest and a component.
@@ -38,7 +45,10 @@ fn what_was_packed_is_read() {
     let package = Package::read(&sample()).unwrap();
     assert_eq!((package.manifest.name.as_str(), package.component.as_slice()), ("probe", &b"\0asm component"[..]));
     assert_eq!(package.wit.keys().collect::<Vec<_>>(), ["deps/other/other.wit", "world.wit"]);
-    assert_eq!((package.readme.as_deref(), package.examples["one.json"].as_str()), (Some("# Probe"), "text of one.json"));
+    assert_eq!(
+        (package.readme.as_deref(), package.examples["one.json"].as_str()),
+        (Some("# Probe"), "text of one.json")
+    );
 }
 
 #[test]
@@ -72,15 +82,29 @@ fn entries_that_lead_elsewhere() {
     refuses(&with(&[("wit/", b"")]), "`wit/` is a folder");
     refuses(&with(&[("/x", b"x")]), "no plain relative name");
     // A line of an error is no place for a name of this length, wherever it is from.
-    for name in ["x".repeat(60_000), format!("../{}", "ä".repeat(120)), format!("{}/", "x".repeat(200)), "x".repeat(250)] {
+    for name in
+        ["x".repeat(60_000), format!("../{}", "ä".repeat(120)), format!("{}/", "x".repeat(200)), "x".repeat(250)]
+    {
         let refusal = Package::read(&with(&[(&name, b"x")])).unwrap_err();
-        assert!(refusal.message.len() < 300 && refusal.message.contains("x…`") | refusal.message.contains("ä…`"), "{}", refusal.message);
+        assert!(
+            refusal.message.len() < 300 && refusal.message.contains("x…`") | refusal.message.contains("ä…`"),
+            "{}",
+            refusal.message
+        );
     }
 }
 
 #[test]
 fn entries_that_nobody_knows() {
-    for name in ["other.txt", "component.cwasm", "nested.zip", "wit/x.zip", "examples/x.zip", "examples/deep/x.json", "src/lib.rs"] {
+    for name in [
+        "other.txt",
+        "component.cwasm",
+        "nested.zip",
+        "wit/x.zip",
+        "examples/x.zip",
+        "examples/deep/x.json",
+        "src/lib.rs",
+    ] {
         refuses(&with(&[(name, b"x")]), "is none of plugin.toml");
     }
 }
@@ -150,7 +174,10 @@ fn a_package_over_its_size() {
 #[test]
 fn a_ratio_within_its_bound_and_over_it() {
     let small = vec![b' '; 64 << 10];
-    assert!(Package::read(&with(&[("README.md", &small)])).is_ok(), "small entries may be packed as tightly as they like");
+    assert!(
+        Package::read(&with(&[("README.md", &small)])).is_ok(),
+        "small entries may be packed as tightly as they like"
+    );
     let bomb = vec![b' '; 900 << 10];
     refuses(&with(&[("README.md", &bomb)]), &format!("{MAX_RATIO} to 1"));
 }
@@ -176,13 +203,23 @@ fn a_component_of_another_name() {
     let (compiler, _folder) = crate::refusals::compiler();
     let (none, component) = (BTreeMap::new(), number_guest("", "(call $ok (i32.const 1))"));
     let package = |name: &str| {
-        let bytes = pack(Parts { manifest: &manifest(name, ""), component: &component, wit: &none, readme: None, examples: &none }).unwrap();
+        let bytes = pack(Parts {
+            manifest: &manifest(name, ""),
+            component: &component,
+            wit: &none,
+            readme: None,
+            examples: &none,
+        })
+        .unwrap();
         Package::read(&bytes).unwrap()
     };
     assert!(compiler.describe_package(&package("probe")).is_ok());
     match compiler.describe_package(&package("other")) {
         Err(LoadError::Refused(refusal)) => {
-            assert!(refusal.message.contains("`other`") && refusal.message.contains("acme:probe/task@1.0.0"), "{refusal:?}");
+            assert!(
+                refusal.message.contains("`other`") && refusal.message.contains("acme:probe/task@1.0.0"),
+                "{refusal:?}"
+            );
         }
         other => panic!("{other:?}"),
     }

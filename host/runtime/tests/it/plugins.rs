@@ -14,8 +14,10 @@ use crate::support::{Bench, attempt, failed, failure, output};
 
 /// The component of a plugin; it must have been built.
 fn built(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../plugins/target/wasm32-wasip2/release/{}.wasm", name.replace('-', "_")));
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}: build the plugins with `./justw plugins`", path.display()))
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(format!("../../plugins/target/wasm32-wasip2/release/{}.wasm", name.replace('-', "_")));
+    std::fs::read(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}: build the plugins with `./justw plugins`", path.display()))
 }
 
 /// Its manifest, as it is written.
@@ -76,7 +78,10 @@ fn an_artifact_is_read_and_written() {
     assert_eq!((&output["same"], &output["size"]), (&artifact, &json!(text.len())));
     let upper = ArtifactRef::from_json(&output["upper"]).unwrap();
     assert_eq!(upper.media_type, "text/plain");
-    assert_eq!(bench.blobs.get(BlobKind::Artifact, &upper.digest, u64::MAX).unwrap(), text.to_ascii_uppercase().as_bytes());
+    assert_eq!(
+        bench.blobs.get(BlobKind::Artifact, &upper.digest, u64::MAX).unwrap(),
+        text.to_ascii_uppercase().as_bytes()
+    );
 }
 
 #[test]
@@ -92,22 +97,36 @@ fn pictures_are_cut() {
     assert_eq!(failed(&report), (FailureKind::InvalidInput, "empty_area"));
 }
 
-/// Whatever a task does with it: the attempt is the host's to make again, and neither a failure of the task nor a part of its attempts.
+/// Whatever a task does with it: the attempt is the host's to make again, and neither a failure of the task nor a part
+/// of its attempts.
 #[test]
 fn a_store_that_fails_is_the_hosts_fault() {
     let bench = Bench::new();
     let (text, image) = (bench.artifact(b"text", "text/plain"), bench.artifact(b"640x480", "image/jpeg"));
     let area = json!([{ "bbox": { "x": 1, "y": 2, "width": 3, "height": 4 } }]);
-    let tries = [("copy-artifact", json!({ "artifact": text })), ("crop-faces", json!({ "image": image, "areas": area, "size": null }))];
+    let tries = [
+        ("copy-artifact", json!({ "artifact": text })),
+        ("crop-faces", json!({ "image": image, "areas": area, "size": null })),
+    ];
     for (name, input) in tries {
         let package = bench.install(name, &built(name), &grants(name));
-        for (kind, transient) in [(StoreErrorKind::Unavailable, true), (StoreErrorKind::Corrupt, false), (StoreErrorKind::Refused, false)] {
+        for (kind, transient) in
+            [(StoreErrorKind::Unavailable, true), (StoreErrorKind::Corrupt, false), (StoreErrorKind::Refused, false)]
+        {
             *bench.blobs.1.lock().unwrap() = Some(kind);
-            let error = bench.runtime.execute(&attempt(package, input.clone(), Limits::DEFAULT), &Stop::never()).unwrap_err();
-            assert_eq!((error.operation.as_str(), error.transient), ("use the artifact store", transient), "{name}: {error:?}");
+            let error =
+                bench.runtime.execute(&attempt(package, input.clone(), Limits::DEFAULT), &Stop::never()).unwrap_err();
+            assert_eq!(
+                (error.operation.as_str(), error.transient),
+                ("use the artifact store", transient),
+                "{name}: {error:?}"
+            );
         }
         *bench.blobs.1.lock().unwrap() = None;
-        assert!(output(&bench.attempt(package, input, Limits::DEFAULT, &Stop::never())).is_object(), "and goes on when it works again");
+        assert!(
+            output(&bench.attempt(package, input, Limits::DEFAULT, &Stop::never())).is_object(),
+            "and goes on when it works again"
+        );
     }
 }
 
@@ -118,7 +137,8 @@ fn a_clock_needs_its_grant() {
     assert!(output(&now)["milliseconds"].as_u64().is_some_and(|ms| ms > 1_700_000_000_000));
     assert_eq!(now.usage.host_calls["wasi:clocks/wall-clock.now"], 1);
     let without = bench.install("clock", &built("clock"), "");
-    let error = bench.runtime.execute(&attempt(without, json!({ "zone": null }), Limits::DEFAULT), &Stop::never()).unwrap_err();
+    let error =
+        bench.runtime.execute(&attempt(without, json!({ "zone": null }), Limits::DEFAULT), &Stop::never()).unwrap_err();
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("wasi:clocks/"), "{error:?}");
 }
 
@@ -129,7 +149,11 @@ fn the_probe_is_pure_and_small() {
     assert!(description.pure, "{:?}", description.imports);
     assert_eq!(description.signature.interface, "dovetail:probe/task@1.0.0");
     // Its 256 KiB of stack and its data: within what the pool keeps resident.
-    assert!(description.initial_memory.is_some_and(|bytes| bytes > 65536 && bytes <= 512 << 10), "{:?}", description.initial_memory);
+    assert!(
+        description.initial_memory.is_some_and(|bytes| bytes > 65536 && bytes <= 512 << 10),
+        "{:?}",
+        description.initial_memory
+    );
 }
 
 #[test]
@@ -138,9 +162,17 @@ fn a_panic_has_its_place() {
     let failure = failure(&report);
     assert_eq!((failure.kind, failure.code.as_str()), (FailureKind::Panic, "panic"));
     assert!(failure.message.contains("out of cheese redo from start"), "{}", failure.message);
-    assert!(failure.details["file"].as_str().is_some_and(|file| file.ends_with("probe/src/lib.rs")), "{:?}", failure.details);
+    assert!(
+        failure.details["file"].as_str().is_some_and(|file| file.ends_with("probe/src/lib.rs")),
+        "{:?}",
+        failure.details
+    );
     assert!(failure.details["line"].as_u64().is_some_and(|line| line > 10), "{:?}", failure.details);
-    assert!(failure.backtrace.iter().any(|frame| frame.contains("panic_with") || frame.contains("run")), "{:?}", failure.backtrace);
+    assert!(
+        failure.backtrace.iter().any(|frame| frame.contains("panic_with") || frame.contains("run")),
+        "{:?}",
+        failure.backtrace
+    );
 }
 
 #[test]
@@ -171,7 +203,11 @@ fn failures_keep_their_kind() {
     ] {
         let report = probe("fail", json!(how));
         let failure = failure(&report);
-        assert_eq!((failure.kind, failure.code.as_str(), failure.retryable, failure.retry_after_ms), (kind, code, retryable, after), "{how}");
+        assert_eq!(
+            (failure.kind, failure.code.as_str(), failure.retryable, failure.retry_after_ms),
+            (kind, code, retryable, after),
+            "{how}"
+        );
     }
     let report = probe("fail", json!("ordinary"));
     assert_eq!(failure(&report).message, "invalid digit found in string");
@@ -191,7 +227,10 @@ fn prints_and_logs_become_lines() {
 
 #[test]
 fn a_flood_of_output_is_dropped_and_counted() {
-    let report = probe_within(json!({ "tag": "println", "val": "x\n".repeat(50_000) }), Limits { log: 10_000, ..Limits::DEFAULT });
+    let report = probe_within(
+        json!({ "tag": "println", "val": "x\n".repeat(50_000) }),
+        Limits { log: 10_000, ..Limits::DEFAULT },
+    );
     output(&report);
     assert!(report.log.len() < 1_000 && report.log_dropped > 90_000, "{} {}", report.log.len(), report.log_dropped);
 }
@@ -222,7 +261,9 @@ fn a_guest_notices_its_cancellation() {
     let canceller = Canceller::new();
     let stop = canceller.stop();
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| bench.attempt(package, json!({ "behaviour": { "tag": "busy_until_cancelled" } }), Limits::DEFAULT, &stop));
+        let running = scope.spawn(|| {
+            bench.attempt(package, json!({ "behaviour": { "tag": "busy_until_cancelled" } }), Limits::DEFAULT, &stop)
+        });
         std::thread::sleep(Duration::from_millis(50));
         let asked = Instant::now();
         canceller.cancel();
@@ -235,13 +276,17 @@ fn a_guest_notices_its_cancellation() {
 fn facts_are_told() {
     let bench = Bench::new();
     let package = bench.install("probe", &built("probe"), "");
-    let mut attempt: Attempt = attempt(package, json!({ "behaviour": { "tag": "tell_context", "val": "faces-array" } }), Limits::DEFAULT);
+    let mut attempt: Attempt =
+        attempt(package, json!({ "behaviour": { "tag": "tell_context", "val": "faces-array" } }), Limits::DEFAULT);
     attempt.number = 3;
     attempt.origins.insert("faces_array".to_owned(), "output_001_faces_array".to_owned());
     let report = bench.runtime.execute(&attempt, &Stop::never()).unwrap();
     let facts = &output(&report)["facts"];
     assert_eq!((&facts["run_id"], &facts["step"]), (&json!(attempt.run), &json!("probe")));
-    assert_eq!((&facts["attempt"], &facts["idempotency_key"], &facts["origin"]), (&json!(3), &json!("key"), &json!("output_001_faces_array")));
+    assert_eq!(
+        (&facts["attempt"], &facts["idempotency_key"], &facts["origin"]),
+        (&json!(3), &json!("key"), &json!("output_001_faces_array"))
+    );
     assert!(facts["remaining_ms"].as_u64().is_some_and(|ms| ms > 20_000 && ms <= 30_000), "{facts}");
 }
 
@@ -261,7 +306,8 @@ fn progress_and_lines_arrive_while_it_runs() {
         }));
     });
     let package = bench.install("probe", &built("probe"), "");
-    let run = |behaviour: Value| bench.attempt(package, json!({ "behaviour": behaviour }), Limits::DEFAULT, &Stop::never());
+    let run =
+        |behaviour: Value| bench.attempt(package, json!({ "behaviour": behaviour }), Limits::DEFAULT, &Stop::never());
     output(&run(json!({ "tag": "report_progress", "val": 1000 })));
     output(&run(json!({ "tag": "log", "val": 1 })));
     let seen = seen.lock().unwrap();

@@ -2,14 +2,21 @@
 
 use dovetail_core::manifest::Grants;
 use dovetail_core::wit::Type;
-use dovetail_runtime::{CompileLimits, Compiler, CompilerOptions, GrantClass, LoadError, MAX_TYPE_NODES, Refusal, componentize};
+use dovetail_runtime::{
+    CompileLimits, Compiler, CompilerOptions, GrantClass, LoadError, MAX_TYPE_NODES, Refusal, componentize,
+};
 
 use crate::support::{Bench, NUMBER, component, component_of, core, number_guest};
 
 /// A compiler with a folder of its own.
 pub(crate) fn compiler() -> (Compiler, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let options = CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 64 << 20, program: None, limits: CompileLimits::default() };
+    let options = CompilerOptions {
+        cache_dir: folder.path().join("code"),
+        cache_bytes: 64 << 20,
+        program: None,
+        limits: CompileLimits::default(),
+    };
     (Compiler::new(options).unwrap(), folder)
 }
 
@@ -61,7 +68,10 @@ fn no_run_and_two_runs() {
     );
     refuses(&none, "no_run", "export task");
     let two = component_of(
-        &world(&format!("interface task {{ {NUMBER} }} interface second {{ {NUMBER} }}"), "export task; export second;"),
+        &world(
+            &format!("interface task {{ {NUMBER} }} interface second {{ {NUMBER} }}"),
+            "export task; export second;",
+        ),
         &format!(
             r#"(module {memory} (func (export "acme:probe/task@1.0.0#run") (param i32) (result i32) (unreachable))
                (func (export "acme:probe/second@1.0.0#run") (param i32) (result i32) (unreachable)))"#
@@ -80,16 +90,36 @@ pub(crate) fn shape(run: &str, parameters: &str, result: &str) -> Vec<u8> {
 
 #[test]
 fn run_of_another_shape() {
-    refuses(&shape("run: func(n: u32) -> result<input, task-error>;", "(param i32)", "(result i32)"), "wrong_run", "a record");
+    refuses(
+        &shape("run: func(n: u32) -> result<input, task-error>;", "(param i32)", "(result i32)"),
+        "wrong_run",
+        "a record",
+    );
     refuses(
         &shape("run: func(a: input, b: input) -> result<input, task-error>;", "(param i32 i32)", "(result i32)"),
         "wrong_run",
         "takes 2 parameters",
     );
-    refuses(&shape("run: func(input: input) -> u32;", "(param i32)", "(result i32)"), "wrong_run", "returns no `result`");
-    refuses(&shape("run: func(input: input) -> result<u32, task-error>;", "(param i32)", "(result i32)"), "wrong_run", "other than a record");
-    refuses(&shape("run: func(input: input) -> result<input, string>;", "(param i32)", "(result i32)"), "wrong_error_type", "task-error");
-    refuses(&shape("run: func(input: input) -> result<input>;", "(param i32)", "(result i32)"), "wrong_error_type", "task-error");
+    refuses(
+        &shape("run: func(input: input) -> u32;", "(param i32)", "(result i32)"),
+        "wrong_run",
+        "returns no `result`",
+    );
+    refuses(
+        &shape("run: func(input: input) -> result<u32, task-error>;", "(param i32)", "(result i32)"),
+        "wrong_run",
+        "other than a record",
+    );
+    refuses(
+        &shape("run: func(input: input) -> result<input, string>;", "(param i32)", "(result i32)"),
+        "wrong_error_type",
+        "task-error",
+    );
+    refuses(
+        &shape("run: func(input: input) -> result<input>;", "(param i32)", "(result i32)"),
+        "wrong_error_type",
+        "task-error",
+    );
 }
 
 #[test]
@@ -114,7 +144,10 @@ fn an_interface_that_nobody_offers() {
         "package acme:probe@1.0.0; interface task {{ {NUMBER} }} world component {{ import acme:store/database@2.0.0; export task; }} \
          package acme:store@2.0.0 {{ interface database {{ ask: func(); }} }}"
     );
-    let guest = component_of(&wit, &core(r#"(import "acme:store/database@2.0.0" "ask" (func $ask))"#, "(call $ask) (unreachable)"));
+    let guest = component_of(
+        &wit,
+        &core(r#"(import "acme:store/database@2.0.0" "ask" (func $ask))"#, "(call $ask) (unreachable)"),
+    );
     refuses(&guest, "unknown_import", "acme:store/database@2.0.0");
 }
 
@@ -127,7 +160,10 @@ fn wasi_guest(package: &str, interface: &str) -> Vec<u8> {
     let name = if package == "wasi:clocks" { "now" } else { "get-random-u64" };
     component_of(
         &wit,
-        &core(&format!(r#"(import "{package}/{interface}@0.2.6" "{name}" (func $it (result i64)))"#), "(drop (call $it)) (call $ok (i32.const 1))"),
+        &core(
+            &format!(r#"(import "{package}/{interface}@0.2.6" "{name}" (func $it (result i64)))"#),
+            "(drop (call $it)) (call $ok (i32.const 1))",
+        ),
     )
 }
 
@@ -165,7 +201,12 @@ fn with_its_grant_it_runs_and_is_not_pure() {
         assert!(!description.pure);
         assert_eq!(description.imports[0].class, GrantClass::Needs(grant));
         let digest = bench.install("probe", &guest, &format!("[grants]\n{grant} = true"));
-        let report = bench.attempt(digest, serde_json::json!({ "n": 1 }), Default::default(), &dovetail_core::stop::Stop::never());
+        let report = bench.attempt(
+            digest,
+            serde_json::json!({ "n": 1 }),
+            Default::default(),
+            &dovetail_core::stop::Stop::never(),
+        );
         assert_eq!(crate::support::output(&report)["n"], 1);
     }
 }
@@ -176,15 +217,24 @@ fn a_function_of_a_newer_host() {
         "package acme:probe@1.0.0; interface task {{ {NUMBER} }} world component {{ import wasi:random/insecure-seed@0.2.6; export task; }} \
          package wasi:random@0.2.6 {{ interface insecure-seed {{ newer: func() -> u64; }} }}"
     );
-    let guest =
-        component_of(&wit, &core(r#"(import "wasi:random/insecure-seed@0.2.6" "newer" (func $it (result i64)))"#, "(drop (call $it)) (unreachable)"));
+    let guest = component_of(
+        &wit,
+        &core(
+            r#"(import "wasi:random/insecure-seed@0.2.6" "newer" (func $it (result i64)))"#,
+            "(drop (call $it)) (unreachable)",
+        ),
+    );
     refuses(&guest, "incompatible_import", "newer");
 }
 
 /// A record of `fields` numbers, in which everything counts as one node and the record itself as one.
 fn wide(fields: usize) -> Vec<u8> {
     let fields: String = (0..fields).map(|n| format!("x{n}: u8,")).collect();
-    shape(&format!("record wide {{ {fields} }} run: func(input: wide) -> result<input, task-error>;"), "(param i32)", "(result i32)")
+    shape(
+        &format!("record wide {{ {fields} }} run: func(input: wide) -> result<input, task-error>;"),
+        "(param i32)",
+        "(result i32)",
+    )
 }
 
 #[test]
@@ -198,7 +248,11 @@ fn types_within_their_bound_and_over_it() {
     for n in 1..15 {
         types += &format!("record r{n} {{ a: list<r{}>, b: list<r{}> }}", n - 1, n - 1);
     }
-    let bomb = shape(&format!("{types} run: func(input: r14) -> result<input, task-error>;"), "(param i32 i32 i32 i32)", "(result i32)");
+    let bomb = shape(
+        &format!("{types} run: func(input: r14) -> result<input, task-error>;"),
+        "(param i32 i32 i32 i32)",
+        "(result i32)",
+    );
     refuses(&bomb, "type_too_large", &MAX_TYPE_NODES.to_string());
 }
 
@@ -207,7 +261,11 @@ fn types_as_deep_as_allowed_and_deeper() {
     let (compiler, _folder) = compiler();
     let nested = |depth: usize| {
         let ty = format!("{}u8{}", "list<".repeat(depth), ">".repeat(depth));
-        shape(&format!("record deep {{ it: {ty} }} run: func(input: deep) -> result<input, task-error>;"), "(param i32 i32)", "(result i32)")
+        shape(
+            &format!("record deep {{ it: {ty} }} run: func(input: deep) -> result<input, task-error>;"),
+            "(param i32 i32)",
+            "(result i32)",
+        )
     };
     assert!(compiler.describe(&nested(31), &Grants::default()).is_ok());
     refuses(&nested(32), "type_too_deep", "32");

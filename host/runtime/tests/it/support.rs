@@ -10,7 +10,8 @@ use dovetail_core::executor::{Attempt, Executor as _, Failure, FailureKind, Outc
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{
-    AgeAndGender, DetectOptions, Detection, FaceError, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
+    AgeAndGender, DetectOptions, Detection, FaceError, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision,
+    VisionError,
 };
 use dovetail_core::{Digest, RunId};
 use dovetail_runtime::{Budgets, Options, Parts, Runtime, pack};
@@ -57,8 +58,9 @@ pub(crate) fn component_of(wit: &str, core: &str) -> Vec<u8> {
 pub(crate) const NUMBER: &str = "use dovetail:task/types@0.1.0.{task-error}; \
     record input { n: u32 } record output { n: u32 } run: func(input: input) -> result<output, task-error>;";
 
-/// A core module: its imports and other definitions, then the body of `run` (parameter 0 is `n`), which leaves the answer's address, mostly by
-/// `(call $ok (VALUE))`. Memory starts with 2 pages; `cabi_realloc` takes from 65536 on and grows.
+/// A core module: its imports and other definitions, then the body of `run` (parameter 0 is `n`), which leaves the
+/// answer's address, mostly by `(call $ok (VALUE))`. Memory starts with 2 pages; `cabi_realloc` takes from 65536 on and
+/// grows.
 pub(crate) fn core(definitions: &str, body: &str) -> String {
     core_with("(param i32)", definitions, body)
 }
@@ -91,7 +93,10 @@ pub(crate) fn number_guest(definitions: &str, body: &str) -> Vec<u8> {
 
 /// Bytes in memory, by digest: a test double of the store. It fails so with artifacts, if it is told to.
 #[derive(Debug, Default)]
-pub(crate) struct MemoryBlobs(pub(crate) Mutex<HashMap<(BlobKind, Digest), Vec<u8>>>, pub(crate) Mutex<Option<StoreErrorKind>>);
+pub(crate) struct MemoryBlobs(
+    pub(crate) Mutex<HashMap<(BlobKind, Digest), Vec<u8>>>,
+    pub(crate) Mutex<Option<StoreErrorKind>>,
+);
 
 impl MemoryBlobs {
     fn works(&self, kind: BlobKind) -> Result<(), StoreError> {
@@ -112,7 +117,11 @@ impl Blobs for MemoryBlobs {
         self.works(kind)?;
         let found = self.0.lock().unwrap().get(&(kind, *digest)).cloned();
         let bytes = found.ok_or_else(|| StoreError::plain(StoreErrorKind::Missing, format!("read blob {digest}")))?;
-        if bytes.len() as u64 > max { Err(StoreError::plain(StoreErrorKind::Refused, format!("read blob {digest}"))) } else { Ok(bytes) }
+        if bytes.len() as u64 > max {
+            Err(StoreError::plain(StoreErrorKind::Refused, format!("read blob {digest}")))
+        } else {
+            Ok(bytes)
+        }
     }
 
     fn size(&self, kind: BlobKind, digest: &Digest) -> Result<Option<u64>, StoreError> {
@@ -138,7 +147,12 @@ fn per_face<T: Clone>(faces: &[Rect], one: &T) -> PerFace<T> {
 }
 
 impl Vision for FakeVision {
-    fn open(&self, _: &Digest, bytes: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>, _: &Stop) -> Result<Image, VisionError> {
+    fn open(
+        &self,
+        _: &Digest,
+        bytes: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>,
+        _: &Stop,
+    ) -> Result<Image, VisionError> {
         self.decoded.fetch_add(1, Ordering::Relaxed);
         let text = String::from_utf8(bytes()?).unwrap_or_default();
         let side = |text: &str| text.parse::<u32>().ok();
@@ -171,9 +185,13 @@ impl Vision for FakeVision {
         match name.unwrap_or("default") {
             "missing" => Err(VisionError::unavailable("models_missing", "no model is installed")),
             "unknown" => Err(VisionError::invalid("unknown_model", "there is no such model")),
-            name => {
-                Ok(Model { kind, name: name.to_owned(), digest: Digest::of(name.as_bytes()), aliases: Vec::new(), labels: vec!["happy".to_owned()] })
-            }
+            name => Ok(Model {
+                kind,
+                name: name.to_owned(),
+                digest: Digest::of(name.as_bytes()),
+                aliases: Vec::new(),
+                labels: vec!["happy".to_owned()],
+            }),
         }
     }
 
@@ -191,7 +209,13 @@ impl Vision for FakeVision {
         }
     }
 
-    fn detect(&self, model: &Model, _: &Image, options: DetectOptions, stop: &Stop) -> Result<Vec<Detection>, VisionError> {
+    fn detect(
+        &self,
+        model: &Model,
+        _: &Image,
+        options: DetectOptions,
+        stop: &Stop,
+    ) -> Result<Vec<Detection>, VisionError> {
         match model.name.as_str() {
             "slow" => {
                 let never = crossbeam_channel::never::<()>();
@@ -202,14 +226,25 @@ impl Vision for FakeVision {
         }
         let bbox = Rect { x: 1.0, y: 2.0, width: 3.0, height: 4.0 };
         let all = [0.9, 0.6, 0.1].map(|confidence| Detection { bbox, confidence });
-        Ok(all.into_iter().filter(|face| face.confidence >= options.min_confidence).take(options.max_faces as usize).collect())
+        Ok(all
+            .into_iter()
+            .filter(|face| face.confidence >= options.min_confidence)
+            .take(options.max_faces as usize)
+            .collect())
     }
 
     fn locate(&self, _: &Model, _: &Image, faces: &[Rect], _: &Stop) -> Result<PerFace<Vec<Point>>, VisionError> {
         Ok(per_face(faces, &vec![Point { x: 1.0, y: 2.0 }; 68]))
     }
 
-    fn estimate(&self, _: &Model, _: &Image, faces: &[Rect], _: u32, _: &Stop) -> Result<PerFace<AgeAndGender>, VisionError> {
+    fn estimate(
+        &self,
+        _: &Model,
+        _: &Image,
+        faces: &[Rect],
+        _: u32,
+        _: &Stop,
+    ) -> Result<PerFace<AgeAndGender>, VisionError> {
         Ok(per_face(faces, &AgeAndGender { age: 30.0, age_confidence: 0.9, female: 0.25 }))
     }
 
@@ -260,7 +295,8 @@ impl Bench {
         let known = PACKED.lock().unwrap().get(&key).cloned();
         let package = known.unwrap_or_else(|| {
             let none = BTreeMap::new();
-            let package = pack(Parts { manifest: &manifest, component, wit: &none, readme: None, examples: &none }).unwrap();
+            let package =
+                pack(Parts { manifest: &manifest, component, wit: &none, readme: None, examples: &none }).unwrap();
             PACKED.lock().unwrap().insert(key, package.clone());
             package
         });

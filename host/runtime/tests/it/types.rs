@@ -20,7 +20,8 @@ const LISTS: &str = "(param i32 i32 i32 i32 i32 i32)";
 
 /// A record of two of a record of two of ..., `doublings` deep: `2^(doublings + 1) - 1` parts.
 fn doubling(doublings: usize) -> String {
-    let mut types = String::from("record r0 { a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32, i: u32, j: u32 }");
+    let mut types =
+        String::from("record r0 { a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32, i: u32, j: u32 }");
     for n in 1..=doublings {
         types += &format!("record r{n} {{ a: r{}, b: r{} }}", n - 1, n - 1);
     }
@@ -60,13 +61,21 @@ fn thousands_of_types() {
     assert_eq!(compiler.describe(&many(300), &Grants::default()).unwrap().signature.input.len(), 300);
     let names = |count: usize| {
         let cases: String = (0..count).map(|n| format!("c{n}, ")).collect();
-        taking_flat(&format!("enum many {{ {cases} }} record taken {{ a: list<many>, b: list<many>, c: list<many> }}"), LISTS)
+        taking_flat(
+            &format!("enum many {{ {cases} }} record taken {{ a: list<many>, b: list<many>, c: list<many> }}"),
+            LISTS,
+        )
     };
     assert!(compiler.describe(&names(3_000), &Grants::default()).is_ok());
     refuses(&names(4_000), "type_too_large", &MAX_TYPE_NODES.to_string());
     let cases = |count: usize| {
         let cases: String = (0..count).map(|n| format!("c{n}, ")).collect();
-        taking_flat(&format!("variant many {{ {cases} value(u8) }} record taken {{ a: list<many>, b: list<many>, c: list<many> }}"), LISTS)
+        taking_flat(
+            &format!(
+                "variant many {{ {cases} value(u8) }} record taken {{ a: list<many>, b: list<many>, c: list<many> }}"
+            ),
+            LISTS,
+        )
     };
     assert!(compiler.describe(&cases(3_000), &Grants::default()).is_ok());
     refuses(&cases(4_000), "type_too_large", &MAX_TYPE_NODES.to_string());
@@ -96,7 +105,10 @@ fn names_as_long_as_allowed_and_longer() {
         assert_eq!(refusal.code, "name_too_long", "{refusal:?}");
         // It says which, and is itself short.
         let refusal = refused(&taking(&types(&named(50_000))), &Grants::default());
-        assert!(refusal.message.contains("50000 bytes") && refusal.message.contains("nnn") && refusal.message.len() < 200, "{refusal:?}");
+        assert!(
+            refusal.message.contains("50000 bytes") && refusal.message.contains("nnn") && refusal.message.len() < 200,
+            "{refusal:?}"
+        );
     }
 }
 
@@ -104,7 +116,10 @@ fn names_as_long_as_allowed_and_longer() {
 fn the_field_to_blame_is_looked_for_within_the_same_bound() {
     refuses(&taking_flat("record taken { it: list<stream<u8>> }", "(param i32 i32)"), "unsupported_type", "input.it[]");
     // The stream comes after 160,000 parts: that there is one is told, but not where.
-    let types = format!("{} record other {{ it: r13, last: stream<u8> }}", doubling(13).replace("record taken { it: r13 }", ""));
+    let types = format!(
+        "{} record other {{ it: r13, last: stream<u8> }}",
+        doubling(13).replace("record taken { it: r13 }", "")
+    );
     let refusal = refused(&taking(&format!("{types} record taken {{ it: other }}")), &Grants::default());
     assert_eq!(refusal.code, "invalid_component", "{refusal:?}");
     assert!(refusal.message.contains("stream"), "{refusal:?}");

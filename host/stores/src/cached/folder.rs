@@ -13,10 +13,10 @@ use dovetail_core::blobs::{BlobKind, Blobs as _, StoreError, StoreErrorKind};
 use crate::FileBlobs;
 use crate::embedded::{io_error, make_folder};
 
-/// What marks a folder as a cache (<https://bford.info/cachedir/>): backups pass it by, and we know that we may empty it.
+/// What marks a folder as a cache (<https://bford.info/cachedir/>): backups pass it by, and we know that we may empty
+/// it.
 const TAG: &str = "CACHEDIR.TAG";
-const TAG_TEXT: &str =
-    "Signature: 8a477f597d28d172789f06886806bc55\n# Blobs that dovetail can fetch again. This folder may be removed at any time.\n";
+const TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# Blobs that dovetail can fetch again. This folder may be removed at any time.\n";
 
 /// How files are called while they are written.
 const ASIDE: &str = ".new-";
@@ -59,7 +59,9 @@ impl Folder {
         let tag = path.join(TAG);
         let there = |path: &Path| path.try_exists().map_err(|e| io_error("look for", path, e));
         if there(&blobs)? && !there(&tag)? {
-            let why = format!("it has blobs but no {TAG}: this may be an embedded data folder, which must not be emptied; name another folder");
+            let why = format!(
+                "it has blobs but no {TAG}: this may be an embedded data folder, which must not be emptied; name another folder"
+            );
             return Err(StoreError::new(StoreErrorKind::Refused, format!("use {} as a cache", path.display()), why));
         }
         make_folder(path)?;
@@ -86,7 +88,8 @@ impl Folder {
     pub(super) fn read(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.near.path(kind, digest);
         let Ok(file) = File::open(&path) else { return Ok(None) };
-        // While it is held nobody evicts this file, in no process. It is waited for no longer than an eviction of one file takes.
+        // While it is held nobody evicts this file, in no process. It is waited for no longer than an eviction of one
+        // file takes.
         let held = file.lock_shared();
         match self.near.get(kind, digest, max) {
             Ok(bytes) => {
@@ -176,7 +179,8 @@ impl Folder {
     fn make_room(&self, room: &mut Room, length: u64) -> Result<bool, StoreError> {
         // One process at a time, so that two do not both evict what one of them needs to.
         let path = self.path.join("lock");
-        let lock = File::create(&path).and_then(|file| file.lock().map(|()| file)).map_err(|e| io_error("lock", &path, e))?;
+        let lock =
+            File::create(&path).and_then(|file| file.lock().map(|()| file)).map_err(|e| io_error("lock", &path, e))?;
         let mut kept = self.look()?;
         let mut bytes: u64 = kept.iter().map(|kept| kept.bytes).sum();
         let most = self.capacity.saturating_sub(length + room.arriving);
@@ -203,7 +207,9 @@ impl Folder {
         let mut found = Vec::new();
         let root = self.path.join("blobs");
         let entries = |path: &Path| match std::fs::read_dir(path) {
-            Ok(entries) => Ok(entries.collect::<Result<Vec<_>, _>>().map_err(|e| io_error("read the folder", path, e))?),
+            Ok(entries) => {
+                Ok(entries.collect::<Result<Vec<_>, _>>().map_err(|e| io_error("read the folder", path, e))?)
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(e) => Err(io_error("read the folder", path, e)),
         };

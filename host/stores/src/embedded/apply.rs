@@ -1,4 +1,5 @@
-//! Each change of the ledger as SQL, within the writer's transaction. The rules are those of `dovetail_core::ledger`; nothing is decided here.
+//! Each change of the ledger as SQL, within the writer's transaction. The rules are those of `dovetail_core::ledger`;
+//! nothing is decided here.
 
 use dovetail_core::RunId;
 use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lane, Lease, Record, Renewal, Reply, RunKey, Scope};
@@ -27,7 +28,9 @@ fn put(db: &Connection, record: &Record, succeeded: bool) -> Result<Reply> {
 }
 
 pub(crate) fn get(db: &Connection, kind: Kind, key: &str) -> Result<Option<Vec<u8>>> {
-    db.prepare_cached("SELECT value FROM records WHERE kind = ?1 AND key = ?2")?.query_row([kind.name(), key], |row| row.get(0)).optional()
+    db.prepare_cached("SELECT value FROM records WHERE kind = ?1 AND key = ?2")?
+        .query_row([kind.name(), key], |row| row.get(0))
+        .optional()
 }
 
 pub(crate) fn remove(db: &Connection, kind: Kind, key: &str) -> Result<()> {
@@ -44,13 +47,22 @@ fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<
     for job in jobs {
         let mut ready = !has(db, Kind::Outcome, &run.step(&job.step))?;
         for need in &job.needs {
-            let mut succeeded = db.prepare_cached("SELECT 1 FROM records WHERE kind = 'outcome' AND key = ?1 AND succeeded = 1")?;
+            let mut succeeded =
+                db.prepare_cached("SELECT 1 FROM records WHERE kind = 'outcome' AND key = ?1 AND succeeded = 1")?;
             ready = ready && succeeded.exists([run.step(need)])?;
         }
         if ready {
             let needs = serde_json::Value::from(job.needs.clone()).to_string();
             let lane = job.lane.as_str();
-            db.prepare_cached(insert)?.execute(params![run.run.as_str(), run.generation, job.step, needs, verify, job.attempt, lane])?;
+            db.prepare_cached(insert)?.execute(params![
+                run.run.as_str(),
+                run.generation,
+                job.step,
+                needs,
+                verify,
+                job.attempt,
+                lane
+            ])?;
             if !lane.is_empty() {
                 db.prepare_cached("INSERT INTO lanes (name) VALUES (?1) ON CONFLICT DO NOTHING")?.execute([lane])?;
             }
@@ -78,12 +90,16 @@ fn complete(db: &Connection, run: &RunKey) -> Result<bool> {
 }
 
 fn close(db: &Connection, run: &RunKey) -> Result<()> {
-    db.prepare_cached("DELETE FROM jobs WHERE run = ?1 AND generation = ?2")?.execute(params![run.run.as_str(), run.generation])?;
-    db.prepare_cached("DELETE FROM open_runs WHERE run = ?1 AND generation = ?2")?.execute(params![run.run.as_str(), run.generation]).map(drop)
+    db.prepare_cached("DELETE FROM jobs WHERE run = ?1 AND generation = ?2")?
+        .execute(params![run.run.as_str(), run.generation])?;
+    db.prepare_cached("DELETE FROM open_runs WHERE run = ?1 AND generation = ?2")?
+        .execute(params![run.run.as_str(), run.generation])
+        .map(drop)
 }
 
 fn owned(db: &Connection, lease: &Lease) -> Result<bool> {
-    let sql = "SELECT 1 FROM jobs WHERE run = ?1 AND generation = ?2 AND step = ?3 AND owner IS NOT NULL AND token = ?4";
+    let sql =
+        "SELECT 1 FROM jobs WHERE run = ?1 AND generation = ?2 AND step = ?3 AND owner IS NOT NULL AND token = ?4";
     db.prepare_cached(sql)?.exists(params![lease.run.run.as_str(), lease.run.generation, lease.step, int(lease.token)])
 }
 
@@ -113,7 +129,9 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
             enqueue(db, run, jobs, true)?;
             Ok(Reply::Created)
         }
-        Item::Finish { lease, record, succeeded, close: end, children } => finish(db, lease, record, *succeeded, end.as_ref(), children),
+        Item::Finish { lease, record, succeeded, close: end, children } => {
+            finish(db, lease, record, *succeeded, end.as_ref(), children)
+        }
         Item::Retry { lease, record, delay } => {
             if !owned(db, lease)? {
                 return Ok(Reply::NotOwner);
@@ -121,9 +139,13 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
             let reply = put(db, record, false)?;
             if reply == Reply::Created {
                 let due = now.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
-                let sql =
-                    "UPDATE jobs SET owner = NULL, attempt = attempt + 1, verify = 1, due = ?4 WHERE run = ?1 AND generation = ?2 AND step = ?3";
-                db.prepare_cached(sql)?.execute(params![lease.run.run.as_str(), lease.run.generation, lease.step, int(due)])?;
+                let sql = "UPDATE jobs SET owner = NULL, attempt = attempt + 1, verify = 1, due = ?4 WHERE run = ?1 AND generation = ?2 AND step = ?3";
+                db.prepare_cached(sql)?.execute(params![
+                    lease.run.run.as_str(),
+                    lease.run.generation,
+                    lease.step,
+                    int(due)
+                ])?;
             }
             Ok(reply)
         }
@@ -133,7 +155,12 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
             }
             let due = now.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
             let sql = "UPDATE jobs SET owner = NULL, due = ?4 WHERE run = ?1 AND generation = ?2 AND step = ?3";
-            db.prepare_cached(sql)?.execute(params![lease.run.run.as_str(), lease.run.generation, lease.step, int(due)])?;
+            db.prepare_cached(sql)?.execute(params![
+                lease.run.run.as_str(),
+                lease.run.generation,
+                lease.step,
+                int(due)
+            ])?;
             Ok(Reply::Created)
         }
         Item::Cancel { run, record } => {
@@ -150,7 +177,14 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
     }
 }
 
-fn finish(db: &Connection, lease: &Lease, record: &Record, succeeded: bool, end: Option<&Record>, children: &[Job]) -> Result<Reply> {
+fn finish(
+    db: &Connection,
+    lease: &Lease,
+    record: &Record,
+    succeeded: bool,
+    end: Option<&Record>,
+    children: &[Job],
+) -> Result<Reply> {
     if let exists @ Reply::Exists(_) = put(db, record, succeeded)? {
         return Ok(exists);
     }
@@ -194,7 +228,9 @@ struct Row {
 
 fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Row>> {
     let read = |row: &rusqlite::Row<'_>| -> Result<Row> {
-        let bad = |e: Box<dyn std::error::Error + Send + Sync>| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, e);
+        let bad = |e: Box<dyn std::error::Error + Send + Sync>| {
+            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, e)
+        };
         let run: String = row.get(1)?;
         let needs: String = row.get(4)?;
         Ok(Row {
@@ -207,17 +243,24 @@ fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Row>> {
             verify: row.get(7)?,
         })
     };
-    let free = "SELECT id, run, generation, step, needs, attempt, crashes, verify FROM jobs WHERE owner IS NULL AND due <= ?1";
+    let free =
+        "SELECT id, run, generation, step, needs, attempt, crashes, verify FROM jobs WHERE owner IS NULL AND due <= ?1";
     let (now, want) = (int(claim.now), i64::try_from(claim.want).unwrap_or(i64::MAX));
     match claim.scope {
         Scope::Able(able) => {
-            let lanes: Vec<String> = db.prepare_cached("SELECT name FROM lanes")?.query_map([], |row| row.get(0))?.collect::<Result<_>>()?;
+            let lanes: Vec<String> =
+                db.prepare_cached("SELECT name FROM lanes")?.query_map([], |row| row.get(0))?.collect::<Result<_>>()?;
             let served: Vec<String> = lanes.into_iter().filter(|lane| Lane::parse(lane).is_served_by(able)).collect();
             let served = serde_json::Value::from(served).to_string();
-            let sql = format!("{free} AND (lane = '' OR lane IN (SELECT value FROM json_each(?3))) ORDER BY turn, id LIMIT ?2");
+            let sql = format!(
+                "{free} AND (lane = '' OR lane IN (SELECT value FROM json_each(?3))) ORDER BY turn, id LIMIT ?2"
+            );
             db.prepare_cached(&sql)?.query_map(params![now, want, served], read)?.collect()
         }
-        Scope::All => db.prepare_cached(&format!("{free} ORDER BY turn, id LIMIT ?2"))?.query_map(params![now, want], read)?.collect(),
+        Scope::All => db
+            .prepare_cached(&format!("{free} ORDER BY turn, id LIMIT ?2"))?
+            .query_map(params![now, want], read)?
+            .collect(),
         Scope::Runs(runs) => {
             let ids = ids(runs);
             let sql = format!("{free} AND run IN (SELECT value FROM json_each(?3)) ORDER BY turn, id LIMIT ?2");
@@ -228,9 +271,12 @@ fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Row>> {
 
 /// Frees the jobs whose lease is over or whose holder is dead; each counts as a crash.
 pub(crate) fn reap(db: &Connection, now: u64, is_dead: &dyn Fn(&str) -> bool) -> Result<()> {
-    let owners: Vec<String> =
-        db.prepare_cached("SELECT DISTINCT owner FROM jobs WHERE owner IS NOT NULL")?.query_map([], |row| row.get(0))?.collect::<Result<_>>()?;
-    let freed = "UPDATE jobs SET owner = NULL, crashes = crashes + 1, verify = 1 WHERE owner = ?1 AND (expires <= ?2 OR ?3)";
+    let owners: Vec<String> = db
+        .prepare_cached("SELECT DISTINCT owner FROM jobs WHERE owner IS NOT NULL")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_>>()?;
+    let freed =
+        "UPDATE jobs SET owner = NULL, crashes = crashes + 1, verify = 1 WHERE owner = ?1 AND (expires <= ?2 OR ?3)";
     for owner in owners {
         db.prepare_cached(freed)?.execute(params![owner, int(now), is_dead(&owner)])?;
     }
@@ -250,7 +296,12 @@ pub(crate) fn claim(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Claimed>> 
     for (n, row) in (1..).zip(rows) {
         let token = first + n;
         let sql = "UPDATE jobs SET owner = ?2, token = ?3, expires = ?4 WHERE id = ?1";
-        db.prepare_cached(sql)?.execute(params![row.id, claim.owner, token, int(claim.now.saturating_add(claim.lease_ms))])?;
+        db.prepare_cached(sql)?.execute(params![
+            row.id,
+            claim.owner,
+            token,
+            int(claim.now.saturating_add(claim.lease_ms))
+        ])?;
         let mut needs = Vec::with_capacity(row.needs.len());
         for need in row.needs {
             if let Some(value) = get(db, Kind::Outcome, &row.run.step(&need))? {
@@ -296,7 +347,8 @@ pub(crate) fn renew(db: &Connection, leases: &[Lease], expires: u64) -> Result<V
     for lease in leases {
         let (run, generation) = (lease.run.run.as_str(), lease.run.generation);
         let held = !has(db, Kind::Cancel, &lease.run.key())?
-            && db.prepare_cached(sql)?.execute(params![run, generation, lease.step, int(lease.token), int(expires)])? == 1;
+            && db.prepare_cached(sql)?.execute(params![run, generation, lease.step, int(lease.token), int(expires)])?
+                == 1;
         out.push(if held { Renewal::Renewed } else { Renewal::Lost });
     }
     Ok(out)

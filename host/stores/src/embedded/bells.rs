@@ -1,9 +1,10 @@
-//! Telling the other processes on a folder what they wait for, so that they hear of it now and not when they next look: that a run was cancelled
-//! or has failed, to whoever runs its steps (`bells/PROCESS`); that jobs are ready, to whoever waits for some (`bells/PROCESS~jobs`); and that a
-//! run has ended, to whoever waits for that (`bells/PROCESS~ends`). Who listens has a socket of that name, and sleeps until something comes.
+//! Telling the other processes on a folder what they wait for, so that they hear of it now and not when they next look:
+//! that a run was cancelled or has failed, to whoever runs its steps (`bells/PROCESS`); that jobs are ready, to whoever
+//! waits for some (`bells/PROCESS~jobs`); and that a run has ended, to whoever waits for that (`bells/PROCESS~ends`).
+//! Who listens has a socket of that name, and sleeps until something comes.
 //!
-//! It is a hint. Where no socket can be made, or one is full, the next renewal or look tells. A change in a folder in which nobody else listens
-//! costs a look at the time at which `bells/` last changed.
+//! It is a hint. Where no socket can be made, or one is full, the next renewal or look tells. A change in a folder in
+//! which nobody else listens costs a look at the time at which `bells/` last changed.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -58,7 +59,8 @@ struct Hung {
 impl Drop for Hung {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
-        // Where that cannot be said, it sleeps on until it hears something or the process ends. It may itself be who drops us.
+        // Where that cannot be said, it sleeps on until it hears something or the process ends. It may itself be who
+        // drops us.
         let ended = send(&self.folder, &self.name, b"").is_ok();
         drop(std::fs::remove_file(self.folder.join(&self.name)));
         if ended && thread.thread().id() != std::thread::current().id() {
@@ -101,7 +103,8 @@ fn tell(listening: &Mutex<Listening>, run: &RunKey) {
     all.iter().for_each(|told| told(run));
 }
 
-/// A socket of this folder by a name that is short enough for one, however long the folder's is. It holds as long as the open folder.
+/// A socket of this folder by a name that is short enough for one, however long the folder's is. It holds as long as
+/// the open folder.
 fn short(folder: &File, name: &str) -> PathBuf {
     format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()).into()
 }
@@ -172,7 +175,9 @@ impl Bells {
             let hears = move |run: &RunKey| heard.upgrade().map(|listening| tell(&listening, run)).is_some();
             match self.hang(self.presence.name().to_owned(), move |socket| hear_runs(socket, hears)) {
                 Ok(hung) => listening.hung = Some(hung),
-                Err(error) => tracing::warn!(%error, folder = %self.folder.display(), "runs that other processes cancel are noticed late"),
+                Err(error) => {
+                    tracing::warn!(%error, folder = %self.folder.display(), "runs that other processes cancel are noticed late")
+                }
             }
         }
     }
@@ -194,11 +199,18 @@ impl Bells {
         self.hung(topic).get_or_init(|| {
             let name = format!("{}{ABOUT}{}", self.presence.name(), topic.name());
             let hung = self.hang(name, move |socket| hear_news(socket, hears));
-            hung.inspect_err(|error| tracing::debug!(%error, topic = topic.name(), "what other processes do is noticed late")).ok()
+            hung.inspect_err(
+                |error| tracing::debug!(%error, topic = topic.name(), "what other processes do is noticed late"),
+            )
+            .ok()
         });
     }
 
-    fn hang(&self, name: String, listen: impl FnOnce(&UnixDatagram) -> std::io::Result<()> + Send + 'static) -> std::io::Result<Hung> {
+    fn hang(
+        &self,
+        name: String,
+        listen: impl FnOnce(&UnixDatagram) -> std::io::Result<()> + Send + 'static,
+    ) -> std::io::Result<Hung> {
         std::fs::create_dir_all(&self.folder)?;
         self.sweep();
         // Of an earlier process that had our name, before the machine was started anew.
@@ -255,7 +267,9 @@ impl Bells {
         let mut sockets = Vec::new();
         for name in self.names() {
             let Some((process, about)) = name.split_once(ABOUT) else { continue };
-            let Some(topic) = [Topic::Jobs, Topic::Ends].into_iter().find(|topic| topic.name() == about) else { continue };
+            let Some(topic) = [Topic::Jobs, Topic::Ends].into_iter().find(|topic| topic.name() == about) else {
+                continue;
+            };
             if process == self.presence.name() {
                 continue;
             }

@@ -1,4 +1,5 @@
-//! Those who wait for jobs: each has a place of its own at which it hears of them, so that a change that is none of its business wakes nobody.
+//! Those who wait for jobs: each has a place of its own at which it hears of them, so that a change that is none of its
+//! business wakes nobody.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,8 @@ use dovetail_core::ledger::{Claimed, Scope};
 
 use super::writer::ReplyTo;
 
-/// How often a claimer looks for the work of other processes on the same folder although no bell rang (`bells.rs`); our own is handed to it.
+/// How often a claimer looks for the work of other processes on the same folder although no bell rang (`bells.rs`); our
+/// own is handed to it.
 pub(crate) const LOOK_ROUND: Duration = Duration::from_secs(1);
 
 /// What a claimer asks for.

@@ -1,4 +1,5 @@
-//! Content-addressed bytes as files: `blobs/KIND/sha256/HEX`, each written aside, synced and renamed, so that it is there whole or not at all.
+//! Content-addressed bytes as files: `blobs/KIND/sha256/HEX`, each written aside, synced and renamed, so that it is
+//! there whole or not at all.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -55,7 +56,8 @@ impl FileBlobs {
     }
 }
 
-/// Packages are few and small, and the tasks of a whole folder hang on one: what is published again mends what was damaged.
+/// Packages are few and small, and the tasks of a whole folder hang on one: what is published again mends what was
+/// damaged.
 fn holds(path: &Path, bytes: &[u8]) -> std::io::Result<bool> {
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -84,7 +86,8 @@ impl Blobs for FileBlobs {
     fn put(&self, kind: BlobKind, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
         let path = self.path(kind, &digest);
-        let kept = self.is_kept(kind, &path).and_then(|kept| Ok(kept && (kind != BlobKind::Package || holds(&path, bytes)?)));
+        let kept =
+            self.is_kept(kind, &path).and_then(|kept| Ok(kept && (kind != BlobKind::Package || holds(&path, bytes)?)));
         if kept.map_err(|e| io_error("look for", &path, e))? {
             return Ok(digest);
         }

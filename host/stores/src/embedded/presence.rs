@@ -1,5 +1,5 @@
-//! Which processes are alive on a data folder: each holds a lock on a file of its own, which the kernel drops when the process ends,
-//! however it ends. So a dead worker's jobs are free at once, without waiting for a lease.
+//! Which processes are alive on a data folder: each holds a lock on a file of its own, which the kernel drops when the
+//! process ends, however it ends. So a dead worker's jobs are free at once, without waiting for a lease.
 
 use std::fs::{File, TryLockError};
 use std::io::Write as _;
@@ -36,13 +36,15 @@ impl Presence {
         let folder = data.join("processes");
         make_folder(&folder)?;
         loop {
-            // Identity is the process, not a name: its number and start time, and a counter for several ledgers in one process.
+            // Identity is the process, not a name: its number and start time, and a counter for several ledgers in one
+            // process.
             let name = format!("{}-{}-{}", std::process::id(), started(), COUNT.fetch_add(1, Ordering::Relaxed));
             let path = folder.join(&name);
             let fail = |e| io_error("announce this process in", &path, e);
             let mut lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
             match lock.try_lock() {
-                // Somebody who swept may have removed the file between the two calls: a lock on a nameless file announces nobody.
+                // Somebody who swept may have removed the file between the two calls: a lock on a nameless file
+                // announces nobody.
                 Ok(()) if same_file(&lock, &path) => {
                     lock.write_all(b"locked while the process lives\n").map_err(fail)?;
                     return Ok(Self { folder, name, lock: Some(lock) });
@@ -124,7 +126,8 @@ impl Presence {
             Err(e) => e.kind() == std::io::ErrorKind::NotFound,
             Ok(file) => match file.try_lock() {
                 Ok(()) => {
-                    // Nobody holds it, and no process takes a name a second time. In a folder that is read-only it stays.
+                    // Nobody holds it, and no process takes a name a second time. In a folder that is read-only it
+                    // stays.
                     drop(std::fs::remove_file(&path));
                     true
                 }

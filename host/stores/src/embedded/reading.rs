@@ -1,6 +1,7 @@
-//! Looking into a data folder in which nothing can be written: it is read-only, or its disk is full. SQLite wants to write even to read, namely
-//! the index (`-shm`) of the log (`-wal`) in which changes stand before they are in the database. Where that index is there, it can do without.
-//! Where there is no log, or nothing in it, the database alone is the truth, and nobody changes it while we hold the writers' lock.
+//! Looking into a data folder in which nothing can be written: it is read-only, or its disk is full. SQLite wants to
+//! write even to read, namely the index (`-shm`) of the log (`-wal`) in which changes stand before they are in the
+//! database. Where that index is there, it can do without. Where there is no log, or nothing in it, the database alone
+//! is the truth, and nobody changes it while we hold the writers' lock.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -22,9 +23,15 @@ pub(crate) enum Reader {
 }
 
 impl Reader {
-    pub(crate) fn read<T>(&self, operation: &str, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    pub(crate) fn read<T>(
+        &self,
+        operation: &str,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         match self {
-            Self::Beside(db) => query(&db.lock().unwrap_or_else(PoisonError::into_inner)).map_err(|e| sql_error(operation, e)),
+            Self::Beside(db) => {
+                query(&db.lock().unwrap_or_else(PoisonError::into_inner)).map_err(|e| sql_error(operation, e))
+            }
             Self::Alone(still) => still.read(operation, query),
         }
     }
@@ -53,7 +60,11 @@ impl Reader {
                     let StoreError { operation, source, .. } = sql_error(&what, error);
                     let remedy = "changes stand in `dovetail.db-wal` that cannot be read without writing beside it: make room, or copy the folder to \
                                   where you may write and name the copy with --data";
-                    return Err(StoreError { operation: format!("{operation}: {remedy}"), source, ..StoreError::plain(StoreErrorKind::Refused, "") });
+                    return Err(StoreError {
+                        operation: format!("{operation}: {remedy}"),
+                        source,
+                        ..StoreError::plain(StoreErrorKind::Refused, "")
+                    });
                 }
                 let standing = still.read(&what, schema::standing)?;
                 (Self::Alone(still), standing)
@@ -61,7 +72,11 @@ impl Reader {
         };
         schema::refuse_newer(standing.as_ref(), &what)?;
         if standing.is_none() {
-            return Err(StoreError::new(StoreErrorKind::Refused, what, "it has no tables yet, and nothing can be written here"));
+            return Err(StoreError::new(
+                StoreErrorKind::Refused,
+                what,
+                "it has no tables yet, and nothing can be written here",
+            ));
         }
         Ok(reader)
     }
@@ -84,13 +99,23 @@ impl Still {
     }
 
     /// Between two questions others may write; during one they wait for us, as for a writer.
-    fn read<T>(&self, operation: &str, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    fn read<T>(
+        &self,
+        operation: &str,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         let locked = self.turn.as_ref().map(|turn| turn.lock_shared()).transpose();
-        locked.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "wait until nobody writes to the database", e))?;
+        locked
+            .map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "wait until nobody writes to the database", e))?;
         let answer = match self.log_holds_changes() {
-            Ok(false) => open(&self.path, "&immutable=1").and_then(|db| query(&db)).map_err(|e| sql_error(operation, e)),
+            Ok(false) => {
+                open(&self.path, "&immutable=1").and_then(|db| query(&db)).map_err(|e| sql_error(operation, e))
+            }
             // Somebody writes here after all: then the next command reads beside him.
-            Ok(true) => Err(StoreError::plain(StoreErrorKind::Unavailable, format!("{operation}: another process changes the database"))),
+            Ok(true) => Err(StoreError::plain(
+                StoreErrorKind::Unavailable,
+                format!("{operation}: another process changes the database"),
+            )),
             Err(error) => Err(error),
         };
         if let Some(turn) = &self.turn {
@@ -104,8 +129,12 @@ impl Still {
 fn open(path: &Path, option: &str) -> rusqlite::Result<Connection> {
     use std::os::unix::ffi::OsStrExt as _;
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/-._~".contains(b);
-    let escaped: String =
-        path.as_os_str().as_bytes().iter().map(|b| if plain(b) { char::from(*b).to_string() } else { format!("%{b:02X}") }).collect();
+    let escaped: String = path
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .map(|b| if plain(b) { char::from(*b).to_string() } else { format!("%{b:02X}") })
+        .collect();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(format!("file:{escaped}?mode=ro{option}"), flags)?;
     db.busy_timeout(std::time::Duration::from_secs(30))?;

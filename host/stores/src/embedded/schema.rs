@@ -30,8 +30,8 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 INSERT INTO facts VALUES ('token', '0'), ('boot', '');
 ";
 
-/// What is listed in the order in which it came. Outcomes and attempts are not: an index costs each of them a page. Tables are the same with and
-/// without it, so it comes with no version.
+/// What is listed in the order in which it came. Outcomes and attempts are not: an index costs each of them a page.
+/// Tables are the same with and without it, so it comes with no version.
 const LISTED: &str = "
 DROP INDEX IF EXISTS records_by_kind;
 CREATE INDEX IF NOT EXISTS records_listed ON records (kind, id) WHERE kind IN ('run', 'plugin', 'pipeline', 'model');
@@ -50,8 +50,11 @@ CREATE TABLE lanes (name TEXT PRIMARY KEY) WITHOUT ROWID;
 /// With what was tried and how to react.
 pub(crate) fn sql_error(operation: &str, error: rusqlite::Error) -> StoreError {
     // SQLite says "full" of its files, but of the shared memory beside them only that it could not be made or grow.
-    if let Some(code @ (SQLITE_IOERR_SHMOPEN | SQLITE_IOERR_SHMSIZE)) = error.sqlite_error().map(|error| error.extended_code) {
-        let operation = format!("{operation}: the file -shm beside the database cannot grow (is the disk full? then make room)");
+    if let Some(code @ (SQLITE_IOERR_SHMOPEN | SQLITE_IOERR_SHMSIZE)) =
+        error.sqlite_error().map(|error| error.extended_code)
+    {
+        let operation =
+            format!("{operation}: the file -shm beside the database cannot grow (is the disk full? then make room)");
         // It is not made for want of rights, too.
         let kind = if code == SQLITE_IOERR_SHMSIZE { StoreErrorKind::Full } else { StoreErrorKind::Refused };
         return StoreError::new(kind, operation, error);
@@ -67,8 +70,8 @@ pub(crate) fn sql_error(operation: &str, error: rusqlite::Error) -> StoreError {
     StoreError::new(kind, operation, error)
 }
 
-/// Opens `data/dovetail.db`, making what is missing. `turn` is the lock that writers queue for: it is taken only where something is to be
-/// written, which is once for a new folder and once after each start of the machine.
+/// Opens `data/dovetail.db`, making what is missing. `turn` is the lock that writers queue for: it is taken only where
+/// something is to be written, which is once for a new folder and once after each start of the machine.
 pub(crate) fn open(data: &Path, turn: &File) -> Result<Connection, StoreError> {
     let path = data.join("dovetail.db");
     let what = format!("open the database {}", path.display());
@@ -114,7 +117,9 @@ pub(crate) fn standing(db: &Connection) -> rusqlite::Result<Option<(i64, String)
 pub(crate) fn refuse_newer(known: Option<&(i64, String)>, what: &str) -> Result<(), StoreError> {
     match known {
         Some((version, _)) if *version > VERSION => {
-            let why = format!("its version is {version}, this dovetail knows {VERSION}: use the version that made it, or a newer one");
+            let why = format!(
+                "its version is {version}, this dovetail knows {VERSION}: use the version that made it, or a newer one"
+            );
             Err(StoreError::new(StoreErrorKind::Newer, what, why))
         }
         _ => Ok(()),
@@ -148,7 +153,8 @@ fn prepare(db: &mut Connection, what: &str) -> Result<(), StoreError> {
     // Leases and delays are told by a clock that starts with the machine.
     let boot = boot_id();
     if known.is_none_or(|(_, known)| known != boot) {
-        tx.execute("UPDATE jobs SET due = 0, verify = 1, crashes = crashes + (owner IS NOT NULL), owner = NULL", []).map_err(sql)?;
+        tx.execute("UPDATE jobs SET due = 0, verify = 1, crashes = crashes + (owner IS NOT NULL), owner = NULL", [])
+            .map_err(sql)?;
         tx.execute("UPDATE facts SET value = ?1 WHERE name = 'boot'", [&boot]).map_err(sql)?;
     }
     tx.commit().map_err(sql)

@@ -10,7 +10,9 @@ use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::desk::Desk;
-use dovetail_core::ledger::{Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Then, Wait};
+use dovetail_core::ledger::{
+    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Then, Wait,
+};
 use dovetail_core::meta::{MetaStore, Put, Writes};
 use dovetail_core::retention::Archive;
 use rusqlite::{Connection, params};
@@ -52,8 +54,8 @@ pub struct SqliteLedger {
 }
 
 impl SqliteLedger {
-    /// Opens the data folder, making what is missing. Leases are told by `clock` ([`Clock::mono_ms`] must count from the machine's start,
-    /// so that processes agree).
+    /// Opens the data folder, making what is missing. Leases are told by `clock` ([`Clock::mono_ms`] must count from
+    /// the machine's start, so that processes agree).
     ///
     /// # Errors
     /// `Refused` where we may not write, `Newer` for a database of a newer dovetail, `Corrupt` for what is none.
@@ -67,7 +69,16 @@ impl SqliteLedger {
         let (bell, ends) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
         let bells = Arc::new(Bells::new(data, presence.clone()));
         let (clock_, presence_, staying) = (clock.clone(), presence.clone(), Staying::default());
-        let writer = Writer { db, presence: presence_, turn, clock: clock_, bell: bell.clone(), ends: ends.clone(), bells: bells.clone(), staying };
+        let writer = Writer {
+            db,
+            presence: presence_,
+            turn,
+            clock: clock_,
+            bell: bell.clone(),
+            ends: ends.clone(),
+            bells: bells.clone(),
+            staying,
+        };
         let (desk, requests) = Desk::new(writer);
         let here = desk.clone();
         let write = move || {
@@ -81,7 +92,8 @@ impl SqliteLedger {
         Ok(Self { writer, reader, presence, bell, ends, claimers: Arc::default(), round: LOOK_ROUND, bells, clock })
     }
 
-    /// Where no bell rings, who waits here looks as often for what other processes did; a second unless this says otherwise.
+    /// Where no bell rings, who waits here looks as often for what other processes did; a second unless this says
+    /// otherwise.
     #[must_use]
     pub fn looking_every(mut self, round: Duration) -> Self {
         self.round = round;
@@ -96,7 +108,17 @@ impl SqliteLedger {
         let (reader, presence) = (Reader::open(data)?, Arc::new(Presence::none(data)));
         let bells = Arc::new(Bells::new(data, presence.clone()));
         let (bell, ends) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
-        Ok(Self { writer: None, reader, presence, bell, ends, claimers: Arc::default(), round: LOOK_ROUND, bells, clock })
+        Ok(Self {
+            writer: None,
+            reader,
+            presence,
+            bell,
+            ends,
+            claimers: Arc::default(),
+            round: LOOK_ROUND,
+            bells,
+            clock,
+        })
     }
 
     /// How long to sleep: until the next look, or until it is time to listen.
@@ -109,7 +131,9 @@ impl SqliteLedger {
         if let Some(writing) = &self.writer {
             // The writer's thread ends when nobody can send to it any more.
             let requests = Arc::downgrade(&writing.requests);
-            self.bells.hear(Topic::Jobs, move || requests.upgrade().is_some_and(|requests| requests.send(Request::Rung).is_ok()));
+            self.bells.hear(Topic::Jobs, move || {
+                requests.upgrade().is_some_and(|requests| requests.send(Request::Rung).is_ok())
+            });
         }
     }
 
@@ -141,16 +165,23 @@ impl SqliteLedger {
     }
 
     fn runs(&self, operation: &str, sql: &str, with: impl rusqlite::Params) -> Result<Vec<RunKey>, StoreError> {
-        let rows: Vec<(String, u32)> =
-            self.read(operation, |db| db.prepare_cached(sql)?.query_map(with, |row| Ok((row.get(0)?, row.get(1)?)))?.collect())?;
+        let rows: Vec<(String, u32)> = self.read(operation, |db| {
+            db.prepare_cached(sql)?.query_map(with, |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })?;
         let parse = |(run, generation): (String, u32)| {
-            let run = run.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, operation, e))?;
+            let run = run
+                .parse()
+                .map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, operation, e))?;
             Ok(RunKey { run, generation })
         };
         rows.into_iter().map(parse).collect()
     }
 
-    fn read<T>(&self, operation: &str, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    fn read<T>(
+        &self,
+        operation: &str,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         self.reader.read(operation, query)
     }
 }
@@ -199,7 +230,15 @@ impl Ledger for SqliteLedger {
         // Behind the entry: whoever calls `wake` from here on is heard.
         let stays = !at_most.is_zero() && self.bell.rung() == wait.seen;
         let claimer = place.claimer;
-        self.tell(Request::Claim(Wanted { claimer, scope: scope.clone(), want, lease_ms: millis(lease), stays, round: self.round, reply }))?;
+        self.tell(Request::Claim(Wanted {
+            claimer,
+            scope: scope.clone(),
+            want,
+            lease_ms: millis(lease),
+            stays,
+            round: self.round,
+            reply,
+        }))?;
         let hears = || self.bells.is_heard(Topic::Jobs) && (!of_runs || self.bells.is_heard(Topic::Ends));
         let (mut leaving, mut nap) = (false, LONG);
         let unheard = until + UNHEARD;
@@ -207,9 +246,12 @@ impl Ledger for SqliteLedger {
             match inbox.recv_timeout(nap) {
                 Ok(heard) => match heard? {
                     Heard::Jobs(jobs) => return Ok(jobs),
-                    // Asleep until jobs come, until one becomes free by itself, or until it is time to look for others' work.
+                    // Asleep until jobs come, until one becomes free by itself, or until it is time to look for others'
+                    // work.
                     Heard::Nothing(next) if !leaving => {
-                        let free = next.map_or(self.round, |at| Duration::from_millis(at.saturating_sub(self.clock.mono_ms()).max(1)));
+                        let free = next.map_or(self.round, |at| {
+                            Duration::from_millis(at.saturating_sub(self.clock.mono_ms()).max(1))
+                        });
                         nap = until.saturating_duration_since(Instant::now()).min(free).min(self.unless_long(hears()));
                         continue;
                     }
@@ -245,12 +287,14 @@ impl Ledger for SqliteLedger {
     }
 
     fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let (kind, prefix, order) = (kind.name(), listing.prefix.as_str(), if listing.newest_first { "DESC" } else { "ASC" });
+        let (kind, prefix, order) =
+            (kind.name(), listing.prefix.as_str(), if listing.newest_first { "DESC" } else { "ASC" });
         let limit = i64::try_from(listing.limit).unwrap_or(i64::MAX);
         self.read("list records", |db| {
             let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
             if prefix.is_empty() {
-                // The kind stands in the text: only so does SQLite know that the index of listed records (schema.rs) is one of this kind, too.
+                // The kind stands in the text: only so does SQLite know that the index of listed records (schema.rs) is
+                // one of this kind, too.
                 let sql = format!("SELECT key, value FROM records WHERE kind = '{kind}' ORDER BY id {order} LIMIT ?1");
                 return db.prepare_cached(&sql)?.query_map([limit], read)?.collect();
             }
@@ -284,7 +328,11 @@ impl Ledger for SqliteLedger {
             let heard = self.ends.rung();
             let news = runs.is_empty() && heard != before;
             let ended: Vec<RunKey> = self.read("look for the end of runs", |db| {
-                runs.iter().filter_map(|run| apply::has(db, Kind::RunOutcome, &run.key()).map(|over| over.then(|| run.clone())).transpose()).collect()
+                runs.iter()
+                    .filter_map(|run| {
+                        apply::has(db, Kind::RunOutcome, &run.key()).map(|over| over.then(|| run.clone())).transpose()
+                    })
+                    .collect()
             })?;
             let left = until.saturating_duration_since(Instant::now());
             if !ended.is_empty() || news || left.is_zero() || self.bell.rung() != wait.seen {
@@ -346,12 +394,20 @@ fn of_records(error: StoreError) -> StoreError {
 /// The records alone, for a fleet on one machine whose queue is elsewhere. Its table of jobs stays empty.
 impl MetaStore for SqliteLedger {
     fn put(&self, records: &[Record]) -> Result<Vec<Put>, StoreError> {
-        self.write(&Writes { records: records.iter().map(|record| (record.clone(), None)).collect(), ..Writes::default() })
+        self.write(&Writes {
+            records: records.iter().map(|record| (record.clone(), None)).collect(),
+            ..Writes::default()
+        })
     }
 
     fn write(&self, writes: &Writes) -> Result<Vec<Put>, StoreError> {
         let (reply, inbox) = crossbeam_channel::bounded(1);
-        Ok(self.ask(Request::Write(writes.clone(), reply), &inbox).map_err(of_records)?.into_iter().map(put_of).collect())
+        Ok(self
+            .ask(Request::Write(writes.clone(), reply), &inbox)
+            .map_err(of_records)?
+            .into_iter()
+            .map(put_of)
+            .collect())
     }
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
@@ -380,7 +436,9 @@ impl Archive for SqliteLedger {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let sql = "SELECT key, value FROM records WHERE kind = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
         let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        self.read("list records", |db| db.prepare_cached(sql)?.query_map(params![kind.name(), after, limit], read)?.collect())
+        self.read("list records", |db| {
+            db.prepare_cached(sql)?.query_map(params![kind.name(), after, limit], read)?.collect()
+        })
     }
 
     fn remove(&self, kind: Kind, keys: &[String]) -> Result<(), StoreError> {

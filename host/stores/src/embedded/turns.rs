@@ -1,5 +1,6 @@
-//! The turn to write to the database, among the processes of a data folder: a lock on a file, which the kernel gives to whoever asks first when
-//! it is free. One that asks again at once would be the first each time; so whoever had the last turn lets those go before who wait.
+//! The turn to write to the database, among the processes of a data folder: a lock on a file, which the kernel gives to
+//! whoever asks first when it is free. One that asks again at once would be the first each time; so whoever had the
+//! last turn lets those go before who wait.
 
 use std::fs::File;
 use std::io;
@@ -28,7 +29,11 @@ fn open(path: &Path) -> Result<File, StoreError> {
 
 impl Turns {
     pub(crate) fn open(data: &Path) -> Result<Self, StoreError> {
-        Ok(Self { lock: open(&data.join("dovetail.lock"))?, waiting: open(&data.join("dovetail.waiting"))?, ended: None })
+        Ok(Self {
+            lock: open(&data.join("dovetail.lock"))?,
+            waiting: open(&data.join("dovetail.waiting"))?,
+            ended: None,
+        })
     }
 
     /// The lock itself, for what is written once.

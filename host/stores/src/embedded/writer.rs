@@ -1,8 +1,9 @@
-//! Changing the database. One writer at a time takes whatever is waiting into one transaction (group commit): whoever has something to write, if
-//! nobody else does, or a thread of its own. Processes queue for it at a lock file: without that SQLite's busy handler lets one of them starve
-//! the others.
+//! Changing the database. One writer at a time takes whatever is waiting into one transaction (group commit): whoever
+//! has something to write, if nobody else does, or a thread of its own. Processes queue for it at a lock file: without
+//! that SQLite's busy handler lets one of them starve the others.
 //!
-//! A claimer that found nothing stays here (`claimers.rs`): a change that makes jobs ready hands them out in its own transaction.
+//! A claimer that found nothing stays here (`claimers.rs`): a change that makes jobs ready hands them out in its own
+//! transaction.
 //!
 //! Not here: what the changes are (`apply.rs`), and what they mean (flow).
 
@@ -24,7 +25,8 @@ use super::schema::sql_error;
 use super::turns::Turns;
 use super::{apply, millis};
 
-/// Requests taken into one transaction: enough to share a sync among all that wait, few enough to answer the first ones soon.
+/// Requests taken into one transaction: enough to share a sync among all that wait, few enough to answer the first ones
+/// soon.
 const GROUP: usize = 256;
 
 /// Where an answer goes.
@@ -102,12 +104,16 @@ impl News {
                 self.ended |= close.is_some() || *reply == Reply::Closed;
             }
             Item::Close { .. } => self.ended = true,
-            Item::Put { record } | Item::Reopen { record, .. } | Item::Inherit { record } => self.ended |= record.kind == Kind::RunOutcome,
+            Item::Put { record } | Item::Reopen { record, .. } | Item::Inherit { record } => {
+                self.ended |= record.kind == Kind::RunOutcome
+            }
             Item::Cancel { .. } => {}
         }
         match item {
             Item::Cancel { run, .. } if *reply == Reply::Created => self.over.push(run.clone()),
-            Item::Finish { lease, succeeded: false, close: Some(_), .. } if *reply == Reply::Created => self.over.push(lease.run.clone()),
+            Item::Finish { lease, succeeded: false, close: Some(_), .. } if *reply == Reply::Created => {
+                self.over.push(lease.run.clone())
+            }
             _ => {}
         }
     }
@@ -180,13 +186,20 @@ impl Writer {
         let turn = match self.turn.take() {
             Ok(turn) => turn,
             Err(e) => {
-                let error = StoreError::new(StoreErrorKind::Unavailable, "wait for the turn to write to the database", e);
+                let error =
+                    StoreError::new(StoreErrorKind::Unavailable, "wait for the turn to write to the database", e);
                 return (group.into_iter().map(refusal).collect(), Some(error));
             }
         };
         let failed = match self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate) {
             Ok(tx) => {
-                let mut serving = Serving { db: &tx, now: self.clock.mono_ms(), presence: &self.presence, staying: &mut self.staying, news };
+                let mut serving = Serving {
+                    db: &tx,
+                    now: self.clock.mono_ms(),
+                    presence: &self.presence,
+                    staying: &mut self.staying,
+                    news,
+                };
                 for request in group {
                     answers.extend(serving.serve(request));
                 }
@@ -222,7 +235,10 @@ fn unwritten(db: &Connection, error: rusqlite::Error) -> StoreError {
     sql_error(&format!("write to the database {}", db.path().unwrap_or_default()), error)
 }
 
-fn answer<T: Send + 'static>(result: Result<T, StoreError>, then: impl FnOnce(Result<T, StoreError>) + Send + 'static) -> Answer {
+fn answer<T: Send + 'static>(
+    result: Result<T, StoreError>,
+    then: impl FnOnce(Result<T, StoreError>) + Send + 'static,
+) -> Answer {
     Box::new(move |failed| then(failed.map_or(result, Err)))
 }
 
@@ -274,7 +290,8 @@ impl Serving<'_> {
         let db = self.db;
         Some(match request {
             Request::Commit(items, then) => {
-                let result: Result<Vec<Reply>, StoreError> = within(db, || items.iter().map(|item| apply::item(db, item, self.now)).collect());
+                let result: Result<Vec<Reply>, StoreError> =
+                    within(db, || items.iter().map(|item| apply::item(db, item, self.now)).collect());
                 if let Ok(replies) = &result {
                     self.news.changed = true;
                     items.iter().zip(replies).for_each(|(item, reply)| self.news.note(item, reply));
@@ -285,7 +302,9 @@ impl Serving<'_> {
                 answer(result, then)
             }
             Request::Write(writes, to) => reply(to, within(db, || apply::write(db, &writes))),
-            Request::Remove { kind, keys, reply: to } => reply(to, within(db, || keys.iter().try_for_each(|key| apply::remove(db, kind, key)))),
+            Request::Remove { kind, keys, reply: to } => {
+                reply(to, within(db, || keys.iter().try_for_each(|key| apply::remove(db, kind, key))))
+            }
             Request::Claim(wanted) => return self.claim(wanted),
             Request::Renew { leases, lease_ms, reply: to } => {
                 let result = within(db, || apply::renew(db, &leases, self.now.saturating_add(lease_ms)));
@@ -301,7 +320,13 @@ impl Serving<'_> {
 
     fn claim(&mut self, wanted: Wanted) -> Option<Answer> {
         let (db, now, presence) = (self.db, self.now, self.presence);
-        let claim = apply::Claim { scope: &wanted.scope, want: wanted.want, lease_ms: wanted.lease_ms, now, owner: presence.name() };
+        let claim = apply::Claim {
+            scope: &wanted.scope,
+            want: wanted.want,
+            lease_ms: wanted.lease_ms,
+            now,
+            owner: presence.name(),
+        };
         let result = within(db, || {
             apply::reap(db, now, &|owner| presence.is_dead(owner))?;
             let claimed = apply::claim(db, &claim)?;
@@ -311,7 +336,8 @@ impl Serving<'_> {
         let jobs = match result {
             Ok((jobs, next)) => {
                 let until = now.saturating_add(millis(wanted.round));
-                self.staying.nothing = next.map(|next| (wanted.scope.clone(), next.map_or(until, |next| next.min(until))));
+                self.staying.nothing =
+                    next.map(|next| (wanted.scope.clone(), next.map_or(until, |next| next.min(until))));
                 if jobs.is_empty() && wanted.stays {
                     wanted.hears(Ok(Heard::Nothing(next.flatten())));
                     self.staying.claimers.push(wanted);

@@ -1,4 +1,5 @@
-//! The URL of a MongoDB, what its errors mean with the remedy, and what it says of itself and does under a race, for `doctor`.
+//! The URL of a MongoDB, what its errors mean with the remedy, and what it says of itself and does under a race, for
+//! `doctor`.
 
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ use super::is_duplicate;
 use crate::check::{Look, certificate, millis, unknown_host};
 
 const SELECT: Duration = Duration::from_secs(5);
-/// The oldest major version: from it on a replica set acknowledges what most of its members have, without being told to.
+/// The oldest major version: from it on a replica set acknowledges what most of its members have, without being told
+/// to.
 const OLDEST: u32 = 5;
 pub(super) const UPGRADE: &str = "upgrade it";
 /// Threads that insert the same `_id` at once.
@@ -41,17 +43,24 @@ fn without_credentials(url: &str) -> String {
 
 fn bad_url(url: &str, error: &Error) -> StoreError {
     const FORM: &str = "write mongodb://[user:password@]host[:port]/database";
-    // A password with an unescaped `/` or `:` may stand anywhere in what the driver says. What it says of the URL without one is harmless.
+    // A password with an unescaped `/` or `:` may stand anywhere in what the driver says. What it says of the URL
+    // without one is harmless.
     let plain = without_credentials(url);
     let why = match ClientOptions::parse(&plain).run() {
         _ if plain == url => error.kind.to_string(),
         Err(error) => error.kind.to_string(),
-        Ok(_) => "its user or password cannot be read: in them, write `/` as %2F, `:` as %3A, `@` as %40, `%` as %25".to_owned(),
+        Ok(_) => "its user or password cannot be read: in them, write `/` as %2F, `:` as %3A, `@` as %40, `%` as %25"
+            .to_owned(),
     };
-    StoreError::new(StoreErrorKind::Invalid, "open the metadata store", format!("its URL cannot be used: {why}; {FORM}"))
+    StoreError::new(
+        StoreErrorKind::Invalid,
+        "open the metadata store",
+        format!("its URL cannot be used: {why}; {FORM}"),
+    )
 }
 
-/// Reads the URL; the server is not asked yet. `pool`: how many connections at most, where that is not the driver's business.
+/// Reads the URL; the server is not asked yet. `pool`: how many connections at most, where that is not the driver's
+/// business.
 pub(super) fn open(url: &str, pool: Option<u32>) -> Result<Opened, StoreError> {
     let invalid = |why: &str| StoreError::new(StoreErrorKind::Invalid, "open the metadata store", why.to_owned());
     let mut options = ClientOptions::parse(url).run().map_err(|e| bad_url(url, &e))?;
@@ -80,7 +89,8 @@ pub(super) fn open(url: &str, pool: Option<u32>) -> Result<Opened, StoreError> {
     Ok(Opened { database: client.database(&name), address, silence, hosts, encrypted, concern })
 }
 
-/// The last reason why a server could not be reached. The driver goes on trying, and says in the end only that it tried.
+/// The last reason why a server could not be reached. The driver goes on trying, and says in the end only that it
+/// tried.
 #[derive(Clone, Default)]
 pub(super) struct Silence(Arc<Mutex<Option<ErrorKind>>>);
 
@@ -94,7 +104,8 @@ impl Silence {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    /// How to react to an error, and what to do about it. Never the driver's whole text: it describes every server, with more than is needed.
+    /// How to react to an error, and what to do about it. Never the driver's whole text: it describes every server,
+    /// with more than is needed.
     pub(super) fn explained(&self, error: &Error) -> (StoreErrorKind, String) {
         use StoreErrorKind::{Refused, Unavailable};
         const RIGHTS: &str = "give this user the role `readWrite` on this database";
@@ -115,10 +126,14 @@ impl Silence {
             ErrorKind::Command(e) => match e.code {
                 13 => (Refused, format!("{}: {RIGHTS}", e.message)),
                 18 => (Refused, format!("{}: mend user and password in the URL", e.message)),
-                20 | 10107 => (Refused, format!("{}: name the whole replica set in the URL (?replicaSet=NAME)", e.message)),
+                20 | 10107 => {
+                    (Refused, format!("{}: name the whole replica set in the URL (?replicaSet=NAME)", e.message))
+                }
                 _ => (Unavailable, error.kind.to_string()),
             },
-            ErrorKind::Write(WriteFailure::WriteError(e)) if e.code == 13 => (Refused, format!("{}: {RIGHTS}", e.message)),
+            ErrorKind::Write(WriteFailure::WriteError(e)) if e.code == 13 => {
+                (Refused, format!("{}: {RIGHTS}", e.message))
+            }
             kind => unreachable_for(kind),
         }
     }
@@ -148,7 +163,9 @@ fn unreachable_for(kind: &ErrorKind) -> (StoreErrorKind, String) {
                 .unwrap_or("if it always says that: is it a MongoDB, and does the URL say ?tls=true where it speaks TLS, and only there?");
             (Unavailable, format!("{text}: {help}"))
         }
-        ErrorKind::InvalidTlsConfig { message, .. } => (Refused, format!("{message}: mend the TLS parameters of the URL")),
+        ErrorKind::InvalidTlsConfig { message, .. } => {
+            (Refused, format!("{message}: mend the TLS parameters of the URL"))
+        }
         other => (Unavailable, other.to_string()),
     }
 }
@@ -157,7 +174,11 @@ fn unreachable_for(kind: &ErrorKind) -> (StoreErrorKind, String) {
 pub(super) fn version(info: &Document) -> Result<String, String> {
     let version = info.get_str("version").unwrap_or("unknown");
     let major: u32 = version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
-    if major < OLDEST { Err(format!("it is MongoDB {version}; {OLDEST} or later is needed")) } else { Ok(version.to_owned()) }
+    if major < OLDEST {
+        Err(format!("it is MongoDB {version}; {OLDEST} or later is needed"))
+    } else {
+        Ok(version.to_owned())
+    }
 }
 
 /// Whether `buildInfo` is that of the server that stands in for MongoDB in tests.
@@ -187,7 +208,8 @@ fn judge(hello: &Document, stand_in: bool, concern: Option<&WriteConcern>, look:
         );
     } else {
         look.found.push_str(if journal { ", standalone with its journal" } else { ", standalone" });
-        let lost = if journal { "" } else { "what was recorded in the last 100 ms is lost when its machine fails, and " };
+        let lost =
+            if journal { "" } else { "what was recorded in the last 100 ms is lost when its machine fails, and " };
         let found = format!("a standalone server: {lost}nothing works while it is down");
         let journal = if journal { "" } else { ", or at least add ?journal=true to the URL" };
         look.warning(found, format!("make it a replica set of three{journal}"));
@@ -260,13 +282,18 @@ pub(crate) fn look(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, St
     match raced.map_err(|e| fail("write to", &e))? {
         1 => look.found.push_str(&format!(", inserts are atomic ({RACERS} at once)")),
         winners => {
-            let found = format!("inserts are not atomic: {winners} of {RACERS} threads were told that they were the first with one `_id`");
+            let found = format!(
+                "inserts are not atomic: {winners} of {RACERS} threads were told that they were the first with one `_id`"
+            );
             look.problem(found, "use a MongoDB 5 or later: nothing that dovetail records is safe here");
         }
     }
     if let Err(error) = removed {
         let (_, why) = silence.explained(&error);
-        look.warning(format!("the collection `{}`, in which inserts were tried, could not be removed: {why}", probe.name()), "remove it by hand");
+        look.warning(
+            format!("the collection `{}`, in which inserts were tried, could not be removed: {why}", probe.name()),
+            "remove it by hand",
+        );
     }
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
     look.network(encrypted, &hosts, "add ?tls=true to the URL and let MongoDB speak TLS");
@@ -307,9 +334,17 @@ mod tests {
         assert_eq!((look.found.as_str(), look.remarks.len()), (", replica set rs0 of 3", 0));
         assert!(judged(&set, "mongodb://h/d?w=1").remarks[0].found.contains("`w=1`"));
         let alone = judged(&doc! { "isWritablePrimary": true }, "mongodb://h/d");
-        assert!(alone.is_usable() && alone.remarks[0].found.contains("last 100 ms") && alone.remarks[0].remedy.contains("journal=true"), "{alone:?}");
+        assert!(
+            alone.is_usable()
+                && alone.remarks[0].found.contains("last 100 ms")
+                && alone.remarks[0].remedy.contains("journal=true"),
+            "{alone:?}"
+        );
         let journal = judged(&doc! { "isWritablePrimary": true }, "mongodb://h/d?journal=true");
-        assert!(!journal.remarks[0].found.contains("100 ms") && journal.remarks[0].remedy.ends_with("replica set of three"), "{journal:?}");
+        assert!(
+            !journal.remarks[0].found.contains("100 ms") && journal.remarks[0].remedy.ends_with("replica set of three"),
+            "{journal:?}"
+        );
         let secondary = judged(&doc! { "setName": "rs0", "hosts": ["a"], "isWritablePrimary": false }, "mongodb://h/d");
         assert!(!secondary.is_usable(), "{secondary:?}");
     }

@@ -6,8 +6,8 @@ use mongodb::bson::{Bson, Document, doc};
 use super::{MongoMeta, check};
 
 impl MongoMeta {
-    /// Commands that the server of this URL has answered since it started, this question and its connection included. Members of a replica set
-    /// that it is in, and whoever else uses it, count, too. No database is taken for a fleet.
+    /// Commands that the server of this URL has answered since it started, this question and its connection included.
+    /// Members of a replica set that it is in, and whoever else uses it, count, too. No database is taken for a fleet.
     ///
     /// # Errors
     /// As `open`; `Refused` without the right to ask (the role `clusterMonitor`).
@@ -15,7 +15,11 @@ impl MongoMeta {
         let check::Opened { database, address, silence, .. } = check::open(url, Some(1))?;
         let status = database.run_command(doc! { "serverStatus": 1 }).run().map_err(|e| {
             let (kind, why) = silence.explained(&e);
-            let why = if kind == StoreErrorKind::Refused { format!("{why}, and to count commands `clusterMonitor`") } else { why };
+            let why = if kind == StoreErrorKind::Refused {
+                format!("{why}, and to count commands `clusterMonitor`")
+            } else {
+                why
+            };
             StoreError::new(kind, format!("ask the metadata store at {address} for its statistics"), why)
         })?;
         Ok(answered(&status))

@@ -33,14 +33,26 @@ pub(super) fn explained(error: &RedisError) -> (StoreErrorKind, String) {
             );
         }
         Some("READONLY") => return with(Refused, "it is a replica, or a failover is under way: name the primary"),
-        Some("NOPERM") => return with(Refused, "give the user of the URL the keys `~dovetail:*`, the channels `&dovetail:*` and `+@all -@admin`"),
-        Some("NOAUTH") => return with(Refused, "it asks for a password: write it into the URL, redis://user:password@host"),
+        Some("NOPERM") => {
+            return with(
+                Refused,
+                "give the user of the URL the keys `~dovetail:*`, the channels `&dovetail:*` and `+@all -@admin`",
+            );
+        }
+        Some("NOAUTH") => {
+            return with(Refused, "it asks for a password: write it into the URL, redis://user:password@host");
+        }
         Some("WRONGPASS") => return with(Refused, "mend user and password in the URL (percent-encoded)"),
-        Some("MISCONF") => return with(Unavailable, "it cannot write its own disk and refuses changes: make room there"),
+        Some("MISCONF") => {
+            return with(Unavailable, "it cannot write its own disk and refuses changes: make room there");
+        }
         _ => {}
     }
     if error.kind() == ErrorKind::AuthenticationFailed {
-        return with(Refused, "mend user and password in the URL (percent-encoded), or leave them out where the server has none");
+        return with(
+            Refused,
+            "mend user and password in the URL (percent-encoded), or leave them out where the server has none",
+        );
     }
     if error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError) && text.contains("DB index") {
         return with(Refused, "mend the number of the database at the end of the URL");
@@ -64,7 +76,10 @@ pub(super) fn explained(error: &RedisError) -> (StoreErrorKind, String) {
         return (Unavailable, why.to_owned());
     }
     if error.is_connection_dropped() {
-        return with(Unavailable, "if it always does that: is it a Redis, and does the URL say rediss:// where it speaks TLS?");
+        return with(
+            Unavailable,
+            "if it always does that: is it a Redis, and does the URL say rediss:// where it speaks TLS?",
+        );
     }
     (Unavailable, text)
 }
@@ -90,20 +105,31 @@ fn judge(info: &str, look: &mut Look) {
     }
     if most > 0 && used.saturating_mul(100) > most.saturating_mul(FULL) {
         let found = format!("{} of {} are used", mebibytes(used), mebibytes(most));
-        look.warning(found, "raise `maxmemory`: while the queue is full, new runs are recorded, and begin when there is room");
+        look.warning(
+            found,
+            "raise `maxmemory`: while the queue is full, new runs are recorded, and begin when there is room",
+        );
     }
     if fact(info, "aof_enabled") == Some("1") {
         look.found.push_str(", appendonly");
         if fact(info, "aof_last_write_status").is_some_and(|status| status != "ok") {
-            look.problem("it could not write its append-only file", "make room on its disk, or mend it: it refuses changes until then");
+            look.problem(
+                "it could not write its append-only file",
+                "make room on its disk, or mend it: it refuses changes until then",
+            );
         }
     } else {
-        let found =
-            "appendonly is off: after a restart the queue is empty or old, and every open run is put back from the records, which takes a while";
-        look.warning(found, "set `appendonly yes` and `appendfsync everysec` (redis.conf, or CONFIG SET and CONFIG REWRITE)");
+        let found = "appendonly is off: after a restart the queue is empty or old, and every open run is put back from the records, which takes a while";
+        look.warning(
+            found,
+            "set `appendonly yes` and `appendfsync everysec` (redis.conf, or CONFIG SET and CONFIG REWRITE)",
+        );
     }
     if fact(info, "rdb_last_bgsave_status").is_some_and(|status| status != "ok") {
-        look.warning("its last snapshot failed", "look into its log: its disk may be full, or `vm.overcommit_memory` be 0");
+        look.warning(
+            "its last snapshot failed",
+            "look into its log: its disk may be full, or `vm.overcommit_memory` be 0",
+        );
     }
 }
 
@@ -153,7 +179,10 @@ mod tests {
     }
 
     fn said_of(url: &str) -> String {
-        let asked = client(url).unwrap().get_connection_with_timeout(CONNECT).and_then(|mut open| redis::cmd("PING").query::<String>(&mut open));
+        let asked = client(url)
+            .unwrap()
+            .get_connection_with_timeout(CONNECT)
+            .and_then(|mut open| redis::cmd("PING").query::<String>(&mut open));
         explained(&asked.expect_err("nobody is there who could answer")).1
     }
 
@@ -177,7 +206,10 @@ mod tests {
             std::io::copy(&mut stream, &mut std::io::sink()).ok();
         });
         let said = said_of(&format!("redis://127.0.0.1:{port}"));
-        assert!(said.contains("that of another server (HTTP") && !said.contains("Parse") && !said.contains('\n'), "{said}");
+        assert!(
+            said.contains("that of another server (HTTP") && !said.contains("Parse") && !said.contains('\n'),
+            "{said}"
+        );
         answering.join().unwrap();
         // It takes connections, and answers nothing: the system does that for a process that is stopped.
         let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -212,7 +244,10 @@ mod tests {
         ] {
             let look = judged(&GOOD.replace(was, is));
             let [remark] = look.remarks.as_slice() else { panic!("{is}: {look:?}") };
-            assert!(remark.grave == grave && remark.found.contains(found) && remark.remedy.contains(remedy), "{is}: {remark:?}");
+            assert!(
+                remark.grave == grave && remark.found.contains(found) && remark.remedy.contains(remedy),
+                "{is}: {remark:?}"
+            );
         }
     }
 }

@@ -5,16 +5,19 @@ use dovetail_core::blobs::StoreError;
 use super::RedisWindow;
 
 impl RedisWindow {
-    /// Commands that clients have sent since the server started (or its statistics were reset), this question and its connection included.
+    /// Commands that clients have sent since the server started (or its statistics were reset), this question and its
+    /// connection included.
     ///
-    /// `INFO commandstats` counts commands that scripts call beside those of clients. Here only such are counted as no script may call: the
-    /// calls of scripts themselves, and what is about connections and the server. Our clients send nothing else but to forget everything.
+    /// `INFO commandstats` counts commands that scripts call beside those of clients. Here only such are counted as no
+    /// script may call: the calls of scripts themselves, and what is about connections and the server. Our clients send
+    /// nothing else but to forget everything.
     ///
     /// # Errors
     /// `Unavailable`.
     pub fn client_commands(&self) -> Result<u64, StoreError> {
         let mut connection = self.connect().map_err(|e| self.error("connect to", e))?;
-        let info: String = redis::cmd("INFO").arg("commandstats").query(&mut connection).map_err(|e| self.error("ask", e))?;
+        let info: String =
+            redis::cmd("INFO").arg("commandstats").query(&mut connection).map_err(|e| self.error("ask", e))?;
         Ok(sent_by_clients(&info))
     }
 }

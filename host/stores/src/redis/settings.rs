@@ -5,7 +5,8 @@ use redis::Connection;
 
 use super::check::explained;
 
-/// The oldest major version: `LPOP` with a count and `ZMSCORE` came before, functions that operators expect came with it.
+/// The oldest major version: `LPOP` with a count and `ZMSCORE` came before, functions that operators expect came with
+/// it.
 const OLDEST: u32 = 7;
 
 /// What is wrong, and the remedy.
@@ -17,8 +18,9 @@ pub(super) fn check(connection: &mut Connection, address: &str) -> Result<(), St
         let (kind, why) = explained(&e);
         StoreError::new(kind, format!("ask the queue at {address} what it is"), why)
     })?;
-    judge(&info)
-        .map_err(|Refusal(why, remedy)| StoreError::new(StoreErrorKind::Refused, format!("use the queue at {address}"), format!("{why}: {remedy}")))
+    judge(&info).map_err(|Refusal(why, remedy)| {
+        StoreError::new(StoreErrorKind::Refused, format!("use the queue at {address}"), format!("{why}: {remedy}"))
+    })
 }
 
 /// The same of what `INFO` said.
@@ -32,7 +34,10 @@ pub(super) fn judge(info: &str) -> Result<(), Refusal> {
     let policy = fact("maxmemory_policy").unwrap_or("noeviction");
     if policy != "noeviction" {
         let remedy = "set `maxmemory-policy noeviction` (in redis.conf, or by CONFIG SET), so that it refuses writes when it is full";
-        return Err(Refusal(format!("its maxmemory-policy is `{policy}`, and it would throw jobs away in silence"), remedy));
+        return Err(Refusal(
+            format!("its maxmemory-policy is `{policy}`, and it would throw jobs away in silence"),
+            remedy,
+        ));
     }
     if fact("role") == Some("slave") || fact("role") == Some("replica") {
         return Err(Refusal("it is a replica".to_owned(), "name its primary"));

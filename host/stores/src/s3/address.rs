@@ -1,4 +1,5 @@
-//! An `s3://` URL and what it says. Nothing of a URL that could be a key by mistake is repeated in an error: see [`Address::parse`].
+//! An `s3://` URL and what it says. Nothing of a URL that could be a key by mistake is repeated in an error: see
+//! [`Address::parse`].
 
 use std::fmt;
 use std::path::Path;
@@ -57,12 +58,14 @@ fn percent_decoded(text: &str) -> Option<String> {
 }
 
 impl Address {
-    /// Reads `s3://[ACCESS_KEY:SECRET_KEY@]BUCKET[/PREFIX][?PARAMETERS]`. Keys in the URL win over `credentials=FILE`, and that over `fallback`.
+    /// Reads `s3://[ACCESS_KEY:SECRET_KEY@]BUCKET[/PREFIX][?PARAMETERS]`. Keys in the URL win over `credentials=FILE`,
+    /// and that over `fallback`.
     ///
-    /// A secret key with an unescaped `/`, `?`, `#` or `@` ends up anywhere in a URL. So errors repeat nothing of it but names of parameters
-    /// that look like names, and values of parameters that were understood.
+    /// A secret key with an unescaped `/`, `?`, `#` or `@` ends up anywhere in a URL. So errors repeat nothing of it
+    /// but names of parameters that look like names, and values of parameters that were understood.
     pub(crate) fn parse(text: &str, fallback: Option<Credentials>) -> Result<(Self, Credentials), StoreError> {
-        const ESCAPE: &str = "in a secret key, write `/` as %2F, `+` as %2B, `@` as %40, `:` as %3A, `?` as %3F, `#` as %23, `%` as %25";
+        const ESCAPE: &str =
+            "in a secret key, write `/` as %2F, `+` as %2B, `@` as %40, `:` as %3A, `?` as %3F, `#` as %23, `%` as %25";
         let url = Url::parse(text).map_err(|e| refused(format!("it is no URL: {e}; {ESCAPE}")))?;
         if url.scheme() != "s3" {
             return Err(refused("its scheme is not `s3`"));
@@ -75,7 +78,9 @@ impl Address {
         let bucket = url.host_str().unwrap_or_default();
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let edges = [bucket.bytes().next(), bucket.bytes().next_back()];
-        if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(|b| plain(b) || b == b'-' || b == b'.') || !edges.into_iter().flatten().all(plain)
+        if !(3..=63).contains(&bucket.len())
+            || !bucket.bytes().all(|b| plain(b) || b == b'-' || b == b'.')
+            || !edges.into_iter().flatten().all(plain)
         {
             return Err(refused(
                 "`s3://BUCKET`: the name of a bucket has 3 to 63 of a-z, 0-9, `-` and `.`, and starts and ends with a letter or a digit",
@@ -83,7 +88,10 @@ impl Address {
         }
         let mut prefix = url.path().trim_matches('/').to_owned();
         let good_part = |part: &str| {
-            !part.is_empty() && part != "." && part != ".." && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+            !part.is_empty()
+                && part != "."
+                && part != ".."
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         };
         if !prefix.is_empty() {
             if prefix.len() > 512 || !prefix.split('/').all(good_part) {
@@ -100,7 +108,11 @@ impl Address {
             None => parameters.endpoint.is_some(),
             Some("path") => true,
             Some("virtual") => false,
-            Some(_) => return Err(refused("`style` is `path` (http://host/bucket/key) or `virtual` (http://bucket.host/key)")),
+            Some(_) => {
+                return Err(refused(
+                    "`style` is `path` (http://host/bucket/key) or `virtual` (http://bucket.host/key)",
+                ));
+            }
         };
         let address = Self {
             bucket: bucket.to_owned(),
@@ -178,12 +190,20 @@ impl Parameters {
                 "timeout" => set(&mut read.timeout, &name, duration(&name, &value)?)?,
                 "retries" => {
                     let retries = value.parse().ok().filter(|n| *n <= MAX_RETRIES);
-                    set(&mut read.retries, &name, retries.ok_or_else(|| refused(format!("`retries` is a number from 0 to {MAX_RETRIES}")))?)?;
+                    set(
+                        &mut read.retries,
+                        &name,
+                        retries.ok_or_else(|| refused(format!("`retries` is a number from 0 to {MAX_RETRIES}")))?,
+                    )?;
                 }
                 name if name.len() <= 32 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'-') => {
                     return Err(refused(format!("there is no parameter `{name}`: there are {PARAMETERS}")));
                 }
-                _ => return Err(refused(format!("it has a parameter with an odd name: there are {PARAMETERS}; {escape}"))),
+                _ => {
+                    return Err(refused(format!(
+                        "it has a parameter with an odd name: there are {PARAMETERS}; {escape}"
+                    )));
+                }
             }
         }
         Ok(read)
@@ -192,16 +212,26 @@ impl Parameters {
     /// The endpoint, whether it is this machine, and the region.
     fn server(&self) -> Result<(String, bool, String), StoreError> {
         let region = self.region.as_deref();
-        if region.is_some_and(|r| r.is_empty() || r.len() > 64 || !r.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')) {
+        if region.is_some_and(|r| {
+            r.is_empty()
+                || r.len() > 64
+                || !r.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        }) {
             return Err(refused("`region` has a-z, 0-9 and `-`, such as `eu-central-1`"));
         }
         let Some(endpoint) = &self.endpoint else {
-            let region = region.ok_or_else(|| refused("it names no server: give `?endpoint=http://HOST:PORT`, or `?region=REGION` for Amazon S3"))?;
+            let region = region.ok_or_else(|| {
+                refused("it names no server: give `?endpoint=http://HOST:PORT`, or `?region=REGION` for Amazon S3")
+            })?;
             return Ok((format!("https://s3.{region}.amazonaws.com"), false, region.to_owned()));
         };
-        let bad = || refused("`endpoint` is `http://HOST:PORT` or `https://HOST:PORT`, without keys, path or parameters");
+        let bad =
+            || refused("`endpoint` is `http://HOST:PORT` or `https://HOST:PORT`, without keys, path or parameters");
         let endpoint = Url::parse(endpoint).map_err(|_| bad())?;
-        let bare = endpoint.username().is_empty() && endpoint.password().is_none() && endpoint.path() == "/" && endpoint.query().is_none();
+        let bare = endpoint.username().is_empty()
+            && endpoint.password().is_none()
+            && endpoint.path() == "/"
+            && endpoint.query().is_none();
         if !matches!(endpoint.scheme(), "http" | "https") || !bare || endpoint.fragment().is_some() {
             return Err(bad());
         }

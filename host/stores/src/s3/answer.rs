@@ -25,7 +25,13 @@ fn element(xml: &str, name: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
     let text: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
-    Some(text.replace("&#39;", "'").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    Some(
+        text.replace("&#39;", "'")
+            .replace("&quot;", "\"")
+            .replace("&lt;", "<")
+            .replace("&gt;", ">")
+            .replace("&amp;", "&"),
+    )
 }
 
 /// The objects of a listing, with their sizes, and whether there are more.
@@ -63,7 +69,8 @@ impl Refusal {
     /// Only `Code` and `Message` are taken: other elements repeat the request, with the access key.
     pub(crate) fn read(status: u16, headers: &HeaderMap, body: &str) -> Self {
         let code = element(body, "Code").or_else(|| text_of(headers.get("x-minio-error-code"))).unwrap_or_default();
-        let message = element(body, "Message").or_else(|| text_of(headers.get("x-minio-error-desc"))).unwrap_or_default();
+        let message =
+            element(body, "Message").or_else(|| text_of(headers.get("x-minio-error-desc"))).unwrap_or_default();
         Self { status, code, message, region: text_of(headers.get("x-amz-bucket-region")) }
     }
 
@@ -86,24 +93,34 @@ impl Refusal {
         use StoreErrorKind::{Full, Missing, Refused};
         let shown = self.shown();
         match (self.status, self.code.as_str()) {
-            (_, "NoSuchBucket") => Fault::Final(Refused, format!("there is no bucket `{bucket}`: make it, or name another in the URL ({shown})")),
+            (_, "NoSuchBucket") => Fault::Final(
+                Refused,
+                format!("there is no bucket `{bucket}`: make it, or name another in the URL ({shown})"),
+            ),
             (404, _) => Fault::Final(Missing, shown),
-            (_, "RequestTimeTooSkewed") => {
-                Fault::Final(Refused, format!("this machine's clock and the server's differ by more than 15 minutes: set it ({shown})"))
-            }
-            (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "ExpiredToken" | "InvalidTokenId") => {
-                Fault::Final(Refused, format!("the server does not accept the access key, its secret or the session token ({shown})"))
-            }
+            (_, "RequestTimeTooSkewed") => Fault::Final(
+                Refused,
+                format!("this machine's clock and the server's differ by more than 15 minutes: set it ({shown})"),
+            ),
+            (
+                _,
+                "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "ExpiredToken" | "InvalidTokenId",
+            ) => Fault::Final(
+                Refused,
+                format!("the server does not accept the access key, its secret or the session token ({shown})"),
+            ),
             (_, "XMinioStorageFull" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded") | (507, _) => {
                 Fault::Final(Full, format!("the server is full ({shown})"))
             }
             // What was damaged or cut off on its way to the server.
             (_, "RequestTimeout" | "IncompleteBody" | "BadDigest" | "XAmzContentSHA256Mismatch") => Fault::Again(shown),
-            (401 | 403, _) => {
-                Fault::Final(Refused, format!("access denied: these keys need to read, write and list the bucket `{bucket}` ({shown})"))
-            }
+            (401 | 403, _) => Fault::Final(
+                Refused,
+                format!("access denied: these keys need to read, write and list the bucket `{bucket}` ({shown})"),
+            ),
             (300..=399, _) => {
-                let region = self.region.as_ref().map_or_else(String::new, |region| format!(", it is in the region `{region}`"));
+                let region =
+                    self.region.as_ref().map_or_else(String::new, |region| format!(", it is in the region `{region}`"));
                 Fault::Final(Refused, format!("the bucket is not at this endpoint{region}: mend the URL ({shown})"))
             }
             (408 | 409 | 425 | 429, _) => Fault::Again(shown),
@@ -114,7 +131,8 @@ impl Refusal {
     }
 }
 
-/// Whether the other side spoke, but not as TLS wants it. Errors of I/O stand inside one another without being each other's source.
+/// Whether the other side spoke, but not as TLS wants it. Errors of I/O stand inside one another without being each
+/// other's source.
 fn is_invalid(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
     error.kind() == io::ErrorKind::InvalidData || inner.is_some_and(is_invalid)
@@ -129,7 +147,9 @@ pub(crate) fn broken(stage: &str, error: &reqwest::Error) -> Fault {
     }
     let not_tls = cause.downcast_ref::<io::Error>().is_some_and(is_invalid);
     let text: String = cause.to_string().chars().take(300).collect();
-    if let Some(why) = certificate(&text, "trusted are this system's certificates and those in SSL_CERT_FILE").filter(|_| error.is_connect()) {
+    if let Some(why) = certificate(&text, "trusted are this system's certificates and those in SSL_CERT_FILE")
+        .filter(|_| error.is_connect())
+    {
         return Fault::Final(StoreErrorKind::Refused, format!("no TLS connection: {why}"));
     }
     if not_tls && error.is_connect() {
@@ -155,7 +175,9 @@ mod tests {
     }
 
     fn xml(code: &str) -> String {
-        format!("<Error><Code>{code}</Code><Message>It &quot;was&quot; so</Message><AWSAccessKeyId>HIDDEN</AWSAccessKeyId></Error>")
+        format!(
+            "<Error><Code>{code}</Code><Message>It &quot;was&quot; so</Message><AWSAccessKeyId>HIDDEN</AWSAccessKeyId></Error>"
+        )
     }
 
     #[test]
@@ -173,22 +195,43 @@ mod tests {
             (501, "NotImplemented", Refused, "cannot do this"),
         ] {
             match fault(status, &xml(code)) {
-                Fault::Final(got, why) => assert!(got == kind && why.contains(says) && !why.contains("HIDDEN"), "{status} {code}: {got:?} {why}"),
+                Fault::Final(got, why) => assert!(
+                    got == kind && why.contains(says) && !why.contains("HIDDEN"),
+                    "{status} {code}: {got:?} {why}"
+                ),
                 Fault::Again(why) => panic!("{status} {code} is not tried again: {why}"),
             }
         }
-        for (status, code) in [(500, "InternalError"), (503, "SlowDown"), (429, ""), (409, "OperationAborted"), (400, "BadDigest"), (502, "")] {
+        for (status, code) in [
+            (500, "InternalError"),
+            (503, "SlowDown"),
+            (429, ""),
+            (409, "OperationAborted"),
+            (400, "BadDigest"),
+            (502, ""),
+        ] {
             assert!(matches!(fault(status, &xml(code)), Fault::Again(_)), "{status} {code}");
         }
     }
 
     #[test]
     fn a_listing_is_read() {
-        let one = |key: &str| format!("<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>7</Size></Contents>");
-        let xml = format!("<ListBucketResult xmlns=\"x\"><IsTruncated>true</IsTruncated>{}{}</ListBucketResult>", one("a/b"), one("a/&amp;"));
+        let one = |key: &str| {
+            format!(
+                "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>7</Size></Contents>"
+            )
+        };
+        let xml = format!(
+            "<ListBucketResult xmlns=\"x\"><IsTruncated>true</IsTruncated>{}{}</ListBucketResult>",
+            one("a/b"),
+            one("a/&amp;")
+        );
         assert_eq!(listing(&xml), Ok((vec![("a/b".to_owned(), 7), ("a/&".to_owned(), 7)], true)));
         assert_eq!(listing("<ListBucketResult></ListBucketResult>"), Ok((vec![], false)));
-        assert!(listing("<html></html>").is_err() && listing("<ListBucketResult><Contents><Key>a</Key></Contents>").is_err());
+        assert!(
+            listing("<html></html>").is_err()
+                && listing("<ListBucketResult><Contents><Key>a</Key></Contents>").is_err()
+        );
     }
 
     #[test]
@@ -201,7 +244,9 @@ mod tests {
     fn the_right_region_is_named() {
         let mut headers = HeaderMap::new();
         headers.insert("x-amz-bucket-region", HeaderValue::from_static("eu-west-1"));
-        let Fault::Final(_, why) = Refusal::read(301, &headers, "").fault("blobs") else { panic!("a redirect is final") };
+        let Fault::Final(_, why) = Refusal::read(301, &headers, "").fault("blobs") else {
+            panic!("a redirect is final")
+        };
         assert!(why.contains("region `eu-west-1`"), "{why}");
     }
 }

@@ -18,7 +18,8 @@ use super::answer::{Fault, listing};
 use super::request::{Ask, Client};
 use super::{Credentials, S3Check};
 
-/// From here on `put` asks whether the blob is there before it sends it, in bytes. Below, asking costs as much as sending.
+/// From here on `put` asks whether the blob is there before it sends it, in bytes. Below, asking costs as much as
+/// sending.
 const LOOK_FIRST: usize = 64 << 10;
 /// The most that S3 takes in one request, in bytes.
 const MAX_OBJECT: u64 = 5 << 30;
@@ -46,7 +47,8 @@ pub struct S3Blobs {
     client: Client,
     /// Some until it is dropped.
     runtime: Option<Runtime>,
-    /// An answer has shown that the bucket exists. Until then a 404 to a `HEAD`, which says no more, may mean the bucket.
+    /// An answer has shown that the bucket exists. Until then a 404 to a `HEAD`, which says no more, may mean the
+    /// bucket.
     bucket_seen: AtomicBool,
     /// The server understands `If-None-Match: *` of a `PUT`.
     conditional: AtomicBool,
@@ -95,13 +97,19 @@ impl S3Blobs {
             .enable_all()
             .build()
             .map_err(|e| StoreError::new(StoreErrorKind::Unavailable, operation, e))?;
-        Ok(Self { client, runtime: Some(runtime), bucket_seen: AtomicBool::new(false), conditional: AtomicBool::new(true) })
+        Ok(Self {
+            client,
+            runtime: Some(runtime),
+            bucket_seen: AtomicBool::new(false),
+            conditional: AtomicBool::new(true),
+        })
     }
 
     /// Writes, reads and removes a small object, for `doctor`.
     ///
     /// # Errors
-    /// `Refused` if there is no such bucket, the keys are wrong or may not write, read and remove; `Unavailable` if there is no answer.
+    /// `Refused` if there is no such bucket, the keys are wrong or may not write, read and remove; `Unavailable` if
+    /// there is no answer.
     pub fn check(&self, clock: &dyn Clock) -> Result<S3Check, StoreError> {
         // Several may check at once.
         let name = Digest::of(format!("{} {}", std::process::id(), clock.wall_ms()).as_bytes()).hex();
@@ -111,7 +119,8 @@ impl S3Blobs {
             let asked_ms = clock.wall_ms();
             let put = Ask::Put { content, if_new: false };
             let operation = "write a test object";
-            let response = self.client.attempts(operation, 0, async |limit| self.accepted(&key, &put, limit).await).await?;
+            let response =
+                self.client.attempts(operation, 0, async |limit| self.accepted(&key, &put, limit).await).await?;
             let answered_ms = clock.wall_ms();
             let text = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
             let date_ms = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).and_then(|date| {
@@ -125,11 +134,23 @@ impl S3Blobs {
             let round_trip = started.elapsed();
             if back != content {
                 let why = "it says something else than what was written: is there a cache before the server?";
-                return Err(StoreError::new(StoreErrorKind::Corrupt, format!("read back a test object in {}", self.client.address), why));
+                return Err(StoreError::new(
+                    StoreErrorKind::Corrupt,
+                    format!("read back a test object in {}", self.client.address),
+                    why,
+                ));
             }
-            self.client.attempts("remove a test object", 0, async |limit| self.accepted(&key, &Ask::Delete, limit).await).await?;
+            self.client
+                .attempts("remove a test object", 0, async |limit| self.accepted(&key, &Ask::Delete, limit).await)
+                .await?;
             let clock_ahead_ms = date_ms.map(|date_ms| date_ms.saturating_sub(middle_ms));
-            Ok(S3Check { address: self.client.address.to_string(), server, clock_ahead_ms, round_trip, unencrypted: self.client.address.is_plain() })
+            Ok(S3Check {
+                address: self.client.address.to_string(),
+                server,
+                clock_ahead_ms,
+                round_trip,
+                unencrypted: self.client.address.is_plain(),
+            })
         })
     }
 
@@ -171,7 +192,8 @@ impl S3Blobs {
         Err(refusal.fault(&self.client.address.bucket))
     }
 
-    /// The bytes under `key`; they are read a second time before they are called corrupt, because they may have been damaged on their way.
+    /// The bytes under `key`; they are read a second time before they are called corrupt, because they may have been
+    /// damaged on their way.
     async fn read(&self, operation: &str, key: &str, max: u64, digest: Option<&Digest>) -> Result<Vec<u8>, StoreError> {
         let damaged = AtomicBool::new(false);
         self.client
@@ -202,9 +224,12 @@ impl S3Blobs {
             let text = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
             let time = |name| text(name).and_then(|date| httpdate::parse_http_date(date).ok());
             let bytes = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
-            let bytes = bytes.ok_or_else(|| Fault::Final(StoreErrorKind::Refused, "the server does not tell the size of an object".to_owned()))?;
+            let bytes = bytes.ok_or_else(|| {
+                Fault::Final(StoreErrorKind::Refused, "the server does not tell the size of an object".to_owned())
+            })?;
             // Both by the server's own clock, so ours may be wrong.
-            let age = time(LAST_MODIFIED).zip(time(DATE)).map(|(stored, now)| now.duration_since(stored).unwrap_or_default());
+            let age =
+                time(LAST_MODIFIED).zip(time(DATE)).map(|(stored, now)| now.duration_since(stored).unwrap_or_default());
             Ok(Seen { bytes, age })
         });
         match asked.await {
@@ -250,7 +275,8 @@ impl Blobs for S3Blobs {
         let key = self.blob_key(kind, &digest);
         self.block_on(async {
             let mut if_new = true;
-            // Packages are few and small, and the tasks of a whole fleet hang on one: what is published again mends what was damaged.
+            // Packages are few and small, and the tasks of a whole fleet hang on one: what is published again mends
+            // what was damaged.
             let mends = kind == BlobKind::Package;
             if mends || bytes.len() >= LOOK_FIRST {
                 match self.head(&operation, &key, true).await? {
@@ -328,7 +354,9 @@ impl Shelf for S3Blobs {
         }
         let key = self.blob_key(kind, digest);
         let operation = format!("remove {} {digest}", kind.folder());
-        self.block_on(async { self.client.attempts(&operation, 0, async |limit| self.accepted(&key, &Ask::Delete, limit).await).await })?;
+        self.block_on(async {
+            self.client.attempts(&operation, 0, async |limit| self.accepted(&key, &Ask::Delete, limit).await).await
+        })?;
         Ok(true)
     }
 }

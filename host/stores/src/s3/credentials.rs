@@ -35,31 +35,41 @@ impl Credentials {
         Self { session_token: Some(token.into()), ..self }
     }
 
-    /// From `DOVETAIL_S3_ACCESS_KEY`, `DOVETAIL_S3_SECRET_KEY` and, where there is one, `DOVETAIL_S3_SESSION_TOKEN`. None if none of them is set.
+    /// From `DOVETAIL_S3_ACCESS_KEY`, `DOVETAIL_S3_SECRET_KEY` and, where there is one, `DOVETAIL_S3_SESSION_TOKEN`.
+    /// None if none of them is set.
     ///
     /// # Errors
     /// `Invalid` if one key is set without the other.
     pub fn from_env() -> Result<Option<Self>, StoreError> {
-        let read = |name: &str| std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let read = |name: &str| {
+            std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+        };
         match (read(ACCESS_KEY), read(SECRET_KEY), read(SESSION_TOKEN)) {
             (None, None, None) => Ok(None),
-            (Some(access_key), Some(secret_key), session_token) => Ok(Some(Self { access_key, secret_key, session_token })),
+            (Some(access_key), Some(secret_key), session_token) => {
+                Ok(Some(Self { access_key, secret_key, session_token }))
+            }
             (access_key, ..) => {
                 let missing = if access_key.is_none() { ACCESS_KEY } else { SECRET_KEY };
-                let why = format!("{missing} is not set, but others of {ACCESS_KEY}, {SECRET_KEY} and {SESSION_TOKEN} are: set both keys, or none");
-                Err(StoreError::new(StoreErrorKind::Invalid, "read the S3 credentials from the environment", why).of(Store::Blobs))
+                let why = format!(
+                    "{missing} is not set, but others of {ACCESS_KEY}, {SECRET_KEY} and {SESSION_TOKEN} are: set both keys, or none"
+                );
+                Err(StoreError::new(StoreErrorKind::Invalid, "read the S3 credentials from the environment", why)
+                    .of(Store::Blobs))
             }
         }
     }
 
-    /// From a file with a line `access_key=...`, a line `secret_key=...` and, for temporary keys, a line `session_token=...`.
-    /// Empty lines and lines that start with `#` do not count.
+    /// From a file with a line `access_key=...`, a line `secret_key=...` and, for temporary keys, a line
+    /// `session_token=...`. Empty lines and lines that start with `#` do not count.
     ///
     /// # Errors
     /// `Invalid` if the file is not there, cannot be read, or says something else. What it says is not repeated.
     pub fn from_file(path: &Path) -> Result<Self, StoreError> {
         let operation = || format!("read the S3 credentials from {}", path.display());
-        let invalid = |why: Box<dyn std::error::Error + Send + Sync>| StoreError::new(StoreErrorKind::Invalid, operation(), why).of(Store::Blobs);
+        let invalid = |why: Box<dyn std::error::Error + Send + Sync>| {
+            StoreError::new(StoreErrorKind::Invalid, operation(), why).of(Store::Blobs)
+        };
         let text = std::fs::read_to_string(path).map_err(|e| invalid(e.into()))?;
         let refused = |why: String| invalid(why.into());
         let mut found: [Option<String>; 3] = [None, None, None];
@@ -71,7 +81,9 @@ impl Credentials {
             }
             let (name, value) = line.split_once('=').map_or(("", ""), |(name, value)| (name.trim(), value.trim()));
             let Some(place) = NAMES.iter().position(|known| *known == name) else {
-                return Err(refused(format!("line {number} is none of `access_key=...`, `secret_key=...` and `session_token=...`")));
+                return Err(refused(format!(
+                    "line {number} is none of `access_key=...`, `secret_key=...` and `session_token=...`"
+                )));
             };
             if value.is_empty() || found[place].replace(value.to_owned()).is_some() {
                 return Err(refused(format!("line {number}: `{name}` is empty, or given twice")));
@@ -92,7 +104,9 @@ impl Credentials {
             return Some("the access key is empty, or has characters that no access key has");
         }
         if odd(&self.secret_key) || self.session_token.as_deref().is_some_and(odd) {
-            return Some("the secret key or the session token is empty, or has blanks or other characters that no key has");
+            return Some(
+                "the secret key or the session token is empty, or has blanks or other characters that no key has",
+            );
         }
         None
     }
@@ -107,8 +121,8 @@ impl Credentials {
         credentials
     }
 
-    /// `text` without the secret ones, should a server repeat one. The access key is a name and no secret: it may be part of the bucket's, and
-    /// whoever reads which key was refused knows which one to mend.
+    /// `text` without the secret ones, should a server repeat one. The access key is a name and no secret: it may be
+    /// part of the bucket's, and whoever reads which key was refused knows which one to mend.
     #[cfg(feature = "s3")]
     pub(crate) fn removed_from(&self, text: &str) -> String {
         let mut text = text.to_owned();
@@ -133,7 +147,10 @@ mod tests {
     fn a_file_is_read() {
         let read = file("# keys of the fleet\naccess_key = AK\n\nsecret_key=a/b+c==\n").unwrap();
         assert_eq!(read, Credentials::new("AK", "a/b+c=="));
-        assert_eq!(file("secret_key=s\naccess_key=a\nsession_token=t").unwrap(), Credentials::new("a", "s").with_session_token("t"));
+        assert_eq!(
+            file("secret_key=s\naccess_key=a\nsession_token=t").unwrap(),
+            Credentials::new("a", "s").with_session_token("t")
+        );
     }
 
     #[test]
@@ -158,7 +175,10 @@ mod tests {
     #[test]
     fn secrets_are_removed_and_names_are_not() {
         let keys = Credentials::new("dovetail", "s3cr3t").with_session_token("t0k3n");
-        assert_eq!(keys.removed_from("list the bucket `dovetail-test`: s3cr3t, t0k3n"), "list the bucket `dovetail-test`: ***, ***");
+        assert_eq!(
+            keys.removed_from("list the bucket `dovetail-test`: s3cr3t, t0k3n"),
+            "list the bucket `dovetail-test`: ***, ***"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! One request and its attempts. rust-s3 makes the URL, the headers and the signature; the request itself is sent by a client of our own,
-//! because rust-s3's has no timeout for connecting, reads answers without a bound, and repeats some requests by a rule of its own.
+//! One request and its attempts. rust-s3 makes the URL, the headers and the signature; the request itself is sent by a
+//! client of our own, because rust-s3's has no timeout for connecting, reads answers without a bound, and repeats some
+//! requests by a rule of its own.
 
 use std::hash::BuildHasher as _;
 use std::time::Duration;
@@ -46,7 +47,8 @@ pub(crate) enum Ask<'a> {
     /// The first byte, for the reason why a `HEAD` failed.
     GetFirst,
     Delete,
-    /// Objects whose keys begin with `prefix`, from the first one after `after`, at most `limit`, in the order of their keys.
+    /// Objects whose keys begin with `prefix`, from the first one after `after`, at most `limit`, in the order of their
+    /// keys.
     List {
         prefix: &'a str,
         after: Option<&'a str>,
@@ -74,8 +76,14 @@ impl Ask<'_> {
                 max_keys: Some(*limit),
             },
             Self::Put { content, if_new } => {
-                let custom_headers = if_new.then(|| HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static("*"))]));
-                Command::PutObject { content, content_type: "application/octet-stream", custom_headers, multipart: None }
+                let custom_headers =
+                    if_new.then(|| HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static("*"))]));
+                Command::PutObject {
+                    content,
+                    content_type: "application/octet-stream",
+                    custom_headers,
+                    multipart: None,
+                }
             }
         }
     }
@@ -87,9 +95,12 @@ impl Ask<'_> {
 
 impl Client {
     pub(crate) fn new(address: Address, credentials: Credentials) -> Result<Self, StoreError> {
-        let refused = |e: Box<dyn std::error::Error + Send + Sync>| StoreError::new(StoreErrorKind::Refused, format!("open {address}"), e);
+        let refused = |e: Box<dyn std::error::Error + Send + Sync>| {
+            StoreError::new(StoreErrorKind::Refused, format!("open {address}"), e)
+        };
         let region = Region::Custom { region: address.region.clone(), endpoint: address.endpoint.clone() };
-        let mut bucket = Bucket::new(&address.bucket, region, credentials.for_signing()).map_err(|e| refused(e.into()))?;
+        let mut bucket =
+            Bucket::new(&address.bucket, region, credentials.for_signing()).map_err(|e| refused(e.into()))?;
         if address.path_style {
             bucket.set_path_style();
         }
@@ -111,7 +122,12 @@ impl Client {
     ///
     /// # Errors
     /// By the fault of the last attempt; `operation` opens the message.
-    pub(crate) async fn attempts<T>(&self, operation: &str, bytes: u64, attempt: impl AsyncFn(Instant) -> Result<T, Fault>) -> Result<T, StoreError> {
+    pub(crate) async fn attempts<T>(
+        &self,
+        operation: &str,
+        bytes: u64,
+        attempt: impl AsyncFn(Instant) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
         let fail = |kind, why: String| {
             let operation = format!("{operation} in {}", self.address);
             StoreError::new(kind, operation, self.credentials.removed_from(&why))
@@ -133,9 +149,17 @@ impl Client {
             if number > self.address.retries || Instant::now() + rest >= end {
                 let (attempts, s) = (number, if number == 1 { "" } else { "s" });
                 let spent = started.elapsed().as_secs_f64();
-                return Err(fail(StoreErrorKind::Unavailable, format!("{why} (gave up after {attempts} attempt{s} in {spent:.1} s)")));
+                return Err(fail(
+                    StoreErrorKind::Unavailable,
+                    format!("{why} (gave up after {attempts} attempt{s} in {spent:.1} s)"),
+                ));
             }
-            tracing::debug!(operation, attempt = number, why = self.credentials.removed_from(&why), "an S3 request failed and is tried again");
+            tracing::debug!(
+                operation,
+                attempt = number,
+                why = self.credentials.removed_from(&why),
+                "an S3 request failed and is tried again"
+            );
             tokio::time::sleep(rest).await;
             pause = LONGEST_PAUSE.min(pause * 2);
         }
@@ -144,7 +168,8 @@ impl Client {
 
     /// One attempt: the answer's status and headers are there, its body is not read yet.
     pub(crate) async fn send(&self, key: &str, ask: &Ask<'_>, limit: Instant) -> Result<Response, Fault> {
-        let signing = |e: s3::error::S3Error| Fault::Final(StoreErrorKind::Refused, format!("cannot sign the request: {e}"));
+        let signing =
+            |e: s3::error::S3Error| Fault::Final(StoreErrorKind::Refused, format!("cannot sign the request: {e}"));
         let request = ReqwestRequest::new(&self.bucket, key, ask.command()).await.map_err(signing)?;
         let method = match ask.command().http_verb() {
             HttpMethod::Delete => Method::DELETE,
@@ -189,7 +214,9 @@ impl Client {
     /// The body, at most `max` bytes of it, within `limit` and a second for each MiB that the answer announces.
     pub(crate) async fn body(&self, mut response: Response, max: u64, limit: Instant) -> Result<Vec<u8>, Fault> {
         let length = response.content_length();
-        let too_long = |has: String| Fault::Final(StoreErrorKind::Refused, format!("it has {has} bytes, at most {max} are allowed"));
+        let too_long = |has: String| {
+            Fault::Final(StoreErrorKind::Refused, format!("it has {has} bytes, at most {max} are allowed"))
+        };
         if let Some(length) = length.filter(|length| *length > max) {
             return Err(too_long(length.to_string()));
         }
@@ -197,10 +224,16 @@ impl Client {
         let mut bytes = Vec::with_capacity(usize::try_from(length.unwrap_or(0).min(MAX_RESERVED)).unwrap_or(0));
         loop {
             let stage = || {
-                format!("the answer broke off after {} bytes of {}", bytes.len(), length.map_or("an unknown number".to_owned(), |n| n.to_string()))
+                format!(
+                    "the answer broke off after {} bytes of {}",
+                    bytes.len(),
+                    length.map_or("an unknown number".to_owned(), |n| n.to_string())
+                )
             };
             match timeout_at(limit, response.chunk()).await {
-                Ok(Ok(Some(chunk))) if (bytes.len() + chunk.len()) as u64 > max => return Err(too_long(format!("more than {max}"))),
+                Ok(Ok(Some(chunk))) if (bytes.len() + chunk.len()) as u64 > max => {
+                    return Err(too_long(format!("more than {max}")));
+                }
                 Ok(Ok(Some(chunk))) => bytes.extend_from_slice(&chunk),
                 Ok(Ok(None)) => return Ok(bytes),
                 Ok(Err(e)) => return Err(broken(&stage(), &e)),
@@ -229,7 +262,10 @@ mod tests {
     #[test]
     fn both_styles_of_urls() {
         let expected = |url: &str, host: &str| (url.to_owned(), host.to_owned());
-        assert_eq!(url_and_host("s3://blobs?endpoint=http://minio:9000"), expected("http://minio:9000/blobs/models/sha256/00", "minio:9000"));
+        assert_eq!(
+            url_and_host("s3://blobs?endpoint=http://minio:9000"),
+            expected("http://minio:9000/blobs/models/sha256/00", "minio:9000")
+        );
         assert_eq!(
             url_and_host("s3://blobs?endpoint=http://minio:9000&style=virtual"),
             expected("http://blobs.minio:9000/models/sha256/00", "blobs.minio:9000")

@@ -30,7 +30,8 @@ impl Reply {
     }
 
     pub(crate) fn with(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Self {
-        let mut bytes = format!("HTTP/1.1 {status} It Is So\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
+        let mut bytes =
+            format!("HTTP/1.1 {status} It Is So\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
         for (name, value) in headers {
             bytes.push_str(&format!("{name}: {value}\r\n"));
         }

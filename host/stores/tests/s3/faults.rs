@@ -25,8 +25,14 @@ fn requests_name_the_blob_and_are_signed() {
     let seen = &fake.seen()[0];
     assert_eq!((seen.method.as_str(), &seen.path), ("PUT", &format!("/blobs/pre/models/sha256/{}", digest.hex())));
     assert_eq!(seen.body, b"weights");
-    assert!(seen.headers.contains("authorization: aws4-hmac-sha256 credential=access/") && seen.headers.contains("/eu-7/s3/"));
-    assert!(seen.headers.contains(&format!("x-amz-content-sha256: {}", digest.hex())), "the server can check what arrives");
+    assert!(
+        seen.headers.contains("authorization: aws4-hmac-sha256 credential=access/")
+            && seen.headers.contains("/eu-7/s3/")
+    );
+    assert!(
+        seen.headers.contains(&format!("x-amz-content-sha256: {}", digest.hex())),
+        "the server can check what arrives"
+    );
     assert!(seen.headers.contains("if-none-match: *"));
     assert!(!format!("{seen:?}").contains("HIDDENSECRET"));
 }
@@ -63,12 +69,17 @@ fn a_wrong_digest_is_read_twice_and_then_corrupt() {
     assert_eq!(fake.methods(), "GET GET");
 
     let fake = Fake::start(move |n, _| if n == 0 { cut() } else { Reply::of(200, b"0123456789") });
-    assert_eq!(open(&fake, "").get(KIND, &Digest::of(b"0123456789"), 10).unwrap(), b"0123456789", "it was damaged on its way");
+    assert_eq!(
+        open(&fake, "").get(KIND, &Digest::of(b"0123456789"), 10).unwrap(),
+        b"0123456789",
+        "it was damaged on its way"
+    );
 }
 
 #[test]
 fn more_than_is_allowed_is_refused_whether_it_is_announced_or_not() {
-    let fake = Fake::start(|_, _| Reply::Stall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n0123456789".to_vec()));
+    let fake =
+        Fake::start(|_, _| Reply::Stall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n0123456789".to_vec()));
     let error = open(&fake, "").get(KIND, &Digest::of(b"x"), 10).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Refused);
     assert!(shown(&error).contains("it has 99999999999 bytes, at most 10 are allowed"));
@@ -83,7 +94,8 @@ fn more_than_is_allowed_is_refused_whether_it_is_announced_or_not() {
 
 #[test]
 fn a_server_that_stays_silent_is_given_up_within_the_timeout() {
-    let stalls: [fn() -> Reply; 2] = [|| Reply::Stall(vec![]), || Reply::Stall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234".to_vec())];
+    let stalls: [fn() -> Reply; 2] =
+        [|| Reply::Stall(vec![]), || Reply::Stall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234".to_vec())];
     for stall in stalls {
         let fake = Fake::start(move |_, _| stall());
         let blobs = open(&fake, "&timeout=900ms");
@@ -104,7 +116,9 @@ fn a_server_that_is_slow_once_does_not_fail_the_call() {
 
 #[test]
 fn what_passes_is_tried_again_and_what_stays_is_not() {
-    for (status, code) in [(500, "InternalError"), (503, "SlowDown"), (429, "TooManyRequests"), (502, ""), (400, "BadDigest")] {
+    for (status, code) in
+        [(500, "InternalError"), (503, "SlowDown"), (429, "TooManyRequests"), (502, ""), (400, "BadDigest")]
+    {
         let fake = Fake::start(move |n, _| if n < 2 { Reply::error(status, code) } else { Reply::of(200, b"") });
         open(&fake, "").put(KIND, b"x").unwrap();
         assert_eq!(fake.methods(), "PUT PUT PUT", "{status} {code}");
@@ -231,21 +245,33 @@ fn a_listing_is_read_page_by_page() {
     };
     let listed = digests.clone();
     let page = move |names: &[String], more| {
-        let objects: String = names.iter().map(|name| format!("<Contents><Key>pre/models/sha256/{name}</Key><Size>5</Size></Contents>")).collect();
-        Reply::of(200, format!("<ListBucketResult><IsTruncated>{more}</IsTruncated>{objects}</ListBucketResult>").as_bytes())
+        let objects: String = names
+            .iter()
+            .map(|name| format!("<Contents><Key>pre/models/sha256/{name}</Key><Size>5</Size></Contents>"))
+            .collect();
+        Reply::of(
+            200,
+            format!("<ListBucketResult><IsTruncated>{more}</IsTruncated>{objects}</ListBucketResult>").as_bytes(),
+        )
     };
     let fake = Fake::start(move |n, _| match n {
         0 => page(&[listed[0].hex(), listed[1].hex(), "README".to_owned()], true),
         _ => page(&[listed[2].hex()], false),
     });
     let found = open(&fake, "").scan(KIND, None, 100).unwrap();
-    assert_eq!(found.iter().map(|(digest, _)| *digest).collect::<Vec<_>>(), digests, "and what is none of ours is passed by");
+    assert_eq!(
+        found.iter().map(|(digest, _)| *digest).collect::<Vec<_>>(),
+        digests,
+        "and what is none of ours is passed by"
+    );
     assert!(fake.seen()[1].path.contains("start-after=pre%2Fmodels%2Fsha256%2FREADME"), "{}", fake.seen()[1].path);
 }
 
 #[test]
 fn a_server_without_conditional_writes_is_asked_once_whether_it_has_them() {
-    let fake = Fake::start(|_, seen| if seen.headers.contains("if-none-match") { Reply::error(501, "NotImplemented") } else { Reply::of(200, b"") });
+    let fake = Fake::start(|_, seen| {
+        if seen.headers.contains("if-none-match") { Reply::error(501, "NotImplemented") } else { Reply::of(200, b"") }
+    });
     let blobs = open(&fake, "");
     blobs.put(KIND, b"x").unwrap();
     blobs.put(KIND, b"y").unwrap();
@@ -255,26 +281,34 @@ fn a_server_without_conditional_writes_is_asked_once_whether_it_has_them() {
 #[test]
 fn a_large_blob_is_looked_for_before_it_is_sent() {
     let large = vec![7; 100_000];
-    let there = |length: usize| Reply::Raw(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n").into_bytes());
+    let there = |length: usize| {
+        Reply::Raw(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n").into_bytes())
+    };
     let fake = Fake::start(move |_, _| there(100_000));
     open(&fake, "").put(KIND, &large).unwrap();
     assert_eq!(fake.methods(), "HEAD", "it is there");
 
-    let fake = Fake::start(|_, seen| if seen.method == "PUT" { Reply::of(200, b"") } else { Reply::error(404, "NoSuchKey") });
+    let fake =
+        Fake::start(|_, seen| if seen.method == "PUT" { Reply::of(200, b"") } else { Reply::error(404, "NoSuchKey") });
     open(&fake, "").put(KIND, &large).unwrap();
     assert_eq!(fake.methods(), "HEAD PUT");
     assert_eq!(fake.seen()[1].body, large);
 
     let fake = Fake::start(move |_, seen| if seen.method == "PUT" { Reply::of(200, b"") } else { there(99_999) });
     open(&fake, "").put(KIND, &large).unwrap();
-    assert!(fake.methods() == "HEAD PUT" && !fake.seen()[1].headers.contains("if-none-match"), "what is there is damaged: it is replaced");
+    assert!(
+        fake.methods() == "HEAD PUT" && !fake.seen()[1].headers.contains("if-none-match"),
+        "what is there is damaged: it is replaced"
+    );
 }
 
 #[test]
 fn a_head_that_says_nothing_is_followed_by_a_question() {
     // As Amazon answers: no body to a HEAD.
     for (code, kind) in [("NoSuchKey", None), ("NoSuchBucket", Some(StoreErrorKind::Refused))] {
-        let fake = Fake::start(move |_, seen| if seen.method == "HEAD" { Reply::of(404, b"") } else { Reply::error(404, code) });
+        let fake = Fake::start(
+            move |_, seen| if seen.method == "HEAD" { Reply::of(404, b"") } else { Reply::error(404, code) },
+        );
         let blobs = open(&fake, "");
         let size = blobs.size(KIND, &Digest::of(b"x"));
         assert_eq!(size.as_ref().err().map(|e| e.kind), kind, "{code}");
@@ -299,9 +333,11 @@ fn a_redirect_is_not_followed() {
 
 #[test]
 fn secret_keys_are_shown_nowhere() {
-    let repeats =
-        "<Error><Code>SignatureDoesNotMatch</Code><Message>HIDDENSECRET with HIDDENSECRET</Message><AWSAccessKeyId>ACCESS</AWSAccessKeyId></Error>";
-    let fake = Fake::start(move |n, _| if n == 0 { Reply::of(403, repeats.as_bytes()) } else { Reply::of(503, repeats.as_bytes()) });
+    let repeats = "<Error><Code>SignatureDoesNotMatch</Code><Message>HIDDENSECRET with HIDDENSECRET</Message><AWSAccessKeyId>ACCESS</AWSAccessKeyId></Error>";
+    let fake =
+        Fake::start(
+            move |n, _| if n == 0 { Reply::of(403, repeats.as_bytes()) } else { Reply::of(503, repeats.as_bytes()) },
+        );
     let blobs = open(&fake, "&retries=0");
     for error in [blobs.put(KIND, b"x").unwrap_err(), blobs.get(KIND, &Digest::of(b"x"), 1).unwrap_err()] {
         let text = shown(&error);

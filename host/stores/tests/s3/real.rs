@@ -14,8 +14,8 @@ use crate::shown;
 
 const KIND: BlobKind = BlobKind::Artifact;
 
-/// The server's URL and the keys that the environment holds for it. None if there is no server: that is said, and an error where servers
-/// are promised.
+/// The server's URL and the keys that the environment holds for it. None if there is no server: that is said, and an
+/// error where servers are promised.
 #[expect(clippy::print_stdout, reason = "what did not run is said")]
 fn server(test: &str) -> Option<(String, Option<Credentials>)> {
     let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -23,8 +23,13 @@ fn server(test: &str) -> Option<(String, Option<Credentials>)> {
         return Some((url, Credentials::from_env().unwrap()));
     }
     let promised = given("DOVETAIL_TEST_SERVERS").as_deref() == Some("1");
-    assert!(!promised, "DOVETAIL_TEST_S3 is not set: run `./justw servers start` and `eval \"$(scripts/servers urls)\"`");
-    println!("{test} DID NOT RUN: it needs an S3 server (`./justw servers start`, then `eval \"$(scripts/servers urls)\"`)");
+    assert!(
+        !promised,
+        "DOVETAIL_TEST_S3 is not set: run `./justw servers start` and `eval \"$(scripts/servers urls)\"`"
+    );
+    println!(
+        "{test} DID NOT RUN: it needs an S3 server (`./justw servers start`, then `eval \"$(scripts/servers urls)\"`)"
+    );
     None
 }
 
@@ -98,8 +103,14 @@ fn what_one_process_writes_another_reads() {
 fn behind(url: &str, keys: Option<Credentials>) -> (tokio::runtime::Runtime, Box<s3::Bucket>, String) {
     assert!(keys.is_some(), "this test needs the keys in DOVETAIL_S3_ACCESS_KEY and DOVETAIL_S3_SECRET_KEY");
     let key = |name| std::env::var(name).unwrap();
-    let credentials =
-        s3::creds::Credentials::new(Some(&key("DOVETAIL_S3_ACCESS_KEY")), Some(&key("DOVETAIL_S3_SECRET_KEY")), None, None, None).unwrap();
+    let credentials = s3::creds::Credentials::new(
+        Some(&key("DOVETAIL_S3_ACCESS_KEY")),
+        Some(&key("DOVETAIL_S3_SECRET_KEY")),
+        None,
+        None,
+        None,
+    )
+    .unwrap();
     let rest = url.strip_prefix("s3://").unwrap();
     let (path, query) = rest.split_once('?').unwrap();
     let (bucket, prefix) = path.split_once('/').unwrap();
@@ -145,7 +156,8 @@ fn a_package_that_somebody_overwrote_is_noticed_behind_a_cache_and_stored_again(
         assert_eq!(runtime.block_on(bucket.put_object(key, bytes)).unwrap().status_code(), 200);
     };
     let whole = |digest: &Digest| blobs.is_whole(BlobKind::Package, digest, 1 << 20).unwrap();
-    // Both below and above the size from which it is looked for what is there before it is sent; of the same size, longer, shorter.
+    // Both below and above the size from which it is looked for what is there before it is sent; of the same size,
+    // longer, shorter.
     for length in [100, 100_000] {
         let content = vec![7; length];
         assert_eq!(whole(&Digest::of(&content)), None);
@@ -187,7 +199,8 @@ fn wrong_keys_are_refused_and_not_repeated() {
 fn keys_from_a_file_and_from_the_url_work() {
     let (url, keys) = server_or_return!("keys_from_a_file_and_from_the_url_work");
     assert!(keys.is_some(), "this test needs the keys in the environment, not in the URL");
-    let (access, secret) = (std::env::var("DOVETAIL_S3_ACCESS_KEY").unwrap(), std::env::var("DOVETAIL_S3_SECRET_KEY").unwrap());
+    let (access, secret) =
+        (std::env::var("DOVETAIL_S3_ACCESS_KEY").unwrap(), std::env::var("DOVETAIL_S3_SECRET_KEY").unwrap());
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("access_key={access}\nsecret_key={secret}\n")).unwrap();
     let wrong = || Some(Credentials::new("wrong", "wrong"));

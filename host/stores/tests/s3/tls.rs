@@ -22,7 +22,9 @@ fn start(name: &str) -> (u16, String) {
             let mut tls = server.serve(stream);
             // A client that does not trust us hangs up.
             if fake::request(&mut tls).is_some() {
-                let _gone = tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").and_then(|()| tls.flush());
+                let _gone = tls
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                    .and_then(|()| tls.flush());
                 tls.conn.send_close_notify();
                 let _gone = tls.flush();
             }
@@ -52,7 +54,8 @@ fn a_server_without_tls_is_refused_at_once() {
     assert!(shown(&error).contains("is it a TLS server"), "{}", shown(&error));
 }
 
-/// Which certificates are trusted is read from the environment when a backend is opened, so this test starts itself again with one.
+/// Which certificates are trusted is read from the environment when a backend is opened, so this test starts itself
+/// again with one.
 #[test]
 fn a_private_certificate_works_for_its_name_only() {
     const ENDPOINT: &str = "DOVETAIL_TEST_TLS_ENDPOINT";

@@ -1,7 +1,7 @@
 //! Detectors with a network: from a picture to boxes in its pixels.
 //!
-//! Three layouts of output (`models::manifest` describes them). Source of the first two: `src/ssdMobilenetv1` and `src/tinyYolov2` of
-//! `@vladmandic/face-api`, whose results these equal.
+//! Three layouts of output (`models::manifest` describes them). Source of the first two: `src/ssdMobilenetv1` and
+//! `src/tinyYolov2` of `@vladmandic/face-api`, whose results these equal.
 
 use dovetail_core::vision::{DetectOptions, Detection, Image, Size, VisionError};
 
@@ -28,29 +28,43 @@ fn input_side(manifest: &Manifest, wanted: Option<u32>, own: u32) -> Result<u32,
         return Ok(own);
     };
     if manifest.output != Output::YoloGrid {
-        let message = format!("the detector `{}` looks at {own} pixels and at nothing else; leave the input side out", manifest.name);
+        let message = format!(
+            "the detector `{}` looks at {own} pixels and at nothing else; leave the input side out",
+            manifest.name
+        );
         return Err(VisionError::invalid("bad_input_side", message));
     }
     if side % 32 != 0 || !(64..=1024).contains(&side) {
-        let message = format!("an input side of {side} pixels does not fit the detector `{}`: it is a multiple of 32 from 64 to 1024", manifest.name);
+        let message = format!(
+            "an input side of {side} pixels does not fit the detector `{}`: it is a multiple of 32 from 64 to 1024",
+            manifest.name
+        );
         return Err(VisionError::invalid("bad_input_side", message));
     }
     Ok(side)
 }
 
 impl Detector {
-    pub(crate) fn detect(&mut self, manifest: &Manifest, image: &Image, options: DetectOptions) -> Result<Vec<Detection>, VisionError> {
+    pub(crate) fn detect(
+        &mut self,
+        manifest: &Manifest,
+        image: &Image,
+        options: DetectOptions,
+    ) -> Result<Vec<Detection>, VisionError> {
         let size = image.size();
         let side = input_side(manifest, options.input_side, self.network.input.side)? as usize;
         let (width, height) = (f64::from(size.width), f64::from(size.height));
-        // The size of the picture inside the square, rounded as the reference does. A picture so thin that a side vanishes shows no face.
+        // The size of the picture inside the square, rounded as the reference does. A picture so thin that a side
+        // vanishes shows no face.
         let scale = side as f64 / width.max(height);
         let inside = (js_round(width * scale), js_round(height * scale));
         if inside.0 < 1.0 || inside.1 < 1.0 {
             return Ok(Vec::new());
         }
         let whole = Cut { x: 0, y: 0, w: size.width as usize, h: size.height as usize };
-        let answer = self.network.run(1, side, |blob, input| push_square(blob, image, whole, Padding::After, input, side, false))?;
+        let answer = self
+            .network
+            .run(1, side, |blob, input| push_square(blob, image, whole, Padding::After, input, side, false))?;
         let limit = manifest.overlap.unwrap_or(0.5);
         let (min, most) = (f64::from(options.min_confidence), options.max_faces as usize);
         let found = match manifest.output {
@@ -69,7 +83,8 @@ impl Detector {
             let (right, bottom) = ((b.x + b.w).min(1.0) * kx, (b.y + b.h).min(1.0) * ky);
             Area { x: left * width, y: top * height, w: (right - left) * width, h: (bottom - top) * height }
         };
-        let detection = |(score, area): (f64, Area)| Detection { bbox: to_pixels(area).rect(), confidence: score as f32 };
+        let detection =
+            |(score, area): (f64, Area)| Detection { bbox: to_pixels(area).rect(), confidence: score as f32 };
         Ok(kept.into_iter().map(detection).collect())
     }
 
@@ -97,7 +112,13 @@ impl Detector {
 }
 
 /// Boxes in pixels. `inside`: the size of the picture in the square.
-fn yolo(answer: &Answer, anchors: &[[f64; 2]], inside: (f64, f64), size: Size, min: f64) -> Result<Vec<(f64, Area)>, VisionError> {
+fn yolo(
+    answer: &Answer,
+    anchors: &[[f64; 2]],
+    inside: (f64, f64),
+    size: Size,
+    min: f64,
+) -> Result<Vec<(f64, Area)>, VisionError> {
     let n = match answer.dims[..] {
         [_, channels, rows, columns] if channels == anchors.len() * 5 && rows == columns => rows,
         _ => return Err(VisionError::unavailable("broken_model", format!("the network's grid is {:?}", answer.dims))),
@@ -115,7 +136,8 @@ fn yolo(answer: &Answer, anchors: &[[f64; 2]], inside: (f64, f64), size: Size, m
                     continue;
                 }
                 let (w, h) = (value(2).exp() * aw / cells * kx, value(3).exp() * ah / cells * ky);
-                let (cx, cy) = ((column as f64 + sigmoid(value(0))) / cells * kx, (row as f64 + sigmoid(value(1))) / cells * ky);
+                let (cx, cy) =
+                    ((column as f64 + sigmoid(value(0))) / cells * kx, (row as f64 + sigmoid(value(1))) / cells * ky);
                 found.push((score, Area { x: cx - w / 2.0, y: cy - h / 2.0, w, h }));
             }
         }

@@ -11,8 +11,14 @@ use crate::label::place;
 use super::failed;
 
 /// One colour a face, in turn: far from skin and from one another. RGB.
-const COLOURS: [[f64; 3]; 6] =
-    [[0.0, 220.0, 120.0], [0.0, 170.0, 255.0], [255.0, 200.0, 0.0], [255.0, 90.0, 200.0], [150.0, 130.0, 255.0], [0.0, 230.0, 230.0]];
+const COLOURS: [[f64; 3]; 6] = [
+    [0.0, 220.0, 120.0],
+    [0.0, 170.0, 255.0],
+    [255.0, 200.0, 0.0],
+    [255.0, 90.0, 200.0],
+    [150.0, 130.0, 255.0],
+    [0.0, 230.0, 230.0],
+];
 const FONT: i32 = imgproc::FONT_HERSHEY_SIMPLEX;
 /// The height of a capital of `FONT` at scale 1, in pixels.
 const CAPITAL: f64 = 21.0;
@@ -33,7 +39,13 @@ impl Pen {
         // A capital has 1/90 of the long side (21 px of 1920) and at least 8 px, under which nothing can be read.
         let capital = (long / 90.0).max(8.0);
         let line = (long / 640.0).round().max(1.0) as i32;
-        Self { font: capital / CAPITAL, line, text: ((capital / 9.0).round() as i32).max(1), leading: capital * 1.75, margin: capital * 0.45 }
+        Self {
+            font: capital / CAPITAL,
+            line,
+            text: ((capital / 9.0).round() as i32).max(1),
+            leading: capital * 1.75,
+            margin: capital * 0.45,
+        }
     }
 
     fn width(&self, text: &str) -> Result<f64, VisionError> {
@@ -58,8 +70,8 @@ fn scalar([r, g, b]: [f64; 3]) -> Scalar {
     Scalar::new(r, g, b, 0.0)
 }
 
-/// Draws each face's box, points and label upon a copy of the picture. Labels stand beside their boxes, inside the picture, and avoid one another and other
-/// faces where there is room. Boxes that are not finite are left out.
+/// Draws each face's box, points and label upon a copy of the picture. Labels stand beside their boxes, inside the
+/// picture, and avoid one another and other faces where there is room. Boxes that are not finite are left out.
 ///
 /// # Errors
 /// `Unavailable` if OpenCV fails.
@@ -71,23 +83,33 @@ pub fn annotate(image: &Image, faces: &[Annotation]) -> Result<Image, VisionErro
     let flat = Mat::new_rows_cols_with_data(rows, size.width as i32 * 3, image.pixels()).map_err(failed)?;
     let mut canvas = flat.reshape(3, rows).map_err(failed)?.try_clone().map_err(failed)?;
 
-    let faces: Vec<&Annotation> = faces.iter().filter(|f| [f.bbox.x, f.bbox.y, f.bbox.width, f.bbox.height].iter().all(|v| v.is_finite())).collect();
+    let faces: Vec<&Annotation> = faces
+        .iter()
+        .filter(|f| [f.bbox.x, f.bbox.y, f.bbox.width, f.bbox.height].iter().all(|v| v.is_finite()))
+        .collect();
     let mut labels = Vec::new();
     for (number, face) in faces.iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];
         let (x, y) = (pixel(face.bbox.x.into()), pixel(face.bbox.y.into()));
-        let (right, bottom) =
-            (pixel(f64::from(face.bbox.x) + f64::from(face.bbox.width)), pixel(f64::from(face.bbox.y) + f64::from(face.bbox.height)));
+        let (right, bottom) = (
+            pixel(f64::from(face.bbox.x) + f64::from(face.bbox.width)),
+            pixel(f64::from(face.bbox.y) + f64::from(face.bbox.height)),
+        );
         let area = Rect::new(x, y, (right - x).max(1), (bottom - y).max(1));
         imgproc::rectangle(&mut canvas, area, scalar(colour), pen.line, imgproc::LINE_8, 0).map_err(failed)?;
         for point in &face.points {
             let (radius, centre) = (pen.line.max(1), Point::new(pixel(point.x.into()), pixel(point.y.into())));
-            imgproc::circle(&mut canvas, centre, radius, scalar(colour), imgproc::FILLED, imgproc::LINE_AA, 0).map_err(failed)?;
+            imgproc::circle(&mut canvas, centre, radius, scalar(colour), imgproc::FILLED, imgproc::LINE_AA, 0)
+                .map_err(failed)?;
         }
         let lines: Vec<String> = face.lines.iter().map(|l| printable(l)).collect();
         let widest = lines.iter().map(|l| pen.width(l)).try_fold(0.0_f64, |w, l| l.map(|l| w.max(l)))?;
         // No label for a face without lines.
-        let extent = if lines.is_empty() { (0.0, 0.0) } else { (widest + 2.0 * pen.margin, lines.len() as f64 * pen.leading + pen.margin) };
+        let extent = if lines.is_empty() {
+            (0.0, 0.0)
+        } else {
+            (widest + 2.0 * pen.margin, lines.len() as f64 * pen.leading + pen.margin)
+        };
         labels.push((lines, extent, colour));
     }
     let boxes: Vec<Area> = faces.iter().map(|f| Area::from(f.bbox)).collect();
@@ -96,12 +118,23 @@ pub fn annotate(image: &Image, faces: &[Annotation]) -> Result<Image, VisionErro
     for ((lines, _, colour), area) in labels.iter().zip(places).filter(|((lines, ..), _)| !lines.is_empty()) {
         let ground = Rect::new(pixel(area.x), pixel(area.y), pixel(area.w), pixel(area.h));
         // Dark text upon the face's own colour: it tells whose label it is, and has contrast whatever lies behind.
-        imgproc::rectangle(&mut canvas, ground, scalar(*colour), imgproc::FILLED, imgproc::LINE_8, 0).map_err(failed)?;
+        imgproc::rectangle(&mut canvas, ground, scalar(*colour), imgproc::FILLED, imgproc::LINE_8, 0)
+            .map_err(failed)?;
         for (number, line) in lines.iter().enumerate() {
             let baseline = area.y + pen.margin + number as f64 * pen.leading + pen.font * CAPITAL * 1.15;
             let origin = Point::new(pixel(area.x + pen.margin), pixel(baseline));
-            imgproc::put_text(&mut canvas, line, origin, FONT, pen.font, Scalar::new(16.0, 16.0, 16.0, 0.0), pen.text, imgproc::LINE_AA, false)
-                .map_err(failed)?;
+            imgproc::put_text(
+                &mut canvas,
+                line,
+                origin,
+                FONT,
+                pen.font,
+                Scalar::new(16.0, 16.0, 16.0, 0.0),
+                pen.text,
+                imgproc::LINE_AA,
+                false,
+            )
+            .map_err(failed)?;
         }
     }
     let odd = || VisionError::unavailable("opencv_failed", "OpenCV made a picture of another size");

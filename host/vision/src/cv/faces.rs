@@ -1,7 +1,7 @@
 //! The networks that look at one face at a time: which part of the picture each looks at, and what its output means.
 //!
-//! Source: `src/dom`, `src/classes` and the networks' folders of `@vladmandic/face-api`. Faces go through a network in batches of at most four, and the
-//! caller's wish to stop is looked at before each.
+//! Source: `src/dom`, `src/classes` and the networks' folders of `@vladmandic/face-api`. Faces go through a network in
+//! batches of at most four, and the caller's wish to stop is looked at before each.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,7 +32,10 @@ pub(crate) fn go_on(stop: &Stop) -> Result<(), VisionError> {
 
 fn empty(face: Rect) -> FaceError {
     let Rect { x, y, width, height } = face;
-    FaceError { code: "empty_area", message: format!("no whole pixel of the face's box ({x}, {y}, {width}, {height}) lies inside the picture") }
+    FaceError {
+        code: "empty_area",
+        message: format!("no whole pixel of the face's box ({x}, {y}, {width}, {height}) lies inside the picture"),
+    }
 }
 
 /// The pixels of a detection's box.
@@ -41,7 +44,12 @@ pub(crate) fn detection_cut(image: &Image, face: Rect) -> Result<Cut, FaceError>
 }
 
 /// Runs `network` on the views, in batches. One vector of values a view.
-pub(crate) fn run(network: &mut Network, image: &Image, views: &[View], stop: &Stop) -> Result<Vec<Vec<f32>>, VisionError> {
+pub(crate) fn run(
+    network: &mut Network,
+    image: &Image,
+    views: &[View],
+    stop: &Stop,
+) -> Result<Vec<Vec<f32>>, VisionError> {
     let mut out = Vec::with_capacity(views.len());
     for batch in views.chunks(network.batch) {
         go_on(stop)?;
@@ -56,8 +64,8 @@ pub(crate) fn run(network: &mut Network, image: &Image, views: &[View], stop: &S
     Ok(out)
 }
 
-/// Landmarks in pixels from the network's fractions: `crop` is what it looked at, `face` the box as it was given. (That the offset is the corner of the
-/// box and not of the crop is the reference's way.)
+/// Landmarks in pixels from the network's fractions: `crop` is what it looked at, `face` the box as it was given. (That
+/// the offset is the corner of the box and not of the crop is the reference's way.)
 pub(crate) fn to_points(values: &[f32], crop: Cut, face: Rect, side: u32) -> Points {
     let (w, h, side) = (crop.w as f64, crop.h as f64, f64::from(side));
     let scale = side / w.max(h);
@@ -81,9 +89,15 @@ fn area(image: &Image, face: Rect, points: Option<&Points>, crop: Crop) -> Resul
     }
 }
 
-/// The first `count` views of a face: as the reference sees it; mirrored; 10 % smaller; 10 % larger; 5 % further left; 5 % further right. Of those that
-/// leave nothing to look at all but the first are left out.
-pub(crate) fn views(image: &Image, face: Rect, points: Option<&Points>, crop: Crop, count: u32) -> Result<Vec<View>, FaceError> {
+/// The first `count` views of a face: as the reference sees it; mirrored; 10 % smaller; 10 % larger; 5 % further left;
+/// 5 % further right. Of those that leave nothing to look at all but the first are left out.
+pub(crate) fn views(
+    image: &Image,
+    face: Rect,
+    points: Option<&Points>,
+    crop: Crop,
+    count: u32,
+) -> Result<Vec<View>, FaceError> {
     let size = image.size();
     let area = area(image, face, points, crop)?;
     let first = area.cut(size).ok_or_else(|| empty(face))?;
@@ -109,8 +123,9 @@ pub(crate) fn interpret(manifest: &Manifest, values: Vec<f32>) -> Vec<f32> {
 
 /// Age and gender from the first view; the other views only tell how far to trust the age.
 ///
-/// The confidence of the age is `exp(-d / 10)`, where `d` is the mean distance in years between the first view's estimate and each of the others: 1 if all
-/// agree, 0.82 at 2 years, 0.61 at 5, 0.37 at 10. It measures how stable the estimate is, not how right. With one view nothing was compared, and it is 0.
+/// The confidence of the age is `exp(-d / 10)`, where `d` is the mean distance in years between the first view's
+/// estimate and each of the others: 1 if all agree, 0.82 at 2 years, 0.61 at 5, 0.37 at 10. It measures how stable the
+/// estimate is, not how right. With one view nothing was compared, and it is 0.
 pub(crate) fn age_and_gender(of_views: &[Vec<f32>]) -> AgeAndGender {
     let first = &of_views[0];
     let age = first[0];

@@ -1,9 +1,11 @@
-//! The Haar detector: several views of the grey picture (frontal faces, profiles, profiles in the mirrored picture), whose raw hits are counted together.
+//! The Haar detector: several views of the grey picture (frontal faces, profiles, profiles in the mirrored picture),
+//! whose raw hits are counted together.
 //!
-//! A face is seen many times by a cascade, at neighbouring places and sizes; something else that slips through, seldom. So the hits of all views are
-//! grouped greedily by overlap, the densest place first; a group's score is the sum over the views of `ln(1 + hits)`. Constants were tuned on the six
-//! photographs of the model package and do worse elsewhere. The confidence is `1 - 2^(-score / 2.25)`: 0.5 at the score that told faces best there, and not
-//! a probability.
+//! A face is seen many times by a cascade, at neighbouring places and sizes; something else that slips through, seldom.
+//! So the hits of all views are grouped greedily by overlap, the densest place first; a group's score is the sum over
+//! the views of `ln(1 + hits)`. Constants were tuned on the six photographs of the model package and do worse
+//! elsewhere. The confidence is `1 - 2^(-score / 2.25)`: 0.5 at the score that told faces best there, and not a
+//! probability.
 
 use dovetail_core::vision::{DetectOptions, Detection, Image, VisionError};
 use opencv::core::{self, FileStorage, FileStorageTraitConst, Mat, MatTraitConst, Rect, Size, Vector};
@@ -50,7 +52,11 @@ pub(crate) fn load_cascade(xml: &[u8]) -> Result<CascadeClassifier, VisionError>
     let node = storage.get_first_top_level_node().map_err(failed)?;
     let mut cascade = CascadeClassifier::default().map_err(failed)?;
     let read = cascade.read(&node).map_err(failed)?;
-    if read && !cascade.empty().map_err(failed)? { Ok(cascade) } else { Err(broken("it is no cascade of OpenCV 2 or later")) }
+    if read && !cascade.empty().map_err(failed)? {
+        Ok(cascade)
+    } else {
+        Err(broken("it is no cascade of OpenCV 2 or later"))
+    }
 }
 
 /// Places where several hits agree.
@@ -117,11 +123,14 @@ impl Haar {
 fn one_view(cascade: &mut CascadeClassifier, gray: &Mat) -> Result<Vec<Area>, VisionError> {
     let mut rects: Vector<Rect> = Vector::new();
     // 0 neighbours: every window that passes all stages, ungrouped.
-    cascade.detect_multi_scale(gray, &mut rects, SCALE_STEP, 0, 0, Size::new(MIN_FACE, MIN_FACE), Size::default()).map_err(failed)?;
+    cascade
+        .detect_multi_scale(gray, &mut rects, SCALE_STEP, 0, 0, Size::new(MIN_FACE, MIN_FACE), Size::default())
+        .map_err(failed)?;
     Ok(rects.iter().map(|r| Area { x: r.x.into(), y: r.y.into(), w: r.width.into(), h: r.height.into() }).collect())
 }
 
-/// The grey picture with a long side of at most `side` and its contrast spread, and its scale. None if a side would vanish.
+/// The grey picture with a long side of at most `side` and its contrast spread, and its scale. None if a side would
+/// vanish.
 fn prepare(image: &Image, side: u32) -> Result<Option<(Mat, f64)>, VisionError> {
     let size = image.size();
     let (rows, cols) = (size.height as i32, size.width as i32);
@@ -132,7 +141,8 @@ fn prepare(image: &Image, side: u32) -> Result<Option<(Mat, f64)>, VisionError> 
     let scale = f64::from(side) / f64::from(size.width.max(size.height));
     let scale = scale.min(1.0);
     if scale < 1.0 {
-        // Linear, not by area: the sharper picture lets the cascades find one more of the twelve large faces and no more false ones.
+        // Linear, not by area: the sharper picture lets the cascades find one more of the twelve large faces and no
+        // more false ones.
         let reduced = |n: i32| (f64::from(n) * scale).round() as i32;
         let to = Size::new(reduced(cols), reduced(rows));
         if to.width < 1 || to.height < 1 {
@@ -150,15 +160,20 @@ fn prepare(image: &Image, side: u32) -> Result<Option<(Mat, f64)>, VisionError> 
 /// Groups the views' hits; the best first.
 fn group(views: Vec<Vec<Area>>) -> Vec<Group> {
     let count = views.len();
-    let mut hits: Vec<(usize, Area)> = views.into_iter().enumerate().flat_map(|(v, areas)| areas.into_iter().map(move |a| (v, a))).collect();
+    let mut hits: Vec<(usize, Area)> =
+        views.into_iter().enumerate().flat_map(|(v, areas)| areas.into_iter().map(move |a| (v, a))).collect();
     // OpenCV's threads report hits in any order; the result must not depend on it.
-    hits.sort_by(|(v, a), (w, b)| v.cmp(w).then(a.w.total_cmp(&b.w)).then(a.y.total_cmp(&b.y)).then(a.x.total_cmp(&b.x)));
+    hits.sort_by(|(v, a), (w, b)| {
+        v.cmp(w).then(a.w.total_cmp(&b.w)).then(a.y.total_cmp(&b.y)).then(a.x.total_cmp(&b.x))
+    });
     let near = |a: &Area, b: &Area| a.overlap(*b) >= SAME_FACE;
     let mut density: Vec<usize> = hits.iter().map(|(_, a)| hits.iter().filter(|(_, b)| near(a, b)).count()).collect();
     let mut free = vec![true; hits.len()];
     let mut groups: Vec<Group> = Vec::new();
     // The densest place first; of equals the first one.
-    while let Some(seed) = (0..hits.len()).filter(|&i| free[i]).reduce(|best, i| if density[i] > density[best] { i } else { best }) {
+    while let Some(seed) =
+        (0..hits.len()).filter(|&i| free[i]).reduce(|best, i| if density[i] > density[best] { i } else { best })
+    {
         let members: Vec<usize> = (0..hits.len()).filter(|&i| free[i] && near(&hits[seed].1, &hits[i].1)).collect();
         let mut sum = [0.0; 4];
         let mut seen = vec![0_u32; count];
@@ -179,7 +194,8 @@ fn group(views: Vec<Vec<Area>>) -> Vec<Group> {
     let mut kept: Vec<Group> = Vec::new();
     for g in groups {
         let (cx, cy) = (g.area.x + g.area.w / 2.0, g.area.y + g.area.h / 2.0);
-        let within = |k: &Group| cx >= k.area.x && cx <= k.area.x + k.area.w && cy >= k.area.y && cy <= k.area.y + k.area.h;
+        let within =
+            |k: &Group| cx >= k.area.x && cx <= k.area.x + k.area.w && cy >= k.area.y && cy <= k.area.y + k.area.h;
         if kept.iter().all(|k| g.area.overlap(k.area) <= MAX_OVERLAP && !(g.area.w < k.area.w && within(k))) {
             kept.push(g);
         }
@@ -212,7 +228,9 @@ mod tests {
 
     #[test]
     fn what_is_no_cascade_is_refused() {
-        for text in [&b""[..], b"\xff\xfe", b"plain text", b"<?xml version=\"1.0\"?><opencv_storage><a>1</a></opencv_storage>"] {
+        for text in
+            [&b""[..], b"\xff\xfe", b"plain text", b"<?xml version=\"1.0\"?><opencv_storage><a>1</a></opencv_storage>"]
+        {
             assert!(load_cascade(text).is_err(), "{:?}", String::from_utf8_lossy(text));
         }
     }

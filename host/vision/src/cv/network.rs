@@ -53,7 +53,12 @@ impl Network {
     }
 
     /// One pass. `fill` appends to the blob what `count` faces need: `3 * side * side` values each.
-    pub(crate) fn run(&mut self, count: usize, side: usize, fill: impl FnOnce(&mut Vec<f32>, &Input)) -> Result<Answer, VisionError> {
+    pub(crate) fn run(
+        &mut self,
+        count: usize,
+        side: usize,
+        fill: impl FnOnce(&mut Vec<f32>, &Input),
+    ) -> Result<Answer, VisionError> {
         self.blob.clear();
         fill(&mut self.blob, &self.input);
         if self.blob.len() != count * 3 * side * side {
@@ -75,12 +80,14 @@ impl Network {
         Ok(Answer { dims, values })
     }
 
-    /// Loads the network, runs it on batches of one and of as many as are allowed, and compares the output's shape with the manifest.
+    /// Loads the network, runs it on batches of one and of as many as are allowed, and compares the output's shape with
+    /// the manifest.
     pub(crate) fn check(manifest: &Manifest, onnx: &[u8]) -> Result<(), VisionError> {
         if onnx.is_empty() {
             return Err(broken("the ONNX file is empty"));
         }
-        let mut network = Self::new(manifest, dnn::read_net_from_onnx_buffer(&Vector::from_slice(onnx)).map_err(failed)?)?;
+        let mut network =
+            Self::new(manifest, dnn::read_net_from_onnx_buffer(&Vector::from_slice(onnx)).map_err(failed)?)?;
         let side = network.input.side as usize;
         for count in [1, network.batch] {
             let answer = network.run(count, side, |blob, _| blob.resize(count * 3 * side * side, 0.0))?;
@@ -106,7 +113,9 @@ fn check_shape(manifest: &Manifest, dims: &[usize]) -> Result<(), VisionError> {
         }
         Output::Points => (values == 136, "[N, 136]".to_owned()),
         Output::AgeGender => (values == 3, "[N, 3]".to_owned()),
-        Output::Probabilities | Output::Logits => (values == manifest.labels.len(), format!("[N, {}], one value a label", manifest.labels.len())),
+        Output::Probabilities | Output::Logits => {
+            (values == manifest.labels.len(), format!("[N, {}], one value a label", manifest.labels.len()))
+        }
         Output::Vector => ((1..=4096).contains(&values), "[N, D] with D of 1 to 4096".to_owned()),
         Output::Cascade => (false, "a cascade".to_owned()),
     };

@@ -1,6 +1,8 @@
-//! [`Opencv`]: the port to vision, on the pool. Here is which model and which picture an operation uses; what it does with them is in the other files.
+//! [`Opencv`]: the port to vision, on the pool. Here is which model and which picture an operation uses; what it does
+//! with them is in the other files.
 //!
-//! There is one instance of each network in the process, loaded when it is first needed and kept. Two calls for one network take turns, batch by batch.
+//! There is one instance of each network in the process, loaded when it is first needed and kept. Two calls for one
+//! network take turns, batch by batch.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::id::Digest;
 use dovetail_core::stop::Stop;
-use dovetail_core::vision::{AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError};
+use dovetail_core::vision::{
+    AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
+};
 use dovetail_core::vision::{MODEL_DAMAGED, MODEL_GONE};
 use opencv::core::{Mat, MatTraitConst, MatTraitConstManual};
 use opencv::imgproc;
@@ -38,7 +42,8 @@ fn default_name(kind: ModelKind) -> &'static str {
     }
 }
 
-/// Pictures that are decoded beyond those that passes can run over: their steps have something to do as soon as others end.
+/// Pictures that are decoded beyond those that passes can run over: their steps have something to do as soon as others
+/// end.
 const AHEAD: usize = 2;
 /// The same in bytes of pixels: one of the largest has 150 MB.
 const BYTES_AHEAD: u64 = 128 << 20;
@@ -94,7 +99,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Whatever is wrong with the folder of models.
 fn store_failed(err: ModelError) -> VisionError {
-    VisionError::unavailable(MODEL_DAMAGED, format!("{}; `dovetail doctor` looks at every installed model", chain(&err)))
+    VisionError::unavailable(
+        MODEL_DAMAGED,
+        format!("{}; `dovetail doctor` looks at every installed model", chain(&err)),
+    )
 }
 
 /// A file of this model cannot be loaded.
@@ -102,7 +110,10 @@ fn unloadable(name: &str) -> impl Fn(ModelError) -> VisionError {
     let name = name.to_owned();
     move |err| {
         let remedy = "install it again: `dovetail models pull`, or `models add` for a model of your own";
-        VisionError::unavailable(MODEL_DAMAGED, format!("the model `{name}` cannot be loaded: {}; {remedy}", chain(&err)))
+        VisionError::unavailable(
+            MODEL_DAMAGED,
+            format!("the model `{name}` cannot be loaded: {}; {remedy}", chain(&err)),
+        )
     }
 }
 
@@ -127,18 +138,24 @@ impl Opencv {
         heap::bound();
         opencv::core::set_num_threads(i32::try_from(opencv_threads.max(1)).unwrap_or(i32::MAX)).map_err(failed)?;
         let store = ModelStore::open(models).map_err(store_failed)?;
-        let inner = Inner { store, listed: Listed::default(), pictures: Arc::new(Pictures::new(image_cache_bytes)), slots: Mutex::default() };
+        let inner = Inner {
+            store,
+            listed: Listed::default(),
+            pictures: Arc::new(Pictures::new(image_cache_bytes)),
+            slots: Mutex::default(),
+        };
         let pictures = Arc::clone(&inner.pictures);
         let room = move || {
             let (count, bytes) = pictures.in_use();
             count < threads + AHEAD && bytes < BYTES_AHEAD
         };
-        let pool = Pool::new(threads, room).map_err(|err| VisionError::unavailable("no_threads", format!("start the threads for vision: {err}")))?;
+        let pool = Pool::new(threads, room)
+            .map_err(|err| VisionError::unavailable("no_threads", format!("start the threads for vision: {err}")))?;
         Ok(Self { inner: Arc::new(inner), pool, missing: Mutex::default() })
     }
 
-    /// `look` installs models that are to be had elsewhere, if there are any. It is called where one is asked for that is not installed, at most
-    /// five times a second; whoever asks at the same time waits for it. Blocking.
+    /// `look` installs models that are to be had elsewhere, if there are any. It is called where one is asked for that
+    /// is not installed, at most five times a second; whoever asks at the same time waits for it. Blocking.
     pub fn on_missing(&self, look: Box<dyn Fn() + Send + Sync>) {
         *lock(&self.missing) = Some(Missing { look, at: None });
     }
@@ -178,9 +195,11 @@ impl Inner {
     }
 
     fn model(&self, kind: ModelKind, name: Option<&str>) -> Result<Model, VisionError> {
-        let mut of_kind: Vec<Model> = self.installed()?.iter().map(|i| &i.model).filter(|m| m.kind == kind).cloned().collect();
+        let mut of_kind: Vec<Model> =
+            self.installed()?.iter().map(|i| &i.model).filter(|m| m.kind == kind).cloned().collect();
         if of_kind.is_empty() {
-            let message = format!("no {} is installed; `dovetail models pull` installs the default models", kind.words());
+            let message =
+                format!("no {} is installed; `dovetail models pull` installs the default models", kind.words());
             return Err(VisionError::unavailable("models_missing", message));
         }
         let called = |m: &Model, name: &str| m.name == name || m.aliases.iter().any(|a| a == name);
@@ -192,9 +211,13 @@ impl Inner {
             // The list is sorted by name.
             return Ok(of_kind.swap_remove(0));
         }
-        let names: Vec<String> = of_kind.iter().flat_map(|m| std::iter::once(&m.name).chain(&m.aliases)).map(|n| format!("`{n}`")).collect();
+        let names: Vec<String> =
+            of_kind.iter().flat_map(|m| std::iter::once(&m.name).chain(&m.aliases)).map(|n| format!("`{n}`")).collect();
         let shown: String = wanted.chars().take(80).collect();
-        Err(VisionError::invalid("unknown_model", format!("no {} is called `{shown}`; installed: {}", kind.words(), names.join(", "))))
+        Err(VisionError::invalid(
+            "unknown_model",
+            format!("no {} is called `{shown}`; installed: {}", kind.words(), names.join(", ")),
+        ))
     }
 
     fn slot(&self, model: &Model, kind: ModelKind) -> Result<Arc<Slot>, VisionError> {
@@ -205,7 +228,12 @@ impl Inner {
         if let Some(slot) = lock(&self.slots).get(&model.digest) {
             return Ok(Arc::clone(slot));
         }
-        let gone = || VisionError::unavailable(MODEL_GONE, format!("the model `{}` ({}) is not installed any more", model.name, model.digest));
+        let gone = || {
+            VisionError::unavailable(
+                MODEL_GONE,
+                format!("the model `{}` ({}) is not installed any more", model.name, model.digest),
+            )
+        };
         let installed = self.installed()?;
         let found = installed.iter().find(|i| i.model.digest == model.digest).ok_or_else(gone)?;
         let slot = Arc::new(Slot { manifest: found.manifest.clone(), loaded: Mutex::default() });
@@ -222,24 +250,33 @@ impl Inner {
     }
 
     fn read(&self, manifest: &Manifest) -> Result<Loaded, VisionError> {
-        let file = |role| manifest.file(role).map(|f| self.store.load(f)).transpose().map_err(unloadable(&manifest.name));
-        let missing = || VisionError::unavailable("broken_model", format!("the model `{}` lacks a file", manifest.name));
+        let file =
+            |role| manifest.file(role).map(|f| self.store.load(f)).transpose().map_err(unloadable(&manifest.name));
+        let missing =
+            || VisionError::unavailable("broken_model", format!("the model `{}` lacks a file", manifest.name));
         if manifest.output == Output::Cascade {
             let cascade = file(Role::Cascade)?.ok_or_else(missing)?;
             return Ok(Loaded::Haar(Haar::load(&cascade, file(Role::ProfileCascade)?.as_deref())?));
         }
-        let onnx = self.store.locate(manifest.file(Role::Network).ok_or_else(missing)?).map_err(unloadable(&manifest.name))?;
+        let onnx =
+            self.store.locate(manifest.file(Role::Network).ok_or_else(missing)?).map_err(unloadable(&manifest.name))?;
         let network = Network::load(manifest, &onnx)?;
         if manifest.kind != ModelKind::Detector {
             return Ok(Loaded::Face(network));
         }
         let anchors = file(Role::Anchors)?.unwrap_or_default();
         let float = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-        let anchors = anchors.as_chunks::<16>().0.iter().map(|a| [float(&a[..4]), float(&a[4..8]), float(&a[8..12]), float(&a[12..])]).collect();
+        let anchors = anchors
+            .as_chunks::<16>()
+            .0
+            .iter()
+            .map(|a| [float(&a[..4]), float(&a[4..8]), float(&a[8..12]), float(&a[12..])])
+            .collect();
         Ok(Loaded::Detector(Detector { network, anchors }))
     }
 
-    /// Runs views through a face network. Its lock is taken anew for each batch, so that two steps that share it take turns.
+    /// Runs views through a face network. Its lock is taken anew for each batch, so that two steps that share it take
+    /// turns.
     fn run(&self, slot: &Slot, image: &Image, views: &[View], stop: &Stop) -> Result<Vec<Vec<f32>>, VisionError> {
         let mut out = Vec::with_capacity(views.len());
         for batch in views.chunks(slot.manifest.faces_at_once()) {
@@ -283,7 +320,8 @@ impl Inner {
                 out.push(match place {
                     Some(known) => known,
                     None => {
-                        let (values, view) = results.next().expect("one result a view, one view a face without an entry");
+                        let (values, view) =
+                            results.next().expect("one result a view, one view a face without an entry");
                         let points = faces::to_points(&values, view.cut, *face, side);
                         if let Some(remembered) = &remembered {
                             remembered.put(&model.digest, *face, &points);
@@ -297,7 +335,14 @@ impl Inner {
     }
 
     /// What a network says about `count` views of each face.
-    fn look(&self, slot: &Slot, image: &Image, faces: &[Rect], count: u32, stop: &Stop) -> Result<Each<Vec<Vec<f32>>>, VisionError> {
+    fn look(
+        &self,
+        slot: &Slot,
+        image: &Image,
+        faces: &[Rect],
+        count: u32,
+        stop: &Stop,
+    ) -> Result<Each<Vec<Vec<f32>>>, VisionError> {
         let crop = slot.manifest.crop.unwrap_or(Crop { from: CropFrom::Detection, margin: 0.0 });
         let points: Each<Option<Points>> = if crop.from == CropFrom::Detection {
             faces.iter().map(|_| Ok(None)).collect()
@@ -305,8 +350,11 @@ impl Inner {
             let landmarker = self.model(ModelKind::Landmarker, None)?;
             self.points(&landmarker, image, faces, stop)?.into_iter().map(|p| p.map(Some)).collect()
         };
-        let views: Each<Vec<View>> =
-            faces.iter().zip(points).map(|(face, points)| faces::views(image, *face, points?.as_ref(), crop, count)).collect();
+        let views: Each<Vec<View>> = faces
+            .iter()
+            .zip(points)
+            .map(|(face, points)| faces::views(image, *face, points?.as_ref(), crop, count))
+            .collect();
         let flat: Vec<View> = views.iter().flatten().flatten().copied().collect();
         let mut values = self.run(slot, image, &flat, stop)?.into_iter();
         Ok(views.into_iter().map(|v| v.map(|v| values.by_ref().take(v.len()).collect())).collect())
@@ -314,7 +362,12 @@ impl Inner {
 }
 
 impl Vision for Opencv {
-    fn open(&self, digest: &Digest, bytes: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>, stop: &Stop) -> Result<Image, VisionError> {
+    fn open(
+        &self,
+        digest: &Digest,
+        bytes: &mut dyn FnMut() -> Result<Vec<u8>, VisionError>,
+        stop: &Stop,
+    ) -> Result<Image, VisionError> {
         loop {
             match self.inner.pictures.find(digest) {
                 Found::Here(image) => return Ok(image),
@@ -346,14 +399,24 @@ impl Vision for Opencv {
         self.on_pool(Turn::First, stop, move |_, _| resize(&image, to))
     }
 
-    fn encode(&self, image: &Image, media_type: &str, quality: Option<u8>, stop: &Stop) -> Result<Vec<u8>, VisionError> {
+    fn encode(
+        &self,
+        image: &Image,
+        media_type: &str,
+        quality: Option<u8>,
+        stop: &Stop,
+    ) -> Result<Vec<u8>, VisionError> {
         let (image, media_type) = (image.clone(), media_type.to_owned());
         self.on_pool(Turn::First, stop, move |_, _| codec::encode(&image, &media_type, quality))
     }
 
     fn model(&self, kind: ModelKind, name: Option<&str>) -> Result<Model, VisionError> {
         let lacks = |error: &VisionError| {
-            matches!(error, VisionError::Unavailable { code: "models_missing", .. } | VisionError::Invalid { code: "unknown_model", .. })
+            matches!(
+                error,
+                VisionError::Unavailable { code: "models_missing", .. }
+                    | VisionError::Invalid { code: "unknown_model", .. }
+            )
         };
         match self.inner.model(kind, name) {
             Err(error) if lacks(&error) && self.look_elsewhere() => self.inner.model(kind, name),
@@ -370,7 +433,13 @@ impl Vision for Opencv {
         }
     }
 
-    fn detect(&self, model: &Model, image: &Image, options: DetectOptions, stop: &Stop) -> Result<Vec<Detection>, VisionError> {
+    fn detect(
+        &self,
+        model: &Model,
+        image: &Image,
+        options: DetectOptions,
+        stop: &Stop,
+    ) -> Result<Vec<Detection>, VisionError> {
         if !(0.0..=1.0).contains(&options.min_confidence) {
             let message = format!("a confidence of at least {} is asked for: it is 0 to 1", options.min_confidence);
             return Err(VisionError::invalid("bad_min_confidence", message));
@@ -389,7 +458,13 @@ impl Vision for Opencv {
         })
     }
 
-    fn locate(&self, model: &Model, image: &Image, faces: &[Rect], stop: &Stop) -> Result<PerFace<Vec<Point>>, VisionError> {
+    fn locate(
+        &self,
+        model: &Model,
+        image: &Image,
+        faces: &[Rect],
+        stop: &Stop,
+    ) -> Result<PerFace<Vec<Point>>, VisionError> {
         let (model, image, faces) = (model.clone(), image.clone(), faces.to_vec());
         self.on_pool(Turn::First, stop, move |inner, stop| {
             let points = inner.points(&model, &image, &faces, stop)?;
@@ -398,9 +473,19 @@ impl Vision for Opencv {
         })
     }
 
-    fn estimate(&self, model: &Model, image: &Image, faces: &[Rect], views: u32, stop: &Stop) -> Result<PerFace<AgeAndGender>, VisionError> {
+    fn estimate(
+        &self,
+        model: &Model,
+        image: &Image,
+        faces: &[Rect],
+        views: u32,
+        stop: &Stop,
+    ) -> Result<PerFace<AgeAndGender>, VisionError> {
         if !(1..=6).contains(&views) {
-            return Err(VisionError::invalid("bad_views", format!("{views} views of each face are asked for: it is 1 to 6")));
+            return Err(VisionError::invalid(
+                "bad_views",
+                format!("{views} views of each face are asked for: it is 1 to 6"),
+            ));
         }
         let (model, image, faces) = (model.clone(), image.clone(), faces.to_vec());
         self.on_pool(Turn::First, stop, move |inner, stop| {
@@ -410,17 +495,36 @@ impl Vision for Opencv {
         })
     }
 
-    fn classify(&self, model: &Model, image: &Image, faces: &[Rect], stop: &Stop) -> Result<PerFace<Vec<f32>>, VisionError> {
+    fn classify(
+        &self,
+        model: &Model,
+        image: &Image,
+        faces: &[Rect],
+        stop: &Stop,
+    ) -> Result<PerFace<Vec<f32>>, VisionError> {
         self.vectors(ModelKind::EmotionClassifier, model, image, faces, stop)
     }
 
-    fn embed(&self, model: &Model, image: &Image, faces: &[Rect], stop: &Stop) -> Result<PerFace<Vec<f32>>, VisionError> {
+    fn embed(
+        &self,
+        model: &Model,
+        image: &Image,
+        faces: &[Rect],
+        stop: &Stop,
+    ) -> Result<PerFace<Vec<f32>>, VisionError> {
         self.vectors(ModelKind::Embedder, model, image, faces, stop)
     }
 }
 
 impl Opencv {
-    fn vectors(&self, kind: ModelKind, model: &Model, image: &Image, faces: &[Rect], stop: &Stop) -> Result<PerFace<Vec<f32>>, VisionError> {
+    fn vectors(
+        &self,
+        kind: ModelKind,
+        model: &Model,
+        image: &Image,
+        faces: &[Rect],
+        stop: &Stop,
+    ) -> Result<PerFace<Vec<f32>>, VisionError> {
         let (model, image, faces) = (model.clone(), image.clone(), faces.to_vec());
         self.on_pool(Turn::First, stop, move |inner, stop| {
             let slot = inner.slot(&model, kind)?;
@@ -436,7 +540,10 @@ fn crop(image: &Image, area: Rect) -> Result<Image, VisionError> {
     let Size { width, height } = image.size();
     let empty = || {
         let Rect { x, y, width: w, height: h } = area;
-        VisionError::invalid("empty_area", format!("nothing of the area ({x}, {y}, {w}, {h}) lies inside the picture of {width} x {height} pixels"))
+        VisionError::invalid(
+            "empty_area",
+            format!("nothing of the area ({x}, {y}, {w}, {h}) lies inside the picture of {width} x {height} pixels"),
+        )
     };
     if ![area.x, area.y, area.width, area.height].iter().all(|v| v.is_finite()) {
         return Err(empty());
@@ -447,7 +554,9 @@ fn crop(image: &Image, area: Rect) -> Result<Image, VisionError> {
         let (first, last) = (start.max(0.0).floor(), end.min(f64::from(limit)).ceil());
         (extent > 0.0 && last > first).then_some((first as usize, last as usize))
     };
-    let (Some((left, right)), Some((top, bottom))) = (range(area.x, area.width, width), range(area.y, area.height, height)) else {
+    let (Some((left, right)), Some((top, bottom))) =
+        (range(area.x, area.width, width), range(area.y, area.height, height))
+    else {
         return Err(empty());
     };
     let stride = width as usize * 3;
@@ -460,11 +569,14 @@ fn crop(image: &Image, area: Rect) -> Result<Image, VisionError> {
 /// Smaller by averaging, larger by interpolation.
 fn resize(image: &Image, to: Size) -> Result<Image, VisionError> {
     let size = image.size();
-    let flat = Mat::new_rows_cols_with_data(size.height as i32, size.width as i32 * 3, image.pixels()).map_err(failed)?;
+    let flat =
+        Mat::new_rows_cols_with_data(size.height as i32, size.width as i32 * 3, image.pixels()).map_err(failed)?;
     let source = flat.reshape(3, size.height as i32).map_err(failed)?;
-    let how = if to.width < size.width && to.height < size.height { imgproc::INTER_AREA } else { imgproc::INTER_LINEAR };
+    let how =
+        if to.width < size.width && to.height < size.height { imgproc::INTER_AREA } else { imgproc::INTER_LINEAR };
     let mut out = Mat::default();
-    imgproc::resize(&source, &mut out, opencv::core::Size::new(to.width as i32, to.height as i32), 0.0, 0.0, how).map_err(failed)?;
+    imgproc::resize(&source, &mut out, opencv::core::Size::new(to.width as i32, to.height as i32), 0.0, 0.0, how)
+        .map_err(failed)?;
     let odd = || VisionError::unavailable("opencv_failed", "OpenCV made a picture of another size");
     Image::new(out.data_bytes().map_err(failed)?.into(), to).ok_or_else(odd)
 }

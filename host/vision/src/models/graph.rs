@@ -1,8 +1,9 @@
 //! Builds an ONNX graph layer by layer, keeping track of every map's shape, and writes it as a file.
 //!
-//! Only what OpenCV 4.6's importer reads correctly is offered (found by trying; `docs/` has the list): opset 10, so that `Clip` and `Pad` carry
-//! their arguments as attributes; explicit pads; `kernel_shape` on every convolution; fully connected layers as 1x1 convolutions; a free first
-//! axis, so that one blob may hold any number of faces. Filters are given as TensorFlow stores them (HWIO) and are turned to OIHW here.
+//! Only what OpenCV 4.6's importer reads correctly is offered (found by trying; `docs/` has the list): opset 10, so
+//! that `Clip` and `Pad` carry their arguments as attributes; explicit pads; `kernel_shape` on every convolution; fully
+//! connected layers as 1x1 convolutions; a free first axis, so that one blob may hold any number of faces. Filters are
+//! given as TensorFlow stores them (HWIO) and are turned to OIHW here.
 
 use super::protobuf::Message;
 use super::weights::Tensor;
@@ -83,13 +84,15 @@ fn ints(values: &[usize]) -> Attribute<'static> {
 impl Graph {
     /// With one input `input`, `[N, 3, side, side]`.
     pub(crate) fn new(name: &'static str, side: usize) -> (Self, Map) {
-        let graph = Self { name, side, turned: false, nodes: Vec::new(), initializers: Vec::new(), outputs: Vec::new() };
+        let graph =
+            Self { name, side, turned: false, nodes: Vec::new(), initializers: Vec::new(), outputs: Vec::new() };
         (graph, Map { name: "input".to_owned(), channels: 3, side })
     }
 
-    /// The same for a picture that is upside down, turned by 180 degrees, as are all maps and filters then: each value is computed from the same
-    /// values as without it. An odd pixel of padding lies before the map. Where the stride is 2 that is as good as one pixel on either side, the
-    /// last one never being read; and OpenCV, whose convolutions only pad alike on both sides, does not copy the whole map to pad it first.
+    /// The same for a picture that is upside down, turned by 180 degrees, as are all maps and filters then: each value
+    /// is computed from the same values as without it. An odd pixel of padding lies before the map. Where the stride is
+    /// 2 that is as good as one pixel on either side, the last one never being read; and OpenCV, whose convolutions
+    /// only pad alike on both sides, does not copy the whole map to pad it first.
     pub(crate) fn turned(name: &'static str, side: usize) -> (Self, Map) {
         let (graph, input) = Self::new(name, side);
         (Self { turned: true, ..graph }, input)
@@ -171,7 +174,15 @@ impl Graph {
     }
 
     /// The same, as the graph's output `out`.
-    pub(crate) fn conv_named(&mut self, x: &Map, hwio: &Tensor, bias: Option<&[f32]>, stride: usize, pad: Pad, out: Option<&str>) -> Map {
+    pub(crate) fn conv_named(
+        &mut self,
+        x: &Map,
+        hwio: &Tensor,
+        bias: Option<&[f32]>,
+        stride: usize,
+        pad: Pad,
+        out: Option<&str>,
+    ) -> Map {
         let [k, _, cin, cout] = hwio.shape4();
         debug_assert_eq!(cin, x.channels, "channels of {}", x.name);
         let mut oihw = vec![0.0; hwio.values.len()];
@@ -247,7 +258,11 @@ impl Graph {
 
     fn pool(&mut self, op: &str, x: &Map, k: usize, stride: usize, pad: Pad) -> Map {
         let (before, after, side) = self.around(pad, x.side, k, stride);
-        let attributes = [("kernel_shape", ints(&[k, k])), ("strides", ints(&[stride, stride])), ("pads", ints(&[before, before, after, after]))];
+        let attributes = [
+            ("kernel_shape", ints(&[k, k])),
+            ("strides", ints(&[stride, stride])),
+            ("pads", ints(&[before, before, after, after])),
+        ];
         let name = self.node(op, &[&x.name], None, &attributes);
         Map { name, channels: x.channels, side }
     }
@@ -262,8 +277,11 @@ impl Graph {
 
     /// Zeros: `channels` more behind the last, `rows` below and as many columns to the right.
     pub(crate) fn pad(&mut self, x: &Map, channels: usize, rows: usize) -> Map {
-        let attributes =
-            [("mode", Attribute::Text("constant")), ("value", Attribute::Float(0.0)), ("pads", ints(&[0, 0, 0, 0, 0, channels, rows, rows]))];
+        let attributes = [
+            ("mode", Attribute::Text("constant")),
+            ("value", Attribute::Float(0.0)),
+            ("pads", ints(&[0, 0, 0, 0, 0, channels, rows, rows])),
+        ];
         let name = self.node("Pad", &[&x.name], None, &attributes);
         Map { name, channels: x.channels + channels, side: x.side + rows }
     }
@@ -296,11 +314,13 @@ impl Graph {
 
     /// The constant `[-1, dims...]`. The -1 is the batch: a fixed 1 there would fold it away.
     fn reshape_to(&mut self, dims: &[usize]) -> String {
-        let raw: Vec<u8> = std::iter::once(-1_i64).chain(dims.iter().map(|&d| d as i64)).flat_map(i64::to_le_bytes).collect();
+        let raw: Vec<u8> =
+            std::iter::once(-1_i64).chain(dims.iter().map(|&d| d as i64)).flat_map(i64::to_le_bytes).collect();
         self.initializer(&[dims.len() + 1], INT64, &raw)
     }
 
-    /// Every map's pixels as rows of `width` values, one below the other, as the output `out` of `[N, rows, width]`. Returns the number of rows.
+    /// Every map's pixels as rows of `width` values, one below the other, as the output `out` of `[N, rows, width]`.
+    /// Returns the number of rows.
     pub(crate) fn rows(&mut self, maps: &[Map], width: usize, out: &str) -> usize {
         let mut names = Vec::new();
         let mut total = 0;

@@ -1,4 +1,5 @@
-//! Installs what comes from elsewhere as it is published: the six networks of `@vladmandic/face-api` and Debian's Haar cascades.
+//! Installs what comes from elsewhere as it is published: the six networks of `@vladmandic/face-api` and Debian's Haar
+//! cascades.
 //!
 //! It reads folders. Fetching and unpacking the package is the caller's job (`npm pack`, `tar`).
 
@@ -29,36 +30,55 @@ struct Source {
     weights: Pinned,
 }
 
-/// The pins are those of the published package: `npm pack @vladmandic/face-api@1.7.15`, then `sha256sum package/model/*`.
+/// The pins are those of the published package: `npm pack @vladmandic/face-api@1.7.15`, then `sha256sum
+/// package/model/*`.
 const SOURCES: [Source; 6] = [
     Source {
         name: "ssd_mobilenetv1",
-        manifest: ("ssd_mobilenetv1_model-weights_manifest.json", "888f744dffbc84f5f060d1f8427d9742341943a2dfaaf9205d10029b7e7a2955"),
+        manifest: (
+            "ssd_mobilenetv1_model-weights_manifest.json",
+            "888f744dffbc84f5f060d1f8427d9742341943a2dfaaf9205d10029b7e7a2955",
+        ),
         weights: ("ssd_mobilenetv1_model.bin", "2835640602d53718aa6ae9a42896327eaa21beefed056c218d32ca7d79e1e2f8"),
     },
     Source {
         name: "tiny_face_detector",
-        manifest: ("tiny_face_detector_model-weights_manifest.json", "5d1af4849ac48d5b985f4a9b16010c512353ddd6fcc63d50fd0bc9e9e64296e5"),
+        manifest: (
+            "tiny_face_detector_model-weights_manifest.json",
+            "5d1af4849ac48d5b985f4a9b16010c512353ddd6fcc63d50fd0bc9e9e64296e5",
+        ),
         weights: ("tiny_face_detector_model.bin", "b7503ce7df31039b1c43316a9b865cab6a70dd748cc602d3fa28b551503c3871"),
     },
     Source {
         name: "face_landmark_68",
-        manifest: ("face_landmark_68_model-weights_manifest.json", "ca4886639f86e99b39fed0c155f81b63317225773bd9616716e887b0153389c9"),
+        manifest: (
+            "face_landmark_68_model-weights_manifest.json",
+            "ca4886639f86e99b39fed0c155f81b63317225773bd9616716e887b0153389c9",
+        ),
         weights: ("face_landmark_68_model.bin", "4611ef65c87d836d03d684b30eec4d195d8b219fa1dd58fc58945831c6b9299b"),
     },
     Source {
         name: "age_gender",
-        manifest: ("age_gender_model-weights_manifest.json", "74b60bf3ebf981bf4e661e9cca3a185614e10b25d797118b62e2a68d3ff2569f"),
+        manifest: (
+            "age_gender_model-weights_manifest.json",
+            "74b60bf3ebf981bf4e661e9cca3a185614e10b25d797118b62e2a68d3ff2569f",
+        ),
         weights: ("age_gender_model.bin", "49f92bbc0afef2342c4385e4a2b0acb6d7a727c6f0aa539499719a81acf9abaa"),
     },
     Source {
         name: "face_expression",
-        manifest: ("face_expression_model-weights_manifest.json", "5b349c17c7836da506e03422cd6461c74085d8bb2713ad4114647dc5d28174c8"),
+        manifest: (
+            "face_expression_model-weights_manifest.json",
+            "5b349c17c7836da506e03422cd6461c74085d8bb2713ad4114647dc5d28174c8",
+        ),
         weights: ("face_expression_model.bin", "9a9840f2cf1f4c7eab95f197512569345c00d2426754d4608b92af30e0300f3d"),
     },
     Source {
         name: "face_recognition",
-        manifest: ("face_recognition_model-weights_manifest.json", "cbaffa501b0b9275a12b63357a6843e7e30c054e1c9151e1a5f879b26e32986b"),
+        manifest: (
+            "face_recognition_model-weights_manifest.json",
+            "cbaffa501b0b9275a12b63357a6843e7e30c054e1c9151e1a5f879b26e32986b",
+        ),
         weights: ("face_recognition_model.bin", "b413e420d6840b2775fba32008db6f3cddb07d485967fb42cfcf379c16a8c589"),
     },
 ];
@@ -70,7 +90,14 @@ fn pinned(folder: &Path, (name, sha256): Pinned) -> Result<Vec<u8>, ModelError> 
     if expected == found { Ok(bytes) } else { Err(ModelError::WrongDigest { path, expected, found }) }
 }
 
-fn manifest(kind: ModelKind, name: &str, alias: Option<&str>, output: Output, input: Option<Input>, crop: Option<Crop>) -> Manifest {
+fn manifest(
+    kind: ModelKind,
+    name: &str,
+    alias: Option<&str>,
+    output: Output,
+    input: Option<Input>,
+    crop: Option<Crop>,
+) -> Manifest {
     Manifest {
         kind,
         name: name.to_owned(),
@@ -93,7 +120,9 @@ const FACE_MEAN: [f32; 3] = [122.782, 117.001, 104.298];
 
 /// The network as ONNX, and everything that has to be known to use it.
 fn convert(name: &'static str, w: &Weights) -> Result<Candidate, WeightsError> {
-    let input = |side, mean, divisor: f32| Some(Input { side, mean, scale: 1.0 / divisor, channels: Channels::Rgb, turned: false });
+    let input = |side, mean, divisor: f32| {
+        Some(Input { side, mean, scale: 1.0 / divisor, channels: Channels::Rgb, turned: false })
+    };
     let face = |side| input(side, FACE_MEAN, 255.0);
     let crop = |from, margin| Some(Crop { from, margin });
     let (manifest, network, anchors) = match name {
@@ -104,26 +133,55 @@ fn convert(name: &'static str, w: &Weights) -> Result<Candidate, WeightsError> {
             (Manifest { overlap: Some(0.5), ..m }, network, Some(anchors))
         }
         "tiny_face_detector" => {
-            let m = manifest(ModelKind::Detector, name, Some("tiny"), Output::YoloGrid, input(416, [117.001, 114.697, 97.404], 255.0), None);
-            let anchors =
-                vec![[1.603_231, 2.094_468], [6.041_143, 7.080_126], [2.882_459, 3.518_061], [4.266_906, 5.178_857], [9.041_765, 10.663_08]];
+            let m = manifest(
+                ModelKind::Detector,
+                name,
+                Some("tiny"),
+                Output::YoloGrid,
+                input(416, [117.001, 114.697, 97.404], 255.0),
+                None,
+            );
+            let anchors = vec![
+                [1.603_231, 2.094_468],
+                [6.041_143, 7.080_126],
+                [2.882_459, 3.518_061],
+                [4.266_906, 5.178_857],
+                [9.041_765, 10.663_08],
+            ];
             (Manifest { overlap: Some(0.4), anchors, ..m }, networks::tiny_face_detector(w, 416)?, None)
         }
         "face_landmark_68" => {
-            let m = manifest(ModelKind::Landmarker, name, None, Output::Points, face(112), crop(CropFrom::Detection, 0.0));
+            let m =
+                manifest(ModelKind::Landmarker, name, None, Output::Points, face(112), crop(CropFrom::Detection, 0.0));
             (m, networks::face_landmark_68(w)?, None)
         }
         "age_gender" => {
-            let m = manifest(ModelKind::AgeGenderEstimator, name, None, Output::AgeGender, face(112), crop(CropFrom::Landmarks, 0.1));
+            let m = manifest(
+                ModelKind::AgeGenderEstimator,
+                name,
+                None,
+                Output::AgeGender,
+                face(112),
+                crop(CropFrom::Landmarks, 0.1),
+            );
             (m, networks::age_gender(w)?, None)
         }
         "face_expression" => {
-            let m = manifest(ModelKind::EmotionClassifier, name, None, Output::Probabilities, face(112), crop(CropFrom::Landmarks, 0.1));
-            let labels = ["neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised"].map(str::to_owned).to_vec();
+            let m = manifest(
+                ModelKind::EmotionClassifier,
+                name,
+                None,
+                Output::Probabilities,
+                face(112),
+                crop(CropFrom::Landmarks, 0.1),
+            );
+            let labels =
+                ["neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised"].map(str::to_owned).to_vec();
             (Manifest { labels, ..m }, networks::face_expression(w)?, None)
         }
         _ => {
-            let m = manifest(ModelKind::Embedder, name, None, Output::Vector, face(150), crop(CropFrom::EyesAndMouth, 0.0));
+            let m =
+                manifest(ModelKind::Embedder, name, None, Output::Vector, face(150), crop(CropFrom::EyesAndMouth, 0.0));
             (m, networks::face_recognition(w)?, None)
         }
     };
@@ -132,8 +190,9 @@ fn convert(name: &'static str, w: &Weights) -> Result<Candidate, WeightsError> {
 }
 
 impl ModelStore {
-    /// Installs the six networks from an unpacked [`FACE_API_PACKAGE`]: `package` is the folder that holds `model/`. Every source file is
-    /// compared with its pinned sha256 and every network converted before anything is written. Models of an earlier import are replaced.
+    /// Installs the six networks from an unpacked [`FACE_API_PACKAGE`]: `package` is the folder that holds `model/`.
+    /// Every source file is compared with its pinned sha256 and every network converted before anything is written.
+    /// Models of an earlier import are replaced.
     ///
     /// # Errors
     /// `Io` (a file is not there), `WrongDigest`, `NameTaken` (by a user's model); then nothing is installed.
@@ -149,9 +208,9 @@ impl ModelStore {
         self.install(candidates, Some(SOURCE_FACE_API))
     }
 
-    /// Installs the model `haar` from the folder of OpenCV's cascades ([`HAAR_FOLDER`]): one for frontal faces and one for profiles.
-    /// No digest is pinned: the files come with the operating system's package, which is signed and may be of any version; the model's digest
-    /// tells them apart.
+    /// Installs the model `haar` from the folder of OpenCV's cascades ([`HAAR_FOLDER`]): one for frontal faces and one
+    /// for profiles. No digest is pinned: the files come with the operating system's package, which is signed and may
+    /// be of any version; the model's digest tells them apart.
     ///
     /// # Errors
     /// `Io`, `Unusable`, `NameTaken`; `Unavailable` in a build without OpenCV.
@@ -163,7 +222,10 @@ impl ModelStore {
             license: Some("Intel License Agreement for Open Source Computer Vision Library".to_owned()),
             ..manifest(ModelKind::Detector, "haar", None, Output::Cascade, None, None)
         };
-        let files = vec![(Role::Cascade, read_bounded(&front, MAX_FILE)?), (Role::ProfileCascade, read_bounded(&profile, MAX_FILE)?)];
+        let files = vec![
+            (Role::Cascade, read_bounded(&front, MAX_FILE)?),
+            (Role::ProfileCascade, read_bounded(&profile, MAX_FILE)?),
+        ];
         let candidate = Candidate { manifest, files };
         check(&candidate, &front)?;
         self.install(vec![candidate], Some(SOURCE_HAAR)).map(|mut models| models.remove(0))

@@ -1,7 +1,7 @@
 //! `model.toml`: what a model computes, how pixels are made ready for it, and how its output is read.
 //!
-//! Users write one beside their own ONNX file or cascade ([`super::ModelStore::add`]); the store writes one for everything it installs, with the
-//! digests of the files added. It checks what can be told without running the network.
+//! Users write one beside their own ONNX file or cascade ([`super::ModelStore::add`]); the store writes one for
+//! everything it installs, with the digests of the files added. It checks what can be told without running the network.
 //!
 //! | `kind` | `output` | the network's output |
 //! |---|---|---|
@@ -55,7 +55,8 @@ pub struct Manifest {
     /// How pixels are made ready. Every model but a cascade needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Input>,
-    /// Faces in one pass, 1 to 4: unless said 4 for an embedder and 2 for the others; 1 for a network whose first axis is fixed.
+    /// Faces in one pass, 1 to 4: unless said 4 for an embedder and 2 for the others; 1 for a network whose first axis
+    /// is fixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<u32>,
     /// Which part of the picture is looked at. Every model but detectors needs it.
@@ -81,8 +82,8 @@ pub enum Output {
     Vector,
 }
 
-/// From a picture to the network's blob. The part to look at is padded with black to a square, then resampled to `side` (bilinear, without
-/// half-pixel centres, as TensorFlow did before 2.0).
+/// From a picture to the network's blob. The part to look at is padded with black to a square, then resampled to `side`
+/// (bilinear, without half-pixel centres, as TensorFlow did before 2.0).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
@@ -93,7 +94,8 @@ pub struct Input {
     pub scale: f32,
     #[serde(default)]
     pub channels: Channels,
-    /// The network looks at the square turned by 180 degrees. Only of `ssd_anchors`, whose anchors tell where its rows lie.
+    /// The network looks at the square turned by 180 degrees. Only of `ssd_anchors`, whose anchors tell where its rows
+    /// lie.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub turned: bool,
 }
@@ -153,8 +155,8 @@ pub enum Role {
 }
 
 impl Manifest {
-    /// Faces in one pass. Where the manifest does not say, embedders take as many as are allowed: beyond two at once they save 4 % of their time.
-    /// The others save a hundredth, and would hold 13 MB more (docs/performance.md).
+    /// Faces in one pass. Where the manifest does not say, embedders take as many as are allowed: beyond two at once
+    /// they save 4 % of their time. The others save a hundredth, and would hold 13 MB more (docs/performance.md).
     #[cfg_attr(not(feature = "opencv"), expect(dead_code, reason = "without OpenCV there are no passes"))]
     pub(crate) fn faces_at_once(&self) -> usize {
         let default = if self.kind == ModelKind::Embedder { MAX_BATCH } else { MAX_BATCH / 2 };
@@ -187,14 +189,18 @@ impl Manifest {
     fn check(&self) -> Result<(), String> {
         for name in std::iter::once(&self.name).chain(&self.aliases) {
             if !valid_name(name) {
-                return Err(format!("`{name}` is no model name: 1 to 64 of a-z, 0-9, `_` and `-`, starting with a letter or digit"));
+                return Err(format!(
+                    "`{name}` is no model name: 1 to 64 of a-z, 0-9, `_` and `-`, starting with a letter or digit"
+                ));
             }
         }
         if self.aliases.len() > 16 {
             return Err("`aliases` has more than 16 entries".to_owned());
         }
         let fits = match self.kind {
-            ModelKind::Detector => matches!(self.output, Output::Boxes | Output::SsdAnchors | Output::YoloGrid | Output::Cascade),
+            ModelKind::Detector => {
+                matches!(self.output, Output::Boxes | Output::SsdAnchors | Output::YoloGrid | Output::Cascade)
+            }
             ModelKind::Landmarker => self.output == Output::Points,
             ModelKind::AgeGenderEstimator => self.output == Output::AgeGender,
             ModelKind::EmotionClassifier => matches!(self.output, Output::Probabilities | Output::Logits),
@@ -209,8 +215,14 @@ impl Manifest {
             return Err(format!("`batch` is 1 to {MAX_BATCH}"));
         }
         let classifier = self.kind == ModelKind::EmotionClassifier;
-        if classifier == self.labels.is_empty() || self.labels.len() > 64 || self.labels.iter().any(|l| l.is_empty() || l.len() > 64) {
-            return Err("`labels` has 1 to 64 names of 1 to 64 bytes for an emotion classifier and is absent for other models".to_owned());
+        if classifier == self.labels.is_empty()
+            || self.labels.len() > 64
+            || self.labels.iter().any(|l| l.is_empty() || l.len() > 64)
+        {
+            return Err(
+                "`labels` has 1 to 64 names of 1 to 64 bytes for an emotion classifier and is absent for other models"
+                    .to_owned(),
+            );
         }
         if self.labels.iter().enumerate().any(|(i, l)| self.labels[..i].contains(l)) {
             return Err("`labels` names one label twice".to_owned());
@@ -218,7 +230,10 @@ impl Manifest {
         let grid = self.output == Output::YoloGrid;
         let positive = |a: &[f64; 2]| a.iter().all(|v| v.is_finite() && *v > 0.0);
         if grid == self.anchors.is_empty() || self.anchors.len() > 16 || !self.anchors.iter().all(positive) {
-            return Err("`anchors` has 1 to 16 pairs of positive numbers for `yolo_grid` and is absent for other outputs".to_owned());
+            return Err(
+                "`anchors` has 1 to 16 pairs of positive numbers for `yolo_grid` and is absent for other outputs"
+                    .to_owned(),
+            );
         }
         if self.overlap.is_some_and(|v| !(0.0..=1.0).contains(&v)) {
             return Err("`overlap` is a fraction, 0 to 1".to_owned());
@@ -231,7 +246,11 @@ impl Manifest {
 
     fn check_input(&self) -> Result<(), String> {
         let Some(Input { side, mean, scale, channels: _, turned }) = &self.input else {
-            return if self.output == Output::Cascade { Ok(()) } else { Err("`[input]` with side, mean and scale is missing".to_owned()) };
+            return if self.output == Output::Cascade {
+                Ok(())
+            } else {
+                Err("`[input]` with side, mean and scale is missing".to_owned())
+            };
         };
         if self.output == Output::Cascade {
             return Err("`[input]` is not for cascades: they look at the grey picture".to_owned());
@@ -253,12 +272,20 @@ impl Manifest {
 
     fn check_crop(&self) -> Result<(), String> {
         let Some(Crop { from, margin }) = &self.crop else {
-            return if self.kind == ModelKind::Detector { Ok(()) } else { Err("`[crop]` with from and margin is missing".to_owned()) };
+            return if self.kind == ModelKind::Detector {
+                Ok(())
+            } else {
+                Err("`[crop]` with from and margin is missing".to_owned())
+            };
         };
         match (self.kind, from) {
-            (ModelKind::Detector, _) => return Err("`[crop]` is not for detectors: they look at the whole picture".to_owned()),
+            (ModelKind::Detector, _) => {
+                return Err("`[crop]` is not for detectors: they look at the whole picture".to_owned());
+            }
             (ModelKind::Landmarker, CropFrom::Landmarks | CropFrom::EyesAndMouth) => {
-                return Err("`crop.from` of a landmarker is `detection`: there are no points before it has run".to_owned());
+                return Err(
+                    "`crop.from` of a landmarker is `detection`: there are no points before it has run".to_owned()
+                );
             }
             _ => {}
         }

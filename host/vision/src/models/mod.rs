@@ -1,4 +1,5 @@
-//! Models: how they are described ([`Manifest`]), kept ([`ModelStore`]) and imported (the weights of tensorflow.js, written as ONNX by our own code).
+//! Models: how they are described ([`Manifest`]), kept ([`ModelStore`]) and imported (the weights of tensorflow.js,
+//! written as ONNX by our own code).
 //!
 //! Nothing here runs a network, and all but the check of a user's model compiles without OpenCV.
 

@@ -1,14 +1,16 @@
 //! The six networks of `@vladmandic/face-api`, layer by layer, as ONNX graphs.
 //!
-//! Source: the TypeScript under `src/` of that package. Every batch norm and scale layer is folded into the convolution before it (in f64), so that
-//! only convolutions, additions, activations and pools remain. Normalisation of pixels is not part of the graphs: the manifest carries it.
+//! Source: the TypeScript under `src/` of that package. Every batch norm and scale layer is folded into the convolution
+//! before it (in f64), so that only convolutions, additions, activations and pools remain. Normalisation of pixels is
+//! not part of the graphs: the manifest carries it.
 
 use super::graph::{Graph, Map, Pad};
 use super::weights::{Tensor, Weights, WeightsError};
 
 type Built = Result<Vec<u8>, WeightsError>;
 
-/// `values[i] * by[i % by.len()]`, in f64: scales each output channel, which is the last axis (of depthwise filters the last but one, of one).
+/// `values[i] * by[i % by.len()]`, in f64: scales each output channel, which is the last axis (of depthwise filters the
+/// last but one, of one).
 fn scaled(t: &Tensor, by: &[f64]) -> Tensor {
     let values = t.values.iter().zip(by.iter().cycle()).map(|(&v, s)| (f64::from(v) * s) as f32).collect();
     Tensor { shape: t.shape.clone(), values }
@@ -18,9 +20,10 @@ fn f64s(t: &Tensor) -> impl Iterator<Item = f64> + '_ {
     t.values.iter().map(|&v| f64::from(v))
 }
 
-/// `ssd_mobilenetv1`: 512x512, turned by 180 degrees ([`Graph::turned`]: without that its four padded copies take 17 MB and a tenth of the time);
-/// output `pred` `[N, 5118, 5]`: ty, tx, th, tw and the face's logit. Also returns the anchors in the order of the rows (5118 times ymin, xmin, ymax,
-/// xmax, as fractions of the square that is not turned; little-endian f32).
+/// `ssd_mobilenetv1`: 512x512, turned by 180 degrees ([`Graph::turned`]: without that its four padded copies take 17 MB
+/// and a tenth of the time); output `pred` `[N, 5118, 5]`: ty, tx, th, tw and the face's logit. Also returns the
+/// anchors in the order of the rows (5118 times ymin, xmin, ymax, xmax, as fractions of the square that is not turned;
+/// little-endian f32).
 pub(crate) fn ssd_mobilenetv1(w: &Weights) -> Result<(Vec<u8>, Vec<u8>), WeightsError> {
     // As the frozen graph has it: 0.001 rounded to f32. Some variances are 4e-36, so it decides.
     const EPSILON: f64 = 0.001_000_000_047_497_451_3;
@@ -36,8 +39,15 @@ pub(crate) fn ssd_mobilenetv1(w: &Weights) -> Result<(Vec<u8>, Vec<u8>), Weights
     for i in 1..=13 {
         let p = format!("MobilenetV1/Conv2d_{i}_depthwise");
         let bn = |part: &str| w.get(&format!("{p}/BatchNorm/{part}"));
-        let k: Vec<f64> = f64s(bn("gamma")?).zip(f64s(bn("moving_variance")?)).map(|(gamma, var)| gamma / (var + EPSILON).sqrt()).collect();
-        let bias: Vec<f32> = f64s(bn("beta")?).zip(f64s(bn("moving_mean")?)).zip(&k).map(|((beta, mean), k)| (beta - mean * k) as f32).collect();
+        let k: Vec<f64> = f64s(bn("gamma")?)
+            .zip(f64s(bn("moving_variance")?))
+            .map(|(gamma, var)| gamma / (var + EPSILON).sqrt())
+            .collect();
+        let bias: Vec<f32> = f64s(bn("beta")?)
+            .zip(f64s(bn("moving_mean")?))
+            .zip(&k)
+            .map(|((beta, mean), k)| (beta - mean * k) as f32)
+            .collect();
         let stride = if matches!(i, 2 | 4 | 6 | 12) { 2 } else { 1 };
         let y = g.depthwise(&x, &scaled(w.get(&format!("{p}/depthwise_weights"))?, &k), Some(&bias), stride);
         let y = g.relu6(&y);
@@ -60,10 +70,15 @@ pub(crate) fn ssd_mobilenetv1(w: &Weights) -> Result<(Vec<u8>, Vec<u8>), Weights
         let classes = (part("ClassPredictor/weights")?, part("ClassPredictor/biases")?);
         // Five values an anchor: its four codes, and class 1 of three (background, face, unused).
         let merge = |boxes: &[f32], classes: &[f32]| -> Vec<f32> {
-            boxes.chunks_exact(4).zip(classes.chunks_exact(3)).flat_map(|(b, c)| [b[0], b[1], b[2], b[3], c[1]]).collect()
+            boxes
+                .chunks_exact(4)
+                .zip(classes.chunks_exact(3))
+                .flat_map(|(b, c)| [b[0], b[1], b[2], b[3], c[1]])
+                .collect()
         };
         let bias = merge(&boxes.1.values, &classes.1.values);
-        let filters = Tensor { shape: vec![1, 1, map.channels, bias.len()], values: merge(&boxes.0.values, &classes.0.values) };
+        let filters =
+            Tensor { shape: vec![1, 1, map.channels, bias.len()], values: merge(&boxes.0.values, &classes.0.values) };
         predictions.push(g.conv(map, &filters, Some(&bias), 1, Pad::Same));
     }
     let rows = g.rows(&predictions, 5, "pred");
@@ -181,7 +196,8 @@ pub(crate) fn age_gender(w: &Weights) -> Built {
     let y = g.average_pool(&y, 7, 2);
     // One output, because OpenCV's `forward` gives only the last of several: the two heads side by side.
     let (age, gender) = (w.get("fc/age/weights")?, w.get("fc/gender/weights")?);
-    let values: Vec<f32> = age.values.iter().zip(gender.values.chunks_exact(2)).flat_map(|(&a, g)| [a, g[0], g[1]]).collect();
+    let values: Vec<f32> =
+        age.values.iter().zip(gender.values.chunks_exact(2)).flat_map(|(&a, g)| [a, g[0], g[1]]).collect();
     let heads = Tensor { shape: vec![age.shape[0], 3], values };
     let bias: Vec<f32> = [&w.get("fc/age/bias")?.values[..], &w.get("fc/gender/bias")?.values].concat();
     g.dense(&y, &heads, Some(&bias), "age_gender");
@@ -194,8 +210,11 @@ pub(crate) fn face_recognition(w: &Weights) -> Built {
     let conv = |g: &mut Graph, x: &Map, p: &str, stride: usize, pad: Pad| -> Result<Map, WeightsError> {
         let scale: Vec<f64> = f64s(w.get(&format!("{p}/scale/weights"))?).collect();
         let shift = w.get(&format!("{p}/scale/biases"))?;
-        let bias: Vec<f32> =
-            f64s(w.get(&format!("{p}/conv/bias"))?).zip(&scale).zip(f64s(shift)).map(|((b, s), shift)| (b * s + shift) as f32).collect();
+        let bias: Vec<f32> = f64s(w.get(&format!("{p}/conv/bias"))?)
+            .zip(&scale)
+            .zip(f64s(shift))
+            .map(|((b, s), shift)| (b * s + shift) as f32)
+            .collect();
         Ok(g.conv(x, &scaled(w.get(&format!("{p}/conv/filters"))?, &scale), Some(&bias), stride, pad))
     };
     let two = |g: &mut Graph, x: &Map, p: &str, stride: usize, pad: Pad| -> Result<Map, WeightsError> {

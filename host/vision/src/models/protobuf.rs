@@ -1,4 +1,5 @@
-//! The wire format of protocol buffers, as far as writing an ONNX file needs it: varints, 32-bit floats and length-delimited fields.
+//! The wire format of protocol buffers, as far as writing an ONNX file needs it: varints, 32-bit floats and
+//! length-delimited fields.
 //!
 //! It does not read, and knows no schema: [`super::graph`] has the field numbers of `onnx.proto`.
 

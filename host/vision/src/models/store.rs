@@ -4,10 +4,10 @@
 //! DIR/NAME.toml          the manifest (see `manifest`), with the sha256 of each of the model's files
 //! DIR/files/HEX          a file, named by its sha256
 //! ```
-//! A model's digest is the sha256 of its installed manifest: it covers the files (weights, anchors, cascades) as well as means, labels and the way
-//! the output is read, so two models with one digest give the same results. Files are written before the manifest that names them, each to a
-//! temporary file that is synced and then renamed; a crash leaves a model absent or whole, never in between. What is loaded is compared with its
-//! digest each time.
+//! A model's digest is the sha256 of its installed manifest: it covers the files (weights, anchors, cascades) as well
+//! as means, labels and the way the output is read, so two models with one digest give the same results. Files are
+//! written before the manifest that names them, each to a temporary file that is synced and then renamed; a crash
+//! leaves a model absent or whole, never in between. What is loaded is compared with its digest each time.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -98,7 +98,8 @@ pub struct ModelStore {
 }
 
 impl ModelStore {
-    /// Opens the folder, making it where there is none and one can be made: where nothing can be written there are no models.
+    /// Opens the folder, making it where there is none and one can be made: where nothing can be written there are no
+    /// models.
     ///
     /// # Errors
     /// `Io`.
@@ -106,15 +107,17 @@ impl ModelStore {
         let dir = dir.into();
         let files = dir.join("files");
         match fs::create_dir_all(&files) {
-            Err(error) if !matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => {
+            Err(error)
+                if !matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) =>
+            {
                 Err(io_error("make the folder", &files)(error))
             }
             _ => Ok(Self { dir }),
         }
     }
 
-    /// One installer at a time, of all processes on this folder, until what is returned is dropped: whoever waited looks again what there is.
-    /// Blocking.
+    /// One installer at a time, of all processes on this folder, until what is returned is dropped: whoever waited
+    /// looks again what there is. Blocking.
     ///
     /// # Errors
     /// `Io`.
@@ -165,7 +168,9 @@ impl ModelStore {
             if path.extension().is_some_and(|e| e == "toml") {
                 match Self::read(&path) {
                     Ok(one) => found.push(one),
-                    Err(error) => unread.push((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), error)),
+                    Err(error) => {
+                        unread.push((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), error))
+                    }
                 }
             }
         }
@@ -190,11 +195,15 @@ impl ModelStore {
         let path = self.dir.join("files").join(file.digest.hex());
         let bytes = read_bounded(&path, MAX_FILE)?;
         let found = Digest::of(&bytes);
-        if found == file.digest { Ok(bytes) } else { Err(ModelError::WrongDigest { path, expected: file.digest, found }) }
+        if found == file.digest {
+            Ok(bytes)
+        } else {
+            Err(ModelError::WrongDigest { path, expected: file.digest, found })
+        }
     }
 
-    /// Where a file of an installed model is, after its content has been compared with its digest. For large files that somebody else reads: it holds
-    /// none of them.
+    /// Where a file of an installed model is, after its content has been compared with its digest. For large files that
+    /// somebody else reads: it holds none of them.
     ///
     /// # Errors
     /// `Io`, `WrongDigest`.
@@ -214,7 +223,8 @@ impl ModelStore {
         if found[..] == file.digest.bytes()[..] {
             return Ok(path);
         }
-        let found = found.iter().map(|b| format!("{b:02x}")).collect::<String>().parse().expect("64 hex digits are a digest");
+        let found =
+            found.iter().map(|b| format!("{b:02x}")).collect::<String>().parse().expect("64 hex digits are a digest");
         Err(ModelError::WrongDigest { path, expected: file.digest, found })
     }
 
@@ -225,8 +235,8 @@ impl ModelStore {
         files.map(|file| self.dir.join("files").join(file.digest.hex())).collect()
     }
 
-    /// An installed model as it stands in the folder, for another machine's [`ModelStore::adopt`]: the text of its manifest, and its files in the
-    /// manifest's order.
+    /// An installed model as it stands in the folder, for another machine's [`ModelStore::adopt`]: the text of its
+    /// manifest, and its files in the manifest's order.
     ///
     /// # Errors
     /// `Io`, `TooLarge`, `WrongDigest`.
@@ -247,7 +257,8 @@ impl ModelStore {
         Ok(Installed { model: manifest.model(Digest::of(text.as_bytes())), manifest })
     }
 
-    /// Installs what another machine exported and had checked: its manifest with the digests of its files, and these. The same again has no effect.
+    /// Installs what another machine exported and had checked: its manifest with the digests of its files, and these.
+    /// The same again has no effect.
     ///
     /// # Errors
     /// `BadManifest`, `NameTaken`, `WrongDigest`, `Io`.
@@ -274,8 +285,9 @@ impl ModelStore {
         Ok(model)
     }
 
-    /// Installs a user's own model: an ONNX file or a cascade, and the manifest that describes it. The network is loaded and run once on an empty
-    /// picture, and the shape of its output is compared with the manifest, before anything is written. The same model again has no effect.
+    /// Installs a user's own model: an ONNX file or a cascade, and the manifest that describes it. The network is
+    /// loaded and run once on an empty picture, and the shape of its output is compared with the manifest, before
+    /// anything is written. The same model again has no effect.
     ///
     /// # Errors
     /// `BadManifest`, `NameTaken`, `TooLarge`, `Unusable`, `Io`; `Unavailable` in a build without OpenCV.
@@ -296,12 +308,16 @@ impl ModelStore {
         self.install(vec![candidate], None).map(|mut models| models.remove(0))
     }
 
-    /// Installs all the candidates. Nothing is written unless every name is free, or held by a model whose source begins with `replaces`.
+    /// Installs all the candidates. Nothing is written unless every name is free, or held by a model whose source
+    /// begins with `replaces`.
     pub(crate) fn install(&self, candidates: Vec<Candidate>, replaces: Option<&str>) -> Result<Vec<Model>, ModelError> {
         let installed = self.list()?;
         let mut prepared = Vec::new();
         for Candidate { mut manifest, files } in candidates {
-            manifest.files = files.iter().map(|(role, bytes)| File { role: *role, digest: Digest::of(bytes), bytes: bytes.len() as u64 }).collect();
+            manifest.files = files
+                .iter()
+                .map(|(role, bytes)| File { role: *role, digest: Digest::of(bytes), bytes: bytes.len() as u64 })
+                .collect();
             let text = toml::to_string(&manifest).expect("a manifest has only what TOML can hold");
             let model = manifest.model(Digest::of(text.as_bytes()));
             let mut present = false;
@@ -310,7 +326,12 @@ impl ModelStore {
                     present = true;
                     continue;
                 }
-                let ours = other.manifest.source.as_deref().zip(replaces).is_some_and(|(source, prefix)| source.starts_with(prefix));
+                let ours = other
+                    .manifest
+                    .source
+                    .as_deref()
+                    .zip(replaces)
+                    .is_some_and(|(source, prefix)| source.starts_with(prefix));
                 if ours && other.model.name == model.name {
                     continue;
                 }
@@ -342,7 +363,8 @@ impl ModelStore {
         if fs::read(path).is_ok_and(|old| old == bytes) {
             return Ok(());
         }
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(parent).map_err(io_error("write in", parent))?;
+        let mut file =
+            tempfile::Builder::new().prefix(".new-").tempfile_in(parent).map_err(io_error("write in", parent))?;
         file.write_all(bytes).map_err(io_error("write", path))?;
         file.as_file().sync_all().map_err(io_error("sync", path))?;
         file.persist(path).map_err(|err| io_error("rename to", path)(err.error))?;
@@ -354,7 +376,8 @@ impl ModelStore {
 pub(crate) fn check(candidate: &Candidate, path: &Path) -> Result<(), ModelError> {
     #[cfg(feature = "opencv")]
     {
-        let unusable = |message| ModelError::Unusable { name: candidate.manifest.name.clone(), path: path.to_owned(), message };
+        let unusable =
+            |message| ModelError::Unusable { name: candidate.manifest.name.clone(), path: path.to_owned(), message };
         crate::cv::check_model(&candidate.manifest, &candidate.files).map_err(unusable)
     }
     #[cfg(not(feature = "opencv"))]

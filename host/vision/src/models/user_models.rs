@@ -1,6 +1,8 @@
-//! Tests: a user's own models enter by `ModelStore::add`, are used like the others, and are refused when they are not what their manifest says.
+//! Tests: a user's own models enter by `ModelStore::add`, are used like the others, and are refused when they are not
+//! what their manifest says.
 //!
-//! The networks are made here, so small that what they compute can be told by hand: the means of the picture's channels, or constants.
+//! The networks are made here, so small that what they compute can be told by hand: the means of the picture's
+//! channels, or constants.
 
 #![expect(clippy::unwrap_used, reason = "a failing test should panic, in its helpers too")]
 
@@ -29,7 +31,13 @@ fn means(weights: &[f32], bias: &[f32]) -> Vec<u8> {
 fn constant_boxes(rows: &[f32]) -> Vec<u8> {
     let (mut g, input) = Graph::new("boxes", SIDE);
     let x = g.average_pool(&input, SIDE, 1);
-    let y = g.conv(&x, &Tensor { shape: vec![1, 1, 3, rows.len()], values: vec![0.0; 3 * rows.len()] }, Some(rows), 1, Pad::Valid);
+    let y = g.conv(
+        &x,
+        &Tensor { shape: vec![1, 1, 3, rows.len()], values: vec![0.0; 3 * rows.len()] },
+        Some(rows),
+        1,
+        Pad::Valid,
+    );
     g.rows(&[y], 5, "out");
     g.finish()
 }
@@ -63,7 +71,9 @@ impl Bench {
 
 fn manifest(kind: &str, name: &str, output: &str, more: &str) -> String {
     let crop = if kind == "detector" { "" } else { "[crop]\nfrom = 'detection'\n" };
-    format!("kind = '{kind}'\nname = '{name}'\noutput = '{output}'\n{more}\n[input]\nside = {SIDE}\nmean = [0.0, 0.0, 0.0]\nscale = 0.01\n{crop}")
+    format!(
+        "kind = '{kind}'\nname = '{name}'\noutput = '{output}'\n{more}\n[input]\nside = {SIDE}\nmean = [0.0, 0.0, 0.0]\nscale = 0.01\n{crop}"
+    )
 }
 
 fn plain(rgb: [u8; 3]) -> Image {
@@ -76,7 +86,9 @@ const IDENTITY: [f32; 9] = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
 #[test]
 fn an_embedder_and_a_classifier_compute_what_they_should() {
     let bench = Bench::new();
-    let embedder = bench.add(&means(&IDENTITY, &[0.0, 0.0, 0.5]), &manifest("embedder", "means", "vector", "aliases = ['m']")).unwrap();
+    let embedder = bench
+        .add(&means(&IDENTITY, &[0.0, 0.0, 0.5]), &manifest("embedder", "means", "vector", "aliases = ['m']"))
+        .unwrap();
     let labels = "labels = ['red', 'green', 'blue']";
     bench.add(&means(&IDENTITY, &[0.0; 3]), &manifest("emotion_classifier", "colours", "logits", labels)).unwrap();
     let (vision, stop, image) = (bench.vision(), Stop::never(), plain([100, 50, 0]));
@@ -99,8 +111,13 @@ fn an_embedder_and_a_classifier_compute_what_they_should() {
 fn a_detector_of_the_documented_layout_gives_boxes_in_pixels() {
     let bench = Bench::new();
     // Two that overlap, one apart, one that is none, one under the confidence.
-    let rows =
-        [[0.1, 0.1, 0.5, 0.5, 0.9], [0.12, 0.1, 0.5, 0.5, 0.8], [0.6, 0.6, 0.9, 0.9, 0.7], [0.9, 0.9, 0.1, 0.1, 0.99], [0.0, 0.6, 0.2, 0.9, 0.2]];
+    let rows = [
+        [0.1, 0.1, 0.5, 0.5, 0.9],
+        [0.12, 0.1, 0.5, 0.5, 0.8],
+        [0.6, 0.6, 0.9, 0.9, 0.7],
+        [0.9, 0.9, 0.1, 0.1, 0.99],
+        [0.0, 0.6, 0.2, 0.9, 0.2],
+    ];
     bench.add(&constant_boxes(rows.as_flattened()), &manifest("detector", "constant", "boxes", "")).unwrap();
     let vision = bench.vision();
     // Wider than high: the lower half of the square is padding.
@@ -121,15 +138,22 @@ fn a_cascade_enters_by_the_same_door() {
     bench.store.add(&alt2, &toml).unwrap();
     let installed = bench.store.list().unwrap().remove(0);
     assert_eq!(installed.manifest.files[0].role, Role::Cascade);
-    let found = bench.vision().detect(&installed.model, &plain([9; 3]), DetectOptions::default(), &Stop::never()).unwrap();
+    let found =
+        bench.vision().detect(&installed.model, &plain([9; 3]), DetectOptions::default(), &Stop::never()).unwrap();
     assert!(found.is_empty());
     // An ONNX file is no cascade, and a cascade no network.
     let err = bench
         .store
-        .add(&bench.file("net.onnx", &means(&IDENTITY, &[0.0; 3])), &bench.file("other.toml", text.replace("alt2", "b").as_bytes()))
+        .add(
+            &bench.file("net.onnx", &means(&IDENTITY, &[0.0; 3])),
+            &bench.file("other.toml", text.replace("alt2", "b").as_bytes()),
+        )
         .unwrap_err();
     assert!(matches!(err, ModelError::Unusable { .. }), "{err}");
-    let err = bench.store.add(&alt2, &bench.file("third.toml", manifest("embedder", "c", "vector", "").as_bytes())).unwrap_err();
+    let err = bench
+        .store
+        .add(&alt2, &bench.file("third.toml", manifest("embedder", "c", "vector", "").as_bytes()))
+        .unwrap_err();
     assert!(matches!(err, ModelError::Unusable { .. }), "{err}");
 }
 
@@ -167,9 +191,11 @@ fn names_are_unique_and_the_same_model_twice_is_no_error() {
     let toml = manifest("embedder", "mine", "vector", "aliases = ['m']");
     let first = bench.add(&one, &toml).unwrap();
     assert_eq!(bench.add(&one, &toml).unwrap(), first);
-    for (onnx, toml) in
-        [(&two, toml.clone()), (&two, manifest("embedder", "m", "vector", "")), (&two, manifest("embedder", "y", "vector", "aliases = ['mine']"))]
-    {
+    for (onnx, toml) in [
+        (&two, toml.clone()),
+        (&two, manifest("embedder", "m", "vector", "")),
+        (&two, manifest("embedder", "y", "vector", "aliases = ['mine']")),
+    ] {
         let err = bench.add(onnx, &toml).unwrap_err();
         assert!(matches!(&err, ModelError::NameTaken { by, .. } if by == "mine"), "{err}");
     }
@@ -183,7 +209,11 @@ fn a_manifest_that_is_edited_is_another_model_and_a_gone_one_is_named() {
     let path = bench.store.dir().join("mine.toml");
     let edited = std::fs::read_to_string(&path).unwrap().replace("0.01", "0.02");
     std::fs::write(&path, edited).unwrap();
-    assert_ne!(bench.store.list().unwrap()[0].model.digest, model.digest, "how pixels are scaled is part of the identity");
+    assert_ne!(
+        bench.store.list().unwrap()[0].model.digest,
+        model.digest,
+        "how pixels are scaled is part of the identity"
+    );
     let err = bench.vision().embed(&model, &plain([1; 3]), &[WHOLE], &Stop::never()).unwrap_err();
     assert!(matches!(err, VisionError::Unavailable { code: "model_gone", .. }), "{err:?}");
 }

@@ -1,7 +1,7 @@
 //! Reads the weight files of tensorflow.js: a manifest in JSON and the tensors, one after the other, in binary files.
 //!
-//! A tensor with `quantization` holds one byte a value (`value = byte * scale + min`, reckoned in f64); one without holds little-endian
-//! f32 or i32, at whatever offset the one before it ended.
+//! A tensor with `quantization` holds one byte a value (`value = byte * scale + min`, reckoned in f64); one without
+//! holds little-endian f32 or i32, at whatever offset the one before it ended.
 
 use std::collections::BTreeMap;
 
@@ -87,7 +87,11 @@ impl Weights {
                     .chunks_exact(4)
                     .map(|b| {
                         let bytes = [b[0], b[1], b[2], b[3]];
-                        if entry.dtype == "int32" { i32::from_le_bytes(bytes) as f32 } else { f32::from_le_bytes(bytes) }
+                        if entry.dtype == "int32" {
+                            i32::from_le_bytes(bytes) as f32
+                        } else {
+                            f32::from_le_bytes(bytes)
+                        }
                     })
                     .collect(),
             };

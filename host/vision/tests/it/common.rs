@@ -1,4 +1,5 @@
-//! What the tests share: the package of weights and photographs, the models imported from it, and one vision for all of them.
+//! What the tests share: the package of weights and photographs, the models imported from it, and one vision for all of
+//! them.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

@@ -15,14 +15,22 @@ fn the_photographs_are_annotated() {
         let found = detect(&image, "ssd", DetectOptions::default());
         let boxes: Vec<Rect> = found.iter().map(|d| d.bbox).collect();
         let points = vision.locate(&vision.model(ModelKind::Landmarker, None).unwrap(), &image, &boxes, &stop).unwrap();
-        let ages = vision.estimate(&vision.model(ModelKind::AgeGenderEstimator, None).unwrap(), &image, &boxes, 2, &stop).unwrap();
+        let ages = vision
+            .estimate(&vision.model(ModelKind::AgeGenderEstimator, None).unwrap(), &image, &boxes, 2, &stop)
+            .unwrap();
         let classifier = vision.model(ModelKind::EmotionClassifier, None).unwrap();
         let emotions = vision.classify(&classifier, &image, &boxes, &stop).unwrap();
         let faces: Vec<Annotation> = (0..found.len())
             .map(|i| {
                 let age = ages[i].as_ref().unwrap();
                 let gender = if age.female > 0.5 { "female" } else { "male" };
-                let (p, emotion) = emotions[i].as_ref().unwrap().iter().zip(&classifier.labels).max_by(|a, b| a.0.total_cmp(b.0)).unwrap();
+                let (p, emotion) = emotions[i]
+                    .as_ref()
+                    .unwrap()
+                    .iter()
+                    .zip(&classifier.labels)
+                    .max_by(|a, b| a.0.total_cmp(b.0))
+                    .unwrap();
                 let lines = vec![
                     format!("face {i}  {:.0} %", found[i].confidence * 100.0),
                     format!("{gender}, {:.0} years", age.age),
@@ -37,7 +45,8 @@ fn the_photographs_are_annotated() {
         let all = image.pixels().len() / 3;
         assert!(changed > all / 200 && changed < all / 4, "{changed} of {all} pixels changed");
         let png = vision.encode(&drawn, "image/png", None, &stop).unwrap();
-        std::fs::write(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("annotated-{name}.png")), png).unwrap();
+        std::fs::write(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("annotated-{name}.png")), png)
+            .unwrap();
     }
 }
 

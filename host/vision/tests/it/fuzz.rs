@@ -1,5 +1,5 @@
-//! Image files of anybody: headers, and the pixels behind them where they are few. An error or a picture of the size that its header says, and never
-//! a crash.
+//! Image files of anybody: headers, and the pixels behind them where they are few. An error or a picture of the size
+//! that its header says, and never a crash.
 
 #[path = "../../../../tests/fuzz/mutator.rs"]
 mod mutator;
@@ -47,7 +47,10 @@ fn headers() {
             match open(input) {
                 Ok(image) => {
                     let seen = image.size();
-                    assert!(seen == header.size || seen == Size { width: height, height: width }, "{seen:?} is not {width} x {height}");
+                    assert!(
+                        seen == header.size || seen == Size { width: height, height: width },
+                        "{seen:?} is not {width} x {height}"
+                    );
                 }
                 Err(error) => assert!(told(&error), "{error:?}"),
             }
@@ -64,7 +67,11 @@ fn truncations_at_every_fiftieth() {
         let mut refused = 0;
         for part in 0..50 {
             match open(&file[..file.len() * part / 50]) {
-                Ok(image) => assert!(image.size() == whole.size() && image.pixels() == whole.pixels(), "{part} fiftieths of {:x?}", &file[..4]),
+                Ok(image) => assert!(
+                    image.size() == whole.size() && image.pixels() == whole.pixels(),
+                    "{part} fiftieths of {:x?}",
+                    &file[..4]
+                ),
                 Err(error) => {
                     assert!(told(&error), "{part}: {error:?}");
                     refused += 1;
@@ -88,7 +95,10 @@ fn the_smallest_picture_and_the_longest() {
             let mut out = std::io::Cursor::new(Vec::new());
             image::DynamicImage::from(picture.clone()).write_to(&mut out, format).unwrap();
             let image = open(&out.into_inner()).unwrap();
-            assert!(image.size() == Size { width, height } && image.pixels() == pixels, "{width} x {height} as {format:?}");
+            assert!(
+                image.size() == Size { width, height } && image.pixels() == pixels,
+                "{width} x {height} as {format:?}"
+            );
         }
         let image = Image::new(pixels.into(), Size { width, height }).unwrap();
         let jpeg = vision().encode(&image, "image/jpeg", Some(100), &dovetail_core::stop::Stop::never()).unwrap();
@@ -109,7 +119,8 @@ fn exif_that_lies() {
     let right = b"II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
     assert_eq!(open(&with(right)).unwrap().size(), Size { width: 16, height: 24 });
     // An orientation of 9 and of 65535, a directory behind the end, another byte order, none at all.
-    let lies: [(usize, &[u8]); 5] = [(18, &[9, 0]), (18, &[255, 255]), (4, &[255, 255, 255, 255]), (0, b"MM"), (0, b"??")];
+    let lies: [(usize, &[u8]); 5] =
+        [(18, &[9, 0]), (18, &[255, 255]), (4, &[255, 255, 255, 255]), (0, b"MM"), (0, b"??")];
     for (at, bytes) in lies {
         let mut block = right.to_vec();
         block[at..at + bytes.len()].copy_from_slice(bytes);

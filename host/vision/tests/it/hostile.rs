@@ -1,4 +1,5 @@
-//! Boxes and options that come from anybody: an error for that face or for the call, never a panic, and the other faces still get their results.
+//! Boxes and options that come from anybody: an error for that face or for the call, never a panic, and the other faces
+//! still get their results.
 
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{DetectOptions, Image, Model, ModelKind, Rect, Size, Vision, VisionError};
@@ -7,14 +8,19 @@ use crate::common::{detect, photo, vision};
 
 fn hostile() -> Vec<Rect> {
     let mut all = Vec::new();
-    for v in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1e10, -1e10, -1.0, 0.0, f32::MIN_POSITIVE] {
-        for b in [[v, 10.0, 50.0, 50.0], [10.0, v, 50.0, 50.0], [10.0, 10.0, v, 50.0], [10.0, 10.0, 50.0, v], [v, v, v, v]] {
+    for v in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1e10, -1e10, -1.0, 0.0, f32::MIN_POSITIVE]
+    {
+        for b in
+            [[v, 10.0, 50.0, 50.0], [10.0, v, 50.0, 50.0], [10.0, 10.0, v, 50.0], [10.0, 10.0, 50.0, v], [v, v, v, v]]
+        {
             let [x, y, width, height] = b;
             all.push(Rect { x, y, width, height });
         }
     }
     // Small ones, and far too large ones that do have pixels inside.
-    for [x, y, width, height] in [[0.0, 0.0, 1.0, 1.0], [1919.0, 1279.0, 1.0, 1.0], [-1e6, -1e6, 2e6, 2e6], [5.0, 5.0, 1e9, 1.5]] {
+    for [x, y, width, height] in
+        [[0.0, 0.0, 1.0, 1.0], [1919.0, 1279.0, 1.0, 1.0], [-1e6, -1e6, 2e6, 2e6], [5.0, 5.0, 1e9, 1.5]]
+    {
         all.push(Rect { x, y, width, height });
     }
     all
@@ -31,12 +37,21 @@ fn a_hostile_box_fails_alone() {
     let emotions = vision.classify(&model(ModelKind::EmotionClassifier), &image, &faces, &stop).unwrap();
     let vectors = vision.embed(&model(ModelKind::Embedder), &image, &faces, &stop).unwrap();
     let last = faces.len() - 1;
-    assert!([points.len(), ages.len(), emotions.len(), vectors.len()].iter().all(|n| *n == faces.len()), "one answer a face");
+    assert!(
+        [points.len(), ages.len(), emotions.len(), vectors.len()].iter().all(|n| *n == faces.len()),
+        "one answer a face"
+    );
     assert!(points[0].is_ok() && ages[0].is_ok() && emotions[0].is_ok() && vectors[0].is_ok());
-    assert_eq!((&points[0], &ages[0], &vectors[0]), (&points[last], &ages[last], &vectors[last]), "the same box has the same result");
+    assert_eq!(
+        (&points[0], &ages[0], &vectors[0]),
+        (&points[last], &ages[last], &vectors[last]),
+        "the same box has the same result"
+    );
     for (i, face) in faces.iter().enumerate() {
         let finite = [face.x, face.y, face.width, face.height].iter().all(|v| v.is_finite());
-        for err in [points[i].as_ref().err(), ages[i].as_ref().err(), emotions[i].as_ref().err(), vectors[i].as_ref().err()] {
+        for err in
+            [points[i].as_ref().err(), ages[i].as_ref().err(), emotions[i].as_ref().err(), vectors[i].as_ref().err()]
+        {
             assert!(finite || err.is_some(), "{face:?} has a result");
             assert!(err.is_none_or(|e| e.code == "empty_area" && e.message.contains("box")), "{face:?}: {err:?}");
         }
@@ -67,11 +82,17 @@ fn a_confidence_that_is_none_is_refused() {
     let (vision, image) = (vision(), photo("sample1.jpg"));
     let model = vision.model(ModelKind::Detector, None).unwrap();
     for min_confidence in [f32::NAN, -0.1, 1.1, f32::INFINITY] {
-        let err = vision.detect(&model, &image, DetectOptions { min_confidence, ..DetectOptions::default() }, &Stop::never()).unwrap_err();
+        let err = vision
+            .detect(&model, &image, DetectOptions { min_confidence, ..DetectOptions::default() }, &Stop::never())
+            .unwrap_err();
         assert!(matches!(err, VisionError::Invalid { code: "bad_min_confidence", .. }), "{err:?}");
     }
     for detector in ["ssd", "tiny", "haar"] {
-        let all = detect(&image, detector, DetectOptions { min_confidence: 0.0, max_faces: u32::MAX, ..DetectOptions::default() });
+        let all = detect(
+            &image,
+            detector,
+            DetectOptions { min_confidence: 0.0, max_faces: u32::MAX, ..DetectOptions::default() },
+        );
         assert!(all.len() > 3, "{detector}: {}", all.len());
         assert!(detect(&image, detector, DetectOptions { max_faces: 0, ..DetectOptions::default() }).is_empty());
     }
@@ -93,7 +114,8 @@ fn models_are_found_by_name_alias_and_kind() {
     let wrong = vision.model(ModelKind::AgeGenderEstimator, None).unwrap();
     let err = vision.detect(&wrong, &photo("sample1.jpg"), DetectOptions::default(), &Stop::never()).unwrap_err();
     assert!(matches!(err, VisionError::Invalid { code: "wrong_model_kind", .. }), "{err:?}");
-    let forged = Model { digest: dovetail_core::Digest::of(b"forged"), ..vision.model(ModelKind::Detector, None).unwrap() };
+    let forged =
+        Model { digest: dovetail_core::Digest::of(b"forged"), ..vision.model(ModelKind::Detector, None).unwrap() };
     let err = vision.detect(&forged, &photo("sample1.jpg"), DetectOptions::default(), &Stop::never()).unwrap_err();
     assert!(matches!(err, VisionError::Unavailable { code: "model_gone", .. }), "{err:?}");
 }
@@ -101,7 +123,8 @@ fn models_are_found_by_name_alias_and_kind() {
 #[test]
 fn companions_are_the_models_that_help() {
     let vision = vision();
-    let of = |kind| vision.companions(&vision.model(kind, None).unwrap()).into_iter().map(|m| m.name).collect::<Vec<_>>();
+    let of =
+        |kind| vision.companions(&vision.model(kind, None).unwrap()).into_iter().map(|m| m.name).collect::<Vec<_>>();
     assert_eq!(of(ModelKind::Embedder), ["face_landmark_68"]);
     assert_eq!(of(ModelKind::AgeGenderEstimator), ["face_landmark_68"]);
     assert!(of(ModelKind::Detector).is_empty() && of(ModelKind::Landmarker).is_empty());

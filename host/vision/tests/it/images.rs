@@ -81,7 +81,8 @@ fn alpha_is_dropped_grey_is_tripled_and_of_16_bits_the_upper_8_are_kept() {
     let rgba = ImageBuffer::<Rgba<u8>, _>::from_raw(2, 1, vec![1, 2, 3, 0, 4, 5, 6, 128]).unwrap();
     let gray = ImageBuffer::<Luma<u8>, _>::from_raw(2, 1, vec![7, 250]).unwrap();
     let gray_alpha = ImageBuffer::<LumaA<u8>, _>::from_raw(2, 1, vec![7, 0, 250, 9]).unwrap();
-    let deep = ImageBuffer::<Rgb<u16>, _>::from_raw(2, 1, vec![0x01ff, 0x0280, 0x0300, 0xffff, 0xfe7f, 0x00ff]).unwrap();
+    let deep =
+        ImageBuffer::<Rgb<u16>, _>::from_raw(2, 1, vec![0x01ff, 0x0280, 0x0300, 0xffff, 0xfe7f, 0x00ff]).unwrap();
     let deep_gray = ImageBuffer::<Luma<u16>, _>::from_raw(2, 1, vec![0x07ff, 0xfa00]).unwrap();
     for (name, file, expected) in [
         ("rgba png", png(rgba.clone()), [1, 2, 3, 4, 5, 6]),
@@ -117,10 +118,21 @@ fn exif(orientation: u16, little: bool) -> Vec<u8> {
 fn all_eight_orientations_stand_upright() {
     // Large areas of one colour survive JPEG: red, green, blue and white quarters.
     let colours = [[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 250]];
-    let pixels: Vec<u8> = (0..32).flat_map(|y| (0..48).flat_map(move |x| colours[usize::from(y >= 16) * 2 + usize::from(x >= 24)])).collect();
+    let pixels: Vec<u8> = (0..32)
+        .flat_map(|y| (0..48).flat_map(move |x| colours[usize::from(y >= 16) * 2 + usize::from(x >= 24)]))
+        .collect();
     let plain = jpeg(&Image::new(pixels.into(), Size { width: 48, height: 32 }).unwrap());
     // Which quarter is seen at top left, top right, bottom left, bottom right once upright.
-    let upright = [[0, 1, 2, 3], [1, 0, 3, 2], [3, 2, 1, 0], [2, 3, 0, 1], [0, 2, 1, 3], [2, 0, 3, 1], [3, 1, 2, 0], [1, 3, 0, 2]];
+    let upright = [
+        [0, 1, 2, 3],
+        [1, 0, 3, 2],
+        [3, 2, 1, 0],
+        [2, 3, 0, 1],
+        [0, 2, 1, 3],
+        [2, 0, 3, 1],
+        [3, 1, 2, 0],
+        [1, 3, 0, 2],
+    ];
     for (i, quarters) in upright.iter().enumerate() {
         for little in [true, false] {
             let file = [&plain[..2], &exif(i as u16 + 1, little), &plain[2..]].concat();
@@ -144,7 +156,8 @@ fn all_eight_orientations_stand_upright() {
 fn a_file_that_is_cut_off_is_undecodable() {
     let photo = photo_file("sample1.jpg");
     let noisy = ImageBuffer::<Rgb<u8>, _>::from_raw(64, 64, noise(64, 64, 3)).unwrap();
-    let files = [photo, png(noisy.clone()), written(noisy.clone(), ImageFormat::WebP), written(noisy, ImageFormat::Bmp)];
+    let files =
+        [photo, png(noisy.clone()), written(noisy.clone(), ImageFormat::WebP), written(noisy, ImageFormat::Bmp)];
     for file in &files {
         for keep in [file.len() / 2, file.len() - file.len() / 10, 20] {
             assert_eq!(code(open(&file[..keep])), "undecodable", "{keep} of {} bytes: {:x?}", file.len(), &file[..4]);
@@ -170,7 +183,8 @@ fn animated_pictures_are_refused() {
     let moving = [&still[..header], &chunk(b"acTL", &[0, 0, 0, 2, 0, 0, 0, 0]), &still[header..]].concat();
     assert_eq!(code(open(&moving)), "animated");
     // A WebP file with the animation flag, its chunk and one empty frame.
-    let mut webp = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0\x03\0\0\x03\0\0ANIM\x06\0\0\0\0\0\0\0\0\0ANMF\x18\0\0\0".to_vec();
+    let mut webp =
+        b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0\x03\0\0\x03\0\0ANIM\x06\0\0\0\0\0\0\0\0\0ANMF\x18\0\0\0".to_vec();
     webp.extend([0; 16]);
     webp.extend(b"VP8L\0\0\0\0");
     let length = webp.len() as u32 - 8;
@@ -186,8 +200,19 @@ fn the_limits_of_sides_and_pixels_are_read_from_the_header() {
         assert!(u64::from(w) * u64::from(h) <= MAX_PIXELS);
     }
     // Violated: by a file of a few bytes, so nothing can have been decoded.
-    for (w, h) in [(MAX_SIDE + 1, 1), (1, MAX_SIDE + 1), (10_000, 5_001), (0x7fff_ffff, 0x7fff_ffff), (0x8000_0000, 1), (1, u32::MAX)] {
-        assert_eq!((code(probe(&png_header(w, h))), code(open(&png_header(w, h)))), ("too_large", "too_large"), "{w} x {h}");
+    for (w, h) in [
+        (MAX_SIDE + 1, 1),
+        (1, MAX_SIDE + 1),
+        (10_000, 5_001),
+        (0x7fff_ffff, 0x7fff_ffff),
+        (0x8000_0000, 1),
+        (1, u32::MAX),
+    ] {
+        assert_eq!(
+            (code(probe(&png_header(w, h))), code(open(&png_header(w, h)))),
+            ("too_large", "too_large"),
+            "{w} x {h}"
+        );
     }
     assert_eq!(code(probe(&png_header(0, 1))), "undecodable");
     // The same for a JPEG whose header lies about its size.
@@ -299,7 +324,10 @@ fn a_failure_is_not_remembered_and_without_a_cache_everything_still_works() {
     let digest = Digest::of(&file);
     let vision = Opencv::new(Options { image_cache_bytes: 0, ..Options::new(models()) }).unwrap();
     let mut gone = || Err(VisionError::unavailable("blob_missing", "not there just now"));
-    assert!(matches!(vision.open(&digest, &mut gone, &Stop::never()), Err(VisionError::Unavailable { code: "blob_missing", .. })));
+    assert!(matches!(
+        vision.open(&digest, &mut gone, &Stop::never()),
+        Err(VisionError::Unavailable { code: "blob_missing", .. })
+    ));
     let one = vision.open(&digest, &mut || Ok(file.clone()), &Stop::never()).unwrap();
     let two = vision.open(&digest, &mut || Ok(file.clone()), &Stop::never()).unwrap();
     assert!(!one.same(&two), "nothing is kept");
@@ -309,11 +337,13 @@ fn a_failure_is_not_remembered_and_without_a_cache_everything_still_works() {
 #[test]
 fn cmyk_is_converted() {
     // White paper and full ink, stored inverted as Adobe does.
-    let inks: Vec<u8> = (0..16 * 16).flat_map(|i| if i % 16 < 8 { [255, 255, 255, 255] } else { [0, 255, 255, 255] }).collect();
+    let inks: Vec<u8> =
+        (0..16 * 16).flat_map(|i| if i % 16 < 8 { [255, 255, 255, 255] } else { [0, 255, 255, 255] }).collect();
     let mut encoder = turbojpeg::Compressor::new().unwrap();
     encoder.set_quality(100).unwrap();
     encoder.set_subsamp(turbojpeg::Subsamp::None).unwrap();
-    let picture = turbojpeg::Image { pixels: &inks[..], width: 16, pitch: 64, height: 16, format: turbojpeg::PixelFormat::CMYK };
+    let picture =
+        turbojpeg::Image { pixels: &inks[..], width: 16, pitch: 64, height: 16, format: turbojpeg::PixelFormat::CMYK };
     let image = open(&encoder.compress_to_vec(picture).unwrap()).unwrap();
     let near = |x: usize, rgb: [u8; 3]| image.pixels()[x * 3..][..3].iter().zip(rgb).all(|(a, b)| a.abs_diff(b) < 8);
     assert!(near(2, [255, 255, 255]) && near(13, [0, 255, 255]), "{:?}", &image.pixels()[..48]);
@@ -325,7 +355,8 @@ fn a_grey_jpeg_becomes_three_equal_channels() {
     let mut encoder = turbojpeg::Compressor::new().unwrap();
     encoder.set_quality(100).unwrap();
     encoder.set_subsamp(turbojpeg::Subsamp::Gray).unwrap();
-    let picture = turbojpeg::Image { pixels: &gray[..], width: 8, pitch: 8, height: 8, format: turbojpeg::PixelFormat::GRAY };
+    let picture =
+        turbojpeg::Image { pixels: &gray[..], width: 8, pitch: 8, height: 8, format: turbojpeg::PixelFormat::GRAY };
     let image = open(&encoder.compress_to_vec(picture).unwrap()).unwrap();
     for (rgb, expected) in image.pixels().chunks(3).zip(&gray) {
         assert!(rgb[0] == rgb[1] && rgb[1] == rgb[2] && rgb[0].abs_diff(*expected) < 5, "{rgb:?} is not {expected}");

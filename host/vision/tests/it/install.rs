@@ -1,4 +1,5 @@
-//! Models coming in: the import from the package, and a store that is damaged. (A user's own models: unit tests, where small networks can be made.)
+//! Models coming in: the import from the package, and a store that is damaged. (A user's own models: unit tests, where
+//! small networks can be made.)
 
 use std::fs;
 use std::path::Path;
@@ -25,14 +26,25 @@ fn an_import_installs_everything_and_once_more_changes_nothing() {
     let first = store.import_face_api(&package()).unwrap();
     store.import_haar(Path::new(HAAR_FOLDER)).unwrap();
     let names: Vec<String> = store.list().unwrap().into_iter().map(|m| m.model.name).collect();
-    let expected = ["haar", "ssd_mobilenetv1", "tiny_face_detector", "face_landmark_68", "age_gender", "face_expression", "face_recognition"];
+    let expected = [
+        "haar",
+        "ssd_mobilenetv1",
+        "tiny_face_detector",
+        "face_landmark_68",
+        "age_gender",
+        "face_expression",
+        "face_recognition",
+    ];
     assert_eq!(names, expected);
     assert_eq!(store.import_face_api(&package()).unwrap(), first, "the same weights give the same digests");
     let ssd = store.list().unwrap().into_iter().find(|m| m.model.name == "ssd_mobilenetv1").unwrap();
     assert_eq!(ssd.manifest.source.as_deref(), Some(FACE_API_PACKAGE));
     assert_eq!(ssd.manifest.files.len(), 2, "the network and its anchors are both covered by digests");
     // Nothing but manifests and files named by their digest is left behind.
-    let left: Vec<_> = fs::read_dir(dir.path().join("files")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let left: Vec<_> = fs::read_dir(dir.path().join("files"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     assert_eq!(left.len(), 9);
     assert!(left.iter().all(|name| name.len() == 64), "{left:?}");
 }
@@ -43,7 +55,9 @@ fn a_model_that_is_to_be_had_elsewhere_is_installed_when_it_is_asked_for() {
     use std::sync::atomic::{AtomicU32, Ordering};
     let dir = tempfile::tempdir().unwrap();
     let vision = Opencv::new(Options::new(dir.path())).unwrap();
-    let missing = |name| matches!(vision.model(ModelKind::Detector, name), Err(VisionError::Unavailable { code: "models_missing", .. }));
+    let missing = |name| {
+        matches!(vision.model(ModelKind::Detector, name), Err(VisionError::Unavailable { code: "models_missing", .. }))
+    };
     assert!(missing(None), "nobody was told where to look");
     let looked = Arc::new(AtomicU32::new(0));
     let (counted, folder) = (looked.clone(), dir.path().to_owned());
@@ -88,7 +102,10 @@ fn without_models_the_error_says_how_to_get_them() {
     let dir = tempfile::tempdir().unwrap();
     let vision = Opencv::new(Options::new(dir.path())).unwrap();
     let err = vision.model(ModelKind::Detector, None).unwrap_err();
-    assert!(matches!(&err, VisionError::Unavailable { code: "models_missing", message } if message.contains("dovetail models pull")), "{err:?}");
+    assert!(
+        matches!(&err, VisionError::Unavailable { code: "models_missing", message } if message.contains("dovetail models pull")),
+        "{err:?}"
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Vision as its users see it, on real photographs and real weights: against the reference, at its limits, and with hostile input.
+//! Vision as its users see it, on real photographs and real weights: against the reference, at its limits, and with
+//! hostile input.
 
 #![expect(
     clippy::unwrap_used,

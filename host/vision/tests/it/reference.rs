@@ -1,5 +1,5 @@
-//! Every face of the six photographs against what the reference package finds (`../reference.json`). The tolerances are those of the design and are not
-//! to be widened.
+//! Every face of the six photographs against what the reference package finds (`../reference.json`). The tolerances are
+//! those of the design and are not to be widened.
 
 use std::collections::BTreeMap;
 
@@ -69,10 +69,16 @@ impl Deviations {
 }
 
 /// The detections and the reference's boxes in pairs; as many of the one as of the other.
-fn paired<'a>(name: &str, found: &'a [dovetail_core::vision::Detection], expected: &[[f32; 4]]) -> Vec<&'a dovetail_core::vision::Detection> {
+fn paired<'a>(
+    name: &str,
+    found: &'a [dovetail_core::vision::Detection],
+    expected: &[[f32; 4]],
+) -> Vec<&'a dovetail_core::vision::Detection> {
     assert_eq!(found.len(), expected.len(), "faces on {name}");
     assert!(found.windows(2).all(|w| w[0].confidence >= w[1].confidence), "the most confident first");
-    let best = |b: &[f32; 4]| found.iter().max_by(|p, q| overlap(p.bbox, rect(*b)).total_cmp(&overlap(q.bbox, rect(*b)))).unwrap();
+    let best = |b: &[f32; 4]| {
+        found.iter().max_by(|p, q| overlap(p.bbox, rect(*b)).total_cmp(&overlap(q.bbox, rect(*b)))).unwrap()
+    };
     expected.iter().map(best).collect()
 }
 
@@ -99,7 +105,8 @@ fn every_face_agrees_with_the_reference() {
             deviations.note("confidence (ssd)", (f64::from(found[i].confidence) - face.score).abs());
             let points = points[i].as_ref().unwrap();
             assert_eq!(points.len(), 68);
-            let far = points.iter().zip(&face.landmarks).map(|(p, q)| (f64::from(p.x) - q[0]).hypot(f64::from(p.y) - q[1]));
+            let far =
+                points.iter().zip(&face.landmarks).map(|(p, q)| (f64::from(p.x) - q[0]).hypot(f64::from(p.y) - q[1]));
             deviations.note("landmark / box width", far.fold(0.0, f64::max) / f64::from(face.bbox[2]));
             let age = ages[i].as_ref().unwrap();
             deviations.note("age (years)", (f64::from(age.age) - face.age).abs());
@@ -141,7 +148,8 @@ fn every_tiny_box_agrees_with_the_reference() {
     deviations.check(&[("1 - IoU (tiny)", 0.001), ("confidence (tiny)", 0.002)]);
 }
 
-/// The design's condition: of the twelve faces that are the two largest of their photograph at least nine, and at most one false one on any.
+/// The design's condition: of the twelve faces that are the two largest of their photograph at least nine, and at most
+/// one false one on any.
 #[test]
 fn haar_finds_the_large_faces_and_hardly_anything_else() {
     let (mut large, mut all) = (0, 0);
@@ -187,10 +195,15 @@ fn tiny_and_haar_look_at_other_sides_and_ssd_says_that_it_does_not() {
     }
     assert!(!detect(&image, "haar", with(320)).is_empty());
     let vision = vision();
-    for (detector, side) in [("ssd", 416), ("tiny", 400), ("tiny", 0), ("tiny", 1 << 20), ("haar", 0), ("haar", 1 << 30)] {
+    for (detector, side) in
+        [("ssd", 416), ("tiny", 400), ("tiny", 0), ("tiny", 1 << 20), ("haar", 0), ("haar", 1 << 30)]
+    {
         let model = vision.model(ModelKind::Detector, Some(detector)).unwrap();
         let err = vision.detect(&model, &image, with(side), &Stop::never()).unwrap_err();
-        assert!(matches!(err, dovetail_core::vision::VisionError::Invalid { code: "bad_input_side", .. }), "{detector} {side}: {err:?}");
+        assert!(
+            matches!(err, dovetail_core::vision::VisionError::Invalid { code: "bad_input_side", .. }),
+            "{detector} {side}: {err:?}"
+        );
     }
     // Its own side said aloud is no mistake.
     assert_eq!(detect(&image, "ssd", with(512)).len(), 3);
@@ -221,7 +234,10 @@ fn age_confidence_compares_views_and_leaves_the_age_alone() {
     let (one, two, six) = (of(1), of(2), of(6));
     for ((a, b), c) in one.iter().zip(&two).zip(&six) {
         assert_eq!(a.age_confidence, 0.0, "nothing was compared");
-        assert!((a.age - b.age).abs() < 1e-3 && (a.age - c.age).abs() < 1e-3 && (a.female - c.female).abs() < 1e-4, "{a:?} {b:?} {c:?}");
+        assert!(
+            (a.age - b.age).abs() < 1e-3 && (a.age - c.age).abs() < 1e-3 && (a.female - c.female).abs() < 1e-4,
+            "{a:?} {b:?} {c:?}"
+        );
         assert!(b.age_confidence > 0.3 && c.age_confidence > 0.3, "{b:?} {c:?}");
         println!("age {:.2}: agreement of two views {:.3}, of six {:.3}", a.age, b.age_confidence, c.age_confidence);
     }

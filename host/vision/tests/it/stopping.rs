@@ -18,7 +18,10 @@ fn a_stopped_call_does_nothing() {
     let stopped = Err(VisionError::Stopped(StopReason::Cancelled));
     assert_eq!(vision.detect(&model, &photo("sample1.jpg"), DetectOptions::default(), &stop), stopped);
     let late = Stop::never().by(Instant::now());
-    assert_eq!(vision.detect(&model, &photo("sample1.jpg"), DetectOptions::default(), &late), Err(VisionError::Stopped(StopReason::Deadline)));
+    assert_eq!(
+        vision.detect(&model, &photo("sample1.jpg"), DetectOptions::default(), &late),
+        Err(VisionError::Stopped(StopReason::Deadline))
+    );
 }
 
 #[test]
@@ -27,7 +30,8 @@ fn a_caller_leaves_a_pass_in_progress_within_100_ms() {
     let image = photo("sample1.jpg");
     let embedder = vision.model(ModelKind::Embedder, None).unwrap();
     // Many faces: some seconds of work.
-    let faces: Vec<Rect> = (0..400).map(|i| Rect { x: 300.0 + i as f32, y: 300.0, width: 200.0, height: 250.0 }).collect();
+    let faces: Vec<Rect> =
+        (0..400).map(|i| Rect { x: 300.0 + i as f32, y: 300.0, width: 200.0, height: 250.0 }).collect();
     let canceller = Canceller::new();
     let stop = canceller.stop();
     let (left, asked) = std::thread::scope(|s| {

@@ -4,7 +4,10 @@ use dovetail_sdk::prelude::*;
 
 #[dovetail_sdk::task]
 fn run(input: Input) -> Result<Output> {
-    let sum = input.a.checked_add(input.b).ok_or_else(|| invalid_input("overflow", "the sum of `a` and `b` does not fit in 64 bits"))?;
+    let sum = input
+        .a
+        .checked_add(input.b)
+        .ok_or_else(|| invalid_input("overflow", "the sum of `a` and `b` does not fit in 64 bits"))?;
     Ok(Output { sum })
 }
 

@@ -1,4 +1,5 @@
-//! An artifact as it came, and in upper case: reading, writing and returning artifacts, in pieces, so that its size does not matter.
+//! An artifact as it came, and in upper case: reading, writing and returning artifacts, in pieces, so that its size
+//! does not matter.
 
 use std::io::{Read as _, Write as _};
 

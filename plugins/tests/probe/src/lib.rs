@@ -1,4 +1,5 @@
-//! Behaves as it is told, well or badly: what the host does then is what is tested. Nothing here is an example for real tasks.
+//! Behaves as it is told, well or badly: what the host does then is what is tested. Nothing here is an example for real
+//! tasks.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -72,7 +73,9 @@ fn failing(how: Failing) -> Error {
         Failing::InvalidInput => invalid_input("told_to_fail", "an input that is refused").with("field", "behaviour"),
         Failing::Cancelled => Error::from(dovetail_sdk::TaskError::Cancelled),
         Failing::Unavailable => unavailable("told_to_fail", "a service that is away"),
-        Failing::UnavailableLater => unavailable("told_to_fail", "a service that is away").retry_after(Duration::from_millis(50)),
+        Failing::UnavailableLater => {
+            unavailable("told_to_fail", "a service that is away").retry_after(Duration::from_millis(50))
+        }
         Failing::Failed => failed("told_to_fail", "a failure").with("times", 1),
         Failing::FailedRetryable => failed("told_to_fail", "a failure").retryable(),
         Failing::Ordinary => match "no number".parse::<u32>() {

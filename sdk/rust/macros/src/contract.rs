@@ -1,13 +1,19 @@
-//! Reads a task's WIT as far as code has to be written for it: where its interface is, which types it declares, which of the host's it uses.
+//! Reads a task's WIT as far as code has to be written for it: where its interface is, which types it declares, which
+//! of the host's it uses.
 
 use std::path::Path;
 
 use heck::{ToSnakeCase as _, ToUpperCamelCase as _};
-use wit_parser::{Function, Handle, InterfaceId, PackageId, Resolve, Type, TypeDefKind, TypeId, TypeOwner, WorldId, WorldItem, WorldKey};
+use wit_parser::{
+    Function, Handle, InterfaceId, PackageId, Resolve, Type, TypeDefKind, TypeId, TypeOwner, WorldId, WorldItem,
+    WorldKey,
+};
 
 /// Where this crate keeps the host's packages.
-const HOST: [&str; 2] = [concat!(env!("CARGO_MANIFEST_DIR"), "/wit/task"), concat!(env!("CARGO_MANIFEST_DIR"), "/wit/vision")];
-const SHOULD_BE: &str = "`run: func(input: input) -> result<output, task-error>`, with `task-error` from `dovetail:task/types@0.1.0`";
+const HOST: [&str; 2] =
+    [concat!(env!("CARGO_MANIFEST_DIR"), "/wit/task"), concat!(env!("CARGO_MANIFEST_DIR"), "/wit/vision")];
+const SHOULD_BE: &str =
+    "`run: func(input: input) -> result<output, task-error>`, with `task-error` from `dovetail:task/types@0.1.0`";
 
 /// What code is written from.
 #[derive(Debug, PartialEq)]
@@ -37,13 +43,19 @@ pub(crate) struct Contract {
 pub(crate) fn read(krate: &Path, world: Option<&str>) -> Result<Contract, String> {
     let own = krate.join("wit");
     if !own.is_dir() {
-        return Err(format!("there is no folder {}: a task's WIT package is in `wit/` beside its Cargo.toml", own.display()));
+        return Err(format!(
+            "there is no folder {}: a task's WIT package is in `wit/` beside its Cargo.toml",
+            own.display()
+        ));
     }
-    let folder = |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| format!("the path {} is not UTF-8", path.display()));
+    let folder = |path: &Path| {
+        path.to_str().map(str::to_owned).ok_or_else(|| format!("the path {} is not UTF-8", path.display()))
+    };
     let own = folder(&own)?;
     // An author may keep the host's packages in `wit/deps`, as other tools want it: then they are read there.
     let carried = has_host_packages(&krate.join("wit/deps"));
-    let folders: Vec<String> = if carried { vec![own] } else { HOST.iter().map(|f| (*f).to_owned()).chain([own]).collect() };
+    let folders: Vec<String> =
+        if carried { vec![own] } else { HOST.iter().map(|f| (*f).to_owned()).chain([own]).collect() };
 
     let mut resolve = Resolve::default();
     let mut package = None;
@@ -58,8 +70,14 @@ pub(crate) fn read(krate: &Path, world: Option<&str>) -> Result<Contract, String
 
     let host = resolve.worlds[world].imports.keys().filter_map(|key| host_interface(&resolve, key)).collect();
     let declared = resolve.interfaces[interface].types.iter();
-    let types = declared.filter(|(_, id)| !is_hosts(&resolve, **id)).map(|(name, _)| name.to_upper_camel_case()).collect();
-    let incomparable = resolve.types.iter().filter(|(id, _)| holds_handle(&resolve, *id)).filter_map(|(_, t)| t.name.clone()).collect();
+    let types =
+        declared.filter(|(_, id)| !is_hosts(&resolve, **id)).map(|(name, _)| name.to_upper_camel_case()).collect();
+    let incomparable = resolve
+        .types
+        .iter()
+        .filter(|(id, _)| holds_handle(&resolve, *id))
+        .filter_map(|(_, t)| t.name.clone())
+        .collect();
     Ok(Contract {
         world: resolve.packages[package].name.interface_id(&resolve.worlds[world].name),
         interface: rust_path(&resolve, interface).ok_or("the exported interface has no name")?,
@@ -76,21 +94,29 @@ pub(crate) fn read(krate: &Path, world: Option<&str>) -> Result<Contract, String
 fn has_host_packages(deps: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(deps) else { return false };
     let declares = |text: String| text.lines().any(|line| line.trim_start().starts_with("package dovetail:task"));
-    entries.flatten().map(|e| e.path()).any(
-        |path| {
-            if path.is_dir() { has_host_packages(&path) } else { std::fs::read_to_string(path).is_ok_and(declares) }
-        },
-    )
+    entries.flatten().map(|e| e.path()).any(|path| {
+        if path.is_dir() { has_host_packages(&path) } else { std::fs::read_to_string(path).is_ok_and(declares) }
+    })
 }
 
 fn choose_world(resolve: &Resolve, package: PackageId, wanted: Option<&str>) -> Result<WorldId, String> {
     let package = &resolve.packages[package];
     let names = || package.worlds.keys().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
     match (wanted, package.worlds.len()) {
-        (Some(name), _) => package.worlds.get(name).copied().ok_or_else(|| format!("{} has no world `{name}`: it has {}", package.name, names())),
+        (Some(name), _) => package
+            .worlds
+            .get(name)
+            .copied()
+            .ok_or_else(|| format!("{} has no world `{name}`: it has {}", package.name, names())),
         (None, 1) => Ok(package.worlds[0]),
-        (None, 0) => Err(format!("{} has no world: it should have one that exports the task's interface", package.name)),
-        (None, _) => Err(format!("{} has several worlds ({}): choose one with `#[dovetail_sdk::task(world = \"name\")]`", package.name, names())),
+        (None, 0) => {
+            Err(format!("{} has no world: it should have one that exports the task's interface", package.name))
+        }
+        (None, _) => Err(format!(
+            "{} has several worlds ({}): choose one with `#[dovetail_sdk::task(world = \"name\")]`",
+            package.name,
+            names()
+        )),
     }
 }
 
@@ -120,7 +146,9 @@ fn signature(resolve: &Resolve, run: &Function) -> Result<(String, Option<String
     let wrong = |what: &str| format!("`run` {what}: it should be {SHOULD_BE}");
     let [input] = run.params.as_slice() else { return Err(wrong(&format!("takes {} arguments", run.params.len()))) };
     let input = record(resolve, input.ty).ok_or_else(|| wrong("takes something else than a record"))?;
-    let Some(TypeDefKind::Result(result)) = run.result.and_then(|t| kind(resolve, t)) else { return Err(wrong("returns no result")) };
+    let Some(TypeDefKind::Result(result)) = run.result.and_then(|t| kind(resolve, t)) else {
+        return Err(wrong("returns no result"));
+    };
     let output = match result.ok {
         None => None,
         Some(ok) => Some(record(resolve, ok).ok_or_else(|| wrong("returns something else than a record"))?),
@@ -140,7 +168,8 @@ fn kind(resolve: &Resolve, ty: Type) -> Option<&TypeDefKind> {
 
 fn record(resolve: &Resolve, ty: Type) -> Option<String> {
     let Type::Id(id) = ty else { return None };
-    matches!(kind(resolve, ty), Some(TypeDefKind::Record(_))).then(|| resolve.types[id].name.as_deref().map(str::to_upper_camel_case))?
+    matches!(kind(resolve, ty), Some(TypeDefKind::Record(_)))
+        .then(|| resolve.types[id].name.as_deref().map(str::to_upper_camel_case))?
 }
 
 /// What a `use` or an alias stands for in the end.
@@ -183,14 +212,21 @@ fn holds_handle(resolve: &Resolve, id: TypeId) -> bool {
     let inside = |ty: &Type| matches!(ty, Type::Id(id) if holds_handle(resolve, *id));
     match &resolve.types[id].kind {
         TypeDefKind::Resource | TypeDefKind::Handle(Handle::Own(_) | Handle::Borrow(_)) => true,
-        TypeDefKind::Type(ty) | TypeDefKind::List(ty) | TypeDefKind::Option(ty) | TypeDefKind::FixedLengthList(ty, _) => inside(ty),
+        TypeDefKind::Type(ty)
+        | TypeDefKind::List(ty)
+        | TypeDefKind::Option(ty)
+        | TypeDefKind::FixedLengthList(ty, _) => inside(ty),
         TypeDefKind::Record(record) => record.fields.iter().any(|f| inside(&f.ty)),
         TypeDefKind::Tuple(tuple) => tuple.types.iter().any(inside),
         TypeDefKind::Variant(variant) => variant.cases.iter().any(|c| c.ty.as_ref().is_some_and(inside)),
         TypeDefKind::Result(result) => [result.ok, result.err].iter().flatten().any(inside),
         TypeDefKind::Map(key, value) => inside(key) || inside(value),
         // Futures and streams are refused by the host; the others hold nothing.
-        TypeDefKind::Flags(_) | TypeDefKind::Enum(_) | TypeDefKind::Future(_) | TypeDefKind::Stream(_) | TypeDefKind::Unknown => false,
+        TypeDefKind::Flags(_)
+        | TypeDefKind::Enum(_)
+        | TypeDefKind::Future(_)
+        | TypeDefKind::Stream(_)
+        | TypeDefKind::Unknown => false,
     }
 }
 

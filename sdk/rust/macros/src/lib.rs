@@ -1,7 +1,8 @@
 //! The attribute macro of `dovetail-sdk`: from a task's own WIT and one function to a component.
 //!
-//! The bindings are written by `wit-bindgen`, which is called with what is needed so that authors never see it. What a task may be is decided by the
-//! host when it is registered; here only that is refused for which no code could be written.
+//! The bindings are written by `wit-bindgen`, which is called with what is needed so that authors never see it. What a
+//! task may be is decided by the host when it is registered; here only that is refused for which no code could be
+//! written.
 
 mod contract;
 
@@ -38,7 +39,10 @@ impl Parse for Arguments {
         }
         let name: Ident = input.parse()?;
         if name != "world" {
-            return Err(syn::Error::new(name.span(), format!("unknown argument `{name}`: the only one is `world = \"name\"`")));
+            return Err(syn::Error::new(
+                name.span(),
+                format!("unknown argument `{name}`: the only one is `world = \"name\"`"),
+            ));
         }
         input.parse::<Token![=]>()?;
         let world = Some(input.parse()?);
@@ -53,16 +57,20 @@ fn check(function: &ItemFn) -> syn::Result<()> {
         return Err(syn::Error::new_spanned(token, "a task is an ordinary function: the host runs steps in parallel"));
     }
     if signature.inputs.len() != 1 {
-        return Err(syn::Error::new_spanned(signature, "a task takes one argument: `fn run(input: Input) -> Result<Output>`"));
+        return Err(syn::Error::new_spanned(
+            signature,
+            "a task takes one argument: `fn run(input: Input) -> Result<Output>`",
+        ));
     }
     Ok(())
 }
 
 fn read(world: Option<&LitStr>) -> syn::Result<Contract> {
     let span = world.map_or_else(Span::call_site, LitStr::span);
-    let folder =
-        std::env::var("CARGO_MANIFEST_DIR").map_err(|_| syn::Error::new(span, "cargo did not say where the crate is (CARGO_MANIFEST_DIR)"))?;
-    contract::read(folder.as_ref(), world.map(LitStr::value).as_deref()).map_err(|message| syn::Error::new(span, message))
+    let folder = std::env::var("CARGO_MANIFEST_DIR")
+        .map_err(|_| syn::Error::new(span, "cargo did not say where the crate is (CARGO_MANIFEST_DIR)"))?;
+    contract::read(folder.as_ref(), world.map(LitStr::value).as_deref())
+        .map_err(|message| syn::Error::new(span, message))
 }
 
 fn expand(contract: &Contract, function: &ItemFn) -> TokenStream {

@@ -45,7 +45,10 @@ fn attempts(suite: &Suite, package: Digest, input: Value) -> Result<Vec<f64>, Er
     let calls = |count: u32| -> Result<(), Error> {
         for _ in 0..count {
             if let Outcome::Failed { failure } = runtime.execute(&attempt, &stop)?.outcome {
-                return Err(Error::host("bench_failed", format!("the task failed: {}: {}", failure.code, failure.message)));
+                return Err(Error::host(
+                    "bench_failed",
+                    format!("the task failed: {}: {}", failure.code, failure.message),
+                ));
             }
         }
         suite.go_on()
@@ -63,9 +66,19 @@ fn attempts(suite: &Suite, package: Digest, input: Value) -> Result<Vec<f64>, Er
 pub(super) fn whole_process(suite: &Suite) -> Result<Vec<f64>, Error> {
     let one = |_| {
         suite.go_on()?;
-        let mut command = suite.place.command(&["run", &suite.tasks.single.published.pipeline.name, "--input", "n=1", "--output", "json"])?;
+        let mut command = suite.place.command(&[
+            "run",
+            &suite.tasks.single.published.pipeline.name,
+            "--input",
+            "n=1",
+            "--output",
+            "json",
+        ])?;
         let began = Instant::now();
-        let out = command.stdin(Stdio::null()).output().map_err(|e| Error::host("bench_process", "start a process of dovetail").cause(e))?;
+        let out = command
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|e| Error::host("bench_process", "start a process of dovetail").cause(e))?;
         let time = began.elapsed().as_secs_f64() * 1e3;
         if !out.status.success() {
             let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();

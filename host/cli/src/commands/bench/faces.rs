@@ -1,5 +1,5 @@
-//! What the face figures are measured with: the published pipeline, its models and photographs, all of them from the user's own data folder;
-//! and the same calls of the library without anything of ours between them.
+//! What the face figures are measured with: the published pipeline, its models and photographs, all of them from the
+//! user's own data folder; and the same calls of the library without anything of ours between them.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -61,7 +61,8 @@ impl Faces {
             None => of_runs(from, &found)?,
         };
         if photographs.is_empty() {
-            let why = format!("no run of `{PIPELINE}` in the data folder `{}` has succeeded", from.config.data.display());
+            let why =
+                format!("no run of `{PIPELINE}` in the data folder `{}` has succeeded", from.config.data.display());
             return Err(Error::usage("no_photographs", why).help("name a folder of them with --photographs DIR"));
         }
         let here = place.app()?.parts()?;
@@ -92,8 +93,14 @@ impl Faces {
         for photograph in photographs {
             let digest = parts.blobs.put(BlobKind::Artifact, photograph)?;
             let image = ArtifactRef { digest, media_type: sniff(photograph).to_owned(), name: None };
-            let inputs = self.graph.published.pipeline.resolve_inputs(&[("image".to_owned(), image.to_json())].into_iter().collect());
-            let inputs = inputs.map_err(|errors| Error::host("bench_failed", format!("the pipeline does not take a photograph: {errors:?}")))?;
+            let inputs = self
+                .graph
+                .published
+                .pipeline
+                .resolve_inputs(&[("image".to_owned(), image.to_json())].into_iter().collect());
+            let inputs = inputs.map_err(|errors| {
+                Error::host("bench_failed", format!("the pipeline does not take a photograph: {errors:?}"))
+            })?;
             runs.push((dovetail_flow::new_run_id()?, inputs));
         }
         for submitted in dovetail_flow::submit_many(parts, &self.graph.published, runs.clone())? {
@@ -109,8 +116,8 @@ impl Faces {
     }
 }
 
-/// The library's calls of the pipeline, and no more: decoded, faces found, then attributes and features side by side. Gives back how many
-/// faces there are.
+/// The library's calls of the pipeline, and no more: decoded, faces found, then attributes and features side by side.
+/// Gives back how many faces there are.
 pub(super) fn native(vision: &Opencv, photograph: &[u8], number: u64) -> Result<usize, Error> {
     let stop = Stop::never();
     let model = |kind| vision.model(kind, None);

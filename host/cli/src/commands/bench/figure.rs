@@ -25,7 +25,14 @@ impl Figure {
 
     pub(super) fn row(&self) -> Vec<String> {
         let shown = |value: f64| rounded(value).to_string();
-        vec![self.name.to_owned(), shown(self.value), self.unit.to_owned(), shown(self.low), shown(self.high), self.what.to_owned()]
+        vec![
+            self.name.to_owned(),
+            shown(self.value),
+            self.unit.to_owned(),
+            shown(self.low),
+            shown(self.high),
+            self.what.to_owned(),
+        ]
     }
 }
 

@@ -27,16 +27,27 @@ pub(super) const MEASURES: &[Measure] = &[
     Measure::new("queued_100_runs_per_s", "1/s", queued::<100>, ""),
     Measure::new("queued_1000_runs_per_s", "1/s", queued::<1000>, ""),
     Measure::new("queued_10000_runs_per_s", "1/s", queued::<10_000>, ""),
-    Measure::new("pipeline_1_steps_per_s", "1/s", steps::<1>, "steps in pipelines of so many independent ones, 2000 steps at once"),
+    Measure::new(
+        "pipeline_1_steps_per_s",
+        "1/s",
+        steps::<1>,
+        "steps in pipelines of so many independent ones, 2000 steps at once",
+    ),
     Measure::new("pipeline_10_steps_per_s", "1/s", steps::<10>, ""),
     Measure::new("pipeline_100_steps_per_s", "1/s", steps::<100>, ""),
     Measure::new("pipeline_1000_steps_per_s", "1/s", steps::<1000>, ""),
-    Measure::new("value_1kb_ms", "ms", value::<1_000>, "a run of one step that takes a text of this size and hands it on"),
+    Measure::new(
+        "value_1kb_ms",
+        "ms",
+        value::<1_000>,
+        "a run of one step that takes a text of this size and hands it on",
+    ),
     Measure::new("value_16kb_ms", "ms", value::<16_000>, ""),
     Measure::new("value_64kb_ms", "ms", value::<64_000>, ""),
     Measure::new("value_1mb_ms", "ms", value::<1_000_000>, ""),
     Measure::new("value_4mb_ms", "ms", value::<4_000_000>, ""),
-    Measure::new("faces_1_ms", "ms", faces::<1>, "attributes and features of so many faces, one task after the other").of_faces(),
+    Measure::new("faces_1_ms", "ms", faces::<1>, "attributes and features of so many faces, one task after the other")
+        .of_faces(),
     Measure::new("faces_10_ms", "ms", faces::<10>, "").of_faces(),
     Measure::new("faces_50_ms", "ms", faces::<50>, "").of_faces(),
     Measure::new("faces_200_ms", "ms", faces::<200>, "").of_faces(),
@@ -59,7 +70,9 @@ fn value<const BYTES: usize>(suite: &Suite) -> Result<Vec<f64>, Error> {
     let workers = Workers::start(suite)?;
     let round = |_| {
         let runs = suite.plan.latencies.div_ceil(20).max(2);
-        let all = (0..runs).map(|_| latency(suite, &workers, &suite.tasks.text, &inputs)).collect::<Result<Vec<f64>, Error>>()?;
+        let all = (0..runs)
+            .map(|_| latency(suite, &workers, &suite.tasks.text, &inputs))
+            .collect::<Result<Vec<f64>, Error>>()?;
         Ok(super::figure::median(&all))
     };
     // The first one finds nothing loaded.
@@ -67,21 +80,36 @@ fn value<const BYTES: usize>(suite: &Suite) -> Result<Vec<f64>, Error> {
     (0..suite.plan.rounds).map(round).collect()
 }
 
-/// Milliseconds of both tasks' attempts, without queue and records. The faces are boxes of one that is there, each a little elsewhere: none of their
-/// landmarks is known.
+/// Milliseconds of both tasks' attempts, without queue and records. The faces are boxes of one that is there, each a
+/// little elsewhere: none of their landmarks is known.
 fn faces<const COUNT: usize>(suite: &Suite) -> Result<Vec<f64>, Error> {
     let (measured, app) = (suite.faces()?, suite.place.app()?);
     let vision = Arc::new(app.vision()?);
     let blobs = app.parts()?.blobs.clone();
     let runtime = app.runtime_with(vision.clone(), blobs.clone(), 1, None)?;
-    let photograph = measured.photographs.first().ok_or_else(|| Error::host("bench_failed", "there is no photograph"))?;
+    let photograph =
+        measured.photographs.first().ok_or_else(|| Error::host("bench_failed", "there is no photograph"))?;
     let (_, found) = find(&vision, photograph, measured.number())?;
-    let face = found.first().ok_or_else(|| Error::usage("no_faces", "nobody is on the first photograph").help("name others with --photographs"))?;
-    let steps: Vec<_> = measured.graph.published.pipeline.steps.iter().filter(|step| matches!(&*step.name, "attributes" | "features")).collect();
+    let face = found.first().ok_or_else(|| {
+        Error::usage("no_faces", "nobody is on the first photograph").help("name others with --photographs")
+    })?;
+    let steps: Vec<_> = measured
+        .graph
+        .published
+        .pipeline
+        .steps
+        .iter()
+        .filter(|step| matches!(&*step.name, "attributes" | "features"))
+        .collect();
     let round = |n: usize| -> Result<f64, Error> {
         suite.go_on()?;
         let bytes = measured.copy(photograph);
-        let image = ArtifactRef { digest: blobs.put(BlobKind::Artifact, &bytes)?, media_type: sniff(&bytes).to_owned(), name: None }.to_json();
+        let image = ArtifactRef {
+            digest: blobs.put(BlobKind::Artifact, &bytes)?,
+            media_type: sniff(&bytes).to_owned(),
+            name: None,
+        }
+        .to_json();
         let shifted = |face_id: usize| {
             let shift = (n * COUNT + face_id) as f64 / 100.0 % 8.0;
             json!({ "face_id": face_id, "confidence": 0.9,
@@ -102,7 +130,10 @@ fn faces<const COUNT: usize>(suite: &Suite) -> Result<Vec<f64>, Error> {
         let began = Instant::now();
         for attempt in &attempts {
             if let Outcome::Failed { failure } = runtime.execute(attempt, &Stop::never())?.outcome {
-                return Err(Error::host("bench_failed", format!("the step {} failed: {}: {}", attempt.step, failure.code, failure.message)));
+                return Err(Error::host(
+                    "bench_failed",
+                    format!("the step {} failed: {}: {}", attempt.step, failure.code, failure.message),
+                ));
             }
         }
         Ok(began.elapsed().as_secs_f64() * 1e3)

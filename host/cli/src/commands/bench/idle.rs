@@ -28,8 +28,9 @@ pub(super) fn memory(suite: &Suite) -> Result<Vec<f64>, Error> {
 
 /// Commands of one idle worker to Redis, a second.
 ///
-/// Counted by the server (`INFO commandstats`). It counts those that a script calls, too; they are left out here, as they cost no round trip:
-/// every call of ours is one `EVALSHA`, and the rest that a client of ours sends is of kinds that no script can call.
+/// Counted by the server (`INFO commandstats`). It counts those that a script calls, too; they are left out here, as
+/// they cost no round trip: every call of ours is one `EVALSHA`, and the rest that a client of ours sends is of kinds
+/// that no script can call.
 pub(super) fn redis_commands(suite: &Suite) -> Result<Vec<f64>, Error> {
     let config = suite.place.config();
     commands(suite, || Ok(RedisWindow::open(config.queue.url(), &config.fleet, "bench")?.client_commands()?))
@@ -39,7 +40,8 @@ pub(super) fn redis_commands(suite: &Suite) -> Result<Vec<f64>, Error> {
 pub(super) fn mongodb_commands(suite: &Suite) -> Result<Vec<f64>, Error> {
     let meta = &suite.place.config().meta;
     if meta.scheme() != "mongodb" {
-        return Err(Error::usage("no_mongodb", "the records are not in a MongoDB").help("name one with --meta mongodb://HOST/DATABASE"));
+        return Err(Error::usage("no_mongodb", "the records are not in a MongoDB")
+            .help("name one with --meta mongodb://HOST/DATABASE"));
     }
     commands(suite, || {
         MongoMeta::commands_answered(meta.url()).map_err(|error| match error.kind {

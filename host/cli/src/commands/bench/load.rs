@@ -1,4 +1,5 @@
-//! Many runs at once, and one after the other: rates and latencies, from the submission to the result in the submitter's hands.
+//! Many runs at once, and one after the other: rates and latencies, from the submission to the result in the
+//! submitter's hands.
 
 use std::time::{Duration, Instant};
 
@@ -96,7 +97,8 @@ pub(super) fn warm(suite: &Suite, workers: &Workers) -> Result<(), Error> {
 /// Submits so many runs of a pipeline.
 pub(super) fn submit(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<RunKey>, Error> {
     let parts = suite.place.app()?.parts()?;
-    let runs: Vec<(RunId, Value)> = (0..runs).map(|n| Ok((dovetail_flow::new_run_id()?, json!({ "n": n })))).collect::<Result<_, Error>>()?;
+    let runs: Vec<(RunId, Value)> =
+        (0..runs).map(|n| Ok((dovetail_flow::new_run_id()?, json!({ "n": n })))).collect::<Result<_, Error>>()?;
     for part in runs.chunks(AT_ONCE) {
         for submitted in dovetail_flow::submit_many(parts, &graph.published, part.to_vec())? {
             submitted?;
@@ -106,7 +108,13 @@ pub(super) fn submit(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<RunK
 }
 
 /// Waits until all are over, the oldest first, and reads what came of them: as whoever submits work does.
-pub(super) fn results(suite: &Suite, app: &App, workers: &Workers, graph: &Graph, runs: &[RunKey]) -> Result<(), Error> {
+pub(super) fn results(
+    suite: &Suite,
+    app: &App,
+    workers: &Workers,
+    graph: &Graph,
+    runs: &[RunKey],
+) -> Result<(), Error> {
     let ledger = &app.parts()?.ledger;
     for part in runs.chunks(TOGETHER) {
         let mut open = part.to_vec();
@@ -133,9 +141,8 @@ pub(super) fn results(suite: &Suite, app: &App, workers: &Workers, graph: &Graph
         for (key, bytes) in keys.iter().zip(ledger.get(Kind::Outcome, &keys)?) {
             let outcome = bytes.map(|bytes| OutcomeRecord::decode(&bytes, &format!("outcome {key}"))).transpose()?;
             if outcome.is_none_or(|outcome| outcome.output.is_none()) {
-                return Err(
-                    Error::host("bench_failed", format!("the step {key} did not succeed")).help("this is a bug of dovetail: please report it")
-                );
+                return Err(Error::host("bench_failed", format!("the step {key} did not succeed"))
+                    .help("this is a bug of dovetail: please report it"));
             }
         }
     }

@@ -17,18 +17,28 @@ pub(super) fn facts(app: &App, suite: &Suite, commit_ms: Option<f64>) -> Value {
     let mut facts = Map::new();
     let mut fact = |name: &str, value: Value| drop(facts.insert(name.to_owned(), value));
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let line =
-        |text: &str, name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.split_once(':')).map(|(_, value)| value.trim().to_owned());
+    let line = |text: &str, name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name)?.split_once(':')).map(|(_, value)| value.trim().to_owned())
+    };
     fact("dovetail", json!(env!("CARGO_PKG_VERSION")));
     fact("cores", json!(std::thread::available_parallelism().map_or(1, usize::from)));
     if let Some(processor) = line(&read("/proc/cpuinfo"), "model name") {
         fact("processor", json!(processor));
     }
-    let kib = line(&read("/proc/meminfo"), "MemTotal").and_then(|text| text.strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let kib =
+        line(&read("/proc/meminfo"), "MemTotal").and_then(|text| text.strip_suffix("kB")?.trim().parse::<u64>().ok());
     if let Some(kib) = kib {
         fact("memory_mb", json!(kib * 1024 / 1_000_000));
     }
-    fact("system", json!(format!("{} {} {}", std::env::consts::OS, read("/proc/sys/kernel/osrelease").trim(), std::env::consts::ARCH)));
+    fact(
+        "system",
+        json!(format!(
+            "{} {} {}",
+            std::env::consts::OS,
+            read("/proc/sys/kernel/osrelease").trim(),
+            std::env::consts::ARCH
+        )),
+    );
     // Who else uses the machine: with others at work the figures are theirs, too.
     if let Some(load) = suite.load_before {
         fact("load_before", json!(load));

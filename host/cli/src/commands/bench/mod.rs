@@ -1,7 +1,7 @@
 //! `bench`: measures this machine, or with `--servers` a fleet's servers from it, in stores of its own that it removes.
 //!
-//! Every figure is measured in several rounds: its value is their median, beside the lowest and the highest. Nothing here decides whether a
-//! figure is good.
+//! Every figure is measured in several rounds: its value is their median, beside the lowest and the highest. Nothing
+//! here decides whether a figure is good.
 
 mod call;
 mod faces;
@@ -40,7 +40,12 @@ struct Measure {
 }
 
 impl Measure {
-    const fn new(name: &'static str, unit: &'static str, rounds: fn(&Suite) -> Result<Vec<f64>, Error>, what: &'static str) -> Self {
+    const fn new(
+        name: &'static str,
+        unit: &'static str,
+        rounds: fn(&Suite) -> Result<Vec<f64>, Error>,
+        what: &'static str,
+    ) -> Self {
         Self { name, unit, what, rounds, faces: false }
     }
 
@@ -73,10 +78,21 @@ const EMBEDDED: &[Measure] = &[
     ),
     Measure::new("embedded_one_step_per_s", "1/s", load::single_steps, "the same in runs of one step"),
     Measure::new("embedded_fork_join_per_s", "1/s", load::fork_joins, "runs of 1 -> 2 -> join (4 steps)"),
-    Measure::new("cli_noop_ms", "ms", call::whole_process, "the whole process `dovetail run` of one step, compiled before"),
-    Measure::new("submit_to_result_p50_ms", "ms", load::latency_p50, "one step, worker idle: submission to result, median"),
+    Measure::new(
+        "cli_noop_ms",
+        "ms",
+        call::whole_process,
+        "the whole process `dovetail run` of one step, compiled before",
+    ),
+    Measure::new(
+        "submit_to_result_p50_ms",
+        "ms",
+        load::latency_p50,
+        "one step, worker idle: submission to result, median",
+    ),
     Measure::new("worker_idle_mb", "MB", idle::memory, "resident memory of a worker that has run a task and waits"),
-    Measure::new("worker_vision_mb", "MB", pictures::memory, "most that a worker holds that works on photographs").of_faces(),
+    Measure::new("worker_vision_mb", "MB", pictures::memory, "most that a worker holds that works on photographs")
+        .of_faces(),
     Measure::new(
         "pipeline_native_cpu_ratio",
         "",
@@ -96,7 +112,12 @@ const SERVERS: &[Measure] = &[
     ),
     Measure::new("one_step_per_s", "1/s", load::single_steps, "the same in runs of one step"),
     Measure::new("fork_join_per_s", "1/s", load::fork_joins, "runs of 1 -> 2 -> join (4 steps)"),
-    Measure::new("submit_to_result_p50_ms", "ms", load::latency_p50, "one step, workers idle: submission to result, median"),
+    Measure::new(
+        "submit_to_result_p50_ms",
+        "ms",
+        load::latency_p50,
+        "one step, workers idle: submission to result, median",
+    ),
     Measure::new("submit_to_result_p99_ms", "ms", load::latency_p99, "the same, one in a hundred takes longer"),
     Measure::new("worker_idle_mb", "MB", idle::memory, "resident memory of a worker that has run a task and waits"),
     Measure::new(
@@ -111,7 +132,12 @@ const SERVERS: &[Measure] = &[
         idle::mongodb_commands,
         "commands that one idle worker sends to MongoDB (with those of anybody else who uses it meanwhile)",
     ),
-    Measure::new("queue_depth_ratio", "", servers::queue_depth, "rate of runs of one step out of a deep queue over that out of a short one"),
+    Measure::new(
+        "queue_depth_ratio",
+        "",
+        servers::queue_depth,
+        "rate of runs of one step out of a deep queue over that out of a short one",
+    ),
     Measure::new("metadata_inserts_per_s", "1/s", servers::inserts, "records that the store inserts, 500 at a time"),
     Measure::new(
         "pipeline_fleet_ratio",
@@ -194,7 +220,9 @@ impl Measured {
     }
 
     fn text(&self, machine: &Value) -> String {
-        let fact = |(name, value): (&String, &Value)| format!("{name}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        let fact = |(name, value): (&String, &Value)| {
+            format!("{name}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        };
         let facts: Vec<String> = machine.as_object().into_iter().flatten().map(fact).collect();
         let titles = ["figure", " value", "unit", " low", " high", "what it is"];
         let figures = table(&titles, &self.figures.iter().map(Figure::row).collect::<Vec<_>>());

@@ -1,4 +1,5 @@
-//! The face pipeline on photographs: against the library alone, in a worker's memory, and over servers against this machine alone.
+//! The face pipeline on photographs: against the library alone, in a worker's memory, and over servers against this
+//! machine alone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,15 +57,17 @@ pub(super) fn wall_ratio(suite: &Suite) -> Result<Vec<f64>, Error> {
     Ok(pairs(suite)?.iter().map(|pair| pair.wall).collect())
 }
 
-/// Rounds in which each photograph goes through the pipeline, from its bytes in memory to the recorded result, and through the library alone,
-/// one after the other; which one is first changes from one photograph to the next. Both use the same library object.
+/// Rounds in which each photograph goes through the pipeline, from its bytes in memory to the recorded result, and
+/// through the library alone, one after the other; which one is first changes from one photograph to the next. Both use
+/// the same library object.
 fn pairs(suite: &Suite) -> Result<&Vec<Pair>, Error> {
     if let Some(known) = suite.pairs.get() {
         return Ok(known);
     }
     let (faces, app) = (suite.faces()?, suite.place.app()?);
     let vision = Arc::new(app.vision()?);
-    let workers = Workers::here_with(app, app.runtime_with(vision.clone(), app.parts()?.blobs.clone(), app.config.jobs, None)?)?;
+    let workers =
+        Workers::here_with(app, app.runtime_with(vision.clone(), app.parts()?.blobs.clone(), app.config.jobs, None)?)?;
     let round = |n: usize| -> Result<Pair, Error> {
         let (mut piped, mut alone) = (Spent::default(), Spent::default());
         for (m, photograph) in faces.photographs.iter().enumerate() {
@@ -84,7 +87,10 @@ fn pairs(suite: &Suite) -> Result<&Vec<Pair>, Error> {
             }
             let told = run.map_or(Ok(0), |run| faces.found(app, &run))?;
             if told != found {
-                return Err(Error::host("bench_failed", format!("the pipeline found {told} faces where the library alone found {found}")));
+                return Err(Error::host(
+                    "bench_failed",
+                    format!("the pipeline found {told} faces where the library alone found {found}"),
+                ));
             }
         }
         Ok(Pair { cpu: piped.cpu / alone.cpu, wall: piped.wall / alone.wall })
@@ -105,7 +111,8 @@ fn library(vision: &Opencv, picture: &[u8], faces: &Faces) -> Result<usize, Erro
     native(vision, picture, faces.number())
 }
 
-/// The most that a worker process has held while it worked on photographs, as many at once as it takes, in megabytes; a new process each round.
+/// The most that a worker process has held while it worked on photographs, as many at once as it takes, in megabytes; a
+/// new process each round.
 #[expect(clippy::cast_precision_loss, reason = "far less than 2^52 bytes")]
 pub(super) fn memory(suite: &Suite) -> Result<Vec<f64>, Error> {
     let (faces, app) = (suite.faces()?, suite.place.app()?);
@@ -118,7 +125,8 @@ pub(super) fn memory(suite: &Suite) -> Result<Vec<f64>, Error> {
     Ok(rounds)
 }
 
-/// Photographs a second over the servers, with the suite's workers, over those of this machine alone with one process; by turns.
+/// Photographs a second over the servers, with the suite's workers, over those of this machine alone with one process;
+/// by turns.
 pub(super) fn fleet_ratio(suite: &Suite) -> Result<Vec<f64>, Error> {
     let fleet = suite.faces()?;
     let alone = Place::embedded(suite)?;
@@ -144,7 +152,8 @@ pub(super) fn fleet_ratio(suite: &Suite) -> Result<Vec<f64>, Error> {
 
 /// So many photographs at once, none of them like another.
 fn all(suite: &Suite, app: &App, faces: &Faces, workers: &Workers, count: usize) -> Result<(), Error> {
-    let pictures: Vec<Vec<u8>> = faces.photographs.iter().cycle().take(count).map(|photograph| faces.copy(photograph)).collect();
+    let pictures: Vec<Vec<u8>> =
+        faces.photographs.iter().cycle().take(count).map(|photograph| faces.copy(photograph)).collect();
     let runs = faces.submit(app, &pictures)?;
     let runs: Vec<RunKey> = runs.into_iter().map(|run| RunKey { run, generation: 0 }).collect();
     results(suite, app, workers, &faces.graph, &runs)

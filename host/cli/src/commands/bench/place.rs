@@ -1,4 +1,5 @@
-//! Where it is measured: a data folder of its own and, for servers, names of its own in them. All of it is removed in the end.
+//! Where it is measured: a data folder of its own and, for servers, names of its own in them. All of it is removed in
+//! the end.
 
 use std::path::Path;
 use std::process::Command;
@@ -27,10 +28,11 @@ impl Place {
             return Err(Error::usage("no_servers", "there are no servers to measure")
                 .help("name the queue with --queue redis://HOST:6379/0, and --meta and --blobs for the other ones"));
         }
-        let folder = tempfile::Builder::new()
-            .prefix("dovetail-bench-")
-            .tempdir()
-            .map_err(|e| Error::host("temporary_folder", "make a temporary folder").cause(e).help("set TMPDIR to a folder that is writable"))?;
+        let folder = tempfile::Builder::new().prefix("dovetail-bench-").tempdir().map_err(|e| {
+            Error::host("temporary_folder", "make a temporary folder")
+                .cause(e)
+                .help("set TMPDIR to a folder that is writable")
+        })?;
         let mut config = Config { data: folder.path().join("data"), ..configured.clone() };
         link_models(&configured.data, &config.data)?;
         if servers {
@@ -44,7 +46,8 @@ impl Place {
             config.fleet = name;
         } else {
             config.fleet = "default".to_owned();
-            (config.queue, config.meta, config.blobs) = (Address::of("sqlite:"), Address::of("sqlite:"), Address::of("file:"));
+            (config.queue, config.meta, config.blobs) =
+                (Address::of("sqlite:"), Address::of("sqlite:"), Address::of("file:"));
         }
         // A file without settings, so that processes started here find no other one.
         let settings = folder.path().join("dovetail.toml");
@@ -75,13 +78,17 @@ impl Place {
         self.config.is_fleet()
     }
 
-    /// This program on the same stores. Settings go by the environment: URLs may have passwords, and everybody sees a command line.
+    /// This program on the same stores. Settings go by the environment: URLs may have passwords, and everybody sees a
+    /// command line.
     pub(super) fn command(&self, args: &[&str]) -> Result<Command, Error> {
-        let Config { data, fleet, queue, meta, blobs, jobs, lease, vision_threads, opencv_threads, image_cache, .. } = &self.config;
+        let Config {
+            data, fleet, queue, meta, blobs, jobs, lease, vision_threads, opencv_threads, image_cache, ..
+        } = &self.config;
         let mut command = Command::new(this_program()?);
         command.args(args).current_dir(self.folder());
         for (name, _) in std::env::vars_os() {
-            let ours = name.to_str().is_some_and(|name| name.starts_with("DOVETAIL_") && !name.starts_with("DOVETAIL_S3_"));
+            let ours =
+                name.to_str().is_some_and(|name| name.starts_with("DOVETAIL_") && !name.starts_with("DOVETAIL_S3_"));
             if ours {
                 command.env_remove(name);
             }
@@ -103,8 +110,8 @@ impl Place {
         Ok(command)
     }
 
-    /// Removes what is of this run in servers; the folder goes with `self`. The two small packages stay in an S3 bucket: they are the same in
-    /// every run.
+    /// Removes what is of this run in servers; the folder goes with `self`. The two small packages stay in an S3
+    /// bucket: they are the same in every run.
     pub(super) fn clear(&mut self) -> Result<(), Error> {
         // Threads of the ledger must not write any more.
         self.app = None;
@@ -115,7 +122,8 @@ impl Place {
         let queue = RedisWindow::open(queue.url(), fleet, "bench").and_then(|window| window.forget_everything());
         let records = match meta.scheme() {
             "sqlite" => Ok(()),
-            _ => MongoMeta::open(meta.url(), fleet, std::sync::Arc::new(SystemClock)).and_then(|records| records.forget_everything()),
+            _ => MongoMeta::open(meta.url(), fleet, std::sync::Arc::new(SystemClock))
+                .and_then(|records| records.forget_everything()),
         };
         Ok(queue.and(records)?)
     }
@@ -126,12 +134,17 @@ impl Drop for Place {
         if self.app.is_some()
             && let Err(error) = self.clear()
         {
-            tracing::warn!(error = error.chain(), fleet = self.config.fleet, "what was measured with could not be removed");
+            tracing::warn!(
+                error = error.chain(),
+                fleet = self.config.fleet,
+                "what was measured with could not be removed"
+            );
         }
     }
 }
 
-/// Models are tens of megabytes that need no copy: whoever works here only reads them. Without a folder of them there are none.
+/// Models are tens of megabytes that need no copy: whoever works here only reads them. Without a folder of them there
+/// are none.
 fn link_models(from: &Path, data: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(data).map_err(|e| Error::write(data, e))?;
     let Ok(models) = std::fs::canonicalize(from.join("models")) else { return Ok(()) };

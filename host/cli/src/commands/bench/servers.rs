@@ -1,4 +1,5 @@
-//! What only servers are asked: whether a deep queue is slower than a short one, and how fast the records' store inserts.
+//! What only servers are asked: whether a deep queue is slower than a short one, and how fast the records' store
+//! inserts.
 
 use std::time::Instant;
 
@@ -16,16 +17,18 @@ use crate::error::Error;
 const BATCH: usize = 500;
 /// About as long as the outcome of a small step, in bytes.
 const RECORD: usize = 700;
-/// Windows of a queue that pass before one is timed: a worker that has just started compares all open runs with the queue.
+/// Windows of a queue that pass before one is timed: a worker that has just started compares all open runs with the
+/// queue.
 const BEFORE: usize = 2;
 
-/// The rate out of a deep queue over the median of those out of a short one. Queues are filled before a worker starts, and runs of one step
-/// are taken from them in order: so the submitter takes nothing away from either rate.
+/// The rate out of a deep queue over the median of those out of a short one. Queues are filled before a worker starts,
+/// and runs of one step are taken from them in order: so the submitter takes nothing away from either rate.
 pub(super) fn queue_depth(suite: &Suite) -> Result<Vec<f64>, Error> {
     let (window, rounds) = ((suite.plan.size / 4).max(100), suite.plan.rounds);
     // Beside the window that is timed those before it, and one that is left, so that it does not run dry.
     let queued = |timed: usize| window * u32::try_from(BEFORE + timed + 1).unwrap_or(u32::MAX);
-    let short = |count: usize| (0..count).map(|_| windows(suite, queued(1), window, 1)).collect::<Result<Vec<_>, Error>>();
+    let short =
+        |count: usize| (0..count).map(|_| windows(suite, queued(1), window, 1)).collect::<Result<Vec<_>, Error>>();
     // Half of them before the deep one and half of them after it: whatever else this machine does, it does to both.
     let mut short_rates = short(rounds.div_ceil(2))?;
     let deep = windows(suite, suite.plan.deep.max(queued(rounds)), window, rounds)?;
@@ -34,7 +37,8 @@ pub(super) fn queue_depth(suite: &Suite) -> Result<Vec<f64>, Error> {
     Ok(deep.into_iter().map(|rate| rate / usual).collect())
 }
 
-/// Fills the queue with so many runs, starts workers, lets some windows pass, and gives back the rates of the next ones, when all is done.
+/// Fills the queue with so many runs, starts workers, lets some windows pass, and gives back the rates of the next
+/// ones, when all is done.
 fn windows(suite: &Suite, queued: u32, window: u32, timed: usize) -> Result<Vec<f64>, Error> {
     let graph = &suite.tasks.single;
     let mut runs = Vec::new();
@@ -60,7 +64,8 @@ fn windows(suite: &Suite, queued: u32, window: u32, timed: usize) -> Result<Vec<
 /// Records a second, inserted 500 at a time.
 pub(super) fn inserts(suite: &Suite) -> Result<Vec<f64>, Error> {
     let config = suite.place.config();
-    let meta = dovetail_stores::open_meta(config.meta.url(), &config.data, &config.fleet, std::sync::Arc::new(SystemClock))?;
+    let meta =
+        dovetail_stores::open_meta(config.meta.url(), &config.data, &config.fleet, std::sync::Arc::new(SystemClock))?;
     let value = format!("{{\"format\":\"bench\",\"filler\":\"{}\"}}", "x".repeat(RECORD)).into_bytes();
     let mut number = 0;
     let mut batches = |count: usize| -> Result<(), Error> {

@@ -1,5 +1,6 @@
-//! The tasks and pipelines that are measured with. They do nothing but hand on what they are given, so that what is left is ours. A user needs
-//! no toolchain for them: they are made here from text, but for one in Rust, whose component is part of the program.
+//! The tasks and pipelines that are measured with. They do nothing but hand on what they are given, so that what is
+//! left is ours. A user needs no toolchain for them: they are made here from text, but for one in Rust, whose component
+//! is part of the program.
 
 use std::collections::BTreeMap;
 
@@ -75,15 +76,18 @@ type Step<'a> = (String, &'a str, Vec<(&'a str, String)>);
 /// `field`: its input, and that of each result.
 fn graph(parts: &Parts, name: &str, field: &str, steps: &[Step<'_>], results: Vec<String>) -> Result<Graph, Error> {
     let step = |(n, (name, task, inputs)): (usize, &Step<'_>)| {
-        let inputs: Map<String, Value> = inputs.iter().map(|(field, from)| ((*field).to_owned(), json!(from))).collect();
+        let inputs: Map<String, Value> =
+            inputs.iter().map(|(field, from)| ((*field).to_owned(), json!(from))).collect();
         (name.clone(), json!({ "number": n + 1, "task": format!("{task}@1.0.0"), "inputs": inputs }))
     };
     let steps: Map<String, Value> = steps.iter().enumerate().map(step).collect();
-    let output: Map<String, Value> = results.iter().map(|step| (step.clone(), json!(format!("{step}.{field}")))).collect();
+    let output: Map<String, Value> =
+        results.iter().map(|step| (step.clone(), json!(format!("{step}.{field}")))).collect();
     let file = json!({ "name": name, "version": "1.0.0", "inputs": { field: {} }, "steps": steps, "output": output });
     let checked = dovetail_flow::check(parts, &file.to_string())?;
-    let pipeline =
-        checked.pipeline.ok_or_else(|| Error::host("bench_pipeline", format!("the pipeline of `{name}` is wrong: {:?}", checked.findings)))?;
+    let pipeline = checked.pipeline.ok_or_else(|| {
+        Error::host("bench_pipeline", format!("the pipeline of `{name}` is wrong: {:?}", checked.findings))
+    })?;
     Ok(Graph { published: dovetail_flow::push_pipeline(parts, &pipeline)?.0, results })
 }
 
@@ -94,11 +98,12 @@ pub(super) fn noop(app: &App) -> Result<Digest, Error> {
 
 /// Publishes a task.
 fn push(app: &App, name: &str, component: &[u8]) -> Result<Digest, Error> {
-    let manifest = format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"does nothing, for measurements\"\n");
+    let manifest =
+        format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"does nothing, for measurements\"\n");
     let none = BTreeMap::new();
     let package = pack(PackageParts { manifest: &manifest, component, wit: &none, readme: None, examples: &none })?;
-    let manifest =
-        Manifest::parse(&manifest).map_err(|errors| Error::host("bench_task", format!("the manifest of `{name}` is wrong: {errors:?}")))?;
+    let manifest = Manifest::parse(&manifest)
+        .map_err(|errors| Error::host("bench_task", format!("the manifest of `{name}` is wrong: {errors:?}")))?;
     let description = app.compiler()?.describe(component, &manifest.grants)?;
     let parts = app.parts()?;
     let record = PluginRecord {
@@ -123,7 +128,8 @@ fn numbers(name: &str, fields: &[&str]) -> Result<Vec<u8>, Error> {
     let input = fields.iter().map(|field| format!("{field}: u32")).collect::<Vec<_>>().join(", ");
     let parameters = "i32 ".repeat(fields.len());
     let rest = (1..fields.len()).map(|n| format!("(local.get {n}) i32.add ")).collect::<String>();
-    // The result is in memory from 16 on: which case of `result` it is, and from 24 on the record. Numbers take no memory on their way in.
+    // The result is in memory from 16 on: which case of `result` it is, and from 24 on the record. Numbers take no
+    // memory on their way in.
     let core = format!(
         "(module
             (memory (export \"memory\") 1)
@@ -168,6 +174,7 @@ fn component(name: &str, input: &str, output: &str, core: &str) -> Result<Vec<u8
         }}
         world component {{ export task; }}"
     );
-    let module = wat::parse_str(core).map_err(|e| Error::host("bench_task", format!("the text of `{name}` is wrong")).cause(e))?;
+    let module = wat::parse_str(core)
+        .map_err(|e| Error::host("bench_task", format!("the text of `{name}` is wrong")).cause(e))?;
     Ok(componentize_world(&wit, "component", &module)?)
 }

@@ -1,5 +1,5 @@
-//! Who works while it is measured: a worker in this process on a data folder, processes of this program on a fleet. They end with their
-//! value, whatever happens.
+//! Who works while it is measured: a worker in this process on a data folder, processes of this program on a fleet.
+//! They end with their value, whatever happens.
 
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -44,7 +44,13 @@ impl Workers {
         let models = Sync::new(app)?;
         models.once()?;
         let daemon = Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(move || models.able()) };
-        let options = WorkerOptions { jobs: jobs as usize, lease: app.config.lease, name: "bench".to_owned(), on_event: None, daemon: Some(daemon) };
+        let options = WorkerOptions {
+            jobs: jobs as usize,
+            lease: app.config.lease,
+            name: "bench".to_owned(),
+            on_event: None,
+            daemon: Some(daemon),
+        };
         let (worker, shutdown) = (Arc::new(Worker::new(parts, runtime, options)), Shutdown::default());
         let told = shutdown.clone();
         let thread = std::thread::Builder::new().name("worker".into()).spawn(move || worker.run(&Scope::All, &told));
@@ -64,7 +70,10 @@ impl Workers {
         while ledger.workers()?.iter().filter(|(name, _)| workers.has(name)).count() < count as usize {
             workers.check()?;
             if began.elapsed() > PATIENCE {
-                return Err(Error::host("bench_worker", format!("a worker does not say that it lives within {PATIENCE:?}")));
+                return Err(Error::host(
+                    "bench_worker",
+                    format!("a worker does not say that it lives within {PATIENCE:?}"),
+                ));
             }
             suite.sleep(LOOK)?;
         }
@@ -144,9 +153,16 @@ impl Process {
             Ok(None) => Ok(()),
             ended => {
                 let said = std::fs::read_to_string(&self.log).unwrap_or_default();
-                let last = said.lines().rev().take(10).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n  ");
-                let how = ended.ok().flatten().map_or_else(|| "is not there".to_owned(), |status| format!("ended ({status})"));
-                Err(Error::host("bench_worker", format!("a worker {how} while it was measured; it said last:\n  {last}")))
+                let last =
+                    said.lines().rev().take(10).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n  ");
+                let how = ended
+                    .ok()
+                    .flatten()
+                    .map_or_else(|| "is not there".to_owned(), |status| format!("ended ({status})"));
+                Err(Error::host(
+                    "bench_worker",
+                    format!("a worker {how} while it was measured; it said last:\n  {last}"),
+                ))
             }
         }
     }
@@ -154,8 +170,11 @@ impl Process {
     /// In bytes; `field` of the system's table.
     fn memory(&self, field: &str) -> Result<u64, Error> {
         let path = format!("/proc/{}/status", self.child().id());
-        let status = std::fs::read_to_string(&path).map_err(|e| Error::host("bench_memory", format!("read `{path}`")).cause(e))?;
-        let kib = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        let status = std::fs::read_to_string(&path)
+            .map_err(|e| Error::host("bench_memory", format!("read `{path}`")).cause(e))?;
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
         kib.map(|kib| kib * 1024).ok_or_else(|| Error::host("bench_memory", format!("`{path}` has no `{field}`")))
     }
 

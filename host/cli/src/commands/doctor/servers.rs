@@ -1,4 +1,5 @@
-//! The servers of a fleet, and whether they hold what its pipelines need. One that fails is a line, and the others are looked at all the same.
+//! The servers of a fleet, and whether they hold what its pipelines need. One that fails is a line, and the others are
+//! looked at all the same.
 
 use std::collections::BTreeMap;
 
@@ -36,14 +37,22 @@ pub(super) fn look(app: &App, findings: &mut Vec<Finding>) -> Servers {
         records &= seen.is_some_and(|look| look.is_usable());
     }
     if config.meta.scheme() != "sqlite" {
-        let seen = told("records", dovetail_stores::check_meta(config.meta.url(), &config.fleet, &SystemClock), findings);
+        let seen =
+            told("records", dovetail_stores::check_meta(config.meta.url(), &config.fleet, &SystemClock), findings);
         // In a database that no fleet uses there is nothing more to see.
         records &= seen.is_some_and(|look| look.is_usable() && !look.unused);
     }
     let mut blobs = None;
     if config.meta.scheme() != "sqlite" && !config.has_far_blobs() {
-        let found = format!("in {}, while the records are on a server: processes with another data folder do not find them", config.data.display());
-        findings.push(warning("blobs", found, "name an S3 store (`blobs = \"s3://BUCKET?endpoint=...\"`), or give every process this data folder"));
+        let found = format!(
+            "in {}, while the records are on a server: processes with another data folder do not find them",
+            config.data.display()
+        );
+        findings.push(warning(
+            "blobs",
+            found,
+            "name an S3 store (`blobs = \"s3://BUCKET?endpoint=...\"`), or give every process this data folder",
+        ));
     }
     if config.has_far_blobs() {
         let seen = match dovetail_stores::check_blobs(config.blobs.url(), &SystemClock) {
@@ -96,7 +105,9 @@ fn workers(app: &App) -> Finding {
         Ok(living) if living.is_empty() => {
             warning("workers", "none lives: runs wait", "start one with `dovetail worker` on any machine of the fleet")
         }
-        Ok(living) => good("workers", format!("{} (see `dovetail workers list`)", count(living.len(), "living worker"))),
+        Ok(living) => {
+            good("workers", format!("{} (see `dovetail workers list`)", count(living.len(), "living worker")))
+        }
         Err(error) => failed("workers", error),
     }
 }
@@ -143,14 +154,21 @@ impl Holes {
 
     fn told(&self, what: &'static str, remedy: &str) -> Option<Finding> {
         let named = [("not in the blob store", &self.missing), ("damaged", &self.damaged)];
-        let found: Vec<String> =
-            named.iter().filter(|(_, names)| !names.is_empty()).map(|(how, names)| format!("{how}: {}", listed(names))).collect();
+        let found: Vec<String> = named
+            .iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(how, names)| format!("{how}: {}", listed(names)))
+            .collect();
         (!found.is_empty()).then(|| problem(what, found.join("; "), remedy))
     }
 }
 
 /// What is wrong with these packages, and how many of them were not read because no more bytes than `left` may be.
-fn look_through(store: &dyn Blobs, packages: &BTreeMap<Digest, String>, mut left: u64) -> Result<(Holes, usize), StoreError> {
+fn look_through(
+    store: &dyn Blobs,
+    packages: &BTreeMap<Digest, String>,
+    mut left: u64,
+) -> Result<(Holes, usize), StoreError> {
     let (mut holes, mut unread) = (Holes::default(), 0);
     for (digest, name) in packages {
         let size = store.size(BlobKind::Package, digest)?;
@@ -180,7 +198,10 @@ fn packages(app: &App, servers: &Servers, left: u64) -> Result<Finding, Error> {
     for published in dovetail_flow::pipelines(parts)?.read {
         for step in &published.pipeline.steps {
             used += 1;
-            packages.insert(step.package, format!("{}@{} (of {})", step.task, step.version, published.pipeline.reference()));
+            packages.insert(
+                step.package,
+                format!("{}@{} (of {})", step.task, step.version, published.pipeline.reference()),
+            );
         }
     }
     let (holes, unread) = look_through(store, &packages, left)?;
@@ -189,7 +210,9 @@ fn packages(app: &App, servers: &Servers, left: u64) -> Result<Finding, Error> {
     }
     let remedy = "publish the very same packages again with `dovetail task push`";
     let unread = if unread == 0 { String::new() } else { format!("; {unread} of them not read (`--deep` reads all)") };
-    let fine = || good("packages", format!("all {} are stored, with those of {}{unread}", packages.len(), count(used, "step")));
+    let fine = || {
+        good("packages", format!("all {} are stored, with those of {}{unread}", packages.len(), count(used, "step")))
+    };
     Ok(holes.told("packages", remedy).unwrap_or_else(fine))
 }
 
@@ -200,7 +223,9 @@ fn models(app: &App, servers: &Servers, deep: bool) -> Result<Finding, Error> {
     for (name, record) in &models {
         for file in &record.files {
             let whole = match store.size(BlobKind::Model, &file.digest)? {
-                Some(size) if size == file.bytes && deep => store.is_whole(BlobKind::Model, &file.digest, file.bytes)?,
+                Some(size) if size == file.bytes && deep => {
+                    store.is_whole(BlobKind::Model, &file.digest, file.bytes)?
+                }
                 size => size.map(|size| size == file.bytes),
             };
             holes.note(name, whole);
@@ -212,9 +237,16 @@ fn models(app: &App, servers: &Servers, deep: bool) -> Result<Finding, Error> {
     if let Some(finding) = holes.told("fleet's models", "publish them again: `dovetail models pull`, or `models add`") {
         return Ok(finding);
     }
-    let unknown: Vec<String> = DEFAULT_MODELS.iter().filter(|name| models.iter().all(|(known, _)| known != *name)).map(|n| (*n).to_owned()).collect();
+    let unknown: Vec<String> = DEFAULT_MODELS
+        .iter()
+        .filter(|name| models.iter().all(|(known, _)| known != *name))
+        .map(|n| (*n).to_owned())
+        .collect();
     if unknown.is_empty() {
-        return Ok(good("fleet's models", format!("{} stored, the {} default ones among them", models.len(), DEFAULT_MODELS.len())));
+        return Ok(good(
+            "fleet's models",
+            format!("{} stored, the {} default ones among them", models.len(), DEFAULT_MODELS.len()),
+        ));
     }
     let found = format!("{} stored; not among them: {}", models.len(), listed(&unknown));
     Ok(warning("fleet's models", found, "publish the default ones with `dovetail models pull`, once from any machine"))
@@ -248,7 +280,11 @@ mod tests {
         std::fs::write(store.path(BlobKind::Package, &last), [9; 100]).unwrap();
         packages.insert(Digest::of(b"never"), "gone".to_owned());
         assert_eq!(look(&packages, 300), (vec!["gone".to_owned()], vec![name], 0));
-        assert_eq!(look(&packages, 200), (vec!["gone".to_owned()], vec![], 1), "its presence is told without reading it");
+        assert_eq!(
+            look(&packages, 200),
+            (vec!["gone".to_owned()], vec![], 1),
+            "its presence is told without reading it"
+        );
         assert_eq!(look(&packages, 0).2, 3);
     }
 }

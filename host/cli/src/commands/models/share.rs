@@ -1,5 +1,5 @@
-//! The models of a fleet: who installs one publishes it with its files, and every worker installs what it has not. Where machines share no
-//! blob store they share no models, and nothing of this happens.
+//! The models of a fleet: who installs one publishes it with its files, and every worker installs what it has not.
+//! Where machines share no blob store they share no models, and nothing of this happens.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -43,7 +43,9 @@ pub(crate) fn publish(app: &App, store: &ModelStore, models: &[Installed]) -> Re
 /// Every published model.
 pub(crate) fn published(parts: &Parts) -> Result<List<(String, ModelRecord)>, Error> {
     let mut found = List::default();
-    for (name, bytes) in parts.ledger.list(Kind::Model, &Listing { prefix: String::new(), limit: usize::MAX, newest_first: false })? {
+    for (name, bytes) in
+        parts.ledger.list(Kind::Model, &Listing { prefix: String::new(), limit: usize::MAX, newest_first: false })?
+    {
         let record = ModelRecord::decode(&bytes, &format!("model {name}")).map_err(FlowError::from);
         found.take(&name, record.map(|record| (name.clone(), record)))?;
     }
@@ -71,7 +73,12 @@ struct Seen {
 impl Sync {
     pub(crate) fn new(app: &App) -> Result<Self, Error> {
         let store = app.models()?;
-        Ok(Self { parts: app.parts()?.clone(), folder: store.dir().to_owned(), far: app.config.has_far_blobs(), seen: Mutex::default() })
+        Ok(Self {
+            parts: app.parts()?.clone(),
+            folder: store.dir().to_owned(),
+            far: app.config.has_far_blobs(),
+            seen: Mutex::default(),
+        })
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -98,7 +105,11 @@ impl Sync {
         let mut seen = self.seen();
         for Unread { name, error } in unread {
             if seen.unread.insert(name.clone()) {
-                tracing::warn!(model = name, err = Error::from(error).chain(), "a model of the fleet cannot be read, and is not installed");
+                tracing::warn!(
+                    model = name,
+                    err = Error::from(error).chain(),
+                    "a model of the fleet cannot be read, and is not installed"
+                );
             }
         }
     }
@@ -145,7 +156,10 @@ impl Sync {
         let models = installed.len();
         let kinds: BTreeSet<ModelKind> = installed.iter().map(|one| one.model.kind).collect();
         let names = installed.iter().flat_map(|one| std::iter::once(&one.model.name).chain(&one.model.aliases));
-        let able = names.map(|name| format!("{MODEL}{name}")).chain(kinds.iter().map(|kind| format!("{MODEL_KIND}{}", kind.name()))).collect();
+        let able = names
+            .map(|name| format!("{MODEL}{name}"))
+            .chain(kinds.iter().map(|kind| format!("{MODEL_KIND}{}", kind.name())))
+            .collect();
         let mut seen = self.seen();
         (seen.models, seen.kinds, seen.able) = (models, kinds, able);
     }

@@ -61,11 +61,21 @@ pub(super) struct Good {
 }
 
 /// Looks at a plugin; the findings if it is refused. An error is only what keeps us from looking.
-pub(super) fn look(compiler: &Compiler, path: &Path, component: Option<&Path>, stale: Stale) -> Result<Result<Good, Vec<Finding>>, Error> {
+pub(super) fn look(
+    compiler: &Compiler,
+    path: &Path,
+    component: Option<&Path>,
+    stale: Stale,
+) -> Result<Result<Good, Vec<Finding>>, Error> {
     let (manifest, component, texts, folder) = match plugin::find(path, component)? {
         Found::Package(bytes) => match Package::read(&bytes) {
             Err(refusal) => return Ok(Err(vec![refusal.into()])),
-            Ok(package) => (Ok(package.manifest), package.component, Texts { manifest: package.manifest_text, wit: package.wit }, Err(bytes)),
+            Ok(package) => (
+                Ok(package.manifest),
+                package.component,
+                Texts { manifest: package.manifest_text, wit: package.wit },
+                Err(bytes),
+            ),
         },
         Found::Folder(folder) => {
             let manifest = folder.parsed();
@@ -77,7 +87,11 @@ pub(super) fn look(compiler: &Compiler, path: &Path, component: Option<&Path>, s
             let component = match (folder.component(&name, stale), &manifest) {
                 (Ok(component), _) => component,
                 (Err(_), Err(errors)) => return Ok(Err(manifest_findings(errors))),
-                (Err(error), Ok(_)) if matches!(error.code, "not_built" | "stale_component") || error.exit_code() == 3 => return Err(error),
+                (Err(error), Ok(_))
+                    if matches!(error.code, "not_built" | "stale_component") || error.exit_code() == 3 =>
+                {
+                    return Err(error);
+                }
                 (Err(error), Ok(_)) => return refused_component(error),
             };
             let texts = Texts { manifest: folder.manifest.clone(), wit: folder.wit()? };
@@ -93,14 +107,23 @@ pub(super) fn look(compiler: &Compiler, path: &Path, component: Option<&Path>, s
     if let (Ok(manifest), Some(description)) = (&manifest, &described) {
         let package = interface_package(&description.signature);
         if package != Some(manifest.name.as_str()) {
-            let message = format!("plugin.toml says `{}`, but the component exports `{}`", manifest.name, description.signature.interface);
-            let help = format!("set `name = \"{}\"` in plugin.toml, or pack the component of `{}`", package.unwrap_or_default(), manifest.name);
+            let message = format!(
+                "plugin.toml says `{}`, but the component exports `{}`",
+                manifest.name, description.signature.interface
+            );
+            let help = format!(
+                "set `name = \"{}\"` in plugin.toml, or pack the component of `{}`",
+                package.unwrap_or_default(),
+                manifest.name
+            );
             findings.push(Finding::new("wrong_component", message, help));
         } else {
             findings.extend(wrong_version(manifest, &description.signature.interface, &texts));
         }
     }
-    let (Ok(manifest), Some(description), true) = (manifest, described, findings.is_empty()) else { return Ok(Err(findings)) };
+    let (Ok(manifest), Some(description), true) = (manifest, described, findings.is_empty()) else {
+        return Ok(Err(findings));
+    };
     let package = match folder {
         Ok(folder) => match folder.pack(&component) {
             Ok(package) => package,
@@ -151,8 +174,10 @@ fn wrong_version(manifest: &Manifest, interface: &str, texts: &Texts) -> Option<
         "plugin.toml says version {}, but the component is of `package {package}@{version}`{place}: it exports `{interface}`",
         manifest.version
     );
-    let help =
-        format!("write the same version into both, `version = \"{version}\"` or `package {package}@{};`, and build it again", manifest.version);
+    let help = format!(
+        "write the same version into both, `version = \"{version}\"` or `package {package}@{};`, and build it again",
+        manifest.version
+    );
     Some(Finding { place: version_place(&texts.manifest), ..Finding::new("wrong_version", message, help) })
 }
 
@@ -164,7 +189,8 @@ fn version_place(manifest: &str) -> Option<(u32, u32)> {
     }
     let start = toml::from_str::<Version>(manifest).ok()?.version.span().start;
     let before = manifest.get(..start)?;
-    let (line, column) = (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+    let (line, column) =
+        (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
     Some((u32::try_from(line).ok()?, u32::try_from(column).ok()?))
 }
 
@@ -189,7 +215,12 @@ fn unsupported(grants: &Grants) -> Vec<Finding> {
 }
 
 /// Every import that lacks its grant, not only the first.
-fn describe(compiler: &Compiler, component: &[u8], grants: &Grants, findings: &mut Vec<Finding>) -> Result<Option<Description>, Error> {
+fn describe(
+    compiler: &Compiler,
+    component: &[u8],
+    grants: &Grants,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<Description>, Error> {
     let everything = Grants { clocks: true, random: true, http: Vec::new() };
     match compiler.describe(component, &everything) {
         Err(LoadError::Host(error)) => Err(error.into()),
@@ -207,7 +238,8 @@ fn describe(compiler: &Compiler, component: &[u8], grants: &Grants, findings: &m
                 };
                 if !granted {
                     let message = format!("it imports `{}`, which needs the grant `{grant}`", import.name);
-                    let help = format!("add `{grant} = true` under `[grants]` in plugin.toml, or build the task without it");
+                    let help =
+                        format!("add `{grant} = true` under `[grants]` in plugin.toml, or build the task without it");
                     findings.push(Finding::new("missing_grant", message, help));
                 }
             }
@@ -258,7 +290,10 @@ pub(super) fn limits_text(limits: &Limits) -> String {
 
 pub(super) fn signature_json(signature: &Signature) -> Value {
     let fields = |fields: &[dovetail_core::wit::Field]| {
-        fields.iter().map(|field| json!({ "name": dovetail_core::wit::snake(&field.name), "type": field.ty.to_string() })).collect::<Vec<_>>()
+        fields
+            .iter()
+            .map(|field| json!({ "name": dovetail_core::wit::snake(&field.name), "type": field.ty.to_string() }))
+            .collect::<Vec<_>>()
     };
     json!({
         "interface": signature.interface,
@@ -271,7 +306,11 @@ pub(super) fn signature_json(signature: &Signature) -> Value {
 
 fn good_json(good: &Good) -> Value {
     let Good { manifest, description, package } = good;
-    let imports: Vec<Value> = description.imports.iter().map(|import| json!({ "name": import.name, "class": class(&import.class) })).collect();
+    let imports: Vec<Value> = description
+        .imports
+        .iter()
+        .map(|import| json!({ "name": import.name, "class": class(&import.class) }))
+        .collect();
     json!({
         "accepted": true,
         "name": manifest.name,
@@ -332,13 +371,23 @@ fn good_text(good: &Good) -> String {
     // To be sound is not yet to be allowed.
     let when = if asked.is_empty() { "" } else { " once its grants are allowed" };
     let (name, version, about) = (&manifest.name, &manifest.version, &manifest.description);
-    let mut text = format!("{name}@{version} is accepted{when}\n{about}\n\npackage {}\n", dovetail_core::Digest::of(package));
-    let memory = description.initial_memory.map_or_else(String::new, |memory| format!(", starts with {} of memory", bytes(memory)));
+    let mut text =
+        format!("{name}@{version} is accepted{when}\n{about}\n\npackage {}\n", dovetail_core::Digest::of(package));
+    let memory = description
+        .initial_memory
+        .map_or_else(String::new, |memory| format!(", starts with {} of memory", bytes(memory)));
     let (component, code) = (bytes(description.component_bytes), bytes(description.code_bytes));
-    text.push_str(&format!("sizes   package {}, component {component}, compiled {code}{memory}\n", bytes(package.len() as u64)));
+    text.push_str(&format!(
+        "sizes   package {}, component {component}, compiled {code}{memory}\n",
+        bytes(package.len() as u64)
+    ));
     text.push_str(&format!("limits  {}\n", limits_text(&manifest.limits)));
     text.push_str(&format!("grants  {}\n", grants_text(&asked)));
-    let purity = if description.pure { "pure: the same input gives the same output" } else { "not pure: it reaches what a grant names" };
+    let purity = if description.pure {
+        "pure: the same input gives the same output"
+    } else {
+        "not pure: it reaches what a grant names"
+    };
     if let Some(models) = models_text(good) {
         text.push_str(&format!("models  {models}\n"));
     }

@@ -15,11 +15,15 @@ use crate::wire::App;
 pub(crate) fn run(command: &Task, app: &App) -> Result<Exit, Error> {
     match command {
         Task::Check { path, component } => check::check(app, path, component.as_deref()),
-        Task::Pack { folder, out, component, strip } => publish::pack(app, folder, out.as_deref(), component.as_deref(), *strip),
+        Task::Pack { folder, out, component, strip } => {
+            publish::pack(app, folder, out.as_deref(), component.as_deref(), *strip)
+        }
         Task::Push { paths, grant } => publish::push(app, paths, grant),
         Task::List => publish::list(app),
         Task::Show { task } => publish::show(app, task),
-        Task::Run { task, input, grant, save } => try_out::run(app, &try_out::What { task, input, grant, save: save.as_deref() }),
+        Task::Run { task, input, grant, save } => {
+            try_out::run(app, &try_out::What { task, input, grant, save: save.as_deref() })
+        }
     }
 }
 
@@ -45,14 +49,18 @@ fn allowed(name: &str, grants: &Grants, given: &[String], before: Option<&(Strin
     let list = missing.iter().map(|grant| format!("`{grant}`")).collect::<Vec<_>>().join(", ");
     let flags = missing.iter().map(|grant| format!("--grant {grant}")).collect::<Vec<_>>().join(" ");
     let difference = before.map_or_else(String::new, |(version, had)| {
-        let names = |names: Vec<&String>| names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let names =
+            |names: Vec<&String>| names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let new: Vec<&String> = asked.iter().filter(|grant| !had.contains(grant)).collect();
         let had = if had.is_empty() { "no grants".to_owned() } else { names(had.iter().collect()) };
-        let more = if new.is_empty() { "this one asks for no more".to_owned() } else { format!("new is {}", names(new)) };
+        let more =
+            if new.is_empty() { "this one asks for no more".to_owned() } else { format!("new is {}", names(new)) };
         format!(" (version {version} had {had}; {more})")
     });
     let error = Error::usage("grant_needed", format!("`{name}` asks for {list}, which nobody has allowed{difference}"));
-    Err(error.help(format!("if it may have that, add {flags}")).detail("grants", missing.into_iter().cloned().collect::<Vec<_>>()))
+    Err(error
+        .help(format!("if it may have that, add {flags}"))
+        .detail("grants", missing.into_iter().cloned().collect::<Vec<_>>()))
 }
 
 /// What was granted, as it is recorded, in the words of `--grant`.
@@ -69,7 +77,8 @@ fn all_asked_for(given: &[String], asked: &[String]) -> Result<(), Error> {
         Some(grant) => {
             let known = matches!(grant.as_str(), "clocks" | "random") || grant.starts_with("http=");
             let why = if known { "no plugin here asks for it in its [grants]" } else { "it is no grant" };
-            Err(Error::usage("bad_grant", format!("--grant {grant}: {why}")).help("grants are clocks and random; leave out what is not asked for"))
+            Err(Error::usage("bad_grant", format!("--grant {grant}: {why}"))
+                .help("grants are clocks and random; leave out what is not asked for"))
         }
     }
 }
@@ -98,11 +107,18 @@ mod tests {
         let grants = Grants { clocks: true, random: false, http: vec!["https://a".into()] };
         assert_eq!(asked(&grants), ["clocks", "http=https://a"]);
         let error = allowed("x", &grants, &["clocks".into()], None).unwrap_err();
-        assert_eq!((error.code, error.help.as_deref()), ("grant_needed", Some("if it may have that, add --grant http=https://a")));
+        assert_eq!(
+            (error.code, error.help.as_deref()),
+            ("grant_needed", Some("if it may have that, add --grant http=https://a"))
+        );
         let known = recorded(&[("clocks".to_owned(), json!(true))].into());
         let error = allowed("x", &grants, &["clocks".into()], Some(&("0.9.0".to_owned(), known))).unwrap_err();
         assert!(error.chain().contains("(version 0.9.0 had `clocks`; new is `http=https://a`)"), "{}", error.chain());
-        assert_eq!(recorded(&grants_json(&grants).into_iter().collect()), asked(&grants), "what was recorded reads as it was asked for");
+        assert_eq!(
+            recorded(&grants_json(&grants).into_iter().collect()),
+            asked(&grants),
+            "what was recorded reads as it was asked for"
+        );
         assert!(allowed("x", &grants, &asked(&grants), None).is_ok());
         assert!(allowed("x", &Grants::default(), &[], None).is_ok());
     }

@@ -17,17 +17,23 @@ use crate::table::{bytes, table};
 use crate::unread::{print_list, say_unread};
 use crate::wire::App;
 
-pub(super) fn pack(app: &App, folder: &Path, out: Option<&Path>, component: Option<&Path>, strip: bool) -> Result<Exit, Error> {
+pub(super) fn pack(
+    app: &App,
+    folder: &Path,
+    out: Option<&Path>,
+    component: Option<&Path>,
+    strip: bool,
+) -> Result<Exit, Error> {
     if !std::fs::metadata(folder).map_err(|e| Error::file(folder, e))?.is_dir() {
-        return Err(
-            Error::usage("not_a_folder", format!("`{}` is no folder", folder.display())).help("name the folder with the plugin's plugin.toml")
-        );
+        return Err(Error::usage("not_a_folder", format!("`{}` is no folder", folder.display()))
+            .help("name the folder with the plugin's plugin.toml"));
     }
     let Good { manifest, package, .. } = match look(&app.compiler()?, folder, component, Stale::Refused)? {
         Ok(good) => good,
         Err(findings) => return Ok(refused(app, folder, &findings)),
     };
-    let package = if strip { stripped(&package).map_err(|refusal| Error::from(refusal).of_file(folder))? } else { package };
+    let package =
+        if strip { stripped(&package).map_err(|refusal| Error::from(refusal).of_file(folder))? } else { package };
     let path = out.map_or_else(|| PathBuf::from(format!("{}-{}.zip", manifest.name, manifest.version)), Path::to_owned);
     replaceable(&path)?;
     write_whole(&path, &package)?;
@@ -52,7 +58,8 @@ fn stripped(package: &[u8]) -> Result<Vec<u8>, Refusal> {
     })
 }
 
-/// Refuses a place where something is that is no file: a device or a socket would be gone, and a link would no longer lead anywhere.
+/// Refuses a place where something is that is no file: a device or a socket would be gone, and a link would no longer
+/// lead anywhere.
 fn replaceable(path: &Path) -> Result<(), Error> {
     let kind = match std::fs::symlink_metadata(path) {
         Ok(meta) => meta.file_type(),
@@ -80,7 +87,10 @@ fn write_whole(path: &Path, content: &[u8]) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
-        let mut aside = tempfile::Builder::new().prefix(".new-").permissions(std::fs::Permissions::from_mode(0o644)).tempfile_in(folder)?;
+        let mut aside = tempfile::Builder::new()
+            .prefix(".new-")
+            .permissions(std::fs::Permissions::from_mode(0o644))
+            .tempfile_in(folder)?;
         aside.write_all(content)?;
         aside.as_file().sync_all()?;
         aside.persist(path)?;
@@ -114,7 +124,9 @@ pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exi
     for Good { manifest, .. } in &good {
         // The newest one before it, whatever of it was granted then: a new version needs a yes of its own.
         let older = before.read.iter().filter(|known| known.name == manifest.name && known.version < manifest.version);
-        let known = older.max_by(|a, b| a.version.cmp(&b.version)).map(|known| (known.version.to_string(), recorded(&known.grants)));
+        let known = older
+            .max_by(|a, b| a.version.cmp(&b.version))
+            .map(|known| (known.version.to_string(), recorded(&known.grants)));
         allowed(&manifest.name, &manifest.grants, given, known.as_ref())?;
     }
     let mut pushed = Vec::new();
@@ -128,7 +140,11 @@ pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exi
             limits: manifest.limits,
             grants: grants_json(&manifest.grants).into_iter().collect(),
             pure: description.pure,
-            model_kinds: if manifest.models.is_some() { Vec::new() } else { description.opens.iter().map(|kind| kind.name().to_owned()).collect() },
+            model_kinds: if manifest.models.is_some() {
+                Vec::new()
+            } else {
+                description.opens.iter().map(|kind| kind.name().to_owned()).collect()
+            },
             models: manifest.models.unwrap_or_default(),
             pushed_ms: parts.clock.wall_ms(),
         };
@@ -162,7 +178,11 @@ pub(super) fn list(app: &App) -> Result<Exit, Error> {
             return "no tasks yet; publish one with `dovetail task push FOLDER`\n".to_owned();
         }
         let row = |record: &PluginRecord| {
-            let grants = if record.pure { "pure".to_owned() } else { record.grants.keys().cloned().collect::<Vec<_>>().join(", ") };
+            let grants = if record.pure {
+                "pure".to_owned()
+            } else {
+                record.grants.keys().cloned().collect::<Vec<_>>().join(", ")
+            };
             vec![
                 record.name.clone(),
                 record.version.to_string(),

@@ -1,5 +1,5 @@
-//! `task run`: one task alone, under the limits that it has in a pipeline. Nothing is recorded: packages and artifacts go to a folder that is
-//! removed afterwards.
+//! `task run`: one task alone, under the limits that it has in a pipeline. Nothing is recorded: packages and artifacts
+//! go to a folder that is removed afterwards.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,8 +51,10 @@ struct Ready {
 
 pub(super) fn run(app: &App, what: &What<'_>) -> Result<Exit, Error> {
     let given = Given::parse(what.input)?;
-    let folder =
-        tempfile::Builder::new().prefix("dovetail-").tempdir().map_err(|e| Error::host("temporary_folder", "make a temporary folder").cause(e))?;
+    let folder = tempfile::Builder::new()
+        .prefix("dovetail-")
+        .tempdir()
+        .map_err(|e| Error::host("temporary_folder", "make a temporary folder").cause(e))?;
     let above: Arc<dyn Blobs> = Arc::new(FileBlobs::new(folder.path()));
     let blobs: Arc<dyn Blobs> = Arc::new(Scratch { above, below: Arc::new(FileBlobs::new(&app.config.data)) });
     let ready = match prepare(app, what, blobs.as_ref())? {
@@ -61,7 +63,8 @@ pub(super) fn run(app: &App, what: &What<'_>) -> Result<Exit, Error> {
     };
     let expected = Expected::of_task(&ready.name, &ready.signature);
     let loaded = Loaded::read(&given, &expected)?;
-    let input = check_record(&ready.signature.input, &Value::from(loaded.values.clone())).map_err(|errors| expected.misfits(&errors))?;
+    let input = check_record(&ready.signature.input, &Value::from(loaded.values.clone()))
+        .map_err(|errors| expected.misfits(&errors))?;
     loaded.store(&input, blobs.as_ref())?;
     let (report, interrupted) = attempt(app, &ready, input, blobs.clone())?;
     let saved = match (&report.outcome, what.save) {
@@ -79,8 +82,9 @@ pub(super) fn run(app: &App, what: &What<'_>) -> Result<Exit, Error> {
 /// The task of this name or path, its package stored in `blobs`.
 fn prepare(app: &App, what: &What<'_>, blobs: &dyn Blobs) -> Result<Result<Ready, Exit>, Error> {
     let path = Path::new(what.task);
-    let is_path =
-        what.task.contains('/') || what.task.starts_with('.') || path.extension().is_some_and(|extension| extension == "zip" || extension == "wasm");
+    let is_path = what.task.contains('/')
+        || what.task.starts_with('.')
+        || path.extension().is_some_and(|extension| extension == "zip" || extension == "wasm");
     if !is_path {
         let record = dovetail_flow::plugin(app.parts_to_read()?, what.task)?;
         // What it may reach was decided when it was published.
@@ -181,13 +185,20 @@ fn report_json(ready: &Ready, report: &Report, saved: &[String]) -> Value {
 
 fn report_text(ready: &Ready, report: &Report, saved: &[String]) -> String {
     let mut text = match &report.outcome {
-        Outcome::Succeeded { output } => format!("{}  succeeded\n\noutput\n{}", ready.name, indented(&shortened(output), 2)),
+        Outcome::Succeeded { output } => {
+            format!("{}  succeeded\n\noutput\n{}", ready.name, indented(&shortened(output), 2))
+        }
         Outcome::Failed { failure } => format!("{}  failed\n\n{}", ready.name, show::failure(&json!(failure), None)),
     };
     let usage = &report.usage;
     let ms = |us: u64| format!("{}.{:03} ms", us / 1000, us % 1000);
     text.push_str("\nused\n");
-    text.push_str(&format!("  time    {} of {} ms, {} of it in the host\n", ms(usage.wall_us), ready.limits.time_ms, ms(usage.host_us)));
+    text.push_str(&format!(
+        "  time    {} of {} ms, {} of it in the host\n",
+        ms(usage.wall_us),
+        ready.limits.time_ms,
+        ms(usage.host_us)
+    ));
     text.push_str(&format!("  guest   {} of the processor\n", ms(usage.guest_cpu_us)));
     text.push_str(&format!("  memory  {} of {}\n", bytes(usage.peak_memory), bytes(ready.limits.memory)));
     text.push_str(&format!("  input   {}\n", bytes(usage.input_bytes)));
@@ -199,7 +210,11 @@ fn report_text(ready: &Ready, report: &Report, saved: &[String]) -> String {
         text.push_str(&format!("  model   {}  {}\n", model.name, model.digest));
     }
     if report.log_dropped > 0 {
-        text.push_str(&format!("  log     {} lines were dropped, over the limit of {}\n", report.log_dropped, bytes(ready.limits.log)));
+        text.push_str(&format!(
+            "  log     {} lines were dropped, over the limit of {}\n",
+            report.log_dropped,
+            bytes(ready.limits.log)
+        ));
     }
     for path in saved {
         text.push_str(&format!("saved {path}\n"));

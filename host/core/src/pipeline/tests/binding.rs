@@ -17,7 +17,8 @@ fn inputs_take_their_defaults() {
     let pipeline = faces();
     let resolved = pipeline.resolve_inputs(&given(json!({ "image": photo() }))).unwrap();
     assert_eq!(resolved.to_string(), json!({ "image": photo(), "detector": "ssd", "min_confidence": 0.5 }).to_string());
-    let resolved = pipeline.resolve_inputs(&given(json!({ "min_confidence": 1, "image": photo(), "detector": null }))).unwrap();
+    let resolved =
+        pipeline.resolve_inputs(&given(json!({ "min_confidence": 1, "image": photo(), "detector": null }))).unwrap();
     assert_eq!(resolved, json!({ "image": photo(), "detector": null, "min_confidence": 1.0 }));
     // An input that feeds nothing but options may be left out although it has no default.
     let bare = checked(&FACE_PROCESSING.replace("\"default\": \"ssd\", ", ""));
@@ -27,7 +28,8 @@ fn inputs_take_their_defaults() {
 
 #[test]
 fn every_mistake_in_a_runs_inputs_is_told() {
-    let errors = faces().resolve_inputs(&given(json!({ "imgae": 1, "min_confidence": "high", "detector": 3 }))).unwrap_err();
+    let errors =
+        faces().resolve_inputs(&given(json!({ "imgae": 1, "min_confidence": "high", "detector": 3 }))).unwrap_err();
     let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(
         told,
@@ -52,21 +54,37 @@ fn a_steps_input_and_where_it_comes_from() {
     assert_eq!(input, json!({ "image": photo(), "faces_array": [] }));
     assert_eq!(
         pipeline.origins(attributes).into_iter().collect::<Vec<_>>(),
-        [("faces_array".to_owned(), "output_001_faces_array".to_owned()), ("image".to_owned(), "input.image".to_owned())]
+        [
+            ("faces_array".to_owned(), "output_001_faces_array".to_owned()),
+            ("image".to_owned(), "input.image".to_owned())
+        ]
     );
     // A step that is not ready has no input.
     let unbound = pipeline.step_input(attributes, &inputs, &|_| None).unwrap_err();
     assert_eq!(unbound, Unbound { target: "input_002_faces_array".into(), source_id: "output_001_faces_array".into() });
     let report = json!({ "faces": [1] });
     assert_eq!(pipeline.result(&inputs, &|name| (name == "report").then_some(&report)), Ok(json!({ "faces": [1] })));
-    assert_eq!(pipeline.result(&inputs, &|_| None).unwrap_err().to_string(), "`output.faces` needs `output_004_faces`, which is not there");
+    assert_eq!(
+        pipeline.result(&inputs, &|_| None).unwrap_err().to_string(),
+        "`output.faces` needs `output_004_faces`, which is not there"
+    );
 }
 
 #[test]
 fn values_are_coerced_and_records_are_followed() {
     let tasks = Listed(vec![
-        task("make", "1.0.0", &["n: u8", "opt: option<string>"], &["best: record { score: f32, at: record { x: u16, y: u16 } }"]),
-        task("take", "1.0.0", &["score: f64", "place: record { y: u32, z: option<bool> }", "x: option<f32>", "n: u32", "k: u64"], &["ok: bool"]),
+        task(
+            "make",
+            "1.0.0",
+            &["n: u8", "opt: option<string>"],
+            &["best: record { score: f32, at: record { x: u16, y: u16 } }"],
+        ),
+        task(
+            "take",
+            "1.0.0",
+            &["score: f64", "place: record { y: u32, z: option<bool> }", "x: option<f32>", "n: u32", "k: u64"],
+            &["ok: bool"],
+        ),
     ]);
     let file = json!({ "name": "p", "version": "1.0.0",
         "inputs": { "area": {} },
@@ -88,7 +106,10 @@ fn values_are_coerced_and_records_are_followed() {
         pipeline.step_input(take, &inputs, &outputs).unwrap().to_string(),
         json!({ "score": 0.10000000149011612, "place": { "y": 2, "z": null }, "x": 1.0, "n": 3, "k": 7 }).to_string()
     );
-    assert_eq!(pipeline.step_input(pipeline.step("make").unwrap(), &inputs, &outputs), Ok(json!({ "n": 3, "opt": null })));
+    assert_eq!(
+        pipeline.step_input(pipeline.step("make").unwrap(), &inputs, &outputs),
+        Ok(json!({ "n": 3, "opt": null }))
+    );
     let origins = pipeline.origins(take);
     assert_eq!((origins["x"].as_str(), origins["n"].as_str()), ("output_001_best.at.x", "input.area.n"));
     assert!(!origins.contains_key("k"));

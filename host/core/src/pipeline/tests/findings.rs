@@ -9,7 +9,12 @@ fn tasks() -> Listed {
     Listed(vec![
         task("make", "1.0.0", &["seed: option<u32>"], &["point: record { x: f32, y: f32 }", "n: u32"]),
         task("make", "1.2.0", &["seed: option<u32>"], &["point: record { x: f32, y: f32 }", "n: u32"]),
-        task("take", "1.0.0", &["point: record { x: f32, y: f64 }", "n: option<u64>", "names: option<list<string>>"], &["text: string"]),
+        task(
+            "take",
+            "1.0.0",
+            &["point: record { x: f32, y: f64 }", "n: option<u64>", "names: option<list<string>>"],
+            &["text: string"],
+        ),
         task("pick", "1.0.0", &["text: string", "mode: option<enum { fast, exact-only }>"], &["text: string"]),
         task("tell", "1.0.0", &["text: string"], &[]),
     ])
@@ -21,15 +26,22 @@ fn found(text: &str) -> Vec<String> {
     let refused = checked.findings.iter().any(|finding| finding.severity == Severity::Error);
     assert_eq!(checked.pipeline.is_none(), refused, "a pipeline exactly if there is no error");
     checked.findings.iter().for_each(|finding| stands_there(text, finding));
-    checked.findings.iter().map(|f| format!("{}:{} {} {}: {}", f.line, f.column, f.code.as_str(), f.pointer, f.message)).collect()
+    checked
+        .findings
+        .iter()
+        .map(|f| format!("{}:{} {} {}: {}", f.line, f.column, f.code.as_str(), f.pointer, f.message))
+        .collect()
 }
 
-/// The place is that of the key, or of the value behind it, that the pointer names last; or of the one before where that one does not exist.
+/// The place is that of the key, or of the value behind it, that the pointer names last; or of the one before where
+/// that one does not exist.
 fn stands_there(text: &str, finding: &Finding) {
     let line: Vec<char> = text.lines().nth(finding.line as usize - 1).unwrap_or_default().chars().collect();
     let (before, at) = line.split_at(finding.column as usize - 1);
     let (before, at) = (before.iter().collect::<String>(), at.iter().collect::<String>());
-    let named = |name: &str| at.starts_with(&format!("\"{name}\"")) || before.trim_end_matches([':', ' ']).ends_with(&format!("\"{name}\""));
+    let named = |name: &str| {
+        at.starts_with(&format!("\"{name}\"")) || before.trim_end_matches([':', ' ']).ends_with(&format!("\"{name}\""))
+    };
     let is_item = |name: &str| name.parse::<usize>().is_ok() && before.ends_with([' ', '[']);
     let mut names = finding.pointer.rsplit('/');
     let found = finding.pointer.is_empty() || names.by_ref().take(2).any(|name| named(name) || is_item(name));
@@ -38,7 +50,9 @@ fn stands_there(text: &str, finding: &Finding) {
 
 /// A file with these steps and this output, on lines of their own: steps begin on line 3.
 fn file(inputs: &str, steps: &str, output: &str) -> String {
-    format!("{{ \"name\": \"p\", \"version\": \"1.0.0\", \"inputs\": {{{inputs}}},\n\"steps\": {{\n{steps}\n}}, \"output\": {{{output}}} }}")
+    format!(
+        "{{ \"name\": \"p\", \"version\": \"1.0.0\", \"inputs\": {{{inputs}}},\n\"steps\": {{\n{steps}\n}}, \"output\": {{{output}}} }}"
+    )
 }
 
 const MAKE: &str = r#""make": {"number": 1, "task": "make"}"#;
@@ -67,9 +81,17 @@ fn duplicate_keys() {
     let text = file("", &format!("{MAKE},\n{MAKE}"), r#""n": "make.n""#);
     assert_eq!(found(&text), ["4:1 duplicate_key /steps/make: the key `make` stands here twice"]);
     // Deep inside a literal as well.
-    let text = file("", r#""make": {"number": 1, "task": "make", "inputs": {"seed": {"value": 1, "value": 2}}}"#, r#""n": "make.n""#);
+    let text = file(
+        "",
+        r#""make": {"number": 1, "task": "make", "inputs": {"seed": {"value": 1, "value": 2}}}"#,
+        r#""n": "make.n""#,
+    );
     assert_eq!(found(&text), ["3:71 duplicate_key /steps/make/inputs/seed/value: the key `value` stands here twice"]);
-    let text = file("", r#""make": {"number": 1, "task": "make", "inputs": {"seed": {"value": [{"a": {"k": 1, "k": 2}}]}}}"#, r#""n": "make.n""#);
+    let text = file(
+        "",
+        r#""make": {"number": 1, "task": "make", "inputs": {"seed": {"value": [{"a": {"k": 1, "k": 2}}]}}}"#,
+        r#""n": "make.n""#,
+    );
     let within = "3:84 duplicate_key /steps/make/inputs/seed/value/0/a/k: the key `k` stands here twice";
     assert!(found(&text).contains(&within.to_owned()), "{:?}", found(&text));
 }
@@ -91,7 +113,11 @@ fn unknown_keys() {
             "3:94 unknown_key /steps/make/retry/attempts: unknown key `attempts`",
         ]
     );
-    let literal = file("", r#""make": {"number": 1, "task": "make", "inputs": {"seed": {"value": 1, "type": "u32"}}}"#, r#""n": "make.n""#);
+    let literal = file(
+        "",
+        r#""make": {"number": 1, "task": "make", "inputs": {"seed": {"value": 1, "type": "u32"}}}"#,
+        r#""n": "make.n""#,
+    );
     assert_eq!(found(&literal), ["3:71 unknown_key /steps/make/inputs/seed/type: unknown key `type`"]);
 }
 
@@ -128,13 +154,21 @@ fn unknown_fields() {
         let text = file("", MAKE, &format!("\"n\": \"{source}\", \"m\": \"make.n\""));
         assert_eq!(found(&text), [format!("4:20 unknown_field /output/n: {message}")], "{source}");
     }
-    let text = file("", r#""make": {"number": 1, "task": "make", "inputs": {"sead": {"value": 1}}}"#, r#""n": "make.n""#);
-    assert_eq!(found(&text), ["3:58 unknown_field /steps/make/inputs/sead: make@1.2.0 has no input `sead`; did you mean `seed`?"]);
+    let text =
+        file("", r#""make": {"number": 1, "task": "make", "inputs": {"sead": {"value": 1}}}"#, r#""n": "make.n""#);
+    assert_eq!(
+        found(&text),
+        ["3:58 unknown_field /steps/make/inputs/sead: make@1.2.0 has no input `sead`; did you mean `seed`?"]
+    );
 }
 
 #[test]
 fn unknown_tasks_and_versions() {
-    let text = file("", "\"a\": {\"number\": 1, \"task\": \"maek\"},\n\"b\": {\"number\": 2, \"task\": \"make@^2\"}", r#""n": "a.n", "m": "b.n""#);
+    let text = file(
+        "",
+        "\"a\": {\"number\": 1, \"task\": \"maek\"},\n\"b\": {\"number\": 2, \"task\": \"make@^2\"}",
+        r#""n": "a.n", "m": "b.n""#,
+    );
     assert_eq!(
         found(&text),
         [
@@ -154,8 +188,10 @@ fn type_mismatches() {
     );
     assert_eq!(
         found(&text),
-        ["4:58 type_mismatch /steps/pick/inputs/text: `output_001_point` does not fit `input_002_text` of pick (pick@1.0.0): \
-          record { x: f32, y: f32 } meets string: record is no string"]
+        [
+            "4:58 type_mismatch /steps/pick/inputs/text: `output_001_point` does not fit `input_002_text` of pick (pick@1.0.0): \
+          record { x: f32, y: f32 } meets string: record is no string"
+        ]
     );
     let finding = &check(&text, &tasks()).findings[0];
     assert_eq!(json!(finding.details), json!({ "from": "record { x: f32, y: f32 }", "to": "string", "at": "" }));
@@ -171,11 +207,18 @@ fn type_mismatches() {
         task("make", "1.0.0", &[], &["faces: list<record { bbox: record { x: f64 } }>"]),
         task("take", "1.0.0", &["faces: list<record { bbox: record { x: f32 } }>"], &["n: u32"]),
     ]);
-    let text =
-        file("", &format!("{MAKE},\n\"take\": {{\"number\": 2, \"task\": \"take\", \"inputs\": {{\"faces\": \"make.faces\"}}}}"), r#""n": "take.n""#);
+    let text = file(
+        "",
+        &format!("{MAKE},\n\"take\": {{\"number\": 2, \"task\": \"take\", \"inputs\": {{\"faces\": \"make.faces\"}}}}"),
+        r#""n": "take.n""#,
+    );
     let checked = check(&text, &wide);
     assert_eq!(checked.findings[0].details["at"], "[].bbox.x");
-    assert!(checked.findings[0].message.ends_with("at `[].bbox.x`, f64 meets f32: not every f64 is a f32"), "{}", checked.findings[0].message);
+    assert!(
+        checked.findings[0].message.ends_with("at `[].bbox.x`, f64 meets f32: not every f64 is a f32"),
+        "{}",
+        checked.findings[0].message
+    );
 
     // An input that two steps want differently.
     let steps = "\"make\": {\"number\": 1, \"task\": \"make\", \"inputs\": {\"seed\": \"input.a\"}},\n\"pick\": {\"number\": 2, \"task\": \"pick\", \"inputs\": {\"text\": \"input.a\"}}";
@@ -207,8 +250,15 @@ fn cycles() {
 
 #[test]
 fn duplicate_numbers() {
-    let text = file("", &format!("{MAKE},\n\"more\": {{\"number\": 1, \"task\": \"make\"}}"), r#""n": "make.n", "m": "more.n""#);
-    assert_eq!(found(&text), ["4:20 duplicate_number /steps/more/number: the steps `make` and `more` have the same number, 1"]);
+    let text = file(
+        "",
+        &format!("{MAKE},\n\"more\": {{\"number\": 1, \"task\": \"make\"}}"),
+        r#""n": "make.n", "m": "more.n""#,
+    );
+    assert_eq!(
+        found(&text),
+        ["4:20 duplicate_number /steps/more/number: the steps `make` and `more` have the same number, 1"]
+    );
     assert_eq!(check(&text, &tasks()).findings[0].help.as_deref(), Some("unique IDs are made of it; 2 is free"));
 }
 
@@ -243,9 +293,21 @@ fn bad_values() {
             "/steps/make/task",
             "`Make` is no name of a task: write NAME or NAME@VERSION, such as `face-detection@^1`",
         ),
-        (step(r#""number": 1, "task": "make", "timeout": "0s""#), "/steps/make/timeout", "`timeout` is 0s, which is not allowed"),
-        (step(r#""number": 1, "task": "make", "timeout": "601s""#), "/steps/make/timeout", "`timeout` is 601s, which is not allowed"),
-        (step(r#""number": 1, "task": "make", "timeout": 30"#), "/steps/make/timeout", "`timeout` must be a string, and this is the number 30"),
+        (
+            step(r#""number": 1, "task": "make", "timeout": "0s""#),
+            "/steps/make/timeout",
+            "`timeout` is 0s, which is not allowed",
+        ),
+        (
+            step(r#""number": 1, "task": "make", "timeout": "601s""#),
+            "/steps/make/timeout",
+            "`timeout` is 601s, which is not allowed",
+        ),
+        (
+            step(r#""number": 1, "task": "make", "timeout": 30"#),
+            "/steps/make/timeout",
+            "`timeout` must be a string, and this is the number 30",
+        ),
         (
             step(r#""number": 1, "task": "make", "retry": {"max_attempts": 11}"#),
             "/steps/make/retry/max_attempts",
@@ -256,32 +318,68 @@ fn bad_values() {
             "/steps/make/retry/max_attempts",
             "`max_attempts` cannot be the number 0",
         ),
-        (step(r#""number": 1, "task": "make", "retry": {"backoff": "2h"}"#), "/steps/make/retry/backoff", "`backoff` is 2h, which is not allowed"),
+        (
+            step(r#""number": 1, "task": "make", "retry": {"backoff": "2h"}"#),
+            "/steps/make/retry/backoff",
+            "`backoff` is 2h, which is not allowed",
+        ),
         (
             step(r#""number": 1, "task": "make", "retry": {"backoff": "2s", "max_backoff": "1s"}"#),
             "/steps/make/retry/max_backoff",
             "`max_backoff` is less than `backoff`, which is 2s",
         ),
-        (step(r#""number": 1, "task": "make", "inputs": {"seed": 3}"#), "/steps/make/inputs/seed", "the number 3 is no source"),
-        (step(r#""number": 1, "task": "make", "inputs": {"seed": "..n"}"#), "/steps/make/inputs/seed", "`..n` is no source"),
-        (step(r#""number": 1, "task": "make", "inputs": []"#), "/steps/make/inputs", "`inputs` must be an object, and this is an array of 0"),
+        (
+            step(r#""number": 1, "task": "make", "inputs": {"seed": 3}"#),
+            "/steps/make/inputs/seed",
+            "the number 3 is no source",
+        ),
+        (
+            step(r#""number": 1, "task": "make", "inputs": {"seed": "..n"}"#),
+            "/steps/make/inputs/seed",
+            "`..n` is no source",
+        ),
+        (
+            step(r#""number": 1, "task": "make", "inputs": []"#),
+            "/steps/make/inputs",
+            "`inputs` must be an object, and this is an array of 0",
+        ),
         (
             step(r#""number": 1, "task": "make", "inputs": {"seed": {"value": -1}}"#),
             "/steps/make/inputs/seed/value",
             "the value does not fit `input_001_seed` of make (make@1.2.0): expected u32, found the number -1: write an integer from 0 to 4294967295",
         ),
         (file("", MAKE, ""), "/output", "`output` is empty"),
-        (file("", MAKE, r#""n": {"value": 1}, "m": "make.n""#), "/output/n", "a run's output comes from a step or an input, not from a literal"),
-        (file("", MAKE, r#""N": "make.n""#), "/output/N", "`N` is no name of an output"),
-        (file(r#""a": {}"#, MAKE, r#""n": "make.n""#), "/inputs/a", "no step reads the input `a`, so that it has no type"),
-        (file(r#""a": {}"#, MAKE, r#""n": "make.n", "a": "input.a""#), "/inputs/a", "no step reads the input `a`, so that it has no type"),
         (
-            file(r#""a": 1"#, &MAKE.replace("\"make\"}", "\"make\", \"inputs\": {\"seed\": \"input.a\"}}"), r#""n": "make.n""#),
+            file("", MAKE, r#""n": {"value": 1}, "m": "make.n""#),
+            "/output/n",
+            "a run's output comes from a step or an input, not from a literal",
+        ),
+        (file("", MAKE, r#""N": "make.n""#), "/output/N", "`N` is no name of an output"),
+        (
+            file(r#""a": {}"#, MAKE, r#""n": "make.n""#),
+            "/inputs/a",
+            "no step reads the input `a`, so that it has no type",
+        ),
+        (
+            file(r#""a": {}"#, MAKE, r#""n": "make.n", "a": "input.a""#),
+            "/inputs/a",
+            "no step reads the input `a`, so that it has no type",
+        ),
+        (
+            file(
+                r#""a": 1"#,
+                &MAKE.replace("\"make\"}", "\"make\", \"inputs\": {\"seed\": \"input.a\"}}"),
+                r#""n": "make.n""#,
+            ),
             "/inputs/a",
             "an input is an object, and this is the number 1",
         ),
         (
-            file(r#""a": {"default": "x"}"#, &MAKE.replace("\"make\"}", "\"make\", \"inputs\": {\"seed\": \"input.a\"}}"), r#""n": "make.n""#),
+            file(
+                r#""a": {"default": "x"}"#,
+                &MAKE.replace("\"make\"}", "\"make\", \"inputs\": {\"seed\": \"input.a\"}}"),
+                r#""n": "make.n""#,
+            ),
             "/inputs/a/default",
             "the default of `a` does not fit what the input feeds: expected u32, found the string \"x\": write an integer from 0 to 4294967295",
         ),
@@ -296,9 +394,14 @@ fn bad_values() {
             "/timeout",
             "`timeout` is 8d, which is not allowed",
         ),
-        (step(r#""number": 1, "task": "make""#).replace("{ \"name\"", "{ \"on_failure\": \"stop\", \"name\""), "/on_failure", "`stop` is no policy"),
         (
-            "{\"version\": \"1.0.0\", \"steps\": {}, \"output\": {\"a\": {\"value\": 1}}}".replace("{\"a\": {\"value\": 1}}", "3"),
+            step(r#""number": 1, "task": "make""#).replace("{ \"name\"", "{ \"on_failure\": \"stop\", \"name\""),
+            "/on_failure",
+            "`stop` is no policy",
+        ),
+        (
+            "{\"version\": \"1.0.0\", \"steps\": {}, \"output\": {\"a\": {\"value\": 1}}}"
+                .replace("{\"a\": {\"value\": 1}}", "3"),
             "",
             "`name` is missing",
         ),
@@ -315,9 +418,18 @@ fn bad_values() {
 #[test]
 fn names_that_steps_may_not_have() {
     for name in ["input", "output_1_x", "input_001_a", "make_output_001"] {
-        let text =
-            file("", &format!("\"{name}\": {{\"number\": 1, \"task\": \"make\"}},\n\"b\": {{\"number\": 2, \"task\": \"make\"}}"), r#""n": "b.n""#);
-        assert!(found(&text)[0].starts_with(&format!("3:1 bad_value /steps/{name}: `{name}` is reserved")), "{:?}", found(&text));
+        let text = file(
+            "",
+            &format!(
+                "\"{name}\": {{\"number\": 1, \"task\": \"make\"}},\n\"b\": {{\"number\": 2, \"task\": \"make\"}}"
+            ),
+            r#""n": "b.n""#,
+        );
+        assert!(
+            found(&text)[0].starts_with(&format!("3:1 bad_value /steps/{name}: `{name}` is reserved")),
+            "{:?}",
+            found(&text)
+        );
     }
     let text = file("", "\"Make\": {\"number\": 1, \"task\": \"make\"}", r#""n": "Make.n""#);
     assert_eq!(found(&text), ["3:1 bad_value /steps/Make: `Make` is no name of a step"]);
@@ -386,30 +498,54 @@ fn everything_at_once() {
 fn limits_of_a_file() {
     let steps = |n: usize| {
         (1..=n)
-            .map(|i| format!("\"s{i}\": {{\"number\": {i}, \"task\": \"tell\", \"inputs\": {{\"text\": {{\"value\": \"x\"}}}}}}"))
+            .map(|i| {
+                format!(
+                    "\"s{i}\": {{\"number\": {i}, \"task\": \"tell\", \"inputs\": {{\"text\": {{\"value\": \"x\"}}}}}}"
+                )
+            })
             .collect::<Vec<_>>()
             .join(",\n")
     };
-    let with = |n: usize| file("", &format!("{MAKE},\n{}", steps(n).replace("\"number\": 1,", "\"number\": 9999,")), r#""n": "make.n""#);
+    let with = |n: usize| {
+        file("", &format!("{MAKE},\n{}", steps(n).replace("\"number\": 1,", "\"number\": 9999,")), r#""n": "make.n""#)
+    };
     assert_eq!(found(&with(MAX_STEPS - 1)), [""; 0]);
     assert_eq!(found(&with(MAX_STEPS)), ["2:10 bad_value /steps: there are 1001 steps"]);
     // More findings than anybody reads are counted.
     let many = file(
         "",
-        &format!("{MAKE},\n{}", steps(300).replace("\"tell\"", "\"nowhere\"").replace("\"number\": 1,", "\"number\": 9999,")),
+        &format!(
+            "{MAKE},\n{}",
+            steps(300).replace("\"tell\"", "\"nowhere\"").replace("\"number\": 1,", "\"number\": 9999,")
+        ),
         r#""n": "make.n""#,
     );
     let checked = check(&many, &tasks());
     assert_eq!((checked.findings.len(), checked.omitted), (200, 100));
     assert_eq!(check(&with(3), &tasks()).omitted, 0);
     // Warnings hide no error, wherever it stands.
-    let spare = (1..=300).map(|i| format!("\"s{i}\": {{\"number\": {}, \"task\": \"make\"}}", i + 1)).collect::<Vec<_>>().join(",\n");
+    let spare = (1..=300)
+        .map(|i| format!("\"s{i}\": {{\"number\": {}, \"task\": \"make\"}}", i + 1))
+        .collect::<Vec<_>>()
+        .join(",\n");
     let gone = |at: &str| {
-        file("", &format!("{MAKE},\n{}", spare.replace(&format!("\"s{at}\": {{"), &format!("\"s{at}\": {{\"timeuot\": 1, "))), r#""n": "make.n""#)
+        file(
+            "",
+            &format!(
+                "{MAKE},\n{}",
+                spare.replace(&format!("\"s{at}\": {{"), &format!("\"s{at}\": {{\"timeuot\": 1, "))
+            ),
+            r#""n": "make.n""#,
+        )
     };
     for at in ["1", "300"] {
         let checked = check(&gone(at), &tasks());
-        let errors: Vec<_> = checked.findings.iter().filter(|finding| finding.severity == Severity::Error).map(|f| f.pointer.clone()).collect();
+        let errors: Vec<_> = checked
+            .findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+            .map(|f| f.pointer.clone())
+            .collect();
         assert_eq!((errors, checked.findings.len()), (vec![format!("/steps/s{at}/timeuot")], 200));
         assert!(checked.findings.is_sorted_by_key(|finding| (finding.line, finding.column)) && checked.omitted > 0);
     }

@@ -23,7 +23,11 @@ fn lineage_in_unique_ids() {
         ]
     );
     let edges = faces().edges();
-    let given: Vec<_> = edges.iter().filter(|edge| edge.kind == EdgeKind::Given).map(|edge| format!("{} -> {}", edge.from, edge.to)).collect();
+    let given: Vec<_> = edges
+        .iter()
+        .filter(|edge| edge.kind == EdgeKind::Given)
+        .map(|edge| format!("{} -> {}", edge.from, edge.to))
+        .collect();
     assert_eq!(
         given,
         [
@@ -57,7 +61,10 @@ fn every_id_follows_the_numbers() {
         ]
     );
     let report = pipeline.step("report").unwrap();
-    assert_eq!((report.input_id(), report.output_id()), ("face_report_input_1000".into(), "face_report_output_1000".into()));
+    assert_eq!(
+        (report.input_id(), report.output_id()),
+        ("face_report_input_1000".into(), "face_report_output_1000".into())
+    );
     let origins = pipeline.origins(report);
     assert_eq!(origins["faces_array"], "output_007_faces_array");
     assert_eq!(origins["attributes"], "output_012_faces_with_attributes");
@@ -130,11 +137,20 @@ fn the_schema_of_a_file_names_what_the_check_reads() {
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     assert_eq!(keys(&schema["properties"]), keys(&file));
     assert_eq!(keys(&schema["$defs"]["step"]["properties"]), keys(&file["steps"]["detect"]));
-    assert_eq!(keys(&schema["$defs"]["step"]["properties"]["retry"]["properties"]), keys(&file["steps"]["detect"]["retry"]));
-    assert_eq!(keys(&schema["properties"]["inputs"]["additionalProperties"]["properties"]), keys(&file["inputs"]["detector"]));
+    assert_eq!(
+        keys(&schema["$defs"]["step"]["properties"]["retry"]["properties"]),
+        keys(&file["steps"]["detect"]["retry"])
+    );
+    assert_eq!(
+        keys(&schema["properties"]["inputs"]["additionalProperties"]["properties"]),
+        keys(&file["inputs"]["detector"])
+    );
     let pipeline = checked(&file.to_string());
     assert_eq!(pipeline.on_failure, OnFailure::Finish);
-    assert_eq!(pipeline.step("detect").unwrap().retry, Retry { max_attempts: 2, backoff_ms: 1000, max_backoff_ms: 2000 });
+    assert_eq!(
+        pipeline.step("detect").unwrap().retry,
+        Retry { max_attempts: 2, backoff_ms: 1000, max_backoff_ms: 2000 }
+    );
 }
 
 #[test]
@@ -157,7 +173,10 @@ fn differences() {
     tasks.0.push(newer);
     // The same bytes, checked against a newer catalogue: what `update` does.
     let updated = check(&old.source, &tasks).pipeline.unwrap();
-    assert_eq!(diff(&old, &updated), ["step detect: task: face-detection@1.0.0 -> face-detection@1.1.0", "step detect: memory: 64MiB -> 128MiB"]);
+    assert_eq!(
+        diff(&old, &updated),
+        ["step detect: task: face-detection@1.0.0 -> face-detection@1.1.0", "step detect: memory: 64MiB -> 128MiB"]
+    );
 
     let text = renumbered([1, 2, 5, 4])
         .replace("\"default\": 0.5", "\"default\": 0.6")

@@ -68,7 +68,10 @@ fn the_place_where_types_part_is_named() {
     let from = list(record(&[("face-id", Type::U32), ("bbox", record(&[("x", Type::F32)]))]));
     let to = list(record(&[("bbox", record(&[("x", Type::U32)]))]));
     assert_eq!(parts(&from, &to), ("[].bbox.x".into(), "not every f32 is a u32".into()));
-    assert_eq!(parts(&from, &list(record(&[("score", Type::F32)]))), ("[]".into(), "the field `score` is missing".into()));
+    assert_eq!(
+        parts(&from, &list(record(&[("score", Type::F32)]))),
+        ("[]".into(), "the field `score` is missing".into())
+    );
     assert_eq!(parts(&option(Type::U8), &Type::U8).1, "it may be absent, and a value is needed");
     let tuple = |n| Type::Tuple(vec![Type::U8; n]);
     assert_eq!(parts(&tuple(2), &tuple(3)).1, "2 parts are not 3");
@@ -77,7 +80,10 @@ fn the_place_where_types_part_is_named() {
     assert_eq!(parts(&result(Some(Type::U16)), &result(Some(Type::U8))).0, ".ok");
     let variant = |ty| Type::Variant(vec![Case { name: "b-c".into(), ty }]);
     assert_eq!(parts(&variant(None), &variant(Some(Type::U8))).1, "the case `b_c` has a payload on one side only");
-    assert_eq!(parts(&Type::Enum(vec!["a".into(), "b-c".into()]), &Type::Enum(vec!["a".into()])).1, "`b_c` is not known there");
+    assert_eq!(
+        parts(&Type::Enum(vec!["a".into(), "b-c".into()]), &Type::Enum(vec!["a".into()])).1,
+        "`b_c` is not known there"
+    );
 }
 
 #[test]
@@ -96,7 +102,12 @@ fn values_change_their_form() {
             json!({ "a": 1, "b_c": true }),
             json!({ "b_c": true, "d": null }),
         ),
-        (Type::Flags(vec!["a".into(), "b".into()]), Type::Flags(vec!["b".into(), "c".into(), "a".into()]), json!(["a", "b"]), json!(["b", "a"])),
+        (
+            Type::Flags(vec!["a".into(), "b".into()]),
+            Type::Flags(vec!["b".into(), "c".into(), "a".into()]),
+            json!(["a", "b"]),
+            json!(["b", "a"]),
+        ),
     ];
     for (from, to, value, expected) in cases {
         assert_eq!(assign(&from, &to), Assign::Coerce, "{from} -> {to}");

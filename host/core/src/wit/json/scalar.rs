@@ -1,6 +1,7 @@
 //! Numbers and bytes in JSON: how each is written, and every spelling that is read.
 //!
-//! Integers beyond 2^53 - 1 are strings, because most JSON readers would round them; floats that JSON cannot write are strings too.
+//! Integers beyond 2^53 - 1 are strings, because most JSON readers would round them; floats that JSON cannot write are
+//! strings too.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -51,7 +52,11 @@ pub(super) fn integer(value: &Value) -> Option<i128> {
         return Some(n.into());
     }
     let n = number.as_f64()?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "within 2^53 both casts are exact")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "within 2^53 both casts are exact"
+    )]
     (n.fract() == 0.0 && n.abs() <= MAX_SAFE as f64).then_some(n as i128)
 }
 
@@ -71,13 +76,16 @@ pub fn f32_to_json(x: f32) -> Value {
     if !x.is_finite() {
         return Value::from(not_finite(x.into()));
     }
-    // The shortest decimal of an f32 has at most nine digits, so that it survives the f64 inside `Number` unchanged. (`to_string` writes the
-    // same digits, in twice the time; networks answer with thousands of them.)
+    // The shortest decimal of an f32 has at most nine digits, so that it survives the f64 inside `Number` unchanged.
+    // (`to_string` writes the same digits, in twice the time; networks answer with thousands of them.)
     let mut text = [0_u8; 24];
     let mut rest = text.as_mut_slice();
     let left = serde_json::to_writer(&mut rest, &x).map(|()| rest.len());
     let digits = left.ok().and_then(|left| std::str::from_utf8(&text[..text.len() - left]).ok());
-    digits.and_then(|digits| digits.parse().ok()).and_then(Number::from_f64).map_or(Value::from(f64::from(x)), Value::Number)
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .and_then(Number::from_f64)
+        .map_or(Value::from(f64::from(x)), Value::Number)
 }
 
 /// A number; not finite: a string.
@@ -136,7 +144,10 @@ pub fn bytes_from_json(value: &Value) -> Option<Vec<u8>> {
 }
 
 fn lenient() -> GeneralPurpose {
-    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent))
+    GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    )
 }
 
 #[cfg(test)]
@@ -152,7 +163,16 @@ mod tests {
         assert_eq!(s64_to_json(i64::MIN), json!("-9223372036854775808"));
         assert_eq!(u64_from_json(&json!("18446744073709551615")), Some(u64::MAX));
         assert_eq!(u64_from_json(&json!(18_446_744_073_709_551_615_u64)), Some(u64::MAX));
-        for bad in [json!("18446744073709551616"), json!("-1"), json!("01"), json!("+1"), json!(""), json!("1.0"), json!(1.5), json!(1e300)] {
+        for bad in [
+            json!("18446744073709551616"),
+            json!("-1"),
+            json!("01"),
+            json!("+1"),
+            json!(""),
+            json!("1.0"),
+            json!(1.5),
+            json!(1e300),
+        ] {
             assert_eq!(u64_from_json(&bad), None, "{bad}");
         }
         assert_eq!(s64_from_json(&json!("-0")), None);

@@ -18,7 +18,11 @@ fn list(ty: Type) -> Type {
 }
 
 fn face() -> Type {
-    Type::Record(vec![field("face-id", Type::U32), field("bbox", Type::Tuple(vec![Type::F32; 4])), field("note", option(Type::String))])
+    Type::Record(vec![
+        field("face-id", Type::U32),
+        field("bbox", Type::Tuple(vec![Type::F32; 4])),
+        field("note", option(Type::String)),
+    ])
 }
 
 /// The pointers and messages of what is wrong.
@@ -41,17 +45,33 @@ fn what_is_read_comes_back_in_normal_form() {
         (Type::Char, json!("ä"), json!("ä")),
         (list(Type::U8), json!([1, 2]), json!("AQI=")),
         (list(Type::U16), json!([1, 2]), json!([1, 2])),
-        (face(), json!({ "bbox": [1, 2, 3, 4], "face_id": 0 }), json!({ "face_id": 0, "bbox": [1.0, 2.0, 3.0, 4.0], "note": null })),
+        (
+            face(),
+            json!({ "bbox": [1, 2, 3, 4], "face_id": 0 }),
+            json!({ "face_id": 0, "bbox": [1.0, 2.0, 3.0, 4.0], "note": null }),
+        ),
         (option(option(Type::U8)), json!(null), json!(null)),
         (option(option(Type::U8)), json!({ "some": null }), json!({ "some": null })),
         (option(option(Type::U8)), json!({ "some": 3 }), json!({ "some": 3 })),
         (Type::Flags(vec!["a".into(), "b-c".into()]), json!(["b_c", "a"]), json!(["a", "b_c"])),
         (Type::Enum(vec!["b-c".into()]), json!("b_c"), json!("b_c")),
-        (Type::Variant(vec![Case { name: "b-c".into(), ty: None }]), json!({ "tag": "b_c", "val": null }), json!({ "tag": "b_c" })),
-        (Type::Variant(vec![Case { name: "v".into(), ty: Some(Type::U64) }]), json!({ "val": "1", "tag": "v" }), json!({ "tag": "v", "val": 1 })),
+        (
+            Type::Variant(vec![Case { name: "b-c".into(), ty: None }]),
+            json!({ "tag": "b_c", "val": null }),
+            json!({ "tag": "b_c" }),
+        ),
+        (
+            Type::Variant(vec![Case { name: "v".into(), ty: Some(Type::U64) }]),
+            json!({ "val": "1", "tag": "v" }),
+            json!({ "tag": "v", "val": 1 }),
+        ),
         (Type::Result { ok: None, err: Some(Box::new(Type::U8)) }, json!({ "ok": null }), json!({ "ok": null })),
         (Type::Result { ok: None, err: Some(Box::new(Type::U8)) }, json!({ "error": 1 }), json!({ "error": 1 })),
-        (Type::Image, json!({ "media_type": "image/png", "$artifact": digest }), json!({ "$artifact": digest, "media_type": "image/png" })),
+        (
+            Type::Image,
+            json!({ "media_type": "image/png", "$artifact": digest }),
+            json!({ "$artifact": digest, "media_type": "image/png" }),
+        ),
     ];
     for (ty, given, normal) in cases {
         let checked = check(&ty, &given).unwrap_or_else(|errors| panic!("{ty}: {given}: {errors:?}"));
@@ -114,12 +134,17 @@ fn everything_is_found_at_once_and_named() {
         ]
     );
     let detector = Type::Enum(vec!["ssd".into(), "tiny".into(), "haar".into()]);
-    assert_eq!(wrong(&detector, &json!("hear")), ["the value: `hear` is none of `ssd`, `tiny`, `haar`; did you mean `haar`?"]);
+    assert_eq!(
+        wrong(&detector, &json!("hear")),
+        ["the value: `hear` is none of `ssd`, `tiny`, `haar`; did you mean `haar`?"]
+    );
     let error = &check_record(&[field("a/b~", Type::U8)], &json!({ "a/b~": null })).unwrap_err()[0];
     assert_eq!((error.pointer.as_str(), error.expected.as_str(), error.found.as_str()), ("/a~1b~0", "u8", "null"));
     assert_eq!(
         wrong(&face(), &json!([])),
-        ["the value: expected record { face-id: u32, bbox: tuple<f32, f32, f32, f32>, note: option<string> }, found an array of 0: write an object"]
+        [
+            "the value: expected record { face-id: u32, bbox: tuple<f32, f32, f32, f32>, note: option<string> }, found an array of 0: write an object"
+        ]
     );
 }
 
@@ -163,7 +188,8 @@ proptest! {
 
     #[test]
     fn whatever_is_accepted_becomes_stable(ty in any_type(), (other, value) in any_type().prop_flat_map(|ty| { let value = any_value(&ty); (Just(ty), value) })) {
-        // A value of another type is refused, or accepted into a normal form that is accepted again unchanged; nothing panics.
+        // A value of another type is refused, or accepted into a normal form that is accepted again unchanged; nothing
+        // panics.
         if let Ok(normal) = check(&ty, &value) {
             prop_assert_eq!(check(&ty, &normal), Ok(normal), "{} as {}", other, ty);
         }

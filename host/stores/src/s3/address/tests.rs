@@ -21,8 +21,7 @@ fn a_url_is_read() {
     assert_eq!((address.connect_timeout, address.timeout), (CONNECT_TIMEOUT, TIMEOUT));
     assert_eq!(credentials, Credentials::new("fallback", "fallback"));
 
-    let all =
-        "s3://AK:a%2Fb+c%3D@my.blobs/team/a?endpoint=https://s3.example.com/&region=eu-1&style=virtual&connect_timeout=500ms&timeout=2m&retries=0";
+    let all = "s3://AK:a%2Fb+c%3D@my.blobs/team/a?endpoint=https://s3.example.com/&region=eu-1&style=virtual&connect_timeout=500ms&timeout=2m&retries=0";
     let (address, credentials) = parse(all).unwrap();
     assert_eq!(address.to_string(), "s3://my.blobs/team/a/ at https://s3.example.com");
     assert!(!address.path_style && !address.loopback);

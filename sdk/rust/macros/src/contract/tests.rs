@@ -53,15 +53,21 @@ fn a_task_is_read() {
         assert!(contract.incomparable.iter().any(|n| n == holds), "{holds} holds an image");
     }
     assert!(!contract.incomparable.iter().any(|n| n == "plain" || n == "rect"));
-    let images = ("dovetail:vision/images@0.1.0".to_owned(), ["dovetail", "vision", "images"].map(str::to_owned).to_vec());
-    assert!(contract.host.contains(&images), "an interface that is only used for its types is bound, too: {:?}", contract.host);
+    let images =
+        ("dovetail:vision/images@0.1.0".to_owned(), ["dovetail", "vision", "images"].map(str::to_owned).to_vec());
+    assert!(
+        contract.host.contains(&images),
+        "an interface that is only used for its types is bound, too: {:?}",
+        contract.host
+    );
     assert_eq!(contract.folders.len(), 3);
 }
 
 #[test]
 fn a_task_may_return_nothing() {
     let run = RUN.replace("result<output, task-error>", "result<_, task-error>");
-    let contract = task("nothing", &format!("interface task {{ {run} }} world w {{ {IMPORTS} export task; }}")).unwrap();
+    let contract =
+        task("nothing", &format!("interface task {{ {run} }} world w {{ {IMPORTS} export task; }}")).unwrap();
     assert_eq!(contract.output, None);
 }
 
@@ -75,7 +81,9 @@ fn the_hosts_packages_may_stand_in_deps() {
 
 #[test]
 fn of_several_worlds_one_is_chosen() {
-    let own = format!("package acme:a-task@1.2.0; interface task {{ {RUN} }} world one {{ export task; }} world two {{ export task; }}");
+    let own = format!(
+        "package acme:a-task@1.2.0; interface task {{ {RUN} }} world one {{ export task; }} world two {{ export task; }}"
+    );
     let folder = Folder::new("worlds", &[("world.wit", &own)]);
     let error = read(&folder.0, None).unwrap_err();
     assert!(error.contains("several worlds (`one`, `two`)") && error.contains("world = \"name\""), "{error}");
@@ -90,12 +98,28 @@ fn what_is_no_task_is_refused_with_what_it_should_be() {
         ("no-world", format!("interface task {{ {RUN} }}"), "has no world"),
         ("no-export", format!("world w {{ {IMPORTS} }}"), "exports no interface with `run: func(input: input)"),
         ("bare", format!("world w {{ {IMPORTS} export run: func(); }}"), "exports `run` by itself"),
-        ("two", format!("interface a {{ {RUN} }} interface b {{ {RUN} }} world w {{ export a; export b; }}"), "2 interfaces with a `run`"),
+        (
+            "two",
+            format!("interface a {{ {RUN} }} interface b {{ {RUN} }} world w {{ export a; export b; }}"),
+            "2 interfaces with a `run`",
+        ),
         ("other", format!("interface a {{ {other} }} world w {{ export a; }}"), "has a function `walk`"),
         ("args", "interface a { run: func() -> result; } world w { export a; }".into(), "takes 0 arguments"),
-        ("no-record", "interface a { run: func(a: u32) -> result; } world w { export a; }".into(), "takes something else than a record"),
-        ("no-result", "interface a { record i { a: u32 } run: func(a: i); } world w { export a; }".into(), "returns no result"),
-        ("error", "interface a { record i { a: u32 } run: func(a: i) -> result<i, string>; } world w { export a; }".into(), "has another error type"),
+        (
+            "no-record",
+            "interface a { run: func(a: u32) -> result; } world w { export a; }".into(),
+            "takes something else than a record",
+        ),
+        (
+            "no-result",
+            "interface a { record i { a: u32 } run: func(a: i); } world w { export a; }".into(),
+            "returns no result",
+        ),
+        (
+            "error",
+            "interface a { record i { a: u32 } run: func(a: i) -> result<i, string>; } world w { export a; }".into(),
+            "has another error type",
+        ),
         ("syntax", "interface a {".into(), "expected"),
     ];
     for (name, wit, expected) in cases {
