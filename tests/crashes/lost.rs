@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dovetail_core::ledger::{Item, Kind, Ledger as _, Record, RunKey};
-use dovetail_core::record::{Form as _, GenerationRecord, RunRecord};
+use dovetail_core::record::{Form as _, GenerationRecord, RunRecord, StoredValue};
 use dovetail_flow::SystemClock;
 use dovetail_stores::SqliteLedger;
 use serde_json::json;
@@ -43,7 +43,11 @@ fn a_run_that_cannot_be_put_back_keeps_no_other_waiting() {
         reopen(Some(br#"{"format":"dovetail.run_record/9"}"#.to_vec()));
     }
     reopen(None);
-    let run = RunRecord { pipeline: "chain@1.0.0#1".to_owned(), inputs: json!({ "x": 1 }), submitted_ms: 1 };
+    let run = RunRecord {
+        pipeline: "chain@1.0.0#1".to_owned(),
+        inputs: StoredValue::Inline(json!({ "x": 1 })),
+        submitted_ms: 1,
+    };
     let good = reopen(Some(run.encode()));
     let worker = Killed(dovetail(folder, &["worker"]).stderr(std::process::Stdio::null()).spawn().unwrap());
     let ends = |key: &RunKey, what: &str| {

@@ -187,6 +187,10 @@ impl From<FlowError> for Error {
         match error {
             FlowError::Store(error) => error.into(),
             FlowError::Host(error) => error.into(),
+            FlowError::Missing { code, source } => Self::host(code, source.operation).help(
+                "it is not stored: push the task again with `dovetail task push`, or restore the store; \
+                 `dovetail doctor --deep` names all that is missing",
+            ),
             FlowError::Panic(message) => Self::host("host_panicked", message)
                 .help("this is a bug of dovetail: please report it; the run stays open"),
             FlowError::Refused { code, message, help } => Self { help, ..Self::usage(code, message) },
@@ -234,8 +238,8 @@ impl From<StoreError> for Error {
 
 impl From<HostError> for Error {
     fn from(error: HostError) -> Self {
-        let HostError { operation, source, transient } = error;
-        let code = if transient { "host_unavailable" } else { "host_failed" };
+        let HostError { operation, source, transient, missing } = error;
+        let code = missing.unwrap_or(if transient { "host_unavailable" } else { "host_failed" });
         let full = source.as_deref().is_some_and(|source| is_full(source));
         let error = Self::host(code, operation).help(if full {
             MAKE_ROOM
@@ -359,6 +363,7 @@ mod tests {
                 operation: "store an artifact".into(),
                 source: Some(source.into()),
                 transient: false,
+                missing: None,
             })
         };
         for error in [Error::from(full()), of_host(full())] {

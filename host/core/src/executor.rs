@@ -178,6 +178,11 @@ pub struct Report {
     pub log_dropped: u64,
 }
 
+/// Code of a failed step whose job names an artifact that is not stored.
+pub const MISSING_ARTIFACT: &str = "missing_artifact";
+/// Code of a failed step whose job names a package that is not stored.
+pub const MISSING_PACKAGE: &str = "missing_package";
+
 /// The host could not make the attempt; the task is not to blame.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}")]
@@ -186,6 +191,9 @@ pub struct HostError {
     pub operation: String,
     /// Whether trying again may help.
     pub transient: bool,
+    /// The code of a failure of the job, where the job names something that its store does not have. No worker can
+    /// make the attempt then, and none of them is at fault.
+    pub missing: Option<&'static str>,
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }

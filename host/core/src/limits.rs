@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The most that one value may take as JSON, in bytes.
+/// The most that the inputs of a run, the input of a step and its output may each take as JSON, in bytes.
 pub const MAX_VALUE: u64 = 4 << 20;
 /// Values above this are kept as blobs, by reference, in bytes.
-pub const MAX_INLINE_VALUE: usize = 16 << 10;
+pub const MAX_INLINE_VALUE: u64 = 16 << 10;
 /// Logs above this, as JSON lines, are kept as blobs, in bytes: a blob costs a file's sync or a server's answer before
 /// the step counts as done.
 pub const MAX_INLINE_LOG: usize = 2 << 10;

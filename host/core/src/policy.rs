@@ -29,6 +29,11 @@ pub const MAX_CRASHES: u32 = 3;
 /// From so many on a worker runs the job alone: when it dies again, nothing else was beside it that could be suspected.
 pub const SUSPECT_CRASHES: u32 = 2;
 
+/// How long a job is put off whose step names something that is not stored, each time it was looked for: a store may
+/// have been restored by then. After the last one the step fails.
+pub const LOOK_AGAIN: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
+
 /// What follows the failure of attempt `number` (1 for the first) where `max_attempts` are allowed. `spread` in 0..=1
 /// chooses within the jitter, so that many steps that failed together do not come back together: it is a parameter
 /// because core has no randomness.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct as _;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::blobs::{StoreError, StoreErrorKind};
@@ -14,13 +15,21 @@ use crate::id::Digest;
 pub trait Form: Serialize + DeserializeOwned {
     /// `dovetail.outcome/1`.
     const FORMAT: &'static str;
+    /// A later version of the form, written only for records that the first version cannot hold: an older dovetail
+    /// refuses those by name and still reads all others.
+    const EXTENDED: Option<&'static str> = None;
+
+    /// The version that this record needs.
+    fn format(&self) -> &'static str {
+        Self::FORMAT
+    }
 
     /// As it is stored.
     ///
     /// # Panics
     /// Never: these types are plain data with string keys.
     fn encode(&self) -> Vec<u8> {
-        let tagged = Tagged { format: Self::FORMAT, body: self };
+        let tagged = Tagged { format: self.format(), body: self };
         serde_json::to_vec(&tagged).expect("plain data with string keys always serialises")
     }
 
@@ -41,11 +50,11 @@ pub trait Form: Serialize + DeserializeOwned {
         }
         let head: Head =
             serde_json::from_slice(bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, read(), e))?;
-        if head.format != Self::FORMAT {
+        if head.format != Self::FORMAT && Some(head.format.as_str()) != Self::EXTENDED {
             let why = format!(
                 "its form is `{}`; this dovetail reads `{}`: use the version that wrote it, or a newer one",
                 head.format,
-                Self::FORMAT
+                Self::EXTENDED.unwrap_or(Self::FORMAT)
             );
             return Err(StoreError::new(StoreErrorKind::Newer, read(), why));
         }
@@ -61,18 +70,69 @@ struct Tagged<'a, T> {
 }
 
 /// A submitted run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(from = "RunForm")]
 pub struct RunRecord {
     /// `name@version#revision`: the key of the pinned pipeline.
     pub pipeline: String,
-    /// The checked inputs with their defaults; artifacts by reference.
-    pub inputs: Value,
+    /// The checked inputs with their defaults; artifacts by reference. As outputs: in the record up to
+    /// [`crate::limits::MAX_INLINE_VALUE`], so that a delivery of one of the run's jobs stays small.
+    pub inputs: StoredValue,
     /// Milliseconds since 1970.
     pub submitted_ms: u64,
 }
 
+/// How a [`RunRecord`] is stored: version 1 has `inputs`, version 2 `inputs_blob` in their place.
+#[derive(Deserialize)]
+struct RunForm {
+    pipeline: String,
+    #[serde(default)]
+    inputs: Value,
+    inputs_blob: Option<BlobForm>,
+    submitted_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BlobForm {
+    digest: Digest,
+    bytes: u64,
+}
+
+impl From<RunForm> for RunRecord {
+    fn from(form: RunForm) -> Self {
+        let inputs = match form.inputs_blob {
+            Some(BlobForm { digest, bytes }) => StoredValue::Blob { digest, bytes },
+            None => StoredValue::Inline(form.inputs),
+        };
+        Self { pipeline: form.pipeline, inputs, submitted_ms: form.submitted_ms }
+    }
+}
+
+impl Serialize for RunRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut form = serializer.serialize_struct("RunRecord", 3)?;
+        form.serialize_field("pipeline", &self.pipeline)?;
+        match &self.inputs {
+            StoredValue::Inline(inputs) => form.serialize_field("inputs", inputs)?,
+            StoredValue::Blob { digest, bytes } => {
+                form.serialize_field("inputs_blob", &BlobForm { digest: *digest, bytes: *bytes })?;
+            }
+        }
+        form.serialize_field("submitted_ms", &self.submitted_ms)?;
+        form.end()
+    }
+}
+
 impl Form for RunRecord {
     const FORMAT: &'static str = "dovetail.run_record/1";
+    const EXTENDED: Option<&'static str> = Some("dovetail.run_record/2");
+
+    fn format(&self) -> &'static str {
+        match self.inputs {
+            StoredValue::Inline(_) => Self::FORMAT,
+            StoredValue::Blob { .. } => "dovetail.run_record/2",
+        }
+    }
 }
 
 /// A value where it was produced: in the record, or as a blob when it is large.
@@ -107,6 +167,9 @@ pub struct AttemptRecord {
     /// window that is rebuilt has forgotten it. What they used is lost with them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lost_workers: u32,
+    /// It does not count towards the step's attempts: something that the job names was not stored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncharged: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -316,6 +379,22 @@ mod tests {
         assert_eq!(error.kind, StoreErrorKind::Newer);
         assert!(error.operation.contains("run r"));
         assert!(error.source.unwrap().to_string().contains("dovetail.cancel/2"));
+    }
+
+    #[test]
+    fn a_runs_large_inputs_stand_apart_in_a_form_that_an_older_dovetail_refuses() {
+        let run = |inputs| RunRecord { pipeline: "p@1.0.0#1".into(), inputs, submitted_ms: 7 };
+        let small = run(StoredValue::Inline(serde_json::json!({ "x": 1 })));
+        let text = r#"{"format":"dovetail.run_record/1","pipeline":"p@1.0.0#1","inputs":{"x":1},"submitted_ms":7}"#;
+        assert_eq!(String::from_utf8(small.encode()).unwrap(), text, "as every version before wrote it");
+        assert_eq!(RunRecord::decode(text.as_bytes(), "run r").unwrap(), small);
+        let large = run(StoredValue::Blob { digest: Digest::of(b"v"), bytes: 1 << 20 });
+        assert!(large.encode().starts_with(br#"{"format":"dovetail.run_record/2""#));
+        assert_eq!(RunRecord::decode(&large.encode(), "run r").unwrap(), large);
+        let newer = text.replace("record/1", "record/3");
+        let error = RunRecord::decode(newer.as_bytes(), "run r").unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Newer);
+        assert!(error.source.unwrap().to_string().contains("reads `dovetail.run_record/2`"));
     }
 
     #[test]

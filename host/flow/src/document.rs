@@ -31,7 +31,8 @@ pub fn document_of(parts: &Parts, key: &RunKey) -> Result<Value, FlowError> {
     let truth = Truth::read_generation(parts, key)?;
     let held = held(parts, &truth)?;
     let state = state(&truth, &held);
-    let output = if state == "succeeded" { output(parts, &truth)? } else { Value::Null };
+    let inputs = truth.inputs(parts)?;
+    let output = if state == "succeeded" { output(parts, &truth, &inputs)? } else { Value::Null };
     let finished_ms = truth.outcome.as_ref().map(|o| o.finished_ms);
     let started_ms = truth.outcomes.values().map(|o| o.started_ms).min();
     let waiting = waiting(&truth, &held, || able(parts))?;
@@ -41,7 +42,7 @@ pub fn document_of(parts: &Parts, key: &RunKey) -> Result<Value, FlowError> {
         "generation": key.generation,
         "pipeline": truth.pipeline.reference(),
         "state": state,
-        "inputs": truth.run.inputs,
+        "inputs": inputs,
         "output": output,
         "processing_summary": summary(&truth, &held, &waiting, finished_ms),
         "submitted_at": timestamp(truth.run.submitted_ms),
@@ -80,7 +81,7 @@ pub(crate) fn state(truth: &Truth, held: &[HeldStep]) -> &'static str {
     }
 }
 
-fn output(parts: &Parts, truth: &Truth) -> Result<Value, FlowError> {
+fn output(parts: &Parts, truth: &Truth, inputs: &Value) -> Result<Value, FlowError> {
     use dovetail_core::blobs::{StoreError, StoreErrorKind};
     let mut outputs = std::collections::BTreeMap::new();
     for (name, outcome) in &truth.outcomes {
@@ -88,7 +89,7 @@ fn output(parts: &Parts, truth: &Truth) -> Result<Value, FlowError> {
             outputs.insert(name.as_str(), load_value(parts, stored.clone())?);
         }
     }
-    let result = truth.pipeline.result(&truth.run.inputs, &|step| outputs.get(step));
+    let result = truth.pipeline.result(inputs, &|step| outputs.get(step));
     Ok(result.map_err(|e| {
         StoreError::new(StoreErrorKind::Corrupt, format!("put the output of run {} together", truth.key.run), e)
     })?)

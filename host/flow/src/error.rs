@@ -3,6 +3,10 @@
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::executor::HostError;
 
+pub(crate) const MISSING_VALUE: &str = "missing_value";
+pub(crate) const MISSING_PIPELINE: &str = "missing_pipeline";
+pub(crate) const MISSING_PACKAGE: &str = dovetail_core::executor::MISSING_PACKAGE;
+
 /// Why something could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum FlowError {
@@ -12,6 +16,13 @@ pub enum FlowError {
     /// The runtime failed by its own fault.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Something that a job names is not stored: no worker can run the job.
+    #[error("{source}")]
+    Missing {
+        /// Stable and snake_case: `missing_value`, `missing_pipeline`.
+        code: &'static str,
+        source: StoreError,
+    },
     /// This program panicked over a step.
     #[error("{0}")]
     Panic(String),
@@ -36,16 +47,53 @@ impl FlowError {
         match self {
             Self::Store(error) => error.kind == StoreErrorKind::Unavailable,
             Self::Host(error) => error.transient,
-            Self::Panic(_) | Self::Refused { .. } => false,
+            Self::Missing { .. } | Self::Panic(_) | Self::Refused { .. } => false,
         }
+    }
+
+    /// The code, if something that the job names is not stored.
+    pub(crate) fn missing(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing { code, .. } => Some(code),
+            Self::Host(error) => error.missing,
+            Self::Store(_) | Self::Panic(_) | Self::Refused { .. } => None,
+        }
+    }
+
+    /// As [`FlowError::Missing`] with this code, if the store does not have the value.
+    pub(crate) fn of_the_job(code: &'static str, error: StoreError) -> Self {
+        match error.kind {
+            StoreErrorKind::Missing => Self::Missing { code, source: error },
+            _ => Self::Store(error),
+        }
+    }
+
+    /// The error with its causes, for a record or a person.
+    pub(crate) fn in_words(&self) -> String {
+        let first = Some(self as &(dyn std::error::Error + 'static));
+        let mut texts: Vec<String> = Vec::new();
+        for error in std::iter::successors(first, |error| error.source()) {
+            let text = error.to_string();
+            if texts.last() != Some(&text) {
+                texts.push(text);
+            }
+        }
+        texts.join(": ")
     }
 
     /// Which store failed, where that is known.
     pub(crate) fn store(&self) -> Option<Store> {
         match self {
-            Self::Store(error) => error.store,
+            Self::Store(error) | Self::Missing { source: error, .. } => error.store,
             Self::Host(_) | Self::Panic(_) | Self::Refused { .. } => None,
         }
+    }
+
+    /// What of the job cannot be read, where it is the content of one thing: other jobs need not name that.
+    pub(crate) fn unreadable(&self) -> Option<String> {
+        let chain = std::iter::successors(Some(self as &(dyn std::error::Error + 'static)), |error| error.source());
+        let error = chain.filter_map(|error| error.downcast_ref::<StoreError>()).next()?;
+        matches!(error.kind, StoreErrorKind::Corrupt | StoreErrorKind::Newer).then(|| error.operation.clone())
     }
 
     /// What a worker's operator can do about it, where it is something that this worker lacks and others may have.
@@ -61,6 +109,7 @@ impl FlowError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Store(_) => "store",
+            Self::Missing { code, .. } => code,
             Self::Host(_) => "host",
             Self::Panic(_) => "host_panicked",
             Self::Refused { code, .. } => code,

@@ -177,7 +177,7 @@ pub fn lineage(parts: &Parts, key: &RunKey) -> Result<Value, FlowError> {
         "run_id": key.run.as_str(),
         "generation": key.generation,
         "pipeline": truth.pipeline.reference(),
-        "inputs": truth.run.inputs,
+        "inputs": truth.inputs(parts)?,
         "steps": truth.pipeline.steps.iter().filter_map(step).collect::<Vec<_>>(),
         "edges": edges,
     }))

@@ -3,16 +3,19 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
+use dovetail_core::blobs::{ArtifactRef, BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Item, Kind, Lane, Listing, MODEL, MODEL_KIND, Record, Reply};
 use dovetail_core::pipeline::{
-    self, Catalogue, Checked, Pipeline, Severity, TaskVersion, Unresolved, diff, task_reference,
+    self, Catalogue, Checked, Pipeline, Severity, Source, TaskVersion, Unresolved, diff, task_reference,
 };
 use dovetail_core::record::{Form, PluginRecord};
 use dovetail_core::wit::names::nearest;
 use semver::{Version, VersionReq};
 
+use crate::error::MISSING_PACKAGE;
 use crate::{FlowError, List, Parts, Unread};
 
 /// What a publication did.
@@ -34,6 +37,49 @@ pub struct Published {
     /// 1 for the first; `pipeline update` makes the next.
     pub revision: u32,
     pub pipeline: Pipeline,
+    /// What [`Published::has_packages`] found, for all copies of this value.
+    packages_found: Arc<AtomicBool>,
+}
+
+impl Published {
+    fn new(key: String, revision: u32, pipeline: Pipeline) -> Self {
+        Self { key, revision, pipeline, packages_found: Arc::default() }
+    }
+
+    /// That the packages of the steps, and the artifacts that the pipeline itself names, are stored. Found once, they
+    /// are not looked for again.
+    ///
+    /// # Errors
+    /// `missing_package`, `missing_artifact`; a store's failure.
+    pub(crate) fn has_packages(&self, parts: &Parts) -> Result<(), FlowError> {
+        if self.packages_found.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let of = self.pipeline.reference();
+        for step in &self.pipeline.steps {
+            if parts.blobs.size(BlobKind::Package, &step.package)?.is_none() {
+                let task = step.task_reference();
+                let what = format!("find the package of {task}, which {of} needs for its step `{}`", step.name);
+                let source = StoreError::plain(StoreErrorKind::Missing, what);
+                return Err(FlowError::Missing { code: MISSING_PACKAGE, source });
+            }
+            for binding in &step.inputs {
+                let Source::Literal { value } = &binding.source else { continue };
+                for artifact in ArtifactRef::all_in(value) {
+                    if parts.blobs.size(BlobKind::Artifact, &artifact.digest)?.is_none() {
+                        let place = step.input_field_id(&binding.field);
+                        return Err(FlowError::refused(
+                            "missing_artifact",
+                            format!("{of} names the artifact {} as `{place}`, which is not stored", artifact.digest),
+                            "store the artifact again, or publish a version of the pipeline without it",
+                        ));
+                    }
+                }
+            }
+        }
+        self.packages_found.store(true, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 /// What moving a pipeline to the newest plugins came to.
@@ -199,7 +245,7 @@ fn decode(key: &str, bytes: &[u8]) -> Result<Published, FlowError> {
         pipeline::FormatError::Newer { .. } => StoreError::new(StoreErrorKind::Newer, what(), e.to_string()),
         other @ pipeline::FormatError::Malformed(_) => corrupt(other.to_string()),
     })?;
-    Ok(Published { key: key.to_owned(), revision, pipeline })
+    Ok(Published::new(key.to_owned(), revision, pipeline))
 }
 
 /// The pipeline that a run is pinned to.
@@ -248,7 +294,7 @@ fn put_revision(parts: &Parts, pipeline: &Pipeline, revision: u32) -> Result<Pub
                 "look at it with `dovetail pipeline show`, then publish again",
             ))
         }
-        _ => Ok(Published { key, revision, pipeline: pipeline.clone() }),
+        _ => Ok(Published::new(key, revision, pipeline.clone())),
     }
 }
 

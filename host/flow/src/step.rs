@@ -2,54 +2,31 @@
 //! commit protocol of `docs/decisions`: artifacts first (the runtime has stored them), then one change with the
 //! outcome, the run's end or the children, and the acknowledgement.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod missing;
+mod plan;
+mod work;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dovetail_core::Digest;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, Outcome, Report, Usage};
-use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lease, Record, Reply, RunKey};
+use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Record, Reply, RunKey};
 use dovetail_core::limits::Limits;
-use dovetail_core::pipeline::{OnFailure, Pipeline, Step};
+use dovetail_core::pipeline::{OnFailure, Source};
 use dovetail_core::policy::{self, Backoff};
-use dovetail_core::record::{AttemptRecord, Consumed, Form, OutcomeRecord, Produced, RetryRecord, RunRecord, RunState};
+use dovetail_core::record::{AttemptRecord, Form, OutcomeRecord, RunRecord, RunState, StoredValue};
 use dovetail_core::stop::Stop;
 use serde_json::Value;
 
-use crate::recover::{job, reconcile};
-use crate::truth::{SKIPPED, STOPPED, Truth, end, follows, load_value, retries, store_log, store_value};
+use self::missing::retry;
+pub(crate) use self::plan::Plan;
+use self::work::Work;
+use crate::error::MISSING_VALUE;
+use crate::recover::reconcile;
+use crate::truth::{SKIPPED, STOPPED, Truth, end, follows, load_value, retries};
 use crate::{FlowError, Parts};
-
-/// A pipeline with what every step of every run of it asks again and again.
-pub(crate) struct Plan {
-    pub(crate) pipeline: Pipeline,
-    children: BTreeMap<String, Vec<Job>>,
-    /// Steps that have all the others as ancestors: when one of them succeeds, the run is over.
-    closers: BTreeSet<String>,
-}
-
-impl Plan {
-    pub(crate) fn new(pipeline: Pipeline) -> Self {
-        let mut ancestors: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        let mut children: BTreeMap<String, Vec<Job>> = BTreeMap::new();
-        // Steps stand in an order in which each comes after those it needs.
-        for step in &pipeline.steps {
-            let needs = pipeline.needs(step);
-            let mut above: BTreeSet<&str> =
-                needs.iter().flat_map(|need| ancestors.get(need).into_iter().flatten().copied()).collect();
-            above.extend(&needs);
-            ancestors.insert(&step.name, above);
-            for need in needs {
-                children.entry(need.to_owned()).or_default().push(job(&pipeline, step));
-            }
-        }
-        let others = pipeline.steps.len() - 1;
-        let closers =
-            ancestors.iter().filter(|(_, above)| above.len() == others).map(|(name, _)| (*name).to_owned()).collect();
-        Self { children, closers, pipeline }
-    }
-}
 
 /// Why a step did not succeed, in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,20 +66,14 @@ pub(crate) enum Next {
 #[derive(Debug, Clone)]
 pub(crate) enum After {
     /// The step ended; the run, too, if its state is here.
-    Finished {
-        failure: Option<StepFailure>,
-        micros: u64,
-        state: Option<RunState>,
-    },
+    Finished { failure: Option<StepFailure>, micros: u64, state: Option<RunState> },
     /// The run's end was recorded after its last step's.
-    Closed {
-        failure: Option<StepFailure>,
-        micros: u64,
-        state: RunState,
-    },
+    Closed { failure: Option<StepFailure>, micros: u64, state: RunState },
     Retried {
         code: String,
         delay: Duration,
+        /// No attempt was made: something that the job names is not stored.
+        uncharged: bool,
     },
     /// It was given back, and nothing was done for it.
     Released,
@@ -123,27 +94,6 @@ pub(crate) struct StepRunner {
     pub(crate) executor: Arc<dyn Executor>,
     /// This process, in the records.
     pub(crate) worker: String,
-}
-
-/// A claimed job with everything that was read for it.
-struct Work<'a> {
-    claimed: &'a Claimed,
-    plan: &'a Plan,
-    step: &'a Step,
-    input: Value,
-    before: Vec<RetryRecord>,
-    /// Another step has failed: this one is not to start.
-    skipped: bool,
-    /// Microseconds along the longest path to this attempt: the run's own time, as its timeout counts it. It is a sum
-    /// of lengths, so no two machines' clocks are compared, and neither the queue nor an interruption is in it.
-    spent_us: u64,
-}
-
-impl Work<'_> {
-    /// What is left of the run's timeout, in milliseconds; none: it has no timeout.
-    fn left_ms(&self) -> Option<u64> {
-        self.plan.pipeline.timeout_ms.map(|timeout| timeout.saturating_sub(self.spent_us / 1000))
-    }
 }
 
 impl StepRunner {
@@ -172,27 +122,53 @@ impl StepRunner {
                 return Ok(Next::Nothing(reconcile(&self.parts, &lease.run)?));
             }
         }
-        let mut outputs = BTreeMap::new();
-        let mut spent_us = 0;
+        let mut needs = Vec::with_capacity(claimed.needs.len());
         for (need, bytes) in &claimed.needs {
-            let outcome = OutcomeRecord::decode(bytes, &format!("step {need} of run {}", lease.run.run))?;
-            spent_us = spent_us.max(outcome.spent_us);
-            if let Some(stored) = outcome.output {
-                outputs.insert(need.as_str(), load_value(&self.parts, stored)?);
-            }
+            needs
+                .push((need.as_str(), OutcomeRecord::decode(bytes, &format!("step {need} of run {}", lease.run.run))?));
         }
-        let bound = plan.pipeline.step_input(step, &run.inputs, &|need| outputs.get(need));
-        let input = bound.map_err(|e| {
-            StoreError::new(
-                StoreErrorKind::Corrupt,
-                format!("bind the inputs of step {name} of run {}", lease.run.run),
-                e,
-            )
-        })?;
         let before =
             if claimed.attempt > 1 { retries(&self.parts, &lease.run, name, claimed.attempt)? } else { Vec::new() };
-        spent_us += before.iter().map(|retry| retry.failed.duration_us + retry.delay_ms * 1000).sum::<u64>();
-        self.attempt(Work { claimed, plan, step, input, before, skipped, spent_us }, stop, started)
+        let spent_us = needs.iter().map(|(_, outcome)| outcome.spent_us).max().unwrap_or(0)
+            + before.iter().map(|retry| retry.failed.duration_us + retry.delay_ms * 1000).sum::<u64>();
+        let (input, consumed) = (Value::Null, Vec::new());
+        let mut work = Work { claimed, plan, step, input, consumed, before, skipped, spent_us };
+        let input = match self.bind(&work, run, needs) {
+            Ok(input) => input,
+            Err(error) => return self.look_again(&work, error),
+        };
+        if let Err(failure) = work.take_input(input) {
+            let this = self.no_attempt(claimed, failure.clone());
+            return self.finish(&work, failed(failure), this);
+        }
+        self.attempt(work, stop, started)
+    }
+
+    /// The input of the step, from the run's inputs and the outputs of the steps that it needs.
+    fn bind(&self, work: &Work<'_>, run: &RunRecord, needs: Vec<(&str, OutcomeRecord)>) -> Result<Value, FlowError> {
+        let load = |stored| load_value(&self.parts, stored).map_err(|e| FlowError::of_the_job(MISSING_VALUE, e));
+        let mut outputs = BTreeMap::new();
+        for (need, outcome) in needs {
+            if let Some(stored) = outcome.output {
+                outputs.insert(need, load(stored)?);
+            }
+        }
+        let takes_inputs = work.step.inputs.iter().any(|binding| matches!(binding.source, Source::Input { .. }));
+        let large;
+        let inputs = match &run.inputs {
+            StoredValue::Inline(inputs) => inputs,
+            StoredValue::Blob { .. } if !takes_inputs => &Value::Null,
+            stored @ StoredValue::Blob { .. } => {
+                large = load(stored.clone())?;
+                &large
+            }
+        };
+        let bound = work.plan.pipeline.step_input(work.step, inputs, &|need| outputs.get(need));
+        bound.map_err(|e| {
+            let lease = &work.claimed.lease;
+            let what = format!("bind the inputs of step {} of run {}", lease.step, lease.run.run);
+            StoreError::new(StoreErrorKind::Corrupt, what, e).into()
+        })
     }
 
     fn attempt(&self, mut work: Work<'_>, stop: &Stop, started: &dyn Fn()) -> Result<Next, FlowError> {
@@ -225,12 +201,11 @@ impl StepRunner {
                 limits,
             };
             started();
-            let result = self.executor.execute(&attempt, stop);
-            work.input = attempt.input;
-            result
+            self.executor.execute(&attempt, stop)
         };
         let mut report = match result {
             Ok(report) => report,
+            Err(error) if error.missing.is_some() => return self.look_again(&work, error.into()),
             Err(error) => return self.host_failed(&work, error),
         };
         let stopped = matches!(&report.outcome, Outcome::Failed { failure } if failure.kind == FailureKind::Cancelled)
@@ -268,6 +243,7 @@ impl StepRunner {
             lost_workers: claimed
                 .crashes
                 .saturating_sub(work.before.iter().map(|retry| retry.failed.lost_workers).sum()),
+            uncharged: false,
         };
         if let Outcome::Failed { failure } = &report.outcome {
             // Another attempt that could only begin after the run's time is none.
@@ -278,11 +254,12 @@ impl StepRunner {
                 first: Duration::from_millis(step.retry.backoff_ms),
                 max: Duration::from_millis(step.retry.max_backoff_ms),
             };
-            let next = policy::after(failure, claimed.attempt, step.retry.max_attempts, backoff, spread(lease.token));
+            let number = claimed.attempt.saturating_sub(work.uncharged());
+            let next = policy::after(failure, number, step.retry.max_attempts, backoff, spread(lease.token));
             if let policy::Next::Retry(delay) = next
                 && in_time(delay)
             {
-                return Ok(self.retry(&work, this, delay));
+                return Ok(retry(claimed, this, delay));
             }
         }
         self.finish(&work, report, this)
@@ -305,38 +282,24 @@ impl StepRunner {
         Ok(Next::Commit(Item::Release { lease, delay: SOON }, After::Released))
     }
 
-    fn retry(&self, work: &Work<'_>, this: AttemptRecord, delay: Duration) -> Next {
-        let lease = &work.claimed.lease;
-        let code = this.error.as_ref().map_or_else(String::new, |e| e.code.clone());
-        let key = lease.run.attempt(&lease.step, work.claimed.attempt + 1);
-        let record =
-            Record { kind: Kind::Attempt, key, value: RetryRecord { failed: this, delay_ms: millis(delay) }.encode() };
-        Next::Commit(Item::Retry { lease: lease.clone(), record, delay }, After::Retried { code, delay })
-    }
-
     fn finish(&self, work: &Work<'_>, report: Report, this: AttemptRecord) -> Result<Next, FlowError> {
         let Work { claimed, plan, step, .. } = work;
         let lease = &claimed.lease;
         let micros = this.duration_us;
-        let told = |failure: &Failure| StepFailure {
-            code: failure.code.clone(),
-            message: failure.message.clone(),
-            stopped: follows(failure),
-        };
         let failure = this.error.as_ref().map(told);
         let succeeded = failure.is_none();
         // A step that was stopped does not say how its run ended: that was decided elsewhere, and may be a cancellation
         // that is not closed yet.
         let fails = failure.as_ref().is_some_and(|failure| !failure.stopped);
-        let record = self.outcome(work, report, this)?;
+        let record = work.outcome(&self.parts, report, this)?;
         let record = Record { kind: Kind::Outcome, key: lease.run.step(&step.name), value: record.encode() };
         let state = if succeeded {
-            plan.closers.contains(&step.name).then_some(RunState::Succeeded)
+            plan.closes(&step.name).then_some(RunState::Succeeded)
         } else {
             (fails && plan.pipeline.on_failure == OnFailure::Cancel).then_some(RunState::Failed)
         };
         let close = state.map(|state| end(&self.parts, &lease.run, state, (!succeeded).then(|| step.name.clone())));
-        let children = if succeeded { plan.children.get(&step.name).cloned().unwrap_or_default() } else { Vec::new() };
+        let children = if succeeded { plan.children(&step.name) } else { Vec::new() };
         Ok(Next::Commit(
             Item::Finish { lease: lease.clone(), record, succeeded, close, children },
             After::Finished { failure, micros, state },
@@ -349,7 +312,9 @@ impl StepRunner {
         match (after, reply) {
             (After::Released, _) => Ok(Settled::Over(Done::Nothing, None)),
             (After::Stopped, _) => Ok(Settled::Over(Done::Released, None)),
-            (After::Retried { code, delay }, Reply::Created) => Ok(Settled::Over(Done::Retried { code, delay }, None)),
+            (After::Retried { code, delay, .. }, Reply::Created) => {
+                Ok(Settled::Over(Done::Retried { code, delay }, None))
+            }
             (After::Retried { .. }, _) => recovered(Done::Nothing),
             (After::Closed { failure, micros, state }, _) => {
                 Ok(Settled::Over(Done::Step { failure, micros }, Some(state)))
@@ -371,67 +336,10 @@ impl StepRunner {
             (After::Finished { failure, micros, .. }, _) => recovered(Done::Step { failure, micros }),
         }
     }
-
-    fn outcome(&self, work: &Work<'_>, report: Report, this: AttemptRecord) -> Result<OutcomeRecord, FlowError> {
-        let Work { step, plan, input, before, .. } = work;
-        let origins = plan.pipeline.origins(step);
-        let consume = |(name, digest, _): Written<'_>| Consumed {
-            input: step.input_field_id(name),
-            origin: origins.get(name).cloned(),
-            digest,
-        };
-        let consumed = written(input).map(consume).collect();
-        let (output, failure, produced) = match report.outcome {
-            Outcome::Succeeded { output } => {
-                let (mut produced, mut bytes) = (Vec::new(), "{}".len());
-                for (name, digest, length) in written(&output) {
-                    bytes += "\"\":".len() + name.len() + length + usize::from(!produced.is_empty());
-                    produced.push(Produced { output: step.output_field_id(name), digest });
-                }
-                (Some(store_value(&self.parts, output, bytes)?), None, produced)
-            }
-            Outcome::Failed { failure } => (None, Some(failure), Vec::new()),
-        };
-        let (log, log_lines) = store_log(&self.parts, report.log)?;
-        let finished_ms = self.parts.clock.wall_ms();
-        let mut attempts: Vec<AttemptRecord> = before.iter().map(|retry| retry.failed.clone()).collect();
-        let started_ms = attempts.first().unwrap_or(&this).started_ms;
-        let spent_us = work.spent_us + this.duration_us;
-        // A step that was skipped had none.
-        if !work.skipped {
-            attempts.push(this);
-        }
-        let (package, models, log_dropped) = (step.package, report.models, report.log_dropped);
-        Ok(OutcomeRecord {
-            output,
-            failure,
-            attempts,
-            package,
-            models,
-            consumed,
-            produced,
-            log,
-            log_lines,
-            log_dropped,
-            spent_us,
-            started_ms,
-            finished_ms,
-        })
-    }
 }
 
-/// A field of a record, and its value as it is written: digest and length.
-type Written<'v> = (&'v str, Digest, usize);
-
-fn written(record: &Value) -> impl Iterator<Item = Written<'_>> {
-    record.as_object().into_iter().flatten().map(|(name, value)| {
-        let text = value.to_string();
-        (name.as_str(), Digest::of(text.as_bytes()), text.len())
-    })
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+fn told(failure: &Failure) -> StepFailure {
+    StepFailure { code: failure.code.clone(), message: failure.message.clone(), stopped: follows(failure) }
 }
 
 fn failed(failure: Failure) -> Report {

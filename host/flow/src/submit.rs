@@ -3,15 +3,19 @@
 use std::collections::BTreeSet;
 use std::io::Read as _;
 
+use dovetail_core::blobs::{ArtifactRef, BlobKind};
 use dovetail_core::ledger::{Item, Job, Kind, Record, Reply, RunKey};
+use dovetail_core::limits::{MAX_INLINE_VALUE, MAX_VALUE};
+use dovetail_core::manifest::show_size;
 use dovetail_core::pipeline::ready;
-use dovetail_core::record::{CancelRecord, Form, RunRecord};
+use dovetail_core::record::{CancelRecord, Form, RunRecord, StoredValue};
+use dovetail_core::size::{json_size, largest_field};
 use dovetail_core::{Digest, RunId};
 use serde_json::Value;
 
 use crate::recover::{job, reconcile, steps};
 use crate::registry::{Published, Pushed};
-use crate::truth::{Truth, current};
+use crate::truth::{Truth, current, load_value, store_large_value};
 use crate::{FlowError, Parts};
 
 /// A new run ID, after RFC 9562's version 7: milliseconds since 1970, then 74 random bits. Runs of one time stand side
@@ -45,7 +49,9 @@ pub fn keyed_run_id(pipeline: &str, key: &str) -> RunId {
 /// is `Same`, and whatever of it was lost is found again.
 ///
 /// # Errors
-/// `run_differs` if the ID was used with other inputs or another pipeline; a store's failure.
+/// `run_differs` if the ID was used with other inputs or another pipeline; `input_too_large` above
+/// [`dovetail_core::limits::MAX_VALUE`]; `missing_artifact` and `missing_package` if something that the run names is
+/// not stored; a store's failure.
 pub fn submit(parts: &Parts, published: &Published, inputs: &Value, run: &RunId) -> Result<Pushed, FlowError> {
     submit_many(parts, published, vec![(run.clone(), inputs.clone())])?.pop().unwrap_or(Ok(Pushed::Created))
 }
@@ -53,7 +59,7 @@ pub fn submit(parts: &Parts, published: &Published, inputs: &Value, run: &RunId)
 /// Submits many runs of one pipeline in one change: they share what makes it durable. One answer a run, in order.
 ///
 /// # Errors
-/// A store's failure, of all of them; `run_differs` stands among the answers.
+/// `missing_package` and a store's failure, of all of them; the other errors of [`submit`] stand among the answers.
 pub fn submit_many(
     parts: &Parts,
     published: &Published,
@@ -62,34 +68,91 @@ pub fn submit_many(
     let roots: Vec<Job> =
         ready(&published.pipeline, &BTreeSet::new()).into_iter().map(|step| job(&published.pipeline, step)).collect();
     let (submitted_ms, steps) = (parts.clock.wall_ms(), steps(&published.pipeline));
-    let mut records = Vec::with_capacity(runs.len());
+    published.has_packages(parts)?;
+    let mut answers = Vec::with_capacity(runs.len());
     let mut items = Vec::with_capacity(runs.len());
     for (run, inputs) in runs {
-        let record = RunRecord { pipeline: published.key.clone(), inputs, submitted_ms };
-        let (key, value) = (RunKey { run: run.clone(), generation: 0 }, record.encode());
+        let bytes = match check_inputs(parts, published, &run, &inputs) {
+            Ok(bytes) => bytes,
+            Err(error @ FlowError::Refused { .. }) => {
+                answers.push(Err(error));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let stored = if bytes <= MAX_INLINE_VALUE {
+            StoredValue::Inline(inputs.clone())
+        } else {
+            store_large_value(parts, &inputs)?
+        };
+        let record = RunRecord { pipeline: published.key.clone(), inputs: stored, submitted_ms };
         items.push(Item::Submit {
-            run: key,
-            record: Record { kind: Kind::Run, key: run.to_string(), value },
+            run: RunKey { run: run.clone(), generation: 0 },
+            record: Record { kind: Kind::Run, key: run.to_string(), value: record.encode() },
             jobs: roots.clone(),
             steps: steps.clone(),
         });
-        records.push((run, record));
+        answers.push(Ok((run, inputs)));
     }
-    let replies = parts.ledger.commit(&items)?;
-    let answer = |((run, record), reply): ((RunId, RunRecord), Reply)| match reply {
-        Reply::Exists(bytes) => same(parts, &run, &record, &bytes),
-        _ => Ok(Pushed::Created),
+    let mut replies = parts.ledger.commit(&items)?.into_iter();
+    let answer = |accepted: Result<(RunId, Value), FlowError>| match (accepted, &mut replies) {
+        (Err(refused), _) => Err(refused),
+        (Ok((run, inputs)), replies) => match replies.next() {
+            Some(Reply::Exists(bytes)) => same(parts, published, &run, &inputs, &bytes),
+            _ => Ok(Pushed::Created),
+        },
     };
-    Ok(records.into_iter().zip(replies).map(answer).collect())
+    Ok(answers.into_iter().map(answer).collect())
+}
+
+/// That a run with these inputs can be run: the size of the inputs as JSON, in bytes.
+fn check_inputs(parts: &Parts, published: &Published, run: &RunId, inputs: &Value) -> Result<u64, FlowError> {
+    let bytes = json_size(inputs);
+    if bytes > MAX_VALUE {
+        let most = show_size(MAX_VALUE);
+        let field = largest_field(inputs);
+        let (field, of_it) = field.map_or(("", 0), |(name, size)| (name, size));
+        return Err(FlowError::refused(
+            "input_too_large",
+            format!(
+                "the inputs of {} have {bytes} bytes as JSON, {of_it} of them in `{field}`: the most is {most}",
+                published.pipeline.reference()
+            ),
+            format!("pass the bulk of `{field}` as an artifact, whose bytes are stored apart"),
+        ));
+    }
+    for artifact in ArtifactRef::all_in(inputs) {
+        if parts.blobs.size(BlobKind::Artifact, &artifact.digest)?.is_some() {
+            continue;
+        }
+        // A run that is there keeps its answer, however much of what it used has been removed since.
+        if parts.ledger.get(Kind::Run, &[run.to_string()])?.pop().flatten().is_some() {
+            break;
+        }
+        let names = |value: &Value| ArtifactRef::all_in(value).contains(&artifact);
+        let fields = inputs.as_object().into_iter().flatten();
+        let field = fields.filter(|(_, value)| names(value)).map(|(name, _)| name.as_str()).next().unwrap_or_default();
+        return Err(FlowError::refused(
+            "missing_artifact",
+            format!("the input `{field}` names the artifact {}, which is not stored here", artifact.digest),
+            "store the artifact first, or give the file itself",
+        ));
+    }
+    Ok(bytes)
 }
 
 /// The run was there: whether it is the same, and then it is brought on its way.
-fn same(parts: &Parts, run: &RunId, record: &RunRecord, bytes: &[u8]) -> Result<Pushed, FlowError> {
+fn same(parts: &Parts, published: &Published, run: &RunId, inputs: &Value, bytes: &[u8]) -> Result<Pushed, FlowError> {
     let before = RunRecord::decode(bytes, &format!("run {run}"))?;
     // The revision may have moved on since: the run keeps the one it was submitted to. Nor does a file's name make
     // another input.
     let version = |key: &str| key.split('#').next().unwrap_or_default().to_owned();
-    if version(&before.pipeline) != version(&record.pipeline) || nameless(&before.inputs) != nameless(&record.inputs) {
+    let equal = match (&before.inputs, inputs) {
+        // Equal content, and so equal names, too.
+        (StoredValue::Blob { digest, .. }, inputs) if Digest::of(inputs.to_string().as_bytes()) == *digest => true,
+        (stored, inputs) => nameless(&load_value(parts, stored.clone())?) == nameless(inputs),
+    };
+    if version(&before.pipeline) != version(&published.key) || !equal {
         let message = format!("run {run} was submitted before, to {} and with other inputs", version(&before.pipeline));
         return Err(FlowError::refused("run_differs", message, "use another --key for another submission"));
     }

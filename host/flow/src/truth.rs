@@ -76,6 +76,11 @@ impl Truth {
         Self::read_generation(parts, &current(parts, run)?)
     }
 
+    /// The run's inputs, wherever they are kept.
+    pub(crate) fn inputs(&self, parts: &Parts) -> Result<Value, StoreError> {
+        load_value(parts, self.run.inputs.clone())
+    }
+
     pub(crate) fn read_generation(parts: &Parts, key: &RunKey) -> Result<Self, FlowError> {
         let (ledger, run) = (&*parts.ledger, &key.run);
         let Some(bytes) = one(ledger.get(Kind::Run, &[run.to_string()])?) else {
@@ -177,10 +182,12 @@ pub(crate) fn retries(parts: &Parts, key: &RunKey, step: &str, upto: u32) -> Res
 }
 
 /// A value as it is kept, given its length: in the record, or as a blob if it is large.
-pub(crate) fn store_value(parts: &Parts, value: Value, bytes: usize) -> Result<StoredValue, StoreError> {
-    if bytes <= MAX_INLINE_VALUE {
-        return Ok(StoredValue::Inline(value));
-    }
+pub(crate) fn store_value(parts: &Parts, value: Value, bytes: u64) -> Result<StoredValue, StoreError> {
+    if bytes <= MAX_INLINE_VALUE { Ok(StoredValue::Inline(value)) } else { store_large_value(parts, &value) }
+}
+
+/// A value as a blob.
+pub(crate) fn store_large_value(parts: &Parts, value: &Value) -> Result<StoredValue, StoreError> {
     let text = value.to_string();
     let digest = parts.blobs.put(BlobKind::Value, text.as_bytes())?;
     Ok(StoredValue::Blob { digest, bytes: text.len() as u64 })

@@ -28,6 +28,7 @@ use dovetail_core::stop::Canceller;
 use self::flow_control::FlowControl;
 use self::settle::ToSettle;
 use self::slots::{Closing, Slots};
+use crate::error::MISSING_PIPELINE;
 use crate::registry::pinned;
 use crate::shutdown::Shutdown;
 use crate::step::{After, Next, Plan, SOON, StepFailure, StepRunner};
@@ -385,7 +386,10 @@ impl Worker {
             return false;
         }
         let work = || {
-            let (record, plan) = self.plan(job)?;
+            let (record, plan) = match self.plan(job) {
+                Ok(known) => known,
+                Err(error) => return self.runner.look_again_for_the_plan(job, error),
+            };
             let started = || {
                 if job.crashes > 0 {
                     tracing::warn!(%run, step, lost = job.crashes, "a step is run again whose worker was not heard of any more");
@@ -399,11 +403,12 @@ impl Worker {
         let result = catch_unwind(AssertUnwindSafe(work));
         match result.unwrap_or_else(|panic| Err(panicked(&step, &run, panic.as_ref()))) {
             Ok(Next::Commit(item, after)) => {
-                let ran = !matches!(after, After::Released);
-                if ran {
-                    self.flow.could_run();
-                } else {
-                    self.flow.could_not_run(LONGEST_PAUSE);
+                let ran = !matches!(after, After::Released | After::Retried { uncharged: true, .. });
+                match after {
+                    After::Released => self.flow.could_not_run(LONGEST_PAUSE),
+                    // It says nothing of this worker.
+                    After::Retried { uncharged: true, .. } => {}
+                    _ => self.flow.could_run(),
                 }
                 self.commit(job, item, after, settle);
                 ran
@@ -424,7 +429,10 @@ impl Worker {
                 // the store itself fails, this does, too, and the lease decides.
                 let (delay, leave) = if error.may_pass() { (SOON, LONGEST_PAUSE) } else { (PUT_OFF, LONGEST_LEFT) };
                 let delay = if self.is_daemon() { delay } else { Duration::ZERO };
-                self.flow.could_not_run(leave);
+                match error.unreadable() {
+                    Some(subject) => self.flow.could_not_read(subject, leave),
+                    None => self.flow.could_not_run(leave),
+                }
                 self.fail(error);
                 self.commit(job, Item::Release { lease: job.lease.clone(), delay }, After::Released, settle);
                 false
@@ -456,7 +464,11 @@ impl Worker {
         if let Some(plan) = locked(&self.plans).get(&record.pipeline) {
             return Ok((record, plan.clone()));
         }
-        let plan = Arc::new(Plan::new(pinned(&self.parts, &record.pipeline)?));
+        let pipeline = pinned(&self.parts, &record.pipeline).map_err(|error| match error {
+            FlowError::Store(error) => FlowError::of_the_job(MISSING_PIPELINE, error),
+            other => other,
+        })?;
+        let plan = Arc::new(Plan::new(pipeline));
         self.prepare(&plan, &job.lease.step);
         let mut plans = locked(&self.plans);
         if plans.len() >= MAX_PLANS {

@@ -75,7 +75,8 @@ pub fn compile_child(args: &[OsString]) -> ExitCode {
 }
 
 fn child(args: &[OsString]) -> Result<(), LoadError> {
-    let failed = |operation: &str| HostError { operation: operation.to_owned(), transient: false, source: None };
+    let failed =
+        |operation: &str| HostError { operation: operation.to_owned(), transient: false, missing: None, source: None };
     let [input, output, limits] = args else {
         return Err(failed(&format!("{SUBCOMMAND} takes two files and limits")).into());
     };
@@ -213,6 +214,7 @@ fn why(status: ExitStatus, said: &str, limits: &CompileLimits) -> LoadError {
         HostError {
             operation: crate::text::message(&format!("compile the component ({what}){said}")),
             transient,
+            missing: None,
             source: None,
         }
         .into()

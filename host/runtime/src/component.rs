@@ -218,6 +218,7 @@ pub(crate) fn task(engine: &Engine, component: &Component, grants: &Grants) -> R
         .ok_or_else(|| HostError {
             operation: format!("find `run` of `{}`", signature.interface),
             transient: false,
+            missing: None,
             source: None,
         })?;
     let pre = linker.instantiate_pre(component).map_err(mismatch)?;

@@ -53,7 +53,7 @@ pub(crate) fn host_error(
     transient: bool,
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> HostError {
-    HostError { operation: operation.into(), transient, source: Some(source.into()) }
+    HostError { operation: operation.into(), transient, missing: None, source: Some(source.into()) }
 }
 
 /// The failure of an attempt that was stopped.

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
-use dovetail_core::executor::{Attempt, Executor, HostError, LogLine, Outcome, Report, Usage};
+use dovetail_core::executor::{Attempt, Executor, HostError, LogLine, MISSING_PACKAGE, Outcome, Report, Usage};
 use dovetail_core::limits::Limits;
+use dovetail_core::size::json_size;
 use dovetail_core::stop::{Stop, StopReason};
 use dovetail_core::vision::Vision;
 use serde_json::Value;
@@ -186,7 +187,8 @@ impl Runtime {
         }
         let bytes = self.blobs.get(BlobKind::Package, digest, MAX_PACKAGE).map_err(|error| {
             let transient = error.kind == StoreErrorKind::Unavailable;
-            host_error(format!("load package {digest}"), transient, error)
+            let missing = (error.kind == StoreErrorKind::Missing).then_some(MISSING_PACKAGE);
+            HostError { missing, ..host_error(format!("load package {digest}"), transient, error) }
         })?;
         let task = Arc::new(self.compiler.task(&Package::read(&bytes)?)?);
         *slot = Some(task.clone());
@@ -281,7 +283,7 @@ impl Runtime {
                     .min(wall.saturating_sub(Duration::from_nanos(u64::try_from(state.host_ns).unwrap_or(u64::MAX)))),
             ),
             peak_memory: state.memory.peak as u64,
-            input_bytes: json_bytes(&attempt.input),
+            input_bytes: json_size(&attempt.input),
             output_bytes,
             host_calls: state.calls.into_iter().map(|(name, calls)| (name.to_owned(), calls)).collect(),
         };
@@ -363,25 +365,6 @@ fn thread_cpu() -> Duration {
         return Duration::ZERO;
     }
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-/// The length of a value as JSON, without writing it anywhere.
-fn json_bytes(value: &Value) -> u64 {
-    struct Count(u64);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len() as u64;
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    // Counting cannot fail.
-    drop(serde_json::to_writer(&mut count, value));
-    count.0
 }
 
 fn micros(time: Duration) -> u64 {

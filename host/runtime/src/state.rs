@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs, StoreError, StoreErrorKind};
-use dovetail_core::executor::{Attempt, Failure, FailureKind, HostError, ModelUse};
+use dovetail_core::executor::{Attempt, Failure, FailureKind, HostError, MISSING_ARTIFACT, ModelUse};
 use dovetail_core::limits::LEAST_ARTIFACT;
 use dovetail_core::stop::{Stop, StopReason};
 use dovetail_core::vision::{self, Vision, VisionError};
@@ -394,7 +394,8 @@ pub(crate) fn end(fault: Fault) -> wasmtime::Error {
 /// A store that fails is our own fault, and never the guest's: the attempt ends here, and is not charged.
 pub(crate) fn store_fault(error: StoreError) -> Fault {
     let transient = error.kind == StoreErrorKind::Unavailable;
-    Ended::Host(host_error("use the artifact store", transient, error)).into()
+    let missing = (error.kind == StoreErrorKind::Missing).then_some(MISSING_ARTIFACT);
+    Ended::Host(HostError { missing, ..host_error("use the artifact store", transient, error) }).into()
 }
 
 /// A panic in our own code, as an error.
@@ -404,13 +405,14 @@ pub(crate) fn panicked(what: &str, panic: &(dyn Any + Send)) -> HostError {
     HostError {
         operation: format!("{what}: the host panicked: {}", text.as_deref().unwrap_or("no message")),
         transient: false,
+        missing: None,
         source: None,
     }
 }
 
 /// A state that cannot be.
 pub(crate) fn broken(what: &str) -> HostError {
-    HostError { operation: what.to_owned(), transient: false, source: None }
+    HostError { operation: what.to_owned(), transient: false, missing: None, source: None }
 }
 
 pub(crate) fn show(bytes: u64) -> String {

@@ -28,6 +28,18 @@ struct Trouble {
     keeps: bool,
 }
 
+/// A circuit breaker: others may be able to run what this worker cannot.
+#[derive(Debug, Clone)]
+struct Failing {
+    /// So often in a row; each claim counts once.
+    times: u32,
+    /// Nothing new is claimed until then.
+    until: Instant,
+    /// The one thing that could not be read, if it was only one: then it may be that thing that is damaged, and not
+    /// this worker.
+    subject: Option<String>,
+}
+
 #[derive(Debug)]
 struct State {
     /// Claimed, and not begun.
@@ -45,9 +57,8 @@ struct State {
     troubled: BTreeMap<Option<Store>, Trouble>,
     /// A job runs alone, or is about to.
     alone: bool,
-    /// This worker could not run what it claimed, so many times in a row: nothing new is claimed until then. Others may
-    /// be able to.
-    failing: Option<(u32, Instant)>,
+    /// This worker could not run the jobs that it claimed.
+    failing: Option<Failing>,
 }
 
 #[derive(Debug)]
@@ -96,8 +107,10 @@ impl FlowControl {
                 && state.unsettled < MOST_UNSETTLED
                 && !held_back
                 && !state.alone;
-            let pause =
-                state.failing.map_or(Duration::ZERO, |(_, until)| until.saturating_duration_since(Instant::now()));
+            let pause = state
+                .failing
+                .as_ref()
+                .map_or(Duration::ZERO, |failing| failing.until.saturating_duration_since(Instant::now()));
             if claims && pause.is_zero() {
                 return Some(room);
             }
@@ -178,14 +191,28 @@ impl FlowControl {
     /// It was not this job's fault: the next claim waits, longer each time, and no longer than `at_most`. What is
     /// claimed at once counts once.
     pub(super) fn could_not_run(&self, at_most: Duration) {
+        self.count_failure(None, at_most);
+    }
+
+    /// As [`FlowControl::could_not_run`], if something else could not be read before either: jobs of one damaged thing
+    /// keep no others waiting.
+    pub(super) fn could_not_read(&self, subject: String, at_most: Duration) {
+        self.count_failure(Some(subject), at_most);
+    }
+
+    fn count_failure(&self, subject: Option<String>, at_most: Duration) {
         let (mut state, now) = (self.state(), Instant::now());
-        let times = match state.failing {
-            Some((_, until)) if until > now => return,
-            Some((times, _)) => times.saturating_add(1),
-            None => 1,
+        let times = match &state.failing {
+            Some(failing) if failing.until > now => return,
+            Some(failing) if subject.is_some() && failing.subject == subject => return,
+            Some(failing) => failing.times.saturating_add(1),
+            None => u32::from(subject.is_none()),
         };
-        let pause = FIRST_PAUSE.saturating_mul(1 << (times - 1).min(16)).min(at_most);
-        state.failing = Some((times, now + pause));
+        let pause = match times.checked_sub(1) {
+            Some(doubled) => FIRST_PAUSE.saturating_mul(1 << doubled.min(16)).min(at_most),
+            None => Duration::ZERO,
+        };
+        state.failing = Some(Failing { times, until: now + pause, subject: subject.filter(|_| times == 0) });
     }
 
     pub(super) fn could_run(&self) {
@@ -355,6 +382,26 @@ mod tests {
         flow.could_not_run(Duration::from_secs(9));
         flow.could_run();
         assert!(waits() < FIRST_PAUSE / 2, "until it can");
+    }
+
+    #[test]
+    fn one_thing_that_cannot_be_read_keeps_nothing_else_waiting() {
+        let flow = FlowControl::new(2);
+        let waits = || {
+            let began = Instant::now();
+            assert_eq!(flow.wait_for_room(|| false), Some(2));
+            began.elapsed()
+        };
+        for _ in 0..100 {
+            flow.could_not_read("read package a".into(), Duration::from_secs(9));
+        }
+        assert!(waits() < FIRST_PAUSE / 2);
+        // A worker that can read nothing meets something else soon.
+        flow.could_not_read("read package b".into(), Duration::from_secs(9));
+        assert!(waits() >= FIRST_PAUSE.mul_f64(0.9));
+        flow.could_run();
+        flow.could_not_read("read package b".into(), Duration::from_secs(9));
+        assert!(waits() < FIRST_PAUSE / 2);
     }
 
     #[test]

@@ -160,6 +160,12 @@ impl Bench {
 
     /// Works until the run is over, moving the clock so that retries come due.
     pub(crate) fn work(&self, run: &RunId) -> Value {
+        self.drive(run);
+        document(&self.parts, run).unwrap()
+    }
+
+    /// The same without reading what came of the run.
+    pub(crate) fn drive(&self, run: &RunId) {
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|threads| {
             threads.spawn(|| {
@@ -173,7 +179,6 @@ impl Bench {
             done.store(true, std::sync::atomic::Ordering::SeqCst);
             result.unwrap();
         });
-        document(&self.parts, run).unwrap()
     }
 
     pub(crate) fn made(&self) -> Vec<(String, u32)> {

@@ -380,7 +380,12 @@ fn the_hosts_own_fault_is_not_charged() {
     let count = AtomicU32::new(0);
     bench.script("a", move |attempt, _| {
         if count.fetch_add(1, Ordering::SeqCst) < 5 {
-            return Err(HostError { operation: "load the package".into(), transient: true, source: None });
+            return Err(HostError {
+                operation: "load the package".into(),
+                transient: true,
+                missing: None,
+                source: None,
+            });
         }
         assert_eq!(attempt.number, 1);
         Ok(sum(attempt))
@@ -393,7 +398,9 @@ fn the_hosts_own_fault_is_not_charged() {
 fn a_fault_that_will_not_pass_ends_the_worker_and_keeps_the_run() {
     let bench = Bench::new();
     let published = bench.publish(&json!({}), &[("a", "input.x", "input.x")]);
-    bench.script("a", |_, _| Err(HostError { operation: "load the package".into(), transient: false, source: None }));
+    bench.script("a", |_, _| {
+        Err(HostError { operation: "load the package".into(), transient: false, missing: None, source: None })
+    });
     let run = bench.submit(&published, 1);
     let error = bench.worker().run(&Scope::Runs(vec![run.clone()]), &bench.shutdown).unwrap_err();
     assert_eq!((error.code(), error.to_string().as_str()), ("host", "load the package"));

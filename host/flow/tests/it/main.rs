@@ -8,6 +8,8 @@ mod answers;
 mod bench;
 mod failures;
 mod gc;
+mod inputs;
+mod missing;
 mod registry;
 mod runs;
 mod shutdown;

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use dovetail_core::blobs::BlobKind;
+use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use wasmtime::component::Resource;
 
 use crate::bindings::dovetail::task::artifacts;
 use crate::bindings::dovetail::task::types::TaskError;
 use crate::handles::{Artifact, Fault, Writer};
-use crate::outcome::{Ended, host_error};
 use crate::state::{Answer, State, end, show, store_fault, wit_failure};
 
 /// What one call reads or writes at most, in bytes.
@@ -36,9 +35,9 @@ impl State {
         }
         let digest = artifact.reference.digest;
         let size = self.blobs.size(BlobKind::Artifact, &digest).map_err(store_fault)?;
-        let missing =
-            || Ended::Host(host_error(format!("find artifact {digest}"), false, "the store does not have it"));
-        let size = size.ok_or_else(missing)?;
+        let size = size.ok_or_else(|| {
+            store_fault(StoreError::plain(StoreErrorKind::Missing, format!("find the artifact {digest}")))
+        })?;
         self.table.get_mut(this)?.size = Some(size);
         Ok(size)
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use dovetail_core::blobs::{ArtifactRef, BlobKind};
 use dovetail_core::ledger::Kind;
-use dovetail_core::record::{Form as _, RunRecord};
+use dovetail_core::record::{Form as _, RunRecord, StoredValue};
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{DetectOptions, Image, ModelKind, Rect, Vision, VisionError};
 use dovetail_core::{Digest, RunId};
@@ -170,7 +170,9 @@ fn of_runs(from: &App, pipeline: &Published) -> Result<Vec<Vec<u8>>, Error> {
         if record.pipeline != pipeline.key || digests.len() == PHOTOGRAPHS {
             continue;
         }
-        let image = record.inputs.get("image").and_then(ArtifactRef::from_json);
+        // A photograph is an artifact: inputs that stand apart for their size are not the demo's.
+        let StoredValue::Inline(inputs) = record.inputs else { continue };
+        let image = inputs.get("image").and_then(ArtifactRef::from_json);
         digests.extend(image.map(|image| image.digest).filter(|digest| !digests.contains(digest)));
     }
     digests.reverse();

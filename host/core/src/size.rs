@@ -1,0 +1,47 @@
+//! The size of a value as JSON, without writing it anywhere.
+
+use std::io::Write;
+
+use serde_json::Value;
+
+/// The length of `value` as compact JSON, in bytes.
+#[must_use]
+pub fn json_size(value: &Value) -> u64 {
+    struct Counter(u64);
+    impl Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    // Counting cannot fail, and a `Value` has only string keys.
+    drop(serde_json::to_writer(&mut counter, value));
+    counter.0
+}
+
+/// The field of an object that takes the most as JSON, with its size in bytes; none if it has no fields.
+#[must_use]
+pub fn largest_field(object: &Value) -> Option<(&str, u64)> {
+    let sizes = object.as_object()?.iter().map(|(name, value)| (name.as_str(), json_size(value)));
+    sizes.max_by_key(|(_, size)| *size)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_size_is_the_length_of_the_text() {
+        let value = json!({ "a": [1, 2.5, null, true], "b\"": "x\u{1}y", "c": {} });
+        assert_eq!(json_size(&value), value.to_string().len() as u64);
+        assert_eq!(largest_field(&value), Some(("a", 17)));
+        assert_eq!(largest_field(&json!({})), None);
+    }
+}
