@@ -5,6 +5,7 @@
 mod arrows;
 mod binary;
 mod bombs;
+mod docs;
 mod tidy;
 
 use std::path::{Path, PathBuf};
