@@ -111,6 +111,41 @@ fn variables(source: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_tests_that_reliability_names_are_there() {
+    let page = text(Path::new("docs/reliability.md"));
+    let sources: Vec<String> = ["tests", "host"].iter().flat_map(|f| files(f, ".rs")).map(|f| text(&f)).collect();
+    let functions: Vec<&str> = sources.iter().flat_map(|source| functions(source)).collect();
+    let mut named = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let test = row.rsplit('|').nth(1).unwrap_or_default();
+        for name in test.split('`').skip(1).step_by(2).filter_map(|span| span.rsplit("::").next()) {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '.' | '*');
+            if name.contains('_') && name.chars().all(plain) {
+                named += 1;
+                assert!(functions.iter().any(|function| is_named(function, name)), "there is no test `{name}`");
+            }
+        }
+    }
+    assert!(named > 50, "only {named} tests were found");
+    assert!(is_named("redis_far_away", "redis_*") && is_named("redis_far_away", "*_away"));
+    assert!(!is_named("redis_far_away", "redis_near_...") && !is_named("redis_far_away", "redis_far"));
+}
+
+/// The functions of a source file.
+fn functions(source: &str) -> impl Iterator<Item = &str> {
+    source.split("fn ").skip(1).filter_map(|rest| rest.split('(').next())
+}
+
+/// Whether the function is the one that a document names, with `...` or `*` for a part of its name.
+fn is_named(function: &str, name: &str) -> bool {
+    let name = name.replace("...", "*");
+    match name.split_once('*') {
+        None => function == name,
+        Some((begin, end)) => function.strip_prefix(begin).is_some_and(|rest| rest.ends_with(end)),
+    }
+}
+
+#[test]
 fn the_readmes_pipeline_is_good() {
     let file = "pipelines/people.json";
     let shown = blocks(&readme(), "json");
