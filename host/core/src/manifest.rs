@@ -238,7 +238,7 @@ impl Reader<'_> {
             Err(bad) => self.error(at, format!("`{key}`: {bad}")),
             Ok(0) => self.error(at, format!("`{key}` must be more than nought")),
             Ok(n) if n > most => {
-                self.error(at, format!("`{key}` is {}, and the host allows at most {}", show(n), show(most)))
+                self.error(at, format!("`{key}` is {}, and the host allows at most {}", show(n), show(most)));
             }
             Ok(n) => *limit = n,
         }
@@ -273,7 +273,7 @@ impl Reader<'_> {
                 }
             }
             Some((at, _)) => {
-                self.error(at, "`http` must be an array of origins, such as [\"https://api.example.com\"]")
+                self.error(at, "`http` must be an array of origins, such as [\"https://api.example.com\"]");
             }
         }
         grants

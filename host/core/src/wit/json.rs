@@ -247,7 +247,7 @@ impl Checker {
             };
             let expected = Type::Record(fields.to_vec()).short();
             self.within(unknown, |this| {
-                this.error(expected, given.get(unknown), format!("unknown field `{unknown}`{hint}"))
+                this.error(expected, given.get(unknown), format!("unknown field `{unknown}`{hint}"));
             });
         }
         let mut normal = Some(Map::new());
