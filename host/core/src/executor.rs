@@ -31,6 +31,9 @@ pub struct Attempt {
     pub origins: BTreeMap<String, String>,
     /// In force: the manifest's, under the host's maxima and the step's timeout.
     pub limits: Limits,
+    /// The models that were chosen for the run: opening any model of a kind opens this one, and no other. A kind that
+    /// is not here is the executor's to choose.
+    pub models: Models,
 }
 
 /// How a step, or an attempt at it, ended.
@@ -130,6 +133,9 @@ pub struct ModelUse {
     pub digest: Digest,
 }
 
+/// Kind of model ([`crate::vision::ModelKind::name`]) -> the model that was chosen for a run.
+pub type Models = BTreeMap<String, ModelUse>;
+
 /// What an attempt used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
@@ -210,5 +216,15 @@ pub trait Executor: Send + Sync {
     /// Best effort: what cannot be had now is told when it is needed.
     fn prepare(&self, package: &Digest) {
         let _: &Digest = package;
+    }
+
+    /// The models that this executor would open for these kinds, and those that they use in turn. A kind of which it
+    /// has no model is left out.
+    ///
+    /// # Errors
+    /// If the installed models cannot be read.
+    fn choose_models(&self, kinds: &[&str]) -> Result<Models, HostError> {
+        let _: &[&str] = kinds;
+        Ok(Models::new())
     }
 }

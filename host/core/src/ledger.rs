@@ -13,7 +13,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::blobs::StoreError;
+use crate::executor::{ModelUse, Models};
 use crate::id::RunId;
+use crate::vision::ModelKind;
 
 /// What a record is about. Together with its key it is unique for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +38,8 @@ pub enum Kind {
     RunOutcome,
     /// `name`: a model of the fleet with its files.
     Model,
+    /// `run:kind`: the model of a kind that was chosen for a run after its submission.
+    ModelChoice,
     /// `records`: which records these are, for a queue that is a system of its own.
     Identity,
 }
@@ -54,6 +58,7 @@ impl Kind {
             Self::Cancel => "cancel",
             Self::RunOutcome => "run_outcome",
             Self::Model => "model",
+            Self::ModelChoice => "model_choice",
             Self::Identity => "identity",
         }
     }
@@ -130,7 +135,8 @@ pub struct Job {
     pub lane: Lane,
 }
 
-/// Begins the name of the capability to have a model: `model:ssd_mobilenetv1`.
+/// Begins the name of the capability to have a model: `model:ssd_mobilenetv1`, whatever its content, or
+/// `model:ssd_mobilenetv1@sha256:...`, of this very content ([`exact_model`]).
 pub const MODEL: &str = "model:";
 /// Begins the name of the capability to have any model of a kind: `model_kind:detector`.
 pub const MODEL_KIND: &str = "model_kind:";
@@ -139,6 +145,12 @@ pub const MODEL_KIND: &str = "model_kind:";
 /// `model:ssd_mobilenetv1`, `model_kind:detector`), sorted, each once, joined by commas. Empty: nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lane(String);
+
+/// The capability to have this very model.
+#[must_use]
+pub fn exact_model(model: &ModelUse) -> String {
+    format!("{MODEL}{}@{}", model.name, model.digest)
+}
 
 /// Whether the capability is a grant, and not to have a model.
 #[must_use]
@@ -150,7 +162,11 @@ pub fn is_grant(name: &str) -> bool {
 #[must_use]
 pub fn capability_in_words(name: &str) -> String {
     match (name.strip_prefix(MODEL), name.strip_prefix(MODEL_KIND)) {
-        (Some(model), _) => format!("the model {model}"),
+        (Some(model), _) => match model.split_once('@') {
+            // As many digits as `dovetail models list` shows.
+            Some((name, digest)) => format!("the model {name} ({})", digest.get(..19).unwrap_or(digest)),
+            None => format!("the model {model}"),
+        },
         (_, Some(kind)) => format!("a model of the kind {kind}"),
         _ => format!("the grant {name}"),
     }
@@ -162,6 +178,27 @@ impl Lane {
     pub fn of(needs: impl IntoIterator<Item = String>) -> Self {
         let needs: std::collections::BTreeSet<String> = needs.into_iter().collect();
         Self(needs.into_iter().collect::<Vec<_>>().join(","))
+    }
+
+    /// The same for a run with these models: in place of any model of a kind it asks for the chosen one.
+    #[must_use]
+    pub fn with_models(&self, chosen: &Models) -> Self {
+        if chosen.is_empty() {
+            return self.clone();
+        }
+        Self::of(self.needs().flat_map(|need| {
+            let kind = need.strip_prefix(MODEL_KIND);
+            let Some(model) = kind.and_then(|kind| chosen.get(kind)) else { return vec![need.to_owned()] };
+            // A model that looks at a face may cut it out by the points of the run's landmarker.
+            let by_points = kind.is_some_and(|kind| kind != ModelKind::Detector.name());
+            let landmarker = by_points.then(|| chosen.get(ModelKind::Landmarker.name())).flatten();
+            std::iter::once(model).chain(landmarker).map(exact_model).collect()
+        }))
+    }
+
+    /// The kinds of models of which any one is asked for.
+    pub fn model_kinds(&self) -> impl Iterator<Item = &str> {
+        self.needs().filter_map(|need| need.strip_prefix(MODEL_KIND))
     }
 
     /// As it is written.

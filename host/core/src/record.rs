@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::blobs::{StoreError, StoreErrorKind};
-use crate::executor::{Failure, LogLine, ModelUse, Usage};
+use crate::executor::{Failure, LogLine, ModelUse, Models, Usage};
 use crate::id::Digest;
 
 /// A stored form: its name and version.
@@ -80,6 +80,9 @@ pub struct RunRecord {
     pub inputs: StoredValue,
     /// Milliseconds since 1970.
     pub submitted_ms: u64,
+    /// The models that were chosen as it was submitted. A kind that is missing here is chosen when the first step that
+    /// opens one starts ([`ModelChoiceRecord`]).
+    pub models: Models,
 }
 
 /// How a [`RunRecord`] is stored: version 1 has `inputs`, version 2 `inputs_blob` in their place.
@@ -90,6 +93,8 @@ struct RunForm {
     inputs: Value,
     inputs_blob: Option<BlobForm>,
     submitted_ms: u64,
+    #[serde(default)]
+    models: Models,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -104,13 +109,13 @@ impl From<RunForm> for RunRecord {
             Some(BlobForm { digest, bytes }) => StoredValue::Blob { digest, bytes },
             None => StoredValue::Inline(form.inputs),
         };
-        Self { pipeline: form.pipeline, inputs, submitted_ms: form.submitted_ms }
+        Self { pipeline: form.pipeline, inputs, submitted_ms: form.submitted_ms, models: form.models }
     }
 }
 
 impl Serialize for RunRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut form = serializer.serialize_struct("RunRecord", 3)?;
+        let mut form = serializer.serialize_struct("RunRecord", 4)?;
         form.serialize_field("pipeline", &self.pipeline)?;
         match &self.inputs {
             StoredValue::Inline(inputs) => form.serialize_field("inputs", inputs)?,
@@ -119,6 +124,9 @@ impl Serialize for RunRecord {
             }
         }
         form.serialize_field("submitted_ms", &self.submitted_ms)?;
+        if !self.models.is_empty() {
+            form.serialize_field("models", &self.models)?;
+        }
         form.end()
     }
 }
@@ -133,6 +141,18 @@ impl Form for RunRecord {
             StoredValue::Blob { .. } => "dovetail.run_record/2",
         }
     }
+}
+
+/// The model of a kind that was chosen for a run after its submission. Key: `run:kind`, for all generations.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelChoiceRecord {
+    pub model: ModelUse,
+    /// Milliseconds since 1970.
+    pub chosen_ms: u64,
+}
+
+impl Form for ModelChoiceRecord {
+    const FORMAT: &'static str = "dovetail.model_choice/1";
 }
 
 /// A value where it was produced: in the record, or as a blob when it is large.
@@ -383,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_runs_large_inputs_stand_apart_in_a_form_that_an_older_dovetail_refuses() {
-        let run = |inputs| RunRecord { pipeline: "p@1.0.0#1".into(), inputs, submitted_ms: 7 };
+        let run = |inputs| RunRecord { pipeline: "p@1.0.0#1".into(), inputs, submitted_ms: 7, models: Models::new() };
         let small = run(StoredValue::Inline(serde_json::json!({ "x": 1 })));
         let text = r#"{"format":"dovetail.run_record/1","pipeline":"p@1.0.0#1","inputs":{"x":1},"submitted_ms":7}"#;
         assert_eq!(String::from_utf8(small.encode()).unwrap(), text, "as every version before wrote it");

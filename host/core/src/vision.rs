@@ -141,6 +141,9 @@ pub struct Model {
     /// What an emotion classifier gives probabilities for, in its order; empty for the others.
     #[serde(default)]
     pub labels: Vec<String>,
+    /// The landmarker by whose points faces are cut out for it, where the run has one; none: the default one.
+    #[serde(skip)]
+    pub landmarker: Option<Digest>,
 }
 
 /// A face found.
@@ -203,6 +206,12 @@ impl VisionError {
     /// An error of the caller's data.
     pub fn invalid(code: &'static str, message: impl Into<String>) -> Self {
         Self::Invalid { code, message: message.into() }
+    }
+
+    /// Whether what was asked for is a model that is not installed.
+    #[must_use]
+    pub fn is_of_a_model_that_is_missing(&self) -> bool {
+        matches!(self, Self::Unavailable { code: "models_missing", .. } | Self::Invalid { code: "unknown_model", .. })
     }
 
     /// `too_large`, of a file of so many bytes.

@@ -170,15 +170,15 @@ fn waiting(
         return Ok(Waiting::new());
     }
     let needs = |step: &Step| {
-        let unserved = !workers.iter().any(|able| step.lane.is_served_by(able));
+        let lane = step.lane.with_models(&truth.models);
+        let unserved = !workers.iter().any(|able| lane.is_served_by(able));
         // What nobody has at all is what is missing; where each has a part, it is the whole.
-        let missing: Vec<String> = step
-            .lane
+        let missing: Vec<String> = lane
             .needs()
             .filter(|need| !workers.iter().any(|able| able.iter().any(|a| a == need)))
             .map(str::to_owned)
             .collect();
-        let missing = if missing.is_empty() { step.lane.needs().map(str::to_owned).collect() } else { missing };
+        let missing = if missing.is_empty() { lane.needs().map(str::to_owned).collect() } else { missing };
         unserved.then_some((step.name.clone(), missing))
     };
     Ok(ready.into_iter().filter_map(needs).collect())

@@ -24,7 +24,7 @@ const RUNS: usize = 100;
 const MAX_VALUE: u64 = 16 << 20;
 /// What is recorded of a run under keys that begin with its ID, in the order in which it goes; its outcomes go last,
 /// because they are what an interrupted collection is found again by.
-const OF_A_RUN: [Kind; 4] = [Kind::Outcome, Kind::Attempt, Kind::Generation, Kind::Cancel];
+const OF_A_RUN: [Kind; 5] = [Kind::Outcome, Kind::Attempt, Kind::Generation, Kind::Cancel, Kind::ModelChoice];
 /// Where a record may name a blob.
 const NAMING: [Kind; 9] = [
     Kind::Plugin,

@@ -10,6 +10,7 @@ mod fleet;
 mod gc;
 mod history;
 mod listing;
+mod models;
 mod recover;
 mod registry;
 mod shutdown;
@@ -32,13 +33,14 @@ pub use fleet::pair::may_write;
 pub use gc::{Amount, Collected, Keep, collect};
 pub use history::{RunSummary, StepLog, find_generation, find_run, lineage, logs, runs};
 pub use listing::{List, Unread};
+pub use models::model_kinds;
 pub use recover::{left_to_do, recover, retry};
 pub use registry::{
     Published, Pushed, Update, check, pipeline, pipelines, plugin, plugins, push_pipeline, push_plugin, update_pipeline,
 };
 pub use shutdown::Shutdown;
 pub use step::StepFailure;
-pub use submit::{cancel, keyed_run_id, new_run_id, submit, submit_many};
+pub use submit::{cancel, keyed_run_id, new_run_id, submit, submit_many, submit_with};
 pub use truth::current;
 pub use worker::{Able, About, Daemon, Event, Listener, Worker, WorkerOptions};
 

@@ -8,6 +8,7 @@ use dovetail_core::ledger::{Item, Job, Kind, Record, RunKey};
 use dovetail_core::pipeline::{Pipeline, Step, ready};
 use dovetail_core::record::{Form, GenerationRecord, RunState};
 
+use crate::models::with_models;
 use crate::truth::{Standing, Truth, current, end};
 use crate::{FlowError, Parts};
 
@@ -69,6 +70,7 @@ pub(crate) fn reconcile(parts: &Parts, key: &RunKey) -> Result<Option<RunState>,
             let next = ready(&truth.pipeline, &done).into_iter().filter(|s| !truth.outcomes.contains_key(&s.name));
             let jobs =
                 next.map(|step| Job { attempt: truth.attempt(&step.name), ..job(&truth.pipeline, step) }).collect();
+            let jobs = with_models(jobs, &truth.models);
             parts.ledger.commit(&[Item::Recover { run: truth.key, jobs, steps }])?;
             Ok(None)
         }

@@ -6,6 +6,7 @@ mod missing;
 mod plan;
 mod work;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use self::missing::retry;
 pub(crate) use self::plan::Plan;
 use self::work::Work;
 use crate::error::MISSING_VALUE;
+use crate::models::{choose, with_models};
 use crate::recover::reconcile;
 use crate::truth::{SKIPPED, STOPPED, Truth, end, follows, load_value, retries};
 use crate::{FlowError, Parts};
@@ -131,8 +133,8 @@ impl StepRunner {
             if claimed.attempt > 1 { retries(&self.parts, &lease.run, name, claimed.attempt)? } else { Vec::new() };
         let spent_us = needs.iter().map(|(_, outcome)| outcome.spent_us).max().unwrap_or(0)
             + before.iter().map(|retry| retry.failed.duration_us + retry.delay_ms * 1000).sum::<u64>();
-        let (input, consumed) = (Value::Null, Vec::new());
-        let mut work = Work { claimed, plan, step, input, consumed, before, skipped, spent_us };
+        let (input, consumed, models) = (Value::Null, Vec::new(), Cow::Borrowed(&run.models));
+        let mut work = Work { claimed, plan, step, input, consumed, before, skipped, spent_us, models };
         let input = match self.bind(&work, run, needs) {
             Ok(input) => input,
             Err(error) => return self.look_again(&work, error),
@@ -189,6 +191,10 @@ impl StepRunner {
         } else if left == Some(0) {
             Ok(failed(run_timeout(&work, "before this step could start")))
         } else {
+            if let Cow::Borrowed(recorded) = work.models {
+                let kinds = step.lane.model_kinds().collect();
+                work.models = choose(&self.parts, &*self.executor, &lease.run.run, recorded, &kinds)?;
+            }
             let limits = Limits { time_ms: step.limits.time_ms.min(left.unwrap_or(u64::MAX)), ..step.limits };
             let attempt = Attempt {
                 run: lease.run.run.clone(),
@@ -199,6 +205,7 @@ impl StepRunner {
                 input: std::mem::take(&mut work.input),
                 origins: work.plan.pipeline.origins(step),
                 limits,
+                models: work.models.clone().into_owned(),
             };
             started();
             self.executor.execute(&attempt, stop)
@@ -283,7 +290,7 @@ impl StepRunner {
     }
 
     fn finish(&self, work: &Work<'_>, report: Report, this: AttemptRecord) -> Result<Next, FlowError> {
-        let Work { claimed, plan, step, .. } = work;
+        let Work { claimed, plan, step, models, .. } = work;
         let lease = &claimed.lease;
         let micros = this.duration_us;
         let failure = this.error.as_ref().map(told);
@@ -299,7 +306,7 @@ impl StepRunner {
             (fails && plan.pipeline.on_failure == OnFailure::Cancel).then_some(RunState::Failed)
         };
         let close = state.map(|state| end(&self.parts, &lease.run, state, (!succeeded).then(|| step.name.clone())));
-        let children = if succeeded { plan.children(&step.name) } else { Vec::new() };
+        let children = if succeeded { with_models(plan.children(&step.name), models) } else { Vec::new() };
         Ok(Next::Commit(
             Item::Finish { lease: lease.clone(), record, succeeded, close, children },
             After::Finished { failure, micros, state },

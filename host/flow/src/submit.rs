@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 
 use dovetail_core::blobs::{ArtifactRef, BlobKind};
-use dovetail_core::ledger::{Item, Job, Kind, Record, Reply, RunKey};
+use dovetail_core::executor::Models;
+use dovetail_core::ledger::{Item, Kind, Record, Reply, RunKey};
 use dovetail_core::limits::{MAX_INLINE_VALUE, MAX_VALUE};
 use dovetail_core::manifest::show_size;
 use dovetail_core::pipeline::ready;
@@ -13,6 +14,7 @@ use dovetail_core::size::{json_size, largest_field};
 use dovetail_core::{Digest, RunId};
 use serde_json::Value;
 
+use crate::models::with_models;
 use crate::recover::{job, reconcile, steps};
 use crate::registry::{Published, Pushed};
 use crate::truth::{Truth, current, load_value, store_large_value};
@@ -56,7 +58,8 @@ pub fn submit(parts: &Parts, published: &Published, inputs: &Value, run: &RunId)
     submit_many(parts, published, vec![(run.clone(), inputs.clone())])?.pop().unwrap_or(Ok(Pushed::Created))
 }
 
-/// Submits many runs of one pipeline in one change: they share what makes it durable. One answer a run, in order.
+/// Submits many runs of one pipeline in one change: they share what makes it durable. One answer a run, in order. The
+/// models of a run are chosen when its first step starts.
 ///
 /// # Errors
 /// `missing_package` and a store's failure, of all of them; the other errors of [`submit`] stand among the answers.
@@ -65,8 +68,22 @@ pub fn submit_many(
     published: &Published,
     runs: Vec<(RunId, Value)>,
 ) -> Result<Vec<Result<Pushed, FlowError>>, FlowError> {
-    let roots: Vec<Job> =
-        ready(&published.pipeline, &BTreeSet::new()).into_iter().map(|step| job(&published.pipeline, step)).collect();
+    submit_with(parts, published, &Models::new(), runs)
+}
+
+/// The same with the models that were chosen for the runs, by kind: every step of theirs gets these. Kinds that are
+/// left out are chosen when the first step starts that opens one. A run that was submitted before keeps its models.
+///
+/// # Errors
+/// As [`submit_many`].
+pub fn submit_with(
+    parts: &Parts,
+    published: &Published,
+    models: &Models,
+    runs: Vec<(RunId, Value)>,
+) -> Result<Vec<Result<Pushed, FlowError>>, FlowError> {
+    let roots = ready(&published.pipeline, &BTreeSet::new()).into_iter().map(|step| job(&published.pipeline, step));
+    let roots = with_models(roots.collect(), models);
     let (submitted_ms, steps) = (parts.clock.wall_ms(), steps(&published.pipeline));
     published.has_packages(parts)?;
     let mut answers = Vec::with_capacity(runs.len());
@@ -85,7 +102,8 @@ pub fn submit_many(
         } else {
             store_large_value(parts, &inputs)?
         };
-        let record = RunRecord { pipeline: published.key.clone(), inputs: stored, submitted_ms };
+        let record =
+            RunRecord { pipeline: published.key.clone(), inputs: stored, submitted_ms, models: models.clone() };
         items.push(Item::Submit {
             run: RunKey { run: run.clone(), generation: 0 },
             record: Record { kind: Kind::Run, key: run.to_string(), value: record.encode() },

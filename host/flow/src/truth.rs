@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
-use dovetail_core::executor::{Failure, FailureKind, LogLine};
+use dovetail_core::executor::{Failure, FailureKind, LogLine, Models};
 use dovetail_core::ledger::{Kind, Record, RunKey};
 use dovetail_core::limits::{MAX_INLINE_LOG, MAX_INLINE_VALUE, MAX_VALUE};
 use dovetail_core::pipeline::Pipeline;
@@ -14,6 +14,7 @@ use dovetail_core::record::{
 use dovetail_core::{Digest, RunId};
 use serde_json::Value;
 
+use crate::models::{chosen, model_kinds};
 use crate::registry::pinned;
 use crate::{FlowError, Parts};
 
@@ -37,6 +38,8 @@ pub(crate) struct Truth {
     pub(crate) key: RunKey,
     pub(crate) run: RunRecord,
     pub(crate) pipeline: Pipeline,
+    /// The models that are chosen for it, as it was submitted or later.
+    pub(crate) models: Models,
     pub(crate) outcomes: BTreeMap<String, OutcomeRecord>,
     /// Failed attempts of steps that have no outcome yet.
     pub(crate) retries: BTreeMap<String, Vec<RetryRecord>>,
@@ -92,10 +95,12 @@ impl Truth {
         };
         let record = RunRecord::decode(&bytes, &format!("run {run}"))?;
         let pipeline = pinned(parts, &record.pipeline)?;
+        let models = chosen(parts, run, &record.models, &model_kinds(&pipeline))?.into_owned();
         let mut truth = Self {
             key: key.clone(),
             run: record,
             pipeline,
+            models,
             outcomes: BTreeMap::new(),
             retries: BTreeMap::new(),
             cancel: None,

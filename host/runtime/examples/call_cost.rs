@@ -138,6 +138,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         input: serde_json::from_str(input)?,
         origins: BTreeMap::new(),
         limits: Limits::DEFAULT,
+        models: BTreeMap::new(),
     };
     let stop = Stop::never();
     let mut rounds = Vec::new();

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
-use dovetail_core::executor::{Attempt, Executor, HostError, LogLine, MISSING_PACKAGE, Outcome, Report, Usage};
+use dovetail_core::executor::{
+    Attempt, Executor, HostError, LogLine, MISSING_PACKAGE, ModelUse, Models, Outcome, Report, Usage,
+};
 use dovetail_core::limits::Limits;
 use dovetail_core::size::json_size;
 use dovetail_core::stop::{Stop, StopReason};
-use dovetail_core::vision::Vision;
+use dovetail_core::vision::{self, ModelKind, Vision, VisionError};
 use serde_json::Value;
 use wasmtime::{Store, UpdateDeadline};
 
@@ -211,6 +213,7 @@ impl Runtime {
             input: Value::Null,
             origins: attempt.origins.clone(),
             limits,
+            models: attempt.models.clone(),
         };
         let (line, progress) = self.sinks(&facts);
         let log = SharedLog::new(Log::new(limits.log, began, line));
@@ -319,6 +322,25 @@ impl Executor for Runtime {
         if let Err(error) = self.preload(package) {
             tracing::warn!(%package, err = &error as &dyn std::error::Error, "a package could not be made ready beforehand");
         }
+    }
+
+    fn choose_models(&self, kinds: &[&str]) -> Result<Models, HostError> {
+        let mut chosen = Models::new();
+        let kinds = ModelKind::ALL.into_iter().filter(|kind| kinds.contains(&kind.name()));
+        for kind in kinds {
+            let model = match self.vision.model(kind, None) {
+                Ok(model) => model,
+                Err(VisionError::Unavailable { code: vision::MODEL_DAMAGED, message }) => {
+                    return Err(host_error(format!("choose a {}", kind.words()), false, message));
+                }
+                // There is none, which whoever opens one is told.
+                Err(_) => continue,
+            };
+            for model in self.vision.companions(&model).into_iter().chain([model]) {
+                chosen.insert(model.kind.name().to_owned(), ModelUse { name: model.name, digest: model.digest });
+            }
+        }
+        Ok(chosen)
     }
 
     fn execute(&self, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError> {

@@ -33,7 +33,9 @@ mod square;
 mod unavailable;
 
 pub use annotation::{Annotation, Probe};
-pub use models::{FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelError, ModelStore, Unread};
+pub use models::{
+    FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelError, ModelStore, Unread, default_model, default_models,
+};
 pub use options::Options;
 
 #[cfg(feature = "opencv")]

@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use dovetail_core::RunId;
+use dovetail_core::executor::Models;
 use dovetail_core::pipeline::Severity;
 use dovetail_core::wit::Type;
 use dovetail_flow::{Published, Pushed};
 use serde_json::{Value, json};
 
 use crate::args;
+use crate::commands::models::share::chosen;
 use crate::commands::pipeline::{checked_file, is_file};
 use crate::commands::runs::{needs_worker, until_recorded};
 use crate::commands::several::{Several, run_all, submit_only};
@@ -70,24 +72,30 @@ fn run_id(published: &Published, key: Option<&str>) -> Result<RunId, Error> {
     }
 }
 
+/// Submits a run with the models that were chosen for it.
+fn submit(app: &App, published: &Published, models: &Models, inputs: Value, run: &RunId) -> Result<Pushed, Error> {
+    let answers = dovetail_flow::submit_with(app.parts()?, published, models, vec![(run.clone(), inputs)])?;
+    Ok(answers.into_iter().next().unwrap_or(Ok(Pushed::Created))?)
+}
+
 /// Submits one run and waits for it.
 fn one(app: &App, published: &Published, given: &Given, args: &args::Run, jobs: u32) -> Result<Exit, Error> {
     let expected = Expected::of_pipeline(&published.pipeline);
     let loaded = Loaded::read(given, &expected)?;
     let inputs = published.pipeline.resolve_inputs(&loaded.values).map_err(|errors| expected.misfits(&errors))?;
-    let parts = app.parts()?;
+    let (parts, models) = (app.parts()?, chosen(app, &published.pipeline)?);
     if args.detach {
         needs_worker(app)?;
         loaded.store(&inputs, parts.blobs.as_ref())?;
         let run = run_id(published, args.key.as_deref())?;
-        dovetail_flow::submit(parts, published, &inputs, &run)?;
+        submit(app, published, &models, inputs, &run)?;
         app.output.result(|| json!({ "run_id": run }), || format!("{run}\n"));
         return Ok(Exit::Done);
     }
     let session = Session::begin(app, 1, jobs)?;
     loaded.store(&inputs, parts.blobs.as_ref())?;
     let run = run_id(published, args.key.as_deref())?;
-    if dovetail_flow::submit(parts, published, &inputs, &run)? == Pushed::Same {
+    if submit(app, published, &models, inputs, &run)? == Pushed::Same {
         tracing::info!(%run, "submitted before");
     }
     wait_for(app, session, &run)
@@ -126,21 +134,21 @@ fn many(
             load(file)?;
         }
     }
-    let parts = app.parts()?;
+    let (parts, models) = (app.parts()?, chosen(app, &published.pipeline)?);
     if args.detach {
         needs_worker(app)?;
     }
     common.store(&Value::from(values.clone()), parts.blobs.as_ref())?;
-    let submit = |n: usize| -> Result<RunId, Error> {
+    let submit_one = |n: usize| -> Result<RunId, Error> {
         let file = &each.files[n];
         let (loaded, inputs) = load(file)?;
         let run = run_id(published, args.key.as_ref().map(|key| format!("{key}\0{}", file.display())).as_deref())?;
         loaded.store(&inputs, parts.blobs.as_ref())?;
-        dovetail_flow::submit(parts, published, &inputs, &run).map_err(|error| Error::from(error).of_file(file))?;
+        submit(app, published, &models, inputs, &run).map_err(|error| error.of_file(file))?;
         Ok(run)
     };
     let several = Several::Files { files: &each.files, keyed: args.key.is_some() };
-    if args.detach { submit_only(app, &several, submit) } else { run_all(app, &several, jobs, submit) }
+    if args.detach { submit_only(app, &several, submit_one) } else { run_all(app, &several, jobs, submit_one) }
 }
 
 fn is_bytes(ty: &Type) -> bool {

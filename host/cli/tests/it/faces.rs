@@ -2,8 +2,10 @@
 //! the demonstration.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use dovetail_core::ledger::{Kind, Ledger as _};
+use dovetail_core::record::{Form as _, RunRecord};
 use serde_json::{Value, json};
 
 use crate::support::{Home, Ran, command, plugin, root, valid};
@@ -363,6 +365,56 @@ fn a_step_waits_for_a_worker_with_a_model_of_the_kind_that_its_task_opens() {
     let cascade = format!("{}/haarcascade_frontalface_alt2.xml", dovetail_vision::HAAR_FOLDER);
     home.run(&["models", "add", &cascade, "--manifest", "model.toml"]).exits(0);
     wait("the run ends", || show()["state"] == "succeeded");
+}
+
+#[test]
+fn a_run_keeps_the_model_that_was_chosen_when_it_was_submitted() {
+    let home = Home::new();
+    home.run(&["task", "push", &plugin("face-detection").display().to_string()]).exits(0);
+    let steps = json!({ "detect": { "number": 1, "task": "face-detection@^1", "inputs": { "image": "input.image" } } });
+    home.pipeline(
+        "it",
+        &json!({ "name": "it", "version": "1.0.0", "inputs": { "image": {} }, "steps": steps, "output": { "faces": "detect.faces_array" } }),
+    );
+    let page = std::fs::read_to_string(root().join("docs/models.md")).unwrap();
+    let manifest = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let cascade = format!("{}/haarcascade_frontalface_alt2.xml", dovetail_vision::HAAR_FOLDER);
+    let add = |manifest: String| {
+        home.write("model.toml", manifest);
+        let add = ["models", "add", &cascade, "--manifest", "model.toml", "--output", "json"];
+        home.run(&add).exits(0).json()["digest"].as_str().unwrap().to_owned()
+    };
+    let (image, old) = (format!("image=@{}", photograph(6).display()), add(manifest.to_owned()));
+    let used = |document: &Value| document["processing_summary"]["steps"][0]["models"][0]["name"].clone();
+    let first = home.run(&["run", "it", "--input", &image, "--output", "json"]).exits(0).json();
+    assert_eq!(used(&first), "frontal_alt2");
+    let clock = Arc::new(dovetail_flow::SystemClock);
+    let data = home.path("data");
+    let ledger = Arc::new(dovetail_stores::SqliteLedger::open(&data, clock.clone()).unwrap());
+    let parts = dovetail_flow::Parts { ledger, blobs: Arc::new(dovetail_stores::FileBlobs::new(&data)), clock };
+    let record = parts.ledger.get(Kind::Run, &[first["run_id"].as_str().unwrap().to_owned()]).unwrap().remove(0);
+    let record = RunRecord::decode(&record.unwrap(), "it").unwrap();
+    let chosen: Vec<_> = record.models.iter().map(|(kind, one)| (kind.as_str(), one.digest.to_string())).collect();
+    assert_eq!(chosen, [("detector", old)], "`run` has chosen, and recorded it");
+    // The same once more, and before anybody works on it there is a model that goes before it by name.
+    let published = dovetail_flow::pipeline(&parts, "it").unwrap();
+    let run = dovetail_flow::new_run_id().unwrap();
+    let again = vec![(run.clone(), record.inputs.clone())];
+    dovetail_flow::submit_with(&parts, &published, &record.models, again).unwrap().remove(0).unwrap();
+    add(manifest.replace("alt2", "aaa"));
+    let resumed = home.run(&["runs", "resume", run.as_str(), "--output", "json"]).exits(0).json();
+    assert_eq!(used(&resumed), "frontal_alt2", "{resumed:#}");
+    let new = home.run(&["run", "it", "--input", &image, "--output", "json"]).exits(0).json();
+    assert_eq!(used(&new), "frontal_aaa", "{new:#}");
+    // Where the model is no more, no other one stands in for it, and the run is not over.
+    let run = dovetail_flow::new_run_id().unwrap();
+    let again = vec![(run.clone(), record.inputs)];
+    dovetail_flow::submit_with(&parts, &published, &record.models, again).unwrap().remove(0).unwrap();
+    std::fs::remove_file(home.path("data/models/frontal_alt2.toml")).unwrap();
+    let refused = home.run(&["runs", "resume", run.as_str()]).exits(3).stderr;
+    assert!(refused.contains("`frontal_alt2`") && refused.contains("chosen for this run"), "{refused}");
+    let shown = home.run(&["runs", "show", run.as_str(), "--output", "json"]).exits(0).json();
+    assert_eq!((&shown["state"], &shown["error"]), (&json!("queued"), &Value::Null), "{shown:#}");
 }
 
 #[test]

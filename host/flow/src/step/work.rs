@@ -1,7 +1,9 @@
 //! A claimed job with everything that was read for it, and the record of how its step ended.
 
+use std::borrow::Cow;
+
 use dovetail_core::Digest;
-use dovetail_core::executor::{Failure, FailureKind, Outcome, Report};
+use dovetail_core::executor::{Failure, FailureKind, Models, Outcome, Report};
 use dovetail_core::ledger::Claimed;
 use dovetail_core::limits::MAX_VALUE;
 use dovetail_core::manifest::show_size;
@@ -27,6 +29,8 @@ pub(super) struct Work<'a> {
     /// Microseconds along the longest path to this attempt: the run's own time, as its timeout counts it. It is a sum
     /// of lengths, so no two machines' clocks are compared, and neither the queue nor an interruption is in it.
     pub(super) spent_us: u64,
+    /// The models that are chosen for the run, as far as they are known here.
+    pub(super) models: Cow<'a, Models>,
 }
 
 impl Work<'_> {

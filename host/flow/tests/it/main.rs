@@ -10,6 +10,7 @@ mod failures;
 mod gc;
 mod inputs;
 mod missing;
+mod models;
 mod registry;
 mod runs;
 mod shutdown;

@@ -1,5 +1,6 @@
 //! `dovetail:vision/faces`: models over many faces at once.
 
+use dovetail_core::executor::ModelUse;
 use dovetail_core::vision::{self as port, DetectOptions, FaceError, ModelKind, PerFace};
 use wasmtime::component::Resource;
 
@@ -8,6 +9,7 @@ use crate::bindings::dovetail::vision::faces::{self, AgeAndGender, Detection};
 use crate::bindings::dovetail::vision::images::{Point, Rect};
 use crate::functions::images::rect;
 use crate::handles::{AgeGenderEstimator, Detector, Embedder, EmotionClassifier, Fault, Image, Landmarker};
+use crate::outcome::{Ended, host_error};
 use crate::state::{Answer, State, wit_failure};
 
 /// Views compared for the confidence of an age, unless the task sets another number.
@@ -16,6 +18,17 @@ pub const DEFAULT_VIEWS: u32 = 2;
 /// Boxes that one call takes. Each gets an answer of its own that is larger than the box: what a guest passes must not
 /// decide what the host holds.
 const MAX_FACES: usize = 10_000;
+
+/// The model that was chosen for the run is not on this machine: another machine may have it.
+fn not_here(chosen: &ModelUse, found: Option<&port::Model>) -> Fault {
+    let ModelUse { name, digest } = chosen;
+    let here = found.map_or("it is not installed here".to_owned(), |model| {
+        format!("the one that is installed here has another content ({})", model.digest)
+    });
+    let operation = format!("open the model `{name}` ({digest}), which was chosen for this run");
+    let remedy = "install that one with `dovetail models pull` or `models add`, or submit a new run";
+    Ended::Host(host_error(operation, false, format!("{here}; {remedy}"))).into()
+}
 
 type Faces<T> = Vec<Result<T, Failure>>;
 
@@ -38,8 +51,21 @@ fn answers<T, U>(answers: PerFace<T>, convert: impl Fn(T) -> U) -> Faces<U> {
 }
 
 impl State {
+    /// The model of this name; without a name, the one that was chosen for the run.
     fn model(&mut self, kind: ModelKind, name: Option<&str>) -> Answer<port::Model> {
-        self.vision.model(kind, name).map_err(|error| self.vision_fault(error))
+        let chosen = if name.is_none() { self.attempt.models.get(kind.name()).cloned() } else { None };
+        let found = self.vision.model(kind, name.or(chosen.as_ref().map(|chosen| chosen.name.as_str())));
+        let model = match (found, chosen) {
+            (Ok(model), Some(chosen)) if (&model.name, model.digest) != (&chosen.name, chosen.digest) => {
+                return Err(not_here(&chosen, Some(&model)));
+            }
+            (Err(error), Some(chosen)) if error.is_of_a_model_that_is_missing() => {
+                return Err(not_here(&chosen, None));
+            }
+            (found, _) => found.map_err(|error| self.vision_fault(error))?,
+        };
+        let landmarker = self.attempt.models.get(ModelKind::Landmarker.name()).map(|chosen| chosen.digest);
+        Ok(port::Model { landmarker, ..model })
     }
 
     /// Runs one operation on the pixels of `image` and records the model.

@@ -1,9 +1,10 @@
 //! Images, artifacts and models: what a guest does with handles, and what the host answers.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs as _};
-use dovetail_core::executor::{Executor as _, FailureKind, Usage};
+use dovetail_core::executor::{Attempt, Executor as _, FailureKind, ModelUse, Usage};
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::Vision as _;
@@ -153,6 +154,33 @@ fn models_are_recorded_when_they_are_used() {
         ["default", "points"],
         "the embedder is the same model as the detector here, and brings the landmarker along"
     );
+}
+
+#[test]
+fn a_kind_means_the_model_that_was_chosen_for_the_run() {
+    let bench = Bench::new();
+    let body = "(call $embedder (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0x3200))
+      (call $embed (i32.load (i32.const 0x3208)) (local.get 0) (i32.const 0x2000) (i32.const 1) (i32.const 0x3300))
+      (call $answer (i32.const 0) (i32.const 0))";
+    let picture = bench.artifact(b"10x10", "image/jpeg");
+    let package = bench.install("probe", &guest(body), "");
+    let with = |name: &str, digest: &[u8]| {
+        let model = ModelUse { name: name.to_owned(), digest: dovetail_core::Digest::of(digest) };
+        let input = json!({ "image": picture, "n": 1 });
+        let models = BTreeMap::from([("embedder".to_owned(), model)]);
+        let attempt = Attempt { models, ..attempt(package, input, Limits::DEFAULT) };
+        bench.runtime.execute(&attempt, &Stop::never())
+    };
+    let report = with("mine", b"mine").unwrap();
+    assert_eq!(report.models[0].name, "mine");
+    // Another content under the name, or none of the name, is this machine's lack, and no failure of the task.
+    for (name, digest) in [("mine", &b"other"[..]), ("unknown", b"unknown"), ("missing", b"missing")] {
+        let error = with(name, digest).unwrap_err();
+        assert!(error.operation.contains(&format!("open the model `{name}`")) && !error.transient, "{error:?}");
+    }
+    let chosen = bench.runtime.choose_models(&["embedder", "detector"]).unwrap();
+    let chosen: Vec<_> = chosen.iter().map(|(kind, model)| (kind.as_str(), model.name.as_str())).collect();
+    assert_eq!(chosen, [("detector", "default"), ("embedder", "default"), ("landmarker", "points")]);
 }
 
 #[test]

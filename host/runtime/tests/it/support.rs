@@ -191,6 +191,7 @@ impl Vision for FakeVision {
                 digest: Digest::of(name.as_bytes()),
                 aliases: Vec::new(),
                 labels: vec!["happy".to_owned()],
+                landmarker: None,
             }),
         }
     }
@@ -203,6 +204,7 @@ impl Vision for FakeVision {
                 digest: Digest::of(b"points"),
                 aliases: Vec::new(),
                 labels: Vec::new(),
+                landmarker: None,
             }]
         } else {
             Vec::new()
@@ -336,6 +338,7 @@ pub(crate) fn attempt(package: Digest, input: Value, limits: Limits) -> Attempt 
         input,
         origins: BTreeMap::from([("n".to_owned(), "output_001_n".to_owned())]),
         limits,
+        models: BTreeMap::new(),
     }
 }
 

@@ -20,7 +20,7 @@ use opencv::imgproc;
 use crate::codec;
 use crate::heap;
 use crate::models::manifest::{Crop, CropFrom, Manifest, Output, Role};
-use crate::models::{Installed, Listed, ModelError, ModelStore};
+use crate::models::{Installed, Listed, ModelError, ModelStore, default_model};
 use crate::options::Options;
 use crate::pictures::{Found, Pictures, Points};
 use crate::pool::{Pool, Turn};
@@ -30,17 +30,6 @@ use super::faces::{self, Each, View};
 use super::haar::Haar;
 use super::network::Network;
 use super::{failed, silence};
-
-/// Used where no name is given; where it is not installed, the first of its kind by name.
-fn default_name(kind: ModelKind) -> &'static str {
-    match kind {
-        ModelKind::Detector => "ssd_mobilenetv1",
-        ModelKind::Landmarker => "face_landmark_68",
-        ModelKind::AgeGenderEstimator => "age_gender",
-        ModelKind::EmotionClassifier => "face_expression",
-        ModelKind::Embedder => "face_recognition",
-    }
-}
 
 /// Pictures that are decoded beyond those that passes can run over: their steps have something to do as soon as others
 /// end.
@@ -195,29 +184,42 @@ impl Inner {
     }
 
     fn model(&self, kind: ModelKind, name: Option<&str>) -> Result<Model, VisionError> {
-        let mut of_kind: Vec<Model> =
-            self.installed()?.iter().map(|i| &i.model).filter(|m| m.kind == kind).cloned().collect();
-        if of_kind.is_empty() {
+        let installed = self.installed()?;
+        let of_kind = || installed.iter().map(|i| &i.model).filter(|m| m.kind == kind);
+        let called = |m: &&Model, name: &str| m.name == name || m.aliases.iter().any(|a| a == name);
+        let found = match name {
+            None => default_model(&installed, kind).map(|found| &found.model),
+            Some(name) => of_kind().find(|m| called(m, name)),
+        };
+        if let Some(found) = found {
+            return Ok(found.clone());
+        }
+        let Some(wanted) = name.filter(|_| of_kind().next().is_some()) else {
             let message =
                 format!("no {} is installed; `dovetail models pull` installs the default models", kind.words());
             return Err(VisionError::unavailable("models_missing", message));
-        }
-        let called = |m: &Model, name: &str| m.name == name || m.aliases.iter().any(|a| a == name);
-        let wanted = name.unwrap_or(default_name(kind));
-        if let Some(at) = of_kind.iter().position(|m| called(m, wanted)) {
-            return Ok(of_kind.swap_remove(at));
-        }
-        if name.is_none() {
-            // The list is sorted by name.
-            return Ok(of_kind.swap_remove(0));
-        }
+        };
         let names: Vec<String> =
-            of_kind.iter().flat_map(|m| std::iter::once(&m.name).chain(&m.aliases)).map(|n| format!("`{n}`")).collect();
+            of_kind().flat_map(|m| std::iter::once(&m.name).chain(&m.aliases)).map(|n| format!("`{n}`")).collect();
         let shown: String = wanted.chars().take(80).collect();
         Err(VisionError::invalid(
             "unknown_model",
             format!("no {} is called `{shown}`; installed: {}", kind.words(), names.join(", ")),
         ))
+    }
+
+    /// The landmarker by whose points faces are cut out for this model.
+    fn landmarker(&self, model: &Model) -> Result<Model, VisionError> {
+        let Some(digest) = model.landmarker else {
+            return self.model(ModelKind::Landmarker, None);
+        };
+        let of_run = |one: &&Installed| one.model.kind == ModelKind::Landmarker && one.model.digest == digest;
+        let installed = self.installed()?;
+        let gone = || {
+            let message = format!("the landmarker {digest} of this run, which `{}` uses, is not installed", model.name);
+            VisionError::unavailable(MODEL_GONE, message)
+        };
+        installed.iter().find(of_run).map(|one| one.model.clone()).ok_or_else(gone)
     }
 
     fn slot(&self, model: &Model, kind: ModelKind) -> Result<Arc<Slot>, VisionError> {
@@ -337,7 +339,7 @@ impl Inner {
     /// What a network says about `count` views of each face.
     fn look(
         &self,
-        slot: &Slot,
+        (model, slot): (&Model, &Slot),
         image: &Image,
         faces: &[Rect],
         count: u32,
@@ -347,7 +349,7 @@ impl Inner {
         let points: Each<Option<Points>> = if crop.from == CropFrom::Detection {
             faces.iter().map(|_| Ok(None)).collect()
         } else {
-            let landmarker = self.model(ModelKind::Landmarker, None)?;
+            let landmarker = self.landmarker(model)?;
             self.points(&landmarker, image, faces, stop)?.into_iter().map(|p| p.map(Some)).collect()
         };
         let views: Each<Vec<View>> = faces
@@ -411,23 +413,17 @@ impl Vision for Opencv {
     }
 
     fn model(&self, kind: ModelKind, name: Option<&str>) -> Result<Model, VisionError> {
-        let lacks = |error: &VisionError| {
-            matches!(
-                error,
-                VisionError::Unavailable { code: "models_missing", .. }
-                    | VisionError::Invalid { code: "unknown_model", .. }
-            )
-        };
         match self.inner.model(kind, name) {
-            Err(error) if lacks(&error) && self.look_elsewhere() => self.inner.model(kind, name),
+            Err(error) if error.is_of_a_model_that_is_missing() && self.look_elsewhere() => {
+                self.inner.model(kind, name)
+            }
             found => found,
         }
     }
 
     fn companions(&self, model: &Model) -> Vec<Model> {
-        let needs = |slot: &Slot| slot.manifest.crop.is_some_and(|c| c.from != CropFrom::Detection);
         match self.inner.slot(model, model.kind) {
-            Ok(slot) if needs(&slot) => self.inner.model(ModelKind::Landmarker, None).into_iter().collect(),
+            Ok(slot) if slot.manifest.needs_landmarks() => self.inner.landmarker(model).into_iter().collect(),
             // A model that cannot be found fails when it is used, with its own error.
             _ => Vec::new(),
         }
@@ -490,7 +486,7 @@ impl Vision for Opencv {
         let (model, image, faces) = (model.clone(), image.clone(), faces.to_vec());
         self.on_pool(Turn::First, stop, move |inner, stop| {
             let slot = inner.slot(&model, ModelKind::AgeGenderEstimator)?;
-            let values = inner.look(&slot, &image, &faces, views, stop)?;
+            let values = inner.look((&model, &slot), &image, &faces, views, stop)?;
             Ok(values.into_iter().map(|v| v.map(|v| faces::age_and_gender(&v))).collect())
         })
     }
@@ -528,7 +524,7 @@ impl Opencv {
         let (model, image, faces) = (model.clone(), image.clone(), faces.to_vec());
         self.on_pool(Turn::First, stop, move |inner, stop| {
             let slot = inner.slot(&model, kind)?;
-            let values = inner.look(&slot, &image, &faces, 1, stop)?;
+            let values = inner.look((&model, &slot), &image, &faces, 1, stop)?;
             let first = |mut v: Vec<Vec<f32>>| faces::interpret(&slot.manifest, v.swap_remove(0));
             Ok(values.into_iter().map(|v| v.map(first)).collect())
         })

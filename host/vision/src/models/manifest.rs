@@ -177,7 +177,13 @@ impl Manifest {
     #[must_use]
     pub fn model(&self, digest: Digest) -> Model {
         let Self { kind, name, aliases, labels, .. } = self.clone();
-        Model { kind, name, digest, aliases, labels }
+        Model { kind, name, digest, aliases, labels, landmarker: None }
+    }
+
+    /// Whether it looks at faces that are cut out by the points of a landmarker.
+    #[must_use]
+    pub fn needs_landmarks(&self) -> bool {
+        self.crop.is_some_and(|crop| crop.from != CropFrom::Detection)
     }
 
     /// The file with this role.

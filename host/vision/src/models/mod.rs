@@ -3,6 +3,7 @@
 //!
 //! Nothing here runs a network, and all but the check of a user's model compiles without OpenCV.
 
+mod default;
 mod graph;
 mod import;
 #[cfg(feature = "opencv")]
@@ -15,6 +16,7 @@ mod store;
 mod user_models;
 mod weights;
 
+pub use default::{default_model, default_models};
 pub use import::{FACE_API_PACKAGE, HAAR_FOLDER};
 #[cfg(feature = "opencv")]
 pub(crate) use listed::Listed;

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::place::Place;
 use super::suite::Suite;
 use super::tasks::Graph;
+use crate::commands::models::share::chosen;
 use crate::error::Error;
 use crate::inputs::{MAX_PHOTOGRAPH, photographs, read};
 use crate::media::sniff;
@@ -103,7 +104,8 @@ impl Faces {
             })?;
             runs.push((dovetail_flow::new_run_id()?, inputs));
         }
-        for submitted in dovetail_flow::submit_many(parts, &self.graph.published, runs.clone())? {
+        let models = chosen(app, &self.graph.published.pipeline)?;
+        for submitted in dovetail_flow::submit_with(parts, &self.graph.published, &models, runs.clone())? {
             submitted?;
         }
         Ok(runs.into_iter().map(|(run, _)| run).collect())

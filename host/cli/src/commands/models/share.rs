@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dovetail_core::blobs::BlobKind;
-use dovetail_core::ledger::{Item, Kind, Listing, MODEL, MODEL_KIND, Record, Reply};
+use dovetail_core::executor::{ModelUse, Models};
+use dovetail_core::ledger::{Item, Kind, Listing, MODEL, MODEL_KIND, Record, Reply, exact_model};
+use dovetail_core::pipeline::Pipeline;
 use dovetail_core::record::{Form, ModelFile, ModelRecord};
 use dovetail_core::vision::ModelKind;
 use dovetail_flow::{FlowError, List, Parts, Unread};
-use dovetail_vision::{Installed, ModelStore};
+use dovetail_vision::{Installed, ModelStore, default_models};
 
 use crate::error::Error;
 use crate::wire::App;
@@ -52,6 +54,24 @@ pub(crate) fn published(parts: &Parts) -> Result<List<(String, ModelRecord)>, Er
     Ok(found)
 }
 
+/// The models of a new run: of a fleet that shares models those that it has published, else those of this machine.
+/// Kinds of which there is none are left out: the run waits for a worker that has one.
+pub(crate) fn chosen(app: &App, pipeline: &Pipeline) -> Result<Models, Error> {
+    let kinds = dovetail_flow::model_kinds(pipeline);
+    if kinds.is_empty() {
+        return Ok(Models::new());
+    }
+    let store = app.models_to_read()?;
+    if !(app.config.is_fleet() && app.config.has_far_blobs()) {
+        // What cannot be read is told by whoever opens it.
+        return Ok(default_models(&store.look()?.0, kinds));
+    }
+    // One that only a newer dovetail can read is no choice of ours, and keeps nobody from submitting.
+    let published = published(app.parts_to_read()?)?.read;
+    let models: Vec<_> = published.iter().filter_map(|(_, record)| store.describe(&record.manifest).ok()).collect();
+    Ok(default_models(&models, kinds))
+}
+
 /// Brings the models of a fleet to this machine, now and then.
 pub(crate) struct Sync {
     parts: Parts,
@@ -85,7 +105,8 @@ impl Sync {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The capabilities that come with what is installed, as of the last look: each model by its names, and the kinds.
+    /// The capabilities that come with what is installed, as of the last look: each model by its names and by its
+    /// content, and the kinds.
     pub(crate) fn able(&self) -> Vec<String> {
         self.seen().able.clone()
     }
@@ -156,8 +177,12 @@ impl Sync {
         let models = installed.len();
         let kinds: BTreeSet<ModelKind> = installed.iter().map(|one| one.model.kind).collect();
         let names = installed.iter().flat_map(|one| std::iter::once(&one.model.name).chain(&one.model.aliases));
+        let exact = installed
+            .iter()
+            .map(|one| exact_model(&ModelUse { name: one.model.name.clone(), digest: one.model.digest }));
         let able = names
             .map(|name| format!("{MODEL}{name}"))
+            .chain(exact)
             .chain(kinds.iter().map(|kind| format!("{MODEL_KIND}{}", kind.name())))
             .collect();
         let mut seen = self.seen();

@@ -9,6 +9,7 @@ use dovetail_core::Digest;
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs};
 use dovetail_core::executor::{Attempt, Executor as _, LogLine, Outcome, Report};
 use dovetail_core::limits::Limits;
+use dovetail_core::record::PluginRecord;
 use dovetail_core::stop::Canceller;
 use dovetail_core::wit::Signature;
 use dovetail_core::wit::json::check_record;
@@ -47,6 +48,8 @@ struct Ready {
     signature: Signature,
     limits: Limits,
     package: Digest,
+    /// Of which its component opens a model.
+    model_kinds: Vec<String>,
 }
 
 pub(super) fn run(app: &App, what: &What<'_>) -> Result<Exit, Error> {
@@ -91,7 +94,8 @@ fn prepare(app: &App, what: &What<'_>, blobs: &dyn Blobs) -> Result<Result<Ready
         all_asked_for(what.grant, &[])?;
         let name = format!("{}@{}", record.name, record.version);
         grants::of_task(&app.config, &name, record.grants.keys().cloned())?;
-        return Ok(Ok(Ready { name, signature: record.signature, limits: record.limits, package: record.package }));
+        let PluginRecord { signature, limits, package, model_kinds, .. } = record;
+        return Ok(Ok(Ready { name, signature, limits, package, model_kinds }));
     }
     let good = match look(&app.compiler()?, path, None, Stale::Warned)? {
         Ok(good) => good,
@@ -102,7 +106,8 @@ fn prepare(app: &App, what: &What<'_>, blobs: &dyn Blobs) -> Result<Result<Ready
     grants::of_task(&app.config, &good.manifest.name, what.grant.iter().cloned())?;
     let package = blobs.put(BlobKind::Package, &good.package)?;
     let name = format!("{}@{}", good.manifest.name, good.manifest.version);
-    Ok(Ok(Ready { name, signature: good.description.signature, limits: good.manifest.limits, package }))
+    let model_kinds = good.description.opens.iter().map(|kind| kind.name().to_owned()).collect();
+    Ok(Ok(Ready { name, signature: good.description.signature, limits: good.manifest.limits, package, model_kinds }))
 }
 
 fn attempt(app: &App, ready: &Ready, input: Value, blobs: Arc<dyn Blobs>) -> Result<(Report, bool), Error> {
@@ -114,6 +119,7 @@ fn attempt(app: &App, ready: &Ready, input: Value, blobs: Arc<dyn Blobs>) -> Res
     });
     let runtime = app.runtime(blobs, 1, Some(live))?;
     let run = dovetail_flow::new_run_id()?;
+    let kinds: Vec<&str> = ready.model_kinds.iter().map(String::as_str).collect();
     let attempt = Attempt {
         idempotency_key: run.to_string(),
         run,
@@ -123,6 +129,7 @@ fn attempt(app: &App, ready: &Ready, input: Value, blobs: Arc<dyn Blobs>) -> Res
         input,
         origins: BTreeMap::new(),
         limits: ready.limits,
+        models: runtime.choose_models(&kinds)?,
     };
     let canceller = Canceller::new();
     let stop = canceller.stop();

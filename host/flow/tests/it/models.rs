@@ -1,0 +1,214 @@
+//! The models of a run: chosen once, whichever workers run its steps.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use dovetail_core::executor::{Attempt, Executor, FailureKind, HostError, ModelUse, Models, Report};
+use dovetail_core::ledger::{Kind, Listing, MODEL_KIND, Scope, exact_model};
+use dovetail_core::record::{Form as _, RunRecord};
+use dovetail_core::stop::Stop;
+use dovetail_core::{Digest, RunId};
+use dovetail_flow::{
+    Daemon, Keep, Published, Shutdown, Worker, WorkerOptions, collect, document, model_kinds, new_run_id, push_plugin,
+    retry, submit_with, waits,
+};
+use serde_json::json;
+
+use crate::bench::{Bench, adder, fails, sum};
+
+/// A detector of this name.
+fn detector(name: &str) -> ModelUse {
+    ModelUse { name: name.into(), digest: Digest::of(name.as_bytes()) }
+}
+
+fn chosen(model: &ModelUse) -> Models {
+    BTreeMap::from([("detector".to_owned(), model.clone())])
+}
+
+/// Three steps that open a detector each: two at once, and one after them.
+fn publish(bench: &Bench) -> Published {
+    let record = dovetail_core::record::PluginRecord { model_kinds: vec!["detector".into()], ..adder("1.1.0") };
+    push_plugin(&bench.parts, &record, b"package of add@1.1.0").unwrap();
+    let steps = [("left", "input.x", "input.x"), ("right", "input.x", "input.x"), ("last", "left.sum", "right.sum")];
+    bench.publish(&json!({}), &steps)
+}
+
+/// Has one detector, and opens no other.
+struct With {
+    model: ModelUse,
+    /// Steps that it ran, and with which detector.
+    ran: Mutex<Vec<(String, ModelUse)>>,
+    /// Attempts at them fail.
+    fails: bool,
+}
+
+impl With {
+    fn new(name: &str) -> Arc<Self> {
+        Arc::new(Self { model: detector(name), ran: Mutex::default(), fails: false })
+    }
+
+    fn steps(&self) -> Vec<String> {
+        let mut steps: Vec<String> = self.ran.lock().unwrap().iter().map(|(step, _)| step.clone()).collect();
+        steps.sort();
+        steps
+    }
+}
+
+impl Executor for With {
+    fn execute(&self, attempt: &Attempt, _: &Stop) -> Result<Report, HostError> {
+        // As the runtime does: where nothing was chosen, what is here.
+        let model = attempt.models.get("detector").unwrap_or(&self.model).clone();
+        if model != self.model {
+            return Err(HostError { operation: format!("open {}", model.name), transient: false, source: None });
+        }
+        self.ran.lock().unwrap().push((attempt.step.clone(), model));
+        Ok(if self.fails { fails(FailureKind::InvalidInput, false) } else { sum(attempt) })
+    }
+
+    fn choose_models(&self, kinds: &[&str]) -> Result<Models, HostError> {
+        assert_eq!(kinds, ["detector"]);
+        Ok(chosen(&self.model))
+    }
+}
+
+/// Works for everybody, with what this executor has.
+fn work<'s>(threads: &'s std::thread::Scope<'s, '_>, bench: &'s Bench, executor: &Arc<With>, shutdown: &Shutdown) {
+    let able = vec![format!("{MODEL_KIND}detector"), exact_model(&executor.model)];
+    let told = json!({ "able": able }).to_string().into_bytes();
+    let daemon = Daemon { about: Arc::new(move |_, _| told.clone()), able: Arc::new(move || able.clone()) };
+    let options = WorkerOptions {
+        jobs: 1,
+        lease: Duration::from_secs(1000),
+        name: executor.model.name.clone(),
+        on_event: None,
+        daemon: Some(daemon),
+    };
+    let worker = Arc::new(Worker::new(bench.parts.clone(), executor.clone(), options));
+    let shutdown = shutdown.clone();
+    threads.spawn(move || worker.run(&Scope::All, &shutdown).unwrap());
+}
+
+fn submit(bench: &Bench, published: &Published, models: &Models) -> RunId {
+    let run = new_run_id().unwrap();
+    submit_with(&bench.parts, published, models, vec![(run.clone(), json!({ "x": 2 }))]).unwrap().remove(0).unwrap();
+    run
+}
+
+fn state(bench: &Bench, run: &RunId) -> String {
+    document(&bench.parts, run).unwrap()["state"].as_str().unwrap().to_owned()
+}
+
+/// Moves the clock until it is so.
+fn until(bench: &Bench, what: &str, so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !so() {
+        assert!(began.elapsed() < Duration::from_secs(30), "{what}");
+        bench.clock.advance(Duration::from_millis(100));
+        bench.parts.ledger.wake();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn every_step_of_a_run_gets_the_model_that_was_chosen_as_it_was_submitted() {
+    let bench = Bench::new();
+    let published = publish(&bench);
+    assert_eq!(model_kinds(&published.pipeline).into_iter().collect::<Vec<_>>(), ["detector"]);
+    let (one, other) = (With::new("one"), With::new("other"));
+    let (shutdown, late) = (Shutdown::default(), Shutdown::default());
+    std::thread::scope(|threads| {
+        // The worker that has another detector is there first, and leaves the steps alone.
+        work(threads, &bench, &other, &shutdown);
+        let run = submit(&bench, &published, &chosen(&one.model));
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!((state(&bench, &run).as_str(), other.steps()), ("queued", vec![]));
+        let waits = waits(&bench.parts, &run).unwrap();
+        assert!(waits.iter().any(|line| line.contains("the model one (sha256:")), "{waits:?}");
+        work(threads, &bench, &one, &late);
+        until(&bench, "the run ends", || state(&bench, &run) == "succeeded");
+        shutdown.drain();
+        late.drain();
+    });
+    assert_eq!((one.steps(), other.steps()), (vec!["last".into(), "left".into(), "right".into()], vec![]));
+}
+
+#[test]
+fn without_a_choice_the_first_step_chooses_for_all() {
+    // Two workers at once, each with another detector, many times: whoever is first chooses, and the other one helps
+    // with nothing of this run.
+    for _ in 0..20 {
+        let bench = Bench::new();
+        let published = publish(&bench);
+        let run = submit(&bench, &published, &Models::new());
+        let (one, other) = (With::new("one"), With::new("other"));
+        let shutdown = Shutdown::default();
+        std::thread::scope(|threads| {
+            work(threads, &bench, &one, &shutdown);
+            work(threads, &bench, &other, &shutdown);
+            until(&bench, "the run ends", || state(&bench, &run) == "succeeded");
+            shutdown.drain();
+        });
+        let ran: Vec<usize> = [&one, &other].iter().map(|worker| worker.steps().len()).collect();
+        assert!(ran == [3, 0] || ran == [0, 3], "{ran:?}");
+    }
+}
+
+#[test]
+fn a_run_that_is_run_again_keeps_its_models() {
+    for at_submission in [true, false] {
+        let bench = Bench::new();
+        let published = publish(&bench);
+        let one = Arc::new(With { model: detector("one"), ran: Mutex::default(), fails: true });
+        let models = if at_submission { chosen(&one.model) } else { Models::new() };
+        let run = submit(&bench, &published, &models);
+        let first = Shutdown::default();
+        std::thread::scope(|threads| {
+            work(threads, &bench, &one, &first);
+            until(&bench, "the run fails", || state(&bench, &run) == "failed");
+            first.drain();
+        });
+        let (other, mended) = (With::new("other"), With::new("one"));
+        let (shutdown, late) = (Shutdown::default(), Shutdown::default());
+        std::thread::scope(|threads| {
+            work(threads, &bench, &other, &shutdown);
+            retry(&bench.parts, &run, "test").unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+            assert_eq!(other.steps(), Vec::<String>::new(), "it has another detector");
+            work(threads, &bench, &mended, &late);
+            until(&bench, "the run ends", || state(&bench, &run) == "succeeded");
+            shutdown.drain();
+            late.drain();
+        });
+        assert_eq!((mended.steps().len(), other.steps().len()), (3, 0));
+    }
+}
+
+#[test]
+fn a_choice_goes_with_its_run() {
+    let bench = Bench::new();
+    let published = publish(&bench);
+    let run = submit(&bench, &published, &Models::new());
+    let (one, shutdown) = (With::new("one"), Shutdown::default());
+    std::thread::scope(|threads| {
+        work(threads, &bench, &one, &shutdown);
+        until(&bench, "the run ends", || state(&bench, &run) == "succeeded");
+        shutdown.drain();
+    });
+    let choices = || bench.parts.ledger.list(Kind::ModelChoice, &Listing { limit: 9, ..Listing::default() }).unwrap();
+    assert_eq!(choices().iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(), [format!("{run}:detector")]);
+    bench.clock.advance(Duration::from_secs(31 * 24 * 3600));
+    let keep = Keep { runs: Duration::from_secs(30 * 24 * 3600), blobs: Duration::ZERO };
+    collect(&bench.parts, &*bench.records, &*bench.kept, &keep, false).unwrap();
+    assert_eq!(choices(), []);
+}
+
+#[test]
+fn a_record_from_before_there_was_a_choice_is_read() {
+    let old = br#"{"format":"dovetail.run_record/1","pipeline":"p@1.0.0#1","inputs":{},"submitted_ms":1}"#;
+    let record = RunRecord::decode(old, "it").unwrap();
+    assert_eq!(record.models, Models::new());
+    assert_eq!(record.encode(), old, "and a run that opens no model is written as it was");
+    let with = RunRecord { models: chosen(&detector("one")), ..record };
+    assert_eq!(RunRecord::decode(&with.encode(), "it").unwrap(), with);
+}
