@@ -15,6 +15,7 @@ mod death;
 mod disk;
 mod fair;
 mod killed;
+mod limits;
 #[path = "../shared/lineage.rs"]
 mod lineage;
 mod lost;

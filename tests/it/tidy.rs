@@ -45,6 +45,7 @@ fn every_source_file_says_what_it_is_for() {
 const EXCUSED: &[(&str, &str)] = &[
     ("host/runtime/tests/it/bombs.rs", "a test there starts it itself, in a process whose memory is measured"),
     ("host/runtime/tests/it/hostile.rs", "a test there starts it itself, in a process whose memory is measured"),
+    ("host/runtime/tests/it/scarce.rs", "tests there start them themselves, in processes with limits of their own"),
     ("host/runtime/tests/it/cache.rs", "the tests there start it themselves, as their compiling child process"),
 ];
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use dovetail_core::RunId;
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::executor::HostError;
+use dovetail_core::scarce::Scarce;
 use dovetail_core::vision::VisionError;
 use dovetail_core::wit::ValueError;
 use dovetail_flow::FlowError;
@@ -74,7 +75,9 @@ impl Error {
     }
 
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        if self.scarce_cause().is_none() {
+            self.help = Some(help.into());
+        }
         self
     }
 
@@ -97,7 +100,15 @@ impl Error {
 
     pub(crate) fn cause(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(cause.into());
+        // Whatever was tried: what the system refuses this process is nothing that the command or a file could help.
+        if let Some(scarce) = self.scarce_cause() {
+            (self.blame, self.code, self.help) = (Blame::Host, scarce.code(), Some(raise(scarce)));
+        }
         self
+    }
+
+    fn scarce_cause(&self) -> Option<Scarce> {
+        Scarce::behind(self.source.as_deref()?)
     }
 
     /// A file that was named on the command line and cannot be read.
@@ -114,6 +125,11 @@ impl Error {
             .cause(error)
             .help(help)
             .detail("path", path.display().to_string())
+    }
+
+    /// The system refused this process something: whoever set the limit can raise it.
+    pub(crate) fn scarce(scarce: Scarce, message: impl Into<String>) -> Self {
+        Self::host(scarce.code(), message).help(raise(scarce))
     }
 
     /// A file that we cannot write.
@@ -274,6 +290,7 @@ impl From<VisionError> for Error {
             VisionError::Invalid { code, message } => Self::usage(code, message),
             VisionError::Stopped(_) => Self::host("stopped", error.to_string()),
             VisionError::Unavailable { code, message } => Self::host(code, message).help("see `dovetail doctor`"),
+            VisionError::Scarce { scarce, message } => Self::scarce(scarce, message),
         }
     }
 }
@@ -301,6 +318,34 @@ impl From<ModelError> for Error {
             ModelError::Weights { source, .. } => made.cause(source),
             _ => made,
         }
+    }
+}
+
+/// Which limit it is, how high it is now, and how to raise it.
+fn raise(scarce: Scarce) -> String {
+    use rustix::process::{Resource, getrlimit};
+    let now = |resource, divisor: u64| match getrlimit(resource).current {
+        Some(limit) => format!("it is {} now", limit / divisor),
+        None => "it is unlimited now, so the machine or its container has no more".to_owned(),
+    };
+    match scarce {
+        Scarce::Memory => format!(
+            "raise the limit of address space (`ulimit -v`, in KiB: {}), give the machine or the container more memory, \
+             or let fewer tasks run at once with --jobs; each task that runs reserves 4 GiB of addresses",
+            now(Resource::As, 1024)
+        ),
+        Scarce::Descriptors => {
+            format!(
+                "raise the limit of open files (`ulimit -n`: {}), or use a smaller --jobs",
+                now(Resource::Nofile, 1)
+            )
+        }
+        Scarce::Threads => format!(
+            "raise the limits of processes and of address space (`ulimit -u`: {}; `ulimit -v`, in KiB: {}), or use a \
+             smaller --jobs",
+            now(Resource::Nproc, 1),
+            now(Resource::As, 1024)
+        ),
     }
 }
 
@@ -345,6 +390,23 @@ mod tests {
         assert_eq!(error.chain(), "read `a.jpg`: no such file");
         assert_eq!((error.exit_code(), error.code), (2, "missing_file"));
         assert!(error.to_text().starts_with("error: read `a.jpg`: no such file\n\nhelp: "), "{}", error.to_text());
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_told_with_its_limit_whatever_was_tried() {
+        let refused = |code| std::io::Error::from_raw_os_error(code);
+        let file = Error::file(Path::new("a.jpg"), refused(24)).help("check the path");
+        assert_eq!((file.exit_code(), file.code), (3, "too_few_descriptors"));
+        assert!(file.help.as_deref().unwrap().contains("`ulimit -n`: it is "), "{file:?}");
+        let store = StoreError::new(StoreErrorKind::Unavailable, "read x", refused(23));
+        let host = HostError { operation: "load it".into(), transient: true, source: Some(store.into()) };
+        assert_eq!(Error::from(host).code, "too_few_descriptors");
+        let memory = HostError { operation: "map it".into(), transient: false, source: Some(refused(12).into()) };
+        let memory = Error::from(memory);
+        assert_eq!((memory.exit_code(), memory.code), (3, "no_memory"));
+        assert!(memory.help.as_deref().unwrap().contains("`ulimit -v`"), "{memory:?}");
+        // Any other error stays what it is.
+        assert_eq!(Error::file(Path::new("a.jpg"), refused(13)).exit_code(), 2);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod grants;
 mod help;
 mod inputs;
 mod media;
+mod out_of_memory;
 mod output;
 mod plugin;
 mod progress;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|first| first == dovetail_runtime::SUBCOMMAND) {
         return dovetail_runtime::compile_child(&arguments[2..]);
     }
+    out_of_memory::exit_when_refused();
     let cli = match help::parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error, &arguments),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 
+use dovetail_core::scarce::Scarce;
 use dovetail_flow::Shutdown;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
@@ -64,7 +65,8 @@ pub(crate) fn listen(
             }
         }
     };
-    let thread = std::thread::Builder::new().name("signals".into()).spawn(listener).map_err(failed)?;
+    let thread = std::thread::Builder::new().name("signals".into()).spawn(listener);
+    let thread = thread.map_err(|error| failed(Scarce::thread(&error)))?;
     Ok(Listening { handle, thread: Some(thread), seen })
 }
 

@@ -12,6 +12,7 @@ use dovetail_core::blobs::{Store, StoreErrorKind};
 use dovetail_core::executor::Executor;
 use dovetail_core::ledger::{Kind, RunKey, Scope, Wait};
 use dovetail_core::record::{Form as _, RunOutcomeRecord};
+use dovetail_core::scarce::Scarce;
 use dovetail_flow::{Event, FlowError, Parts, Shutdown, Worker, WorkerOptions};
 
 use crate::error::Error;
@@ -149,7 +150,7 @@ impl<'a> Session<'a> {
         let (shutdown, heard, output, progress, said) =
             (&self.shutdown, &self.heard, &self.app.output, &mut self.progress, &self.said);
         std::thread::scope(|threads| {
-            let working = threads.spawn(move || {
+            let working = start(threads, "work", move || {
                 let result = match worker {
                     Some(worker) => worker.run(&Scope::Runs(batch.to_vec()), shutdown),
                     None => wait_for_others(parts, batch, &Waiting { shutdown, look: LOOK, said }, |heard| {
@@ -158,7 +159,7 @@ impl<'a> Session<'a> {
                 };
                 drop(over.send(Heard::Over));
                 result
-            });
+            })?;
             let mut handle = |event: Event, progress: &mut Progress<'_>| -> Result<(), Error> {
                 progress.event(&event);
                 match &event {
@@ -212,6 +213,18 @@ impl<'a> Session<'a> {
             }
         }
     }
+}
+
+/// Starts a thread, or says that the system refuses one.
+pub(crate) fn start<'scope, T: Send + 'scope>(
+    threads: &'scope std::thread::Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<std::thread::ScopedJoinHandle<'scope, T>, Error> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn_scoped(threads, work);
+    started.map_err(|error| {
+        Error::scarce(Scarce::Threads, format!("start the thread `{name}`")).cause(Scarce::thread(&error))
+    })
 }
 
 /// How it is waited for others.

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::id::{Digest, RunId};
 use crate::limits::Limits;
+use crate::scarce::Scarce;
 use crate::stop::Stop;
 
 /// One attempt to be made.
@@ -202,6 +203,14 @@ pub struct HostError {
     pub missing: Option<&'static str>,
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl HostError {
+    /// What the system refused this process, if that is the cause.
+    #[must_use]
+    pub fn scarce(&self) -> Option<Scarce> {
+        Scarce::behind(self.source.as_deref()?)
+    }
 }
 
 /// Runs one attempt. Blocking, on the caller's own OS thread.

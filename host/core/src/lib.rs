@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod policy;
 pub mod record;
 pub mod retention;
+pub mod scarce;
 pub mod size;
 pub mod stop;
 pub mod vision;

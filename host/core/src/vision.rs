@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use serde::{Deserialize, Serialize};
 
 use crate::id::Digest;
+use crate::scarce::Scarce;
 use crate::stop::{Stop, StopReason};
 
 /// A position in pixels.
@@ -200,6 +201,9 @@ pub enum VisionError {
     /// Vision itself does not work here (built without OpenCV, a damaged model file, an exception in the library).
     #[error("{message}")]
     Unavailable { code: &'static str, message: String },
+    /// The system refused this process what the work needs.
+    #[error("{message}")]
+    Scarce { scarce: Scarce, message: String },
 }
 
 impl VisionError {

@@ -2,6 +2,7 @@
 
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::executor::HostError;
+use dovetail_core::scarce::Scarce;
 
 pub(crate) const MISSING_VALUE: &str = "missing_value";
 pub(crate) const MISSING_PIPELINE: &str = "missing_pipeline";
@@ -98,6 +99,11 @@ impl FlowError {
 
     /// What a worker's operator can do about it, where it is something that this worker lacks and others may have.
     pub(crate) fn help(&self) -> Option<&'static str> {
+        if Scarce::behind(self).is_some() {
+            return Some(
+                "raise the limits of this process (`ulimit -v`, `-n`, `-u`, its container), or use a smaller --jobs",
+            );
+        }
         let mut chain = std::iter::successors(Some(self as &(dyn std::error::Error + 'static)), |error| error.source());
         let missing = chain
             .any(|error| error.downcast_ref::<StoreError>().is_some_and(|error| error.kind == StoreErrorKind::Missing));

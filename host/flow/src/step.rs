@@ -279,10 +279,10 @@ impl StepRunner {
     }
 
     /// The host's own fault: the attempt is not charged. What may pass is tried again a little later; the rest is for
-    /// the operator.
+    /// the operator, and so is a limit of the process: a program that runs its own runs would meet it for ever.
     fn host_failed(&self, work: &Work<'_>, error: HostError) -> Result<Next, FlowError> {
         let lease = work.claimed.lease.clone();
-        if !error.transient {
+        if !error.transient || error.scarce().is_some() {
             return Err(error.into());
         }
         tracing::error!(run = %lease.run.run, step = lease.step, err = &error as &dyn std::error::Error, "the host could not make an attempt");

@@ -19,10 +19,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use dovetail_core::RunId;
 use dovetail_core::blobs::Store;
-use dovetail_core::executor::Executor;
+use dovetail_core::executor::{Executor, HostError};
 use dovetail_core::ledger::{Claimed, Item, Lease, Renewal, RunKey, Scope, Wait};
 use dovetail_core::policy;
 use dovetail_core::record::{Form, RunRecord, RunState};
+use dovetail_core::scarce::Scarce;
 use dovetail_core::stop::Canceller;
 
 use self::flow_control::FlowControl;
@@ -172,6 +173,33 @@ fn panicked(step: &str, run: &RunId, panic: &(dyn Any + Send)) -> FlowError {
     FlowError::Panic(format!("run step {step} of run {run}: the host panicked: {}", said.unwrap_or("without a word")))
 }
 
+/// The threads of a worker that works.
+struct Threads<'scope, 'env> {
+    scope: &'scope std::thread::Scope<'scope, 'env>,
+    /// One could not be started: none is after it.
+    refused: Option<HostError>,
+}
+
+impl<'scope> Threads<'scope, '_> {
+    fn start(
+        &mut self,
+        name: &str,
+        work: impl FnOnce() + Send + 'scope,
+    ) -> Option<std::thread::ScopedJoinHandle<'scope, ()>> {
+        if self.refused.is_some() {
+            return None;
+        }
+        match std::thread::Builder::new().name(name.to_owned()).spawn_scoped(self.scope, work) {
+            Ok(thread) => Some(thread),
+            Err(error) => {
+                let operation = format!("start the thread `{name}` of the worker ({error})");
+                self.refused = Some(HostError { operation, transient: false, source: Some(Scarce::Threads.into()) });
+                None
+            }
+        }
+    }
+}
+
 impl Worker {
     /// A worker that is not yet working.
     #[must_use]
@@ -217,17 +245,18 @@ impl Worker {
             let (ended, duties_end) = crossbeam_channel::bounded(0);
             let (settle, to_settle) = crossbeam_channel::unbounded();
             let jobs = Arc::new(Slots::new(self.options.jobs.max(1)));
-            let mut duties = vec![threads.spawn({
+            let mut threads = Threads { scope: threads, refused: None };
+            threads.start("leases", {
                 let until = duties_end.clone();
                 move || self.keep_leases(&until)
-            })];
+            });
             if let Some(Daemon { about, .. }) = self.options.daemon.clone() {
                 let until = duties_end.clone();
-                duties.push(threads.spawn(move || self.say_that_it_lives(&about, &until)));
+                threads.start("heartbeat", move || self.say_that_it_lives(&about, &until));
                 let until = duties_end.clone();
-                duties.push(threads.spawn(move || self.look_for_lost(&until)));
+                threads.start("lost-runs", move || self.look_for_lost(&until));
             }
-            let settling = threads.spawn({
+            let settling = threads.start("settle", {
                 let again = settle.clone();
                 move || self.settle_all(&to_settle, &again, shutdown)
             });
@@ -236,9 +265,13 @@ impl Worker {
             let mut slots = Vec::new();
             for slot in 0..self.options.jobs.max(1) {
                 let (jobs, settle) = (jobs.clone(), settle.clone());
-                slots.push(threads.spawn(move || self.run_jobs(&jobs, slot, shutdown, &settle)));
+                slots.extend(threads.start("slot", move || self.run_jobs(&jobs, slot, shutdown, &settle)));
             }
-            let result = self.claim_jobs(scope, shutdown, &jobs, &settle);
+            // Nothing is claimed where a thread is missing that it needs; those that run end below.
+            let result = match threads.refused {
+                Some(error) => Err(error.into()),
+                None => self.claim_jobs(scope, shutdown, &jobs, &settle),
+            };
             if result.is_err() {
                 shutdown.abort();
             }
@@ -249,7 +282,7 @@ impl Worker {
                 drop(slot.join());
             }
             drop(settle.send(ToSettle::NoMore));
-            drop(settling.join());
+            drop(settling.map(std::thread::ScopedJoinHandle::join));
             drop(ended);
             result
         })?;

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use dovetail_core::Digest;
+use dovetail_core::scarce::Scarce;
 use tempfile::TempDir;
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -19,7 +20,7 @@ use wasmtime::component::Component;
 use crate::compile::{CompileLimits, compile};
 use crate::component::check_kind;
 use crate::engine::{code_key, plain_engine};
-use crate::outcome::host_error;
+use crate::outcome::{host_error, scarce, scarce_error};
 use crate::refusal::{LoadError, Refusal};
 
 /// The folder of compiled code.
@@ -145,12 +146,19 @@ impl Cache {
     }
 
     /// The code if it is there and is what was written. What is damaged is removed.
-    fn read(&self, engine: &Engine, path: &Path) -> Result<Option<Component>, Refusal> {
-        let Ok(mut code) = File::open(path) else {
-            return Ok(None);
+    fn read(&self, engine: &Engine, path: &Path) -> Result<Option<Component>, LoadError> {
+        // What the system refuses this process says nothing about the file, which is no worse for it.
+        let limited = |error: &io::Error| match Scarce::of_io(error) {
+            Some(scarce) => Err(scarce_error("load compiled code", scarce, &error.to_string())),
+            None => Ok(()),
         };
-        let sum = fs::read_to_string(sum_of(path)).unwrap_or_default();
-        if !Digest::of_reader(&mut code).is_ok_and(|digest| digest.hex() == sum) {
+        let mut code = match File::open(path) {
+            Ok(code) => code,
+            Err(error) => return Ok(limited(&error).map(|()| None)?),
+        };
+        let sum = fs::read_to_string(sum_of(path)).or_else(|error| limited(&error).map(|()| String::new()))?;
+        let digest = Digest::of_reader(&mut code).map(Some).or_else(|error| limited(&error).map(|()| None))?;
+        if !digest.is_some_and(|digest| digest.hex() == sum) {
             tracing::warn!(path = %path.display(), "compiled code is damaged: it is compiled again");
             drop(fs::remove_file(path));
             return Ok(None);
@@ -161,6 +169,9 @@ impl Cache {
                 drop(code.set_modified(SystemTime::now()));
                 Ok(Some(component))
             }
+            Err(error) if let Some(scarce) = scarce(&error) => {
+                Err(scarce_error("load compiled code", scarce, &error.root_cause().to_string()).into())
+            }
             // Good code that has no room in a slot of the pool: compiling it again would change nothing.
             Err(error)
                 if engine.pooling_allocator_metrics().is_some()
@@ -170,7 +181,8 @@ impl Cache {
                     "component_too_large",
                     format!("an instance of it does not fit: {error:#}"),
                     "use fewer or smaller memories, tables and modules",
-                ))
+                )
+                .into())
             }
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), path = %path.display(), "compiled code does not load: it is compiled again");

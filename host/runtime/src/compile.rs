@@ -10,12 +10,13 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use dovetail_core::executor::HostError;
 use dovetail_core::manifest::show_size;
+use dovetail_core::scarce::Scarce;
 use serde::{Deserialize, Serialize};
 use wasmtime::{Engine, OutOfMemory};
 
 use crate::component::explain;
 use crate::engine::plain_engine;
-use crate::outcome::host_error;
+use crate::outcome::{host_error, scarce_error};
 use crate::refusal::{LoadError, Refusal};
 
 /// Name of the hidden subcommand of the program that the parent starts: `PROGRAM __compile INPUT OUTPUT LIMITS`.
@@ -26,6 +27,8 @@ const THREADS: &str = "4";
 const EXIT_REFUSED: u8 = 65;
 /// The host failed: the reason is on standard error.
 const EXIT_FAILED: u8 = 70;
+/// The system refused the child memory that it may have by our limits: the reason is on standard error.
+const EXIT_SCARCE: u8 = 71;
 /// The most that is read of the child's standard error, in bytes: it quotes names of the component.
 const MAX_STDERR: u64 = 64 << 10;
 /// Between the processor time at which the child is told and the one at which it is killed, in seconds: with one limit
@@ -65,6 +68,7 @@ pub fn compile_child(args: &[OsString]) -> ExitCode {
     let (code, message) = match child(args) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(LoadError::Refused(refusal)) => (EXIT_REFUSED, serde_json::json!(refusal).to_string()),
+        Err(LoadError::Host(error)) if error.scarce().is_some() => (EXIT_SCARCE, error.operation),
         Err(LoadError::Host(HostError { operation, source, .. })) => {
             (EXIT_FAILED, source.map_or(operation.clone(), |source| format!("{operation}: {source}")))
         }
@@ -93,7 +97,7 @@ fn child(args: &[OsString]) -> Result<(), LoadError> {
 fn translate(engine: &Engine, bytes: &[u8], limits: &CompileLimits, output: &Path) -> Result<(), LoadError> {
     let code = match engine.precompile_component(bytes) {
         Ok(code) => code,
-        Err(error) if no_memory(&error) => return Err(needs_memory(limits).into()),
+        Err(error) if no_memory(&error) => return Err(needs_memory(limits)),
         Err(error) => return Err(explain(bytes, &format!("{error:#}")).into()),
     };
     if code.len() as u64 > limits.code {
@@ -112,11 +116,25 @@ fn no_memory(error: &wasmtime::Error) -> bool {
     error.is::<OutOfMemory>() || format!("{error:#}").contains("(os error 12)")
 }
 
-fn needs_memory(limits: &CompileLimits) -> Refusal {
+/// The host's fault, where this process may have less address space than what a component may take.
+fn less_than(limits: &CompileLimits) -> Option<HostError> {
+    let most = rustix::process::getrlimit(rustix::process::Resource::As).maximum.unwrap_or(u64::MAX);
+    let why =
+        || format!("the compiler needs up to {}, and may have {}", show_size(limits.address_space), show_size(most));
+    (most < limits.address_space).then(|| scarce_error("compile the component", Scarce::Memory, &why()))
+}
+
+/// It took more memory than there was: the component's fault where that is what a component may take, and the host's
+/// where this process may have less.
+fn needs_memory(limits: &CompileLimits) -> LoadError {
+    if let Some(error) = less_than(limits) {
+        return error.into();
+    }
     too_expensive(format!(
         "compiling it takes more than {} of memory, or more stack than there is",
         show_size(limits.address_space)
     ))
+    .into()
 }
 
 fn too_expensive(message: String) -> Refusal {
@@ -219,16 +237,25 @@ fn why(status: ExitStatus, said: &str, limits: &CompileLimits) -> LoadError {
         }
         .into()
     };
+    // With less than it needs it may end in any way.
+    if status.code() != Some(i32::from(EXIT_REFUSED))
+        && let Some(error) = less_than(limits)
+    {
+        return error.into();
+    }
     match (status.code(), status.signal()) {
         (Some(code), _) if code == i32::from(EXIT_REFUSED) => {
             told(said).map_or_else(|| ours("its refusal cannot be read".to_owned(), false), Into::into)
+        }
+        (Some(code), _) if code == i32::from(EXIT_SCARCE) => {
+            scarce_error("compile the component", Scarce::Memory, &crate::text::message(said)).into()
         }
         (Some(code), _) => ours(format!("exit code {code}"), false),
         (_, Some(libc::SIGXCPU)) => {
             too_expensive(format!("compiling it takes more than {} s of processor time", limits.cpu_seconds)).into()
         }
         // How a Rust process ends when an allocation fails or a stack overflows.
-        (_, Some(libc::SIGABRT)) => needs_memory(limits).into(),
+        (_, Some(libc::SIGABRT)) => needs_memory(limits),
         // It did not use the processor time that it had: the machine is at fault, and may be better later.
         (_, Some(libc::SIGALRM)) => ours(
             format!("no end after {} s: the machine is overloaded, or its disk does not answer", limits.wall_seconds),

@@ -4,6 +4,10 @@
 use wasmtime::ResourceLimiter;
 
 use crate::engine::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
+use crate::outcome::{Ended, scarce, scarce_error};
+
+/// wasmtime's words for a growth that it refuses without asking the limiter; a test holds them.
+const BEYOND_TYPE: &str = "exceeds memory type's limits";
 
 /// Counts what is held and remembers what was refused.
 #[derive(Debug)]
@@ -42,7 +46,17 @@ impl ResourceLimiter for Memory {
         Ok(true)
     }
 
-    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        // It was within the task's limit, and the system refused it: another machine would have had it. The guest must
+        // not see that, or its result would depend on where it ran.
+        if let Some(scarce) = scarce(&error) {
+            let why = error.root_cause().to_string();
+            return Err(wasmtime::Error::new(Ended::Host(scarce_error("grow the task's memory", scarce, &why))));
+        }
+        // More than the memory's type can have was never asked for, so nothing was granted for it.
+        if error.root_cause().to_string().contains(BEYOND_TYPE) {
+            return Ok(());
+        }
         self.held -= std::mem::take(&mut self.granted_last);
         Ok(())
     }
@@ -84,6 +98,24 @@ mod tests {
         assert!(memory.memory_growing(0, 90, None).unwrap());
         memory.memory_grow_failed(wasmtime::format_err!("no pages")).unwrap();
         assert!(memory.memory_growing(0, 90, None).unwrap());
+    }
+
+    #[test]
+    fn what_was_never_granted_is_not_given_back() {
+        let mut memory = Memory::new(100);
+        assert!(memory.memory_growing(0, 90, None).unwrap());
+        memory.memory_grow_failed(wasmtime::format_err!("memory growth {BEYOND_TYPE}")).unwrap();
+        assert!(!memory.memory_growing(90, 180, None).unwrap(), "the 90 are still held");
+    }
+
+    #[test]
+    fn what_the_system_refuses_within_the_limit_ends_the_attempt_by_the_hosts_fault() {
+        let mut memory = Memory::new(100);
+        assert!(memory.memory_growing(0, 90, None).unwrap());
+        let refused = wasmtime::Error::new(std::io::Error::from_raw_os_error(12)).context("mprotect");
+        let error = memory.memory_grow_failed(refused).unwrap_err();
+        let Ok(Ended::Host(error)) = error.downcast::<Ended>() else { panic!("the guest would be told") };
+        assert_eq!(error.scarce(), Some(dovetail_core::scarce::Scarce::Memory));
     }
 
     #[test]

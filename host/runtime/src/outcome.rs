@@ -3,9 +3,10 @@
 
 use dovetail_core::executor::{Failure, FailureKind, HostError};
 use dovetail_core::manifest::show_size;
+use dovetail_core::scarce::Scarce;
 use dovetail_core::stop::StopReason;
 use wasmtime::component::ResourceTableError;
-use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use wasmtime::{OutOfMemory, PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::log::Panic;
@@ -56,6 +57,18 @@ pub(crate) fn host_error(
     HostError { operation: operation.into(), transient, missing: None, source: Some(source.into()) }
 }
 
+/// What the system refused this process, where that is why wasmtime failed. A guest cannot make such an error: what it
+/// is denied is counted by `limiter.rs`, and never asked of the system.
+pub(crate) fn scarce(error: &wasmtime::Error) -> Option<Scarce> {
+    error.chain().find_map(|cause| if cause.is::<OutOfMemory>() { Some(Scarce::Memory) } else { Scarce::behind(cause) })
+}
+
+/// A failure of the host for want of what the system refused. It is not transient: the attempt has been made again
+/// alone before it counts (`Runtime::execute`).
+pub(crate) fn scarce_error(operation: impl Into<String>, scarce: Scarce, why: &str) -> HostError {
+    HostError { operation: format!("{}: {why}", operation.into()), transient: false, source: Some(scarce.into()) }
+}
+
 /// The failure of an attempt that was stopped.
 pub(crate) fn stopped(reason: StopReason, time_ms: u64) -> Failure {
     match reason {
@@ -80,6 +93,9 @@ pub(crate) fn classify(error: wasmtime::Error, known: &Circumstances, time_ms: u
         }
         Err(error) => error,
     };
+    if let Some(scarce) = scarce(&error) {
+        return Err(scarce_error("make an instance of the task", scarce, &error.root_cause().to_string()));
+    }
     if error.is::<PoolConcurrencyLimitError>() {
         return Err(host_error("find a free slot for the attempt", true, error));
     }

@@ -14,6 +14,7 @@ use dovetail_core::executor::{
     Attempt, Executor, HostError, LogLine, MISSING_PACKAGE, ModelUse, Models, Outcome, Report, Usage,
 };
 use dovetail_core::limits::Limits;
+use dovetail_core::scarce::Scarce;
 use dovetail_core::size::json_size;
 use dovetail_core::stop::{Stop, StopReason};
 use dovetail_core::vision::{self, ModelKind, Vision, VisionError};
@@ -26,7 +27,7 @@ use crate::compiler::{Compiler, CompilerOptions};
 use crate::component::Task;
 use crate::engine::engine;
 use crate::log::{Log, SharedLog};
-use crate::outcome::{Circumstances, Ended, classify, host_error, stopped};
+use crate::outcome::{Circumstances, Ended, classify, host_error, scarce_error, stopped};
 use crate::package::{MAX_PACKAGE, Package};
 use crate::refusal::LoadError;
 use crate::room::Room;
@@ -89,6 +90,9 @@ pub struct Runtime {
     live: Option<LiveSink>,
     loaded: Mutex<Loaded>,
     slots: (Sender<()>, Receiver<()>),
+    jobs: u32,
+    /// Taken by the one attempt that waits until it is alone.
+    alone: (Sender<()>, Receiver<()>),
 }
 
 #[derive(Default)]
@@ -116,7 +120,8 @@ impl Runtime {
         let Options { blobs, vision, cache_dir, cache_bytes, compiler, jobs, budgets, live } = options;
         let jobs = jobs.max(1);
         let engine = engine(jobs)?;
-        let ticker = Ticker::start(&engine).map_err(|error| host_error("start the ticker", true, error))?;
+        let ticker = Ticker::start(&engine)
+            .map_err(|error| scarce_error("start the ticker", Scarce::Threads, &error.to_string()))?;
         let compiler = Compiler::with_engine(
             engine,
             CompilerOptions { cache_dir, cache_bytes, program: compiler, limits: CompileLimits::default() },
@@ -125,8 +130,11 @@ impl Runtime {
         for _ in 0..jobs {
             slots.0.send(()).map_err(|error| host_error("make the slots", false, error))?;
         }
+        let alone = crossbeam_channel::bounded(1);
+        alone.0.send(()).map_err(|error| host_error("make the slots", false, error))?;
         let room = Room::new(budgets.own, budgets.shared);
-        Ok(Self { ticker, compiler, blobs, vision, budgets, room, live, loaded: Mutex::default(), slots })
+        let loaded = Mutex::default();
+        Ok(Self { ticker, compiler, blobs, vision, budgets, room, live, loaded, slots, jobs, alone })
     }
 
     /// For describing components with the same cache.
@@ -349,21 +357,66 @@ impl Executor for Runtime {
             // It was accepted when it was registered: what changed is the host.
             LoadError::Refused(refusal) => host_error(format!("load package {}", attempt.package), false, refusal),
         })?;
-        let _slot = match stop.wait(&self.slots.1) {
-            Ok(Some(())) => Slot(&self.slots.0),
-            Ok(None) => return Err(broken("wait for a free slot: the runtime is gone")),
-            Err(reason) => {
-                let outcome = Outcome::Failed { failure: stopped(reason, attempt.limits.time_ms) };
-                return Ok(Report {
-                    outcome,
-                    usage: Usage::default(),
-                    models: Vec::new(),
-                    log: Vec::new(),
-                    log_dropped: 0,
-                });
-            }
+        let first = match Self::slot(&self.slots, stop) {
+            Ok(_slot) => self.run(&task, attempt, stop),
+            Err(end) => return end.report(attempt),
         };
-        self.run(&task, attempt, stop)
+        match first {
+            // What the system refused this attempt, others of this process may have had: it is made again without
+            // them. What it is refused then, it will be refused again.
+            Err(error) if self.jobs > 1 && error.scarce().is_some() => {
+                tracing::warn!(run = %attempt.run, step = attempt.step, err = &error as &dyn std::error::Error,
+                    "the attempt is made again with nothing beside it");
+                match self.alone(stop) {
+                    Ok(_slots) => self.run(&task, attempt, stop),
+                    Err(end) => end.report(attempt),
+                }
+            }
+            first => first,
+        }
+    }
+}
+
+/// Why an attempt did not get its place.
+enum NoPlace {
+    Stopped(StopReason),
+    Gone,
+}
+
+impl NoPlace {
+    fn report(self, attempt: &Attempt) -> Result<Report, HostError> {
+        let reason = match self {
+            Self::Stopped(reason) => reason,
+            Self::Gone => return Err(broken("wait for a free slot: the runtime is gone")),
+        };
+        Ok(Report {
+            outcome: Outcome::Failed { failure: stopped(reason, attempt.limits.time_ms) },
+            usage: Usage::default(),
+            models: Vec::new(),
+            log: Vec::new(),
+            log_dropped: 0,
+        })
+    }
+}
+
+impl Runtime {
+    /// Waits for one of the tokens.
+    fn slot<'r>(tokens: &'r (Sender<()>, Receiver<()>), stop: &Stop) -> Result<Slot<'r>, NoPlace> {
+        match stop.wait(&tokens.1) {
+            Ok(Some(())) => Ok(Slot(&tokens.0)),
+            Ok(None) => Err(NoPlace::Gone),
+            Err(reason) => Err(NoPlace::Stopped(reason)),
+        }
+    }
+
+    /// Waits until no attempt runs, and keeps others from beginning. Whoever calls it holds no slot.
+    fn alone(&self, stop: &Stop) -> Result<Vec<Slot<'_>>, NoPlace> {
+        // One at a time: two that each hold some of the slots would wait for each other.
+        let mut all = vec![Self::slot(&self.alone, stop)?];
+        for _ in 0..self.jobs {
+            all.push(Self::slot(&self.slots, stop)?);
+        }
+        Ok(all)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::bindings::dovetail::task::types::{self, TaskError};
 use crate::handles::{Artifact, Fault, Image};
 use crate::limiter::Memory;
 use crate::log::SharedLog;
-use crate::outcome::{Ended, host_error};
+use crate::outcome::{Ended, host_error, scarce_error};
 use crate::room::{NoRoom, Share};
 use crate::ticker::Beat;
 
@@ -195,6 +195,9 @@ impl State {
             VisionError::Stopped(reason) => self.stopped(reason),
             VisionError::Invalid { code, message } => {
                 Fault::Task(TaskError::InvalidInput(wit_failure(code, message, false)))
+            }
+            VisionError::Scarce { scarce, message } => {
+                Ended::Host(scarce_error("look at a picture", scarce, &message)).into()
             }
             // A file of ours that cannot be used is nothing that the attempt could help, and trying it again here would
             // not either.

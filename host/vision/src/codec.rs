@@ -8,6 +8,7 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
+use dovetail_core::scarce::Scarce;
 use dovetail_core::vision::{Image, Size, VisionError};
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageEncoder};
@@ -37,7 +38,15 @@ enum Format {
     Bmp,
 }
 
+/// libjpeg-turbo's words for memory that the system refuses: nothing that the file could help.
+const NO_MEMORY: [&str; 2] = ["Memory allocation failure", "Insufficient memory (case"];
+
 fn undecodable(what: &str, why: impl std::fmt::Display) -> VisionError {
+    let why = why.to_string();
+    if NO_MEMORY.iter().any(|words| why.contains(words)) {
+        let message = format!("decode the {what} file: {why}");
+        return VisionError::Scarce { scarce: Scarce::Memory, message };
+    }
     VisionError::invalid("undecodable", format!("the {what} file cannot be decoded: {why}"))
 }
 

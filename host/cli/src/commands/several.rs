@@ -17,7 +17,7 @@ use crate::error::{Blame, Error, Exit};
 use crate::output::{Format, pretty};
 use crate::table::{count, table};
 use crate::wire::App;
-use crate::work::{BATCH, Session};
+use crate::work::{BATCH, Session, start};
 
 /// The first batch is small, so that the first results come soon; each is four times the one before, up to what one
 /// worker looks at.
@@ -67,7 +67,7 @@ pub(crate) fn run_all(
     let (send, batches) = mpsc::sync_channel::<Vec<Numbered>>(1);
     let (submitted, worked) = std::thread::scope(|threads| {
         let (count, stop) = (several.len(), shutdown.clone());
-        let submitting = threads.spawn(move || submit_all(count, &submit, &stop, &send));
+        let submitting = start(threads, "submit", move || submit_all(count, &submit, &stop, &send));
         let mut worked = Ok(());
         for batch in batches {
             let runs: Vec<RunId> = batch.iter().map(|(_, run)| run.clone()).collect();
@@ -80,7 +80,11 @@ pub(crate) fn run_all(
                 shutdown.drain();
             }
         }
-        (submitting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), worked)
+        let submitted = match submitting {
+            Ok(submitting) => submitting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => Submitted { reached: 0, refused: Vec::new(), fault: Some(error) },
+        };
+        (submitted, worked)
     });
     if let Several::Open(runs) = several {
         // Those that were not looked at any more are open as well.

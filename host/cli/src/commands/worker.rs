@@ -17,7 +17,7 @@ use crate::error::{Error, Exit};
 use crate::signals;
 use crate::table::{bytes, count, table};
 use crate::wire::App;
-use crate::work::answering;
+use crate::work::{answering, start};
 
 /// Over how long a worker's rate is told.
 const RATE: Duration = Duration::from_secs(30);
@@ -97,17 +97,17 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     tracing::info!(worker = name, jobs, fleet = app.config.fleet, ?queue, ?meta, ?blobs, "working");
     let result = std::thread::scope(|threads| {
         let (ended, until) = std::sync::mpsc::channel::<()>();
-        threads.spawn(move || {
+        start(threads, "models", move || {
             let pause = || if sync.has_all_kinds() { MODELS } else { LACKING };
             while until.recv_timeout(pause()) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
                 if let Err(error) = sync.once() {
                     tracing::warn!(error = error.chain(), "could not look for new models");
                 }
             }
-        });
+        })?;
         let result = worker.run(&Scope::All, &shutdown);
         drop(ended);
-        result
+        Ok::<_, Error>(result?)
     });
     result?;
     tracing::info!(worker = name, "stopped");

@@ -28,6 +28,7 @@ use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait,
 };
 use dovetail_core::meta::MetaStore;
+use dovetail_core::scarce::Scarce;
 use dovetail_core::window::{Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
 
 use self::records::{Forget, RecordsDesk, Repair, Request, Role, ToRecords};
@@ -203,7 +204,10 @@ impl FleetLedger {
         let (records, to_records) = Desk::new(Forget::default());
         let (work, to_work) = Desk::new(());
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            let failed = |e| StoreError::new(StoreErrorKind::Unavailable, format!("start the thread {name}"), e);
+            let failed = |error: std::io::Error| {
+                let operation = format!("start the thread {name}");
+                StoreError::new(StoreErrorKind::Unavailable, operation, Scarce::thread(&error))
+            };
             std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(failed)
         };
         let (here, desk, on) = (shared.clone(), records.clone(), to_work.clone());

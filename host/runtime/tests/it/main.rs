@@ -16,5 +16,6 @@ mod outcomes;
 mod packages;
 mod plugins;
 mod refusals;
+mod scarce;
 mod support;
 mod types;

@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use dovetail_core::ledger::RunKey;
+use dovetail_core::scarce::Scarce;
 
 use super::presence::Presence;
 
@@ -221,7 +222,8 @@ impl Bells {
                 tracing::warn!(%error, "what other processes do is noticed late from now on");
             }
         };
-        let thread = std::thread::Builder::new().name("bell".into()).stack_size(256 << 10).spawn(listen)?;
+        let thread = std::thread::Builder::new().name("bell".into()).stack_size(256 << 10).spawn(listen);
+        let thread = thread.map_err(|error| Scarce::thread(&error))?;
         Ok(Hung { folder: self.folder.clone(), name, thread: Some(thread) })
     }
 

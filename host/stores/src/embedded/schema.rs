@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::scarce::Scarce;
 use rusqlite::config::DbConfig;
 use rusqlite::ffi::{SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE};
 use rusqlite::{Connection, ErrorCode};
@@ -47,8 +48,24 @@ CREATE INDEX jobs_next ON jobs (turn, id) WHERE owner IS NULL;
 CREATE TABLE lanes (name TEXT PRIMARY KEY) WITHOUT ROWID;
 ";
 
+/// What the system refused, where SQLite says only that a file could not be opened or read.
+fn refused(error: &rusqlite::Error) -> Option<Scarce> {
+    match error.sqlite_error_code()? {
+        ErrorCode::OutOfMemory => Some(Scarce::Memory),
+        // Whether there is a further descriptor at this moment tells why; where there is one again, the error stays
+        // what SQLite calls it.
+        ErrorCode::CannotOpen | ErrorCode::SystemIoFailure => {
+            File::open("/dev/null").err().and_then(|error| Scarce::of_io(&error))
+        }
+        _ => None,
+    }
+}
+
 /// With what was tried and how to react.
 pub(crate) fn sql_error(operation: &str, error: rusqlite::Error) -> StoreError {
+    if let Some(refused) = refused(&error) {
+        return StoreError::new(StoreErrorKind::Unavailable, format!("{operation}: {error}"), refused);
+    }
     // SQLite says "full" of its files, but of the shared memory beside them only that it could not be made or grow.
     if let Some(code @ (SQLITE_IOERR_SHMOPEN | SQLITE_IOERR_SHMSIZE)) =
         error.sqlite_error().map(|error| error.extended_code)

@@ -15,6 +15,7 @@ use dovetail_core::ledger::{
 };
 use dovetail_core::meta::{MetaStore, Put, Writes};
 use dovetail_core::retention::Archive;
+use dovetail_core::scarce::Scarce;
 use rusqlite::{Connection, params};
 
 use super::bells::{Bells, Topic};
@@ -87,7 +88,9 @@ impl SqliteLedger {
             }
         };
         let thread = std::thread::Builder::new().name("sqlite-writer".into()).spawn(write);
-        let thread = thread.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "start the writer thread", e))?;
+        let thread = thread.map_err(|error| {
+            StoreError::new(StoreErrorKind::Unavailable, "start the writer thread", Scarce::thread(&error))
+        })?;
         let writer = Some(Writing { desk, requests: Arc::new(requests), thread });
         Ok(Self { writer, reader, presence, bell, ends, claimers: Arc::default(), round: LOOK_ROUND, bells, clock })
     }

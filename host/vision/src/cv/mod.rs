@@ -10,13 +10,22 @@ mod vision;
 pub use draw::annotate;
 pub use vision::Opencv;
 
+use dovetail_core::scarce::Scarce;
 use dovetail_core::vision::VisionError;
 
 use crate::models::manifest::{Manifest, Output, Role};
 
-/// What the library says when it throws.
+/// What the library says when it throws. That it gets no memory is no fault of the picture, nor of the task.
 pub(crate) fn failed(err: opencv::Error) -> VisionError {
+    if err.code == opencv::core::StsNoMem || err.message.contains("bad_alloc") {
+        return scarce(Scarce::Memory, format!("OpenCV: {}", err.message.trim()));
+    }
     VisionError::unavailable("opencv_failed", format!("OpenCV: {}", err.message.trim()))
+}
+
+/// The system refused this process what the work needs.
+pub(crate) fn scarce(scarce: Scarce, message: String) -> VisionError {
+    VisionError::Scarce { scarce, message }
 }
 
 /// The version of the library that this program is linked with.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dovetail_core::id::Digest;
+use dovetail_core::scarce::Scarce;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{
     AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
@@ -29,7 +30,7 @@ use super::detect::Detector;
 use super::faces::{self, Each, View};
 use super::haar::Haar;
 use super::network::Network;
-use super::{failed, silence};
+use super::{failed, scarce, silence};
 
 /// Pictures that are decoded beyond those that passes can run over: their steps have something to do as soon as others
 /// end.
@@ -88,6 +89,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Whatever is wrong with the folder of models.
 fn store_failed(err: ModelError) -> VisionError {
+    if let Some(refused) = Scarce::behind(&err) {
+        return scarce(refused, chain(&err));
+    }
     VisionError::unavailable(
         MODEL_DAMAGED,
         format!("{}; `dovetail doctor` looks at every installed model", chain(&err)),
@@ -98,6 +102,9 @@ fn store_failed(err: ModelError) -> VisionError {
 fn unloadable(name: &str) -> impl Fn(ModelError) -> VisionError {
     let name = name.to_owned();
     move |err| {
+        if let Some(refused) = Scarce::behind(&err) {
+            return scarce(refused, format!("the model `{name}` cannot be loaded: {}", chain(&err)));
+        }
         let remedy = "install it again: `dovetail models pull`, or `models add` for a model of your own";
         VisionError::unavailable(
             MODEL_DAMAGED,
@@ -139,7 +146,7 @@ impl Opencv {
             count < threads + AHEAD && bytes < BYTES_AHEAD
         };
         let pool = Pool::new(threads, room)
-            .map_err(|err| VisionError::unavailable("no_threads", format!("start the threads for vision: {err}")))?;
+            .map_err(|err| scarce(Scarce::Threads, format!("start the threads for vision: {err}")))?;
         Ok(Self { inner: Arc::new(inner), pool, missing: Mutex::default() })
     }
 

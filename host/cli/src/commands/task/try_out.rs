@@ -31,6 +31,7 @@ use crate::plugin::Stale;
 use crate::show;
 use crate::table::{bytes, indented};
 use crate::wire::App;
+use crate::work::start;
 
 /// The largest artifact that `--save` writes, in bytes.
 const MAX_SAVED: u64 = 1 << 30;
@@ -137,26 +138,27 @@ fn attempt(app: &App, ready: &Ready, input: Value, blobs: Arc<dyn Blobs>) -> Res
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let handle = signals.handle();
     let report = std::thread::scope(|threads| {
-        threads.spawn(|| {
+        start(threads, "signals", || {
             for signal in signals.forever() {
                 if canceller.stop().cancelled() {
                     drop(signal_hook::low_level::emulate_default_handler(signal));
                 }
                 canceller.cancel();
             }
-        });
-        let working = threads.spawn(move || {
+        })?;
+        let working = start(threads, "task", move || {
             let report = runtime.execute(&attempt, &stop);
             // The runtime holds the sender of log lines: with it the loop below ends.
             drop(runtime);
             report
-        });
+        })
+        .inspect_err(|_| handle.close())?;
         for line in heard {
             app.output.note(&line);
         }
         let report = working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         handle.close();
-        report
+        Ok::<_, Error>(report?)
     })?;
     Ok((report, canceller.stop().cancelled()))
 }
