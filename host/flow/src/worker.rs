@@ -193,7 +193,12 @@ impl<'scope> Threads<'scope, '_> {
             Ok(thread) => Some(thread),
             Err(error) => {
                 let operation = format!("start the thread `{name}` of the worker ({error})");
-                self.refused = Some(HostError { operation, transient: false, source: Some(Scarce::Threads.into()) });
+                self.refused = Some(HostError {
+                    operation,
+                    transient: false,
+                    missing: None,
+                    source: Some(Scarce::Threads.into()),
+                });
                 None
             }
         }

@@ -66,7 +66,12 @@ pub(crate) fn scarce(error: &wasmtime::Error) -> Option<Scarce> {
 /// A failure of the host for want of what the system refused. It is not transient: the attempt has been made again
 /// alone before it counts (`Runtime::execute`).
 pub(crate) fn scarce_error(operation: impl Into<String>, scarce: Scarce, why: &str) -> HostError {
-    HostError { operation: format!("{}: {why}", operation.into()), transient: false, source: Some(scarce.into()) }
+    HostError {
+        operation: format!("{}: {why}", operation.into()),
+        transient: false,
+        missing: None,
+        source: Some(scarce.into()),
+    }
 }
 
 /// The failure of an attempt that was stopped.
