@@ -147,8 +147,11 @@ const VARIABLES: &[(&str, &str)] = &[
     ("DOVETAIL_LOG_FORMAT", "log.format"),
     ("DOVETAIL_LOG_LEVEL", "log.level"),
 ];
+/// Keys of an S3 server, which whoever opens it reads (`dovetail_stores::Credentials`): they stand in no file of
+/// settings.
+const KEYS: [&str; 3] = ["DOVETAIL_S3_ACCESS_KEY", "DOVETAIL_S3_SECRET_KEY", "DOVETAIL_S3_SESSION_TOKEN"];
 /// Of the test suites, not of the program.
-const FOREIGN: &[&str] = &["DOVETAIL_FACE_API", "DOVETAIL_TEST_", "DOVETAIL_S3_"];
+const FOREIGN: &[&str] = &["DOVETAIL_FACE_API", "DOVETAIL_TEST_"];
 
 /// What this machine may give to tasks: all that a task can be granted.
 pub(crate) const GRANTS: [&str; 2] = ["clocks", "random"];
@@ -366,8 +369,8 @@ fn variable<'e>(environment: &'e Environment, name: &str) -> Option<&'e str> {
 fn known_variables(environment: &Environment) -> Result<(), Error> {
     let foreign = |name: &str| FOREIGN.iter().any(|prefix| name.starts_with(prefix));
     for name in environment.keys().filter(|name| name.starts_with("DOVETAIL_") && !foreign(name)) {
-        if !VARIABLES.iter().any(|(known, _)| known == name) {
-            let names = VARIABLES.iter().map(|(known, _)| *known);
+        let names = VARIABLES.iter().map(|(known, _)| *known).chain(KEYS);
+        if !names.clone().any(|known| known == name) {
             let near = nearest(name, names.clone()).map_or_else(
                 || format!("known are {}", names.collect::<Vec<_>>().join(", ")),
                 |n| format!("did you mean `{n}`?"),

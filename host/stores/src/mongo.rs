@@ -5,6 +5,7 @@
 
 pub(crate) mod check;
 mod commands;
+mod parameters;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -53,11 +54,14 @@ impl MongoMeta {
     /// `Invalid` for a URL that cannot be used; `Refused` for a password, for a server that is too old, and for a
     /// database that belongs to another fleet; `Unavailable` where nobody answers.
     pub fn open(url: &str, fleet: &str, clock: std::sync::Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let check::Opened { database, address, silence, .. } = check::open(url, None)?;
+        let check::Opened { database, address, silence, direct, .. } = check::open(url, None)?;
         let (last, taken, fleet) = (AtomicI64::new(0), AtomicBool::new(false), fleet.to_owned());
         let mut meta = Self { database, address, silence, last, clock, together_from: 2, fleet, taken };
         if check::is_stand_in(&meta.check_version()?) {
             meta.together_from = STAND_IN_TOGETHER;
+        }
+        if direct {
+            meta.check_alone()?;
         }
         meta.taken = AtomicBool::new(meta.is_ours()?);
         Ok(meta)
@@ -93,6 +97,15 @@ impl MongoMeta {
                 ))
             }
         }
+    }
+
+    fn check_alone(&self) -> Result<(), StoreError> {
+        let hello = self.database.run_command(doc! { "hello": 1 }).run().map_err(|e| self.error("ask", e))?;
+        let refused = |why| {
+            let operation = format!("use the metadata store at {}", self.address);
+            Err(StoreError::new(StoreErrorKind::Refused, operation, why))
+        };
+        check::unfit_alone(&hello).map_or(Ok(()), refused)
     }
 
     /// Whether this fleet has taken it. One database, one fleet: two would list and run each other's work.

@@ -105,6 +105,32 @@ fn an_unknown_variable_is_an_error_with_the_near_one() {
 }
 
 #[test]
+fn the_keys_of_a_bucket_are_known_and_no_other_variable_of_their_kind() {
+    for known in ["DOVETAIL_S3_ACCESS_KEY", "DOVETAIL_S3_SECRET_KEY", "DOVETAIL_S3_SESSION_TOKEN"] {
+        assert!(resolve(Global::default(), &[HOME, (known, "x")], None).is_ok());
+    }
+    for unknown in ["DOVETAIL_S3_SECRET", "DOVETAIL_S3_ENDPOINT", "DOVETAIL_S3_REGION", "DOVETAIL_S3_"] {
+        let error = resolve(Global::default(), &[HOME, (unknown, "x")], None).unwrap_err();
+        assert_eq!(error.code, "unknown_setting", "{unknown}");
+        assert!(error.chain().contains(unknown) && error.help.is_some());
+    }
+    let error = resolve(Global::default(), &[HOME, ("DOVETAIL_S3_SECRET_KEYS", "x")], None).unwrap_err();
+    assert_eq!(error.help.as_deref(), Some("did you mean `DOVETAIL_S3_SECRET_KEY`?"));
+}
+
+#[test]
+fn the_folder_has_no_parameters() {
+    for (key, value) in
+        [("blobs", "file:?x=1"), ("blobs", "file:/tmp"), ("meta", "sqlite:?mode=ro"), ("queue", "sqlite:x")]
+    {
+        let file = format!("{key} = \"{value}\"");
+        let error = resolve(Global::default(), &[HOME], Some(&file)).unwrap_err();
+        assert_eq!(error.code, "bad_setting", "{value}");
+        assert!(error.help.is_some_and(|help| help.contains("leave")), "{value}");
+    }
+}
+
+#[test]
 fn shared_stores_are_named_by_url() {
     let file = "fleet = \"mine\"\nqueue = \"redis://u:secret@h:1/0\"\nmeta = \"mongodb://u:secret@h/d\"\nblobs = \"s3://K:secret@b?endpoint=http://h:9\"";
     let config = resolve(Global::default(), &[HOME], Some(file)).unwrap();

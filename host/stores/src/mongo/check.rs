@@ -13,9 +13,10 @@ use mongodb::event::sdam::SdamEvent;
 use mongodb::options::{Acknowledgment, ClientOptions, ServerAddress, Tls, WriteConcern};
 use mongodb::sync::{Client, Collection, Database};
 
-use super::is_duplicate;
+use super::{is_duplicate, parameters};
 use crate::check::{Look, certificate, millis, unknown_host};
 
+/// How long a server is looked for, unless the URL says otherwise.
 const SELECT: Duration = Duration::from_secs(5);
 /// The oldest major version: from it on a replica set acknowledges what most of its members have, without being told
 /// to.
@@ -33,6 +34,8 @@ pub(super) struct Opened {
     hosts: Vec<String>,
     encrypted: bool,
     concern: Option<WriteConcern>,
+    /// The URL says `directConnection=true`.
+    pub(super) direct: bool,
 }
 
 /// Without user and password, up to the last `@`.
@@ -63,6 +66,9 @@ fn bad_url(url: &str, error: &Error) -> StoreError {
 /// business.
 pub(super) fn open(url: &str, pool: Option<u32>) -> Result<Opened, StoreError> {
     let invalid = |why: &str| StoreError::new(StoreErrorKind::Invalid, "open the metadata store", why.to_owned());
+    if let Some(why) = parameters::flaw(url) {
+        return Err(invalid(&format!("its URL cannot be used: {why}")));
+    }
     let mut options = ClientOptions::parse(url).run().map_err(|e| bad_url(url, &e))?;
     let concern = options.write_concern.clone();
     if concern.as_ref().is_some_and(|concern| concern.w == Some(Acknowledgment::Nodes(0))) {
@@ -70,11 +76,12 @@ pub(super) fn open(url: &str, pool: Option<u32>) -> Result<Opened, StoreError> {
     }
     let name = options.default_database.clone();
     let name = name.ok_or_else(|| invalid("its URL names no database: write mongodb://host[:port]/DATABASE"))?;
-    options.server_selection_timeout = Some(SELECT);
-    options.connect_timeout = Some(SELECT);
+    let select = *options.server_selection_timeout.get_or_insert(SELECT);
+    options.connect_timeout.get_or_insert(SELECT);
+    let direct = options.direct_connection == Some(true);
     options.max_pool_size = pool.or(options.max_pool_size);
     options.app_name.get_or_insert_with(|| "dovetail".to_owned());
-    let silence = Silence::default();
+    let silence = Silence { select, last: Arc::default() };
     let heard = silence.clone();
     options.sdam_event_handler = Some(EventHandler::callback(move |event| heard.hear(&event)));
     let encrypted = matches!(options.tls, Some(Tls::Enabled(_)));
@@ -86,13 +93,17 @@ pub(super) fn open(url: &str, pool: Option<u32>) -> Result<Opened, StoreError> {
     let names: Vec<String> = options.hosts.iter().map(ToString::to_string).collect();
     let address = format!("{}/{name}", names.join(","));
     let client = Client::with_options(options).map_err(|e| invalid(&e.kind.to_string()))?;
-    Ok(Opened { database: client.database(&name), address, silence, hosts, encrypted, concern })
+    Ok(Opened { database: client.database(&name), address, silence, hosts, encrypted, concern, direct })
 }
 
 /// The last reason why a server could not be reached. The driver goes on trying, and says in the end only that it
 /// tried.
-#[derive(Clone, Default)]
-pub(super) struct Silence(Arc<Mutex<Option<ErrorKind>>>);
+#[derive(Clone)]
+pub(super) struct Silence {
+    /// How long a server is looked for.
+    select: Duration,
+    last: Arc<Mutex<Option<ErrorKind>>>,
+}
 
 impl Silence {
     fn hear(&self, event: &SdamEvent) {
@@ -101,7 +112,7 @@ impl Silence {
             SdamEvent::ServerHeartbeatSucceeded(_) => None,
             _ => return,
         };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// How to react to an error, and what to do about it. Never the driver's whole text: it describes every server,
@@ -111,8 +122,8 @@ impl Silence {
         const RIGHTS: &str = "give this user the role `readWrite` on this database";
         match &*error.kind {
             ErrorKind::ServerSelection { .. } => {
-                let reason = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                reason.map_or_else(unanswered, |kind| unreachable_for(&kind))
+                let reason = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                reason.map_or_else(|| unanswered(self.select), |kind| unreachable_for(&kind, self.select))
             }
             ErrorKind::Authentication { message, .. } => {
                 let message = message.lines().next().unwrap_or_default();
@@ -134,23 +145,23 @@ impl Silence {
             ErrorKind::Write(WriteFailure::WriteError(e)) if e.code == 13 => {
                 (Refused, format!("{}: {RIGHTS}", e.message))
             }
-            kind => unreachable_for(kind),
+            kind => unreachable_for(kind, self.select),
         }
     }
 }
 
-fn unanswered() -> (StoreErrorKind, String) {
+fn unanswered(within: Duration) -> (StoreErrorKind, String) {
     let why = format!(
         "no answer within {} s: is it a MongoDB, and does the URL say ?tls=true where it speaks TLS, and only there? Or is it frozen, overloaded, or behind a firewall?",
-        SELECT.as_secs()
+        within.as_secs_f64()
     );
     (StoreErrorKind::Unavailable, why)
 }
 
-fn unreachable_for(kind: &ErrorKind) -> (StoreErrorKind, String) {
+fn unreachable_for(kind: &ErrorKind, within: Duration) -> (StoreErrorKind, String) {
     use StoreErrorKind::{Refused, Unavailable};
     match kind {
-        ErrorKind::Io(e) if e.kind() == std::io::ErrorKind::TimedOut => unanswered(),
+        ErrorKind::Io(e) if e.kind() == std::io::ErrorKind::TimedOut => unanswered(within),
         ErrorKind::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
             (Unavailable, format!("{e}: is it running, and are host and port right?"))
         }
@@ -184,6 +195,15 @@ pub(super) fn version(info: &Document) -> Result<String, String> {
 /// Whether `buildInfo` is that of the server that stands in for MongoDB in tests.
 pub(super) fn is_stand_in(info: &Document) -> bool {
     info.contains_key("ferretdbVersion")
+}
+
+/// Why a server must not be asked directly: the driver reads from it even while it is a secondary.
+pub(super) fn unfit_alone(hello: &Document) -> Option<&'static str> {
+    let writable = hello.get_bool("isWritablePrimary").or_else(|_| hello.get_bool("ismaster")).unwrap_or(true);
+    (!writable || hello.get_array("hosts").map_or(0, Vec::len) > 1).then_some(
+        "the URL says `directConnection=true`, and the server is one of several of a replica set: as a secondary it \
+         would be read although it is behind; name the replica set instead (?replicaSet=NAME)",
+    )
 }
 
 /// Judges what `hello` says.
@@ -238,7 +258,8 @@ fn race(collection: &Collection<Document>) -> Result<usize, Error> {
 
 /// Connects as a worker does, but takes the database for nobody.
 pub(crate) fn look(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
-    let Opened { database, address, silence, hosts, encrypted, concern } = open(url, u32::try_from(RACERS).ok())?;
+    let Opened { database, address, silence, hosts, encrypted, concern, direct } =
+        open(url, u32::try_from(RACERS).ok())?;
     let fail = |operation: &str, error: &Error| {
         let (kind, why) = silence.explained(error);
         StoreError::new(kind, format!("{operation} the metadata store at {address}"), why)
@@ -256,6 +277,9 @@ pub(crate) fn look(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, St
         }
     }
     judge(&hello, is_stand_in(&info), concern.as_ref(), &mut look);
+    if let Some(why) = unfit_alone(&hello).filter(|_| direct) {
+        look.problem(why, "leave `directConnection` out");
+    }
     look.found.push_str(&format!(", answers in {}", millis(trip)));
     if let Ok(theirs) = hello.get_datetime("localTime") {
         let half = trip.as_millis() as i64 / 2;
@@ -347,6 +371,33 @@ mod tests {
         );
         let secondary = judged(&doc! { "setName": "rs0", "hosts": ["a"], "isWritablePrimary": false }, "mongodb://h/d");
         assert!(!secondary.is_usable(), "{secondary:?}");
+    }
+
+    #[test]
+    fn one_of_several_is_not_asked_directly() {
+        let set = |hosts: &[&str], primary: bool| {
+            let hosts: Vec<&str> = hosts.to_vec();
+            unfit_alone(&doc! { "setName": "rs0", "hosts": hosts, "isWritablePrimary": primary }).is_some()
+        };
+        assert!(set(&["a", "b", "c"], true) && set(&["a"], false));
+        assert!(!set(&["a"], true) && unfit_alone(&doc! { "ismaster": true }).is_none());
+        let direct = |url| open(url, None).unwrap().direct;
+        assert!(direct("mongodb://h/d?directConnection=true") && !direct("mongodb://h/d"));
+    }
+
+    #[test]
+    fn what_a_url_says_of_times_takes_effect() {
+        let started = Instant::now();
+        // Nobody listens there.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let opened = open(&format!("mongodb://127.0.0.1:{port}/d?serverSelectionTimeoutMS=300"), None).unwrap();
+        let error = opened.database.run_command(doc! { "ping": 1 }).run().unwrap_err();
+        let took = started.elapsed();
+        assert!(matches!(*error.kind, ErrorKind::ServerSelection { .. }), "{error}");
+        assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(2), "{took:?}");
+        assert!(unanswered(opened.silence.select).1.starts_with("no answer within 0.3 s:"));
+        assert!(why("mongodb://h/d?readPreference=secondary").contains("behind the primary"));
+        assert!(why("mongodb://h/d?serverSelectionTimeoutMS=soon").contains("non-negative integer"));
     }
 
     #[test]

@@ -12,12 +12,42 @@ use crate::check::{Look, certificate, millis, unknown_host};
 /// Of the memory that Redis may use; above it little is left for a burst of work, in percent.
 const FULL: u64 = 80;
 
-/// A client for `url`.
+const FORM: &str = "write redis://[user:password@]host[:port]/[db], user and password percent-encoded";
+
+/// A client for `url`. The driver reads few of the parameters that others know and passes over the rest, so every one
+/// of them is refused. Nothing of the URL is repeated that could be a password with an unescaped `?` or `#`.
 pub(super) fn client(url: &str) -> Result<Client, StoreError> {
-    Client::open(url).map_err(|e| {
-        let why = format!("its URL cannot be used: {e}; write redis://[user:password@]host[:port]/[db], user and password percent-encoded");
+    let refused = |why: &str| {
+        let why = format!("its URL cannot be used: {why}; {FORM}");
         StoreError::new(StoreErrorKind::Invalid, "open the queue", why)
-    })
+    };
+    if let Some(read) = redis::parse_redis_url(url) {
+        if let Some((name, _)) = read.query_pairs().next() {
+            return Err(refused(&no_parameter(&name)));
+        }
+        if read.fragment().is_some() {
+            return Err(refused(
+                "nothing may follow `#`: certificates are always checked (trusted are this system's and those in \
+                 SSL_CERT_FILE), and in a password `#` is written %23",
+            ));
+        }
+    }
+    Client::open(url).map_err(|e| refused(&e.to_string()))
+}
+
+/// Why a parameter is refused.
+fn no_parameter(name: &str) -> String {
+    match name {
+        "db" => "`?db=` has no effect there: the number of the database stands after the slash, as in /5".to_owned(),
+        "protocol" => "`?protocol=` cannot be chosen: dovetail speaks RESP2".to_owned(),
+        "user" | "pass" | "password" => {
+            format!("`?{name}=` has no effect there: write user and password before the `@`")
+        }
+        name if name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'-')) => {
+            format!("there is no parameter `{name}`, nor any other one")
+        }
+        _ => "it has parameters, and there are none (in a password `?` is written %3F)".to_owned(),
+    }
 }
 
 /// How to react to an error, and what to do about it.
@@ -171,6 +201,43 @@ pub(crate) fn look(url: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_have_no_effect_in_a_url_is_refused_without_repeating_a_password() {
+        for (url, says) in [
+            ("redis://h/?db=5", "after the slash, as in /5"),
+            ("redis://h/3?db=5", "after the slash, as in /5"),
+            ("redis://h?protocol=resp3", "`?protocol=` cannot be chosen"),
+            ("rediss://h/0?protocol=2", "`?protocol=` cannot be chosen"),
+            ("redis://h/0?user=u", "`?user=` has no effect"),
+            ("redis://h/0?timeout=5s", "no parameter `timeout`"),
+            ("redis://h/0?timeout", "no parameter `timeout`"),
+            ("redis://h/0#insecure", "nothing may follow `#`"),
+            ("rediss://h/0#insecure", "nothing may follow `#`"),
+            ("redis://u:12?HIDDEN@h/0", "`?` is written %3F"),
+            ("redis://u:12#HIDDEN@h/0", "`#` is written %23"),
+            ("redis://h/five", "Invalid database number"),
+            ("redis://h/5/6", "Invalid database number"),
+        ] {
+            let error = client(url).map(drop).unwrap_err();
+            let why = error.source.as_ref().unwrap().to_string();
+            assert!(error.kind == StoreErrorKind::Invalid && why.contains(says), "{url}: {why}");
+            assert!(!format!("{error:?}").contains("HIDDEN"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_url_says_takes_effect() {
+        let info = client("redis://us%40er:pass%2Fw@h:7/5").unwrap().get_connection_info().clone();
+        assert_eq!(info.addr().to_string(), "h:7");
+        let settings = info.redis_settings();
+        assert_eq!((settings.db(), settings.username(), settings.password()), (5, Some("us@er"), Some("pass/w")));
+        assert!(matches!(
+            client("rediss://h").unwrap().get_connection_info().addr(),
+            ConnectionAddr::TcpTls { insecure: false, .. }
+        ));
+        assert_eq!(client("redis://h?").unwrap().get_connection_info().redis_settings().db(), 0);
+    }
 
     fn judged(info: &str) -> Look {
         let mut look = Look::default();
