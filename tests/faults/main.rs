@@ -22,6 +22,7 @@ mod fleet;
 mod http;
 #[path = "../shared/lineage.rs"]
 mod lineage;
+mod lines;
 mod memory;
 mod partition;
 mod proxy;

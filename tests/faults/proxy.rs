@@ -27,6 +27,8 @@ struct Line {
     answers: AtomicU64,
     lost: AtomicU64,
     over: AtomicBool,
+    /// How often the machine behind the line has vanished.
+    vanished: AtomicU64,
 }
 
 pub(crate) struct Proxy {
@@ -45,6 +47,7 @@ impl Line {
     /// Carries bytes one way until one of the two ends.
     fn carry(&self, mut from: TcpStream, mut to: TcpStream, answers: bool) {
         let mut piece = vec![0; 64 << 10];
+        let made = self.vanished.load(Ordering::SeqCst);
         drop(from.set_read_timeout(Some(Duration::from_millis(200))));
         loop {
             let read = match from.read(&mut piece) {
@@ -60,6 +63,10 @@ impl Line {
             };
             while self.mode() == Mode::Dead && !self.over.load(Ordering::SeqCst) {
                 std::thread::sleep(LOOK);
+            }
+            if self.vanished.load(Ordering::SeqCst) != made {
+                self.lost.fetch_add(1, Ordering::SeqCst);
+                continue;
             }
             match self.mode() {
                 Mode::Slow(time) => std::thread::sleep(time),
@@ -100,6 +107,7 @@ impl Proxy {
             answers: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             over: AtomicBool::new(false),
+            vanished: AtomicU64::new(0),
         });
         let here = line.clone();
         std::thread::spawn(move || {
@@ -127,6 +135,12 @@ impl Proxy {
 
     pub(crate) fn set(&self, mode: Mode) {
         *self.line.mode.lock().unwrap() = mode;
+    }
+
+    /// Whatever is sent on the connections that stand now is lost from now on, both ways, and nobody is told: as where
+    /// the server's machine loses its power and another one takes its address. New connections pass.
+    pub(crate) fn vanish(&self) {
+        self.line.vanished.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Answers, or requests, that were lost so far.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::ledger::{HeldStep, Job, RunKey, Scope};
 use dovetail_core::window::{Called, Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
-use redis::{Client, Commands as _, Connection, ConnectionLike as _, FromRedisValue as _, Script, Value};
+use redis::{Client, Commands as _, Connection, ConnectionLike as _, FromRedisValue as _, PubSub, Script, Value};
 
 pub(crate) mod check;
 mod commands;
@@ -23,6 +23,9 @@ const CONNECT: Duration = Duration::from_secs(2);
 const ASKED: usize = 1000;
 /// A call does little; one that takes this long will not come.
 const ANSWER: Duration = Duration::from_secs(5);
+/// After this silence the bell's connection is asked whether it still stands, and its answer takes at most as long.
+/// With the pause before the next connection, a bell that nobody carries is made anew within 10 s.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// The work of a fleet in one Redis.
 pub struct RedisWindow {
@@ -328,6 +331,21 @@ fn able(scope: &Scope) -> String {
     }
 }
 
+/// Hears one connection's bell until the connection fails. A silent connection may be a dead one: Redis' machine may
+/// have vanished without a word, so after a while of silence the connection must answer a PING.
+fn hear(bell: &mut PubSub<'_>, channel: &str, ring: &(dyn Fn(Ring) + Send + Sync)) -> redis::RedisResult<()> {
+    bell.subscribe(channel)?;
+    // What rang while nobody listened.
+    ring(Ring::Missed);
+    loop {
+        match bell.get_message() {
+            Ok(message) => ring(ring_of(&message.get_payload::<String>()?)),
+            Err(error) if error.is_timeout() => drop(bell.ping::<Value>()?),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 fn ring_of(message: &str) -> Ring {
     let run = |word: &str| message.strip_prefix(word).and_then(RunKey::parse);
     run("over ").map(Ring::Over).or_else(|| run("cancel ").map(Ring::Cancelled)).unwrap_or(Ring::Jobs)
@@ -380,14 +398,13 @@ impl Window for RedisWindow {
             loop {
                 let heard = (|| -> redis::RedisResult<()> {
                     let mut connection = client.get_connection_with_timeout(CONNECT)?;
+                    connection.set_write_timeout(Some(SILENCE))?;
                     let mut bell = connection.as_pubsub();
-                    bell.subscribe(&channel)?;
-                    // What rang while nobody listened.
-                    ring(Ring::Missed);
-                    loop {
-                        let message: String = bell.get_message()?.get_payload()?;
-                        ring(ring_of(&message));
-                    }
+                    bell.set_read_timeout(Some(SILENCE))?;
+                    let error = hear(&mut bell, &channel, &*ring);
+                    // It unsubscribes when it is dropped; on a dead connection no answer comes to that.
+                    bell.set_read_timeout(Some(Duration::from_millis(1)))?;
+                    error
                 })();
                 tracing::debug!(err = ?heard.err(), "the bell is not heard; listening again");
                 std::thread::sleep(Duration::from_secs(1));

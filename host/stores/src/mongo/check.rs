@@ -16,8 +16,14 @@ use mongodb::sync::{Client, Collection, Database};
 use super::{is_duplicate, parameters};
 use crate::check::{Look, certificate, millis, unknown_host};
 
-/// How long a server is looked for, unless the URL says otherwise.
+/// Unless the URL says otherwise: how long a server is looked for, how long a connection may take, and how often each
+/// server is asked whether it is there. A server that vanished is found out after the latter two at the latest, and
+/// then every connection to it is given up, whatever it waits for: the driver knows no limit for one operation.
 const SELECT: Duration = Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(4);
+const HEARTBEAT: Duration = Duration::from_secs(3);
+/// A connection that was not used for so long is not used again, unless the URL says otherwise.
+const IDLE: Duration = Duration::from_secs(60);
 /// The oldest major version: from it on a replica set acknowledges what most of its members have, without being told
 /// to.
 const OLDEST: u32 = 5;
@@ -77,7 +83,10 @@ pub(super) fn open(url: &str, pool: Option<u32>) -> Result<Opened, StoreError> {
     let name = options.default_database.clone();
     let name = name.ok_or_else(|| invalid("its URL names no database: write mongodb://host[:port]/DATABASE"))?;
     let select = *options.server_selection_timeout.get_or_insert(SELECT);
-    options.connect_timeout.get_or_insert(SELECT);
+    options.connect_timeout.get_or_insert(CONNECT);
+    options.heartbeat_freq.get_or_insert(HEARTBEAT);
+    // A firewall forgets what is silent for long, and says nothing.
+    options.max_idle_time.get_or_insert(IDLE);
     let direct = options.direct_connection == Some(true);
     options.max_pool_size = pool.or(options.max_pool_size);
     options.app_name.get_or_insert_with(|| "dovetail".to_owned());

@@ -21,6 +21,8 @@ use super::answer::{Fault, MAX_ERROR_TEXT, Refusal, broken};
 /// Before the second attempt; then twice as long each time, with as much again by chance.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Within this a connection of a server that vanished is found to be dead.
+const DEAD: Duration = Duration::from_secs(8);
 /// The most memory that is set aside because an answer says that it is long.
 const MAX_RESERVED: u64 = 64 << 20;
 
@@ -110,7 +112,15 @@ impl Client {
             // A redirect would carry the signature to another server.
             .redirect(reqwest::redirect::Policy::none())
             .pool_idle_timeout(Duration::from_secs(30))
+            // For a server that is long in answering (a list of very many objects) the kernel asks whether it is there.
+            .tcp_keepalive(DEAD / 2)
+            .tcp_keepalive_interval(DEAD / 8)
+            .tcp_keepalive_retries(3)
             .tcp_nodelay(true);
+        #[cfg(target_os = "linux")]
+        {
+            http = http.tcp_user_timeout(DEAD);
+        }
         if address.loopback {
             http = http.no_proxy();
         }
@@ -185,6 +195,11 @@ impl Client {
         }
         let request = http.build().map_err(|e| broken("cannot make the request", &e))?;
         let waited = Instant::now();
+        // Whatever concerns one object is answered soon. A list may take long where there are very many of them.
+        let limit = match ask {
+            Ask::List { .. } => limit,
+            _ => limit.min(waited + DEAD + time_for(ask.size())),
+        };
         match timeout_at(limit, self.http.execute(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(e)) if e.is_connect() && e.is_timeout() => {
@@ -230,13 +245,16 @@ impl Client {
                     length.map_or("an unknown number".to_owned(), |n| n.to_string())
                 )
             };
-            match timeout_at(limit, response.chunk()).await {
+            match timeout_at(limit.min(Instant::now() + DEAD), response.chunk()).await {
                 Ok(Ok(Some(chunk))) if (bytes.len() + chunk.len()) as u64 > max => {
                     return Err(too_long(format!("more than {max}")));
                 }
                 Ok(Ok(Some(chunk))) => bytes.extend_from_slice(&chunk),
                 Ok(Ok(None)) => return Ok(bytes),
                 Ok(Err(e)) => return Err(broken(&stage(), &e)),
+                Err(_) if Instant::now() < limit => {
+                    return Err(Fault::Again(format!("{}: nothing came for {} s", stage(), DEAD.as_secs())));
+                }
                 Err(_) => return Err(Fault::Again(format!("{}: the time is over", stage()))),
             }
         }

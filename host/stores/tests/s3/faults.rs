@@ -108,6 +108,25 @@ fn a_server_that_stays_silent_is_given_up_within_the_timeout() {
     }
 }
 
+/// The machine of a server vanishes without a word, before its answer or in the midst of it: it is not waited for as
+/// long as the whole call may take.
+#[test]
+fn a_connection_that_says_nothing_more_is_made_anew_within_ten_seconds() {
+    let stalls: [fn() -> Reply; 2] =
+        [|| Reply::Stall(vec![]), || Reply::Stall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234".to_vec())];
+    std::thread::scope(|threads| {
+        for stall in stalls {
+            threads.spawn(move || {
+                let fake = Fake::start(move |n, _| if n == 0 { stall() } else { Reply::of(200, b"0123456789") });
+                let started = Instant::now();
+                assert_eq!(open(&fake, "").get(KIND, &Digest::of(b"0123456789"), 10).unwrap(), b"0123456789");
+                assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+                assert_eq!(fake.methods(), "GET GET");
+            });
+        }
+    });
+}
+
 #[test]
 fn a_server_that_is_slow_once_does_not_fail_the_call() {
     let fake = Fake::start(|n, _| if n == 0 { Reply::Stall(vec![]) } else { Reply::of(200, b"x") });

@@ -1,0 +1,91 @@
+//! Connections whose other end vanishes without a word: each is found to be dead, and made anew, within ten seconds.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use dovetail_core::ledger::{Kind, Record, RunKey};
+use dovetail_core::meta::MetaStore as _;
+use dovetail_core::window::{Ring, Window as _};
+use dovetail_flow::{SystemClock, new_run_id};
+use dovetail_stores::{MongoMeta, RedisWindow};
+
+use crate::fleet::{mongodb_url, redis_url};
+use crate::proxy::Proxy;
+use crate::servers::{Server, What};
+
+const FOUND_OUT: Duration = Duration::from_secs(10);
+
+fn heard(rings: &Receiver<Ring>, wanted: &Ring, since: Instant) {
+    while let Some(left) = FOUND_OUT.checked_sub(since.elapsed()) {
+        match rings.recv_timeout(left) {
+            Ok(ring) if ring == *wanted => return,
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    panic!("{wanted:?} was not heard within {FOUND_OUT:?}");
+}
+
+#[test]
+fn the_bell_is_heard_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(What::Redis, folder.path());
+    let line = Proxy::to(server.port());
+    let window = RedisWindow::open(&redis_url("127.0.0.1", line.port()), "lines", "listener").unwrap();
+    let (tell, rings) = channel();
+    window.listen(Box::new(move |ring| drop(tell.send(ring))));
+    heard(&rings, &Ring::Missed, Instant::now());
+    let run = RunKey { run: new_run_id().unwrap(), generation: 0 };
+    let publish = || drop(server.redis(&["PUBLISH", "dovetail:{lines}:bell", &format!("over {}", run.key())]).unwrap());
+    publish();
+    heard(&rings, &Ring::Over(run.clone()), Instant::now());
+    // A bell that is silent for long, on a line that stands, stays.
+    assert!(rings.recv_timeout(Duration::from_secs(8)).is_err(), "it was connected anew although the line stands");
+    publish();
+    heard(&rings, &Ring::Over(run.clone()), Instant::now());
+
+    let vanished = Instant::now();
+    line.vanish();
+    publish();
+    // What rang meanwhile is lost, and the listener is told that something may have been.
+    heard(&rings, &Ring::Missed, vanished);
+    println!("the bell was made anew after {:.1?}", vanished.elapsed());
+    publish();
+    heard(&rings, &Ring::Over(run), Instant::now());
+    assert!(line.lost() > 0, "nothing was lost on the line");
+}
+
+#[test]
+fn calls_to_redis_are_answered_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(What::Redis, folder.path());
+    let line = Proxy::to(server.port());
+    let window = RedisWindow::open(&redis_url("127.0.0.1", line.port()), "lines", "caller").unwrap();
+    window.peek().unwrap();
+    line.vanish();
+    let vanished = Instant::now();
+    window.peek().unwrap();
+    assert!(vanished.elapsed() < FOUND_OUT, "answered after {:.1?}", vanished.elapsed());
+    assert!(line.lost() > 0, "nothing was lost on the line");
+}
+
+#[test]
+fn calls_to_mongodb_are_answered_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(What::MongoDb, folder.path());
+    let line = Proxy::to(server.port());
+    let meta = MongoMeta::open(&mongodb_url("127.0.0.1", line.port()), "lines", Arc::new(SystemClock)).unwrap();
+    let record = Record { kind: Kind::Run, key: "a".to_owned(), value: b"{}".to_vec() };
+    meta.put(std::slice::from_ref(&record)).unwrap();
+    let lost = line.lost();
+    line.vanish();
+    let vanished = Instant::now();
+    let first = meta.get(Kind::Run, &["a".to_owned()]);
+    let took = vanished.elapsed();
+    println!("the first call ended after {took:.1?}: {first:?}");
+    assert!(took < FOUND_OUT, "it ended after {took:.1?}");
+    let value = first.or_else(|_| meta.get(Kind::Run, &["a".to_owned()])).unwrap();
+    assert_eq!(value, [Some(b"{}".to_vec())]);
+    assert!(line.lost() > lost, "nothing was lost on the line");
+}
