@@ -170,6 +170,11 @@ impl Config {
         self.blobs.scheme() != "file"
     }
 
+    /// Whether records and what is kept in bulk are both in the data folder.
+    pub(crate) fn is_together(&self) -> bool {
+        self.meta.scheme() == "sqlite" && !self.has_far_blobs()
+    }
+
     /// From the flags, the environment and the file that they name, or the one in `folder` (the current one) or in the
     /// user's configuration.
     pub(crate) fn load(flags: &Global, environment: &Environment, folder: &Path) -> Result<Self, Error> {

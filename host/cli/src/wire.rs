@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use dovetail_core::blobs::{Blobs, StoreErrorKind};
 use dovetail_core::ledger::Ledger;
 use dovetail_core::retention::Archive;
-use dovetail_flow::{FleetLedger, Parts, SystemClock};
+use dovetail_flow::{FleetLedger, OwnBlobs, Parts, SystemClock};
 use dovetail_runtime::{Budgets, CompileLimits, Compiler, CompilerOptions, LiveSink, Options, Runtime};
 use dovetail_stores::{FileBlobs, SqliteLedger};
 use dovetail_vision::{ModelStore, Opencv};
@@ -136,6 +136,13 @@ impl App {
         }
     }
 
+    /// Before work begins whose steps store blobs: whether they may be stored there is known then, and not after the
+    /// first step.
+    pub(crate) fn own_blobs(&self) -> Result<(), Error> {
+        let store = dovetail_stores::open_shelf(self.config.blobs.url(), &self.config.data)?;
+        Ok(dovetail_flow::own_blobs(&*self.parts()?.ledger, &*store, self.config.is_together())?)
+    }
+
     /// Whether the data folder is one already: whatever is written first makes one of these.
     pub(crate) fn has_data(&self) -> Result<bool, Error> {
         // What a fleet has is not here.
@@ -239,7 +246,7 @@ impl App {
 fn open(config: &Config) -> Result<Parts, Error> {
     let data = &config.data;
     let clock = Arc::new(SystemClock);
-    let blobs = dovetail_stores::open_blobs(config.blobs.url(), data)?;
+    let (blobs, store) = dovetail_stores::open_blobs_to_write(config.blobs.url(), data)?;
     let ledger: Arc<dyn Ledger> = if config.is_fleet() {
         let window =
             dovetail_stores::open_window(config.queue.url(), &config.fleet, dovetail_flow::new_run_id()?.as_str())?;
@@ -248,7 +255,8 @@ fn open(config: &Config) -> Result<Parts, Error> {
     } else {
         Arc::new(SqliteLedger::open(data, clock.clone())?)
     };
-    Ok(Parts { ledger, blobs, clock })
+    let blobs = OwnBlobs::new(blobs, store, ledger.clone(), clock.clone(), config.is_together());
+    Ok(Parts { ledger, blobs: Arc::new(blobs), clock })
 }
 
 /// A data folder alone.

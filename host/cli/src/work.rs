@@ -71,6 +71,7 @@ impl<'a> Session<'a> {
         let runtime = if others_work {
             None
         } else {
+            app.own_blobs()?;
             Some(Arc::new(app.runtime(app.parts()?.blobs.clone(), jobs, None)?) as Arc<dyn Executor>)
         };
         let mut nobody = false;

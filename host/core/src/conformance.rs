@@ -6,7 +6,7 @@ mod cases;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::blobs::{BlobKind, Blobs, StoreErrorKind};
+use crate::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use crate::executor::{Failure, FailureKind};
 use crate::id::{Digest, RunId};
 use crate::ledger::{Claimed, Item, Job, Kind, Lane, Lease, Ledger, Record, Renewal, Reply, RunKey, Scope, Wait};
@@ -188,11 +188,23 @@ pub fn shelf(blobs: &dyn Blobs, shelf: &dyn Shelf) {
         .collect();
     put.sort();
     let log = blobs.put(BlobKind::Log, b"said").expect("put works");
-    let scan = |after: Option<&Digest>, limit| shelf.scan(BlobKind::Artifact, after, limit).expect("scan works");
-    assert_eq!(scan(None, 100), put, "all of a kind, in order, with their sizes");
-    assert_eq!(scan(None, 2), put[..2], "at most as many as asked for");
-    assert_eq!(scan(Some(&put[1].0), 2), put[2..4], "from the first one after");
-    assert_eq!(scan(Some(&put[4].0), 2), [], "nothing after the last one");
+    let walk = |kind| {
+        let mut found = Vec::new();
+        let told = &mut |digest, bytes| {
+            found.push((digest, bytes));
+            Ok(())
+        };
+        shelf.walk(kind, told).expect("walk works");
+        found.sort();
+        found
+    };
+    assert_eq!(walk(BlobKind::Artifact), put, "each of a kind once, with its size");
+    let mut heard = 0;
+    let ended = shelf.walk(BlobKind::Artifact, &mut |_, _| {
+        heard += 1;
+        Err(StoreError::plain(StoreErrorKind::Conflict, "enough"))
+    });
+    assert_eq!((ended.expect_err("it was ended").kind, heard), (StoreErrorKind::Conflict, 1), "an error ends it");
     let (first, _) = put[0];
     let hour = Duration::from_secs(3600);
     assert!(shelf.age(BlobKind::Artifact, &first).expect("age works").is_some_and(|age| age < hour));
@@ -203,9 +215,37 @@ pub fn shelf(blobs: &dyn Blobs, shelf: &dyn Shelf) {
     assert!(!shelf.remove(BlobKind::Artifact, &first, Duration::ZERO).expect("remove works"), "it is gone already");
     assert_eq!(shelf.age(BlobKind::Artifact, &first).expect("age works"), None);
     assert_eq!(blobs.get(BlobKind::Artifact, &first, 9).expect_err("it is gone").kind, StoreErrorKind::Missing);
-    assert_eq!(scan(None, 100), put[1..], "nothing else has gone");
-    assert_eq!(shelf.scan(BlobKind::Log, None, 9).expect("scan works"), [(log, 4)]);
+    assert_eq!(walk(BlobKind::Artifact), put[1..], "nothing else has gone");
+    assert_eq!(walk(BlobKind::Log), [(log, 4)]);
+    let remove =
+        &mut |digest: Digest, _| shelf.remove(BlobKind::Artifact, &digest, Duration::ZERO).map(|gone| assert!(gone));
+    shelf.walk(BlobKind::Artifact, remove).expect("what is told of may be removed at once");
+    assert_eq!(walk(BlobKind::Artifact), [], "every one was told of");
     assert_eq!(shelf.remove_abandoned(false).expect("remove_abandoned works"), 0, "nobody left anything");
+}
+
+/// What every blob store promises of whose it is. `new` opens the same store again; it is empty, and nobody's. Gives
+/// back the owner that it has now.
+///
+/// # Panics
+/// Where a promise is broken.
+pub fn owned(new: &(dyn Fn() -> Arc<dyn Shelf> + Sync), put: &dyn Fn()) -> String {
+    let store = new();
+    assert_eq!(store.owner().expect("owner works"), None, "it is nobody's");
+    assert!(store.is_empty().expect("is_empty works"));
+    put();
+    assert!(!store.is_empty().expect("is_empty works"));
+    assert_eq!(new().owner().expect("owner works"), None, "a blob makes nobody its owner");
+    let owners: Vec<String> = std::thread::scope(|threads| {
+        let own = |n: usize| new().own(&format!("records-{n}")).expect("own works");
+        let racing: Vec<_> = (0..8).map(|n| threads.spawn(move || own(n))).collect();
+        racing.into_iter().map(|one| one.join().expect("it ends")).collect()
+    });
+    let owner = store.owner().expect("owner works").expect("it has one now");
+    assert!(owners.iter().all(|told| *told == owner), "all are told of one owner: {owners:?}");
+    assert_eq!(store.own("late").expect("own works"), owner, "who comes later changes nothing");
+    assert_eq!(new().owner().expect("owner works"), Some(owner.clone()));
+    owner
 }
 
 /// What every store promises whose records can be removed. It is empty.
@@ -222,6 +262,16 @@ pub fn archive(archive: &dyn Archive, put: &dyn Fn(&[Record])) {
     assert_eq!(scan("", 1)[0].1, record(Kind::Run, "a:0".to_owned()).value, "with their values");
     assert_eq!(names(scan("a:1", 2)), ["a:10", "b"]);
     assert_eq!(names(scan("c", 2)), [""; 0]);
+    let each = |kind| {
+        let mut found = Vec::new();
+        let told = &mut |key, value: &[u8]| {
+            found.push((key, value.to_vec()));
+            Ok(())
+        };
+        archive.each(kind, told).expect("each works");
+        found
+    };
+    assert_eq!(each(Kind::Run), scan("", 100), "each tells of the same");
     let none: [String; 0] = [];
     archive.remove(Kind::Run, &none).expect("nothing is something");
     archive.remove(Kind::Run, &["a:0".to_owned(), "not there".to_owned(), "b".to_owned()]).expect("remove works");
@@ -229,4 +279,13 @@ pub fn archive(archive: &dyn Archive, put: &dyn Fn(&[Record])) {
     assert_eq!(archive.scan(Kind::Cancel, "", 9).expect("scan works").len(), 1, "kinds do not mix");
     put(&[record(Kind::Run, "b".to_owned())]);
     assert_eq!(names(scan("", 100)), ["a:1", "a:10", "b", "c"], "what was removed can be written again");
+    let mut told = Vec::new();
+    let remove = &mut |key: String, _: &[u8]| {
+        archive.remove(Kind::Run, std::slice::from_ref(&key))?;
+        told.push(key);
+        Ok(())
+    };
+    archive.each(Kind::Run, remove).expect("what is told of may be removed at once");
+    assert_eq!(told, ["a:1", "a:10", "b", "c"]);
+    assert_eq!(each(Kind::Run), []);
 }

@@ -42,6 +42,12 @@ impl Digest {
         hex(&self.0)
     }
 
+    /// Of its raw 32 bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The raw 32 bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {

@@ -12,7 +12,7 @@ use crate::id::Digest;
 use crate::ledger::{
     Claimed, HeldStep, Item, Job, Kind, Lane, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait,
 };
-use crate::retention::{Archive, Shelf};
+use crate::retention::{Archive, Owned, Shelf};
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -41,7 +41,7 @@ impl Clock for ManualClock {
 
 /// [`Blobs`] in memory.
 #[derive(Debug, Default)]
-pub struct MemoryBlobs(Mutex<HashMap<(BlobKind, Digest), Kept>>);
+pub struct MemoryBlobs(Mutex<HashMap<(BlobKind, Digest), Kept>>, Mutex<Option<String>>);
 
 /// The bytes, and when they were stored for the last time.
 type Kept = (Vec<u8>, Instant);
@@ -73,15 +73,43 @@ impl Blobs for MemoryBlobs {
     }
 }
 
+impl MemoryBlobs {
+    /// Forgets whose it is, as an operator does who removes the note.
+    pub fn disown(&self) {
+        *locked(&self.1) = None;
+    }
+}
+
+impl Owned for MemoryBlobs {
+    fn owner(&self) -> Result<Option<String>, StoreError> {
+        Ok(locked(&self.1).clone())
+    }
+
+    fn own(&self, records: &str) -> Result<String, StoreError> {
+        Ok(locked(&self.1).get_or_insert_with(|| records.to_owned()).clone())
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        Ok(locked(&self.0).is_empty())
+    }
+
+    fn place(&self) -> String {
+        "memory".to_owned()
+    }
+}
+
 impl Shelf for MemoryBlobs {
-    fn scan(&self, kind: BlobKind, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, u64)>, StoreError> {
-        let blobs = locked(&self.0);
-        let mut found: Vec<(Digest, u64)> =
-            blobs.iter().filter(|((k, _), _)| *k == kind).map(|((_, d), (b, _))| (*d, b.len() as u64)).collect();
-        found.retain(|(digest, _)| after.is_none_or(|after| digest > after));
-        found.sort();
-        found.truncate(limit);
-        Ok(found)
+    fn walk(
+        &self,
+        kind: BlobKind,
+        told: &mut dyn FnMut(Digest, u64) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        // Not held meanwhile: what is told of may be removed.
+        let found: Vec<(Digest, u64)> = {
+            let blobs = locked(&self.0);
+            blobs.iter().filter(|((k, _), _)| *k == kind).map(|((_, d), (b, _))| (*d, b.len() as u64)).collect()
+        };
+        found.into_iter().try_for_each(|(digest, bytes)| told(digest, bytes))
     }
 
     fn age(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Duration>, StoreError> {

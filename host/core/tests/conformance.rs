@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use dovetail_core::blobs::StoreError;
-use dovetail_core::conformance::{archive, blobs, broken_promises, ledger, shelf, with_manual_clock};
+use dovetail_core::Digest;
+use dovetail_core::blobs::{BlobKind, Blobs as _, StoreError};
+use dovetail_core::conformance::{archive, blobs, broken_promises, ledger, owned, shelf, with_manual_clock};
 use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait,
 };
@@ -18,6 +19,8 @@ fn memory_keeps_the_promises() {
     blobs(&|| Arc::new(MemoryBlobs::default()));
     let kept = MemoryBlobs::default();
     shelf(&kept, &kept);
+    let kept = Arc::new(MemoryBlobs::default());
+    owned(&|| kept.clone(), &|| assert_eq!(kept.put(BlobKind::Log, b"x").unwrap(), Digest::of(b"x")));
     let records = MemoryLedger::new(Arc::new(ManualClock::default()));
     archive(&records, &|put| {
         let items: Vec<Item> = put.iter().map(|record| Item::Put { record: record.clone() }).collect();

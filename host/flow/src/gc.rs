@@ -5,19 +5,22 @@
 //! if no record named it and nobody has stored it lately: whoever is about to refer to a blob stores it first, which
 //! makes it young.
 
-use std::collections::{BTreeMap, HashSet};
+mod digests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use dovetail_core::blobs::{BlobKind, StoreErrorKind};
+use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Kind, Listing, RunKey};
 use dovetail_core::record::{Form as _, RunOutcomeRecord};
 use dovetail_core::retention::{Archive, Shelf};
 use dovetail_core::{Digest, RunId};
 
+use self::digests::{Digests, Sorted};
+use crate::blob_owner::may_remove;
 use crate::{FlowError, Parts};
 
-/// Records or blobs that are read at once.
-const PAGE: usize = 500;
 /// Runs that are removed at once.
 const RUNS: usize = 100;
 /// The most of a value that is read for what it refers to, in bytes.
@@ -73,31 +76,35 @@ pub struct Collected {
     pub abandoned_bytes: u64,
 }
 
-/// Removes what need not be kept; with `look_only` nothing goes, and the answer is what would.
+/// Removes what need not be kept; with `look_only` nothing goes, and the answer is what would. However many runs and
+/// blobs there are, memory is bounded: what it does not hold lies in files in the folder `scratch` meanwhile.
 ///
 /// # Errors
-/// A store's failure: what has gone is gone, and the next collection goes on.
+/// `foreign_blobs` if the blobs belong to other records, or may: then nothing has gone. A store's failure: what has gone is gone, and the next collection goes on.
 pub fn collect(
     parts: &Parts,
     archive: &dyn Archive,
     shelf: &dyn Shelf,
     keep: &Keep,
+    scratch: &Path,
     look_only: bool,
 ) -> Result<Collected, FlowError> {
+    may_remove(&*parts.ledger, shelf, look_only)?;
     let mut gone = Collected::default();
-    let mut expired = HashSet::new();
-    for runs in expired_runs(parts, archive, keep.runs)?.chunks(RUNS) {
+    let mut expired = Digests::new(scratch);
+    each_expired(parts, archive, keep.runs, |runs| {
         remove_runs(parts, archive, runs, look_only, &mut gone)?;
         if look_only {
-            expired.extend(runs.iter().map(|(run, _)| run.clone()));
+            runs.iter().try_for_each(|(run, _)| expired.insert(Digest::of(run.as_str().as_bytes())))?;
         }
-    }
-    let mut named = named_by_records(archive, &expired)?;
-    follow_values(parts, shelf, &mut named)?;
+        Ok(())
+    })?;
+    let named = named_by_records(archive, &expired.sorted()?, scratch)?;
+    let named_within = named_by_values(parts, shelf, &named, scratch)?;
     for kind in BlobKind::ALL {
         let amount = gone.blobs.entry(kind.folder()).or_default();
-        each_blob(shelf, kind, |digest, bytes| {
-            if named.contains(&digest) {
+        shelf.walk(kind, &mut |digest, bytes| {
+            if named.contains(&digest)? || named_within.contains(&digest)? {
                 return Ok(());
             }
             let goes = if look_only {
@@ -115,41 +122,55 @@ pub fn collect(
     Ok(gone)
 }
 
-/// Runs whose last generation ended so long ago, with the keys of all their outcomes.
-fn expired_runs(parts: &Parts, archive: &dyn Archive, keep: Duration) -> Result<Vec<(RunId, Vec<String>)>, FlowError> {
+/// A run with the keys of all its outcomes.
+type Ended = (RunId, Vec<String>);
+
+/// Tells of the runs whose last generation ended so long ago, [`RUNS`] at a time.
+fn each_expired(
+    parts: &Parts,
+    archive: &dyn Archive,
+    keep: Duration,
+    mut told: impl FnMut(&[Ended]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
     let before = parts.clock.wall_ms().saturating_sub(keep_ms);
-    // A run's generations stand together, and their ends grow with them.
-    let mut found: BTreeMap<RunId, (u32, u64, Vec<String>)> = BTreeMap::new();
-    each_record(archive, Kind::RunOutcome, |key, value| {
-        // What a newer dovetail wrote, it may remove.
-        if let (Some(run), Ok(outcome)) = (RunKey::parse(&key), RunOutcomeRecord::decode(value, &key)) {
-            let entry = found.entry(run.run).or_default();
-            entry.0 = entry.0.max(run.generation);
-            entry.1 = entry.1.max(outcome.finished_ms);
-            entry.2.push(key);
+    let mut ended: Vec<(u32, Ended)> = Vec::new();
+    let mut current: Option<(u32, u64, Ended)> = None;
+    let mut found = |run: Option<(u32, u64, Ended)>, rest: bool| {
+        if let Some((last, finished, run)) = run
+            && finished < before
+        {
+            ended.push((last, run));
         }
-        Ok(())
-    })?;
-    let ended: Vec<(RunId, u32, Vec<String>)> = found
-        .into_iter()
-        .filter(|(_, (_, finished, _))| *finished < before)
-        .map(|(run, (last, _, keys))| (run, last, keys))
-        .collect();
-    let mut expired = Vec::new();
-    for part in ended.chunks(PAGE) {
+        if ended.len() < RUNS && !rest {
+            return Ok(());
+        }
         // One that was begun again and has not ended is open.
         let next: Vec<String> =
-            part.iter().map(|(run, last, _)| RunKey { run: run.clone(), generation: last + 1 }.key()).collect();
+            ended.iter().map(|(last, (run, _))| RunKey { run: run.clone(), generation: last + 1 }.key()).collect();
         let again = parts.ledger.get(Kind::Generation, &next)?;
-        expired.extend(
-            part.iter()
-                .zip(again)
-                .filter(|(_, again)| again.is_none())
-                .map(|((run, _, keys), _)| (run.clone(), keys.clone())),
-        );
-    }
-    Ok(expired)
+        let expired: Vec<Ended> =
+            ended.drain(..).zip(again).filter(|(_, again)| again.is_none()).map(|((_, run), _)| run).collect();
+        if expired.is_empty() { Ok(()) } else { told(&expired) }
+    };
+    // By their keys a run's generations stand together.
+    archive.each(Kind::RunOutcome, &mut |key, value| {
+        // What a newer dovetail wrote, it may remove.
+        let (Some(run), Ok(outcome)) = (RunKey::parse(&key), RunOutcomeRecord::decode(value, &key)) else {
+            return Ok(());
+        };
+        let (mut last, mut finished, mut keys) = (run.generation, outcome.finished_ms, vec![key]);
+        match current.take() {
+            Some((other, at, (of, mut others))) if of == run.run => {
+                others.append(&mut keys);
+                (last, finished, keys) = (last.max(other), finished.max(at), others);
+            }
+            before => found(before, false)?,
+        }
+        current = Some((last, finished, (run.run, keys)));
+        Ok(())
+    })?;
+    found(current, true)
 }
 
 fn remove_runs(
@@ -158,7 +179,7 @@ fn remove_runs(
     runs: &[(RunId, Vec<String>)],
     look_only: bool,
     gone: &mut Collected,
-) -> Result<(), FlowError> {
+) -> Result<(), StoreError> {
     let mut remove = |kind: Kind, keys: Vec<String>| {
         gone.records += keys.len() as u64;
         if look_only { Ok(()) } else { archive.remove(kind, &keys) }
@@ -182,80 +203,53 @@ fn remove_runs(
 
 /// Every digest that stands anywhere in a record, but for those of runs that would have gone. Records are not decoded:
 /// so what other versions write counts, too.
-fn named_by_records(archive: &dyn Archive, expired: &HashSet<RunId>) -> Result<HashSet<Digest>, FlowError> {
-    let mut named = HashSet::new();
+fn named_by_records(archive: &dyn Archive, expired: &Sorted, scratch: &Path) -> Result<Sorted, StoreError> {
+    let mut named = Digests::new(scratch);
+    // A run's records stand together.
+    let mut last = (String::new(), false);
     for kind in NAMING {
-        each_record(archive, kind, |key, value| {
-            let run = key.split(':').next().and_then(|run| run.parse().ok());
-            if !run.is_some_and(|run: RunId| expired.contains(&run)) {
-                digests_in(value, &mut named);
+        archive.each(kind, &mut |key, value| {
+            let run = key.split(':').next().unwrap_or_default();
+            if run != last.0 {
+                last = (run.to_owned(), expired.contains(&Digest::of(run.as_bytes()))?);
+            }
+            if !last.1 {
+                digests_in(value, &mut named)?;
             }
             Ok(())
         })?;
     }
-    Ok(named)
+    named.sorted()
 }
 
 /// Large values stand as blobs, and name others.
-fn follow_values(parts: &Parts, shelf: &dyn Shelf, named: &mut HashSet<Digest>) -> Result<(), FlowError> {
-    let mut values = Vec::new();
-    each_blob(shelf, BlobKind::Value, |digest, _| {
-        if named.contains(&digest) {
-            values.push(digest);
+fn named_by_values(parts: &Parts, shelf: &dyn Shelf, named: &Sorted, scratch: &Path) -> Result<Sorted, StoreError> {
+    let mut within = Digests::new(scratch);
+    shelf.walk(BlobKind::Value, &mut |digest, _| {
+        if !named.contains(&digest)? {
+            return Ok(());
         }
-        Ok(())
-    })?;
-    for digest in values {
         match parts.blobs.get(BlobKind::Value, &digest, MAX_VALUE) {
-            Ok(bytes) => digests_in(&bytes, named),
-            Err(e) if e.kind == StoreErrorKind::Missing => {}
-            Err(e) => return Err(e.into()),
+            Ok(bytes) => digests_in(&bytes, &mut within),
+            Err(e) if e.kind == StoreErrorKind::Missing => Ok(()),
+            Err(e) => Err(e),
         }
-    }
-    Ok(())
+    })?;
+    within.sorted()
 }
 
 /// Every `sha256:` with its 64 digits.
-fn digests_in(bytes: &[u8], found: &mut HashSet<Digest>) {
+fn digests_in(bytes: &[u8], found: &mut Digests) -> Result<(), StoreError> {
     const NAME: &[u8] = b"sha256:";
     const LENGTH: usize = 7 + 64;
     let mut rest = bytes;
     while let Some(at) = rest.windows(NAME.len()).position(|window| window == NAME) {
         rest = &rest[at..];
         let text = rest.get(..LENGTH).and_then(|text| std::str::from_utf8(text).ok());
-        found.extend(text.and_then(|text| text.parse::<Digest>().ok()));
+        if let Some(digest) = text.and_then(|text| text.parse::<Digest>().ok()) {
+            found.insert(digest)?;
+        }
         rest = &rest[NAME.len()..];
     }
-}
-
-fn each_record(
-    archive: &dyn Archive,
-    kind: Kind,
-    mut told: impl FnMut(String, &[u8]) -> Result<(), FlowError>,
-) -> Result<(), FlowError> {
-    let mut after = String::new();
-    loop {
-        let page = archive.scan(kind, &after, PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
-        after.clone_from(last);
-        for (key, value) in page {
-            told(key, &value)?;
-        }
-    }
-}
-
-fn each_blob(
-    shelf: &dyn Shelf,
-    kind: BlobKind,
-    mut told: impl FnMut(Digest, u64) -> Result<(), FlowError>,
-) -> Result<(), FlowError> {
-    let mut after = None;
-    loop {
-        let page = shelf.scan(kind, after.as_ref(), PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
-        after = Some(*last);
-        for (digest, bytes) in page {
-            told(digest, bytes)?;
-        }
-    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //!
 //! Flow decides, stores remember, the runtime executes. Nothing here knows SQLite, wasmtime or OpenCV.
 
+mod blob_owner;
 mod clock;
 mod document;
 mod error;
@@ -25,6 +26,7 @@ use dovetail_core::blobs::Blobs;
 use dovetail_core::clock::Clock;
 use dovetail_core::ledger::Ledger;
 
+pub use blob_owner::{OwnBlobs, Ownership, own_blobs, ownership};
 pub use clock::SystemClock;
 pub use document::{document, document_of, seconds, unrecorded, unserved, waits};
 pub use error::FlowError;

@@ -20,6 +20,6 @@ pub use embedded::files::FileBlobs;
 pub use embedded::sqlite::SqliteLedger;
 #[cfg(feature = "mongodb")]
 pub use mongo::MongoMeta;
-pub use open::{open_archive, open_blobs, open_meta, open_shelf, open_window};
+pub use open::{open_archive, open_blobs, open_blobs_to_write, open_meta, open_shelf, open_window};
 #[cfg(feature = "redis")]
 pub use redis::RedisWindow;

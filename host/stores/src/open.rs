@@ -40,11 +40,22 @@ pub(crate) fn unknown_meta() -> StoreError {
 /// # Errors
 /// `Invalid` for a URL or credentials that cannot be used. An S3 server is not asked yet.
 pub fn open_blobs(url: &str, data: &Path) -> Result<Arc<dyn Blobs>, StoreError> {
+    open_blobs_to_write(url, data).map(|(blobs, _)| blobs)
+}
+
+/// The same, with the store itself, which says whose blobs it holds.
+///
+/// # Errors
+/// As [`open_blobs`].
+pub fn open_blobs_to_write(url: &str, data: &Path) -> Result<(Arc<dyn Blobs>, Arc<dyn Shelf>), StoreError> {
     match url.split_once(':') {
-        Some(("file", "")) => Ok(Arc::new(FileBlobs::new(data))),
+        Some(("file", "")) => {
+            let files = Arc::new(FileBlobs::new(data));
+            Ok((files.clone(), files))
+        }
         Some(("s3", _)) => {
             let far = Arc::new(S3Blobs::open(url, Credentials::from_env()?)?);
-            Ok(Arc::new(CachedBlobs::open(&data.join("blob-cache"), far, CACHE)?))
+            Ok((Arc::new(CachedBlobs::open(&data.join("blob-cache"), far.clone(), CACHE)?), far))
         }
         _ => Err(unknown_blobs()),
     }

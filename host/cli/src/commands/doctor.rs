@@ -58,6 +58,7 @@ pub(crate) fn run(app: &App, deep: bool) -> Result<Exit, Error> {
     let servers = servers::look(app, &mut findings);
     if servers.records {
         findings.push(database(app));
+        findings.extend(servers::owner(app, &servers).unwrap_or_else(|error| Some(failed("blobs", error))));
         findings.extend(unserved(app).unwrap_or_else(|error| Some(failed("open runs", error))));
     }
     findings.push(match dovetail_vision::opencv_version() {

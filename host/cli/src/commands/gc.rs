@@ -28,8 +28,12 @@ pub(crate) fn run(args: &GcArgs, app: &App) -> Result<Exit, Error> {
     }
     let archive = app.archive(args.dry_run)?;
     let shelf = dovetail_stores::open_shelf(app.config.blobs.url(), &app.config.data)?;
+    // In a data folder of its own that is older than the note of whose the blobs are, nobody else's are expected.
+    if app.config.is_together() && !args.dry_run {
+        dovetail_flow::own_blobs(&*parts.ledger, &*shelf, true)?;
+    }
     let keep = Keep { runs: args.keep_runs, blobs: args.keep_blobs };
-    let gone = dovetail_flow::collect(parts, &*archive, &*shelf, &keep, args.dry_run)?;
+    let gone = dovetail_flow::collect(parts, &*archive, &*shelf, &keep, &app.config.data, args.dry_run)?;
     let code = app.compiler()?.remove_unused(args.keep_compiled, args.dry_run)?;
     app.output.result(|| document(args, &gone, code), || shown(args, &gone, code));
     Ok(Exit::Done)

@@ -44,6 +44,7 @@ pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     let _listening = signals::listen(shutdown.clone(), quit, |note| tracing::info!("{note}"))?;
     blobs_can_be_used(app)?;
     records_can_be_written(app)?;
+    blobs_are_ours(app)?;
     let sync = Arc::new(Sync::new(app)?);
     // What the fleet has is here before the first job is. Where that cannot be read now it is looked again; steps that
     // need it wait.
@@ -138,6 +139,18 @@ fn records_can_be_written(app: &App) -> Result<(), Error> {
     match dovetail_flow::may_write(&*app.parts()?.ledger) {
         Err(error) if error.kind != StoreErrorKind::Unavailable => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+/// Whose blobs belong to other records can store nothing there, and hears it before he takes work. A store that does not
+/// answer now is asked again with the first blob.
+fn blobs_are_ours(app: &App) -> Result<(), Error> {
+    match app.own_blobs() {
+        Err(error) if error.code == "store_unavailable" => {
+            tracing::error!(error = error.chain(), "whose the blobs are cannot be read now; steps wait for it");
+            Ok(())
+        }
+        owned => owned,
     }
 }
 

@@ -120,3 +120,47 @@ fn a_time_that_is_none_is_refused() {
     let refused = Home::new().run(&["gc", "--keep-runs", "soon"]).exits(2);
     assert!(refused.stderr.contains("soon") && refused.stderr.contains("30s"), "{}", refused.stderr);
 }
+
+/// The blobs of other records, as where two machines with records of their own name one bucket.
+#[test]
+fn blobs_of_other_records_are_neither_removed_nor_added_to() {
+    let (ours, theirs) = (home(), home());
+    run(&ours);
+    run(&theirs);
+    std::fs::remove_dir_all(ours.path("data/blobs")).unwrap();
+    std::fs::rename(theirs.path("data/blobs"), ours.path("data/blobs")).unwrap();
+    age(&ours.path("data/blobs"));
+    let count = || std::fs::read_dir(ours.path("data/blobs/artifacts/sha256")).unwrap().count();
+    let before = count();
+    let file = ours.write("other.bin", "another letter");
+    let input = format!("file=@{file}");
+    for args in [&["gc"][..], &["gc", "--dry-run"], &["run", "copying", "--input", &input]] {
+        let args: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
+        let out = ours.run(&args);
+        assert_ne!(out.code, 0, "{args:?}");
+        let error = &out.json()["error"];
+        let text = error.to_string();
+        assert!(text.contains("belong to other records than these") && text.contains("data/blobs"), "{args:?}: {text}");
+        assert!(text.contains("name another prefix") && text.contains("--data"), "{args:?}: {text}");
+        if args[0] == "gc" {
+            assert_eq!(error["code"], "foreign_blobs");
+        }
+    }
+    assert_eq!(count(), before);
+    let checks = ours.run(&["doctor", "--output", "json"]).json();
+    let told = checks["checks"].as_array().unwrap().iter().find(|check| check["what"] == "blobs").unwrap();
+    assert!(told["ok"] == false && told["found"].as_str().unwrap().contains("other records"), "{told}");
+}
+
+/// A data folder from before blobs had an owner is collected as ever.
+#[test]
+fn an_old_data_folder_is_collected() {
+    let home = home();
+    run(&home);
+    std::fs::remove_file(home.path("data/blobs/owner")).unwrap();
+    age(&home.path("data/blobs"));
+    assert_eq!(gc(&home, &["--keep-runs", "0s", "--dry-run"])["runs"], 1);
+    assert!(!home.path("data/blobs/owner").try_exists().unwrap(), "to look is not to take");
+    assert_eq!(gc(&home, &["--keep-runs", "0s"])["runs"], 1);
+    assert!(home.path("data/blobs/owner").try_exists().unwrap());
+}

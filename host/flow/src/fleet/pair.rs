@@ -11,7 +11,7 @@ use dovetail_core::window::Window;
 
 use crate::submit::new_run_id;
 
-const KEY: &str = "records";
+pub(crate) const KEY: &str = "records";
 
 fn identity(meta: &dyn MetaStore) -> Result<Option<String>, StoreError> {
     Ok(meta
@@ -44,13 +44,18 @@ pub(super) fn take(meta: &dyn MetaStore, window: &dyn Window) -> Result<(), Stor
 }
 
 fn make(meta: &dyn MetaStore) -> Result<String, StoreError> {
-    let failed = |e| StoreError::new(StoreErrorKind::Unavailable, "give the records an identity", e);
-    let new = new_run_id().map_err(failed)?.to_string();
+    let new = new_identity()?;
     let record = Record { kind: Kind::Identity, key: KEY.to_owned(), value: new.clone().into_bytes() };
     Ok(match meta.put(&[record])?.pop() {
         Some(Put::Exists(first)) => String::from_utf8_lossy(&first).into_owned(),
         _ => new,
     })
+}
+
+/// An identity that no other records have.
+pub(crate) fn new_identity() -> Result<String, StoreError> {
+    let failed = |e| StoreError::new(StoreErrorKind::Unavailable, "give the records an identity", e);
+    Ok(new_run_id().map_err(failed)?.to_string())
 }
 
 /// Whether records can be written in a fleet, tried with one that is there: whoever belongs to a queue since long

@@ -99,6 +99,7 @@ impl Bench {
     pub(crate) fn new() -> Self {
         let clock = Arc::new(ManualClock::default());
         let (records, kept) = (Arc::new(MemoryLedger::new(clock.clone())), Arc::new(MemoryBlobs::default()));
+        dovetail_flow::own_blobs(&*records, &*kept, true).unwrap();
         let parts = Parts { ledger: records.clone(), blobs: kept.clone(), clock: clock.clone() as Arc<dyn Clock> };
         let executor =
             Arc::new(Scripted { steps: Mutex::default(), made: Mutex::default(), prepared: Mutex::default() });

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dovetail_core::RunId;
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs as _, StoreError, StoreErrorKind};
 use dovetail_core::executor::{FailureKind, Outcome};
 use dovetail_core::ledger::{Kind, Listing};
 use dovetail_core::retention::{Archive, Shelf};
+use dovetail_core::{Digest, RunId};
 use dovetail_flow::{Amount, Collected, Keep, collect, current, document, find_run, logs, retry};
 use serde_json::json;
 
@@ -19,7 +19,7 @@ const KEEP: Keep = Keep { runs: Duration::from_secs(30 * 24 * 3600), blobs: Dura
 const OF_RUNS: [Kind; 6] = [Kind::Run, Kind::Generation, Kind::Outcome, Kind::Attempt, Kind::Cancel, Kind::RunOutcome];
 
 fn gc(bench: &Bench, look_only: bool) -> Collected {
-    collect(&bench.parts, &*bench.records, &*bench.kept, &KEEP, look_only).unwrap()
+    collect(&bench.parts, &*bench.records, &*bench.kept, &KEEP, &std::env::temp_dir(), look_only).unwrap()
 }
 
 /// Steps whose values are large, and name an artifact each that nothing else names.
@@ -45,11 +45,21 @@ fn publish(bench: &Bench) -> dovetail_flow::Published {
     published
 }
 
+fn all(bench: &Bench, kind: BlobKind) -> Vec<Digest> {
+    let mut found = Vec::new();
+    let told = &mut |digest, _| {
+        found.push(digest);
+        Ok(())
+    };
+    bench.kept.walk(kind, told).unwrap();
+    found
+}
+
 /// How many records and blobs there are that belong to runs.
 fn count(bench: &Bench) -> (usize, usize) {
     let records =
         |kind| bench.parts.ledger.list(kind, &Listing { limit: usize::MAX, ..Listing::default() }).unwrap().len();
-    let blobs = |kind| bench.kept.scan(kind, None, usize::MAX).unwrap().len();
+    let blobs = |kind| all(bench, kind).len();
     (
         OF_RUNS.into_iter().map(records).sum(),
         [BlobKind::Artifact, BlobKind::Value, BlobKind::Log].into_iter().map(blobs).sum(),
@@ -60,8 +70,8 @@ fn is_whole(bench: &Bench, run: &RunId) {
     let document = document(&bench.parts, run).unwrap();
     assert_eq!(document["state"], "succeeded");
     assert_eq!(document["output"], json!({ "total": 9 }));
-    for value in bench.kept.scan(BlobKind::Value, None, 99).unwrap() {
-        let bytes = bench.kept.get(BlobKind::Value, &value.0, 1 << 20).unwrap();
+    for value in all(bench, BlobKind::Value) {
+        let bytes = bench.kept.get(BlobKind::Value, &value, 1 << 20).unwrap();
         for artifact in ArtifactRef::all_in(&serde_json::from_slice(&bytes).unwrap()) {
             bench.kept.get(BlobKind::Artifact, &artifact.digest, 100).unwrap();
         }
@@ -104,7 +114,7 @@ fn a_blob_that_nobody_names_goes_when_it_is_old() {
     bench.kept.put(BlobKind::Artifact, b"uploaded, and then nobody came back").unwrap();
     let keep = Keep { blobs: DAY, ..KEEP };
     assert_eq!(
-        collect(&bench.parts, &*bench.records, &*bench.kept, &keep, false).unwrap().blobs["artifacts"].number,
+        collect(&bench.parts, &*bench.records, &*bench.kept, &keep, &std::env::temp_dir(), false).unwrap().blobs["artifacts"].number,
         0
     );
     assert_eq!(gc(&bench, false).blobs["artifacts"], Amount { number: 1, bytes: 35 });
@@ -166,7 +176,7 @@ fn a_collection_that_was_interrupted_is_finished_by_the_next_one() {
         bench.work(&run);
         bench.clock.advance(31 * DAY);
         let failing = Failing { inner: &*bench.records, left: AtomicUsize::new(removals) };
-        collect(&bench.parts, &failing, &*bench.kept, &KEEP, false).unwrap_err();
+        collect(&bench.parts, &failing, &*bench.kept, &KEEP, &std::env::temp_dir(), false).unwrap_err();
         if removals > 0 {
             assert_eq!(find_run(&bench.parts, run.as_str()).unwrap_err().code(), "unknown_run", "half a run is none");
         } else {

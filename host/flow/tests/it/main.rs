@@ -6,6 +6,7 @@
 mod alone;
 mod answers;
 mod bench;
+mod blob_owner;
 mod failures;
 mod gc;
 mod inputs;

@@ -8,12 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
-use dovetail_core::retention::{Shelf, YOUNG};
+use dovetail_core::retention::{MAX_IDENTITY, Owned, Shelf, YOUNG, identity_of};
 
 use super::{io_error, make_folder};
 
 /// How files are called while they are written.
 const ASIDE: &str = ".new-";
+/// The file that says whose these blobs are.
+const OWNER: &str = "owner";
 
 /// [`Blobs`] in a folder.
 #[derive(Debug)]
@@ -133,20 +135,67 @@ impl Blobs for FileBlobs {
     }
 }
 
-impl Shelf for FileBlobs {
-    fn scan(&self, kind: BlobKind, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, u64)>, StoreError> {
-        let mut found = Vec::new();
-        for (name, bytes) in self.names(kind)? {
-            // What is written aside has no digest for a name.
-            if let Ok(digest) = format!("sha256:{name}").parse::<Digest>()
-                && after.is_none_or(|after| digest > *after)
-            {
-                found.push((digest, bytes));
+impl Owned for FileBlobs {
+    fn owner(&self) -> Result<Option<String>, StoreError> {
+        let path = self.root.join(OWNER);
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            File::open(&path)?.take(MAX_IDENTITY + 1).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        match read() {
+            Ok(bytes) => identity_of(&bytes, &path.display().to_string()).map(Some),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io_error("read", &path, e)),
+        }
+    }
+
+    fn own(&self, records: &str) -> Result<String, StoreError> {
+        let path = self.root.join(OWNER);
+        make_folder(&self.root)?;
+        let write = || -> std::io::Result<()> {
+            let mut aside = tempfile::Builder::new().prefix(ASIDE).tempfile_in(&self.root)?;
+            aside.write_all(format!("{records}\n").as_bytes())?;
+            aside.as_file().sync_all()?;
+            // The first one stays, whole.
+            match aside.persist_noclobber(&path) {
+                Err(e) if e.error.kind() != std::io::ErrorKind::AlreadyExists => return Err(e.error),
+                _ => {}
+            }
+            File::open(&self.root)?.sync_all()
+        };
+        write().map_err(|e| io_error("write", &path, e))?;
+        self.owner()?.ok_or_else(|| StoreError::plain(StoreErrorKind::Unavailable, format!("read {}", path.display())))
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        for kind in BlobKind::ALL {
+            let folder = self.folder(kind);
+            match std::fs::read_dir(&folder).map(|mut entries| entries.next().transpose()) {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(_))) => return Ok(false),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Ok(Err(e)) | Err(e) => return Err(io_error("read the folder", &folder, e)),
             }
         }
-        found.sort();
-        found.truncate(limit);
-        Ok(found)
+        Ok(true)
+    }
+
+    fn place(&self) -> String {
+        self.root.display().to_string()
+    }
+}
+
+impl Shelf for FileBlobs {
+    fn walk(
+        &self,
+        kind: BlobKind,
+        told: &mut dyn FnMut(Digest, u64) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.each_file(&self.folder(kind), &mut |name, bytes| {
+            // What is written aside has no digest for a name.
+            format!("sha256:{name}").parse().map_or(Ok(()), |digest| told(digest, bytes))
+        })
     }
 
     fn age(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Duration>, StoreError> {
@@ -172,41 +221,46 @@ impl Shelf for FileBlobs {
 
     fn remove_abandoned(&self, look_only: bool) -> Result<u64, StoreError> {
         let mut total = 0;
-        for kind in BlobKind::ALL {
-            for (name, bytes) in self.names(kind)?.into_iter().filter(|(name, _)| name.starts_with(ASIDE)) {
-                let path = self.folder(kind).join(name);
+        let folders = BlobKind::ALL.map(|kind| self.folder(kind));
+        for folder in folders.iter().chain([&self.root]) {
+            self.each_file(folder, &mut |name, bytes| {
+                let path = folder.join(name);
                 // No blob takes that long to be written.
-                let Ok(meta) = std::fs::metadata(&path) else { continue };
-                if age_of(&meta) < YOUNG {
-                    continue;
+                let old = |meta: std::fs::Metadata| age_of(&meta) >= YOUNG;
+                if !name.starts_with(ASIDE) || !std::fs::metadata(&path).is_ok_and(old) {
+                    return Ok(());
                 }
                 if !look_only {
                     std::fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
                 }
                 total += bytes;
-            }
+                Ok(())
+            })?;
         }
         Ok(total)
     }
 }
 
 impl FileBlobs {
-    fn names(&self, kind: BlobKind) -> Result<Vec<(String, u64)>, StoreError> {
-        let folder = self.folder(kind);
-        let fail = |e| io_error("read the folder", &folder, e);
-        let entries = match std::fs::read_dir(&folder) {
+    /// Tells of each file in a folder as it is read; without the folder there are none.
+    fn each_file(
+        &self,
+        folder: &Path,
+        told: &mut dyn FnMut(&str, u64) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let fail = |e| io_error("read the folder", folder, e);
+        let entries = match std::fs::read_dir(folder) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(fail(e)),
         };
-        let mut found = Vec::new();
         for entry in entries {
             let entry = entry.map_err(fail)?;
             // Another process may have removed it since.
             if let (Ok(meta), Ok(name)) = (entry.metadata(), entry.file_name().into_string()) {
-                found.push((name, meta.len()));
+                told(&name, meta.len())?;
             }
         }
-        Ok(found)
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
-use dovetail_core::retention::Shelf;
+use dovetail_core::retention::{Owned, Shelf};
 
 use super::{Credentials, S3Check};
 
@@ -26,6 +26,12 @@ impl S3Blobs {
     pub fn check(&self, _clock: &dyn Clock) -> Result<S3Check, StoreError> {
         match *self {}
     }
+
+    /// # Errors
+    /// Never called.
+    pub fn forget_everything(&self) -> Result<(), StoreError> {
+        match *self {}
+    }
 }
 
 impl Blobs for S3Blobs {
@@ -42,8 +48,30 @@ impl Blobs for S3Blobs {
     }
 }
 
+impl Owned for S3Blobs {
+    fn owner(&self) -> Result<Option<String>, StoreError> {
+        match *self {}
+    }
+
+    fn own(&self, _records: &str) -> Result<String, StoreError> {
+        match *self {}
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        match *self {}
+    }
+
+    fn place(&self) -> String {
+        match *self {}
+    }
+}
+
 impl Shelf for S3Blobs {
-    fn scan(&self, _kind: BlobKind, _after: Option<&Digest>, _limit: usize) -> Result<Vec<(Digest, u64)>, StoreError> {
+    fn walk(
+        &self,
+        _kind: BlobKind,
+        _told: &mut dyn FnMut(Digest, u64) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         match *self {}
     }
 

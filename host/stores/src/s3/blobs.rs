@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
-use dovetail_core::retention::{Shelf, YOUNG};
+use dovetail_core::retention::{MAX_IDENTITY, Owned, Shelf, YOUNG, identity_of};
 use reqwest::Response;
 use reqwest::header::{CONTENT_LENGTH, DATE, LAST_MODIFIED, SERVER};
 use tokio::runtime::Runtime;
@@ -24,10 +24,17 @@ const LOOK_FIRST: usize = 64 << 10;
 /// The most that S3 takes in one request, in bytes.
 const MAX_OBJECT: u64 = 5 << 30;
 
+/// The object that says whose these blobs are.
+const OWNER: &str = "owner";
+/// So long after several wrote at once a server without conditional writes answers all of them alike.
+const SETTLED: Duration = Duration::from_secs(1);
 /// The most that is read of a listing, in bytes: a thousand objects with long keys.
 const MAX_LISTING: u64 = 4 << 20;
 /// The most objects that S3 lists at once.
 const PAGE: usize = 1000;
+
+/// Some blobs with their sizes in bytes, and the key after which there are more.
+type Page = (Vec<(Digest, u64)>, Option<String>);
 
 /// What a `HEAD` tells of an object.
 struct Seen {
@@ -152,6 +159,40 @@ impl S3Blobs {
                 unencrypted: self.client.address.is_plain(),
             })
         })
+    }
+
+    /// Removes every blob under the prefix, whatever its age, and whose they were: for measurements, each of which has a
+    /// prefix of its own.
+    ///
+    /// # Errors
+    /// As [`Shelf::remove`].
+    pub fn forget_everything(&self) -> Result<(), StoreError> {
+        for kind in BlobKind::ALL {
+            self.walk(kind, &mut |digest, _| self.remove(kind, &digest, Duration::ZERO).map(drop))?;
+        }
+        let key = self.key(OWNER);
+        let remove = async |limit| self.accepted(&key, &Ask::Delete, limit).await.map(drop);
+        self.block_on(self.client.attempts("remove whose blobs these are", 0, remove))
+    }
+
+    /// Blobs of a kind in the order of their keys, from the first one after the key `after`, and the last key where
+    /// there are more.
+    fn page(&self, kind: BlobKind, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        let prefix = self.key(&format!("{}/sha256/", kind.folder()));
+        let operation = format!("list {}", kind.folder());
+        let ask = Ask::List { prefix: &prefix, after, limit };
+        let (objects, more) = self.block_on(self.client.attempts(&operation, 0, async |until| {
+            let response = self.accepted("/", &ask, until).await?;
+            let body = self.client.body(response, MAX_LISTING, until).await?;
+            listing(&String::from_utf8_lossy(&body)).map_err(Fault::Again)
+        }))?;
+        let last = objects.last().filter(|_| more).map(|(key, _)| key.clone());
+        // What somebody else put under our prefix is none of ours.
+        let found = objects.iter().filter_map(|(key, bytes)| {
+            let hex = key.strip_prefix(&prefix)?;
+            Some((format!("sha256:{hex}").parse().ok()?, *bytes))
+        });
+        Ok((found.collect(), last))
     }
 
     fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
@@ -310,35 +351,67 @@ impl Blobs for S3Blobs {
     }
 }
 
-impl Shelf for S3Blobs {
-    fn scan(&self, kind: BlobKind, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, u64)>, StoreError> {
-        let prefix = self.key(&format!("{}/sha256/", kind.folder()));
-        let operation = format!("list {}", kind.folder());
-        let mut found: Vec<(Digest, u64)> = Vec::new();
-        let mut last = after.map(|digest| self.blob_key(kind, digest));
-        self.block_on(async {
-            while found.len() < limit {
-                let ask = Ask::List { prefix: &prefix, after: last.as_deref(), limit: PAGE.min(limit - found.len()) };
-                let page = self.client.attempts(&operation, 0, async |until| {
-                    let response = self.accepted("/", &ask, until).await?;
-                    let body = self.client.body(response, MAX_LISTING, until).await?;
-                    listing(&String::from_utf8_lossy(&body)).map_err(Fault::Again)
-                });
-                let (objects, more) = page.await?;
-                let Some((key, _)) = objects.last() else { break };
-                last = Some(key.clone());
-                // What somebody else put under our prefix is none of ours.
-                found.extend(objects.iter().filter_map(|(key, bytes)| {
-                    let hex = key.strip_prefix(&prefix)?;
-                    Some((format!("sha256:{hex}").parse().ok()?, *bytes))
-                }));
-                if !more {
-                    break;
-                }
+impl Owned for S3Blobs {
+    fn owner(&self) -> Result<Option<String>, StoreError> {
+        let key = self.key(OWNER);
+        match self.block_on(self.read("read whose blobs these are", &key, MAX_IDENTITY, None)) {
+            Ok(bytes) => identity_of(&bytes, &format!("{}{OWNER}", self.client.address)).map(Some),
+            Err(e) if e.kind == StoreErrorKind::Missing => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn own(&self, records: &str) -> Result<String, StoreError> {
+        let key = self.key(OWNER);
+        let gone = || {
+            let operation = format!("read back whose blobs these are in {}", self.client.address);
+            StoreError::new(StoreErrorKind::Unavailable, operation, "it was written a moment ago, and is not there")
+        };
+        // Whatever the server can, an owner that stands there already stays.
+        if let Some(owner) = self.owner()? {
+            return Ok(owner);
+        }
+        let content = format!("{records}\n");
+        self.block_on(self.write("write whose blobs these are", &key, content.as_bytes(), true))?;
+        if !self.conditional.load(Ordering::Relaxed) {
+            // A server without conditional writes keeps the last one of several that came at once.
+            std::thread::sleep(SETTLED);
+        }
+        self.owner()?.ok_or_else(gone)
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        for kind in BlobKind::ALL {
+            // One alone may be somebody else's.
+            if !self.page(kind, None, PAGE)?.0.is_empty() {
+                return Ok(false);
             }
-            Ok(())
-        })?;
-        Ok(found)
+        }
+        Ok(true)
+    }
+
+    fn place(&self) -> String {
+        self.client.address.to_string()
+    }
+}
+
+impl Shelf for S3Blobs {
+    fn walk(
+        &self,
+        kind: BlobKind,
+        told: &mut dyn FnMut(Digest, u64) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let (found, last) = self.page(kind, after.as_deref(), PAGE)?;
+            for (digest, bytes) in found {
+                told(digest, bytes)?;
+            }
+            if last.is_none() {
+                return Ok(());
+            }
+            after = last;
+        }
     }
 
     fn age(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Duration>, StoreError> {

@@ -7,6 +7,8 @@ mod fake;
 #[cfg(feature = "s3")]
 mod faults;
 #[cfg(feature = "s3")]
+mod owner;
+#[cfg(feature = "s3")]
 mod real;
 #[cfg(feature = "s3")]
 mod tls;

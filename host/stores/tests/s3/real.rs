@@ -8,6 +8,7 @@ use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::conformance;
+use dovetail_core::retention::Owned as _;
 use dovetail_stores::{CachedBlobs, Credentials, S3Blobs};
 
 use crate::shown;
@@ -69,8 +70,13 @@ impl Clock for Offset {
 fn a_real_server_keeps_the_promises() {
     let (url, keys) = server_or_return!("a_real_server_keeps_the_promises");
     conformance::blobs(&|| Arc::new(S3Blobs::open(&own(&url, ""), keys.clone()).unwrap()));
-    let bucket = S3Blobs::open(&own(&url, ""), keys).unwrap();
+    let bucket = S3Blobs::open(&own(&url, ""), keys.clone()).unwrap();
     conformance::shelf(&bucket, &bucket);
+    let place = own(&url, "");
+    let new = || Arc::new(S3Blobs::open(&place, keys.clone()).unwrap());
+    conformance::owned(&|| new(), &|| assert_eq!(new().put(KIND, b"x").unwrap(), Digest::of(b"x")));
+    new().forget_everything().unwrap();
+    assert!(new().is_empty().unwrap() && new().owner().unwrap().is_none(), "nothing is left");
 }
 
 #[test]

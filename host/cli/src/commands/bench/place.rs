@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use dovetail_flow::SystemClock;
-use dovetail_stores::{MongoMeta, RedisWindow};
+use dovetail_stores::{Credentials, MongoMeta, RedisWindow, S3Blobs};
 use tempfile::TempDir;
 
 use super::suite::Suite;
@@ -42,6 +42,10 @@ impl Place {
             let name = format!("bench-{}", run.as_str().rsplit('-').next().unwrap_or_default());
             if config.meta.scheme() != "sqlite" {
                 config.meta = Address::of(with_database(config.meta.url(), &format!("dovetail-{name}")));
+            }
+            // Blobs belong to one set of records: these are new in every run.
+            if config.has_far_blobs() {
+                config.blobs = Address::of(with_prefix(config.blobs.url(), &name));
             }
             config.fleet = name;
         } else {
@@ -110,22 +114,27 @@ impl Place {
         Ok(command)
     }
 
-    /// Removes what is of this run in servers; the folder goes with `self`. The two small packages stay in an S3
-    /// bucket: they are the same in every run.
+    /// Removes what is of this run in servers; the folder goes with `self`.
     pub(super) fn clear(&mut self) -> Result<(), Error> {
         // Threads of the ledger must not write any more.
         self.app = None;
         if !self.is_fleet() {
             return Ok(());
         }
-        let Config { fleet, queue, meta, .. } = &self.config;
+        let Config { fleet, queue, meta, blobs, .. } = &self.config;
+        let stored = match blobs.scheme() {
+            "file" => Ok(()),
+            _ => Credentials::from_env()
+                .and_then(|keys| S3Blobs::open(blobs.url(), keys))
+                .and_then(|blobs| blobs.forget_everything()),
+        };
         let queue = RedisWindow::open(queue.url(), fleet, "bench").and_then(|window| window.forget_everything());
         let records = match meta.scheme() {
             "sqlite" => Ok(()),
             _ => MongoMeta::open(meta.url(), fleet, std::sync::Arc::new(SystemClock))
                 .and_then(|records| records.forget_everything()),
         };
-        Ok(queue.and(records)?)
+        Ok(queue.and(records).and(stored)?)
     }
 }
 
@@ -166,9 +175,27 @@ fn with_database(url: &str, name: &str) -> String {
     format!("{scheme}://{hosts}/{name}{options}")
 }
 
+/// The same URL with a prefix below that of the old one.
+fn with_prefix(url: &str, name: &str) -> String {
+    let (place, parameters) =
+        url.split_once('?').map_or((url, String::new()), |(place, rest)| (place, format!("?{rest}")));
+    format!("{}/{name}{parameters}", place.trim_end_matches('/'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_stands_below_the_old_one() {
+        for (url, expected) in [
+            ("s3://b?endpoint=http://h:1", "s3://b/x?endpoint=http://h:1"),
+            ("s3://A:S%2F@b/team/?region=eu-1", "s3://A:S%2F@b/team/x?region=eu-1"),
+            ("s3://b/team", "s3://b/team/x"),
+        ] {
+            assert_eq!(with_prefix(url, "x"), expected);
+        }
+    }
 
     #[test]
     fn a_database_is_replaced_and_nothing_else() {

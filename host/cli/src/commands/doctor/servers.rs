@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
-use dovetail_flow::SystemClock;
+use dovetail_flow::{Ownership, SystemClock, ownership};
 use dovetail_runtime::MAX_PACKAGE;
-use dovetail_stores::{Look, S3Blobs};
+use dovetail_stores::{FileBlobs, Look, S3Blobs};
 
 use super::{DEFAULT_MODELS, Finding, failed, good, problem, warning};
 use crate::commands::models::share;
@@ -110,6 +110,39 @@ fn workers(app: &App) -> Finding {
         }
         Err(error) => failed("workers", error),
     }
+}
+
+/// Whether the blobs belong to the records: nothing is written down by looking.
+pub(super) fn owner(app: &App, servers: &Servers) -> Result<Option<Finding>, Error> {
+    const WHAT: &str = "blobs";
+    // A far store that does not work was told.
+    if app.config.has_far_blobs() && servers.blobs.is_none() {
+        return Ok(None);
+    }
+    let ledger = &*app.parts_to_read()?.ledger;
+    let standing = match &servers.blobs {
+        Some(far) => ownership(ledger, far)?,
+        None => ownership(ledger, &FileBlobs::new(&app.config.data))?,
+    };
+    let shared = !app.config.is_together();
+    Ok(match standing {
+        Ownership::Ours if shared => Some(good(WHAT, "they belong to these records")),
+        Ownership::Nobodys { empty: true } if shared => {
+            Some(good(WHAT, "they belong to no records yet: to the first that store one"))
+        }
+        Ownership::Nobodys { empty: false } if shared => Some(warning(
+            WHAT,
+            "it is not written down whose they are: the first records that store one there take them, and `gc` waits for that",
+            "start a worker of the fleet that they belong to, or publish from one of its machines (`dovetail task push`)",
+        )),
+        Ownership::Ours | Ownership::Nobodys { .. } => None,
+        Ownership::OfOthers => Some(problem(
+            WHAT,
+            "they belong to other records than these: nothing is stored there, and `gc` removes nothing",
+            "name another prefix (`blobs`) or another data folder; or, if this machine is to be one of the fleet that has \
+             them, name its `queue` and `meta`, too",
+        )),
+    })
 }
 
 /// Whether the blob store holds the packages of what is published, and the models.
@@ -260,7 +293,6 @@ pub(super) fn listed(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dovetail_stores::FileBlobs;
 
     #[test]
     fn no_more_is_read_than_may_be() {

@@ -1,0 +1,182 @@
+//! That a blob store and records belong together (docs/decisions/0012). Two sets of records on one store would each
+//! remove, as nobody's, the blobs that only the other one names.
+//!
+//! The records' identity is written into the blob store once, by the first who stores a blob there. Other records are
+//! refused before they write or remove. A process that only reads takes nothing and is not refused.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dovetail_core::Digest;
+use dovetail_core::blobs::{BlobKind, Blobs, Store, StoreError, StoreErrorKind};
+use dovetail_core::clock::Clock;
+use dovetail_core::ledger::{Item, Kind, Ledger, Listing, Record, Reply};
+use dovetail_core::retention::Owned;
+
+use crate::FlowError;
+use crate::fleet::pair;
+
+/// How long a process relies on its last look at the owner, in milliseconds.
+const RELIED_ON: u64 = 60_000;
+/// Not looked yet.
+const NEVER: u64 = u64::MAX;
+
+/// Whose a blob store is, seen from these records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    Ours,
+    /// It is written down nowhere: it is new, or older than this rule.
+    Nobodys {
+        empty: bool,
+    },
+    OfOthers,
+}
+
+/// Whose it is; nothing is changed.
+///
+/// # Errors
+/// A store's failure.
+pub fn ownership(ledger: &dyn Ledger, store: &dyn Owned) -> Result<Ownership, StoreError> {
+    let Some(owner) = store.owner()? else {
+        return Ok(Ownership::Nobodys { empty: store.is_empty()? });
+    };
+    Ok(if identity(ledger)?.as_deref() == Some(&owner) { Ownership::Ours } else { Ownership::OfOthers })
+}
+
+/// The store belongs to these records from now on, if it belongs to none. `together`: both are in one data folder,
+/// where nobody else's blobs are expected. Elsewhere a store that holds blobs, and is older than this rule, is taken
+/// only by records that hold something, too: a new machine with a wrong setting must not take the fleet's.
+///
+/// # Errors
+/// `foreign_blobs` if it belongs to other records, or may; a store's failure.
+pub fn own_blobs(ledger: &dyn Ledger, store: &dyn Owned, together: bool) -> Result<(), FlowError> {
+    match ownership(ledger, store)? {
+        Ownership::Ours => return Ok(()),
+        Ownership::OfOthers => return Err(of_others(store)),
+        Ownership::Nobodys { empty } if empty || together || holds_something(ledger)? => {}
+        Ownership::Nobodys { .. } => return Err(of_unknown_records(store, "these records hold nothing yet")),
+    }
+    let mine = make(ledger)?;
+    if store.own(&mine)? == mine { Ok(()) } else { Err(of_others(store)) }
+}
+
+/// Before blobs that these records do not name are removed. It is too late then to find out whose they are: a store
+/// that holds blobs must be known to belong to these records; only to look it may still be nobody's.
+///
+/// # Errors
+/// As [`own_blobs`].
+pub(crate) fn may_remove(ledger: &dyn Ledger, store: &dyn Owned, look_only: bool) -> Result<(), FlowError> {
+    match ownership(ledger, store)? {
+        Ownership::Ours | Ownership::Nobodys { empty: true } => Ok(()),
+        Ownership::Nobodys { .. } if look_only => Ok(()),
+        Ownership::Nobodys { .. } => Err(of_unknown_records(store, "these records have stored nothing there since")),
+        Ownership::OfOthers => Err(of_others(store)),
+    }
+}
+
+fn of_others(store: &dyn Owned) -> FlowError {
+    let message = format!("the blobs in {} belong to other records than these", store.place());
+    let help = "each set of records needs blobs of its own: name another prefix (`blobs = \"s3://BUCKET/PREFIX?...\"`, \
+                DOVETAIL_BLOBS), or another data folder (`--data`); or, if this machine is to be one of the fleet that has \
+                them, name its `queue` and `meta`, too. If those records are gone for good, remove `owner` there";
+    FlowError::refused("foreign_blobs", message, help)
+}
+
+fn of_unknown_records(store: &dyn Owned, why: &str) -> FlowError {
+    let message = format!(
+        "the blobs in {} are older than the note of whose they are, and may belong to other records: {why}",
+        store.place()
+    );
+    let help = "let the records that they belong to store something first (start a worker, or `dovetail task push`): that \
+                writes the note; or name another prefix (`blobs = \"s3://BUCKET/PREFIX?...\"`, DOVETAIL_BLOBS)";
+    FlowError::refused("foreign_blobs", message, help)
+}
+
+fn identity(ledger: &dyn Ledger) -> Result<Option<String>, StoreError> {
+    let found = ledger.get(Kind::Identity, &[pair::KEY.to_owned()])?.pop().flatten();
+    Ok(found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn make(ledger: &dyn Ledger) -> Result<String, StoreError> {
+    if let Some(known) = identity(ledger)? {
+        return Ok(known);
+    }
+    let new = pair::new_identity()?;
+    let record = Record { kind: Kind::Identity, key: pair::KEY.to_owned(), value: new.clone().into_bytes() };
+    Ok(match ledger.commit(&[Item::Put { record }])?.pop() {
+        Some(Reply::Exists(first)) => String::from_utf8_lossy(&first).into_owned(),
+        _ => new,
+    })
+}
+
+fn holds_something(ledger: &dyn Ledger) -> Result<bool, StoreError> {
+    let one = Listing { prefix: String::new(), limit: 1, newest_first: false };
+    for kind in [Kind::Run, Kind::Plugin, Kind::Model] {
+        if !ledger.list(kind, &one)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// [`Blobs`] that are stored only where they belong to the records.
+pub struct OwnBlobs {
+    blobs: Arc<dyn Blobs>,
+    store: Arc<dyn Owned>,
+    ledger: Arc<dyn Ledger>,
+    clock: Arc<dyn Clock>,
+    together: bool,
+    /// When the owner was looked at, on the clock that does not jump.
+    seen_ms: AtomicU64,
+}
+
+impl OwnBlobs {
+    /// `blobs` are those of `store`, maybe with a cache; `together` as for [`own_blobs`]. Nobody is asked yet.
+    #[must_use]
+    pub fn new(
+        blobs: Arc<dyn Blobs>,
+        store: Arc<dyn Owned>,
+        ledger: Arc<dyn Ledger>,
+        clock: Arc<dyn Clock>,
+        together: bool,
+    ) -> Self {
+        Self { blobs, store, ledger, clock, together, seen_ms: AtomicU64::new(NEVER) }
+    }
+
+    fn own(&self) -> Result<(), StoreError> {
+        let now = self.clock.mono_ms();
+        let seen = self.seen_ms.load(Ordering::Relaxed);
+        if seen != NEVER && now.saturating_sub(seen) < RELIED_ON {
+            return Ok(());
+        }
+        own_blobs(&*self.ledger, &*self.store, self.together).map_err(|error| match error {
+            FlowError::Store(error) => error,
+            FlowError::Refused { message, help, .. } => {
+                let why = help.unwrap_or_default();
+                StoreError::new(StoreErrorKind::Refused, message, why).of(Store::Blobs)
+            }
+            other => StoreError::new(StoreErrorKind::Refused, "store a blob", other).of(Store::Blobs),
+        })?;
+        self.seen_ms.store(now, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Blobs for OwnBlobs {
+    fn put(&self, kind: BlobKind, bytes: &[u8]) -> Result<Digest, StoreError> {
+        self.own()?;
+        self.blobs.put(kind, bytes)
+    }
+
+    fn get(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Vec<u8>, StoreError> {
+        self.blobs.get(kind, digest, max)
+    }
+
+    fn size(&self, kind: BlobKind, digest: &Digest) -> Result<Option<u64>, StoreError> {
+        self.blobs.size(kind, digest)
+    }
+
+    fn is_whole(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Option<bool>, StoreError> {
+        self.blobs.is_whole(kind, digest, max)
+    }
+}

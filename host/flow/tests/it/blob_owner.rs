@@ -1,0 +1,127 @@
+//! A blob store belongs to one set of records: others neither write nor remove there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
+use dovetail_core::ledger::{Item, Kind, Ledger, Record, Reply};
+use dovetail_core::memory::{ManualClock, MemoryBlobs, MemoryLedger};
+use dovetail_core::retention::Owned as _;
+use dovetail_flow::{FlowError, Keep, OwnBlobs, Ownership, Parts, collect, own_blobs, ownership};
+
+use crate::bench::Bench;
+
+const NOW: Keep = Keep { runs: Duration::ZERO, blobs: Duration::ZERO };
+
+/// Other records on the same blobs.
+struct Other {
+    records: Arc<MemoryLedger>,
+    kept: Arc<MemoryBlobs>,
+    clock: Arc<ManualClock>,
+    blobs: Arc<dyn Blobs>,
+}
+
+impl Other {
+    fn on(kept: &Arc<MemoryBlobs>) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let records = Arc::new(MemoryLedger::new(clock.clone()));
+        let blobs = OwnBlobs::new(kept.clone(), kept.clone(), records.clone(), clock.clone(), false);
+        Self { records, kept: kept.clone(), clock, blobs: Arc::new(blobs) }
+    }
+
+    fn collect(&self, look_only: bool) -> Result<u64, FlowError> {
+        let parts = Parts { ledger: self.records.clone(), blobs: self.blobs.clone(), clock: self.clock.clone() };
+        let gone = collect(&parts, &*self.records, &*self.kept, &NOW, &std::env::temp_dir(), look_only)?;
+        Ok(gone.blobs.values().map(|amount| amount.number).sum())
+    }
+
+    fn hold_something(&self) {
+        let record = Record { kind: Kind::Run, key: "a".to_owned(), value: b"{}".to_vec() };
+        assert_eq!(self.records.commit(&[Item::Put { record }]).unwrap(), [Reply::Created]);
+    }
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, FlowError>, says: &str) {
+    let error = result.unwrap_err();
+    let FlowError::Refused { code, message, help } = &error else { panic!("{error:?}") };
+    assert_eq!(*code, "foreign_blobs");
+    assert!(message.contains(says) && message.contains("memory"), "{message}");
+    assert!(help.as_ref().is_some_and(|help| help.contains("name another prefix")), "{help:?}");
+}
+
+/// Records on one machine, and the bucket of a fleet: its nightly collection removed what the fleet had published.
+#[test]
+fn other_records_neither_remove_nor_write() {
+    let bench = Bench::new();
+    let artifact = bench.kept.put(BlobKind::Artifact, b"of the fleet").unwrap();
+    let other = Other::on(&bench.kept);
+    other.hold_something();
+    refused(other.collect(false), "belong to other records than these");
+    refused(other.collect(true), "belong to other records than these");
+    refused(own_blobs(&*other.records, &*other.kept, false), "belong to other records than these");
+    refused(own_blobs(&*other.records, &*other.kept, true), "belong to other records than these");
+    let error = other.blobs.put(BlobKind::Log, b"of others").unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Refused);
+    assert!(error.operation.contains("belong to other records"), "{error:?}");
+    assert!(error.source.unwrap().to_string().contains("name another prefix"));
+    assert_eq!(ownership(&*other.records, &*other.kept).unwrap(), Ownership::OfOthers);
+    // It may read, and nothing has gone.
+    assert_eq!(other.blobs.get(BlobKind::Artifact, &artifact, 99).unwrap(), b"of the fleet");
+    let mut left = 0;
+    dovetail_core::retention::Shelf::walk(&*bench.kept, BlobKind::Package, &mut |_, _| Ok(left += 1)).unwrap();
+    assert_eq!(left, 1, "the package that the fleet has published");
+}
+
+#[test]
+fn a_new_store_belongs_to_the_first_that_writes() {
+    let kept = Arc::new(MemoryBlobs::default());
+    let (first, second) = (Other::on(&kept), Other::on(&kept));
+    assert_eq!(first.collect(false).unwrap(), 0);
+    assert_eq!(ownership(&*first.records, &*kept).unwrap(), Ownership::Nobodys { empty: true }, "it had no reason to");
+    first.blobs.put(BlobKind::Log, b"x").unwrap();
+    assert_eq!(ownership(&*first.records, &*kept).unwrap(), Ownership::Ours);
+    assert_eq!(second.blobs.put(BlobKind::Log, b"y").unwrap_err().kind, StoreErrorKind::Refused);
+    refused(second.collect(false), "belong to other records than these");
+    assert_eq!(first.collect(false).unwrap(), 1);
+}
+
+/// A bucket from before this rule.
+#[test]
+fn an_old_store_is_taken_by_the_first_records_that_hold_something() {
+    let kept = Arc::new(MemoryBlobs::default());
+    kept.put(BlobKind::Package, b"of long ago").unwrap();
+    let (new, old) = (Other::on(&kept), Other::on(&kept));
+    assert_eq!(new.blobs.put(BlobKind::Log, b"x").unwrap_err().kind, StoreErrorKind::Refused);
+    refused(own_blobs(&*new.records, &*kept, false), "these records hold nothing yet");
+    old.hold_something();
+    refused(old.collect(false), "may belong to other records");
+    assert_eq!(old.collect(true).unwrap(), 1, "to look does no harm");
+    assert_eq!(kept.owner().unwrap(), None, "nobody has taken it so far");
+    old.blobs.put(BlobKind::Log, b"x").unwrap();
+    assert_eq!(ownership(&*old.records, &*kept).unwrap(), Ownership::Ours);
+    assert_eq!(old.collect(false).unwrap(), 2);
+    refused(own_blobs(&*new.records, &*kept, false), "belong to other records than these");
+}
+
+#[test]
+fn in_one_folder_the_records_take_what_is_beside_them() {
+    let kept = Arc::new(MemoryBlobs::default());
+    kept.put(BlobKind::Package, b"of long ago").unwrap();
+    let alone = Other::on(&kept);
+    own_blobs(&*alone.records, &*kept, true).unwrap();
+    assert_eq!(alone.collect(false).unwrap(), 1);
+}
+
+/// Whose it is may change while a process lives: an operator gives a store to other records.
+#[test]
+fn the_owner_is_looked_at_again() {
+    let kept = Arc::new(MemoryBlobs::default());
+    let first = Other::on(&kept);
+    first.blobs.put(BlobKind::Log, b"x").unwrap();
+    kept.disown();
+    kept.own("others").unwrap();
+    first.clock.advance(Duration::from_secs(59));
+    first.blobs.put(BlobKind::Log, b"y").unwrap();
+    first.clock.advance(Duration::from_secs(2));
+    assert_eq!(first.blobs.put(BlobKind::Log, b"z").unwrap_err().kind, StoreErrorKind::Refused);
+}
