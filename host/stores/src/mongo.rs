@@ -15,6 +15,7 @@ use dovetail_core::clock::Clock;
 use dovetail_core::ledger::{Kind, Listing, Record, RunKey};
 use dovetail_core::meta::{MetaStore, Put};
 use dovetail_core::retention::Archive;
+use mongodb::IndexModel;
 use mongodb::action::Find;
 use mongodb::bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
 use mongodb::error::{Error, ErrorKind};
@@ -28,6 +29,11 @@ const BATCH: usize = 500;
 /// records that takes as long as some 50 single reads. (What ends is forgotten with each write; going through all open
 /// runs for it kept the stand-in busy.)
 const STAND_IN_TOGETHER: usize = 50;
+
+/// What is listed in the order in which it came. Outcomes and attempts are not: an index costs each of them a page.
+const LISTED: [Kind; 4] = [Kind::Run, Kind::Plugin, Kind::Pipeline, Kind::Model];
+/// The fact that says that there are the indexes for lists.
+const INDEXED: &str = "indexes";
 
 /// The records of a fleet in one database.
 pub struct MongoMeta {
@@ -44,6 +50,8 @@ pub struct MongoMeta {
     fleet: String,
     /// It is this fleet's for certain.
     taken: AtomicBool,
+    /// It has the indexes for lists, or can do without.
+    indexed: AtomicBool,
 }
 
 impl MongoMeta {
@@ -56,9 +64,12 @@ impl MongoMeta {
     pub fn open(url: &str, fleet: &str, clock: std::sync::Arc<dyn Clock>) -> Result<Self, StoreError> {
         let check::Opened { database, address, silence, direct, .. } = check::open(url, None)?;
         let (last, taken, fleet) = (AtomicI64::new(0), AtomicBool::new(false), fleet.to_owned());
-        let mut meta = Self { database, address, silence, last, clock, together_from: 2, fleet, taken };
+        let indexed = AtomicBool::new(false);
+        let mut meta = Self { database, address, silence, last, clock, together_from: 2, fleet, taken, indexed };
         if check::is_stand_in(&meta.check_version()?) {
             meta.together_from = STAND_IN_TOGETHER;
+            // It sorts whole collections, whatever indexes they have.
+            meta.indexed = AtomicBool::new(true);
         }
         if direct {
             meta.check_alone()?;
@@ -110,10 +121,7 @@ impl MongoMeta {
 
     /// Whether this fleet has taken it. One database, one fleet: two would list and run each other's work.
     fn is_ours(&self) -> Result<bool, StoreError> {
-        let facts: Collection<Document> = self.database.collection("facts");
-        let Some(found) = facts.find_one(doc! { "_id": "fleet" }).run().map_err(|e| self.error("read", e))? else {
-            return Ok(false);
-        };
+        let Some(found) = self.fact("fleet")? else { return Ok(false) };
         let (fleet, owner) = (&self.fleet, found.get_str("name").unwrap_or_default());
         if owner == fleet {
             return Ok(true);
@@ -124,9 +132,44 @@ impl MongoMeta {
         Err(StoreError::new(StoreErrorKind::Refused, format!("use the metadata store at {}", self.address), why))
     }
 
+    fn fact(&self, name: &str) -> Result<Option<Document>, StoreError> {
+        let facts: Collection<Document> = self.database.collection("facts");
+        facts.find_one(doc! { "_id": name }).run().map_err(|e| self.error("read", e))
+    }
+
+    /// Once in a database's life: the indexes by which it lists in the order in which records came. Where they cannot
+    /// be made it works, and lists of many records are slow.
+    fn index(&self) -> Result<(), StoreError> {
+        if self.fact(INDEXED)?.is_none() {
+            let collections = LISTED.map(|kind| self.collection(kind));
+            for collection in collections.iter().chain([&self.open_collection()]) {
+                let index = IndexModel::builder().keys(doc! { "n": 1 }).build();
+                match collection.create_index(index).run().map_err(|e| self.error("make an index in", e)) {
+                    Ok(_) => {}
+                    Err(error) if error.kind == StoreErrorKind::Unavailable => return Err(error),
+                    Err(error) => {
+                        tracing::warn!(err = &error as &dyn std::error::Error, "lists of many records will be slow");
+                        return Ok(());
+                    }
+                }
+            }
+            let facts: Collection<Document> = self.database.collection("facts");
+            match facts.insert_one(doc! { "_id": INDEXED, "version": 1 }).run() {
+                Ok(_) => {}
+                Err(e) if is_duplicate(&e) => {}
+                Err(e) => return Err(self.error("write to", e)),
+            }
+        }
+        Ok(())
+    }
+
     /// Before something is written.
     fn take(&self) -> Result<(), StoreError> {
         if self.taken.load(Ordering::Acquire) {
+            if !self.indexed.load(Ordering::Acquire) {
+                self.index()?;
+                self.indexed.store(true, Ordering::Release);
+            }
             return Ok(());
         }
         let facts: Collection<Document> = self.database.collection("facts");
@@ -137,7 +180,7 @@ impl MongoMeta {
             Err(e) => return Err(self.error("write to", e)),
         }
         self.taken.store(true, Ordering::Release);
-        Ok(())
+        self.take()
     }
 
     fn error(&self, operation: &str, error: Error) -> StoreError {
@@ -172,6 +215,21 @@ impl MongoMeta {
             }
         }
         Ok(found)
+    }
+
+    fn in_order(&self, query: Find<'_, Document>, newest_first: bool) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let mut found = Vec::new();
+        for row in query.run().map_err(|e| self.error("list", e))? {
+            let row = row.map_err(|e| self.error("list", e))?;
+            if let (Ok(key), Some(value)) = (row.get_str("_id"), value_of(&row)) {
+                found.push((row.get_i64("n").unwrap_or_default(), key.to_owned(), value));
+            }
+        }
+        found.sort_by_key(|(n, ..)| *n);
+        if newest_first {
+            found.reverse();
+        }
+        Ok(found.into_iter().map(|(_, key, value)| (key, value)).collect())
     }
 
     /// Removes those of the keys that are there; as they are read, few by few or all in one request.
@@ -278,6 +336,11 @@ impl MetaStore for MongoMeta {
         };
         let order = if listing.newest_first { -1 } else { 1 };
         let collection = self.collection(kind);
+        if !listing.prefix.is_empty() && listing.limit == usize::MAX {
+            // The records of one run: few, found by their keys, and put in order here, so that the server has no reason
+            // to go through all there are in that order instead.
+            return self.in_order(collection.find(filter), listing.newest_first);
+        }
         let mut query = collection.find(filter).sort(doc! { "n": order });
         if let Ok(limit) = i64::try_from(listing.limit)
             && limit < i64::from(i32::MAX)
@@ -329,6 +392,23 @@ impl Archive for MongoMeta {
             "list",
             self.collection(kind).find(doc! { "_id": { "$gt": after } }).sort(doc! { "_id": 1 }).limit(limit),
         )
+    }
+
+    fn each(
+        &self,
+        kind: Kind,
+        told: &mut dyn FnMut(String, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        // One query: the stand-in goes through the whole collection for each page.
+        let collection = self.collection(kind);
+        let rows = collection.find(doc! {}).sort(doc! { "_id": 1 }).batch_size(BATCH as u32);
+        for row in rows.run().map_err(|e| self.error("list", e))? {
+            let row = row.map_err(|e| self.error("list", e))?;
+            if let (Ok(key), Some(Bson::Binary(value))) = (row.get_str("_id"), row.get("v")) {
+                told(key.to_owned(), &value.bytes)?;
+            }
+        }
+        Ok(())
     }
 
     fn remove(&self, kind: Kind, keys: &[String]) -> Result<(), StoreError> {

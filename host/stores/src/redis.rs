@@ -473,10 +473,20 @@ impl RedisWindow {
     pub fn forget_everything(&self) -> Result<(), StoreError> {
         let mut connection = self.connect().map_err(|e| self.error("connect to", e))?;
         let pattern = format!("{}*", self.prefix.replace(['[', ']', '*', '?'], "\\$0"));
-        let keys: Vec<String> = connection.keys(pattern).map_err(|e| self.error("list the keys of", e))?;
-        if !keys.is_empty() {
-            connection.del::<_, ()>(keys).map_err(|e| self.error("empty", e))?;
+        let mut cursor = 0_u64;
+        loop {
+            // In small steps, because Redis serves nobody else during each of them.
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(ASKED);
+            let (next, keys): (u64, Vec<String>) =
+                scan.query(&mut connection).map_err(|e| self.error("list the keys of", e))?;
+            if !keys.is_empty() {
+                connection.unlink::<_, ()>(keys).map_err(|e| self.error("empty", e))?;
+            }
+            if next == 0 {
+                return Ok(());
+            }
+            cursor = next;
         }
-        Ok(())
     }
 }
