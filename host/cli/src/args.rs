@@ -350,6 +350,9 @@ pub(crate) enum Models {
         /// Also copy the package's photographs into this folder
         #[arg(long, value_name = "DIR")]
         photographs: Option<PathBuf>,
+        /// Replace files of that folder that are called as a photograph and have another content
+        #[arg(long, requires = "photographs")]
+        force: bool,
     },
     /// List the installed models
     List,
@@ -370,6 +373,9 @@ pub(crate) struct Demo {
     /// Where results and annotated pictures go
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// Replace files of that folder that are called as a result and that `demo` did not make
+    #[arg(long)]
+    pub(crate) force: bool,
     /// The published pipeline
     #[arg(long, default_value = "face-processing", value_name = "NAME")]
     pub(crate) pipeline: String,

@@ -14,6 +14,7 @@ mod out_of_memory;
 mod output;
 mod plugin;
 mod progress;
+mod results;
 mod show;
 mod signals;
 mod table;

@@ -3,6 +3,8 @@
 //!
 //! Registry and models are set up before, by ordinary commands.
 
+mod results;
+
 use std::path::Path;
 use std::time::Instant;
 
@@ -28,13 +30,14 @@ pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
     crate::grants::of_steps(&app.config, &published.pipeline.steps)?;
     let expected = Expected::of_pipeline(&published.pipeline);
     let image = expected.ty("image")?;
-    std::fs::create_dir_all(&args.out).map_err(|e| Error::write(&args.out, e))?;
+    let (folder, results) = results::plan(&args.out, &photographs, args.force)?;
     let parts = app.parts()?;
     let mut session = Session::begin(app, photographs.len(), app.config.jobs)?;
     let vision = app.vision()?;
+    folder.begin()?;
     let (mut failed, mut faces_found, mut documents) = (0, 0, Vec::new());
     let began = Instant::now();
-    for photograph in &photographs {
+    for (photograph, result) in photographs.iter().zip(&results) {
         if session.interrupted() {
             app.output.note("interrupted; the same command begins again");
             return Ok(Exit::Interrupted);
@@ -52,12 +55,11 @@ pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
             app.output.note(&how_to_go_on(app, &id));
             return Ok(Exit::Interrupted);
         }
-        let stem = photograph.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let file = args.out.join(format!("{stem}.json"));
-        std::fs::write(&file, format!("{}\n", pretty(&document))).map_err(|e| Error::write(&file, e))?;
+        let text = format!("{}\n", pretty(&document));
         let faces = document.pointer("/output/faces").and_then(Value::as_array).cloned().unwrap_or_default();
+        folder.write(&result.document, text.as_bytes())?;
         if state == "succeeded" {
-            draw(&vision, photograph, &faces, &args.out.join(format!("{stem}.jpg")))?;
+            folder.write(&result.picture, &drawn(&vision, photograph, &faces)?)?;
         } else {
             failed += 1;
         }
@@ -140,7 +142,7 @@ fn photograph_text(photograph: &Path, document: &Value, faces: &[Value]) -> Stri
 }
 
 /// Boxes, landmarks and labels such as `#0 female 27` / `happy 94%`, upon the upright picture.
-fn draw(vision: &Opencv, photograph: &Path, faces: &[Value], target: &Path) -> Result<(), Error> {
+fn drawn(vision: &Opencv, photograph: &Path, faces: &[Value]) -> Result<Vec<u8>, Error> {
     let bytes = read(photograph, MAX_PHOTOGRAPH)?;
     let stop = Stop::never();
     let mut bytes_once = Some(bytes);
@@ -150,8 +152,7 @@ fn draw(vision: &Opencv, photograph: &Path, faces: &[Value], target: &Path) -> R
     };
     let image = vision.open(&digest, &mut give, &stop)?;
     let drawn = annotate(&image, &faces.iter().filter_map(annotation).collect::<Vec<_>>())?;
-    let encoded = vision.encode(&drawn, "image/jpeg", Some(90), &stop)?;
-    std::fs::write(target, encoded).map_err(|e| Error::write(target, e))
+    Ok(vision.encode(&drawn, "image/jpeg", Some(90), &stop)?)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "pixels of a picture")]

@@ -182,6 +182,77 @@ fn the_demonstration_writes_results_and_pictures() {
 }
 
 #[test]
+fn the_demonstration_replaces_no_file_that_it_did_not_make() {
+    let dir = tempfile::tempdir().unwrap();
+    let (photographs, out) = (dir.path().join("in"), dir.path().join("out"));
+    std::fs::create_dir(&photographs).unwrap();
+    let original = std::fs::read(photograph(6)).unwrap();
+    // Two photographs of one stem, and one whose stem is the whole name of another.
+    for name in ["a.jpg", "a.png", "a.jpg.bmp"] {
+        std::fs::write(photographs.join(name), &original).unwrap();
+    }
+    let demo = |out: &Path, more: &[&str]| {
+        let (photographs, out) = (photographs.display().to_string(), out.display().to_string());
+        let args = ["demo", "--photographs", &photographs, "--out", &out, "--output", "json"];
+        run(&[&args[..], more].concat())
+    };
+    let names = |folder: &Path| {
+        let mut names: Vec<String> =
+            std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    for more in [&[][..], &["--force"]] {
+        let error = demo(&photographs, more).exits(2).json();
+        assert_eq!(error["error"]["code"], "same_folder", "{error:#}");
+    }
+    assert_eq!(names(&photographs), ["a.jpg", "a.jpg.bmp", "a.png"]);
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(out.join("a.png.json"), "mine").unwrap();
+    let error = demo(&out, &[]).exits(2).json();
+    valid("error.schema.json", &error);
+    assert_eq!(error["error"]["code"], "would_replace", "{error:#}");
+    assert!(error["error"]["message"].as_str().unwrap().contains("out/a.png.json`"), "{error:#}");
+    assert_eq!(names(&out), ["a.png.json"], "nothing was written");
+    demo(&out, &["--force"]).exits(0);
+    let results =
+        [".dovetail-demo", "a.jpg.bmp.jpg", "a.jpg.bmp.json", "a.jpg.jpg", "a.jpg.json", "a.png.jpg", "a.png.json"];
+    assert_eq!(names(&out), results);
+    for name in ["a.jpg", "a.png", "a.jpg.bmp"] {
+        let document: Value =
+            serde_json::from_slice(&std::fs::read(out.join(format!("{name}.json"))).unwrap()).unwrap();
+        assert_eq!(document["inputs"]["image"]["name"], name);
+        assert_eq!(std::fs::read(photographs.join(name)).unwrap(), original);
+    }
+    // The same command again replaces its own results.
+    demo(&out, &[]).exits(0);
+    assert_eq!(names(&out), results);
+    // A link would lead the result to another file of the user's.
+    std::fs::write(dir.path().join("mine"), "mine").unwrap();
+    std::fs::remove_file(out.join("a.jpg.json")).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("mine"), out.join("a.jpg.json")).unwrap();
+    assert_eq!(demo(&out, &["--force"]).exits(2).json()["error"]["code"], "not_a_file");
+    assert_eq!(std::fs::read_to_string(dir.path().join("mine")).unwrap(), "mine");
+}
+
+#[test]
+fn photographs_are_not_copied_over_other_files() {
+    let home = Home::new();
+    let from = package().display().to_string();
+    let own = home.write("own/sample1.jpg", "my own picture");
+    let pull = ["models", "pull", "--from", &from, "--photographs", "own", "--output", "json"];
+    let error = home.run(&pull).exits(2).json();
+    assert_eq!(error["error"]["code"], "would_replace", "{error:#}");
+    assert_eq!(std::fs::read_to_string(&own).unwrap(), "my own picture");
+    assert_eq!(std::fs::read_dir(home.path("own")).unwrap().count(), 1, "no other photograph was copied");
+    assert_eq!(home.run(&["models", "list", "--output", "json"]).json(), json!([]), "nothing was installed");
+    home.run(&[&pull[..], &["--force"]].concat()).exits(0);
+    assert_eq!(std::fs::read(&own).unwrap(), std::fs::read(photograph(1)).unwrap());
+    // What is there already is no obstacle.
+    assert_eq!(home.run(&pull).exits(0).json()["photographs"].as_array().unwrap().len(), 6);
+}
+
+#[test]
 fn doctor_is_content_and_examples_run() {
     let report = run(&["doctor", "--output", "json"]).exits(0).json();
     assert_eq!(report["ok"], true, "{report:#}");

@@ -34,6 +34,34 @@ fn what_is_no_file_is_not_replaced_by_a_package() {
 }
 
 #[test]
+fn a_package_replaces_only_a_package_or_a_file_that_is_named() {
+    let home = Home::new();
+    let source = plugin("add");
+    for name in ["plugin.toml", "README.md"] {
+        if let Ok(text) = std::fs::read(source.join(name)) {
+            home.write(&format!("add/{name}"), text);
+        }
+    }
+    let wasm = home.write("add.wasm", std::fs::read(component("add")).unwrap());
+    let pack =
+        |more: &[&str]| home.run(&[&["task", "pack", "add", "--component", &wasm, "--output", "json"], more].concat());
+    // The default name is not one that the user gave.
+    home.write("add-1.0.0.zip", "mine");
+    assert_eq!(pack(&[]).exits(2).json()["error"]["code"], "would_replace");
+    assert_eq!(std::fs::read_to_string(home.path("add-1.0.0.zip")).unwrap(), "mine");
+    pack(&["-o", "add-1.0.0.zip"]).exits(0);
+    pack(&[]).exits(0);
+    // What the package is made of is not replaced, although it is named.
+    for out in ["add/plugin.toml", "add/../add.wasm"] {
+        let before = std::fs::read(home.path(out)).unwrap();
+        assert_eq!(pack(&["-o", out]).exits(2).json()["error"]["code"], "result_is_input");
+        assert!(std::fs::read(home.path(out)).unwrap() == before, "{out}");
+    }
+    pack(&["-o", "add/it.zip"]).exits(0);
+    pack(&["-o", "add/it.zip"]).exits(0);
+}
+
+#[test]
 fn without_names_a_package_is_smaller_and_does_the_same() {
     let home = Home::new();
     let folder = plugin("add").display().to_string();
@@ -423,4 +451,10 @@ fn artifacts_go_in_and_come_out() {
     saved.sort();
     assert_eq!(saved, ["SOME TEXT", "some text"]);
     assert!(!home.path("data/blobs/artifacts").is_dir(), "nothing is kept");
+    // The same again is there already; another file of that name is not replaced.
+    home.run(&args).exits(0);
+    let path = json["saved"][1].as_str().unwrap();
+    std::fs::write(home.path(path), "mine").unwrap();
+    assert_eq!(home.run(&args).exits(2).json()["error"]["code"], "would_replace");
+    assert_eq!(std::fs::read_to_string(home.path(path)).unwrap(), "mine");
 }

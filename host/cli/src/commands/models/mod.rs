@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::args::Models;
 use crate::error::{Error, Exit};
-use crate::inputs::folder;
+use crate::inputs::{MAX_PHOTOGRAPH, folder, read};
+use crate::results::{Target, holds, targets};
 use crate::table::{bytes, count, table};
 use crate::unread;
 use crate::wire::App;
@@ -30,7 +31,7 @@ pub(crate) const DEFAULT_MODELS: [&str; 7] = [
 
 pub(crate) fn run(command: &Models, app: &App) -> Result<Exit, Error> {
     match command {
-        Models::Pull { from, photographs } => pull(app, from.as_deref(), photographs.as_deref()),
+        Models::Pull { from, photographs, force } => pull(app, from.as_deref(), photographs.as_deref(), *force),
         Models::List => {
             let (models, unread) = app.models_to_read()?.look()?;
             let unread: Vec<(String, Error)> = unread.into_iter().map(|(name, error)| (name, error.into())).collect();
@@ -105,7 +106,7 @@ impl Before {
     }
 }
 
-fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Exit, Error> {
+fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>, force: bool) -> Result<Exit, Error> {
     let before = Before::look(&app.models_to_read()?)?;
     let complete = DEFAULT_MODELS.iter().all(|name| before.has_whole(name));
     let mut pulled = Vec::new();
@@ -130,6 +131,9 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Ex
             let error = Error::usage("bad_package", format!("`{}` has no folder `model`", package.display()));
             return Err(error.help(format!("name the unpacked folder of {FACE_API_PACKAGE}, or its .tgz")));
         }
+        // Looked at before anything is installed.
+        let photographs =
+            photographs.map(|folder| Photographs::plan(&package.join("demo"), folder, force)).transpose()?;
         let store = app.models()?;
         pulled.extend(store.import_face_api(&package)?);
         let cascades = Path::new(HAAR_FOLDER);
@@ -141,8 +145,8 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>) -> Result<Ex
             return Err(error.help("install them (Debian, Ubuntu: apt-get install opencv-data), then pull again"));
         }
         pulled.push(store.import_haar(cascades)?);
-        if let Some(folder) = photographs {
-            copied = copy_photographs(&package.join("demo"), folder)?;
+        if let Some(photographs) = photographs {
+            copied = photographs.copy()?;
         }
     }
     // All of the default ones: what this machine has had for long, the fleet may not have.
@@ -212,18 +216,45 @@ fn untar(archive: &Path, into: &Path) -> Result<PathBuf, Error> {
     Ok(into.join("package"))
 }
 
-fn copy_photographs(from: &Path, to: &Path) -> Result<Vec<PathBuf>, Error> {
-    std::fs::create_dir_all(to).map_err(|e| Error::write(to, e))?;
-    let mut copied = Vec::new();
-    for file in folder(from)? {
-        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with("sample") && name.ends_with(".jpg") {
-            let target = to.join(name);
-            std::fs::copy(&file, &target).map_err(|e| Error::write(&target, e))?;
-            copied.push(target);
+/// Photographs of the package, and the folder that gets copies of them.
+struct Photographs<'a> {
+    folder: &'a Path,
+    /// Where each copy goes. Nothing is written where the same photograph is already.
+    copies: Vec<(PathBuf, Option<(Target, Vec<u8>)>)>,
+}
+
+impl<'a> Photographs<'a> {
+    fn plan(from: &Path, folder: &'a Path, force: bool) -> Result<Self, Error> {
+        let mut copies = Vec::new();
+        for file in crate::inputs::folder(from)? {
+            let Some(name) = file.file_name().filter(|name| is_sample(name.as_encoded_bytes())) else { continue };
+            copies.push((folder.join(name), read(&file, MAX_PHOTOGRAPH)?));
         }
+        let missing = copies.iter().filter(|(path, content)| !holds(path, content)).map(|(path, _)| path.clone());
+        let remedy = "name another folder with --photographs, or move these files away; --force replaces files";
+        let mut targets = targets(missing, |_, _| Ok(force), remedy)?.into_iter().peekable();
+        let copy = |(path, content): (PathBuf, Vec<u8>)| {
+            let target = targets.next_if(|target| target.path == path);
+            (path, target.map(|target| (target, content)))
+        };
+        Ok(Self { folder, copies: copies.into_iter().map(copy).collect() })
     }
-    Ok(copied)
+
+    fn copy(self) -> Result<Vec<PathBuf>, Error> {
+        std::fs::create_dir_all(self.folder).map_err(|e| Error::write(self.folder, e))?;
+        let mut copied = Vec::new();
+        for (path, missing) in self.copies {
+            if let Some((target, content)) = missing {
+                target.write(&content)?;
+            }
+            copied.push(path);
+        }
+        Ok(copied)
+    }
+}
+
+fn is_sample(name: &[u8]) -> bool {
+    name.starts_with(b"sample") && name.ends_with(b".jpg")
 }
 
 fn model_json(model: &Model) -> Value {

@@ -1,18 +1,21 @@
 //! `task pack`, `push`, `list` and `show`: from a plugin to a published, immutable version.
 
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
 use dovetail_core::Digest;
 use dovetail_core::record::PluginRecord;
 use dovetail_core::wit::show as wit;
 use dovetail_flow::Pushed;
-use dovetail_runtime::{Package, Parts, Refusal};
+use dovetail_runtime::{MAX_PACKAGE, Package, Parts, Refusal};
 use serde_json::{Value, json};
 
 use super::check::{Good, limits_json, limits_text, look, refused, signature_json};
 use super::{all_asked_for, allowed, asked, grants_json, recorded};
 use crate::error::{Error, Exit};
+use crate::inputs::read;
 use crate::plugin::Stale;
+use crate::results::{Target, is_same_file, targets};
 use crate::table::{bytes, table};
 use crate::unread::{print_list, say_unread};
 use crate::wire::App;
@@ -34,9 +37,10 @@ pub(super) fn pack(
     };
     let package =
         if strip { stripped(&package).map_err(|refusal| Error::from(refusal).of_file(folder))? } else { package };
-    let path = out.map_or_else(|| PathBuf::from(format!("{}-{}.zip", manifest.name, manifest.version)), Path::to_owned);
-    replaceable(&path)?;
-    write_whole(&path, &package)?;
+    let default = format!("{}-{}.zip", manifest.name, manifest.version);
+    let target = place(out, &default, folder, component)?;
+    target.write(&package)?;
+    let path = &target.path;
     let digest = Digest::of(&package);
     app.output.result(
         || json!({ "file": path, "name": manifest.name, "version": manifest.version, "package": digest, "bytes": package.len() }),
@@ -58,45 +62,37 @@ fn stripped(package: &[u8]) -> Result<Vec<u8>, Refusal> {
     })
 }
 
-/// Refuses a place where something is that is no file: a device or a socket would be gone, and a link would no longer
-/// lead anywhere.
-fn replaceable(path: &Path) -> Result<(), Error> {
-    let kind = match std::fs::symlink_metadata(path) {
-        Ok(meta) => meta.file_type(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::write(path, error)),
+/// Where the package goes. A file that the user names is replaced. The file of the default name is replaced only if it
+/// is a package. No file of which the package is made is replaced.
+fn place(out: Option<&Path>, default: &str, folder: &Path, component: Option<&Path>) -> Result<Target, Error> {
+    let path = out.map_or_else(|| PathBuf::from(default), Path::to_owned);
+    let may_replace = |path: &Path, meta: &Metadata| {
+        if is_source(path, meta, folder, component)? {
+            let message = format!("`{}` is a file of the plugin, and is not replaced", path.display());
+            return Err(Error::usage("result_is_input", message)
+                .help("name another file with -o")
+                .detail("path", path.display().to_string()));
+        }
+        Ok(out.is_some() || is_package(path))
     };
-    if kind.is_file() {
-        return Ok(());
-    }
-    let what = if kind.is_dir() {
-        "a folder"
-    } else if kind.is_symlink() {
-        "a link"
-    } else {
-        "no regular file"
-    };
-    Err(Error::usage("not_a_file", format!("`{}` is {what}, and is not replaced", path.display()))
-        .help("name a file with -o, or a path where nothing is yet")
-        .detail("path", path.display().to_string()))
+    let remedy = "name a file with -o, or a path where nothing is yet";
+    let mut found = targets([path.clone()], may_replace, remedy)?;
+    found.pop().ok_or_else(|| Error::host("no_place", format!("find a place for `{}`", path.display())))
 }
 
-/// Beside and renamed: a package is there whole or not at all.
-fn write_whole(path: &Path, content: &[u8]) -> Result<(), Error> {
-    use std::io::Write as _;
-    use std::os::unix::fs::PermissionsExt as _;
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut aside = tempfile::Builder::new()
-            .prefix(".new-")
-            .permissions(std::fs::Permissions::from_mode(0o644))
-            .tempfile_in(folder)?;
-        aside.write_all(content)?;
-        aside.as_file().sync_all()?;
-        aside.persist(path)?;
-        Ok(())
-    };
-    write().map_err(|e| Error::write(path, e))
+/// Whether this file is the component, or another file of the plugin's folder than a package.
+fn is_source(path: &Path, meta: &Metadata, folder: &Path, component: Option<&Path>) -> Result<bool, Error> {
+    if let Some(component) = component
+        && std::fs::metadata(component).is_ok_and(|component| is_same_file(&component, meta))
+    {
+        return Ok(true);
+    }
+    let real = |path: &Path| path.canonicalize().map_err(|e| Error::file(path, e));
+    Ok(real(path)?.starts_with(real(folder)?) && !is_package(path))
+}
+
+fn is_package(path: &Path) -> bool {
+    read(path, MAX_PACKAGE).is_ok_and(|bytes| Package::read(&bytes).is_ok())
 }
 
 pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exit, Error> {

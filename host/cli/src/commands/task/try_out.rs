@@ -2,7 +2,7 @@
 //! go to a folder that is removed afterwards.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dovetail_core::Digest;
@@ -28,6 +28,7 @@ use crate::inputs::{Expected, Given, Loaded};
 use crate::media::extension;
 use crate::output::shortened;
 use crate::plugin::Stale;
+use crate::results::{holds, targets};
 use crate::show;
 use crate::table::{bytes, indented};
 use crate::wire::App;
@@ -168,17 +169,27 @@ fn log_text(line: &LogLine) -> String {
     format!("{:5}  {}{fields}", line.level, line.message)
 }
 
-/// Writes each artifact of `output`, named by the beginning of its digest and by its type.
+/// Writes each artifact of `output`, named by the beginning of its digest and by its type. One that is there already
+/// stays. All places are looked at before the first artifact is written.
 fn save(blobs: &dyn Blobs, output: &Value, folder: &Path) -> Result<Vec<String>, Error> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::write(folder, e))?;
-    let mut saved = Vec::new();
+    let mut saved: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     for artifact in ArtifactRef::all_in(output) {
         let content = blobs.get(BlobKind::Artifact, &artifact.digest, MAX_SAVED)?;
-        let path = folder.join(format!("{}.{}", &artifact.digest.hex()[..16], extension(&artifact.media_type)));
-        std::fs::write(&path, content).map_err(|e| Error::write(&path, e))?;
-        saved.push(path.display().to_string());
+        let name = format!("{}.{}", &artifact.digest.hex()[..16], extension(&artifact.media_type));
+        saved.push((folder.join(name), content));
     }
-    Ok(saved)
+    saved.dedup();
+    let missing = saved.iter().filter(|(path, content)| !holds(path, content)).map(|(path, _)| path.clone());
+    let targets = targets(missing, |_, _| Ok(false), "name another folder with --save, or move these files away")?;
+    std::fs::create_dir_all(folder).map_err(|e| Error::write(folder, e))?;
+    for target in targets {
+        if let Some((path, content)) = saved.iter().find(|(path, _)| *path == target.path)
+            && !holds(path, content)
+        {
+            target.write(content)?;
+        }
+    }
+    Ok(saved.into_iter().map(|(path, _)| path.display().to_string()).collect())
 }
 
 fn report_json(ready: &Ready, report: &Report, saved: &[String]) -> Value {
