@@ -157,8 +157,7 @@ pub fn plugin(parts: &Parts, reference: &str) -> Result<PluginRecord, FlowError>
         let help = format!("{near}see `dovetail task list`; publish one with `dovetail task push`");
         return Err(FlowError::refused("unknown_task", format!("no task `{name}` is published"), help));
     }
-    let newest =
-        known.iter().filter(|version| wanted.matches(version)).max().map(|version| format!("{name}@{version}"));
+    let newest = pipeline::newest(&known, &wanted).map(|version| format!("{name}@{version}"));
     let row = newest.and_then(|newest| rows.iter().find(|(key, _)| *key == newest));
     let (key, bytes) = row.ok_or_else(|| {
         let versions: Vec<String> = known.iter().map(Version::to_string).collect();
@@ -324,7 +323,8 @@ pub fn pipelines(parts: &Parts) -> Result<List<Published>, FlowError> {
     Ok(found)
 }
 
-/// The newest version and revision that `reference` (`name` or `name@1.0.0`) means.
+/// The newest version and revision that `reference` (`name` or `name@1.0.0`) means. As with tasks, a name alone means
+/// no prerelease.
 ///
 /// # Errors
 /// `unknown_pipeline`; a store's failure, or that this very version cannot be read.
@@ -334,7 +334,11 @@ pub fn pipeline(parts: &Parts, reference: &str) -> Result<Published, FlowError> 
     let keys: Vec<(&str, Version)> = rows.iter().filter_map(|(key, _)| versioned(key.split('#').next()?)).collect();
     let known: BTreeSet<&Version> =
         keys.iter().filter(|(known, _)| *known == name).map(|(_, version)| version).collect();
-    let newest = known.iter().filter(|known| version.is_none_or(|version| known.to_string() == version)).max();
+    let newest = match version {
+        None => pipeline::newest(known.iter().copied(), &VersionReq::STAR),
+        Some(version) => known.iter().copied().find(|known| known.to_string() == version),
+    };
+    let only_prereleases = version.is_none() && newest.is_none() && !known.is_empty();
     let newest = newest.map(|version| format!("{name}@{version}#"));
     // The last of its revisions.
     let row = newest.and_then(|newest| rows.iter().rev().find(|(key, _)| key.starts_with(&newest)));
@@ -346,7 +350,12 @@ pub fn pipeline(parts: &Parts, reference: &str) -> Result<Published, FlowError> 
         } else {
             format!("published versions: {}", known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
         };
-        FlowError::refused("unknown_pipeline", format!("no pipeline `{reference}` is published"), help)
+        let message = if only_prereleases {
+            format!("`{name}` has only prereleases, and a name alone means none of them: write NAME@VERSION")
+        } else {
+            format!("no pipeline `{reference}` is published")
+        };
+        FlowError::refused("unknown_pipeline", message, help)
     })?;
     decode(key, bytes)
 }

@@ -50,6 +50,12 @@ pub trait Catalogue {
     fn resolve(&self, task: &str, req: &VersionReq) -> Result<TaskVersion, Unresolved>;
 }
 
+/// The newest of these versions that a reference means, of a task and of a pipeline alike. A prerelease is meant only
+/// where the requirement itself names a prerelease of the same version.
+pub fn newest<'v>(versions: impl IntoIterator<Item = &'v Version>, req: &VersionReq) -> Option<&'v Version> {
+    versions.into_iter().filter(|version| req.matches(version)).max()
+}
+
 /// A catalogue in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listed(pub Vec<TaskVersion>);
@@ -62,7 +68,8 @@ impl Catalogue for Listed {
             return Err(Unresolved::NoSuchTask { similar: similar.map(str::to_owned).into_iter().collect() });
         }
         versions.sort_by(|a, b| b.version.cmp(&a.version));
-        match versions.iter().find(|version| req.matches(&version.version)) {
+        let newest = newest(versions.iter().map(|version| &version.version), req);
+        match versions.iter().find(|version| Some(&version.version) == newest) {
             Some(version) => Ok((*version).clone()),
             None => Err(Unresolved::NoSuchVersion {
                 available: versions.iter().map(|version| version.version.clone()).collect(),
@@ -124,6 +131,23 @@ mod tests {
         ] {
             assert_eq!(resolved(reference).as_deref(), Ok(version), "{reference}");
         }
+    }
+
+    #[test]
+    fn a_prerelease_is_meant_only_where_it_is_named() {
+        let versions: Vec<Version> =
+            ["1.0.0", "1.1.0-rc.1", "1.1.0-rc.2", "2.0.0-rc.1"].iter().map(|text| text.parse().unwrap()).collect();
+        for (req, expected) in [
+            ("*", Some("1.0.0")),
+            ("^1", Some("1.0.0")),
+            ("=1.1.0-rc.1", Some("1.1.0-rc.1")),
+            ("^1.1.0-rc.1", Some("1.1.0-rc.2")),
+            ("^2", None),
+        ] {
+            let found = newest(&versions, &req.parse().unwrap()).map(ToString::to_string);
+            assert_eq!(found.as_deref(), expected, "{req}");
+        }
+        assert_eq!(newest(&versions[1..], &VersionReq::STAR), None, "not even where there is nothing else");
     }
 
     #[test]

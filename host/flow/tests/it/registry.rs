@@ -53,6 +53,28 @@ fn a_pipeline_stays_pinned_until_it_is_updated() {
     assert_eq!(document["processing_summary"]["steps"][0]["task"], "add@1.0.0");
 }
 
+/// As with tasks: a prerelease only where it is named.
+#[test]
+fn a_name_alone_means_no_prerelease() {
+    let bench = Bench::new();
+    let steps = &[("a", "input.x", "input.x")];
+    let publish = |version: &str| drop(bench.publish(&json!({ "version": version }), steps));
+    let found = |reference: &str| {
+        pipeline(&bench.parts, reference).map(|p| p.pipeline.version.to_string()).map_err(|e| e.to_string())
+    };
+    publish("1.1.0-rc.1");
+    let refused = pipeline(&bench.parts, "sums").unwrap_err();
+    assert!(refused.code() == "unknown_pipeline" && refused.to_string().contains("only prereleases"), "{refused}");
+    publish("1.0.0");
+    publish("1.1.0-rc.2");
+    assert_eq!(found("sums"), Ok("1.0.0".into()));
+    assert_eq!(found("sums@1.1.0-rc.1"), Ok("1.1.0-rc.1".into()));
+    bench.push_adder("1.1.0-rc.1");
+    assert_eq!(plugin(&bench.parts, "add").unwrap().version.to_string(), "1.0.0");
+    publish("1.1.0");
+    assert_eq!(found("sums"), Ok("1.1.0".into()));
+}
+
 #[test]
 fn another_content_under_a_published_version_is_refused() {
     let bench = Bench::new();
