@@ -1,5 +1,6 @@
 //! What was typed. Reading it touches nothing but the arguments.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{LogFormat, LogLevel};
 use crate::output::Format;
+use crate::paths::Shown as _;
 
 /// Runs pipelines of sandboxed WebAssembly tasks.
 #[derive(Debug, Parser)]
@@ -58,22 +60,24 @@ pub(crate) struct Global {
 impl Global {
     /// Another command with the same options of where things are. A URL that may hold a password is not repeated.
     pub(crate) fn again(&self, command: &str, data: Option<&PathBuf>) -> String {
-        let path = |path: &PathBuf| path.display().to_string();
+        let (path, text) = (PathBuf::as_os_str, |text: &String| OsString::from(text));
+        let (fleet, queue) = (self.fleet.as_ref().map(text), self.queue.as_ref().map(text));
+        let (meta, blobs) = (self.meta.as_ref().map(text), self.blobs.as_ref().map(text));
         let options = [
             ("data", data.map(path)),
             ("config", self.config.as_ref().map(path)),
-            ("fleet", self.fleet.clone()),
-            ("queue", self.queue.clone()),
-            ("meta", self.meta.clone()),
-            ("blobs", self.blobs.clone()),
+            ("fleet", fleet.as_deref()),
+            ("queue", queue.as_deref()),
+            ("meta", meta.as_deref()),
+            ("blobs", blobs.as_deref()),
         ];
         let (mut words, mut kept) = ("dovetail".to_owned(), Vec::new());
         for (name, value) in options {
             match value {
-                Some(value) if may_hold_a_secret(&value) && !matches!(name, "data" | "config") => {
+                Some(value) if may_hold_a_secret(&value.text()) && !matches!(name, "data" | "config") => {
                     kept.push(format!("--{name}"))
                 }
-                Some(value) => words.push_str(&format!(" --{name} {}", quoted(&value))),
+                Some(value) => words.push_str(&format!(" --{name} {}", quoted(value))),
                 None => {}
             }
         }
@@ -89,13 +93,29 @@ fn may_hold_a_secret(url: &str) -> bool {
 }
 
 /// One word of a shell's.
-fn quoted(word: &str) -> String {
+fn quoted(word: &OsStr) -> String {
+    let Some(word) = word.to_str() else {
+        // Written out by the shell, byte by byte where it is no text.
+        return format!("$'{}'", escaped(word));
+    };
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@%+~".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
     } else {
         format!("'{}'", word.replace('\'', "'\\''"))
     }
+}
+
+/// For `$'...'`: what is no UTF-8 is `\xe9`, and what has a meaning there follows a `\`.
+fn escaped(word: &OsStr) -> String {
+    let mut text = String::new();
+    for chunk in word.as_encoded_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            text.extend(matches!(c, '\\' | '\'').then_some('\\').into_iter().chain([c]));
+        }
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
 }
 
 #[derive(Debug, Subcommand)]
@@ -152,12 +172,12 @@ const INPUT_HELP: &str = "An input: NAME=VALUE, NAME=@FILE (a picture, bytes, or
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// A published pipeline (NAME or NAME@1.0.0), or a pipeline file, which is checked and published first
-    pub(crate) pipeline: String,
+    pub(crate) pipeline: OsString,
     #[arg(short, long, value_name = "NAME=VALUE", help = INPUT_HELP)]
-    pub(crate) input: Vec<String>,
+    pub(crate) input: Vec<OsString>,
     /// One run for each file of a folder or glob: NAME=@FOLDER_OR_GLOB; may be repeated for one input
     #[arg(long, value_name = "NAME=@FILES")]
-    pub(crate) each: Vec<String>,
+    pub(crate) each: Vec<OsString>,
     /// The same key makes the same run: submitting it again does not run it again
     #[arg(long)]
     pub(crate) key: Option<String>,
@@ -289,9 +309,9 @@ pub(crate) enum Task {
     /// Run one task alone, under its limits, and print what it used; nothing is recorded
     Run {
         /// A published task (NAME, NAME@1.0.0), a plugin folder, or a package
-        task: String,
+        task: OsString,
         #[arg(short, long, value_name = "NAME=VALUE", help = INPUT_HELP)]
-        input: Vec<String>,
+        input: Vec<OsString>,
         /// Allow what the manifest asks for: clocks or random; may be repeated
         #[arg(long, value_name = "GRANT")]
         grant: Vec<String>,
@@ -325,7 +345,7 @@ pub(crate) enum Pipeline {
     /// Draw a pipeline
     Graph {
         /// A pipeline file, or a published pipeline
-        pipeline: String,
+        pipeline: OsString,
         #[arg(long, value_enum, default_value_t)]
         format: GraphFormat,
     },
@@ -481,5 +501,7 @@ mod tests {
             Global::default().again("runs resume --all", Some(&"/it's".into())),
             "dovetail --data '/it'\\''s' runs resume --all"
         );
+        let latin = crate::paths::path_of(b"/caf\xe9's");
+        assert_eq!(Global::default().again("runs list", Some(&latin)), r"dovetail --data $'/caf\xe9\'s' runs list");
     }
 }

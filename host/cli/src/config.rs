@@ -4,6 +4,7 @@
 //! Pure but for [`Config::load`], which reads the file. A setting that cannot take effect is refused, never ignored.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 use crate::args::Global;
 use crate::error::Error;
+use crate::paths::Shown as _;
 
 /// What is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -157,7 +159,7 @@ const FOREIGN: &[&str] = &["DOVETAIL_FACE_API", "DOVETAIL_TEST_"];
 pub(crate) const GRANTS: [&str; 2] = ["clocks", "random"];
 
 /// The environment as far as settings look at it.
-pub(crate) type Environment = BTreeMap<String, String>;
+pub(crate) type Environment = BTreeMap<String, OsString>;
 
 impl Config {
     /// Whether its queue is shared by machines.
@@ -357,18 +359,15 @@ fn at_home(path: PathBuf, home: Option<&Path>) -> Result<PathBuf, Error> {
     match path.strip_prefix("~") {
         Err(_) => Ok(path),
         Ok(rest) => home.map(|home| home.join(rest)).ok_or_else(|| {
-            Error::usage(
-                "no_home",
-                format!("`{}` is relative to your home folder, and HOME is not set", path.display()),
-            )
-            .help("name the data folder with --data DIR")
+            Error::usage("no_home", format!("`{}` is relative to your home folder, and HOME is not set", path.shown()))
+                .help("name the data folder with --data DIR")
         }),
     }
 }
 
 /// An empty variable is an unset one.
-fn variable<'e>(environment: &'e Environment, name: &str) -> Option<&'e str> {
-    environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
+fn variable<'e>(environment: &'e Environment, name: &str) -> Option<&'e OsStr> {
+    environment.get(name).map(OsString::as_os_str).filter(|value| !value.is_empty())
 }
 
 fn known_variables(environment: &Environment) -> Result<(), Error> {
@@ -393,15 +392,22 @@ fn from_environment(environment: &Environment) -> Result<Settings, Error> {
     for (name, key) in VARIABLES {
         // Grants that are set to nothing are none: whoever empties them does not want all.
         let given = if *key == "worker.grants" {
-            environment.get(*name).map(String::as_str)
+            environment.get(*name).map(OsString::as_os_str)
         } else {
             variable(environment, name)
         };
         let Some(value) = given else { continue };
+        // Paths are bytes; everything else is text.
+        if *key == "data" {
+            settings.data = Some(value.into());
+        }
+        if matches!(*key, "data" | "--config") {
+            continue;
+        }
+        let value = value.to_str().ok_or_else(|| bad(name, &format!("`{}` is not UTF-8 text", value.shown())))?;
         let wrong = |expected: &str| bad(name, &format!("`{value}` is not {expected}"));
         let number = || value.parse::<u32>().map_err(|_| wrong("a whole number"));
         match *key {
-            "data" => settings.data = Some(value.into()),
             "fleet" => settings.fleet = Some(value.to_owned()),
             "queue" => settings.queue = Some(value.to_owned()),
             "meta" => settings.meta = Some(value.to_owned()),
@@ -435,7 +441,7 @@ fn parse(text: &str, path: &Path) -> Result<Settings, Error> {
     toml::from_str(text).map_err(|error| {
         let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
         let (line, column) = (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
-        let message = format!("{}:{line}:{column}: {}", path.display(), error.message().trim_end().replace('\n', ", "));
+        let message = format!("{}:{line}:{column}: {}", path.shown(), error.message().trim_end().replace('\n', ", "));
         if text.parse::<toml::Table>().is_err() {
             let error =
                 Error::usage("bad_config", message).help("correct that line: the file is TOML, a line of it `key = \"value\"`, `[table]` or `# ...`");

@@ -15,6 +15,8 @@ use dovetail_runtime::{LoadError, Refusal};
 use dovetail_vision::ModelError;
 use serde_json::{Map, Value, json};
 
+use crate::paths::Shown as _;
+
 /// How a command ended that did what it was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -88,7 +90,7 @@ impl Error {
 
     /// The same, said of a file.
     pub(crate) fn of_file(mut self, path: &Path) -> Self {
-        self.message = format!("{}: {}", path.display(), self.message);
+        self.message = format!("{}: {}", path.shown(), self.message);
         self
     }
 
@@ -121,10 +123,7 @@ impl Error {
             std::io::ErrorKind::IsADirectory => ("not_a_file", "name a file"),
             _ => ("unreadable_file", "check the path"),
         };
-        Self::usage(code, format!("read `{}`", path.display()))
-            .cause(error)
-            .help(help)
-            .detail("path", path.display().to_string())
+        Self::usage(code, format!("read `{}`", path.shown())).cause(error).help(help).detail("path", path.text())
     }
 
     /// The system refused this process something: whoever set the limit can raise it.
@@ -135,10 +134,10 @@ impl Error {
     /// A file that we cannot write.
     pub(crate) fn write(path: &Path, error: std::io::Error) -> Self {
         let help = remedy(error.kind());
-        Self::host("unwritable_file", format!("write `{}`", path.display()))
+        Self::host("unwritable_file", format!("write `{}`", path.shown()))
             .cause(error)
             .help(help)
-            .detail("path", path.display().to_string())
+            .detail("path", path.text())
     }
 
     /// Standard output that cannot be written.

@@ -1,8 +1,13 @@
 //! From `--input` and `--each` to typed JSON values: first read and checked, then, if nothing is wrong, stored.
 
+mod files;
+mod pattern;
+
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use dovetail_core::Digest;
@@ -14,7 +19,10 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
-use crate::media::{is_picture, sniff};
+use crate::media::sniff;
+use crate::paths::{Shown as _, path_of};
+
+pub(crate) use files::{Each, MAX_PHOTOGRAPH, folder, look_at_artifact, photographs};
 
 /// The largest file taken as an artifact, in bytes. Arbitrary: it is held in memory once.
 const MAX_ARTIFACT: u64 = 256 << 20;
@@ -31,13 +39,15 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    fn parse(text: &str) -> Self {
-        match text.strip_prefix('@') {
-            None => Self::Text(text.to_owned()),
-            Some("-") => Self::Stdin,
+    /// None for a text that is not UTF-8.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = |bytes| std::str::from_utf8(bytes).ok().map(|text| Self::Text(text.to_owned()));
+        match bytes.strip_prefix(b"@") {
+            None => text(bytes),
+            Some(b"-") => Some(Self::Stdin),
             // `@@x` is the literal `@x`.
-            Some(rest) if rest.starts_with('@') => Self::Text(rest.to_owned()),
-            Some(path) => Self::File(path.into()),
+            Some(rest) if rest.starts_with(b"@") => text(rest),
+            Some(path) => Some(Self::File(path_of(path))),
         }
     }
 }
@@ -52,21 +62,26 @@ pub(crate) struct Given {
 
 impl Given {
     /// From the `--input`s.
-    pub(crate) fn parse(args: &[String]) -> Result<Self, Error> {
+    pub(crate) fn parse(args: &[impl AsRef<OsStr>]) -> Result<Self, Error> {
         let mut given = Self::default();
         for arg in args {
-            let name_end = arg.find('=').unwrap_or(arg.len());
-            if arg.starts_with('@') && !arg.starts_with("@@") {
-                if given.whole.replace(Source::parse(arg)).is_some() {
+            let (arg, bytes) = (arg.as_ref().shown(), arg.as_ref().as_bytes());
+            let not_text = || {
+                Error::usage("bad_input", format!("`--input {arg}` is not UTF-8 text"))
+                    .help("only the name of a file may be any bytes: NAME=@FILE")
+            };
+            if bytes.starts_with(b"@") && !bytes.starts_with(b"@@") {
+                if given.whole.replace(Source::parse(bytes).ok_or_else(not_text)?).is_some() {
                     return Err(Error::usage("input_twice", "the whole input object is given twice")
                         .help("write `--input @FILE` once"));
                 }
                 continue;
             }
-            let (name, Some(value)) = (&arg[..name_end], arg.get(name_end + 1..)) else {
+            let Some(at) = bytes.iter().position(|b| *b == b'=') else {
                 return Err(Error::usage("bad_input", format!("`--input {arg}` has no value"))
                     .help("write --input NAME=VALUE, --input NAME=@FILE or --input @FILE.json"));
             };
+            let name = std::str::from_utf8(&bytes[..at]).map_err(|_| not_text())?;
             if name.is_empty() {
                 return Err(
                     Error::usage("bad_input", format!("`--input {arg}` has no name")).help("write --input NAME=VALUE")
@@ -75,7 +90,7 @@ impl Given {
             if given.named.iter().any(|(other, _)| other == name) {
                 return Err(twice(name));
             }
-            given.named.push((name.to_owned(), Source::parse(value)));
+            given.named.push((name.to_owned(), Source::parse(&bytes[at + 1..]).ok_or_else(not_text)?));
         }
         let stdin = given
             .named
@@ -102,119 +117,6 @@ fn twice(name: &str) -> Error {
     Error::usage("input_twice", format!("the input `{name}` is given twice"))
         .help("give each input once; --each makes one run for each of many files")
         .detail("input", name)
-}
-
-/// `--each`: one input, many files.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Each {
-    pub(crate) name: String,
-    /// Sorted, each once, at least one.
-    pub(crate) files: Vec<PathBuf>,
-}
-
-impl Each {
-    /// From the `--each`s: looks at folders, and opens every file once to see that it can be read.
-    pub(crate) fn parse(args: &[String]) -> Result<Option<Self>, Error> {
-        let mut each: Option<Self> = None;
-        for arg in args {
-            let Some((name, place)) =
-                arg.split_once("=@").filter(|(name, place)| !name.is_empty() && !place.is_empty())
-            else {
-                return Err(Error::usage("bad_input", format!("`--each {arg}` names no files"))
-                    .help("write --each NAME=@FOLDER or --each 'NAME=@*.jpg'"));
-            };
-            let files = files_of(place)?;
-            match &mut each {
-                None => each = Some(Self { name: name.to_owned(), files }),
-                Some(each) if each.name == name => each.files.extend(files),
-                Some(each) => {
-                    let message = format!("--each is given for `{}` and for `{name}`", each.name);
-                    return Err(Error::usage("bad_input", message)
-                        .help("one input has many files; the others have one value each (--input)"));
-                }
-            }
-        }
-        if let Some(each) = &mut each {
-            each.files.sort();
-            each.files.dedup();
-            for file in &each.files {
-                look(file)?;
-            }
-        }
-        Ok(each)
-    }
-}
-
-/// A regular file that can be read, and its size: whatever else it is (a pipe, a device) might never end, or not be
-/// there again for the run.
-fn look(path: &Path) -> Result<u64, Error> {
-    // Not opened before that is known: opening a pipe waits for its writer.
-    let meta = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
-    if !meta.is_file() {
-        return Err(Error::usage("not_a_file", format!("`{}` is no regular file", path.display()))
-            .help("--each takes files that stay; a pipe can be given once, with --input NAME=@-")
-            .detail("path", path.display().to_string()));
-    }
-    File::open(path).map_err(|e| Error::file(path, e))?;
-    Ok(meta.len())
-}
-
-/// The same of a file that is to be an artifact.
-pub(crate) fn look_at_artifact(path: &Path) -> Result<(), Error> {
-    if look(path)? > MAX_ARTIFACT { Err(Error::file(path, too_large(MAX_ARTIFACT))) } else { Ok(()) }
-}
-
-fn files_of(place: &str) -> Result<Vec<PathBuf>, Error> {
-    let path = Path::new(place);
-    let found = match std::fs::metadata(path) {
-        Ok(meta) if meta.is_dir() => folder(path)?,
-        Ok(_) => vec![path.to_owned()],
-        Err(_) if place.contains(['*', '?', '[']) => {
-            let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
-            let paths = glob::glob_with(place, options)
-                .map_err(|e| Error::usage("bad_glob", format!("`{place}` is no pattern")).cause(e))?;
-            let paths = paths
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|e| Error::usage("unreadable_file", format!("look for `{place}`")).cause(e))?;
-            paths.into_iter().filter(|path| path.is_file()).collect()
-        }
-        Err(e) => return Err(Error::file(path, e)),
-    };
-    if found.is_empty() {
-        return Err(Error::usage("no_files", format!("`{place}` holds no files"))
-            .help("hidden files and folders within are not looked at")
-            .detail("path", place));
-    }
-    Ok(found)
-}
-
-/// The plain files of a folder that are not hidden, sorted.
-pub(crate) fn folder(path: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(|e| Error::file(path, e))? {
-        let entry = entry.map_err(|e| Error::file(path, e))?;
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !hidden && entry.path().is_file() {
-            files.push(entry.path());
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// The largest photograph that `demo` and `bench` take, in bytes.
-pub(crate) const MAX_PHOTOGRAPH: u64 = 64 << 20;
-
-/// The photographs in a folder, at least one; without any an error with this code.
-pub(crate) fn photographs(named: &Path, code: &'static str) -> Result<Vec<PathBuf>, Error> {
-    let files: Vec<PathBuf> = folder(named)?.into_iter().filter(|file| is_picture(file)).collect();
-    if files.is_empty() {
-        let error = Error::usage(code, format!("`{}` holds no photographs", named.display()));
-        return Err(
-            error.help("put JPEG, PNG, WebP or BMP files there; `dovetail models pull --photographs DIR` brings six")
-        );
-    }
-    Ok(files)
 }
 
 /// The inputs that there are, with their types.
@@ -282,11 +184,9 @@ impl Loaded {
         let mut loaded = Self::default();
         if let Some(source) = &given.whole {
             let (text, base, shown) = match source {
-                Source::File(path) => (
-                    text_of(path)?,
-                    path.parent().unwrap_or(Path::new(".")).to_owned(),
-                    format!("`{}`", path.display()),
-                ),
+                Source::File(path) => {
+                    (text_of(path)?, path.parent().unwrap_or(Path::new(".")).to_owned(), format!("`{}`", path.shown()))
+                }
                 _ => (text_of_stdin()?, PathBuf::from("."), "standard input".to_owned()),
             };
             for (name, mut value) in object(&text, &shown)? {
@@ -402,7 +302,7 @@ impl Loaded {
 
     fn artifact(&mut self, path: &Path) -> Result<Value, Error> {
         let bytes = read(path, MAX_ARTIFACT)?;
-        Ok(self.keep(bytes, path.file_name().map(|name| name.to_string_lossy().into_owned())))
+        Ok(self.keep(bytes, path.file_name().map(OsStr::text)))
     }
 
     fn keep(&mut self, bytes: Vec<u8>, name: Option<String>) -> Value {
@@ -481,7 +381,7 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
 
 fn text_of(path: &Path) -> Result<String, Error> {
     let not_text = |e| {
-        Error::usage("bad_input", format!("`{}` is no text", path.display()))
+        Error::usage("bad_input", format!("`{}` is no text", path.shown()))
             .cause(e)
             .help("only images and artifacts are taken from other files")
     };

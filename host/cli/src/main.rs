@@ -12,6 +12,7 @@ mod inputs;
 mod media;
 mod out_of_memory;
 mod output;
+mod paths;
 mod plugin;
 mod progress;
 mod results;
@@ -77,9 +78,9 @@ fn configure(cli: &Cli) -> Result<Config, Error> {
         return Err(Error::usage("bad_option", "only `run` and `runs resume` print one document a line")
             .help("use --output json"));
     }
-    let environment: Environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
+    // No setting has a name that is not UTF-8: one that looks like ours is unknown all the same.
+    let environment: Environment =
+        std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value)).collect();
     let folder = std::env::current_dir().map_err(|e| Error::usage("no_folder", "find the current folder").cause(e))?;
     let config = Config::load(&cli.global, &environment, &folder)?;
     telemetry::start(&config, commands::log_level(&cli.command));

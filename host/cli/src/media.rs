@@ -22,7 +22,7 @@ const LOOK: usize = 4096;
 
 /// Whether a file's name is that of a picture.
 pub(crate) fn is_picture(file: &Path) -> bool {
-    let extension = file.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+    let extension = file.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
     extension.is_some_and(|extension| matches!(extension.as_str(), "jpg" | "jpeg" | "png" | "webp" | "bmp"))
 }
 

@@ -12,6 +12,7 @@ use dovetail_runtime::{MAX_COMPONENT, MAX_PACKAGE, MAX_TEXT, Parts, componentize
 use crate::error::Error;
 use crate::freshness::newer_source;
 use crate::inputs::read;
+use crate::paths::Shown as _;
 
 /// Where cargo, and cargo component, put what they build, the preferred target first.
 const TARGETS: [&str; 3] = ["wasm32-wasip2", "wasm32-wasip1", "wasm32-unknown-unknown"];
@@ -53,7 +54,7 @@ pub(crate) fn find(path: &Path, component: Option<&Path>) -> Result<Found, Error
     }
     if path.extension().is_some_and(|extension| extension == "wasm") {
         if named.is_some() {
-            return Err(Error::usage("bad_option", format!("`{}` is a component itself", path.display()))
+            return Err(Error::usage("bad_option", format!("`{}` is a component itself", path.shown()))
                 .help("leave --component out"));
         }
         let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -62,7 +63,7 @@ pub(crate) fn find(path: &Path, component: Option<&Path>) -> Result<Found, Error
     if named.is_some() {
         return Err(Error::usage(
             "bad_option",
-            format!("`{}` is no plugin folder, so --component has no meaning", path.display()),
+            format!("`{}` is no plugin folder, so --component has no meaning", path.shown()),
         )
         .help("leave --component out"));
     }
@@ -119,7 +120,7 @@ impl Folder {
         };
         let newest = TARGETS.into_iter().find_map(of_target);
         newest.map(|(_, file)| file).ok_or_else(|| {
-            let looked = targets.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
+            let looked = targets.iter().map(|folder| folder.text()).collect::<Vec<_>>().join(", ");
             let message = format!("the component of `{name}` is not built: there is no {} for {} under {looked}", names[0], TARGETS.join(", "));
             Error::usage("not_built", message).help(format!(
                 "build it first, in its folder: {BUILD}; or make its package with `dovetail task pack --component FILE`, and take that"
@@ -129,7 +130,7 @@ impl Folder {
 
     fn check_age(&self, component: &Path, stale: Stale) -> Result<(), Error> {
         let Some(source) = newer_source(component, &self.path) else { return Ok(()) };
-        let (component, source) = (component.display().to_string(), source.display().to_string());
+        let (component, source) = (component.text(), source.text());
         if stale == Stale::Warned {
             tracing::warn!(component, source, "the component is older than its source: build it again");
             return Ok(());
@@ -174,7 +175,7 @@ impl Folder {
                 .into_iter()
                 .filter(|file| file.extension().is_some_and(|extension| extension == "json"))
             {
-                examples.insert(name_of(&file), own(&self.path, &file)?);
+                examples.insert(name_of(&file)?, own(&self.path, &file)?);
             }
         }
         let readme = match own(&self.path, &self.path.join("README.md")) {
@@ -199,7 +200,7 @@ fn collect(root: &Path, folder: &Path, below: &str, wit: &mut BTreeMap<String, S
         .map_err(|e| Error::file(folder, e))?;
     entries.sort();
     for path in entries {
-        let name = format!("{below}{}", name_of(&path));
+        let name = format!("{below}{}", name_of(&path)?);
         if path.is_dir() {
             if name != "deps" {
                 collect(root, &path, &format!("{name}/"), wit)?;
@@ -211,8 +212,17 @@ fn collect(root: &Path, folder: &Path, below: &str, wit: &mut BTreeMap<String, S
     Ok(())
 }
 
-fn name_of(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+/// A file's name in a package, which is text: two files must not become one.
+fn name_of(path: &Path) -> Result<String, Error> {
+    let name = path.file_name().unwrap_or_default();
+    name.to_str().map(str::to_owned).ok_or_else(|| {
+        Error::usage(
+            "bad_package",
+            format!("the name of `{}` is not UTF-8, and a package has only such names", path.shown()),
+        )
+        .help("rename it")
+        .detail("path", path.text())
+    })
 }
 
 /// A text of the plugin's own. A link may lead to another place in its folder; one that leads out of it would publish
@@ -222,16 +232,15 @@ fn own(root: &Path, path: &Path) -> Result<String, Error> {
     if real.starts_with(root.canonicalize().map_err(|e| Error::file(root, e))?) {
         return text(path);
     }
-    let message =
-        format!("`{}` is a link that leads out of the plugin's folder, to `{}`", path.display(), real.display());
+    let message = format!("`{}` is a link that leads out of the plugin's folder, to `{}`", path.shown(), real.shown());
     Err(Error::usage("link_out_of_folder", message)
         .help("put a copy in its place if it is meant to be published, or remove the link")
-        .detail("path", path.display().to_string()))
+        .detail("path", path.text()))
 }
 
 fn text(path: &Path) -> Result<String, Error> {
     String::from_utf8(read(path, MAX_TEXT)?)
-        .map_err(|e| Error::usage("bad_package", format!("`{}` is not UTF-8 text", path.display())).cause(e))
+        .map_err(|e| Error::usage("bad_package", format!("`{}` is not UTF-8 text", path.shown())).cause(e))
 }
 
 #[cfg(test)]

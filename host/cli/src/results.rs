@@ -10,6 +10,7 @@ use tempfile::{NamedTempFile, PersistError};
 
 use crate::error::Error;
 use crate::inputs::read;
+use crate::paths::Shown as _;
 
 /// Files that are told one by one.
 const SHOWN: usize = 10;
@@ -63,13 +64,13 @@ fn regular(path: &Path, remedy: &str) -> Result<Option<Metadata>, Error> {
     } else {
         "no regular file"
     };
-    Err(Error::usage("not_a_file", format!("`{}` is {what}, and is not replaced", path.display()))
+    Err(Error::usage("not_a_file", format!("`{}` is {what}, and is not replaced", path.shown()))
         .help(remedy)
-        .detail("path", path.display().to_string()))
+        .detail("path", path.text()))
 }
 
 fn would_replace(paths: &[PathBuf], remedy: &str) -> Error {
-    let shown = |path: &PathBuf| format!("`{}`", path.display());
+    let shown = |path: &PathBuf| format!("`{}`", path.shown());
     let message = match paths {
         [path] => format!("{} is a file that dovetail did not make, and it would be replaced", shown(path)),
         _ => {
@@ -81,7 +82,7 @@ fn would_replace(paths: &[PathBuf], remedy: &str) -> Error {
             message
         }
     };
-    let all: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let all: Vec<String> = paths.iter().map(|path| path.text()).collect();
     Error::usage("would_replace", message).help(remedy).detail("paths", all)
 }
 
@@ -126,8 +127,7 @@ impl Target {
         };
         written.map_err(|error| {
             if error.kind() == io::ErrorKind::AlreadyExists {
-                let message =
-                    format!("`{}` appeared while the command ran, and it is not replaced", self.path.display());
+                let message = format!("`{}` appeared while the command ran, and it is not replaced", self.path.shown());
                 return Error::host("would_replace", message).help("move it away and run the command again");
             }
             failed(error)

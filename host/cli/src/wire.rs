@@ -18,6 +18,7 @@ use crate::args::Global;
 use crate::config::Config;
 use crate::error::{Error, unwritable};
 use crate::output::Output;
+use crate::paths::Shown as _;
 
 /// The most that compiled code may take on the disk, in bytes: hundreds of tasks.
 const COMPILED_BYTES: u64 = 256 << 20;
@@ -73,7 +74,7 @@ impl App {
         let data = &self.config.data;
         std::fs::create_dir_all(data).map_err(|e| {
             let help = unwritable(e.kind(), "name another with --data DIR, or give yourself the right to write there");
-            Error::host("data_folder", format!("make the data folder `{}`", data.display())).cause(e).help(help)
+            Error::host("data_folder", format!("make the data folder `{}`", data.shown())).cause(e).help(help)
         })?;
         let parts = open(&self.config)?;
         Ok(self.parts.get_or_init(|| parts))
@@ -153,7 +154,7 @@ impl App {
             let path = self.config.data.join(name);
             let there = path.try_exists().map_err(|e| {
                 let error =
-                    Error::host("data_folder", format!("look into the data folder `{}`", self.config.data.display()));
+                    Error::host("data_folder", format!("look into the data folder `{}`", self.config.data.shown()));
                 error.cause(e).help("name another with --data DIR, or give yourself the right to read there")
             })?;
             if there {

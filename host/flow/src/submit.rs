@@ -40,8 +40,8 @@ pub fn new_run_id() -> Result<RunId, FlowError> {
 
 /// The run ID of an idempotency key: the same for the same pipeline and key, wherever it is submitted.
 #[must_use]
-pub fn keyed_run_id(pipeline: &str, key: &str) -> RunId {
-    let digest = Digest::of(format!("dovetail run\0{pipeline}\0{key}").as_bytes());
+pub fn keyed_run_id(pipeline: &str, key: impl AsRef<[u8]>) -> RunId {
+    let digest = Digest::of(&[b"dovetail run\0", pipeline.as_bytes(), b"\0", key.as_ref()].concat());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest.bytes()[..16]);
     RunId::from_bytes(bytes)

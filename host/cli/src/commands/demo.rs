@@ -5,6 +5,7 @@
 
 mod results;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use crate::commands::run::how_to_go_on;
 use crate::error::{Error, Exit};
 use crate::inputs::{Expected, Given, Loaded, MAX_PHOTOGRAPH, photographs, read};
 use crate::output::{Format, pretty};
+use crate::paths::Shown as _;
 use crate::show;
 use crate::table::{count, indented, table};
 use crate::wire::App;
@@ -74,7 +76,7 @@ pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
         || json!({ "runs": documents, "summary": { "photographs": all, "faces": faces_found, "failed": failed, "total_time_ms": (seconds * 1000.0).round() } }),
         || {
             let (photographs, faces) = (count(all, "photograph"), count(faces_found, "face"));
-            format!("{photographs}, {faces} in {seconds:.1} s; results and annotated pictures are in {}\n", args.out.display())
+            format!("{photographs}, {faces} in {seconds:.1} s; results and annotated pictures are in {}\n", args.out.shown())
         },
     );
     Ok(if failed > 0 { Exit::Failed } else { Exit::Done })
@@ -93,7 +95,7 @@ fn percent(value: Option<f64>) -> String {
 }
 
 fn photograph_text(photograph: &Path, document: &Value, faces: &[Value]) -> String {
-    let name = photograph.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = photograph.file_name().map(OsStr::shown).unwrap_or_default();
     if let Some(error) = document.get("error").filter(|error| !error.is_null()) {
         return format!(
             "{name}: {}\n{}",

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::models::DEFAULT_MODELS;
 use crate::error::{Error, Exit, unwritable};
+use crate::paths::Shown as _;
 use crate::table::{bytes, count, table};
 use crate::wire::App;
 
@@ -113,10 +114,10 @@ fn folder(data: &Path) -> Finding {
     // To look is not to make: whoever writes there first makes it.
     if nearest != data && !matches!(data.try_exists(), Ok(true)) {
         return match rustix::fs::access(nearest, Access::WRITE_OK | Access::EXEC_OK) {
-            Ok(()) => good("data folder", format!("{} is not there yet, and can be made", data.display())),
+            Ok(()) => good("data folder", format!("{} is not there yet, and can be made", data.shown())),
             Err(error) => problem(
                 "data folder",
-                format!("{} is not there, and cannot be made in {}: {error}", data.display(), nearest.display()),
+                format!("{} is not there, and cannot be made in {}: {error}", data.shown(), nearest.shown()),
                 REMEDY,
             ),
         };
@@ -127,8 +128,8 @@ fn folder(data: &Path) -> Finding {
         file.as_file().sync_all()
     };
     match write() {
-        Ok(()) => good("data folder", format!("{} is writable", data.display())),
-        Err(error) => problem("data folder", format!("{}: {error}", data.display()), unwritable(error.kind(), REMEDY)),
+        Ok(()) => good("data folder", format!("{} is writable", data.shown())),
+        Err(error) => problem("data folder", format!("{}: {error}", data.shown()), unwritable(error.kind(), REMEDY)),
     }
 }
 
@@ -149,7 +150,7 @@ fn space(data: &Path) -> Finding {
                 good("disk", found)
             }
         }
-        Err(error) => problem("disk", format!("{}: {error}", place.display()), "name another folder with --data DIR"),
+        Err(error) => problem("disk", format!("{}: {error}", place.shown()), "name another folder with --data DIR"),
     }
 }
 
@@ -192,7 +193,7 @@ fn models(app: &App) -> Finding {
         let installed = store.list()?;
         // Whoever loads one compares it with its digest, too, and can only say so when a step needs it.
         let damaged =
-            |one: &Installed| store.damaged(one).first().map(|file| format!("{} ({})", one.model.name, file.display()));
+            |one: &Installed| store.damaged(one).first().map(|file| format!("{} ({})", one.model.name, file.shown()));
         let damaged = installed.iter().filter_map(damaged).collect();
         Ok((installed, damaged))
     };

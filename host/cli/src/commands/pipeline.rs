@@ -1,5 +1,7 @@
 //! `pipeline`: checks, publishes and shows pipelines.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use dovetail_core::ledger::{MODEL, MODEL_KIND, is_grant};
@@ -11,6 +13,7 @@ use crate::args::{GraphFormat, Pipeline};
 use crate::commands::schema;
 use crate::error::{Error, Exit};
 use crate::inputs::read;
+use crate::paths::Shown as _;
 use crate::table::{count, table};
 use crate::unread::print_list;
 use crate::wire::App;
@@ -67,9 +70,24 @@ pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
     }
 }
 
-/// Whether what was typed names a file rather than a published pipeline.
-pub(crate) fn is_file(reference: &str) -> bool {
-    reference.contains('/') || Path::new(reference).extension().is_some_and(|extension| extension == "json")
+/// What was typed.
+pub(crate) enum Named<'a> {
+    File(&'a Path),
+    Published(&'a str),
+}
+
+impl<'a> Named<'a> {
+    /// A file has a slash or the extension `.json`.
+    pub(crate) fn of(typed: &'a OsStr) -> Result<Self, Error> {
+        let path = Path::new(typed);
+        if typed.as_bytes().contains(&b'/') || path.extension().is_some_and(|extension| extension == "json") {
+            return Ok(Self::File(path));
+        }
+        typed.to_str().map(Self::Published).ok_or_else(|| {
+            Error::usage("unknown_pipeline", format!("`{}` is no name of a pipeline", typed.shown()))
+                .help("see `dovetail pipeline list`; for a file, write ./FILE")
+        })
+    }
 }
 
 /// A file, checked against the published tasks.
@@ -77,7 +95,7 @@ pub(crate) fn checked_file(app: &App, file: &Path) -> Result<Checked, Error> {
     // One byte more than is taken, so that the check itself says that it is too long.
     let most = dovetail_core::pipeline::MAX_SOURCE as u64 * 2;
     let text = String::from_utf8(read(file, most)?).map_err(|e| {
-        Error::usage("bad_pipeline", format!("`{}` is not UTF-8 text", file.display()))
+        Error::usage("bad_pipeline", format!("`{}` is not UTF-8 text", file.shown()))
             .cause(e)
             .help("a pipeline is a JSON file")
     })?;
@@ -97,9 +115,9 @@ fn findings_json(checked: &Checked) -> Value {
 }
 
 fn findings_text(file: &Path, checked: &Checked) -> String {
-    let mut text: String = checked.findings.iter().map(|finding| format!("{}:{finding}\n", file.display())).collect();
+    let mut text: String = checked.findings.iter().map(|finding| format!("{}:{finding}\n", file.shown())).collect();
     if checked.omitted > 0 {
-        text.push_str(&format!("{}: and {} more\n", file.display(), checked.omitted));
+        text.push_str(&format!("{}: and {} more\n", file.shown(), checked.omitted));
     }
     text
 }
@@ -296,17 +314,17 @@ fn origin(pipeline: &Graph, source: &Source) -> String {
     }
 }
 
-fn graph(app: &App, reference: &str, format: GraphFormat) -> Result<Exit, Error> {
-    let pipeline = if is_file(reference) {
-        let file = Path::new(reference);
-        let checked = checked_file(app, file)?;
-        let Some(pipeline) = checked.pipeline else {
-            app.output.result(|| findings_json(&checked), || findings_text(file, &checked));
-            return Ok(Exit::Failed);
-        };
-        pipeline
-    } else {
-        dovetail_flow::pipeline(app.parts_to_read()?, reference)?.pipeline
+fn graph(app: &App, reference: &OsStr, format: GraphFormat) -> Result<Exit, Error> {
+    let pipeline = match Named::of(reference)? {
+        Named::File(file) => {
+            let checked = checked_file(app, file)?;
+            let Some(pipeline) = checked.pipeline else {
+                app.output.result(|| findings_json(&checked), || findings_text(file, &checked));
+                return Ok(Exit::Failed);
+            };
+            pipeline
+        }
+        Named::Published(name) => dovetail_flow::pipeline(app.parts_to_read()?, name)?.pipeline,
     };
     let text = match format {
         GraphFormat::Text => pipeline.text_graph(),

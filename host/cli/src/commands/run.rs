@@ -1,5 +1,7 @@
 //! `run`: submits one run, or one for each of many files, works on them in this process and prints their documents.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use dovetail_core::RunId;
@@ -11,12 +13,13 @@ use serde_json::{Value, json};
 
 use crate::args;
 use crate::commands::models::share::chosen;
-use crate::commands::pipeline::{checked_file, is_file};
+use crate::commands::pipeline::{Named, checked_file};
 use crate::commands::runs::{needs_worker, until_recorded};
 use crate::commands::several::{Several, run_all, submit_only};
 use crate::error::{Error, Exit};
 use crate::grants;
 use crate::inputs::{Each, Expected, Given, Loaded, look_at_artifact};
+use crate::paths::Shown as _;
 use crate::show;
 use crate::wire::App;
 use crate::work::Session;
@@ -43,11 +46,12 @@ pub(crate) fn run(args: &args::Run, app: &App) -> Result<Exit, Error> {
 }
 
 /// The pipeline of this name; of a file, checked and published.
-fn published(reference: &str, app: &App) -> Result<Published, Error> {
-    if !is_file(reference) {
-        return Ok(dovetail_flow::pipeline(app.parts_to_read()?, reference)?);
-    }
-    let checked = checked_file(app, Path::new(reference))?;
+fn published(reference: &OsStr, app: &App) -> Result<Published, Error> {
+    let file = match Named::of(reference)? {
+        Named::Published(name) => return Ok(dovetail_flow::pipeline(app.parts_to_read()?, name)?),
+        Named::File(file) => file,
+    };
+    let (checked, reference) = (checked_file(app, file)?, file.shown());
     match checked.pipeline {
         Some(pipeline) => Ok(dovetail_flow::push_pipeline(app.parts()?, &pipeline)?.0),
         None => {
@@ -65,7 +69,7 @@ fn published(reference: &str, app: &App) -> Result<Published, Error> {
     }
 }
 
-fn run_id(published: &Published, key: Option<&str>) -> Result<RunId, Error> {
+fn run_id(published: &Published, key: Option<&[u8]>) -> Result<RunId, Error> {
     match key {
         Some(key) => Ok(dovetail_flow::keyed_run_id(&published.pipeline.name, key)),
         None => Ok(dovetail_flow::new_run_id()?),
@@ -87,14 +91,14 @@ fn one(app: &App, published: &Published, given: &Given, args: &args::Run, jobs: 
     if args.detach {
         needs_worker(app)?;
         loaded.store(&inputs, parts.blobs.as_ref())?;
-        let run = run_id(published, args.key.as_deref())?;
+        let run = run_id(published, args.key.as_deref().map(str::as_bytes))?;
         submit(app, published, &models, inputs, &run)?;
         app.output.result(|| json!({ "run_id": run }), || format!("{run}\n"));
         return Ok(Exit::Done);
     }
     let session = Session::begin(app, 1, jobs)?;
     loaded.store(&inputs, parts.blobs.as_ref())?;
-    let run = run_id(published, args.key.as_deref())?;
+    let run = run_id(published, args.key.as_deref().map(str::as_bytes))?;
     if submit(app, published, &models, inputs, &run)? == Pushed::Same {
         tracing::info!(%run, "submitted before");
     }
@@ -142,7 +146,9 @@ fn many(
     let submit_one = |n: usize| -> Result<RunId, Error> {
         let file = &each.files[n];
         let (loaded, inputs) = load(file)?;
-        let run = run_id(published, args.key.as_ref().map(|key| format!("{key}\0{}", file.display())).as_deref())?;
+        // Two names that are not UTF-8 are two keys.
+        let key = args.key.as_ref().map(|key| [key.as_bytes(), b"\0", file.as_os_str().as_bytes()].concat());
+        let run = run_id(published, key.as_deref())?;
         loaded.store(&inputs, parts.blobs.as_ref())?;
         submit(app, published, &models, inputs, &run).map_err(|error| error.of_file(file))?;
         Ok(run)

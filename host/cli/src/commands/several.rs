@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Blame, Error, Exit};
 use crate::output::{Format, pretty};
+use crate::paths::Shown;
 use crate::table::{count, table};
 use crate::wire::App;
 use crate::work::{BATCH, Session, start};
@@ -112,7 +113,7 @@ pub(crate) fn submit_only(
         match submit(n) {
             Ok(run) => {
                 submitted += 1;
-                let said = json!({ "run_id": run, "file": several.file(n) });
+                let said = json!({ "run_id": run, "file": several.file(n).map(Shown::text) });
                 match app.output.format {
                     Format::Json => runs.push(said),
                     Format::Ndjson => app.output.text(&said.to_string()),
@@ -209,7 +210,9 @@ fn refusals(several: &Several<'_>, mut refused: Vec<(usize, Error)>, any: bool) 
         message.push_str(&format!("\n  and {} more", refused.len() - SHOWN));
     }
     let detail = |(n, error): &(usize, Error)| match several {
-        Several::Files { files, .. } => json!({ "path": files.get(*n), "code": error.code, "message": error.chain() }),
+        Several::Files { files, .. } => {
+            json!({ "path": files.get(*n).map(|file| file.text()), "code": error.code, "message": error.chain() })
+        }
         Several::Open(runs) => json!({ "run_id": runs.get(*n), "code": error.code, "message": error.chain() }),
     };
     let details: Vec<Value> = refused.iter().map(detail).collect();
@@ -364,7 +367,7 @@ impl<'a> Results<'a> {
             let how = if *keyed { "the same command goes on with them" } else { "run --each again with these" };
             let left = files.len() - reached;
             let were = if left == 1 { "was" } else { "were" };
-            lines.push(format!("{} {were} not submitted, from `{}` on: {how}", count(left, "file"), file.display()));
+            lines.push(format!("{} {were} not submitted, from `{}` on: {how}", count(left, "file"), file.shown()));
         }
         if !lines.is_empty() {
             let why = if interrupted { "interrupted; " } else { "" };
@@ -379,7 +382,7 @@ fn row(file: Option<&Path>, run: &RunId, document: &Value) -> Vec<String> {
         (code, _) if code.is_empty() => String::new(),
         (code, message) => format!("{code}: {message}"),
     };
-    let first = file.map_or_else(|| text("/pipeline"), |file| file.display().to_string());
+    let first = file.map_or_else(|| text("/pipeline"), |file| file.text());
     vec![first, text("/state"), text("/processing_summary/total_time"), run.to_string(), error]
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect()
 }
 
 fn resolve(flags: Global, pairs: &[(&str, &str)], file: Option<&str>) -> Result<Config, Error> {

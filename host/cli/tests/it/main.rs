@@ -8,6 +8,7 @@ mod damage;
 mod faces;
 mod gc;
 mod grants;
+mod names;
 mod newer;
 mod pipelines;
 mod reading;

@@ -39,23 +39,27 @@ impl Credentials {
     /// None if none of them is set.
     ///
     /// # Errors
-    /// `Invalid` if one key is set without the other.
+    /// `Invalid` if one key is set without the other, or one of them is not UTF-8.
     pub fn from_env() -> Result<Option<Self>, StoreError> {
-        let read = |name: &str| {
-            std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+        let invalid = |why: String| {
+            StoreError::new(StoreErrorKind::Invalid, "read the S3 credentials from the environment", why)
+                .of(Store::Blobs)
         };
-        match (read(ACCESS_KEY), read(SECRET_KEY), read(SESSION_TOKEN)) {
+        let read = |name: &str| match std::env::var(name) {
+            Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
+            Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => Err(invalid(format!("{name} is not UTF-8 text"))),
+        };
+        match (read(ACCESS_KEY)?, read(SECRET_KEY)?, read(SESSION_TOKEN)?) {
             (None, None, None) => Ok(None),
             (Some(access_key), Some(secret_key), session_token) => {
                 Ok(Some(Self { access_key, secret_key, session_token }))
             }
             (access_key, ..) => {
                 let missing = if access_key.is_none() { ACCESS_KEY } else { SECRET_KEY };
-                let why = format!(
+                Err(invalid(format!(
                     "{missing} is not set, but others of {ACCESS_KEY}, {SECRET_KEY} and {SESSION_TOKEN} are: set both keys, or none"
-                );
-                Err(StoreError::new(StoreErrorKind::Invalid, "read the S3 credentials from the environment", why)
-                    .of(Store::Blobs))
+                )))
             }
         }
     }

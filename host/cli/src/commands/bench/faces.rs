@@ -22,6 +22,7 @@ use crate::commands::models::share::chosen;
 use crate::error::Error;
 use crate::inputs::{MAX_PHOTOGRAPH, photographs, read};
 use crate::media::sniff;
+use crate::paths::Shown as _;
 use crate::wire::App;
 
 /// The pipeline that is measured.
@@ -50,7 +51,7 @@ impl Faces {
         let source = from.parts_to_read()?;
         let help = "`./justw demo` sets them up in target/demo/data; then add --data target/demo/data";
         let found = dovetail_flow::pipeline(source, PIPELINE).map_err(|error| {
-            let why = format!("there is no pipeline `{PIPELINE}` in the data folder `{}`", from.config.data.display());
+            let why = format!("there is no pipeline `{PIPELINE}` in the data folder `{}`", from.config.data.shown());
             Error::usage("no_face_pipeline", why).cause(error).help(help)
         })?;
         let vision = from.vision()?;
@@ -62,8 +63,7 @@ impl Faces {
             None => of_runs(from, &found)?,
         };
         if photographs.is_empty() {
-            let why =
-                format!("no run of `{PIPELINE}` in the data folder `{}` has succeeded", from.config.data.display());
+            let why = format!("no run of `{PIPELINE}` in the data folder `{}` has succeeded", from.config.data.shown());
             return Err(Error::usage("no_photographs", why).help("name a folder of them with --photographs DIR"));
         }
         let here = place.app()?.parts()?;

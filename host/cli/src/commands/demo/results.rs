@@ -12,6 +12,7 @@ use dovetail_core::Digest;
 
 use crate::error::Error;
 use crate::inputs::read;
+use crate::paths::Shown as _;
 use crate::results::{Target, holds, is_same_file, targets};
 
 /// The record: a line with its format, then a line `DIGEST NAME` for each file. The last line of a name counts.
@@ -49,11 +50,11 @@ pub(super) fn plan(out: &Path, photographs: &[PathBuf], force: bool) -> Result<(
     let record = Record::read(&out.join(RECORD))?;
     let may_replace = |path: &Path, meta: &Metadata| {
         if let Some(n) = metas.iter().position(|input| is_same_file(input, meta)) {
-            let input = photographs[n].display();
-            let message = format!("the result `{}` would replace the photograph `{input}`", path.display());
+            let input = photographs[n].shown();
+            let message = format!("the result `{}` would replace the photograph `{input}`", path.shown());
             return Err(Error::usage("result_is_input", message)
                 .help("name another folder with --out")
-                .detail("path", path.display().to_string()));
+                .detail("path", path.text()));
         }
         Ok(force || record.is_of(path, meta)?)
     };
@@ -79,7 +80,7 @@ fn not_among_the_photographs(out: &Path, photographs: &[PathBuf]) -> Result<(), 
     if same.is_none_or(|(out, folder)| !is_same_file(&out, &folder)) {
         return Ok(());
     }
-    let message = format!("`{}` is the folder of the photographs: results would stand among them", out.display());
+    let message = format!("`{}` is the folder of the photographs: results would stand among them", out.shown());
     Err(Error::usage("same_folder", message).help("name another folder with --out"))
 }
 
@@ -136,10 +137,10 @@ impl Record {
             Err(error) => return Err(Error::file(path, error)),
         }
         Self::parse(&read(path, MAX_RECORD)?).ok_or_else(|| {
-            let message = format!("`{}` is no record of `demo`", path.display());
+            let message = format!("`{}` is no record of `demo`", path.shown());
             Error::usage("would_replace", message)
                 .help("remove the file if nobody needs it, or name another folder with --out")
-                .detail("paths", vec![path.display().to_string()])
+                .detail("paths", vec![path.text()])
         })
     }
 

@@ -12,6 +12,7 @@ use dovetail_stores::{FileBlobs, Look, S3Blobs};
 use super::{DEFAULT_MODELS, Finding, failed, good, problem, warning};
 use crate::commands::models::share;
 use crate::error::Error;
+use crate::paths::Shown as _;
 use crate::table::count;
 use crate::wire::App;
 
@@ -46,7 +47,7 @@ pub(super) fn look(app: &App, findings: &mut Vec<Finding>) -> Servers {
     if config.meta.scheme() != "sqlite" && !config.has_far_blobs() {
         let found = format!(
             "in {}, while the records are on a server: processes with another data folder do not find them",
-            config.data.display()
+            config.data.shown()
         );
         findings.push(warning(
             "blobs",

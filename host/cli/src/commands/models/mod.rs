@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::args::Models;
 use crate::error::{Error, Exit};
 use crate::inputs::{MAX_PHOTOGRAPH, folder, read};
+use crate::paths::Shown as _;
 use crate::results::{Target, holds, targets};
 use crate::table::{bytes, count, table};
 use crate::unread;
@@ -128,7 +129,7 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>, force: bool)
             }
         };
         if !package.join("model").is_dir() {
-            let error = Error::usage("bad_package", format!("`{}` has no folder `model`", package.display()));
+            let error = Error::usage("bad_package", format!("`{}` has no folder `model`", package.shown()));
             return Err(error.help(format!("name the unpacked folder of {FACE_API_PACKAGE}, or its .tgz")));
         }
         // Looked at before anything is installed.
@@ -155,7 +156,7 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>, force: bool)
         store.list()?.into_iter().filter(|one| DEFAULT_MODELS.contains(&one.model.name.as_str())).collect();
     share::publish(app, &store, &ours)?;
     app.output.result(
-        || json!({ "models": pulled.iter().map(|model| before.became(model).json(model)).collect::<Vec<_>>(), "photographs": copied, "complete": true }),
+        || json!({ "models": pulled.iter().map(|model| before.became(model).json(model)).collect::<Vec<_>>(), "photographs": copied.iter().map(|path| path.text()).collect::<Vec<_>>(), "complete": true }),
         || {
             if pulled.is_empty() {
                 return format!("all {} models are installed already\n", DEFAULT_MODELS.len());
@@ -210,7 +211,7 @@ fn untar(archive: &Path, into: &Path) -> Result<PathBuf, Error> {
     })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        let error = Error::usage("bad_package", format!("`{}` cannot be unpacked: {said}", archive.display()));
+        let error = Error::usage("bad_package", format!("`{}` cannot be unpacked: {said}", archive.shown()));
         return Err(error.help("fetch it again; it should be a .tgz of npm"));
     }
     Ok(into.join("package"))

@@ -1,6 +1,7 @@
 //! `task check`: what the host sees in a plugin, or everything for which it would be refused.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::Path;
 
 use dovetail_core::limits::Limits;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{asked, grants_json};
 use crate::error::{Error, Exit};
+use crate::paths::Shown as _;
 use crate::plugin::{self, Found, Stale};
 use crate::table::{bytes, indented};
 use crate::wire::App;
@@ -82,7 +84,7 @@ pub(super) fn look(
             // Even with a manifest that is wrong the component is looked at, where it can be found.
             let name = match &manifest {
                 Ok(manifest) => manifest.name.clone(),
-                Err(_) => path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+                Err(_) => path.file_name().map(OsStr::text).unwrap_or_default(),
             };
             let component = match (folder.component(&name, stale), &manifest) {
                 (Ok(component), _) => component,
@@ -265,7 +267,7 @@ pub(super) fn refused(app: &App, path: &Path, findings: &[Finding]) -> Exit {
         || json!({ "accepted": false, "errors": findings.iter().map(Finding::to_json).collect::<Vec<_>>() }),
         || {
             let list: String = findings.iter().map(Finding::to_text).collect();
-            format!("{} is refused\n{}", path.display(), indented(&list, 2))
+            format!("{} is refused\n{}", path.shown(), indented(&list, 2))
         },
     );
     Exit::Failed

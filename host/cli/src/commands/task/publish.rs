@@ -14,6 +14,7 @@ use super::check::{Good, limits_json, limits_text, look, refused, signature_json
 use super::{all_asked_for, allowed, asked, grants_json, recorded};
 use crate::error::{Error, Exit};
 use crate::inputs::read;
+use crate::paths::Shown as _;
 use crate::plugin::Stale;
 use crate::results::{Target, is_same_file, targets};
 use crate::table::{bytes, table};
@@ -28,7 +29,7 @@ pub(super) fn pack(
     strip: bool,
 ) -> Result<Exit, Error> {
     if !std::fs::metadata(folder).map_err(|e| Error::file(folder, e))?.is_dir() {
-        return Err(Error::usage("not_a_folder", format!("`{}` is no folder", folder.display()))
+        return Err(Error::usage("not_a_folder", format!("`{}` is no folder", folder.shown()))
             .help("name the folder with the plugin's plugin.toml"));
     }
     let Good { manifest, package, .. } = match look(&app.compiler()?, folder, component, Stale::Refused)? {
@@ -43,8 +44,8 @@ pub(super) fn pack(
     let path = &target.path;
     let digest = Digest::of(&package);
     app.output.result(
-        || json!({ "file": path, "name": manifest.name, "version": manifest.version, "package": digest, "bytes": package.len() }),
-        || format!("{}  {}  {digest}\n", path.display(), bytes(package.len() as u64)),
+        || json!({ "file": path.text(), "name": manifest.name, "version": manifest.version, "package": digest, "bytes": package.len() }),
+        || format!("{}  {}  {digest}\n", path.shown(), bytes(package.len() as u64)),
     );
     Ok(Exit::Done)
 }
@@ -68,16 +69,16 @@ fn place(out: Option<&Path>, default: &str, folder: &Path, component: Option<&Pa
     let path = out.map_or_else(|| PathBuf::from(default), Path::to_owned);
     let may_replace = |path: &Path, meta: &Metadata| {
         if is_source(path, meta, folder, component)? {
-            let message = format!("`{}` is a file of the plugin, and is not replaced", path.display());
+            let message = format!("`{}` is a file of the plugin, and is not replaced", path.shown());
             return Err(Error::usage("result_is_input", message)
                 .help("name another file with -o")
-                .detail("path", path.display().to_string()));
+                .detail("path", path.text()));
         }
         Ok(out.is_some() || is_package(path))
     };
     let remedy = "name a file with -o, or a path where nothing is yet";
     let mut found = targets([path.clone()], may_replace, remedy)?;
-    found.pop().ok_or_else(|| Error::host("no_place", format!("find a place for `{}`", path.display())))
+    found.pop().ok_or_else(|| Error::host("no_place", format!("find a place for `{}`", path.shown())))
 }
 
 /// Whether this file is the component, or another file of the plugin's folder than a package.

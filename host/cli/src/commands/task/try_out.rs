@@ -2,6 +2,8 @@
 //! go to a folder that is removed afterwards.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ use crate::grants;
 use crate::inputs::{Expected, Given, Loaded};
 use crate::media::extension;
 use crate::output::shortened;
+use crate::paths::Shown as _;
 use crate::plugin::Stale;
 use crate::results::{holds, targets};
 use crate::show;
@@ -39,8 +42,8 @@ const MAX_SAVED: u64 = 1 << 30;
 
 /// What was typed.
 pub(super) struct What<'a> {
-    pub(super) task: &'a str,
-    pub(super) input: &'a [String],
+    pub(super) task: &'a OsStr,
+    pub(super) input: &'a [OsString],
     pub(super) grant: &'a [String],
     pub(super) save: Option<&'a Path>,
 }
@@ -87,11 +90,15 @@ pub(super) fn run(app: &App, what: &What<'_>) -> Result<Exit, Error> {
 /// The task of this name or path, its package stored in `blobs`.
 fn prepare(app: &App, what: &What<'_>, blobs: &dyn Blobs) -> Result<Result<Ready, Exit>, Error> {
     let path = Path::new(what.task);
-    let is_path = what.task.contains('/')
-        || what.task.starts_with('.')
+    let is_path = what.task.as_bytes().contains(&b'/')
+        || what.task.as_bytes().starts_with(b".")
         || path.extension().is_some_and(|extension| extension == "zip" || extension == "wasm");
     if !is_path {
-        let record = dovetail_flow::plugin(app.parts_to_read()?, what.task)?;
+        let name = what.task.to_str().ok_or_else(|| {
+            Error::usage("unknown_task", format!("`{}` is no name of a task", what.task.shown()))
+                .help("see `dovetail task list`; for a folder, write ./FOLDER")
+        })?;
+        let record = dovetail_flow::plugin(app.parts_to_read()?, name)?;
         // What it may reach was decided when it was published.
         all_asked_for(what.grant, &[])?;
         let name = format!("{}@{}", record.name, record.version);
@@ -189,7 +196,7 @@ fn save(blobs: &dyn Blobs, output: &Value, folder: &Path) -> Result<Vec<String>,
             target.write(content)?;
         }
     }
-    Ok(saved.into_iter().map(|(path, _)| path.display().to_string()).collect())
+    Ok(saved.into_iter().map(|(path, _)| path.text()).collect())
 }
 
 fn report_json(ready: &Ready, report: &Report, saved: &[String]) -> Value {

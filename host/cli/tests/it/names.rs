@@ -1,0 +1,164 @@
+//! Names of files as they may be: bytes that are no UTF-8, signs that patterns have, line ends, links that lead
+//! nowhere.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::support::{Home, Ran, component, plugin, valid};
+use crate::workers::Daemon;
+
+/// One step that copies an artifact.
+fn copying() -> Home {
+    let home = Home::new();
+    let steps = json!({ "copy": { "number": 1, "task": "copy-artifact@^1", "inputs": { "artifact": "input.file" } } });
+    home.push(&["copy-artifact"]).pipeline(
+        "copying",
+        &json!({ "name": "copying", "version": "1.0.0", "inputs": { "file": {} }, "steps": steps, "output": { "size": "copy.size" } }),
+    );
+    home
+}
+
+fn name(bytes: &[u8]) -> &OsStr {
+    OsStr::from_bytes(bytes)
+}
+
+/// `caf` and a letter of Latin-1, as old archives have names.
+const LATIN: [&[u8]; 2] = [b"caf\xe8.txt", b"caf\xe9.txt"];
+
+fn latin(home: &Home) -> [PathBuf; 2] {
+    std::fs::create_dir_all(home.path("latin1")).unwrap();
+    LATIN.map(|bytes| {
+        let path = home.path("latin1").join(name(bytes));
+        std::fs::write(&path, bytes).unwrap();
+        path
+    })
+}
+
+/// The program with arguments of which the last ones are bytes.
+fn run(home: &Home, args: &[&str], more: &[&[u8]]) -> Ran {
+    let mut command = home.command(args);
+    command.args(more.iter().map(|bytes| name(bytes)));
+    Ran::of(&command.output().unwrap(), args)
+}
+
+fn ids(runs: &Value) -> BTreeSet<String> {
+    runs.as_array().unwrap().iter().map(|run| run["run_id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn recorded(home: &Home) -> BTreeSet<String> {
+    ids(&home.run(&["runs", "list", "-n", "1000", "--output", "json"]).exits(0).json())
+}
+
+#[test]
+fn files_whose_names_are_no_text_are_run_each_by_itself() {
+    let home = copying();
+    latin(&home);
+    let each: &[&[u8]] = &[b"--each", b"file=@latin1"];
+    let all = run(&home, &["run", "copying", "--output", "json"], each).exits(0).json();
+    valid("runs.schema.json", &all);
+    let names: Vec<&str> =
+        all["runs"].as_array().unwrap().iter().map(|run| run["inputs"]["file"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["caf\\xe8.txt", "caf\\xe9.txt"]);
+    let text = run(&home, &["run", "copying"], each).exits(0).stdout;
+    assert!(
+        text.contains("latin1/caf\\xe8.txt  succeeded") && text.contains("latin1/caf\\xe9.txt  succeeded"),
+        "{text}"
+    );
+    // Two names are two keys, and the same command makes the same runs.
+    let before = recorded(&home);
+    let keyed =
+        || ids(&run(&home, &["run", "copying", "--key", "k", "--output", "json"], each).exits(0).json()["runs"]);
+    let first = keyed();
+    assert_eq!((first.len(), keyed()), (2, first.clone()));
+    assert_eq!(recorded(&home).len(), before.len() + 2);
+    // By patterns, one of which has such a byte itself.
+    let runs = |pattern: &[u8]| {
+        let all = run(&home, &["run", "copying", "--output", "json"], &[b"--each", pattern]).exits(0).json();
+        all["runs"].as_array().unwrap().len()
+    };
+    assert_eq!(
+        (runs(b"file=@latin1/caf*.txt"), runs(b"file=@latin1/*\xe9.t?t"), runs(b"file=@*/caf[!x].txt")),
+        (2, 1, 2)
+    );
+    let one = run(&home, &["run", "copying", "--output", "json"], &[b"--input", b"file=@latin1/caf\xe9.txt"]);
+    assert_eq!(one.exits(0).json()["inputs"]["file"]["name"], "caf\\xe9.txt");
+    // Nobody waits for these.
+    let _worker = Daemon::start(&home, "worker", &[]);
+    crate::workers::wait("the worker lives", || {
+        !home.run(&["workers", "list", "--output", "json"]).json().as_array().unwrap().is_empty()
+    });
+    let detached = run(&home, &["run", "copying", "--detach", "--output", "json"], each).exits(0).json();
+    let files: Vec<&str> =
+        detached["runs"].as_array().unwrap().iter().map(|run| run["file"].as_str().unwrap()).collect();
+    assert_eq!(files, ["latin1/caf\\xe8.txt", "latin1/caf\\xe9.txt"]);
+    // One that is not there is named so, by JSON as well.
+    let error = run(&home, &["run", "copying", "--output", "json"], &[b"--each", b"file=@gone\xe9"]).exits(2).json();
+    assert_eq!(
+        (&error["error"]["code"], &error["error"]["details"]["path"]),
+        (&json!("missing_file"), &json!("gone\\xe9"))
+    );
+    let error = run(&home, &["run", "copying", "--output", "json"], &[b"--input", b"file=gone\xe9"]).exits(2).json();
+    assert_eq!(error["error"]["code"], "bad_input");
+}
+
+#[test]
+fn plugins_packages_and_pipelines_may_have_such_names() {
+    let home = Home::new();
+    let add = home.path("").join(name(b"caf\xe9"));
+    std::fs::create_dir(&add).unwrap();
+    std::fs::copy(plugin("add").join("plugin.toml"), add.join("plugin.toml")).unwrap();
+    let wasm = component("add").display().to_string();
+    let pack = ["task", "pack", "--component", &wasm, "--output", "json"];
+    let packed = run(&home, &pack, &[b"caf\xe9", b"-o", b"caf\xe8.zip"]).exits(0).json();
+    assert_eq!(packed["file"], "caf\\xe8.zip");
+    assert!(home.path("").join(name(b"caf\xe8.zip")).is_file());
+    let ran = run(&home, &["task", "run", "--input", "a=1", "--input", "b=2", "--output", "json"], &[b"./caf\xe8.zip"]);
+    assert_eq!(ran.exits(0).json()["output"]["sum"], 3);
+    run(&home, &["task", "push"], &[b"caf\xe8.zip"]).exits(0);
+    let steps = json!({ "sum": { "number": 1, "task": "add", "inputs": { "a": "input.a", "b": {"value": 1} } } });
+    let file = json!({ "name": "adding", "version": "1.0.0", "inputs": { "a": {} }, "steps": steps, "output": { "sum": "sum.sum" } });
+    std::fs::write(home.path("").join(name(b"caf\xe9.json")), file.to_string()).unwrap();
+    for args in [&["pipeline", "check"][..], &["pipeline", "graph"], &["run", "--input", "a=1"]] {
+        run(&home, args, &[b"caf\xe9.json"]).exits(0);
+    }
+    for (args, code) in [(&["run"][..], "unknown_pipeline"), (&["task", "run"], "unknown_task")] {
+        let args: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
+        assert_eq!(run(&home, &args, &[b"caf\xe9"]).exits(2).json()["error"]["code"], code);
+    }
+    // In a package names are text: two files would become one.
+    std::fs::create_dir(add.join("wit")).unwrap();
+    std::fs::write(add.join("wit").join(name(b"caf\xe9.wit")), "package a:b;").unwrap();
+    let refused = run(&home, &pack, &[b"caf\xe9"]).exits(2).json();
+    assert_eq!(refused["error"]["code"], "bad_package", "{refused:#}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("caf\\xe9/wit/caf\\xe9.wit"), "{refused:#}");
+}
+
+#[test]
+fn a_setting_that_is_no_text_is_a_path_or_an_error() {
+    let home = Home::new();
+    let package = plugin("add").display().to_string();
+    let bare = |variable: &str, value: &[u8]| {
+        let args = ["task", "push", &package, "--output", "json"];
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dovetail"));
+        command.args(args).current_dir(home.path("")).env_clear().env("HOME", home.path("")).env(variable, name(value));
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        Ran::of(&command.output().unwrap(), &args)
+    };
+    bare("DOVETAIL_DATA", b"caf\xe9").exits(0);
+    assert!(home.path("").join(name(b"caf\xe9/dovetail.db")).is_file());
+    bare("XDG_DATA_HOME", &[home.path("").as_os_str().as_bytes(), b"caf\xe8"].concat()).exits(0);
+    assert!(home.path("").join(name(b"caf\xe8/dovetail/dovetail.db")).is_file());
+    std::fs::write(home.path("").join(name(b"caf\xe9.toml")), "data = \"named\"\n").unwrap();
+    bare("DOVETAIL_CONFIG", b"caf\xe9.toml").exits(0);
+    assert!(home.path("named/dovetail.db").is_file());
+    for variable in ["DOVETAIL_LOG_LEVEL", "DOVETAIL_QUEUE", "DOVETAIL_FLEET", "DOVETAIL_WORKER_GRANTS"] {
+        let error = bare(variable, b"caf\xe9").exits(2).json();
+        assert_eq!(error["error"]["code"], "bad_setting", "{error:#}");
+        assert!(error["error"]["message"].as_str().unwrap().contains(variable), "{error:#}");
+    }
+    assert!(!home.path(".local").is_dir(), "nothing went elsewhere");
+}
