@@ -310,13 +310,23 @@ fn who_waits_for_a_run_outlasts_the_records() {
         fleet.meta.open_runs(1).is_ok_and(|open| open.first().is_some_and(|run| fleet.runs_now(run).is_some()))
     };
     wait("the step runs", LONG, || begun(&fleet));
+    let run = fleet.meta.open_runs(1).unwrap()[0].run.to_string();
+    let mut command = fleet.command(false);
+    command.args(["runs", "watch", &run, "--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let watching = command.spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
     let records = fleet.mongodb.as_mut().unwrap();
     records.kill();
     // Longer than the step, so that its outcome waits, too.
     std::thread::sleep(Duration::from_secs(5));
     records.again();
-    let out = waiting.wait_with_output().unwrap();
-    let (said, result) = (String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));
-    assert!(out.status.success(), "{said}\n{result}");
-    assert!(result.contains("\"succeeded\""), "{result}");
+    // Whoever only watches outlasts them as well, and both say so.
+    for command in [waiting, watching] {
+        let out = command.wait_with_output().unwrap();
+        let (said, result) = (String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));
+        assert!(out.status.success(), "{said}\n{result}");
+        assert!(result.contains("\"succeeded\""), "{result}");
+        let told = |what: &str| said.matches(what).count();
+        assert_eq!((told("it is waited on"), told("the store of the records answers again")), (1, 1), "{said}");
+    }
 }

@@ -13,6 +13,7 @@ mod media;
 mod out_of_memory;
 mod output;
 mod paths;
+mod patience;
 mod plugin;
 mod progress;
 mod results;

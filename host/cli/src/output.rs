@@ -82,11 +82,12 @@ impl Output {
         drop(writeln!(io::stderr().lock(), "{}", visible(line)));
     }
 
-    /// What replaces itself in the last line of a terminal.
+    /// What replaces itself in the last line of a terminal. It is as long as the terminal is wide: a line that wraps
+    /// could not be removed.
     pub(crate) fn in_place(&self, line: &str) {
         let mut shown = self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
         *shown = true;
-        let line: String = visible(line).chars().take(100).collect();
+        let line: String = visible(line).chars().take(columns().saturating_sub(1)).collect();
         let mut err = io::stderr().lock();
         drop(write!(err, "\r\x1b[2K{line}").and_then(|()| err.flush()));
     }
@@ -109,6 +110,14 @@ impl Output {
             Format::Ndjson => self.text(&error.to_json().to_string()),
         }
     }
+}
+
+/// How wide the terminal is now.
+fn columns() -> usize {
+    /// Where the terminal does not say.
+    const USUAL: usize = 80;
+    let size = rustix::termios::tcgetwinsize(io::stderr());
+    size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(USUAL)
 }
 
 /// What strangers wrote (tasks, pipelines, whoever submits), for people: what would steer the terminal or turn the

@@ -8,7 +8,6 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use dovetail_core::RunId;
-use dovetail_core::blobs::{Store, StoreErrorKind};
 use dovetail_core::executor::Executor;
 use dovetail_core::ledger::{Kind, RunKey, Scope, Wait};
 use dovetail_core::record::{Form as _, RunOutcomeRecord};
@@ -16,6 +15,7 @@ use dovetail_core::scarce::Scarce;
 use dovetail_flow::{Event, FlowError, Parts, Shutdown, Worker, WorkerOptions};
 
 use crate::error::Error;
+use crate::patience::Patience;
 use crate::progress::Progress;
 use crate::signals::{self, Listening, Told};
 use crate::wire::App;
@@ -147,7 +147,6 @@ impl<'a> Session<'a> {
             };
             Arc::new(Worker::new(parts.clone(), runtime.clone(), options))
         });
-        let others_work = worker.is_none();
         let (shutdown, heard, output, progress, said) =
             (&self.shutdown, &self.heard, &self.app.output, &mut self.progress, &self.said);
         std::thread::scope(|threads| {
@@ -165,16 +164,6 @@ impl<'a> Session<'a> {
                 progress.event(&event);
                 match &event {
                     Event::RunFinished { run, .. } if open.remove(run) => ended(run),
-                    Event::StoreFailed { operation, error, .. } if others_work => {
-                        output.note(&format!(
-                            "could not {operation} ({error}); the run is recorded, and it is waited on"
-                        ));
-                        Ok(())
-                    }
-                    Event::StoreAnswers { store } if others_work => {
-                        output.note(&format!("{} again", answering(*store)));
-                        Ok(())
-                    }
                     _ => Ok(()),
                 }
             };
@@ -240,41 +229,23 @@ struct Waiting<'a> {
 fn wait_for_others(parts: &Parts, runs: &[RunId], how: &Waiting<'_>, tell: impl Fn(Heard)) -> Result<(), FlowError> {
     let Waiting { shutdown, look, said } = *how;
     shutdown.wakes(&parts.ledger);
-    let mut open: Vec<RunKey> = runs.iter().map(|run| dovetail_flow::current(parts, run)).collect::<Result<_, _>>()?;
+    let note = |note: String| tell(Heard::Note(note));
+    let mut patience = Patience::new(shutdown, &note);
+    let current = || runs.iter().map(|run| dovetail_flow::current(parts, run)).collect::<Result<_, _>>();
+    let Some(mut open) = patience.ask::<Vec<RunKey>>(current)? else { return Ok(()) };
     let mut wait = Wait::NONE;
-    let mut silent = None;
     let mut look_at = Instant::now() + look;
     while !open.is_empty() && !shutdown.draining() {
         let seen = parts.ledger.wakes();
-        // The first look is at the records; after that, whoever ends a run says so.
-        let looked = parts.ledger.over(&open, wait).and_then(|ended| {
+        // The first look is at the records; after that, whoever ends a run says so. After an outage nobody has.
+        let mut patiently = Some(wait);
+        let looked = patience.ask(|| {
+            let ended = parts.ledger.over(&open, patiently.take().unwrap_or(Wait::NONE))?;
             let outcomes = parts.ledger.get(Kind::RunOutcome, &ended.iter().map(RunKey::key).collect::<Vec<_>>())?;
             Ok((ended, outcomes))
-        });
-        let (ended, outcomes) = match looked {
-            Ok(looked) => looked,
-            // The workers go on when it is back, and so does whoever waits for them.
-            Err(error) if error.kind == StoreErrorKind::Unavailable => {
-                if silent.replace(error.store).is_none() {
-                    let source = error.source.as_ref().map_or_else(String::new, ToString::to_string);
-                    let (store, operation) = (error.store, error.operation);
-                    tell(Heard::Event(Event::StoreFailed {
-                        store,
-                        operation,
-                        error: source,
-                        since: Duration::ZERO,
-                        kept: 0,
-                    }));
-                }
-                pause(shutdown);
-                wait = Wait::NONE;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if let Some(store) = silent.take() {
-            tell(Heard::Event(Event::StoreAnswers { store }));
-        }
+        })?;
+        // The workers go on, and nobody waits for them any longer.
+        let Some((ended, outcomes)) = looked else { return Ok(()) };
         // Nothing came of it for a while: those that worked may be gone, or lack something.
         if ended.is_empty() && Instant::now() >= look_at {
             look_at = Instant::now() + look;
@@ -293,16 +264,6 @@ fn wait_for_others(parts: &Parts, runs: &[RunId], how: &Waiting<'_>, tell: impl 
     Ok(())
 }
 
-/// `the queue answers`.
-pub(crate) fn answering(store: Option<Store>) -> &'static str {
-    match store {
-        Some(Store::Queue) => "the queue answers",
-        Some(Store::Records) => "the store of the records answers",
-        Some(Store::Blobs) => "the blob store answers",
-        None => "the store answers",
-    }
-}
-
 /// Of each reason once that there is one. What cannot be read now is looked at later.
 fn why_nothing_comes(parts: &Parts, open: &[RunKey], said: &Said) -> Option<String> {
     let first = |said: &AtomicBool| !said.swap(true, Ordering::Relaxed);
@@ -317,14 +278,6 @@ fn why_nothing_comes(parts: &Parts, open: &[RunKey], said: &Said) -> Option<Stri
         (!waits.is_empty()).then(|| format!("run {}: {}", key.run, waits.join("; ")))
     })?;
     first(&said.lacking).then_some(waits)
-}
-
-/// A second, or less if it is told to stop.
-fn pause(shutdown: &Shutdown) {
-    let until = Instant::now() + Duration::from_secs(1);
-    while Instant::now() < until && !shutdown.draining() {
-        std::thread::sleep(ROUND);
-    }
 }
 
 /// Those that are over already (submitted before under the same key), and the others.

@@ -16,7 +16,7 @@ use dovetail_vision::{Annotation, Opencv, annotate};
 use serde_json::{Value, json};
 
 use crate::args::Demo;
-use crate::commands::run::how_to_go_on;
+use crate::commands::wait::how_to_go_on;
 use crate::error::{Error, Exit};
 use crate::inputs::{Expected, Given, Loaded, MAX_PHOTOGRAPH, photographs, read};
 use crate::output::{Format, pretty};

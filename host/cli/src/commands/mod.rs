@@ -11,6 +11,7 @@ mod runs;
 mod schema;
 mod several;
 mod task;
+mod wait;
 mod worker;
 
 use clap::CommandFactory as _;

@@ -14,13 +14,12 @@ use serde_json::{Value, json};
 use crate::args;
 use crate::commands::models::share::chosen;
 use crate::commands::pipeline::{Named, checked_file};
-use crate::commands::runs::{needs_worker, until_recorded};
 use crate::commands::several::{Several, run_all, submit_only};
+use crate::commands::wait::{needs_worker, wait_for};
 use crate::error::{Error, Exit};
 use crate::grants;
 use crate::inputs::{Each, Expected, Given, Loaded, look_at_artifact};
 use crate::paths::Shown as _;
-use crate::show;
 use crate::wire::App;
 use crate::work::Session;
 
@@ -160,35 +159,4 @@ fn many(
 fn is_bytes(ty: &Type) -> bool {
     matches!(ty, Type::Image | Type::Artifact)
         || matches!(ty, Type::Option(inner) if matches!(**inner, Type::Image | Type::Artifact))
-}
-
-/// What an interrupted command leaves, and how to come back to it. The workers of a fleet go on meanwhile, which has
-/// been said.
-pub(crate) fn how_to_go_on(app: &App, run: &RunId) -> String {
-    if app.config.is_fleet() {
-        return format!("wait for it again with\n  {}", app.again(&format!("runs watch {run}")));
-    }
-    format!("interrupted; go on with\n  {}", app.again(&format!("runs resume {run}")))
-}
-
-/// Works on one run until it is over, and prints its document.
-pub(crate) fn wait_for(app: &App, mut session: Session<'_>, run: &RunId) -> Result<Exit, Error> {
-    session.work(std::slice::from_ref(run), |_| Ok(()))?;
-    let mut document = dovetail_flow::document(app.parts()?, run)?;
-    if app.config.is_fleet() && document["state"] != "succeeded" {
-        until_recorded(app, run)?;
-        document = dovetail_flow::document(app.parts()?, run)?;
-    }
-    app.output.result(|| document.clone(), || show::run(&document));
-    Ok(match document.get("state").and_then(Value::as_str).unwrap_or_default() {
-        "succeeded" => Exit::Done,
-        "failed" | "cancelled" => Exit::Failed,
-        // Neither over nor interrupted cannot be: work waits for the end.
-        _ => {
-            if session.interrupted() {
-                app.output.note(&how_to_go_on(app, run));
-            }
-            Exit::Interrupted
-        }
-    })
 }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::error::{Blame, Error, Exit};
 use crate::output::{Format, pretty};
 use crate::paths::Shown;
+use crate::patience::Patience;
 use crate::table::{count, table};
 use crate::wire::App;
 use crate::work::{BATCH, Session, start};
@@ -63,7 +64,7 @@ pub(crate) fn run_all(
 ) -> Result<Exit, Error> {
     let mut session = Session::begin(app, several.len(), jobs)?;
     let shutdown = session.shutdown();
-    let mut results = Results::new(app, several);
+    let mut results = Results::new(app, several, shutdown.clone());
     // One batch is worked on, one waits, one is being submitted: so much is held, however many there are.
     let (send, batches) = mpsc::sync_channel::<Vec<Numbered>>(1);
     let (submitted, worked) = std::thread::scope(|threads| {
@@ -236,6 +237,7 @@ pub(crate) fn none(app: &App) -> Exit {
 struct Results<'a> {
     app: &'a App,
     several: &'a Several<'a>,
+    shutdown: Shutdown,
     began: Instant,
     /// Submitted and not yet printed, in order.
     waiting: VecDeque<Numbered>,
@@ -246,9 +248,9 @@ struct Results<'a> {
 }
 
 impl<'a> Results<'a> {
-    fn new(app: &'a App, several: &'a Several<'a>) -> Self {
+    fn new(app: &'a App, several: &'a Several<'a>, shutdown: Shutdown) -> Self {
         let (waiting, over, tally, rows) = (VecDeque::new(), BTreeSet::new(), Tally::default(), Vec::new());
-        Self { app, several, began: Instant::now(), waiting, over, tally, rows }
+        Self { app, several, shutdown, began: Instant::now(), waiting, over, tally, rows }
     }
 
     /// There are so many more.
@@ -265,7 +267,9 @@ impl<'a> Results<'a> {
     fn ended(&mut self, run: &RunId) -> Result<(), Error> {
         self.over.insert(run.clone());
         while let Some((n, run)) = self.waiting.pop_front_if(|(_, run)| self.over.contains(run)) {
-            self.print(n, &run)?;
+            if !self.print(n, &run)? {
+                return Ok(());
+            }
             self.over.remove(&run);
         }
         Ok(())
@@ -274,13 +278,23 @@ impl<'a> Results<'a> {
     /// Those that are left, as they are.
     fn rest(&mut self) -> Result<(), Error> {
         while let Some((n, run)) = self.waiting.pop_front() {
-            self.print(n, &run)?;
+            if !self.print(n, &run)? {
+                return Ok(());
+            }
         }
         Ok(())
     }
 
-    fn print(&mut self, n: usize, run: &RunId) -> Result<(), Error> {
-        let document = dovetail_flow::document(self.app.parts()?, run)?;
+    /// The document of a run. One that cannot be read goes on waiting: false if no store answers and the user wants to
+    /// stop.
+    fn print(&mut self, n: usize, run: &RunId) -> Result<bool, Error> {
+        let parts = self.app.parts()?;
+        let tell = |note: String| self.app.output.note(&note);
+        let asked = Patience::new(&self.shutdown, &tell).ask(|| dovetail_flow::document(parts, run));
+        let Ok(Some(document)) = asked else {
+            self.waiting.push_front((n, run.clone()));
+            return Ok(asked.map(|_| false)?);
+        };
         match self.app.output.format {
             Format::Ndjson => self.app.output.text(&document.to_string()),
             Format::Json => {
@@ -290,7 +304,7 @@ impl<'a> Results<'a> {
             Format::Text => self.rows.push(row(self.several.file(n), run, &document)),
         }
         self.tally.count(document.get("state").and_then(Value::as_str).unwrap_or_default());
-        Ok(())
+        Ok(true)
     }
 
     /// The end of the document, and what to do about what is not done.

@@ -14,10 +14,11 @@ use serde_json::{Value, json};
 use crate::args::{WorkerArgs, Workers};
 use crate::commands::models::share::Sync;
 use crate::error::{Error, Exit};
+use crate::patience::answering;
 use crate::signals;
 use crate::table::{bytes, count, table};
 use crate::wire::App;
-use crate::work::{answering, start};
+use crate::work::start;
 
 /// Over how long a worker's rate is told.
 const RATE: Duration = Duration::from_secs(30);
