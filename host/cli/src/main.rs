@@ -1,6 +1,7 @@
 //! dovetail: runs pipelines of sandboxed tasks. Parses what was typed, resolves the configuration, runs the command,
 //! gives back its exit code.
 
+mod again;
 mod args;
 mod commands;
 mod config;
