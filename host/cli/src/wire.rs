@@ -72,7 +72,7 @@ impl App {
             return Ok(parts);
         }
         let data = &self.config.data;
-        std::fs::create_dir_all(data).map_err(|e| {
+        dovetail_stores::make_folder(data).map_err(|e| {
             let help = unwritable(e.kind(), "name another with --data DIR, or give yourself the right to write there");
             Error::host("data_folder", format!("make the data folder `{}`", data.shown())).cause(e).help(help)
         })?;

@@ -34,7 +34,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Makes the folder and its parents.
+/// Makes the folder and its parents, durably.
 pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
-    std::fs::create_dir_all(path).map_err(|e| io_error("make the folder", path, e))
+    crate::folders::make_folder(path).map_err(|e| io_error("make the folder", path, e))
 }

@@ -6,6 +6,7 @@
 mod cached;
 mod check;
 mod embedded;
+mod folders;
 #[cfg(feature = "mongodb")]
 mod mongo;
 mod open;
@@ -18,6 +19,7 @@ pub use cached::CachedBlobs;
 pub use check::{Look, Remark, check_blobs, check_meta, check_window};
 pub use embedded::files::FileBlobs;
 pub use embedded::sqlite::SqliteLedger;
+pub use folders::make_folder;
 #[cfg(feature = "mongodb")]
 pub use mongo::MongoMeta;
 pub use open::{open_archive, open_blobs, open_blobs_to_write, open_meta, open_shelf, open_window};

@@ -4,6 +4,7 @@
 //! Nothing here runs a network, and all but the check of a user's model compiles without OpenCV.
 
 mod default;
+mod folders;
 mod graph;
 mod import;
 #[cfg(feature = "opencv")]

@@ -17,6 +17,7 @@ use dovetail_core::id::Digest;
 use dovetail_core::vision::Model;
 use sha2::Digest as _;
 
+use super::folders::make_folder;
 use super::manifest::{File, MAX_FILE, MAX_MANIFEST, Manifest, Output, Role};
 use super::weights::WeightsError;
 
@@ -106,7 +107,7 @@ impl ModelStore {
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, ModelError> {
         let dir = dir.into();
         let files = dir.join("files");
-        match fs::create_dir_all(&files) {
+        match make_folder(&files) {
             Err(error)
                 if !matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) =>
             {

@@ -111,7 +111,7 @@ fn with(name: &OsStr, end: &str) -> OsString {
 impl Folder {
     /// Makes the folder, and its record anew: a line for each file.
     pub(super) fn begin(&self) -> Result<(), Error> {
-        std::fs::create_dir_all(&self.path).map_err(|e| Error::write(&self.path, e))?;
+        dovetail_stores::make_folder(&self.path).map_err(|e| Error::write(&self.path, e))?;
         let record = targets([self.path.join(RECORD)], |_, _| Ok(true), REMEDY)?;
         record.iter().try_for_each(|target| target.write(&self.record.to_bytes()))
     }

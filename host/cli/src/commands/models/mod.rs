@@ -242,7 +242,7 @@ impl<'a> Photographs<'a> {
     }
 
     fn copy(self) -> Result<Vec<PathBuf>, Error> {
-        std::fs::create_dir_all(self.folder).map_err(|e| Error::write(self.folder, e))?;
+        dovetail_stores::make_folder(self.folder).map_err(|e| Error::write(self.folder, e))?;
         let mut copied = Vec::new();
         for (path, missing) in self.copies {
             if let Some((target, content)) = missing {

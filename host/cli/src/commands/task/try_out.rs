@@ -188,7 +188,7 @@ fn save(blobs: &dyn Blobs, output: &Value, folder: &Path) -> Result<Vec<String>,
     saved.dedup();
     let missing = saved.iter().filter(|(path, content)| !holds(path, content)).map(|(path, _)| path.clone());
     let targets = targets(missing, |_, _| Ok(false), "name another folder with --save, or move these files away")?;
-    std::fs::create_dir_all(folder).map_err(|e| Error::write(folder, e))?;
+    dovetail_stores::make_folder(folder).map_err(|e| Error::write(folder, e))?;
     for target in targets {
         if let Some((path, content)) = saved.iter().find(|(path, _)| *path == target.path)
             && !holds(path, content)
