@@ -13,7 +13,7 @@ use dovetail_core::Digest;
 use crate::error::Error;
 use crate::inputs::read;
 use crate::paths::Shown as _;
-use crate::results::{Target, holds, is_same_file, targets};
+use crate::results::{Target, is_same_file, targets};
 
 /// The record: a line with its format, then a line `DIGEST NAME` for each file. The last line of a name counts.
 const RECORD: &str = ".dovetail-demo";
@@ -202,6 +202,7 @@ fn decoded(text: &str) -> Option<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::holds;
 
     fn named(list: &[&str]) -> Vec<String> {
         let paths: Vec<PathBuf> = list.iter().map(|name| Path::new("in").join(name)).collect();
