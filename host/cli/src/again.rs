@@ -9,12 +9,12 @@ use crate::paths::Shown as _;
 impl Global {
     /// Another command with the same options of where things are. A URL that may hold a password is not repeated.
     pub(crate) fn again(&self, command: &str, data: Option<&PathBuf>) -> String {
-        let (path, text) = (PathBuf::as_os_str, |text: &String| OsString::from(text));
+        let text = |text: &String| OsString::from(text);
         let (fleet, queue) = (self.fleet.as_ref().map(text), self.queue.as_ref().map(text));
         let (meta, blobs) = (self.meta.as_ref().map(text), self.blobs.as_ref().map(text));
         let options = [
-            ("data", data.map(path)),
-            ("config", self.config.as_ref().map(path)),
+            ("data", data.map(|path| path.as_os_str())),
+            ("config", self.config.as_ref().map(|path| path.as_os_str())),
             ("fleet", fleet.as_deref()),
             ("queue", queue.as_deref()),
             ("meta", meta.as_deref()),

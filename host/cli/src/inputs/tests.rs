@@ -153,5 +153,5 @@ fn each_takes_folders_globs_and_files_in_order() {
     ] {
         assert_eq!(Each::parse(&bad).unwrap_err().code, expected, "{bad:?}");
     }
-    assert_eq!(Each::parse(&[]).unwrap(), None);
+    assert_eq!(Each::parse(&[] as &[&str]).unwrap(), None);
 }
