@@ -206,6 +206,21 @@ pub struct Output {
 }
 
 impl Pipeline {
+    /// Whether the other one comes from a file of the same content. Spaces and line ends between the parts of a file are
+    /// not content: an editor or a version control system may have changed them.
+    #[must_use]
+    pub fn is_of_the_same_file(&self, other: &Self) -> bool {
+        let parsed = |source: &str| serde_json::from_str::<Value>(source).ok();
+        self.source == other.source
+            || parsed(&self.source).zip(parsed(&other.source)).is_some_and(|(one, two)| one == two)
+    }
+
+    /// Whether both are the same pipeline, pinned alike.
+    #[must_use]
+    pub fn is_the_same(&self, other: &Self) -> bool {
+        self.is_of_the_same_file(other) && Self { source: self.source.clone(), ..other.clone() } == *self
+    }
+
     /// `face-processing@1.0.0`.
     #[must_use]
     pub fn reference(&self) -> String {

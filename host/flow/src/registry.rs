@@ -260,11 +260,11 @@ pub(crate) fn pinned(parts: &Parts, key: &str) -> Result<Pipeline, FlowError> {
 /// `version_exists` if this version was published from another file, or pinned otherwise; a store's failure.
 pub fn push_pipeline(parts: &Parts, pipeline: &Pipeline) -> Result<(Published, Pushed), FlowError> {
     if let Some(newest) = revisions(parts, &pipeline.reference())?.pop() {
-        if newest.pipeline == *pipeline {
+        if newest.pipeline.is_the_same(pipeline) {
             return Ok((newest, Pushed::Same));
         }
         let name = &pipeline.name;
-        if newest.pipeline.source != pipeline.source {
+        if !newest.pipeline.is_of_the_same_file(pipeline) {
             let message = format!("{} is published with another content", pipeline.reference());
             return Err(FlowError::refused(
                 "version_exists",
@@ -286,6 +286,10 @@ fn put_revision(parts: &Parts, pipeline: &Pipeline, revision: u32) -> Result<Pub
     let put = Item::Put { record: Record { kind: Kind::Pipeline, key: key.clone(), value: value.clone() } };
     match parts.ledger.commit(&[put])?.pop() {
         Some(Reply::Exists(bytes)) if bytes != value => {
+            let there = decode(&key, &bytes)?;
+            if there.pipeline.is_the_same(pipeline) {
+                return Ok(there);
+            }
             let message = format!("somebody else has just published {key} with another content");
             Err(FlowError::refused(
                 "version_exists",

@@ -38,6 +38,10 @@ fn a_published_version_never_changes_and_update_moves_to_newer_plugins() {
     home.push(&["add"]).pipeline("twice", &twice());
     let again = home.run(&["pipeline", "push", "twice.json", "--output", "json"]).exits(0).json();
     assert_eq!((again["created"].as_bool(), again["revision"].as_u64()), (Some(false), Some(1)));
+    // As a version control system may write it.
+    let text = serde_json::to_string_pretty(&twice()).unwrap().replace('\n', "\r\n");
+    home.write("dos.json", text);
+    assert_eq!(home.run(&["pipeline", "push", "dos.json", "--output", "json"]).exits(0).json()["created"], false);
     let mut other = twice();
     other["output"] = json!({ "sum": "first.sum", "all": "second.sum" });
     home.write("twice.json", other.to_string());

@@ -53,6 +53,30 @@ fn a_pipeline_stays_pinned_until_it_is_updated() {
     assert_eq!(document["processing_summary"]["steps"][0]["task"], "add@1.0.0");
 }
 
+#[test]
+fn line_ends_and_spaces_of_a_file_are_not_its_content() {
+    let bench = Bench::new();
+    let file = |end: &str| {
+        let steps = json!({ "a": { "number": 1, "task": "add@^1", "inputs": { "a": "input.x", "b": {"value": 1} } } });
+        let file = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps, "output": { "total": "a.sum" } });
+        let text = serde_json::to_string_pretty(&file).unwrap().replace('\n', end);
+        dovetail_flow::check(&bench.parts, &text).unwrap().pipeline.unwrap()
+    };
+    let first = push_pipeline(&bench.parts, &file("\n")).unwrap().0;
+    for end in ["\r\n", "", "\n\n  "] {
+        let (published, pushed) = push_pipeline(&bench.parts, &file(end)).unwrap();
+        assert_eq!((pushed, published.key.as_str()), (Pushed::Same, first.key.as_str()), "{end:?}");
+    }
+    let changed = file("\r\n").source.replace("\"value\": 1", "\"value\": 2");
+    let changed = dovetail_flow::check(&bench.parts, &changed).unwrap().pipeline.unwrap();
+    assert!(push_pipeline(&bench.parts, &changed).unwrap_err().to_string().contains("with another content"));
+    // Newer plugins are another pin of the same file, whatever its line ends are.
+    bench.push_adder("1.1.0");
+    let error = push_pipeline(&bench.parts, &file("\r\n")).unwrap_err();
+    assert!(error.code() == "version_exists" && error.to_string().contains("other plugin versions"), "{error}");
+    assert!(update_pipeline(&bench.parts, "sums").unwrap().new.is_some());
+}
+
 /// As with tasks: a prerelease only where it is named.
 #[test]
 fn a_name_alone_means_no_prerelease() {
