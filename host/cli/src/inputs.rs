@@ -2,6 +2,7 @@
 
 mod files;
 mod pattern;
+mod strict;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -21,6 +22,8 @@ use serde_json::{Map, Value};
 use crate::error::Error;
 use crate::media::sniff;
 use crate::paths::{Shown as _, path_of};
+use crate::streams;
+use strict::{Strict, Twin, Twins};
 
 pub(crate) use files::{Each, MAX_PHOTOGRAPH, folder, look_at_artifact, photographs};
 
@@ -225,14 +228,20 @@ impl Loaded {
             (Source::Text(text), _) => (text.clone(), PathBuf::from(".")),
             (Source::File(path), Type::Image | Type::Artifact) => return self.artifact(path),
             (Source::Stdin, Type::Image | Type::Artifact) => {
-                let bytes = bounded(std::io::stdin().lock(), MAX_ARTIFACT)
-                    .map_err(|e| Error::usage("unreadable_file", "read standard input").cause(e))?;
+                let bytes =
+                    stdin(MAX_ARTIFACT).map_err(|e| Error::usage("unreadable_file", "read standard input").cause(e))?;
                 return Ok(self.keep(bytes, None));
             }
             (Source::File(path), _) => (text_of(path)?, path.parent().unwrap_or(Path::new(".")).to_owned()),
             (Source::Stdin, _) => (text_of_stdin()?, PathBuf::from(".")),
         };
-        let mut value = serde_json::from_str(&text).map_err(|e| {
+        let twins = Twins::default();
+        let read = strict::value(&text, &twins);
+        // Twins in a text that is no JSON are not what is wrong with it.
+        if let (Ok(_), Some(twin)) = (&read, twins.take()) {
+            return Err(duplicate(&twin, &format!("the input `{name}`")));
+        }
+        let mut value = read.map_err(|e| {
             let shown: String = text.chars().take(60).collect();
             let error =
                 Error::usage("bad_input", format!("the input `{name}` takes {} and `{shown}` is no JSON", ty.short()))
@@ -366,6 +375,11 @@ fn bounded(reader: impl Read, most: u64) -> std::io::Result<Vec<u8>> {
     if bytes.len() as u64 > most { Err(too_large(most)) } else { Ok(bytes) }
 }
 
+fn stdin(most: u64) -> std::io::Result<Vec<u8>> {
+    streams::input()?;
+    bounded(std::io::stdin().lock(), most)
+}
+
 fn too_large(most: u64) -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("it has more than {} MiB", most >> 20))
 }
@@ -385,38 +399,55 @@ fn text_of(path: &Path) -> Result<String, Error> {
             .cause(e)
             .help("only images and artifacts are taken from other files")
     };
-    String::from_utf8(read(path, MAX_JSON)?).map_err(not_text)
+    String::from_utf8(read(path, MAX_JSON)?).map(without_mark).map_err(not_text)
+}
+
+/// A byte order mark, as some editors write it, is not part of the text.
+fn without_mark(text: String) -> String {
+    text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)
 }
 
 fn text_of_stdin() -> Result<String, Error> {
     let failed = |e| Error::usage("unreadable_file", "read standard input").cause(e);
-    String::from_utf8(bounded(std::io::stdin().lock(), MAX_JSON).map_err(failed)?)
+    String::from_utf8(stdin(MAX_JSON).map_err(failed)?)
+        .map(without_mark)
         .map_err(|e| Error::usage("bad_input", "standard input is no text").cause(e))
 }
 
 /// The members of the JSON object that stands in `place`, twins included.
 fn object(text: &str, place: &str) -> Result<Vec<(String, Value)>, Error> {
-    struct Members;
-    impl<'de> Visitor<'de> for Members {
+    struct Members<'t>(&'t Twins);
+    impl<'de> Visitor<'de> for Members<'_> {
         type Value = Vec<(String, Value)>;
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("an object")
         }
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut members = Vec::new();
-            while let Some(member) = map.next_entry()? {
-                members.push(member);
+            while let Some(name) = map.next_key::<String>()? {
+                let value = map.next_value_seed(Strict { place: format!("/{name}"), twins: self.0 })?;
+                members.push((name, value));
             }
             Ok(members)
         }
     }
     let mut reader = serde_json::Deserializer::from_str(text);
-    let members = reader.deserialize_map(Members).and_then(|members| reader.end().map(|()| members));
-    members.map_err(|e| {
+    let twins = Twins::default();
+    let members = reader.deserialize_map(Members(&twins)).and_then(|members| reader.end().map(|()| members));
+    let members = members.map_err(|e| {
         Error::usage("bad_input", format!("{place} is no JSON object with the inputs"))
             .cause(e)
             .help(r#"write {"NAME": VALUE, ...}"#)
-    })
+    })?;
+    twins.take().map_or(Ok(members), |twin| Err(duplicate(&twin, place)))
+}
+
+fn duplicate(Twin { key, place }: &Twin, what: &str) -> Error {
+    let within = if place.is_empty() { what.to_owned() } else { format!("`{place}` of {what}") };
+    Error::usage("duplicate_key", format!("the key `{key}` stands twice in {within}"))
+        .help("remove or rename one of them")
+        .detail("key", key.as_str())
+        .detail("place", place.as_str())
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod progress;
 mod results;
 mod show;
 mod signals;
+mod streams;
 mod table;
 mod telemetry;
 mod unread;
@@ -93,7 +94,7 @@ fn configure(cli: &Cli) -> Result<Config, Error> {
 fn wrong_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let rendered = error.render();
     if !error.use_stderr() {
-        let coloured = std::io::IsTerminal::is_terminal(&std::io::stdout());
+        let coloured = output::may_steer(&std::io::stdout());
         let output = Output::new(Format::Text);
         output.raw(&if coloured { rendered.ansi().to_string() } else { rendered.to_string() });
         return ExitCode::from(if_written(Exit::Done, &output));

@@ -1,12 +1,14 @@
 //! The only place that prints. Results go to standard output, errors and progress to standard error.
 
 use std::borrow::Cow;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal, Write as _};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::streams;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -24,7 +26,7 @@ pub(crate) enum Format {
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) format: Format,
-    /// Standard error is a terminal.
+    /// Standard error is a terminal that understands control sequences.
     pub(crate) interactive: bool,
     /// What stands in the last line of a terminal, to be removed before something else is printed.
     in_place: Mutex<bool>,
@@ -34,7 +36,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(format: Format) -> Self {
-        Self { format, interactive: io::stderr().is_terminal(), in_place: Mutex::new(false), lost: Mutex::new(None) }
+        Self { format, interactive: may_steer(&io::stderr()), in_place: Mutex::new(false), lost: Mutex::new(None) }
     }
 
     /// The result: `json` for machines, `text` for people. Only the one that is wanted is made.
@@ -61,7 +63,8 @@ impl Output {
             return;
         }
         let mut out = io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        let written = streams::output().and_then(|()| out.write_all(text.as_bytes())).and_then(|()| out.flush());
+        match written {
             // Nobody is left to be told that nobody listens.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => *lost = Some(error),
             _ => {}
@@ -110,6 +113,17 @@ impl Output {
             Format::Ndjson => self.text(&error.to_json().to_string()),
         }
     }
+}
+
+/// Whether control sequences (colours, a line that replaces itself) may be sent there: it is a terminal, it understands
+/// them, and the user wants them.
+pub(crate) fn may_steer(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && wanted(std::env::var_os("TERM").as_deref(), std::env::var_os("NO_COLOR").as_deref())
+}
+
+fn wanted(term: Option<&OsStr>, no_color: Option<&OsStr>) -> bool {
+    let understood = term.is_some_and(|term| !term.is_empty() && term != "dumb");
+    understood && no_color.is_none_or(OsStr::is_empty)
 }
 
 /// How wide the terminal is now.
@@ -269,6 +283,15 @@ mod tests {
         assert_eq!(visible("\u{202a}\u{202e}\u{2066}\u{2069}"), r"\u{202a}\u{202e}\u{2066}\u{2069}");
         let fine = "Grüße\n\t日本 \u{2029}\u{202f}\u{2065}\u{206a}";
         assert!(matches!(visible(fine), Cow::Borrowed(text) if text == fine));
+    }
+
+    #[test]
+    fn control_sequences_are_sent_only_where_they_are_wanted() {
+        let wanted =
+            |term: Option<&str>, no_color: Option<&str>| wanted(term.map(OsStr::new), no_color.map(OsStr::new));
+        assert!(wanted(Some("xterm"), None) && wanted(Some("xterm"), Some("")));
+        assert!(!wanted(Some("dumb"), None) && !wanted(Some(""), None) && !wanted(None, None));
+        assert!(!wanted(Some("xterm"), Some("1")));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{Config, LogFormat, LogLevel};
+use crate::output::may_steer;
 
 /// From now on; once a process.
 pub(crate) fn start(config: &Config, default: LogLevel) {
@@ -26,7 +27,7 @@ pub(crate) fn start(config: &Config, default: LogLevel) {
     };
     let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
     match config.log_format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Text => builder.with_ansi(may_steer(&std::io::stderr())).init(),
         LogFormat::Json => builder.event_format(Json).init(),
     }
 }

@@ -17,5 +17,6 @@ mod schema;
 mod several;
 mod support;
 mod tasks;
+mod terminal;
 mod usage;
 mod workers;

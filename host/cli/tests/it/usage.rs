@@ -102,6 +102,35 @@ fn wrong_usage_is_told_and_nothing_is_recorded() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_an_input_and_a_key_stands_once() {
+    let home = adding();
+    home.write("all.json", b"\xef\xbb\xbf{\"a\": 1}");
+    home.write("one.json", b"\xef\xbb\xbf1");
+    for input in ["@all.json", "a=@one.json"] {
+        let document = home.run(&["run", "adding", "--input", input, "--output", "json"]).exits(0).json();
+        assert_eq!(document["output"]["sum"], 2, "{input}");
+    }
+    let runs = home.run(&["run", "adding", "--each", "a=@one.json", "--output", "json"]).exits(0).json();
+    assert_eq!(runs["runs"][0]["output"]["sum"], 2);
+    home.push(&["probe"]);
+    let twins = r#"{"tag": "busy", "val": 1, "val": 2}"#;
+    home.write("twins.json", format!("{{\"behaviour\": {twins}}}"));
+    home.write("value.json", twins);
+    for (input, place) in
+        [(&format!("behaviour={twins}")[..], ""), ("behaviour=@value.json", ""), ("@twins.json", "/behaviour")]
+    {
+        let error = home.run(&["task", "run", "probe", "--input", input, "--output", "json"]).exits(2).json();
+        valid("error.schema.json", &error);
+        let error = &error["error"];
+        assert_eq!(
+            (&error["code"], &error["details"]["key"], &error["details"]["place"]),
+            (&json!("duplicate_key"), &json!("val"), &json!(place)),
+            "{error:#}"
+        );
+    }
+}
+
+#[test]
 fn settings_come_from_the_environment_and_from_files() {
     let home = Home::new();
     let run = |set: &[(&str, &str)]| {
