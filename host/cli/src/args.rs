@@ -1,4 +1,4 @@
-//! What was typed. Reading it touches nothing but the arguments.
+//! What was typed. Reading it touches nothing but the arguments, and HOME.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{LogFormat, LogLevel};
 use crate::output::Format;
+use crate::paths;
 
 /// Runs pipelines of sandboxed WebAssembly tasks.
 #[derive(Debug, Parser)]
@@ -28,10 +29,10 @@ Settings: flags, then DOVETAIL_* variables, then dovetail.toml, then defaults.";
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Folder of the registry, runs, artifacts, models and caches [default: ~/.local/share/dovetail]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_parser = paths::option())]
     pub(crate) data: Option<PathBuf>,
     /// Configuration file [default: ./dovetail.toml, then ~/.config/dovetail/dovetail.toml]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_parser = paths::option())]
     pub(crate) config: Option<PathBuf>,
     /// The fleet's name in shared stores [default: default]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Where a fleet keeps things")]
@@ -211,7 +212,7 @@ pub(crate) enum Task {
         /// A plugin folder, a component beside its plugin.toml, or a package
         path: PathBuf,
         /// The component, where it is not where cargo puts it
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = paths::option())]
         component: Option<PathBuf>,
     },
     /// Make a plugin's package: the same inputs give the same bytes
@@ -219,10 +220,10 @@ pub(crate) enum Task {
         /// The plugin folder
         folder: PathBuf,
         /// The package to write [default: NAME-VERSION.zip in this folder]
-        #[arg(short = 'o', long, value_name = "FILE")]
+        #[arg(short = 'o', long, value_name = "FILE", value_parser = paths::option())]
         out: Option<PathBuf>,
         /// The component, where it is not where cargo puts it
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = paths::option())]
         component: Option<PathBuf>,
         /// Remove function names: a smaller package, and backtraces without them
         #[arg(long)]
@@ -254,7 +255,7 @@ pub(crate) enum Task {
         #[arg(long, value_name = "GRANT")]
         grant: Vec<String>,
         /// Write returned images and artifacts into this folder
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", value_parser = paths::option())]
         save: Option<PathBuf>,
     },
 }
@@ -303,10 +304,10 @@ pub(crate) enum Models {
     /// Install the default models: weights by `npm pack`, cascades from the system's OpenCV
     Pull {
         /// Use this package (a folder or a .tgz) instead of fetching it
-        #[arg(long, value_name = "FOLDER_OR_TGZ")]
+        #[arg(long, value_name = "FOLDER_OR_TGZ", value_parser = paths::option())]
         from: Option<PathBuf>,
         /// Also copy the package's photographs into this folder
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", value_parser = paths::option())]
         photographs: Option<PathBuf>,
         /// Replace files of that folder that are called as a photograph and have another content
         #[arg(long, requires = "photographs")]
@@ -318,7 +319,7 @@ pub(crate) enum Models {
     Add {
         file: PathBuf,
         /// Kind, input size, mean, scale, crop and labels
-        #[arg(long, value_name = "model.toml")]
+        #[arg(long, value_name = "model.toml", value_parser = paths::option())]
         manifest: PathBuf,
     },
 }
@@ -326,10 +327,10 @@ pub(crate) enum Models {
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
     /// The photographs
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = paths::option())]
     pub(crate) photographs: PathBuf,
     /// Where results and annotated pictures go
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = paths::option())]
     pub(crate) out: PathBuf,
     /// Replace files of that folder that are called as a result and that `demo` did not make
     #[arg(long)]
@@ -362,7 +363,7 @@ pub(crate) struct Bench {
     pub(crate) size: Option<u32>,
     /// A folder of photographs for the figures of the face pipeline [default: those of its newest runs in the data
     /// folder]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = paths::option())]
     pub(crate) photographs: Option<PathBuf>,
     /// Worker processes, with --servers
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100), requires = "servers")]

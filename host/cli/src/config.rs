@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::args::Global;
 use crate::error::Error;
-use crate::paths::Shown as _;
+use crate::paths::{self, Shown as _};
 
 /// What is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -181,7 +181,8 @@ impl Config {
     /// user's configuration.
     pub(crate) fn load(flags: &Global, environment: &Environment, folder: &Path) -> Result<Self, Error> {
         let named = flags.config.clone().or_else(|| variable(environment, "DOVETAIL_CONFIG").map(PathBuf::from));
-        let file = match named {
+        let home = variable(environment, "HOME").map(Path::new);
+        let file = match named.map(|path| at_home(path, home)).transpose()? {
             Some(path) => Some((std::fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?, path)),
             None => {
                 let user = variable(environment, "XDG_CONFIG_HOME").map(PathBuf::from);
@@ -194,9 +195,10 @@ impl Config {
                             found = Some((text, path));
                             break;
                         }
+                        // A link that leads nowhere is a file that somebody wants to be read.
                         Err(e)
-                            if e.kind() == std::io::ErrorKind::NotFound
-                                || e.kind() == std::io::ErrorKind::NotADirectory => {}
+                            if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+                                && !paths::leads_nowhere(&path) => {}
                         Err(e) => return Err(Error::file(&path, e)),
                     }
                 }
@@ -228,7 +230,7 @@ impl Config {
         fits_together(&fleet, &queue, &meta)?;
 
         let data = match (&flags.data, data, written.data) {
-            (Some(flag), ..) => folder.join(flag),
+            (Some(flag), ..) => folder.join(at_home(flag.clone(), home)?),
             (None, Some(set), _) => folder.join(at_home(set, home)?),
             (None, None, Some(written)) => folder.join(beside).join(at_home(written, home)?),
             (None, None, None) => {
@@ -355,12 +357,19 @@ fn shown(url: &str) -> String {
     endpoint.map_or_else(|| format!("{scheme}://{place}"), |endpoint| format!("{scheme}://{place}?endpoint={endpoint}"))
 }
 
+/// A path whose `~` is the home folder. Shells replace it only where a word begins: not in `--data=~/x`.
 fn at_home(path: PathBuf, home: Option<&Path>) -> Result<PathBuf, Error> {
+    let first = path.iter().next().unwrap_or_default().as_encoded_bytes();
+    if first.starts_with(b"~") && first != b"~" {
+        let message = format!("`{}`: the home folders of others are not known", path.shown());
+        return Err(Error::usage("bad_setting", message)
+            .help(format!("write the whole path; for a folder of this name, ./{}", path.shown())));
+    }
     match path.strip_prefix("~") {
         Err(_) => Ok(path),
         Ok(rest) => home.map(|home| home.join(rest)).ok_or_else(|| {
             Error::usage("no_home", format!("`{}` is relative to your home folder, and HOME is not set", path.shown()))
-                .help("name the data folder with --data DIR")
+                .help("write the whole path; the data folder is named with --data DIR")
         }),
     }
 }

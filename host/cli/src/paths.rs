@@ -1,8 +1,10 @@
 //! Paths for people and for JSON. A path is bytes; what is no UTF-8 in it is written as `\xe9`.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 /// How a path is written.
 pub(crate) trait Shown {
@@ -45,6 +47,26 @@ pub(crate) fn one_line(text: &str) -> String {
     text.replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t")
 }
 
+/// Whether the path is, or stands below, a link that leads nowhere.
+pub(crate) fn leads_nowhere(path: &Path) -> bool {
+    let is_link = |path: &&Path| std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
+    let gone = |path: &Path| std::fs::metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+    path.ancestors().filter(is_link).any(gone)
+}
+
+/// For options: `~/x` is below the home folder. A shell replaces the `~` only where a word begins, not in `--out=~/x`.
+pub(crate) fn option() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|typed| below_home(typed.into(), std::env::var_os("HOME")))
+}
+
+fn below_home(path: PathBuf, home: Option<OsString>) -> Result<PathBuf, &'static str> {
+    match (path.strip_prefix("~"), home.filter(|home| !home.is_empty())) {
+        (Err(_), _) => Ok(path),
+        (Ok(rest), Some(home)) => Ok(Path::new(&home).join(rest)),
+        (Ok(_), None) => Err("it is below the home folder, and HOME is not set"),
+    }
+}
+
 /// A path of these bytes.
 pub(crate) fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(bytes))
@@ -53,6 +75,17 @@ pub(crate) fn path_of(bytes: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_below_home_is_one_wherever_it_stands() {
+        let at = |path: &str, home: Option<&str>| below_home(path.into(), home.map(OsString::from));
+        assert_eq!(at("~/x", Some("/home/me")), Ok("/home/me/x".into()));
+        assert_eq!(at("~", Some("/home/me")), Ok("/home/me".into()));
+        for plain in ["./~/x", "x/~", "~x", "/~"] {
+            assert_eq!(at(plain, Some("/home/me")), Ok(plain.into()));
+        }
+        assert!(at("~/x", None).is_err() && at("~/x", Some("")).is_err());
+    }
 
     #[test]
     fn bytes_that_are_no_text_are_written_as_numbers() {

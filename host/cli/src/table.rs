@@ -1,8 +1,13 @@
 //! Text in columns.
 
-/// Rows below their titles, each column as wide as its widest cell. A column whose title begins with a space is aligned
+use crate::output::visible;
+use crate::paths::one_line;
+
+/// Rows below their titles, a line each, each column as wide as its widest cell. A line end in a cell is written as `\n`. A column whose title begins with a space is aligned
 /// to the right.
 pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| visible(&one_line(cell)).into_owned()).collect()).collect();
     let widths: Vec<usize> = titles
         .iter()
         .enumerate()
@@ -31,7 +36,7 @@ pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
         format!("{}\n", line.trim_end())
     };
     let mut text = line(&mut titles.iter().map(|title| title.trim()));
-    for row in rows {
+    for row in &rows {
         text.push_str(&line(&mut row.iter().map(String::as_str)));
     }
     text
@@ -67,6 +72,8 @@ mod tests {
     fn columns_are_aligned() {
         let rows = vec![vec!["a".into(), "1".into(), String::new()], vec!["long".into(), "100".into(), "x".into()]];
         assert_eq!(table(&["name", " n", "rest"], &rows), "name    n  rest\na       1\nlong  100  x\n");
+        let rows = vec![vec!["a\nb\tc".into(), "1".into()], vec!["\u{1b}".into(), "2".into()]];
+        assert_eq!(table(&["name", "n"], &rows), "name    n\na\\nb\\tc  1\n\\u{1b}  2\n");
         assert_eq!(indented("a\n\nb", 2), "  a\n\n  b\n");
         assert_eq!(
             (count(1, "step"), count(0, "step"), count(2, "step")),

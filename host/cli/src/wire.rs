@@ -18,7 +18,7 @@ use crate::args::Global;
 use crate::config::Config;
 use crate::error::{Error, unwritable};
 use crate::output::Output;
-use crate::paths::Shown as _;
+use crate::paths::{self, Shown as _};
 
 /// The most that compiled code may take on the disk, in bytes: hundreds of tasks.
 const COMPILED_BYTES: u64 = 256 << 20;
@@ -149,6 +149,10 @@ impl App {
         // What a fleet has is not here.
         if self.config.is_fleet() {
             return Ok(true);
+        }
+        if paths::leads_nowhere(&self.config.data) {
+            let message = format!("`{}` is a link that leads nowhere", self.config.data.shown());
+            return Err(Error::host("data_folder", message).help("mend the link, or name another with --data DIR"));
         }
         for name in ["dovetail.db", "models"] {
             let path = self.config.data.join(name);

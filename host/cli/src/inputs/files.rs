@@ -81,7 +81,7 @@ fn files_of(place: &Path) -> Result<Vec<PathBuf>, Error> {
         Ok(meta) if meta.is_dir() => folder(place)?,
         Ok(_) => vec![place.to_owned()],
         Err(_) if pattern::is_pattern(place.as_os_str().as_bytes()) => {
-            pattern::matching(place)?.into_iter().filter(|path| path.is_file()).collect()
+            pattern::matching(place)?.into_iter().filter(|path| !path.is_dir()).collect()
         }
         Err(e) => return Err(Error::file(place, e)),
     };
@@ -93,13 +93,14 @@ fn files_of(place: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(found)
 }
 
-/// The plain files of a folder that are not hidden, sorted.
+/// Everything in a folder that is neither hidden nor a folder itself, sorted. A link that leads nowhere is among it:
+/// whoever reads it is told.
 pub(crate) fn folder(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(|e| Error::file(path, e))? {
         let entry = entry.map_err(|e| Error::file(path, e))?;
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !hidden && entry.path().is_file() {
+        if !hidden && !entry.path().is_dir() {
             files.push(entry.path());
         }
     }
@@ -118,6 +119,9 @@ pub(crate) fn photographs(named: &Path, code: &'static str) -> Result<Vec<PathBu
         return Err(
             error.help("put JPEG, PNG, WebP or BMP files there; `dovetail models pull --photographs DIR` brings six")
         );
+    }
+    for file in &files {
+        look(file)?;
     }
     Ok(files)
 }

@@ -24,8 +24,8 @@ enum Part {
     Name(PathBuf),
     /// `**`: this folder, and every folder below it.
     Below,
-    /// Names that match.
-    Names(Result<Pattern, PatternError>),
+    /// This very name where it is there, whatever signs it has; otherwise the names that match.
+    Names(PathBuf, Result<Pattern, PatternError>),
 }
 
 /// Whether there is any of the signs that patterns have.
@@ -51,7 +51,7 @@ impl Part {
     fn of(bytes: &[u8]) -> Self {
         match bytes {
             b"**" => Self::Below,
-            _ if is_pattern(bytes) => Self::Names(Pattern::new(&as_text(bytes))),
+            _ if is_pattern(bytes) => Self::Names(path_of(bytes), Pattern::new(&as_text(bytes))),
             _ => Self::Name(path_of(bytes)),
         }
     }
@@ -87,7 +87,11 @@ impl Search<'_> {
                 if self.is_there(&path)? { self.walk(&path, rest) } else { Ok(()) }
             }
             Part::Below => self.below(base, parts, rest),
-            Part::Names(pattern) => {
+            Part::Names(name, pattern) => {
+                let path = base.join(name);
+                if self.is_there(&path)? {
+                    return self.walk(&path, rest);
+                }
                 let pattern = pattern.as_ref().map_err(|e| {
                     Error::usage("bad_glob", format!("`{}` is no pattern", self.pattern.shown())).cause(e.to_string())
                 })?;

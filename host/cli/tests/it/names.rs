@@ -162,3 +162,123 @@ fn a_setting_that_is_no_text_is_a_path_or_an_error() {
     }
     assert!(!home.path(".local").is_dir(), "nothing went elsewhere");
 }
+
+#[test]
+fn a_link_that_leads_nowhere_is_told() {
+    let home = copying();
+    home.write("in/a.txt", "a");
+    std::os::unix::fs::symlink("nowhere", home.path("in/gone.txt")).unwrap();
+    std::fs::create_dir(home.path("in/folder.txt")).unwrap();
+    let error = |each: &[u8]| {
+        let error = run(&home, &["run", "copying", "--output", "json"], &[b"--each", each]).exits(2).json();
+        (error["error"]["code"].clone(), error["error"]["details"]["path"].clone())
+    };
+    for each in [&b"file=@in"[..], b"file=@in/*.txt", b"file=@i?/gone*"] {
+        assert_eq!(error(each), (json!("missing_file"), json!("in/gone.txt")));
+    }
+    std::fs::remove_file(home.path("in/gone.txt")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(home.path("in/pipe")).status().unwrap().success());
+    assert_eq!(error(b"file=@in"), (json!("not_a_file"), json!("in/pipe")));
+    assert!(recorded(&home).is_empty(), "nothing is recorded");
+    std::fs::remove_file(home.path("in/pipe")).unwrap();
+    run(&home, &["run", "copying"], &[b"--each", b"file=@in"]).exits(0);
+    // A photograph, before the first one is looked at.
+    home.write("photographs/a.jpg", "no picture");
+    std::os::unix::fs::symlink("nowhere", home.path("photographs/b.jpg")).unwrap();
+    let demo = ["demo", "--photographs", "photographs", "--out", "out", "--output", "json"];
+    assert_eq!(home.run(&demo).exits(2).json()["error"]["details"]["path"], "photographs/b.jpg");
+    // Settings, and the folder of the user's settings.
+    let list = ["runs", "list", "--output", "json"];
+    for (link, file) in [("dovetail.toml", "dovetail.toml"), (".config/dovetail", ".config/dovetail/dovetail.toml")] {
+        std::fs::create_dir_all(home.path(link).parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("nowhere", home.path(link)).unwrap();
+        let error = home.run(&list).exits(2).json();
+        assert_eq!(error["error"]["code"], "missing_file", "{error:#}");
+        assert!(error["error"]["message"].as_str().unwrap().contains(file), "{error:#}");
+        std::fs::remove_file(home.path(link)).unwrap();
+    }
+    home.run(&list).exits(0);
+    // The data folder: what is there is not nothing.
+    std::fs::rename(home.path("data"), home.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("nowhere", home.path("data")).unwrap();
+    assert_eq!(home.run(&list).exits(3).json()["error"]["code"], "data_folder");
+}
+
+#[test]
+fn a_name_that_is_there_is_no_pattern() {
+    let home = copying();
+    for name in ["photos [2019]/a.txt", "photos [2019]/b[1].txt", "photos [2019]/b1.txt", "photos 2/c.txt"] {
+        home.write(name, name);
+    }
+    let names = |each: &str| {
+        let each = format!("file=@{each}");
+        let all = home.run(&["run", "copying", "--each", &each, "--output", "json"]).exits(0).json();
+        let name = |run: &Value| run["inputs"]["file"]["name"].as_str().unwrap().to_owned();
+        all["runs"].as_array().unwrap().iter().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(names("photos [2019]/*.txt"), ["a.txt", "b1.txt", "b[1].txt"]);
+    assert_eq!(names("photos [2019]"), ["a.txt", "b1.txt", "b[1].txt"]);
+    assert_eq!(names("photos*/b[1].txt"), ["b[1].txt"]);
+    assert_eq!(names("photos*/[bc][1.]*"), ["c.txt", "b1.txt"]);
+    assert_eq!(names("**/[ac].txt"), ["c.txt", "a.txt"]);
+    assert_eq!(names("./photos [[]2019]/a.*"), ["a.txt"]);
+    // Folders that contain themselves come to an end.
+    std::os::unix::fs::symlink("..", home.path("photos 2/up")).unwrap();
+    assert_eq!(names("photos 2/**/c.txt"), ["c.txt"]);
+    for (each, code) in [("photos 2/[", "bad_glob"), ("photos 2/[x]*", "no_files"), ("**/*/", "no_files")] {
+        let error =
+            home.run(&["run", "copying", "--each", &format!("file=@{each}"), "--output", "json"]).exits(2).json();
+        assert_eq!(error["error"]["code"], code, "{each}: {error:#}");
+    }
+}
+
+#[test]
+fn a_line_end_in_a_name_breaks_no_table() {
+    let home = copying();
+    home.write("in/a\nb\tc.txt", "1");
+    home.write("in/d.txt", "2");
+    let text = home.run(&["run", "copying", "--each", "file=@in"]).exits(0).stdout;
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() == 5 && lines[1].starts_with(r"in/a\nb\tc.txt  succeeded"), "{text}");
+    assert!(lines[2].starts_with("in/d.txt        succeeded"), "{text}");
+    let all = home.run(&["run", "copying", "--each", "file=@in", "--output", "json"]).exits(0).json();
+    assert_eq!(all["runs"][0]["inputs"]["file"]["name"], "a\nb\tc.txt", "machines get the very name");
+}
+
+#[test]
+fn a_path_below_home_is_one_in_every_option() {
+    let home = Home::new();
+    let package = plugin("add").display().to_string();
+    let bare = |args: &[&str], set: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dovetail"));
+        command
+            .args(args)
+            .current_dir(home.path("here"))
+            .env_clear()
+            .env("HOME", home.path(""))
+            .envs(set.iter().copied());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        Ran::of(&command.output().unwrap(), args)
+    };
+    std::fs::create_dir(home.path("here")).unwrap();
+    home.write("c.toml", "data = \"~/by-file\"\n");
+    bare(&["task", "push", &package, "--data=~/by-flag"], &[]).exits(0);
+    bare(&["task", "push", &package, "--config=~/c.toml"], &[]).exits(0);
+    bare(&["task", "push", &package], &[("DOVETAIL_DATA", "~/by-variable")]).exits(0);
+    for data in ["by-flag", "by-file", "by-variable"] {
+        assert!(home.path(data).join("dovetail.db").is_file(), "{data}");
+    }
+    bare(&["task", "list"], &[("DOVETAIL_CONFIG", "~/c.toml")]).exits(0);
+    bare(&["task", "pack", &package, "--out=~/it.zip"], &[]).exits(0);
+    assert!(home.path("it.zip").is_file());
+    let photographs = bare(&["demo", "--photographs=~/none", "--out=~/out", "--output=json"], &[]).exits(2).json();
+    assert_eq!(photographs["error"]["details"]["path"], json!(home.path("none")));
+    for (args, set) in [
+        (&["task", "list", "--data=~me/x", "--output=json"][..], &[][..]),
+        (&["task", "list", "--output=json"], &[("DOVETAIL_DATA", "~me/x")]),
+        (&["task", "list", "--output=json"], &[("DOVETAIL_CONFIG", "~me/x")]),
+    ] {
+        assert_eq!(bare(args, set).exits(2).json()["error"]["code"], "bad_setting");
+    }
+    assert_eq!(std::fs::read_dir(home.path("here")).unwrap().count(), 0, "no folder `~` is made");
+}

@@ -81,7 +81,7 @@ fn every_file_is_looked_at_before_the_first_run() {
     large.set_len((256 << 20) + 1).unwrap();
     refused("unreadable_file");
     home.write("in/0200.txt", "small");
-    // A link to nothing is no file of the folder; named itself, it is.
+    // A link to nothing.
     std::os::unix::fs::symlink(home.path("nowhere"), home.path("in/gone")).unwrap();
     let error = home
         .run(&["run", "copying", "--each", "file=@in/0000.txt", "--each", "file=@in/gone", "--output", "json"])
