@@ -6,7 +6,6 @@ use crate::{files, text};
 
 /// Files over 500 lines, each with its reason.
 const LONG: &[(&str, &str)] = &[
-    ("host/cli/src/inputs.rs", "one input from its text to its value; to be split by what it is read from"),
     ("host/core/src/conformance/cases.rs", "the cases of one suite, one after the other"),
     ("host/core/src/pipeline/check.rs", "one pass over a pipeline file"),
     ("host/flow/src/worker.rs", "to be split into claiming, slots, and what is in hand"),
