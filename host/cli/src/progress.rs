@@ -55,7 +55,7 @@ impl<'a> Progress<'a> {
     pub(crate) fn event(&mut self, event: &Event) {
         match event {
             Event::StepStarted { run, step, .. } => {
-                drop(self.running.insert((run.clone(), step.clone()), Instant::now()))
+                self.running.insert((run.clone(), step.clone()), Instant::now());
             }
             Event::StepFinished { run, step, failure, millis, .. } => {
                 self.running.remove(&(run.clone(), step.clone()));
