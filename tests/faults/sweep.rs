@@ -124,7 +124,8 @@ impl Executor for Adder {
         self.0.lock().unwrap().push(attempt.step.clone());
         let number = |name: &str| attempt.input[name].as_i64().expect("the inputs were checked");
         let outcome = Outcome::Succeeded { output: json!({ "sum": number("a") + number("b") }) };
-        Ok(Report { outcome, usage: Usage::default(), models: Vec::new(), log: Vec::new(), log_dropped: 0 })
+        let usage = Usage::default();
+        Ok(Report { outcome, usage, models: Vec::new(), warnings: Vec::new(), log: Vec::new(), log_dropped: 0 })
     }
 }
 

@@ -180,6 +180,9 @@ pub struct Report {
     pub usage: Usage,
     /// In the order of their first use.
     pub models: Vec<ModelUse>,
+    /// What the host found odd and worked with all the same (a picture whose file is damaged): for the reader of the
+    /// run. Sentences, a bounded number of them.
+    pub warnings: Vec<String>,
     pub log: Vec<LogLine>,
     /// Lines that the log's limit dropped.
     pub log_dropped: u64,

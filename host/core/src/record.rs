@@ -181,6 +181,9 @@ pub struct AttemptRecord {
     /// In the order of their first use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelUse>,
+    /// As in [`crate::executor::Report`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Which process ran it.
     pub worker: String,
     /// How many workers had this attempt in hand before and were not heard of any more, as far as the queue knows: a

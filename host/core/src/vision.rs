@@ -41,6 +41,7 @@ pub struct Image {
     size: Size,
     /// Watched instead of the pixels: whoever watches those keeps their memory.
     held: Arc<()>,
+    warning: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Image {
@@ -54,7 +55,7 @@ impl Image {
     #[must_use]
     pub fn new(pixels: Arc<[u8]>, size: Size) -> Option<Self> {
         let bytes = (size.width as usize).checked_mul(size.height as usize)?.checked_mul(3)?;
-        (bytes > 0 && pixels.len() == bytes).then(|| Self { pixels, size, held: Arc::new(()) })
+        (bytes > 0 && pixels.len() == bytes).then(|| Self { pixels, size, held: Arc::new(()), warning: None })
     }
 
     /// Width and height.
@@ -67,6 +68,18 @@ impl Image {
     #[must_use]
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
+    }
+
+    /// The same picture, with what is to be told to the reader of a run about the file that it was decoded from.
+    #[must_use]
+    pub fn warned(self, warning: impl Into<Arc<str>>) -> Self {
+        Self { warning: Some(warning.into()), ..self }
+    }
+
+    /// What is wrong with the file that the picture was decoded from, although all of its pixels are there.
+    #[must_use]
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 
     /// By which somebody learns whether the picture is still held, without holding a byte of it.

@@ -258,10 +258,7 @@ fn saved(stages: &[Vec<Span>]) -> Option<f64> {
 
 fn step_json(truth: &Truth, held: &[HeldStep], waiting: &Waiting, step: &Step, begin: u64) -> Value {
     let outcome = truth.outcomes.get(&step.name);
-    let attempts: Vec<&AttemptRecord> = match outcome {
-        Some(outcome) => outcome.attempts.iter().collect(),
-        None => truth.retries.get(&step.name).into_iter().flatten().map(|retry| &retry.failed).collect(),
-    };
+    let attempts = attempts(truth, step);
     let duration_ms = outcome.map(|o| o.attempts.iter().map(|a| a.duration_us).sum::<u64>() / 1000);
     let mut json = json!({
         "number": step.number,
@@ -291,6 +288,14 @@ fn step_json(truth: &Truth, held: &[HeldStep], waiting: &Waiting, step: &Step, b
     json
 }
 
+/// Those recorded so far, the first one first.
+fn attempts<'t>(truth: &'t Truth, step: &Step) -> Vec<&'t AttemptRecord> {
+    match truth.outcomes.get(&step.name) {
+        Some(outcome) => outcome.attempts.iter().collect(),
+        None => truth.retries.get(&step.name).into_iter().flatten().map(|retry| &retry.failed).collect(),
+    }
+}
+
 fn attempt_json(attempt: &AttemptRecord) -> Value {
     let mut json = json!({
         "number": attempt.number,
@@ -300,6 +305,9 @@ fn attempt_json(attempt: &AttemptRecord) -> Value {
         "models": attempt.models,
         "worker": attempt.worker,
     });
+    if !attempt.warnings.is_empty() {
+        json["warnings"] = json!(attempt.warnings);
+    }
     if attempt.lost_workers > 0 {
         json["lost_workers"] = json!(attempt.lost_workers);
     }
@@ -364,7 +372,12 @@ fn warnings(truth: &Truth, waiting: &Waiting) -> Vec<String> {
         })
     });
     let cancelled = truth.cancel.iter().map(|c| format!("cancelled: {}", c.reason));
-    dropped.chain(cancelled).chain(told(truth, waiting)).collect()
+    // Each attempt at a step opens the same pictures: their warnings are told once a step.
+    let of_attempts = truth.pipeline.steps.iter().flat_map(|step| {
+        let all: BTreeSet<&String> = attempts(truth, step).into_iter().flat_map(|a| &a.warnings).collect();
+        all.into_iter().map(|warning| format!("{}: {warning}", step.id()))
+    });
+    dropped.chain(of_attempts).chain(cancelled).chain(told(truth, waiting)).collect()
 }
 
 fn told<'t>(truth: &'t Truth, waiting: &'t Waiting) -> impl Iterator<Item = String> + 't {

@@ -245,6 +245,7 @@ impl StepRunner {
             error,
             usage: report.usage.clone(),
             models: report.models.clone(),
+            warnings: report.warnings.clone(),
             worker: self.worker.clone(),
             // The queue counts for the job, whichever attempt it was.
             lost_workers: claimed
@@ -354,6 +355,7 @@ fn failed(failure: Failure) -> Report {
         outcome: Outcome::Failed { failure },
         usage: Usage::default(),
         models: Vec::new(),
+        warnings: Vec::new(),
         log: Vec::new(),
         log_dropped: 0,
     }

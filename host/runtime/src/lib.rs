@@ -29,6 +29,7 @@ mod text;
 mod ticker;
 mod types;
 mod values;
+mod warnings;
 
 pub use compile::{CompileLimits, SUBCOMMAND, compile_child};
 pub use compiler::{Compiler, CompilerOptions};

@@ -303,6 +303,7 @@ impl Runtime {
             outcome,
             usage,
             models: state.models,
+            warnings: state.warnings.told(),
             log: std::mem::take(&mut log.lines),
             log_dropped: log.dropped,
         })
@@ -393,6 +394,7 @@ impl NoPlace {
             outcome: Outcome::Failed { failure: stopped(reason, attempt.limits.time_ms) },
             usage: Usage::default(),
             models: Vec::new(),
+            warnings: Vec::new(),
             log: Vec::new(),
             log_dropped: 0,
         })

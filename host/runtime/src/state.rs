@@ -22,6 +22,7 @@ use crate::log::SharedLog;
 use crate::outcome::{Ended, host_error, scarce_error};
 use crate::room::{NoRoom, Share};
 use crate::ticker::Beat;
+use crate::warnings::Warnings;
 
 /// What one call may move between task and host, in bytes; every value inside a dynamic record or list counts 40.
 pub(crate) const HOSTCALL_FUEL: usize = 32 << 20;
@@ -106,6 +107,7 @@ pub(crate) struct State {
     pub(crate) progress: Option<ProgressSink>,
     pub(crate) progress_last: Option<Instant>,
     pub(crate) models: Vec<ModelUse>,
+    pub(crate) warnings: Warnings,
     pub(crate) calls: BTreeMap<&'static str, u64>,
     pub(crate) host_ns: u128,
     pub(crate) beat: Arc<Beat>,
@@ -153,6 +155,7 @@ impl State {
             progress,
             progress_last: None,
             models: Vec::new(),
+            warnings: Warnings::default(),
             calls: BTreeMap::new(),
             host_ns: 0,
             beat,
@@ -248,7 +251,11 @@ impl State {
         if let Some(error) = store_error {
             return Err(store_fault(error));
         }
-        decoded.map_err(|error| self.vision_fault(error))
+        let image = decoded.map_err(|error| self.vision_fault(error))?;
+        if let Some(warning) = image.warning() {
+            self.warnings.of_picture(reference, warning);
+        }
+        Ok(image)
     }
 
     /// Makes a picture and counts it. Where the process has no room for it, it is let go again, and made anew once

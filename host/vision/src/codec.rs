@@ -12,10 +12,11 @@ use dovetail_core::scarce::Scarce;
 use dovetail_core::vision::{Image, Size, VisionError};
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageEncoder};
-use turbojpeg::{Colorspace, PixelFormat};
+use turbojpeg::PixelFormat;
 
 use crate::annotation::Probe;
 use crate::exif::{jpeg_orientation, upright};
+use crate::jpeg;
 
 /// The largest file that is decoded, in bytes.
 pub const MAX_FILE_BYTES: usize = 32 << 20;
@@ -26,10 +27,6 @@ pub const MAX_PIXELS: u64 = 50_000_000;
 /// What a decoder may hold before it becomes RGB: four bytes for each of the most pixels, so half as many where a
 /// channel has 16 bits.
 const MAX_DECODED: u64 = 4 * MAX_PIXELS;
-/// Progressive JPEG files have about ten scans. Each costs a pass over the whole picture, and takes but a few bytes to
-/// write.
-const MAX_SCANS: u32 = 100;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Jpeg,
@@ -108,7 +105,7 @@ type Reader<'a> = Cursor<&'a [u8]>;
 
 /// A decoder that has read the header and nothing else.
 enum Header<'a> {
-    Jpeg(turbojpeg::Decompressor, turbojpeg::DecompressHeader),
+    Jpeg(jpeg::Header),
     Other(&'static str, Box<dyn ImageDecoder + 'a>),
 }
 
@@ -117,11 +114,8 @@ fn header(file: &[u8]) -> Result<(Probe, Header<'_>), VisionError> {
     let reader: Reader = Cursor::new(file);
     let (media_type, header) = match format(file)? {
         Format::Jpeg => {
-            let bad = |err| undecodable("JPEG", err);
-            let mut decoder = turbojpeg::Decompressor::new().map_err(bad)?;
-            decoder.set_scan_limit(MAX_SCANS).map_err(bad)?;
-            let header = decoder.read_header(file).map_err(bad)?;
-            ("image/jpeg", Header::Jpeg(decoder, header))
+            let header = jpeg::header(file).map_err(|err| undecodable("JPEG", err))?;
+            ("image/jpeg", Header::Jpeg(header))
         }
         Format::Png => {
             // The decoder calls a picture damaged whose sides it cannot hold, before it says how long they are.
@@ -150,8 +144,7 @@ fn header(file: &[u8]) -> Result<(Probe, Header<'_>), VisionError> {
         }
     };
     let (width, height) = match &header {
-        // More than u32 holds is far above the limit.
-        Header::Jpeg(_, h) => (u32::try_from(h.width).unwrap_or(u32::MAX), u32::try_from(h.height).unwrap_or(u32::MAX)),
+        Header::Jpeg(header) => (header.width, header.height),
         Header::Other(_, decoder) => decoder.dimensions(),
     };
     let size = check_size(Size { width, height })?;
@@ -172,44 +165,33 @@ pub fn probe(file: &[u8]) -> Result<Probe, VisionError> {
 /// As [`probe`]; a file that is cut off in the middle is `undecodable`.
 pub(crate) fn decode(file: &[u8]) -> Result<Image, VisionError> {
     let (Probe { size: Size { width, height }, .. }, header) = header(file)?;
-    let (pixels, orientation) = match header {
-        Header::Jpeg(decoder, header) => (decode_jpeg(decoder, &header, file)?, jpeg_orientation(file)),
+    let (pixels, orientation, warnings) = match header {
+        Header::Jpeg(header) => {
+            let (pixels, warnings) = decode_jpeg(header, file)?;
+            (pixels, jpeg_orientation(file), warnings)
+        }
         Header::Other(name, mut decoder) => {
             let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-            (decode_other(name, decoder)?, orientation)
+            (decode_other(name, decoder)?, orientation, Vec::new())
         }
     };
     let (pixels, width, height) = upright(pixels, width, height, orientation);
-    Ok(Image::new(pixels, Size { width, height }).expect("the decoders fill three bytes a pixel"))
+    let image = Image::new(pixels, Size { width, height }).expect("the decoders fill three bytes a pixel");
+    Ok(if warnings.is_empty() { image } else { image.warned(format!("libjpeg warned: {}", warnings.join("; "))) })
 }
 
-fn decode_jpeg(
-    mut decoder: turbojpeg::Decompressor,
-    header: &turbojpeg::DecompressHeader,
-    file: &[u8],
-) -> Result<Arc<[u8]>, VisionError> {
-    let (width, height) = (header.width, header.height);
-    let mut run = |pixels: &mut [u8], format: PixelFormat| {
-        let target = turbojpeg::Image { pixels, width, pitch: width * format.size(), height, format };
-        match decoder.decompress(file, target) {
-            // Some cameras leave bytes behind the picture's data; all of its pixels are there, and other programs open
-            // it, too.
-            Err(turbojpeg::Error::TurboJpegError(message))
-                if message.contains("extraneous bytes before marker 0xd9") =>
-            {
-                Ok(())
-            }
-            done => done.map_err(|err| undecodable("JPEG", err)),
-        }
-    };
-    let mut out: Arc<[u8]> = std::iter::repeat_n(0, width * height * 3).collect();
+/// The pixels, and what libjpeg warned of.
+fn decode_jpeg(header: jpeg::Header, file: &[u8]) -> Result<(Arc<[u8]>, Vec<String>), VisionError> {
+    let pixels = header.width as usize * header.height as usize;
+    let run = |target: &mut [u8]| jpeg::decode(file, target).map_err(|err| undecodable("JPEG", err));
+    let mut out: Arc<[u8]> = std::iter::repeat_n(0, pixels * 3).collect();
     let rgb = Arc::get_mut(&mut out).expect("just made, so not shared");
-    if !matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK) {
-        run(rgb, PixelFormat::RGB)?;
-        return Ok(out);
+    if header.channels == 3 {
+        let warnings = run(rgb)?;
+        return Ok((out, warnings));
     }
-    let mut inks = vec![0; width * height * 4];
-    run(&mut inks, PixelFormat::CMYK)?;
+    let mut inks = vec![0; pixels * 4];
+    let warnings = run(&mut inks)?;
     for (to, from) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(inks.as_chunks::<4>().0) {
         let k = i32::from(from[3]);
         // OpenCV's conversion (`icvCvt_CMYK2BGR_8u_C4C3R`); inks are stored inverted, as Adobe does.
@@ -217,7 +199,7 @@ fn decode_jpeg(
             *to = (k - (((255 - i32::from(ink)) * k) >> 8)) as u8;
         }
     }
-    Ok(out)
+    Ok((out, warnings))
 }
 
 fn decode_other(name: &str, decoder: Box<dyn ImageDecoder + '_>) -> Result<Arc<[u8]>, VisionError> {

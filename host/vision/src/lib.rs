@@ -22,6 +22,8 @@ mod geometry;
 #[cfg(feature = "opencv")]
 mod heap;
 #[cfg(feature = "opencv")]
+mod jpeg;
+#[cfg(feature = "opencv")]
 mod label;
 #[cfg(feature = "opencv")]
 mod pictures;

@@ -150,6 +150,33 @@ fn a_bad_photograph_is_a_recorded_failed_run() {
 }
 
 #[test]
+fn a_photograph_without_its_end_marker_is_worked_on_and_the_run_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("no-end.jpg");
+    let good = std::fs::read(photograph(1)).unwrap();
+    std::fs::write(&file, &good[..good.len() - 2]).unwrap();
+    let (document, whole) = (faces(&file, &[]).exits(0).json(), faces(&photograph(1), &[]).exits(0).json());
+    valid("run.schema.json", &document);
+    assert_eq!((&document["output"]["faces"], &whole["warnings"]), (&whole["output"]["faces"], &json!([])));
+    let warning = "picture `no-end.jpg`: libjpeg warned: Premature end of JPEG file";
+    let told: Vec<&str> = document["warnings"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    // Once for each step that looked at it.
+    let expected: Vec<String> = ["face_detection_001", "face_attributes_002", "face_features_003"]
+        .iter()
+        .map(|step| format!("{step}: {warning}"))
+        .collect();
+    assert_eq!(told, expected);
+    let shown = run(&["runs", "show", document["run_id"].as_str().unwrap()]).exits(0);
+    assert!(shown.stdout.contains(&format!("warning: face_detection_001: {warning}")), "{}", shown.stdout);
+    let image = format!("image=@{}", file.display());
+    let detection = plugin("face-detection").display().to_string();
+    let alone = run(&["task", "run", &detection, "--input", &image]).exits(0);
+    assert!(alone.stdout.contains(&format!("warning: {warning}")), "{}", alone.stdout);
+    let alone = run(&["task", "run", &detection, "--input", &image, "--output", "json"]).exits(0).json();
+    assert_eq!(alone["warnings"], json!([warning]));
+}
+
+#[test]
 fn one_bad_file_among_good_ones_fails_alone() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(photograph(3), dir.path().join("a.jpg")).unwrap();

@@ -3,13 +3,13 @@
 use std::sync::{Arc, Barrier};
 
 use dovetail_core::blobs::BlobKind;
-use dovetail_core::executor::LogLine;
+use dovetail_core::executor::{FailureKind, LogLine, Report};
 use dovetail_core::record::RunState;
 use dovetail_core::retention::Shelf as _;
 use dovetail_flow::{Event, Pushed, cancel, current, document, find_run, lineage, logs, recover, retry, runs, submit};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, sum};
+use crate::bench::{Bench, fails, sum};
 
 const DIAMOND: &[(&str, &str, &str)] = &[
     ("first", "input.x", "input.x"),
@@ -183,6 +183,30 @@ fn a_large_value_goes_by_reference_and_arrives() {
 }
 
 #[test]
+fn what_the_host_warned_of_is_told_with_the_run_once_a_step_and_with_each_attempt() {
+    let bench = Bench::new();
+    let published = bench.publish(&json!({}), DIAMOND);
+    bench.script("left", |attempt, _| {
+        let report = if attempt.number == 1 { fails(FailureKind::Failed, true) } else { sum(attempt) };
+        Ok(Report { warnings: vec!["picture `a.jpg`: libjpeg warned: x".to_owned()], ..report })
+    });
+    let run = bench.submit(&published, 3);
+    let document = bench.work(&run);
+    let step = |name: &str| {
+        let steps = document["processing_summary"]["steps"].as_array().unwrap();
+        steps.iter().find(|step| step["step"] == name).unwrap().clone()
+    };
+    let left = step("left");
+    let id = left["id"].as_str().unwrap();
+    assert_eq!(document["warnings"], json!([format!("{id}: picture `a.jpg`: libjpeg warned: x")]));
+    for attempt in left["attempts"].as_array().unwrap() {
+        assert_eq!(attempt["warnings"], json!(["picture `a.jpg`: libjpeg warned: x"]), "{attempt}");
+    }
+    assert_eq!(left["attempts"].as_array().unwrap().len(), 2);
+    assert_eq!(step("right")["attempts"][0].get("warnings"), None);
+}
+
+#[test]
 fn a_cancelled_run_ends_and_stays_ended() {
     let bench = Bench::new();
     let published = bench.publish(&json!({}), DIAMOND);
@@ -201,7 +225,7 @@ fn a_cancelled_run_ends_and_stays_ended() {
 fn a_retry_takes_over_what_succeeded_and_runs_the_rest_again() {
     let bench = Bench::new();
     let published = bench.publish(&json!({}), DIAMOND);
-    bench.script("right", |_, _| Ok(crate::bench::fails(dovetail_core::executor::FailureKind::Trap, false)));
+    bench.script("right", |_, _| Ok(fails(FailureKind::Trap, false)));
     let run = bench.submit(&published, 5);
     let failed = bench.work(&run);
     assert_eq!(failed["state"], "failed");

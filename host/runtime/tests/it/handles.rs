@@ -99,6 +99,23 @@ fn errors_of_vision_reach_the_guest() {
 }
 
 #[test]
+fn a_warning_about_a_picture_is_told_once_and_with_its_name_whatever_comes_of_the_attempt() {
+    let bench = Bench::new();
+    let mut picture = bench.artifact(b"640x480 odd", "image/jpeg");
+    let look = "(call $size (local.get 0) (i32.const 0x3000))";
+    let digest = ArtifactRef::from_json(&picture).unwrap().digest;
+    let warning = |name: &str| vec![format!("picture {name}: libjpeg warned: it is odd")];
+    let good = guest(&format!("{look} {look} (call $answer (i32.const 0) (i32.const 0))"));
+    let report = bench.run(&good, json!({ "image": picture, "n": 1 }));
+    assert_eq!((&output(&report)["n"], &report.warnings), (&json!(0), &warning(&digest.to_string())));
+    picture["name"] = json!("me.jpg");
+    let report = bench.run(&guest(&format!("{look} (unreachable)")), json!({ "image": picture, "n": 1 }));
+    assert_eq!((failed(&report).1, &report.warnings), ("unreachable", &warning("`me.jpg`")));
+    let untouched = guest("(call $answer (i32.const 0) (i32.const 0))");
+    assert!(bench.run(&untouched, json!({ "image": picture, "n": 1 })).warnings.is_empty(), "it was not looked at");
+}
+
+#[test]
 fn a_picture_that_cannot_be_decoded_is_invalid_input() {
     let bench = Bench::new();
     let picture = bench.artifact(b"renamed text", "image/jpeg");

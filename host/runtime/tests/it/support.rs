@@ -130,7 +130,8 @@ impl Blobs for MemoryBlobs {
     }
 }
 
-/// A test double of vision: a picture is the text `WIDTHxHEIGHT`, faces are invented.
+/// A test double of vision: a picture is the text `WIDTHxHEIGHT`, with ` odd` behind it one with a warning; faces are
+/// invented.
 #[derive(Debug, Default)]
 pub(crate) struct FakeVision {
     /// Pictures decoded.
@@ -155,9 +156,11 @@ impl Vision for FakeVision {
     ) -> Result<Image, VisionError> {
         self.decoded.fetch_add(1, Ordering::Relaxed);
         let text = String::from_utf8(bytes()?).unwrap_or_default();
+        let (text, odd) = text.split_once(" odd").map_or((text.as_str(), false), |(text, _)| (text, true));
         let side = |text: &str| text.parse::<u32>().ok();
         let size = text.split_once('x').and_then(|(w, h)| Some(Size { width: side(w)?, height: side(h)? }));
-        size.map(blank).ok_or_else(|| VisionError::invalid("undecodable", "no picture"))
+        let image = size.map(blank).ok_or_else(|| VisionError::invalid("undecodable", "no picture"))?;
+        Ok(if odd { image.warned("libjpeg warned: it is odd") } else { image })
     }
 
     fn max_file_bytes(&self) -> u64 {

@@ -9,6 +9,7 @@
 )]
 
 mod common;
+mod damaged;
 mod drawing;
 mod fuzz;
 mod hostile;

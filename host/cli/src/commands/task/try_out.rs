@@ -206,7 +206,7 @@ fn report_json(ready: &Ready, report: &Report, saved: &[String]) -> Value {
     };
     json!({
         "format": "dovetail.task_run/1", "task": ready.name, "package": ready.package, "state": state, "output": output, "error": error,
-        "usage": report.usage, "models": report.models, "log": report.log, "log_dropped": report.log_dropped, "saved": saved,
+        "usage": report.usage, "models": report.models, "warnings": report.warnings, "log": report.log, "log_dropped": report.log_dropped, "saved": saved,
     })
 }
 
@@ -242,6 +242,9 @@ fn report_text(ready: &Ready, report: &Report, saved: &[String]) -> String {
             report.log_dropped,
             bytes(ready.limits.log)
         ));
+    }
+    for warning in &report.warnings {
+        text.push_str(&format!("warning: {warning}\n"));
     }
     for path in saved {
         text.push_str(&format!("saved {path}\n"));

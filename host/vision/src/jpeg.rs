@@ -1,0 +1,93 @@
+//! JPEG files to pixels: the Rust side of `jpeg.c`, which says why there is one in C.
+
+use std::ffi::{c_char, c_int, c_uint};
+
+// The encoder's crate brings the library that `jpeg.c` calls.
+use turbojpeg_sys as _;
+
+/// Progressive JPEG files have about ten scans. Each costs a pass over the whole picture, and takes but a few bytes to
+/// write.
+const MAX_SCANS: c_uint = 100;
+/// Kinds of warnings kept of a picture, and bytes of a text: as in `jpeg.c`.
+const KINDS: usize = 4;
+const TEXT: usize = 200;
+
+/// `struct dovetail_jpeg` of `jpeg.c`.
+#[repr(C)]
+struct Told {
+    width: c_uint,
+    height: c_uint,
+    channels: c_uint,
+    kinds: c_uint,
+    ends_early: c_uint,
+    warnings: [[c_char; TEXT]; KINDS],
+    error: [c_char; TEXT],
+}
+
+#[expect(unsafe_code, reason = "libjpeg has no safe interface that tells warnings apart from errors")]
+unsafe extern "C" {
+    fn dovetail_read_jpeg(
+        file: *const u8,
+        length: usize,
+        max_scans: c_uint,
+        pixels: *mut u8,
+        room: usize,
+        told: *mut Told,
+    ) -> c_int;
+}
+
+/// What the header of a JPEG file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    /// Bytes of a decoded pixel: 3 (RGB), or 4 (inks).
+    pub(crate) channels: u32,
+}
+
+fn text(of: &[c_char; TEXT]) -> String {
+    let bytes: Vec<u8> = of.iter().take_while(|c| **c != 0).map(|c| c.to_ne_bytes()[0]).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// `pixels` is empty: only the header is read.
+fn call(file: &[u8], pixels: &mut [u8]) -> Result<Told, String> {
+    let target = if pixels.is_empty() { std::ptr::null_mut() } else { pixels.as_mut_ptr() };
+    let mut told = Told {
+        width: 0,
+        height: 0,
+        channels: 0,
+        kinds: 0,
+        ends_early: 0,
+        warnings: [[0; TEXT]; KINDS],
+        error: [0; TEXT],
+    };
+    // SAFETY: the function reads `length` bytes of `file`, writes `room` bytes of `pixels` (none if it is null) and one
+    // `Told`, keeps no pointer, and returns by the usual way only.
+    #[expect(unsafe_code, reason = "libjpeg has no safe interface that tells warnings apart from errors")]
+    let status =
+        unsafe { dovetail_read_jpeg(file.as_ptr(), file.len(), MAX_SCANS, target, pixels.len(), &raw mut told) };
+    if status == 0 { Ok(told) } else { Err(text(&told.error)) }
+}
+
+/// Reads the header.
+///
+/// # Errors
+/// Why libjpeg cannot.
+pub(crate) fn header(file: &[u8]) -> Result<Header, String> {
+    let Told { width, height, channels, .. } = call(file, &mut [])?;
+    Ok(Header { width, height, channels })
+}
+
+/// Fills `pixels`, which holds `width * height * channels` bytes, and gives what libjpeg warned of: the first four kinds.
+///
+/// # Errors
+/// Why libjpeg cannot, or that the data end before the picture does.
+pub(crate) fn decode(file: &[u8], pixels: &mut [u8]) -> Result<Vec<String>, String> {
+    let told = call(file, pixels)?;
+    let warnings: Vec<String> = told.warnings.iter().take(told.kinds as usize).map(text).collect();
+    if told.ends_early != 0 {
+        return Err(format!("its data end before the picture does ({})", warnings.join("; ")));
+    }
+    Ok(warnings)
+}
