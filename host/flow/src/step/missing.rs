@@ -52,6 +52,7 @@ impl StepRunner {
             error: Some(failure),
             usage: Usage::default(),
             models: Vec::new(),
+            warnings: Vec::new(),
             worker: self.worker.clone(),
             lost_workers: 0,
             uncharged: false,
