@@ -5,6 +5,7 @@
 //! channel: alpha is dropped, grey is tripled, of 16 bits the upper 8 are kept, CMYK is converted as OpenCV does.
 //! Colour profiles are ignored.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ use image::{ColorType, ImageDecoder, ImageEncoder};
 use turbojpeg::PixelFormat;
 
 use crate::annotation::Probe;
-use crate::exif::{jpeg_orientation, upright};
+use crate::chunks;
+use crate::exif::{jpeg_orientation, png_orientation, upright, webp_orientation};
 use crate::jpeg;
 
 /// The largest file that is decoded, in bytes.
@@ -37,6 +39,17 @@ enum Format {
 
 /// libjpeg-turbo's words for memory that the system refuses: nothing that the file could help.
 const NO_MEMORY: [&str; 2] = ["Memory allocation failure", "Insufficient memory (case"];
+
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Jpeg => "JPEG",
+            Self::Png => "PNG",
+            Self::WebP => "WebP",
+            Self::Bmp => "BMP",
+        }
+    }
+}
 
 fn undecodable(what: &str, why: impl std::fmt::Display) -> VisionError {
     let why = why.to_string();
@@ -101,18 +114,17 @@ fn png_size(file: &[u8]) -> Option<Size> {
     is_header.then_some(Size { width: number(16)?, height: number(20)? })
 }
 
-type Reader<'a> = Cursor<&'a [u8]>;
-
 /// A decoder that has read the header and nothing else.
 enum Header<'a> {
     Jpeg(jpeg::Header),
-    Other(&'static str, Box<dyn ImageDecoder + 'a>),
+    Other(Format, Box<dyn ImageDecoder + 'a>),
 }
 
 fn header(file: &[u8]) -> Result<(Probe, Header<'_>), VisionError> {
     let animated = || VisionError::invalid("animated", "the picture is animated; take one frame of it");
-    let reader: Reader = Cursor::new(file);
-    let (media_type, header) = match format(file)? {
+    let format = format(file)?;
+    let bad = |err| undecodable(format.name(), err);
+    let (media_type, header) = match format {
         Format::Jpeg => {
             let header = jpeg::header(file).map_err(|err| undecodable("JPEG", err))?;
             ("image/jpeg", Header::Jpeg(header))
@@ -124,23 +136,27 @@ fn header(file: &[u8]) -> Result<(Probe, Header<'_>), VisionError> {
             }
             let mut limits = image::Limits::default();
             limits.max_alloc = Some(MAX_DECODED);
-            let bad = |err| undecodable("PNG", err);
-            let decoder = image::codecs::png::PngDecoder::with_limits(reader, limits).map_err(bad)?;
-            if decoder.is_apng().map_err(bad)? {
+            let decoder = image::codecs::png::PngDecoder::with_limits(Cursor::new(file), limits).map_err(bad)?;
+            if decoder.is_apng().map_err(bad)? && chunks::png_frames(file) != Some(1) {
                 return Err(animated());
             }
-            ("image/png", Header::Other("PNG", Box::new(decoder)))
+            ("image/png", Header::Other(format, Box::new(decoder)))
         }
         Format::WebP => {
-            let decoder = image::codecs::webp::WebPDecoder::new(reader).map_err(|err| undecodable("WebP", err))?;
+            let read = |file| image::codecs::webp::WebPDecoder::new(Cursor::new(file)).map_err(bad);
+            let mut decoder = read(if chunks::webp_lacks(file).is_empty() {
+                Cow::Borrowed(file)
+            } else {
+                Cow::Owned(chunks::webp_without_promises(file))
+            })?;
             if decoder.has_animation() {
-                return Err(animated());
+                decoder = read(Cow::Owned(chunks::webp_still(file).ok_or_else(animated)?))?;
             }
-            ("image/webp", Header::Other("WebP", Box::new(decoder)))
+            ("image/webp", Header::Other(format, Box::new(decoder)))
         }
         Format::Bmp => {
-            let decoder = image::codecs::bmp::BmpDecoder::new(reader).map_err(|err| undecodable("BMP", err))?;
-            ("image/bmp", Header::Other("BMP", Box::new(decoder)))
+            let decoder = image::codecs::bmp::BmpDecoder::new(Cursor::new(file)).map_err(bad)?;
+            ("image/bmp", Header::Other(format, Box::new(decoder)))
         }
     };
     let (width, height) = match &header {
@@ -165,19 +181,27 @@ pub fn probe(file: &[u8]) -> Result<Probe, VisionError> {
 /// As [`probe`]; a file that is cut off in the middle is `undecodable`.
 pub(crate) fn decode(file: &[u8]) -> Result<Image, VisionError> {
     let (Probe { size: Size { width, height }, .. }, header) = header(file)?;
-    let (pixels, orientation, warnings) = match header {
+    let (pixels, orientation, warning) = match header {
         Header::Jpeg(header) => {
             let (pixels, warnings) = decode_jpeg(header, file)?;
-            (pixels, jpeg_orientation(file), warnings)
+            let warning = (!warnings.is_empty()).then(|| format!("libjpeg warned: {}", warnings.join("; ")));
+            (pixels, jpeg_orientation(file), warning)
         }
-        Header::Other(name, mut decoder) => {
-            let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-            (decode_other(name, decoder)?, orientation, Vec::new())
+        Header::Other(Format::WebP, decoder) => {
+            let lacks = chunks::webp_lacks(file).join(" and ");
+            let warning =
+                (!lacks.is_empty()).then(|| format!("the file says that it holds {lacks} data, and holds none"));
+            (decode_other("WebP", decoder)?, webp_orientation(file), warning)
         }
+        Header::Other(Format::Png, decoder) => (decode_other("PNG", decoder)?, png_orientation(file), None),
+        Header::Other(format, decoder) => (decode_other(format.name(), decoder)?, Orientation::NoTransforms, None),
     };
     let (pixels, width, height) = upright(pixels, width, height, orientation);
     let image = Image::new(pixels, Size { width, height }).expect("the decoders fill three bytes a pixel");
-    Ok(if warnings.is_empty() { image } else { image.warned(format!("libjpeg warned: {}", warnings.join("; "))) })
+    Ok(match warning {
+        Some(warning) => image.warned(warning),
+        None => image,
+    })
 }
 
 /// The pixels, and what libjpeg warned of.

@@ -1,44 +1,91 @@
-//! Finds the orientation that a camera wrote into a JPEG file, and turns pixels upright. (For PNG and WebP, crate
-//! `image` finds the EXIF block.)
+//! Finds the orientation that a camera wrote into a file, and turns pixels upright.
 
 use std::sync::Arc;
 
 use image::metadata::Orientation;
 
-/// The orientation in the first EXIF segment before the picture's data; none that can be read is "as it is".
+use crate::chunks;
+
+/// What an EXIF block begins with in JPEG files, and in those of others whose writers copied it.
+const PREFIX: &[u8] = b"Exif\0\0";
+
+/// The orientation in the first EXIF segment before the picture's data that says one; none is "as it is".
 pub(crate) fn jpeg_orientation(file: &[u8]) -> Orientation {
-    find(file).and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms)
+    first(segments(file).filter(|(marker, _)| *marker == 0xe1).filter_map(|(_, content)| content.strip_prefix(PREFIX)))
 }
 
-/// The TIFF block of the EXIF segment. Every offset is checked: the file is anybody's.
-fn find(file: &[u8]) -> Option<&[u8]> {
-    let mut rest = file.strip_prefix(&[0xff, 0xd8])?;
-    loop {
-        rest = rest.strip_prefix(&[0xff])?;
-        // A marker may be preceded by any number of fill bytes.
-        let marker = *rest.first()?;
-        if marker == 0xff {
-            continue;
+/// The same of a PNG file, wherever the chunk stands.
+pub(crate) fn png_orientation(file: &[u8]) -> Orientation {
+    first(chunks::of_png(file).filter(|(kind, _)| kind == b"eXIf").map(|(_, content)| content))
+}
+
+/// The same of a WebP file.
+pub(crate) fn webp_orientation(file: &[u8]) -> Orientation {
+    first(chunks::of_webp(file).filter(|(kind, _)| kind == b"EXIF").map(|(_, content)| content))
+}
+
+fn first<'a>(mut blocks: impl Iterator<Item = &'a [u8]>) -> Orientation {
+    blocks.find_map(orientation).unwrap_or(Orientation::NoTransforms)
+}
+
+/// What a TIFF block says: the first orientation in its first directory, whatever type of whole number it has. Cameras
+/// write two bytes, some programs four, and one.
+fn orientation(block: &[u8]) -> Option<Orientation> {
+    let block = block.strip_prefix(PREFIX).unwrap_or(block);
+    let big = match block.first_chunk::<4>()? {
+        b"MM\0\x2a" => true,
+        b"II\x2a\0" => false,
+        _ => return None,
+    };
+    let short = |bytes: &[u8]| {
+        let bytes = *bytes.first_chunk::<2>()?;
+        Some(if big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) })
+    };
+    let long = |bytes: &[u8]| {
+        let bytes = *bytes.first_chunk::<4>()?;
+        Some(if big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
+    };
+    let directory = block.get(usize::try_from(long(&block[4..])?).ok()?..)?;
+    let entries = directory.get(2..)?.as_chunks::<12>().0;
+    entries.iter().take(usize::from(short(directory)?)).find_map(|entry| {
+        let (tag, kind, count, value) = (short(entry)?, short(&entry[2..])?, long(&entry[4..])?, &entry[8..]);
+        // BYTE, SHORT and LONG, and the same with a sign: the values are small enough to be the same.
+        let value = match (tag, kind, count) {
+            (0x0112, 1 | 6, 1) => u32::from(value[0]),
+            (0x0112, 3 | 8, 1) => u32::from(short(value)?),
+            (0x0112, 4 | 9, 1) => long(value)?,
+            _ => return None,
+        };
+        Orientation::from_exif(u8::try_from(value).ok()?)
+    })
+}
+
+/// The segments of a JPEG file before its first scan: marker and content. Like libjpeg, it passes over bytes that are
+/// no marker. Every length is checked: the file is anybody's.
+fn segments(file: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = file.strip_prefix(&[0xff, 0xd8]).unwrap_or_default();
+    std::iter::from_fn(move || {
+        loop {
+            let at = rest.iter().position(|byte| *byte == 0xff)?;
+            // A marker may be preceded by any number of fill bytes.
+            let fill = rest[at..].iter().take_while(|byte| **byte == 0xff).count();
+            let marker = *rest.get(at + fill)?;
+            rest = &rest[at + fill + 1..];
+            match marker {
+                // Start of scan or end of image: what follows is no segment.
+                0xda | 0xd9 => return None,
+                // No marker, and markers without a segment.
+                0 | 0x01 | 0xd0..=0xd8 => {}
+                _ => {
+                    let length = usize::from(u16::from_be_bytes(*rest.first_chunk()?));
+                    let (segment, after) = rest.split_at_checked(length)?;
+                    rest = after;
+                    // A length under 2 cannot be and would not advance.
+                    return Some((marker, segment.get(2..)?));
+                }
+            }
         }
-        rest = &rest[1..];
-        match marker {
-            // Start of scan or end of image: what follows is no segment.
-            0xda | 0xd9 => return None,
-            // Markers without a segment.
-            0x01 | 0xd0..=0xd8 => continue,
-            _ => {}
-        }
-        let length = usize::from(u16::from_be_bytes([*rest.first()?, *rest.get(1)?]));
-        let (segment, after) = rest.split_at_checked(length)?;
-        if marker == 0xe1
-            && let Some(tiff) = segment.get(2..)?.strip_prefix(b"Exif\0\0")
-        {
-            return Some(tiff);
-        }
-        // A length under 2 cannot be and would not advance.
-        segment.get(1)?;
-        rest = after;
-    }
+    })
 }
 
 /// The picture as it is meant to be seen: pixels, width, height.

@@ -12,6 +12,8 @@ pub mod models;
 mod options;
 
 #[cfg(feature = "opencv")]
+mod chunks;
+#[cfg(feature = "opencv")]
 mod codec;
 #[cfg(feature = "opencv")]
 mod cv;

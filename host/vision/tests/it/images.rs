@@ -21,11 +21,11 @@ fn code(result: Result<impl std::fmt::Debug, VisionError>) -> &'static str {
     }
 }
 
-fn png(picture: impl Into<DynamicImage>) -> Vec<u8> {
+pub(crate) fn png(picture: impl Into<DynamicImage>) -> Vec<u8> {
     written(picture, ImageFormat::Png)
 }
 
-fn written(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+pub(crate) fn written(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
     picture.into().write_to(&mut out, format).unwrap();
     out.into_inner()
@@ -36,7 +36,7 @@ fn of_noise(width: u32, height: u32, seed: u64) -> Image {
 }
 
 /// A chunk of a PNG file, with its length and checksum.
-fn chunk(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+pub(crate) fn chunk(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
     let body = [&kind[..], content].concat();
     let mut crc = u32::MAX;
     for byte in &body {

@@ -15,5 +15,6 @@ mod fuzz;
 mod hostile;
 mod images;
 mod install;
+mod orientation;
 mod reference;
 mod stopping;
