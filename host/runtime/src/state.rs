@@ -43,7 +43,7 @@ pub struct Budgets {
 }
 
 impl Default for Budgets {
-    /// The largest picture that is decoded has 143 MiB; a photograph of ten megapixels fits into an attempt's own part.
+    /// The largest picture that is decoded has 183 MiB; a photograph of ten megapixels fits into an attempt's own part.
     fn default() -> Self {
         Self { images: 256 << 20, artifacts: 256 << 20, own: 32 << 20, shared: 256 << 20 }
     }

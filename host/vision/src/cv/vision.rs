@@ -35,7 +35,7 @@ use super::{failed, scarce, silence};
 /// Pictures that are decoded beyond those that passes can run over: their steps have something to do as soon as others
 /// end.
 const AHEAD: usize = 2;
-/// The same in bytes of pixels: one of the largest has 150 MB.
+/// The same in bytes of pixels: one of the largest has 192 MB.
 const BYTES_AHEAD: u64 = 128 << 20;
 
 /// A model's networks, in memory.

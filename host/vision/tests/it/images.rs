@@ -195,7 +195,7 @@ fn animated_pictures_are_refused() {
 #[test]
 fn the_limits_of_sides_and_pixels_are_read_from_the_header() {
     // Obeyed: the header is accepted, and only the missing pixels are complained about.
-    for (w, h) in [(MAX_SIDE, 100), (10_000, 5_000)] {
+    for (w, h) in [(MAX_SIDE, 100), (8160, 6144), (10_000, 6_400)] {
         assert_eq!(probe(&png_header(w, h)).unwrap().size, Size { width: w, height: h });
         assert!(u64::from(w) * u64::from(h) <= MAX_PIXELS);
     }
@@ -203,7 +203,7 @@ fn the_limits_of_sides_and_pixels_are_read_from_the_header() {
     for (w, h) in [
         (MAX_SIDE + 1, 1),
         (1, MAX_SIDE + 1),
-        (10_000, 5_001),
+        (10_000, 6_401),
         (0x7fff_ffff, 0x7fff_ffff),
         (0x8000_0000, 1),
         (1, u32::MAX),
@@ -223,6 +223,24 @@ fn the_limits_of_sides_and_pixels_are_read_from_the_header() {
     // And a picture at the limit is really decoded.
     let long = ImageBuffer::<Rgb<u8>, _>::from_raw(MAX_SIDE, 2, vec![9; MAX_SIDE as usize * 6]).unwrap();
     assert_eq!(open(&png(long)).unwrap().size().width, MAX_SIDE);
+}
+
+/// As a camera of 50 megapixels writes them; and the most pixels that there may be, turned on their side.
+#[test]
+fn the_largest_photographs_are_decoded() {
+    for (width, height, turn) in [(8160, 6144, false), (8000, 8000, true)] {
+        let even = Image::new(vec![77; width as usize * height as usize * 3].into(), Size { width, height }).unwrap();
+        let plain = jpeg(&even);
+        drop(even);
+        let turned = exif(if turn { 6 } else { 1 }, true);
+        let image = open(&[&plain[..2], &turned, &plain[2..]].concat()).unwrap();
+        assert_eq!(
+            u64::from(image.size().width) * u64::from(image.size().height),
+            u64::from(width) * u64::from(height)
+        );
+        assert!(image.pixels().iter().all(|&value| value == 77));
+    }
+    assert_eq!(8000 * 8000, MAX_PIXELS);
 }
 
 #[test]
@@ -286,7 +304,7 @@ fn resizing_has_the_same_limits() {
     let to = |width, height| vision.resize(&image, Size { width, height }, &stop);
     assert_eq!(to(5, 4).unwrap().size(), Size { width: 5, height: 4 });
     assert_eq!(to(MAX_SIDE, 1).unwrap().size(), Size { width: MAX_SIDE, height: 1 });
-    for (w, h) in [(MAX_SIDE + 1, 1), (10_000, 5_001), (u32::MAX, u32::MAX)] {
+    for (w, h) in [(MAX_SIDE + 1, 1), (10_000, 6_401), (u32::MAX, u32::MAX)] {
         assert_eq!(code(to(w, h)), "too_large");
     }
     assert_eq!(code(to(0, 5)), "empty_area");
