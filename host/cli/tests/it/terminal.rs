@@ -24,7 +24,7 @@ const TERMINAL: (&str, &str) = ("TERM", "xterm");
 fn wide() -> Home {
     let home = Home::new();
     let step = |n: usize| json!({ "number": n, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "busy", "val": 2_000_000}} } });
-    let names: Vec<String> = (1..7).map(|n| format!("a-step-whose-name-is-{n}-of-many")).collect();
+    let names: Vec<String> = (1..7).map(|n| format!("a_step_whose_name_is_{n}_of_many")).collect();
     let steps: serde_json::Map<String, Value> =
         names.iter().enumerate().map(|(n, name)| (name.clone(), step(n + 1))).collect();
     let output = json!({ "count": format!("{}.count", names[0]) });
@@ -40,13 +40,13 @@ fn progress_is_as_wide_as_the_terminal() {
         let text = on_terminal(&home, columns, &[TERMINAL], "run wide --output json");
         // Each line replaces the one before.
         let lines = text.split("\r\u{1b}[2K").skip(1).map(|line| line.split(['\r', '\n']).next().unwrap_or_default());
-        let longest = lines.filter(|line| line.contains("running a-step")).map(|line| line.chars().count()).max();
+        let longest = lines.filter(|line| line.contains("running a_step")).map(|line| line.chars().count()).max();
         assert_eq!(longest, Some(columns as usize - 1), "{text:?}");
     }
     // No terminal, nothing is cut: each step on a line of its own.
     let ran = home.run(&["run", "wide", "--output", "json"]).exits(0);
     assert!(
-        !ran.stderr.contains('\u{1b}') && ran.stderr.contains("a-step-whose-name-is-6-of-many done in"),
+        !ran.stderr.contains('\u{1b}') && ran.stderr.contains("a_step_whose_name_is_6_of_many done in"),
         "{}",
         ran.stderr
     );
