@@ -73,7 +73,7 @@ mod tests {
         let rows = vec![vec!["a".into(), "1".into(), String::new()], vec!["long".into(), "100".into(), "x".into()]];
         assert_eq!(table(&["name", " n", "rest"], &rows), "name    n  rest\na       1\nlong  100  x\n");
         let rows = vec![vec!["a\nb\tc".into(), "1".into()], vec!["\u{1b}".into(), "2".into()]];
-        assert_eq!(table(&["name", "n"], &rows), "name    n\na\\nb\\tc  1\n\\u{1b}  2\n");
+        assert_eq!(table(&["name", "n"], &rows), "name     n\na\\nb\\tc  1\n\\u{1b}   2\n");
         assert_eq!(indented("a\n\nb", 2), "  a\n\n  b\n");
         assert_eq!(
             (count(1, "step"), count(0, "step"), count(2, "step")),
