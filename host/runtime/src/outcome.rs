@@ -1,10 +1,13 @@
 //! How an attempt that did not return a value ended: traps, limits, panics, exits and handles misused are the guest's;
 //! what is tagged [`Ended::Host`] is ours.
 
+use std::io;
+
 use dovetail_core::executor::{Failure, FailureKind, HostError};
 use dovetail_core::manifest::show_size;
 use dovetail_core::scarce::Scarce;
 use dovetail_core::stop::StopReason;
+use rustix::io::Errno;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{OutOfMemory, PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
@@ -60,7 +63,16 @@ pub(crate) fn host_error(
 /// What the system refused this process, where that is why wasmtime failed. A guest cannot make such an error: what it
 /// is denied is counted by `limiter.rs`, and never asked of the system.
 pub(crate) fn scarce(error: &wasmtime::Error) -> Option<Scarce> {
-    error.chain().find_map(|cause| if cause.is::<OutOfMemory>() { Some(Scarce::Memory) } else { Scarce::behind(cause) })
+    // By their types alone: a text may quote the guest.
+    error.chain().find_map(|cause| {
+        let code = cause.downcast_ref::<Errno>().map(|errno| io::Error::from(*errno));
+        match (cause.is::<OutOfMemory>(), code, cause.downcast_ref::<io::Error>()) {
+            (true, ..) => Some(Scarce::Memory),
+            (_, Some(code), _) => Scarce::of_io(&code),
+            (_, _, Some(error)) => error.raw_os_error().and_then(|_| Scarce::of_io(error)),
+            _ => None,
+        }
+    })
 }
 
 /// A failure of the host for want of what the system refused. It is not transient: the attempt has been made again
