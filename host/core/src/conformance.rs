@@ -2,6 +2,7 @@
 //! naming it. The suite itself is proved by backends that are broken on purpose (`tests/conformance.rs`).
 
 mod cases;
+mod leases;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,7 +144,7 @@ pub fn ledger(make: MakeLedger<'_>) {
 /// The cases that this backend fails.
 pub fn broken_promises(make: MakeLedger<'_>) -> Vec<&'static str> {
     let mut broken = Vec::new();
-    for (name, case) in cases::LEDGER {
+    for (name, case) in cases::LEDGER.iter().chain(leases::LEDGER) {
         let bench = make();
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(&bench))).is_err() {
             broken.push(*name);

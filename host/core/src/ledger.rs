@@ -383,7 +383,7 @@ pub trait Ledger: Send + Sync {
     /// `Unavailable`.
     fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Extends leases.
+    /// Extends leases. One whose job was given back is lost, however late its renewal comes.
     ///
     /// # Errors
     /// `Unavailable`: nothing is known about the leases.

@@ -54,7 +54,8 @@ pub enum Change {
     Close { run: RunKey },
     /// The cancellation is recorded: no children, no unverified delivery. Replies `Ok`.
     Cancel { run: RunKey },
-    /// Back into the queue after `delay`, as this attempt. Owner only: `Ok` or `NotOwner`.
+    /// Back into the queue after `delay`, as this attempt. By its owner only, or by whoever might take the job back with
+    /// a renewal: `Ok` or `NotOwner`. From then on no renewal under this lease takes the job, however late it comes.
     Back { lease: WindowLease, attempt: u32, verify: bool, delay: Duration },
     /// Runs were refused for want of room: counted, so that everybody hears of it ([`Stamp::refused`]). The window
     /// makes it of an `Open` that it answers with `Full`. Replies `Ok`.
@@ -142,7 +143,8 @@ pub trait Window: Send + Sync {
     /// `Unavailable`: nothing is known; what was to be acknowledged comes again.
     fn call(&self, changes: &[Change], scope: &Scope, want: usize, lease: Duration) -> Result<Called, StoreError>;
 
-    /// Extends leases.
+    /// Extends leases. A job that a rebuild queued again while its worker lives goes back to that worker; one that was
+    /// given back does not.
     ///
     /// # Errors
     /// `Unavailable`.

@@ -1,8 +1,8 @@
 //! The conformance suite on the ports in memory, and the proof of the suite: backends that are broken on purpose are
 //! caught.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dovetail_core::Digest;
@@ -43,12 +43,15 @@ enum Fault {
     IgnoresCancel,
     /// A submission loses its jobs now and then.
     LosesJobs,
+    /// A lease whose job was given back is renewed.
+    RenewsWhatWasGivenBack,
 }
 
 struct Broken {
     inner: MemoryLedger,
     fault: Fault,
     calls: AtomicU32,
+    given_back: Mutex<Vec<Lease>>,
 }
 
 impl Ledger for Broken {
@@ -67,6 +70,11 @@ impl Ledger for Broken {
             }
         }
         let mut replies = self.inner.commit(&items)?;
+        let released = items.iter().filter_map(|item| match item {
+            Item::Release { lease, .. } | Item::Retry { lease, .. } => Some(lease.clone()),
+            _ => None,
+        });
+        self.given_back.lock().expect("no panic").extend(released);
         for (item, reply) in items.iter().zip(&mut replies) {
             match (self.fault, item, &*reply) {
                 (Fault::EveryoneIsFirst, Item::Finish { .. }, Reply::Exists(_)) => *reply = Reply::Created,
@@ -87,7 +95,10 @@ impl Ledger for Broken {
     }
 
     fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
-        self.inner.renew(leases, lease)
+        let given_back = self.given_back.lock().expect("no panic");
+        let bent = |lease: &Lease| self.fault == Fault::RenewsWhatWasGivenBack && given_back.contains(lease);
+        let answers = self.inner.renew(leases, lease)?;
+        Ok(leases.iter().zip(answers).map(|(lease, a)| if bent(lease) { Renewal::Renewed } else { a }).collect())
     }
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
@@ -136,9 +147,11 @@ fn broken_backends_are_caught() {
         Fault::AcknowledgesLast,
         Fault::IgnoresCancel,
         Fault::LosesJobs,
+        Fault::RenewsWhatWasGivenBack,
     ] {
         let broken = broken_promises(&with_manual_clock(move |clock| {
-            Arc::new(Broken { inner: MemoryLedger::new(clock), fault, calls: AtomicU32::new(1) })
+            let (inner, given_back) = (MemoryLedger::new(clock), Mutex::default());
+            Arc::new(Broken { inner, fault, calls: AtomicU32::new(1), given_back })
         }));
         assert!(!broken.is_empty(), "{fault:?} went unnoticed");
     }

@@ -379,7 +379,8 @@ impl Window for RedisWindow {
     }
 
     fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<Held>, StoreError> {
-        let mut args = args_of(&["renew", &lease.as_millis().to_string()]);
+        // Taken before anything is sent: a renewal that comes late must not look as if it knew of a later loss.
+        let mut args = args_of(&["renew", &lease.as_millis().to_string(), &self.seen().epoch]);
         for lease in leases {
             args.extend(args_of(&[&id(&lease.run, &lease.step), &lease.token]));
         }

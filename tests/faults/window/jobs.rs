@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use dovetail_core::ledger::{Job, Lane, Scope};
-use dovetail_core::window::{Held, Status, WindowLease};
+use dovetail_core::window::{Held, Status, Window as _, WindowLease};
 use redis::Commands as _;
 
 use super::{
-    Change, Stage, Verdict, below_a, fail, finish, handed, holds, id, job, join, lease, run, same, scenarios, started,
-    value,
+    Caller, Change, Stage, Verdict, below_a, fail, finish, handed, held, holds, id, job, join, lease, run, same,
+    scenarios, started, value,
 };
 
 scenarios! {
@@ -22,6 +22,15 @@ scenarios! {
     a_job_whose_lease_lapsed_as_it_was_acknowledged_is_gone
     what_becomes_of_a_lease_that_is_renewed
     a_job_that_was_queued_again_goes_back_to_its_living_worker
+    a_late_renewal_does_not_take_what_was_given_back
+    a_late_renewal_does_not_take_what_another_gave_back
+    a_lease_that_lapsed_goes_back_to_its_own_worker_alone
+    what_was_given_back_before_a_restore_goes_back_to_its_living_worker
+    a_renewal_of_before_a_loss_takes_nothing_after_it
+    a_renewal_without_a_token_takes_nothing
+    what_was_given_back_after_a_loss_is_not_taken_by_a_late_renewal
+    what_was_given_back_before_a_rebuild_is_not_taken_by_a_late_renewal
+    many_jobs_that_are_given_back_while_they_are_renewed_stay_back
     only_its_owner_gives_a_job_back
     a_job_that_was_put_off_comes_later_as_the_next_attempt
     a_job_waits_for_somebody_who_is_able
@@ -140,6 +149,166 @@ fn a_job_that_was_queued_again_goes_back_to_its_living_worker(stage: &Stage) -> 
 
 fn back(lease: &WindowLease, delay: Duration) -> Change {
     Change::Back { lease: lease.clone(), attempt: 2, verify: false, delay }
+}
+
+/// The job is due now, and nobody was charged for the time between.
+fn comes_back(stage: &Stage, caller: &mut Caller, attempt: u32, verify: bool) -> Verdict {
+    same("before it is due", handed(&caller.call(9, &[])?), vec![])?;
+    stage.raw().zadd::<_, _, _, ()>(stage.key("delay"), id(&run(1), "a"), 1).map_err(|e| e.to_string())?;
+    let called = caller.call(9, &[])?;
+    same("when it is due", handed(&called), vec![("a", verify)])?;
+    let facts = called.jobs.first().map(|job| (job.attempt, job.crashes));
+    same("its attempt, and workers lost over it", facts, Some((attempt, 0)))
+}
+
+fn a_late_renewal_does_not_take_what_was_given_back(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    same("put off", w.one(back(&a.lease, Duration::from_secs(60)))?, Status::Ok)?;
+    same("a renewal that comes late", w.renew(&a.lease)?, Held::Gone)?;
+    same("who holds it", held(&w)?, vec![])?;
+    comes_back(stage, &mut w, 2, false)
+}
+
+/// The first worker was silent for a while and does not know yet that its lease has passed on.
+fn a_late_renewal_does_not_take_what_another_gave_back(stage: &Stage) -> Verdict {
+    let (_s, w, a) = started(stage)?;
+    let mut z = stage.caller("z")?;
+    stage.lapse(&run(1), "a");
+    let other = z.call(1, &[])?.jobs.pop().ok_or("no job")?;
+    same("put off by another", z.one(back(&other.lease, Duration::from_secs(60)))?, Status::Ok)?;
+    same("the first one's renewal", w.renew(&a.lease)?, Held::Gone)?;
+    same("another one's", w.renew(&other.lease)?, Held::Gone)?;
+    same("who holds it", held(&w)?, vec![])
+}
+
+/// Nobody who is able has asked for it since its lease lapsed.
+fn a_lease_that_lapsed_goes_back_to_its_own_worker_alone(stage: &Stage) -> Verdict {
+    let (mut w, mut z) = (stage.caller("w")?, stage.caller("z")?);
+    let open = w.open(&run(1), 1, &[], vec![in_lane("a", "clocks")], false);
+    w.one(open)?;
+    let a = w.call(1, &[])?.jobs.pop().ok_or("no job")?;
+    stage.lapse(&run(1), "a");
+    same("who is not able", handed(&z.call_able(1, &[], &Scope::Able(vec![]))?), vec![])?;
+    let zombie = WindowLease { token: "zombie#1".into(), ..a.lease.clone() };
+    same("one that held it before", w.renew(&zombie)?, Held::Gone)?;
+    same("its own worker", w.renew(&a.lease)?, Held::Renewed)?;
+    stage.lapse(&run(1), "a");
+    let called = z.call(1, &[])?;
+    same("crashes", called.jobs.first().map(|job| (job.lease.step.clone(), job.crashes)), Some(("a".into(), 1)))
+}
+
+/// The copy is of a time at which the job was given back; its worker claimed it later, and lives.
+fn what_was_given_back_before_a_restore_goes_back_to_its_living_worker(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    w.one(back(&a.lease, Duration::from_secs(60)))?;
+    let copy = stage.copy();
+    stage.raw().zadd::<_, _, _, ()>(stage.key("delay"), id(&run(1), "a"), 1).map_err(|e| e.to_string())?;
+    let again = w.call(1, &[])?.jobs.pop().ok_or("no job")?;
+    stage.restore(&copy);
+    stage.restarted();
+    w.call(0, &[])?;
+    same("its worker", w.renew(&again.lease)?, Held::Renewed)?;
+    same("somebody else", handed(&w.call(9, &[])?), vec![])
+}
+
+/// The renewal was sent before the job was given back, and is served after a loss and a rebuild.
+fn a_renewal_of_before_a_loss_takes_nothing_after_it(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    w.one(back(&a.lease, Duration::ZERO))?;
+    stage.forget();
+    let mut z = stage.caller("z")?;
+    let rebuild = z.open(&run(1), 4, &[], vec![job("a", &[])], true);
+    same("the rebuild", z.one(rebuild)?, Status::Ok)?;
+    same("the late renewal", w.renew(&a.lease)?, Held::Unknown)?;
+    same("who holds it", held(&w)?, vec![])?;
+    same("the job", handed(&z.call(9, &[])?), vec![("a", true)])
+}
+
+fn a_renewal_without_a_token_takes_nothing(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    let nobody = WindowLease { token: String::new(), ..a.lease.clone() };
+    w.one(back(&a.lease, Duration::from_secs(60)))?;
+    same("of a job that was given back", w.renew(&nobody)?, Held::Gone)?;
+    stage.forget();
+    w.call(0, &[])?;
+    let rebuild = w.open(&run(1), 4, &[], vec![job("a", &[])], true);
+    same("the rebuild", w.one(rebuild)?, Status::Ok)?;
+    same("of a job that was queued again", w.renew(&nobody)?, Held::Gone)?;
+    same("who holds it", held(&w)?, vec![])
+}
+
+/// The rebuild came first, and knows of the next attempt.
+fn what_was_given_back_after_a_loss_is_not_taken_by_a_late_renewal(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    stage.forget();
+    w.call(0, &[])?;
+    let rebuild = w.open(&run(1), 4, &[], vec![Job { attempt: 3, ..job("a", &[]) }], true);
+    same("the rebuild", w.one(rebuild)?, Status::Ok)?;
+    same("put off", w.one(back(&a.lease, Duration::from_secs(60)))?, Status::Ok)?;
+    same("a renewal that comes late", w.renew(&a.lease)?, Held::Gone)?;
+    comes_back(stage, &mut w, 3, true)
+}
+
+/// The window knows nothing when the job is given back, and hears of it a moment later.
+fn what_was_given_back_before_a_rebuild_is_not_taken_by_a_late_renewal(stage: &Stage) -> Verdict {
+    let (_s, mut w, a) = started(stage)?;
+    stage.forget();
+    w.call(0, &[])?;
+    same("given back", w.one(back(&a.lease, Duration::from_secs(60)))?, Status::NotOwner)?;
+    let rebuild = w.open(&run(1), 4, &[], vec![job("a", &[])], true);
+    same("the rebuild", w.one(rebuild)?, Status::Ok)?;
+    same("a renewal that comes late", w.renew(&a.lease)?, Held::Gone)?;
+    same("the job", handed(&w.call(9, &[])?), vec![("a", true)])?;
+    let mut raw = stage.raw();
+    let left: i64 = redis::cmd("PTTL")
+        .arg(stage.key(&format!("left:{} {}", id(&run(1), "a"), a.lease.token)))
+        .query(&mut raw)
+        .map_err(|e| e.to_string())?;
+    holds("what is remembered of it goes by itself", left > 0)
+}
+
+/// A worker that drains: many jobs go back, while its leases are renewed on another connection.
+fn many_jobs_that_are_given_back_while_they_are_renewed_stay_back(stage: &Stage) -> Verdict {
+    const JOBS: usize = 400;
+    let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
+    let jobs = (0..JOBS).map(|n| job(&format!("s{n}"), &[])).collect();
+    let open = s.open(&run(1), 1000, &[], jobs, false);
+    s.one(open)?;
+    let leases: Vec<WindowLease> = w.call(JOBS, &[])?.jobs.into_iter().map(|job| job.lease).collect();
+    same("claimed", leases.len(), JOBS)?;
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let renewer = RenewsAll { window: &w.window, leases: &leases };
+    let given = std::thread::scope(|threads| {
+        let renewing = threads.spawn(|| renewer.until(&over));
+        let mut given = Ok(());
+        for lease in &leases {
+            let change =
+                Change::Back { lease: lease.clone(), attempt: 1, verify: false, delay: Duration::from_secs(60) };
+            let called = w.window.call(&[change], &Scope::All, 0, super::LEASE).map_err(|e| format!("{e:?}"));
+            given = given.and(called.and_then(|called| same("given back", called.statuses, vec![Status::Ok])));
+        }
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        given.and(renewing.join().map_err(|_| "the renewals panicked".to_owned())?)
+    });
+    given?;
+    same("who holds one", held(&s)?, vec![])?;
+    let delayed: usize = stage.raw().zcard(stage.key("delay")).map_err(|e| e.to_string())?;
+    same("put off", delayed, JOBS)
+}
+
+/// Renews all leases again and again, as a worker does that has not heard yet which ones are gone.
+struct RenewsAll<'a> {
+    window: &'a dovetail_stores::RedisWindow,
+    leases: &'a [WindowLease],
+}
+
+impl RenewsAll<'_> {
+    fn until(&self, over: &std::sync::atomic::AtomicBool) -> Verdict {
+        while !over.load(std::sync::atomic::Ordering::SeqCst) {
+            self.window.renew(self.leases, super::LEASE).map_err(|e| format!("{e:?}"))?;
+        }
+        Ok(())
+    }
 }
 
 fn only_its_owner_gives_a_job_back(stage: &Stage) -> Verdict {

@@ -204,7 +204,7 @@ const MUTANTS: &[Mutant] = &[
     ),
     Mutant(
         "only the owner gives back",
-        "if b and call('HGET', OWN, id) == owner then",
+        "if b and (has == owner or taken) then",
         "if b then",
         "only_its_owner_gives_a_job_back",
     ),
@@ -214,12 +214,7 @@ const MUTANTS: &[Mutant] = &[
         "call('ZADD', DELAY, now, id)",
         "a_job_that_was_put_off_comes_later_as_the_next_attempt",
     ),
-    Mutant(
-        "lapsed leases are counted",
-        "if b then call('HINCRBY', CNT, id, 1) end",
-        "",
-        "a_lapsed_lease_is_counted_and_verified",
-    ),
+    Mutant("lapsed leases are counted", "; call('HINCRBY', CNT, id, 1)", "", "a_lapsed_lease_is_counted_and_verified"),
     Mutant("leases lapse", "then requeue(LEASE) end", "then end", "a_lapsed_lease_is_counted_and_verified"),
     Mutant(
         "after a standstill who lives renews first",
@@ -236,9 +231,87 @@ const MUTANTS: &[Mutant] = &[
     ),
     Mutant(
         "another's lease is gone",
-        "elseif owner or v[2] or v[3] then answer = 0\n",
-        "elseif v[2] or v[3] then answer = 0\n",
+        "elseif ARGV[3] == m.ep then answer = 0 end",
+        "end",
         "what_becomes_of_a_lease_that_is_renewed",
+    ),
+    Mutant(
+        "what was given back is not taken back",
+        "call('HSET', OWN, id, '-'..ep..' '); call('ZREM'",
+        "call('HDEL', OWN, id); call('ZREM'",
+        "a_late_renewal_does_not_take_what_was_given_back",
+    ),
+    Mutant(
+        "what a worker gives back as it drains stays back",
+        "call('HSET', OWN, id, '-'..ep..' '); call('ZREM'",
+        "call('HDEL', OWN, id); call('ZREM'",
+        "many_jobs_that_are_given_back_while_they_are_renewed_stay_back",
+    ),
+    Mutant(
+        "what is another's is not taken back",
+        "or (owner and not marked) then return false end",
+        "then return false end",
+        "only_its_owner_gives_a_job_back",
+    ),
+    Mutant(
+        "what others gave back is not taken back",
+        "call('HSET', OWN, id, '-'..ep..' '); call('ZREM'",
+        "call('HDEL', OWN, id); call('ZREM'",
+        "a_late_renewal_does_not_take_what_another_gave_back",
+    ),
+    Mutant(
+        "a lapsed lease is taken back by its own worker alone",
+        "if by ~= token then return false end\n",
+        "",
+        "a_lease_that_lapsed_goes_back_to_its_own_worker_alone",
+    ),
+    Mutant(
+        "a lapse of a worker that lives is not counted",
+        "  call('HINCRBY', CNT, id, -1)\n",
+        "",
+        "a_lease_that_lapsed_goes_back_to_its_own_worker_alone",
+    ),
+    Mutant(
+        "a mark of a lost timeline does not count",
+        "if marked ~= ep then return true end",
+        "if not marked then return true end",
+        "what_was_given_back_before_a_restore_goes_back_to_its_living_worker",
+    ),
+    Mutant(
+        "a renewal of before a loss takes nothing after it",
+        "if token == '' or seen_ep ~= ep or",
+        "if token == '' or",
+        "a_renewal_of_before_a_loss_takes_nothing_after_it",
+    ),
+    Mutant(
+        "nobody takes nothing",
+        "if token == '' or seen_ep",
+        "if seen_ep",
+        "a_renewal_without_a_token_takes_nothing",
+    ),
+    Mutant(
+        "what is given back after a rebuild is marked, too",
+        "(has == owner or taken) then",
+        "has == owner then",
+        "what_was_given_back_after_a_loss_is_not_taken_by_a_late_renewal",
+    ),
+    Mutant(
+        "what a rebuild knows better counts",
+        "if taken then verify = '1'; attempt = math.max(tonumber(attempt), tonumber(known)) end",
+        "",
+        "what_was_given_back_after_a_loss_is_not_taken_by_a_late_renewal",
+    ),
+    Mutant(
+        "what is given back before a rebuild is remembered",
+        "if not b then call('SET', p..'left:'..id..' '..owner, 1, 'PX', RQ_TTL) end",
+        "",
+        "what_was_given_back_before_a_rebuild_is_not_taken_by_a_late_renewal",
+    ),
+    Mutant(
+        "what was given back before a rebuild is not taken",
+        "  if call('EXISTS', p..'left:'..id..' '..token) == 1 then return false end\n",
+        "",
+        "what_was_given_back_before_a_rebuild_is_not_taken_by_a_late_renewal",
     ),
     Mutant(
         "a cancelled or closed run's lease is gone",
@@ -326,8 +399,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant("time is ahead from then on", "now = now + off\n", "", "time_goes_on_where_the_clock_is_set_back"),
     Mutant(
         "renewals know the time",
-        "heard(facts()); call('HSET', META, 'seen', now)\n  local exp, res = now + tonumber(ARGV[2]), {}\n",
-        "local exp, res = now + tonumber(ARGV[2]), {}; heard(facts()); call('HSET', META, 'seen', now)\n",
+        "local m = facts(); heard(m); call('HSET', META, 'seen', now)\n  local exp, res = now + tonumber(ARGV[2]), {}\n",
+        "local exp, res = now + tonumber(ARGV[2]), {}; local m = facts(); heard(m); call('HSET', META, 'seen', now)\n",
         "time_goes_on_where_the_clock_is_set_back",
     ),
     Mutant(

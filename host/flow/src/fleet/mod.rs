@@ -7,6 +7,9 @@
 //! and finds a desk free does it himself; each has a thread for what is left there. Not here: what is to be done (the
 //! rest of flow), and how the window keeps its promises (its backend).
 
+#[cfg(test)]
+mod hands;
+mod leases;
 pub(crate) mod pair;
 mod records;
 mod search;
@@ -14,7 +17,7 @@ mod search;
 mod tests;
 mod work;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -29,8 +32,9 @@ use dovetail_core::ledger::{
 };
 use dovetail_core::meta::MetaStore;
 use dovetail_core::scarce::Scarce;
-use dovetail_core::window::{Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
+use dovetail_core::window::{Change, Ring, Stamp, Status, Window};
 
+use self::leases::Leases;
 use self::records::{Forget, RecordsDesk, Repair, Request, Role, ToRecords};
 use self::search::Sweep;
 use self::work::{ClaimRequest, ToWindow, WorkDesk};
@@ -50,12 +54,6 @@ const MAX_CARRIED: usize = 24 << 10;
 const NOT_CARRIED: &[u8] = b"@";
 /// Ended runs that are remembered for those who will ask.
 const REMEMBERED: usize = 100_000;
-
-struct Mine {
-    lease: WindowLease,
-    attempt: u32,
-    verify: bool,
-}
 
 /// Runs whose end was heard, the oldest first; bounded.
 #[derive(Default)]
@@ -86,7 +84,7 @@ struct Shared {
     meta: Arc<dyn MetaStore>,
     window: Arc<dyn Window>,
     bell: Bell,
-    mine: Mutex<(u64, HashMap<u64, Mine>)>,
+    leases: Mutex<Leases>,
     /// Of the last answer of the window, and when it came.
     stamp: Mutex<Option<(Stamp, Instant)>>,
     over: Mutex<HeardOf>,
@@ -106,7 +104,7 @@ impl Shared {
             meta,
             window,
             bell: Bell::default(),
-            mine: Mutex::default(),
+            leases: Mutex::default(),
             stamp: Mutex::default(),
             over: Mutex::default(),
             told: Mutex::default(),
@@ -135,17 +133,6 @@ impl Shared {
             }
         }
         self.bell.ring();
-    }
-
-    /// The lease as the window knows it. A lease of an earlier process is no lease.
-    fn known(&self, lease: &Lease) -> WindowLease {
-        let none = || WindowLease {
-            run: lease.run.clone(),
-            step: lease.step.clone(),
-            token: String::new(),
-            epoch: String::new(),
-        };
-        locked(&self.mine).1.get(&lease.token).map_or_else(none, |mine| mine.lease.clone())
     }
 
     fn call(
@@ -278,36 +265,6 @@ impl FleetLedger {
             None => (request.then)(Err(gone())),
         }
     }
-
-    fn claimed(&self, delivery: Delivery) -> Result<Claimed, StoreError> {
-        let Delivery { lease, attempt, crashes, mut verify, envelope, values } = delivery;
-        let meta = &self.shared.meta;
-        let run = if envelope.is_empty() {
-            // The window forgot the run and kept the job: the records have it, and whoever runs this looks at them
-            // first.
-            verify = true;
-            meta.get(Kind::Run, &[lease.run.run.to_string()])?.pop().flatten().unwrap_or_default()
-        } else {
-            envelope
-        };
-        let mut needs = Vec::with_capacity(values.len());
-        for (step, value) in values {
-            let value = if value == NOT_CARRIED {
-                meta.get(Kind::Outcome, &[lease.run.step(&step)])?.pop().flatten()
-            } else {
-                Some(value)
-            };
-            if let Some(value) = value {
-                needs.push((step, value));
-            }
-        }
-        let mut mine = locked(&self.shared.mine);
-        mine.0 += 1;
-        let token = mine.0;
-        let ours = Lease { run: lease.run.clone(), step: lease.step.clone(), token };
-        mine.1.insert(token, Mine { lease, attempt, verify });
-        Ok(Claimed { lease: ours, attempt, crashes, verify, run, needs })
-    }
 }
 
 impl Drop for FleetLedger {
@@ -370,7 +327,7 @@ impl Ledger for FleetLedger {
             self.tell(self.desks()?, ToWindow::Claim(request));
             let (jobs, next_ms) = answer.recv().map_err(|_| gone())??;
             if !jobs.is_empty() {
-                return jobs.into_iter().map(|job| self.claimed(job)).collect();
+                return jobs.into_iter().map(|job| self.shared.claimed(job)).collect();
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || self.shared.bell.rung() != wait.seen {
@@ -382,19 +339,7 @@ impl Ledger for FleetLedger {
     }
 
     fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
-        let known: Vec<WindowLease> = leases.iter().map(|lease| self.shared.known(lease)).collect();
-        let renewal = |held| match held {
-            // What the window forgot, it will be told again by a rebuild; the step goes on.
-            Held::Renewed | Held::Unknown => Renewal::Renewed,
-            Held::Gone => Renewal::Lost,
-        };
-        let answers: Vec<Renewal> = self.shared.window.renew(&known, lease)?.into_iter().map(renewal).collect();
-        let unknown = |token: &str| token.is_empty();
-        Ok(answers
-            .into_iter()
-            .zip(known)
-            .map(|(answer, lease)| if unknown(&lease.token) { Renewal::Lost } else { answer })
-            .collect())
+        self.shared.renew(leases, lease)
     }
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {

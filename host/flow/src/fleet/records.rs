@@ -250,7 +250,7 @@ impl Shared {
                 }
                 let value = if record.value.len() <= MAX_CARRIED { record.value.clone() } else { NOT_CARRIED.to_vec() };
                 let change = Change::Finish {
-                    lease: self.known(lease),
+                    lease: locked(&self.leases).known(lease),
                     succeeded: *succeeded,
                     value,
                     children: children.clone(),
@@ -259,12 +259,11 @@ impl Shared {
             }
             Item::Retry { lease, delay, .. } => {
                 // The record may be there already, from a call whose answer was lost.
-                let attempt = locked(&self.mine).1.get(&lease.token).map_or(2, |mine| mine.attempt + 1);
+                let attempt = locked(&self.leases).facts(lease).map_or(2, |(attempt, _)| attempt + 1);
                 self.back(lease, attempt, true, *delay)
             }
             Item::Release { lease, delay } => {
-                let (attempt, verify) =
-                    locked(&self.mine).1.get(&lease.token).map_or((1, true), |mine| (mine.attempt, mine.verify));
+                let (attempt, verify) = locked(&self.leases).facts(lease).unwrap_or((1, true));
                 self.back(lease, attempt, verify, *delay)
             }
             Item::Close { run, .. } => Slot::Ask(
@@ -276,7 +275,7 @@ impl Shared {
 
     fn back(&self, lease: &Lease, attempt: u32, verify: bool, delay: Duration) -> Slot {
         Slot::Ask(
-            Change::Back { lease: self.known(lease), attempt, verify, delay },
+            Change::Back { lease: locked(&self.leases).known(lease), attempt, verify, delay },
             Following::Back { lease: lease.token },
         )
     }

@@ -103,6 +103,9 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
         let plan = slots.into_iter().map(|slot| match slot {
             Slot::Done(reply) => Ok(reply),
             Slot::Ask(change, following) => {
+                if let Following::Back { lease } = &following {
+                    locked(&shared.leases).set_leaving(*lease, true);
+                }
                 changes.push(change);
                 Err(following)
             }
@@ -148,7 +151,13 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
             }
         }
         Err(error) => {
-            for (_, then) in plans {
+            for (plan, then) in plans {
+                // It is not known to be back, and is sent again: until then its lease is kept.
+                for following in plan.iter().filter_map(|planned| planned.as_ref().err()) {
+                    if let Following::Back { lease } = following {
+                        locked(&shared.leases).set_leaving(*lease, false);
+                    }
+                }
                 then(Err(error.again()));
             }
             if let Some(claim) = claim {
@@ -160,7 +169,7 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
 
 impl Shared {
     fn reply(&self, following: Following, status: Status, forget: &mut Vec<RunKey>) -> Result<Reply, StoreError> {
-        let drop_lease = |token: u64| drop(locked(&self.mine).1.remove(&token));
+        let drop_lease = |token: u64| locked(&self.leases).remove(token);
         Ok(match following {
             Following::Submitted(repair) => {
                 match status {

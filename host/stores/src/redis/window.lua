@@ -6,9 +6,9 @@
 --                                   the identity of the records that this belongs to
 --   h:<rg>  {s = o|c, e = envelope, n = steps, d = successes, "=step" = value of a success, "!step" = failed}   one per open run; rg = "run:generation"
 --   j:<rg>  set of the run's steps that are queued, delayed or leased
---   body {id -> epoch, verify, attempt, lane, needs}  own {id -> token}  cnt {id -> lapsed leases}  lease, delay (zsets)   id = "<rg>/<step>"
+--   body {id -> epoch, verify, attempt, lane, needs}  own {id -> token | "-epoch token" = leased to nobody, see mark()}  cnt {id -> lapsed leases}  lease, delay (zsets)   id = "<rg>/<step>"
 --   q:<lane> (list)  lanes (set of those with a list)  w {who -> about}  wt (zset who -> until): who = "worker incarnation", as two may have one name, and callers are known by the latter
---   tomb (zset rg -> closed at)  rq:<inc> {n, st, jobs} (the last call of a caller)  idle (zset of callers that found nothing)  bell (channel)
+--   tomb (zset rg -> closed at)  left:<id> <token> (given back while the window did not know the job)  rq:<inc> {n, st, jobs} (the last call of a caller)  idle (zset of callers that found nothing)  bell (channel)
 -- Never error(): one reply an item.
 local p, op, call = KEYS[1], ARGV[1], redis.call
 local T = call('TIME'); local now = T[1] * 1000 + math.floor(T[2] / 1000)
@@ -22,6 +22,21 @@ local function parse(b) return string.match(b, '^([^\31]*)\31([^\31]*)\31([^\31]
 local function body(ep, verify, attempt, lane, needs) return table.concat({ep, verify, attempt, lane, needs}, '\31') end
 local function worker(who) local name, inc = string.match(who, '^(.-) ([^ ]*)$'); return name or who, inc end
 local function tombed(rg) return call('ZSCORE', TOMB, rg) end
+
+-- A job that is queued and was leased before keeps a mark in OWN: '-epoch token' where its lease lapsed, '-epoch ' where it was given back.
+local function mark(owner) return string.match(owner or '', '^%-([^ ]*) (.*)$') end
+-- Whether the holder of this token may take back a job that nobody leases: a rebuild queued it again, or the token's own lease lapsed, which
+-- was then no dead worker's and counts no more. It may not where the job was given back, or was leased to another since; nor where the
+-- caller does not know the epoch: what it says may be older than a loss.
+local function takes_back(id, token, owner, ep, seen_ep)
+  local marked, by = mark(owner)
+  if token == '' or seen_ep ~= ep or (owner and not marked) then return false end
+  if call('EXISTS', p..'left:'..id..' '..token) == 1 then return false end
+  if marked ~= ep then return true end
+  if by ~= token then return false end
+  call('HINCRBY', CNT, id, -1)
+  return true
+end
 
 -- Time goes on here where the server's clock is set back: otherwise leases, delays and the horizon would lie far ahead.
 local function facts()
@@ -110,10 +125,10 @@ if op == 'workers' then         -- workers -> (worker about)*
   return res
 end
 
-if op == 'renew' then           -- renew lease_ms (id token)* -> 1 renewed (or adopted), 0 gone, 3 unknown here
-  heard(facts()); call('HSET', META, 'seen', now)
+if op == 'renew' then           -- renew lease_ms seen_ep (id token)* -> 1 renewed (or taken back), 0 gone, 3 unknown here
+  local m = facts(); heard(m); call('HSET', META, 'seen', now)
   local exp, res = now + tonumber(ARGV[2]), {}
-  for i = 3, #ARGV, 2 do
+  for i = 4, #ARGV, 2 do
     local id, token = ARGV[i], ARGV[i + 1]
     local rg, step = cut(id)
     local v = call('HMGET', p..'h:'..rg, 's', '='..step, '!'..step)
@@ -121,10 +136,11 @@ if op == 'renew' then           -- renew lease_ms (id token)* -> 1 renewed (or a
     local answer = 3
     if v[1] == 'c' or (not v[1] and tombed(rg)) then answer = 0
     elseif owner == token then call('ZADD', LEASE, exp, id); answer = 1
-    elseif owner or v[2] or v[3] then answer = 0
+    elseif v[2] or v[3] then answer = 0
     elseif call('HEXISTS', BODY, id) == 1 then
-      -- Queued again by a rebuild while its worker lives: the worker takes it back.
-      call('HSET', OWN, id, token); call('ZADD', LEASE, exp, id); call('ZREM', DELAY, id); answer = 1
+      if takes_back(id, token, owner, m.ep, ARGV[3]) then
+        call('HSET', OWN, id, token); call('ZADD', LEASE, exp, id); call('ZREM', DELAY, id); answer = 1
+      elseif ARGV[3] == m.ep then answer = 0 end
     end
     res[#res + 1] = answer
   end
@@ -274,14 +290,21 @@ while i <= N do
     st[#st + 1] = 'ok'
   elseif kind == 'B' then       -- B id token attempt verify delay_ms
     local id, owner, attempt, verify, delay = ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]); i = i + 6
-    local b = call('HGET', BODY, id)
-    if b and call('HGET', OWN, id) == owner then
-      local _, _, _, lane, needs = parse(b)
+    local b, has = call('HGET', BODY, id), call('HGET', OWN, id)
+    local taken = b and has ~= owner and takes_back(id, owner, has, ep, ARGV[4])
+    if b and (has == owner or taken) then
+      local _, _, known, lane, needs = parse(b)
+      -- A rebuild may know of a later attempt, and of an outcome.
+      if taken then verify = '1'; attempt = math.max(tonumber(attempt), tonumber(known)) end
       call('HSET', BODY, id, body(ep, verify, attempt, lane, needs))
-      call('HDEL', OWN, id); call('ZREM', LEASE, id); call('ZADD', DELAY, now + delay, id)
+      call('HSET', OWN, id, '-'..ep..' '); call('ZREM', LEASE, id); call('ZADD', DELAY, now + delay, id)
       if delay == 0 then call('PUBLISH', p..'bell', 'jobs') end
       st[#st + 1] = 'ok'
-    else st[#st + 1] = 'not_owner' end
+    else
+      -- A rebuild may queue it a moment later: a renewal that was sent before this call must not take it then.
+      if not b then call('SET', p..'left:'..id..' '..owner, 1, 'PX', RQ_TTL) end
+      st[#st + 1] = 'not_owner'
+    end
   elseif kind == 'R' then       -- R '': what opened runs was refused as a whole, because Redis is full; its caller says so
     i = i + 2; call('HINCRBY', META, 'refused', 1); st[#st + 1] = 'ok'
   else st[#st + 1] = 'bad'; i = N + 1 end
@@ -294,7 +317,9 @@ local function requeue(z)
   for _, id in ipairs(call('ZRANGEBYSCORE', z, '-inf', now, 'LIMIT', 0, CHUNK)) do
     call('ZREM', z, id)
     local b = call('HGET', BODY, id)
-    if z == LEASE then call('HDEL', OWN, id); if b then call('HINCRBY', CNT, id, 1) end end
+    if z == LEASE and b then
+      call('HSET', OWN, id, '-'..ep..' '..(call('HGET', OWN, id) or '')); call('HINCRBY', CNT, id, 1)
+    elseif z == LEASE then call('HDEL', OWN, id) end
     if b then local _, _, _, lane = parse(b); push(first, id, lane) end
   end
 end

@@ -1,0 +1,67 @@
+//! Cases of [`super::ledger`] about leases: a job that was given back stays back.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::cases::Case;
+use super::{Bench, job, record, run};
+use crate::ledger::{Item, Job, Kind, Lease, Renewal, Reply};
+
+/// Jobs that a worker has in hand when it drains.
+const MANY: usize = 100;
+
+/// The job comes when it is due, `leases` from now, and nobody was charged for the time between.
+fn comes_back(b: &Bench, leases: u32, attempt: u32) {
+    (b.advance)(b.lease * 3 / 2);
+    assert!(b.steps(9).is_empty(), "it is not due, and nobody leases it");
+    (b.advance)(b.lease * (leases - 1));
+    let again = b.claim(9);
+    let facts: Vec<_> = again.iter().map(|c| (c.lease.step.as_str(), c.attempt, c.crashes)).collect();
+    assert_eq!(facts, [("a", attempt, 0)], "nobody died over it");
+}
+
+pub(super) const LEDGER: &[Case] = &[
+    ("a released job stays back, however late its lease is renewed", |b| {
+        b.submit(1, &[job("a", &[])]);
+        let a = b.claim(1).remove(0);
+        assert_eq!(b.one(Item::Release { lease: a.lease.clone(), delay: b.lease * 3 }), Reply::Created);
+        assert_eq!(b.renew(&a.lease), Renewal::Lost);
+        assert!(b.ledger.held(&run(1)).expect("held works").is_empty());
+        (b.advance)(b.lease / 2);
+        assert_eq!(b.renew(&a.lease), Renewal::Lost);
+        comes_back(b, 3, 1);
+    }),
+    ("a retry stays back, however late its lease is renewed", |b| {
+        let key = b.submit(1, &[job("a", &[])]);
+        let a = b.claim(1).remove(0);
+        let retry = record(Kind::Attempt, key.attempt("a", 2));
+        let item = Item::Retry { lease: a.lease.clone(), record: retry, delay: b.lease * 3 };
+        assert_eq!(b.one(item), Reply::Created);
+        assert_eq!(b.renew(&a.lease), Renewal::Lost);
+        comes_back(b, 3, 2);
+    }),
+    ("what a worker gives back as it drains stays back while it renews its leases", |b| {
+        let jobs: Vec<Job> = (0..MANY).map(|n| job(&format!("s{n}"), &[])).collect();
+        b.submit(1, &jobs);
+        let leases: Vec<Lease> = b.claim(MANY).into_iter().map(|claimed| claimed.lease).collect();
+        assert_eq!(leases.len(), MANY);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    b.ledger.renew(&leases, b.lease).expect("renew works");
+                }
+            });
+            for lease in &leases {
+                let item = Item::Release { lease: lease.clone(), delay: b.lease * 8 };
+                assert_eq!(b.one(item), Reply::Created);
+            }
+            over.store(true, Ordering::SeqCst);
+        });
+        (b.advance)(b.lease * 3 / 2);
+        assert!(b.steps(MANY).is_empty(), "none is due, and nobody leases one");
+        (b.advance)(b.lease * 15 / 2);
+        let again = b.claim(MANY);
+        assert_eq!(again.len(), MANY);
+        assert!(again.iter().all(|claimed| claimed.crashes == 0), "nobody died over them");
+    }),
+];

@@ -1,0 +1,228 @@
+//! What comes of jobs in a worker's hands, with stores that do and fail as a test says.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dovetail_core::RunId;
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::ledger::{
+    Claimed, HeldStep, Item, Kind, Lease, Ledger as _, Listing, Record, Renewal, Reply, RunKey, Scope, Wait,
+};
+use dovetail_core::meta::{MetaStore, Put};
+use dovetail_core::window::{Called, Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
+
+use super::{FleetLedger, NOT_CARRIED};
+
+const LEASE: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(20);
+
+/// One call of the window that waits until it is let go on.
+type Gate = (crossbeam_channel::Sender<()>, crossbeam_channel::Receiver<()>);
+
+/// Records and a window that do as they are told.
+#[derive(Default)]
+struct Stand {
+    records: Mutex<BTreeMap<(Kind, String), Vec<u8>>>,
+    /// Keys that are not taken, and those that cannot be read.
+    refused: Mutex<HashSet<String>>,
+    unreadable: Mutex<HashMap<String, StoreErrorKind>>,
+    /// How often records were asked for.
+    reads: Mutex<usize>,
+    /// What the window answers to a change of this run; `Ok` to any other.
+    statuses: Mutex<HashMap<RunKey, Status>>,
+    /// What it hands out, and whether each next call fails.
+    jobs: Mutex<Vec<Delivery>>,
+    fails: Mutex<VecDeque<bool>>,
+    told: Mutex<Vec<Change>>,
+    renewed: Mutex<Vec<String>>,
+    gone: Mutex<HashSet<String>>,
+    gate: Mutex<Option<Gate>>,
+}
+
+fn failure(kind: StoreErrorKind) -> StoreError {
+    StoreError::plain(kind, "do as the test says")
+}
+
+impl MetaStore for Stand {
+    fn put(&self, records: &[Record]) -> Result<Vec<Put>, StoreError> {
+        let refused = self.refused.lock().unwrap();
+        if records.iter().any(|record| refused.contains(&record.key)) {
+            return Err(failure(StoreErrorKind::Refused));
+        }
+        let mut known = self.records.lock().unwrap();
+        let mut put = |record: &Record| {
+            let place = (record.kind, record.key.clone());
+            if let Some(first) = known.get(&place) {
+                return Put::Exists(first.clone());
+            }
+            known.insert(place, record.value.clone());
+            Put::Created
+        };
+        Ok(records.iter().map(&mut put).collect())
+    }
+
+    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        *self.reads.lock().unwrap() += 1;
+        let unreadable = self.unreadable.lock().unwrap();
+        if let Some(kind) = keys.iter().find_map(|key| unreadable.get(key)) {
+            return Err(failure(*kind));
+        }
+        let known = self.records.lock().unwrap();
+        Ok(keys.iter().map(|key| known.get(&(kind, key.clone())).cloned()).collect())
+    }
+
+    fn list(&self, _kind: Kind, _listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn open(&self, _runs: &[RunKey]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn forget(&self, _runs: &[RunKey]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn open_runs(&self, _limit: usize) -> Result<Vec<RunKey>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+fn stamp() -> Stamp {
+    Stamp { epoch: "epoch".into(), now: 0, refused: 0 }
+}
+
+impl Stand {
+    fn status(&self, change: &Change) -> Status {
+        let run = match change {
+            Change::Finish { lease, .. } | Change::Back { lease, .. } => &lease.run,
+            Change::Open { run, .. } | Change::Close { run } | Change::Cancel { run } => run,
+            Change::Refused => return Status::Ok,
+        };
+        self.statuses.lock().unwrap().get(run).copied().unwrap_or(Status::Ok)
+    }
+}
+
+impl Window for Stand {
+    fn peek(&self) -> Result<Stamp, StoreError> {
+        Ok(stamp())
+    }
+
+    fn call(&self, changes: &[Change], _scope: &Scope, want: usize, _lease: Duration) -> Result<Called, StoreError> {
+        if let Some((reached, go_on)) = self.gate.lock().unwrap().take() {
+            reached.send(()).unwrap();
+            go_on.recv_timeout(LONG).unwrap();
+        }
+        if self.fails.lock().unwrap().pop_front().unwrap_or(false) {
+            return Err(failure(StoreErrorKind::Unavailable));
+        }
+        self.told.lock().unwrap().extend_from_slice(changes);
+        let mut jobs = self.jobs.lock().unwrap();
+        let handed = want.min(jobs.len());
+        Ok(Called {
+            statuses: changes.iter().map(|change| self.status(change)).collect(),
+            jobs: jobs.drain(..handed).collect(),
+            next_ms: None,
+            stamp: stamp(),
+        })
+    }
+
+    fn renew(&self, leases: &[WindowLease], _lease: Duration) -> Result<Vec<Held>, StoreError> {
+        let gone = self.gone.lock().unwrap();
+        self.renewed.lock().unwrap().extend(leases.iter().map(|lease| lease.token.clone()));
+        Ok(leases.iter().map(|l| if gone.contains(&l.token) { Held::Gone } else { Held::Renewed }).collect())
+    }
+
+    fn listen(&self, _ring: Box<dyn Fn(Ring) + Send + Sync>) {}
+
+    fn knows(&self, runs: &[RunKey]) -> Result<Vec<bool>, StoreError> {
+        Ok(vec![true; runs.len()])
+    }
+
+    fn held(&self, _run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn beat(&self, _worker: &str, _about: &[u8], _keep: Duration) -> Result<Stamp, StoreError> {
+        Ok(stamp())
+    }
+
+    fn belongs(&self, records: Option<&str>) -> Result<Option<String>, StoreError> {
+        Ok(records.map(str::to_owned))
+    }
+
+    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+fn run(n: u8) -> RunKey {
+    RunKey { run: RunId::from_bytes([n; 16]), generation: 0 }
+}
+
+fn outcome(run: &RunKey, step: &str) -> Record {
+    Record { kind: Kind::Outcome, key: run.step(step), value: b"value".to_vec() }
+}
+
+/// A job of run `n`, with a value that stands in the records.
+fn delivery(n: u8) -> Delivery {
+    let lease = WindowLease { run: run(n), step: "b".into(), token: format!("token of {n}"), epoch: "epoch".into() };
+    let values = vec![("a".to_owned(), NOT_CARRIED.to_vec())];
+    Delivery { lease, attempt: 3, crashes: 1, verify: n.is_multiple_of(2), envelope: b"run".to_vec(), values }
+}
+
+/// A ledger whose window hands out jobs of these runs, and the value that each needs.
+fn ledger(runs: std::ops::Range<u8>) -> (FleetLedger, Arc<Stand>) {
+    let stand = Arc::new(Stand::default());
+    stand.put(&runs.clone().map(|n| outcome(&run(n), "a")).collect::<Vec<_>>()).unwrap();
+    stand.jobs.lock().unwrap().extend(runs.map(delivery));
+    (FleetLedger::new(stand.clone(), stand.clone()).unwrap(), stand)
+}
+
+fn claim(ledger: &FleetLedger) -> Result<Vec<Claimed>, StoreError> {
+    ledger.claim(&Scope::All, 99, LEASE, Wait::NONE)
+}
+
+fn only(ledger: &FleetLedger, item: Item) -> Reply {
+    ledger.commit(&[item]).unwrap().remove(0)
+}
+
+#[test]
+fn a_lease_is_not_renewed_while_its_job_is_given_back() {
+    let (ledger, stand) = ledger(1..3);
+    let leases: Vec<Lease> = claim(&ledger).unwrap().into_iter().map(|claimed| claimed.lease).collect();
+    let asked = || {
+        let answers = ledger.renew(&leases, LEASE).unwrap();
+        (answers, std::mem::take(&mut *stand.renewed.lock().unwrap()))
+    };
+    let both = ["token of 1".to_owned(), "token of 2".to_owned()];
+    assert_eq!(asked(), (vec![Renewal::Renewed; 2], both.to_vec()));
+    for fails in [true, false] {
+        let (reached, wait) = crossbeam_channel::bounded(1);
+        let (go_on, gate) = crossbeam_channel::bounded(1);
+        *stand.gate.lock().unwrap() = Some((reached, gate));
+        stand.fails.lock().unwrap().push_back(fails);
+        std::thread::scope(|threads| {
+            let item = Item::Release { lease: leases[0].clone(), delay: LEASE };
+            let giving = threads.spawn(|| ledger.commit(&[item]));
+            wait.recv_timeout(LONG).unwrap();
+            assert_eq!(asked(), (vec![Renewal::Renewed; 2], both[1..].to_vec()), "it is on its way");
+            go_on.send(()).unwrap();
+            assert_eq!(giving.join().unwrap().is_err(), fails);
+        });
+        let kept = if fails { both.to_vec() } else { both[1..].to_vec() };
+        let first = if fails { Renewal::Renewed } else { Renewal::Lost };
+        assert_eq!(asked(), (vec![first, Renewal::Renewed], kept), "what is sent again is kept until then");
+    }
+}
+
+#[test]
+fn a_lease_that_is_not_held_here_is_not_asked_for() {
+    let (ledger, stand) = ledger(1..2);
+    let lease = claim(&ledger).unwrap().remove(0).lease;
+    assert_eq!(only(&ledger, Item::Release { lease: lease.clone(), delay: LEASE }), Reply::Created);
+    let unknown = Lease { token: 4711, ..lease.clone() };
+    assert_eq!(ledger.renew(&[lease, unknown], LEASE).unwrap(), [Renewal::Lost, Renewal::Lost]);
+    assert!(stand.renewed.lock().unwrap().is_empty(), "without a token it could take the job again, for nobody");
+}
