@@ -1,4 +1,5 @@
-//! What comes of jobs in a worker's hands, with stores that do and fail as a test says.
+//! What comes of jobs in a worker's hands, with stores that fail where a test says so: each item gets its own reply,
+//! and no lease is remembered for longer than its job is held.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -6,13 +7,16 @@ use std::time::Duration;
 
 use dovetail_core::RunId;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::desk::Desk;
 use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger as _, Listing, Record, Renewal, Reply, RunKey, Scope, Wait,
 };
 use dovetail_core::meta::{MetaStore, Put};
 use dovetail_core::window::{Called, Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
 
-use super::{FleetLedger, NOT_CARRIED};
+use super::records::{self, Forget, Repair, Request, Role, ToRecords};
+use super::work::{self, Following, InFlight, Slot, ToWindow};
+use super::{FleetLedger, NOT_CARRIED, Shared, locked};
 
 const LEASE: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(20);
@@ -225,4 +229,96 @@ fn a_lease_that_is_not_held_here_is_not_asked_for() {
     let unknown = Lease { token: 4711, ..lease.clone() };
     assert_eq!(ledger.renew(&[lease, unknown], LEASE).unwrap(), [Renewal::Lost, Renewal::Lost]);
     assert!(stand.renewed.lock().unwrap().is_empty(), "without a token it could take the job again, for nobody");
+}
+
+fn submit(n: u8) -> Slot {
+    let repair = Repair { run: run(n), jobs: Vec::new(), steps: Vec::new().into() };
+    let (stamp, envelope) = (stamp(), Vec::new());
+    let change = Change::Open { run: run(n), stamp, verify: false, envelope, steps: 1, done: vec![], jobs: vec![] };
+    Slot::Ask(change, Following::Submitted(repair))
+}
+
+fn finished(n: u8, lease: u64) -> Slot {
+    let change = Change::Finish { lease: delivery(n).lease, succeeded: true, value: Vec::new(), children: Vec::new() };
+    Slot::Ask(change, Following::Finished { lease })
+}
+
+/// The replies of requests that share a round trip.
+fn told(stand: &Arc<Stand>, shared: &Shared, requests: Vec<Vec<Slot>>) -> Vec<Result<Vec<Reply>, StoreErrorKind>> {
+    let (desk, _leave) = Desk::new(());
+    let (to_records, _forget) = crossbeam_channel::unbounded();
+    let (tell, heard) = crossbeam_channel::unbounded();
+    let flight = |(at, slots)| {
+        let tell = tell.clone();
+        InFlight { slots, then: Box::new(move |replies| tell.send((at, replies)).unwrap()) }
+    };
+    let flying = requests.into_iter().enumerate().map(flight).collect();
+    work::tell_with_others(shared, &desk.sit(), ToWindow::Changes(flying), &to_records);
+    drop(tell);
+    let mut answers: Vec<(usize, Result<Vec<Reply>, StoreError>)> = heard.iter().collect();
+    answers.sort_by_key(|(at, _)| *at);
+    assert!(stand.told.lock().unwrap().len() > 1, "they share a call");
+    answers.into_iter().map(|(_, replies)| replies.map_err(|error| error.kind)).collect()
+}
+
+/// One of three submissions is refused as stale and cannot be put right, because its record cannot be read.
+#[test]
+fn an_item_that_fails_takes_no_answer_of_another_one() {
+    for bad in 1..=3 {
+        let stand = Arc::new(Stand::default());
+        let shared = Shared::new(stand.clone(), stand.clone());
+        stand.statuses.lock().unwrap().extend([
+            (run(bad), Status::Stale),
+            (run(4), Status::Lost),
+            (run(5), Status::Complete),
+            (run(6), Status::Cancelled),
+            (run(7), Status::NotOwner),
+        ]);
+        stand.unreadable.lock().unwrap().insert(run(bad).run.to_string(), StoreErrorKind::Corrupt);
+        let first = locked(&shared.leases).add(delivery(4).lease, 1, false).token;
+        let requests = vec![
+            vec![submit(1), submit(2), submit(3), finished(4, first)],
+            vec![finished(5, 71), Slot::Done(Reply::Exists(vec![7])), finished(6, 72)],
+            vec![finished(7, 73)],
+        ];
+        let replies = told(&stand, &shared, requests);
+        assert_eq!(replies[0], Err(StoreErrorKind::Corrupt), "number {bad}");
+        assert_eq!(replies[1], Ok(vec![Reply::Complete, Reply::Exists(vec![7]), Reply::Cancelled]), "number {bad}");
+        assert_eq!(replies[2], Ok(vec![Reply::NotOwner]), "number {bad}");
+        assert_eq!(locked(&shared.leases).len(), 0, "what follows from an answer follows for every item");
+    }
+}
+
+#[test]
+fn what_the_records_do_not_take_fails_its_own_request_alone() {
+    for bad in 1..=3 {
+        let stand = Arc::new(Stand::default());
+        let shared = Shared::new(stand.clone(), stand.clone());
+        stand.put(&[outcome(&run(2), "twice")]).unwrap();
+        stand.refused.lock().unwrap().insert(run(bad).step("b"));
+        let (desk, leave) = Desk::new(Forget::default());
+        let (tell, heard) = crossbeam_channel::unbounded();
+        let mut requests: Vec<ToRecords> = (1..=3)
+            .map(|n| {
+                let tell = tell.clone();
+                let put = |step: &str| Item::Put { record: outcome(&run(n), step) };
+                let items = vec![put("a"), put("twice"), put("b")];
+                ToRecords::Commit(Request { items, then: Box::new(move |replies| tell.send((n, replies)).unwrap()) })
+            })
+            .collect();
+        let last = requests.pop();
+        requests.into_iter().for_each(|request| leave.send(request).unwrap());
+        let flying = records::write_with_others(&shared, desk.sit(), last, &Role::Thread).unwrap();
+        let (work, _leave) = Desk::new(());
+        let (to_records, _forget) = crossbeam_channel::unbounded();
+        work::tell_with_others(&shared, &work.sit(), ToWindow::Changes(flying), &to_records);
+        drop(tell);
+        let answers: BTreeMap<u8, Result<Vec<Reply>, StoreError>> = heard.iter().collect();
+        for n in 1..=3 {
+            let twice = if n == 2 { Reply::Exists(b"value".to_vec()) } else { Reply::Created };
+            let wanted = Ok(vec![Reply::Created, twice, Reply::Created]);
+            let got = answers[&n].as_ref().map_err(|error| error.kind).cloned();
+            assert_eq!(got, if n == bad { Err(StoreErrorKind::Refused) } else { wanted }, "request {n}, bad {bad}");
+        }
+    }
 }

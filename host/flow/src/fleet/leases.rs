@@ -53,6 +53,11 @@ impl Leases {
         self.held.remove(&token);
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
     /// While its job is being given back, a lease is not renewed.
     pub(super) fn set_leaving(&mut self, token: u64, leaving: bool) {
         if let Some(mine) = self.held.get_mut(&token) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::desk::{Desk, Seat};
-use dovetail_core::ledger::{Item, Job, Kind, Lease, Reply, RunKey, Then};
+use dovetail_core::ledger::{Item, Job, Kind, Lease, Record, Reply, RunKey, Then};
 use dovetail_core::meta::{Put, Writes};
 use dovetail_core::record::{Form, OutcomeRecord};
 use dovetail_core::window::{Change, Stamp, Status};
@@ -125,10 +125,25 @@ pub(super) fn write_with_others(
             if !ending && writes.forget.len() < REMEMBERED {
                 seat.add(writes.forget);
             }
+            // What the store does not take of one request is not held against the others.
+            if requests.len() > 1 && error.kind != StoreErrorKind::Unavailable {
+                return Some(requests.into_iter().filter_map(|request| write_alone(shared, request)).collect());
+            }
             drop(seat);
             for request in requests {
                 (request.then)(Err(error.again()));
             }
+            None
+        }
+    }
+}
+
+/// The same for one request. None: it has been told why it could not be served.
+fn write_alone(shared: &Shared, request: Request) -> Option<InFlight> {
+    match write(shared, std::slice::from_ref(&request), &mut Writes::default()) {
+        Ok(mut slots) => Some(InFlight { slots: slots.pop().unwrap_or_default(), then: request.then }),
+        Err(error) => {
+            (request.then)(Err(error));
             None
         }
     }
@@ -167,33 +182,40 @@ impl Forget {
     }
 }
 
+/// The record that an item inserts, and the one that is inserted after it if it was new.
+fn records_of(item: &Item) -> Option<(&Record, Option<&Record>)> {
+    match item {
+        Item::Finish { record, close, .. } => Some((record, close.as_ref())),
+        Item::Submit { record, .. }
+        | Item::Reopen { record, .. }
+        | Item::Put { record }
+        | Item::Inherit { record }
+        | Item::Retry { record, .. }
+        | Item::Close { record, .. } => Some((record, None)),
+        Item::Release { .. } | Item::Recover { .. } | Item::Cancel { .. } => None,
+    }
+}
+
 /// One write for all the requests, added to `writes`, and what the window is to be told of each item.
 fn write(shared: &Shared, requests: &[Request], writes: &mut Writes) -> Result<Vec<Vec<Slot>>, StoreError> {
-    let items = || requests.iter().flat_map(|request| &request.items);
-    for item in items() {
-        match item {
-            Item::Submit { run, record, .. } | Item::Reopen { run, record } => {
-                writes.open.push(run.clone());
-                writes.records.push((record.clone(), None));
-            }
-            Item::Finish { record, close, .. } => writes.records.push((record.clone(), close.clone())),
-            Item::Put { record }
-            | Item::Inherit { record }
-            | Item::Retry { record, .. }
-            | Item::Close { record, .. } => {
-                writes.records.push((record.clone(), None));
-            }
-            Item::Release { .. } | Item::Recover { .. } | Item::Cancel { .. } => {}
+    for item in requests.iter().flat_map(|request| &request.items) {
+        if let Item::Submit { run, .. } | Item::Reopen { run, .. } = item {
+            writes.open.push(run.clone());
         }
+        writes.records.extend(records_of(item).map(|(record, then)| (record.clone(), then.cloned())));
     }
     // Before anything is read or written: what the window knew at that time is the least that it must know later.
     let stamp = if writes.open.is_empty() { None } else { Some(shared.stamp()?) };
-    let mut answers =
-        if writes.records.is_empty() && writes.forget.is_empty() { Vec::new() } else { shared.meta.write(writes)? }
-            .into_iter();
+    let answers =
+        if writes.records.is_empty() && writes.forget.is_empty() { Vec::new() } else { shared.meta.write(writes)? };
+    if answers.len() != writes.records.len() {
+        return Err(StoreError::plain(StoreErrorKind::Corrupt, "write records: an answer is missing"));
+    }
+    let mut answers = answers.into_iter();
     let slots = |request: &Request| {
         let slot = |item: &Item| {
-            let put = if matches!(item, Item::Release { .. }) { None } else { answers.next() };
+            // As many answers as it has records: the next ones are another item's.
+            let put = records_of(item).and_then(|_| answers.next());
             shared.following(item, put, stamp.as_ref())
         };
         request.items.iter().map(slot).collect()

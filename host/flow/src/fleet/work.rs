@@ -133,7 +133,9 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
                         shared.reply(following, status, &mut forget)
                     }
                 };
-                answers.push((then, plan.into_iter().map(reply).collect()));
+                // Each item takes its own answer, also after one that fails: the answers are those of all requests.
+                let replies: Vec<Result<Reply, StoreError>> = plan.into_iter().map(reply).collect();
+                answers.push((then, replies.into_iter().collect()));
             }
             // Before anybody is answered: who waited may end with that, and what is left after the end is not done.
             if !forget.is_empty() {
