@@ -106,6 +106,16 @@ impl Stand {
         };
         self.statuses.lock().unwrap().get(run).copied().unwrap_or(Status::Ok)
     }
+
+    /// Jobs that were given back: their tokens.
+    fn backs(&self) -> Vec<String> {
+        let told = self.told.lock().unwrap();
+        let token = |change: &Change| match change {
+            Change::Back { lease, .. } => Some(lease.token.clone()),
+            _ => None,
+        };
+        told.iter().filter_map(token).collect()
+    }
 }
 
 impl Window for Stand {
@@ -186,6 +196,10 @@ fn ledger(runs: std::ops::Range<u8>) -> (FleetLedger, Arc<Stand>) {
 
 fn claim(ledger: &FleetLedger) -> Result<Vec<Claimed>, StoreError> {
     ledger.claim(&Scope::All, 99, LEASE, Wait::NONE)
+}
+
+fn held(ledger: &FleetLedger) -> usize {
+    locked(&ledger.shared.leases).len()
 }
 
 fn only(ledger: &FleetLedger, item: Item) -> Reply {
@@ -321,4 +335,78 @@ fn what_the_records_do_not_take_fails_its_own_request_alone() {
             assert_eq!(got, if n == bad { Err(StoreErrorKind::Refused) } else { wanted }, "request {n}, bad {bad}");
         }
     }
+}
+
+#[test]
+fn a_job_whose_value_cannot_be_read_is_given_back_uncharged_and_the_others_are_handed_out() {
+    for kind in [StoreErrorKind::Unavailable, StoreErrorKind::Corrupt] {
+        for bad in 1..=4 {
+            let (ledger, stand) = ledger(1..5);
+            // The last one needs nothing that is not carried.
+            stand.jobs.lock().unwrap()[3].values.clear();
+            stand.unreadable.lock().unwrap().insert(run(bad).step("a"), kind);
+            let runs: Vec<RunKey> = claim(&ledger).unwrap().into_iter().map(|claimed| claimed.lease.run).collect();
+            // Where the records do not answer, the next ones are not asked for in vain.
+            let back = |n: u8| n == bad || kind == StoreErrorKind::Unavailable && n > bad;
+            let is_back = |n: &u8| *n < 4 && back(*n);
+            assert_eq!(runs, (1..5).filter(|n| !is_back(n)).map(run).collect::<Vec<_>>(), "{kind:?}, {bad}");
+            let wanted: Vec<u8> = (1..5).filter(is_back).collect();
+            let told = stand.told.lock().unwrap();
+            assert_eq!(told.len(), wanted.len());
+            for (change, n) in told.iter().zip(wanted) {
+                let Change::Back { lease, attempt, verify, delay } = change else { panic!("{change:?}") };
+                let job = delivery(n);
+                assert_eq!((lease, *attempt, *verify), (&job.lease, job.attempt, job.verify), "as it was");
+                assert!(*delay > Duration::ZERO, "it is not claimed at once again by the same worker");
+            }
+            assert_eq!(held(&ledger), runs.len());
+        }
+    }
+}
+
+#[test]
+fn a_claim_of_which_nothing_can_be_read_says_why_and_leaves_nothing_leased() {
+    let (ledger, stand) = ledger(1..4);
+    stand.unreadable.lock().unwrap().extend((1..4).map(|n| (run(n).step("a"), StoreErrorKind::Unavailable)));
+    assert_eq!(claim(&ledger).unwrap_err().kind, StoreErrorKind::Unavailable);
+    assert_eq!(stand.backs(), ["token of 1", "token of 2", "token of 3"]);
+    assert_eq!((held(&ledger), *stand.reads.lock().unwrap()), (0, 1), "the next ones would not be answered either");
+}
+
+#[test]
+fn what_could_not_be_given_back_is_given_back_before_the_next_claim_or_at_the_end() {
+    for ends in [false, true] {
+        let (ledger, stand) = ledger(1..3);
+        stand.unreadable.lock().unwrap().insert(run(1).step("a"), StoreErrorKind::Corrupt);
+        // The claim is answered; then the window is silent for two calls.
+        stand.fails.lock().unwrap().extend([false, true, true]);
+        assert_eq!(claim(&ledger).unwrap().len(), 1, "what could be read is not lost");
+        stand.jobs.lock().unwrap().push(delivery(3));
+        stand.put(&[outcome(&run(3), "a")]).unwrap();
+        assert_eq!(claim(&ledger).unwrap_err().kind, StoreErrorKind::Unavailable, "nothing more is claimed before");
+        assert_eq!((stand.backs().len(), stand.jobs.lock().unwrap().len()), (0, 1));
+        if ends {
+            drop(ledger);
+        } else {
+            assert_eq!(claim(&ledger).unwrap().len(), 1);
+            assert_eq!(claim(&ledger).unwrap().len(), 0);
+        }
+        assert_eq!(stand.backs(), ["token of 1"], "once");
+    }
+}
+
+/// Of a group of changes: the records do not take the neighbour's, and a release needs no records.
+#[test]
+fn a_job_is_given_back_whatever_the_records_do() {
+    let (ledger, stand) = ledger(1..4);
+    let leases: Vec<Lease> = claim(&ledger).unwrap().into_iter().map(|claimed| claimed.lease).collect();
+    let released = |lease: &Lease| Item::Release { lease: lease.clone(), delay: Duration::ZERO };
+    let seat = ledger.desks.as_ref().unwrap().records.sit();
+    // Somebody sits at the desk of the records, and gets no answer.
+    assert_eq!(only(&ledger, released(&leases[0])), Reply::Created);
+    let (tell, heard) = crossbeam_channel::bounded(1);
+    ledger.commit_then(vec![released(&leases[1])], Box::new(move |replies| tell.send(replies.unwrap()).unwrap()));
+    assert_eq!(heard.recv_timeout(LONG).unwrap(), [Reply::Created]);
+    drop(seat);
+    assert_eq!(stand.backs(), ["token of 1", "token of 2"]);
 }

@@ -1,14 +1,18 @@
 //! The leases that this process holds: their tokens, as the window knows them, from the claim until the job is
-//! acknowledged, given back, lost or let go.
+//! acknowledged, given back, lost or let go. A job that was claimed and cannot be handed to a worker, because its
+//! values cannot be read, is given back uncharged.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::ledger::{Claimed, Kind, Lease, Renewal};
-use dovetail_core::window::{Delivery, Held, WindowLease};
+use dovetail_core::ledger::{Claimed, Kind, Lease, Renewal, Scope};
+use dovetail_core::window::{Change, Delivery, Held, WindowLease};
 
 use super::{NOT_CARRIED, Shared, locked};
+
+/// How long a job is put off whose values could not be read here: another worker may be able to read them.
+const UNREAD: Duration = Duration::from_secs(1);
 
 /// What must be known of a lease to acknowledge its job, to renew it or to give it back.
 struct Mine {
@@ -23,6 +27,8 @@ struct Mine {
 pub(super) struct Leases {
     last: u64,
     held: HashMap<u64, Mine>,
+    /// Jobs that could not be read and that the window could not be told of either. No claim is made before it is.
+    owed: Vec<Change>,
 }
 
 impl Leases {
@@ -67,8 +73,55 @@ impl Leases {
 }
 
 impl Shared {
-    /// A claimed job with all that is needed to run it.
-    pub(super) fn claimed(&self, delivery: Delivery) -> Result<Claimed, StoreError> {
+    /// Claimed jobs with all that is needed to run them. Those whose values cannot be read are given back.
+    ///
+    /// # Errors
+    /// Why none of them could be read.
+    pub(super) fn take(&self, jobs: Vec<Delivery>) -> Result<Vec<Claimed>, StoreError> {
+        let (mut claimed, mut unread, mut failed) = (Vec::with_capacity(jobs.len()), Vec::new(), None);
+        for job in jobs {
+            let back =
+                Change::Back { lease: job.lease.clone(), attempt: job.attempt, verify: job.verify, delay: UNREAD };
+            // Where the records do not answer, each further question would wait as long, and leases lapse meanwhile.
+            let silent = failed.as_ref().is_some_and(|error: &StoreError| error.kind == StoreErrorKind::Unavailable);
+            if silent && needs_records(&job) {
+                unread.push(back);
+                continue;
+            }
+            match self.claimed(job) {
+                Ok(job) => claimed.push(job),
+                Err(error) => {
+                    unread.push(back);
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        let Some(error) = failed else { return Ok(claimed) };
+        tracing::warn!(jobs = unread.len(), err = &error as &dyn std::error::Error, "claimed jobs could not be read");
+        locked(&self.leases).owed.append(&mut unread);
+        // If this fails too, the window is told before the next claim.
+        if let Err(error) = self.give_back_owed() {
+            tracing::warn!(err = &error as &dyn std::error::Error, "claimed jobs could not be given back");
+        }
+        if claimed.is_empty() { Err(error) } else { Ok(claimed) }
+    }
+
+    /// Gives back what could not be read, uncharged. No worker knows of these jobs, so nobody else does.
+    ///
+    /// # Errors
+    /// Of the window: they are kept, and given back the next time.
+    pub(super) fn give_back_owed(&self) -> Result<(), StoreError> {
+        let owed = std::mem::take(&mut locked(&self.leases).owed);
+        if owed.is_empty() {
+            return Ok(());
+        }
+        // One that has lapsed meanwhile and went to another worker is that one's: `NotOwner`.
+        self.call(&owed, &Scope::All, 0, Duration::ZERO).map(drop).inspect_err(|_| {
+            locked(&self.leases).owed.splice(0..0, owed);
+        })
+    }
+
+    fn claimed(&self, delivery: Delivery) -> Result<Claimed, StoreError> {
         let Delivery { lease, attempt, crashes, mut verify, envelope, values } = delivery;
         let run = if envelope.is_empty() {
             // The window forgot the run and kept the job: the records have it, and whoever runs this looks at them
@@ -126,4 +179,8 @@ impl Shared {
         }
         Ok(answers)
     }
+}
+
+fn needs_records(job: &Delivery) -> bool {
+    job.envelope.is_empty() || job.values.iter().any(|(_, value)| value == NOT_CARRIED)
 }

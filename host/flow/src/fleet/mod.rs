@@ -229,6 +229,10 @@ impl FleetLedger {
         let (reply, told) = crossbeam_channel::bounded(1);
         let request = Request { items, then: Box::new(move |replies| drop(reply.send(replies))) };
         let desks = self.desks()?;
+        if request.items.iter().all(needs_no_records) {
+            self.tell(desks, ToWindow::Changes(vec![self.shared.unrecorded(request)]));
+            return told.recv().map_err(|_| gone())?;
+        }
         match desks.records.try_sit() {
             Some(seat) => {
                 if let Some(flying) = records::write_with_others(
@@ -255,6 +259,9 @@ impl FleetLedger {
 
     fn send(&self, request: Request) {
         match &self.desks {
+            Some(desks) if request.items.iter().all(needs_no_records) => {
+                work::leave(&desks.to_work, ToWindow::Changes(vec![self.shared.unrecorded(request)]));
+            }
             Some(desks) => {
                 if let Err(SendError(ToRecords::Commit(Request { then, .. }))) =
                     desks.to_records.send(ToRecords::Commit(request))
@@ -276,6 +283,8 @@ impl Drop for FleetLedger {
         for thread in self.threads.drain(..) {
             drop(thread.join());
         }
+        // If the window cannot be told, these leases expire.
+        drop(self.shared.give_back_owed());
     }
 }
 
@@ -286,6 +295,12 @@ fn gone() -> StoreError {
 /// Whether an item needs records read and is served on the caller's own thread.
 fn is_slow(item: &Item) -> bool {
     matches!(item, Item::Recover { .. } | Item::Cancel { .. })
+}
+
+/// Whether an item is only told to the window. It must not wait for the records, nor fail with them: a job goes back
+/// because something does not work, which may be the records.
+fn needs_no_records(item: &Item) -> bool {
+    matches!(item, Item::Release { .. })
 }
 
 impl Ledger for FleetLedger {
@@ -320,6 +335,7 @@ impl Ledger for FleetLedger {
             return Err(StoreError::new(StoreErrorKind::Refused, "claim the work of some runs only", why));
         }
         self.shared.pair()?;
+        self.shared.give_back_owed()?;
         let until = Instant::now() + wait.at_most;
         loop {
             let (reply, answer) = crossbeam_channel::bounded(1);
@@ -327,7 +343,7 @@ impl Ledger for FleetLedger {
             self.tell(self.desks()?, ToWindow::Claim(request));
             let (jobs, next_ms) = answer.recv().map_err(|_| gone())??;
             if !jobs.is_empty() {
-                return jobs.into_iter().map(|job| self.shared.claimed(job)).collect();
+                return self.shared.take(jobs);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || self.shared.bell.rung() != wait.seen {

@@ -224,6 +224,12 @@ fn write(shared: &Shared, requests: &[Request], writes: &mut Writes) -> Result<V
 }
 
 impl Shared {
+    /// A request that has no records.
+    pub(super) fn unrecorded(&self, request: Request) -> InFlight {
+        let slots = request.items.iter().map(|item| self.following(item, None, None)).collect();
+        InFlight { slots, then: request.then }
+    }
+
     /// What the window knew when it was last heard, or is asked now.
     fn stamp(&self) -> Result<Stamp, StoreError> {
         if let Some((stamp, at)) = locked(&self.stamp).as_ref()
