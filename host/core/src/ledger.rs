@@ -389,6 +389,12 @@ pub trait Ledger: Send + Sync {
     /// `Unavailable`: nothing is known about the leases.
     fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError>;
 
+    /// The caller does nothing more with this lease, whether or not its job was acknowledged or given back: the backend
+    /// forgets what it remembers of it. The lease itself goes on until it lapses.
+    fn let_go(&self, lease: &Lease) {
+        let _: &Lease = lease;
+    }
+
     /// Records by key.
     ///
     /// # Errors

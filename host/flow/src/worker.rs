@@ -402,6 +402,7 @@ impl Worker {
         let held = locked(&self.held).get(&token).map(|held| (held.canceller.clone(), held.sure));
         // It is there from the claim on; without it the job could not be stopped, and is not begun.
         let Some((canceller, sure)) = held else {
+            self.parts.ledger.let_go(&job.lease);
             self.flow.settled();
             return false;
         };

@@ -1,6 +1,7 @@
 //! Cases of [`super::ledger`] about leases: a job that was given back stays back.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::cases::Case;
 use super::{Bench, job, record, run};
@@ -63,5 +64,15 @@ pub(super) const LEDGER: &[Case] = &[
         let again = b.claim(MANY);
         assert_eq!(again.len(), MANY);
         assert!(again.iter().all(|claimed| claimed.crashes == 0), "nobody died over them");
+    }),
+    ("a lease that was let go lapses like any other", |b| {
+        b.submit(1, &[job("a", &[])]);
+        let a = b.claim(1).remove(0);
+        b.ledger.let_go(&a.lease);
+        assert!(b.steps(9).is_empty(), "it holds until then");
+        (b.advance)(b.lease * 5 / 4);
+        let again = b.claim(9);
+        assert_eq!(again.iter().map(|c| c.crashes).collect::<Vec<_>>(), [1]);
+        assert_eq!(b.one(Item::Release { lease: a.lease, delay: Duration::ZERO }), Reply::NotOwner);
     }),
 ];

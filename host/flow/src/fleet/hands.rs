@@ -198,6 +198,17 @@ fn claim(ledger: &FleetLedger) -> Result<Vec<Claimed>, StoreError> {
     ledger.claim(&Scope::All, 99, LEASE, Wait::NONE)
 }
 
+fn finish(lease: &Lease, close: bool) -> Item {
+    let close = close.then(|| Record { kind: Kind::RunOutcome, key: lease.run.key(), value: Vec::new() });
+    Item::Finish {
+        lease: lease.clone(),
+        record: outcome(&lease.run, &lease.step),
+        succeeded: true,
+        close,
+        children: vec![],
+    }
+}
+
 fn held(ledger: &FleetLedger) -> usize {
     locked(&ledger.shared.leases).len()
 }
@@ -409,4 +420,55 @@ fn a_job_is_given_back_whatever_the_records_do() {
     assert_eq!(heard.recv_timeout(LONG).unwrap(), [Reply::Created]);
     drop(seat);
     assert_eq!(stand.backs(), ["token of 1", "token of 2"]);
+}
+
+/// What a worker does with a job, and then nothing more.
+type Does = fn(&FleetLedger, &Stand, &Lease);
+
+#[test]
+fn no_lease_is_remembered_when_its_job_is_done_with() {
+    const JOBS: u8 = 200;
+    let ways: &[(&str, Does)] = &[
+        ("ended", |ledger, _, lease| assert_eq!(only(ledger, finish(lease, false)), Reply::Created)),
+        ("ended, and its run with it", |ledger, _, lease| {
+            assert_eq!(only(ledger, finish(lease, true)), Reply::Created)
+        }),
+        ("ended as the last one", |ledger, stand, lease| {
+            stand.statuses.lock().unwrap().insert(lease.run.clone(), Status::Last);
+            assert_eq!(only(ledger, finish(lease, false)), Reply::Last)
+        }),
+        ("ended by another before", |ledger, stand, lease| {
+            stand.put(&[outcome(&lease.run, &lease.step)]).unwrap();
+            assert!(matches!(only(ledger, finish(lease, true)), Reply::Exists(_)))
+        }),
+        ("of a run that is over", |ledger, stand, lease| {
+            stand.statuses.lock().unwrap().insert(lease.run.clone(), Status::Closed);
+            assert_eq!(only(ledger, finish(lease, false)), Reply::Closed)
+        }),
+        ("given back", |ledger, _, lease| {
+            assert_eq!(only(ledger, Item::Release { lease: lease.clone(), delay: LEASE }), Reply::Created)
+        }),
+        ("given back, and another's by then", |ledger, stand, lease| {
+            stand.statuses.lock().unwrap().insert(lease.run.clone(), Status::NotOwner);
+            assert_eq!(only(ledger, Item::Release { lease: lease.clone(), delay: LEASE }), Reply::NotOwner)
+        }),
+        ("tried again", |ledger, _, lease| {
+            let record = Record { kind: Kind::Attempt, key: lease.run.attempt("b", 4), value: Vec::new() };
+            assert_eq!(only(ledger, Item::Retry { lease: lease.clone(), record, delay: LEASE }), Reply::Created)
+        }),
+        ("lost", |ledger, stand, lease| {
+            stand.gone.lock().unwrap().extend((1..=JOBS).map(|n| delivery(n).lease.token));
+            assert_eq!(ledger.renew(std::slice::from_ref(lease), LEASE).unwrap(), [Renewal::Lost])
+        }),
+        ("let go", |ledger, _, lease| ledger.let_go(lease)),
+    ];
+    for (way, does) in ways {
+        let (ledger, stand) = ledger(1..JOBS + 1);
+        let claimed = ledger.claim(&Scope::All, JOBS.into(), LEASE, Wait::NONE).unwrap();
+        assert_eq!((claimed.len(), held(&ledger)), (JOBS.into(), JOBS.into()));
+        for claimed in &claimed {
+            does(&ledger, &stand, &claimed.lease);
+        }
+        assert_eq!(held(&ledger), 0, "{way}");
+    }
 }

@@ -170,11 +170,12 @@ impl Shared {
         if held.len() != asked.len() {
             return Err(StoreError::plain(StoreErrorKind::Corrupt, "renew leases: an answer is missing"));
         }
+        let mut ours = locked(&self.leases);
         for (at, held) in places.into_iter().zip(held) {
             match held {
                 // What the window forgot, it will be told again by a rebuild; the step goes on.
                 Held::Renewed | Held::Unknown => answers[at] = Renewal::Renewed,
-                Held::Gone => {}
+                Held::Gone => ours.remove(leases[at].token),
             }
         }
         Ok(answers)

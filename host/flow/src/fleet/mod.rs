@@ -358,6 +358,10 @@ impl Ledger for FleetLedger {
         self.shared.renew(leases, lease)
     }
 
+    fn let_go(&self, lease: &Lease) {
+        locked(&self.shared.leases).remove(lease.token);
+    }
+
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         self.shared.meta.get(kind, keys)
     }

@@ -268,6 +268,8 @@ impl Shared {
             },
             Item::Finish { lease, record, succeeded, close, children } => {
                 if let Some(Put::Exists(value)) = put {
+                    // Another's outcome counts: the job goes as the records say, and not by this lease.
+                    locked(&self.leases).remove(lease.token);
                     return Slot::Done(Reply::Exists(value));
                 }
                 if close.is_some() {

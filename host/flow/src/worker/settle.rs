@@ -175,7 +175,10 @@ impl Worker {
 
     /// A job is no longer this worker's.
     pub(super) fn let_go(&self, token: u64, run: &RunId, state: Option<RunState>) {
-        locked(&self.held).remove(&token);
+        let held = locked(&self.held).remove(&token);
+        if let Some(held) = held {
+            self.parts.ledger.let_go(&held.lease);
+        }
         self.flow.settled();
         match state {
             Some(state) => self.ended(run, state),
