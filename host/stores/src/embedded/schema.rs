@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::ledger::Kind;
 use dovetail_core::scarce::Scarce;
 use rusqlite::config::DbConfig;
 use rusqlite::ffi::{SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE};
@@ -37,6 +38,18 @@ const LISTED: &str = "
 DROP INDEX IF EXISTS records_by_kind;
 CREATE INDEX IF NOT EXISTS records_listed ON records (kind, id) WHERE kind IN ('run', 'plugin', 'pipeline', 'model');
 ";
+
+/// The statement that lists all records of a kind, from the first one (`ASC`) or the last one (`DESC`), at most `?1`.
+/// SQLite uses the index of what is listed only where the index's own condition stands in the statement, word for word.
+pub(crate) fn list_all(kind: Kind, order: &str) -> String {
+    let listed = match kind {
+        Kind::Run | Kind::Plugin | Kind::Pipeline | Kind::Model => {
+            " AND kind IN ('run', 'plugin', 'pipeline', 'model')"
+        }
+        _ => "",
+    };
+    format!("SELECT key, value FROM records WHERE kind = '{}'{listed} ORDER BY id {order} LIMIT ?1", kind.name())
+}
 
 /// From version 1: lanes, the order of runs among jobs, and how many steps an open run has.
 const FROM_1: &str = "
@@ -180,6 +193,23 @@ fn prepare(db: &mut Connection, what: &str) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Otherwise every run that there is was read and sorted for the newest twenty.
+    #[test]
+    fn lists_are_read_by_their_index() {
+        let db = set_up(Connection::open_in_memory().unwrap()).unwrap();
+        db.execute_batch(TABLES).unwrap();
+        db.execute_batch(LISTED).unwrap();
+        for kind in [Kind::Run, Kind::Plugin, Kind::Pipeline, Kind::Model] {
+            for order in ["ASC", "DESC"] {
+                let sql = format!("EXPLAIN QUERY PLAN {}", list_all(kind, order));
+                let mut statement = db.prepare(&sql).unwrap();
+                let plan = statement.query_map([20], |row| row.get(3)).unwrap();
+                let plan: Vec<String> = plan.collect::<Result<_, _>>().unwrap();
+                assert_eq!(plan, ["SEARCH records USING INDEX records_listed (kind=?)"], "{kind:?} {order}");
+            }
+        }
+    }
 
     #[test]
     fn a_statement_with_a_limit_is_planned_once() {

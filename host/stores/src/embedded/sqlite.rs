@@ -290,21 +290,17 @@ impl Ledger for SqliteLedger {
     }
 
     fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let (kind, prefix, order) =
-            (kind.name(), listing.prefix.as_str(), if listing.newest_first { "DESC" } else { "ASC" });
+        let (prefix, order) = (listing.prefix.as_str(), if listing.newest_first { "DESC" } else { "ASC" });
         let limit = i64::try_from(listing.limit).unwrap_or(i64::MAX);
         self.read("list records", |db| {
             let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
             if prefix.is_empty() {
-                // The kind stands in the text: only so does SQLite know that the index of listed records (schema.rs) is
-                // one of this kind, too.
-                let sql = format!("SELECT key, value FROM records WHERE kind = '{kind}' ORDER BY id {order} LIMIT ?1");
-                return db.prepare_cached(&sql)?.query_map([limit], read)?.collect();
+                return db.prepare_cached(&schema::list_all(kind, order))?.query_map([limit], read)?.collect();
             }
             // By the index of keys, and `+` because it is no help in sorting.
             let sql =
                 format!("SELECT key, value FROM records WHERE kind = ?1 AND key >= ?2 AND key < ?2 || char(0x10FFFF) ORDER BY +id {order} LIMIT ?3");
-            db.prepare_cached(&sql)?.query_map(params![kind, prefix, limit], read)?.collect()
+            db.prepare_cached(&sql)?.query_map(params![kind.name(), prefix, limit], read)?.collect()
         })
     }
 
