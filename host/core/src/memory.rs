@@ -12,7 +12,7 @@ use crate::id::Digest;
 use crate::ledger::{
     Claimed, HeldStep, Item, Job, Kind, Lane, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait,
 };
-use crate::retention::{Archive, Owned, Shelf};
+use crate::retention::{Archive, BlobVisitor, Owned, Shelf};
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,11 +99,7 @@ impl Owned for MemoryBlobs {
 }
 
 impl Shelf for MemoryBlobs {
-    fn walk(
-        &self,
-        kind: BlobKind,
-        told: &mut dyn FnMut(Digest, u64) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn walk(&self, kind: BlobKind, told: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
         // Not held meanwhile: what is told of may be removed.
         let found: Vec<(Digest, u64)> = {
             let blobs = locked(&self.0);

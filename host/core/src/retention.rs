@@ -16,6 +16,12 @@ pub const YOUNG: Duration = Duration::from_secs(3600);
 /// Records that are read at once.
 const PAGE: usize = 500;
 
+/// Is told of records, each with its key and its value; an error ends the walk.
+pub type RecordVisitor<'a> = dyn FnMut(String, &[u8]) -> Result<(), StoreError> + 'a;
+
+/// Is told of blobs, each with its size in bytes; an error ends the walk.
+pub type BlobVisitor<'a> = dyn FnMut(Digest, u64) -> Result<(), StoreError> + 'a;
+
 /// Write-once records that can be removed. Blocking.
 pub trait Archive: Send + Sync {
     /// Records of a kind in the order of their keys, from the first one after `after`, at most `limit`.
@@ -29,11 +35,7 @@ pub trait Archive: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`; whatever `told` says, which ends the walk.
-    fn each(
-        &self,
-        kind: Kind,
-        told: &mut dyn FnMut(String, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn each(&self, kind: Kind, told: &mut RecordVisitor<'_>) -> Result<(), StoreError> {
         let mut after = String::new();
         loop {
             let page = self.scan(kind, &after, PAGE)?;
@@ -102,11 +104,7 @@ pub trait Shelf: Owned {
     ///
     /// # Errors
     /// `Unavailable`; whatever `told` says, which ends the walk.
-    fn walk(
-        &self,
-        kind: BlobKind,
-        told: &mut dyn FnMut(Digest, u64) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError>;
+    fn walk(&self, kind: BlobKind, told: &mut BlobVisitor<'_>) -> Result<(), StoreError>;
 
     /// How long ago the blob was stored for the last time, by the store's own clock; none if it is not there.
     ///

@@ -14,7 +14,7 @@ use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::ledger::{Kind, Listing, Record, RunKey};
 use dovetail_core::meta::{MetaStore, Put};
-use dovetail_core::retention::Archive;
+use dovetail_core::retention::{Archive, RecordVisitor};
 use mongodb::IndexModel;
 use mongodb::action::Find;
 use mongodb::bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
@@ -394,11 +394,7 @@ impl Archive for MongoMeta {
         )
     }
 
-    fn each(
-        &self,
-        kind: Kind,
-        told: &mut dyn FnMut(String, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn each(&self, kind: Kind, told: &mut RecordVisitor<'_>) -> Result<(), StoreError> {
         // One query: the stand-in goes through the whole collection for each page.
         let collection = self.collection(kind);
         let rows = collection.find(doc! {}).sort(doc! { "_id": 1 }).batch_size(BATCH as u32);

@@ -34,6 +34,9 @@ pub(crate) fn unknown_meta() -> StoreError {
     unknown("metadata store", "`mongodb://[user:password@]host[:port]/database` and `sqlite:`")
 }
 
+/// What is read and written, maybe by way of a cache, and the store itself.
+pub type BlobStore = (Arc<dyn Blobs>, Arc<dyn Shelf>);
+
 /// Blobs in the data folder (`file:`), or in a bucket (`s3://...`, [`S3Blobs::open`]) with a bounded cache in the data
 /// folder.
 ///
@@ -47,7 +50,7 @@ pub fn open_blobs(url: &str, data: &Path) -> Result<Arc<dyn Blobs>, StoreError> 
 ///
 /// # Errors
 /// As [`open_blobs`].
-pub fn open_blobs_to_write(url: &str, data: &Path) -> Result<(Arc<dyn Blobs>, Arc<dyn Shelf>), StoreError> {
+pub fn open_blobs_to_write(url: &str, data: &Path) -> Result<BlobStore, StoreError> {
     match url.split_once(':') {
         Some(("file", "")) => {
             let files = Arc::new(FileBlobs::new(data));

@@ -68,10 +68,15 @@ fn a_walk_reads_the_folder_once() {
     let first = blobs.put(BlobKind::Log, b"x").unwrap();
     let kind = blobs.path(BlobKind::Log, &first).parent().unwrap().to_owned();
     for n in 0..30_000_u32 {
-        std::fs::write(kind.join(dovetail_core::Digest::of(&n.to_le_bytes()).hex()), b"").unwrap();
+        std::fs::write(kind.join(Digest::of(&n.to_le_bytes()).hex()), b"").unwrap();
     }
     let (mut told, started) = (0, std::time::Instant::now());
-    blobs.walk(BlobKind::Log, &mut |_, _| Ok(told += 1)).unwrap();
+    blobs
+        .walk(BlobKind::Log, &mut |_, _| {
+            told += 1;
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(told, 30_001);
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
@@ -128,7 +133,12 @@ fn what_a_killed_writer_left_is_removed_when_it_is_old() {
     assert_eq!(blobs.remove_abandoned(false).unwrap(), 3);
     assert!(!half.try_exists().unwrap());
     let mut left = 0;
-    blobs.walk(BlobKind::Package, &mut |_, _| Ok(left += 1)).unwrap();
+    blobs
+        .walk(BlobKind::Package, &mut |_, _| {
+            left += 1;
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(left, 1);
 }
 

@@ -68,7 +68,11 @@ fn other_records_neither_remove_nor_write() {
     // It may read, and nothing has gone.
     assert_eq!(other.blobs.get(BlobKind::Artifact, &artifact, 99).unwrap(), b"of the fleet");
     let mut left = 0;
-    dovetail_core::retention::Shelf::walk(&*bench.kept, BlobKind::Package, &mut |_, _| Ok(left += 1)).unwrap();
+    dovetail_core::retention::Shelf::walk(&*bench.kept, BlobKind::Package, &mut |_, _| {
+        left += 1;
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(left, 1, "the package that the fleet has published");
 }
 

@@ -162,7 +162,13 @@ fn a_short_log_stands_in_the_record_and_a_long_one_beside_it() {
     assert_eq!(told[0].lines.iter().map(|line| line.message.as_str()).collect::<Vec<_>>(), ["ran"]);
     assert_eq!(told[1].lines.iter().map(|line| line.message.clone()).collect::<Vec<_>>(), long);
     let mut logs = 0;
-    bench.kept.walk(BlobKind::Log, &mut |_, _| Ok(logs += 1)).unwrap();
+    bench
+        .kept
+        .walk(BlobKind::Log, &mut |_, _| {
+            logs += 1;
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(logs, 1, "the long one alone is a blob");
 }
 

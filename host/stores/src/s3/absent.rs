@@ -5,7 +5,7 @@ use std::time::Duration;
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
-use dovetail_core::retention::{Owned, Shelf};
+use dovetail_core::retention::{BlobVisitor, Owned, Shelf};
 
 use super::{Credentials, S3Check};
 
@@ -67,11 +67,7 @@ impl Owned for S3Blobs {
 }
 
 impl Shelf for S3Blobs {
-    fn walk(
-        &self,
-        _kind: BlobKind,
-        _told: &mut dyn FnMut(Digest, u64) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn walk(&self, _kind: BlobKind, _told: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
         match *self {}
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
-use dovetail_core::retention::{MAX_IDENTITY, Owned, Shelf, YOUNG, identity_of};
+use dovetail_core::retention::{BlobVisitor, MAX_IDENTITY, Owned, Shelf, YOUNG, identity_of};
 use reqwest::Response;
 use reqwest::header::{CONTENT_LENGTH, DATE, LAST_MODIFIED, SERVER};
 use tokio::runtime::Runtime;
@@ -396,11 +396,7 @@ impl Owned for S3Blobs {
 }
 
 impl Shelf for S3Blobs {
-    fn walk(
-        &self,
-        kind: BlobKind,
-        told: &mut dyn FnMut(Digest, u64) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn walk(&self, kind: BlobKind, told: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let (found, last) = self.page(kind, after.as_deref(), PAGE)?;

@@ -42,7 +42,7 @@ fn bucket(conditional: bool) -> Fake {
                 objects.remove(key);
                 Reply::of(204, b"")
             }
-            other => panic!("{other}"),
+            _ => Reply::error(405, "MethodNotAllowed"),
         }
     })
 }
