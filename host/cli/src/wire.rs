@@ -144,6 +144,12 @@ impl App {
         Ok(dovetail_flow::own_blobs(&*self.parts()?.ledger, &*store, self.config.is_together())?)
     }
 
+    /// The same for a worker, which may not begin on another store than its fleet's either.
+    pub(crate) fn own_blobs_to_work(&self) -> Result<(), Error> {
+        let store = dovetail_stores::open_shelf(self.config.blobs.url(), &self.config.data)?;
+        Ok(dovetail_flow::own_blobs_to_work(&*self.parts()?.ledger, &*store, self.config.is_together())?)
+    }
+
     /// Whether the data folder is one already: whatever is written first makes one of these.
     pub(crate) fn has_data(&self) -> Result<bool, Error> {
         // What a fleet has is not here.

@@ -60,6 +60,23 @@ pub fn own_blobs(ledger: &dyn Ledger, store: &dyn Owned, together: bool) -> Resu
     if store.own(&mine)? == mine { Ok(()) } else { Err(of_others(store)) }
 }
 
+/// As [`own_blobs`], for a worker. Elsewhere than `together` it may not begin on an empty store while the records name
+/// packages: it is another store than the one that has them, and each step would fail for want of its package.
+///
+/// # Errors
+/// As [`own_blobs`]; `empty_blobs`.
+pub fn own_blobs_to_work(ledger: &dyn Ledger, store: &dyn Owned, together: bool) -> Result<(), FlowError> {
+    let empty = matches!(ownership(ledger, store)?, Ownership::Nobodys { empty: true });
+    let one = Listing { prefix: String::new(), limit: 1, newest_first: false };
+    if empty && !together && !ledger.list(Kind::Plugin, &one)?.is_empty() {
+        let message = format!("{} holds no blobs, and the records name packages that must be there", store.place());
+        let help = "name the store that the other processes of this fleet use (`blobs`, DOVETAIL_BLOBS); if its content \
+                    is lost, store it again first with `dovetail task push` and `dovetail models pull`";
+        return Err(FlowError::refused("empty_blobs", message, help));
+    }
+    own_blobs(ledger, store, together)
+}
+
 /// Before blobs that these records do not name are removed. It is too late then to find out whose they are: a store
 /// that holds blobs must be known to belong to these records; only to look it may still be nobody's.
 ///

@@ -26,7 +26,7 @@ use dovetail_core::blobs::Blobs;
 use dovetail_core::clock::Clock;
 use dovetail_core::ledger::Ledger;
 
-pub use blob_owner::{OwnBlobs, Ownership, own_blobs, ownership};
+pub use blob_owner::{OwnBlobs, Ownership, own_blobs, own_blobs_to_work, ownership};
 pub use clock::SystemClock;
 pub use document::{document, document_of, seconds, unrecorded, unserved, waits};
 pub use error::FlowError;

@@ -35,7 +35,7 @@ pub(crate) fn unknown_meta() -> StoreError {
 }
 
 /// What is read and written, maybe by way of a cache, and the store itself.
-pub type BlobStore = (Arc<dyn Blobs>, Arc<dyn Shelf>);
+pub(crate) type BlobStore = (Arc<dyn Blobs>, Arc<dyn Shelf>);
 
 /// Blobs in the data folder (`file:`), or in a bucket (`s3://...`, [`S3Blobs::open`]) with a bounded cache in the data
 /// folder.

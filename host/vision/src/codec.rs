@@ -24,8 +24,8 @@ use crate::jpeg;
 pub const MAX_FILE_BYTES: usize = 32 << 20;
 /// The longest side, in pixels.
 pub const MAX_SIDE: u32 = 16_384;
-/// The most pixels: those of a camera of 50 megapixels (8160 x 6144) and some more.
-pub const MAX_PIXELS: u64 = 64_000_000;
+/// The most pixels, 64 Mi: those of phones with 50 megapixels (8160 x 6144) and with 64 (9248 x 6936).
+pub const MAX_PIXELS: u64 = 64 << 20;
 /// What a decoder may hold before it becomes RGB: four bytes for each of the most pixels, so half as many where a
 /// channel has 16 bits.
 const MAX_DECODED: u64 = 4 * MAX_PIXELS;

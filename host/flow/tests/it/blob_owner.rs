@@ -7,7 +7,7 @@ use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
 use dovetail_core::ledger::{Item, Kind, Ledger, Record, Reply};
 use dovetail_core::memory::{ManualClock, MemoryBlobs, MemoryLedger};
 use dovetail_core::retention::Owned as _;
-use dovetail_flow::{FlowError, Keep, OwnBlobs, Ownership, Parts, collect, own_blobs, ownership};
+use dovetail_flow::{FlowError, Keep, OwnBlobs, Ownership, Parts, collect, own_blobs, own_blobs_to_work, ownership};
 
 use crate::bench::Bench;
 
@@ -105,6 +105,23 @@ fn an_old_store_is_taken_by_the_first_records_that_hold_something() {
     assert_eq!(ownership(&*old.records, &*kept).unwrap(), Ownership::Ours);
     assert_eq!(old.collect(false).unwrap(), 2);
     refused(own_blobs(&*new.records, &*kept, false), "belong to other records than these");
+}
+
+/// A machine of a fleet that lacks its setting for blobs: each step would fail there for want of its package.
+#[test]
+fn a_worker_does_not_begin_on_an_empty_store_while_the_records_name_packages() {
+    let kept = Arc::new(MemoryBlobs::default());
+    let other = Other::on(&kept);
+    own_blobs_to_work(&*other.records, &MemoryBlobs::default(), false).unwrap();
+    let record = Record { kind: Kind::Plugin, key: "add@1.0.0".to_owned(), value: b"{}".to_vec() };
+    other.records.commit(&[Item::Put { record }]).unwrap();
+    let refused = own_blobs_to_work(&*other.records, &*kept, false).unwrap_err();
+    assert_eq!(refused.code(), "empty_blobs");
+    assert_eq!(kept.owner().unwrap(), None, "and it takes nothing");
+    own_blobs_to_work(&*other.records, &MemoryBlobs::default(), true).unwrap();
+    // Stored again, the worker may begin.
+    other.blobs.put(BlobKind::Package, b"of add").unwrap();
+    own_blobs_to_work(&*other.records, &*kept, false).unwrap();
 }
 
 #[test]
