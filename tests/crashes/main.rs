@@ -272,7 +272,7 @@ fn records_that_do_not_fit_together_are_found() {
         ("one, which it needs, has none", |run, all| drop(all.remove(&run.step("one")))),
         ("before one had ended", |run, all| all.get_mut(&run.step("one")).unwrap().finished_ms += 60_000),
         ("that nobody produced", |run, all| {
-            all.get_mut(&run.step("two")).unwrap().consumed.iter_mut().for_each(|c| c.digest = Digest::of(b"other"))
+            all.get_mut(&run.step("two")).unwrap().consumed.iter_mut().for_each(|c| c.digest = Digest::of(b"other"));
         }),
         ("values sha256:", |run, all| {
             all.get_mut(&run.step("one")).unwrap().output =

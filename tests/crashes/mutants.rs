@@ -211,7 +211,7 @@ struct Adder {
 }
 
 fn report(outcome: Outcome) -> Report {
-    Report { outcome, usage: Usage::default(), models: Vec::new(), log: Vec::new(), log_dropped: 0 }
+    Report { outcome, usage: Usage::default(), models: Vec::new(), warnings: Vec::new(), log: Vec::new(), log_dropped: 0 }
 }
 
 fn sum(attempt: &Attempt) -> Report {
@@ -492,7 +492,7 @@ fn sweep(case: Case, without: Without, enough: bool) -> (Vec<String>, u64) {
                     match (died, verdict) {
                         (None, Ok(())) => drop(last.fetch_min(death.call, Ordering::SeqCst)),
                         (died, Err(why)) => {
-                            found.lock().unwrap().push(format!("{death:?} ({}): {why}", died.unwrap_or_default()))
+                            found.lock().unwrap().push(format!("{death:?} ({}): {why}", died.unwrap_or_default()));
                         }
                         (Some(_), Ok(())) => {}
                     }

@@ -312,7 +312,7 @@ fn sweep(make: Make, enough: bool) -> (Vec<String>, u64) {
                     match (died, verdict) {
                         (None, Ok(())) => drop(last.fetch_min(death.call, Ordering::SeqCst)),
                         (died, Err(why)) => {
-                            found.lock().unwrap().push(format!("{death:?} ({}): {why}", died.unwrap_or_default()))
+                            found.lock().unwrap().push(format!("{death:?} ({}): {why}", died.unwrap_or_default()));
                         }
                         (Some(_), Ok(())) => {}
                     }

@@ -262,7 +262,7 @@ fn a_run_that_many_submit_at_once_is_one_run() {
     let mut fleet = Fleet::new(Setup::default());
     fleet.workers(2);
     for n in 0..5 {
-        let run = dovetail_flow::keyed_run_id("diamond", &format!("key {n}"));
+        let run = dovetail_flow::keyed_run_id("diamond", format!("key {n}"));
         let inputs = json!({ "x": n, "behaviour": busy(1) });
         std::thread::scope(|threads| {
             for _ in 0..32 {

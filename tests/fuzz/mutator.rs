@@ -145,7 +145,7 @@ pub(crate) fn files(folder: &str) -> Vec<Vec<u8>> {
 fn a_target_that_fails_is_noticed_and_its_input_is_kept() {
     let corpus = [b"a harmless text".to_vec()];
     let found = catch_unwind(|| {
-        fuzz("noticed", env!("CARGO_TARGET_TMPDIR"), &corpus, 10_000, |input| assert!(!input.contains(&b'!')))
+        fuzz("noticed", env!("CARGO_TARGET_TMPDIR"), &corpus, 10_000, |input| assert!(!input.contains(&b'!')));
     });
     assert!(found.is_err(), "ten thousand inputs, and in none of them the one byte");
     let kept = std::fs::read_dir(env!("CARGO_TARGET_TMPDIR")).expect("a folder").filter_map(|entry| {

@@ -24,7 +24,7 @@ impl Global {
         for (name, value) in options {
             match value {
                 Some(value) if may_hold_a_secret(&value.text()) && !matches!(name, "data" | "config") => {
-                    kept.push(format!("--{name}"))
+                    kept.push(format!("--{name}"));
                 }
                 Some(value) => words.push_str(&format!(" --{name} {}", quoted(value))),
                 None => {}

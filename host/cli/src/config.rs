@@ -424,7 +424,7 @@ fn from_environment(environment: &Environment) -> Result<Settings, Error> {
             "worker.jobs" => settings.worker.jobs = Some(number()?),
             "worker.grants" => {
                 settings.worker.grants =
-                    Some(value.split(',').map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect())
+                    Some(value.split(',').map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect());
             }
             "worker.lease" => settings.worker.lease = Some(value.to_owned()),
             "vision.threads" => settings.vision.threads = Some(number()? as usize),
@@ -432,7 +432,7 @@ fn from_environment(environment: &Environment) -> Result<Settings, Error> {
             "vision.images" => settings.vision.images = Some(value.to_owned()),
             "log.format" => {
                 settings.log.format =
-                    Some(clap::ValueEnum::from_str(value, false).map_err(|_| wrong("`text` or `json`"))?)
+                    Some(clap::ValueEnum::from_str(value, false).map_err(|_| wrong("`text` or `json`"))?);
             }
             "log.level" => {
                 let level = clap::ValueEnum::from_str(value, false);

@@ -53,7 +53,7 @@ pub(crate) fn exit_when_refused() {
     let abort = || {
         if REFUSED.load(Ordering::Relaxed) {
             // SAFETY: standard error is not closed while the process ends.
-            let _: Result<usize, _> = rustix::io::write(unsafe { BorrowedFd::borrow_raw(2) }, TOLD);
+            rustix::io::write(unsafe { BorrowedFd::borrow_raw(2) }, TOLD).ok();
             signal_hook::low_level::exit(3);
         }
         // Returning from here ends the process by SIGABRT.

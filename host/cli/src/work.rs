@@ -154,7 +154,7 @@ impl<'a> Session<'a> {
                 let result = match worker {
                     Some(worker) => worker.run(&Scope::Runs(batch.to_vec()), shutdown),
                     None => wait_for_others(parts, batch, &Waiting { shutdown, look: LOOK, said }, |heard| {
-                        drop(told.send(heard))
+                        drop(told.send(heard));
                     }),
                 };
                 drop(over.send(Heard::Over));

@@ -60,10 +60,10 @@ impl Ledger for Broken {
         for item in &mut items {
             match (self.fault, &mut *item) {
                 (Fault::IgnoresNeeds, Item::Finish { children, .. }) => {
-                    children.iter_mut().for_each(|c| c.needs.clear())
+                    children.iter_mut().for_each(|c| c.needs.clear());
                 }
                 (Fault::LosesJobs, Item::Submit { jobs, .. }) if self.calls.fetch_add(1, Ordering::SeqCst) == 1 => {
-                    jobs.clear()
+                    jobs.clear();
                 }
                 (Fault::IgnoresCancel, Item::Cancel { .. }) => return Ok(vec![Reply::Created; items.len()]),
                 _ => {}

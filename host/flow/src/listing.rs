@@ -34,7 +34,7 @@ impl<T> List<T> {
         match read {
             Ok(one) => self.read.push(one),
             Err(FlowError::Store(error)) if is_of_the_record(error.kind) => {
-                self.unread.push(Unread { name: name.to_owned(), error })
+                self.unread.push(Unread { name: name.to_owned(), error });
             }
             Err(error) => return Err(error),
         }

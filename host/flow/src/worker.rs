@@ -370,7 +370,7 @@ impl Worker {
             // One over which workers died may be what kills them: nothing else is in this worker's hands while it runs.
             let alone = job.crashes >= policy::SUSPECT_CRASHES && job.crashes <= policy::MAX_CRASHES;
             if !self.flow.may_begin(alone, || {
-                std::iter::from_fn(|| jobs.take_waiting()).for_each(|job| self.give_back_waiting(&job, settle))
+                std::iter::from_fn(|| jobs.take_waiting()).for_each(|job| self.give_back_waiting(&job, settle));
             }) {
                 self.give_back(&job, settle);
                 self.flow.ended(None);

@@ -158,7 +158,7 @@ impl Cache {
         };
         let sum = fs::read_to_string(sum_of(path)).or_else(|error| limited(&error).map(|()| String::new()))?;
         let digest = Digest::of_reader(&mut code).map(Some).or_else(|error| limited(&error).map(|()| None))?;
-        if !digest.is_some_and(|digest| digest.hex() == sum) {
+        if digest.is_none_or(|digest| digest.hex() != sum) {
             tracing::warn!(path = %path.display(), "compiled code is damaged: it is compiled again");
             drop(fs::remove_file(path));
             return Ok(None);

@@ -160,7 +160,7 @@ fn log(event: &Event) {
     match event {
         Event::StepStarted { run, step, attempt } => tracing::debug!(%run, step, attempt, "step started"),
         Event::StepFinished { run, step, attempt, failure: None, millis } => {
-            tracing::info!(%run, step, attempt, millis, "step succeeded")
+            tracing::info!(%run, step, attempt, millis, "step succeeded");
         }
         Event::StepFinished {
             run,
@@ -181,14 +181,14 @@ fn log(event: &Event) {
             tracing::warn!(%run, step, attempt, millis, code, why = message, "step failed");
         }
         Event::StepRetried { run, step, attempt, code, delay_ms } => {
-            tracing::warn!(%run, step, attempt, code, delay_ms, "step will be tried again")
+            tracing::warn!(%run, step, attempt, code, delay_ms, "step will be tried again");
         }
         Event::StepReleased { run, step, attempt } => {
-            tracing::info!(%run, step, attempt, "step stopped and given back")
+            tracing::info!(%run, step, attempt, "step stopped and given back");
         }
         Event::RunFinished { run, state } => tracing::info!(%run, state = state.name(), "run over"),
         Event::RunRecovered { run } => {
-            tracing::warn!(%run, "run put into the queue, which did not have it: it had lost it, or had been full")
+            tracing::warn!(%run, "run put into the queue, which did not have it: it had lost it, or had been full");
         }
         Event::StoreFailed { store, operation, error, since, kept } => {
             let (store, waiting) = (store.map(Store::name), kept);

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use dovetail_core::ledger::{Kind, Ledger as _};
-use dovetail_core::record::{Form as _, RunRecord};
+use dovetail_core::ledger::Kind;
+use dovetail_core::record::{Form as _, RunRecord, StoredValue};
 use serde_json::{Value, json};
 
 use crate::support::{Home, Ran, command, plugin, root, valid};
@@ -492,12 +492,13 @@ fn a_run_keeps_the_model_that_was_chosen_when_it_was_submitted() {
     let parts = dovetail_flow::Parts { ledger, blobs: Arc::new(dovetail_stores::FileBlobs::new(&data)), clock };
     let record = parts.ledger.get(Kind::Run, &[first["run_id"].as_str().unwrap().to_owned()]).unwrap().remove(0);
     let record = RunRecord::decode(&record.unwrap(), "it").unwrap();
+    let StoredValue::Inline(inputs) = record.inputs else { panic!("a picture is an artifact") };
     let chosen: Vec<_> = record.models.iter().map(|(kind, one)| (kind.as_str(), one.digest.to_string())).collect();
     assert_eq!(chosen, [("detector", old)], "`run` has chosen, and recorded it");
     // The same once more, and before anybody works on it there is a model that goes before it by name.
     let published = dovetail_flow::pipeline(&parts, "it").unwrap();
     let run = dovetail_flow::new_run_id().unwrap();
-    let again = vec![(run.clone(), record.inputs.clone())];
+    let again = vec![(run.clone(), inputs.clone())];
     dovetail_flow::submit_with(&parts, &published, &record.models, again).unwrap().remove(0).unwrap();
     add(manifest.replace("alt2", "aaa"));
     let resumed = home.run(&["runs", "resume", run.as_str(), "--output", "json"]).exits(0).json();
@@ -506,7 +507,7 @@ fn a_run_keeps_the_model_that_was_chosen_when_it_was_submitted() {
     assert_eq!(used(&new), "frontal_aaa", "{new:#}");
     // Where the model is no more, no other one stands in for it, and the run is not over.
     let run = dovetail_flow::new_run_id().unwrap();
-    let again = vec![(run.clone(), record.inputs)];
+    let again = vec![(run.clone(), inputs)];
     dovetail_flow::submit_with(&parts, &published, &record.models, again).unwrap().remove(0).unwrap();
     std::fs::remove_file(home.path("data/models/frontal_alt2.toml")).unwrap();
     let refused = home.run(&["runs", "resume", run.as_str()]).exits(3).stderr;

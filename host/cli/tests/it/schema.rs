@@ -37,7 +37,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
                 check(root, root.pointer(pointer).expect("what a schema refers to is there"), value, at, found);
             }
             "type" => {
-                expect(rule.as_array().map_or_else(|| is(rule, value), |types| types.iter().any(|ty| is(ty, value))))
+                expect(rule.as_array().map_or_else(|| is(rule, value), |types| types.iter().any(|ty| is(ty, value))));
             }
             "const" => expect(rule == value),
             "enum" => expect(rule.as_array().unwrap().contains(value)),

@@ -178,7 +178,7 @@ impl Shared {
                     Status::Stale => drop(self.rebuild(&repair)?),
                     // It is recorded and open: whoever looks for lost runs puts it in when there is room.
                     Status::Full => {
-                        tracing::warn!(run = %repair.run.run, "the queue is full: the run is recorded, and begins when there is room")
+                        tracing::warn!(run = %repair.run.run, "the queue is full: the run is recorded, and begins when there is room");
                     }
                     _ => {}
                 }

@@ -106,7 +106,7 @@ impl Worker {
                 }
                 // The next round tries again; whoever holds a lease that lapsed meanwhile finds out when it commits.
                 Err(error) if seldom.is_due() => {
-                    tracing::warn!(err = &error as &dyn std::error::Error, "leases could not be renewed")
+                    tracing::warn!(err = &error as &dyn std::error::Error, "leases could not be renewed");
                 }
                 Err(_) => {}
             }
@@ -122,7 +122,7 @@ impl Worker {
             match self.parts.ledger.beat(&self.options.name, &about(running, ended), round * 4) {
                 Ok(()) => seldom.works(),
                 Err(error) if seldom.is_due() => {
-                    tracing::warn!(err = &error as &dyn std::error::Error, "the heartbeat was not heard")
+                    tracing::warn!(err = &error as &dyn std::error::Error, "the heartbeat was not heard");
                 }
                 Err(_) => {}
             }
@@ -141,7 +141,7 @@ impl Worker {
             match self.put_back_lost(&mut left, until) {
                 Ok(()) => seldom.works(),
                 Err(error) if seldom.is_due() => {
-                    tracing::warn!(err = &error as &dyn std::error::Error, "could not look for lost runs")
+                    tracing::warn!(err = &error as &dyn std::error::Error, "could not look for lost runs");
                 }
                 Err(_) => {}
             }
@@ -214,7 +214,7 @@ impl Worker {
             }
             // Its submitter has noted it and not written it yet, or died between the two: there is nothing to put back.
             Err(error) if error.code() == "unknown_run" => {
-                tracing::debug!(run = %key.run, "an open run without a record")
+                tracing::debug!(run = %key.run, "an open run without a record");
             }
             Err(error) => return Err(error),
         }

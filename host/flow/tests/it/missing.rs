@@ -87,8 +87,15 @@ fn a_value_that_is_gone_ends_the_step_that_needs_it() {
     let given = published.pipeline.resolve_inputs(json!({ "x": "a".repeat(20_000) }).as_object().unwrap()).unwrap();
     let run = new_run_id().unwrap();
     dovetail_flow::submit(&bench.parts, &published, &given, &run).unwrap();
-    let values = bench.kept.scan(BlobKind::Value, None, 9).unwrap();
-    for (digest, _) in &values {
+    let mut values = Vec::new();
+    bench
+        .kept
+        .walk(BlobKind::Value, &mut |digest, _| {
+            values.push(digest);
+            Ok(())
+        })
+        .unwrap();
+    for digest in &values {
         assert!(bench.kept.remove(BlobKind::Value, digest, Duration::ZERO).unwrap());
     }
     let kept: Vec<Vec<u8>> = vec![given.to_string().into_bytes()];

@@ -60,7 +60,7 @@ impl Executor for With {
         // As the runtime does: where nothing was chosen, what is here.
         let model = attempt.models.get("detector").unwrap_or(&self.model).clone();
         if model != self.model {
-            return Err(HostError { operation: format!("open {}", model.name), transient: false, source: None });
+            return Err(HostError { operation: format!("open {}", model.name), transient: false, missing: None, source: None });
         }
         self.ran.lock().unwrap().push((attempt.step.clone(), model));
         Ok(if self.fails { fails(FailureKind::InvalidInput, false) } else { sum(attempt) })
@@ -199,7 +199,7 @@ fn a_choice_goes_with_its_run() {
     assert_eq!(choices().iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(), [format!("{run}:detector")]);
     bench.clock.advance(Duration::from_secs(31 * 24 * 3600));
     let keep = Keep { runs: Duration::from_secs(30 * 24 * 3600), blobs: Duration::ZERO };
-    collect(&bench.parts, &*bench.records, &*bench.kept, &keep, false).unwrap();
+    collect(&bench.parts, &*bench.records, &*bench.kept, &keep, &std::env::temp_dir(), false).unwrap();
     assert_eq!(choices(), []);
 }
 

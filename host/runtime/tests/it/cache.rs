@@ -262,7 +262,7 @@ fn a_child_that_talks_without_end_is_not_listened_to() {
     // `yes` ends when nobody reads it any longer.
     match scripted("yes 'so much to say' >&2; exit 70") {
         LoadError::Host(error) => {
-            assert!(error.operation.len() <= 4096 && error.operation.contains("so much to say"), "{error:?}")
+            assert!(error.operation.len() <= 4096 && error.operation.contains("so much to say"), "{error:?}");
         }
         LoadError::Refused(refusal) => panic!("{refusal:?}"),
     }

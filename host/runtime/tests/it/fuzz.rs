@@ -72,7 +72,7 @@ fn types() {
         match compiler.describe(input, &Grants::default()) {
             Ok(description) => assert!(description.signature.interface.contains('/'), "{description:?}"),
             Err(LoadError::Refused(refusal)) => {
-                assert!(!refusal.message.is_empty() && refusal.message.len() < 64 << 10, "{refusal:?}")
+                assert!(!refusal.message.is_empty() && refusal.message.len() < 64 << 10, "{refusal:?}");
             }
             Err(LoadError::Host(error)) => panic!("the host's failure: {error:?}"),
         }

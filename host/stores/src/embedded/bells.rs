@@ -177,7 +177,7 @@ impl Bells {
             match self.hang(self.presence.name().to_owned(), move |socket| hear_runs(socket, hears)) {
                 Ok(hung) => listening.hung = Some(hung),
                 Err(error) => {
-                    tracing::warn!(%error, folder = %self.folder.display(), "runs that other processes cancel are noticed late")
+                    tracing::warn!(%error, folder = %self.folder.display(), "runs that other processes cancel are noticed late");
                 }
             }
         }

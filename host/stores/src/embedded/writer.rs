@@ -105,14 +105,14 @@ impl News {
             }
             Item::Close { .. } => self.ended = true,
             Item::Put { record } | Item::Reopen { record, .. } | Item::Inherit { record } => {
-                self.ended |= record.kind == Kind::RunOutcome
+                self.ended |= record.kind == Kind::RunOutcome;
             }
             Item::Cancel { .. } => {}
         }
         match item {
             Item::Cancel { run, .. } if *reply == Reply::Created => self.over.push(run.clone()),
             Item::Finish { lease, succeeded: false, close: Some(_), .. } if *reply == Reply::Created => {
-                self.over.push(lease.run.clone())
+                self.over.push(lease.run.clone());
             }
             _ => {}
         }

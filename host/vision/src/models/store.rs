@@ -170,7 +170,7 @@ impl ModelStore {
                 match Self::read(&path) {
                     Ok(one) => found.push(one),
                     Err(error) => {
-                        unread.push((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), error))
+                        unread.push((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), error));
                     }
                 }
             }
