@@ -220,37 +220,35 @@ fn untar(archive: &Path, into: &Path) -> Result<PathBuf, Error> {
 /// Photographs of the package, and the folder that gets copies of them.
 struct Photographs<'a> {
     folder: &'a Path,
-    /// Where each copy goes. Nothing is written where the same photograph is already.
-    copies: Vec<(PathBuf, Option<(Target, Vec<u8>)>)>,
+    /// Where each copy goes.
+    copies: Vec<PathBuf>,
+    /// Those that are not there already.
+    missing: Vec<(Target, Vec<u8>)>,
 }
 
 impl<'a> Photographs<'a> {
     fn plan(from: &Path, folder: &'a Path, force: bool) -> Result<Self, Error> {
-        let mut copies = Vec::new();
+        let (mut copies, mut missing) = (Vec::new(), Vec::new());
         for file in crate::inputs::folder(from)? {
             let Some(name) = file.file_name().filter(|name| is_sample(name.as_encoded_bytes())) else { continue };
-            copies.push((folder.join(name), read(&file, MAX_PHOTOGRAPH)?));
+            let (path, content) = (folder.join(name), read(&file, MAX_PHOTOGRAPH)?);
+            if !holds(&path, &content) {
+                missing.push((path.clone(), content));
+            }
+            copies.push(path);
         }
-        let missing = copies.iter().filter(|(path, content)| !holds(path, content)).map(|(path, _)| path.clone());
         let remedy = "name another folder with --photographs, or move these files away; --force replaces files";
-        let mut targets = targets(missing, |_, _| Ok(force), remedy)?.into_iter().peekable();
-        let copy = |(path, content): (PathBuf, Vec<u8>)| {
-            let target = targets.next_if(|target| target.path == path);
-            (path, target.map(|target| (target, content)))
-        };
-        Ok(Self { folder, copies: copies.into_iter().map(copy).collect() })
+        let targets = targets(missing.iter().map(|(path, _)| path.clone()), |_, _| Ok(force), remedy)?;
+        let missing = targets.into_iter().zip(missing.into_iter().map(|(_, content)| content)).collect();
+        Ok(Self { folder, copies, missing })
     }
 
     fn copy(self) -> Result<Vec<PathBuf>, Error> {
         dovetail_stores::make_folder(self.folder).map_err(|e| Error::write(self.folder, e))?;
-        let mut copied = Vec::new();
-        for (path, missing) in self.copies {
-            if let Some((target, content)) = missing {
-                target.write(&content)?;
-            }
-            copied.push(path);
+        for (target, content) in &self.missing {
+            target.write(content)?;
         }
-        Ok(copied)
+        Ok(self.copies)
     }
 }
 
