@@ -211,7 +211,14 @@ struct Adder {
 }
 
 fn report(outcome: Outcome) -> Report {
-    Report { outcome, usage: Usage::default(), models: Vec::new(), warnings: Vec::new(), log: Vec::new(), log_dropped: 0 }
+    Report {
+        outcome,
+        usage: Usage::default(),
+        models: Vec::new(),
+        warnings: Vec::new(),
+        log: Vec::new(),
+        log_dropped: 0,
+    }
 }
 
 fn sum(attempt: &Attempt) -> Report {

@@ -398,9 +398,11 @@ mod tests {
         assert_eq!((file.exit_code(), file.code), (3, "too_few_descriptors"));
         assert!(file.help.as_deref().unwrap().contains("`ulimit -n`: it is "), "{file:?}");
         let store = StoreError::new(StoreErrorKind::Unavailable, "read x", refused(23));
-        let host = HostError { operation: "load it".into(), transient: true, missing: None, source: Some(store.into()) };
+        let host =
+            HostError { operation: "load it".into(), transient: true, missing: None, source: Some(store.into()) };
         assert_eq!(Error::from(host).code, "too_few_descriptors");
-        let memory = HostError { operation: "map it".into(), transient: false, missing: None, source: Some(refused(12).into()) };
+        let memory =
+            HostError { operation: "map it".into(), transient: false, missing: None, source: Some(refused(12).into()) };
         let memory = Error::from(memory);
         assert_eq!((memory.exit_code(), memory.code), (3, "no_memory"));
         assert!(memory.help.as_deref().unwrap().contains("`ulimit -v`"), "{memory:?}");

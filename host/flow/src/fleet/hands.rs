@@ -431,34 +431,34 @@ fn no_lease_is_remembered_when_its_job_is_done_with() {
     let ways: &[(&str, Does)] = &[
         ("ended", |ledger, _, lease| assert_eq!(only(ledger, finish(lease, false)), Reply::Created)),
         ("ended, and its run with it", |ledger, _, lease| {
-            assert_eq!(only(ledger, finish(lease, true)), Reply::Created)
+            assert_eq!(only(ledger, finish(lease, true)), Reply::Created);
         }),
         ("ended as the last one", |ledger, stand, lease| {
             stand.statuses.lock().unwrap().insert(lease.run.clone(), Status::Last);
-            assert_eq!(only(ledger, finish(lease, false)), Reply::Last)
+            assert_eq!(only(ledger, finish(lease, false)), Reply::Last);
         }),
         ("ended by another before", |ledger, stand, lease| {
             stand.put(&[outcome(&lease.run, &lease.step)]).unwrap();
-            assert!(matches!(only(ledger, finish(lease, true)), Reply::Exists(_)))
+            assert!(matches!(only(ledger, finish(lease, true)), Reply::Exists(_)));
         }),
         ("of a run that is over", |ledger, stand, lease| {
             stand.statuses.lock().unwrap().insert(lease.run.clone(), Status::Closed);
-            assert_eq!(only(ledger, finish(lease, false)), Reply::Closed)
+            assert_eq!(only(ledger, finish(lease, false)), Reply::Closed);
         }),
         ("given back", |ledger, _, lease| {
-            assert_eq!(only(ledger, Item::Release { lease: lease.clone(), delay: LEASE }), Reply::Created)
+            assert_eq!(only(ledger, Item::Release { lease: lease.clone(), delay: LEASE }), Reply::Created);
         }),
         ("given back, and another's by then", |ledger, stand, lease| {
             stand.statuses.lock().unwrap().insert(lease.run.clone(), Status::NotOwner);
-            assert_eq!(only(ledger, Item::Release { lease: lease.clone(), delay: LEASE }), Reply::NotOwner)
+            assert_eq!(only(ledger, Item::Release { lease: lease.clone(), delay: LEASE }), Reply::NotOwner);
         }),
         ("tried again", |ledger, _, lease| {
             let record = Record { kind: Kind::Attempt, key: lease.run.attempt("b", 4), value: Vec::new() };
-            assert_eq!(only(ledger, Item::Retry { lease: lease.clone(), record, delay: LEASE }), Reply::Created)
+            assert_eq!(only(ledger, Item::Retry { lease: lease.clone(), record, delay: LEASE }), Reply::Created);
         }),
         ("lost", |ledger, stand, lease| {
             stand.gone.lock().unwrap().extend((1..=JOBS).map(|n| delivery(n).lease.token));
-            assert_eq!(ledger.renew(std::slice::from_ref(lease), LEASE).unwrap(), [Renewal::Lost])
+            assert_eq!(ledger.renew(std::slice::from_ref(lease), LEASE).unwrap(), [Renewal::Lost]);
         }),
         ("let go", |ledger, _, lease| ledger.let_go(lease)),
     ];

@@ -112,7 +112,7 @@ fn a_claim_that_is_answered_is_no_word_about_the_records() {
         let told = told.clone();
         move |event: &Event| match event {
             Event::StoreFailed { store, kept, .. } => {
-                told.lock().unwrap().push(format!("{store:?} fails, {kept} kept"))
+                told.lock().unwrap().push(format!("{store:?} fails, {kept} kept"));
             }
             Event::StoreAnswers { store } => told.lock().unwrap().push(format!("{store:?} answers")),
             _ => {}

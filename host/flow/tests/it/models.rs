@@ -60,7 +60,12 @@ impl Executor for With {
         // As the runtime does: where nothing was chosen, what is here.
         let model = attempt.models.get("detector").unwrap_or(&self.model).clone();
         if model != self.model {
-            return Err(HostError { operation: format!("open {}", model.name), transient: false, missing: None, source: None });
+            return Err(HostError {
+                operation: format!("open {}", model.name),
+                transient: false,
+                missing: None,
+                source: None,
+            });
         }
         self.ran.lock().unwrap().push((attempt.step.clone(), model));
         Ok(if self.fails { fails(FailureKind::InvalidInput, false) } else { sum(attempt) })
