@@ -30,8 +30,8 @@ pub trait Archive: Send + Sync {
     /// `Unavailable`.
     fn scan(&self, kind: Kind, after: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 
-    /// Tells of every record of a kind in the order of their keys; what is told of may be removed at once. In pages, and
-    /// in one walk where the store can do that.
+    /// Tells of every record of a kind in the order of their keys; what is told of may be removed at once. In pages,
+    /// and in one walk where the store can do that.
     ///
     /// # Errors
     /// `Unavailable`; whatever `told` says, which ends the walk.

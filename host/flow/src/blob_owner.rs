@@ -94,8 +94,8 @@ pub(crate) fn may_remove(ledger: &dyn Ledger, store: &dyn Owned, look_only: bool
 fn of_others(store: &dyn Owned) -> FlowError {
     let message = format!("the blobs in {} belong to other records than these", store.place());
     let help = "each set of records needs blobs of its own: name another prefix (`blobs = \"s3://BUCKET/PREFIX?...\"`, \
-                DOVETAIL_BLOBS), or another data folder (`--data`); or, if this machine is to be one of the fleet that has \
-                them, name its `queue` and `meta`, too. If those records are gone for good, remove `owner` there";
+                DOVETAIL_BLOBS), or another data folder (`--data`); or, if this machine is to be one of the fleet \
+                that has them, name its `queue` and `meta`, too. If those records are gone for good, remove `owner` there";
     FlowError::refused("foreign_blobs", message, help)
 }
 
@@ -104,8 +104,8 @@ fn of_unknown_records(store: &dyn Owned, why: &str) -> FlowError {
         "the blobs in {} are older than the note of whose they are, and may belong to other records: {why}",
         store.place()
     );
-    let help = "let the records that they belong to store something first (start a worker, or `dovetail task push`): that \
-                writes the note; or name another prefix (`blobs = \"s3://BUCKET/PREFIX?...\"`, DOVETAIL_BLOBS)";
+    let help = "let the records that they belong to store something first (start a worker, or `dovetail task push`): \
+                that writes the note; or name another prefix (`blobs = \"s3://BUCKET/PREFIX?...\"`, DOVETAIL_BLOBS)";
     FlowError::refused("foreign_blobs", message, help)
 }
 

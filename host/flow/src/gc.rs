@@ -80,7 +80,8 @@ pub struct Collected {
 /// blobs there are, memory is bounded: what it does not hold lies in files in the folder `scratch` meanwhile.
 ///
 /// # Errors
-/// `foreign_blobs` if the blobs belong to other records, or may: then nothing has gone. A store's failure: what has gone is gone, and the next collection goes on.
+/// `foreign_blobs` if the blobs belong to other records, or may: then nothing has gone. A store's failure: what has gone
+/// is gone, and the next collection goes on.
 pub fn collect(
     parts: &Parts,
     archive: &dyn Archive,

@@ -143,8 +143,8 @@ fn records_can_be_written(app: &App) -> Result<(), Error> {
     }
 }
 
-/// Whose blobs belong to other records can store nothing there, and hears it before he takes work. A store that does not
-/// answer now is asked again with the first blob.
+/// A worker whose blob store belongs to other records could store nothing: it is refused before it takes work. A store
+/// that does not answer now is asked again with the first blob.
 fn blobs_are_ours(app: &App) -> Result<(), Error> {
     match app.own_blobs_to_work() {
         Err(error) if error.code == "store_unavailable" => {

@@ -161,8 +161,8 @@ impl S3Blobs {
         })
     }
 
-    /// Removes every blob under the prefix, whatever its age, and whose they were: for measurements, each of which has a
-    /// prefix of its own.
+    /// Removes every blob under the prefix, whatever its age, and whose they were: for measurements, each of which has
+    /// a prefix of its own.
     ///
     /// # Errors
     /// As [`Shelf::remove`].

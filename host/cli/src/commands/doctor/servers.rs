@@ -133,15 +133,17 @@ pub(super) fn owner(app: &App, servers: &Servers) -> Result<Option<Finding>, Err
         }
         Ownership::Nobodys { empty: false } if shared => Some(warning(
             WHAT,
-            "it is not written down whose they are: the first records that store one there take them, and `gc` waits for that",
-            "start a worker of the fleet that they belong to, or publish from one of its machines (`dovetail task push`)",
+            "it is not written down whose they are: the first records that store one there take them, and \
+             `gc` waits for that",
+            "start a worker of the fleet that they belong to, or publish from one of its machines \
+             (`dovetail task push`)",
         )),
         Ownership::Ours | Ownership::Nobodys { .. } => None,
         Ownership::OfOthers => Some(problem(
             WHAT,
             "they belong to other records than these: nothing is stored there, and `gc` removes nothing",
-            "name another prefix (`blobs`) or another data folder; or, if this machine is to be one of the fleet that has \
-             them, name its `queue` and `meta`, too",
+            "name another prefix (`blobs`) or another data folder; or, if this machine is to be one of the fleet \
+             that has them, name its `queue` and `meta`, too",
         )),
     })
 }
