@@ -225,12 +225,12 @@ pub fn shelf(blobs: &dyn Blobs, shelf: &dyn Shelf) {
     assert_eq!(shelf.remove_abandoned(false).expect("remove_abandoned works"), 0, "nobody left anything");
 }
 
-/// What every blob store promises of whose it is. `new` opens the same store again; it is empty, and nobody's. Gives
-/// back the owner that it has now.
+/// What every blob store promises of whose it is. `new` opens the same store again; it is empty, and nobody's.
+/// `racing` callers try to become the owner at once. Gives back the owner that it has now.
 ///
 /// # Panics
 /// Where a promise is broken.
-pub fn owned(new: &(dyn Fn() -> Arc<dyn Shelf> + Sync), put: &dyn Fn()) -> String {
+pub fn owned(new: &(dyn Fn() -> Arc<dyn Shelf> + Sync), put: &dyn Fn(), racing: usize) -> String {
     let store = new();
     assert_eq!(store.owner().expect("owner works"), None, "it is nobody's");
     assert!(store.is_empty().expect("is_empty works"));
@@ -239,7 +239,7 @@ pub fn owned(new: &(dyn Fn() -> Arc<dyn Shelf> + Sync), put: &dyn Fn()) -> Strin
     assert_eq!(new().owner().expect("owner works"), None, "a blob makes nobody its owner");
     let owners: Vec<String> = std::thread::scope(|threads| {
         let own = |n: usize| new().own(&format!("records-{n}")).expect("own works");
-        let racing: Vec<_> = (0..8).map(|n| threads.spawn(move || own(n))).collect();
+        let racing: Vec<_> = (0..racing).map(|n| threads.spawn(move || own(n))).collect();
         racing.into_iter().map(|one| one.join().expect("it ends")).collect()
     });
     let owner = store.owner().expect("owner works").expect("it has one now");

@@ -62,7 +62,9 @@ impl Scarce {
             if let Some((_, scarce, _)) = CODES.iter().find(is) {
                 return Some(*scarce);
             }
-            next = error.source();
+            // An I/O error passes over what it was made of.
+            let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            next = inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source());
         }
         None
     }

@@ -20,7 +20,7 @@ fn memory_keeps_the_promises() {
     let kept = MemoryBlobs::default();
     shelf(&kept, &kept);
     let kept = Arc::new(MemoryBlobs::default());
-    owned(&|| kept.clone(), &|| assert_eq!(kept.put(BlobKind::Log, b"x").unwrap(), Digest::of(b"x")));
+    owned(&|| kept.clone(), &|| assert_eq!(kept.put(BlobKind::Log, b"x").unwrap(), Digest::of(b"x")), 8);
     let records = MemoryLedger::new(Arc::new(ManualClock::default()));
     archive(&records, &|put| {
         let items: Vec<Item> = put.iter().map(|record| Item::Put { record: record.clone() }).collect();

@@ -69,6 +69,17 @@ impl FlowError {
         }
     }
 
+    /// The same error once more, for one more run that it concerns. Only of [`Self::Missing`] and [`Self::Refused`].
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Missing { code, source } => Self::Missing { code, source: source.again() },
+            Self::Refused { code, message, help } => {
+                Self::Refused { code, message: message.clone(), help: help.clone() }
+            }
+            Self::Store(_) | Self::Host(_) | Self::Panic(_) => Self::Panic(self.in_words()),
+        }
+    }
+
     /// The error with its causes, for a record or a person.
     pub(crate) fn in_words(&self) -> String {
         let first = Some(self as &(dyn std::error::Error + 'static));

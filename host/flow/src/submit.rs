@@ -62,7 +62,7 @@ pub fn submit(parts: &Parts, published: &Published, inputs: &Value, run: &RunId)
 /// models of a run are chosen when its first step starts.
 ///
 /// # Errors
-/// `missing_package` and a store's failure, of all of them; the other errors of [`submit`] stand among the answers.
+/// A store's failure, of all of them; the other errors of [`submit`] stand among the answers.
 pub fn submit_many(
     parts: &Parts,
     published: &Published,
@@ -85,10 +85,21 @@ pub fn submit_with(
     let roots = ready(&published.pipeline, &BTreeSet::new()).into_iter().map(|step| job(&published.pipeline, step));
     let roots = with_models(roots.collect(), models);
     let (submitted_ms, steps) = (parts.clock.wall_ms(), steps(&published.pipeline));
-    published.has_packages(parts)?;
+    let packages = match published.has_packages(parts) {
+        Ok(()) => None,
+        // A run that is there keeps its answer.
+        Err(missing @ (FlowError::Missing { .. } | FlowError::Refused { .. })) => Some(missing),
+        Err(error) => return Err(error),
+    };
     let mut answers = Vec::with_capacity(runs.len());
     let mut items = Vec::with_capacity(runs.len());
     for (run, inputs) in runs {
+        if let Some(missing) = &packages
+            && !is_recorded(parts, &run)?
+        {
+            answers.push(Err(missing.again()));
+            continue;
+        }
         let bytes = match check_inputs(parts, published, &run, &inputs) {
             Ok(bytes) => bytes,
             Err(error @ FlowError::Refused { .. }) => {
@@ -123,6 +134,10 @@ pub fn submit_with(
     Ok(answers.into_iter().map(answer).collect())
 }
 
+fn is_recorded(parts: &Parts, run: &RunId) -> Result<bool, FlowError> {
+    Ok(parts.ledger.get(Kind::Run, &[run.to_string()])?.pop().flatten().is_some())
+}
+
 /// That a run with these inputs can be run: the size of the inputs as JSON, in bytes.
 fn check_inputs(parts: &Parts, published: &Published, run: &RunId, inputs: &Value) -> Result<u64, FlowError> {
     let bytes = json_size(inputs);
@@ -144,7 +159,7 @@ fn check_inputs(parts: &Parts, published: &Published, run: &RunId, inputs: &Valu
             continue;
         }
         // A run that is there keeps its answer, however much of what it used has been removed since.
-        if parts.ledger.get(Kind::Run, &[run.to_string()])?.pop().flatten().is_some() {
+        if is_recorded(parts, run)? {
             break;
         }
         let names = |value: &Value| ArtifactRef::all_in(value).contains(&artifact);

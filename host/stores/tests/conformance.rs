@@ -47,7 +47,7 @@ fn files_know_whose_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let new = || Arc::new(FileBlobs::new(folder.path())) as Arc<dyn Shelf>;
     let put = || assert_eq!(FileBlobs::new(folder.path()).put(BlobKind::Log, b"x").unwrap(), Digest::of(b"x"));
-    let owner = conformance::owned(&new, &put);
+    let owner = conformance::owned(&new, &put, 8);
     let note = folder.path().join("blobs/owner");
     assert_eq!(std::fs::read_to_string(&note).unwrap(), format!("{owner}\n"));
     assert_eq!(std::fs::read_dir(note.parent().unwrap()).unwrap().count(), 2, "nothing half-written is left");

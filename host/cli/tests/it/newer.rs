@@ -57,7 +57,7 @@ fn listed(home: &Home, what: &str, ours: &str, (name, value): (&str, &str)) {
 fn a_run_of_a_newer_form_hides_no_other() {
     let home = home();
     let run = RunKey { run: RUN.parse().unwrap(), generation: 0 };
-    let record = record(Kind::Run, RUN, "dovetail.run_record/2");
+    let record = record(Kind::Run, RUN, "dovetail.run_record/3");
     write(&home, &[Item::Submit { run, record, jobs: Vec::new(), steps: ["go".to_owned()].into() }]);
     listed(&home, "runs", "it@1.0.0", ("run_id", RUN));
     assert_eq!(home.run(&["runs", "show", RUN, "--output", "json"]).exits(3).json()["error"]["code"], "store_newer");

@@ -226,11 +226,11 @@ fn a_file_that_goes_away_meanwhile_is_told_and_the_others_are_run() {
 fn a_failure_of_the_host_stands_inside_the_document() {
     let home = home(40);
     home.run(&["run", "adding", "--each", "a=@in/000*.json", "--key", "k"]).exits(0);
-    // The package that the other runs need goes away.
+    // The package that the other runs need is damaged.
     let packages = home.path("data/blobs/packages/sha256");
     let away: Vec<_> = std::fs::read_dir(&packages).unwrap().map(|entry| entry.unwrap().path()).collect();
     let saved = std::fs::read(&away[0]).unwrap();
-    std::fs::remove_file(&away[0]).unwrap();
+    std::fs::write(&away[0], b"something else").unwrap();
     let args = ["run", "adding", "--each", "a=@in", "--key", "k"];
     let json: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
     let ran = home.run(&json).exits(3);

@@ -166,4 +166,13 @@ fn a_pipeline_whose_package_is_gone_is_not_submitted() {
     assert!(refused.to_string().contains("text@1.0.0") && refused.to_string().contains("step `one`"), "{refused}");
     bench.kept.put(BlobKind::Package, b"package of text").unwrap();
     assert_eq!(submit().unwrap(), Pushed::Created);
+    // A run that is there keeps its answer, whatever has been removed since.
+    let run = new_run_id().unwrap();
+    dovetail_flow::submit(&bench.parts, &published, &given, &run).unwrap();
+    bench.kept.remove(BlobKind::Package, &Digest::of(b"package of text"), std::time::Duration::ZERO).unwrap();
+    let published = dovetail_flow::pipeline(&bench.parts, "texts").unwrap();
+    let both = vec![(run, given.clone()), (new_run_id().unwrap(), given.clone())];
+    let answers = dovetail_flow::submit_many(&bench.parts, &published, both).unwrap();
+    assert!(matches!(answers[0], Ok(Pushed::Same)), "{answers:?}");
+    assert_eq!(answers[1].as_ref().unwrap_err().code(), "missing_package");
 }

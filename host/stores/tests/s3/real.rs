@@ -74,7 +74,7 @@ fn a_real_server_keeps_the_promises() {
     conformance::shelf(&bucket, &bucket);
     let place = own(&url, "");
     let new = || Arc::new(S3Blobs::open(&place, keys.clone()).unwrap());
-    conformance::owned(&|| new(), &|| assert_eq!(new().put(KIND, b"x").unwrap(), Digest::of(b"x")));
+    conformance::owned(&|| new(), &|| assert_eq!(new().put(KIND, b"x").unwrap(), Digest::of(b"x")), 8);
     new().forget_everything().unwrap();
     assert!(new().is_empty().unwrap() && new().owner().unwrap().is_none(), "nothing is left");
 }
