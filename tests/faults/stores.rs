@@ -320,13 +320,15 @@ fn who_waits_for_a_run_outlasts_the_records() {
     // Longer than the step, so that its outcome waits, too.
     std::thread::sleep(Duration::from_secs(5));
     records.again();
-    // Whoever only watches outlasts them as well, and both say so.
-    for command in [waiting, watching] {
+    // Whoever only watches outlasts them as well. It looks each second, so that it notices and says so; who waits for
+    // the end notices nothing if it sleeps meanwhile.
+    for (command, looks) in [(waiting, false), (watching, true)] {
         let out = command.wait_with_output().unwrap();
         let (said, result) = (String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));
         assert!(out.status.success(), "{said}\n{result}");
         assert!(result.contains("\"succeeded\""), "{result}");
         let told = |what: &str| said.matches(what).count();
-        assert_eq!((told("it is waited on"), told("the store of the records answers again")), (1, 1), "{said}");
+        let (silent, again) = (told("it is waited on"), told("the store of the records answers again"));
+        assert!(silent == again && silent <= 1 && (silent == 1 || !looks), "{said}");
     }
 }
