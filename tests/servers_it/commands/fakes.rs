@@ -89,6 +89,9 @@ pub(super) fn s3_read_only() -> u16 {
                 format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n{body}", body.len())
             } else if first.starts_with("HEAD") {
                 "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned()
+            } else if first.contains("list-type=2") {
+                let body = "<ListBucketResult></ListBucketResult>";
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
             } else {
                 let body = "<Error><Code>NoSuchKey</Code></Error>";
                 format!("HTTP/1.1 404 Not Found\r\nContent-Length: {}\r\n\r\n{body}", body.len())

@@ -61,8 +61,13 @@ pub(super) const LEDGER: &[Case] = &[
         (b.advance)(b.lease * 3 / 2);
         assert!(b.steps(MANY).is_empty(), "none is due, and nobody leases one");
         (b.advance)(b.lease * 15 / 2);
-        let again = b.claim(MANY);
-        assert_eq!(again.len(), MANY);
+        // A claim may come back with fewer than it asks for.
+        let mut again = b.claim(MANY);
+        while again.len() < MANY {
+            let more = b.claim(MANY);
+            assert!(!more.is_empty(), "{} of {MANY} came back", again.len());
+            again.extend(more);
+        }
         assert!(again.iter().all(|claimed| claimed.crashes == 0), "nobody died over them");
     }),
     ("a lease that was let go lapses like any other", |b| {
