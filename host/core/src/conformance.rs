@@ -289,4 +289,30 @@ pub fn archive(archive: &dyn Archive, put: &dyn Fn(&[Record])) {
     archive.each(Kind::Run, remove).expect("what is told of may be removed at once");
     assert_eq!(told, ["a:1", "a:10", "b", "c"]);
     assert_eq!(each(Kind::Run), []);
+    put(&["a", "b", "c", "d"].map(|key| record(Kind::Run, key.to_owned())));
+    unchanged(archive, put);
+}
+
+/// Records are removed only while they are what was read. Four runs are there: `a`, `b`, `c` and `d`.
+fn unchanged(archive: &dyn Archive, put: &dyn Fn(&[Record])) {
+    let all = |kind| archive.scan(kind, "", usize::MAX).expect("scan works");
+    let names = || all(Kind::Run).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    let mut found = all(Kind::Run);
+    found[0].1.push(b'!');
+    found.push(("not there".to_owned(), b"nothing".to_vec()));
+    archive.remove_unchanged(Kind::Run, &found[..0]).expect("nothing is something");
+    archive.remove_unchanged(Kind::Cancel, &found).expect("remove_unchanged works");
+    assert_eq!(names(), ["a", "b", "c", "d"], "kinds do not mix");
+    archive.remove_unchanged(Kind::Run, &found[2..3]).expect("remove_unchanged works");
+    assert_eq!(names(), ["a", "b", "d"]);
+    archive.remove_unchanged(Kind::Run, &found).expect("remove_unchanged works");
+    assert_eq!(names(), ["a"], "what is another record by now stays");
+    // More than a store takes in one request.
+    put(&(0..1200).map(|n| record(Kind::Attempt, format!("m:{n}"))).collect::<Vec<_>>());
+    let mut found = all(Kind::Attempt);
+    assert_eq!(found.len(), 1200);
+    found[700].1.clear();
+    archive.remove_unchanged(Kind::Attempt, &found).expect("remove_unchanged works");
+    let left: Vec<String> = all(Kind::Attempt).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(left, [found[700].0.clone()]);
 }

@@ -252,10 +252,11 @@ pub enum Item {
     /// Puts the job back for `delay` and charges nothing. Replies `Created` or `NotOwner`.
     Release { lease: Lease, delay: Duration },
     /// Enqueues what is neither queued nor finished, opening the run if it is not closed. `steps` are the names of all
-    /// its steps: their outcomes are looked up by key. Replies `Created` or `Closed`.
+    /// its steps: their outcomes are looked up by key. Replies `Created`, or `Closed` where the run is over or its
+    /// record is gone: then whatever jobs are left of it go.
     Recover { run: RunKey, jobs: Vec<Job>, steps: Arc<[String]> },
     /// Inserts the record of a re-run and notes that the run is open again; its jobs come by `Recover`. Replies
-    /// `Created` or `Exists`.
+    /// `Created`, `Exists`, or `Closed` where the run's own record is gone.
     Reopen { run: RunKey, record: Record },
     /// Inserts the record of a success that a re-run takes over from the generation before. Replies `Created` or
     /// `Exists`.

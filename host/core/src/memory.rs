@@ -198,6 +198,9 @@ impl State {
         match item {
             Item::Put { record } => self.put(record),
             Item::Reopen { run, record } => {
+                if !self.has(Kind::Run, run.run.as_str()) {
+                    return Reply::Closed;
+                }
                 if !self.open.contains(run) {
                     self.open.push(run.clone());
                 }
@@ -218,7 +221,7 @@ impl State {
                 reply
             }
             Item::Recover { run, jobs, .. } => {
-                if self.has(Kind::RunOutcome, &run.key()) {
+                if self.has(Kind::RunOutcome, &run.key()) || !self.has(Kind::Run, run.run.as_str()) {
                     self.close(run);
                     return Reply::Closed;
                 }
@@ -469,6 +472,18 @@ impl Archive for MemoryLedger {
         for key in keys {
             state.records.remove(&(kind, key.clone()));
             state.order.retain(|(k, known)| *k != kind || known != key);
+        }
+        Ok(())
+    }
+
+    fn remove_unchanged(&self, kind: Kind, found: &[(String, Vec<u8>)]) -> Result<(), StoreError> {
+        let mut state = locked(&self.state);
+        for (key, value) in found {
+            let place = (kind, key.clone());
+            if state.records.get(&place) == Some(value) {
+                state.records.remove(&place);
+                state.order.retain(|known| *known != place);
+            }
         }
         Ok(())
     }

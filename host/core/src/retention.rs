@@ -52,6 +52,12 @@ pub trait Archive: Send + Sync {
     /// # Errors
     /// `Unavailable` or `Refused`: some may be gone, and all may be named again.
     fn remove(&self, kind: Kind, keys: &[String]) -> Result<(), StoreError>;
+
+    /// Removes records that are still what was read under their keys; one that is another by now stays.
+    ///
+    /// # Errors
+    /// As `remove`.
+    fn remove_unchanged(&self, kind: Kind, found: &[(String, Vec<u8>)]) -> Result<(), StoreError>;
 }
 
 /// A blob store that knows whose it is: two sets of records on one store would each remove what only the other one

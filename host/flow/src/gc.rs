@@ -12,22 +12,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
-use dovetail_core::ledger::{Kind, Listing, RunKey};
+use dovetail_core::ledger::{Kind, RunKey};
 use dovetail_core::record::{Form as _, RunOutcomeRecord};
 use dovetail_core::retention::{Archive, Shelf};
 use dovetail_core::{Digest, RunId};
 
 use self::digests::{Digests, Sorted};
 use crate::blob_owner::may_remove;
+use crate::removal::remove_runs;
 use crate::{FlowError, Parts};
 
 /// Runs that are removed at once.
 const RUNS: usize = 100;
 /// The most of a value that is read for what it refers to, in bytes.
 const MAX_VALUE: u64 = 16 << 20;
-/// What is recorded of a run under keys that begin with its ID, in the order in which it goes; its outcomes go last,
-/// because they are what an interrupted collection is found again by.
-const OF_A_RUN: [Kind; 5] = [Kind::Outcome, Kind::Attempt, Kind::Generation, Kind::Cancel, Kind::ModelChoice];
 /// Where a record may name a blob.
 const NAMING: [Kind; 9] = [
     Kind::Plugin,
@@ -94,7 +92,7 @@ pub fn collect(
     let mut gone = Collected::default();
     let mut expired = Digests::new(scratch);
     each_expired(parts, archive, keep.runs, |runs| {
-        remove_runs(parts, archive, runs, look_only, &mut gone)?;
+        remove_runs(parts, archive, runs, ended_before(parts, keep.runs), look_only, &mut gone)?;
         if look_only {
             runs.iter().try_for_each(|(run, _)| expired.insert(Digest::of(run.as_str().as_bytes())))?;
         }
@@ -123,6 +121,11 @@ pub fn collect(
     Ok(gone)
 }
 
+/// What ended before this time has been kept long enough, in milliseconds of wall time.
+fn ended_before(parts: &Parts, keep: Duration) -> u64 {
+    parts.clock.wall_ms().saturating_sub(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// A run with the keys of all its outcomes.
 type Ended = (RunId, Vec<String>);
 
@@ -133,8 +136,7 @@ fn each_expired(
     keep: Duration,
     mut told: impl FnMut(&[Ended]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-    let before = parts.clock.wall_ms().saturating_sub(keep_ms);
+    let before = ended_before(parts, keep);
     let mut ended: Vec<(u32, Ended)> = Vec::new();
     let mut current: Option<(u32, u64, Ended)> = None;
     let mut found = |run: Option<(u32, u64, Ended)>, rest: bool| {
@@ -172,34 +174,6 @@ fn each_expired(
         Ok(())
     })?;
     found(current, true)
-}
-
-fn remove_runs(
-    parts: &Parts,
-    archive: &dyn Archive,
-    runs: &[(RunId, Vec<String>)],
-    look_only: bool,
-    gone: &mut Collected,
-) -> Result<(), StoreError> {
-    let mut remove = |kind: Kind, keys: Vec<String>| {
-        gone.records += keys.len() as u64;
-        if look_only { Ok(()) } else { archive.remove(kind, &keys) }
-    };
-    // Without its record a run is none any more, so nobody begins it again while the rest goes.
-    let ids: Vec<String> = runs.iter().map(|(run, _)| run.to_string()).collect();
-    let there = parts.ledger.get(Kind::Run, &ids)?;
-    remove(Kind::Run, ids.into_iter().zip(there).filter(|(_, record)| record.is_some()).map(|(id, _)| id).collect())?;
-    for kind in OF_A_RUN {
-        let mut keys = Vec::new();
-        for (run, _) in runs {
-            let listing = Listing { prefix: format!("{run}:"), limit: usize::MAX, newest_first: false };
-            keys.extend(parts.ledger.list(kind, &listing)?.into_iter().map(|(key, _)| key));
-        }
-        remove(kind, keys)?;
-    }
-    remove(Kind::RunOutcome, runs.iter().flat_map(|(_, keys)| keys.clone()).collect())?;
-    gone.runs += runs.len() as u64;
-    Ok(())
 }
 
 /// Every digest that stands anywhere in a record, but for those of runs that would have gone. Records are not decoded:

@@ -14,6 +14,7 @@ mod listing;
 mod models;
 mod recover;
 mod registry;
+mod removal;
 mod shutdown;
 mod step;
 mod submit;
@@ -42,7 +43,7 @@ pub use registry::{
 };
 pub use shutdown::Shutdown;
 pub use step::StepFailure;
-pub use submit::{cancel, keyed_run_id, new_run_id, submit, submit_many, submit_with};
+pub use submit::{cancel, keyed_run_id, new_run_id, submit, submit_many, submit_patiently, submit_with};
 pub use truth::current;
 pub use worker::{Able, About, Daemon, Event, Listener, Worker, WorkerOptions};
 

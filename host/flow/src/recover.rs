@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use dovetail_core::RunId;
-use dovetail_core::ledger::{Item, Job, Kind, Record, RunKey};
+use dovetail_core::ledger::{Item, Job, Kind, Record, Reply, RunKey};
 use dovetail_core::pipeline::{Pipeline, Step, ready};
 use dovetail_core::record::{Form, GenerationRecord, RunState};
 
 use crate::models::with_models;
-use crate::truth::{Standing, Truth, current, end};
+use crate::truth::{Standing, Truth, current, end, unknown};
 use crate::{FlowError, Parts};
 
 /// A step as a job.
@@ -131,7 +131,10 @@ pub fn retry(parts: &Parts, run: &RunId, reason: &str) -> Result<RunKey, FlowErr
     let record = Record { kind: Kind::Generation, key: key.key(), value: record.encode() };
     // Two who ask at once make one generation: the second one finds the first one's record, and both bring it on its
     // way.
-    parts.ledger.commit(&[Item::Reopen { run: key.clone(), record }])?;
+    if parts.ledger.commit(&[Item::Reopen { run: key.clone(), record }])?.first() == Some(&Reply::Closed) {
+        // It was removed meanwhile, because it is old.
+        return Err(unknown(run));
+    }
     reconcile(parts, &key)?;
     Ok(key)
 }

@@ -1,9 +1,11 @@
 //! The beginning of a run: its record and its first jobs, in one change. And its end by request.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::Read as _;
+use std::time::Duration;
 
-use dovetail_core::blobs::{ArtifactRef, BlobKind};
+use dovetail_core::blobs::{ArtifactRef, BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::executor::Models;
 use dovetail_core::ledger::{Item, Kind, Record, Reply, RunKey};
 use dovetail_core::limits::{MAX_INLINE_VALUE, MAX_VALUE};
@@ -17,8 +19,14 @@ use serde_json::Value;
 use crate::models::with_models;
 use crate::recover::{job, reconcile, steps};
 use crate::registry::{Published, Pushed};
-use crate::truth::{Truth, current, load_value, store_large_value};
+use crate::truth::{Truth, UNKNOWN, current, load_value, store_large_value};
 use crate::{FlowError, Parts};
+
+/// How often, and how many times, it is looked whether an old run has been removed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOKS: u32 = 10;
+/// A run whose ID was made less than this ago was not submitted before and removed since.
+const LATELY_MS: u64 = 60_000;
 
 /// A new run ID, after RFC 9562's version 7: milliseconds since 1970, then 74 random bits. Runs of one time stand side
 /// by side in every index, which makes their records several times cheaper to write than random keys are.
@@ -29,13 +37,18 @@ pub fn new_run_id() -> Result<RunId, FlowError> {
     use dovetail_core::clock::Clock as _;
     let mut bytes = [0; 16];
     let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes[6..]));
-    read.map_err(|e| {
-        dovetail_core::blobs::StoreError::new(dovetail_core::blobs::StoreErrorKind::Unavailable, "read /dev/urandom", e)
-    })?;
+    read.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "read /dev/urandom", e))?;
     bytes[..6].copy_from_slice(&crate::SystemClock.wall_ms().to_be_bytes()[2..]);
     bytes[6] = 0x70 | (bytes[6] & 0x0f);
     bytes[8] = 0x80 | (bytes[8] & 0x3f);
     Ok(RunId::from_bytes(bytes))
+}
+
+/// When the ID was made, if it is one of [`new_run_id`].
+pub(crate) fn made_ms(run: &RunId) -> Option<u64> {
+    let id = run.as_str();
+    let time = u64::from_str_radix(&format!("{}{}", id.get(..8)?, id.get(9..13)?), 16).ok();
+    time.filter(|_| id.as_bytes().get(14) == Some(&b'7'))
 }
 
 /// The run ID of an idempotency key: the same for the same pipeline and key, wherever it is submitted.
@@ -82,6 +95,21 @@ pub fn submit_with(
     models: &Models,
     runs: Vec<(RunId, Value)>,
 ) -> Result<Vec<Result<Pushed, FlowError>>, FlowError> {
+    submit_patiently(parts, published, models, runs, &|| std::thread::sleep(LOOK_AGAIN))
+}
+
+/// The same; `pause` passes between two looks at a run that is being removed: for tests of every order of calls.
+///
+/// # Errors
+/// As [`submit_many`].
+#[doc(hidden)]
+pub fn submit_patiently(
+    parts: &Parts,
+    published: &Published,
+    models: &Models,
+    runs: Vec<(RunId, Value)>,
+    pause: &dyn Fn(),
+) -> Result<Vec<Result<Pushed, FlowError>>, FlowError> {
     let roots = ready(&published.pipeline, &BTreeSet::new()).into_iter().map(|step| job(&published.pipeline, step));
     let roots = with_models(roots.collect(), models);
     let (submitted_ms, steps) = (parts.clock.wall_ms(), steps(&published.pipeline));
@@ -93,17 +121,18 @@ pub fn submit_with(
     };
     let mut answers = Vec::with_capacity(runs.len());
     let mut items = Vec::with_capacity(runs.len());
+    let mut accepted = Vec::with_capacity(runs.len());
     for (run, inputs) in runs {
         if let Some(missing) = &packages
             && !is_recorded(parts, &run)?
         {
-            answers.push(Err(missing.again()));
+            answers.push(Some(Err(missing.again())));
             continue;
         }
         let bytes = match check_inputs(parts, published, &run, &inputs) {
             Ok(bytes) => bytes,
             Err(error @ FlowError::Refused { .. }) => {
-                answers.push(Err(error));
+                answers.push(Some(Err(error)));
                 continue;
             }
             Err(error) => return Err(error),
@@ -121,17 +150,82 @@ pub fn submit_with(
             jobs: roots.clone(),
             steps: steps.clone(),
         });
-        answers.push(Ok((run, inputs)));
+        accepted.push(Accepted { at: answers.len(), run, inputs });
+        answers.push(None);
     }
-    let mut replies = parts.ledger.commit(&items)?.into_iter();
-    let answer = |accepted: Result<(RunId, Value), FlowError>| match (accepted, &mut replies) {
-        (Err(refused), _) => Err(refused),
-        (Ok((run, inputs)), replies) => match replies.next() {
-            Some(Reply::Exists(bytes)) => same(parts, published, &run, &inputs, &bytes),
-            _ => Ok(Pushed::Created),
-        },
+    for look in 0..LOOKS {
+        if accepted.is_empty() {
+            break;
+        }
+        if look > 0 {
+            pause();
+        }
+        for (accepted, answer) in accepted.iter().zip(submit_once(parts, published, &accepted, &items)?) {
+            answers[accepted.at] = answer.transpose();
+        }
+        (accepted, items) = accepted.into_iter().zip(items).filter(|(one, _)| answers[one.at].is_none()).unzip();
+    }
+    for Accepted { at, run, .. } in accepted {
+        answers[at] = Some(Err(being_removed(&run)));
+    }
+    Ok(answers.into_iter().flatten().collect())
+}
+
+/// A run that can be submitted, and the place of its answer.
+struct Accepted {
+    at: usize,
+    run: RunId,
+    inputs: Value,
+}
+
+/// One try for all of them; none: an old run of that ID is being removed, and is in the way for a moment.
+///
+/// An old run's record is removed first, and the end of its first generation last (`removal.rs`). So that end is looked
+/// for before a run is inserted: where it is not, nothing is left of an old run.
+fn submit_once(
+    parts: &Parts,
+    published: &Published,
+    accepted: &[Accepted],
+    items: &[Item],
+) -> Result<Vec<Result<Option<Pushed>, FlowError>>, FlowError> {
+    let now_ms = parts.clock.wall_ms();
+    let old: Vec<&RunId> = accepted.iter().map(|one| &one.run).filter(|run| may_be_old(run, now_ms)).collect();
+    let keys: Vec<String> = old.iter().map(|run| RunKey { run: (*run).clone(), generation: 0 }.key()).collect();
+    let ends = if keys.is_empty() { Vec::new() } else { parts.ledger.get(Kind::RunOutcome, &keys)? };
+    let over: BTreeSet<&RunId> =
+        old.into_iter().zip(ends).filter(|(_, end)| end.is_some()).map(|(run, _)| run).collect();
+    let new: Cow<'_, [Item]> = if over.is_empty() {
+        Cow::Borrowed(items)
+    } else {
+        accepted.iter().zip(items).filter(|(one, _)| !over.contains(&one.run)).map(|(_, item)| item.clone()).collect()
     };
-    Ok(answers.into_iter().map(answer).collect())
+    let mut replies = if new.is_empty() { Vec::new() } else { parts.ledger.commit(&new)? }.into_iter();
+    let answer = |one: &Accepted| {
+        let before = if over.contains(&one.run) {
+            parts.ledger.get(Kind::Run, &[one.run.to_string()])?.pop().flatten()
+        } else {
+            match replies.next() {
+                Some(Reply::Exists(bytes)) => Some(bytes),
+                Some(_) => return Ok(Some(Pushed::Created)),
+                None => return Err(StoreError::plain(StoreErrorKind::Corrupt, "submit: an answer is missing").into()),
+            }
+        };
+        before.map_or(Ok(None), |bytes| same(parts, published, &one.run, &one.inputs, &bytes))
+    };
+    Ok(accepted.iter().map(answer).collect())
+}
+
+/// Whether the ID may have been used so long ago that its run may be removed by now: not if it tells that it was made
+/// lately (`new_run_id`). One made from a key tells nothing.
+fn may_be_old(run: &RunId, now_ms: u64) -> bool {
+    made_ms(run).is_none_or(|made| made.saturating_add(LATELY_MS) < now_ms)
+}
+
+fn being_removed(run: &RunId) -> FlowError {
+    let message = format!("run {run} ended long ago and is being removed at this moment");
+    let help = "submit it again in a moment; if a collection was interrupted, `dovetail gc` finishes it; \
+                or use another --key";
+    FlowError::refused("run_being_removed", message, help)
 }
 
 fn is_recorded(parts: &Parts, run: &RunId) -> Result<bool, FlowError> {
@@ -174,8 +268,14 @@ fn check_inputs(parts: &Parts, published: &Published, run: &RunId, inputs: &Valu
     Ok(bytes)
 }
 
-/// The run was there: whether it is the same, and then it is brought on its way.
-fn same(parts: &Parts, published: &Published, run: &RunId, inputs: &Value, bytes: &[u8]) -> Result<Pushed, FlowError> {
+/// The run was there: whether it is the same, and then it is brought on its way. None: it has been removed since.
+fn same(
+    parts: &Parts,
+    published: &Published,
+    run: &RunId,
+    inputs: &Value,
+    bytes: &[u8],
+) -> Result<Option<Pushed>, FlowError> {
     let before = RunRecord::decode(bytes, &format!("run {run}"))?;
     // The revision may have moved on since: the run keeps the one it was submitted to. Nor does a file's name make
     // another input.
@@ -189,8 +289,11 @@ fn same(parts: &Parts, published: &Published, run: &RunId, inputs: &Value, bytes
         let message = format!("run {run} was submitted before, to {} and with other inputs", version(&before.pipeline));
         return Err(FlowError::refused("run_differs", message, "use another --key for another submission"));
     }
-    reconcile(parts, &current(parts, run)?)?;
-    Ok(Pushed::Same)
+    match reconcile(parts, &current(parts, run)?) {
+        Ok(_) => Ok(Some(Pushed::Same)),
+        Err(error) if error.code() == UNKNOWN => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The same inputs with artifacts by their content alone.

@@ -27,6 +27,9 @@ pub(crate) const SKIPPED: &str = "skipped";
 /// The failure's code of a step whose attempt was stopped because its run had ended.
 pub(crate) const STOPPED: &str = "stopped";
 
+/// The error's code of a run that has no record.
+pub(crate) const UNKNOWN: &str = "unknown_run";
+
 /// Whether a step only failed because its run was over: [`SKIPPED`] or [`STOPPED`]. A task's own codes never have this
 /// kind.
 pub(crate) fn follows(failure: &Failure) -> bool {
@@ -86,13 +89,16 @@ impl Truth {
 
     pub(crate) fn read_generation(parts: &Parts, key: &RunKey) -> Result<Self, FlowError> {
         let (ledger, run) = (&*parts.ledger, &key.run);
+        // The run's end is read first: what ended has all its outcomes, however late the other reads are. And where an
+        // old run is removed, its record goes before its end: without an end here, a record is that of an open run.
+        let end = one(ledger.get(Kind::RunOutcome, &[key.key()])?);
         let Some(bytes) = one(ledger.get(Kind::Run, &[run.to_string()])?) else {
-            return Err(FlowError::refused(
-                "unknown_run",
-                format!("there is no run {run}"),
-                "see `dovetail runs list`",
-            ));
+            return Err(unknown(run));
         };
+        // The record may be that of a run submitted anew, which has no such generation.
+        if key.generation > 0 && end.is_none() && one(ledger.get(Kind::Generation, &[key.key()])?).is_none() {
+            return Err(unknown(run));
+        }
         let record = RunRecord::decode(&bytes, &format!("run {run}"))?;
         let pipeline = pinned(parts, &record.pipeline)?;
         let models = chosen(parts, run, &record.models, &model_kinds(&pipeline))?.into_owned();
@@ -106,9 +112,7 @@ impl Truth {
             cancel: None,
             outcome: None,
         };
-        // The run's end is read first: what ended has all its outcomes, however late the other reads are.
         let what = format!("run {run}");
-        let end = one(ledger.get(Kind::RunOutcome, &[truth.key.key()])?);
         truth.outcome = end.map(|b| RunOutcomeRecord::decode(&b, &what)).transpose()?;
         let cancel = one(ledger.get(Kind::Cancel, &[truth.key.key()])?);
         truth.cancel = cancel.map(|b| CancelRecord::decode(&b, &what)).transpose()?;
@@ -168,6 +172,10 @@ impl Truth {
         let state = if failed.is_some() { RunState::Failed } else { RunState::Succeeded };
         Standing::Close { state, failed_step: failed }
     }
+}
+
+pub(crate) fn unknown(run: &RunId) -> FlowError {
+    FlowError::refused(UNKNOWN, format!("there is no run {run}"), "see `dovetail runs list`")
 }
 
 fn one(mut got: Vec<Option<Vec<u8>>>) -> Option<Vec<u8>> {

@@ -25,6 +25,8 @@ use mongodb::sync::{Collection, Database};
 const DUPLICATE: i32 = 11000;
 /// Documents of one `insert_many`.
 const BATCH: usize = 500;
+/// Values in one request, in bytes: the server takes 16 MiB.
+const REQUEST: usize = 8 << 20;
 /// The stand-in for tests finds one key by its index, and goes through the whole collection for several: with 10,000
 /// records that takes as long as some 50 single reads. (What ends is forgotten with each write; going through all open
 /// runs for it kept the stand-in busy.)
@@ -249,6 +251,13 @@ impl MongoMeta {
         Ok(())
     }
 
+    fn delete_any(&self, collection: &Collection<Document>, any: Vec<Document>) -> Result<(), StoreError> {
+        if any.is_empty() {
+            return Ok(());
+        }
+        collection.delete_many(doc! { "$or": any }).run().map(drop).map_err(|e| self.error("write to", e))
+    }
+
     /// Inserts; the numbers of those that were there before.
     fn insert(&self, collection: &Collection<Document>, documents: &[Document]) -> Result<Vec<usize>, StoreError> {
         match collection.insert_many(documents).ordered(false).run() {
@@ -409,5 +418,28 @@ impl Archive for MongoMeta {
 
     fn remove(&self, kind: Kind, keys: &[String]) -> Result<(), StoreError> {
         self.delete(&self.collection(kind), keys)
+    }
+
+    fn remove_unchanged(&self, kind: Kind, found: &[(String, Vec<u8>)]) -> Result<(), StoreError> {
+        let collection = self.collection(kind);
+        let same = |(key, value): &(String, Vec<u8>)| {
+            doc! { "_id": key, "v": Binary { subtype: BinarySubtype::Generic, bytes: value.clone() } }
+        };
+        if found.len() < self.together_from.max(2) {
+            for found in found {
+                collection.delete_one(same(found)).run().map_err(|e| self.error("write to", e))?;
+            }
+            return Ok(());
+        }
+        let (mut together, mut bytes) = (Vec::new(), 0);
+        for record in found {
+            if together.len() == BATCH || bytes + record.1.len() > REQUEST {
+                self.delete_any(&collection, std::mem::take(&mut together))?;
+                bytes = 0;
+            }
+            bytes += record.1.len();
+            together.push(same(record));
+        }
+        self.delete_any(&collection, together)
     }
 }

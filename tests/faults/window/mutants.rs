@@ -160,9 +160,21 @@ const MUTANTS: &[Mutant] = &[
     ),
     Mutant(
         "a tombstone drops an opening",
-        "if not s and tombed(rg) then st[#st + 1] = 'closed'\n    elseif s == 'c' then st[#st + 1] = 'cancelled'\n    elseif oep",
-        "if s == 'c' then st[#st + 1] = 'cancelled'\n    elseif oep",
+        "if t0 <= over then st[#st + 1] = s and 'stale' or 'closed'\n    elseif",
+        "if",
         "a_closed_run_drops_a_late_opening",
+    ),
+    Mutant(
+        "a tombstone drops no later opening",
+        "if t0 <= over then",
+        "if over >= 0 then",
+        "a_run_that_was_removed_opens_when_it_is_submitted_anew",
+    ),
+    Mutant(
+        "a tombstone drops a late rebuild",
+        "s and 'stale' or 'closed'\n    elseif s == 'c'",
+        "s and 'ok' or 'closed'\n    elseif s == 'c'",
+        "a_run_that_was_removed_opens_when_it_is_submitted_anew",
     ),
     Mutant(
         "a tombstone drops jobs",

@@ -12,6 +12,7 @@ use super::{
 scenarios! {
     a_closed_run_drops_children
     a_closed_run_drops_a_late_opening
+    a_run_that_was_removed_opens_when_it_is_submitted_anew
     a_closed_run_leaves_nothing
     a_job_of_a_closed_run_is_not_handed_out
     a_cancelled_run_drops_children_and_keeps_its_jobs_to_be_verified
@@ -38,6 +39,19 @@ fn a_closed_run_drops_a_late_opening(stage: &Stage) -> Verdict {
     s.one(Change::Close { run: run(1) })?;
     same("the opening", w.one(late)?, Status::Closed)?;
     holds("nothing is there", !stage.has_run(&run(1)) && !stage.has_job(&run(1), "a"))
+}
+
+/// Under its key, after its records were removed. The window still has its tombstone, and nobody else's end drops it.
+fn a_run_that_was_removed_opens_when_it_is_submitted_anew(stage: &Stage) -> Verdict {
+    let (mut s, mut w, _a) = started(stage)?;
+    let late = w.open(&run(1), 4, &["a"], vec![job("b", &["a"])], true);
+    s.one(Change::Close { run: run(1) })?;
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    s.call(0, &[])?;
+    let anew = s.open(&run(1), 4, &[], vec![job("a", &[])], false);
+    same("the submission", s.one(anew)?, Status::Ok)?;
+    same("what somebody read before the first one's end", w.one(late)?, Status::Stale)?;
+    same("a claim", handed(&w.call(9, &[])?), vec![("a", false)])
 }
 
 fn a_closed_run_leaves_nothing(stage: &Stage) -> Verdict {

@@ -1,11 +1,11 @@
-//! Cases of [`super::ledger`] about leases: a job that was given back stays back.
+//! Cases of [`super::ledger`] about what stays as it is: a job that was given back, a run that was removed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::cases::Case;
-use super::{Bench, job, record, run};
-use crate::ledger::{Item, Job, Kind, Lease, Renewal, Reply};
+use super::{Bench, job, names, record, run};
+use crate::ledger::{Item, Job, Kind, Lease, Renewal, Reply, RunKey};
 
 /// Jobs that a worker has in hand when it drains.
 const MANY: usize = 100;
@@ -79,5 +79,16 @@ pub(super) const LEDGER: &[Case] = &[
         let again = b.claim(9);
         assert_eq!(again.iter().map(|c| c.crashes).collect::<Vec<_>>(), [1]);
         assert_eq!(b.one(Item::Release { lease: a.lease, delay: Duration::ZERO }), Reply::NotOwner);
+    }),
+    ("a run whose record is gone is not brought back", |b| {
+        let key = run(1);
+        let recover = Item::Recover { run: key.clone(), jobs: vec![job("a", &[])], steps: names() };
+        assert_eq!(b.one(recover), Reply::Closed);
+        let next = RunKey { generation: 1, ..key };
+        let reopen = Item::Reopen { run: next.clone(), record: record(Kind::Generation, next.key()) };
+        assert_eq!(b.one(reopen), Reply::Closed);
+        assert!(b.ledger.open_runs(9).expect("open_runs works").is_empty());
+        assert!(b.steps(9).is_empty());
+        assert_eq!(b.ledger.get(Kind::Generation, &[next.key()]).expect("get works"), [None]);
     }),
 ];

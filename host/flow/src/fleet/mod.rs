@@ -75,6 +75,12 @@ impl HeardOf {
             self.set.remove(&oldest);
         }
     }
+
+    fn forget(&mut self, run: &RunKey) {
+        if self.set.remove(run) {
+            self.order.retain(|known| known != run);
+        }
+    }
 }
 
 type Told = Box<dyn Fn(&RunKey) + Send + Sync>;
@@ -217,6 +223,7 @@ impl FleetLedger {
                 self.shared.change(Change::Cancel { run: run.clone() })?;
                 Ok(records::reply(put))
             }
+            Item::Reopen { run, .. } if !self.shared.has(Kind::Run, run.run.to_string())? => Ok(Reply::Closed),
             other => self.send_and_wait(vec![other.clone()])?.pop().ok_or_else(gone),
         }
     }
@@ -294,7 +301,7 @@ fn gone() -> StoreError {
 
 /// Whether an item needs records read and is served on the caller's own thread.
 fn is_slow(item: &Item) -> bool {
-    matches!(item, Item::Recover { .. } | Item::Cancel { .. })
+    matches!(item, Item::Recover { .. } | Item::Cancel { .. } | Item::Reopen { .. })
 }
 
 /// Whether an item is only told to the window. It must not wait for the records, nor fail with them: a job goes back

@@ -322,10 +322,12 @@ impl Shared {
                 self.meta.forget(std::slice::from_ref(run))?;
                 return Ok(Reply::Closed);
             }
-            self.meta.open(std::slice::from_ref(run))?;
             let Some(envelope) = self.meta.get(Kind::Run, &[run.run.to_string()])?.pop().flatten() else {
-                return Err(StoreError::plain(StoreErrorKind::Missing, format!("read run {}", run.run)));
+                // It was removed because it is old. What else is known of it is left alone: it may be that of
+                // somebody who submits it anew at this moment.
+                return Ok(Reply::Closed);
             };
+            self.meta.open(std::slice::from_ref(run))?;
             let done = self.outcomes(run, &repair.steps)?;
             let (steps, jobs) = (count(&repair.steps), repair.jobs.clone());
             match self.change(Change::Open { run: run.clone(), stamp, verify: true, envelope, steps, done, jobs })? {

@@ -14,6 +14,7 @@ use dovetail_core::window::Stamp;
 
 use super::{Shared, locked};
 use crate::SystemClock;
+use crate::submit::made_ms;
 
 /// How often all open runs are compared with the window although it was not lost.
 const SWEEP_ROUND: Duration = Duration::from_secs(60);
@@ -52,11 +53,7 @@ pub(super) struct Sweep {
 /// Whether the run was certainly submitted some time ago: its ID tells when (`new_run_id`), unless it was made from a
 /// key. When it was run again, nothing tells.
 fn is_old(run: &RunKey, wall_ms: u64) -> bool {
-    let id = run.run.as_str();
-    let time = || u64::from_str_radix(&format!("{}{}", id.get(..8)?, id.get(9..13)?), 16).ok();
-    run.generation == 0
-        && id.as_bytes().get(14) == Some(&b'7')
-        && time().is_some_and(|ms| ms.saturating_add(YOUNG_MS) < wall_ms)
+    run.generation == 0 && made_ms(&run.run).is_some_and(|ms| ms.saturating_add(YOUNG_MS) < wall_ms)
 }
 
 impl Shared {

@@ -174,6 +174,8 @@ impl Shared {
         let drop_lease = |token: u64| locked(&self.leases).remove(token);
         Ok(match following {
             Following::Submitted(repair) => {
+                // An earlier run of this name may have been over, before it was removed.
+                locked(&self.over).forget(&repair.run);
                 match status {
                     Status::Stale => drop(self.rebuild(&repair)?),
                     // It is recorded and open: whoever looks for lost runs puts it in when there is room.

@@ -164,6 +164,13 @@ impl Archive for Failing<'_> {
         }
         self.inner.remove(kind, keys)
     }
+
+    fn remove_unchanged(&self, kind: Kind, found: &[(String, Vec<u8>)]) -> Result<(), StoreError> {
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            return Err(StoreError::plain(StoreErrorKind::Unavailable, "remove records"));
+        }
+        self.inner.remove_unchanged(kind, found)
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod blob_owner;
 mod failures;
 mod gc;
 mod inputs;
+mod interleavings;
 mod missing;
 mod models;
 mod registry;

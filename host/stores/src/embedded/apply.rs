@@ -37,6 +37,12 @@ pub(crate) fn remove(db: &Connection, kind: Kind, key: &str) -> Result<()> {
     db.prepare_cached("DELETE FROM records WHERE kind = ?1 AND key = ?2")?.execute([kind.name(), key]).map(drop)
 }
 
+pub(crate) fn remove_unchanged(db: &Connection, kind: Kind, (key, value): &(String, Vec<u8>)) -> Result<()> {
+    db.prepare_cached("DELETE FROM records WHERE kind = ?1 AND key = ?2 AND value = ?3")?
+        .execute(params![kind.name(), key, value])
+        .map(drop)
+}
+
 pub(crate) fn has(db: &Connection, kind: Kind, key: &str) -> Result<bool> {
     db.prepare_cached("SELECT 1 FROM records WHERE kind = ?1 AND key = ?2")?.exists([kind.name(), key])
 }
@@ -108,6 +114,9 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
     match item {
         Item::Put { record } => put(db, record, false),
         Item::Reopen { run, record } => {
+            if !has(db, Kind::Run, run.run.as_str())? {
+                return Ok(Reply::Closed);
+            }
             open_run(db, run, 0)?;
             put(db, record, false)
         }
@@ -121,7 +130,7 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
             Ok(reply)
         }
         Item::Recover { run, jobs, steps } => {
-            if has(db, Kind::RunOutcome, &run.key())? {
+            if has(db, Kind::RunOutcome, &run.key())? || !has(db, Kind::Run, run.run.as_str())? {
                 close(db, run)?;
                 return Ok(Reply::Closed);
             }

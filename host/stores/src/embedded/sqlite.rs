@@ -444,4 +444,9 @@ impl Archive for SqliteLedger {
         let (reply, inbox) = crossbeam_channel::bounded(1);
         self.ask(Request::Remove { kind, keys: keys.to_vec(), reply }, &inbox)
     }
+
+    fn remove_unchanged(&self, kind: Kind, found: &[(String, Vec<u8>)]) -> Result<(), StoreError> {
+        let (reply, inbox) = crossbeam_channel::bounded(1);
+        self.ask(Request::RemoveUnchanged { kind, found: found.to_vec(), reply }, &inbox)
+    }
 }

@@ -52,6 +52,11 @@ pub(crate) enum Request {
         keys: Vec<String>,
         reply: ReplyTo<()>,
     },
+    RemoveUnchanged {
+        kind: Kind,
+        found: Vec<(String, Vec<u8>)>,
+        reply: ReplyTo<()>,
+    },
 }
 
 /// An answer that is sent once the transaction is on the disk, or the error in its place.
@@ -253,7 +258,7 @@ fn refusal(request: Request) -> Answer {
     match request {
         Request::Commit(_, then) => answer(Err(unserved()), then),
         Request::Write(_, to) => reply(to, Err(unserved())),
-        Request::Remove { reply: to, .. } => reply(to, Err(unserved())),
+        Request::Remove { reply: to, .. } | Request::RemoveUnchanged { reply: to, .. } => reply(to, Err(unserved())),
         Request::Claim(wanted) => answer(Err(unserved()), move |result| wanted.hears(result)),
         Request::Renew { reply: to, .. } => reply(to, Err(unserved())),
         // They are answered without the database.
@@ -304,6 +309,9 @@ impl Serving<'_> {
             Request::Write(writes, to) => reply(to, within(db, || apply::write(db, &writes))),
             Request::Remove { kind, keys, reply: to } => {
                 reply(to, within(db, || keys.iter().try_for_each(|key| apply::remove(db, kind, key))))
+            }
+            Request::RemoveUnchanged { kind, found, reply: to } => {
+                reply(to, within(db, || found.iter().try_for_each(|found| apply::remove_unchanged(db, kind, found))))
             }
             Request::Claim(wanted) => return self.claim(wanted),
             Request::Renew { leases, lease_ms, reply: to } => {

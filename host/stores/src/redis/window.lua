@@ -262,8 +262,9 @@ while i <= N do
   elseif kind == 'O' then       -- O rg ep t0 verify envelope steps ndone (step ok value)* njobs (step attempt lane needs)*
     local oep, t0, verify, env, steps, nd = ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], tonumber(ARGV[i + 7])
     local d0 = i + 8; local nj = tonumber(ARGV[d0 + 3 * nd]); local j0 = d0 + 3 * nd + 1; i = j0 + 4 * nj
-    local s = call('HGET', h, 's')
-    if not s and tombed(rg) then st[#st + 1] = 'closed'
+    local s, over = call('HGET', h, 's'), tonumber(tombed(rg) or '-1')
+    -- A reader of records from after the run's end would have found that end: it was removed since, and the run was submitted anew.
+    if t0 <= over then st[#st + 1] = s and 'stale' or 'closed'
     elseif s == 'c' then st[#st + 1] = 'cancelled'
     elseif oep ~= ep or t0 < m.hor then st[#st + 1] = 'stale'
     else

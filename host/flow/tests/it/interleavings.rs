@@ -1,0 +1,415 @@
+//! Removing an old run while it is submitted again under its key, run again, or removed by somebody else, too: every
+//! order in which their calls to the ledger can follow one another.
+//!
+//! Each of them is a thread that stops before each call; one at a time goes on. All schedules are tried, but for those
+//! that only exchange neighbouring calls which do not touch one another's records ("sleep sets", P. Godefroid,
+//! Partial-Order Methods for the Verification of Concurrent Systems, 1996). Where there are too many, all are tried in
+//! which a few are interrupted where they could go on (M. Musuvathi and S. Qadeer, Iterative Context Bounding for
+//! Systematic Testing of Multithreaded Programs, 2007).
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use dovetail_core::RunId;
+use dovetail_core::blobs::StoreError;
+use dovetail_core::executor::{FailureKind, Models};
+use dovetail_core::ledger::{
+    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait,
+};
+use dovetail_core::memory::MemoryLedger;
+use dovetail_core::retention::Archive;
+use dovetail_flow::{FlowError, Keep, Parts, Published, Pushed, collect, keyed_run_id, retry, submit_patiently};
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, fails};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const KEEP: Keep = Keep { runs: Duration::from_secs(30 * 24 * 3600), blobs: Duration::from_secs(24 * 3600) };
+const OF_RUNS: [Kind; 6] = [Kind::Run, Kind::Generation, Kind::Outcome, Kind::Attempt, Kind::Cancel, Kind::RunOutcome];
+
+/// What a call is about to do.
+#[derive(Debug, Clone, PartialEq)]
+enum Step {
+    Reads(Kind),
+    Writes(Kind),
+    /// Of a change: any kind.
+    Changes,
+    /// Waits until somebody has changed something.
+    Pauses,
+}
+
+impl Step {
+    fn touches(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Reads(_), Self::Reads(_)) => false,
+            (Self::Reads(a) | Self::Writes(a), Self::Reads(b) | Self::Writes(b)) => a == b,
+            _ => true,
+        }
+    }
+}
+
+enum Told {
+    Stops(Step),
+    Ended,
+}
+
+/// The thread's own: where it says before what it stops, and hears that it may go on.
+struct Line {
+    tell: Sender<Told>,
+    go_on: Receiver<()>,
+}
+
+thread_local! {
+    static LINE: RefCell<Option<Line>> = const { RefCell::new(None) };
+}
+
+/// Stops the thread, if it is one of those that are scheduled.
+fn before(step: Step) {
+    LINE.with_borrow(|line| {
+        if let Some(line) = line {
+            line.tell.send(Told::Stops(step)).unwrap();
+            line.go_on.recv().unwrap();
+        }
+    });
+}
+
+/// A ledger whose callers stop before each call.
+struct Stepping(Arc<MemoryLedger>);
+
+impl Ledger for Stepping {
+    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+        before(Step::Changes);
+        self.0.commit(items)
+    }
+
+    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        if OF_RUNS.contains(&kind) && !keys.is_empty() {
+            before(Step::Reads(kind));
+        }
+        self.0.get(kind, keys)
+    }
+
+    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        if OF_RUNS.contains(&kind) {
+            before(Step::Reads(kind));
+        }
+        self.0.list(kind, listing)
+    }
+
+    fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError> {
+        self.0.claim(scope, want, lease, wait)
+    }
+
+    fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
+        self.0.renew(leases, lease)
+    }
+
+    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
+        self.0.open_runs(limit)
+    }
+
+    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
+        self.0.held(run)
+    }
+
+    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
+        self.0.over(runs, wait)
+    }
+
+    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
+        self.0.beat(worker, about, keep)
+    }
+
+    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.0.workers()
+    }
+
+    fn wake(&self) {
+        self.0.wake();
+    }
+
+    fn wakes(&self) -> u64 {
+        self.0.wakes()
+    }
+}
+
+impl Archive for Stepping {
+    fn scan(&self, kind: Kind, after: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        // What is scanned besides is only looked through for blobs, after all removals.
+        if kind == Kind::RunOutcome {
+            before(Step::Reads(kind));
+        }
+        Archive::scan(&*self.0, kind, after, limit)
+    }
+
+    fn remove(&self, kind: Kind, keys: &[String]) -> Result<(), StoreError> {
+        before(Step::Writes(kind));
+        Archive::remove(&*self.0, kind, keys)
+    }
+
+    fn remove_unchanged(&self, kind: Kind, found: &[(String, Vec<u8>)]) -> Result<(), StoreError> {
+        if !found.is_empty() {
+            before(Step::Writes(kind));
+        }
+        self.0.remove_unchanged(kind, found)
+    }
+}
+
+/// Somebody who does something with the run, and what came of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Actor {
+    Collects,
+    Submits,
+    RunsAgain,
+}
+
+/// What the actors see.
+struct World {
+    bench: Bench,
+    stepping: Arc<Stepping>,
+    parts: Parts,
+    published: Published,
+    inputs: Value,
+    run: RunId,
+}
+
+impl World {
+    /// With a run under a key that ended long ago.
+    fn new(failed: bool) -> Self {
+        let bench = Bench::new();
+        let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "a.sum", "input.x")]);
+        if failed {
+            bench.script("b", |_, _| Ok(fails(FailureKind::Trap, false)));
+        }
+        let inputs = published.pipeline.resolve_inputs(json!({ "x": 3 }).as_object().unwrap()).unwrap();
+        let run = keyed_run_id("sums", "nightly");
+        dovetail_flow::submit(&bench.parts, &published, &inputs, &run).unwrap();
+        bench.work(&run);
+        bench.script("b", |attempt, _| Ok(crate::bench::sum(attempt)));
+        bench.clock.advance(31 * DAY);
+        let stepping = Arc::new(Stepping(bench.records.clone()));
+        let parts = Parts { ledger: stepping.clone(), ..bench.parts.clone() };
+        Self { bench, stepping, parts, published, inputs, run }
+    }
+
+    fn act(&self, actor: Actor) -> Result<Option<Pushed>, FlowError> {
+        match actor {
+            Actor::Collects => {
+                collect(&self.parts, &*self.stepping, &*self.bench.kept, &KEEP, &std::env::temp_dir(), false)
+                    .map(|_| None)
+            }
+            Actor::Submits => {
+                let runs = vec![(self.run.clone(), self.inputs.clone())];
+                let pause = || before(Step::Pauses);
+                submit_patiently(&self.parts, &self.published, &Models::new(), runs, &pause)?.remove(0).map(Some)
+            }
+            Actor::RunsAgain => retry(&self.parts, &self.run, "the task was mended").map(|_| None),
+        }
+    }
+
+    /// The records of the run that are there.
+    fn records(&self) -> Vec<(Kind, String)> {
+        let list = |kind| self.bench.records.list(kind, &Listing { limit: 99, ..Listing::default() }).unwrap();
+        OF_RUNS.into_iter().flat_map(|kind| list(kind).into_iter().map(move |(key, _)| (kind, key))).collect()
+    }
+
+    /// Whether what is left is one whole thing: either nothing, or a run that comes to its end.
+    fn judge(&self, actors: &[Actor], answers: &[Result<Option<Pushed>, FlowError>]) -> Result<(), String> {
+        let is_removed = |error: &FlowError| error.code() == "unknown_run";
+        for (actor, answer) in actors.iter().zip(answers) {
+            match (actor, answer) {
+                (_, Ok(_)) => {}
+                // It was removed before it could be run again.
+                (Actor::RunsAgain, Err(error)) if is_removed(error) => {}
+                (_, Err(error)) => return Err(format!("{actor:?}: {error}")),
+            }
+        }
+        let records = self.records();
+        let created = answers.iter().any(|answer| matches!(answer, Ok(Some(Pushed::Created))));
+        let begun = actors.iter().zip(answers).any(|(actor, answer)| *actor == Actor::RunsAgain && answer.is_ok());
+        let there = records.iter().any(|(kind, _)| *kind == Kind::Run);
+        if (created || begun) && !there {
+            return Err("somebody was told that it runs, and it is gone".into());
+        }
+        if !there {
+            let open = self.bench.records.open_runs(9).unwrap();
+            let jobs = self.bench.records.claim(&Scope::All, 9, DAY, Wait::NONE).unwrap();
+            let nothing = records.is_empty() && open.is_empty() && jobs.is_empty();
+            return nothing.then_some(()).ok_or_else(|| format!("without the run: {records:?}, {open:?}, {jobs:?}"));
+        }
+        // Nobody looks for it anew: an open run without a job would never end.
+        let open = || self.bench.records.open_runs(9).unwrap();
+        if !open().is_empty() {
+            let jobs = self.bench.records.claim(&Scope::All, 9, Duration::ZERO, Wait::NONE).unwrap();
+            if jobs.is_empty() || jobs.iter().any(|job| job.run.is_empty()) {
+                return Err(format!("open, and queued for ever: {jobs:?}"));
+            }
+            self.bench.work(&self.run);
+        }
+        if !open().is_empty() {
+            return Err(format!("still open: {:?}", open()));
+        }
+        let document = dovetail_flow::document(&self.bench.parts, &self.run).map_err(|error| error.to_string())?;
+        if document["state"] == "succeeded" { Ok(()) } else { Err(format!("it ended as {}", document["state"])) }
+    }
+}
+
+/// A decision: who could go on then, who did, and who need not be tried any more.
+struct Node {
+    ready: Vec<(usize, Step)>,
+    asleep: Vec<(usize, Step)>,
+    chosen: usize,
+    done: Vec<(usize, Step)>,
+}
+
+impl Node {
+    fn step(&self) -> &Step {
+        &self.ready.iter().find(|(at, _)| *at == self.chosen).expect("it was ready").1
+    }
+
+    /// The next one to be tried here.
+    fn next(&self) -> Option<usize> {
+        let tried = |at: usize| self.asleep.iter().chain(&self.done).any(|(other, _)| *other == at);
+        self.ready.iter().map(|(at, _)| *at).find(|at| !tried(*at))
+    }
+}
+
+/// Tries all schedules; how many there were, and what went wrong in each that did.
+fn explore(actors: &[Actor], failed: bool, interruptions: Option<usize>) -> (usize, Vec<String>) {
+    let (mut path, mut schedules, mut wrong): (Vec<Node>, usize, BTreeSet<String>) = Default::default();
+    loop {
+        let world = World::new(failed);
+        let (answers, whole) = follow(&world, actors, interruptions, &mut path);
+        if whole {
+            schedules += 1;
+            if let Err(why) = world.judge(actors, &answers) {
+                let order: Vec<String> = path.iter().map(|node| format!("{}:{:?}", node.chosen, node.step())).collect();
+                wrong.insert(format!("{why}\n    {}", order.join(" ")));
+            }
+        }
+        loop {
+            let Some(mut node) = path.pop() else { return (schedules, wrong.into_iter().collect()) };
+            node.done.push((node.chosen, node.step().clone()));
+            if let Some(next) = node.next() {
+                node.chosen = next;
+                path.push(node);
+                break;
+            }
+        }
+    }
+}
+
+/// Whose next call was tried before the last one's, and would have changed nothing for it.
+fn still_asleep(path: &[Node]) -> Vec<(usize, Step)> {
+    path.last().map_or_else(Vec::new, |last| {
+        let still = |(at, step): &&(usize, Step)| *at != last.chosen && !step.touches(last.step());
+        last.asleep.iter().chain(&last.done).filter(still).cloned().collect()
+    })
+}
+
+/// Those who may go on where so many interruptions are allowed: first of all the one that has just done something.
+fn uninterrupted(path: &[Node], ready: &[(usize, Step)], at_most: usize) -> Vec<(usize, Step)> {
+    let interrupts = |pair: &&[Node]| {
+        let before = pair[0].chosen;
+        pair[1].chosen != before && pair[1].ready.iter().any(|(at, _)| *at == before)
+    };
+    let used = path.windows(2).filter(interrupts).count();
+    let last = path.last().map(|last| last.chosen);
+    let (mut first, others): (Vec<_>, Vec<_>) = ready.iter().cloned().partition(|(at, _)| Some(*at) == last);
+    if first.is_empty() || used < at_most {
+        first.extend(others);
+    }
+    first
+}
+
+/// One run of all of them: as `path` says, and on from there. False: what came after it need not be looked at.
+fn follow(
+    world: &World,
+    actors: &[Actor],
+    interruptions: Option<usize>,
+    path: &mut Vec<Node>,
+) -> (Vec<Result<Option<Pushed>, FlowError>>, bool) {
+    std::thread::scope(|threads| {
+        let (mut lines, mut handles) = (Vec::new(), Vec::new());
+        for actor in actors {
+            let (tell, told) = channel();
+            let (go_on, wait) = channel();
+            handles.push(threads.spawn(move || {
+                LINE.set(Some(Line { tell: tell.clone(), go_on: wait }));
+                let answer = world.act(*actor);
+                tell.send(Told::Ended).unwrap();
+                answer
+            }));
+            lines.push((told, go_on));
+        }
+        let stops = |at: usize| match lines[at].0.recv().unwrap() {
+            Told::Stops(step) => Some(step),
+            Told::Ended => None,
+        };
+        let mut waiting: Vec<Option<Step>> = (0..actors.len()).map(stops).collect();
+        // Who has paused once waits until somebody has changed something.
+        let (mut idle, mut whole, mut depth) = (vec![false; actors.len()], true, 0);
+        while waiting.iter().any(Option::is_some) {
+            let may = |at: usize, step: &Step| *step != Step::Pauses || !idle[at];
+            let all: Vec<(usize, Step)> =
+                waiting.iter().enumerate().filter_map(|(at, step)| Some((at, step.clone()?))).collect();
+            let awake: Vec<(usize, Step)> = all.iter().filter(|(at, step)| may(*at, step)).cloned().collect();
+            let ready = if awake.is_empty() { all } else { awake };
+            if depth == path.len() && whole {
+                let (asleep, ready) = match interruptions {
+                    None => (still_asleep(path), ready.clone()),
+                    Some(at_most) => (Vec::new(), uninterrupted(path, &ready, at_most)),
+                };
+                let mut node = Node { ready, asleep, chosen: 0, done: Vec::new() };
+                match node.next() {
+                    Some(next) => {
+                        node.chosen = next;
+                        path.push(node);
+                    }
+                    None => whole = false,
+                }
+            }
+            let chosen = if whole { path[depth].chosen } else { ready[0].0 };
+            depth += 1;
+            let pauses = waiting[chosen] == Some(Step::Pauses);
+            let changes = matches!(waiting[chosen], Some(Step::Writes(_) | Step::Changes));
+            lines[chosen].1.send(()).unwrap();
+            waiting[chosen] = stops(chosen);
+            if changes {
+                idle.iter_mut().for_each(|idle| *idle = false);
+            }
+            idle[chosen] |= pauses;
+        }
+        (handles.into_iter().map(|handle| handle.join().unwrap()).collect(), whole)
+    })
+}
+
+fn is_right_in_every_order(actors: &[Actor], failed: bool, interruptions: Option<usize>, at_least: usize) {
+    let (schedules, wrong) = explore(actors, failed, interruptions);
+    assert!(schedules >= at_least, "only {schedules} orders were tried");
+    let some = wrong[..wrong.len().min(5)].join("\n");
+    assert!(wrong.is_empty(), "{} of {schedules} orders are wrong:\n{some}", wrong.len());
+}
+
+#[test]
+fn an_old_run_is_removed_while_it_is_submitted_again() {
+    is_right_in_every_order(&[Actor::Collects, Actor::Submits], false, None, 30);
+}
+
+#[test]
+fn an_old_run_is_removed_while_it_is_run_again() {
+    is_right_in_every_order(&[Actor::Collects, Actor::RunsAgain], true, Some(3), 500);
+}
+
+#[test]
+fn an_old_run_is_removed_twice_while_it_is_submitted_again() {
+    is_right_in_every_order(&[Actor::Collects, Actor::Collects, Actor::Submits], false, Some(2), 1000);
+}
+
+#[test]
+fn an_old_run_is_removed_while_it_is_submitted_again_twice() {
+    is_right_in_every_order(&[Actor::Collects, Actor::Submits, Actor::Submits], false, Some(2), 500);
+}
