@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use dovetail_core::blobs::{Blobs, StoreErrorKind};
 use dovetail_core::ledger::Ledger;
-use dovetail_core::retention::Archive;
-use dovetail_flow::{FleetLedger, OwnBlobs, Parts, SystemClock};
+use dovetail_core::retention::{Archive, Owned};
+use dovetail_flow::{FleetLedger, FlowError, OwnBlobs, Parts, SystemClock};
 use dovetail_runtime::{Budgets, CompileLimits, Compiler, CompilerOptions, LiveSink, Options, Runtime};
 use dovetail_stores::{FileBlobs, SqliteLedger};
 use dovetail_vision::{ModelStore, Opencv};
@@ -140,14 +140,17 @@ impl App {
     /// Before work begins whose steps store blobs: whether they may be stored there is known then, and not after the
     /// first step.
     pub(crate) fn own_blobs(&self) -> Result<(), Error> {
-        let store = dovetail_stores::open_shelf(self.config.blobs.url(), &self.config.data)?;
-        Ok(dovetail_flow::own_blobs(&*self.parts()?.ledger, &*store, self.config.is_together())?)
+        self.with_owned(dovetail_flow::own_blobs)
     }
 
     /// The same for a worker, which may not begin on another store than its fleet's either.
     pub(crate) fn own_blobs_to_work(&self) -> Result<(), Error> {
+        self.with_owned(dovetail_flow::own_blobs_to_work)
+    }
+
+    fn with_owned(&self, own: fn(&dyn Ledger, &dyn Owned, bool) -> Result<(), FlowError>) -> Result<(), Error> {
         let store = dovetail_stores::open_shelf(self.config.blobs.url(), &self.config.data)?;
-        Ok(dovetail_flow::own_blobs_to_work(&*self.parts()?.ledger, &*store, self.config.is_together())?)
+        Ok(own(&*self.parts()?.ledger, &*store, self.config.is_together())?)
     }
 
     /// Whether the data folder is one already: whatever is written first makes one of these.

@@ -50,10 +50,15 @@ pub fn ownership(ledger: &dyn Ledger, store: &dyn Owned) -> Result<Ownership, St
 /// # Errors
 /// `foreign_blobs` if it belongs to other records, or may; a store's failure.
 pub fn own_blobs(ledger: &dyn Ledger, store: &dyn Owned, together: bool) -> Result<(), FlowError> {
-    match ownership(ledger, store)? {
+    own_as_found(ledger, store, together, ownership(ledger, store)?)
+}
+
+fn own_as_found(ledger: &dyn Ledger, store: &dyn Owned, together: bool, found: Ownership) -> Result<(), FlowError> {
+    match found {
         Ownership::Ours => return Ok(()),
         Ownership::OfOthers => return Err(of_others(store)),
-        Ownership::Nobodys { empty } if empty || together || holds_something(ledger)? => {}
+        Ownership::Nobodys { empty }
+            if empty || together || holds_any(ledger, &[Kind::Run, Kind::Plugin, Kind::Model])? => {}
         Ownership::Nobodys { .. } => return Err(of_unknown_records(store, "these records hold nothing yet")),
     }
     let mine = make(ledger)?;
@@ -66,15 +71,14 @@ pub fn own_blobs(ledger: &dyn Ledger, store: &dyn Owned, together: bool) -> Resu
 /// # Errors
 /// As [`own_blobs`]; `empty_blobs`.
 pub fn own_blobs_to_work(ledger: &dyn Ledger, store: &dyn Owned, together: bool) -> Result<(), FlowError> {
-    let empty = matches!(ownership(ledger, store)?, Ownership::Nobodys { empty: true });
-    let one = Listing { prefix: String::new(), limit: 1, newest_first: false };
-    if empty && !together && !ledger.list(Kind::Plugin, &one)?.is_empty() {
+    let found = ownership(ledger, store)?;
+    if found == (Ownership::Nobodys { empty: true }) && !together && holds_any(ledger, &[Kind::Plugin])? {
         let message = format!("{} holds no blobs, and the records name packages that must be there", store.place());
         let help = "name the store that the other processes of this fleet use (`blobs`, DOVETAIL_BLOBS); if its content \
                     is lost, store it again first with `dovetail task push` and `dovetail models pull`";
         return Err(FlowError::refused("empty_blobs", message, help));
     }
-    own_blobs(ledger, store, together)
+    own_as_found(ledger, store, together, found)
 }
 
 /// Before blobs that these records do not name are removed. It is too late then to find out whose they are: a store
@@ -126,10 +130,10 @@ fn make(ledger: &dyn Ledger) -> Result<String, StoreError> {
     })
 }
 
-fn holds_something(ledger: &dyn Ledger) -> Result<bool, StoreError> {
+fn holds_any(ledger: &dyn Ledger, kinds: &[Kind]) -> Result<bool, StoreError> {
     let one = Listing { prefix: String::new(), limit: 1, newest_first: false };
-    for kind in [Kind::Run, Kind::Plugin, Kind::Model] {
-        if !ledger.list(kind, &one)?.is_empty() {
+    for kind in kinds {
+        if !ledger.list(*kind, &one)?.is_empty() {
             return Ok(true);
         }
     }

@@ -6,7 +6,6 @@ use dovetail_core::scarce::Scarce;
 
 pub(crate) const MISSING_VALUE: &str = "missing_value";
 pub(crate) const MISSING_PIPELINE: &str = "missing_pipeline";
-pub(crate) const MISSING_PACKAGE: &str = dovetail_core::executor::MISSING_PACKAGE;
 
 /// Why something could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -69,14 +68,15 @@ impl FlowError {
         }
     }
 
-    /// The same error once more, for one more run that it concerns. Only of [`Self::Missing`] and [`Self::Refused`].
+    /// The same error once more, for one more run that it concerns; one of this program itself keeps only its words.
     pub(crate) fn again(&self) -> Self {
         match self {
             Self::Missing { code, source } => Self::Missing { code, source: source.again() },
             Self::Refused { code, message, help } => {
                 Self::Refused { code, message: message.clone(), help: help.clone() }
             }
-            Self::Store(_) | Self::Host(_) | Self::Panic(_) => Self::Panic(self.in_words()),
+            Self::Store(error) => Self::Store(error.again()),
+            Self::Host(_) | Self::Panic(_) => Self::Panic(self.in_words()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The models of a run: chosen once, so that no result depends on which worker ran a step
 //! (docs/decisions/0013).
 //!
-//! Whoever submits a run chooses and records them with it. Kinds of which there was no model then are chosen by the
+//! The submitter of a run chooses and records them with it. Kinds of which there was no model then are chosen by the
 //! worker that starts the first step which opens one: the first choice that is recorded counts, for every step and
 //! every generation of the run.
 

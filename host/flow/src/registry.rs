@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dovetail_core::blobs::{ArtifactRef, BlobKind, StoreError, StoreErrorKind};
+use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
+use dovetail_core::executor::{MISSING_ARTIFACT, MISSING_PACKAGE};
 use dovetail_core::ledger::{Item, Kind, Lane, Listing, MODEL, MODEL_KIND, Record, Reply};
 use dovetail_core::pipeline::{
     self, Catalogue, Checked, Pipeline, Severity, Source, TaskVersion, Unresolved, diff, task_reference,
@@ -15,7 +16,7 @@ use dovetail_core::record::{Form, PluginRecord};
 use dovetail_core::wit::names::nearest;
 use semver::{Version, VersionReq};
 
-use crate::error::MISSING_PACKAGE;
+use crate::truth::missing_artifact;
 use crate::{FlowError, List, Parts, Unread};
 
 /// What a publication did.
@@ -65,15 +66,13 @@ impl Published {
             }
             for binding in &step.inputs {
                 let Source::Literal { value } = &binding.source else { continue };
-                for artifact in ArtifactRef::all_in(value) {
-                    if parts.blobs.size(BlobKind::Artifact, &artifact.digest)?.is_none() {
-                        let place = step.input_field_id(&binding.field);
-                        return Err(FlowError::refused(
-                            "missing_artifact",
-                            format!("{of} names the artifact {} as `{place}`, which is not stored", artifact.digest),
-                            "store the artifact again, or publish a version of the pipeline without it",
-                        ));
-                    }
+                if let Some(artifact) = missing_artifact(parts, value)? {
+                    let place = step.input_field_id(&binding.field);
+                    return Err(FlowError::refused(
+                        MISSING_ARTIFACT,
+                        format!("{of} names the artifact {} as `{place}`, which is not stored", artifact.digest),
+                        "store the artifact again, or publish a version of the pipeline without it",
+                    ));
                 }
             }
         }

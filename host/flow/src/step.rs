@@ -27,7 +27,7 @@ use self::work::Work;
 use crate::error::MISSING_VALUE;
 use crate::models::{choose, with_models};
 use crate::recover::reconcile;
-use crate::truth::{SKIPPED, STOPPED, Truth, end, follows, load_value, retries};
+use crate::truth::{SKIPPED, STOPPED, Truth, end, follows, is_recorded, load_value, retries};
 use crate::{FlowError, Parts};
 
 /// Why a step did not succeed, in short.
@@ -137,11 +137,11 @@ impl StepRunner {
         let mut work = Work { claimed, plan, step, input, consumed, before, skipped, spent_us, models };
         let input = match self.bind(&work, run, needs) {
             Ok(input) => input,
-            Err(error) => return self.look_again(&work, error),
+            Err(error) => return self.look_again(work, error),
         };
         if let Err(failure) = work.take_input(input) {
             let this = self.no_attempt(claimed, failure.clone());
-            return self.finish(&work, failed(failure), this);
+            return self.finish(work, failed(failure), this);
         }
         self.attempt(work, stop, started)
     }
@@ -212,7 +212,7 @@ impl StepRunner {
         };
         let mut report = match result {
             Ok(report) => report,
-            Err(error) if error.missing.is_some() => return self.look_again(&work, error.into()),
+            Err(error) if error.missing.is_some() => return self.look_again(work, error.into()),
             Err(error) => return self.host_failed(&work, error),
         };
         let stopped = matches!(&report.outcome, Outcome::Failed { failure } if failure.kind == FailureKind::Cancelled)
@@ -270,13 +270,13 @@ impl StepRunner {
                 return Ok(retry(claimed, this, delay));
             }
         }
-        self.finish(&work, report, this)
+        self.finish(work, report, this)
     }
 
     /// Whether the run has ended or is about to, which only its records tell for certain.
     fn over(&self, lease: &Lease) -> Result<bool, FlowError> {
-        let has = |kind| Ok::<_, FlowError>(self.parts.ledger.get(kind, &[lease.run.key()])?.pop().flatten().is_some());
-        Ok(has(Kind::RunOutcome)? || has(Kind::Cancel)?)
+        let key = lease.run.key();
+        Ok(is_recorded(&self.parts, Kind::RunOutcome, key.clone())? || is_recorded(&self.parts, Kind::Cancel, key)?)
     }
 
     /// The host's own fault: the attempt is not charged. What may pass is tried again a little later; the rest is for
@@ -290,8 +290,8 @@ impl StepRunner {
         Ok(Next::Commit(Item::Release { lease, delay: SOON }, After::Released))
     }
 
-    fn finish(&self, work: &Work<'_>, report: Report, this: AttemptRecord) -> Result<Next, FlowError> {
-        let Work { claimed, plan, step, models, .. } = work;
+    fn finish(&self, mut work: Work<'_>, report: Report, this: AttemptRecord) -> Result<Next, FlowError> {
+        let (claimed, plan, step) = (work.claimed, work.plan, work.step);
         let lease = &claimed.lease;
         let micros = this.duration_us;
         let failure = this.error.as_ref().map(told);
@@ -307,7 +307,7 @@ impl StepRunner {
             (fails && plan.pipeline.on_failure == OnFailure::Cancel).then_some(RunState::Failed)
         };
         let close = state.map(|state| end(&self.parts, &lease.run, state, (!succeeded).then(|| step.name.clone())));
-        let children = if succeeded { with_models(plan.children(&step.name), models) } else { Vec::new() };
+        let children = if succeeded { with_models(plan.children(&step.name), &work.models) } else { Vec::new() };
         Ok(Next::Commit(
             Item::Finish { lease: lease.clone(), record, succeeded, close, children },
             After::Finished { failure, micros, state },

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::time::Duration;
 
-use dovetail_core::blobs::{ArtifactRef, BlobKind, StoreError, StoreErrorKind};
-use dovetail_core::executor::Models;
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::executor::{MISSING_ARTIFACT, Models};
 use dovetail_core::ledger::{Item, Kind, Record, Reply, RunKey};
-use dovetail_core::limits::{MAX_INLINE_VALUE, MAX_VALUE};
+use dovetail_core::limits::MAX_VALUE;
 use dovetail_core::manifest::show_size;
 use dovetail_core::pipeline::ready;
 use dovetail_core::record::{CancelRecord, Form, RunRecord, StoredValue};
@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::models::with_models;
 use crate::recover::{job, reconcile, steps};
 use crate::registry::{Published, Pushed};
-use crate::truth::{Truth, UNKNOWN, current, load_value, store_large_value};
+use crate::truth::{Truth, UNKNOWN, current, is_recorded, load_value, missing_artifact, store_value};
 use crate::{FlowError, Parts};
 
 /// How often, and how many times, it is looked whether an old run has been removed.
@@ -124,7 +124,7 @@ pub fn submit_patiently(
     let mut accepted = Vec::with_capacity(runs.len());
     for (run, inputs) in runs {
         if let Some(missing) = &packages
-            && !is_recorded(parts, &run)?
+            && !is_recorded(parts, Kind::Run, run.to_string())?
         {
             answers.push(Some(Err(missing.again())));
             continue;
@@ -137,20 +137,15 @@ pub fn submit_patiently(
             }
             Err(error) => return Err(error),
         };
-        let stored = if bytes <= MAX_INLINE_VALUE {
-            StoredValue::Inline(inputs.clone())
-        } else {
-            store_large_value(parts, &inputs)?
-        };
-        let record =
-            RunRecord { pipeline: published.key.clone(), inputs: stored, submitted_ms, models: models.clone() };
+        let inputs = store_value(parts, inputs, bytes)?;
+        let record = RunRecord { pipeline: published.key.clone(), inputs, submitted_ms, models: models.clone() };
         items.push(Item::Submit {
             run: RunKey { run: run.clone(), generation: 0 },
             record: Record { kind: Kind::Run, key: run.to_string(), value: record.encode() },
             jobs: roots.clone(),
             steps: steps.clone(),
         });
-        accepted.push(Accepted { at: answers.len(), run, inputs });
+        accepted.push(Accepted { at: answers.len(), run, record });
         answers.push(None);
     }
     for look in 0..LOOKS {
@@ -160,7 +155,7 @@ pub fn submit_patiently(
         if look > 0 {
             pause();
         }
-        for (accepted, answer) in accepted.iter().zip(submit_once(parts, published, &accepted, &items)?) {
+        for (accepted, answer) in accepted.iter().zip(submit_once(parts, &accepted, &items)?) {
             answers[accepted.at] = answer.transpose();
         }
         (accepted, items) = accepted.into_iter().zip(items).filter(|(one, _)| answers[one.at].is_none()).unzip();
@@ -175,7 +170,7 @@ pub fn submit_patiently(
 struct Accepted {
     at: usize,
     run: RunId,
-    inputs: Value,
+    record: RunRecord,
 }
 
 /// One try for all of them; none: an old run of that ID is being removed, and is in the way for a moment.
@@ -184,7 +179,6 @@ struct Accepted {
 /// for before a run is inserted: where it is not, nothing is left of an old run.
 fn submit_once(
     parts: &Parts,
-    published: &Published,
     accepted: &[Accepted],
     items: &[Item],
 ) -> Result<Vec<Result<Option<Pushed>, FlowError>>, FlowError> {
@@ -210,7 +204,7 @@ fn submit_once(
                 None => return Err(StoreError::plain(StoreErrorKind::Corrupt, "submit: an answer is missing").into()),
             }
         };
-        before.map_or(Ok(None), |bytes| same(parts, published, &one.run, &one.inputs, &bytes))
+        before.map_or(Ok(None), |bytes| same(parts, &one.run, &one.record, &bytes))
     };
     Ok(accepted.iter().map(answer).collect())
 }
@@ -228,17 +222,13 @@ fn being_removed(run: &RunId) -> FlowError {
     FlowError::refused("run_being_removed", message, help)
 }
 
-fn is_recorded(parts: &Parts, run: &RunId) -> Result<bool, FlowError> {
-    Ok(parts.ledger.get(Kind::Run, &[run.to_string()])?.pop().flatten().is_some())
-}
-
 /// That a run with these inputs can be run: the size of the inputs as JSON, in bytes.
 fn check_inputs(parts: &Parts, published: &Published, run: &RunId, inputs: &Value) -> Result<u64, FlowError> {
     let bytes = json_size(inputs);
     if bytes > MAX_VALUE {
         let most = show_size(MAX_VALUE);
         let field = largest_field(inputs);
-        let (field, of_it) = field.map_or(("", 0), |(name, size)| (name, size));
+        let (field, of_it) = field.unwrap_or_default();
         return Err(FlowError::refused(
             "input_too_large",
             format!(
@@ -248,44 +238,31 @@ fn check_inputs(parts: &Parts, published: &Published, run: &RunId, inputs: &Valu
             format!("pass the bulk of `{field}` as an artifact, whose bytes are stored apart"),
         ));
     }
-    for artifact in ArtifactRef::all_in(inputs) {
-        if parts.blobs.size(BlobKind::Artifact, &artifact.digest)?.is_some() {
-            continue;
-        }
+    for (field, value) in inputs.as_object().into_iter().flatten() {
         // A run that is there keeps its answer, however much of what it used has been removed since.
-        if is_recorded(parts, run)? {
-            break;
+        if let Some(artifact) = missing_artifact(parts, value)?
+            && !is_recorded(parts, Kind::Run, run.to_string())?
+        {
+            return Err(FlowError::refused(
+                MISSING_ARTIFACT,
+                format!("the input `{field}` names the artifact {}, which is not stored here", artifact.digest),
+                "store the artifact first, or give the file itself",
+            ));
         }
-        let names = |value: &Value| ArtifactRef::all_in(value).contains(&artifact);
-        let fields = inputs.as_object().into_iter().flatten();
-        let field = fields.filter(|(_, value)| names(value)).map(|(name, _)| name.as_str()).next().unwrap_or_default();
-        return Err(FlowError::refused(
-            "missing_artifact",
-            format!("the input `{field}` names the artifact {}, which is not stored here", artifact.digest),
-            "store the artifact first, or give the file itself",
-        ));
     }
     Ok(bytes)
 }
 
 /// The run was there: whether it is the same, and then it is brought on its way. None: it has been removed since.
-fn same(
-    parts: &Parts,
-    published: &Published,
-    run: &RunId,
-    inputs: &Value,
-    bytes: &[u8],
-) -> Result<Option<Pushed>, FlowError> {
+fn same(parts: &Parts, run: &RunId, record: &RunRecord, bytes: &[u8]) -> Result<Option<Pushed>, FlowError> {
     let before = RunRecord::decode(bytes, &format!("run {run}"))?;
     // The revision may have moved on since: the run keeps the one it was submitted to. Nor does a file's name make
     // another input.
     let version = |key: &str| key.split('#').next().unwrap_or_default().to_owned();
-    let equal = match (&before.inputs, inputs) {
-        // Equal content, and so equal names, too.
-        (StoredValue::Blob { digest, .. }, inputs) if Digest::of(inputs.to_string().as_bytes()) == *digest => true,
-        (stored, inputs) => nameless(&load_value(parts, stored.clone())?) == nameless(inputs),
-    };
-    if version(&before.pipeline) != version(&published.key) || !equal {
+    // Large inputs are read only where their digests differ.
+    let nameless = |inputs: &StoredValue| Ok::<_, FlowError>(nameless(&load_value(parts, inputs.clone())?));
+    let equal = before.inputs == record.inputs || nameless(&before.inputs)? == nameless(&record.inputs)?;
+    if version(&before.pipeline) != version(&record.pipeline) || !equal {
         let message = format!("run {run} was submitted before, to {} and with other inputs", version(&before.pipeline));
         return Err(FlowError::refused("run_differs", message, "use another --key for another submission"));
     }

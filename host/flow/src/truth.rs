@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
+use dovetail_core::blobs::{ArtifactRef, BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::executor::{Failure, FailureKind, LogLine, Models};
 use dovetail_core::ledger::{Kind, Record, RunKey};
 use dovetail_core::limits::{MAX_INLINE_LOG, MAX_INLINE_VALUE, MAX_VALUE};
@@ -178,6 +178,20 @@ pub(crate) fn unknown(run: &RunId) -> FlowError {
     FlowError::refused(UNKNOWN, format!("there is no run {run}"), "see `dovetail runs list`")
 }
 
+pub(crate) fn is_recorded(parts: &Parts, kind: Kind, key: String) -> Result<bool, StoreError> {
+    Ok(one(parts.ledger.get(kind, &[key])?).is_some())
+}
+
+/// The first artifact named anywhere in `value` that is not stored.
+pub(crate) fn missing_artifact(parts: &Parts, value: &Value) -> Result<Option<ArtifactRef>, StoreError> {
+    for artifact in ArtifactRef::all_in(value) {
+        if parts.blobs.size(BlobKind::Artifact, &artifact.digest)?.is_none() {
+            return Ok(Some(artifact));
+        }
+    }
+    Ok(None)
+}
+
 fn one(mut got: Vec<Option<Vec<u8>>>) -> Option<Vec<u8>> {
     got.pop().flatten()
 }
@@ -196,11 +210,9 @@ pub(crate) fn retries(parts: &Parts, key: &RunKey, step: &str, upto: u32) -> Res
 
 /// A value as it is kept, given its length: in the record, or as a blob if it is large.
 pub(crate) fn store_value(parts: &Parts, value: Value, bytes: u64) -> Result<StoredValue, StoreError> {
-    if bytes <= MAX_INLINE_VALUE { Ok(StoredValue::Inline(value)) } else { store_large_value(parts, &value) }
-}
-
-/// A value as a blob.
-pub(crate) fn store_large_value(parts: &Parts, value: &Value) -> Result<StoredValue, StoreError> {
+    if bytes <= MAX_INLINE_VALUE {
+        return Ok(StoredValue::Inline(value));
+    }
     let text = value.to_string();
     let digest = parts.blobs.put(BlobKind::Value, text.as_bytes())?;
     Ok(StoredValue::Blob { digest, bytes: text.len() as u64 })

@@ -442,13 +442,18 @@ impl Worker {
         let result = catch_unwind(AssertUnwindSafe(work));
         match result.unwrap_or_else(|panic| Err(panicked(&step, &run, panic.as_ref()))) {
             Ok(Next::Commit(item, after)) => {
-                let ran = !matches!(after, After::Released | After::Retried { uncharged: true, .. });
-                match after {
-                    After::Released => self.flow.could_not_run(LONGEST_PAUSE),
+                let ran = match after {
+                    After::Released => {
+                        self.flow.could_not_run(LONGEST_PAUSE);
+                        false
+                    }
                     // It says nothing of this worker.
-                    After::Retried { uncharged: true, .. } => {}
-                    _ => self.flow.could_run(),
-                }
+                    After::Retried { uncharged: true, .. } => false,
+                    _ => {
+                        self.flow.could_run();
+                        true
+                    }
+                };
                 self.commit(job, item, after, settle);
                 ran
             }

@@ -1,5 +1,5 @@
-//! What becomes of a job that names something which is not stored: an artifact, a package, a value, its pipeline. No worker
-//! can run the job, and none of them is at fault.
+//! What becomes of a job that names something which is not stored: an artifact, a package, a value, its pipeline. No
+//! worker can run the job, and none of them is at fault.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::truth::retries;
 impl StepRunner {
     /// Something that the job names is not stored. The job is put off and looked at again a few times, by this worker
     /// or another one; then the step fails. Any other error is the caller's.
-    pub(super) fn look_again(&self, work: &Work<'_>, error: FlowError) -> Result<Next, FlowError> {
+    pub(super) fn look_again(&self, work: Work<'_>, error: FlowError) -> Result<Next, FlowError> {
         let Some(failure) = missing(&error) else { return Err(error) };
         let this = AttemptRecord { uncharged: true, ..self.no_attempt(work.claimed, failure.clone()) };
         match policy::LOOK_AGAIN.get(work.uncharged() as usize) {

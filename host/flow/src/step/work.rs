@@ -47,20 +47,20 @@ impl Work<'_> {
     /// Takes the input, if it is not too large.
     pub(super) fn take_input(&mut self, input: Value) -> Result<(), Failure> {
         let origins = self.plan.pipeline.origins(self.step);
-        let (mut bytes, mut largest) = (0, ("", 0));
-        for (name, digest, length) in written(&input) {
-            bytes += length as u64;
-            if length > largest.1 {
-                largest = (name, length);
-            }
-            let (input, origin) = (self.step.input_field_id(name), origins.get(name).cloned());
-            self.consumed.push(Consumed { input, origin, digest });
-        }
+        let fields: Vec<Written<'_>> = written(&input).collect();
+        let bytes = written_size(&fields);
+        let consume = |(name, digest, _): &Written<'_>| Consumed {
+            input: self.step.input_field_id(name),
+            origin: origins.get(*name).cloned(),
+            digest: *digest,
+        };
+        self.consumed = fields.iter().map(consume).collect();
         if bytes > MAX_VALUE {
+            // Of several that are equally long the first.
+            let largest = fields.iter().rev().max_by_key(|(.., length)| *length);
+            let (name, length) = largest.map_or(("", 0), |(name, _, length)| (*name, *length));
             let message = format!(
-                "the input has {bytes} bytes as JSON, {} of them in `{}`: the most is {}; pass bulk data as an artifact",
-                largest.1,
-                largest.0,
+                "the input has {bytes} bytes as JSON, {length} of them in `{name}`: the most is {}; pass bulk data as an artifact",
                 show_size(MAX_VALUE)
             );
             return Err(Failure::new(FailureKind::Limit, "input_too_large", message));
@@ -71,27 +71,25 @@ impl Work<'_> {
 
     /// The record of how the step ended.
     pub(super) fn outcome(
-        &self,
+        &mut self,
         parts: &Parts,
         report: Report,
         this: AttemptRecord,
     ) -> Result<OutcomeRecord, FlowError> {
-        let Self { step, before, .. } = self;
-        let consumed = self.consumed.clone();
+        let (step, consumed) = (self.step, std::mem::take(&mut self.consumed));
         let (output, failure, produced) = match report.outcome {
             Outcome::Succeeded { output } => {
-                let (mut produced, mut bytes) = (Vec::new(), "{}".len());
-                for (name, digest, length) in written(&output) {
-                    bytes += "\"\":".len() + name.len() + length + usize::from(!produced.is_empty());
-                    produced.push(Produced { output: step.output_field_id(name), digest });
-                }
-                (Some(store_value(parts, output, bytes as u64)?), None, produced)
+                let fields: Vec<Written<'_>> = written(&output).collect();
+                let bytes = written_size(&fields);
+                let produce = |(name, digest, _)| Produced { output: step.output_field_id(name), digest };
+                let produced = fields.into_iter().map(produce).collect();
+                (Some(store_value(parts, output, bytes)?), None, produced)
             }
             Outcome::Failed { failure } => (None, Some(failure), Vec::new()),
         };
         let (log, log_lines) = store_log(parts, report.log)?;
         let finished_ms = parts.clock.wall_ms();
-        let mut attempts: Vec<AttemptRecord> = before.iter().map(|retry| retry.failed.clone()).collect();
+        let mut attempts: Vec<AttemptRecord> = self.before.iter().map(|retry| retry.failed.clone()).collect();
         let started_ms = attempts.first().unwrap_or(&this).started_ms;
         let spent_us = self.spent_us + this.duration_us;
         // A step that was skipped had none.
@@ -129,4 +127,11 @@ fn written(record: &Value) -> impl Iterator<Item = Written<'_>> {
         let text = value.to_string();
         (name.as_str(), Digest::of(text.as_bytes()), text.len())
     })
+}
+
+/// The length of a record with these fields as JSON.
+fn written_size(fields: &[Written<'_>]) -> u64 {
+    let between = fields.len().saturating_sub(1);
+    let fields = fields.iter().map(|(name, _, length)| "\"\":".len() + name.len() + length);
+    ("{}".len() + between + fields.sum::<usize>()) as u64
 }

@@ -191,14 +191,14 @@ impl Worker {
         tracing::debug!(operation, err = error as &dyn std::error::Error, "a store failed");
         let store = error.store();
         if let Some(since) = self.flow.failed(store, keeps) {
-            let mut text = error.to_string();
-            let mut source = std::error::Error::source(error);
-            while let Some(cause) = source {
-                text.push_str(&format!(": {cause}"));
-                source = cause.source();
-            }
             let kept = locked(&self.held).values().filter(|held| held.ended).count();
-            self.tell(|| Event::StoreFailed { store, operation: operation.to_owned(), error: text, since, kept });
+            self.tell(|| Event::StoreFailed {
+                store,
+                operation: operation.to_owned(),
+                error: error.in_words(),
+                since,
+                kept,
+            });
         }
     }
 
