@@ -1,4 +1,4 @@
-//! [`Window`] on Redis 7 or later: one script (`redis/window.lua`), one connection for calls, one for the bell.
+//! [`Window`] on Redis 7 or later: one script (`redis/script.rs`), one connection for calls, one for the bell.
 //!
 //! A reply that is lost is asked for again under the same number, on a new connection: the script answers it from what
 //! it remembers. Not here: what the window is for and which records it follows (flow).
@@ -13,9 +13,9 @@ use redis::{Client, Commands as _, Connection, ConnectionLike as _, FromRedisVal
 
 pub(crate) mod check;
 mod commands;
+mod script;
 mod settings;
 
-const SCRIPT: &str = include_str!("redis/window.lua");
 /// Tries of one call before the window counts as unavailable: with the pauses between them, about four seconds.
 const TRIES: u32 = 6;
 const CONNECT: Duration = Duration::from_secs(2);
@@ -60,13 +60,17 @@ struct Seen {
 }
 
 impl RedisWindow {
+    /// The script: for the tests of its rules, which take one away at a time.
+    #[doc(hidden)]
+    pub const SCRIPT: &str = script::SCRIPT;
+
     /// Connects to `redis://[user:password@]host[:port]/[db]` and looks whether it can be trusted with a queue.
     ///
     /// # Errors
     /// `Invalid` for a URL that is none; `Refused` for a password, a version below 7 or an eviction policy that cannot
     /// be used, each with its remedy; `Unavailable` where nobody answers.
     pub fn open(url: &str, fleet: &str, incarnation: &str) -> Result<Self, StoreError> {
-        Self::open_with_script(url, fleet, incarnation, SCRIPT)
+        Self::open_with_script(url, fleet, incarnation, Self::SCRIPT)
     }
 
     /// As [`RedisWindow::open`], with another script: for the tests of the script's rules, which take one away at a

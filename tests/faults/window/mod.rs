@@ -17,7 +17,7 @@ use redis::{Commands as _, Connection};
 use crate::{address, fresh};
 
 /// As the crate that keeps it compiles it in.
-pub(crate) const SCRIPT: &str = include_str!("../../../host/stores/src/redis/window.lua");
+pub(crate) const SCRIPT: &str = RedisWindow::SCRIPT;
 
 /// Longer than any scenario takes: leases lapse where a scenario says so.
 const LEASE: Duration = Duration::from_secs(60);
