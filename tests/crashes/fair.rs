@@ -198,7 +198,7 @@ fn a_run_that_another_process_cancels_gives_its_slot_back_soon() {
                 CancelRecord::decode(&record(Kind::Cancel, key.key()).unwrap(), "the run").unwrap().requested_ms;
             let attempt = outcome.attempts.last().expect("it ran");
             let ended = attempt.started_ms + attempt.duration_us / 1000;
-            assert_eq!(outcome.failure.as_ref().map(|failure| failure.code.as_str()), Some("stopped"), "{kind}");
+            assert_eq!(outcome.failure().map(|failure| failure.code.as_str()), Some("stopped"), "{kind}");
             took.entry(kind).or_default().push(ended.saturating_sub(asked));
         }
     }

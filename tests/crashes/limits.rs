@@ -64,8 +64,8 @@ fn judge(prepared: &Path, limit: &str) -> Result<bool, String> {
     }
     for (step, outcome) in crate::decoded(&held.outcomes) {
         let numbers: Vec<u32> = outcome.attempts.iter().map(|attempt| attempt.number).collect();
-        if numbers != [1] || outcome.failure.is_some() {
-            return Err(format!("{step} has the attempts {numbers:?} and the failure {:?}", outcome.failure));
+        if numbers != [1] || !outcome.succeeded() {
+            return Err(format!("{step} has the attempts {numbers:?} and the failure {:?}", outcome.failure()));
         }
     }
     Ok(succeeded)

@@ -34,7 +34,7 @@ use dovetail_core::Digest;
 use dovetail_core::blobs::ArtifactRef;
 use dovetail_core::ledger::{Kind, Ledger, Listing, RunKey};
 use dovetail_core::pipeline::Pipeline;
-use dovetail_core::record::{Form as _, OutcomeRecord, RunOutcomeRecord, RunRecord, RunState, StoredValue};
+use dovetail_core::record::{Form as _, OutcomeRecord, RunOutcomeRecord, RunRecord, RunState, StepEnd, StoredValue};
 use dovetail_flow::SystemClock;
 use dovetail_stores::{FileBlobs, SqliteLedger};
 use serde_json::{Value, json};
@@ -212,7 +212,7 @@ fn judge(before: &Held, after: &Held, told: bool, resumed: &Output) -> Result<()
     }
     for (key, value) in &after.ends {
         let end = RunOutcomeRecord::decode(value, key).unwrap().state;
-        let last = OutcomeRecord::decode(&after.outcomes[&key.replace(':', ":three:")], key).unwrap().output;
+        let last = OutcomeRecord::decode(&after.outcomes[&key.replace(':', ":three:")], key).unwrap().output().cloned();
         if end != RunState::Succeeded || last != Some(StoredValue::Inline(json!({ "sum": 4 }))) {
             return Err(format!("{key} ended as {end:?} with {last:?}"));
         }
@@ -275,13 +275,13 @@ fn records_that_do_not_fit_together_are_found() {
             all.get_mut(&run.step("two")).unwrap().consumed.iter_mut().for_each(|c| c.digest = Digest::of(b"other"));
         }),
         ("values sha256:", |run, all| {
-            all.get_mut(&run.step("one")).unwrap().output =
-                Some(StoredValue::Blob { digest: Digest::of(b"nowhere"), bytes: 7 });
+            all.get_mut(&run.step("one")).unwrap().end =
+                StepEnd::Succeeded(StoredValue::Blob { digest: Digest::of(b"nowhere"), bytes: 7 });
         }),
         ("artifacts sha256:", |run, all| {
             let file = ArtifactRef { digest: Digest::of(b"nowhere"), media_type: "text/plain".into(), name: None };
-            all.get_mut(&run.step("one")).unwrap().output =
-                Some(StoredValue::Inline(json!({ "file": file.to_json() })));
+            all.get_mut(&run.step("one")).unwrap().end =
+                StepEnd::Succeeded(StoredValue::Inline(json!({ "file": file.to_json() })));
         }),
     ];
     for (says, spoil) in spoils {

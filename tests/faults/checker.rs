@@ -200,7 +200,7 @@ impl Fleet {
             .or_else(|| of("sum", "three", "/sum"))
             .or_else(|| of("upper", "again", "/upper/$artifact"));
         if let (true, Some((step, place, wanted))) = (succeeded, wanted) {
-            let got = outcomes.get(&run.step(step)).and_then(|outcome| match &outcome.output {
+            let got = outcomes.get(&run.step(step)).and_then(|outcome| match outcome.output() {
                 Some(StoredValue::Inline(value)) => value.pointer(place),
                 _ => None,
             });

@@ -74,7 +74,7 @@ fn a_job_that_takes_all_memory_is_given_up_and_others_are_not() {
     });
     assert_eq!(killed, dovetail_core::policy::MAX_CRASHES as usize + 1, "that many may die over it, and no more");
     let outcome = fleet.meta.get(Kind::Outcome, &[poison.step("go")]).unwrap().pop().flatten().expect("an outcome");
-    let failure = OutcomeRecord::decode(&outcome, "poison").unwrap().failure.expect("a failure");
+    let failure = OutcomeRecord::decode(&outcome, "poison").unwrap().failure().cloned().expect("a failure");
     assert_eq!(failure.code, "poison");
     // The last worker has enough for others.
     let other = fleet.user.submit("probe", &json!({ "behaviour": busy(10) }));

@@ -286,7 +286,7 @@ fn one(death: Death, make: Make) -> (Option<String>, Result<(), String>) {
         if twice(&first) || twice(&second) {
             return Err(format!("one process ran a step twice: {first:?} {second:?}"));
         }
-        let total = OutcomeRecord::decode(&outcomes[&world.key().step("join")], "join").unwrap().output;
+        let total = OutcomeRecord::decode(&outcomes[&world.key().step("join")], "join").unwrap().output().cloned();
         if total != Some(StoredValue::Inline(json!({ "sum": 7 }))) {
             return Err(format!("it came to {total:?}"));
         }

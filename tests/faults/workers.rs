@@ -188,7 +188,7 @@ fn a_job_that_kills_its_workers_is_given_up_and_others_are_not() {
     // The others come beside it, and on what is left of its workers.
     let killed = kill_whoever_runs(&mut fleet, &poison, |fleet| fleet.user.load(3));
     let outcome = fleet.meta.get(Kind::Outcome, &[poison.step("go")]).unwrap().pop().flatten().expect("an outcome");
-    let failure = OutcomeRecord::decode(&outcome, "poison").unwrap().failure.expect("a failure");
+    let failure = OutcomeRecord::decode(&outcome, "poison").unwrap().failure().cloned().expect("a failure");
     assert_eq!(failure.code, "poison");
     assert_eq!(lost(&fleet, &poison), [u32::try_from(killed).unwrap()]);
     let report = fleet.holds(killed);
@@ -389,7 +389,7 @@ fn a_step_that_ends_as_its_time_is_over_has_one_outcome() {
     let took = |run: &RunKey| {
         let outcome = fleet.meta.get(Kind::Outcome, &[run.step("go")]).unwrap().pop().flatten().unwrap();
         let outcome = OutcomeRecord::decode(&outcome, "go").unwrap();
-        (outcome.attempts.last().unwrap().duration_us, outcome.failure)
+        (outcome.attempts.last().unwrap().duration_us, outcome.failure().cloned())
     };
     let round = took(&first).0 as f64 / 200_000.0;
     println!("a round takes {round:.2} us, and the first run {:.1?}", began.elapsed());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dovetail_core::RunId;
 use dovetail_core::conformance::outcome;
 use dovetail_core::ledger::{Item, Job, Kind, Lane, Ledger, Record, Renewal, Reply, RunKey, Scope, Wait};
-use dovetail_core::record::{Form, OutcomeRecord, StoredValue};
+use dovetail_core::record::{Form, OutcomeRecord, StepEnd, StoredValue};
 use dovetail_flow::FleetLedger;
 use dovetail_stores::RedisWindow;
 
@@ -235,7 +235,7 @@ fn a_large_outcome_is_not_carried_and_still_arrives() {
     let a = fleet.claim().remove(0);
     let mut record = outcome(fleet.run.step("a"), true);
     let mut value = OutcomeRecord::decode(&record.value, "it").unwrap();
-    value.output = Some(StoredValue::Inline(serde_json::json!({ "filler": "x".repeat(40_000) })));
+    value.end = StepEnd::Succeeded(StoredValue::Inline(serde_json::json!({ "filler": "x".repeat(40_000) })));
     record.value = value.encode();
     let finish = Item::Finish {
         lease: a.lease,

@@ -56,7 +56,7 @@ pub(crate) fn broken(
                 broken.push(format!("I3: {name} consumed a {origin} that nobody produced"));
             }
         }
-        let needed = match &outcome.output {
+        let needed = match outcome.output() {
             Some(StoredValue::Inline(value)) => {
                 ArtifactRef::all_in(value).into_iter().map(|file| (BlobKind::Artifact, file.digest)).collect()
             }

@@ -67,6 +67,10 @@ impl<'a> Progress<'a> {
                 };
                 self.news.push(format!("{step} {how} {}", seconds(*millis)));
             }
+            Event::StepSkipped { step, failed_step, .. } => {
+                self.steps_ended += 1;
+                self.news.push(format!("{step} skipped, since {failed_step} failed"));
+            }
             Event::StepRetried { run, step, attempt, code, delay_ms } => {
                 self.running.remove(&(run.clone(), step.clone()));
                 self.news

@@ -307,6 +307,7 @@ fn log(event: &Event) {
         Event::StepFinished { run, step, attempt, failure, millis } => {
             tracing::debug!(%run, step, attempt, succeeded = failure.is_none(), millis, "step ended");
         }
+        Event::StepSkipped { run, step, failed_step } => tracing::debug!(%run, step, failed_step, "step skipped"),
         _ => {}
     }
 }

@@ -12,7 +12,7 @@ use crate::executor::{Failure, FailureKind};
 use crate::id::{Digest, RunId};
 use crate::ledger::{Claimed, Item, Job, Kind, Lane, Lease, Ledger, Record, Renewal, Reply, RunKey, Scope, Wait};
 use crate::memory::ManualClock;
-use crate::record::{Form, OutcomeRecord, StoredValue};
+use crate::record::{Form, OutcomeRecord, StepEnd, StoredValue};
 use crate::retention::{Archive, Shelf};
 
 /// A fresh, empty backend, and how its time passes.
@@ -55,17 +55,16 @@ fn record(kind: Kind, key: String) -> Record {
 /// A real outcome: backends that rebuild their jobs from records must read it. The package tells whose it is.
 #[must_use]
 pub fn outcome(key: String, succeeded: bool) -> Record {
-    let (output, failure) = if succeeded {
-        (Some(StoredValue::Inline(serde_json::json!({}))), None)
+    let end = if succeeded {
+        StepEnd::Succeeded(StoredValue::Inline(serde_json::json!({})))
     } else {
-        (None, Some(Failure::new(FailureKind::Failed, "no_luck", "it did not work")))
+        StepEnd::Failed(Failure::new(FailureKind::Failed, "no_luck", "it did not work"))
     };
     let package = Digest::of(key.as_bytes());
     let (attempts, models, consumed, produced) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (log, log_lines, log_dropped, spent_us, started_ms, finished_ms) = (None, Vec::new(), 0, 0, 0, 0);
     let value = OutcomeRecord {
-        output,
-        failure,
+        end,
         attempts,
         package,
         models,

@@ -1,5 +1,7 @@
 //! The stored forms of records: JSON, each with its `format` and version. A newer version is refused, never guessed at.
 
+mod outcome;
+
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
@@ -8,8 +10,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::blobs::{StoreError, StoreErrorKind};
-use crate::executor::{Failure, LogLine, ModelUse, Models, Usage};
+use crate::executor::{Failure, ModelUse, Models, Usage};
 use crate::id::Digest;
+
+pub use self::outcome::{OutcomeRecord, StepEnd};
 
 /// A stored form: its name and version.
 pub trait Form: Serialize + DeserializeOwned {
@@ -232,43 +236,6 @@ pub struct Produced {
     pub output: String,
     /// Of the value as canonical JSON.
     pub digest: Digest,
-}
-
-/// How a step ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OutcomeRecord {
-    /// The output record, if the step succeeded.
-    pub output: Option<StoredValue>,
-    /// The last attempt's failure, if it failed.
-    pub failure: Option<Failure>,
-    /// Every attempt, the first one first; of a step that was skipped none.
-    pub attempts: Vec<AttemptRecord>,
-    /// Of the package that ran.
-    pub package: Digest,
-    pub models: Vec<ModelUse>,
-    /// Field-level lineage: what went in.
-    pub consumed: Vec<Consumed>,
-    /// Field-level lineage: what came out.
-    pub produced: Vec<Produced>,
-    /// What the last attempt logged, if it is more than [`crate::limits::MAX_INLINE_LOG`]
-    /// ([`crate::blobs::BlobKind::Log`]).
-    pub log: Option<Digest>,
-    /// What it logged otherwise. A program from before there was this reads the record without it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub log_lines: Vec<LogLine>,
-    pub log_dropped: u64,
-    /// Microseconds along the longest path to the end of this step: its own attempts with the delays between them, and
-    /// the most that one of the steps it needs had spent. It is what a run's timeout is held against; the queue and
-    /// interruptions are not in it.
-    #[serde(default)]
-    pub spent_us: u64,
-    /// Milliseconds since 1970: when the first attempt began and the last one ended.
-    pub started_ms: u64,
-    pub finished_ms: u64,
-}
-
-impl Form for OutcomeRecord {
-    const FORMAT: &'static str = "dovetail.outcome/1";
 }
 
 /// How a run ended.

@@ -8,11 +8,11 @@ use dovetail_core::RunId;
 use dovetail_core::executor::Failure;
 use dovetail_core::ledger::{HeldStep, RunKey, capability_in_words};
 use dovetail_core::pipeline::{Edge, EdgeKind, Pipeline, Step};
-use dovetail_core::record::{AttemptRecord, OutcomeRecord, RunState};
+use dovetail_core::record::{AttemptRecord, OutcomeRecord, RunState, StepEnd};
 use serde_json::{Map, Value, json};
 
 use crate::listing::readable;
-use crate::truth::{SKIPPED, STOPPED, Truth, current, follows, load_value};
+use crate::truth::{Truth, current, is_stopped, load_value};
 use crate::{FlowError, Parts};
 
 /// The document of a run, finished or not: of its last generation.
@@ -85,7 +85,7 @@ fn output(parts: &Parts, truth: &Truth, inputs: &Value) -> Result<Value, FlowErr
     use dovetail_core::blobs::{StoreError, StoreErrorKind};
     let mut outputs = std::collections::BTreeMap::new();
     for (name, outcome) in &truth.outcomes {
-        if let Some(stored) = &outcome.output {
+        if let Some(stored) = outcome.output() {
             outputs.insert(name.as_str(), load_value(parts, stored.clone())?);
         }
     }
@@ -199,10 +199,8 @@ fn summary(truth: &Truth, held: &[HeldStep], waiting: &Waiting, finished_ms: Opt
 
 /// Whether a value has gone this way: its maker gave it, and its taker was called with it or the run gave it out.
 fn happened(truth: &Truth, edge: &Edge) -> bool {
-    let gave = |step: &String| truth.outcomes.get(step).is_some_and(|outcome| outcome.failure.is_none());
-    let skipped = |outcome: &OutcomeRecord| {
-        outcome.failure.as_ref().is_some_and(|failure| follows(failure) && failure.code == SKIPPED)
-    };
+    let gave = |step: &String| truth.outcomes.get(step).is_some_and(OutcomeRecord::succeeded);
+    let skipped = |outcome: &OutcomeRecord| matches!(outcome.end, StepEnd::Skipped { .. });
     let took = |step: &String| truth.outcomes.get(step).is_some_and(|outcome| !skipped(outcome));
     edge.from_step.as_ref().is_none_or(gave)
         && match edge.kind {
@@ -321,16 +319,11 @@ pub(crate) fn failure_json(failure: &Failure) -> Value {
 /// `blocked` needs another, `ready` waits in the queue, `running`, `succeeded`, `failed`, `stopped` (the run ended
 /// while it ran), or `not_run` (the run ended before it could start).
 fn step_state(truth: &Truth, held: &[HeldStep], step: &Step, outcome: Option<&OutcomeRecord>) -> &'static str {
-    match outcome.map(|outcome| &outcome.failure) {
-        Some(None) => "succeeded",
-        Some(Some(failure)) if follows(failure) => {
-            if failure.code == STOPPED {
-                "stopped"
-            } else {
-                "not_run"
-            }
-        }
-        Some(Some(_)) => "failed",
+    match outcome.map(|outcome| &outcome.end) {
+        Some(StepEnd::Succeeded(_)) => "succeeded",
+        Some(StepEnd::Skipped { .. }) => "not_run",
+        Some(StepEnd::Failed(failure)) if is_stopped(failure) => "stopped",
+        Some(StepEnd::Failed(_)) => "failed",
         None if holder(held, step).is_some() => "running",
         None if truth.outcome.is_some() || truth.cancel.is_some() => "not_run",
         None if ready_now(&truth.pipeline, truth, step) => "ready",
@@ -339,7 +332,7 @@ fn step_state(truth: &Truth, held: &[HeldStep], step: &Step, outcome: Option<&Ou
 }
 
 fn ready_now(pipeline: &Pipeline, truth: &Truth, step: &Step) -> bool {
-    pipeline.needs(step).iter().all(|need| truth.outcomes.get(*need).is_some_and(|o| o.failure.is_none()))
+    pipeline.needs(step).iter().all(|need| truth.outcomes.get(*need).is_some_and(OutcomeRecord::succeeded))
 }
 
 /// Why a run failed: `code`, `message`, `step`, `attempt` and `details` are always there.
@@ -347,7 +340,7 @@ fn error(truth: &Truth) -> Option<Value> {
     let end = truth.outcome.as_ref()?;
     let step = end.failed_step.as_ref().and_then(|name| truth.pipeline.step(name));
     let outcome = step.and_then(|step| truth.outcomes.get(&step.name));
-    let failure = outcome.and_then(|o| o.failure.as_ref()).or(end.failure.as_ref())?;
+    let failure = outcome.and_then(OutcomeRecord::failure).or(end.failure.as_ref())?;
     let mut error = json!({
         "code": failure.code,
         "message": failure.message,

@@ -41,7 +41,7 @@ pub fn left_to_do(parts: &Parts, run: &RunId, again: bool) -> Result<Vec<Step>, 
     let over = truth.outcome.is_some();
     let is_left = |step: &Step| match truth.outcomes.get(&step.name) {
         None => again || !over,
-        Some(outcome) => again && outcome.failure.is_some(),
+        Some(outcome) => again && !outcome.succeeded(),
     };
     Ok(truth.pipeline.steps.iter().filter(|step| is_left(step)).cloned().collect())
 }
@@ -65,8 +65,7 @@ pub(crate) fn reconcile(parts: &Parts, key: &RunKey) -> Result<Option<RunState>,
             Ok(Some(state))
         }
         Standing::Open => {
-            let done =
-                truth.outcomes.iter().filter(|(_, o)| o.failure.is_none()).map(|(name, _)| name.clone()).collect();
+            let done = truth.outcomes.iter().filter(|(_, o)| o.succeeded()).map(|(name, _)| name.clone()).collect();
             let next = ready(&truth.pipeline, &done).into_iter().filter(|s| !truth.outcomes.contains_key(&s.name));
             let jobs =
                 next.map(|step| Job { attempt: truth.attempt(&step.name), ..job(&truth.pipeline, step) }).collect();
@@ -126,7 +125,7 @@ pub fn retry(parts: &Parts, run: &RunId, reason: &str) -> Result<RunKey, FlowErr
     }
     let key = RunKey { run: run.clone(), generation: truth.key.generation + 1 };
     let inherited =
-        truth.outcomes.iter().filter(|(_, outcome)| outcome.failure.is_none()).map(|(name, _)| name.clone()).collect();
+        truth.outcomes.iter().filter(|(_, outcome)| outcome.succeeded()).map(|(name, _)| name.clone()).collect();
     let record = GenerationRecord { inherited, requested_ms: parts.clock.wall_ms(), reason: reason.to_owned() };
     let record = Record { kind: Kind::Generation, key: key.key(), value: record.encode() };
     // Two who ask at once make one generation: the second one finds the first one's record, and both bring it on its

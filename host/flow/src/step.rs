@@ -4,6 +4,7 @@
 
 mod missing;
 mod plan;
+mod skip;
 mod work;
 
 use std::borrow::Cow;
@@ -17,7 +18,7 @@ use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Record, Reply, RunKey};
 use dovetail_core::limits::Limits;
 use dovetail_core::pipeline::{OnFailure, Source};
 use dovetail_core::policy::{self, Backoff};
-use dovetail_core::record::{AttemptRecord, Form, OutcomeRecord, RunRecord, RunState, StoredValue};
+use dovetail_core::record::{AttemptRecord, Form, OutcomeRecord, RunRecord, RunState, StepEnd, StoredValue};
 use dovetail_core::stop::Stop;
 use serde_json::Value;
 
@@ -27,7 +28,7 @@ use self::work::Work;
 use crate::error::MISSING_VALUE;
 use crate::models::{choose, with_models};
 use crate::recover::reconcile;
-use crate::truth::{SKIPPED, STOPPED, Truth, end, follows, is_recorded, load_value, retries};
+use crate::truth::{STOPPED, Truth, end, is_recorded, is_stopped, load_value, retries};
 use crate::{FlowError, Parts};
 
 /// Why a step did not succeed, in short.
@@ -44,6 +45,8 @@ pub struct StepFailure {
 pub(crate) enum Done {
     /// The step ended.
     Step { failure: Option<StepFailure>, micros: u64 },
+    /// The step was skipped, since this step had failed.
+    Skipped { failed_step: String },
     /// It will be tried again.
     Retried { code: String, delay: Duration },
     /// Nothing was to be done, or somebody else did it.
@@ -69,6 +72,8 @@ pub(crate) enum Next {
 pub(crate) enum After {
     /// The step ended; the run, too, if its state is here.
     Finished { failure: Option<StepFailure>, micros: u64, state: Option<RunState> },
+    /// The step was skipped, since this step had failed.
+    Skipped { failed_step: String },
     /// The run's end was recorded after its last step's.
     Closed { failure: Option<StepFailure>, micros: u64, state: RunState },
     Retried {
@@ -115,11 +120,11 @@ impl StepRunner {
             let what = format!("run step {name} of run {}", lease.run.run);
             StoreError::new(StoreErrorKind::Corrupt, what, format!("pipeline {} has no such step", run.pipeline))
         })?;
-        let mut skipped = false;
+        let mut failed_step = None;
         // Where running steps may end after a failure, each claim reads whether there was one: new steps do not start.
         if claimed.verify || plan.pipeline.on_failure == OnFailure::Finish {
             let truth = Truth::read_generation(&self.parts, &lease.run)?;
-            skipped = truth.failed_step().is_some();
+            failed_step = truth.failed_step().map(str::to_owned);
             if truth.outcome.is_some() || truth.cancel.is_some() || truth.outcomes.contains_key(name) {
                 return Ok(Next::Nothing(reconcile(&self.parts, &lease.run)?));
             }
@@ -134,7 +139,10 @@ impl StepRunner {
         let spent_us = needs.iter().map(|(_, outcome)| outcome.spent_us).max().unwrap_or(0)
             + before.iter().map(|retry| retry.failed.duration_us + retry.delay_ms * 1000).sum::<u64>();
         let (input, consumed, models) = (Value::Null, Vec::new(), Cow::Borrowed(&run.models));
-        let mut work = Work { claimed, plan, step, input, consumed, before, skipped, spent_us, models };
+        let mut work = Work { claimed, plan, step, input, consumed, before, spent_us, models };
+        if let Some(failed_step) = failed_step {
+            return Ok(self.skip(&work, failed_step));
+        }
         let input = match self.bind(&work, run, needs) {
             Ok(input) => input,
             Err(error) => return self.look_again(work, error),
@@ -151,7 +159,7 @@ impl StepRunner {
         let load = |stored| load_value(&self.parts, stored).map_err(|e| FlowError::of_the_job(MISSING_VALUE, e));
         let mut outputs = BTreeMap::new();
         for (need, outcome) in needs {
-            if let Some(stored) = outcome.output {
+            if let StepEnd::Succeeded(stored) = outcome.end {
                 outputs.insert(need, load(stored)?);
             }
         }
@@ -179,13 +187,7 @@ impl StepRunner {
         let started_ms = self.parts.clock.wall_ms();
         let began_us = self.parts.clock.mono_us();
         let left = work.left_ms();
-        let result = if work.skipped {
-            Ok(failed(Failure::new(
-                FailureKind::Cancelled,
-                SKIPPED,
-                "another step of the run had failed before this one could start",
-            )))
-        } else if claimed.crashes > policy::MAX_CRASHES {
+        let result = if claimed.crashes > policy::MAX_CRASHES {
             let message = format!("{} workers died while they ran it", claimed.crashes);
             Ok(failed(Failure::new(FailureKind::LostWorker, "poison", message)))
         } else if left == Some(0) {
@@ -329,6 +331,9 @@ impl StepRunner {
             }
             // Another's outcome counts.
             (After::Finished { .. }, Reply::Exists(_)) => recovered(Done::Nothing),
+            (After::Skipped { .. }, Reply::Exists(_)) => recovered(Done::Nothing),
+            (After::Skipped { failed_step }, Reply::Created) => Ok(Settled::Over(Done::Skipped { failed_step }, None)),
+            (After::Skipped { failed_step }, _) => recovered(Done::Skipped { failed_step }),
             (After::Finished { failure, micros, state }, Reply::Created) => {
                 Ok(Settled::Over(Done::Step { failure, micros }, state))
             }
@@ -347,7 +352,7 @@ impl StepRunner {
 }
 
 fn told(failure: &Failure) -> StepFailure {
-    StepFailure { code: failure.code.clone(), message: failure.message.clone(), stopped: follows(failure) }
+    StepFailure { code: failure.code.clone(), message: failure.message.clone(), stopped: is_stopped(failure) }
 }
 
 fn failed(failure: Failure) -> Report {

@@ -21,19 +21,16 @@ use crate::{FlowError, Parts};
 /// The most that a log blob may have; the limit of a step's log is below.
 const MAX_LOG: u64 = 64 << 20;
 
-/// The failure's code of a step that never ran because another one had failed (`"on_failure": "finish"`).
-pub(crate) const SKIPPED: &str = "skipped";
-
 /// The failure's code of a step whose attempt was stopped because its run had ended.
 pub(crate) const STOPPED: &str = "stopped";
 
 /// The error's code of a run that has no record.
 pub(crate) const UNKNOWN: &str = "unknown_run";
 
-/// Whether a step only failed because its run was over: [`SKIPPED`] or [`STOPPED`]. A task's own codes never have this
+/// Whether a step only failed because its attempt was stopped when its run was over. A task's own codes never have this
 /// kind.
-pub(crate) fn follows(failure: &Failure) -> bool {
-    failure.kind == FailureKind::Cancelled && (failure.code == SKIPPED || failure.code == STOPPED)
+pub(crate) fn is_stopped(failure: &Failure) -> bool {
+    failure.kind == FailureKind::Cancelled && failure.code == STOPPED
 }
 
 /// A run with everything that is recorded about it.
@@ -130,10 +127,10 @@ impl Truth {
         Ok(truth)
     }
 
-    /// The step that failed first in the pipeline's order, those apart that were skipped or stopped because of it.
+    /// The step that failed first in the pipeline's order, those apart that were stopped because of it.
     pub(crate) fn failed_step(&self) -> Option<&str> {
         let failed = |step: &&dovetail_core::pipeline::Step| {
-            self.outcomes.get(&step.name).and_then(|o| o.failure.as_ref()).is_some_and(|f| !follows(f))
+            self.outcomes.get(&step.name).and_then(OutcomeRecord::failure).is_some_and(|f| !is_stopped(f))
         };
         self.pipeline.steps.iter().find(failed).map(|step| step.name.as_str())
     }
@@ -162,7 +159,7 @@ impl Truth {
             let needs = self.pipeline.needs(step);
             let blocked = needs
                 .iter()
-                .any(|need| never.contains(need) || self.outcomes.get(*need).is_some_and(|o| o.failure.is_some()));
+                .any(|need| never.contains(need) || self.outcomes.get(*need).is_some_and(|o| !o.succeeded()));
             if blocked {
                 never.push(&step.name);
             } else if !self.outcomes.contains_key(&step.name) {

@@ -68,6 +68,12 @@ pub enum Event {
         failure: Option<StepFailure>,
         millis: u64,
     },
+    /// No attempt at it will be made, because another step of its run has failed (`on_failure: finish`).
+    StepSkipped {
+        run: RunId,
+        step: String,
+        failed_step: String,
+    },
     StepRetried {
         run: RunId,
         step: String,

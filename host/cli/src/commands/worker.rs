@@ -180,6 +180,7 @@ fn log(event: &Event) {
         } => {
             tracing::warn!(%run, step, attempt, millis, code, why = message, "step failed");
         }
+        Event::StepSkipped { run, step, failed_step } => tracing::info!(%run, step, failed_step, "step skipped"),
         Event::StepRetried { run, step, attempt, code, delay_ms } => {
             tracing::warn!(%run, step, attempt, code, delay_ms, "step will be tried again");
         }

@@ -360,8 +360,7 @@ impl Shared {
         let mut done = Vec::new();
         for (step, value) in steps.iter().cloned().zip(self.meta.get(Kind::Outcome, &keys)?) {
             let Some(value) = value else { continue };
-            let succeeded =
-                OutcomeRecord::decode(&value, &format!("step {step} of run {}", run.run))?.failure.is_none();
+            let succeeded = OutcomeRecord::decode(&value, &format!("step {step} of run {}", run.run))?.succeeded();
             let carried = if value.len() <= MAX_CARRIED { value } else { NOT_CARRIED.to_vec() };
             done.push((step, succeeded.then_some(carried)));
         }

@@ -8,7 +8,7 @@ use dovetail_core::ledger::Claimed;
 use dovetail_core::limits::MAX_VALUE;
 use dovetail_core::manifest::show_size;
 use dovetail_core::pipeline::Step;
-use dovetail_core::record::{AttemptRecord, Consumed, OutcomeRecord, Produced, RetryRecord};
+use dovetail_core::record::{AttemptRecord, Consumed, OutcomeRecord, Produced, RetryRecord, StepEnd};
 use serde_json::Value;
 
 use super::Plan;
@@ -24,8 +24,6 @@ pub(super) struct Work<'a> {
     /// Field-level lineage of `input`.
     pub(super) consumed: Vec<Consumed>,
     pub(super) before: Vec<RetryRecord>,
-    /// Another step has failed: this one is not to start.
-    pub(super) skipped: bool,
     /// Microseconds along the longest path to this attempt: the run's own time, as its timeout counts it. It is a sum
     /// of lengths, so no two machines' clocks are compared, and neither the queue nor an interruption is in it.
     pub(super) spent_us: u64,
@@ -77,29 +75,25 @@ impl Work<'_> {
         this: AttemptRecord,
     ) -> Result<OutcomeRecord, FlowError> {
         let (step, consumed) = (self.step, std::mem::take(&mut self.consumed));
-        let (output, failure, produced) = match report.outcome {
+        let (end, produced) = match report.outcome {
             Outcome::Succeeded { output } => {
                 let fields: Vec<Written<'_>> = written(&output).collect();
                 let bytes = written_size(&fields);
                 let produce = |(name, digest, _)| Produced { output: step.output_field_id(name), digest };
                 let produced = fields.into_iter().map(produce).collect();
-                (Some(store_value(parts, output, bytes)?), None, produced)
+                (StepEnd::Succeeded(store_value(parts, output, bytes)?), produced)
             }
-            Outcome::Failed { failure } => (None, Some(failure), Vec::new()),
+            Outcome::Failed { failure } => (StepEnd::Failed(failure), Vec::new()),
         };
         let (log, log_lines) = store_log(parts, report.log)?;
         let finished_ms = parts.clock.wall_ms();
         let mut attempts: Vec<AttemptRecord> = self.before.iter().map(|retry| retry.failed.clone()).collect();
         let started_ms = attempts.first().unwrap_or(&this).started_ms;
         let spent_us = self.spent_us + this.duration_us;
-        // A step that was skipped had none.
-        if !self.skipped {
-            attempts.push(this);
-        }
+        attempts.push(this);
         let (package, models, log_dropped) = (step.package, report.models, report.log_dropped);
         Ok(OutcomeRecord {
-            output,
-            failure,
+            end,
             attempts,
             package,
             models,

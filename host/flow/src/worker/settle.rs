@@ -151,6 +151,9 @@ impl Worker {
                             millis: micros / 1000,
                         });
                     }
+                    Done::Skipped { failed_step } => {
+                        self.tell(|| Event::StepSkipped { run: run.clone(), step, failed_step });
+                    }
                     Done::Retried { code, delay } => {
                         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
                         self.tell(|| Event::StepRetried { run: run.clone(), step, attempt, code, delay_ms });

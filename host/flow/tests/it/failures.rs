@@ -4,10 +4,15 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
+use dovetail_core::blobs::BlobKind;
 use dovetail_core::executor::{Failure, FailureKind, HostError, Outcome};
-use dovetail_core::ledger::{Scope, Wait};
+use dovetail_core::ledger::{Kind, RunKey, Scope, Wait};
+use dovetail_core::limits::MAX_VALUE;
+use dovetail_core::record::{Form as _, OutcomeRecord, StepEnd};
+use dovetail_core::retention::Shelf as _;
 use dovetail_core::stop::StopReason;
-use dovetail_flow::{Event, Shutdown, document, recover};
+use dovetail_core::{Digest, RunId};
+use dovetail_flow::{Event, Parts, Shutdown, document, recover};
 use serde_json::json;
 
 use crate::bench::{Bench, fails, report, sum};
@@ -157,10 +162,7 @@ fn with_finish_running_steps_end_and_no_new_ones_start() {
         meeting.wait();
         failed.wait();
         // It goes on until a's failure is recorded, and is not stopped by it.
-        let key = dovetail_core::ledger::RunKey { run: attempt.run.clone(), generation: 0 }.step("a");
-        while parts.ledger.get(dovetail_core::ledger::Kind::Outcome, std::slice::from_ref(&key)).unwrap()[0].is_none() {
-            std::thread::yield_now();
-        }
+        until_recorded(&parts, &attempt.run, "a");
         assert!(!stop.cancelled());
         Ok(sum(attempt))
     });
@@ -178,6 +180,72 @@ fn with_finish_running_steps_end_and_no_new_ones_start() {
     assert_eq!((&skipped["attempts"], &skipped["duration_ms"]), (&json!([]), &json!(0)), "it had none");
     assert_eq!(document["processing_summary"]["data_lineage"], json!(["add -> output_002_sum"]), "c did not take it");
     assert_eq!(bench.made(), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
+    let events = bench.events.lock().unwrap();
+    let mut ended: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::StepFinished { step, failure, .. } => {
+                Some((step.as_str(), failure.as_ref().map(|f| f.code.as_str())))
+            }
+            Event::StepSkipped { step, failed_step, .. } => Some((step.as_str(), Some(failed_step.as_str()))),
+            _ => None,
+        })
+        .collect();
+    ended.sort_unstable();
+    assert_eq!(ended, [("a", Some("no_luck")), ("b", None), ("c", Some("a"))], "a skipped step is told as such");
+}
+
+/// Waits until the records have the end of this step.
+fn until_recorded(parts: &Parts, run: &RunId, step: &str) {
+    let key = RunKey { run: run.clone(), generation: 0 }.step(step);
+    while parts.ledger.get(Kind::Outcome, std::slice::from_ref(&key)).unwrap()[0].is_none() {
+        std::thread::yield_now();
+    }
+}
+
+/// What is wrong with the input of a step does not matter where the step is not to start: an input above the limit, and
+/// one that is not stored any more.
+#[test]
+fn a_step_is_skipped_before_its_input_is_looked_at() {
+    for gone in [false, true] {
+        let bench = Bench::new();
+        let steps = &[("a", "input.x", "input.x"), ("b", "input.x", "input.x"), ("c", "b.sum", "b.sum")];
+        let published = bench.publish(&json!({ "on_failure": "finish" }), steps);
+        let meeting = Arc::new(Barrier::new(2));
+        let here = meeting.clone();
+        bench.script("a", move |_, _| {
+            here.wait();
+            Ok(fails(FailureKind::InvalidInput, false))
+        });
+        let (parts, drained) = (bench.parts.clone(), Shutdown::default());
+        // c takes this twice: together that is more than an input may have.
+        let large = json!({ "sum": "b".repeat(usize::try_from(MAX_VALUE).unwrap() - 1000) });
+        let value = Digest::of(large.to_string().as_bytes());
+        let drain = drained.clone();
+        bench.script("b", move |attempt, _| {
+            meeting.wait();
+            until_recorded(&parts, &attempt.run, "a");
+            // So that this worker leaves c to the next one.
+            drain.drain();
+            Ok(report(Outcome::Succeeded { output: large.clone() }))
+        });
+        let run = bench.submit(&published, 1);
+        let key = RunKey { run: run.clone(), generation: 0 };
+        bench.worker().run(&Scope::Runs(vec![run.clone()]), &drained).unwrap();
+        if gone {
+            assert!(bench.kept.remove(BlobKind::Value, &value, Duration::ZERO).unwrap());
+        }
+        let document = bench.work(&run);
+        let states = document["processing_summary"]["steps"].as_array().unwrap().iter().map(|step| &step["state"]);
+        assert_eq!(states.collect::<Vec<_>>(), ["failed", "succeeded", "not_run"], "{document:#}");
+        let outcome = bench.parts.ledger.get(Kind::Outcome, &[key.step("c")]).unwrap().remove(0).unwrap();
+        let outcome = OutcomeRecord::decode(&outcome, "c").unwrap();
+        assert_eq!(outcome.end, StepEnd::Skipped { failed_step: Some("a".to_owned()) });
+        assert!(outcome.consumed.is_empty() && outcome.attempts.is_empty(), "{outcome:?}");
+        let lineage = dovetail_flow::lineage(&bench.parts, &key).unwrap();
+        assert_eq!(lineage["steps"][2]["consumed"], json!([]));
+        assert_eq!(lineage["steps"][1]["produced"][0]["consumers"], json!([]), "c did not take it");
+    }
 }
 
 #[test]

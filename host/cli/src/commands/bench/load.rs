@@ -140,7 +140,7 @@ pub(super) fn results(
         let keys: Vec<String> = part.iter().flat_map(|run| graph.results.iter().map(|step| run.step(step))).collect();
         for (key, bytes) in keys.iter().zip(ledger.get(Kind::Outcome, &keys)?) {
             let outcome = bytes.map(|bytes| OutcomeRecord::decode(&bytes, &format!("outcome {key}"))).transpose()?;
-            if outcome.is_none_or(|outcome| outcome.output.is_none()) {
+            if outcome.is_none_or(|outcome| !outcome.succeeded()) {
                 return Err(Error::host("bench_failed", format!("the step {key} did not succeed"))
                     .help("this is a bug of dovetail: please report it"));
             }
