@@ -13,8 +13,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::blobs::StoreError;
-use crate::executor::{ModelUse, Models};
+use crate::executor::Models;
 use crate::id::RunId;
+pub use crate::keys::{MODEL, MODEL_KIND, RunKey, capability_in_words, exact_model, is_grant};
 use crate::vision::ModelKind;
 
 /// What a record is about. Together with its key it is unique for ever.
@@ -64,48 +65,6 @@ impl Kind {
     }
 }
 
-/// A run in one of its generations (0 at first; a re-run raises it).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RunKey {
-    pub run: RunId,
-    pub generation: u32,
-}
-
-impl RunKey {
-    /// `run:generation`, the key of cancel and run-outcome records.
-    #[must_use]
-    pub fn key(&self) -> String {
-        format!("{}:{}", self.run, self.generation)
-    }
-
-    /// `run:step:generation`, the key of a step's outcome.
-    #[must_use]
-    pub fn step(&self, step: &str) -> String {
-        format!("{}:{step}:{}", self.run, self.generation)
-    }
-
-    /// The run and step of an outcome's key.
-    #[must_use]
-    pub fn of_outcome(key: &str) -> Option<(Self, String)> {
-        let (run, rest) = key.split_once(':')?;
-        let (step, generation) = rest.rsplit_once(':')?;
-        Some((Self { run: run.parse().ok()?, generation: generation.parse().ok()? }, step.to_owned()))
-    }
-
-    /// The run that a key of the form `run:generation` names.
-    #[must_use]
-    pub fn parse(key: &str) -> Option<Self> {
-        let (run, generation) = key.split_once(':')?;
-        Some(Self { run: run.parse().ok()?, generation: generation.parse().ok()? })
-    }
-
-    /// `run:step:generation:number`, the key of an attempt.
-    #[must_use]
-    pub fn attempt(&self, step: &str, number: u32) -> String {
-        format!("{}:{step}:{}:{number}", self.run, self.generation)
-    }
-}
-
 /// A step that somebody holds a lease on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldStep {
@@ -135,42 +94,10 @@ pub struct Job {
     pub lane: Lane,
 }
 
-/// Begins the name of the capability to have a model: `model:ssd_mobilenetv1`, whatever its content, or
-/// `model:ssd_mobilenetv1@sha256:...`, of this very content ([`exact_model`]).
-pub const MODEL: &str = "model:";
-/// Begins the name of the capability to have any model of a kind: `model_kind:detector`.
-pub const MODEL_KIND: &str = "model_kind:";
-
 /// What a job asks of its worker beyond what every worker has: names of capabilities (`clocks`,
 /// `model:ssd_mobilenetv1`, `model_kind:detector`), sorted, each once, joined by commas. Empty: nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lane(String);
-
-/// The capability to have this very model.
-#[must_use]
-pub fn exact_model(model: &ModelUse) -> String {
-    format!("{MODEL}{}@{}", model.name, model.digest)
-}
-
-/// Whether the capability is a grant, and not to have a model.
-#[must_use]
-pub fn is_grant(name: &str) -> bool {
-    !name.starts_with(MODEL) && !name.starts_with(MODEL_KIND)
-}
-
-/// A capability for people: `clocks`, `the model ssd_mobilenetv1`, `a model of the kind detector`.
-#[must_use]
-pub fn capability_in_words(name: &str) -> String {
-    match (name.strip_prefix(MODEL), name.strip_prefix(MODEL_KIND)) {
-        (Some(model), _) => match model.split_once('@') {
-            // As many digits as `dovetail models list` shows.
-            Some((name, digest)) => format!("the model {name} ({})", digest.get(..19).unwrap_or(digest)),
-            None => format!("the model {model}"),
-        },
-        (_, Some(kind)) => format!("a model of the kind {kind}"),
-        _ => format!("the grant {name}"),
-    }
-}
 
 impl Lane {
     /// Of these capabilities.

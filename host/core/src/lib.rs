@@ -12,6 +12,7 @@ pub mod conformance;
 pub mod desk;
 pub mod executor;
 pub mod id;
+pub mod keys;
 pub mod ledger;
 pub mod limits;
 pub mod manifest;

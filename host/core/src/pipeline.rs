@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::id::Digest;
+use crate::keys::VersionKey;
 use crate::ledger::Lane;
 use crate::limits::Limits;
 use crate::wit::{Signature, Type, snake};
@@ -224,7 +225,7 @@ impl Pipeline {
     /// `face-processing@1.0.0`.
     #[must_use]
     pub fn reference(&self) -> String {
-        format!("{}@{}", self.name, self.version)
+        VersionKey::new(&self.name, &self.version).to_string()
     }
 
     /// By name.
@@ -293,7 +294,7 @@ impl Step {
     /// `face-detection@1.0.0`.
     #[must_use]
     pub fn task_reference(&self) -> String {
-        format!("{}@{}", self.task, self.version)
+        VersionKey::new(&self.task, &self.version).to_string()
     }
 
     /// The binding of this field, unless it is an option that nothing feeds.

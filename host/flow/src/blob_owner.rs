@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, Store, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
+use dovetail_core::keys::RECORDS;
 use dovetail_core::ledger::{Item, Kind, Ledger, Listing, Record, Reply};
 use dovetail_core::retention::Owned;
 
@@ -114,7 +115,7 @@ fn of_unknown_records(store: &dyn Owned, why: &str) -> FlowError {
 }
 
 fn identity(ledger: &dyn Ledger) -> Result<Option<String>, StoreError> {
-    let found = ledger.get(Kind::Identity, &[pair::KEY.to_owned()])?.pop().flatten();
+    let found = ledger.get(Kind::Identity, &[RECORDS.to_owned()])?.pop().flatten();
     Ok(found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
@@ -123,7 +124,7 @@ fn make(ledger: &dyn Ledger) -> Result<String, StoreError> {
         return Ok(known);
     }
     let new = pair::new_identity()?;
-    let record = Record { kind: Kind::Identity, key: pair::KEY.to_owned(), value: new.clone().into_bytes() };
+    let record = Record { kind: Kind::Identity, key: RECORDS.to_owned(), value: new.clone().into_bytes() };
     Ok(match ledger.commit(&[Item::Put { record }])?.pop() {
         Some(Reply::Exists(first)) => String::from_utf8_lossy(&first).into_owned(),
         _ => new,

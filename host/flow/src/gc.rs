@@ -12,7 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
-use dovetail_core::ledger::{Kind, RunKey};
+use dovetail_core::keys::{RunKey, run_of};
+use dovetail_core::ledger::Kind;
 use dovetail_core::record::{Form as _, RunOutcomeRecord};
 use dovetail_core::retention::{Archive, Shelf};
 use dovetail_core::{Digest, RunId};
@@ -184,7 +185,7 @@ fn named_by_records(archive: &dyn Archive, expired: &Sorted, scratch: &Path) -> 
     let mut last = (String::new(), false);
     for kind in NAMING {
         archive.each(kind, &mut |key, value| {
-            let run = key.split(':').next().unwrap_or_default();
+            let run = run_of(&key);
             if run != last.0 {
                 last = (run.to_owned(), expired.contains(&Digest::of(run.as_bytes()))?);
             }

@@ -3,7 +3,8 @@
 use dovetail_core::RunId;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::executor::LogLine;
-use dovetail_core::ledger::{Kind, Listing, RunKey};
+use dovetail_core::keys::{RunKey, reference_of, split_reference};
+use dovetail_core::ledger::{Kind, Listing};
 use dovetail_core::record::{Form, RunOutcomeRecord, RunRecord};
 use serde_json::{Value, json};
 
@@ -74,7 +75,7 @@ fn summary(parts: &Parts, key: RunKey, record: &[u8], end: Option<&[u8]>) -> Res
     };
     Ok(RunSummary {
         run: key.run,
-        pipeline: record.pipeline.split('#').next().unwrap_or_default().to_owned(),
+        pipeline: reference_of(&record.pipeline).to_owned(),
         state: state.to_owned(),
         submitted_at: timestamp(record.submitted_ms),
         submitted_ms: record.submitted_ms,
@@ -121,14 +122,14 @@ pub fn find_run(parts: &Parts, text: &str) -> Result<RunId, FlowError> {
 /// # Errors
 /// `unknown_run`, `ambiguous_run`, `unknown_generation`; a store's failure.
 pub fn find_generation(parts: &Parts, text: &str) -> Result<RunKey, FlowError> {
-    let (run, wanted) = text.split_once('@').map_or((text, None), |(run, wanted)| (run, Some(wanted)));
+    let (run, wanted) = split_reference(text);
     let last = current(parts, &find_run(parts, run)?)?;
     let Some(wanted) = wanted else { return Ok(last) };
     match wanted.parse::<u32>() {
         Ok(generation) if generation <= last.generation => Ok(RunKey { generation, ..last }),
         _ => {
-            let known =
-                (0..=last.generation).rev().take(5).map(|n| format!("{}@{n}", last.run)).collect::<Vec<_>>().join(", ");
+            let newest = (0..=last.generation).rev().take(5).map(|generation| RunKey { generation, ..last.clone() });
+            let known = newest.map(|key| key.numbered_reference()).collect::<Vec<_>>().join(", ");
             let message = format!("run {} has no generation `{wanted}`", last.run);
             Err(FlowError::refused(
                 "unknown_generation",
@@ -147,7 +148,7 @@ pub fn find_generation(parts: &Parts, text: &str) -> Result<RunKey, FlowError> {
 pub fn lineage(parts: &Parts, key: &RunKey) -> Result<Value, FlowError> {
     let truth = Truth::read_generation(parts, key)?;
     // What a run made that was run again has a name of its own.
-    let of = if key.generation == 0 { key.run.to_string() } else { format!("{}@{}", key.run, key.generation) };
+    let of = key.reference();
     let within = |id: &str| format!("{of}/{id}");
     let step = |step: &dovetail_core::pipeline::Step| {
         let outcome = truth.outcomes.get(&step.name)?;

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use dovetail_core::RunId;
 use dovetail_core::executor::{Executor, Models};
+use dovetail_core::keys::model_choice;
 use dovetail_core::ledger::{Item, Job, Kind, Record, Reply};
 use dovetail_core::pipeline::Pipeline;
 use dovetail_core::record::{Form as _, ModelChoiceRecord};
@@ -21,10 +22,6 @@ use crate::{FlowError, Parts};
 #[must_use]
 pub fn model_kinds(pipeline: &Pipeline) -> BTreeSet<&str> {
     pipeline.steps.iter().flat_map(|step| step.lane.model_kinds()).collect()
-}
-
-fn key(run: &RunId, kind: &str) -> String {
-    format!("{run}:{kind}")
 }
 
 /// The choices of a run for these kinds: those of its record, and those that were made later.
@@ -42,7 +39,7 @@ pub(crate) fn chosen<'r>(
     if !recorded.contains_key(ModelKind::Landmarker.name()) {
         open.insert(ModelKind::Landmarker.name());
     }
-    let keys: Vec<String> = open.iter().map(|kind| key(run, kind)).collect();
+    let keys: Vec<String> = open.iter().map(|kind| model_choice(run, kind)).collect();
     let mut all = recorded.clone();
     for (kind, bytes) in open.iter().zip(parts.ledger.get(Kind::ModelChoice, &keys)?) {
         if let Some(bytes) = bytes {
@@ -71,7 +68,7 @@ pub(crate) fn choose<'r>(
     let chosen_ms = parts.clock.wall_ms();
     let put = |(kind, model): (&String, &_)| {
         let value = ModelChoiceRecord { model: Clone::clone(model), chosen_ms }.encode();
-        Item::Put { record: Record { kind: Kind::ModelChoice, key: key(run, kind), value } }
+        Item::Put { record: Record { kind: Kind::ModelChoice, key: model_choice(run, kind), value } }
     };
     let replies = parts.ledger.commit(&ours.iter().map(put).collect::<Vec<_>>())?;
     for ((kind, model), reply) in ours.into_iter().zip(replies) {

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::executor::{MISSING_ARTIFACT, MISSING_PACKAGE};
-use dovetail_core::ledger::{Item, Kind, Lane, Listing, MODEL, MODEL_KIND, Record, Reply};
+use dovetail_core::keys::{Capability, RevisionKey, VersionKey, reference_of, split_reference};
+use dovetail_core::ledger::{Item, Kind, Lane, Listing, Record, Reply};
 use dovetail_core::pipeline::{
     self, Catalogue, Checked, Pipeline, Severity, Source, TaskVersion, Unresolved, diff, task_reference,
 };
@@ -100,7 +101,7 @@ fn every(parts: &Parts, kind: Kind, prefix: String) -> Result<Vec<(String, Vec<u
 /// # Errors
 /// `version_exists` if this version has another package; a store's failure.
 pub fn push_plugin(parts: &Parts, record: &PluginRecord, package: &[u8]) -> Result<Pushed, FlowError> {
-    let key = format!("{}@{}", record.name, record.version);
+    let key = VersionKey::new(&record.name, &record.version).to_string();
     let known = parts.ledger.get(Kind::Plugin, std::slice::from_ref(&key))?.pop().flatten().is_some();
     let whole = !known || parts.blobs.is_whole(BlobKind::Package, &record.package, package.len() as u64)? == Some(true);
     let digest = parts.blobs.put(BlobKind::Package, package)?;
@@ -148,15 +149,19 @@ pub fn plugin(parts: &Parts, reference: &str) -> Result<PluginRecord, FlowError>
     let (name, wanted) = task_reference(reference)
         .map_err(|why| FlowError::refused("bad_reference", why, "write NAME, NAME@1.0.0 or NAME@^1"))?;
     let rows = every(parts, Kind::Plugin, String::new())?;
-    let known: Vec<Version> =
-        rows.iter().filter_map(|(key, _)| versioned(key).filter(|(known, _)| *known == name)).map(|(_, v)| v).collect();
+    let known: Vec<Version> = rows
+        .iter()
+        .filter_map(|(key, _)| VersionKey::parse(key))
+        .filter(|k| k.name == name)
+        .map(|k| k.version)
+        .collect();
     if known.is_empty() {
-        let names = rows.iter().filter_map(|(key, _)| versioned(key)).map(|(name, _)| name);
+        let names = rows.iter().filter_map(|(key, _)| VersionKey::parse(key)).map(|key| key.name);
         let near = nearest(&name, names).map_or_else(String::new, |n| format!("did you mean `{n}`? "));
         let help = format!("{near}see `dovetail task list`; publish one with `dovetail task push`");
         return Err(FlowError::refused("unknown_task", format!("no task `{name}` is published"), help));
     }
-    let newest = pipeline::newest(&known, &wanted).map(|version| format!("{name}@{version}"));
+    let newest = pipeline::newest(&known, &wanted).map(|version| VersionKey::new(&name, version).to_string());
     let row = newest.and_then(|newest| rows.iter().find(|(key, _)| *key == newest));
     let (key, bytes) = row.ok_or_else(|| {
         let versions: Vec<String> = known.iter().map(Version::to_string).collect();
@@ -169,12 +174,6 @@ pub fn plugin(parts: &Parts, reference: &str) -> Result<PluginRecord, FlowError>
     decode_plugin(key, bytes)
 }
 
-/// The name and version of a plugin's key.
-fn versioned(key: &str) -> Option<(&str, Version)> {
-    let (name, version) = key.split_once('@')?;
-    Some((name, version.parse().ok()?))
-}
-
 /// Checks a pipeline file against the published tasks.
 ///
 /// # Errors
@@ -183,14 +182,10 @@ fn versioned(key: &str) -> Option<(&str, Version)> {
 pub fn check(parts: &Parts, text: &str) -> Result<Checked, FlowError> {
     let List { read, unread } = plugins(parts)?;
     let version = |p: PluginRecord| {
-        let models = p.models.iter().map(|name| format!("{MODEL}{name}"));
-        let lane = Lane::of(
-            p.grants
-                .keys()
-                .cloned()
-                .chain(models)
-                .chain(p.model_kinds.iter().map(|kind| format!("{MODEL_KIND}{kind}"))),
-        );
+        let grants = p.grants.keys().map(|name| Capability::Grant(name));
+        let models = p.models.iter().map(|name| Capability::Model(name));
+        let kinds = p.model_kinds.iter().map(|kind| Capability::ModelKind(kind));
+        let lane = Lane::of(grants.chain(models).chain(kinds).map(|capability| capability.to_string()));
         TaskVersion {
             name: p.name,
             version: p.version,
@@ -222,7 +217,7 @@ impl Catalogue for Registered<'_> {
         let resolved = self.readable.resolve(task, req);
         let newer = |version: &Version| resolved.as_ref().map_or(true, |known| known.version < *version);
         let better = |one: &Unread| {
-            versioned(&one.name).is_some_and(|(name, version)| name == task && req.matches(&version) && newer(&version))
+            VersionKey::parse(&one.name).is_some_and(|k| k.name == task && req.matches(&k.version) && newer(&k.version))
         };
         if let Some(at) = self.unread.iter().position(better) {
             self.asked.set(Some(at));
@@ -234,10 +229,8 @@ impl Catalogue for Registered<'_> {
 fn decode(key: &str, bytes: &[u8]) -> Result<Published, FlowError> {
     let what = || format!("read the pipeline {key}");
     let corrupt = |why: String| StoreError::new(StoreErrorKind::Corrupt, what(), why);
-    let revision = key
-        .rsplit_once('#')
-        .and_then(|(_, n)| n.parse().ok())
-        .ok_or_else(|| corrupt("its key has no revision".into()))?;
+    let RevisionKey { revision, .. } =
+        RevisionKey::parse(key).ok_or_else(|| corrupt("its key is not NAME@VERSION#REVISION".into()))?;
     let json = serde_json::from_slice(bytes).map_err(|e| corrupt(e.to_string()))?;
     let pipeline = Pipeline::from_json(&json).map_err(|e| match e {
         pipeline::FormatError::Newer { .. } => StoreError::new(StoreErrorKind::Newer, what(), e.to_string()),
@@ -258,7 +251,7 @@ pub(crate) fn pinned(parts: &Parts, key: &str) -> Result<Pipeline, FlowError> {
 /// # Errors
 /// `version_exists` if this version was published from another file, or pinned otherwise; a store's failure.
 pub fn push_pipeline(parts: &Parts, pipeline: &Pipeline) -> Result<(Published, Pushed), FlowError> {
-    if let Some(newest) = revisions(parts, &pipeline.reference())?.pop() {
+    if let Some(newest) = revisions(parts, &VersionKey::new(&pipeline.name, &pipeline.version))?.pop() {
         if newest.pipeline.is_the_same(pipeline) {
             return Ok((newest, Pushed::Same));
         }
@@ -280,7 +273,8 @@ pub fn push_pipeline(parts: &Parts, pipeline: &Pipeline) -> Result<(Published, P
 }
 
 fn put_revision(parts: &Parts, pipeline: &Pipeline, revision: u32) -> Result<Published, FlowError> {
-    let key = format!("{}#{revision}", pipeline.reference());
+    let of = VersionKey::new(&pipeline.name, &pipeline.version);
+    let key = RevisionKey { pipeline: of, revision }.to_string();
     let value = pipeline.to_json().to_string().into_bytes();
     let put = Item::Put { record: Record { kind: Kind::Pipeline, key: key.clone(), value: value.clone() } };
     match parts.ledger.commit(&[put])?.pop() {
@@ -300,8 +294,8 @@ fn put_revision(parts: &Parts, pipeline: &Pipeline, revision: u32) -> Result<Pub
     }
 }
 
-fn revisions(parts: &Parts, reference: &str) -> Result<Vec<Published>, FlowError> {
-    let rows = every(parts, Kind::Pipeline, format!("{reference}#"))?;
+fn revisions(parts: &Parts, of: &VersionKey<'_>) -> Result<Vec<Published>, FlowError> {
+    let rows = every(parts, Kind::Pipeline, of.revisions())?;
     rows.iter().map(|(key, bytes)| decode(key, bytes)).collect()
 }
 
@@ -313,7 +307,7 @@ pub fn pipelines(parts: &Parts) -> Result<List<Published>, FlowError> {
     // An older revision is none to fall back to: it is not what a run of this version would be.
     let mut newest: Vec<(String, String, Vec<u8>)> = Vec::new();
     for (key, bytes) in every(parts, Kind::Pipeline, String::new())? {
-        let reference = key.split('#').next().unwrap_or_default().to_owned();
+        let reference = reference_of(&key).to_owned();
         match newest.iter().position(|(known, ..)| *known == reference) {
             Some(at) => newest[at] = (reference, key, bytes),
             None => newest.push((reference, key, bytes)),
@@ -332,22 +326,22 @@ pub fn pipelines(parts: &Parts) -> Result<List<Published>, FlowError> {
 /// # Errors
 /// `unknown_pipeline`; a store's failure, or that this very version cannot be read.
 pub fn pipeline(parts: &Parts, reference: &str) -> Result<Published, FlowError> {
-    let (name, version) = reference.split_once('@').map_or((reference, None), |(name, version)| (name, Some(version)));
+    let (name, version) = split_reference(reference);
     let rows = every(parts, Kind::Pipeline, String::new())?;
-    let keys: Vec<(&str, Version)> = rows.iter().filter_map(|(key, _)| versioned(key.split('#').next()?)).collect();
-    let known: BTreeSet<&Version> =
-        keys.iter().filter(|(known, _)| *known == name).map(|(_, version)| version).collect();
+    let keys: Vec<VersionKey<'_>> =
+        rows.iter().filter_map(|(key, _)| Some(RevisionKey::parse(key)?.pipeline)).collect();
+    let known: BTreeSet<&Version> = keys.iter().filter(|key| key.name == name).map(|key| &key.version).collect();
     let newest = match version {
         None => pipeline::newest(known.iter().copied(), &VersionReq::STAR),
         Some(version) => known.iter().copied().find(|known| known.to_string() == version),
     };
     let only_prereleases = version.is_none() && newest.is_none() && !known.is_empty();
-    let newest = newest.map(|version| format!("{name}@{version}#"));
+    let newest = newest.map(|version| VersionKey::new(name, version).revisions());
     // The last of its revisions.
     let row = newest.and_then(|newest| rows.iter().rev().find(|(key, _)| key.starts_with(&newest)));
     let (key, bytes) = row.ok_or_else(|| {
         let help = if known.is_empty() {
-            let near = nearest(name, keys.iter().map(|(name, _)| *name))
+            let near = nearest(name, keys.iter().map(|key| key.name))
                 .map_or_else(String::new, |n| format!("did you mean `{n}`? "));
             format!("{near}see `dovetail pipeline list`; publish one with `dovetail pipeline push FILE`")
         } else {

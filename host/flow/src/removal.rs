@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dovetail_core::RunId;
 use dovetail_core::blobs::StoreError;
-use dovetail_core::ledger::{Item, Kind, Listing, Record, RunKey};
+use dovetail_core::keys::{RunKey, keys_of_run};
+use dovetail_core::ledger::{Item, Kind, Listing, Record};
 use dovetail_core::record::{Form as _, RunOutcomeRecord};
 use dovetail_core::retention::Archive;
 
@@ -59,7 +60,7 @@ pub(crate) fn remove_runs(
     for kind in OF_A_RUN {
         let mut found = BTreeMap::new();
         for run in leaving.keys() {
-            let listing = Listing { prefix: format!("{run}:"), limit: usize::MAX, newest_first: false };
+            let listing = Listing { prefix: keys_of_run(run), limit: usize::MAX, newest_first: false };
             found.insert(run.clone(), parts.ledger.list(kind, &listing)?);
         }
         stay_old(parts, &mut leaving)?;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::executor::{MISSING_ARTIFACT, Models};
-use dovetail_core::ledger::{Item, Kind, Record, Reply, RunKey};
+use dovetail_core::keys::{RunKey, reference_of};
+use dovetail_core::ledger::{Item, Kind, Record, Reply};
 use dovetail_core::limits::MAX_VALUE;
 use dovetail_core::manifest::show_size;
 use dovetail_core::pipeline::ready;
@@ -258,7 +259,7 @@ fn same(parts: &Parts, run: &RunId, record: &RunRecord, bytes: &[u8]) -> Result<
     let before = RunRecord::decode(bytes, &format!("run {run}"))?;
     // The revision may have moved on since: the run keeps the one it was submitted to. Nor does a file's name make
     // another input.
-    let version = |key: &str| key.split('#').next().unwrap_or_default().to_owned();
+    let version = |key: &str| reference_of(key).to_owned();
     // Large inputs are read only where their digests differ.
     let nameless = |inputs: &StoredValue| Ok::<_, FlowError>(nameless(&load_value(parts, inputs.clone())?));
     let equal = before.inputs == record.inputs || nameless(&before.inputs)? == nameless(&record.inputs)?;

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
-use dovetail_core::ledger::{HeldStep, Job, RunKey, Scope};
+use dovetail_core::keys::{RunKey, lease_token};
+use dovetail_core::ledger::{HeldStep, Job, Scope};
 use dovetail_core::window::{Called, Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
 use redis::{Client, Commands as _, Connection, ConnectionLike as _, FromRedisValue as _, PubSub, Script, Value};
 
@@ -215,7 +216,7 @@ impl RedisWindow {
         if statuses.len() != changes.len() {
             return Err(self.corrupt(&format!("{} answers to {} changes", statuses.len(), changes.len())));
         }
-        let token = format!("{}#{number}", self.incarnation);
+        let token = lease_token(&self.incarnation, &number);
         let mut handed = Vec::with_capacity(jobs.len());
         for job in jobs {
             let raw = RawJob::from_redis_value(job).map_err(|e| self.corrupt(&e.to_string()))?;
@@ -236,10 +237,6 @@ impl RedisWindow {
             why.to_owned(),
         )
     }
-}
-
-fn id(run: &RunKey, step: &str) -> String {
-    format!("{}/{step}", run.key())
 }
 
 fn args_of(words: &[&str]) -> Vec<Vec<u8>> {
@@ -290,7 +287,7 @@ fn push_change(args: &mut Vec<Vec<u8>>, change: &Change) {
             let verify = if *verify { "1" } else { "0" };
             args.extend(args_of(&[
                 "B",
-                &id(&lease.run, &lease.step),
+                &lease.run.job(&lease.step),
                 &lease.token,
                 &attempt.to_string(),
                 verify,
@@ -318,9 +315,7 @@ type RawJob = (String, u8, u32, u32, Vec<u8>, Vec<Vec<u8>>);
 
 fn delivery(raw: RawJob, token: &str, epoch: &str) -> Option<Delivery> {
     let (id, verify, crashes, attempt, envelope, values) = raw;
-    let (rg, step) = id.split_once('/')?;
-    let (run, generation) = rg.split_once(':')?;
-    let run = RunKey { run: run.parse().ok()?, generation: generation.parse().ok()? };
+    let (run, step) = RunKey::of_job(&id)?;
     let named = |pair: &[Vec<u8>]| Some((String::from_utf8(pair.first()?.clone()).ok()?, pair.get(1)?.clone()));
     let values = values.chunks(2).map(named).collect::<Option<Vec<_>>>()?;
     let lease = WindowLease { run, step: step.to_owned(), token: token.to_owned(), epoch: epoch.to_owned() };
@@ -386,7 +381,7 @@ impl Window for RedisWindow {
         // Taken before anything is sent: a renewal that comes late must not look as if it knew of a later loss.
         let mut args = args_of(&["renew", &lease.as_millis().to_string(), &self.seen().epoch]);
         for lease in leases {
-            args.extend(args_of(&[&id(&lease.run, &lease.step), &lease.token]));
+            args.extend(args_of(&[&lease.run.job(&lease.step), &lease.token]));
         }
         let held = |answer| match answer {
             1 => Held::Renewed,

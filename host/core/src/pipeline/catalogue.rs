@@ -5,6 +5,7 @@ use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
 use crate::id::Digest;
+use crate::keys::split_reference;
 use crate::ledger::Lane;
 use crate::limits::Limits;
 use crate::wit::Signature;
@@ -83,7 +84,8 @@ impl Catalogue for Listed {
 /// # Errors
 /// What is wrong, as a sentence.
 pub fn task_reference(text: &str) -> Result<(String, VersionReq), String> {
-    let (name, req) = text.split_once('@').unwrap_or((text, "*"));
+    let (name, req) = split_reference(text);
+    let req = req.unwrap_or("*");
     if !is_kebab(name) {
         return Err(format!("`{name}` is no name of a task: write NAME or NAME@VERSION, such as `face-detection@^1`"));
     }

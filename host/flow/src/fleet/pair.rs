@@ -5,17 +5,16 @@
 //! looks claims nothing.
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::keys::RECORDS;
 use dovetail_core::ledger::{Item, Kind, Ledger, Record};
 use dovetail_core::meta::{MetaStore, Put};
 use dovetail_core::window::Window;
 
 use crate::submit::new_run_id;
 
-pub(crate) const KEY: &str = "records";
-
 fn identity(meta: &dyn MetaStore) -> Result<Option<String>, StoreError> {
     Ok(meta
-        .get(Kind::Identity, &[KEY.to_owned()])?
+        .get(Kind::Identity, &[RECORDS.to_owned()])?
         .pop()
         .flatten()
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
@@ -45,7 +44,7 @@ pub(super) fn take(meta: &dyn MetaStore, window: &dyn Window) -> Result<(), Stor
 
 fn make(meta: &dyn MetaStore) -> Result<String, StoreError> {
     let new = new_identity()?;
-    let record = Record { kind: Kind::Identity, key: KEY.to_owned(), value: new.clone().into_bytes() };
+    let record = Record { kind: Kind::Identity, key: RECORDS.to_owned(), value: new.clone().into_bytes() };
     Ok(match meta.put(&[record])?.pop() {
         Some(Put::Exists(first)) => String::from_utf8_lossy(&first).into_owned(),
         _ => new,
@@ -66,7 +65,7 @@ pub(crate) fn new_identity() -> Result<String, StoreError> {
 pub fn may_write(ledger: &dyn Ledger) -> Result<(), StoreError> {
     // What belongs together has an identity.
     ledger.commit(&[])?;
-    let record = Record { kind: Kind::Identity, key: KEY.to_owned(), value: Vec::new() };
+    let record = Record { kind: Kind::Identity, key: RECORDS.to_owned(), value: Vec::new() };
     ledger.commit(&[Item::Put { record }]).map(drop)
 }
 

@@ -1,0 +1,72 @@
+//! Every key of a record, a job or a lease, made and read in one place.
+//!
+//! | key | of |
+//! |---|---|
+//! | `RUN` | the record of a run, a [`crate::RunId`] |
+//! | `RUN:GENERATION` | a generation, a cancellation, the end of a run: [`RunKey::key`] |
+//! | `RUN:STEP:GENERATION` | the outcome of a step: [`RunKey::step`] |
+//! | `RUN:STEP:GENERATION:NUMBER` | an attempt: [`RunKey::attempt`] |
+//! | `RUN:KIND` | the model of a kind that was chosen for a run: [`model_choice`] |
+//! | `NAME@VERSION` | a plugin: [`VersionKey`] |
+//! | `NAME@VERSION#REVISION` | a pipeline with its pins: [`RevisionKey`] |
+//! | `records` | the identity of the records: [`RECORDS`] |
+//! | `RUN:GENERATION/STEP` | a job in a queue of its own: [`RunKey::job`] |
+//! | `INCARNATION#NUMBER` | the token of such a job's lease: [`lease_token`] |
+//! | `model:NAME`, `model_kind:KIND`, ... | what a job asks of its worker: [`Capability`] |
+//!
+//! None of the parts contains a separator of its key: a run's ID has hex digits and hyphens, the name of a step is
+//! snake_case, and the name of a plugin or a pipeline is kebab-case. A reader takes only text that the maker of the key
+//! makes.
+
+mod capability;
+mod run;
+mod version;
+
+pub use self::capability::{Capability, MODEL, MODEL_KIND, capability_in_words, exact_model, is_grant};
+pub use self::run::{RunKey, keys_of_run, model_choice, run_of};
+pub use self::version::{RevisionKey, VersionKey, reference_of};
+
+/// The key of the record that says which records these are.
+pub const RECORDS: &str = "records";
+
+/// `INCARNATION#NUMBER`: the token of all leases that one call of a process gets from a queue of its own. The call of
+/// this number is made once in the life of the process.
+#[must_use]
+pub fn lease_token(incarnation: &str, call: &str) -> String {
+    format!("{incarnation}#{call}")
+}
+
+/// `NAME` or `NAME@PART`: what a user writes for a task, a pipeline or a run, and what stands behind the `@`.
+#[must_use]
+pub fn split_reference(text: &str) -> (&str, Option<&str>) {
+    text.split_once('@').map_or((text, None), |(name, part)| (name, Some(part)))
+}
+
+/// A number as keys have it: without a sign or leading zeros.
+fn number(text: &str) -> Option<u32> {
+    let plain = text == "0" || text.starts_with(|digit| matches!(digit, '1'..='9'));
+    if plain { text.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_one_spelling() {
+        for known in [0, 1, 9, 10, 101, u32::MAX] {
+            assert_eq!(number(&known.to_string()), Some(known));
+        }
+        for other in ["", "+1", "-1", "01", "00", " 1", "1 ", "1x", "4294967296"] {
+            assert_eq!(number(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_reference_is_split_at_its_first_at_sign() {
+        assert_eq!(split_reference("add"), ("add", None));
+        assert_eq!(split_reference("add@^1"), ("add", Some("^1")));
+        assert_eq!(split_reference("add@"), ("add", Some("")));
+        assert_eq!(split_reference("a@b@c"), ("a", Some("b@c")));
+    }
+}

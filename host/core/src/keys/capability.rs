@@ -1,0 +1,120 @@
+//! Names of capabilities: what a job asks of its worker, and what a worker says that it has.
+
+use std::fmt;
+
+use crate::executor::ModelUse;
+
+/// Begins the name of the capability to have a model: `model:ssd_mobilenetv1`, whatever its content, or
+/// `model:ssd_mobilenetv1@sha256:...`, of this very content ([`exact_model`]).
+pub const MODEL: &str = "model:";
+/// Begins the name of the capability to have any model of a kind: `model_kind:detector`.
+pub const MODEL_KIND: &str = "model_kind:";
+/// How many characters of a digest people are shown: as many as `dovetail models list` shows.
+const SHOWN: usize = 19;
+
+/// A capability, as its name is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capability<'a> {
+    /// `clocks`: the worker grants this to its tasks.
+    Grant(&'a str),
+    /// `model:NAME`: the worker has a model of this name.
+    Model(&'a str),
+    /// `model:NAME@DIGEST`: the worker has this very model.
+    ExactModel { name: &'a str, digest: &'a str },
+    /// `model_kind:KIND`: the worker has some model of this kind.
+    ModelKind(&'a str),
+}
+
+impl<'a> Capability<'a> {
+    /// The capability of this name.
+    #[must_use]
+    pub fn parse(name: &'a str) -> Self {
+        if let Some(kind) = name.strip_prefix(MODEL_KIND) {
+            return Self::ModelKind(kind);
+        }
+        match name.strip_prefix(MODEL) {
+            Some(model) => match model.split_once('@') {
+                Some((name, digest)) => Self::ExactModel { name, digest },
+                None => Self::Model(model),
+            },
+            None => Self::Grant(name),
+        }
+    }
+
+    /// For people: `the grant clocks`, `the model ssd_mobilenetv1`, `a model of the kind detector`.
+    #[must_use]
+    pub fn in_words(self) -> String {
+        match self {
+            Self::Grant(name) => format!("the grant {name}"),
+            Self::Model(name) => format!("the model {name}"),
+            Self::ExactModel { name, digest } => {
+                format!("the model {name} ({})", digest.get(..SHOWN).unwrap_or(digest))
+            }
+            Self::ModelKind(kind) => format!("a model of the kind {kind}"),
+        }
+    }
+}
+
+impl fmt::Display for Capability<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Grant(name) => f.write_str(name),
+            Self::Model(name) => write!(f, "{MODEL}{name}"),
+            Self::ExactModel { name, digest } => write!(f, "{MODEL}{name}@{digest}"),
+            Self::ModelKind(kind) => write!(f, "{MODEL_KIND}{kind}"),
+        }
+    }
+}
+
+/// The name of the capability to have this very model.
+#[must_use]
+pub fn exact_model(model: &ModelUse) -> String {
+    Capability::ExactModel { name: &model.name, digest: &model.digest.to_string() }.to_string()
+}
+
+/// Whether the capability of this name is a grant, and not to have a model.
+#[must_use]
+pub fn is_grant(name: &str) -> bool {
+    matches!(Capability::parse(name), Capability::Grant(_))
+}
+
+/// The capability of this name for people ([`Capability::in_words`]).
+#[must_use]
+pub fn capability_in_words(name: &str) -> String {
+    Capability::parse(name).in_words()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Digest;
+
+    #[test]
+    fn every_name_is_read_as_what_it_was_made_of() {
+        let digest = Digest::of(b"m").to_string();
+        for name in ["a", "ssd_mobilenetv1", "yunet-2023mar", "v1.5"] {
+            for capability in [
+                Capability::Grant(name),
+                Capability::Model(name),
+                Capability::ExactModel { name, digest: &digest },
+                Capability::ModelKind(name),
+            ] {
+                let text = capability.to_string();
+                assert_eq!(Capability::parse(&text), capability);
+                assert_eq!(is_grant(&text), capability == Capability::Grant(name), "{text}");
+            }
+        }
+        let model = ModelUse { name: "m".into(), digest: Digest::of(b"m") };
+        assert_eq!(exact_model(&model), format!("model:m@{digest}"));
+    }
+
+    #[test]
+    fn people_are_told_a_part_of_a_digest() {
+        let digest = Digest::of(b"m").to_string();
+        assert_eq!(capability_in_words("clocks"), "the grant clocks");
+        assert_eq!(capability_in_words("model:m"), "the model m");
+        assert_eq!(capability_in_words(&format!("model:m@{digest}")), format!("the model m ({})", &digest[..19]));
+        assert_eq!(capability_in_words("model:m@short"), "the model m (short)");
+        assert_eq!(capability_in_words("model_kind:detector"), "a model of the kind detector");
+    }
+}

@@ -1,0 +1,183 @@
+//! Keys of what belongs to a run.
+
+use super::number;
+use crate::id::RunId;
+
+/// A run in one of its generations (0 at first; a re-run raises it).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunKey {
+    pub run: RunId,
+    pub generation: u32,
+}
+
+impl RunKey {
+    /// `RUN:GENERATION`, the key of cancel and run-outcome records.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{}:{}", self.run, self.generation)
+    }
+
+    /// The run that a key of the form `RUN:GENERATION` names.
+    #[must_use]
+    pub fn parse(key: &str) -> Option<Self> {
+        let (run, generation) = key.split_once(':')?;
+        Some(Self { run: run.parse().ok()?, generation: number(generation)? })
+    }
+
+    /// `RUN:STEP:GENERATION`, the key of a step's outcome.
+    #[must_use]
+    pub fn step(&self, step: &str) -> String {
+        format!("{}:{step}:{}", self.run, self.generation)
+    }
+
+    /// The run and step of an outcome's key.
+    #[must_use]
+    pub fn of_outcome(key: &str) -> Option<(Self, String)> {
+        let (run, rest) = key.split_once(':')?;
+        let (step, generation) = rest.rsplit_once(':')?;
+        let run = Self { run: run.parse().ok()?, generation: number(generation)? };
+        is_step(step).then(|| (run, step.to_owned()))
+    }
+
+    /// `RUN:STEP:GENERATION:NUMBER`, the key of an attempt.
+    #[must_use]
+    pub fn attempt(&self, step: &str, number: u32) -> String {
+        format!("{}:{step}:{}:{number}", self.run, self.generation)
+    }
+
+    /// `RUN:GENERATION/STEP`, the key of a job in a queue of its own.
+    #[must_use]
+    pub fn job(&self, step: &str) -> String {
+        format!("{}:{}/{step}", self.run, self.generation)
+    }
+
+    /// The run and step of a job's key.
+    #[must_use]
+    pub fn of_job(key: &str) -> Option<(Self, &str)> {
+        let (run, step) = key.split_once('/')?;
+        Some((Self::parse(run)?, step)).filter(|(_, step)| is_step(step))
+    }
+
+    /// As people write and read it: `RUN` for what was submitted, `RUN@1` for its first re-run, and so on.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        if self.generation == 0 { self.run.to_string() } else { self.numbered_reference() }
+    }
+
+    /// `RUN@GENERATION`, also for the generation 0.
+    #[must_use]
+    pub fn numbered_reference(&self) -> String {
+        format!("{}@{}", self.run, self.generation)
+    }
+}
+
+/// `RUN:KIND`, the key of the model of a kind that was chosen for a run after its submission.
+#[must_use]
+pub fn model_choice(run: &RunId, kind: &str) -> String {
+    format!("{run}:{kind}")
+}
+
+/// How every key begins that belongs to the run, but for the key of the run's own record, which is its ID.
+#[must_use]
+pub fn keys_of_run(run: &RunId) -> String {
+    format!("{run}:")
+}
+
+/// The ID of the run that a key belongs to, as text: the key is not checked.
+#[must_use]
+pub fn run_of(key: &str) -> &str {
+    key.split_once(':').map_or(key, |(run, _)| run)
+}
+
+/// Whether a text can be the name of a step in a key.
+fn is_step(text: &str) -> bool {
+    !text.is_empty() && !text.contains([':', '/'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The smallest, the largest and some other runs, each in several generations.
+    fn runs() -> Vec<RunKey> {
+        let ids = (0..200_u32)
+            .map(|n| RunId::from_bytes(crate::Digest::of(&n.to_le_bytes()).bytes()[..16].try_into().unwrap()));
+        let ids = ids.chain([RunId::from_bytes([0; 16]), RunId::from_bytes([255; 16])]);
+        let generations = [0, 1, 9, 10, u32::MAX];
+        ids.flat_map(|run| generations.map(|generation| RunKey { run: run.clone(), generation })).collect()
+    }
+
+    /// Names that steps may have, some of them like numbers or other parts of a key.
+    const STEPS: [&str; 6] = ["a", "detect_faces", "step_0", "x1_2", "records", "over"];
+
+    #[test]
+    fn every_key_is_read_as_what_it_was_made_of() {
+        for run in runs() {
+            assert_eq!(RunKey::parse(&run.key()), Some(run.clone()));
+            for step in STEPS {
+                assert_eq!(RunKey::of_outcome(&run.step(step)), Some((run.clone(), step.to_owned())));
+                assert_eq!(RunKey::of_job(&run.job(step)), Some((run.clone(), step)));
+                for key in [run.step(step), run.key(), run.attempt(step, 2), model_choice(&run.run, "detector")] {
+                    assert_eq!(run_of(&key), run.run.as_str());
+                    assert!(key.starts_with(&keys_of_run(&run.run)), "{key}");
+                }
+            }
+            assert_eq!(run_of(run.run.as_str()), run.run.as_str());
+        }
+    }
+
+    #[test]
+    fn two_things_have_two_keys() {
+        let mut all = std::collections::BTreeSet::new();
+        let mut count = 0;
+        for run in runs() {
+            let of_step = |step: &&str| [run.step(step), run.job(step), run.attempt(step, 2), run.attempt(step, 12)];
+            let keys: Vec<String> = STEPS.iter().flat_map(of_step).chain([run.key()]).collect();
+            count += keys.len();
+            all.extend(keys);
+        }
+        assert_eq!(all.len(), count);
+    }
+
+    #[test]
+    fn a_key_of_one_kind_is_none_of_another() {
+        for run in runs() {
+            for step in STEPS {
+                let (outcome, attempt, job) = (run.step(step), run.attempt(step, 2), run.job(step));
+                for key in [&outcome, &attempt, &job] {
+                    assert_eq!(RunKey::parse(key), None, "{key}");
+                }
+                for key in [&run.key(), &attempt, &job] {
+                    assert_eq!(RunKey::of_outcome(key), None, "{key}");
+                }
+                for key in [&run.key(), &outcome, &attempt] {
+                    assert_eq!(RunKey::of_job(key), None, "{key}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_maker_makes_is_refused() {
+        let run = RunId::from_bytes([7; 16]);
+        for rest in ["", ":", ":+1", ":01", ":1 ", ":a", ":1:1", "1"] {
+            assert_eq!(RunKey::parse(&format!("{run}{rest}")), None, "{rest}");
+        }
+        for rest in ["::0", ":a:", ":a:x", ":a:01", ":a:0:1", ":a/b:0"] {
+            assert_eq!(RunKey::of_outcome(&format!("{run}{rest}")), None, "{rest}");
+        }
+        for rest in [":0/", ":0", "/a", ":0/a/b", ":0/a:b", ":x/a"] {
+            assert_eq!(RunKey::of_job(&format!("{run}{rest}")), None, "{rest}");
+        }
+        assert_eq!(RunKey::parse("no-run:0"), None);
+    }
+
+    #[test]
+    fn the_first_generation_is_called_by_its_run() {
+        let mut run = RunKey { run: RunId::from_bytes([7; 16]), generation: 0 };
+        assert_eq!(run.reference(), run.run.as_str());
+        assert_eq!(run.numbered_reference(), format!("{}@0", run.run));
+        run.generation = 3;
+        assert_eq!(run.reference(), format!("{}@3", run.run));
+    }
+}
