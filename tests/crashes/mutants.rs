@@ -93,7 +93,8 @@ impl Bent {
             let db = rusqlite::Connection::open(&self.file).unwrap();
             db.busy_timeout(BOUND).unwrap();
             let sql = "DELETE FROM jobs WHERE run = ?1 AND generation = ?2 AND step = ?3";
-            db.execute(sql, rusqlite::params![lease.run.run.as_str(), lease.run.generation, lease.step]).unwrap();
+            db.execute(sql, rusqlite::params![lease.run.run.as_str(), lease.run.generation, lease.step.as_str()])
+                .unwrap();
             Ok(())
         })
     }
@@ -106,8 +107,10 @@ impl Bent {
                 Item::Finish { lease, .. } if self.without == Without::OutcomeFirst => self.acknowledge(lease)?,
                 Item::Retry { lease, .. } if self.without == Without::Fence => {
                     let holders = self.holders.lock().unwrap();
-                    *lease =
-                        holders.get(&(lease.run.clone(), lease.step.clone())).cloned().unwrap_or_else(|| lease.clone());
+                    *lease = holders
+                        .get(&(lease.run.clone(), lease.step.to_string()))
+                        .cloned()
+                        .unwrap_or_else(|| lease.clone());
                 }
                 _ => {}
             }
@@ -137,7 +140,7 @@ impl Ledger for Bent {
     fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError> {
         let mut claimed = self.life.call("claim", || self.ledger.claim(scope, want, lease, wait))?;
         for job in &mut claimed {
-            self.holders.lock().unwrap().insert((job.lease.run.clone(), job.lease.step.clone()), job.lease.clone());
+            self.holders.lock().unwrap().insert((job.lease.run.clone(), job.lease.step.to_string()), job.lease.clone());
             job.verify &= self.without != Without::Verification;
         }
         Ok(claimed)
@@ -388,7 +391,7 @@ fn judge(
             .keys()
             .filter_map(|text| RunKey::of_outcome(text))
             .filter(|(run, _)| *run == key)
-            .map(|(_, step)| step)
+            .map(|(_, step)| step.to_string())
             .collect()
     };
     if of(&outcomes).len() != STEPS {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dovetail_core::RunId;
 use dovetail_core::conformance::outcome;
+use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{Item, Job, Kind, Lane, Ledger, Record, Renewal, Reply, RunKey, Scope, Wait};
 use dovetail_core::record::{Form, OutcomeRecord, StepEnd, StoredValue};
 use dovetail_flow::FleetLedger;
@@ -21,12 +22,13 @@ struct Fleet {
 }
 
 fn job(step: &str, needs: &[&str]) -> Job {
-    Job { step: step.into(), needs: needs.iter().map(|n| (*n).to_owned()).collect(), attempt: 1, lane: Lane::default() }
+    let needs = needs.iter().map(|need| NodeId::of_step(need)).collect();
+    Job { step: NodeId::of_step(step), needs, attempt: 1, lane: Lane::default() }
 }
 
 /// Those of the run.
-fn steps() -> Arc<[String]> {
-    ["a", "b"].map(str::to_owned).into()
+fn steps() -> Arc<[NodeId]> {
+    ["a", "b"].map(NodeId::of_step).into()
 }
 
 /// A fleet with one run, a -> b.
@@ -246,5 +248,5 @@ fn a_large_outcome_is_not_carried_and_still_arrives() {
     };
     assert_eq!(fleet.one(finish), Reply::Created);
     let b = fleet.claim().remove(0);
-    assert_eq!(b.needs, [("a".to_owned(), record.value)]);
+    assert_eq!(b.needs, [(NodeId::of_step("a"), record.value)]);
 }

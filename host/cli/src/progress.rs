@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use dovetail_core::RunId;
+use dovetail_core::keys::NodeId;
 use dovetail_core::record::RunState;
 use dovetail_flow::Event;
 
@@ -26,7 +27,7 @@ pub(crate) struct Progress<'a> {
     failed: usize,
     steps_ended: usize,
     /// Running steps and when they began.
-    running: BTreeMap<(RunId, String), Instant>,
+    running: BTreeMap<(RunId, NodeId), Instant>,
     /// For a single run: what became of its steps, to be told in the next plain line.
     news: Vec<String>,
     began: Instant,
@@ -109,7 +110,7 @@ impl<'a> Progress<'a> {
             return format!("{since}  waiting for the workers");
         }
         if self.runs == 1 {
-            let running: Vec<String> = self.running.keys().map(|(_, step)| step.clone()).collect();
+            let running: Vec<String> = self.running.keys().map(|(_, step)| step.to_string()).collect();
             let running =
                 if running.is_empty() { "waiting".to_owned() } else { format!("running {}", running.join(", ")) };
             return format!("{since}  {} done, {running}", count(self.steps_ended, "step"));
@@ -136,7 +137,7 @@ mod tests {
         let output = Output::new(Format::Json);
         let mut progress = Progress::new(&output, 2, false);
         let run = RunId::from_bytes([1; 16]);
-        progress.event(&Event::StepStarted { run: run.clone(), step: "detect".into(), attempt: 1 });
+        progress.event(&Event::StepStarted { run: run.clone(), step: NodeId::of_step("detect"), attempt: 1 });
         assert!(
             progress.line(progress.began).ends_with("0 of 2 runs over, 1 step running"),
             "{}",
@@ -145,7 +146,7 @@ mod tests {
         let failure = Some(StepFailure { code: "x".into(), message: "y".into(), stopped: false });
         progress.event(&Event::StepFinished {
             run: run.clone(),
-            step: "detect".into(),
+            step: NodeId::of_step("detect"),
             attempt: 1,
             failure,
             millis: 1500,

@@ -303,11 +303,11 @@ fn split<'r>(app: &App, runs: &'r [RunId]) -> Result<(Vec<&'r RunId>, Vec<RunId>
 /// What happens, as it happens, for whoever asks for it: the rest sees the progress.
 fn log(event: &Event) {
     match event {
-        Event::StepStarted { run, step, attempt } => tracing::debug!(%run, step, attempt, "step started"),
+        Event::StepStarted { run, step, attempt } => tracing::debug!(%run, %step, attempt, "step started"),
         Event::StepFinished { run, step, attempt, failure, millis } => {
-            tracing::debug!(%run, step, attempt, succeeded = failure.is_none(), millis, "step ended");
+            tracing::debug!(%run, %step, attempt, succeeded = failure.is_none(), millis, "step ended");
         }
-        Event::StepSkipped { run, step, failed_step } => tracing::debug!(%run, step, failed_step, "step skipped"),
+        Event::StepSkipped { run, step, failed_step } => tracing::debug!(%run, %step, failed_step, "step skipped"),
         _ => {}
     }
 }

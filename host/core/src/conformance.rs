@@ -3,6 +3,7 @@
 
 mod cases;
 mod leases;
+mod nodes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use crate::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use crate::executor::{Failure, FailureKind};
 use crate::id::{Digest, RunId};
+use crate::keys::NodeId;
 use crate::ledger::{Claimed, Item, Job, Kind, Lane, Lease, Ledger, Record, Renewal, Reply, RunKey, Scope, Wait};
 use crate::memory::ManualClock;
 use crate::record::{Form, OutcomeRecord, StepEnd, StoredValue};
@@ -39,8 +41,9 @@ pub fn with_manual_clock(make: impl Fn(Arc<ManualClock>) -> Arc<dyn Ledger>) -> 
 }
 
 /// Names of steps: those of every case, and more, so that no backend may take its run for complete.
-fn names() -> Arc<[String]> {
-    (b'a'..=b'z').map(|name| char::from(name).to_string()).chain((0..1000).map(|n| format!("s{n}"))).collect()
+fn names() -> Arc<[NodeId]> {
+    let names = (b'a'..=b'z').map(|name| char::from(name).to_string()).chain((0..1000).map(|n| format!("s{n}")));
+    names.map(|name| NodeId::of_step(&name)).collect()
 }
 
 fn run(n: u8) -> RunKey {
@@ -80,8 +83,12 @@ pub fn outcome(key: String, succeeded: bool) -> Record {
     Record { kind: Kind::Outcome, key, value: value.encode() }
 }
 
+fn node(text: &str) -> NodeId {
+    text.parse().expect("the cases name steps")
+}
+
 fn job(step: &str, needs: &[&str]) -> Job {
-    Job { step: step.into(), needs: needs.iter().map(|n| (*n).to_owned()).collect(), attempt: 1, lane: Lane::default() }
+    Job { step: node(step), needs: needs.iter().map(|need| node(need)).collect(), attempt: 1, lane: Lane::default() }
 }
 
 impl Bench {
@@ -108,7 +115,7 @@ impl Bench {
     }
 
     fn steps(&self, want: usize) -> Vec<String> {
-        self.claim(want).into_iter().map(|c| c.lease.step).collect()
+        self.claim(want).into_iter().map(|c| c.lease.step.to_string()).collect()
     }
 
     fn finish(&self, lease: &Lease, children: &[Job]) -> Reply {
@@ -143,7 +150,7 @@ pub fn ledger(make: MakeLedger<'_>) {
 /// The cases that this backend fails.
 pub fn broken_promises(make: MakeLedger<'_>) -> Vec<&'static str> {
     let mut broken = Vec::new();
-    for (name, case) in cases::LEDGER.iter().chain(leases::LEDGER) {
+    for (name, case) in cases::LEDGER.iter().chain(leases::LEDGER).chain(nodes::LEDGER) {
         let bench = make();
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(&bench))).is_err() {
             broken.push(*name);

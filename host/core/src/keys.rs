@@ -14,15 +14,19 @@
 //! | `INCARNATION#NUMBER` | the token of such a job's lease: [`lease_token`] |
 //! | `model:NAME`, `model_kind:KIND`, ... | what a job asks of its worker: [`Capability`] |
 //!
+//! `STEP` is a [`NodeId`]: the name of a step, and maybe indices.
+//!
 //! None of the parts contains a separator of its key: a run's ID has hex digits and hyphens, the name of a step is
-//! snake_case, and the name of a plugin or a pipeline is kebab-case. A reader takes only text that the maker of the key
+//! snake_case (its indices are digits in brackets), and the name of a plugin or a pipeline is kebab-case. A reader takes only text that the maker of the key
 //! makes.
 
 mod capability;
+mod node;
 mod run;
 mod version;
 
 pub use self::capability::{Capability, MODEL, MODEL_KIND, capability_in_words, exact_model, is_grant};
+pub use self::node::{BadNodeId, NodeId};
 pub use self::run::{RunKey, keys_of_run, model_choice, run_of};
 pub use self::version::{RevisionKey, VersionKey, reference_of};
 

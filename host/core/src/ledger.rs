@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::blobs::StoreError;
 use crate::executor::Models;
 use crate::id::RunId;
+use crate::keys::NodeId;
 pub use crate::keys::{MODEL, MODEL_KIND, RunKey, capability_in_words, exact_model, is_grant};
 use crate::vision::ModelKind;
 
@@ -68,7 +69,7 @@ impl Kind {
 /// A step that somebody holds a lease on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldStep {
-    pub step: String,
+    pub step: NodeId,
     /// The worker, if it said that it lives ([`Ledger::beat`]); a program that runs its own runs does not.
     pub worker: Option<String>,
 }
@@ -84,9 +85,9 @@ pub struct Record {
 /// A step that is to run once everything it needs has succeeded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    pub step: String,
+    pub step: NodeId,
     /// Steps whose succeeded outcomes must be there.
-    pub needs: Vec<String>,
+    pub needs: Vec<NodeId>,
     /// The attempt that is to be made: 1, or more where a job is enqueued again whose earlier attempts are on record.
     pub attempt: u32,
     /// Which workers may run it.
@@ -156,16 +157,16 @@ impl Lane {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     pub run: RunKey,
-    pub step: String,
+    pub step: NodeId,
     pub token: u64,
 }
 
 /// One change. All of a call's items are applied, each for itself, in order; the answer has one [`Reply`] an item.
 #[derive(Debug, Clone)]
 pub enum Item {
-    /// Inserts the record and, if it is new, opens the run, which has steps of these names, and enqueues the jobs.
+    /// Inserts the record and, if it is new, opens the run, which has these steps, and enqueues the jobs.
     /// Replies `Created` or `Exists`.
-    Submit { run: RunKey, record: Record, jobs: Vec<Job>, steps: Arc<[String]> },
+    Submit { run: RunKey, record: Record, jobs: Vec<Job>, steps: Arc<[NodeId]> },
     /// Inserts the outcome; if it is new and the run is open: enqueues those children whose needs are there and that
     /// are neither queued nor finished, then acknowledges the lease's job. With `close`, the run's outcome is inserted
     /// too and all its jobs go. Without, and if no job of the run would be left, the lease's job stays and the reply is
@@ -178,10 +179,10 @@ pub enum Item {
     Retry { lease: Lease, record: Record, delay: Duration },
     /// Puts the job back for `delay` and charges nothing. Replies `Created` or `NotOwner`.
     Release { lease: Lease, delay: Duration },
-    /// Enqueues what is neither queued nor finished, opening the run if it is not closed. `steps` are the names of all
-    /// its steps: their outcomes are looked up by key. Replies `Created`, or `Closed` where the run is over or its
+    /// Enqueues what is neither queued nor finished, opening the run if it is not closed. `steps` are all its
+    /// steps: their outcomes are looked up by key. Replies `Created`, or `Closed` where the run is over or its
     /// record is gone: then whatever jobs are left of it go.
-    Recover { run: RunKey, jobs: Vec<Job>, steps: Arc<[String]> },
+    Recover { run: RunKey, jobs: Vec<Job>, steps: Arc<[NodeId]> },
     /// Inserts the record of a re-run and notes that the run is open again; its jobs come by `Recover`. Replies
     /// `Created`, `Exists`, or `Closed` where the run's own record is gone.
     Reopen { run: RunKey, record: Record },
@@ -228,7 +229,7 @@ pub struct Claimed {
     /// The run's record.
     pub run: Vec<u8>,
     /// Outcome records of the steps that the job needs.
-    pub needs: Vec<(String, Vec<u8>)>,
+    pub needs: Vec<(NodeId, Vec<u8>)>,
 }
 
 /// What became of a lease that was to be renewed.

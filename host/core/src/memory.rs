@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use crate::clock::Clock;
 use crate::id::Digest;
+use crate::keys::NodeId;
 use crate::ledger::{
     Claimed, HeldStep, Item, Job, Kind, Lane, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait,
 };
@@ -121,8 +122,8 @@ impl Shelf for MemoryBlobs {
 
 #[derive(Debug, Clone)]
 struct Queued {
-    step: String,
-    needs: Vec<String>,
+    step: NodeId,
+    needs: Vec<NodeId>,
     attempt: u32,
     crashes: u32,
     verify: bool,
@@ -136,7 +137,7 @@ struct Queued {
 struct State {
     records: BTreeMap<(Kind, String), Vec<u8>>,
     order: Vec<(Kind, String)>,
-    succeeded: BTreeSet<(RunKey, String)>,
+    succeeded: BTreeSet<(RunKey, NodeId)>,
     open: Vec<RunKey>,
     jobs: Vec<(RunKey, Queued)>,
     token: u64,

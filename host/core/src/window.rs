@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::blobs::StoreError;
+use crate::keys::NodeId;
 use crate::ledger::{HeldStep, Job, RunKey, Scope};
 
 /// Taken before the records are read, and shown to the window when what was read is written into it: if something was
@@ -26,7 +27,7 @@ pub struct Stamp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowLease {
     pub run: RunKey,
-    pub step: String,
+    pub step: NodeId,
     /// Whoever shows it owns the job.
     pub token: String,
     /// In which it was claimed.
@@ -47,7 +48,7 @@ pub enum Change {
         verify: bool,
         envelope: Vec<u8>,
         steps: u32,
-        done: Vec<(String, Option<Vec<u8>>)>,
+        done: Vec<(NodeId, Option<Vec<u8>>)>,
         jobs: Vec<Job>,
     },
     /// The run's outcome is recorded: everything of it goes. Replies `Ok`.
@@ -90,7 +91,7 @@ pub struct Delivery {
     /// As given to [`Change::Open`].
     pub envelope: Vec<u8>,
     /// Of the steps it needs, as given to [`Change::Finish`].
-    pub values: Vec<(String, Vec<u8>)>,
+    pub values: Vec<(NodeId, Vec<u8>)>,
 }
 
 /// What became of a lease that was to be renewed.

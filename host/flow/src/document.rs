@@ -128,7 +128,7 @@ fn held(parts: &Parts, truth: &Truth) -> Result<Vec<HeldStep>, FlowError> {
 }
 
 fn holder<'h>(held: &'h [HeldStep], step: &Step) -> Option<&'h HeldStep> {
-    held.iter().find(|held| held.step == step.name)
+    held.iter().find(|held| held.step.name() == step.name)
 }
 
 /// What each living worker can serve.

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use dovetail_core::RunId;
-use dovetail_core::ledger::{Item, Job, Kind, Record, Reply, RunKey};
+use dovetail_core::keys::{NodeId, RunKey};
+use dovetail_core::ledger::{Item, Job, Kind, Record, Reply};
 use dovetail_core::pipeline::{Pipeline, Step, ready};
 use dovetail_core::record::{Form, GenerationRecord, RunState};
 
@@ -14,13 +15,13 @@ use crate::{FlowError, Parts};
 
 /// A step as a job.
 pub(crate) fn job(pipeline: &Pipeline, step: &Step) -> Job {
-    let needs = pipeline.needs(step).into_iter().map(str::to_owned).collect();
-    Job { step: step.name.clone(), needs, attempt: 1, lane: step.lane.clone() }
+    let needs = pipeline.needs(step).into_iter().map(NodeId::of_step).collect();
+    Job { step: NodeId::of_step(&step.name), needs, attempt: 1, lane: step.lane.clone() }
 }
 
-/// The names of a pipeline's steps.
-pub(crate) fn steps(pipeline: &Pipeline) -> Arc<[String]> {
-    pipeline.steps.iter().map(|step| step.name.clone()).collect()
+/// The nodes of a run of this pipeline.
+pub(crate) fn steps(pipeline: &Pipeline) -> Arc<[NodeId]> {
+    pipeline.steps.iter().map(|step| NodeId::of_step(&step.name)).collect()
 }
 
 /// Closes the run if it is over, else enqueues whatever is ready and missing. Doing it twice changes nothing.

@@ -116,16 +116,23 @@ impl StepRunner {
     ) -> Result<Next, FlowError> {
         let lease = &claimed.lease;
         let name = &lease.step;
-        let step = plan.pipeline.step(name).ok_or_else(|| {
+        let step = plan.pipeline.step(name.name()).ok_or_else(|| {
             let what = format!("run step {name} of run {}", lease.run.run);
             StoreError::new(StoreErrorKind::Corrupt, what, format!("pipeline {} has no such step", run.pipeline))
         })?;
+        if !name.is_of_step() {
+            // Run without its index, the step would be another one. The job is put off, for a worker that can run it.
+            let what = format!("run step {name} of run {}", lease.run.run);
+            let why =
+                "it has an index; this dovetail runs each step of a pipeline once: use the version that submitted it";
+            return Err(StoreError::new(StoreErrorKind::Newer, what, why).into());
+        }
         let mut failed_step = None;
         // Where running steps may end after a failure, each claim reads whether there was one: new steps do not start.
         if claimed.verify || plan.pipeline.on_failure == OnFailure::Finish {
             let truth = Truth::read_generation(&self.parts, &lease.run)?;
             failed_step = truth.failed_step().map(str::to_owned);
-            if truth.outcome.is_some() || truth.cancel.is_some() || truth.outcomes.contains_key(name) {
+            if truth.outcome.is_some() || truth.cancel.is_some() || truth.outcomes.contains_key(name.as_str()) {
                 return Ok(Next::Nothing(reconcile(&self.parts, &lease.run)?));
             }
         }
@@ -134,8 +141,11 @@ impl StepRunner {
             needs
                 .push((need.as_str(), OutcomeRecord::decode(bytes, &format!("step {need} of run {}", lease.run.run))?));
         }
-        let before =
-            if claimed.attempt > 1 { retries(&self.parts, &lease.run, name, claimed.attempt)? } else { Vec::new() };
+        let before = if claimed.attempt > 1 {
+            retries(&self.parts, &lease.run, name.as_str(), claimed.attempt)?
+        } else {
+            Vec::new()
+        };
         let spent_us = needs.iter().map(|(_, outcome)| outcome.spent_us).max().unwrap_or(0)
             + before.iter().map(|retry| retry.failed.duration_us + retry.delay_ms * 1000).sum::<u64>();
         let (input, consumed, models) = (Value::Null, Vec::new(), Cow::Borrowed(&run.models));
@@ -203,7 +213,7 @@ impl StepRunner {
                 step: step.name.clone(),
                 number: claimed.attempt,
                 package: step.package,
-                idempotency_key: lease.run.step(&step.name),
+                idempotency_key: lease.run.step(&lease.step),
                 input: std::mem::take(&mut work.input),
                 origins: work.plan.pipeline.origins(step),
                 limits,
@@ -288,7 +298,7 @@ impl StepRunner {
         if !error.transient || error.scarce().is_some() {
             return Err(error.into());
         }
-        tracing::error!(run = %lease.run.run, step = lease.step, err = &error as &dyn std::error::Error, "the host could not make an attempt");
+        tracing::error!(run = %lease.run.run, step = %lease.step, err = &error as &dyn std::error::Error, "the host could not make an attempt");
         Ok(Next::Commit(Item::Release { lease, delay: SOON }, After::Released))
     }
 
@@ -302,7 +312,7 @@ impl StepRunner {
         // that is not closed yet.
         let fails = failure.as_ref().is_some_and(|failure| !failure.stopped);
         let record = work.outcome(&self.parts, report, this)?;
-        let record = Record { kind: Kind::Outcome, key: lease.run.step(&step.name), value: record.encode() };
+        let record = Record { kind: Kind::Outcome, key: lease.run.step(&lease.step), value: record.encode() };
         let state = if succeeded {
             plan.closes(&step.name).then_some(RunState::Succeeded)
         } else {

@@ -20,7 +20,8 @@ use crossbeam_channel::Sender;
 use dovetail_core::RunId;
 use dovetail_core::blobs::Store;
 use dovetail_core::executor::{Executor, HostError};
-use dovetail_core::ledger::{Claimed, Item, Lease, Renewal, RunKey, Scope, Wait};
+use dovetail_core::keys::{NodeId, RunKey};
+use dovetail_core::ledger::{Claimed, Item, Lease, Renewal, Scope, Wait};
 use dovetail_core::policy;
 use dovetail_core::record::{Form, RunRecord, RunState};
 use dovetail_core::scarce::Scarce;
@@ -57,12 +58,12 @@ const REMEMBERED_STOPS: usize = 32;
 pub enum Event {
     StepStarted {
         run: RunId,
-        step: String,
+        step: NodeId,
         attempt: u32,
     },
     StepFinished {
         run: RunId,
-        step: String,
+        step: NodeId,
         attempt: u32,
         /// None: it succeeded.
         failure: Option<StepFailure>,
@@ -71,12 +72,12 @@ pub enum Event {
     /// No attempt at it will be made, because another step of its run has failed (`on_failure: finish`).
     StepSkipped {
         run: RunId,
-        step: String,
+        step: NodeId,
         failed_step: String,
     },
     StepRetried {
         run: RunId,
-        step: String,
+        step: NodeId,
         attempt: u32,
         code: String,
         delay_ms: u64,
@@ -84,7 +85,7 @@ pub enum Event {
     /// It was stopped with its worker and given back: it will be made again, as the same attempt.
     StepReleased {
         run: RunId,
-        step: String,
+        step: NodeId,
         attempt: u32,
     },
     RunFinished {
@@ -437,7 +438,7 @@ impl Worker {
             };
             let started = || {
                 if job.crashes > 0 {
-                    tracing::warn!(%run, step, lost = job.crashes, "a step is run again whose worker was not heard of any more");
+                    tracing::warn!(%run, %step, lost = job.crashes, "a step is run again whose worker was not heard of any more");
                 }
                 self.tell(|| Event::StepStarted { run: run.clone(), step: step.clone(), attempt });
             };
@@ -446,7 +447,7 @@ impl Worker {
         // A panic here is our own. The slot comes back, and the lease is renewed no more: when it lapses, it counts as
         // a worker lost over this job, so that a job which does this each time is given up in the end.
         let result = catch_unwind(AssertUnwindSafe(work));
-        match result.unwrap_or_else(|panic| Err(panicked(&step, &run, panic.as_ref()))) {
+        match result.unwrap_or_else(|panic| Err(panicked(step.as_str(), &run, panic.as_ref()))) {
             Ok(Next::Commit(item, after)) => {
                 let ran = match after {
                     After::Released => {
@@ -468,13 +469,13 @@ impl Worker {
                 true
             }
             Err(error @ FlowError::Panic(_)) => {
-                tracing::error!(%run, step, err = &error as &dyn std::error::Error, "the host panicked over a step");
+                tracing::error!(%run, %step, err = &error as &dyn std::error::Error, "the host panicked over a step");
                 self.let_go(token, &run, None);
                 self.fail(error);
                 false
             }
             Err(error) => {
-                tracing::error!(%run, step, err = &error as &dyn std::error::Error, help = error.help(), "a step could not be run");
+                tracing::error!(%run, %step, err = &error as &dyn std::error::Error, help = error.help(), "a step could not be run");
                 // The host's own fault is not charged: without this the next process would count a dead worker. Where
                 // the store itself fails, this does, too, and the lease decides.
                 let (delay, leave) = if error.may_pass() { (SOON, LONGEST_PAUSE) } else { (PUT_OFF, LONGEST_LEFT) };
@@ -519,7 +520,7 @@ impl Worker {
             other => other,
         })?;
         let plan = Arc::new(Plan::new(pipeline));
-        self.prepare(&plan, &job.lease.step);
+        self.prepare(&plan, job.lease.step.name());
         let mut plans = locked(&self.plans);
         if plans.len() >= MAX_PLANS {
             plans.clear();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
-use dovetail_core::keys::{RunKey, lease_token};
+use dovetail_core::keys::{BadNodeId, NodeId, RunKey, lease_token};
 use dovetail_core::ledger::{HeldStep, Job, Scope};
 use dovetail_core::window::{Called, Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
 use redis::{Client, Commands as _, Connection, ConnectionLike as _, FromRedisValue as _, PubSub, Script, Value};
@@ -246,7 +246,8 @@ fn args_of(words: &[&str]) -> Vec<Vec<u8>> {
 fn push_jobs(args: &mut Vec<Vec<u8>>, jobs: &[Job]) {
     args.push(jobs.len().to_string().into_bytes());
     for job in jobs {
-        args.extend(args_of(&[&job.step, &job.attempt.to_string(), job.lane.as_str(), &job.needs.join("\x1e")]));
+        let needs = job.needs.iter().map(NodeId::as_str).collect::<Vec<_>>().join("\x1e");
+        args.extend(args_of(&[job.step.as_str(), &job.attempt.to_string(), job.lane.as_str(), &needs]));
     }
 }
 
@@ -256,7 +257,7 @@ fn push_change(args: &mut Vec<Vec<u8>>, change: &Change) {
             args.extend(args_of(&[
                 "F",
                 &lease.run.key(),
-                &lease.step,
+                lease.step.as_str(),
                 &lease.epoch,
                 if *succeeded { "1" } else { "0" },
             ]));
@@ -275,7 +276,7 @@ fn push_change(args: &mut Vec<Vec<u8>>, change: &Change) {
             args.push(steps.to_string().into_bytes());
             args.push(done.len().to_string().into_bytes());
             for (step, value) in done {
-                args.extend(args_of(&[step, if value.is_some() { "1" } else { "0" }]));
+                args.extend(args_of(&[step.as_str(), if value.is_some() { "1" } else { "0" }]));
                 args.push(value.clone().unwrap_or_default());
             }
             push_jobs(args, jobs);
@@ -316,9 +317,12 @@ type RawJob = (String, u8, u32, u32, Vec<u8>, Vec<Vec<u8>>);
 fn delivery(raw: RawJob, token: &str, epoch: &str) -> Option<Delivery> {
     let (id, verify, crashes, attempt, envelope, values) = raw;
     let (run, step) = RunKey::of_job(&id)?;
-    let named = |pair: &[Vec<u8>]| Some((String::from_utf8(pair.first()?.clone()).ok()?, pair.get(1)?.clone()));
+    let named = |pair: &[Vec<u8>]| {
+        let step: NodeId = std::str::from_utf8(pair.first()?).ok()?.parse().ok()?;
+        Some((step, pair.get(1)?.clone()))
+    };
     let values = values.chunks(2).map(named).collect::<Option<Vec<_>>>()?;
-    let lease = WindowLease { run, step: step.to_owned(), token: token.to_owned(), epoch: epoch.to_owned() };
+    let lease = WindowLease { run, step, token: token.to_owned(), epoch: epoch.to_owned() };
     Some(Delivery { lease, attempt, crashes, verify: verify == 1, envelope, values })
 }
 
@@ -428,11 +432,11 @@ impl Window for RedisWindow {
 
     fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         let flat: Vec<String> = self.ask(&args_of(&["held", &run.key()]))?;
-        let read = |pair: &[String]| HeldStep {
-            step: pair[0].clone(),
-            worker: Some(pair[1].clone()).filter(|name| !name.is_empty()),
+        let read = |pair: &[String]| {
+            let step = pair[0].parse().map_err(|e: BadNodeId| self.corrupt(&e.to_string()))?;
+            Ok(HeldStep { step, worker: Some(pair[1].clone()).filter(|name| !name.is_empty()) })
         };
-        Ok(flat.chunks_exact(2).map(read).collect())
+        flat.chunks_exact(2).map(read).collect()
     }
 
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<Stamp, StoreError> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
 use dovetail_core::conformance;
+use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{Item, Job, Kind, Lane, Ledger, Record, RunKey, Scope, Wait};
 use dovetail_core::memory::ManualClock;
 use dovetail_core::retention::{Shelf, YOUNG};
@@ -197,8 +198,8 @@ fn submit_as(ledger: &SqliteLedger, number: u8) -> RunKey {
         .commit(&[Item::Submit {
             run: run.clone(),
             record,
-            jobs: vec![Job { step: "a".into(), needs: vec![], attempt: 1, lane: Lane::default() }],
-            steps: ["a".to_owned()].into(),
+            jobs: vec![Job { step: NodeId::of_step("a"), needs: vec![], attempt: 1, lane: Lane::default() }],
+            steps: [NodeId::of_step("a")].into(),
         }])
         .unwrap();
     run

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{Job, Lane, Scope};
 use dovetail_core::window::{Held, Status, Window as _, WindowLease};
 use redis::Commands as _;
@@ -45,7 +46,7 @@ fn a_join_waits_for_all_that_it_needs(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     let called = w.call(2, &[finish(&a.lease, &below_a())])?;
     same("both branches", handed(&called), vec![("b", false), ("c", false)])?;
-    same("what a gave", called.jobs[0].values.clone(), vec![("a".to_owned(), value("a"))])?;
+    same("what a gave", called.jobs[0].values.clone(), vec![(NodeId::of_step("a"), value("a"))])?;
     let (b, c) = (lease(&called.jobs[0].lease, "b"), lease(&called.jobs[0].lease, "c"));
     same("after one of two", handed(&w.call(1, &[finish(&b, &join())])?), vec![])?;
     let called = w.call(1, &[finish(&c, &join())])?;
@@ -53,7 +54,7 @@ fn a_join_waits_for_all_that_it_needs(stage: &Stage) -> Verdict {
     same(
         "what both gave",
         called.jobs[0].values.clone(),
-        vec![("b".to_owned(), value("b")), ("c".to_owned(), value("c"))],
+        vec![(NodeId::of_step("b"), value("b")), (NodeId::of_step("c"), value("c"))],
     )
 }
 
@@ -84,7 +85,7 @@ fn a_child_that_has_failed_is_not_enqueued(stage: &Stage) -> Verdict {
     let Change::Open { run, stamp, envelope, .. } = s.open(&run(1), 2, &[], vec![], true) else {
         return Err("no opening".into());
     };
-    let done = vec![("a".to_owned(), None)];
+    let done = vec![(NodeId::of_step("a"), None)];
     let jobs = vec![job("a", &[]), job("b", &["a"])];
     s.one(Change::Open { run, stamp, verify: true, envelope, steps: 2, done, jobs })?;
     same("a run in which a step has failed", handed(&s.call(9, &[])?), vec![])
@@ -194,7 +195,7 @@ fn a_lease_that_lapsed_goes_back_to_its_own_worker_alone(stage: &Stage) -> Verdi
     same("its own worker", w.renew(&a.lease)?, Held::Renewed)?;
     stage.lapse(&run(1), "a");
     let called = z.call(1, &[])?;
-    same("crashes", called.jobs.first().map(|job| (job.lease.step.clone(), job.crashes)), Some(("a".into(), 1)))
+    same("crashes", called.jobs.first().map(|job| (job.lease.step.to_string(), job.crashes)), Some(("a".into(), 1)))
 }
 
 /// The copy is of a time at which the job was given back; its worker claimed it later, and lives.
@@ -357,7 +358,7 @@ fn lanes_take_turns(stage: &Stage) -> Verdict {
     s.one(open)?;
     let mut first: Vec<String> = Vec::new();
     for _ in 0..4 {
-        first.extend(w.call(1, &[])?.jobs.into_iter().map(|j| j.lease.step));
+        first.extend(w.call(1, &[])?.jobs.into_iter().map(|j| j.lease.step.to_string()));
     }
     holds("both lanes are served", ["x", "y"].iter().all(|lane| first.iter().any(|step| step.starts_with(lane))))
 }

@@ -9,6 +9,7 @@ mod runs;
 use std::time::Duration;
 
 use dovetail_core::RunId;
+use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{Job, Lane, RunKey, Scope};
 use dovetail_core::window::{Called, Change, Delivery, Stamp, Status, Window as _, WindowLease};
 use dovetail_stores::RedisWindow;
@@ -139,7 +140,8 @@ fn run(number: u8) -> RunKey {
 }
 
 fn job(step: &str, needs: &[&str]) -> Job {
-    Job { step: step.into(), needs: needs.iter().map(|n| (*n).to_owned()).collect(), attempt: 1, lane: Lane::default() }
+    let needs = needs.iter().map(|need| NodeId::of_step(need)).collect();
+    Job { step: NodeId::of_step(step), needs, attempt: 1, lane: Lane::default() }
 }
 
 /// Somebody with numbered calls.
@@ -168,7 +170,7 @@ impl Caller {
 
     /// As it was submitted, or as a rebuild finds it.
     fn open(&self, run: &RunKey, steps: u32, done: &[&str], jobs: Vec<Job>, verify: bool) -> Change {
-        let done = done.iter().map(|step| ((*step).to_owned(), Some(value(step)))).collect();
+        let done = done.iter().map(|step| (NodeId::of_step(step), Some(value(step)))).collect();
         Change::Open {
             run: run.clone(),
             stamp: self.stamp.clone(),
@@ -191,7 +193,12 @@ fn value(step: &str) -> Vec<u8> {
 }
 
 fn finish(lease: &WindowLease, children: &[Job]) -> Change {
-    Change::Finish { lease: lease.clone(), succeeded: true, value: value(&lease.step), children: children.to_vec() }
+    Change::Finish {
+        lease: lease.clone(),
+        succeeded: true,
+        value: value(lease.step.as_str()),
+        children: children.to_vec(),
+    }
 }
 
 fn fail(lease: &WindowLease) -> Change {
@@ -200,7 +207,7 @@ fn fail(lease: &WindowLease) -> Change {
 
 /// The lease of a step as its worker of this epoch has it.
 fn lease(like: &WindowLease, step: &str) -> WindowLease {
-    WindowLease { step: step.to_owned(), ..like.clone() }
+    WindowLease { step: NodeId::of_step(step), ..like.clone() }
 }
 
 /// What was handed out: each step, and whether it is to be verified.
@@ -214,7 +221,7 @@ fn handed(called: &Called) -> Vec<(&str, bool)> {
 /// The steps of run 1 that are leased, and the workers that lease them.
 fn held(caller: &Caller) -> Result<Vec<(String, Option<String>)>, String> {
     let held = caller.window.held(&run(1)).map_err(|e| format!("{e:?}"))?;
-    Ok(held.into_iter().map(|held| (held.step, held.worker)).collect())
+    Ok(held.into_iter().map(|held| (held.step.to_string(), held.worker)).collect())
 }
 
 fn below_a() -> [Job; 2] {

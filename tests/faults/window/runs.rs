@@ -96,7 +96,7 @@ fn a_cancelled_run_drops_children_and_keeps_its_jobs_to_be_verified(stage: &Stag
     let called = w.call(9, &[finish(&b, &join())])?;
     same("an end", called.statuses.clone(), vec![Status::Cancelled])?;
     same("what is queued", handed(&called).iter().map(|(_, verify)| *verify).collect::<Vec<_>>(), vec![true])?;
-    holds("the ended step's job leads on", stage.has_job(&run(1), &b.step))
+    holds("the ended step's job leads on", stage.has_job(&run(1), b.step.as_str()))
 }
 
 fn the_last_one_keeps_the_outbox(stage: &Stage) -> Verdict {

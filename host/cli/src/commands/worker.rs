@@ -158,9 +158,9 @@ fn blobs_are_ours(app: &App) -> Result<(), Error> {
 /// One line an event.
 fn log(event: &Event) {
     match event {
-        Event::StepStarted { run, step, attempt } => tracing::debug!(%run, step, attempt, "step started"),
+        Event::StepStarted { run, step, attempt } => tracing::debug!(%run, %step, attempt, "step started"),
         Event::StepFinished { run, step, attempt, failure: None, millis } => {
-            tracing::info!(%run, step, attempt, millis, "step succeeded");
+            tracing::info!(%run, %step, attempt, millis, "step succeeded");
         }
         Event::StepFinished {
             run,
@@ -169,7 +169,7 @@ fn log(event: &Event) {
             failure: Some(StepFailure { code, message, stopped: true }),
             millis,
         } => {
-            tracing::info!(%run, step, attempt, millis, code, why = message, "step stopped");
+            tracing::info!(%run, %step, attempt, millis, code, why = message, "step stopped");
         }
         Event::StepFinished {
             run,
@@ -178,14 +178,14 @@ fn log(event: &Event) {
             failure: Some(StepFailure { code, message, stopped: false }),
             millis,
         } => {
-            tracing::warn!(%run, step, attempt, millis, code, why = message, "step failed");
+            tracing::warn!(%run, %step, attempt, millis, code, why = message, "step failed");
         }
-        Event::StepSkipped { run, step, failed_step } => tracing::info!(%run, step, failed_step, "step skipped"),
+        Event::StepSkipped { run, step, failed_step } => tracing::info!(%run, %step, failed_step, "step skipped"),
         Event::StepRetried { run, step, attempt, code, delay_ms } => {
-            tracing::warn!(%run, step, attempt, code, delay_ms, "step will be tried again");
+            tracing::warn!(%run, %step, attempt, code, delay_ms, "step will be tried again");
         }
         Event::StepReleased { run, step, attempt } => {
-            tracing::info!(%run, step, attempt, "step stopped and given back");
+            tracing::info!(%run, %step, attempt, "step stopped and given back");
         }
         Event::RunFinished { run, state } => tracing::info!(%run, state = state.name(), "run over"),
         Event::RunRecovered { run } => {

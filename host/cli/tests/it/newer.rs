@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{Item, Kind, Ledger as _, Record, RunKey};
 use dovetail_flow::SystemClock;
 use dovetail_stores::SqliteLedger;
@@ -58,7 +59,7 @@ fn a_run_of_a_newer_form_hides_no_other() {
     let home = home();
     let run = RunKey { run: RUN.parse().unwrap(), generation: 0 };
     let record = record(Kind::Run, RUN, "dovetail.run_record/3");
-    write(&home, &[Item::Submit { run, record, jobs: Vec::new(), steps: ["go".to_owned()].into() }]);
+    write(&home, &[Item::Submit { run, record, jobs: Vec::new(), steps: [NodeId::of_step("go")].into() }]);
     listed(&home, "runs", "it@1.0.0", ("run_id", RUN));
     assert_eq!(home.run(&["runs", "show", RUN, "--output", "json"]).exits(3).json()["error"]["code"], "store_newer");
     // Nor does it keep others waiting.

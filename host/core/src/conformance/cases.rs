@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bench, job, names, outcome, record, run};
+use super::{Bench, job, names, node, outcome, record, run};
 use crate::blobs::StoreErrorKind;
 use crate::ledger::{HeldStep, Item, Job, Kind, Lane, Lease, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
 
@@ -56,21 +56,21 @@ pub(super) const LEDGER: &[Case] = &[
         assert!(a.attempt == 1 && a.crashes == 0 && !a.verify && a.needs.is_empty());
         assert_eq!(b.finish(&a.lease, &[job("b", &["a"])]), Reply::Created);
         let next = b.claim(9).remove(0);
-        assert_eq!(next.needs, [("a".into(), outcome(key.step("a"), true).value)]);
+        assert_eq!(next.needs, [(node("a"), outcome(key.step("a"), true).value)]);
     }),
     ("a step is held while somebody leases it", |b| {
         let key = b.submit(1, &[job("a", &[]), job("b", &[])]);
         let holders = || b.ledger.held(&key).expect("held works");
-        let held = || holders().into_iter().map(|held| held.step).collect::<Vec<_>>();
+        let held = || holders().into_iter().map(|held| held.step.to_string()).collect::<Vec<_>>();
         assert_eq!(held(), [""; 0]);
         let a = b.claim(1).remove(0);
         assert_eq!(
             holders(),
-            [HeldStep { step: "a".into(), worker: None }],
+            [HeldStep { step: node("a"), worker: None }],
             "a program that does not say that it lives is no worker"
         );
         b.ledger.beat("w1", b"{}", Duration::from_secs(60)).expect("a beat works");
-        assert_eq!(holders(), [HeldStep { step: "a".into(), worker: Some("w1".into()) }]);
+        assert_eq!(holders(), [HeldStep { step: node("a"), worker: Some("w1".into()) }]);
         assert_eq!(b.one(Item::Release { lease: a.lease, delay: Duration::ZERO }), Reply::Created);
         assert_eq!(held(), [""; 0]);
         assert_eq!(b.claim(9).len(), 2);
@@ -100,7 +100,7 @@ pub(super) const LEDGER: &[Case] = &[
         let claim = |able: &[&str]| -> Vec<String> {
             let scope = Scope::Able(able.iter().map(|name| (*name).to_owned()).collect());
             let got = b.ledger.claim(&scope, 9, b.lease, Wait::NONE).expect("claim works");
-            got.into_iter().map(|claimed| claimed.lease.step).collect()
+            got.into_iter().map(|claimed| claimed.lease.step.to_string()).collect()
         };
         assert_eq!(claim(&["random"]), ["a"], "who can do nothing special takes what asks for nothing special");
         assert_eq!(claim(&["model:m"]), [""; 0], "every capability of a lane is needed");
@@ -172,7 +172,7 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(b.one(Item::Recover { run: second.clone(), jobs, steps: names() }), Reply::Created);
         let claimed = b.claim(9);
         assert_eq!(claimed.iter().map(|c| c.lease.step.as_str()).collect::<Vec<_>>(), ["b"]);
-        assert_eq!(claimed[0].needs, [("a".to_owned(), outcome(second.step("a"), true).value)]);
+        assert_eq!(claimed[0].needs, [(node("a"), outcome(second.step("a"), true).value)]);
     }),
     ("a change that nobody waits for is applied and told", |b| {
         let key = b.submit(1, &[job("a", &[]), job("b", &[])]);
@@ -212,7 +212,8 @@ pub(super) const LEDGER: &[Case] = &[
         let a = b.claim(1).remove(0);
         assert_eq!(a.lease.run, run(1));
         assert_eq!(b.finish(&a.lease, &[job("b", &["a"]), job("c", &["a"])]), Reply::Created);
-        let order: Vec<(RunKey, String)> = b.claim(9).into_iter().map(|c| (c.lease.run, c.lease.step)).collect();
+        let order: Vec<(RunKey, String)> =
+            b.claim(9).into_iter().map(|c| (c.lease.run, c.lease.step.to_string())).collect();
         assert_eq!(
             order,
             [(run(1), "b".to_owned()), (run(1), "c".to_owned()), (run(2), "a".to_owned()), (run(3), "a".to_owned())]
@@ -360,7 +361,7 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(b.finish(&a.lease, &[]), Reply::Created);
         let jobs = vec![job("a", &[]), job("b", &[]), job("c", &["a"]), job("d", &["b"])];
         assert_eq!(b.one(Item::Recover { run: key.clone(), jobs: jobs.clone(), steps: names() }), Reply::Created);
-        let got: Vec<(String, bool)> = b.claim(9).into_iter().map(|c| (c.lease.step, c.verify)).collect();
+        let got: Vec<(String, bool)> = b.claim(9).into_iter().map(|c| (c.lease.step.to_string(), c.verify)).collect();
         assert_eq!(got, [("b".into(), false), ("c".into(), true)], "a is done, b was queued, d needs b");
         assert_eq!(b.close(&key), Reply::Created);
         assert_eq!(b.one(Item::Recover { run: key, jobs, steps: names() }), Reply::Closed);
@@ -401,7 +402,7 @@ pub(super) const LEDGER: &[Case] = &[
                 steps: names(),
             },
             Item::Close { run: key.clone(), record: record(Kind::RunOutcome, key.key()) },
-            Item::Release { lease: Lease { run: key, step: "a".into(), token: 1 }, delay: Duration::ZERO },
+            Item::Release { lease: Lease { run: key, step: node("a"), token: 1 }, delay: Duration::ZERO },
         ];
         let replies = b.ledger.commit(&items).expect("commit works");
         assert!(

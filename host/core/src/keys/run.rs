@@ -1,6 +1,6 @@
 //! Keys of what belongs to a run.
 
-use super::number;
+use super::{NodeId, number};
 use crate::id::RunId;
 
 /// A run in one of its generations (0 at first; a re-run raises it).
@@ -26,36 +26,36 @@ impl RunKey {
 
     /// `RUN:STEP:GENERATION`, the key of a step's outcome.
     #[must_use]
-    pub fn step(&self, step: &str) -> String {
-        format!("{}:{step}:{}", self.run, self.generation)
+    pub fn step(&self, step: &(impl AsRef<str> + ?Sized)) -> String {
+        format!("{}:{}:{}", self.run, step.as_ref(), self.generation)
     }
 
     /// The run and step of an outcome's key.
     #[must_use]
-    pub fn of_outcome(key: &str) -> Option<(Self, String)> {
+    pub fn of_outcome(key: &str) -> Option<(Self, NodeId)> {
         let (run, rest) = key.split_once(':')?;
         let (step, generation) = rest.rsplit_once(':')?;
         let run = Self { run: run.parse().ok()?, generation: number(generation)? };
-        is_step(step).then(|| (run, step.to_owned()))
+        Some((run, step.parse().ok()?))
     }
 
     /// `RUN:STEP:GENERATION:NUMBER`, the key of an attempt.
     #[must_use]
-    pub fn attempt(&self, step: &str, number: u32) -> String {
-        format!("{}:{step}:{}:{number}", self.run, self.generation)
+    pub fn attempt(&self, step: &(impl AsRef<str> + ?Sized), number: u32) -> String {
+        format!("{}:{}:{}:{number}", self.run, step.as_ref(), self.generation)
     }
 
     /// `RUN:GENERATION/STEP`, the key of a job in a queue of its own.
     #[must_use]
-    pub fn job(&self, step: &str) -> String {
+    pub fn job(&self, step: &NodeId) -> String {
         format!("{}:{}/{step}", self.run, self.generation)
     }
 
     /// The run and step of a job's key.
     #[must_use]
-    pub fn of_job(key: &str) -> Option<(Self, &str)> {
+    pub fn of_job(key: &str) -> Option<(Self, NodeId)> {
         let (run, step) = key.split_once('/')?;
-        Some((Self::parse(run)?, step)).filter(|(_, step)| is_step(step))
+        Some((Self::parse(run)?, step.parse().ok()?))
     }
 
     /// As people write and read it: `RUN` for what was submitted, `RUN@1` for its first re-run, and so on.
@@ -89,11 +89,6 @@ pub fn run_of(key: &str) -> &str {
     key.split_once(':').map_or(key, |(run, _)| run)
 }
 
-/// Whether a text can be the name of a step in a key.
-fn is_step(text: &str) -> bool {
-    !text.is_empty() && !text.contains([':', '/'])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,16 +102,19 @@ mod tests {
         ids.flat_map(|run| generations.map(|generation| RunKey { run: run.clone(), generation })).collect()
     }
 
-    /// Names that steps may have, some of them like numbers or other parts of a key.
-    const STEPS: [&str; 6] = ["a", "detect_faces", "step_0", "x1_2", "records", "over"];
+    /// Steps, some of them like numbers or other parts of a key.
+    fn steps() -> [NodeId; 8] {
+        ["a", "detect_faces", "step_0", "x1_2", "records", "a[0]", "a[12][4294967295]", "step_0[0]"]
+            .map(|text| text.parse().unwrap())
+    }
 
     #[test]
     fn every_key_is_read_as_what_it_was_made_of() {
         for run in runs() {
             assert_eq!(RunKey::parse(&run.key()), Some(run.clone()));
-            for step in STEPS {
-                assert_eq!(RunKey::of_outcome(&run.step(step)), Some((run.clone(), step.to_owned())));
-                assert_eq!(RunKey::of_job(&run.job(step)), Some((run.clone(), step)));
+            for step in &steps() {
+                assert_eq!(RunKey::of_outcome(&run.step(step)), Some((run.clone(), step.clone())));
+                assert_eq!(RunKey::of_job(&run.job(step)), Some((run.clone(), step.clone())));
                 for key in [run.step(step), run.key(), run.attempt(step, 2), model_choice(&run.run, "detector")] {
                     assert_eq!(run_of(&key), run.run.as_str());
                     assert!(key.starts_with(&keys_of_run(&run.run)), "{key}");
@@ -131,8 +129,8 @@ mod tests {
         let mut all = std::collections::BTreeSet::new();
         let mut count = 0;
         for run in runs() {
-            let of_step = |step: &&str| [run.step(step), run.job(step), run.attempt(step, 2), run.attempt(step, 12)];
-            let keys: Vec<String> = STEPS.iter().flat_map(of_step).chain([run.key()]).collect();
+            let of_step = |step: &NodeId| [run.step(step), run.job(step), run.attempt(step, 2), run.attempt(step, 12)];
+            let keys: Vec<String> = steps().iter().flat_map(of_step).chain([run.key()]).collect();
             count += keys.len();
             all.extend(keys);
         }
@@ -142,7 +140,7 @@ mod tests {
     #[test]
     fn a_key_of_one_kind_is_none_of_another() {
         for run in runs() {
-            for step in STEPS {
+            for step in &steps() {
                 let (outcome, attempt, job) = (run.step(step), run.attempt(step, 2), run.job(step));
                 for key in [&outcome, &attempt, &job] {
                     assert_eq!(RunKey::parse(key), None, "{key}");

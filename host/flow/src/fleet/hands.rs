@@ -8,6 +8,7 @@ use std::time::Duration;
 use dovetail_core::RunId;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::desk::Desk;
+use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger as _, Listing, Record, Renewal, Reply, RunKey, Scope, Wait,
 };
@@ -175,14 +176,15 @@ fn run(n: u8) -> RunKey {
     RunKey { run: RunId::from_bytes([n; 16]), generation: 0 }
 }
 
-fn outcome(run: &RunKey, step: &str) -> Record {
+fn outcome(run: &RunKey, step: &(impl AsRef<str> + ?Sized)) -> Record {
     Record { kind: Kind::Outcome, key: run.step(step), value: b"value".to_vec() }
 }
 
 /// A job of run `n`, with a value that stands in the records.
 fn delivery(n: u8) -> Delivery {
-    let lease = WindowLease { run: run(n), step: "b".into(), token: format!("token of {n}"), epoch: "epoch".into() };
-    let values = vec![("a".to_owned(), NOT_CARRIED.to_vec())];
+    let lease =
+        WindowLease { run: run(n), step: NodeId::of_step("b"), token: format!("token of {n}"), epoch: "epoch".into() };
+    let values = vec![(NodeId::of_step("a"), NOT_CARRIED.to_vec())];
     Delivery { lease, attempt: 3, crashes: 1, verify: n.is_multiple_of(2), envelope: b"run".to_vec(), values }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::desk::{Desk, Seat};
+use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{Item, Job, Kind, Lease, Record, Reply, RunKey, Then};
 use dovetail_core::meta::{Put, Writes};
 use dovetail_core::record::{Form, OutcomeRecord};
@@ -26,7 +27,7 @@ const STAMP_AGE: Duration = Duration::from_secs(2);
 const REBUILDS: u32 = 5;
 
 /// A step with its outcome where that was a success.
-type DoneStep = (String, Option<Vec<u8>>);
+type DoneStep = (NodeId, Option<Vec<u8>>);
 
 pub(super) struct Request {
     pub(super) items: Vec<Item>,
@@ -46,7 +47,7 @@ pub(super) struct Repair {
     pub(super) run: RunKey,
     pub(super) jobs: Vec<Job>,
     /// All of the run.
-    pub(super) steps: Arc<[String]>,
+    pub(super) steps: Arc<[NodeId]>,
 }
 
 pub(super) fn reply(put: Option<Put>) -> Reply {
@@ -56,7 +57,7 @@ pub(super) fn reply(put: Option<Put>) -> Reply {
     }
 }
 
-fn count(steps: &[String]) -> u32 {
+fn count(steps: &[NodeId]) -> u32 {
     u32::try_from(steps.len()).unwrap_or(u32::MAX)
 }
 
@@ -355,7 +356,7 @@ impl Shared {
         ))
     }
 
-    fn outcomes(&self, run: &RunKey, steps: &[String]) -> Result<Vec<DoneStep>, StoreError> {
+    fn outcomes(&self, run: &RunKey, steps: &[NodeId]) -> Result<Vec<DoneStep>, StoreError> {
         let keys: Vec<String> = steps.iter().map(|step| run.step(step)).collect();
         let mut done = Vec::new();
         for (step, value) in steps.iter().cloned().zip(self.meta.get(Kind::Outcome, &keys)?) {

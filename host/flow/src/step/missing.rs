@@ -29,7 +29,7 @@ impl StepRunner {
     pub(crate) fn look_again_for_the_plan(&self, claimed: &Claimed, error: FlowError) -> Result<Next, FlowError> {
         let Some(failure) = missing(&error) else { return Err(error) };
         let lease = &claimed.lease;
-        let before = retries(&self.parts, &lease.run, &lease.step, claimed.attempt)?;
+        let before = retries(&self.parts, &lease.run, lease.step.as_str(), claimed.attempt)?;
         let this = AttemptRecord { uncharged: true, ..self.no_attempt(claimed, failure.clone()) };
         if let Some(delay) = policy::LOOK_AGAIN.get(uncharged(&before) as usize) {
             return Ok(retry(claimed, this, *delay));
@@ -37,7 +37,7 @@ impl StepRunner {
         let (state, told) = (RunState::Failed, told(&failure));
         let finished_ms = self.parts.clock.wall_ms();
         let end =
-            RunOutcomeRecord { state, failed_step: Some(lease.step.clone()), failure: Some(failure), finished_ms };
+            RunOutcomeRecord { state, failed_step: Some(lease.step.to_string()), failure: Some(failure), finished_ms };
         let record = Record { kind: Kind::RunOutcome, key: lease.run.key(), value: end.encode() };
         let close = Item::Close { run: lease.run.clone(), record };
         Ok(Next::Commit(close, After::Closed { failure: Some(told), micros: 0, state }))

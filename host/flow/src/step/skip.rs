@@ -27,7 +27,7 @@ impl StepRunner {
             spent_us: work.spent_us,
             finished_ms: now_ms,
         };
-        let record = Record { kind: Kind::Outcome, key: lease.run.step(&step.name), value: outcome.encode() };
+        let record = Record { kind: Kind::Outcome, key: lease.run.step(&lease.step), value: outcome.encode() };
         let (succeeded, close, children) = (false, None, Vec::new());
         Next::Commit(
             Item::Finish { lease: lease.clone(), record, succeeded, close, children },

@@ -97,7 +97,7 @@ impl Worker {
                         if renewal == Renewal::Lost && held.ended {
                             // It was acknowledged between the question and the answer.
                         } else if renewal == Renewal::Lost {
-                            tracing::warn!(run = %lease.run.run, step = lease.step, "the lease is lost: the step is stopped");
+                            tracing::warn!(run = %lease.run.run, step = %lease.step, "the lease is lost: the step is stopped");
                             held.canceller.cancel();
                         } else {
                             held.sure = asked;

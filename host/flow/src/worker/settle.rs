@@ -168,7 +168,7 @@ impl Worker {
                 return Left::Later(sent);
             }
             Err(error) => {
-                tracing::error!(%run, step = sent.lease.step, err = &error as &dyn std::error::Error, "what came of a step could not be recorded");
+                tracing::error!(%run, step = %sent.lease.step, err = &error as &dyn std::error::Error, "what came of a step could not be recorded");
                 self.fail(error);
                 self.let_go(sent.lease.token, &run, None);
             }

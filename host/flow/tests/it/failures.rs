@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::BlobKind;
 use dovetail_core::executor::{Failure, FailureKind, HostError, Outcome};
-use dovetail_core::ledger::{Kind, RunKey, Scope, Wait};
+use dovetail_core::keys::{NodeId, RunKey};
+use dovetail_core::ledger::{Item, Job, Kind, Lane, Scope, Wait};
 use dovetail_core::limits::MAX_VALUE;
 use dovetail_core::record::{Form as _, OutcomeRecord, StepEnd};
 use dovetail_core::retention::Shelf as _;
@@ -246,6 +247,25 @@ fn a_step_is_skipped_before_its_input_is_looked_at() {
         assert_eq!(lineage["steps"][2]["consumed"], json!([]));
         assert_eq!(lineage["steps"][1]["produced"][0]["consumers"], json!([]), "c did not take it");
     }
+}
+
+/// A newer dovetail may submit a step that runs once an element: run without its index, it would be another step.
+#[test]
+fn a_step_with_an_index_is_left_to_a_worker_that_knows_indices() {
+    let bench = Bench::new();
+    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")]);
+    let run = bench.submit(&published, 1);
+    let key = RunKey { run: run.clone(), generation: 0 };
+    let claimed = bench.parts.ledger.claim(&Scope::All, 1, Duration::from_secs(60), Wait::NONE).unwrap();
+    assert_eq!(claimed[0].lease.step, "a");
+    let node: NodeId = "a[1]".parse().unwrap();
+    let jobs = vec![Job { step: node.clone(), needs: Vec::new(), attempt: 1, lane: Lane::default() }];
+    bench.parts.ledger.commit(&[Item::Recover { run: key.clone(), jobs, steps: [node.clone()].into() }]).unwrap();
+    let error = bench.worker().run(&Scope::Runs(vec![run]), &bench.shutdown).unwrap_err();
+    let said = format!("{error:?}");
+    assert!(said.contains("run step a[1] of run") && said.contains("Newer"), "{said}");
+    assert!(bench.made().is_empty());
+    assert_eq!(bench.parts.ledger.get(Kind::Outcome, &[key.step(&node), key.step("a")]).unwrap(), [None, None]);
 }
 
 #[test]

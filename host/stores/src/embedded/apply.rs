@@ -2,6 +2,7 @@
 //! nothing is decided here.
 
 use dovetail_core::RunId;
+use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lane, Lease, Record, Renewal, Reply, RunKey, Scope};
 use dovetail_core::meta::Writes;
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
@@ -58,12 +59,13 @@ fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<
             ready = ready && succeeded.exists([run.step(need)])?;
         }
         if ready {
-            let needs = serde_json::Value::from(job.needs.clone()).to_string();
+            let needs = job.needs.iter().map(NodeId::as_str).collect::<Vec<_>>();
+            let needs = serde_json::Value::from(needs).to_string();
             let lane = job.lane.as_str();
             db.prepare_cached(insert)?.execute(params![
                 run.run.as_str(),
                 run.generation,
-                job.step,
+                job.step.as_str(),
                 needs,
                 verify,
                 job.attempt,
@@ -106,7 +108,12 @@ fn close(db: &Connection, run: &RunKey) -> Result<()> {
 fn owned(db: &Connection, lease: &Lease) -> Result<bool> {
     let sql =
         "SELECT 1 FROM jobs WHERE run = ?1 AND generation = ?2 AND step = ?3 AND owner IS NOT NULL AND token = ?4";
-    db.prepare_cached(sql)?.exists(params![lease.run.run.as_str(), lease.run.generation, lease.step, int(lease.token)])
+    db.prepare_cached(sql)?.exists(params![
+        lease.run.run.as_str(),
+        lease.run.generation,
+        lease.step.as_str(),
+        int(lease.token)
+    ])
 }
 
 /// Applies one item.
@@ -152,7 +159,7 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
                 db.prepare_cached(sql)?.execute(params![
                     lease.run.run.as_str(),
                     lease.run.generation,
-                    lease.step,
+                    lease.step.as_str(),
                     int(due)
                 ])?;
             }
@@ -167,7 +174,7 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
             db.prepare_cached(sql)?.execute(params![
                 lease.run.run.as_str(),
                 lease.run.generation,
-                lease.step,
+                lease.step.as_str(),
                 int(due)
             ])?;
             Ok(Reply::Created)
@@ -212,11 +219,11 @@ fn finish(
     }
     enqueue(db, run, children, false)?;
     let others = "SELECT 1 FROM jobs WHERE run = ?1 AND generation = ?2 AND step <> ?3";
-    if !db.prepare_cached(others)?.exists(params![run.run.as_str(), run.generation, lease.step])? {
+    if !db.prepare_cached(others)?.exists(params![run.run.as_str(), run.generation, lease.step.as_str()])? {
         return Ok(if succeeded && complete(db, run)? { Reply::Complete } else { Reply::Last });
     }
     let sql = "DELETE FROM jobs WHERE run = ?1 AND generation = ?2 AND step = ?3";
-    db.prepare_cached(sql)?.execute(params![run.run.as_str(), run.generation, lease.step])?;
+    db.prepare_cached(sql)?.execute(params![run.run.as_str(), run.generation, lease.step.as_str()])?;
     Ok(Reply::Created)
 }
 
@@ -228,8 +235,8 @@ fn ids(runs: &[RunId]) -> String {
 struct Row {
     id: i64,
     run: RunKey,
-    step: String,
-    needs: Vec<String>,
+    step: NodeId,
+    needs: Vec<NodeId>,
     attempt: u32,
     crashes: u32,
     verify: bool,
@@ -245,7 +252,7 @@ fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Row>> {
         Ok(Row {
             id: row.get(0)?,
             run: RunKey { run: run.parse::<RunId>().map_err(|e| bad(e.into()))?, generation: row.get(2)? },
-            step: row.get(3)?,
+            step: row.get_ref(3)?.as_str()?.parse::<NodeId>().map_err(|e| bad(e.into()))?,
             needs: serde_json::from_str(&needs).map_err(|e| bad(e.into()))?,
             attempt: row.get(5)?,
             crashes: row.get(6)?,
@@ -356,8 +363,13 @@ pub(crate) fn renew(db: &Connection, leases: &[Lease], expires: u64) -> Result<V
     for lease in leases {
         let (run, generation) = (lease.run.run.as_str(), lease.run.generation);
         let held = !has(db, Kind::Cancel, &lease.run.key())?
-            && db.prepare_cached(sql)?.execute(params![run, generation, lease.step, int(lease.token), int(expires)])?
-                == 1;
+            && db.prepare_cached(sql)?.execute(params![
+                run,
+                generation,
+                lease.step.as_str(),
+                int(lease.token),
+                int(expires)
+            ])? == 1;
         out.push(if held { Renewal::Renewed } else { Renewal::Lost });
     }
     Ok(out)

@@ -10,6 +10,7 @@ use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::desk::Desk;
+use dovetail_core::keys::BadNodeId;
 use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Then, Wait,
 };
@@ -317,7 +318,11 @@ impl Ledger for SqliteLedger {
             db.prepare_cached(sql)?.query_map(params![run.run.as_str(), run.generation, now], read)?.collect()
         })?;
         let living = rows.into_iter().filter(|(_, owner)| !self.presence.is_dead(owner));
-        Ok(living.map(|(step, owner)| HeldStep { step, worker: self.presence.worker_of(&owner) }).collect())
+        let held = |(step, owner): (String, String)| {
+            let corrupt = |e: BadNodeId| StoreError::new(StoreErrorKind::Corrupt, "look for work on a run", e);
+            Ok(HeldStep { step: step.parse().map_err(corrupt)?, worker: self.presence.worker_of(&owner) })
+        };
+        living.map(held).collect()
     }
 
     fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {

@@ -1,0 +1,224 @@
+//! A step in a run.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::number;
+use crate::wit::names::is_snake;
+
+/// A step in a run: the name of a declared step, and a path of indices. The path is empty for a step that runs once; it
+/// tells the elements of a map, or the rounds of a loop, from one another, the outermost first. Written `name`,
+/// `name[3]` or `name[3][0]`. Cheap to clone.
+///
+/// Ordered by name, then by path: by its indices as numbers, and a path before the longer ones that begin with it.
+#[derive(Clone)]
+pub struct NodeId {
+    text: Arc<str>,
+    /// How many bytes of `text` are the name; the rest are the indices.
+    name: usize,
+}
+
+impl NodeId {
+    /// The node of a declared step that runs once.
+    #[must_use]
+    pub fn of_step(name: &str) -> Self {
+        Self { text: name.into(), name: name.len() }
+    }
+
+    /// The name of the declared step.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.text.get(..self.name).unwrap_or(&self.text)
+    }
+
+    /// The indices, the outermost first.
+    pub fn path(&self) -> impl Iterator<Item = u32> {
+        let indices = self.text.get(self.name..).unwrap_or_default();
+        indices.split(['[', ']']).filter_map(number)
+    }
+
+    /// Whether it is the only node of its step: it has no index.
+    #[must_use]
+    pub fn is_of_step(&self) -> bool {
+        self.text.len() == self.name
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Why a text is no node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no step of a run: expected the name of a step, and maybe indices, as in `name[3]`")]
+pub struct BadNodeId(String);
+
+impl FromStr for NodeId {
+    type Err = BadNodeId;
+
+    fn from_str(text: &str) -> Result<Self, BadNodeId> {
+        let bad = || BadNodeId(text.chars().take(80).collect());
+        let (name, indices) = text.find('[').map_or((text, ""), |at| text.split_at(at));
+        if !is_snake(name) {
+            return Err(bad());
+        }
+        if indices.is_empty() {
+            return Ok(Self::of_step(name));
+        }
+        let inner = indices.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or_else(bad)?;
+        let is_path = inner.split("][").all(|index| number(index).is_some());
+        if is_path { Ok(Self { text: text.into(), name: name.len() }) } else { Err(bad()) }
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
+    }
+}
+
+// Each node has one spelling.
+impl PartialEq for NodeId {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for NodeId {}
+
+impl Hash for NodeId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+impl Ord for NodeId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name().cmp(other.name()).then_with(|| self.path().cmp(other.path()))
+    }
+}
+
+impl PartialOrd for NodeId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq<str> for NodeId {
+    fn eq(&self, other: &str) -> bool {
+        &*self.text == other
+    }
+}
+
+impl PartialEq<&str> for NodeId {
+    fn eq(&self, other: &&str) -> bool {
+        &*self.text == *other
+    }
+}
+
+impl AsRef<str> for NodeId {
+    fn as_ref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Serialize for NodeId {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeId {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(d)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(text: &str) -> NodeId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn every_node_is_read_as_it_is_written() {
+        let numbers = [0, 1, 9, 10, 4_000_000_000, u32::MAX];
+        let mut paths: Vec<Vec<u32>> = vec![vec![]];
+        for _ in 0..3 {
+            let longer = |path: &Vec<u32>| numbers.map(|n| path.iter().copied().chain([n]).collect());
+            paths.extend(paths.iter().flat_map(longer).collect::<Vec<Vec<u32>>>());
+        }
+        for name in ["a", "detect_faces", "step_0"] {
+            for path in &paths {
+                let text = name.to_owned() + &path.iter().map(|n| format!("[{n}]")).collect::<String>();
+                let read = node(&text);
+                assert_eq!((read.name(), read.as_str()), (name, text.as_str()));
+                assert_eq!((&read.path().collect::<Vec<_>>(), read.is_of_step()), (path, path.is_empty()));
+                assert_eq!(read.to_string(), text);
+                assert_eq!(serde_json::to_string(&read).unwrap(), format!("{text:?}"), "a text in JSON");
+                assert_eq!(serde_json::from_str::<NodeId>(&format!("{text:?}")).unwrap(), read);
+            }
+        }
+        assert_eq!(NodeId::of_step("a"), node("a"));
+    }
+
+    #[test]
+    fn nothing_else_is_a_node() {
+        let bad = [
+            "",
+            "A",
+            "a-b",
+            "a:b",
+            "a/b",
+            "[0]",
+            "a[",
+            "a[]",
+            "a]",
+            "a[0",
+            "a0]",
+            "a[0]]",
+            "a[[0]]",
+            "a[0]b",
+            "a[0] ",
+            "a[+1]",
+            "a[01]",
+            "a[-1]",
+            "a[4294967296]",
+            "a[0][]",
+            "a[0]x[1]",
+            "a[0,1]",
+            "a [0]",
+            "_a",
+            "a[0][1",
+        ];
+        for text in bad {
+            assert!(text.parse::<NodeId>().is_err(), "{text}");
+            assert!(serde_json::from_value::<NodeId>(text.into()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn nodes_are_in_the_order_of_their_indices() {
+        let ordered = ["a", "a[0]", "a[0][10]", "a[2]", "a[2][0]", "a[10]", "a_b", "a_b[1]", "ab", "b"].map(node);
+        let mut nodes = ordered.to_vec();
+        nodes.reverse();
+        nodes.sort();
+        assert_eq!(nodes, ordered);
+    }
+}
