@@ -8,7 +8,6 @@ use crate::{files, text};
 const LONG: &[(&str, &str)] = &[
     ("host/core/src/conformance/cases.rs", "the cases of one suite, one after the other"),
     ("host/core/src/pipeline/check.rs", "one pass over a pipeline file"),
-    ("host/flow/src/worker.rs", "to be split into claiming, slots, and what is in hand"),
     ("host/vision/src/cv/vision.rs", "the port `Vision`, one function after the other"),
 ];
 

@@ -3,6 +3,7 @@
 //! outcome, the run's end or the children, and the acknowledgement.
 
 mod missing;
+mod outcome;
 mod plan;
 mod skip;
 mod work;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, Outcome, Report, Usage};
-use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Record, Reply, RunKey};
+use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Record};
 use dovetail_core::limits::Limits;
 use dovetail_core::pipeline::{OnFailure, Source};
 use dovetail_core::policy::{self, Backoff};
@@ -23,78 +24,18 @@ use dovetail_core::stop::Stop;
 use serde_json::Value;
 
 use self::missing::retry;
+pub use self::outcome::StepFailure;
+pub(crate) use self::outcome::{Conclusion, JobOutcome};
 pub(crate) use self::plan::Plan;
 use self::work::Work;
 use crate::error::MISSING_VALUE;
 use crate::models::{choose, with_models};
 use crate::recover::reconcile;
-use crate::truth::{STOPPED, Truth, end, is_recorded, is_stopped, load_value, retries};
+use crate::truth::{STOPPED, Truth, end, is_recorded, load_value, retries};
 use crate::{FlowError, Parts};
-
-/// Why a step did not succeed, in short.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StepFailure {
-    pub code: String,
-    pub message: String,
-    /// Its run was over: the step itself did nothing wrong.
-    pub stopped: bool,
-}
-
-/// What became of a job, for whoever watches.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Done {
-    /// The step ended.
-    Step { failure: Option<StepFailure>, micros: u64 },
-    /// The step was skipped, since this step had failed.
-    Skipped { failed_step: String },
-    /// It will be tried again.
-    Retried { code: String, delay: Duration },
-    /// Nothing was to be done, or somebody else did it.
-    Nothing,
-    /// It was stopped with its worker and given back.
-    Released,
-}
 
 /// How long a job is put off that the host could not run, for a reason that may pass.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
-
-/// What a claimed job came to, before it is recorded.
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment, on the way from one function to the next")]
-pub(crate) enum Next {
-    /// Nothing is to be recorded; and how the run ended, if it did.
-    Nothing(Option<RunState>),
-    /// To be committed; what follows is told by [`StepRunner::settle`].
-    Commit(Item, After),
-}
-
-/// What is to be done when a job's change has been answered.
-#[derive(Debug, Clone)]
-pub(crate) enum After {
-    /// The step ended; the run, too, if its state is here.
-    Finished { failure: Option<StepFailure>, micros: u64, state: Option<RunState> },
-    /// The step was skipped, since this step had failed.
-    Skipped { failed_step: String },
-    /// The run's end was recorded after its last step's.
-    Closed { failure: Option<StepFailure>, micros: u64, state: RunState },
-    Retried {
-        code: String,
-        delay: Duration,
-        /// No attempt was made: something that the job names is not stored.
-        uncharged: bool,
-    },
-    /// It was given back, and nothing was done for it.
-    Released,
-    /// Its attempt was stopped with its worker.
-    Stopped,
-}
-
-/// What became of a job whose change has been answered.
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment, on the way from one function to the next")]
-pub(crate) enum Settled {
-    Over(Done, Option<RunState>),
-    /// Something more is to be committed first.
-    Commit(Item, After),
-}
 
 pub(crate) struct StepRunner {
     pub(crate) parts: Parts,
@@ -113,7 +54,7 @@ impl StepRunner {
         plan: &Plan,
         stop: &Stop,
         started: &dyn Fn(),
-    ) -> Result<Next, FlowError> {
+    ) -> Result<JobOutcome, FlowError> {
         let lease = &claimed.lease;
         let name = &lease.step;
         let step = plan.pipeline.step(name.name()).ok_or_else(|| {
@@ -133,7 +74,7 @@ impl StepRunner {
             let truth = Truth::read_generation(&self.parts, &lease.run)?;
             failed_step = truth.failed_step().map(str::to_owned);
             if truth.outcome.is_some() || truth.cancel.is_some() || truth.outcomes.contains_key(name.as_str()) {
-                return Ok(Next::Nothing(reconcile(&self.parts, &lease.run)?));
+                return Ok(JobOutcome::superseded(reconcile(&self.parts, &lease.run)?));
             }
         }
         let mut needs = Vec::with_capacity(claimed.needs.len());
@@ -191,7 +132,7 @@ impl StepRunner {
         })
     }
 
-    fn attempt(&self, mut work: Work<'_>, stop: &Stop, started: &dyn Fn()) -> Result<Next, FlowError> {
+    fn attempt(&self, mut work: Work<'_>, stop: &Stop, started: &dyn Fn()) -> Result<JobOutcome, FlowError> {
         let (claimed, step) = (work.claimed, work.step);
         let lease = &claimed.lease;
         let started_ms = self.parts.clock.wall_ms();
@@ -230,7 +171,8 @@ impl StepRunner {
         let stopped = matches!(&report.outcome, Outcome::Failed { failure } if failure.kind == FailureKind::Cancelled)
             && stop.cancelled();
         if stopped && !self.over(lease)? {
-            return Ok(Next::Commit(Item::Release { lease: lease.clone(), delay: Duration::ZERO }, After::Stopped));
+            let release = Item::Release { lease: lease.clone(), delay: Duration::ZERO };
+            return Ok(JobOutcome::commit(release, Conclusion::Stopped));
         }
         let duration_us = self.parts.clock.mono_us().saturating_sub(began_us);
         if stopped {
@@ -293,20 +235,20 @@ impl StepRunner {
 
     /// The host's own fault: the attempt is not charged. What may pass is tried again a little later; the rest is for
     /// the operator, and so is a limit of the process: a program that runs its own runs would meet it for ever.
-    fn host_failed(&self, work: &Work<'_>, error: HostError) -> Result<Next, FlowError> {
+    fn host_failed(&self, work: &Work<'_>, error: HostError) -> Result<JobOutcome, FlowError> {
         let lease = work.claimed.lease.clone();
         if !error.transient || error.scarce().is_some() {
             return Err(error.into());
         }
         tracing::error!(run = %lease.run.run, step = %lease.step, err = &error as &dyn std::error::Error, "the host could not make an attempt");
-        Ok(Next::Commit(Item::Release { lease, delay: SOON }, After::Released))
+        Ok(JobOutcome::commit(Item::Release { lease, delay: SOON }, Conclusion::Released))
     }
 
-    fn finish(&self, mut work: Work<'_>, report: Report, this: AttemptRecord) -> Result<Next, FlowError> {
+    fn finish(&self, mut work: Work<'_>, report: Report, this: AttemptRecord) -> Result<JobOutcome, FlowError> {
         let (claimed, plan, step) = (work.claimed, work.plan, work.step);
         let lease = &claimed.lease;
         let micros = this.duration_us;
-        let failure = this.error.as_ref().map(told);
+        let failure = this.error.as_ref().map(StepFailure::of);
         let succeeded = failure.is_none();
         // A step that was stopped does not say how its run ended: that was decided elsewhere, and may be a cancellation
         // that is not closed yet.
@@ -320,49 +262,9 @@ impl StepRunner {
         };
         let close = state.map(|state| end(&self.parts, &lease.run, state, (!succeeded).then(|| step.name.clone())));
         let children = if succeeded { with_models(plan.children(&step.name), &work.models) } else { Vec::new() };
-        Ok(Next::Commit(
-            Item::Finish { lease: lease.clone(), record, succeeded, close, children },
-            After::Finished { failure, micros, state },
-        ))
+        let change = Some(Item::Finish { lease: lease.clone(), record, succeeded, close, children });
+        Ok(JobOutcome { change, conclusion: Conclusion::Finished { failure, micros }, run_state: state })
     }
-
-    /// What follows from the answer to a job's change.
-    pub(crate) fn settle(&self, run: &RunKey, after: After, reply: &Reply) -> Result<Settled, FlowError> {
-        let recovered = |done| Ok(Settled::Over(done, reconcile(&self.parts, run)?));
-        match (after, reply) {
-            (After::Released, _) => Ok(Settled::Over(Done::Nothing, None)),
-            (After::Stopped, _) => Ok(Settled::Over(Done::Released, None)),
-            (After::Retried { code, delay, .. }, Reply::Created) => {
-                Ok(Settled::Over(Done::Retried { code, delay }, None))
-            }
-            (After::Retried { .. }, _) => recovered(Done::Nothing),
-            (After::Closed { failure, micros, state }, _) => {
-                Ok(Settled::Over(Done::Step { failure, micros }, Some(state)))
-            }
-            // Another's outcome counts.
-            (After::Finished { .. }, Reply::Exists(_)) => recovered(Done::Nothing),
-            (After::Skipped { .. }, Reply::Exists(_)) => recovered(Done::Nothing),
-            (After::Skipped { failed_step }, Reply::Created) => Ok(Settled::Over(Done::Skipped { failed_step }, None)),
-            (After::Skipped { failed_step }, _) => recovered(Done::Skipped { failed_step }),
-            (After::Finished { failure, micros, state }, Reply::Created) => {
-                Ok(Settled::Over(Done::Step { failure, micros }, state))
-            }
-            // It was the last of many, and all have succeeded: this worker closes the run, and needs to read nothing
-            // for that.
-            (After::Finished { failure, micros, .. }, Reply::Complete) => {
-                let state = RunState::Succeeded;
-                let record = end(&self.parts, run, state, None);
-                Ok(Settled::Commit(Item::Close { run: run.clone(), record }, After::Closed { failure, micros, state }))
-            }
-            // Last: this worker reads how the run ended, and closes it. Cancelled and Closed: likewise, or it is
-            // closed.
-            (After::Finished { failure, micros, .. }, _) => recovered(Done::Step { failure, micros }),
-        }
-    }
-}
-
-fn told(failure: &Failure) -> StepFailure {
-    StepFailure { code: failure.code.clone(), message: failure.message.clone(), stopped: is_stopped(failure) }
 }
 
 fn failed(failure: Failure) -> Report {

@@ -9,14 +9,14 @@ use dovetail_core::policy;
 use dovetail_core::record::{AttemptRecord, Form as _, RetryRecord, RunOutcomeRecord, RunState};
 
 use super::work::{Work, uncharged};
-use super::{After, Next, StepRunner, failed, told};
+use super::{Conclusion, JobOutcome, StepFailure, StepRunner, failed};
 use crate::FlowError;
 use crate::truth::retries;
 
 impl StepRunner {
     /// Something that the job names is not stored. The job is put off and looked at again a few times, by this worker
     /// or another one; then the step fails. Any other error is the caller's.
-    pub(super) fn look_again(&self, work: Work<'_>, error: FlowError) -> Result<Next, FlowError> {
+    pub(super) fn look_again(&self, work: Work<'_>, error: FlowError) -> Result<JobOutcome, FlowError> {
         let Some(failure) = missing(&error) else { return Err(error) };
         let this = AttemptRecord { uncharged: true, ..self.no_attempt(work.claimed, failure.clone()) };
         match policy::LOOK_AGAIN.get(work.uncharged() as usize) {
@@ -26,7 +26,7 @@ impl StepRunner {
     }
 
     /// The same where even the pipeline cannot be read: then the run ends, since nobody can tell its steps.
-    pub(crate) fn look_again_for_the_plan(&self, claimed: &Claimed, error: FlowError) -> Result<Next, FlowError> {
+    pub(crate) fn look_again_for_the_plan(&self, claimed: &Claimed, error: FlowError) -> Result<JobOutcome, FlowError> {
         let Some(failure) = missing(&error) else { return Err(error) };
         let lease = &claimed.lease;
         let before = retries(&self.parts, &lease.run, lease.step.as_str(), claimed.attempt)?;
@@ -34,13 +34,14 @@ impl StepRunner {
         if let Some(delay) = policy::LOOK_AGAIN.get(uncharged(&before) as usize) {
             return Ok(retry(claimed, this, *delay));
         }
-        let (state, told) = (RunState::Failed, told(&failure));
+        let (state, short) = (RunState::Failed, StepFailure::of(&failure));
         let finished_ms = self.parts.clock.wall_ms();
         let end =
             RunOutcomeRecord { state, failed_step: Some(lease.step.to_string()), failure: Some(failure), finished_ms };
         let record = Record { kind: Kind::RunOutcome, key: lease.run.key(), value: end.encode() };
-        let close = Item::Close { run: lease.run.clone(), record };
-        Ok(Next::Commit(close, After::Closed { failure: Some(told), micros: 0, state }))
+        let change = Some(Item::Close { run: lease.run.clone(), record });
+        let conclusion = Conclusion::Finished { failure: Some(short), micros: 0 };
+        Ok(JobOutcome { change, conclusion, run_state: Some(state) })
     }
 
     /// The record of an attempt that ended before the task was called.
@@ -61,13 +62,14 @@ impl StepRunner {
 }
 
 /// The record of the next attempt, which is put off.
-pub(super) fn retry(claimed: &Claimed, this: AttemptRecord, delay: Duration) -> Next {
+pub(super) fn retry(claimed: &Claimed, this: AttemptRecord, delay: Duration) -> JobOutcome {
     let (lease, uncharged) = (&claimed.lease, this.uncharged);
     let code = this.error.as_ref().map_or_else(String::new, |e| e.code.clone());
     let key = lease.run.attempt(&lease.step, claimed.attempt + 1);
     let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
     let record = Record { kind: Kind::Attempt, key, value: RetryRecord { failed: this, delay_ms }.encode() };
-    Next::Commit(Item::Retry { lease: lease.clone(), record, delay }, After::Retried { code, delay, uncharged })
+    let change = Item::Retry { lease: lease.clone(), record, delay };
+    JobOutcome::commit(change, Conclusion::Retried { code, delay, uncharged })
 }
 
 /// The failure of a job that names something which is not stored; none for any other error.

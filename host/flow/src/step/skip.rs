@@ -4,12 +4,12 @@ use dovetail_core::ledger::{Item, Kind, Record};
 use dovetail_core::record::{AttemptRecord, Form as _, OutcomeRecord, StepEnd};
 
 use super::work::Work;
-use super::{After, Next, StepRunner};
+use super::{Conclusion, JobOutcome, StepRunner};
 
 impl StepRunner {
     /// The record of a step that is not to start, since `failed_step` has failed. The step's input is neither read nor
     /// measured: whatever is wrong with the input, a skipped step is skipped.
-    pub(super) fn skip(&self, work: &Work<'_>, failed_step: String) -> Next {
+    pub(super) fn skip(&self, work: &Work<'_>, failed_step: String) -> JobOutcome {
         let (lease, step) = (&work.claimed.lease, work.step);
         let attempts: Vec<AttemptRecord> = work.before.iter().map(|retry| retry.failed.clone()).collect();
         let now_ms = self.parts.clock.wall_ms();
@@ -29,9 +29,7 @@ impl StepRunner {
         };
         let record = Record { kind: Kind::Outcome, key: lease.run.step(&lease.step), value: outcome.encode() };
         let (succeeded, close, children) = (false, None, Vec::new());
-        Next::Commit(
-            Item::Finish { lease: lease.clone(), record, succeeded, close, children },
-            After::Skipped { failed_step },
-        )
+        let change = Item::Finish { lease: lease.clone(), record, succeeded, close, children };
+        JobOutcome::commit(change, Conclusion::Skipped { failed_step })
     }
 }

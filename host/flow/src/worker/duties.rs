@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use dovetail_core::RunId;
 use dovetail_core::blobs::StoreErrorKind;
-use dovetail_core::ledger::{Claimed, Kind, Lease, Renewal, RunKey};
+use dovetail_core::ledger::{Kind, Lease, Renewal, RunKey};
 use dovetail_core::record::{Form as _, RunOutcomeRecord};
 
 use super::flow_control::TELL;
-use super::{About, Event, Held, Worker, locked};
+use super::{About, Event, Worker};
 use crate::FlowError;
 use crate::recover::reconcile;
 use crate::truth::current;
@@ -43,7 +43,7 @@ impl Seldom {
 
 /// Lost runs of an earlier look.
 #[derive(Default)]
-struct Left {
+struct LostRuns {
     untried: VecDeque<RunKey>,
     /// For want of room, of the records, or because theirs cannot be read.
     failed: Vec<RunKey>,
@@ -55,16 +55,9 @@ fn sleep(until: &Receiver<()>, time: Duration) -> bool {
 }
 
 impl Worker {
-    /// Its lease lapsed while this worker runs it, because no renewal got through: what runs goes on, and its end
-    /// counts if it is the first.
-    pub(super) fn is_run_here(&self, job: &Claimed) -> bool {
-        let same = |held: &Held| !held.ended && held.lease.run == job.lease.run && held.lease.step == job.lease.step;
-        job.crashes > 0 && locked(&self.held).values().any(same)
-    }
-
     /// Runs of the scope that another process ended.
     pub(super) fn look_for_ended(&self) -> Result<(), FlowError> {
-        let left: Vec<RunId> = locked(&self.left).iter().cloned().collect();
+        let left: Vec<RunId> = self.jobs.open_runs();
         if left.is_empty() {
             return Ok(());
         }
@@ -73,7 +66,7 @@ impl Worker {
         for (run, bytes) in left.into_iter().zip(self.parts.ledger.get(Kind::RunOutcome, &keys)?) {
             if let Some(bytes) = bytes {
                 let state = RunOutcomeRecord::decode(&bytes, &format!("run {run}"))?.state;
-                self.ended(&run, state);
+                self.jobs.run_ended(&run, state);
             }
         }
         Ok(())
@@ -83,7 +76,8 @@ impl Worker {
     pub(super) fn keep_leases(&self, until: &Receiver<()>) {
         let mut seldom = Seldom::default();
         while sleep(until, self.options.lease / 3) {
-            let leases: Vec<Lease> = locked(&self.held).values().map(|held| held.lease.clone()).collect();
+            let jobs = self.jobs.leases();
+            let leases: Vec<Lease> = jobs.iter().map(|held| held.lease.clone()).collect();
             if leases.is_empty() {
                 continue;
             }
@@ -91,16 +85,15 @@ impl Worker {
             match self.parts.ledger.renew(&leases, self.options.lease) {
                 Ok(renewals) => {
                     seldom.works();
-                    for (lease, renewal) in leases.iter().zip(renewals) {
-                        let mut all = locked(&self.held);
-                        let Some(held) = all.get_mut(&lease.token) else { continue };
-                        if renewal == Renewal::Lost && held.ended {
-                            // It was acknowledged between the question and the answer.
+                    for (held, renewal) in jobs.iter().zip(renewals) {
+                        if renewal == Renewal::Lost && held.has_ended() {
+                            // The job was acknowledged between the question and the answer.
                         } else if renewal == Renewal::Lost {
-                            tracing::warn!(run = %lease.run.run, step = %lease.step, "the lease is lost: the step is stopped");
+                            let (run, step) = (&held.lease.run.run, &held.lease.step);
+                            tracing::warn!(%run, %step, "the lease is lost: the step is stopped");
                             held.canceller.cancel();
                         } else {
-                            held.sure = asked;
+                            held.renewed_at(asked);
                         }
                     }
                 }
@@ -118,7 +111,7 @@ impl Worker {
     pub(super) fn say_that_it_lives(&self, about: &About, until: &Receiver<()>) {
         let (round, mut seldom) = (BEAT.min(self.options.lease / 2), Seldom::default());
         loop {
-            let (running, ended) = self.flow.figures();
+            let (running, ended) = self.jobs.flow.figures();
             match self.parts.ledger.beat(&self.options.name, &about(running, ended), round * 4) {
                 Ok(()) => seldom.works(),
                 Err(error) if seldom.is_due() => {
@@ -131,14 +124,14 @@ impl Worker {
             }
         }
         // It is gone from now on; were this not heard, the last heartbeat would tell it a little later.
-        let (running, ended) = self.flow.figures();
+        let (running, ended) = self.jobs.flow.figures();
         drop(self.parts.ledger.beat(&self.options.name, &about(running, ended), Duration::ZERO));
     }
 
     pub(super) fn look_for_lost(self: &Arc<Self>, until: &Receiver<()>) {
-        let (mut left, mut seldom) = (Left::default(), Seldom::default());
+        let (mut lost, mut seldom) = (LostRuns::default(), Seldom::default());
         while sleep(until, LOOK) {
-            match self.put_back_lost(&mut left, until) {
+            match self.put_back_lost(&mut lost, until) {
                 Ok(()) => seldom.works(),
                 Err(error) if seldom.is_due() => {
                     tracing::warn!(err = &error as &dyn std::error::Error, "could not look for lost runs");
@@ -150,17 +143,17 @@ impl Worker {
 
     /// Those that are left come first, then those that are new, and last of all those that could not be put back
     /// before: one that never can be keeps no other one waiting.
-    fn put_back_lost(&self, left: &mut Left, until: &Receiver<()>) -> Result<(), FlowError> {
-        let mut before = std::mem::take(&mut left.failed);
-        let looked = self.put_back_in_turn(left, &mut before, until);
+    fn put_back_lost(&self, lost: &mut LostRuns, until: &Receiver<()>) -> Result<(), FlowError> {
+        let mut before = std::mem::take(&mut lost.failed);
+        let looked = self.put_back_in_turn(lost, &mut before, until);
         // Those that their turn did not come to.
-        left.failed.append(&mut before);
+        lost.failed.append(&mut before);
         looked
     }
 
     fn put_back_in_turn(
         &self,
-        left: &mut Left,
+        lost: &mut LostRuns,
         before: &mut Vec<RunKey>,
         until: &Receiver<()>,
     ) -> Result<(), FlowError> {
@@ -168,21 +161,21 @@ impl Worker {
         let mut seen: HashSet<RunKey> = before.iter().cloned().collect();
         let is_told_to_end = || until.try_recv() == Err(TryRecvError::Disconnected);
         loop {
-            while let Some(key) = left.untried.pop_front() {
+            while let Some(key) = lost.untried.pop_front() {
                 seen.insert(key.clone());
-                self.put_back_or_keep(key, &mut left.failed)?;
+                self.put_back_or_keep(key, &mut lost.failed)?;
                 if is_told_to_end() {
                     return Ok(());
                 }
             }
-            let lost = self.parts.ledger.lost()?;
-            left.untried.extend(lost.into_iter().filter(|key| !seen.contains(key)));
-            if left.untried.is_empty() {
+            let found = self.parts.ledger.lost()?;
+            lost.untried.extend(found.into_iter().filter(|key| !seen.contains(key)));
+            if lost.untried.is_empty() {
                 break;
             }
         }
         while let Some(key) = before.pop() {
-            self.put_back_or_keep(key, &mut left.failed)?;
+            self.put_back_or_keep(key, &mut lost.failed)?;
             if is_told_to_end() {
                 return Ok(());
             }
@@ -209,7 +202,7 @@ impl Worker {
             Ok(state) => {
                 self.tell(|| Event::RunRecovered { run: key.run.clone() });
                 if let Some(state) = state {
-                    self.ended(&key.run, state);
+                    self.jobs.run_ended(&key.run, state);
                 }
             }
             // Its submitter has noted it and not written it yet, or died between the two: there is nothing to put back.

@@ -1,64 +1,82 @@
-//! How many jobs a worker has in hand: as many as it has slots, and so many more that slots never wait for the queue's
-//! round trip. Short steps are claimed many at a time, long ones one by one, so that no worker hoards what another
-//! could run.
+//! How many jobs a worker claims: as many as it has slots, and so many more that slots never wait for the queue's round
+//! trip. Short steps are claimed many at a time, long ones one by one, so that no worker hoards what another could run.
 
-use std::collections::BTreeMap;
+mod circuit_breaker;
+mod outages;
+
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::Store;
 
+use self::circuit_breaker::CircuitBreaker;
+use self::outages::Outages;
+pub(super) use self::outages::TELL;
+
 /// Work that may wait here for a slot, in time.
 const AHEAD: Duration = Duration::from_millis(40);
 /// Jobs claimed ahead, at most.
 const MOST_AHEAD: usize = 512;
-/// How long a worker claims nothing after it could not run what it had claimed; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// How often it is told that a store still fails.
-pub(super) const TELL: Duration = Duration::from_secs(30);
-/// Changes on their way to being recorded, at most: when the records are slow, nothing new is claimed.
-const MOST_UNSETTLED: usize = 4096;
+/// Jobs in hand, at most: when the records are slow, nothing new is claimed.
+const MOST_IN_HAND: usize = 4096;
 
-/// A store that failed.
-#[derive(Debug, Clone, Copy)]
-struct Trouble {
-    since: Instant,
-    told: Instant,
-    /// It did not take what was done: nothing new is claimed until it does.
-    keeps: bool,
+/// As what a job in hand is counted: as exactly one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// It was claimed, and no slot has begun it.
+    Waiting,
+    /// A slot is busy with it.
+    Running,
+    /// The ledger has its change, and has not answered.
+    Sent,
+    /// A store did not take its change, which will be sent again.
+    Kept,
 }
 
-/// A circuit breaker: others may be able to run what this worker cannot.
-#[derive(Debug, Clone)]
-struct Failing {
-    /// So often in a row; each claim counts once.
-    times: u32,
-    /// Nothing new is claimed until then.
-    until: Instant,
-    /// The one thing that could not be read, if it was only one: then it may be that thing that is damaged, and not
-    /// this worker.
-    subject: Option<String>,
-}
-
-#[derive(Debug)]
-struct State {
-    /// Claimed, and not begun.
+/// Jobs in hand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counts {
     waiting: usize,
     running: usize,
-    /// Begun, and not settled.
-    unsettled: usize,
-    /// Changes that the ledger has and has not answered.
     sent: usize,
-    /// Ended since the beginning.
+    kept: usize,
+}
+
+impl Counts {
+    fn of(&mut self, counted: Counted) -> &mut usize {
+        match counted {
+            Counted::Waiting => &mut self.waiting,
+            Counted::Running => &mut self.running,
+            Counted::Sent => &mut self.sent,
+            Counted::Kept => &mut self.kept,
+        }
+    }
+
+    fn all(self) -> usize {
+        self.waiting + self.running + self.sent + self.kept
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: Counts,
+    /// Steps that ended since the beginning.
     ended: u64,
     /// How long a step takes, smoothed, in microseconds; none: not known yet.
     usual_us: Option<f64>,
-    /// The stores that failed and have not answered since. None: whichever it was.
-    troubled: BTreeMap<Option<Store>, Trouble>,
+    outages: Outages,
     /// A job runs alone, or is about to.
     alone: bool,
-    /// This worker could not run the jobs that it claimed.
-    failing: Option<Failing>,
+    breaker: CircuitBreaker,
+}
+
+impl State {
+    fn step_took(&mut self, took: Option<Duration>) {
+        let Some(took) = took else { return };
+        self.ended += 1;
+        let took = took.as_secs_f64() * 1e6;
+        self.usual_us = Some(self.usual_us.map_or(took, |usual| usual + (took - usual) / 16.0));
+    }
 }
 
 #[derive(Debug)]
@@ -68,25 +86,33 @@ pub(super) struct FlowControl {
     changed: Condvar,
 }
 
+/// Leave to begin a job. While that of a job which is to be alone lives, no other job begins and nothing is claimed.
+pub(super) struct Permit<'a> {
+    alone_in: Option<&'a FlowControl>,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if let Some(flow) = self.alone_in {
+            flow.state().alone = false;
+            flow.changed.notify_all();
+        }
+    }
+}
+
 impl FlowControl {
     pub(super) fn new(slots: usize) -> Self {
-        let troubled = BTreeMap::new();
-        let state = State {
-            waiting: 0,
-            running: 0,
-            unsettled: 0,
-            sent: 0,
-            ended: 0,
-            usual_us: None,
-            troubled,
-            alone: false,
-            failing: None,
-        };
-        Self { slots: slots.max(1), state: Mutex::new(state), changed: Condvar::new() }
+        Self { slots: slots.max(1), state: Mutex::default(), changed: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing is claimed while more jobs than this wait: half of the jobs that are claimed ahead may be used up first,
+    /// for fewer and larger claims.
+    fn claims_at(&self, state: &State) -> usize {
+        ahead(self.slots, state.usual_us) / 2
     }
 
     /// Waits until it makes sense to claim, and says how many; none: `over` became true.
@@ -97,20 +123,16 @@ impl FlowControl {
                 return None;
             }
             let ahead = ahead(self.slots, state.usual_us);
-            let room = (self.slots + ahead).saturating_sub(state.waiting + state.running);
+            let room = (self.slots + ahead).saturating_sub(state.jobs.waiting + state.jobs.running);
             // What is to be recorded finds out when the store answers again; where there is nothing of that kind, the
             // next claim does.
-            let held_back = state.unsettled > 0 && state.troubled.values().any(|trouble| trouble.keeps);
-            // Half of what is claimed ahead may be used up first: fewer, larger claims.
+            let held_back = state.jobs.all() > 0 && state.outages.hold_back();
             let claims = room > 0
-                && state.waiting <= ahead / 2
-                && state.unsettled < MOST_UNSETTLED
+                && state.jobs.waiting <= self.claims_at(&state)
+                && state.jobs.all() < MOST_IN_HAND
                 && !held_back
                 && !state.alone;
-            let pause = state
-                .failing
-                .as_ref()
-                .map_or(Duration::ZERO, |failing| failing.until.saturating_duration_since(Instant::now()));
+            let pause = state.breaker.pause(Instant::now());
             if claims && pause.is_zero() {
                 return Some(room);
             }
@@ -122,148 +144,121 @@ impl FlowControl {
         }
     }
 
+    /// Jobs come in hand, as waiting.
     pub(super) fn claimed(&self, jobs: usize) {
-        let mut state = self.state();
-        state.waiting += jobs;
-        state.unsettled += jobs;
+        self.state().jobs.waiting += jobs;
     }
 
-    pub(super) fn started(&self) {
+    /// A job is counted otherwise from now on. `took`: its step ended with that, after this time.
+    pub(super) fn moves(&self, from: Counted, to: Counted, took: Option<Duration>) {
         let mut state = self.state();
-        state.waiting -= 1;
-        state.running += 1;
-    }
-
-    /// None: it was not begun.
-    pub(super) fn ended(&self, took: Option<Duration>) {
-        let mut state = self.state();
-        state.running -= 1;
-        if let Some(took) = took {
-            state.ended += 1;
-            let took = took.as_secs_f64() * 1e6;
-            state.usual_us = Some(state.usual_us.map_or(took, |usual| usual + (took - usual) / 16.0));
+        *state.jobs.of(from) -= 1;
+        *state.jobs.of(to) += 1;
+        state.step_took(took);
+        let is_used_up = from == Counted::Waiting && state.jobs.waiting == self.claims_at(&state);
+        drop(state);
+        // Jobs that waited kept the next claim from being made until now: without this a worker with a free slot would
+        // claim nothing for as long as the step runs.
+        if to != Counted::Running || is_used_up {
+            self.changed.notify_all();
         }
+    }
+
+    /// A job is in hand no more.
+    pub(super) fn let_go(&self, from: Counted, took: Option<Duration>) {
+        let mut state = self.state();
+        *state.jobs.of(from) -= 1;
+        state.step_took(took);
         drop(state);
         self.changed.notify_all();
     }
 
-    pub(super) fn settled(&self) {
-        self.state().unsettled -= 1;
-        self.changed.notify_all();
-    }
-
-    /// Whether a job may begin: not while another one is to be alone. With `alone` it waits until this worker runs
+    /// Leave to begin a job; none while another one is to be alone. With `alone` it waits until this worker runs
     /// nothing else and nothing waits; `give_back` is called now and then for what was claimed and not begun.
-    pub(super) fn may_begin(&self, alone: bool, give_back: impl Fn()) -> bool {
+    pub(super) fn may_begin(&self, alone: bool, give_back: impl Fn()) -> Option<Permit<'_>> {
         let mut state = self.state();
-        if state.alone || !alone {
-            return !state.alone;
+        if state.alone {
+            return None;
+        }
+        if !alone {
+            return Some(Permit { alone_in: None });
         }
         state.alone = true;
-        while state.running > 1 || state.waiting > 0 {
-            drop(state);
+        // Also where `give_back` panics.
+        drop(state);
+        let permit = Permit { alone_in: Some(self) };
+        let is_alone = |state: &State| state.jobs.running <= 1 && state.jobs.waiting == 0;
+        while !is_alone(&self.state()) {
             give_back();
-            state = self.state();
-            if state.running > 1 || state.waiting > 0 {
+            let state = self.state();
+            if !is_alone(&state) {
                 // A claim may be on its way that began before this.
-                (state, _) =
-                    self.changed.wait_timeout(state, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner);
+                drop(self.changed.wait_timeout(state, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner));
             }
         }
-        true
+        Some(permit)
     }
 
-    /// Whether nothing waits and nothing runs but whoever asks: there is nothing that his slot could do sooner.
+    /// Whether only one job waits or runs, the caller's: there is nothing that its thread could do sooner.
     pub(super) fn is_last_in_hand(&self) -> bool {
         let state = self.state();
-        state.waiting == 0 && state.running == 1
+        state.jobs.waiting + state.jobs.running == 1
     }
 
     pub(super) fn is_alone(&self) -> bool {
         self.state().alone
     }
 
-    pub(super) fn alone_no_more(&self) {
-        self.state().alone = false;
-        self.changed.notify_all();
+    /// Whether every job was let go.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state().jobs.all() == 0
     }
 
-    /// It was not this job's fault: the next claim waits, longer each time, and no longer than `at_most`. What is
-    /// claimed at once counts once.
+    #[cfg(test)]
+    pub(super) fn in_hand(&self, counted: Counted) -> usize {
+        *self.state().jobs.of(counted)
+    }
+
+    #[cfg(test)]
+    pub(super) fn all_in_hand(&self) -> usize {
+        self.state().jobs.all()
+    }
+
+    /// A job could not be run, and the job was not at fault: see [`CircuitBreaker`].
     pub(super) fn could_not_run(&self, at_most: Duration) {
-        self.count_failure(None, at_most);
+        self.state().breaker.failed(None, at_most, Instant::now());
     }
 
     /// As [`FlowControl::could_not_run`], if something else could not be read before either: jobs of one damaged thing
     /// keep no others waiting.
     pub(super) fn could_not_read(&self, subject: String, at_most: Duration) {
-        self.count_failure(Some(subject), at_most);
-    }
-
-    fn count_failure(&self, subject: Option<String>, at_most: Duration) {
-        let (mut state, now) = (self.state(), Instant::now());
-        let times = match &state.failing {
-            Some(failing) if failing.until > now => return,
-            Some(failing) if subject.is_some() && failing.subject == subject => return,
-            Some(failing) => failing.times.saturating_add(1),
-            None => u32::from(subject.is_none()),
-        };
-        let pause = match times.checked_sub(1) {
-            Some(doubled) => FIRST_PAUSE.saturating_mul(1 << doubled.min(16)).min(at_most),
-            None => Duration::ZERO,
-        };
-        state.failing = Some(Failing { times, until: now + pause, subject: subject.filter(|_| times == 0) });
+        self.state().breaker.failed(Some(subject), at_most, Instant::now());
     }
 
     pub(super) fn could_run(&self) {
         let mut state = self.state();
-        if state.failing.take().is_some() {
+        if state.breaker.close() {
             drop(state);
             self.changed.notify_all();
         }
     }
 
-    pub(super) fn sent(&self) {
-        self.state().sent += 1;
-    }
-
-    pub(super) fn answered(&self) {
-        self.state().sent -= 1;
-    }
-
-    pub(super) fn all_answered(&self) -> bool {
-        self.state().sent == 0
-    }
-
     /// A store failed, with something that was done (`keeps`) or with a claim. How long it has, where it is time to
     /// tell that: at first, and then now and then.
-    pub(super) fn failed(&self, store: Option<Store>, keeps: bool) -> Option<Duration> {
-        let (mut state, now) = (self.state(), Instant::now());
-        let before = state.troubled.get(&store).copied();
-        let mut trouble = before.unwrap_or(Trouble { since: now, told: now, keeps });
-        let tell = before.is_none() || now - trouble.told >= TELL;
-        trouble.keeps |= keeps;
-        trouble.told = if tell { now } else { trouble.told };
-        state.troubled.insert(store, trouble);
-        drop(state);
+    pub(super) fn store_failed(&self, store: Option<Store>, keeps: bool) -> Option<Duration> {
+        let told = self.state().outages.failed(store, keeps, Instant::now());
         self.changed.notify_all();
-        tell.then_some(now - trouble.since)
+        told
     }
 
     /// Those of these stores that had failed: they answer again. `took`: what was done was recorded, so that new work
     /// can be claimed.
     pub(super) fn answered_by(&self, stores: &[Store], took: bool) -> Vec<Option<Store>> {
         let mut state = self.state();
-        if state.troubled.is_empty() {
+        if state.outages.is_empty() {
             return Vec::new();
         }
-        // A store without a name is the only one.
-        let again: Vec<_> =
-            state.troubled.keys().filter(|store| store.is_none_or(|store| stores.contains(&store))).copied().collect();
-        state.troubled.retain(|store, trouble| {
-            trouble.keeps &= !took;
-            !again.contains(store)
-        });
+        let again = state.outages.answered(stores, took);
         drop(state);
         self.changed.notify_all();
         again
@@ -271,7 +266,7 @@ impl FlowControl {
 
     /// Whoever waits looks whether there is still something to wait for.
     pub(super) fn wake(&self) {
-        // Behind the lock, so that nobody misses it between his look and his sleep.
+        // Behind the lock, so that no thread misses it between its look and its sleep.
         drop(self.state());
         self.changed.notify_all();
     }
@@ -292,7 +287,7 @@ impl FlowControl {
     /// Steps that run now, and those that have ended.
     pub(super) fn figures(&self) -> (usize, u64) {
         let state = self.state();
-        (state.running, state.ended)
+        (state.jobs.running, state.ended)
     }
 }
 
@@ -309,6 +304,7 @@ fn ahead(slots: usize, usual_us: Option<f64>) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::circuit_breaker::FIRST_PAUSE;
     use super::*;
 
     #[test]
@@ -323,22 +319,22 @@ mod tests {
     #[test]
     fn a_store_that_failed_is_tried_again_where_nothing_else_would_try() {
         let flow = FlowControl::new(2);
-        assert!(flow.failed(Some(Store::Queue), false).is_some());
+        assert!(flow.store_failed(Some(Store::Queue), false).is_some());
         assert_eq!(
             flow.wait_for_room(|| false),
             Some(2),
             "a claim failed, and nothing is on its way that could tell that the store answers"
         );
         flow.claimed(1);
-        flow.started();
+        flow.moves(Counted::Waiting, Counted::Running, None);
         assert_eq!(flow.wait_for_room(|| false), Some(1), "nor does a long step tell it");
     }
 
     #[test]
     fn a_store_answers_again_when_it_does_and_not_another_one() {
         let flow = FlowControl::new(2);
-        assert_eq!(flow.failed(Some(Store::Records), true), Some(Duration::ZERO));
-        assert_eq!(flow.failed(Some(Store::Records), true), None, "it was told a moment ago");
+        assert_eq!(flow.store_failed(Some(Store::Records), true), Some(Duration::ZERO));
+        assert_eq!(flow.store_failed(Some(Store::Records), true), None, "it was told a moment ago");
         assert_eq!(
             flow.answered_by(&[Store::Queue], false),
             [],
@@ -346,15 +342,17 @@ mod tests {
         );
         flow.claimed(1);
         assert_eq!(flow.wait_for_room(|| true), None);
-        assert!(flow.state().troubled.values().any(|trouble| trouble.keeps), "what was done is still kept");
-        assert_eq!(flow.failed(Some(Store::Queue), false), Some(Duration::ZERO), "another one is told of on its own");
+        assert!(flow.state().outages.hold_back(), "what was done is still kept");
+        assert_eq!(
+            flow.store_failed(Some(Store::Queue), false),
+            Some(Duration::ZERO),
+            "another one is told of on its own"
+        );
         assert_eq!(flow.answered_by(&[Store::Queue, Store::Records], true), [Some(Store::Queue), Some(Store::Records)]);
         assert_eq!(flow.answered_by(&[Store::Queue, Store::Records], true), [], "once");
-        flow.state().troubled.insert(
-            None,
-            Trouble { since: Instant::now(), told: Instant::now().checked_sub(TELL).unwrap(), keeps: true },
-        );
-        assert!(flow.failed(None, true).is_some(), "after a while it is told again");
+        let long_ago = Instant::now().checked_sub(TELL).unwrap();
+        assert!(flow.state().outages.failed(None, true, long_ago).is_some());
+        assert!(flow.store_failed(None, true).is_some(), "after a while it is told again");
         assert_eq!(flow.answered_by(&[Store::Queue], false), [None], "where there is one store any success is its own");
     }
 
@@ -408,22 +406,33 @@ mod tests {
     fn beside_a_job_that_is_to_be_alone_nothing_begins_and_nothing_is_claimed() {
         let flow = FlowControl::new(2);
         flow.claimed(2);
-        flow.started();
-        let give_back = || {
-            flow.started();
-            flow.settled();
-            flow.ended(None);
-        };
-        assert!(flow.may_begin(true, give_back));
-        assert!(flow.is_alone() && !flow.may_begin(false, || ()) && !flow.may_begin(true, || ()));
+        flow.moves(Counted::Waiting, Counted::Running, None);
+        let permit = flow.may_begin(true, || flow.let_go(Counted::Waiting, None));
+        assert!(permit.is_some());
+        assert!(flow.is_alone() && flow.may_begin(false, || ()).is_none() && flow.may_begin(true, || ()).is_none());
         std::thread::scope(|threads| {
             let claimer = threads.spawn(|| flow.wait_for_room(|| false));
             std::thread::sleep(Duration::from_millis(50));
             assert!(!claimer.is_finished(), "nothing is claimed beside it");
-            flow.alone_no_more();
+            drop(permit);
             assert_eq!(claimer.join().unwrap(), Some(1));
         });
-        assert!(flow.may_begin(false, || ()));
+        assert!(flow.may_begin(false, || ()).is_some());
+    }
+
+    #[test]
+    fn a_free_slot_is_claimed_for_as_soon_as_a_slot_began_what_waited() {
+        let flow = FlowControl::new(2);
+        flow.claimed(1);
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::scope(|threads| {
+            threads.spawn(|| tell.send(flow.wait_for_room(|| false)).unwrap());
+            assert!(told.recv_timeout(Duration::from_millis(50)).is_err(), "a job waits, and nothing is claimed ahead");
+            flow.moves(Counted::Waiting, Counted::Running, None);
+            let woken = told.recv_timeout(Duration::from_secs(5));
+            flow.wake();
+            assert_eq!(woken, Ok(Some(1)));
+        });
     }
 
     #[test]
@@ -432,13 +441,13 @@ mod tests {
         assert_eq!(flow.wait_for_room(|| false), Some(2));
         flow.claimed(2);
         assert_eq!(flow.wait_for_room(|| true), None);
-        flow.started();
-        flow.ended(Some(Duration::from_secs(1)));
+        flow.moves(Counted::Waiting, Counted::Running, None);
+        flow.moves(Counted::Running, Counted::Sent, Some(Duration::from_secs(1)));
         // One waits, and nothing is claimed ahead of a step that takes a second.
-        flow.started();
+        flow.moves(Counted::Waiting, Counted::Running, None);
         assert_eq!(flow.wait_for_room(|| false), Some(1));
-        flow.settled();
-        flow.settled();
+        flow.let_go(Counted::Sent, None);
+        assert_eq!(flow.wait_for_room(|| false), Some(1));
         assert_eq!(flow.figures(), (1, 1));
     }
 }

@@ -1,91 +1,116 @@
-//! What follows when a job's change has been recorded: the run is closed or brought on its way, its lease is let go,
-//! and whoever watches is told. A change that a store did not take is kept and sent again, with its lease renewed, for
-//! as long as the worker may.
+//! What follows when a job's change has been recorded: the run is closed or brought on its way, the job is let go, and
+//! the listener is told. A change that a store did not take is kept and sent again, with its lease renewed, for as long
+//! as the worker may.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use dovetail_core::RunId;
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
-use dovetail_core::ledger::{Item, Lease, Reply};
-use dovetail_core::record::RunState;
+use dovetail_core::ledger::{Item, Reply};
 
-use super::{Event, Worker, locked};
+use super::job::{Ended, JobInHand, Kept, Sent};
+use super::{Event, Worker, panicked};
 use crate::FlowError;
 use crate::shutdown::Shutdown;
-use crate::step::{After, Done, Settled};
+use crate::step::Conclusion;
 
 /// How long a change waits that a store did not take.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// A change that was sent.
-pub(super) struct Sent {
-    pub(super) lease: Lease,
-    pub(super) attempt: u32,
-    pub(super) item: Item,
-    pub(super) after: After,
-}
-
 pub(super) enum ToSettle {
-    Answered(Sent, Result<Reply, StoreError>),
+    Answered(JobInHand<Sent>, Result<Reply, StoreError>),
     /// A store did not take it: it is to be sent again a little later.
-    Later(Sent),
-    /// No more are begun: when all that were sent are settled, there is nothing left to do.
-    NoMore,
+    Kept(JobInHand<Kept>),
+    /// Nothing is claimed any more, and the slots have ended: a job that is still in hand is on its way here.
+    NoMoreJobs,
 }
 
-/// What is left to do for a change that was answered.
-enum Left {
-    Nothing,
-    /// Another change follows from it.
-    Send(Sent),
-    /// A store did not take it.
-    Later(Sent),
+/// A change that the ledger has. The settle thread gets the job back with the ledger's answer, also when the ledger
+/// drops the change unanswered.
+struct AwaitedAnswer {
+    job: Option<JobInHand<Sent>>,
+    settle: Sender<ToSettle>,
+}
+
+impl AwaitedAnswer {
+    fn answered(mut self, reply: Result<Reply, StoreError>) {
+        self.pass_on(reply);
+    }
+
+    fn pass_on(&mut self, reply: Result<Reply, StoreError>) {
+        if let Some(job) = self.job.take() {
+            // The receiver stays until all jobs are let go.
+            drop(self.settle.send(ToSettle::Answered(job, reply)));
+        }
+    }
+}
+
+impl Drop for AwaitedAnswer {
+    fn drop(&mut self) {
+        if self.job.is_some() {
+            self.pass_on(Err(StoreError::plain(
+                StoreErrorKind::Unavailable,
+                "commit: the change was dropped unanswered",
+            )));
+        }
+    }
 }
 
 fn only(replies: Result<Vec<Reply>, StoreError>) -> Result<Reply, StoreError> {
     replies?.pop().ok_or_else(|| StoreError::plain(StoreErrorKind::Corrupt, "commit: an answer is missing"))
 }
 
+/// What is left to do for a job whose change was answered.
+enum Unsettled {
+    /// A further change is to be committed.
+    Send(JobInHand<Ended>),
+    /// A store did not take the change.
+    Keep(JobInHand<Kept>),
+}
+
 impl Worker {
-    /// Commits a change on this thread, with all that follows from it. For whoever has nothing else in hand: nobody
-    /// needs to be woken for it.
-    pub(super) fn settle_here(&self, mut sent: Sent, settle: &Sender<ToSettle>) {
+    /// Sends a job's change on its way. The settle thread hears the answer, unless this is the only job in hand: then
+    /// no other thread needs to be woken for it.
+    pub(super) fn commit(&self, job: JobInHand<Ended>, settle: &Sender<ToSettle>) {
+        if self.jobs.flow.is_last_in_hand() {
+            self.commit_here(job, settle);
+        } else {
+            self.send(job, settle);
+        }
+    }
+
+    /// Commits the job's change on this thread, with all that follows from it.
+    fn commit_here(&self, mut job: JobInHand<Ended>, settle: &Sender<ToSettle>) {
         loop {
-            let reply = only(self.parts.ledger.commit(std::slice::from_ref(&sent.item)));
-            match self.settle(sent, reply) {
-                Left::Nothing => return,
-                Left::Send(next) => sent = next,
-                Left::Later(sent) => return drop(settle.send(ToSettle::Later(sent))),
+            job = match self.settle_committed(job) {
+                None => return,
+                Some(job) => job,
+            };
+            job.is_being_sent();
+            let Some(change) = job.change() else { continue };
+            let reply = only(self.parts.ledger.commit(std::slice::from_ref(change)));
+            match self.settle(job, reply) {
+                None => return,
+                Some(Unsettled::Send(next)) => job = next,
+                Some(Unsettled::Keep(kept)) => return drop(settle.send(ToSettle::Kept(kept))),
             }
         }
     }
 
-    /// Hands a change to the ledger; its answer comes to whoever receives from `settle`.
-    pub(super) fn send(&self, sent: Sent, settle: &Sender<ToSettle>) {
-        let settle = settle.clone();
-        self.flow.sent();
-        let item = sent.item.clone();
-        self.parts.ledger.commit_then(
-            vec![item],
-            Box::new(move |replies| {
-                // Its receiver waits for all that were sent.
-                drop(settle.send(ToSettle::Answered(sent, only(replies))));
-            }),
-        );
+    /// Hands the job's change to the ledger; the answer comes to the receiver of `settle`.
+    fn send(&self, job: JobInHand<Ended>, settle: &Sender<ToSettle>) {
+        let Some(job) = self.settle_committed(job) else { return };
+        let Some(change) = job.change().cloned() else { return };
+        let awaited = AwaitedAnswer { job: Some(job.send()), settle: settle.clone() };
+        self.parts.ledger.commit_then(vec![change], Box::new(move |replies| awaited.answered(only(replies))));
     }
 
-    /// Settles what is answered until there is no more.
-    pub(super) fn settle_all(
-        self: &Arc<Self>,
-        answers: &Receiver<ToSettle>,
-        settle: &Sender<ToSettle>,
-        shutdown: &Shutdown,
-    ) {
-        let (mut later, mut no_more): (Vec<(Instant, Sent)>, bool) = (Vec::new(), false);
+    /// Settles jobs as their changes are answered, until the slots have ended and every job was let go.
+    pub(super) fn settle_all(&self, answers: &Receiver<ToSettle>, settle: &Sender<ToSettle>, shutdown: &Shutdown) {
+        let (mut later, mut no_more): (Vec<(Instant, JobInHand<Kept>)>, bool) = (Vec::new(), false);
         loop {
-            if no_more && later.is_empty() && self.flow.all_answered() {
+            if no_more && self.jobs.flow.is_empty() {
                 return;
             }
             let due = later.iter().map(|(due, _)| *due).min();
@@ -93,108 +118,94 @@ impl Worker {
                 None => answers.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(due) => answers.recv_timeout(due.saturating_duration_since(Instant::now())),
             };
-            let mut put_off = |sent: Sent| {
-                // If it was stopped at once, the lease decides.
-                if shutdown.aborting() {
-                    self.let_go(sent.lease.token, &sent.lease.run.run, None);
-                } else {
-                    later.push((Instant::now() + AGAIN, sent));
-                }
-            };
-            match message {
-                Ok(ToSettle::NoMore) => no_more = true,
-                Ok(ToSettle::Later(sent)) => put_off(sent),
-                Ok(ToSettle::Answered(sent, reply)) => {
-                    self.flow.answered();
-                    match self.settle(sent, reply) {
-                        Left::Nothing => {}
-                        Left::Send(sent) => self.send(sent, settle),
-                        Left::Later(sent) => put_off(sent),
-                    }
-                }
+            let handle = || match message {
+                Ok(ToSettle::NoMoreJobs) => no_more = true,
+                Ok(ToSettle::Kept(job)) => later.extend(keep(job, shutdown)),
+                Ok(ToSettle::Answered(job, reply)) => match self.settle(job.answered(), reply) {
+                    None => {}
+                    Some(Unsettled::Send(job)) => self.send(job, settle),
+                    Some(Unsettled::Keep(job)) => later.extend(keep(job, shutdown)),
+                },
                 Err(RecvTimeoutError::Timeout) => {
                     let now = Instant::now();
-                    let (ready, rest) = later.into_iter().partition(|(due, _)| *due <= now);
-                    later = rest;
-                    for (_, sent) in ready {
-                        self.send(sent, settle);
+                    for (_, job) in later.extract_if(.., |(due, _)| *due <= now) {
+                        self.send(job.again(), settle);
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
+                // It cannot be: `settle` is a sender.
+                Err(RecvTimeoutError::Disconnected) => no_more = true,
+            };
+            // A panic here is our own: the job that it hit is left to its lease, and the others are settled.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(handle)) {
+                let error = panicked("settle a step", panic.as_ref());
+                tracing::error!(err = &error as &dyn std::error::Error, "the host panicked as it settled a step");
+                self.fail(error);
             }
         }
     }
 
-    fn settle(&self, sent: Sent, reply: Result<Reply, StoreError>) -> Left {
-        let run = sent.lease.run.run.clone();
-        let asked: &[Store] = match (&sent.item, &reply) {
+    /// What follows from the reply to the job's change. None: the job is let go.
+    fn settle(&self, mut job: JobInHand<Ended>, reply: Result<Reply, StoreError>) -> Option<Unsettled> {
+        let run = job.lease().run.clone();
+        let asked: &[Store] = match (job.change(), &reply) {
             // Nothing was to be recorded.
-            (Item::Release { .. }, _) => &[Store::Queue],
+            (Some(Item::Release { .. }), _) => &[Store::Queue],
             (_, Ok(Reply::Exists(_))) => &[Store::Records],
             _ => &[Store::Queue, Store::Records, Store::Blobs],
         };
-        let settled = reply
-            .map_err(FlowError::from)
-            .and_then(|reply| self.runner.settle(&sent.lease.run, sent.after.clone(), &reply));
+        let settled = reply.map_err(FlowError::from).and_then(|reply| self.runner.settle(&run, job.outcome(), &reply));
         match settled {
-            Ok(Settled::Commit(item, after)) => return Left::Send(Sent { item, after, ..sent }),
-            Ok(Settled::Over(done, state)) => {
-                self.store_answers(asked, true);
-                let (step, attempt) = (sent.lease.step.clone(), sent.attempt);
-                match done {
-                    Done::Step { failure, micros } => {
-                        self.tell(|| Event::StepFinished {
-                            run: run.clone(),
-                            step,
-                            attempt,
-                            failure,
-                            millis: micros / 1000,
-                        });
-                    }
-                    Done::Skipped { failed_step } => {
-                        self.tell(|| Event::StepSkipped { run: run.clone(), step, failed_step });
-                    }
-                    Done::Retried { code, delay } => {
-                        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                        self.tell(|| Event::StepRetried { run: run.clone(), step, attempt, code, delay_ms });
-                    }
-                    Done::Released => self.tell(|| Event::StepReleased { run: run.clone(), step, attempt }),
-                    Done::Nothing => {}
+            Ok(()) => {
+                if job.change().is_none() {
+                    self.store_answers(asked, true);
                 }
-                self.let_go(sent.lease.token, &run, state);
+                self.settle_committed(job).map(Unsettled::Send)
             }
             Err(error) if self.is_daemon() => {
                 self.store_failed("record what was done", true, &error);
-                return Left::Later(sent);
+                Some(Unsettled::Keep(job.keep()))
             }
             Err(error) => {
-                tracing::error!(%run, step = %sent.lease.step, err = &error as &dyn std::error::Error, "what came of a step could not be recorded");
+                let (run, step, err) = (&run.run, &job.lease().step, &error as &dyn std::error::Error);
+                tracing::error!(%run, %step, err, "what came of a step could not be recorded");
                 self.fail(error);
-                self.let_go(sent.lease.token, &run, None);
+                job.leave_to_lease();
+                None
             }
         }
-        Left::Nothing
     }
 
-    /// A job is no longer this worker's.
-    pub(super) fn let_go(&self, token: u64, run: &RunId, state: Option<RunState>) {
-        let held = locked(&self.held).remove(&token);
-        if let Some(held) = held {
-            self.parts.ledger.let_go(&held.lease);
+    /// Settles the job, if everything is committed: the listener is told, and the job is let go. Otherwise the job
+    /// comes back.
+    fn settle_committed(&self, job: JobInHand<Ended>) -> Option<JobInHand<Ended>> {
+        let job = match job.committed() {
+            Ok(job) => job,
+            Err(job) => return Some(job),
+        };
+        let (run, step) = (job.lease().run.run.clone(), job.lease().step.clone());
+        let (attempt, conclusion) = job.conclusion();
+        match conclusion.clone() {
+            Conclusion::Finished { failure, micros } => {
+                self.tell(|| Event::StepFinished { run, step, attempt, failure, millis: micros / 1000 });
+            }
+            Conclusion::Skipped { failed_step } => self.tell(|| Event::StepSkipped { run, step, failed_step }),
+            Conclusion::Retried { code, delay, .. } => {
+                let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                self.tell(|| Event::StepRetried { run, step, attempt, code, delay_ms });
+            }
+            Conclusion::Stopped => self.tell(|| Event::StepReleased { run, step, attempt }),
+            Conclusion::Released | Conclusion::Superseded => {}
         }
-        self.flow.settled();
-        match state {
-            Some(state) => self.ended(run, state),
-            None => self.tell_ended(run),
-        }
+        job.settle();
+        None
     }
 
     /// Told once and then now and then, however many changes it is that wait. `keeps`: it is something that was done.
     pub(super) fn store_failed(&self, operation: &str, keeps: bool, error: &FlowError) {
         tracing::debug!(operation, err = error as &dyn std::error::Error, "a store failed");
         let store = error.store();
-        if let Some(since) = self.flow.failed(store, keeps) {
-            let kept = locked(&self.held).values().filter(|held| held.ended).count();
+        if let Some(since) = self.jobs.flow.store_failed(store, keeps) {
+            let kept = self.jobs.unrecorded();
             self.tell(|| Event::StoreFailed {
                 store,
                 operation: operation.to_owned(),
@@ -206,8 +217,17 @@ impl Worker {
     }
 
     pub(super) fn store_answers(&self, asked: &[Store], took: bool) {
-        for store in self.flow.answered_by(asked, took) {
+        for store in self.jobs.flow.answered_by(asked, took) {
             self.tell(|| Event::StoreAnswers { store });
         }
     }
+}
+
+/// When a change that was not taken is due again. None: this process is told to stop at once, and the lease decides.
+fn keep(job: JobInHand<Kept>, shutdown: &Shutdown) -> Option<(Instant, JobInHand<Kept>)> {
+    if shutdown.aborting() {
+        job.leave_to_lease();
+        return None;
+    }
+    Some((Instant::now() + AGAIN, job))
 }

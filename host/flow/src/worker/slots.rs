@@ -2,7 +2,7 @@
 //! memory is still in the processor's caches, and those that are not needed sleep on.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 struct State<T> {
     jobs: VecDeque<T>,
@@ -64,15 +64,6 @@ impl<T> Slots<T> {
             }
             state = waker.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-}
-
-/// Closes them when it is dropped.
-pub(super) struct Closing<T>(pub(super) Arc<Slots<T>>);
-
-impl<T> Drop for Closing<T> {
-    fn drop(&mut self) {
-        self.0.close();
     }
 }
 

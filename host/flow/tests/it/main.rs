@@ -13,6 +13,7 @@ mod inputs;
 mod interleavings;
 mod missing;
 mod models;
+mod panics;
 mod registry;
 mod runs;
 mod shutdown;

@@ -1,9 +1,11 @@
 //! Runs that go well.
 
 use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 use dovetail_core::blobs::BlobKind;
 use dovetail_core::executor::{FailureKind, LogLine, Report};
+use dovetail_core::ledger::Scope;
 use dovetail_core::record::RunState;
 use dovetail_core::retention::Shelf as _;
 use dovetail_flow::{Event, Pushed, cancel, current, document, find_run, lineage, logs, recover, retry, runs, submit};
@@ -41,7 +43,7 @@ fn a_runs_time_counts_from_its_acceptance() {
     let bench = Bench::new();
     let published = bench.publish(&json!({}), DIAMOND);
     let run = bench.submit(&published, 5);
-    bench.clock.advance(std::time::Duration::from_secs(3));
+    bench.clock.advance(Duration::from_secs(3));
     let summary = bench.work(&run)["processing_summary"].clone();
     assert!(summary["total_time_ms"].as_u64().unwrap() >= 3000, "{summary}");
     assert!(summary["steps"][0]["started_ms"].as_u64().unwrap() >= 3000, "{summary}");
@@ -62,6 +64,31 @@ fn steps_side_by_side_really_run_at_once() {
     }
     let run = bench.submit(&published, 1);
     assert_eq!(bench.work(&run)["output"]["total"], 7);
+}
+
+/// A worker that has claimed one job, and sees later that a slot has begun it, claims for its other slots.
+#[test]
+fn a_free_slot_takes_what_is_submitted_while_a_long_step_runs() {
+    let bench = Bench::new();
+    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x")]);
+    let (begin, begun) = crossbeam_channel::unbounded();
+    let (go_on, goes_on) = crossbeam_channel::bounded::<()>(0);
+    bench.script("a", move |attempt, _| {
+        begin.send(()).unwrap();
+        goes_on.recv().unwrap_err();
+        Ok(sum(attempt))
+    });
+    std::thread::scope(|threads| {
+        threads.spawn(|| bench.worker().run(&Scope::All, &bench.shutdown).unwrap());
+        bench.submit(&published, 1);
+        begun.recv().unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        bench.submit(&published, 2);
+        let second = begun.recv_timeout(Duration::from_secs(10));
+        bench.shutdown.drain();
+        drop(go_on);
+        assert_eq!(second, Ok(()), "three slots are free");
+    });
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! What a job came to: the change to be committed for it, and what is told once the ledger has taken that change.
+
+use std::time::Duration;
+
+use dovetail_core::executor::Failure;
+use dovetail_core::ledger::{Item, Reply, RunKey};
+use dovetail_core::record::RunState;
+
+use super::StepRunner;
+use crate::FlowError;
+use crate::recover::reconcile;
+use crate::truth::{end, is_stopped};
+
+/// Why a step did not succeed, in short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepFailure {
+    pub code: String,
+    pub message: String,
+    /// Its run was over: the step itself did nothing wrong.
+    pub stopped: bool,
+}
+
+impl StepFailure {
+    pub(super) fn of(failure: &Failure) -> Self {
+        Self { code: failure.code.clone(), message: failure.message.clone(), stopped: is_stopped(failure) }
+    }
+}
+
+/// What became of a job, for the listener of the worker and for its back-off.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Conclusion {
+    /// The step ended.
+    Finished { failure: Option<StepFailure>, micros: u64 },
+    /// The step was skipped, since this step had failed.
+    Skipped { failed_step: String },
+    /// The step will be tried again.
+    Retried {
+        code: String,
+        delay: Duration,
+        /// No attempt was made: something that the job names is not stored.
+        uncharged: bool,
+    },
+    /// The job was given back, and nothing was done for it.
+    Released,
+    /// The attempt was stopped with its worker, and the job was given back.
+    Stopped,
+    /// The job needed nothing, or another worker's outcome counts.
+    Superseded,
+}
+
+/// What a job came to.
+#[derive(Debug)]
+pub(crate) struct JobOutcome {
+    /// The change to be committed next. None: everything is recorded, and the conclusion can be told.
+    pub(crate) change: Option<Item>,
+    pub(crate) conclusion: Conclusion,
+    /// How the run ended, if it ended with this job.
+    pub(crate) run_state: Option<RunState>,
+}
+
+impl JobOutcome {
+    /// Nothing is to be recorded for the job.
+    pub(crate) fn superseded(run_state: Option<RunState>) -> Self {
+        Self { change: None, conclusion: Conclusion::Superseded, run_state }
+    }
+
+    /// A change that does not end the run.
+    pub(crate) fn commit(change: Item, conclusion: Conclusion) -> Self {
+        Self { change: Some(change), conclusion, run_state: None }
+    }
+}
+
+impl StepRunner {
+    /// What follows from the ledger's reply to the job's change: either the job is settled (its outcome has no change
+    /// any more), or a further change is to be committed.
+    ///
+    /// # Errors
+    /// A store's failure: the outcome is as before, and its change can be sent again.
+    pub(crate) fn settle(&self, run: &RunKey, outcome: &mut JobOutcome, reply: &Reply) -> Result<(), FlowError> {
+        let mut next = None;
+        match (&outcome.change, reply) {
+            (Some(Item::Retry { .. } | Item::Finish { .. }), Reply::Created) => {}
+            (Some(Item::Retry { .. }), _) | (Some(Item::Finish { .. }), Reply::Exists(_)) => {
+                // Another's outcome counts.
+                outcome.run_state = reconcile(&self.parts, run)?;
+                outcome.conclusion = Conclusion::Superseded;
+            }
+            (Some(Item::Finish { succeeded: true, .. }), Reply::Complete) => {
+                // It was the last of many, and all have succeeded: this worker closes the run, and needs to read
+                // nothing for that.
+                let state = RunState::Succeeded;
+                next = Some(Item::Close { run: run.clone(), record: end(&self.parts, run, state, None) });
+                outcome.run_state = Some(state);
+            }
+            // Last: this worker reads how the run ended, and closes it. Cancelled and Closed: likewise, or it is
+            // closed.
+            (Some(Item::Finish { .. }), _) => outcome.run_state = reconcile(&self.parts, run)?,
+            // A release is told whatever the reply; the end of a run is recorded whoever recorded it.
+            _ => {}
+        }
+        outcome.change = next;
+        Ok(())
+    }
+}

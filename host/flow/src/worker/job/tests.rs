@@ -1,0 +1,316 @@
+//! Each transition of a job in hand, and a drop in each state: what the ledger is told, and the counts, which are zero
+//! at the end of every path.
+
+use std::sync::Mutex;
+
+use dovetail_core::blobs::StoreError;
+use dovetail_core::keys::NodeId;
+use dovetail_core::ledger::{HeldStep, Job, Kind, Lane, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
+use dovetail_core::memory::{ManualClock, MemoryLedger};
+
+use super::*;
+use crate::worker::{Event, Listener, locked};
+
+const LEASE: Duration = Duration::from_secs(10);
+
+/// A ledger in memory that writes down which leases were released and let go.
+struct Recorder {
+    inner: MemoryLedger,
+    released: Mutex<Vec<u64>>,
+    let_go: Mutex<Vec<u64>>,
+}
+
+impl Ledger for Recorder {
+    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+        let tokens = items.iter().filter_map(|item| match item {
+            Item::Release { lease, .. } => Some(lease.token),
+            _ => None,
+        });
+        locked(&self.released).extend(tokens);
+        self.inner.commit(items)
+    }
+
+    fn claim(
+        &self,
+        scope: &Scope,
+        want: usize,
+        lease: Duration,
+        wait: Wait,
+    ) -> Result<Vec<ledger::Claimed>, StoreError> {
+        self.inner.claim(scope, want, lease, wait)
+    }
+
+    fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
+        self.inner.renew(leases, lease)
+    }
+
+    fn let_go(&self, lease: &Lease) {
+        locked(&self.let_go).push(lease.token);
+    }
+
+    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.inner.get(kind, keys)
+    }
+
+    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.inner.list(kind, listing)
+    }
+
+    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
+        self.inner.open_runs(limit)
+    }
+
+    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
+        self.inner.held(run)
+    }
+
+    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
+        self.inner.over(runs, wait)
+    }
+
+    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
+        self.inner.beat(worker, about, keep)
+    }
+
+    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.inner.workers()
+    }
+
+    fn wake(&self) {
+        self.inner.wake();
+    }
+
+    fn wakes(&self) -> u64 {
+        self.inner.wakes()
+    }
+}
+
+struct Bench {
+    clock: Arc<ManualClock>,
+    ledger: Arc<Recorder>,
+    jobs: Arc<JobsInHand>,
+    shutdown: Shutdown,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Bench {
+    /// One run with one job.
+    fn new() -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let inner = MemoryLedger::new(clock.clone());
+        let ledger = Arc::new(Recorder { inner, released: Mutex::default(), let_go: Mutex::default() });
+        let run = RunKey { run: crate::new_run_id().unwrap(), generation: 0 };
+        let record = Record { kind: Kind::Run, key: run.run.to_string(), value: b"{}".to_vec() };
+        let job = Job { step: NodeId::of_step("a"), needs: Vec::new(), attempt: 1, lane: Lane::default() };
+        ledger
+            .commit(&[Item::Submit { run, record, jobs: vec![job], steps: Arc::new([NodeId::of_step("a")]) }])
+            .unwrap();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let listener: Listener = Arc::new({
+            let told = told.clone();
+            move |event: &Event| locked(&told).push(format!("{event:?}"))
+        });
+        let jobs = Arc::new(JobsInHand::new(ledger.clone(), 2, Some(listener)));
+        Self { clock, ledger, jobs, shutdown: Shutdown::default(), told }
+    }
+
+    fn claim(&self) -> JobInHand<Claimed> {
+        let claimed = self.ledger.claim(&Scope::All, 1, LEASE, Wait::NONE).unwrap();
+        self.jobs.take(claimed, &self.shutdown).pop().expect("the job is ready")
+    }
+
+    fn start(&self) -> JobInHand<Started> {
+        self.claim().start()
+    }
+
+    /// A job whose step is to be committed.
+    fn end(&self) -> JobInHand<Ended> {
+        self.start().end(Self::end_outcome(), true)
+    }
+
+    fn end_outcome() -> JobOutcome {
+        let put = Item::Put { record: Record { kind: Kind::Identity, key: "x".into(), value: Vec::new() } };
+        JobOutcome::commit(put, Conclusion::Finished { failure: None, micros: 7 })
+    }
+
+    /// As what the one job is counted.
+    #[track_caller]
+    fn counts_as(&self, counted: Counted) {
+        assert_eq!(self.jobs.flow.in_hand(counted), 1, "{counted:?}");
+        assert_eq!(self.jobs.flow.all_in_hand(), 1);
+        assert_eq!(self.jobs.leases().len(), 1, "the lease is renewed");
+        assert!(locked(&self.ledger.let_go).is_empty());
+    }
+
+    /// Everything that the job held is let go once, and the lease was released so often.
+    #[track_caller]
+    fn is_let_go(&self, releases: usize) {
+        assert_eq!(self.jobs.flow.all_in_hand(), 0);
+        assert!(self.jobs.flow.is_empty());
+        assert_eq!(self.jobs.leases().len(), 0, "the lease is renewed no more");
+        assert_eq!(locked(&self.ledger.let_go).len(), 1, "the ledger forgets the lease");
+        assert_eq!(locked(&self.ledger.released).len(), releases);
+    }
+
+    /// The job was given back, uncharged: it can be claimed at once.
+    #[track_caller]
+    fn is_given_back(&self) {
+        self.is_let_go(1);
+        let again = self.ledger.claim(&Scope::All, 1, LEASE, Wait::NONE).unwrap();
+        assert_eq!(again.iter().map(|job| (job.attempt, job.crashes)).collect::<Vec<_>>(), [(1, 0)]);
+    }
+
+    /// The lease decides: the job comes again when it expires, and that counts as a crash.
+    #[track_caller]
+    fn is_left_to_its_lease(&self) {
+        self.is_let_go(0);
+        assert!(self.ledger.claim(&Scope::All, 1, LEASE, Wait::NONE).unwrap().is_empty(), "the lease has not expired");
+        self.clock.advance(LEASE * 2);
+        let again = self.ledger.claim(&Scope::All, 1, LEASE, Wait::NONE).unwrap();
+        assert_eq!(again.iter().map(|job| (job.attempt, job.crashes)).collect::<Vec<_>>(), [(1, 1)]);
+    }
+}
+
+#[test]
+fn a_job_goes_from_its_claim_through_all_states() {
+    let bench = Bench::new();
+    let job = bench.claim();
+    bench.counts_as(Counted::Waiting);
+    let job = job.start();
+    bench.counts_as(Counted::Running);
+    assert!(!job.held_lease().has_ended());
+    let job = job.end(Bench::end_outcome(), true);
+    bench.counts_as(Counted::Running);
+    assert!(job.held_lease().has_ended());
+    let job = job.send();
+    bench.counts_as(Counted::Sent);
+    assert_eq!(bench.jobs.flow.figures(), (0, 1), "the slot is free, and the step is counted as ended");
+    let job = job.answered().keep();
+    bench.counts_as(Counted::Kept);
+    let job = job.again().send();
+    bench.counts_as(Counted::Sent);
+    let Err(mut job) = job.answered().committed() else { panic!("its change is not committed yet") };
+    job.outcome().change = None;
+    let Ok(job) = job.committed() else { panic!("everything is committed") };
+    bench.counts_as(Counted::Sent);
+    assert_eq!(job.conclusion(), (1, &Conclusion::Finished { failure: None, micros: 7 }));
+    job.settle();
+    bench.is_let_go(0);
+    assert_eq!(bench.jobs.flow.figures(), (0, 1), "the step is counted once");
+    assert_eq!(*locked(&bench.told), Vec::<String>::new(), "its run goes on");
+}
+
+#[test]
+fn a_job_that_is_settled_on_its_slot_keeps_the_slot_until_then() {
+    let bench = Bench::new();
+    let mut job = bench.end();
+    job.is_being_sent();
+    job.outcome().change = None;
+    job.outcome().run_state = Some(RunState::Succeeded);
+    let Ok(job) = job.committed() else { panic!("everything is committed") };
+    bench.counts_as(Counted::Running);
+    job.settle();
+    bench.is_let_go(0);
+    assert_eq!(bench.jobs.flow.figures(), (0, 1));
+    let told = locked(&bench.told).clone();
+    assert!(matches!(told.as_slice(), [one] if one.starts_with("RunFinished")), "the run ended with the job: {told:?}");
+}
+
+#[test]
+fn a_job_that_is_given_back_has_the_release_as_its_change() {
+    for started in [false, true] {
+        let bench = Bench::new();
+        let delay = Duration::from_secs(3);
+        let (job, counted) = if started {
+            (bench.start().give_back(delay), Counted::Running)
+        } else {
+            (bench.claim().give_back(delay), Counted::Waiting)
+        };
+        bench.counts_as(counted);
+        let change = job.change().expect("the release").clone();
+        assert!(matches!(&change, Item::Release { lease, delay: d } if lease == job.lease() && *d == delay));
+        let job = job.send();
+        bench.counts_as(Counted::Sent);
+        assert_eq!(bench.jobs.flow.figures(), (0, 0), "no step was run");
+        let mut job = job.answered();
+        job.outcome().change = None;
+        let Ok(job) = job.committed() else { panic!("everything is committed") };
+        assert_eq!(job.conclusion().1, &Conclusion::Released);
+        job.settle();
+        bench.is_let_go(0);
+    }
+}
+
+#[test]
+fn a_job_that_is_dropped_before_its_change_was_sent_is_given_back_once() {
+    let bench = Bench::new();
+    drop(bench.claim());
+    bench.is_given_back();
+    let bench = Bench::new();
+    drop(bench.start());
+    bench.is_given_back();
+    let bench = Bench::new();
+    drop(bench.end());
+    bench.is_given_back();
+    let bench = Bench::new();
+    drop(bench.end().keep());
+    bench.is_given_back();
+}
+
+#[test]
+fn a_job_that_is_dropped_after_its_change_was_sent_is_left_to_its_lease() {
+    let bench = Bench::new();
+    drop(bench.end().send());
+    bench.is_left_to_its_lease();
+    let bench = Bench::new();
+    drop(bench.end().send().answered());
+    bench.is_left_to_its_lease();
+    let bench = Bench::new();
+    drop(bench.end().send().answered().keep());
+    bench.is_left_to_its_lease();
+    let bench = Bench::new();
+    let mut job = bench.end();
+    job.is_being_sent();
+    drop(job);
+    bench.is_left_to_its_lease();
+    let bench = Bench::new();
+    let mut job = bench.end().send().answered();
+    job.outcome().change = None;
+    drop(job.committed().ok().expect("everything is committed"));
+    bench.is_let_go(0);
+}
+
+#[test]
+fn a_job_that_is_left_to_its_lease_is_not_released() {
+    let bench = Bench::new();
+    bench.start().leave_to_lease();
+    bench.is_left_to_its_lease();
+    let bench = Bench::new();
+    bench.end().leave_to_lease();
+    bench.is_left_to_its_lease();
+    let bench = Bench::new();
+    bench.end().keep().leave_to_lease();
+    bench.is_left_to_its_lease();
+}
+
+#[test]
+fn a_process_that_is_to_stop_at_once_gives_no_dropped_job_back() {
+    let bench = Bench::new();
+    let job = bench.claim();
+    bench.shutdown.abort();
+    drop(job);
+    bench.is_left_to_its_lease();
+}
+
+#[test]
+fn a_panic_over_a_job_leaves_it_to_its_lease_and_lets_go_what_it_held() {
+    let bench = Bench::new();
+    let job = bench.start();
+    let panic = catch_unwind(AssertUnwindSafe(move || {
+        let _job = job;
+        panic!("a bug of ours");
+    }));
+    assert!(panic.is_err());
+    bench.is_left_to_its_lease();
+    assert_eq!(bench.jobs.flow.figures(), (0, 0), "the step is not counted as ended");
+}

@@ -1,0 +1,280 @@
+//! What a worker does when this program, or a part that it calls, breaks its word: a thread panics, a ledger drops a
+//! change unanswered. The worker reports it, and neither waits without end nor keeps a job.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
+
+use dovetail_core::RunId;
+use dovetail_core::blobs::StoreError;
+use dovetail_core::executor::{Failure, FailureKind, Outcome};
+use dovetail_core::ledger::{
+    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait,
+};
+use dovetail_flow::{Daemon, Event, FlowError, Listener, Worker, WorkerOptions, document};
+use serde_json::json;
+
+use crate::bench::{Bench, report, sum};
+
+const LEASE: Duration = Duration::from_secs(10);
+/// As long as a worker takes to end where nothing hangs, many times over.
+const LONG: Duration = Duration::from_secs(20);
+
+/// Panics in so many commits, and drops so many changes unanswered, before it works.
+struct Broken {
+    inner: Arc<dyn Ledger>,
+    panics: AtomicU32,
+    drops: AtomicU32,
+}
+
+fn one_less(count: &AtomicU32) -> bool {
+    count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1)).is_ok()
+}
+
+impl Ledger for Broken {
+    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+        assert!(!one_less(&self.panics), "a bug of the ledger");
+        self.inner.commit(items)
+    }
+
+    fn commit_then(&self, items: Vec<Item>, then: Then) {
+        if !one_less(&self.drops) {
+            then(self.commit(&items));
+        }
+    }
+
+    fn claim(&self, scope: &Scope, want: usize, lease: Duration, mut wait: Wait) -> Result<Vec<Claimed>, StoreError> {
+        wait.at_most = wait.at_most.min(Duration::from_millis(20));
+        self.inner.claim(scope, want, lease, wait)
+    }
+
+    fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
+        self.inner.renew(leases, lease)
+    }
+
+    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.inner.get(kind, keys)
+    }
+
+    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.inner.list(kind, listing)
+    }
+
+    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
+        self.inner.open_runs(limit)
+    }
+
+    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
+        self.inner.held(run)
+    }
+
+    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
+        self.inner.over(runs, wait)
+    }
+
+    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
+        self.inner.beat(worker, about, keep)
+    }
+
+    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.inner.workers()
+    }
+
+    fn wake(&self) {
+        self.inner.wake();
+    }
+
+    fn wakes(&self) -> u64 {
+        self.inner.wakes()
+    }
+}
+
+type Ended = crossbeam_channel::Receiver<Result<(), FlowError>>;
+
+/// A bench with one pipeline of one step `a`, and a worker on a thread of its own: one that hangs fails its test.
+struct Broke {
+    bench: Bench,
+    ledger: Arc<Broken>,
+}
+
+impl Broke {
+    fn new(panics: u32, drops: u32) -> Self {
+        let bench = Bench::new();
+        let (panics, drops) = (AtomicU32::new(panics), AtomicU32::new(drops));
+        let ledger = Arc::new(Broken { inner: bench.parts.ledger.clone(), panics, drops });
+        Self { bench, ledger }
+    }
+
+    fn submit(&self, runs: i64) -> Vec<RunId> {
+        let published = self.bench.publish(&json!({}), &[("a", "input.x", "input.x")]);
+        (0..runs).map(|x| self.bench.submit(&published, x)).collect()
+    }
+
+    fn work(&self, jobs: usize, scope: Scope, daemon: Option<Daemon>, on_event: Option<Listener>) -> Ended {
+        let mut parts = self.bench.parts.clone();
+        parts.ledger = self.ledger.clone();
+        let options = WorkerOptions { jobs, lease: LEASE, name: "test".into(), on_event, daemon };
+        let worker = Arc::new(Worker::new(parts, self.bench.executor.clone(), options));
+        let shutdown = self.bench.shutdown.clone();
+        let (tell, ended) = crossbeam_channel::bounded(1);
+        std::thread::spawn(move || tell.send(worker.run(&scope, &shutdown)));
+        ended
+    }
+
+    #[track_caller]
+    fn wait_for(&self, run: &RunId, state: &str) {
+        let began = std::time::Instant::now();
+        while document(&self.bench.parts, run).unwrap()["state"] != state {
+            assert!(began.elapsed() < LONG, "{}", document(&self.bench.parts, run).unwrap());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_held(&self, run: &RunId) -> bool {
+        !self.bench.parts.ledger.held(&RunKey { run: run.clone(), generation: 0 }).unwrap().is_empty()
+    }
+}
+
+fn daemon() -> Daemon {
+    Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(Vec::new) }
+}
+
+#[track_caller]
+fn panic_of(ended: &Ended, operation: &str) {
+    let error = ended.recv_timeout(LONG).expect("the worker ends").unwrap_err();
+    assert_eq!(error.code(), "host_panicked");
+    assert!(error.to_string().starts_with(operation), "{error}");
+}
+
+#[test]
+fn a_panic_of_the_claiming_thread_ends_the_worker_and_gives_running_steps_back() {
+    let broke = Broke::new(0, 0);
+    let started = Arc::new(Barrier::new(2));
+    broke.bench.script("a", {
+        let started = started.clone();
+        move |_, stop| {
+            started.wait();
+            let (_keep, never) = crossbeam_channel::bounded::<()>(0);
+            stop.wait(&never).unwrap_err();
+            Ok(report(Outcome::Failed { failure: Failure::new(FailureKind::Cancelled, "cancelled", "stopped") }))
+        }
+    });
+    let run = broke.submit(1).remove(0);
+    let claims = AtomicU32::new(0);
+    let able = move || {
+        if claims.fetch_add(1, Ordering::SeqCst) > 0 {
+            started.wait();
+            panic!("a bug of ours");
+        }
+        Vec::new()
+    };
+    let ended = broke.work(2, Scope::All, Some(Daemon { able: Arc::new(able), ..daemon() }), None);
+    panic_of(&ended, "claim work: the host panicked: a bug of ours");
+    assert!(!broke.is_held(&run), "what ran was given back");
+    let again = broke.ledger.claim(&Scope::All, 1, LEASE, Wait::NONE).unwrap();
+    assert_eq!((again.len(), again[0].crashes), (1, 0), "uncharged");
+}
+
+#[test]
+fn a_panic_of_a_duty_ends_the_worker() {
+    let broke = Broke::new(0, 0);
+    let about = Arc::new(|_, _| panic!("a bug of ours"));
+    panic_of(
+        &broke.work(2, Scope::All, Some(Daemon { about, ..daemon() }), None),
+        "send heartbeats: the host panicked",
+    );
+}
+
+#[test]
+fn a_panic_after_an_attempt_leaves_the_slot_and_the_job_to_be_used_again() {
+    let broke = Broke::new(1, 0);
+    let run = broke.submit(1).remove(0);
+    let ended = broke.work(1, Scope::All, Some(daemon()), None);
+    // The job comes again when its lease expires, which this clock decides.
+    let began = std::time::Instant::now();
+    while document(&broke.bench.parts, &run).unwrap()["state"] != "succeeded" {
+        assert!(began.elapsed() < LONG, "the only slot takes jobs again");
+        broke.bench.clock.advance(LEASE / 100);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(broke.bench.made(), [("a".to_owned(), 1), ("a".to_owned(), 1)], "the outcome was not recorded at first");
+    broke.bench.shutdown.drain();
+    ended.recv_timeout(LONG).expect("the counts let the worker end").unwrap();
+}
+
+#[test]
+fn a_panic_after_an_attempt_is_reported_where_the_worker_ends_with_its_first_failure() {
+    let broke = Broke::new(1, 0);
+    let run = broke.submit(1).remove(0);
+    let ended = broke.work(1, Scope::Runs(vec![run.clone()]), None, None);
+    panic_of(&ended, &format!("run step a of run {run}: the host panicked: a bug of the ledger"));
+}
+
+#[test]
+fn a_panic_over_what_is_told_of_one_job_keeps_no_other_job_from_its_end() {
+    let broke = Broke::new(0, 0);
+    let runs = broke.submit(8);
+    let panics = AtomicU32::new(3);
+    let listener: Listener = Arc::new(move |event| {
+        let counts = matches!(event, Event::StepFinished { .. } | Event::RunFinished { .. });
+        assert!(!(counts && one_less(&panics)), "a bug of the listener");
+    });
+    let ended = broke.work(2, Scope::All, Some(daemon()), Some(listener));
+    for run in &runs {
+        broke.wait_for(run, "succeeded");
+    }
+    broke.bench.shutdown.drain();
+    ended.recv_timeout(LONG).expect("the counts let the worker end").unwrap();
+}
+
+/// Two steps that run at once until both have ended, so that the change of the first one is handed to the ledger.
+fn two_at_once(broke: &Broke) -> Vec<RunId> {
+    let both = Barrier::new(2);
+    let first = Mutex::new(2);
+    broke.bench.script("a", move |attempt, _| {
+        let waits = {
+            let mut first = first.lock().unwrap();
+            let waits = *first > 0;
+            *first -= i32::from(waits);
+            waits
+        };
+        if waits {
+            both.wait();
+        }
+        Ok(sum(attempt))
+    });
+    broke.submit(2)
+}
+
+#[test]
+fn a_change_that_the_ledger_drops_unanswered_is_sent_again() {
+    let broke = Broke::new(0, 1);
+    let runs = two_at_once(&broke);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let listener: Listener = Arc::new({
+        let told = told.clone();
+        move |event| {
+            if let Event::StoreFailed { error, .. } = event {
+                told.lock().unwrap().push(error.clone());
+            }
+        }
+    });
+    let ended = broke.work(2, Scope::All, Some(daemon()), Some(listener));
+    for run in &runs {
+        broke.wait_for(run, "succeeded");
+    }
+    broke.bench.shutdown.drain();
+    ended.recv_timeout(LONG).expect("nothing is waited for").unwrap();
+    assert_eq!(broke.ledger.drops.load(Ordering::SeqCst), 0);
+    assert_eq!(*told.lock().unwrap(), ["commit: the change was dropped unanswered"]);
+    assert_eq!(broke.bench.made().len(), 2, "no step is made again");
+}
+
+#[test]
+fn a_change_that_the_ledger_drops_unanswered_ends_a_worker_that_ends_with_its_first_failure() {
+    let broke = Broke::new(0, u32::MAX);
+    let runs = two_at_once(&broke);
+    let ended = broke.work(2, Scope::Runs(runs), None, None);
+    let error = ended.recv_timeout(LONG).expect("nothing is waited for").unwrap_err();
+    assert_eq!(error.to_string(), "commit: the change was dropped unanswered");
+}
