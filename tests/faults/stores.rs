@@ -328,7 +328,7 @@ fn who_waits_for_a_run_outlasts_the_records() {
         assert!(out.status.success(), "{said}\n{result}");
         assert!(result.contains("\"succeeded\""), "{result}");
         let told = |what: &str| said.matches(what).count();
-        let (silent, again) = (told("it is waited on"), told("the store of the records answers again"));
+        let (silent, again) = (told("goes on waiting for it"), told("the store of the records answers again"));
         assert!(silent == again && silent <= 1 && (silent == 1 || !looks), "{said}");
     }
 }

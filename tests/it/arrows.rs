@@ -1,12 +1,13 @@
-//! The compile-time arrows of ARCHITECTURE.md: `cli -> {flow, stores, runtime, vision} -> core`, the middle ones never
-//! name one another, and each heavy library has one crate that may name it.
+//! The compile-time arrows of ARCHITECTURE.md: `cli -> {service, bench}`, `bench -> service`,
+//! `service -> {flow, stores, runtime, vision} -> core`; these four never name one another, and each heavy library has one
+//! crate that may name it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::root;
+use crate::{files, root, text};
 
 /// Every crate with what it needs to be built (without what only its tests need).
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
@@ -25,6 +26,12 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     packages.iter().map(|p| (p["name"].as_str().expect("a name").to_owned(), needs(p))).collect()
 }
 
+/// What the service joins.
+const ENGINE: &[&str] = &["dovetail-core", "dovetail-flow", "dovetail-stores", "dovetail-runtime", "dovetail-vision"];
+/// The measurements look at each part by itself, beside the service.
+const MEASURES: &[&str] =
+    &["dovetail-core", "dovetail-flow", "dovetail-stores", "dovetail-runtime", "dovetail-vision", "dovetail-service"];
+
 #[test]
 fn our_crates_name_only_those_below_them() {
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
@@ -33,7 +40,9 @@ fn our_crates_name_only_those_below_them() {
         ("dovetail-stores", &["dovetail-core"]),
         ("dovetail-runtime", &["dovetail-core"]),
         ("dovetail-vision", &["dovetail-core"]),
-        ("dovetail", &["dovetail-core", "dovetail-flow", "dovetail-stores", "dovetail-runtime", "dovetail-vision"]),
+        ("dovetail-service", ENGINE),
+        ("dovetail-bench", MEASURES),
+        ("dovetail", &["dovetail-service", "dovetail-bench"]),
         ("dovetail-tests", &[]),
     ]);
     for (name, needs) in dependencies() {
@@ -66,5 +75,21 @@ fn each_heavy_library_has_one_crate_that_names_it() {
             name == "dovetail-stores" || found.is_empty(),
             "{name} names {found:?}; only dovetail-stores speaks to a network"
         );
+    }
+}
+
+/// A front door prints, or speaks HTTP. The service does neither, so that every front door can use it.
+#[test]
+fn the_service_neither_prints_nor_reads_arguments() {
+    let needs = dependencies();
+    for library in ["clap", "clap_complete", "tracing-subscriber", "signal-hook", "hyper", "axum"] {
+        assert!(!needs["dovetail-service"].contains(library), "dovetail-service names {library}");
+    }
+    // `print_stdout` and `print_stderr` of clippy forbid the macros; this forbids the handles.
+    for file in files("host/service/src", ".rs") {
+        let text = text(&file);
+        for handle in ["stdout()", "stderr()", "stdin()"] {
+            assert!(!text.contains(handle), "{} uses {handle}", file.display());
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::args::Global;
-use crate::paths::Shown as _;
+use dovetail_service::paths::Shown as _;
 
 impl Global {
     /// Another command with the same options of where things are. A URL that may hold a password is not repeated.
@@ -92,7 +92,7 @@ mod tests {
             Global::default().again("runs resume --all", Some(&"/it's".into())),
             "dovetail --data '/it'\\''s' runs resume --all"
         );
-        let latin = crate::paths::path_of(b"/caf\xe9's");
+        let latin = dovetail_service::paths::path_of(b"/caf\xe9's");
         assert_eq!(Global::default().again("runs list", Some(&latin)), r"dovetail --data $'/caf\xe9\'s' runs list");
     }
 }

@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dovetail_service::settings::{LogFormat, LogLevel, Overrides};
 
-use crate::config::{LogFormat, LogLevel};
+use crate::commands::schema;
 use crate::output::Format;
 use crate::paths;
 
@@ -50,11 +52,37 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Format,
     /// What is logged to standard error [default: warn; of worker and up: info]
-    #[arg(long, global = true, value_enum, value_name = "LEVEL", hide_possible_values = true)]
+    #[arg(long, global = true, value_parser = levels(), value_name = "LEVEL", hide_possible_values = true)]
     pub(crate) log_level: Option<LogLevel>,
     /// How it is logged [default: text]
-    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    #[arg(long, global = true, value_parser = formats(), value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
+}
+
+impl Global {
+    /// What they say of settings.
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides {
+            data: self.data.clone(),
+            config: self.config.clone(),
+            fleet: self.fleet.clone(),
+            queue: self.queue.clone(),
+            meta: self.meta.clone(),
+            blobs: self.blobs.clone(),
+            log_level: self.log_level,
+            log_format: self.log_format,
+        }
+    }
+}
+
+fn levels() -> impl TypedValueParser<Value = LogLevel> {
+    let known = PossibleValuesParser::new(LogLevel::ALL.map(LogLevel::name));
+    known.try_map(|name| LogLevel::parse(&name).ok_or("no level of this name"))
+}
+
+fn formats() -> impl TypedValueParser<Value = LogFormat> {
+    let known = PossibleValuesParser::new(LogFormat::ALL.map(LogFormat::name));
+    known.try_map(|name| LogFormat::parse(&name).ok_or("no format of this name"))
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,9 +92,9 @@ pub(crate) enum Command {
     /// Look at runs, follow, cancel and repeat them
     #[command(subcommand)]
     Runs(Runs),
-    /// Work for everybody: take jobs from the queue until SIGTERM
+    /// Run a worker that executes queued steps until SIGTERM
     Worker(WorkerArgs),
-    /// Everything in one process: looks at the stores, then works
+    /// The same as `worker`
     Up(WorkerArgs),
     /// Look at the workers of a fleet
     #[command(subcommand)]
@@ -94,8 +122,9 @@ pub(crate) enum Command {
     Gc(GcArgs),
     /// Print a JSON Schema of what dovetail prints or reads
     Schema {
-        #[arg(value_enum)]
-        of: SchemaOf,
+        /// The document
+        #[arg(value_name = "DOCUMENT", value_parser = documents())]
+        of: String,
     },
     /// Print the completions of a shell
     Completions {
@@ -372,7 +401,7 @@ pub(crate) struct Bench {
 
 /// A duration such as `30d`, for an option.
 fn duration(text: &str) -> Result<Duration, String> {
-    dovetail_core::manifest::parse_duration(text).map_err(|e| e.to_string())
+    dovetail_service::parse_duration(text).map_err(|e| e.to_string())
 }
 
 #[derive(Debug, Args)]
@@ -391,22 +420,9 @@ pub(crate) struct GcArgs {
     pub(crate) dry_run: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SchemaOf {
-    /// What `run` and `runs show` print
-    Run,
-    /// What `run --each` prints, and `runs resume` of several runs
-    Runs,
-    /// What `pipeline check` prints
-    Check,
-    /// What `bench` prints
-    Bench,
-    /// What `gc` prints
-    Gc,
-    /// What --output json prints for exit codes 2 and 3
-    Error,
-    /// Pipeline files
-    Pipeline,
+/// The names of documents that have a schema.
+fn documents() -> impl TypedValueParser<Value = String> {
+    PossibleValuesParser::new(schema::names())
 }
 
 #[cfg(test)]

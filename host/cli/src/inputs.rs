@@ -1,34 +1,22 @@
-//! From `--input` and `--each` to typed JSON values: first read and checked, then, if nothing is wrong, stored.
+//! From `--input` and `--each` to typed JSON values: files are read, and nothing is stored yet.
 
 mod files;
 mod pattern;
-mod strict;
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use dovetail_core::Digest;
-use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs};
-use dovetail_core::wit::names::nearest;
-use dovetail_core::wit::{Type, ValueError, snake};
-use serde::Deserializer as _;
-use serde::de::{MapAccess, Visitor};
-use serde_json::{Map, Value};
+use dovetail_service::Error;
+use dovetail_service::files::{MAX_ARTIFACT, bounded, read};
+use dovetail_service::inputs::{InputTypes, Inputs, NoValue, Type, duplicate, members, snake, value};
+use dovetail_service::paths::{Shown as _, path_of};
+use serde_json::Value;
 
-use crate::error::Error;
-use crate::media::sniff;
-use crate::paths::{Shown as _, path_of};
 use crate::streams;
-use strict::{Strict, Twin, Twins};
 
-pub(crate) use files::{Each, MAX_PHOTOGRAPH, folder, look_at_artifact, photographs};
+pub(crate) use files::Each;
 
-/// The largest file taken as an artifact, in bytes. Arbitrary: it is held in memory once.
-const MAX_ARTIFACT: u64 = 256 << 20;
 /// The largest file taken as JSON, in bytes: values have at most 4 MiB, written with spaces.
 const MAX_JSON: u64 = 16 << 20;
 
@@ -122,69 +110,30 @@ fn twice(name: &str) -> Error {
         .detail("input", name)
 }
 
-/// The inputs that there are, with their types.
-#[derive(Debug, Default)]
-pub(crate) struct Expected {
-    /// What has them, for messages: `face-processing@1.0.0`.
-    pub(crate) of: String,
-    /// snake_case.
-    pub(crate) types: Vec<(String, Type)>,
+/// Reads everything that was given.
+pub(crate) fn read_inputs(given: &Given, types: &InputTypes) -> Result<Inputs, Error> {
+    let mut reader = Reader::default();
+    reader.read(given, types)?;
+    Ok(reader.inputs)
 }
 
-impl Expected {
-    /// Of a pipeline.
-    pub(crate) fn of_pipeline(pipeline: &dovetail_core::pipeline::Pipeline) -> Self {
-        Self {
-            of: pipeline.reference(),
-            types: pipeline.inputs.iter().map(|input| (input.name.clone(), input.ty.clone())).collect(),
-        }
-    }
-
-    /// Of a task.
-    pub(crate) fn of_task(name: &str, signature: &dovetail_core::wit::Signature) -> Self {
-        Self {
-            of: name.to_owned(),
-            types: signature.input.iter().map(|field| (snake(&field.name), field.ty.clone())).collect(),
-        }
-    }
-
-    /// Values that do not fit.
-    pub(crate) fn misfits(&self, errors: &[ValueError]) -> Error {
-        let inputs: Vec<String> = self.types.iter().map(|(name, ty)| format!("{name}: {}", ty.short())).collect();
-        Error::values(errors).help(format!("the inputs of {} are {}", self.of, inputs.join(", ")))
-    }
-
-    /// The type of an input.
-    pub(crate) fn ty(&self, name: &str) -> Result<&Type, Error> {
-        self.types.iter().find(|(other, _)| other == name).map(|(_, ty)| ty).ok_or_else(|| {
-            let names = self.types.iter().map(|(name, _)| name.as_str());
-            let help = match nearest(name, names.clone()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => {
-                    format!("its inputs are {}", names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
-                }
-            };
-            Error::usage("unknown_input", format!("{} has no input `{name}`", self.of)).help(help).detail("input", name)
-        })
-    }
+/// One input from a file, in place of the value that stood there.
+pub(crate) fn set_file(inputs: &mut Inputs, name: &str, ty: &Type, path: &Path) -> Result<(), Error> {
+    let mut reader = Reader { inputs: std::mem::take(inputs) };
+    let value = reader.value(name, ty, &Source::File(path.to_owned()));
+    *inputs = reader.inputs;
+    inputs.values.insert(name.to_owned(), value?);
+    Ok(())
 }
 
-/// Values that were read, and the bytes that they refer to, which are not stored yet.
-#[derive(Debug, Default)]
-pub(crate) struct Loaded {
-    pub(crate) values: Map<String, Value>,
-    bytes: BTreeMap<Digest, Vec<u8>>,
+/// Reads values and the files that they name.
+#[derive(Default)]
+struct Reader {
+    inputs: Inputs,
 }
 
-impl Loaded {
-    /// Values that were read and stored before.
-    pub(crate) fn of(values: Map<String, Value>) -> Self {
-        Self { values, bytes: BTreeMap::new() }
-    }
-
-    /// Reads everything that was given.
-    pub(crate) fn read(given: &Given, expected: &Expected) -> Result<Self, Error> {
-        let mut loaded = Self::default();
+impl Reader {
+    fn read(&mut self, given: &Given, types: &InputTypes) -> Result<(), Error> {
         if let Some(source) = &given.whole {
             let (text, base, shown) = match source {
                 Source::File(path) => {
@@ -193,25 +142,18 @@ impl Loaded {
                 _ => (text_of_stdin()?, PathBuf::from("."), "standard input".to_owned()),
             };
             for (name, mut value) in object(&text, &shown)? {
-                let ty = expected.ty(&name)?;
-                loaded.files(ty, &mut value, &base)?;
-                if loaded.values.insert(name.clone(), value).is_some() || given.names(&name) {
+                let ty = types.ty(&name)?;
+                self.files(ty, &mut value, &base)?;
+                if self.inputs.values.insert(name.clone(), value).is_some() || given.names(&name) {
                     return Err(twice(&name));
                 }
             }
         }
         for (name, source) in &given.named {
-            let ty = expected.ty(name)?;
-            let value = loaded.value(name, ty, source)?;
-            loaded.values.insert(name.clone(), value);
+            let ty = types.ty(name)?;
+            let value = self.value(name, ty, source)?;
+            self.inputs.values.insert(name.clone(), value);
         }
-        Ok(loaded)
-    }
-
-    /// One input from a file, in place of what stood there.
-    pub(crate) fn set_file(&mut self, name: &str, ty: &Type, path: &Path) -> Result<(), Error> {
-        let value = self.value(name, ty, &Source::File(path.to_owned()))?;
-        self.values.insert(name.to_owned(), value);
         Ok(())
     }
 
@@ -230,30 +172,26 @@ impl Loaded {
             (Source::Stdin, Type::Image | Type::Artifact) => {
                 let bytes =
                     stdin(MAX_ARTIFACT).map_err(|e| Error::usage("unreadable_file", "read standard input").cause(e))?;
-                return Ok(self.keep(bytes, None));
+                return Ok(self.inputs.artifact(bytes, None));
             }
             (Source::File(path), _) => (text_of(path)?, path.parent().unwrap_or(Path::new(".")).to_owned()),
             (Source::Stdin, _) => (text_of_stdin()?, PathBuf::from(".")),
         };
-        let twins = Twins::default();
-        let read = strict::value(&text, &twins);
-        // Twins in a text that is no JSON are not what is wrong with it.
-        if let (Ok(_), Some(twin)) = (&read, twins.take()) {
-            return Err(duplicate(&twin, &format!("the input `{name}`")));
-        }
-        let mut value = read.map_err(|e| {
-            let shown: String = text.chars().take(60).collect();
-            let error =
-                Error::usage("bad_input", format!("the input `{name}` takes {} and `{shown}` is no JSON", ty.short()))
-                    .cause(e)
-                    .detail("input", name);
-            let typed = *source == Source::Text(text.clone());
-            error.help(if typed {
-                how_to_type(name, plain)
-            } else {
-                "a file's text is read as JSON; put quotes around a string".to_owned()
-            })
-        })?;
+        let mut value = match value(&text) {
+            Ok(value) => value,
+            Err(NoValue::Twin(twin)) => return Err(duplicate(&twin, &format!("the input `{name}`"))),
+            Err(NoValue::Syntax(e)) => {
+                let shown: String = text.chars().take(60).collect();
+                let message = format!("the input `{name}` takes {} and `{shown}` is no JSON", ty.short());
+                let error = Error::usage("bad_input", message).cause(e).detail("input", name);
+                let typed = *source == Source::Text(text.clone());
+                return Err(error.help(if typed {
+                    how_to_type(name, plain)
+                } else {
+                    "a file's text is read as JSON; put quotes around a string".to_owned()
+                }));
+            }
+        };
         self.files(ty, &mut value, &base)?;
         Ok(value)
     }
@@ -311,29 +249,7 @@ impl Loaded {
 
     fn artifact(&mut self, path: &Path) -> Result<Value, Error> {
         let bytes = read(path, MAX_ARTIFACT)?;
-        Ok(self.keep(bytes, path.file_name().map(OsStr::text)))
-    }
-
-    fn keep(&mut self, bytes: Vec<u8>, name: Option<String>) -> Value {
-        let reference = ArtifactRef { digest: Digest::of(&bytes), media_type: sniff(&bytes).to_owned(), name };
-        self.bytes.insert(reference.digest, bytes);
-        reference.to_json()
-    }
-
-    /// Stores the bytes. Artifacts that the values name and that came with no file must be there.
-    pub(crate) fn store(self, values: &Value, blobs: &dyn Blobs) -> Result<(), Error> {
-        for artifact in ArtifactRef::all_in(values) {
-            let digest = artifact.digest;
-            if !self.bytes.contains_key(&digest) && blobs.size(BlobKind::Artifact, &digest)?.is_none() {
-                let error =
-                    Error::usage("unknown_artifact", format!("there is no artifact {digest} in the data folder"));
-                return Err(error.help("name the file itself, NAME=@FILE").detail("digest", digest.to_string()));
-            }
-        }
-        for bytes in self.bytes.values() {
-            blobs.put(BlobKind::Artifact, bytes)?;
-        }
-        Ok(())
+        Ok(self.inputs.artifact(bytes, path.file_name().map(OsStr::text)))
     }
 }
 
@@ -369,28 +285,9 @@ fn without_option(ty: &Type) -> &Type {
     }
 }
 
-fn bounded(reader: impl Read, most: u64) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    reader.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most { Err(too_large(most)) } else { Ok(bytes) }
-}
-
 fn stdin(most: u64) -> std::io::Result<Vec<u8>> {
     streams::input()?;
     bounded(std::io::stdin().lock(), most)
-}
-
-fn too_large(most: u64) -> std::io::Error {
-    std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("it has more than {} MiB", most >> 20))
-}
-
-/// A file of at most `most` bytes.
-pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
-    File::open(path).and_then(|file| bounded(file, most)).map_err(|e| {
-        let folder = e.kind() == std::io::ErrorKind::IsADirectory;
-        let error = Error::file(path, e);
-        if folder { error.help("name a file; --each NAME=@FOLDER makes one run for each of its files") } else { error }
-    })
 }
 
 fn text_of(path: &Path) -> Result<String, Error> {
@@ -414,40 +311,14 @@ fn text_of_stdin() -> Result<String, Error> {
         .map_err(|e| Error::usage("bad_input", "standard input is no text").cause(e))
 }
 
-/// The members of the JSON object that stands in `place`, twins included.
+/// The members of the JSON object that stands in `place`, members of one name included.
 fn object(text: &str, place: &str) -> Result<Vec<(String, Value)>, Error> {
-    struct Members<'t>(&'t Twins);
-    impl<'de> Visitor<'de> for Members<'_> {
-        type Value = Vec<(String, Value)>;
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an object")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut members = Vec::new();
-            while let Some(name) = map.next_key::<String>()? {
-                let value = map.next_value_seed(Strict { place: format!("/{name}"), twins: self.0 })?;
-                members.push((name, value));
-            }
-            Ok(members)
-        }
-    }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let twins = Twins::default();
-    let members = reader.deserialize_map(Members(&twins)).and_then(|members| reader.end().map(|()| members));
-    let members = members.map_err(|e| {
-        Error::usage("bad_input", format!("{place} is no JSON object with the inputs"))
+    members(text).map_err(|no| match no {
+        NoValue::Twin(twin) => duplicate(&twin, place),
+        NoValue::Syntax(e) => Error::usage("bad_input", format!("{place} is no JSON object with the inputs"))
             .cause(e)
-            .help(r#"write {"NAME": VALUE, ...}"#)
-    })?;
-    twins.take().map_or(Ok(members), |twin| Err(duplicate(&twin, place)))
-}
-
-fn duplicate(Twin { key, place }: &Twin, what: &str) -> Error {
-    let within = if place.is_empty() { what.to_owned() } else { format!("`{place}` of {what}") };
-    Error::usage("duplicate_key", format!("the key `{key}` stands twice in {within}"))
-        .help("remove or rename one of them")
-        .detail("key", key.as_str())
-        .detail("place", place.as_str())
+            .help(r#"write {"NAME": VALUE, ...}"#),
+    })
 }
 
 #[cfg(test)]

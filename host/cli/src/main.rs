@@ -1,21 +1,16 @@
-//! dovetail: runs pipelines of sandboxed tasks. Parses what was typed, resolves the configuration, runs the command,
-//! gives back its exit code.
+//! dovetail: runs pipelines of sandboxed tasks. This program parses the arguments, resolves the settings, runs the
+//! command on the service, prints the answer, and gives back an exit code. Decisions are the service's.
 
 mod again;
+mod app;
 mod args;
 mod commands;
-mod config;
-mod error;
-mod freshness;
-mod grants;
+mod exit;
 mod help;
 mod inputs;
-mod media;
 mod out_of_memory;
 mod output;
 mod paths;
-mod patience;
-mod plugin;
 mod progress;
 mod results;
 mod show;
@@ -24,23 +19,23 @@ mod streams;
 mod table;
 mod telemetry;
 mod unread;
-mod wire;
-mod work;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use dovetail_service::settings::{Environment, Settings};
+use dovetail_service::{Error, Service};
+
+use crate::app::App;
 use crate::args::Cli;
-use crate::config::{Config, Environment};
-use crate::error::{Error, Exit};
+use crate::exit::{Exit, error_text, exit_code};
 use crate::output::{Format, Output};
-use crate::wire::App;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     // The compiling child must come up with no thread and no setting of its own: it limits itself first.
-    if arguments.get(1).is_some_and(|first| first == dovetail_runtime::SUBCOMMAND) {
-        return dovetail_runtime::compile_child(&arguments[2..]);
+    if arguments.get(1).is_some_and(|first| first == dovetail_service::SUBCOMMAND) {
+        return dovetail_service::compile_child(&arguments[2..]);
     }
     out_of_memory::exit_when_refused();
     let cli = match help::parse(&arguments) {
@@ -49,10 +44,10 @@ fn main() -> ExitCode {
     };
     let output = Output::new(cli.global.output);
     let app = match configure(&cli) {
-        Ok(config) => App::new(config, output).typed(cli.global.clone()),
+        Ok(settings) => App::new(Service::new(settings), output, cli.global.clone()),
         Err(error) => {
             output.error(&error);
-            return ExitCode::from(error.exit_code());
+            return ExitCode::from(exit_code(&error));
         }
     };
     match commands::run(cli.command, &app) {
@@ -60,7 +55,7 @@ fn main() -> ExitCode {
         // It is on standard error, wherever else it should have been.
         Err(error) => {
             app.output.error(&error);
-            ExitCode::from(error.exit_code())
+            ExitCode::from(exit_code(&error))
         }
     }
 }
@@ -70,13 +65,13 @@ fn if_written(exit: Exit, output: &Output) -> u8 {
     match output.written() {
         Ok(()) => exit.code(),
         Err(error) => {
-            output.note(&error.to_text());
-            error.exit_code()
+            output.note(&error_text(&error));
+            exit_code(&error)
         }
     }
 }
 
-fn configure(cli: &Cli) -> Result<Config, Error> {
+fn configure(cli: &Cli) -> Result<Settings, Error> {
     if cli.global.output == Format::Ndjson && !commands::streams(&cli.command) {
         return Err(Error::usage("bad_option", "only `run` and `runs resume` print one document a line")
             .help("use --output json"));
@@ -85,9 +80,9 @@ fn configure(cli: &Cli) -> Result<Config, Error> {
     let environment: Environment =
         std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value)).collect();
     let folder = std::env::current_dir().map_err(|e| Error::usage("no_folder", "find the current folder").cause(e))?;
-    let config = Config::load(&cli.global, &environment, &folder)?;
-    telemetry::start(&config, commands::log_level(&cli.command));
-    Ok(config)
+    let settings = Settings::load(&cli.global.overrides(), &environment, &folder)?;
+    telemetry::start(&settings, commands::log_level(&cli.command));
+    Ok(settings)
 }
 
 /// What clap says, in our form; help and version are no errors.
@@ -106,7 +101,7 @@ fn wrong_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let message = if missing { "a command is missing" } else { message.trim_start_matches("error: ").trim() };
     let shown = Error::usage("usage", message).help(help.trim());
     Output::new(wanted_format(arguments)).error(&shown);
-    ExitCode::from(shown.exit_code())
+    ExitCode::from(exit_code(&shown))
 }
 
 /// The format that was asked for, as far as it can be told of arguments that are wrong.

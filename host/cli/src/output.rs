@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use dovetail_service::Error;
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::Error;
+use crate::exit::error_text;
 use crate::streams;
 
 /// How results are printed.
@@ -29,22 +31,22 @@ pub(crate) struct Output {
     /// Standard error is a terminal that understands control sequences.
     pub(crate) interactive: bool,
     /// What stands in the last line of a terminal, to be removed before something else is printed.
-    in_place: Mutex<bool>,
+    in_place: Arc<Mutex<bool>>,
     /// Why standard output could not be written: nothing more is, for a result with a hole in it is none.
     lost: Mutex<Option<io::Error>>,
 }
 
 impl Output {
     pub(crate) fn new(format: Format) -> Self {
-        Self { format, interactive: may_steer(&io::stderr()), in_place: Mutex::new(false), lost: Mutex::new(None) }
+        Self { format, interactive: may_steer(&io::stderr()), in_place: Arc::default(), lost: Mutex::new(None) }
     }
 
-    /// The result: `json` for machines, `text` for people. Only the one that is wanted is made.
-    pub(crate) fn result(&self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
+    /// The result: `document` for machines, `text` for people. Only the one that is wanted is made.
+    pub(crate) fn result<D: Serialize + ?Sized>(&self, document: &D, text: impl FnOnce() -> String) {
         match self.format {
             Format::Text => self.text(&text()),
-            Format::Json => self.text(&pretty(&json())),
-            Format::Ndjson => self.text(&json().to_string()),
+            Format::Json => self.text(&pretty(&value(document))),
+            Format::Ndjson => self.text(&value(document).to_string()),
         }
     }
 
@@ -81,8 +83,12 @@ impl Output {
 
     /// A line for standard error.
     pub(crate) fn note(&self, line: &str) {
-        self.clear();
-        drop(writeln!(io::stderr().lock(), "{}", visible(line)));
+        self.notes().note(line);
+    }
+
+    /// Prints lines for standard error from any thread.
+    pub(crate) fn notes(&self) -> Notes {
+        Notes { in_place: self.in_place.clone() }
     }
 
     /// What replaces itself in the last line of a terminal. It is as long as the terminal is wide: a line that wraps
@@ -97,22 +103,44 @@ impl Output {
 
     /// Removes what [`Output::in_place`] shows.
     pub(crate) fn clear(&self) {
+        self.notes().clear();
+    }
+
+    /// An error: on standard error for people and, where machines listen, on standard output for them.
+    pub(crate) fn error(&self, error: &Error) {
+        self.note(&error_text(error));
+        match self.format {
+            Format::Text => {}
+            Format::Json => self.text(&pretty(&value(&error.document()))),
+            Format::Ndjson => self.text(&value(&error.document()).to_string()),
+        }
+    }
+}
+
+/// Lines for standard error.
+pub(crate) struct Notes {
+    in_place: Arc<Mutex<bool>>,
+}
+
+impl Notes {
+    pub(crate) fn note(&self, line: &str) {
+        self.clear();
+        drop(writeln!(io::stderr().lock(), "{}", visible(line)));
+    }
+
+    fn clear(&self) {
         let mut shown = self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::take(&mut *shown) {
             let mut err = io::stderr().lock();
             drop(write!(err, "\r\x1b[2K").and_then(|()| err.flush()));
         }
     }
+}
 
-    /// An error: on standard error for people and, where machines listen, on standard output for them.
-    pub(crate) fn error(&self, error: &Error) {
-        self.note(&error.to_text());
-        match self.format {
-            Format::Text => {}
-            Format::Json => self.text(&pretty(&error.to_json())),
-            Format::Ndjson => self.text(&error.to_json().to_string()),
-        }
-    }
+/// A document as JSON.
+pub(crate) fn value<D: Serialize + ?Sized>(document: &D) -> Value {
+    // Maps have string keys and every part serialises, so that this does not fail.
+    serde_json::to_value(document).unwrap_or_default()
 }
 
 /// Whether control sequences (colours, a line that replaces itself) may be sent there: it is a terminal, it understands

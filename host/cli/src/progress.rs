@@ -1,16 +1,14 @@
 //! How far the work is, on standard error, once it takes longer than a second: in place on a terminal, else as plain
 //! lines.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use dovetail_core::RunId;
-use dovetail_core::keys::NodeId;
-use dovetail_core::record::RunState;
-use dovetail_flow::Event;
+use dovetail_service::words::count;
+use dovetail_service::{Event, NodeId, Notice, Observer, RunId, RunState};
 
 use crate::output::Output;
-use crate::table::count;
 
 /// What is over sooner needs no progress.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -122,6 +120,43 @@ impl<'a> Progress<'a> {
     }
 }
 
+/// Prints notices and progress while a session works.
+pub(crate) struct Watcher<'a> {
+    output: &'a Output,
+    progress: RefCell<Progress<'a>>,
+}
+
+impl<'a> Watcher<'a> {
+    /// Of so many runs; on which `others` work, or this process.
+    pub(crate) fn new(output: &'a Output, runs: usize, others: bool) -> Self {
+        Self { output, progress: RefCell::new(Progress::new(output, runs, others)) }
+    }
+}
+
+impl Observer for Watcher<'_> {
+    fn notice(&self, notice: &Notice) {
+        self.output.note(&notice.to_string());
+    }
+
+    fn event(&self, event: &Event) {
+        self.progress.borrow_mut().event(event);
+    }
+
+    fn tick(&self, now: Instant) {
+        self.progress.borrow_mut().show(now);
+    }
+
+    fn rest(&self) {
+        self.output.clear();
+    }
+}
+
+impl Observer for Output {
+    fn notice(&self, notice: &Notice) {
+        self.note(&notice.to_string());
+    }
+}
+
 fn seconds(ms: u64) -> String {
     format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
@@ -130,7 +165,7 @@ fn seconds(ms: u64) -> String {
 mod tests {
     use super::*;
     use crate::output::Format;
-    use dovetail_flow::StepFailure;
+    use dovetail_service::StepFailure;
 
     #[test]
     fn one_line_says_how_far_it_is() {

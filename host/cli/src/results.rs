@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, PersistError};
 
-use crate::error::Error;
-use crate::inputs::read;
-use crate::paths::Shown as _;
+use dovetail_service::Error;
+use dovetail_service::files::read;
+use dovetail_service::paths::Shown as _;
 
 /// Files that are told one by one.
 const SHOWN: usize = 10;
@@ -149,7 +149,10 @@ mod tests {
         let (new, old) = (dir.path().join("new"), dir.path().join("old"));
         std::fs::write(&old, "mine").unwrap();
         let error = planned(&[&new, &old], false).unwrap_err();
-        assert_eq!((error.code, error.exit_code(), error.help.as_deref()), ("would_replace", 2, Some("name another")));
+        assert_eq!(
+            (error.code, crate::exit::exit_code(&error), error.help.as_deref()),
+            ("would_replace", 2, Some("name another"))
+        );
         assert!(error.message.contains(&old.display().to_string()), "{}", error.message);
         for target in planned(&[&new, &old], true).unwrap() {
             target.write(b"ours").unwrap();
@@ -165,7 +168,7 @@ mod tests {
         let planned = planned(&[&path], true).unwrap();
         std::fs::write(&path, "mine").unwrap();
         let error = planned[0].write(b"ours").unwrap_err();
-        assert_eq!((error.code, error.exit_code()), ("would_replace", 3));
+        assert_eq!((error.code, crate::exit::exit_code(&error)), ("would_replace", 3));
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
     }

@@ -5,12 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 
-use dovetail_core::scarce::Scarce;
-use dovetail_flow::Shutdown;
+use dovetail_service::{Canceller, Error, Scarce, Shutdown};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
-
-use crate::error::Error;
 
 /// Listens until it is dropped.
 pub(crate) struct Listening {
@@ -45,6 +42,32 @@ pub(crate) fn listen(
     words: Told,
     told: impl Fn(&str) + Send + 'static,
 ) -> Result<Listening, Error> {
+    listen_with(move |before| match before {
+        0 => {
+            told(words.drain);
+            shutdown.drain();
+            true
+        }
+        1 => {
+            told(words.abort);
+            shutdown.abort();
+            true
+        }
+        _ => false,
+    })
+}
+
+/// The first signal cancels an attempt.
+pub(crate) fn cancel(canceller: Arc<Canceller>) -> Result<Listening, Error> {
+    listen_with(move |before| {
+        canceller.cancel();
+        before == 0
+    })
+}
+
+/// Calls `act` with the number of signals before this one. If it answers false, the signal ends the process as if nobody
+/// had listened.
+fn listen_with(act: impl Fn(u8) -> bool + Send + 'static) -> Result<Listening, Error> {
     let failed = |e: std::io::Error| Error::host("signals", "listen to signals").cause(e);
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let handle = signals.handle();
@@ -52,16 +75,8 @@ pub(crate) fn listen(
     let count = seen.clone();
     let listener = move || {
         for signal in signals.forever() {
-            match count.fetch_add(1, Ordering::SeqCst) {
-                0 => {
-                    told(words.drain);
-                    shutdown.drain();
-                }
-                1 => {
-                    told(words.abort);
-                    shutdown.abort();
-                }
-                _ => drop(signal_hook::low_level::emulate_default_handler(signal)),
+            if !act(count.fetch_add(1, Ordering::SeqCst)) {
+                drop(signal_hook::low_level::emulate_default_handler(signal));
             }
         }
     };

@@ -1,7 +1,7 @@
 //! Text in columns.
 
 use crate::output::visible;
-use crate::paths::one_line;
+use dovetail_service::paths::one_line;
 
 /// Rows below their titles, a line each, each column as wide as its widest cell. A line end in a cell is written as `\n`. A column whose title begins with a space is aligned
 /// to the right.
@@ -48,22 +48,6 @@ pub(crate) fn indented(text: &str, by: usize) -> String {
     text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("{pad}{line}\n") }).collect()
 }
 
-/// `12 B`, `3.4 KiB`, `5.6 MiB`, `7.8 GiB`.
-#[expect(clippy::cast_precision_loss, reason = "for people")]
-pub(crate) fn bytes(n: u64) -> String {
-    match n {
-        0..1024 => format!("{n} B"),
-        1024..1_048_576 => format!("{:.1} KiB", n as f64 / 1024.0),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", n as f64 / 1_048_576.0),
-        _ => format!("{:.1} GiB", n as f64 / 1_073_741_824.0),
-    }
-}
-
-/// `1 step`, `2 steps`: for words whose plural ends so.
-pub(crate) fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,10 +59,5 @@ mod tests {
         let rows = vec![vec!["a\nb\tc".into(), "1".into()], vec!["\u{1b}".into(), "2".into()]];
         assert_eq!(table(&["name", "n"], &rows), "name     n\na\\nb\\tc  1\n\\u{1b}   2\n");
         assert_eq!(indented("a\n\nb", 2), "  a\n\n  b\n");
-        assert_eq!(
-            (count(1, "step"), count(0, "step"), count(2, "step")),
-            ("1 step".into(), "0 steps".into(), "2 steps".into())
-        );
-        assert_eq!((bytes(12), bytes(3482), bytes(5 << 20)), ("12 B".into(), "3.4 KiB".into(), "5.0 MiB".into()));
     }
 }

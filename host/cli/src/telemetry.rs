@@ -12,12 +12,13 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::config::{Config, LogFormat, LogLevel};
+use dovetail_service::settings::{LogFormat, LogLevel, Settings};
+
 use crate::output::may_steer;
 
 /// From now on; once a process.
-pub(crate) fn start(config: &Config, default: LogLevel) {
-    let level = match config.log_level.unwrap_or(default) {
+pub(crate) fn start(settings: &Settings, default: LogLevel) {
+    let level = match settings.log_level.unwrap_or(default) {
         LogLevel::Off => LevelFilter::OFF,
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -26,7 +27,7 @@ pub(crate) fn start(config: &Config, default: LogLevel) {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
-    match config.log_format {
+    match settings.log_format {
         LogFormat::Text => builder.with_ansi(may_steer(&std::io::stderr())).init(),
         LogFormat::Json => builder.event_format(Json).init(),
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -51,7 +52,7 @@ pub enum Outcome {
 }
 
 /// Why an attempt failed: the guest's own error or what the host stopped it for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     pub kind: FailureKind,
     /// Stable and snake_case: the task's own (`no_face_found`) or the host's (`out_of_memory`, `timeout`, ...).
@@ -72,7 +73,7 @@ pub struct Failure {
 }
 
 /// The closed set that the failure policy acts upon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// The input does not satisfy the task. Never retried.
@@ -128,7 +129,7 @@ impl Failure {
 }
 
 /// A model that took part, for the lineage.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct ModelUse {
     pub name: String,
     pub digest: Digest,
@@ -138,7 +139,7 @@ pub struct ModelUse {
 pub type Models = BTreeMap<String, ModelUse>;
 
 /// What an attempt used.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     /// Wall time in microseconds, from the first instruction of the instance until its output is read, host calls
     /// included.
@@ -162,7 +163,7 @@ pub struct Usage {
 }
 
 /// One line that the guest logged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogLine {
     /// Microseconds since the attempt began.
     pub at_us: u64,

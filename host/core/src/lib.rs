@@ -29,5 +29,6 @@ pub mod stop;
 pub mod vision;
 pub mod window;
 pub mod wit;
+pub mod worker_status;
 
 pub use id::{Digest, RunId};

@@ -1,5 +1,6 @@
 //! What an attempt may use: asked for in a plugin's manifest, granted up to the host's maxima.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The most that the inputs of a run, the input of a step and its output may each take as JSON, in bytes.
@@ -14,7 +15,7 @@ pub const MAX_INLINE_LOG: usize = 2 << 10;
 pub const LEAST_ARTIFACT: u64 = 4 << 10;
 
 /// Limits of one attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Limits {
     /// Linear memory of all the instances together, in bytes.
     pub memory: u64,

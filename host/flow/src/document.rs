@@ -1,16 +1,19 @@
 //! The document `dovetail.run/1`: what a run was given, what it gave, and how, computed from its records alone.
-//! Its JSON Schema stands with the CLI; both are a contract that others script against.
+//! [`crate::documents`] has its type.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dovetail_core::RunId;
-use dovetail_core::executor::Failure;
 use dovetail_core::ledger::{HeldStep, RunKey, capability_in_words};
 use dovetail_core::pipeline::{Edge, EdgeKind, Pipeline, Step};
 use dovetail_core::record::{AttemptRecord, OutcomeRecord, RunState, StepEnd};
-use serde_json::{Map, Value, json};
+use dovetail_core::worker_status::WorkerStatus;
+use serde_json::Value;
 
+use crate::documents::{
+    AttemptDocument, ProcessingSummary, RunDocument, RunError, RunFormat, RunStatus, StepDocument, StepState, Timestamp,
+};
 use crate::listing::readable;
 use crate::truth::{Truth, current, is_stopped, load_value};
 use crate::{FlowError, Parts};
@@ -19,7 +22,7 @@ use crate::{FlowError, Parts};
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
+pub fn document(parts: &Parts, run: &RunId) -> Result<RunDocument, FlowError> {
     document_of(parts, &current(parts, run)?)
 }
 
@@ -27,33 +30,30 @@ pub fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn document_of(parts: &Parts, key: &RunKey) -> Result<Value, FlowError> {
+pub fn document_of(parts: &Parts, key: &RunKey) -> Result<RunDocument, FlowError> {
     let truth = Truth::read_generation(parts, key)?;
     let held = held(parts, &truth)?;
     let state = state(&truth, &held);
     let inputs = truth.inputs(parts)?;
-    let output = if state == "succeeded" { output(parts, &truth, &inputs)? } else { Value::Null };
+    let output = if state == RunStatus::Succeeded { output(parts, &truth, &inputs)? } else { Value::Null };
     let finished_ms = truth.outcome.as_ref().map(|o| o.finished_ms);
     let started_ms = truth.outcomes.values().map(|o| o.started_ms).min();
     let waiting = waiting(&truth, &held, || able(parts))?;
-    let mut document = json!({
-        "format": "dovetail.run/1",
-        "run_id": key.run.as_str(),
-        "generation": key.generation,
-        "pipeline": truth.pipeline.reference(),
-        "state": state,
-        "inputs": inputs,
-        "output": output,
-        "processing_summary": summary(&truth, &held, &waiting, finished_ms),
-        "submitted_at": timestamp(truth.run.submitted_ms),
-        "started_at": started_ms.map(timestamp),
-        "finished_at": finished_ms.map(timestamp),
-        "warnings": warnings(&truth, &waiting),
-    });
-    if let Some(error) = error(&truth) {
-        document["error"] = error;
-    }
-    Ok(document)
+    Ok(RunDocument {
+        format: RunFormat::V1,
+        run_id: key.run.clone(),
+        generation: key.generation,
+        pipeline: truth.pipeline.reference(),
+        state,
+        inputs,
+        output,
+        processing_summary: summary(&truth, &held, &waiting, finished_ms),
+        submitted_at: timestamp(truth.run.submitted_ms),
+        started_at: started_ms.map(timestamp),
+        finished_at: finished_ms.map(timestamp),
+        warnings: warnings(&truth, &waiting),
+        error: error(&truth),
+    })
 }
 
 /// Of a run that is over: the steps whose attempts may still be stopping, and for how long it has been over. A step
@@ -72,12 +72,22 @@ pub fn unrecorded(parts: &Parts, run: &RunId) -> Result<(Vec<String>, Duration),
 
 /// `queued`, `running`, `succeeded`, `failed` or `cancelled`. An open run on which nobody works waits in the queue,
 /// however far it is.
-pub(crate) fn state(truth: &Truth, held: &[HeldStep]) -> &'static str {
+pub(crate) fn state(truth: &Truth, held: &[HeldStep]) -> RunStatus {
     match &truth.outcome {
-        Some(outcome) => outcome.state.name(),
-        None if truth.cancel.is_some() => "cancelled",
-        None if held.is_empty() => "queued",
-        None => "running",
+        Some(outcome) => outcome.state.into(),
+        None if truth.cancel.is_some() => RunStatus::Cancelled,
+        None if held.is_empty() => RunStatus::Queued,
+        None => RunStatus::Running,
+    }
+}
+
+impl From<RunState> for RunStatus {
+    fn from(state: RunState) -> Self {
+        match state {
+            RunState::Succeeded => Self::Succeeded,
+            RunState::Failed => Self::Failed,
+            RunState::Cancelled => Self::Cancelled,
+        }
     }
 }
 
@@ -135,11 +145,7 @@ fn holder<'h>(held: &'h [HeldStep], step: &Step) -> Option<&'h HeldStep> {
 type Able = Vec<Vec<String>>;
 
 fn able(parts: &Parts) -> Result<Able, FlowError> {
-    let able = |about: &[u8]| -> Vec<String> {
-        let about: Value = serde_json::from_slice(about).unwrap_or_default();
-        about["able"].as_array().into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
-    };
-    Ok(parts.ledger.workers()?.iter().map(|(_, about)| able(about)).collect())
+    Ok(parts.ledger.workers()?.iter().map(|(_, about)| WorkerStatus::read(about).able).collect())
 }
 
 /// Steps that are ready, and what no living worker has that they need.
@@ -185,16 +191,16 @@ fn waiting(
 }
 
 /// Times count from the run's acceptance: waiting in the queue is part of what a run takes.
-fn summary(truth: &Truth, held: &[HeldStep], waiting: &Waiting, finished_ms: Option<u64>) -> Value {
+fn summary(truth: &Truth, held: &[HeldStep], waiting: &Waiting, finished_ms: Option<u64>) -> ProcessingSummary {
     let begin = truth.run.submitted_ms;
     let total_ms = finished_ms.map(|end| end.saturating_sub(begin));
-    json!({
-        "total_time": total_ms.map(seconds),
-        "total_time_ms": total_ms,
-        "parallel_speedup": speedup(truth),
-        "data_lineage": truth.pipeline.lineage(|edge| happened(truth, edge)),
-        "steps": truth.pipeline.steps.iter().map(|step| step_json(truth, held, waiting, step, begin)).collect::<Vec<_>>(),
-    })
+    ProcessingSummary {
+        total_time: total_ms.map(seconds),
+        total_time_ms: total_ms,
+        parallel_speedup: speedup(truth),
+        data_lineage: truth.pipeline.lineage(|edge| happened(truth, edge)),
+        steps: truth.pipeline.steps.iter().map(|step| step_document(truth, held, waiting, step, begin)).collect(),
+    }
 }
 
 /// Whether a value has gone this way: its maker gave it, and its taker was called with it or the run gave it out.
@@ -254,36 +260,25 @@ fn saved(stages: &[Vec<Span>]) -> Option<f64> {
     ratio.map(|ratio| (ratio * 100.0).round() / 100.0)
 }
 
-fn step_json(truth: &Truth, held: &[HeldStep], waiting: &Waiting, step: &Step, begin: u64) -> Value {
+fn step_document(truth: &Truth, held: &[HeldStep], waiting: &Waiting, step: &Step, begin: u64) -> StepDocument {
     let outcome = truth.outcomes.get(&step.name);
-    let attempts = attempts(truth, step);
-    let duration_ms = outcome.map(|o| o.attempts.iter().map(|a| a.duration_us).sum::<u64>() / 1000);
-    let mut json = json!({
-        "number": step.number,
-        "id": step.id(),
-        "step": step.name,
-        "task": step.task_reference(),
-        "package": step.package,
-        "input_id": step.input_id(),
-        "output_id": step.output_id(),
-        "state": step_state(truth, held, step, outcome),
-        "started_ms": outcome.map(|o| o.started_ms.saturating_sub(begin)),
-        "duration_ms": duration_ms,
-        "models": outcome.map(|o| json!(o.models)).unwrap_or_else(|| json!([])),
-        "attempts": attempts.iter().map(|a| attempt_json(a)).collect::<Vec<_>>(),
-    });
-    if let Some(holder) = holder(held, step)
-        && outcome.is_none()
-    {
-        json["worker"] = json!(holder.worker);
+    StepDocument {
+        number: step.number,
+        id: step.id(),
+        step: step.name.clone(),
+        task: step.task_reference(),
+        package: step.package,
+        input_id: step.input_id(),
+        output_id: step.output_id(),
+        state: step_state(truth, held, step, outcome),
+        started_ms: outcome.map(|o| o.started_ms.saturating_sub(begin)),
+        duration_ms: outcome.map(|o| o.attempts.iter().map(|a| a.duration_us).sum::<u64>() / 1000),
+        models: outcome.map(|o| o.models.clone()).unwrap_or_default(),
+        attempts: attempts(truth, step).into_iter().map(attempt_document).collect(),
+        worker: holder(held, step).filter(|_| outcome.is_none()).map(|holder| holder.worker.clone()),
+        waits_for: waiting.get(&step.name).cloned(),
+        log_lines_dropped: outcome.map(|o| o.log_dropped).filter(|dropped| *dropped > 0),
     }
-    if let Some(needs) = waiting.get(&step.name) {
-        json["waits_for"] = json!(needs);
-    }
-    if let Some(dropped) = outcome.map(|o| o.log_dropped).filter(|n| *n > 0) {
-        json["log_lines_dropped"] = json!(dropped);
-    }
-    json
 }
 
 /// Those recorded so far, the first one first.
@@ -294,40 +289,29 @@ fn attempts<'t>(truth: &'t Truth, step: &Step) -> Vec<&'t AttemptRecord> {
     }
 }
 
-fn attempt_json(attempt: &AttemptRecord) -> Value {
-    let mut json = json!({
-        "number": attempt.number,
-        "error": attempt.error.as_ref().map(failure_json),
-        "duration_us": attempt.duration_us,
-        "usage": attempt.usage,
-        "models": attempt.models,
-        "worker": attempt.worker,
-    });
-    if !attempt.warnings.is_empty() {
-        json["warnings"] = json!(attempt.warnings);
+fn attempt_document(attempt: &AttemptRecord) -> AttemptDocument {
+    AttemptDocument {
+        number: attempt.number,
+        error: attempt.error.clone(),
+        duration_us: attempt.duration_us,
+        usage: attempt.usage.clone(),
+        models: attempt.models.clone(),
+        worker: attempt.worker.clone(),
+        warnings: attempt.warnings.clone(),
+        lost_workers: Some(attempt.lost_workers).filter(|lost| *lost > 0),
     }
-    if attempt.lost_workers > 0 {
-        json["lost_workers"] = json!(attempt.lost_workers);
-    }
-    json
 }
 
-pub(crate) fn failure_json(failure: &Failure) -> Value {
-    serde_json::to_value(failure).unwrap_or_else(|_| Value::Object(Map::new()))
-}
-
-/// `blocked` needs another, `ready` waits in the queue, `running`, `succeeded`, `failed`, `stopped` (the run ended
-/// while it ran), or `not_run` (the run ended before it could start).
-fn step_state(truth: &Truth, held: &[HeldStep], step: &Step, outcome: Option<&OutcomeRecord>) -> &'static str {
+fn step_state(truth: &Truth, held: &[HeldStep], step: &Step, outcome: Option<&OutcomeRecord>) -> StepState {
     match outcome.map(|outcome| &outcome.end) {
-        Some(StepEnd::Succeeded(_)) => "succeeded",
-        Some(StepEnd::Skipped { .. }) => "not_run",
-        Some(StepEnd::Failed(failure)) if is_stopped(failure) => "stopped",
-        Some(StepEnd::Failed(_)) => "failed",
-        None if holder(held, step).is_some() => "running",
-        None if truth.outcome.is_some() || truth.cancel.is_some() => "not_run",
-        None if ready_now(&truth.pipeline, truth, step) => "ready",
-        None => "blocked",
+        Some(StepEnd::Succeeded(_)) => StepState::Succeeded,
+        Some(StepEnd::Skipped { .. }) => StepState::NotRun,
+        Some(StepEnd::Failed(failure)) if is_stopped(failure) => StepState::Stopped,
+        Some(StepEnd::Failed(_)) => StepState::Failed,
+        None if holder(held, step).is_some() => StepState::Running,
+        None if truth.outcome.is_some() || truth.cancel.is_some() => StepState::NotRun,
+        None if ready_now(&truth.pipeline, truth, step) => StepState::Ready,
+        None => StepState::Blocked,
     }
 }
 
@@ -335,26 +319,23 @@ fn ready_now(pipeline: &Pipeline, truth: &Truth, step: &Step) -> bool {
     pipeline.needs(step).iter().all(|need| truth.outcomes.get(*need).is_some_and(OutcomeRecord::succeeded))
 }
 
-/// Why a run failed: `code`, `message`, `step`, `attempt` and `details` are always there.
-fn error(truth: &Truth) -> Option<Value> {
+/// Why a run failed.
+fn error(truth: &Truth) -> Option<RunError> {
     let end = truth.outcome.as_ref()?;
     let step = end.failed_step.as_ref().and_then(|name| truth.pipeline.step(name));
     let outcome = step.and_then(|step| truth.outcomes.get(&step.name));
-    let failure = outcome.and_then(OutcomeRecord::failure).or(end.failure.as_ref())?;
-    let mut error = json!({
-        "code": failure.code,
-        "message": failure.message,
-        "step": step.map(|s| &s.name),
-        "id": step.map(Step::id),
-        "attempt": outcome.and_then(|o| o.attempts.last()).map(|a| a.number),
-        "kind": failure.kind,
-        "retryable": failure.retryable,
-        "details": failure.details,
-    });
-    if !failure.backtrace.is_empty() {
-        error["backtrace"] = json!(failure.backtrace);
-    }
-    Some(error)
+    let failure = outcome.and_then(OutcomeRecord::failure).or(end.failure.as_ref())?.clone();
+    Some(RunError {
+        code: failure.code,
+        message: failure.message,
+        step: step.map(|s| s.name.clone()),
+        id: step.map(Step::id),
+        attempt: outcome.and_then(|o| o.attempts.last()).map(|a| a.number),
+        kind: failure.kind,
+        retryable: failure.retryable,
+        details: failure.details,
+        backtrace: failure.backtrace,
+    })
 }
 
 fn warnings(truth: &Truth, waiting: &Waiting) -> Vec<String> {
@@ -392,7 +373,7 @@ pub fn seconds(ms: u64) -> String {
 }
 
 /// RFC 3339 in UTC, to the millisecond.
-pub(crate) fn timestamp(ms: u64) -> String {
+pub(crate) fn timestamp(ms: u64) -> Timestamp {
     let (days, rest) = (ms / 86_400_000, ms % 86_400_000);
     // Days since 1970 to a date of the Gregorian calendar, by eras of 400 years that begin in March (H. Hinnant,
     // "chrono-compatible low-level date algorithms").
@@ -405,7 +386,7 @@ pub(crate) fn timestamp(ms: u64) -> String {
     let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second, milli) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60, rest % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    Timestamp(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"))
 }
 
 #[cfg(test)]
@@ -429,10 +410,11 @@ mod tests {
 
     #[test]
     fn times_are_written_as_people_and_programs_read_them() {
-        assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(timestamp(951_782_400_000), "2000-02-29T00:00:00.000Z");
-        assert_eq!(timestamp(1_795_459_507_123), "2026-11-23T18:45:07.123Z");
-        assert_eq!(timestamp(4_102_444_799_999), "2099-12-31T23:59:59.999Z");
+        let at = |ms| timestamp(ms).0;
+        assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(at(1_795_459_507_123), "2026-11-23T18:45:07.123Z");
+        assert_eq!(at(4_102_444_799_999), "2099-12-31T23:59:59.999Z");
         assert_eq!(seconds(412), "0.41s");
         assert_eq!(seconds(61_996), "62.00s");
     }

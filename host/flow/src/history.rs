@@ -2,41 +2,17 @@
 
 use dovetail_core::RunId;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::executor::LogLine;
 use dovetail_core::keys::{RunKey, reference_of, split_reference};
 use dovetail_core::ledger::{Kind, Listing};
-use dovetail_core::record::{Form, RunOutcomeRecord, RunRecord};
-use serde_json::{Value, json};
+use dovetail_core::pipeline::Step;
+use dovetail_core::record::{Consumed, Form, Produced, RunOutcomeRecord, RunRecord};
 
 use crate::document::{state, timestamp};
+use crate::documents::{
+    ConsumedValue, LineageDocument, LineageEdge, LineageFormat, ProducedValue, RunSummary, StepLineage, StepLog,
+};
 use crate::truth::{Truth, current, load_log};
 use crate::{FlowError, List, Parts};
-
-/// A run in a list.
-#[derive(Debug, Clone)]
-pub struct RunSummary {
-    pub run: RunId,
-    /// `name@version`.
-    pub pipeline: String,
-    /// `queued`, `running`, `succeeded`, `failed` or `cancelled`.
-    pub state: String,
-    /// RFC 3339.
-    pub submitted_at: String,
-    pub submitted_ms: u64,
-    /// From submission to end, in milliseconds.
-    pub duration_ms: Option<u64>,
-}
-
-/// What one step logged in its last attempt.
-#[derive(Debug, Clone)]
-pub struct StepLog {
-    pub step: String,
-    /// `face_detection_001`.
-    pub id: String,
-    pub lines: Vec<LogLine>,
-    /// Lines over the limit.
-    pub dropped: u64,
-}
 
 /// Runs, the newest first.
 ///
@@ -69,17 +45,16 @@ fn summary(parts: &Parts, key: RunKey, record: &[u8], end: Option<&[u8]>) -> Res
     let record = RunRecord::decode(record, &what)?;
     let end = end.map(|bytes| RunOutcomeRecord::decode(bytes, &what)).transpose()?;
     let state = match &end {
-        Some(end) => end.state.name(),
+        Some(end) => end.state.into(),
         // Open runs are few; what is recorded about them is read whole.
         None => state(&Truth::read(parts, &key.run)?, &parts.ledger.held(&key)?),
     };
     Ok(RunSummary {
-        run: key.run,
+        run_id: key.run,
         pipeline: reference_of(&record.pipeline).to_owned(),
-        state: state.to_owned(),
+        state,
         submitted_at: timestamp(record.submitted_ms),
-        submitted_ms: record.submitted_ms,
-        duration_ms: end.map(|e| e.finished_ms.saturating_sub(record.submitted_ms)),
+        total_time_ms: end.map(|e| e.finished_ms.saturating_sub(record.submitted_ms)),
     })
 }
 
@@ -145,43 +120,45 @@ pub fn find_generation(parts: &Parts, text: &str) -> Result<RunKey, FlowError> {
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn lineage(parts: &Parts, key: &RunKey) -> Result<Value, FlowError> {
+pub fn lineage(parts: &Parts, key: &RunKey) -> Result<LineageDocument, FlowError> {
     let truth = Truth::read_generation(parts, key)?;
     // What a run made that was run again has a name of its own.
     let of = key.reference();
     let within = |id: &str| format!("{of}/{id}");
-    let step = |step: &dovetail_core::pipeline::Step| {
-        let outcome = truth.outcomes.get(&step.name)?;
-        let consumed = outcome.consumed.iter().map(
-            |c| json!({ "input": within(&c.input), "origin": c.origin.as_deref().map(within), "digest": c.digest }),
-        );
-        let produced = outcome.produced.iter().map(|p| {
-            let name = &p.output;
-            let consumers = truth.outcomes.values().flat_map(|o| &o.consumed).filter(|c| c.origin.as_ref() == Some(name));
-            json!({ "output": within(name), "digest": p.digest, "consumers": consumers.map(|c| within(&c.input)).collect::<Vec<_>>() })
-        });
-        Some(json!({
-            "number": step.number,
-            "id": step.id(),
-            "step": step.name,
-            "task": step.task_reference(),
-            "package": outcome.package,
-            "attempt": outcome.attempts.last().map(|a| a.number),
-            "models": outcome.models,
-            "consumed": consumed.collect::<Vec<_>>(),
-            "produced": produced.collect::<Vec<_>>(),
-        }))
+    let consumed = |c: &Consumed| ConsumedValue {
+        input: within(&c.input),
+        origin: c.origin.as_deref().map(within),
+        digest: c.digest,
     };
-    let edges: Vec<Value> = truth.pipeline.edges().iter().map(|e| json!({ "from": e.from, "to": e.to })).collect();
-    Ok(json!({
-        "format": "dovetail.lineage/1",
-        "run_id": key.run.as_str(),
-        "generation": key.generation,
-        "pipeline": truth.pipeline.reference(),
-        "inputs": truth.inputs(parts)?,
-        "steps": truth.pipeline.steps.iter().filter_map(step).collect::<Vec<_>>(),
-        "edges": edges,
-    }))
+    let produced = |p: &Produced| {
+        let all = truth.outcomes.values().flat_map(|o| &o.consumed);
+        let consumers = all.filter(|c| c.origin.as_ref() == Some(&p.output)).map(|c| within(&c.input)).collect();
+        ProducedValue { output: within(&p.output), digest: p.digest, consumers }
+    };
+    let step = |step: &Step| {
+        let outcome = truth.outcomes.get(&step.name)?;
+        Some(StepLineage {
+            number: step.number,
+            id: step.id(),
+            step: step.name.clone(),
+            task: step.task_reference(),
+            package: outcome.package,
+            attempt: outcome.attempts.last().map(|a| a.number),
+            models: outcome.models.clone(),
+            consumed: outcome.consumed.iter().map(consumed).collect(),
+            produced: outcome.produced.iter().map(produced).collect(),
+        })
+    };
+    let edges = truth.pipeline.edges().into_iter().map(|e| LineageEdge { from: e.from, to: e.to }).collect();
+    Ok(LineageDocument {
+        format: LineageFormat::V1,
+        run_id: key.run.clone(),
+        generation: key.generation,
+        pipeline: truth.pipeline.reference(),
+        inputs: truth.inputs(parts)?,
+        steps: truth.pipeline.steps.iter().filter_map(step).collect(),
+        edges,
+    })
 }
 
 /// What the steps of a generation of a run logged, in the pipeline's order.

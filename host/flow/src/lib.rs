@@ -6,6 +6,7 @@
 mod blob_owner;
 mod clock;
 mod document;
+pub mod documents;
 mod error;
 mod fleet;
 mod gc;
@@ -34,7 +35,7 @@ pub use error::FlowError;
 pub use fleet::FleetLedger;
 pub use fleet::pair::may_write;
 pub use gc::{Amount, Collected, Keep, collect};
-pub use history::{RunSummary, StepLog, find_generation, find_run, lineage, logs, runs};
+pub use history::{find_generation, find_run, lineage, logs, runs};
 pub use listing::{List, Unread};
 pub use models::model_kinds;
 pub use recover::{left_to_do, recover, retry};

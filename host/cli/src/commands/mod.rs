@@ -8,18 +8,19 @@ mod models;
 mod pipeline;
 mod run;
 mod runs;
-mod schema;
+pub(crate) mod schema;
 mod several;
 mod task;
 mod wait;
 mod worker;
 
 use clap::CommandFactory as _;
+use dovetail_service::Error;
+use dovetail_service::settings::LogLevel;
 
+use crate::app::App;
 use crate::args::{self, Cli, Command};
-use crate::config::LogLevel;
-use crate::error::{Error, Exit};
-use crate::wire::App;
+use crate::exit::Exit;
 
 /// Does what was typed.
 pub(crate) fn run(command: Command, app: &App) -> Result<Exit, Error> {
@@ -33,9 +34,9 @@ pub(crate) fn run(command: Command, app: &App) -> Result<Exit, Error> {
         Command::Models(command) => models::run(&command, app),
         Command::Demo(args) => demo::run(&args, app),
         Command::Bench(args) => bench::run(&args, app),
-        Command::Doctor { deep } => doctor::run(app, deep),
+        Command::Doctor { deep } => Ok(doctor::run(app, deep)),
         Command::Gc(args) => gc::run(&args, app),
-        Command::Schema { of } => Ok(schema::print(of, app)),
+        Command::Schema { of } => Ok(schema::print(&of, app)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "dovetail", &mut script);

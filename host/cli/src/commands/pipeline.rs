@@ -1,65 +1,56 @@
 //! `pipeline`: checks, publishes and shows pipelines.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use dovetail_core::ledger::{MODEL, MODEL_KIND, is_grant};
-use dovetail_core::pipeline::{Checked, Finding, Pipeline as Graph, Severity, Source, Step};
-use dovetail_flow::{Published, Pushed};
-use serde_json::{Value, json};
+use dovetail_service::Error;
+use dovetail_service::documents::{
+    CapabilitiesDocument, CheckDocument, GraphDocument, PipelineDocument, PipelineName as NameDocument,
+    PipelineSummary, PushedPipeline, StepCapabilities, UpdatedPipeline,
+};
+use dovetail_service::paths::Shown as _;
+use dovetail_service::pipelines::{Checked, Pipeline as Graph, Published, Severity, Source};
+use dovetail_service::submit::PipelineName;
+use dovetail_service::words::count;
 
+use crate::app::App;
 use crate::args::{GraphFormat, Pipeline};
 use crate::commands::schema;
-use crate::error::{Error, Exit};
-use crate::inputs::read;
-use crate::paths::Shown as _;
-use crate::table::{count, table};
+use crate::exit::Exit;
+use crate::table::table;
 use crate::unread::print_list;
-use crate::wire::App;
 
 pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
     match command {
         Pipeline::Check { file } => {
-            let checked = checked_file(app, file)?;
+            let checked = app.service.check_pipeline_file(file)?;
             let good = checked.pipeline.is_some();
-            app.output.result(
-                || findings_json(&checked),
-                || {
-                    let mut text = findings_text(file, &checked);
-                    if let Some(pipeline) = &checked.pipeline {
-                        text.push_str(&format!(
-                            "{} is good: {}\n",
-                            pipeline.reference(),
-                            count(pipeline.steps.len(), "step")
-                        ));
-                    }
-                    text
-                },
-            );
+            app.output.result(&CheckDocument::of(&checked), || {
+                let mut text = findings_text(file, &checked);
+                if let Some(pipeline) = &checked.pipeline {
+                    let steps = count(pipeline.steps.len(), "step");
+                    text.push_str(&format!("{} is good: {steps}\n", pipeline.reference()));
+                }
+                text
+            });
             Ok(if good { Exit::Done } else { Exit::Failed })
         }
         Pipeline::Push { file } => push(app, file),
         Pipeline::Update { pipeline } => update(app, pipeline),
         Pipeline::List => {
-            let all = dovetail_flow::pipelines(app.parts_to_read()?)?;
-            print_list(app, &all, "pipeline", |name| json!({ "pipeline": name }), summary, list);
+            let all = app.service.list_pipelines()?;
+            let key = |name: &str| NameDocument { pipeline: name.to_owned() };
+            print_list(app, &all, "pipeline", key, PipelineSummary::of, list);
             Ok(Exit::Done)
         }
         Pipeline::Show { pipeline, capabilities } => {
-            let published = dovetail_flow::pipeline(app.parts_to_read()?, pipeline)?;
+            let published = app.service.pipeline(pipeline)?;
             if *capabilities {
-                app.output.result(|| capabilities_json(&published), || capabilities_text(&published));
-                return Ok(Exit::Done);
+                let document = CapabilitiesDocument::of(&published);
+                app.output.result(&document, || capabilities_text(&document));
+            } else {
+                app.output.result(&PipelineDocument::of(&published), || show(&published));
             }
-            app.output.result(
-                || {
-                    let mut json = published.pipeline.to_json();
-                    json["revision"] = json!(published.revision);
-                    json
-                },
-                || show(&published),
-            );
             Ok(Exit::Done)
         }
         Pipeline::Graph { pipeline, format } => graph(app, pipeline, *format),
@@ -70,50 +61,6 @@ pub(crate) fn run(command: &Pipeline, app: &App) -> Result<Exit, Error> {
     }
 }
 
-/// What was typed.
-pub(crate) enum Named<'a> {
-    File(&'a Path),
-    Published(&'a str),
-}
-
-impl<'a> Named<'a> {
-    /// A file has a slash or the extension `.json`.
-    pub(crate) fn of(typed: &'a OsStr) -> Result<Self, Error> {
-        let path = Path::new(typed);
-        if typed.as_bytes().contains(&b'/') || path.extension().is_some_and(|extension| extension == "json") {
-            return Ok(Self::File(path));
-        }
-        typed.to_str().map(Self::Published).ok_or_else(|| {
-            Error::usage("unknown_pipeline", format!("`{}` is no name of a pipeline", typed.shown()))
-                .help("see `dovetail pipeline list`; for a file, write ./FILE")
-        })
-    }
-}
-
-/// A file, checked against the published tasks.
-pub(crate) fn checked_file(app: &App, file: &Path) -> Result<Checked, Error> {
-    // One byte more than is taken, so that the check itself says that it is too long.
-    let most = dovetail_core::pipeline::MAX_SOURCE as u64 * 2;
-    let text = String::from_utf8(read(file, most)?).map_err(|e| {
-        Error::usage("bad_pipeline", format!("`{}` is not UTF-8 text", file.shown()))
-            .cause(e)
-            .help("a pipeline is a JSON file")
-    })?;
-    Ok(dovetail_flow::check(app.parts_to_read()?, &text)?)
-}
-
-/// `{"errors": [...], "warnings": [...]}`, and how many more there are.
-fn findings_json(checked: &Checked) -> Value {
-    let of = |severity| {
-        checked.findings.iter().filter(|finding| finding.severity == severity).map(Finding::to_json).collect::<Vec<_>>()
-    };
-    let mut json = json!({ "errors": of(Severity::Error), "warnings": of(Severity::Warning) });
-    if checked.omitted > 0 {
-        json["omitted"] = json!(checked.omitted);
-    }
-    json
-}
-
 fn findings_text(file: &Path, checked: &Checked) -> String {
     let mut text: String = checked.findings.iter().map(|finding| format!("{}:{finding}\n", file.shown())).collect();
     if checked.omitted > 0 {
@@ -122,32 +69,22 @@ fn findings_text(file: &Path, checked: &Checked) -> String {
     text
 }
 
+/// Prints the findings of a file that has errors.
+fn refused(app: &App, file: &Path, checked: &Checked) -> Exit {
+    app.output.result(&CheckDocument::of(checked), || findings_text(file, checked));
+    Exit::Failed
+}
+
 fn push(app: &App, file: &Path) -> Result<Exit, Error> {
-    let checked = checked_file(app, file)?;
-    let Some(pipeline) = &checked.pipeline else {
-        app.output.result(|| findings_json(&checked), || findings_text(file, &checked));
-        return Ok(Exit::Failed);
-    };
-    let (published, pushed) = dovetail_flow::push_pipeline(app.parts()?, pipeline)?;
-    app.output.result(
-        || {
-            let mut json = findings_json(&checked);
-            json["pipeline"] = json!(published.pipeline.reference());
-            json["revision"] = json!(published.revision);
-            json["created"] = json!(pushed == Pushed::Created);
-            json
-        },
-        || {
-            let how = if pushed == Pushed::Created { "published" } else { "was published before, unchanged" };
-            format!(
-                "{}{} {how} (revision {})\n{}",
-                findings_text(file, &checked),
-                published.pipeline.reference(),
-                published.revision,
-                pins(&published.pipeline)
-            )
-        },
-    );
+    let checked = app.service.check_pipeline_file(file)?;
+    let Some(pipeline) = &checked.pipeline else { return Ok(refused(app, file, &checked)) };
+    let pushed = app.service.push_pipeline(pipeline)?;
+    let document = PushedPipeline::of(&checked, &pushed);
+    app.output.result(&document, || {
+        let how = if document.created { "published" } else { "was published before, unchanged" };
+        let (found, pins) = (findings_text(file, &checked), pins(&pushed.published.pipeline));
+        format!("{found}{} {how} (revision {})\n{pins}", document.pipeline, document.revision)
+    });
     Ok(Exit::Done)
 }
 
@@ -160,44 +97,24 @@ fn pins(pipeline: &Graph) -> String {
 }
 
 fn update(app: &App, reference: &str) -> Result<Exit, Error> {
-    let update = dovetail_flow::update_pipeline(app.parts_to_read()?, reference)?;
+    let update = app.service.update_pipeline(reference)?;
     let broken =
         update.new.is_none() && update.checked.findings.iter().any(|finding| finding.severity == Severity::Error);
-    let revision = update.new.as_ref().map_or(update.old.revision, |new| new.revision);
-    let name = update.old.pipeline.reference();
-    app.output.result(
-        || {
-            let mut json = findings_json(&update.checked);
-            json["pipeline"] = json!(name);
-            json["revision"] = json!(revision);
-            json["updated"] = json!(update.new.is_some());
-            json["differences"] = json!(update.differences);
-            json
-        },
-        || {
-            let mut text = if broken { findings_text(Path::new(&name), &update.checked) } else { String::new() };
-            for line in &update.differences {
-                text.push_str(&format!("  {line}\n"));
-            }
-            text.push_str(&match (&update.new, broken) {
-                (Some(_), _) => format!("{name} is now revision {revision}; runs submitted before keep theirs\n"),
-                (None, true) => format!("{name} stays at revision {revision}: it does not fit the newest plugins\n"),
-                (None, false) => format!("{name} is up to date (revision {revision})\n"),
-            });
-            text
-        },
-    );
+    let document = UpdatedPipeline::of(&update);
+    app.output.result(&document, || {
+        let (name, revision) = (&document.pipeline, document.revision);
+        let mut text = if broken { findings_text(Path::new(name), &update.checked) } else { String::new() };
+        for line in &document.differences {
+            text.push_str(&format!("  {line}\n"));
+        }
+        text.push_str(&match (document.updated, broken) {
+            (true, _) => format!("{name} is now revision {revision}; runs submitted before keep theirs\n"),
+            (false, true) => format!("{name} stays at revision {revision}: it does not fit the newest plugins\n"),
+            (false, false) => format!("{name} is up to date (revision {revision})\n"),
+        });
+        text
+    });
     Ok(if broken { Exit::Failed } else { Exit::Done })
-}
-
-fn summary(published: &Published) -> Value {
-    let pipeline = &published.pipeline;
-    let steps: Vec<Value> = pipeline
-        .steps
-        .iter()
-        .map(|step| json!({ "id": step.id(), "step": step.name, "task": step.task_reference(), "package": step.package }))
-        .collect();
-    json!({ "pipeline": pipeline.reference(), "revision": published.revision, "description": pipeline.description, "steps": steps })
 }
 
 fn list(all: &[Published]) -> String {
@@ -249,53 +166,20 @@ fn show(published: &Published) -> String {
     text
 }
 
-/// What a step asks of its worker: grants, and the models that it cannot do without, by name or by kind.
-struct Capabilities<'s> {
-    grants: Vec<&'s str>,
-    models: Vec<&'s str>,
-    kinds: Vec<&'s str>,
-}
-
-fn capabilities(step: &Step) -> Capabilities<'_> {
-    let with = |prefix: &'static str| step.lane.needs().filter_map(move |need| need.strip_prefix(prefix)).collect();
-    let grants = step.lane.needs().filter(|need| is_grant(need)).collect();
-    Capabilities { grants, models: with(MODEL), kinds: with(MODEL_KIND) }
-}
-
-fn capabilities_json(published: &Published) -> Value {
-    let step = |step: &Step| {
-        let Capabilities { grants, models, kinds } = capabilities(step);
-        json!({ "id": step.id(), "step": step.name, "task": step.task_reference(), "grants": grants, "models": models, "model_kinds": kinds })
-    };
-    let pipeline = &published.pipeline;
-    let all: std::collections::BTreeSet<&str> =
-        pipeline.steps.iter().flat_map(|step| capabilities(step).grants).collect();
-    json!({
-        "pipeline": pipeline.reference(), "revision": published.revision, "grants": all,
-        "steps": pipeline.steps.iter().map(step).collect::<Vec<_>>(),
-    })
-}
-
-fn capabilities_text(published: &Published) -> String {
-    let row = |step: &Step| {
-        let Capabilities { grants, models, kinds } = capabilities(step);
+fn capabilities_text(document: &CapabilitiesDocument) -> String {
+    let row = |step: &StepCapabilities| {
         let or_none = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let models =
-            models.into_iter().map(str::to_owned).chain(kinds.into_iter().map(|kind| format!("any {kind}"))).collect();
+        let kinds = step.model_kinds.iter().map(|kind| format!("any {kind}"));
         vec![
-            step.id(),
-            step.task_reference(),
-            or_none(grants.into_iter().map(str::to_owned).collect()),
-            or_none(models),
+            step.id.clone(),
+            step.task.clone(),
+            or_none(step.grants.clone()),
+            or_none(step.models.iter().cloned().chain(kinds).collect()),
         ]
     };
-    let rows: Vec<Vec<String>> = published.pipeline.steps.iter().map(row).collect();
-    format!(
-        "{}  revision {}\n\n{}",
-        published.pipeline.reference(),
-        published.revision,
-        table(&["step", "task", "grants", "models"], &rows)
-    )
+    let rows: Vec<Vec<String>> = document.steps.iter().map(row).collect();
+    let table = table(&["step", "task", "grants", "models"], &rows);
+    format!("{}  revision {}\n\n{table}", document.pipeline, document.revision)
 }
 
 fn origin(pipeline: &Graph, source: &Source) -> String {
@@ -315,21 +199,15 @@ fn origin(pipeline: &Graph, source: &Source) -> String {
 }
 
 fn graph(app: &App, reference: &OsStr, format: GraphFormat) -> Result<Exit, Error> {
-    let pipeline = match Named::of(reference)? {
-        Named::File(file) => {
-            let checked = checked_file(app, file)?;
-            let Some(pipeline) = checked.pipeline else {
-                app.output.result(|| findings_json(&checked), || findings_text(file, &checked));
-                return Ok(Exit::Failed);
-            };
-            pipeline
-        }
-        Named::Published(name) => dovetail_flow::pipeline(app.parts_to_read()?, name)?.pipeline,
+    let pipeline = match app.service.pipeline_or_file(PipelineName::of(reference)?)? {
+        Ok(pipeline) => pipeline,
+        Err(checked) => return Ok(refused(app, Path::new(reference), &checked)),
     };
-    let text = match format {
+    let graph = match format {
         GraphFormat::Text => pipeline.text_graph(),
         GraphFormat::Mermaid => pipeline.mermaid(),
     };
-    app.output.result(|| json!({ "pipeline": pipeline.reference(), "graph": text }), || text.clone());
+    let document = GraphDocument { pipeline: pipeline.reference(), graph };
+    app.output.result(&document, || document.graph.clone());
     Ok(Exit::Done)
 }

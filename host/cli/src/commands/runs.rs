@@ -1,141 +1,104 @@
 //! `runs`: looks at what was recorded, and goes on with what was interrupted.
 
-use dovetail_core::RunId;
-use dovetail_core::ledger::RunKey;
-use dovetail_flow::{RunSummary, StepLog};
-use serde_json::{Value, json};
+use dovetail_service::batch::Several;
+use dovetail_service::documents::{CancelledRun, LineageDocument, RunName, RunSummary, StepLog, SubmittedRun};
+use dovetail_service::{Digest, Error, RunId, Session, Shutdown, Work};
 
-use crate::args::{OneGeneration, Runs};
-use crate::commands::several::{Several, none, run_all};
-use crate::commands::wait::{needs_worker, wait_for, watch};
-use crate::error::{Blame, Error, Exit};
-use crate::grants;
+use crate::app::App;
+use crate::args::Runs;
+use crate::commands::several::{Keyed, none, run_all};
+use crate::commands::wait::{listen, wait_for, watch};
+use crate::exit::Exit;
+use crate::progress::Watcher;
 use crate::show;
 use crate::table::table;
 use crate::unread::print_list;
-use crate::wire::App;
-use crate::work::Session;
 
 pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
+    let service = &app.service;
     match command {
         Runs::List { limit } => {
-            let runs = dovetail_flow::runs(app.parts_to_read()?, *limit as usize)?;
-            print_list(app, &runs, "run", |name| json!({ "run_id": name }), summary, list);
+            let runs = service.list_runs(*limit as usize)?;
+            print_list(app, &runs, "run", |name| RunName { run_id: name.to_owned() }, RunSummary::clone, list);
         }
         Runs::Show(one) => {
-            let document = dovetail_flow::document_of(app.parts_to_read()?, &find_generation(app, one)?)?;
-            app.output.result(|| document.clone(), || show::run(&document));
+            let document = service.show_run(&one.run)?;
+            app.output.result(&document, || show::run(&document));
         }
         Runs::Lineage(one) => {
-            let lineage = dovetail_flow::lineage(app.parts_to_read()?, &find_generation(app, one)?)?;
-            app.output.result(|| lineage.clone(), || show_lineage(&lineage));
+            let lineage = service.run_lineage(&one.run)?;
+            app.output.result(&lineage, || show_lineage(&lineage));
         }
         Runs::Logs(one) => {
-            let logs = dovetail_flow::logs(app.parts_to_read()?, &find_generation(app, one)?)?;
-            app.output.result(|| logs.iter().map(log).collect(), || logs.iter().map(show_log).collect());
+            let logs = service.run_logs(&one.run)?;
+            app.output.result(&logs, || logs.iter().map(show_log).collect());
         }
-        Runs::Watch(one) => return watch(app, &find(app, &one.run)?),
+        Runs::Watch(one) => return watch(app, &service.find_run(&one.run)?),
         Runs::Cancel { runs } => {
-            let json = |(run, cancelled): &(RunId, bool)| json!({ "run_id": run, "cancelled": cancelled });
-            let text = |(run, cancelled): &(RunId, bool)| {
-                format!("{run}  {}\n", if *cancelled { "cancelled" } else { "was over before" })
+            let done = service.cancel_runs(runs)?;
+            let line = |CancelledRun { run_id, cancelled }: &CancelledRun| {
+                format!("{run_id}  {}\n", if *cancelled { "cancelled" } else { "was over before" })
             };
-            // All are looked for before the first one is ended.
-            let mut done = Vec::new();
-            for run in find_all(app, runs)? {
-                let cancelled = dovetail_flow::cancel(app.parts()?, &run, "by request")?;
-                done.push((run, cancelled));
+            let text = || done.iter().map(line).collect();
+            match done.as_slice() {
+                [one] if runs.len() == 1 => app.output.result(one, text),
+                all => app.output.result(all, text),
             }
-            let all = || done.iter().map(json).collect();
-            app.output.result(
-                || if runs.len() == 1 { done.iter().map(json).next().unwrap_or_default() } else { all() },
-                || done.iter().map(text).collect(),
-            );
         }
         Runs::Retry { run, detach, jobs } => {
-            let run = find(app, &run.run)?;
+            let run = service.find_run(&run.run)?;
             if *detach {
-                needs_worker(app)?;
-                dovetail_flow::retry(app.parts()?, &run, "by request")?;
-                app.output.result(|| json!({ "run_id": run }), || format!("{run}\n"));
+                service.needs_worker(&app.output)?;
+                service.retry_run(&run)?;
+                app.output.result(&SubmittedRun { run_id: run.clone() }, || format!("{run}\n"));
                 return Ok(Exit::Done);
             }
-            grants::of_steps(&app.config, &dovetail_flow::left_to_do(app.parts()?, &run, true)?)?;
-            let session = Session::begin(app, 1, jobs.unwrap_or(app.config.jobs))?;
-            dovetail_flow::retry(app.parts()?, &run, "by request")?;
-            return wait_for(app, session, &run);
+            service.may_retry_here(&run)?;
+            return wait_after(app, &run, *jobs, || service.retry_run(&run));
         }
-        Runs::Resume { runs, all, jobs } => return resume(app, runs, *all, jobs.unwrap_or(app.config.jobs)),
+        Runs::Resume { runs, all, jobs } => return resume(app, runs, *all, *jobs),
     }
     Ok(Exit::Done)
 }
 
+/// Begins a session, makes the run ready to be worked on, and waits for it.
+fn wait_after(
+    app: &App,
+    run: &RunId,
+    jobs: Option<u32>,
+    ready: impl FnOnce() -> Result<(), Error>,
+) -> Result<Exit, Error> {
+    let shutdown = Shutdown::default();
+    let watcher = Watcher::new(&app.output, 1, app.service.settings.is_fleet());
+    let listening = listen(app, &shutdown)?;
+    let jobs = jobs.unwrap_or(app.service.settings.jobs);
+    let session = Session::begin(&app.service, Work { jobs, shutdown: &shutdown, observer: &watcher })?;
+    ready()?;
+    wait_for(app, session, &listening, run)
+}
+
 /// One run prints its document, as `run` does; several print theirs as `run --each` does, and so do all, however few
 /// they are.
-fn resume(app: &App, runs: &[String], all: bool, jobs: u32) -> Result<Exit, Error> {
+fn resume(app: &App, runs: &[String], all: bool, jobs: Option<u32>) -> Result<Exit, Error> {
+    let service = &app.service;
     let mut found: Vec<RunId> = Vec::new();
     if all {
-        found.extend(app.parts_to_read()?.ledger.open_runs(usize::MAX)?.into_iter().map(|key| key.run));
+        found.extend(service.open_runs()?);
     }
-    found.extend(find_all(app, runs)?);
+    found.extend(service.find_runs(runs)?);
     match found.as_slice() {
         [] => Ok(none(app)),
         [run] if !all => {
-            grants::of_steps(&app.config, &dovetail_flow::left_to_do(app.parts()?, run, false)?)?;
-            let session = Session::begin(app, 1, jobs)?;
-            dovetail_flow::recover(app.parts()?, run)?;
-            wait_for(app, session, run)
+            service.may_resume_here(run)?;
+            wait_after(app, run, jobs, || service.resume_run(run))
         }
-        runs => run_all(app, &Several::Open(runs), jobs, |n| {
-            let left = dovetail_flow::left_to_do(app.parts()?, &runs[n], false).map_err(|error| {
-                let mut error = Error::from(error);
-                // One that a newer dovetail wrote is left to it, and keeps no other one waiting.
-                if error.code == "store_newer" {
-                    error.blame = Blame::Usage;
-                }
-                error
-            })?;
-            grants::of_steps(&app.config, &left).map_err(|error| error.of_run(&runs[n]))?;
-            dovetail_flow::recover(app.parts()?, &runs[n])?;
+        runs => run_all(app, &Several::Open(runs), Keyed::No, jobs.unwrap_or(service.settings.jobs), |n| {
+            let of_run = |error: Error| if error.code == "grant_withheld" { error.of_run(&runs[n]) } else { error };
+            service.may_resume_here(&runs[n]).map_err(of_run)?;
+            service.resume_run(&runs[n])?;
             Ok(runs[n].clone())
         }),
     }
-}
-
-/// Those of several, each once.
-fn find_all(app: &App, named: &[String]) -> Result<Vec<RunId>, Error> {
-    let mut found = Vec::new();
-    for one in named {
-        let run = find(app, one)?;
-        if !found.contains(&run) {
-            found.push(run);
-        }
-    }
-    Ok(found)
-}
-
-/// The generation of a run that is meant.
-fn find_generation(app: &App, one: &OneGeneration) -> Result<RunKey, Error> {
-    is_id(one.run.split('@').next().unwrap_or_default())?;
-    Ok(dovetail_flow::find_generation(app.parts_to_read()?, &one.run)?)
-}
-
-/// The run whose ID begins or ends so.
-fn find(app: &App, prefix: &str) -> Result<RunId, Error> {
-    is_id(prefix)?;
-    Ok(dovetail_flow::find_run(app.parts_to_read()?, prefix)?)
-}
-
-fn is_id(prefix: &str) -> Result<(), Error> {
-    if prefix.is_empty() || !prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-')) {
-        return Err(Error::usage("unknown_run", format!("`{prefix}` is no run ID"))
-            .help("write the ID that `dovetail runs list` shows, or its beginning or end"));
-    }
-    Ok(())
-}
-
-fn summary(run: &RunSummary) -> Value {
-    json!({ "run_id": run.run, "pipeline": run.pipeline, "state": run.state, "submitted_at": run.submitted_at, "total_time_ms": run.duration_ms })
 }
 
 fn list(runs: &[RunSummary]) -> String {
@@ -144,63 +107,39 @@ fn list(runs: &[RunSummary]) -> String {
     }
     let row = |run: &RunSummary| {
         vec![
-            run.run.to_string(),
+            run.run_id.to_string(),
             run.pipeline.clone(),
-            run.state.clone(),
-            run.submitted_at.clone(),
-            run.duration_ms.map_or_else(String::new, dovetail_flow::seconds),
+            run.state.name().to_owned(),
+            run.submitted_at.0.clone(),
+            run.total_time_ms.map_or_else(String::new, dovetail_service::seconds),
         ]
     };
     table(&["run", "pipeline", "state", "submitted", " time"], &runs.iter().map(row).collect::<Vec<_>>())
 }
 
-fn show_lineage(lineage: &Value) -> String {
-    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let run = text(lineage, "run_id");
+fn show_lineage(lineage: &LineageDocument) -> String {
+    let run = format!("{}/", lineage.run_id);
     // The run's ID stands above: within it every value has a name of its own.
-    let within = |id: &str| id.strip_prefix(&format!("{run}/")).unwrap_or(id).to_owned();
-    let short = |digest: &str| {
-        digest.strip_prefix("sha256:").map_or(String::new(), |hex| format!("{}…", hex.get(..12).unwrap_or(hex)))
-    };
-    let items = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut shown = format!("{}\nrun {run}\n", text(lineage, "pipeline"));
-    for step in items(lineage, "steps") {
-        let attempt =
-            step.get("attempt").and_then(Value::as_u64).map_or_else(String::new, |n| format!(", attempt {n}"));
-        shown.push_str(&format!(
-            "\n{}  {}, package {}{attempt}\n",
-            text(&step, "id"),
-            text(&step, "task"),
-            short(&text(&step, "package"))
-        ));
-        for model in items(&step, "models") {
-            shown.push_str(&format!("  model  {}  {}\n", text(&model, "name"), short(&text(&model, "digest"))));
+    let within = |id: &str| id.strip_prefix(&run).unwrap_or(id).to_owned();
+    let short = |digest: &Digest| format!("{}…", digest.hex().get(..12).unwrap_or_default());
+    let mut shown = format!("{}\nrun {}\n", lineage.pipeline, lineage.run_id);
+    for step in &lineage.steps {
+        let attempt = step.attempt.map_or_else(String::new, |n| format!(", attempt {n}"));
+        shown.push_str(&format!("\n{}  {}, package {}{attempt}\n", step.id, step.task, short(&step.package)));
+        for model in &step.models {
+            shown.push_str(&format!("  model  {}  {}\n", model.name, short(&model.digest)));
         }
-        for value in items(&step, "consumed") {
-            let origin =
-                value.get("origin").and_then(Value::as_str).map_or_else(|| "given in the pipeline".to_owned(), &within);
-            shown.push_str(&format!(
-                "  took   {} <- {origin}  {}\n",
-                within(&text(&value, "input")),
-                short(&text(&value, "digest"))
-            ));
+        for value in &step.consumed {
+            let origin = value.origin.as_deref().map_or_else(|| "given in the pipeline".to_owned(), &within);
+            shown.push_str(&format!("  took   {} <- {origin}  {}\n", within(&value.input), short(&value.digest)));
         }
-        for value in items(&step, "produced") {
-            let consumers: Vec<String> =
-                items(&value, "consumers").iter().filter_map(Value::as_str).map(&within).collect();
+        for value in &step.produced {
+            let consumers: Vec<String> = value.consumers.iter().map(|id| within(id)).collect();
             let consumers = if consumers.is_empty() { String::new() } else { format!("  -> {}", consumers.join(", ")) };
-            shown.push_str(&format!(
-                "  gave   {}  {}{consumers}\n",
-                within(&text(&value, "output")),
-                short(&text(&value, "digest"))
-            ));
+            shown.push_str(&format!("  gave   {}  {}{consumers}\n", within(&value.output), short(&value.digest)));
         }
     }
     shown
-}
-
-fn log(log: &StepLog) -> Value {
-    json!({ "step": log.step, "id": log.id, "lines": log.lines, "dropped": log.dropped })
 }
 
 fn show_log(log: &StepLog) -> String {

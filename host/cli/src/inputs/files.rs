@@ -1,14 +1,14 @@
-//! The files of `--each`, of a folder of photographs and of other folders.
+//! The files of `--each`.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{MAX_ARTIFACT, pattern, too_large};
-use crate::error::Error;
-use crate::media::is_picture;
-use crate::paths::{Shown as _, path_of};
+use dovetail_service::Error;
+use dovetail_service::files::{folder, look};
+use dovetail_service::paths::{Shown as _, path_of};
+
+use super::pattern;
 
 /// `--each`: one input, many files.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,25 +57,6 @@ fn name_and_place(arg: &[u8]) -> Option<(&str, PathBuf)> {
     (!name.is_empty() && !place.is_empty()).then(|| (name, path_of(place)))
 }
 
-/// A regular file that can be read, and its size: whatever else it is (a pipe, a device) might never end, or not be
-/// there again for the run.
-fn look(path: &Path) -> Result<u64, Error> {
-    // Not opened before that is known: opening a pipe waits for its writer.
-    let meta = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
-    if !meta.is_file() {
-        return Err(Error::usage("not_a_file", format!("`{}` is no regular file", path.shown()))
-            .help("--each takes files that stay; a pipe can be given once, with --input NAME=@-")
-            .detail("path", path.text()));
-    }
-    File::open(path).map_err(|e| Error::file(path, e))?;
-    Ok(meta.len())
-}
-
-/// The same of a file that is to be an artifact.
-pub(crate) fn look_at_artifact(path: &Path) -> Result<(), Error> {
-    if look(path)? > MAX_ARTIFACT { Err(Error::file(path, too_large(MAX_ARTIFACT))) } else { Ok(()) }
-}
-
 fn files_of(place: &Path) -> Result<Vec<PathBuf>, Error> {
     let found = match std::fs::metadata(place) {
         Ok(meta) if meta.is_dir() => folder(place)?,
@@ -91,37 +72,4 @@ fn files_of(place: &Path) -> Result<Vec<PathBuf>, Error> {
             .detail("path", place.text()));
     }
     Ok(found)
-}
-
-/// Everything in a folder that is neither hidden nor a folder itself, sorted. A link that leads nowhere is among it:
-/// whoever reads it is told.
-pub(crate) fn folder(path: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(|e| Error::file(path, e))? {
-        let entry = entry.map_err(|e| Error::file(path, e))?;
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !hidden && !entry.path().is_dir() {
-            files.push(entry.path());
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// The largest photograph that `demo` and `bench` take, in bytes.
-pub(crate) const MAX_PHOTOGRAPH: u64 = 64 << 20;
-
-/// The photographs in a folder, at least one; without any an error with this code.
-pub(crate) fn photographs(named: &Path, code: &'static str) -> Result<Vec<PathBuf>, Error> {
-    let files: Vec<PathBuf> = folder(named)?.into_iter().filter(|file| is_picture(file)).collect();
-    if files.is_empty() {
-        let error = Error::usage(code, format!("`{}` holds no photographs", named.shown()));
-        return Err(
-            error.help("put JPEG, PNG, WebP or BMP files there; `dovetail models pull --photographs DIR` brings six")
-        );
-    }
-    for file in &files {
-        look(file)?;
-    }
-    Ok(files)
 }

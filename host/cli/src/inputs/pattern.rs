@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern, PatternError};
 
-use crate::error::Error;
-use crate::paths::{Shown as _, path_of};
+use dovetail_service::Error;
+use dovetail_service::paths::{Shown as _, path_of};
 
 /// Hidden names are matched only by a pattern that begins with a dot.
 const OPTIONS: MatchOptions =

@@ -5,6 +5,7 @@
 
 mod bench;
 mod damage;
+mod documents;
 mod faces;
 mod gc;
 mod grants;

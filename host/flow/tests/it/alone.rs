@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::bench::document;
 use dovetail_core::RunId;
 use dovetail_core::ledger::{RunKey, Scope, Wait};
 use dovetail_core::policy;
-use dovetail_flow::{Daemon, Worker, WorkerOptions, document, submit};
+use dovetail_flow::{Daemon, Worker, WorkerOptions, submit};
 use serde_json::json;
 
 use crate::bench::{Bench, sum};

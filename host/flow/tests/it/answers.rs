@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::bench::document;
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait,
 };
-use dovetail_flow::{Daemon, Event, Worker, WorkerOptions, document};
+use dovetail_flow::{Daemon, Event, Worker, WorkerOptions};
 use serde_json::json;
 
 use crate::bench::{Bench, sum};

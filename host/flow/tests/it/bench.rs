@@ -8,6 +8,7 @@ use dovetail_core::clock::Clock;
 use dovetail_core::executor::{
     Attempt, Executor, Failure, FailureKind, HostError, LogLine, ModelUse, Outcome, Report, Usage,
 };
+use dovetail_core::ledger::RunKey;
 use dovetail_core::ledger::Scope;
 use dovetail_core::limits::Limits;
 use dovetail_core::memory::{ManualClock, MemoryBlobs, MemoryLedger};
@@ -15,11 +16,21 @@ use dovetail_core::record::PluginRecord;
 use dovetail_core::stop::Stop;
 use dovetail_core::wit::{Field, Signature, Type};
 use dovetail_core::{Digest, RunId};
+use dovetail_flow::FlowError;
 use dovetail_flow::{
-    Event, Listener, Parts, Published, Shutdown, Worker, WorkerOptions, document, new_run_id, push_pipeline,
-    push_plugin, submit,
+    Event, Listener, Parts, Published, Shutdown, Worker, WorkerOptions, new_run_id, push_pipeline, push_plugin, submit,
 };
 use serde_json::{Value, json};
+
+/// The document of a run as it is printed.
+pub(crate) fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
+    Ok(serde_json::to_value(dovetail_flow::document(parts, run)?).unwrap())
+}
+
+/// The lineage of a run as it is printed.
+pub(crate) fn lineage(parts: &Parts, key: &RunKey) -> Result<Value, FlowError> {
+    Ok(serde_json::to_value(dovetail_flow::lineage(parts, key)?).unwrap())
+}
 
 /// What the executor does for a step.
 pub(crate) type Script = Arc<dyn Fn(&Attempt, &Stop) -> Result<Report, HostError> + Send + Sync>;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
+use crate::bench::document;
 use dovetail_core::blobs::BlobKind;
 use dovetail_core::executor::{Failure, FailureKind, HostError, Outcome};
 use dovetail_core::keys::{NodeId, RunKey};
@@ -13,7 +14,7 @@ use dovetail_core::record::{Form as _, OutcomeRecord, StepEnd};
 use dovetail_core::retention::Shelf as _;
 use dovetail_core::stop::StopReason;
 use dovetail_core::{Digest, RunId};
-use dovetail_flow::{Event, Parts, Shutdown, document, recover};
+use dovetail_flow::{Event, Parts, Shutdown, recover};
 use serde_json::json;
 
 use crate::bench::{Bench, fails, report, sum};
@@ -243,7 +244,7 @@ fn a_step_is_skipped_before_its_input_is_looked_at() {
         let outcome = OutcomeRecord::decode(&outcome, "c").unwrap();
         assert_eq!(outcome.end, StepEnd::Skipped { failed_step: Some("a".to_owned()) });
         assert!(outcome.consumed.is_empty() && outcome.attempts.is_empty(), "{outcome:?}");
-        let lineage = dovetail_flow::lineage(&bench.parts, &key).unwrap();
+        let lineage = crate::bench::lineage(&bench.parts, &key).unwrap();
         assert_eq!(lineage["steps"][2]["consumed"], json!([]));
         assert_eq!(lineage["steps"][1]["produced"][0]["consumers"], json!([]), "c did not take it");
     }

@@ -1,6 +1,8 @@
 //! What a run is given: small inputs ride along with its jobs, large ones stand apart, too large ones are refused, and so
 //! are those that name what is not stored.
 
+use crate::bench::document;
+use crate::bench::lineage;
 use dovetail_core::Digest;
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs as _};
 use dovetail_core::executor::Outcome;
@@ -8,7 +10,7 @@ use dovetail_core::ledger::{Kind, Scope, Wait};
 use dovetail_core::limits::MAX_VALUE;
 use dovetail_core::record::{Form as _, PluginRecord, RunRecord, StoredValue};
 use dovetail_core::wit::{Field, Signature, Type};
-use dovetail_flow::{FlowError, Published, Pushed, document, lineage, new_run_id, push_pipeline, push_plugin};
+use dovetail_flow::{FlowError, Published, Pushed, new_run_id, push_pipeline, push_plugin};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, adder, report};

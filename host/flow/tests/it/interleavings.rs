@@ -252,7 +252,7 @@ impl World {
         if !open().is_empty() {
             return Err(format!("still open: {:?}", open()));
         }
-        let document = dovetail_flow::document(&self.bench.parts, &self.run).map_err(|error| error.to_string())?;
+        let document = crate::bench::document(&self.bench.parts, &self.run).map_err(|error| error.to_string())?;
         if document["state"] == "succeeded" { Ok(()) } else { Err(format!("it ended as {}", document["state"])) }
     }
 }

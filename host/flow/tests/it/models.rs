@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::bench::document;
 use dovetail_core::executor::{Attempt, Executor, FailureKind, HostError, ModelUse, Models, Report};
 use dovetail_core::ledger::{Kind, Listing, MODEL_KIND, Scope, exact_model};
 use dovetail_core::record::{Form as _, RunRecord};
 use dovetail_core::stop::Stop;
 use dovetail_core::{Digest, RunId};
 use dovetail_flow::{
-    Daemon, Keep, Published, Shutdown, Worker, WorkerOptions, collect, document, model_kinds, new_run_id, push_plugin,
-    retry, submit_with, waits,
+    Daemon, Keep, Published, Shutdown, Worker, WorkerOptions, collect, model_kinds, new_run_id, push_plugin, retry,
+    submit_with, waits,
 };
 use serde_json::json;
 

@@ -11,7 +11,9 @@ use dovetail_core::executor::{Failure, FailureKind, Outcome};
 use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait,
 };
-use dovetail_flow::{Daemon, Event, FlowError, Listener, Worker, WorkerOptions, document};
+use dovetail_flow::{Daemon, Event, FlowError, Listener, Worker, WorkerOptions};
+
+use crate::bench::document;
 use serde_json::json;
 
 use crate::bench::{Bench, report, sum};

@@ -3,12 +3,14 @@
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use crate::bench::document;
+use crate::bench::lineage;
 use dovetail_core::blobs::BlobKind;
 use dovetail_core::executor::{FailureKind, LogLine, Report};
 use dovetail_core::ledger::Scope;
 use dovetail_core::record::RunState;
 use dovetail_core::retention::Shelf as _;
-use dovetail_flow::{Event, Pushed, cancel, current, document, find_run, lineage, logs, recover, retry, runs, submit};
+use dovetail_flow::{Event, Pushed, cancel, current, find_run, logs, recover, retry, runs, submit};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, fails, sum};
@@ -151,7 +153,7 @@ fn logs_and_lists_tell_what_was() {
     bench.work(&second);
     let listed = runs(&bench.parts, 9).unwrap();
     assert_eq!(
-        listed.read.iter().map(|r| (&r.run, r.state.as_str())).collect::<Vec<_>>(),
+        listed.read.iter().map(|r| (&r.run_id, r.state.name())).collect::<Vec<_>>(),
         [(&second, "succeeded"), (&first, "queued")]
     );
     let logs = logs(&bench.parts, &current(&bench.parts, &second).unwrap()).unwrap();
@@ -277,7 +279,10 @@ fn a_retry_takes_over_what_succeeded_and_runs_the_rest_again() {
     let times = |name: &str| bench.made().iter().filter(|(step, _)| step == name).count();
     assert_eq!((times("first"), times("right"), times("join")), (1, 2, 1));
     assert!(times("left") <= 1 + usize::from(left_ran));
-    assert_eq!(runs(&bench.parts, 9).unwrap().read.iter().find(|row| row.run == run).unwrap().state, "succeeded");
+    assert_eq!(
+        runs(&bench.parts, 9).unwrap().read.iter().find(|row| row.run_id == run).unwrap().state.name(),
+        "succeeded"
+    );
     assert_eq!(retry(&bench.parts, &run, "again").unwrap_err().code(), "nothing_to_retry");
 }
 

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Barrier};
 
+use crate::bench::document;
 use dovetail_core::executor::{Failure, FailureKind, Outcome};
 use dovetail_core::ledger::Scope;
 use dovetail_core::stop::StopReason;
-use dovetail_flow::{Event, Shutdown, document, recover};
+use dovetail_flow::{Event, Shutdown, recover};
 use serde_json::json;
 
 use crate::bench::{Bench, report, sum};

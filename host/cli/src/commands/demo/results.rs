@@ -8,11 +8,10 @@ use std::io::Write as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use dovetail_core::Digest;
+use dovetail_service::files::read;
+use dovetail_service::paths::Shown as _;
+use dovetail_service::{Digest, Error};
 
-use crate::error::Error;
-use crate::inputs::read;
-use crate::paths::Shown as _;
 use crate::results::{Target, is_same_file, targets};
 
 /// The record: a line with its format, then a line `DIGEST NAME` for each file. The last line of a name counts.
@@ -111,7 +110,7 @@ fn with(name: &OsStr, end: &str) -> OsString {
 impl Folder {
     /// Makes the folder, and its record anew: a line for each file.
     pub(super) fn begin(&self) -> Result<(), Error> {
-        dovetail_stores::make_folder(&self.path).map_err(|e| Error::write(&self.path, e))?;
+        dovetail_service::make_folder(&self.path).map_err(|e| Error::write(&self.path, e))?;
         let record = targets([self.path.join(RECORD)], |_, _| Ok(true), REMEDY)?;
         record.iter().try_for_each(|target| target.write(&self.record.to_bytes()))
     }

@@ -3,23 +3,19 @@
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
-use dovetail_core::Digest;
-use dovetail_core::record::PluginRecord;
-use dovetail_core::wit::show as wit;
-use dovetail_flow::Pushed;
-use dovetail_runtime::{MAX_PACKAGE, Package, Parts, Refusal};
-use serde_json::{Value, json};
+use dovetail_service::documents::{PackedTask, PushedTask, TaskName, TaskSummary};
+use dovetail_service::files::read;
+use dovetail_service::paths::Shown as _;
+use dovetail_service::plugins::{Good, MAX_PACKAGE, Package, Stale, TaskPush, stripped};
+use dovetail_service::words::bytes;
+use dovetail_service::{Digest, Error};
 
-use super::check::{Good, limits_json, limits_text, look, refused, signature_json};
-use super::{all_asked_for, allowed, asked, grants_json, recorded};
-use crate::error::{Error, Exit};
-use crate::inputs::read;
-use crate::paths::Shown as _;
-use crate::plugin::Stale;
+use super::check::{limits_text, refused};
+use crate::app::App;
+use crate::exit::Exit;
 use crate::results::{Target, is_same_file, targets};
-use crate::table::{bytes, table};
+use crate::table::table;
 use crate::unread::{print_list, say_unread};
-use crate::wire::App;
 
 pub(super) fn pack(
     app: &App,
@@ -32,7 +28,7 @@ pub(super) fn pack(
         return Err(Error::usage("not_a_folder", format!("`{}` is no folder", folder.shown()))
             .help("name the folder with the plugin's plugin.toml"));
     }
-    let Good { manifest, package, .. } = match look(&app.compiler()?, folder, component, Stale::Refused)? {
+    let Good { manifest, package, .. } = match app.service.look_at_plugin(folder, component, Stale::Refused)? {
         Ok(good) => good,
         Err(findings) => return Ok(refused(app, folder, &findings)),
     };
@@ -41,26 +37,17 @@ pub(super) fn pack(
     let default = format!("{}-{}.zip", manifest.name, manifest.version);
     let target = place(out, &default, folder, component)?;
     target.write(&package)?;
-    let path = &target.path;
-    let digest = Digest::of(&package);
-    app.output.result(
-        || json!({ "file": path.text(), "name": manifest.name, "version": manifest.version, "package": digest, "bytes": package.len() }),
-        || format!("{}  {}  {digest}\n", path.shown(), bytes(package.len() as u64)),
-    );
+    let document = PackedTask {
+        file: target.path.text(),
+        name: manifest.name,
+        version: manifest.version,
+        package: Digest::of(&package),
+        bytes: package.len(),
+    };
+    app.output.result(&document, || {
+        format!("{}  {}  {}\n", target.path.shown(), bytes(package.len() as u64), document.package)
+    });
     Ok(Exit::Done)
-}
-
-/// The same package with a component that has no names.
-fn stripped(package: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let package = Package::read(package)?;
-    let component = dovetail_runtime::strip(&package.component)?;
-    dovetail_runtime::pack(Parts {
-        manifest: &package.manifest_text,
-        component: &component,
-        wit: &package.wit,
-        readme: package.readme.as_deref(),
-        examples: &package.examples,
-    })
 }
 
 /// Where the package goes. A file that the user names is replaced. The file of the default name is replaced only if it
@@ -97,129 +84,70 @@ fn is_package(path: &Path) -> bool {
 }
 
 pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exit, Error> {
-    // Made first, so that what is compiled here is kept for the first run.
-    let parts = app.parts()?;
-    let compiler = app.compiler()?;
-    let (mut good, mut broken) = (Vec::new(), false);
-    // All are looked at before the first one is published.
-    for path in paths {
-        match look(&compiler, path, None, Stale::Refused)? {
-            Ok(plugin) => good.push(plugin),
-            Err(findings) => {
-                refused(app, path, &findings);
-                broken = true;
+    let (tasks, unread) = match app.service.push_plugins(paths, given)? {
+        TaskPush::Published { tasks, unread } => (tasks, unread),
+        TaskPush::Refused(all) => {
+            for (path, findings) in all {
+                refused(app, &path, &findings);
             }
+            return Ok(Exit::Failed);
         }
-    }
-    if broken {
-        return Ok(Exit::Failed);
-    }
-    // First: a misspelt grant is the reason why one is missing.
-    all_asked_for(given, &good.iter().flat_map(|plugin| asked(&plugin.manifest.grants)).collect::<Vec<_>>())?;
-    let before = dovetail_flow::plugins(parts)?;
-    say_unread(app, "task", &before.unread);
-    for Good { manifest, .. } in &good {
-        // The newest one before it, whatever of it was granted then: a new version needs a yes of its own.
-        let older = before.read.iter().filter(|known| known.name == manifest.name && known.version < manifest.version);
-        let known = older
-            .max_by(|a, b| a.version.cmp(&b.version))
-            .map(|known| (known.version.to_string(), recorded(&known.grants)));
-        allowed(&manifest.name, &manifest.grants, given, known.as_ref())?;
-    }
-    let mut pushed = Vec::new();
-    for Good { manifest, description, package } in good {
-        let record = PluginRecord {
-            name: manifest.name,
-            version: manifest.version,
-            package: Digest::of(&package),
-            description: manifest.description,
-            signature: description.signature,
-            limits: manifest.limits,
-            grants: grants_json(&manifest.grants).into_iter().collect(),
-            pure: description.pure,
-            model_kinds: if manifest.models.is_some() {
-                Vec::new()
-            } else {
-                description.opens.iter().map(|kind| kind.name().to_owned()).collect()
-            },
-            models: manifest.models.unwrap_or_default(),
-            pushed_ms: parts.clock.wall_ms(),
-        };
-        let how = dovetail_flow::push_plugin(parts, &record, &package)?;
-        pushed.push((record, how));
-    }
-    let json = |(record, how): &(PluginRecord, Pushed)| json!({ "name": record.name, "version": record.version, "package": record.package, "created": *how == Pushed::Created, "repaired": *how == Pushed::Mended });
-    let text = |(record, how): &(PluginRecord, Pushed)| {
-        let how = match how {
-            Pushed::Created => "published",
-            Pushed::Same => "was published before, unchanged",
-            Pushed::Mended => "was published before; its stored package was damaged or gone, and is repaired",
-        };
-        format!("{}@{}  {}  {how}\n", record.name, record.version, record.package)
     };
-    app.output.result(|| pushed.iter().map(json).collect(), || pushed.iter().map(text).collect());
+    say_unread(app, "task", &unread);
+    app.output.result(&tasks, || tasks.iter().map(pushed).collect());
     Ok(Exit::Done)
 }
 
-fn record_json(record: &PluginRecord) -> Value {
-    json!({
-        "name": record.name, "version": record.version, "description": record.description, "package": record.package, "pure": record.pure,
-        "grants": record.grants, "limits": limits_json(&record.limits), "signature": signature_json(&record.signature),
-    })
+fn pushed(task: &PushedTask) -> String {
+    let how = match (task.created, task.repaired) {
+        (true, _) => "published",
+        (false, true) => "was published before; its stored package was damaged or gone, and is repaired",
+        (false, false) => "was published before, unchanged",
+    };
+    format!("{}@{}  {}  {how}\n", task.name, task.version, task.package)
 }
 
 pub(super) fn list(app: &App) -> Result<Exit, Error> {
-    let plugins = dovetail_flow::plugins(app.parts_to_read()?)?;
-    let text = |plugins: &[PluginRecord]| {
-        if plugins.is_empty() {
+    let tasks = app.service.list_tasks()?;
+    let text = |tasks: &[TaskSummary]| {
+        if tasks.is_empty() {
             return "no tasks yet; publish one with `dovetail task push FOLDER`\n".to_owned();
         }
-        let row = |record: &PluginRecord| {
-            let grants = if record.pure {
-                "pure".to_owned()
-            } else {
-                record.grants.keys().cloned().collect::<Vec<_>>().join(", ")
-            };
+        let row = |task: &TaskSummary| {
+            let grants =
+                if task.pure { "pure".to_owned() } else { task.grants.keys().cloned().collect::<Vec<_>>().join(", ") };
             vec![
-                record.name.clone(),
-                record.version.to_string(),
+                task.name.clone(),
+                task.version.to_string(),
                 grants,
-                record.package.to_string().chars().take(19).collect(),
-                record.description.clone(),
+                task.package.to_string().chars().take(19).collect(),
+                task.description.clone(),
             ]
         };
-        table(&["task", "version", "reaches", "package", "description"], &plugins.iter().map(row).collect::<Vec<_>>())
+        table(&["task", "version", "reaches", "package", "description"], &tasks.iter().map(row).collect::<Vec<_>>())
     };
-    let json = |record: &PluginRecord| json!({ "name": record.name, "version": record.version, "description": record.description, "package": record.package, "pure": record.pure, "grants": record.grants });
-    let key = |key: &str| {
-        let (name, version) = key.split_once('@').unwrap_or((key, ""));
-        json!({ "name": name, "version": version })
-    };
-    print_list(app, &plugins, "task", key, json, text);
+    print_list(app, &tasks, "task", TaskName::of, TaskSummary::clone, text);
     Ok(Exit::Done)
 }
 
 pub(super) fn show(app: &App, reference: &str) -> Result<Exit, Error> {
-    let record = dovetail_flow::plugin(app.parts_to_read()?, reference)?;
-    app.output.result(
-        || record_json(&record),
-        || {
-            let grants = if record.grants.is_empty() {
-                "none".to_owned()
-            } else {
-                record.grants.iter().map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", ")
-            };
-            let purity = if record.pure { "pure: the same input gives the same output" } else { "not pure" };
-            format!(
-                "{}@{}\n{}\n\npackage {}\nlimits  {}\ngrants  {grants}\npurity  {purity}\n\n{}",
-                record.name,
-                record.version,
-                record.description,
-                record.package,
-                limits_text(&record.limits),
-                wit::signature(&record.signature)
-            )
-        },
-    );
+    let (document, signature) = app.service.task(reference)?;
+    app.output.result(&document, || {
+        let task = &document.summary;
+        let grants = if task.grants.is_empty() {
+            "none".to_owned()
+        } else {
+            task.grants.iter().map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", ")
+        };
+        let purity = if task.pure { "pure: the same input gives the same output" } else { "not pure" };
+        format!(
+            "{}@{}\n{}\n\npackage {}\nlimits  {}\ngrants  {grants}\npurity  {purity}\n\n{signature}",
+            task.name,
+            task.version,
+            task.description,
+            task.package,
+            limits_text(&document.limits),
+        )
+    });
     Ok(Exit::Done)
 }

@@ -1,0 +1,93 @@
+//! One call of a task, and one whole process for one run.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Instant;
+
+use dovetail_core::executor::{Attempt, Executor as _, Outcome};
+use dovetail_core::limits::Limits;
+use dovetail_core::stop::Stop;
+use dovetail_core::{Digest, RunId};
+use serde_json::{Value, json};
+
+use crate::suite::Suite;
+use dovetail_service::Error;
+
+/// Processes of one round.
+const PROCESSES: usize = 5;
+
+/// Microseconds of one attempt at a task in Rust with std.
+pub(crate) fn overhead(suite: &Suite) -> Result<Vec<f64>, Error> {
+    let package = super::tasks::noop(suite.place.service()?)?;
+    attempts(suite, package, json!({ "n": 1, "text": "handed on" }))
+}
+
+/// The same of one without, which has next to nothing to make an instance of.
+pub(crate) fn overhead_no_std(suite: &Suite) -> Result<Vec<f64>, Error> {
+    attempts(suite, suite.tasks.number, json!({ "n": 1 }))
+}
+
+/// Microseconds of one attempt in the runtime: no queue, no records.
+fn attempts(suite: &Suite, package: Digest, input: Value) -> Result<Vec<f64>, Error> {
+    let service = suite.place.service()?;
+    let runtime = service.runtime(service.ports()?.blobs.clone(), 1, None)?;
+    let attempt = Attempt {
+        run: RunId::from_bytes([1; 16]),
+        step: "only".to_owned(),
+        number: 1,
+        package,
+        idempotency_key: "key".to_owned(),
+        input,
+        origins: BTreeMap::new(),
+        limits: Limits::DEFAULT,
+        models: BTreeMap::new(),
+    };
+    let stop = Stop::never();
+    let calls = |count: u32| -> Result<(), Error> {
+        for _ in 0..count {
+            if let Outcome::Failed { failure } = runtime.execute(&attempt, &stop)?.outcome {
+                return Err(Error::host(
+                    "bench_failed",
+                    format!("the task failed: {}: {}", failure.code, failure.message),
+                ));
+            }
+        }
+        suite.go_on()
+    };
+    calls(suite.plan.calls / 10)?;
+    let round = |_| {
+        let began = Instant::now();
+        calls(suite.plan.calls)?;
+        Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(suite.plan.calls))
+    };
+    (0..suite.plan.rounds).map(round).collect()
+}
+
+/// Milliseconds of `dovetail run`, from its start to its end. Each process is a round.
+pub(crate) fn whole_process(suite: &Suite) -> Result<Vec<f64>, Error> {
+    let one = |_| {
+        suite.go_on()?;
+        let mut command = suite.place.command(&[
+            "run",
+            &suite.tasks.single.published.pipeline.name,
+            "--input",
+            "n=1",
+            "--output",
+            "json",
+        ])?;
+        let began = Instant::now();
+        let out = command
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|e| Error::host("bench_process", "start a process of dovetail").cause(e))?;
+        let time = began.elapsed().as_secs_f64() * 1e3;
+        if !out.status.success() {
+            let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+            return Err(Error::host("bench_process", format!("`dovetail run` ended with {}: {said}", out.status)));
+        }
+        Ok(time)
+    };
+    // The first one finds nothing in the system's caches.
+    one(0)?;
+    (0..suite.plan.rounds * PROCESSES).map(one).collect()
+}

@@ -1,0 +1,180 @@
+//! The tasks and pipelines that are measured with. They do nothing but hand on what they are given, so that what is
+//! left is ours. A user needs no toolchain for them: they are made here from text, but for one in Rust, whose component
+//! is part of the program.
+
+use std::collections::BTreeMap;
+
+use dovetail_core::Digest;
+use dovetail_core::manifest::Manifest;
+use dovetail_core::record::PluginRecord;
+use dovetail_flow::{Parts, Published};
+use dovetail_runtime::{Parts as PackageParts, componentize_world, pack};
+use serde_json::{Map, Value, json};
+
+use dovetail_service::Error;
+use dovetail_service::Service;
+
+/// Independent steps of one run.
+pub(crate) const STEPS: u32 = 10;
+/// Steps of a run that forks and joins.
+pub(crate) const FORK_JOIN_STEPS: u32 = 4;
+
+/// `plugins/noop`, built and written by `scripts/bench-noop`.
+const NOOP: &[u8] = include_bytes!("noop.wasm");
+
+/// A published pipeline, and the steps whose outputs are its result.
+pub(crate) struct Graph {
+    pub(crate) published: Published,
+    pub(crate) results: Vec<String>,
+}
+
+/// Everything that is published for the measurements.
+pub(crate) struct Tasks {
+    /// The package of the task that hands one number on.
+    pub(crate) number: Digest,
+    pub(crate) independent: Graph,
+    pub(crate) single: Graph,
+    pub(crate) fork_join: Graph,
+    /// Hands a text on.
+    pub(crate) text: Graph,
+}
+
+impl Tasks {
+    /// Publishes them.
+    pub(crate) fn publish(service: &Service) -> Result<Self, Error> {
+        let parts = service.ports()?;
+        let number = push(service, "number", &numbers("number", &["n"])?)?;
+        push(service, "join", &numbers("join", &["a", "b"])?)?;
+        push(service, "text", &text("text")?)?;
+        let text = vec![("only".to_owned(), "text", vec![("text", "input.text".to_owned())])];
+        let single = vec![one("only", "input.n")];
+        let join = ("join".to_owned(), "join", vec![("a", "left.n".to_owned()), ("b", "right.n".to_owned())]);
+        let fork_join = vec![one("first", "input.n"), one("left", "first.n"), one("right", "first.n"), join];
+        Ok(Self {
+            number,
+            independent: independent(parts, STEPS)?,
+            single: graph(parts, "bench-single", "n", &single, vec!["only".to_owned()])?,
+            fork_join: graph(parts, "bench-fork-join", "n", &fork_join, vec!["join".to_owned()])?,
+            text: graph(parts, "bench-text", "text", &text, vec!["only".to_owned()])?,
+        })
+    }
+}
+
+fn one(name: &str, from: &str) -> Step<'static> {
+    (name.to_owned(), "number", vec![("n", from.to_owned())])
+}
+
+/// A pipeline of so many steps that hand the same number on.
+pub(crate) fn independent(parts: &Parts, steps: u32) -> Result<Graph, Error> {
+    let names: Vec<String> = (1..=steps).map(|n| format!("s{n}")).collect();
+    let steps: Vec<_> = names.iter().map(|name| one(name, "input.n")).collect();
+    graph(parts, &format!("bench-independent-{}", names.len()), "n", &steps, names)
+}
+
+type Step<'a> = (String, &'a str, Vec<(&'a str, String)>);
+
+/// `field`: its input, and that of each result.
+fn graph(parts: &Parts, name: &str, field: &str, steps: &[Step<'_>], results: Vec<String>) -> Result<Graph, Error> {
+    let step = |(n, (name, task, inputs)): (usize, &Step<'_>)| {
+        let inputs: Map<String, Value> =
+            inputs.iter().map(|(field, from)| ((*field).to_owned(), json!(from))).collect();
+        (name.clone(), json!({ "number": n + 1, "task": format!("{task}@1.0.0"), "inputs": inputs }))
+    };
+    let steps: Map<String, Value> = steps.iter().enumerate().map(step).collect();
+    let output: Map<String, Value> =
+        results.iter().map(|step| (step.clone(), json!(format!("{step}.{field}")))).collect();
+    let file = json!({ "name": name, "version": "1.0.0", "inputs": { field: {} }, "steps": steps, "output": output });
+    let checked = dovetail_flow::check(parts, &file.to_string())?;
+    let pipeline = checked.pipeline.ok_or_else(|| {
+        Error::host("bench_pipeline", format!("the pipeline of `{name}` is wrong: {:?}", checked.findings))
+    })?;
+    Ok(Graph { published: dovetail_flow::push_pipeline(parts, &pipeline)?.0, results })
+}
+
+/// Publishes the task in Rust, with std, that hands a number and a text on. Apart from the others: no pipeline has it.
+pub(crate) fn noop(service: &Service) -> Result<Digest, Error> {
+    push(service, "noop", NOOP)
+}
+
+/// Publishes a task.
+fn push(service: &Service, name: &str, component: &[u8]) -> Result<Digest, Error> {
+    let manifest =
+        format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"does nothing, for measurements\"\n");
+    let none = BTreeMap::new();
+    let package = pack(PackageParts { manifest: &manifest, component, wit: &none, readme: None, examples: &none })?;
+    let manifest = Manifest::parse(&manifest)
+        .map_err(|errors| Error::host("bench_task", format!("the manifest of `{name}` is wrong: {errors:?}")))?;
+    let description = service.compiler()?.describe(component, &manifest.grants)?;
+    let parts = service.ports()?;
+    let record = PluginRecord {
+        name: manifest.name,
+        version: manifest.version,
+        package: Digest::of(&package),
+        description: manifest.description,
+        signature: description.signature,
+        limits: manifest.limits,
+        grants: BTreeMap::new(),
+        pure: description.pure,
+        models: Vec::new(),
+        model_kinds: Vec::new(),
+        pushed_ms: parts.clock.wall_ms(),
+    };
+    dovetail_flow::push_plugin(parts, &record, &package)?;
+    Ok(record.package)
+}
+
+/// From numbers of these names to their sum.
+fn numbers(name: &str, fields: &[&str]) -> Result<Vec<u8>, Error> {
+    let input = fields.iter().map(|field| format!("{field}: u32")).collect::<Vec<_>>().join(", ");
+    let parameters = "i32 ".repeat(fields.len());
+    let rest = (1..fields.len()).map(|n| format!("(local.get {n}) i32.add ")).collect::<String>();
+    // The result is in memory from 16 on: which case of `result` it is, and from 24 on the record. Numbers take no
+    // memory on their way in.
+    let core = format!(
+        "(module
+            (memory (export \"memory\") 1)
+            (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) unreachable)
+            (func (export \"bench:{name}/task@1.0.0#run\") (param {parameters}) (result i32)
+                i32.const 24 (local.get 0) {rest} i32.store
+                i32.const 16))"
+    );
+    component(name, &input, "n: u32", &core)
+}
+
+/// From a text to the same text: the host puts it into memory where it is told to, and takes it from there.
+fn text(name: &str) -> Result<Vec<u8>, Error> {
+    let core = format!(
+        "(module
+            (memory (export \"memory\") 1)
+            (global $end (mut i32) (i32.const 1024))
+            (func (export \"cabi_realloc\") (param $old i32) (param $size i32) (param $align i32) (param $new i32) (result i32)
+                (local $at i32)
+                (local.set $at (i32.and (i32.add (global.get $end) (local.get $align)) (i32.sub (i32.const 0) (local.get $align))))
+                (global.set $end (i32.add (local.get $at) (local.get $new)))
+                (if (i32.gt_u (global.get $end) (i32.mul (memory.size) (i32.const 65536))) (then
+                    (if (i32.eq (memory.grow (i32.add (i32.div_u (local.get $new) (i32.const 65536)) (i32.const 1))) (i32.const -1))
+                        (then unreachable))))
+                (local.get $at))
+            (func (export \"bench:{name}/task@1.0.0#run\") (param i32 i32) (result i32)
+                (i32.store (i32.const 24) (local.get 0))
+                (i32.store (i32.const 28) (local.get 1))
+                (i32.const 16)))"
+    );
+    component(name, "text: string", "text: string", &core)
+}
+
+fn component(name: &str, input: &str, output: &str, core: &str) -> Result<Vec<u8>, Error> {
+    let wit = format!(
+        "package bench:{name}@1.0.0;
+        interface task {{
+            use dovetail:task/types@0.1.0.{{task-error}};
+            record input {{ {input} }}
+            record output {{ {output} }}
+            run: func(input: input) -> result<output, task-error>;
+        }}
+        world component {{ export task; }}"
+    );
+    let module = wat::parse_str(core)
+        .map_err(|e| Error::host("bench_task", format!("the text of `{name}` is wrong")).cause(e))?;
+    Ok(componentize_world(&wit, "component", &module)?)
+}

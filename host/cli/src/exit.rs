@@ -1,0 +1,56 @@
+//! Exit codes, and errors as people read them.
+
+use dovetail_service::{Blame, Error};
+
+/// How a command ended that did what it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// 0.
+    Done,
+    /// 1: a run failed, or a check found errors; they have been printed.
+    Failed,
+    /// 3: the host failed; the document that was begun says so.
+    HostFailed,
+    /// 130: by a signal; the open work was told.
+    Interrupted,
+}
+
+impl Exit {
+    /// As the shell sees it.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::HostFailed => 3,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// 2 for a wrong usage, 3 for a failure of the host.
+pub(crate) fn exit_code(error: &Error) -> u8 {
+    match error.blame {
+        Blame::Usage => 2,
+        Blame::Host => 3,
+    }
+}
+
+/// For people: the message, and the help after a blank line.
+pub(crate) fn error_text(error: &Error) -> String {
+    let help = error.help.as_deref().filter(|help| !help.is_empty());
+    let help = help.map_or_else(String::new, |help| format!("\n\nhelp: {help}"));
+    format!("error: {}{help}", error.chain())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_tells_its_help_and_its_exit_code() {
+        let error = Error::usage("x", "no such file").help("check the path");
+        assert_eq!(error_text(&error), "error: no such file\n\nhelp: check the path");
+        assert_eq!((exit_code(&error), exit_code(&Error::host("x", "y"))), (2, 3));
+        assert_eq!(error_text(&Error::host("x", "y").help("")), "error: y");
+    }
+}

@@ -1,0 +1,315 @@
+//! Several runs in one request (`run --each`, `runs resume`): they are submitted in batches while others are worked on,
+//! and their documents are given in order, each as soon as all before it have been.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, SyncSender};
+use std::time::Instant;
+
+use dovetail_core::RunId;
+use dovetail_flow::Shutdown;
+use serde_json::{Value, json};
+
+use crate::documents::{RunDocument, RunStatus, RunsSummary};
+use crate::paths::Shown;
+use crate::session::BATCH;
+use crate::watch::Reader;
+use crate::{Blame, Error, Session, start_thread};
+
+/// The first batch is small, so that the first results come soon; each is four times the one before, up to what one
+/// worker looks at.
+const FIRST_BATCH: usize = 16;
+/// Refusals that are told one by one.
+const SHOWN: usize = 10;
+
+/// Which runs.
+pub enum Several<'a> {
+    /// One for each of these files.
+    Files(&'a [PathBuf]),
+    /// These, which were submitted before.
+    Open(&'a [RunId]),
+}
+
+impl Several<'_> {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Files(files) => files.len(),
+            Self::Open(runs) => runs.len(),
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The file of the n-th run.
+    #[must_use]
+    pub fn file(&self, n: usize) -> Option<&Path> {
+        match self {
+            Self::Files(files) => files.get(n).map(PathBuf::as_path),
+            Self::Open(_) => None,
+        }
+    }
+}
+
+/// The n-th run, by its place among all of them.
+type Numbered = (usize, RunId);
+
+/// What several runs came to, after the last document was given.
+pub struct Batch {
+    pub summary: RunsSummary,
+    /// Runs before this place have been tried.
+    pub reached: usize,
+    /// Runs whose documents could not be read.
+    pub unread: usize,
+    /// Why not all were submitted or finished. Something has been recorded: the error is blamed on the host, so that
+    /// nobody takes it for a request without effect.
+    pub error: Option<Error>,
+}
+
+/// Submits all of them and works on them until they are over. `submit` makes the n-th run ready to be worked on: an error
+/// that is the caller's is about this run only, any other ends the submission. `give` gets the documents in order.
+///
+/// # Errors
+/// If no run was submitted.
+pub fn run_all(
+    mut session: Session<'_>,
+    several: &Several<'_>,
+    submit: impl Fn(usize) -> Result<RunId, Error> + Send,
+    give: impl FnMut(usize, &RunDocument),
+) -> Result<Batch, Error> {
+    let shutdown = session.shutdown();
+    let mut results = Results::new(session.reader(), give);
+    // One batch is worked on, one waits, one is being submitted: no more is held, however many there are.
+    let (send, batches) = mpsc::sync_channel::<Vec<Numbered>>(1);
+    let (submitted, worked) = std::thread::scope(|threads| {
+        let (count, stop) = (several.len(), shutdown.clone());
+        let submitting = start_thread(threads, "submit", move || submit_all(count, &submit, &stop, &send));
+        let mut worked = Ok(());
+        for batch in batches {
+            let runs: Vec<RunId> = batch.iter().map(|(_, run)| run.clone()).collect();
+            results.expect(batch);
+            if worked.is_ok() {
+                worked = session.work(&runs, |run| results.ended(run));
+            }
+            if worked.is_err() {
+                // Runs that have been submitted meanwhile still come, to be listed as open.
+                shutdown.drain();
+            }
+        }
+        let submitted = match submitting {
+            Ok(submitting) => submitting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => Submitted { reached: 0, refused: Vec::new(), fault: Some(error) },
+        };
+        (submitted, worked)
+    });
+    if let Several::Open(runs) = several {
+        // Those that were not looked at any more are open as well.
+        results.expect((submitted.reached..runs.len()).map(|n| (n, runs[n].clone())).collect());
+    }
+    let any = results.any();
+    let worked = worked.and_then(|()| submitted.fault.map_or(Ok(()), Err));
+    // Documents that can still be read are given.
+    let worked = if any { worked.and(results.rest()) } else { worked };
+    let error = worked.err().or_else(|| refusals(several, submitted.refused, any));
+    match error {
+        Some(error) if !any => Err(error),
+        error => Ok(results.close(several, submitted.reached, error)),
+    }
+}
+
+/// Submits all of them for others to work on, and tells each.
+///
+/// # Errors
+/// If no run was submitted.
+pub fn submit_only(
+    several: &Several<'_>,
+    submit: impl Fn(usize) -> Result<RunId, Error>,
+    mut submitted: impl FnMut(usize, &RunId),
+) -> Result<Option<Error>, Error> {
+    let (mut count, mut refused, mut fault) = (0, Vec::new(), None);
+    for n in 0..several.len() {
+        match submit(n) {
+            Ok(run) => {
+                count += 1;
+                submitted(n, &run);
+            }
+            Err(error) if error.blame == Blame::Usage => refused.push((n, error)),
+            Err(error) => {
+                fault = Some(error);
+                break;
+            }
+        }
+    }
+    match fault.or_else(|| refusals(several, refused, count > 0)) {
+        Some(error) if count == 0 => Err(error),
+        error => Ok(error.map(of_the_host)),
+    }
+}
+
+/// After something was recorded an error is no longer a request without effect.
+fn of_the_host(mut error: Error) -> Error {
+    error.blame = Blame::Host;
+    error
+}
+
+/// How far the submission came.
+struct Submitted {
+    /// Those before have been tried.
+    reached: usize,
+    refused: Vec<(usize, Error)>,
+    fault: Option<Error>,
+}
+
+fn submit_all(
+    count: usize,
+    submit: &dyn Fn(usize) -> Result<RunId, Error>,
+    shutdown: &Shutdown,
+    send: &SyncSender<Vec<Numbered>>,
+) -> Submitted {
+    let mut submitted = Submitted { reached: 0, refused: Vec::new(), fault: None };
+    let mut size = FIRST_BATCH;
+    let goes_on =
+        |submitted: &Submitted| submitted.reached < count && submitted.fault.is_none() && !shutdown.draining();
+    while goes_on(&submitted) {
+        let mut batch = Vec::with_capacity(size);
+        while batch.len() < size && goes_on(&submitted) {
+            let n = submitted.reached;
+            match submit(n) {
+                Ok(run) => batch.push((n, run)),
+                Err(error) if error.blame == Blame::Usage => submitted.refused.push((n, error)),
+                Err(error) => submitted.fault = Some(error),
+            }
+            submitted.reached += usize::from(submitted.fault.is_none());
+        }
+        // The receiver is gone only if the thread that works panicked.
+        if !batch.is_empty() && send.send(batch).is_err() {
+            break;
+        }
+        size = (size * 4).min(BATCH);
+    }
+    submitted
+}
+
+/// Files that were good when the command began and could not be submitted: the others were.
+fn refusals(several: &Several<'_>, mut refused: Vec<(usize, Error)>, any: bool) -> Option<Error> {
+    if refused.len() < 2 && !any {
+        return refused.pop().map(|(_, error)| error);
+    }
+    let code = refused.first()?.1.code;
+    let (what, others) = match several {
+        Several::Files(_) => {
+            ("files could not be submitted", "the others were submitted; mend these and run them again")
+        }
+        Several::Open(_) => ("runs could not be resumed", "the others were; mend what these lack and resume them"),
+    };
+    let mut message = format!("{} of {} {what}", refused.len(), several.len());
+    for (_, error) in refused.iter().take(SHOWN) {
+        message.push_str(&format!("\n  {}", error.chain()));
+    }
+    if refused.len() > SHOWN {
+        message.push_str(&format!("\n  and {} more", refused.len() - SHOWN));
+    }
+    let detail = |(n, error): &(usize, Error)| match several {
+        Several::Files(files) => {
+            json!({ "path": files.get(*n).map(|file| file.text()), "code": error.code, "message": error.chain() })
+        }
+        Several::Open(runs) => json!({ "run_id": runs.get(*n), "code": error.code, "message": error.chain() }),
+    };
+    let details: Vec<Value> = refused.iter().map(detail).collect();
+    let help = match several {
+        _ if any => others,
+        Several::Files(_) => "mend them and run them again",
+        Several::Open(_) => "mend what they lack and resume them",
+    };
+    let details_of = if matches!(several, Several::Files(_)) { "files" } else { "runs" };
+    Some(Error::usage(code, message).help(help).detail(details_of, details))
+}
+
+/// Gives documents in order, and counts.
+struct Results<'a, G> {
+    reader: Reader<'a>,
+    give: G,
+    began: Instant,
+    /// Submitted and not yet given, in order.
+    waiting: VecDeque<Numbered>,
+    /// Of those, the runs that are over.
+    over: BTreeSet<RunId>,
+    tally: RunsSummary,
+}
+
+impl<'a, G: FnMut(usize, &RunDocument)> Results<'a, G> {
+    fn new(reader: Reader<'a>, give: G) -> Self {
+        let (waiting, over, tally) = (VecDeque::new(), BTreeSet::new(), RunsSummary::default());
+        Self { reader, give, began: Instant::now(), waiting, over, tally }
+    }
+
+    /// There are so many more.
+    fn expect(&mut self, runs: Vec<Numbered>) {
+        self.waiting.extend(runs);
+    }
+
+    /// Whether there is any run at all.
+    fn any(&self) -> bool {
+        self.tally.total + self.waiting.len() > 0
+    }
+
+    /// This run is over: its document is given when all before it have been.
+    fn ended(&mut self, run: &RunId) -> Result<(), Error> {
+        self.over.insert(run.clone());
+        while let Some((n, run)) = self.waiting.pop_front_if(|(_, run)| self.over.contains(run)) {
+            if !self.give(n, &run)? {
+                return Ok(());
+            }
+            self.over.remove(&run);
+        }
+        Ok(())
+    }
+
+    /// Those that are left, as they are.
+    fn rest(&mut self) -> Result<(), Error> {
+        while let Some((n, run)) = self.waiting.pop_front() {
+            if !self.give(n, &run)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The document of a run. A run that cannot be read goes on waiting: false if no store answers and the session was
+    /// shut down.
+    fn give(&mut self, n: usize, run: &RunId) -> Result<bool, Error> {
+        let document = match self.reader.document(run) {
+            Ok(Some(document)) => document,
+            asked => {
+                self.waiting.push_front((n, run.clone()));
+                return asked.map(|_| false);
+            }
+        };
+        (self.give)(n, &document);
+        self.tally.total += 1;
+        match document.state {
+            RunStatus::Succeeded => self.tally.succeeded += 1,
+            RunStatus::Failed => self.tally.failed += 1,
+            RunStatus::Cancelled => self.tally.cancelled += 1,
+            RunStatus::Queued | RunStatus::Running => self.tally.open += 1,
+        }
+        Ok(true)
+    }
+
+    fn close(mut self, several: &Several<'_>, reached: usize, error: Option<Error>) -> Batch {
+        self.tally.total_time_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // Runs whose document cannot even be read are open, as far as anybody knows.
+        let unread = self.waiting.len();
+        self.tally.open += unread;
+        self.tally.total += unread;
+        if let Several::Files(files) = several {
+            self.tally.not_submitted = files.len() - self.tally.total;
+        }
+        Batch { summary: self.tally, reached, unread, error: error.map(of_the_host) }
+    }
+}

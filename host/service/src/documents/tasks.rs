@@ -1,0 +1,252 @@
+//! Documents about tasks.
+
+use std::collections::BTreeMap;
+
+use dovetail_core::Digest;
+use dovetail_core::executor::{Failure, LogLine, ModelUse, Usage};
+use dovetail_core::limits::Limits;
+use dovetail_core::vision::ModelKind;
+use dovetail_core::wit::{Field, Signature, schema, snake};
+use schemars::JsonSchema;
+use semver::Version;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What `dovetail task check --output json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(title = "What the host sees in a plugin", extend("$id" = "urn:dovetail:task-check:1"))]
+#[serde(untagged)]
+pub enum TaskCheck {
+    Accepted(Box<AcceptedTask>),
+    Refused(RefusedTask),
+}
+
+/// A plugin that can be published.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct AcceptedTask {
+    /// True.
+    #[schemars(extend("const" = true))]
+    pub accepted: bool,
+    pub name: String,
+    pub version: Version,
+    pub description: String,
+    /// An SPDX expression, as written.
+    pub license: Option<String>,
+    /// Of the package that would be published.
+    pub package: Digest,
+    /// The same input gives the same output: the component imports no clock, randomness or network.
+    pub pure: bool,
+    pub imports: Vec<ImportDocument>,
+    /// Models without which the task cannot run, as its manifest names them; null if the manifest does not say.
+    pub models: Option<Vec<String>>,
+    /// Kinds of models of which the component opens one.
+    pub model_kinds: Vec<ModelKind>,
+    pub signature: SignatureDocument,
+    pub limits: Limits,
+    /// What the manifest asks for.
+    pub grants: BTreeMap<String, Value>,
+    pub sizes: TaskSizes,
+    /// Empty.
+    pub errors: Vec<TaskFinding>,
+}
+
+/// A plugin that is refused.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct RefusedTask {
+    /// False.
+    #[schemars(extend("const" = false))]
+    pub accepted: bool,
+    /// Why, at least one.
+    pub errors: Vec<TaskFinding>,
+}
+
+/// A reason to refuse a plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct TaskFinding {
+    /// Stable and snake_case.
+    pub code: &'static str,
+    pub message: String,
+    /// What to do about it.
+    pub help: String,
+    /// `plugin.toml`, if the place is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<&'static str>,
+    /// From 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// From 1, in characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+}
+
+impl TaskFinding {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { code, message: message.into(), help: help.into(), path: None, line: None, column: None }
+    }
+
+    /// At this line and column of `plugin.toml`.
+    pub(crate) fn at(self, place: Option<(u32, u32)>) -> Self {
+        let (line, column) = place.unzip();
+        Self { path: place.map(|_| "plugin.toml"), line, column, ..self }
+    }
+}
+
+/// An interface that a component imports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ImportDocument {
+    pub name: String,
+    /// `host`, `inert`, `granted:GRANT` or `refused`.
+    pub class: String,
+}
+
+/// Sizes of a plugin, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct TaskSizes {
+    pub package: usize,
+    pub component: u64,
+    /// Compiled.
+    pub code: u64,
+    /// The linear memory with which an instance starts.
+    pub initial_memory: Option<u64>,
+}
+
+/// What a task takes and gives.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct SignatureDocument {
+    /// `acme:face-count/task@1.2.0`
+    pub interface: String,
+    pub input: Vec<FieldDocument>,
+    pub output: Vec<FieldDocument>,
+    /// A JSON Schema of the input record.
+    pub input_schema: Value,
+    /// A JSON Schema of the output record.
+    pub output_schema: Value,
+}
+
+/// A field of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct FieldDocument {
+    /// snake_case, as in JSON.
+    pub name: String,
+    /// As in WIT.
+    #[serde(rename = "type")]
+    pub ty: String,
+}
+
+impl SignatureDocument {
+    pub(crate) fn of(signature: &Signature) -> Self {
+        let fields = |fields: &[Field]| {
+            fields.iter().map(|f| FieldDocument { name: snake(&f.name), ty: f.ty.to_string() }).collect()
+        };
+        Self {
+            interface: signature.interface.clone(),
+            input: fields(&signature.input),
+            output: fields(&signature.output),
+            input_schema: schema::record("input", &signature.input),
+            output_schema: schema::record("output", &signature.output),
+        }
+    }
+}
+
+/// What `dovetail task pack --output json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(title = "A package", extend("$id" = "urn:dovetail:packed-task:1"))]
+pub struct PackedTask {
+    /// Its path. A byte that is not UTF-8 is written as `\xe9`.
+    pub file: String,
+    pub name: String,
+    pub version: Version,
+    pub package: Digest,
+    pub bytes: usize,
+}
+
+/// What `dovetail task push --output json` prints for each plugin.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(title = "A published task", extend("$id" = "urn:dovetail:pushed-task:1"))]
+pub struct PushedTask {
+    pub name: String,
+    pub version: Version,
+    pub package: Digest,
+    /// False if the same package was published before.
+    pub created: bool,
+    /// Its stored package was damaged or gone, and is stored again.
+    pub repaired: bool,
+}
+
+/// A task in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct TaskSummary {
+    pub name: String,
+    pub version: Version,
+    pub description: String,
+    pub package: Digest,
+    /// The same input gives the same output.
+    pub pure: bool,
+    /// What was granted when it was published.
+    pub grants: BTreeMap<String, Value>,
+}
+
+/// What `dovetail task show --output json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(title = "A published task, whole", extend("$id" = "urn:dovetail:task:1"))]
+pub struct TaskDocument {
+    #[serde(flatten)]
+    pub summary: TaskSummary,
+    pub limits: Limits,
+    pub signature: SignatureDocument,
+}
+
+/// The version of [`TaskRun`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TaskRunFormat {
+    #[serde(rename = "dovetail.task_run/1")]
+    V1,
+}
+
+/// How a single attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskRunState {
+    Succeeded,
+    Failed,
+}
+
+/// What `dovetail task run --output json` prints: one attempt of one task, of which nothing is recorded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "dovetail.task_run/1", extend("$id" = "urn:dovetail:task-run:1"))]
+pub struct TaskRun {
+    pub format: TaskRunFormat,
+    /// NAME@VERSION
+    pub task: String,
+    pub package: Digest,
+    pub state: TaskRunState,
+    /// Null if the attempt failed.
+    #[schemars(extend("type" = ["object", "null"]))]
+    pub output: Value,
+    /// Null if the attempt succeeded.
+    pub error: Option<Failure>,
+    pub usage: Usage,
+    /// In the order of their first use.
+    pub models: Vec<ModelUse>,
+    pub warnings: Vec<String>,
+    pub log: Vec<LogLine>,
+    /// Lines over the limit.
+    pub log_dropped: u64,
+    /// Files that `--save` wrote.
+    pub saved: Vec<String>,
+}
+
+/// Grants as they are recorded: only those that there are.
+pub(crate) fn grants(grants: &dovetail_core::manifest::Grants) -> BTreeMap<String, Value> {
+    let mut map = Map::new();
+    if grants.clocks {
+        map.insert("clocks".to_owned(), true.into());
+    }
+    if grants.random {
+        map.insert("random".to_owned(), true.into());
+    }
+    if !grants.http.is_empty() {
+        map.insert("http".to_owned(), grants.http.clone().into());
+    }
+    map.into_iter().collect()
+}

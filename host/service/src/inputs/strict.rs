@@ -1,0 +1,132 @@
+//! JSON in which no key stands twice: one of two values would be dropped without a word.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// A key that stands twice, and in which object: a JSON pointer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Twin {
+    pub key: String,
+    pub place: String,
+}
+
+/// The first key that was found twice.
+pub(super) type Twins = RefCell<Option<Twin>>;
+
+/// Reads a text as a value.
+pub(super) fn value(text: &str, twins: &Twins) -> serde_json::Result<Value> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let value = Strict { place: String::new(), twins }.deserialize(&mut reader)?;
+    reader.end().map(|()| value)
+}
+
+/// Reads the value that stands in this place.
+pub(super) struct Strict<'t> {
+    pub(super) place: String,
+    pub(super) twins: &'t Twins,
+}
+
+impl Strict<'_> {
+    fn within(&self, step: &str) -> Self {
+        let step = step.replace('~', "~0").replace('/', "~1");
+        Self { place: format!("{}/{step}", self.place), twins: self.twins }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element_seed(self.within(&list.len().to_string()))? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(key) = members.next_key::<String>()? {
+            let value = members.next_value_seed(self.within(&key))?;
+            if object.contains_key(&key) {
+                let twin = || Twin { key: key.clone(), place: self.place.clone() };
+                self.twins.borrow_mut().get_or_insert_with(twin);
+            }
+            object.insert(key, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_read_as_everywhere_else() {
+        for text in [
+            "null",
+            "[true, -3, 18446744073709551615, 0.1, 1e300, \"\\u00e9\\n\"]",
+            "{\"b\": {\"a\": []}, \"a\": {}, \"\": 1}",
+        ] {
+            let twins = Twins::default();
+            assert_eq!(value(text, &twins).unwrap(), serde_json::from_str::<Value>(text).unwrap(), "{text}");
+            assert_eq!(twins.take(), None);
+        }
+        for text in ["", "{", "[1,]", "{} {}", "nul", &"[".repeat(1000)] {
+            assert!(value(text, &Twins::default()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_found_at_any_depth() {
+        for (text, key, place) in [
+            ("{\"a\": 1, \"a\": 1}", "a", ""),
+            ("[0, {\"b/c\": {\"x\": 1, \"y\": 2, \"x\": 3}}]", "x", "/1/b~1c"),
+            ("{\"a\": {\"\\u0062\": 1, \"b\": 2}, \"a\": 1}", "b", "/a"),
+        ] {
+            let twins = Twins::default();
+            value(text, &twins).unwrap();
+            assert_eq!(twins.take(), Some(Twin { key: key.into(), place: place.into() }), "{text}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! How a request that waits for others outlasts a store that does not answer: the request says so once, asks again each
+//! second, and says when the store answers. All that wait (`run`, `runs watch`, `retry`, `resume`) ask in this way.
+
+use std::time::{Duration, Instant};
+
+use dovetail_core::blobs::{Store, StoreErrorKind};
+use dovetail_flow::{FlowError, Shutdown};
+
+use crate::Notice;
+
+/// Between two questions to a store that does not answer.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often it is looked meanwhile whether the user wants to stop.
+const ROUND: Duration = Duration::from_millis(200);
+
+/// Asks stores, as often as it takes.
+pub(crate) struct Patience<'a> {
+    shutdown: &'a Shutdown,
+    tell: &'a dyn Fn(Notice),
+    /// The store that has not answered, if there is one.
+    silent: Option<Option<Store>>,
+}
+
+impl<'a> Patience<'a> {
+    pub(crate) fn new(shutdown: &'a Shutdown, tell: &'a dyn Fn(Notice)) -> Self {
+        Self { shutdown, tell, silent: None }
+    }
+
+    /// What the question comes to. None if no store answers and the user wants to stop.
+    pub(crate) fn ask<T>(
+        &mut self,
+        mut question: impl FnMut() -> Result<T, FlowError>,
+    ) -> Result<Option<T>, FlowError> {
+        loop {
+            match question() {
+                Err(FlowError::Store(error)) if error.kind == StoreErrorKind::Unavailable => {
+                    if self.silent.replace(error.store).is_none() {
+                        let (operation, cause) = (&error.operation, error.source.as_ref());
+                        let cause = cause.map_or_else(String::new, ToString::to_string);
+                        (self.tell)(Notice::StoreSilent { operation: operation.clone(), cause });
+                    }
+                    if !self.pause() {
+                        return Ok(None);
+                    }
+                }
+                Err(error) => return Err(error),
+                Ok(answer) => {
+                    if let Some(store) = self.silent.take() {
+                        (self.tell)(Notice::StoreAnswers(store));
+                    }
+                    return Ok(Some(answer));
+                }
+            }
+        }
+    }
+
+    /// Waits before the next question; false if the user wants to stop.
+    fn pause(&self) -> bool {
+        let until = Instant::now() + AGAIN;
+        while Instant::now() < until && !self.shutdown.draining() {
+            std::thread::sleep(ROUND);
+        }
+        !self.shutdown.draining()
+    }
+}
+
+/// `the queue answers`.
+pub fn answering(store: Option<Store>) -> &'static str {
+    match store {
+        Some(Store::Queue) => "the queue answers",
+        Some(Store::Records) => "the store of the records answers",
+        Some(Store::Blobs) => "the blob store answers",
+        None => "the store answers",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dovetail_core::blobs::StoreError;
+    use std::sync::Mutex;
+
+    fn error(kind: StoreErrorKind) -> FlowError {
+        StoreError::new(kind, "read a run", "connection refused").of(Store::Records).into()
+    }
+
+    #[test]
+    fn an_outage_is_told_once_and_outlasted() {
+        let (shutdown, said) = (Shutdown::default(), Mutex::new(Vec::new()));
+        let tell = |notice: Notice| said.lock().unwrap().push(notice.to_string());
+        let mut patience = Patience::new(&shutdown, &tell);
+        let mut left = 2;
+        let answer = patience.ask(|| {
+            left -= 1;
+            if left >= 0 { Err(error(StoreErrorKind::Unavailable)) } else { Ok("state") }
+        });
+        assert_eq!(answer.unwrap(), Some("state"));
+        assert!(patience.ask(|| Ok(())).unwrap().is_some());
+        let said = said.lock().unwrap();
+        assert_eq!(
+            said[..],
+            [
+                "could not read a run (connection refused); the run is recorded, and this command goes on waiting for it",
+                "the store of the records answers again"
+            ]
+        );
+    }
+
+    #[test]
+    fn any_other_error_ends_it_and_so_does_the_user() {
+        let (shutdown, tell) = (Shutdown::default(), |_| ());
+        let mut patience = Patience::new(&shutdown, &tell);
+        for kind in [StoreErrorKind::Corrupt, StoreErrorKind::Newer, StoreErrorKind::Missing] {
+            assert!(patience.ask::<()>(|| Err(error(kind))).is_err(), "{kind:?}");
+        }
+        shutdown.drain();
+        assert!(patience.ask::<()>(|| Err(error(StoreErrorKind::Unavailable))).unwrap().is_none());
+        // A store that answers is heard all the same.
+        assert_eq!(patience.ask(|| Ok(1)).unwrap(), Some(1));
+    }
+}

@@ -1,0 +1,102 @@
+//! Grants of a plugin: what its manifest asks for, and what the caller allows.
+
+use dovetail_core::manifest::Grants;
+use serde_json::Value;
+
+use crate::Error;
+
+/// What a manifest asks for, in the words of `--grant`.
+#[must_use]
+pub fn asked(grants: &Grants) -> Vec<String> {
+    let flag = |on: bool, name: &str| on.then(|| name.to_owned());
+    flag(grants.clocks, "clocks")
+        .into_iter()
+        .chain(flag(grants.random, "random"))
+        .chain(grants.http.iter().map(|origin| format!("http={origin}")))
+        .collect()
+}
+
+/// Refuses what is asked for and not allowed: the caller decides, not the author of the manifest.
+///
+/// `before` is the version that was published before it, with what it was granted.
+pub(crate) fn allowed(
+    name: &str,
+    grants: &Grants,
+    given: &[String],
+    before: Option<&(String, Vec<String>)>,
+) -> Result<(), Error> {
+    let asked = asked(grants);
+    let missing: Vec<&String> = asked.iter().filter(|grant| !given.contains(grant)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.iter().map(|grant| format!("`{grant}`")).collect::<Vec<_>>().join(", ");
+    let flags = missing.iter().map(|grant| format!("--grant {grant}")).collect::<Vec<_>>().join(" ");
+    let difference = before.map_or_else(String::new, |(version, had)| {
+        let names =
+            |names: Vec<&String>| names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let new: Vec<&String> = asked.iter().filter(|grant| !had.contains(grant)).collect();
+        let had = if had.is_empty() { "no grants".to_owned() } else { names(had.iter().collect()) };
+        let more =
+            if new.is_empty() { "this one asks for no more".to_owned() } else { format!("new is {}", names(new)) };
+        format!(" (version {version} had {had}; {more})")
+    });
+    let error = Error::usage("grant_needed", format!("`{name}` asks for {list}, which nobody has allowed{difference}"));
+    Err(error
+        .help(format!("if it may have that, add {flags}"))
+        .detail("grants", missing.into_iter().cloned().collect::<Vec<_>>()))
+}
+
+/// What was granted, as it is recorded, in the words of `--grant`.
+pub(crate) fn recorded(grants: &std::collections::BTreeMap<String, Value>) -> Vec<String> {
+    let origins = grants.get("http").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let flags = grants.iter().filter(|(_, on)| **on == Value::Bool(true)).map(|(name, _)| name.clone());
+    flags.chain(origins.map(|origin| format!("http={origin}"))).collect()
+}
+
+/// Refuses a grant that nobody asked for: it would be accepted and ignored.
+pub(crate) fn all_asked_for(given: &[String], asked: &[String]) -> Result<(), Error> {
+    match given.iter().find(|grant| !asked.contains(grant)) {
+        None => Ok(()),
+        Some(grant) => {
+            let known = matches!(grant.as_str(), "clocks" | "random") || grant.starts_with("http=");
+            let why = if known { "no plugin here asks for it in its [grants]" } else { "it is no grant" };
+            Err(Error::usage("bad_grant", format!("--grant {grant}: {why}"))
+                .help("grants are clocks and random; leave out what is not asked for"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_caller_decides() {
+        let grants = Grants { clocks: true, random: false, http: vec!["https://a".into()] };
+        assert_eq!(asked(&grants), ["clocks", "http=https://a"]);
+        let error = allowed("x", &grants, &["clocks".into()], None).unwrap_err();
+        assert_eq!(
+            (error.code, error.help.as_deref()),
+            ("grant_needed", Some("if it may have that, add --grant http=https://a"))
+        );
+        let known = recorded(&[("clocks".to_owned(), json!(true))].into());
+        let error = allowed("x", &grants, &["clocks".into()], Some(&("0.9.0".to_owned(), known))).unwrap_err();
+        assert!(error.chain().contains("(version 0.9.0 had `clocks`; new is `http=https://a`)"), "{}", error.chain());
+        assert_eq!(
+            recorded(&crate::documents::grants(&grants)),
+            asked(&grants),
+            "what was recorded reads as it was asked for"
+        );
+        assert!(allowed("x", &grants, &asked(&grants), None).is_ok());
+        assert!(allowed("x", &Grants::default(), &[], None).is_ok());
+    }
+
+    #[test]
+    fn a_grant_that_nobody_asked_for_is_refused() {
+        assert!(all_asked_for(&["clocks".into()], &["clocks".into()]).is_ok());
+        assert_eq!(all_asked_for(&["clocks".into()], &[]).unwrap_err().code, "bad_grant");
+        assert!(all_asked_for(&["cloks".into()], &[]).unwrap_err().message.contains("no grant"));
+    }
+}

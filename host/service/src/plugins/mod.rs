@@ -1,0 +1,17 @@
+//! Plugins: from a folder to a published, immutable version; and a task that is tried alone.
+
+mod allowed;
+mod folder;
+mod freshness;
+mod inspect;
+mod overlay;
+mod publish;
+mod try_out;
+
+pub use allowed::asked;
+pub use dovetail_core::wit::show::signature as show_signature;
+pub use dovetail_runtime::{GrantClass, MAX_PACKAGE, Package, Refusal};
+pub use folder::Stale;
+pub use inspect::Good;
+pub use publish::{TaskPush, stripped};
+pub use try_out::{Attempted, TaskToTry, Trial};

@@ -1,0 +1,252 @@
+//! One task alone, under the limits that it has in a pipeline. Nothing is recorded: packages and artifacts go to a folder
+//! that is removed afterwards.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use dovetail_core::Digest;
+use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs};
+use dovetail_core::executor::{Attempt, Executor as _, LogLine, Outcome, Report};
+use dovetail_core::limits::Limits;
+use dovetail_core::record::PluginRecord;
+use dovetail_core::stop::Canceller;
+use dovetail_core::wit::Signature;
+use dovetail_core::wit::json::check_record;
+use dovetail_runtime::Live;
+use dovetail_stores::FileBlobs;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::allowed::{all_asked_for, allowed, asked};
+use super::folder::Stale;
+use super::overlay::Overlay;
+use crate::documents::{TaskFinding, TaskRun, TaskRunFormat, TaskRunState};
+use crate::files::temporary;
+use crate::inputs::{InputTypes, Inputs};
+use crate::media::extension;
+use crate::paths::Shown as _;
+use crate::submit::missing_artifact;
+use crate::{Error, Service, grants, start_thread};
+
+/// The largest artifact of an output that is read to be saved, in bytes.
+const MAX_SAVED: u64 = 1 << 30;
+
+/// A task to try, by name or by place.
+#[derive(Debug, Clone, Copy)]
+pub enum TaskToTry<'a> {
+    /// NAME or NAME@VERSION of a published task.
+    Published(&'a str),
+    /// A plugin folder, a component, or a package.
+    Plugin(&'a Path),
+}
+
+impl<'a> TaskToTry<'a> {
+    /// A path has a slash, begins with a dot, or has the extension `.zip` or `.wasm`.
+    ///
+    /// # Errors
+    /// `unknown_task` for a name that is not UTF-8.
+    pub fn of(typed: &'a OsStr) -> Result<Self, Error> {
+        let path = Path::new(typed);
+        let is_path = typed.as_bytes().contains(&b'/')
+            || typed.as_bytes().starts_with(b".")
+            || path.extension().is_some_and(|extension| extension == "zip" || extension == "wasm");
+        if is_path {
+            return Ok(Self::Plugin(path));
+        }
+        typed.to_str().map(Self::Published).ok_or_else(|| {
+            Error::usage("unknown_task", format!("`{}` is no name of a task", typed.shown()))
+                .help("see `dovetail task list`; for a folder, write ./FOLDER")
+        })
+    }
+}
+
+/// A task that can be tried.
+pub struct Trial<'a> {
+    service: &'a Service,
+    /// NAME@VERSION
+    pub name: String,
+    signature: Signature,
+    pub limits: Limits,
+    package: Digest,
+    /// Kinds of which its component opens a model.
+    model_kinds: Vec<String>,
+    blobs: Arc<dyn Blobs>,
+    // Removed last.
+    _folder: TempDir,
+}
+
+/// What an attempt came to.
+pub struct Attempted {
+    pub run: TaskRun,
+    /// Whether the attempt was cancelled.
+    pub cancelled: bool,
+}
+
+impl Service {
+    /// A task to be tried, with the grants that the caller allows; the reasons if its plugin is refused.
+    ///
+    /// # Errors
+    /// `unknown_task`, `bad_grant`, `grant_needed`, `grant_withheld`; a store's failure.
+    pub fn trial(&self, task: TaskToTry<'_>, given: &[String]) -> Result<Result<Trial<'_>, Vec<TaskFinding>>, Error> {
+        let folder = temporary("dovetail-")?;
+        let above: Arc<dyn Blobs> = Arc::new(FileBlobs::new(folder.path()));
+        let below = Arc::new(FileBlobs::new(&self.settings.data));
+        let blobs: Arc<dyn Blobs> = Arc::new(Overlay { above, below });
+        let path = match task {
+            TaskToTry::Published(name) => {
+                let record = dovetail_flow::plugin(self.ports_to_read()?, name)?;
+                // What it may reach was decided when it was published.
+                all_asked_for(given, &[])?;
+                let name = format!("{}@{}", record.name, record.version);
+                grants::of_task(&self.settings, &name, record.grants.keys().cloned())?;
+                let PluginRecord { signature, limits, package, model_kinds, .. } = record;
+                let service = self;
+                return Ok(Ok(Trial {
+                    service,
+                    name,
+                    signature,
+                    limits,
+                    package,
+                    model_kinds,
+                    blobs,
+                    _folder: folder,
+                }));
+            }
+            TaskToTry::Plugin(path) => path,
+        };
+        let good = match self.look_at_plugin(path, None, Stale::Warned)? {
+            Ok(good) => good,
+            Err(findings) => return Ok(Err(findings)),
+        };
+        all_asked_for(given, &asked(&good.manifest.grants))?;
+        allowed(&good.manifest.name, &good.manifest.grants, given, None)?;
+        grants::of_task(&self.settings, &good.manifest.name, given.iter().cloned())?;
+        let package = blobs.put(BlobKind::Package, &good.package)?;
+        Ok(Ok(Trial {
+            service: self,
+            name: format!("{}@{}", good.manifest.name, good.manifest.version),
+            signature: good.description.signature,
+            limits: good.manifest.limits,
+            package,
+            model_kinds: good.description.opens.iter().map(|kind| kind.name().to_owned()).collect(),
+            blobs,
+            _folder: folder,
+        }))
+    }
+}
+
+impl Trial<'_> {
+    /// The inputs of the task.
+    #[must_use]
+    pub fn types(&self) -> InputTypes {
+        InputTypes::of_task(&self.name, &self.signature)
+    }
+
+    /// The values, checked against the task's types; their bytes are stored in the trial's own folder.
+    ///
+    /// # Errors
+    /// `bad_input`, `missing_artifact`; a store's failure.
+    pub fn take(&self, inputs: &Inputs) -> Result<Value, Error> {
+        let values = check_record(&self.signature.input, &Value::from(inputs.values.clone()))
+            .map_err(|errors| self.types().misfits(&errors))?;
+        for artifact in ArtifactRef::all_in(&values) {
+            if !inputs.brings(&artifact.digest) && self.blobs.size(BlobKind::Artifact, &artifact.digest)?.is_none() {
+                return Err(missing_artifact(&artifact.digest.to_string()));
+            }
+        }
+        inputs.store(self.blobs.as_ref())?;
+        Ok(values)
+    }
+
+    /// Makes one attempt. `logged` gets each log line at once. `canceller` stops the attempt.
+    ///
+    /// # Errors
+    /// The host's failure.
+    pub fn attempt(
+        &self,
+        input: Value,
+        canceller: &Canceller,
+        mut logged: impl FnMut(&LogLine),
+    ) -> Result<Attempted, Error> {
+        let (tell, heard) = std::sync::mpsc::channel::<LogLine>();
+        let report = std::thread::scope(|threads| {
+            let stop = canceller.stop();
+            let (runtime, attempt) = self.prepare(input, tell)?;
+            let working = start_thread(threads, "task", move || {
+                let report = runtime.execute(&attempt, &stop);
+                // The runtime holds the sender of log lines: with it the loop below ends.
+                drop(runtime);
+                report
+            })?;
+            for line in heard {
+                logged(&line);
+            }
+            let report = working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok::<_, Error>(report?)
+        })?;
+        Ok(Attempted { run: self.document(report), cancelled: canceller.stop().cancelled() })
+    }
+
+    fn prepare(&self, input: Value, tell: Sender<LogLine>) -> Result<(dovetail_runtime::Runtime, Attempt), Error> {
+        let live: dovetail_runtime::LiveSink = Arc::new(move |_: &Attempt, live: Live<'_>| {
+            if let Live::Log(line) = live {
+                drop(tell.send(line.clone()));
+            }
+        });
+        let runtime = self.service.runtime(self.blobs.clone(), 1, Some(live))?;
+        let run = dovetail_flow::new_run_id()?;
+        let kinds: Vec<&str> = self.model_kinds.iter().map(String::as_str).collect();
+        let attempt = Attempt {
+            idempotency_key: run.to_string(),
+            run,
+            step: "task".to_owned(),
+            number: 1,
+            package: self.package,
+            input,
+            origins: BTreeMap::new(),
+            limits: self.limits,
+            models: runtime.choose_models(&kinds)?,
+        };
+        Ok((runtime, attempt))
+    }
+
+    fn document(&self, report: Report) -> TaskRun {
+        let (state, output, error) = match report.outcome {
+            Outcome::Succeeded { output } => (TaskRunState::Succeeded, output, None),
+            Outcome::Failed { failure } => (TaskRunState::Failed, Value::Null, Some(failure)),
+        };
+        TaskRun {
+            format: TaskRunFormat::V1,
+            task: self.name.clone(),
+            package: self.package,
+            state,
+            output,
+            error,
+            usage: report.usage,
+            models: report.models,
+            warnings: report.warnings,
+            log: report.log,
+            log_dropped: report.log_dropped,
+            saved: Vec::new(),
+        }
+    }
+
+    /// Each artifact of an output with a file name for it: the beginning of its digest, and its type.
+    ///
+    /// # Errors
+    /// A store's failure.
+    pub fn artifacts(&self, output: &Value) -> Result<Vec<(PathBuf, Vec<u8>)>, Error> {
+        let mut artifacts = Vec::new();
+        for artifact in ArtifactRef::all_in(output) {
+            let content = self.blobs.get(BlobKind::Artifact, &artifact.digest, MAX_SAVED)?;
+            let name = format!("{}.{}", &artifact.digest.hex()[..16], extension(&artifact.media_type));
+            artifacts.push((PathBuf::from(name), content));
+        }
+        artifacts.dedup();
+        Ok(artifacts)
+    }
+}

@@ -1,0 +1,337 @@
+//! A session works on runs of its own in this process until they are over or the caller interrupts. In a fleet the
+//! workers work; then the session waits for them.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use dovetail_core::RunId;
+use dovetail_core::executor::Executor;
+use dovetail_core::ledger::{Kind, RunKey, Scope, Wait};
+use dovetail_core::record::{Form as _, RunOutcomeRecord};
+use dovetail_core::scarce::Scarce;
+use dovetail_flow::{Event, FlowError, Parts, Shutdown, Worker, WorkerOptions};
+
+use crate::patience::Patience;
+use crate::{Error, Notice, Observer, Service};
+
+/// Runs that one worker looks at together: every look for work names them all.
+pub(crate) const BATCH: usize = 256;
+/// How often the observer is asked to show progress, if nothing happens.
+const ROUND: Duration = Duration::from_millis(200);
+/// How long a session waits for the workers of a fleet before it looks again.
+const LOOK: Duration = Duration::from_secs(10);
+/// How many of the awaited runs are looked through for the capabilities that they wait for.
+const LOOKED_THROUGH: usize = 4;
+
+/// How a session works.
+pub struct Work<'a> {
+    /// Steps at a time.
+    pub jobs: u32,
+    /// Tells the session when to stop; the caller connects it with signals or with the end of a connection.
+    pub shutdown: &'a Shutdown,
+    pub observer: &'a dyn Observer,
+}
+
+/// From before the first run of a request is submitted until its last document is read: the models that the runtime
+/// loaded stay.
+pub struct Session<'a> {
+    service: &'a Service,
+    /// None: the workers of a fleet work.
+    runtime: Option<Arc<dyn Executor>>,
+    work: Work<'a>,
+    said: Said,
+    /// Told by the workers' own threads, heard by the thread that works.
+    tell: Sender<Message>,
+    heard: Receiver<Message>,
+}
+
+/// Notices that need not be given again.
+#[derive(Default)]
+struct Said {
+    /// That no worker lives.
+    no_worker: AtomicBool,
+    /// The capability that no living worker has.
+    lacking: AtomicBool,
+}
+
+enum Message {
+    Event(Event),
+    Notice(Notice),
+    Over,
+}
+
+impl<'a> Session<'a> {
+    /// Begins a session.
+    ///
+    /// # Errors
+    /// If the stores cannot be opened, or if blobs may not be stored there.
+    pub fn begin(service: &'a Service, work: Work<'a>) -> Result<Self, Error> {
+        let others_work = service.settings.is_fleet();
+        let runtime = if others_work {
+            None
+        } else {
+            service.own_blobs()?;
+            let blobs = service.ports()?.blobs.clone();
+            Some(Arc::new(service.runtime(blobs, work.jobs, None)?) as Arc<dyn Executor>)
+        };
+        let mut no_worker = false;
+        if others_work && service.ports()?.ledger.workers()?.is_empty() {
+            work.observer.notice(&Notice::NoWorker);
+            no_worker = true;
+        }
+        let (tell, heard) = mpsc::channel();
+        let said = Said { no_worker: AtomicBool::new(no_worker), ..Said::default() };
+        Ok(Self { service, runtime, work, said, tell, heard })
+    }
+
+    /// Tells others, on whatever thread, when to stop.
+    #[must_use]
+    pub fn shutdown(&self) -> Shutdown {
+        self.work.shutdown.clone()
+    }
+
+    pub(crate) fn observer(&self) -> &'a dyn Observer {
+        self.work.observer
+    }
+
+    pub(crate) fn service(&self) -> &'a Service {
+        self.service
+    }
+
+    /// Works until `runs` are over or the session is shut down. `ended` is called with each run as it ends, from this
+    /// thread; its error ends the work.
+    ///
+    /// # Errors
+    /// A store's failure, the host's, or that of `ended`.
+    pub fn work(&mut self, runs: &[RunId], mut ended: impl FnMut(&RunId) -> Result<(), Error>) -> Result<(), Error> {
+        let (over, left) = split(self.service, runs)?;
+        for run in over {
+            ended(run)?;
+        }
+        for batch in left.chunks(BATCH) {
+            if self.work.shutdown.draining() {
+                break;
+            }
+            self.work_on(batch, &mut ended)?;
+        }
+        for message in self.heard.try_iter() {
+            if let Message::Notice(notice) = message {
+                self.work.observer.notice(&notice);
+            }
+        }
+        self.work.observer.rest();
+        Ok(())
+    }
+
+    fn work_on(&mut self, batch: &[RunId], ended: &mut dyn FnMut(&RunId) -> Result<(), Error>) -> Result<(), Error> {
+        let mut open: BTreeSet<&RunId> = batch.iter().collect();
+        let (told, over) = (self.tell.clone(), self.tell.clone());
+        let ports = self.service.ports()?;
+        let worker = self.runtime.as_ref().map(|runtime| {
+            let told = told.clone();
+            let options = WorkerOptions {
+                jobs: self.work.jobs as usize,
+                lease: self.service.settings.lease,
+                name: format!("cli-{}", std::process::id()),
+                on_event: Some(Arc::new(move |event| {
+                    log(event);
+                    drop(told.send(Message::Event(event.clone())));
+                })),
+                daemon: None,
+            };
+            Arc::new(Worker::new(ports.clone(), runtime.clone(), options))
+        });
+        let (heard, said) = (&self.heard, &self.said);
+        let Work { shutdown, observer, .. } = self.work;
+        std::thread::scope(|threads| {
+            let working = start_thread(threads, "work", move || {
+                let result = match worker {
+                    Some(worker) => worker.run(&Scope::Runs(batch.to_vec()), shutdown),
+                    None => wait_for_others(ports, batch, &Waiting { shutdown, look: LOOK, said }, |message| {
+                        drop(told.send(message));
+                    }),
+                };
+                drop(over.send(Message::Over));
+                result
+            })?;
+            let mut failed = None;
+            loop {
+                let result = match heard.recv_timeout(ROUND) {
+                    Ok(Message::Event(event)) => {
+                        observer.event(&event);
+                        match &event {
+                            Event::RunFinished { run, .. } if open.remove(run) => ended(run),
+                            _ => Ok(()),
+                        }
+                    }
+                    Ok(Message::Notice(notice)) => {
+                        observer.notice(&notice);
+                        Ok(())
+                    }
+                    Ok(Message::Over) => break,
+                    // The thread ended without saying so: it panicked.
+                    Err(_) if working.is_finished() => break,
+                    Err(_) => Ok(()),
+                };
+                if let Err(error) = result {
+                    // The results cannot be given to the caller: there is no point in making more of them.
+                    shutdown.drain();
+                    failed.get_or_insert(error);
+                }
+                observer.tick(Instant::now());
+            }
+            let result = working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            match failed {
+                Some(error) => Err(error),
+                None => result.map_err(Error::from),
+            }
+        })
+    }
+}
+
+/// Starts a thread.
+///
+/// # Errors
+/// If the system refuses the thread.
+pub fn start_thread<'scope, T: Send + 'scope>(
+    threads: &'scope std::thread::Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<std::thread::ScopedJoinHandle<'scope, T>, Error> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn_scoped(threads, work);
+    started.map_err(|error| {
+        Error::scarce(Scarce::Threads, format!("start the thread `{name}`")).cause(Scarce::thread(&error))
+    })
+}
+
+/// How a session waits for the workers of a fleet.
+struct Waiting<'a> {
+    shutdown: &'a Shutdown,
+    /// Until the next look, if nothing is heard.
+    look: Duration,
+    said: &'a Said,
+}
+
+/// Waits until all runs are over, or until the shutdown.
+fn wait_for_others(ports: &Parts, runs: &[RunId], how: &Waiting<'_>, tell: impl Fn(Message)) -> Result<(), FlowError> {
+    let Waiting { shutdown, look, said } = *how;
+    shutdown.wakes(&ports.ledger);
+    let notice = |notice: Notice| tell(Message::Notice(notice));
+    let mut patience = Patience::new(shutdown, &notice);
+    let current = || runs.iter().map(|run| dovetail_flow::current(ports, run)).collect::<Result<_, _>>();
+    let Some(mut open) = patience.ask::<Vec<RunKey>>(current)? else { return Ok(()) };
+    let mut wait = Wait::NONE;
+    let mut look_at = Instant::now() + look;
+    while !open.is_empty() && !shutdown.draining() {
+        let seen = ports.ledger.wakes();
+        // The first look is at the records; after that the end of a run is told. After an outage no end has been told.
+        let mut patiently = Some(wait);
+        let looked = patience.ask(|| {
+            let ended = ports.ledger.over(&open, patiently.take().unwrap_or(Wait::NONE))?;
+            let outcomes = ports.ledger.get(Kind::RunOutcome, &ended.iter().map(RunKey::key).collect::<Vec<_>>())?;
+            Ok((ended, outcomes))
+        })?;
+        // The workers go on, and this session waits no longer.
+        let Some((ended, outcomes)) = looked else { return Ok(()) };
+        // No run ended for a while: the workers may be gone, or lack something.
+        if ended.is_empty() && Instant::now() >= look_at {
+            look_at = Instant::now() + look;
+            if let Some(notice) = why_nothing_comes(ports, &open, said) {
+                tell(Message::Notice(notice));
+            }
+        }
+        wait = Wait { seen, at_most: look };
+        for (key, bytes) in ended.iter().zip(outcomes) {
+            let Some(bytes) = bytes else { continue };
+            let state = RunOutcomeRecord::decode(&bytes, &format!("run {}", key.run))?.state;
+            open.retain(|one| one != key);
+            tell(Message::Event(Event::RunFinished { run: key.run.clone(), state }));
+        }
+    }
+    Ok(())
+}
+
+/// Each reason is given once. A reason that cannot be read now is looked for later.
+fn why_nothing_comes(ports: &Parts, open: &[RunKey], said: &Said) -> Option<Notice> {
+    let first = |said: &AtomicBool| !said.swap(true, Ordering::Relaxed);
+    if ports.ledger.workers().ok()?.is_empty() {
+        return first(&said.no_worker).then_some(Notice::NoWorker);
+    }
+    if said.lacking.load(Ordering::Relaxed) {
+        return None;
+    }
+    let lacking = open.iter().take(LOOKED_THROUGH).find_map(|key| {
+        let waits = dovetail_flow::waits(ports, &key.run).ok()?;
+        (!waits.is_empty()).then(|| Notice::Lacking { run: key.run.clone(), waits })
+    })?;
+    first(&said.lacking).then_some(lacking)
+}
+
+/// Those that are over already (submitted before under the same key), and the others.
+fn split<'r>(service: &Service, runs: &'r [RunId]) -> Result<(Vec<&'r RunId>, Vec<RunId>), Error> {
+    if service.settings.is_fleet() {
+        // A session that waits looks first.
+        return Ok((Vec::new(), runs.to_vec()));
+    }
+    let ports = service.ports()?;
+    let keys =
+        runs.iter().map(|run| Ok(dovetail_flow::current(ports, run)?.key())).collect::<Result<Vec<String>, Error>>()?;
+    let outcomes = ports.ledger.get(Kind::RunOutcome, &keys)?;
+    let (mut over, mut left) = (Vec::new(), Vec::new());
+    for (run, outcome) in runs.iter().zip(outcomes) {
+        match outcome {
+            Some(_) => over.push(run),
+            None => left.push(run.clone()),
+        }
+    }
+    Ok((over, left))
+}
+
+/// Steps as they start and end, in the log; the observer shows progress.
+fn log(event: &Event) {
+    match event {
+        Event::StepStarted { run, step, attempt } => tracing::debug!(%run, %step, attempt, "step started"),
+        Event::StepFinished { run, step, attempt, failure, millis } => {
+            tracing::debug!(%run, %step, attempt, succeeded = failure.is_none(), millis, "step ended");
+        }
+        Event::StepSkipped { run, step, failed_step } => tracing::debug!(%run, %step, failed_step, "step skipped"),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dovetail_flow::SystemClock;
+    use dovetail_stores::{FileBlobs, SqliteLedger};
+    use std::sync::Mutex;
+
+    #[test]
+    fn that_no_worker_lives_is_said_once_while_a_session_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(SystemClock);
+        let ledger = Arc::new(SqliteLedger::open(folder.path(), clock.clone()).unwrap());
+        let ports = Parts { ledger, blobs: Arc::new(FileBlobs::new(folder.path())), clock };
+        let wait = |known: &Said| {
+            let (shutdown, said) = (Shutdown::default(), Mutex::new(Vec::new()));
+            let how = Waiting { shutdown: &shutdown, look: Duration::from_millis(10), said: known };
+            std::thread::scope(|threads| {
+                threads.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(500));
+                    shutdown.drain();
+                });
+                let tell = |message| said.lock().unwrap().push(message);
+                wait_for_others(&ports, &[RunId::from_bytes([1; 16])], &how, tell).unwrap();
+            });
+            let said = said.into_inner().unwrap().into_iter();
+            said.filter_map(|message| if let Message::Notice(notice) = message { Some(notice) } else { None })
+                .collect::<Vec<_>>()
+        };
+        let known = Said::default();
+        assert_eq!(wait(&known), [Notice::NoWorker]);
+        assert!(wait(&known).is_empty(), "it has been said");
+    }
+}

@@ -1,0 +1,461 @@
+//! FileSettings: flags, then `DOVETAIL_*`, then `dovetail.toml`, then defaults, resolved once into one immutable
+//! [`Settings`].
+//!
+//! Pure but for [`Settings::load`], which reads the file. A setting that cannot take effect is refused, never ignored.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dovetail_core::manifest::{parse_duration, parse_size};
+use dovetail_core::wit::names::nearest;
+use serde::Deserialize;
+
+use crate::error::Error;
+use crate::paths::{self, Shown as _};
+
+mod levels;
+
+pub use levels::{LogFormat, LogLevel};
+
+/// What holds for this process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Absolute.
+    pub data: PathBuf,
+    /// Everything in shared stores carries it.
+    pub fleet: String,
+    /// `sqlite:` or `redis://...`.
+    pub queue: StoreUrl,
+    /// `sqlite:` or `mongodb://...`.
+    pub meta: StoreUrl,
+    /// `file:` or `s3://...`.
+    pub blobs: StoreUrl,
+    /// Grants that this machine gives to tasks which were granted them: it serves the lanes that ask for these.
+    pub grants: Vec<String>,
+    /// Steps at a time.
+    pub jobs: u32,
+    /// How long a worker may be silent before its steps are given to another.
+    pub lease: Duration,
+    /// Threads of the vision pool.
+    pub vision_threads: usize,
+    /// Threads inside one OpenCV pass.
+    pub opencv_threads: usize,
+    /// Decoded pictures kept, in bytes.
+    pub image_cache: u64,
+    /// None: the command decides.
+    pub log_level: Option<LogLevel>,
+    pub log_format: LogFormat,
+}
+
+/// What a front door's own options say: they stand above the environment and the file.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Overrides {
+    pub data: Option<PathBuf>,
+    /// The settings file.
+    pub config: Option<PathBuf>,
+    pub fleet: Option<String>,
+    pub queue: Option<String>,
+    pub meta: Option<String>,
+    pub blobs: Option<String>,
+    pub log_level: Option<LogLevel>,
+    pub log_format: Option<LogFormat>,
+}
+
+/// A URL that may hold a password: it is shown without.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl(String);
+
+impl StoreUrl {
+    /// Made of one that was given, with its scheme.
+    pub fn of(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    /// As it was given, for whoever opens it.
+    pub fn url(&self) -> &str {
+        &self.0
+    }
+
+    pub fn scheme(&self) -> &str {
+        self.0.split(':').next().unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", shown(&self.0))
+    }
+}
+
+/// `dovetail.toml`, and what the environment says in the same words.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileSettings {
+    data: Option<PathBuf>,
+    fleet: Option<String>,
+    queue: Option<String>,
+    meta: Option<String>,
+    blobs: Option<String>,
+    #[serde(default)]
+    worker: Worker,
+    #[serde(default)]
+    vision: Vision,
+    #[serde(default)]
+    log: Log,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Worker {
+    jobs: Option<u32>,
+    lease: Option<String>,
+    grants: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Vision {
+    threads: Option<usize>,
+    opencv_threads: Option<usize>,
+    images: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Log {
+    format: Option<LogFormat>,
+    level: Option<LogLevel>,
+}
+
+/// Variables, and what each sets in the file's words.
+const VARIABLES: &[(&str, &str)] = &[
+    ("DOVETAIL_CONFIG", "--config"),
+    ("DOVETAIL_DATA", "data"),
+    ("DOVETAIL_FLEET", "fleet"),
+    ("DOVETAIL_QUEUE", "queue"),
+    ("DOVETAIL_META", "meta"),
+    ("DOVETAIL_BLOBS", "blobs"),
+    ("DOVETAIL_WORKER_JOBS", "worker.jobs"),
+    ("DOVETAIL_WORKER_LEASE", "worker.lease"),
+    ("DOVETAIL_WORKER_GRANTS", "worker.grants"),
+    ("DOVETAIL_VISION_THREADS", "vision.threads"),
+    ("DOVETAIL_VISION_OPENCV_THREADS", "vision.opencv_threads"),
+    ("DOVETAIL_VISION_IMAGES", "vision.images"),
+    ("DOVETAIL_LOG_FORMAT", "log.format"),
+    ("DOVETAIL_LOG_LEVEL", "log.level"),
+];
+/// Keys of an S3 server, which whoever opens it reads (`dovetail_stores::Credentials`): they stand in no file of
+/// settings.
+const KEYS: [&str; 3] = ["DOVETAIL_S3_ACCESS_KEY", "DOVETAIL_S3_SECRET_KEY", "DOVETAIL_S3_SESSION_TOKEN"];
+/// Of the test suites, not of the program.
+const FOREIGN: &[&str] = &["DOVETAIL_FACE_API", "DOVETAIL_TEST_"];
+
+/// What this machine may give to tasks: all that a task can be granted.
+pub const GRANTS: [&str; 2] = ["clocks", "random"];
+
+/// The environment as far as settings look at it.
+pub type Environment = BTreeMap<String, OsString>;
+
+impl Settings {
+    /// Whether its queue is shared by machines.
+    pub fn is_fleet(&self) -> bool {
+        self.queue.scheme() != "sqlite"
+    }
+
+    /// Whether what it keeps in bulk is shared by machines.
+    pub fn has_far_blobs(&self) -> bool {
+        self.blobs.scheme() != "file"
+    }
+
+    /// Whether records and what is kept in bulk are both in the data folder.
+    pub fn is_together(&self) -> bool {
+        self.meta.scheme() == "sqlite" && !self.has_far_blobs()
+    }
+
+    /// From the flags, the environment and the file that they name, or the one in `folder` (the current one) or in the
+    /// user's configuration.
+    pub fn load(flags: &Overrides, environment: &Environment, folder: &Path) -> Result<Self, Error> {
+        let named = flags.config.clone().or_else(|| variable(environment, "DOVETAIL_CONFIG").map(PathBuf::from));
+        let home = variable(environment, "HOME").map(Path::new);
+        let file = match named.map(|path| at_home(path, home)).transpose()? {
+            Some(path) => Some((std::fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?, path)),
+            None => {
+                let user = variable(environment, "XDG_CONFIG_HOME").map(PathBuf::from);
+                let user = user.or_else(|| variable(environment, "HOME").map(|home| Path::new(home).join(".config")));
+                let places = [Some(folder.join("dovetail.toml")), user.map(|user| user.join("dovetail/dovetail.toml"))];
+                let mut found = None;
+                for path in places.into_iter().flatten() {
+                    match std::fs::read_to_string(&path) {
+                        Ok(text) => {
+                            found = Some((text, path));
+                            break;
+                        }
+                        // A link that leads nowhere is a file that somebody wants to be read.
+                        Err(e)
+                            if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+                                && !paths::leads_nowhere(&path) => {}
+                        Err(e) => return Err(Error::file(&path, e)),
+                    }
+                }
+                found
+            }
+        };
+        Self::resolve(flags, environment, file.as_ref().map(|(text, path)| (text.as_str(), path.as_path())), folder)
+    }
+
+    /// The same, of what has been read: touches nothing.
+    fn resolve(
+        flags: &Overrides,
+        environment: &Environment,
+        file: Option<(&str, &Path)>,
+        folder: &Path,
+    ) -> Result<Self, Error> {
+        known_variables(environment)?;
+        let (written, beside) = match file {
+            Some((text, path)) => (parse(text, path)?, path.parent().unwrap_or(folder)),
+            None => (FileSettings::default(), folder),
+        };
+        let set = from_environment(environment)?;
+        let home = variable(environment, "HOME").map(Path::new);
+        let FileSettings { data, fleet, queue, meta, blobs, worker, vision, log } = set;
+        let fleet = flags.fleet.clone().or(fleet).or(written.fleet).unwrap_or_else(|| "default".to_owned());
+        let queue = place("queue", [flags.queue.clone(), queue, written.queue], "sqlite:", &["redis", "rediss"])?;
+        let meta = place("meta", [flags.meta.clone(), meta, written.meta], "sqlite:", &["mongodb"])?;
+        let blobs = place("blobs", [flags.blobs.clone(), blobs, written.blobs], "file:", &["s3"])?;
+        fits_together(&fleet, &queue, &meta)?;
+
+        let data = match (&flags.data, data, written.data) {
+            (Some(flag), ..) => folder.join(at_home(flag.clone(), home)?),
+            (None, Some(set), _) => folder.join(at_home(set, home)?),
+            (None, None, Some(written)) => folder.join(beside).join(at_home(written, home)?),
+            (None, None, None) => {
+                match variable(environment, "XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
+                    Some(base) => base.join("dovetail"),
+                    None => at_home("~/.local/share/dovetail".into(), home)?,
+                }
+            }
+        };
+        let lease = worker.lease.or(written.worker.lease).unwrap_or_else(|| "10s".to_owned());
+        let lease = parse_duration(&lease).map_err(|e| bad("worker.lease", &e))?;
+        let images = vision.images.or(written.vision.images).unwrap_or_else(|| "32MiB".to_owned());
+        let grants = worker.grants.or(written.worker.grants).unwrap_or_else(|| GRANTS.map(str::to_owned).to_vec());
+        if let Some(unknown) = grants.iter().find(|name| !GRANTS.contains(&name.as_str())) {
+            let error = bad(
+                "worker.grants",
+                &format!("`{unknown}` is no grant that this version has; there are {}", GRANTS.join(", ")),
+            );
+            return Err(error.help("write `worker.grants = [\"clocks\"]` in dovetail.toml or DOVETAIL_WORKER_GRANTS=clocks,random; or leave it out"));
+        }
+        Ok(Self {
+            data,
+            fleet,
+            queue,
+            meta,
+            blobs,
+            grants,
+            jobs: within("worker.jobs", worker.jobs.or(written.worker.jobs).unwrap_or(10), 1, 1000)?,
+            lease: within("worker.lease", lease, Duration::from_secs(1), Duration::from_secs(3600))?,
+            vision_threads: within("vision.threads", vision.threads.or(written.vision.threads).unwrap_or(2), 1, 256)?,
+            opencv_threads: within(
+                "vision.opencv_threads",
+                vision.opencv_threads.or(written.vision.opencv_threads).unwrap_or(2),
+                1,
+                256,
+            )?,
+            image_cache: parse_size(&images).map_err(|e| bad("vision.images", &e))?,
+            log_level: flags.log_level.or(log.level).or(written.log.level),
+            log_format: flags.log_format.or(log.format).or(written.log.format).unwrap_or(LogFormat::Text),
+        })
+    }
+}
+
+fn bad(key: &str, why: &dyn std::fmt::Display) -> Error {
+    let error = Error::usage("bad_setting", format!("the setting `{key}`: {why}")).detail("key", key);
+    // By either of its names.
+    let known = VARIABLES.iter().find(|(variable, name)| *variable == key || *name == key);
+    let example =
+        known.and_then(|(variable, name)| Some((variable, name, EXAMPLES.iter().find(|(of, ..)| of == name)?)));
+    match example {
+        Some((variable, name, (_, example, what))) => error.help(format!(
+            "write {what}, such as `{name} = {example}` in dovetail.toml or {variable}={}; or leave it out",
+            example.trim_matches('"')
+        )),
+        None => error,
+    }
+}
+
+/// What settings look like, as in a file, and what that is.
+const EXAMPLES: &[(&str, &str, &str)] = &[
+    ("worker.jobs", "10", "a whole number from 1 to 1000"),
+    ("worker.lease", "\"10s\"", "a time from 1s to 1h"),
+    ("vision.threads", "2", "a whole number from 1 to 256"),
+    ("vision.opencv_threads", "2", "a whole number from 1 to 256"),
+    ("vision.images", "\"32MiB\"", "a size"),
+    ("log.format", "\"json\"", "`text` or `json`"),
+    ("log.level", "\"info\"", "`off`, `error`, `warn`, `info`, `debug` or `trace`"),
+];
+
+fn within<T: PartialOrd + std::fmt::Debug>(key: &str, value: T, least: T, most: T) -> Result<T, Error> {
+    if value >= least && value <= most {
+        Ok(value)
+    } else {
+        Err(bad(key, &format!("{value:?} is not within {least:?} and {most:?}")))
+    }
+}
+
+/// The first one given, if this version can open it.
+fn place(key: &str, given: [Option<String>; 3], default: &str, schemes: &[&str]) -> Result<StoreUrl, Error> {
+    let place = StoreUrl(given.into_iter().flatten().next().unwrap_or_else(|| default.to_owned()));
+    let far = schemes.contains(&place.scheme()) && place.url().contains("://");
+    if place.url() == default || far {
+        return Ok(place);
+    }
+    let known = schemes.iter().map(|scheme| format!("`{scheme}://...`")).collect::<Vec<_>>().join(", ");
+    Err(bad(key, &format!("`{place:?}` is no place for it"))
+        .help(format!("leave `{key}` out, or write `{default}` or one of {known}")))
+}
+
+/// Which places make a whole.
+fn fits_together(fleet: &str, queue: &StoreUrl, meta: &StoreUrl) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if fleet.is_empty() || fleet.len() > 63 || !fleet.chars().all(plain) {
+        return Err(bad("fleet", &format!("`{fleet}` is no name of a fleet: it has 1 to 63 of a-z, 0-9 and `-`")));
+    }
+    if queue.scheme() == "sqlite" && meta.scheme() != "sqlite" {
+        let why = "records in MongoDB need a queue in Redis: SQLite's queue keeps its own records";
+        return Err(bad("meta", &why).help("set `queue = \"redis://HOST:6379/0\"` as well, or leave `meta` out"));
+    }
+    if queue.scheme() == "sqlite" && fleet != "default" {
+        let why = format!("`{fleet}` has no meaning without shared stores: a data folder is a fleet of its own");
+        return Err(bad("fleet", &why).help("leave `fleet` out, or set `queue = \"redis://HOST:6379/0\"`"));
+    }
+    Ok(())
+}
+
+/// Without user, password and parameters, whatever else is wrong with it; of a parameter only where the server is.
+fn shown(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        // One slash was forgotten; there is no place for a password in it.
+        if url.contains(":/") && !url.contains(['@', '?']) {
+            return url.to_owned();
+        }
+        return url.split_inclusive(':').next().unwrap_or_default().to_owned();
+    };
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    // What is written in another way could hide a password.
+    let endpoint = parameters
+        .split('&')
+        .find_map(|parameter| parameter.strip_prefix("endpoint="))
+        .filter(|endpoint| !endpoint.contains('%'));
+    endpoint.map_or_else(|| format!("{scheme}://{place}"), |endpoint| format!("{scheme}://{place}?endpoint={endpoint}"))
+}
+
+/// A path whose `~` is the home folder. Shells replace it only where a word begins: not in `--data=~/x`.
+fn at_home(path: PathBuf, home: Option<&Path>) -> Result<PathBuf, Error> {
+    let first = path.iter().next().unwrap_or_default().as_encoded_bytes();
+    if first.starts_with(b"~") && first != b"~" {
+        let message = format!("`{}`: the home folders of others are not known", path.shown());
+        return Err(Error::usage("bad_setting", message)
+            .help(format!("write the whole path; for a folder of this name, ./{}", path.shown())));
+    }
+    match path.strip_prefix("~") {
+        Err(_) => Ok(path),
+        Ok(rest) => home.map(|home| home.join(rest)).ok_or_else(|| {
+            Error::usage("no_home", format!("`{}` is relative to your home folder, and HOME is not set", path.shown()))
+                .help("write the whole path; the data folder is named with --data DIR")
+        }),
+    }
+}
+
+/// An empty variable is an unset one.
+fn variable<'e>(environment: &'e Environment, name: &str) -> Option<&'e OsStr> {
+    environment.get(name).map(OsString::as_os_str).filter(|value| !value.is_empty())
+}
+
+fn known_variables(environment: &Environment) -> Result<(), Error> {
+    let foreign = |name: &str| FOREIGN.iter().any(|prefix| name.starts_with(prefix));
+    for name in environment.keys().filter(|name| name.starts_with("DOVETAIL_") && !foreign(name)) {
+        let names = VARIABLES.iter().map(|(known, _)| *known).chain(KEYS);
+        if !names.clone().any(|known| known == name) {
+            let near = nearest(name, names.clone()).map_or_else(
+                || format!("known are {}", names.collect::<Vec<_>>().join(", ")),
+                |n| format!("did you mean `{n}`?"),
+            );
+            return Err(Error::usage("unknown_setting", format!("the environment variable `{name}` is no setting"))
+                .help(near)
+                .detail("key", name.as_str()));
+        }
+    }
+    Ok(())
+}
+
+fn from_environment(environment: &Environment) -> Result<FileSettings, Error> {
+    let mut settings = FileSettings::default();
+    for (name, key) in VARIABLES {
+        // Grants that are set to nothing are none: whoever empties them does not want all.
+        let given = if *key == "worker.grants" {
+            environment.get(*name).map(OsString::as_os_str)
+        } else {
+            variable(environment, name)
+        };
+        let Some(value) = given else { continue };
+        // Paths are bytes; everything else is text.
+        if *key == "data" {
+            settings.data = Some(value.into());
+        }
+        if matches!(*key, "data" | "--config") {
+            continue;
+        }
+        let value = value.to_str().ok_or_else(|| bad(name, &format!("`{}` is not UTF-8 text", value.shown())))?;
+        let wrong = |expected: &str| bad(name, &format!("`{value}` is not {expected}"));
+        let number = || value.parse::<u32>().map_err(|_| wrong("a whole number"));
+        match *key {
+            "fleet" => settings.fleet = Some(value.to_owned()),
+            "queue" => settings.queue = Some(value.to_owned()),
+            "meta" => settings.meta = Some(value.to_owned()),
+            "blobs" => settings.blobs = Some(value.to_owned()),
+            "worker.jobs" => settings.worker.jobs = Some(number()?),
+            "worker.grants" => {
+                settings.worker.grants =
+                    Some(value.split(',').map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect());
+            }
+            "worker.lease" => settings.worker.lease = Some(value.to_owned()),
+            "vision.threads" => settings.vision.threads = Some(number()? as usize),
+            "vision.opencv_threads" => settings.vision.opencv_threads = Some(number()? as usize),
+            "vision.images" => settings.vision.images = Some(value.to_owned()),
+            "log.format" => {
+                settings.log.format = Some(LogFormat::parse(value).ok_or_else(|| wrong("`text` or `json`"))?);
+            }
+            "log.level" => {
+                let level = LogLevel::parse(value);
+                settings.log.level =
+                    Some(level.ok_or_else(|| wrong("`off`, `error`, `warn`, `info`, `debug` or `trace`"))?);
+            }
+            // `--config` has been looked at before the file was read.
+            _ => {}
+        }
+    }
+    Ok(settings)
+}
+
+fn parse(text: &str, path: &Path) -> Result<FileSettings, Error> {
+    toml::from_str(text).map_err(|error| {
+        let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
+        let (line, column) = (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+        let message = format!("{}:{line}:{column}: {}", path.shown(), error.message().trim_end().replace('\n', ", "));
+        if text.parse::<toml::Table>().is_err() {
+            let error =
+                Error::usage("bad_config", message).help("correct that line: the file is TOML, a line of it `key = \"value\"`, `[table]` or `# ...`");
+            return error.detail("line", line).detail("column", column);
+        }
+        let keys = "data, fleet, queue, meta, blobs, [worker] jobs, lease, grants, [vision] threads, opencv_threads, images, [log] format, level";
+        Error::usage("bad_config", message).help(format!("the keys are {keys}")).detail("line", line).detail("column", column)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! Submission: from the name of a pipeline and some inputs to a recorded run, with every check on the way. The same for
+//! every front door.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use dovetail_core::RunId;
+use dovetail_core::blobs::{ArtifactRef, BlobKind};
+use dovetail_core::executor::{MISSING_ARTIFACT, Models};
+use dovetail_core::pipeline::Severity;
+use dovetail_flow::{Published, Pushed};
+use serde_json::{Value, json};
+
+use crate::documents::FindingDocument;
+use crate::inputs::{InputTypes, Inputs};
+use crate::models::share::chosen;
+use crate::paths::Shown as _;
+use crate::{Error, Notice, Observer, Service, grants};
+
+/// Within this time each living worker is heard of: it says every 5 s that it lives.
+const HEARD: Duration = Duration::from_secs(7);
+/// How often the queue is asked meanwhile.
+const ASK: Duration = Duration::from_secs(1);
+
+/// Which pipeline.
+#[derive(Debug, Clone, Copy)]
+pub enum PipelineName<'a> {
+    /// A pipeline file.
+    File(&'a Path),
+    /// NAME or NAME@VERSION of a published pipeline.
+    Published(&'a str),
+}
+
+impl<'a> PipelineName<'a> {
+    /// A file has a slash or the extension `.json`.
+    ///
+    /// # Errors
+    /// `unknown_pipeline` for a name that is not UTF-8.
+    pub fn of(typed: &'a OsStr) -> Result<Self, Error> {
+        let path = Path::new(typed);
+        if typed.as_bytes().contains(&b'/') || path.extension().is_some_and(|extension| extension == "json") {
+            return Ok(Self::File(path));
+        }
+        typed.to_str().map(Self::Published).ok_or_else(|| {
+            Error::usage("unknown_pipeline", format!("`{}` is no name of a pipeline", typed.shown()))
+                .help("see `dovetail pipeline list`; for a file, write ./FILE")
+        })
+    }
+}
+
+/// A pipeline to which runs are submitted.
+pub struct Submission<'a> {
+    service: &'a Service,
+    pub published: Published,
+    pub types: InputTypes,
+    /// Chosen once, when the first run is submitted.
+    models: OnceLock<Models>,
+}
+
+/// A run that is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitted {
+    pub run: RunId,
+    /// False if the same run was submitted before under the same key.
+    pub created: bool,
+}
+
+impl Service {
+    /// The pipeline of this name; a file is checked and published first.
+    ///
+    /// # Errors
+    /// `unknown_pipeline`, `bad_pipeline`; a store's failure.
+    pub fn submission(&self, name: PipelineName<'_>) -> Result<Submission<'_>, Error> {
+        let published = match name {
+            PipelineName::Published(name) => dovetail_flow::pipeline(self.ports_to_read()?, name)?,
+            PipelineName::File(file) => self.published_file(file)?,
+        };
+        let types = InputTypes::of_pipeline(&published.pipeline);
+        Ok(Submission { service: self, published, types, models: OnceLock::new() })
+    }
+
+    fn published_file(&self, file: &Path) -> Result<Published, Error> {
+        let checked = self.check_pipeline_file(file)?;
+        if let Some(pipeline) = checked.pipeline {
+            return Ok(dovetail_flow::push_pipeline(self.ports()?, &pipeline)?.0);
+        }
+        let reference = file.shown();
+        let errors: Vec<_> = checked.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+        let mut message = format!("the pipeline `{reference}` has errors");
+        for finding in &errors {
+            message.push_str(&format!("\n{reference}:{finding}"));
+        }
+        let found: Vec<FindingDocument> = errors.iter().map(|finding| FindingDocument::of(finding)).collect();
+        Err(Error::usage("bad_pipeline", message)
+            .help("correct the file; `dovetail pipeline check` finds the same")
+            .detail("errors", json!(found)))
+    }
+
+    /// A run that nobody waits for needs a living worker. A queue that has just lost its data knows no worker until the
+    /// next heartbeats.
+    ///
+    /// # Errors
+    /// `no_worker`; a store's failure.
+    pub fn needs_worker(&self, observer: &dyn Observer) -> Result<(), Error> {
+        let ledger = &self.ports()?.ledger;
+        let until = Instant::now() + if self.settings.is_fleet() { HEARD } else { Duration::ZERO };
+        let mut said = false;
+        while ledger.workers()?.is_empty() {
+            if Instant::now() >= until {
+                return Err(Error::usage("no_worker", "no worker is alive, so nobody would run it")
+                    .help("start one with `dovetail worker`, or leave --detach out"));
+            }
+            if !std::mem::replace(&mut said, true) {
+                observer.notice(&Notice::WorkersUnknown);
+            }
+            std::thread::sleep(ASK);
+        }
+        Ok(())
+    }
+
+    /// Stores the bytes of inputs that several runs share.
+    ///
+    /// # Errors
+    /// A store's failure.
+    pub fn store_inputs(&self, inputs: &Inputs) -> Result<(), Error> {
+        inputs.store(self.ports()?.blobs.as_ref())
+    }
+
+    /// Looks for the artifacts that values name and that did not come with them.
+    ///
+    /// # Errors
+    /// `missing_artifact`; a store's failure.
+    pub fn look_for_artifacts(&self, inputs: &Inputs, values: &Value) -> Result<(), Error> {
+        let blobs = &self.ports()?.blobs;
+        for artifact in ArtifactRef::all_in(values) {
+            let digest = artifact.digest;
+            if !inputs.brings(&digest) && blobs.size(BlobKind::Artifact, &digest)?.is_none() {
+                return Err(missing_artifact(&digest.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn missing_artifact(digest: &str) -> Error {
+    Error::usage(MISSING_ARTIFACT, format!("there is no artifact {digest} in the data folder"))
+        .help("name the file itself, NAME=@FILE")
+        .detail("digest", digest)
+}
+
+impl Submission<'_> {
+    /// Refuses a pipeline whose steps this process would run and that was granted more than this machine gives.
+    ///
+    /// # Errors
+    /// `grant_withheld`.
+    pub fn may_run_here(&self) -> Result<(), Error> {
+        grants::of_steps(&self.service.settings, &self.published.pipeline.steps)
+    }
+
+    /// The values with their defaults, checked against the types of the pipeline's inputs.
+    ///
+    /// # Errors
+    /// `bad_input`, with every misfit.
+    pub fn check(&self, inputs: &Inputs) -> Result<Value, Error> {
+        self.published.pipeline.resolve_inputs(&inputs.values).map_err(|errors| self.types.misfits(&errors))
+    }
+
+    /// Submits a run of checked values ([`Submission::check`]), whose bytes are stored first. The same key makes the
+    /// same run.
+    ///
+    /// # Errors
+    /// `missing_artifact`, `missing_package`, `input_too_large`, `run_differs`, ...; a store's failure.
+    pub fn submit(&self, inputs: &Inputs, values: Value, key: Option<&[u8]>) -> Result<Submitted, Error> {
+        let ports = self.service.ports()?;
+        let models = self.models()?;
+        inputs.store(ports.blobs.as_ref())?;
+        let run = match key {
+            Some(key) => dovetail_flow::keyed_run_id(&self.published.pipeline.name, key),
+            None => dovetail_flow::new_run_id()?,
+        };
+        let answers = dovetail_flow::submit_with(ports, &self.published, models, vec![(run.clone(), values)])?;
+        let pushed = answers.into_iter().next().unwrap_or(Ok(Pushed::Created))?;
+        if pushed == Pushed::Same {
+            tracing::info!(%run, "submitted before");
+        }
+        Ok(Submitted { run, created: pushed == Pushed::Created })
+    }
+
+    /// The models of the runs: the same for all runs of this submission.
+    fn models(&self) -> Result<&Models, Error> {
+        if let Some(models) = self.models.get() {
+            return Ok(models);
+        }
+        let models = chosen(self.service, &self.published.pipeline)?;
+        Ok(self.models.get_or_init(|| models))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Overrides, Settings};
+    use dovetail_core::Digest;
+
+    #[test]
+    fn an_artifact_that_is_only_named_must_be_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let overrides = Overrides { data: Some(folder.path().join("data")), ..Overrides::default() };
+        let service = Service::new(Settings::load(&overrides, &Default::default(), folder.path()).unwrap());
+        let named = |digest: Digest| json!({ "image": { "$artifact": digest, "media_type": "image/png" } });
+        let error = service.look_for_artifacts(&Inputs::default(), &named(Digest::of(b"x"))).unwrap_err();
+        assert_eq!((error.code, error.blame), ("missing_artifact", crate::Blame::Usage));
+        let mut brought = Inputs::default();
+        brought.artifact(b"x".to_vec(), None);
+        service.look_for_artifacts(&brought, &named(Digest::of(b"x"))).unwrap();
+        service.store_inputs(&brought).unwrap();
+        service.look_for_artifacts(&Inputs::default(), &named(Digest::of(b"x"))).unwrap();
+    }
+}
