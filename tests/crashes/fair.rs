@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{Item, Job, Kind, Lane, Ledger as _, Record, RunKey, Scope, Wait};
+use dovetail_core::ledger::{Item, Job, Kind, Ledger as _, Record, Requirements, RunKey, Scope, Wait};
 use dovetail_core::record::{CancelRecord, Form as _, OutcomeRecord};
 use dovetail_flow::SystemClock;
 use dovetail_stores::SqliteLedger;
@@ -44,7 +44,8 @@ fn claim(folder: &Path) {
     for _ in 0..CLAIMS {
         let run = RunKey { run: dovetail_flow::new_run_id().unwrap(), generation: 0 };
         let record = |kind, key: String| Record { kind, key, value: b"{}".to_vec() };
-        let jobs = vec![Job { step: NodeId::of_step("only"), needs: vec![], attempt: 1, lane: Lane::default() }];
+        let jobs =
+            vec![Job { step: NodeId::of_step("only"), needs: vec![], attempt: 1, lane: Requirements::default() }];
         ledger
             .commit(&[Item::Submit {
                 run: run.clone(),

@@ -20,7 +20,7 @@ use dovetail_core::record::{Form as _, OutcomeRecord, PluginRecord, RunOutcomeRe
 use dovetail_core::stop::Stop;
 use dovetail_core::wit::{Field, Signature, Type};
 use dovetail_core::{Digest, RunId};
-use dovetail_flow::{Daemon, Event, Parts, Published, Shutdown, SystemClock, Worker, WorkerOptions};
+use dovetail_flow::{Daemon, Event, Ports, Published, Shutdown, SystemClock, Worker, WorkerOptions};
 use dovetail_stores::{FileBlobs, SqliteLedger};
 use serde_json::json;
 
@@ -289,7 +289,7 @@ impl World {
         let folder = folder();
         let (ledger, blobs) =
             (SqliteLedger::open(folder.path(), Arc::new(SystemClock)).unwrap(), FileBlobs::new(folder.path()));
-        let parts = Parts { ledger: Arc::new(ledger), blobs: Arc::new(blobs), clock: Arc::new(SystemClock) };
+        let parts = Ports { ledger: Arc::new(ledger), blobs: Arc::new(blobs), clock: Arc::new(SystemClock) };
         dovetail_flow::push_plugin(&parts, &adder(), b"add").unwrap();
         let step = |number: u32, a: &str, b: &str| json!({ "number": number, "task": "add@^1", "inputs": { "a": a, "b": b }, "retry": { "max_attempts": 3, "backoff": "1ms" } });
         let steps = json!({ "head": step(1, "input.x", "input.x"), "left": step(2, "head.sum", "input.x"), "right": step(3, "head.sum", "head.sum"),
@@ -309,12 +309,12 @@ impl World {
     }
 
     /// What one process works with.
-    fn process(&self, life: &Arc<Life>, without: Without) -> (Parts, Arc<Bent>) {
+    fn process(&self, life: &Arc<Life>, without: Without) -> (Ports, Arc<Bent>) {
         let ledger = Arc::new(SqliteLedger::open(self.folder.path(), Arc::new(SystemClock)).unwrap());
         let (file, frozen) = (self.folder.path().join("dovetail.db"), AtomicBool::new(false));
         let bent = Arc::new(Bent { ledger, life: life.clone(), without, file, holders: self.holders.clone(), frozen });
         (
-            Parts {
+            Ports {
                 ledger: bent.clone(),
                 blobs: Arc::new(FileBlobs::new(self.folder.path())),
                 clock: Arc::new(SystemClock),
@@ -323,7 +323,7 @@ impl World {
         )
     }
 
-    fn submit(&self, parts: &Parts) -> bool {
+    fn submit(&self, parts: &Ports) -> bool {
         dovetail_flow::submit(parts, &self.published, &json!({ "x": 1 }), &self.run).is_ok()
     }
 
@@ -342,7 +342,7 @@ impl World {
     }
 
     /// A worker works until `until` or until it ends by itself. What it was asked for.
-    fn work(&self, parts: &Parts, name: &str, daemon: bool, until: &(dyn Fn() -> bool + Sync)) -> Vec<(String, u32)> {
+    fn work(&self, parts: &Ports, name: &str, daemon: bool, until: &(dyn Fn() -> bool + Sync)) -> Vec<(String, u32)> {
         let adder = Arc::new(Adder { asked: Mutex::default(), everybody: self.begun.clone(), does: self.does.clone() });
         let (shutdown, over) = (Shutdown::default(), Arc::new(AtomicBool::new(false)));
         let told = over.clone();

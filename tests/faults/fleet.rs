@@ -11,7 +11,7 @@ use dovetail_core::RunId;
 use dovetail_core::blobs::StoreError;
 use dovetail_core::ledger::{Kind, RunKey};
 use dovetail_core::meta::MetaStore;
-use dovetail_flow::{FleetLedger, FlowError, Parts, Published, SystemClock};
+use dovetail_flow::{FleetLedger, FlowError, Ports, Published, SystemClock};
 use dovetail_stores::{open_blobs, open_meta, open_window};
 use serde_json::{Value, json};
 
@@ -76,7 +76,7 @@ pub(crate) struct Execution {
 
 /// Whoever submits runs, beside what happens to the fleet.
 pub(crate) struct User {
-    pub(crate) parts: Parts,
+    pub(crate) parts: Ports,
     pub(crate) published: BTreeMap<&'static str, Published>,
     /// Acknowledged, with the output that is expected where there is one.
     pub(crate) submitted: Mutex<BTreeMap<RunKey, Option<Value>>>,
@@ -290,7 +290,7 @@ impl Fleet {
             open_blobs(&s3.as_ref().map_or_else(|| "file:".to_owned(), |server| s3_url(LOCAL, server.port())), &data)
                 .unwrap();
         let ledger = Arc::new(FleetLedger::new(meta.clone(), window).unwrap());
-        let parts = Parts { ledger, blobs, clock: Arc::new(SystemClock) };
+        let parts = Ports { ledger, blobs, clock: Arc::new(SystemClock) };
         let user = Arc::new(User { parts: parts.clone(), published: BTreeMap::new(), submitted: Mutex::default() });
         let (workers, ended, seen) = (Vec::new(), Vec::new(), BTreeMap::new());
         let mut fleet = Self {

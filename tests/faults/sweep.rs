@@ -18,7 +18,7 @@ use dovetail_core::stop::Stop;
 use dovetail_core::window::{Called, Change, Held, Ring, Stamp, Window, WindowLease};
 use dovetail_core::wit::{Field, Signature, Type};
 use dovetail_core::{Digest, RunId};
-use dovetail_flow::{Daemon, Event, FleetLedger, Parts, Published, Shutdown, SystemClock, Worker, WorkerOptions};
+use dovetail_flow::{Daemon, Event, FleetLedger, Ports, Published, Shutdown, SystemClock, Worker, WorkerOptions};
 use dovetail_stores::{RedisWindow, SqliteLedger};
 use serde_json::json;
 
@@ -170,7 +170,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let meta = Arc::new(SqliteLedger::open(folder.path(), Arc::new(SystemClock)).unwrap());
         let blobs = Arc::new(MemoryBlobs::default());
-        let parts = Parts { ledger: meta.clone(), blobs: blobs.clone(), clock: Arc::new(SystemClock) };
+        let parts = Ports { ledger: meta.clone(), blobs: blobs.clone(), clock: Arc::new(SystemClock) };
         dovetail_flow::push_plugin(&parts, &adder(), b"add").unwrap();
         let step =
             |number: u32, a: &str, b: &str| json!({ "number": number, "task": "add@^1", "inputs": { "a": a, "b": b } });
@@ -191,16 +191,16 @@ impl World {
     }
 
     /// None: it died when it looked at the stores first.
-    fn parts(&self, life: &Arc<Life>, make: Make) -> Option<Parts> {
+    fn parts(&self, life: &Arc<Life>, make: Make) -> Option<Ports> {
         let window =
             Arc::new(RedisWindow::open(&address("DOVETAIL_TEST_REDIS"), &self.fleet, &fresh("process")).unwrap());
         let (meta, window) =
             (Arc::new(MortalMeta(self.meta.clone(), life.clone())), Arc::new(MortalWindow(window, life.clone())));
         let ledger = make(meta, window).ok()?;
-        Some(Parts { ledger: Arc::new(ledger), blobs: self.blobs.clone(), clock: Arc::new(SystemClock) })
+        Some(Ports { ledger: Arc::new(ledger), blobs: self.blobs.clone(), clock: Arc::new(SystemClock) })
     }
 
-    fn submit(&self, parts: &Parts) -> bool {
+    fn submit(&self, parts: &Ports) -> bool {
         dovetail_flow::submit(parts, &self.published, &json!({ "x": 1 }), &self.run).is_ok()
     }
 
@@ -219,7 +219,7 @@ impl World {
     }
 
     /// A process works until the run is over, it dies, or there is no hope. What it executed.
-    fn work(&self, parts: &Parts, name: &str, daemon: bool, until: &(dyn Fn() -> bool + Sync)) -> Vec<String> {
+    fn work(&self, parts: &Ports, name: &str, daemon: bool, until: &(dyn Fn() -> bool + Sync)) -> Vec<String> {
         let (adder, shutdown) = (Arc::new(Adder::default()), Shutdown::default());
         let over = shutdown.clone();
         let ended = move |event: &Event| {
@@ -526,7 +526,7 @@ fn reopened_by_a_late_reader(make: Make) -> bool {
     };
     let meta = Arc::new(Meanwhile(world.meta.clone(), AtomicUsize::new(0), Mutex::new(Some(Box::new(meanwhile)))));
     let ledger = Arc::new(make(meta, window()).unwrap());
-    let reader = Parts { ledger, blobs: world.blobs.clone(), clock: Arc::new(SystemClock) };
+    let reader = Ports { ledger, blobs: world.blobs.clone(), clock: Arc::new(SystemClock) };
     dovetail_flow::recover(&reader, &world.run).unwrap();
     window().knows(&[world.key()]).unwrap()[0]
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dovetail_core::RunId;
 use dovetail_core::conformance::outcome;
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{Item, Job, Kind, Lane, Ledger, Record, Renewal, Reply, RunKey, Scope, Wait};
+use dovetail_core::ledger::{Item, Job, Kind, Ledger, Record, Renewal, Reply, Requirements, RunKey, Scope, Wait};
 use dovetail_core::record::{Form, OutcomeRecord, StepEnd, StoredValue};
 use dovetail_flow::FleetLedger;
 use dovetail_stores::RedisWindow;
@@ -23,7 +23,7 @@ struct Fleet {
 
 fn job(step: &str, needs: &[&str]) -> Job {
     let needs = needs.iter().map(|need| NodeId::of_step(need)).collect();
-    Job { step: NodeId::of_step(step), needs, attempt: 1, lane: Lane::default() }
+    Job { step: NodeId::of_step(step), needs, attempt: 1, lane: Requirements::default() }
 }
 
 /// Those of the run.

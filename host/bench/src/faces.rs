@@ -15,7 +15,7 @@ use dovetail_runtime::{DEFAULT_VIEWS, MAX_PACKAGE};
 use dovetail_vision::Opencv;
 use serde_json::Value;
 
-use crate::place::Place;
+use crate::place::TestBed;
 use crate::suite::Suite;
 use crate::tasks::Graph;
 use dovetail_service::Error;
@@ -48,7 +48,7 @@ impl Faces {
     ///
     /// # Errors
     /// `no_face_pipeline`, `no_photographs`, `models_missing`: with what to do.
-    pub(crate) fn publish(from: &Service, photographs: Option<&Path>, place: &Place) -> Result<Self, Error> {
+    pub(crate) fn publish(from: &Service, photographs: Option<&Path>, place: &TestBed) -> Result<Self, Error> {
         let source = from.ports_to_read()?;
         let help = "`./justw demo` sets them up in target/demo/data; then add --data target/demo/data";
         let found = dovetail_flow::pipeline(source, PIPELINE).map_err(|error| {

@@ -125,7 +125,7 @@ pub(crate) fn results(
             let mut ended = ledger.over(&open, Wait { seen, at_most: LOOK })?;
             if ended.is_empty() && moved.elapsed() > LOOK {
                 workers.check()?;
-                // Bells are best effort: this looks at the records.
+                // Notifications are best effort: this looks at the records.
                 ended = ledger.over(&open, Wait::NONE)?;
                 if ended.is_empty() && moved.elapsed() > STALLED {
                     return Err(Error::host("bench_stalled", format!("no run has ended for {STALLED:?}")));

@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::faces::{Faces, native};
 use crate::load::results;
-use crate::place::Place;
+use crate::place::TestBed;
 use crate::suite::Suite;
 use crate::workers::Workers;
 use dovetail_service::Error;
@@ -131,7 +131,7 @@ pub(crate) fn memory(suite: &Suite) -> Result<Vec<f64>, Error> {
 /// by turns.
 pub(crate) fn fleet_ratio(suite: &Suite) -> Result<Vec<f64>, Error> {
     let fleet = suite.faces()?;
-    let alone = Place::embedded(suite)?;
+    let alone = TestBed::embedded(suite)?;
     let here = Faces::publish(&suite.from, suite.photographs.as_deref(), &alone)?;
     let rate = |service: &Service, faces: &Faces, workers: &Workers| -> Result<f64, Error> {
         // Every process has loaded its networks.

@@ -13,14 +13,14 @@ use dovetail_service::Error;
 use dovetail_service::settings::{Settings, StoreUrl};
 use dovetail_service::{Service, this_program};
 
-pub(crate) struct Place {
+pub(crate) struct TestBed {
     // Closed before the folder is removed.
     service: Option<Service>,
     settings: Settings,
     folder: TempDir,
 }
 
-impl Place {
+impl TestBed {
     /// A data folder alone, or with `servers` names of this run in the servers that are configured.
     pub(crate) fn new(configured: &Settings, servers: bool) -> Result<Self, Error> {
         if servers && !configured.is_fleet() {
@@ -133,7 +133,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestBed {
     fn drop(&mut self) {
         if self.service.is_some()
             && let Err(error) = self.clear()

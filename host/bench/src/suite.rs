@@ -10,7 +10,7 @@ use dovetail_flow::Shutdown;
 
 use crate::faces::Faces;
 use crate::pictures::Pair;
-use crate::place::Place;
+use crate::place::TestBed;
 use crate::tasks::Tasks;
 use dovetail_service::Error;
 use dovetail_service::Service;
@@ -112,12 +112,12 @@ pub(crate) struct Suite {
     /// The user's own stores: only read, for the face pipeline.
     pub(crate) from: Service,
     interruption: Interruption,
-    pub(crate) place: Place,
+    pub(crate) place: TestBed,
 }
 
 impl Suite {
     pub(crate) fn new(service: &Service, args: &BenchRequest, interruption: Interruption) -> Result<Self, Error> {
-        let place = Place::new(&service.settings, args.servers)?;
+        let place = TestBed::new(&service.settings, args.servers)?;
         let tasks = Tasks::publish(place.service()?)?;
         interruption.shutdown.wakes(&place.service()?.ports()?.ledger);
         Ok(Self {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use dovetail_core::Digest;
 use dovetail_core::manifest::Manifest;
 use dovetail_core::record::PluginRecord;
-use dovetail_flow::{Parts, Published};
+use dovetail_flow::{Ports, Published};
 use dovetail_runtime::{Parts as PackageParts, componentize_world, pack};
 use serde_json::{Map, Value, json};
 
@@ -65,7 +65,7 @@ fn one(name: &str, from: &str) -> Step<'static> {
 }
 
 /// A pipeline of so many steps that hand the same number on.
-pub(crate) fn independent(parts: &Parts, steps: u32) -> Result<Graph, Error> {
+pub(crate) fn independent(parts: &Ports, steps: u32) -> Result<Graph, Error> {
     let names: Vec<String> = (1..=steps).map(|n| format!("s{n}")).collect();
     let steps: Vec<_> = names.iter().map(|name| one(name, "input.n")).collect();
     graph(parts, &format!("bench-independent-{}", names.len()), "n", &steps, names)
@@ -74,7 +74,7 @@ pub(crate) fn independent(parts: &Parts, steps: u32) -> Result<Graph, Error> {
 type Step<'a> = (String, &'a str, Vec<(&'a str, String)>);
 
 /// `field`: its input, and that of each result.
-fn graph(parts: &Parts, name: &str, field: &str, steps: &[Step<'_>], results: Vec<String>) -> Result<Graph, Error> {
+fn graph(parts: &Ports, name: &str, field: &str, steps: &[Step<'_>], results: Vec<String>) -> Result<Graph, Error> {
     let step = |(n, (name, task, inputs)): (usize, &Step<'_>)| {
         let inputs: Map<String, Value> =
             inputs.iter().map(|(field, from)| ((*field).to_owned(), json!(from))).collect();

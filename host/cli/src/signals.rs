@@ -18,12 +18,12 @@ pub(crate) struct Listening {
 
 /// What is said at the first signal and at the second one.
 #[derive(Clone, Copy)]
-pub(crate) struct Told {
+pub(crate) struct SignalWords {
     pub(crate) drain: &'static str,
     pub(crate) abort: &'static str,
 }
 
-impl Told {
+impl SignalWords {
     /// Of a command that works on runs of its own.
     pub(crate) const WORKING: Self = Self {
         drain: "interrupted: running steps finish, no new ones start; once more to stop them at once",
@@ -39,7 +39,7 @@ impl Told {
 /// Hands signals on to `shutdown`, and says on `told` what that means.
 pub(crate) fn listen(
     shutdown: Shutdown,
-    words: Told,
+    words: SignalWords,
     told: impl Fn(&str) + Send + 'static,
 ) -> Result<Listening, Error> {
     listen_with(move |before| match before {

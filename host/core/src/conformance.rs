@@ -12,10 +12,12 @@ use crate::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use crate::executor::{Failure, FailureKind};
 use crate::id::{Digest, RunId};
 use crate::keys::NodeId;
-use crate::ledger::{Claimed, Item, Job, Kind, Lane, Lease, Ledger, Record, Renewal, Reply, RunKey, Scope, Wait};
+use crate::ledger::{
+    Claimed, Item, Job, Kind, Lease, Ledger, Record, Renewal, Reply, Requirements, RunKey, Scope, Wait,
+};
 use crate::memory::ManualClock;
 use crate::record::{Form, OutcomeRecord, StepEnd, StoredValue};
-use crate::retention::{Archive, Shelf};
+use crate::retention::{Archive, RemovableBlobs};
 
 /// A fresh, empty backend, and how its time passes.
 pub struct Bench {
@@ -88,7 +90,12 @@ fn node(text: &str) -> NodeId {
 }
 
 fn job(step: &str, needs: &[&str]) -> Job {
-    Job { step: node(step), needs: needs.iter().map(|need| node(need)).collect(), attempt: 1, lane: Lane::default() }
+    Job {
+        step: node(step),
+        needs: needs.iter().map(|need| node(need)).collect(),
+        attempt: 1,
+        lane: Requirements::default(),
+    }
 }
 
 impl Bench {
@@ -189,7 +196,7 @@ pub fn blobs(make: &dyn Fn() -> Arc<dyn Blobs>) {
 ///
 /// # Panics
 /// Where a promise is broken.
-pub fn shelf(blobs: &dyn Blobs, shelf: &dyn Shelf) {
+pub fn shelf(blobs: &dyn Blobs, shelf: &dyn RemovableBlobs) {
     let mut put: Vec<(Digest, u64)> = (0..5_u8)
         .map(|n| (blobs.put(BlobKind::Artifact, &vec![n; usize::from(n) + 1]).expect("put works"), u64::from(n) + 1))
         .collect();
@@ -236,7 +243,7 @@ pub fn shelf(blobs: &dyn Blobs, shelf: &dyn Shelf) {
 ///
 /// # Panics
 /// Where a promise is broken.
-pub fn owned(new: &(dyn Fn() -> Arc<dyn Shelf> + Sync), put: &dyn Fn(), racing: usize) -> String {
+pub fn owned(new: &(dyn Fn() -> Arc<dyn RemovableBlobs> + Sync), put: &dyn Fn(), racing: usize) -> String {
     let store = new();
     assert_eq!(store.owner().expect("owner works"), None, "it is nobody's");
     assert!(store.is_empty().expect("is_empty works"));

@@ -92,15 +92,15 @@ pub struct Job {
     pub attempt: u32,
     /// Which workers may run it.
     #[serde(default)]
-    pub lane: Lane,
+    pub lane: Requirements,
 }
 
 /// What a job asks of its worker beyond what every worker has: names of capabilities (`clocks`,
 /// `model:ssd_mobilenetv1`, `model_kind:detector`), sorted, each once, joined by commas. Empty: nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Lane(String);
+pub struct Requirements(String);
 
-impl Lane {
+impl Requirements {
     /// Of these capabilities.
     #[must_use]
     pub fn of(needs: impl IntoIterator<Item = String>) -> Self {
@@ -254,7 +254,7 @@ pub enum Scope {
 impl Scope {
     /// Whether jobs of this run and lane are in it.
     #[must_use]
-    pub fn has(&self, run: &RunId, lane: &Lane) -> bool {
+    pub fn has(&self, run: &RunId, lane: &Requirements) -> bool {
         match self {
             Self::All => true,
             Self::Able(able) => lane.is_served_by(able),

@@ -9,8 +9,8 @@ pub mod blobs;
 pub mod clock;
 #[cfg(feature = "testing")]
 pub mod conformance;
-pub mod desk;
 pub mod executor;
+pub mod flat_combining;
 pub mod id;
 pub mod keys;
 pub mod ledger;

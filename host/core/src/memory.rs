@@ -11,9 +11,10 @@ use crate::clock::Clock;
 use crate::id::Digest;
 use crate::keys::NodeId;
 use crate::ledger::{
-    Claimed, HeldStep, Item, Job, Kind, Lane, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait,
+    Claimed, HeldStep, Item, Job, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, Requirements, RunKey, Scope,
+    Wait,
 };
-use crate::retention::{Archive, BlobVisitor, Owned, Shelf};
+use crate::retention::{Archive, BlobVisitor, Owned, RemovableBlobs};
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,7 +100,7 @@ impl Owned for MemoryBlobs {
     }
 }
 
-impl Shelf for MemoryBlobs {
+impl RemovableBlobs for MemoryBlobs {
     fn walk(&self, kind: BlobKind, told: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
         // Not held meanwhile: what is told of may be removed.
         let found: Vec<(Digest, u64)> = {
@@ -128,7 +129,7 @@ struct Queued {
     crashes: u32,
     verify: bool,
     due: u64,
-    lane: Lane,
+    lane: Requirements,
     /// Token and expiry.
     lease: Option<(u64, u64)>,
 }

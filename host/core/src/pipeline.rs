@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::id::Digest;
 use crate::keys::VersionKey;
-use crate::ledger::Lane;
+use crate::ledger::Requirements;
 use crate::limits::Limits;
 use crate::wit::{Signature, Type, snake};
 
@@ -139,7 +139,7 @@ pub struct Step {
     pub limits: Limits,
     /// What it asks of a worker.
     #[serde(default)]
-    pub lane: Lane,
+    pub lane: Requirements,
 }
 
 /// How often and how soon a step is tried again.

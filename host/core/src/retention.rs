@@ -104,7 +104,7 @@ pub fn identity_of(written: &[u8], place: &str) -> Result<String, StoreError> {
 }
 
 /// Content-addressed bytes that can be removed. Blocking.
-pub trait Shelf: Owned {
+pub trait RemovableBlobs: Owned {
     /// Tells of every blob of a kind with its size in bytes, in any order, in one walk through the store; what is told
     /// of may be removed at once. A blob that comes or goes meanwhile is told of or not.
     ///

@@ -125,7 +125,7 @@ pub enum Ring {
     Over(RunKey),
     /// The run's cancellation is recorded.
     Cancelled(RunKey),
-    /// Bells may have been missed: everybody looks.
+    /// Notifications may have been missed: everybody looks.
     Missed,
 }
 

@@ -16,13 +16,13 @@ use crate::documents::{
 };
 use crate::listing::readable;
 use crate::truth::{Truth, current, is_stopped, load_value};
-use crate::{FlowError, Parts};
+use crate::{FlowError, Ports};
 
 /// The document of a run, finished or not: of its last generation.
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn document(parts: &Parts, run: &RunId) -> Result<RunDocument, FlowError> {
+pub fn document(parts: &Ports, run: &RunId) -> Result<RunDocument, FlowError> {
     document_of(parts, &current(parts, run)?)
 }
 
@@ -30,7 +30,7 @@ pub fn document(parts: &Parts, run: &RunId) -> Result<RunDocument, FlowError> {
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn document_of(parts: &Parts, key: &RunKey) -> Result<RunDocument, FlowError> {
+pub fn document_of(parts: &Ports, key: &RunKey) -> Result<RunDocument, FlowError> {
     let truth = Truth::read_generation(parts, key)?;
     let held = held(parts, &truth)?;
     let state = state(&truth, &held);
@@ -62,7 +62,7 @@ pub fn document_of(parts: &Parts, key: &RunKey) -> Result<RunDocument, FlowError
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn unrecorded(parts: &Parts, run: &RunId) -> Result<(Vec<String>, Duration), FlowError> {
+pub fn unrecorded(parts: &Ports, run: &RunId) -> Result<(Vec<String>, Duration), FlowError> {
     let truth = Truth::read(parts, run)?;
     let Some(end) = &truth.outcome else { return Ok((Vec::new(), Duration::ZERO)) };
     let may_run = |step: &&Step| !truth.outcomes.contains_key(&step.name) && ready_now(&truth.pipeline, &truth, step);
@@ -91,7 +91,7 @@ impl From<RunState> for RunStatus {
     }
 }
 
-fn output(parts: &Parts, truth: &Truth, inputs: &Value) -> Result<Value, FlowError> {
+fn output(parts: &Ports, truth: &Truth, inputs: &Value) -> Result<Value, FlowError> {
     use dovetail_core::blobs::{StoreError, StoreErrorKind};
     let mut outputs = std::collections::BTreeMap::new();
     for (name, outcome) in &truth.outcomes {
@@ -110,7 +110,7 @@ fn output(parts: &Parts, truth: &Truth, inputs: &Value) -> Result<Value, FlowErr
 ///
 /// # Errors
 /// A store's failure.
-pub fn unserved(parts: &Parts, limit: usize) -> Result<(usize, BTreeSet<String>), FlowError> {
+pub fn unserved(parts: &Ports, limit: usize) -> Result<(usize, BTreeSet<String>), FlowError> {
     let (able, mut runs, mut lacking) = (able(parts)?, 0, BTreeSet::new());
     for key in parts.ledger.open_runs(limit)? {
         // One that a newer dovetail wrote hides no other; lists name it.
@@ -126,14 +126,14 @@ pub fn unserved(parts: &Parts, limit: usize) -> Result<(usize, BTreeSet<String>)
 ///
 /// # Errors
 /// A store's failure.
-pub fn waits(parts: &Parts, run: &RunId) -> Result<Vec<String>, FlowError> {
+pub fn waits(parts: &Ports, run: &RunId) -> Result<Vec<String>, FlowError> {
     let truth = Truth::read(parts, run)?;
     let waiting = waiting(&truth, &held(parts, &truth)?, || able(parts))?;
     Ok(told(&truth, &waiting).collect())
 }
 
 /// Its steps that somebody has leased.
-fn held(parts: &Parts, truth: &Truth) -> Result<Vec<HeldStep>, FlowError> {
+fn held(parts: &Ports, truth: &Truth) -> Result<Vec<HeldStep>, FlowError> {
     Ok(if truth.outcome.is_some() { Vec::new() } else { parts.ledger.held(&truth.key)? })
 }
 
@@ -144,7 +144,7 @@ fn holder<'h>(held: &'h [HeldStep], step: &Step) -> Option<&'h HeldStep> {
 /// What each living worker can serve.
 type Able = Vec<Vec<String>>;
 
-fn able(parts: &Parts) -> Result<Able, FlowError> {
+fn able(parts: &Ports) -> Result<Able, FlowError> {
     Ok(parts.ledger.workers()?.iter().map(|(_, about)| WorkerStatus::read(about).able).collect())
 }
 

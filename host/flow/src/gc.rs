@@ -15,13 +15,13 @@ use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::keys::{RunKey, run_of};
 use dovetail_core::ledger::Kind;
 use dovetail_core::record::{Form as _, RunOutcomeRecord};
-use dovetail_core::retention::{Archive, Shelf};
+use dovetail_core::retention::{Archive, RemovableBlobs};
 use dovetail_core::{Digest, RunId};
 
 use self::digests::{Digests, Sorted};
 use crate::blob_owner::may_remove;
 use crate::removal::remove_runs;
-use crate::{FlowError, Parts};
+use crate::{FlowError, Ports};
 
 /// Runs that are removed at once.
 const RUNS: usize = 100;
@@ -82,9 +82,9 @@ pub struct Collected {
 /// `foreign_blobs` if the blobs belong to other records, or may: then nothing has gone. A store's failure: what has gone
 /// is gone, and the next collection goes on.
 pub fn collect(
-    parts: &Parts,
+    parts: &Ports,
     archive: &dyn Archive,
-    shelf: &dyn Shelf,
+    shelf: &dyn RemovableBlobs,
     keep: &Keep,
     scratch: &Path,
     look_only: bool,
@@ -123,7 +123,7 @@ pub fn collect(
 }
 
 /// What ended before this time has been kept long enough, in milliseconds of wall time.
-fn ended_before(parts: &Parts, keep: Duration) -> u64 {
+fn ended_before(parts: &Ports, keep: Duration) -> u64 {
     parts.clock.wall_ms().saturating_sub(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX))
 }
 
@@ -132,7 +132,7 @@ type Ended = (RunId, Vec<String>);
 
 /// Tells of the runs whose last generation ended so long ago, [`RUNS`] at a time.
 fn each_expired(
-    parts: &Parts,
+    parts: &Ports,
     archive: &dyn Archive,
     keep: Duration,
     mut told: impl FnMut(&[Ended]) -> Result<(), StoreError>,
@@ -199,7 +199,12 @@ fn named_by_records(archive: &dyn Archive, expired: &Sorted, scratch: &Path) -> 
 }
 
 /// Large values stand as blobs, and name others.
-fn named_by_values(parts: &Parts, shelf: &dyn Shelf, named: &Sorted, scratch: &Path) -> Result<Sorted, StoreError> {
+fn named_by_values(
+    parts: &Ports,
+    shelf: &dyn RemovableBlobs,
+    named: &Sorted,
+    scratch: &Path,
+) -> Result<Sorted, StoreError> {
     let mut within = Digests::new(scratch);
     shelf.walk(BlobKind::Value, &mut |digest, _| {
         if !named.contains(&digest)? {

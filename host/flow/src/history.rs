@@ -12,13 +12,13 @@ use crate::documents::{
     ConsumedValue, LineageDocument, LineageEdge, LineageFormat, ProducedValue, RunSummary, StepLineage, StepLog,
 };
 use crate::truth::{Truth, current, load_log};
-use crate::{FlowError, List, Parts};
+use crate::{FlowError, List, Ports};
 
 /// Runs, the newest first.
 ///
 /// # Errors
 /// A store's failure.
-pub fn runs(parts: &Parts, limit: usize) -> Result<List<RunSummary>, FlowError> {
+pub fn runs(parts: &Ports, limit: usize) -> Result<List<RunSummary>, FlowError> {
     let rows = parts.ledger.list(Kind::Run, &Listing { prefix: String::new(), limit, newest_first: true })?;
     let ids = rows.iter().map(|(id, _)| {
         id.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "list runs", e))
@@ -40,7 +40,7 @@ pub fn runs(parts: &Parts, limit: usize) -> Result<List<RunSummary>, FlowError> 
     Ok(found)
 }
 
-fn summary(parts: &Parts, key: RunKey, record: &[u8], end: Option<&[u8]>) -> Result<RunSummary, FlowError> {
+fn summary(parts: &Ports, key: RunKey, record: &[u8], end: Option<&[u8]>) -> Result<RunSummary, FlowError> {
     let what = format!("run {}", key.run);
     let record = RunRecord::decode(record, &what)?;
     let end = end.map(|bytes| RunOutcomeRecord::decode(bytes, &what)).transpose()?;
@@ -66,7 +66,7 @@ const LOOKED_THROUGH: usize = 1000;
 ///
 /// # Errors
 /// `unknown_run`, `ambiguous_run`; a store's failure.
-pub fn find_run(parts: &Parts, text: &str) -> Result<RunId, FlowError> {
+pub fn find_run(parts: &Ports, text: &str) -> Result<RunId, FlowError> {
     let list = |prefix: &str, limit| {
         parts.ledger.list(Kind::Run, &Listing { prefix: prefix.to_owned(), limit, newest_first: true })
     };
@@ -96,7 +96,7 @@ pub fn find_run(parts: &Parts, text: &str) -> Result<RunId, FlowError> {
 ///
 /// # Errors
 /// `unknown_run`, `ambiguous_run`, `unknown_generation`; a store's failure.
-pub fn find_generation(parts: &Parts, text: &str) -> Result<RunKey, FlowError> {
+pub fn find_generation(parts: &Ports, text: &str) -> Result<RunKey, FlowError> {
     let (run, wanted) = split_reference(text);
     let last = current(parts, &find_run(parts, run)?)?;
     let Some(wanted) = wanted else { return Ok(last) };
@@ -120,7 +120,7 @@ pub fn find_generation(parts: &Parts, text: &str) -> Result<RunKey, FlowError> {
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn lineage(parts: &Parts, key: &RunKey) -> Result<LineageDocument, FlowError> {
+pub fn lineage(parts: &Ports, key: &RunKey) -> Result<LineageDocument, FlowError> {
     let truth = Truth::read_generation(parts, key)?;
     // What a run made that was run again has a name of its own.
     let of = key.reference();
@@ -165,7 +165,7 @@ pub fn lineage(parts: &Parts, key: &RunKey) -> Result<LineageDocument, FlowError
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn logs(parts: &Parts, key: &RunKey) -> Result<Vec<StepLog>, FlowError> {
+pub fn logs(parts: &Ports, key: &RunKey) -> Result<Vec<StepLog>, FlowError> {
     let truth = Truth::read_generation(parts, key)?;
     let mut found = Vec::new();
     for step in &truth.pipeline.steps {

@@ -50,7 +50,7 @@ pub use worker::{Able, About, Daemon, Event, Listener, Worker, WorkerOptions};
 
 /// The ports that flow works on.
 #[derive(Clone)]
-pub struct Parts {
+pub struct Ports {
     /// Records and jobs.
     pub ledger: Arc<dyn Ledger>,
     /// Packages, artifacts, large values, logs.

@@ -16,7 +16,7 @@ use dovetail_core::pipeline::Pipeline;
 use dovetail_core::record::{Form as _, ModelChoiceRecord};
 use dovetail_core::vision::ModelKind;
 
-use crate::{FlowError, Parts};
+use crate::{FlowError, Ports};
 
 /// The kinds of models of which steps of the pipeline open one without naming it.
 #[must_use]
@@ -26,7 +26,7 @@ pub fn model_kinds(pipeline: &Pipeline) -> BTreeSet<&str> {
 
 /// The choices of a run for these kinds: those of its record, and those that were made later.
 pub(crate) fn chosen<'r>(
-    parts: &Parts,
+    parts: &Ports,
     run: &RunId,
     recorded: &'r Models,
     kinds: &BTreeSet<&str>,
@@ -52,7 +52,7 @@ pub(crate) fn chosen<'r>(
 /// The same, and what is not chosen yet is chosen now, by what this worker has. A kind of which it has no model stays
 /// open.
 pub(crate) fn choose<'r>(
-    parts: &Parts,
+    parts: &Ports,
     executor: &dyn Executor,
     run: &RunId,
     recorded: &'r Models,

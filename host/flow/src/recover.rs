@@ -11,7 +11,7 @@ use dovetail_core::record::{Form, GenerationRecord, RunState};
 
 use crate::models::with_models;
 use crate::truth::{Standing, Truth, current, end, unknown};
-use crate::{FlowError, Parts};
+use crate::{FlowError, Ports};
 
 /// A step as a job.
 pub(crate) fn job(pipeline: &Pipeline, step: &Step) -> Job {
@@ -28,7 +28,7 @@ pub(crate) fn steps(pipeline: &Pipeline) -> Arc<[NodeId]> {
 ///
 /// # Errors
 /// A store's failure; `unknown_run`.
-pub fn recover(parts: &Parts, run: &RunId) -> Result<(), FlowError> {
+pub fn recover(parts: &Ports, run: &RunId) -> Result<(), FlowError> {
     reconcile(parts, &current(parts, run)?).map(drop)
 }
 
@@ -37,7 +37,7 @@ pub fn recover(parts: &Parts, run: &RunId) -> Result<(), FlowError> {
 ///
 /// # Errors
 /// A store's failure; `unknown_run`.
-pub fn left_to_do(parts: &Parts, run: &RunId, again: bool) -> Result<Vec<Step>, FlowError> {
+pub fn left_to_do(parts: &Ports, run: &RunId, again: bool) -> Result<Vec<Step>, FlowError> {
     let truth = Truth::read(parts, run)?;
     let over = truth.outcome.is_some();
     let is_left = |step: &Step| match truth.outcomes.get(&step.name) {
@@ -48,7 +48,7 @@ pub fn left_to_do(parts: &Parts, run: &RunId, again: bool) -> Result<Vec<Step>, 
 }
 
 /// As [`recover`], of one generation; tells how it ended, if it did so now or before.
-pub(crate) fn reconcile(parts: &Parts, key: &RunKey) -> Result<Option<RunState>, FlowError> {
+pub(crate) fn reconcile(parts: &Ports, key: &RunKey) -> Result<Option<RunState>, FlowError> {
     let mut truth = Truth::read_generation(parts, key)?;
     if truth.outcome.is_none() && inherit(parts, &truth)? {
         truth = Truth::read_generation(parts, key)?;
@@ -79,7 +79,7 @@ pub(crate) fn reconcile(parts: &Parts, key: &RunKey) -> Result<Option<RunState>,
 
 /// Copies what a re-run takes over and does not have yet: whoever made the generation may have died before he had
 /// copied all. True: there was something to copy.
-fn inherit(parts: &Parts, truth: &Truth) -> Result<bool, FlowError> {
+fn inherit(parts: &Ports, truth: &Truth) -> Result<bool, FlowError> {
     let key = &truth.key;
     let Some(before) = key.generation.checked_sub(1) else { return Ok(false) };
     let Some(bytes) = parts.ledger.get(Kind::Generation, &[key.key()])?.pop().flatten() else { return Ok(false) };
@@ -105,7 +105,7 @@ fn inherit(parts: &Parts, truth: &Truth) -> Result<bool, FlowError> {
 ///
 /// # Errors
 /// `unknown_run`; `run_open` while it is not over; `nothing_to_retry` if it succeeded; a store's failure.
-pub fn retry(parts: &Parts, run: &RunId, reason: &str) -> Result<RunKey, FlowError> {
+pub fn retry(parts: &Ports, run: &RunId, reason: &str) -> Result<RunKey, FlowError> {
     let truth = Truth::read(parts, run)?;
     match truth.outcome.as_ref().map(|outcome| outcome.state) {
         None => {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::executor::{MISSING_ARTIFACT, MISSING_PACKAGE};
 use dovetail_core::keys::{Capability, RevisionKey, VersionKey, reference_of, split_reference};
-use dovetail_core::ledger::{Item, Kind, Lane, Listing, Record, Reply};
+use dovetail_core::ledger::{Item, Kind, Listing, Record, Reply, Requirements};
 use dovetail_core::pipeline::{
     self, Catalogue, Checked, Pipeline, Severity, Source, TaskVersion, Unresolved, diff, task_reference,
 };
@@ -18,7 +18,7 @@ use dovetail_core::wit::names::nearest;
 use semver::{Version, VersionReq};
 
 use crate::truth::missing_artifact;
-use crate::{FlowError, List, Parts, Unread};
+use crate::{FlowError, List, Ports, Unread};
 
 /// What a publication did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Published {
     ///
     /// # Errors
     /// `missing_package`, `missing_artifact`; a store's failure.
-    pub(crate) fn has_packages(&self, parts: &Parts) -> Result<(), FlowError> {
+    pub(crate) fn has_packages(&self, parts: &Ports) -> Result<(), FlowError> {
         if self.packages_found.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -92,7 +92,7 @@ pub struct Update {
     pub checked: Checked,
 }
 
-fn every(parts: &Parts, kind: Kind, prefix: String) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+fn every(parts: &Ports, kind: Kind, prefix: String) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
     parts.ledger.list(kind, &Listing { prefix, limit: usize::MAX, newest_first: false })
 }
 
@@ -100,7 +100,7 @@ fn every(parts: &Parts, kind: Kind, prefix: String) -> Result<Vec<(String, Vec<u
 ///
 /// # Errors
 /// `version_exists` if this version has another package; a store's failure.
-pub fn push_plugin(parts: &Parts, record: &PluginRecord, package: &[u8]) -> Result<Pushed, FlowError> {
+pub fn push_plugin(parts: &Ports, record: &PluginRecord, package: &[u8]) -> Result<Pushed, FlowError> {
     let key = VersionKey::new(&record.name, &record.version).to_string();
     let known = parts.ledger.get(Kind::Plugin, std::slice::from_ref(&key))?.pop().flatten().is_some();
     let whole = !known || parts.blobs.is_whole(BlobKind::Package, &record.package, package.len() as u64)? == Some(true);
@@ -133,7 +133,7 @@ fn decode_plugin(key: &str, bytes: &[u8]) -> Result<PluginRecord, FlowError> {
 ///
 /// # Errors
 /// A store's failure.
-pub fn plugins(parts: &Parts) -> Result<List<PluginRecord>, FlowError> {
+pub fn plugins(parts: &Ports) -> Result<List<PluginRecord>, FlowError> {
     let mut found = List::default();
     for (key, bytes) in every(parts, Kind::Plugin, String::new())? {
         found.take(&key, decode_plugin(&key, &bytes))?;
@@ -145,7 +145,7 @@ pub fn plugins(parts: &Parts) -> Result<List<PluginRecord>, FlowError> {
 ///
 /// # Errors
 /// `unknown_task`, `unknown_version`, `bad_reference`; a store's failure, or that this very version cannot be read.
-pub fn plugin(parts: &Parts, reference: &str) -> Result<PluginRecord, FlowError> {
+pub fn plugin(parts: &Ports, reference: &str) -> Result<PluginRecord, FlowError> {
     let (name, wanted) = task_reference(reference)
         .map_err(|why| FlowError::refused("bad_reference", why, "write NAME, NAME@1.0.0 or NAME@^1"))?;
     let rows = every(parts, Kind::Plugin, String::new())?;
@@ -179,13 +179,13 @@ pub fn plugin(parts: &Parts, reference: &str) -> Result<PluginRecord, FlowError>
 /// # Errors
 /// A store's failure, or that a version which the file asks for cannot be read: an older one in its place would be a
 /// guess.
-pub fn check(parts: &Parts, text: &str) -> Result<Checked, FlowError> {
+pub fn check(parts: &Ports, text: &str) -> Result<Checked, FlowError> {
     let List { read, unread } = plugins(parts)?;
     let version = |p: PluginRecord| {
         let grants = p.grants.keys().map(|name| Capability::Grant(name));
         let models = p.models.iter().map(|name| Capability::Model(name));
         let kinds = p.model_kinds.iter().map(|kind| Capability::ModelKind(kind));
-        let lane = Lane::of(grants.chain(models).chain(kinds).map(|capability| capability.to_string()));
+        let lane = Requirements::of(grants.chain(models).chain(kinds).map(|capability| capability.to_string()));
         TaskVersion {
             name: p.name,
             version: p.version,
@@ -240,7 +240,7 @@ fn decode(key: &str, bytes: &[u8]) -> Result<Published, FlowError> {
 }
 
 /// The pipeline that a run is pinned to.
-pub(crate) fn pinned(parts: &Parts, key: &str) -> Result<Pipeline, FlowError> {
+pub(crate) fn pinned(parts: &Ports, key: &str) -> Result<Pipeline, FlowError> {
     let missing = || StoreError::plain(StoreErrorKind::Missing, format!("read the pipeline {key}"));
     let bytes = parts.ledger.get(Kind::Pipeline, &[key.to_owned()])?.pop().flatten().ok_or_else(missing)?;
     Ok(decode(key, &bytes)?.pipeline)
@@ -250,7 +250,7 @@ pub(crate) fn pinned(parts: &Parts, key: &str) -> Result<Pipeline, FlowError> {
 ///
 /// # Errors
 /// `version_exists` if this version was published from another file, or pinned otherwise; a store's failure.
-pub fn push_pipeline(parts: &Parts, pipeline: &Pipeline) -> Result<(Published, Pushed), FlowError> {
+pub fn push_pipeline(parts: &Ports, pipeline: &Pipeline) -> Result<(Published, Pushed), FlowError> {
     if let Some(newest) = revisions(parts, &VersionKey::new(&pipeline.name, &pipeline.version))?.pop() {
         if newest.pipeline.is_the_same(pipeline) {
             return Ok((newest, Pushed::Same));
@@ -272,7 +272,7 @@ pub fn push_pipeline(parts: &Parts, pipeline: &Pipeline) -> Result<(Published, P
     Ok((published, Pushed::Created))
 }
 
-fn put_revision(parts: &Parts, pipeline: &Pipeline, revision: u32) -> Result<Published, FlowError> {
+fn put_revision(parts: &Ports, pipeline: &Pipeline, revision: u32) -> Result<Published, FlowError> {
     let of = VersionKey::new(&pipeline.name, &pipeline.version);
     let key = RevisionKey { pipeline: of, revision }.to_string();
     let value = pipeline.to_json().to_string().into_bytes();
@@ -294,7 +294,7 @@ fn put_revision(parts: &Parts, pipeline: &Pipeline, revision: u32) -> Result<Pub
     }
 }
 
-fn revisions(parts: &Parts, of: &VersionKey<'_>) -> Result<Vec<Published>, FlowError> {
+fn revisions(parts: &Ports, of: &VersionKey<'_>) -> Result<Vec<Published>, FlowError> {
     let rows = every(parts, Kind::Pipeline, of.revisions())?;
     rows.iter().map(|(key, bytes)| decode(key, bytes)).collect()
 }
@@ -303,7 +303,7 @@ fn revisions(parts: &Parts, of: &VersionKey<'_>) -> Result<Vec<Published>, FlowE
 ///
 /// # Errors
 /// A store's failure.
-pub fn pipelines(parts: &Parts) -> Result<List<Published>, FlowError> {
+pub fn pipelines(parts: &Ports) -> Result<List<Published>, FlowError> {
     // An older revision is none to fall back to: it is not what a run of this version would be.
     let mut newest: Vec<(String, String, Vec<u8>)> = Vec::new();
     for (key, bytes) in every(parts, Kind::Pipeline, String::new())? {
@@ -325,7 +325,7 @@ pub fn pipelines(parts: &Parts) -> Result<List<Published>, FlowError> {
 ///
 /// # Errors
 /// `unknown_pipeline`; a store's failure, or that this very version cannot be read.
-pub fn pipeline(parts: &Parts, reference: &str) -> Result<Published, FlowError> {
+pub fn pipeline(parts: &Ports, reference: &str) -> Result<Published, FlowError> {
     let (name, version) = split_reference(reference);
     let rows = every(parts, Kind::Pipeline, String::new())?;
     let keys: Vec<VersionKey<'_>> =
@@ -362,7 +362,7 @@ pub fn pipeline(parts: &Parts, reference: &str) -> Result<Published, FlowError> 
 ///
 /// # Errors
 /// `unknown_pipeline`; a store's failure.
-pub fn update_pipeline(parts: &Parts, reference: &str) -> Result<Update, FlowError> {
+pub fn update_pipeline(parts: &Ports, reference: &str) -> Result<Update, FlowError> {
     let old = pipeline(parts, reference)?;
     let mut checked = check(parts, &old.pipeline.source)?;
     let broken = checked.findings.iter().any(|f| f.severity == Severity::Error);

@@ -17,7 +17,7 @@ use dovetail_core::retention::Archive;
 
 use crate::gc::Collected;
 use crate::recover::reconcile;
-use crate::{FlowError, Parts};
+use crate::{FlowError, Ports};
 
 /// What is recorded of a run under keys that begin with its ID, in the order in which it goes; the ends of its
 /// generations go last, because they are what an interrupted collection is found again by.
@@ -39,7 +39,7 @@ struct Leaving {
 /// # Errors
 /// A store's failure: what has gone is gone, and the next collection goes on.
 pub(crate) fn remove_runs(
-    parts: &Parts,
+    parts: &Ports,
     archive: &dyn Archive,
     runs: &[(RunId, Vec<String>)],
     before: u64,
@@ -83,7 +83,7 @@ fn found((run, value): (&RunId, &Vec<u8>)) -> Found {
 
 /// Those that still are as they were found: another collection may have removed one, and it may have been submitted
 /// again and have ended since.
-fn ended(parts: &Parts, runs: &[(RunId, Vec<String>)], before: u64) -> Result<BTreeMap<RunId, Leaving>, StoreError> {
+fn ended(parts: &Ports, runs: &[(RunId, Vec<String>)], before: u64) -> Result<BTreeMap<RunId, Leaving>, StoreError> {
     let keys: Vec<String> = runs.iter().flat_map(|(_, keys)| keys.clone()).collect();
     let mut values = keys.iter().cloned().zip(parts.ledger.get(Kind::RunOutcome, &keys)?);
     let mut leaving = BTreeMap::new();
@@ -104,7 +104,7 @@ fn ended(parts: &Parts, runs: &[(RunId, Vec<String>)], before: u64) -> Result<BT
     Ok(leaving)
 }
 
-fn records_of(parts: &Parts, leaving: &BTreeMap<RunId, Leaving>) -> Result<BTreeMap<RunId, Vec<u8>>, StoreError> {
+fn records_of(parts: &Ports, leaving: &BTreeMap<RunId, Leaving>) -> Result<BTreeMap<RunId, Vec<u8>>, StoreError> {
     let ids: Vec<String> = leaving.keys().map(RunId::to_string).collect();
     let records = parts.ledger.get(Kind::Run, &ids)?;
     Ok(leaving.keys().cloned().zip(records).filter_map(|(run, record)| Some((run, record?))).collect())
@@ -112,7 +112,7 @@ fn records_of(parts: &Parts, leaving: &BTreeMap<RunId, Leaving>) -> Result<BTree
 
 /// Leaves out the runs whose last remaining end is not the one that was read: what was read of them since may be of a
 /// run that was submitted anew.
-fn stay_old(parts: &Parts, leaving: &mut BTreeMap<RunId, Leaving>) -> Result<(), StoreError> {
+fn stay_old(parts: &Ports, leaving: &mut BTreeMap<RunId, Leaving>) -> Result<(), StoreError> {
     let last = |run: &Leaving| run.ends.last().cloned().unwrap_or_default();
     let keys: Vec<String> = leaving.values().map(|run| last(run).0).collect();
     let mut values = parts.ledger.get(Kind::RunOutcome, &keys)?.into_iter();
@@ -123,7 +123,7 @@ fn stay_old(parts: &Parts, leaving: &mut BTreeMap<RunId, Leaving>) -> Result<(),
 /// Leaves out the runs that somebody has begun again, and gives them their record back: whoever begins a run again
 /// writes that down first, and then looks whether the run's record is there.
 fn keep_those_begun_again(
-    parts: &Parts,
+    parts: &Ports,
     leaving: &mut BTreeMap<RunId, Leaving>,
     records: &BTreeMap<RunId, Vec<u8>>,
 ) -> Result<(), StoreError> {

@@ -32,13 +32,13 @@ use crate::error::MISSING_VALUE;
 use crate::models::{choose, with_models};
 use crate::recover::reconcile;
 use crate::truth::{STOPPED, Truth, end, is_recorded, load_value, retries};
-use crate::{FlowError, Parts};
+use crate::{FlowError, Ports};
 
 /// How long a job is put off that the host could not run, for a reason that may pass.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
 
 pub(crate) struct StepRunner {
-    pub(crate) parts: Parts,
+    pub(crate) parts: Ports,
     pub(crate) executor: Arc<dyn Executor>,
     /// This process, in the records.
     pub(crate) worker: String,

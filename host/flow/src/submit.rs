@@ -21,7 +21,7 @@ use crate::models::with_models;
 use crate::recover::{job, reconcile, steps};
 use crate::registry::{Published, Pushed};
 use crate::truth::{Truth, UNKNOWN, current, is_recorded, load_value, missing_artifact, store_value};
-use crate::{FlowError, Parts};
+use crate::{FlowError, Ports};
 
 /// How often, and how many times, it is looked whether an old run has been removed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ pub fn keyed_run_id(pipeline: &str, key: impl AsRef<[u8]>) -> RunId {
 /// `run_differs` if the ID was used with other inputs or another pipeline; `input_too_large` above
 /// [`dovetail_core::limits::MAX_VALUE`]; `missing_artifact` and `missing_package` if something that the run names is
 /// not stored; a store's failure.
-pub fn submit(parts: &Parts, published: &Published, inputs: &Value, run: &RunId) -> Result<Pushed, FlowError> {
+pub fn submit(parts: &Ports, published: &Published, inputs: &Value, run: &RunId) -> Result<Pushed, FlowError> {
     submit_many(parts, published, vec![(run.clone(), inputs.clone())])?.pop().unwrap_or(Ok(Pushed::Created))
 }
 
@@ -78,7 +78,7 @@ pub fn submit(parts: &Parts, published: &Published, inputs: &Value, run: &RunId)
 /// # Errors
 /// A store's failure, of all of them; the other errors of [`submit`] stand among the answers.
 pub fn submit_many(
-    parts: &Parts,
+    parts: &Ports,
     published: &Published,
     runs: Vec<(RunId, Value)>,
 ) -> Result<Vec<Result<Pushed, FlowError>>, FlowError> {
@@ -91,7 +91,7 @@ pub fn submit_many(
 /// # Errors
 /// As [`submit_many`].
 pub fn submit_with(
-    parts: &Parts,
+    parts: &Ports,
     published: &Published,
     models: &Models,
     runs: Vec<(RunId, Value)>,
@@ -105,7 +105,7 @@ pub fn submit_with(
 /// As [`submit_many`].
 #[doc(hidden)]
 pub fn submit_patiently(
-    parts: &Parts,
+    parts: &Ports,
     published: &Published,
     models: &Models,
     runs: Vec<(RunId, Value)>,
@@ -179,7 +179,7 @@ struct Accepted {
 /// An old run's record is removed first, and the end of its first generation last (`removal.rs`). So that end is looked
 /// for before a run is inserted: where it is not, nothing is left of an old run.
 fn submit_once(
-    parts: &Parts,
+    parts: &Ports,
     accepted: &[Accepted],
     items: &[Item],
 ) -> Result<Vec<Result<Option<Pushed>, FlowError>>, FlowError> {
@@ -224,7 +224,7 @@ fn being_removed(run: &RunId) -> FlowError {
 }
 
 /// That a run with these inputs can be run: the size of the inputs as JSON, in bytes.
-fn check_inputs(parts: &Parts, published: &Published, run: &RunId, inputs: &Value) -> Result<u64, FlowError> {
+fn check_inputs(parts: &Ports, published: &Published, run: &RunId, inputs: &Value) -> Result<u64, FlowError> {
     let bytes = json_size(inputs);
     if bytes > MAX_VALUE {
         let most = show_size(MAX_VALUE);
@@ -255,7 +255,7 @@ fn check_inputs(parts: &Parts, published: &Published, run: &RunId, inputs: &Valu
 }
 
 /// The run was there: whether it is the same, and then it is brought on its way. None: it has been removed since.
-fn same(parts: &Parts, run: &RunId, record: &RunRecord, bytes: &[u8]) -> Result<Option<Pushed>, FlowError> {
+fn same(parts: &Ports, run: &RunId, record: &RunRecord, bytes: &[u8]) -> Result<Option<Pushed>, FlowError> {
     let before = RunRecord::decode(bytes, &format!("run {run}"))?;
     // The revision may have moved on since: the run keeps the one it was submitted to. Nor does a file's name make
     // another input.
@@ -293,7 +293,7 @@ fn nameless(inputs: &Value) -> Value {
 ///
 /// # Errors
 /// A store's failure; `unknown_run`.
-pub fn cancel(parts: &Parts, run: &RunId, reason: &str) -> Result<bool, FlowError> {
+pub fn cancel(parts: &Ports, run: &RunId, reason: &str) -> Result<bool, FlowError> {
     // Reading first tells an unknown run, for which nothing must be recorded.
     let truth = Truth::read(parts, run)?;
     if truth.outcome.is_some() {

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::models::{chosen, model_kinds};
 use crate::registry::pinned;
-use crate::{FlowError, Parts};
+use crate::{FlowError, Ports};
 
 /// The most that a log blob may have; the limit of a step's log is below.
 const MAX_LOG: u64 = 64 << 20;
@@ -62,7 +62,7 @@ pub(crate) enum Standing {
 ///
 /// # Errors
 /// A store's failure.
-pub fn current(parts: &Parts, run: &RunId) -> Result<RunKey, FlowError> {
+pub fn current(parts: &Ports, run: &RunId) -> Result<RunKey, FlowError> {
     let mut key = RunKey { run: run.clone(), generation: 0 };
     loop {
         let next = RunKey { generation: key.generation + 1, ..key.clone() };
@@ -75,16 +75,16 @@ pub fn current(parts: &Parts, run: &RunId) -> Result<RunKey, FlowError> {
 
 impl Truth {
     /// Of the newest generation.
-    pub(crate) fn read(parts: &Parts, run: &RunId) -> Result<Self, FlowError> {
+    pub(crate) fn read(parts: &Ports, run: &RunId) -> Result<Self, FlowError> {
         Self::read_generation(parts, &current(parts, run)?)
     }
 
     /// The run's inputs, wherever they are kept.
-    pub(crate) fn inputs(&self, parts: &Parts) -> Result<Value, StoreError> {
+    pub(crate) fn inputs(&self, parts: &Ports) -> Result<Value, StoreError> {
         load_value(parts, self.run.inputs.clone())
     }
 
-    pub(crate) fn read_generation(parts: &Parts, key: &RunKey) -> Result<Self, FlowError> {
+    pub(crate) fn read_generation(parts: &Ports, key: &RunKey) -> Result<Self, FlowError> {
         let (ledger, run) = (&*parts.ledger, &key.run);
         // The run's end is read first: what ended has all its outcomes, however late the other reads are. And where an
         // old run is removed, its record goes before its end: without an end here, a record is that of an open run.
@@ -175,12 +175,12 @@ pub(crate) fn unknown(run: &RunId) -> FlowError {
     FlowError::refused(UNKNOWN, format!("there is no run {run}"), "see `dovetail runs list`")
 }
 
-pub(crate) fn is_recorded(parts: &Parts, kind: Kind, key: String) -> Result<bool, StoreError> {
+pub(crate) fn is_recorded(parts: &Ports, kind: Kind, key: String) -> Result<bool, StoreError> {
     Ok(one(parts.ledger.get(kind, &[key])?).is_some())
 }
 
 /// The first artifact named anywhere in `value` that is not stored.
-pub(crate) fn missing_artifact(parts: &Parts, value: &Value) -> Result<Option<ArtifactRef>, StoreError> {
+pub(crate) fn missing_artifact(parts: &Ports, value: &Value) -> Result<Option<ArtifactRef>, StoreError> {
     for artifact in ArtifactRef::all_in(value) {
         if parts.blobs.size(BlobKind::Artifact, &artifact.digest)?.is_none() {
             return Ok(Some(artifact));
@@ -194,7 +194,7 @@ fn one(mut got: Vec<Option<Vec<u8>>>) -> Option<Vec<u8>> {
 }
 
 /// Why earlier attempts at a step failed, the first one first: the records of attempts 2 to `upto`.
-pub(crate) fn retries(parts: &Parts, key: &RunKey, step: &str, upto: u32) -> Result<Vec<RetryRecord>, FlowError> {
+pub(crate) fn retries(parts: &Ports, key: &RunKey, step: &str, upto: u32) -> Result<Vec<RetryRecord>, FlowError> {
     let mut found = Vec::new();
     for number in 2..=upto {
         let Some(bytes) = one(parts.ledger.get(Kind::Attempt, &[key.attempt(step, number)])?) else {
@@ -206,7 +206,7 @@ pub(crate) fn retries(parts: &Parts, key: &RunKey, step: &str, upto: u32) -> Res
 }
 
 /// A value as it is kept, given its length: in the record, or as a blob if it is large.
-pub(crate) fn store_value(parts: &Parts, value: Value, bytes: u64) -> Result<StoredValue, StoreError> {
+pub(crate) fn store_value(parts: &Ports, value: Value, bytes: u64) -> Result<StoredValue, StoreError> {
     if bytes <= MAX_INLINE_VALUE {
         return Ok(StoredValue::Inline(value));
     }
@@ -216,7 +216,7 @@ pub(crate) fn store_value(parts: &Parts, value: Value, bytes: u64) -> Result<Sto
 }
 
 /// The value, wherever it is kept.
-pub(crate) fn load_value(parts: &Parts, stored: StoredValue) -> Result<Value, StoreError> {
+pub(crate) fn load_value(parts: &Ports, stored: StoredValue) -> Result<Value, StoreError> {
     match stored {
         StoredValue::Inline(value) => Ok(value),
         StoredValue::Blob { digest, .. } => {
@@ -228,7 +228,7 @@ pub(crate) fn load_value(parts: &Parts, stored: StoredValue) -> Result<Value, St
 }
 
 /// A log as it is kept: in the record, or as a blob of JSON lines if it is long.
-pub(crate) fn store_log(parts: &Parts, lines: Vec<LogLine>) -> Result<(Option<Digest>, Vec<LogLine>), StoreError> {
+pub(crate) fn store_log(parts: &Ports, lines: Vec<LogLine>) -> Result<(Option<Digest>, Vec<LogLine>), StoreError> {
     let mut text = Vec::new();
     for line in &lines {
         text.extend(
@@ -243,7 +243,7 @@ pub(crate) fn store_log(parts: &Parts, lines: Vec<LogLine>) -> Result<(Option<Di
 }
 
 /// What the step's last attempt logged, wherever it is kept.
-pub(crate) fn load_log(parts: &Parts, outcome: &OutcomeRecord) -> Result<Vec<LogLine>, StoreError> {
+pub(crate) fn load_log(parts: &Ports, outcome: &OutcomeRecord) -> Result<Vec<LogLine>, StoreError> {
     let Some(digest) = &outcome.log else {
         return Ok(outcome.log_lines.clone());
     };
@@ -257,7 +257,7 @@ pub(crate) fn load_log(parts: &Parts, outcome: &OutcomeRecord) -> Result<Vec<Log
 }
 
 /// The record of a run's end.
-pub(crate) fn end(parts: &Parts, key: &RunKey, state: RunState, failed_step: Option<String>) -> Record {
+pub(crate) fn end(parts: &Ports, key: &RunKey, state: RunState, failed_step: Option<String>) -> Record {
     let end = RunOutcomeRecord { state, failed_step, failure: None, finished_ms: parts.clock.wall_ms() };
     Record { kind: Kind::RunOutcome, key: key.key(), value: end.encode() }
 }

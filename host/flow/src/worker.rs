@@ -33,11 +33,11 @@ use self::slots::Slots;
 use self::threads::{RunningSlots, Threads};
 use crate::shutdown::Shutdown;
 use crate::step::{Plan, StepRunner};
-use crate::{FlowError, Parts};
+use crate::{FlowError, Ports};
 
 /// Runs jobs.
 pub struct Worker {
-    parts: Parts,
+    parts: Ports,
     runner: StepRunner,
     options: WorkerOptions,
     plans: Mutex<BTreeMap<String, Arc<Plan>>>,
@@ -59,7 +59,7 @@ fn panicked(operation: &str, panic: &(dyn Any + Send)) -> FlowError {
 impl Worker {
     /// A worker that is not yet working.
     #[must_use]
-    pub fn new(parts: Parts, executor: Arc<dyn Executor>, options: WorkerOptions) -> Self {
+    pub fn new(parts: Ports, executor: Arc<dyn Executor>, options: WorkerOptions) -> Self {
         let runner = StepRunner { parts: parts.clone(), executor, worker: options.name.clone() };
         let jobs = Arc::new(JobsInHand::new(parts.ledger.clone(), options.jobs, options.on_event.clone()));
         Self { parts, runner, options, plans: Mutex::default(), jobs, fault: Mutex::default() }

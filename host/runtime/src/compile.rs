@@ -272,12 +272,12 @@ fn why(status: ExitStatus, said: &str, limits: &CompileLimits) -> LoadError {
 /// A refusal as the child wrote it: the last line, since what goes before may be a panic's.
 fn told(said: &str) -> Option<Refusal> {
     #[derive(Deserialize)]
-    struct Told {
+    struct ChildRefusal {
         code: String,
         message: String,
         help: String,
     }
-    let told: Told = serde_json::from_str(said.lines().next_back()?).ok()?;
+    let told: ChildRefusal = serde_json::from_str(said.lines().next_back()?).ok()?;
     let code = CODES.into_iter().find(|code| *code == told.code)?;
     Some(Refusal::new(code, told.message, told.help))
 }

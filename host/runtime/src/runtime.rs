@@ -27,10 +27,10 @@ use crate::compiler::{Compiler, CompilerOptions};
 use crate::component::Task;
 use crate::engine::engine;
 use crate::log::{Log, SharedLog};
+use crate::memory_budget::MemoryBudget;
 use crate::outcome::{Circumstances, Ended, classify, host_error, scarce_error, stopped};
 use crate::package::{MAX_PACKAGE, Package};
 use crate::refusal::LoadError;
-use crate::room::Room;
 use crate::state::{Budgets, HOSTCALL_FUEL, Progress, Setting, State, WASI_HANDLES, broken, panicked};
 use crate::ticker::Ticker;
 
@@ -86,7 +86,7 @@ pub struct Runtime {
     blobs: Arc<dyn Blobs>,
     vision: Arc<dyn Vision>,
     budgets: Budgets,
-    room: Arc<Room>,
+    room: Arc<MemoryBudget>,
     live: Option<LiveSink>,
     loaded: Mutex<Loaded>,
     slots: (Sender<()>, Receiver<()>),
@@ -132,7 +132,7 @@ impl Runtime {
         }
         let alone = crossbeam_channel::bounded(1);
         alone.0.send(()).map_err(|error| host_error("make the slots", false, error))?;
-        let room = Room::new(budgets.own, budgets.shared);
+        let room = MemoryBudget::new(budgets.own, budgets.shared);
         let loaded = Mutex::default();
         Ok(Self { ticker, compiler, blobs, vision, budgets, room, live, loaded, slots, jobs, alone })
     }

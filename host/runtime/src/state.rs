@@ -19,8 +19,8 @@ use crate::bindings::dovetail::task::types::{self, TaskError};
 use crate::handles::{Artifact, Fault, Image};
 use crate::limiter::Memory;
 use crate::log::SharedLog;
+use crate::memory_budget::{NoRoom, Share};
 use crate::outcome::{Ended, host_error, scarce_error};
-use crate::room::{NoRoom, Share};
 use crate::ticker::Beat;
 use crate::warnings::Warnings;
 

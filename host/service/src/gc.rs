@@ -43,7 +43,7 @@ impl Service {
             ));
         }
         let archive = self.archive(what.dry_run)?;
-        let shelf = dovetail_stores::open_shelf(self.settings.blobs.url(), &self.settings.data)?;
+        let shelf = dovetail_stores::open_removable_blobs(self.settings.blobs.url(), &self.settings.data)?;
         // A data folder of its own may be older than the note of the blobs' owner: no other records use its blobs.
         if self.settings.is_together() && !what.dry_run {
             dovetail_flow::own_blobs(&*ports.ledger, &*shelf, true)?;

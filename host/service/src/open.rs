@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use dovetail_core::blobs::{Blobs, StoreErrorKind};
 use dovetail_core::ledger::Ledger;
 use dovetail_core::retention::{Archive, Owned};
-use dovetail_flow::{FleetLedger, FlowError, OwnBlobs, Parts, SystemClock};
+use dovetail_flow::{FleetLedger, FlowError, OwnBlobs, Ports, SystemClock};
 use dovetail_runtime::{Budgets, CompileLimits, Compiler, CompilerOptions, LiveSink, Options, Runtime};
 use dovetail_stores::{FileBlobs, SqliteLedger};
 use dovetail_vision::{ModelStore, Opencv};
@@ -23,9 +23,9 @@ const COMPILED_BYTES: u64 = 256 << 20;
 /// The service on the stores that the settings name.
 pub struct Service {
     pub settings: Settings,
-    ports: OnceLock<Parts>,
+    ports: OnceLock<Ports>,
     /// The same if nothing can be written.
-    to_read: OnceLock<Parts>,
+    to_read: OnceLock<Ports>,
     /// If there is no data folder yet: an empty one, for requests that only read.
     nothing: OnceLock<Nothing>,
 }
@@ -33,7 +33,7 @@ pub struct Service {
 /// A data folder in which there is nothing, and which goes with the process.
 struct Nothing {
     // Closed before the folder is removed.
-    ports: OnceLock<Parts>,
+    ports: OnceLock<Ports>,
     folder: TempDir,
 }
 
@@ -45,7 +45,7 @@ impl Service {
     }
 
     /// The stores of the data folder, which is made if it is not there.
-    pub fn ports(&self) -> Result<&Parts, Error> {
+    pub fn ports(&self) -> Result<&Ports, Error> {
         if let Some(parts) = self.ports.get() {
             return Ok(parts);
         }
@@ -60,7 +60,7 @@ impl Service {
 
     /// The stores of the data folder, for a command that only reads: where there is no data folder it makes none, and
     /// finds nothing; where nothing can be written it reads all the same.
-    pub fn ports_to_read(&self) -> Result<&Parts, Error> {
+    pub fn ports_to_read(&self) -> Result<&Ports, Error> {
         if let Some(parts) = self.to_read.get() {
             return Ok(parts);
         }
@@ -109,7 +109,7 @@ impl Service {
     }
 
     fn with_owned(&self, own: fn(&dyn Ledger, &dyn Owned, bool) -> Result<(), FlowError>) -> Result<(), Error> {
-        let store = dovetail_stores::open_shelf(self.settings.blobs.url(), &self.settings.data)?;
+        let store = dovetail_stores::open_removable_blobs(self.settings.blobs.url(), &self.settings.data)?;
         Ok(own(&*self.ports()?.ledger, &*store, self.settings.is_together())?)
     }
 
@@ -213,7 +213,7 @@ impl Service {
     }
 }
 
-fn open(settings: &Settings) -> Result<Parts, Error> {
+fn open(settings: &Settings) -> Result<Ports, Error> {
     let data = &settings.data;
     let clock = Arc::new(SystemClock);
     let (blobs, store) = dovetail_stores::open_blobs_to_write(settings.blobs.url(), data)?;
@@ -226,21 +226,21 @@ fn open(settings: &Settings) -> Result<Parts, Error> {
         Arc::new(SqliteLedger::open(data, clock.clone())?)
     };
     let blobs = OwnBlobs::new(blobs, store, ledger.clone(), clock.clone(), settings.is_together());
-    Ok(Parts { ledger, blobs: Arc::new(blobs), clock })
+    Ok(Ports { ledger, blobs: Arc::new(blobs), clock })
 }
 
 /// A data folder alone.
-fn embedded(data: &Path) -> Result<Parts, Error> {
+fn embedded(data: &Path) -> Result<Ports, Error> {
     let clock = Arc::new(SystemClock);
     let ledger = SqliteLedger::open(data, clock.clone())?;
-    Ok(Parts { ledger: Arc::new(ledger), blobs: Arc::new(FileBlobs::new(data)), clock })
+    Ok(Ports { ledger: Arc::new(ledger), blobs: Arc::new(FileBlobs::new(data)), clock })
 }
 
 /// The same where nothing can be written.
-fn read_only(data: &Path) -> Result<Parts, Error> {
+fn read_only(data: &Path) -> Result<Ports, Error> {
     let clock = Arc::new(SystemClock);
     let ledger = SqliteLedger::open_to_read(data, clock.clone())?;
-    Ok(Parts { ledger: Arc::new(ledger), blobs: Arc::new(FileBlobs::new(data)), clock })
+    Ok(Ports { ledger: Arc::new(ledger), blobs: Arc::new(FileBlobs::new(data)), clock })
 }
 
 /// This very program, which compiles components in a child process of itself, and measures workers that are children of

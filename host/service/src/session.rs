@@ -12,7 +12,7 @@ use dovetail_core::executor::Executor;
 use dovetail_core::ledger::{Kind, RunKey, Scope, Wait};
 use dovetail_core::record::{Form as _, RunOutcomeRecord};
 use dovetail_core::scarce::Scarce;
-use dovetail_flow::{Event, FlowError, Parts, Shutdown, Worker, WorkerOptions};
+use dovetail_flow::{Event, FlowError, Ports, Shutdown, Worker, WorkerOptions};
 
 use crate::patience::Patience;
 use crate::{Error, Notice, Observer, Service};
@@ -216,7 +216,7 @@ struct Waiting<'a> {
 }
 
 /// Waits until all runs are over, or until the shutdown.
-fn wait_for_others(ports: &Parts, runs: &[RunId], how: &Waiting<'_>, tell: impl Fn(Message)) -> Result<(), FlowError> {
+fn wait_for_others(ports: &Ports, runs: &[RunId], how: &Waiting<'_>, tell: impl Fn(Message)) -> Result<(), FlowError> {
     let Waiting { shutdown, look, said } = *how;
     shutdown.wakes(&ports.ledger);
     let notice = |notice: Notice| tell(Message::Notice(notice));
@@ -255,7 +255,7 @@ fn wait_for_others(ports: &Parts, runs: &[RunId], how: &Waiting<'_>, tell: impl 
 }
 
 /// Each reason is given once. A reason that cannot be read now is looked for later.
-fn why_nothing_comes(ports: &Parts, open: &[RunKey], said: &Said) -> Option<Notice> {
+fn why_nothing_comes(ports: &Ports, open: &[RunKey], said: &Said) -> Option<Notice> {
     let first = |said: &AtomicBool| !said.swap(true, Ordering::Relaxed);
     if ports.ledger.workers().ok()?.is_empty() {
         return first(&said.no_worker).then_some(Notice::NoWorker);
@@ -314,7 +314,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(SystemClock);
         let ledger = Arc::new(SqliteLedger::open(folder.path(), clock.clone()).unwrap());
-        let ports = Parts { ledger, blobs: Arc::new(FileBlobs::new(folder.path())), clock };
+        let ports = Ports { ledger, blobs: Arc::new(FileBlobs::new(folder.path())), clock };
         let wait = |known: &Said| {
             let (shutdown, said) = (Shutdown::default(), Mutex::new(Vec::new()));
             let how = Waiting { shutdown: &shutdown, look: Duration::from_millis(10), said: known };

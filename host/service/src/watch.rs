@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::RunId;
 use dovetail_core::ledger::Wait;
-use dovetail_flow::{FlowError, Parts, Shutdown};
+use dovetail_flow::{FlowError, Ports, Shutdown};
 
 use crate::documents::{RunDocument, RunStatus, StepDocument, StepState};
 use crate::patience::Patience;
@@ -112,7 +112,7 @@ impl Service {
 
 /// After the end of a run on which others worked: waits until the outcomes of its running steps are recorded, for a
 /// second at most. A session that only waited for the end does not know which steps ran.
-fn until_recorded(ports: &Parts, lease: Duration, run: &RunId, patience: &mut Patience<'_>) -> Result<(), Error> {
+fn until_recorded(ports: &Ports, lease: Duration, run: &RunId, patience: &mut Patience<'_>) -> Result<(), Error> {
     let began = Instant::now();
     loop {
         let seen = ports.ledger.wakes();
@@ -137,7 +137,7 @@ struct Stopping {
 /// A step that was seen running is waited for as long as a lease: its worker may have died. A step may have begun since
 /// the last look; its outcome is recorded soon.
 fn stopping(
-    ports: &Parts,
+    ports: &Ports,
     run: &RunId,
     told: &BTreeMap<String, StepState>,
     lease: Duration,

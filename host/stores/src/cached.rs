@@ -23,7 +23,7 @@ use folder::Folder;
 pub struct CachedBlobs {
     near: Folder,
     far: Arc<dyn Blobs>,
-    flights: Mutex<HashMap<(BlobKind, Digest), Arc<Flight>>>,
+    flights: Mutex<HashMap<(BlobKind, Digest), Arc<Fetch>>>,
 }
 
 impl fmt::Debug for CachedBlobs {
@@ -34,7 +34,7 @@ impl fmt::Debug for CachedBlobs {
 
 /// A blob on its way here, which others wait for instead of fetching it, too.
 #[derive(Default)]
-struct Flight {
+struct Fetch {
     state: Mutex<FlightState>,
     landed: Condvar,
 }
@@ -55,7 +55,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Pilot<'a> {
     cache: &'a CachedBlobs,
     key: (BlobKind, Digest),
-    flight: Arc<Flight>,
+    flight: Arc<Fetch>,
     outcome: FlightState,
 }
 
@@ -95,12 +95,12 @@ impl CachedBlobs {
     }
 
     /// The flight of this blob that another thread flies, or a new one of ours.
-    fn board(&self, key: (BlobKind, Digest)) -> Result<Pilot<'_>, Arc<Flight>> {
+    fn board(&self, key: (BlobKind, Digest)) -> Result<Pilot<'_>, Arc<Fetch>> {
         let mut flights = locked(&self.flights);
         if let Some(flight) = flights.get(&key) {
             return Err(flight.clone());
         }
-        let flight = Arc::<Flight>::default();
+        let flight = Arc::<Fetch>::default();
         flights.insert(key, flight.clone());
         Ok(Pilot { cache: self, key, flight, outcome: FlightState::Failed })
     }

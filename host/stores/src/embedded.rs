@@ -2,15 +2,15 @@
 //! live process) and `bells/` (sockets of the processes that run steps or wait).
 
 pub(crate) mod apply;
-pub(crate) mod bells;
 pub(crate) mod claimers;
 pub(crate) mod files;
+pub(crate) mod notifications;
 pub(crate) mod presence;
 pub(crate) mod reading;
 pub(crate) mod schema;
 pub(crate) mod sqlite;
-pub(crate) mod turns;
 pub(crate) mod writer;
+pub(crate) mod writer_lock;
 
 use std::io;
 use std::path::Path;

@@ -22,6 +22,6 @@ pub use embedded::sqlite::SqliteLedger;
 pub use folders::make_folder;
 #[cfg(feature = "mongodb")]
 pub use mongo::MongoMeta;
-pub use open::{open_archive, open_blobs, open_blobs_to_write, open_meta, open_shelf, open_window};
+pub use open::{open_archive, open_blobs, open_blobs_to_write, open_meta, open_removable_blobs, open_window};
 #[cfg(feature = "redis")]
 pub use redis::RedisWindow;

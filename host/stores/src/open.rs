@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dovetail_core::blobs::{Blobs, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::meta::MetaStore;
-use dovetail_core::retention::{Archive, Shelf};
+use dovetail_core::retention::{Archive, RemovableBlobs};
 use dovetail_core::window::Window;
 
 use crate::{CachedBlobs, Credentials, FileBlobs, S3Blobs, SqliteLedger};
@@ -35,7 +35,7 @@ pub(crate) fn unknown_meta() -> StoreError {
 }
 
 /// What is read and written, maybe by way of a cache, and the store itself.
-pub(crate) type BlobStore = (Arc<dyn Blobs>, Arc<dyn Shelf>);
+pub(crate) type BlobStore = (Arc<dyn Blobs>, Arc<dyn RemovableBlobs>);
 
 /// Blobs in the data folder (`file:`), or in a bucket (`s3://...`, [`S3Blobs::open`]) with a bounded cache in the data
 /// folder.
@@ -69,7 +69,7 @@ pub fn open_blobs_to_write(url: &str, data: &Path) -> Result<BlobStore, StoreErr
 ///
 /// # Errors
 /// As [`open_blobs`].
-pub fn open_shelf(url: &str, data: &Path) -> Result<Arc<dyn Shelf>, StoreError> {
+pub fn open_removable_blobs(url: &str, data: &Path) -> Result<Arc<dyn RemovableBlobs>, StoreError> {
     match url.split_once(':') {
         Some(("file", "")) => Ok(Arc::new(FileBlobs::new(data))),
         Some(("s3", _)) => Ok(Arc::new(S3Blobs::open(url, Credentials::from_env()?)?)),

@@ -43,7 +43,7 @@ pub struct RedisWindow {
     /// For numbered calls, which are answered one after the other.
     state: Mutex<State>,
     /// The newest epoch and tick that this caller has seen.
-    seen: Mutex<Seen>,
+    seen: Mutex<QueueState>,
     /// For everything else: a lease is renewed while a call waits for its answer.
     aside: Mutex<Option<Connection>>,
 }
@@ -55,7 +55,7 @@ struct State {
 }
 
 #[derive(Default, Clone)]
-struct Seen {
+struct QueueState {
     epoch: String,
     tick: u64,
 }
@@ -106,7 +106,7 @@ impl RedisWindow {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seen(&self) -> Seen {
+    fn seen(&self) -> QueueState {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -114,7 +114,7 @@ impl RedisWindow {
     fn saw(&self, epoch: &str, tick: u64) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let tick = if seen.epoch == epoch { seen.tick.max(tick) } else { tick };
-        *seen = Seen { epoch: epoch.to_owned(), tick };
+        *seen = QueueState { epoch: epoch.to_owned(), tick };
     }
 
     fn connect(&self) -> redis::RedisResult<Connection> {

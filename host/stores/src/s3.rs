@@ -3,7 +3,7 @@
 //!
 //! Blocking, like every port (docs/decisions/0001): the backend owns the async runtime that its HTTP client needs. Not
 //! to be called from inside another runtime. It makes no bucket, and removes nothing but what `check` wrote and what
-//! `Shelf::remove` is told to.
+//! `RemovableBlobs::remove` is told to.
 
 mod credentials;
 

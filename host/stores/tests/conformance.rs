@@ -9,9 +9,9 @@ use std::time::Duration;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
 use dovetail_core::conformance;
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{Item, Job, Kind, Lane, Ledger, Record, RunKey, Scope, Wait};
+use dovetail_core::ledger::{Item, Job, Kind, Ledger, Record, Requirements, RunKey, Scope, Wait};
 use dovetail_core::memory::ManualClock;
-use dovetail_core::retention::{Shelf, YOUNG};
+use dovetail_core::retention::{RemovableBlobs, YOUNG};
 use dovetail_core::{Digest, RunId};
 use dovetail_stores::{FileBlobs, SqliteLedger};
 
@@ -46,7 +46,7 @@ fn what_is_kept_here_can_be_removed() {
 #[test]
 fn files_know_whose_they_are() {
     let folder = tempfile::tempdir().unwrap();
-    let new = || Arc::new(FileBlobs::new(folder.path())) as Arc<dyn Shelf>;
+    let new = || Arc::new(FileBlobs::new(folder.path())) as Arc<dyn RemovableBlobs>;
     let put = || assert_eq!(FileBlobs::new(folder.path()).put(BlobKind::Log, b"x").unwrap(), Digest::of(b"x"));
     let owner = conformance::owned(&new, &put, 8);
     let note = folder.path().join("blobs/owner");
@@ -198,7 +198,7 @@ fn submit_as(ledger: &SqliteLedger, number: u8) -> RunKey {
         .commit(&[Item::Submit {
             run: run.clone(),
             record,
-            jobs: vec![Job { step: NodeId::of_step("a"), needs: vec![], attempt: 1, lane: Lane::default() }],
+            jobs: vec![Job { step: NodeId::of_step("a"), needs: vec![], attempt: 1, lane: Requirements::default() }],
             steps: [NodeId::of_step("a")].into(),
         }])
         .unwrap();

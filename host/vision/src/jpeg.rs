@@ -14,7 +14,7 @@ const TEXT: usize = 200;
 
 /// `struct dovetail_jpeg` of `jpeg.c`.
 #[repr(C)]
-struct Told {
+struct JpegMessages {
     width: c_uint,
     height: c_uint,
     channels: c_uint,
@@ -32,7 +32,7 @@ unsafe extern "C" {
         max_scans: c_uint,
         pixels: *mut u8,
         room: usize,
-        told: *mut Told,
+        told: *mut JpegMessages,
     ) -> c_int;
 }
 
@@ -51,9 +51,9 @@ fn text(of: &[c_char; TEXT]) -> String {
 }
 
 /// `pixels` is empty: only the header is read.
-fn call(file: &[u8], pixels: &mut [u8]) -> Result<Told, String> {
+fn call(file: &[u8], pixels: &mut [u8]) -> Result<JpegMessages, String> {
     let target = if pixels.is_empty() { std::ptr::null_mut() } else { pixels.as_mut_ptr() };
-    let mut told = Told {
+    let mut told = JpegMessages {
         width: 0,
         height: 0,
         channels: 0,
@@ -63,7 +63,7 @@ fn call(file: &[u8], pixels: &mut [u8]) -> Result<Told, String> {
         error: [0; TEXT],
     };
     // SAFETY: the function reads `length` bytes of `file`, writes `room` bytes of `pixels` (none if it is null) and one
-    // `Told`, keeps no pointer, and returns by the usual way only.
+    // `JpegMessages`, keeps no pointer, and returns by the usual way only.
     #[expect(unsafe_code, reason = "libjpeg has no safe interface that tells warnings apart from errors")]
     let status =
         unsafe { dovetail_read_jpeg(file.as_ptr(), file.len(), MAX_SCANS, target, pixels.len(), &raw mut told) };
@@ -75,7 +75,7 @@ fn call(file: &[u8], pixels: &mut [u8]) -> Result<Told, String> {
 /// # Errors
 /// Why libjpeg cannot.
 pub(crate) fn header(file: &[u8]) -> Result<Header, String> {
-    let Told { width, height, channels, .. } = call(file, &mut [])?;
+    let JpegMessages { width, height, channels, .. } = call(file, &mut [])?;
     Ok(Header { width, height, channels })
 }
 

@@ -41,12 +41,12 @@ impl Remembered {
 struct Kept {
     image: Image,
     remembered: Arc<Remembered>,
-    /// The value of `Shelf::clock` when it was last asked for.
+    /// The value of `DecodedPictures::clock` when it was last asked for.
     used: u64,
 }
 
 #[derive(Default)]
-struct Shelf {
+struct DecodedPictures {
     kept: HashMap<Digest, Kept>,
     /// Being decoded; the receiver closes when that ends, well or badly.
     flights: HashMap<Digest, Receiver<Infallible>>,
@@ -57,7 +57,7 @@ struct Shelf {
 }
 
 pub(crate) struct Pictures {
-    shelf: Mutex<Shelf>,
+    shelf: Mutex<DecodedPictures>,
     max_bytes: u64,
 }
 
@@ -71,26 +71,26 @@ pub(crate) enum Found {
     Here(Image),
     /// Somebody decodes it: wait for this to close, then look again.
     Wait(Receiver<Infallible>),
-    /// Nobody does: decode it and say so with [`Flight::land`]. Dropping it lets the next one try.
-    Decode(Flight),
+    /// Nobody does: decode it and say so with [`DecodeTicket::land`]. Dropping it lets the next one try.
+    Decode(DecodeTicket),
 }
 
 /// The right to decode one picture.
-pub(crate) struct Flight {
+pub(crate) struct DecodeTicket {
     pictures: Arc<Pictures>,
     digest: Digest,
     /// Closed on drop: whoever waits looks again.
     _closes: Sender<Infallible>,
 }
 
-impl Flight {
+impl DecodeTicket {
     /// Keeps the picture for the next one that asks.
     pub(crate) fn land(self, image: &Image) {
         self.pictures.keep(self.digest, image);
     }
 }
 
-impl Drop for Flight {
+impl Drop for DecodeTicket {
     fn drop(&mut self) {
         lock(&self.pictures.shelf).flights.remove(&self.digest);
     }
@@ -114,7 +114,7 @@ impl Pictures {
         }
         let (closes, closed) = crossbeam_channel::bounded(0);
         shelf.flights.insert(*digest, closed);
-        Found::Decode(Flight { pictures: Arc::clone(self), digest: *digest, _closes: closes })
+        Found::Decode(DecodeTicket { pictures: Arc::clone(self), digest: *digest, _closes: closes })
     }
 
     fn keep(&self, digest: Digest, image: &Image) {

@@ -22,15 +22,15 @@ const SHARE: u32 = 8;
 
 type Job = Box<dyn FnOnce() + Send>;
 /// Emptied by the thread that takes the job, or by the caller that takes it back.
-type Place = Arc<Mutex<Option<Job>>>;
+type JobSlot = Arc<Mutex<Option<Job>>>;
 
-fn take(place: &Place) -> Option<Job> {
+fn take(place: &JobSlot) -> Option<Job> {
     place.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// When a job is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum Priority {
     /// Works on what is in memory already.
     First,
     /// Will take memory.
@@ -39,8 +39,8 @@ pub(crate) enum Turn {
 
 #[derive(Default)]
 struct Waiting {
-    first: VecDeque<Place>,
-    after: VecDeque<Place>,
+    first: VecDeque<JobSlot>,
+    after: VecDeque<JobSlot>,
     /// Taken from the first since one was taken from the other, while it waited.
     passed: u32,
     running: usize,
@@ -48,7 +48,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn next(&mut self, room: &dyn Fn() -> bool) -> Option<Place> {
+    fn next(&mut self, room: &dyn Fn() -> bool) -> Option<JobSlot> {
         let turn = self.first.is_empty() || self.passed >= SHARE;
         if !self.after.is_empty()
             && turn
@@ -71,11 +71,11 @@ struct Queue {
 }
 
 impl Queue {
-    fn add(&self, turn: Turn, place: Place) {
+    fn add(&self, turn: Priority, place: JobSlot) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match turn {
-            Turn::First => waiting.first.push_back(place),
-            Turn::After => waiting.after.push_back(place),
+            Priority::First => waiting.first.push_back(place),
+            Priority::After => waiting.after.push_back(place),
         }
         self.changed.notify_one();
     }
@@ -86,7 +86,7 @@ impl Queue {
     }
 
     /// The next job; none when it is closed and empty. Whoever took one before has done it.
-    fn next(&self, done: bool) -> Option<Place> {
+    fn next(&self, done: bool) -> Option<JobSlot> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if done {
             waiting.running -= 1;
@@ -140,7 +140,7 @@ impl Pool {
     /// Runs `work` on a thread of the pool.
     pub(crate) fn run<T: Send + 'static>(
         &self,
-        turn: Turn,
+        turn: Priority,
         stop: &Stop,
         work: impl FnOnce() -> Result<T, VisionError> + Send + 'static,
     ) -> Result<T, VisionError> {
@@ -149,7 +149,7 @@ impl Pool {
             // Nobody may be waiting any more; then the answer is thrown away.
             answer.send(work()).ok();
         });
-        let place: Place = Arc::new(Mutex::new(Some(job)));
+        let place: JobSlot = Arc::new(Mutex::new(Some(job)));
         let crashed =
             || VisionError::unavailable("vision_crashed", "the vision library failed in the middle of the work");
         self.queue.add(turn, Arc::clone(&place));
@@ -187,7 +187,7 @@ mod tests {
         let (release, held) = crossbeam_channel::bounded::<()>(0);
         let (started, begun) = crossbeam_channel::bounded(1);
         s.spawn(move || {
-            pool.run(Turn::First, &Stop::never(), move || {
+            pool.run(Priority::First, &Stop::never(), move || {
                 started.send(()).unwrap();
                 Ok(held.recv().ok())
             })
@@ -208,7 +208,7 @@ mod tests {
             let waiting = s.spawn({
                 let pool = &pool;
                 move || {
-                    pool.run(Turn::First, &stop, move || {
+                    pool.run(Priority::First, &stop, move || {
                         flag.store(true, std::sync::atomic::Ordering::SeqCst);
                         Ok(())
                     })
@@ -228,9 +228,9 @@ mod tests {
     #[test]
     fn a_panic_is_an_error_of_the_call_and_the_thread_lives_on() {
         let pool = Pool::new(1, || true).unwrap();
-        let err = pool.run::<()>(Turn::First, &Stop::never(), || panic!("a defect")).unwrap_err();
+        let err = pool.run::<()>(Priority::First, &Stop::never(), || panic!("a defect")).unwrap_err();
         assert!(matches!(err, VisionError::Unavailable { code: "vision_crashed", .. }));
-        assert_eq!(pool.run(Turn::First, &Stop::never(), || Ok(7)), Ok(7));
+        assert_eq!(pool.run(Priority::First, &Stop::never(), || Ok(7)), Ok(7));
     }
     #[test]
     fn what_takes_memory_goes_after_what_has_it_but_is_not_left_waiting() {
@@ -247,7 +247,8 @@ mod tests {
                 }
             };
             let release = hold(s, &pool);
-            for (n, turn) in [Turn::After, Turn::After].into_iter().chain([Turn::First; 2 * SHARE as usize]).enumerate()
+            for (n, turn) in
+                [Priority::After, Priority::After].into_iter().chain([Priority::First; 2 * SHARE as usize]).enumerate()
             {
                 let (pool, tell) = (&pool, tell.clone());
                 s.spawn(move || pool.run(turn, &Stop::never(), move || Ok(tell.send(turn).ok())));
@@ -255,8 +256,8 @@ mod tests {
             }
             release.send(()).unwrap();
         });
-        let order: Vec<Turn> = told.try_iter().collect();
-        let after: Vec<usize> = (0..order.len()).filter(|n| order[*n] == Turn::After).collect();
+        let order: Vec<Priority> = told.try_iter().collect();
+        let after: Vec<usize> = (0..order.len()).filter(|n| order[*n] == Priority::After).collect();
         assert_eq!(after, [SHARE as usize, 2 * SHARE as usize + 1], "{order:?}");
     }
 
@@ -267,13 +268,13 @@ mod tests {
         std::thread::scope(|s| {
             let release = hold(s, &pool);
             let decode = s.spawn(|| {
-                pool.run(Turn::After, &Stop::never(), || Ok(()))
+                pool.run(Priority::After, &Stop::never(), || Ok(()))
                     .map(|()| decoded.store(true, std::sync::atomic::Ordering::SeqCst))
             });
             std::thread::sleep(Duration::from_millis(50));
             assert!(!decoded.load(std::sync::atomic::Ordering::SeqCst), "a pass runs, and there is no room");
             // Another pass goes on beside it.
-            assert_eq!(pool.run(Turn::First, &Stop::never(), || Ok(1)), Ok(1));
+            assert_eq!(pool.run(Priority::First, &Stop::never(), || Ok(1)), Ok(1));
             release.send(()).unwrap();
             decode.join().unwrap().unwrap();
         });
@@ -288,7 +289,7 @@ mod tests {
             let release = hold(s, &pool);
             for _ in 0..3 * SHARE {
                 s.spawn(|| {
-                    pool.run(Turn::After, &Stop::never(), || Ok(()))
+                    pool.run(Priority::After, &Stop::never(), || Ok(()))
                         .map(|()| decoded.fetch_add(1, std::sync::atomic::Ordering::SeqCst))
                 });
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dovetail_core::RunId;
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{Job, Lane, RunKey, Scope};
+use dovetail_core::ledger::{Job, Requirements, RunKey, Scope};
 use dovetail_core::window::{Called, Change, Delivery, Stamp, Status, Window as _, WindowLease};
 use dovetail_stores::RedisWindow;
 use redis::{Commands as _, Connection};
@@ -141,7 +141,7 @@ fn run(number: u8) -> RunKey {
 
 fn job(step: &str, needs: &[&str]) -> Job {
     let needs = needs.iter().map(|need| NodeId::of_step(need)).collect();
-    Job { step: NodeId::of_step(step), needs, attempt: 1, lane: Lane::default() }
+    Job { step: NodeId::of_step(step), needs, attempt: 1, lane: Requirements::default() }
 }
 
 /// Somebody with numbered calls.

@@ -9,11 +9,11 @@ use crate::app::App;
 use crate::args;
 use crate::exit::Exit;
 use crate::output::value;
-use crate::signals::{self, Told};
+use crate::signals::{self, SignalWords};
 use crate::table::table;
 
-const WORDS: Told =
-    Told { drain: "interrupted: the stores of the measurement are being removed", abort: "interrupted again" };
+const WORDS: SignalWords =
+    SignalWords { drain: "interrupted: the stores of the measurement are being removed", abort: "interrupted again" };
 
 pub(crate) fn run(args: &args::Bench, app: &App) -> Result<Exit, Error> {
     let request = BenchRequest {

@@ -6,11 +6,11 @@ use dovetail_service::{Error, RunId, Session, Shutdown};
 use crate::app::App;
 use crate::exit::Exit;
 use crate::show;
-use crate::signals::{self, Listening, Told};
+use crate::signals::{self, Listening, SignalWords};
 
 /// Signals stop the work of this process, or the waiting for others.
 pub(crate) fn listen(app: &App, shutdown: &Shutdown) -> Result<Listening, Error> {
-    let words = if app.service.settings.is_fleet() { Told::WAITING } else { Told::WORKING };
+    let words = if app.service.settings.is_fleet() { SignalWords::WAITING } else { SignalWords::WORKING };
     let notes = app.output.notes();
     signals::listen(shutdown.clone(), words, move |note| notes.note(note))
 }
@@ -49,7 +49,7 @@ fn print(app: &App, document: &RunDocument) {
 /// stopped.
 pub(crate) fn watch(app: &App, run: &RunId) -> Result<Exit, Error> {
     let shutdown = Shutdown::default();
-    let listening = signals::listen(shutdown.clone(), Told::WAITING, |_| ())?;
+    let listening = signals::listen(shutdown.clone(), SignalWords::WAITING, |_| ())?;
     let document = app.service.watch(run, &shutdown, &app.output, |step| {
         let time = step.duration_ms.map_or_else(String::new, |ms| format!(" in {ms} ms"));
         app.output.note(&format!("{}  {}{time}", step.id, step.state.name()));

@@ -8,13 +8,13 @@ use dovetail_service::{Error, Shutdown};
 use crate::app::App;
 use crate::args::{WorkerArgs, Workers};
 use crate::exit::Exit;
-use crate::signals::{self, Told};
+use crate::signals::{self, SignalWords};
 use crate::table::table;
 
 pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     let request = WorkerRequest { jobs: args.jobs.unwrap_or(app.service.settings.jobs), name: args.name.clone() };
     let shutdown = Shutdown::default();
-    let quit = Told {
+    let quit = SignalWords {
         drain: "stopping: running steps finish, no new ones start; once more to stop them at once",
         abort: "stopping at once",
     };

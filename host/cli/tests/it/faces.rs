@@ -489,7 +489,7 @@ fn a_run_keeps_the_model_that_was_chosen_when_it_was_submitted() {
     let clock = Arc::new(dovetail_flow::SystemClock);
     let data = home.path("data");
     let ledger = Arc::new(dovetail_stores::SqliteLedger::open(&data, clock.clone()).unwrap());
-    let parts = dovetail_flow::Parts { ledger, blobs: Arc::new(dovetail_stores::FileBlobs::new(&data)), clock };
+    let parts = dovetail_flow::Ports { ledger, blobs: Arc::new(dovetail_stores::FileBlobs::new(&data)), clock };
     let record = parts.ledger.get(Kind::Run, &[first["run_id"].as_str().unwrap().to_owned()]).unwrap().remove(0);
     let record = RunRecord::decode(&record.unwrap(), "it").unwrap();
     let StoredValue::Inline(inputs) = record.inputs else { panic!("a picture is an artifact") };

@@ -116,7 +116,7 @@ pub(crate) fn open_run(home: &Home, pipeline: &str) -> String {
     let clock = Arc::new(dovetail_flow::SystemClock);
     let data = home.path("data");
     let ledger = Arc::new(dovetail_stores::SqliteLedger::open(&data, clock.clone()).unwrap());
-    let parts = dovetail_flow::Parts { ledger, blobs: Arc::new(dovetail_stores::FileBlobs::new(&data)), clock };
+    let parts = dovetail_flow::Ports { ledger, blobs: Arc::new(dovetail_stores::FileBlobs::new(&data)), clock };
     let (published, run) = (dovetail_flow::pipeline(&parts, pipeline).unwrap(), dovetail_flow::new_run_id().unwrap());
     dovetail_flow::submit(&parts, &published, &serde_json::json!({}), &run).unwrap();
     run.to_string()
@@ -160,7 +160,7 @@ impl Ran {
 #[track_caller]
 pub(crate) fn valid(schema: &str, value: &Value) {
     let files = ["host/service/schemas", "host/bench/schemas"].map(|folder| root().join(folder).join(schema));
-    let file = files.iter().find(|file| file.exists()).unwrap_or_else(|| panic!("there is no {schema}"));
+    let file = files.iter().find(|file| file.is_file()).unwrap_or_else(|| panic!("there is no {schema}"));
     let text = std::fs::read_to_string(file).unwrap();
     let errors = crate::schema::errors(&serde_json::from_str(&text).unwrap(), value);
     assert!(errors.is_empty(), "not what {schema} says:\n{}\n{value:#}", errors.join("\n"));

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{Bench, job, names, node, outcome, record, run};
 use crate::blobs::StoreErrorKind;
-use crate::ledger::{HeldStep, Item, Job, Kind, Lane, Lease, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
+use crate::ledger::{
+    HeldStep, Item, Job, Kind, Lease, Listing, Record, Renewal, Reply, Requirements, RunKey, Scope, Wait,
+};
 
 pub(super) type Case = (&'static str, fn(&Bench));
 
@@ -93,7 +95,7 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(got.iter().map(|c| c.lease.step.as_str()).collect::<Vec<_>>(), ["b"]);
     }),
     ("a lane keeps out those who cannot serve it", |b| {
-        let lane = |text: &str| Lane::parse(text);
+        let lane = |text: &str| Requirements::parse(text);
         let jobs = [("a", ""), ("b", "clocks"), ("c", "clocks,model:m")]
             .map(|(step, text)| Job { lane: lane(text), ..job(step, &[]) });
         let key = b.submit(1, &jobs);
@@ -114,7 +116,7 @@ pub(super) const LEDGER: &[Case] = &[
     ("a finished child goes into its own lane", |b| {
         b.submit(1, &[job("a", &[])]);
         let a = b.claim(1).remove(0);
-        let child = Job { lane: Lane::parse("clocks"), ..job("b", &["a"]) };
+        let child = Job { lane: Requirements::parse("clocks"), ..job("b", &["a"]) };
         assert_eq!(b.finish(&a.lease, &[child]), Reply::Created);
         let claim = |able: &[String]| {
             b.ledger.claim(&Scope::Able(able.to_vec()), 9, b.lease, Wait::NONE).expect("claim works").len()

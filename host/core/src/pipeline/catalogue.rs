@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::Digest;
 use crate::keys::split_reference;
-use crate::ledger::Lane;
+use crate::ledger::Requirements;
 use crate::limits::Limits;
 use crate::wit::Signature;
 use crate::wit::names::{is_kebab, nearest};
@@ -24,7 +24,7 @@ pub struct TaskVersion {
     pub limits: Limits,
     /// What it asks of a worker.
     #[serde(default)]
-    pub lane: Lane,
+    pub lane: Requirements,
 }
 
 /// Why a reference names no version of a task.
@@ -106,7 +106,7 @@ mod tests {
             package: Digest::of(version.as_bytes()),
             signature: Signature { interface: String::new(), input: vec![], output: vec![] },
             limits: Limits::DEFAULT,
-            lane: Lane::default(),
+            lane: Requirements::default(),
         };
         Listed(vec![
             version("face-detection", "1.0.0"),

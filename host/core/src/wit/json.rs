@@ -36,7 +36,7 @@ pub use scalar::{
 pub const MAX_ERRORS: usize = 20;
 /// Types nested deeper than this are refused.
 pub const MAX_DEPTH: usize = 64;
-/// Parts of one value. No JSON text within [`MAX_VALUE`] bytes holds more.
+/// Ports of one value. No JSON text within [`MAX_VALUE`] bytes holds more.
 pub const MAX_NODES: usize = (MAX_VALUE / 2) as usize;
 /// Characters of the value shown in an error.
 const SHOWN: usize = 40;

@@ -55,7 +55,7 @@ impl fmt::Write for Bounded {
     }
 }
 
-/// Parts nested deeper than `depth` are written as `…`.
+/// Ports nested deeper than `depth` are written as `…`.
 fn write_type(f: &mut dyn fmt::Write, ty: &Type, depth: usize) -> fmt::Result {
     let inner = depth.wrapping_sub(1);
     match ty {

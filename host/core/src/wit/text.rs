@@ -57,7 +57,7 @@ impl<'t> Reader<'t> {
         Ok(&text[..end])
     }
 
-    /// Parts between commas up to `end`.
+    /// Ports between commas up to `end`.
     fn parts<T>(&mut self, end: &str, mut each: impl FnMut(&mut Self) -> Result<T, String>) -> Result<Vec<T>, String> {
         let mut parts = Vec::new();
         while !self.eat(end) {

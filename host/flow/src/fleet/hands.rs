@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dovetail_core::RunId;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::desk::Desk;
+use dovetail_core::flat_combining::FlatCombiner;
 use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger as _, Listing, Record, Renewal, Reply, RunKey, Scope, Wait,
@@ -272,7 +272,7 @@ fn finished(n: u8, lease: u64) -> Slot {
 
 /// The replies of requests that share a round trip.
 fn told(stand: &Arc<Stand>, shared: &Shared, requests: Vec<Vec<Slot>>) -> Vec<Result<Vec<Reply>, StoreErrorKind>> {
-    let (desk, _leave) = Desk::new(());
+    let (desk, _leave) = FlatCombiner::new(());
     let (to_records, _forget) = crossbeam_channel::unbounded();
     let (tell, heard) = crossbeam_channel::unbounded();
     let flight = |(at, slots)| {
@@ -323,7 +323,7 @@ fn what_the_records_do_not_take_fails_its_own_request_alone() {
         let shared = Shared::new(stand.clone(), stand.clone());
         stand.put(&[outcome(&run(2), "twice")]).unwrap();
         stand.refused.lock().unwrap().insert(run(bad).step("b"));
-        let (desk, leave) = Desk::new(Forget::default());
+        let (desk, leave) = FlatCombiner::new(Forget::default());
         let (tell, heard) = crossbeam_channel::unbounded();
         let mut requests: Vec<ToRecords> = (1..=3)
             .map(|n| {
@@ -336,7 +336,7 @@ fn what_the_records_do_not_take_fails_its_own_request_alone() {
         let last = requests.pop();
         requests.into_iter().for_each(|request| leave.send(request).unwrap());
         let flying = records::write_with_others(&shared, desk.sit(), last, &Role::Thread).unwrap();
-        let (work, _leave) = Desk::new(());
+        let (work, _leave) = FlatCombiner::new(());
         let (to_records, _forget) = crossbeam_channel::unbounded();
         work::tell_with_others(&shared, &work.sit(), ToWindow::Changes(flying), &to_records);
         drop(tell);

@@ -2,7 +2,7 @@
 //! order of the steps is the protocol (`docs/window.md`): records first, then the window, which acknowledges; the
 //! un-acknowledged job is the outbox.
 //!
-//! Many changes share each round trip, at two desks ([`Desk`]): at one records are written (`records.rs`), at the other
+//! Many changes share each round trip, at two desks ([`FlatCombiner`]): at one records are written (`records.rs`), at the other
 //! one the window is told (`work.rs`), and while one waits for its server the other goes on. Whoever waits for a change
 //! and finds a desk free does it himself; each has a thread for what is left there. Not here: what is to be done (the
 //! rest of flow), and how the window keeps its promises (its backend).
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{SendError, Sender};
 use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::desk::Desk;
+use dovetail_core::flat_combining::FlatCombiner;
 use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait,
 };
@@ -60,7 +60,7 @@ const REMEMBERED: usize = 100_000;
 struct HeardOf {
     order: VecDeque<RunKey>,
     set: HashSet<RunKey>,
-    /// Bells may have been missed since the records were read.
+    /// Notifications may have been missed since the records were read.
     missed: bool,
 }
 
@@ -83,7 +83,7 @@ impl HeardOf {
     }
 }
 
-type Told = Box<dyn Fn(&RunKey) + Send + Sync>;
+type EndListener = Box<dyn Fn(&RunKey) + Send + Sync>;
 
 /// What the threads share.
 struct Shared {
@@ -94,7 +94,7 @@ struct Shared {
     /// Of the last answer of the window, and when it came.
     stamp: Mutex<Option<(Stamp, Instant)>>,
     over: Mutex<HeardOf>,
-    told: Mutex<Vec<Told>>,
+    told: Mutex<Vec<EndListener>>,
     sweep: Mutex<Sweep>,
     /// Whether the window is known to belong to these records.
     paired: AtomicBool,
@@ -194,8 +194,8 @@ impl FleetLedger {
                 shared.heard(ring);
             }
         }));
-        let (records, to_records) = Desk::new(Forget::default());
-        let (work, to_work) = Desk::new(());
+        let (records, to_records) = FlatCombiner::new(Forget::default());
+        let (work, to_work) = FlatCombiner::new(());
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let failed = |error: std::io::Error| {
                 let operation = format!("start the thread {name}");
@@ -401,7 +401,7 @@ impl Ledger for FleetLedger {
             };
             let now = Instant::now();
             let left = until.saturating_duration_since(now);
-            // Bells are best effort; and who only asks wants to know.
+            // Notifications are best effort; and who only asks wants to know.
             if ended.is_empty()
                 && (missed || wait.at_most.is_zero() || read_at.is_some_and(|at: Instant| now - at > READ_ROUND))
             {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::desk::{Desk, Seat};
+use dovetail_core::flat_combining::{FlatCombiner, Seat};
 use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{Item, Job, Kind, Lease, Record, Reply, RunKey, Then};
 use dovetail_core::meta::{Put, Writes};
@@ -62,7 +62,7 @@ fn count(steps: &[NodeId]) -> u32 {
 }
 
 /// Where records are written.
-pub(super) type RecordsDesk = Desk<Forget, ToRecords>;
+pub(super) type RecordsDesk = FlatCombiner<Forget, ToRecords>;
 
 /// Writes what is left for it until there is nobody who could leave more, or it is told to end.
 pub(super) fn run(shared: &Shared, desk: &RecordsDesk, work: &Sender<ToWindow>) {

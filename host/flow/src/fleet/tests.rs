@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::desk::Desk;
+use dovetail_core::flat_combining::FlatCombiner;
 use dovetail_core::ledger::{HeldStep, Item, Kind, Ledger as _, Listing, Record, RunKey, Scope};
 use dovetail_core::meta::{MetaStore, Put, Writes};
 use dovetail_core::window::{Called, Change, Held, Ring, Stamp, Status, Window, WindowLease};
@@ -176,7 +176,7 @@ fn the_thread_of_the_records_ends_wherever_that_is_said_and_forgets_first() {
     for before in 0..3 {
         let stores = Arc::new(Yielding::default());
         let shared = Shared::new(stores.clone(), stores.clone());
-        let (desk, leave) = Desk::new(Forget::default());
+        let (desk, leave) = FlatCombiner::new(Forget::default());
         let (to_work, _work) = crossbeam_channel::unbounded();
         (0..before).for_each(|n| leave.send(ToRecords::Forget(vec![run(n)])).unwrap());
         leave.send(ToRecords::End).unwrap();

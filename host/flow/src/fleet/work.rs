@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{SendError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::desk::{Desk, Seat};
+use dovetail_core::flat_combining::{FlatCombiner, Seat};
 use dovetail_core::ledger::{Reply, RunKey, Scope, Then};
 use dovetail_core::window::{Change, Delivery, Status};
 
@@ -59,7 +59,7 @@ pub(super) fn leave(work: &Sender<ToWindow>, message: ToWindow) {
 }
 
 /// Where the window is told of changes and asked for work. It needs nothing but its turn.
-pub(super) type WorkDesk = Desk<(), ToWindow>;
+pub(super) type WorkDesk = FlatCombiner<(), ToWindow>;
 
 /// Tells the window what is left for it until nobody is there who could leave more.
 pub(super) fn run(shared: &Shared, desk: &WorkDesk, records: &Sender<ToRecords>) {

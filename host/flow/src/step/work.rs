@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::Plan;
 use crate::truth::{store_log, store_value};
-use crate::{FlowError, Parts};
+use crate::{FlowError, Ports};
 
 /// A claimed job with everything that was read for it.
 pub(super) struct Work<'a> {
@@ -70,7 +70,7 @@ impl Work<'_> {
     /// The record of how the step ended.
     pub(super) fn outcome(
         &mut self,
-        parts: &Parts,
+        parts: &Ports,
         report: Report,
         this: AttemptRecord,
     ) -> Result<OutcomeRecord, FlowError> {

@@ -31,5 +31,5 @@ pub struct Daemon {
     pub able: Able,
 }
 
-/// The capabilities that a worker has at the moment: see [`dovetail_core::ledger::Lane`].
+/// The capabilities that a worker has at the moment: see [`dovetail_core::ledger::Requirements`].
 pub type Able = Arc<dyn Fn() -> Vec<String> + Send + Sync>;

@@ -18,17 +18,17 @@ use dovetail_core::wit::{Field, Signature, Type};
 use dovetail_core::{Digest, RunId};
 use dovetail_flow::FlowError;
 use dovetail_flow::{
-    Event, Listener, Parts, Published, Shutdown, Worker, WorkerOptions, new_run_id, push_pipeline, push_plugin, submit,
+    Event, Listener, Ports, Published, Shutdown, Worker, WorkerOptions, new_run_id, push_pipeline, push_plugin, submit,
 };
 use serde_json::{Value, json};
 
 /// The document of a run as it is printed.
-pub(crate) fn document(parts: &Parts, run: &RunId) -> Result<Value, FlowError> {
+pub(crate) fn document(parts: &Ports, run: &RunId) -> Result<Value, FlowError> {
     Ok(serde_json::to_value(dovetail_flow::document(parts, run)?).unwrap())
 }
 
 /// The lineage of a run as it is printed.
-pub(crate) fn lineage(parts: &Parts, key: &RunKey) -> Result<Value, FlowError> {
+pub(crate) fn lineage(parts: &Ports, key: &RunKey) -> Result<Value, FlowError> {
     Ok(serde_json::to_value(dovetail_flow::lineage(parts, key)?).unwrap())
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn fails(kind: FailureKind, retryable: bool) -> Report {
 }
 
 pub(crate) struct Bench {
-    pub(crate) parts: Parts,
+    pub(crate) parts: Ports,
     /// What its parts are.
     pub(crate) records: Arc<MemoryLedger>,
     pub(crate) kept: Arc<MemoryBlobs>,
@@ -111,7 +111,7 @@ impl Bench {
         let clock = Arc::new(ManualClock::default());
         let (records, kept) = (Arc::new(MemoryLedger::new(clock.clone())), Arc::new(MemoryBlobs::default()));
         dovetail_flow::own_blobs(&*records, &*kept, true).unwrap();
-        let parts = Parts { ledger: records.clone(), blobs: kept.clone(), clock: clock.clone() as Arc<dyn Clock> };
+        let parts = Ports { ledger: records.clone(), blobs: kept.clone(), clock: clock.clone() as Arc<dyn Clock> };
         let executor =
             Arc::new(Scripted { steps: Mutex::default(), made: Mutex::default(), prepared: Mutex::default() });
         let bench =

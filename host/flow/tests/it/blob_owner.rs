@@ -7,7 +7,7 @@ use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
 use dovetail_core::ledger::{Item, Kind, Ledger, Record, Reply};
 use dovetail_core::memory::{ManualClock, MemoryBlobs, MemoryLedger};
 use dovetail_core::retention::Owned as _;
-use dovetail_flow::{FlowError, Keep, OwnBlobs, Ownership, Parts, collect, own_blobs, own_blobs_to_work, ownership};
+use dovetail_flow::{FlowError, Keep, OwnBlobs, Ownership, Ports, collect, own_blobs, own_blobs_to_work, ownership};
 
 use crate::bench::Bench;
 
@@ -30,7 +30,7 @@ impl Other {
     }
 
     fn collect(&self, look_only: bool) -> Result<u64, FlowError> {
-        let parts = Parts { ledger: self.records.clone(), blobs: self.blobs.clone(), clock: self.clock.clone() };
+        let parts = Ports { ledger: self.records.clone(), blobs: self.blobs.clone(), clock: self.clock.clone() };
         let gone = collect(&parts, &*self.records, &*self.kept, &NOW, &std::env::temp_dir(), look_only)?;
         Ok(gone.blobs.values().map(|amount| amount.number).sum())
     }
@@ -68,7 +68,7 @@ fn other_records_neither_remove_nor_write() {
     // It may read, and nothing has gone.
     assert_eq!(other.blobs.get(BlobKind::Artifact, &artifact, 99).unwrap(), b"of the fleet");
     let mut left = 0;
-    dovetail_core::retention::Shelf::walk(&*bench.kept, BlobKind::Package, &mut |_, _| {
+    dovetail_core::retention::RemovableBlobs::walk(&*bench.kept, BlobKind::Package, &mut |_, _| {
         left += 1;
         Ok(())
     })

@@ -8,13 +8,13 @@ use crate::bench::document;
 use dovetail_core::blobs::BlobKind;
 use dovetail_core::executor::{Failure, FailureKind, HostError, Outcome};
 use dovetail_core::keys::{NodeId, RunKey};
-use dovetail_core::ledger::{Item, Job, Kind, Lane, Scope, Wait};
+use dovetail_core::ledger::{Item, Job, Kind, Requirements, Scope, Wait};
 use dovetail_core::limits::MAX_VALUE;
 use dovetail_core::record::{Form as _, OutcomeRecord, StepEnd};
-use dovetail_core::retention::Shelf as _;
+use dovetail_core::retention::RemovableBlobs as _;
 use dovetail_core::stop::StopReason;
 use dovetail_core::{Digest, RunId};
-use dovetail_flow::{Event, Parts, Shutdown, recover};
+use dovetail_flow::{Event, Ports, Shutdown, recover};
 use serde_json::json;
 
 use crate::bench::{Bench, fails, report, sum};
@@ -198,7 +198,7 @@ fn with_finish_running_steps_end_and_no_new_ones_start() {
 }
 
 /// Waits until the records have the end of this step.
-fn until_recorded(parts: &Parts, run: &RunId, step: &str) {
+fn until_recorded(parts: &Ports, run: &RunId, step: &str) {
     let key = RunKey { run: run.clone(), generation: 0 }.step(step);
     while parts.ledger.get(Kind::Outcome, std::slice::from_ref(&key)).unwrap()[0].is_none() {
         std::thread::yield_now();
@@ -260,7 +260,7 @@ fn a_step_with_an_index_is_left_to_a_worker_that_knows_indices() {
     let claimed = bench.parts.ledger.claim(&Scope::All, 1, Duration::from_secs(60), Wait::NONE).unwrap();
     assert_eq!(claimed[0].lease.step, "a");
     let node: NodeId = "a[1]".parse().unwrap();
-    let jobs = vec![Job { step: node.clone(), needs: Vec::new(), attempt: 1, lane: Lane::default() }];
+    let jobs = vec![Job { step: node.clone(), needs: Vec::new(), attempt: 1, lane: Requirements::default() }];
     bench.parts.ledger.commit(&[Item::Recover { run: key.clone(), jobs, steps: [node.clone()].into() }]).unwrap();
     let error = bench.worker().run(&Scope::Runs(vec![run]), &bench.shutdown).unwrap_err();
     let said = format!("{error:?}");

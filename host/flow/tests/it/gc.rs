@@ -7,7 +7,7 @@ use crate::bench::document;
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs as _, StoreError, StoreErrorKind};
 use dovetail_core::executor::{FailureKind, Outcome};
 use dovetail_core::ledger::{Kind, Listing};
-use dovetail_core::retention::{Archive, Shelf};
+use dovetail_core::retention::{Archive, RemovableBlobs};
 use dovetail_core::{Digest, RunId};
 use dovetail_flow::{Amount, Collected, Keep, collect, current, find_run, logs, retry};
 use serde_json::json;

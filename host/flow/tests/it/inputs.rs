@@ -149,14 +149,14 @@ fn a_run_that_names_what_is_not_stored_is_refused_and_keeps_no_other_back() {
     bench.kept.put(BlobKind::Artifact, b"not there").unwrap();
     let submit = || dovetail_flow::submit(&bench.parts, &published, &absent.1, &absent.0);
     assert_eq!(submit().unwrap(), Pushed::Created);
-    use dovetail_core::retention::Shelf as _;
+    use dovetail_core::retention::RemovableBlobs as _;
     let removed = bench.kept.remove(BlobKind::Artifact, &Digest::of(b"not there"), std::time::Duration::ZERO).unwrap();
     assert!(removed && submit().unwrap() == Pushed::Same);
 }
 
 #[test]
 fn a_pipeline_whose_package_is_gone_is_not_submitted() {
-    use dovetail_core::retention::Shelf as _;
+    use dovetail_core::retention::RemovableBlobs as _;
     let bench = Bench::new();
     drop(texts(&bench));
     bench.kept.remove(BlobKind::Package, &Digest::of(b"package of text"), std::time::Duration::ZERO).unwrap();

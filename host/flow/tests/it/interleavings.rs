@@ -21,7 +21,7 @@ use dovetail_core::ledger::{
 };
 use dovetail_core::memory::MemoryLedger;
 use dovetail_core::retention::Archive;
-use dovetail_flow::{FlowError, Keep, Parts, Published, Pushed, collect, keyed_run_id, retry, submit_patiently};
+use dovetail_flow::{FlowError, Keep, Ports, Published, Pushed, collect, keyed_run_id, retry, submit_patiently};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, fails};
@@ -170,7 +170,7 @@ enum Actor {
 struct World {
     bench: Bench,
     stepping: Arc<Stepping>,
-    parts: Parts,
+    parts: Ports,
     published: Published,
     inputs: Value,
     run: RunId,
@@ -191,7 +191,7 @@ impl World {
         bench.script("b", |attempt, _| Ok(crate::bench::sum(attempt)));
         bench.clock.advance(31 * DAY);
         let stepping = Arc::new(Stepping(bench.records.clone()));
-        let parts = Parts { ledger: stepping.clone(), ..bench.parts.clone() };
+        let parts = Ports { ledger: stepping.clone(), ..bench.parts.clone() };
         Self { bench, stepping, parts, published, inputs, run }
     }
 

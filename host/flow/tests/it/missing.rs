@@ -9,7 +9,7 @@ use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, FailureKind, HostError, MISSING_ARTIFACT, Report};
 use dovetail_core::ledger::{Kind, Scope};
 use dovetail_core::policy::LOOK_AGAIN;
-use dovetail_core::retention::{Archive as _, Shelf as _};
+use dovetail_core::retention::{Archive as _, RemovableBlobs as _};
 use dovetail_flow::{Daemon, Event, Worker, WorkerOptions, new_run_id};
 use serde_json::{Value, json};
 

@@ -9,7 +9,7 @@ use dovetail_core::blobs::BlobKind;
 use dovetail_core::executor::{FailureKind, LogLine, Report};
 use dovetail_core::ledger::Scope;
 use dovetail_core::record::RunState;
-use dovetail_core::retention::Shelf as _;
+use dovetail_core::retention::RemovableBlobs as _;
 use dovetail_flow::{Event, Pushed, cancel, current, find_run, logs, recover, retry, runs, submit};
 use serde_json::{Value, json};
 

@@ -63,7 +63,7 @@ fn the_folder_is_bounded() {
         roomy.describe(&guest(n), &Grants::default()).unwrap();
     }
     assert_eq!(code_in(folder.path()).len(), 3);
-    // Room for two: what is compiled next pushes out what was used longest ago.
+    // MemoryBudget for two: what is compiled next pushes out what was used longest ago.
     let two = 2 * fs::metadata(&code_in(folder.path())[0]).unwrap().len() + 100;
     let tight = Compiler::new(options(two)).unwrap();
     tight.describe(&guest(0), &Grants::default()).unwrap();

@@ -52,10 +52,10 @@ fn address_space() {
     let package = bench.install("probe", &number_guest("", BUSY), "");
     let run = |n: u32| bench.runtime.execute(&attempt(package, json!({ "n": n }), Limits::DEFAULT), &Stop::never());
     let own = has("VmSize:");
-    // Room for none.
+    // MemoryBudget for none.
     limit(Resource::As, own + (1 << 30));
     refused(&run(1).unwrap_err(), Scarce::Memory);
-    // Room for one at a time: those that find none are made again alone.
+    // MemoryBudget for one at a time: those that find none are made again alone.
     limit(Resource::As, own + (6 << 30));
     assert_eq!(output(&run(2).unwrap()), &json!({ "n": 2 }));
     std::thread::scope(|threads| {

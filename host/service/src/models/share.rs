@@ -11,7 +11,7 @@ use dovetail_core::ledger::{Item, Kind, Listing, MODEL, MODEL_KIND, Record, Repl
 use dovetail_core::pipeline::Pipeline;
 use dovetail_core::record::{Form, ModelFile, ModelRecord};
 use dovetail_core::vision::ModelKind;
-use dovetail_flow::{FlowError, List, Parts, Unread};
+use dovetail_flow::{FlowError, List, Ports, Unread};
 use dovetail_vision::{Installed, ModelStore, default_models};
 
 use crate::{Error, Service};
@@ -42,7 +42,7 @@ pub fn publish(service: &Service, store: &ModelStore, models: &[Installed]) -> R
 }
 
 /// Every published model.
-pub fn published(parts: &Parts) -> Result<List<(String, ModelRecord)>, Error> {
+pub fn published(parts: &Ports) -> Result<List<(String, ModelRecord)>, Error> {
     let mut found = List::default();
     for (name, bytes) in
         parts.ledger.list(Kind::Model, &Listing { prefix: String::new(), limit: usize::MAX, newest_first: false })?
@@ -73,15 +73,15 @@ pub fn chosen(service: &Service, pipeline: &Pipeline) -> Result<Models, Error> {
 
 /// Brings the models of a fleet to this machine, now and then.
 pub struct Sync {
-    parts: Parts,
+    parts: Ports,
     folder: PathBuf,
     far: bool,
-    seen: Mutex<Seen>,
+    seen: Mutex<InstalledModels>,
 }
 
 /// What was installed at the last look.
 #[derive(Default)]
-struct Seen {
+struct InstalledModels {
     models: usize,
     kinds: BTreeSet<ModelKind>,
     able: Vec<String>,
@@ -100,7 +100,7 @@ impl Sync {
         })
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, InstalledModels> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -27,12 +27,12 @@ pub(super) struct Folder {
     near: FileBlobs,
     path: PathBuf,
     capacity: u64,
-    room: Mutex<Room>,
+    room: Mutex<FolderUsage>,
 }
 
 /// What we know of the folder, in bytes.
 #[derive(Default)]
-struct Room {
+struct FolderUsage {
     /// In it when we last looked.
     found: u64,
     /// Added by this process since.
@@ -176,7 +176,7 @@ impl Folder {
     }
 
     /// Looks at the folder and evicts until `length` more bytes fit; false if that cannot be.
-    fn make_room(&self, room: &mut Room, length: u64) -> Result<bool, StoreError> {
+    fn make_room(&self, room: &mut FolderUsage, length: u64) -> Result<bool, StoreError> {
         // One process at a time, so that two do not both evict what one of them needs to.
         let path = self.path.join("lock");
         let lock =

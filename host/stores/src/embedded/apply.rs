@@ -3,7 +3,7 @@
 
 use dovetail_core::RunId;
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lane, Lease, Record, Renewal, Reply, RunKey, Scope};
+use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lease, Record, Renewal, Reply, Requirements, RunKey, Scope};
 use dovetail_core::meta::Writes;
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
@@ -266,7 +266,8 @@ fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Row>> {
         Scope::Able(able) => {
             let lanes: Vec<String> =
                 db.prepare_cached("SELECT name FROM lanes")?.query_map([], |row| row.get(0))?.collect::<Result<_>>()?;
-            let served: Vec<String> = lanes.into_iter().filter(|lane| Lane::parse(lane).is_served_by(able)).collect();
+            let served: Vec<String> =
+                lanes.into_iter().filter(|lane| Requirements::parse(lane).is_served_by(able)).collect();
             let served = serde_json::Value::from(served).to_string();
             let sql = format!(
                 "{free} AND (lane = '' OR lane IN (SELECT value FROM json_each(?3))) ORDER BY turn, id LIMIT ?2"

@@ -25,18 +25,18 @@ pub(crate) struct Wanted {
     pub(crate) stays: bool,
     /// How often it looks without a bell.
     pub(crate) round: Duration,
-    pub(crate) reply: ReplyTo<Heard>,
+    pub(crate) reply: ReplyTo<Wakeup>,
 }
 
 impl Wanted {
     /// Whoever asked may have gone; then the leases lapse.
-    pub(crate) fn hears(&self, heard: Result<Heard, StoreError>) {
+    pub(crate) fn hears(&self, heard: Result<Wakeup, StoreError>) {
         drop(self.reply.send(heard));
     }
 }
 
 /// What a claimer hears.
-pub(crate) enum Heard {
+pub(crate) enum Wakeup {
     /// Its jobs, or that there are none and that it does not stay. The last that it hears.
     Jobs(Vec<Claimed>),
     /// There are none yet, and when the next one becomes free by itself.
@@ -46,7 +46,7 @@ pub(crate) enum Heard {
 }
 
 struct Waiting {
-    reply: ReplyTo<Heard>,
+    reply: ReplyTo<Wakeup>,
     /// It waits for the end of some runs, too.
     ends: bool,
 }
@@ -60,10 +60,10 @@ pub(crate) struct Claimers {
 
 impl Claimers {
     /// From now on it hears of [`Claimers::wake`].
-    pub(crate) fn enter(&self, scope: &Scope, reply: ReplyTo<Heard>) -> Place<'_> {
+    pub(crate) fn enter(&self, scope: &Scope, reply: ReplyTo<Wakeup>) -> WaitingClaimer<'_> {
         let claimer = self.next.fetch_add(1, Ordering::Relaxed);
         self.here().insert(claimer, Waiting { reply, ends: matches!(scope, Scope::Runs(_)) });
-        Place { claimers: self, claimer }
+        WaitingClaimer { claimers: self, claimer }
     }
 
     pub(crate) fn wake(&self) {
@@ -78,7 +78,7 @@ impl Claimers {
     fn wake_those(&self, whom: impl Fn(&Waiting) -> bool) {
         for waiting in self.here().values().filter(|waiting| whom(waiting)) {
             // It may be about to leave.
-            drop(waiting.reply.send(Ok(Heard::Woken)));
+            drop(waiting.reply.send(Ok(Wakeup::Woken)));
         }
     }
 
@@ -88,12 +88,12 @@ impl Claimers {
 }
 
 /// Until it is dropped.
-pub(crate) struct Place<'c> {
+pub(crate) struct WaitingClaimer<'c> {
     claimers: &'c Claimers,
     pub(crate) claimer: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaitingClaimer<'_> {
     fn drop(&mut self) {
         self.claimers.here().remove(&self.claimer);
     }

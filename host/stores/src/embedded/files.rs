@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
-use dovetail_core::retention::{BlobVisitor, MAX_IDENTITY, Owned, Shelf, YOUNG, identity_of};
+use dovetail_core::retention::{BlobVisitor, MAX_IDENTITY, Owned, RemovableBlobs, YOUNG, identity_of};
 
 use super::{io_error, make_folder};
 
@@ -186,7 +186,7 @@ impl Owned for FileBlobs {
     }
 }
 
-impl Shelf for FileBlobs {
+impl RemovableBlobs for FileBlobs {
     fn walk(&self, kind: BlobKind, told: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
         self.each_file(&self.folder(kind), &mut |name, bytes| {
             // What is written aside has no digest for a name.

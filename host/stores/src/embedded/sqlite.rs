@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, SendError, Sender};
 use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
-use dovetail_core::desk::Desk;
+use dovetail_core::flat_combining::FlatCombiner;
 use dovetail_core::keys::BadNodeId;
 use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Then, Wait,
@@ -19,13 +19,13 @@ use dovetail_core::retention::Archive;
 use dovetail_core::scarce::Scarce;
 use rusqlite::{Connection, params};
 
-use super::bells::{Bells, Topic};
-use super::claimers::{Claimers, Heard, LOOK_ROUND, Wanted};
+use super::claimers::{Claimers, LOOK_ROUND, Wakeup, Wanted};
+use super::notifications::{Notifications, Topic};
 use super::presence::Presence;
 use super::reading::Reader;
 use super::schema;
-use super::turns::Turns;
 use super::writer::{Request, Staying, Writer, write_with_others};
+use super::writer_lock::WriterLock;
 use super::{apply, make_folder, millis};
 
 /// A claimer that is not answered for so long after its time was over waits for a thread that panicked.
@@ -35,7 +35,7 @@ const LONG: Duration = Duration::from_millis(20);
 
 /// Where changes are written, and the thread for those that nobody waits for or that come while another one is written.
 struct Writing {
-    desk: Arc<Desk<Writer, Request>>,
+    desk: Arc<FlatCombiner<Writer, Request>>,
     requests: Arc<Sender<Request>>,
     thread: JoinHandle<()>,
 }
@@ -51,7 +51,7 @@ pub struct SqliteLedger {
     claimers: Arc<Claimers>,
     /// How often whoever waits looks although no bell rang.
     round: Duration,
-    bells: Arc<Bells>,
+    bells: Arc<Notifications>,
     clock: Arc<dyn Clock>,
 }
 
@@ -63,13 +63,13 @@ impl SqliteLedger {
     /// `Refused` where we may not write, `Newer` for a database of a newer dovetail, `Corrupt` for what is none.
     pub fn open(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         make_folder(data)?;
-        let turn = Turns::open(data)?;
+        let turn = WriterLock::open(data)?;
         let db = schema::open(data, turn.lock())?;
         let reader = Reader::Beside(Mutex::new(schema::open(data, turn.lock())?));
         let presence = Arc::new(Presence::announce(data)?);
         presence.sweep();
         let (bell, ends) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
-        let bells = Arc::new(Bells::new(data, presence.clone()));
+        let bells = Arc::new(Notifications::new(data, presence.clone()));
         let (clock_, presence_, staying) = (clock.clone(), presence.clone(), Staying::default());
         let writer = Writer {
             db,
@@ -81,7 +81,7 @@ impl SqliteLedger {
             bells: bells.clone(),
             staying,
         };
-        let (desk, requests) = Desk::new(writer);
+        let (desk, requests) = FlatCombiner::new(writer);
         let here = desk.clone();
         let write = move || {
             while let Ok(first) = here.wait(None) {
@@ -110,7 +110,7 @@ impl SqliteLedger {
     /// `Refused` where even reading needs room or the right to write; `Newer` and `Corrupt` as for [`Self::open`].
     pub fn open_to_read(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (reader, presence) = (Reader::open(data)?, Arc::new(Presence::none(data)));
-        let bells = Arc::new(Bells::new(data, presence.clone()));
+        let bells = Arc::new(Notifications::new(data, presence.clone()));
         let (bell, ends) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
         Ok(Self {
             writer: None,
@@ -249,10 +249,10 @@ impl Ledger for SqliteLedger {
         loop {
             match inbox.recv_timeout(nap) {
                 Ok(heard) => match heard? {
-                    Heard::Jobs(jobs) => return Ok(jobs),
+                    Wakeup::Jobs(jobs) => return Ok(jobs),
                     // Asleep until jobs come, until one becomes free by itself, or until it is time to look for others'
                     // work.
-                    Heard::Nothing(next) if !leaving => {
+                    Wakeup::Nothing(next) if !leaving => {
                         let free = next.map_or(self.round, |at| {
                             Duration::from_millis(at.saturating_sub(self.clock.mono_ms()).max(1))
                         });
@@ -260,8 +260,8 @@ impl Ledger for SqliteLedger {
                         continue;
                     }
                     // Its withdrawal was served before its claim: it is said once more.
-                    Heard::Nothing(_) => {}
-                    Heard::Woken => leaving = true,
+                    Wakeup::Nothing(_) => {}
+                    Wakeup::Woken => leaving = true,
                 },
                 Err(_) if Instant::now() > unheard => return Err(gone()),
                 Err(_) => {

@@ -13,16 +13,16 @@ use crossbeam_channel::Sender;
 use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
-use dovetail_core::desk::Seat;
+use dovetail_core::flat_combining::Seat;
 use dovetail_core::ledger::{Item, Kind, Lease, Renewal, Reply, RunKey, Scope, Then};
 use dovetail_core::meta::Writes;
 use rusqlite::Connection;
 
-use super::bells::{Bells, Topic};
-use super::claimers::{Heard, Wanted};
+use super::claimers::{Wakeup, Wanted};
+use super::notifications::{Notifications, Topic};
 use super::presence::Presence;
 use super::schema::sql_error;
-use super::turns::Turns;
+use super::writer_lock::WriterLock;
 use super::{apply, millis};
 
 /// Requests taken into one transaction: enough to share a sync among all that wait, few enough to answer the first ones
@@ -65,13 +65,13 @@ type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
 pub(crate) struct Writer {
     pub(crate) db: Connection,
     pub(crate) presence: Arc<Presence>,
-    pub(crate) turn: Turns,
+    pub(crate) turn: WriterLock,
     pub(crate) clock: Arc<dyn Clock>,
     /// Rung with every change.
     pub(crate) bell: Arc<Bell>,
     /// Rung when a run ends.
     pub(crate) ends: Arc<Bell>,
-    pub(crate) bells: Arc<Bells>,
+    pub(crate) bells: Arc<Notifications>,
     pub(crate) staying: Staying,
 }
 
@@ -165,7 +165,7 @@ impl Writer {
         match request {
             Request::Withdraw(claimer) => {
                 if let Some(wanted) = self.staying.take(claimer) {
-                    wanted.hears(Ok(Heard::Jobs(Vec::new())));
+                    wanted.hears(Ok(Wakeup::Jobs(Vec::new())));
                 }
                 None
             }
@@ -176,7 +176,7 @@ impl Writer {
             Request::Look(claimer) => self.staying.take(claimer).map(Request::Claim),
             Request::Claim(wanted) if wanted.stays => match &self.staying.nothing {
                 Some((scope, until)) if *scope == wanted.scope && self.clock.mono_ms() < *until => {
-                    wanted.hears(Ok(Heard::Nothing(Some(*until))));
+                    wanted.hears(Ok(Wakeup::Nothing(Some(*until))));
                     self.staying.claimers.push(wanted);
                     None
                 }
@@ -347,11 +347,11 @@ impl Serving<'_> {
                 self.staying.nothing =
                     next.map(|next| (wanted.scope.clone(), next.map_or(until, |next| next.min(until))));
                 if jobs.is_empty() && wanted.stays {
-                    wanted.hears(Ok(Heard::Nothing(next.flatten())));
+                    wanted.hears(Ok(Wakeup::Nothing(next.flatten())));
                     self.staying.claimers.push(wanted);
                     return None;
                 }
-                Ok(Heard::Jobs(jobs))
+                Ok(Wakeup::Jobs(jobs))
             }
             Err(error) => Err(error),
         };

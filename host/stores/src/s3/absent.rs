@@ -5,7 +5,7 @@ use std::time::Duration;
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
-use dovetail_core::retention::{BlobVisitor, Owned, Shelf};
+use dovetail_core::retention::{BlobVisitor, Owned, RemovableBlobs};
 
 use super::{Credentials, S3Check};
 
@@ -66,7 +66,7 @@ impl Owned for S3Blobs {
     }
 }
 
-impl Shelf for S3Blobs {
+impl RemovableBlobs for S3Blobs {
     fn walk(&self, _kind: BlobKind, _told: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
         match *self {}
     }

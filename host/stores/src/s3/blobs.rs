@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
-use dovetail_core::retention::{BlobVisitor, MAX_IDENTITY, Owned, Shelf, YOUNG, identity_of};
+use dovetail_core::retention::{BlobVisitor, MAX_IDENTITY, Owned, RemovableBlobs, YOUNG, identity_of};
 use reqwest::Response;
 use reqwest::header::{CONTENT_LENGTH, DATE, LAST_MODIFIED, SERVER};
 use tokio::runtime::Runtime;
@@ -37,13 +37,13 @@ const PAGE: usize = 1000;
 type Page = (Vec<(Digest, u64)>, Option<String>);
 
 /// What a `HEAD` tells of an object.
-struct Seen {
+struct ObjectHead {
     bytes: u64,
     /// Since it was written, where the server says.
     age: Option<Duration>,
 }
 
-impl Seen {
+impl ObjectHead {
     fn is_young(&self) -> bool {
         self.age.is_none_or(|age| age < YOUNG)
     }
@@ -165,7 +165,7 @@ impl S3Blobs {
     /// a prefix of its own.
     ///
     /// # Errors
-    /// As [`Shelf::remove`].
+    /// As [`RemovableBlobs::remove`].
     pub fn forget_everything(&self) -> Result<(), StoreError> {
         for kind in BlobKind::ALL {
             self.walk(kind, &mut |digest, _| self.remove(kind, &digest, Duration::ZERO).map(drop))?;
@@ -259,7 +259,7 @@ impl S3Blobs {
         }
     }
 
-    async fn head(&self, operation: &str, key: &str, brief: bool) -> Result<Option<Seen>, StoreError> {
+    async fn head(&self, operation: &str, key: &str, brief: bool) -> Result<Option<ObjectHead>, StoreError> {
         let asked = self.client.attempts(operation, 0, async |limit| {
             let response = self.accepted(key, &Ask::Head { brief }, limit).await?;
             let text = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
@@ -271,7 +271,7 @@ impl S3Blobs {
             // Both by the server's own clock, so ours may be wrong.
             let age =
                 time(LAST_MODIFIED).zip(time(DATE)).map(|(stored, now)| now.duration_since(stored).unwrap_or_default());
-            Ok(Seen { bytes, age })
+            Ok(ObjectHead { bytes, age })
         });
         match asked.await {
             Ok(seen) => Ok(Some(seen)),
@@ -395,7 +395,7 @@ impl Owned for S3Blobs {
     }
 }
 
-impl Shelf for S3Blobs {
+impl RemovableBlobs for S3Blobs {
     fn walk(&self, kind: BlobKind, told: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
         let mut after = None;
         loop {

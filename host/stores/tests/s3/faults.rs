@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs as _, StoreErrorKind};
-use dovetail_core::retention::{Shelf as _, YOUNG};
+use dovetail_core::retention::{RemovableBlobs as _, YOUNG};
 use dovetail_stores::S3Blobs;
 
 use crate::fake::{Fake, Reply};

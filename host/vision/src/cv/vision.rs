@@ -24,7 +24,7 @@ use crate::models::manifest::{Crop, CropFrom, Manifest, Output, Role};
 use crate::models::{Installed, Listed, ModelError, ModelStore, default_model};
 use crate::options::Options;
 use crate::pictures::{Found, Pictures, Points};
-use crate::pool::{Pool, Turn};
+use crate::pool::{Pool, Priority};
 
 use super::detect::Detector;
 use super::faces::{self, Each, View};
@@ -173,7 +173,7 @@ impl Opencv {
 
     fn on_pool<T: Send + 'static>(
         &self,
-        turn: Turn,
+        turn: Priority,
         stop: &Stop,
         work: impl FnOnce(&Inner, &Stop) -> Result<T, VisionError> + Send + 'static,
     ) -> Result<T, VisionError> {
@@ -384,7 +384,7 @@ impl Vision for Opencv {
                 Found::Wait(flight) => drop(stop.wait(&flight).map_err(VisionError::Stopped)?),
                 Found::Decode(flight) => {
                     let file = bytes()?;
-                    return self.on_pool(Turn::After, stop, move |_, _| {
+                    return self.on_pool(Priority::After, stop, move |_, _| {
                         let image = codec::decode(&file)?;
                         flight.land(&image);
                         Ok(image)
@@ -405,7 +405,7 @@ impl Vision for Opencv {
     fn resize(&self, image: &Image, to: Size, stop: &Stop) -> Result<Image, VisionError> {
         codec::check_target(to)?;
         let image = image.clone();
-        self.on_pool(Turn::First, stop, move |_, _| resize(&image, to))
+        self.on_pool(Priority::First, stop, move |_, _| resize(&image, to))
     }
 
     fn encode(
@@ -416,7 +416,7 @@ impl Vision for Opencv {
         stop: &Stop,
     ) -> Result<Vec<u8>, VisionError> {
         let (image, media_type) = (image.clone(), media_type.to_owned());
-        self.on_pool(Turn::First, stop, move |_, _| codec::encode(&image, &media_type, quality))
+        self.on_pool(Priority::First, stop, move |_, _| codec::encode(&image, &media_type, quality))
     }
 
     fn model(&self, kind: ModelKind, name: Option<&str>) -> Result<Model, VisionError> {
@@ -448,7 +448,7 @@ impl Vision for Opencv {
             return Err(VisionError::invalid("bad_min_confidence", message));
         }
         let (model, image) = (model.clone(), image.clone());
-        self.on_pool(Turn::First, stop, move |inner, stop| {
+        self.on_pool(Priority::First, stop, move |inner, stop| {
             let slot = inner.slot(&model, ModelKind::Detector)?;
             let mut held = lock(&slot.loaded);
             // It may have waited for the lock, or is about to load.
@@ -469,7 +469,7 @@ impl Vision for Opencv {
         stop: &Stop,
     ) -> Result<PerFace<Vec<Point>>, VisionError> {
         let (model, image, faces) = (model.clone(), image.clone(), faces.to_vec());
-        self.on_pool(Turn::First, stop, move |inner, stop| {
+        self.on_pool(Priority::First, stop, move |inner, stop| {
             let points = inner.points(&model, &image, &faces, stop)?;
             let rounded = |p: Points| p.iter().map(|&(x, y)| Point { x: x as f32, y: y as f32 }).collect();
             Ok(points.into_iter().map(|p| p.map(rounded)).collect())
@@ -491,7 +491,7 @@ impl Vision for Opencv {
             ));
         }
         let (model, image, faces) = (model.clone(), image.clone(), faces.to_vec());
-        self.on_pool(Turn::First, stop, move |inner, stop| {
+        self.on_pool(Priority::First, stop, move |inner, stop| {
             let slot = inner.slot(&model, ModelKind::AgeGenderEstimator)?;
             let values = inner.look((&model, &slot), &image, &faces, views, stop)?;
             Ok(values.into_iter().map(|v| v.map(|v| faces::age_and_gender(&v))).collect())
@@ -529,7 +529,7 @@ impl Opencv {
         stop: &Stop,
     ) -> Result<PerFace<Vec<f32>>, VisionError> {
         let (model, image, faces) = (model.clone(), image.clone(), faces.to_vec());
-        self.on_pool(Turn::First, stop, move |inner, stop| {
+        self.on_pool(Priority::First, stop, move |inner, stop| {
             let slot = inner.slot(&model, kind)?;
             let values = inner.look((&model, &slot), &image, &faces, 1, stop)?;
             let first = |mut v: Vec<Vec<f32>>| faces::interpret(&slot.manifest, v.swap_remove(0));

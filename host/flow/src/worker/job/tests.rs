@@ -5,7 +5,9 @@ use std::sync::Mutex;
 
 use dovetail_core::blobs::StoreError;
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{HeldStep, Job, Kind, Lane, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Wait};
+use dovetail_core::ledger::{
+    HeldStep, Job, Kind, Ledger, Listing, Record, Renewal, Reply, Requirements, RunKey, Scope, Wait,
+};
 use dovetail_core::memory::{ManualClock, MemoryLedger};
 
 use super::*;
@@ -101,7 +103,7 @@ impl Bench {
         let ledger = Arc::new(Recorder { inner, released: Mutex::default(), let_go: Mutex::default() });
         let run = RunKey { run: crate::new_run_id().unwrap(), generation: 0 };
         let record = Record { kind: Kind::Run, key: run.run.to_string(), value: b"{}".to_vec() };
-        let job = Job { step: NodeId::of_step("a"), needs: Vec::new(), attempt: 1, lane: Lane::default() };
+        let job = Job { step: NodeId::of_step("a"), needs: Vec::new(), attempt: 1, lane: Requirements::default() };
         ledger
             .commit(&[Item::Submit { run, record, jobs: vec![job], steps: Arc::new([NodeId::of_step("a")]) }])
             .unwrap();

@@ -16,7 +16,7 @@ const RECENT: Duration = Duration::from_millis(1);
 /// About as long as it takes until a process that waits has been woken and has the turn.
 const GIVE_WAY: Duration = Duration::from_micros(100);
 
-pub(crate) struct Turns {
+pub(crate) struct WriterLock {
     lock: File,
     /// Locked, shared, by all that wait.
     waiting: File,
@@ -27,7 +27,7 @@ fn open(path: &Path) -> Result<File, StoreError> {
     File::options().create(true).truncate(false).write(true).open(path).map_err(|e| io_error("open", path, e))
 }
 
-impl Turns {
+impl WriterLock {
     pub(crate) fn open(data: &Path) -> Result<Self, StoreError> {
         Ok(Self {
             lock: open(&data.join("dovetail.lock"))?,
@@ -42,7 +42,7 @@ impl Turns {
     }
 
     /// Waits for the turn.
-    pub(crate) fn take(&mut self) -> io::Result<Turn<'_>> {
+    pub(crate) fn take(&mut self) -> io::Result<WriterGuard<'_>> {
         if self.ended.is_some_and(|ended| ended.elapsed() < RECENT) {
             match self.waiting.try_lock() {
                 Ok(()) => self.waiting.unlock()?,
@@ -55,14 +55,14 @@ impl Turns {
             self.waiting.unlock()?;
             taken?;
         }
-        Ok(Turn(self))
+        Ok(WriterGuard(self))
     }
 }
 
 /// It is given back when this is dropped: also where a panic ends the work.
-pub(crate) struct Turn<'a>(&'a mut Turns);
+pub(crate) struct WriterGuard<'a>(&'a mut WriterLock);
 
-impl Drop for Turn<'_> {
+impl Drop for WriterGuard<'_> {
     fn drop(&mut self) {
         drop(self.0.lock.unlock());
         self.0.ended = Some(Instant::now());

@@ -21,7 +21,7 @@ use dovetail_core::scarce::Scarce;
 use super::presence::Presence;
 
 /// Who is told; it must not block.
-type Told = Arc<dyn Fn(&RunKey) + Send + Sync>;
+type EndListener = Arc<dyn Fn(&RunKey) + Send + Sync>;
 
 /// The most that is sent at once, in bytes: the key of a run is much shorter.
 const MOST: usize = 256;
@@ -72,7 +72,7 @@ impl Drop for Hung {
 
 #[derive(Default)]
 struct Listening {
-    told: Vec<Told>,
+    told: Vec<EndListener>,
     hung: Option<Hung>,
 }
 
@@ -85,7 +85,7 @@ struct Others {
 }
 
 /// The sockets of a folder, and our own once somebody listens.
-pub(crate) struct Bells {
+pub(crate) struct Notifications {
     folder: PathBuf,
     presence: Arc<Presence>,
     listening: Arc<Mutex<Listening>>,
@@ -160,7 +160,7 @@ fn hear_news(socket: &UnixDatagram, hears: impl Fn() -> bool) -> std::io::Result
     }
 }
 
-impl Bells {
+impl Notifications {
     /// Of this process, whose name `presence` has. Nobody listens yet.
     pub(crate) fn new(data: &Path, presence: Arc<Presence>) -> Self {
         let (listening, others) = (Arc::default(), Mutex::default());

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 /// Where work of the kind `T` is done with the means `S`.
 #[derive(Debug)]
-pub struct Desk<S, T> {
+pub struct FlatCombiner<S, T> {
     means: Mutex<S>,
     inbox: Receiver<T>,
 }
@@ -25,7 +25,7 @@ pub struct Seat<'a, S, T> {
     inbox: &'a Receiver<T>,
 }
 
-impl<S, T> Desk<S, T> {
+impl<S, T> FlatCombiner<S, T> {
     /// A desk, and where to leave work for its thread, which ends when nobody can leave any more.
     pub fn new(means: S) -> (Arc<Self>, Sender<T>) {
         let (leave, inbox) = crossbeam_channel::unbounded();
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn one_at_a_time_sits_and_gets_what_others_left() {
-        let (desk, leave) = Desk::new(0);
+        let (desk, leave) = FlatCombiner::new(0);
         let mut seat = desk.try_sit().unwrap();
         assert!(desk.try_sit().is_none(), "taken");
         leave.send(1).unwrap();
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_panic_at_the_desk_does_not_close_it() {
-        let (desk, _leave) = Desk::<i32, i32>::new(7);
+        let (desk, _leave) = FlatCombiner::<i32, i32>::new(7);
         std::thread::scope(|threads| {
             let fallen = threads.spawn(|| {
                 let _seat = desk.try_sit();

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Shared by all attempts of a runtime. In bytes.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct MemoryBudget {
     /// Held by each attempt without asking.
     own: u64,
     /// Held by all together beyond that.
@@ -46,13 +46,13 @@ pub(crate) enum NoRoom {
 /// What one attempt holds; it goes back with it.
 #[derive(Debug)]
 pub(crate) struct Share {
-    room: Arc<Room>,
+    room: Arc<MemoryBudget>,
     held: u64,
     /// The lower, the older.
     age: u64,
 }
 
-impl Room {
+impl MemoryBudget {
     pub(crate) fn new(own: u64, shared: u64) -> Arc<Self> {
         Arc::new(Self { own, shared, state: Mutex::default() })
     }
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_own_part_is_never_asked_for_and_the_rest_is_shared() {
-        let room = Room::new(10, 100);
+        let room = MemoryBudget::new(10, 100);
         let (mut a, mut b, mut c) = (room.share(), room.share(), room.share());
         assert!(a.try_grow(110), "10 of its own, and all that is shared");
         assert!(b.try_grow(10) && !b.try_grow(1), "the own part is left, and no more");
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn who_waits_gets_what_another_lets_go() {
-        let room = Room::new(0, 100);
+        let room = MemoryBudget::new(0, 100);
         let (mut a, mut b) = (room.share(), room.share());
         assert!(a.try_grow(80) && b.try_grow(20));
         std::thread::scope(|threads| {
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn who_waits_in_vain_gives_up_and_who_must_stop_stops() {
-        let room = Room::new(0, 100);
+        let room = MemoryBudget::new(0, 100);
         let (mut a, mut b) = (room.share(), room.share());
         assert!(a.try_grow(80));
         let began = Instant::now();
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn of_those_that_wait_for_one_another_the_oldest_goes_on() {
         for first in [0, 2] {
-            let room = Room::new(0, 90);
+            let room = MemoryBudget::new(0, 90);
             let mut shares: Vec<Option<Share>> = (0..3).map(|_| Some(room.share())).collect();
             assert!(shares.iter_mut().flatten().all(|share| share.try_grow(30)));
             let begins = Instant::now();
