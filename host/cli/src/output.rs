@@ -124,16 +124,22 @@ pub(crate) struct Notes {
 
 impl Notes {
     pub(crate) fn note(&self, line: &str) {
-        self.clear();
+        // Held over both, so that no other thread draws in between.
+        let mut shown = self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
+        remove(&mut shown);
         drop(writeln!(io::stderr().lock(), "{}", visible(line)));
     }
 
     fn clear(&self) {
-        let mut shown = self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::take(&mut *shown) {
-            let mut err = io::stderr().lock();
-            drop(write!(err, "\r\x1b[2K").and_then(|()| err.flush()));
-        }
+        remove(&mut self.in_place.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Removes the line that stands in place.
+fn remove(shown: &mut bool) {
+    if std::mem::take(shown) {
+        let mut err = io::stderr().lock();
+        drop(write!(err, "\r\x1b[2K").and_then(|()| err.flush()));
     }
 }
 

@@ -1,7 +1,7 @@
 //! How far the work is, on standard error, once it takes longer than a second: in place on a terminal, else as plain
 //! lines.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -124,12 +124,24 @@ impl<'a> Progress<'a> {
 pub(crate) struct Watcher<'a> {
     output: &'a Output,
     progress: RefCell<Progress<'a>>,
+    /// Opening the stores is no part of the work that progress tells of.
+    begun: Cell<bool>,
 }
 
 impl<'a> Watcher<'a> {
     /// Of so many runs; on which `others` work, or this process.
     pub(crate) fn new(output: &'a Output, runs: usize, others: bool) -> Self {
-        Self { output, progress: RefCell::new(Progress::new(output, runs, others)) }
+        Self { output, progress: RefCell::new(Progress::new(output, runs, others)), begun: Cell::new(false) }
+    }
+}
+
+impl<'a> Watcher<'a> {
+    fn begun(&self) -> RefMut<'_, Progress<'a>> {
+        let mut progress = self.progress.borrow_mut();
+        if !self.begun.replace(true) {
+            progress.began = Instant::now();
+        }
+        progress
     }
 }
 
@@ -139,11 +151,11 @@ impl Observer for Watcher<'_> {
     }
 
     fn event(&self, event: &Event) {
-        self.progress.borrow_mut().event(event);
+        self.begun().event(event);
     }
 
     fn tick(&self, now: Instant) {
-        self.progress.borrow_mut().show(now);
+        self.begun().show(now);
     }
 
     fn rest(&self) {

@@ -44,13 +44,14 @@ pub(crate) fn listen(
 ) -> Result<Listening, Error> {
     listen_with(move |before| match before {
         0 => {
-            told(words.drain);
+            // Before the words: standard error may not take them.
             shutdown.drain();
+            told(words.drain);
             true
         }
         1 => {
-            told(words.abort);
             shutdown.abort();
+            told(words.abort);
             true
         }
         _ => false,

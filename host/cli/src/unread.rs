@@ -28,7 +28,7 @@ pub(crate) fn print_list<T, D: Serialize, K: Serialize>(
 }
 
 /// A line on standard error for each.
-pub(crate) fn say_unread(app: &App, what: &'static str, unread: &[(String, Error)]) {
+fn say_unread(app: &App, what: &'static str, unread: &[(String, Error)]) {
     for (name, error) in unread {
         app.output.notice(&Notice::Unreadable { what, name: name.clone(), error: error.chain() });
     }

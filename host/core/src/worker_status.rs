@@ -2,7 +2,9 @@
 //! live in one fleet, so a reader takes every field as one that may be missing.
 
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// A worker's heartbeat.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,14 +45,40 @@ pub struct WorkerStatus {
     /// When it said this, in milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seen_ms: Option<u64>,
+    /// What a worker of a newer version says beside this.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
 }
 
 impl WorkerStatus {
-    /// Of a heartbeat. One that cannot be read says nothing: the worker lives all the same.
+    /// Of a heartbeat. A field that cannot be read is missing, and hides no other one: the worker lives all the same.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Self {
-        serde_json::from_slice(bytes).unwrap_or_default()
+        let mut said: Map<String, Value> = serde_json::from_slice(bytes).unwrap_or_default();
+        Self {
+            host: take(&mut said, "host"),
+            process: take(&mut said, "process"),
+            version: take(&mut said, "version"),
+            slots: take(&mut said, "slots"),
+            started_ms: take(&mut said, "started_ms"),
+            able: take::<Vec<Value>>(&mut said, "able")
+                .into_iter()
+                .flatten()
+                .filter_map(|name| Some(name.as_str()?.to_owned()))
+                .collect(),
+            models: take(&mut said, "models"),
+            running: take(&mut said, "running"),
+            ended: take(&mut said, "ended"),
+            rate: take(&mut said, "rate"),
+            memory: take(&mut said, "memory"),
+            seen_ms: take(&mut said, "seen_ms"),
+            more: said,
+        }
     }
+}
+
+fn take<T: DeserializeOwned>(said: &mut Map<String, Value>, name: &str) -> Option<T> {
+    serde_json::from_value(said.shift_remove(name)?).ok()
 }
 
 #[cfg(test)]
@@ -63,6 +91,12 @@ mod tests {
         assert_eq!(
             (old.host.as_deref(), old.able.as_slice(), old.running),
             (Some("a"), &["clocks".to_owned()][..], Some(2))
+        );
+        assert_eq!(old.more["unknown"]["x"], 1, "a newer worker's words are handed on");
+        let odd = WorkerStatus::read(br#"{"able":["clocks",7],"process":"x","slots":-1,"host":"b"}"#);
+        assert_eq!(
+            (odd.able, odd.process, odd.slots, odd.host),
+            (vec!["clocks".to_owned()], None, None, Some("b".into()))
         );
         assert_eq!(WorkerStatus::read(b"not JSON"), WorkerStatus::default());
         let json = serde_json::to_string(&WorkerStatus { slots: Some(3), ..WorkerStatus::default() }).unwrap();

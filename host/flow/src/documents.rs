@@ -36,7 +36,7 @@ impl RunStatus {
         }
     }
 
-    /// Whether the run needs no more work.
+    /// Whether the run has an outcome, or its cancellation is recorded: its steps may still be stopping.
     #[must_use]
     pub fn is_over(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)

@@ -4,7 +4,7 @@ use dovetail_core::RunId;
 use dovetail_core::ledger::RunKey;
 
 use crate::documents::{CancelledRun, LineageDocument, RunDocument, RunSummary, StepLog};
-use crate::{Blame, Error, Service, grants};
+use crate::{Error, Service, grants};
 
 /// What a list came to: those that were read, and those that cannot be, by name.
 #[derive(Debug)]
@@ -135,15 +135,7 @@ impl Service {
     /// # Errors
     /// `grant_withheld`; a store's failure.
     pub fn may_resume_here(&self, run: &RunId) -> Result<(), Error> {
-        let left = dovetail_flow::left_to_do(self.ports()?, run, false).map_err(|error| {
-            let mut error = Error::from(error);
-            // A run that a newer dovetail wrote is left to that, and keeps no other one waiting.
-            if error.code == "store_newer" {
-                error.blame = Blame::Usage;
-            }
-            error
-        })?;
-        grants::of_steps(&self.settings, &left)
+        grants::of_steps(&self.settings, &dovetail_flow::left_to_do(self.ports()?, run, false)?)
     }
 
     /// Puts the missing steps of an open run into the queue.

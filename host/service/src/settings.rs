@@ -1,4 +1,4 @@
-//! FileSettings: flags, then `DOVETAIL_*`, then `dovetail.toml`, then defaults, resolved once into one immutable
+//! Settings: flags, then `DOVETAIL_*`, then `dovetail.toml`, then defaults, resolved once into one immutable
 //! [`Settings`].
 //!
 //! Pure but for [`Settings::load`], which reads the file. A setting that cannot take effect is refused, never ignored.

@@ -189,6 +189,14 @@ impl Submission<'_> {
         Ok(Submitted { run, created: pushed == Pushed::Created })
     }
 
+    /// Chooses the models of the runs, before anything is stored for them.
+    ///
+    /// # Errors
+    /// If the models cannot be read.
+    pub fn choose_models(&self) -> Result<(), Error> {
+        self.models().map(drop)
+    }
+
     /// The models of the runs: the same for all runs of this submission.
     fn models(&self) -> Result<&Models, Error> {
         if let Some(models) = self.models.get() {

@@ -37,6 +37,14 @@ pub struct WorkerRequest {
 }
 
 impl WorkerRequest {
+    /// Whether such a worker can be started.
+    ///
+    /// # Errors
+    /// `bad_option` for a name that no worker may have.
+    pub fn check(&self) -> Result<(), Error> {
+        self.name(&host_name()).map(drop)
+    }
+
     /// The worker's name.
     fn name(&self, host: &str) -> Result<String, Error> {
         let name = self.name.clone().unwrap_or_else(|| format!("{host}-{}", std::process::id()));
@@ -209,6 +217,7 @@ fn heartbeat(
             rate: Some(rate),
             memory: Some(resident()),
             seen_ms: Some(SystemClock.wall_ms()),
+            ..WorkerStatus::default()
         };
         serde_json::to_vec(&status).unwrap_or_default()
     }

@@ -38,9 +38,9 @@ pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
     let (folder, results) = results::plan(&args.out, &photographs, args.force)?;
     let shutdown = Shutdown::default();
     let watcher = Watcher::new(&app.output, photographs.len(), service.settings.is_fleet());
-    let listening = listen(app, &shutdown)?;
     let work = Work { jobs: service.settings.jobs, shutdown: &shutdown, observer: &watcher };
     let mut session = Session::begin(service, work)?;
+    let listening = listen(app, &shutdown)?;
     let drawing = service.drawing()?;
     folder.begin()?;
     let (mut failed, mut faces_found, mut documents) = (0, 0, Vec::new());

@@ -46,6 +46,7 @@ fn one(app: &App, submission: &Submission<'_>, given: &Given, args: &args::Run, 
     let values = submission.check(&inputs)?;
     let key = args.key.as_deref().map(str::as_bytes);
     app.service.look_for_artifacts(&inputs, &values)?;
+    submission.choose_models()?;
     if args.detach {
         app.service.needs_worker(&app.output)?;
         let run_id = submission.submit(&inputs, values, key)?.run;
@@ -54,8 +55,9 @@ fn one(app: &App, submission: &Submission<'_>, given: &Given, args: &args::Run, 
     }
     let shutdown = Shutdown::default();
     let watcher = Watcher::new(&app.output, 1, app.service.settings.is_fleet());
-    let listening = listen(app, &shutdown)?;
     let session = Session::begin(&app.service, Work { jobs, shutdown: &shutdown, observer: &watcher })?;
+    // From now on a signal is no longer the end of the process.
+    let listening = listen(app, &shutdown)?;
     let run = submission.submit(&inputs, values, key)?.run;
     wait_for(app, session, &listening, &run)
 }
@@ -89,6 +91,7 @@ fn many(
         }
     }
     app.service.look_for_artifacts(&common, &Value::from(common.values.clone()))?;
+    submission.choose_models()?;
     if args.detach {
         app.service.needs_worker(&app.output)?;
     }
@@ -96,6 +99,7 @@ fn many(
     let submit_one = |n: usize| -> Result<RunId, Error> {
         let file = &each.files[n];
         let (inputs, values) = load(file)?;
+        app.service.look_for_artifacts(&inputs, &values).map_err(|error| error.of_file(file))?;
         // Two names that are not UTF-8 are two keys.
         let key = args.key.as_ref().map(|key| [key.as_bytes(), b"\0", file.as_os_str().as_bytes()].concat());
         Ok(submission.submit(&inputs, values, key.as_deref()).map_err(|error| error.of_file(file))?.run)

@@ -2,7 +2,7 @@
 
 use dovetail_service::batch::Several;
 use dovetail_service::documents::{CancelledRun, LineageDocument, RunName, RunSummary, StepLog, SubmittedRun};
-use dovetail_service::{Digest, Error, RunId, Session, Shutdown, Work};
+use dovetail_service::{Blame, Digest, Error, RunId, Session, Shutdown, Work};
 
 use crate::app::App;
 use crate::args::Runs;
@@ -70,9 +70,10 @@ fn wait_after(
 ) -> Result<Exit, Error> {
     let shutdown = Shutdown::default();
     let watcher = Watcher::new(&app.output, 1, app.service.settings.is_fleet());
-    let listening = listen(app, &shutdown)?;
     let jobs = jobs.unwrap_or(app.service.settings.jobs);
     let session = Session::begin(&app.service, Work { jobs, shutdown: &shutdown, observer: &watcher })?;
+    // From now on a signal is no longer the end of the process.
+    let listening = listen(app, &shutdown)?;
     ready()?;
     wait_for(app, session, &listening, run)
 }
@@ -93,8 +94,15 @@ fn resume(app: &App, runs: &[String], all: bool, jobs: Option<u32>) -> Result<Ex
             wait_after(app, run, jobs, || service.resume_run(run))
         }
         runs => run_all(app, &Several::Open(runs), Keyed::No, jobs.unwrap_or(service.settings.jobs), |n| {
-            let of_run = |error: Error| if error.code == "grant_withheld" { error.of_run(&runs[n]) } else { error };
-            service.may_resume_here(&runs[n]).map_err(of_run)?;
+            service.may_resume_here(&runs[n]).map_err(|mut error| match error.code {
+                "grant_withheld" => error.of_run(&runs[n]),
+                // A run that a newer dovetail wrote is left to that, and keeps no other one waiting.
+                "store_newer" => {
+                    error.blame = Blame::Usage;
+                    error
+                }
+                _ => error,
+            })?;
             service.resume_run(&runs[n])?;
             Ok(runs[n].clone())
         }),

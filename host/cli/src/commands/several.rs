@@ -36,8 +36,8 @@ pub(crate) fn run_all(
 ) -> Result<Exit, Error> {
     let shutdown = Shutdown::default();
     let watcher = Watcher::new(&app.output, several.len(), app.service.settings.is_fleet());
-    let listening = listen(app, &shutdown)?;
     let session = Session::begin(&app.service, Work { jobs, shutdown: &shutdown, observer: &watcher })?;
+    let listening = listen(app, &shutdown)?;
     let mut printer = Printer { app, several, printed: 0, rows: Vec::new() };
     let batch = batch::run_all(session, several, submit, |n, document| printer.print(n, document))?;
     printer.close(keyed, batch, listening.interrupted())

@@ -13,6 +13,9 @@ use crate::table::table;
 
 pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     let request = WorkerRequest { jobs: args.jobs.unwrap_or(app.service.settings.jobs), name: args.name.clone() };
+    request.check()?;
+    // Until the stores are open a signal ends the process at once.
+    app.service.ports()?;
     let shutdown = Shutdown::default();
     let quit = SignalWords {
         drain: "stopping: running steps finish, no new ones start; once more to stop them at once",

@@ -46,6 +46,10 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
                     check(root, then, value, at, found);
                 }
             }
+            "uniqueItems" => {
+                let items = value.as_array().map_or(&[][..], Vec::as_slice);
+                expect((1..items.len()).all(|n| !items[..n].contains(&items[n])));
+            }
             "minimum" => expect(value.as_f64().is_none_or(|number| number >= rule.as_f64().unwrap())),
             "maximum" => expect(value.as_f64().is_none_or(|number| number <= rule.as_f64().unwrap())),
             "pattern" => expect(

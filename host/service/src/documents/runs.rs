@@ -48,7 +48,7 @@ pub struct RunsDocument {
     /// In the order of the files, of the named runs, or of submission.
     pub runs: Vec<RunDocument>,
     pub summary: RunsSummary,
-    /// Only if the host failed before all was done: exit code 3.
+    /// Only if not all was done: the host failed, or some files or runs were refused. Exit code 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
 }

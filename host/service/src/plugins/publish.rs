@@ -12,19 +12,7 @@ use super::folder::Stale;
 use super::inspect::{Good, look};
 use crate::documents::{PushedTask, SignatureDocument, TaskDocument, TaskFinding, TaskName, TaskSummary};
 use crate::runs::Listed;
-use crate::{Error, Service};
-
-/// What a push came to.
-pub enum TaskPush {
-    /// All plugins are published.
-    Published {
-        tasks: Vec<PushedTask>,
-        /// Records of tasks that could not be read.
-        unread: Vec<(String, Error)>,
-    },
-    /// Some are refused, so that none is published: each with its place and the reasons.
-    Refused(Vec<(PathBuf, Vec<TaskFinding>)>),
-}
+use crate::{Error, Notice, Observer, Service};
 
 /// The same package with a component that has no names.
 ///
@@ -57,27 +45,40 @@ impl Service {
     }
 
     /// Publishes plugins; `given` are the grants that the caller allows. All are looked at before the first one is
+    /// published; `refused` gets each plugin that is refused, with the reasons. None: some are refused, so that none is
     /// published.
     ///
     /// # Errors
     /// `bad_grant`, `grant_needed`, `version_taken`; a store's failure.
-    pub fn push_plugins(&self, paths: &[PathBuf], given: &[String]) -> Result<TaskPush, Error> {
+    pub fn push_plugins(
+        &self,
+        paths: &[PathBuf],
+        given: &[String],
+        observer: &dyn Observer,
+        mut refused: impl FnMut(&Path, &[TaskFinding]),
+    ) -> Result<Option<Vec<PushedTask>>, Error> {
         // The data folder is made first, so that code that is compiled here is kept for the first run.
         let ports = self.ports()?;
         let compiler = self.compiler()?;
-        let (mut good, mut refused) = (Vec::new(), Vec::new());
+        let (mut good, mut broken) = (Vec::new(), false);
         for path in paths {
             match look(&compiler, path, None, Stale::Refused)? {
                 Ok(plugin) => good.push(plugin),
-                Err(findings) => refused.push((path.clone(), findings)),
+                Err(findings) => {
+                    refused(path, &findings);
+                    broken = true;
+                }
             }
         }
-        if !refused.is_empty() {
-            return Ok(TaskPush::Refused(refused));
+        if broken {
+            return Ok(None);
         }
         // First: a misspelt grant is the reason why one is missing.
         all_asked_for(given, &good.iter().flat_map(|plugin| asked(&plugin.manifest.grants)).collect::<Vec<_>>())?;
         let before = Listed::of(dovetail_flow::plugins(ports)?, |record| record);
+        for (name, error) in &before.unread {
+            observer.notice(&Notice::Unreadable { what: "task", name: name.clone(), error: error.chain() });
+        }
         for Good { manifest, .. } in &good {
             // The newest version before it, whatever was granted to that: a new version needs a yes of its own.
             let older =
@@ -91,7 +92,7 @@ impl Service {
         for plugin in good {
             tasks.push(self.push_plugin(plugin)?);
         }
-        Ok(TaskPush::Published { tasks, unread: before.unread })
+        Ok(Some(tasks))
     }
 
     fn push_plugin(&self, Good { manifest, description, package }: Good) -> Result<PushedTask, Error> {

@@ -3,16 +3,21 @@
 
 use dovetail_service::documents::RunDocument;
 use dovetail_service::drawing::Annotation;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// One face of the pipeline's output.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Face {
+    #[serde(deserialize_with = "lenient")]
     face_id: Option<u64>,
+    #[serde(deserialize_with = "lenient")]
     detection: Option<Detection>,
+    #[serde(deserialize_with = "lenient")]
     attributes: Option<Attributes>,
+    #[serde(deserialize_with = "lenient")]
     features: Option<Features>,
 }
 
@@ -20,35 +25,45 @@ pub(super) struct Face {
 #[serde(default)]
 struct Detection {
     /// Left, top, width and height, in pixels.
+    #[serde(deserialize_with = "lenient")]
     bbox: Vec<f64>,
+    #[serde(deserialize_with = "lenient")]
     confidence: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Attributes {
+    #[serde(deserialize_with = "lenient")]
     age: Option<Age>,
+    #[serde(deserialize_with = "lenient")]
     gender: Option<Gender>,
+    #[serde(deserialize_with = "lenient")]
     emotion: Option<Emotion>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Age {
+    #[serde(deserialize_with = "lenient")]
     estimated_age: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Gender {
+    #[serde(deserialize_with = "lenient")]
     predicted_gender: Option<String>,
+    #[serde(deserialize_with = "lenient")]
     confidence: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Emotion {
+    #[serde(deserialize_with = "lenient")]
     dominant_emotion: Option<String>,
+    #[serde(deserialize_with = "lenient")]
     confidence: Option<f64>,
 }
 
@@ -56,6 +71,7 @@ struct Emotion {
 #[serde(default)]
 struct Features {
     /// Points in pixels.
+    #[serde(deserialize_with = "lenient")]
     landmarks: Vec<Vec<f64>>,
 }
 
@@ -70,6 +86,11 @@ struct Faces {
 pub(super) fn all_in(document: &RunDocument) -> Vec<Face> {
     let output = Faces::deserialize(&document.output).unwrap_or_default();
     output.faces.iter().map(|face| Face::deserialize(face).unwrap_or_default()).collect()
+}
+
+/// A part of another type than ours is unknown, and hides no other part.
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(reader: D) -> Result<T, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(reader)?).unwrap_or_default())
 }
 
 fn percent(value: Option<f64>) -> String {
@@ -152,6 +173,9 @@ mod tests {
     fn a_face_without_attributes_is_shown_as_far_as_it_is_known() {
         let face =
             face(json!({ "face_id": 0, "detection": {"bbox": [1, 2, 3, 4], "confidence": 0.9}, "attributes": null }));
+        let other = Face::deserialize(json!({ "face_id": "x", "detection": {"bbox": [1, 2, 3, 4], "confidence": "?"},
+            "features": {"landmarks": null} }));
+        assert_eq!(other.unwrap().annotation().unwrap().bbox, [1.0, 2.0, 3.0, 4.0], "odd parts hide no other");
         assert_eq!(face.row(), ["0", "1 2 3 4", "90%", "-", "- -", "- -"]);
     }
 }

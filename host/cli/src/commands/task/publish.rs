@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use dovetail_service::documents::{PackedTask, PushedTask, TaskName, TaskSummary};
 use dovetail_service::files::read;
 use dovetail_service::paths::Shown as _;
-use dovetail_service::plugins::{Good, MAX_PACKAGE, Package, Stale, TaskPush, stripped};
+use dovetail_service::plugins::{Good, MAX_PACKAGE, Package, Stale, stripped};
 use dovetail_service::words::bytes;
 use dovetail_service::{Digest, Error};
 
@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::exit::Exit;
 use crate::results::{Target, is_same_file, targets};
 use crate::table::table;
-use crate::unread::{print_list, say_unread};
+use crate::unread::print_list;
 
 pub(super) fn pack(
     app: &App,
@@ -84,16 +84,12 @@ fn is_package(path: &Path) -> bool {
 }
 
 pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exit, Error> {
-    let (tasks, unread) = match app.service.push_plugins(paths, given)? {
-        TaskPush::Published { tasks, unread } => (tasks, unread),
-        TaskPush::Refused(all) => {
-            for (path, findings) in all {
-                refused(app, &path, &findings);
-            }
-            return Ok(Exit::Failed);
-        }
+    let Some(tasks) = app.service.push_plugins(paths, given, &app.output, |path, findings| {
+        refused(app, path, findings);
+    })?
+    else {
+        return Ok(Exit::Failed);
     };
-    say_unread(app, "task", &unread);
     app.output.result(&tasks, || tasks.iter().map(pushed).collect());
     Ok(Exit::Done)
 }
