@@ -4,6 +4,7 @@
 mod cases;
 mod leases;
 mod nodes;
+mod panics;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,7 +158,7 @@ pub fn ledger(make: MakeLedger<'_>) {
 /// The cases that this backend fails.
 pub fn broken_promises(make: MakeLedger<'_>) -> Vec<&'static str> {
     let mut broken = Vec::new();
-    for (name, case) in cases::LEDGER.iter().chain(leases::LEDGER).chain(nodes::LEDGER) {
+    for (name, case) in cases::LEDGER.iter().chain(leases::LEDGER).chain(nodes::LEDGER).chain(panics::LEDGER) {
         let bench = make();
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(&bench))).is_err() {
             broken.push(*name);

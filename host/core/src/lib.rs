@@ -19,6 +19,7 @@ pub mod manifest;
 #[cfg(feature = "testing")]
 pub mod memory;
 pub mod meta;
+pub mod panics;
 pub mod pipeline;
 pub mod policy;
 pub mod record;

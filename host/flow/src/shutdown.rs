@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use dovetail_core::ledger::Ledger;
 use dovetail_core::stop::Canceller;
 
+/// Wakes a thread that waits, so that the thread sees the new stage. False: nothing waits there any more.
+type Waker = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// Held by whoever may stop a worker, and by the worker. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Shutdown(Arc<Inner>);
@@ -14,7 +17,7 @@ pub struct Shutdown(Arc<Inner>);
 struct Inner {
     stage: AtomicU8,
     running: Mutex<Vec<Weak<Canceller>>>,
-    waiting: Mutex<Vec<Weak<dyn Ledger>>>,
+    wakers: Mutex<Vec<Waker>>,
 }
 
 impl Shutdown {
@@ -46,9 +49,15 @@ impl Shutdown {
         self.0.stage.load(Ordering::SeqCst) >= 2
     }
 
-    /// Whom to wake: a claimer that sleeps.
+    /// Wakes the claimers that sleep in this ledger, at each stage.
     pub fn wakes(&self, ledger: &Arc<dyn Ledger>) {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(ledger));
+        let ledger = Arc::downgrade(ledger);
+        self.calls(move || ledger.upgrade().map(|ledger| ledger.wake()).is_some());
+    }
+
+    /// Calls `waker` at each stage, until it returns false.
+    pub(crate) fn calls(&self, waker: impl Fn() -> bool + Send + Sync + 'static) {
+        self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(waker));
     }
 
     /// Whom to stop on `abort`.
@@ -63,8 +72,6 @@ impl Shutdown {
     }
 
     fn wake(&self) {
-        for ledger in self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
-            ledger.wake();
-        }
+        self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner).retain(|waker| waker());
     }
 }

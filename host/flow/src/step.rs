@@ -63,10 +63,13 @@ impl StepRunner {
         })?;
         if !name.is_of_step() {
             // Run without its index, the step would be another one. The job is put off, for a worker that can run it.
-            let what = format!("run step {name} of run {}", lease.run.run);
-            let why =
-                "it has an index; this dovetail runs each step of a pipeline once: use the version that submitted it";
-            return Err(StoreError::new(StoreErrorKind::Newer, what, why).into());
+            // The operation is the same for all such jobs: a run with many of them must not open the circuit breaker.
+            let why = format!(
+                "step {name} of run {} has an index; this dovetail runs each step of a pipeline once: \
+                 use the version that submitted the run",
+                lease.run.run
+            );
+            return Err(StoreError::new(StoreErrorKind::Newer, "run a step with an index", why).into());
         }
         let mut failed_step = None;
         // Where running steps may end after a failure, each claim reads whether there was one: new steps do not start.

@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dovetail_core::executor::Executor;
 use dovetail_core::ledger::Scope;
+use dovetail_core::panics;
 
 pub use self::event::{Event, Listener};
 use self::in_hand::JobsInHand;
@@ -52,8 +53,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The error for a panic of this program during `operation`.
 fn panicked(operation: &str, panic: &(dyn Any + Send)) -> FlowError {
-    let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    FlowError::Panic(format!("{operation}: the host panicked: {}", said.unwrap_or("without a word")))
+    FlowError::Panic(format!("{operation}: the host panicked: {}", panics::message(panic)))
 }
 
 impl Worker {
@@ -72,6 +72,8 @@ impl Worker {
     /// ended, and what they were given back is for another worker.
     pub fn run(self: &Arc<Self>, scope: &Scope, shutdown: &Shutdown) -> Result<(), FlowError> {
         shutdown.wakes(&self.parts.ledger);
+        let jobs = Arc::downgrade(&self.jobs);
+        shutdown.calls(move || jobs.upgrade().map(|jobs| jobs.flow.wake()).is_some());
         self.jobs.works_on(scope);
         let jobs = Arc::downgrade(&self.jobs);
         self.parts.ledger.on_end(Box::new(move |run| {

@@ -410,10 +410,8 @@ pub(crate) fn store_fault(error: StoreError) -> Fault {
 
 /// A panic in our own code, as an error.
 pub(crate) fn panicked(what: &str, panic: &(dyn Any + Send)) -> HostError {
-    let text =
-        panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
     HostError {
-        operation: format!("{what}: the host panicked: {}", text.as_deref().unwrap_or("no message")),
+        operation: format!("{what}: the host panicked: {}", dovetail_core::panics::message(panic)),
         transient: false,
         missing: None,
         source: None,

@@ -385,10 +385,11 @@ impl MetaStore for MongoMeta {
         let mut found = Vec::new();
         for row in rows {
             let row = row.map_err(|e| self.error("list", e))?;
-            let run = row.get_str("_id").ok().and_then(RunKey::parse);
-            found.push(run.ok_or_else(|| {
-                StoreError::plain(StoreErrorKind::Corrupt, format!("read the open runs at {}", self.address))
-            })?);
+            match row.get_str("_id").ok().and_then(RunKey::parse) {
+                Some(run) => found.push(run),
+                // A run that this version cannot read must not hide the others.
+                None => tracing::warn!(?row, "an open run cannot be read by this version of dovetail"),
+            }
         }
         Ok(found)
     }

@@ -3,19 +3,22 @@
 //! A reply that is lost is asked for again under the same number, on a new connection: the script answers it from what
 //! it remembers. Not here: what the window is for and which records it follows (flow).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
-use dovetail_core::keys::{BadNodeId, NodeId, RunKey, lease_token};
-use dovetail_core::ledger::{HeldStep, Job, Scope};
-use dovetail_core::window::{Called, Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
-use redis::{Client, Commands as _, Connection, ConnectionLike as _, FromRedisValue as _, PubSub, Script, Value};
-
 pub(crate) mod check;
 mod commands;
 mod script;
 mod settings;
+mod wire;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
+use dovetail_core::keys::{RunKey, lease_token};
+use dovetail_core::ledger::{HeldStep, Scope};
+use dovetail_core::window::{Called, Change, Held, Ring, Stamp, Status, Window, WindowLease};
+use redis::{Client, Commands as _, Connection, ConnectionLike as _, FromRedisValue as _, PubSub, Script, Value};
+
+use self::wire::{RawJob, able, args_of, back_args, delivery, push_change, ring_of, status};
 
 /// Tries of one call before the window counts as unavailable: with the pauses between them, about four seconds.
 const TRIES: u32 = 6;
@@ -27,6 +30,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// After this silence the bell's connection is asked whether it still stands, and its answer takes at most as long.
 /// With the pause before the next connection, a bell that nobody carries is made anew within 10 s.
 const SILENCE: Duration = Duration::from_secs(3);
+
+/// How long a job is put off whose names this version cannot read.
+const UNREADABLE: Duration = Duration::from_secs(30);
 
 /// The work of a fleet in one Redis.
 pub struct RedisWindow {
@@ -190,26 +196,14 @@ impl RedisWindow {
         want: usize,
         lease: Duration,
     ) -> Result<Option<Called>, StoreError> {
-        let mut state = self.state();
-        state.number += 1;
-        let number = state.number.to_string();
-        let seen = self.seen();
-        let (tick, want, lease_ms) = (seen.tick.to_string(), want.to_string(), lease.as_millis().to_string());
-        let mut args =
-            args_of(&["call", &self.incarnation, &number, &seen.epoch, &tick, &want, &lease_ms, &able(scope)]);
+        let mut args = Vec::new();
         for change in changes {
             push_change(&mut args, change);
         }
-        let value = self.send(&mut state.connection, script, &args)?;
-        if value == Value::Nil {
-            // The script has not seen this number: a gap would look as if something had been lost.
-            state.number -= 1;
-            return Ok(None);
-        }
+        let Some((number, value)) = self.call_raw(script, &args, scope, want, lease)? else { return Ok(None) };
         let answer: (String, u64, u64, u64, Vec<String>, Vec<Value>, i64) =
             redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))?;
         let (epoch, tick, now, refused, words, jobs, next) = answer;
-        drop(state);
         self.saw(&epoch, tick);
         let statuses: Vec<Status> =
             words.iter().map(|w| status(w)).collect::<Option<_>>().ok_or_else(|| self.corrupt(&words.join(" ")))?;
@@ -217,10 +211,13 @@ impl RedisWindow {
             return Err(self.corrupt(&format!("{} answers to {} changes", statuses.len(), changes.len())));
         }
         let token = lease_token(&self.incarnation, &number);
-        let mut handed = Vec::with_capacity(jobs.len());
+        let (mut handed, mut unreadable) = (Vec::with_capacity(jobs.len()), Vec::new());
         for job in jobs {
             let raw = RawJob::from_redis_value(job).map_err(|e| self.corrupt(&e.to_string()))?;
-            handed.push(delivery(raw, &token, &epoch).ok_or_else(|| self.corrupt("a job without a name"))?);
+            handed.extend(delivery(raw, &token, &epoch).map_err(|raw| unreadable.push(raw)).ok());
+        }
+        if !unreadable.is_empty() {
+            self.give_back_unreadable(&unreadable, &token);
         }
         Ok(Some(Called {
             statuses,
@@ -230,107 +227,52 @@ impl RedisWindow {
         }))
     }
 
+    /// One numbered call with the arguments of its changes: its number and the reply; none: Redis is full, and nothing
+    /// was done.
+    fn call_raw(
+        &self,
+        script: &Script,
+        changes: &[Vec<u8>],
+        scope: &Scope,
+        want: usize,
+        lease: Duration,
+    ) -> Result<Option<(String, Value)>, StoreError> {
+        let mut state = self.state();
+        state.number += 1;
+        let number = state.number.to_string();
+        let seen = self.seen();
+        let (tick, want, lease_ms) = (seen.tick.to_string(), want.to_string(), lease.as_millis().to_string());
+        let mut args =
+            args_of(&["call", &self.incarnation, &number, &seen.epoch, &tick, &want, &lease_ms, &able(scope)]);
+        args.extend_from_slice(changes);
+        let value = self.send(&mut state.connection, script, &args)?;
+        if value == Value::Nil {
+            // The script has not seen this number: a gap would look as if something had been lost.
+            state.number -= 1;
+            return Ok(None);
+        }
+        Ok(Some((number, value)))
+    }
+
+    /// Gives jobs back, uncharged, whose names this version cannot read: a worker of another version may read them, and
+    /// the jobs that were claimed with them must not suffer.
+    fn give_back_unreadable(&self, jobs: &[RawJob], token: &str) {
+        let keys: Vec<&str> = jobs.iter().map(|(key, ..)| key.as_str()).collect();
+        tracing::warn!(?keys, "jobs cannot be read by this version of dovetail: they are left to other workers");
+        let back = |(key, verify, _, attempt, ..): &RawJob| back_args(key, token, *attempt, *verify == 1, UNREADABLE);
+        let changes: Vec<Vec<u8>> = jobs.iter().flat_map(back).collect();
+        // If this call fails, the leases expire instead.
+        if let Err(error) = self.call_raw(&self.draining, &changes, &Scope::All, 0, Duration::ZERO) {
+            tracing::warn!(err = &error as &dyn std::error::Error, "unreadable jobs could not be given back");
+        }
+    }
+
     fn corrupt(&self, why: &str) -> StoreError {
         StoreError::new(
             StoreErrorKind::Corrupt,
             format!("read the answer of the queue at {}", self.address),
             why.to_owned(),
         )
-    }
-}
-
-fn args_of(words: &[&str]) -> Vec<Vec<u8>> {
-    words.iter().map(|w| w.as_bytes().to_vec()).collect()
-}
-
-fn push_jobs(args: &mut Vec<Vec<u8>>, jobs: &[Job]) {
-    args.push(jobs.len().to_string().into_bytes());
-    for job in jobs {
-        let needs = job.needs.iter().map(NodeId::as_str).collect::<Vec<_>>().join("\x1e");
-        args.extend(args_of(&[job.step.as_str(), &job.attempt.to_string(), job.lane.as_str(), &needs]));
-    }
-}
-
-fn push_change(args: &mut Vec<Vec<u8>>, change: &Change) {
-    match change {
-        Change::Finish { lease, succeeded, value, children } => {
-            args.extend(args_of(&[
-                "F",
-                &lease.run.key(),
-                lease.step.as_str(),
-                &lease.epoch,
-                if *succeeded { "1" } else { "0" },
-            ]));
-            args.push(value.clone());
-            push_jobs(args, children);
-        }
-        Change::Open { run, stamp, verify, envelope, steps, done, jobs } => {
-            args.extend(args_of(&[
-                "O",
-                &run.key(),
-                &stamp.epoch,
-                &stamp.now.to_string(),
-                if *verify { "1" } else { "0" },
-            ]));
-            args.push(envelope.clone());
-            args.push(steps.to_string().into_bytes());
-            args.push(done.len().to_string().into_bytes());
-            for (step, value) in done {
-                args.extend(args_of(&[step.as_str(), if value.is_some() { "1" } else { "0" }]));
-                args.push(value.clone().unwrap_or_default());
-            }
-            push_jobs(args, jobs);
-        }
-        Change::Close { run } => args.extend(args_of(&["X", &run.key()])),
-        Change::Cancel { run } => args.extend(args_of(&["C", &run.key()])),
-        Change::Refused => args.extend(args_of(&["R", ""])),
-        Change::Back { lease, attempt, verify, delay } => {
-            let verify = if *verify { "1" } else { "0" };
-            args.extend(args_of(&[
-                "B",
-                &lease.run.job(&lease.step),
-                &lease.token,
-                &attempt.to_string(),
-                verify,
-                &delay.as_millis().to_string(),
-            ]));
-        }
-    }
-}
-
-fn status(word: &str) -> Option<Status> {
-    Some(match word {
-        "ok" => Status::Ok,
-        "complete" => Status::Complete,
-        "last" => Status::Last,
-        "lost" => Status::Lost,
-        "stale" => Status::Stale,
-        "closed" => Status::Closed,
-        "cancelled" => Status::Cancelled,
-        "not_owner" => Status::NotOwner,
-        _ => return None,
-    })
-}
-
-type RawJob = (String, u8, u32, u32, Vec<u8>, Vec<Vec<u8>>);
-
-fn delivery(raw: RawJob, token: &str, epoch: &str) -> Option<Delivery> {
-    let (id, verify, crashes, attempt, envelope, values) = raw;
-    let (run, step) = RunKey::of_job(&id)?;
-    let named = |pair: &[Vec<u8>]| {
-        let step: NodeId = std::str::from_utf8(pair.first()?).ok()?.parse().ok()?;
-        Some((step, pair.get(1)?.clone()))
-    };
-    let values = values.chunks(2).map(named).collect::<Option<Vec<_>>>()?;
-    let lease = WindowLease { run, step, token: token.to_owned(), epoch: epoch.to_owned() };
-    Some(Delivery { lease, attempt, crashes, verify: verify == 1, envelope, values })
-}
-
-/// The capabilities of whoever claims, as the script reads them.
-fn able(scope: &Scope) -> String {
-    match scope {
-        Scope::Able(able) => able.join(","),
-        Scope::All | Scope::Runs(_) => "*".to_owned(),
     }
 }
 
@@ -347,11 +289,6 @@ fn hear(bell: &mut PubSub<'_>, channel: &str, ring: &(dyn Fn(Ring) + Send + Sync
             Err(error) => return Err(error),
         }
     }
-}
-
-fn ring_of(message: &str) -> Ring {
-    let run = |word: &str| message.strip_prefix(word).and_then(RunKey::parse);
-    run("over ").map(Ring::Over).or_else(|| run("cancel ").map(Ring::Cancelled)).unwrap_or(Ring::Jobs)
 }
 
 impl Window for RedisWindow {
@@ -432,11 +369,12 @@ impl Window for RedisWindow {
 
     fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         let flat: Vec<String> = self.ask(&args_of(&["held", &run.key()]))?;
+        // A step that this version cannot read must not hide the others.
         let read = |pair: &[String]| {
-            let step = pair[0].parse().map_err(|e: BadNodeId| self.corrupt(&e.to_string()))?;
-            Ok(HeldStep { step, worker: Some(pair[1].clone()).filter(|name| !name.is_empty()) })
+            let worker = Some(pair[1].clone()).filter(|name| !name.is_empty());
+            Some(HeldStep { step: pair[0].parse().ok()?, worker })
         };
-        flat.chunks_exact(2).map(read).collect()
+        Ok(flat.chunks_exact(2).filter_map(read).collect())
     }
 
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<Stamp, StoreError> {

@@ -31,6 +31,7 @@ use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait,
 };
 use dovetail_core::meta::MetaStore;
+use dovetail_core::panics::contain;
 use dovetail_core::scarce::Scarce;
 use dovetail_core::window::{Change, Ring, Stamp, Status, Window};
 
@@ -128,13 +129,20 @@ impl Shared {
         Ok(())
     }
 
+    fn tell_listeners(&self, run: &RunKey) {
+        for listener in locked(&self.told).iter() {
+            // The thread that hears notifications must outlive a listener that panics.
+            drop(contain("tell of the end of a run", || listener(run)));
+        }
+    }
+
     fn heard(&self, ring: Ring) {
         match ring {
             Ring::Jobs => {}
             Ring::Missed => locked(&self.over).missed = true,
-            Ring::Cancelled(run) => locked(&self.told).iter().for_each(|told| told(&run)),
+            Ring::Cancelled(run) => self.tell_listeners(&run),
             Ring::Over(run) => {
-                locked(&self.told).iter().for_each(|told| told(&run));
+                self.tell_listeners(&run);
                 locked(&self.over).add(run);
             }
         }
@@ -293,6 +301,11 @@ impl Drop for FleetLedger {
         // If the window cannot be told, these leases expire.
         drop(self.shared.give_back_owed());
     }
+}
+
+/// Gives a caller its replies. A receiver that panics must not keep the other callers from theirs.
+fn answer(then: Then, replies: Result<Vec<Reply>, StoreError>) {
+    drop(contain("answer a change", || then(replies)));
 }
 
 fn gone() -> StoreError {

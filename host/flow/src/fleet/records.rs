@@ -10,11 +10,12 @@ use dovetail_core::flat_combining::{FlatCombiner, Seat};
 use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{Item, Job, Kind, Lease, Record, Reply, RunKey, Then};
 use dovetail_core::meta::{Put, Writes};
+use dovetail_core::panics::contain;
 use dovetail_core::record::{Form, OutcomeRecord};
 use dovetail_core::window::{Change, Stamp, Status};
 
 use super::work::{Following, InFlight, Slot, ToWindow, leave};
-use super::{MAX_CARRIED, NOT_CARRIED, REMEMBERED, Shared, locked};
+use super::{MAX_CARRIED, NOT_CARRIED, REMEMBERED, Shared, answer, locked};
 
 /// Changes taken into one write: enough to share it among all that wait, few enough to answer the first ones soon.
 const GROUP: usize = 256;
@@ -73,10 +74,13 @@ pub(super) fn run(shared: &Shared, desk: &RecordsDesk, work: &Sender<ToWindow>) 
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(ToRecords::End),
         };
-        let flying = write_with_others(shared, desk.sit(), first, &Role::Thread);
-        if let Some(flying) = flying {
-            leave(work, ToWindow::Changes(flying));
-        }
+        let turn = || {
+            if let Some(flying) = write_with_others(shared, desk.sit(), first, &Role::Thread) {
+                leave(work, ToWindow::Changes(flying));
+            }
+        };
+        // The requests of this turn hear that their channels close; later ones are served.
+        drop(contain("write records", turn));
         if desk.sit().ending {
             return;
         }
@@ -132,7 +136,7 @@ pub(super) fn write_with_others(
             }
             drop(seat);
             for request in requests {
-                (request.then)(Err(error.again()));
+                answer(request.then, Err(error.again()));
             }
             None
         }
@@ -144,7 +148,7 @@ fn write_alone(shared: &Shared, request: Request) -> Option<InFlight> {
     match write(shared, std::slice::from_ref(&request), &mut Writes::default()) {
         Ok(mut slots) => Some(InFlight { slots: slots.pop().unwrap_or_default(), then: request.then }),
         Err(error) => {
-            (request.then)(Err(error));
+            answer(request.then, Err(error));
             None
         }
     }

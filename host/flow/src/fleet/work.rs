@@ -7,6 +7,7 @@ use crossbeam_channel::{SendError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::flat_combining::{FlatCombiner, Seat};
 use dovetail_core::ledger::{Reply, RunKey, Scope, Then};
+use dovetail_core::panics::contain;
 use dovetail_core::window::{Change, Delivery, Status};
 
 use super::records::{Repair, ToRecords};
@@ -54,7 +55,7 @@ pub(super) enum ToWindow {
 /// others are told.
 pub(super) fn leave(work: &Sender<ToWindow>, message: ToWindow) {
     if let Err(SendError(ToWindow::Changes(lost))) = work.send(message) {
-        lost.into_iter().for_each(|request| (request.then)(Err(super::gone())));
+        lost.into_iter().for_each(|request| super::answer(request.then, Err(super::gone())));
     }
 }
 
@@ -64,7 +65,8 @@ pub(super) type WorkDesk = FlatCombiner<(), ToWindow>;
 /// Tells the window what is left for it until nobody is there who could leave more.
 pub(super) fn run(shared: &Shared, desk: &WorkDesk, records: &Sender<ToRecords>) {
     while let Ok(first) = desk.wait(None) {
-        tell_with_others(shared, &desk.sit(), first, records);
+        // The requests of this turn hear that their channels close; later ones are served.
+        drop(contain("change the window", || tell_with_others(shared, &desk.sit(), first, records)));
     }
 }
 
@@ -142,7 +144,7 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
                 drop(records.send(ToRecords::Forget(forget)));
             }
             for (then, answer) in answers {
-                then(answer);
+                super::answer(then, answer);
             }
             if let Some(claim) = claim {
                 // Whoever asked waits; were he gone, the leases would lapse.
@@ -160,7 +162,7 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
                         locked(&shared.leases).set_leaving(*lease, false);
                     }
                 }
-                then(Err(error.again()));
+                super::answer(then, Err(error.again()));
             }
             if let Some(claim) = claim {
                 drop(claim.reply.send(Err(error)));

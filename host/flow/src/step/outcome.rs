@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dovetail_core::executor::Failure;
-use dovetail_core::ledger::{Item, Reply, RunKey};
+use dovetail_core::ledger::{Item, Lease, Reply, RunKey};
 use dovetail_core::record::RunState;
 
 use super::StepRunner;
@@ -62,6 +62,15 @@ impl JobOutcome {
     /// Nothing is to be recorded for the job.
     pub(crate) fn superseded(run_state: Option<RunState>) -> Self {
         Self { change: None, conclusion: Conclusion::Superseded, run_state }
+    }
+
+    /// The job is held by this lease, which may be another one than the attempt began with.
+    pub(crate) fn hold_by(&mut self, held: Lease) {
+        if let Some(Item::Finish { lease, .. } | Item::Retry { lease, .. } | Item::Release { lease, .. }) =
+            &mut self.change
+        {
+            *lease = held;
+        }
     }
 
     /// A change that does not end the run.

@@ -47,7 +47,7 @@ impl Worker {
             // lease expires, that counts as a worker lost over this job, so that a job which does this each time is
             // given up in the end.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-                let (run, step) = (&held.lease.run.run, &held.lease.step);
+                let (run, step) = (&held.run.run, &held.step);
                 let error = panicked(&format!("run step {step} of run {run}"), panic.as_ref());
                 tracing::error!(%run, %step, err = &error as &dyn std::error::Error, "the host panicked over a step");
                 self.fail(error);
@@ -74,7 +74,7 @@ impl Worker {
         };
         if job.held_lease().age() > self.options.lease.mul_f64(SURE) {
             // This process stood still, or was cut off: the job may be another worker's by now, and done.
-            match self.parts.ledger.renew(std::slice::from_ref(job.lease()), self.options.lease) {
+            match self.parts.ledger.renew(&[job.held_lease().lease()], self.options.lease) {
                 Ok(answers) if answers.first() == Some(&Renewal::Lost) => return job.leave_to_lease(),
                 _ => job.verify(),
             }
@@ -105,7 +105,7 @@ impl Worker {
                 job.end(outcome, ran)
             }
             Err(error) => {
-                let (run, step, err) = (&job.lease().run.run, &job.lease().step, &error as &dyn std::error::Error);
+                let (run, step, err) = (&job.run().run, job.step(), &error as &dyn std::error::Error);
                 tracing::error!(%run, %step, err, help = error.help(), "a step could not be run");
                 // The host's own fault is not charged: if the job were not given back, the next worker would count a
                 // crash. If this release fails too, the lease expires instead.

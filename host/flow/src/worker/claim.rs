@@ -5,6 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use dovetail_core::blobs::Store;
 use dovetail_core::ledger::{Scope, Wait};
+use dovetail_core::panics::contain;
 
 use super::Worker;
 use super::job::{Claimed, JobInHand};
@@ -12,7 +13,6 @@ use super::settle::ToSettle;
 use super::slots::Slots;
 use crate::FlowError;
 use crate::shutdown::Shutdown;
-use crate::step::SOON;
 
 /// A claimer that finds nothing looks again after this long even if nothing woke it.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -57,13 +57,17 @@ impl Worker {
             let jobs = self.jobs.take(claimed, shutdown);
             let alone = self.jobs.flow.is_alone();
             for job in jobs {
-                if self.jobs.runs_here(job.job()) {
-                    self.commit(job.give_back(SOON), settle);
-                } else if alone {
-                    // The claim was on its way when the job that runs alone began.
-                    self.commit(job.give_back(Duration::ZERO), settle);
-                } else {
-                    queue.give(job);
+                let hand_over = || {
+                    if alone {
+                        // The claim was on its way when the job that runs alone began.
+                        self.commit(job.give_back(Duration::ZERO), settle);
+                    } else {
+                        queue.give(job);
+                    }
+                };
+                // A panic over one job must not be charged to the other jobs of its claim.
+                if let Err(panic) = contain("hand a job to a slot", hand_over) {
+                    self.fail(FlowError::Panic(panic));
                 }
             }
         }

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use dovetail_core::RunId;
 use dovetail_core::blobs::StoreErrorKind;
 use dovetail_core::ledger::{Kind, Lease, Renewal, RunKey};
+use dovetail_core::panics::contain;
 use dovetail_core::record::{Form as _, RunOutcomeRecord};
 
 use super::flow_control::TELL;
@@ -77,7 +78,7 @@ impl Worker {
         let mut seldom = Seldom::default();
         while sleep(until, self.options.lease / 3) {
             let jobs = self.jobs.leases();
-            let leases: Vec<Lease> = jobs.iter().map(|held| held.lease.clone()).collect();
+            let leases: Vec<Lease> = jobs.iter().map(|held| held.lease()).collect();
             if leases.is_empty() {
                 continue;
             }
@@ -85,11 +86,11 @@ impl Worker {
             match self.parts.ledger.renew(&leases, self.options.lease) {
                 Ok(renewals) => {
                     seldom.works();
-                    for (held, renewal) in jobs.iter().zip(renewals) {
-                        if renewal == Renewal::Lost && held.has_ended() {
-                            // The job was acknowledged between the question and the answer.
+                    for ((held, lease), renewal) in jobs.iter().zip(&leases).zip(renewals) {
+                        if renewal == Renewal::Lost && (held.has_ended() || held.lease() != *lease) {
+                            // Between the question and the answer the job was acknowledged, or claimed again.
                         } else if renewal == Renewal::Lost {
-                            let (run, step) = (&held.lease.run.run, &held.lease.step);
+                            let (run, step) = (&held.run.run, &held.step);
                             tracing::warn!(%run, %step, "the lease is lost: the step is stopped");
                             held.canceller.cancel();
                         } else {
@@ -186,7 +187,9 @@ impl Worker {
     /// What is wrong with one run is told, and the next one is tried. Where a store does not answer, has no room or
     /// refuses, there is no use in that.
     fn put_back_or_keep(&self, key: RunKey, failed: &mut Vec<RunKey>) -> Result<(), FlowError> {
-        let Err(error) = self.put_back(&key) else { return Ok(()) };
+        // One run that makes the host panic must not end the worker: every other worker would meet the same run.
+        let looked = contain("put back a lost run", || self.put_back(&key));
+        let Err(error) = looked.unwrap_or_else(|panic| Err(FlowError::Panic(panic))) else { return Ok(()) };
         failed.push(key);
         if let FlowError::Store(e) = &error
             && matches!(e.kind, StoreErrorKind::Unavailable | StoreErrorKind::Refused | StoreErrorKind::Full)

@@ -2,12 +2,13 @@
 //! while jobs of them are here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dovetail_core::RunId;
+use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{self, Lease, Ledger, RunKey, Scope};
+use dovetail_core::panics::contain;
 use dovetail_core::record::RunState;
 use dovetail_core::stop::Canceller;
 
@@ -22,30 +23,65 @@ const REMEMBERED_STOPS: usize = 32;
 
 /// The lease of a job in hand, as the thread that renews leases sees it.
 pub(super) struct HeldLease {
-    pub(super) lease: Lease,
+    pub(super) run: RunKey,
+    pub(super) step: NodeId,
+    attempt: u32,
     pub(super) canceller: Arc<Canceller>,
+    state: Mutex<LeaseState>,
+}
+
+struct LeaseState {
+    lease: Lease,
     /// When the lease was last known to be this worker's.
-    renewed: Mutex<Instant>,
+    renewed: Instant,
     /// The attempt has ended, and its change is on its way: the job may be gone before that is answered.
-    ended: AtomicBool,
+    ended: bool,
 }
 
 impl HeldLease {
-    pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::SeqCst);
+    fn new(job: &ledger::Claimed, now: Instant) -> Self {
+        let state = LeaseState { lease: job.lease.clone(), renewed: now, ended: false };
+        let (run, step) = (job.lease.run.clone(), job.lease.step.clone());
+        Self { run, step, attempt: job.attempt, canceller: Arc::new(Canceller::new()), state: Mutex::new(state) }
+    }
+
+    pub(super) fn lease(&self) -> Lease {
+        locked(&self.state).lease.clone()
+    }
+
+    /// The attempt has ended. The lease with which its change is to be made: no other lease is adopted from now on.
+    pub(super) fn end(&self) -> Lease {
+        let mut state = locked(&self.state);
+        state.ended = true;
+        state.lease.clone()
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::SeqCst)
+        locked(&self.state).ended
     }
 
     pub(super) fn renewed_at(&self, asked: Instant) {
-        *locked(&self.renewed) = asked;
+        locked(&self.state).renewed = asked;
     }
 
     /// How long ago the lease was last known to be this worker's.
     pub(super) fn age(&self) -> Duration {
-        locked(&self.renewed).elapsed()
+        locked(&self.state).renewed.elapsed()
+    }
+
+    /// The lease expired while this worker runs the step, because no renewal got through, and the worker has claimed
+    /// the same job again: the attempt goes on with the new lease. The token of the expired lease, or none if `job` is
+    /// another job, another attempt, or the attempt has ended.
+    fn adopt(&self, job: &ledger::Claimed, now: Instant) -> Option<u64> {
+        if (&self.run, &self.step, self.attempt) != (&job.lease.run, &job.lease.step, job.attempt) {
+            return None;
+        }
+        let mut state = locked(&self.state);
+        if state.ended {
+            return None;
+        }
+        state.renewed = now;
+        Some(std::mem::replace(&mut state.lease, job.lease.clone()).token)
     }
 }
 
@@ -94,45 +130,45 @@ impl JobsInHand {
         locked(&self.open_runs).as_ref().is_some_and(BTreeSet::is_empty)
     }
 
-    /// Takes claimed jobs in hand: they are counted as waiting, and their leases are renewed from now on.
+    /// Takes claimed jobs in hand: they are counted as waiting, and their leases are renewed from now on. A job whose
+    /// attempt is still running here, although its lease expired, is not taken twice: the attempt gets the new lease.
     pub(super) fn take(
         self: &Arc<Self>,
         claimed: Vec<ledger::Claimed>,
         shutdown: &Shutdown,
     ) -> Vec<JobInHand<Claimed>> {
-        self.flow.claimed(claimed.len());
         let now = Instant::now();
-        let mut leases = locked(&self.leases);
-        let take = |job: ledger::Claimed| {
-            let held = Arc::new(HeldLease {
-                lease: job.lease.clone(),
-                canceller: Arc::new(Canceller::new()),
-                renewed: Mutex::new(now),
-                ended: AtomicBool::new(false),
-            });
-            leases.insert(job.lease.token, held.clone());
-            JobInHand::new(self, job, held, shutdown)
-        };
-        let jobs: Vec<_> = claimed.into_iter().map(take).collect();
-        drop(leases);
-        let stopped = locked(&self.stopped);
-        for job in jobs.iter().filter(|job| stopped.contains(&job.lease().run)) {
+        let (mut taken, mut expired) = (Vec::with_capacity(claimed.len()), Vec::new());
+        {
+            let mut leases = locked(&self.leases);
+            for job in claimed {
+                // Only a job that was lost before can be running here.
+                if job.crashes > 0
+                    && let Some((held, token)) =
+                        leases.values().find_map(|held| Some((held.clone(), held.adopt(&job, now)?)))
+                {
+                    leases.remove(&token);
+                    leases.insert(job.lease.token, held);
+                    expired.push(Lease { token, ..job.lease });
+                    continue;
+                }
+                let held = Arc::new(HeldLease::new(&job, now));
+                leases.insert(job.lease.token, held.clone());
+                taken.push((job, held));
+            }
+        }
+        self.flow.claimed(taken.len());
+        let jobs: Vec<_> = taken.into_iter().map(|(job, held)| JobInHand::new(self, job, held, shutdown)).collect();
+        for lease in &expired {
+            let (run, step) = (&lease.run.run, &lease.step);
+            tracing::warn!(%run, %step, "the lease of a running step expired and was taken again: the step goes on");
+            self.ledger.let_go(lease);
+        }
+        let stopped = locked(&self.stopped).clone();
+        for job in jobs.iter().filter(|job| stopped.contains(&job.held_lease().run)) {
             job.held_lease().canceller.cancel();
         }
-        drop(stopped);
         jobs
-    }
-
-    /// Whether the job's lease expired while this worker runs the step, because no renewal got through: the attempt
-    /// goes on, and its end counts if it is the first.
-    pub(super) fn runs_here(&self, job: &ledger::Claimed) -> bool {
-        let same = |held: &Arc<HeldLease>| {
-            !held.has_ended()
-                && held.lease.token != job.lease.token
-                && held.lease.run == job.lease.run
-                && held.lease.step == job.lease.step
-        };
-        job.crashes > 0 && locked(&self.leases).values().any(same)
     }
 
     pub(super) fn leases(&self) -> Vec<Arc<HeldLease>> {
@@ -152,10 +188,12 @@ impl JobsInHand {
         took: Option<Duration>,
         run_state: Option<RunState>,
     ) {
-        locked(&self.leases).remove(&held.lease.token);
-        self.ledger.let_go(&held.lease);
+        let lease = held.lease();
+        locked(&self.leases).remove(&lease.token);
+        // The counts must be right whatever the ledger does: the worker waits for them at its end.
+        drop(contain("let a lease go", || self.ledger.let_go(&lease)));
         self.flow.let_go(counted, took);
-        let run = &held.lease.run.run;
+        let run = &held.run.run;
         match run_state {
             Some(state) => self.run_ended(run, state),
             None => self.tell_run_ended(run),
@@ -169,7 +207,7 @@ impl JobsInHand {
             stopped.truncate(REMEMBERED_STOPS - 1);
             stopped.push_front(run.clone());
         }
-        for held in locked(&self.leases).values().filter(|held| held.lease.run == *run) {
+        for held in locked(&self.leases).values().filter(|held| held.run == *run) {
             held.canceller.cancel();
         }
     }
@@ -177,7 +215,7 @@ impl JobsInHand {
     /// A run is over: its other steps in this process are stopped, and its end is told once they have ended.
     pub(super) fn run_ended(&self, run: &RunId, state: RunState) {
         locked(&self.ending).insert(run.clone(), state);
-        for held in locked(&self.leases).values().filter(|held| held.lease.run.run == *run) {
+        for held in locked(&self.leases).values().filter(|held| held.run.run == *run) {
             held.canceller.cancel();
         }
         self.tell_run_ended(run);
@@ -185,9 +223,7 @@ impl JobsInHand {
 
     /// Tells a run's end when no job of the run is here any more: the outcomes of its steps are recorded by then.
     fn tell_run_ended(&self, run: &RunId) {
-        if !locked(&self.ending).contains_key(run)
-            || locked(&self.leases).values().any(|held| held.lease.run.run == *run)
-        {
+        if !locked(&self.ending).contains_key(run) || locked(&self.leases).values().any(|held| held.run.run == *run) {
             return;
         }
         let Some(state) = locked(&self.ending).remove(run) else { return };
@@ -203,7 +239,8 @@ impl JobsInHand {
 
     pub(super) fn tell(&self, event: impl FnOnce() -> Event) {
         if let Some(listener) = &self.listener {
-            listener(&event());
+            // No job is at fault for a listener that panics.
+            drop(contain("tell of an event", || listener(&event())));
         }
     }
 }

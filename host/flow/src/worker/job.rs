@@ -19,17 +19,22 @@
 //! once, or the thread panics over the job. A lease that expires counts as a crash, so that a job over which workers
 //! panic each time is given up in the end.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dovetail_core::ledger::{self, Item, Lease};
+use dovetail_core::keys::NodeId;
+use dovetail_core::ledger::{self, Item, Lease, RunKey};
+use dovetail_core::panics::contain;
 use dovetail_core::record::RunState;
 
 use super::flow_control::Counted;
 use super::in_hand::{HeldLease, JobsInHand};
 use crate::shutdown::Shutdown;
 use crate::step::{Conclusion, JobOutcome};
+
+/// A change over which the host panics is committed so often; then the job is left to its lease, so that a job over
+/// which every worker panics is given up in the end.
+const MAX_COMMIT_PANICS: u32 = 3;
 
 /// A claimed job that is this worker's to bring to an end.
 pub(super) struct JobInHand<State> {
@@ -45,6 +50,8 @@ pub(super) struct Started(ledger::Claimed);
 
 /// The outcome is known.
 pub(super) struct Ended {
+    /// How often the host panicked over the change of this job.
+    panics: u32,
     attempt: u32,
     outcome: JobOutcome,
 }
@@ -94,17 +101,17 @@ impl Hold {
     }
 
     fn give_back(&self) {
-        let release = Item::Release { lease: self.lease.lease.clone(), delay: Duration::ZERO };
-        let (run, step) = (&self.lease.lease.run.run, &self.lease.lease.step);
+        let release = Item::Release { lease: self.lease.lease(), delay: Duration::ZERO };
+        let (run, step) = (&self.lease.run.run, &self.lease.step);
         // A panic must not keep the rest from being let go.
-        match catch_unwind(AssertUnwindSafe(|| self.jobs.ledger.commit(&[release]))) {
+        match contain("give a job back", || self.jobs.ledger.commit(&[release])) {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 let err = &error as &dyn std::error::Error;
                 tracing::warn!(%run, %step, err, "a job could not be given back: its lease expires instead");
             }
             Err(_) => {
-                tracing::error!(%run, %step, "the host panicked as it gave a job back: its lease expires instead");
+                tracing::error!(%run, %step, "a job could not be given back: its lease expires instead");
             }
         }
     }
@@ -117,19 +124,18 @@ impl Drop for Hold {
             self.give_back();
         }
         let took = self.leaves_slot(false);
-        let let_go = || self.jobs.let_go(&self.lease, self.counted, took, self.run_state);
-        if std::thread::panicking() {
-            // A second panic, of the listener, must not leave this destructor.
-            drop(catch_unwind(AssertUnwindSafe(let_go)));
-        } else {
-            let_go();
-        }
+        // A panic must not leave a destructor: the thread may be panicking already.
+        drop(contain("let a job go", || self.jobs.let_go(&self.lease, self.counted, took, self.run_state)));
     }
 }
 
 impl<State> JobInHand<State> {
-    pub(super) fn lease(&self) -> &Lease {
-        &self.hold.lease.lease
+    pub(super) fn run(&self) -> &RunKey {
+        &self.hold.lease.run
+    }
+
+    pub(super) fn step(&self) -> &NodeId {
+        &self.hold.lease.step
     }
 
     pub(super) fn held_lease(&self) -> &Arc<HeldLease> {
@@ -137,9 +143,10 @@ impl<State> JobInHand<State> {
     }
 
     fn ends(self, attempt: u32, outcome: impl FnOnce(State) -> JobOutcome) -> JobInHand<Ended> {
-        self.hold.lease.end();
-        let outcome = outcome(self.state);
-        JobInHand { hold: self.hold, state: Ended { attempt, outcome } }
+        let lease = self.hold.lease.end();
+        let mut outcome = outcome(self.state);
+        outcome.hold_by(lease);
+        JobInHand { hold: self.hold, state: Ended { panics: 0, attempt, outcome } }
     }
 }
 
@@ -166,10 +173,6 @@ impl JobInHand<Claimed> {
             run_state: None,
         };
         Self { hold, state: Claimed(job) }
-    }
-
-    pub(super) fn job(&self) -> &ledger::Claimed {
-        &self.state.0
     }
 
     /// A slot begins to work on the job.
@@ -254,11 +257,17 @@ impl JobInHand<Ended> {
             return Err(self);
         }
         self.hold.gives_back = false;
-        let Ended { attempt, outcome: JobOutcome { conclusion, run_state, .. } } = self.state;
+        let Ended { attempt, outcome: JobOutcome { conclusion, run_state, .. }, .. } = self.state;
         Ok(JobInHand { hold: self.hold, state: Committed { attempt, conclusion, run_state } })
     }
 
-    /// The reply cannot be acted upon, and this worker ends: the lease decides.
+    /// The host panicked as it committed or settled this job. False: it did so too often, and the lease is to decide.
+    pub(super) fn may_try_again_after_panic(&mut self) -> bool {
+        self.state.panics += 1;
+        self.state.panics < MAX_COMMIT_PANICS
+    }
+
+    /// The reply cannot be acted upon: the lease decides.
     pub(super) fn leave_to_lease(mut self) {
         self.hold.gives_back = false;
     }

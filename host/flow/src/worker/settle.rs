@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Item, Reply};
+use dovetail_core::panics::contain;
 
 use super::job::{Ended, JobInHand, Kept, Sent};
 use super::{Event, Worker, panicked};
@@ -19,7 +20,7 @@ use crate::step::Conclusion;
 const AGAIN: Duration = Duration::from_millis(500);
 
 pub(super) enum ToSettle {
-    Answered(JobInHand<Sent>, Result<Reply, StoreError>),
+    Answered(JobInHand<Sent>, Result<Reply, FlowError>),
     /// A store did not take it: it is to be sent again a little later.
     Kept(JobInHand<Kept>),
     /// Nothing is claimed any more, and the slots have ended: a job that is still in hand is on its way here.
@@ -34,11 +35,11 @@ struct AwaitedAnswer {
 }
 
 impl AwaitedAnswer {
-    fn answered(mut self, reply: Result<Reply, StoreError>) {
+    fn answered(mut self, reply: Result<Reply, FlowError>) {
         self.pass_on(reply);
     }
 
-    fn pass_on(&mut self, reply: Result<Reply, StoreError>) {
+    fn pass_on(&mut self, reply: Result<Reply, FlowError>) {
         if let Some(job) = self.job.take() {
             // The receiver stays until all jobs are let go.
             drop(self.settle.send(ToSettle::Answered(job, reply)));
@@ -49,16 +50,15 @@ impl AwaitedAnswer {
 impl Drop for AwaitedAnswer {
     fn drop(&mut self) {
         if self.job.is_some() {
-            self.pass_on(Err(StoreError::plain(
-                StoreErrorKind::Unavailable,
-                "commit: the change was dropped unanswered",
-            )));
+            // A panic of the ledger over this change, or over another one of the same batch.
+            self.pass_on(Err(FlowError::Panic("commit: the change was dropped unanswered".into())));
         }
     }
 }
 
-fn only(replies: Result<Vec<Reply>, StoreError>) -> Result<Reply, StoreError> {
-    replies?.pop().ok_or_else(|| StoreError::plain(StoreErrorKind::Corrupt, "commit: an answer is missing"))
+fn only(replies: Result<Vec<Reply>, StoreError>) -> Result<Reply, FlowError> {
+    let missing = || StoreError::plain(StoreErrorKind::Corrupt, "commit: an answer is missing");
+    Ok(replies?.pop().ok_or_else(missing)?)
 }
 
 /// What is left to do for a job whose change was answered.
@@ -89,7 +89,9 @@ impl Worker {
             };
             job.is_being_sent();
             let Some(change) = job.change() else { continue };
-            let reply = only(self.parts.ledger.commit(std::slice::from_ref(change)));
+            // A panic must not drop an outcome: the step would run again.
+            let reply = contain("commit a change", || self.parts.ledger.commit(std::slice::from_ref(change)));
+            let reply = reply.map_err(|panic| self.panicked_over(&job, &panic)).and_then(only);
             match self.settle(job, reply) {
                 None => return,
                 Some(Unsettled::Send(next)) => job = next,
@@ -145,15 +147,18 @@ impl Worker {
     }
 
     /// What follows from the reply to the job's change. None: the job is let go.
-    fn settle(&self, mut job: JobInHand<Ended>, reply: Result<Reply, StoreError>) -> Option<Unsettled> {
-        let run = job.lease().run.clone();
+    fn settle(&self, mut job: JobInHand<Ended>, reply: Result<Reply, FlowError>) -> Option<Unsettled> {
+        let run = job.run().clone();
         let asked: &[Store] = match (job.change(), &reply) {
             // Nothing was to be recorded.
             (Some(Item::Release { .. }), _) => &[Store::Queue],
             (_, Ok(Reply::Exists(_))) => &[Store::Records],
             _ => &[Store::Queue, Store::Records, Store::Blobs],
         };
-        let settled = reply.map_err(FlowError::from).and_then(|reply| self.runner.settle(&run, job.outcome(), &reply));
+        let settled = reply.and_then(|reply| {
+            let settled = contain("settle a change", || self.runner.settle(&run, job.outcome(), &reply));
+            settled.unwrap_or_else(|panic| Err(self.panicked_over(&job, &panic)))
+        });
         match settled {
             Ok(()) => {
                 if job.change().is_none() {
@@ -161,18 +166,25 @@ impl Worker {
                 }
                 self.settle_committed(job).map(Unsettled::Send)
             }
-            Err(error) if self.is_daemon() => {
+            Err(error)
+                if self.is_daemon() && (!matches!(error, FlowError::Panic(_)) || job.may_try_again_after_panic()) =>
+            {
                 self.store_failed("record what was done", true, &error);
                 Some(Unsettled::Keep(job.keep()))
             }
             Err(error) => {
-                let (run, step, err) = (&run.run, &job.lease().step, &error as &dyn std::error::Error);
+                let (run, step, err) = (&run.run, job.step(), &error as &dyn std::error::Error);
                 tracing::error!(%run, %step, err, "what came of a step could not be recorded");
                 self.fail(error);
                 job.leave_to_lease();
                 None
             }
         }
+    }
+
+    fn panicked_over(&self, job: &JobInHand<Ended>, panic: &str) -> FlowError {
+        let (step, run) = (job.step(), &job.run().run);
+        FlowError::Panic(format!("record the outcome of step {step} of run {run}: the host panicked: {panic}"))
     }
 
     /// Settles the job, if everything is committed: the listener is told, and the job is let go. Otherwise the job
@@ -182,7 +194,7 @@ impl Worker {
             Ok(job) => job,
             Err(job) => return Some(job),
         };
-        let (run, step) = (job.lease().run.run.clone(), job.lease().step.clone());
+        let (run, step) = (job.run().run.clone(), job.step().clone());
         let (attempt, conclusion) = job.conclusion();
         match conclusion.clone() {
             Conclusion::Finished { failure, micros } => {

@@ -264,7 +264,7 @@ fn a_step_with_an_index_is_left_to_a_worker_that_knows_indices() {
     bench.parts.ledger.commit(&[Item::Recover { run: key.clone(), jobs, steps: [node.clone()].into() }]).unwrap();
     let error = bench.worker().run(&Scope::Runs(vec![run]), &bench.shutdown).unwrap_err();
     let said = format!("{error:?}");
-    assert!(said.contains("run step a[1] of run") && said.contains("Newer"), "{said}");
+    assert!(said.contains("step a[1] of run") && said.contains("has an index") && said.contains("Newer"), "{said}");
     assert!(bench.made().is_empty());
     assert_eq!(bench.parts.ledger.get(Kind::Outcome, &[key.step(&node), key.step("a")]).unwrap(), [None, None]);
 }

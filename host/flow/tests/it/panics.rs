@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dovetail_core::RunId;
 use dovetail_core::blobs::StoreError;
-use dovetail_core::executor::{Failure, FailureKind, Outcome};
+use dovetail_core::executor::{Failure, FailureKind, HostError, Outcome};
 use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait,
 };
@@ -27,6 +27,10 @@ struct Broken {
     inner: Arc<dyn Ledger>,
     panics: AtomicU32,
     drops: AtomicU32,
+    /// Runs that the ledger names as lost, again and again.
+    lost: Mutex<Vec<RunId>>,
+    /// Reading a record of this run panics.
+    unreadable: Mutex<Option<String>>,
 }
 
 fn one_less(count: &AtomicU32) -> bool {
@@ -55,6 +59,8 @@ impl Ledger for Broken {
     }
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let unreadable = self.unreadable.lock().unwrap().clone();
+        assert!(!unreadable.is_some_and(|run| keys.iter().any(|key| key.starts_with(&run))), "a bug of the ledger");
         self.inner.get(kind, keys)
     }
 
@@ -64,6 +70,11 @@ impl Ledger for Broken {
 
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
         self.inner.open_runs(limit)
+    }
+
+    fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
+        let lost = self.lost.lock().unwrap();
+        Ok(lost.iter().map(|run| RunKey { run: run.clone(), generation: 0 }).collect())
     }
 
     fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
@@ -103,7 +114,8 @@ impl Broke {
     fn new(panics: u32, drops: u32) -> Self {
         let bench = Bench::new();
         let (panics, drops) = (AtomicU32::new(panics), AtomicU32::new(drops));
-        let ledger = Arc::new(Broken { inner: bench.parts.ledger.clone(), panics, drops });
+        let (inner, lost, unreadable) = (bench.parts.ledger.clone(), Mutex::default(), Mutex::default());
+        let ledger = Arc::new(Broken { inner, panics, drops, lost, unreadable });
         Self { bench, ledger }
     }
 
@@ -188,18 +200,12 @@ fn a_panic_of_a_duty_ends_the_worker() {
 }
 
 #[test]
-fn a_panic_after_an_attempt_leaves_the_slot_and_the_job_to_be_used_again() {
+fn a_panic_over_a_commit_loses_no_outcome() {
     let broke = Broke::new(1, 0);
     let run = broke.submit(1).remove(0);
     let ended = broke.work(1, Scope::All, Some(daemon()), None);
-    // The job comes again when its lease expires, which this clock decides.
-    let began = std::time::Instant::now();
-    while document(&broke.bench.parts, &run).unwrap()["state"] != "succeeded" {
-        assert!(began.elapsed() < LONG, "the only slot takes jobs again");
-        broke.bench.clock.advance(LEASE / 100);
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    assert_eq!(broke.bench.made(), [("a".to_owned(), 1), ("a".to_owned(), 1)], "the outcome was not recorded at first");
+    broke.wait_for(&run, "succeeded");
+    assert_eq!(broke.bench.made(), [("a".to_owned(), 1)], "the outcome is kept and committed again");
     broke.bench.shutdown.drain();
     ended.recv_timeout(LONG).expect("the counts let the worker end").unwrap();
 }
@@ -209,7 +215,74 @@ fn a_panic_after_an_attempt_is_reported_where_the_worker_ends_with_its_first_fai
     let broke = Broke::new(1, 0);
     let run = broke.submit(1).remove(0);
     let ended = broke.work(1, Scope::Runs(vec![run.clone()]), None, None);
-    panic_of(&ended, &format!("run step a of run {run}: the host panicked: a bug of the ledger"));
+    let operation = format!("record the outcome of step a of run {run}: the host panicked: a bug of the ledger");
+    panic_of(&ended, &operation);
+}
+
+#[test]
+fn a_job_over_whose_change_the_host_panics_each_time_is_left_to_its_lease() {
+    let broke = Broke::new(3, 0);
+    let run = broke.submit(1).remove(0);
+    let ended = broke.work(1, Scope::All, Some(daemon()), None);
+    // Three panics, then the lease decides, by this clock: the step runs once more.
+    let began = std::time::Instant::now();
+    while document(&broke.bench.parts, &run).unwrap()["state"] != "succeeded" {
+        assert!(began.elapsed() < LONG, "the only slot takes jobs again");
+        if broke.ledger.panics.load(Ordering::SeqCst) == 0 {
+            broke.bench.clock.advance(LEASE / 100);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(broke.bench.made(), [("a".to_owned(), 1), ("a".to_owned(), 1)]);
+    broke.bench.shutdown.drain();
+    ended.recv_timeout(LONG).expect("the counts let the worker end").unwrap();
+}
+
+#[test]
+fn a_lost_run_over_which_the_host_panics_keeps_no_other_run_from_being_put_back() {
+    let broke = Broke::new(0, 0);
+    let runs = broke.submit(2);
+    *broke.ledger.lost.lock().unwrap() = runs.clone();
+    *broke.ledger.unreadable.lock().unwrap() = Some(runs[0].to_string());
+    let (tell, told) = crossbeam_channel::unbounded();
+    let listener: Listener = Arc::new(move |event| {
+        if let Event::RunRecovered { run } = event {
+            tell.send(run.clone()).unwrap();
+        }
+    });
+    // Of no capability: the worker claims nothing.
+    let ended = broke.work(1, Scope::All, Some(daemon()), Some(listener));
+    assert_eq!(told.recv_timeout(LONG).as_ref(), Ok(&runs[1]));
+    *broke.ledger.unreadable.lock().unwrap() = None;
+    // The worker goes on and tries again.
+    while told.recv_timeout(LONG).expect("the first run is put back, too") != runs[0] {}
+    broke.bench.shutdown.drain();
+    ended.recv_timeout(LONG).expect("the worker ends").unwrap();
+}
+
+#[test]
+fn a_worker_that_leaves_work_to_others_ends_as_soon_as_it_is_told_to() {
+    let broke = Broke::new(0, 0);
+    let tries = Arc::new(AtomicU32::new(0));
+    broke.bench.script("a", {
+        let tries = tries.clone();
+        move |_, _| {
+            tries.fetch_add(1, Ordering::SeqCst);
+            Err(HostError { operation: "run".into(), transient: false, missing: None, source: None })
+        }
+    });
+    broke.submit(8);
+    let ended = broke.work(1, Scope::All, Some(daemon()), None);
+    let began = std::time::Instant::now();
+    // Each failure doubles the pause before the next claim: 0.2 s, 0.4 s, ..., 6.4 s after the sixth.
+    while tries.load(Ordering::SeqCst) < 6 {
+        assert!(began.elapsed() < LONG * 2);
+        broke.bench.clock.advance(Duration::from_secs(1));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    broke.bench.shutdown.drain();
+    ended.recv_timeout(Duration::from_secs(3)).expect("the pause ends with the drain").unwrap();
 }
 
 #[test]

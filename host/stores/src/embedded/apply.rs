@@ -7,6 +7,9 @@ use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lease, Record, Renewal, Re
 use dovetail_core::meta::Writes;
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
+/// How long a job is put off whose names this version cannot read, in milliseconds.
+const UNREADABLE_MS: u64 = 30_000;
+
 /// What claimers ask of the writer.
 pub(crate) struct Claim<'a> {
     pub(crate) scope: &'a Scope,
@@ -242,23 +245,28 @@ struct Row {
     verify: bool,
 }
 
-fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Row>> {
-    let read = |row: &rusqlite::Row<'_>| -> Result<Row> {
-        let bad = |e: Box<dyn std::error::Error + Send + Sync>| {
-            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, e)
-        };
-        let run: String = row.get(1)?;
-        let needs: String = row.get(4)?;
-        Ok(Row {
-            id: row.get(0)?,
-            run: RunKey { run: run.parse::<RunId>().map_err(|e| bad(e.into()))?, generation: row.get(2)? },
-            step: row.get_ref(3)?.as_str()?.parse::<NodeId>().map_err(|e| bad(e.into()))?,
-            needs: serde_json::from_str(&needs).map_err(|e| bad(e.into()))?,
-            attempt: row.get(5)?,
-            crashes: row.get(6)?,
-            verify: row.get(7)?,
-        })
+/// A free job. `Err`: the ID of a row whose names this version cannot read, and why.
+type FreeJob = std::result::Result<Row, (i64, String)>;
+
+fn read_free_job(row: &rusqlite::Row<'_>) -> Result<FreeJob> {
+    let id: i64 = row.get(0)?;
+    let (run, step, needs): (String, String, String) = (row.get(1)?, row.get(3)?, row.get(4)?);
+    let names = || -> std::result::Result<_, String> {
+        let run = run.parse::<RunId>().map_err(|e| e.to_string())?;
+        let step = step.parse::<NodeId>().map_err(|e| e.to_string())?;
+        let needs = serde_json::from_str::<Vec<NodeId>>(&needs).map_err(|e| e.to_string())?;
+        Ok((run, step, needs))
     };
+    let (run, step, needs) = match names() {
+        Ok(names) => names,
+        Err(why) => return Ok(Err((id, why))),
+    };
+    let run = RunKey { run, generation: row.get(2)? };
+    Ok(Ok(Row { id, run, step, needs, attempt: row.get(5)?, crashes: row.get(6)?, verify: row.get(7)? }))
+}
+
+fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<FreeJob>> {
+    let read = read_free_job;
     let free =
         "SELECT id, run, generation, step, needs, attempt, crashes, verify FROM jobs WHERE owner IS NULL AND due <= ?1";
     let (now, want) = (int(claim.now), i64::try_from(claim.want).unwrap_or(i64::MAX));
@@ -300,9 +308,33 @@ pub(crate) fn reap(db: &Connection, now: u64, is_dead: &dyn Fn(&str) -> bool) ->
     Ok(())
 }
 
+/// A job that this version cannot read stays for a worker of another version, and does not keep the jobs behind it from
+/// being claimed.
+fn put_off(db: &Connection, id: i64, why: &str, now: u64) -> Result<()> {
+    tracing::warn!(job = id, why, "a job cannot be read by this version of dovetail: it is left to other workers");
+    let due = int(now.saturating_add(UNREADABLE_MS));
+    db.prepare_cached("UPDATE jobs SET due = ?2 WHERE id = ?1")?.execute(params![id, due]).map(drop)
+}
+
 /// Hands out free jobs, those of the oldest run first: what has begun is finished before something new begins.
 pub(crate) fn claim(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Claimed>> {
-    let rows = free_jobs(db, claim)?;
+    let rows = loop {
+        let mut rows = Vec::new();
+        let mut unreadable = false;
+        for job in free_jobs(db, claim)? {
+            match job {
+                Ok(row) => rows.push(row),
+                Err((id, why)) => {
+                    unreadable = true;
+                    put_off(db, id, &why, claim.now)?;
+                }
+            }
+        }
+        // Unreadable jobs must not use up what is wanted: other jobs may stand behind them.
+        if !(rows.is_empty() && unreadable) {
+            break rows;
+        }
+    };
     if rows.is_empty() {
         return Ok(Vec::new());
     }

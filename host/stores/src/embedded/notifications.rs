@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use dovetail_core::ledger::RunKey;
+use dovetail_core::panics::contain;
 use dovetail_core::scarce::Scarce;
 
 use super::presence::Presence;
@@ -101,7 +102,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Not under the lock: whoever is told may drop the last of the ledger, and us with it.
 fn tell(listening: &Mutex<Listening>, run: &RunKey) {
     let all = locked(listening).told.clone();
-    all.iter().for_each(|told| told(run));
+    for listener in &all {
+        // The listening thread must outlive a listener that panics.
+        drop(contain("tell of the end of a run", || listener(run)));
+    }
 }
 
 /// A socket of this folder by a name that is short enough for one, however long the folder's is. It holds as long as
@@ -153,7 +157,7 @@ fn hear_news(socket: &UnixDatagram, hears: impl Fn() -> bool) -> std::io::Result
             }
         }
         socket.set_nonblocking(false)?;
-        if !hears() {
+        if contain("tell of news of another process", &hears) == Ok(false) {
             return Ok(());
         }
         std::thread::sleep(TOGETHER);

@@ -10,11 +10,11 @@ use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::flat_combining::FlatCombiner;
-use dovetail_core::keys::BadNodeId;
 use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Then, Wait,
 };
 use dovetail_core::meta::{MetaStore, Put, Writes};
+use dovetail_core::panics::contain;
 use dovetail_core::retention::Archive;
 use dovetail_core::scarce::Scarce;
 use rusqlite::{Connection, params};
@@ -85,7 +85,8 @@ impl SqliteLedger {
         let here = desk.clone();
         let write = move || {
             while let Ok(first) = here.wait(None) {
-                write_with_others(here.sit(), first);
+                // The requests of this turn hear that their channels close; later ones are served.
+                drop(contain("write to the database", || write_with_others(here.sit(), first)));
             }
         };
         let thread = std::thread::Builder::new().name("sqlite-writer".into()).spawn(write);
@@ -172,13 +173,16 @@ impl SqliteLedger {
         let rows: Vec<(String, u32)> = self.read(operation, |db| {
             db.prepare_cached(sql)?.query_map(with, |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })?;
-        let parse = |(run, generation): (String, u32)| {
-            let run = run
-                .parse()
-                .map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, operation, e))?;
-            Ok(RunKey { run, generation })
+        // A run that this version cannot read must not hide the others.
+        let parse = |(run, generation): (String, u32)| match run.parse() {
+            Ok(run) => Some(RunKey { run, generation }),
+            Err(error) => {
+                let err: &dyn std::error::Error = &error;
+                tracing::warn!(operation, err, "the ID of a run cannot be read by this version of dovetail");
+                None
+            }
         };
-        rows.into_iter().map(parse).collect()
+        Ok(rows.into_iter().filter_map(parse).collect())
     }
 
     fn read<T>(
@@ -318,11 +322,11 @@ impl Ledger for SqliteLedger {
             db.prepare_cached(sql)?.query_map(params![run.run.as_str(), run.generation, now], read)?.collect()
         })?;
         let living = rows.into_iter().filter(|(_, owner)| !self.presence.is_dead(owner));
+        // A step that this version cannot read must not hide the others.
         let held = |(step, owner): (String, String)| {
-            let corrupt = |e: BadNodeId| StoreError::new(StoreErrorKind::Corrupt, "look for work on a run", e);
-            Ok(HeldStep { step: step.parse().map_err(corrupt)?, worker: self.presence.worker_of(&owner) })
+            Some(HeldStep { step: step.parse().ok()?, worker: self.presence.worker_of(&owner) })
         };
-        living.map(held).collect()
+        Ok(living.filter_map(held).collect())
     }
 
     fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {

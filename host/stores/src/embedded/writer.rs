@@ -16,6 +16,7 @@ use dovetail_core::clock::Clock;
 use dovetail_core::flat_combining::Seat;
 use dovetail_core::ledger::{Item, Kind, Lease, Renewal, Reply, RunKey, Scope, Then};
 use dovetail_core::meta::Writes;
+use dovetail_core::panics::contain;
 use rusqlite::Connection;
 
 use super::claimers::{Wakeup, Wanted};
@@ -155,7 +156,8 @@ pub(crate) fn write_with_others(mut seat: Seat<'_, Writer, Request>, first: Requ
         }
     }
     for answer in answers {
-        answer(error.as_ref().map(StoreError::again));
+        // A receiver that panics must not keep the others from their answers.
+        drop(contain("answer a write", || answer(error.as_ref().map(StoreError::again))));
     }
 }
 

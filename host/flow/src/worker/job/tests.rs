@@ -1,6 +1,7 @@
 //! Each transition of a job in hand, and a drop in each state: what the ledger is told, and the counts, which are zero
 //! at the end of every path.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use dovetail_core::blobs::StoreError;
@@ -230,7 +231,9 @@ fn a_job_that_is_given_back_has_the_release_as_its_change() {
         };
         bench.counts_as(counted);
         let change = job.change().expect("the release").clone();
-        assert!(matches!(&change, Item::Release { lease, delay: d } if lease == job.lease() && *d == delay));
+        assert!(
+            matches!(&change, Item::Release { lease, delay: d } if *lease == job.held_lease().lease() && *d == delay)
+        );
         let job = job.send();
         bench.counts_as(Counted::Sent);
         assert_eq!(bench.jobs.flow.figures(), (0, 0), "no step was run");
@@ -302,6 +305,39 @@ fn a_process_that_is_to_stop_at_once_gives_no_dropped_job_back() {
     bench.shutdown.abort();
     drop(job);
     bench.is_left_to_its_lease();
+}
+
+#[test]
+fn a_step_whose_lease_expired_goes_on_with_the_lease_of_the_next_claim() {
+    let bench = Bench::new();
+    let job = bench.start();
+    let expired = job.held_lease().lease();
+    bench.clock.advance(LEASE * 2);
+    let claimed = bench.ledger.claim(&Scope::All, 1, LEASE, Wait::NONE).unwrap();
+    let lease = claimed[0].lease.clone();
+    assert_ne!(lease.token, expired.token);
+    assert!(bench.jobs.take(claimed, &bench.shutdown).is_empty(), "the step runs already");
+    assert_eq!(*locked(&bench.ledger.let_go), [expired.token], "the ledger forgets the expired lease");
+    let held = bench.jobs.leases();
+    assert!(held.iter().map(|held| held.lease()).eq([lease.clone()]), "this lease is renewed");
+    assert_eq!(bench.jobs.flow.all_in_hand(), 1);
+    let job = job.give_back(Duration::ZERO);
+    let change = job.change().unwrap();
+    assert!(matches!(change, Item::Release { lease: released, .. } if *released == lease), "{change:?}");
+    drop(job);
+    assert_eq!(*locked(&bench.ledger.let_go), [expired.token, lease.token]);
+    assert_eq!(*locked(&bench.ledger.released), [lease.token]);
+    assert_eq!((bench.jobs.flow.all_in_hand(), bench.jobs.leases().len()), (0, 0));
+}
+
+#[test]
+fn a_step_that_has_ended_takes_no_further_lease() {
+    let bench = Bench::new();
+    let job = bench.end();
+    bench.clock.advance(LEASE * 2);
+    let claimed = bench.ledger.claim(&Scope::All, 1, LEASE, Wait::NONE).unwrap();
+    assert_eq!(bench.jobs.take(claimed, &bench.shutdown).len(), 1, "its change is on its way with the first lease");
+    drop(job);
 }
 
 #[test]
