@@ -1,57 +1,60 @@
-# Every recipe sets up what it needs. `./justw` runs this file and gets `just` where it is missing.
+# Every recipe installs what it needs. `./justw` runs this file, and installs `just` if it is missing.
+# `just --list` shows the line above each recipe.
 
-# What there is to do
+# List the recipes
 default:
     @just --list
 
-# The face pipeline on six real photographs, drawn to target/demo/; `demo --servers`: over Redis, MongoDB and MinIO, with three workers, one of which is killed
+# `./justw demo --servers` uses Redis, MongoDB and MinIO, with three workers, of which one is killed.
+# Run the face pipeline on six photographs, and draw the results to target/demo/ (`--servers`: on a small fleet)
 demo *OPTIONS:
     @scripts/setup
     @scripts/demo {{OPTIONS}}
 
-# Everything: format, lints, unit, conformance, runtime, vision against the reference, pipelines, CLI, the house's rules
-# (`./justw test --servers`: the tests that need Redis, MongoDB and S3, on servers that it starts and stops)
+# Without an option: format, lints, unit tests, conformance suites, runtime, vision against the reference, pipelines,
+# the command line, and the rules of ARCHITECTURE.md. `--servers` starts and stops the servers that its tests need.
+# Run all tests that need no server (`--servers`: the tests on Redis, MongoDB and S3; `--faults`: the fault tests)
 test *OPTIONS:
     @scripts/setup --test
     @scripts/test {{OPTIONS}}
 
-# System packages, Rust targets, models and photographs
+# Install the system packages, Rust targets, models and photographs
 setup:
     @scripts/setup --test
 
-# The sandboxed tasks (plugins/) as components
+# Build the sandboxed tasks (plugins/) as components
 plugins:
     @scripts/plugins
 
-# Redis, MinIO and a MongoDB stand-in on loopback, for tests: `start`, `stop`, `status`, `urls`
+# Start or stop Redis, MinIO and a MongoDB stand-in on loopback for tests: `start`, `stop`, `status`, `urls`
 servers *ARGS:
     @scripts/servers {{ARGS}}
 
-# The same work in Celery and in dovetail, by turns; the last line is JSON with the ratios (about 5 minutes, the first time more)
+# Compare Celery and dovetail on the same work; the last line is JSON with the ratios (5 minutes, the first time more)
 bench-celery *OPTIONS:
     @scripts/setup
     @scripts/bench-celery {{OPTIONS}}
 
-# Faults on a fleet of real workers and servers, and a table of what came of them: `./justw faults [MINUTES] [SEED]`
+# Inject faults into a fleet of real workers and servers, and print a table of the results: `[MINUTES] [SEED]`
 faults *ARGS:
     @scripts/setup --test
     @scripts/faults {{ARGS}}
 
-# Packages, component types, values, pipeline files and image headers, each mutated for SECONDS from a new seed: `./justw fuzz [SECONDS]`
+# Fuzz packages, component types, values, pipeline files and image headers from a new seed: `[SECONDS]` for each
 fuzz *ARGS:
     @scripts/setup --test
     @scripts/fuzz {{ARGS}}
 
-# Workers of an earlier version (`./justw upgrade COMMIT`) and of this one side by side, replaced one by one under load
+# Test workers of an earlier version beside workers of this version, replaced one by one under load: `COMMIT`
 upgrade *ARGS:
     @scripts/setup --test
     @scripts/upgrade {{ARGS}}
 
-# Compile without producing anything: the quickest answer while thinking
+# Type-check the workspace without building it
 check:
     cargo check --release --workspace --all-targets
 
-# Format all the code
+# Format all code
 fmt:
     cargo fmt --all
     cd plugins && cargo fmt --all

@@ -1,5 +1,6 @@
-// Times the reference: @vladmandic/face-api on the tfjs WebAssembly backend, everything per photograph (decoding, SSD, landmarks, expressions,
-// age and gender, descriptors), models loaded before. Prints one line a photograph: name and milliseconds, of the second pass (the first warms up).
+// Times the reference: @vladmandic/face-api on the tfjs WebAssembly backend, with all steps per photograph (decoding,
+// SSD, landmarks, expressions, age and gender, descriptors). The models are loaded before. Prints one line a photograph: its
+// name, and the milliseconds of the second pass (the first pass warms up).
 const fs = require('fs');
 const path = require('path');
 const modules = (p) => path.join(process.cwd(), 'node_modules', p);

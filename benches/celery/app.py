@@ -1,6 +1,7 @@
-"""The peer's side: tasks that hand a number on, with the settings that make Celery fast without giving up late acknowledgement.
+"""Celery's tasks, which return their number, with the settings that make Celery fast and keep late acknowledgement.
 
-`acks_late`: a task that a dead worker had comes again, as a step of dovetail does. Results are kept in Redis, as Celery does by default.
+`acks_late`: a dead worker's task is delivered again, as a step of dovetail is. Results are kept in Redis, as in Celery's
+defaults.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""The same work in Celery and in dovetail, by turns, over one Redis: `scripts/bench-celery` prepares it and calls this.
+"""Runs the same work in Celery and in dovetail, by turns, with one Redis. `scripts/bench-celery` prepares and calls this.
 
     compare.py DOVETAIL REDIS_URL FOLDER [--quick]
 
-Prints what both reach, and in its last line the ratios as JSON. A rate counts from the first submission until the submitter has the last
-result. Nothing is left running, however it ends.
+Prints the figures of both, and the ratios as JSON in its last line. The time of a rate runs from the first submission until
+the submitter has the last result. No process is left running, however this program ends.
 """
 
 import json
@@ -13,19 +13,20 @@ import subprocess
 import sys
 from statistics import median
 
-# Tasks at once: as many as Celery does in so many seconds where it is slowest, within bounds. A fork-join is four.
+# The tasks at once are as many as Celery does in this time (seconds) on its slowest figure, within bounds. A fork-join
+# is four tasks.
 SECONDS = 5
 FEWEST, MOST = 400, 4000
-# To find that out, and in all with --quick.
+# The tasks of that first measurement, and of all measurements with --quick.
 FEW = 400
 LATENCIES = 200
 ROUNDS = 3
-# Of dovetail's each figure within a round: it is over so soon.
+# How often dovetail measures each figure within a round, because one measurement is short.
 AGAIN = 5
-# Processes do Celery's work on all cores; threads share Python's lock and save the copies between processes. Every round measures both; the better
-# one counts, figure by figure.
+# Processes use all cores; threads share Python's lock, and save the copies between processes. Every round measures both
+# pools; for each figure the better pool counts.
 POOLS = {"prefork, 2 processes": ["--pool=prefork", "--concurrency=2"], "threads, 10": ["--pool=threads", "--concurrency=10"]}
-# Nothing here takes longer unless something is wrong; what Celery measures at once is done in some 10 s.
+# Seconds after which a measurement counts as hung. Celery's measurements take some 10 s.
 PATIENCE, CELERYS_PATIENCE = 240, 60
 
 FIGURES = ["noop", "one_step", "fork_join", "latency"]
@@ -41,7 +42,7 @@ STORE = ["metadata_inserts_per_s", "worker_idle_redis_commands_per_s", "worker_i
 
 
 def output_of(command, what, patience=PATIENCE, **options):
-    """What a process prints; it is ended if we are."""
+    """The output of a process, which is ended if this program is ended."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, **options)
     try:
         out, _ = process.communicate(timeout=patience)
@@ -50,7 +51,7 @@ def output_of(command, what, patience=PATIENCE, **options):
         process.wait(30)
         sys.exit(f"bench-celery: {what} was not done after {patience} s")
     except BaseException:
-        # `dovetail bench` ends its workers and removes what is its own.
+        # `dovetail bench` ends its workers and removes its own data.
         process.terminate()
         process.wait(30)
         raise
@@ -60,7 +61,7 @@ def output_of(command, what, patience=PATIENCE, **options):
 
 
 class Celery:
-    """A Celery worker in a session of its own, gone at the end of `with`, whatever happens."""
+    """A Celery worker in a session of its own, which is ended at every exit from `with`."""
 
     here = os.path.dirname(os.path.abspath(__file__))
 
@@ -88,8 +89,8 @@ class Celery:
             with open(self.log, "ab") as log:
                 return float(output_of(command, "Celery's submitter", CELERYS_PATIENCE, cwd=self.here, stderr=log))
 
-        # Now and then Celery's client fails of itself, or waits for ever for the result of a chord (each seen once in some hundred measurements):
-        # that decides nothing, and is told. What it has left behind must not weigh on the next try.
+        # Sometimes Celery's client fails by itself, or waits for ever for the result of a chord (each was seen once in
+        # some hundred measurements). Such a measurement is reported and repeated, with a new worker and an empty Redis.
         for tries_left in (2, 1, 0):
             try:
                 if tries_left < 2:
@@ -110,7 +111,7 @@ class Celery:
         except subprocess.TimeoutExpired:
             pass
         try:
-            # Children of the pool, where there are any left.
+            # Kills the remaining processes of the pool.
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
@@ -122,7 +123,7 @@ class Dovetail:
         self.program, self.redis = program, redis
 
     def bench(self, names, size, rounds, meta=None):
-        """The figures of these names: a worker process of its own each, this Redis for the queue, records in SQLite or in `meta`."""
+        """The figures of these names, each with a worker process of its own, and with records in SQLite or in `meta`."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("DOVETAIL_")}
         ours |= {"DOVETAIL_QUEUE": f"{self.redis}/2", "DOVETAIL_CONFIG": os.devnull} | ({"DOVETAIL_META": meta} if meta else {})
         only = [word for name in names for word in ("--only", name)]
@@ -131,19 +132,19 @@ class Dovetail:
 
 
 def forget(redis):
-    """What is kept of one side must not weigh on the other one."""
+    """Empties Redis, so that the data of one system does not slow down the other."""
     subprocess.run(["redis-cli", "-u", redis, "flushall"], check=True, stdout=subprocess.DEVNULL)
 
 
 def tasks_at_once(folder, redis):
-    """So many that Celery takes a few seconds where it is slowest, as far as a first, short measurement tells."""
+    """The number of tasks for which Celery takes a few seconds on its slowest figure, by a first, short measurement."""
     with Celery(next(iter(POOLS)), folder, redis) as celery:
         slowest = min(celery.measure(figure, FEW, 0) * (4 if figure == "fork_join" else 1) for figure in FIGURES if figure != "latency")
     return min(max(int(slowest * SECONDS) // 100 * 100, FEWEST), MOST)
 
 
 def best_of_pools(folder, redis, tasks, latencies):
-    """By figure: what Celery reaches, and with which pool."""
+    """For each figure: the value of Celery's better pool, and the pool."""
     tried = {}
     for pool in POOLS:
         with Celery(pool, folder, redis) as celery:
@@ -159,7 +160,7 @@ def main():
     program, redis, folder, *options = sys.argv[1:]
     quick = "--quick" in options
     latencies = 20 if quick else LATENCIES
-    # Whoever ends this ends what it has started.
+    # SIGTERM also ends the processes that this program has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     dovetail, load = Dovetail(program, redis), os.getloadavg()[0]
     tasks = FEW if quick else tasks_at_once(folder, redis)
@@ -173,7 +174,7 @@ def main():
         for figure, (_, pool) in best.items():
             pools[figure].append(pool)
         forget(redis)
-        # As many steps are under way at once as tasks are in Celery.
+        # As many steps are under way at once as there are tasks in Celery.
         found = dovetail.bench(DOVETAIL.values(), tasks, AGAIN)
         rounds["dovetail"].append({figure: found[DOVETAIL[figure]] for figure in FIGURES})
         for who in rounds:
@@ -205,7 +206,7 @@ def show(rounds, pools, store, stand_in):
     print()
     for figure in FIGURES:
         print(f"{figure}: {WHAT[figure]}; Celery's better pool, by round: {'; '.join(pools[figure])}")
-    print("Medians of the rounds, of Celery with the pool that was better in each; a ratio is that of one round. Above 1: dovetail is faster.")
+    print("Medians of the rounds, with the better pool of Celery in each; each ratio is of one round. Above 1: dovetail is faster.")
     print(f"dovetail's records: SQLite, synchronous=FULL, {store[STORE[0]]:.0f} inserts/s, 500 at a time. Celery has nothing durable but Redis.")
     print(f"An idle worker of dovetail: {store[STORE[2]]:.1f} MB, {store[STORE[1]]:.2f} commands to Redis a second.")
     if stand_in:

@@ -1,9 +1,9 @@
-"""Celery's submitter: one figure, measured from the first submission until all results are here; prints the number.
+"""Celery's submitter: measures one figure from the first submission to the last result, and prints the number.
 
     submit.py FIGURE TASKS LATENCIES
 
-A process of its own for each figure, so that none pays for what another one has left in its memory. `warm` only makes sure that the worker
-works and every process of its pool has the tasks loaded.
+Each figure has a process of its own, so that no figure pays for the memory of another. `warm` only checks that the worker
+works, and loads the tasks into every process of its pool.
 """
 
 import os
@@ -14,7 +14,7 @@ from statistics import median
 from app import join, noop
 from celery import chain, chord, group
 
-# Nothing here takes longer unless something is wrong.
+# Seconds after which a measurement counts as hung.
 PATIENCE = 50
 
 
@@ -57,8 +57,8 @@ def measure(figure, tasks, latencies):
     sys.exit(f"submit.py: `{figure}` is no figure")
 
 
-# Its connections are made before anything is timed.
+# Makes the connections before anything is timed.
 noop.delay(0).get(timeout=PATIENCE)
 print(measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])), flush=True)
-# At once: thousands of results that are cleaned up one by one at the interpreter's end have nothing to do with it.
+# Ends at once: the interpreter would clean up thousands of results one by one, which is no part of the measurement.
 os._exit(0)

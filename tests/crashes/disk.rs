@@ -1,5 +1,5 @@
-//! A disk that becomes full while something is published or installed, and deaths while an artifact is stored: nothing
-//! is there by half.
+//! Faults of the disk: the disk becomes full during a publication or an installation, a process dies while it stores an
+//! artifact, or syncs are slow. No file may be left in part.
 
 use std::collections::BTreeSet;
 use std::fs::{File, read_dir};
@@ -16,8 +16,8 @@ use crate::killed::Killed;
 use crate::trace::{self, Fault};
 use crate::{Held, begun, chain, copy, dovetail, folder, models, package, packed, ran, root, sweep};
 
-/// What it printed says that the disk is full and what to do, or it succeeded: what could not be written then was not
-/// needed.
+/// Checks that the program succeeded, because the failed write was not needed, or that its error says that the disk is
+/// full and what to do.
 fn said(code: Option<i32>, printed: &str, refused: &AtomicUsize) -> Result<(), String> {
     match code {
         Some(0) => Ok(()),
@@ -25,11 +25,12 @@ fn said(code: Option<i32>, printed: &str, refused: &AtomicUsize) -> Result<(), S
             refused.fetch_add(1, Ordering::SeqCst);
             Ok(())
         }
-        _ => Err(format!("it ended with {code:?} and said {printed}")),
+        _ => Err(format!("the program ended with {code:?} and printed {printed}")),
     }
 }
 
-/// Runs it with its disk full from a write on: which that was, its exit code, and what it said.
+/// Runs the program with its disk full from the write `point` on. Returns the call that failed first, the exit code,
+/// and standard error.
 fn with_full_disk(command: &mut Command, folder: &Path, point: usize) -> (Option<&'static str>, Option<i32>, String) {
     let said = folder.join("said");
     command.env("DOVETAIL_LOG_LEVEL", "error").env("DOVETAIL_LOG_FORMAT", "text");
@@ -89,13 +90,13 @@ fn models_whose_disk_is_full_from_any_write_on_are_whole_or_absent() {
     assert!(points > 5 && refused.into_inner() > 5, "{points} moments");
 }
 
-/// The artifacts there are, each of which has the content that its name tells.
+/// The stored artifacts; an error if the content of one does not have the digest in its name.
 fn artifacts(folder: &Path) -> Result<BTreeSet<String>, String> {
     let mut found = BTreeSet::new();
     for entry in read_dir(folder.join("data/blobs/artifacts/sha256")).into_iter().flatten() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        // What begins with a dot is being written, and named by nobody.
+        // A file whose name begins with a dot is being written, and no record names it.
         if name.starts_with('.') {
             continue;
         }
@@ -113,15 +114,16 @@ fn an_artifact_whose_writer_is_killed_at_any_moment_is_whole_or_absent() {
     let package = packed(prepared.path(), "copy-artifact");
     ran(dovetail(prepared.path(), &["task", "push"]).arg(package));
     let copying = json!({ "number": 1, "task": "copy-artifact@^1", "inputs": { "artifact": "input.file" } });
-    let pipeline = json!({ "name": "copy", "version": "1.0.0", "inputs": { "file": {} }, "steps": { "go": copying }, "output": { "upper": "go.upper" } });
+    let pipeline = json!({ "name": "copy", "version": "1.0.0", "inputs": { "file": {} },
+        "steps": { "go": copying }, "output": { "upper": "go.upper" } });
     let file = prepared.path().join("copy.json");
     std::fs::write(&file, pipeline.to_string()).unwrap();
     ran(dovetail(prepared.path(), &["pipeline", "push"]).arg(&file));
-    // Read and written in several pieces.
+    // The text is large enough to be read and written in several pieces.
     let text: String = (0..30_000).map(|n| format!("line {n}\n")).collect();
     let (source, upper) = (prepared.path().join("text.txt"), Digest::of(text.to_uppercase().as_bytes()).hex());
     std::fs::write(&source, &text).unwrap();
-    // How many artifacts and outcomes there were when it died.
+    // How many artifacts and outcomes were stored at each death.
     let seen = Mutex::new(BTreeSet::new());
     let points = sweep(|point| {
         let folder = copy(prepared.path());
@@ -147,7 +149,7 @@ fn an_artifact_whose_writer_is_killed_at_any_moment_is_whole_or_absent() {
             }
             let named = after.outcomes.values().all(|outcome| String::from_utf8_lossy(outcome).contains(&upper));
             if after.runs == 1 && !(kept.contains(&upper) && named && kept.len() == 2) {
-                return Err(format!("it was resumed, and these are there: {kept:?}"));
+                return Err(format!("the run was resumed, and these artifacts are stored: {kept:?}"));
             }
             Ok(())
         };
@@ -157,28 +159,28 @@ fn an_artifact_whose_writer_is_killed_at_any_moment_is_whole_or_absent() {
     println!("{points} moments of death; artifacts and outcomes then: {seen:?}");
     assert!(points > 30, "{points} moments");
     for moment in [(0, 0), (1, 0), (2, 0), (2, 1)] {
-        assert!(seen.contains(&moment), "it never died with {moment:?} artifacts and outcomes: {seen:?}");
+        assert!(seen.contains(&moment), "no death was with {moment:?} artifacts and outcomes: {seen:?}");
     }
 }
 
-/// Syncs that take longer than a lease: the queue's own changes are late by then, too.
+/// Each sync takes longer than a lease, so the queue's own changes are late, too.
 const SLOW: Duration = Duration::from_millis(1500);
 const LEASE: &str = "1s";
 
 #[test]
 fn a_disk_that_takes_longer_to_sync_than_a_lease_loses_nothing() {
     let (here, _) = begun_behind_a_slow_disk(false);
-    // A step whose outcome takes longer than its lease to be recorded is free by then, and may be begun again; one
+    // If recording an outcome takes longer than the lease, the step is free before that and may be begun again. One
     // outcome counts.
     assert!(here.len() <= 6 && here.iter().collect::<BTreeSet<_>>().len() == 3, "{here:?}");
-    // Another worker, whose disk is well, takes what it believes that nobody has.
+    // Another worker, whose disk is fast, claims the jobs whose leases have expired.
     let (here, beside) = begun_behind_a_slow_disk(true);
     let all: BTreeSet<&String> = here.iter().chain(&beside).collect();
     assert_eq!(all.len(), 3, "{here:?} behind the slow disk, {beside:?} beside it");
 }
 
-/// Runs three steps with syncs that are slow: those that were begun by that process, and by a worker beside it if there
-/// is one.
+/// Runs three steps with slow syncs. Returns the steps that this process began, and the steps that a worker beside it
+/// began, if `worker_beside`.
 fn begun_behind_a_slow_disk(worker_beside: bool) -> (Vec<String>, Vec<String>) {
     let folder = folder();
     let folder = folder.path();

@@ -1,5 +1,5 @@
-//! Several processes on one data folder, side by side: none of them starves, and each hears at once of a run that
-//! another one cancels.
+//! Several processes on one data folder: no process starves, and each process hears at once of a run that another
+//! process cancels.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,28 +17,28 @@ use serde_json::{Value, json};
 use crate::killed::Killed;
 use crate::{dovetail, folder, packed, ran};
 
-/// Processes that claim.
+/// The number of processes that claim.
 const CLAIMERS: usize = 4;
-/// Claims of each.
+/// The number of claims of each process.
 const CLAIMS: usize = 120;
-/// The most claims of others that any of them may see between two of its own, and before its first: half of all that
-/// they make. It is 5 to 18, and was once 81, when one got no processor for 80 ms.
+/// The most claims of other processes between two claims of one process, and before its first claim: half of all claims
+/// of the others. Measured: 5 to 18, and once 81, when a process got no processor for 80 ms.
 const MOST: u64 = ((CLAIMERS - 1) * CLAIMS / 2) as u64;
-/// The most that the second best of them may see: no accident spares so few. Where whoever has had a turn does not let
-/// others go before, it is 60 to 120.
+/// The limit for the second best process: an accident leaves at least two processes below the limit. If a process that
+/// has had the writer lock does not let others go first, the second best process sees 60 to 120.
 const USUAL: u64 = 45;
 const TRIES: usize = 3;
-/// Says to a process of this test that it is one of the claimers, and of which folder.
+/// The environment variable that makes a process of this test a claimer; its value is the folder.
 const CLAIMER: &str = "DOVETAIL_TEST_CLAIMER";
 
-/// One of the claimers: each of its claims is of a run of its own, so only the turn is shared.
+/// Claims once in each of many runs of its own, so that the processes share only the writer lock.
 #[expect(clippy::print_stdout, reason = "the test reads it")]
 fn claim(folder: &Path) {
     let ledger = SqliteLedger::open(folder, Arc::new(SystemClock)).unwrap();
     std::fs::write(folder.join(format!("ready-{}", std::process::id())), b"").unwrap();
     let began = Instant::now();
     while !folder.join("go").is_file() {
-        assert!(began.elapsed() < Duration::from_secs(60), "nobody says that it begins");
+        assert!(began.elapsed() < Duration::from_secs(60), "the test does not create `go`");
         std::thread::sleep(Duration::from_millis(1));
     }
     for _ in 0..CLAIMS {
@@ -58,7 +58,7 @@ fn claim(folder: &Path) {
             .claim(&Scope::Runs(vec![run.run.clone()]), 1, Duration::from_secs(10), Wait::NONE)
             .unwrap()
             .remove(0);
-        // Tokens are numbers of claims, of all processes.
+        // A lease's token is the number of the claim, counted over all processes.
         println!("{CLAIMER} {}", claimed.lease.token);
         let (outcome, end) = (record(Kind::Outcome, run.step("only")), record(Kind::RunOutcome, run.key()));
         ledger
@@ -78,22 +78,22 @@ fn no_process_starves_beside_others_on_one_folder() {
     if let Some(folder) = std::env::var_os(CLAIMER) {
         return claim(Path::new(&folder));
     }
-    // Beside a load of their own machine all of them may get no processor for a while; without turns, no try is spared.
+    // On a loaded machine every process may get no processor for a while. Without the fair lock every try fails.
     let mut tries = Vec::new();
     while tries.len() < TRIES && !tries.last().is_some_and(|between: &Vec<u64>| is_fair(between)) {
         tries.push(claims_between());
     }
-    println!("the most claims of others between two of one process, for each: {tries:?}");
+    println!("the most claims of other processes between two claims of one process, for each process: {tries:?}");
     assert!(
         tries.last().is_some_and(|between| is_fair(between)),
-        "they waited for so many claims of others: {tries:?}"
+        "the processes waited for too many claims of other processes: {tries:?}"
     );
 }
 
-/// For each of some processes the most claims of others between two of its own, the best first.
+/// The most claims of other processes between two claims of one process, for each process, the smallest first.
 fn claims_between() -> Vec<u64> {
-    // On a disk, where a change takes longer than it takes to wake a process: what is measured is who gets the turn,
-    // not who gets a processor.
+    // The folder is on a disk, where a change takes longer than waking a process: so the test measures which process
+    // gets the writer lock, and not which process gets a processor.
     let folder = tempfile::Builder::new().prefix("fair-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let claimer = || {
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -123,7 +123,7 @@ fn claims_between() -> Vec<u64> {
             .filter_map(|line| line.split_once(CLAIMER))
             .map(|(_, token)| token.trim().parse().unwrap())
             .collect();
-        assert_eq!(claims.len(), CLAIMS, "each of them gets all of its work");
+        assert_eq!(claims.len(), CLAIMS, "each process makes all of its claims");
         all.push(claims);
     }
     let first = all.iter().flatten().min().unwrap() - 1;
@@ -139,9 +139,12 @@ fn is_fair(between: &[u64]) -> bool {
     between[CLAIMERS - 1] <= MOST && between[1] <= USUAL
 }
 
-/// Kinds of work, each of which a cancellation must end soon, as the one step of a pipeline.
+/// Kinds of steps that a cancellation must end soon; each is the one step of a pipeline.
 fn kinds() -> [(&'static str, &'static str, Value); 3] {
-    let probe = |behaviour: Value| json!({ "number": 1, "task": "probe@^1", "inputs": { "behaviour": { "value": behaviour } } });
+    let probe = |behaviour: Value| {
+        json!({ "number": 1, "task": "probe@^1",
+        "inputs": { "behaviour": { "value": behaviour } } })
+    };
     let sleep = json!({ "number": 1, "task": "clock@^1", "inputs": { "after_ms": { "value": 20_000 } } });
     [
         ("tight-loop", "go.count", probe(json!({ "tag": "endless_loop" }))),
@@ -150,10 +153,10 @@ fn kinds() -> [(&'static str, &'static str, Value); 3] {
     ]
 }
 
-/// Cancellations of each kind.
+/// The number of cancellations of each kind.
 const TIMES: usize = 6;
-/// From the request to the end of the attempt it takes 2 to 50 ms, and longer on a machine that is busy. By the
-/// renewals of its leases alone, every 20 s here, a worker would hear of it later than this.
+/// From the request to the end of the attempt it takes 2 to 50 ms, and longer on a busy machine. A worker that learns
+/// of the cancellation only when it renews its leases, every 20 s here, ends the attempt later than this bound.
 const SOON: Duration = Duration::from_secs(5);
 const LEASE: &str = "60s";
 
@@ -164,7 +167,8 @@ fn a_run_that_another_process_cancels_gives_its_slot_back_soon() {
     ran(dovetail(folder, &["task", "push"]).arg(packed(folder, "probe")));
     ran(dovetail(folder, &["task", "push", "--grant", "clocks"]).arg(packed(folder, "clock")));
     for (name, output, step) in kinds() {
-        let pipeline = json!({ "name": name, "version": "1.0.0", "inputs": {}, "steps": { "go": step }, "output": { "it": output } });
+        let pipeline = json!({ "name": name, "version": "1.0.0", "inputs": {},
+            "steps": { "go": step }, "output": { "it": output } });
         let file = folder.join("pipeline.json");
         std::fs::write(&file, pipeline.to_string()).unwrap();
         ran(dovetail(folder, &["pipeline", "push"]).arg(&file));
@@ -189,7 +193,7 @@ fn a_run_that_another_process_cancels_gives_its_slot_back_soon() {
             let run: String =
                 serde_json::from_slice::<Value>(&out.stdout).unwrap()["run_id"].as_str().unwrap().to_owned();
             let key = RunKey { run: run.parse().unwrap(), generation: 0 };
-            // Not only claimed.
+            // The step has started; a claim alone is not enough.
             let begins = |line: &str| line.contains("\"step started\"") && line.contains(&run);
             wait("the step runs", &|| std::fs::read_to_string(&log).unwrap().lines().any(begins));
             ran(&mut dovetail(folder, &["runs", "cancel", &run]));
@@ -198,7 +202,7 @@ fn a_run_that_another_process_cancels_gives_its_slot_back_soon() {
             let outcome = OutcomeRecord::decode(&record(Kind::Outcome, key.step("go")).unwrap(), "the step").unwrap();
             let asked =
                 CancelRecord::decode(&record(Kind::Cancel, key.key()).unwrap(), "the run").unwrap().requested_ms;
-            let attempt = outcome.attempts.last().expect("it ran");
+            let attempt = outcome.attempts.last().expect("the step has an attempt");
             let ended = attempt.started_ms + attempt.duration_us / 1000;
             assert_eq!(outcome.failure().map(|failure| failure.code.as_str()), Some("stopped"), "{kind}");
             took.entry(kind).or_default().push(ended.saturating_sub(asked));

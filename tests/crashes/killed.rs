@@ -1,4 +1,4 @@
-//! A process that ends with its test, however that ends.
+//! A child process that is killed when its test ends, also by a panic.
 
 use std::process::Child;
 

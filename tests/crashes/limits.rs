@@ -1,5 +1,5 @@
-//! The program with little address space or few descriptors: that is the machine's fault, or of whoever set the limit.
-//! It says so and ends, whatever the limit is, and no attempt is charged.
+//! The program with little address space or few descriptors. The cause is the machine, or the user who set the limit.
+//! At every limit the program names the limit and ends, and no attempt is charged.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::{Held, chain, copy, dovetail, folder, package, ran};
 
-/// By when it must have ended, whatever the limit: a run takes less than a second.
+/// The time by which the program must have ended, at every limit: a run takes less than a second.
 const ENDS: Duration = Duration::from_secs(60);
 
 /// The same command under `ulimit`.
@@ -22,7 +22,7 @@ fn limited(command: &Command, limit: &str) -> Command {
     shell
 }
 
-/// Its output; none: it did not end.
+/// The program's output; `None` if the program did not end.
 fn ended(mut command: Command) -> Option<Output> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();
@@ -37,12 +37,13 @@ fn ended(mut command: Command) -> Option<Output> {
     Some(child.wait_with_output().unwrap())
 }
 
-/// Whether the program can be started at all under the limit: below that the system's loader refuses it.
+/// Whether the program starts at all under the limit: below some limit the system's loader refuses it.
 fn starts(folder: &Path, limit: &str) -> bool {
     ended(limited(&dovetail(folder, &["--version"]), limit)).is_some_and(|out| out.status.success())
 }
 
-/// One run under the limit: whether it succeeded, or else that it told the limit; and that nothing is charged for it.
+/// Makes one run under the limit. Returns whether the run succeeded; otherwise the error must name the limit. No
+/// attempt may be charged.
 fn judge(prepared: &Path, limit: &str) -> Result<bool, String> {
     let folder = copy(prepared);
     let run = dovetail(folder.path(), &["run", "chain", "--input", "x=1", "--output", "json"]);
@@ -51,12 +52,12 @@ fn judge(prepared: &Path, limit: &str) -> Result<bool, String> {
     let succeeded = match out.status.code() {
         Some(0) => true,
         Some(3) if said.contains("ulimit") => false,
-        _ => return Err(format!("it ended with {} and said {said}", out.status)),
+        _ => return Err(format!("the program ended with {} and printed {said}", out.status)),
     };
-    // Without the limit it goes on where it was.
+    // Without the limit the run continues where it was.
     let resumed = ended(dovetail(folder.path(), &["runs", "resume", "--all"])).ok_or("it is not resumed")?;
     if !resumed.status.success() {
-        return Err(format!("it is not resumed: {}", String::from_utf8_lossy(&resumed.stderr)));
+        return Err(format!("the run is not resumed: {}", String::from_utf8_lossy(&resumed.stderr)));
     }
     let held = Held::read(folder.path());
     if held.open != 0 || held.ends.len() != held.runs || (succeeded && held.runs != 1) {
@@ -71,7 +72,7 @@ fn judge(prepared: &Path, limit: &str) -> Result<bool, String> {
     Ok(succeeded)
 }
 
-/// The limits under which it did not succeed, and how many there were.
+/// The limits at which the run did not succeed, and the number of limits at which the program starts.
 fn sweep(prepared: &Path, limits: impl Iterator<Item = String>) -> (Vec<String>, usize) {
     let (mut refused, mut tried, mut wrong) = (Vec::new(), 0, Vec::new());
     for limit in limits {
@@ -89,7 +90,7 @@ fn sweep(prepared: &Path, limits: impl Iterator<Item = String>) -> (Vec<String>,
     (refused, tried)
 }
 
-/// Published, and with compiled code or without.
+/// A folder with the published task and pipeline, with compiled code or without.
 fn prepared(compiled: bool) -> tempfile::TempDir {
     let folder = folder();
     let (package, chain) = (package(folder.path()), chain(folder.path()));
@@ -115,7 +116,7 @@ fn a_run_with_few_descriptors_says_so_and_is_charged_nothing() {
 fn a_run_with_little_address_space_says_so_and_is_charged_nothing() {
     for compiled in [true, false] {
         let prepared = prepared(compiled);
-        // From what the program needs to start up to what a task needs, and beyond it.
+        // From the size that the program needs to start to more than a task needs.
         let sizes = (100..700).step_by(25).chain((700..6000).step_by(400)).chain((8000..30_000).step_by(8000));
         let (refused, tried) = sweep(prepared.path(), sizes.map(|mebibytes| format!("-v {}", mebibytes * 1024)));
         println!("{tried} limits, {} of them too low: {refused:?}", refused.len());

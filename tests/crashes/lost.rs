@@ -1,4 +1,5 @@
-//! Runs that are open and have no jobs: a worker puts them back, whatever else it finds beside them.
+//! Runs that are open and have no jobs: a worker enqueues their jobs again, and a run that cannot be restored does not
+//! prevent that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ fn a_run_that_cannot_be_put_back_keeps_no_other_waiting() {
         ledger.commit(&items).unwrap();
         key
     };
-    // Of a newer dovetail, more of them than are given up in a row; and one of which there is nothing.
+    // Five runs of a newer format, more than a worker gives up in a row; and one run without a record.
     for _ in 0..5 {
         reopen(Some(br#"{"format":"dovetail.run_record/9"}"#.to_vec()));
     }
@@ -61,7 +62,7 @@ fn a_run_that_cannot_be_put_back_keeps_no_other_waiting() {
     };
     ends(&good, "the run behind them");
     ends(&reopen(Some(run.encode())), "one that is lost later");
-    // What stays is looked for every two seconds, and no more often.
+    // The worker looks for the runs that stay lost every two seconds, and no more often.
     let before = ticks(worker.0.id());
     std::thread::sleep(Duration::from_secs(3));
     let spent = ticks(worker.0.id()) - before;

@@ -1,12 +1,15 @@
-//! Crashes on the embedded stores: the program as its users run it, killed by SIGKILL before each of its system calls
-//! that change anything, one after the other (`trace.rs`), and what another process finds and makes of it. Needs no
-//! server.
+//! Crashes on the embedded stores. The program is killed by SIGKILL before each of its system calls that change
+//! something (`trace.rs`), one call after the other, and another process continues. These tests need no server.
 //!
-//! After each death: whoever was told of a run finds it; an outcome that was recorded stays and its step is not run
-//! again; `runs resume --all` brings every recorded run to its end, with the right sum; nothing is left open; and the
-//! folder serves the next run.
+//! After each death:
 //!
-//! It is x86-64 only, as is the way in which `trace.rs` lets a call fail.
+//! - a run whose end was printed is recorded;
+//! - a recorded outcome stays, and its step is not run again;
+//! - `runs resume --all` brings every recorded run to its end, with the right sum;
+//! - no run is left open;
+//! - the folder serves the next run.
+//!
+//! The tests are x86-64 only, because `trace.rs` changes the registers of that processor to let a call fail.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![expect(clippy::unwrap_used, reason = "a failing test panics")]
 
@@ -41,7 +44,7 @@ use serde_json::{Value, json};
 
 use crate::trace::Fault;
 
-/// Deaths at a time: those of a process that stands still at each of its calls leave a core mostly idle.
+/// How many deaths are tried at a time: a process that stops at each of its calls leaves a core mostly idle.
 const AT_ONCE: usize = 4;
 
 fn root() -> PathBuf {
@@ -54,15 +57,14 @@ fn program() -> PathBuf {
     program
 }
 
-/// A folder of a test; in memory where there is such a place, since a process that is killed loses nothing there
-/// either.
+/// A folder for a test, in memory where `/dev/shm` exists: a process that is killed loses no file there either.
 fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     tempfile::Builder::new().prefix("dovetail-crashes-").tempdir_in(place).unwrap()
 }
 
-/// The program on the data folder in this folder.
+/// The program with the data folder `data` below `folder`.
 fn dovetail(folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(program());
     command
@@ -89,12 +91,12 @@ fn ran(command: &mut Command) -> Output {
     out
 }
 
-/// Packed once for a test.
+/// The package of the task `add`, packed for a test.
 fn package(folder: &Path) -> PathBuf {
     packed(folder, "add")
 }
 
-/// One of the plugins for tests.
+/// The package of one of the test plugins.
 fn packed(folder: &Path, name: &str) -> PathBuf {
     let component = root().join(format!("plugins/target/wasm32-wasip2/release/{}.wasm", name.replace('-', "_")));
     assert!(component.is_file(), "{} is missing: run `./justw plugins`", component.display());
@@ -103,30 +105,34 @@ fn packed(folder: &Path, name: &str) -> PathBuf {
     file
 }
 
-/// Three steps, each of the one before.
+/// A pipeline of three steps, each of which uses the output of the step before.
 fn chain(folder: &Path) -> PathBuf {
-    let step = |number: u32, from: &str| json!({ "number": number, "task": "add@^1", "inputs": { "a": from, "b": {"value": 1} } });
+    let step = |number: u32, from: &str| {
+        json!({ "number": number, "task": "add@^1",
+        "inputs": { "a": from, "b": {"value": 1} } })
+    };
     let steps = json!({ "one": step(1, "input.x"), "two": step(2, "one.sum"), "three": step(3, "two.sum") });
-    let pipeline = json!({ "name": "chain", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps, "output": { "sum": "three.sum" } });
+    let pipeline = json!({ "name": "chain", "version": "1.0.0", "inputs": { "x": {} },
+        "steps": steps, "output": { "sum": "three.sum" } });
     let file = folder.join("chain.json");
     std::fs::write(&file, pipeline.to_string()).unwrap();
     file
 }
 
-/// A copy of what is prepared, for one death.
+/// A copy of a prepared folder, for one death.
 fn copy(of: &Path) -> tempfile::TempDir {
     let to = folder();
     assert!(Command::new("cp").arg("-a").arg(of.join(".")).arg(to.path()).status().unwrap().success());
     to
 }
 
-/// What a data folder holds of runs, read from its stores.
+/// The runs of a data folder, read from its stores.
 struct Held {
     runs: usize,
     outcomes: BTreeMap<String, Vec<u8>>,
     ends: BTreeMap<String, Vec<u8>>,
     open: usize,
-    /// What is not so of I2, I3 and I4, in what is recorded.
+    /// The violations of I2, I3 and I4 among the records (`lineage.rs`).
     broken: Vec<String>,
 }
 
@@ -139,7 +145,7 @@ impl Held {
             Ledger::list(&ledger, kind, &listing).unwrap().into_iter().collect()
         };
         let open = Ledger::open_runs(&ledger, usize::MAX >> 1).unwrap().len();
-        // What ended is listed before what it came from: others may be at work.
+        // Ends are listed before outcomes, and outcomes before runs, because other processes may be writing.
         let (ends, outcomes, runs, pipelines) =
             (list(Kind::RunOutcome), list(Kind::Outcome), list(Kind::Run), list(Kind::Pipeline));
         let (decoded, blobs) = (decoded(&outcomes), FileBlobs::new(&data));
@@ -169,14 +175,14 @@ fn pipeline_of(record: &[u8]) -> Pipeline {
     Pipeline::from_json(&serde_json::from_slice(record).unwrap()).unwrap()
 }
 
-/// The steps that a process began, as its log tells.
+/// The steps that a process began, according to its log.
 fn begun(log: &str) -> Vec<String> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let begun = lines.filter(|line| line["fields"]["message"] == "step started");
     begun.filter_map(|line| Some(line["fields"]["step"].as_str()?.to_owned())).collect()
 }
 
-/// What is true of a folder in which a run was killed and then resumed; `told` where its end had been printed before.
+/// Checks a folder in which a run was killed and then resumed. `told`: the run's end was printed before the death.
 fn judge(before: &Held, after: &Held, told: bool, resumed: &Output) -> Result<(), String> {
     if told && before.ends.is_empty() {
         return Err("its end was printed and is not recorded".into());
@@ -220,8 +226,8 @@ fn judge(before: &Held, after: &Held, told: bool, resumed: &Output) -> Result<()
     Ok(())
 }
 
-/// Dies at each of its calls in turn, until one run comes to its end: how many there were. `case` says what a death
-/// left behind.
+/// Calls `case` with each number of a call in turn, until a run comes to its end without a death. Returns the number of
+/// calls. `case` returns the call at which the process died, and the verdict.
 fn sweep(case: impl Fn(usize) -> (Option<&'static str>, Result<(), String>) + Sync) -> usize {
     let (next, last, found) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX), Mutex::new(Vec::new()));
     std::thread::scope(|threads| {
@@ -248,7 +254,7 @@ fn sweep(case: impl Fn(usize) -> (Option<&'static str>, Result<(), String>) + Sy
     last.into_inner()
 }
 
-/// What the checks of a run's records would find, each of them once.
+/// Each check of a run's records finds the one record that was spoiled for it.
 #[test]
 fn records_that_do_not_fit_together_are_found() {
     let folder = folder();
@@ -298,7 +304,7 @@ fn a_run_that_is_killed_at_any_moment_is_resumed() {
     let package = package(prepared.path());
     ran(dovetail(prepared.path(), &["task", "push"]).arg(package));
     ran(dovetail(prepared.path(), &["pipeline", "push"]).arg(chain(prepared.path())));
-    // How many steps were recorded when it died, and how often its run was open then.
+    // How many steps were recorded at each death, and how many runs were open then.
     let (recorded, open, again) =
         (Mutex::new(BTreeMap::<usize, usize>::new()), AtomicUsize::new(0), AtomicUsize::new(0));
     let points = sweep(|point| {
@@ -308,7 +314,7 @@ fn a_run_that_is_killed_at_any_moment_is_resumed() {
         command.stdout(std::fs::File::create(&printed).unwrap()).stderr(Stdio::null());
         let traced = trace::run(&mut command, point, Fault::Death);
         if traced.died.is_none() {
-            assert_eq!(traced.code, Some(0), "without a death it succeeds");
+            assert_eq!(traced.code, Some(0), "the run succeeds without a death");
         }
         let told = serde_json::from_slice::<Value>(&std::fs::read(&printed).unwrap()).is_ok();
         let before = Held::read(folder.path());
@@ -322,13 +328,14 @@ fn a_run_that_is_killed_at_any_moment_is_resumed() {
     });
     let (recorded, open, again) = (recorded.into_inner().unwrap(), open.into_inner(), again.into_inner());
     println!(
-        "{points} moments of death; steps recorded then, and how often: {recorded:?}; {open} runs were open, {again} steps were run when resumed"
+        "{points} moments of death; steps recorded then, and how often: {recorded:?}; {open} runs were open, {again} \
+         steps were run when resumed"
     );
-    // Otherwise there was nothing to resume, and this shows nothing.
+    // Otherwise no death left a run to resume, and the test shows nothing.
     assert!(points > 30 && open > 10 && again > open, "{points} moments, {open} open runs, {again} steps");
     assert!(
         (0..=3).all(|steps| recorded.contains_key(&steps)),
-        "it died before, between and after its steps: {recorded:?}"
+        "no death was before, between or after the steps: {recorded:?}"
     );
 }
 
@@ -342,9 +349,9 @@ fn a_push_that_is_killed_at_any_moment_can_be_repeated() {
         let mut command = dovetail(folder.path(), &["task", "push"]);
         let traced = trace::run(command.arg(&package).stdout(Stdio::null()).stderr(Stdio::null()), point, Fault::Death);
         if traced.died.is_none() {
-            assert_eq!(traced.code, Some(0), "without a death it succeeds");
+            assert_eq!(traced.code, Some(0), "the push succeeds without a death");
         }
-        // What is visible is whole: then it works without a second push.
+        // A task that is listed must be whole: it works without a second push.
         let listed = dovetail(folder.path(), &["task", "list", "--output", "json"]).output().unwrap();
         if listed.status.success() && String::from_utf8_lossy(&listed.stdout).contains("\"add\"") {
             seen.fetch_add(1, Ordering::SeqCst);
@@ -358,7 +365,7 @@ fn a_push_that_is_killed_at_any_moment_can_be_repeated() {
     });
     println!("{points} moments of death; after {} of them the task was there", seen.load(Ordering::SeqCst));
     assert!(points > 20, "{points} moments");
-    assert!((1..points).contains(&seen.into_inner()), "it died before and after the task was there");
+    assert!((1..points).contains(&seen.into_inner()), "no death was before, or none after, the task was published");
 }
 
 #[test]
@@ -376,9 +383,9 @@ fn a_run_whose_disk_is_full_from_any_write_on_says_so_and_is_resumed_when_there_
         let traced = trace::run(&mut command, point, Fault::Full(&folder.path().join("data")));
         let printed = serde_json::from_slice::<Value>(&std::fs::read(&printed).unwrap()).unwrap_or_default();
         let said = match (traced.code, printed["error"]["message"].as_str()) {
-            // What could not be written then was not needed: a log is cut, a cache stays as it was.
+            // The failed write was not needed: a log is cut, or a cache stays as it was.
             (Some(0), None) => Ok(()),
-            // And of which file.
+            // The error says that the disk is full, and names the file.
             (Some(3), Some(message))
                 if (message.contains("full") || message.contains("No space left"))
                     && message.contains(&*folder.path().to_string_lossy()) =>
@@ -386,7 +393,7 @@ fn a_run_whose_disk_is_full_from_any_write_on_says_so_and_is_resumed_when_there_
                 refused.fetch_add(1, Ordering::SeqCst);
                 Ok(())
             }
-            (code, _) => Err(format!("it ended with {code:?} and said {printed}")),
+            (code, _) => Err(format!("the program ended with {code:?} and printed {printed}")),
         };
         let before = Held::read(folder.path());
         open.fetch_add(before.open, Ordering::SeqCst);
@@ -400,13 +407,13 @@ fn a_run_whose_disk_is_full_from_any_write_on_says_so_and_is_resumed_when_there_
     assert!(points > 10 && refused > 5 && open > 3, "{points} moments, {refused} refusals, {open} open runs");
 }
 
-/// The files of the models there are, by their names within the folder.
+/// The files of the installed models, by their names within the folder.
 fn models(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let models = folder.join("data/models");
     let folders = [models.clone(), models.join("files")];
     let entries =
         folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().map(|entry| entry.unwrap().path());
-    // What begins with a dot is being written, and no model.
+    // A file whose name begins with a dot is being written, and belongs to no model.
     let files = entries.filter(|path| path.is_file() && !path.file_name().unwrap().to_string_lossy().starts_with('.'));
     files.map(|path| (path.strip_prefix(&models).unwrap().to_owned(), std::fs::read(&path).unwrap())).collect()
 }
@@ -432,7 +439,7 @@ fn models_whose_installation_is_killed_at_any_moment_are_whole_or_absent() {
         if let Some((name, _)) = before.iter().find(|(name, bytes)| whole.get(*name) != Some(*bytes)) {
             return (traced.died, Err(format!("{} is not whole", name.display())));
         }
-        // What says that there is a model comes after its files.
+        // A model's TOML file, which makes the model visible, is written after the files that it names.
         for (name, text) in before.iter().filter(|(name, _)| name.extension().is_some_and(|of| of == "toml")) {
             let text = String::from_utf8_lossy(text);
             let named = whole
@@ -450,5 +457,9 @@ fn models_whose_installation_is_killed_at_any_moment_are_whole_or_absent() {
     });
     let seen = seen.into_inner().unwrap();
     println!("{points} moments of death; files there then: {seen:?}");
-    assert!(points > 30 && seen.len() == whole.len() + 1, "with each number of files: {seen:?} of {}", whole.len());
+    assert!(
+        points > 30 && seen.len() == whole.len() + 1,
+        "no death with some number of files: {seen:?} of {}",
+        whole.len()
+    );
 }

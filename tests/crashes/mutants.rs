@@ -1,9 +1,10 @@
-//! The flow on the embedded stores with one of its rules taken away: would these tests notice? A worker dies at each of
-//! its calls to the ledger in turn, before the call or after it was applied, and another one follows. With all rules
-//! nothing is ever wrong then; without any one of them something is.
+//! Mutation tests of the flow on the embedded stores: one rule at a time is removed, and the crash tests must notice. A
+//! worker dies at each of its calls to the ledger in turn, before the call or after the call was applied, and a second
+//! worker follows. With all rules the result is always right. Without any one of the rules some death gives a wrong
+//! result.
 //!
-//! The workers are real ones on real SQLite files, each on a ledger of its own, whose calls stop being served: what a
-//! dead process leaves. `main.rs` kills whole processes; here the rules are in reach.
+//! The workers are real workers on real SQLite files. Each worker has a ledger of its own that stops serving calls, as
+//! if its process had died. `main.rs` kills whole processes; this file can remove a rule, because it wraps the ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,11 +28,11 @@ use serde_json::json;
 use crate::death::{Death, Life};
 use crate::folder;
 
-/// How long a job stays with a worker that stands still. One that died is known to be dead at once.
+/// How long a job stays with a worker that stands still. The lease of a dead process is free at once.
 const LEASE: Duration = Duration::from_secs(1);
-/// Within this a run is over once somebody lives who can finish it: fifty times of what it takes.
+/// A run must end within this time after a worker that can finish the run has started: fifty times the usual time.
 const BOUND: Duration = Duration::from_secs(8);
-/// So often it is swept through a run before nothing counts as wrong without a rule.
+/// The number of sweeps over a case before a missing rule counts as unnoticed.
 const SWEEPS: usize = 5;
 
 /// The rule that is taken away.
@@ -40,15 +41,15 @@ enum Without {
     Nothing,
     /// A job is acknowledged before its outcome is recorded, in a change of its own.
     OutcomeFirst,
-    /// Nobody brings a run in line with its records: neither closes it nor puts its jobs back.
+    /// No process compares a run with its records: none closes the run, and none enqueues its missing jobs.
     Reconciler,
-    /// No run is ever found to have lost its jobs.
+    /// No run is reported as lost (open without jobs).
     Search,
-    /// Records are read as they were when the run was submitted.
+    /// Outcomes, run outcomes and attempts are read as they were at submission: none is found.
     FreshReads,
-    /// What is to be verified is not.
+    /// A job that must be verified is delivered without that mark.
     Verification,
-    /// A retry is taken from whoever held the job before, too.
+    /// A retry is also accepted from a worker that no longer holds the job.
     Fence,
 }
 
@@ -71,23 +72,23 @@ fn names(items: &[Item]) -> String {
     items.iter().map(name).collect::<Vec<_>>().join(" ")
 }
 
-/// Who holds a job now, of all the workers of a test.
+/// The current lease of each job, for all workers of a test.
 type Holders = Arc<Mutex<BTreeMap<(RunKey, String), Lease>>>;
 
-/// One process's ledger: it dies, and lacks a rule.
+/// The ledger of one process: the process dies at a given call, and its ledger lacks a rule.
 struct Bent {
     ledger: Arc<SqliteLedger>,
     life: Arc<Life>,
     without: Without,
-    /// The same file, to do what no port allows.
+    /// The database file, opened directly for a change that no port allows.
     file: std::path::PathBuf,
     holders: Holders,
-    /// Its leases are not renewed: it stands still, or is cut off.
+    /// The leases of this process are not renewed: the process stands still, or is cut off.
     frozen: AtomicBool,
 }
 
 impl Bent {
-    /// The job goes, whatever became of it.
+    /// Removes the job, whatever the state of its outcome.
     fn acknowledge(&self, lease: &Lease) -> Result<(), StoreError> {
         self.life.call("acknowledge", || {
             let db = rusqlite::Connection::open(&self.file).unwrap();
@@ -99,7 +100,7 @@ impl Bent {
         })
     }
 
-    /// What becomes of a change without the rule.
+    /// Changes the items as a ledger without the rule would.
     fn bend(&self, items: &[Item]) -> Result<Vec<Item>, StoreError> {
         let mut items = items.to_vec();
         for item in &mut items {
@@ -121,7 +122,8 @@ impl Bent {
 
 impl Ledger for Bent {
     fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
-        // Whoever brings a run in line waits for these; a worker that ends its own step's run does not.
+        // Recovery waits for a commit of these items (`Recover`, `Close`). A worker that ends the run of its own step
+        // uses `commit_then`, which still works.
         if self.without == Without::Reconciler
             && items.iter().all(|item| matches!(item, Item::Recover { .. } | Item::Close { .. }))
         {
@@ -133,7 +135,7 @@ impl Ledger for Bent {
 
     fn commit_then(&self, items: Vec<Item>, then: Then) {
         let bent = self.bend(&items);
-        // Waited for here, so that deaths fall between the calls and not between their answers.
+        // The commit is made on this thread, so that a death falls between two calls and not between their answers.
         then(bent.and_then(|items| self.life.call(&names(&items), || self.ledger.commit(&items))));
     }
 
@@ -203,10 +205,10 @@ impl Ledger for Bent {
     }
 }
 
-/// What a step does: given how often it was begun before, by anybody.
+/// The behaviour of a step; the number is how often any worker has begun the step before.
 type Does = Arc<dyn Fn(&Attempt, usize) -> Report + Send + Sync>;
 
-/// Adds, and remembers what it was asked for: step and attempt.
+/// Calls `does` for each attempt, and remembers the step and the number of each attempt.
 struct Adder {
     asked: Mutex<Vec<(String, u32)>>,
     everybody: Arc<Mutex<Vec<(String, u32)>>>,
@@ -248,13 +250,13 @@ impl Executor for Adder {
     }
 }
 
-/// A data folder without a process.
+/// A data folder that no process has open yet.
 struct World {
     folder: tempfile::TempDir,
     published: Published,
     run: RunId,
     holders: Holders,
-    /// Each attempt that was begun, by any worker.
+    /// Each attempt that any worker has begun.
     begun: Arc<Mutex<Vec<(String, u32)>>>,
     does: Does,
 }
@@ -284,17 +286,22 @@ fn adder() -> PluginRecord {
 const STEPS: usize = 5;
 
 impl World {
-    /// With a published diamond whose two sinks leave it open which step is the last one.
+    /// Publishes a diamond with a fifth step (`side`): either of the two sinks can be the run's last step.
     fn new(does: Does) -> Self {
         let folder = folder();
         let (ledger, blobs) =
             (SqliteLedger::open(folder.path(), Arc::new(SystemClock)).unwrap(), FileBlobs::new(folder.path()));
         let parts = Ports { ledger: Arc::new(ledger), blobs: Arc::new(blobs), clock: Arc::new(SystemClock) };
         dovetail_flow::push_plugin(&parts, &adder(), b"add").unwrap();
-        let step = |number: u32, a: &str, b: &str| json!({ "number": number, "task": "add@^1", "inputs": { "a": a, "b": b }, "retry": { "max_attempts": 3, "backoff": "1ms" } });
-        let steps = json!({ "head": step(1, "input.x", "input.x"), "left": step(2, "head.sum", "input.x"), "right": step(3, "head.sum", "head.sum"),
+        let step = |number: u32, a: &str, b: &str| {
+            json!({ "number": number, "task": "add@^1", "inputs": { "a": a, "b": b },
+                "retry": { "max_attempts": 3, "backoff": "1ms" } })
+        };
+        let steps = json!({ "head": step(1, "input.x", "input.x"), "left": step(2, "head.sum", "input.x"),
+            "right": step(3, "head.sum", "head.sum"),
             "join": step(4, "left.sum", "right.sum"), "side": step(5, "input.x", "head.sum") });
-        let file = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps, "output": { "total": "join.sum", "side": "side.sum" } });
+        let file = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} },
+            "steps": steps, "output": { "total": "join.sum", "side": "side.sum" } });
         let checked = dovetail_flow::check(&parts, &file.to_string()).unwrap();
         let pipeline = checked.pipeline.ok_or(checked.findings).unwrap();
         let published = dovetail_flow::push_pipeline(&parts, &pipeline).unwrap().0;
@@ -308,7 +315,7 @@ impl World {
         }
     }
 
-    /// What one process works with.
+    /// The ports of one process.
     fn process(&self, life: &Arc<Life>, without: Without) -> (Ports, Arc<Bent>) {
         let ledger = Arc::new(SqliteLedger::open(self.folder.path(), Arc::new(SystemClock)).unwrap());
         let (file, frozen) = (self.folder.path().join("dovetail.db"), AtomicBool::new(false));
@@ -331,7 +338,7 @@ impl World {
         RunKey { run: self.run.clone(), generation }
     }
 
-    /// A process that only looks.
+    /// The ledger of a process that only reads.
     fn looking(&self) -> SqliteLedger {
         SqliteLedger::open(self.folder.path(), Arc::new(SystemClock)).unwrap()
     }
@@ -341,14 +348,15 @@ impl World {
         Ledger::list(&self.looking(), Kind::Outcome, &listing).unwrap().into_iter().collect()
     }
 
-    /// A worker works until `until` or until it ends by itself. What it was asked for.
+    /// Runs a worker until `until` holds, the worker ends by itself, or `BOUND` is over. Returns the attempts that this
+    /// worker was asked for.
     fn work(&self, parts: &Ports, name: &str, daemon: bool, until: &(dyn Fn() -> bool + Sync)) -> Vec<(String, u32)> {
         let adder = Arc::new(Adder { asked: Mutex::default(), everybody: self.begun.clone(), does: self.does.clone() });
         let (shutdown, over) = (Shutdown::default(), Arc::new(AtomicBool::new(false)));
-        let told = over.clone();
+        let run_ended = over.clone();
         let ended = move |event: &Event| {
             if matches!(event, Event::RunFinished { .. }) {
-                told.store(true, Ordering::SeqCst);
+                run_ended.store(true, Ordering::SeqCst);
             }
         };
         let daemon = daemon.then(|| Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(Vec::new) });
@@ -370,7 +378,7 @@ impl World {
     }
 }
 
-/// What is true of a run that came to its end in this generation, whoever died on the way.
+/// Checks a run that must have succeeded in this generation, whichever process died.
 fn judge(
     world: &World,
     generation: u32,
@@ -410,7 +418,7 @@ fn judge(
     }
     let total = OutcomeRecord::decode(&outcomes[&key.step("join")], "join").unwrap().output().cloned();
     if total != Some(StoredValue::Inline(json!({ "sum": 7 }))) {
-        return Err(format!("it came to {total:?}"));
+        return Err(format!("the total is {total:?}"));
     }
     let open = Ledger::open_runs(&ledger, 9).unwrap();
     let left = ledger.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap();
@@ -420,12 +428,12 @@ fn judge(
     Ok(())
 }
 
-/// One way to die: what died and what is wrong then, if anything is.
+/// One scenario with one death: the call at which the process died, and the verdict.
 type Case = fn(Death, Without) -> (Option<String>, Result<(), String>);
 
-/// A run that one process submits and works on until it dies, and another one finishes.
+/// One process submits a run and works on it until the process dies; a second process finishes the run.
 fn a_run(death: Death, without: Without) -> (Option<String>, Result<(), String>) {
-    // One step succeeds the second time only.
+    // The first attempt at one step fails; its second attempt succeeds.
     let world =
         World::new(Arc::new(
             |attempt, _| if attempt.step == "left" && attempt.number == 1 { fails(true) } else { sum(attempt) },
@@ -436,10 +444,11 @@ fn a_run(death: Death, without: Without) -> (Option<String>, Result<(), String>)
         if world.submit(&parts) { world.work(&parts, "first", false, &|| false) } else { Vec::new() }
     };
     let recorded = world.outcomes();
-    // No daemon, so nobody looks for lost runs: a run that was submitted is never one.
+    // The second worker is no daemon, so it does not search for lost runs: a run that was submitted is never lost.
     let second = {
         let (parts, _) = world.process(&Arc::default(), without);
-        // Whoever got no answer submits again, unless there is a record: then it must be found without him.
+        // A submitter that got no answer submits again, unless the run is recorded: then the worker must find the run
+        // without a second submission.
         if parts.ledger.get(Kind::Run, &[world.run.to_string()]).unwrap()[0].is_none() {
             assert!(world.submit(&parts));
         }
@@ -451,7 +460,7 @@ fn a_run(death: Death, without: Without) -> (Option<String>, Result<(), String>)
     (died, judge(&world, 0, &recorded, &first, &second))
 }
 
-/// A run that failed, that one process runs again until it dies, and a daemon finishes.
+/// A run has failed. One process retries it until the process dies; a daemon finishes the retry.
 fn a_rerun(death: Death, without: Without) -> (Option<String>, Result<(), String>) {
     let world = World::new(Arc::new(
         |attempt, before| if attempt.step == "join" && before == 0 { fails(false) } else { sum(attempt) },
@@ -473,7 +482,7 @@ fn a_rerun(death: Death, without: Without) -> (Option<String>, Result<(), String
     let recorded = world.outcomes();
     let second = {
         let (parts, _) = world.process(&Arc::default(), without);
-        // Whoever got no answer asks again, unless it is on record that he did.
+        // A caller that got no answer asks for the retry again, unless the retry is recorded.
         if parts.ledger.get(Kind::Generation, &[world.key(1).key()]).unwrap()[0].is_none() {
             dovetail_flow::retry(&parts, &world.run, "once more").unwrap();
         }
@@ -485,8 +494,8 @@ fn a_rerun(death: Death, without: Without) -> (Option<String>, Result<(), String
     (died, judge(&world, 1, &recorded, &first, &second))
 }
 
-/// Every point of death there is, some at a time: what is wrong, and how many there were. With `enough` it ends with
-/// the first thing that is.
+/// Tries every point of death, four at a time. Returns the failures, and the number of calls. With `enough`, the sweep
+/// ends with the first failure.
 fn sweep(case: Case, without: Without, enough: bool) -> (Vec<String>, u64) {
     let (next, found, last) = (AtomicU64::new(0), Mutex::new(Vec::new()), AtomicU64::new(u64::MAX));
     std::thread::scope(|threads| {
@@ -529,13 +538,13 @@ fn whoever_dies_as_he_runs_a_run_again_loses_nothing() {
     assert!(points > 10, "a run takes more calls than {points}");
 }
 
-/// What goes wrong.
+/// The failures that the sweeps find without the rule; panics if they find none.
 #[track_caller]
 fn is_found_out(case: Case, without: Without) -> String {
-    // How often a run claims varies, and with it the number of each call: a sweep may step over the one or two at which
-    // it shows.
+    // The number of claims of a run varies, and with it the number of each later call. So one sweep may miss the one or
+    // two calls at which the missing rule shows.
     let found = (0..SWEEPS).map(|_| sweep(case, without, true).0).find(|found| !found.is_empty()).unwrap_or_default();
-    assert!(!found.is_empty(), "nothing went wrong without it");
+    assert!(!found.is_empty(), "nothing went wrong without the rule");
     found.join("\n")
 }
 
@@ -564,8 +573,8 @@ fn a_worker_that_does_not_verify_is_found_out() {
     println!("{}", is_found_out(a_run, Without::Verification));
 }
 
-/// A worker stands still over a step for longer than its lease; the step passes to another one, and is running there
-/// when the first one's attempt fails and is to be retried. How often the step was begun.
+/// A worker stands still in a step for longer than its lease, and the step passes to a second worker. While the second
+/// attempt runs, the first attempt fails and asks for a retry. Returns how often the step was begun.
 fn retried_too_late(without: Without) -> usize {
     let (late, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None::<Instant>)));
     let (begun, is_late, since) = (Arc::new(AtomicU64::new(0)), late.clone(), answered.clone());
@@ -580,14 +589,14 @@ fn retried_too_late(without: Without) -> usize {
             }
         };
         match begun.fetch_add(1, Ordering::SeqCst) {
-            // The first one wakes up when the second one is at it, and fails.
+            // The first attempt continues when the second attempt has begun, and fails.
             0 => {
                 wait(&|| begun.load(Ordering::SeqCst) > 1);
                 is_late.store(true, Ordering::SeqCst);
                 fails(true)
             }
-            // The second one is at it until a third one begins, or long after the first one was told that the job is no
-            // longer his.
+            // The second attempt runs until a third attempt begins, or until a second after the first worker's retry
+            // was answered.
             1 => {
                 wait(&|| {
                     begun.load(Ordering::SeqCst) > 2
@@ -611,7 +620,7 @@ fn retried_too_late(without: Without) -> usize {
             std::thread::sleep(Duration::from_millis(5));
         }
         threads.spawn(|| world.work(&second, "second", true, &over));
-        // It was late, and what it asked for has been answered a moment later.
+        // The first worker has asked for its retry; the answer follows within a moment.
         while !late.load(Ordering::SeqCst) && !over() {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -623,6 +632,6 @@ fn retried_too_late(without: Without) -> usize {
 
 #[test]
 fn a_retry_of_whoever_lost_the_job_is_refused_and_without_that_found_out() {
-    assert_eq!(retried_too_late(Without::Nothing), 2, "one worker stood still, so it was begun once more");
-    assert_eq!(retried_too_late(Without::Fence), 3, "and once too often without the fence");
+    assert_eq!(retried_too_late(Without::Nothing), 2, "the step is begun once more, because one worker stood still");
+    assert_eq!(retried_too_late(Without::Fence), 3, "without the fence the step is begun a third time");
 }

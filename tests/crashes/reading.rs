@@ -1,5 +1,5 @@
-//! A data folder in which nothing can be written: it is read-only, or its disk is full. What writes says so and changes
-//! nothing; what only reads works.
+//! A data folder that cannot be written: it is read-only, or its disk is full. Commands that write report it and change
+//! nothing; commands that only read work.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::trace::{self, Fault};
 use crate::{Held, chain, dovetail, folder, package, ran};
 
-/// What reads, of a folder in which there is this run.
+/// The commands that only read, for a folder with this run.
 fn questions(run: &str) -> Vec<Vec<&str>> {
     let words: [&[&str]; 11] = [
         &["runs", "list"],
@@ -31,7 +31,7 @@ fn questions(run: &str) -> Vec<Vec<&str>> {
     words.iter().map(|words| words.iter().copied().chain(["--output", "json"]).collect()).collect()
 }
 
-/// Published, and with one run, whose ID is returned.
+/// Publishes a task and a pipeline, and makes one run. Returns the run's ID.
 fn prepared(folder: &Path) -> String {
     let package = package(folder);
     ran(dovetail(folder, &["task", "push"]).arg(package));
@@ -40,7 +40,7 @@ fn prepared(folder: &Path) -> String {
     serde_json::from_slice::<Value>(&out.stdout).unwrap()["run_id"].as_str().unwrap().to_owned()
 }
 
-/// A further run, by a worker that is killed then: what it did stands in the database's log only.
+/// Makes a second run with a worker that is then killed: the run's records are only in the database's log (WAL).
 fn with_a_log(folder: &Path) {
     let mut worker = dovetail(folder, &["worker"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let began = Instant::now();
@@ -54,10 +54,10 @@ fn with_a_log(folder: &Path) {
     }
     worker.kill().unwrap();
     worker.wait().unwrap();
-    assert!(std::fs::metadata(folder.join("data/dovetail.db-wal")).unwrap().len() > 0, "it left a log");
+    assert!(std::fs::metadata(folder.join("data/dovetail.db-wal")).unwrap().len() > 0, "the worker left no log");
 }
 
-/// Everything in a folder, itself included.
+/// All paths below `path`, and `path` itself.
 fn below(path: &Path) -> Vec<PathBuf> {
     let mut all = vec![path.to_owned()];
     if path.is_dir() {
@@ -66,14 +66,14 @@ fn below(path: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Nobody: for the superuser nothing is read-only.
+/// The user `nobody`. The tests run the program as this user, because no file is read-only for the superuser.
 const NOBODY: u32 = 65_534;
 
 fn superuser() -> bool {
     std::fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
-/// Lets the folder's owner, who is not the superuser, write in it, or not.
+/// Allows or forbids writing in the folder to its owner. The superuser gives the folder to `nobody`.
 fn allow(folder: &Path, write: bool) {
     for path in below(folder) {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
@@ -85,7 +85,7 @@ fn allow(folder: &Path, write: bool) {
     }
 }
 
-/// What its owner gets.
+/// The program's output when the folder's owner runs it.
 fn as_owner(folder: &Path, words: &[&str]) -> Output {
     let mut command = dovetail(folder, words);
     if superuser() {
@@ -94,7 +94,7 @@ fn as_owner(folder: &Path, words: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// The files of the data folder with what is in them.
+/// The files of the data folder with their contents.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = below(&folder.join("data")).into_iter().filter(|path| path.is_file());
     files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
@@ -131,7 +131,7 @@ fn in_a_folder_that_is_read_only_nothing_is_changed_and_the_error_names_it() {
 
 #[test]
 fn a_folder_that_is_read_only_can_be_read() {
-    // Left by processes that ended, and by one that was killed.
+    // The folder was left by processes that ended, and then by one that was killed.
     for log in [false, true] {
         let folder = folder();
         let run = prepared(folder.path());
@@ -148,13 +148,14 @@ fn a_folder_that_is_read_only_can_be_read() {
             assert_eq!(
                 text(&out.stdout),
                 text(&ran(&mut dovetail(folder.path(), words)).stdout),
-                "{words:?}: the same as where it may write"
+                "{words:?}: the answer differs from that of a folder that can be written"
             );
         }
     }
 }
 
-/// The cache of compiled code is one: without it a task is compiled for whoever looks at it or tries it, and no more.
+/// The cache of compiled code is only a cache: without it, `task check` and `task run` compile the task and keep
+/// nothing.
 #[test]
 fn a_task_is_checked_and_tried_where_no_code_can_be_kept() {
     let folder = folder();
@@ -197,7 +198,7 @@ fn a_log_that_cannot_be_read_is_not_read_past() {
     let folder = folder();
     prepared(folder.path());
     with_a_log(folder.path());
-    // As in a copy that somebody made of some of the files.
+    // The folder is like an incomplete copy: the log is there, its index (`-shm`) is not.
     std::fs::remove_file(folder.path().join("data/dovetail.db-shm")).unwrap();
     allow(folder.path(), false);
     let out = as_owner(folder.path(), &["runs", "list", "--output", "json"]);
@@ -211,7 +212,7 @@ fn a_log_that_cannot_be_read_is_not_read_past() {
     assert_eq!(
         serde_json::from_slice::<Vec<Value>>(&runs.stdout).unwrap().len(),
         2,
-        "what it held is read where that can be written"
+        "the runs in the log are read once the folder can be written"
     );
 }
 
@@ -223,16 +224,16 @@ fn a_folder_whose_disk_is_full_can_be_read() {
         if log {
             with_a_log(folder.path());
         }
-        // Of models only their folder is written, and that stays empty here.
+        // `models list` only writes the models' folder, which stays empty here.
         for words in questions(&run).into_iter().filter(|words| words[0] != "models") {
             let printed = folder.path().join("printed");
             let mut command = dovetail(folder.path(), &words);
             let said = std::fs::File::create(folder.path().join("said")).unwrap();
             command.stdout(std::fs::File::create(&printed).unwrap()).stderr(said);
-            // From the very first write on.
+            // The disk is full from the very first write on.
             let traced = trace::run(&mut command, 0, Fault::Full(&folder.path().join("data")));
             let said = std::fs::read_to_string(folder.path().join("said")).unwrap();
-            assert!(traced.died.is_some(), "{words:?} wrote nothing, so this shows nothing");
+            assert!(traced.died.is_some(), "{words:?} made no write, so this test shows nothing");
             assert_eq!(
                 traced.code,
                 Some(0),
@@ -243,10 +244,10 @@ fn a_folder_whose_disk_is_full_can_be_read() {
             assert_eq!(
                 std::fs::read_to_string(&printed).unwrap(),
                 with_room,
-                "{words:?}: the same as where there is room"
+                "{words:?}: the answer differs from that with a free disk"
             );
             if log {
-                // Whoever came after it has brought the log into the database.
+                // The command with the free disk has moved the log into the database.
                 break;
             }
         }

@@ -9,25 +9,25 @@ use serde_json::Value;
 
 use crate::{Held, chain, dovetail, folder, package, ran};
 
-/// Runs that are submitted before and while workers work.
+/// The number of runs that are submitted while workers work.
 const RUNS: usize = 60;
-/// Workers killed, one after the other, and replaced.
+/// The number of workers that are killed, one after the other, and replaced.
 const KILLED: usize = 8;
-/// Within this everything has come to its end: a lease of a dead process is free at once.
+/// All runs must end within this time: the leases of a dead process are free at once.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// A worker that writes its log there.
+/// Starts a worker that writes its log to `log`.
 fn worker(folder: &Path, log: &Path) -> Child {
     let mut command = dovetail(folder, &["worker"]);
     command.env("DOVETAIL_WORKER_JOBS", "2").stdout(Stdio::null()).stderr(std::fs::File::create(log).unwrap());
     command.spawn().unwrap()
 }
 
-/// How often each step of each run was begun in a log.
+/// How often each step of each run was begun, according to a log.
 fn begun(log: &Path) -> BTreeMap<(String, String), usize> {
     let mut begun = BTreeMap::new();
     for line in std::fs::read_to_string(log).unwrap().lines() {
-        // The last line of one that was killed may be half a line.
+        // The last line of a killed worker's log may be cut.
         let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
         let fields = &line["fields"];
         if fields["message"] == "step started" {
@@ -48,7 +48,7 @@ fn workers_that_are_killed_beside_others_on_one_folder_lose_nothing() {
     ran(dovetail(folder, &["pipeline", "push"]).arg(chain(folder)));
     let log = |number: usize| folder.join(format!("log-{number}"));
     let mut workers: Vec<(usize, Child)> = (0..3).map(|number| (number, worker(folder, &log(number)))).collect();
-    // Without a worker that lives, nothing is submitted for others.
+    // `run --detach` refuses a run if no worker lives.
     let began = Instant::now();
     let alive = || {
         serde_json::from_slice::<Vec<Value>>(
@@ -67,7 +67,7 @@ fn workers_that_are_killed_beside_others_on_one_folder_lose_nothing() {
         ran(&mut dovetail(folder, &["run", "chain", "--detach", "--input", "x=1"]));
         waits.push(began.elapsed());
         if number % (RUNS / KILLED) == 0 && killed.len() < KILLED {
-            // At another moment of what it does each time.
+            // Each worker is killed at another moment of its work.
             std::thread::sleep(Duration::from_millis(5 * u64::try_from(killed.len()).unwrap()));
             let (number, mut victim) = workers.remove(killed.len() % 3);
             victim.kill().unwrap();
@@ -103,8 +103,8 @@ fn workers_that_are_killed_beside_others_on_one_folder_lose_nothing() {
     }
     let longest = waits.iter().max().unwrap().as_millis();
     println!(
-        "{RUNS} runs, {KILLED} of {next} workers killed; steps begun: {} by those that lived, {dead} by those that died; the longest \
-         submission took {longest} ms; the last run ended {} ms after it was submitted",
+        "{RUNS} runs, {KILLED} of {next} workers killed; steps begun: {} by those that lived, {dead} by those that \
+         died; the longest submission took {longest} ms; the last run ended {} ms after it was submitted",
         alive.len(),
         waited.as_millis()
     );
@@ -116,7 +116,7 @@ fn workers_that_are_killed_beside_others_on_one_folder_lose_nothing() {
     );
     assert_eq!(held.broken, Vec::<String>::new());
     let twice: Vec<_> = alive.iter().filter(|(_, times)| **times > 1).collect();
-    assert!(twice.is_empty(), "nobody who began them died, and they were begun twice: {twice:?}");
-    assert!(alive.len() + dead >= 3 * RUNS, "the logs tell of each step");
-    assert!(dead > KILLED, "those that were killed worked before");
+    assert!(twice.is_empty(), "steps were begun twice although no worker that began them died: {twice:?}");
+    assert!(alive.len() + dead >= 3 * RUNS, "the logs do not name each step");
+    assert!(dead > KILLED, "the killed workers had not worked before");
 }

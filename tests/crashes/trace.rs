@@ -1,11 +1,11 @@
 //! Runs a program and kills it as it enters the k-th of its system calls that may change what other processes see: a
-//! file written, synced, cut, named or removed. Death between two such calls leaves what death before the second one
-//! leaves, so these are all the moments there are, but for those amid a call, which is the kernel's, and for writes
-//! into shared memory, which SQLite makes again from its log.
+//! file written, synced, cut, named or removed. A death between two such calls leaves the same state as a death before
+//! the second call. So these are all moments of death, with two exceptions: a death within a call, which the kernel
+//! handles, and a death between writes to shared memory, which SQLite rebuilds from its log.
 //!
-//! Or it fills the disk there: from the k-th write into a folder on, none succeeds. Or syncs take long from there on.
+//! Two other faults begin at the k-th call: the disk is full (writes into a folder fail), or each sync takes long.
 //!
-//! It is ptrace(2), as in strace: no part of the program knows that it is tested.
+//! The calls are intercepted with ptrace(2), as strace does: no part of the program knows that it is tested.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt as _;
@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 
 /// How the program ended.
 pub(crate) struct Traced {
-    /// The call at which it was killed, or of which it was first told that the disk is full, if it came to it.
+    /// The call at which the program was killed, or the first call that failed because the disk is full; `None` if the
+    /// program did not reach it.
     pub(crate) died: Option<&'static str>,
-    /// Its exit code, if no signal ended it.
+    /// The exit code; `None` if a signal ended the program.
     pub(crate) code: Option<i32>,
 }
 
-/// As the kernel numbers them here. Opening counts where it may create.
+/// The calls that count, by their x86-64 numbers. `openat` counts if it may create a file.
 const CALLS: [(libc::c_long, &str); 19] = [
     (libc::SYS_openat, "openat"),
     (libc::SYS_write, "write"),
@@ -44,18 +45,18 @@ const CALLS: [(libc::c_long, &str); 19] = [
     (libc::SYS_mkdir, "mkdir"),
 ];
 
-/// What happens at a call.
+/// The fault that begins at a call.
 #[derive(Clone, Copy)]
 pub(crate) enum Fault<'a> {
     Death,
-    /// No room on the disk of this folder: writes into its files fail with ENOSPC, from that call on.
+    /// The disk of this folder is full: from that call on, writes into its files fail with ENOSPC.
     Full(&'a Path),
-    /// Each sync takes so long, from that call on. Other threads go on meanwhile.
+    /// From that call on, each sync takes this long. Other threads continue meanwhile.
     SlowSync(Duration),
 }
 
 impl Fault<'_> {
-    /// Whether a call that a stopped thread is about to make is one of those that this fault counts.
+    /// Whether this fault counts the call that a stopped thread is about to make.
     fn counts(self, thread: i32, call: &Call) -> bool {
         let folder = match self {
             Self::Death => return true,
@@ -71,28 +72,28 @@ impl Fault<'_> {
     }
 }
 
-/// A call that counts, and what of its arguments is asked for here.
+/// A call that counts, with the arguments that are used here.
 struct Call {
     name: &'static str,
     first: u64,
     third: u64,
 }
 
-/// Seconds after which a program that does not end is ended by SIGALRM: nothing here takes a tenth of that.
+/// Seconds after which SIGALRM ends a program that does not end by itself: no test takes a tenth of this time.
 const PATIENCE: libc::c_uint = 60;
 
 #[track_caller]
 fn asked(request: libc::c_uint, thread: i32, address: usize, data: usize) -> libc::c_long {
     #[expect(unsafe_code, reason = "the standard library does not trace")]
-    // SAFETY: the thread is stopped and ours to trace; where data is an address, the caller's buffer is as long as
-    // address says.
+    // SAFETY: the thread is stopped, and this thread traces it. Where `data` is an address, the caller's buffer has
+    // `address` bytes.
     let answer = unsafe { libc::ptrace(request, thread, address, data) };
     answer
 }
 
-/// The call that a stopped thread is about to make, if it is one that counts.
+/// The call that a stopped thread is about to make, if the call counts.
 fn entered(thread: i32) -> Option<Call> {
-    // The kernel's ptrace_syscall_info: op, arch, two addresses, then the call's number and its six arguments, 80 bytes
+    // The kernel's ptrace_syscall_info: `op`, `arch`, two addresses, the call's number and its six arguments, 80 bytes
     // with the padding.
     let mut info = [0u64; 11];
     let size = asked(libc::PTRACE_GET_SYSCALL_INFO, thread, size_of_val(&info), info.as_mut_ptr() as usize);
@@ -109,42 +110,41 @@ fn entered(thread: i32) -> Option<Call> {
 /// Changes the registers of a stopped thread.
 fn change(thread: i32, to: impl FnOnce(&mut libc::user_regs_struct)) {
     #[expect(unsafe_code, reason = "numbers that the kernel fills in")]
-    // SAFETY: all zeroes are registers.
+    // SAFETY: all zeroes are valid registers.
     let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
     assert_eq!(asked(libc::PTRACE_GETREGS, thread, 0, (&raw mut registers) as usize), 0);
     to(&mut registers);
     assert_eq!(asked(libc::PTRACE_SETREGS, thread, 0, (&raw mut registers) as usize), 0);
 }
 
-/// The call that a thread is about to make becomes none.
+/// Replaces the call that a thread is about to make with no call.
 fn skip(thread: i32) {
     change(thread, |registers| registers.orig_rax = u64::MAX);
 }
 
-/// What a skipped call returns.
+/// Sets the error that a skipped call returns.
 fn answer(thread: i32, errno: i32) {
     change(thread, |registers| registers.rax = i64::from(-errno).cast_unsigned());
 }
 
-/// The next change of a process or thread that this thread traces; none: nothing has changed, and `wait` is not set.
+/// The next event of a process or thread that this thread traces. `None`: there is no event, and `wait` is false.
 fn next(wait: bool) -> Option<(i32, i32)> {
     let mut status = 0;
     let options = libc::__WALL | libc::__WNOTHREAD | if wait { 0 } else { libc::WNOHANG };
     #[expect(unsafe_code, reason = "the standard library waits for whole processes only")]
-    // SAFETY: waitpid(2) writes one number. Only this thread's own children are waited for, so tests do not take one
-    // another's.
+    // SAFETY: waitpid(2) writes one number. `__WNOTHREAD` waits only for this thread's own children, so no test takes
+    // another test's event.
     let thread = unsafe { libc::waitpid(-1, &raw mut status, options) };
     assert!(thread >= 0, "waitpid: {}", std::io::Error::last_os_error());
     (thread > 0).then_some((thread, status))
 }
 
-/// Runs it to its end, with a fault at its call of that number, counted from zero: before which it is killed, or from
-/// which on the disk is full.
+/// Runs the program to its end. The fault begins at the program's call with the number `point`, counted from zero.
 #[expect(clippy::zombie_processes, reason = "`next` waits for it, as for its threads")]
 pub(crate) fn run(command: &mut Command, point: usize, fault: Fault<'_>) -> Traced {
     let trace_me = || {
         #[expect(unsafe_code, reason = "the standard library does not trace")]
-        // SAFETY: this request reads nothing; an alarm outlives exec.
+        // SAFETY: PTRACE_TRACEME reads no memory; an alarm outlives exec.
         let answer = unsafe {
             libc::alarm(PATIENCE);
             libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0)
@@ -152,7 +152,7 @@ pub(crate) fn run(command: &mut Command, point: usize, fault: Fault<'_>) -> Trac
         if answer == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
     };
     #[expect(unsafe_code, reason = "runs between fork and exec")]
-    // SAFETY: it makes two system calls and allocates nothing.
+    // SAFETY: the closure makes two system calls and allocates nothing.
     unsafe {
         command.pre_exec(trace_me);
     }
@@ -161,7 +161,7 @@ pub(crate) fn run(command: &mut Command, point: usize, fault: Fault<'_>) -> Trac
     let first = next(true);
     assert!(
         first.is_some_and(|(thread, status)| thread == process && libc::WIFSTOPPED(status)),
-        "it stops as it begins"
+        "the program does not stop at its start"
     );
     let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_EXITKILL;
     assert_eq!(asked(libc::PTRACE_SETOPTIONS, process, 0, usize::try_from(options).unwrap()), 0);
@@ -206,11 +206,11 @@ pub(crate) fn run(command: &mut Command, point: usize, fault: Fault<'_>) -> Trac
                     }
                 }
             }
-            // A new thread, and the word of the one that made it.
+            // SIGSTOP of a new thread, or SIGTRAP of the thread that created it.
             libc::SIGTRAP | libc::SIGSTOP => {}
             signal => pass = signal,
         }
-        // It may have been killed meanwhile: then its end is what comes next.
+        // If the thread has been killed meanwhile, ptrace fails, and the thread's end is the next event.
         asked(libc::PTRACE_SYSCALL, thread, 0, usize::try_from(pass).unwrap());
     }
 }

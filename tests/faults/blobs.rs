@@ -1,6 +1,6 @@
-//! An S3 server that is slow, refuses, breaks off, sends other bytes than it has, or is cut off, with workers that have
-//! data folders of their own and runs over files: packages, artifacts, pictures and values go through it. Nothing that
-//! is wrong comes out, no attempt is charged, and everything ends when it works again.
+//! An S3 server that is slow, refuses requests, breaks off answers, changes bytes, or is cut off. The workers have data
+//! folders of their own, and the runs use files: packages, artifacts, pictures and values go through the server. No
+//! wrong value is recorded, no attempt is charged, and every run ends when the server works again.
 
 use std::time::{Duration, Instant};
 
@@ -18,18 +18,18 @@ const FAR: Setup =
 const ALL: Listing = Listing { prefix: String::new(), limit: usize::MAX, newest_first: false };
 
 impl Fleet {
-    /// Whether a log of a worker says this anywhere.
+    /// Whether a worker's log contains these words.
     pub(crate) fn is_said(&self, words: &str) -> bool {
         self.said(words) > 0
     }
 
-    /// How often the logs of the workers say it.
+    /// How often the workers' logs contain these words.
     pub(crate) fn said(&self, words: &str) -> usize {
         let logs = self.workers.iter().map(|worker| &worker.log).chain(&self.ended);
         logs.map(|log| std::fs::read_to_string(log).unwrap().matches(words).count()).sum()
     }
 
-    /// Attempts that are on record beyond the first one of their step: none of these faults is a task's.
+    /// Steps with more than one recorded attempt. None of these faults is a task's, so there must be none.
     fn charged(&self) -> Vec<String> {
         let all = self.meta.list(Kind::Outcome, &ALL).unwrap();
         let charged = |(key, value): (String, Vec<u8>)| {
@@ -39,7 +39,8 @@ impl Fleet {
     }
 }
 
-/// The fault, so many times, under load; each time a worker begins that has nothing yet. The logs say each of these.
+/// Strikes `times` times under load; each time a worker with an empty data folder starts. The logs must contain each of
+/// the texts in `said`.
 fn survives(fault: Fault, times: usize, said: &[&str]) {
     let (mut fleet, mut random) = (Fleet::new(FAR), Random::new());
     fleet.workers(2);
@@ -51,16 +52,16 @@ fn survives(fault: Fault, times: usize, said: &[&str]) {
         fault.strike(&mut fleet, &mut random);
         let struck = fleet.to_s3.as_ref().unwrap().struck() - before;
         println!("{}: {struck} messages", fault.what());
-        assert!(struck > 0, "nothing passed while it lasted");
+        assert!(struck > 0, "no message passed while the fault lasted");
     }
     fleet.progress(10);
     load.stop();
     assert_eq!(fleet.all_work(), Vec::<String>::new());
-    // What the store fails is begun again each second.
+    // A step that the store fails is begun again each second: at most four times for each fault.
     fleet.holds(times * 4);
     assert_eq!(fleet.charged(), Vec::<String>::new(), "an attempt was charged");
     for words in said {
-        assert!(fleet.is_said(words), "no log says `{words}`: this has shown nothing");
+        assert!(fleet.is_said(words), "no log says `{words}`, so the test has shown nothing");
     }
 }
 
@@ -89,42 +90,45 @@ fn minio_cut_off_for_longer_than_a_lease() {
     survives(Fault::BlobsCutOff, 2, &[]);
 }
 
-/// Every object is damaged, each time it is read: that is told, and nobody works with it.
+/// Every object is damaged each time it is read: the workers report that, and run no step.
 #[test]
 fn packages_that_never_come_whole_are_not_run() {
     let mut fleet = Fleet::new(FAR);
     fleet.to_s3.as_ref().unwrap().set(Spoil::FlipBytes { of: 1 });
     fleet.workers(1);
     fleet.user.load(2);
-    let told = |line: &str| line.contains("a step could not be run") && line.contains("its content has another digest");
-    wait("the reason is told", LONG, || std::fs::read_to_string(&fleet.workers[0].log).unwrap().lines().any(told));
-    assert_eq!(fleet.meta.list(Kind::Outcome, &ALL).unwrap(), Vec::new(), "nothing ran");
+    let reported =
+        |line: &str| line.contains("a step could not be run") && line.contains("its content has another digest");
+    wait("the reason is logged", LONG, || {
+        std::fs::read_to_string(&fleet.workers[0].log).unwrap().lines().any(reported)
+    });
+    assert_eq!(fleet.meta.list(Kind::Outcome, &ALL).unwrap(), Vec::new(), "a step ran");
     fleet.to_s3.as_ref().unwrap().set(Spoil::Nothing);
     fleet.holds(1);
     assert_eq!(fleet.charged(), Vec::<String>::new(), "an attempt was charged");
 }
 
-/// A value that is too large for its record goes through S3 as artifacts and packages do, and is asked for again as
-/// soon as they are.
+/// A value that is too large for its record goes through S3, as artifacts and packages do. A step whose value was
+/// refused is tried again as soon as a step whose artifact was refused.
 #[test]
 fn a_step_whose_value_is_refused_is_tried_again_soon() {
     let mut fleet = Fleet::new(FAR);
     fleet.workers(1);
     let large = |bytes: u32| json!({ "behaviour": { "tag": "huge_output", "val": bytes } });
-    // It has the package by then.
+    // After this run the worker has the package.
     let first = fleet.user.submit("probe", &large(20_000));
-    wait("it ends", LONG, || fleet.is_over(&first));
+    wait("the first run ends", LONG, || fleet.is_over(&first));
     fleet.to_s3.as_ref().unwrap().set(Spoil::Refuse);
     let run = fleet.user.submit("probe", &large(20_001));
-    wait("it is refused", LONG, || fleet.is_said("a step could not be run"));
+    wait("the value is refused", LONG, || fleet.is_said("a step could not be run"));
     fleet.to_s3.as_ref().unwrap().set(Spoil::Nothing);
     let began = Instant::now();
-    wait("it ends", LONG, || fleet.is_over(&run));
+    wait("the second run ends", LONG, || fleet.is_over(&run));
     let took = began.elapsed();
     println!("over {took:.1?} after S3 worked again");
     assert!(
         took < Duration::from_secs(15),
-        "over {took:.1?} after S3 worked again: it was put off as if that did not pass"
+        "over {took:.1?} after S3 worked again: the step was put off as if the cause would last"
     );
     fleet.holds(20);
     assert_eq!(fleet.charged(), Vec::<String>::new(), "an attempt was charged");

@@ -1,5 +1,5 @@
-//! Every fault several times, on a fleet of its own, then all of them mixed, and a table of what came of it.
-//! `scripts/faults MINUTES SEED` runs it for longer.
+//! Each fault several times on a fleet of its own, then all faults mixed, and a table of the results. `scripts/faults
+//! MINUTES SEED` runs the campaign for longer.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::checker::Report;
 use crate::fleet::{Fleet, Setup};
 use crate::storm::{Fault, Load, Random};
 
-/// Without `DOVETAIL_FAULT_MINUTES`: a short one, of mixed faults only.
+/// The time for each row without `DOVETAIL_FAULT_MINUTES`; then there are only the rows with mixed faults.
 const SHORT: Duration = Duration::from_secs(20);
 
 struct Row {
@@ -16,7 +16,8 @@ struct Row {
     report: Report,
 }
 
-/// Faults from the list until the time is over, under load; healed and checked at the end.
+/// Strikes with random faults from the list, under load, until `time` is over. Then it waits until the fleet is healed,
+/// and checks the fleet.
 fn storm(fleet: &mut Fleet, random: &mut Random, what: &str, faults: &[Fault], time: Duration) -> Row {
     let (runs, executions) = (fleet.user.submitted.lock().unwrap().len(), fleet.executions().len());
     let again = fleet.again();
@@ -54,10 +55,10 @@ fn storm(fleet: &mut Fleet, random: &mut Random, what: &str, faults: &[Fault], t
     Row { what: what.to_owned(), times, report }
 }
 
-/// The records in the stand-in for MongoDB, and each worker as on a machine of its own.
+/// The records are in the MongoDB stand-in, and each worker has a data folder of its own, as on a machine of its own.
 const APART: Setup =
     Setup { mongodb: true, s3: true, proxies: true, lease: 2, slots: 4, apart: true, small: None, redis_clock: false };
-/// The records in SQLite, on one machine.
+/// The records are in SQLite, on one machine.
 const TOGETHER: Setup = Setup { mongodb: false, apart: false, ..APART };
 
 #[test]
@@ -73,7 +74,7 @@ fn campaign() {
         [(one, APART, Fault::ALL.to_vec(), time), (other, TOGETHER, without_server.clone(), time)]
     };
     let plan: Vec<(&str, Setup, Vec<Fault>, Duration)> = if let Some(minutes) = minutes {
-        // Half of the time one by one, half of it mixed.
+        // Half of the time is for each fault by itself, half for the mixed faults.
         let each = Duration::from_secs_f64(minutes * 30.0 / Fault::ALL.len() as f64);
         let one_by_one = Fault::ALL.iter().map(|fault| (fault.what(), APART, vec![*fault], each));
         one_by_one.chain(mixed(Duration::from_secs_f64(minutes * 15.0))).collect()

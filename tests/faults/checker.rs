@@ -1,11 +1,14 @@
-//! What must be true of a fleet, read from its stores and its workers' logs: the invariants of the fault matrix.
+//! The invariants of a fleet under faults, checked on its stores and its workers' logs:
 //!
-//! I1 every acknowledged run has one outcome, which never changes. I2 a step has at most one outcome, which never
-//! changes, and exactly one where its run succeeded. I3 what a step consumed is what the step before produced, and the
-//! bytes are there. I4 no step starts before what it needs is recorded (both: `tests/shared/lineage.rs`). I5 a step is
-//! executed again only where a fault touched it, and never once its outcome is recorded. I6 at the end the window is
-//! empty. I7 all that is reached within a bound. I8 a job that kills its workers is given up. I10 no keys are left in
-//! Redis.
+//! - I1: every acknowledged run has one outcome, which never changes;
+//! - I2: a step has at most one outcome, which never changes, and exactly one if its run succeeded;
+//! - I3: a step consumed the values that the step before produced, and their bytes are stored;
+//! - I4: no step starts before the outcomes that it needs are recorded (I3 and I4: `tests/shared/lineage.rs`);
+//! - I5: a step is executed again only if a fault touched it, and never after its outcome is recorded;
+//! - I6: at the end the window is empty;
+//! - I7: all this is reached within a bound;
+//! - I8: a job that kills its workers is given up;
+//! - I10: no keys are left in Redis.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,25 +20,26 @@ use redis::Commands as _;
 use crate::fleet::{Fleet, wait};
 use crate::lineage;
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Report {
     pub(crate) runs: usize,
     pub(crate) steps: usize,
     pub(crate) executions: usize,
-    /// Executions beyond the first one of a step.
+    /// Executions beyond the first one of each step.
     pub(crate) again: usize,
     /// The most executions of one step.
     pub(crate) most: usize,
     pub(crate) violations: Vec<String>,
 }
 
-/// After the last fault everything is done within this: a lease, the search for what was lost, and the work itself on a
-/// machine that does other things, too.
+/// After the last fault every run must end within this time: a lease, the search for lost runs, and the steps
+/// themselves, on a machine with other load.
 pub(crate) const HEALED: Duration = Duration::from_secs(90);
-/// From the end of an execution, as its record has it, to the record: on a busy machine, with a slow store.
+/// The longest time from the end of an execution, as the record tells it, to the record itself: on a busy machine, with
+/// a slow store.
 const COMMIT_MS: u64 = 3_000;
-/// Keys that a fleet keeps when nothing is open.
+/// The keys that a fleet keeps in Redis when no run is open.
 const KEPT: [&str; 6] = ["meta", "tomb", "w", "wt", "idle", "rq"];
 
 impl Fleet {
@@ -44,7 +48,7 @@ impl Fleet {
         self.meta.list(kind, &listing).unwrap().into_iter().collect()
     }
 
-    /// Looks at all outcomes: those seen before must be as they were.
+    /// Reads all outcomes; an outcome that was read before must be unchanged.
     pub(crate) fn observe(&mut self, violations: &mut Vec<String>) {
         for kind in [Kind::Outcome, Kind::RunOutcome] {
             let now = self.records(kind);
@@ -92,7 +96,7 @@ impl Fleet {
         }
     }
 
-    /// What the stores hold of a run that does not end: for whoever looks for the reason.
+    /// The stores' data on a run that does not end, as text for the person who looks for the reason.
     fn standing(&self, run: &RunKey) -> String {
         let key = |name: &str| format!("dovetail:{{faults}}:{name}");
         let rg = run.key();
@@ -147,8 +151,8 @@ impl Fleet {
         keys.into_iter().filter(|key| !kept(key)).map(|key| key.replace("dovetail:{faults}:", "")).collect()
     }
 
-    /// When all is healed: waits for the end and checks everything. `faults` is how many faults may have touched a
-    /// step.
+    /// After the last fault: waits until all runs have ended, and checks all invariants. `faults` is the number of
+    /// faults that may have touched one step.
     pub(crate) fn check(&mut self, faults: usize) -> Report {
         let mut report = Report::default();
         self.quiet(&mut report.violations);
@@ -240,14 +244,15 @@ impl Fleet {
         }
     }
 
-    /// Executions beyond the first one of each step, so far.
+    /// The executions beyond the first one of each step, until now.
     pub(crate) fn again(&self) -> usize {
         let executions = self.executions();
         let steps: std::collections::BTreeSet<_> = executions.iter().map(|e| (&e.run, &e.step)).collect();
         executions.len() - steps.len()
     }
 
-    /// Every worker that lives works: runs are submitted until each has executed something.
+    /// Submits runs until each living worker has executed a step. Returns a violation for each worker that executes
+    /// none.
     pub(crate) fn all_work(&self) -> Vec<String> {
         let now = || {
             u64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis())
@@ -273,7 +278,7 @@ impl Fleet {
         }
     }
 
-    /// The same, and it must hold.
+    /// The same as `check`; panics if an invariant is violated.
     #[track_caller]
     pub(crate) fn holds(&mut self, faults: usize) -> Report {
         let report = self.check(faults);
@@ -285,7 +290,7 @@ impl Fleet {
         report
     }
 
-    /// Waits until so many more runs are over.
+    /// Waits until `runs` more runs have ended.
     #[track_caller]
     pub(crate) fn progress(&self, runs: usize) {
         let over = || {

@@ -1,4 +1,5 @@
-/* Loaded into a server: its clock is ahead of the machine's by the seconds that stand in a file, eight bytes, which may change at any time. */
+/* Loaded into a server (LD_PRELOAD): sets the clock of the server ahead of the clock of the machine. The number of
+   seconds stands in a file of eight bytes, which may change at any time. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>

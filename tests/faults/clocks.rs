@@ -1,9 +1,9 @@
-//! Clocks that are wrong, run too fast, or are set while everything works: of workers, and of Redis, whose time leases
-//! use.
+//! Clocks that are wrong, run too fast, or are set during the work: the clocks of workers, and the clock of Redis,
+//! which measures the leases.
 //!
-//! For the workers' clocks libfaketime is needed (Debian: apt-get install faketime); where it is missing those tests
-//! say that they were not tried. Redis does not start with it; its clock is `clock.c`, for which a C compiler is
-//! needed, as for the program.
+//! The tests of the workers' clocks need libfaketime (Debian: apt-get install faketime). Without it these tests print
+//! that they were not tried. Redis does not start with libfaketime. Its clock is `clock.c`, which needs a C compiler,
+//! as the program itself does.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::fleet::{Fleet, LONG, Setup, busy, wait};
 use crate::storm::Load;
 
-/// The library that changes a process's time.
+/// The libfaketime library, which changes a process's time.
 fn library() -> Option<String> {
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
     let library = folders
@@ -28,7 +28,7 @@ fn library() -> Option<String> {
     library
 }
 
-/// A library that gives a server a clock which is ahead by what stands in the file of `DOVETAIL_TEST_CLOCK`.
+/// Compiles a library that sets a server's clock ahead by the number in the file of `DOVETAIL_TEST_CLOCK`.
 pub(crate) fn settable(folder: &Path) -> PathBuf {
     let library = folder.join("clock.so");
     let source = crate::root().join("tests/faults/clock.c");
@@ -42,7 +42,8 @@ pub(crate) fn settable(folder: &Path) -> PathBuf {
     library
 }
 
-/// Times in the records come from the workers' clocks; what was executed, and how often, does not.
+/// Checks that each step was executed once, and that all workers worked. Times in the records come from the workers'
+/// clocks, so the usual checks of times do not apply.
 fn each_step_once(fleet: &mut Fleet, workers: usize) {
     let mut violations = Vec::new();
     fleet.quiet(&mut violations);
@@ -50,12 +51,12 @@ fn each_step_once(fleet: &mut Fleet, workers: usize) {
     assert_eq!(violations, Vec::<String>::new());
     let executions = fleet.executions();
     let steps: BTreeSet<_> = executions.iter().map(|e| (&e.run, &e.step)).collect();
-    assert_eq!(executions.len(), steps.len(), "each step once");
+    assert_eq!(executions.len(), steps.len(), "a step was executed more than once");
     let worked: BTreeSet<_> = executions.iter().map(|e| &e.worker).collect();
-    assert_eq!(worked.len(), workers, "all of them worked");
+    assert_eq!(worked.len(), workers, "a worker executed no step");
 }
 
-/// Each worker lives in a time of its own, an hour before or after the test's.
+/// The clocks of the two workers are an hour ahead of the test's clock, and an hour behind it.
 #[test]
 fn workers_whose_clocks_are_wrong_lose_nothing() {
     let Some(library) = library() else { return };
@@ -71,11 +72,14 @@ fn workers_whose_clocks_are_wrong_lose_nothing() {
     fleet.user.load(60);
     each_step_once(&mut fleet, 2);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
-    assert!(fleet.executions().iter().all(|e| u128::from(e.at_ms).abs_diff(now) > 3_000_000), "their clocks are wrong");
+    assert!(
+        fleet.executions().iter().all(|e| u128::from(e.at_ms).abs_diff(now) > 3_000_000),
+        "a worker's clock is not wrong"
+    );
 }
 
-/// The time of one worker runs 1.5 times as fast as the servers', that of another one 0.7 times. (Not what it measures
-/// lengths with: the threads of a process sleep by the kernel's clock, which nothing in it can change.)
+/// One worker's time runs 1.5 times as fast as the servers', the other worker's time 0.7 times. The monotonic clock is
+/// not changed: the threads of a process sleep by the kernel's clock, which the process cannot change.
 #[test]
 fn workers_whose_clocks_run_too_fast_or_too_slow_lose_nothing() {
     let Some(library) = library() else { return };
@@ -95,8 +99,8 @@ fn workers_whose_clocks_run_too_fast_or_too_slow_lose_nothing() {
     each_step_once(&mut fleet, 2);
 }
 
-/// Redis's clock is set an hour ahead and back under load. No lease is taken for lapsed by that, a worker that is
-/// killed afterwards is replaced as soon as ever, and runs begin.
+/// Redis's clock is set an hour ahead, and back, under load. No lease expires through that, a worker that is killed
+/// afterwards is replaced as soon as usual, and new runs begin.
 #[test]
 fn a_redis_whose_clock_is_set_ahead_and_back_loses_nothing() {
     let mut fleet = Fleet::new(Setup { redis_clock: true, ..Setup::default() });
@@ -115,14 +119,14 @@ fn a_redis_whose_clock_is_set_ahead_and_back_loses_nothing() {
     }
     load.stop();
     let report = fleet.holds(0);
-    assert_eq!(report.again, 0, "a lease was taken for lapsed");
-    // Held since before the clock is set back.
+    assert_eq!(report.again, 0, "a lease expired although its worker lived");
+    // The step is leased from before the clock is set back.
     fleet.redis.set_clock(3600);
     let run = fleet.user.submit("probe", &json!({ "behaviour": busy(4000) }));
     wait("the step runs", LONG, || fleet.runs_now(&run).is_some());
     let worker = fleet.runs_now(&run).unwrap();
     fleet.kill(worker);
     fleet.redis.set_clock(0);
-    wait("another one runs it", Duration::from_secs(20), || fleet.runs_now(&run).is_some());
+    wait("another worker runs the step", Duration::from_secs(20), || fleet.runs_now(&run).is_some());
     fleet.holds(1);
 }

@@ -1,7 +1,7 @@
-//! Servers whose disk is full: they refuse what they cannot keep, nothing is lost of what they took, and all goes on
-//! when there is room.
+//! Servers whose disk is full: they refuse writes, keep everything that they have accepted, and continue when there is
+//! room.
 //!
-//! Needs Linux and the superuser: the disk is a small one of its own, in memory.
+//! These tests need Linux and the superuser: the disk is a small tmpfs of its own.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use crate::fleet::{Fleet, LONG, Setup, wait};
 use crate::servers::What;
 use crate::storm::Load;
 
-/// What is missing where this cannot be made.
-const NEEDS: &str = "a disk of its own is needed: run it as root on Linux, in a container with the capability SYS_ADMIN; or leave these tests \
-                     out, and say so, with `-- --skip disks`";
+/// The remedy if the disk cannot be mounted.
+const NEEDS: &str = "the test needs a disk of its own: run it as root on Linux, in a container with the capability \
+                     SYS_ADMIN; or leave these tests out explicitly with `-- --skip disks`";
 
 /// A small disk.
 pub(crate) struct Disk {
@@ -37,7 +37,7 @@ impl Disk {
         self.folder.join("filler")
     }
 
-    /// To its last byte.
+    /// Fills the disk to its last byte.
     fn fill(&self) {
         let mut file = std::fs::File::create(self.filler()).unwrap();
         for size in [1 << 20, 4096, 1] {
@@ -53,12 +53,12 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Its server has ended by now.
+        // The disk's server has ended by now.
         drop(Command::new("umount").arg("--lazy").arg(&self.folder).status());
     }
 }
 
-/// Full for some seconds, twice, under load; a worker's log says what the server answers.
+/// Fills the server's disk twice for some seconds under load. A worker's log must contain the server's answer (`says`).
 fn survives(what: What, setup: Setup, says: &str) {
     let mut fleet = Fleet::new(Setup { small: Some(what), ..setup });
     fleet.workers(2);
@@ -69,7 +69,7 @@ fn survives(what: What, setup: Setup, says: &str) {
         let before = fleet.said(says);
         disk.fill();
         wait("a worker is refused", LONG, || {
-            // What a server had room for in its own files it may take.
+            // A server may still have room in its own files, and frees space: fill the disk again.
             disk.fill();
             fleet.said(says) > before
         });

@@ -1,5 +1,5 @@
-//! Work whose values are files: artifacts that one step writes and the next one, maybe on another machine, reads, and
-//! pictures that are decoded and cut. Each run's files are new, so that no cache has them.
+//! Runs whose values are files: artifacts that one step writes and the next step reads, maybe on another machine, and
+//! pictures that are decoded and cropped. The files of each run are new, so that no cache has them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,23 +7,30 @@ use dovetail_core::Digest;
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs, StoreError};
 use serde_json::{Value, json};
 
-/// Of an artifact, in bytes: several messages of a network, and quickly made.
+/// The size of an artifact in bytes: several messages on the network, and quick to make.
 const SIZE: usize = 150_000;
 const WIDTH: u32 = 160;
 const HEIGHT: u32 = 120;
 
-/// Two copies, the second one of the first, and two cuts of a picture, the second one of the picture that came out of
-/// the first.
+/// Two copies, of which the second copies the first one's output, and two crops, of which the second crops the first
+/// one's picture.
 pub(crate) fn pipeline() -> Value {
     let areas = json!([{ "bbox": { "x": 8, "y": 8, "width": 64, "height": 48 } }]);
-    let copy = |number: u32, from: &str| json!({ "number": number, "task": "copy-artifact@^1", "inputs": { "artifact": from } });
-    let cut = |number: u32, from: &str| json!({ "number": number, "task": "crop-faces@^1", "inputs": { "image": from, "areas": {"value": areas} } });
+    let copy = |number: u32, from: &str| {
+        json!({ "number": number, "task": "copy-artifact@^1",
+        "inputs": { "artifact": from } })
+    };
+    let cut = |number: u32, from: &str| {
+        let inputs = json!({ "image": from, "areas": {"value": areas} });
+        json!({ "number": number, "task": "crop-faces@^1", "inputs": inputs })
+    };
     json!({ "name": "files", "version": "1.0.0", "inputs": { "file": {}, "picture": {} },
-        "steps": { "copy": copy(1, "input.file"), "again": copy(2, "copy.upper"), "cut": cut(3, "input.picture"), "anew": cut(4, "cut.image") },
+        "steps": { "copy": copy(1, "input.file"), "again": copy(2, "copy.upper"),
+            "cut": cut(3, "input.picture"), "anew": cut(4, "cut.image") },
         "output": { "upper": "again.upper", "size": "again.size", "sizes": "anew.sizes" } })
 }
 
-/// Bytes that nothing else has.
+/// Pseudorandom bytes that no other call returns.
 fn noise(bytes: usize) -> Vec<u8> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
@@ -41,7 +48,7 @@ fn noise(bytes: usize) -> Vec<u8> {
     noise
 }
 
-/// A BMP of three bytes a pixel, whose rows need no padding.
+/// A BMP file with three bytes a pixel, whose rows need no padding.
 fn picture() -> Vec<u8> {
     let pixels = noise((WIDTH * HEIGHT * 3) as usize);
     let length = u32::try_from(pixels.len()).unwrap();
@@ -53,7 +60,7 @@ fn picture() -> Vec<u8> {
     file
 }
 
-/// Stores new files: the inputs of a run.
+/// Stores new files, and returns the inputs of a run over them.
 pub(crate) fn inputs(blobs: &dyn Blobs) -> Result<Value, StoreError> {
     let store = |bytes: &[u8], media_type: &str| -> Result<Value, StoreError> {
         let digest = blobs.put(BlobKind::Artifact, bytes)?;
@@ -62,7 +69,7 @@ pub(crate) fn inputs(blobs: &dyn Blobs) -> Result<Value, StoreError> {
     Ok(json!({ "file": store(&noise(SIZE), "application/octet-stream")?, "picture": store(&picture(), "image/bmp")? }))
 }
 
-/// What must come out of a run with these inputs.
+/// The expected output of a run with these inputs.
 pub(crate) fn expected(blobs: &dyn Blobs, inputs: &Value) -> Value {
     let file = ArtifactRef::from_json(&inputs["file"]).unwrap();
     let bytes = blobs.get(BlobKind::Artifact, &file.digest, SIZE as u64).unwrap();

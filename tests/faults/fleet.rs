@@ -1,5 +1,5 @@
-//! A fleet of real worker processes on servers of its own, the runs that were submitted to it, and what its workers'
-//! logs say they executed.
+//! A fleet of real worker processes on servers of its own, with the runs that were submitted to it and the executions
+//! that its workers' logs tell.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -22,23 +22,23 @@ use crate::proxy::Proxy;
 use crate::root;
 use crate::servers::{Server, What, signal};
 
-/// What a fleet is made of.
+/// The parts of a fleet.
 #[derive(Clone, Copy)]
 pub(crate) struct Setup {
     /// Records in the MongoDB stand-in instead of SQLite.
     pub(crate) mongodb: bool,
     /// Blobs in MinIO instead of files.
     pub(crate) s3: bool,
-    /// The workers reach Redis, MongoDB and MinIO through lines that can fail.
+    /// The workers reach Redis, MongoDB and MinIO through proxies that can fail.
     pub(crate) proxies: bool,
-    /// Each worker has a data folder of its own, as on another machine: it fetches what another one had. Not with
-    /// SQLite.
+    /// Each worker has a data folder of its own, as on another machine, so it fetches the blobs that another worker
+    /// has. Not possible with SQLite.
     pub(crate) apart: bool,
-    /// This server has a small disk of its own.
+    /// The server that has a small disk of its own.
     pub(crate) small: Option<What>,
     /// Redis has a clock that can be set (`Server::set_clock`).
     pub(crate) redis_clock: bool,
-    /// Of a job, in seconds.
+    /// The lease of a job, in seconds.
     pub(crate) lease: u64,
     pub(crate) slots: u32,
 }
@@ -58,14 +58,14 @@ impl Default for Setup {
     }
 }
 
-/// A worker process, or what is left of one.
+/// A worker process and its log.
 pub(crate) struct Process {
     pub(crate) name: String,
     pub(crate) child: Child,
     pub(crate) log: PathBuf,
 }
 
-/// An execution as a worker's log tells it.
+/// An execution of a step, as a worker's log tells it.
 #[derive(Debug, Clone)]
 pub(crate) struct Execution {
     pub(crate) worker: String,
@@ -74,16 +74,16 @@ pub(crate) struct Execution {
     pub(crate) at_ms: u64,
 }
 
-/// Whoever submits runs, beside what happens to the fleet.
+/// Submits runs to the fleet; the faults do not touch its connections.
 pub(crate) struct User {
     pub(crate) parts: Ports,
     pub(crate) published: BTreeMap<&'static str, Published>,
-    /// Acknowledged, with the output that is expected where there is one.
+    /// The acknowledged runs, each with its expected output if it has one.
     pub(crate) submitted: Mutex<BTreeMap<RunKey, Option<Value>>>,
 }
 
 impl User {
-    /// Submits until it is acknowledged.
+    /// Submits until the run is acknowledged.
     pub(crate) fn submit(&self, pipeline: &str, inputs: &Value) -> RunKey {
         let run = dovetail_flow::new_run_id().unwrap();
         self.submit_as(&run, pipeline, inputs)
@@ -106,14 +106,14 @@ impl User {
             "chain" => total("x").map(|x| json!({ "sum": x + 3 })),
             "hasty" => None,
             "files" => Some(files::expected(&*self.parts.blobs, inputs)),
-            // It succeeds, unless it never ends.
+            // The step succeeds, unless its task loops for ever.
             _ => (inputs["behaviour"]["tag"] != "endless_loop").then(|| json!({})),
         };
         self.submitted.lock().unwrap().insert(RunKey { run: run.clone(), generation: 0 }, expected);
         Ok(())
     }
 
-    /// A run over files that are new, which are stored as soon as they can be.
+    /// Submits a run over new files; storing them is tried again until it succeeds.
     pub(crate) fn submit_files(&self) -> RunKey {
         let began = Instant::now();
         loop {
@@ -125,7 +125,7 @@ impl User {
         }
     }
 
-    /// So many runs, of every shape, with work of a few milliseconds.
+    /// Submits this many runs, chains and diamonds, with steps of a few milliseconds.
     pub(crate) fn load(&self, runs: i64) {
         for n in 0..runs {
             if n % 3 == 0 {
@@ -148,14 +148,14 @@ pub(crate) struct Fleet {
     pub(crate) user: Arc<User>,
     pub(crate) meta: Arc<dyn MetaStore>,
     pub(crate) workers: Vec<Process>,
-    /// Those that have ended; their logs count.
+    /// The logs of workers that have ended; they count, too.
     pub(crate) ended: Vec<PathBuf>,
-    /// Records as they were first seen.
+    /// Outcomes as they were first read.
     pub(crate) seen: BTreeMap<(Kind, String), Vec<u8>>,
-    /// Submitted runs that were found to have an outcome: it stays.
+    /// Submitted runs whose outcome was found. An outcome stays, so these runs are not looked up again.
     over: Mutex<BTreeSet<RunKey>>,
     count: usize,
-    // Removed last.
+    // The fields below are dropped last: the disk is unmounted after the servers have ended.
     pub(crate) disk: Option<Disk>,
     folder: tempfile::TempDir,
 }
@@ -166,20 +166,19 @@ pub(crate) fn program() -> PathBuf {
     program
 }
 
-/// Waits for something that an event elsewhere brings about; `within` is generous, and reached only where it does not
-/// come.
+/// Waits for a condition. `within` is generous, and is reached only if the condition never becomes true.
 #[track_caller]
 pub(crate) fn wait(what: &str, within: Duration, mut until: impl FnMut() -> bool) {
     let began = Instant::now();
     while !until() {
-        assert!(began.elapsed() < within, "{what}: it does not, within {within:?}");
+        assert!(began.elapsed() < within, "not true within {within:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// The packages of the test plugins, packed once for all tests.
+/// The package of a test plugin, packed once for all tests.
 fn package(name: &str) -> PathBuf {
     static PACKED: OnceLock<Mutex<BTreeMap<String, PathBuf>>> = OnceLock::new();
     let mut packed = PACKED.get_or_init(Mutex::default).lock().unwrap();
@@ -214,7 +213,7 @@ fn ran(command: &mut Command) {
     );
 }
 
-/// A head, two branches, their join, and work beside them: several steps may be the run's last one.
+/// A head, two branches, their join, and a step beside them: either sink can be the run's last step.
 fn diamond() -> Value {
     json!({ "name": "diamond", "version": "1.0.0", "inputs": { "x": {}, "behaviour": {} },
         "steps": {
@@ -226,20 +225,25 @@ fn diamond() -> Value {
         "output": { "total": "join.sum", "work": "work.count" } })
 }
 
-/// Three steps, each of the one before: the last one closes the run.
+/// Three steps, each of which uses the output of the step before: the last one closes the run.
 fn chain() -> Value {
-    let step = |number: u32, from: &str| json!({ "number": number, "task": "add@^1", "inputs": { "a": from, "b": {"value": 1} } });
+    let step = |number: u32, from: &str| {
+        json!({ "number": number, "task": "add@^1",
+        "inputs": { "a": from, "b": {"value": 1} } })
+    };
     json!({ "name": "chain", "version": "1.0.0", "inputs": { "x": {} },
-        "steps": { "one": step(1, "input.x"), "two": step(2, "one.sum"), "three": step(3, "two.sum") }, "output": { "sum": "three.sum" } })
+        "steps": { "one": step(1, "input.x"), "two": step(2, "one.sum"), "three": step(3, "two.sum") },
+        "output": { "sum": "three.sum" } })
 }
 
-/// One step that behaves as it is told.
+/// One step that behaves as its input says.
 fn probe() -> Value {
     json!({ "name": "probe", "version": "1.0.0", "inputs": { "behaviour": {} },
-        "steps": { "go": { "number": 1, "task": "probe@^1", "inputs": { "behaviour": "input.behaviour" } } }, "output": { "count": "go.count" } })
+        "steps": { "go": { "number": 1, "task": "probe@^1", "inputs": { "behaviour": "input.behaviour" } } },
+        "output": { "count": "go.count" } })
 }
 
-/// The same with little time.
+/// The same with a short timeout.
 fn hasty() -> Value {
     let mut hasty = probe();
     hasty["name"] = json!("hasty");
@@ -248,19 +252,19 @@ fn hasty() -> Value {
     hasty
 }
 
-/// What a step of `hasty` has.
+/// The timeout of the step of `hasty`, in milliseconds.
 pub(crate) const HASTY_MS: u64 = 60;
 
-/// Works for about so many milliseconds.
+/// A behaviour that computes for about this many milliseconds.
 pub(crate) fn busy(millis: u64) -> Value {
     json!({ "tag": "busy", "val": millis * 1000 })
 }
 
 impl Fleet {
-    /// Servers, packages and pipelines; no worker yet.
+    /// Starts the servers, and publishes packages and pipelines; there is no worker yet.
     pub(crate) fn new(setup: Setup) -> Self {
-        // In memory where there is such a place: a process that is killed loses nothing there either, and disks differ
-        // from machine to machine.
+        // The folder is in memory if `/dev/shm` exists: a process that is killed loses no file there either, and disks
+        // differ from machine to machine.
         let memory = Path::new("/dev/shm");
         let folder = tempfile::Builder::new().prefix("dovetail-faults-").tempdir_in(if memory.is_dir() {
             memory.to_owned()
@@ -268,7 +272,7 @@ impl Fleet {
             std::env::temp_dir()
         });
         let folder = folder.unwrap();
-        // A larger one for MinIO, which keeps some hundred MiB free.
+        // MinIO gets a larger disk, because it keeps some hundred MiB free.
         let size = |what| if what == What::S3 { 1500 } else { 64 };
         let disk = setup.small.map(|what| Disk::new(&Server::folder_of(what, folder.path()), size(what)));
         if setup.redis_clock {
@@ -342,7 +346,7 @@ impl Fleet {
         self.command_in("data", through_proxies)
     }
 
-    /// With a data folder of this name.
+    /// The same, with a data folder of this name.
     fn command_in(&self, data: &str, through_proxies: bool) -> Command {
         let mut command = Command::new(program());
         let through =
@@ -364,7 +368,7 @@ impl Fleet {
         command
     }
 
-    /// Starts a worker and waits until it says that it works.
+    /// Starts a worker and waits until its log says that it works.
     pub(crate) fn worker(&mut self) -> usize {
         self.worker_with(&[])
     }
@@ -377,18 +381,18 @@ impl Fleet {
         self.workers.len() - 1
     }
 
-    /// Starts a worker, which may have to wait for its servers.
+    /// Starts a worker without waiting: its servers may not answer yet.
     pub(crate) fn start_worker(&mut self, variables: &[(&str, &str)]) {
         let command = self.worker_command();
         self.start_as_worker(command, variables);
     }
 
-    /// The program as the next worker.
+    /// The command of the next worker, with its settings.
     pub(crate) fn worker_command(&self) -> Command {
         if self.setup.apart { self.command_in(&format!("data-{}", self.count + 1), true) } else { self.command(true) }
     }
 
-    /// A worker that is another version of the program.
+    /// Starts a worker of another version of the program.
     pub(crate) fn worker_of(&mut self, program: &Path) {
         let usual = self.worker_command();
         let mut command = Command::new(program);
@@ -415,7 +419,7 @@ impl Fleet {
         }
     }
 
-    /// SIGKILL; its log stays.
+    /// Kills a worker (SIGKILL); its log still counts.
     pub(crate) fn kill(&mut self, worker: usize) {
         let mut process = self.workers.remove(worker);
         drop(process.child.kill());
@@ -423,7 +427,7 @@ impl Fleet {
         self.ended.push(process.log);
     }
 
-    /// SIGTERM, waits for its end, which must be in order.
+    /// Stops a worker (SIGTERM), and waits until it ends with exit code 0.
     pub(crate) fn drain(&mut self, worker: usize) {
         let mut process = self.workers.remove(worker);
         signal(&process.child, libc::SIGTERM);
@@ -441,18 +445,19 @@ impl Fleet {
         signal(&self.workers[worker].child, libc::SIGCONT);
     }
 
-    /// Submitted runs that have no outcome yet.
+    /// The submitted runs that have no outcome yet.
     pub(crate) fn open(&self) -> Result<BTreeSet<RunKey>, StoreError> {
         self.open_upto(usize::MAX)
     }
 
-    /// Not many more of them than so many: the oldest ones.
+    /// The oldest runs without an outcome; stops soon after `enough` of them.
     pub(crate) fn open_upto(&self, enough: usize) -> Result<BTreeSet<RunKey>, StoreError> {
         let mut over = self.over.lock().unwrap();
         let left: Vec<RunKey> =
             self.user.submitted.lock().unwrap().keys().filter(|run| !over.contains(run)).cloned().collect();
         let mut open = BTreeSet::new();
-        // Few at a time are read one by one, by the stand-in's index: whoever looks must not be what it is busy with.
+        // The stand-in reads a small batch key by key, by its index. Large batches would keep the server busy with this
+        // check.
         for part in left.chunks(32) {
             let keys: Vec<String> = part.iter().map(RunKey::key).collect();
             for (run, outcome) in part.iter().zip(self.meta.get(Kind::RunOutcome, &keys)?) {
@@ -470,14 +475,14 @@ impl Fleet {
         self.meta.get(Kind::RunOutcome, &[run.key()]).unwrap()[0].is_some()
     }
 
-    /// What the workers' logs say of steps, as JSON and in the order in which it happened.
+    /// The lines about steps in the workers' logs, as JSON, ordered by time.
     fn lines(&self) -> Vec<(String, Value)> {
         let living = self.workers.iter().map(|worker| &worker.log);
         let mut lines = Vec::new();
         for log in living.chain(&self.ended) {
             let worker = log.file_stem().unwrap().to_string_lossy().into_owned();
             let text = std::fs::read_to_string(log).unwrap();
-            // The last line may be half a line.
+            // The last line of a log may be cut.
             lines.extend(
                 text.lines()
                     .filter(|l| l.contains("step "))
@@ -488,7 +493,7 @@ impl Fleet {
         lines
     }
 
-    /// Every attempt that was begun anywhere.
+    /// Every attempt that a worker began.
     pub(crate) fn executions(&self) -> Vec<Execution> {
         let begun = |(worker, line): (String, Value)| {
             let fields = &line["fields"];
@@ -500,7 +505,7 @@ impl Fleet {
         self.lines().into_iter().filter_map(begun).collect()
     }
 
-    /// The worker that has begun a step of this run last and not ended it.
+    /// The worker that began a step of this run last, if that step has not ended.
     pub(crate) fn runs_now(&self, run: &RunKey) -> Option<usize> {
         let (mut running, name) = (None, run.run.to_string());
         for (worker, line) in self.lines() {
@@ -531,7 +536,7 @@ fn millis(timestamp: &str) -> Option<u64> {
     let (date, time) = timestamp.strip_suffix('Z')?.split_once('T')?;
     let mut date = date.split('-').map(|part| part.parse::<i64>().ok());
     let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    // Days from a year that begins in March, as the calendar's arithmetic goes.
+    // Days since a year that begins in March: the usual calendar arithmetic.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
     let mut time = time.split(':');

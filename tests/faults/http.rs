@@ -1,5 +1,5 @@
-//! A line to an S3 server that understands what passes: it can be slow, refuse for the server, break off in the middle
-//! of a body, and change a byte in one, on the way there and back.
+//! A proxy before an S3 server that understands HTTP messages: it can delay them, refuse requests in the server's
+//! place, break off a body, and change a byte of a body, in both directions.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -7,30 +7,30 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What the line does. `of`: it happens to one of so many.
+/// The proxy's fault. `of`: the fault happens to one of this many objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spoil {
     Nothing,
-    /// Each message begins so late, and has so many bytes in a second.
+    /// Each message begins `late` later, and has `rate` bytes a second.
     Slow {
         late: Duration,
         rate: usize,
     },
-    /// Requests are answered with 503 `SlowDown`, and the server does not hear of them.
+    /// Requests are answered with 503 `SlowDown`, and do not reach the server.
     Refuse,
-    /// The connection ends in the middle of an object: on its way here (`GET`) or there (`PUT`).
+    /// The connection ends in the middle of an object, in an answer (`GET`) or in a request (`PUT`).
     CutBodies {
         of: u64,
     },
-    /// A byte of an object is another one, on its way here or there.
+    /// One byte of an object is changed, in an answer or in a request.
     FlipBytes {
         of: u64,
     },
-    /// Nothing passes, and nobody is told; it passes later.
+    /// No message passes, and no end is told; the messages pass later.
     Dead,
 }
 
-/// Longer messages than this are not from a test.
+/// The longest message, in bytes; no test sends a longer one.
 const MOST: usize = 64 << 20;
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -55,7 +55,7 @@ impl Message {
         self.first_line().starts_with(method)
     }
 
-    /// An answer of 200.
+    /// Whether the message is an answer with status 200.
     fn is_fine(&self) -> bool {
         self.first_line().split(' ').nth(1) == Some("200")
     }
@@ -83,7 +83,7 @@ impl Line {
         self.over.load(Ordering::SeqCst)
     }
 
-    /// Whether it is this object's turn.
+    /// Counts an object, and tells whether the fault strikes it.
     fn turn(&self, of: u64) -> bool {
         self.objects.fetch_add(1, Ordering::SeqCst) % of == of - 1
     }
@@ -92,7 +92,7 @@ impl Line {
         self.struck.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Some more bytes; none: it ended, or this is over.
+    /// Reads more bytes. `None`: the connection ended, or the proxy is being dropped.
     fn more(&self, from: &mut TcpStream, into: &mut Vec<u8>) -> Option<()> {
         let mut piece = [0; 64 << 10];
         loop {
@@ -113,7 +113,7 @@ impl Line {
         }
     }
 
-    /// The next message; `without_body`: the answer to a `HEAD`.
+    /// Reads the next message. `without_body`: the message is the answer to a `HEAD`.
     fn message(&self, from: &mut TcpStream, rest: &mut Vec<u8>, without_body: bool) -> Option<Message> {
         let end = loop {
             if let Some(at) = find(rest, b"\r\n\r\n") {
@@ -126,7 +126,7 @@ impl Line {
             return Some(message);
         }
         if message.header("transfer-encoding").is_some_and(|coding| coding.contains("chunked")) {
-            // As it is, with its chunks: an empty one is the last.
+            // The body stays chunked; an empty chunk is its last one.
             let end = loop {
                 if rest.starts_with(b"0\r\n\r\n") {
                     break 5;
@@ -147,7 +147,7 @@ impl Line {
         Some(message)
     }
 
-    /// Passes a message on, whole, half of it, or with another byte; none: the connection is to end.
+    /// Passes a message on: whole, half of it, or with a changed byte. `None`: the connection must be closed.
     fn pass(&self, message: &mut Message, to: &mut TcpStream, is_object: bool) -> Option<()> {
         if self.spoil() == Spoil::Dead {
             self.strikes();
@@ -186,7 +186,7 @@ impl Line {
         to.write_all(&message.head).and_then(|()| to.write_all(&message.body)).ok()
     }
 
-    /// One connection, a request and its answer at a time.
+    /// Serves one connection: one request and its answer at a time.
     fn serve(&self, mut client: TcpStream) -> Option<()> {
         let mut server = TcpStream::connect(("127.0.0.1", self.target)).ok()?;
         for end in [&client, &server] {
@@ -204,7 +204,7 @@ impl Line {
             let is_object = request.is("PUT") && !request.body.is_empty();
             self.pass(&mut request, &mut server, is_object)?;
             let mut answer = self.message(&mut server, &mut answered, request.is("HEAD"))?;
-            // Of a listing a byte more or less would be nobody's to find out; objects have a digest.
+            // A changed byte in a listing cannot be detected; objects have a digest.
             let is_object =
                 request.is("GET") && !request.first_line().contains('?') && answer.is_fine() && !answer.body.is_empty();
             self.pass(&mut answer, &mut client, is_object)?;
@@ -217,7 +217,8 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 }
 
 fn refusal(without_body: bool) -> String {
-    let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+    let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code>\
+                <Message>Please reduce your request rate.</Message></Error>";
     let head = format!(
         "HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nRetry-After: 1\r\nContent-Length: {}\r\n\r\n",
         body.len()
@@ -226,7 +227,7 @@ fn refusal(without_body: bool) -> String {
 }
 
 impl HttpProxy {
-    /// Before the server at `target` on this machine.
+    /// Starts a proxy before the server at the port `target` of this machine.
     pub(crate) fn to(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -253,7 +254,7 @@ impl HttpProxy {
         *self.line.spoil.lock().unwrap() = spoil;
     }
 
-    /// Messages that something was done to so far.
+    /// The number of messages that a fault struck so far.
     pub(crate) fn struck(&self) -> u64 {
         self.line.struck.load(Ordering::SeqCst)
     }
@@ -262,7 +263,7 @@ impl HttpProxy {
 impl Drop for HttpProxy {
     fn drop(&mut self) {
         self.line.over.store(true, Ordering::SeqCst);
-        // Whoever waits for a client looks whether it is over.
+        // The accepting thread waits for a client: this connection makes it look at `over`.
         drop(TcpStream::connect(("127.0.0.1", self.port)));
     }
 }

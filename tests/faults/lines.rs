@@ -1,4 +1,5 @@
-//! Connections whose other end vanishes without a word: each is found to be dead, and made anew, within ten seconds.
+//! Connections whose other end vanishes without closing them: each connection is found dead and replaced within ten
+//! seconds.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -40,20 +41,23 @@ fn the_bell_is_heard_again() {
     let publish = || drop(server.redis(&["PUBLISH", "dovetail:{lines}:bell", &format!("over {}", run.key())]).unwrap());
     publish();
     heard(&rings, &Ring::Over(run.clone()), Instant::now());
-    // A bell that is silent for long, on a line that stands, stays.
-    assert!(rings.recv_timeout(Duration::from_secs(8)).is_err(), "it was connected anew although the line stands");
+    // A subscription that is silent for long, on a working connection, is not replaced.
+    assert!(
+        rings.recv_timeout(Duration::from_secs(8)).is_err(),
+        "the subscription was replaced although its connection works"
+    );
     publish();
     heard(&rings, &Ring::Over(run.clone()), Instant::now());
 
     let vanished = Instant::now();
     line.vanish();
     publish();
-    // What rang meanwhile is lost, and the listener is told that something may have been.
+    // The notification that was sent meanwhile is lost; the listener is told that it may have missed one.
     heard(&rings, &Ring::Missed, vanished);
     println!("the bell was made anew after {:.1?}", vanished.elapsed());
     publish();
     heard(&rings, &Ring::Over(run), Instant::now());
-    assert!(line.lost() > 0, "nothing was lost on the line");
+    assert!(line.lost() > 0, "the proxy lost nothing");
 }
 
 #[test]
@@ -67,7 +71,7 @@ fn calls_to_redis_are_answered_again() {
     let vanished = Instant::now();
     window.peek().unwrap();
     assert!(vanished.elapsed() < FOUND_OUT, "answered after {:.1?}", vanished.elapsed());
-    assert!(line.lost() > 0, "nothing was lost on the line");
+    assert!(line.lost() > 0, "the proxy lost nothing");
 }
 
 #[test]
@@ -84,8 +88,8 @@ fn calls_to_mongodb_are_answered_again() {
     let first = meta.get(Kind::Run, &["a".to_owned()]);
     let took = vanished.elapsed();
     println!("the first call ended after {took:.1?}: {first:?}");
-    assert!(took < FOUND_OUT, "it ended after {took:.1?}");
+    assert!(took < FOUND_OUT, "the call ended after {took:.1?}");
     let value = first.or_else(|_| meta.get(Kind::Run, &["a".to_owned()])).unwrap();
     assert_eq!(value, [Some(b"{}".to_vec())]);
-    assert!(line.lost() > lost, "nothing was lost on the line");
+    assert!(line.lost() > lost, "the proxy lost nothing");
 }

@@ -1,8 +1,8 @@
-//! Faults: what a fleet does when its parts die, stand still, forget, repeat themselves or answer late.
+//! Faults: the behaviour of a fleet whose parts die, stand still, lose data, repeat messages or answer late.
 //!
-//! `./justw test --faults` runs them all. The window's rules are tried one at a time on the server of
-//! `DOVETAIL_TEST_REDIS` (`./justw test --servers` runs these, and the quick ones of the others); the rest runs real
-//! workers against servers of its own, which it kills.
+//! `./justw test --faults` runs all these tests. The tests in `window` try one rule at a time on the server of
+//! `DOVETAIL_TEST_REDIS`. The other tests run real workers against servers of their own, which they kill. `./justw test
+//! --servers` runs the tests in `window` and `sweep`, and the quick ones of the others.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -35,14 +35,17 @@ mod workers;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The address of a server, or a failure that says how to get one.
+/// The address of a server; panics with the remedy if the variable is not set.
 fn address(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} is not set: run `./justw servers start`, then `eval \"$(scripts/servers urls)\"`, or `./justw test --servers`")
+        panic!(
+            "{variable} is not set: run `./justw servers start`, then `eval \"$(scripts/servers urls)\"`, \
+             or `./justw test --servers`"
+        )
     })
 }
 
-/// The repository.
+/// The repository's root folder.
 fn root() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate stands in the workspace").to_owned()
 }

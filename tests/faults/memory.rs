@@ -1,6 +1,6 @@
-//! Workers that the kernel kills because a task takes more memory than their machine has.
+//! Workers that the kernel kills because a task needs more memory than their machine has.
 //!
-//! Needs Linux with control groups that may be written, and the superuser.
+//! The test needs Linux with writable control groups, and the superuser.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -12,19 +12,20 @@ use serde_json::json;
 
 use crate::fleet::{Fleet, LONG, Setup, busy, wait};
 
-/// What is missing where this cannot be made.
-const NEEDS: &str = "a control group with a memory limit is needed: run it as root on Linux, where /sys/fs/cgroup may be written; or leave this \
-                     test out, and say so, with `-- --skip memory`";
-/// Of a worker: idle it has some 20 MiB that are its own, and its task would take 60 more.
+/// The remedy if the control group cannot be made.
+const NEEDS: &str = "the test needs a control group with a memory limit: run it as root on Linux, where /sys/fs/cgroup \
+                     is writable; or leave this test out explicitly with `-- --skip memory`";
+/// The memory limit of a worker, in bytes: an idle worker has some 20 MiB of its own, and its task would take 60 MiB
+/// more.
 const LIMIT: u64 = 48 << 20;
 
-/// Processes that share so much memory.
+/// A control group: processes that share a memory limit.
 struct Group(PathBuf);
 
 impl Group {
     fn new(limit: u64) -> Self {
         let name = format!("dovetail-faults-{}", std::process::id());
-        // The second version of control groups has one tree for all of them.
+        // Version 2 of control groups has one tree for all controllers.
         let (root, file) = match Path::new("/sys/fs/cgroup/memory") {
             first if first.is_dir() => (first, "memory.limit_in_bytes"),
             _ => (Path::new("/sys/fs/cgroup"), "memory.max"),
@@ -35,7 +36,7 @@ impl Group {
         group
     }
 
-    /// A program that is one of them from its start on.
+    /// The command, run in the control group from its start on.
     fn command(&self, usual: &Command) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", "echo $$ >\"$1\" && shift && exec \"$@\"", "sh"]).arg(self.0.join("cgroup.procs"));
@@ -57,7 +58,7 @@ fn a_job_that_takes_all_memory_is_given_up_and_others_are_not() {
     let mut fleet = Fleet::new(Setup { lease: 1, slots: 1, ..Setup::default() });
     let poison = fleet.user.submit("probe", &json!({ "behaviour": { "tag": "allocate", "val": 60 } }));
     let mut killed = 0;
-    wait("it is given up", LONG, || {
+    wait("the poisonous job is given up", LONG, || {
         if let Some(worker) = fleet.workers.first_mut()
             && let Some(status) = worker.child.try_wait().unwrap()
         {
@@ -72,14 +73,14 @@ fn a_job_that_takes_all_memory_is_given_up_and_others_are_not() {
         }
         fleet.is_over(&poison)
     });
-    assert_eq!(killed, dovetail_core::policy::MAX_CRASHES as usize + 1, "that many may die over it, and no more");
+    assert_eq!(killed, dovetail_core::policy::MAX_CRASHES as usize + 1, "the number of workers killed by the job");
     let outcome = fleet.meta.get(Kind::Outcome, &[poison.step("go")]).unwrap().pop().flatten().expect("an outcome");
     let failure = OutcomeRecord::decode(&outcome, "poison").unwrap().failure().cloned().expect("a failure");
     assert_eq!(failure.code, "poison");
-    // The last worker has enough for others.
+    // The last worker has memory enough for other jobs.
     let other = fleet.user.submit("probe", &json!({ "behaviour": busy(10) }));
     wait("another job ends", LONG, || fleet.is_over(&other));
-    // It was not to fail; that it did is what this is about.
+    // The poisonous run fails as it must: no output is expected of it.
     fleet.user.submitted.lock().unwrap().insert(poison, None);
     fleet.holds(killed);
     fleet.drain(0);

@@ -1,8 +1,9 @@
-//! A partition below TCP: a worker in a network namespace of its own, whose only cable is pulled and put in again.
-//! Nobody is told of it; what was sent is lost, and sent again by TCP when the cable is back.
+//! A partition below TCP: a worker runs in a network namespace of its own, and its only cable is pulled and put in
+//! again. Neither end is told. Packets that were sent meanwhile are lost, and TCP sends them again when the cable is
+//! back.
 //!
-//! Needs Linux, the superuser and `ip` (iproute2). The servers listen on loopback; a line on the host's end of the
-//! cable leads to them.
+//! The tests need Linux, the superuser and `ip` (iproute2). The servers listen on loopback; proxies on the host's end
+//! of the cable lead to them.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -17,9 +18,10 @@ use crate::fleet::{Fleet, LONG, Setup, busy, mongodb_url, redis_url, s3_url, wai
 use crate::proxy::Proxy;
 use crate::storm::Load;
 
-/// What is missing where this cannot be made.
-const NEEDS: &str = "network namespaces are needed: run it as root on Linux, with `ip` (Debian: apt-get install iproute2), in a container with \
-                     the capabilities NET_ADMIN and SYS_ADMIN; or leave these tests out, and say so, with `-- --skip partition`";
+/// The remedy if the namespace cannot be made.
+const NEEDS: &str = "the test needs network namespaces: run it as root on Linux, with `ip` (Debian: apt-get install \
+                     iproute2), in a container with the capabilities NET_ADMIN and SYS_ADMIN; or leave these tests \
+                     out explicitly with `-- --skip partition`";
 
 fn ip() -> PathBuf {
     let places = ["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip", "/bin/ip"].map(PathBuf::from);
@@ -31,10 +33,10 @@ fn run_ip(words: &str) {
     assert!(out.status.success(), "ip {words}: {}; {NEEDS}", String::from_utf8_lossy(&out.stderr).trim());
 }
 
-/// A namespace with a cable to here.
+/// A network namespace with a cable to the host.
 struct Namespace {
     name: String,
-    /// This end of the cable.
+    /// The host's end of the cable.
     cable: String,
     here: IpAddr,
 }
@@ -43,7 +45,8 @@ impl Namespace {
     fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let (process, number) = (std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
-        // Of the range for measurements, which no real network has; four addresses for each.
+        // The addresses are of the range for benchmarks (198.18.0.0/15, RFC 2544), which no real network uses: four for
+        // each namespace.
         let block = (process % (1 << 13) * 4 + number % 4) * 4;
         let address = |last: u32| Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + block + last);
         let space = Self {
@@ -62,7 +65,7 @@ impl Namespace {
         space
     }
 
-    /// The other end keeps its address and its routes: what is sent from there is lost, and nobody is told.
+    /// Pulls the cable. The other end keeps its address and its routes, so packets are lost without an error.
     fn cut(&self) {
         run_ip(&format!("link set {} down", self.cable));
     }
@@ -74,17 +77,17 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // With it goes the cable.
+        // The cable is removed with its namespace.
         drop(Command::new(ip()).args(["netns", "delete", &self.name]).status());
         drop(Command::new(ip()).args(["link", "delete", &self.cable]).output());
     }
 }
 
-/// A fleet with its first worker in a namespace.
+/// A fleet whose first worker runs in a namespace.
 struct Parted {
-    // Its workers end before their namespace does.
+    // The fleet is dropped first: its workers end before their namespace is removed.
     fleet: Fleet,
-    /// To Redis, MongoDB and MinIO.
+    /// The proxies to Redis, MongoDB and MinIO.
     _lines: [Proxy; 3],
     space: Namespace,
 }
@@ -98,7 +101,7 @@ impl Parted {
         let (here, [redis, mongodb, s3]) = (space.here.to_string(), [0, 1, 2].map(|line: usize| lines[line].port()));
         let usual = fleet.worker_command();
         let mut command = Command::new(ip());
-        // `ip` becomes the worker: what is sent to the one reaches the other.
+        // `ip` replaces itself by the worker, so signals to the process reach the worker.
         command.args(["netns", "exec", &space.name]).arg(usual.get_program()).args(usual.get_args());
         command
             .env_clear()
@@ -116,12 +119,12 @@ impl Parted {
         Self { fleet, _lines: lines, space }
     }
 
-    /// Of the worker in the namespace.
+    /// The name of the worker in the namespace.
     fn name(&self) -> String {
         self.fleet.workers[0].name.clone()
     }
 
-    /// The worker that a step's record names.
+    /// The worker that the step's record names.
     fn recorded_by(&self, run: &RunKey) -> Option<String> {
         use dovetail_core::record::{Form as _, OutcomeRecord};
         let record = self.fleet.meta.get(Kind::Outcome, &[run.step("go")]).unwrap().pop().flatten()?;
@@ -129,7 +132,8 @@ impl Parted {
     }
 }
 
-/// Its step is run by another one; it comes back by itself, and what it did meanwhile counts for nothing.
+/// The step of a worker that is cut off is run by another worker. The first worker comes back by itself, and the
+/// outcome that it had meanwhile does not count.
 #[test]
 fn the_step_of_a_worker_that_is_cut_off_is_run_by_another_one() {
     let mut parted = Parted::new();
@@ -137,25 +141,28 @@ fn the_step_of_a_worker_that_is_cut_off_is_run_by_another_one() {
     wait("the step runs", LONG, || parted.fleet.runs_now(&run).is_some());
     parted.fleet.worker();
     parted.space.cut();
-    // The lease lapses, the other one runs it and records it: all that while the cable is out.
-    wait("another one has run it", LONG, || parted.fleet.is_over(&run));
+    // The cable is out while the lease expires and the other worker runs the step and records its outcome.
+    wait("another worker has run the step", LONG, || parted.fleet.is_over(&run));
     let other = parted.fleet.workers[1].name.clone();
     assert!(
         parted.recorded_by(&run).is_some_and(|worker| worker.contains(&other)),
         "{:?} and not {other}",
         parted.recorded_by(&run)
     );
-    // By now the first one has its own outcome, and cannot tell anybody.
+    // By now the first worker has an outcome of its own, and cannot record it.
     std::thread::sleep(Duration::from_secs(3));
     parted.space.heal();
     assert_eq!(parted.fleet.all_work(), Vec::<String>::new());
     let name = parted.name();
-    assert!(parted.fleet.executions().iter().filter(|e| e.worker == name).count() > 1, "it works again");
+    assert!(
+        parted.fleet.executions().iter().filter(|e| e.worker == name).count() > 1,
+        "the first worker executes no further step"
+    );
     let report = parted.fleet.holds(1);
-    assert_eq!(report.again, 1, "that step and no other one");
+    assert_eq!(report.again, 1, "only that step is executed again");
 }
 
-/// The same under load, for one lease to three, several times.
+/// The same under load, three times, each time for 1.2 to 3 leases.
 #[test]
 fn a_worker_that_is_cut_off_again_and_again_under_load_loses_nothing() {
     let (mut parted, mut random) = (Parted::new(), crate::storm::Random::new());
@@ -171,6 +178,6 @@ fn a_worker_that_is_cut_off_again_and_again_under_load_loses_nothing() {
     parted.fleet.progress(10);
     load.stop();
     assert_eq!(parted.fleet.all_work(), Vec::<String>::new());
-    // S3 may have failed a step, too, and put it off.
+    // S3 may also have failed a step, which is then executed again.
     parted.fleet.holds(6);
 }

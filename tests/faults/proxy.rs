@@ -1,4 +1,5 @@
-//! A line between a client and a server that can be slow, cut, dead, or lose the answer to a request that was served.
+//! A TCP proxy between a client and a server that can be slow, dead, reset connections, or lose the answer to a request
+//! that was served.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -6,19 +7,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What the line does.
+/// The proxy's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Pass,
-    /// Each piece takes so long, in each direction.
+    /// Each piece is delayed by this time, in each direction.
     Slow(Duration),
-    /// Nothing passes, and nobody is told: as in a partition, it passes later.
+    /// No byte passes, and no end is told; the bytes pass later, as after a partition.
     Dead,
-    /// Connections are reset as they come.
+    /// Connections are closed as soon as they are made.
     Reset,
-    /// Of so many answers one is lost, and its connection with it.
+    /// One of this many answers is lost, and its connection with it.
     LoseAnswers(u64),
-    /// Requests with these words are lost, and nobody is told; everything else passes.
+    /// Requests that contain this text are lost without a sign; all other bytes pass.
     Swallow(&'static str),
 }
 
@@ -27,7 +28,7 @@ struct Line {
     answers: AtomicU64,
     lost: AtomicU64,
     over: AtomicBool,
-    /// How often the machine behind the line has vanished.
+    /// How often the machine behind the proxy has vanished (`Proxy::vanish`).
     vanished: AtomicU64,
 }
 
@@ -36,7 +37,7 @@ pub(crate) struct Proxy {
     line: Arc<Line>,
 }
 
-/// How often a dead line is looked at.
+/// The time between two looks at a dead proxy's mode.
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Line {
@@ -44,7 +45,7 @@ impl Line {
         *self.mode.lock().unwrap()
     }
 
-    /// Carries bytes one way until one of the two ends.
+    /// Carries bytes in one direction until either end closes.
     fn carry(&self, mut from: TcpStream, mut to: TcpStream, answers: bool) {
         let mut piece = vec![0; 64 << 10];
         let made = self.vanished.load(Ordering::SeqCst);
@@ -93,7 +94,7 @@ impl Line {
 }
 
 impl Proxy {
-    /// Before the server at `target` on this machine.
+    /// Starts a proxy before the server at the port `target` of this machine.
     pub(crate) fn to(target: u16) -> Self {
         Self::at(Ipv4Addr::LOCALHOST.into(), target)
     }
@@ -137,13 +138,13 @@ impl Proxy {
         *self.line.mode.lock().unwrap() = mode;
     }
 
-    /// Whatever is sent on the connections that stand now is lost from now on, both ways, and nobody is told: as where
-    /// the server's machine loses its power and another one takes its address. New connections pass.
+    /// From now on the existing connections lose all bytes in both directions, and neither end is told. This is the
+    /// state after the server's machine loses its power and another machine takes its address. New connections pass.
     pub(crate) fn vanish(&self) {
         self.line.vanished.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Answers, or requests, that were lost so far.
+    /// The number of answers, requests or pieces that were lost so far.
     pub(crate) fn lost(&self) -> u64 {
         self.line.lost.load(Ordering::SeqCst)
     }
@@ -152,7 +153,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.line.over.store(true, Ordering::SeqCst);
-        // Whoever waits for a client looks whether it is over.
+        // The accepting thread waits for a client: this connection makes it look at `over`.
         drop(TcpStream::connect(self.at));
     }
 }

@@ -1,4 +1,4 @@
-//! Servers of a test's own, on loopback and in a folder of the test: they can be killed, frozen and started again on
+//! Servers of a test's own, on loopback and in a folder of the test. They can be killed, frozen, and started again on
 //! the same port.
 
 use std::io::{Read as _, Write as _};
@@ -16,13 +16,13 @@ pub(crate) enum What {
     S3,
 }
 
-/// One of them; it ends with this value.
+/// A running server; dropping the value kills it.
 pub(crate) struct Server {
     what: What,
     folder: PathBuf,
     port: u16,
     child: Option<Child>,
-    /// A Redis was met that read its file.
+    /// Redis has answered LOADING at least once: it was reading its file.
     loading: std::cell::Cell<bool>,
 }
 
@@ -38,28 +38,28 @@ fn tool(name: &str) -> PathBuf {
     path
 }
 
-/// Sends a signal to a process of ours.
+/// Sends a signal to a child process.
 pub(crate) fn signal(child: &Child, signal: i32) {
     let process = i32::try_from(child.id()).unwrap();
     #[expect(unsafe_code, reason = "the standard library sends only SIGKILL")]
-    // SAFETY: kill(2) reads two numbers; the process is a child that has not been waited for, so its number is not
-    // another's.
+    // SAFETY: kill(2) reads two numbers. The process is a child that has not been waited for, so its number belongs to
+    // no other process.
     let sent = unsafe { libc::kill(process, signal) };
     assert_eq!(sent, 0, "signal {signal} to process {process}");
 }
 
 impl Server {
-    /// Where it keeps its files, of a test's folder.
+    /// The folder of a server's files, below a test's folder.
     pub(crate) fn folder_of(what: What, folder: &Path) -> PathBuf {
         folder.join(format!("{what:?}").to_lowercase())
     }
 
-    /// Its clock, which can be set, is what this file says.
+    /// The file that says how far the server's clock is ahead.
     fn clock(folder: &Path) -> PathBuf {
         folder.join("clock")
     }
 
-    /// From its start on it will have a clock that can be set; right at first.
+    /// Gives the server, before its start, a clock that can be set; the clock is right at first.
     pub(crate) fn give_clock(what: What, folder: &Path) {
         let folder = Self::folder_of(what, folder);
         std::fs::create_dir_all(&folder).unwrap();
@@ -67,21 +67,21 @@ impl Server {
         crate::clocks::settable(&folder);
     }
 
-    /// So many seconds ahead of this machine's.
+    /// Sets the server's clock this many seconds ahead of this machine's clock.
     pub(crate) fn set_clock(&self, ahead: u64) {
         use std::os::unix::fs::FileExt as _;
-        // It has the file in its memory.
+        // The server has mapped the file, so the change takes effect at once.
         let file = std::fs::File::options().write(true).open(Self::clock(&self.folder)).unwrap();
         file.write_all_at(&i64::try_from(ahead).unwrap().to_ne_bytes(), 0).unwrap();
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts the server and waits until it answers.
     pub(crate) fn start(what: What, folder: &Path) -> Self {
         let folder = Self::folder_of(what, folder);
         for _ in 0..5 {
             let mut server =
                 Self { what, folder: folder.clone(), port: free_port(), child: None, loading: false.into() };
-            // The port may have been taken in between.
+            // Another process may have taken the port in between.
             if server.try_start() {
                 return server;
             }
@@ -129,7 +129,7 @@ impl Server {
                 command
             }
             What::S3 => {
-                // A folder below the data folder is a bucket.
+                // MinIO takes a folder below its data folder as a bucket.
                 std::fs::create_dir_all(self.folder.join("faults")).unwrap();
                 let mut command = Command::new(tool("minio"));
                 command.args(["server", "--quiet", "--address", &format!("127.0.0.1:{port}")]).arg(&self.folder);
@@ -198,16 +198,16 @@ impl Server {
         false
     }
 
-    /// Again, on the same port and folder, after it ended.
+    /// Starts the server again on the same port and folder, after it ended.
     pub(crate) fn again(&mut self) {
         assert!(self.try_start(), "{:?} does not start again on port {}", self.what, self.port);
     }
 
     fn child(&self) -> &Child {
-        self.child.as_ref().expect("it runs")
+        self.child.as_ref().expect("the server runs")
     }
 
-    /// Ended without a word, as by a loss of power.
+    /// Kills the server (SIGKILL), as a loss of power does.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             drop(child.kill());
@@ -215,13 +215,13 @@ impl Server {
         }
     }
 
-    /// Ended in order.
+    /// Stops the server (SIGTERM), and waits for its end.
     pub(crate) fn stop(&mut self) {
         signal(self.child(), libc::SIGTERM);
         self.child.take().unwrap().wait().unwrap();
     }
 
-    /// It stands still, and its connections stay open.
+    /// Stops the process (SIGSTOP): it stands still, and its connections stay open.
     pub(crate) fn freeze(&self) {
         signal(self.child(), libc::SIGSTOP);
     }
@@ -230,17 +230,17 @@ impl Server {
         signal(self.child(), libc::SIGCONT);
     }
 
-    /// Whether it was met while it read its file, since it was made.
+    /// Whether a start of this server found Redis reading its file.
     pub(crate) fn was_loading(&self) -> bool {
         self.loading.get()
     }
 
-    /// A Redis is asked.
+    /// Sends a command to Redis.
     pub(crate) fn redis(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
         self.redis_in(0, words)
     }
 
-    /// The same in a database of this number.
+    /// The same, in the database of this number.
     pub(crate) fn redis_in(&self, database: u8, words: &[&str]) -> redis::RedisResult<redis::Value> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}/{database}", self.port))?;
         let mut connection = client.get_connection_with_timeout(Duration::from_secs(5))?;
@@ -248,7 +248,7 @@ impl Server {
         redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)
     }
 
-    /// A number out of what a Redis says of itself.
+    /// A number from Redis's `INFO`.
     pub(crate) fn info(&self, name: &str) -> u64 {
         let info: String = redis::from_redis_value(self.redis(&["INFO", "everything"]).unwrap()).unwrap();
         let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("INFO has it");

@@ -1,4 +1,5 @@
-//! Servers that die, stand still, forget, fill up, answer late or not at all, while workers work and runs come.
+//! Servers that die, stand still, lose data, fill up, or answer late or never, while workers work and runs are
+//! submitted.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use crate::fleet::{Fleet, LONG, Setup, busy, wait};
 use crate::proxy::Mode;
 use crate::storm::{Fault, Load, Random};
 
-/// The fault, so many times, under load.
+/// Strikes `times` times with the fault, under load.
 fn survives(setup: Setup, fault: Fault, times: usize) {
     let (mut fleet, mut random) = (Fleet::new(setup), Random::new());
     fleet.workers(2);
@@ -78,7 +79,8 @@ fn redis_full() {
     survives(PLAIN, Fault::RedisFull, 2);
 }
 
-/// What a full Redis holds is worked off, and makes room; what is submitted meanwhile is accepted, and begins later.
+/// A full Redis serves the jobs that it holds, which makes room. A run that is submitted meanwhile is accepted, and
+/// begins later.
 #[test]
 fn redis_full_is_worked_off() {
     let mut fleet = Fleet::new(PLAIN);
@@ -90,42 +92,42 @@ fn redis_full_is_worked_off() {
     fleet.workers(2);
     let runs: Vec<RunKey> = fleet.user.submitted.lock().unwrap().keys().filter(|run| **run != late).cloned().collect();
     wait("what was queued is worked off", LONG, || runs.iter().all(|run| fleet.is_over(run)));
-    assert!(!fleet.is_over(&late), "it was full all the time");
+    assert!(!fleet.is_over(&late), "the late run ended although Redis was full all the time");
     drop(fleet.redis.redis(&["CONFIG", "SET", "maxmemory", "0"]).unwrap());
     wait("what was accepted begins", LONG, || fleet.is_over(&late));
     fleet.holds(0);
 }
 
-/// Whoever submitted it is gone, nothing comes afterwards, and the workers compared all open runs a moment ago: a run
-/// that was refused begins as soon as there is room, and not with their next comparison a minute later.
+/// A refused run begins as soon as there is room, and not with the next comparison a minute later. Its submitter is
+/// gone, no other run is submitted, and the workers compared all open runs a moment ago.
 #[test]
 fn redis_full_begins_what_it_refused_when_there_is_room() {
     let mut fleet = Fleet::new(PLAIN);
     fleet.workers(2);
-    // They compare when they begin: this one is found so.
+    // The workers compare all open runs when they begin, which finds this run. Their next comparison is a minute later.
     fleet.user.load(1);
     std::thread::sleep(Duration::from_secs(5));
     for n in 0..3 {
-        // Whatever it holds is more.
+        // Redis holds more than one byte, so it is full.
         drop(fleet.redis.redis(&["CONFIG", "SET", "maxmemory", "1"]).unwrap());
         let mut submission = fleet.command(false);
         submission.args(["run", "chain", "--input", &format!("x={n}"), "--detach"]);
         let out = submission.output().unwrap();
         let (said, id) = (String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));
-        assert!(out.status.success() && said.contains("the queue is full"), "it was not refused: {said}");
+        assert!(out.status.success() && said.contains("the queue is full"), "the run was not refused: {said}");
         let run = RunKey { run: id.trim().parse().unwrap(), generation: 0 };
         fleet.user.submitted.lock().unwrap().insert(run.clone(), Some(json!({ "sum": n + 3 })));
-        // Long enough to be found, and refused again.
+        // Long enough for the workers to find the run, and to be refused again.
         std::thread::sleep(Duration::from_secs(if n == 2 { 12 } else { 1 }));
-        assert!(!fleet.is_over(&run), "it was full all the time");
+        assert!(!fleet.is_over(&run), "the run ended although Redis was full all the time");
         drop(fleet.redis.redis(&["CONFIG", "SET", "maxmemory", "0"]).unwrap());
         let began = Instant::now();
-        wait("it ends", LONG, || fleet.is_over(&run));
+        wait("the run ends", LONG, || fleet.is_over(&run));
         let took = began.elapsed();
         println!("over {took:.1?} after there was room");
         assert!(
             took < Duration::from_secs(20),
-            "over {took:.1?} after there was room: nobody was told that it had been refused"
+            "over {took:.1?} after there was room: no worker knew of the refused run"
         );
     }
     fleet.holds(0);
@@ -136,8 +138,8 @@ fn redis_read_only_while_nobody_works() {
     let mut fleet = Fleet::new(PLAIN);
     fleet.workers(2);
     drop(fleet.redis.redis(&["REPLICAOF", "127.0.0.1", "1"]).unwrap());
-    // Whoever sleeps asks for work, and is refused.
-    wait("both are refused", LONG, || {
+    // A notification wakes the sleeping workers; they ask for work and are refused.
+    wait("both workers are refused", LONG, || {
         drop(fleet.redis.redis(&["PUBLISH", "dovetail:{faults}:bell", "jobs"]).unwrap());
         let refused = |worker: &crate::fleet::Process| {
             std::fs::read_to_string(&worker.log).unwrap().contains("a store does not answer")
@@ -174,14 +176,14 @@ fn redis_resets_connections() {
     survives(LINES, Fault::RedisResets, 2);
 }
 
-/// What was done is done: the same question under the same number gets the same answer, and no step is run again.
+/// Redis remembers the answer to a numbered call. The repeated call gets the same answer, and no step is run again.
 #[test]
 fn answers_of_redis_that_are_lost_are_asked_for_again() {
     let mut fleet = Fleet::new(Setup { lease: 10, ..LINES });
     fleet.workers(2);
     fleet.to_redis.as_ref().unwrap().set(Mode::LoseAnswers(5));
     fleet.user.load(100);
-    wait("all end", LONG, || fleet.open().unwrap().is_empty());
+    wait("all runs end", LONG, || fleet.open().unwrap().is_empty());
     let proxy = fleet.to_redis.as_ref().unwrap();
     assert!(proxy.lost() > 10, "{} answers were lost", proxy.lost());
     proxy.set(Mode::Pass);
@@ -189,7 +191,7 @@ fn answers_of_redis_that_are_lost_are_asked_for_again() {
     assert_eq!(report.again, 0);
 }
 
-/// Emptied while nobody holds a job and nobody's call can notice it by itself: the search for lost runs does.
+/// Redis is emptied while no job is leased, so that no call notices the loss by itself: the search for lost runs must.
 #[test]
 fn a_queue_that_is_lost_while_it_waits_is_found_again() {
     let mut fleet = Fleet::new(PLAIN);
@@ -200,21 +202,21 @@ fn a_queue_that_is_lost_while_it_waits_is_found_again() {
     assert_eq!((report.runs, report.again), (20, 0));
 }
 
-/// Whoever slept when everything was forgotten, the sleepers, too, hears of the next work as of any other.
+/// FLUSHALL removes the list of sleeping workers, too. A worker that sleeps then must still hear of the next job.
 #[test]
 fn who_sleeps_when_the_queue_is_emptied_is_woken_by_what_comes() {
     let mut fleet = Fleet::new(PLAIN);
     fleet.workers(2);
     for _ in 0..3 {
-        // Both have long found that there is nothing for them.
+        // Both workers have found no job and sleep.
         std::thread::sleep(Duration::from_secs(2));
         drop(fleet.redis.redis(&["FLUSHALL"]).unwrap());
         let began = Instant::now();
         let run = fleet.user.submit("diamond", &json!({ "x": 1, "behaviour": busy(1) }));
-        wait("it ends", LONG, || fleet.is_over(&run));
+        wait("the run ends", LONG, || fleet.is_over(&run));
         let took = began.elapsed();
         println!("over after {took:.1?}");
-        assert!(took < Duration::from_secs(15), "over after {took:?}: nobody was woken");
+        assert!(took < Duration::from_secs(15), "over after {took:?}: no worker was woken");
     }
     fleet.holds(3);
 }
@@ -249,7 +251,7 @@ fn minio_killed_and_started_again() {
     survives(Setup { s3: true, ..PLAIN }, Fault::BlobsKilled, 2);
 }
 
-/// Nobody is told that a run was accepted while its record cannot be written.
+/// A submission is not acknowledged while its record cannot be written.
 #[test]
 fn without_the_records_a_submission_is_refused() {
     let mut fleet = Fleet::new(MONGODB);
@@ -258,16 +260,15 @@ fn without_the_records_a_submission_is_refused() {
     fleet.mongodb.as_mut().unwrap().stop();
     let run = dovetail_flow::new_run_id().unwrap();
     let refused = fleet.user.try_submit(&run, "chain", &json!({ "x": 1 }));
-    assert!(refused.is_err(), "it was acknowledged");
+    assert!(refused.is_err(), "the submission was acknowledged");
     fleet.mongodb.as_mut().unwrap().again();
     fleet.user.submit_as(&run, "chain", &json!({ "x": 1 }));
     let report = fleet.holds(1);
     assert_eq!(report.runs, 4);
 }
 
-/// Whoever waits for a run goes on waiting while the records are away, and prints the result when they are back. The
-/// queue answers all the time: that is no word about the records. However many steps wait to be recorded, it is told
-/// once.
+/// A worker logs that the records answer again when they do, and not before. The queue answers all the time, which says
+/// nothing about the records. The outage is logged once, however many steps wait to be recorded.
 #[test]
 fn that_the_records_answer_again_is_told_when_they_do() {
     let mut fleet = Fleet::new(MONGODB);
@@ -278,22 +279,22 @@ fn that_the_records_answer_again_is_told_when_they_do() {
     for _ in 0..2 {
         drop(fleet.user.submit("probe", &json!({ "behaviour": busy(8000) })));
     }
-    wait("both run", LONG, || fleet.executions().len() == 2);
+    wait("both steps run", LONG, || fleet.executions().len() == 2);
     fleet.mongodb.as_mut().unwrap().stop();
-    wait("it is told that the records do not answer", LONG, || said(&fleet, "a store does not answer") > 0);
-    // Whoever sleeps asks for work: there is none, and that is an answer.
+    wait("the outage is logged", LONG, || said(&fleet, "a store does not answer") > 0);
+    // Sleeping workers ask for work: there is none, and that is an answer of the queue.
     for _ in 0..8 {
         drop(fleet.redis.redis(&["PUBLISH", "dovetail:{faults}:bell", "jobs"]).unwrap());
         std::thread::sleep(Duration::from_secs(1));
     }
-    assert_eq!(said(&fleet, "answers again"), 0, "they are down");
+    assert_eq!(said(&fleet, "answers again"), 0, "the records are still down");
     assert_eq!(
         (said(&fleet, "a store does not answer"), said(&fleet, "\"store\":\"records\"")),
         (1, 1),
-        "of two steps that wait"
+        "the outage is logged once, although two steps wait"
     );
     fleet.mongodb.as_mut().unwrap().again();
-    wait("it is told that they answer", LONG, || said(&fleet, "the store of the records answers again") == 1);
+    wait("the end of the outage is logged", LONG, || said(&fleet, "the store of the records answers again") == 1);
     assert_eq!(fleet.all_work(), Vec::<String>::new());
     fleet.holds(1);
 }
@@ -317,11 +318,11 @@ fn who_waits_for_a_run_outlasts_the_records() {
     std::thread::sleep(Duration::from_secs(1));
     let records = fleet.mongodb.as_mut().unwrap();
     records.kill();
-    // Longer than the step, so that its outcome waits, too.
+    // The outage is longer than the step, so that its outcome waits, too.
     std::thread::sleep(Duration::from_secs(5));
     records.again();
-    // Whoever only watches outlasts them as well. It looks each second, so that it notices and says so; who waits for
-    // the end notices nothing if it sleeps meanwhile.
+    // `runs watch` also outlasts the outage. It reads the records each second, so it notices the outage and reports it.
+    // `run` waits for the end, and notices nothing if it sleeps during the outage.
     for (command, looks) in [(waiting, false), (watching, true)] {
         let out = command.wait_with_output().unwrap();
         let (said, result) = (String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));

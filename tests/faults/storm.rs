@@ -1,4 +1,4 @@
-//! Faults by name, and load beside them. Each strikes, lasts as long as it must, and heals.
+//! Faults by name, and load beside them. Each fault strikes, lasts for its time, and heals.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Fault {
         Self::BlobsCutOff,
     ];
 
-    /// One of the server with the records, or of the line to it.
+    /// Whether the fault strikes the server of the records, or the proxy before that server.
     pub(crate) fn is_of_mongodb(self) -> bool {
         matches!(
             self,
@@ -124,7 +124,7 @@ impl Fault {
         }
     }
 
-    /// Strikes and heals again.
+    /// Strikes, and heals again.
     pub(crate) fn strike(self, fleet: &mut Fleet, random: &mut Random) {
         let lease = Duration::from_secs(fleet.setup.lease);
         let line = |proxy: &Option<Proxy>, mode: Mode, time: Duration| {
@@ -178,19 +178,19 @@ impl Fault {
                 fleet.redis.kill();
                 cut_short(&fleet.redis.folder().join("appendonlydir"), random);
                 fleet.redis.again();
-                // As docs/operations.md tells to: otherwise the beginning of a transaction that was cut stays in the
-                // file, and is executed when it is read again.
+                // docs/operations.md asks for the same: otherwise the beginning of a transaction that was cut stays in
+                // the file, and Redis executes it when the file is read again.
                 rewrite(&fleet.redis);
             }
             Self::RedisLoads => {
-                // In a database of its own, that nobody else sees.
+                // The data are in a database of their own, which no fleet reads.
                 let redis = &mut fleet.redis;
                 drop(redis.redis_in(1, &["DEBUG", "POPULATE", "2000000"]).unwrap());
                 rewrite(redis);
                 redis.kill();
                 redis.again();
                 drop(redis.redis_in(1, &["FLUSHDB", "ASYNC"]).unwrap());
-                assert!(redis.was_loading(), "its file was read too quickly: nobody has met it");
+                assert!(redis.was_loading(), "Redis read its file too quickly: no process has met it loading");
             }
             Self::RedisSleeps => {
                 let time = lease.mul_f64(random.between(1.0, 2.0)).as_secs_f64();
@@ -260,7 +260,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A new file of what it has in memory.
+/// Makes Redis write a new append-only file from its memory.
 fn rewrite(redis: &Server) {
     drop(redis.redis(&["BGREWRITEAOF"]).unwrap());
     wait("the file is written", LONG, || {
@@ -268,7 +268,7 @@ fn rewrite(redis: &Server) {
     });
 }
 
-/// The end of what was written last is missing, as after a loss of power.
+/// Cuts the end of the append-only file that was written last, as a loss of power does.
 fn cut_short(files: &Path, random: &mut Random) {
     let names = std::fs::read_dir(files).unwrap().map(|entry| entry.unwrap().path());
     let last = names
@@ -280,11 +280,11 @@ fn cut_short(files: &Path, random: &mut Random) {
     file.set_len(length.saturating_sub(u64::try_from(random.below(64 << 10)).unwrap() + 1)).unwrap();
 }
 
-/// A plan that can be had again: `DOVETAIL_FAULT_SEED` sets where it begins.
+/// A random plan that can be repeated: `DOVETAIL_FAULT_SEED` sets its seed.
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// Says its seed.
+    /// Prints its seed.
     pub(crate) fn new() -> Self {
         let given = std::env::var("DOVETAIL_FAULT_SEED")
             .ok()
@@ -312,7 +312,7 @@ impl Random {
     }
 }
 
-/// Submissions, one after the other, until it is told to stop.
+/// Submits runs, one after the other, until it is stopped.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -330,7 +330,7 @@ impl Load {
                 }
                 match n % 4 {
                     0 => user.submit("chain", &json!({ "x": n })),
-                    // Above what an outcome carries itself: it goes to the blobs.
+                    // The output is too large for the outcome's record, so it goes to the blobs.
                     2 if files => user.submit_files(),
                     1 => user.submit("probe", &json!({ "behaviour": { "tag": "huge_output", "val": 20_000 } })),
                     _ => user

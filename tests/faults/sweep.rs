@@ -1,6 +1,6 @@
-//! A process that dies at each of its calls to a store in turn, before the call or after it was applied: whoever comes
-//! next finishes the run, and runs no step whose outcome was recorded. The process is a real worker on a real Redis and
-//! SQLite, whose ports stop answering.
+//! A process dies at each of its calls to a store in turn, before the call or after the call was applied. The next
+//! process must finish the run, and must run no step whose outcome was recorded. The processes are real workers on a
+//! real Redis and SQLite; after a death their ports stop answering.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -26,9 +26,9 @@ use crate::death::{Death, Life};
 use crate::{address, fresh};
 
 const LEASE: Duration = Duration::from_secs(1);
-/// Within this a run is over once somebody lives who can finish it.
+/// A run must end within this time after a worker that can finish it has started.
 const BOUND: Duration = Duration::from_secs(20);
-/// So often it is swept through a run before nothing counts as wrong without a rule.
+/// The number of sweeps over a run before a missing rule counts as unnoticed.
 const SWEEPS: usize = 5;
 
 struct MortalMeta(Arc<dyn MetaStore>, Arc<Life>);
@@ -115,7 +115,7 @@ impl Window for MortalWindow {
     }
 }
 
-/// Adds, and remembers what it was asked for.
+/// Adds two numbers, and remembers the steps that it was asked for.
 #[derive(Default)]
 struct Adder(Mutex<Vec<String>>);
 
@@ -129,7 +129,7 @@ impl Executor for Adder {
     }
 }
 
-/// Stores without a process.
+/// Stores that no process uses yet.
 struct World {
     fleet: String,
     meta: Arc<SqliteLedger>,
@@ -165,7 +165,7 @@ fn adder() -> PluginRecord {
 }
 
 impl World {
-    /// With a published diamond whose two sinks leave it open which step is the last one.
+    /// Publishes a diamond with a fifth step (`side`): either of the two sinks can be the run's last step.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let meta = Arc::new(SqliteLedger::open(folder.path(), Arc::new(SystemClock)).unwrap());
@@ -174,9 +174,11 @@ impl World {
         dovetail_flow::push_plugin(&parts, &adder(), b"add").unwrap();
         let step =
             |number: u32, a: &str, b: &str| json!({ "number": number, "task": "add@^1", "inputs": { "a": a, "b": b } });
-        let steps = json!({ "head": step(1, "input.x", "input.x"), "left": step(2, "head.sum", "input.x"), "right": step(3, "head.sum", "head.sum"),
+        let steps = json!({ "head": step(1, "input.x", "input.x"), "left": step(2, "head.sum", "input.x"),
+            "right": step(3, "head.sum", "head.sum"),
             "join": step(4, "left.sum", "right.sum"), "side": step(5, "input.x", "head.sum") });
-        let file = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps, "output": { "total": "join.sum", "side": "side.sum" } });
+        let file = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} },
+            "steps": steps, "output": { "total": "join.sum", "side": "side.sum" } });
         let checked = dovetail_flow::check(&parts, &file.to_string()).unwrap();
         let pipeline = checked.pipeline.unwrap_or_else(|| panic!("{:#?}", checked.findings));
         let published = dovetail_flow::push_pipeline(&parts, &pipeline).unwrap().0;
@@ -190,7 +192,7 @@ impl World {
         }
     }
 
-    /// None: it died when it looked at the stores first.
+    /// The ports of one process; `None` if the process died when it first read the stores.
     fn parts(&self, life: &Arc<Life>, make: Make) -> Option<Ports> {
         let window =
             Arc::new(RedisWindow::open(&address("DOVETAIL_TEST_REDIS"), &self.fleet, &fresh("process")).unwrap());
@@ -218,7 +220,7 @@ impl World {
         Some(RunOutcomeRecord::decode(&end, "the run").unwrap().state)
     }
 
-    /// A process works until the run is over, it dies, or there is no hope. What it executed.
+    /// Runs a worker until the run is over, the worker dies, or `BOUND` is over. Returns the steps that it executed.
     fn work(&self, parts: &Ports, name: &str, daemon: bool, until: &(dyn Fn() -> bool + Sync)) -> Vec<String> {
         let (adder, shutdown) = (Arc::new(Adder::default()), Shutdown::default());
         let over = shutdown.clone();
@@ -246,8 +248,8 @@ impl World {
     }
 }
 
-/// One process dies so, another one follows. What is wrong then, if anything is; and whether the first one came to its
-/// death at all.
+/// One process dies, and a second process follows. Returns the call at which the first process died, if it did, and the
+/// verdict.
 fn one(death: Death, make: Make) -> (Option<String>, Result<(), String>) {
     let world = World::new();
     let life = Arc::new(Life { death: Some(death), ..Life::default() });
@@ -259,7 +261,8 @@ fn one(death: Death, make: Make) -> (Option<String>, Result<(), String>) {
     let recorded = world.outcomes();
     let second = {
         let parts = world.parts(&Arc::new(Life::default()), make).unwrap();
-        // Whoever got no answer submits again, unless there is a record: then it must be found without him.
+        // A submitter that got no answer submits again, unless the run is recorded: then the worker must find the run
+        // without a second submission.
         if MetaStore::get(&*world.meta, Kind::Run, &[world.run.to_string()]).unwrap()[0].is_none() {
             assert!(world.submit(&parts));
         }
@@ -288,15 +291,15 @@ fn one(death: Death, make: Make) -> (Option<String>, Result<(), String>) {
         }
         let total = OutcomeRecord::decode(&outcomes[&world.key().step("join")], "join").unwrap().output().cloned();
         if total != Some(StoredValue::Inline(json!({ "sum": 7 }))) {
-            return Err(format!("it came to {total:?}"));
+            return Err(format!("the total is {total:?}"));
         }
         Ok(())
     })();
     (died, verdict)
 }
 
-/// Every point of death there is, some at a time: what is wrong, and how many there were. With `enough` it ends with
-/// the first thing that is.
+/// Tries every point of death, eight at a time. Returns the failures, and the number of calls. With `enough`, the sweep
+/// ends with the first failure.
 fn sweep(make: Make, enough: bool) -> (Vec<String>, u64) {
     let (next, found, last) = (AtomicU64::new(0), Mutex::new(Vec::new()), AtomicU64::new(u64::MAX));
     std::thread::scope(|threads| {
@@ -331,16 +334,16 @@ fn whoever_dies_at_any_call_loses_nothing() {
     assert!(points > 10, "a run takes more calls than {points}");
 }
 
-/// What stands between the flow and its stores, to take one of its rules away.
+/// The rule that is removed between the flow and its stores.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Without {
-    /// The window is told, and acknowledges, before the outcome is recorded.
+    /// The window is told of the step's end, and acknowledges the job, before the outcome is recorded.
     OutcomeFirst,
-    /// No run is ever found lost.
+    /// No run is reported as lost.
     Search,
-    /// What is to be verified is not.
+    /// A job that must be verified is delivered without that mark.
     Verification,
-    /// Records are read before the stamp is taken that goes with them.
+    /// The stamp of an `Open` is taken after the records are read, and not before.
     StampFirst,
 }
 
@@ -450,11 +453,11 @@ fn bent(meta: Arc<dyn MetaStore>, window: Arc<dyn Window>, without: Without) -> 
 
 #[track_caller]
 fn is_found_out(make: Make) {
-    // How often a run claims varies, and with it the number of each call: a sweep may step over the few at which it
-    // shows.
+    // The number of claims of a run varies, and with it the number of each later call. So one sweep may miss the few
+    // calls at which the missing rule shows.
     let found = (0..SWEEPS).map(|_| sweep(make, true).0).find(|found| !found.is_empty()).unwrap_or_default();
     println!("{}", found.join("\n"));
-    assert!(!found.is_empty(), "nothing went wrong without it");
+    assert!(!found.is_empty(), "nothing went wrong without the rule");
 }
 
 #[test]
@@ -472,8 +475,8 @@ fn a_worker_that_does_not_verify_is_found_out() {
     is_found_out(|meta, window| bent(meta, window, Without::Verification));
 }
 
-/// Something happens once, after outcomes have been read for the second time: whoever puts a run back reads them to see
-/// where it stands, and again for the window.
+/// Does something once, after outcomes have been read for the second time: a process that restores a run reads the
+/// outcomes to see the run's state, and again for the window.
 struct Meanwhile(Arc<dyn MetaStore>, AtomicUsize, Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
 impl MetaStore for Meanwhile {
@@ -507,7 +510,8 @@ impl MetaStore for Meanwhile {
     }
 }
 
-/// Whether a run is open again that others ended, and whose window was lost, while somebody read its records.
+/// While a reader reads a run's records, other processes end the run, and the window is lost. Returns whether the
+/// reader opens the run again.
 fn reopened_by_a_late_reader(make: Make) -> bool {
     let world = Arc::new(World::new());
     let window =
@@ -534,6 +538,6 @@ fn reopened_by_a_late_reader(make: Make) -> bool {
 #[test]
 fn a_late_reader_reopens_no_run() {
     assert!(!reopened_by_a_late_reader(FleetLedger::new));
-    // What holds it back is the stamp that he took before he read.
+    // The stamp that is taken before the records are read prevents this.
     assert!(reopened_by_a_late_reader(|meta, window| bent(meta, window, Without::StampFirst)));
 }

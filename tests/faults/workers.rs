@@ -1,5 +1,5 @@
-//! Workers that are killed, frozen, replaced, poisoned; runs that are cancelled as they end, or submitted many times at
-//! once.
+//! Workers that are killed, frozen, replaced or poisoned; runs that are cancelled as they end, or submitted many times
+//! at once.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::fleet::{Fleet, HASTY_MS, LOCAL, LONG, Setup, busy, redis_url, wait};
 use crate::proxy::Mode;
 use crate::storm::{Fault, Load, Random};
 
-/// How many workers were lost over each attempt at the step of a run of one.
+/// For a run of one step: how many workers were lost during each attempt.
 fn lost(fleet: &Fleet, run: &RunKey) -> Vec<u32> {
     let outcome = fleet.meta.get(Kind::Outcome, &[run.step("go")]).unwrap().pop().flatten().expect("an outcome");
     OutcomeRecord::decode(&outcome, "the step").unwrap().attempts.iter().map(|attempt| attempt.lost_workers).collect()
@@ -19,7 +19,7 @@ fn lost(fleet: &Fleet, run: &RunKey) -> Vec<u32> {
 
 fn end(fleet: &Fleet, run: &RunKey) -> RunOutcomeRecord {
     let record = fleet.meta.get(Kind::RunOutcome, &[run.key()]).unwrap().pop().flatten();
-    RunOutcomeRecord::decode(&record.expect("it is over"), &run.key()).unwrap()
+    RunOutcomeRecord::decode(&record.expect("the run is over"), &run.key()).unwrap()
 }
 
 #[test]
@@ -33,25 +33,25 @@ fn the_step_of_a_killed_worker_is_run_once_more() {
     let report = fleet.holds(1);
     assert_eq!((report.executions, report.again), (2, 1));
     assert_eq!(end(&fleet, &run).state, RunState::Succeeded);
-    assert_eq!(lost(&fleet, &run), [1], "the attempt tells of the execution that left nothing");
+    assert_eq!(lost(&fleet, &run), [1], "the attempt counts the execution that left no outcome");
 }
 
-/// Nobody else works, nothing is submitted, no bell rings: only the lapse of a lease.
+/// No other worker works, no run is submitted, and no notification is sent: the only event is that a lease expires.
 #[test]
 fn the_step_of_a_killed_worker_is_taken_over_by_one_that_sleeps() {
     let mut fleet = Fleet::new(Setup::default());
     fleet.workers(2);
     let run = fleet.user.submit("probe", &json!({ "behaviour": busy(3000) }));
     wait("the step runs", LONG, || fleet.runs_now(&run).is_some());
-    // The other one has long found that there is nothing for it.
+    // The other worker has found no job, and sleeps.
     std::thread::sleep(Duration::from_secs(1));
-    let killed = fleet.runs_now(&run).expect("it runs for seconds");
+    let killed = fleet.runs_now(&run).expect("the step runs for seconds");
     fleet.kill(killed);
     let began = std::time::Instant::now();
-    wait("the other one takes it", LONG, || fleet.runs_now(&run).is_some());
+    wait("the other worker takes the step", LONG, || fleet.runs_now(&run).is_some());
     let took = began.elapsed();
     println!("taken over after {took:.1?}, with a lease of {} s", fleet.setup.lease);
-    assert!(took < Duration::from_secs(15), "taken over after {took:?}: nobody looked for a lapsed lease");
+    assert!(took < Duration::from_secs(15), "taken over after {took:?}: no worker looked for an expired lease");
     fleet.holds(1);
 }
 
@@ -69,29 +69,29 @@ fn killed_workers_under_load_lose_nothing() {
     fleet.holds(3);
 }
 
-/// It holds jobs that it claimed ahead when it freezes, and others have done them when it wakes.
+/// When the worker freezes, it holds jobs that it claimed ahead; when it wakes, another worker has done them.
 #[test]
 fn a_worker_that_wakes_late_begins_nothing_that_was_done() {
-    // With SQLite a process that is frozen amid a write would keep everybody else from writing.
+    // With SQLite, a process that is frozen within a write would keep all other processes from writing.
     let mut fleet = Fleet::new(Setup { mongodb: true, slots: 1, ..Setup::default() });
     fleet.user.load(200);
     fleet.workers(1);
     fleet.progress(10);
     fleet.freeze(0);
     fleet.workers(1);
-    wait("the other one does it all", LONG, || fleet.open().unwrap().is_empty());
-    // So that what it begins now comes long after what was recorded.
+    wait("the other worker ends all runs", LONG, || fleet.open().unwrap().is_empty());
+    // A step that the first worker begins now would begin long after its outcome was recorded.
     std::thread::sleep(Duration::from_secs(4));
     fleet.thaw(0);
-    // It is heard of again: what it held, it has begun, or let go.
+    // The worker's next heartbeat shows that it has begun or released the jobs that it held.
     let name = fleet.workers[0].name.clone();
     let before = fleet.user.parts.ledger.workers().unwrap();
-    let seen = |list: &[(String, Vec<u8>)]| list.iter().find(|(worker, _)| *worker == name).cloned();
-    wait("it says that it lives", LONG, || {
-        let now = seen(&fleet.user.parts.ledger.workers().unwrap());
-        now.is_some() && now != seen(&before)
+    let entry = |list: &[(String, Vec<u8>)]| list.iter().find(|(worker, _)| *worker == name).cloned();
+    wait("the worker sends a heartbeat", LONG, || {
+        let now = entry(&fleet.user.parts.ledger.workers().unwrap());
+        now.is_some() && now != entry(&before)
     });
-    // Whatever it holds it is done with before it ends.
+    // The worker ends after it has finished or released all its jobs.
     fleet.drain(0);
     fleet.holds(1);
 }
@@ -120,17 +120,18 @@ fn workers_that_are_replaced_one_by_one_lose_nothing_and_run_nothing_twice() {
     fleet.progress(20);
     load.stop();
     let report = fleet.holds(0);
-    assert_eq!((report.again, report.executions), (0, report.steps), "each step once");
+    assert_eq!((report.again, report.executions), (0, report.steps), "a step was executed more than once");
 }
 
-/// Workers of an earlier version and of this one side by side under load; the old ones are replaced one by one by new
-/// ones, and those again by old ones, as when an upgrade is taken back. `./justw upgrade COMMIT` builds the earlier
-/// version and runs this.
+/// Workers of an earlier version and of this version work side by side under load. New workers replace the old ones one
+/// by one, and then old workers replace the new ones, as in an upgrade that is taken back. `./justw upgrade COMMIT`
+/// builds the earlier version and runs this test.
 #[test]
 fn old_and_new_workers_side_by_side_lose_nothing_and_run_nothing_twice() {
     let Some(old) = std::env::var_os("DOVETAIL_TEST_OLD_PROGRAM").map(std::path::PathBuf::from) else {
         println!(
-            "not tried here: DOVETAIL_TEST_OLD_PROGRAM names no earlier version of the program (`./justw upgrade COMMIT`)"
+            "not tried here: DOVETAIL_TEST_OLD_PROGRAM names no earlier version of the program \
+             (`./justw upgrade COMMIT`)"
         );
         return;
     };
@@ -148,7 +149,7 @@ fn old_and_new_workers_side_by_side_lose_nothing_and_run_nothing_twice() {
             } else {
                 fleet.worker();
             }
-            // The newcomer works beside those that are left.
+            // The new worker works beside those that are left.
             let newcomer = fleet.workers.last().unwrap().name.clone();
             wait("the newcomer works", LONG, || fleet.executions().iter().any(|e| e.worker == newcomer));
             workers.insert(newcomer);
@@ -160,14 +161,14 @@ fn old_and_new_workers_side_by_side_lose_nothing_and_run_nothing_twice() {
     assert_eq!(workers.len(), 6);
     let report = fleet.holds(0);
     println!("{} runs, {} executions", report.runs, report.executions);
-    assert_eq!((report.again, report.executions), (0, report.steps), "each step once");
+    assert_eq!((report.again, report.executions), (0, report.steps), "a step was executed more than once");
 }
 
-/// Kills whoever runs it, as often as somebody does, until it is given up; another worker starts each time. How many
-/// died.
+/// Kills each worker that runs the job, and starts another worker, until the job is given up. Returns the number of
+/// killed workers.
 fn kill_whoever_runs(fleet: &mut Fleet, poison: &RunKey, then: impl Fn(&Fleet)) -> usize {
     let mut killed = 0;
-    wait("it is given up", LONG, || {
+    wait("the poisonous job is given up", LONG, || {
         if let Some(worker) = fleet.runs_now(poison) {
             fleet.kill(worker);
             killed += 1;
@@ -176,7 +177,7 @@ fn kill_whoever_runs(fleet: &mut Fleet, poison: &RunKey, then: impl Fn(&Fleet)) 
         }
         fleet.is_over(poison)
     });
-    assert_eq!(killed, dovetail_core::policy::MAX_CRASHES as usize + 1, "that many may die over it, and no more");
+    assert_eq!(killed, dovetail_core::policy::MAX_CRASHES as usize + 1, "the number of workers killed by the job");
     killed
 }
 
@@ -185,7 +186,7 @@ fn a_job_that_kills_its_workers_is_given_up_and_others_are_not() {
     let mut fleet = Fleet::new(Setup { lease: 1, slots: 1, ..Setup::default() });
     fleet.workers(2);
     let poison = fleet.user.submit("probe", &json!({ "behaviour": { "tag": "endless_loop" } }));
-    // The others come beside it, and on what is left of its workers.
+    // Other runs are submitted beside the poisonous job; its remaining workers run them.
     let killed = kill_whoever_runs(&mut fleet, &poison, |fleet| fleet.user.load(3));
     let outcome = fleet.meta.get(Kind::Outcome, &[poison.step("go")]).unwrap().pop().flatten().expect("an outcome");
     let failure = OutcomeRecord::decode(&outcome, "poison").unwrap().failure().cloned().expect("a failure");
@@ -198,8 +199,8 @@ fn a_job_that_kills_its_workers_is_given_up_and_others_are_not() {
     }
 }
 
-/// Each death counts for all that the worker had in hand: those beside the poisonous job are found innocent, because it
-/// is run alone in the end.
+/// Each death of a worker counts for all jobs that the worker held. The jobs beside the poisonous one are not given up,
+/// because a suspected job is run alone in the end.
 #[test]
 fn neighbours_of_a_job_that_kills_its_workers_are_not_given_up() {
     let mut fleet = Fleet::new(Setup { lease: 1, ..Setup::default() });
@@ -225,21 +226,21 @@ fn a_run_that_is_cancelled_as_it_ends_has_one_end() {
         if dovetail_flow::cancel(&fleet.user.parts, &run.run, "the test").unwrap() {
             cancelled += 1;
         } else {
-            assert_eq!(end(&fleet, &run).state, RunState::Succeeded, "it was over before");
+            assert_eq!(end(&fleet, &run).state, RunState::Succeeded, "the run was over before");
             late += 1;
         }
-        // From now on it has an end, and that stays.
+        // From now on the run has an end, which never changes.
         let mut violations = Vec::new();
         fleet.observe(&mut violations);
         assert_eq!(violations, Vec::<String>::new());
-        assert!(fleet.is_over(&run), "whoever cancels closes");
+        assert!(fleet.is_over(&run), "`cancel` does not close the run");
     }
     println!("{cancelled} cancelled, {late} over before");
     fleet.holds(0);
 }
 
-/// Whoever cancels records that first and closes the run then: a step that hears of it in between must not close it as
-/// one that failed.
+/// A cancellation is recorded first, and then the run is closed. A step that hears of the cancellation in between must
+/// not close the run as failed.
 #[test]
 fn a_step_that_is_stopped_before_its_cancelled_run_is_closed_does_not_fail_it() {
     let mut fleet = Fleet::new(Setup::default());
@@ -276,8 +277,8 @@ fn a_run_that_many_submit_at_once_is_one_run() {
     assert_eq!((report.runs, report.executions, report.again), (5, 25, 0));
 }
 
-/// Its lease cannot be renewed and lapses, while it runs the step, which takes many leases, so that another worker is
-/// up before it ends: that one runs it, too, and one outcome counts.
+/// A worker cannot renew its lease, so the lease expires while the worker runs the step. The step takes many leases, so
+/// that another worker can start before it ends. The other worker runs the step, too, and one outcome counts.
 #[test]
 fn a_step_whose_lease_cannot_be_renewed_has_one_outcome() {
     let mut fleet = Fleet::new(Setup { proxies: true, ..Setup::default() });
@@ -288,11 +289,11 @@ fn a_step_whose_lease_cannot_be_renewed_has_one_outcome() {
     let direct = redis_url(LOCAL, fleet.redis.port());
     fleet.worker_with(&[("DOVETAIL_QUEUE", &direct)]);
     let (first, other) = (fleet.workers[0].name.clone(), fleet.workers[1].name.clone());
-    wait("another one runs it, too", LONG, || fleet.executions().iter().any(|e| e.worker == other));
-    assert!(!fleet.is_over(&run), "the first one still runs it");
-    wait("it ends", LONG, || fleet.is_over(&run));
+    wait("another worker runs the step, too", LONG, || fleet.executions().iter().any(|e| e.worker == other));
+    assert!(!fleet.is_over(&run), "the run is over before the first worker has ended the step");
+    wait("the run ends", LONG, || fleet.is_over(&run));
     let proxy = fleet.to_redis.as_ref().unwrap();
-    assert!(proxy.lost() > 0, "nothing was lost");
+    assert!(proxy.lost() > 0, "no renewal was lost");
     proxy.set(Mode::Pass);
     assert_eq!(fleet.all_work(), Vec::<String>::new());
     let of_it: Vec<String> =
@@ -303,8 +304,8 @@ fn a_step_whose_lease_cannot_be_renewed_has_one_outcome() {
     assert_eq!(report.again, 1);
 }
 
-/// Jobs that are handed out again although somebody holds them or they are done, as a queue does that delivers at least
-/// once: entries of lists that came twice, and whole jobs of steps that have an outcome.
+/// Jobs are delivered again although they are leased or done, as an at-least-once queue may do: entries of lists come
+/// twice, and whole jobs of recorded steps come back.
 #[test]
 fn jobs_that_are_delivered_again_are_not_run_again() {
     let (mut fleet, mut random) = (Fleet::new(Setup { lease: 10, ..Setup::default() }), Random::new());
@@ -317,7 +318,7 @@ fn jobs_that_are_delivered_again_are_not_run_again() {
         fleet.progress(3);
         let begun = fleet.executions();
         for _ in 0..30 {
-            // Of the last ones many are still at work, or their runs are open.
+            // Many of the last executions are still under way, or their runs are open.
             let execution = &begun[begun.len() - 1 - random.below(begun.len().min(200))];
             let id = format!("{}:0/{}", execution.run, execution.step);
             if random.below(2) == 0 {
@@ -325,7 +326,7 @@ fn jobs_that_are_delivered_again_are_not_run_again() {
             } else if fleet.meta.get(Kind::Outcome, &[format!("{}:{}:0", execution.run, execution.step)]).unwrap()[0]
                 .is_some()
             {
-                // As it was when it was first enqueued; where it is still there, that one stays.
+                // The job's body as it was when the job was first enqueued; a body that still exists stays (HSETNX).
                 drop(
                     fleet
                         .redis
@@ -342,10 +343,10 @@ fn jobs_that_are_delivered_again_are_not_run_again() {
     println!("{entries} entries and {jobs} jobs of steps that were done came again");
     assert!(entries > 100 && jobs > 100);
     let report = fleet.holds(0);
-    assert_eq!((report.again, report.executions), (0, report.steps), "each step once");
+    assert_eq!((report.again, report.executions), (0, report.steps), "a step was executed more than once");
 }
 
-/// One job, and many who sleep: it is handed out once, and what they ask of Redis for it is bounded.
+/// There is one job, and many workers sleep: the job is claimed once, and the number of calls to Redis is bounded.
 #[test]
 fn one_job_among_many_idle_workers_is_handed_out_once() {
     const WORKERS: u64 = 12;
@@ -353,39 +354,38 @@ fn one_job_among_many_idle_workers_is_handed_out_once() {
     for _ in 0..WORKERS {
         fleet.start_worker(&[]);
     }
-    wait("all live", LONG, || fleet.user.parts.ledger.workers().unwrap().len() as u64 == WORKERS);
+    wait("all workers live", LONG, || fleet.user.parts.ledger.workers().unwrap().len() as u64 == WORKERS);
     std::thread::sleep(Duration::from_secs(3));
     let calls = |fleet: &Fleet| fleet.redis.info("cmdstat_evalsha");
     let round = |fleet: &Fleet, runs: u64| {
         let before = calls(fleet);
         for _ in 0..runs {
             let run = fleet.user.submit("probe", &json!({ "behaviour": busy(1) }));
-            wait("it ends", LONG, || fleet.is_over(&run));
+            wait("the run ends", LONG, || fleet.is_over(&run));
         }
         std::thread::sleep(Duration::from_secs(5));
         calls(fleet) - before
     };
-    // Their heartbeats and looks go on.
+    // The idle workers' heartbeats and looks continue in both rounds.
     let (nothing, ten) = (round(&fleet, 0), round(&fleet, 10));
     let each = ten.saturating_sub(nothing) as f64 / 10.0;
     println!("{nothing} calls of {WORKERS} idle workers in 5 s; {each} more for each run of one step");
-    // Beside submission, claim and end: everybody who sleeps is woken by the work and by the end, and asks once or
-    // twice.
+    // Beside submission, claim and end: the job and the run's end wake every sleeping worker, which asks once or twice.
     assert!(each <= 4.0 * WORKERS as f64 + 10.0, "{each} calls for one step");
     let report = fleet.holds(0);
     assert_eq!((report.runs, report.executions, report.again), (10, 10, 0));
 }
 
-/// A step that ends at about the time at which its time is over: either it succeeded or it did not, and the run says
-/// the same.
+/// A step ends at about the time of its timeout: it either succeeded or failed, and its run says the same.
 #[test]
 fn a_step_that_ends_as_its_time_is_over_has_one_outcome() {
     let (mut fleet, mut random) = (Fleet::new(Setup::default()), Random::new());
     fleet.workers(2);
-    // How long a round of the task takes differs from machine to machine: from there on both ends are come to.
+    // The time of a round of the task differs from machine to machine, so it is measured. The runs below are spread
+    // around the timeout, so that both ends occur.
     let began = std::time::Instant::now();
     let first = fleet.user.submit("probe", &json!({ "behaviour": busy(200) }));
-    wait("it ends", LONG, || fleet.is_over(&first));
+    wait("the run ends", LONG, || fleet.is_over(&first));
     let took = |run: &RunKey| {
         let outcome = fleet.meta.get(Kind::Outcome, &[run.step("go")]).unwrap().pop().flatten().unwrap();
         let outcome = OutcomeRecord::decode(&outcome, "go").unwrap();
@@ -396,12 +396,12 @@ fn a_step_that_ends_as_its_time_is_over_has_one_outcome() {
     let about = HASTY_MS as f64 * 1000.0 / round;
     let runs: Vec<RunKey> = (0..120)
         .map(|_| {
-            // Beside one another they take up to ten times as long.
+            // Beside each other the steps take up to ten times as long.
             let rounds = (about * random.between(0.02, 1.1)) as u64;
             fleet.user.submit("hasty", &json!({ "behaviour": { "tag": "busy", "val": rounds } }))
         })
         .collect();
-    wait("all end", LONG, || fleet.open().unwrap().is_empty());
+    wait("all runs end", LONG, || fleet.open().unwrap().is_empty());
     let (mut succeeded, mut late) = (0, 0);
     for run in &runs {
         let failure = took(run).1;
@@ -414,7 +414,7 @@ fn a_step_that_ends_as_its_time_is_over_has_one_outcome() {
                 assert_eq!(failure.map(|failure| failure.code).as_deref(), Some("timeout"), "{}", run.key());
                 late += 1;
             }
-            RunState::Cancelled => panic!("nobody cancels {}", run.key()),
+            RunState::Cancelled => panic!("{} was cancelled", run.key()),
         }
     }
     println!("{succeeded} in time, {late} too late");

@@ -1,18 +1,18 @@
-//! Feeds a target with what a mutator makes of a corpus: the same inputs for the same seed. It sees no coverage
-//! (libFuzzer wants a nightly compiler); what it has is the structure of its corpus, of which it swaps, repeats and
-//! splices parts.
+//! Feeds a fuzz target with mutations of a corpus: the same inputs for the same seed. The mutator sees no coverage,
+//! because libFuzzer needs a nightly compiler. Instead it uses the structure of its corpus: it swaps, repeats and
+//! splices parts of the corpus's files.
 //!
-//! A short run is part of the tests. With `DOVETAIL_FUZZ_SECONDS` it takes so long, from a seed that it tells; `./justw
-//! fuzz` does that.
+//! A short run is part of the tests. With `DOVETAIL_FUZZ_SECONDS` a run takes that long, from a seed that it prints;
+//! `./justw fuzz` does that.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "seeds and figures are printed for people")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Numbers at which programs make mistakes.
+/// Numbers at the limits of integer types, at which programs often fail.
 const EDGES: [u64; 10] = [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX];
-/// No input grows beyond it, in bytes.
+/// The largest input, in bytes.
 const MAX_INPUT: usize = 256 << 10;
 
 /// xorshift64*.
@@ -26,12 +26,12 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Below `end`, which may be 0: then 0.
+    /// A number below `end`; 0 if `end` is 0.
     fn below(&mut self, end: usize) -> usize {
         (self.next() >> 16) as usize % end.max(1)
     }
 
-    /// A part of `length` things, mostly a short one.
+    /// A range within `length` items, mostly a short one.
     fn part(&mut self, length: usize) -> (usize, usize) {
         let from = self.below(length + 1);
         let most = if self.below(4) == 0 { length - from } else { (length - from).min(16) };
@@ -39,7 +39,7 @@ impl Random {
     }
 }
 
-/// One change of `bytes`.
+/// Makes one change of `bytes`.
 fn mutate(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
     let (from, to) = random.part(bytes.len());
     match random.below(12) {
@@ -74,7 +74,7 @@ fn mutate(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
             let (a, b) = random.part(other.len());
             bytes.splice(from..to, other[a..b].iter().copied());
         }
-        // Words and quoted texts in place of others: what is written stays well formed, and means something else.
+        // Words and quoted texts replace others: the text stays well formed, and its meaning changes.
         7 | 8 => put(bytes, &corpus[random.below(corpus.len())], random, |byte| {
             byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
         }),
@@ -88,7 +88,7 @@ fn mutate(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
     bytes.truncate(MAX_INPUT);
 }
 
-/// One run of such bytes in place of another.
+/// Replaces one run of bytes that satisfy `such` with another such run.
 fn put(bytes: &mut Vec<u8>, from: &[u8], random: &mut Random, such: impl Fn(u8) -> bool) {
     let mut run = |bytes: &[u8]| {
         let at = random.below(bytes.len());
@@ -100,11 +100,9 @@ fn put(bytes: &mut Vec<u8>, from: &[u8], random: &mut Random, such: impl Fn(u8) 
     bytes.splice(old, from[new].iter().copied());
 }
 
-/// Gives `target` every input of the corpus as it is, and then `short` of those that come of it, or as many as there is
-/// time for.
+/// Gives `target` every input of the corpus unchanged, and then `short` mutations, or as many as the time allows.
 ///
-/// # Panics
-/// If the target does; the input is then in the target's folder for temporary files, and the message says where.
+/// # Panics If the target panics. The input is then kept in `folder`, and the message names the file.
 pub(crate) fn fuzz(name: &str, folder: &str, corpus: &[Vec<u8>], short: usize, target: impl Fn(&[u8])) {
     let seconds = std::env::var("DOVETAIL_FUZZ_SECONDS")
         .ok()
@@ -132,7 +130,7 @@ pub(crate) fn fuzz(name: &str, folder: &str, corpus: &[Vec<u8>], short: usize, t
     println!("{name}: {tried} inputs");
 }
 
-/// The files below `tests/fuzz/` and elsewhere in the repository, by a path from its root.
+/// The contents of the files in a folder, which is named by its path from the repository's root.
 pub(crate) fn files(folder: &str) -> Vec<Vec<u8>> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
     let mut paths: Vec<_> =

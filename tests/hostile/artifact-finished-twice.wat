@@ -1,4 +1,4 @@
-;; Finishes one writer twice: the first time took its handle.
+;; Finishes one writer twice: the first call has already taken the handle.
 ;;! fails = "trap bad_handle"
 ;;! artifacts = 1
 (module

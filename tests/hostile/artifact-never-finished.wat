@@ -1,4 +1,4 @@
-;; Writes a little and forgets the writer: no artifact comes of it.
+;; Writes some bytes and drops the writer without `finish`: no artifact is stored.
 ;;! returns = '{"n": 0}'
 ;;! artifacts = 0
 (module

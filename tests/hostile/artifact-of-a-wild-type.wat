@@ -1,4 +1,4 @@
-;; A media type of 16 MiB, which is none: told at `finish`, and nothing is stored.
+;; Uses 16 MiB of text as a media type: `finish` refuses it, and no artifact is stored.
 ;;! returns = '{"n": 1}'
 ;;! artifacts = 0
 (module

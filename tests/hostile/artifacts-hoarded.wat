@@ -1,4 +1,5 @@
-;; Writes into an artifact that it never finishes, 1 MiB at a time, until the host takes no more: it is told, and nothing of it is left.
+;; Writes into an artifact that it never finishes, 1 MiB at a time, until the host refuses more: the guest gets an
+;; error, and nothing of the artifact is left.
 ;;! returns = '{"n": 16}'
 ;;! artifacts = 0
 (module

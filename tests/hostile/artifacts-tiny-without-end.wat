@@ -1,4 +1,5 @@
-;; Writes artifact after artifact of four bytes, each another one: few bytes, but a file each, so that each counts a block of the disk.
+;; Writes different artifacts of four bytes without end. They are few bytes, but each is a file, so each counts as one
+;; block of the disk.
 ;;! limits = { artifacts = 65536 }
 ;;! fails = "limit too_many_artifacts"
 ;;! says = "each counts 4KiB at least"

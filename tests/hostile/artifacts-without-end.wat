@@ -1,4 +1,5 @@
-;; Writes artifact after artifact of 64 KiB, each another one, and drops each at once: it holds nothing, and would fill the disk.
+;; Writes different artifacts of 64 KiB without end, and drops each at once: the guest holds nothing, and would fill the
+;; disk.
 ;;! limits = { artifacts = 262144 }
 ;;! fails = "limit too_many_artifacts"
 ;;! says = "raise `artifacts`"

@@ -1,4 +1,4 @@
-;; Two bytes 12 MiB apart: the image of its memory is written out, as large as the gap.
+;; Two bytes of data 12 MiB apart: the compiled image of the memory is as large as the gap.
 ;;! compile.code = 1048576
 ;;! refused = "compile_too_expensive"
 ;;! says = "at most 1MiB are taken"

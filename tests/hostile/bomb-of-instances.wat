@@ -1,4 +1,5 @@
-;; Components that instantiate the one before ten times, twelve deep: 4 KB that denote a million million instances.
+;; Components of which each instantiates the one before ten times, twelve deep: 4 KB that denote a million million
+;; instances.
 ;;! compile = { address_space = 536870912, cpu_seconds = 10 }
 ;;! refused = "compile_too_expensive"
 (component

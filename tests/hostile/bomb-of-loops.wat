@@ -1,4 +1,5 @@
-;; A function in which two hundred nested loops carry five hundred numbers: the compiler keeps a hundred thousand of them apart.
+;; A function in which two hundred nested loops carry five hundred numbers: the compiler must keep a hundred thousand
+;; values apart.
 ;;! compile.cpu_seconds = 1
 ;;! refused = "compile_too_expensive"
 ;;! says = "1 s of processor time"

@@ -1,4 +1,4 @@
-;; Cuts out boxes that are not finite, empty or negative: each is told as invalid input, and the task goes on.
+;; Crops boxes that are not finite, empty or negative: each gets the error `invalid-input`, and the task continues.
 ;;! takes = "image: image, n: u32"
 ;;! gives = "n: u32"
 ;;! input = { image = "@640x480", n = 3 }

@@ -1,4 +1,4 @@
-;; Passes the host a text that is none.
+;; Passes the host a text that is not UTF-8.
 ;;! fails = "trap bad_call"
 ;;! says = "invalid utf-8"
 ;;! log_lines = 0

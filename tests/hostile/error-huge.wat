@@ -1,4 +1,5 @@
-;; Fails of its own accord, with a code of 1 MiB and a message of 8 MiB, both of control characters and letters: they are cut and cleaned.
+;; Returns an error with a code of 1 MiB and a message of 8 MiB, both of control characters and letters: the host cuts
+;; and cleans them.
 ;;! fails = "failed xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 ;;! says = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 (module

@@ -1,4 +1,4 @@
-;; Fails with a message that is no text.
+;; Returns an error whose message is not UTF-8.
 ;;! fails = "bad_output bad_output"
 (module
   (memory (export "memory") 1)

@@ -1,4 +1,4 @@
-;; Fails with a million details, each a pair of empty texts.
+;; Returns an error with a million details, each a pair of empty texts.
 ;;! fails = "limit too_much_data"
 (module
   (memory (export "memory") 300)

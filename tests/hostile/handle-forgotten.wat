@@ -1,4 +1,4 @@
-;; Does nothing with the handle that it was given: no fault, and nothing of it is left.
+;; Does nothing with the handle that it was given: this is no fault, and the host frees the handle.
 ;;! takes = "image: image, n: u32"
 ;;! gives = "images: list<image>"
 ;;! input = { image = "@640x480", n = 3 }

@@ -1,4 +1,4 @@
-;; Uses the largest number there is as a handle.
+;; Uses the largest possible number as a handle.
 ;;! takes = "image: image, n: u32"
 ;;! gives = "images: list<image>"
 ;;! input = { image = "@640x480", n = 3 }

@@ -1,4 +1,4 @@
-;; Opens and drops a hundred thousand detectors, one at a time: none is held, and none is left.
+;; Opens and drops a hundred thousand detectors, one at a time: the guest never holds more than one, and none is left.
 ;;! returns = '{"n": 100000}'
 (module
   (import "dovetail:vision/faces@0.1.0" "[static]detector.open" (func $open (param i32 i32 i32 i32)))

@@ -1,4 +1,4 @@
-;; Gets more artifacts than it may hold.
+;; Gets more artifacts as input than an attempt may hold.
 ;;! takes = "all: list<artifact>"
 ;;! input.all = ["@one", "@two", "@three", "@four", "@five", "@six"]
 ;;! limits.handles = 5

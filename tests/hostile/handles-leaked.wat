@@ -1,4 +1,4 @@
-;; Opens detectors and forgets them, as many as it can.
+;; Opens as many detectors as possible and drops none of them.
 ;;! fails = "limit too_many_handles"
 ;;! says = "more than 1024 images, artifacts, models and writers at once"
 (module

@@ -1,4 +1,4 @@
-;; Imports an interface that no host offers.
+;; Imports an interface that this host does not offer.
 ;;! refused = "unknown_import"
 ;;! says = "wasi:keyvalue/store@0.2.0"
 (component

@@ -1,4 +1,4 @@
-;; Asks a thousand times for the environment, the arguments and the folder it stands in: there are none.
+;; Asks a thousand times for the environment, the arguments and the current folder: all are empty.
 ;;! world = "import wasi:cli/environment@0.2.6;"
 ;;! packages = '''
 ;;! package wasi:cli@0.2.6 { interface environment {

@@ -1,4 +1,4 @@
-;; Makes a folder in a folder whose handle it made up.
+;; Makes a folder below a folder whose handle it made up.
 ;;! world = "import wasi:filesystem/types@0.2.6;"
 ;;! packages = '''
 ;;! package wasi:filesystem@0.2.6 { interface types {

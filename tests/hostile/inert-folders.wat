@@ -1,4 +1,4 @@
-;; Looks for a folder that was opened for it, a thousand times: there is none.
+;; Asks a thousand times for preopened folders: there is none.
 ;;! world = "import wasi:filesystem/preopens@0.2.6;"
 ;;! packages = '''
 ;;! package wasi:filesystem@0.2.6 { interface types { resource descriptor; }

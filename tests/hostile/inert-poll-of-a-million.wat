@@ -1,4 +1,4 @@
-;; Polls one subscription a million times in one call: each time it is lent to the host, and what is lent is counted.
+;; Polls one subscription a million times in one call: each of these loans to the host counts.
 ;;! world = "import wasi:cli/stdout@0.2.6; import wasi:io/poll@0.2.6;"
 ;;! packages = '''
 ;;! package wasi:io@0.2.6 {

@@ -1,4 +1,4 @@
-;; Polls no subscription at all.
+;; Polls an empty list of subscriptions.
 ;;! world = "import wasi:io/poll@0.2.6;"
 ;;! packages = '''
 ;;! package wasi:io@0.2.6 {

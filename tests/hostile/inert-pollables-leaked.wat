@@ -1,4 +1,4 @@
-;; Subscribes to its standard output and forgets the subscription, as often as it can.
+;; Subscribes to its standard output as often as possible, and drops no subscription.
 ;;! world = "import wasi:cli/stdout@0.2.6;"
 ;;! packages = '''
 ;;! package wasi:io@0.2.6 {

@@ -1,4 +1,4 @@
-;; Asks for a random seed twice: it is the same each time, in every attempt and on every worker.
+;; Asks for a random seed twice: the seed is the same each time, in every attempt and on every worker.
 ;;! world = "import wasi:random/insecure-seed@0.2.6;"
 ;;! packages = "package wasi:random@0.2.6 { interface insecure-seed { insecure-seed: func() -> tuple<u64, u64>; } }"
 ;;! gives = "first: u64"

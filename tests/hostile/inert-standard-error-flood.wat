@@ -1,4 +1,4 @@
-;; A newline, and another, for as long as it may.
+;; Writes newlines to its standard error until its time is over.
 ;;! world = "import wasi:cli/stderr@0.2.6;"
 ;;! packages = '''
 ;;! package wasi:io@0.2.6 {

@@ -1,4 +1,4 @@
-;; Reads as much as there can be from a standard input in which nothing is, and splices it into its output, a thousand times.
+;; Reads as much as possible from its empty standard input, and splices it into its output, a thousand times.
 ;;! world = "import wasi:cli/stdin@0.2.6; import wasi:cli/stdout@0.2.6;"
 ;;! packages = '''
 ;;! package wasi:io@0.2.6 {

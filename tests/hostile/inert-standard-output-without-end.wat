@@ -1,4 +1,4 @@
-;; Writes to its standard output for as long as it may, and never a newline: one line of 8 KiB is kept.
+;; Writes to its standard output until its time is over, without a newline: one line of 8 KiB is kept.
 ;;! world = "import wasi:cli/stdout@0.2.6;"
 ;;! packages = '''
 ;;! package wasi:io@0.2.6 {

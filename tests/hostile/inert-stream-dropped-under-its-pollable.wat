@@ -1,4 +1,4 @@
-;; Drops a stream to which it is still subscribed.
+;; Drops a stream that it is still subscribed to.
 ;;! world = "import wasi:cli/stdout@0.2.6;"
 ;;! packages = '''
 ;;! package wasi:io@0.2.6 {

@@ -1,4 +1,5 @@
-;; Asks for its standard output and forgets it, as often as it can: WASI's handles are counted apart from the host's own.
+;; Asks for its standard output as often as possible, and drops no stream: handles of WASI are counted apart from the
+;; host's own.
 ;;! world = "import wasi:cli/stdout@0.2.6;"
 ;;! packages = '''
 ;;! package wasi:io@0.2.6 {

@@ -1,4 +1,4 @@
-;; Asks a thousand times whether it speaks to a terminal: it never does.
+;; Asks a thousand times whether its streams are terminals: they never are.
 ;;! world = "import wasi:cli/terminal-stdout@0.2.6;"
 ;;! packages = '''
 ;;! package wasi:cli@0.2.6 { interface terminal-output { resource terminal-output; }

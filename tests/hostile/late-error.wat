@@ -1,4 +1,5 @@
-;; The same with an error of its own, which would be tried again by other rules than a timeout.
+;; Waits until the host says that no time is left, and only then returns an error: the error does not count, although
+;; other retry rules apply to an error than to a timeout.
 ;;! limits.time_ms = 100
 ;;! fails = "timeout timeout"
 (module

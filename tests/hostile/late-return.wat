@@ -1,4 +1,4 @@
-;; Waits until the host says that no time is left, and only then returns a value: it does not count.
+;; Waits until the host says that no time is left, and only then returns a value: the value does not count.
 ;;! limits.time_ms = 100
 ;;! fails = "timeout timeout"
 (module

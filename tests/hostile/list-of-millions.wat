@@ -1,4 +1,4 @@
-;; Sixty million elements of one byte each, which take forty in the host.
+;; Returns sixty million elements of one byte each; each takes forty bytes in the host.
 ;;! gives = "items: list<result>"
 ;;! fails = "limit too_much_data"
 ;;! says = "use an artifact for bulk data"

@@ -1,4 +1,4 @@
-;; Two thousand lists of a million numbers, all at one place: 2 KB that denote 2 GB.
+;; Returns two thousand lists of a million numbers, all at one address: 2 KB that denote 2 GB.
 ;;! gives = "items: list<list<u8>>"
 ;;! fails = "limit too_much_data"
 (module

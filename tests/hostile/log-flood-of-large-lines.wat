@@ -1,4 +1,4 @@
-;; Lines of 16 MiB for as long as it may.
+;; Logs lines of 16 MiB until its time is over.
 ;;! limits.time_ms = 100
 ;;! fails = "timeout timeout"
 ;;! log_lines = 0

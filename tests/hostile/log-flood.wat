@@ -1,4 +1,4 @@
-;; A million lines: what is over the limit is dropped and counted, and costs next to nothing.
+;; Logs a million lines: lines over the limit are dropped and counted, at almost no cost.
 ;;! limits.log = 1000
 ;;! returns = '{"n": 1000000}'
 ;;! log_lines = 20

@@ -1,4 +1,4 @@
-;; A field nested a million deep, as JSON: kept as the text that it is.
+;; Logs a field with JSON that is nested a million deep: the field is kept as text.
 ;;! limits.log = 4194304
 ;;! returns = '{"n": 0}'
 ;;! log_lines = 1

@@ -1,4 +1,5 @@
-;; Large fills without end: the code of one fill is not the guest's and looks at no clock.
+;; Fills and copies large ranges of memory without end: the code of one fill is the runtime's, and does not check the
+;; epoch.
 ;;! limits.time_ms = 100
 ;;! fails = "timeout timeout"
 (module

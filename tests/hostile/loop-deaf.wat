@@ -1,4 +1,4 @@
-;; Asks in a tight loop whether it must end, and does not care what it hears.
+;; Asks in a tight loop whether the attempt must end, and ignores the answer.
 ;;! limits.time_ms = 100
 ;;! fails = "timeout timeout"
 (module

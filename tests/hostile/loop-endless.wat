@@ -1,4 +1,4 @@
-;; A loop that never calls the host: only the ticker can end it.
+;; Loops without calling the host: only the epoch ticker can end the loop.
 ;;! limits.time_ms = 100
 ;;! fails = "timeout timeout"
 ;;! says = "longer than its limit of 100ms"

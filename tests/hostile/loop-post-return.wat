@@ -1,4 +1,4 @@
-;; It has returned, and its cleaning up never ends.
+;; Returns; its post-return function then never ends.
 ;;! limits.time_ms = 100
 ;;! fails = "timeout timeout"
 (module

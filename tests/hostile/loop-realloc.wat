@@ -1,4 +1,4 @@
-;; The host asks for room for the input, and the guest's allocator never answers.
+;; Never returns from its allocator, which the host calls for the memory of the input.
 ;;! takes = "text: string"
 ;;! input.text = "anything"
 ;;! limits.time_ms = 100

@@ -1,4 +1,4 @@
-;; The module's start function never ends: the time of an attempt begins before its first instruction.
+;; Never ends its module's start function: the time of an attempt begins before the first instruction.
 ;;! limits.time_ms = 100
 ;;! fails = "timeout timeout"
 (module

@@ -1,4 +1,4 @@
-;; A function that calls itself in its tail for ever: no stack fills, and there is no loop.
+;; Calls itself by tail calls for ever: no stack fills, and there is no loop.
 ;;! limits.time_ms = 100
 ;;! fails = "timeout timeout"
 (module

@@ -1,8 +1,8 @@
-;; Nine memories: more than a component may have, whatever their size.
+;; Nine memories: more than a component may have, whatever their sizes.
 ;;! refused = "component_too_large"
 ;;! says = "memories"
 (component
-  ;; The interface as it is exported: its types have names there.
+  ;; The interface in its exported form, in which its types have names.
   (component $interface
     (type $details (list (tuple string string)))
     (type $a

@@ -1,8 +1,8 @@
-;; Eight memories of 16 MiB, each within the limit, all together over it.
+;; Eight memories of 16 MiB: each is within the limit, and together they exceed it.
 ;;! fails = "limit out_of_memory"
 ;;! says = "more than its 64MiB of memory"
 (component
-  ;; The interface as it is exported: its types have names there.
+  ;; The interface in its exported form, in which its types have names.
   (component $interface
     (type $details (list (tuple string string)))
     (type $a

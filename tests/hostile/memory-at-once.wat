@@ -1,4 +1,4 @@
-;; All that 32 bits can address in one step.
+;; Asks for all memory that 32 bits can address, in one step.
 ;;! fails = "limit out_of_memory"
 ;;! says = "more than its 64MiB of memory (it asked for 4294901760 bytes more)"
 ;;! peak_memory = 65536

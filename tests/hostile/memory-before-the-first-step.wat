@@ -1,4 +1,4 @@
-;; Starts with more memory than its limit: never instantiated.
+;; Declares more initial memory than its limit: the component is not instantiated.
 ;;! fails = "limit out_of_memory"
 ;;! says = "more than its 64MiB of memory"
 ;;! peak_memory = 0

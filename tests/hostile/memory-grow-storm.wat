@@ -1,4 +1,4 @@
-;; Grows for ever, whatever it is answered.
+;; Asks for more memory for ever, whatever the answer.
 ;;! limits = { time_ms = 100, memory = 2097152 }
 ;;! fails = "timeout timeout"
 ;;! peak_memory = 2097152

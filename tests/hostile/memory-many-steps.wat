@@ -1,4 +1,5 @@
-;; Page by page up to the limit, each written; then one more, and it aborts over the refusal as an allocator does.
+;; Grows its memory page by page up to the limit and writes each page. The next page is refused, and the guest aborts as
+;; an allocator does.
 ;;! fails = "limit out_of_memory"
 ;;! says = "more than its 64MiB of memory (it asked for 65536 bytes more): raise `memory`"
 ;;! peak_memory = 67108864

@@ -1,4 +1,4 @@
-;; All of its 64 MiB at once, and every page is written: allowed, and gone afterwards.
+;; Takes all of its 64 MiB at once and writes every page: that is allowed, and the memory is freed afterwards.
 ;;! returns = '{"n": 1024}'
 ;;! peak_memory = 67108864
 (module

@@ -1,4 +1,4 @@
-;; Starts with more memory than any limit may allow.
+;; Declares more initial memory than any limit allows.
 ;;! refused = "component_too_large"
 ;;! says = "memory"
 (module

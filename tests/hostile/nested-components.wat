@@ -1,7 +1,7 @@
-;; A task in a component in a component, which is what it takes to hide one: it is found, and runs like any other.
+;; A task in a component in a component: the host finds the task, and runs it like any other.
 ;;! returns = '{"n": 42}'
 (component
-  ;; The interface as it is exported: its types have names there.
+  ;; The interface in its exported form, in which its types have names.
   (component $interface
     (type $details (list (tuple string string)))
     (type $a

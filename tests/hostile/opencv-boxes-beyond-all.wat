@@ -1,4 +1,5 @@
-;; Asks for a vector of boxes that are larger than any picture and cover it all: none of them is a crash, and each has an answer.
+;; Asks for vectors of boxes that are larger than any picture and cover all of it: no box crashes the host, and each box
+;; gets an answer.
 ;;! takes = "image: image, n: u32"
 ;;! gives = "n: u32"
 ;;! input = { image = "@640x480", n = 3 }

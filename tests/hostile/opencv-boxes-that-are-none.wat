@@ -1,4 +1,5 @@
-;; Asks all four networks about boxes that are not finite, negative, empty, far outside or larger than any picture: each is told on its own.
+;; Asks all four networks about boxes that are not finite, negative, empty, far outside or larger than any picture: each
+;; box gets an error of its own.
 ;;! takes = "image: image, n: u32"
 ;;! gives = "n: u32"
 ;;! input = { image = "@640x480", n = 3 }
@@ -25,7 +26,7 @@
     (local.set $at (i32.add (i32.const 0x4000) (i32.mul (local.get $n) (i32.const 16))))
     (f32.store (local.get $at) (local.get 1)) (f32.store offset=4 (local.get $at) (local.get 2))
     (f32.store offset=8 (local.get $at) (local.get 3)) (f32.store offset=12 (local.get $at) (local.get 4)))
-  ;; How many of the answers at 0x3000 are errors; all of them must be there.
+  ;; The number of errors among the answers at 0x3000; no answer may be missing.
   (func $errors (result i32)
     (local $at i32) (local $left i32) (local $count i32)
     (if (i32.or (i32.load8_u (i32.const 0x3000)) (i32.ne (i32.load (i32.const 0x300c)) (i32.const 11))) (then (unreachable)))

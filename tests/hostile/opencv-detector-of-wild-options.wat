@@ -1,4 +1,5 @@
-;; Sets a detector's options to numbers that are none, and to the largest ones: they are clamped, or the detector refuses them.
+;; Sets a detector's options to NaN, minus infinity, 0 and the largest number: the options are clamped, or the detector
+;; refuses them.
 ;;! takes = "image: image, n: u32"
 ;;! gives = "n: u32"
 ;;! input = { image = "@640x480", n = 3 }

@@ -1,4 +1,5 @@
-;; Asks for pictures without a side, and for those that would take more memory than there is; and for files of formats and qualities that are none.
+;; Asks for pictures with a side of 0, for pictures that need more memory than there is, and for encodings with unknown
+;; formats and qualities.
 ;;! takes = "image: image, n: u32"
 ;;! gives = "n: u32"
 ;;! input = { image = "@640x480", n = 3 }

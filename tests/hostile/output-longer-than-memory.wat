@@ -1,4 +1,4 @@
-;; A text of 2 GiB in a memory of 64 KiB.
+;; Returns a text of 2 GiB from a memory of 64 KiB.
 ;;! gives = "text: string"
 ;;! fails = "bad_output bad_output"
 ;;! says = "out of bounds of memory"

@@ -1,4 +1,4 @@
-;; A text that is none.
+;; Returns a text that is not UTF-8.
 ;;! gives = "text: string"
 ;;! fails = "bad_output bad_output"
 ;;! says = "invalid utf-8"

@@ -1,4 +1,4 @@
-;; A colour that its own type does not have.
+;; Returns a case that its enum does not have.
 ;;! types = "enum colour { red, green }"
 ;;! gives = "colour: colour"
 ;;! fails = "bad_output bad_output"

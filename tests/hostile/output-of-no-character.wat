@@ -1,4 +1,4 @@
-;; A surrogate where a character should be.
+;; Returns a surrogate as a character.
 ;;! gives = "letter: char"
 ;;! fails = "bad_output bad_output"
 (module

@@ -1,4 +1,4 @@
-;; 1 MiB of zero bytes, each of which takes six as JSON.
+;; Returns 1 MiB of zero bytes, each of which takes six bytes as JSON.
 ;;! gives = "text: string"
 ;;! fails = "bad_output output_too_large"
 (module

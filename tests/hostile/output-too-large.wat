@@ -1,4 +1,4 @@
-;; A text of 5 MiB, all of it there: over the 4 MiB that an output may take.
+;; Returns a text of 5 MiB from its memory: an output may have 4 MiB.
 ;;! gives = "text: string"
 ;;! fails = "bad_output output_too_large"
 ;;! says = "larger than its limit of 4MiB as JSON: write bulk data into an artifact"

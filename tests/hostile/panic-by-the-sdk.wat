@@ -1,4 +1,4 @@
-;; What the SDK's hook logs before it traps.
+;; Logs the lines that the SDK's panic hook logs, and traps.
 ;;! fails = "panic panic"
 ;;! says = "the task panicked at src/lib.rs:7: no"
 ;;! log_lines = 1

@@ -1,4 +1,4 @@
-;; What Rust's own hook writes before it traps.
+;; Writes the lines that Rust's own panic hook writes, and traps.
 ;;! world = "import wasi:cli/stderr@0.2.6;"
 ;;! packages = '''
 ;;! package wasi:io@0.2.6 {

@@ -1,4 +1,4 @@
-;; It has returned, and calls the host while it cleans up.
+;; Returns; its post-return function then calls the host.
 ;;! fails = "trap bad_call"
 ;;! says = "cannot leave component instance"
 (module

@@ -1,4 +1,4 @@
-;; It has returned, and aborts while it cleans up.
+;; Returns; its post-return function then traps.
 ;;! fails = "trap unreachable"
 (module
   (memory (export "memory") 1)

@@ -1,4 +1,4 @@
-;; Says how far it is, two hundred thousand times, with numbers that are none.
+;; Reports its progress two hundred thousand times, with NaN and minus infinity.
 ;;! returns = '{"n": 0}'
 (module
   (import "dovetail:task/control@0.1.0" "progress" (func $progress (param f32 i32 i32 i32)))

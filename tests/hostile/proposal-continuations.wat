@@ -1,4 +1,4 @@
-;; Stacks that are switched.
+;; Uses stack switching.
 ;;! refused = "invalid_component"
 ;;! says = "stack"
 (component

@@ -1,4 +1,4 @@
-;; Exceptions.
+;; Uses exceptions.
 ;;! refused = "invalid_component"
 ;;! says = "exceptions"
 (component

@@ -1,4 +1,4 @@
-;; Objects that the host would have to collect.
+;; Uses objects that the host would have to collect.
 ;;! refused = "invalid_component"
 ;;! says = "gc"
 (component

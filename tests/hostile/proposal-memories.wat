@@ -1,4 +1,4 @@
-;; Two memories in one module.
+;; Declares two memories in one module.
 ;;! refused = "invalid_component"
 ;;! says = "multiple memories"
 (component

@@ -1,4 +1,4 @@
-;; A memory of more than 32 bits.
+;; Declares a memory with 64-bit addresses.
 ;;! refused = "invalid_component"
 ;;! says = "memory64"
 (component

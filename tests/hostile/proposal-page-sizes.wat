@@ -1,4 +1,4 @@
-;; Pages of one byte.
+;; Declares a memory with pages of one byte.
 ;;! refused = "invalid_component"
 ;;! says = "page size"
 (component

@@ -1,4 +1,4 @@
-;; Shared memory, by which two attempts could talk.
+;; Declares a shared memory, by which two attempts could communicate.
 ;;! refused = "invalid_component"
 ;;! says = "threads"
 (component

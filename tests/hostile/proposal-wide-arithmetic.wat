@@ -1,4 +1,4 @@
-;; 128-bit sums.
+;; Uses 128-bit additions.
 ;;! refused = "invalid_component"
 ;;! says = "wide arithmetic"
 (component

@@ -1,4 +1,4 @@
-;; Was granted randomness, and asks for all that there can be in one call.
+;; Has the grant `random`, and asks for the largest number of random bytes in one call.
 ;;! grants = "random = true"
 ;;! world = "import wasi:random/random@0.2.6;"
 ;;! packages = "package wasi:random@0.2.6 { interface random { get-random-bytes: func(len: u64) -> list<u8>; } }"

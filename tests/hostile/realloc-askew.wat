@@ -1,4 +1,4 @@
-;; Its allocator answers with memory that is not aligned.
+;; Returns an address from its allocator that is not aligned.
 ;;! takes = "numbers: list<u32>"
 ;;! input.numbers = [1, 2, 3]
 ;;! fails = "trap bad_call"

@@ -1,4 +1,4 @@
-;; Calls the host from its allocator, while the host is about to answer another call.
+;; Calls the host from its allocator while the host answers another call.
 ;;! fails = "trap bad_call"
 ;;! says = "cannot leave component instance"
 (module

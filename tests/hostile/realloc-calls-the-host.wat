@@ -1,4 +1,4 @@
-;; Calls the host from its allocator, while the host is about to give it the input.
+;; Calls the host from its allocator while the host passes the input.
 ;;! takes = "text: string"
 ;;! input.text = "anything"
 ;;! fails = "trap bad_call"

@@ -1,4 +1,4 @@
-;; Its allocator gives everything the same place: what it then reads is its own affair.
+;; Returns one address for every allocation, so that its inputs overwrite one another: that harms only the guest itself.
 ;;! takes = "texts: list<string>"
 ;;! input.texts = ["one", "two", "three"]
 ;;! returns = '{"n": 3}'

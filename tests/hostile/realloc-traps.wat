@@ -1,4 +1,4 @@
-;; Its allocator aborts.
+;; Traps in its allocator.
 ;;! takes = "text: string"
 ;;! input.text = "anything"
 ;;! fails = "trap unreachable"

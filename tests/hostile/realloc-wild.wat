@@ -1,4 +1,4 @@
-;; Its allocator answers with memory that there is not.
+;; Returns an address from its allocator that lies outside of its memory.
 ;;! takes = "text: string"
 ;;! input.text = "anything"
 ;;! fails = "trap bad_call"

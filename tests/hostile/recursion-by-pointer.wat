@@ -1,4 +1,4 @@
-;; The same by a table, with a hundred numbers alive in each frame.
+;; Calls itself through a table, with a hundred live numbers in each frame, until no stack is left.
 ;;! fails = "trap stack_overflow"
 (module
   (type $deeper (func (param i64 i64 i64 i64 i64 i64 i64 i64 i64 i64) (result i64)))

@@ -1,4 +1,4 @@
-;; What a compiler makes of a deep recursion with large values: its stack in memory runs below address 0.
+;; Recurses as compiled code with large values does: its shadow stack in memory runs below address 0.
 ;;! fails = "trap out_of_bounds"
 ;;! says = "its shadow stack overflowed"
 (module

@@ -1,4 +1,4 @@
-;; A result that is neither success nor error.
+;; Returns a result that is neither success nor error.
 ;;! fails = "bad_output bad_output"
 (module
   (memory (export "memory") 1)

@@ -1,4 +1,4 @@
-;; The address of its result is not its own.
+;; Returns an address of its result that lies outside of its memory.
 ;;! fails = "bad_output bad_output"
 ;;! says = "pointer out of bounds of memory"
 (module

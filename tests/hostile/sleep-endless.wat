@@ -1,4 +1,4 @@
-;; Sleeps for 584 years, by a clock that it was granted.
+;; Has the grant `clocks`, and sleeps for 584 years.
 ;;! grants = "clocks = true"
 ;;! world = "import wasi:clocks/monotonic-clock@0.2.6;"
 ;;! packages = '''

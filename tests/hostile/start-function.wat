@@ -1,4 +1,4 @@
-;; A start function that behaves: its work is seen by `run`.
+;; Has a start function that behaves well: `run` sees its effect.
 ;;! returns = '{"n": 42}'
 (module
   (memory (export "memory") 1)

@@ -1,4 +1,4 @@
-;; Grows a table for ever; it ends at 20,000 elements.
+;; Grows a table for ever; the table stays at 20,000 elements.
 ;;! limits.time_ms = 100
 ;;! fails = "timeout timeout"
 (module

@@ -1,4 +1,4 @@
-;; A table of a thousand million functions.
+;; Declares a table of a thousand million functions.
 ;;! refused = "component_too_large"
 ;;! says = "table"
 (module

@@ -1,4 +1,4 @@
-;; The same with texts, which cost the host their bytes only.
+;; Returns two thousand texts, all at one address; a text costs the host only its bytes.
 ;;! gives = "items: list<string>"
 ;;! fails = "limit too_much_data"
 (module

@@ -1,4 +1,4 @@
-;; A number that is none as an integer.
+;; Converts NaN to an integer.
 ;;! fails = "trap bad_conversion_to_integer"
 (module
   (memory (export "memory") 1)

@@ -1,4 +1,4 @@
-;; Copies from a segment that it has dropped.
+;; Copies from a data segment that it has dropped.
 ;;! fails = "trap out_of_bounds"
 (module
   (data $text "text")

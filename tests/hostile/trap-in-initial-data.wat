@@ -1,4 +1,4 @@
-;; Its initial data does not fit into its memory: instantiation traps.
+;; Has initial data that does not fit into its memory: the instantiation traps.
 ;;! fails = "trap out_of_bounds"
 (module
   (memory (export "memory") 1)

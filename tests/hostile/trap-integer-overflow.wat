@@ -1,4 +1,4 @@
-;; The one quotient that does not fit.
+;; Divides the smallest integer by -1, the one quotient that does not fit.
 ;;! fails = "trap integer_overflow"
 (module
   (memory (export "memory") 1)

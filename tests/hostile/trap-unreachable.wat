@@ -1,4 +1,4 @@
-;; Reaches what cannot be reached: how every abort ends.
+;; Executes `unreachable`, as every abort does.
 ;;! fails = "trap unreachable"
 (module
   (memory (export "memory") 1)

@@ -1,4 +1,4 @@
-;; Reads far behind its memory.
+;; Reads far beyond its memory.
 ;;! fails = "trap out_of_bounds"
 (module
   (memory (export "memory") 1)

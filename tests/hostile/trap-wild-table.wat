@@ -1,4 +1,4 @@
-;; Takes a function from behind its table.
+;; Takes a function from beyond the end of its table.
 ;;! fails = "trap bad_function_pointer"
 (module
   (table 1 funcref)

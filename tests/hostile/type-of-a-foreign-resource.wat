@@ -1,4 +1,4 @@
-;; Wants a resource of its own as input, which nobody could record.
+;; Takes a resource of its own as input, which no record could hold.
 ;;! types = "resource mine;"
 ;;! takes = "mine: mine"
 ;;! refused = "unsupported_type"

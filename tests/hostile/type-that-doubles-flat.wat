@@ -1,4 +1,4 @@
-;; The same without lists in between: the compiler itself gives up.
+;; Twenty-two records, each with two of the record before, without lists in between: the compiler itself gives up.
 ;;! refused = "type_too_large"
 ;;! says = "too many parts"
 (component

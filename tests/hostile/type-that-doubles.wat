@@ -1,4 +1,4 @@
-;; Fifteen records, each twice the one before: half a kilobyte that denotes 98,302 parts.
+;; Fifteen records, each with two lists of the record before: half a kilobyte that denotes 98,302 parts.
 ;;! types = '''
 ;;! record r0 { a: u8, b: u8 }
 ;;! record r1 { a: list<r0>, b: list<r0> }

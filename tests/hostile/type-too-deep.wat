@@ -1,4 +1,4 @@
-;; Lists in lists, one more than is taken.
+;; Lists of lists, nested one deeper than allowed.
 ;;! takes = "deep: list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<list<u8>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>"
 ;;! refused = "type_too_deep"
 ;;! says = "nested more than 32 deep"

@@ -1,5 +1,5 @@
-//! The compile-time arrows of ARCHITECTURE.md: `cli -> {service, bench}`, `bench -> service`,
-//! `service -> {flow, stores, runtime, vision} -> core`; these four never name one another, and each heavy library has one
+//! The compile-time dependencies of ARCHITECTURE.md: `cli -> {service, bench}`, `bench -> service`, `service -> {flow,
+//! stores, runtime, vision} -> core`. The four in the middle never name one another, and each heavy library has one
 //! crate that may name it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{files, root, text};
 
-/// Every crate with what it needs to be built (without what only its tests need).
+/// Every crate with its dependencies, without those that only its tests need.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let out = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
@@ -26,9 +26,9 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     packages.iter().map(|p| (p["name"].as_str().expect("a name").to_owned(), needs(p))).collect()
 }
 
-/// What the service joins.
+/// The crates that the service joins.
 const ENGINE: &[&str] = &["dovetail-core", "dovetail-flow", "dovetail-stores", "dovetail-runtime", "dovetail-vision"];
-/// The measurements look at each part by itself, beside the service.
+/// The crates that the measurements name: they measure each part by itself, beside the service.
 const MEASURES: &[&str] =
     &["dovetail-core", "dovetail-flow", "dovetail-stores", "dovetail-runtime", "dovetail-vision", "dovetail-service"];
 
@@ -85,7 +85,7 @@ fn the_service_neither_prints_nor_reads_arguments() {
     for library in ["clap", "clap_complete", "tracing-subscriber", "signal-hook", "hyper", "axum"] {
         assert!(!needs["dovetail-service"].contains(library), "dovetail-service names {library}");
     }
-    // `print_stdout` and `print_stderr` of clippy forbid the macros; this forbids the handles.
+    // clippy's `print_stdout` and `print_stderr` forbid the macros; this test forbids the handles.
     for file in files("host/service/src", ".rs") {
         let text = text(&file);
         for handle in ["stdout()", "stderr()", "stdin()"] {

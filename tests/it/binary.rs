@@ -1,4 +1,5 @@
-//! What the built program links. OpenCV's `imgcodecs` would bring 146 libraries, 60 to 90 ms and 51 MB to every start.
+//! The libraries that the built program links. OpenCV's `imgcodecs` would add 146 libraries, 60 to 90 ms and 51 MB to
+//! every start.
 
 use std::process::Command;
 
@@ -11,7 +12,7 @@ fn the_program_links_no_imgcodecs_and_few_libraries() {
     let out = Command::new("ldd").arg(&program).output().expect("ldd runs");
     assert!(out.status.success(), "ldd: {}", String::from_utf8_lossy(&out.stderr));
     let libraries = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert!(libraries.contains("libopencv_dnn"), "it does not link OpenCV at all:\n{libraries}");
+    assert!(libraries.contains("libopencv_dnn"), "the program does not link OpenCV:\n{libraries}");
     for unwanted in ["imgcodecs", "highgui", "videoio", "libgdal", "libgtk", "libQt", "libavcodec", "libjpeg"] {
         assert!(!libraries.contains(unwanted), "{unwanted} is linked:\n{libraries}");
     }

@@ -1,5 +1,5 @@
-//! A package that is small and unpacks to 4 GiB: the program refuses it soon, with little memory, and before it writes
-//! anything of it.
+//! A small package that unpacks to 4 GiB: the program refuses the package soon, with little memory, and before it
+//! writes anything of it.
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use crate::root;
 
-/// What comes out of an entry of the bomb.
+/// The unpacked size of the bomb's entry, in bytes.
 const UNPACKED: u64 = 4 << 30;
-/// It takes 0.15 s: what is unpacked ends at the limit of the entry.
+/// The time limit. Measured: 0.15 s, because unpacking ends at the size limit of the entry.
 const SOON: Duration = Duration::from_secs(4);
-/// The most memory that the program may have held, in bytes. It starts with 20 MB and takes at most 64 MiB of one
+/// The most memory that the program may hold, in bytes. The program starts with 20 MB and unpacks at most 64 MiB of one
 /// entry.
 const LITTLE: u64 = 256 << 20;
 
-/// A package but for this entry, which is 4 GiB of zeroes.
+/// Writes a package whose entry `name` is 4 GiB of zeroes.
 fn bomb(file: &Path, name: &str) {
     let options = zip::write::SimpleFileOptions::default().compression_level(Some(6)).large_file(true);
     let mut zip = zip::ZipWriter::new(std::fs::File::create(file).expect("a file in a folder of ours"));
@@ -31,14 +31,14 @@ fn bomb(file: &Path, name: &str) {
     zip.finish().expect("its directory");
 }
 
-/// Runs it to its end: its exit code, and the most memory that it held, in bytes.
+/// Runs the command to its end. Returns its exit code, and its peak memory in bytes.
 #[expect(clippy::zombie_processes, reason = "wait4(2) waits for it")]
 fn measured(command: &mut Command) -> (Option<i32>, u64) {
     let child = command.spawn().expect("the program starts");
     let process = i32::try_from(child.id()).expect("a process's number");
     let mut status = 0;
     #[expect(unsafe_code, reason = "the standard library does not tell what a child used")]
-    // SAFETY: wait4(2) fills in the two, and the child is waited for here only.
+    // SAFETY: wait4(2) fills in the two values, and no other code waits for the child.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         assert_eq!(
@@ -75,7 +75,7 @@ fn a_package_that_unpacks_to_four_gibibytes_is_refused_soon_and_with_little_memo
     for (entry, why) in [("component.wasm", "is larger than 64MiB"), ("README.md", "is larger than 1MiB")] {
         bomb(&file, entry);
         let packed = std::fs::metadata(&file).expect("the bomb").len();
-        assert!((1 << 20..32 << 20).contains(&packed), "it has {packed} bytes: packed as tightly as it can be");
+        assert!((1 << 20..32 << 20).contains(&packed), "the bomb has {packed} bytes, and must compress well");
         for words in [["task", "push"], ["task", "check"]] {
             let mut command = Command::new(&program);
             command
@@ -102,9 +102,9 @@ fn a_package_that_unpacks_to_four_gibibytes_is_refused_soon_and_with_little_memo
                     && said.contains(why),
                 "{code:?}: {said}"
             );
-            assert!(took < SOON, "it took {took:?}");
-            assert!(memory < LITTLE, "it held {memory} bytes");
-            // The registry is made, and nothing of the package comes into it.
+            assert!(took < SOON, "the refusal took {took:?}");
+            assert!(memory < LITTLE, "the program held {memory} bytes");
+            // The registry's files are made, and nothing of the package is stored.
             let mut written = below(folder.path());
             written.retain(|name| {
                 !["bomb.zip", "said", "dovetail.db", "dovetail.lock", "dovetail.waiting"].contains(&name.as_str())

@@ -1,4 +1,5 @@
-//! The documents: their links lead somewhere, and the README's commands and examples are those that the tests run.
+//! The documents: their links name existing files and headings, and the README's commands and examples are those that
+//! the tests run.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,20 +10,20 @@ fn readme() -> String {
     text(Path::new("README.md"))
 }
 
-/// The fenced blocks of that language, in their order.
+/// The fenced blocks of this language, in their order.
 fn blocks(page: &str, language: &str) -> Vec<String> {
     let opens = format!("```{language}\n");
     let found = page.split(&opens).skip(1).filter_map(|rest| rest.split("```").next());
     found.map(str::to_owned).collect()
 }
 
-/// The page without its fenced blocks and inline code: only there do brackets mean links.
+/// The page without its fenced blocks and inline code: brackets mean links only outside of them.
 fn prose(page: &str) -> String {
     let outside = page.split("```").step_by(2).collect::<String>();
     outside.split('`').step_by(2).collect()
 }
 
-/// What the links of a page name. A link is `](TARGET)`.
+/// The targets of a page's links. A link is `](TARGET)`.
 fn targets(page: &str) -> Vec<String> {
     let prose = prose(page);
     let found = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
@@ -37,7 +38,7 @@ fn anchors(page: &str) -> Vec<String> {
     headings.map(|h| h.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
 }
 
-/// Why a link on `page` leads nowhere.
+/// The fault of a link on `page`; `None` if its target exists.
 fn broken(page: &Path, target: &str) -> Option<String> {
     if target.contains("://") {
         return None;
@@ -87,7 +88,7 @@ fn the_readme_begins_with_the_demo_and_names_what_ci_runs() {
 #[test]
 fn the_page_of_settings_has_every_variable() {
     let page = text(Path::new("docs/settings.md"));
-    // Tests set variables that are wrong on purpose.
+    // Tests set wrong variables on purpose.
     let tests =
         |file: &PathBuf| file.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs")));
     let sources = files("host", ".rs").into_iter().filter(|file| !tests(file));
@@ -96,12 +97,12 @@ fn the_page_of_settings_has_every_variable() {
     names.dedup();
     assert!(names.len() > 14, "only {names:?} were found");
     for name in names {
-        assert!(page.contains(&format!("`{name}`")), "docs/settings.md does not tell of {name}");
+        assert!(page.contains(&format!("`{name}`")), "docs/settings.md does not name {name}");
     }
 }
 
-/// Variables that a source file reads: the whole strings `"DOVETAIL_..."`. Those that end in `_` are prefixes, and one
-/// variable is of the test suites.
+/// The variables that a source file reads: the whole strings `"DOVETAIL_..."`. Names that end in `_` are prefixes, and
+/// `DOVETAIL_FACE_API` belongs to the test suites.
 fn variables(source: &str) -> Vec<String> {
     let code = source.split("#[cfg(test)]").next().unwrap_or_default();
     let ends = code.split("\"DOVETAIL_").skip(1).filter_map(|rest| rest.split('"').next());
@@ -131,12 +132,12 @@ fn the_tests_that_reliability_names_are_there() {
     assert!(!is_named("redis_far_away", "redis_near_...") && !is_named("redis_far_away", "redis_far"));
 }
 
-/// The functions of a source file.
+/// The names of the functions of a source file.
 fn functions(source: &str) -> impl Iterator<Item = &str> {
     source.split("fn ").skip(1).filter_map(|rest| rest.split('(').next())
 }
 
-/// Whether the function is the one that a document names, with `...` or `*` for a part of its name.
+/// Whether a document's name means this function; `...` or `*` in the name stands for any part.
 fn is_named(function: &str, name: &str) -> bool {
     let name = name.replace("...", "*");
     match name.split_once('*') {
@@ -170,6 +171,6 @@ fn the_readmes_pipeline_is_good() {
     let said = String::from_utf8_lossy(&checked.stdout);
     let example = blocks(&readme(), "text").into_iter().find(|block| block.contains("error[type_mismatch]"));
     let example = example.expect("the README shows a mistake");
-    let example = example.strip_prefix("people.json").expect("it is about people.json");
+    let example = example.strip_prefix("people.json").expect("the example is about people.json");
     assert!(said.contains(example), "the README shows\n{example}\nand the program says\n{said}");
 }

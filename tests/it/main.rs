@@ -1,4 +1,5 @@
-//! The rules of the house, held by tests: which crate may name which, what the program links, what its files say.
+//! The rules of ARCHITECTURE.md as tests: which crate may name which, which libraries the program links, and the form
+//! of source files and documents.
 
 #![expect(clippy::panic, reason = "a failing test panics")]
 
@@ -16,7 +17,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate stands in the workspace").to_owned()
 }
 
-/// The files that git knows or would add, below `folder`, whose name ends so.
+/// The files below `folder` with this ending that git tracks, or would add.
 fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     let list = ["ls-files", "--cached", "--others", "--exclude-standard", "--", folder];
     let out = Command::new("git").args(list).current_dir(root()).output().expect("git runs");
@@ -26,7 +27,7 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     found.filter(|name| root().join(name).is_file()).collect()
 }
 
-/// A file's text.
+/// The text of a file.
 fn text(file: &Path) -> String {
     std::fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
 }

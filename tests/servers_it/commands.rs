@@ -1,5 +1,5 @@
-//! The program with settings that are wrong, and with servers that cannot be used: from any command one clear error,
-//! the remedy, and no password; and what `doctor` says of good servers and of bad ones.
+//! The program with wrong settings, and with servers that cannot be used: every command gives one clear error with the
+//! remedy, and shows no password. Also: what `doctor` finds at good servers and at bad ones.
 
 mod fakes;
 
@@ -17,21 +17,21 @@ use serde_json::{Value, json};
 
 use crate::{address, fresh, mongodb, redis};
 
-/// In every URL that has a password.
+/// The password in every URL that has one.
 const SECRET: &str = "secret-word";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
-/// A machine of a fleet: its own folder, and the addresses of good servers until one is changed.
+/// A machine of a fleet: a folder of its own, and the addresses of good servers until a test changes one.
 struct Machine {
     home: tempfile::TempDir,
     fleet: String,
     queue: String,
     meta: String,
     blobs: String,
-    /// A file with a certificate that is trusted besides the system's.
+    /// A file with a certificate that the program trusts besides the system's certificates.
     trusts: Option<PathBuf>,
 }
 
@@ -83,7 +83,7 @@ impl Machine {
         ran
     }
 
-    /// A worker of this machine, which writes what it logs to this file of its folder.
+    /// Starts a worker of this machine, which logs to the file `log` in the machine's folder.
     fn worker(&self, log: &str) -> Child {
         let log = std::fs::File::create(self.home.path().join(log)).unwrap();
         self.command(&["worker"]).stdout(Stdio::null()).stderr(log).spawn().unwrap()
@@ -97,7 +97,7 @@ impl Machine {
         serde_json::from_str(&out).unwrap()
     }
 
-    /// Every kind of command says the same: it ends with this code, and its error says all of this.
+    /// Each of the commands must end with this exit code, and its error must contain all texts of `says`.
     #[track_caller]
     fn refuses(&self, code: i32, says: &[&str], commands: &[&[&str]]) {
         for args in commands {
@@ -115,7 +115,7 @@ impl Machine {
         }
     }
 
-    /// What `doctor` found, and how it ended.
+    /// The exit code and the findings of `doctor`.
     fn doctor(&self) -> (i32, Vec<Value>) {
         let (code, out, err) = self.run(&["doctor", "--output", "json"]);
         let report: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
@@ -124,14 +124,14 @@ impl Machine {
     }
 }
 
-/// A bucket of the S3 server under test, and a place of one's own in it.
+/// The URL of a bucket of the S3 server under test, with a prefix of its own.
 fn bucket(name: &str, prefix: &str) -> String {
     let url = address("DOVETAIL_TEST_S3");
     let (_, parameters) = url.split_once('?').unwrap();
     format!("s3://{name}/{prefix}?{parameters}")
 }
 
-/// Whoever only looks, whoever works, whoever publishes.
+/// A command that only reads, a worker, and a command that lists tasks.
 const ANY: &[&[&str]] = &[&["runs", "list"], &["worker"], &["task", "list"]];
 const LOOK: &[&[&str]] = &[&["runs", "list"]];
 
@@ -148,7 +148,7 @@ fn line<'f>(findings: &'f [Value], what: &str) -> &'f Value {
         .unwrap_or_else(|| panic!("no line `{what}` in {findings:#?}"))
 }
 
-/// A Redis of the test's own, which may be set up wrongly: lines of its configuration.
+/// A Redis of the test's own, which may be configured wrongly. `start` takes lines of its configuration.
 struct OwnRedis {
     server: Child,
     port: u16,
@@ -237,7 +237,7 @@ fn wrong_passwords_and_missing_rights_are_told_apart() {
     with("").refuses(3, &["NOAUTH", "write it into the URL"], ANY);
     with("enough:wrong@").refuses(3, &["mend user and password"], ANY);
     with("limited:secret-word@").refuses(3, &["no permissions", "~dovetail:*"], &[&["workers", "list"]]);
-    // What the remedies say is enough.
+    // The remedies of the errors are sufficient.
     for user in [":secret-word@", "enough:secret-word@"] {
         let machine = with(user);
         assert_eq!(machine.succeeds(&["workers", "list"]), json!([]));
@@ -251,7 +251,7 @@ fn wrong_passwords_and_missing_rights_are_told_apart() {
     );
 }
 
-/// MongoDB's users may be allowed nothing, or to read only.
+/// A user of MongoDB may have no rights, or may only read.
 #[test]
 fn a_mongodb_user_without_rights_is_told_which_are_missing() {
     for may in [&[][..], &["find"]] {
@@ -265,7 +265,7 @@ fn a_mongodb_user_without_rights_is_told_which_are_missing() {
         if may.is_empty() {
             machine.refuses(3, says, ANY);
         } else {
-            assert_eq!(machine.succeeds(&["runs", "list"]), json!([]), "who may read may look");
+            assert_eq!(machine.succeeds(&["runs", "list"]), json!([]), "a user who may read can list runs");
         }
         let (code, findings) = machine.doctor();
         let problems: Vec<&Value> = findings.iter().filter(|finding| finding["ok"] == false).collect();
@@ -308,14 +308,14 @@ fn two_fleets_in_one_database_are_refused() {
     );
 }
 
-/// Two machines with one queue, and each with the records of its own data folder.
+/// Two machines use one queue, and each machine has the records of its own data folder.
 #[test]
 fn a_queue_that_holds_the_work_of_other_records_is_refused() {
     let own = OwnRedis::start(&[]);
     let first = Machine { queue: own.url(""), meta: "sqlite:".to_owned(), ..Machine::new() };
     let second =
         Machine { fleet: first.fleet.clone(), queue: own.url(""), meta: "sqlite:".to_owned(), ..Machine::new() };
-    // To look is not to take.
+    // Commands that only read do not bind the queue.
     second.succeeds(&["runs", "list"]);
     second.succeeds(&["workers", "list"]);
     second.doctor();
@@ -325,17 +325,17 @@ fn a_queue_that_holds_the_work_of_other_records_is_refused() {
     let (code, findings) = second.doctor();
     let problem = findings.iter().find(|finding| finding["ok"] == false).unwrap();
     assert!(code == 1 && problem.to_string().contains("other records"), "{findings:#?}");
-    let told = findings.iter().filter(|finding| finding.to_string().contains("other records")).count();
-    assert!(told == 1 && problem["what"] == "records", "it is said once: {findings:#?}");
+    let reported = findings.iter().filter(|finding| finding.to_string().contains("other records")).count();
+    assert!(reported == 1 && problem["what"] == "records", "the problem is reported once: {findings:#?}");
     first.succeeds(&["runs", "list"]);
-    // What the remedy says helps.
+    // The remedy in the error works: the emptied queue belongs to the process that writes next.
     let emptied = Command::new("redis-cli").args(["-p", &own.port.to_string(), "flushall"]).output().unwrap();
     assert!(emptied.status.success(), "{emptied:?}");
     second.succeeds(&["task", "push", &plugin()]);
     first.refuses(3, says, LOOK);
 }
 
-/// A worker of a machine, until it is dropped.
+/// A worker of a machine, or another command, until it is dropped.
 struct Running(Child);
 
 impl Running {
@@ -343,7 +343,7 @@ impl Running {
         Self::command(machine, name, &mut machine.command(&["worker", "--name", name]))
     }
 
-    /// What it says goes to a file of this name.
+    /// Starts a command that logs to the file `name.log`.
     fn command(machine: &Machine, name: &str, command: &mut Command) -> Self {
         let log = std::fs::File::create(machine.home.path().join(format!("{name}.log"))).unwrap();
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
@@ -366,7 +366,7 @@ fn wait(what: &str, mut until: impl FnMut() -> bool) {
     }
 }
 
-/// Workers say every 5 s that they live: a queue that has just lost its data has heard none of them.
+/// Workers send a heartbeat every 5 s. A queue that has just lost its data has received none.
 #[test]
 fn a_run_can_be_left_to_workers_that_the_queue_has_forgotten() {
     let own = OwnRedis::start(&[]);
@@ -374,34 +374,35 @@ fn a_run_can_be_left_to_workers_that_the_queue_has_forgotten() {
     machine.succeeds(&["task", "push", &plugin()]);
     let file = machine.home.path().join("it.json");
     let pipeline = json!({ "name": "it", "version": "1.0.0", "inputs": { "a": {} },
-        "steps": { "sum": { "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": {"value": 1} } } }, "output": { "sum": "sum.sum" } });
+        "steps": { "sum": { "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": {"value": 1} } } },
+        "output": { "sum": "sum.sum" } });
     std::fs::write(&file, pipeline.to_string()).unwrap();
     machine.succeeds(&["pipeline", "push", file.to_str().unwrap()]);
     let run = ["run", "it", "--input", "a=2", "--detach", "--output", "json"];
     let (code, out, _) = machine.run(&run);
-    assert!(code == 2 && out.contains("no_worker"), "nobody lives: {code} {out}");
+    assert!(code == 2 && out.contains("no_worker"), "no worker lives: {code} {out}");
     let _worker = Running::start(&machine, "one");
     let seen = || machine.succeeds(&["workers", "list"]).pointer("/0/seen_ms").and_then(Value::as_u64);
     wait("the worker lives", || seen().is_some());
     let before = seen();
-    wait("it says so again", || seen() != before);
+    wait("the worker sends another heartbeat", || seen() != before);
     let emptied = Command::new("redis-cli").args(["-p", &own.port.to_string(), "flushall"]).output().unwrap();
     assert!(emptied.status.success(), "{emptied:?}");
-    assert_eq!(machine.succeeds(&["workers", "list"]), json!([]), "it was too late to empty the queue");
+    assert_eq!(machine.succeeds(&["workers", "list"]), json!([]), "a heartbeat came before the list was read");
     let (code, out, err) = machine.run(&run);
     assert_eq!(code, 0, "{out}{err}");
     let id = serde_json::from_str::<Value>(&out).unwrap()["run_id"].as_str().unwrap().to_owned();
-    wait("it ends", || machine.succeeds(&["runs", "show", &id])["state"] == "succeeded");
-    // A second one of the same name is another one.
+    wait("the run ends", || machine.succeeds(&["runs", "show", &id])["state"] == "succeeded");
+    // A second worker of the same name is listed as another worker.
     let _other = Running::start(&machine, "one");
-    wait("both are listed", || {
+    wait("both workers are listed", || {
         machine.succeeds(&["workers", "list"]).as_array().is_some_and(|living| living.len() == 2)
     });
     let (_, listed, _) = machine.run(&["workers", "list"]);
     assert_eq!(listed.matches("one (process ").count(), 2, "{listed}");
 }
 
-/// Somebody lives, so that it would be waited without a word.
+/// A worker lives, so the run would wait without a message.
 #[test]
 fn whoever_waits_for_what_no_worker_has_is_told_once() {
     let machine = Machine { meta: "sqlite:".to_owned(), ..Machine::new() };
@@ -409,11 +410,9 @@ fn whoever_waits_for_what_no_worker_has_is_told_once() {
     machine.succeeds(&["task", "push", &clock, "--grant", "clocks"]);
     let file = machine.home.path().join("it.json");
     let steps = json!({ "now": { "number": 1, "task": "clock@^1", "inputs": {} } });
-    std::fs::write(
-        &file,
-        json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": steps, "output": { "it": "now.milliseconds" } }).to_string(),
-    )
-    .unwrap();
+    let pipeline = json!({ "name": "it", "version": "1.0.0", "inputs": {},
+        "steps": steps, "output": { "it": "now.milliseconds" } });
+    std::fs::write(&file, pipeline.to_string()).unwrap();
     machine.succeeds(&["pipeline", "push", file.to_str().unwrap()]);
     let _poor = Running::command(
         &machine,
@@ -428,21 +427,22 @@ fn whoever_waits_for_what_no_worker_has_is_told_once() {
             .matches("no living worker has the grant clocks")
             .count()
     };
-    wait("it is told", || said() == 1);
-    // Longer than until the next look.
+    wait("the missing grant is reported", || said() == 1);
+    // Longer than the time until the next look.
     std::thread::sleep(Duration::from_secs(12));
     let _rich = Running::start(&machine, "rich");
-    wait("it ends", || run.0.try_wait().unwrap().is_some());
+    wait("the run ends", || run.0.try_wait().unwrap().is_some());
     assert!(run.0.wait().unwrap().success());
     assert_eq!(said(), 1);
 }
 
-/// Its steps wait for the store, and so does a model of the fleet that this machine has not.
+/// The worker's steps wait for the store, and so does a model of the fleet that this machine lacks.
 #[test]
 fn a_worker_starts_while_the_blob_store_does_not_answer() {
     let good = Machine::new();
     good.succeeds(&["task", "push", &plugin()]);
-    let manifest = "kind = 'emotion_classifier'\nname = 'mine'\nlabels = ['calm', 'other']\noutput = 'logits'\n[input]\nside = 64\n\
+    let manifest = "kind = 'emotion_classifier'\nname = 'mine'\nlabels = ['calm', 'other']\noutput = 'logits'\n\
+        [input]\nside = 64\n\
         mean = [127.5, 127.5, 127.5]\nscale = 0.0078\n[crop]\nfrom = 'landmarks'\n";
     let files = vec![ModelFile { digest: dovetail_core::Digest::of(b"weights"), bytes: 7 }];
     let value = ModelRecord { manifest: manifest.to_owned(), files, pushed_ms: 0 }.encode();
@@ -452,15 +452,15 @@ fn a_worker_starts_while_the_blob_store_does_not_answer() {
     let machine = Machine { fleet: good.fleet.clone(), meta: good.meta.clone(), blobs: down, ..Machine::new() };
     let mut worker = Running::start(&machine, "one");
     let log = || std::fs::read_to_string(machine.home.path().join("one.log")).unwrap();
-    wait("it lives", || {
+    wait("the worker lives", || {
         assert!(worker.0.try_wait().unwrap().is_none(), "{}", log());
         machine.succeeds(&["workers", "list"]).as_array().is_some_and(|living| living.len() == 1)
     });
     assert!(log().contains("could not look for the fleet's models") && !log().contains(SECRET), "{}", log());
 }
 
-/// The database of another fleet's, or a new one, is named by mistake: what is refused for another reason leaves it as
-/// it was.
+/// The database of another fleet, or a new database, is named by mistake. A command that is refused for another reason
+/// must leave the database unchanged.
 #[test]
 fn whoever_is_refused_takes_no_database() {
     let (home, mistyped) = (Machine::new(), mongodb(&fresh("mistyped")));
@@ -473,7 +473,7 @@ fn whoever_is_refused_takes_no_database() {
         assert!(found.contains("used by no fleet yet"), "{found}");
     };
     let work: &[&[&str]] = &[&["worker"], &["up"], &["task", "push", &plugin()]];
-    // The right queue, which knows other records; then a queue of nobody, and a bucket that cannot be used.
+    // First the right queue, which belongs to other records; then an unused queue, and a bucket that cannot be used.
     let queue = Machine {
         fleet: home.fleet.clone(),
         queue: home.queue.clone(),
@@ -488,7 +488,7 @@ fn whoever_is_refused_takes_no_database() {
     unused();
     Machine { meta: mistyped.clone(), ..Machine::new() }.succeeds(&["runs", "list"]);
     unused();
-    // What can be done takes it.
+    // A command that succeeds takes the database.
     let fine = Machine { meta: mistyped.clone(), ..Machine::new() };
     fine.succeeds(&["task", "push", &plugin()]);
     assert!(
@@ -501,7 +501,7 @@ fn whoever_is_refused_takes_no_database() {
 
 #[test]
 fn buckets_that_cannot_be_used_are_refused_when_something_is_to_be_stored() {
-    // A worker would take steps that it cannot run.
+    // Workers are refused, too: they would take steps that they cannot run.
     let push: &[&[&str]] = &[&["task", "push", &plugin()], &["worker"], &["up"]];
     Machine { blobs: bucket("no-such-bucket", "x"), ..Machine::new() }.refuses(
         3,
@@ -514,12 +514,12 @@ fn buckets_that_cannot_be_used_are_refused_when_something_is_to_be_stored() {
     let url = format!("s3://bucket?endpoint=http://127.0.0.1:{read_only}");
     let machine = Machine { blobs: url, ..Machine::new() };
     machine.refuses(3, &["access denied", "read, write and list the bucket"], push);
-    assert_eq!(machine.succeeds(&["task", "list"]), json!([]), "nothing is published whose package is not stored");
+    assert_eq!(machine.succeeds(&["task", "list"]), json!([]), "no task is published whose package is not stored");
 }
 
 #[test]
 fn a_certificate_that_does_not_match_is_refused() {
-    // Trusted, but for another name.
+    // The certificate is trusted, but is for another name.
     let (port, authority) = fakes::tls("elsewhere.example");
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), authority).unwrap();
@@ -554,7 +554,7 @@ fn doctor_looks_at_each_server_and_says_what_it_found() {
         found("records")
     );
     assert!(found("blobs").contains("writes, reads and removes"), "{}", found("blobs"));
-    assert!(!findings.iter().any(|finding| finding["what"] == "registry"), "to look is not to take: {findings:#?}");
+    assert!(!findings.iter().any(|finding| finding["what"] == "registry"), "`doctor` takes no database: {findings:#?}");
     machine.succeeds(&["task", "push", &plugin()]);
     let (_, findings) = machine.doctor();
     let found = |what: &str| line(&findings, what)["found"].as_str().unwrap().to_owned();
@@ -566,7 +566,7 @@ fn doctor_looks_at_each_server_and_says_what_it_found() {
     );
     assert!(found("packages").starts_with("all 1 are stored"), "{}", found("packages"));
     assert!(found("fleet's models").contains("ssd_mobilenetv1"), "{}", found("fleet's models"));
-    // The package went to another place: it is missing here.
+    // The package is at another place, so it is missing here.
     let moved = Machine { blobs: bucket("dovetail-test", &fresh("empty")), ..machine };
     let (code, findings) = moved.doctor();
     let packages = line(&findings, "packages");
@@ -577,7 +577,7 @@ fn doctor_looks_at_each_server_and_says_what_it_found() {
     assert!(packages["remedy"].as_str().unwrap().contains("task push"), "{packages:#}");
 }
 
-/// What is missing shows where it is looked for: in the worker's log, and in what `doctor` says of this machine.
+/// The missing shared store is reported where a user looks: in the worker's log, and by `doctor` on this machine.
 #[test]
 fn blobs_in_the_folder_of_each_machine_are_warned_of() {
     let machine = Machine { blobs: "file:".to_owned(), ..Machine::new() };
@@ -612,7 +612,7 @@ fn doctor_goes_on_where_a_server_fails() {
     assert!(code == 0 && warned["remedy"].as_str().unwrap().contains("appendonly yes"), "{findings:#?}");
 }
 
-/// What a fleet has is fetched once for a machine, however many of its workers begin at the same time.
+/// A model of the fleet is fetched once for a machine, however many workers of the machine start at the same time.
 #[test]
 fn workers_that_begin_together_install_each_model_once() {
     const NAMES: [&str; 4] = ["alt", "alt2", "alt_tree", "default"];
@@ -639,7 +639,7 @@ fn workers_that_begin_together_install_each_model_once() {
         }
         std::thread::sleep(Duration::from_millis(200));
     };
-    // They say that they live in the queue: without the records they are seen all the same.
+    // Workers register in the queue, so they are listed without the records.
     let name =
         |listed: &Value| listed.as_array().unwrap().iter().map(|worker| worker["name"].clone()).collect::<Vec<_>>();
     let (fleet, queue) = (machine.fleet.clone(), machine.queue.clone());
@@ -654,11 +654,12 @@ fn workers_that_begin_together_install_each_model_once() {
     let text: String = logs.iter().map(|log| std::fs::read_to_string(machine.home.path().join(log)).unwrap()).collect();
     assert_eq!(listed.as_array().unwrap().iter().filter(|worker| have_all(worker)).count(), 4, "{listed:#}\n{text}");
     assert_eq!(text.matches("model installed from the fleet").count(), NAMES.len(), "{text}");
-    // None is left in between, and each can be used.
+    // No half-installed model is left, and each model can be used.
     assert!(line(&machine.doctor().1, "models")["found"].as_str().unwrap().contains("4 installed"));
 }
 
-/// Whoever waits for a run of a fleet sees what its running steps came to, although its end is recorded before that.
+/// A command that waits for a run of a fleet shows the outcomes of the running steps, although the run's end is
+/// recorded before them.
 #[test]
 fn whoever_waits_for_a_run_that_is_cancelled_sees_the_attempt_that_was_stopped() {
     let machine = Machine::new();
@@ -666,7 +667,8 @@ fn whoever_waits_for_a_run_that_is_cancelled_sees_the_attempt_that_was_stopped()
     machine.succeeds(&["task", "push", &probe]);
     let endless =
         json!({ "number": 1, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "endless_loop"}} } });
-    let pipeline = json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": { "go": endless }, "output": { "it": "go.count" } });
+    let pipeline = json!({ "name": "it", "version": "1.0.0", "inputs": {},
+        "steps": { "go": endless }, "output": { "it": "go.count" } });
     let file = machine.home.path().join("it.json");
     std::fs::write(&file, pipeline.to_string()).unwrap();
     machine.succeeds(&["pipeline", "push", &file.display().to_string()]);
@@ -701,7 +703,7 @@ fn whoever_waits_for_a_run_that_is_cancelled_sees_the_attempt_that_was_stopped()
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            // Until it has seen that the step runs.
+            // By then `runs watch` has seen that the step runs.
             std::thread::sleep(Duration::from_secs(1));
             child
         });

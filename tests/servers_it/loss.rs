@@ -1,4 +1,4 @@
-//! The window lost under running work: nothing recorded is run again, nothing submitted is forgotten.
+//! The window is lost while steps run: no recorded step is run again, and no submitted run is forgotten.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn job(step: &str, needs: &[&str]) -> Job {
     Job { step: NodeId::of_step(step), needs, attempt: 1, lane: Requirements::default() }
 }
 
-/// Those of the run.
+/// The steps of the run.
 fn steps() -> Arc<[NodeId]> {
     ["a", "b"].map(NodeId::of_step).into()
 }
@@ -57,8 +57,8 @@ impl Fleet {
 fn a_queued_job_that_was_lost_comes_back_with_a_rebuild_to_be_verified() {
     let fleet = fleet();
     fleet.window.forget_everything().unwrap();
-    assert!(fleet.claim().is_empty(), "it is gone");
-    assert_eq!(fleet.ledger.open_runs(9).unwrap(), std::slice::from_ref(&fleet.run), "and the records know");
+    assert!(fleet.claim().is_empty(), "the job is gone");
+    assert_eq!(fleet.ledger.open_runs(9).unwrap(), std::slice::from_ref(&fleet.run), "the run is on record");
     assert_eq!(
         fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }),
         Reply::Created
@@ -74,7 +74,11 @@ fn a_step_that_ends_after_the_loss_is_recorded_and_its_worker_is_told_to_read() 
     let fleet = fleet();
     let a = fleet.claim().remove(0);
     fleet.window.forget_everything().unwrap();
-    assert_eq!(fleet.ledger.renew(std::slice::from_ref(&a.lease), LEASE).unwrap(), [Renewal::Renewed], "it goes on");
+    assert_eq!(
+        fleet.ledger.renew(std::slice::from_ref(&a.lease), LEASE).unwrap(),
+        [Renewal::Renewed],
+        "the step continues"
+    );
     let finish = Item::Finish {
         lease: a.lease,
         record: outcome(fleet.run.step("a"), true),
@@ -82,7 +86,7 @@ fn a_step_that_ends_after_the_loss_is_recorded_and_its_worker_is_told_to_read() 
         close: None,
         children: vec![job("b", &["a"])],
     };
-    assert_eq!(fleet.one(finish), Reply::Last, "not acknowledged: this worker reads the records next");
+    assert_eq!(fleet.one(finish), Reply::Last, "the end is not acknowledged: the worker must read the records");
     assert_eq!(
         fleet.one(Item::Recover {
             run: fleet.run.clone(),
@@ -97,7 +101,7 @@ fn a_step_that_ends_after_the_loss_is_recorded_and_its_worker_is_told_to_read() 
         [("b", true)],
         "a is not run again"
     );
-    assert_eq!(claimed[0].needs.len(), 1, "and b gets what a gave");
+    assert_eq!(claimed[0].needs.len(), 1, "b gets the output of a");
 }
 
 #[test]
@@ -110,7 +114,7 @@ fn a_rebuild_gives_a_living_worker_its_job_back() {
         Reply::Created
     );
     assert_eq!(fleet.ledger.renew(std::slice::from_ref(&a.lease), LEASE).unwrap(), [Renewal::Renewed]);
-    assert!(fleet.claim().is_empty(), "nobody else gets it");
+    assert!(fleet.claim().is_empty(), "no other worker gets the job");
 }
 
 #[test]
@@ -137,7 +141,7 @@ fn a_rebuild_knows_failed_steps_and_starts_nothing_behind_them() {
 #[test]
 fn what_was_queued_before_a_loss_and_restored_is_verified() {
     let fleet = fleet();
-    // Another caller that has seen a later tick than the window knows: it was rewound.
+    // The stamp was taken before the loss.
     let before = dovetail_core::window::Window::peek(&*fleet.window).unwrap();
     fleet.window.forget_everything().unwrap();
     let after = dovetail_core::window::Window::peek(&*fleet.window).unwrap();
@@ -155,7 +159,7 @@ fn what_was_queued_before_a_loss_and_restored_is_verified() {
     assert_eq!(
         called.statuses,
         [dovetail_core::window::Status::Stale],
-        "what was read before the loss is not written after it"
+        "records that were read before the loss are not written after it"
     );
     assert!(called.jobs.is_empty());
 }
@@ -175,8 +179,8 @@ fn a_window_that_is_another_fleets_after_a_loss_gets_nothing_and_gives_nothing()
             "{text}"
         );
     };
-    // It is noticed with the search for lost runs, which the new epoch starts; from then on by whoever claims or
-    // commits.
+    // The search for lost runs, which the new epoch starts, notices the other owner first; from then on claims and
+    // commits do.
     refused(fleet.ledger.lost().unwrap_err());
     refused(fleet.ledger.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap_err());
     refused(
@@ -185,9 +189,9 @@ fn a_window_that_is_another_fleets_after_a_loss_gets_nothing_and_gives_nothing()
             .commit(&[Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }])
             .unwrap_err(),
     );
-    // Once it is given back, all goes on.
+    // Once the window belongs to these records again, the work continues.
     fleet.window.forget_everything().unwrap();
-    // Nothing tells how old it is, so it is in doubt for a while.
+    // The run's ID tells no time, so the run is in doubt for a while.
     assert!(fleet.ledger.lost().unwrap().is_empty());
     let began = std::time::Instant::now();
     let lost = loop {
@@ -205,7 +209,7 @@ fn a_window_that_is_another_fleets_after_a_loss_gets_nothing_and_gives_nothing()
     assert_eq!(fleet.claim().len(), 1);
 }
 
-/// Whoever starts a worker may give it the name of one that lives.
+/// A user may give a new worker the name of a living worker.
 #[test]
 fn of_two_workers_with_one_name_each_is_listed_and_keeps_its_steps() {
     use dovetail_core::window::Window;
@@ -225,10 +229,10 @@ fn of_two_workers_with_one_name_each_is_listed_and_keeps_its_steps() {
     assert_eq!(
         held.iter().map(|held| held.worker.as_deref()).collect::<Vec<_>>(),
         [Some("twin")],
-        "the second one's word is not the first one's"
+        "a heartbeat of the second worker is none of the first worker"
     );
     first.beat("twin", b"good night", Duration::ZERO).unwrap();
-    assert_eq!(second.workers().unwrap(), [("twin".to_owned(), b"two".to_vec())], "one goes, the other stays");
+    assert_eq!(second.workers().unwrap(), [("twin".to_owned(), b"two".to_vec())], "the second worker stays listed");
 }
 
 #[test]

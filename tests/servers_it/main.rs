@@ -1,5 +1,4 @@
-//! The backends of a fleet on real servers: the same promises as everywhere, what is lost when the window is, and what
-//! the program says.
+//! The backends of a fleet on real servers: the conformance suites, the loss of the window, and the program's messages.
 //!
 //! `./justw test --servers` starts the servers and sets `DOVETAIL_TEST_REDIS`, `DOVETAIL_TEST_MONGODB` and
 //! `DOVETAIL_TEST_S3`.
@@ -21,10 +20,13 @@ use dovetail_core::meta::MetaStore;
 use dovetail_flow::{FleetLedger, SystemClock};
 use dovetail_stores::{MongoMeta, RedisWindow};
 
-/// The address of a server, or a failure that says how to get one.
+/// The address of a server; panics with the remedy if the variable is not set.
 fn address(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} is not set: run `./justw servers start`, then `eval \"$(scripts/servers urls)\"`, or `./justw test --servers`")
+        panic!(
+            "{variable} is not set: run `./justw servers start`, then `eval \"$(scripts/servers urls)\"`, \
+             or `./justw test --servers`"
+        )
     })
 }
 
@@ -39,7 +41,7 @@ fn redis() -> String {
     address("DOVETAIL_TEST_REDIS")
 }
 
-/// A database of its own.
+/// The URL of a database of its own.
 fn mongodb(database: &str) -> String {
     let base = address("DOVETAIL_TEST_MONGODB");
     format!("{}/{database}", base.trim_end_matches('/'))
@@ -53,12 +55,12 @@ fn window(fleet: &str) -> Arc<RedisWindow> {
     Arc::new(RedisWindow::open(&redis(), fleet, &fresh("caller")).unwrap())
 }
 
-/// A fleet's ledger where time is real: leases are short.
+/// A fleet's ledger for the conformance suite, with short leases, because the time is real.
 fn bench(meta: impl Fn(&str) -> Arc<dyn MetaStore>) -> Bench {
     let name = fresh("conformance");
     let window = window(&name);
     let ledger = Arc::new(FleetLedger::new(meta(&name), window.clone()).unwrap());
-    // While time passes somebody is heard, as in any fleet: a window that hears nobody takes no lease for lapsed.
+    // Time passes with calls to the window, as in any fleet: a window that no caller talks to expires no lease.
     let advance = Box::new(move |by: Duration| {
         let until = std::time::Instant::now() + by;
         while std::time::Instant::now() < until {

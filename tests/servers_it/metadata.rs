@@ -1,4 +1,4 @@
-//! Redis and MongoDB that cannot be used: one clear error each, and no password in it.
+//! Redis and MongoDB servers that cannot be used: each gives one clear error, and no error shows a password.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use dovetail_stores::{MongoMeta, RedisWindow};
 
 use crate::{fresh, mongodb, redis};
 
-/// The whole chain of an error, as a person would see it.
+/// The whole chain of an error, as a user sees it.
 fn text(error: &StoreError) -> String {
     let source = error.source.as_ref().map_or_else(String::new, ToString::to_string);
     format!("{error}: {source} {error:?}")
@@ -57,14 +57,14 @@ fn a_database_belongs_to_one_fleet() {
     let url = mongodb(&fresh("fleet"));
     let open = |fleet: &str| MongoMeta::open(&url, fleet, Arc::new(SystemClock)).unwrap();
     let first = open("first");
-    // To look is not to take.
+    // Reading does not take the database for the fleet.
     assert_eq!(first.open_runs(9).unwrap(), []);
     let second = open("second");
     assert_eq!(second.list(Kind::Run, &Listing { limit: 9, ..Listing::default() }).unwrap(), []);
     let put = |meta: &MongoMeta| meta.put(&[Record { kind: Kind::Model, key: "a".into(), value: b"{}".to_vec() }]);
     put(&first).unwrap();
     open("first");
-    // Whoever was there before it was taken is refused when he writes.
+    // A process that opened the database before it was taken is refused when it writes.
     for error in [put(&second).unwrap_err(), second.open(&[]).unwrap_err(), mongo_error(&url, "second")] {
         assert_eq!(error.kind, StoreErrorKind::Refused);
         assert!(text(&error).contains("`first`") && text(&error).contains("`second`"), "{}", text(&error));
@@ -74,7 +74,7 @@ fn a_database_belongs_to_one_fleet() {
 
 #[test]
 fn a_redis_that_throws_jobs_away_is_refused() {
-    // A server of the test's own, which may be set up wrongly.
+    // The test starts a server of its own, which may be configured wrongly.
     let folder = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let mut server = std::process::Command::new("redis-server")

@@ -14,7 +14,8 @@ fn redis_with_mongodb_keeps_the_promises() {
     dovetail_core::conformance::ledger(&|| bench(meta));
 }
 
-/// As a real MongoDB is read; of the stand-in, which is slow at that, few keys are read one by one.
+/// A real MongoDB reads many keys by one request. The stand-in is slow at that, so small batches are read key by key
+/// there.
 #[test]
 fn redis_with_mongodb_that_is_read_many_keys_at_a_time_keeps_the_promises() {
     let meta = |database: &str| -> Arc<dyn MetaStore> {
@@ -23,7 +24,8 @@ fn redis_with_mongodb_that_is_read_many_keys_at_a_time_keeps_the_promises() {
     dovetail_core::conformance::ledger(&|| bench(meta));
 }
 
-/// More keys than one request takes, in another order than they were written, one twice, one that is not there.
+/// The keys are more than one request takes and in another order than they were written; one key stands twice, and one
+/// is not stored.
 #[test]
 fn many_records_of_mongodb_are_read_by_key() {
     let url = mongodb(&fresh("many"));

@@ -1,6 +1,8 @@
-//! What must be true of the records of a run, wherever they are: I3, each step consumed what the step before it
-//! produced, and the bytes are there; I4, no step began before what it needs had ended; and of I2, a run that succeeded
-//! has an outcome of each step.
+//! Invariants that a run's records must meet in every store:
+//!
+//! - I2, in part: a run that succeeded has an outcome of each step;
+//! - I3: each step consumed the values that an earlier step produced, and their bytes are stored;
+//! - I4: no step began before the steps that it needs had ended.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +11,10 @@ use dovetail_core::ledger::RunKey;
 use dovetail_core::pipeline::Pipeline;
 use dovetail_core::record::{OutcomeRecord, StoredValue};
 
-/// The most that a value of a test has, in bytes.
+/// The upper limit for reading a value of a test, in bytes.
 const MOST: u64 = 1 << 30;
 
-/// What is not so, for this run; `outcomes` are those of all runs, by key.
+/// The violations of the invariants in this run. `outcomes` has the outcomes of all runs, by key.
 pub(crate) fn broken(
     run: &RunKey,
     pipeline: &Pipeline,
@@ -64,7 +66,7 @@ pub(crate) fn broken(
             None => Vec::new(),
         };
         for (kind, digest) in needed {
-            // What is read is compared with its digest.
+            // `get` compares the bytes with the digest.
             if let Err(error) = blobs.get(kind, &digest, MOST) {
                 broken.push(format!("I3: {} {digest} of {name}: {error:?}", kind.folder()));
             }

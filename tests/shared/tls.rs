@@ -1,4 +1,4 @@
-//! The end of a TLS connection that a test serves, with a certificate that nobody has signed but itself.
+//! The server side of a TLS connection in a test, with a self-signed certificate.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// Speaks TLS as a server of one name.
+/// A TLS server for one host name.
 #[derive(Clone)]
 pub(crate) struct TlsServer(Arc<ServerConfig>);
 
 impl TlsServer {
-    /// And its certificate as PEM.
+    /// Makes the server; returns its certificate as PEM, too.
     pub(crate) fn of(name: &str) -> (Self, String) {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
         let pem = made.cert.pem();

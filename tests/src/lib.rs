@@ -1,1 +1,1 @@
-//! Nothing but tests lives in this crate: see `it/`.
+//! This crate has only tests: see `it/`.

@@ -1,4 +1,4 @@
-//! One call of a task, and one whole process for one run.
+//! The figures of one call of a task, and of one whole process for one run.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -13,21 +13,21 @@ use serde_json::{Value, json};
 use crate::suite::Suite;
 use dovetail_service::Error;
 
-/// Processes of one round.
+/// The number of processes in one round.
 const PROCESSES: usize = 5;
 
-/// Microseconds of one attempt at a task in Rust with std.
+/// The time of one attempt of a task in Rust with std, in microseconds.
 pub(crate) fn overhead(suite: &Suite) -> Result<Vec<f64>, Error> {
     let package = super::tasks::noop(suite.place.service()?)?;
     attempts(suite, package, json!({ "n": 1, "text": "handed on" }))
 }
 
-/// The same of one without, which has next to nothing to make an instance of.
+/// The same for a task without std, whose instance needs almost no preparation.
 pub(crate) fn overhead_no_std(suite: &Suite) -> Result<Vec<f64>, Error> {
     attempts(suite, suite.tasks.number, json!({ "n": 1 }))
 }
 
-/// Microseconds of one attempt in the runtime: no queue, no records.
+/// The time of one attempt in the runtime, without queue and records, in microseconds.
 fn attempts(suite: &Suite, package: Digest, input: Value) -> Result<Vec<f64>, Error> {
     let service = suite.place.service()?;
     let runtime = service.runtime(service.ports()?.blobs.clone(), 1, None)?;
@@ -63,7 +63,7 @@ fn attempts(suite: &Suite, package: Digest, input: Value) -> Result<Vec<f64>, Er
     (0..suite.plan.rounds).map(round).collect()
 }
 
-/// Milliseconds of `dovetail run`, from its start to its end. Each process is a round.
+/// The time of `dovetail run` from its start to its end, in milliseconds. Each process is a round.
 pub(crate) fn whole_process(suite: &Suite) -> Result<Vec<f64>, Error> {
     let one = |_| {
         suite.go_on()?;
@@ -87,7 +87,7 @@ pub(crate) fn whole_process(suite: &Suite) -> Result<Vec<f64>, Error> {
         }
         Ok(time)
     };
-    // The first one finds nothing in the system's caches.
+    // The first process finds nothing in the system's caches, so it is not counted.
     one(0)?;
     (0..suite.plan.rounds * PROCESSES).map(one).collect()
 }

@@ -1,5 +1,5 @@
-//! What the face figures are measured with: the published pipeline, its models and photographs, all of them from the
-//! user's own data folder; and the same calls of the library without anything of ours between them.
+//! The parts for the figures of faces: the published pipeline, its models and photographs, all from the user's own data
+//! folder; and the same calls of the library without any of our code between them.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -26,28 +26,28 @@ use dovetail_service::media::sniff;
 use dovetail_service::models::share::chosen;
 use dovetail_service::paths::Shown as _;
 
-/// The pipeline that is measured.
+/// The name of the measured pipeline.
 const PIPELINE: &str = "face-processing";
-/// The step whose outcome is its result.
+/// The step whose outcome is the pipeline's result.
 const RESULT: &str = "report";
-/// Runs that are looked through for photographs.
+/// The number of runs that are searched for photographs.
 const LOOKED_THROUGH: usize = 200;
-/// Photographs of one round, where none were named.
+/// The number of photographs in one round, if the request names no folder.
 const PHOTOGRAPHS: usize = 6;
 
-/// The face pipeline, published where it is measured.
+/// The face pipeline, published in the place of the measurement.
 pub(crate) struct Faces {
     pub(crate) graph: Graph,
     pub(crate) photographs: Vec<Vec<u8>>,
-    /// Makes every photograph another one: nothing about it is remembered.
+    /// The number of copies so far. It makes every copy of a photograph different, so that no cache knows it.
     copies: Cell<u64>,
 }
 
 impl Faces {
-    /// Takes pipeline, packages and photographs out of `from`, and publishes them in `place`.
+    /// Reads the pipeline, its packages and photographs from `from`, and publishes the pipeline in `place`.
     ///
     /// # Errors
-    /// `no_face_pipeline`, `no_photographs`, `models_missing`: with what to do.
+    /// `no_face_pipeline`, `no_photographs` or `models_missing`, with a remedy.
     pub(crate) fn publish(from: &Service, photographs: Option<&Path>, place: &TestBed) -> Result<Self, Error> {
         let source = from.ports_to_read()?;
         let help = "`./justw demo` sets them up in target/demo/data; then add --data target/demo/data";
@@ -78,18 +78,18 @@ impl Faces {
         Ok(Self { graph: Graph { published, results: vec![RESULT.to_owned()] }, photographs, copies: Cell::new(0) })
     }
 
-    /// The photograph with bytes behind its end that nobody reads and no other copy has.
+    /// The photograph with bytes appended after its end. No decoder reads them, and no other copy has the same.
     pub(crate) fn copy(&self, photograph: &[u8]) -> Vec<u8> {
         [photograph, &self.number().to_le_bytes()].concat()
     }
 
-    /// Another one each time.
+    /// A new number at each call.
     pub(crate) fn number(&self) -> u64 {
         self.copies.set(self.copies.get() + 1);
         self.copies.get()
     }
 
-    /// Stores photographs and submits a run of each.
+    /// Stores the photographs and submits a run for each.
     pub(crate) fn submit(&self, service: &Service, photographs: &[Vec<u8>]) -> Result<Vec<RunId>, Error> {
         let parts = service.ports()?;
         let mut runs = Vec::with_capacity(photographs.len());
@@ -113,15 +113,15 @@ impl Faces {
         Ok(runs.into_iter().map(|(run, _)| run).collect())
     }
 
-    /// How many faces a run found.
+    /// The number of faces that a run found.
     pub(crate) fn found(&self, service: &Service, run: &RunId) -> Result<usize, Error> {
         let document = dovetail_flow::document(service.ports()?, run)?;
         Ok(document.output.get("faces").and_then(Value::as_array).map_or(0, Vec::len))
     }
 }
 
-/// The library's calls of the pipeline, and no more: decoded, faces found, then attributes and features side by side.
-/// Gives back how many faces there are.
+/// Makes only the library calls of the pipeline: decodes the photograph, finds faces, then computes attributes and
+/// features in parallel. Returns the number of faces.
 pub(crate) fn native(vision: &Opencv, photograph: &[u8], number: u64) -> Result<usize, Error> {
     let stop = Stop::never();
     let model = |kind| vision.model(kind, None);
@@ -146,10 +146,10 @@ pub(crate) fn native(vision: &Opencv, photograph: &[u8], number: u64) -> Result<
     Ok(faces.len())
 }
 
-/// The picture, and its faces.
+/// The decoded image and its faces.
 pub(crate) fn find(vision: &Opencv, photograph: &[u8], number: u64) -> Result<(Image, Vec<Rect>), Error> {
     let stop = Stop::never();
-    // Only a name for the cache of pictures: nobody compares it with the bytes.
+    // The digest is only a key for the image cache. It is not compared with the bytes.
     let name = Digest::of(&number.to_le_bytes());
     let image = vision.open(&name, &mut || Ok(photograph.to_vec()), &stop)?;
     let ssd = vision.model(ModelKind::Detector, Some("ssd"))?;
@@ -157,12 +157,12 @@ pub(crate) fn find(vision: &Opencv, photograph: &[u8], number: u64) -> Result<(I
     Ok((image, found.iter().map(|face| face.bbox).collect()))
 }
 
-/// Those of a folder.
+/// The photographs of a folder.
 fn of_folder(named: &Path) -> Result<Vec<Vec<u8>>, Error> {
     photographs(named, "no_photographs")?.iter().map(|file| read(file, MAX_PHOTOGRAPH)).collect()
 }
 
-/// Those that the newest runs which succeeded were about, the oldest of them first.
+/// The photographs of the newest successful runs, those of the oldest of these runs first.
 fn of_runs(from: &Service, pipeline: &Published) -> Result<Vec<Vec<u8>>, Error> {
     let parts = from.ports_to_read()?;
     let mut digests: Vec<Digest> = Vec::new();
@@ -175,7 +175,8 @@ fn of_runs(from: &Service, pipeline: &Published) -> Result<Vec<Vec<u8>>, Error> 
         if record.pipeline != pipeline.key || digests.len() == PHOTOGRAPHS {
             continue;
         }
-        // A photograph is an artifact: inputs that stand apart for their size are not the demo's.
+        // The image is an artifact and small. Inputs that are stored as a blob because of their size are not those of
+        // the demo.
         let StoredValue::Inline(inputs) = record.inputs else { continue };
         let image = inputs.get("image").and_then(ArtifactRef::from_json);
         digests.extend(image.map(|image| image.digest).filter(|digest| !digests.contains(digest)));
@@ -185,7 +186,7 @@ fn of_runs(from: &Service, pipeline: &Published) -> Result<Vec<Vec<u8>>, Error> 
 }
 
 impl Suite {
-    /// The face pipeline, set up when the first figure asks for it.
+    /// The face pipeline, published at the first call.
     pub(crate) fn faces(&self) -> Result<&Faces, Error> {
         if self.faces.get().is_none() {
             let faces = Faces::publish(&self.from, self.photographs.as_deref(), &self.place)?;

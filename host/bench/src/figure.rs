@@ -1,4 +1,4 @@
-//! A measured figure: the median of its rounds, and how far apart they were. Pure.
+//! A measured figure: the median of its rounds, and their lowest and highest value. This module has no side effects.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Figure {
-    /// Stable and snake_case.
+    /// A stable name in snake_case.
     #[schemars(regex(pattern = "^[a-z][a-z0-9_]*$"))]
     pub name: String,
     /// The median of the rounds.
@@ -22,7 +22,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// Of these rounds, at least one. Values have four digits.
+    /// The figure of these rounds, at least one. Its values are rounded to four digits.
     pub(crate) fn of(name: &str, unit: &str, rounds: &[f64]) -> Self {
         let bound = |pick: fn(f64, f64) -> f64| rounded(rounds.iter().copied().reduce(pick).unwrap_or_default());
         Self {
@@ -35,7 +35,7 @@ impl Figure {
     }
 }
 
-/// Four digits: more would be noise.
+/// Rounds to four digits, because further digits are noise.
 fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;
@@ -49,7 +49,7 @@ fn rounded(value: f64) -> f64 {
     }
 }
 
-/// The middle one, or what is between the two in the middle; 0 of none.
+/// The middle value, or the mean of the two middle values. 0 if there are no values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -60,7 +60,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// The smallest value that so many parts in a hundred are not above.
+/// The smallest value that is at least as large as `parts` percent of the values.
 pub(crate) fn percentile(values: &[f64], parts: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! How figures grow: with runs in the queue, steps in a pipeline, bytes in a value, faces in a photograph.
+//! How figures grow: with queued runs, steps in a pipeline, bytes in a value, and faces in a photograph.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::workers::Workers;
 use dovetail_service::Error;
 use dovetail_service::media::sniff;
 
-/// Steps of one round, whatever the pipeline's size.
+/// The number of steps in one round, for pipelines of any size.
 const STEPS: u32 = 2000;
 
 pub(crate) const MEASURES: &[Measure] = &[
@@ -53,18 +53,18 @@ pub(crate) const MEASURES: &[Measure] = &[
     Measure::new("faces_200_ms", "ms", faces::<200>, "").of_faces(),
 ];
 
-/// Runs a second.
+/// Runs per second.
 fn queued<const RUNS: u32>(suite: &Suite) -> Result<Vec<f64>, Error> {
     rates(suite, &suite.tasks.single, RUNS)
 }
 
-/// Steps a second.
+/// Steps per second.
 fn steps<const COUNT: u32>(suite: &Suite) -> Result<Vec<f64>, Error> {
     let graph = independent(suite.place.service()?.ports()?, COUNT)?;
     Ok(rates(suite, &graph, (STEPS / COUNT).max(1))?.into_iter().map(|rate| rate * f64::from(COUNT)).collect())
 }
 
-/// Milliseconds from submission to result.
+/// The time from submission to result in milliseconds.
 fn value<const BYTES: usize>(suite: &Suite) -> Result<Vec<f64>, Error> {
     let inputs = json!({ "text": "x".repeat(BYTES) });
     let workers = Workers::start(suite)?;
@@ -75,13 +75,13 @@ fn value<const BYTES: usize>(suite: &Suite) -> Result<Vec<f64>, Error> {
             .collect::<Result<Vec<f64>, Error>>()?;
         Ok(super::figure::median(&all))
     };
-    // The first one finds nothing loaded.
+    // The first round finds nothing loaded, so it is not counted.
     round(0)?;
     (0..suite.plan.rounds).map(round).collect()
 }
 
-/// Milliseconds of both tasks' attempts, without queue and records. The faces are boxes of one that is there, each a
-/// little elsewhere: none of their landmarks is known.
+/// The time of the attempts of both tasks in milliseconds, without queue and records. All faces are boxes of one real
+/// face, each shifted a little, so that the landmarks of none are cached.
 fn faces<const COUNT: usize>(suite: &Suite) -> Result<Vec<f64>, Error> {
     let (measured, service) = (suite.faces()?, suite.place.service()?);
     let vision = Arc::new(service.vision()?);

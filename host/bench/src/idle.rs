@@ -1,4 +1,4 @@
-//! What a worker takes that has nothing to do.
+//! The resources that a worker uses while it has nothing to do.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::suite::Suite;
 use crate::workers::Workers;
 use dovetail_service::Error;
 
-/// How long a worker is left alone before it counts as idle.
+/// How long a worker gets no work before it counts as idle.
 const SETTLE: Duration = Duration::from_millis(1500);
 
-/// Megabytes of a process that has run tasks and waits; a new process each round.
+/// The resident memory, in MB, of a process that has run tasks and waits. Each round starts a new process.
 #[expect(clippy::cast_precision_loss, reason = "far less than 2^52 bytes")]
 pub(crate) fn memory(suite: &Suite) -> Result<Vec<f64>, Error> {
     let mut rounds = Vec::new();
@@ -26,17 +26,18 @@ pub(crate) fn memory(suite: &Suite) -> Result<Vec<f64>, Error> {
     Ok(rounds)
 }
 
-/// Commands of one idle worker to Redis, a second.
+/// The commands that one idle worker sends to Redis, per second.
 ///
-/// Counted by the server (`INFO commandstats`). It counts those that a script calls, too; they are left out here, as
-/// they cost no round trip: every call of ours is one `EVALSHA`, and the rest that a client of ours sends is of kinds
+/// The server counts them (`INFO commandstats`). It also counts the commands that a script calls, which cost no round
+/// trip, so they are left out: every call of ours is one `EVALSHA`, and the other commands of our client are of kinds
 /// that no script can call.
 pub(crate) fn redis_commands(suite: &Suite) -> Result<Vec<f64>, Error> {
     let config = suite.place.settings();
     commands(suite, || Ok(RedisWindow::open(config.queue.url(), &config.fleet, "bench")?.client_commands()?))
 }
 
-/// Commands of one idle worker to MongoDB, a second, by the server's own count; the driver's `hello` is one of them.
+/// The commands that one idle worker sends to MongoDB, per second, counted by the server. The driver's `hello` is
+/// included.
 pub(crate) fn mongodb_commands(suite: &Suite) -> Result<Vec<f64>, Error> {
     let meta = &suite.place.settings().meta;
     if meta.scheme() != "mongodb" {
@@ -45,7 +46,7 @@ pub(crate) fn mongodb_commands(suite: &Suite) -> Result<Vec<f64>, Error> {
     }
     commands(suite, || {
         MongoMeta::commands_answered(meta.url()).map_err(|error| match error.kind {
-            // Few users may ask for it, and everything else can be measured without.
+            // Few users have the right to ask for the statistics, and all other figures can be measured without it.
             StoreErrorKind::Refused => Error::host("no_statistics", "MongoDB's statistics may not be read")
                 .cause(error)
                 .help("give the user of --meta the role `clusterMonitor`, too"),
@@ -61,7 +62,7 @@ fn commands(suite: &Suite, count: impl Fn() -> Result<u64, Error>) -> Result<Vec
     warm(suite, &workers)?;
     let round = |_| {
         suite.sleep(SETTLE)?;
-        // What asking costs, connecting included.
+        // The commands of one count, with its connection.
         let cost = {
             let first = count()?;
             count()?.saturating_sub(first)

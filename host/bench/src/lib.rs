@@ -1,7 +1,7 @@
-//! Measures a machine, or the servers of a fleet from it, in stores of its own that it removes.
+//! Measures a machine, or the servers of a fleet, in stores of its own, which it removes afterwards.
 //!
-//! Every figure is measured in several rounds: its value is their median, beside the lowest and the highest. Nothing here
-//! decides whether a figure is good, and nothing here prints.
+//! Every figure is measured in several rounds. It has their median, lowest and highest value. This crate does not judge
+//! figures and does not print.
 
 mod call;
 mod faces;
@@ -26,15 +26,15 @@ pub use self::machine::Machine;
 use self::suite::Suite;
 pub use self::suite::{BenchRequest, Interruption};
 
-/// What `dovetail bench --output json` prints. Figures compare within one machine; from machine to machine they vary with
-/// its disk most of all.
+/// The document of `dovetail bench --output json`. Compare figures only within one machine: between machines they vary
+/// most with the disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Measured figures", extend("$id" = "urn:dovetail:bench:1"))]
 #[serde(deny_unknown_fields)]
 pub struct BenchDocument {
     pub machine: Machine,
     pub figures: Vec<Figure>,
-    /// Figures that the data folder lacks something for.
+    /// Figures that were not measured because the data folder or the servers lack something.
     pub not_measured: Vec<NotMeasured>,
 }
 
@@ -42,11 +42,11 @@ pub struct BenchDocument {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NotMeasured {
-    /// Stable and snake_case.
+    /// A stable name in snake_case.
     #[schemars(regex(pattern = "^[a-z][a-z0-9_]*$"))]
     pub name: String,
     pub why: String,
-    /// What to do to have it.
+    /// A remedy, if there is one.
     pub help: Option<String>,
 }
 
@@ -58,11 +58,11 @@ pub const SCHEMAS: &[dovetail_service::documents::Schema] =
 struct Measure {
     name: &'static str,
     unit: &'static str,
-    /// For people.
-    what: &'static str,
-    /// One value a round.
+    /// The meaning of the figure, for people.
+    meaning: &'static str,
+    /// Measures. Returns one value for each round.
     rounds: fn(&Suite) -> Result<Vec<f64>, Error>,
-    /// Whether it needs the face pipeline, which a data folder may not have.
+    /// Whether the figure needs the face pipeline, which a data folder may not have.
     faces: bool,
 }
 
@@ -71,9 +71,9 @@ impl Measure {
         name: &'static str,
         unit: &'static str,
         rounds: fn(&Suite) -> Result<Vec<f64>, Error>,
-        what: &'static str,
+        meaning: &'static str,
     ) -> Self {
-        Self { name, unit, what, rounds, faces: false }
+        Self { name, unit, meaning, rounds, faces: false }
     }
 
     const fn of_faces(self) -> Self {
@@ -167,10 +167,12 @@ const SERVERS: &[Measure] = &[
     .of_faces(),
 ];
 
-/// Measures. `progress` gets the place and the number of each figure, and its name. None: the measurement was interrupted.
+/// Measures the requested figures. `progress` gets the position of each figure, the number of figures, and its name.
+/// Returns `None` if the measurement was interrupted.
 ///
 /// # Errors
-/// `unknown_figure`, `no_servers`; what keeps a named figure from being measured; a store's failure.
+/// `unknown_figure` and `no_servers`; the reason why a figure in `request.only` cannot be measured; the failure of a
+/// store.
 pub fn run(
     service: &Service,
     request: &BenchRequest,
@@ -191,7 +193,7 @@ pub fn run(
     Ok(Some(BenchDocument { machine, figures, not_measured }))
 }
 
-/// The figures of the suite that is asked for.
+/// The figures of the requested suite.
 fn suite_of(request: &BenchRequest) -> &'static [Measure] {
     match (request.servers, request.growth) {
         (true, _) => SERVERS,
@@ -200,13 +202,13 @@ fn suite_of(request: &BenchRequest) -> &'static [Measure] {
     }
 }
 
-/// For people: the meaning of a figure of the suite that is asked for. Empty if it is that of the figure before.
+/// The meaning of a figure of the requested suite, for people. Empty if the meaning is that of the figure before.
 #[must_use]
 pub fn meaning(request: &BenchRequest, name: &str) -> &'static str {
-    suite_of(request).iter().find(|measure| measure.name == name).map_or("", |measure| measure.what)
+    suite_of(request).iter().find(|measure| measure.name == name).map_or("", |measure| measure.meaning)
 }
 
-/// Those that were named, in our order.
+/// The figures with these names, in the order of the suite; all figures if there are no names.
 fn wanted(all: &'static [Measure], only: &[String]) -> Result<Vec<&'static Measure>, Error> {
     for name in only {
         if all.iter().any(|measure| measure.name == name) {
@@ -224,10 +226,10 @@ fn wanted(all: &'static [Measure], only: &[String]) -> Result<Vec<&'static Measu
     Ok(all.iter().filter(|measure| only.is_empty() || only.iter().any(|name| name == measure.name)).collect())
 }
 
-/// What a data folder or the servers may lack; everything else is an error.
+/// Codes of errors that tell what a data folder or the servers lack. Any other error ends the measurement.
 const LACKING: [&str; 5] = ["no_face_pipeline", "no_photographs", "models_missing", "no_mongodb", "no_statistics"];
 
-/// `named`: the caller asked for each of these, and none may be missing.
+/// Measures the wanted figures. If `named` is set, the caller asked for each of them, and a missing one is an error.
 fn measure(
     suite: &mut Suite,
     wanted: &[&'static Measure],

@@ -1,5 +1,4 @@
-//! Many runs at once, and one after the other: rates and latencies, from the submission to the result in the
-//! submitter's hands.
+//! Rates of many runs at once, and latencies of sequential runs. Both end when the submitter has read the results.
 
 use std::time::{Duration, Instant};
 
@@ -15,29 +14,29 @@ use crate::workers::Workers;
 use dovetail_service::Error;
 use dovetail_service::Service;
 
-/// Runs that are waited for together: each look names them all.
+/// The number of runs that are waited for together: each request names all of them.
 const TOGETHER: usize = 500;
-/// Runs that are submitted in one change.
+/// The number of runs that are submitted in one change.
 const AT_ONCE: usize = 250;
-/// How long it is waited before it is looked whether the workers still live.
+/// How long to wait for a run's end before a check whether the workers are alive.
 const LOOK: Duration = Duration::from_secs(2);
-/// Nothing of ours takes so long: something is wrong.
+/// No step here takes this long, so something is wrong.
 const STALLED: Duration = Duration::from_secs(120);
-/// Steps that are run before anything is timed, so that every worker has the tasks loaded.
+/// The number of steps before a measurement, so that every worker has loaded the tasks.
 const WARM: u32 = 200;
 
-/// Steps a second in runs of ten.
+/// Steps per second in runs of `STEPS` steps.
 pub(crate) fn independent_steps(suite: &Suite) -> Result<Vec<f64>, Error> {
     let runs = (suite.plan.size / STEPS).max(1);
     Ok(rates(suite, &suite.tasks.independent, runs)?.into_iter().map(|rate| rate * f64::from(STEPS)).collect())
 }
 
-/// Steps a second in runs of one.
+/// Steps per second in runs of one step.
 pub(crate) fn single_steps(suite: &Suite) -> Result<Vec<f64>, Error> {
     rates(suite, &suite.tasks.single, suite.plan.size)
 }
 
-/// Runs a second that fork and join.
+/// Runs that fork and join, per second.
 pub(crate) fn fork_joins(suite: &Suite) -> Result<Vec<f64>, Error> {
     rates(suite, &suite.tasks.fork_join, (suite.plan.size / FORK_JOIN_STEPS).max(1))
 }
@@ -50,7 +49,7 @@ pub(crate) fn latency_p99(suite: &Suite) -> Result<Vec<f64>, Error> {
     Ok(latencies(suite)?.iter().map(|round| percentile(round, 99)).collect())
 }
 
-/// Runs a second.
+/// Runs per second, one value for each round.
 pub(crate) fn rates(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<f64>, Error> {
     let workers = Workers::start(suite)?;
     warm(suite, &workers)?;
@@ -63,7 +62,7 @@ pub(crate) fn rates(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<f64>,
     (0..suite.plan.rounds).map(round).collect()
 }
 
-/// Milliseconds from submission to result, each run after the other one.
+/// The times from submission to result in milliseconds, for sequential runs, by round.
 fn latencies(suite: &Suite) -> Result<&Vec<Vec<f64>>, Error> {
     if let Some(known) = suite.latencies.get() {
         return Ok(known);
@@ -76,7 +75,7 @@ fn latencies(suite: &Suite) -> Result<&Vec<Vec<f64>>, Error> {
     Ok(suite.latencies.get_or_init(|| all))
 }
 
-/// Milliseconds of one run, from its submission to its result.
+/// The time of one run from its submission to its result, in milliseconds.
 pub(crate) fn latency(suite: &Suite, workers: &Workers, graph: &Graph, inputs: &Value) -> Result<f64, Error> {
     let service = suite.place.service()?;
     let (began, run) = (Instant::now(), dovetail_flow::new_run_id()?);
@@ -85,7 +84,7 @@ pub(crate) fn latency(suite: &Suite, workers: &Workers, graph: &Graph, inputs: &
     Ok(began.elapsed().as_secs_f64() * 1e3)
 }
 
-/// Every worker has loaded the tasks after this, as far as work spreads.
+/// Runs some steps, so that every worker has loaded the tasks, as far as the work is distributed.
 pub(crate) fn warm(suite: &Suite, workers: &Workers) -> Result<(), Error> {
     for (graph, steps) in [(&suite.tasks.independent, STEPS), (&suite.tasks.fork_join, FORK_JOIN_STEPS)] {
         let runs = submit(suite, graph, WARM / steps)?;
@@ -94,7 +93,7 @@ pub(crate) fn warm(suite: &Suite, workers: &Workers) -> Result<(), Error> {
     Ok(())
 }
 
-/// Submits so many runs of a pipeline.
+/// Submits `runs` runs of a pipeline.
 pub(crate) fn submit(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<RunKey>, Error> {
     let parts = suite.place.service()?.ports()?;
     let runs: Vec<(RunId, Value)> =
@@ -107,7 +106,7 @@ pub(crate) fn submit(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<RunK
     Ok(runs.into_iter().map(|(run, _)| RunKey { run, generation: 0 }).collect())
 }
 
-/// Waits until all are over, the oldest first, and reads what came of them: as whoever submits work does.
+/// Waits until all runs are over, the oldest first, and reads their outcomes, as a submitter does.
 pub(crate) fn results(
     suite: &Suite,
     service: &Service,
@@ -125,7 +124,7 @@ pub(crate) fn results(
             let mut ended = ledger.over(&open, Wait { seen, at_most: LOOK })?;
             if ended.is_empty() && moved.elapsed() > LOOK {
                 workers.check()?;
-                // Notifications are best effort: this looks at the records.
+                // Notifications are best effort, so look at the records.
                 ended = ledger.over(&open, Wait::NONE)?;
                 if ended.is_empty() && moved.elapsed() > STALLED {
                     return Err(Error::host("bench_stalled", format!("no run has ended for {STALLED:?}")));

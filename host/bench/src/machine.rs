@@ -1,4 +1,4 @@
-//! What the figures were measured on: without it they mean nothing.
+//! The machine of a measurement: figures mean nothing without it.
 
 use std::io::{Seek as _, Write as _};
 use std::path::Path;
@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::figure::median;
 use crate::suite::Suite;
 
-/// Writes that are timed.
+/// The number of writes that are timed.
 const WRITES: usize = 25;
 
-/// The machine on which figures were measured, as far as that can be told.
+/// The machine on which figures were measured, as far as its properties are known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Machine {
     /// The version of dovetail.
@@ -29,24 +29,25 @@ pub struct Machine {
     pub memory_mb: Option<u64>,
     /// Operating system, its version, architecture.
     pub system: String,
-    /// Processes that wanted to run over the minute before the measurement: with others at work the figures are lower.
+    /// Processes that were ready to run, averaged over the minute before the measurement. Other work lowers the
+    /// figures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub load_before: Option<f64>,
-    /// A write of 4 KiB until it is on the disk of the data folder, median.
+    /// Time in ms until a write of 4 KiB is on the disk of the data folder, median.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub disk_commit_ms: Option<f64>,
-    /// The queue, without password.
+    /// The URL of the queue, without the password.
     pub queue: String,
-    /// The records, without password.
+    /// The URL of the records, without the password.
     pub records: String,
-    /// The blobs, without password.
+    /// The URL of the blobs, without the password.
     pub blobs: String,
-    /// Processes that worked.
+    /// The number of worker processes.
     #[schemars(range(min = 1))]
     pub workers: u32,
-    /// Steps that each of them ran at the same time, at the most.
+    /// The most steps that each worker ran at the same time.
     #[schemars(range(min = 1))]
     pub jobs: u32,
 }
@@ -68,7 +69,7 @@ pub(crate) fn facts(suite: &Suite, commit_ms: Option<f64>) -> Machine {
         system: format!("{os} {} {}", release.trim(), std::env::consts::ARCH),
         load_before: suite.load_before,
         disk_commit_ms: commit_ms.map(|ms| (ms * 1000.0).round() / 1000.0),
-        // A URL shows itself without its password.
+        // The `Debug` form of a URL leaves out the password.
         queue: format!("{:?}", settings.queue),
         records: format!("{:?}", settings.meta),
         blobs: format!("{:?}", settings.blobs),
@@ -77,12 +78,13 @@ pub(crate) fn facts(suite: &Suite, commit_ms: Option<f64>) -> Machine {
     }
 }
 
-/// How many processes wanted to run over the last minute; none where it cannot be told.
+/// The number of processes that were ready to run, averaged over the last minute. `None` if the system does not tell
+/// it.
 pub(crate) fn load() -> Option<f64> {
     std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
 
-/// How long a small write takes until it is on the disk, in milliseconds; none where it cannot be told.
+/// The median time of a small write until it is on the disk, in milliseconds. `None` if a write fails.
 pub(crate) fn commit_ms(folder: &Path) -> Option<f64> {
     let measure = || -> std::io::Result<Vec<f64>> {
         let mut file = tempfile::tempfile_in(folder)?;

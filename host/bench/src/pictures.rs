@@ -1,5 +1,5 @@
-//! The face pipeline on photographs: against the library alone, in a worker's memory, and over servers against this
-//! machine alone.
+//! The face pipeline on photographs: compared with the library alone, in the memory of a worker, and on servers
+//! compared with this machine alone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,14 +17,14 @@ use crate::workers::Workers;
 use dovetail_service::Error;
 use dovetail_service::Service;
 
-/// What the pipeline took over what the library alone took, for one round of photographs.
+/// The ratio of the pipeline to the library alone, for one round of photographs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pair {
     cpu: f64,
     wall: f64,
 }
 
-/// Processor time of this process with all its threads, and time on the clock, in seconds.
+/// The processor time of this process with all its threads, and the elapsed time, in seconds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Spent {
     cpu: f64,
@@ -58,8 +58,8 @@ pub(crate) fn wall_ratio(suite: &Suite) -> Result<Vec<f64>, Error> {
 }
 
 /// Rounds in which each photograph goes through the pipeline, from its bytes in memory to the recorded result, and
-/// through the library alone, one after the other; which one is first changes from one photograph to the next. Both use
-/// the same library object.
+/// through the library alone, one after the other. The order alternates from one photograph to the next. Both use the
+/// same library object.
 fn pairs(suite: &Suite) -> Result<&Vec<Pair>, Error> {
     if let Some(known) = suite.pairs.get() {
         return Ok(known);
@@ -87,17 +87,17 @@ fn pairs(suite: &Suite) -> Result<&Vec<Pair>, Error> {
                     found = count;
                 }
             }
-            let told = run.map_or(Ok(0), |run| faces.found(service, &run))?;
-            if told != found {
+            let piped_faces = run.map_or(Ok(0), |run| faces.found(service, &run))?;
+            if piped_faces != found {
                 return Err(Error::host(
                     "bench_failed",
-                    format!("the pipeline found {told} faces where the library alone found {found}"),
+                    format!("the pipeline found {piped_faces} faces where the library alone found {found}"),
                 ));
             }
         }
         Ok(Pair { cpu: piped.cpu / alone.cpu, wall: piped.wall / alone.wall })
     };
-    // The first one loads networks and compiles.
+    // The first round loads networks and compiles, so it is not counted.
     round(0)?;
     let all = (0..suite.plan.pairs).map(round).collect::<Result<Vec<Pair>, Error>>()?;
     Ok(suite.pairs.get_or_init(|| all))
@@ -113,8 +113,8 @@ fn library(vision: &Opencv, picture: &[u8], faces: &Faces) -> Result<usize, Erro
     native(vision, picture, faces.number())
 }
 
-/// The most that a worker process has held while it worked on photographs, as many at once as it takes, in megabytes; a
-/// new process each round.
+/// The peak memory, in MB, of a worker process that works on as many photographs at once as it takes. Each round starts
+/// a new process.
 #[expect(clippy::cast_precision_loss, reason = "far less than 2^52 bytes")]
 pub(crate) fn memory(suite: &Suite) -> Result<Vec<f64>, Error> {
     let (faces, service) = (suite.faces()?, suite.place.service()?);
@@ -127,14 +127,14 @@ pub(crate) fn memory(suite: &Suite) -> Result<Vec<f64>, Error> {
     Ok(rounds)
 }
 
-/// Photographs a second over the servers, with the suite's workers, over those of this machine alone with one process;
-/// by turns.
+/// The number of photographs per second on the servers, with the suite's workers, over that of this machine alone with
+/// one process. The two are measured alternately.
 pub(crate) fn fleet_ratio(suite: &Suite) -> Result<Vec<f64>, Error> {
     let fleet = suite.faces()?;
     let alone = TestBed::embedded(suite)?;
     let here = Faces::publish(&suite.from, suite.photographs.as_deref(), &alone)?;
     let rate = |service: &Service, faces: &Faces, workers: &Workers| -> Result<f64, Error> {
-        // Every process has loaded its networks.
+        // After this, every process has loaded its networks.
         all(suite, service, faces, workers, 2 * suite.workers as usize * faces.photographs.len())?;
         let began = Instant::now();
         all(suite, service, faces, workers, suite.plan.photographs)?;
@@ -153,7 +153,7 @@ pub(crate) fn fleet_ratio(suite: &Suite) -> Result<Vec<f64>, Error> {
     (0..suite.plan.rounds).map(round).collect()
 }
 
-/// So many photographs at once, none of them like another.
+/// Processes `count` photographs at once, all different.
 fn all(suite: &Suite, service: &Service, faces: &Faces, workers: &Workers, count: usize) -> Result<(), Error> {
     let pictures: Vec<Vec<u8>> =
         faces.photographs.iter().cycle().take(count).map(|photograph| faces.copy(photograph)).collect();

@@ -1,5 +1,5 @@
-//! Where it is measured: a data folder of its own and, for servers, names of its own in them. All of it is removed in
-//! the end.
+//! The place of a measurement: a data folder of its own and, for servers, names of its own on them. All of it is
+//! removed at the end.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,14 +14,14 @@ use dovetail_service::settings::{Settings, StoreUrl};
 use dovetail_service::{Service, this_program};
 
 pub(crate) struct TestBed {
-    // Closed before the folder is removed.
+    // The service is dropped before the folder is removed.
     service: Option<Service>,
     settings: Settings,
     folder: TempDir,
 }
 
 impl TestBed {
-    /// A data folder alone, or with `servers` names of this run in the servers that are configured.
+    /// A data folder alone or, with `servers`, also names of this measurement on the configured servers.
     pub(crate) fn new(configured: &Settings, servers: bool) -> Result<Self, Error> {
         if servers && !configured.is_fleet() {
             return Err(Error::usage("no_servers", "there are no servers to measure")
@@ -31,14 +31,14 @@ impl TestBed {
         let mut settings = Settings { data: folder.path().join("data"), ..configured.clone() };
         link_models(&configured.data, &settings.data)?;
         if servers {
-            // Never a fleet that does real work: its name, and its database, are of this run.
+            // The name of the fleet and its database are new, so that no fleet with real work is touched.
             let run = dovetail_flow::new_run_id()?;
-            // The end of an ID is random; it begins with the time.
+            // An ID begins with the time, and its end is random.
             let name = format!("bench-{}", run.as_str().rsplit('-').next().unwrap_or_default());
             if settings.meta.scheme() != "sqlite" {
                 settings.meta = StoreUrl::of(with_database(settings.meta.url(), &format!("dovetail-{name}")));
             }
-            // Blobs belong to one set of records: these are new in every run.
+            // Blobs belong to one set of records, and the records are new in every measurement.
             if settings.has_far_blobs() {
                 settings.blobs = StoreUrl::of(with_prefix(settings.blobs.url(), &name));
             }
@@ -48,19 +48,19 @@ impl TestBed {
             (settings.queue, settings.meta, settings.blobs) =
                 (StoreUrl::of("sqlite:"), StoreUrl::of("sqlite:"), StoreUrl::of("file:"));
         }
-        // A file without settings, so that processes started here find no other one.
+        // A settings file without settings, so that processes that are started here read no other one.
         let file = folder.path().join("dovetail.toml");
         std::fs::write(&file, "").map_err(|e| Error::write(&file, e))?;
         let service = Service::new(settings.clone());
         Ok(Self { service: Some(service), settings, folder })
     }
 
-    /// Another data folder alone, beside the suite's servers.
+    /// A further data folder alone, beside the suite's servers.
     pub(crate) fn embedded(suite: &Suite) -> Result<Self, Error> {
         Self::new(&suite.from.settings, false)
     }
 
-    /// Its stores.
+    /// The service on the stores of this place.
     pub(crate) fn service(&self) -> Result<&Service, Error> {
         self.service.as_ref().ok_or_else(|| Error::host("bench_over", "the measurement is over"))
     }
@@ -77,8 +77,8 @@ impl TestBed {
         self.settings.is_fleet()
     }
 
-    /// This program on the same stores. Settings go by the environment: URLs may have passwords, and everybody sees a
-    /// command line.
+    /// This program on the same stores. The settings are passed in the environment: URLs may contain passwords, and
+    /// every user of the machine can read a command line.
     pub(crate) fn command(&self, args: &[&str]) -> Result<Command, Error> {
         let Settings {
             data, fleet, queue, meta, blobs, jobs, lease, vision_threads, opencv_threads, image_cache, ..
@@ -104,14 +104,14 @@ impl TestBed {
             .env("DOVETAIL_VISION_THREADS", vision_threads.to_string())
             .env("DOVETAIL_VISION_OPENCV_THREADS", opencv_threads.to_string())
             .env("DOVETAIL_VISION_IMAGES", format!("{}KiB", image_cache / 1024))
-            // A line for each of thousands of steps is nobody's daily use.
+            // At a lower level the log has a line for each of thousands of steps, which is not normal operation.
             .env("DOVETAIL_LOG_LEVEL", "warn");
         Ok(command)
     }
 
-    /// Removes what is of this run in servers; the folder goes with `self`.
+    /// Removes everything of this measurement from the servers. The folder is removed when `self` is dropped.
     pub(crate) fn clear(&mut self) -> Result<(), Error> {
-        // Threads of the ledger must not write any more.
+        // The threads of the ledger must end first, so that they write nothing afterwards.
         self.service = None;
         if !self.is_fleet() {
             return Ok(());
@@ -147,8 +147,8 @@ impl Drop for TestBed {
     }
 }
 
-/// Models are tens of megabytes that need no copy: whoever works here only reads them. Without a folder of them there
-/// are none.
+/// Links the folder of models, because models are tens of megabytes and are only read here. If there is no such folder,
+/// there are no models.
 fn link_models(from: &Path, data: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(data).map_err(|e| Error::write(data, e))?;
     let Ok(models) = std::fs::canonicalize(from.join("models")) else { return Ok(()) };
@@ -156,7 +156,7 @@ fn link_models(from: &Path, data: &Path) -> Result<(), Error> {
     std::os::unix::fs::symlink(models, &here).map_err(|e| Error::write(&here, e))
 }
 
-/// The same URL with another database. Whoever is known in the old one stays known there.
+/// The same URL with another database. A user is still authenticated in the old database.
 fn with_database(url: &str, name: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (rest, options) = rest.split_once('?').map_or((rest, ""), |(rest, options)| (rest, options));
@@ -170,7 +170,7 @@ fn with_database(url: &str, name: &str) -> String {
     format!("{scheme}://{hosts}/{name}{options}")
 }
 
-/// The same URL with a prefix below that of the old one.
+/// The same URL with a prefix below the old one.
 fn with_prefix(url: &str, name: &str) -> String {
     let (place, parameters) =
         url.split_once('?').map_or((url, String::new()), |(place, rest)| (place, format!("?{rest}")));

@@ -1,4 +1,4 @@
-//! What only servers are asked: whether a deep queue is slower than a short one, and how fast the records' store
+//! Figures of servers only: whether a deep queue is slower than a short one, and how fast the store for records
 //! inserts.
 
 use std::time::Instant;
@@ -13,23 +13,25 @@ use crate::suite::Suite;
 use crate::workers::Workers;
 use dovetail_service::Error;
 
-/// Records of one insert.
+/// The number of records in one insert.
 const BATCH: usize = 500;
-/// About as long as the outcome of a small step, in bytes.
+/// The size of a record in bytes: about that of the outcome of a small step.
 const RECORD: usize = 700;
-/// Windows of a queue that pass before one is timed: a worker that has just started compares all open runs with the
-/// queue.
+/// The number of parts of a queue that are worked off before one is timed: a worker that has just started first
+/// compares all open runs with the queue.
 const BEFORE: usize = 2;
 
-/// The rate out of a deep queue over the median of those out of a short one. Queues are filled before a worker starts,
-/// and runs of one step are taken from them in order: so the submitter takes nothing away from either rate.
+/// The rate with a deep queue over the median rate with a short one. Queues are filled before a worker starts, and runs
+/// of one step are taken from them in order, so the submitter slows neither rate.
 pub(crate) fn queue_depth(suite: &Suite) -> Result<Vec<f64>, Error> {
     let (window, rounds) = ((suite.plan.size / 4).max(100), suite.plan.rounds);
-    // Beside the window that is timed those before it, and one that is left, so that it does not run dry.
+    // The queue holds the parts before the timed ones, the timed ones, and one that is left, so that it never runs
+    // empty.
     let queued = |timed: usize| window * u32::try_from(BEFORE + timed + 1).unwrap_or(u32::MAX);
     let short =
         |count: usize| (0..count).map(|_| windows(suite, queued(1), window, 1)).collect::<Result<Vec<_>, Error>>();
-    // Half of them before the deep one and half of them after it: whatever else this machine does, it does to both.
+    // Measure half of the short queues before the deep one and half after it, so that other load on this machine
+    // affects both.
     let mut short_rates = short(rounds.div_ceil(2))?;
     let deep = windows(suite, suite.plan.deep.max(queued(rounds)), window, rounds)?;
     short_rates.extend(short(rounds / 2)?);
@@ -37,8 +39,8 @@ pub(crate) fn queue_depth(suite: &Suite) -> Result<Vec<f64>, Error> {
     Ok(deep.into_iter().map(|rate| rate / usual).collect())
 }
 
-/// Fills the queue with so many runs, starts workers, lets some windows pass, and gives back the rates of the next
-/// ones, when all is done.
+/// Fills the queue with `queued` runs, starts workers, lets `BEFORE` parts of `window` runs pass, and returns the rates
+/// of the next `timed` parts after all runs have ended.
 fn windows(suite: &Suite, queued: u32, window: u32, timed: usize) -> Result<Vec<f64>, Error> {
     let graph = &suite.tasks.single;
     let mut runs = Vec::new();
@@ -61,7 +63,7 @@ fn windows(suite: &Suite, queued: u32, window: u32, timed: usize) -> Result<Vec<
     Ok(rates)
 }
 
-/// Records a second, inserted 500 at a time.
+/// The number of records that the store inserts per second, 500 at a time.
 pub(crate) fn inserts(suite: &Suite) -> Result<Vec<f64>, Error> {
     let config = suite.place.settings();
     let meta =

@@ -1,5 +1,5 @@
-//! What every measurement has: stores, published tasks, how much is to be done, and the end of it all when the caller
-//! interrupts.
+//! The parts that every measurement needs: stores, published tasks, the amount of work, and the end after an
+//! interruption by the caller.
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
@@ -15,51 +15,52 @@ use crate::tasks::Tasks;
 use dovetail_service::Error;
 use dovetail_service::Service;
 
-/// What to measure, and how much of it.
+/// A request to measure figures.
 #[derive(Debug, Clone, Default)]
 pub struct BenchRequest {
-    /// The servers of a fleet, instead of a data folder of its own.
+    /// Measure the servers of a fleet instead of a data folder of our own.
     pub servers: bool,
-    /// How figures grow with runs in the queue, steps, sizes of values, faces.
+    /// Measure how figures grow with the number of queued runs, of steps, of bytes in a value, and of faces.
     pub growth: bool,
-    /// Only these figures; none: all of the suite.
+    /// The names of the figures to measure. Empty for all figures of the suite.
     pub only: Vec<String>,
-    /// Less of everything: whether it works, and about how fast it is.
+    /// Do less work for each figure: a check that the measurement works, with approximate figures.
     pub quick: bool,
-    /// Rounds of each figure.
+    /// The number of rounds for each figure.
     pub rounds: Option<u32>,
-    /// Steps that are submitted at once where a rate is measured.
+    /// The number of steps that are submitted at once to measure a rate.
     pub size: Option<u32>,
     /// A folder of photographs for the figures of the face pipeline.
     pub photographs: Option<PathBuf>,
-    /// Worker processes, with `servers`.
+    /// The number of worker processes, with `servers`.
     pub workers: u32,
 }
 
-/// Ends a measurement early.
+/// The means to end a measurement early.
 pub struct Interruption {
+    /// Ends the measurement when it begins to drain.
     pub shutdown: Shutdown,
     /// Gets a message when `shutdown` begins to drain.
     pub signal: Receiver<()>,
 }
 
-/// How much is done for each figure.
+/// The amount of work for each figure.
 pub(crate) struct Plan {
     pub(crate) rounds: usize,
-    /// Steps that are submitted at once where a rate is measured.
+    /// The number of steps that are submitted at once to measure a rate.
     pub(crate) size: u32,
     pub(crate) calls: u32,
-    /// Runs, one after the other, of one round of a latency.
+    /// The number of sequential runs in one round of a latency.
     pub(crate) latencies: usize,
-    /// How long an idle worker is watched.
+    /// How long an idle worker is observed.
     pub(crate) idle: Duration,
-    /// Runs in a deep queue.
+    /// The number of runs in a deep queue.
     pub(crate) deep: u32,
-    /// Batches of one round of inserts.
+    /// The number of batches in one round of inserts.
     pub(crate) batches: usize,
-    /// Rounds of photographs through the pipeline and through the library alone.
+    /// The number of rounds in which photographs go through the pipeline and through the library alone.
     pub(crate) pairs: usize,
-    /// Photographs of one round where the rates of two pipelines are compared.
+    /// The number of photographs in one round that compares the rates of two pipelines.
     pub(crate) photographs: usize,
 }
 
@@ -98,18 +99,18 @@ impl Plan {
 pub(crate) struct Suite {
     pub(crate) plan: Plan,
     pub(crate) tasks: Tasks,
-    /// The system's load before anything was measured.
+    /// The load of the system before the measurement.
     pub(crate) load_before: Option<f64>,
-    /// Processes, where a fleet works.
+    /// The number of worker processes of a fleet.
     pub(crate) workers: u32,
-    /// Rounds of times from submission to result: two figures are made of them.
+    /// The times from submission to result, by round. Two figures use them.
     pub(crate) latencies: OnceCell<Vec<Vec<f64>>>,
-    /// Of the rounds of photographs: two figures, too.
+    /// The rounds of photographs. Two figures use them.
     pub(crate) pairs: OnceCell<Vec<Pair>>,
     pub(crate) faces: OnceCell<Faces>,
-    /// Where photographs are taken from, if it was said.
+    /// The folder of photographs, if the request names one.
     pub(crate) photographs: Option<PathBuf>,
-    /// The user's own stores: only read, for the face pipeline.
+    /// The user's own stores. They are only read, for the face pipeline.
     pub(crate) from: Service,
     interruption: Interruption,
     pub(crate) place: TestBed,
@@ -139,12 +140,12 @@ impl Suite {
         self.interruption.shutdown.draining()
     }
 
-    /// An error as soon as somebody interrupts.
+    /// Returns an error if the measurement was interrupted.
     pub(crate) fn go_on(&self) -> Result<(), Error> {
         if self.interrupted() { Err(Error::host("interrupted", "interrupted")) } else { Ok(()) }
     }
 
-    /// Waits; an error as soon as somebody interrupts.
+    /// Waits. Returns an error as soon as the measurement is interrupted.
     pub(crate) fn sleep(&self, time: Duration) -> Result<(), Error> {
         match self.interruption.signal.recv_timeout(time) {
             Err(RecvTimeoutError::Timeout) => self.go_on(),
@@ -152,7 +153,7 @@ impl Suite {
         }
     }
 
-    /// Removes what is of this run.
+    /// Removes everything that this measurement stored.
     pub(crate) fn end(&mut self) -> Result<(), Error> {
         self.place.clear()
     }

@@ -1,6 +1,6 @@
-//! The tasks and pipelines that are measured with. They do nothing but hand on what they are given, so that what is
-//! left is ours. A user needs no toolchain for them: they are made here from text, but for one in Rust, whose component
-//! is part of the program.
+//! The tasks and pipelines of the measurements. The tasks only return their input, so that the remaining time is ours.
+//! A user needs no toolchain for them: they are assembled here from text, except for one in Rust, whose component is
+//! part of this program.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,12 @@ use serde_json::{Map, Value, json};
 use dovetail_service::Error;
 use dovetail_service::Service;
 
-/// Independent steps of one run.
+/// The number of independent steps in one run.
 pub(crate) const STEPS: u32 = 10;
-/// Steps of a run that forks and joins.
+/// The number of steps in a run that forks and joins.
 pub(crate) const FORK_JOIN_STEPS: u32 = 4;
 
-/// `plugins/noop`, built and written by `scripts/bench-noop`.
+/// The component of `plugins/noop`, built and written by `scripts/bench-noop`.
 const NOOP: &[u8] = include_bytes!("noop.wasm");
 
 /// A published pipeline, and the steps whose outputs are its result.
@@ -28,19 +28,19 @@ pub(crate) struct Graph {
     pub(crate) results: Vec<String>,
 }
 
-/// Everything that is published for the measurements.
+/// The published tasks and pipelines.
 pub(crate) struct Tasks {
-    /// The package of the task that hands one number on.
+    /// The package of the task that returns its number.
     pub(crate) number: Digest,
     pub(crate) independent: Graph,
     pub(crate) single: Graph,
     pub(crate) fork_join: Graph,
-    /// Hands a text on.
+    /// A pipeline that returns its text.
     pub(crate) text: Graph,
 }
 
 impl Tasks {
-    /// Publishes them.
+    /// Publishes the tasks and pipelines.
     pub(crate) fn publish(service: &Service) -> Result<Self, Error> {
         let parts = service.ports()?;
         let number = push(service, "number", &numbers("number", &["n"])?)?;
@@ -64,7 +64,7 @@ fn one(name: &str, from: &str) -> Step<'static> {
     (name.to_owned(), "number", vec![("n", from.to_owned())])
 }
 
-/// A pipeline of so many steps that hand the same number on.
+/// A pipeline of `steps` independent steps that return the same number.
 pub(crate) fn independent(parts: &Ports, steps: u32) -> Result<Graph, Error> {
     let names: Vec<String> = (1..=steps).map(|n| format!("s{n}")).collect();
     let steps: Vec<_> = names.iter().map(|name| one(name, "input.n")).collect();
@@ -73,7 +73,7 @@ pub(crate) fn independent(parts: &Ports, steps: u32) -> Result<Graph, Error> {
 
 type Step<'a> = (String, &'a str, Vec<(&'a str, String)>);
 
-/// `field`: its input, and that of each result.
+/// Publishes a pipeline. `field` is the name of its input, and of the output of each step in `results`.
 fn graph(parts: &Ports, name: &str, field: &str, steps: &[Step<'_>], results: Vec<String>) -> Result<Graph, Error> {
     let step = |(n, (name, task, inputs)): (usize, &Step<'_>)| {
         let inputs: Map<String, Value> =
@@ -91,7 +91,7 @@ fn graph(parts: &Ports, name: &str, field: &str, steps: &[Step<'_>], results: Ve
     Ok(Graph { published: dovetail_flow::push_pipeline(parts, &pipeline)?.0, results })
 }
 
-/// Publishes the task in Rust, with std, that hands a number and a text on. Apart from the others: no pipeline has it.
+/// Publishes the task in Rust, with std, that returns a number and a text. No pipeline uses it.
 pub(crate) fn noop(service: &Service) -> Result<Digest, Error> {
     push(service, "noop", NOOP)
 }
@@ -123,13 +123,13 @@ fn push(service: &Service, name: &str, component: &[u8]) -> Result<Digest, Error
     Ok(record.package)
 }
 
-/// From numbers of these names to their sum.
+/// A component that returns the sum of the numbers in these fields.
 fn numbers(name: &str, fields: &[&str]) -> Result<Vec<u8>, Error> {
     let input = fields.iter().map(|field| format!("{field}: u32")).collect::<Vec<_>>().join(", ");
     let parameters = "i32 ".repeat(fields.len());
     let rest = (1..fields.len()).map(|n| format!("(local.get {n}) i32.add ")).collect::<String>();
-    // The result is in memory from 16 on: which case of `result` it is, and from 24 on the record. Numbers take no
-    // memory on their way in.
+    // From address 16 the memory holds the result: first the case of `result`, and at 24 the record. Numbers need no
+    // memory as input.
     let core = format!(
         "(module
             (memory (export \"memory\") 1)
@@ -141,18 +141,24 @@ fn numbers(name: &str, fields: &[&str]) -> Result<Vec<u8>, Error> {
     component(name, &input, "n: u32", &core)
 }
 
-/// From a text to the same text: the host puts it into memory where it is told to, and takes it from there.
+/// A component that returns its text. The host writes the text to the address that `cabi_realloc` returns, and reads it
+/// from there.
 fn text(name: &str) -> Result<Vec<u8>, Error> {
     let core = format!(
         "(module
             (memory (export \"memory\") 1)
             (global $end (mut i32) (i32.const 1024))
-            (func (export \"cabi_realloc\") (param $old i32) (param $size i32) (param $align i32) (param $new i32) (result i32)
+            (func (export \"cabi_realloc\")
+                (param $old i32) (param $size i32) (param $align i32) (param $new i32) (result i32)
                 (local $at i32)
-                (local.set $at (i32.and (i32.add (global.get $end) (local.get $align)) (i32.sub (i32.const 0) (local.get $align))))
+                (local.set $at (i32.and
+                    (i32.add (global.get $end) (local.get $align))
+                    (i32.sub (i32.const 0) (local.get $align))))
                 (global.set $end (i32.add (local.get $at) (local.get $new)))
                 (if (i32.gt_u (global.get $end) (i32.mul (memory.size) (i32.const 65536))) (then
-                    (if (i32.eq (memory.grow (i32.add (i32.div_u (local.get $new) (i32.const 65536)) (i32.const 1))) (i32.const -1))
+                    (if (i32.eq
+                            (memory.grow (i32.add (i32.div_u (local.get $new) (i32.const 65536)) (i32.const 1)))
+                            (i32.const -1))
                         (then unreachable))))
                 (local.get $at))
             (func (export \"bench:{name}/task@1.0.0#run\") (param i32 i32) (result i32)

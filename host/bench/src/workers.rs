@@ -1,5 +1,5 @@
-//! Who works while it is measured: a worker in this process on a data folder, processes of this program on a fleet.
-//! They end with their value, whatever happens.
+//! The workers of a measurement: one worker in this process for a data folder, or processes of this program for a
+//! fleet. They end when the value is dropped, also by a panic.
 
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use dovetail_service::Error;
 use dovetail_service::Service;
 use dovetail_service::models::share::Sync;
 
-/// How long a process may take to start, and to end.
+/// The longest time in which a process may start, and in which it may end.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often it is looked whether one has: neither has a bell.
+/// How often we look whether a process has started or ended, because neither sends a notification.
 const LOOK: Duration = Duration::from_millis(50);
 
 pub(crate) enum Workers {
@@ -27,7 +27,7 @@ pub(crate) enum Workers {
 }
 
 impl Workers {
-    /// Those of the suite: in this process where it is embedded.
+    /// Starts the workers of the suite: in this process if the stores are embedded, otherwise in processes.
     pub(crate) fn start(suite: &Suite) -> Result<Self, Error> {
         if suite.place.is_fleet() { Self::processes(suite, suite.workers) } else { Self::here(suite) }
     }
@@ -37,10 +37,10 @@ impl Workers {
         Self::here_with(service, service.runtime(service.ports()?.blobs.clone(), service.settings.jobs, None)?)
     }
 
-    /// In this process, on the stores of `service`.
+    /// Starts a worker in this process, on the stores of `service`.
     pub(crate) fn here_with(service: &Service, runtime: Runtime) -> Result<Self, Error> {
         let (parts, jobs, runtime) = (service.ports()?.clone(), service.settings.jobs, Arc::new(runtime));
-        // As the daemon works, without its settings.
+        // This worker works as the daemon does, without its settings.
         let models = Sync::new(service)?;
         models.once()?;
         let daemon = Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(move || models.able()) };
@@ -52,13 +52,13 @@ impl Workers {
             daemon: Some(daemon),
         };
         let (worker, shutdown) = (Arc::new(Worker::new(parts, runtime, options)), Shutdown::default());
-        let told = shutdown.clone();
-        let thread = std::thread::Builder::new().name("worker".into()).spawn(move || worker.run(&Scope::All, &told));
+        let stop = shutdown.clone();
+        let thread = std::thread::Builder::new().name("worker".into()).spawn(move || worker.run(&Scope::All, &stop));
         let thread = thread.map_err(|e| Error::host("bench_worker", "start a thread").cause(e))?;
         Ok(Self::Here { shutdown, thread: Some(thread) })
     }
 
-    /// So many processes, each listed as living.
+    /// Starts `count` processes and waits until the ledger lists each as alive.
     pub(crate) fn processes(suite: &Suite, count: u32) -> Result<Self, Error> {
         let mut all = Vec::new();
         for n in 1..=count {
@@ -84,7 +84,7 @@ impl Workers {
         matches!(self, Self::Processes(all) if all.iter().any(|process| process.name == name))
     }
 
-    /// An error if one of them has ended.
+    /// Returns an error if a worker has ended.
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self {
             Self::Here { thread, .. } => {
@@ -95,12 +95,12 @@ impl Workers {
         }
     }
 
-    /// Resident memory of each process now, in bytes.
+    /// The resident memory of each process now, in bytes.
     pub(crate) fn memory(&self) -> Result<Vec<u64>, Error> {
         self.each("VmRSS:")
     }
 
-    /// The most that each process has held, in bytes.
+    /// The peak resident memory of each process, in bytes.
     pub(crate) fn peak(&self) -> Result<Vec<u64>, Error> {
         self.each("VmHWM:")
     }
@@ -122,8 +122,8 @@ impl Drop for Workers {
                     drop(thread.join());
                 }
             }
-            // All are told before the first one is waited for.
-            Self::Processes(all) => all.iter().for_each(Process::tell),
+            // Signal all processes first; each is waited for when it is dropped.
+            Self::Processes(all) => all.iter().for_each(Process::terminate),
         }
     }
 }
@@ -167,7 +167,7 @@ impl Process {
         }
     }
 
-    /// In bytes; `field` of the system's table.
+    /// The value of `field` in the process's `/proc` status, in bytes.
     fn memory(&self, field: &str) -> Result<u64, Error> {
         let path = format!("/proc/{}/status", self.child().id());
         let status = std::fs::read_to_string(&path)
@@ -178,15 +178,15 @@ impl Process {
         kib.map(|kib| kib * 1024).ok_or_else(|| Error::host("bench_memory", format!("`{path}` has no `{field}`")))
     }
 
-    /// To finish what runs and end.
-    fn tell(&self) {
+    /// Asks the process to finish its running work and end.
+    fn terminate(&self) {
         kill_process(Pid::from_child(&self.child()), Signal::TERM).ok();
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.tell();
+        self.terminate();
         let mut child = self.child();
         let began = Instant::now();
         while matches!(child.try_wait(), Ok(None)) {

@@ -1,35 +1,39 @@
-//! The port to content-addressed bytes (packages, artifacts, models), and how a value refers to them.
+//! The port to content-addressed bytes (packages, artifacts, models, large values, logs), and the JSON form of a
+//! reference to an artifact.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::id::Digest;
 
-/// What a store could not do. The kind is for machines, the chain of causes for people.
+/// An error of a store. The kind is for programs; the chain of causes is for people.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}")]
 pub struct StoreError {
-    /// How to react.
+    /// Tells the caller how to react.
     pub kind: StoreErrorKind,
-    /// Which of several stores it was, where there are several.
+    /// The store that failed, if the backend is made of several stores.
     pub store: Option<Store>,
     /// What was tried, with its subject (`read blob sha256:...`).
     pub operation: String,
-    /// Why it failed.
+    /// The cause.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// One of those that a fleet keeps its things in.
+/// One of the stores of a fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Store {
+    /// The queue of jobs (the window).
     Queue,
+    /// The write-once records.
     Records,
+    /// The content-addressed bytes.
     Blobs,
 }
 
 impl Store {
-    /// As people are told of it.
+    /// The name in messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,26 +47,26 @@ impl Store {
 /// How to react to a [`StoreError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreErrorKind {
-    /// Try again later.
+    /// The store cannot do it now: try again later.
     Unavailable,
-    /// It is not there.
+    /// The object is not there.
     Missing,
-    /// What is there is not what its name promises (a digest that differs, a record that cannot be read).
+    /// The stored content contradicts its name: the digest differs, or the record cannot be read.
     Corrupt,
-    /// Somebody else's write came first and says otherwise.
+    /// Another writer stored a different value first.
     Conflict,
-    /// It is read-only, or we may not write there.
+    /// The store is read-only, or this process may not write there.
     Refused,
-    /// As [`Self::Refused`], because the disk has no room, or the server.
+    /// Like [`Self::Refused`], because the disk or the server has no space left.
     Full,
-    /// Written by a newer version of dovetail.
+    /// A newer version of dovetail wrote the object.
     Newer,
-    /// What it was to be opened with (a URL, keys) is no such thing; nobody was asked.
+    /// The URL or the keys that were to open the store are malformed; no store was contacted.
     Invalid,
 }
 
 impl StoreError {
-    /// With its cause.
+    /// An error with a cause.
     pub fn new(
         kind: StoreErrorKind,
         operation: impl Into<String>,
@@ -71,18 +75,19 @@ impl StoreError {
         Self { kind, store: None, operation: operation.into(), source: Some(source.into()) }
     }
 
-    /// Without a cause.
+    /// An error without a cause.
     pub fn plain(kind: StoreErrorKind, operation: impl Into<String>) -> Self {
         Self { kind, store: None, operation: operation.into(), source: None }
     }
 
-    /// Says which store it was.
+    /// Adds the store that failed.
     #[must_use]
     pub fn of(self, store: Store) -> Self {
         Self { store: Some(store), ..self }
     }
 
-    /// The same error once more, for one more of those whose change it concerns: its causes as one text.
+    /// A copy of the error for a further caller, whose change was in the same group commit. The chain of causes becomes
+    /// one text.
     #[must_use]
     pub fn again(&self) -> Self {
         let first = self.source.as_deref().map(|error| error as &(dyn std::error::Error + 'static));
@@ -97,20 +102,23 @@ impl StoreError {
     }
 }
 
-/// What a blob is for: the folder or prefix it stands under.
+/// The purpose of a blob, which chooses its folder or key prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BlobKind {
+    /// A plugin's package.
     Package,
+    /// A file that a task reads or writes.
     Artifact,
+    /// A file of a model.
     Model,
-    /// A step's output above [`crate::limits::MAX_INLINE_VALUE`], as JSON.
+    /// A value above [`crate::limits::MAX_INLINE_VALUE`] as JSON: a step's output or a run's inputs.
     Value,
-    /// What a step logged, one JSON object a line.
+    /// The log of a step, one JSON object per line.
     Log,
 }
 
 impl BlobKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 5] = [Self::Package, Self::Artifact, Self::Model, Self::Value, Self::Log];
 
     /// `packages`, `artifacts`, `models`, `values` or `logs`.
@@ -126,32 +134,33 @@ impl BlobKind {
     }
 }
 
-/// Content-addressed bytes. Durable when `put` returns; what `get` returns has been compared with its digest.
+/// Content-addressed bytes. A blob is durable when `put` returns, and `get` compares the bytes with their digest before
+/// it returns them. All functions block.
 pub trait Blobs: Send + Sync {
-    /// Stores `bytes` under their own digest. Storing them again has no effect but that they count as new
-    /// ([`crate::retention::YOUNG`]).
+    /// Stores `bytes` under their digest, and returns the digest. If the blob is there already, only its age changes:
+    /// it counts as new ([`crate::retention::YOUNG`]).
     ///
     /// # Errors
-    /// `Unavailable` or `Refused`; then nothing is half-written.
+    /// `Unavailable` or `Refused`; no half-written blob is left.
     fn put(&self, kind: BlobKind, bytes: &[u8]) -> Result<Digest, StoreError>;
 
-    /// The bytes, at most `max` of them.
+    /// Reads a blob of at most `max` bytes.
     ///
     /// # Errors
-    /// `Missing`; `Corrupt` if they do not have this digest; `Refused` if there are more than `max`.
+    /// `Missing`; `Corrupt` if the bytes do not have this digest; `Refused` if the blob has more than `max` bytes.
     fn get(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Vec<u8>, StoreError>;
 
-    /// The size in bytes, or none if it is not there.
+    /// The size in bytes; `None` if the blob is not there.
     ///
     /// # Errors
     /// `Unavailable`.
     fn size(&self, kind: BlobKind, digest: &Digest) -> Result<Option<u64>, StoreError>;
 
-    /// Whether it is whole, in at most `max` bytes, or none if it is not there: in the store itself, whatever is kept
-    /// of it near by.
+    /// Whether the stored blob has at most `max` bytes and matches its digest; `None` if it is not there. Checks the
+    /// store itself, never a local cache of it.
     ///
     /// # Errors
-    /// As [`Blobs::get`], but for what this tells.
+    /// As [`Blobs::get`], except for the faults that the answer expresses: missing, corrupt, too large.
     fn is_whole(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Option<bool>, StoreError> {
         match self.size(kind, digest)? {
             None => Ok(None),
@@ -166,21 +175,23 @@ pub trait Blobs: Send + Sync {
     }
 }
 
-/// How an `image` or `artifact` stands in JSON: `{"$artifact": "sha256:...", "media_type": "image/jpeg", "name":
+/// The JSON form of an `image` or `artifact`: `{"$artifact": "sha256:...", "media_type": "image/jpeg", "name":
 /// "photo.jpg"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArtifactRef {
+    /// The digest of the bytes; the blob has the kind [`BlobKind::Artifact`].
     #[serde(rename = "$artifact")]
     pub digest: Digest,
+    /// Such as `image/jpeg`.
     pub media_type: String,
-    /// The file's name where the artifact came from a file.
+    /// The name of the file, if the artifact was read from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
 impl ArtifactRef {
-    /// As JSON.
+    /// The JSON form.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut value = json!({ "$artifact": self.digest, "media_type": self.media_type });
@@ -190,7 +201,7 @@ impl ArtifactRef {
         value
     }
 
-    /// From JSON; `None` if `value` is no such object.
+    /// Reads the JSON form; `None` if `value` is no reference to an artifact.
     #[must_use]
     pub fn from_json(value: &Value) -> Option<Self> {
         value.get("$artifact")?;

@@ -1,15 +1,16 @@
-//! The port to time. Core, flow and stores are told the time; only the program's edge reads it.
+//! The port to time. Only the edge of the program reads real clocks; core, flow and stores get the time through this
+//! port.
 
-/// Two clocks that are never compared with each other.
+/// A wall clock and a monotonic clock. Their values must never be compared with each other.
 pub trait Clock: Send + Sync {
-    /// Milliseconds since 1970, for people and records; it may jump.
+    /// Milliseconds since 1970 (UTC), for people and records. May jump in both directions.
     fn wall_ms(&self) -> u64;
 
-    /// Microseconds of a clock that never goes back and counts while the machine sleeps; its start is arbitrary. For
-    /// lengths.
+    /// Microseconds of a monotonic clock with an arbitrary start, for measuring durations. It never goes back, and it
+    /// counts while the machine sleeps.
     fn mono_us(&self) -> u64;
 
-    /// The same in milliseconds, for leases and delays.
+    /// The same clock in milliseconds, for leases and delays.
     fn mono_ms(&self) -> u64 {
         self.mono_us() / 1000
     }

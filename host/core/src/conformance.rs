@@ -1,10 +1,11 @@
-//! What every backend of a port promises, as cases that each backend runs. A case panics where the promise is broken,
-//! naming it. The suite itself is proved by backends that are broken on purpose (`tests/conformance.rs`).
+//! The conformance suite: the promises of each port, as cases that every backend runs. A case panics if the backend
+//! breaks the promise. `tests/conformance.rs` tests the suite itself with backends that are broken on purpose.
 
 mod cases;
 mod leases;
 mod nodes;
 mod panics;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,21 +21,23 @@ use crate::memory::ManualClock;
 use crate::record::{Form, OutcomeRecord, StepEnd, StoredValue};
 use crate::retention::{Archive, RemovableBlobs};
 
-/// A fresh, empty backend, and how its time passes.
+/// A fresh, empty backend, and control over its time.
 pub struct Bench {
+    /// The backend.
     pub ledger: Arc<dyn Ledger>,
-    /// How long the cases lease a job. Where time is real, short, but long against the time that a few calls take.
+    /// The length of the leases that the cases take. If the backend's time is real, it should be short, but long
+    /// compared with a few calls.
     pub lease: Duration,
     /// Lets this much of the backend's time pass.
     pub advance: Box<dyn Fn(Duration) + Send + Sync>,
-    /// It hands out the work of some runs only, where asked to.
+    /// Whether the backend supports [`Scope::Runs`].
     pub scoped: bool,
 }
 
 /// Makes a fresh, empty backend.
 pub type MakeLedger<'a> = &'a dyn Fn() -> Bench;
 
-/// For a backend that reads a clock which moves only when it is told to.
+/// The [`MakeLedger`] of a backend that reads a manual clock.
 pub fn with_manual_clock(make: impl Fn(Arc<ManualClock>) -> Arc<dyn Ledger>) -> impl Fn() -> Bench {
     move || {
         let clock = Arc::new(ManualClock::default());
@@ -43,7 +46,7 @@ pub fn with_manual_clock(make: impl Fn(Arc<ManualClock>) -> Arc<dyn Ledger>) -> 
     }
 }
 
-/// Names of steps: those of every case, and more, so that no backend may take its run for complete.
+/// All steps that the cases use, and more, so that no backend may take the run for complete.
 fn names() -> Arc<[NodeId]> {
     let names = (b'a'..=b'z').map(|name| char::from(name).to_string()).chain((0..1000).map(|n| format!("s{n}")));
     names.map(|name| NodeId::of_step(&name)).collect()
@@ -58,7 +61,8 @@ fn record(kind: Kind, key: String) -> Record {
     Record { kind, key, value }
 }
 
-/// A real outcome: backends that rebuild their jobs from records must read it. The package tells whose it is.
+/// The record of a real outcome, because a backend that rebuilds its jobs from records parses it. Its package is the
+/// digest of the key.
 #[must_use]
 pub fn outcome(key: String, succeeded: bool) -> Record {
     let end = if succeeded {
@@ -145,20 +149,21 @@ impl Bench {
         self.one(Item::Close { run: key.clone(), record: record(Kind::RunOutcome, key.key()) })
     }
 }
-
+/// Runs every case on a fresh backend.
 /// Runs every case on a fresh backend.
 ///
-/// # Panics
+/// If the backend breaks a promise; the message names the cases.
 /// Where a promise is broken, naming the case.
 pub fn ledger(make: MakeLedger<'_>) {
     let broken = broken_promises(make);
     assert!(broken.is_empty(), "broken promises: {broken:#?}");
 }
 
-/// The cases that this backend fails.
+/// The names of the cases that the backend fails.
 pub fn broken_promises(make: MakeLedger<'_>) -> Vec<&'static str> {
     let mut broken = Vec::new();
-    for (name, case) in cases::LEDGER.iter().chain(leases::LEDGER).chain(nodes::LEDGER).chain(panics::LEDGER) {
+    let suites = [cases::LEDGER, waiting::LEDGER, leases::LEDGER, nodes::LEDGER, panics::LEDGER];
+    for (name, case) in suites.into_iter().flatten() {
         let bench = make();
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(&bench))).is_err() {
             broken.push(*name);
@@ -166,10 +171,10 @@ pub fn broken_promises(make: MakeLedger<'_>) -> Vec<&'static str> {
     }
     broken
 }
-
+/// Checks the promises of [`Blobs`].
 /// What every [`Blobs`] promises.
 ///
-/// # Panics
+/// If the store breaks a promise.
 /// Where a promise is broken.
 pub fn blobs(make: &dyn Fn() -> Arc<dyn Blobs>) {
     let blobs = make();
@@ -193,10 +198,10 @@ pub fn blobs(make: &dyn Fn() -> Arc<dyn Blobs>) {
     assert_eq!(blobs.get(BlobKind::Log, &Digest::of(&vec![7; 100_000]), 1 << 20).expect("get works").len(), 100_000);
 }
 
-/// What every store promises whose blobs can be removed. `blobs` and `shelf` are one store, and it is empty.
+/// Checks the promises of [`RemovableBlobs`]. `blobs` and `shelf` are the same store, which is empty.
 ///
 /// # Panics
-/// Where a promise is broken.
+/// If the store breaks a promise.
 pub fn shelf(blobs: &dyn Blobs, shelf: &dyn RemovableBlobs) {
     let mut put: Vec<(Digest, u64)> = (0..5_u8)
         .map(|n| (blobs.put(BlobKind::Artifact, &vec![n; usize::from(n) + 1]).expect("put works"), u64::from(n) + 1))
@@ -205,21 +210,21 @@ pub fn shelf(blobs: &dyn Blobs, shelf: &dyn RemovableBlobs) {
     let log = blobs.put(BlobKind::Log, b"said").expect("put works");
     let walk = |kind| {
         let mut found = Vec::new();
-        let told = &mut |digest, bytes| {
+        let visit = &mut |digest, bytes| {
             found.push((digest, bytes));
             Ok(())
         };
-        shelf.walk(kind, told).expect("walk works");
+        shelf.walk(kind, visit).expect("walk works");
         found.sort();
         found
     };
     assert_eq!(walk(BlobKind::Artifact), put, "each of a kind once, with its size");
-    let mut heard = 0;
+    let mut visited = 0;
     let ended = shelf.walk(BlobKind::Artifact, &mut |_, _| {
-        heard += 1;
+        visited += 1;
         Err(StoreError::plain(StoreErrorKind::Conflict, "enough"))
     });
-    assert_eq!((ended.expect_err("it was ended").kind, heard), (StoreErrorKind::Conflict, 1), "an error ends it");
+    assert_eq!((ended.expect_err("it was ended").kind, visited), (StoreErrorKind::Conflict, 1), "an error ends it");
     let (first, _) = put[0];
     let hour = Duration::from_secs(3600);
     assert!(shelf.age(BlobKind::Artifact, &first).expect("age works").is_some_and(|age| age < hour));
@@ -239,11 +244,11 @@ pub fn shelf(blobs: &dyn Blobs, shelf: &dyn RemovableBlobs) {
     assert_eq!(shelf.remove_abandoned(false).expect("remove_abandoned works"), 0, "nobody left anything");
 }
 
-/// What every blob store promises of whose it is. `new` opens the same store again; it is empty, and nobody's.
-/// `racing` callers try to become the owner at once. Gives back the owner that it has now.
+/// Checks the promises of [`crate::retention::Owned`]. `new` opens the same store each time; it is empty and has no
+/// owner. `racing` threads try to become the owner at the same time. Returns the owner that the store has now.
 ///
 /// # Panics
-/// Where a promise is broken.
+/// If the store breaks a promise.
 pub fn owned(new: &(dyn Fn() -> Arc<dyn RemovableBlobs> + Sync), put: &dyn Fn(), racing: usize) -> String {
     let store = new();
     assert_eq!(store.owner().expect("owner works"), None, "it is nobody's");
@@ -263,10 +268,10 @@ pub fn owned(new: &(dyn Fn() -> Arc<dyn RemovableBlobs> + Sync), put: &dyn Fn(),
     owner
 }
 
-/// What every store promises whose records can be removed. It is empty.
+/// Checks the promises of [`Archive`], which is empty.
 ///
 /// # Panics
-/// Where a promise is broken.
+/// If the store breaks a promise.
 pub fn archive(archive: &dyn Archive, put: &dyn Fn(&[Record])) {
     let keys = ["b", "a:1", "c", "a:10", "a:0"];
     put(&keys.map(|key| record(Kind::Run, key.to_owned())));
@@ -279,11 +284,11 @@ pub fn archive(archive: &dyn Archive, put: &dyn Fn(&[Record])) {
     assert_eq!(names(scan("c", 2)), [""; 0]);
     let each = |kind| {
         let mut found = Vec::new();
-        let told = &mut |key, value: &[u8]| {
+        let visit = &mut |key, value: &[u8]| {
             found.push((key, value.to_vec()));
             Ok(())
         };
-        archive.each(kind, told).expect("each works");
+        archive.each(kind, visit).expect("each works");
         found
     };
     assert_eq!(each(Kind::Run), scan("", 100), "each tells of the same");
@@ -294,20 +299,20 @@ pub fn archive(archive: &dyn Archive, put: &dyn Fn(&[Record])) {
     assert_eq!(archive.scan(Kind::Cancel, "", 9).expect("scan works").len(), 1, "kinds do not mix");
     put(&[record(Kind::Run, "b".to_owned())]);
     assert_eq!(names(scan("", 100)), ["a:1", "a:10", "b", "c"], "what was removed can be written again");
-    let mut told = Vec::new();
+    let mut removed = Vec::new();
     let remove = &mut |key: String, _: &[u8]| {
         archive.remove(Kind::Run, std::slice::from_ref(&key))?;
-        told.push(key);
+        removed.push(key);
         Ok(())
     };
     archive.each(Kind::Run, remove).expect("what is told of may be removed at once");
-    assert_eq!(told, ["a:1", "a:10", "b", "c"]);
+    assert_eq!(removed, ["a:1", "a:10", "b", "c"]);
     assert_eq!(each(Kind::Run), []);
     put(&["a", "b", "c", "d"].map(|key| record(Kind::Run, key.to_owned())));
     unchanged(archive, put);
 }
 
-/// Records are removed only while they are what was read. Four runs are there: `a`, `b`, `c` and `d`.
+/// Checks that a record is removed only if its value is unchanged. There are four runs: `a`, `b`, `c` and `d`.
 fn unchanged(archive: &dyn Archive, put: &dyn Fn(&[Record])) {
     let all = |kind| archive.scan(kind, "", usize::MAX).expect("scan works");
     let names = || all(Kind::Run).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
@@ -321,7 +326,7 @@ fn unchanged(archive: &dyn Archive, put: &dyn Fn(&[Record])) {
     assert_eq!(names(), ["a", "b", "d"]);
     archive.remove_unchanged(Kind::Run, &found).expect("remove_unchanged works");
     assert_eq!(names(), ["a"], "what is another record by now stays");
-    // More than a store takes in one request.
+    // More records than a store takes in one request.
     put(&(0..1200).map(|n| record(Kind::Attempt, format!("m:{n}"))).collect::<Vec<_>>());
     let mut found = all(Kind::Attempt);
     assert_eq!(found.len(), 1200);

@@ -1,7 +1,8 @@
-//! The port to the runtime: one attempt of one task in, a typed outcome and what it used out.
+//! The port to the runtime. It takes one attempt at one task, and returns a typed outcome and the resources that the
+//! attempt used.
 //!
-//! A guest's failure is a value ([`Outcome::Failed`]); the host's own is an error ([`HostError`]) and is not charged to
-//! the attempt.
+//! A guest's failure is a value ([`Outcome::Failed`]). The host's own failure is an error ([`HostError`]), and is not
+//! charged to the attempt.
 
 use std::collections::BTreeMap;
 
@@ -17,62 +18,67 @@ use crate::stop::Stop;
 /// One attempt to be made.
 #[derive(Debug, Clone)]
 pub struct Attempt {
+    /// The run that the step belongs to.
     pub run: RunId,
     /// The step's name in its pipeline.
     pub step: String,
-    /// 1 for the first.
+    /// The number of the attempt; 1 for the first.
     pub number: u32,
-    /// Of the plugin's package.
+    /// The digest of the plugin's package.
     pub package: Digest,
-    /// The same for every attempt of this step.
+    /// The same key for every attempt at this step of the run.
     pub idempotency_key: String,
-    /// The input record as JSON, already checked against the task's input type; artifacts by reference.
+    /// The input record as JSON, already checked against the task's input type. Artifacts are references.
     pub input: Value,
-    /// Input field -> unique ID of the value that feeds it (`output_001_faces_array`); absent for a literal or a
-    /// default.
+    /// For each input field, the unique ID of the value that feeds it (`output_001_faces_array`). A field that is fed
+    /// by a literal or a default has no entry.
     pub origins: BTreeMap<String, String>,
-    /// In force: the manifest's, under the host's maxima and the step's timeout.
+    /// The limits in force: those of the manifest, within the host's maxima and the step's timeout.
     pub limits: Limits,
-    /// The models that were chosen for the run: opening any model of a kind opens this one, and no other. A kind that
-    /// is not here is the executor's to choose.
+    /// The models that were chosen for the run. If the task opens any model of a kind, it gets the chosen model, and no
+    /// other. For a kind without an entry, the executor chooses.
     pub models: Models,
 }
 
-/// How a step, or an attempt at it, ended.
+/// How a step or an attempt ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Outcome {
-    /// The output record as JSON.
+    /// With an output record.
     Succeeded {
+        /// The output record as JSON.
         output: Value,
     },
+    /// Without an output.
     Failed {
+        /// The reason.
         failure: Failure,
     },
 }
 
-/// Why an attempt failed: the guest's own error or what the host stopped it for.
+/// Why an attempt failed: the guest's own error, or the reason for which the host stopped the guest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
+    /// What the failure policy acts upon.
     pub kind: FailureKind,
-    /// Stable and snake_case: the task's own (`no_face_found`) or the host's (`out_of_memory`, `timeout`, ...).
+    /// A stable code in snake_case: the task's own (`no_face_found`) or the host's (`out_of_memory`, `timeout`, ...).
     pub code: String,
-    /// For people.
+    /// A sentence for people.
     pub message: String,
-    /// The same input may succeed later.
+    /// Whether the same input may succeed later.
     pub retryable: bool,
-    /// The earliest useful retry, in milliseconds.
+    /// The shortest delay after which a retry is useful, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// For machines.
+    /// Details for programs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, Value>,
-    /// Frames of the guest, the innermost first, or the panic's file and line.
+    /// Frames of the guest, the innermost first; or, for a panic, its file and line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backtrace: Vec<String>,
 }
 
-/// The closed set that the failure policy acts upon.
+/// The closed set of failures that the failure policy distinguishes. A cancellation is never retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
@@ -83,22 +89,22 @@ pub enum FailureKind {
     Unavailable,
     /// The task's own failure. Retried if `retryable`.
     Failed,
-    /// The attempt's time was over. Retried.
+    /// The attempt took longer than its time limit. Retried.
     Timeout,
-    /// The guest broke a rule of the machine (unreachable, out of bounds, a forged handle). Never retried.
+    /// The guest broke a rule of WebAssembly (unreachable, out of bounds) or forged a handle. Never retried.
     Trap,
     /// The guest panicked. Never retried.
     Panic,
-    /// A limit other than time. Never retried.
+    /// The attempt exceeded a limit other than time. Never retried.
     Limit,
-    /// What it returned cannot be recorded (too large, not UTF-8). Never retried.
+    /// The output cannot be recorded (too large, not UTF-8). Never retried.
     BadOutput,
-    /// The worker died while it ran. Retried, counted apart.
+    /// The worker died while the attempt ran. Retried, and counted separately.
     LostWorker,
 }
 
 impl Failure {
-    /// Whether the failure policy lets another attempt be made, attempts permitting.
+    /// Whether the kind of failure permits another attempt. The number of attempts is not considered.
     #[must_use]
     pub fn may_retry(&self) -> bool {
         match self.kind {
@@ -128,73 +134,80 @@ impl Failure {
     }
 }
 
-/// A model that took part, for the lineage.
+/// A model that an attempt used; part of the lineage.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct ModelUse {
+    /// The name of the model.
     pub name: String,
+    /// The digest of the model's file.
     pub digest: Digest,
 }
 
-/// Kind of model ([`crate::vision::ModelKind::name`]) -> the model that was chosen for a run.
+/// For each kind of model ([`crate::vision::ModelKind::name`]), the model that was chosen for a run.
 pub type Models = BTreeMap<String, ModelUse>;
 
-/// What an attempt used.
+/// The resources that an attempt used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
-    /// Wall time in microseconds, from the first instruction of the instance until its output is read, host calls
-    /// included.
+    /// Wall time in microseconds, from the first instruction of the instance until its output is read. Includes the
+    /// time in host functions.
     pub wall_us: u64,
-    /// Of it, time spent in host functions, in microseconds.
+    /// The part of the wall time that was spent in host functions, in microseconds.
     pub host_us: u64,
-    /// Processor time of the guest's own code, in microseconds: what its thread used, at most the wall time outside
-    /// host functions. On a machine that is busy with others it is less than that.
+    /// Processor time of the guest's own code, in microseconds: the time that its thread used, at most the wall time
+    /// outside host functions. It is less than that on a machine that is busy with other work.
     #[serde(default)]
     pub guest_cpu_us: u64,
-    /// The most linear memory held at once, in bytes.
+    /// The most linear memory that was held at one time, in bytes.
     pub peak_memory: u64,
-    /// Of the input as JSON, in bytes; artifacts by reference.
+    /// Size of the input as JSON, in bytes. Artifacts count as references.
     #[serde(default)]
     pub input_bytes: u64,
-    /// Of the output as JSON, in bytes.
+    /// Size of the output as JSON, in bytes.
     pub output_bytes: u64,
-    /// Host function -> calls: every one that was called, the host's own (`dovetail:vision/faces.detector.detect`) and
-    /// WASI's (`wasi:clocks/wall-clock.now`). That a handle is dropped is none.
+    /// The number of calls of each host function: the host's own (`dovetail:vision/faces.detector.detect`) and WASI's
+    /// (`wasi:clocks/wall-clock.now`). Dropping a handle does not count as a call.
     pub host_calls: BTreeMap<String, u64>,
 }
 
-/// One line that the guest logged.
+/// A line that the guest logged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogLine {
     /// Microseconds since the attempt began.
     pub at_us: u64,
-    /// `trace`, `debug`, `info`, `warn` or `error`; standard output is `info`, standard error `warn`.
+    /// `trace`, `debug`, `info`, `warn` or `error`. Standard output is `info`, standard error is `warn`.
     pub level: String,
+    /// The text.
     pub message: String,
+    /// The fields that the guest gave with the line.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, Value>,
 }
 
-/// What came of an attempt.
+/// The result of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
+    /// How the attempt ended.
     pub outcome: Outcome,
+    /// What the attempt used.
     pub usage: Usage,
-    /// In the order of their first use.
+    /// The models that were used, in the order of their first use.
     pub models: Vec<ModelUse>,
-    /// What the host found odd and worked with all the same (a picture whose file is damaged): for the reader of the
-    /// run. Sentences, a bounded number of them.
+    /// Sentences for the reader of the run about inputs that the host accepted although something is wrong with them,
+    /// such as a damaged image file. Their number is bounded.
     pub warnings: Vec<String>,
+    /// The lines that the guest logged, in order.
     pub log: Vec<LogLine>,
-    /// Lines that the log's limit dropped.
+    /// The number of lines that were dropped because of the log's limit.
     pub log_dropped: u64,
 }
 
-/// Code of a failed step whose job names an artifact that is not stored.
+/// The failure code of a step whose job names an artifact that is not stored.
 pub const MISSING_ARTIFACT: &str = "missing_artifact";
-/// Code of a failed step whose job names a package that is not stored.
+/// The failure code of a step whose job names a package that is not stored.
 pub const MISSING_PACKAGE: &str = "missing_package";
 
-/// The host could not make the attempt; the task is not to blame.
+/// The host could not make the attempt. The task is not at fault.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}")]
 pub struct HostError {
@@ -202,37 +215,38 @@ pub struct HostError {
     pub operation: String,
     /// Whether trying again may help.
     pub transient: bool,
-    /// The code of a failure of the job, where the job names something that its store does not have. No worker can
-    /// make the attempt then, and none of them is at fault.
+    /// The failure code for the step, if the job names an object that its store does not have. In that case no worker
+    /// can make the attempt, and no worker is at fault.
     pub missing: Option<&'static str>,
+    /// The cause.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl HostError {
-    /// What the system refused this process, if that is the cause.
+    /// The system resource that was refused to this process, if that is the cause.
     #[must_use]
     pub fn scarce(&self) -> Option<Scarce> {
         Scarce::behind(self.source.as_deref()?)
     }
 }
 
-/// Runs one attempt. Blocking, on the caller's own OS thread.
+/// Runs attempts. Blocks; each attempt runs on the caller's own OS thread.
 pub trait Executor: Send + Sync {
-    /// Makes the attempt and says what came of it. Artifacts it wrote are stored before this returns.
+    /// Makes the attempt and reports its result. Artifacts that the task wrote are stored before this returns.
     ///
     /// # Errors
-    /// Only for what is the host's own fault.
+    /// Only if the host itself failed.
     fn execute(&self, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError>;
 
-    /// Gets a package ready, so that the first attempt at a step of it need not wait for its bytes or for the compiler.
-    /// Best effort: what cannot be had now is told when it is needed.
+    /// Prepares a package, so that the first attempt at one of its steps waits neither for the package's bytes nor for
+    /// the compiler. Best effort: an error is reported by the attempt that needs the package.
     fn prepare(&self, package: &Digest) {
         let _: &Digest = package;
     }
 
-    /// The models that this executor would open for these kinds, and those that they use in turn. A kind of which it
-    /// has no model is left out.
+    /// The models that this executor would open for these kinds, and the models that those use in turn. A kind without
+    /// an installed model has no entry.
     ///
     /// # Errors
     /// If the installed models cannot be read.

@@ -1,9 +1,13 @@
-//! Work of many that only one at a time can do, and that is cheaper done together: a group commit, a round trip to a
-//! server. Whoever brings some and finds nobody at the desk does it himself, with whatever others bring meanwhile;
-//! otherwise it is left for the desk's thread. So one that comes alone waits for no other thread, and among many one
-//! sync or one answer still serves all that wait.
+//! Flat combining: many threads have work that only one thread can do at a time, and that is cheaper in a batch.
+//! Examples are a group commit and a round trip to a server. (Hendler, Incze, Shavit, Tzafrir: Flat Combining and the
+//! Synchronization-Parallelism Tradeoff, SPAA 2010.)
 //!
-//! Not here: what the work is. The one at the desk may not bring work to it and wait.
+//! A thread that finds the resource free does its own work at once, together with the work that other threads queue
+//! meanwhile. A thread that finds the resource busy queues its work; the resource's own thread does it. So a thread
+//! that is alone waits for no other thread, and under load one sync or one reply serves all threads that wait.
+//!
+//! This module does not know what the work is. The thread that holds the resource must not queue work for the resource
+//! and wait for it: that would be a deadlock.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -11,14 +15,14 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-/// Where work of the kind `T` is done with the means `S`.
+/// A resource `S` that one thread uses at a time, and the queue of work `T` for it.
 #[derive(Debug)]
 pub struct FlatCombiner<S, T> {
     means: Mutex<S>,
     inbox: Receiver<T>,
 }
 
-/// Being the one at the desk. Dereferences to its means.
+/// Exclusive access to the resource; dereferences to it.
 #[derive(Debug)]
 pub struct Seat<'a, S, T> {
     means: MutexGuard<'a, S>,
@@ -26,35 +30,36 @@ pub struct Seat<'a, S, T> {
 }
 
 impl<S, T> FlatCombiner<S, T> {
-    /// A desk, and where to leave work for its thread, which ends when nobody can leave any more.
+    /// The combiner of a resource, and the sender that queues work for the resource's own thread. That thread ends when
+    /// every sender is dropped.
     pub fn new(means: S) -> (Arc<Self>, Sender<T>) {
-        let (leave, inbox) = crossbeam_channel::unbounded();
-        (Arc::new(Self { means: Mutex::new(means), inbox }), leave)
+        let (sender, inbox) = crossbeam_channel::unbounded();
+        (Arc::new(Self { means: Mutex::new(means), inbox }), sender)
     }
 
-    /// The seat, if it is free and no work waits before ours.
+    /// Takes the resource if it is free and no earlier work is queued; never blocks.
     pub fn try_sit(&self) -> Option<Seat<'_, S, T>> {
         if !self.inbox.is_empty() {
             return None;
         }
         let means = match self.means.try_lock() {
             Ok(means) => means,
-            // A transaction that a panic interrupted has been rolled back by then.
+            // A transaction that a panic interrupted has been rolled back before the mutex counts as poisoned.
             Err(TryLockError::Poisoned(means)) => means.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
         Some(Seat { means, inbox: &self.inbox })
     }
 
-    /// For the desk's thread: the seat, whoever has it now.
+    /// For the resource's own thread: waits until the resource is free, and takes it.
     pub fn sit(&self) -> Seat<'_, S, T> {
         Seat { means: self.means.lock().unwrap_or_else(PoisonError::into_inner), inbox: &self.inbox }
     }
 
-    /// For the desk's thread: waits for work until then, and without end if there is no such time.
+    /// For the resource's own thread: waits for queued work until the given time, or without end if there is none.
     ///
     /// # Errors
-    /// `Timeout`, or `Disconnected` when nobody can leave any work.
+    /// `Timeout`; or `Disconnected` if every sender is dropped.
     pub fn wait(&self, until: Option<Instant>) -> Result<T, RecvTimeoutError> {
         match until {
             Some(until) => self.inbox.recv_deadline(until),
@@ -64,7 +69,7 @@ impl<S, T> FlatCombiner<S, T> {
 }
 
 impl<S, T> Seat<'_, S, T> {
-    /// Work that was left meanwhile, at most so much.
+    /// Takes queued work, at most `at_most` items; never blocks.
     pub fn left(&self, at_most: usize) -> impl Iterator<Item = T> {
         self.inbox.try_iter().take(at_most)
     }
@@ -90,34 +95,34 @@ mod tests {
 
     #[test]
     fn one_at_a_time_sits_and_gets_what_others_left() {
-        let (desk, leave) = FlatCombiner::new(0);
-        let mut seat = desk.try_sit().unwrap();
-        assert!(desk.try_sit().is_none(), "taken");
-        leave.send(1).unwrap();
-        leave.send(2).unwrap();
-        leave.send(3).unwrap();
+        let (combiner, sender) = FlatCombiner::new(0);
+        let mut seat = combiner.try_sit().unwrap();
+        assert!(combiner.try_sit().is_none(), "taken");
+        sender.send(1).unwrap();
+        sender.send(2).unwrap();
+        sender.send(3).unwrap();
         *seat += seat.left(2).sum::<i32>();
         assert_eq!(*seat, 3);
         drop(seat);
-        assert!(desk.try_sit().is_none(), "what waits comes first");
-        assert_eq!(desk.wait(None), Ok(3));
-        assert_eq!(*desk.sit(), 3);
-        assert_eq!(desk.wait(Some(Instant::now())), Err(RecvTimeoutError::Timeout));
-        drop(leave);
-        assert_eq!(desk.wait(None), Err(RecvTimeoutError::Disconnected));
+        assert!(combiner.try_sit().is_none(), "what waits comes first");
+        assert_eq!(combiner.wait(None), Ok(3));
+        assert_eq!(*combiner.sit(), 3);
+        assert_eq!(combiner.wait(Some(Instant::now())), Err(RecvTimeoutError::Timeout));
+        drop(sender);
+        assert_eq!(combiner.wait(None), Err(RecvTimeoutError::Disconnected));
     }
 
     #[test]
     fn a_panic_at_the_desk_does_not_close_it() {
-        let (desk, _leave) = FlatCombiner::<i32, i32>::new(7);
+        let (combiner, _sender) = FlatCombiner::<i32, i32>::new(7);
         std::thread::scope(|threads| {
-            let fallen = threads.spawn(|| {
-                let _seat = desk.try_sit();
+            let panicked = threads.spawn(|| {
+                let _seat = combiner.try_sit();
                 panic!("amid the work");
             });
-            assert!(fallen.join().is_err());
+            assert!(panicked.join().is_err());
         });
-        assert_eq!(desk.try_sit().map(|seat| *seat), Some(7));
-        assert_eq!(*desk.sit(), 7);
+        assert_eq!(combiner.try_sit().map(|seat| *seat), Some(7));
+        assert_eq!(*combiner.sit(), 7);
     }
 }

@@ -1,4 +1,4 @@
-//! Identities: content digests and run IDs. Newtypes, so that neither can be mistaken for a name.
+//! Identities: content digests and run IDs. They are newtypes, so that neither can be confused with a name.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -9,8 +9,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
 
-/// The sha256 of some bytes: how packages, artifacts, images and models are identified. Written `sha256:` and 64
-/// lower-case hex digits.
+/// The SHA-256 digest of some bytes. Identifies packages, artifacts, images and models. The text form is `sha256:` and
+/// 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -21,10 +21,10 @@ impl Digest {
         Self(sha2::Sha256::digest(bytes).into())
     }
 
-    /// The digest of all that `reader` gives, of which 64 KiB are held at a time.
+    /// The digest of all bytes of `reader`. Holds at most 64 KiB of them at a time.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// The error of the reader.
     pub fn of_reader(reader: &mut impl Read) -> io::Result<Self> {
         let (mut hasher, mut buffer) = (sha2::Sha256::new(), vec![0; 64 << 10]);
         loop {
@@ -37,13 +37,13 @@ impl Digest {
         }
     }
 
-    /// 64 lower-case hex digits, without the prefix: for file names and object keys.
+    /// 64 lower-case hex digits without the prefix, for file names and object keys.
     #[must_use]
     pub fn hex(&self) -> String {
         hex(&self.0)
     }
 
-    /// Of its raw 32 bytes.
+    /// The digest with these raw bytes.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -56,7 +56,8 @@ impl Digest {
     }
 }
 
-/// Two lower-case digits a byte. Every record has several of these, so it is done without the formatting machinery.
+/// Two lower-case digits per byte. Every record contains several digests, so this avoids the cost of the formatting
+/// machinery.
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
@@ -76,7 +77,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Why a text is no digest.
+/// The text is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no digest: expected `sha256:` and 64 hex digits")]
 pub struct BadDigest(String);
@@ -122,8 +123,8 @@ impl JsonSchema for Digest {
     }
 }
 
-/// One execution of a pipeline. A UUID, by the submitter: of the time and random, or derived from an idempotency key.
-/// Cheap to clone.
+/// The ID of one execution of a pipeline: a UUID that the submitter makes, either from the time and random bits, or
+/// from an idempotency key. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(Arc<str>);
 
@@ -154,21 +155,21 @@ impl JsonSchema for RunId {
 }
 
 impl RunId {
-    /// From 16 bytes of randomness or of a digest: `8-4-4-4-12` hex digits.
+    /// An ID of 16 bytes, from randomness or from a digest. The text form is `8-4-4-4-12` lower-case hex digits.
     #[must_use]
     pub fn from_bytes(b: [u8; 16]) -> Self {
         let h = hex(&b);
         Self([&h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..]].join("-").into())
     }
 
-    /// As it is written.
+    /// The text form.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Why a text is no run ID.
+/// The text is not a run ID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no run ID: expected 8-4-4-4-12 hex digits, as `dovetail runs list` shows them")]
 pub struct BadRunId(String);

@@ -1,4 +1,4 @@
-//! Every key of a record, a job or a lease, made and read in one place.
+//! All keys of records, jobs and leases: each is built and parsed here only.
 //!
 //! | key | of |
 //! |---|---|
@@ -10,15 +10,15 @@
 //! | `NAME@VERSION` | a plugin: [`VersionKey`] |
 //! | `NAME@VERSION#REVISION` | a pipeline with its pins: [`RevisionKey`] |
 //! | `records` | the identity of the records: [`RECORDS`] |
-//! | `RUN:GENERATION/STEP` | a job in a queue of its own: [`RunKey::job`] |
-//! | `INCARNATION#NUMBER` | the token of such a job's lease: [`lease_token`] |
-//! | `model:NAME`, `model_kind:KIND`, ... | what a job asks of its worker: [`Capability`] |
+//! | `RUN:GENERATION/STEP` | a job in a queue that is a separate system: [`RunKey::job`] |
+//! | `INCARNATION#NUMBER` | the token of a lease from such a queue: [`lease_token`] |
+//! | `model:NAME`, `model_kind:KIND`, ... | a capability that a job requires of its worker: [`Capability`] |
 //!
-//! `STEP` is a [`NodeId`]: the name of a step, and maybe indices.
+//! `STEP` is a [`NodeId`]: the name of a step, perhaps with indices.
 //!
-//! None of the parts contains a separator of its key: a run's ID has hex digits and hyphens, the name of a step is
-//! snake_case (its indices are digits in brackets), and the name of a plugin or a pipeline is kebab-case. A reader takes only text that the maker of the key
-//! makes.
+//! No part of a key contains a separator of that key. A run's ID consists of hex digits and hyphens. The name of a step
+//! is snake_case, and its indices are digits in brackets. The name of a plugin or a pipeline is kebab-case. A parser
+//! accepts only text that the corresponding function here builds.
 
 mod capability;
 mod node;
@@ -30,23 +30,23 @@ pub use self::node::{BadNodeId, NodeId};
 pub use self::run::{RunKey, keys_of_run, model_choice, run_of};
 pub use self::version::{RevisionKey, VersionKey, reference_of};
 
-/// The key of the record that says which records these are.
+/// The key of the record that holds the identity of this set of records.
 pub const RECORDS: &str = "records";
 
-/// `INCARNATION#NUMBER`: the token of all leases that one call of a process gets from a queue of its own. The call of
-/// this number is made once in the life of the process.
+/// `INCARNATION#NUMBER`: the token of all leases that one call of a process gets from a queue that is a separate
+/// system. The process uses each call number once in its life.
 #[must_use]
 pub fn lease_token(incarnation: &str, call: &str) -> String {
     format!("{incarnation}#{call}")
 }
 
-/// `NAME` or `NAME@PART`: what a user writes for a task, a pipeline or a run, and what stands behind the `@`.
+/// Splits `NAME` or `NAME@PART` at the first `@`: the form in which a user names a task, a pipeline or a run.
 #[must_use]
 pub fn split_reference(text: &str) -> (&str, Option<&str>) {
     text.split_once('@').map_or((text, None), |(name, part)| (name, Some(part)))
 }
 
-/// A number as keys have it: without a sign or leading zeros.
+/// Parses a number in the only spelling that keys use: without a sign, without leading zeros.
 fn number(text: &str) -> Option<u32> {
     let plain = text == "0" || text.starts_with(|digit| matches!(digit, '1'..='9'));
     if plain { text.parse().ok() } else { None }

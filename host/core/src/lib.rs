@@ -1,8 +1,9 @@
-//! The vocabulary of dovetail: identities, WIT types as data, pipelines and their check, and the ports that the rest of
-//! the house implements.
+//! The vocabulary of dovetail: identities, WIT types as data, pipelines and their check, and the ports (interfaces)
+//! that the other crates implement.
 //!
-//! Deliberately absent: wasmtime, OpenCV, any network client, the file system, the clock and the environment. What is
-//! decided here is decided from its arguments alone, so that it can be tested in milliseconds and replayed anywhere.
+//! This crate depends on no wasmtime, no OpenCV and no network client. It does not read the file system, the clock or
+//! the environment. Every decision depends on the arguments alone, so each can be tested in milliseconds and replayed
+//! anywhere.
 
 pub mod bell;
 pub mod blobs;

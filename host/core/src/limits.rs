@@ -1,45 +1,46 @@
-//! What an attempt may use: asked for in a plugin's manifest, granted up to the host's maxima.
+//! Limits of an attempt: a plugin's manifest asks for them, up to the host's maxima.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The most that the inputs of a run, the input of a step and its output may each take as JSON, in bytes.
+/// The most bytes of JSON that the inputs of a run, the input of a step and the output of a step may each have.
 pub const MAX_VALUE: u64 = 4 << 20;
-/// Values above this are kept as blobs, by reference, in bytes.
+/// A value with more bytes of JSON than this is stored as a blob, and its record holds a reference.
 pub const MAX_INLINE_VALUE: u64 = 16 << 10;
-/// Logs above this, as JSON lines, are kept as blobs, in bytes: a blob costs a file's sync or a server's answer before
-/// the step counts as done.
+/// A log with more bytes of JSON lines than this is stored as a blob. Smaller logs stay in the outcome record, because
+/// a blob costs the sync of a file or a round trip to a server before the step counts as done.
 pub const MAX_INLINE_LOG: usize = 2 << 10;
 
-/// What an artifact counts at the least, in bytes: a file takes a block of the disk, however short it is.
+/// The least that an artifact counts against [`Limits::artifacts`], in bytes: even a short file occupies a block of the
+/// disk.
 pub const LEAST_ARTIFACT: u64 = 4 << 10;
 
-/// Limits of one attempt.
+/// The limits of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Limits {
-    /// Linear memory of all the instances together, in bytes.
+    /// Linear memory of all instances together, in bytes.
     pub memory: u64,
     /// Wall time of one attempt, in milliseconds.
     pub time_ms: u64,
-    /// The output as JSON, in bytes.
+    /// Size of the output as JSON, in bytes.
     pub output: u64,
-    /// Log text kept, in bytes; what comes after is dropped and counted.
+    /// Log text that is kept, in bytes. Further lines are dropped and counted.
     pub log: u64,
-    /// Images, artifacts, models and writers held at once.
+    /// The number of images, artifacts, models and writers that are held at one time.
     pub handles: u32,
-    /// Artifacts stored in all, in bytes, whether they are still held or not; each counts as [`LEAST_ARTIFACT`] at
-    /// least.
+    /// The total size of the artifacts that are stored, in bytes, whether or not the task still holds them. Each
+    /// artifact counts at least 4 KiB.
     #[serde(default = "artifacts")]
     pub artifacts: u64,
 }
 
-/// Of records made before there was this limit.
+/// The limit of records that were written before this limit existed.
 fn artifacts() -> u64 {
     Limits::DEFAULT.artifacts
 }
 
 impl Limits {
-    /// What a plugin gets whose manifest asks for nothing.
+    /// The limits of a plugin whose manifest asks for none.
     pub const DEFAULT: Self = Self {
         memory: 64 << 20,
         time_ms: 30_000,
@@ -48,7 +49,7 @@ impl Limits {
         handles: 1024,
         artifacts: 256 << 20,
     };
-    /// The most that a manifest may ask for.
+    /// The largest limits that a manifest may ask for.
     pub const MAXIMA: Self = Self {
         memory: 256 << 20,
         time_ms: 600_000,

@@ -1,21 +1,21 @@
-//! `plugin.toml`: what a plugin is called, how much it may use and what it is granted. Reads the text, not the file,
-//! and finds every mistake at once.
+//! `plugin.toml`: the name of a plugin, its limits and its grants. The parser takes the text, not the file, and reports
+//! all errors at once.
 //!
 //! ```toml
 //! name = "face-attributes"
 //! version = "1.0.0"
 //! description = "Age, gender and emotion of each face"
 //! license = "MIT OR Apache-2.0"      # may be left out
-//! models = ["ssd_mobilenetv1"]       # without which it cannot run: in a fleet its steps wait for a worker that has them. Left out, one of
-//!                                    # each kind that its component opens; [] if it can do without
-//! [limits]                           # each may be left out; `Limits::DEFAULT` and `Limits::MAXIMA` hold the figures
+//! models = ["ssd_mobilenetv1"]       # the models that it cannot run without: in a fleet its steps wait for a worker
+//!                                    # that has them. If left out: one of each kind that its component opens. []: none
+//! [limits]                           # each may be left out; see `Limits::DEFAULT` and `Limits::MAXIMA`
 //! memory = "64MiB"
 //! time = "30s"
 //! output = "4MiB"
 //! log = "256KiB"
 //! handles = 1024
 //! artifacts = "256MiB"
-//! [grants]                           # nothing is granted unless named
+//! [grants]                           # nothing is granted by default
 //! clocks = true
 //! random = true
 //! http = ["https://api.example.com"]
@@ -38,48 +38,51 @@ pub use quantity::{BadQuantity, parse_duration, parse_size, show_duration_ms, sh
 /// The longest description, in characters.
 const MAX_DESCRIPTION: usize = 500;
 
-/// A plugin's manifest.
+/// A parsed manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// kebab-case; the task's name.
+    /// The task's name, in kebab-case.
     pub name: String,
+    /// The version that is published.
     pub version: Version,
-    /// One line for people.
+    /// One line for people, at most 500 characters.
     pub description: String,
-    /// An SPDX expression, as written.
+    /// An SPDX expression; the text is not checked.
     pub license: Option<String>,
-    /// Models without which it cannot run, by name: in a fleet its steps wait for a worker that has them. None: it does
-    /// not say, and one of each kind that its component opens is needed.
+    /// The names of the models that the plugin cannot run without. In a fleet its steps wait for a worker that has
+    /// them. `None`: the manifest does not say, and the plugin needs one model of each kind that its component opens.
     #[serde(default)]
     pub models: Option<Vec<String>>,
+    /// The limits of each attempt.
     pub limits: Limits,
+    /// The capabilities that are granted to the plugin.
     pub grants: Grants,
 }
 
-/// What a plugin may reach beyond what every task may: nothing by default.
+/// Capabilities beyond those that every task has. The default grants nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grants {
-    /// `wasi:clocks`.
+    /// The functions of `wasi:clocks`.
     pub clocks: bool,
-    /// `wasi:random` with real randomness.
+    /// The functions of `wasi:random`, with real randomness.
     pub random: bool,
-    /// Origins (`https://api.example.com`) that `wasi:http` may ask.
+    /// The origins to which `wasi:http` may send requests, such as `https://api.example.com`.
     pub http: Vec<String>,
 }
 
-/// One mistake.
+/// One error in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ManifestError {
-    /// From 1.
+    /// The line, counted from 1.
     pub line: u32,
-    /// From 1, in characters.
+    /// The column, counted from 1 in characters.
     pub column: u32,
-    /// What is wrong and what to write instead.
+    /// What is wrong, and what to write instead.
     pub message: String,
 }
 
-/// Everything that is wrong with a manifest, in the order of the text.
+/// All errors of a manifest, in the order of the text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ManifestErrors(pub Vec<ManifestError>);
 
@@ -96,11 +99,11 @@ impl Display for ManifestErrors {
 impl std::error::Error for ManifestErrors {}
 
 impl Manifest {
-    /// Reads the text of a `plugin.toml`.
+    /// Parses the text of a `plugin.toml`.
     ///
     /// # Errors
-    /// Everything that is wrong: no TOML (then only the first place), unknown keys, missing keys, bad names, sizes,
-    /// durations and origins, and limits of nought or over [`Limits::MAXIMA`].
+    /// All errors: text that is not TOML (then only its first error), unknown keys, missing keys, malformed names,
+    /// versions, sizes, durations and origins, and limits of zero or above [`Limits::MAXIMA`].
     pub fn parse(text: &str) -> Result<Self, ManifestErrors> {
         let table = DeTable::parse(text).map_err(|error| {
             let (line, column) = position(text, error.span().map_or(0, |span| span.start));
@@ -114,7 +117,7 @@ impl Manifest {
     }
 }
 
-/// Line and column, both from 1, of a byte offset; the column counts characters.
+/// The line and column of a byte offset, both counted from 1. The column counts characters.
 pub(crate) fn position(text: &str, offset: usize) -> (u32, u32) {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
@@ -140,7 +143,13 @@ impl Reader<'_> {
         let name = self.required(table, "name").filter(|(at, name)| {
             let good = is_kebab(name);
             if !good {
-                self.error(*at, format!("`{name}` is no name: write 1 to 64 lower-case letters, digits and single `-` between them, a letter first"));
+                self.error(
+                    *at,
+                    format!(
+                        "`{name}` is no name: write 1 to 64 lower-case letters, digits and single `-` \
+                         between them, a letter first"
+                    ),
+                );
             }
             good
         });
@@ -266,7 +275,10 @@ impl Reader<'_> {
                         } else {
                             self.error(
                                 at,
-                                format!("`{origin}` is no origin: write scheme and host, without a path, such as `https://api.example.com`"),
+                                format!(
+                                    "`{origin}` is no origin: write scheme and host, without a path, such as \
+                                     `https://api.example.com`"
+                                ),
                             );
                         }
                     }
@@ -301,7 +313,7 @@ impl Reader<'_> {
         }
     }
 
-    /// With the offset at which it stands.
+    /// The value of a required key, with its byte offset in the text.
     fn required(&mut self, table: &DeTable<'_>, key: &str) -> Option<(usize, String)> {
         let Some(entry) = table.get(key) else {
             self.error(0, format!("`{key}` is missing: write {key} = \"...\" at the top"));
@@ -322,7 +334,7 @@ impl Reader<'_> {
     }
 }
 
-/// `http(s)://HOST[:PORT]` and nothing behind it.
+/// Whether the text is `http(s)://HOST[:PORT]` and nothing else.
 fn is_origin(text: &str) -> bool {
     let Some(authority) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
         return false;

@@ -1,5 +1,5 @@
-//! The ports in memory: the reference implementation, against which the conformance suite is written, and what flow's
-//! tests run on. Nothing here survives the process.
+//! The ports in memory. This is the reference implementation for the conformance suite, and the backend of flow's
+//! tests. Nothing survives the process.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,12 +20,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A clock that moves only when it is told to.
+/// A clock that moves only when a test advances it.
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicU64);
 
 impl ManualClock {
-    /// Moves on by `by`.
+    /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
@@ -45,7 +45,7 @@ impl Clock for ManualClock {
 #[derive(Debug, Default)]
 pub struct MemoryBlobs(Mutex<HashMap<(BlobKind, Digest), Kept>>, Mutex<Option<String>>);
 
-/// The bytes, and when they were stored for the last time.
+/// The bytes, and the time at which they were last stored.
 type Kept = (Vec<u8>, Instant);
 
 impl Blobs for MemoryBlobs {
@@ -56,14 +56,14 @@ impl Blobs for MemoryBlobs {
     }
 
     fn get(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Vec<u8>, StoreError> {
-        let what = || format!("read {} {digest}", kind.folder());
+        let operation = || format!("read {} {digest}", kind.folder());
         let blobs = locked(&self.0);
         let (bytes, _) =
-            blobs.get(&(kind, *digest)).ok_or_else(|| StoreError::plain(StoreErrorKind::Missing, what()))?;
+            blobs.get(&(kind, *digest)).ok_or_else(|| StoreError::plain(StoreErrorKind::Missing, operation()))?;
         if bytes.len() as u64 > max {
             return Err(StoreError::new(
                 StoreErrorKind::Refused,
-                what(),
+                operation(),
                 format!("it has {} bytes, at most {max} are allowed", bytes.len()),
             ));
         }
@@ -76,7 +76,7 @@ impl Blobs for MemoryBlobs {
 }
 
 impl MemoryBlobs {
-    /// Forgets whose it is, as an operator does who removes the note.
+    /// Forgets the owner, like an operator who removes the stored note.
     pub fn disown(&self) {
         *locked(&self.1) = None;
     }
@@ -101,13 +101,13 @@ impl Owned for MemoryBlobs {
 }
 
 impl RemovableBlobs for MemoryBlobs {
-    fn walk(&self, kind: BlobKind, told: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
-        // Not held meanwhile: what is told of may be removed.
+    fn walk(&self, kind: BlobKind, visit: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
+        // The lock is not held during the calls: the visitor may remove the blobs.
         let found: Vec<(Digest, u64)> = {
             let blobs = locked(&self.0);
             blobs.iter().filter(|((k, _), _)| *k == kind).map(|((_, d), (b, _))| (*d, b.len() as u64)).collect()
         };
-        found.into_iter().try_for_each(|(digest, bytes)| told(digest, bytes))
+        found.into_iter().try_for_each(|(digest, bytes)| visit(digest, bytes))
     }
 
     fn age(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Duration>, StoreError> {
@@ -130,7 +130,7 @@ struct Queued {
     verify: bool,
     due: u64,
     lane: Requirements,
-    /// Token and expiry.
+    /// The token and the expiry time of the lease, in milliseconds of the clock.
     lease: Option<(u64, u64)>,
 }
 
@@ -143,7 +143,7 @@ struct State {
     jobs: Vec<(RunKey, Queued)>,
     token: u64,
     wakes: u64,
-    /// What workers say of themselves, and until when.
+    /// For each worker, its heartbeat and the time until which it counts as living.
     workers: BTreeMap<String, (Vec<u8>, u64)>,
 }
 
@@ -299,7 +299,7 @@ impl State {
 
     fn claim(&mut self, scope: &Scope, want: usize, lease_ms: u64, now: u64) -> Vec<Claimed> {
         let mut out = Vec::new();
-        // Those of the oldest open run first: what has begun is finished before something new begins.
+        // Jobs of the oldest open run come first, so that started runs end before new runs start.
         let mut order: Vec<usize> = (0..self.jobs.len()).collect();
         order.sort_by_key(|at| self.open.iter().position(|run| *run == self.jobs[*at].0));
         for at in order {
@@ -342,7 +342,7 @@ pub struct MemoryLedger {
 }
 
 impl MemoryLedger {
-    /// Empty, with leases and delays by `clock`.
+    /// An empty ledger. Leases and delays follow `clock`.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { state: Mutex::default(), changed: Condvar::new(), clock }
@@ -415,7 +415,7 @@ impl Ledger for MemoryLedger {
     fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         let now = self.clock.mono_ms();
         let state = locked(&self.state);
-        // It has one process, and so has its worker: the one that lives.
+        // This backend belongs to one process, so the one living worker of that process holds every lease.
         let worker = state.workers.iter().find(|(_, (_, until))| *until > now).map(|(name, _)| name.clone());
         let held = state.jobs.iter().filter(|(r, job)| r == run && job.lease.is_some_and(|(_, expiry)| expiry > now));
         Ok(held.map(|(_, job)| HeldStep { step: job.step.clone(), worker: worker.clone() }).collect())

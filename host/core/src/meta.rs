@@ -1,44 +1,48 @@
-//! The port to a metadata store that is a system of its own: write-once records, and the index of open runs. Together
-//! with [`crate::window::Window`] an adapter in flow makes a [`crate::ledger::Ledger`] of it.
+//! The port to a metadata store that is a separate system: write-once records, and the index of open runs. An adapter
+//! in flow makes one [`crate::ledger::Ledger`] of this port and [`crate::window::Window`].
 //!
-//! Only inserts with a unique key and point reads are on the safe path: it is all that a standalone MongoDB, or a
-//! stand-in without atomic updates, is trusted with.
+//! Safety depends only on inserts under a unique key and on point reads. A standalone MongoDB, or a stand-in without
+//! atomic updates, provides both.
 
 use crate::blobs::StoreError;
 use crate::ledger::{Kind, Listing, Record, RunKey};
 
-/// What an insert came to.
+/// The result of an insert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
+    /// The record was inserted.
     Created,
-    /// The record was there before; this is its value.
+    /// A record with this key was inserted earlier; this is its value.
     Exists(Vec<u8>),
 }
 
-/// Changes that are made together: see [`MetaStore::write`].
+/// Changes for one call of [`MetaStore::write`].
 #[derive(Debug, Clone, Default)]
 pub struct Writes {
+    /// Runs to add to the index of open runs.
     pub open: Vec<RunKey>,
-    /// A record, and one that is inserted after it if it was new.
+    /// Records to insert, each with an optional second record. The second one is inserted only if the first one is new.
     pub records: Vec<(Record, Option<Record>)>,
+    /// Runs to remove from the index of open runs.
     pub forget: Vec<RunKey>,
 }
 
-/// Write-once records. Blocking. Safe to call from many threads and processes.
+/// Write-once records. All functions block. Many threads and processes may use one store.
 pub trait MetaStore: Send + Sync {
-    /// Inserts each record unless its key is taken; durable when it returns. After an error nothing is known, and all
-    /// may be sent again.
+    /// Inserts each record unless its key is taken. The records are durable when this returns.
     ///
     /// # Errors
-    /// `Unavailable`, `Refused` or `Corrupt`.
+    /// `Unavailable`, `Refused` or `Corrupt`. Each record may or may not have been inserted, and the caller may send
+    /// all of them again.
     fn put(&self, records: &[Record]) -> Result<Vec<Put>, StoreError>;
 
-    /// Changes the index of open runs and inserts records, each with another one that is inserted only if the first was
-    /// new. What `writes` opens is open before any of its records is there. One change where the store can do that,
-    /// several in this order where it cannot.
+    /// Applies `writes`: first opens runs, then inserts records, then removes runs from the index. A run is in the
+    /// index before any of its records is stored.
+    ///
+    /// A store that can do so makes this one atomic change. Other stores make several changes, in this order.
     ///
     /// # Errors
-    /// As `put`.
+    /// As [`MetaStore::put`].
     fn write(&self, writes: &Writes) -> Result<Vec<Put>, StoreError> {
         if !writes.open.is_empty() {
             self.open(&writes.open)?;
@@ -56,31 +60,33 @@ pub trait MetaStore: Send + Sync {
         Ok(answers)
     }
 
-    /// Records by key.
+    /// Reads records by key. Returns one entry for each key, in order; `None` if there is no such record.
     ///
     /// # Errors
     /// `Unavailable`.
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
 
-    /// Records by the beginning of their key, in the order in which they were inserted.
+    /// Lists records by the beginning of their key, in the order of insertion.
     ///
     /// # Errors
     /// `Unavailable`.
     fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 
-    /// Notes that runs are open: before their records are written, so that no open run is ever missing here.
+    /// Adds runs to the index of open runs. Callers do this before they write the runs' records, so that no open run is
+    /// ever missing from the index.
     ///
     /// # Errors
     /// `Unavailable`.
     fn open(&self, runs: &[RunKey]) -> Result<(), StoreError>;
 
-    /// Forgets open runs: after their outcomes are recorded and the window has closed them.
+    /// Removes runs from the index of open runs. Callers do this after the runs' outcomes are recorded and the window
+    /// has closed the runs.
     ///
     /// # Errors
     /// `Unavailable`.
     fn forget(&self, runs: &[RunKey]) -> Result<(), StoreError>;
 
-    /// Open runs, the oldest first.
+    /// The runs in the index, the oldest first, at most `limit`.
     ///
     /// # Errors
     /// `Unavailable`.

@@ -1,8 +1,8 @@
-//! Pipelines: the declared graph, checked against the types of its tasks and pinned to exact packages.
+//! Pipelines: a declared graph of steps, checked against the types of its tasks and pinned to exact packages.
 //!
-//! [`check()`] reads a file and finds everything that is wrong with it; what it returns when nothing is, a
-//! [`Pipeline`], needs no further checking: its steps exist, are pinned, stand in an order in which they can run, and
-//! every value that flows fits. Nothing here runs one.
+//! [`check()`] parses a pipeline file and reports all its errors. If there are none, it returns a [`Pipeline`] that
+//! needs no further checking: its steps exist and are pinned, they are in an order in which they can run, and every
+//! value fits where it goes. This module does not run pipelines.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -44,51 +44,55 @@ pub use order::ready;
 pub const MAX_SOURCE: usize = 1 << 20;
 /// The most steps of a pipeline.
 pub const MAX_STEPS: usize = 1000;
-/// The largest number of a step.
+/// The largest number that a step may have.
 pub const MAX_NUMBER: u32 = 9999;
 /// The longest `timeout` of a pipeline: 7 days, in milliseconds.
 pub const MAX_PIPELINE_TIMEOUT_MS: u64 = 7 * 86_400_000;
-/// The most attempts that `retry` may ask for.
+/// The most attempts that `retry` may allow.
 pub const MAX_ATTEMPTS: u32 = 10;
-/// The longest `backoff` and `max_backoff`: an hour, in milliseconds.
+/// The longest `backoff` and `max_backoff`: one hour, in milliseconds.
 pub const MAX_BACKOFF_MS: u64 = 3_600_000;
 
-/// A checked pipeline, pinned to exact packages. As JSON it is the record `dovetail.pipeline/1`.
+/// A checked pipeline, pinned to exact packages. Its JSON form is the record `dovetail.pipeline/1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pipeline {
+    /// The version of the record.
     pub format: Format,
-    /// kebab-case.
+    /// In kebab-case.
     pub name: String,
+    /// The version of the pipeline.
     pub version: Version,
+    /// For people, as in the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Of a whole run, in milliseconds.
+    /// The longest time that a whole run may take, in milliseconds ([`crate::record::OutcomeRecord::spent_us`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// What happens to running steps after a failure.
     pub on_failure: OnFailure,
-    /// In the order of the file.
+    /// The inputs, in the order of the file.
     pub inputs: Vec<Input>,
-    /// Every step after those whose outputs it reads; otherwise by number.
+    /// The steps. Each comes after its prerequisites; steps without such a relation are ordered by number.
     pub steps: Vec<Step>,
-    /// In the order of the file.
+    /// The fields of the output, in the order of the file.
     pub output: Vec<Output>,
-    /// The file as written: checking it again pins the newest packages.
+    /// The text of the file. Checking it again pins the newest packages.
     pub source: String,
 }
 
-/// What becomes of running steps when one has failed for good; new ones never start.
+/// What happens to running steps when a step has failed for good. No new step starts in either case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
-    /// They are cancelled.
+    /// Running steps are cancelled.
     #[default]
     Cancel,
-    /// They may end.
+    /// Running steps may end.
     Finish,
 }
 
 impl OnFailure {
-    /// As it is written in a file.
+    /// The name in a pipeline file.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -98,18 +102,20 @@ impl OnFailure {
     }
 }
 
-/// An input of a pipeline. Its type is inferred from what it feeds.
+/// An input of a pipeline. Its type is inferred from the fields that it feeds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
-    /// snake_case.
+    /// In snake_case.
     pub name: String,
+    /// For people, as in the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// The inferred type.
     pub ty: Type,
-    /// In normal form. `null` is a default as well as any other.
+    /// The default, in normal form. `Some(Null)` is a default too.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
-    /// It may be left out: it has a default or feeds nothing but options.
+    /// Whether a run may leave the input out: it has a default, or it feeds only options.
     pub optional: bool,
 }
 
@@ -117,44 +123,49 @@ fn present<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<Value>, D::Err
     Value::deserialize(reader).map(Some)
 }
 
-/// A step, pinned.
+/// A step, pinned to an exact package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// Unique in the pipeline.
+    /// Unique in the pipeline, from 1.
     pub number: u32,
-    /// snake_case, unique in the pipeline.
+    /// In snake_case; unique in the pipeline.
     pub name: String,
+    /// For people, as in the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// kebab-case.
+    /// The name of the task, in kebab-case.
     pub task: String,
+    /// The version of the task.
     pub version: Version,
-    /// Of the plugin's package.
+    /// The digest of the plugin's package.
     pub package: Digest,
+    /// The types of the task's input and output.
     pub signature: Signature,
-    /// In the order of the task's input record; a field that is not mapped is an option and has no entry.
+    /// The sources of the input fields, in the order of the task's input record. A field without an entry is an option
+    /// that gets no value.
     pub inputs: Vec<Binding>,
+    /// How often and how soon the step is attempted again.
     pub retry: Retry,
-    /// Of one attempt: the task's own, its time replaced by the step's `timeout` if there is one.
+    /// The limits of one attempt: those of the task, with the step's `timeout` in place of the time if there is one.
     pub limits: Limits,
-    /// What it asks of a worker.
+    /// The requirements on the worker that runs the step.
     #[serde(default)]
     pub lane: Requirements,
 }
 
-/// How often and how soon a step is tried again.
+/// How often and how soon a step is attempted again after failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
-    /// In all, the first one included.
+    /// The most attempts in all, including the first one.
     pub max_attempts: u32,
-    /// Before the second attempt, in milliseconds; doubled for each further one.
+    /// The delay before the second attempt, in milliseconds. It doubles for each further attempt.
     pub backoff_ms: u64,
-    /// The most to wait, in milliseconds.
+    /// The longest delay, in milliseconds.
     pub max_backoff_ms: u64,
 }
 
 impl Retry {
-    /// What a step gets that asks for nothing.
+    /// The policy of a step whose file asks for none.
     pub const DEFAULT: Self = Self { max_attempts: 3, backoff_ms: 500, max_backoff_ms: 30_000 };
 }
 
@@ -164,51 +175,56 @@ impl Default for Retry {
     }
 }
 
-/// What feeds one field of a step's input.
+/// The source of one field of a step's input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
-    /// snake_case.
+    /// The name of the field, in snake_case.
     pub field: String,
+    /// Where the value comes from.
     pub source: Source,
-    /// What the source gives.
+    /// The type that the source gives.
     pub from: Type,
-    /// What the field takes; `from` is assignable to it.
+    /// The type that the field takes. `from` is assignable to it.
     pub to: Type,
 }
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Source {
-    /// The run's inputs.
+    /// An input of the run.
     Input {
+        /// The name of the input.
         name: String,
-        /// Fields of records to follow; snake_case.
+        /// The fields of nested records to follow, in snake_case.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         path: Vec<String>,
     },
-    /// Another step.
+    /// The output of another step.
     Output {
+        /// The name of the step.
         step: String,
-        /// A field of its output, then fields of records to follow; snake_case, at least one.
+        /// A field of the step's output, then fields of nested records to follow. In snake_case; never empty.
         path: Vec<String>,
     },
-    /// Written in the file; in normal form.
+    /// A literal in the file, in normal form.
     Literal { value: Value },
 }
 
 /// One field of a run's output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
-    /// snake_case.
+    /// In snake_case.
     pub name: String,
+    /// Where the value comes from.
     pub source: Source,
+    /// The type that the source gives.
     pub ty: Type,
 }
 
 impl Pipeline {
-    /// Whether the other one comes from a file of the same content. Spaces and line ends between the parts of a file are
-    /// not content: an editor or a version control system may have changed them.
+    /// Whether the other pipeline comes from a file with the same content. White space between tokens is not content,
+    /// because an editor or a version control system may change it.
     #[must_use]
     pub fn is_of_the_same_file(&self, other: &Self) -> bool {
         let parsed = |source: &str| serde_json::from_str::<Value>(source).ok();
@@ -216,41 +232,41 @@ impl Pipeline {
             || parsed(&self.source).zip(parsed(&other.source)).is_some_and(|(one, two)| one == two)
     }
 
-    /// Whether both are the same pipeline, pinned alike.
+    /// Whether both are the same pipeline with the same pins.
     #[must_use]
     pub fn is_the_same(&self, other: &Self) -> bool {
         self.is_of_the_same_file(other) && Self { source: self.source.clone(), ..other.clone() } == *self
     }
 
-    /// `face-processing@1.0.0`.
+    /// The name and the version: `face-processing@1.0.0`.
     #[must_use]
     pub fn reference(&self) -> String {
         VersionKey::new(&self.name, &self.version).to_string()
     }
 
-    /// By name.
+    /// The step with this name.
     #[must_use]
     pub fn step(&self, name: &str) -> Option<&Step> {
         self.steps.iter().find(|step| step.name == name)
     }
 
-    /// By name.
+    /// The input with this name.
     #[must_use]
     pub fn input(&self, name: &str) -> Option<&Input> {
         self.inputs.iter().find(|input| input.name == name)
     }
 
-    /// The record `dovetail.pipeline/1`.
+    /// The JSON form, which is the record `dovetail.pipeline/1`.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        // Maps have string keys and every part serialises, so that this does not fail.
+        // The maps have string keys and every part can be serialised, so this does not fail.
         serde_json::to_value(self).unwrap_or_default()
     }
 
-    /// Reads what [`Pipeline::to_json`] wrote.
+    /// Parses the JSON form.
     ///
     /// # Errors
-    /// A record of a newer format, or one that is none.
+    /// `Newer` for a record of a newer format; `Malformed` for any other value.
     pub fn from_json(value: &Value) -> Result<Self, FormatError> {
         let found = value.get("format").and_then(Value::as_str).unwrap_or_default();
         if found != FORMAT && found.starts_with(FAMILY) {
@@ -261,43 +277,43 @@ impl Pipeline {
 }
 
 impl Step {
-    /// `face_detection_001`.
+    /// The unique ID of the step: `face_detection_001`.
     #[must_use]
     pub fn id(&self) -> String {
         format!("{}_{:03}", snake(&self.task), self.number)
     }
 
-    /// `face_detection_input_001`.
+    /// The unique ID of the input record: `face_detection_input_001`.
     #[must_use]
     pub fn input_id(&self) -> String {
         format!("{}_input_{:03}", snake(&self.task), self.number)
     }
 
-    /// `face_detection_output_001`.
+    /// The unique ID of the output record: `face_detection_output_001`.
     #[must_use]
     pub fn output_id(&self) -> String {
         format!("{}_output_{:03}", snake(&self.task), self.number)
     }
 
-    /// `input_002_faces_array`.
+    /// The unique ID of an input field: `input_002_faces_array`.
     #[must_use]
     pub fn input_field_id(&self, field: &str) -> String {
         format!("input_{:03}_{field}", self.number)
     }
 
-    /// `output_001_faces_array`.
+    /// The unique ID of an output field: `output_001_faces_array`.
     #[must_use]
     pub fn output_field_id(&self, field: &str) -> String {
         format!("output_{:03}_{field}", self.number)
     }
 
-    /// `face-detection@1.0.0`.
+    /// The task and its version: `face-detection@1.0.0`.
     #[must_use]
     pub fn task_reference(&self) -> String {
         VersionKey::new(&self.task, &self.version).to_string()
     }
 
-    /// The binding of this field, unless it is an option that nothing feeds.
+    /// The binding of this input field; `None` if the field is an option that gets no value.
     #[must_use]
     pub fn binding(&self, field: &str) -> Option<&Binding> {
         self.inputs.iter().find(|binding| binding.field == field)
@@ -307,7 +323,7 @@ impl Step {
 const FAMILY: &str = "dovetail.pipeline/";
 const FORMAT: &str = "dovetail.pipeline/1";
 
-/// The version of the record: written as `dovetail.pipeline/1`, and nothing else is read.
+/// The version of the record. It is written as `dovetail.pipeline/1`, and no other text is accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Format;
 
@@ -334,15 +350,19 @@ impl<'de> Deserialize<'de> for Format {
     }
 }
 
-/// Why a stored pipeline cannot be read.
+/// A stored pipeline cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    /// Written by a newer version of dovetail.
+    /// A newer version of dovetail wrote the record.
     #[error(
-        "the stored pipeline has the format `{found}`, and this dovetail reads `{FORMAT}`: use the version that wrote it, or a newer one"
+        "the stored pipeline has the format `{found}`, and this dovetail reads `{FORMAT}`: use the version that wrote \
+         it, or a newer one"
     )]
-    Newer { found: String },
-    /// Not a pipeline.
+    Newer {
+        /// The format of the record.
+        found: String,
+    },
+    /// The value is not a pipeline.
     #[error("the stored pipeline cannot be read")]
     Malformed(#[source] serde_json::Error),
 }

@@ -1,4 +1,4 @@
-//! The failure policy as arithmetic: whether a step is tried again, and when.
+//! The failure policy: whether a step is attempted again, and when. Pure arithmetic.
 
 use std::time::Duration;
 
@@ -7,36 +7,41 @@ use crate::executor::{Failure, FailureKind};
 /// What follows a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Another attempt, no earlier than after this time.
+    /// Another attempt is made after at least this delay.
     Retry(Duration),
-    /// The step has failed.
+    /// The failure is final: the step has failed.
     Final,
 }
 
-/// How long to wait between attempts.
+/// Delays between attempts: exponential backoff with an upper bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
-    /// Before the first retry; it doubles with each further one.
+    /// The delay before the first retry. Each further retry doubles the delay.
     pub first: Duration,
-    /// No retry waits longer, unless the failure itself asks for it.
+    /// The upper bound of the delay. A failure may itself ask for a longer one.
     pub max: Duration,
 }
 
-/// The longest wait that a task may ask for.
+/// The longest delay that a task may ask for.
 pub const MAX_ASKED: Duration = Duration::from_secs(3600);
-/// Workers that may die over one job before it is given up as poison.
+/// The number of workers that may die while they run a job. One more death makes the job fail as poison.
 pub const MAX_CRASHES: u32 = 3;
-/// From so many on a worker runs the job alone: when it dies again, nothing else was beside it that could be suspected.
+/// A job with at least this number of crashes runs alone in its worker. If the worker dies again, no other job can be
+/// the cause.
 pub const SUSPECT_CRASHES: u32 = 2;
 
-/// How long a job is put off whose step names something that is not stored, each time it was looked for: a store may
-/// have been restored by then. After the last one the step fails.
+/// The delays after which a job is tried again if its step names an object that is not stored, in order. The store may
+/// be restored in the meantime. If the object is still missing after the last delay, the step fails.
 pub const LOOK_AGAIN: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
-/// What follows the failure of attempt `number` (1 for the first) where `max_attempts` are allowed. `spread` in 0..=1
-/// chooses within the jitter, so that many steps that failed together do not come back together: it is a parameter
-/// because core has no randomness.
+/// The consequence of the failure of attempt `number` (1 for the first) of at most `max_attempts`.
+///
+/// The delay is exponential backoff with jitter: between half of the delay and the whole delay. `spread` (0 to 1)
+/// selects the point in that interval, so that many steps that failed together are not retried together. The caller
+/// passes it because core has no source of randomness.
+///
+/// A failure of the kind `LostWorker` is final here: crashes are counted by the ledger, up to [`MAX_CRASHES`].
 #[must_use]
 pub fn after(failure: &Failure, number: u32, max_attempts: u32, backoff: Backoff, spread: f64) -> Next {
     if failure.kind == FailureKind::LostWorker || !failure.may_retry() || number >= max_attempts {

@@ -1,4 +1,5 @@
-//! The stored forms of records: JSON, each with its `format` and version. A newer version is refused, never guessed at.
+//! The stored form of each record: JSON with a `format` that names the form and its version. A record of a newer
+//! version is refused, and the error names the record.
 
 mod outcome;
 
@@ -15,20 +16,20 @@ use crate::id::Digest;
 
 pub use self::outcome::{OutcomeRecord, StepEnd};
 
-/// A stored form: its name and version.
+/// A stored form of a record, with its name and version.
 pub trait Form: Serialize + DeserializeOwned {
-    /// `dovetail.outcome/1`.
+    /// Name and version, such as `dovetail.outcome/1`.
     const FORMAT: &'static str;
-    /// A later version of the form, written only for records that the first version cannot hold: an older dovetail
-    /// refuses those by name and still reads all others.
+    /// A later version of the form, if there is one. It is written only for records that the first version cannot hold.
+    /// So an older dovetail refuses only those records, by name, and still reads all others.
     const EXTENDED: Option<&'static str> = None;
 
-    /// The version that this record needs.
+    /// The version in which this record is written.
     fn format(&self) -> &'static str {
         Self::FORMAT
     }
 
-    /// As it is stored.
+    /// The stored bytes.
     ///
     /// # Panics
     /// Never: these types are plain data with string keys.
@@ -37,17 +38,18 @@ pub trait Form: Serialize + DeserializeOwned {
         serde_json::to_vec(&tagged).expect("plain data with string keys always serialises")
     }
 
-    /// From what is stored.
+    /// Parses stored bytes. `what` names the record in errors.
     ///
     /// # Errors
-    /// `Newer` for a form of a newer dovetail, `Corrupt` for anything else that cannot be read; both name the record.
+    /// `Newer` for a form that this dovetail does not know; `Corrupt` for bytes that cannot be parsed.
     fn decode(bytes: &[u8], what: &str) -> Result<Self, StoreError> {
         #[derive(Deserialize)]
         struct Head {
             format: String,
         }
         let read = || format!("read the record of {what}");
-        // As we write it ourselves; only another one is read for its name first.
+        // Our own encoder writes `format` first, so most records are parsed once. Any other record is parsed for its
+        // format first.
         let ours = bytes.strip_prefix(br#"{"format":""#).and_then(|rest| rest.strip_prefix(Self::FORMAT.as_bytes()));
         if ours.is_some_and(|rest| rest.starts_with(b"\"")) {
             return serde_json::from_slice(bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, read(), e));
@@ -77,19 +79,19 @@ struct Tagged<'a, T> {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(from = "RunForm")]
 pub struct RunRecord {
-    /// `name@version#revision`: the key of the pinned pipeline.
+    /// The key of the pinned pipeline: `name@version#revision`.
     pub pipeline: String,
-    /// The checked inputs with their defaults; artifacts by reference. As outputs: in the record up to
-    /// [`crate::limits::MAX_INLINE_VALUE`], so that a delivery of one of the run's jobs stays small.
+    /// The checked inputs with their defaults. Artifacts are references. Inputs above
+    /// [`crate::limits::MAX_INLINE_VALUE`] are a blob, so that each delivery of one of the run's jobs stays small.
     pub inputs: StoredValue,
-    /// Milliseconds since 1970.
+    /// The time of submission, in milliseconds since 1970.
     pub submitted_ms: u64,
-    /// The models that were chosen as it was submitted. A kind that is missing here is chosen when the first step that
-    /// opens one starts ([`ModelChoiceRecord`]).
+    /// The models that were chosen at submission. If a kind is missing here, its model is chosen when the first step
+    /// that opens such a model starts ([`ModelChoiceRecord`]).
     pub models: Models,
 }
 
-/// How a [`RunRecord`] is stored: version 1 has `inputs`, version 2 `inputs_blob` in their place.
+/// The stored form of a [`RunRecord`]. Version 1 has `inputs`; version 2 has `inputs_blob` instead.
 #[derive(Deserialize)]
 struct RunForm {
     pipeline: String,
@@ -147,11 +149,12 @@ impl Form for RunRecord {
     }
 }
 
-/// The model of a kind that was chosen for a run after its submission. Key: `run:kind`, for all generations.
+/// The model of a kind that was chosen for a run after its submission. Key: `run:kind`; valid for all generations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelChoiceRecord {
+    /// The chosen model.
     pub model: ModelUse,
-    /// Milliseconds since 1970.
+    /// The time of the choice, in milliseconds since 1970.
     pub chosen_ms: u64,
 }
 
@@ -159,42 +162,42 @@ impl Form for ModelChoiceRecord {
     const FORMAT: &'static str = "dovetail.model_choice/1";
 }
 
-/// A value where it was produced: in the record, or as a blob when it is large.
+/// A stored value: inside its record, or as a blob if it is large.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StoredValue {
+    /// The value itself.
     Inline(Value),
-    /// Of kind [`crate::blobs::BlobKind::Value`], with its size in bytes.
-    Blob {
-        digest: Digest,
-        bytes: u64,
-    },
+    /// A reference to a blob of the kind [`crate::blobs::BlobKind::Value`]; `bytes` is its size.
+    Blob { digest: Digest, bytes: u64 },
 }
 
-/// One attempt at a step, as it is kept.
+/// One attempt at a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRecord {
-    /// 1 for the first.
+    /// The number of the attempt; 1 for the first.
     pub number: u32,
-    /// Milliseconds since 1970.
+    /// The time at which the attempt started, in milliseconds since 1970.
     pub started_ms: u64,
+    /// The duration of the attempt, in microseconds.
     pub duration_us: u64,
-    /// None if it succeeded.
+    /// Why the attempt failed; `None` if it succeeded.
     pub error: Option<Failure>,
+    /// The resources that the attempt used.
     pub usage: Usage,
-    /// In the order of their first use.
+    /// The models that were used, in the order of their first use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelUse>,
-    /// As in [`crate::executor::Report`].
+    /// See [`crate::executor::Report::warnings`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Which process ran it.
+    /// The process that ran the attempt.
     pub worker: String,
-    /// How many workers had this attempt in hand before and were not heard of any more, as far as the queue knows: a
-    /// window that is rebuilt has forgotten it. What they used is lost with them.
+    /// The number of workers that had this attempt in hand before, and died or were cut off. The queue supplies the
+    /// number; a rebuilt window has forgotten it. The resources that those workers used are unknown.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lost_workers: u32,
-    /// It does not count towards the step's attempts: something that the job names was not stored.
+    /// The attempt does not count towards the step's attempts, because an object that the job names was not stored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub uncharged: bool,
 }
@@ -204,12 +207,13 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// That a further attempt is made, and why the one before it failed. Key: `run:step:generation:number` of the further
-/// one.
+/// A further attempt is made, because the attempt before it failed. Key: `run:step:generation:number`, with the number
+/// of the further attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RetryRecord {
+    /// The attempt that failed.
     pub failed: AttemptRecord,
-    /// How long the further attempt was put off, in milliseconds.
+    /// The delay before the further attempt, in milliseconds.
     #[serde(default)]
     pub delay_ms: u64,
 }
@@ -221,20 +225,20 @@ impl Form for RetryRecord {
 /// A value that a step consumed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Consumed {
-    /// The field's own ID (`input_002_faces_array`).
+    /// The ID of the input field: `input_002_faces_array`.
     pub input: String,
-    /// Where it came from (`output_001_faces_array`, `input.image`); none for a literal.
+    /// The origin of the value (`output_001_faces_array`, `input.image`); `None` for a literal.
     pub origin: Option<String>,
-    /// Of the value as canonical JSON.
+    /// The digest of the value as canonical JSON.
     pub digest: Digest,
 }
 
 /// A value that a step produced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Produced {
-    /// `output_001_faces_array`.
+    /// The ID of the output field: `output_001_faces_array`.
     pub output: String,
-    /// Of the value as canonical JSON.
+    /// The digest of the value as canonical JSON.
     pub digest: Digest,
 }
 
@@ -242,8 +246,11 @@ pub struct Produced {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
+    /// All steps succeeded.
     Succeeded,
+    /// A step failed for good, or the run's time was over.
     Failed,
+    /// The run was cancelled.
     Cancelled,
 }
 
@@ -259,15 +266,16 @@ impl RunState {
     }
 }
 
-/// The end of a run.
+/// The end of a run. Key: `run:generation`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunOutcomeRecord {
+    /// How the run ended.
     pub state: RunState,
-    /// The step whose failure ended it.
+    /// The step whose failure ended the run.
     pub failed_step: Option<String>,
-    /// When the run's own time was over, or it was cancelled: why.
+    /// The failure, if no outcome record of `failed_step` holds it: the run's pipeline could not be read.
     pub failure: Option<Failure>,
-    /// Milliseconds since 1970.
+    /// The time of the end, in milliseconds since 1970.
     pub finished_ms: u64,
 }
 
@@ -275,11 +283,12 @@ impl Form for RunOutcomeRecord {
     const FORMAT: &'static str = "dovetail.run_outcome/1";
 }
 
-/// That somebody asked for a run's end.
+/// A request to cancel a run. Key: `run:generation`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CancelRecord {
+    /// The time of the request, in milliseconds since 1970.
     pub requested_ms: u64,
-    /// For people: `ctrl-c`, `timeout`, ...
+    /// The reason for people: `ctrl-c`, `timeout`, ...
     pub reason: String,
 }
 
@@ -287,13 +296,15 @@ impl Form for CancelRecord {
     const FORMAT: &'static str = "dovetail.cancel/1";
 }
 
-/// A further generation of a run: why it is, and what it takes over. Key: `run:generation`, from 1 on.
+/// A further generation of a run (a re-run): its reason, and the outcomes that it inherits. Key: `run:generation`, from
+/// 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GenerationRecord {
-    /// Steps whose successes stand in the generation before.
+    /// The steps whose successes are taken over from the generation before.
     pub inherited: Vec<String>,
+    /// The time of the request, in milliseconds since 1970.
     pub requested_ms: u64,
-    /// For people.
+    /// The reason for people.
     pub reason: String,
 }
 
@@ -301,26 +312,33 @@ impl Form for GenerationRecord {
     const FORMAT: &'static str = "dovetail.generation/1";
 }
 
-/// A published version of a plugin: the pointer from its name to its package.
+/// A published version of a plugin, which refers to its package. Key: `name@version`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PluginRecord {
+    /// The task's name, in kebab-case.
     pub name: String,
+    /// The published version.
     pub version: semver::Version,
+    /// The digest of the package.
     pub package: Digest,
+    /// One line for people, from the manifest.
     pub description: String,
+    /// The types of the task's input and output.
     pub signature: crate::wit::Signature,
+    /// The limits of each attempt, from the manifest.
     pub limits: crate::limits::Limits,
-    /// What was granted when it was pushed.
+    /// The grants that were given when the plugin was pushed.
     pub grants: BTreeMap<String, Value>,
-    /// It imports no clock, randomness or network.
+    /// The component imports no clock, no randomness and no network.
     pub pure: bool,
-    /// Models without which it cannot run, as its manifest names them.
+    /// The names of the models that the plugin cannot run without, from its manifest.
     #[serde(default)]
     pub models: Vec<String>,
-    /// Kinds of models ([`crate::vision::ModelKind::name`]) of which its component opens one; empty if its manifest
-    /// says which models it needs.
+    /// The kinds ([`crate::vision::ModelKind::name`]) of which the component opens some model. Empty if the manifest
+    /// names the models.
     #[serde(default)]
     pub model_kinds: Vec<String>,
+    /// The time at which it was pushed, in milliseconds since 1970.
     pub pushed_ms: u64,
 }
 
@@ -328,20 +346,24 @@ impl Form for PluginRecord {
     const FORMAT: &'static str = "dovetail.plugin/1";
 }
 
-/// A model of a fleet: its manifest as its machine has it, and where its files are ([`crate::blobs::BlobKind::Model`]).
-/// Key: its name.
+/// A model of a fleet: the manifest, and references to the files ([`crate::blobs::BlobKind::Model`]). Key: the model's
+/// name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelRecord {
+    /// The text of the model's manifest, as on the machine that pushed it.
     pub manifest: String,
-    /// In the manifest's order.
+    /// The files, in the order of the manifest.
     pub files: Vec<ModelFile>,
+    /// The time at which it was pushed, in milliseconds since 1970.
     pub pushed_ms: u64,
 }
 
 /// A file of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelFile {
+    /// The digest of the file.
     pub digest: Digest,
+    /// The size of the file, in bytes.
     pub bytes: u64,
 }
 

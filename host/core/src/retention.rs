@@ -1,8 +1,8 @@
-//! The ports that removing needs: what is old and no longer referred to. Nothing else in the house removes a record or
-//! a blob.
+//! The ports for removing old objects that no record refers to. No other part of dovetail removes a record or a blob.
 //!
-//! A blob may be stored again at the very moment at which it is to go, and the record that names it comes later. So
-//! storing a blob again makes it young ([`crate::blobs::Blobs::put`]), and only what is old goes.
+//! A process may store a blob again at the very moment at which another process removes it, and write the record that
+//! names the blob afterwards. Therefore storing a blob again resets its age ([`crate::blobs::Blobs::put`]), and only
+//! old blobs are removed.
 
 use std::time::Duration;
 
@@ -10,89 +10,89 @@ use crate::blobs::{BlobKind, StoreError, StoreErrorKind};
 use crate::id::Digest;
 use crate::ledger::Kind;
 
-/// A blob that is stored again makes its age zero if it was older than this. What is to go must be older still.
+/// `put` resets the age of a blob that is older than this. Removal must require a greater age than this.
 pub const YOUNG: Duration = Duration::from_secs(3600);
 
-/// Records that are read at once.
+/// The number of records that one page of [`Archive::each`] holds.
 const PAGE: usize = 500;
 
-/// Is told of records, each with its key and its value; an error ends the walk.
+/// A callback for records: it gets the key and the value of each. An error ends the walk.
 pub type RecordVisitor<'a> = dyn FnMut(String, &[u8]) -> Result<(), StoreError> + 'a;
 
-/// Is told of blobs, each with its size in bytes; an error ends the walk.
+/// A callback for blobs: it gets the digest and the size in bytes of each. An error ends the walk.
 pub type BlobVisitor<'a> = dyn FnMut(Digest, u64) -> Result<(), StoreError> + 'a;
 
-/// Write-once records that can be removed. Blocking.
+/// Write-once records that can be removed. All functions block.
 pub trait Archive: Send + Sync {
-    /// Records of a kind in the order of their keys, from the first one after `after`, at most `limit`.
+    /// Lists records of a kind in the order of their keys: at most `limit` records with keys after `after`.
     ///
     /// # Errors
     /// `Unavailable`.
     fn scan(&self, kind: Kind, after: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 
-    /// Tells of every record of a kind in the order of their keys; what is told of may be removed at once. In pages,
-    /// and in one walk where the store can do that.
+    /// Calls `visit` for every record of a kind, in the order of their keys. The callback may remove the record at once.
+    /// The default reads pages; a store may override it with one walk.
     ///
     /// # Errors
-    /// `Unavailable`; whatever `told` says, which ends the walk.
-    fn each(&self, kind: Kind, told: &mut RecordVisitor<'_>) -> Result<(), StoreError> {
+    /// `Unavailable`; or the error of `visit`, which ends the walk.
+    fn each(&self, kind: Kind, visit: &mut RecordVisitor<'_>) -> Result<(), StoreError> {
         let mut after = String::new();
         loop {
             let page = self.scan(kind, &after, PAGE)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             after.clone_from(last);
             for (key, value) in page {
-                told(key, &value)?;
+                visit(key, &value)?;
             }
         }
     }
 
-    /// Removes records; a key that is not there is none of them.
+    /// Removes records. Keys without a record are ignored.
     ///
     /// # Errors
-    /// `Unavailable` or `Refused`: some may be gone, and all may be named again.
+    /// `Unavailable` or `Refused`. Some records may be gone, and the caller may name all of them again.
     fn remove(&self, kind: Kind, keys: &[String]) -> Result<(), StoreError>;
 
-    /// Removes records that are still what was read under their keys; one that is another by now stays.
+    /// Removes each record whose value is still the value in `found`. A record that was written anew in the meantime
+    /// stays.
     ///
     /// # Errors
-    /// As `remove`.
+    /// As [`Archive::remove`].
     fn remove_unchanged(&self, kind: Kind, found: &[(String, Vec<u8>)]) -> Result<(), StoreError>;
 }
 
-/// A blob store that knows whose it is: two sets of records on one store would each remove what only the other one
-/// names (docs/decisions/0012). Blocking.
+/// A blob store that records its owner: the one set of records whose blobs it holds. Two sets of records on one store
+/// would each remove the blobs that only the other one refers to (docs/decisions/0012). All functions block.
 pub trait Owned: Send + Sync {
-    /// The identity of the records that it belongs to; none: it is not written down yet.
+    /// The identity of the records that own this store; `None` if no owner is recorded.
     ///
     /// # Errors
-    /// `Unavailable`, `Refused`; `Corrupt` where what is written down is no identity.
+    /// `Unavailable`, `Refused`; `Corrupt` if the recorded text is not an identity.
     fn owner(&self) -> Result<Option<String>, StoreError>;
 
-    /// Writes down that it belongs to the records of this identity, unless it belongs to some already; whose it is
-    /// from now on.
+    /// Records `records` as the owner, unless an owner is recorded already. Returns the owner from now on.
     ///
     /// # Errors
-    /// As [`Owned::owner`]; `Full`.
+    /// As [`Owned::owner`], and `Full`.
     fn own(&self, records: &str) -> Result<String, StoreError>;
 
-    /// Whether it holds no blob of any kind.
+    /// Whether the store holds no blob of any kind.
     ///
     /// # Errors
     /// `Unavailable` or `Refused`.
     fn is_empty(&self) -> Result<bool, StoreError>;
 
-    /// Where it is, for people; never a key.
+    /// The place of the store for people. Never a key.
     fn place(&self) -> String;
 }
 
-/// What is written down of an owner is at most this long, in bytes.
+/// The longest identity of an owner, in bytes.
 pub const MAX_IDENTITY: u64 = 256;
 
-/// Reads what a blob store wrote down of its owner.
+/// Reads the identity that a blob store recorded as its owner. `place` is the place of that note, for the message.
 ///
 /// # Errors
-/// `Corrupt` where it is no identity; `place` is where it stands.
+/// `Corrupt` if the text is not an identity.
 pub fn identity_of(written: &[u8], place: &str) -> Result<String, StoreError> {
     let text = std::str::from_utf8(written).unwrap_or_default().trim_end();
     if text.is_empty() || text.len() as u64 > MAX_IDENTITY || !text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -103,29 +103,30 @@ pub fn identity_of(written: &[u8], place: &str) -> Result<String, StoreError> {
     Ok(text.to_owned())
 }
 
-/// Content-addressed bytes that can be removed. Blocking.
+/// Content-addressed bytes that can be removed. All functions block.
 pub trait RemovableBlobs: Owned {
-    /// Tells of every blob of a kind with its size in bytes, in any order, in one walk through the store; what is told
-    /// of may be removed at once. A blob that comes or goes meanwhile is told of or not.
+    /// Calls `visit` for every blob of a kind with its size in bytes, in any order, in one walk through the store. The
+    /// callback may remove the blob at once. The walk may or may not visit blobs that are stored or removed during the
+    /// walk.
     ///
     /// # Errors
-    /// `Unavailable`; whatever `told` says, which ends the walk.
-    fn walk(&self, kind: BlobKind, told: &mut BlobVisitor<'_>) -> Result<(), StoreError>;
+    /// `Unavailable`; or the error of `visit`, which ends the walk.
+    fn walk(&self, kind: BlobKind, visit: &mut BlobVisitor<'_>) -> Result<(), StoreError>;
 
-    /// How long ago the blob was stored for the last time, by the store's own clock; none if it is not there.
+    /// The time since the blob was last stored, by the store's own clock; `None` if the blob is not there.
     ///
     /// # Errors
     /// `Unavailable`.
     fn age(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Duration>, StoreError>;
 
-    /// Removes the blob if it is at least so old; whether it did.
+    /// Removes the blob if its age is at least `at_least`. Returns whether it was removed.
     ///
     /// # Errors
     /// `Unavailable` or `Refused`.
     fn remove(&self, kind: BlobKind, digest: &Digest, at_least: Duration) -> Result<bool, StoreError>;
 
-    /// Removes what writers left half-written that are no more, and says how many bytes it was; with `look_only` it
-    /// stays. Most stores have no such thing.
+    /// Removes the half-written files of writers that no longer exist, and returns their total size in bytes. With
+    /// `look_only`, nothing is removed. Most stores have no such files.
     ///
     /// # Errors
     /// `Unavailable` or `Refused`.

@@ -1,16 +1,19 @@
-//! What a process runs out of by the limits of its system: address space, descriptors, threads. Who meets such a limit
-//! is at no fault; it is a matter of the machine, and of whoever set the limit.
+//! Resources that the system limits for a process: address space, descriptors, threads. An error of this kind is
+//! neither the task's fault nor the store's: the limit or the machine is too small.
 
 use std::error::Error;
 use std::io;
 
-/// What the system refused.
+/// The resource that the system refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Scarce {
+    /// Memory or address space.
     #[error("the system gives this process no more memory")]
     Memory,
+    /// File descriptors, of this process or of the machine.
     #[error("this process may open no more files")]
     Descriptors,
+    /// Threads.
     #[error("the system starts no more threads for this process")]
     Threads,
 }
@@ -30,7 +33,8 @@ impl Error for NoThread {
     }
 }
 
-/// `ENOMEM`, `ENFILE` and `EMFILE`, the same on every Unix.
+/// `ENOMEM`, `ENFILE` and `EMFILE`; the numbers are the same on every Unix. The text is the end of the message of
+/// [`io::Error`].
 const CODES: [(i32, Scarce, &str); 3] = [
     (12, Scarce::Memory, "(os error 12)"),
     (23, Scarce::Descriptors, "(os error 23)"),
@@ -38,7 +42,7 @@ const CODES: [(i32, Scarce, &str); 3] = [
 ];
 
 impl Scarce {
-    /// What the system refused with this error, if that is why it failed.
+    /// The resource that caused this I/O error, if a limit caused it.
     #[must_use]
     pub fn of_io(error: &io::Error) -> Option<Self> {
         match error.raw_os_error() {
@@ -47,8 +51,8 @@ impl Scarce {
         }
     }
 
-    /// The same of an error, or of any of its causes. Some libraries keep of their cause only its text, which ends with
-    /// the code.
+    /// The resource that caused this error, if the error or any of its causes is one of the known codes. Some libraries
+    /// keep only the text of their cause; the text contains the code.
     #[must_use]
     pub fn behind(error: &(dyn Error + 'static)) -> Option<Self> {
         let mut next = Some(error);
@@ -62,20 +66,21 @@ impl Scarce {
             if let Some((_, scarce, _)) = CODES.iter().find(is) {
                 return Some(*scarce);
             }
-            // An I/O error passes over what it was made of.
+            // `source` of an I/O error skips the error that it wraps, so look at the wrapped error first.
             let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
             next = inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source());
         }
         None
     }
 
-    /// Why a thread could not be started: the system's own code for it means many other things, too.
+    /// Marks an error of starting a thread. The system's code for it (`EAGAIN`) also has many other meanings, so the
+    /// code alone is not enough.
     #[must_use]
     pub fn thread(error: &io::Error) -> io::Error {
         io::Error::other(NoThread(error.to_string()))
     }
 
-    /// Stable and snake_case.
+    /// A stable code in snake_case.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -100,7 +105,7 @@ mod tests {
             let error = || io::Error::from_raw_os_error(code);
             assert_eq!(Scarce::of_io(&error()), Some(scarce));
             assert_eq!(Scarce::behind(&Wrapped(error())), Some(scarce));
-            // As crate tempfile does.
+            // The crate tempfile reports errors in this form.
             let text = io::Error::other(format!("{} at path \"/x\"", error()));
             assert_eq!(Scarce::of_io(&text), Some(scarce), "{text}");
         }

@@ -1,4 +1,4 @@
-//! The size of a value as JSON, without writing it anywhere.
+//! The size of a value as JSON, computed without storing the text.
 
 use std::io::Write;
 
@@ -19,12 +19,12 @@ pub fn json_size(value: &Value) -> u64 {
         }
     }
     let mut counter = Counter(0);
-    // Counting cannot fail, and a `Value` has only string keys.
+    // The counter accepts all bytes, and the keys of a `Value` are strings, so this cannot fail.
     drop(serde_json::to_writer(&mut counter, value));
     counter.0
 }
 
-/// The field of an object that takes the most as JSON, with its size in bytes; none if it has no fields.
+/// The field of an object that takes the most bytes as JSON, with that size; `None` if there are no fields.
 #[must_use]
 pub fn largest_field(object: &Value) -> Option<(&str, u64)> {
     let sizes = object.as_object()?.iter().map(|(name, value)| (name.as_str(), json_size(value)));

@@ -1,5 +1,5 @@
-//! Stopping as an argument: a flag that can be asked, waited for and combined with a deadline. It reads no clock: the
-//! deadline is given.
+//! Cancellation as an argument: a flag that a thread can poll or wait for, combined with a deadline. The caller
+//! supplies the deadline.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,42 +11,42 @@ use crossbeam_channel::{Receiver, Sender};
 /// Why work must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// Somebody asked for it.
+    /// The holder of the [`Canceller`] cancelled the work.
     Cancelled,
-    /// The attempt's time is over.
+    /// The deadline is over.
     Deadline,
 }
 
-/// Seen by whoever works. Cheap to clone and to ask.
+/// The side of the working thread. Cheap to clone and to poll.
 #[derive(Debug, Clone)]
 pub struct Stop {
     flag: Arc<AtomicBool>,
     closed: Receiver<Infallible>,
-    // Shared with the canceller and emptied by `cancel` only: a canceller that is dropped looks like no cancellation.
+    // Shared with the canceller. Only `cancel` takes the sender out, so that dropping the canceller does not cancel.
     open: Arc<Mutex<Option<Sender<Infallible>>>>,
-    /// When the work's time is over; none: it may take as long as it wants.
+    /// The time at which the work must end; `None`: the work has no deadline.
     pub deadline: Option<Instant>,
 }
 
-/// Held by whoever may ask for the end. Dropping it asks for nothing.
+/// The side of the controlling thread. Dropping it does not cancel.
 #[derive(Debug)]
 pub struct Canceller(Stop);
 
 impl Canceller {
-    /// A new pair of canceller and [`Stop`].
+    /// A canceller that has not cancelled yet.
     #[must_use]
     pub fn new() -> Self {
         let (open, closed) = crossbeam_channel::bounded(0);
         Self(Stop { flag: Arc::default(), closed, open: Arc::new(Mutex::new(Some(open))), deadline: None })
     }
 
-    /// What the worker is given; add a deadline with [`Stop::by`].
+    /// The [`Stop`] to pass to the working thread. Add a deadline with [`Stop::by`].
     #[must_use]
     pub fn stop(&self) -> Stop {
         self.0.clone()
     }
 
-    /// Asks for the end, once and for all: whoever waits wakes up.
+    /// Cancels the work, for good, and wakes the threads in [`Stop::wait`].
     pub fn cancel(&self) {
         self.0.flag.store(true, Ordering::Release);
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -60,26 +60,26 @@ impl Default for Canceller {
 }
 
 impl Stop {
-    /// One that nobody ever cancels.
+    /// A [`Stop`] that is never cancelled and has no deadline.
     #[must_use]
     pub fn never() -> Self {
         Canceller::new().stop()
     }
 
-    /// The same, with a deadline (the earlier one wins).
+    /// The same [`Stop`] with a deadline. The earlier of two deadlines counts.
     #[must_use]
     pub fn by(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |d| d.min(deadline)));
         self
     }
 
-    /// Whether somebody asked for the end. No clock is read; never blocks.
+    /// Whether the work was cancelled. Ignores the deadline, reads no clock, never blocks.
     #[must_use]
     pub fn cancelled(&self) -> bool {
         self.flag.load(Ordering::Acquire)
     }
 
-    /// Whether the work must end, seen at `now`.
+    /// Why the work must end, as of the time `now`; `None` if it may go on.
     #[must_use]
     pub fn reason(&self, now: Instant) -> Option<StopReason> {
         if self.cancelled() {
@@ -91,11 +91,11 @@ impl Stop {
         }
     }
 
-    /// Waits for an answer, for a cancellation or for the deadline, whichever is first. `None`: the answering side is
-    /// gone.
+    /// Waits for an answer, a cancellation or the deadline, whichever comes first. Returns `None` if every sender of
+    /// the answer is dropped.
     ///
     /// # Errors
-    /// The reason to stop, if that came first.
+    /// The reason to stop.
     pub fn wait<T>(&self, answer: &Receiver<T>) -> Result<Option<T>, StopReason> {
         let late = self.deadline.map_or_else(crossbeam_channel::never, crossbeam_channel::at);
         crossbeam_channel::select! {

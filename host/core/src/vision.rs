@@ -1,7 +1,8 @@
-//! The port to the native vision library, as plain data: nothing here knows OpenCV, nothing there knows wasmtime.
+//! The port to the native vision library, as plain data. This crate does not depend on OpenCV, and the implementation
+//! does not depend on wasmtime.
 //!
-//! Every operation on faces takes many of them and answers one entry a face, in order. Coordinates are pixels of the
-//! upright image, from its left and top.
+//! Operations on faces take many faces and return one entry for each, in order. Coordinates are pixels of the upright
+//! image, counted from its left and top edges.
 
 use std::sync::{Arc, Weak};
 
@@ -15,32 +16,42 @@ use crate::stop::{Stop, StopReason};
 /// A position in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Point {
+    /// From the left edge.
     pub x: f32,
+    /// From the top edge.
     pub y: f32,
 }
 
-/// A box in pixels. It may lie outside the image; whoever cuts clips it.
+/// A box in pixels. It may reach beyond the image; operations that cut the image clip it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rect {
+    /// The left edge.
     pub x: f32,
+    /// The top edge.
     pub y: f32,
+    /// The extent to the right.
     pub width: f32,
+    /// The extent downwards.
     pub height: f32,
 }
 
-/// Extent in whole pixels.
+/// A size in whole pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
+    /// The number of columns.
     pub width: u32,
+    /// The number of rows.
     pub height: u32,
 }
 
-/// An immutable decoded picture: RGB, 8 bits a channel, rows from the top without padding, EXIF orientation applied.
+/// An immutable decoded image: RGB, 8 bits per channel, rows from the top without padding, with the EXIF orientation
+/// applied. Cheap to clone.
 #[derive(Clone)]
 pub struct Image {
     pixels: Arc<[u8]>,
     size: Size,
-    /// Watched instead of the pixels: whoever watches those keeps their memory.
+    /// Target of the weak references of [`Image::watch`]. A weak reference to `pixels` would keep their memory
+    /// allocated.
     held: Arc<()>,
     warning: Option<Arc<str>>,
 }
@@ -52,7 +63,8 @@ impl std::fmt::Debug for Image {
 }
 
 impl Image {
-    /// `None` unless `pixels` holds exactly `width * height * 3` bytes and there is at least one pixel.
+    /// An image of these pixels. `None` unless `pixels` has exactly `width * height * 3` bytes and there is at least
+    /// one pixel.
     #[must_use]
     pub fn new(pixels: Arc<[u8]>, size: Size) -> Option<Self> {
         let bytes = (size.width as usize).checked_mul(size.height as usize)?.checked_mul(3)?;
@@ -71,31 +83,31 @@ impl Image {
         &self.pixels
     }
 
-    /// The same picture, with what is to be told to the reader of a run about the file that it was decoded from.
+    /// The same image with a warning about its file, for the reader of the run.
     #[must_use]
     pub fn warned(self, warning: impl Into<Arc<str>>) -> Self {
         Self { warning: Some(warning.into()), ..self }
     }
 
-    /// What is wrong with the file that the picture was decoded from, although all of its pixels are there.
+    /// What is wrong with the file that the image was decoded from, although all pixels could be decoded.
     #[must_use]
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
 
-    /// By which somebody learns whether the picture is still held, without holding a byte of it.
+    /// A weak reference that tells whether the image is still held, and holds no pixels itself.
     #[must_use]
     pub fn watch(&self) -> Weak<()> {
         Arc::downgrade(&self.held)
     }
 
-    /// How many hold the picture, this one included.
+    /// The number of clones of the image that exist, including this one.
     #[must_use]
     pub fn holders(&self) -> usize {
         Arc::strong_count(&self.held)
     }
 
-    /// Whether both are the same picture in memory: how results about a picture are remembered.
+    /// Whether both are clones of one image in memory. Caches of results about an image use this as identity.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.pixels, &other.pixels)
@@ -114,10 +126,11 @@ pub enum ModelKind {
 }
 
 impl ModelKind {
+    /// All kinds.
     pub const ALL: [Self; 5] =
         [Self::Detector, Self::Landmarker, Self::AgeGenderEstimator, Self::EmotionClassifier, Self::Embedder];
 
-    /// As it is called in records, manifests of models and JSON, and, in kebab-case, in WIT: `age_gender_estimator`.
+    /// The name in records, manifests of models and JSON; in WIT, the same in kebab-case. `age_gender_estimator`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -129,7 +142,7 @@ impl ModelKind {
         }
     }
 
-    /// For people: `age and gender estimator`.
+    /// A phrase for people: `age and gender estimator`.
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
@@ -142,41 +155,43 @@ impl ModelKind {
     }
 }
 
-/// One installed model.
+/// An installed model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Model {
+    /// What the model computes.
     pub kind: ModelKind,
-    /// Unique among the installed ones (`ssd_mobilenetv1`).
+    /// Unique among the installed models: `ssd_mobilenetv1`.
     pub name: String,
-    /// Of the model's file as installed.
+    /// The digest of the model's file as installed.
     pub digest: Digest,
-    /// Other names it answers to (`ssd`).
+    /// Other names of the model: `ssd`.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// What an emotion classifier gives probabilities for, in its order; empty for the others.
+    /// The classes of an emotion classifier, in the order of its probabilities; empty for other kinds.
     #[serde(default)]
     pub labels: Vec<String>,
-    /// The landmarker by whose points faces are cut out for it, where the run has one; none: the default one.
+    /// The run's landmarker, by whose points faces are aligned for this model; `None`: the default landmarker.
     #[serde(skip)]
     pub landmarker: Option<Digest>,
 }
 
-/// A face found.
+/// A detected face.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Detection {
+    /// Where the face is.
     pub bbox: Rect,
-    /// 0..=1, by the model's own measure.
+    /// 0 to 1, by the model's own measure.
     pub confidence: f32,
 }
 
-/// How a detector is to look.
+/// Options of a detection.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DetectOptions {
-    /// 0..=1.
+    /// Faces with a lower confidence (0 to 1) are left out.
     pub min_confidence: f32,
-    /// The most confident ones are kept.
+    /// The most faces to return; those with the highest confidence are kept.
     pub max_faces: u32,
-    /// Pixels of the long side at which the detector looks; none: the model's own.
+    /// The length of the image's long side at which the detector looks, in pixels; `None`: the model's own.
     pub input_side: Option<u32>,
 }
 
@@ -186,53 +201,54 @@ impl Default for DetectOptions {
     }
 }
 
-/// Age and gender of one face.
+/// The estimated age and gender of one face.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AgeAndGender {
-    /// Years.
+    /// In years.
     pub age: f32,
-    /// 0..=1; how far estimates of several views of the face agree.
+    /// 0 to 1: how well the estimates from several views of the face agree.
     pub age_confidence: f32,
-    /// Probability; that of male is the rest.
+    /// The probability of female, 0 to 1; male has the rest.
     pub female: f32,
 }
 
-/// The code of a model whose file or manifest is damaged or gone: the host cannot use it, whoever asks.
+/// The code of a model whose file or manifest is damaged or missing: no task can use it on this host.
 pub const MODEL_DAMAGED: &str = "model_damaged";
-/// The code of a model that was installed when it was opened and is no more.
+/// The code of a model that was opened while it was installed, and has been removed since.
 pub const MODEL_GONE: &str = "model_gone";
 
-/// Why vision work has no result.
+/// Why an operation of vision has no result.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum VisionError {
-    /// The caller's data cannot be used: `code` is stable and snake_case (`undecodable`, `too_large`, `empty_area`,
+    /// The caller's data cannot be used. `code` is stable and snake_case (`undecodable`, `too_large`, `empty_area`,
     /// `unknown_model`, ...).
     #[error("{message}")]
     Invalid { code: &'static str, message: String },
-    /// The attempt was cancelled or its time is over; nothing is wrong with the data.
+    /// The attempt was cancelled, or its time is over. The data may be fine.
     #[error("stopped: {0:?}")]
     Stopped(StopReason),
-    /// Vision itself does not work here (built without OpenCV, a damaged model file, an exception in the library).
+    /// Vision does not work on this host: it is built without OpenCV, a model file is damaged, or the library raised an
+    /// exception.
     #[error("{message}")]
     Unavailable { code: &'static str, message: String },
-    /// The system refused this process what the work needs.
+    /// The system refused a resource that the work needs.
     #[error("{message}")]
     Scarce { scarce: Scarce, message: String },
 }
 
 impl VisionError {
-    /// An error of the caller's data.
+    /// An error in the caller's data.
     pub fn invalid(code: &'static str, message: impl Into<String>) -> Self {
         Self::Invalid { code, message: message.into() }
     }
 
-    /// Whether what was asked for is a model that is not installed.
+    /// Whether the caller asked for a model that is not installed.
     #[must_use]
     pub fn is_of_a_model_that_is_missing(&self) -> bool {
         matches!(self, Self::Unavailable { code: "models_missing", .. } | Self::Invalid { code: "unknown_model", .. })
     }
 
-    /// `too_large`, of a file of so many bytes.
+    /// The error `too_large` for a file of `bytes` bytes, of which at most `most` are allowed.
     #[must_use]
     pub fn file_too_large(bytes: u64, most: u64) -> Self {
         Self::invalid("too_large", format!("the file has {bytes} bytes: at most {most} are decoded"))
@@ -244,24 +260,30 @@ impl VisionError {
     }
 }
 
-/// Why one face of many has no result (`code` as in [`VisionError::Invalid`]).
+/// Why one of many faces has no result. `code` is as in [`VisionError::Invalid`].
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct FaceError {
+    /// A stable code in snake_case.
     pub code: &'static str,
+    /// A sentence for people.
     pub message: String,
 }
 
-/// One answer a face, in the order in which they were given.
+/// One entry for each face, in the order in which the caller passed the faces.
 pub type PerFace<T> = Vec<Result<T, FaceError>>;
 
-/// Native vision. Blocking: called from an attempt's own thread; the work itself runs on a bounded pool, and a call
-/// returns as soon as its [`Stop`] says so (a pass in progress runs out on the pool and is thrown away).
+/// Native vision.
+///
+/// All functions block the calling thread, which is the attempt's own. The work itself runs on a bounded pool. A call
+/// returns as soon as its [`Stop`] demands it; a pass of a network that is running then finishes on the pool, and its
+/// result is dropped.
 pub trait Vision: Send + Sync {
-    /// The picture with this content digest: from the cache, or decoded from what `bytes` gives (JPEG, PNG, WebP, BMP).
+    /// The image with this content digest: from the cache, or decoded from the bytes that `bytes` returns (JPEG, PNG,
+    /// WebP, BMP).
     ///
     /// # Errors
-    /// `Invalid` with `undecodable`, `too_large`, `unsupported_format` or `animated`; whatever `bytes` answers.
+    /// `Invalid` with `undecodable`, `too_large`, `unsupported_format` or `animated`; or the error of `bytes`.
     fn open(
         &self,
         digest: &Digest,
@@ -269,43 +291,42 @@ pub trait Vision: Send + Sync {
         stop: &Stop,
     ) -> Result<Image, VisionError>;
 
-    /// The most bytes of a file that [`Vision::open`] decodes: of a longer one nothing need be read.
+    /// The largest file that [`Vision::open`] decodes, in bytes. A caller need not read a larger file.
     fn max_file_bytes(&self) -> u64;
 
-    /// The part of `area` inside the image.
+    /// The part of `area` that is inside the image.
     ///
     /// # Errors
-    /// `Invalid` with `empty_area` (nothing inside, or not finite).
+    /// `Invalid` with `empty_area`: no part of `area` is inside the image, or `area` is not finite.
     fn crop(&self, image: &Image, area: Rect) -> Result<Image, VisionError>;
 
-    /// Resamples to `to`.
+    /// Resamples the image to the size `to`.
     ///
     /// # Errors
     /// `Invalid` with `too_large` or `empty_area`.
     fn resize(&self, image: &Image, to: Size, stop: &Stop) -> Result<Image, VisionError>;
 
-    /// `image/png` (lossless), `image/jpeg` or `image/webp`; `quality` 1..=100 for JPEG.
+    /// Encodes the image as `image/png` (lossless), `image/jpeg` or `image/webp`. `quality` is 1 to 100, for JPEG only.
     ///
     /// # Errors
     /// `Invalid` with `unsupported_format` or `bad_quality`.
     fn encode(&self, image: &Image, media_type: &str, quality: Option<u8>, stop: &Stop)
     -> Result<Vec<u8>, VisionError>;
 
-    /// The model of this kind with this name or alias; none: the host's default.
+    /// The model of this kind with this name or alias; `None` means the host's default for the kind.
     ///
     /// # Errors
-    /// `Invalid` with `unknown_model`, naming the installed ones; `Unavailable` with `models_missing` if there are
-    /// none.
+    /// `Invalid` with `unknown_model`, which lists the installed models; `Unavailable` with `models_missing` if no
+    /// model of the kind is installed.
     fn model(&self, kind: ModelKind, name: Option<&str>) -> Result<Model, VisionError>;
 
-    /// Other models that operations of `model` use (the landmarker, whose points an embedder aligns faces by): for the
-    /// lineage.
+    /// The other models that operations of `model` use, for the lineage. An embedder uses a landmarker to align faces.
     fn companions(&self, model: &Model) -> Vec<Model>;
 
-    /// Faces, the most confident first.
+    /// Detects faces; the most confident come first.
     ///
     /// # Errors
-    /// As [`VisionError`] says.
+    /// See [`VisionError`].
     fn detect(
         &self,
         model: &Model,
@@ -314,10 +335,10 @@ pub trait Vision: Send + Sync {
         stop: &Stop,
     ) -> Result<Vec<Detection>, VisionError>;
 
-    /// 68 points a face (iBUG 300-W order) within the box of a detection.
+    /// Locates 68 points (in the order of iBUG 300-W) of each face, within the box of its detection.
     ///
     /// # Errors
-    /// As [`VisionError`] says.
+    /// See [`VisionError`].
     fn locate(
         &self,
         model: &Model,
@@ -326,10 +347,11 @@ pub trait Vision: Send + Sync {
         stop: &Stop,
     ) -> Result<PerFace<Vec<Point>>, VisionError>;
 
-    /// Age and gender; `views` (1..=6) of each face are compared for the confidence of the age.
+    /// Estimates the age and gender of each face. The confidence of the age comes from comparing `views` (1 to 6) views
+    /// of the face.
     ///
     /// # Errors
-    /// As [`VisionError`] says.
+    /// See [`VisionError`].
     fn estimate(
         &self,
         model: &Model,
@@ -339,10 +361,10 @@ pub trait Vision: Send + Sync {
         stop: &Stop,
     ) -> Result<PerFace<AgeAndGender>, VisionError>;
 
-    /// One probability a label of the model.
+    /// Computes one probability for each label of the model, for each face.
     ///
     /// # Errors
-    /// As [`VisionError`] says.
+    /// See [`VisionError`].
     fn classify(
         &self,
         model: &Model,
@@ -351,10 +373,10 @@ pub trait Vision: Send + Sync {
         stop: &Stop,
     ) -> Result<PerFace<Vec<f32>>, VisionError>;
 
-    /// One vector a face.
+    /// Computes one feature vector for each face.
     ///
     /// # Errors
-    /// As [`VisionError`] says.
+    /// See [`VisionError`].
     fn embed(
         &self,
         model: &Model,

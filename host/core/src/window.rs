@@ -1,9 +1,9 @@
-//! The port to a queue that is a system of its own: a *window* on the work, which may be lost at any moment and is
-//! rebuilt from the records.
+//! The port to a queue that is a separate system: the *window*, a view of the open work. The window may be lost at any
+//! moment, and workers rebuild it from the records.
 //!
-//! Nothing that exists only here matters. An epoch, minted by the window itself, tells every caller that something was
-//! lost; a delivery that may repeat work comes with `verify`, and its worker reads the records first. The rules, each
-//! with the failure that it prevents, stand in `docs/window.md`.
+//! Nothing that exists only in the window matters. The window mints an *epoch* (an incarnation number), and a new epoch
+//! tells every caller that something may have been lost. A delivery that may repeat work is marked `verify`; its worker
+//! reads the records before it runs the step. `docs/window.md` has the rules, each with the failure that it prevents.
 
 use std::time::Duration;
 
@@ -11,37 +11,43 @@ use crate::blobs::StoreError;
 use crate::keys::NodeId;
 use crate::ledger::{HeldStep, Job, RunKey, Scope};
 
-/// Taken before the records are read, and shown to the window when what was read is written into it: if something was
-/// lost in between, the window answers `Stale`.
+/// The state of the window before a caller reads records. When the caller writes what it read into the window, it
+/// passes the stamp. If the window was lost in between, the window answers `Stale`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
+    /// The incarnation of the window.
     pub epoch: String,
-    /// The window's own milliseconds.
+    /// The time by the window's own clock, in milliseconds.
     pub now: u64,
-    /// How many times, in this epoch, runs were refused because there was no room: where it has grown, some are
-    /// recorded that the window does not know, and that begin only when somebody looks for them.
+    /// The number of runs in this epoch that the window refused because it was full. If the number has grown, there are
+    /// recorded runs that the window does not know. They start only after a worker has searched for them.
     pub refused: u64,
 }
 
-/// A lease as the window knows it.
+/// A lease of the window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowLease {
+    /// The run of the job.
     pub run: RunKey,
+    /// The step of the job.
     pub step: NodeId,
-    /// Whoever shows it owns the job.
+    /// The fencing token. A caller with this token owns the job.
     pub token: String,
-    /// In which it was claimed.
+    /// The epoch in which the job was claimed.
     pub epoch: String,
 }
 
-/// A change of the window.
+/// One change of the window.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// A step ended and this caller's outcome was the one recorded. Replies `Ok`, or one of those that do not
-    /// acknowledge: `Complete`, `Last`, `Lost`, `Cancelled`; or `Closed`.
+    /// A step ended, and the outcome of this caller is the recorded one. Enqueues the children whose prerequisites are
+    /// complete, and acknowledges the job.
+    ///
+    /// Replies `Ok` or `Closed`; or `Complete`, `Last`, `Lost` or `Cancelled`, which do not acknowledge the job.
     Finish { lease: WindowLease, succeeded: bool, value: Vec<u8>, children: Vec<Job> },
-    /// Opens a run or rebuilds it from records that were read after `stamp`. Replies `Ok`, `Stale`, `Closed`,
-    /// `Cancelled` or `Full`.
+    /// Opens a run, or rebuilds it from records that were read after `stamp` was taken.
+    ///
+    /// Replies `Ok`, `Stale`, `Closed`, `Cancelled` or `Full`.
     Open {
         run: RunKey,
         stamp: Stamp,
@@ -51,72 +57,89 @@ pub enum Change {
         done: Vec<(NodeId, Option<Vec<u8>>)>,
         jobs: Vec<Job>,
     },
-    /// The run's outcome is recorded: everything of it goes. Replies `Ok`.
+    /// The run's outcome is recorded. Removes everything that the window keeps for the run. Replies `Ok`.
     Close { run: RunKey },
-    /// The cancellation is recorded: no children, no unverified delivery. Replies `Ok`.
+    /// The run's cancellation is recorded. From now on no children are enqueued, and every delivery is marked `verify`.
+    /// Replies `Ok`.
     Cancel { run: RunKey },
-    /// Back into the queue after `delay`, as this attempt. By its owner only, or by whoever might take the job back with
-    /// a renewal: `Ok` or `NotOwner`. From then on no renewal under this lease takes the job, however late it comes.
+    /// Puts a job back into the queue, due after `delay`, with this number of the next attempt. Only the owner of the
+    /// lease may do so, or the worker whose renewal could still take the job back. From then on no renewal under this
+    /// lease takes the job, however late the renewal arrives.
+    ///
+    /// Replies `Ok` or `NotOwner`.
     Back { lease: WindowLease, attempt: u32, verify: bool, delay: Duration },
-    /// Runs were refused for want of room: counted, so that everybody hears of it ([`Stamp::refused`]). The window
-    /// makes it of an `Open` that it answers with `Full`. Replies `Ok`.
+    /// Counts a run that was refused because the window was full, so that every caller learns of it
+    /// ([`Stamp::refused`]). The window itself makes this change of an `Open` that it answers with `Full`. Replies
+    /// `Ok`.
     Refused,
 }
 
-/// What came of a [`Change`].
+/// The result of a [`Change`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
+    /// The change was applied.
     Ok,
     /// All steps of the run have succeeded.
     Complete,
-    /// No job of the run is left.
+    /// No other job of the run is left.
     Last,
+    /// The window does not know the run: it was lost. Nothing was changed.
     Lost,
+    /// The stamp is from an earlier epoch, or older than what the window remembers: read the records again.
     Stale,
+    /// The run is over.
     Closed,
+    /// The run is cancelled and not over yet.
     Cancelled,
+    /// The caller does not own the job any more.
     NotOwner,
-    /// There is no room for more work: nothing was done. What is there goes on, and makes room.
+    /// The window has no memory left for more work, and nothing was changed. Started work continues, and frees memory.
     Full,
 }
 
-/// A job handed out.
+/// A claimed job.
 #[derive(Debug, Clone)]
 pub struct Delivery {
+    /// The lease under which the job was claimed.
     pub lease: WindowLease,
+    /// The number of the attempt to make; 1 for the first.
     pub attempt: u32,
-    /// Leases over it that lapsed.
+    /// The number of leases on this job that expired.
     pub crashes: u32,
+    /// The worker must read the records before it runs the step.
     pub verify: bool,
-    /// As given to [`Change::Open`].
+    /// The run's envelope, as [`Change::Open`] passed it.
     pub envelope: Vec<u8>,
-    /// Of the steps it needs, as given to [`Change::Finish`].
+    /// The values of the prerequisites, as [`Change::Finish`] passed them.
     pub values: Vec<(NodeId, Vec<u8>)>,
 }
 
-/// What became of a lease that was to be renewed.
+/// The result of renewing a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
+    /// The lease is valid for another full term.
     Renewed,
-    /// The window does not know it (it was lost): go on, and renew again after the rebuild.
+    /// The window does not know the lease, because the window was lost. The worker goes on, and renews again after the
+    /// rebuild.
     Unknown,
-    /// The run is over or cancelled, or the job is another's: stop.
+    /// The worker must stop: the run is over or cancelled, or another worker owns the job.
     Gone,
 }
 
-/// What a call came to.
+/// The answer to a call.
 #[derive(Debug, Clone)]
 pub struct Called {
-    /// One a change.
+    /// One status for each change, in order.
     pub statuses: Vec<Status>,
+    /// The jobs that were claimed.
     pub jobs: Vec<Delivery>,
-    /// When the next job becomes free by itself, in milliseconds from now.
+    /// The time until the next job becomes free by itself (its delay or its lease ends), in milliseconds.
     pub next_ms: Option<u64>,
-    /// Of the window as it was when it answered: for whoever reads records next.
+    /// The state of the window at the time of the answer, for the caller's next read of the records.
     pub stamp: Stamp,
 }
 
-/// What a bell says.
+/// A notification of the window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ring {
     /// There may be work.
@@ -125,62 +148,64 @@ pub enum Ring {
     Over(RunKey),
     /// The run's cancellation is recorded.
     Cancelled(RunKey),
-    /// Notifications may have been missed: everybody looks.
+    /// Notifications may have been missed: every waiting caller looks for itself.
     Missed,
 }
 
-/// The window. Blocking; calls of one process are answered one after the other.
+/// The window. All functions block. The window answers the calls of one process one after the other.
 pub trait Window: Send + Sync {
-    /// A stamp for a reader of the records.
+    /// A stamp for a caller that is about to read records.
     ///
     /// # Errors
     /// `Unavailable`.
     fn peek(&self) -> Result<Stamp, StoreError>;
 
-    /// Applies changes and then hands out up to `want` jobs, in one round trip. A reply that was lost is asked for
-    /// again, and nothing is done twice.
+    /// Applies the changes, then hands out up to `want` jobs, in one round trip. If the answer is lost, the
+    /// implementation asks for it again, and the window does nothing twice.
     ///
     /// # Errors
-    /// `Unavailable`: nothing is known; what was to be acknowledged comes again.
+    /// `Unavailable`. The caller does not know what was applied. Jobs that were not acknowledged are delivered again.
     fn call(&self, changes: &[Change], scope: &Scope, want: usize, lease: Duration) -> Result<Called, StoreError>;
 
-    /// Extends leases. A job that a rebuild queued again while its worker lives goes back to that worker; one that was
-    /// given back does not.
+    /// Renews leases. If a rebuild has queued a job again while its worker lives, the renewal gives the job back to
+    /// that worker. A job that was put back does not return to the worker.
     ///
     /// # Errors
     /// `Unavailable`.
     fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<Held>, StoreError>;
 
-    /// Calls `ring` whenever jobs came or a run was closed or cancelled anywhere in the fleet. Best effort: whoever
-    /// waits looks now and then all the same.
+    /// Registers a callback for notifications: jobs were enqueued, or a run was closed or cancelled, anywhere in the
+    /// fleet. Best effort: a caller that waits must also look from time to time.
     fn listen(&self, ring: Box<dyn Fn(Ring) + Send + Sync>);
 
-    /// Whether each run is open here with at least one job that leads on: what is not so has been lost.
+    /// For each run, whether it is open in the window with at least one job that can continue it. A run for which this
+    /// is false has been lost.
     ///
     /// # Errors
     /// `Unavailable`.
     fn knows(&self, runs: &[RunKey]) -> Result<Vec<bool>, StoreError>;
 
-    /// The steps of the run that somebody leases now.
+    /// The steps of the run that are leased now.
     ///
     /// # Errors
     /// `Unavailable`.
     fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError>;
 
-    /// Says that a worker lives, for `keep`; a loss of the window is noticed with it.
+    /// Registers a living worker for `keep`, with `about` for [`Window::workers`]. Returns a stamp, by which the worker
+    /// notices a loss of the window.
     ///
     /// # Errors
     /// `Unavailable`.
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<Stamp, StoreError>;
 
-    /// The identity of the records whose work this is: `records` from now on, if there is none yet; none if none are
-    /// given either.
+    /// The identity of the records whose work is in this window. If there is none yet, it becomes `records`. Returns
+    /// `None` if there is none and `records` is `None`.
     ///
     /// # Errors
     /// `Unavailable`.
     fn belongs(&self, records: Option<&str>) -> Result<Option<String>, StoreError>;
 
-    /// What living workers say of themselves, by name.
+    /// The name and the `about` of each living worker.
     ///
     /// # Errors
     /// `Unavailable`.

@@ -1,5 +1,5 @@
-//! What a worker says of itself while it lives: the value of its heartbeat in the queue. Workers of several versions may
-//! live in one fleet, so a reader takes every field as one that may be missing.
+//! The heartbeat of a worker: the value that a living worker keeps in the queue. Workers of several versions may live
+//! in one fleet, so every field may be missing.
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -10,75 +10,76 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct WorkerStatus {
-    /// The name of its machine.
+    /// The name of the worker's machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The ID of its process on that machine.
+    /// The ID of the worker's process on that machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<u32>,
-    /// Of dovetail.
+    /// The version of dovetail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Steps that it runs at a time, at the most.
+    /// The most steps that the worker runs at one time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
-    /// When it started, in milliseconds since 1970.
+    /// The time at which the worker started, in milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_ms: Option<u64>,
-    /// The capabilities that it serves: grants, `model:NAME`, `model_kind:KIND`.
+    /// The capabilities of the worker: grants, `model:NAME`, `model_kind:KIND`.
     pub able: Vec<String>,
-    /// How many models it has.
+    /// The number of models that the worker has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub models: Option<usize>,
-    /// Steps that run now.
+    /// The number of steps that run now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub running: Option<usize>,
-    /// Steps that have ended since it started.
+    /// The number of steps that have ended since the worker started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<u64>,
-    /// Steps that ended a second, over the last 30 s.
+    /// Ended steps per second, over the last 30 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
-    /// Resident memory of its process, in bytes.
+    /// Resident memory of the worker's process, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
-    /// When it said this, in milliseconds since 1970.
+    /// The time of this heartbeat, in milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seen_ms: Option<u64>,
-    /// What a worker of a newer version says beside this.
+    /// Fields that a worker of a newer version adds.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
 
 impl WorkerStatus {
-    /// Of a heartbeat. A field that cannot be read is missing, and hides no other one: the worker lives all the same.
+    /// Reads a heartbeat. A field that cannot be parsed counts as missing and does not affect the other fields: the
+    /// worker is alive in any case.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Self {
-        let mut said: Map<String, Value> = serde_json::from_slice(bytes).unwrap_or_default();
+        let mut fields: Map<String, Value> = serde_json::from_slice(bytes).unwrap_or_default();
         Self {
-            host: take(&mut said, "host"),
-            process: take(&mut said, "process"),
-            version: take(&mut said, "version"),
-            slots: take(&mut said, "slots"),
-            started_ms: take(&mut said, "started_ms"),
-            able: take::<Vec<Value>>(&mut said, "able")
+            host: take(&mut fields, "host"),
+            process: take(&mut fields, "process"),
+            version: take(&mut fields, "version"),
+            slots: take(&mut fields, "slots"),
+            started_ms: take(&mut fields, "started_ms"),
+            able: take::<Vec<Value>>(&mut fields, "able")
                 .into_iter()
                 .flatten()
                 .filter_map(|name| Some(name.as_str()?.to_owned()))
                 .collect(),
-            models: take(&mut said, "models"),
-            running: take(&mut said, "running"),
-            ended: take(&mut said, "ended"),
-            rate: take(&mut said, "rate"),
-            memory: take(&mut said, "memory"),
-            seen_ms: take(&mut said, "seen_ms"),
-            more: said,
+            models: take(&mut fields, "models"),
+            running: take(&mut fields, "running"),
+            ended: take(&mut fields, "ended"),
+            rate: take(&mut fields, "rate"),
+            memory: take(&mut fields, "memory"),
+            seen_ms: take(&mut fields, "seen_ms"),
+            more: fields,
         }
     }
 }
 
-fn take<T: DeserializeOwned>(said: &mut Map<String, Value>, name: &str) -> Option<T> {
-    serde_json::from_value(said.shift_remove(name)?).ok()
+fn take<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str) -> Option<T> {
+    serde_json::from_value(fields.shift_remove(name)?).ok()
 }
 
 #[cfg(test)]

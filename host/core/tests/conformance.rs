@@ -1,5 +1,5 @@
-//! The conformance suite on the ports in memory, and the proof of the suite: backends that are broken on purpose are
-//! caught.
+//! Runs the conformance suite on the ports in memory, and tests the suite itself: it catches backends that are broken
+//! on purpose.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,22 +28,22 @@ fn memory_keeps_the_promises() {
     });
 }
 
-/// A way to be wrong.
+/// A fault of a backend.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Fault {
-    /// Every lease is short: jobs are handed out twice.
+    /// Every lease expires at once: jobs are handed out twice.
     ForgetsLeases,
-    /// Children start before their needs are there.
+    /// Children start before their prerequisites have succeeded.
     IgnoresNeeds,
-    /// The second outcome replaces nothing but is told it was first.
+    /// The second writer of an outcome changes nothing, but is told that it was the first.
     EveryoneIsFirst,
-    /// Acknowledges the last job of a run before the run is closed.
+    /// The last job of a run is acknowledged before the run is closed.
     AcknowledgesLast,
-    /// Cancels are recorded and not heeded.
+    /// Cancel records are dropped.
     IgnoresCancel,
-    /// A submission loses its jobs now and then.
+    /// Some submissions lose their jobs.
     LosesJobs,
-    /// A lease whose job was given back is renewed.
+    /// The lease of a job that was put back is renewed.
     RenewsWhatWasGivenBack,
 }
 

@@ -1,5 +1,5 @@
-//! What anybody may write, read from anything: JSON against a type, and pipeline files. Never a panic, and what is
-//! taken stays what it is.
+//! Fuzz tests of text that anybody may write: JSON against a type, and pipeline files. No input may cause a panic, and
+//! an accepted value must stay the same when it is checked or stored again.
 
 #[path = "../../../tests/fuzz/mutator.rs"]
 mod mutator;
@@ -13,7 +13,7 @@ use dovetail_core::wit::{Type, json};
 use mutator::{files, fuzz};
 use serde_json::{Map, Value};
 
-/// A line with the type, then the value.
+/// The corpus: a line with the type, then the value.
 #[test]
 fn values() {
     let (taken, refused) = (Cell::new(0), Cell::new(0));
@@ -37,7 +37,7 @@ fn values() {
     assert!(taken.get() > 200 && refused.get() > 200, "mutations end in the parser: types are hardly reached");
 }
 
-/// Tasks with types of every kind, so that joints fit, fit with a conversion, and do not.
+/// Tasks with types of every kind. Some types fit each other, some fit with a conversion, and some do not fit.
 fn tasks() -> Listed {
     let Listed(mut tasks) = catalogue();
     let shape = "variant { none, square(f32), box(tuple<f32, f32>) }";
@@ -73,8 +73,7 @@ fn tasks() -> Listed {
     Listed(tasks)
 }
 
-/// What is done with a pipeline that was taken. Its text, its graphs and its order are there, and it is the same after
-/// it was stored.
+/// Uses an accepted pipeline: its text, graphs and order must exist, and it must be the same after it was stored.
 fn use_it(pipeline: &Pipeline) {
     assert_eq!(
         Pipeline::from_json(&pipeline.to_json()).ok().as_ref(),
@@ -94,7 +93,7 @@ fn use_it(pipeline: &Pipeline) {
         order.extend(next);
     }
     assert_eq!(order.len(), pipeline.steps.len(), "some step can never run: {order:?}");
-    // Defaults were checked with the file: only what has none may be missing.
+    // Defaults were checked with the file, so only inputs without a default may be missing.
     let inputs = pipeline.resolve_inputs(&Map::new()).unwrap_or_else(|errors| {
         assert!(errors.iter().all(|error| error.found == "nothing"), "{errors:?}");
         Value::Null
@@ -104,11 +103,11 @@ fn use_it(pipeline: &Pipeline) {
     }
     let mut outputs: BTreeMap<&str, Value> = BTreeMap::new();
     for step in &pipeline.steps {
-        // What another step feeds is not there: then nothing is bound.
+        // The outputs of other steps do not exist here; a step that needs one cannot be bound.
         if let Ok(record) = pipeline.step_input(step, &inputs, &|need| outputs.get(need)) {
             for field in &step.signature.input {
                 let value = record.get(dovetail_core::wit::snake(&field.name)).expect("each field is bound");
-                // A constant or a default fits the field's own type after all conversions.
+                // A literal or a default must fit the field's own type after all conversions.
                 let fits = json::check(&field.ty, value).is_ok();
                 assert!(fits, "{} of {} gets {value}, its type is {}", field.name, step.name, field.ty);
             }
@@ -143,7 +142,7 @@ fn pipelines() {
         }
     });
     println!("pipelines: {:?}", reached.borrow());
-    // Where mutations end in the parser, this looks like a test and is none.
+    // If mutations only reach the parser, this test checks nothing.
     let least =
         [("taken", 50), ("type_mismatch", 50), ("unknown_field", 50), ("missing_input", 30), ("unknown_task", 10)];
     for (code, times) in least {

@@ -1,8 +1,9 @@
-//! That a blob store and records belong together (docs/decisions/0012). Two sets of records on one store would each
-//! remove, as nobody's, the blobs that only the other one names.
+//! Checks that a blob store and records belong together (docs/decisions/0012). If two sets of records shared one store,
+//! the garbage collection of each would remove the blobs that only the other one names.
 //!
-//! The records' identity is written into the blob store once, by the first who stores a blob there. Other records are
-//! refused before they write or remove. A process that only reads takes nothing and is not refused.
+//! The first process that stores a blob writes the identity of its records into the blob store, once. Processes with
+//! other records are refused before they write or remove a blob. A process that only reads does not bind the store to
+//! its records and is not refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,23 +18,24 @@ use dovetail_core::retention::Owned;
 use crate::FlowError;
 use crate::fleet::pair;
 
-/// How long a process relies on its last look at the owner, in milliseconds.
+/// How long a process relies on its last check of the owner, in milliseconds.
 const RELIED_ON: u64 = 60_000;
-/// Not looked yet.
+/// The owner was not checked yet.
 const NEVER: u64 = u64::MAX;
 
-/// Whose a blob store is, seen from these records.
+/// The owner of a blob store, relative to these records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
     Ours,
-    /// It is written down nowhere: it is new, or older than this rule.
+    /// The store has no identity: it is new, or older than this check.
     Nobodys {
+        /// The store has no blobs.
         empty: bool,
     },
     OfOthers,
 }
 
-/// Whose it is; nothing is changed.
+/// The owner of the store. Changes nothing.
 ///
 /// # Errors
 /// A store's failure.
@@ -44,12 +46,13 @@ pub fn ownership(ledger: &dyn Ledger, store: &dyn Owned) -> Result<Ownership, St
     Ok(if identity(ledger)?.as_deref() == Some(&owner) { Ownership::Ours } else { Ownership::OfOthers })
 }
 
-/// The store belongs to these records from now on, if it belongs to none. `together`: both are in one data folder,
-/// where nobody else's blobs are expected. Elsewhere a store that holds blobs, and is older than this rule, is taken
-/// only by records that hold something, too: a new machine with a wrong setting must not take the fleet's.
+/// Binds the store to these records, if it is bound to no records. `together`: store and records are in one data
+/// folder, where no blobs of other records are expected. Without `together`, a store that holds blobs but no identity
+/// is bound only to records that hold something too: a new machine with a wrong setting must not bind the fleet's store
+/// to its own empty records.
 ///
 /// # Errors
-/// `foreign_blobs` if it belongs to other records, or may; a store's failure.
+/// `foreign_blobs` if the store belongs, or may belong, to other records; a store's failure.
 pub fn own_blobs(ledger: &dyn Ledger, store: &dyn Owned, together: bool) -> Result<(), FlowError> {
     own_as_found(ledger, store, together, ownership(ledger, store)?)
 }
@@ -66,24 +69,24 @@ fn own_as_found(ledger: &dyn Ledger, store: &dyn Owned, together: bool, found: O
     if store.own(&mine)? == mine { Ok(()) } else { Err(of_others(store)) }
 }
 
-/// As [`own_blobs`], for a worker. Elsewhere than `together` it may not begin on an empty store while the records name
-/// packages: it is another store than the one that has them, and each step would fail for want of its package.
+/// As [`own_blobs`], for a worker. Without `together`, a worker must not start on an empty store while the records name
+/// packages: the packages are in another store, and every step would fail because its package is missing.
 ///
 /// # Errors
-/// As [`own_blobs`]; `empty_blobs`.
+/// As [`own_blobs`]; `empty_blobs` if the store is empty and the records name packages.
 pub fn own_blobs_to_work(ledger: &dyn Ledger, store: &dyn Owned, together: bool) -> Result<(), FlowError> {
     let found = ownership(ledger, store)?;
     if found == (Ownership::Nobodys { empty: true }) && !together && holds_any(ledger, &[Kind::Plugin])? {
         let message = format!("{} holds no blobs, and the records name packages that must be there", store.place());
-        let help = "name the store that the other processes of this fleet use (`blobs`, DOVETAIL_BLOBS); if its content \
-                    is lost, store it again first with `dovetail task push` and `dovetail models pull`";
+        let help = "name the store that the other processes of this fleet use (`blobs`, DOVETAIL_BLOBS); if its \
+                    content is lost, store it again first with `dovetail task push` and `dovetail models pull`";
         return Err(FlowError::refused("empty_blobs", message, help));
     }
     own_as_found(ledger, store, together, found)
 }
 
-/// Before blobs that these records do not name are removed. It is too late then to find out whose they are: a store
-/// that holds blobs must be known to belong to these records; only to look it may still be nobody's.
+/// Checks that blobs which these records do not name may be removed. A store that holds blobs must already be bound to
+/// these records; with `look_only` it may also be bound to no records.
 ///
 /// # Errors
 /// As [`own_blobs`].
@@ -100,7 +103,8 @@ fn of_others(store: &dyn Owned) -> FlowError {
     let message = format!("the blobs in {} belong to other records than these", store.place());
     let help = "each set of records needs blobs of its own: name another prefix (`blobs = \"s3://BUCKET/PREFIX?...\"`, \
                 DOVETAIL_BLOBS), or another data folder (`--data`); or, if this machine is to be one of the fleet \
-                that has them, name its `queue` and `meta`, too. If those records are gone for good, remove `owner` there";
+                that has them, name its `queue` and `meta`, too. If those records are gone for good, remove `owner` \
+                there";
     FlowError::refused("foreign_blobs", message, help)
 }
 
@@ -141,19 +145,20 @@ fn holds_any(ledger: &dyn Ledger, kinds: &[Kind]) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-/// [`Blobs`] that are stored only where they belong to the records.
+/// [`Blobs`] that bind the store to the records before the first write, and check the owner again every minute of use.
 pub struct OwnBlobs {
     blobs: Arc<dyn Blobs>,
     store: Arc<dyn Owned>,
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
     together: bool,
-    /// When the owner was looked at, on the clock that does not jump.
-    seen_ms: AtomicU64,
+    /// When the owner was checked last, in milliseconds of [`Clock::mono_ms`]; [`NEVER`] at first.
+    checked_ms: AtomicU64,
 }
 
 impl OwnBlobs {
-    /// `blobs` are those of `store`, maybe with a cache; `together` as for [`own_blobs`]. Nobody is asked yet.
+    /// `blobs` are those of `store`, maybe with a cache. `together` is as for [`own_blobs`]. The store is not asked
+    /// yet.
     #[must_use]
     pub fn new(
         blobs: Arc<dyn Blobs>,
@@ -162,13 +167,13 @@ impl OwnBlobs {
         clock: Arc<dyn Clock>,
         together: bool,
     ) -> Self {
-        Self { blobs, store, ledger, clock, together, seen_ms: AtomicU64::new(NEVER) }
+        Self { blobs, store, ledger, clock, together, checked_ms: AtomicU64::new(NEVER) }
     }
 
     fn own(&self) -> Result<(), StoreError> {
         let now = self.clock.mono_ms();
-        let seen = self.seen_ms.load(Ordering::Relaxed);
-        if seen != NEVER && now.saturating_sub(seen) < RELIED_ON {
+        let checked = self.checked_ms.load(Ordering::Relaxed);
+        if checked != NEVER && now.saturating_sub(checked) < RELIED_ON {
             return Ok(());
         }
         own_blobs(&*self.ledger, &*self.store, self.together).map_err(|error| match error {
@@ -179,7 +184,7 @@ impl OwnBlobs {
             }
             other => StoreError::new(StoreErrorKind::Refused, "store a blob", other).of(Store::Blobs),
         })?;
-        self.seen_ms.store(now, Ordering::Relaxed);
+        self.checked_ms.store(now, Ordering::Relaxed);
         Ok(())
     }
 }

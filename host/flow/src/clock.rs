@@ -1,11 +1,11 @@
-//! The system's clocks: the only place of the program that reads the time for records and leases.
+//! The system's clocks. Only this module reads the time for records and leases.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dovetail_core::clock::Clock;
 
-/// Wall time, and the time since the machine started (`CLOCK_BOOTTIME`: it counts while the machine sleeps, and
-/// processes agree on it).
+/// Wall time, and the time since the machine started (`CLOCK_BOOTTIME`: it counts while the machine sleeps, and all
+/// processes of the machine see the same value).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 

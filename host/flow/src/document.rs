@@ -1,4 +1,4 @@
-//! The document `dovetail.run/1`: what a run was given, what it gave, and how, computed from its records alone.
+//! The document `dovetail.run/1`: a run's inputs, output, steps and times, computed from the run's records.
 //! [`crate::documents`] has its type.
 
 use std::collections::BTreeSet;
@@ -18,27 +18,27 @@ use crate::listing::readable;
 use crate::truth::{Truth, current, is_stopped, load_value};
 use crate::{FlowError, Ports};
 
-/// The document of a run, finished or not: of its last generation.
+/// The document of a run's last generation. The run may be open.
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn document(parts: &Ports, run: &RunId) -> Result<RunDocument, FlowError> {
-    document_of(parts, &current(parts, run)?)
+pub fn document(ports: &Ports, run: &RunId) -> Result<RunDocument, FlowError> {
+    document_of(ports, &current(ports, run)?)
 }
 
 /// The document of one generation of a run.
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn document_of(parts: &Ports, key: &RunKey) -> Result<RunDocument, FlowError> {
-    let truth = Truth::read_generation(parts, key)?;
-    let held = held(parts, &truth)?;
+pub fn document_of(ports: &Ports, key: &RunKey) -> Result<RunDocument, FlowError> {
+    let truth = Truth::read_generation(ports, key)?;
+    let held = held(ports, &truth)?;
     let state = state(&truth, &held);
-    let inputs = truth.inputs(parts)?;
-    let output = if state == RunStatus::Succeeded { output(parts, &truth, &inputs)? } else { Value::Null };
+    let inputs = truth.inputs(ports)?;
+    let output = if state == RunStatus::Succeeded { output(ports, &truth, &inputs)? } else { Value::Null };
     let finished_ms = truth.outcome.as_ref().map(|o| o.finished_ms);
     let started_ms = truth.outcomes.values().map(|o| o.started_ms).min();
-    let waiting = waiting(&truth, &held, || able(parts))?;
+    let waiting = waiting(&truth, &held, || able(ports))?;
     Ok(RunDocument {
         format: RunFormat::V1,
         run_id: key.run.clone(),
@@ -56,22 +56,21 @@ pub fn document_of(parts: &Ports, key: &RunKey) -> Result<RunDocument, FlowError
     })
 }
 
-/// Of a run that is over: the steps whose attempts may still be stopping, and for how long it has been over. A step
-/// whose needs succeeded can have been running when its run ended, and what its attempt came to is recorded once it has
-/// stopped; if its worker lives.
+/// The IDs of the steps of an ended run whose attempts may still be stopping, and the time since the run's end. A step
+/// whose prerequisites succeeded can have been running when the run ended. Its outcome is recorded after its attempt
+/// has stopped, unless its worker died. Of an open run: no steps and no time.
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn unrecorded(parts: &Ports, run: &RunId) -> Result<(Vec<String>, Duration), FlowError> {
-    let truth = Truth::read(parts, run)?;
+pub fn unrecorded(ports: &Ports, run: &RunId) -> Result<(Vec<String>, Duration), FlowError> {
+    let truth = Truth::read(ports, run)?;
     let Some(end) = &truth.outcome else { return Ok((Vec::new(), Duration::ZERO)) };
     let may_run = |step: &&Step| !truth.outcomes.contains_key(&step.name) && ready_now(&truth.pipeline, &truth, step);
-    let since = Duration::from_millis(parts.clock.wall_ms().saturating_sub(end.finished_ms));
+    let since = Duration::from_millis(ports.clock.wall_ms().saturating_sub(end.finished_ms));
     Ok((truth.pipeline.steps.iter().filter(may_run).map(Step::id).collect(), since))
 }
 
-/// `queued`, `running`, `succeeded`, `failed` or `cancelled`. An open run on which nobody works waits in the queue,
-/// however far it is.
+/// The state of a run. An open run of which no worker holds a step is `queued`, even if some of its steps have ended.
 pub(crate) fn state(truth: &Truth, held: &[HeldStep]) -> RunStatus {
     match &truth.outcome {
         Some(outcome) => outcome.state.into(),
@@ -91,12 +90,12 @@ impl From<RunState> for RunStatus {
     }
 }
 
-fn output(parts: &Ports, truth: &Truth, inputs: &Value) -> Result<Value, FlowError> {
+fn output(ports: &Ports, truth: &Truth, inputs: &Value) -> Result<Value, FlowError> {
     use dovetail_core::blobs::{StoreError, StoreErrorKind};
     let mut outputs = std::collections::BTreeMap::new();
     for (name, outcome) in &truth.outcomes {
         if let Some(stored) = outcome.output() {
-            outputs.insert(name.as_str(), load_value(parts, stored.clone())?);
+            outputs.insert(name.as_str(), load_value(ports, stored.clone())?);
         }
     }
     let result = truth.pipeline.result(inputs, &|step| outputs.get(step));
@@ -105,53 +104,53 @@ fn output(parts: &Ports, truth: &Truth, inputs: &Value) -> Result<Value, FlowErr
     })?)
 }
 
-/// Of so many open runs, the oldest first: how many wait for what no living worker has, and what that is: grants by
-/// name, `model:NAME` and `model_kind:KIND`.
+/// Looks at the oldest `limit` open runs. Returns the number of runs that wait for a capability which no living worker
+/// has, and these capabilities: grants by name, `model:NAME` and `model_kind:KIND`.
 ///
 /// # Errors
 /// A store's failure.
-pub fn unserved(parts: &Ports, limit: usize) -> Result<(usize, BTreeSet<String>), FlowError> {
-    let (able, mut runs, mut lacking) = (able(parts)?, 0, BTreeSet::new());
-    for key in parts.ledger.open_runs(limit)? {
-        // One that a newer dovetail wrote hides no other; lists name it.
-        let Some(truth) = readable(Truth::read(parts, &key.run))? else { continue };
-        let waiting = waiting(&truth, &held(parts, &truth)?, || Ok(able.clone()))?;
+pub fn unserved(ports: &Ports, limit: usize) -> Result<(usize, BTreeSet<String>), FlowError> {
+    let (able, mut runs, mut lacking) = (able(ports)?, 0, BTreeSet::new());
+    for key in ports.ledger.open_runs(limit)? {
+        // A run that a newer dovetail wrote is passed over here, and named by lists.
+        let Some(truth) = readable(Truth::read(ports, &key.run))? else { continue };
+        let waiting = waiting(&truth, &held(ports, &truth)?, || Ok(able.clone()))?;
         runs += usize::from(!waiting.is_empty());
         lacking.extend(waiting.into_values().flatten());
     }
     Ok((runs, lacking))
 }
 
-/// What this run waits for and no living worker has, in words: one line a step.
+/// The capabilities that this run waits for and that no living worker has, as text: one line for each step.
 ///
 /// # Errors
 /// A store's failure.
-pub fn waits(parts: &Ports, run: &RunId) -> Result<Vec<String>, FlowError> {
-    let truth = Truth::read(parts, run)?;
-    let waiting = waiting(&truth, &held(parts, &truth)?, || able(parts))?;
-    Ok(told(&truth, &waiting).collect())
+pub fn waits(ports: &Ports, run: &RunId) -> Result<Vec<String>, FlowError> {
+    let truth = Truth::read(ports, run)?;
+    let waiting = waiting(&truth, &held(ports, &truth)?, || able(ports))?;
+    Ok(in_words(&truth, &waiting).collect())
 }
 
-/// Its steps that somebody has leased.
-fn held(parts: &Ports, truth: &Truth) -> Result<Vec<HeldStep>, FlowError> {
-    Ok(if truth.outcome.is_some() { Vec::new() } else { parts.ledger.held(&truth.key)? })
+/// The leased steps of the run.
+fn held(ports: &Ports, truth: &Truth) -> Result<Vec<HeldStep>, FlowError> {
+    Ok(if truth.outcome.is_some() { Vec::new() } else { ports.ledger.held(&truth.key)? })
 }
 
 fn holder<'h>(held: &'h [HeldStep], step: &Step) -> Option<&'h HeldStep> {
     held.iter().find(|held| held.step.name() == step.name)
 }
 
-/// What each living worker can serve.
+/// The capabilities of each living worker.
 type Able = Vec<Vec<String>>;
 
-fn able(parts: &Ports) -> Result<Able, FlowError> {
-    Ok(parts.ledger.workers()?.iter().map(|(_, about)| WorkerStatus::read(about).able).collect())
+fn able(ports: &Ports) -> Result<Able, FlowError> {
+    Ok(ports.ledger.workers()?.iter().map(|(_, about)| WorkerStatus::read(about).able).collect())
 }
 
-/// Steps that are ready, and what no living worker has that they need.
+/// By the name of a ready step: the capabilities that the step needs and that no living worker has.
 type Waiting = std::collections::BTreeMap<String, Vec<String>>;
 
-/// `workers` is asked only where a step needs something of its worker.
+/// `workers` is called only if a ready step has requirements on its worker.
 fn waiting(
     truth: &Truth,
     held: &[HeldStep],
@@ -172,13 +171,14 @@ fn waiting(
     }
     let workers = workers()?;
     if workers.is_empty() {
-        // Nobody lives who could lack something. A program that runs its own runs has no need to say that it lives.
+        // Nothing to report: there may be a program that runs its own runs, and such a program does not register.
         return Ok(Waiting::new());
     }
     let needs = |step: &Step| {
         let lane = step.lane.with_models(&truth.models);
         let unserved = !workers.iter().any(|able| lane.is_served_by(able));
-        // What nobody has at all is what is missing; where each has a part, it is the whole.
+        // The missing capabilities are those that no worker has. If some worker has each of them but none has all, all
+        // are reported.
         let missing: Vec<String> = lane
             .needs()
             .filter(|need| !workers.iter().any(|able| able.iter().any(|a| a == need)))
@@ -190,7 +190,7 @@ fn waiting(
     Ok(ready.into_iter().filter_map(needs).collect())
 }
 
-/// Times count from the run's acceptance: waiting in the queue is part of what a run takes.
+/// Times count from the run's submission, so they include the time in the queue.
 fn summary(truth: &Truth, held: &[HeldStep], waiting: &Waiting, finished_ms: Option<u64>) -> ProcessingSummary {
     let begin = truth.run.submitted_ms;
     let total_ms = finished_ms.map(|end| end.saturating_sub(begin));
@@ -203,7 +203,8 @@ fn summary(truth: &Truth, held: &[HeldStep], waiting: &Waiting, finished_ms: Opt
     }
 }
 
-/// Whether a value has gone this way: its maker gave it, and its taker was called with it or the run gave it out.
+/// Whether a value went along this edge: its producer succeeded, and its consumer was called with it, or the run
+/// returned it.
 fn happened(truth: &Truth, edge: &Edge) -> bool {
     let gave = |step: &String| truth.outcomes.get(step).is_some_and(OutcomeRecord::succeeded);
     let skipped = |outcome: &OutcomeRecord| matches!(outcome.end, StepEnd::Skipped { .. });
@@ -216,11 +217,11 @@ fn happened(truth: &Truth, edge: &Edge) -> bool {
         }
 }
 
-/// What running steps side by side saved: the durations of the attempts at steps that could run side by side (those of
-/// one stage of the graph, two or more), over the time in which at least one of them ran; over several such stages, the
-/// sums of both. Time in which none ran (one waited for a model, or the run was run again later) is in neither. 1 where
-/// nothing was saved, and where the pipeline has no such stage. None before the run is over, and where fewer than two
-/// of a stage ran.
+/// The speed-up by running steps side by side: the sum of the durations of all attempts at the steps of stages with two
+/// or more steps, divided by the time in which at least one of these attempts ran, summed over these stages. Time in
+/// which none of them ran (a step waited for a model, or the run was retried later) is in neither sum. 1 if the
+/// pipeline has no such stage. `None` before the run's end, and if fewer than two steps of every such stage have an
+/// outcome.
 fn speedup(truth: &Truth) -> Option<f64> {
     truth.outcome.as_ref()?;
     let stages = truth.pipeline.stages();
@@ -230,18 +231,18 @@ fn speedup(truth: &Truth) -> Option<f64> {
     }
     let spans = |stage: &Vec<&Step>| -> Option<Vec<Span>> {
         let outcomes: Vec<&OutcomeRecord> = stage.iter().filter_map(|step| truth.outcomes.get(&step.name)).collect();
-        // One that ended alone tells nothing about ending together.
+        // A stage of which only one step ended has no steps that ran side by side.
         (outcomes.len() > 1)
             .then(|| outcomes.iter().flat_map(|o| &o.attempts).map(|a| (a.started_ms * 1000, a.duration_us)).collect())
     };
-    saved(&wide.into_iter().filter_map(spans).collect::<Vec<_>>())
+    speedup_of(&wide.into_iter().filter_map(spans).collect::<Vec<_>>())
 }
 
-/// When something began and how long it took, in microseconds.
+/// The begin and the length of an attempt, in microseconds.
 type Span = (u64, u64);
 
-/// The sum of all lengths over the sum of what the stages' spans cover, to two places.
-fn saved(stages: &[Vec<Span>]) -> Option<f64> {
+/// The sum of all lengths, divided by the sum of the times that the spans of each stage cover, rounded to two places.
+fn speedup_of(stages: &[Vec<Span>]) -> Option<f64> {
     let together: u64 = stages.iter().flatten().map(|(_, length)| length).sum();
     let covered = |spans: &Vec<Span>| {
         let mut spans = spans.clone();
@@ -281,7 +282,7 @@ fn step_document(truth: &Truth, held: &[HeldStep], waiting: &Waiting, step: &Ste
     }
 }
 
-/// Those recorded so far, the first one first.
+/// The recorded attempts at a step, in order.
 fn attempts<'t>(truth: &'t Truth, step: &Step) -> Vec<&'t AttemptRecord> {
     match truth.outcomes.get(&step.name) {
         Some(outcome) => outcome.attempts.iter().collect(),
@@ -319,7 +320,7 @@ fn ready_now(pipeline: &Pipeline, truth: &Truth, step: &Step) -> bool {
     pipeline.needs(step).iter().all(|need| truth.outcomes.get(*need).is_some_and(OutcomeRecord::succeeded))
 }
 
-/// Why a run failed.
+/// The error of a failed run.
 fn error(truth: &Truth) -> Option<RunError> {
     let end = truth.outcome.as_ref()?;
     let step = end.failed_step.as_ref().and_then(|name| truth.pipeline.step(name));
@@ -346,33 +347,34 @@ fn warnings(truth: &Truth, waiting: &Waiting) -> Vec<String> {
         })
     });
     let cancelled = truth.cancel.iter().map(|c| format!("cancelled: {}", c.reason));
-    // Each attempt at a step opens the same pictures: their warnings are told once a step.
+    // Every attempt at a step opens the same pictures, so each warning appears once for each step.
     let of_attempts = truth.pipeline.steps.iter().flat_map(|step| {
         let all: BTreeSet<&String> = attempts(truth, step).into_iter().flat_map(|a| &a.warnings).collect();
         all.into_iter().map(|warning| format!("{}: {warning}", step.id()))
     });
-    dropped.chain(of_attempts).chain(cancelled).chain(told(truth, waiting)).collect()
+    dropped.chain(of_attempts).chain(cancelled).chain(in_words(truth, waiting)).collect()
 }
 
-fn told<'t>(truth: &'t Truth, waiting: &'t Waiting) -> impl Iterator<Item = String> + 't {
+fn in_words<'t>(truth: &'t Truth, waiting: &'t Waiting) -> impl Iterator<Item = String> + 't {
     truth.pipeline.steps.iter().filter_map(|step| {
         let needs = waiting.get(&step.name)?;
         Some(format!(
-            "{} waits: no living worker has {} (a grant is in its `worker.grants`; a model comes with `dovetail models pull` or `add`)",
+            "{} waits: no living worker has {} \
+             (a grant is in its `worker.grants`; a model comes with `dovetail models pull` or `add`)",
             step.id(),
             needs.iter().map(|need| capability_in_words(need)).collect::<Vec<_>>().join(" and ")
         ))
     })
 }
 
-/// How long a run took, as people are told it everywhere: `0.41s`.
+/// A duration in seconds with two places, as every output for people has it: `0.41s`.
 #[must_use]
 pub fn seconds(ms: u64) -> String {
     let hundredths = (ms + 5) / 10;
     format!("{}.{:02}s", hundredths / 100, hundredths % 100)
 }
 
-/// RFC 3339 in UTC, to the millisecond.
+/// A time in milliseconds since 1970, as RFC 3339 in UTC with milliseconds.
 pub(crate) fn timestamp(ms: u64) -> Timestamp {
     let (days, rest) = (ms / 86_400_000, ms % 86_400_000);
     // Days since 1970 to a date of the Gregorian calendar, by eras of 400 years that begin in March (H. Hinnant,
@@ -395,17 +397,17 @@ mod tests {
 
     #[test]
     fn the_speed_up_is_the_sum_of_lengths_over_the_time_in_which_some_step_ran() {
-        assert_eq!(saved(&[vec![(0, 400), (0, 400)]]), Some(2.0), "wholly side by side");
-        assert_eq!(saved(&[vec![(0, 400), (400, 400)]]), Some(1.0), "one after the other");
-        assert_eq!(saved(&[vec![(1000, 300), (1100, 300)]]), Some(1.5));
-        assert_eq!(saved(&[vec![(0, 400), (0, 400)], vec![(900, 100), (1000, 100)]]), Some(1.67), "stages add up");
-        assert_eq!(saved(&[vec![(0, 100), (300, 100)]]), Some(1.0), "waiting between them does not count");
+        assert_eq!(speedup_of(&[vec![(0, 400), (0, 400)]]), Some(2.0), "wholly side by side");
+        assert_eq!(speedup_of(&[vec![(0, 400), (400, 400)]]), Some(1.0), "one after the other");
+        assert_eq!(speedup_of(&[vec![(1000, 300), (1100, 300)]]), Some(1.5));
+        assert_eq!(speedup_of(&[vec![(0, 400), (0, 400)], vec![(900, 100), (1000, 100)]]), Some(1.67), "stages add up");
+        assert_eq!(speedup_of(&[vec![(0, 100), (300, 100)]]), Some(1.0), "waiting between them does not count");
         assert_eq!(
-            saved(&[vec![(1_000_000, 100), (0, 400), (100, 100)]]),
+            speedup_of(&[vec![(1_000_000, 100), (0, 400), (100, 100)]]),
             Some(1.2),
-            "in whatever order they are, one within another"
+            "in any order, and one within another"
         );
-        assert_eq!(saved(&[]), None);
+        assert_eq!(speedup_of(&[]), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The documents that tell of runs, as types: `dovetail.run/1`, `dovetail.lineage/1`, entries of lists, logs.
+//! The types of the documents about runs: `dovetail.run/1`, `dovetail.lineage/1`, entries of lists, logs.
 //!
-//! Each is printed as JSON in the order of its fields. Others script against them, so a key that stands here stays;
-//! later versions may add keys. Their JSON Schemas are made from these types.
+//! Each document is printed as JSON in the order of its fields. Users' scripts read these documents, so no key is
+//! removed or renamed; later versions may add keys. The JSON Schemas are made from these types and their docstrings.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
-    /// As in JSON.
+    /// The name of the state in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ pub enum StepState {
 }
 
 impl StepState {
-    /// As in JSON.
+    /// The name of the state in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -135,8 +135,8 @@ pub struct ProcessingSummary {
     pub total_time_ms: Option<u64>,
     /// What running steps side by side saved. The durations of the attempts at steps that could run side by side (those
     /// of one stage of the pipeline, two or more), together, over the time in which at least one of them ran: the time
-    /// for which they waited in between is not in it. 1 if nothing was saved, or if the pipeline has no such stage. Null
-    /// before the run is over, and if fewer than two steps of a stage ran.
+    /// for which they waited in between is not in it. 1 if nothing was saved, or if the pipeline has no such stage.
+    /// Null before the run is over, and if fewer than two steps of a stage ran.
     pub parallel_speedup: Option<f64>,
     /// `face_detection -> output_001_faces_array`, `output_001_faces_array -> input_002_faces_array`, ...: what has
     /// happened. The list is complete once the run has succeeded.
@@ -265,8 +265,8 @@ pub enum LineageFormat {
     V1,
 }
 
-/// Field-level lineage of a run, as `dovetail runs lineage --output json` prints it: for every step the values that went
-/// in and came out, with digests, and what computed them.
+/// Field-level lineage of a run, as `dovetail runs lineage --output json` prints it: for every step the values that
+/// went in and came out, with digests, and what computed them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "dovetail.lineage/1", extend("$id" = "urn:dovetail:lineage:1"))]
 pub struct LineageDocument {

@@ -1,4 +1,4 @@
-//! What flow answers when it cannot do what was asked.
+//! The errors of flow.
 
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::executor::HostError;
@@ -7,13 +7,13 @@ use dovetail_core::scarce::Scarce;
 pub(crate) const MISSING_VALUE: &str = "missing_value";
 pub(crate) const MISSING_PIPELINE: &str = "missing_pipeline";
 
-/// Why something could not be done.
+/// An error of flow.
 #[derive(Debug, thiserror::Error)]
 pub enum FlowError {
     /// A store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The runtime failed by its own fault.
+    /// The runtime failed, and the task is not at fault.
     #[error(transparent)]
     Host(#[from] HostError),
     /// Something that a job names is not stored: no worker can run the job.
@@ -23,16 +23,16 @@ pub enum FlowError {
         code: &'static str,
         source: StoreError,
     },
-    /// This program panicked over a step.
+    /// This program panicked while it handled a step.
     #[error("{0}")]
     Panic(String),
-    /// What was asked for cannot be: the caller's to mend.
+    /// The request cannot be served, and the caller can correct it.
     #[error("{message}")]
     Refused {
         /// Stable and snake_case.
         code: &'static str,
         message: String,
-        /// What to do.
+        /// What the caller can do.
         help: Option<String>,
     },
 }
@@ -42,7 +42,7 @@ impl FlowError {
         Self::Refused { code, message: message.into(), help: Some(help.into()) }
     }
 
-    /// A store that does not answer now, or has no room: the same may succeed a little later.
+    /// Whether the error is transient: the same call may succeed a little later.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Store(error) => error.kind == StoreErrorKind::Unavailable,
@@ -51,7 +51,7 @@ impl FlowError {
         }
     }
 
-    /// The code, if something that the job names is not stored.
+    /// The error's code, if something that the job names is not stored.
     pub(crate) fn missing(&self) -> Option<&'static str> {
         match self {
             Self::Missing { code, .. } => Some(code),
@@ -60,7 +60,7 @@ impl FlowError {
         }
     }
 
-    /// As [`FlowError::Missing`] with this code, if the store does not have the value.
+    /// [`FlowError::Missing`] with this code if the store does not have the value, otherwise [`FlowError::Store`].
     pub(crate) fn of_the_job(code: &'static str, error: StoreError) -> Self {
         match error.kind {
             StoreErrorKind::Missing => Self::Missing { code, source: error },
@@ -68,7 +68,8 @@ impl FlowError {
         }
     }
 
-    /// The same error once more, for one more run that it concerns; one of this program itself keeps only its words.
+    /// A copy of the error, for a further run that it concerns. Of an error of the host or a panic only the text is
+    /// kept.
     pub(crate) fn again(&self) -> Self {
         match self {
             Self::Missing { code, source } => Self::Missing { code, source: source.again() },
@@ -80,7 +81,7 @@ impl FlowError {
         }
     }
 
-    /// The error with its causes, for a record or a person.
+    /// The texts of the error and of its causes, without repetitions, for a record or a person.
     pub(crate) fn in_words(&self) -> String {
         let first = Some(self as &(dyn std::error::Error + 'static));
         let mut texts: Vec<String> = Vec::new();
@@ -93,7 +94,7 @@ impl FlowError {
         texts.join(": ")
     }
 
-    /// Which store failed, where that is known.
+    /// The store that failed, if that is known.
     pub(crate) fn store(&self) -> Option<Store> {
         match self {
             Self::Store(error) | Self::Missing { source: error, .. } => error.store,
@@ -101,14 +102,14 @@ impl FlowError {
         }
     }
 
-    /// What of the job cannot be read, where it is the content of one thing: other jobs need not name that.
+    /// The failed operation, if the content of one stored thing cannot be read. Other jobs may not need that thing.
     pub(crate) fn unreadable(&self) -> Option<String> {
         let chain = std::iter::successors(Some(self as &(dyn std::error::Error + 'static)), |error| error.source());
         let error = chain.filter_map(|error| error.downcast_ref::<StoreError>()).next()?;
         matches!(error.kind, StoreErrorKind::Corrupt | StoreErrorKind::Newer).then(|| error.operation.clone())
     }
 
-    /// What a worker's operator can do about it, where it is something that this worker lacks and others may have.
+    /// What the worker's operator can do, if this worker lacks something that other workers may have.
     pub(crate) fn help(&self) -> Option<&'static str> {
         if Scarce::behind(self).is_some() {
             return Some(
@@ -118,7 +119,10 @@ impl FlowError {
         let mut chain = std::iter::successors(Some(self as &(dyn std::error::Error + 'static)), |error| error.source());
         let missing = chain
             .any(|error| error.downcast_ref::<StoreError>().is_some_and(|error| error.kind == StoreErrorKind::Missing));
-        missing.then_some("all processes of a fleet need the same `meta` and `blobs`; run `dovetail doctor` with this worker's settings")
+        missing.then_some(
+            "all processes of a fleet need the same `meta` and `blobs`; \
+             run `dovetail doctor` with this worker's settings",
+        )
     }
 
     /// Stable and snake_case, for machines.

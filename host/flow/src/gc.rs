@@ -1,9 +1,9 @@
-//! What is old goes: runs that ended long ago with all that was recorded of them, then blobs that nothing refers to any
-//! more.
+//! Garbage collection: removes runs that ended long ago, with all their records, and then blobs that no record names
+//! (mark and sweep).
 //!
-//! Safe beside workers and submitters. A run is removed only when its last generation has ended. A blob is removed only
-//! if no record named it and nobody has stored it lately: whoever is about to refer to a blob stores it first, which
-//! makes it young.
+//! Safe beside workers and submitters. A run is removed only if its last generation has ended. A blob is removed only
+//! if no record named it and it has not been stored recently: a process that is about to name a blob in a record stores
+//! the blob first, which makes it young.
 
 mod digests;
 
@@ -23,11 +23,11 @@ use crate::blob_owner::may_remove;
 use crate::removal::remove_runs;
 use crate::{FlowError, Ports};
 
-/// Runs that are removed at once.
+/// How many runs are removed together.
 const RUNS: usize = 100;
-/// The most of a value that is read for what it refers to, in bytes.
+/// The largest value that is read for the digests in it, in bytes.
 const MAX_VALUE: u64 = 16 << 20;
-/// Where a record may name a blob.
+/// The kinds of records that may name a blob.
 const NAMING: [Kind; 9] = [
     Kind::Plugin,
     Kind::Pipeline,
@@ -40,17 +40,17 @@ const NAMING: [Kind; 9] = [
     Kind::RunOutcome,
 ];
 
-/// What is kept.
+/// How long runs and blobs are kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Keep {
-    /// How long after its end a run is.
+    /// How long a run is kept after its end.
     pub runs: Duration,
-    /// How long a blob is that nothing refers to: longer than any attempt takes, from its first artifact to its
-    /// outcome.
+    /// How long a blob that no record names is kept. It must be longer than any attempt takes, from its first artifact
+    /// to its outcome.
     pub blobs: Duration,
 }
 
-/// How many, and how many bytes.
+/// A number of blobs, and their bytes together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amount {
     pub number: u64,
@@ -64,53 +64,54 @@ impl Amount {
     }
 }
 
-/// What went, or would go.
+/// The result of a collection, or of a look at what it would remove.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Collected {
     pub runs: u64,
     pub records: u64,
     /// By [`BlobKind::folder`].
     pub blobs: BTreeMap<&'static str, Amount>,
-    /// Of blobs that were never finished.
+    /// The bytes of blobs whose writing was never finished.
     pub abandoned_bytes: u64,
 }
 
-/// Removes what need not be kept; with `look_only` nothing goes, and the answer is what would. However many runs and
-/// blobs there are, memory is bounded: what it does not hold lies in files in the folder `scratch` meanwhile.
+/// Removes the runs and blobs that need not be kept. With `look_only` nothing is removed, and the result says what a
+/// collection would remove. Memory is bounded for any number of runs and blobs: digests that do not fit lie in files in
+/// the folder `scratch`.
 ///
 /// # Errors
-/// `foreign_blobs` if the blobs belong to other records, or may: then nothing has gone. A store's failure: what has gone
-/// is gone, and the next collection goes on.
+/// `foreign_blobs` if the blobs belong, or may belong, to other records: then nothing was removed. A store's failure:
+/// part may be removed, and the next collection continues.
 pub fn collect(
-    parts: &Ports,
+    ports: &Ports,
     archive: &dyn Archive,
-    shelf: &dyn RemovableBlobs,
+    blobs: &dyn RemovableBlobs,
     keep: &Keep,
     scratch: &Path,
     look_only: bool,
 ) -> Result<Collected, FlowError> {
-    may_remove(&*parts.ledger, shelf, look_only)?;
+    may_remove(&*ports.ledger, blobs, look_only)?;
     let mut gone = Collected::default();
     let mut expired = Digests::new(scratch);
-    each_expired(parts, archive, keep.runs, |runs| {
-        remove_runs(parts, archive, runs, ended_before(parts, keep.runs), look_only, &mut gone)?;
+    each_expired(ports, archive, keep.runs, |runs| {
+        remove_runs(ports, archive, runs, ended_before(ports, keep.runs), look_only, &mut gone)?;
         if look_only {
             runs.iter().try_for_each(|(run, _)| expired.insert(Digest::of(run.as_str().as_bytes())))?;
         }
         Ok(())
     })?;
     let named = named_by_records(archive, &expired.sorted()?, scratch)?;
-    let named_within = named_by_values(parts, shelf, &named, scratch)?;
+    let named_within = named_by_values(ports, blobs, &named, scratch)?;
     for kind in BlobKind::ALL {
         let amount = gone.blobs.entry(kind.folder()).or_default();
-        shelf.walk(kind, &mut |digest, bytes| {
+        blobs.walk(kind, &mut |digest, bytes| {
             if named.contains(&digest)? || named_within.contains(&digest)? {
                 return Ok(());
             }
             let goes = if look_only {
-                shelf.age(kind, &digest)?.is_some_and(|age| age >= keep.blobs)
+                blobs.age(kind, &digest)?.is_some_and(|age| age >= keep.blobs)
             } else {
-                shelf.remove(kind, &digest, keep.blobs)?
+                blobs.remove(kind, &digest, keep.blobs)?
             };
             if goes {
                 amount.add(bytes);
@@ -118,26 +119,26 @@ pub fn collect(
             Ok(())
         })?;
     }
-    gone.abandoned_bytes = shelf.remove_abandoned(look_only)?;
+    gone.abandoned_bytes = blobs.remove_abandoned(look_only)?;
     Ok(gone)
 }
 
-/// What ended before this time has been kept long enough, in milliseconds of wall time.
-fn ended_before(parts: &Ports, keep: Duration) -> u64 {
-    parts.clock.wall_ms().saturating_sub(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX))
+/// Runs that ended before this time, in milliseconds of wall time, have been kept long enough.
+fn ended_before(ports: &Ports, keep: Duration) -> u64 {
+    ports.clock.wall_ms().saturating_sub(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// A run with the keys of all its outcomes.
+/// A run, with the keys of the run outcomes of all its generations.
 type Ended = (RunId, Vec<String>);
 
-/// Tells of the runs whose last generation ended so long ago, [`RUNS`] at a time.
+/// Calls `expire` with the runs whose last generation ended at least `keep` ago, [`RUNS`] at a time.
 fn each_expired(
-    parts: &Ports,
+    ports: &Ports,
     archive: &dyn Archive,
     keep: Duration,
-    mut told: impl FnMut(&[Ended]) -> Result<(), StoreError>,
+    mut expire: impl FnMut(&[Ended]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let before = ended_before(parts, keep);
+    let before = ended_before(ports, keep);
     let mut ended: Vec<(u32, Ended)> = Vec::new();
     let mut current: Option<(u32, u64, Ended)> = None;
     let mut found = |run: Option<(u32, u64, Ended)>, rest: bool| {
@@ -149,17 +150,17 @@ fn each_expired(
         if ended.len() < RUNS && !rest {
             return Ok(());
         }
-        // One that was begun again and has not ended is open.
+        // A run that has a further generation without an outcome is open.
         let next: Vec<String> =
             ended.iter().map(|(last, (run, _))| RunKey { run: run.clone(), generation: last + 1 }.key()).collect();
-        let again = parts.ledger.get(Kind::Generation, &next)?;
+        let again = ports.ledger.get(Kind::Generation, &next)?;
         let expired: Vec<Ended> =
             ended.drain(..).zip(again).filter(|(_, again)| again.is_none()).map(|((_, run), _)| run).collect();
-        if expired.is_empty() { Ok(()) } else { told(&expired) }
+        if expired.is_empty() { Ok(()) } else { expire(&expired) }
     };
-    // By their keys a run's generations stand together.
+    // Keys begin with the run's ID, so the generations of a run follow each other.
     archive.each(Kind::RunOutcome, &mut |key, value| {
-        // What a newer dovetail wrote, it may remove.
+        // A record that this version cannot read is left to the version that wrote it.
         let (Some(run), Ok(outcome)) = (RunKey::parse(&key), RunOutcomeRecord::decode(value, &key)) else {
             return Ok(());
         };
@@ -177,11 +178,11 @@ fn each_expired(
     found(current, true)
 }
 
-/// Every digest that stands anywhere in a record, but for those of runs that would have gone. Records are not decoded:
-/// so what other versions write counts, too.
+/// Every digest that occurs anywhere in a record, without the records of `expired` runs. Records are not decoded, so
+/// digests in records of other versions are found too.
 fn named_by_records(archive: &dyn Archive, expired: &Sorted, scratch: &Path) -> Result<Sorted, StoreError> {
     let mut named = Digests::new(scratch);
-    // A run's records stand together.
+    // The records of a run follow each other, so the last answer serves most of them.
     let mut last = (String::new(), false);
     for kind in NAMING {
         archive.each(kind, &mut |key, value| {
@@ -198,19 +199,19 @@ fn named_by_records(archive: &dyn Archive, expired: &Sorted, scratch: &Path) -> 
     named.sorted()
 }
 
-/// Large values stand as blobs, and name others.
+/// Every digest in the named value blobs: a large value is stored as a blob and may name artifacts.
 fn named_by_values(
-    parts: &Ports,
-    shelf: &dyn RemovableBlobs,
+    ports: &Ports,
+    blobs: &dyn RemovableBlobs,
     named: &Sorted,
     scratch: &Path,
 ) -> Result<Sorted, StoreError> {
     let mut within = Digests::new(scratch);
-    shelf.walk(BlobKind::Value, &mut |digest, _| {
+    blobs.walk(BlobKind::Value, &mut |digest, _| {
         if !named.contains(&digest)? {
             return Ok(());
         }
-        match parts.blobs.get(BlobKind::Value, &digest, MAX_VALUE) {
+        match ports.blobs.get(BlobKind::Value, &digest, MAX_VALUE) {
             Ok(bytes) => digests_in(&bytes, &mut within),
             Err(e) if e.kind == StoreErrorKind::Missing => Ok(()),
             Err(e) => Err(e),
@@ -219,7 +220,7 @@ fn named_by_values(
     within.sorted()
 }
 
-/// Every `sha256:` with its 64 digits.
+/// Adds every `sha256:` with 64 hexadecimal digits in `bytes` to `found`.
 fn digests_in(bytes: &[u8], found: &mut Digests) -> Result<(), StoreError> {
     const NAME: &[u8] = b"sha256:";
     const LENGTH: usize = 7 + 64;

@@ -1,4 +1,4 @@
-//! What was: runs by age, the field-level lineage of one, and what its steps logged.
+//! Queries about past runs: lists by age, the field-level lineage of a run, and the logs of its steps.
 
 use dovetail_core::RunId;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
@@ -14,40 +14,48 @@ use crate::documents::{
 use crate::truth::{Truth, current, load_log};
 use crate::{FlowError, List, Ports};
 
-/// Runs, the newest first.
+/// The newest `limit` runs, the newest first.
 ///
 /// # Errors
-/// A store's failure.
-pub fn runs(parts: &Ports, limit: usize) -> Result<List<RunSummary>, FlowError> {
-    let rows = parts.ledger.list(Kind::Run, &Listing { prefix: String::new(), limit, newest_first: true })?;
-    let ids = rows.iter().map(|(id, _)| {
-        id.parse().map_err(|e: dovetail_core::id::BadRunId| StoreError::new(StoreErrorKind::Corrupt, "list runs", e))
-    });
-    let mut keys =
-        ids.map(|run| Ok(RunKey { run: run?, generation: 0 })).collect::<Result<Vec<RunKey>, StoreError>>()?;
-    // Re-runs are few: all are asked about at once, and only those that are some are looked at further.
-    let second: Vec<String> = keys.iter().map(|key| RunKey { generation: 1, ..key.clone() }.key()).collect();
-    for (key, again) in keys.iter_mut().zip(parts.ledger.get(Kind::Generation, &second)?) {
-        if again.is_some() {
-            *key = current(parts, &key.run)?;
+/// A store's failure. A record that this version cannot read is in [`List::unread`].
+pub fn runs(ports: &Ports, limit: usize) -> Result<List<RunSummary>, FlowError> {
+    let rows = ports.ledger.list(Kind::Run, &Listing { prefix: String::new(), limit, newest_first: true })?;
+    let mut found = List::default();
+    let (mut readable, mut keys) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    for row in rows {
+        match row.0.parse::<RunId>() {
+            Ok(run) => {
+                keys.push(RunKey { run, generation: 0 });
+                readable.push(row);
+            }
+            Err(error) => {
+                found.take(&row.0, Err(StoreError::new(StoreErrorKind::Corrupt, "list runs", error).into()))?;
+            }
         }
     }
-    let ends = parts.ledger.get(Kind::RunOutcome, &keys.iter().map(RunKey::key).collect::<Vec<_>>())?;
-    let mut found = List::default();
-    for (((id, bytes), key), end) in rows.into_iter().zip(keys).zip(ends) {
-        found.take(&id, summary(parts, key, &bytes, end.as_deref()))?;
+    // Few runs were retried: one read asks for the second generation of all runs, and only retried runs are read
+    // further.
+    let second: Vec<String> = keys.iter().map(|key| RunKey { generation: 1, ..key.clone() }.key()).collect();
+    for (key, again) in keys.iter_mut().zip(ports.ledger.get(Kind::Generation, &second)?) {
+        if again.is_some() {
+            *key = current(ports, &key.run)?;
+        }
+    }
+    let ends = ports.ledger.get(Kind::RunOutcome, &keys.iter().map(RunKey::key).collect::<Vec<_>>())?;
+    for (((id, bytes), key), end) in readable.into_iter().zip(keys).zip(ends) {
+        found.take(&id, summary(ports, key, &bytes, end.as_deref()))?;
     }
     Ok(found)
 }
 
-fn summary(parts: &Ports, key: RunKey, record: &[u8], end: Option<&[u8]>) -> Result<RunSummary, FlowError> {
+fn summary(ports: &Ports, key: RunKey, record: &[u8], end: Option<&[u8]>) -> Result<RunSummary, FlowError> {
     let what = format!("run {}", key.run);
     let record = RunRecord::decode(record, &what)?;
     let end = end.map(|bytes| RunOutcomeRecord::decode(bytes, &what)).transpose()?;
     let state = match &end {
         Some(end) => end.state.into(),
-        // Open runs are few; what is recorded about them is read whole.
-        None => state(&Truth::read(parts, &key.run)?, &parts.ledger.held(&key)?),
+        // Few runs are open, so all records of an open run are read.
+        None => state(&Truth::read(ports, &key.run)?, &ports.ledger.held(&key)?),
     };
     Ok(RunSummary {
         run_id: key.run,
@@ -58,17 +66,17 @@ fn summary(parts: &Ports, key: RunKey, record: &[u8], end: Option<&[u8]>) -> Res
     })
 }
 
-/// How many of the newest runs are looked through for the end of an ID.
+/// How many of the newest runs are searched for an ID that ends with a text.
 const LOOKED_THROUGH: usize = 1000;
 
-/// The one run whose ID begins so; or, since runs of one time begin alike, the one of the newest thousand whose ID ends
-/// so.
+/// The only run whose ID begins with `text`. If there is no such run, or several: the only run among the newest
+/// [`LOOKED_THROUGH`] whose ID ends with `text`, because the IDs of runs of one time begin alike.
 ///
 /// # Errors
 /// `unknown_run`, `ambiguous_run`; a store's failure.
-pub fn find_run(parts: &Ports, text: &str) -> Result<RunId, FlowError> {
+pub fn find_run(ports: &Ports, text: &str) -> Result<RunId, FlowError> {
     let list = |prefix: &str, limit| {
-        parts.ledger.list(Kind::Run, &Listing { prefix: prefix.to_owned(), limit, newest_first: true })
+        ports.ledger.list(Kind::Run, &Listing { prefix: prefix.to_owned(), limit, newest_first: true })
     };
     let mut found: Vec<String> = list(text, 2)?.into_iter().map(|(id, _)| id).collect();
     if found.len() != 1 && !text.is_empty() {
@@ -91,14 +99,14 @@ pub fn find_run(parts: &Ports, text: &str) -> Result<RunId, FlowError> {
     }
 }
 
-/// The generation of a run that is meant: `RUN`, as for [`find_run`], is the last one; `RUN@0` what was submitted,
-/// `RUN@1` what it was run again as at first, and so on.
+/// The generation of a run that `text` names. `RUN` (as for [`find_run`]) names the last generation, `RUN@0` the
+/// submitted one, `RUN@1` the first retry, and so on.
 ///
 /// # Errors
 /// `unknown_run`, `ambiguous_run`, `unknown_generation`; a store's failure.
-pub fn find_generation(parts: &Ports, text: &str) -> Result<RunKey, FlowError> {
+pub fn find_generation(ports: &Ports, text: &str) -> Result<RunKey, FlowError> {
     let (run, wanted) = split_reference(text);
-    let last = current(parts, &find_run(parts, run)?)?;
+    let last = current(ports, &find_run(ports, run)?)?;
     let Some(wanted) = wanted else { return Ok(last) };
     match wanted.parse::<u32>() {
         Ok(generation) if generation <= last.generation => Ok(RunKey { generation, ..last }),
@@ -115,14 +123,14 @@ pub fn find_generation(parts: &Ports, text: &str) -> Result<RunKey, FlowError> {
     }
 }
 
-/// Field-level lineage of a generation of a run: for every step what went in and what came out, with digests, and what
-/// computed it.
+/// Field-level lineage of a generation of a run: for every step the values that it consumed and produced, with digests,
+/// and the package and models that computed them.
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn lineage(parts: &Ports, key: &RunKey) -> Result<LineageDocument, FlowError> {
-    let truth = Truth::read_generation(parts, key)?;
-    // What a run made that was run again has a name of its own.
+pub fn lineage(ports: &Ports, key: &RunKey) -> Result<LineageDocument, FlowError> {
+    let truth = Truth::read_generation(ports, key)?;
+    // The values of a retried run have names of their own: the reference has the generation.
     let of = key.reference();
     let within = |id: &str| format!("{of}/{id}");
     let consumed = |c: &Consumed| ConsumedValue {
@@ -155,24 +163,24 @@ pub fn lineage(parts: &Ports, key: &RunKey) -> Result<LineageDocument, FlowError
         run_id: key.run.clone(),
         generation: key.generation,
         pipeline: truth.pipeline.reference(),
-        inputs: truth.inputs(parts)?,
+        inputs: truth.inputs(ports)?,
         steps: truth.pipeline.steps.iter().filter_map(step).collect(),
         edges,
     })
 }
 
-/// What the steps of a generation of a run logged, in the pipeline's order.
+/// The logs of the steps of a generation of a run, in the pipeline's order. Each is the log of the step's last attempt.
 ///
 /// # Errors
 /// `unknown_run`; a store's failure.
-pub fn logs(parts: &Ports, key: &RunKey) -> Result<Vec<StepLog>, FlowError> {
-    let truth = Truth::read_generation(parts, key)?;
+pub fn logs(ports: &Ports, key: &RunKey) -> Result<Vec<StepLog>, FlowError> {
+    let truth = Truth::read_generation(ports, key)?;
     let mut found = Vec::new();
     for step in &truth.pipeline.steps {
         let Some(outcome) = truth.outcomes.get(&step.name) else {
             continue;
         };
-        let lines = load_log(parts, outcome)?;
+        let lines = load_log(ports, outcome)?;
         found.push(StepLog { step: step.name.clone(), id: step.id(), lines, dropped: outcome.log_dropped });
     }
     Ok(found)

@@ -1,7 +1,7 @@
-//! How a run comes to its end: submit, claim, execute, commit, recover. The same on every backend, because it sees only
-//! ports.
+//! The life of a run: submit, claim, execute, commit, recover. The code is the same on every backend, because it
+//! depends only on ports.
 //!
-//! Flow decides, stores remember, the runtime executes. Nothing here knows SQLite, wasmtime or OpenCV.
+//! Flow decides, stores remember, the runtime executes. This crate does not know SQLite, wasmtime or OpenCV.
 
 mod blob_owner;
 mod clock;
@@ -55,6 +55,5 @@ pub struct Ports {
     pub ledger: Arc<dyn Ledger>,
     /// Packages, artifacts, large values, logs.
     pub blobs: Arc<dyn Blobs>,
-    /// The time.
     pub clock: Arc<dyn Clock>,
 }

@@ -1,20 +1,22 @@
-//! Lists of records, in which one that this version cannot read does not hide the others.
+//! Lists of records. A record that this version cannot read does not hide the others.
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 
 use crate::FlowError;
 
-/// What a list came to.
+/// A list of records.
 #[derive(Debug)]
 pub struct List<T> {
     pub read: Vec<T>,
+    /// Records that this version cannot read.
     pub unread: Vec<Unread>,
 }
 
-/// A record that is there and cannot be read: a newer dovetail wrote it, or it is damaged.
+/// A record that exists and cannot be read: a newer dovetail wrote it, it is damaged, or something that it names is
+/// missing.
 #[derive(Debug)]
 pub struct Unread {
-    /// Of the record: a run's ID, or `name@version`.
+    /// The record's name: a run's ID, or `name@version`.
     pub name: String,
     pub error: StoreError,
 }
@@ -26,10 +28,10 @@ impl<T> Default for List<T> {
 }
 
 impl<T> List<T> {
-    /// Takes what was read of the record `name`, or notes that it cannot be read.
+    /// Adds the record `name`, or notes that it cannot be read.
     ///
     /// # Errors
-    /// What is about the store and not about this record.
+    /// Every error that is not about this record alone: the store failed, or the request is refused.
     pub fn take(&mut self, name: &str, read: Result<T, FlowError>) -> Result<(), FlowError> {
         match read {
             Ok(one) => self.read.push(one),
@@ -42,14 +44,17 @@ impl<T> List<T> {
     }
 }
 
-/// The same of one: none where it cannot be read.
+/// One record. `None` if it cannot be read.
+///
+/// # Errors
+/// As [`List::take`].
 pub(crate) fn readable<T>(read: Result<T, FlowError>) -> Result<Option<T>, FlowError> {
     let mut list = List::default();
     list.take("", read)?;
     Ok(list.read.pop())
 }
 
-/// Whether the record is at fault. `Missing` is what it names: a pipeline, a value.
+/// Whether the error is about the record alone. `Missing`: a pipeline or a value that the record names is not stored.
 fn is_of_the_record(kind: StoreErrorKind) -> bool {
     matches!(kind, StoreErrorKind::Newer | StoreErrorKind::Corrupt | StoreErrorKind::Missing)
 }

@@ -1,5 +1,6 @@
-//! Bringing the jobs of a run in line with its records. One path serves everybody who cannot trust what he holds: a
-//! worker that finished the last step, one whose outcome was there before, a resumed run, a re-run, the reconciler.
+//! Recovery: makes the jobs of a run agree with the run's records. All cases in which a job cannot be trusted use this
+//! one path: a worker that finished the last step, a worker whose outcome existed before, a resumed run, a retried run,
+//! a run that the search for lost runs found.
 
 use std::sync::Arc;
 
@@ -24,21 +25,21 @@ pub(crate) fn steps(pipeline: &Pipeline) -> Arc<[NodeId]> {
     pipeline.steps.iter().map(|step| NodeId::of_step(&step.name)).collect()
 }
 
-/// Closes the run if it is over, else enqueues whatever is ready and missing. Doing it twice changes nothing.
+/// Closes the run if all its steps have ended, otherwise enqueues the missing jobs of ready steps. Idempotent.
 ///
 /// # Errors
 /// A store's failure; `unknown_run`.
-pub fn recover(parts: &Ports, run: &RunId) -> Result<(), FlowError> {
-    reconcile(parts, &current(parts, run)?).map(drop)
+pub fn recover(ports: &Ports, run: &RunId) -> Result<(), FlowError> {
+    reconcile(ports, &current(ports, run)?).map(drop)
 }
 
-/// The steps of a run that are left to do: that have no outcome while it is open, or, if it is to be run `again`, that
-/// did not succeed.
+/// The steps of a run that are left to do: of an open run, the steps without an outcome; with `again` (for a retry),
+/// the steps that did not succeed.
 ///
 /// # Errors
 /// A store's failure; `unknown_run`.
-pub fn left_to_do(parts: &Ports, run: &RunId, again: bool) -> Result<Vec<Step>, FlowError> {
-    let truth = Truth::read(parts, run)?;
+pub fn left_to_do(ports: &Ports, run: &RunId, again: bool) -> Result<Vec<Step>, FlowError> {
+    let truth = Truth::read(ports, run)?;
     let over = truth.outcome.is_some();
     let is_left = |step: &Step| match truth.outcomes.get(&step.name) {
         None => again || !over,
@@ -47,22 +48,26 @@ pub fn left_to_do(parts: &Ports, run: &RunId, again: bool) -> Result<Vec<Step>, 
     Ok(truth.pipeline.steps.iter().filter(|step| is_left(step)).cloned().collect())
 }
 
-/// As [`recover`], of one generation; tells how it ended, if it did so now or before.
-pub(crate) fn reconcile(parts: &Ports, key: &RunKey) -> Result<Option<RunState>, FlowError> {
-    let mut truth = Truth::read_generation(parts, key)?;
-    if truth.outcome.is_none() && inherit(parts, &truth)? {
-        truth = Truth::read_generation(parts, key)?;
+/// As [`recover`], for one generation. Returns the state of the run's outcome, whether recorded now or before. `None`:
+/// the run is open.
+///
+/// # Errors
+/// A store's failure; `unknown_run`.
+pub(crate) fn reconcile(ports: &Ports, key: &RunKey) -> Result<Option<RunState>, FlowError> {
+    let mut truth = Truth::read_generation(ports, key)?;
+    if truth.outcome.is_none() && inherit(ports, &truth)? {
+        truth = Truth::read_generation(ports, key)?;
     }
     let steps = steps(&truth.pipeline);
     match truth.standing() {
         Standing::Over => {
-            // Whatever jobs are left of it go.
-            parts.ledger.commit(&[Item::Recover { run: truth.key, jobs: vec![], steps }])?;
+            // Removes the jobs that are left of the run.
+            ports.ledger.commit(&[Item::Recover { run: truth.key, jobs: vec![], steps }])?;
             Ok(truth.outcome.map(|o| o.state))
         }
         Standing::Close { state, failed_step } => {
-            let record = end(parts, &truth.key, state, failed_step);
-            parts.ledger.commit(&[Item::Close { run: truth.key, record }])?;
+            let record = end(ports, &truth.key, state, failed_step);
+            ports.ledger.commit(&[Item::Close { run: truth.key, record }])?;
             Ok(Some(state))
         }
         Standing::Open => {
@@ -71,24 +76,24 @@ pub(crate) fn reconcile(parts: &Ports, key: &RunKey) -> Result<Option<RunState>,
             let jobs =
                 next.map(|step| Job { attempt: truth.attempt(&step.name), ..job(&truth.pipeline, step) }).collect();
             let jobs = with_models(jobs, &truth.models);
-            parts.ledger.commit(&[Item::Recover { run: truth.key, jobs, steps }])?;
+            ports.ledger.commit(&[Item::Recover { run: truth.key, jobs, steps }])?;
             Ok(None)
         }
     }
 }
 
-/// Copies what a re-run takes over and does not have yet: whoever made the generation may have died before he had
-/// copied all. True: there was something to copy.
-fn inherit(parts: &Ports, truth: &Truth) -> Result<bool, FlowError> {
+/// Copies the outcomes that a retry takes over and does not have yet: the process that made the generation may have
+/// died before it had copied all. Returns whether an outcome was copied.
+fn inherit(ports: &Ports, truth: &Truth) -> Result<bool, FlowError> {
     let key = &truth.key;
     let Some(before) = key.generation.checked_sub(1) else { return Ok(false) };
-    let Some(bytes) = parts.ledger.get(Kind::Generation, &[key.key()])?.pop().flatten() else { return Ok(false) };
+    let Some(bytes) = ports.ledger.get(Kind::Generation, &[key.key()])?.pop().flatten() else { return Ok(false) };
     let generation = GenerationRecord::decode(&bytes, &format!("generation {} of run {}", key.generation, key.run))?;
     let missing: Vec<&String> =
         generation.inherited.iter().filter(|step| !truth.outcomes.contains_key(*step)).collect();
     let earlier = RunKey { run: key.run.clone(), generation: before };
     let keys: Vec<String> = missing.iter().map(|step| earlier.step(step)).collect();
-    let found = parts.ledger.get(Kind::Outcome, &keys)?;
+    let found = ports.ledger.get(Kind::Outcome, &keys)?;
     let copies = missing.iter().zip(found).filter_map(|(step, value)| {
         Some(Item::Inherit { record: Record { kind: Kind::Outcome, key: key.step(step), value: value? } })
     });
@@ -96,17 +101,17 @@ fn inherit(parts: &Ports, truth: &Truth) -> Result<bool, FlowError> {
     if copies.is_empty() {
         return Ok(false);
     }
-    parts.ledger.commit(&copies)?;
+    ports.ledger.commit(&copies)?;
     Ok(true)
 }
 
-/// Runs a run again that failed or was cancelled: what had succeeded is taken over, the rest is tried anew, as a
-/// further generation. The records of the one before stay as they are.
+/// Retries a run that failed or was cancelled, as a further generation: outcomes of succeeded steps are taken over, and
+/// all other steps run again. The records of the earlier generation stay unchanged.
 ///
 /// # Errors
-/// `unknown_run`; `run_open` while it is not over; `nothing_to_retry` if it succeeded; a store's failure.
-pub fn retry(parts: &Ports, run: &RunId, reason: &str) -> Result<RunKey, FlowError> {
-    let truth = Truth::read(parts, run)?;
+/// `unknown_run`; `run_open` while the run has no outcome; `nothing_to_retry` if it succeeded; a store's failure.
+pub fn retry(ports: &Ports, run: &RunId, reason: &str) -> Result<RunKey, FlowError> {
+    let truth = Truth::read(ports, run)?;
     match truth.outcome.as_ref().map(|outcome| outcome.state) {
         None => {
             return Err(FlowError::refused(
@@ -127,14 +132,14 @@ pub fn retry(parts: &Ports, run: &RunId, reason: &str) -> Result<RunKey, FlowErr
     let key = RunKey { run: run.clone(), generation: truth.key.generation + 1 };
     let inherited =
         truth.outcomes.iter().filter(|(_, outcome)| outcome.succeeded()).map(|(name, _)| name.clone()).collect();
-    let record = GenerationRecord { inherited, requested_ms: parts.clock.wall_ms(), reason: reason.to_owned() };
+    let record = GenerationRecord { inherited, requested_ms: ports.clock.wall_ms(), reason: reason.to_owned() };
     let record = Record { kind: Kind::Generation, key: key.key(), value: record.encode() };
-    // Two who ask at once make one generation: the second one finds the first one's record, and both bring it on its
-    // way.
-    if parts.ledger.commit(&[Item::Reopen { run: key.clone(), record }])?.first() == Some(&Reply::Closed) {
-        // It was removed meanwhile, because it is old.
+    // Two concurrent calls make one generation: the second call finds the record of the first one, and both enqueue the
+    // jobs.
+    if ports.ledger.commit(&[Item::Reopen { run: key.clone(), record }])?.first() == Some(&Reply::Closed) {
+        // `gc` has removed the run since it was read.
         return Err(unknown(run));
     }
-    reconcile(parts, &key)?;
+    reconcile(ports, &key)?;
     Ok(key)
 }

@@ -1,5 +1,5 @@
-//! Names and versions: write-once pointers to packages and to pinned pipelines. The same content again succeeds, other
-//! content under the same name and version is refused.
+//! The registry: write-once records that map names and versions to packages and to pinned pipelines. Publishing the
+//! same content again succeeds; other content under the same name and version is refused.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -20,26 +20,25 @@ use semver::{Version, VersionReq};
 use crate::truth::missing_artifact;
 use crate::{FlowError, List, Ports, Unread};
 
-/// What a publication did.
+/// The result of a publication or a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
-    /// It is new.
     Created,
-    /// The very same was there before.
+    /// The same content existed before.
     Same,
-    /// The very same was there before, and its package was damaged or gone: it is stored anew.
+    /// The same version existed before, but its package was damaged or missing and has been stored again.
     Mended,
 }
 
-/// A pipeline as it was published, with the plugin versions it is pinned to.
+/// A published pipeline, with the plugin versions that it is pinned to.
 #[derive(Debug, Clone)]
 pub struct Published {
     /// `name@version#revision`.
     pub key: String,
-    /// 1 for the first; `pipeline update` makes the next.
+    /// 1 for the first revision. `pipeline update` makes the next one.
     pub revision: u32,
     pub pipeline: Pipeline,
-    /// What [`Published::has_packages`] found, for all copies of this value.
+    /// [`Published::has_packages`] has succeeded. Shared by all clones of this value.
     packages_found: Arc<AtomicBool>,
 }
 
@@ -48,18 +47,18 @@ impl Published {
         Self { key, revision, pipeline, packages_found: Arc::default() }
     }
 
-    /// That the packages of the steps, and the artifacts that the pipeline itself names, are stored. Found once, they
-    /// are not looked for again.
+    /// Checks that the packages of the steps, and the artifacts that the pipeline itself names, are stored. After one
+    /// success the stores are not asked again.
     ///
     /// # Errors
     /// `missing_package`, `missing_artifact`; a store's failure.
-    pub(crate) fn has_packages(&self, parts: &Ports) -> Result<(), FlowError> {
+    pub(crate) fn has_packages(&self, ports: &Ports) -> Result<(), FlowError> {
         if self.packages_found.load(Ordering::Relaxed) {
             return Ok(());
         }
         let of = self.pipeline.reference();
         for step in &self.pipeline.steps {
-            if parts.blobs.size(BlobKind::Package, &step.package)?.is_none() {
+            if ports.blobs.size(BlobKind::Package, &step.package)?.is_none() {
                 let task = step.task_reference();
                 let what = format!("find the package of {task}, which {of} needs for its step `{}`", step.name);
                 let source = StoreError::plain(StoreErrorKind::Missing, what);
@@ -67,7 +66,7 @@ impl Published {
             }
             for binding in &step.inputs {
                 let Source::Literal { value } = &binding.source else { continue };
-                if let Some(artifact) = missing_artifact(parts, value)? {
+                if let Some(artifact) = missing_artifact(ports, value)? {
                     let place = step.input_field_id(&binding.field);
                     return Err(FlowError::refused(
                         MISSING_ARTIFACT,
@@ -82,32 +81,33 @@ impl Published {
     }
 }
 
-/// What moving a pipeline to the newest plugins came to.
+/// The result of [`update_pipeline`].
 #[derive(Debug)]
 pub struct Update {
     pub old: Published,
-    /// None: it would be the same, or it does not check (then `checked` has errors).
+    /// `None`: nothing would change, or the check found errors (in `checked`).
     pub new: Option<Published>,
     pub differences: Vec<String>,
     pub checked: Checked,
 }
 
-fn every(parts: &Ports, kind: Kind, prefix: String) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-    parts.ledger.list(kind, &Listing { prefix, limit: usize::MAX, newest_first: false })
+/// All records of a kind whose keys begin with `prefix`, the oldest first.
+fn every(ports: &Ports, kind: Kind, prefix: String) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    ports.ledger.list(kind, &Listing { prefix, limit: usize::MAX, newest_first: false })
 }
 
-/// Publishes a version of a plugin; its package becomes available to every worker.
+/// Publishes a version of a plugin and stores its package, for every worker.
 ///
 /// # Errors
 /// `version_exists` if this version has another package; a store's failure.
-pub fn push_plugin(parts: &Ports, record: &PluginRecord, package: &[u8]) -> Result<Pushed, FlowError> {
+pub fn push_plugin(ports: &Ports, record: &PluginRecord, package: &[u8]) -> Result<Pushed, FlowError> {
     let key = VersionKey::new(&record.name, &record.version).to_string();
-    let known = parts.ledger.get(Kind::Plugin, std::slice::from_ref(&key))?.pop().flatten().is_some();
-    let whole = !known || parts.blobs.is_whole(BlobKind::Package, &record.package, package.len() as u64)? == Some(true);
-    let digest = parts.blobs.put(BlobKind::Package, package)?;
+    let known = ports.ledger.get(Kind::Plugin, std::slice::from_ref(&key))?.pop().flatten().is_some();
+    let whole = !known || ports.blobs.is_whole(BlobKind::Package, &record.package, package.len() as u64)? == Some(true);
+    let digest = ports.blobs.put(BlobKind::Package, package)?;
     debug_assert_eq!(digest, record.package, "the record is of this package");
     let put = Item::Put { record: Record { kind: Kind::Plugin, key: key.clone(), value: record.encode() } };
-    match parts.ledger.commit(&[put])?.pop() {
+    match ports.ledger.commit(&[put])?.pop() {
         Some(Reply::Exists(bytes)) => {
             let before = PluginRecord::decode(&bytes, &format!("plugin {key}"))?;
             if before.package == record.package && before.grants == record.grants {
@@ -133,9 +133,9 @@ fn decode_plugin(key: &str, bytes: &[u8]) -> Result<PluginRecord, FlowError> {
 ///
 /// # Errors
 /// A store's failure.
-pub fn plugins(parts: &Ports) -> Result<List<PluginRecord>, FlowError> {
+pub fn plugins(ports: &Ports) -> Result<List<PluginRecord>, FlowError> {
     let mut found = List::default();
-    for (key, bytes) in every(parts, Kind::Plugin, String::new())? {
+    for (key, bytes) in every(ports, Kind::Plugin, String::new())? {
         found.take(&key, decode_plugin(&key, &bytes))?;
     }
     Ok(found)
@@ -144,11 +144,12 @@ pub fn plugins(parts: &Ports) -> Result<List<PluginRecord>, FlowError> {
 /// The newest version of a plugin that `reference` (`name`, `name@1.0.0`, `name@^1`) allows.
 ///
 /// # Errors
-/// `unknown_task`, `unknown_version`, `bad_reference`; a store's failure, or that this very version cannot be read.
-pub fn plugin(parts: &Ports, reference: &str) -> Result<PluginRecord, FlowError> {
+/// `unknown_task`, `unknown_version`, `bad_reference`; `Newer` or `Corrupt` if the record of this version cannot be
+/// read; a store's failure.
+pub fn plugin(ports: &Ports, reference: &str) -> Result<PluginRecord, FlowError> {
     let (name, wanted) = task_reference(reference)
         .map_err(|why| FlowError::refused("bad_reference", why, "write NAME, NAME@1.0.0 or NAME@^1"))?;
-    let rows = every(parts, Kind::Plugin, String::new())?;
+    let rows = every(ports, Kind::Plugin, String::new())?;
     let known: Vec<Version> = rows
         .iter()
         .filter_map(|(key, _)| VersionKey::parse(key))
@@ -177,10 +178,10 @@ pub fn plugin(parts: &Ports, reference: &str) -> Result<PluginRecord, FlowError>
 /// Checks a pipeline file against the published tasks.
 ///
 /// # Errors
-/// A store's failure, or that a version which the file asks for cannot be read: an older one in its place would be a
-/// guess.
-pub fn check(parts: &Ports, text: &str) -> Result<Checked, FlowError> {
-    let List { read, unread } = plugins(parts)?;
+/// `Newer` or `Corrupt` if the record of the version that the file asks for cannot be read (an older version in its
+/// place would be a guess); a store's failure. Errors of the file are findings in the result.
+pub fn check(ports: &Ports, text: &str) -> Result<Checked, FlowError> {
+    let List { read, unread } = plugins(ports)?;
     let version = |p: PluginRecord| {
         let grants = p.grants.keys().map(|name| Capability::Grant(name));
         let models = p.models.iter().map(|name| Capability::Model(name));
@@ -205,10 +206,11 @@ pub fn check(parts: &Ports, text: &str) -> Result<Checked, FlowError> {
     }
 }
 
-/// The published tasks, and whether one was asked for that cannot be read.
+/// The published tasks.
 struct Registered<'a> {
     readable: pipeline::Listed,
     unread: &'a [Unread],
+    /// The index in `unread` of a version that was asked for.
     asked: Cell<Option<usize>>,
 }
 
@@ -240,18 +242,19 @@ fn decode(key: &str, bytes: &[u8]) -> Result<Published, FlowError> {
 }
 
 /// The pipeline that a run is pinned to.
-pub(crate) fn pinned(parts: &Ports, key: &str) -> Result<Pipeline, FlowError> {
+pub(crate) fn pinned(ports: &Ports, key: &str) -> Result<Pipeline, FlowError> {
     let missing = || StoreError::plain(StoreErrorKind::Missing, format!("read the pipeline {key}"));
-    let bytes = parts.ledger.get(Kind::Pipeline, &[key.to_owned()])?.pop().flatten().ok_or_else(missing)?;
+    let bytes = ports.ledger.get(Kind::Pipeline, &[key.to_owned()])?.pop().flatten().ok_or_else(missing)?;
     Ok(decode(key, &bytes)?.pipeline)
 }
 
-/// Publishes a checked pipeline, pinned as it is.
+/// Publishes a checked pipeline, with the plugin versions that it is pinned to.
 ///
 /// # Errors
-/// `version_exists` if this version was published from another file, or pinned otherwise; a store's failure.
-pub fn push_pipeline(parts: &Ports, pipeline: &Pipeline) -> Result<(Published, Pushed), FlowError> {
-    if let Some(newest) = revisions(parts, &VersionKey::new(&pipeline.name, &pipeline.version))?.pop() {
+/// `version_exists` if this version was published from another file, or is pinned to other plugin versions; a store's
+/// failure.
+pub fn push_pipeline(ports: &Ports, pipeline: &Pipeline) -> Result<(Published, Pushed), FlowError> {
+    if let Some(newest) = revisions(ports, &VersionKey::new(&pipeline.name, &pipeline.version))?.pop() {
         if newest.pipeline.is_the_same(pipeline) {
             return Ok((newest, Pushed::Same));
         }
@@ -268,22 +271,22 @@ pub fn push_pipeline(parts: &Ports, pipeline: &Pipeline) -> Result<(Published, P
         let help = format!("move it to the newest ones with `dovetail pipeline update {name}`");
         return Err(FlowError::refused("version_exists", message, help));
     }
-    let published = put_revision(parts, pipeline, 1)?;
+    let published = put_revision(ports, pipeline, 1)?;
     Ok((published, Pushed::Created))
 }
 
-fn put_revision(parts: &Ports, pipeline: &Pipeline, revision: u32) -> Result<Published, FlowError> {
+fn put_revision(ports: &Ports, pipeline: &Pipeline, revision: u32) -> Result<Published, FlowError> {
     let of = VersionKey::new(&pipeline.name, &pipeline.version);
     let key = RevisionKey { pipeline: of, revision }.to_string();
     let value = pipeline.to_json().to_string().into_bytes();
     let put = Item::Put { record: Record { kind: Kind::Pipeline, key: key.clone(), value: value.clone() } };
-    match parts.ledger.commit(&[put])?.pop() {
+    match ports.ledger.commit(&[put])?.pop() {
         Some(Reply::Exists(bytes)) if bytes != value => {
             let there = decode(&key, &bytes)?;
             if there.pipeline.is_the_same(pipeline) {
                 return Ok(there);
             }
-            let message = format!("somebody else has just published {key} with another content");
+            let message = format!("another process has just published {key} with another content");
             Err(FlowError::refused(
                 "version_exists",
                 message,
@@ -294,8 +297,8 @@ fn put_revision(parts: &Ports, pipeline: &Pipeline, revision: u32) -> Result<Pub
     }
 }
 
-fn revisions(parts: &Ports, of: &VersionKey<'_>) -> Result<Vec<Published>, FlowError> {
-    let rows = every(parts, Kind::Pipeline, of.revisions())?;
+fn revisions(ports: &Ports, of: &VersionKey<'_>) -> Result<Vec<Published>, FlowError> {
+    let rows = every(ports, Kind::Pipeline, of.revisions())?;
     rows.iter().map(|(key, bytes)| decode(key, bytes)).collect()
 }
 
@@ -303,10 +306,10 @@ fn revisions(parts: &Ports, of: &VersionKey<'_>) -> Result<Vec<Published>, FlowE
 ///
 /// # Errors
 /// A store's failure.
-pub fn pipelines(parts: &Ports) -> Result<List<Published>, FlowError> {
-    // An older revision is none to fall back to: it is not what a run of this version would be.
+pub fn pipelines(ports: &Ports) -> Result<List<Published>, FlowError> {
+    // No older revision stands in for an unreadable one: a run of this version would use the newest revision.
     let mut newest: Vec<(String, String, Vec<u8>)> = Vec::new();
-    for (key, bytes) in every(parts, Kind::Pipeline, String::new())? {
+    for (key, bytes) in every(ports, Kind::Pipeline, String::new())? {
         let reference = reference_of(&key).to_owned();
         match newest.iter().position(|(known, ..)| *known == reference) {
             Some(at) => newest[at] = (reference, key, bytes),
@@ -320,14 +323,14 @@ pub fn pipelines(parts: &Ports) -> Result<List<Published>, FlowError> {
     Ok(found)
 }
 
-/// The newest version and revision that `reference` (`name` or `name@1.0.0`) means. As with tasks, a name alone means
-/// no prerelease.
+/// The newest revision of the pipeline version that `reference` (`name` or `name@1.0.0`) names. A name alone means the
+/// newest version that is no prerelease, as with tasks.
 ///
 /// # Errors
-/// `unknown_pipeline`; a store's failure, or that this very version cannot be read.
-pub fn pipeline(parts: &Ports, reference: &str) -> Result<Published, FlowError> {
+/// `unknown_pipeline`; `Newer` or `Corrupt` if the record of this revision cannot be read; a store's failure.
+pub fn pipeline(ports: &Ports, reference: &str) -> Result<Published, FlowError> {
     let (name, version) = split_reference(reference);
-    let rows = every(parts, Kind::Pipeline, String::new())?;
+    let rows = every(ports, Kind::Pipeline, String::new())?;
     let keys: Vec<VersionKey<'_>> =
         rows.iter().filter_map(|(key, _)| Some(RevisionKey::parse(key)?.pipeline)).collect();
     let known: BTreeSet<&Version> = keys.iter().filter(|key| key.name == name).map(|key| &key.version).collect();
@@ -337,7 +340,7 @@ pub fn pipeline(parts: &Ports, reference: &str) -> Result<Published, FlowError> 
     };
     let only_prereleases = version.is_none() && newest.is_none() && !known.is_empty();
     let newest = newest.map(|version| VersionKey::new(name, version).revisions());
-    // The last of its revisions.
+    // Rows are in the order of insertion, so the last matching one is the newest revision.
     let row = newest.and_then(|newest| rows.iter().rev().find(|(key, _)| key.starts_with(&newest)));
     let (key, bytes) = row.ok_or_else(|| {
         let help = if known.is_empty() {
@@ -358,18 +361,18 @@ pub fn pipeline(parts: &Ports, reference: &str) -> Result<Published, FlowError> 
 }
 
 /// Moves a published pipeline to the newest plugin versions that its file allows, as a new revision. Runs that were
-/// submitted before keep theirs.
+/// submitted before keep their revision.
 ///
 /// # Errors
 /// `unknown_pipeline`; a store's failure.
-pub fn update_pipeline(parts: &Ports, reference: &str) -> Result<Update, FlowError> {
-    let old = pipeline(parts, reference)?;
-    let mut checked = check(parts, &old.pipeline.source)?;
+pub fn update_pipeline(ports: &Ports, reference: &str) -> Result<Update, FlowError> {
+    let old = pipeline(ports, reference)?;
+    let mut checked = check(ports, &old.pipeline.source)?;
     let broken = checked.findings.iter().any(|f| f.severity == Severity::Error);
     let (new, differences) = match checked.pipeline.take() {
         Some(next) if !broken && next != old.pipeline => {
             let differences = diff(&old.pipeline, &next);
-            (Some(put_revision(parts, &next, old.revision + 1)?), differences)
+            (Some(put_revision(ports, &next, old.revision + 1)?), differences)
         }
         _ => (None, Vec::new()),
     };

@@ -1,10 +1,11 @@
-//! The removal of runs whose end is long past, beside others who submit such a run again under its key, run it again,
-//! or remove it, too.
+//! The removal of runs that ended long ago, while other processes may submit such a run again under its key, retry it,
+//! or remove it too.
 //!
-//! The order makes every interleaving right. A run's record goes first: from then on there is no such run. The end of
-//! its first generation goes last, and as long as it is there nobody inserts the run anew (`submit.rs`): so whatever is
-//! read before that end is read again and found in place is old. What was read is removed only if it is still the same
-//! record, so that a remover that slept removes nothing of a run that was submitted meanwhile.
+//! The order of the removals makes every interleaving safe. The run's record is removed first: from then on the run
+//! does not exist. The outcome of its first generation is removed last, and no process inserts the run anew while that
+//! outcome exists (`submit.rs`). So records that were read while the old outcome was still in place are records of the
+//! old run. A record is removed only if it is unchanged since it was read, so that a delayed process removes nothing of
+//! a run that was submitted meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,27 +20,28 @@ use crate::gc::Collected;
 use crate::recover::reconcile;
 use crate::{FlowError, Ports};
 
-/// What is recorded of a run under keys that begin with its ID, in the order in which it goes; the ends of its
-/// generations go last, because they are what an interrupted collection is found again by.
+/// The kinds of records whose keys begin with the run's ID, in the order of their removal. The run outcomes of the
+/// generations are removed after them: the next collection finds a run of an interrupted one by its outcomes.
 const OF_A_RUN: [Kind; 5] = [Kind::Outcome, Kind::Attempt, Kind::Generation, Kind::Cancel, Kind::ModelChoice];
 
-/// A record's key and what was read under it.
+/// A record's key, and the value that was read.
 type Found = (String, Vec<u8>);
 
-/// A run that goes.
+/// A run that is being removed.
 struct Leaving {
-    /// The ends of its generations, the last one first.
+    /// The run outcomes of its generations, the last generation first.
     ends: Vec<Found>,
+    /// The last generation.
     last: u32,
 }
 
-/// Removes runs that ended before `before`, given with the keys of the ends of their generations. With `look_only`
-/// nothing goes, and it is counted all the same.
+/// Removes those of `runs` that ended before `before` (in milliseconds of wall time). Each run comes with the keys of
+/// the run outcomes of its generations. With `look_only` the records are counted and nothing is removed.
 ///
 /// # Errors
-/// A store's failure: what has gone is gone, and the next collection goes on.
+/// A store's failure: part may be removed, and the next collection continues.
 pub(crate) fn remove_runs(
-    parts: &Ports,
+    ports: &Ports,
     archive: &dyn Archive,
     runs: &[(RunId, Vec<String>)],
     before: u64,
@@ -50,20 +52,20 @@ pub(crate) fn remove_runs(
         gone.records += found.len() as u64;
         if look_only { Ok(()) } else { archive.remove_unchanged(kind, &found) }
     };
-    let mut leaving = ended(parts, runs, before)?;
-    let records = records_of(parts, &leaving)?;
-    stay_old(parts, &mut leaving)?;
+    let mut leaving = ended(ports, runs, before)?;
+    let records = records_of(ports, &leaving)?;
+    stay_old(ports, &mut leaving)?;
     remove(Kind::Run, records.iter().filter(|(run, _)| leaving.contains_key(run)).map(found).collect())?;
     if !look_only {
-        keep_those_begun_again(parts, &mut leaving, &records)?;
+        keep_those_begun_again(ports, &mut leaving, &records)?;
     }
     for kind in OF_A_RUN {
         let mut found = BTreeMap::new();
         for run in leaving.keys() {
             let listing = Listing { prefix: keys_of_run(run), limit: usize::MAX, newest_first: false };
-            found.insert(run.clone(), parts.ledger.list(kind, &listing)?);
+            found.insert(run.clone(), ports.ledger.list(kind, &listing)?);
         }
-        stay_old(parts, &mut leaving)?;
+        stay_old(ports, &mut leaving)?;
         remove(
             kind,
             found.into_iter().filter(|(run, _)| leaving.contains_key(run)).flat_map(|(_, all)| all).collect(),
@@ -81,11 +83,11 @@ fn found((run, value): (&RunId, &Vec<u8>)) -> Found {
     (run.to_string(), value.clone())
 }
 
-/// Those that still are as they were found: another collection may have removed one, and it may have been submitted
-/// again and have ended since.
-fn ended(parts: &Ports, runs: &[(RunId, Vec<String>)], before: u64) -> Result<BTreeMap<RunId, Leaving>, StoreError> {
+/// The runs that still ended before `before`. Another collection may have removed a run, and that run may have been
+/// submitted again and have ended since.
+fn ended(ports: &Ports, runs: &[(RunId, Vec<String>)], before: u64) -> Result<BTreeMap<RunId, Leaving>, StoreError> {
     let keys: Vec<String> = runs.iter().flat_map(|(_, keys)| keys.clone()).collect();
-    let mut values = keys.iter().cloned().zip(parts.ledger.get(Kind::RunOutcome, &keys)?);
+    let mut values = keys.iter().cloned().zip(ports.ledger.get(Kind::RunOutcome, &keys)?);
     let mut leaving = BTreeMap::new();
     for (run, keys) in runs {
         let ends: Vec<(String, Option<Vec<u8>>)> = values.by_ref().take(keys.len()).collect();
@@ -104,32 +106,32 @@ fn ended(parts: &Ports, runs: &[(RunId, Vec<String>)], before: u64) -> Result<BT
     Ok(leaving)
 }
 
-fn records_of(parts: &Ports, leaving: &BTreeMap<RunId, Leaving>) -> Result<BTreeMap<RunId, Vec<u8>>, StoreError> {
+fn records_of(ports: &Ports, leaving: &BTreeMap<RunId, Leaving>) -> Result<BTreeMap<RunId, Vec<u8>>, StoreError> {
     let ids: Vec<String> = leaving.keys().map(RunId::to_string).collect();
-    let records = parts.ledger.get(Kind::Run, &ids)?;
+    let records = ports.ledger.get(Kind::Run, &ids)?;
     Ok(leaving.keys().cloned().zip(records).filter_map(|(run, record)| Some((run, record?))).collect())
 }
 
-/// Leaves out the runs whose last remaining end is not the one that was read: what was read of them since may be of a
-/// run that was submitted anew.
-fn stay_old(parts: &Ports, leaving: &mut BTreeMap<RunId, Leaving>) -> Result<(), StoreError> {
+/// Leaves out the runs whose earliest outcome is no longer the one that was read: records that were read since may
+/// belong to a new submission of the run.
+fn stay_old(ports: &Ports, leaving: &mut BTreeMap<RunId, Leaving>) -> Result<(), StoreError> {
     let last = |run: &Leaving| run.ends.last().cloned().unwrap_or_default();
     let keys: Vec<String> = leaving.values().map(|run| last(run).0).collect();
-    let mut values = parts.ledger.get(Kind::RunOutcome, &keys)?.into_iter();
+    let mut values = ports.ledger.get(Kind::RunOutcome, &keys)?.into_iter();
     leaving.retain(|_, run| values.next().flatten().is_some_and(|value| value == last(run).1));
     Ok(())
 }
 
-/// Leaves out the runs that somebody has begun again, and gives them their record back: whoever begins a run again
-/// writes that down first, and then looks whether the run's record is there.
+/// Leaves out the runs that are being retried, and writes their records back. A process that retries a run first writes
+/// the record of the new generation, and then looks whether the run's record exists.
 fn keep_those_begun_again(
-    parts: &Ports,
+    ports: &Ports,
     leaving: &mut BTreeMap<RunId, Leaving>,
     records: &BTreeMap<RunId, Vec<u8>>,
 ) -> Result<(), StoreError> {
     let next = |(run, of): (&RunId, &Leaving)| RunKey { run: run.clone(), generation: of.last + 1 }.key();
     let keys: Vec<String> = leaving.iter().map(next).collect();
-    let again = parts.ledger.get(Kind::Generation, &keys)?;
+    let again = ports.ledger.get(Kind::Generation, &keys)?;
     let begun: BTreeSet<RunId> =
         leaving.keys().zip(again).filter(|(_, again)| again.is_some()).map(|(run, _)| run.clone()).collect();
     let restore = |(run, value): (&RunId, &Vec<u8>)| Item::Put {
@@ -137,17 +139,17 @@ fn keep_those_begun_again(
     };
     let items: Vec<Item> = records.iter().filter(|(run, _)| begun.contains(*run)).map(restore).collect();
     if !items.is_empty() {
-        parts.ledger.commit(&items)?;
+        ports.ledger.commit(&items)?;
     }
-    // Without the record, whoever began it again could not bring it on its way.
+    // The process that retries the run may have found no record and given up: enqueue the run's jobs for it.
     for run in &begun {
         let generation = leaving.get(run).map_or(0, |of| of.last + 1);
-        match reconcile(parts, &RunKey { run: run.clone(), generation }) {
+        match reconcile(ports, &RunKey { run: run.clone(), generation }) {
             Ok(_) => {}
             Err(FlowError::Store(error)) => return Err(error),
-            // What is wrong with one run does not keep the others.
+            // A damaged run must not keep the other runs.
             Err(error) => {
-                tracing::warn!(%run, err = &error as &dyn std::error::Error, "a run that was begun again cannot go on");
+                tracing::warn!(%run, err = &error as &dyn std::error::Error, "a run that was retried cannot continue");
             }
         }
     }

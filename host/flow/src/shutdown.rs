@@ -1,4 +1,4 @@
-//! Stopping a worker in two stages: first no new steps, then not even the running ones.
+//! Stopping a worker in two stages: first no new steps start, then running steps are stopped too.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -6,28 +6,30 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use dovetail_core::ledger::Ledger;
 use dovetail_core::stop::Canceller;
 
-/// Wakes a thread that waits, so that the thread sees the new stage. False: nothing waits there any more.
+/// Wakes a thread that waits, so that the thread sees the new stage. False: no thread waits there any more.
 type Waker = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// Held by whoever may stop a worker, and by the worker. Cheap to clone.
+/// A handle that stops a worker. The worker and the code that may stop it share clones of it.
 #[derive(Clone, Default)]
 pub struct Shutdown(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
+    /// 0: working, 1: draining, 2: aborting.
     stage: AtomicU8,
+    /// Running attempts.
     running: Mutex<Vec<Weak<Canceller>>>,
     wakers: Mutex<Vec<Waker>>,
 }
 
 impl Shutdown {
-    /// No new steps; running ones finish.
+    /// No new steps start; running steps finish.
     pub fn drain(&self) {
         self.0.stage.fetch_max(1, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Running steps are stopped, too, and their jobs given back.
+    /// No new steps start; running steps are stopped, and their jobs are given back.
     pub fn abort(&self) {
         self.0.stage.fetch_max(2, Ordering::SeqCst);
         for canceller in self.0.running.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade)
@@ -49,7 +51,7 @@ impl Shutdown {
         self.0.stage.load(Ordering::SeqCst) >= 2
     }
 
-    /// Wakes the claimers that sleep in this ledger, at each stage.
+    /// Wakes the sleeping claimers of this ledger at every change of the stage.
     pub fn wakes(&self, ledger: &Arc<dyn Ledger>) {
         let ledger = Arc::downgrade(ledger);
         self.calls(move || ledger.upgrade().map(|ledger| ledger.wake()).is_some());
@@ -60,7 +62,7 @@ impl Shutdown {
         self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(waker));
     }
 
-    /// Whom to stop on `abort`.
+    /// Stops this attempt on [`Shutdown::abort`], or now if that was called before.
     pub(crate) fn stops(&self, canceller: &Arc<Canceller>) {
         let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|c| c.strong_count() > 0);

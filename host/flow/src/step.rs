@@ -1,6 +1,7 @@
-//! One claimed job: from its inputs to the record of what came of it. What is written, and in which order, is the
-//! commit protocol of `docs/decisions`: artifacts first (the runtime has stored them), then one change with the
-//! outcome, the run's end or the children, and the acknowledgement.
+//! One claimed job, from the binding of its input to the change that records its outcome.
+//!
+//! The order of the writes is the commit protocol of `docs/decisions`: artifacts first (the runtime has stored them),
+//! then one change with the outcome, the run's outcome or the children, and the acknowledgement.
 
 mod missing;
 mod outcome;
@@ -34,19 +35,24 @@ use crate::recover::reconcile;
 use crate::truth::{STOPPED, Truth, end, is_recorded, load_value, retries};
 use crate::{FlowError, Ports};
 
-/// How long a job is put off that the host could not run, for a reason that may pass.
+/// The delay of a job that the host could not run for a transient reason.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
 
+/// Makes attempts at claimed jobs.
 pub(crate) struct StepRunner {
     pub(crate) parts: Ports,
     pub(crate) executor: Arc<dyn Executor>,
-    /// This process, in the records.
+    /// The name of this process in the records.
     pub(crate) worker: String,
 }
 
 impl StepRunner {
-    /// Runs the job and says what is to be recorded of it. `stop` ends the attempt; if it did, the job is given back.
-    /// `started` is called where an attempt is really made, which a job that comes a second time may not need.
+    /// Runs the job and returns the change that records its outcome. If `stop` ended the attempt, the change gives the
+    /// job back. `started` is called just before the task is called; a job whose step already has an outcome does not
+    /// get there.
+    ///
+    /// # Errors
+    /// A failure of a store or of the host: no attempt is charged, and nothing is to be recorded.
     pub(crate) fn run(
         &self,
         claimed: &Claimed,
@@ -62,7 +68,7 @@ impl StepRunner {
             StoreError::new(StoreErrorKind::Corrupt, what, format!("pipeline {} has no such step", run.pipeline))
         })?;
         if !name.is_of_step() {
-            // Run without its index, the step would be another one. The job is put off, for a worker that can run it.
+            // The index is part of the step's identity. A newer worker can run the job; this one gives it back.
             // The operation is the same for all such jobs: a run with many of them must not open the circuit breaker.
             let why = format!(
                 "step {name} of run {} has an index; this dovetail runs each step of a pipeline once: \
@@ -72,7 +78,8 @@ impl StepRunner {
             return Err(StoreError::new(StoreErrorKind::Newer, "run a step with an index", why).into());
         }
         let mut failed_step = None;
-        // Where running steps may end after a failure, each claim reads whether there was one: new steps do not start.
+        // With `on_failure: finish`, running steps end after a failure and no further step starts. So every claim reads
+        // whether a step has failed.
         if claimed.verify || plan.pipeline.on_failure == OnFailure::Finish {
             let truth = Truth::read_generation(&self.parts, &lease.run)?;
             failed_step = truth.failed_step().map(str::to_owned);
@@ -108,7 +115,7 @@ impl StepRunner {
         self.attempt(work, stop, started)
     }
 
-    /// The input of the step, from the run's inputs and the outputs of the steps that it needs.
+    /// The input of the step, from the run's inputs and the outputs of the steps that this step needs.
     fn bind(&self, work: &Work<'_>, run: &RunRecord, needs: Vec<(&str, OutcomeRecord)>) -> Result<Value, FlowError> {
         let load = |stored| load_value(&self.parts, stored).map_err(|e| FlowError::of_the_job(MISSING_VALUE, e));
         let mut outputs = BTreeMap::new();
@@ -142,7 +149,7 @@ impl StepRunner {
         let began_us = self.parts.clock.mono_us();
         let left = work.left_ms();
         let result = if claimed.crashes > policy::MAX_CRASHES {
-            let message = format!("{} workers died while they ran it", claimed.crashes);
+            let message = format!("{} workers died while they ran this step", claimed.crashes);
             Ok(failed(Failure::new(FailureKind::LostWorker, "poison", message)))
         } else if left == Some(0) {
             Ok(failed(run_timeout(&work, "before this step could start")))
@@ -179,7 +186,7 @@ impl StepRunner {
         }
         let duration_us = self.parts.clock.mono_us().saturating_sub(began_us);
         if stopped {
-            // The run had ended: what its attempt came to is part of its history.
+            // The run had ended: the stopped attempt is recorded as part of the run's history.
             let message = "the run had ended, so this attempt was stopped";
             report.outcome = Outcome::Failed { failure: Failure::new(FailureKind::Cancelled, STOPPED, message) };
         }
@@ -187,7 +194,7 @@ impl StepRunner {
             && failure.kind == FailureKind::Timeout
             && left < step.limits.time_ms
         {
-            // It was the run's time that was over, not the step's.
+            // The run's timeout was shorter than the step's own limit, so the run's timeout ended this attempt.
             let message = run_timeout(&work, "while this step ran").message;
             *failure = Failure { kind: FailureKind::Limit, message, ..failure.clone() };
         }
@@ -204,14 +211,14 @@ impl StepRunner {
             models: report.models.clone(),
             warnings: report.warnings.clone(),
             worker: self.worker.clone(),
-            // The queue counts for the job, whichever attempt it was.
+            // The queue counts lost workers for the job, over all its attempts.
             lost_workers: claimed
                 .crashes
                 .saturating_sub(work.before.iter().map(|retry| retry.failed.lost_workers).sum()),
             uncharged: false,
         };
         if let Outcome::Failed { failure } = &report.outcome {
-            // Another attempt that could only begin after the run's time is none.
+            // No retry that could only begin after the run's timeout.
             let in_time = |delay: Duration| {
                 left.is_none_or(|left| u128::from(left) > u128::from(duration_us / 1000) + delay.as_millis())
             };
@@ -230,20 +237,24 @@ impl StepRunner {
         self.finish(work, report, this)
     }
 
-    /// Whether the run has ended or is about to, which only its records tell for certain.
+    /// Whether the run has an outcome or is cancelled, by its records.
     fn over(&self, lease: &Lease) -> Result<bool, FlowError> {
         let key = lease.run.key();
         Ok(is_recorded(&self.parts, Kind::RunOutcome, key.clone())? || is_recorded(&self.parts, Kind::Cancel, key)?)
     }
 
-    /// The host's own fault: the attempt is not charged. What may pass is tried again a little later; the rest is for
-    /// the operator, and so is a limit of the process: a program that runs its own runs would meet it for ever.
+    /// The host failed, so the attempt is not charged. After a transient error the job is given back for [`SOON`].
+    ///
+    /// # Errors
+    /// `error` itself if it is permanent, or if a resource limit of this process caused it: a program that runs its own
+    /// runs would meet that limit again and again.
     fn host_failed(&self, work: &Work<'_>, error: HostError) -> Result<JobOutcome, FlowError> {
         let lease = work.claimed.lease.clone();
         if !error.transient || error.scarce().is_some() {
             return Err(error.into());
         }
-        tracing::error!(run = %lease.run.run, step = %lease.step, err = &error as &dyn std::error::Error, "the host could not make an attempt");
+        let (run, step, err) = (&lease.run.run, &lease.step, &error as &dyn std::error::Error);
+        tracing::error!(%run, %step, err, "the host could not make an attempt");
         Ok(JobOutcome::commit(Item::Release { lease, delay: SOON }, Conclusion::Released))
     }
 
@@ -253,8 +264,8 @@ impl StepRunner {
         let micros = this.duration_us;
         let failure = this.error.as_ref().map(StepFailure::of);
         let succeeded = failure.is_none();
-        // A step that was stopped does not say how its run ended: that was decided elsewhere, and may be a cancellation
-        // that is not closed yet.
+        // A stopped step does not decide how its run ends. The run was cancelled or ended elsewhere, and a cancelled
+        // run may not be closed yet.
         let fails = failure.as_ref().is_some_and(|failure| !failure.stopped);
         let record = work.outcome(&self.parts, report, this)?;
         let record = Record { kind: Kind::Outcome, key: lease.run.step(&lease.step), value: record.encode() };
@@ -285,12 +296,11 @@ fn run_timeout(work: &Work<'_>, when: &str) -> Failure {
     let timeout = work.plan.pipeline.timeout_ms.unwrap_or(0);
     let message =
         format!("the run's timeout of {} was over {when}", dovetail_core::manifest::show_duration_ms(timeout));
-    // Not of kind Timeout: that one is retried.
+    // Not `FailureKind::Timeout`, which is retried.
     Failure::new(FailureKind::Limit, "timeout", message)
 }
 
-/// Where in the jitter's range this retry falls: spread by the lease's token, since flow has no use for real
-/// randomness.
+/// The jitter of a retry, from 0 to 1. Derived from the lease's token: the jitter needs no real randomness.
 fn spread(token: u64) -> f64 {
     f64::from(u16::try_from(token.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48).unwrap_or(0)) / f64::from(u16::MAX)
 }

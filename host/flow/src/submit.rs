@@ -1,4 +1,4 @@
-//! The beginning of a run: its record and its first jobs, in one change. And its end by request.
+//! Submission: the record of a run and its first jobs, in one change. And the cancellation of a run.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -23,17 +23,17 @@ use crate::registry::{Published, Pushed};
 use crate::truth::{Truth, UNKNOWN, current, is_recorded, load_value, missing_artifact, store_value};
 use crate::{FlowError, Ports};
 
-/// How often, and how many times, it is looked whether an old run has been removed.
+/// While `gc` removes an old run of the same ID: the interval between two looks, and the number of looks.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOOKS: u32 = 10;
-/// A run whose ID was made less than this ago was not submitted before and removed since.
+/// A run whose ID was made less than this ago cannot be an old run that is being removed.
 const LATELY_MS: u64 = 60_000;
 
-/// A new run ID, after RFC 9562's version 7: milliseconds since 1970, then 74 random bits. Runs of one time stand side
-/// by side in every index, which makes their records several times cheaper to write than random keys are.
+/// A new run ID of version 7 of RFC 9562: milliseconds since 1970, then 74 random bits. Runs of about the same time are
+/// neighbours in every index, which makes their records several times cheaper to write than with random keys.
 ///
 /// # Errors
-/// If the system's randomness cannot be read.
+/// `Unavailable` if the system's randomness cannot be read.
 pub fn new_run_id() -> Result<RunId, FlowError> {
     use dovetail_core::clock::Clock as _;
     let mut bytes = [0; 16];
@@ -45,14 +45,14 @@ pub fn new_run_id() -> Result<RunId, FlowError> {
     Ok(RunId::from_bytes(bytes))
 }
 
-/// When the ID was made, if it is one of [`new_run_id`].
+/// When the ID was made, in milliseconds since 1970. `None` if it is not an ID of [`new_run_id`].
 pub(crate) fn made_ms(run: &RunId) -> Option<u64> {
     let id = run.as_str();
     let time = u64::from_str_radix(&format!("{}{}", id.get(..8)?, id.get(9..13)?), 16).ok();
     time.filter(|_| id.as_bytes().get(14) == Some(&b'7'))
 }
 
-/// The run ID of an idempotency key: the same for the same pipeline and key, wherever it is submitted.
+/// The run ID of an idempotency key: the same on every machine for the same pipeline and key.
 #[must_use]
 pub fn keyed_run_id(pipeline: &str, key: impl AsRef<[u8]>) -> RunId {
     let digest = Digest::of(&[b"dovetail run\0", pipeline.as_bytes(), b"\0", key.as_ref()].concat());
@@ -61,51 +61,52 @@ pub fn keyed_run_id(pipeline: &str, key: impl AsRef<[u8]>) -> RunId {
     RunId::from_bytes(bytes)
 }
 
-/// Submits a run. `inputs` are resolved (checked, with defaults), their artifacts stored. The same run submitted again
-/// is `Same`, and whatever of it was lost is found again.
+/// Submits a run. `inputs` are resolved (checked, with defaults), and their artifacts are stored. A run that is
+/// submitted again is [`Pushed::Same`]; its missing jobs are enqueued again.
 ///
 /// # Errors
 /// `run_differs` if the ID was used with other inputs or another pipeline; `input_too_large` above
 /// [`dovetail_core::limits::MAX_VALUE`]; `missing_artifact` and `missing_package` if something that the run names is
 /// not stored; a store's failure.
-pub fn submit(parts: &Ports, published: &Published, inputs: &Value, run: &RunId) -> Result<Pushed, FlowError> {
-    submit_many(parts, published, vec![(run.clone(), inputs.clone())])?.pop().unwrap_or(Ok(Pushed::Created))
+pub fn submit(ports: &Ports, published: &Published, inputs: &Value, run: &RunId) -> Result<Pushed, FlowError> {
+    submit_many(ports, published, vec![(run.clone(), inputs.clone())])?.pop().unwrap_or(Ok(Pushed::Created))
 }
 
-/// Submits many runs of one pipeline in one change: they share what makes it durable. One answer a run, in order. The
-/// models of a run are chosen when its first step starts.
+/// Submits many runs of one pipeline in one change, which makes all of them durable with one sync or one round trip.
+/// Returns one answer for each run, in order. The models of a run are chosen when its first step starts.
 ///
 /// # Errors
-/// A store's failure, of all of them; the other errors of [`submit`] stand among the answers.
+/// A store's failure, for all runs together. The other errors of [`submit`] are answers of single runs.
 pub fn submit_many(
-    parts: &Ports,
+    ports: &Ports,
     published: &Published,
     runs: Vec<(RunId, Value)>,
 ) -> Result<Vec<Result<Pushed, FlowError>>, FlowError> {
-    submit_with(parts, published, &Models::new(), runs)
+    submit_with(ports, published, &Models::new(), runs)
 }
 
-/// The same with the models that were chosen for the runs, by kind: every step of theirs gets these. Kinds that are
-/// left out are chosen when the first step starts that opens one. A run that was submitted before keeps its models.
+/// As [`submit_many`], with models that are chosen for the runs, by kind: every step of these runs gets these models.
+/// The model of a kind that is left out is chosen when the first step that opens such a model starts. A run that was
+/// submitted before keeps its models.
 ///
 /// # Errors
 /// As [`submit_many`].
 pub fn submit_with(
-    parts: &Ports,
+    ports: &Ports,
     published: &Published,
     models: &Models,
     runs: Vec<(RunId, Value)>,
 ) -> Result<Vec<Result<Pushed, FlowError>>, FlowError> {
-    submit_patiently(parts, published, models, runs, &|| std::thread::sleep(LOOK_AGAIN))
+    submit_patiently(ports, published, models, runs, &|| std::thread::sleep(LOOK_AGAIN))
 }
 
-/// The same; `pause` passes between two looks at a run that is being removed: for tests of every order of calls.
+/// As [`submit_with`]. `pause` is called between two looks at a run that is being removed. For tests of interleavings.
 ///
 /// # Errors
 /// As [`submit_many`].
 #[doc(hidden)]
 pub fn submit_patiently(
-    parts: &Ports,
+    ports: &Ports,
     published: &Published,
     models: &Models,
     runs: Vec<(RunId, Value)>,
@@ -113,10 +114,10 @@ pub fn submit_patiently(
 ) -> Result<Vec<Result<Pushed, FlowError>>, FlowError> {
     let roots = ready(&published.pipeline, &BTreeSet::new()).into_iter().map(|step| job(&published.pipeline, step));
     let roots = with_models(roots.collect(), models);
-    let (submitted_ms, steps) = (parts.clock.wall_ms(), steps(&published.pipeline));
-    let packages = match published.has_packages(parts) {
+    let (submitted_ms, steps) = (ports.clock.wall_ms(), steps(&published.pipeline));
+    let packages = match published.has_packages(ports) {
         Ok(()) => None,
-        // A run that is there keeps its answer.
+        // Not an error for all: a run that was submitted before gets its usual answer even if packages are missing.
         Err(missing @ (FlowError::Missing { .. } | FlowError::Refused { .. })) => Some(missing),
         Err(error) => return Err(error),
     };
@@ -125,12 +126,12 @@ pub fn submit_patiently(
     let mut accepted = Vec::with_capacity(runs.len());
     for (run, inputs) in runs {
         if let Some(missing) = &packages
-            && !is_recorded(parts, Kind::Run, run.to_string())?
+            && !is_recorded(ports, Kind::Run, run.to_string())?
         {
             answers.push(Some(Err(missing.again())));
             continue;
         }
-        let bytes = match check_inputs(parts, published, &run, &inputs) {
+        let bytes = match check_inputs(ports, published, &run, &inputs) {
             Ok(bytes) => bytes,
             Err(error @ FlowError::Refused { .. }) => {
                 answers.push(Some(Err(error)));
@@ -138,7 +139,7 @@ pub fn submit_patiently(
             }
             Err(error) => return Err(error),
         };
-        let inputs = store_value(parts, inputs, bytes)?;
+        let inputs = store_value(ports, inputs, bytes)?;
         let record = RunRecord { pipeline: published.key.clone(), inputs, submitted_ms, models: models.clone() };
         items.push(Item::Submit {
             run: RunKey { run: run.clone(), generation: 0 },
@@ -156,7 +157,7 @@ pub fn submit_patiently(
         if look > 0 {
             pause();
         }
-        for (accepted, answer) in accepted.iter().zip(submit_once(parts, &accepted, &items)?) {
+        for (accepted, answer) in accepted.iter().zip(submit_once(ports, &accepted, &items)?) {
             answers[accepted.at] = answer.transpose();
         }
         (accepted, items) = accepted.into_iter().zip(items).filter(|(one, _)| answers[one.at].is_none()).unzip();
@@ -167,37 +168,37 @@ pub fn submit_patiently(
     Ok(answers.into_iter().flatten().collect())
 }
 
-/// A run that can be submitted, and the place of its answer.
+/// A run that passed the checks, and the place of its answer.
 struct Accepted {
     at: usize,
     run: RunId,
     record: RunRecord,
 }
 
-/// One try for all of them; none: an old run of that ID is being removed, and is in the way for a moment.
+/// Submits all accepted runs once. The answer `None` means that an old run with this ID is being removed: try again.
 ///
-/// An old run's record is removed first, and the end of its first generation last (`removal.rs`). So that end is looked
-/// for before a run is inserted: where it is not, nothing is left of an old run.
+/// `removal.rs` removes the record of an old run first, and the outcome of its first generation last. So this function
+/// looks for that outcome before it inserts a run: if there is no outcome, nothing of an old run is left.
 fn submit_once(
-    parts: &Ports,
+    ports: &Ports,
     accepted: &[Accepted],
     items: &[Item],
 ) -> Result<Vec<Result<Option<Pushed>, FlowError>>, FlowError> {
-    let now_ms = parts.clock.wall_ms();
+    let now_ms = ports.clock.wall_ms();
     let old: Vec<&RunId> = accepted.iter().map(|one| &one.run).filter(|run| may_be_old(run, now_ms)).collect();
     let keys: Vec<String> = old.iter().map(|run| RunKey { run: (*run).clone(), generation: 0 }.key()).collect();
-    let ends = if keys.is_empty() { Vec::new() } else { parts.ledger.get(Kind::RunOutcome, &keys)? };
-    let over: BTreeSet<&RunId> =
+    let ends = if keys.is_empty() { Vec::new() } else { ports.ledger.get(Kind::RunOutcome, &keys)? };
+    let ended: BTreeSet<&RunId> =
         old.into_iter().zip(ends).filter(|(_, end)| end.is_some()).map(|(run, _)| run).collect();
-    let new: Cow<'_, [Item]> = if over.is_empty() {
+    let new: Cow<'_, [Item]> = if ended.is_empty() {
         Cow::Borrowed(items)
     } else {
-        accepted.iter().zip(items).filter(|(one, _)| !over.contains(&one.run)).map(|(_, item)| item.clone()).collect()
+        accepted.iter().zip(items).filter(|(one, _)| !ended.contains(&one.run)).map(|(_, item)| item.clone()).collect()
     };
-    let mut replies = if new.is_empty() { Vec::new() } else { parts.ledger.commit(&new)? }.into_iter();
+    let mut replies = if new.is_empty() { Vec::new() } else { ports.ledger.commit(&new)? }.into_iter();
     let answer = |one: &Accepted| {
-        let before = if over.contains(&one.run) {
-            parts.ledger.get(Kind::Run, &[one.run.to_string()])?.pop().flatten()
+        let before = if ended.contains(&one.run) {
+            ports.ledger.get(Kind::Run, &[one.run.to_string()])?.pop().flatten()
         } else {
             match replies.next() {
                 Some(Reply::Exists(bytes)) => Some(bytes),
@@ -205,13 +206,13 @@ fn submit_once(
                 None => return Err(StoreError::plain(StoreErrorKind::Corrupt, "submit: an answer is missing").into()),
             }
         };
-        before.map_or(Ok(None), |bytes| same(parts, &one.run, &one.record, &bytes))
+        before.map_or(Ok(None), |bytes| same(ports, &one.run, &one.record, &bytes))
     };
     Ok(accepted.iter().map(answer).collect())
 }
 
-/// Whether the ID may have been used so long ago that its run may be removed by now: not if it tells that it was made
-/// lately (`new_run_id`). One made from a key tells nothing.
+/// Whether `gc` may be removing a run with this ID: not if the time in the ID (`new_run_id`) is less than [`LATELY_MS`]
+/// ago. An ID that was made from an idempotency key has no time.
 fn may_be_old(run: &RunId, now_ms: u64) -> bool {
     made_ms(run).is_none_or(|made| made.saturating_add(LATELY_MS) < now_ms)
 }
@@ -223,8 +224,8 @@ fn being_removed(run: &RunId) -> FlowError {
     FlowError::refused("run_being_removed", message, help)
 }
 
-/// That a run with these inputs can be run: the size of the inputs as JSON, in bytes.
-fn check_inputs(parts: &Ports, published: &Published, run: &RunId, inputs: &Value) -> Result<u64, FlowError> {
+/// Checks that the inputs are not too large and that their artifacts are stored. Returns their size as JSON, in bytes.
+fn check_inputs(ports: &Ports, published: &Published, run: &RunId, inputs: &Value) -> Result<u64, FlowError> {
     let bytes = json_size(inputs);
     if bytes > MAX_VALUE {
         let most = show_size(MAX_VALUE);
@@ -240,9 +241,9 @@ fn check_inputs(parts: &Ports, published: &Published, run: &RunId, inputs: &Valu
         ));
     }
     for (field, value) in inputs.as_object().into_iter().flatten() {
-        // A run that is there keeps its answer, however much of what it used has been removed since.
-        if let Some(artifact) = missing_artifact(parts, value)?
-            && !is_recorded(parts, Kind::Run, run.to_string())?
+        // A run that was submitted before gets its usual answer, even if its artifacts have been removed since.
+        if let Some(artifact) = missing_artifact(ports, value)?
+            && !is_recorded(ports, Kind::Run, run.to_string())?
         {
             return Err(FlowError::refused(
                 MISSING_ARTIFACT,
@@ -254,27 +255,28 @@ fn check_inputs(parts: &Ports, published: &Published, run: &RunId, inputs: &Valu
     Ok(bytes)
 }
 
-/// The run was there: whether it is the same, and then it is brought on its way. None: it has been removed since.
-fn same(parts: &Ports, run: &RunId, record: &RunRecord, bytes: &[u8]) -> Result<Option<Pushed>, FlowError> {
+/// The answer for a run whose record exists (`bytes`). If the run is the same, its missing jobs are enqueued. `None`:
+/// the run has been removed since its record was read.
+fn same(ports: &Ports, run: &RunId, record: &RunRecord, bytes: &[u8]) -> Result<Option<Pushed>, FlowError> {
     let before = RunRecord::decode(bytes, &format!("run {run}"))?;
-    // The revision may have moved on since: the run keeps the one it was submitted to. Nor does a file's name make
-    // another input.
+    // The pipeline may have a newer revision: the run keeps the revision that it was submitted to. A file's name does
+    // not belong to the input.
     let version = |key: &str| reference_of(key).to_owned();
-    // Large inputs are read only where their digests differ.
-    let nameless = |inputs: &StoredValue| Ok::<_, FlowError>(nameless(&load_value(parts, inputs.clone())?));
+    // Large inputs are read only if their digests differ.
+    let nameless = |inputs: &StoredValue| Ok::<_, FlowError>(nameless(&load_value(ports, inputs.clone())?));
     let equal = before.inputs == record.inputs || nameless(&before.inputs)? == nameless(&record.inputs)?;
     if version(&before.pipeline) != version(&record.pipeline) || !equal {
         let message = format!("run {run} was submitted before, to {} and with other inputs", version(&before.pipeline));
         return Err(FlowError::refused("run_differs", message, "use another --key for another submission"));
     }
-    match reconcile(parts, &current(parts, run)?) {
+    match reconcile(ports, &current(ports, run)?) {
         Ok(_) => Ok(Some(Pushed::Same)),
         Err(error) if error.code() == UNKNOWN => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The same inputs with artifacts by their content alone.
+/// The inputs without the names of their artifacts.
 fn nameless(inputs: &Value) -> Value {
     match inputs {
         Value::Object(fields) if fields.contains_key("$artifact") => Value::Object(
@@ -288,21 +290,22 @@ fn nameless(inputs: &Value) -> Value {
     }
 }
 
-/// Ends a run by request: no step of it starts any more, running ones are told where the backend can, and learn it with
-/// their next lease at the latest. False: it was over.
+/// Cancels a run. No further step of the run starts. The workers of its running steps get a notification if the backend
+/// has one, and learn of the cancellation at the latest when they renew their leases. Returns `false` if the run had
+/// ended.
 ///
 /// # Errors
 /// A store's failure; `unknown_run`.
-pub fn cancel(parts: &Ports, run: &RunId, reason: &str) -> Result<bool, FlowError> {
-    // Reading first tells an unknown run, for which nothing must be recorded.
-    let truth = Truth::read(parts, run)?;
+pub fn cancel(ports: &Ports, run: &RunId, reason: &str) -> Result<bool, FlowError> {
+    // The run is read first, because a cancellation of an unknown run must not be recorded.
+    let truth = Truth::read(ports, run)?;
     if truth.outcome.is_some() {
         return Ok(false);
     }
     let key = truth.key;
-    let record = CancelRecord { requested_ms: parts.clock.wall_ms(), reason: reason.to_owned() };
+    let record = CancelRecord { requested_ms: ports.clock.wall_ms(), reason: reason.to_owned() };
     let record = Record { kind: Kind::Cancel, key: key.key(), value: record.encode() };
-    let replies = parts.ledger.commit(&[Item::Cancel { run: key.clone(), record }])?;
-    reconcile(parts, &key)?;
+    let replies = ports.ledger.commit(&[Item::Cancel { run: key.clone(), record }])?;
+    reconcile(ports, &key)?;
     Ok(replies.first() != Some(&Reply::Closed))
 }

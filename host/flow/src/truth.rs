@@ -1,5 +1,4 @@
-//! What the records say about a run, read whole: for whoever must decide from the truth instead of from what a job
-//! brought along.
+//! All records of a run, read at once, for decisions that must not rely on the copies that a claimed job carries.
 
 use std::collections::BTreeMap;
 
@@ -18,27 +17,27 @@ use crate::models::{chosen, model_kinds};
 use crate::registry::pinned;
 use crate::{FlowError, Ports};
 
-/// The most that a log blob may have; the limit of a step's log is below.
+/// The largest log blob that is read, in bytes. The limit of a step's log is smaller.
 const MAX_LOG: u64 = 64 << 20;
 
-/// The failure's code of a step whose attempt was stopped because its run had ended.
+/// The code of the failure of a step whose attempt was stopped because the run had ended.
 pub(crate) const STOPPED: &str = "stopped";
 
-/// The error's code of a run that has no record.
+/// The code of the error for a run that has no record.
 pub(crate) const UNKNOWN: &str = "unknown_run";
 
-/// Whether a step only failed because its attempt was stopped when its run was over. A task's own codes never have this
-/// kind.
+/// Whether a step only failed because its attempt was stopped after the run's end. A task's own failures never have the
+/// kind `Cancelled`.
 pub(crate) fn is_stopped(failure: &Failure) -> bool {
     failure.kind == FailureKind::Cancelled && failure.code == STOPPED
 }
 
-/// A run with everything that is recorded about it.
+/// One generation of a run, with all its records.
 pub(crate) struct Truth {
     pub(crate) key: RunKey,
     pub(crate) run: RunRecord,
     pub(crate) pipeline: Pipeline,
-    /// The models that are chosen for it, as it was submitted or later.
+    /// The models that were chosen for the run, at its submission or later.
     pub(crate) models: Models,
     pub(crate) outcomes: BTreeMap<String, OutcomeRecord>,
     /// Failed attempts of steps that have no outcome yet.
@@ -47,26 +46,26 @@ pub(crate) struct Truth {
     pub(crate) outcome: Option<RunOutcomeRecord>,
 }
 
-/// Where an open run stands.
+/// The state of a run, derived from its records.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It ended.
+    /// The run has an outcome.
     Over,
-    /// It has to be closed so.
+    /// The run has no outcome yet and must be closed with this one.
     Close { state: RunState, failed_step: Option<String> },
     /// Some steps have no outcome and will get one.
     Open,
 }
 
-/// The newest generation of a run. Whether there is such a run is not looked at.
+/// The newest generation of a run. Does not check that the run exists.
 ///
 /// # Errors
 /// A store's failure.
-pub fn current(parts: &Ports, run: &RunId) -> Result<RunKey, FlowError> {
+pub fn current(ports: &Ports, run: &RunId) -> Result<RunKey, FlowError> {
     let mut key = RunKey { run: run.clone(), generation: 0 };
     loop {
         let next = RunKey { generation: key.generation + 1, ..key.clone() };
-        if one(parts.ledger.get(Kind::Generation, &[next.key()])?).is_none() {
+        if one(ports.ledger.get(Kind::Generation, &[next.key()])?).is_none() {
             return Ok(key);
         }
         key = next;
@@ -74,31 +73,39 @@ pub fn current(parts: &Ports, run: &RunId) -> Result<RunKey, FlowError> {
 }
 
 impl Truth {
-    /// Of the newest generation.
-    pub(crate) fn read(parts: &Ports, run: &RunId) -> Result<Self, FlowError> {
-        Self::read_generation(parts, &current(parts, run)?)
+    /// Reads the newest generation of a run.
+    ///
+    /// # Errors
+    /// `unknown_run`; a store's failure.
+    pub(crate) fn read(ports: &Ports, run: &RunId) -> Result<Self, FlowError> {
+        Self::read_generation(ports, &current(ports, run)?)
     }
 
-    /// The run's inputs, wherever they are kept.
-    pub(crate) fn inputs(&self, parts: &Ports) -> Result<Value, StoreError> {
-        load_value(parts, self.run.inputs.clone())
+    /// The run's inputs, from the record or from a blob.
+    pub(crate) fn inputs(&self, ports: &Ports) -> Result<Value, StoreError> {
+        load_value(ports, self.run.inputs.clone())
     }
 
-    pub(crate) fn read_generation(parts: &Ports, key: &RunKey) -> Result<Self, FlowError> {
-        let (ledger, run) = (&*parts.ledger, &key.run);
-        // The run's end is read first: what ended has all its outcomes, however late the other reads are. And where an
-        // old run is removed, its record goes before its end: without an end here, a record is that of an open run.
+    /// Reads one generation of a run.
+    ///
+    /// # Errors
+    /// `unknown_run`; a store's failure.
+    pub(crate) fn read_generation(ports: &Ports, key: &RunKey) -> Result<Self, FlowError> {
+        let (ledger, run) = (&*ports.ledger, &key.run);
+        // The run's outcome is read first. If it exists, all outcomes of steps that the run waited for are recorded, so
+        // the later reads find them. And `gc` removes a run's record before the run's outcome: if this read finds no
+        // outcome, a record that is found afterwards belongs to an open run.
         let end = one(ledger.get(Kind::RunOutcome, &[key.key()])?);
         let Some(bytes) = one(ledger.get(Kind::Run, &[run.to_string()])?) else {
             return Err(unknown(run));
         };
-        // The record may be that of a run submitted anew, which has no such generation.
+        // The record may belong to a new submission of a run that `gc` has removed; that run has no such generation.
         if key.generation > 0 && end.is_none() && one(ledger.get(Kind::Generation, &[key.key()])?).is_none() {
             return Err(unknown(run));
         }
         let record = RunRecord::decode(&bytes, &format!("run {run}"))?;
-        let pipeline = pinned(parts, &record.pipeline)?;
-        let models = chosen(parts, run, &record.models, &model_kinds(&pipeline))?.into_owned();
+        let pipeline = pinned(ports, &record.pipeline)?;
+        let models = chosen(ports, run, &record.models, &model_kinds(&pipeline))?.into_owned();
         let mut truth = Self {
             key: key.clone(),
             run: record,
@@ -121,13 +128,13 @@ impl Truth {
                     .outcomes
                     .insert(name.clone(), OutcomeRecord::decode(&bytes, &format!("step {name} of run {run}"))?);
             } else {
-                truth.retries.insert(name.clone(), retries(parts, &truth.key, name, u32::MAX)?);
+                truth.retries.insert(name.clone(), retries(ports, &truth.key, name, u32::MAX)?);
             }
         }
         Ok(truth)
     }
 
-    /// The step that failed first in the pipeline's order, those apart that were stopped because of it.
+    /// The first failed step in the pipeline's order, without steps that were stopped after the run's end.
     pub(crate) fn failed_step(&self) -> Option<&str> {
         let failed = |step: &&dovetail_core::pipeline::Step| {
             self.outcomes.get(&step.name).and_then(OutcomeRecord::failure).is_some_and(|f| !is_stopped(f))
@@ -135,12 +142,12 @@ impl Truth {
         self.pipeline.steps.iter().find(failed).map(|step| step.name.as_str())
     }
 
-    /// The number of the attempt that a step without an outcome is at.
+    /// The number of the next attempt at a step that has no outcome.
     pub(crate) fn attempt(&self, step: &str) -> u32 {
         1 + u32::try_from(self.retries.get(step).map_or(0, Vec::len)).unwrap_or(0)
     }
 
-    /// What is to become of the run.
+    /// The state of the run, from its outcome, its cancellation and the outcomes of its steps.
     pub(crate) fn standing(&self) -> Standing {
         use dovetail_core::pipeline::OnFailure;
         if self.outcome.is_some() {
@@ -153,7 +160,7 @@ impl Truth {
         if failed.is_some() && self.pipeline.on_failure == OnFailure::Cancel {
             return Standing::Close { state: RunState::Failed, failed_step: failed };
         }
-        // A step that needs a failed one, directly or not, will never have an outcome.
+        // A step that needs a failed step, directly or not, will never have an outcome.
         let mut never: Vec<&str> = Vec::new();
         for step in &self.pipeline.steps {
             let needs = self.pipeline.needs(step);
@@ -175,14 +182,14 @@ pub(crate) fn unknown(run: &RunId) -> FlowError {
     FlowError::refused(UNKNOWN, format!("there is no run {run}"), "see `dovetail runs list`")
 }
 
-pub(crate) fn is_recorded(parts: &Ports, kind: Kind, key: String) -> Result<bool, StoreError> {
-    Ok(one(parts.ledger.get(kind, &[key])?).is_some())
+pub(crate) fn is_recorded(ports: &Ports, kind: Kind, key: String) -> Result<bool, StoreError> {
+    Ok(one(ports.ledger.get(kind, &[key])?).is_some())
 }
 
-/// The first artifact named anywhere in `value` that is not stored.
-pub(crate) fn missing_artifact(parts: &Ports, value: &Value) -> Result<Option<ArtifactRef>, StoreError> {
+/// The first artifact that `value` names, at any depth, and that is not stored.
+pub(crate) fn missing_artifact(ports: &Ports, value: &Value) -> Result<Option<ArtifactRef>, StoreError> {
     for artifact in ArtifactRef::all_in(value) {
-        if parts.blobs.size(BlobKind::Artifact, &artifact.digest)?.is_none() {
+        if ports.blobs.size(BlobKind::Artifact, &artifact.digest)?.is_none() {
             return Ok(Some(artifact));
         }
     }
@@ -193,11 +200,11 @@ fn one(mut got: Vec<Option<Vec<u8>>>) -> Option<Vec<u8>> {
     got.pop().flatten()
 }
 
-/// Why earlier attempts at a step failed, the first one first: the records of attempts 2 to `upto`.
-pub(crate) fn retries(parts: &Ports, key: &RunKey, step: &str, upto: u32) -> Result<Vec<RetryRecord>, FlowError> {
+/// The records of attempts 2 to `upto` at a step, in order. Each holds the failure of the attempt before it.
+pub(crate) fn retries(ports: &Ports, key: &RunKey, step: &str, upto: u32) -> Result<Vec<RetryRecord>, FlowError> {
     let mut found = Vec::new();
     for number in 2..=upto {
-        let Some(bytes) = one(parts.ledger.get(Kind::Attempt, &[key.attempt(step, number)])?) else {
+        let Some(bytes) = one(ports.ledger.get(Kind::Attempt, &[key.attempt(step, number)])?) else {
             break;
         };
         found.push(RetryRecord::decode(&bytes, &format!("attempt {number} at step {step} of run {}", key.run))?);
@@ -205,30 +212,30 @@ pub(crate) fn retries(parts: &Ports, key: &RunKey, step: &str, upto: u32) -> Res
     Ok(found)
 }
 
-/// A value as it is kept, given its length: in the record, or as a blob if it is large.
-pub(crate) fn store_value(parts: &Ports, value: Value, bytes: u64) -> Result<StoredValue, StoreError> {
+/// Keeps a value of `bytes` bytes of JSON: inline for its record, or as a blob above [`MAX_INLINE_VALUE`].
+pub(crate) fn store_value(ports: &Ports, value: Value, bytes: u64) -> Result<StoredValue, StoreError> {
     if bytes <= MAX_INLINE_VALUE {
         return Ok(StoredValue::Inline(value));
     }
     let text = value.to_string();
-    let digest = parts.blobs.put(BlobKind::Value, text.as_bytes())?;
+    let digest = ports.blobs.put(BlobKind::Value, text.as_bytes())?;
     Ok(StoredValue::Blob { digest, bytes: text.len() as u64 })
 }
 
-/// The value, wherever it is kept.
-pub(crate) fn load_value(parts: &Ports, stored: StoredValue) -> Result<Value, StoreError> {
+/// The value, from its record or from its blob.
+pub(crate) fn load_value(ports: &Ports, stored: StoredValue) -> Result<Value, StoreError> {
     match stored {
         StoredValue::Inline(value) => Ok(value),
         StoredValue::Blob { digest, .. } => {
-            let bytes = parts.blobs.get(BlobKind::Value, &digest, MAX_VALUE)?;
+            let bytes = ports.blobs.get(BlobKind::Value, &digest, MAX_VALUE)?;
             serde_json::from_slice(&bytes)
                 .map_err(|e| StoreError::new(StoreErrorKind::Corrupt, format!("read the value {digest}"), e))
         }
     }
 }
 
-/// A log as it is kept: in the record, or as a blob of JSON lines if it is long.
-pub(crate) fn store_log(parts: &Ports, lines: Vec<LogLine>) -> Result<(Option<Digest>, Vec<LogLine>), StoreError> {
+/// Keeps a log: inline for its record, or as a blob of JSON lines above [`MAX_INLINE_LOG`].
+pub(crate) fn store_log(ports: &Ports, lines: Vec<LogLine>) -> Result<(Option<Digest>, Vec<LogLine>), StoreError> {
     let mut text = Vec::new();
     for line in &lines {
         text.extend(
@@ -239,15 +246,15 @@ pub(crate) fn store_log(parts: &Ports, lines: Vec<LogLine>) -> Result<(Option<Di
     if text.len() <= MAX_INLINE_LOG {
         return Ok((None, lines));
     }
-    Ok((Some(parts.blobs.put(BlobKind::Log, &text)?), Vec::new()))
+    Ok((Some(ports.blobs.put(BlobKind::Log, &text)?), Vec::new()))
 }
 
-/// What the step's last attempt logged, wherever it is kept.
-pub(crate) fn load_log(parts: &Ports, outcome: &OutcomeRecord) -> Result<Vec<LogLine>, StoreError> {
+/// The log of the step's last attempt, from its record or from its blob.
+pub(crate) fn load_log(ports: &Ports, outcome: &OutcomeRecord) -> Result<Vec<LogLine>, StoreError> {
     let Some(digest) = &outcome.log else {
         return Ok(outcome.log_lines.clone());
     };
-    let bytes = parts.blobs.get(BlobKind::Log, digest, MAX_LOG)?;
+    let bytes = ports.blobs.get(BlobKind::Log, digest, MAX_LOG)?;
     let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
     let read = |line| {
         serde_json::from_slice(line)
@@ -256,8 +263,8 @@ pub(crate) fn load_log(parts: &Ports, outcome: &OutcomeRecord) -> Result<Vec<Log
     lines.map(read).collect()
 }
 
-/// The record of a run's end.
-pub(crate) fn end(parts: &Ports, key: &RunKey, state: RunState, failed_step: Option<String>) -> Record {
-    let end = RunOutcomeRecord { state, failed_step, failure: None, finished_ms: parts.clock.wall_ms() };
+/// The record of a run's outcome, with the time of now.
+pub(crate) fn end(ports: &Ports, key: &RunKey, state: RunState, failed_step: Option<String>) -> Record {
+    let end = RunOutcomeRecord { state, failed_step, failure: None, finished_ms: ports.clock.wall_ms() };
     Record { kind: Kind::RunOutcome, key: key.key(), value: end.encode() }
 }

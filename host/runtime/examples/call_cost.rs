@@ -1,8 +1,8 @@
-//! What a call costs: `cargo run --release -p dovetail-runtime --example call_cost -- COMPONENT.wasm INPUT_JSON
-//! [CALLS]`.
+//! Measures the cost of a call: `cargo run --release -p dovetail-runtime --example call_cost -- COMPONENT.wasm
+//! INPUT_JSON [CALLS]`.
 //!
-//! Each call is a whole attempt: a fresh store and instance, the input from JSON, the output to JSON, the report.
-//! Prints the minimum and the median of five rounds. The component must not use vision.
+//! Each call is a whole attempt: a fresh store and instance, the input from JSON, the output to JSON, and the report.
+//! It prints the minimum and the median of five rounds. The component must not use vision.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -41,7 +41,7 @@ fn lost() -> StoreError {
     StoreError::plain(StoreErrorKind::Missing, "read blob")
 }
 
-/// Vision that is not there.
+/// A vision in which every operation fails.
 struct Blind;
 
 fn blind<T>() -> Result<T, VisionError> {
@@ -154,8 +154,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     rounds.sort_by(f64::total_cmp);
     println!("{name}: {:.1} / {:.1} us a call (minimum / median of 5 rounds of {calls})", rounds[0], rounds[2]);
-    // As a worker begins that finds the code compiled: its package is read and verified, the code is mapped, and the
-    // first call is made.
+    // Measures the start of a worker that finds the code compiled: the package is read and verified, the code is
+    // mapped, and the first call is made.
     let mut starts = Vec::new();
     for _ in 0..9 {
         let runtime = Runtime::new(options())?;

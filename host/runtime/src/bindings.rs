@@ -1,14 +1,18 @@
-//! The host's own interfaces, bound statically from their WIT. A task's own interface is never bound: it is discovered
-//! and called dynamically.
+//! The host's own interfaces, bound statically from their WIT. A task's own interface is not bound: the runtime reads
+//! it from the component and calls it dynamically.
 
 wasmtime::component::bindgen!({
     path: ["../../wit/task", "../../wit/vision"],
-    inline: "package dovetail:host; world services { include dovetail:task/imports@0.1.0; include dovetail:vision/imports@0.1.0; }",
+    inline: "package dovetail:host; world services {
+        include dovetail:task/imports@0.1.0;
+        include dovetail:vision/imports@0.1.0;
+    }",
     world: "services",
-    // A host function may fail in two ways: a `task-error` that the guest sees, or an error that ends the attempt.
+    // A host function can fail in two ways: with a `task-error` that the guest sees, or with an error that ends the
+    // attempt.
     imports: { default: trappable },
     trappable_error_type: { "dovetail:task/types.task-error" => crate::handles::Fault },
-    // One Rust type a resource: with a shared one, an image could not be told from an artifact.
+    // One Rust type for each resource: with a shared type, an image and an artifact would look the same.
     with: {
         "dovetail:task/artifacts.artifact": crate::handles::Artifact,
         "dovetail:task/artifacts.writer": crate::handles::Writer,

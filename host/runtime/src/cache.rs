@@ -1,7 +1,8 @@
-//! Compiled components: on disk by what they depend on, checked before they are run.
+//! The cache of compiled components on disk.
 //!
-//! The folder is the host's own (0700): its files are machine code. Names are the component's digest and the engine's
-//! key; beside each stands the sha256 of the code, since a damaged file would be executed as it is.
+//! Only the host may enter the folder (0700), because its files are machine code. A file's name is made of the
+//! component's digest and the engine's key. Each file has a second file with the sha256 of the code, because damaged
+//! code would be executed as it is.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -26,23 +27,23 @@ use crate::refusal::{LoadError, Refusal};
 /// The folder of compiled code.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    /// Where code is written.
+    /// The folder in which code is written.
     folder: PathBuf,
-    /// Where it is read from.
+    /// The folder from which code is read.
     kept: PathBuf,
-    /// Where nothing can be written to `kept`: the folder that stands in for it, and goes with the process.
+    /// If `kept` is not writable: the temporary folder that replaces it. It is removed with the process.
     stand_in: Option<TempDir>,
     max_bytes: u64,
     program: Option<PathBuf>,
     limits: CompileLimits,
     key: String,
-    /// One compilation of one component at a time in this process; other processes are kept away by a file lock.
+    /// One compilation of a component at a time in this process. A file lock excludes other processes.
     flights: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
 }
 
 impl Cache {
-    /// Makes the folder, readable by its owner only. It is a cache: where it cannot be written, what it has not is
-    /// compiled for this process only.
+    /// Creates the folder, accessible only to its owner. If the folder is not writable, code that it lacks is compiled
+    /// for this process only.
     pub(crate) fn open(
         engine: &Engine,
         kept: PathBuf,
@@ -54,7 +55,7 @@ impl Cache {
             Ok(()) => None,
             Err(error) if is_read_only(&error) => {
                 tracing::debug!(%error, path = %kept.display(), "compiled code cannot be kept");
-                // Of the owner only, too.
+                // The temporary folder is also accessible only to its owner.
                 Some(tempfile::Builder::new().prefix("dovetail-").tempdir()?)
             }
             Err(error) => return Err(error),
@@ -72,7 +73,7 @@ impl Cache {
         })
     }
 
-    /// The component, compiled now if it was not yet.
+    /// Loads the component, and compiles it first if the cache does not have it.
     pub(crate) fn load(&self, engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
         check_kind(bytes)?;
         let digest = Digest::of(bytes);
@@ -94,7 +95,8 @@ impl Cache {
 
     fn compile(&self, engine: &Engine, bytes: &[u8], path: &Path) -> Result<Component, LoadError> {
         let failed = |error: io::Error| host_error("use the folder of compiled code", true, error);
-        // One lock for all components: compiling fills every core anyway. Freed by the kernel if we die.
+        // One lock for all components, because compiling uses every core anyway. The kernel releases the lock if this
+        // process dies.
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -102,7 +104,7 @@ impl Cache {
             .open(self.folder.join("lock"))
             .map_err(failed)?;
         lock.lock().map_err(failed)?;
-        // Somebody may have been faster.
+        // Another process may have compiled the component in the meantime.
         if let Some(component) = self.read(engine, path)? {
             return Ok(component);
         }
@@ -117,7 +119,7 @@ impl Cache {
         let placed = compile(engine, self.program.as_deref(), &self.limits, bytes, &made)
             .and_then(|()| place().map_err(|error| failed(error).into()));
         if let Err(error) = placed {
-            // Neither half a file of code nor a sum without its code.
+            // Leave neither a partial file of code nor a sum without its code.
             drop(fs::remove_file(&made));
             drop(fs::remove_file(sum_of(path)));
             return Err(error);
@@ -134,7 +136,8 @@ impl Cache {
             .ok_or_else(|| host_error("load compiled code", false, "what was just compiled does not load").into())
     }
 
-    /// Removes what a process left that died while it compiled. The caller holds the lock: nobody else compiles.
+    /// Removes the files of a process that died while it compiled. The caller holds the lock, so no other process is
+    /// compiling.
     fn sweep(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
@@ -145,9 +148,9 @@ impl Cache {
         Ok(())
     }
 
-    /// The code if it is there and is what was written. What is damaged is removed.
+    /// The code, if the cache has it undamaged. A damaged file is removed.
     fn read(&self, engine: &Engine, path: &Path) -> Result<Option<Component>, LoadError> {
-        // What the system refuses this process says nothing about the file, which is no worse for it.
+        // A resource that the system refuses to this process says nothing about the file, so the file stays.
         let limited = |error: &io::Error| match Scarce::of_io(error) {
             Some(scarce) => Err(scarce_error("load compiled code", scarce, &error.to_string())),
             None => Ok(()),
@@ -165,14 +168,15 @@ impl Cache {
         }
         match deserialize(engine, path) {
             Ok(component) => {
-                // How recently it was used, for `evict`. On a read-only folder nothing is evicted either.
+                // The modification time records the last use, for `evict`. In a read-only folder the call fails, and
+                // nothing is evicted there.
                 drop(code.set_modified(SystemTime::now()));
                 Ok(Some(component))
             }
             Err(error) if let Some(scarce) = scarce(&error) => {
                 Err(scarce_error("load compiled code", scarce, &error.root_cause().to_string()).into())
             }
-            // Good code that has no room in a slot of the pool: compiling it again would change nothing.
+            // Intact code that does not fit into a slot of the pool: compiling it again would not help.
             Err(error)
                 if engine.pooling_allocator_metrics().is_some()
                     && plain_engine().is_ok_and(|plain| deserialize(&plain, path).is_ok()) =>
@@ -192,14 +196,14 @@ impl Cache {
         }
     }
 
-    /// Whether code that is there may be run: nobody else could have put it there. A folder that we may write is made
-    /// so.
+    /// Whether the code in `kept` may be run, because no other user can write there. A folder that this process may
+    /// write to was made private when it was opened.
     fn is_trusted(&self) -> bool {
         self.stand_in.is_none() || fs::metadata(&self.kept).is_ok_and(|about| about.permissions().mode() & 0o077 == 0)
     }
 
-    /// Removes what was not used for so long, or with `look_only` only counts it: components and bytes. Whoever runs
-    /// one keeps it mapped.
+    /// Removes code that was not used for `unused_for`, or with `look_only` only counts it. Returns the number of
+    /// components and their bytes. A process that runs a removed component keeps it mapped.
     pub(crate) fn remove_unused(&self, unused_for: Duration, look_only: bool) -> io::Result<(u64, u64)> {
         let lock = (!look_only)
             .then(|| OpenOptions::new().create(true).truncate(false).write(true).open(self.kept.join("lock")))
@@ -222,7 +226,7 @@ impl Cache {
         Ok((number, bytes))
     }
 
-    /// Removes what was not used for longest until the folder is within its bound; `keep` stays.
+    /// Removes the least recently used code until the folder is within its limit. `keep` stays.
     fn evict(&self, keep: &Path) -> io::Result<()> {
         let mut files = code(&self.folder)?;
         files.sort();
@@ -241,12 +245,12 @@ impl Cache {
     }
 }
 
-/// Each component's file: when it was last used, its size, its path.
+/// The last use, the size and the path of each component's file.
 fn code(folder: &Path) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
     let mut files = Vec::new();
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        // Where nothing can be written it was not made.
+        // A read-only parent: the folder was never created.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
         Err(error) => return Err(error),
     };
@@ -260,7 +264,7 @@ fn code(folder: &Path) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
     Ok(files)
 }
 
-/// Makes the folder one that its owner alone may enter, and in which it can be written.
+/// Creates the folder, makes it accessible only to its owner, and checks that it is writable.
 fn private(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     if fs::metadata(folder)?.permissions().mode() & 0o777 != 0o700 {
@@ -279,7 +283,7 @@ fn sum_of(path: &Path) -> PathBuf {
 
 #[expect(unsafe_code, reason = "compiled code is machine code: wasmtime cannot check it")]
 fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: only this module writes into the folder, which nobody else may enter (0700); the file's sha256 was
-    // compared just now; wasmtime itself compares version and settings of the compiler.
+    // SAFETY: only this module writes to the folder, which no other user can enter (0700). The file's sha256 was
+    // compared just now. wasmtime itself compares the compiler's version and settings.
     unsafe { Component::deserialize_file(engine, path) }
 }

@@ -1,4 +1,4 @@
-//! One call of a task's `run` in a fresh instance: the input in, its answer or error out.
+//! One call of a task's `run` in a fresh instance: converts the input, calls, and converts the output or the error.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,17 @@ use crate::outcome::Ended;
 use crate::state::{State, broken};
 use crate::values::{Output, input};
 
-/// What a call came to.
+/// The result of a call.
 pub(crate) struct Called {
     pub(crate) result: wasmtime::Result<(Outcome, u64)>,
-    /// From the instance's first instruction until its output is read: pictures that it made are encoded and stored
-    /// then.
+    /// From the start of the instantiation until the output is read. Images of the output are encoded and stored within
+    /// this time.
     pub(crate) wall: Duration,
-    /// The guest had been called.
+    /// `run` had returned: an error is in reading its result.
     pub(crate) returned: bool,
 }
 
-/// Instantiates the task, gives it its input and reads what it returns.
+/// Instantiates the task, calls `run` with its input, and reads its result.
 pub(crate) fn call(store: &mut Store<State>, task: &Task, given: &Value) -> Called {
     let began = Instant::now();
     let mut out = [Val::Bool(false)];
@@ -38,7 +38,7 @@ pub(crate) fn call(store: &mut Store<State>, task: &Task, given: &Value) -> Call
     };
     let result = attempt();
     if let Err(error) = result {
-        // Without frames of the guest, what failed is reading what it returned.
+        // An error without frames of the guest comes from reading the result.
         let returned = called && !error.is::<wasmtime::WasmBacktrace>();
         return Called { result: Err(error), wall: began.elapsed(), returned };
     }
@@ -54,7 +54,7 @@ fn outcome(store: &mut Store<State>, task: &Task, returned: Val) -> wasmtime::Re
             Ok((Outcome::Succeeded { output }, bytes))
         }
         Val::Result(Err(Some(error))) => Ok((Outcome::Failed { failure: task_error(*error)? }, 0)),
-        _ => Err(wasmtime::Error::new(Ended::Host(broken("read the result: it is no result")))),
+        _ => Err(wasmtime::Error::new(Ended::Host(broken("read the result: it is not a `result`")))),
     }
 }
 
@@ -70,7 +70,7 @@ fn task_error(error: Val) -> wasmtime::Result<Failure> {
     };
     let kind = match case.as_str() {
         "cancelled" => {
-            return Ok(Failure::new(FailureKind::Cancelled, "cancelled", "the task says that it was cancelled"));
+            return Ok(Failure::new(FailureKind::Cancelled, "cancelled", "the task reported that it was cancelled"));
         }
         "invalid-input" => FailureKind::InvalidInput,
         "unavailable" => FailureKind::Unavailable,

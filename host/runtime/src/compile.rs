@@ -1,6 +1,6 @@
-//! Compiles components, in a child process of the same program where one is named: a component that makes the compiler
-//! eat memory or time takes a child down, not a worker. All that reads an unchecked component at length happens in the
-//! child, the search for the reason of a refusal too.
+//! Compiles components, in a child process if a program is configured: a component that makes the compiler use too much
+//! memory or time ends a child, not a worker. The child does all long reading of an untrusted component, including the
+//! search for the reason of a refusal.
 
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
@@ -19,36 +19,36 @@ use crate::engine::plain_engine;
 use crate::outcome::{host_error, scarce_error};
 use crate::refusal::{LoadError, Refusal};
 
-/// Name of the hidden subcommand of the program that the parent starts: `PROGRAM __compile INPUT OUTPUT LIMITS`.
+/// The name of the hidden subcommand, which the parent starts as `PROGRAM __compile INPUT OUTPUT LIMITS`.
 pub const SUBCOMMAND: &str = "__compile";
-/// Threads that compile: each costs address space.
+/// Compiler threads. Each thread costs address space.
 const THREADS: &str = "4";
-/// The component is refused: a [`Refusal`] as JSON is on standard error.
+/// Exit code if the component is refused. Standard error has the [`Refusal`] as JSON.
 const EXIT_REFUSED: u8 = 65;
-/// The host failed: the reason is on standard error.
+/// Exit code if the host fails. Standard error has the reason.
 const EXIT_FAILED: u8 = 70;
-/// The system refused the child memory that it may have by our limits: the reason is on standard error.
+/// Exit code if the system refused memory that our limits allow. Standard error has the reason.
 const EXIT_SCARCE: u8 = 71;
-/// The most that is read of the child's standard error, in bytes: it quotes names of the component.
+/// The most bytes that are read from the child's standard error, which may quote names in the component.
 const MAX_STDERR: u64 = 64 << 10;
-/// Between the processor time at which the child is told and the one at which it is killed, in seconds: with one limit
-/// for both, Linux kills at once, and that could not be told from an operator's kill.
+/// Seconds of processor time between the limit that sends SIGXCPU and the limit that kills. With one limit for both,
+/// Linux kills at once, and the parent cannot tell that from an operator's kill.
 const CPU_GRACE: u64 = 5;
-/// Refusals of the child.
+/// The codes of refusals that a child may report.
 const TOO_EXPENSIVE: &str = "compile_too_expensive";
 const CODES: [&str; 6] =
     [TOO_EXPENSIVE, "invalid_component", "async_run", "unsupported_type", "type_too_large", "type_too_deep"];
 
-/// What compiling one component may use, in the child process.
+/// The resources for compiling one component, enforced in the child process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompileLimits {
     /// Address space of the process, in bytes.
     pub address_space: u64,
-    /// Processor time of all its threads together, in seconds.
+    /// Processor time of all threads together, in seconds.
     pub cpu_seconds: u64,
-    /// Wall time, in seconds: whoever waits uses no processor time, and holds the lock of the cache.
+    /// Wall time, in seconds. A blocked compiler uses no processor time but holds the lock of the cache.
     pub wall_seconds: u32,
-    /// The machine code that comes of it, with its data, in bytes.
+    /// The compiled machine code with its data, in bytes.
     pub code: u64,
 }
 
@@ -58,11 +58,11 @@ impl Default for CompileLimits {
     }
 }
 
-/// What the hidden subcommand does: compiles the component in the file `args[0]` into the file `args[1]`, under the
-/// limits `args[2]` (JSON).
+/// Runs the hidden subcommand: compiles the component in the file `args[0]` into the file `args[1]`, under the limits
+/// `args[2]` (JSON).
 ///
-/// The exit code is 0, or 65 for a component that is refused, or 70 for a failure of the host; the reason is on
-/// standard error.
+/// The exit code is 0, 65 (the component is refused), 70 (the host failed) or 71 (the system refused memory). The
+/// reason is on standard error.
 #[must_use]
 pub fn compile_child(args: &[OsString]) -> ExitCode {
     let (code, message) = match child(args) {
@@ -73,7 +73,7 @@ pub fn compile_child(args: &[OsString]) -> ExitCode {
             (EXIT_FAILED, source.map_or(operation.clone(), |source| format!("{operation}: {source}")))
         }
     };
-    // The parent reads it; if it is gone, nobody wants to know.
+    // If the parent is gone, the message has no reader and is dropped.
     drop(writeln!(std::io::stderr(), "{message}"));
     ExitCode::from(code)
 }
@@ -93,7 +93,7 @@ fn child(args: &[OsString]) -> Result<(), LoadError> {
     translate(&plain_engine()?, &bytes, &limits, Path::new(output))
 }
 
-/// Compiles `bytes` into the file `output`.
+/// Compiles `bytes` into the file `output`. Limits only the size of the code.
 fn translate(engine: &Engine, bytes: &[u8], limits: &CompileLimits, output: &Path) -> Result<(), LoadError> {
     let code = match engine.precompile_component(bytes) {
         Ok(code) => code,
@@ -111,12 +111,12 @@ fn translate(engine: &Engine, bytes: &[u8], limits: &CompileLimits, output: &Pat
     std::fs::write(output, code).map_err(|error| host_error("write compiled code", true, error).into())
 }
 
-/// The system refused a mapping. (A failed allocation ends the process.)
+/// Whether the system refused to map memory. (A failed allocation ends the process.)
 fn no_memory(error: &wasmtime::Error) -> bool {
     error.is::<OutOfMemory>() || format!("{error:#}").contains("(os error 12)")
 }
 
-/// The host's fault, where this process may have less address space than what a component may take.
+/// The host's error if this process may use less address space than the limits allow a component.
 fn less_than(limits: &CompileLimits) -> Option<HostError> {
     let most = rustix::process::getrlimit(rustix::process::Resource::As).maximum.unwrap_or(u64::MAX);
     let why =
@@ -124,8 +124,8 @@ fn less_than(limits: &CompileLimits) -> Option<HostError> {
     (most < limits.address_space).then(|| scarce_error("compile the component", Scarce::Memory, &why()))
 }
 
-/// It took more memory than there was: the component's fault where that is what a component may take, and the host's
-/// where this process may have less.
+/// The error for a compilation that ran out of memory. If this process may use less address space than the limits
+/// allow, the host is at fault; otherwise the component is.
 fn needs_memory(limits: &CompileLimits) -> LoadError {
     if let Some(error) = less_than(limits) {
         return error.into();
@@ -145,7 +145,7 @@ fn too_expensive(message: String) -> Refusal {
     )
 }
 
-/// Puts this process under `limits`, or under tighter ones that it has already.
+/// Applies `limits` to this process, or keeps tighter limits that it already has.
 #[expect(unsafe_code, reason = "resource limits have no safe interface in std")]
 fn limit_self(limits: &CompileLimits) -> std::io::Result<()> {
     let cpu = limits.cpu_seconds;
@@ -156,19 +156,19 @@ fn limit_self(limits: &CompileLimits) -> std::io::Result<()> {
     ];
     for (resource, soft, hard) in wanted {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: `getrlimit` writes one `rlimit`, which lives until it returns.
+        // SAFETY: `getrlimit` writes one `rlimit`, which outlives the call.
         if unsafe { libc::getrlimit(resource, &raw mut limit) } != 0 {
             return Err(std::io::Error::last_os_error());
         }
         let limit = libc::rlimit { rlim_cur: soft.min(limit.rlim_max), rlim_max: hard.min(limit.rlim_max) };
-        // SAFETY: `setrlimit` reads one `rlimit`, which lives until it returns.
+        // SAFETY: `setrlimit` reads one `rlimit`, which outlives the call.
         if unsafe { libc::setrlimit(resource, &raw const limit) } != 0 {
             return Err(std::io::Error::last_os_error());
         }
     }
-    // SAFETY: `alarm` takes a number; nobody handles its signal, which ends the process.
+    // SAFETY: `alarm` takes a number. No handler is set for its signal, so the signal ends the process.
     unsafe { libc::alarm(limits.wall_seconds) };
-    // Without a parent that waits there is nobody to compile for.
+    // If the parent dies, the result has no reader, so the child is killed.
     // SAFETY: `PR_SET_PDEATHSIG` takes the number of a signal.
     if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
         return Err(std::io::Error::last_os_error());
@@ -176,8 +176,8 @@ fn limit_self(limits: &CompileLimits) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Compiles `bytes` into the file `output`, in a child of `program` or, without one, in this process, where only the
-/// size of the code is limited.
+/// Compiles `bytes` into the file `output`, in a child of `program`. Without a program it compiles in this process,
+/// where only the size of the code is limited.
 pub(crate) fn compile(
     engine: &Engine,
     program: Option<&Path>,
@@ -202,7 +202,7 @@ pub(crate) fn compile(
     if status.success() { Ok(()) } else { Err(why(status, &said, limits)) }
 }
 
-/// How the child ended, and what it said, of which only the beginning is kept.
+/// Runs the child. Returns its exit status and the beginning of its standard error.
 fn run(program: &Path, limits: &CompileLimits, input: &Path, output: &Path) -> std::io::Result<(ExitStatus, String)> {
     let mut child = Command::new(program)
         .arg(SUBCOMMAND)
@@ -218,14 +218,14 @@ fn run(program: &Path, limits: &CompileLimits, input: &Path, output: &Path) -> s
         .stderr(Stdio::piped())
         .spawn()?;
     let mut said = Vec::new();
-    // Closed at the end of this line: whoever says more than that finds nobody listening.
+    // The pipe is closed at the end of this line, so a child that writes more gets an error.
     let heard = child.stderr.take().map_or(Ok(0), |stderr| stderr.take(MAX_STDERR).read_to_end(&mut said));
     let status = child.wait()?;
     heard?;
     Ok((status, String::from_utf8_lossy(&said).trim().to_owned()))
 }
 
-/// What a child's end means: the component's fault, or ours.
+/// Decides whether the component or the host caused the child's end.
 fn why(status: ExitStatus, said: &str, limits: &CompileLimits) -> LoadError {
     let ours = |what: String, transient| {
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
@@ -237,7 +237,7 @@ fn why(status: ExitStatus, said: &str, limits: &CompileLimits) -> LoadError {
         }
         .into()
     };
-    // With less than it needs it may end in any way.
+    // With less address space than it needs, the child may end in any way.
     if status.code() != Some(i32::from(EXIT_REFUSED))
         && let Some(error) = less_than(limits)
     {
@@ -254,9 +254,9 @@ fn why(status: ExitStatus, said: &str, limits: &CompileLimits) -> LoadError {
         (_, Some(libc::SIGXCPU)) => {
             too_expensive(format!("compiling it takes more than {} s of processor time", limits.cpu_seconds)).into()
         }
-        // How a Rust process ends when an allocation fails or a stack overflows.
+        // A Rust process ends with SIGABRT when an allocation fails or a stack overflows.
         (_, Some(libc::SIGABRT)) => needs_memory(limits),
-        // It did not use the processor time that it had: the machine is at fault, and may be better later.
+        // The compiler did not use up its processor time, so the machine is at fault, and a later attempt may succeed.
         (_, Some(libc::SIGALRM)) => ours(
             format!("no end after {} s: the machine is overloaded, or its disk does not answer", limits.wall_seconds),
             true,
@@ -264,12 +264,12 @@ fn why(status: ExitStatus, said: &str, limits: &CompileLimits) -> LoadError {
         (_, Some(signal @ (libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE))) => {
             ours(format!("the compiler crashed, signal {signal}"), false)
         }
-        // An operator, or the system that ran out of memory: not the component.
+        // An operator or the kernel's out-of-memory killer ended the child; the component is not at fault.
         (_, signal) => ours(format!("the compiler was ended by signal {}", signal.unwrap_or_default()), true),
     }
 }
 
-/// A refusal as the child wrote it: the last line, since what goes before may be a panic's.
+/// Parses the child's refusal. It is the last line of standard error, because a panic message may precede it.
 fn told(said: &str) -> Option<Refusal> {
     #[derive(Deserialize)]
     struct ChildRefusal {

@@ -1,4 +1,4 @@
-//! Compiles and describes components, without running them: for registration and `task check`.
+//! Compiles and describes components without running them, for registration and `task check`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,24 +15,24 @@ use crate::outcome::host_error;
 use crate::package::Package;
 use crate::refusal::{LoadError, Refusal};
 
-/// wasmtime counts initial memory in these, in bytes.
+/// The size of a page of initial memory as wasmtime counts it, in bytes.
 const WASM_PAGE: u64 = 64 << 10;
 
-/// Where compiled code is kept, and who compiles.
+/// Where compiled code is kept, and how components are compiled.
 #[derive(Debug, Clone)]
 pub struct CompilerOptions {
-    /// Of the host alone; made if it is not there.
+    /// The folder of compiled code. Only the host may write to it. It is created if it does not exist.
     pub cache_dir: PathBuf,
-    /// The most that compiled code may take there, in bytes.
+    /// The most bytes of compiled code in that folder.
     pub cache_bytes: u64,
-    /// The program whose hidden subcommand [`crate::SUBCOMMAND`] calls [`crate::compile_child`]; none: compile in this
-    /// process, without limits.
+    /// The program whose hidden subcommand [`crate::SUBCOMMAND`] calls [`crate::compile_child`]. `None`: compile in
+    /// this process, where only the size of the code is limited.
     pub program: Option<PathBuf>,
-    /// Of the process that compiles.
+    /// The limits of the child process that compiles.
     pub limits: CompileLimits,
 }
 
-/// Compiles components and says what they are.
+/// Compiles and describes components.
 #[derive(Debug)]
 pub struct Compiler {
     pub(crate) engine: Engine,
@@ -45,7 +45,8 @@ impl Compiler {
     /// # Errors
     /// If the cache folder cannot be used.
     pub fn new(options: CompilerOptions) -> Result<Self, HostError> {
-        // With the slots of one attempt: what they do not hold is refused here, and not when it is first run.
+        // The engine has the slots of one attempt, so a component that does not fit into them is refused here, not at
+        // its first run.
         Self::with_engine(engine(1)?, options)
     }
 
@@ -57,17 +58,22 @@ impl Compiler {
         Ok(Self { engine, cache })
     }
 
-    /// What the host sees in a component: its task, its imports and their grants, its sizes.
+    /// Describes a component: its task, its imports with their grants, and its sizes.
     ///
     /// # Errors
     /// A refusal that names the import or field, or a failure of the host.
     pub fn describe(&self, component: &[u8], grants: &Grants) -> Result<Description, LoadError> {
         if let Some(origin) = grants.http.first() {
-            // The manifest's grammar has it already; granting what nothing honours would be a promise.
+            // The manifest's grammar already has this grant. Accepting a grant that has no effect would be a false
+            // promise.
             return Err(Refusal::new(
                 "unsupported_grant",
-                format!("plugin.toml asks to reach `{origin}`, and this dovetail lets no task use the network"),
-                "remove `http` from [grants]; fetch the data before the pipeline and give it to the task as an artifact",
+                format!(
+                    "plugin.toml asks for access to `{origin}`, but this version of dovetail gives no task access \
+                    to the network"
+                ),
+                "remove `http` from [grants]; fetch the data before the pipeline and give it to the task as an \
+                 artifact",
             )
             .into());
         }
@@ -89,25 +95,25 @@ impl Compiler {
         })
     }
 
-    /// The same for a package; its component must be the task that the manifest names.
+    /// Describes a package. Its component must export the task that the manifest names.
     ///
     /// # Errors
-    /// As [`Compiler::describe`], and if the names differ.
+    /// The errors of [`Compiler::describe`], and a refusal if the names differ.
     pub fn describe_package(&self, package: &Package) -> Result<Description, LoadError> {
         let description = self.describe(&package.component, &package.manifest.grants)?;
         check_name(&description.signature.interface, &package.manifest.name)?;
         Ok(description)
     }
 
-    /// Removes compiled code that was not used for so long; with `look_only` it stays. How many components, and how
-    /// many bytes.
+    /// Removes compiled code that was not used for `unused_for`; with `look_only` it removes nothing. Returns the
+    /// number of components and their bytes.
     ///
     /// # Errors
-    /// If the cache folder cannot be read, or written.
+    /// If the cache folder cannot be read or written.
     pub fn remove_unused(&self, unused_for: Duration, look_only: bool) -> Result<(u64, u64), HostError> {
         self.cache
             .remove_unused(unused_for, look_only)
-            .map_err(|error| host_error("remove compiled code that nobody uses", true, error))
+            .map_err(|error| host_error("remove unused compiled code", true, error))
     }
 
     pub(crate) fn task(&self, package: &Package) -> Result<Task, LoadError> {

@@ -1,4 +1,5 @@
-//! Looks at a component: what it imports, which task it exports, what it needs. Refuses with the name of what is wrong.
+//! Inspects a component: its imports, the task that it exports, the resources that it needs. A refusal names the
+//! offending part.
 
 use std::panic::catch_unwind;
 
@@ -24,39 +25,40 @@ use crate::types::{MAX_TYPE_DEPTH, MAX_TYPE_NAME, MAX_TYPE_NODES, Reader, foreig
 /// One import of a component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Import {
-    /// `wasi:clocks/wall-clock@0.2.6`.
+    /// The name with its version, such as `wasi:clocks/wall-clock@0.2.6`.
     pub name: String,
+    /// What the import needs.
     pub class: GrantClass,
 }
 
-/// What the host sees in a component.
+/// The description of a component.
 #[derive(Debug, Clone)]
 pub struct Description {
+    /// The interface of its task.
     pub signature: Signature,
     /// In the component's order.
     pub imports: Vec<Import>,
-    /// The kinds of models that it can open.
+    /// The kinds of models that the component can open.
     pub opens: Vec<ModelKind>,
-    /// Nothing it imports reaches a clock, randomness or a network: the same input gives the same output.
+    /// No import reaches a clock, randomness or a network, so the same input gives the same output.
     pub pure: bool,
-    /// Of the component, in bytes.
+    /// The size of the component, in bytes.
     pub component_bytes: u64,
-    /// Of its machine code and the data that comes with it, in bytes.
+    /// The size of its machine code and data, in bytes.
     pub code_bytes: u64,
-    /// Linear memory before its first instruction, in bytes; none if that cannot be told.
+    /// Linear memory before its first instruction, in bytes. `None` if that is unknown.
     pub initial_memory: Option<u64>,
 }
 
-/// A component that can be run.
+/// A component that is linked and can be run.
 pub(crate) struct Task {
     pub(crate) pre: InstancePre<State>,
     pub(crate) run: ComponentExportIndex,
     pub(crate) signature: Signature,
-    /// `run` returns a record when it succeeds.
     pub(crate) imports: Vec<Import>,
 }
 
-/// Refuses what is no component, before anything is compiled.
+/// Refuses files that are not components, before anything is compiled.
 pub(crate) fn check_kind(bytes: &[u8]) -> Result<(), Refusal> {
     let refuse = |code, what: &str, help: &str| {
         Err(Refusal::new(code, format!("it is {what}, not a WebAssembly component"), help))
@@ -66,7 +68,8 @@ pub(crate) fn check_kind(bytes: &[u8]) -> Result<(), Refusal> {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => refuse(
             "core_module",
             "a core module",
-            "build for wasm32-wasip2, or let `dovetail task pack` make a component of a module built for wasm32-unknown-unknown",
+            "build for wasm32-wasip2, or let `dovetail task pack` make a component of a module built for \
+             wasm32-unknown-unknown",
         ),
         [0x7f, b'E', b'L', b'F', ..] => {
             refuse("native_code", "native code", "upload the .wasm file: code is compiled by the host itself")
@@ -78,16 +81,18 @@ pub(crate) fn check_kind(bytes: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// Why the compiler would not take `bytes`: by field if a type of the task's interface is the cause.
+/// The refusal for a component that the compiler did not accept. It names the field if a type of the task's interface
+/// is the cause.
 pub(crate) fn explain(bytes: &[u8], compiler: &str) -> Refusal {
-    // The words of the pinned version, which has no types for these; held by the tests of this crate.
+    // The texts of the pinned wasmtime version, which has no types for these errors. This crate's tests check the
+    // texts.
     if compiler.contains("effective type size exceeds the limit") {
         return too_large(format!("its types have too many parts, each counted as often as it occurs: {compiler}"));
     }
     if compiler.contains("type nesting is too deep") {
         return too_deep(format!("its types are nested too deep: {compiler}"));
     }
-    // The decoder is made for friendly input: whatever it trips over is no news.
+    // The decoder may panic on malformed input. Then the compiler's own message is used.
     let found = catch_unwind(|| match wit_component::decode(bytes) {
         Ok(DecodedWasm::Component(resolve, world)) => unsupported(&resolve, world),
         _ => None,
@@ -97,12 +102,12 @@ pub(crate) fn explain(bytes: &[u8], compiler: &str) -> Refusal {
         _ => Refusal::new(
             "invalid_component",
             format!("the component is not valid: {compiler}"),
-            "build it for wasm32-wasip2 (WASI 0.2); asynchronous components are not taken",
+            "build it for wasm32-wasip2 (WASI 0.2); asynchronous components are not supported",
         ),
     }
 }
 
-/// The first exported function with something asynchronous or unrecordable in it.
+/// The first exported function that is asynchronous, or that has a type that cannot be recorded.
 fn unsupported(resolve: &Resolve, world: WorldId) -> Option<Refusal> {
     let mut search = Search { resolve, nodes: 0 };
     for (key, item) in &resolve.worlds[world].exports {
@@ -131,8 +136,8 @@ fn unsupported(resolve: &Resolve, world: WorldId) -> Option<Refusal> {
     None
 }
 
-/// Looks through types for what cannot be recorded, as far as a task's types may reach: a few records can denote a type
-/// of any size.
+/// Searches types for parts that cannot be recorded, within the limits for a task's types: a few records can denote a
+/// type of any size.
 struct Search<'r> {
     resolve: &'r Resolve,
     nodes: usize,
@@ -170,11 +175,15 @@ impl Search<'_> {
     }
 }
 
-/// Checks imports, finds `run` and links.
+/// Checks the imports, finds `run` and links the component.
+///
+/// # Errors
+/// A refusal that names the import or the field, or a failure of the host.
 pub(crate) fn task(engine: &Engine, component: &Component, grants: &Grants) -> Result<Task, LoadError> {
     let imports = imports(engine, component, grants)?;
     let linker = linker(engine, grants).map_err(|error| host_error("link the host's interfaces", false, error))?;
-    // What passed the check above and does not link was made for another version of one of the interfaces.
+    // The imports passed the check above, so a component that does not link was made for another version of an
+    // interface.
     let mismatch = |error: wasmtime::Error| {
         Refusal::new(
             "incompatible_import",
@@ -197,7 +206,8 @@ pub(crate) fn task(engine: &Engine, component: &Component, grants: &Grants) -> R
             return Err(Refusal::new(
                 "no_run",
                 "it exports no interface with a function `run`",
-                "export one: `interface task { run: func(input: input) -> result<output, task-error>; }`, with `export task;` in its world",
+                "export one: `interface task { run: func(input: input) -> result<output, task-error>; }`, \
+                 with `export task;` in its world",
             )
             .into());
         }
@@ -206,7 +216,7 @@ pub(crate) fn task(engine: &Engine, component: &Component, grants: &Grants) -> R
             return Err(Refusal::new(
                 "two_runs",
                 format!("several exported interfaces have a function `run`: {}", names.join(", ")),
-                "export one task a component",
+                "export exactly one task",
             )
             .into());
         }
@@ -226,7 +236,7 @@ pub(crate) fn task(engine: &Engine, component: &Component, grants: &Grants) -> R
         && (needs.num_memories > MEMORIES || needs.num_tables > TABLES)
     {
         let message = format!(
-            "it has {} memories and {} tables; at most {MEMORIES} and {TABLES} are taken",
+            "it has {} memories and {} tables; at most {MEMORIES} and {TABLES} are allowed",
             needs.num_memories, needs.num_tables
         );
         return Err(Refusal::new("too_many_memories", message, "link its modules into one").into());
@@ -243,12 +253,12 @@ fn imports(engine: &Engine, component: &Component, grants: &Grants) -> Result<Ve
             }
             return Err(Refusal::new(
                 "unknown_import",
-                format!("it imports `{name}`, which is no interface"),
+                format!("it imports `{name}`, which is not an interface"),
                 "import dovetail:task, dovetail:vision and WASI 0.2 only",
             ));
         };
-        // `wasi:filesystem/types` mentions the date type of a clock: an interface of which only types are used reaches
-        // nothing.
+        // `wasi:filesystem/types` uses the date type of a clock's interface. An import of which the component uses only
+        // types reaches nothing.
         let types_only = instance.exports(engine).all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)));
         let class = match check_import(name, grants) {
             Err(_) if types_only && crate::linker::grant_class(name) != GrantClass::Unknown => GrantClass::Inert,
@@ -259,8 +269,8 @@ fn imports(engine: &Engine, component: &Component, grants: &Grants) -> Result<Ve
     Ok(imports)
 }
 
-/// The kinds of models whose `open` it imports: a component has those functions of an interface that are called
-/// somewhere in it.
+/// The kinds of models whose `open` the component imports. A component imports only those functions of an interface
+/// that it calls.
 pub(crate) fn opens(engine: &Engine, component: &Component) -> Vec<ModelKind> {
     let ty = component.component_type();
     let faces = ty.imports(engine).find_map(|(name, item)| match item.ty {
@@ -274,7 +284,7 @@ pub(crate) fn opens(engine: &Engine, component: &Component) -> Vec<ModelKind> {
     ModelKind::ALL.into_iter().filter(opens).collect()
 }
 
-/// `run: func(input: record) -> result<record?, task-error>`, as data.
+/// Reads `run: func(input: record) -> result<record?, task-error>` as data.
 fn signature(interface: String, run: &ComponentFunc) -> Result<Signature, Refusal> {
     let wrong = |what: String| {
         Refusal::new(
@@ -311,13 +321,15 @@ fn signature(interface: String, run: &ComponentFunc) -> Result<Signature, Refusa
         return Err(Refusal::new(
             "wrong_error_type",
             format!("the error type of `run` of `{interface}` is not `task-error` of dovetail:task/types"),
-            "write `use dovetail:task/types@0.1.0.{task-error};` in the interface and return `result<output, task-error>`",
+            "write `use dovetail:task/types@0.1.0.{task-error};` in the interface and return \
+             `result<output, task-error>`",
         ));
     }
     Ok(Signature { interface, input, output })
 }
 
-/// Structurally `dovetail:task/types.task-error`: names of types do not survive in a component.
+/// Whether the type has the structure of `dovetail:task/types.task-error`. Names of types do not survive in a
+/// component.
 fn is_task_error(ty: &Native) -> bool {
     let Native::Variant(variant) = ty else {
         return false;
@@ -357,20 +369,20 @@ fn is_failure(ty: &Native) -> bool {
         && details
 }
 
-/// The name of the package in `acme:face-count/task@1.2.0`: `face-count`.
+/// The name of the package: `face-count` for `acme:face-count/task@1.2.0`.
 pub(crate) fn package_name(interface: &str) -> Option<&str> {
     interface.split_once(':')?.1.split_once('/').map(|(package, _)| package)
 }
 
-/// A component of a core module that was built for `wasm32-unknown-unknown` and carries its WIT.
+/// Makes a component of a core module that was built for `wasm32-unknown-unknown` and contains its WIT.
 ///
 /// # Errors
-/// A refusal if it is no core module or carries no WIT.
+/// `not_wasm` if it is not a core module; `invalid_component` if it contains no valid WIT.
 pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
     if !matches!(module, [0, b'a', b's', b'm', 1, 0, 0, 0, ..]) {
         return Err(Refusal::new(
             "not_wasm",
-            "it is no core WebAssembly module",
+            "it is not a core WebAssembly module",
             "give the .wasm file that cargo wrote under target/wasm32-unknown-unknown",
         ));
     }
@@ -383,7 +395,7 @@ pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
     let refuse = |why: String| {
         Refusal::new(
             "invalid_component",
-            crate::text::message(&format!("no component can be made of the module: {why}")),
+            crate::text::message(&format!("the module cannot be made into a component: {why}")),
             "build the task with the SDK",
         )
     };

@@ -1,7 +1,7 @@
-//! A component from a core module and the WIT of its world, without a toolchain for tasks: for the host's own
-//! measurements.
+//! Makes a component from a core module and the WIT of its world, without a toolchain for tasks. The host's own
+//! measurements use it.
 //!
-//! The host's interfaces are at hand under their own names; everything else must be in the given text.
+//! The host's interfaces are available under their names; the given text must define everything else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,17 +11,17 @@ use wit_parser::Resolve;
 use crate::component::componentize;
 use crate::refusal::Refusal;
 
-/// The host's packages, in the order in which they name each other.
+/// The host's packages, each after the packages that it names.
 const HOST: [(&str, &str); 2] = [
     ("task.wit", include_str!("../../../wit/task/task.wit")),
     ("vision.wit", include_str!("../../../wit/vision/vision.wit")),
 ];
 
-/// Makes a component of the core module `module`, which has the imports and exports of the world `world` of the package
-/// `wit`.
+/// Makes a component of the core module `module`, which must have the imports and exports of the world `world` in the
+/// package `wit`.
 ///
 /// # Errors
-/// `bad_wit` if the text cannot be read, or has no such world; otherwise as [`componentize`].
+/// `bad_wit` if the text cannot be parsed or has no such world; otherwise the errors of [`componentize`].
 pub fn componentize_world(wit: &str, world: &str, module: &[u8]) -> Result<Vec<u8>, Refusal> {
     let embed = || -> Result<Vec<u8>, String> {
         let mut resolve = Resolve { all_features: true, ..Resolve::default() };
@@ -34,7 +34,7 @@ pub fn componentize_world(wit: &str, world: &str, module: &[u8]) -> Result<Vec<u
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).map_err(|e| format!("{e:#}"))?;
         Ok(module)
     };
-    // The parser is made for friendly input, as the encoder is.
+    // The parser, like the encoder, may panic on malformed input.
     let embedded = catch_unwind(AssertUnwindSafe(embed)).unwrap_or_else(|_| Err("it is damaged".to_owned()));
     let refuse = |why: String| {
         let message = crate::text::message(&format!("the WIT of `{world}` cannot be used: {why}"));
@@ -51,7 +51,8 @@ pub fn componentize_world(wit: &str, world: &str, module: &[u8]) -> Result<Vec<u
 mod tests {
     use super::*;
 
-    const WIT: &str = "package a:b@1.0.0; interface task { use dovetail:task/types@0.1.0.{task-error}; run: func() -> result<_, task-error>; }
+    const WIT: &str = "package a:b@1.0.0; interface task { \
+        use dovetail:task/types@0.1.0.{task-error}; run: func() -> result<_, task-error>; }
         world it { export task; }";
 
     #[test]

@@ -1,5 +1,5 @@
-//! What the guest's handles stand for: one Rust type a resource, since the linker tells resources apart by them; and
-//! what a host function answers.
+//! The host objects behind a guest's handles, and the results of host functions. Each resource has its own Rust type,
+//! by which the linker tells resources apart.
 #![expect(unreachable_pub, reason = "the generated bindings export these types again")]
 
 use std::sync::Arc;
@@ -28,9 +28,9 @@ pub struct Writer {
 /// `dovetail:vision/images.image`.
 #[derive(Debug)]
 pub struct Image {
-    /// The artifact it came in as; none for one that the task made.
+    /// The artifact from which the image was opened. `None` for an image that the task made.
     pub(crate) reference: Option<ArtifactRef>,
-    /// Decoded at the first use: a task that only passes a picture on pays nothing.
+    /// Decoded at the first use: a task that only passes a picture on does not decode it.
     pub(crate) decoded: Option<vision::Image>,
 }
 
@@ -60,10 +60,10 @@ pub struct EmotionClassifier(pub(crate) vision::Model);
 #[derive(Debug)]
 pub struct Embedder(pub(crate) vision::Model);
 
-/// What a host function answers in place of a `task-error`: the guest's business, or the attempt's end.
+/// The error of a host function: one for the guest, or the end of the attempt.
 #[derive(Debug)]
 pub enum Fault {
-    /// The guest is told.
+    /// The guest gets this error.
     Task(TaskError),
     /// The attempt ends.
     End(wasmtime::Error),

@@ -1,9 +1,9 @@
-//! Runs tasks: compiles components, caches and links them, limits what they use, and calls them with JSON values. The
-//! only crate that names wasmtime.
+//! Runs tasks: compiles, caches and links components, limits their resources, and calls them with JSON values. Only
+//! this crate names wasmtime.
 //!
-//! A task exports an interface of its own, which is discovered and called with dynamic values; the host's interfaces
-//! are bound statically. It knows neither queues nor runs: one attempt comes in, one report goes out
-//! ([`dovetail_core::executor::Executor`]).
+//! A task exports its own interface. The runtime reads that interface from the component and calls it with dynamic
+//! values; the host's interfaces are bound statically. The runtime knows neither queues nor runs: it takes one attempt
+//! and returns one report ([`dovetail_core::executor::Executor`]).
 
 mod bindings;
 mod cache;

@@ -1,28 +1,29 @@
-//! What the instances of an attempt may hold together: linear memory, tables, instances. wasmtime's own limiter counts
-//! every memory for itself.
+//! Limits for all instances of an attempt together: linear memory, tables, instances. wasmtime's own limiter would
+//! count each memory separately.
 
 use wasmtime::ResourceLimiter;
 
 use crate::engine::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
 use crate::outcome::{Ended, scarce, scarce_error};
 
-/// wasmtime's words for a growth that it refuses without asking the limiter; a test holds them.
+/// wasmtime's text for a growth that it refuses without asking the limiter. A test checks the text.
 const BEYOND_TYPE: &str = "exceeds memory type's limits";
 
-/// Counts what is held and remembers what was refused.
+/// Counts the linear memory and records what was refused.
 #[derive(Debug)]
 pub(crate) struct Memory {
     limit: usize,
     held: usize,
+    /// Bytes of the last growth that was allowed, taken back if wasmtime fails to carry it out.
     granted_last: usize,
-    /// The most held at once, in bytes.
+    /// The most memory held at once, in bytes.
     pub(crate) peak: usize,
-    /// What the guest asked for in vain, in bytes more than it held: why it aborted, if it aborts next.
+    /// The bytes of the last growth that was refused. If the guest aborts next, this is the reason.
     pub(crate) denied: Option<usize>,
 }
 
 impl Memory {
-    /// At most `limit` bytes over all memories.
+    /// A limit of `limit` bytes over all memories.
     pub(crate) fn new(limit: u64) -> Self {
         Self { limit: usize::try_from(limit).unwrap_or(usize::MAX), held: 0, granted_last: 0, peak: 0, denied: None }
     }
@@ -33,7 +34,7 @@ impl ResourceLimiter for Memory {
         let more = desired.saturating_sub(current);
         self.granted_last = 0;
         if maximum.is_some_and(|maximum| desired > maximum) {
-            // The module's own maximum: its author's decision. (wasmtime's slots are never smaller than the limit.)
+            // The module's own maximum is its author's decision. (wasmtime's slots are never smaller than the limit.)
             return Ok(false);
         }
         let wanted = self.held.saturating_add(more);
@@ -47,13 +48,13 @@ impl ResourceLimiter for Memory {
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        // It was within the task's limit, and the system refused it: another machine would have had it. The guest must
-        // not see that, or its result would depend on where it ran.
+        // The growth was within the task's limit, and the system refused it; another machine would have allowed it. The
+        // guest must not see the refusal, or its result would depend on the machine.
         if let Some(scarce) = scarce(&error) {
             let why = error.root_cause().to_string();
             return Err(wasmtime::Error::new(Ended::Host(scarce_error("grow the task's memory", scarce, &why))));
         }
-        // More than the memory's type can have was never asked for, so nothing was granted for it.
+        // wasmtime does not ask the limiter for a growth beyond the memory's type, so there is nothing to take back.
         if error.root_cause().to_string().contains(BEYOND_TYPE) {
             return Ok(());
         }

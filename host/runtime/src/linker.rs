@@ -1,5 +1,5 @@
-//! What a component may import, and how each import is answered: the host's own interfaces, the inert part of WASI, and
-//! what a grant adds.
+//! The imports that a component may have, and the implementation of each: the host's own interfaces, the inert part of
+//! WASI, and the interfaces behind grants.
 
 use dovetail_core::manifest::Grants;
 use serde::Serialize;
@@ -13,22 +13,22 @@ use crate::bindings::Services;
 use crate::refusal::Refusal;
 use crate::state::State;
 
-/// What an import needs.
+/// What an import requires.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrantClass {
     /// One of the host's own interfaces: `dovetail:task`, `dovetail:vision`.
     Host,
-    /// WASI that can do nothing: an empty environment, streams that become log lines, no preopened folder, a fixed
-    /// seed.
+    /// A WASI interface that can do nothing: an empty environment, streams that become log lines, no preopened folder,
+    /// a fixed seed.
     Inert,
-    /// WASI that reaches something: the grant of this name in `plugin.toml`.
+    /// A WASI interface that reaches something. It requires the grant of this name in `plugin.toml`.
     Needs(&'static str),
-    /// Nobody offers it.
+    /// The host does not offer it.
     Unknown,
 }
 
-/// What importing `name` (`wasi:clocks/wall-clock@0.2.6`) needs.
+/// The class of the import `name` (such as `wasi:clocks/wall-clock@0.2.6`).
 pub(crate) fn grant_class(name: &str) -> GrantClass {
     let unversioned = name.split('@').next().unwrap_or(name);
     let Some((package, interface)) = unversioned.split_once('/') else {
@@ -53,7 +53,10 @@ pub(crate) fn grant_class(name: &str) -> GrantClass {
     }
 }
 
-/// Whether the import may be linked with these grants.
+/// Checks whether the import may be linked with these grants.
+///
+/// # Errors
+/// `unsupported_import`, `unknown_import` or `missing_grant`.
 pub(crate) fn check_import(name: &str, grants: &Grants) -> Result<GrantClass, Refusal> {
     let class = grant_class(name);
     let granted = match class {
@@ -71,7 +74,8 @@ pub(crate) fn check_import(name: &str, grants: &Grants) -> Result<GrantClass, Re
             return Err(Refusal::new(
                 "unknown_import",
                 format!("it imports `{name}`, which this host does not offer"),
-                "a task may import dovetail:task, dovetail:vision and WASI 0.2; a newer interface needs a newer dovetail",
+                "a task may import dovetail:task, dovetail:vision and WASI 0.2; a newer interface needs a newer \
+                 dovetail",
             ));
         }
     };
@@ -91,24 +95,25 @@ impl HasData for Table {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// Everything that these grants allow. `p2::add_to_linker_sync` would add clocks, random and sockets to every task.
+/// Links everything that these grants allow. `p2::add_to_linker_sync` is not used: it would give clocks, random and
+/// sockets to every task.
 pub(crate) fn linker(engine: &Engine, grants: &Grants) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     let l = &mut linker;
     let own: fn(&mut State) -> &mut State = |state| state;
     Services::add_to_linker::<_, HasSelf<_>>(l, own)?;
-    // Nobody ever holds a handle of these: their functions are there to be imported, and cannot be called.
+    // No guest ever holds a handle of these resources. Their functions exist for imports and cannot be called.
     wasmtime_wasi_io::bindings::wasi::io::error::add_to_linker::<_, Table>(l, State::wasi_table)?;
     cli::terminal_input::add_to_linker::<_, WasiCli>(l, State::cli)?;
     cli::terminal_output::add_to_linker::<_, WasiCli>(l, State::cli)?;
     filesystem::types::add_to_linker::<_, WasiFilesystem>(l, State::filesystem)?;
-    // From here on ours, whoever answers: the calls are counted.
+    // The interfaces below are implemented by `State`, so that their calls are counted.
     io::poll::add_to_linker::<_, HasSelf<_>>(l, own)?;
     io::streams::add_to_linker::<_, HasSelf<_>>(l, own)?;
     cli::environment::add_to_linker::<_, HasSelf<_>>(l, own)?;
     cli::exit::add_to_linker::<_, HasSelf<_>>(l, own)?;
     cli::stdin::add_to_linker::<_, HasSelf<_>>(l, own)?;
-    // Lines go to the attempt's log.
+    // Written lines go to the attempt's log.
     cli::stdout::add_to_linker::<_, HasSelf<_>>(l, own)?;
     cli::stderr::add_to_linker::<_, HasSelf<_>>(l, own)?;
     cli::terminal_stdin::add_to_linker::<_, HasSelf<_>>(l, own)?;
@@ -118,7 +123,7 @@ pub(crate) fn linker(engine: &Engine, grants: &Grants) -> wasmtime::Result<Linke
     random::insecure_seed::add_to_linker::<_, HasSelf<_>>(l, own)?;
     if grants.clocks {
         clocks::wall_clock::add_to_linker::<_, HasSelf<_>>(l, own)?;
-        // A sleeping guest can be stopped.
+        // `State` implements the clock, so that a sleeping guest can be stopped.
         clocks::monotonic_clock::add_to_linker::<_, HasSelf<_>>(l, own)?;
     }
     if grants.random {

@@ -1,4 +1,4 @@
-//! What a guest says: bounded log lines, cleaned of control characters, and the panic among them.
+//! A guest's log: bounded lines without control characters, and the panic among them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use crate::text::{clean, detail_value};
 
-/// Counted for every line besides its text, so that empty lines are bounded as well.
+/// Bytes that every line counts besides its text, so that the number of empty lines is bounded as well.
 const LINE_OVERHEAD: u64 = 16;
-/// Bytes of an unfinished line of standard output kept back.
+/// The longest unfinished line of standard output that is kept, in bytes.
 const MAX_PARTIAL: usize = 8 << 10;
 
-/// Where and why the guest panicked.
+/// The place and the message of a guest's panic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Panic {
     pub(crate) message: String,
@@ -22,22 +22,28 @@ pub(crate) struct Panic {
     pub(crate) line: Option<u64>,
 }
 
-/// Called for every line that is kept, while the guest runs.
+/// Receives every line that is kept, while the guest runs.
 pub(crate) type LineSink = Box<dyn Fn(&LogLine) + Send + Sync>;
 
 /// The log of one attempt.
 pub(crate) struct Log {
+    /// The lines that were kept.
     pub(crate) lines: Vec<LogLine>,
+    /// The number of lines beyond the limit.
     pub(crate) dropped: u64,
+    /// The guest's panic, as the SDK's hook reported it.
     pub(crate) panic: Option<Panic>,
+    /// Bytes left of the limit.
     left: u64,
     began: Instant,
     sink: Option<LineSink>,
+    /// The unfinished lines of standard output and standard error.
     partial: [Vec<u8>; 2],
+    /// The guest's panic, as standard error shows it without the SDK.
     std_panic: Option<Panic>,
 }
 
-/// The log as it is shared with the guest's output streams.
+/// The log, shared with the guest's output streams.
 #[derive(Clone)]
 pub(crate) struct SharedLog(Arc<Mutex<Log>>);
 
@@ -72,19 +78,19 @@ impl Log {
         }
     }
 
-    /// Whether another line would still be kept.
+    /// Whether the log can keep another line.
     pub(crate) fn has_room(&self) -> bool {
         self.left > LINE_OVERHEAD
     }
 
-    /// One record.
+    /// Adds a record; counts it if it exceeds the limit.
     pub(crate) fn record(&mut self, level: &'static str, message: &str, fields: Vec<(String, String)>) {
         if level == "error" && message == "panic" {
             self.note_panic(&fields);
         }
         let size =
             LINE_OVERHEAD + message.len() as u64 + fields.iter().map(|(k, v)| (k.len() + v.len()) as u64).sum::<u64>();
-        // Before the text is cleaned: what is dropped must cost nothing.
+        // Check the size before the text is cleaned: a dropped record must cost nothing.
         if size > self.left {
             self.dropped += 1;
             return;
@@ -100,7 +106,7 @@ impl Log {
         self.lines.push(line);
     }
 
-    /// Bytes of standard output or standard error: lines, once they are complete.
+    /// Adds bytes of standard output or standard error. Complete lines become records.
     pub(crate) fn write(&mut self, output: Output, bytes: &[u8]) {
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|b| *b == b'\n') {
@@ -114,7 +120,7 @@ impl Log {
         partial.extend_from_slice(&rest[..rest.len().min(room)]);
     }
 
-    /// What the guest left without a newline.
+    /// Adds the output that the guest left without a newline.
     pub(crate) fn finish(&mut self) {
         for output in [Output::Out, Output::Err] {
             let line = std::mem::take(&mut self.partial[output as usize]);
@@ -137,7 +143,7 @@ impl Log {
         }
     }
 
-    /// The SDK's hook: fields `panic.message`, `panic.file`, `panic.line`.
+    /// The record of the SDK's hook has the fields `panic.message`, `panic.file` and `panic.line`.
     fn note_panic(&mut self, fields: &[(String, String)]) {
         let get = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| detail_value(value));
         let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), clean);
@@ -149,7 +155,8 @@ impl Log {
         });
     }
 
-    /// Without the SDK: `thread 'main' (1) panicked at src/lib.rs:7:5:`, then the message on lines of its own.
+    /// Without the SDK, the standard library prints `thread 'main' (1) panicked at src/lib.rs:7:5:`, then the message
+    /// on the next lines.
     fn watch_for_panic(&mut self, text: &str) {
         if let Some((_, place)) = text.split_once(" panicked at ").filter(|_| text.starts_with("thread ")) {
             let mut parts = place.trim_end_matches(':').rsplitn(3, ':');
@@ -216,7 +223,11 @@ mod tests {
     #[test]
     fn the_place_of_a_panic_is_read_from_standard_error() {
         let mut log = log(10_000);
-        log.write(Output::Err, b"\nthread '<unnamed>' (1) panicked at src/my lib.rs:12:5:\nindex out of bounds\nnote: run with `RUST_BACKTRACE=1`\n");
+        log.write(
+            Output::Err,
+            b"\nthread '<unnamed>' (1) panicked at src/my lib.rs:12:5:\nindex out of bounds\n\
+              note: run with `RUST_BACKTRACE=1`\n",
+        );
         log.finish();
         assert_eq!(
             log.panic,

@@ -1,10 +1,10 @@
-//! What all attempts of a process hold together beyond their own parts: decoded pictures and artifacts. Without it ten
-//! tasks, each within its own budget, take as much memory as ten budgets.
+//! The memory that all attempts of a process hold together beyond their own parts: decoded pictures and artifacts.
+//! Without this budget, ten tasks, each within its own budget, could hold ten budgets.
 //!
-//! Who finds no room waits for others to let something go, and then gives up: that is the host's affair, not the
-//! task's, and the attempt is made again later. Only the oldest attempt of those without room waits, and the others
-//! give up at once: what they hold is what it waits for. Alone an attempt always finds room, so what a task may hold
-//! does not depend on who runs beside it.
+//! If the shared budget is exhausted, the oldest attempt waits up to 2 s; younger ones fail and are requeued,
+//! uncharged. Younger attempts fail at once, because the oldest one waits for the memory that they hold. If the oldest
+//! attempt waits in vain, it fails and is requeued as well. An attempt that runs alone always gets its memory, so the
+//! amount that a task may hold does not depend on concurrent attempts.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,58 +12,62 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use dovetail_core::stop::{Stop, StopReason};
 
-/// How long is waited for room: who holds it may be in the middle of something that takes long.
+/// The longest wait for memory. Another attempt may be in the middle of a long operation.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Shared by all attempts of a runtime. In bytes.
+/// The budget, shared by all attempts of a runtime. In bytes.
 #[derive(Debug)]
 pub(crate) struct MemoryBudget {
-    /// Held by each attempt without asking.
+    /// Bytes that each attempt may hold without a claim on the shared budget.
     own: u64,
-    /// Held by all together beyond that.
+    /// Bytes that all attempts together may hold beyond their own parts.
     shared: u64,
     state: Mutex<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// Bytes in use of the shared budget.
     taken: u64,
-    /// Attempts so far.
+    /// The number of attempts so far.
     begun: u64,
-    /// The age of who waits, and how it hears that there may be room; dropped, it hears that an older one waits.
+    /// The age of the waiting attempt, and the channel that wakes it when memory was released. If the sender is
+    /// dropped, an older attempt has taken its place.
     waiting: Option<(u64, Sender<()>)>,
 }
 
-/// Why there is no room.
+/// Why an attempt gets no memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoRoom {
-    /// Others hold it.
-    Taken,
+pub(crate) enum Denied {
+    /// Other attempts hold the shared budget.
+    Exhausted,
     /// The attempt must end.
     Stopped(StopReason),
 }
 
-/// What one attempt holds; it goes back with it.
+/// The bytes that one attempt holds. Dropping it releases them.
 #[derive(Debug)]
 pub(crate) struct Share {
-    room: Arc<MemoryBudget>,
+    budget: Arc<MemoryBudget>,
     held: u64,
-    /// The lower, the older.
+    /// The lower the number, the older the attempt.
     age: u64,
 }
 
 impl MemoryBudget {
+    /// A budget of `shared` bytes beyond the `own` bytes of each attempt.
     pub(crate) fn new(own: u64, shared: u64) -> Arc<Self> {
         Arc::new(Self { own, shared, state: Mutex::default() })
     }
 
+    /// The share of a new attempt, which holds nothing yet.
     pub(crate) fn share(self: &Arc<Self>) -> Share {
         let mut state = self.lock();
         state.begun += 1;
-        Share { room: self.clone(), held: 0, age: state.begun }
+        Share { budget: self.clone(), held: 0, age: state.begun }
     }
 
-    /// What is taken of the shared part.
+    /// Bytes in use of the shared budget.
     pub(crate) fn taken(&self) -> u64 {
         self.lock().taken
     }
@@ -74,16 +78,17 @@ impl MemoryBudget {
 }
 
 impl Share {
-    /// Of so many bytes, those beyond the attempt's own part.
+    /// The part of `held` bytes that counts towards the shared budget.
     fn beyond(&self, held: u64) -> u64 {
-        held.saturating_sub(self.room.own)
+        held.saturating_sub(self.budget.own)
     }
 
+    /// Takes `more` bytes if they fit. An attempt that alone uses the shared budget is not limited.
     fn take(&mut self, shared: &mut Shared, more: u64) -> bool {
-        let mine = self.beyond(self.held);
-        let others = shared.taken - mine;
+        let before = self.beyond(self.held);
+        let others = shared.taken - before;
         let wanted = self.beyond(self.held.saturating_add(more));
-        let fits = wanted == mine || others == 0 || others.saturating_add(wanted) <= self.room.shared;
+        let fits = wanted == before || others == 0 || others.saturating_add(wanted) <= self.budget.shared;
         if fits {
             shared.taken = others + wanted;
             self.held += more;
@@ -91,54 +96,56 @@ impl Share {
         fits
     }
 
-    /// Takes so much more if there is room now.
+    /// Takes `more` bytes if they are available now.
     pub(crate) fn try_grow(&mut self, more: u64) -> bool {
-        let room = self.room.clone();
-        let mut shared = room.lock();
+        let budget = self.budget.clone();
+        let mut shared = budget.lock();
         self.take(&mut shared, more)
     }
 
-    /// Takes so much more, waiting for room.
-    pub(crate) fn grow(&mut self, more: u64, stop: &Stop) -> Result<(), NoRoom> {
-        let (room, until) = (self.room.clone(), Instant::now() + PATIENCE);
+    /// Takes `more` bytes. The oldest attempt without memory waits for them, at most for [`PATIENCE`].
+    ///
+    /// # Errors
+    /// `Exhausted` if an older attempt waits or the wait was in vain; `Stopped` if `stop` fires first.
+    pub(crate) fn grow(&mut self, more: u64, stop: &Stop) -> Result<(), Denied> {
+        let (budget, until) = (self.budget.clone(), Instant::now() + PATIENCE);
         loop {
             let freed = {
-                let mut shared = room.lock();
-                // Whether it has waited or not: it does so no more.
+                let mut shared = budget.lock();
+                // This attempt is not waiting now; remove its entry from an earlier round.
                 shared.waiting.take_if(|(age, _)| *age == self.age);
                 if self.take(&mut shared, more) {
                     return Ok(());
                 }
                 if shared.waiting.as_ref().is_some_and(|(age, _)| *age < self.age) {
-                    return Err(NoRoom::Taken);
+                    return Err(Denied::Exhausted);
                 }
                 let (free, freed) = crossbeam_channel::bounded(1);
                 shared.waiting = Some((self.age, free));
                 freed
             };
-            let heard = stop.clone().by(until).wait(&freed);
-            match heard {
+            match stop.clone().by(until).wait(&freed) {
                 Ok(Some(())) => {}
-                // An older one waits now.
-                Ok(None) => return Err(NoRoom::Taken),
+                // An older attempt has taken the place.
+                Ok(None) => return Err(Denied::Exhausted),
                 Err(_) => {
-                    room.lock().waiting.take_if(|(age, _)| *age == self.age);
-                    return Err(stop.reason(Instant::now()).map_or(NoRoom::Taken, NoRoom::Stopped));
+                    budget.lock().waiting.take_if(|(age, _)| *age == self.age);
+                    return Err(stop.reason(Instant::now()).map_or(Denied::Exhausted, Denied::Stopped));
                 }
             }
         }
     }
 
-    /// Gives back so much of it.
+    /// Releases `less` bytes.
     pub(crate) fn shrink(&mut self, less: u64) {
         let held = self.held.saturating_sub(less);
         let back = self.beyond(self.held) - self.beyond(held);
         self.held = held;
         if back > 0 {
-            let mut shared = self.room.lock();
+            let mut shared = self.budget.lock();
             shared.taken -= back;
             if let Some((_, free)) = &shared.waiting {
-                // Full: it has been told, and has not looked yet.
+                // If the channel is full, the waiting attempt has an unread message already.
                 _ = free.try_send(());
             }
         }
@@ -157,8 +164,8 @@ mod tests {
 
     #[test]
     fn the_own_part_is_never_asked_for_and_the_rest_is_shared() {
-        let room = MemoryBudget::new(10, 100);
-        let (mut a, mut b, mut c) = (room.share(), room.share(), room.share());
+        let budget = MemoryBudget::new(10, 100);
+        let (mut a, mut b, mut c) = (budget.share(), budget.share(), budget.share());
         assert!(a.try_grow(110), "10 of its own, and all that is shared");
         assert!(b.try_grow(10) && !b.try_grow(1), "the own part is left, and no more");
         a.shrink(40);
@@ -167,58 +174,59 @@ mod tests {
         assert!(b.try_grow(60) && !c.try_grow(11));
         drop(b);
         assert!(c.try_grow(1000), "alone it may have what its own budget allows");
-        assert!(room.share().try_grow(10) && !room.share().try_grow(11));
+        assert!(budget.share().try_grow(10) && !budget.share().try_grow(11));
         drop(c);
-        assert_eq!(room.lock().taken, 0);
+        assert_eq!(budget.lock().taken, 0);
     }
 
     #[test]
     fn who_waits_gets_what_another_lets_go() {
-        let room = MemoryBudget::new(0, 100);
-        let (mut a, mut b) = (room.share(), room.share());
+        let budget = MemoryBudget::new(0, 100);
+        let (mut a, mut b) = (budget.share(), budget.share());
         assert!(a.try_grow(80) && b.try_grow(20));
         std::thread::scope(|threads| {
             let waiting = threads.spawn(|| b.grow(50, &Stop::never()));
-            while room.lock().waiting.is_none() {
+            while budget.lock().waiting.is_none() {
                 std::thread::yield_now();
             }
             a.shrink(50);
             assert_eq!(waiting.join().unwrap(), Ok(()));
         });
-        assert_eq!((a.held, b.held, room.lock().taken), (30, 70, 100));
-        assert!(room.lock().waiting.is_none(), "who waited does so no more");
+        assert_eq!((a.held, b.held, budget.lock().taken), (30, 70, 100));
+        assert!(budget.lock().waiting.is_none(), "who waited does so no more");
     }
 
     #[test]
     fn who_waits_in_vain_gives_up_and_who_must_stop_stops() {
-        let room = MemoryBudget::new(0, 100);
-        let (mut a, mut b) = (room.share(), room.share());
+        let budget = MemoryBudget::new(0, 100);
+        let (mut a, mut b) = (budget.share(), budget.share());
         assert!(a.try_grow(80));
         let began = Instant::now();
-        assert_eq!(b.grow(50, &Stop::never()), Err(NoRoom::Taken));
+        assert_eq!(b.grow(50, &Stop::never()), Err(Denied::Exhausted));
         assert!(began.elapsed() >= PATIENCE);
         let canceller = dovetail_core::stop::Canceller::new();
         canceller.cancel();
-        assert_eq!(b.grow(50, &canceller.stop()), Err(NoRoom::Stopped(StopReason::Cancelled)));
+        assert_eq!(b.grow(50, &canceller.stop()), Err(Denied::Stopped(StopReason::Cancelled)));
         let late = Stop::never().by(Instant::now() + Duration::from_millis(10));
-        assert_eq!(b.grow(50, &late), Err(NoRoom::Stopped(StopReason::Deadline)));
-        assert_eq!((b.held, room.taken()), (0, 80));
-        assert!(room.lock().waiting.is_none());
+        assert_eq!(b.grow(50, &late), Err(Denied::Stopped(StopReason::Deadline)));
+        assert_eq!((b.held, budget.taken()), (0, 80));
+        assert!(budget.lock().waiting.is_none());
     }
 
-    /// Whichever of them waits first: the younger ones give up, and with what they held the oldest goes on.
+    /// In either order of waiting, the younger attempts fail, and the oldest one gets the memory that they release.
     #[test]
     fn of_those_that_wait_for_one_another_the_oldest_goes_on() {
         for first in [0, 2] {
-            let room = MemoryBudget::new(0, 90);
-            let mut shares: Vec<Option<Share>> = (0..3).map(|_| Some(room.share())).collect();
+            let budget = MemoryBudget::new(0, 90);
+            let mut shares: Vec<Option<Share>> = (0..3).map(|_| Some(budget.share())).collect();
             assert!(shares.iter_mut().flatten().all(|share| share.try_grow(30)));
             let begins = Instant::now();
             let ends = std::thread::scope(|threads| {
                 let mut waiting = Vec::new();
                 for n in [first, 1, 2 - first] {
                     let mut share = shares[n].take().unwrap();
-                    // What it held goes with it where it gives up; the one that goes on keeps it until all have ended.
+                    // An attempt that fails drops its share at once. The attempt that gets its memory keeps the share
+                    // until all have ended.
                     waiting.push((n, threads.spawn(move || share.grow(60, &Stop::never()).map(|()| share))));
                     std::thread::sleep(Duration::from_millis(50));
                 }
@@ -227,7 +235,7 @@ mod tests {
                 ends.sort_by_key(|(n, _)| *n);
                 ends
             });
-            assert_eq!(ends, [(0, Ok(90)), (1, Err(NoRoom::Taken)), (2, Err(NoRoom::Taken))]);
+            assert_eq!(ends, [(0, Ok(90)), (1, Err(Denied::Exhausted)), (2, Err(Denied::Exhausted))]);
             assert!(begins.elapsed() < PATIENCE, "nobody waits in vain");
         }
     }

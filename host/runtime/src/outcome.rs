@@ -1,5 +1,5 @@
-//! How an attempt that did not return a value ended: traps, limits, panics, exits and handles misused are the guest's;
-//! what is tagged [`Ended::Host`] is ours.
+//! Classifies the end of an attempt that returned no value. Traps, limits, panics, exits and misused handles are the
+//! guest's failures; errors tagged [`Ended::Host`] are the host's.
 
 use std::io;
 
@@ -15,39 +15,40 @@ use wasmtime_wasi::I32Exit;
 use crate::log::Panic;
 use crate::text::message;
 
-/// Frames of a guest that are recorded.
+/// The most frames of a guest's backtrace that are recorded.
 const MAX_FRAMES: usize = 32;
 
-/// Why a host function ended the attempt. Everything else that ends one comes from the guest.
+/// Why a host function ended the attempt. Every other error comes from the guest.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Ended {
-    /// Our own fault.
+    /// The host's own fault.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// Cancelled, or out of time.
+    /// The attempt was cancelled, or its time was over.
     #[error("stopped: {0:?}")]
     Stopped(StopReason),
-    /// A failure that the guest could not be told of, because the function has no error.
+    /// A failure in a host function that has no error to return to the guest.
     #[error("{}", .0.message)]
     Failed(Box<Failure>),
 }
 
 impl Ended {
-    /// A limit other than time and memory.
+    /// A failure because of a limit other than time and memory.
     pub(crate) fn limit(code: &'static str, message: impl Into<String>) -> wasmtime::Error {
         wasmtime::Error::new(Self::Failed(Box::new(Failure::new(FailureKind::Limit, code, message))))
     }
 }
 
-/// What is known besides the error.
+/// Facts about the attempt that the error does not contain.
 #[derive(Debug)]
 pub(crate) struct Circumstances {
-    /// Bytes of linear memory that were refused last.
+    /// The bytes of the last growth of linear memory that was refused.
     pub(crate) denied: Option<usize>,
     pub(crate) memory_limit: u64,
     pub(crate) handle_limit: u32,
+    /// The guest's panic, if one was seen in its log.
     pub(crate) panic: Option<Panic>,
-    /// `run` had returned: what fails now is reading its result.
+    /// `run` had returned, so the error is in its result.
     pub(crate) returned: bool,
 }
 
@@ -60,10 +61,10 @@ pub(crate) fn host_error(
     HostError { operation: operation.into(), transient, missing: None, source: Some(source.into()) }
 }
 
-/// What the system refused this process, where that is why wasmtime failed. A guest cannot make such an error: what it
-/// is denied is counted by `limiter.rs`, and never asked of the system.
+/// The resource that the system refused to this process, if that is why wasmtime failed. A guest cannot cause such an
+/// error: `limiter.rs` refuses a guest's requests without asking the system.
 pub(crate) fn scarce(error: &wasmtime::Error) -> Option<Scarce> {
-    // By their types alone: a text may quote the guest.
+    // Only types are compared, because an error's text may quote the guest.
     error.chain().find_map(|cause| {
         let code = cause.downcast_ref::<Errno>().map(|errno| io::Error::from(*errno));
         match (cause.is::<OutOfMemory>(), code, cause.downcast_ref::<io::Error>()) {
@@ -75,8 +76,8 @@ pub(crate) fn scarce(error: &wasmtime::Error) -> Option<Scarce> {
     })
 }
 
-/// A failure of the host for want of what the system refused. It is not transient: the attempt has been made again
-/// alone before it counts (`Runtime::execute`).
+/// A failure of the host because the system refused a resource. It is not transient: `Runtime::execute` has already run
+/// the attempt again alone before it counts.
 pub(crate) fn scarce_error(operation: impl Into<String>, scarce: Scarce, why: &str) -> HostError {
     HostError {
         operation: format!("{}: {why}", operation.into()),
@@ -98,7 +99,10 @@ pub(crate) fn stopped(reason: StopReason, time_ms: u64) -> Failure {
     }
 }
 
-/// What `error` means.
+/// Classifies `error`: as the guest's failure, or as the host's.
+///
+/// # Errors
+/// The host's own failure.
 pub(crate) fn classify(error: wasmtime::Error, known: &Circumstances, time_ms: u64) -> Result<Failure, HostError> {
     let backtrace = backtrace(&error);
     let error = match error.downcast::<Ended>() {
@@ -146,15 +150,15 @@ fn failure(error: &wasmtime::Error, known: &Circumstances) -> Failure {
             bad_output(&text)
         }
         Some(trap) => trapped(*trap),
-        // wasmtime has no types for these; the tests of this crate hold the words of the pinned version.
+        // wasmtime has no types for these errors. This crate's tests check the texts of the pinned version.
         None if text.contains("handle limit exceeded") => too_many_handles(known),
         None if text.contains("handle") || text.contains("cannot remove owned resource") => bad_handle(&text),
         None if text.contains("fuel allocated for hostcalls") => Failure::new(
             FailureKind::Limit,
             "too_much_data",
             format!(
-                "more than {} crossed the border between task and host in one call (each value inside a record or list counts 40 bytes): \
-                 use an artifact for bulk data",
+                "one call moved more than {} between task and host (each value inside a record or list counts 40 \
+                 bytes): use an artifact for bulk data",
                 show_size(crate::state::HOSTCALL_FUEL as u64)
             ),
         ),
@@ -168,7 +172,7 @@ fn failure(error: &wasmtime::Error, known: &Circumstances) -> Failure {
                 Failure::new(FailureKind::Limit, "too_many_instances", message(&text))
             }
         }
-        // The guest had no room for its input: it was called for that, and has not returned.
+        // The guest could not allocate memory for its input. `run` has not been called yet.
         None if text.starts_with("realloc return") => Failure::new(FailureKind::Trap, "bad_call", message(&text)),
         None if known.returned => bad_output(&text),
         None => Failure::new(FailureKind::Trap, "bad_call", message(&text)),
@@ -176,7 +180,7 @@ fn failure(error: &wasmtime::Error, known: &Circumstances) -> Failure {
 }
 
 fn unreachable(known: &Circumstances) -> Failure {
-    // A failed allocation aborts without a panic, or panics about the allocation.
+    // A failed allocation aborts without a panic, or with a panic that names the allocation.
     let about_memory =
         known.panic.as_ref().is_none_or(|panic| panic.message.contains("alloc") || panic.message.contains("memory"));
     if known.denied.is_some() && about_memory {
@@ -210,13 +214,19 @@ fn trapped(trap: Trap) -> Failure {
         Trap::StackOverflow => ("stack_overflow", "the task's call stack is exhausted (endless recursion?)".to_owned()),
         Trap::MemoryOutOfBounds => (
             "out_of_bounds",
-            "the task touched memory outside its own (a wild pointer, or its shadow stack overflowed: endless recursion, or large values on the stack)".to_owned(),
+            "the task touched memory outside its own (a wild pointer, or its shadow stack overflowed: endless \
+             recursion, or large values on the stack)"
+                .to_owned(),
         ),
         Trap::IntegerDivisionByZero => ("integer_divide_by_zero", "the task divided an integer by zero".to_owned()),
         Trap::IntegerOverflow => ("integer_overflow", trap.to_string()),
         Trap::BadConversionToInteger => ("bad_conversion_to_integer", trap.to_string()),
-        Trap::TableOutOfBounds | Trap::IndirectCallToNull | Trap::BadSignature => ("bad_function_pointer", trap.to_string()),
-        Trap::StringOutOfBounds | Trap::ListOutOfBounds | Trap::InvalidChar => ("bad_value", format!("the task passed a value that does not exist: {trap}")),
+        Trap::TableOutOfBounds | Trap::IndirectCallToNull | Trap::BadSignature => {
+            ("bad_function_pointer", trap.to_string())
+        }
+        Trap::StringOutOfBounds | Trap::ListOutOfBounds | Trap::InvalidChar => {
+            ("bad_value", format!("the task passed an invalid value: {trap}"))
+        }
         Trap::CannotEnterComponent | Trap::CannotLeaveComponent => ("bad_call", trap.to_string()),
         other => ("trap", other.to_string()),
     };
@@ -240,14 +250,15 @@ fn too_many_handles(known: &Circumstances) -> Failure {
         FailureKind::Limit,
         "too_many_handles",
         format!(
-            "the task held more than {} images, artifacts, models and writers at once: drop what is no longer needed, or raise `handles` under `[limits]`",
+            "the task held more than {} images, artifacts, models and writers at once: drop what is no longer needed, \
+             or raise `handles` under `[limits]`",
             known.handle_limit
         ),
     )
 }
 
 fn bad_output(text: &str) -> Failure {
-    Failure::new(FailureKind::BadOutput, "bad_output", message(&format!("what `run` returned cannot be read: {text}")))
+    Failure::new(FailureKind::BadOutput, "bad_output", message(&format!("the result of `run` cannot be read: {text}")))
 }
 
 fn bad_handle(text: &str) -> Failure {

@@ -1,7 +1,7 @@
-//! Plugin packages: a zip with `plugin.toml`, `component.wasm`, `wit/`, `README.md` and `examples/*.json`. Written
-//! deterministically, read within bounds: a package is hostile until it has been read.
+//! Plugin packages: a zip with `plugin.toml`, `component.wasm`, `wit/`, `README.md` and `examples/*.json`. They are
+//! written deterministically and read within limits, because a package is untrusted until it has been read.
 //!
-//! It does not look into the component; [`crate::Compiler::describe`] does.
+//! This module does not inspect the component; [`crate::Compiler::describe`] does.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read as _, Write as _};
@@ -12,67 +12,72 @@ use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
 use crate::refusal::Refusal;
 
-/// A package as it is stored, in bytes.
+/// The largest package as stored, in bytes.
 pub const MAX_PACKAGE: u64 = 64 << 20;
-/// All entries together, unpacked, in bytes.
+/// The largest total of all entries unpacked, in bytes.
 pub const MAX_UNPACKED: u64 = 128 << 20;
-/// Entries.
+/// The most entries.
 pub const MAX_ENTRIES: usize = 256;
-/// Unpacked bytes for each packed byte of an entry (of those over 64 KiB).
+/// The most unpacked bytes for each packed byte of an entry (for entries over 64 KiB).
 pub const MAX_RATIO: u64 = 200;
-/// The component, in bytes.
+/// The largest component, in bytes.
 pub const MAX_COMPONENT: u64 = 64 << 20;
-/// Any other entry, in bytes.
+/// The largest other entry, in bytes.
 pub const MAX_TEXT: u64 = 1 << 20;
-/// Of what a package's maker wrote, the most that a refusal repeats, in bytes.
+/// The most bytes of an untrusted name or text that a refusal quotes.
 const MAX_SHOWN: usize = 120;
-/// Below this size an entry's ratio does not matter.
+/// Unpacked size up to which an entry's ratio is not limited, in bytes.
 const SMALL: u64 = 64 << 10;
 
-/// Of a mode of Unix, the type of file, and that of a plain one.
+/// The bits of a Unix mode with the type of file, and the type of a regular file.
 const FILE_TYPE: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
-/// What ends a zip without a comment, and how it begins.
+/// The length of the record that ends a zip without a comment, and its signature.
 const END: usize = 22;
 const END_MARK: &[u8] = b"PK\x05\x06";
-/// The most that stands behind an entry whose sizes were not known before it was packed.
+/// The largest data descriptor after an entry whose sizes were unknown when it was packed, in bytes.
 const DESCRIPTOR: u64 = 24;
 
 const MANIFEST: &str = "plugin.toml";
 const COMPONENT: &str = "component.wasm";
 const README: &str = "README.md";
 
-/// What a package holds.
+/// The content of a package.
 #[derive(Debug, Clone)]
 pub struct Package {
+    /// The parsed `plugin.toml`.
     pub manifest: Manifest,
-    /// `plugin.toml` as it was written.
+    /// The text of `plugin.toml`.
     pub manifest_text: String,
+    /// The content of `component.wasm`.
     pub component: Vec<u8>,
-    /// Name below `wit/` -> text.
+    /// Names below `wit/`, with the texts.
     pub wit: BTreeMap<String, String>,
+    /// The text of `README.md`.
     pub readme: Option<String>,
-    /// Name below `examples/` -> JSON text.
+    /// Names below `examples/`, with the JSON texts.
     pub examples: BTreeMap<String, String>,
 }
 
-/// What a package is made of.
+/// The parts from which a package is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'p> {
     /// The text of `plugin.toml`.
     pub manifest: &'p str,
+    /// The content of `component.wasm`.
     pub component: &'p [u8],
-    /// Name below `wit/` -> text.
+    /// Names below `wit/`, with the texts.
     pub wit: &'p BTreeMap<String, String>,
+    /// The text of `README.md`.
     pub readme: Option<&'p str>,
-    /// Name below `examples/` -> JSON text.
+    /// Names below `examples/`, with the JSON texts.
     pub examples: &'p BTreeMap<String, String>,
 }
 
-/// The package of these parts: the same parts give the same bytes, on every machine.
+/// Makes a package. The same parts give the same bytes on every machine.
 ///
 /// # Errors
-/// Whatever [`Package::read`] would refuse.
+/// The refusals of [`Package::read`]; `bad_package` if the zip cannot be written.
 pub fn pack(parts: Parts<'_>) -> Result<Vec<u8>, Refusal> {
     let mut entries: BTreeMap<String, &[u8]> = BTreeMap::new();
     entries.insert(MANIFEST.to_owned(), parts.manifest.as_bytes());
@@ -82,7 +87,8 @@ pub fn pack(parts: Parts<'_>) -> Result<Vec<u8>, Refusal> {
     }
     entries.extend(parts.wit.iter().map(|(name, text)| (format!("wit/{name}"), text.as_bytes())));
     entries.extend(parts.examples.iter().map(|(name, text)| (format!("examples/{name}"), text.as_bytes())));
-    // Zopfli (levels over 9), in plain Rust: the packer of lower levels takes short cuts that depend on the processor.
+    // Levels over 9 use Zopfli, in plain Rust. The compressor of lower levels takes shortcuts that depend on the
+    // processor.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Deflated)
         .compression_level(Some(14))
@@ -98,7 +104,7 @@ pub fn pack(parts: Parts<'_>) -> Result<Vec<u8>, Refusal> {
     };
     let bytes =
         write().map_err(|error| Refusal::new("bad_package", format!("the package cannot be written: {error}"), ""))?;
-    // What nobody could read is not written.
+    // A package that cannot be read is not written.
     Package::read(&bytes)?;
     Ok(bytes)
 }
@@ -107,13 +113,12 @@ fn bad(message: impl Into<String>) -> Refusal {
     Refusal::new("bad_package", message, "make packages with `dovetail task pack`")
 }
 
-/// What the package's maker wrote, for a line that people read: of a name of thousands of characters the beginning
-/// tells which one it is.
+/// Shortens and cleans an untrusted text for a message. The beginning of a long name identifies it.
 fn short(text: &str) -> String {
     crate::text::clean(&crate::text::truncate(text, MAX_SHOWN))
 }
 
-/// An entry's place, or why it has none.
+/// The role of an entry in the package.
 enum Place<'n> {
     Manifest,
     Component,
@@ -122,6 +127,7 @@ enum Place<'n> {
     Example(&'n str),
 }
 
+/// The role of an entry by its name, or the refusal of a name without a role.
 fn place(name: &str) -> Result<Place<'_>, Refusal> {
     let shown = short(name);
     if name.is_empty()
@@ -130,13 +136,13 @@ fn place(name: &str) -> Result<Place<'_>, Refusal> {
         || name.contains(['\\', '\0', ':'])
         || name.chars().any(char::is_control)
     {
-        return Err(bad(format!("the entry `{shown}` has no plain relative name")));
+        return Err(bad(format!("the entry `{shown}` is not a plain relative path")));
     }
     if name.strip_suffix('/').is_some_and(|folder| !folder.split('/').any(|part| matches!(part, "" | "." | ".."))) {
         let help = "make packages with `dovetail task pack`; `zip -D` leaves folders out";
         return Err(Refusal::new(
             "bad_package",
-            format!("the entry `{shown}` is a folder: a package has files only"),
+            format!("the entry `{shown}` is a folder: a package may contain only files"),
             help,
         ));
     }
@@ -161,27 +167,27 @@ impl Package {
     ///
     /// # Errors
     /// A refusal that names the entry: too many or too large, packed too tightly, leading out of the package,
-    /// duplicate, a link, encrypted, unknown, missing, or not readable.
+    /// duplicate, a link, encrypted, unknown, missing, or unreadable.
     pub fn read(bytes: &[u8]) -> Result<Self, Refusal> {
         if bytes.len() as u64 > MAX_PACKAGE {
             return Err(bad(format!(
-                "the package has {} bytes; at most {} are taken",
+                "the package has {} bytes; at most {} are allowed",
                 bytes.len(),
                 show_size(MAX_PACKAGE)
             )));
         }
         let mut zip = ZipArchive::new(Cursor::new(bytes))
-            .map_err(|error| bad(format!("the package is no zip file: {}", short(&error.to_string()))))?;
+            .map_err(|error| bad(format!("the package is not a zip file: {}", short(&error.to_string()))))?;
         if zip.len() > MAX_ENTRIES {
-            return Err(bad(format!("the package has {} entries; at most {MAX_ENTRIES} are taken", zip.len())));
+            return Err(bad(format!("the package has {} entries; at most {MAX_ENTRIES} are allowed", zip.len())));
         }
-        // Duplicate names, entries that share bytes, and headers that contradict the directory: what one reader sees,
-        // every reader sees.
+        // Refuses duplicate names, entries that share bytes, and headers that contradict the directory, so that every
+        // reader sees the same content.
         zip.validate_header_consistency()
             .map_err(|error| bad(format!("the package contradicts itself: {}", short(&error.to_string()))))?;
         if !is_whole_file(bytes, &mut zip)? {
             return Err(bad(
-                "the package has bytes that belong to no entry: before, within or behind its zip, or as a comment",
+                "the package has bytes that belong to no entry: before, within or after its zip, or in a comment",
             ));
         }
         let (mut manifest, mut component, mut readme) = (None, None, None);
@@ -209,8 +215,8 @@ impl Package {
     }
 }
 
-/// Whether the zip is all of the file: entries from its first byte on, one behind the other, then their directory, then
-/// the end without a comment. What else there is would be in the package's digest and in nothing that is read.
+/// Whether the zip fills the whole file: the entries from the first byte on without gaps, then their directory, then
+/// the end record without a comment. Any other bytes would change the package's digest without being read.
 fn is_whole_file(bytes: &[u8], zip: &mut ZipArchive<Cursor<&[u8]>>) -> Result<bool, Refusal> {
     let Some(end) = bytes.len().checked_sub(END) else { return Ok(false) };
     let number = |at: usize| u64::from(u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
@@ -228,8 +234,8 @@ fn is_whole_file(bytes: &[u8], zip: &mut ZipArchive<Cursor<&[u8]>>) -> Result<bo
     entries.sort_unstable();
     let mut at = 0;
     for (begin, end) in entries.into_iter().chain([(directory, directory)]) {
-        // Whoever packs what he does not know beforehand says its sizes behind it. That entries do not overlap is
-        // looked at elsewhere.
+        // A data descriptor may follow an entry whose sizes were unknown when it was packed.
+        // `validate_header_consistency` checks that entries do not overlap.
         if begin.saturating_sub(at) > DESCRIPTOR || (at == 0 && begin != 0) {
             return Ok(false);
         }
@@ -238,20 +244,20 @@ fn is_whole_file(bytes: &[u8], zip: &mut ZipArchive<Cursor<&[u8]>>) -> Result<bo
     Ok(true)
 }
 
-/// Refuses what two file systems would unpack differently: `seen` has every name and every folder in lower case, as it
-/// was first written.
+/// Refuses names that differ only in case, because file systems unpack them differently. `seen` maps every path and
+/// folder in lower case to its first spelling.
 fn one_case(seen: &mut BTreeMap<String, String>, name: &str) -> Result<(), Refusal> {
     for (end, _) in name.match_indices('/').chain([(name.len(), "")]) {
         let path = &name[..end];
         let first = seen.entry(path.to_lowercase()).or_insert_with(|| path.to_owned());
         if first != path {
-            return Err(bad(format!("the names `{first}` and `{path}` differ in case only")));
+            return Err(bad(format!("the names `{first}` and `{path}` differ only in case")));
         }
     }
     Ok(())
 }
 
-/// One entry, unpacked, with its name.
+/// Unpacks one entry. Returns its name and content. `left` is the rest of [`MAX_UNPACKED`].
 fn entry(zip: &mut ZipArchive<Cursor<&[u8]>>, index: usize, left: &mut u64) -> Result<(String, Vec<u8>), Refusal> {
     let raw = zip.by_index_raw(index).map_err(|error| bad(format!("entry {index} cannot be read: {error}")))?;
     let name = std::str::from_utf8(raw.name_raw())
@@ -264,17 +270,17 @@ fn entry(zip: &mut ZipArchive<Cursor<&[u8]>>, index: usize, left: &mut u64) -> R
     if raw.encrypted() {
         return Err(bad(format!("the entry `{name}` is encrypted")));
     }
-    // The type of file that Unix keeps with the rights; none where the zip was made elsewhere.
+    // The type of file in the Unix mode. It is 0 if the zip was made on another system.
     let is_special = raw.unix_mode().is_some_and(|mode| !matches!(mode & FILE_TYPE, 0 | REGULAR));
     if raw.is_symlink() || raw.is_dir() || is_special {
-        return Err(bad(format!("the entry `{name}` is no plain file")));
+        return Err(bad(format!("the entry `{name}` is not a regular file")));
     }
     if !matches!(raw.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
-        return Err(bad(format!("the entry `{name}` is packed by {}; only deflate is taken", raw.compression())));
+        return Err(bad(format!("the entry `{name}` is packed by {}; only deflate is supported", raw.compression())));
     }
     let packed = raw.compressed_size();
     drop(raw);
-    // Nothing that the package says about its sizes is believed: what counts is what comes out.
+    // The sizes in the package are not trusted; only the unpacked bytes count.
     let ratio_limit = packed.saturating_mul(MAX_RATIO).max(SMALL);
     let most = limit.min(*left).min(ratio_limit);
     let mut content = Vec::new();

@@ -1,5 +1,5 @@
-//! Runs attempts: finds the package's component, waits for a slot, makes a fresh instance, calls `run` and reports what
-//! came of it.
+//! Runs attempts: loads the package's component, waits for a slot, makes a fresh instance, calls `run` and writes the
+//! report.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,42 +34,47 @@ use crate::refusal::LoadError;
 use crate::state::{Budgets, HOSTCALL_FUEL, Progress, Setting, State, WASI_HANDLES, broken, panicked};
 use crate::ticker::Ticker;
 
-/// Loaded components kept; the least recently used one goes first.
+/// The most loaded components that are kept; the least recently used one is dropped first.
 const MAX_LOADED: usize = 64;
-/// How long a guest may go on after it was cancelled, to notice it by itself.
+/// Time between a cancellation and the interruption of the guest, in which the guest may notice the cancellation
+/// itself.
 const GRACE: Duration = Duration::from_millis(40);
 
-/// What an attempt says while it runs. Best effort: the report has the whole log.
+/// A message of an attempt while it runs. Best effort; the report has the whole log.
 #[derive(Debug)]
 pub enum Live<'e> {
-    /// A line that was kept.
+    /// A log line that was kept.
     Log(&'e LogLine),
-    /// At most ten times a second.
+    /// The task's progress, at most ten times a second.
     Progress(Progress),
 }
 
-/// Called from the attempt's own thread; it must not block. The attempt comes without its input.
+/// Receives [`Live`] messages on the attempt's own thread, so it must not block. The attempt is passed without its
+/// input.
 pub type LiveSink = Arc<dyn Fn(&Attempt, Live<'_>) + Send + Sync>;
 
-/// What a [`Runtime`] is made from.
+/// The parts and settings of a [`Runtime`].
 pub struct Options {
+    /// The store of packages and artifacts.
     pub blobs: Arc<dyn Blobs>,
+    /// The vision library behind `dovetail:vision`.
     pub vision: Arc<dyn Vision>,
-    /// Folder of compiled code, of the host alone.
+    /// The folder of compiled code. Only the host may write to it.
     pub cache_dir: PathBuf,
-    /// The most that compiled code may take there, in bytes (256 MiB is plenty).
+    /// The most bytes of compiled code in that folder. 256 MiB is ample.
     pub cache_bytes: u64,
-    /// The program whose hidden subcommand [`crate::SUBCOMMAND`] calls [`crate::compile_child`]; none: compile in this
-    /// process, without limits.
+    /// The program whose hidden subcommand [`crate::SUBCOMMAND`] calls [`crate::compile_child`]. `None`: compile in
+    /// this process, where only the size of the code is limited.
     pub compiler: Option<PathBuf>,
-    /// Attempts that run at the same time; more wait.
+    /// The most attempts that run at the same time; further attempts wait.
     pub jobs: u32,
+    /// Memory budgets of attempts.
     pub budgets: Budgets,
-    /// Told what attempts log, and how far they are, while they run.
+    /// Receives log lines and progress while attempts run.
     pub live: Option<LiveSink>,
 }
 
-/// What attempts hold in the pool of instances at one moment. All zero when none runs: what is not is leaked.
+/// The entries of the instance pool in use. All numbers are zero when no attempt runs; any other number then is a leak.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Occupancy {
     pub component_instances: u64,
@@ -78,9 +83,9 @@ pub struct Occupancy {
     pub tables: usize,
 }
 
-/// Runs components on wasmtime.
+/// Runs components on wasmtime. Implements [`Executor`].
 pub struct Runtime {
-    // Before the engine: its thread ends first.
+    // Declared before the compiler, which holds the engine: the ticker's thread ends first.
     ticker: Ticker,
     compiler: Compiler,
     blobs: Arc<dyn Blobs>,
@@ -91,7 +96,7 @@ pub struct Runtime {
     loaded: Mutex<Loaded>,
     slots: (Sender<()>, Receiver<()>),
     jobs: u32,
-    /// Taken by the one attempt that waits until it is alone.
+    /// One token, held by the attempt that takes all slots to run alone.
     alone: (Sender<()>, Receiver<()>),
 }
 
@@ -101,7 +106,7 @@ struct Loaded {
     tasks: HashMap<Digest, (u64, Arc<Entry>)>,
 }
 
-/// Filled by the first who needs it; others wait for that one.
+/// Filled by the first attempt that needs the component; concurrent attempts wait for the lock.
 #[derive(Default)]
 struct Entry(Mutex<Option<Arc<Task>>>);
 
@@ -112,10 +117,10 @@ impl std::fmt::Debug for Runtime {
 }
 
 impl Runtime {
-    /// Ready to run; nothing is loaded yet.
+    /// Creates a runtime. No component is loaded yet.
     ///
     /// # Errors
-    /// If the cache folder cannot be used or no thread can be started.
+    /// If the cache folder cannot be used, or the system refuses a thread.
     pub fn new(options: Options) -> Result<Self, HostError> {
         let Options { blobs, vision, cache_dir, cache_bytes, compiler, jobs, budgets, live } = options;
         let jobs = jobs.max(1);
@@ -137,20 +142,20 @@ impl Runtime {
         Ok(Self { ticker, compiler, blobs, vision, budgets, room, live, loaded, slots, jobs, alone })
     }
 
-    /// For describing components with the same cache.
+    /// The compiler, which describes components with the same cache.
     #[must_use]
     pub fn compiler(&self) -> &Compiler {
         &self.compiler
     }
 
-    /// Whether attempts get their memory from slots that were reserved once. Without the address space for them each
-    /// attempt maps its own, which is slower, and is otherwise the same.
+    /// Whether attempts use memory slots that were reserved once. Without the address space for slots, each attempt
+    /// maps its own memory. That is slower and has no other effect.
     #[must_use]
     pub fn pooled(&self) -> bool {
         self.compiler.engine.pooling_allocator_metrics().is_some()
     }
 
-    /// What is taken of the pool right now; none without a pool.
+    /// The pool entries in use right now. `None` without a pool.
     #[must_use]
     pub fn occupancy(&self) -> Option<Occupancy> {
         let pool = self.compiler.engine.pooling_allocator_metrics()?;
@@ -162,16 +167,16 @@ impl Runtime {
         })
     }
 
-    /// Bytes of pictures and artifacts that attempts hold right now beyond the part that each may hold without asking.
+    /// Bytes of pictures and artifacts that all attempts hold right now beyond each attempt's own part.
     #[must_use]
     pub fn held(&self) -> u64 {
         self.room.taken()
     }
 
-    /// Loads a package now, so that its first attempt finds it compiled.
+    /// Loads and compiles a package now, so that its first attempt does not wait for the compiler.
     ///
     /// # Errors
-    /// If the package is not in the store, is refused, or the host failed.
+    /// If the package is not in the store, if it is refused, or if the host fails.
     pub fn preload(&self, package: &Digest) -> Result<(), LoadError> {
         self.task(package).map(drop)
     }
@@ -207,11 +212,11 @@ impl Runtime {
 
     fn run(&self, task: &Task, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError> {
         let began = Instant::now();
-        // No slot is larger, so that is the most everywhere: whether it is enough must not depend on where memory comes
-        // from.
+        // A pool slot holds at most this much memory, so the same maximum applies without a pool. The result of a task
+        // must not depend on where its memory comes from.
         let limits = Limits { memory: attempt.limits.memory.min(Limits::MAXIMA.memory), ..attempt.limits };
         let stop = stop.clone().by(began + Duration::from_millis(limits.time_ms));
-        // Everything but the input: that may be large, and is given to the guest only.
+        // All facts except the input, which may be large and which only the guest needs.
         let facts = Attempt {
             run: attempt.run.clone(),
             step: attempt.step.clone(),
@@ -262,7 +267,7 @@ impl Runtime {
         let processor = thread_cpu().saturating_sub(began_cpu);
         let Called { result, wall, returned } = called.map_err(|panic| panicked("run an attempt", panic.as_ref()))?;
         log.lock().finish();
-        // Between the deadline and the tick that would have ended it, a guest can still return.
+        // A guest can return after the deadline but before the tick that would have interrupted it.
         let late = (result.is_ok() && stop.deadline.is_some_and(|deadline| Instant::now() >= deadline))
             .then_some(StopReason::Deadline);
         let outcome = match result {
@@ -281,8 +286,8 @@ impl Runtime {
         };
         let state = store.into_data();
         let (mut outcome, output_bytes) = outcome?;
-        // Whoever was told to end has ended for that reason, whatever it returned: a result must not depend on when it
-        // was told.
+        // A guest that learned of the stop counts as stopped, whatever it returned: the result must not depend on when
+        // the guest learned of it.
         if let Some(reason) = state.told.or_else(|| state.sleep_cut.get().copied()).or(late) {
             outcome = Outcome::Failed { failure: stopped(reason, limits.time_ms) };
         }
@@ -342,7 +347,7 @@ impl Executor for Runtime {
                 Err(VisionError::Unavailable { code: vision::MODEL_DAMAGED, message }) => {
                     return Err(host_error(format!("choose a {}", kind.words()), false, message));
                 }
-                // There is none, which whoever opens one is told.
+                // No model of the kind is installed. A task that opens one gets the error then.
                 Err(_) => continue,
             };
             for model in self.vision.companions(&model).into_iter().chain([model]) {
@@ -355,7 +360,7 @@ impl Executor for Runtime {
     fn execute(&self, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError> {
         let task = self.task(&attempt.package).map_err(|error| match error {
             LoadError::Host(error) => error,
-            // It was accepted when it was registered: what changed is the host.
+            // The package was accepted when it was registered, so the host has changed.
             LoadError::Refused(refusal) => host_error(format!("load package {}", attempt.package), false, refusal),
         })?;
         let first = match Self::slot(&self.slots, stop) {
@@ -363,8 +368,8 @@ impl Executor for Runtime {
             Err(end) => return end.report(attempt),
         };
         match first {
-            // What the system refused this attempt, others of this process may have had: it is made again without
-            // them. What it is refused then, it will be refused again.
+            // Other attempts of this process may hold the resource that the system refused. Run the attempt again
+            // alone: if the system refuses it again, no attempt on this machine would succeed.
             Err(error) if self.jobs > 1 && error.scarce().is_some() => {
                 tracing::warn!(run = %attempt.run, step = attempt.step, err = &error as &dyn std::error::Error,
                     "the attempt is made again with nothing beside it");
@@ -378,7 +383,7 @@ impl Executor for Runtime {
     }
 }
 
-/// Why an attempt did not get its place.
+/// Why an attempt got no slot.
 enum NoPlace {
     Stopped(StopReason),
     Gone,
@@ -402,7 +407,7 @@ impl NoPlace {
 }
 
 impl Runtime {
-    /// Waits for one of the tokens.
+    /// Waits for a slot token.
     fn slot<'r>(tokens: &'r (Sender<()>, Receiver<()>), stop: &Stop) -> Result<Slot<'r>, NoPlace> {
         match stop.wait(&tokens.1) {
             Ok(Some(())) => Ok(Slot(&tokens.0)),
@@ -411,9 +416,9 @@ impl Runtime {
         }
     }
 
-    /// Waits until no attempt runs, and keeps others from beginning. Whoever calls it holds no slot.
+    /// Waits until no attempt runs, and keeps other attempts from starting. The caller must not hold a slot.
     fn alone(&self, stop: &Stop) -> Result<Vec<Slot<'_>>, NoPlace> {
-        // One at a time: two that each hold some of the slots would wait for each other.
+        // One caller at a time: two callers that each hold some of the slots would deadlock.
         let mut all = vec![Self::slot(&self.alone, stop)?];
         for _ in 0..self.jobs {
             all.push(Self::slot(&self.slots, stop)?);
@@ -422,12 +427,12 @@ impl Runtime {
     }
 }
 
-/// One of the places for attempts, given back in any case.
+/// A slot for an attempt. Dropping it returns the token.
 struct Slot<'r>(&'r Sender<()>);
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        // There are as many tokens as places, and the receiver lives as long as the sender.
+        // The send cannot fail: the channel has capacity for every token, and the receiver lives as long as the sender.
         self.0.send(()).ok();
     }
 }
@@ -436,7 +441,7 @@ impl Drop for Slot<'_> {
 #[expect(unsafe_code, reason = "one call of the system, which has no safe form in the standard library")]
 fn thread_cpu() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid place for the answer, and lives through the call.
+    // SAFETY: `time` is valid for writes and outlives the call.
     let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     if status != 0 {
         return Duration::ZERO;

@@ -1,5 +1,5 @@
-//! What the host keeps for one attempt: the facts, the handles, the budgets and the log. It lives as long as the
-//! attempt's store.
+//! The host's data of one attempt: the facts, the handles, the budgets and the log. It lives as long as the attempt's
+//! store.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -19,36 +19,38 @@ use crate::bindings::dovetail::task::types::{self, TaskError};
 use crate::handles::{Artifact, Fault, Image};
 use crate::limiter::Memory;
 use crate::log::SharedLog;
-use crate::memory_budget::{NoRoom, Share};
+use crate::memory_budget::{Denied, Share};
 use crate::outcome::{Ended, host_error, scarce_error};
 use crate::ticker::Beat;
 use crate::warnings::Warnings;
 
-/// What one call may move between task and host, in bytes; every value inside a dynamic record or list counts 40.
+/// The most bytes that one call may move between task and host. Every value inside a dynamic record or list counts 40.
 pub(crate) const HOSTCALL_FUEL: usize = 32 << 20;
-/// WASI's own handles (streams, pollables) of an attempt, apart from those of `limits.handles`.
+/// The most WASI handles (streams, pollables) of an attempt. They do not count towards `limits.handles`.
 pub(crate) const WASI_HANDLES: usize = 1024;
 
-/// Budgets of attempts that are the host's own affair, not the manifest's. In bytes.
+/// The host's memory budgets for attempts, which no manifest can change. In bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budgets {
-    /// Decoded pictures that an attempt holds at once.
+    /// Decoded pictures that an attempt may hold at once.
     pub images: u64,
-    /// Bytes written by writers that are not finished, and artifacts held for reading, of an attempt.
+    /// Bytes in unfinished writers and in artifacts held for reading that an attempt may hold at once.
     pub artifacts: u64,
-    /// Of both, what each attempt holds without asking whether there is room.
+    /// The part of pictures and artifacts that each attempt may hold without a claim on the shared budget.
     pub own: u64,
-    /// What all attempts hold of both beyond that. An attempt alone is not bounded by it.
+    /// The shared budget: what all attempts together may hold beyond their own parts. It does not limit an attempt that
+    /// runs alone.
     pub shared: u64,
 }
 
 impl Default for Budgets {
-    /// The largest picture that is decoded has 183 MiB; a photograph of ten megapixels fits into an attempt's own part.
+    /// The largest picture that is decoded has 192 MiB. A photograph of ten megapixels fits into an attempt's own part.
     fn default() -> Self {
         Self { images: 256 << 20, artifacts: 256 << 20, own: 32 << 20, shared: 256 << 20 }
     }
 }
 
+/// The result of a host function whose errors the guest may see.
 pub(crate) type Answer<T> = Result<T, Fault>;
 
 impl From<ResourceTableError> for Fault {
@@ -69,38 +71,40 @@ impl From<Ended> for Fault {
     }
 }
 
-/// How far the task says it is.
+/// The task's report of its progress.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Progress {
-    /// 0..=1.
+    /// The finished part, 0..=1.
     pub fraction: f32,
-    /// For people.
+    /// A note for people.
     pub note: Option<String>,
 }
 
-/// Called with what the task says of its progress, at most ten times a second.
+/// Receives the task's progress, at most ten times a second.
 pub(crate) type ProgressSink = Box<dyn Fn(Progress) + Send + Sync>;
 
 /// The data of an attempt's store.
 pub(crate) struct State {
     pub(crate) attempt: Attempt,
     pub(crate) stop: Stop,
-    /// When the cancellation was first seen.
+    /// When the host first saw the cancellation.
     pub(crate) cancelled_at: Option<Instant>,
-    /// Why a sleep of the guest ended early, if one did.
+    /// The reason to stop that ended a guest's sleep early, if one did.
     pub(crate) sleep_cut: Arc<OnceLock<StopReason>>,
-    /// Why the guest was told to end, once it was.
+    /// The reason to stop of which the guest learned, if it did.
     pub(crate) told: Option<StopReason>,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) vision: Arc<dyn Vision>,
     pub(crate) budgets: Budgets,
-    /// Handles of `limits.handles`.
+    /// The guest's handles; `limits.handles` bounds them.
     pub(crate) table: ResourceTable,
+    /// Bytes of decoded pictures that the attempt holds.
     pub(crate) image_bytes: u64,
+    /// Bytes of artifacts that the attempt holds: in unfinished writers, and for reading.
     pub(crate) artifact_bytes: u64,
-    /// Both together, of what the process has room for.
+    /// The attempt's part of the process's memory budget: pictures and artifacts together.
     share: Share,
-    /// Stored as artifacts so far, of `limits.artifacts`.
+    /// Bytes stored as artifacts so far; `limits.artifacts` bounds them.
     stored: u64,
     pub(crate) memory: Memory,
     pub(crate) log: SharedLog,
@@ -108,16 +112,18 @@ pub(crate) struct State {
     pub(crate) progress_last: Option<Instant>,
     pub(crate) models: Vec<ModelUse>,
     pub(crate) warnings: Warnings,
+    /// How often each host function was called.
     pub(crate) calls: BTreeMap<&'static str, u64>,
+    /// Nanoseconds spent in host functions.
     pub(crate) host_ns: u128,
     pub(crate) beat: Arc<Beat>,
-    /// Where the guest's monotonic clock begins, once it looked at it.
+    /// The zero of the guest's monotonic clock, set at its first use.
     pub(crate) clock_zero: Option<Instant>,
     wasi: Option<WasiCtx>,
     wasi_table: ResourceTable,
 }
 
-/// What a [`State`] is made from.
+/// The parts of a [`State`].
 pub(crate) struct Setting {
     pub(crate) attempt: Attempt,
     pub(crate) stop: Stop,
@@ -165,7 +171,7 @@ impl State {
         }
     }
 
-    /// Counts and times a host function, and keeps a panic in it from reaching the guest's frames.
+    /// Counts and times a host function. A panic in `work` ends the attempt and does not reach the guest's frames.
     pub(crate) fn host<T, E: From<wasmtime::Error>>(
         &mut self,
         name: &'static str,
@@ -178,13 +184,13 @@ impl State {
         answer.unwrap_or_else(|panic| Err(wasmtime::Error::new(Ended::Host(panicked(name, panic.as_ref()))).into()))
     }
 
-    /// What the guest is told when the attempt must end, and the note that it was told.
+    /// Records that the guest learned of the stop, and returns the error for the guest.
     pub(crate) fn stopped(&mut self, reason: StopReason) -> Fault {
         self.told = Some(reason);
         Fault::Task(TaskError::Cancelled)
     }
 
-    /// Ends a call early when the attempt must end anyway.
+    /// Returns an error if the attempt must end.
     pub(crate) fn check_stop(&mut self) -> Answer<()> {
         match self.stop.reason(Instant::now()) {
             Some(reason) => Err(self.stopped(reason)),
@@ -192,7 +198,7 @@ impl State {
         }
     }
 
-    /// An error of vision as the guest sees it.
+    /// Converts an error of vision: into one that the guest sees, or into the attempt's end by the host's fault.
     pub(crate) fn vision_fault(&mut self, error: VisionError) -> Fault {
         match error {
             VisionError::Stopped(reason) => self.stopped(reason),
@@ -202,8 +208,8 @@ impl State {
             VisionError::Scarce { scarce, message } => {
                 Ended::Host(scarce_error("look at a picture", scarce, &message)).into()
             }
-            // A file of ours that cannot be used is nothing that the attempt could help, and trying it again here would
-            // not either.
+            // A damaged or missing model is not the attempt's fault, and another attempt on this machine would fail as
+            // well.
             VisionError::Unavailable { code: vision::MODEL_DAMAGED | vision::MODEL_GONE, message } => {
                 Ended::Host(broken(&message)).into()
             }
@@ -214,7 +220,7 @@ impl State {
         }
     }
 
-    /// The pixels of an image, decoded now if it was not yet.
+    /// The pixels of an image. The first call decodes them.
     pub(crate) fn pixels(&mut self, handle: &Resource<Image>) -> Answer<vision::Image> {
         let image = self.table.get(handle)?;
         if let Some(decoded) = &image.decoded {
@@ -229,14 +235,14 @@ impl State {
         Ok(decoded)
     }
 
-    /// Decodes an artifact, through the cache of vision.
+    /// Decodes an artifact, with vision's cache of pictures.
     pub(crate) fn decode(&mut self, reference: &ArtifactRef) -> Answer<vision::Image> {
         let (blobs, max) = (self.blobs.clone(), self.budgets.artifacts.min(self.vision.max_file_bytes()));
         let mut store_error = None;
         let mut bytes = || {
             blobs.get(BlobKind::Artifact, &reference.digest, max).map_err(|error| {
-                // Refused by its size alone: ten steps at once would read gigabytes to say so. A store that does not
-                // answer is not asked again.
+                // Refuse the file by its size alone: ten steps would otherwise read gigabytes at once for the same
+                // answer. If the store does not answer, it is not asked again.
                 if error.kind == StoreErrorKind::Refused
                     && let Ok(Some(size)) = blobs.size(BlobKind::Artifact, &reference.digest)
                     && size > max
@@ -258,8 +264,8 @@ impl State {
         Ok(image)
     }
 
-    /// Makes a picture and counts it. Where the process has no room for it, it is let go again, and made anew once
-    /// there is.
+    /// Makes a picture and counts it. If the process has no memory for it, the picture is dropped, and made again once
+    /// other attempts have released memory.
     fn hold_image(&mut self, make: impl Fn(&mut Self) -> Answer<vision::Image>) -> Answer<vision::Image> {
         let mut image = make(self)?;
         let bytes = image.pixels().len() as u64;
@@ -272,18 +278,18 @@ impl State {
         }
         if !self.share.try_grow(bytes) {
             drop(image);
-            self.wait_for_room(bytes)?;
+            self.wait_for_memory(bytes)?;
             image = make(self).inspect_err(|_| self.share.shrink(bytes))?;
         }
         self.image_bytes += bytes;
         Ok(image)
     }
 
-    fn wait_for_room(&mut self, bytes: u64) -> Answer<()> {
-        self.share.grow(bytes, &self.stop).map_err(|no| match no {
-            NoRoom::Stopped(reason) => self.stopped(reason),
-            NoRoom::Taken => {
-                let why = "other tasks of this process hold as much as there is room for";
+    fn wait_for_memory(&mut self, bytes: u64) -> Answer<()> {
+        self.share.grow(bytes, &self.stop).map_err(|denied| match denied {
+            Denied::Stopped(reason) => self.stopped(reason),
+            Denied::Exhausted => {
+                let why = "other tasks of this process hold the whole memory budget";
                 Ended::Host(host_error(format!("hold {} of pictures and artifacts", show(bytes)), true, why)).into()
             }
         })
@@ -295,25 +301,25 @@ impl State {
         Ok(self.table.push(Image { reference: None, decoded: Some(image) })?)
     }
 
-    /// Forgets an image's pixels.
+    /// Releases the memory of an image's pixels.
     pub(crate) fn release_image(&mut self, image: &Image) {
         let bytes = image.decoded.as_ref().map_or(0, |decoded| decoded.pixels().len() as u64);
         self.image_bytes = self.image_bytes.saturating_sub(bytes);
         self.share.shrink(bytes);
     }
 
-    /// Counts bytes held for artifacts; false: they are more than the task may hold.
+    /// Counts bytes held for artifacts. Returns false if they exceed the task's budget.
     pub(crate) fn hold_bytes(&mut self, more: u64) -> Answer<bool> {
         let wanted = self.artifact_bytes.saturating_add(more);
         if wanted > self.budgets.artifacts {
             return Ok(false);
         }
-        self.wait_for_room(more)?;
+        self.wait_for_memory(more)?;
         self.artifact_bytes = wanted;
         Ok(true)
     }
 
-    /// Gives back bytes that [`State::hold_bytes`] counted.
+    /// Releases bytes that [`State::hold_bytes`] counted.
     pub(crate) fn release_bytes(&mut self, bytes: u64) {
         self.artifact_bytes = self.artifact_bytes.saturating_sub(bytes);
         self.share.shrink(bytes);
@@ -325,13 +331,15 @@ impl State {
         Ok(self.table.push(Artifact { reference, size: Some(bytes.len() as u64), bytes: None })?)
     }
 
-    /// Stores bytes as an artifact. What was stored stays, held or not, so all of it counts.
+    /// Stores bytes as an artifact. Stored bytes count even after the task drops their handle, because they stay in the
+    /// store.
     pub(crate) fn store_bytes(&mut self, media_type: String, bytes: &[u8]) -> Answer<ArtifactRef> {
         let limit = self.attempt.limits.artifacts;
         self.stored = self.stored.saturating_add((bytes.len() as u64).max(LEAST_ARTIFACT));
         if self.stored > limit {
             let message = format!(
-                "the task wrote more than {} of artifacts (each counts {} at least): write less, or raise `artifacts` under `[limits]` in its plugin.toml",
+                "the task wrote more than {} of artifacts (each counts {} at least): write less, or raise `artifacts` \
+                 under `[limits]` in its plugin.toml",
                 show(limit),
                 show(LEAST_ARTIFACT)
             );
@@ -341,7 +349,7 @@ impl State {
         Ok(ArtifactRef { digest, media_type, name: None })
     }
 
-    /// Records that a model, and whatever it uses, took part.
+    /// Records in the lineage that the attempt used a model and the model's companions.
     pub(crate) fn used(&mut self, model: &vision::Model) {
         let companions = self.vision.companions(model);
         for model in std::iter::once(model).chain(&companions) {
@@ -352,7 +360,7 @@ impl State {
         }
     }
 
-    /// An empty context, made only when a guest asks for something: most never do.
+    /// An empty WASI context, created at its first use, because most guests never use one.
     fn wasi_context(&mut self) -> &mut WasiCtx {
         self.wasi.get_or_insert_with(|| WasiCtxBuilder::new().insecure_random_seed(1).max_random_size(64 << 10).build())
     }
@@ -378,12 +386,12 @@ impl types::Host for State {
     }
 }
 
-/// A failure as WIT has it.
+/// A failure in its WIT form.
 pub(crate) fn wit_failure(code: impl Into<String>, message: impl Into<String>, retryable: bool) -> types::Failure {
     types::Failure { code: code.into(), message: message.into(), retryable, retry_after_ms: None, details: Vec::new() }
 }
 
-/// The end of an attempt, from a fault in a function that has no error to tell.
+/// Converts a fault in a function that cannot return an error into the attempt's end.
 pub(crate) fn end(fault: Fault) -> wasmtime::Error {
     let (kind, failure) = match fault {
         Fault::End(error) => return error,
@@ -401,14 +409,14 @@ pub(crate) fn end(fault: Fault) -> wasmtime::Error {
     })))
 }
 
-/// A store that fails is our own fault, and never the guest's: the attempt ends here, and is not charged.
+/// An error of the store is the host's fault, never the guest's: the attempt ends here and is not charged.
 pub(crate) fn store_fault(error: StoreError) -> Fault {
     let transient = error.kind == StoreErrorKind::Unavailable;
     let missing = (error.kind == StoreErrorKind::Missing).then_some(MISSING_ARTIFACT);
     Ended::Host(HostError { missing, ..host_error("use the artifact store", transient, error) }).into()
 }
 
-/// A panic in our own code, as an error.
+/// A panic in the host's own code, as an error.
 pub(crate) fn panicked(what: &str, panic: &(dyn Any + Send)) -> HostError {
     HostError {
         operation: format!("{what}: the host panicked: {}", dovetail_core::panics::message(panic)),
@@ -418,7 +426,7 @@ pub(crate) fn panicked(what: &str, panic: &(dyn Any + Send)) -> HostError {
     }
 }
 
-/// A state that cannot be.
+/// The error for a state that is impossible unless the host has a defect.
 pub(crate) fn broken(what: &str) -> HostError {
     HostError { operation: what.to_owned(), transient: false, missing: None, source: None }
 }

@@ -1,27 +1,28 @@
-//! Removes the names from a component: smaller packages, and backtraces with numbers instead of functions.
+//! Removes the names from a component. The package becomes smaller, and backtraces have numbers instead of names of
+//! functions.
 //!
-//! It walks the sections of the binary format and leaves every byte of the others as it is: nothing is decoded, nothing
-//! is reordered.
+//! The walk over the sections of the binary format copies every byte of other sections unchanged. It decodes nothing
+//! and reorders nothing.
 
 use crate::refusal::Refusal;
 
-/// Magic number and version.
+/// The length of the magic number and the version.
 const HEADER: usize = 8;
-/// Section numbers: custom sections anywhere, and in a component those that hold a whole module or component.
+/// Numbers of sections: custom sections, and in a component the sections that contain a whole module or component.
 const CUSTOM: u8 = 0;
 const CORE_MODULE: u8 = 1;
 const COMPONENT: u8 = 4;
-/// What a component's version begins with, where a module's is 1.
+/// The second half of a component's version field; in a module it is 0.
 const COMPONENT_LAYER: [u8; 2] = [1, 0];
-/// Components in components; as deep as wasmtime itself follows them.
+/// The deepest nesting of components, as in wasmtime.
 const DEPTH: u32 = 100;
-/// Custom sections that say how things are called and made, and nothing that a host acts upon.
+/// Custom sections with names and producers. No host depends on them.
 const NAMES: [&[u8]; 3] = [b"name", b"component-name", b"producers"];
 
-/// The same component without its name sections, in all the modules and components within it.
+/// The same component without its name sections, also in the modules and components inside it.
 ///
 /// # Errors
-/// `not_wasm` where the sections do not add up.
+/// `not_wasm` if the sections' lengths do not add up.
 pub fn strip(component: &[u8]) -> Result<Vec<u8>, Refusal> {
     walk(component, 0).ok_or_else(|| {
         Refusal::new(
@@ -61,7 +62,7 @@ fn walk(bytes: &[u8], depth: u32) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// An unsigned LEB128 of at most 32 bits, and what follows it.
+/// Reads an unsigned LEB128 of at most 32 bits. Returns the value and the remaining bytes.
 fn leb(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut value: u64 = 0;
     for (at, byte) in bytes.iter().enumerate().take(5) {
@@ -92,7 +93,9 @@ mod tests {
     #[test]
     fn names_go_and_the_rest_stays() {
         let with = wat::parse_str(
-            r#"(component $outer (core module $inner (func $adds (export "f") (result i32) i32.const 7)) (core instance $i (instantiate $inner)))"#,
+            r#"(component $outer
+                (core module $inner (func $adds (export "f") (result i32) i32.const 7))
+                (core instance $i (instantiate $inner)))"#,
         )
         .unwrap();
         let without = strip(&with).unwrap();

@@ -1,4 +1,4 @@
-//! Strings that a guest supplied, made fit for people and records: bounded, without control characters.
+//! Prepares strings from guests for people and records: bounds them and removes control characters.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ pub(crate) const MAX_TEXT: usize = 4 << 10;
 /// The most details of a failure that are recorded.
 const MAX_DETAILS: usize = 64;
 
-/// Without control characters; newlines and tabs become spaces, so that one line stays one line.
+/// Removes control characters. Newlines and tabs become spaces, so that one line stays one line.
 pub(crate) fn clean(text: &str) -> String {
     text.chars()
         .filter_map(|c| if matches!(c, '\n' | '\t') { Some(' ') } else { (!c.is_control()).then_some(c) })
         .collect()
 }
 
-/// At most `max` bytes, cut between characters, with an ellipsis where something was cut.
+/// At most `max` bytes, cut between characters. A cut text ends with an ellipsis.
 pub(crate) fn truncate(text: &str, max: usize) -> String {
     if text.len() <= max {
         return text.to_owned();
@@ -28,7 +28,7 @@ pub(crate) fn truncate(text: &str, max: usize) -> String {
     format!("{}…", &text[..end])
 }
 
-/// A message: cleaned and at most 4 KiB.
+/// A message: cleaned, and at most 4 KiB long.
 pub(crate) fn message(text: &str) -> String {
     clean(&truncate(text, MAX_TEXT))
 }
@@ -40,7 +40,7 @@ pub(crate) fn code(text: &str) -> String {
     if code.is_empty() { "failed".to_owned() } else { code }
 }
 
-/// The value of a detail or a log field: JSON text, or else a string as it stands.
+/// The value of a detail or a log field: the text parsed as JSON, or as a string if it is not JSON.
 pub(crate) fn detail_value(text: &str) -> Value {
     match serde_json::from_str(text) {
         Ok(Value::String(text)) => Value::String(clean(&text)),
@@ -49,7 +49,7 @@ pub(crate) fn detail_value(text: &str) -> Value {
     }
 }
 
-/// Details of a failure, bounded.
+/// Bounds the details of a failure.
 pub(crate) fn details(given: Vec<(String, String)>) -> BTreeMap<String, Value> {
     let bounded = |text: String| {
         if text.len() > MAX_TEXT { Value::String(message(&text)) } else { detail_value(&text) }

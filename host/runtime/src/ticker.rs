@@ -1,5 +1,5 @@
-//! Advances the engine's epoch while attempts run, on a thread of its own that no guest can starve, and wakes guests
-//! that sleep. It blocks while nothing runs, and ends with its owner.
+//! Advances the engine's epoch while attempts run, and wakes sleeping guests. The ticker has its own thread, which no
+//! guest can starve. The thread blocks while nothing runs, and ends with its owner.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::Waker;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use wasmtime::Engine;
 
-/// How soon a spinning or sleeping guest learns that it must end.
+/// The time between two ticks, and so the longest delay until a spinning or sleeping guest learns that it must end.
 const TICK: Duration = Duration::from_millis(8);
 
 #[derive(Debug, Default)]
@@ -17,6 +17,7 @@ struct State {
     sleepers: Vec<Waker>,
 }
 
+/// The state that attempts share with the ticker's thread.
 #[derive(Debug, Default)]
 pub(crate) struct Beat {
     state: Mutex<State>,
@@ -34,24 +35,27 @@ impl Beat {
     }
 }
 
-/// Owns the thread.
+/// Owns the ticker's thread.
 #[derive(Debug)]
 pub(crate) struct Ticker(Arc<Beat>);
 
-/// Ticks go on while one of these lives.
+/// Keeps the ticks coming until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Ticking<'t>(&'t Beat);
 
 impl Ticker {
-    /// Starts the thread. It holds the engine weakly.
+    /// Starts the thread, which holds the engine weakly.
+    ///
+    /// # Errors
+    /// The system refuses the thread.
     pub(crate) fn start(engine: &Engine) -> std::io::Result<Self> {
         let beat = Arc::<Beat>::default();
-        let (seen, engine) = (beat.clone(), engine.weak());
+        let (shared, engine) = (beat.clone(), engine.weak());
         std::thread::Builder::new().name("dovetail-ticker".to_owned()).stack_size(128 << 10).spawn(move || {
             loop {
                 {
-                    let state = seen.lock();
-                    let state = seen
+                    let state = shared.lock();
+                    let state = shared
                         .changed
                         .wait_while(state, |s| s.running == 0 && !s.closed)
                         .unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +68,7 @@ impl Ticker {
                     return;
                 };
                 engine.increment_epoch();
-                for waker in std::mem::take(&mut seen.lock().sleepers) {
+                for waker in std::mem::take(&mut shared.lock().sleepers) {
                     waker.wake();
                 }
             }
@@ -72,7 +76,7 @@ impl Ticker {
         Ok(Self(beat))
     }
 
-    /// Keeps the ticks coming.
+    /// Keeps the ticks coming while an attempt runs.
     pub(crate) fn attempt(&self) -> Ticking<'_> {
         let mut state = self.0.lock();
         state.running += 1;
@@ -82,7 +86,7 @@ impl Ticker {
         Ticking(&self.0)
     }
 
-    /// For guests that sleep.
+    /// The state with which sleeping guests register for the next tick.
     pub(crate) fn beat(&self) -> Arc<Beat> {
         self.0.clone()
     }

@@ -1,6 +1,8 @@
-//! wasmtime's component types as the data of core, bounded: a component of 3 KB can denote a type of a million nodes.
+//! Converts wasmtime's component types to core's types, with bounds: a component of 3 KB can denote a type of a million
+//! nodes.
 //!
-//! Types are taken after the linker has put the host's resources in: only then can an image be told from an artifact.
+//! Types are read after the linker has substituted the host's resources. Before that, an image and an artifact look the
+//! same.
 
 use dovetail_core::wit::{Case, Field, Type};
 use wasmtime::component::ResourceType;
@@ -10,23 +12,23 @@ use crate::handles::{Artifact, Image};
 use crate::refusal::Refusal;
 use crate::text::truncate;
 
-/// Nodes that the input and the output of a task may have together, each counted as often as it occurs.
+/// The most nodes of a task's input type and output type together. A type counts as often as it occurs.
 pub const MAX_TYPE_NODES: usize = 10_000;
-/// How deep types may be nested.
+/// The deepest nesting of a type.
 pub const MAX_TYPE_DEPTH: usize = 32;
 
-/// The longest name of a field, case or flag, in bytes: names are recorded as often as their type occurs, and
-/// WebAssembly takes 100,000 bytes.
+/// The longest name of a field, case or flag, in bytes. Names are recorded as often as their type occurs, and
+/// WebAssembly allows 100,000 bytes.
 pub const MAX_TYPE_NAME: usize = 256;
 
-/// Walks types and counts.
+/// Reads types and counts their nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     nodes: usize,
 }
 
 impl Reader {
-    /// The fields of a record; `path` says where it stands (`input`), for errors.
+    /// The fields of a record. `path` is the record's position (such as `input`), for errors.
     pub(crate) fn fields(&mut self, record: &types::Record, path: &str, depth: usize) -> Result<Vec<Field>, Refusal> {
         record
             .fields()
@@ -41,7 +43,7 @@ impl Reader {
         self.read(ty, path, depth).map(Box::new)
     }
 
-    /// One type.
+    /// Reads one type.
     pub(crate) fn read(&mut self, ty: &Native, path: &str, depth: usize) -> Result<Type, Refusal> {
         self.count(path)?;
         if depth > MAX_TYPE_DEPTH {
@@ -71,7 +73,7 @@ impl Reader {
             Native::Variant(variant) => {
                 let cases = variant.cases().map(|case| {
                     let name = name(case.name, path)?;
-                    // A case without a value is a part as well.
+                    // A case without a value counts as a node as well.
                     let Some(ty) = &case.ty else {
                         self.count(path)?;
                         return Ok(Case { name, ty: None });
@@ -138,7 +140,7 @@ pub(crate) fn too_large(message: String) -> Refusal {
     Refusal::new("type_too_large", message, "use smaller records, or move bulk data into an artifact")
 }
 
-/// Types in types in types.
+/// Types that are nested too deeply.
 pub(crate) fn too_deep(message: String) -> Refusal {
     Refusal::new("type_too_deep", message, "flatten the records")
 }

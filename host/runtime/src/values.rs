@@ -1,8 +1,9 @@
-//! JSON as component values and back, by type. Records are built in the type's own order: lowering wants every field,
-//! by name and in order.
+//! Converts JSON to component values and back, by type. Records are built in the type's own field order, because
+//! lowering requires every field by name and in order.
 //!
-//! What comes in has been checked by core and is in its normal form; what is not is refused by field and never panics.
-//! What goes out is in the normal form too, and bounded while it is made.
+//! Core has checked the input and brought it into its normal form. An input that still does not match is refused with
+//! the name of the field; it never causes a panic. The output is in the normal form too, and its size is bounded while
+//! it is built.
 
 use dovetail_core::blobs::ArtifactRef;
 use dovetail_core::executor::{Failure, FailureKind};
@@ -16,19 +17,19 @@ use crate::handles::{Artifact, Image};
 use crate::outcome::Ended;
 use crate::state::State;
 
-/// A host object as a handle for the guest.
+/// Stores a host object in the handle table and gives the guest a handle.
 fn give<T: Send + 'static>(store: &mut Store<State>, object: T) -> wasmtime::Result<Val> {
     let handle: Resource<T> = store.data_mut().table.push(object)?;
     Ok(Val::Resource(ResourceAny::try_from_resource(handle, store)?))
 }
 
-/// A returned handle, and with it the object, out of the table.
+/// Takes a returned handle's object out of the handle table.
 fn take<T: Send + 'static>(store: &mut Store<State>, handle: ResourceAny) -> wasmtime::Result<T> {
     let handle = handle.try_into_resource::<T>(&mut *store)?;
     Ok(store.data_mut().table.delete(handle)?)
 }
 
-/// Where in the input a value stands. It is spelled out only where something is wrong: most values are numbers in long
+/// The position of a value in the input. It is formatted only for errors, because most values are numbers in long
 /// lists.
 #[derive(Clone, Copy)]
 enum At<'p> {
@@ -57,7 +58,10 @@ fn bad_input(at: &At<'_>, expected: &str) -> wasmtime::Error {
     ))))
 }
 
-/// The input record.
+/// Converts the input record.
+///
+/// # Errors
+/// `bad_input` with the name of the field.
 pub(crate) fn input(store: &mut Store<State>, fields: &[Field], value: &Value) -> wasmtime::Result<Val> {
     lower_record(store, fields, value, &At::Input)
 }
@@ -180,11 +184,11 @@ fn lower(store: &mut Store<State>, ty: &Type, value: &Value, at: &At<'_>) -> was
     })
 }
 
-/// What a task returned, as JSON.
+/// Converts the task's output to JSON.
 pub(crate) struct Output<'s> {
     store: &'s mut Store<State>,
     limit: u64,
-    /// At least so many bytes of JSON so far.
+    /// A lower bound of the JSON's size so far, in bytes.
     size: u64,
 }
 
@@ -194,7 +198,10 @@ impl<'s> Output<'s> {
         Self { store, limit, size: 0 }
     }
 
-    /// The output record and its exact size as compact JSON, in bytes.
+    /// The output record, and its exact size as compact JSON in bytes.
+    ///
+    /// # Errors
+    /// `output_too_large`; the errors of storing an image of the output.
     pub(crate) fn record(mut self, fields: &[Field], value: Option<Val>) -> wasmtime::Result<(Value, u64)> {
         let value = match value {
             Some(value) => self.fields(fields, value)?,
@@ -219,7 +226,7 @@ impl<'s> Output<'s> {
         wasmtime::Error::new(Ended::Failed(Box::new(failure)))
     }
 
-    /// Counts what `bytes` more of JSON would take.
+    /// Counts `bytes` more bytes of JSON.
     fn spend(&mut self, bytes: usize) -> wasmtime::Result<()> {
         self.size += bytes as u64;
         if self.size > self.limit { Err(self.too_large()) } else { Ok(()) }
@@ -328,7 +335,7 @@ impl<'s> Output<'s> {
         Ok(value)
     }
 
-    /// The artifact that the image came in as, or else its pixels stored as PNG.
+    /// The artifact that the image was opened from, or a new artifact with its pixels as PNG.
     fn image(&mut self, handle: ResourceAny) -> wasmtime::Result<Value> {
         let image: Image = take(self.store, handle)?;
         let state = self.store.data_mut();
@@ -354,12 +361,12 @@ impl<'s> Output<'s> {
     }
 }
 
-/// The types were read from the component itself, so that this is our own fault.
+/// The types were read from the component itself, so a mismatch is a defect of the host.
 fn mismatch(expected: &str) -> wasmtime::Error {
     wasmtime::Error::new(Ended::Host(crate::state::broken(&format!("read the output: expected {expected}"))))
 }
 
-/// Counts the bytes of a serialised value and stops at a limit, without keeping them.
+/// Counts the bytes of a serialised value without keeping them, and fails at a limit.
 struct Counter {
     left: u64,
 }

@@ -1,4 +1,4 @@
-//! What the host found odd about the files that an attempt opened, and worked with all the same.
+//! Warnings about files that an attempt opened and could use although they violate their format.
 
 use std::collections::BTreeSet;
 
@@ -7,9 +7,9 @@ use dovetail_core::blobs::ArtifactRef;
 
 use crate::text::{clean, truncate};
 
-/// Pictures of an attempt whose warnings are kept; the others are counted.
+/// The most pictures of an attempt whose warnings are kept; further warnings are counted.
 const MAX_PICTURES: usize = 16;
-/// The longest name of a picture in a warning, and the longest warning, in bytes.
+/// The longest name of a picture in a warning and the longest warning, in bytes.
 const MAX_NAME: usize = 200;
 const MAX_WARNING: usize = 1 << 10;
 
@@ -18,12 +18,12 @@ const MAX_WARNING: usize = 1 << 10;
 pub(crate) struct Warnings {
     lines: Vec<String>,
     pictures: BTreeSet<Digest>,
-    /// Pictures beyond those that are kept. One that is opened twice counts twice.
+    /// Warnings that were not kept. A picture that is opened twice counts twice.
     more: u64,
 }
 
 impl Warnings {
-    /// A warning about the file of a picture. Each picture has one, however often the attempt opens it.
+    /// Adds a warning about the file of a picture. Each picture has one warning, however often the attempt opens it.
     pub(crate) fn of_picture(&mut self, reference: &ArtifactRef, warning: &str) {
         if self.pictures.contains(&reference.digest) {
             return;
@@ -40,11 +40,11 @@ impl Warnings {
         self.lines.push(format!("picture {name}: {}", clean(&truncate(warning, MAX_WARNING))));
     }
 
-    /// In the order in which the pictures were opened.
+    /// The warnings in the order in which the pictures were opened, and the number of further ones.
     pub(crate) fn told(self) -> Vec<String> {
         let mut lines = self.lines;
         if self.more > 0 {
-            lines.push(format!("further pictures had warnings ({} times one was opened)", self.more));
+            lines.push(format!("{} further warnings about pictures were not kept", self.more));
         }
         lines
     }
@@ -87,6 +87,6 @@ mod tests {
         let more = more.told();
         assert_eq!(more.len(), MAX_PICTURES + 1);
         assert!(more.iter().all(|line| line.len() < MAX_NAME + MAX_WARNING + 20), "{}", more[0].len());
-        assert!(more[MAX_PICTURES].contains("2 times"), "{}", more[MAX_PICTURES]);
+        assert!(more[MAX_PICTURES].contains("2 further"), "{}", more[MAX_PICTURES]);
     }
 }

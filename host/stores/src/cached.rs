@@ -1,8 +1,8 @@
-//! Blobs of a far store, kept in a folder near by, so that a machine fetches them once.
+//! Blobs of a remote store with a cache in a local folder, so that a machine fetches each blob once.
 //!
-//! The far store is the only truth: what is written goes there first, and what is kept here can be removed at any time.
-//! The folder is shared by the processes of a machine. What is read from it has been compared with its digest; a
-//! damaged file is fetched again.
+//! The remote store is the only truth: a write goes there first, and any cached file can be removed at any time. The
+//! processes of a machine share the folder. Every read from the folder is compared with its digest; a damaged file is
+//! fetched again.
 
 mod folder;
 
@@ -16,14 +16,14 @@ use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 
 use folder::Folder;
 
-/// [`Blobs`] elsewhere, with the ones used last on this machine's disk.
+/// A remote [`Blobs`] with the most recently used blobs on this machine's disk.
 ///
-/// `size` of what is kept is answered without asking the far store; `put` always reaches it. A full or broken disk
-/// slows reading down and fails nothing.
+/// `size` of a cached blob is answered without the remote store; `put` always reaches the remote store. A full or
+/// broken disk makes reads slower and fails none.
 pub struct CachedBlobs {
     near: Folder,
     far: Arc<dyn Blobs>,
-    flights: Mutex<HashMap<(BlobKind, Digest), Arc<Fetch>>>,
+    fetches: Mutex<HashMap<(BlobKind, Digest), Arc<Fetch>>>,
 }
 
 impl fmt::Debug for CachedBlobs {
@@ -32,18 +32,18 @@ impl fmt::Debug for CachedBlobs {
     }
 }
 
-/// A blob on its way here, which others wait for instead of fetching it, too.
+/// A fetch that is under way. Other threads that need the same blob wait for it instead of fetching, too.
 #[derive(Default)]
 struct Fetch {
-    state: Mutex<FlightState>,
-    landed: Condvar,
+    state: Mutex<FetchState>,
+    ended: Condvar,
 }
 
 #[derive(Default, Clone)]
-enum FlightState {
+enum FetchState {
     #[default]
-    Flying,
-    Arrived(Arc<Vec<u8>>),
+    Running,
+    Done(Arc<Vec<u8>>),
     Failed,
 }
 
@@ -51,36 +51,37 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends a flight whatever happens to the thread that flies it.
-struct Pilot<'a> {
+/// Ends a fetch when it is dropped, also by a panic of the fetching thread.
+struct FetchGuard<'a> {
     cache: &'a CachedBlobs,
     key: (BlobKind, Digest),
-    flight: Arc<Fetch>,
-    outcome: FlightState,
+    fetch: Arc<Fetch>,
+    outcome: FetchState,
 }
 
-impl Drop for Pilot<'_> {
+impl Drop for FetchGuard<'_> {
     fn drop(&mut self) {
-        locked(&self.cache.flights).remove(&self.key);
-        *locked(&self.flight.state) = std::mem::replace(&mut self.outcome, FlightState::Failed);
-        self.flight.landed.notify_all();
+        locked(&self.cache.fetches).remove(&self.key);
+        *locked(&self.fetch.state) = std::mem::replace(&mut self.outcome, FetchState::Failed);
+        self.fetch.ended.notify_all();
     }
 }
 
 impl CachedBlobs {
-    /// Keeps at most `capacity` bytes in `folder`, which is made where it is missing. What was used longest ago goes
-    /// first.
+    /// Keeps at most `capacity` bytes in `folder`, which is made if it is missing. The least recently used blobs are
+    /// evicted first.
     ///
-    /// Several processes on one folder may pass `capacity` by a sixteenth of it each, until they look again.
+    /// If several processes share the folder, each can exceed `capacity` by a sixteenth of it, until it reads the
+    /// folder again.
     ///
     /// # Errors
-    /// `Refused` if the folder holds blobs that nobody marked as a cache (an embedded data folder must not be emptied),
-    /// or is not writable.
+    /// `Refused` if the folder holds blobs but is not marked as a cache (an embedded data folder must not be emptied),
+    /// or if the folder is not writable.
     pub fn open(folder: &Path, far: Arc<dyn Blobs>, capacity: u64) -> Result<Self, StoreError> {
-        Ok(Self { near: Folder::open(folder, capacity)?, far, flights: Mutex::default() })
+        Ok(Self { near: Folder::open(folder, capacity)?, far, fetches: Mutex::default() })
     }
 
-    /// The bytes kept now, by all the processes that use the folder.
+    /// The number of bytes in the folder now, from all processes that use it.
     ///
     /// # Errors
     /// `Unavailable` or `Refused` if the folder cannot be read.
@@ -94,15 +95,15 @@ impl CachedBlobs {
         Ok(bytes)
     }
 
-    /// The flight of this blob that another thread flies, or a new one of ours.
-    fn board(&self, key: (BlobKind, Digest)) -> Result<Pilot<'_>, Arc<Fetch>> {
-        let mut flights = locked(&self.flights);
-        if let Some(flight) = flights.get(&key) {
-            return Err(flight.clone());
+    /// Registers a new fetch of this blob. `Err` is the fetch of another thread that is under way.
+    fn begin(&self, key: (BlobKind, Digest)) -> Result<FetchGuard<'_>, Arc<Fetch>> {
+        let mut fetches = locked(&self.fetches);
+        if let Some(fetch) = fetches.get(&key) {
+            return Err(fetch.clone());
         }
-        let flight = Arc::<Fetch>::default();
-        flights.insert(key, flight.clone());
-        Ok(Pilot { cache: self, key, flight, outcome: FlightState::Failed })
+        let fetch = Arc::<Fetch>::default();
+        fetches.insert(key, fetch.clone());
+        Ok(FetchGuard { cache: self, key, fetch, outcome: FetchState::Failed })
     }
 }
 
@@ -117,34 +118,35 @@ impl Blobs for CachedBlobs {
         if let Some(bytes) = self.near.read(kind, digest, max)? {
             return Ok(bytes);
         }
-        let flight = match self.board((kind, *digest)) {
-            Ok(mut pilot) => {
-                // The last flight may have landed since we looked.
-                if let Some(bytes) = self.near.read(kind, digest, max)? {
-                    return Ok(bytes);
-                }
-                let bytes = Arc::new(self.fetch(kind, digest, max)?);
-                pilot.outcome = FlightState::Arrived(bytes.clone());
-                drop(pilot);
+        let fetch = match self.begin((kind, *digest)) {
+            Ok(mut guard) => {
+                // An earlier fetch may have ended since the first read.
+                let bytes = match self.near.read(kind, digest, max)? {
+                    Some(bytes) => bytes,
+                    None => self.fetch(kind, digest, max)?,
+                };
+                let bytes = Arc::new(bytes);
+                guard.outcome = FetchState::Done(bytes.clone());
+                drop(guard);
                 return Ok(Arc::try_unwrap(bytes).unwrap_or_else(|shared| shared.as_ref().clone()));
             }
-            Err(flight) => flight,
+            Err(fetch) => fetch,
         };
-        let flying = locked(&flight.state);
-        let landed = flight
-            .landed
-            .wait_while(flying, |state| matches!(state, FlightState::Flying))
+        let running = locked(&fetch.state);
+        let ended = fetch
+            .ended
+            .wait_while(running, |state| matches!(state, FetchState::Running))
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        match landed {
-            FlightState::Arrived(bytes) if bytes.len() as u64 <= max => Ok(bytes.as_ref().clone()),
-            FlightState::Arrived(bytes) => {
+        match ended {
+            FetchState::Done(bytes) if bytes.len() as u64 <= max => Ok(bytes.as_ref().clone()),
+            FetchState::Done(bytes) => {
                 let why = format!("it has {} bytes, at most {max} are allowed", bytes.len());
                 Err(StoreError::new(StoreErrorKind::Refused, format!("read {} {digest}", kind.folder()), why))
             }
-            // Its error may have been its own, such as a lower `max`. All who waited now try at once: none waits for
-            // another's timeout.
-            FlightState::Flying | FlightState::Failed => self.fetch(kind, digest, max),
+            // The cause may concern only the other thread, such as a lower `max`. All waiting threads now fetch at
+            // once, so that none waits for the timeout of another.
+            FetchState::Running | FetchState::Failed => self.fetch(kind, digest, max),
         }
     }
 

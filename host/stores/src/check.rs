@@ -1,5 +1,5 @@
-//! A look at each server of a fleet, for `doctor`: what it is, how it is set up, and what should be otherwise. Nothing
-//! is changed but by a probe that is removed again, and no server is taken for a fleet by being looked at.
+//! Checks each server of a fleet, for `doctor`: its kind, its settings, and what should be changed. A check changes
+//! nothing except for a probe that it removes again, and it binds no server to a fleet.
 
 use std::time::Duration;
 
@@ -8,33 +8,36 @@ use dovetail_core::clock::Clock;
 
 use crate::{Credentials, S3Blobs, open};
 
-/// Beyond this, times of different machines are hard to put together.
+/// Difference of two clocks in milliseconds above which `doctor` warns: times of different machines are then hard to
+/// compare.
 const CLOCKS_APART: u64 = 2_000;
-/// Signatures are refused by S3 servers when the clocks are this far apart, in milliseconds.
+/// Difference of two clocks in milliseconds above which S3 servers refuse signatures.
 const SIGNATURES_END: u64 = 15 * 60_000;
 
-/// What a look at a server found.
+/// The result of a check of one server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Look {
-    /// The server and its settings in one line; never a password.
+    /// The server and its settings in one line, without passwords.
     pub found: String,
-    /// What should be otherwise.
+    /// The things that should be changed.
     pub remarks: Vec<Remark>,
-    /// No fleet has written here yet.
+    /// No fleet has written to this server yet.
     pub unused: bool,
 }
 
-/// Something that should be otherwise.
+/// One thing that should be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
-    /// It does not work like this, or it loses work. Otherwise it works, and could be better.
+    /// Whether the server does not work like this, or loses work. Otherwise it works, and could be better.
     pub grave: bool,
+    /// The fault, in words for an operator.
     pub found: String,
+    /// What the operator should do about it.
     pub remedy: String,
 }
 
 impl Look {
-    /// Whether work can be trusted to it.
+    /// Whether a fleet can use the server: no remark is grave.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         !self.remarks.iter().any(|remark| remark.grave)
@@ -48,7 +51,7 @@ impl Look {
         self.remarks.push(Remark { grave: false, found: found.into(), remedy: remedy.into() });
     }
 
-    /// Says how far the server's clock is from ours, `ahead_ms` known to `within_ms`.
+    /// Adds the difference between the server's clock and ours: `ahead_ms`, with an error of at most `within_ms`.
     pub(crate) fn clock(&mut self, ahead_ms: i64, within_ms: u64) {
         let apart = ahead_ms.unsigned_abs();
         let word = if ahead_ms < 0 { "behind" } else { "ahead" };
@@ -65,7 +68,7 @@ impl Look {
         }
     }
 
-    /// Says that what goes to `host` can be read on the way, where it leaves this machine.
+    /// Warns if the connection is not encrypted and a host is not this machine.
     pub(crate) fn network(&mut self, encrypted: bool, hosts: &[&str], remedy: &str) {
         if !encrypted && !hosts.iter().all(|host| is_this_machine(host)) {
             self.warning(
@@ -76,15 +79,15 @@ impl Look {
     }
 }
 
-/// What to do about a host whose name nobody knows; none: that is not what an error says.
+/// The remedy for an unknown host name. `None` if the error text tells of something else.
 pub(crate) fn unknown_host(text: &str) -> Option<&'static str> {
     let says =
         ["failed to lookup address", "Name or service not known", "dns error"].iter().any(|words| text.contains(words));
     says.then_some("is the host in the URL right, and does this machine know its name (DNS, /etc/hosts)?")
 }
 
-/// What is wrong with a server's certificate, of an error that says so in the words of `rustls`, and what to do;
-/// `trust` says how one is made known here.
+/// Explains an error text in which `rustls` rejects a server's certificate, and adds the remedy. `trust` tells how this
+/// machine is made to trust a certificate. `None` if the error text tells of something else.
 pub(crate) fn certificate(text: &str, trust: &str) -> Option<String> {
     let (_, why) = text.split_once("invalid peer certificate: ")?;
     let why = match why {
@@ -112,10 +115,10 @@ pub(crate) fn millis(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }
 
-/// Looks at the queue of a fleet (`redis://...`).
+/// Checks the queue of a fleet (`redis://...`).
 ///
 /// # Errors
-/// `Invalid` for a URL that cannot be used, `Unavailable` or `Refused` where the server cannot be asked, with the
+/// `Invalid` for a URL that cannot be used, `Unavailable` or `Refused` if the server cannot be asked, each with its
 /// remedy.
 pub fn check_window(url: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
     match url.split_once(':') {
@@ -128,8 +131,8 @@ pub fn check_window(url: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
     }
 }
 
-/// Looks at the records of a fleet (`mongodb://...`): whether inserts are atomic is tried out by a race in a collection
-/// of its own.
+/// Checks the records of a fleet (`mongodb://...`). A race of inserts in a collection of its own tests whether inserts
+/// are atomic.
 ///
 /// # Errors
 /// As [`check_window`].
@@ -144,8 +147,8 @@ pub fn check_meta(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, Sto
     }
 }
 
-/// Looks at a far blob store (`s3://...`) by writing, reading and removing a small object. Gives back the store itself,
-/// without a cache.
+/// Checks a remote blob store (`s3://...`): writes, reads and removes a small object. Returns the store, too, without a
+/// cache.
 ///
 /// # Errors
 /// As [`check_window`].
@@ -156,7 +159,7 @@ pub fn check_blobs(url: &str, clock: &dyn Clock) -> Result<(Look, S3Blobs), Stor
     let found = format!("{} ({server}): writes, reads and removes; reads in {}", seen.address, millis(seen.round_trip));
     let mut look = Look { found, ..Look::default() };
     if let Some(ahead_ms) = seen.clock_ahead_ms {
-        // The server tells whole seconds.
+        // The server tells its time in whole seconds.
         look.clock(ahead_ms, 600);
         if ahead_ms.unsigned_abs() > SIGNATURES_END / 2 {
             look.problem(

@@ -1,5 +1,5 @@
-//! One data folder: `dovetail.db` (records and jobs), `blobs/` (content-addressed bytes), `processes/` (one lock file a
-//! live process) and `bells/` (sockets of the processes that run steps or wait).
+//! One data folder: `dovetail.db` (records and jobs), `blobs/` (content-addressed bytes), `processes/` (a lock file for
+//! each live process) and `bells/` (sockets of the processes that run steps or wait).
 
 pub(crate) mod apply;
 pub(crate) mod claimers;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 
-/// An I/O error of ours, with what was tried.
+/// Wraps an I/O error, with the operation that failed.
 pub(crate) fn io_error(operation: &str, path: &Path, error: io::Error) -> StoreError {
     let kind = match error.kind() {
         io::ErrorKind::NotFound => StoreErrorKind::Missing,
@@ -29,12 +29,12 @@ pub(crate) fn io_error(operation: &str, path: &Path, error: io::Error) -> StoreE
     StoreError::new(kind, format!("{operation} {}", path.display()), error)
 }
 
-/// Time on the ledger's clock.
+/// A duration in milliseconds, the unit of the ledger's clock.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Makes the folder and its parents, durably.
+/// Makes the folder and its parents, so that they survive a power failure.
 pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
     crate::folders::make_folder(path).map_err(|e| io_error("make the folder", path, e))
 }

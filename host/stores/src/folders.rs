@@ -1,14 +1,13 @@
-//! New folders that are still there after a power failure: the name of a folder is durable only once the folder above
-//! it has been synced.
+//! New folders that survive a power failure: the name of a folder is durable only once its parent folder is synced.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-/// Makes the folder and those above it that are not there, and syncs the folder above each new one.
+/// Makes the folder and its missing parents, and syncs the parent of each new folder.
 ///
 /// # Errors
-/// A folder that cannot be made, or cannot be synced.
+/// The I/O error of the first folder that cannot be made or whose parent cannot be synced.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     make(path, &mut sync)
 }
@@ -25,7 +24,7 @@ fn make(path: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Resul
     match (made, above) {
         (Ok(()), Some(above)) => sync(above),
         (Ok(()), None) => Ok(()),
-        // Somebody else has made it.
+        // Another process has made the folder.
         (Err(_), _) if path.is_dir() => Ok(()),
         (Err(error), _) => Err(error),
     }
@@ -33,12 +32,12 @@ fn make(path: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Resul
 
 fn sync(folder: &Path) -> io::Result<()> {
     let file = match File::open(folder) {
-        // Whoever may write into a folder need not have the right to read it; then it cannot be synced.
+        // The right to write into a folder does not include the right to read it, which a sync needs.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(()),
         opened => opened?,
     };
     match file.sync_all() {
-        // Not every file system syncs folders.
+        // Some file systems do not sync folders.
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
         synced => synced,
     }

@@ -1,7 +1,7 @@
 //! The backends behind the ports of dovetail-core. This is the only crate that names a database.
 //!
-//! Embedded: SQLite and files in one data folder, with nothing to install. For a fleet, behind features: Redis,
-//! MongoDB, S3. They remember and decide nothing.
+//! Embedded: SQLite and files in one data folder, without any installation. For a fleet, behind features: Redis,
+//! MongoDB and S3. The backends store; they decide nothing.
 
 mod cached;
 mod check;

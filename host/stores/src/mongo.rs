@@ -1,7 +1,7 @@
-//! [`MetaStore`] on MongoDB 5 or later: a collection for each kind of record, `_id` the record's key.
+//! [`MetaStore`] on MongoDB 5 or later: a collection for each kind of record, with the record's key as `_id`.
 //!
-//! Inserts with a unique `_id` and point reads are all that safety rests on: no update, no transaction, no session. The
-//! fields beside `_id` are `v` (the record) and `n` (a number that grows with time, for lists).
+//! Safety rests only on inserts with a unique `_id` and on reads by key: there is no update, transaction or session.
+//! The other fields of a document are `v` (the record) and `n` (a number that grows with time, for the order of lists).
 
 pub(crate) mod check;
 mod commands;
@@ -21,20 +21,22 @@ use mongodb::bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::sync::{Collection, Database};
 
-/// A duplicate `_id`.
+/// The error code for a duplicate `_id`.
 const DUPLICATE: i32 = 11000;
-/// Documents of one `insert_many`.
+/// The most documents in one `insert_many`, keys in one query, or documents in one batch of an answer.
 const BATCH: usize = 500;
-/// Values in one request, in bytes: the server takes 16 MiB.
+/// The most bytes of values in one request. The server accepts 16 MiB.
 const REQUEST: usize = 8 << 20;
-/// The stand-in for tests finds one key by its index, and goes through the whole collection for several: with 10,000
-/// records that takes as long as some 50 single reads. (What ends is forgotten with each write; going through all open
-/// runs for it kept the stand-in busy.)
+/// From this many keys on, the stand-in for tests (FerretDB) is asked for all in one query. It finds one key by its
+/// index, but reads the whole collection for several: with 10,000 records that takes as long as about 50 single reads.
+/// (Each write removes ended runs from the index of open runs. A read of all open runs for each removal kept the
+/// stand-in busy.)
 const STAND_IN_TOGETHER: usize = 50;
 
-/// What is listed in the order in which it came. Outcomes and attempts are not: an index costs each of them a page.
+/// The kinds that are listed in insertion order. Outcomes and attempts are not, because an index costs each of them a
+/// page.
 const LISTED: [Kind; 4] = [Kind::Run, Kind::Plugin, Kind::Pipeline, Kind::Model];
-/// The fact that says that there are the indexes for lists.
+/// The `_id` of the fact that the indexes for lists exist.
 const INDEXED: &str = "indexes";
 
 /// The records of a fleet in one database.
@@ -42,27 +44,27 @@ pub struct MongoMeta {
     database: Database,
     /// `host:port/database`, for errors: never the password.
     address: String,
-    /// Why the server was not reached.
+    /// The last reason why the server could not be reached.
     silence: check::Silence,
     last: AtomicI64,
     clock: std::sync::Arc<dyn Clock>,
-    /// So many records by key, or more, are read, or removed, in one request.
+    /// From this many keys on, records are read or removed in one request.
     together_from: usize,
-    /// Whose this database is, or will be.
+    /// The fleet that owns this database, or will own it with the first write.
     fleet: String,
-    /// It is this fleet's for certain.
+    /// Whether the database certainly belongs to this fleet.
     taken: AtomicBool,
-    /// It has the indexes for lists, or can do without.
+    /// Whether the database has the indexes for lists, or does not need them.
     indexed: AtomicBool,
 }
 
 impl MongoMeta {
-    /// Connects to `mongodb://[user:password@]host[:port]/database`. A database that no fleet uses becomes this one's
-    /// with the first record that is written: whoever only looks, or is refused for another reason, takes none.
+    /// Connects to `mongodb://[user:password@]host[:port]/database`. A database without a fleet becomes this fleet's
+    /// with the first write, so a process that only reads, or that is refused for another reason, takes no database.
     ///
     /// # Errors
-    /// `Invalid` for a URL that cannot be used; `Refused` for a password, for a server that is too old, and for a
-    /// database that belongs to another fleet; `Unavailable` where nobody answers.
+    /// `Invalid` for a URL that cannot be used. `Refused` for wrong credentials, a server that is too old, or a
+    /// database of another fleet. `Unavailable` if no server answers.
     pub fn open(url: &str, fleet: &str, clock: std::sync::Arc<dyn Clock>) -> Result<Self, StoreError> {
         let check::Opened { database, address, silence, direct, .. } = check::open(url, None)?;
         let (last, taken, fleet) = (AtomicI64::new(0), AtomicBool::new(false), fleet.to_owned());
@@ -70,7 +72,7 @@ impl MongoMeta {
         let mut meta = Self { database, address, silence, last, clock, together_from: 2, fleet, taken, indexed };
         if check::is_stand_in(&meta.check_version()?) {
             meta.together_from = STAND_IN_TOGETHER;
-            // It sorts whole collections, whatever indexes they have.
+            // The stand-in sorts whole collections, whatever indexes they have.
             meta.indexed = AtomicBool::new(true);
         }
         if direct {
@@ -80,23 +82,23 @@ impl MongoMeta {
         Ok(meta)
     }
 
-    /// Removes the database with everything in it: for measurements and tests, each in a database of its own.
+    /// Removes the database with all its contents: for measurements and tests, each in a database of its own.
     ///
     /// # Errors
-    /// `Unavailable`; `Refused` without the right to.
+    /// `Unavailable` if the server does not answer. `Refused` without the right to remove the database.
     pub fn forget_everything(&self) -> Result<(), StoreError> {
         self.database.drop().run().map_err(|e| self.error("remove", e))
     }
 
-    /// From so many records by key on they are read in one request, and fewer one by one. [`Self::open`] chooses what
-    /// is quicker with the server; this is for tests, so that they run both.
+    /// Sets the number of keys from which on records are read or removed in one request. [`Self::open`] chooses the
+    /// faster way for the server; this is for tests that need both ways.
     #[must_use]
     pub fn reading_together_from(mut self, keys: usize) -> Self {
         self.together_from = keys;
         self
     }
 
-    /// What the server says of itself.
+    /// The server's answer to `buildInfo`, if its version is supported.
     fn check_version(&self) -> Result<Document, StoreError> {
         let info = self.database.run_command(doc! { "buildInfo": 1 }).run().map_err(|e| self.error("ask", e))?;
         match check::version(&info) {
@@ -121,7 +123,7 @@ impl MongoMeta {
         check::unfit_alone(&hello).map_or(Ok(()), refused)
     }
 
-    /// Whether this fleet has taken it. One database, one fleet: two would list and run each other's work.
+    /// Whether this fleet owns the database. A database belongs to one fleet: two would list and run each other's work.
     fn is_ours(&self) -> Result<bool, StoreError> {
         let Some(found) = self.fact("fleet")? else { return Ok(false) };
         let (fleet, owner) = (&self.fleet, found.get_str("name").unwrap_or_default());
@@ -139,8 +141,8 @@ impl MongoMeta {
         facts.find_one(doc! { "_id": name }).run().map_err(|e| self.error("read", e))
     }
 
-    /// Once in a database's life: the indexes by which it lists in the order in which records came. Where they cannot
-    /// be made it works, and lists of many records are slow.
+    /// Makes, once for each database, the indexes for lists in insertion order. If they cannot be made, the store
+    /// works, and lists of many records are slow.
     fn index(&self) -> Result<(), StoreError> {
         if self.fact(INDEXED)?.is_none() {
             let collections = LISTED.map(|kind| self.collection(kind));
@@ -165,7 +167,7 @@ impl MongoMeta {
         Ok(())
     }
 
-    /// Before something is written.
+    /// Makes sure, before a write, that the database belongs to this fleet and has its indexes.
     fn take(&self) -> Result<(), StoreError> {
         if self.taken.load(Ordering::Acquire) {
             if !self.indexed.load(Ordering::Acquire) {
@@ -177,7 +179,7 @@ impl MongoMeta {
         let facts: Collection<Document> = self.database.collection("facts");
         match facts.insert_one(doc! { "_id": "fleet", "name": &self.fleet }).run() {
             Ok(_) => {}
-            // Another fleet may have been faster.
+            // Another fleet may have inserted its name first.
             Err(e) if is_duplicate(&e) => drop(self.is_ours()?),
             Err(e) => return Err(self.error("write to", e)),
         }
@@ -198,7 +200,7 @@ impl MongoMeta {
         self.database.collection("open_runs")
     }
 
-    /// Milliseconds and a counter, always growing within this process.
+    /// A number that grows within this process: milliseconds shifted left by 20 bits, plus a counter.
     fn next(&self) -> i64 {
         let now = i64::try_from(self.clock.wall_ms()).unwrap_or(i64::MAX >> 20) << 20;
         let take = |last: i64| Some(now.max(last + 1));
@@ -234,7 +236,7 @@ impl MongoMeta {
         Ok(found.into_iter().map(|(_, key, value)| (key, value)).collect())
     }
 
-    /// Removes those of the keys that are there; as they are read, few by few or all in one request.
+    /// Removes the given keys, like reads: one by one if they are few, otherwise in one request for each batch.
     fn delete(&self, collection: &Collection<Document>, keys: &[String]) -> Result<(), StoreError> {
         if keys.len() < self.together_from.max(2) {
             for key in keys {
@@ -258,7 +260,7 @@ impl MongoMeta {
         collection.delete_many(doc! { "$or": any }).run().map(drop).map_err(|e| self.error("write to", e))
     }
 
-    /// Inserts; the numbers of those that were there before.
+    /// Inserts the documents. Returns the positions of those whose `_id` existed before.
     fn insert(&self, collection: &Collection<Document>, documents: &[Document]) -> Result<Vec<usize>, StoreError> {
         match collection.insert_many(documents).ordered(false).run() {
             Ok(_) => Ok(Vec::new()),
@@ -325,8 +327,8 @@ impl MetaStore for MongoMeta {
         }
         let mut values = Vec::with_capacity(keys.len());
         for part in keys.chunks(BATCH) {
-            // They come in any order, and one that is asked for twice comes once. All in one answer, as far as it holds
-            // them.
+            // The rows come in any order, and a key that is asked for twice comes once. The batch size gets all rows in
+            // one answer, as far as they fit.
             let query = collection
                 .find(doc! { "_id": { "$in": part.to_vec() } })
                 .batch_size(u32::try_from(part.len()).unwrap_or(u32::MAX));
@@ -340,14 +342,14 @@ impl MetaStore for MongoMeta {
         let filter = if listing.prefix.is_empty() {
             doc! {}
         } else {
-            // Everything that begins so: up to the last character there is.
+            // All keys with this prefix: below the prefix followed by the last character of Unicode.
             doc! { "_id": { "$gte": &listing.prefix, "$lt": format!("{}\u{10FFFF}", listing.prefix) } }
         };
         let order = if listing.newest_first { -1 } else { 1 };
         let collection = self.collection(kind);
         if !listing.prefix.is_empty() && listing.limit == usize::MAX {
-            // The records of one run: few, found by their keys, and put in order here, so that the server has no reason
-            // to go through all there are in that order instead.
+            // The records of one run are few. Find them by their keys and sort them here: with a sort in the query the
+            // server may read all records in that order instead.
             return self.in_order(collection.find(filter), listing.newest_first);
         }
         let mut query = collection.find(filter).sort(doc! { "n": order });
@@ -404,14 +406,14 @@ impl Archive for MongoMeta {
         )
     }
 
-    fn each(&self, kind: Kind, told: &mut RecordVisitor<'_>) -> Result<(), StoreError> {
-        // One query: the stand-in goes through the whole collection for each page.
+    fn each(&self, kind: Kind, visit: &mut RecordVisitor<'_>) -> Result<(), StoreError> {
+        // One query: the stand-in reads the whole collection for each page.
         let collection = self.collection(kind);
         let rows = collection.find(doc! {}).sort(doc! { "_id": 1 }).batch_size(BATCH as u32);
         for row in rows.run().map_err(|e| self.error("list", e))? {
             let row = row.map_err(|e| self.error("list", e))?;
             if let (Ok(key), Some(Bson::Binary(value))) = (row.get_str("_id"), row.get("v")) {
-                told(key.to_owned(), &value.bytes)?;
+                visit(key.to_owned(), &value.bytes)?;
             }
         }
         Ok(())

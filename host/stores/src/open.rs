@@ -1,4 +1,4 @@
-//! From a URL to a backend: the scheme chooses.
+//! Opens a backend for a URL: the scheme chooses the backend.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use dovetail_core::window::Window;
 
 use crate::{CachedBlobs, Credentials, FileBlobs, S3Blobs, SqliteLedger};
 
-/// What is kept of a far blob store on this machine's disk, in bytes.
+/// Capacity of the local cache of a remote blob store, in bytes.
 const CACHE: u64 = 2 << 30;
 
 fn unknown(what: &str, known: &str) -> StoreError {
@@ -34,19 +34,19 @@ pub(crate) fn unknown_meta() -> StoreError {
     unknown("metadata store", "`mongodb://[user:password@]host[:port]/database` and `sqlite:`")
 }
 
-/// What is read and written, maybe by way of a cache, and the store itself.
+/// The store for reading and writing, possibly through a cache, and the store behind the cache.
 pub(crate) type BlobStore = (Arc<dyn Blobs>, Arc<dyn RemovableBlobs>);
 
-/// Blobs in the data folder (`file:`), or in a bucket (`s3://...`, [`S3Blobs::open`]) with a bounded cache in the data
-/// folder.
+/// Opens blobs in the data folder (`file:`), or in a bucket (`s3://...`, [`S3Blobs::open`]) with a bounded cache in the
+/// data folder.
 ///
 /// # Errors
-/// `Invalid` for a URL or credentials that cannot be used. An S3 server is not asked yet.
+/// `Invalid` for a URL or credentials that cannot be used. Opening does not contact an S3 server.
 pub fn open_blobs(url: &str, data: &Path) -> Result<Arc<dyn Blobs>, StoreError> {
     open_blobs_to_write(url, data).map(|(blobs, _)| blobs)
 }
 
-/// The same, with the store itself, which says whose blobs it holds.
+/// As [`open_blobs`], and returns the store behind the cache, too, which can tell the owner of its blobs.
 ///
 /// # Errors
 /// As [`open_blobs`].
@@ -64,8 +64,7 @@ pub fn open_blobs_to_write(url: &str, data: &Path) -> Result<BlobStore, StoreErr
     }
 }
 
-/// The same store, for whoever removes blobs from it: what this machine keeps of a bucket is bounded and goes by
-/// itself.
+/// Opens the same store without the cache, to remove blobs from it. The cache is bounded and evicts by itself.
 ///
 /// # Errors
 /// As [`open_blobs`].
@@ -77,10 +76,12 @@ pub fn open_removable_blobs(url: &str, data: &Path) -> Result<Arc<dyn RemovableB
     }
 }
 
-/// The queue of a fleet: `redis://...` or, over TLS, `rediss://...`. `caller` is new for each process.
+/// Opens the queue of a fleet: `redis://...` or, over TLS, `rediss://...`. `caller` is an ID that is new for each
+/// process.
 ///
 /// # Errors
-/// `Invalid` or `Refused` for what cannot be used, with the remedy; `Unavailable` where nobody answers.
+/// `Invalid` or `Refused`, with the remedy, for a URL or server that cannot be used. `Unavailable` if no server
+/// answers.
 pub fn open_window(url: &str, fleet: &str, caller: &str) -> Result<Arc<dyn Window>, StoreError> {
     match url.split_once(':') {
         #[cfg(feature = "redis")]
@@ -92,7 +93,7 @@ pub fn open_window(url: &str, fleet: &str, caller: &str) -> Result<Arc<dyn Windo
     }
 }
 
-/// A store for records, from either side.
+/// A store for records, with both of its ports.
 trait Records: MetaStore + Archive {}
 
 impl<T: MetaStore + Archive> Records for T {}
@@ -109,15 +110,16 @@ fn open_records(url: &str, data: &Path, fleet: &str, clock: Arc<dyn Clock>) -> R
     }
 }
 
-/// The records of a fleet: `mongodb://...`, or the data folder of one machine (`sqlite:`).
+/// Opens the records of a fleet: `mongodb://...`, or the data folder of one machine (`sqlite:`).
 ///
 /// # Errors
-/// `Invalid` or `Refused` for what cannot be used, with the remedy; `Unavailable` where nobody answers.
+/// `Invalid` or `Refused`, with the remedy, for a URL or server that cannot be used. `Unavailable` if no server
+/// answers.
 pub fn open_meta(url: &str, data: &Path, fleet: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn MetaStore>, StoreError> {
     Ok(open_records(url, data, fleet, clock)?)
 }
 
-/// The same store, for whoever removes records from it.
+/// Opens the same store, to remove records from it.
 ///
 /// # Errors
 /// As [`open_meta`].

@@ -1,7 +1,8 @@
-//! [`Window`] on Redis 7 or later: one script (`redis/script.rs`), one connection for calls, one for the bell.
+//! [`Window`] on Redis 7 or later: one script (`redis/script.rs`), and a connection each for numbered calls, for all
+//! other requests, and for notifications.
 //!
-//! A reply that is lost is asked for again under the same number, on a new connection: the script answers it from what
-//! it remembers. Not here: what the window is for and which records it follows (flow).
+//! If the reply to a numbered call is lost, the client repeats the call on a new connection. The script recognizes the
+//! number and gives the stored reply again. The purpose of the window, and the records that it follows, are in flow.
 
 pub(crate) mod check;
 mod commands;
@@ -18,39 +19,39 @@ use dovetail_core::ledger::{HeldStep, Scope};
 use dovetail_core::window::{Called, Change, Held, Ring, Stamp, Status, Window, WindowLease};
 use redis::{Client, Commands as _, Connection, ConnectionLike as _, FromRedisValue as _, PubSub, Script, Value};
 
-use self::wire::{RawJob, able, args_of, back_args, delivery, push_change, ring_of, status};
+use self::wire::{RawJob, able, args_of, back_args, delivery, glob_of, push_change, ring_of, status};
 
-/// Tries of one call before the window counts as unavailable: with the pauses between them, about four seconds.
+/// Tries of one call before the window counts as unavailable. The pauses between them add up to 1.55 s.
 const TRIES: u32 = 6;
 const CONNECT: Duration = Duration::from_secs(2);
-/// Runs that one question is about.
+/// Runs in one `knows` request, and the `COUNT` hint of one `SCAN`.
 const ASKED: usize = 1000;
-/// A call does little; one that takes this long will not come.
+/// Time limit for each answer. A call does little work, so an answer that takes longer is not expected to come.
 const ANSWER: Duration = Duration::from_secs(5);
-/// After this silence the bell's connection is asked whether it still stands, and its answer takes at most as long.
-/// With the pause before the next connection, a bell that nobody carries is made anew within 10 s.
+/// If the notification connection is silent for this long, it is checked with a PING, whose answer may take as long
+/// again. With the 1 s pause and `CONNECT` for the next connection, a dead connection is replaced within 10 s.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// How long a job is put off whose names this version cannot read.
 const UNREADABLE: Duration = Duration::from_secs(30);
 
-/// The work of a fleet in one Redis.
+/// The queue of one fleet in one Redis.
 pub struct RedisWindow {
     client: Client,
-    /// For what adds runs: refused, as a whole, by a Redis that is full.
+    /// For calls that add runs. A full Redis refuses such a call as a whole.
     script: Script,
-    /// For everything else: it goes on there, because it is what makes room.
+    /// For all other calls. A full Redis executes them, because they free its memory.
     draining: Script,
     prefix: String,
-    /// This caller: a new one for each process, so that numbers of calls never meet.
+    /// The ID of this caller. It is new for each process, so that the call numbers of two processes never collide.
     incarnation: String,
-    /// `host:port`, for errors: never the password.
+    /// `host:port` for error messages, without the password.
     address: String,
-    /// For numbered calls, which are answered one after the other.
+    /// The state of the numbered calls, which are answered one after the other.
     state: Mutex<State>,
     /// The newest epoch and tick that this caller has seen.
     seen: Mutex<QueueState>,
-    /// For everything else: a lease is renewed while a call waits for its answer.
+    /// For all other requests: a lease can be renewed while a numbered call waits for its answer.
     aside: Mutex<Option<Connection>>,
 }
 
@@ -67,31 +68,31 @@ struct QueueState {
 }
 
 impl RedisWindow {
-    /// The script: for the tests of its rules, which take one away at a time.
+    /// The script, for tests that remove one of its rules at a time.
     #[doc(hidden)]
     pub const SCRIPT: &str = script::SCRIPT;
 
-    /// Connects to `redis://[user:password@]host[:port]/[db]` and looks whether it can be trusted with a queue.
+    /// Connects to `redis://[user:password@]host[:port]/[db]` and checks that this Redis is suitable for a queue.
+    /// `fleet` is part of every key; `incarnation` is the ID of this caller, new for each process.
     ///
     /// # Errors
-    /// `Invalid` for a URL that is none; `Refused` for a password, a version below 7 or an eviction policy that cannot
-    /// be used, each with its remedy; `Unavailable` where nobody answers.
+    /// `Invalid` for a malformed URL. `Refused`, with the remedy, for wrong credentials, a version below 7, an eviction
+    /// policy other than `noeviction`, or a replica. `Unavailable` if no server answers.
     pub fn open(url: &str, fleet: &str, incarnation: &str) -> Result<Self, StoreError> {
         Self::open_with_script(url, fleet, incarnation, Self::SCRIPT)
     }
 
-    /// As [`RedisWindow::open`], with another script: for the tests of the script's rules, which take one away at a
-    /// time.
+    /// As [`RedisWindow::open`], with another script: for tests that remove one rule of the script at a time.
     ///
     /// # Errors
-    /// As `open`.
+    /// As [`RedisWindow::open`].
     #[doc(hidden)]
     pub fn open_with_script(url: &str, fleet: &str, incarnation: &str, script: &str) -> Result<Self, StoreError> {
         let client = check::client(url)?;
         let address = client.get_connection_info().addr().to_string();
         let window = Self {
             client,
-            // Redis 7 runs a script with such a line whole or not at all
+            // Redis 7 checks its memory once before a script with this line, and runs the whole script or none of it
             // (https://redis.io/docs/latest/develop/programmability/lua-api/).
             script: Script::new(&format!("#!lua\n{script}")),
             draining: Script::new(&format!("#!lua flags=allow-oom\n{script}")),
@@ -116,7 +117,7 @@ impl RedisWindow {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Answers may arrive in another order than they were made: of one epoch the latest tick counts.
+    /// Answers can arrive in another order than the script made them, so within one epoch the highest tick is kept.
     fn saw(&self, epoch: &str, tick: u64) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let tick = if seen.epoch == epoch { seen.tick.max(tick) } else { tick };
@@ -135,8 +136,8 @@ impl RedisWindow {
         StoreError::new(kind, format!("{operation} the queue at {}", self.address), why).of(Store::Queue)
     }
 
-    /// Sends the same arguments until they are answered, on a new connection each time but the first. `Nil`: Redis is
-    /// full, and nothing was done.
+    /// Sends the same arguments until an answer comes. Each try after the first uses a new connection. Returns `Nil` if
+    /// Redis is full and has executed nothing.
     fn send(&self, slot: &mut Option<Connection>, script: &Script, args: &[Vec<u8>]) -> Result<Value, StoreError> {
         let (mut script, mut pause, mut tries) = (script, Duration::from_millis(50), 0);
         loop {
@@ -156,12 +157,12 @@ impl RedisWindow {
             match answer {
                 Ok(value) => return Ok(value),
                 Err(error) => {
-                    // Whatever state the connection is in, a late answer on it must not be taken for another call's.
+                    // Close the connection: a late answer on it must not be read as the answer to another call.
                     *slot = None;
                     match (error.code(), tries) {
                         (Some("OOM"), 1) => return Ok(Value::Nil),
-                        // An earlier try may have been served, and its answer lost: what was done is asked for, even if
-                        // that adds a little.
+                        // Redis may have executed an earlier try whose answer was lost. The script that also runs on a
+                        // full Redis returns that answer, even if the request itself needs a little memory.
                         (Some("OOM"), _) if tries < TRIES => {
                             script = &self.draining;
                             continue;
@@ -172,7 +173,7 @@ impl RedisWindow {
                     if error.kind == StoreErrorKind::Refused || tries == TRIES {
                         return Err(error);
                     }
-                    // Bounded, before a reconnection: there is nothing here that could be waited for.
+                    // The pause is bounded. There is no event to wait for before a reconnection.
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_secs(2));
                 }
@@ -180,14 +181,14 @@ impl RedisWindow {
         }
     }
 
-    /// Asks something beside the numbered calls.
+    /// Sends one request on the connection beside the numbered calls.
     fn ask<T: redis::FromRedisValue>(&self, args: &[Vec<u8>]) -> Result<T, StoreError> {
         let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
         let value = self.send(&mut aside, &self.draining, args)?;
         redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))
     }
 
-    /// One numbered call; none: Redis is full, and nothing was done.
+    /// Makes one numbered call. Returns `None` if Redis is full and has executed nothing.
     fn call_once(
         &self,
         script: &Script,
@@ -247,7 +248,7 @@ impl RedisWindow {
         args.extend_from_slice(changes);
         let value = self.send(&mut state.connection, script, &args)?;
         if value == Value::Nil {
-            // The script has not seen this number: a gap would look as if something had been lost.
+            // The script has not stored this number. A gap in the numbers would look as if the window had lost a call.
             state.number -= 1;
             return Ok(None);
         }
@@ -276,11 +277,11 @@ impl RedisWindow {
     }
 }
 
-/// Hears one connection's bell until the connection fails. A silent connection may be a dead one: Redis' machine may
-/// have vanished without a word, so after a while of silence the connection must answer a PING.
+/// Receives notifications on one connection until the connection fails. If the machine of Redis vanishes, the
+/// connection only falls silent, so a silent connection must answer a PING.
 fn hear(bell: &mut PubSub<'_>, channel: &str, ring: &(dyn Fn(Ring) + Send + Sync)) -> redis::RedisResult<()> {
     bell.subscribe(channel)?;
-    // What rang while nobody listened.
+    // Notifications before the subscription were not received.
     ring(Ring::Missed);
     loop {
         match bell.get_message() {
@@ -306,8 +307,8 @@ impl Window for RedisWindow {
         if let Some(called) = self.call_once(script, changes, scope, want, lease)? {
             return Ok(called);
         }
-        // It is full and has done nothing: what adds to it is left out, and that it was is told to whoever looks for
-        // lost runs.
+        // Redis is full and has executed nothing. Repeat the call without the changes that add runs, plus a `Refused`
+        // change: the workers' search for lost runs opens these runs later.
         let rest: Vec<Change> =
             changes.iter().filter(|change| !adds(change)).cloned().chain([Change::Refused]).collect();
         let called = self.call_once(&self.draining, &rest, scope, want, lease)?;
@@ -319,7 +320,8 @@ impl Window for RedisWindow {
     }
 
     fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<Held>, StoreError> {
-        // Taken before anything is sent: a renewal that comes late must not look as if it knew of a later loss.
+        // Read the epoch before sending: a renewal that arrives late must not look as if its caller knew of a later
+        // loss.
         let mut args = args_of(&["renew", &lease.as_millis().to_string(), &self.seen().epoch]);
         for lease in leases {
             args.extend(args_of(&[&lease.run.job(&lease.step), &lease.token]));
@@ -343,7 +345,7 @@ impl Window for RedisWindow {
                     let mut bell = connection.as_pubsub();
                     bell.set_read_timeout(Some(SILENCE))?;
                     let error = hear(&mut bell, &channel, &*ring);
-                    // It unsubscribes when it is dropped; on a dead connection no answer comes to that.
+                    // The drop unsubscribes, and no answer to that comes on a dead connection.
                     bell.set_read_timeout(Some(Duration::from_millis(1)))?;
                     error
                 })();
@@ -351,7 +353,7 @@ impl Window for RedisWindow {
                 std::thread::sleep(Duration::from_secs(1));
             }
         };
-        // A process without a bell looks for work now and then; it is slower, not wrong.
+        // Without notifications this process looks for work at intervals: work starts later, and none is lost.
         if let Err(error) = std::thread::Builder::new().name("redis-bell".into()).spawn(listen) {
             tracing::warn!(err = &error as &dyn std::error::Error, "no thread for the bell");
         }
@@ -408,16 +410,16 @@ impl Window for RedisWindow {
 }
 
 impl RedisWindow {
-    /// Forgets everything under this fleet's name: for tests, and for an operator who wants a rebuild.
+    /// Deletes every key of this fleet: for tests, and for an operator who wants a rebuild.
     ///
     /// # Errors
     /// `Unavailable`.
     pub fn forget_everything(&self) -> Result<(), StoreError> {
         let mut connection = self.connect().map_err(|e| self.error("connect to", e))?;
-        let pattern = format!("{}*", self.prefix.replace(['[', ']', '*', '?'], "\\$0"));
+        let pattern = format!("{}*", glob_of(&self.prefix));
         let mut cursor = 0_u64;
         loop {
-            // In small steps, because Redis serves nobody else during each of them.
+            // Scan in small steps: Redis serves no other client during one step.
             let mut scan = redis::cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(ASKED);
             let (next, keys): (u64, Vec<String>) =

@@ -1,9 +1,9 @@
-//! Content-addressed bytes in a bucket of an S3 server: `PREFIX/KIND/sha256/HEX`, the same names as in the embedded
-//! folder.
+//! Content-addressed bytes in a bucket of an S3 server: `PREFIX/KIND/sha256/HEX`, with the same names as in the
+//! embedded folder.
 //!
-//! Blocking, like every port (docs/decisions/0001): the backend owns the async runtime that its HTTP client needs. Not
-//! to be called from inside another runtime. It makes no bucket, and removes nothing but what `check` wrote and what
-//! `RemovableBlobs::remove` is told to.
+//! The backend blocks, like every port (docs/decisions/0001), and owns the async runtime that its HTTP client needs. It
+//! must not be called from inside another runtime. It makes no bucket. It removes only the probe of `check` and the
+//! blobs that `RemovableBlobs::remove` names.
 
 mod credentials;
 
@@ -25,17 +25,17 @@ mod request;
 #[cfg(feature = "s3")]
 pub use blobs::S3Blobs;
 
-/// What [`S3Blobs::check`] saw.
+/// The result of [`S3Blobs::check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Check {
     /// Bucket, prefix and server.
     pub address: String,
-    /// How the server names itself.
+    /// The server's name for itself.
     pub server: Option<String>,
     /// The server's clock minus ours in milliseconds, to half a second. Signatures are refused beyond 15 minutes.
     pub clock_ahead_ms: Option<i64>,
-    /// Reading a few bytes.
+    /// The time that it takes to read a few bytes.
     pub round_trip: std::time::Duration,
-    /// Whether blobs and signatures go over a network unencrypted.
+    /// Whether blobs and signatures cross a network unencrypted.
     pub unencrypted: bool,
 }

@@ -1,4 +1,4 @@
-//! The cache of blobs: it keeps the promises of the port, spares the far store, and stays within its bounds.
+//! The cache of blobs: it passes the port's conformance suite, spares the remote store, and stays within its capacity.
 
 #![expect(clippy::unwrap_used, reason = "a failing test panics")]
 
@@ -16,7 +16,7 @@ use dovetail_stores::{CachedBlobs, FileBlobs};
 
 const KIND: BlobKind = BlobKind::Artifact;
 
-/// A far store that counts what it is asked for, takes its time, and fails when it is told to.
+/// A remote store that counts its requests, answers after a delay, and can be set to fail.
 #[derive(Default)]
 struct Far {
     blobs: MemoryBlobs,
@@ -60,7 +60,7 @@ fn cache(folder: &Path, far: &Arc<Far>, capacity: u64) -> CachedBlobs {
     CachedBlobs::open(folder, far.clone(), capacity).unwrap()
 }
 
-/// Where the cache keeps it: the layout of the embedded folder.
+/// The path of the cached file: the layout is that of the embedded folder.
 fn file(folder: &Path, digest: &Digest) -> std::path::PathBuf {
     FileBlobs::new(folder).path(KIND, digest)
 }
@@ -69,7 +69,7 @@ fn is_kept(folder: &Path, digest: &Digest) -> bool {
     file(folder, digest).is_file()
 }
 
-/// As if it had last been used so long ago.
+/// Sets the last use of the cached file to this many seconds ago.
 fn age(folder: &Path, digest: &Digest, seconds: u64) {
     File::open(file(folder, digest)).unwrap().set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
 }
@@ -82,7 +82,7 @@ fn bytes(n: u8, length: usize) -> Vec<u8> {
 fn it_keeps_the_promises() {
     let folder = tempfile::tempdir().unwrap();
     conformance::blobs(&|| Arc::new(cache(folder.path(), &Arc::default(), 1 << 20)));
-    // And where nothing fits.
+    // The suite also passes if nothing fits into the cache.
     let folder = tempfile::tempdir().unwrap();
     conformance::blobs(&|| Arc::new(cache(folder.path(), &Arc::default(), 3)));
 }
@@ -100,7 +100,7 @@ fn what_is_here_is_not_fetched_again() {
         assert_eq!(first.get(KIND, &fetched, 100).unwrap(), b"made elsewhere");
     }
     assert_eq!(far.gets(), 1);
-    // Another process, or the next start.
+    // A second process, or a restart.
     let second = cache(folder.path(), &far, 1 << 20);
     assert_eq!(second.get(KIND, &fetched, 100).unwrap(), b"made elsewhere");
     assert_eq!(far.gets(), 1);
@@ -127,7 +127,7 @@ fn it_is_bounded_and_the_oldest_used_goes_first() {
     for (digest, seconds) in digests.iter().zip([300, 200, 100]) {
         age(folder.path(), digest, seconds);
     }
-    // Reading the oldest makes it the youngest.
+    // A read makes the oldest file the youngest.
     cache.get(KIND, &digests[0], 300).unwrap();
     cache.put(KIND, &bytes(9, 300)).unwrap();
     assert_eq!(digests.iter().map(|digest| is_kept(folder.path(), digest)).collect::<Vec<_>>(), [true, false, true]);
@@ -198,7 +198,7 @@ fn what_is_being_read_is_not_evicted() {
     let cache = cache(folder.path(), &far, 1000);
     let read = cache.put(KIND, &bytes(1, 600)).unwrap();
     age(folder.path(), &read, 1000);
-    // As a reader of any process holds it.
+    // A reader in any process holds this lock.
     let reader = File::open(file(folder.path(), &read)).unwrap();
     reader.lock_shared().unwrap();
     let other = cache.put(KIND, &bytes(2, 600)).unwrap();
@@ -276,7 +276,7 @@ fn what_a_killed_process_left_half_written_goes() {
 #[test]
 fn many_who_want_the_same_fetch_it_once() {
     let folder = tempfile::tempdir().unwrap();
-    // Even where it is not kept.
+    // This also holds for a blob that the cache does not keep.
     for capacity in [1 << 20, 10] {
         let far = Arc::new(Far { takes: Duration::from_millis(200), ..Far::default() });
         let digest = far.blobs.put(KIND, &bytes(1, 1000)).unwrap();
@@ -310,7 +310,7 @@ fn many_who_wait_for_a_fetch_that_fails_learn_it_soon() {
         }
     });
     assert!(began.elapsed() < Duration::from_millis(1200), "not one after another: {:?}", began.elapsed());
-    // And the next one is not kept waiting by what is over.
+    // The next fetch does not wait for the failed one.
     far.fails.store(false, Ordering::SeqCst);
     let digest = far.blobs.put(KIND, b"x").unwrap();
     assert_eq!(cache.get(KIND, &digest, 1000).unwrap(), b"x");

@@ -1,5 +1,5 @@
-//! The promises of the ports on the embedded backend, and what only it can do: survive its process, and share its
-//! folder.
+//! The conformance suites of the ports on the embedded backend, and tests of its own abilities: it survives its
+//! process, and processes share its folder.
 
 #![expect(clippy::unwrap_used, reason = "a failing test panics")]
 
@@ -61,7 +61,8 @@ fn files_know_whose_they_are() {
     }
 }
 
-/// A folder is read once, however many files there are: page by page it took 2 s for each thousand of 100,000.
+/// One walk reads the folder once, however many files it has. A walk page by page took 2 s for each thousand of 100,000
+/// files.
 #[test]
 fn a_walk_reads_the_folder_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -71,14 +72,14 @@ fn a_walk_reads_the_folder_once() {
     for n in 0..30_000_u32 {
         std::fs::write(kind.join(Digest::of(&n.to_le_bytes()).hex()), b"").unwrap();
     }
-    let (mut told, started) = (0, std::time::Instant::now());
+    let (mut visited, started) = (0, std::time::Instant::now());
     blobs
         .walk(BlobKind::Log, &mut |_, _| {
-            told += 1;
+            visited += 1;
             Ok(())
         })
         .unwrap();
-    assert_eq!(told, 30_001);
+    assert_eq!(visited, 30_001);
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
@@ -98,7 +99,7 @@ fn a_blob_that_is_stored_again_is_young_again() {
     assert_eq!(blobs.get(BlobKind::Log, &digest, 9).unwrap(), b"said");
 }
 
-/// Storing and removing the same old blob at once: whoever stored it finds it there.
+/// An old blob is stored and removed at once. The process that stored it must find it there.
 #[test]
 fn storing_and_removing_do_not_cross() {
     let folder = tempfile::tempdir().unwrap();
@@ -180,7 +181,7 @@ fn a_damaged_package_is_stored_again_by_whoever_has_it_whole() {
 fn a_failed_write_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = FileBlobs::new(folder.path());
-    // The name that the blob must take is taken by a folder.
+    // A file stands where the folder of packages must be made.
     std::fs::create_dir_all(blobs.path(BlobKind::Log, &Digest::of(b"x")).parent().unwrap()).unwrap();
     std::fs::write(folder.path().join("blobs/packages"), b"in the way").unwrap();
     blobs.put(BlobKind::Package, b"x").unwrap_err();
@@ -215,11 +216,11 @@ fn what_is_committed_is_there_after_reopening() {
     assert_eq!(ledger.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap().len(), 1);
 }
 
-/// Transactions in the database's log.
+/// The number of transactions in the database's log.
 fn commits(data: &std::path::Path) -> usize {
     let log = std::fs::read(data.join("dovetail.db-wal")).unwrap();
     let page = u32::from_be_bytes(log[8..12].try_into().unwrap()) as usize;
-    // The last page of each tells how large the database is then.
+    // The last page of each transaction tells the size of the database after it.
     log[32..].chunks_exact(24 + page).filter(|frame| frame[4..8] != [0; 4]).count()
 }
 
@@ -231,7 +232,7 @@ fn a_claimer_that_waits_gets_its_jobs_with_the_change_that_makes_them_ready() {
     let before = commits(folder.path());
     std::thread::scope(|threads| {
         let claimer = threads.spawn(|| ledger.claim(&Scope::All, 9, LEASE, waits).unwrap());
-        // It has looked and stays.
+        // Wait until the claimer has looked and waits.
         std::thread::sleep(Duration::from_millis(300));
         submit(&ledger);
         assert_eq!(claimer.join().unwrap().len(), 1);
@@ -245,7 +246,7 @@ fn what_another_process_submits_is_found_by_a_claimer_that_waits() {
     let clock = Arc::new(ManualClock::default());
     let (here, there) =
         (SqliteLedger::open(folder.path(), clock.clone()).unwrap(), SqliteLedger::open(folder.path(), clock).unwrap());
-    // It knows that there is nothing, on a clock that stands still.
+    // The claimer knows that there is no job, and its clock stands still.
     assert!(here.claim(&Scope::All, 9, LEASE, Wait::NONE).unwrap().is_empty());
     let waits = Wait { seen: here.wakes(), at_most: Duration::from_secs(20) };
     std::thread::scope(|threads| {
@@ -256,21 +257,21 @@ fn what_another_process_submits_is_found_by_a_claimer_that_waits() {
     });
 }
 
-/// Nobody looks by himself for as long as a test takes.
-fn who_does_not_look(data: &std::path::Path, clock: &Arc<ManualClock>) -> SqliteLedger {
+/// A ledger that looks for changes of other processes less often than any test takes.
+fn ledger_without_looks(data: &std::path::Path, clock: &Arc<ManualClock>) -> SqliteLedger {
     SqliteLedger::open(data, clock.clone()).unwrap().looking_every(Duration::from_secs(600))
 }
 
-/// As long as it takes where nothing hangs, many times over.
+/// Much longer than any step takes if nothing hangs.
 const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_claimer_that_waits_hears_what_another_process_submits_and_needs_no_look() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::default());
-    let (here, there) = (who_does_not_look(folder.path(), &clock), who_does_not_look(folder.path(), &clock));
-    // The first one waits long enough to listen; the second one finds it listening, and its own answer of before is no
-    // answer any more.
+    let (here, there) = (ledger_without_looks(folder.path(), &clock), ledger_without_looks(folder.path(), &clock));
+    // In the first round the claimer waits long enough to subscribe. In the second it is subscribed, and its earlier
+    // answer "no job" must not be used again.
     for round in 1..=2 {
         let waits = Wait { seen: here.wakes(), at_most: LONG };
         std::thread::scope(|threads| {
@@ -288,7 +289,7 @@ fn a_claimer_that_waits_hears_what_another_process_submits_and_needs_no_look() {
     drop(here);
     bells = std::fs::read_dir(folder.path().join("bells")).unwrap().map(|bell| bell.unwrap().file_name()).collect();
     assert!(bells.is_empty(), "{bells:?}");
-    // Nobody listens any more, and that hurts nobody.
+    // No process listens any more, and the submission succeeds all the same.
     submit_as(&there, 3);
 }
 
@@ -296,9 +297,9 @@ fn a_claimer_that_waits_hears_what_another_process_submits_and_needs_no_look() {
 fn a_job_that_is_put_back_for_later_is_heard_of_by_other_processes() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::default());
-    let (here, there) = (who_does_not_look(folder.path(), &clock), who_does_not_look(folder.path(), &clock));
+    let (here, there) = (ledger_without_looks(folder.path(), &clock), ledger_without_looks(folder.path(), &clock));
     submit_as(&there, 1);
-    // Its end is no reason to look.
+    // The lease is so long that its end does not wake the claimer.
     let held = there.claim(&Scope::All, 9, Duration::from_secs(600), Wait::NONE).unwrap();
     let waits = Wait { seen: here.wakes(), at_most: LONG };
     std::thread::scope(|threads| {
@@ -314,13 +315,13 @@ fn a_job_that_is_put_back_for_later_is_heard_of_by_other_processes() {
 fn whoever_waits_for_a_run_hears_that_another_process_ended_it() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::default());
-    let (here, there) = (who_does_not_look(folder.path(), &clock), who_does_not_look(folder.path(), &clock));
+    let (here, there) = (ledger_without_looks(folder.path(), &clock), ledger_without_looks(folder.path(), &clock));
     for round in 1..=2 {
         let run = submit_as(&there, round);
         let (waits, began) = (Wait { seen: here.wakes(), at_most: LONG }, std::time::Instant::now());
         std::thread::scope(|threads| {
             let waiter = threads.spawn(|| here.over(std::slice::from_ref(&run), waits).unwrap());
-            // Whoever works on runs of his own alone leaves empty-handed, to look whether they are over.
+            // A claimer whose scope is a set of runs returns without jobs, to check whether these runs are over.
             let claimer =
                 threads.spawn(|| here.claim(&Scope::Runs(vec![RunId::from_bytes([99; 16])]), 9, LEASE, waits).unwrap());
             std::thread::sleep(Duration::from_millis(300));
@@ -377,8 +378,8 @@ fn opening_a_known_database_waits_for_no_writer() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::default());
     drop(SqliteLedger::open(folder.path(), clock.clone()).unwrap());
-    // A writer in the middle of its change, and one whose turn it is: were opening to write, it would wait here for
-    // ever.
+    // A writer in the middle of its change, which also holds the writer lock: if opening needed to write, it would wait
+    // here forever.
     let turn = std::fs::File::options().write(true).open(folder.path().join("dovetail.lock")).unwrap();
     turn.lock().unwrap();
     let writer = rusqlite::Connection::open(folder.path().join("dovetail.db")).unwrap();
@@ -407,21 +408,24 @@ fn what_dead_processes_left_behind_is_swept() {
 fn a_database_of_the_first_version_is_brought_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
     let old = rusqlite::Connection::open(folder.path().join("dovetail.db")).unwrap();
-    // As the first version made it, with one open run.
+    // The tables as the first version made them, with one open run.
     old.execute_batch(
         "PRAGMA user_version = 1;
         CREATE TABLE records (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
             succeeded INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, key));
         CREATE INDEX records_by_kind ON records (kind, id);
-        CREATE TABLE open_runs (id INTEGER PRIMARY KEY, run TEXT NOT NULL, generation INTEGER NOT NULL, UNIQUE (run, generation));
-        CREATE TABLE jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, generation INTEGER NOT NULL, step TEXT NOT NULL,
-            needs TEXT NOT NULL, attempt INTEGER NOT NULL, crashes INTEGER NOT NULL, verify INTEGER NOT NULL, due INTEGER NOT NULL,
-            owner TEXT, token INTEGER NOT NULL DEFAULT 0, expires INTEGER NOT NULL DEFAULT 0, UNIQUE (run, generation, step));
+        CREATE TABLE open_runs (id INTEGER PRIMARY KEY, run TEXT NOT NULL, generation INTEGER NOT NULL,
+            UNIQUE (run, generation));
+        CREATE TABLE jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, generation INTEGER NOT NULL,
+            step TEXT NOT NULL, needs TEXT NOT NULL, attempt INTEGER NOT NULL, crashes INTEGER NOT NULL,
+            verify INTEGER NOT NULL, due INTEGER NOT NULL, owner TEXT, token INTEGER NOT NULL DEFAULT 0,
+            expires INTEGER NOT NULL DEFAULT 0, UNIQUE (run, generation, step));
         CREATE INDEX jobs_free ON jobs (id) WHERE owner IS NULL;
         CREATE INDEX jobs_leased ON jobs (owner) WHERE owner IS NOT NULL;
         CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
         INSERT INTO facts VALUES ('token', '0'), ('boot', '');
-        INSERT INTO records (kind, key, value) VALUES ('run', '01010101-0101-0101-0101-010101010101', CAST('the run' AS BLOB));
+        INSERT INTO records (kind, key, value)
+            VALUES ('run', '01010101-0101-0101-0101-010101010101', CAST('the run' AS BLOB));
         INSERT INTO open_runs (run, generation) VALUES ('01010101-0101-0101-0101-010101010101', 0);
         INSERT INTO jobs (run, generation, step, needs, attempt, crashes, verify, due)
             VALUES ('01010101-0101-0101-0101-010101010101', 0, 'a', '[]', 1, 0, 0, 0);",
@@ -435,4 +439,19 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
     drop(ledger);
     let again = SqliteLedger::open(folder.path(), clock).unwrap();
     assert_eq!(again.open_runs(9).unwrap().len(), 1);
+}
+
+#[test]
+fn an_open_run_that_this_version_cannot_read_does_not_hide_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let ledger = SqliteLedger::open(folder.path(), clock).unwrap();
+    let raw = rusqlite::Connection::open(folder.path().join("dovetail.db")).unwrap();
+    raw.execute_batch(
+        "INSERT INTO open_runs (run, generation) VALUES ('of-a-newer-form', 0);
+        INSERT INTO open_runs (run, generation) VALUES ('01010101-0101-0101-0101-010101010101', 0);",
+    )
+    .unwrap();
+    let open = ledger.open_runs(9).unwrap();
+    assert_eq!(open.iter().map(RunKey::key).collect::<Vec<_>>(), ["01010101-0101-0101-0101-010101010101:0"]);
 }

@@ -1,9 +1,9 @@
-//! Measures a whole photograph: detection, then attributes and features one after the other or side by side, with 1 and
-//! 2 OpenCV threads.
+//! Measures whole photographs: detection, then attributes and features in sequence or in parallel, with 1 and 2 OpenCV
+//! threads.
 //!
 //! `cargo run --release -p dovetail-vision --example measure -- MODELS PHOTO...`: MODELS is a folder of installed
-//! models. Prints the median and the best of 15 rounds in milliseconds per photograph, the variants alternating, and
-//! the peak memory after the first photograph. Decoding is not counted.
+//! models. For each photograph it prints the median and the minimum of 15 rounds in milliseconds; the variants
+//! alternate. It also prints the peak memory after one warm-up round. Decoding is not measured.
 
 use std::io::Write;
 use std::time::Instant;
@@ -29,7 +29,8 @@ fn features(vision: &Opencv, image: &Image, faces: &[Rect]) -> Result<(), Vision
     Ok(())
 }
 
-/// Milliseconds of the detection and of the rest. The picture is decoded anew, so that no landmarks are remembered.
+/// Milliseconds of the detection and of the remaining work. The caller passes a new file each time, so that the picture
+/// is decoded again and no landmarks are remembered.
 fn round(vision: &Opencv, file: &[u8], side_by_side: bool) -> Result<[f64; 2], VisionError> {
     let stop = Stop::never();
     let image = vision.open(&Digest::of(file), &mut || Ok(file.to_vec()), &stop)?;
@@ -67,9 +68,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         writeln!(out, "{path}: {}", status.lines().find(|l| l.starts_with("VmHWM")).unwrap_or("VmHWM: unknown"))?;
         for n in 0..ROUNDS {
             for ((opencv_threads, side_by_side), times) in variants.iter().zip(&mut times) {
-                // OpenCV's threads are global: this one is made for its setting, the warm one does the work.
+                // The number of OpenCV threads is global to the process: making another `Opencv` sets it, and the warm
+                // `vision` does the work.
                 drop(make(*opencv_threads)?);
-                // A byte behind the end makes it another file with the same picture.
+                // Extra bytes after the end make another file with the same picture.
                 let mut copy = file.clone();
                 copy.extend([0_u8, n as u8, *opencv_threads as u8, u8::from(*side_by_side)]);
                 times.push(round(&vision, &copy, *side_by_side)?);
@@ -86,7 +88,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let ((d, d0), (r, r0), (a, a0)) = (detect, rest, all);
             writeln!(
                 out,
-                "  {threads} OpenCV threads, {how}: detection {d:5.0} ({d0:4.0})  attributes and features {r:5.0} ({r0:4.0})  all {a:5.0} ({a0:4.0}) ms"
+                "  {threads} OpenCV threads, {how}: detection {d:5.0} ({d0:4.0})  attributes and features {r:5.0} \
+                 ({r0:4.0})  all {a:5.0} ({a0:4.0}) ms"
             )?;
         }
     }

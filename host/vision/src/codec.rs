@@ -1,9 +1,9 @@
-//! Image files to pixels and back. JPEG by libjpeg-turbo, PNG, WebP and BMP by crate `image`; not OpenCV's `imgcodecs`,
-//! whose pixels these equal.
+//! Image files to pixels and back. libjpeg-turbo decodes JPEG; crate `image` decodes PNG, WebP and BMP. The pixels
+//! equal those of OpenCV's `imgcodecs`, which is not used.
 //!
-//! The header is read and compared with the limits before anything is decoded. Everything becomes RGB with 8 bits a
-//! channel: alpha is dropped, grey is tripled, of 16 bits the upper 8 are kept, CMYK is converted as OpenCV does.
-//! Colour profiles are ignored.
+//! The header is read and compared with the limits before any pixel is decoded. Every picture becomes RGB with 8 bits a
+//! channel: alpha is dropped, grey is copied to all three channels, 16 bits are cut to the upper 8, and CMYK is
+//! converted as OpenCV does. Colour profiles are ignored.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -24,11 +24,13 @@ use crate::jpeg;
 pub const MAX_FILE_BYTES: usize = 32 << 20;
 /// The longest side, in pixels.
 pub const MAX_SIDE: u32 = 16_384;
-/// The most pixels, 64 Mi: those of phones with 50 megapixels (8160 x 6144) and with 64 (9248 x 6936).
+/// The most pixels, 64 Mi. Phones with 50 megapixels (8160 x 6144) and with 64 megapixels (9248 x 6936) stay below it.
 pub const MAX_PIXELS: u64 = 64 << 20;
-/// What a decoder may hold before it becomes RGB: four bytes for each of the most pixels, so half as many where a
-/// channel has 16 bits.
+/// The most bytes that a decoder may hold before the conversion to RGB: four bytes for each of [`MAX_PIXELS`]. With 16
+/// bits a channel half as many pixels fit.
 const MAX_DECODED: u64 = 4 * MAX_PIXELS;
+
+/// The formats that are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Jpeg,
@@ -37,7 +39,7 @@ enum Format {
     Bmp,
 }
 
-/// libjpeg-turbo's words for memory that the system refuses: nothing that the file could help.
+/// libjpeg-turbo's messages for memory that the system refuses. Such a failure is not the file's fault.
 const NO_MEMORY: [&str; 2] = ["Memory allocation failure", "Insufficient memory (case"];
 
 impl Format {
@@ -60,6 +62,7 @@ fn undecodable(what: &str, why: impl std::fmt::Display) -> VisionError {
     VisionError::invalid("undecodable", format!("the {what} file cannot be decoded: {why}"))
 }
 
+/// Checks a picture's size against the limits.
 fn check_size(size: Size) -> Result<Size, VisionError> {
     let Size { width, height } = size;
     if width == 0 || height == 0 {
@@ -70,14 +73,15 @@ fn check_size(size: Size) -> Result<Size, VisionError> {
         return Err(VisionError::invalid(
             "too_large",
             format!(
-                "the picture has {width} x {height} pixels: a side may have at most {MAX_SIDE} and the whole at most {MAX_PIXELS}; make it smaller"
+                "the picture has {width} x {height} pixels: a side may have at most {MAX_SIDE} and the whole at most \
+                 {MAX_PIXELS}; make it smaller"
             ),
         ));
     }
     Ok(size)
 }
 
-/// The same limits for a picture that is to be made.
+/// The same limits for a picture that is to be created.
 pub(crate) fn check_target(size: Size) -> Result<(), VisionError> {
     if size.width == 0 || size.height == 0 {
         return Err(VisionError::invalid(
@@ -88,6 +92,7 @@ pub(crate) fn check_target(size: Size) -> Result<(), VisionError> {
     check_size(size).map(drop)
 }
 
+/// The format, by the first bytes of the file.
 fn format(file: &[u8]) -> Result<Format, VisionError> {
     if file.len() > MAX_FILE_BYTES {
         return Err(VisionError::file_too_large(file.len() as u64, MAX_FILE_BYTES as u64));
@@ -100,21 +105,18 @@ fn format(file: &[u8]) -> Result<Format, VisionError> {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Ok(Format::Png),
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Format::WebP),
         [b'B', b'M', ..] => Ok(Format::Bmp),
-        _ => Err(VisionError::invalid(
-            "unsupported_format",
-            "the file is no JPEG, PNG, WebP or BMP image, whatever its name says",
-        )),
+        _ => Err(VisionError::invalid("unsupported_format", "the file is not a JPEG, PNG, WebP or BMP image")),
     }
 }
 
-/// What the header of a PNG file says, which stands first in it.
+/// The size in a PNG file's header chunk, which is the first chunk.
 fn png_size(file: &[u8]) -> Option<Size> {
     let number = |at: usize| Some(u32::from_be_bytes(file.get(at..at + 4)?.try_into().ok()?));
     let is_header = file.get(12..16)? == b"IHDR";
     is_header.then_some(Size { width: number(16)?, height: number(20)? })
 }
 
-/// A decoder that has read the header and nothing else.
+/// The header of a file. Nothing else has been decoded.
 enum Header<'a> {
     Jpeg(jpeg::Header),
     Other(Format, Box<dyn ImageDecoder + 'a>),
@@ -130,7 +132,7 @@ fn header(file: &[u8]) -> Result<(Probe, Header<'_>), VisionError> {
             ("image/jpeg", Header::Jpeg(header))
         }
         Format::Png => {
-            // The decoder calls a picture damaged whose sides it cannot hold, before it says how long they are.
+            // Check the size first: if a side is too long, the decoder reports a damaged file before it gives the size.
             if let Some(size) = png_size(file) {
                 check_size(size)?;
             }
@@ -167,7 +169,7 @@ fn header(file: &[u8]) -> Result<(Probe, Header<'_>), VisionError> {
     Ok((Probe { media_type, size }, header))
 }
 
-/// Reads the header and checks the limits; decodes nothing.
+/// Reads the header and checks the limits. Decodes no pixels.
 ///
 /// # Errors
 /// `Invalid` with `undecodable`, `too_large`, `unsupported_format` or `animated`.
@@ -175,10 +177,10 @@ pub fn probe(file: &[u8]) -> Result<Probe, VisionError> {
     header(file).map(|(probe, _)| probe)
 }
 
-/// Decodes a whole file; the picture stands upright.
+/// Decodes a whole file and turns the picture upright.
 ///
 /// # Errors
-/// As [`probe`]; a file that is cut off in the middle is `undecodable`.
+/// The errors of [`probe`]; `undecodable` if the data end before the picture does.
 pub(crate) fn decode(file: &[u8]) -> Result<Image, VisionError> {
     let (Probe { size: Size { width, height }, .. }, header) = header(file)?;
     let (pixels, orientation, warning) = match header {
@@ -189,8 +191,7 @@ pub(crate) fn decode(file: &[u8]) -> Result<Image, VisionError> {
         }
         Header::Other(Format::WebP, decoder) => {
             let lacks = chunks::webp_lacks(file).join(" and ");
-            let warning =
-                (!lacks.is_empty()).then(|| format!("the file says that it holds {lacks} data, and holds none"));
+            let warning = (!lacks.is_empty()).then(|| format!("the file declares {lacks} data but contains none"));
             (decode_other("WebP", decoder)?, webp_orientation(file), warning)
         }
         Header::Other(Format::Png, decoder) => (decode_other("PNG", decoder)?, png_orientation(file), None),
@@ -204,7 +205,7 @@ pub(crate) fn decode(file: &[u8]) -> Result<Image, VisionError> {
     })
 }
 
-/// The pixels, and what libjpeg warned of.
+/// The RGB pixels, and libjpeg's warnings.
 fn decode_jpeg(header: jpeg::Header, file: &[u8]) -> Result<(Arc<[u8]>, Vec<String>), VisionError> {
     let pixels = header.width as usize * header.height as usize;
     let run = |target: &mut [u8]| jpeg::decode(file, target).map_err(|err| undecodable("JPEG", err));
@@ -218,7 +219,7 @@ fn decode_jpeg(header: jpeg::Header, file: &[u8]) -> Result<(Arc<[u8]>, Vec<Stri
     let warnings = run(&mut inks)?;
     for (to, from) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(inks.as_chunks::<4>().0) {
         let k = i32::from(from[3]);
-        // OpenCV's conversion (`icvCvt_CMYK2BGR_8u_C4C3R`); inks are stored inverted, as Adobe does.
+        // OpenCV's conversion (`icvCvt_CMYK2BGR_8u_C4C3R`). Inks are stored inverted, as Adobe does.
         for (to, &ink) in to.iter_mut().zip(from) {
             *to = (k - (((255 - i32::from(ink)) * k) >> 8)) as u8;
         }
@@ -230,7 +231,8 @@ fn decode_other(name: &str, decoder: Box<dyn ImageDecoder + '_>) -> Result<Arc<[
     let (color, bytes) = (decoder.color_type(), decoder.total_bytes());
     if bytes > MAX_DECODED {
         let message = format!(
-            "the picture takes {bytes} bytes decoded: at most {MAX_DECODED} are allowed; store it with 8 bits a channel or make it smaller"
+            "the picture takes {bytes} bytes decoded: at most {MAX_DECODED} are allowed; store it with 8 bits a \
+             channel or make it smaller"
         );
         return Err(VisionError::invalid("too_large", message));
     }
@@ -249,7 +251,8 @@ fn decode_other(name: &str, decoder: Box<dyn ImageDecoder + '_>) -> Result<Arc<[
     };
     let deep = color.bytes_per_pixel() > color.channel_count();
     let value = |pixel: &[u8], channel: usize| {
-        // Of 16 bits the upper 8, as libpng's `png_set_strip_16` does; they are in the machine's order here.
+        // Of 16 bits, keep the upper 8, as libpng's `png_set_strip_16` does. The decoder gives 16-bit values in native
+        // byte order.
         if deep {
             (u16::from_ne_bytes([pixel[channel * 2], pixel[channel * 2 + 1]]) >> 8) as u8
         } else {
@@ -265,10 +268,12 @@ fn decode_other(name: &str, decoder: Box<dyn ImageDecoder + '_>) -> Result<Arc<[
     Ok(out)
 }
 
-/// `image/png` and `image/webp` are lossless; `image/jpeg` has 4:2:0 chroma and quality 90 unless asked otherwise.
+/// Encodes a picture. `image/png` and `image/webp` are lossless; `image/jpeg` has 4:2:0 chroma and quality 90 by
+/// default.
 ///
 /// # Errors
-/// `Invalid` with `unsupported_format` or `bad_quality` (out of 1..=100, or for a lossless format).
+/// `Invalid` with `unsupported_format` or `bad_quality` (out of 1..=100, or given for a lossless format); `Unavailable`
+/// with `encode_failed`.
 pub(crate) fn encode(image: &Image, media_type: &str, quality: Option<u8>) -> Result<Vec<u8>, VisionError> {
     let Size { width, height } = image.size();
     let failed = |err: &dyn std::fmt::Display| {
@@ -280,7 +285,8 @@ pub(crate) fn encode(image: &Image, media_type: &str, quality: Option<u8>) -> Re
     }
     if quality.is_some_and(|q| media_type != "image/jpeg" || !(1..=100).contains(&q)) {
         let message = format!(
-            "quality {} for `{media_type}`: it is 1 to 100, for image/jpeg only (PNG and WebP are written without loss)",
+            "the quality is {} for `{media_type}`: it must be 1 to 100, for image/jpeg only (PNG and WebP are \
+             written without loss)",
             quality.unwrap_or(0)
         );
         return Err(VisionError::invalid("bad_quality", message));

@@ -1,4 +1,4 @@
-//! Finds the orientation that a camera wrote into a file, and turns pixels upright.
+//! Finds the orientation that a camera wrote into a file, and turns the pixels upright.
 
 use std::sync::Arc;
 
@@ -6,20 +6,21 @@ use image::metadata::Orientation;
 
 use crate::chunks;
 
-/// What an EXIF block begins with in JPEG files, and in those of others whose writers copied it.
+/// The prefix of an EXIF block in JPEG files. Some writers copy it into files of other formats.
 const PREFIX: &[u8] = b"Exif\0\0";
 
-/// The orientation in the first EXIF segment before the picture's data that says one; none is "as it is".
+/// The orientation of a JPEG file: from the first EXIF segment before the picture's data that declares one. Without
+/// one, the picture is not turned.
 pub(crate) fn jpeg_orientation(file: &[u8]) -> Orientation {
     first(segments(file).filter(|(marker, _)| *marker == 0xe1).filter_map(|(_, content)| content.strip_prefix(PREFIX)))
 }
 
-/// The same of a PNG file, wherever the chunk stands.
+/// The orientation of a PNG file, from an `eXIf` chunk at any position.
 pub(crate) fn png_orientation(file: &[u8]) -> Orientation {
     first(chunks::of_png(file).filter(|(kind, _)| kind == b"eXIf").map(|(_, content)| content))
 }
 
-/// The same of a WebP file.
+/// The orientation of an extended WebP file, from its `EXIF` chunk.
 pub(crate) fn webp_orientation(file: &[u8]) -> Orientation {
     first(chunks::of_webp(file).filter(|(kind, _)| kind == b"EXIF").map(|(_, content)| content))
 }
@@ -28,8 +29,8 @@ fn first<'a>(mut blocks: impl Iterator<Item = &'a [u8]>) -> Orientation {
     blocks.find_map(orientation).unwrap_or(Orientation::NoTransforms)
 }
 
-/// What a TIFF block says: the first orientation in its first directory, whatever type of whole number it has. Cameras
-/// write two bytes, some programs four, and one.
+/// The first orientation in the first directory of a TIFF block, with any type of integer: cameras write two bytes, and
+/// some programs write four bytes or one.
 fn orientation(block: &[u8]) -> Option<Orientation> {
     let block = block.strip_prefix(PREFIX).unwrap_or(block);
     let big = match block.first_chunk::<4>()? {
@@ -49,7 +50,7 @@ fn orientation(block: &[u8]) -> Option<Orientation> {
     let entries = directory.get(2..)?.as_chunks::<12>().0;
     entries.iter().take(usize::from(short(directory)?)).find_map(|entry| {
         let (tag, kind, count, value) = (short(entry)?, short(&entry[2..])?, long(&entry[4..])?, &entry[8..]);
-        // BYTE, SHORT and LONG, and the same with a sign: the values are small enough to be the same.
+        // BYTE, SHORT and LONG, and their signed variants: the values are so small that the sign does not matter.
         let value = match (tag, kind, count) {
             (0x0112, 1 | 6, 1) => u32::from(value[0]),
             (0x0112, 3 | 8, 1) => u32::from(short(value)?),
@@ -60,8 +61,8 @@ fn orientation(block: &[u8]) -> Option<Orientation> {
     })
 }
 
-/// The segments of a JPEG file before its first scan: marker and content. Like libjpeg, it passes over bytes that are
-/// no marker. Every length is checked: the file is anybody's.
+/// The segments of a JPEG file before its first scan: marker and content. Like libjpeg, the iterator skips bytes
+/// between segments that are not a marker. Every length is checked, because the file is untrusted.
 fn segments(file: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = file.strip_prefix(&[0xff, 0xd8]).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -72,15 +73,15 @@ fn segments(file: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
             let marker = *rest.get(at + fill)?;
             rest = &rest[at + fill + 1..];
             match marker {
-                // Start of scan or end of image: what follows is no segment.
+                // Start of scan or end of image: no segment follows.
                 0xda | 0xd9 => return None,
-                // No marker, and markers without a segment.
+                // A byte 0 is no marker; the other markers here have no segment.
                 0 | 0x01 | 0xd0..=0xd8 => {}
                 _ => {
                     let length = usize::from(u16::from_be_bytes(*rest.first_chunk()?));
                     let (segment, after) = rest.split_at_checked(length)?;
                     rest = after;
-                    // A length under 2 cannot be and would not advance.
+                    // A length under 2 is invalid, and the loop would not advance.
                     return Some((marker, segment.get(2..)?));
                 }
             }
@@ -88,17 +89,17 @@ fn segments(file: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// The picture as it is meant to be seen: pixels, width, height.
+/// Turns the picture upright; returns pixels, width and height.
 pub(crate) fn upright(pixels: Arc<[u8]>, width: u32, height: u32, orientation: Orientation) -> (Arc<[u8]>, u32, u32) {
     let (w, h) = (width as usize, height as usize);
-    // Source of the target's first pixel, and the source's steps for one pixel right and one down, in pixels: (x, y)
-    // each.
+    // `start` is the source pixel of the target's first pixel. `right` and `down` are the steps in the source for one
+    // target pixel to the right and one down. All are (x, y) in pixels.
     let (start, right, down) = match orientation {
         Orientation::NoTransforms => return (pixels, width, height),
         Orientation::FlipHorizontal => ((w - 1, 0), (-1, 0), (0, 1)),
         Orientation::Rotate180 => ((w - 1, h - 1), (-1, 0), (0, -1)),
         Orientation::FlipVertical => ((0, h - 1), (1, 0), (0, -1)),
-        // Turned by 90 degrees clockwise, then mirrored left to right: the transpose.
+        // Rotated by 90 degrees clockwise, then mirrored left to right: the transpose.
         Orientation::Rotate90FlipH => ((0, 0), (0, 1), (1, 0)),
         Orientation::Rotate90 => ((0, h - 1), (0, -1), (1, 0)),
         Orientation::Rotate270FlipH => ((w - 1, h - 1), (0, -1), (-1, 0)),
@@ -126,7 +127,7 @@ pub(crate) fn upright(pixels: Arc<[u8]>, width: u32, height: u32, orientation: O
 mod tests {
     use super::*;
 
-    /// Every orientation against crate `image`'s own rotations.
+    /// Compares every orientation with the rotations of crate `image`.
     #[test]
     fn all_eight_orientations_agree_with_crate_image() {
         let pixels: Vec<u8> = (0..3 * 5 * 3).collect();

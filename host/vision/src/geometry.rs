@@ -1,8 +1,8 @@
-//! Boxes: cutting, overlap, and the boxes that the networks look at. Pure arithmetic in f64, in the order in which the
-//! reference package does it, because crops are floored and the last bit may decide a pixel.
+//! Boxes: clipping, overlap, and the areas that the networks see. All arithmetic is in f64 and in the order of the
+//! reference package (`@vladmandic/face-api`): crops are floored, so the last bit of a result may decide a pixel.
 //!
-//! Boxes may come from anybody: not finite, negative, huge. None of it panics; what leaves nothing to look at is
-//! `None`.
+//! Boxes are untrusted: they may be infinite, NaN, negative or huge. No function here panics on them. If no pixel
+//! remains, the result is `None`.
 
 use dovetail_core::vision::{Rect, Size};
 
@@ -15,7 +15,7 @@ pub(crate) struct Area {
     pub(crate) h: f64,
 }
 
-/// Whole pixels inside a picture; never empty.
+/// An area of whole pixels inside a picture; never empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cut {
     pub(crate) x: usize,
@@ -35,7 +35,8 @@ impl Area {
         Rect { x: self.x as f32, y: self.y as f32, width: self.w as f32, height: self.h as f32 }
     }
 
-    /// What lies inside the picture: cut at its edges, then x, y, width and height floored each. None if that is empty.
+    /// The part inside the picture: clipped at the picture's edges, then x, y, width and height are floored separately.
+    /// `None` if the part is empty.
     pub(crate) fn cut(self, size: Size) -> Option<Cut> {
         let (width, height) = (f64::from(size.width), f64::from(size.height));
         if ![self.x, self.y, self.w, self.h].iter().all(|v| v.is_finite()) {
@@ -44,12 +45,12 @@ impl Area {
         let (x, y) = (self.x.max(0.0), self.y.max(0.0));
         let w = (self.x + self.w - x).min(width - x).floor();
         let h = (self.y + self.h - y).min(height - y).floor();
-        // Both floors together stay inside: floor(x) + floor(w) <= x + w <= width.
+        // The floored values stay inside the picture: floor(x) + floor(w) <= x + w <= width.
         (w >= 1.0 && h >= 1.0).then_some(Cut { x: x as usize, y: y as usize, w: w as usize, h: h as usize })
     }
 
-    /// To fractions of the picture and back, as the reference does with boxes: it may change the last bit, which the
-    /// floor of [`Area::cut`] sees.
+    /// To fractions of the picture and back, as the reference does with boxes. This may change the last bit, on which
+    /// the floor in [`Area::cut`] depends.
     pub(crate) fn relative(self, size: Size) -> Self {
         let (w, h) = (f64::from(size.width), f64::from(size.height));
         Self {
@@ -60,13 +61,13 @@ impl Area {
         }
     }
 
-    /// Wider by `margin` of itself on each side.
+    /// Wider on each side by `margin` times the area's own size.
     pub(crate) fn widened(self, margin: f64) -> Self {
         let (w, h) = (self.w * (2.0 * margin), self.h * (2.0 * margin));
         Self { x: self.x - w / 2.0, y: self.y - h / 2.0, w: self.w + w, h: self.h + h }
     }
 
-    /// The smallest one around the points.
+    /// The smallest area around the points.
     pub(crate) fn around(points: &[(f64, f64)]) -> Self {
         let (mut left, mut top) = (f64::INFINITY, f64::INFINITY);
         let (mut right, mut bottom) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
@@ -77,8 +78,8 @@ impl Area {
         Self { x: left, y: top, w: right - left, h: bottom - top }
     }
 
-    /// The square that the embedder looks at: from the centres of the eyes (points 36..42 and 42..48) and of the mouth
-    /// (48..68), not rotated. Of the detection's `crop` the reference uses the size only.
+    /// The square that the embedder sees: computed from the centres of the eyes (points 36..42 and 42..48) and of the
+    /// mouth (48..68), not rotated. The reference uses only the size of the detection's `crop`.
     pub(crate) fn eyes_and_mouth(points: &[(f64, f64)], crop: Cut) -> Self {
         let centre = |range: std::ops::Range<usize>| {
             let n = range.len() as f64;
@@ -102,9 +103,10 @@ impl Area {
     }
 }
 
-/// Keeps the best of boxes that overlap by more than `limit`, at most `most` of them, the best first.
+/// Non-maximum suppression: keeps the best of boxes that overlap by more than `limit`, and at most `most` boxes, the
+/// best first.
 pub(crate) fn suppress(mut found: Vec<(f64, Area)>, limit: f64, most: usize) -> Vec<(f64, Area)> {
-    // Stable: of equals the first stays first.
+    // The sort is stable: of boxes with equal scores the first one stays first.
     found.sort_by(|a, b| b.0.total_cmp(&a.0));
     let mut kept: Vec<(f64, Area)> = Vec::new();
     for candidate in found {
@@ -118,7 +120,7 @@ pub(crate) fn suppress(mut found: Vec<(f64, Area)>, limit: f64, most: usize) -> 
     kept
 }
 
-/// `Math.round` of JavaScript: halves go up.
+/// JavaScript's `Math.round`: halves are rounded up.
 pub(crate) fn js_round(v: f64) -> f64 {
     (v + 0.5).floor()
 }

@@ -1,24 +1,24 @@
-//! The C library's heap, which OpenCV's and our own large buffers come from.
+//! Limits of the C library's heap, which serves OpenCV's buffers and our own large buffers.
 //!
-//! With glibc's own limits (8 arenas a core, and a threshold that grows with the buffers that are freed) threads keep
-//! what no other one gets, and pictures leave holes between small things: some 40 MB more in a worker on the face
-//! pipeline. Measured in docs/performance.md. Elsewhere nothing is done.
+//! With glibc's defaults (8 arenas a core, and an mmap threshold that grows with the freed buffers) each thread keeps
+//! memory that no other thread can use, and pictures leave holes between small allocations. On the face pipeline this
+//! costs a worker about 40 MB (measured in docs/performance.md). On other C libraries this module does nothing.
 
-/// Heaps that threads share: two a core let them allocate side by side.
+/// glibc arenas for each core: with two a core, threads seldom wait for one another's allocations.
 const ARENAS_A_CORE: usize = 2;
-/// From this size on a buffer comes from the system and goes back to it, in bytes: pictures do. Below 1 MiB the
-/// networks' own buffers would come under it, and take a tenth more time.
+/// From this size on, in bytes, glibc maps a buffer by itself and unmaps it when it is freed; pictures are larger. With
+/// a threshold below 1 MiB the networks' own buffers would be mapped as well, and a pass would take a tenth longer.
 const OF_ITS_OWN: i32 = 2 << 20;
-/// What the heap keeps free at its end, in bytes. (Setting it keeps the threshold above from growing.)
+/// Free bytes that the heap keeps at its end. Setting this value also stops glibc from raising the mmap threshold.
 const KEPT: i32 = 16 << 20;
 
-/// Bounds the heaps of this process. Those that exist stay.
+/// Limits the heaps of this process. Existing arenas stay.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "the C library's heap has no safe interface")]
 pub(crate) fn bound() {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let arenas = i32::try_from(cores * ARENAS_A_CORE).unwrap_or(i32::MAX);
-    // SAFETY: `mallopt` may be called at any time from any thread; what it cannot do it leaves alone.
+    // SAFETY: any thread may call `mallopt` at any time. An option that it cannot set stays unchanged.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, arenas);
         libc::mallopt(libc::M_MMAP_THRESHOLD, OF_ITS_OWN);
@@ -26,18 +26,18 @@ pub(crate) fn bound() {
     }
 }
 
-/// Gives back to the system what the heap keeps free: what loading a network took beyond the network, or tasks that
-/// have ended. It takes milliseconds.
+/// Returns the heap's free memory to the system: the temporary memory of loading a network, or the memory of ended
+/// tasks. It takes milliseconds.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "the C library's heap has no safe interface")]
 pub fn give_back() {
-    // SAFETY: it touches only pages that no allocation uses, under the heap's own locks.
+    // SAFETY: `malloc_trim` releases only pages that no allocation uses, and takes the heap's own locks.
     unsafe { libc::malloc_trim(0) };
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn bound() {}
 
-/// Nothing is done here.
+/// Does nothing on this platform.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn give_back() {}

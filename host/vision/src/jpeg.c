@@ -1,8 +1,8 @@
-/* Reads a JPEG file with libjpeg-turbo, as OpenCV's imread does, and keeps what the library warns of.
+/* Reads a JPEG file with libjpeg-turbo, as OpenCV's imread does, and keeps the library's warnings.
 
-   TurboJPEG's own interface tells only the first warning of a picture, and none apart from an error. Here every kind of
-   warning is kept, and whether the data of the picture end before the picture does. It is in C because libjpeg leaves
-   an error by longjmp, which must not pass through frames of Rust. */
+   TurboJPEG's own interface reports only the first warning of a picture, and does not tell it apart from an error. This
+   code keeps every kind of warning, and detects whether the data end before the picture does. It is in C because
+   libjpeg leaves an error by longjmp, which must not cross Rust frames. */
 
 #include <stddef.h>
 #include <stdio.h>
@@ -11,38 +11,38 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
-/* Kinds of warnings that are kept of a picture. Both numbers stand in jpeg.rs, too. */
+/* The kinds of warnings that are kept for each picture. jpeg.rs has both numbers as well. */
 #define KINDS 4
 #define TEXT JMSG_LENGTH_MAX
 
-/* Rows that are read at once: libjpeg gives up to 16. */
+/* Rows of one call: libjpeg returns at most 16. */
 #define ROWS 16
 
 struct dovetail_jpeg {
   unsigned int width, height;
-  /* Bytes of a pixel: 3 (RGB), or 4 (inks). */
+  /* Bytes of a pixel: 3 (RGB) or 4 (CMYK). */
   unsigned int channels;
-  /* Kinds of warnings in `warnings`. */
+  /* The number of texts in `warnings`. */
   unsigned int kinds;
-  /* Not 0: the data end before the picture does. */
+  /* Not 0 if the data end before the picture does. */
   unsigned int ends_early;
   char warnings[KINDS][TEXT];
   char error[TEXT];
 };
 
 struct manager {
-  /* First: libjpeg knows the manager by it. */
+  /* The first member: libjpeg holds a pointer to it, which is also a pointer to the manager. */
   struct jpeg_error_mgr pub;
   struct jpeg_progress_mgr progress;
   jmp_buf back;
-  struct dovetail_jpeg *told;
+  struct dovetail_jpeg *messages;
   int codes[KINDS];
   unsigned int max_scans;
-  /* Components of which there are data, a bit each. */
-  unsigned int seen;
-  /* The file ended. */
+  /* One bit for each component that a scan contained. */
+  unsigned int scanned;
+  /* The file ended before an end marker. */
   int no_end_marker;
-  /* The data of a scan ended before the scan. */
+  /* The data of a scan ended before the scan was complete. */
   int starved;
 };
 
@@ -50,12 +50,12 @@ static void on_error(j_common_ptr info)
 {
   struct manager *manager = (struct manager *)info->err;
 
-  (*info->err->format_message)(info, manager->told->error);
+  (*info->err->format_message)(info, manager->messages->error);
   longjmp(manager->back, 1);
 }
 
-/* Whether the decoder stands before a marker at which the data of a scan go on: a restart marker. */
-static int goes_on(j_decompress_ptr info)
+/* Whether the next marker is a restart marker, after which the data of the scan continue. */
+static int scan_continues(j_decompress_ptr info)
 {
   return info->restart_interval != 0 && info->unread_marker >= JPEG_RST0 && info->unread_marker <= JPEG_RST0 + 7;
 }
@@ -63,55 +63,57 @@ static int goes_on(j_decompress_ptr info)
 static void on_message(j_common_ptr info, int level)
 {
   struct manager *manager = (struct manager *)info->err;
-  struct dovetail_jpeg *told = manager->told;
+  struct dovetail_jpeg *messages = manager->messages;
   int code = info->err->msg_code;
   unsigned int i;
 
-  if (level >= 0) return; /* It tells how it gets on. */
+  if (level >= 0) return; /* A trace message, not a warning. */
   if (code == JWRN_JPEG_EOF) manager->no_end_marker = 1;
-  /* A decoder that wants more data stands before the next marker, and so does one that looks for a restart marker. */
-  if ((code == JWRN_HIT_MARKER || code == JWRN_MUST_RESYNC) && !goes_on((j_decompress_ptr)info)) manager->starved = 1;
-  for (i = 0; i < told->kinds; i++)
+  /* Both warnings mean that the decoder needs more data and has reached the next marker. */
+  if ((code == JWRN_HIT_MARKER || code == JWRN_MUST_RESYNC) && !scan_continues((j_decompress_ptr)info))
+    manager->starved = 1;
+  for (i = 0; i < messages->kinds; i++)
     if (manager->codes[i] == code) return;
-  if (told->kinds == KINDS) return;
-  manager->codes[told->kinds] = code;
-  (*info->err->format_message)(info, told->warnings[told->kinds++]);
+  if (messages->kinds == KINDS) return;
+  manager->codes[messages->kinds] = code;
+  (*info->err->format_message)(info, messages->warnings[messages->kinds++]);
 }
 
-/* Called before each row of blocks. */
+/* libjpeg calls this before each row of blocks. */
 static void on_progress(j_common_ptr common)
 {
   j_decompress_ptr info = (j_decompress_ptr)common;
   struct manager *manager = (struct manager *)info->err;
   int i;
 
-  for (i = 0; i < info->comps_in_scan; i++) manager->seen |= 1u << info->cur_comp_info[i]->component_index;
+  for (i = 0; i < info->comps_in_scan; i++) manager->scanned |= 1u << info->cur_comp_info[i]->component_index;
   if (info->input_scan_number > (int)manager->max_scans) {
-    snprintf(manager->told->error, TEXT, "it has more than %u scans", manager->max_scans);
+    snprintf(manager->messages->error, TEXT, "it has more than %u scans", manager->max_scans);
     longjmp(manager->back, 1);
   }
 }
 
-/* Whether data are missing of a picture whose every scan is whole: a component, or bits of its coefficients. */
+/* Whether scans are missing although every scan in the file is complete: a component has no scan, or some bits of its
+   coefficients were not sent. */
 static int lacks_scans(j_decompress_ptr info, const struct manager *manager)
 {
   int component, coefficient;
 
   for (component = 0; component < info->num_components; component++) {
-    if (!(manager->seen >> component & 1)) return 1;
+    if (!(manager->scanned >> component & 1)) return 1;
     for (coefficient = 0; info->progressive_mode && info->coef_bits && coefficient < DCTSIZE2; coefficient++)
       if (info->coef_bits[component][coefficient] != 0) return 1;
   }
   return 0;
 }
 
-/* Reads the header, and where `pixels` is not NULL the picture, which has `room` bytes. Not 0: `told->error` says why
-   not. */
+/* Reads the header and, if `pixels` is not NULL, the picture, which must have `room` bytes. Returns 0, or 1 with a
+   message in `messages->error`. */
 int dovetail_read_jpeg(const unsigned char *file, size_t length, unsigned int max_scans, unsigned char *pixels,
-                       size_t room, struct dovetail_jpeg *told);
+                       size_t room, struct dovetail_jpeg *messages);
 
 int dovetail_read_jpeg(const unsigned char *file, size_t length, unsigned int max_scans, unsigned char *pixels,
-                       size_t room, struct dovetail_jpeg *told)
+                       size_t room, struct dovetail_jpeg *messages)
 {
   struct jpeg_decompress_struct info;
   struct manager manager;
@@ -119,10 +121,10 @@ int dovetail_read_jpeg(const unsigned char *file, size_t length, unsigned int ma
   size_t row;
   int i, lacks;
 
-  memset(told, 0, sizeof(*told));
+  memset(messages, 0, sizeof(*messages));
   memset(&info, 0, sizeof(info));
   memset(&manager, 0, sizeof(manager));
-  manager.told = told;
+  manager.messages = messages;
   manager.max_scans = max_scans;
   info.err = jpeg_std_error(&manager.pub);
   manager.pub.error_exit = on_error;
@@ -136,18 +138,18 @@ int dovetail_read_jpeg(const unsigned char *file, size_t length, unsigned int ma
   info.progress = &manager.progress;
   jpeg_mem_src(&info, file, (unsigned long)length);
   jpeg_read_header(&info, TRUE);
-  told->width = info.image_width;
-  told->height = info.image_height;
-  told->channels = info.num_components == 4 ? 4 : 3;
+  messages->width = info.image_width;
+  messages->height = info.image_height;
+  messages->channels = info.num_components == 4 ? 4 : 3;
   if (pixels == NULL) {
     jpeg_destroy_decompress(&info);
     return 0;
   }
-  info.out_color_space = told->channels == 4 ? JCS_CMYK : JCS_EXT_RGB;
+  info.out_color_space = messages->channels == 4 ? JCS_CMYK : JCS_EXT_RGB;
   jpeg_start_decompress(&info);
   row = (size_t)info.output_width * (size_t)info.output_components;
   if (row * info.output_height != room) {
-    snprintf(told->error, TEXT, "it is not as large as its header says");
+    snprintf(messages->error, TEXT, "it is not as large as its header says");
     jpeg_destroy_decompress(&info);
     return 1;
   }
@@ -158,8 +160,8 @@ int dovetail_read_jpeg(const unsigned char *file, size_t length, unsigned int ma
   }
   lacks = lacks_scans(&info, &manager);
   jpeg_finish_decompress(&info);
-  /* An arithmetic decoder makes up what is missing and does not say so. */
-  told->ends_early = manager.starved || (manager.no_end_marker && (lacks || info.arith_code));
+  /* An arithmetic decoder fills missing data without a warning. */
+  messages->ends_early = manager.starved || (manager.no_end_marker && (lacks || info.arith_code));
   jpeg_destroy_decompress(&info);
   return 0;
 }

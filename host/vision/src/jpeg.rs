@@ -1,14 +1,14 @@
-//! JPEG files to pixels: the Rust side of `jpeg.c`, which says why there is one in C.
+//! JPEG files to pixels: the Rust side of `jpeg.c`, which explains why that part is in C.
 
 use std::ffi::{c_char, c_int, c_uint};
 
-// The encoder's crate brings the library that `jpeg.c` calls.
+// The encoder's crate links the library that `jpeg.c` calls.
 use turbojpeg_sys as _;
 
-/// Progressive JPEG files have about ten scans. Each costs a pass over the whole picture, and takes but a few bytes to
-/// write.
+/// The most scans that are decoded. Progressive JPEG files have about ten scans. Each scan costs a pass over the whole
+/// picture but needs only a few bytes in the file.
 const MAX_SCANS: c_uint = 100;
-/// Kinds of warnings kept of a picture, and bytes of a text: as in `jpeg.c`.
+/// The kinds of warnings that are kept for each picture, and the bytes of a text, both as in `jpeg.c`.
 const KINDS: usize = 4;
 const TEXT: usize = 200;
 
@@ -32,16 +32,16 @@ unsafe extern "C" {
         max_scans: c_uint,
         pixels: *mut u8,
         room: usize,
-        told: *mut JpegMessages,
+        messages: *mut JpegMessages,
     ) -> c_int;
 }
 
-/// What the header of a JPEG file says.
+/// The content of a JPEG file's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) width: u32,
     pub(crate) height: u32,
-    /// Bytes of a decoded pixel: 3 (RGB), or 4 (inks).
+    /// Bytes of a decoded pixel: 3 (RGB) or 4 (CMYK).
     pub(crate) channels: u32,
 }
 
@@ -50,10 +50,13 @@ fn text(of: &[c_char; TEXT]) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// `pixels` is empty: only the header is read.
+/// Calls the C function. If `pixels` is empty, only the header is read.
+///
+/// # Errors
+/// libjpeg's error message.
 fn call(file: &[u8], pixels: &mut [u8]) -> Result<JpegMessages, String> {
     let target = if pixels.is_empty() { std::ptr::null_mut() } else { pixels.as_mut_ptr() };
-    let mut told = JpegMessages {
+    let mut messages = JpegMessages {
         width: 0,
         height: 0,
         channels: 0,
@@ -62,31 +65,32 @@ fn call(file: &[u8], pixels: &mut [u8]) -> Result<JpegMessages, String> {
         warnings: [[0; TEXT]; KINDS],
         error: [0; TEXT],
     };
-    // SAFETY: the function reads `length` bytes of `file`, writes `room` bytes of `pixels` (none if it is null) and one
-    // `JpegMessages`, keeps no pointer, and returns by the usual way only.
+    // SAFETY: the function reads `length` bytes of `file`, and writes `room` bytes of `pixels` (none if it is null) and
+    // one `JpegMessages`. It keeps no pointer, and it always returns normally.
     #[expect(unsafe_code, reason = "libjpeg has no safe interface that tells warnings apart from errors")]
     let status =
-        unsafe { dovetail_read_jpeg(file.as_ptr(), file.len(), MAX_SCANS, target, pixels.len(), &raw mut told) };
-    if status == 0 { Ok(told) } else { Err(text(&told.error)) }
+        unsafe { dovetail_read_jpeg(file.as_ptr(), file.len(), MAX_SCANS, target, pixels.len(), &raw mut messages) };
+    if status == 0 { Ok(messages) } else { Err(text(&messages.error)) }
 }
 
 /// Reads the header.
 ///
 /// # Errors
-/// Why libjpeg cannot.
+/// libjpeg's error message.
 pub(crate) fn header(file: &[u8]) -> Result<Header, String> {
     let JpegMessages { width, height, channels, .. } = call(file, &mut [])?;
     Ok(Header { width, height, channels })
 }
 
-/// Fills `pixels`, which holds `width * height * channels` bytes, and gives what libjpeg warned of: the first four kinds.
+/// Fills `pixels`, which has `width * height * channels` bytes. Returns libjpeg's warnings, one of each of the first
+/// four kinds.
 ///
 /// # Errors
-/// Why libjpeg cannot, or that the data end before the picture does.
+/// libjpeg's error message, or the message that the data end before the picture does.
 pub(crate) fn decode(file: &[u8], pixels: &mut [u8]) -> Result<Vec<String>, String> {
-    let told = call(file, pixels)?;
-    let warnings: Vec<String> = told.warnings.iter().take(told.kinds as usize).map(text).collect();
-    if told.ends_early != 0 {
+    let messages = call(file, pixels)?;
+    let warnings: Vec<String> = messages.warnings.iter().take(messages.kinds as usize).map(text).collect();
+    if messages.ends_early != 0 {
         return Err(format!("its data end before the picture does ({})", warnings.join("; ")));
     }
     Ok(warnings)

@@ -1,9 +1,11 @@
-//! Where a face's label goes: beside its box, inside the picture, over as little as possible of other boxes and labels.
+//! The place of a face's label: beside the face's box, inside the picture, with the least overlap with other boxes and
+//! labels.
 
 use crate::geometry::Area;
 
-/// Places the labels one after the other, in the given order. `boxes[i]` belongs to `labels[i]` (width, height). A
-/// label that is larger than the picture starts at its left or top edge.
+/// Places the labels in the given order; one area for each label. `boxes[i]` belongs to `labels[i]` (width, height).
+/// `gap` is the distance between a box and its label. All numbers are pixels. A label that is larger than the picture
+/// starts at the picture's left or top edge.
 pub(crate) fn place(picture: (f64, f64), boxes: &[Area], labels: &[(f64, f64)], gap: f64) -> Vec<Area> {
     let mut placed: Vec<Area> = Vec::new();
     for (own, (&face, &(w, h))) in boxes.iter().zip(labels).enumerate() {
@@ -12,7 +14,8 @@ pub(crate) fn place(picture: (f64, f64), boxes: &[Area], labels: &[(f64, f64)], 
         let (above, below) = (face.y - gap - h, bottom + gap);
         let (before, after) = (face.x - gap - w, right + gap);
         let (end_x, end_y) = (right - w, bottom - h);
-        // The usual places first; inside the own box last.
+        // The usual places come first, places inside the face's own box last. Of places with the same cost the first
+        // one wins.
         let corners = [
             (face.x, above),
             (face.x, below),
@@ -43,8 +46,8 @@ pub(crate) fn place(picture: (f64, f64), boxes: &[Area], labels: &[(f64, f64)], 
                 let h = (area.y + area.h).min(other.y + other.h) - area.y.max(other.y);
                 w.max(0.0) * h.max(0.0)
             };
-            // A label upon a label cannot be read; upon another face it hides something; upon its own face it hides
-            // less than it tells.
+            // A label on another label makes both illegible, so that costs ten times as much as a label on another
+            // face. A label on its own face costs half as much.
             let labels: f64 = placed.iter().map(covered).sum();
             let faces: f64 = boxes.iter().enumerate().map(|(i, b)| covered(b) * if i == own { 0.5 } else { 1.0 }).sum();
             let cost = labels * 10.0 + faces;

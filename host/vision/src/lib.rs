@@ -1,10 +1,10 @@
 //! Images, face detectors and face networks on OpenCV: the implementation of [`dovetail_core::vision::Vision`].
 //!
-//! It is the only crate that names `opencv`, `turbojpeg` and `image`; it knows nothing of WebAssembly, queues or
-//! stores. Blocking: work runs on a bounded pool of OS threads, and whoever asked waits for it or for the reason to
-//! stop.
+//! Only this crate names `opencv`, `turbojpeg` and `image`. It does not depend on WebAssembly, queues or stores. Calls
+//! block: the work runs on a bounded pool of OS threads, and the caller waits for the result or for its
+//! [`Stop`](dovetail_core::stop::Stop).
 //!
-//! Without the feature `opencv` the same names exist and every operation answers `Unavailable` with the code
+//! Without the feature `opencv` the same names exist, and every operation returns `Unavailable` with the code
 //! `built_without_opencv`.
 
 mod annotation;

@@ -1,7 +1,7 @@
-//! Decoded pictures by content digest, bounded in bytes, and what is remembered about each: the landmarks found in it.
+//! Decoded pictures by content digest, bounded in bytes, and the landmarks found in each picture.
 //!
-//! Two callers that ask for one picture at the same time decode it once: the first works, the others wait for it. A
-//! picture that takes more than the whole bound is not kept. The least recently used ones make room.
+//! If two callers ask for the same picture at the same time, the first caller decodes it and the second waits. A
+//! picture that is larger than the whole bound is not kept. The least recently used pictures are evicted first.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -11,13 +11,14 @@ use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::id::Digest;
 use dovetail_core::vision::{Image, Rect};
 
-/// Points in f64, because crops are floored: a rounding to f32 in between could move one by a pixel.
+/// Points in f64: crops are floored, so a rounding to f32 in between could move a crop by a pixel.
 pub(crate) type Points = Arc<Vec<(f64, f64)>>;
 
-/// Faces whose landmarks are remembered for each picture; 68 points take 1.1 KB.
+/// The most faces whose landmarks are remembered for each picture; 68 points take 1.1 KB.
 const MAX_REMEMBERED: usize = 256;
 
-/// Landmarks by model and the box's bits. (Bits: a box that is not the same to the last one may have other landmarks.)
+/// Landmarks by model and by the bits of the face's box. The key has the bits because a box that differs in its last
+/// bit may have other landmarks.
 #[derive(Default)]
 pub(crate) struct Remembered(Mutex<HashMap<(Digest, [u32; 4]), Points>>);
 
@@ -41,37 +42,40 @@ impl Remembered {
 struct Kept {
     image: Image,
     remembered: Arc<Remembered>,
-    /// The value of `DecodedPictures::clock` when it was last asked for.
+    /// The value of `DecodedPictures::clock` at the last request for the picture.
     used: u64,
 }
 
 #[derive(Default)]
 struct DecodedPictures {
     kept: HashMap<Digest, Kept>,
-    /// Being decoded; the receiver closes when that ends, well or badly.
-    flights: HashMap<Digest, Receiver<Infallible>>,
+    /// Pictures that are being decoded. The receiver closes when the decoding ends, also if it fails.
+    decoding: HashMap<Digest, Receiver<Infallible>>,
+    /// Bytes of pixels in `kept`.
     bytes: u64,
     clock: u64,
-    /// Not kept, or not any more, and still in somebody's hands.
-    elsewhere: Vec<(Weak<()>, u64)>,
+    /// Pictures that are not in `kept`, or no longer, but that callers may still hold; with their bytes.
+    evicted: Vec<(Weak<()>, u64)>,
 }
 
+/// The cache of decoded pictures.
 pub(crate) struct Pictures {
-    shelf: Mutex<DecodedPictures>,
+    decoded: Mutex<DecodedPictures>,
     max_bytes: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing here panics with the lock held but for want of memory.
+    // While the lock is held, only a failed allocation can panic, so a poisoned lock is usable.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What to do about a picture.
+/// The answer to a request for a picture.
 pub(crate) enum Found {
     Here(Image),
-    /// Somebody decodes it: wait for this to close, then look again.
+    /// Another caller decodes the picture. Wait until the receiver closes, then ask again.
     Wait(Receiver<Infallible>),
-    /// Nobody does: decode it and say so with [`DecodeTicket::land`]. Dropping it lets the next one try.
+    /// No caller decodes the picture. Decode it and call [`DecodeTicket::complete`]. Dropping the ticket lets the next
+    /// caller try.
     Decode(DecodeTicket),
 }
 
@@ -79,90 +83,92 @@ pub(crate) enum Found {
 pub(crate) struct DecodeTicket {
     pictures: Arc<Pictures>,
     digest: Digest,
-    /// Closed on drop: whoever waits looks again.
+    /// Closed on drop, which wakes the callers that wait for this decode.
     _closes: Sender<Infallible>,
 }
 
 impl DecodeTicket {
-    /// Keeps the picture for the next one that asks.
-    pub(crate) fn land(self, image: &Image) {
+    /// Keeps the picture for later requests.
+    pub(crate) fn complete(self, image: &Image) {
         self.pictures.keep(self.digest, image);
     }
 }
 
 impl Drop for DecodeTicket {
     fn drop(&mut self) {
-        lock(&self.pictures.shelf).flights.remove(&self.digest);
+        lock(&self.pictures.decoded).decoding.remove(&self.digest);
     }
 }
 
 impl Pictures {
+    /// An empty cache that keeps at most `max_bytes` bytes of pixels.
     pub(crate) fn new(max_bytes: u64) -> Self {
-        Self { shelf: Mutex::default(), max_bytes }
+        Self { decoded: Mutex::default(), max_bytes }
     }
 
+    /// Looks up the picture with this content digest.
     pub(crate) fn find(self: &Arc<Self>, digest: &Digest) -> Found {
-        let mut shelf = lock(&self.shelf);
-        shelf.clock += 1;
-        let now = shelf.clock;
-        if let Some(kept) = shelf.kept.get_mut(digest) {
+        let mut decoded = lock(&self.decoded);
+        decoded.clock += 1;
+        let now = decoded.clock;
+        if let Some(kept) = decoded.kept.get_mut(digest) {
             kept.used = now;
             return Found::Here(kept.image.clone());
         }
-        if let Some(flight) = shelf.flights.get(digest) {
-            return Found::Wait(flight.clone());
+        if let Some(closed) = decoded.decoding.get(digest) {
+            return Found::Wait(closed.clone());
         }
         let (closes, closed) = crossbeam_channel::bounded(0);
-        shelf.flights.insert(*digest, closed);
+        decoded.decoding.insert(*digest, closed);
         Found::Decode(DecodeTicket { pictures: Arc::clone(self), digest: *digest, _closes: closes })
     }
 
     fn keep(&self, digest: Digest, image: &Image) {
         let size = image.pixels().len() as u64;
-        let mut shelf = lock(&self.shelf);
+        let mut decoded = lock(&self.decoded);
         if size > self.max_bytes {
-            shelf.elsewhere.push((image.watch(), size));
+            decoded.evicted.push((image.watch(), size));
             return;
         }
-        while shelf.bytes + size > self.max_bytes {
-            let Some(oldest) = shelf.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(digest, _)| *digest) else {
+        while decoded.bytes + size > self.max_bytes {
+            let Some(oldest) = decoded.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(digest, _)| *digest) else {
                 break;
             };
-            if let Some(gone) = shelf.kept.remove(&oldest) {
+            if let Some(gone) = decoded.kept.remove(&oldest) {
                 let size = gone.image.pixels().len() as u64;
-                shelf.bytes -= size;
-                shelf.elsewhere.push((gone.image.watch(), size));
+                decoded.bytes -= size;
+                decoded.evicted.push((gone.image.watch(), size));
             }
         }
-        shelf.clock += 1;
-        let kept = Kept { image: image.clone(), remembered: Arc::default(), used: shelf.clock };
-        shelf.bytes += size;
-        if let Some(old) = shelf.kept.insert(digest, kept) {
-            shelf.bytes -= old.image.pixels().len() as u64;
+        decoded.clock += 1;
+        let kept = Kept { image: image.clone(), remembered: Arc::default(), used: decoded.clock };
+        decoded.bytes += size;
+        if let Some(old) = decoded.kept.insert(digest, kept) {
+            decoded.bytes -= old.image.pixels().len() as u64;
         }
     }
 
-    /// Where results about this picture are remembered, as long as it is kept here. One that is not (a crop, or one
-    /// that had to make room) has no such place; then things are computed again.
+    /// The landmarks that are remembered for this picture. `None` if the cache does not keep the picture (a crop, or an
+    /// evicted picture); the caller then computes the landmarks again.
     pub(crate) fn remembered(&self, image: &Image) -> Option<Arc<Remembered>> {
-        lock(&self.shelf).kept.values().find(|kept| kept.image.same(image)).map(|kept| Arc::clone(&kept.remembered))
+        lock(&self.decoded).kept.values().find(|kept| kept.image.same(image)).map(|kept| Arc::clone(&kept.remembered))
     }
 
-    /// Decoded pictures that somebody works on, and their bytes: those apart that are only kept for the next one who
-    /// asks.
+    /// The number of decoded pictures that callers hold, and their bytes. Pictures that only the cache holds do not
+    /// count.
     pub(crate) fn in_use(&self) -> (usize, u64) {
-        let mut shelf = lock(&self.shelf);
-        shelf.elsewhere.retain(|(picture, _)| picture.strong_count() > 0);
+        let mut decoded = lock(&self.decoded);
+        decoded.evicted.retain(|(picture, _)| picture.strong_count() > 0);
         let kept =
-            shelf.kept.values().filter(|kept| kept.image.holders() > 1).map(|kept| kept.image.pixels().len() as u64);
-        let each = shelf.elsewhere.iter().map(|(_, size)| *size).chain(kept);
+            decoded.kept.values().filter(|kept| kept.image.holders() > 1).map(|kept| kept.image.pixels().len() as u64);
+        let each = decoded.evicted.iter().map(|(_, size)| *size).chain(kept);
         each.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
     }
 
-    /// Bytes of pixels kept.
+    /// Bytes of pixels in the cache.
     #[cfg(test)]
     fn bytes(&self) -> u64 {
-        lock(&self.shelf).bytes
+        lock(&self.decoded).bytes
     }
 }
 
@@ -177,7 +183,7 @@ mod tests {
 
     fn fly(pictures: &Arc<Pictures>, name: &str, side: u32) {
         match pictures.find(&Digest::of(name.as_bytes())) {
-            Found::Decode(flight) => flight.land(&picture(side)),
+            Found::Decode(ticket) => ticket.complete(&picture(side)),
             _ => panic!("{name} is there already"),
         }
     }
@@ -205,7 +211,7 @@ mod tests {
         let held = [picture(10), picture(10), picture(20)];
         for (name, image) in ["a", "b", "too-large-to-be-kept"].into_iter().zip(&held) {
             match pictures.find(&Digest::of(name.as_bytes())) {
-                Found::Decode(flight) => flight.land(image),
+                Found::Decode(ticket) => ticket.complete(image),
                 _ => panic!("{name} is there already"),
             }
         }
@@ -230,9 +236,9 @@ mod tests {
     fn a_second_caller_waits_and_a_failed_flight_lets_the_next_one_try() {
         let pictures = Arc::new(Pictures::new(1 << 20));
         let digest = Digest::of(b"a");
-        let Found::Decode(flight) = pictures.find(&digest) else { panic!("nobody decodes it") };
+        let Found::Decode(ticket) = pictures.find(&digest) else { panic!("nobody decodes it") };
         let Found::Wait(closed) = pictures.find(&digest) else { panic!("somebody decodes it") };
-        drop(flight);
+        drop(ticket);
         assert!(closed.recv().is_err());
         fly(&pictures, "a", 10);
         assert!(has(&pictures, "a"));

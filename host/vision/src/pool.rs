@@ -1,13 +1,15 @@
-//! A bounded number of OS threads for native work. A caller waits for its answer or for its reason to stop, whichever
-//! comes first.
+//! A bounded number of OS threads for native work. A caller waits until its job has an answer or until its [`Stop`]
+//! fires, whichever comes first.
 //!
-//! A job that has begun runs out, even if nobody waits for it any more; one that has not is taken back. So no more jobs
-//! wait than there are callers, and what they hold (pictures) is freed as soon as a caller leaves.
+//! A job that has begun runs to its end, even if its caller no longer waits. A caller that leaves takes back a job that
+//! has not begun. So at most one job for each caller waits, and a waiting job's pictures are freed as soon as its
+//! caller leaves.
 //!
-//! Passes over pictures that are there go before the decoding of further ones, which also waits while others are in
-//! use: else ten steps that begin together hold ten pictures before the first face is found. It waits for passes alone:
-//! where none runs or waits, a picture is decoded. (A picture that is let go while a pass runs is noticed when that
-//! ends.)
+//! There are two priorities. Passes over decoded pictures ([`Priority::First`]) run before the decoding of further
+//! pictures ([`Priority::After`]). A decode also waits while the pictures in use take too much memory: otherwise ten
+//! steps that begin together would hold ten pictures before the first face is found. If no job runs and no pass waits,
+//! a decode starts in any case, and so does one decode after eight passes in a row. (The pool notices that a picture
+//! was dropped when the next job ends or is added.)
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,23 +19,23 @@ use std::thread::JoinHandle;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::VisionError;
 
-/// So many jobs go before one that waits for its turn after them, at the most.
+/// At most this many [`Priority::First`] jobs run in a row while a [`Priority::After`] job waits.
 const SHARE: u32 = 8;
 
 type Job = Box<dyn FnOnce() + Send>;
-/// Emptied by the thread that takes the job, or by the caller that takes it back.
+/// A job that waits. Emptied by the thread that runs the job, or by the caller that takes the job back.
 type JobSlot = Arc<Mutex<Option<Job>>>;
 
-fn take(place: &JobSlot) -> Option<Job> {
-    place.lock().unwrap_or_else(PoisonError::into_inner).take()
+fn take(slot: &JobSlot) -> Option<Job> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// When a job is taken.
+/// The order in which jobs run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Priority {
-    /// Works on what is in memory already.
+    /// A pass over a picture that is already in memory.
     First,
-    /// Will take memory.
+    /// A job that will allocate memory: the decoding of a picture.
     After,
 }
 
@@ -41,18 +43,19 @@ pub(crate) enum Priority {
 struct Waiting {
     first: VecDeque<JobSlot>,
     after: VecDeque<JobSlot>,
-    /// Taken from the first since one was taken from the other, while it waited.
+    /// `First` jobs that were started in a row while an `After` job waited.
     passed: u32,
     running: usize,
     closed: bool,
 }
 
 impl Waiting {
-    fn next(&mut self, room: &dyn Fn() -> bool) -> Option<JobSlot> {
-        let turn = self.first.is_empty() || self.passed >= SHARE;
+    /// Removes the job that starts next. `None` if no job may start now.
+    fn next(&mut self, memory_allows: &dyn Fn() -> bool) -> Option<JobSlot> {
+        let due = self.first.is_empty() || self.passed >= SHARE;
         if !self.after.is_empty()
-            && turn
-            && (room() || self.passed >= SHARE || (self.first.is_empty() && self.running == 0))
+            && due
+            && (memory_allows() || self.passed >= SHARE || (self.first.is_empty() && self.running == 0))
         {
             self.passed = 0;
             return self.after.pop_front();
@@ -66,16 +69,16 @@ impl Waiting {
 struct Queue {
     waiting: Mutex<Waiting>,
     changed: Condvar,
-    /// Whether there is room for what takes memory.
-    room: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Whether an `After` job may start while others run: the memory of the pictures in use is below its limit.
+    memory_allows: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Queue {
-    fn add(&self, turn: Priority, place: JobSlot) {
+    fn add(&self, priority: Priority, slot: JobSlot) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        match turn {
-            Priority::First => waiting.first.push_back(place),
-            Priority::After => waiting.after.push_back(place),
+        match priority {
+            Priority::First => waiting.first.push_back(slot),
+            Priority::After => waiting.after.push_back(slot),
         }
         self.changed.notify_one();
     }
@@ -85,21 +88,22 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// The next job; none when it is closed and empty. Whoever took one before has done it.
+    /// Waits for the next job. Returns `None` when the queue is closed and no job waits. `done`: the calling thread has
+    /// finished a job that an earlier call returned.
     fn next(&self, done: bool) -> Option<JobSlot> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if done {
             waiting.running -= 1;
-            // What waited for this pass may begin, on another thread if this one takes something else; and whoever is
-            // to end must hear of it.
+            // An `After` job that waited for this pass may start now, on another thread if this thread takes another
+            // job. If the queue is closed, the sleeping threads must end.
             if waiting.closed || !waiting.after.is_empty() {
                 self.changed.notify_all();
             }
         }
         loop {
-            if let Some(place) = waiting.next(&*self.room) {
+            if let Some(slot) = waiting.next(&*self.memory_allows) {
                 waiting.running += 1;
-                return Some(place);
+                return Some(slot);
             }
             if waiting.closed && waiting.after.is_empty() {
                 return None;
@@ -109,25 +113,33 @@ impl Queue {
     }
 }
 
+/// The threads and their queue. Dropping the pool waits for every job in it.
 pub(crate) struct Pool {
     queue: Arc<Queue>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
-    /// `room`: whether what takes memory may begin beside what runs.
-    pub(crate) fn new(threads: usize, room: impl Fn() -> bool + Send + Sync + 'static) -> std::io::Result<Self> {
-        let queue = Queue { waiting: Mutex::default(), changed: Condvar::new(), room: Box::new(room) };
+    /// Starts `threads` threads, at least one. `memory_allows` says whether an `After` job may start while others run.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub(crate) fn new(
+        threads: usize,
+        memory_allows: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let queue =
+            Queue { waiting: Mutex::default(), changed: Condvar::new(), memory_allows: Box::new(memory_allows) };
         let mut pool = Self { queue: Arc::new(queue), threads: Vec::new() };
         for number in 0..threads.max(1) {
             let queue = pool.queue.clone();
             let work = move || {
                 let mut done = false;
-                while let Some(place) = queue.next(done) {
+                while let Some(slot) = queue.next(done) {
                     done = true;
-                    if let Some(job) = take(&place) {
-                        // A panic drops the answer's sender, which is how the caller learns of it; the hook has printed
-                        // it.
+                    if let Some(job) = take(&slot) {
+                        // A panic drops the answer's sender, which reports the panic to the caller. The panic hook has
+                        // already printed the panic.
                         drop(catch_unwind(AssertUnwindSafe(job)));
                     }
                 }
@@ -137,27 +149,29 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Runs `work` on a thread of the pool.
+    /// Runs `work` on a thread of the pool and waits for its answer.
+    ///
+    /// # Errors
+    /// The error of `work`; `Unavailable` with `vision_crashed` if `work` panics; `Stopped` if `stop` fires first.
     pub(crate) fn run<T: Send + 'static>(
         &self,
-        turn: Priority,
+        priority: Priority,
         stop: &Stop,
         work: impl FnOnce() -> Result<T, VisionError> + Send + 'static,
     ) -> Result<T, VisionError> {
         let (answer, answered) = crossbeam_channel::bounded(1);
         let job: Job = Box::new(move || {
-            // Nobody may be waiting any more; then the answer is thrown away.
+            // If the caller has left, nothing receives the answer, and it is dropped.
             answer.send(work()).ok();
         });
-        let place: JobSlot = Arc::new(Mutex::new(Some(job)));
-        let crashed =
-            || VisionError::unavailable("vision_crashed", "the vision library failed in the middle of the work");
-        self.queue.add(turn, Arc::clone(&place));
+        let slot: JobSlot = Arc::new(Mutex::new(Some(job)));
+        let crashed = || VisionError::unavailable("vision_crashed", "the vision library crashed during the call");
+        self.queue.add(priority, Arc::clone(&slot));
         match stop.wait(&answered) {
             Ok(Some(done)) => done,
             Ok(None) => Err(crashed()),
             Err(reason) => {
-                drop(take(&place));
+                drop(take(&slot));
                 Err(VisionError::Stopped(reason))
             }
         }
@@ -165,12 +179,12 @@ impl Pool {
 }
 
 impl Drop for Pool {
-    /// Waits for what has begun: a process must not end while a thread is inside OpenCV, whose globals are destroyed
-    /// then.
+    /// Waits for every job that has begun. The process must not end while a thread is inside OpenCV, because OpenCV's
+    /// globals are destroyed at the end of the process.
     fn drop(&mut self) {
         self.queue.close();
         for thread in self.threads.drain(..) {
-            // It catches every panic itself.
+            // The thread catches every panic of its jobs.
             thread.join().ok();
         }
     }
@@ -182,7 +196,7 @@ mod tests {
     use dovetail_core::stop::{Canceller, StopReason};
     use std::time::{Duration, Instant};
 
-    /// A job that has begun, and ends with a message.
+    /// Starts a job that blocks until it receives a message.
     fn hold<'s>(s: &'s std::thread::Scope<'s, '_>, pool: &'s Pool) -> crossbeam_channel::Sender<()> {
         let (release, held) = crossbeam_channel::bounded::<()>(0);
         let (started, begun) = crossbeam_channel::bounded(1);
@@ -247,11 +261,10 @@ mod tests {
                 }
             };
             let release = hold(s, &pool);
-            for (n, turn) in
-                [Priority::After, Priority::After].into_iter().chain([Priority::First; 2 * SHARE as usize]).enumerate()
-            {
+            let priorities = [Priority::After, Priority::After].into_iter();
+            for (n, priority) in priorities.chain([Priority::First; 2 * SHARE as usize]).enumerate() {
                 let (pool, tell) = (&pool, tell.clone());
-                s.spawn(move || pool.run(turn, &Stop::never(), move || Ok(tell.send(turn).ok())));
+                s.spawn(move || pool.run(priority, &Stop::never(), move || Ok(tell.send(priority).ok())));
                 wait_for(n + 1);
             }
             release.send(()).unwrap();
@@ -273,7 +286,7 @@ mod tests {
             });
             std::thread::sleep(Duration::from_millis(50));
             assert!(!decoded.load(std::sync::atomic::Ordering::SeqCst), "a pass runs, and there is no room");
-            // Another pass goes on beside it.
+            // Another pass starts while the first one runs.
             assert_eq!(pool.run(Priority::First, &Stop::never(), || Ok(1)), Ok(1));
             release.send(()).unwrap();
             decode.join().unwrap().unwrap();

@@ -1,32 +1,34 @@
-//! Part of a picture as the square that a network looks at: padded with black, resampled, normalised and laid out in
-//! planes, in one pass.
+//! Turns a part of a picture into the square that a network sees: pads it with black, resamples and normalises it, and
+//! writes it as planes, in one pass.
 //!
 //! The resampling is TensorFlow's old bilinear rule: no half-pixel centres, no antialiasing, a float result that is not
-//! rounded. OpenCV has none that agrees (INTER_LINEAR is off by up to 10 years of age), so this is our own: only the
-//! rows and columns that are needed are read.
+//! rounded. No OpenCV interpolation equals it (with INTER_LINEAR ages differ by up to 10 years), so this module
+//! implements it. It reads only the rows and columns that the result needs.
 
 use dovetail_core::vision::Image;
 
 use crate::geometry::Cut;
 use crate::models::manifest::{Channels, Input};
 
-/// Where the part lies within the padded square.
+/// The position of the part within the padded square.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Padding {
-    /// All of it right or below (detectors).
+    /// All padding is right of the part or below it (detectors).
     After,
-    /// Half of it before; an odd pixel right or below (faces).
+    /// Half of the padding is before the part; an odd pixel is right or below (faces).
     Around,
 }
 
-/// For one target pixel: the two source pixels along an axis and the second one's weight. None: it lies in the padding.
+/// The two source pixels of one target pixel along an axis, and the weight of the second one. `None`: the source pixel
+/// is in the padding.
 struct Tap {
     first: Option<usize>,
     second: Option<usize>,
     weight: f32,
 }
 
-/// `square` source pixels, of which `inside` lie in the part, starting at `offset`.
+/// The taps of `side` target pixels. The padded source has `square` pixels along the axis; `inside` of them, starting
+/// at `offset`, are in the part.
 fn taps(square: usize, side: usize, offset: usize, inside: usize) -> impl Iterator<Item = Tap> {
     let step = (square as f64 / side as f64) as f32;
     (0..side).map(move |i| {
@@ -38,8 +40,9 @@ fn taps(square: usize, side: usize, offset: usize, inside: usize) -> impl Iterat
     })
 }
 
-/// Appends `3 * side * side` values to `blob`: the channels' planes, `(pixel - mean) * scale`; the whole square is
-/// turned if `input` says so. `mirror` turns left and right of the part.
+/// Appends `3 * side * side` values to `blob`: one plane for each channel, each value `(pixel - mean) * scale`. If
+/// `input.turned` is set, the whole square is turned by 180 degrees. If `mirror` is set, the part is mirrored left to
+/// right.
 pub(crate) fn push_square(
     blob: &mut Vec<f32>,
     image: &Image,
@@ -53,7 +56,7 @@ pub(crate) fn push_square(
     let (pixels, stride) = (image.pixels(), image.size().width as usize * 3);
     let square = w.max(h);
     let offset = |inside: usize| if padding == Padding::Around { (square - inside) / 2 } else { 0 };
-    // Byte offsets within a row of the part, mirrored or not.
+    // Byte offsets within a row of the picture, mirrored if asked.
     let columns: Vec<(Option<usize>, Option<usize>, f32)> = taps(square, side, offset(w), w)
         .map(|t| {
             let byte = |i: Option<usize>| i.map(|i| 3 * (x + if mirror { w - 1 - i } else { i }));
@@ -81,7 +84,8 @@ pub(crate) fn push_square(
     let plane = side * side;
     blob.resize(start + 3 * plane, 0.0);
     let target = &mut blob[start..];
-    // The two source rows in use, each with the place it was read from; enlarging reads each of them once.
+    // The two resampled source rows in use, each with the index of its source row. When the picture is enlarged, each
+    // source row is resampled once.
     let (mut upper, mut lower) = (Vec::with_capacity(side * 3), Vec::with_capacity(side * 3));
     let (mut upper_at, mut lower_at) = (None::<Option<usize>>, None::<Option<usize>>);
     for (line, tap) in taps(square, side, offset(h), h).enumerate() {
@@ -169,7 +173,7 @@ mod tests {
     #[test]
     fn padding_is_black_and_its_odd_pixel_comes_last() {
         let image = picture(9, 9, |_, _| 8);
-        // One column of four rows: one of black before it, two behind.
+        // A part of one column and four rows: one column of padding before it, two behind it.
         let part = Cut { x: 5, y: 5, w: 1, h: 4 };
         assert_eq!(square(&image, part, Padding::Around, 4, false)[..4], [0.0, 8.0, 0.0, 0.0]);
         assert_eq!(square(&image, part, Padding::After, 4, false)[..4], [8.0, 0.0, 0.0, 0.0]);

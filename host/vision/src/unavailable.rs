@@ -1,4 +1,5 @@
-//! The same names in a build without OpenCV: every operation says so, and how to get a build with it.
+//! The names of this crate in a build without OpenCV. Every operation returns an error that says how to get a build
+//! with OpenCV.
 
 use dovetail_core::id::Digest;
 use dovetail_core::stop::Stop;
@@ -8,21 +9,22 @@ use dovetail_core::vision::{
 
 use crate::{Annotation, Options, Probe};
 
-/// What is wrong, and what to do.
-pub const BUILT_WITHOUT: &str = "this build of dovetail has no OpenCV; install libopencv-dev, clang, libclang-dev, cmake and nasm, and build with the default features";
+/// The cause and the remedy, for people.
+pub const BUILT_WITHOUT: &str = "this build of dovetail has no OpenCV; install libopencv-dev, clang, libclang-dev, \
+    cmake and nasm, and build with the default features";
 
 fn missing<T>() -> Result<T, VisionError> {
     Err(VisionError::unavailable("built_without_opencv", BUILT_WITHOUT))
 }
 
-/// Vision that is not there.
+/// Vision in a build without OpenCV.
 #[derive(Debug)]
 pub struct Opencv {
     _private: (),
 }
 
 impl Opencv {
-    /// Succeeds, so that all that needs no vision works; every operation is `Unavailable`.
+    /// Succeeds, so that everything that needs no vision works. Every operation returns `Unavailable`.
     ///
     /// # Errors
     /// None in this build.
@@ -30,11 +32,11 @@ impl Opencv {
         Ok(Self { _private: () })
     }
 
-    /// Nothing is ever looked for.
+    /// Does nothing: this build finds no models.
     pub fn on_missing(&self, _look: Box<dyn Fn() + Send + Sync>) {}
 }
 
-/// There are no networks that would leave anything.
+/// Does nothing: this build loads no networks.
 pub fn give_back() {}
 
 impl Vision for Opencv {
@@ -48,7 +50,7 @@ impl Vision for Opencv {
     }
 
     fn max_file_bytes(&self) -> u64 {
-        // It says that it cannot before it reads anything.
+        // No limit, so that a caller gets the error of `open` before it reads a file.
         u64::MAX
     }
 
@@ -100,7 +102,7 @@ impl Vision for Opencv {
     }
 }
 
-/// Not in this build.
+/// Not available in this build.
 ///
 /// # Errors
 /// Always `Unavailable` with `built_without_opencv`.
@@ -108,7 +110,7 @@ pub fn annotate(_: &Image, _: &[Annotation]) -> Result<Image, VisionError> {
     missing()
 }
 
-/// Not in this build.
+/// Not available in this build.
 ///
 /// # Errors
 /// Always `Unavailable` with `built_without_opencv`.
@@ -116,7 +118,7 @@ pub fn probe(_: &[u8]) -> Result<Probe, VisionError> {
     missing()
 }
 
-/// None: this build has no OpenCV.
+/// `None`: this build has no OpenCV.
 #[must_use]
 pub fn opencv_version() -> Option<String> {
     None
@@ -131,7 +133,8 @@ mod tests {
         let vision = Opencv::new(Options::new("models")).unwrap();
         let err = vision.model(ModelKind::Detector, None).unwrap_err();
         assert!(
-            matches!(&err, VisionError::Unavailable { code: "built_without_opencv", message } if message.contains("libopencv-dev")),
+            matches!(&err, VisionError::Unavailable { code: "built_without_opencv", message }
+                if message.contains("libopencv-dev")),
             "{err:?}"
         );
         assert!(opencv_version().is_none());

@@ -1,5 +1,5 @@
-//! Age, gender and emotion of each face, by the host's default models. Landmarks, which both models need, are the
-//! host's business.
+//! Estimates age, gender and emotion of each face with the host's default models. The host finds the landmarks that
+//! both models need.
 
 use dovetail_sdk::prelude::*;
 
@@ -15,10 +15,10 @@ fn run(input: Input) -> Result<Output> {
     let labels = Labels::new(classifier.labels())?;
     let emotions = classifier.classify(&image, &boxes)?;
 
-    let told = ages.into_iter().zip(emotions);
+    let estimates = ages.into_iter().zip(emotions);
     let faces_with_attributes: Vec<_> = faces_array
         .iter()
-        .zip(told)
+        .zip(estimates)
         .map(|(face, (age, emotion))| describe(face.face_id, age, emotion, &labels))
         .collect();
     for face in &faces_with_attributes {
@@ -40,7 +40,7 @@ fn describe(face_id: u32, age: PerFace<AgeAndGender>, emotion: PerFace<Vec<f32>>
     let mut note = |failure: Failure| errors.push(failure.message);
     let age_and_gender = age.map_err(&mut note).ok();
     let emotion = emotion.map_err(&mut note).ok().map(|probabilities| labels.emotion(&probabilities));
-    // Both models usually fail for one reason.
+    // Both models usually fail for the same reason.
     errors.dedup();
     FaceAttributes {
         face_id,
@@ -59,10 +59,10 @@ fn gender(female: f32) -> Gender {
     }
 }
 
-/// Which of a model's probabilities belongs to which emotion: models need not agree on the order.
+/// The positions of the emotions among a model's labels: models may order their labels differently.
 struct Labels {
     names: Vec<String>,
-    /// Positions of the seven, in the order of [`EMOTIONS`].
+    /// The positions of the seven emotions, in the order of [`EMOTIONS`].
     positions: [usize; 7],
 }
 
@@ -83,10 +83,10 @@ impl Labels {
     }
 
     fn emotion(&self, probabilities: &[f32]) -> Emotion {
-        // The host gives one probability a label.
+        // The host returns one probability for each label.
         let of = |position: usize| probabilities.get(position).copied().unwrap_or_default();
         let [neutral, happy, sad, angry, fearful, disgusted, surprised] = self.positions.map(of);
-        // Of equals the first.
+        // Of equal probabilities, the first label counts.
         let dominant = (0..self.names.len()).rev().max_by(|a, b| of(*a).total_cmp(&of(*b))).unwrap_or_default();
         Emotion {
             dominant_emotion: self.names.get(dominant).cloned().unwrap_or_default(),

@@ -1,5 +1,5 @@
-//! Finds the faces of an image, and gives them the numbers by which later steps know them. How faces are found is the
-//! host's business.
+//! Finds the faces of an image with one of the host's detectors, and numbers them. Later steps name a face by its
+//! number.
 
 use dovetail_sdk::prelude::*;
 
@@ -15,7 +15,7 @@ fn run(input: Input) -> Result<Output> {
     Ok(Output { faces_array })
 }
 
-/// The host would clamp it; a figure out of range is a mistake of whoever wrote it, and told.
+/// Refuses a confidence out of range: the host would clamp it, and so hide a mistake in the pipeline.
 fn checked(min_confidence: f32) -> Result<f32> {
     if (0.0..=1.0).contains(&min_confidence) {
         Ok(min_confidence)
@@ -25,7 +25,7 @@ fn checked(min_confidence: f32) -> Result<f32> {
     }
 }
 
-/// In the detector's order: the most confident first.
+/// Numbers the faces in the detector's order, the most confident first.
 fn numbered(found: Vec<Detection>) -> Vec<Face> {
     (0..).zip(found).map(|(face_id, Detection { bbox, confidence })| Face { face_id, bbox, confidence }).collect()
 }

@@ -1,4 +1,4 @@
-//! A vector and 68 landmarks of each face, by the host's default models.
+//! Makes a vector and 68 landmarks of each face with the host's default models.
 
 use dovetail_sdk::prelude::*;
 
@@ -12,9 +12,12 @@ fn run(input: Input) -> Result<Output> {
     let landmarks = Landmarker::open(None)?.locate(&image, &boxes)?;
     let vectors = Embedder::open(None)?.embed(&image, &boxes)?;
 
-    let told = vectors.into_iter().zip(landmarks);
-    let faces_with_features: Vec<_> =
-        faces_array.iter().zip(told).map(|(face, (vector, points))| describe(face.face_id, vector, points)).collect();
+    let findings = vectors.into_iter().zip(landmarks);
+    let faces_with_features: Vec<_> = faces_array
+        .iter()
+        .zip(findings)
+        .map(|(face, (vector, points))| describe(face.face_id, vector, points))
+        .collect();
     for face in &faces_with_features {
         if let Some(error) = &face.error {
             logging::log(
@@ -34,7 +37,7 @@ fn describe(face_id: u32, vector: PerFace<Vec<f32>>, points: PerFace<Vec<Point>>
     let mut note = |failure: Failure| errors.push(failure.message);
     let feature_vector = vector.map_err(&mut note).ok();
     let landmarks = points.map_err(&mut note).ok().map(|points| points.iter().map(|p| (p.x, p.y)).collect());
-    // Both models usually fail for one reason.
+    // Both models usually fail for the same reason.
     errors.dedup();
     FaceFeatures {
         face_id,

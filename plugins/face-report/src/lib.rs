@@ -1,5 +1,5 @@
-//! Detection, attributes and features, joined face by face. Where each part came from is asked of the host: no ID
-//! stands in this file.
+//! Joins detection, attributes and features of each face. The host tells the origin of each part, so no ID stands in
+//! this file.
 
 use dovetail_sdk::prelude::*;
 
@@ -10,7 +10,7 @@ fn run(input: Input) -> Result<Output> {
     Ok(Output { faces: join(input, &sources)? })
 }
 
-/// IDs of the values that the three lists came from.
+/// The IDs of the values that the three lists came from.
 struct Sources {
     detection: String,
     attributes: String,
@@ -43,7 +43,7 @@ fn join(input: Input, sources: &Sources) -> Result<Vec<Report>> {
     Ok(reports)
 }
 
-/// The entries in the order of `faces`, each of which has exactly one.
+/// The entries in the order of `faces`; each face must have exactly one entry.
 fn of_faces<T>(list: &str, faces: &[u32], entries: Vec<T>, id: impl Fn(&T) -> u32) -> Result<Vec<Option<T>>> {
     let ids: Vec<u32> = entries.iter().map(id).collect();
     let places = places(list, faces, &ids)?;
@@ -54,7 +54,7 @@ fn of_faces<T>(list: &str, faces: &[u32], entries: Vec<T>, id: impl Fn(&T) -> u3
     Ok(ordered)
 }
 
-/// Where in `faces` each of `ids` stands. Faces of one image are few: a search for each is cheaper than a map.
+/// The position in `faces` of each of `ids`. An image has few faces, so a search for each is cheaper than a map.
 fn places(list: &str, faces: &[u32], ids: &[u32]) -> Result<Vec<usize>> {
     once(list, ids)?;
     if let Some(id) = faces.iter().find(|id| !ids.contains(id)) {

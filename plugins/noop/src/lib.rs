@@ -1,4 +1,4 @@
-//! Hands a record on: `dovetail bench` measures a call with it. A task as any author writes it, with std and the SDK.
+//! Returns its input record: `dovetail bench` measures a call with it. An ordinary task, with std and the SDK.
 
 use dovetail_sdk::prelude::*;
 

@@ -1,14 +1,14 @@
-//! Artifacts as Rust knows bytes: `Read`, `Write`, or all at once. The host moves at most 1 MiB a call; nobody has to
-//! count here.
+//! Artifacts as `Read`, as `Write`, or as all their bytes at once. The host moves at most 1 MiB per call; this module
+//! splits larger transfers.
 
 use std::io;
 
 use crate::{Artifact, Result, Writer, failed};
 
-/// The most that the host moves in one call, in bytes.
+/// The most bytes that the host moves in one call.
 const CHUNK: usize = 1 << 20;
 
-/// Reads an artifact from its beginning.
+/// Reads an artifact from its start.
 #[derive(Debug)]
 pub struct Reader<'a> {
     artifact: &'a Artifact,
@@ -28,16 +28,17 @@ impl io::Read for Reader<'_> {
 }
 
 impl Artifact {
-    /// Its bytes as a [`std::io::Read`].
+    /// A [`std::io::Read`] of the artifact's bytes.
     #[must_use]
     pub fn reader(&self) -> Reader<'_> {
         Reader { artifact: self, offset: 0 }
     }
 
-    /// All its bytes, if they are at most `limit`: they count against the task's memory.
+    /// All bytes of the artifact, if there are at most `limit`. They count against the task's memory limit.
     ///
     /// # Errors
-    /// `failed` with `artifact_too_large`; whatever reading answers.
+    /// `failed` with `artifact_too_large` if there are more, or with `artifact_too_short` if the artifact ends early;
+    /// the host's error if reading fails.
     pub fn bytes(&self, limit: u64) -> Result<Vec<u8>> {
         let size = self.size();
         if size > limit {
@@ -60,10 +61,10 @@ impl Artifact {
         Ok(bytes)
     }
 
-    /// A new artifact with these bytes.
+    /// Writes a new artifact with these bytes.
     ///
     /// # Errors
-    /// Whatever the host answers to writing.
+    /// The host's error if writing fails.
     pub fn new(media_type: &str, bytes: &[u8]) -> Result<Self> {
         let writer = Writer::new(media_type);
         for chunk in bytes.chunks(CHUNK) {
@@ -73,7 +74,7 @@ impl Artifact {
     }
 }
 
-/// Chunks of any size; call [`Writer::finish`] at the end.
+/// Writes chunks of any size. Call [`Writer::finish`] at the end.
 impl io::Write for &Writer {
     fn write(&mut self, from: &[u8]) -> io::Result<usize> {
         let chunk = from.get(..CHUNK).unwrap_or(from);
@@ -81,7 +82,7 @@ impl io::Write for &Writer {
         Ok(chunk.len())
     }
 
-    /// Nothing is buffered on this side.
+    /// Does nothing, because this side has no buffer.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

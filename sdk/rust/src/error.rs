@@ -1,4 +1,4 @@
-//! The error of a task: the host's `task-error`, or an ordinary error turned into one by `?`.
+//! The error of a task: the host's `task-error`, or an ordinary error that `?` converts.
 
 use std::any::Any;
 use std::io;
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use crate::{Failure, Json, TaskError};
 
-/// What a task returns.
+/// The result of a task.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a task has no result.
+/// Why a task has no output.
 ///
-/// `?` makes one of every [`std::error::Error`]. One that is, or carries, a [`TaskError`] of the host keeps it; any
-/// other becomes `failed`, with the whole chain of causes as the message and the code `error`. Like `anyhow::Error` it
-/// is no `std::error::Error` itself.
+/// `?` converts every [`std::error::Error`] into this type. An error that is a [`TaskError`] of the host, or has one
+/// among its causes, becomes that error. Any other error becomes `failed` with the code `error`, and the whole chain of
+/// causes is the message. Like `anyhow::Error`, this type is not a `std::error::Error` itself.
 #[derive(Clone, PartialEq)]
 pub struct Error(TaskError);
 
@@ -24,20 +24,20 @@ impl Error {
         self.failure().map_or("cancelled", |f| &f.code)
     }
 
-    /// For people.
+    /// The message for people.
     #[must_use]
     pub fn message(&self) -> &str {
         self.failure().map_or("the attempt was cancelled", |f| &f.message)
     }
 
-    /// As the host sees it.
+    /// The error that the host gets.
     #[must_use]
     pub fn as_task_error(&self) -> &TaskError {
         &self.0
     }
 
-    /// Says that the same input may succeed later. Without effect on a cancellation and on `invalid-input`, which is
-    /// never retried.
+    /// Marks the error as retryable: the same input may succeed later. This has no effect on a cancellation, and the
+    /// host never retries `invalid-input`.
     #[must_use]
     pub fn retryable(mut self) -> Self {
         if let Some(f) = self.failure_mut() {
@@ -46,7 +46,7 @@ impl Error {
         self
     }
 
-    /// The same, and not before `wait` has passed.
+    /// Marks the error as retryable after at least `wait`.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         let mut this = self.retryable();
@@ -56,7 +56,7 @@ impl Error {
         this
     }
 
-    /// Adds a fact for machines.
+    /// Adds a detail for programs.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Json>) -> Self {
         if let Some(f) = self.failure_mut() {
@@ -101,8 +101,8 @@ impl From<Error> for TaskError {
 impl<E: std::error::Error + 'static> From<E> for Error {
     fn from(error: E) -> Self {
         let mut error = Some(error);
-        // Decided by the compiler for each type: a task whose errors are all the host's does not carry the code that
-        // prints chains of causes.
+        // The compiler decides this branch for each error type. So a task that has only errors of the host does not
+        // contain the code that prints chains of causes.
         if let Some(own) = (&mut error as &mut dyn Any).downcast_mut::<Option<TaskError>>().and_then(Option::take) {
             return Self(own);
         }
@@ -110,7 +110,7 @@ impl<E: std::error::Error + 'static> From<E> for Error {
     }
 }
 
-/// One face that could not be looked at, for instance.
+/// Shows the message. A failure is, for example, the reason why one face could not be examined.
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
@@ -119,7 +119,7 @@ impl std::fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Outside the generic conversion, so that it exists once in a component.
+/// Converts an error that is not directly a `TaskError`. Not generic, so that a component contains this code once.
 fn convert(error: &(dyn std::error::Error + 'static)) -> Error {
     let mut message = String::new();
     let mut next = Some(error);
@@ -146,17 +146,18 @@ fn carried(cause: &(dyn std::error::Error + 'static)) -> Option<TaskError> {
     Some(TaskError::Failed(failure.clone()))
 }
 
-/// The input does not satisfy the task: never retried. Name the field, and say what it should be.
+/// The input does not meet the task's requirements. Never retried. The message should name the field and the expected
+/// value.
 pub fn invalid_input(code: impl Into<String>, message: impl Into<String>) -> Error {
     Error(TaskError::InvalidInput(failure(code.into(), message.into())))
 }
 
-/// Something that the task depends on does not work now: retried (see [`Error::retry_after`]).
+/// A service that the task depends on does not work now. Retried; see [`Error::retry_after`].
 pub fn unavailable(code: impl Into<String>, message: impl Into<String>) -> Error {
     Error(TaskError::Unavailable(failure(code.into(), message.into()))).retryable()
 }
 
-/// Any other failure: not retried, unless [`Error::retryable`] says so.
+/// Any other failure. Not retried, unless it is marked with [`Error::retryable`].
 pub fn failed(code: impl Into<String>, message: impl Into<String>) -> Error {
     Error(TaskError::Failed(failure(code.into(), message.into())))
 }

@@ -1,11 +1,11 @@
-//! Scalars as JSON text: how facts travel beside a log line or an error. Lists and objects are not made here.
+//! Scalars as JSON text, for the fields of log lines and the details of errors. There are no lists and no objects.
 
-/// A JSON scalar as text: made from strings, numbers and booleans by `into()`.
+/// A JSON scalar as text. Strings, numbers and booleans convert to it with `into()`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Json(String);
 
 impl Json {
-    /// The text.
+    /// The JSON text.
     #[must_use]
     pub fn into_text(self) -> String {
         self.0
@@ -15,11 +15,11 @@ impl Json {
 impl From<&str> for Json {
     fn from(text: &str) -> Self {
         const HEX: &[u8; 16] = b"0123456789abcdef";
-        // One place that adds bytes: this is in every component, and should be small.
+        // One closure adds all bytes, because this code is in every component and should be small.
         let mut out = Vec::with_capacity(text.len() + 2);
         let mut add = |bytes: &[u8]| out.extend_from_slice(bytes);
         add(b"\"");
-        // Only bytes below 0x80 are ever changed, so that what comes out is UTF-8 as what went in.
+        // Only bytes below 0x80 are changed, so the result is UTF-8 like the input.
         for byte in text.bytes() {
             let escaped = [b'\\', b'u', b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
             match byte {
@@ -46,7 +46,7 @@ impl From<bool> for Json {
 }
 
 impl From<f64> for Json {
-    /// JSON has no NaN and no infinities: they become strings, as everywhere in dovetail.
+    /// JSON has no NaN and no infinities. They become strings, as everywhere in dovetail.
     fn from(value: f64) -> Self {
         if value.is_finite() {
             Self(value.to_string())
@@ -60,7 +60,7 @@ impl From<f64> for Json {
 
 impl From<f32> for Json {
     fn from(value: f32) -> Self {
-        // Shortest in f32; through f64 it would print digits that it does not have.
+        // The shortest digits of the f32. The f64 would print digits that the f32 does not have.
         if value.is_finite() { Self(value.to_string()) } else { Self::from(f64::from(value)) }
     }
 }

@@ -1,4 +1,4 @@
-//! What the author of a dovetail task sees: one attribute, one function, and the host's functions by name.
+//! The SDK for authors of dovetail tasks: one attribute, one function, and the host's functions by name.
 //!
 //! ```ignore
 //! use dovetail_sdk::prelude::*;
@@ -12,12 +12,13 @@
 //! }
 //! ```
 //!
-//! `Input`, `Output` and whatever else the task's interface declares come from the WIT package in the crate's `wit/`
-//! folder; see [`task`]. [`prelude`] has all that the host offers. Natively (`cargo test` on the author's machine)
-//! everything compiles, so that ordinary unit tests reach a task's own logic; functions of the host exist inside the
-//! host only, and panic elsewhere.
+//! `Input`, `Output` and the other types of the task's interface come from the WIT package in the crate's `wit/`
+//! folder; see [`task`]. [`prelude`] has everything that the host offers.
 //!
-//! Deliberately absent: files, network, clocks. A task gets what its input names.
+//! The crate also compiles natively, so ordinary unit tests (`cargo test` on the author's machine) reach a task's own
+//! logic. The functions of the host exist only inside the host; elsewhere they panic.
+//!
+//! There are no files, no network and no clocks: a task gets the values of its input.
 
 #[doc(hidden)]
 pub mod bindings;
@@ -30,7 +31,7 @@ mod panics;
 mod stop;
 
 pub use artifacts::Reader;
-/// Facts about this attempt.
+/// Facts about the current attempt.
 pub use bindings::dovetail::task::context;
 pub use bindings::dovetail::{
     task::{
@@ -55,27 +56,27 @@ pub use log;
 /// fn run(input: Input) -> Result<Output> { ... }
 /// ```
 ///
-/// It reads the WIT package in the crate's `wit/` folder (the host's own packages need not be there), which has one
-/// world that exports one interface with `run: func(input: input) -> result<output, task-error>`, and brings the types
-/// that this interface declares into scope. The function's name is free. `#[dovetail_sdk::task(world = "other")]`
-/// chooses among several worlds.
+/// The macro reads the WIT package in the crate's `wit/` folder, which need not contain the host's own packages. The
+/// package has one world, which exports one interface with `run: func(input: input) -> result<output, task-error>`. The
+/// macro brings the types that this interface declares into scope. The function may have any name. If there are several
+/// worlds, `#[dovetail_sdk::task(world = "other")]` selects one.
 ///
-/// Before the function runs, the `log` crate is connected to the host's log, and a panic reports its file and line
-/// there.
+/// Before the function runs, the macro connects the `log` crate to the host's log. It also installs a panic hook that
+/// reports the file and line of a panic there.
 pub use dovetail_sdk_macros::task;
 
-/// Between the task and whoever waits for it.
+/// Progress and cancellation of the current attempt.
 pub mod control {
     pub use crate::bindings::dovetail::task::control::{cancelled, progress};
     pub use crate::stop::check;
 }
 
-/// Lines for people who look for a cause, with fields for machines. Without fields, the macros of [`log`] do the same.
+/// Log lines for people, with fields for programs. The macros of [`log`] write lines without fields.
 pub mod logging {
     pub use crate::logger::{enabled, log};
 }
 
-/// Everything a task usually needs: `use dovetail_sdk::prelude::*;`.
+/// Everything that a task usually needs: `use dovetail_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
         AgeAndGender, AgeGenderEstimator, Artifact, Detection, Detector, Embedder, EmotionClassifier, Error, Failure,
@@ -84,14 +85,14 @@ pub mod prelude {
     };
 }
 
-/// For the code that [`task`] writes; not for authors.
+/// For the code that [`task`] generates, not for authors.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::bindings;
     pub use crate::error::Error;
     pub use wit_bindgen;
 
-    /// What happens around the author's function.
+    /// Runs the author's function, after it has installed the panic hook and the logger.
     pub fn run<I, O>(task: fn(I) -> Result<O, Error>, input: I) -> Result<O, crate::TaskError> {
         crate::panics::install();
         crate::logger::install();

@@ -1,20 +1,20 @@
-//! The `log` crate's way into the host's log, and the host's log with fields. Both work on every target: nothing goes
-//! through standard output.
+//! The `log` crate on the host's log, and the host's log with fields. Both work on every target, because they do not
+//! use standard output.
 //!
-//! Deliberately absent: the fields of `log` itself (its feature `kv`). They cost every component 9 KB, mostly for
-//! printing floats.
+//! The structured fields of `log` itself (its feature `kv`) are not supported: they add 9 KB to every component, mostly
+//! code that prints floats.
 
 use crate::Json;
 use crate::bindings::dovetail::task::logging as host;
 
 struct HostLog;
 
-/// Connects `log`'s macros with the host. Harmless when done twice.
+/// Connects the macros of `log` with the host. A second call has no effect.
 pub(crate) fn install() {
-    // A second call in one instance answers that the logger is set, which is what is wanted.
+    // In a second call `set_logger` fails, and everything is set already.
     if log::set_logger(&HostLog).is_ok() {
-        // The host knows which levels it keeps; it is asked at each record, so that no attempt pays for levels it never
-        // uses.
+        // The host decides which levels it keeps. The logger asks at each record, so that no attempt pays for levels
+        // that it does not use.
         log::set_max_level(log::LevelFilter::Trace);
     }
 }
@@ -29,13 +29,13 @@ fn as_host(level: log::Level) -> host::Level {
     }
 }
 
-/// Whether lines of this level are kept.
+/// Whether the host keeps lines of this level.
 #[must_use]
 pub fn enabled(level: log::Level) -> bool {
     host::enabled(as_host(level))
 }
 
-/// One line: a constant message, and facts as fields.
+/// Writes one line: a constant message, and its facts as fields.
 ///
 /// ```ignore
 /// logging::log(log::Level::Info, "detected", &[("faces", faces.len().into()), ("model", model.name.into())]);
@@ -51,7 +51,7 @@ impl log::Log for HostLog {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        // Before the message is made.
+        // Check first, so that the message of a dropped line is not formatted.
         if !enabled(record.level()) {
             return;
         }

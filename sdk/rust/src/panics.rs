@@ -1,4 +1,4 @@
-//! A panic says where it happened before the instance ends, so that the host reports it instead of a trap (see
+//! Reports the place of a panic before the instance ends, so that the host reports a panic and not a trap (see
 //! `dovetail:task/logging`).
 
 use std::panic::PanicHookInfo;
@@ -6,7 +6,7 @@ use std::panic::PanicHookInfo;
 use crate::Json;
 use crate::bindings::dovetail::task::logging::{self, Level};
 
-/// Replaces the standard hook, whose text would go to standard error (and nowhere on targets without one).
+/// Replaces the standard hook. Its text would go to standard error, which some targets do not have.
 pub(crate) fn install() {
     std::panic::set_hook(Box::new(report));
 }

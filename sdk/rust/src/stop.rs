@@ -1,11 +1,12 @@
-//! Asking whether to go on.
+//! Checks for cancellation.
 
 use crate::{Error, TaskError};
 
-/// An error of the kind `cancelled` when the attempt must end, to be handed on with `?` between units of work. Cheap.
+/// Returns an error of the kind `cancelled` if the attempt must end. A task calls this between units of work, with `?`.
+/// The check is cheap.
 ///
 /// # Errors
-/// When the attempt was cancelled or its time is over.
+/// `cancelled` if the attempt was cancelled or its time is over.
 pub fn check() -> Result<(), Error> {
     if crate::control::cancelled() { Err(Error::from(TaskError::Cancelled)) } else { Ok(()) }
 }

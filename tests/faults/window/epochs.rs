@@ -1,4 +1,5 @@
-//! What was lost, restored from an old copy, or said late: nobody acts on it unverified.
+//! Loss, restoration and late messages: no caller acts unverified on a state that was lost, restored from an old copy,
+//! or reported late.
 
 use dovetail_core::window::{Stamp, Status};
 use redis::Commands as _;
@@ -50,7 +51,7 @@ fn a_lost_window_is_told_and_a_rebuild_heals_it(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     stage.forget();
     let lost = w.call(9, &[finish(&a.lease, &below_a())])?;
-    same("who ends a step is told", lost.statuses, vec![Status::Lost])?;
+    same("the end of the step", lost.statuses, vec![Status::Lost])?;
     let rebuild = w.open(&run(1), 4, &["a"], below_a().to_vec(), true);
     same("the rebuild", w.one(rebuild)?, Status::Ok)?;
     same("its jobs", handed(&w.call(9, &[])?), vec![("b", true), ("c", true)])
@@ -60,15 +61,15 @@ fn a_lost_window_gets_no_field_of_a_run(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     stage.forget();
     w.call(0, &[finish(&a.lease, &below_a())])?;
-    holds("no run is made by the end of a step", !stage.has_run(&run(1)))?;
-    same("nor a child", handed(&w.call(9, &[])?), vec![])
+    holds("the end of a step makes no run", !stage.has_run(&run(1)))?;
+    same("its children", handed(&w.call(9, &[])?), vec![])
 }
 
 fn a_run_that_was_lost_alone_keeps_its_outbox(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     stage.raw().del::<_, ()>(stage.key(&format!("h:{}", run(1).key()))).map_err(|e| e.to_string())?;
     same("the answer", w.one(finish(&a.lease, &below_a()))?, Status::Lost)?;
-    holds("whoever takes the job next finds the run", stage.has_job(&run(1), "a"))
+    holds("the job stays, so that its next worker finds the run", stage.has_job(&run(1), "a"))
 }
 
 fn jobs_of_a_server_that_was_restarted_are_verified(stage: &Stage) -> Verdict {
@@ -77,8 +78,8 @@ fn jobs_of_a_server_that_was_restarted_are_verified(stage: &Stage) -> Verdict {
     same("the submission", s.one(open)?, Status::Ok)?;
     stage.restarted();
     let mut w = stage.caller("w")?;
-    holds("the epoch is another", w.stamp.epoch != s.stamp.epoch)?;
-    same("what it hands out", handed(&w.call(1, &[])?), vec![("a", true)])
+    holds("the epoch is new", w.stamp.epoch != s.stamp.epoch)?;
+    same("the claimed jobs", handed(&w.call(1, &[])?), vec![("a", true)])
 }
 
 fn children_of_a_lost_timeline_are_verified(stage: &Stage) -> Verdict {
@@ -87,8 +88,8 @@ fn children_of_a_lost_timeline_are_verified(stage: &Stage) -> Verdict {
     same("the children", handed(&w.call(9, &[finish(&a.lease, &below_a())])?), vec![("b", true), ("c", true)])
 }
 
-/// Its last call is not remembered, so nobody can tell whether the window was rewound to before it: a copy whose tick
-/// went on.
+/// The window does not remember the caller's last call. So the window may have been restored from a copy from before
+/// that call, whose tick has advanced since.
 fn children_of_a_caller_that_was_forgotten_are_verified(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     stage.raw().del::<_, ()>(stage.key("rq:w")).map_err(|e| e.to_string())?;
@@ -100,12 +101,12 @@ fn a_rewind_is_seen_by_the_number_of_a_call(stage: &Stage) -> Verdict {
     let (before, copy) = (w.stamp.epoch.clone(), stage.copy());
     w.call(0, &[finish(&a.lease, &below_a())])?;
     stage.restore(&copy);
-    // Others move the tick beyond what `w` saw.
+    // Other callers move the tick beyond the tick that `w` saw.
     for n in 0..9 {
         stage.caller(&format!("n{n}"))?;
     }
     w.call(0, &[])?;
-    holds("the epoch is another", w.stamp.epoch != before)
+    holds("the epoch is new", w.stamp.epoch != before)
 }
 
 fn a_rewind_is_seen_by_the_tick(stage: &Stage) -> Verdict {
@@ -115,7 +116,7 @@ fn a_rewind_is_seen_by_the_tick(stage: &Stage) -> Verdict {
     z.call(0, &[])?;
     stage.restore(&copy);
     let after = dovetail_core::window::Window::peek(&z.window).map_err(|e| format!("{e:?}"))?;
-    holds("the epoch is another", after.epoch != before)
+    holds("the epoch is new", after.epoch != before)
 }
 
 fn what_was_read_before_a_loss_is_not_written_after_it(stage: &Stage) -> Verdict {
@@ -137,7 +138,7 @@ fn a_first_submission_that_comes_after_a_loss_is_refused(stage: &Stage) -> Verdi
 fn a_dropped_tombstone_raises_the_horizon(stage: &Stage) -> Verdict {
     let mut z = stage.caller("z")?;
     z.one(Change::Close { run: run(1) })?;
-    // It becomes very old, and the next end drops it.
+    // The tombstone becomes very old, and the next end of a run drops it.
     stage.raw().zadd::<_, _, _, ()>(stage.key("tomb"), run(1).key(), 1000).map_err(|e| e.to_string())?;
     z.one(Change::Close { run: run(2) })?;
     let left: Vec<String> = stage.raw().zrange(stage.key("tomb"), 0, -1).map_err(|e| e.to_string())?;
@@ -152,8 +153,8 @@ fn a_dropped_tombstone_raises_the_horizon(stage: &Stage) -> Verdict {
         jobs: vec![job("a", &[])],
     };
     let (old, new) = (open(1000), open(z.stamp.now));
-    same("who read the records before it was dropped", z.one(old)?, Status::Stale)?;
-    same("who read them after", z.one(new)?, Status::Ok)
+    same("an opening whose records were read before the drop", z.one(old)?, Status::Stale)?;
+    same("an opening whose records were read after the drop", z.one(new)?, Status::Ok)
 }
 
 fn what_a_rebuild_enqueues_is_verified(stage: &Stage) -> Verdict {
@@ -165,13 +166,13 @@ fn what_a_rebuild_enqueues_is_verified(stage: &Stage) -> Verdict {
 
 fn who_sleeps_is_woken_and_the_end_is_told(stage: &Stage) -> Verdict {
     let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
-    same("nothing is there", handed(&w.call(9, &[])?), vec![])?;
+    same("a claim of the empty window", handed(&w.call(9, &[])?), vec![])?;
     let mut listening = stage.raw();
     listening.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(|e| e.to_string())?;
     let mut bell = listening.as_pubsub();
     bell.subscribe(stage.key("bell")).map_err(|e| e.to_string())?;
     let mut next = |what: &str| -> Result<String, String> {
-        let heard = bell.get_message().map_err(|e| format!("no bell for {what}: {e}"))?;
+        let heard = bell.get_message().map_err(|e| format!("no notification of {what}: {e}"))?;
         heard.get_payload().map_err(|e| e.to_string())
     };
     let open = s.open(&run(1), 1, &[], vec![job("a", &[])], false);
@@ -186,46 +187,46 @@ fn who_sleeps_is_woken_and_the_end_is_told(stage: &Stage) -> Verdict {
     same("an end", next("an end")?, format!("over {}", run(1).key()))
 }
 
-/// Where all others sleep and no call comes, it is a heartbeat that notices.
+/// If all workers sleep and no call comes, a heartbeat finds the expired lease.
 fn a_heartbeat_wakes_who_sleeps_beside_a_lapsed_lease(stage: &Stage) -> Verdict {
     use dovetail_core::window::Window as _;
     let (_s, _w, _a) = started(stage)?;
     let mut z = stage.caller("z")?;
-    same("there is nothing for another one", handed(&z.call(1, &[])?), vec![])?;
+    same("a claim while `a` is leased", handed(&z.call(1, &[])?), vec![])?;
     stage.lapse(&run(1), "a");
     let mut listening = stage.raw();
     listening.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(|e| e.to_string())?;
     let mut bell = listening.as_pubsub();
     bell.subscribe(stage.key("bell")).map_err(|e| e.to_string())?;
     z.window.beat("z", b"about", std::time::Duration::from_secs(60)).map_err(|e| format!("{e:?}"))?;
-    let heard = bell.get_message().map_err(|e| format!("no bell for a lapsed lease: {e}"))?;
-    same("the bell", heard.get_payload::<String>().map_err(|e| e.to_string())?, "jobs".to_owned())?;
-    same("who wakes", handed(&z.call(1, &[])?), vec![("a", true)])
+    let heard = bell.get_message().map_err(|e| format!("no notification of an expired lease: {e}"))?;
+    same("the notification", heard.get_payload::<String>().map_err(|e| e.to_string())?, "jobs".to_owned())?;
+    same("the claim of the worker that wakes", handed(&z.call(1, &[])?), vec![("a", true)])
 }
 
-/// With the window goes who slept, so that work that comes afterwards would ring for nobody.
+/// The list of sleeping workers is lost with the window, so a later job would send no notification.
 fn a_lost_window_wakes_who_slept_before(stage: &Stage) -> Verdict {
     use dovetail_core::window::Window as _;
     let (s, mut w) = (stage.caller("s")?, stage.caller("w")?);
-    same("nothing is there", handed(&w.call(9, &[])?), vec![])?;
+    same("a claim of the empty window", handed(&w.call(9, &[])?), vec![])?;
     let mut listening = stage.raw();
     listening.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(|e| e.to_string())?;
     let mut bell = listening.as_pubsub();
     bell.subscribe(stage.key("bell")).map_err(|e| e.to_string())?;
     stage.forget();
     s.window.beat("s", b"about", std::time::Duration::from_secs(60)).map_err(|e| format!("{e:?}"))?;
-    let heard = bell.get_message().map_err(|e| format!("no bell for a new epoch: {e}"))?;
-    same("the bell", heard.get_payload::<String>().map_err(|e| e.to_string())?, "jobs".to_owned())
+    let heard = bell.get_message().map_err(|e| format!("no notification of a new epoch: {e}"))?;
+    same("the notification", heard.get_payload::<String>().map_err(|e| e.to_string())?, "jobs".to_owned())
 }
 
 fn a_server_that_stood_still_lets_its_workers_renew_first(stage: &Stage) -> Verdict {
     let (_s, w, a) = started(stage)?;
     stage.lapse(&run(1), "a");
-    // Nobody was heard for longer than a lease.
+    // No caller was heard for longer than a lease.
     stage.raw().hset::<_, _, _, ()>(stage.key("meta"), "seen", 1).map_err(|e| e.to_string())?;
     let mut z = stage.caller("z")?;
-    same("who claims first", handed(&z.call(1, &[])?), vec![])?;
-    same("its worker", w.renew(&a.lease)?, dovetail_core::window::Held::Renewed)
+    same("another worker's claim", handed(&z.call(1, &[])?), vec![])?;
+    same("the renewal by the owner", w.renew(&a.lease)?, dovetail_core::window::Held::Renewed)
 }
 
 fn who_is_not_heard_of_is_not_listed(stage: &Stage) -> Verdict {
@@ -233,15 +234,16 @@ fn who_is_not_heard_of_is_not_listed(stage: &Stage) -> Verdict {
     let s = stage.caller("s")?;
     let beat = |name: &str, keep| s.window.beat(name, b"about", keep).map_err(|e| format!("{e:?}"));
     beat("alive", std::time::Duration::from_secs(60))?;
-    // It is told by the list, and not only forgotten by the next beat.
+    // The list itself leaves the dead worker out; a later heartbeat also removes its entry.
     beat("dead", std::time::Duration::from_millis(1))?;
     std::thread::sleep(std::time::Duration::from_millis(20));
     let names: Vec<String> =
         s.window.workers().map_err(|e| format!("{e:?}"))?.into_iter().map(|(name, _)| name).collect();
-    same("who lives", names, vec!["alive".to_owned()])
+    same("the living workers", names, vec!["alive".to_owned()])
 }
 
-/// Whoever was refused may be gone: those that look for lost runs hear of it from whatever they ask.
+/// A refused submitter may be gone: every answer of the window carries the count of refusals, so that a worker that
+/// searches for lost runs sees it.
 fn everybody_hears_that_runs_were_refused(stage: &Stage) -> Verdict {
     use dovetail_core::window::Window as _;
     let (mut s, mut w, z) = (stage.caller("s")?, stage.caller("w")?, stage.caller("z")?);
@@ -253,17 +255,16 @@ fn everybody_hears_that_runs_were_refused(stage: &Stage) -> Verdict {
         Ok([called, beat, looked])
     };
     same("before", heard(&mut w)?, [0; 3])?;
-    same("the word of it", s.one(Change::Refused)?, Status::Ok)?;
+    same("the report of the refusal", s.one(Change::Refused)?, Status::Ok)?;
     same("once", heard(&mut w)?, [1; 3])?;
-    // Beside other changes, as when the rest of a call goes on.
+    // The report may stand beside other changes, as when a call continues after a refused run.
     let statuses =
         s.call(0, &[Change::Cancel { run: run(1) }, Change::Refused, Change::Close { run: run(1) }])?.statuses;
     same("the answers", statuses, vec![Status::Ok; 3])?;
     same("twice", heard(&mut w)?, [2; 3])
 }
 
-/// The server's clock was an hour ahead until now: leases from then lapse all the same, and who reads records is not
-/// too early.
+/// The server's clock was an hour ahead until now. Leases from that time still expire, and a run can be opened.
 fn time_goes_on_where_the_clock_is_set_back(stage: &Stage) -> Verdict {
     use dovetail_core::window::{Held, Window as _};
     let (_s, mut w, a) = started(stage)?;
@@ -277,13 +278,13 @@ fn time_goes_on_where_the_clock_is_set_back(stage: &Stage) -> Verdict {
     let first = looked()?.now;
     std::thread::sleep(std::time::Duration::from_millis(20));
     let second = looked()?.now;
-    holds("it goes on from there", first >= then && first < then + 60_000)?;
-    holds("and does not stand still", second > first && second < first + 60_000)?;
-    same("what is held", held(&w)?, vec![("a".to_owned(), None)])?;
-    same("its worker", w.renew(&a.lease)?, Held::Renewed)?;
+    holds("time continues from there", first >= then && first < then + 60_000)?;
+    holds("time does not stand still", second > first && second < first + 60_000)?;
+    same("the leased steps", held(&w)?, vec![("a".to_owned(), None)])?;
+    same("the renewal by the owner", w.renew(&a.lease)?, Held::Renewed)?;
     w.call(0, &[])?;
     let open = w.open(&run(2), 1, &[], vec![job("a", &[])], false);
-    same("who opens a run now", w.one(open)?, Status::Ok)?;
+    same("the opening of another run", w.one(open)?, Status::Ok)?;
     let until: f64 = stage.raw().zscore(stage.key("lease"), id(&run(1), "a")).map_err(|e| e.to_string())?;
-    holds("what is renewed is renewed from there", until > then as f64 + 50_000.0)
+    holds("the renewed lease counts from there", until > then as f64 + 50_000.0)
 }

@@ -1,4 +1,4 @@
-//! Jobs: when they start, how often they are handed out, who may give them back.
+//! Jobs: when they start, how often they are claimed, and which worker may give them back.
 
 use std::time::Duration;
 
@@ -46,19 +46,20 @@ fn a_join_waits_for_all_that_it_needs(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     let called = w.call(2, &[finish(&a.lease, &below_a())])?;
     same("both branches", handed(&called), vec![("b", false), ("c", false)])?;
-    same("what a gave", called.jobs[0].values.clone(), vec![(NodeId::of_step("a"), value("a"))])?;
+    same("the output of a", called.jobs[0].values.clone(), vec![(NodeId::of_step("a"), value("a"))])?;
     let (b, c) = (lease(&called.jobs[0].lease, "b"), lease(&called.jobs[0].lease, "c"));
-    same("after one of two", handed(&w.call(1, &[finish(&b, &join())])?), vec![])?;
+    same("after one branch", handed(&w.call(1, &[finish(&b, &join())])?), vec![])?;
     let called = w.call(1, &[finish(&c, &join())])?;
-    same("after both", handed(&called), vec![("d", false)])?;
+    same("after both branches", handed(&called), vec![("d", false)])?;
     same(
-        "what both gave",
+        "the outputs of both branches",
         called.jobs[0].values.clone(),
         vec![(NodeId::of_step("b"), value("b")), (NodeId::of_step("c"), value("c"))],
     )
 }
 
-/// Its worker recorded `a` and stopped; another one rebuilt, and ran `b`; the first one's call comes now.
+/// The worker recorded `a` and stopped. Another worker rebuilt the run, and ran `b`. Now the first worker's call
+/// arrives.
 fn a_child_that_is_done_is_not_enqueued(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     let mut z = stage.caller("z")?;
@@ -77,7 +78,7 @@ fn a_child_that_is_queued_is_not_enqueued_again(stage: &Stage) -> Verdict {
     z.one(rebuild)?;
     same("the late end of a", handed(&w.call(9, &[finish(&a.lease, &below_a())])?), vec![("b", true), ("c", true)])?;
     let listed: usize = stage.raw().llen(stage.key("q:")).map_err(|e| e.to_string())?;
-    same("what else is queued", listed, 0)
+    same("the other queued jobs", listed, 0)
 }
 
 fn a_child_that_has_failed_is_not_enqueued(stage: &Stage) -> Verdict {
@@ -96,17 +97,17 @@ fn a_lapsed_lease_is_counted_and_verified(stage: &Stage) -> Verdict {
     stage.lapse(&run(1), "a");
     let mut z = stage.caller("z")?;
     let called = z.call(1, &[])?;
-    same("who takes it", handed(&called), vec![("a", true)])?;
+    same("the claim", handed(&called), vec![("a", true)])?;
     same("crashes", called.jobs[0].crashes, 1)
 }
 
 fn a_lease_that_has_not_lapsed_is_nobody_elses(stage: &Stage) -> Verdict {
     let (_s, _w, _a) = started(stage)?;
-    // A stale entry of the list, as a rebuild between a claim and its adoption leaves one.
+    // A rebuild between a claim and the adoption of its lease leaves such a stale entry in the list.
     stage.raw().rpush::<_, _, ()>(stage.key("q:"), id(&run(1), "a")).map_err(|e| e.to_string())?;
     stage.raw().sadd::<_, _, ()>(stage.key("lanes"), "").map_err(|e| e.to_string())?;
     let mut z = stage.caller("z")?;
-    same("another claim", handed(&z.call(9, &[])?), vec![])
+    same("another worker's claim", handed(&z.call(9, &[])?), vec![])
 }
 
 fn a_job_that_stands_twice_is_handed_out_once(stage: &Stage) -> Verdict {
@@ -120,21 +121,21 @@ fn a_job_that_stands_twice_is_handed_out_once(stage: &Stage) -> Verdict {
 fn a_job_whose_lease_lapsed_as_it_was_acknowledged_is_gone(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     stage.lapse(&run(1), "a");
-    same("its children alone", handed(&w.call(9, &[finish(&a.lease, &below_a())])?), vec![("b", false), ("c", false)])?;
-    holds("it is gone", !stage.has_job(&run(1), "a"))
+    same("only its children", handed(&w.call(9, &[finish(&a.lease, &below_a())])?), vec![("b", false), ("c", false)])?;
+    holds("the job is gone", !stage.has_job(&run(1), "a"))
 }
 
 fn what_becomes_of_a_lease_that_is_renewed(stage: &Stage) -> Verdict {
     let (mut s, w, a) = started(stage)?;
-    same("the owner", w.renew(&a.lease)?, Held::Renewed)?;
+    same("a renewal by the owner", w.renew(&a.lease)?, Held::Renewed)?;
     let other = WindowLease { token: "another#1".into(), ..a.lease.clone() };
-    same("another", w.renew(&other)?, Held::Gone)?;
+    same("a renewal by another worker", w.renew(&other)?, Held::Gone)?;
     s.one(Change::Cancel { run: run(1) })?;
-    same("of a cancelled run", w.renew(&a.lease)?, Held::Gone)?;
+    same("a renewal in a cancelled run", w.renew(&a.lease)?, Held::Gone)?;
     stage.forget();
-    same("after a loss", w.renew(&a.lease)?, Held::Unknown)?;
+    same("a renewal after a loss", w.renew(&a.lease)?, Held::Unknown)?;
     s.one(Change::Close { run: run(1) })?;
-    same("of a closed run", w.renew(&a.lease)?, Held::Gone)
+    same("a renewal in a closed run", w.renew(&a.lease)?, Held::Gone)
 }
 
 fn a_job_that_was_queued_again_goes_back_to_its_living_worker(stage: &Stage) -> Verdict {
@@ -143,62 +144,62 @@ fn a_job_that_was_queued_again_goes_back_to_its_living_worker(stage: &Stage) -> 
     w.call(0, &[])?;
     let rebuild = w.open(&run(1), 4, &[], vec![job("a", &[])], true);
     same("the rebuild", w.one(rebuild)?, Status::Ok)?;
-    same("its worker", w.renew(&a.lease)?, Held::Renewed)?;
+    same("the renewal by the living worker", w.renew(&a.lease)?, Held::Renewed)?;
     let mut z = stage.caller("z")?;
-    same("somebody else", handed(&z.call(9, &[])?), vec![])
+    same("another worker's claim", handed(&z.call(9, &[])?), vec![])
 }
 
 fn back(lease: &WindowLease, delay: Duration) -> Change {
     Change::Back { lease: lease.clone(), attempt: 2, verify: false, delay }
 }
 
-/// The job is due now, and nobody was charged for the time between.
+/// Checks that the job becomes due as this attempt, and that the time between counts as no crash.
 fn comes_back(stage: &Stage, caller: &mut Caller, attempt: u32, verify: bool) -> Verdict {
     same("before it is due", handed(&caller.call(9, &[])?), vec![])?;
     stage.raw().zadd::<_, _, _, ()>(stage.key("delay"), id(&run(1), "a"), 1).map_err(|e| e.to_string())?;
     let called = caller.call(9, &[])?;
     same("when it is due", handed(&called), vec![("a", verify)])?;
     let facts = called.jobs.first().map(|job| (job.attempt, job.crashes));
-    same("its attempt, and workers lost over it", facts, Some((attempt, 0)))
+    same("its attempt and its crashes", facts, Some((attempt, 0)))
 }
 
 fn a_late_renewal_does_not_take_what_was_given_back(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     same("put off", w.one(back(&a.lease, Duration::from_secs(60)))?, Status::Ok)?;
     same("a renewal that comes late", w.renew(&a.lease)?, Held::Gone)?;
-    same("who holds it", held(&w)?, vec![])?;
+    same("the leased steps", held(&w)?, vec![])?;
     comes_back(stage, &mut w, 2, false)
 }
 
-/// The first worker was silent for a while and does not know yet that its lease has passed on.
+/// The first worker was silent for a while, and does not know yet that its lease has passed to another worker.
 fn a_late_renewal_does_not_take_what_another_gave_back(stage: &Stage) -> Verdict {
     let (_s, w, a) = started(stage)?;
     let mut z = stage.caller("z")?;
     stage.lapse(&run(1), "a");
     let other = z.call(1, &[])?.jobs.pop().ok_or("no job")?;
-    same("put off by another", z.one(back(&other.lease, Duration::from_secs(60)))?, Status::Ok)?;
-    same("the first one's renewal", w.renew(&a.lease)?, Held::Gone)?;
-    same("another one's", w.renew(&other.lease)?, Held::Gone)?;
-    same("who holds it", held(&w)?, vec![])
+    same("put off by the other worker", z.one(back(&other.lease, Duration::from_secs(60)))?, Status::Ok)?;
+    same("the first worker's renewal", w.renew(&a.lease)?, Held::Gone)?;
+    same("the other worker's renewal", w.renew(&other.lease)?, Held::Gone)?;
+    same("the leased steps", held(&w)?, vec![])
 }
 
-/// Nobody who is able has asked for it since its lease lapsed.
+/// No able worker has claimed the job since its lease expired.
 fn a_lease_that_lapsed_goes_back_to_its_own_worker_alone(stage: &Stage) -> Verdict {
     let (mut w, mut z) = (stage.caller("w")?, stage.caller("z")?);
     let open = w.open(&run(1), 1, &[], vec![in_lane("a", "clocks")], false);
     w.one(open)?;
     let a = w.call(1, &[])?.jobs.pop().ok_or("no job")?;
     stage.lapse(&run(1), "a");
-    same("who is not able", handed(&z.call_able(1, &[], &Scope::Able(vec![]))?), vec![])?;
+    same("the claim of an unable worker", handed(&z.call_able(1, &[], &Scope::Able(vec![]))?), vec![])?;
     let zombie = WindowLease { token: "zombie#1".into(), ..a.lease.clone() };
-    same("one that held it before", w.renew(&zombie)?, Held::Gone)?;
-    same("its own worker", w.renew(&a.lease)?, Held::Renewed)?;
+    same("the renewal by an earlier owner", w.renew(&zombie)?, Held::Gone)?;
+    same("the renewal by the last owner", w.renew(&a.lease)?, Held::Renewed)?;
     stage.lapse(&run(1), "a");
     let called = z.call(1, &[])?;
     same("crashes", called.jobs.first().map(|job| (job.lease.step.to_string(), job.crashes)), Some(("a".into(), 1)))
 }
 
-/// The copy is of a time at which the job was given back; its worker claimed it later, and lives.
+/// In the copy, the job was given back; its worker claimed it again later, and lives.
 fn what_was_given_back_before_a_restore_goes_back_to_its_living_worker(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     w.one(back(&a.lease, Duration::from_secs(60)))?;
@@ -208,11 +209,11 @@ fn what_was_given_back_before_a_restore_goes_back_to_its_living_worker(stage: &S
     stage.restore(&copy);
     stage.restarted();
     w.call(0, &[])?;
-    same("its worker", w.renew(&again.lease)?, Held::Renewed)?;
-    same("somebody else", handed(&w.call(9, &[])?), vec![])
+    same("the renewal by the living worker", w.renew(&again.lease)?, Held::Renewed)?;
+    same("another claim", handed(&w.call(9, &[])?), vec![])
 }
 
-/// The renewal was sent before the job was given back, and is served after a loss and a rebuild.
+/// The renewal was sent before the job was given back, and arrives after a loss and a rebuild.
 fn a_renewal_of_before_a_loss_takes_nothing_after_it(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     w.one(back(&a.lease, Duration::ZERO))?;
@@ -221,7 +222,7 @@ fn a_renewal_of_before_a_loss_takes_nothing_after_it(stage: &Stage) -> Verdict {
     let rebuild = z.open(&run(1), 4, &[], vec![job("a", &[])], true);
     same("the rebuild", z.one(rebuild)?, Status::Ok)?;
     same("the late renewal", w.renew(&a.lease)?, Held::Unknown)?;
-    same("who holds it", held(&w)?, vec![])?;
+    same("the leased steps", held(&w)?, vec![])?;
     same("the job", handed(&z.call(9, &[])?), vec![("a", true)])
 }
 
@@ -229,16 +230,16 @@ fn a_renewal_without_a_token_takes_nothing(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     let nobody = WindowLease { token: String::new(), ..a.lease.clone() };
     w.one(back(&a.lease, Duration::from_secs(60)))?;
-    same("of a job that was given back", w.renew(&nobody)?, Held::Gone)?;
+    same("a renewal of a job that was given back", w.renew(&nobody)?, Held::Gone)?;
     stage.forget();
     w.call(0, &[])?;
     let rebuild = w.open(&run(1), 4, &[], vec![job("a", &[])], true);
     same("the rebuild", w.one(rebuild)?, Status::Ok)?;
-    same("of a job that was queued again", w.renew(&nobody)?, Held::Gone)?;
-    same("who holds it", held(&w)?, vec![])
+    same("a renewal of a job that was queued again", w.renew(&nobody)?, Held::Gone)?;
+    same("the leased steps", held(&w)?, vec![])
 }
 
-/// The rebuild came first, and knows of the next attempt.
+/// The rebuild comes before the release, and enqueues the job with a later attempt.
 fn what_was_given_back_after_a_loss_is_not_taken_by_a_late_renewal(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     stage.forget();
@@ -250,7 +251,7 @@ fn what_was_given_back_after_a_loss_is_not_taken_by_a_late_renewal(stage: &Stage
     comes_back(stage, &mut w, 3, true)
 }
 
-/// The window knows nothing when the job is given back, and hears of it a moment later.
+/// The window does not know the run when the job is given back; the rebuild comes a moment later.
 fn what_was_given_back_before_a_rebuild_is_not_taken_by_a_late_renewal(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     stage.forget();
@@ -265,10 +266,10 @@ fn what_was_given_back_before_a_rebuild_is_not_taken_by_a_late_renewal(stage: &S
         .arg(stage.key(&format!("left:{} {}", id(&run(1), "a"), a.lease.token)))
         .query(&mut raw)
         .map_err(|e| e.to_string())?;
-    holds("what is remembered of it goes by itself", left > 0)
+    holds("the remembered release expires by itself", left > 0)
 }
 
-/// A worker that drains: many jobs go back, while its leases are renewed on another connection.
+/// A worker that drains gives many jobs back, while its leases are renewed on another connection.
 fn many_jobs_that_are_given_back_while_they_are_renewed_stay_back(stage: &Stage) -> Verdict {
     const JOBS: usize = 400;
     let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
@@ -292,12 +293,12 @@ fn many_jobs_that_are_given_back_while_they_are_renewed_stay_back(stage: &Stage)
         given.and(renewing.join().map_err(|_| "the renewals panicked".to_owned())?)
     });
     given?;
-    same("who holds one", held(&s)?, vec![])?;
+    same("the leased steps", held(&s)?, vec![])?;
     let delayed: usize = stage.raw().zcard(stage.key("delay")).map_err(|e| e.to_string())?;
     same("put off", delayed, JOBS)
 }
 
-/// Renews all leases again and again, as a worker does that has not heard yet which ones are gone.
+/// Renews all leases again and again, as a worker does that does not know yet which leases are gone.
 struct RenewsAll<'a> {
     window: &'a dovetail_stores::RedisWindow,
     leases: &'a [WindowLease],
@@ -316,8 +317,8 @@ fn only_its_owner_gives_a_job_back(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     stage.lapse(&run(1), "a");
     let mut z = stage.caller("z")?;
-    same("the lease passes on", handed(&z.call(1, &[])?), vec![("a", true)])?;
-    same("the zombie's", w.one(back(&a.lease, Duration::ZERO))?, Status::NotOwner)?;
+    same("the claim after the lease expired", handed(&z.call(1, &[])?), vec![("a", true)])?;
+    same("the release by the earlier owner", w.one(back(&a.lease, Duration::ZERO))?, Status::NotOwner)?;
     same("a second delivery", handed(&w.call(9, &[])?), vec![])
 }
 
@@ -343,9 +344,13 @@ fn a_job_waits_for_somebody_who_is_able(stage: &Stage) -> Verdict {
     let open = s.open(&run(1), 2, &[], vec![in_lane("plain", ""), in_lane("seeing", "clocks,model:x")], false);
     s.one(open)?;
     let able = |names: &[&str]| Scope::Able(names.iter().map(|n| (*n).to_owned()).collect());
-    same("who has half of it", handed(&w.call_able(9, &[], &able(&["clocks"]))?), vec![("plain", false)])?;
     same(
-        "who has all of it",
+        "the claim of a worker with one ability",
+        handed(&w.call_able(9, &[], &able(&["clocks"]))?),
+        vec![("plain", false)],
+    )?;
+    same(
+        "the claim of a worker with all abilities",
         handed(&w.call_able(9, &[], &able(&["http", "model:x", "clocks"]))?),
         vec![("seeing", false)],
     )
@@ -363,7 +368,7 @@ fn lanes_take_turns(stage: &Stage) -> Verdict {
     holds("both lanes are served", ["x", "y"].iter().all(|lane| first.iter().any(|step| step.starts_with(lane))))
 }
 
-/// As often as there are lanes: whose turn it is must not matter.
+/// The scenario claims as often as there are lanes, so that the lanes' turns cannot hide the rule.
 fn what_follows_is_handed_out_first_whatever_its_lane(stage: &Stage) -> Verdict {
     let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
     for n in 1..=4 {
@@ -376,7 +381,7 @@ fn what_follows_is_handed_out_first_whatever_its_lane(stage: &Stage) -> Verdict 
     s.one(open)?;
     for a in begun {
         let child = Job { lane: Requirements::parse("k"), ..job("b", &["a"]) };
-        same("what follows", handed(&w.call(1, &[finish(&a.lease, &[child])])?), vec![("b", false)])?;
+        same("the step that follows", handed(&w.call(1, &[finish(&a.lease, &[child])])?), vec![("b", false)])?;
     }
     Ok(())
 }
@@ -389,11 +394,11 @@ fn what_has_begun_is_finished_first(stage: &Stage) -> Verdict {
     same("a child of a run that has begun", handed(&called), vec![("b", false)])?;
     w.one(back(&called.jobs[0].lease, Duration::from_secs(60)))?;
     stage.raw().zadd::<_, _, _, ()>(stage.key("delay"), id(&run(1), "b"), 1).map_err(|e| e.to_string())?;
-    same("what was put off", handed(&w.call(1, &[])?), vec![("b", false)])?;
-    same("then the rest", handed(&w.call(9, &[])?), vec![("c", false), ("new", false)])
+    same("the job that was put off", handed(&w.call(1, &[])?), vec![("b", false)])?;
+    same("the remaining jobs", handed(&w.call(9, &[])?), vec![("c", false), ("new", false)])
 }
 
-/// It was opened without what its own children need: whoever gets it reads the records.
+/// The run was opened without the outputs that its children need: the worker must read the records.
 fn a_need_whose_value_is_missing_is_verified(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     w.one(finish(&a.lease, &below_a()))?;
@@ -409,7 +414,7 @@ fn a_recorded_step_that_is_queued_all_the_same_is_verified(stage: &Stage) -> Ver
     stage.raw().hset_multiple::<_, _, _, ()>(hash, &[("=a", "1"), ("!b", "1")]).map_err(|e| e.to_string())?;
     let called = s.call(9, &[])?;
     same("the claim", handed(&called), vec![("a", true), ("b", true), ("c", false)])?;
-    // One that failed is the last one only when none is left.
+    // A failed step is the last one only if the run has no other job.
     let of = |step: &str| lease(&called.jobs[0].lease, step);
     same("ends", s.call(0, &[finish(&of("a"), &[]), fail(&of("b"))])?.statuses, vec![Status::Ok, Status::Ok])
 }

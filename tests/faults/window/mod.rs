@@ -1,5 +1,5 @@
-//! The window's rules, one at a time: a stage with callers on the real script, the scenarios that need each rule, and
-//! the script without it.
+//! The window's rules, one at a time: callers on the real script, the scenarios that need each rule, and the script
+//! without the rule.
 
 mod epochs;
 mod jobs;
@@ -17,23 +17,23 @@ use redis::{Commands as _, Connection};
 
 use crate::{address, fresh};
 
-/// As the crate that keeps it compiles it in.
+/// The script as `dovetail-stores` compiles it in.
 pub(crate) const SCRIPT: &str = RedisWindow::SCRIPT;
 
-/// Longer than any scenario takes: leases lapse where a scenario says so.
+/// Longer than any scenario takes: a lease expires only if the scenario expires it.
 const LEASE: Duration = Duration::from_secs(60);
 
-/// What a scenario found, in words.
+/// The result of a scenario; an error says what differs.
 pub(crate) type Verdict = Result<(), String>;
 pub(crate) type Scenario = fn(&Stage) -> Verdict;
 
-/// Fails a scenario unless the two are equal.
+/// Fails a scenario unless `got` equals `wanted`.
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, wanted: T) -> Verdict {
     if got == wanted { Ok(()) } else { Err(format!("{what}: {got:?} instead of {wanted:?}")) }
 }
 
 fn holds(what: &str, condition: bool) -> Verdict {
-    if condition { Ok(()) } else { Err(format!("{what}: it is not so")) }
+    if condition { Ok(()) } else { Err(format!("not true: {what}")) }
 }
 
 /// A window of its own on the real Redis, with a script that may lack a rule.
@@ -63,8 +63,8 @@ impl Stage {
         format!("dovetail:{{{}}}:{name}", self.fleet)
     }
 
-    /// Sends call `number` of a caller once more, as a lost reply or a late copy does: what its arguments were does not
-    /// matter, only its number.
+    /// Sends a caller's call with this number once more, as after a lost reply, or as a late copy. The window compares
+    /// only the number, so the other arguments do not matter. Returns the statuses and the claimed jobs.
     fn repeat(&self, caller: &Caller, number: u64) -> Result<(Vec<String>, Vec<String>), String> {
         let script = redis::Script::new(&self.script);
         let mut again = script.prepare_invoke();
@@ -88,7 +88,7 @@ impl Stage {
         keys
     }
 
-    /// Everything that is there, as a copy of the server would have it.
+    /// All keys of the window with their values, as a copy of the server has them.
     fn copy(&self) -> Vec<(String, Vec<u8>)> {
         let mut raw = self.raw();
         self.keys()
@@ -112,7 +112,7 @@ impl Stage {
         }
     }
 
-    /// The window as another server would find it that was started on its files.
+    /// Changes the window to the state that another server finds when it is started on this server's files.
     fn restarted(&self) {
         self.raw().hset::<_, _, _, ()>(self.key("meta"), "rid", "another").unwrap();
     }
@@ -125,7 +125,7 @@ impl Stage {
         self.raw().exists(self.key(&format!("h:{}", run.key()))).unwrap()
     }
 
-    /// The lease over a step lapses now.
+    /// Expires the lease of a step now.
     fn lapse(&self, run: &RunKey, step: &str) {
         self.raw().zadd::<_, _, _, ()>(self.key("lease"), id(run, step), 0).unwrap();
     }
@@ -144,7 +144,7 @@ fn job(step: &str, needs: &[&str]) -> Job {
     Job { step: NodeId::of_step(step), needs, attempt: 1, lane: Requirements::default() }
 }
 
-/// Somebody with numbered calls.
+/// A process with numbered calls.
 struct Caller {
     window: RedisWindow,
     name: String,
@@ -168,7 +168,7 @@ impl Caller {
         self.call(0, &[change])?.statuses.pop().ok_or_else(|| "no status".to_owned())
     }
 
-    /// As it was submitted, or as a rebuild finds it.
+    /// Opens a run as at its submission, or as a rebuild does (`verify`).
     fn open(&self, run: &RunKey, steps: u32, done: &[&str], jobs: Vec<Job>, verify: bool) -> Change {
         let done = done.iter().map(|step| (NodeId::of_step(step), Some(value(step)))).collect();
         Change::Open {
@@ -205,25 +205,25 @@ fn fail(lease: &WindowLease) -> Change {
     Change::Finish { lease: lease.clone(), succeeded: false, value: Vec::new(), children: Vec::new() }
 }
 
-/// The lease of a step as its worker of this epoch has it.
+/// The lease of another step that was claimed by the same call.
 fn lease(like: &WindowLease, step: &str) -> WindowLease {
     WindowLease { step: NodeId::of_step(step), ..like.clone() }
 }
 
-/// What was handed out: each step, and whether it is to be verified.
+/// The claimed jobs: each step, and whether the step must be verified.
 fn handed(called: &Called) -> Vec<(&str, bool)> {
     let mut found: Vec<_> = called.jobs.iter().map(|job| (job.lease.step.as_str(), job.verify)).collect();
     found.sort_unstable();
     found
 }
 
-/// a, then b and c, then d of both.
-/// The steps of run 1 that are leased, and the workers that lease them.
+/// The steps of run 1 that are leased, and the workers that hold the leases.
 fn held(caller: &Caller) -> Result<Vec<(String, Option<String>)>, String> {
     let held = caller.window.held(&run(1)).map_err(|e| format!("{e:?}"))?;
     Ok(held.into_iter().map(|held| (held.step.to_string(), held.worker)).collect())
 }
 
+/// The run of most scenarios has the steps a, then b and c, then d, which needs both.
 fn below_a() -> [Job; 2] {
     [job("b", &["a"]), job("c", &["a"])]
 }
@@ -232,7 +232,7 @@ fn join() -> [Job; 1] {
     [job("d", &["b", "c"])]
 }
 
-/// A submitter `s` with the run, and a worker `w` that holds `a`.
+/// A submitter `s` that has submitted the run, and a worker `w` that holds the lease of `a`.
 fn started(stage: &Stage) -> Result<(Caller, Caller, Delivery), String> {
     let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
     let open = s.open(&run(1), 4, &[], vec![job("a", &[])], false);
@@ -243,7 +243,7 @@ fn started(stage: &Stage) -> Result<(Caller, Caller, Delivery), String> {
     Ok((s, w, a))
 }
 
-/// The scenarios of a file, as tests and as a list.
+/// Makes the scenarios of a file into tests and into a list.
 macro_rules! scenarios {
     ($($name:ident)*) => {
         pub(crate) const ALL: &[(&str, $crate::window::Scenario)] = &[$((stringify!($name), $name)),*];

@@ -1,9 +1,10 @@
-//! The script without one of its rules: each such script fails a scenario. A rule whose words no longer stand in the
-//! script fails, too, so that whoever changes the script says here what has become of the rule.
+//! The script without one of its rules: each such script must fail a scenario. If a rule's words no longer stand in the
+//! script, the test fails, too, so that the author of the change updates the rule here.
 
 use super::{SCRIPT, Scenario, Stage, epochs, jobs, runs};
 
-/// What the rule is, its words in the script, what stands there without it, and the scenario that fails then.
+/// A rule: its name, its words in the script, the words in their place without the rule, and the scenario that fails
+/// then.
 struct Mutant(&'static str, &'static str, &'static str, &'static str);
 
 const MUTANTS: &[Mutant] = &[
@@ -411,7 +412,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant("time is ahead from then on", "now = now + off\n", "", "time_goes_on_where_the_clock_is_set_back"),
     Mutant(
         "renewals know the time",
-        "local m = facts(); heard(m); call('HSET', META, 'seen', now)\n  local exp, res = now + tonumber(ARGV[2]), {}\n",
+        "local m = facts(); heard(m); call('HSET', META, 'seen', now)\n  \
+         local exp, res = now + tonumber(ARGV[2]), {}\n",
         "local exp, res = now + tonumber(ARGV[2]), {}; local m = facts(); heard(m); call('HSET', META, 'seen', now)\n",
         "time_goes_on_where_the_clock_is_set_back",
     ),

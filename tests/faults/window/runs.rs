@@ -1,4 +1,4 @@
-//! Runs: who closes them, and that none is left without a job that leads on.
+//! Runs: which worker closes them, and that no open run is left without a job.
 
 use dovetail_core::ledger::RunKey;
 use dovetail_core::window::{Status, Window as _};
@@ -38,10 +38,11 @@ fn a_closed_run_drops_a_late_opening(stage: &Stage) -> Verdict {
     let late = w.open(&run(1), 4, &[], vec![job("a", &[])], true);
     s.one(Change::Close { run: run(1) })?;
     same("the opening", w.one(late)?, Status::Closed)?;
-    holds("nothing is there", !stage.has_run(&run(1)) && !stage.has_job(&run(1), "a"))
+    holds("nothing of the run is stored", !stage.has_run(&run(1)) && !stage.has_job(&run(1), "a"))
 }
 
-/// Under its key, after its records were removed. The window still has its tombstone, and nobody else's end drops it.
+/// The run was removed with its records, and is submitted again under its key. The window still has the run's
+/// tombstone, and no other run's end drops the tombstone.
 fn a_run_that_was_removed_opens_when_it_is_submitted_anew(stage: &Stage) -> Verdict {
     let (mut s, mut w, _a) = started(stage)?;
     let late = w.open(&run(1), 4, &["a"], vec![job("b", &["a"])], true);
@@ -50,7 +51,7 @@ fn a_run_that_was_removed_opens_when_it_is_submitted_anew(stage: &Stage) -> Verd
     s.call(0, &[])?;
     let anew = s.open(&run(1), 4, &[], vec![job("a", &[])], false);
     same("the submission", s.one(anew)?, Status::Ok)?;
-    same("what somebody read before the first one's end", w.one(late)?, Status::Stale)?;
+    same("an opening from before the first run's end", w.one(late)?, Status::Stale)?;
     same("a claim", handed(&w.call(9, &[])?), vec![("a", false)])
 }
 
@@ -60,7 +61,7 @@ fn a_closed_run_leaves_nothing(stage: &Stage) -> Verdict {
     w.one(Change::Back { lease: b.lease, attempt: 2, verify: false, delay: std::time::Duration::from_secs(60) })?;
     w.call(1, &[])?;
     s.one(Change::Close { run: run(1) })?;
-    // Its entries in the list are skipped.
+    // A claim skips the closed run's entries in the list.
     same("a claim", handed(&w.call(9, &[])?), vec![])?;
     let short = |key: &String| {
         key.rsplit_once("}:")
@@ -72,10 +73,10 @@ fn a_closed_run_leaves_nothing(stage: &Stage) -> Verdict {
         .map(short)
         .filter(|name| !matches!(name.as_str(), "meta" | "tomb" | "rq" | "idle"))
         .collect();
-    same("what is left", left, Vec::<String>::new())
+    same("the remaining keys", left, Vec::<String>::new())
 }
 
-/// As a copy that was restored has one: the job is there, the run is not.
+/// A restored copy may have such a job: the job is there, and its run is not.
 fn a_job_of_a_closed_run_is_not_handed_out(stage: &Stage) -> Verdict {
     let (mut s, mut w, _a) = started(stage)?;
     let body: String = stage.raw().hget(stage.key("body"), id(&run(1), "a")).map_err(|e| e.to_string())?;
@@ -85,7 +86,7 @@ fn a_job_of_a_closed_run_is_not_handed_out(stage: &Stage) -> Verdict {
     raw.rpush::<_, _, ()>(stage.key("q:"), id(&run(1), "a")).map_err(|e| e.to_string())?;
     raw.sadd::<_, _, ()>(stage.key("lanes"), "").map_err(|e| e.to_string())?;
     same("a claim", handed(&w.call(9, &[])?), vec![])?;
-    holds("it is gone", !stage.has_job(&run(1), "a"))
+    holds("the job is gone", !stage.has_job(&run(1), "a"))
 }
 
 fn a_cancelled_run_drops_children_and_keeps_its_jobs_to_be_verified(stage: &Stage) -> Verdict {
@@ -95,8 +96,8 @@ fn a_cancelled_run_drops_children_and_keeps_its_jobs_to_be_verified(stage: &Stag
     s.one(Change::Cancel { run: run(1) })?;
     let called = w.call(9, &[finish(&b, &join())])?;
     same("an end", called.statuses.clone(), vec![Status::Cancelled])?;
-    same("what is queued", handed(&called).iter().map(|(_, verify)| *verify).collect::<Vec<_>>(), vec![true])?;
-    holds("the ended step's job leads on", stage.has_job(&run(1), b.step.as_str()))
+    same("the queued job", handed(&called).iter().map(|(_, verify)| *verify).collect::<Vec<_>>(), vec![true])?;
+    holds("the ended step's job stays", stage.has_job(&run(1), b.step.as_str()))
 }
 
 fn the_last_one_keeps_the_outbox(stage: &Stage) -> Verdict {
@@ -106,7 +107,7 @@ fn the_last_one_keeps_the_outbox(stage: &Stage) -> Verdict {
     let held = w.call(2, &[])?.jobs.remove(0).lease;
     let statuses = w.call(0, &[finish(&lease(&held, "a"), &[]), finish(&lease(&held, "b"), &[])])?.statuses;
     same("the ends", statuses, vec![Status::Ok, Status::Complete])?;
-    holds("the last one's job is there", stage.has_job(&run(1), "b") && !stage.has_job(&run(1), "a"))
+    holds("only the last step's job stays", stage.has_job(&run(1), "b") && !stage.has_job(&run(1), "a"))
 }
 
 fn the_last_one_is_told_where_a_step_has_failed(stage: &Stage) -> Verdict {
@@ -117,15 +118,15 @@ fn the_last_one_is_told_where_a_step_has_failed(stage: &Stage) -> Verdict {
     let statuses =
         w.call(0, &[fail(&lease(&held, "a")), finish(&lease(&held, "b"), &[job("c", &["a", "b"])])])?.statuses;
     same("the ends", statuses, vec![Status::Ok, Status::Last])?;
-    holds("the last one's job is there", stage.has_job(&run(1), "b"))
+    holds("the last step's job stays", stage.has_job(&run(1), "b"))
 }
 
 fn no_one_is_the_last_while_a_job_is_left(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     let called = w.call(1, &[finish(&a.lease, &below_a())])?;
-    // The other branch is queued, and nothing is left of this one.
-    same("one of two", w.one(finish(&called.jobs[0].lease, &[]))?, Status::Ok)?;
-    same("the other one", handed(&w.call(9, &[])?).len(), 1)
+    // The other branch is still queued, and this branch has no job left.
+    same("the end of one branch", w.one(finish(&called.jobs[0].lease, &[]))?, Status::Ok)?;
+    same("the jobs of the other branch", handed(&w.call(9, &[])?).len(), 1)
 }
 
 fn a_rebuild_drops_the_jobs_of_recorded_steps(stage: &Stage) -> Verdict {
@@ -134,30 +135,30 @@ fn a_rebuild_drops_the_jobs_of_recorded_steps(stage: &Stage) -> Verdict {
     let rebuild = z.open(&run(1), 4, &["a"], below_a().to_vec(), true);
     z.one(rebuild)?;
     holds("the job of the recorded step is gone", !stage.has_job(&run(1), "a"))?;
-    same("what is left", handed(&w.call(9, &[])?), vec![("b", true), ("c", true)])
+    same("the remaining jobs", handed(&w.call(9, &[])?), vec![("b", true), ("c", true)])
 }
 
 fn a_rebuild_keeps_the_last_job_as_the_outbox(stage: &Stage) -> Verdict {
     let (_s, mut w, _a) = started(stage)?;
     let rebuild = w.open(&run(1), 1, &["a"], vec![], true);
     w.one(rebuild)?;
-    holds("a job leads on", stage.has_job(&run(1), "a"))
+    holds("the last job stays", stage.has_job(&run(1), "a"))
 }
 
 fn a_rebuild_waits_for_what_its_jobs_need(stage: &Stage) -> Verdict {
     let mut s = stage.caller("s")?;
     let open = s.open(&run(1), 4, &["b"], vec![job("c", &[]), job("d", &["b", "c"])], true);
     s.one(open)?;
-    same("what starts", handed(&s.call(9, &[])?), vec![("c", true)])
+    same("the ready job", handed(&s.call(9, &[])?), vec![("c", true)])
 }
 
 fn a_run_without_a_job_is_lost(stage: &Stage) -> Verdict {
     let (_s, w, _a) = started(stage)?;
     let knows = || w.window.knows(&[run(1), run(2)]).map_err(|e| format!("{e:?}"));
-    same("one that is open, one that is not", knows()?, vec![true, false])?;
-    same("what is held", held(&w)?, vec![("a".to_owned(), None)])?;
+    same("an open run, and an unknown run", knows()?, vec![true, false])?;
+    same("the leased steps", held(&w)?, vec![("a".to_owned(), None)])?;
     stage.raw().del::<_, ()>(stage.key(&format!("j:{}", run(1).key()))).map_err(|e| e.to_string())?;
-    same("without a job", knows()?, vec![false, false])
+    same("a run without a job", knows()?, vec![false, false])
 }
 
 fn generations_are_apart(stage: &Stage) -> Verdict {
@@ -166,7 +167,7 @@ fn generations_are_apart(stage: &Stage) -> Verdict {
     s.one(Change::Close { run: run(1) })?;
     let open = s.open(&next, 4, &[], vec![job("a", &[])], true);
     same("the next generation", s.one(open)?, Status::Ok)?;
-    same("the zombie of the one before", w.one(finish(&a.lease, &below_a()))?, Status::Closed)?;
-    holds("its job stays", stage.has_job(&next, "a"))?;
-    same("and is all there is", handed(&w.call(9, &[])?), vec![("a", true)])
+    same("the end by the earlier generation's worker", w.one(finish(&a.lease, &below_a()))?, Status::Closed)?;
+    holds("the next generation's job stays", stage.has_job(&next, "a"))?;
+    same("the only job", handed(&w.call(9, &[])?), vec![("a", true)])
 }

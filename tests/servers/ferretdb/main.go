@@ -1,9 +1,11 @@
-// A server that speaks MongoDB's protocol and keeps its documents in SQLite, for tests on machines that have no mongod.
+// The MongoDB stand-in: a server that speaks MongoDB's protocol and keeps its documents in SQLite, for tests on
+// machines that have no mongod.
 //
-// FerretDB's own command panics when it is installed as a module, so its embeddable package is run here (with one line mended: see `build`).
-// It is a stand-in: every read but that of one `_id` is a scan, sessions and transactions fail, and nothing measured on it but the rate of
-// inserts says anything about MongoDB.
-// It is not part of the product and is linked with nothing of it.
+// FerretDB's own command panics when it is installed as a module, so this command runs FerretDB's embeddable package
+// (with one corrected line: see `build`). The stand-in has limits: every read scans a collection, except a read of one
+// `_id`; sessions and transactions fail; and of all measurements on it only the rate of inserts tells anything about
+// MongoDB.
+// The stand-in is not part of the product, and is linked with no part of it.
 //
 //	dovetail-test-mongodb serve ADDRESS DATA_FOLDER   runs until SIGTERM or SIGINT; logs warnings to stderr
 //	dovetail-test-mongodb probe ADDRESS               asks `hello`; exit 0 if a writable server answers within 5 seconds
@@ -37,7 +39,7 @@ func main() {
 }
 
 func run(args []string) error {
-	// A debug level would log every document.
+	// At the debug level FerretDB would log every document.
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	switch {
 	case len(args) == 3 && args[0] == "serve":
@@ -49,7 +51,7 @@ func run(args []string) error {
 	}
 }
 
-// serve answers on address until it is told to end. The folder is made where it is missing; FerretDB fails without it.
+// serve answers on address until it gets a signal to end. It makes a missing folder: FerretDB fails without it.
 func serve(address, folder string, logger *slog.Logger) error {
 	if _, _, err := net.SplitHostPort(address); err != nil {
 		return fmt.Errorf("the address must be HOST:PORT: %w", err)
@@ -61,8 +63,8 @@ func serve(address, folder string, logger *slog.Logger) error {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return err
 	}
-	// As a URL: a blank or a question mark in the path must not become a parameter of SQLite.
-	// FerretDB wants the folder to end in a slash.
+	// The path is passed as a URL, so that a blank or a question mark in it does not become a parameter of SQLite.
+	// FerretDB needs a slash at the folder's end.
 	store := url.URL{Scheme: "file", Path: folder + "/"}
 	server, err := ferretdb.New(&ferretdb.Config{
 		Listener:  ferretdb.ListenerConfig{TCP: address},
@@ -78,7 +80,7 @@ func serve(address, folder string, logger *slog.Logger) error {
 	return server.Run(ctx)
 }
 
-// probe tells whether a server answers at address as the tests need it.
+// probe checks that a writable server answers at address.
 func probe(address string, logger *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

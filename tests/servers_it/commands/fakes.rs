@@ -1,5 +1,5 @@
-//! Servers that real ones cannot be made to be here: an old Redis, a bucket that may only be read, a MongoDB user
-//! without rights, a certificate for another name.
+//! Servers with properties that the real servers here cannot have: an old Redis, a bucket that may only be read, a
+//! MongoDB user without rights, a certificate for another name.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::tls::TlsServer;
 
-/// Serves each connection on a thread of its own; the port.
+/// Serves each connection on a thread of its own; returns the port.
 fn serve(each: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -21,7 +21,7 @@ fn serve(each: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
     port
 }
 
-/// The words of one command, or none at the end.
+/// The words of one command; `None` at the end of the connection.
 fn command(reader: &mut impl std::io::BufRead) -> Option<Vec<String>> {
     let mut number = |mark: char| -> Option<usize> {
         let mut line = String::new();
@@ -42,7 +42,7 @@ fn command(reader: &mut impl std::io::BufRead) -> Option<Vec<String>> {
     Some(found)
 }
 
-/// A Redis that says to be of this version, and yes to everything else.
+/// A Redis that reports this version, and answers OK to every other command.
 pub(super) fn redis(version: &'static str) -> u16 {
     serve(move |mut stream| {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -103,18 +103,19 @@ pub(super) fn s3_read_only() -> u16 {
     })
 }
 
-/// A server whose certificate is for `name`, and which says nothing more. Its port, and the certificate as PEM.
+/// A server whose certificate is for `name`, and which sends nothing else. Returns its port, and the certificate as
+/// PEM.
 pub(super) fn tls(name: &str) -> (u16, String) {
     let (server, pem) = TlsServer::of(name);
     let port = serve(move |stream| {
-        // Whoever does not trust us hangs up.
+        // A client that does not trust the certificate closes the connection.
         let mut asked = [0; 64];
         drop(server.serve(stream).read(&mut asked));
     });
     (port, pem)
 }
 
-/// A document of BSON, by its elements.
+/// A BSON document, built of its elements.
 #[derive(Default)]
 struct Bson(Vec<u8>);
 
@@ -140,7 +141,7 @@ impl Bson {
         self.element(8, name, &[1])
     }
 
-    /// With whether it went well, as every answer has it.
+    /// Adds the field `ok`, which every answer has.
     fn ok(self, ok: bool) -> Self {
         self.element(1, "ok", &f64::from(u8::from(ok)).to_le_bytes())
     }
@@ -151,8 +152,8 @@ impl Bson {
     }
 }
 
-/// What a MongoDB 7 without its users' rights answers to a command; `may` names those that this user may use, and they
-/// find nothing.
+/// The answer of a MongoDB 7 with access control to a command. `may` names the commands that this user may use; they
+/// find no documents.
 fn answer(command: &str, may: &[&str]) -> Vec<u8> {
     match command.to_ascii_lowercase().as_str() {
         "hello" | "ismaster" => {
@@ -166,7 +167,7 @@ fn answer(command: &str, may: &[&str]) -> Vec<u8> {
                 Bson::default().yes("isWritablePrimary").yes("ismaster").yes("helloOk").number("minWireVersion", 0);
             limits.into_iter().fold(hello, |hello, (name, value)| hello.number(name, value)).ok(true)
         }
-        // For everybody.
+        // Commands that every user may use.
         "buildinfo" => Bson::default().text("version", "7.0.2").ok(true),
         "ping" | "endsessions" => Bson::default().ok(true),
         "find" if may.contains(&"find") => {
@@ -185,7 +186,7 @@ fn answer(command: &str, may: &[&str]) -> Vec<u8> {
     .document()
 }
 
-/// A MongoDB whose user may use only these commands, `find` or none, beside those that everybody may.
+/// A MongoDB whose user may use only the commands in `may` (`find` or none), beside those that every user may use.
 pub(super) fn mongodb(may: &'static [&'static str]) -> u16 {
     const QUERY: i32 = 2004;
     const MESSAGE: i32 = 2013;
@@ -200,18 +201,19 @@ pub(super) fn mongodb(may: &'static [&'static str]) -> u16 {
             if stream.read_exact(&mut body).is_err() {
                 return;
             }
-            // Where the command's document begins: after flags, and what each of the two forms has before it.
+            // The position of the command's document: it follows the flags and the other fields of each of the two
+            // forms.
             let document = match number(&head, 12) {
                 QUERY => 4 + body[4..].iter().position(|byte| *byte == 0).unwrap() + 1 + 8,
                 MESSAGE => 5,
                 other => panic!("no message of this kind is expected: {other}"),
             };
-            // Its first element is named as the command is.
+            // The document's first element has the command's name.
             let name = &body[document + 5..];
             let name = String::from_utf8_lossy(&name[..name.iter().position(|byte| *byte == 0).unwrap()]).into_owned();
             let answer = answer(&name, may);
             let (kind, before) = if number(&head, 12) == QUERY {
-                // Flags, a cursor, where it begins, and how many documents.
+                // The flags, the cursor, the first document's position, and the number of documents.
                 (
                     1_i32,
                     [&8_i32.to_le_bytes()[..], &0_i64.to_le_bytes(), &0_i32.to_le_bytes(), &1_i32.to_le_bytes()]

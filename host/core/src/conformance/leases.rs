@@ -1,4 +1,4 @@
-//! Cases of [`super::ledger`] about what stays as it is: a job that was given back, a run that was removed.
+//! Cases of [`super::ledger`] about jobs that were put back, and about runs that were removed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,10 +7,10 @@ use super::cases::Case;
 use super::{Bench, job, names, record, run};
 use crate::ledger::{Item, Job, Kind, Lease, Renewal, Reply, RunKey};
 
-/// Jobs that a worker has in hand when it drains.
+/// The number of jobs that a worker has in hand when it drains.
 const MANY: usize = 100;
 
-/// The job comes when it is due, `leases` from now, and nobody was charged for the time between.
+/// Checks that the job is ready `leases` lease lengths from now and not earlier, and that no crash was charged.
 fn comes_back(b: &Bench, leases: u32, attempt: u32) {
     (b.advance)(b.lease * 3 / 2);
     assert!(b.steps(9).is_empty(), "it is not due, and nobody leases it");
@@ -61,7 +61,7 @@ pub(super) const LEDGER: &[Case] = &[
         (b.advance)(b.lease * 3 / 2);
         assert!(b.steps(MANY).is_empty(), "none is due, and nobody leases one");
         (b.advance)(b.lease * 15 / 2);
-        // A claim may come back with fewer than it asks for.
+        // A claim may return fewer jobs than it asks for.
         let mut again = b.claim(MANY);
         while again.len() < MANY {
             let more = b.claim(MANY);

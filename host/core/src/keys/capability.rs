@@ -1,32 +1,32 @@
-//! Names of capabilities: what a job asks of its worker, and what a worker says that it has.
+//! Names of capabilities: jobs require them, and workers advertise them.
 
 use std::fmt;
 
 use crate::executor::ModelUse;
 
-/// Begins the name of the capability to have a model: `model:ssd_mobilenetv1`, whatever its content, or
-/// `model:ssd_mobilenetv1@sha256:...`, of this very content ([`exact_model`]).
+/// The prefix of a capability to use a model. `model:ssd_mobilenetv1` means any content of that name;
+/// `model:ssd_mobilenetv1@sha256:...` means exactly this content ([`exact_model`]).
 pub const MODEL: &str = "model:";
-/// Begins the name of the capability to have any model of a kind: `model_kind:detector`.
+/// The prefix of a capability to use some model of a kind: `model_kind:detector`.
 pub const MODEL_KIND: &str = "model_kind:";
-/// How many characters of a digest people are shown: as many as `dovetail models list` shows.
+/// The number of characters of a digest that people are shown, as in `dovetail models list`.
 const SHOWN: usize = 19;
 
-/// A capability, as its name is read.
+/// The parsed name of a capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capability<'a> {
-    /// `clocks`: the worker grants this to its tasks.
+    /// `clocks`: the worker gives this grant to its tasks.
     Grant(&'a str),
     /// `model:NAME`: the worker has a model of this name.
     Model(&'a str),
-    /// `model:NAME@DIGEST`: the worker has this very model.
+    /// `model:NAME@DIGEST`: the worker has the model of this name with exactly this content.
     ExactModel { name: &'a str, digest: &'a str },
     /// `model_kind:KIND`: the worker has some model of this kind.
     ModelKind(&'a str),
 }
 
 impl<'a> Capability<'a> {
-    /// The capability of this name.
+    /// Parses a name. Every text is the name of a capability: a text without a known prefix is a grant.
     #[must_use]
     pub fn parse(name: &'a str) -> Self {
         if let Some(kind) = name.strip_prefix(MODEL_KIND) {
@@ -41,7 +41,7 @@ impl<'a> Capability<'a> {
         }
     }
 
-    /// For people: `the grant clocks`, `the model ssd_mobilenetv1`, `a model of the kind detector`.
+    /// A phrase for people: `the grant clocks`, `the model ssd_mobilenetv1`, `a model of the kind detector`.
     #[must_use]
     pub fn in_words(self) -> String {
         match self {
@@ -66,19 +66,19 @@ impl fmt::Display for Capability<'_> {
     }
 }
 
-/// The name of the capability to have this very model.
+/// The name of the capability to use exactly this model.
 #[must_use]
 pub fn exact_model(model: &ModelUse) -> String {
     Capability::ExactModel { name: &model.name, digest: &model.digest.to_string() }.to_string()
 }
 
-/// Whether the capability of this name is a grant, and not to have a model.
+/// Whether the name is that of a grant, not of a model.
 #[must_use]
 pub fn is_grant(name: &str) -> bool {
     matches!(Capability::parse(name), Capability::Grant(_))
 }
 
-/// The capability of this name for people ([`Capability::in_words`]).
+/// A phrase for people for the capability of this name ([`Capability::in_words`]).
 #[must_use]
 pub fn capability_in_words(name: &str) -> String {
     Capability::parse(name).in_words()

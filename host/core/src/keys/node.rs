@@ -1,4 +1,4 @@
-//! A step in a run.
+//! The identity of a step in a run.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,20 +11,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::number;
 use crate::wit::names::is_snake;
 
-/// A step in a run: the name of a declared step, and a path of indices. The path is empty for a step that runs once; it
-/// tells the elements of a map, or the rounds of a loop, from one another, the outermost first. Written `name`,
-/// `name[3]` or `name[3][0]`. Cheap to clone.
+/// A step in a run: the name of a declared step, and a path of indices. Cheap to clone.
 ///
-/// Ordered by name, then by path: by its indices as numbers, and a path before the longer ones that begin with it.
+/// The path is empty for a step that runs once. The indices, the outermost first, distinguish the elements of a map or
+/// the rounds of a loop. The text form is `name`, `name[3]` or `name[3][0]`.
+///
+/// Nodes are ordered by name, then by path. Indices compare as numbers, and a path comes before its extensions.
 #[derive(Clone)]
 pub struct NodeId {
     text: Arc<str>,
-    /// How many bytes of `text` are the name; the rest are the indices.
+    /// The length of the name in `text`, in bytes; the indices follow.
     name: usize,
 }
 
 impl NodeId {
-    /// The node of a declared step that runs once.
+    /// The node of a step that runs once.
     #[must_use]
     pub fn of_step(name: &str) -> Self {
         Self { text: name.into(), name: name.len() }
@@ -42,20 +43,20 @@ impl NodeId {
         indices.split(['[', ']']).filter_map(number)
     }
 
-    /// Whether it is the only node of its step: it has no index.
+    /// Whether the node has no index, and so is the only node of its step.
     #[must_use]
     pub fn is_of_step(&self) -> bool {
         self.text.len() == self.name
     }
 
-    /// As it is written.
+    /// The text form.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 }
 
-/// Why a text is no node.
+/// The text is not a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no step of a run: expected the name of a step, and maybe indices, as in `name[3]`")]
 pub struct BadNodeId(String);
@@ -90,7 +91,7 @@ impl fmt::Debug for NodeId {
     }
 }
 
-// Each node has one spelling.
+// Each node has one spelling, so that equal texts mean equal nodes.
 impl PartialEq for NodeId {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text

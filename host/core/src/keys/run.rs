@@ -1,12 +1,14 @@
-//! Keys of what belongs to a run.
+//! Keys of a run, and of the records and jobs that belong to it.
 
 use super::{NodeId, number};
 use crate::id::RunId;
 
-/// A run in one of its generations (0 at first; a re-run raises it).
+/// A run in one of its generations: 0 for the submitted run, one more for each re-run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunKey {
+    /// The submitted run.
     pub run: RunId,
+    /// The number of re-runs before this one.
     pub generation: u32,
 }
 
@@ -17,7 +19,7 @@ impl RunKey {
         format!("{}:{}", self.run, self.generation)
     }
 
-    /// The run that a key of the form `RUN:GENERATION` names.
+    /// Parses a key of the form `RUN:GENERATION`.
     #[must_use]
     pub fn parse(key: &str) -> Option<Self> {
         let (run, generation) = key.split_once(':')?;
@@ -30,7 +32,7 @@ impl RunKey {
         format!("{}:{}:{}", self.run, step.as_ref(), self.generation)
     }
 
-    /// The run and step of an outcome's key.
+    /// Parses a key of an outcome into its run and step.
     #[must_use]
     pub fn of_outcome(key: &str) -> Option<(Self, NodeId)> {
         let (run, rest) = key.split_once(':')?;
@@ -45,45 +47,45 @@ impl RunKey {
         format!("{}:{}:{}:{number}", self.run, step.as_ref(), self.generation)
     }
 
-    /// `RUN:GENERATION/STEP`, the key of a job in a queue of its own.
+    /// `RUN:GENERATION/STEP`, the key of a job in a queue that is a separate system.
     #[must_use]
     pub fn job(&self, step: &NodeId) -> String {
         format!("{}:{}/{step}", self.run, self.generation)
     }
 
-    /// The run and step of a job's key.
+    /// Parses a key of a job into its run and step.
     #[must_use]
     pub fn of_job(key: &str) -> Option<(Self, NodeId)> {
         let (run, step) = key.split_once('/')?;
         Some((Self::parse(run)?, step.parse().ok()?))
     }
 
-    /// As people write and read it: `RUN` for what was submitted, `RUN@1` for its first re-run, and so on.
+    /// The form that people write and read: `RUN` for the submitted run, `RUN@1` for its first re-run, and so on.
     #[must_use]
     pub fn reference(&self) -> String {
         if self.generation == 0 { self.run.to_string() } else { self.numbered_reference() }
     }
 
-    /// `RUN@GENERATION`, also for the generation 0.
+    /// `RUN@GENERATION`, also for generation 0.
     #[must_use]
     pub fn numbered_reference(&self) -> String {
         format!("{}@{}", self.run, self.generation)
     }
 }
 
-/// `RUN:KIND`, the key of the model of a kind that was chosen for a run after its submission.
+/// `RUN:KIND`, the key of the model of a kind that was chosen for a run after the run's submission.
 #[must_use]
 pub fn model_choice(run: &RunId, kind: &str) -> String {
     format!("{run}:{kind}")
 }
 
-/// How every key begins that belongs to the run, but for the key of the run's own record, which is its ID.
+/// The prefix of all keys that belong to the run, except for the key of the run's own record, which is its ID.
 #[must_use]
 pub fn keys_of_run(run: &RunId) -> String {
     format!("{run}:")
 }
 
-/// The ID of the run that a key belongs to, as text: the key is not checked.
+/// The run's ID in a key, as text. The rest of the key is not checked.
 #[must_use]
 pub fn run_of(key: &str) -> &str {
     key.split_once(':').map_or(key, |(run, _)| run)
@@ -93,7 +95,7 @@ pub fn run_of(key: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// The smallest, the largest and some other runs, each in several generations.
+    /// The smallest ID, the largest ID and 200 others, each in several generations.
     fn runs() -> Vec<RunKey> {
         let ids = (0..200_u32)
             .map(|n| RunId::from_bytes(crate::Digest::of(&n.to_le_bytes()).bytes()[..16].try_into().unwrap()));
@@ -102,7 +104,7 @@ mod tests {
         ids.flat_map(|run| generations.map(|generation| RunKey { run: run.clone(), generation })).collect()
     }
 
-    /// Steps, some of them like numbers or other parts of a key.
+    /// Steps; some names look like numbers or like other parts of a key.
     fn steps() -> [NodeId; 8] {
         ["a", "detect_faces", "step_0", "x1_2", "records", "a[0]", "a[12][4294967295]", "step_0[0]"]
             .map(|text| text.parse().unwrap())

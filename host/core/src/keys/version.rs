@@ -1,4 +1,4 @@
-//! Keys of what is published under a name and a version.
+//! Keys of plugins and pipelines, which are published under a name and a version.
 
 use std::fmt;
 
@@ -6,27 +6,30 @@ use semver::Version;
 
 use super::number;
 
-/// `NAME@VERSION`: the key of a plugin, and how a version of a pipeline is called.
+/// `NAME@VERSION`: the key of a plugin, and the reference to a version of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionKey<'a> {
+    /// kebab-case.
     pub name: &'a str,
+    /// The published version.
     pub version: Version,
 }
 
 impl<'a> VersionKey<'a> {
+    /// The key of this name and version.
     #[must_use]
     pub fn new(name: &'a str, version: &Version) -> Self {
         Self { name, version: version.clone() }
     }
 
-    /// The name and version that a key has.
+    /// Parses a key.
     #[must_use]
     pub fn parse(key: &'a str) -> Option<Self> {
         let (name, version) = key.split_once('@')?;
         Some(Self { name, version: version.parse().ok()? })
     }
 
-    /// How the keys of all its revisions begin.
+    /// The prefix of the keys of all revisions of this version.
     #[must_use]
     pub fn revisions(&self) -> String {
         format!("{self}#")
@@ -42,13 +45,14 @@ impl fmt::Display for VersionKey<'_> {
 /// `NAME@VERSION#REVISION`: the key of a pipeline with its pins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevisionKey<'a> {
+    /// The version of the pipeline.
     pub pipeline: VersionKey<'a>,
-    /// 1 for the first.
+    /// The number of the set of pins, from 1.
     pub revision: u32,
 }
 
 impl<'a> RevisionKey<'a> {
-    /// The pipeline's version and the revision that a key has.
+    /// Parses a key.
     #[must_use]
     pub fn parse(key: &'a str) -> Option<Self> {
         let (pipeline, revision) = key.split_once('#')?;
@@ -62,7 +66,7 @@ impl fmt::Display for RevisionKey<'_> {
     }
 }
 
-/// `NAME@VERSION` of a pipeline's key, as text: the key is not checked.
+/// The part `NAME@VERSION` of a pipeline's key, as text. The key is not checked.
 #[must_use]
 pub fn reference_of(key: &str) -> &str {
     key.split_once('#').map_or(key, |(reference, _)| reference)

@@ -1,13 +1,13 @@
-//! Sizes and durations as people write them (`64MiB`, `30s`): in manifests, pipelines, the configuration and on the
-//! command line.
+//! Sizes and durations in the form that people write (`64MiB`, `30s`), in manifests, pipelines, the configuration and
+//! on the command line.
 //!
-//! Whole numbers with one unit. Decimal units (`MB`) are refused rather than guessed at.
+//! A quantity is a whole number with one unit. Decimal units (`MB`) are refused, because their meaning is ambiguous.
 
 use std::time::Duration;
 
 use crate::wit::names::listed;
 
-/// Why a text is no size or no duration.
+/// The text is not a size or not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is no {what}: write a whole number and one of {units}, such as `{example}`")]
 pub struct BadQuantity {
@@ -20,18 +20,18 @@ pub struct BadQuantity {
 const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 const DURATIONS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// Bytes, from `512B`, `64MiB` or `256 KiB`.
+/// Parses a size such as `512B`, `64MiB` or `256 KiB` into bytes.
 ///
 /// # Errors
-/// Anything else, and more than 2^64 - 1 bytes.
+/// Any other text, and sizes of more than 2^64 - 1 bytes.
 pub fn parse_size(text: &str) -> Result<u64, BadQuantity> {
     parse(text, "size", &SIZES, "64MiB")
 }
 
-/// From `500ms`, `30s`, `5m`, `2h` or `1d`.
+/// Parses a duration such as `500ms`, `30s`, `5m`, `2h` or `1d`.
 ///
 /// # Errors
-/// Anything else, and more than 2^64 - 1 milliseconds.
+/// Any other text, and durations of more than 2^64 - 1 milliseconds.
 pub fn parse_duration(text: &str) -> Result<Duration, BadQuantity> {
     parse(text, "duration", &DURATIONS, "30s").map(Duration::from_millis)
 }
@@ -50,13 +50,13 @@ fn parse(text: &str, what: &'static str, units: &[(&str, u64)], example: &'stati
     })
 }
 
-/// In the largest unit that divides it: `64MiB`. [`parse_size`] reads it.
+/// A size in the largest unit that divides it, such as `64MiB`. [`parse_size`] reads the text back.
 #[must_use]
 pub fn show_size(bytes: u64) -> String {
     show(bytes, &SIZES)
 }
 
-/// In the largest unit that divides it: `30s`. [`parse_duration`] reads it.
+/// A duration in the largest unit that divides it, such as `30s`. [`parse_duration`] reads the text back.
 #[must_use]
 pub fn show_duration_ms(ms: u64) -> String {
     show(ms, &DURATIONS)
@@ -64,7 +64,7 @@ pub fn show_duration_ms(ms: u64) -> String {
 
 fn show(quantity: u64, units: &[(&str, u64)]) -> String {
     let fits = |(_, factor): &&(&str, u64)| quantity > 0 && quantity.is_multiple_of(*factor);
-    // Every whole number is a multiple of the first unit; nought is shown in it.
+    // The first unit divides every number. Zero has no largest unit and is shown in the first unit.
     let (name, factor) = units.iter().rev().find(fits).unwrap_or(&units[0]);
     format!("{}{name}", quantity / factor)
 }

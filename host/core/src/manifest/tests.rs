@@ -1,4 +1,4 @@
-//! A whole manifest, every mistake with its line, and each limit obeyed and violated.
+//! A complete manifest, every error with its line, and each limit obeyed and exceeded.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn with(rest: &str) -> Result<Manifest, ManifestErrors> {
     Manifest::parse(&format!("{HEAD}{rest}"))
 }
 
-/// `line:column message`, one for each mistake.
+/// Each error as `line:column message`.
 fn wrong(text: &str) -> Vec<String> {
     Manifest::parse(text).unwrap_err().0.iter().map(|e| format!("{}:{} {}", e.line, e.column, e.message)).collect()
 }
@@ -16,7 +16,8 @@ fn wrong(text: &str) -> Vec<String> {
 #[test]
 fn a_whole_manifest() {
     let manifest = with(
-        "license = \"MIT\"\n[limits]\nmemory = \"128MiB\"\ntime = \"500ms\"\noutput = \"1 MiB\"\nlog = \"1B\"\nhandles = 7\nartifacts = \"1GiB\"\n[grants]\nclocks = true\nhttp = [\"https://api.example.com:8443\"]",
+        "license = \"MIT\"\n[limits]\nmemory = \"128MiB\"\ntime = \"500ms\"\noutput = \"1 MiB\"\nlog = \
+         \"1B\"\nhandles = 7\nartifacts = \"1GiB\"\n[grants]\nclocks = true\nhttp = [\"https://api.example.com:8443\"]",
     )
     .unwrap();
     assert_eq!((manifest.name.as_str(), manifest.version.to_string().as_str()), ("face-attributes", "1.0.0"));
@@ -39,22 +40,28 @@ fn what_is_left_out_is_the_default() {
 
 #[test]
 fn every_mistake_is_found_with_its_line() {
-    let text = "nam = \"x\"\nname = \"Face_Attributes\"\nversion = \"1.0\"\ndescription = \"\"\nlicense = 1\n[limits]\nmemory = \"64MB\"\ntime = 30\nmemroy = \"1B\"\nhandles = 0\n[grants]\nclocks = \"yes\"\nhttp = [\"api.example.com\", \"https://a/b\"]\n";
+    let text = "nam = \"x\"\nname = \"Face_Attributes\"\nversion = \"1.0\"\ndescription = \"\"\nlicense = \
+                1\n[limits]\nmemory = \"64MB\"\ntime = 30\nmemroy = \"1B\"\nhandles = 0\n[grants]\nclocks = \
+                \"yes\"\nhttp = [\"api.example.com\", \"https://a/b\"]\n";
     assert_eq!(
         wrong(text),
         [
             "1:1 unknown key `nam`; did you mean `name`?",
-            "2:8 `Face_Attributes` is no name: write 1 to 64 lower-case letters, digits and single `-` between them, a letter first",
+            "2:8 `Face_Attributes` is no name: write 1 to 64 lower-case letters, digits and single `-` between them, \
+             a letter first",
             "3:11 `1.0` is no version such as `1.0.0`: unexpected end of input while parsing minor version number",
             "4:15 the description must have 1 to 500 characters",
             "5:11 `license` must be a string: put it in quotes",
-            "7:10 `memory`: `64MB` is no size: write a whole number and one of `B`, `KiB`, `MiB`, `GiB`, such as `64MiB`",
+            "7:10 `memory`: `64MB` is no size: write a whole number and one of `B`, `KiB`, `MiB`, `GiB`, such as \
+             `64MiB`",
             "8:8 `time` must be a string: put it in quotes",
             "9:1 unknown key `memroy` in [limits]; did you mean `memory`?",
             "10:11 `handles` must be a whole number from 1 to 10000",
             "12:10 `clocks` must be true or false",
-            "13:9 `api.example.com` is no origin: write scheme and host, without a path, such as `https://api.example.com`",
-            "13:28 `https://a/b` is no origin: write scheme and host, without a path, such as `https://api.example.com`",
+            "13:9 `api.example.com` is no origin: write scheme and host, without a path, such as \
+             `https://api.example.com`",
+            "13:28 `https://a/b` is no origin: write scheme and host, without a path, such as \
+             `https://api.example.com`",
         ]
     );
 }

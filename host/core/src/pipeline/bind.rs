@@ -1,5 +1,5 @@
-//! Values along the edges: a run's inputs, the input record of a step, the run's output. No store: whoever runs a
-//! pipeline hands in what has been made so far.
+//! Values along the edges of a pipeline: the inputs of a run, the input record of a step, and the output of the run.
+//! This module reads no store; the caller passes the outputs that exist so far.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,22 @@ use crate::wit::json::{ValueError, check, pointer_step};
 use crate::wit::names::{did_you_mean, listed};
 use crate::wit::{coerce, snake};
 
-/// A value is not there yet: the step was not ready, or its need's output is not the one that its type promises.
+/// A value is missing: the step was not ready, or the output of a prerequisite does not have the promised type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{target}` needs `{source_id}`, which is not there")]
 pub struct Unbound {
-    /// `input_002_faces_array` or `output.faces`.
+    /// The field that needs the value: `input_002_faces_array` or `output.faces`.
     pub target: String,
-    /// `output_001_faces_array` or `input.image`.
+    /// The missing value: `output_001_faces_array` or `input.image`.
     pub source_id: String,
 }
 
 impl Pipeline {
-    /// A run's inputs in normal form, one entry for each input of the pipeline in declared order: as given, else the
-    /// default, else `null`.
+    /// The inputs of a run in normal form: one entry for each input of the pipeline, in declared order. An input that
+    /// is not given has its default, or `null`.
     ///
     /// # Errors
-    /// Everything that does not fit: unknown names, missing values, values of the wrong type.
+    /// All errors: unknown names, missing values, values of the wrong type.
     pub fn resolve_inputs(&self, given: &Map<String, Value>) -> Result<Value, Vec<ValueError>> {
         let names = || self.inputs.iter().map(|input| input.name.as_str());
         let mut errors = Vec::new();
@@ -70,11 +70,11 @@ impl Pipeline {
         if errors.is_empty() { Ok(Value::Object(resolved)) } else { Err(errors) }
     }
 
-    /// The input record of `step` in normal form, from the run's resolved inputs and the outputs of the steps that it
-    /// needs (by step name).
+    /// The input record of `step` in normal form. `inputs` are the resolved inputs of the run; `outputs` returns the
+    /// output of a step by its name.
     ///
     /// # Errors
-    /// A value is not there.
+    /// A value is missing.
     pub fn step_input<'a>(
         &self,
         step: &Step,
@@ -99,8 +99,8 @@ impl Pipeline {
         Ok(Value::Object(record))
     }
 
-    /// Where each field of a step's input comes from: `output_001_faces_array`, or `input.image` for the pipeline's
-    /// own. A field that a literal or nothing feeds has no entry.
+    /// For each field of the step's input, the unique ID of its origin: `output_001_faces_array`, or `input.image` for
+    /// an input of the pipeline. A field that gets a literal or no value has no entry.
     #[must_use]
     pub fn origins(&self, step: &Step) -> BTreeMap<String, String> {
         step.inputs
@@ -109,10 +109,11 @@ impl Pipeline {
             .collect()
     }
 
-    /// The run's output, from its resolved inputs and the outputs of its steps (by step name).
+    /// The output of a run. `inputs` are the resolved inputs of the run; `outputs` returns the output of a step by its
+    /// name.
     ///
     /// # Errors
-    /// A value is not there.
+    /// A value is missing.
     pub fn result<'a>(&self, inputs: &Value, outputs: &dyn Fn(&str) -> Option<&'a Value>) -> Result<Value, Unbound> {
         let field = |output: &super::Output| {
             fetch(&output.source, inputs, outputs).map(|value| (output.name.clone(), value)).ok_or_else(|| Unbound {
@@ -123,7 +124,7 @@ impl Pipeline {
         self.output.iter().map(field).collect::<Result<Map<_, _>, _>>().map(Value::Object)
     }
 
-    /// The unique ID of what a source names, with the fields that are followed; none for a literal.
+    /// The unique ID of a source, including the fields that are followed; `None` for a literal.
     pub(super) fn source_id(&self, source: &Source) -> Option<String> {
         match source {
             Source::Input { name, path } => {

@@ -1,5 +1,5 @@
-//! What a check needs to know about tasks: which versions there are and what they take and give. No store: whoever has
-//! one fills a [`Listed`] from it.
+//! The tasks that a check may use: their versions, and the types of their inputs and outputs. This module reads no
+//! store; a caller fills a [`Listed`] from its store.
 
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
@@ -14,30 +14,32 @@ use crate::wit::names::{is_kebab, nearest};
 /// One published version of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskVersion {
-    /// kebab-case.
+    /// In kebab-case.
     pub name: String,
+    /// The published version.
     pub version: Version,
-    /// Of the plugin's package.
+    /// The digest of the plugin's package.
     pub package: Digest,
+    /// The types of the task's input and output.
     pub signature: Signature,
-    /// From its manifest.
+    /// The limits of one attempt, from the manifest.
     pub limits: Limits,
-    /// What it asks of a worker.
+    /// The requirements on the worker that runs the task.
     #[serde(default)]
     pub lane: Requirements,
 }
 
-/// Why a reference names no version of a task.
+/// A reference matches no version of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unresolved {
     /// No task has this name.
     NoSuchTask {
-        /// Names that may have been meant, the nearest first.
+        /// Similar names that exist, the most similar first.
         similar: Vec<String>,
     },
-    /// The task has no such version.
+    /// The task has no matching version.
     NoSuchVersion {
-        /// Those that it has, the newest first.
+        /// The versions of the task, the newest first.
         available: Vec<Version>,
     },
 }
@@ -46,13 +48,13 @@ pub enum Unresolved {
 pub trait Catalogue {
     /// The newest version of `task` that satisfies `req`.
     ///
-    /// # Errors
+    /// No task has the name, or no version of it matches.
     /// There is none.
     fn resolve(&self, task: &str, req: &VersionReq) -> Result<TaskVersion, Unresolved>;
 }
 
-/// The newest of these versions that a reference means, of a task and of a pipeline alike. A prerelease is meant only
-/// where the requirement itself names a prerelease of the same version.
+/// The newest of `versions` that matches `req`. Tasks and pipelines use the same rule: a prerelease matches only a
+/// requirement that names a prerelease of the same version.
 pub fn newest<'v>(versions: impl IntoIterator<Item = &'v Version>, req: &VersionReq) -> Option<&'v Version> {
     versions.into_iter().filter(|version| req.matches(version)).max()
 }
@@ -79,7 +81,8 @@ impl Catalogue for Listed {
     }
 }
 
-/// Reads `NAME` (its newest version), `NAME@1.2.0` (exactly this one) or `NAME@REQUIREMENT` (`^1`, `~1.2`, `>=1, <3`).
+/// Parses `NAME` (its newest version), `NAME@1.2.0` (exactly this version) or `NAME@REQUIREMENT` (`^1`, `~1.2`, `>=1,
+/// <3`).
 ///
 /// # Errors
 /// What is wrong, as a sentence.

@@ -1,43 +1,41 @@
-//! The check: every joint of a pipeline against the types of its tasks. Finds everything at once; what has been refused
-//! already is not refused a second time for its consequences.
+//! The check of a pipeline file against the types of its tasks. It reports all errors at once. An error that only
+//! follows from a reported error is not reported.
 //!
-//! An input that nothing reads is an error, because it would be accepted and ignored; a step whose outputs nobody reads
-//! is a warning.
+//! An input that no step reads is an error, because the pipeline would accept it and ignore it. A step whose outputs
+//! are not read is a warning.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
 use super::catalogue::{Catalogue, TaskVersion, Unresolved};
-use super::declared::{Declared, DeclaredInput, Mapping, Written};
+use super::declared::{Declared, Mapping, Written};
 use super::finding::{Code, Finding, Findings};
-use super::infer::{Conflict, Need, infer};
 use super::order::{cycles, sorted};
 use super::reference::resolve;
 use super::text::Text;
 use super::{Binding, Format, Input, Output, Pipeline, Source, Step};
 use crate::limits::Limits;
-use crate::wit::json::check as check_value;
 use crate::wit::names::{did_you_mean, listed};
-use crate::wit::{Assign, Field, Type, assign, kebab, snake};
+use crate::wit::{Field, Type, kebab, snake};
 
-/// Findings told about one file.
+mod types;
+
+use self::types::follow;
+
+/// The most findings that are reported for one file.
 const MAX_FINDINGS: usize = 200;
-/// Characters of each of the two types of a `type_mismatch`.
-const MAX_TYPE: usize = 2000;
 
-/// What a check found, and the pipeline if nothing is wrong with it.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checked {
-    /// There exactly if no finding is an error.
+    /// The checked pipeline; present exactly if no finding is an error.
     pub pipeline: Option<Pipeline>,
-    /// In the order of the file.
+    /// The findings, in the order of the file.
     pub findings: Vec<Finding>,
-    /// Findings beyond the first 200.
+    /// The number of findings beyond the first 200, which are not reported.
     pub omitted: usize,
 }
 
-/// Checks the text of a pipeline file against the tasks that there are, and pins them.
+/// Checks the text of a pipeline file, and pins each task to the newest matching version in `catalogue`.
 #[must_use]
 pub fn check(text: &str, catalogue: &dyn Catalogue) -> Checked {
     let (text, mut findings) = match Text::parse(text) {
@@ -63,29 +61,32 @@ pub fn check(text: &str, catalogue: &dyn Catalogue) -> Checked {
     Checked { pipeline: pipeline.filter(|_| !refused), findings, omitted }
 }
 
-/// A mapping of a step's input whose source and target both exist.
+/// A mapping of a step's input whose source and whose field both exist.
 struct Joint {
-    /// Index of the step.
+    /// Index in `Declared::steps`.
     step: usize,
+    /// JSON Pointer of the mapping.
     pointer: String,
-    /// snake_case.
+    /// The name of the field, in snake_case.
     field: String,
     source: Source,
+    /// The type of the field.
     to: Type,
 }
 
 struct Checker<'d> {
     declared: &'d Declared,
     findings: Findings,
-    /// One a step; none if it could not be found.
+    /// The task of each step; `None` if it was not found.
     tasks: Vec<Option<TaskVersion>>,
     joints: Vec<Joint>,
-    /// Step -> steps that it reads from, with the pointer of a mapping that does.
+    /// For each step, its prerequisites, each with the JSON Pointer of a mapping that reads from it.
     needs: BTreeMap<usize, BTreeMap<usize, String>>,
-    /// Steps that something reads from, or was meant to.
+    /// The steps from which some mapping reads, or probably was meant to read.
     read: BTreeSet<String>,
-    /// Inputs that a step reads, whether or not the rest of the mapping is right.
+    /// The inputs that some step reads, whether or not the rest of the mapping is correct.
     mentioned: BTreeSet<String>,
+    /// The inferred type of each input.
     types: BTreeMap<String, Type>,
     inputs: Vec<Input>,
 }
@@ -152,7 +153,7 @@ impl<'d> Checker<'d> {
         }
     }
 
-    /// Every mapping of every step: what it names and where it goes.
+    /// Checks every mapping of every step: its source and its field.
     fn steps(&mut self) {
         let declared = self.declared;
         for (index, step) in declared.steps.iter().enumerate() {
@@ -204,7 +205,7 @@ impl<'d> Checker<'d> {
         }
     }
 
-    /// What a mapping names; notes what it does not.
+    /// The source of a mapping. Reports a source that does not exist.
     fn source(&mut self, mapping: &Mapping) -> Option<Source> {
         let reference = match mapping.source.as_ref()? {
             Written::Literal(value) => return Some(Source::Literal { value: value.clone() }),
@@ -244,147 +245,6 @@ impl<'d> Checker<'d> {
                     .help("take one of these mappings from somewhere else")
                     .detail("steps", steps),
             );
-        }
-    }
-
-    /// Infers the inputs' types and checks their defaults.
-    fn inputs(&mut self) {
-        for input in &self.declared.inputs {
-            let consumers: Vec<(&Joint, &[String])> = self
-                .joints
-                .iter()
-                .filter_map(|joint| match &joint.source {
-                    Source::Input { name, path } if *name == input.name => Some((joint, path.as_slice())),
-                    _ => None,
-                })
-                .collect();
-            let needs: Vec<Need<'_>> = consumers.iter().map(|(joint, path)| Need { path, ty: &joint.to }).collect();
-            match infer(&needs) {
-                Ok(Some(ty)) => {
-                    let default = input
-                        .default
-                        .as_ref()
-                        .and_then(|default| default_value(input, &ty, default, &mut self.findings));
-                    self.types.insert(input.name.clone(), ty.clone());
-                    let optional = input.default.is_some() || matches!(ty, Type::Option(_));
-                    self.inputs.push(Input {
-                        name: input.name.clone(),
-                        description: input.description.clone(),
-                        ty,
-                        default,
-                        optional,
-                    });
-                }
-                Ok(None) if self.mentioned.contains(&input.name) => {}
-                Ok(None) => {
-                    let finding = Finding::new(
-                        Code::BadValue,
-                        &input.pointer,
-                        format!("no step reads the input `{}`, so that it has no type", input.name),
-                    );
-                    self.findings
-                        .push(finding.help(format!("map \"input.{}\" to a step, or remove the input", input.name)));
-                }
-                Err(Conflict { first, second }) => {
-                    let (first, second) = (consumers[first].0, consumers[second].0);
-                    let message = format!(
-                        "the input `{}` feeds {} and {}, and no type fits both",
-                        input.name,
-                        self.target(first),
-                        self.target(second)
-                    );
-                    let finding = Finding::new(Code::TypeMismatch, &second.pointer, message)
-                        .help("declare two inputs, or put a step between that converts")
-                        .detail("from", first.to.within(MAX_TYPE))
-                        .detail("to", second.to.within(MAX_TYPE))
-                        .detail("at", "");
-                    self.findings.push(finding);
-                }
-            }
-        }
-    }
-
-    /// `input_002_faces_array of attributes (face-attributes@1.0.0)`.
-    fn target(&self, joint: &Joint) -> String {
-        let step = &self.declared.steps[joint.step];
-        let number = step.number.map_or_else(|| "input".to_owned(), |number| format!("input_{number:03}"));
-        match &self.tasks[joint.step] {
-            Some(task) => format!("`{number}_{}` of {} ({}@{})", joint.field, step.name, task.name, task.version),
-            None => format!("`{number}_{}` of {}", joint.field, step.name),
-        }
-    }
-
-    /// Each source's type against its target's.
-    fn joints(&mut self) {
-        for at in 0..self.joints.len() {
-            let joint = &self.joints[at];
-            if let Source::Literal { value } = &joint.source {
-                match check_value(&joint.to, value) {
-                    Ok(normal) => self.joints[at].source = Source::Literal { value: normal },
-                    Err(errors) => {
-                        for error in errors {
-                            let message = format!("the value does not fit {}: {}", self.target(joint), error.message);
-                            let finding = Finding::new(
-                                Code::BadValue,
-                                format!("{}/value{}", joint.pointer, error.pointer),
-                                message,
-                            );
-                            self.findings.push(finding.detail("expected", error.expected).detail("found", error.found));
-                        }
-                    }
-                }
-                continue;
-            }
-            let (source, pointer) = (joint.source.clone(), joint.pointer.clone());
-            let Some(from) = self.type_of(&source, &pointer) else { continue };
-            let joint = &self.joints[at];
-            let Assign::No { path, reason, from: part, to: wanted } = assign(&from, &joint.to) else { continue };
-            let what = match &source {
-                Source::Output { step, path } => format!("`{}`", self.unique_id(step, path)),
-                Source::Input { name, path } => {
-                    format!("`{}`", [&["input".to_owned(), name.clone()], path.as_slice()].concat().join("."))
-                }
-                Source::Literal { .. } => "the value".to_owned(),
-            };
-            let place = if path.is_empty() { String::new() } else { format!("at `{path}`, ") };
-            let message = format!(
-                "{what} does not fit {}: {place}{} meets {}: {reason}",
-                self.target(joint),
-                part.short(),
-                wanted.short()
-            );
-            let finding = Finding::new(Code::TypeMismatch, pointer, message)
-                .detail("from", from.within(MAX_TYPE))
-                .detail("to", joint.to.within(MAX_TYPE))
-                .detail("at", path);
-            self.findings.push(finding);
-        }
-    }
-
-    /// `output_001_faces_array`, with the fields that are followed.
-    fn unique_id(&self, step: &str, path: &[String]) -> String {
-        let number = self.declared.steps.iter().find(|declared| declared.name == step).and_then(|step| step.number);
-        number.map_or_else(
-            || format!("{step}.{}", path.join(".")),
-            |number| format!("output_{number:03}_{}", path.join(".")),
-        )
-    }
-
-    /// What a source gives; notes a field that does not exist. None also if that cannot be known because of another
-    /// mistake.
-    fn type_of(&mut self, source: &Source, pointer: &str) -> Option<Type> {
-        match source {
-            Source::Literal { .. } => None,
-            Source::Input { name, path } => {
-                follow(self.types.get(name)?, path).map_err(|finding| self.findings.push(finding.at(pointer))).ok()
-            }
-            Source::Output { step, path } => {
-                let index = self.declared.steps.iter().position(|declared| declared.name == *step)?;
-                let task = self.tasks[index].as_ref()?;
-                let output = Type::Record(task.signature.output.clone());
-                let whose = format!("the output of {}@{}", task.name, task.version);
-                follow_from(&output, path, &whose).map_err(|finding| self.findings.push(finding.at(pointer))).ok()
-            }
         }
     }
 
@@ -428,7 +288,7 @@ impl<'d> Checker<'d> {
         }
     }
 
-    /// Whole if nothing is missing; the caller knows whether anything is wrong.
+    /// The pipeline; `None` if a finding is an error.
     fn pipeline(&self, output: Vec<Output>, source: &str) -> Option<Pipeline> {
         if self.findings.refuse() {
             return None;
@@ -478,58 +338,4 @@ impl<'d> Checker<'d> {
         };
         Some(Binding { field: name, source: joint.source.clone(), from, to: joint.to.clone() })
     }
-}
-
-/// The default in normal form.
-fn default_value(input: &DeclaredInput, ty: &Type, default: &Value, findings: &mut Findings) -> Option<Value> {
-    match check_value(ty, default) {
-        Ok(normal) => Some(normal),
-        Err(errors) => {
-            for error in errors {
-                let message =
-                    format!("the default of `{}` does not fit what the input feeds: {}", input.name, error.message);
-                let finding =
-                    Finding::new(Code::BadValue, format!("{}/default{}", input.pointer, error.pointer), message);
-                findings.push(finding.detail("expected", error.expected).detail("found", error.found));
-            }
-            None
-        }
-    }
-}
-
-impl Finding {
-    fn at(mut self, pointer: &str) -> Self {
-        pointer.clone_into(&mut self.pointer);
-        self
-    }
-}
-
-fn follow(ty: &Type, path: &[String]) -> Result<Type, Box<Finding>> {
-    follow_from(ty, path, "the input")
-}
-
-/// The type of the part that `path` leads to, through fields of records; `whose` is what the first of them belongs to.
-fn follow_from(ty: &Type, path: &[String], whose: &str) -> Result<Type, Box<Finding>> {
-    let mut ty = ty;
-    for (i, name) in path.iter().enumerate() {
-        let whose = if i == 0 { whose.to_owned() } else { format!("`{}`", path[..i].join(".")) };
-        let Type::Record(fields) = ty else {
-            let message = format!("{whose} has no field `{name}`: it is {}, no record", ty.short());
-            return Err(Box::new(
-                Finding::new(Code::UnknownField, "", message)
-                    .help("only fields of records can be followed; take the whole value"),
-            ));
-        };
-        let found = fields.iter().find(|field| field.name == kebab(name) && !name.contains('-'));
-        let Some(found) = found else {
-            let names: Vec<String> = fields.iter().map(|field| snake(&field.name)).collect();
-            let known = || names.iter().map(String::as_str);
-            let message = format!("{whose} has no field `{name}`{}", did_you_mean(name, known()));
-            return Err(Box::new(
-                Finding::new(Code::UnknownField, "", message).help(format!("its fields are {}", listed(known()))),
-            ));
-        };
-        ty = &found.ty;
-    }
-    Ok(ty.clone())
 }

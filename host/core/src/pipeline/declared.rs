@@ -1,5 +1,5 @@
-//! The shape of a pipeline file: its keys and the values that stand alone. What the parts mean to one another is
-//! [`super::check()`]'s business.
+//! The shape of a pipeline file: its keys, and the values that can be checked without the rest of the file.
+//! [`super::check()`] checks how the parts fit together.
 
 use semver::{Version, VersionReq};
 use serde_json::Value;
@@ -20,7 +20,7 @@ const STEP: [&str; 6] = ["number", "task", "inputs", "timeout", "retry", "descri
 const RETRY: [&str; 3] = ["max_attempts", "backoff", "max_backoff"];
 const INPUT: [&str; 2] = ["default", "description"];
 
-/// A file as it declares itself; what could not be read is none, and a finding says so.
+/// The declarations of a file. A part that could not be parsed is `None` or missing, and a finding reports it.
 pub(super) struct Declared {
     pub(super) name: Option<String>,
     pub(super) version: Option<Version>,
@@ -44,28 +44,28 @@ pub(super) struct DeclaredStep {
     pub(super) pointer: String,
     pub(super) description: Option<String>,
     pub(super) number: Option<u32>,
-    /// Name and wanted version.
+    /// The task's name and the required version.
     pub(super) task: Option<(String, VersionReq)>,
     pub(super) inputs: Vec<Mapping>,
     pub(super) timeout_ms: Option<u64>,
     pub(super) retry: Retry,
 }
 
-/// `"target": source`.
+/// A mapping `"target": source`.
 pub(super) struct Mapping {
     pub(super) target: String,
     pub(super) pointer: String,
     pub(super) source: Option<Written>,
 }
 
-/// A source as written.
+/// A source in the form of the file.
 pub(super) enum Written {
     Reference(String),
     Literal(Value),
 }
 
 impl Declared {
-    /// Reads every part, noting what is wrong.
+    /// Parses every part of the file, and reports all errors. `None` if the file is not an object.
     pub(super) fn read(text: &Text<'_>, findings: &mut Findings) -> Option<Self> {
         let mut reader = Reader { findings };
         let root = &text.root;
@@ -160,7 +160,7 @@ impl Reader<'_> {
         value.str().map(str::to_owned)
     }
 
-    /// Milliseconds.
+    /// A duration between `least` and `most`. All three are in milliseconds.
     fn duration(&mut self, node: &Node, pointer: &str, key: &str, least: u64, most: u64) -> Option<u64> {
         let text = self.string(node, pointer, key, false)?;
         let help =
@@ -179,7 +179,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The members of an object that must be there, each name once.
+    /// The members of the object under `key`, each name once. Reports a required object that is missing or empty.
     fn members<'n>(&mut self, node: &'n Node, pointer: &str, key: &str, required: bool) -> Vec<&'n Member> {
         let at = format!("{pointer}/{key}");
         let Some(value) = node.get(key) else {
@@ -199,7 +199,7 @@ impl Reader<'_> {
         if members.is_empty() && required {
             self.bad(&at, format!("`{key}` is empty"), "a pipeline has at least one of them");
         }
-        // A key that stands twice has its finding; here the first counts.
+        // The parser has reported duplicate keys. Here the first one counts.
         let mut seen = std::collections::HashSet::new();
         members.iter().filter(|member| seen.insert(member.key.as_str())).collect()
     }

@@ -1,11 +1,11 @@
-//! What changes from one pipeline to another, for people: `pipeline update` prints it before it moves anything.
+//! The differences between two pipelines, for people. `pipeline update` prints them before it changes anything.
 
 use std::fmt::Display;
 
 use super::{Input, Output, Pipeline, Retry, Source, Step};
 use crate::manifest::{show_duration_ms, show_size};
 
-/// One line for each change, in the order of the pipeline; empty if both run the same.
+/// One line for each difference, in the order of the pipeline. Empty if both pipelines run the same way.
 #[must_use]
 pub fn diff(old: &Pipeline, new: &Pipeline) -> Vec<String> {
     let mut lines = Vec::new();
@@ -39,7 +39,7 @@ fn changed<T: Display + PartialEq>(lines: &mut Vec<String>, what: &str, old: &T,
     }
 }
 
-/// Additions and removals by name, and `each` for what stands in both.
+/// Adds a line for each item that only one of the lists has, by name, and calls `each` for the items in both.
 fn pairs<T>(
     lines: &mut Vec<String>,
     what: &str,

@@ -1,4 +1,4 @@
-//! For tests: the signatures of the four plugins as their WIT has them, and the pipeline that they make.
+//! For tests: the signatures of the four face plugins, as in their WIT, and the pipeline that uses them.
 
 use crate::id::Digest;
 use crate::limits::Limits;
@@ -6,21 +6,21 @@ use crate::wit::text;
 
 use super::{Listed, TaskVersion};
 
-/// `pipelines/face-processing.json`.
+/// The text of `pipelines/face-processing.json`.
 pub const FACE_PROCESSING: &str = include_str!("../../../../pipelines/face-processing.json");
 
 const FACES: &str =
     "list<record { face-id: u32, bbox: record { x: f32, y: f32, width: f32, height: f32 }, confidence: f32 }>";
 const AGE: &str = "record { estimated-age: f32, confidence: f32 }";
 const GENDER: &str = "record { predicted-gender: enum { female, male }, confidence: f32 }";
-const EMOTION: &str = "record { dominant-emotion: string, confidence: f32, probabilities: record { neutral: f32, happy: f32, sad: f32, \
-                       angry: f32, fearful: f32, disgusted: f32, surprised: f32 } }";
+const EMOTION: &str = "record { dominant-emotion: string, confidence: f32, probabilities: record { neutral: f32, \
+                       happy: f32, sad: f32, angry: f32, fearful: f32, disgusted: f32, surprised: f32 } }";
 const LANDMARKS: &str = "list<tuple<f32, f32>>";
 
-/// A version of a task, its package's digest made of name and version; fields as `name: type`.
+/// A version of a task whose package has the digest of `name@version`. Fields are written `name: type`.
 ///
 /// # Panics
-/// If a text is no version or no type.
+/// If `version` is not a version, or a field has no valid type.
 #[must_use]
 pub fn task(name: &str, version: &str, input: &[&str], output: &[&str]) -> TaskVersion {
     TaskVersion {
@@ -34,21 +34,23 @@ pub fn task(name: &str, version: &str, input: &[&str], output: &[&str]) -> TaskV
     }
 }
 
-/// The four plugins, version 1.0.0.
+/// The four face plugins, each with version 1.0.0.
 #[must_use]
 pub fn catalogue() -> Listed {
     let faces = format!("faces-array: {FACES}");
     let attributes = format!(
-        "list<record {{ face-id: u32, age: option<{AGE}>, gender: option<{GENDER}>, emotion: option<{EMOTION}>, error: option<string> }}>"
-    );
-    let features = format!(
-        "list<record {{ face-id: u32, feature-vector: option<list<f32>>, feature-dimension: option<u32>, landmarks: option<{LANDMARKS}>, \
+        "list<record {{ face-id: u32, age: option<{AGE}>, gender: option<{GENDER}>, emotion: option<{EMOTION}>, \
          error: option<string> }}>"
     );
+    let features = format!(
+        "list<record {{ face-id: u32, feature-vector: option<list<f32>>, feature-dimension: option<u32>, landmarks: \
+         option<{LANDMARKS}>, error: option<string> }}>"
+    );
     let report = format!(
-        "list<record {{ face-id: u32, detection: record {{ bbox: tuple<f32, f32, f32, f32>, confidence: f32, source: string }}, \
-         attributes: option<record {{ age: {AGE}, gender: {GENDER}, emotion: {EMOTION}, source: string }}>, \
-         features: option<record {{ feature-vector: list<f32>, feature-dimension: u32, landmarks: {LANDMARKS}, source: string }}> }}>"
+        "list<record {{ face-id: u32, detection: record {{ bbox: tuple<f32, f32, f32, f32>, confidence: f32, source: \
+         string }}, attributes: option<record {{ age: {AGE}, gender: {GENDER}, emotion: {EMOTION}, source: string }}>, \
+         features: option<record {{ feature-vector: list<f32>, feature-dimension: u32, landmarks: {LANDMARKS}, \
+         source: string }}> }}>"
     );
     Listed(vec![
         task(

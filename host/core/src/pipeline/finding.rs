@@ -1,4 +1,4 @@
-//! What a check found: a code for machines, a place in the file, and words for people.
+//! Findings of a check: each has a code for programs, a place in the file, and a message for people.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -8,25 +8,25 @@ use serde_json::{Map, Value, json};
 use super::text::Text;
 use crate::manifest::position;
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// The pipeline is refused.
     Error,
-    /// It runs, but probably not as meant.
+    /// The pipeline can run, but probably does not do what its author meant.
     Warning,
 }
 
-/// What kind of thing it is: stable, for machines.
+/// The kind of a finding. The codes are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
-    /// The file is no JSON.
+    /// The file is not JSON.
     Syntax,
-    /// A key stands twice in one object.
+    /// A key occurs twice in one object.
     DuplicateKey,
-    /// A key that means nothing there.
+    /// The key is not known at this place.
     UnknownKey,
     /// A mapping names a step that does not exist.
     UnknownStep,
@@ -36,22 +36,22 @@ pub enum Code {
     UnknownTask,
     /// The task has no such version.
     UnknownVersion,
-    /// A value does not fit where it is to go.
+    /// The type of a value does not fit the type of the field that it feeds.
     TypeMismatch,
-    /// Steps wait for one another.
+    /// Steps read from one another in a cycle.
     Cycle,
-    /// Two steps have one number.
+    /// Two steps have the same number.
     DuplicateNumber,
-    /// A field that a task needs is not mapped.
+    /// A required field of a task is not mapped.
     MissingInput,
-    /// A value is missing, or not one that is allowed there.
+    /// A value is missing, or is not allowed at this place.
     BadValue,
-    /// Nothing reads what a step gives (a warning).
+    /// No mapping reads any output of a step (a warning).
     UnusedOutput,
 }
 
 impl Code {
-    /// snake_case.
+    /// The code as printed, in snake_case.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -76,27 +76,29 @@ impl Code {
     }
 }
 
-/// One thing that a check found.
+/// One finding of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// Whether the pipeline is refused because of it.
     pub severity: Severity,
+    /// The kind of the finding.
     pub code: Code,
-    /// JSON Pointer; empty for the whole file.
+    /// JSON Pointer of the place; empty for the whole file.
     pub pointer: String,
-    /// From 1.
+    /// The line, counted from 1.
     pub line: u32,
-    /// From 1, in characters.
+    /// The column, counted from 1 in characters.
     pub column: u32,
     /// What is wrong.
     pub message: String,
-    /// What to do.
+    /// What to do about it.
     pub help: Option<String>,
-    /// The same for machines (`from`, `to` and `at` of a `type_mismatch`).
+    /// The facts of the message for programs: a `type_mismatch` has `from`, `to` and `at`.
     pub details: Map<String, Value>,
 }
 
 impl Finding {
-    /// Without a place: [`Findings::finish`] fills it in.
+    /// A finding without line and column, which [`Findings::finish`] adds.
     pub(super) fn new(code: Code, pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             severity: code.severity(),
@@ -120,8 +122,8 @@ impl Finding {
         self
     }
 
-    /// As `pipeline check --output json` prints it: `code`, `message`, `path`, `line`, `column`, `details`, and `help`
-    /// where there is some.
+    /// The JSON form, as in `pipeline check --output json`: `code`, `message`, `path`, `line`, `column`, `details`, and
+    /// `help` if there is a help text.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut value = json!({
@@ -139,31 +141,32 @@ impl Finding {
     }
 }
 
-/// What has been found so far, in any order.
+/// The findings of a check so far, in any order.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// With the byte that each is about, if that is not the value at its pointer.
+    /// Each finding with its byte offset in the file, if that is not the offset of the value at its pointer.
     found: Vec<(Option<usize>, Finding)>,
 }
 
 impl Findings {
-    /// About the value at the finding's pointer, or about what is there of it.
+    /// Adds a finding about the value at its pointer. If that value does not exist, the finding is placed at the
+    /// value's nearest ancestor.
     pub(super) fn push(&mut self, finding: Finding) {
         self.found.push((None, finding));
     }
 
-    /// About something else there: a key.
+    /// Adds a finding about another place: the key at this byte offset.
     pub(super) fn push_at(&mut self, offset: usize, finding: Finding) {
         self.found.push((Some(offset), finding));
     }
 
-    /// Whether the pipeline is refused.
+    /// Whether any finding is an error.
     pub(super) fn refuse(&self) -> bool {
         self.found.iter().any(|(_, finding)| finding.severity == Severity::Error)
     }
 
-    /// In the order of the text, with lines and columns; and how many are left out because there are more than `most`:
-    /// warnings before errors.
+    /// At most `most` findings in the order of the file, with lines and columns, and the number of the others. Warnings
+    /// are left out before errors.
     pub(super) fn finish(self, text: &Text<'_>, most: usize) -> (Vec<Finding>, usize) {
         let mut found: Vec<(usize, Finding)> = self
             .found
@@ -182,7 +185,7 @@ impl Findings {
     }
 }
 
-/// For people, over several lines, without the file's name:
+/// The form for people, over several lines, without the name of the file:
 ///
 /// ```text
 /// 12:30 error[type_mismatch] /steps/report/inputs/faces_array: ...

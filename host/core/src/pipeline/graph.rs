@@ -1,4 +1,4 @@
-//! A pipeline to look at: as text for a terminal and as Mermaid for a page.
+//! Drawings of a pipeline: as text for a terminal, and as Mermaid for a web page.
 
 use std::fmt::Write as _;
 
@@ -6,8 +6,8 @@ use super::{Pipeline, Source, Step};
 use crate::wit::{Type, snake};
 
 impl Pipeline {
-    /// The steps by rounds (steps of one round run side by side), each with where its inputs come from and what it
-    /// gives.
+    /// The steps by stages. Each step is shown with the sources of its inputs and with its outputs. Steps of one stage
+    /// can run at the same time.
     #[must_use]
     pub fn text_graph(&self) -> String {
         let mut text = self.reference();
@@ -63,7 +63,8 @@ impl Pipeline {
         }
     }
 
-    /// A Mermaid flowchart: steps as boxes, an arrow for each pair of steps with the fields that it carries.
+    /// A Mermaid flowchart. Each step is a box. Each pair of connected steps has one arrow, labelled with the fields
+    /// that flow along it.
     #[must_use]
     pub fn mermaid(&self) -> String {
         let mut text = "flowchart LR\n  input([input])\n".to_owned();
@@ -97,7 +98,7 @@ impl Pipeline {
         text
     }
 
-    /// Adds what `source` carries to the arrow that ends at `to`.
+    /// Adds the field of `source` to the arrow that ends at `to`.
     fn carry(&self, lines: &mut Vec<(String, String, Vec<String>)>, source: &Source, to: &str) {
         let (from, field) = match source {
             Source::Input { name, path } => ("input".to_owned(), [std::slice::from_ref(name), path].concat().join(".")),
@@ -111,7 +112,7 @@ impl Pipeline {
     }
 }
 
-/// A prefix keeps steps called `end` or `output` from meaning something to Mermaid.
+/// The ID of a step in Mermaid. The prefix avoids Mermaid's own words, such as `end`, and our own `input` and `output`.
 fn node(step: &str) -> String {
     format!("step_{step}")
 }

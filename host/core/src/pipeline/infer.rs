@@ -1,35 +1,36 @@
-//! The type of a pipeline's input from what it feeds: the narrowest type that can be given to every consumer.
+//! Infers the type of a pipeline's input from the fields that it feeds: the narrowest type that fits all of them.
 //!
-//! Nothing is invented: where two consumers want different numbers, one of the two types must fit the other. Records
-//! are the exception: what feeds `{x}` here and `{y}` there has both fields.
+//! The inference never converts types. If two consumers need different numeric types, one of these types must be
+//! assignable to the other. Records are the exception: if one consumer needs `{x}` and another needs `{y}`, the
+//! inferred record has both fields.
 
 use crate::wit::{Assign, Field, Type, assign, kebab};
 
-/// A consumer.
+/// A consumer of an input.
 pub(super) struct Need<'a> {
-    /// Which part of the input it reads: fields of records, snake_case; empty for all of it.
+    /// The part of the input that it reads: fields of nested records in snake_case; empty for the whole input.
     pub(super) path: &'a [String],
-    /// What it takes.
+    /// The type that it needs.
     pub(super) ty: &'a Type,
 }
 
-/// Two consumers, by their places in the list of needs, that no type satisfies.
+/// Two consumers that no type fits, as indices in the list of needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Conflict {
     pub(super) first: usize,
     pub(super) second: usize,
 }
 
-/// The type that satisfies all of `needs`; none if there are none.
+/// The type that fits all `needs`; `None` if there are no needs.
 pub(super) fn infer(needs: &[Need<'_>]) -> Result<Option<Type>, Conflict> {
     let all: Vec<Read<'_>> = needs.iter().enumerate().map(|(i, need)| (i, need.path, need.ty)).collect();
     Ok(narrow(&all)?.map(|(_, ty)| ty))
 }
 
-/// A need: its place in the list, which part it reads, what it takes.
+/// A need: its index in the list, the part that it reads, the type that it needs.
 type Read<'a> = (usize, &'a [String], &'a Type);
 
-/// With the place of the first need that took part.
+/// The inferred type, and the index of the first need that contributed to it.
 fn narrow(needs: &[Read<'_>]) -> Result<Option<(usize, Type)>, Conflict> {
     let mut wanted: Vec<(usize, Type)> = Vec::new();
     let mut parts: Vec<(&str, Vec<Read<'_>>)> = Vec::new();
@@ -42,7 +43,7 @@ fn narrow(needs: &[Read<'_>]) -> Result<Option<(usize, Type)>, Conflict> {
             },
         }
     }
-    // Those that read parts of it want, together, a record with these parts.
+    // The needs that read parts together need a record with these parts.
     let mut fields = Vec::new();
     let mut reader = None;
     for (name, group) in &parts {
@@ -62,7 +63,7 @@ fn narrow(needs: &[Read<'_>]) -> Result<Option<(usize, Type)>, Conflict> {
     Ok(Some((first, ty)))
 }
 
-/// A type that can be given to both.
+/// A type that is assignable to both types.
 fn meet(a: &Type, b: &Type) -> Option<Type> {
     let met = match (a, b) {
         (a, b) if a == b => return Some(a.clone()),
@@ -138,7 +139,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_inferred_fits_every_consumer(types in any_type().prop_flat_map(|ty| vec![wider(&ty), wider(&ty), wider(&ty)])) {
+        fn what_is_inferred_fits_every_consumer(
+            types in any_type().prop_flat_map(|ty| vec![wider(&ty), wider(&ty), wider(&ty)]),
+        ) {
             if let Ok(Some(ty)) = all(&types) {
                 for consumer in &types {
                     prop_assert!(fits(&ty, consumer), "{} -> {}", ty, consumer);

@@ -1,40 +1,44 @@
-//! Where every value comes from and where it goes, field by field, in unique IDs: known before anything has run.
+//! Static lineage: the origin and the destinations of every value, field by field, as unique IDs. It is known before
+//! anything has run.
 
 use serde::Serialize;
 
 use super::{Pipeline, Source};
 use crate::wit::snake;
 
-/// One step on the way of a value.
+/// One edge on the path of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Edge {
+    /// What the edge means.
     pub kind: EdgeKind,
-    /// `face_detection`, `output_001_faces_array` or `input.image`.
+    /// The origin: `face_detection`, `output_001_faces_array` or `input.image`.
     pub from: String,
-    /// `output_001_faces_array`, `input_002_faces_array` or `output.faces`.
+    /// The destination: `output_001_faces_array`, `input_002_faces_array` or `output.faces`.
     pub to: String,
-    /// The step that gives the value, by name; none for the pipeline's own inputs.
+    /// The name of the step that gives the value; `None` for the pipeline's own inputs.
     pub from_step: Option<String>,
-    /// The step that takes it, by name; none for what a task makes and for the run's output.
+    /// The name of the step that takes the value; `None` for an edge from a task to its output, and for the run's
+    /// output.
     pub to_step: Option<String>,
 }
 
-/// What an [`Edge`] tells.
+/// The meaning of an [`Edge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EdgeKind {
     /// An input of the pipeline feeds a field of a step.
     Given,
-    /// A task makes a field.
+    /// A task produces a field of its output.
     Made,
-    /// A field feeds a field of another step.
+    /// A field of an output feeds a field of another step.
     Passed,
-    /// A value is part of the run's output.
+    /// A value becomes part of the run's output.
     Result,
 }
 
 impl Pipeline {
-    /// Every edge: step by step what is given to it, what it makes and to whom that is passed; then the run's output.
+    /// All edges. For each step: what it is given, what it produces, and the steps that take this. Then the run's
+    /// output.
     #[must_use]
     pub fn edges(&self) -> Vec<Edge> {
         let mut edges = Vec::new();
@@ -88,9 +92,9 @@ impl Pipeline {
         edges
     }
 
-    /// `face_detection -> output_001_faces_array`, `output_001_faces_array -> input_002_faces_array` and so on: what
-    /// tasks make and where it goes, the run's output last; of all that can happen, what `happened`. What the
-    /// pipeline's inputs feed is told by [`Pipeline::edges`].
+    /// The edges as text, such as `face_detection -> output_001_faces_array` and `output_001_faces_array ->
+    /// input_002_faces_array`: what tasks produce and where it goes, the run's output last. Only edges for which
+    /// `happened` returns true are listed. Edges from the pipeline's inputs are left out; [`Pipeline::edges`] has them.
     #[must_use]
     pub fn lineage(&self, happened: impl Fn(&Edge) -> bool) -> Vec<String> {
         let told = self.edges().into_iter().filter(|edge| edge.kind != EdgeKind::Given && happened(edge));
@@ -98,7 +102,8 @@ impl Pipeline {
     }
 }
 
-/// Whether `source` reads this field of this step, or a part of it.
+/// Whether `source` reads this field of the step `wanted`, or a part of the field.
 fn is_field(source: &Source, wanted: &str, field: &str) -> bool {
-    matches!(source, Source::Output { step, path } if step == wanted && path.first().is_some_and(|first| first == field))
+    let Source::Output { step, path } = source else { return false };
+    step == wanted && path.first().is_some_and(|first| first == field)
 }

@@ -1,11 +1,11 @@
-//! Which step may run when: what each one waits for, which are ready, and the order in which all of them can run.
+//! The order of steps: the prerequisites of each step, the steps that are ready, and an order in which all can run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Pipeline, Source, Step};
 
 impl Step {
-    /// The names of the steps whose outputs it reads.
+    /// The names of the step's prerequisites: the steps whose outputs it reads.
     #[must_use]
     pub fn needs(&self) -> BTreeSet<&str> {
         self.inputs
@@ -19,19 +19,19 @@ impl Step {
 }
 
 impl Pipeline {
-    /// The names of the steps whose outputs `step` reads.
+    /// The names of the prerequisites of `step`.
     #[must_use]
     pub fn needs<'s>(&self, step: &'s Step) -> BTreeSet<&'s str> {
         step.needs()
     }
 
-    /// The steps in rounds: each one is in the first round in which everything that it needs has run. Steps of one
-    /// round can run side by side.
+    /// The steps by stages. Each step is in the first stage in which all its prerequisites have run. Steps of one stage
+    /// can run at the same time.
     #[must_use]
     pub fn stages(&self) -> Vec<Vec<&Step>> {
         let mut round: BTreeMap<&str, usize> = BTreeMap::new();
         let mut stages: Vec<Vec<&Step>> = Vec::new();
-        // Every step stands behind those that it needs.
+        // `steps` is sorted: each step comes after its prerequisites.
         for step in &self.steps {
             let at = step.needs().iter().filter_map(|need| round.get(need)).map(|round| round + 1).max().unwrap_or(0);
             round.insert(&step.name, at);
@@ -44,9 +44,10 @@ impl Pipeline {
     }
 }
 
-/// The steps that may run now: not among `done`, and everything that they need is. Pure and monotone: a step that is
-/// ready stays so until it is done, whatever else gets done, so that workers may decide from what they know, in any
-/// order, and never wrongly.
+/// The steps that may run now: those that are not in `done` and whose prerequisites all are.
+///
+/// The function is pure and monotone: a ready step stays ready until it is done, whatever else becomes done. So workers
+/// may decide from the outcomes that they know, in any order, and the decision is never wrong.
 #[must_use]
 pub fn ready<'p>(pipeline: &'p Pipeline, done: &BTreeSet<String>) -> Vec<&'p Step> {
     pipeline
@@ -56,8 +57,8 @@ pub fn ready<'p>(pipeline: &'p Pipeline, done: &BTreeSet<String>) -> Vec<&'p Ste
         .collect()
 }
 
-/// Every step behind those that it needs, otherwise by number. Steps of a cycle are left out: there are none once a
-/// check has passed.
+/// The steps in an order in which each comes after its prerequisites; otherwise by number. Steps of a cycle are left
+/// out, but a pipeline that passed the check has no cycles.
 pub(super) fn sorted(mut steps: Vec<Step>) -> Vec<Step> {
     steps.sort_by_key(|step| step.number);
     let mut placed: BTreeSet<String> = BTreeSet::new();
@@ -70,13 +71,13 @@ pub(super) fn sorted(mut steps: Vec<Step>) -> Vec<Step> {
     order
 }
 
-/// Cycles of a graph that share no node, each as a walk along `needs`, so many that without their nodes no cycle is
-/// left.
+/// Disjoint cycles of a graph, each as a walk along `needs`. Without their nodes, the graph has no cycle.
 pub(super) fn cycles(needs: &BTreeMap<usize, BTreeSet<usize>>) -> Vec<Vec<usize>> {
     let mut left: BTreeMap<usize, BTreeSet<usize>> = needs.clone();
     let mut cycles = Vec::new();
     loop {
-        // What needs nothing that is left is in no cycle; what remains after this always leads on.
+        // A node without needs in the rest of the graph is in no cycle. Remove such nodes until every node has a need
+        // left.
         loop {
             let nodes: BTreeSet<usize> = left.keys().copied().collect();
             for needs in left.values_mut() {
@@ -97,7 +98,7 @@ pub(super) fn cycles(needs: &BTreeMap<usize, BTreeSet<usize>>) -> Vec<Vec<usize>
             }
             walk.push(next);
         };
-        // Told from its smallest node on, so that the order of the walk does not matter.
+        // Rotate the cycle to begin at its smallest node, so that the result does not depend on where the walk began.
         let smallest = (0..cycle.len()).min_by_key(|at| cycle[*at]).unwrap_or(0);
         for node in &cycle {
             left.remove(node);
@@ -119,7 +120,7 @@ mod tests {
     fn cycles_are_told_once_each() {
         assert!(cycles(&graph(&[(1, &[0]), (2, &[0, 1])])).is_empty());
         assert_eq!(cycles(&graph(&[(0, &[0])])), [[0]]);
-        // 3 and 4 hang on a cycle without being in it.
+        // 3 and 4 lead into a cycle without being part of it.
         assert_eq!(
             cycles(&graph(&[(0, &[2, 9]), (1, &[0]), (2, &[1]), (3, &[2]), (4, &[3]), (5, &[6]), (6, &[5])])),
             [vec![0, 2, 1], vec![5, 6]]
@@ -128,7 +129,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_graph_is_sorted_exactly_if_it_has_no_cycle(edges in prop::collection::vec((0_usize..8, 0_usize..8), 0..12)) {
+        fn a_graph_is_sorted_exactly_if_it_has_no_cycle(
+            edges in prop::collection::vec((0_usize..8, 0_usize..8), 0..12),
+        ) {
             let mut needs: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
             for (from, to) in edges {
                 needs.entry(from).or_default().insert(to);
@@ -140,7 +143,10 @@ mod tests {
                 }
             }
             let mut placed = BTreeSet::new();
-            while let Some(next) = (0..8).find(|n| !placed.contains(n) && needs.get(n).is_none_or(|needs| needs.is_subset(&placed))) {
+            let is_ready = |n: &usize, placed: &BTreeSet<usize>| {
+                !placed.contains(n) && needs.get(n).is_none_or(|needs| needs.is_subset(placed))
+            };
+            while let Some(next) = (0..8).find(|n| is_ready(n, &placed)) {
                 placed.insert(next);
             }
             prop_assert_eq!(found.is_empty(), placed.len() == 8);

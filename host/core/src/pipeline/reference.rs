@@ -1,12 +1,14 @@
-//! What a mapping may name: an input of the pipeline, a field of a step's output by the step's name, or either by its
-//! unique ID.
+//! The sources that a mapping may name: an input of the pipeline, or a field of a step's output. A field is named with
+//! the step's name or by its unique ID.
 //!
 //! | written | means |
 //! |---|---|
-//! | `input.image`, `input.area.x` | the pipeline's input, a field of the record in it |
-//! | `detect.faces_array`, `detect.best.bbox` | a field of the output of the step `detect`, a field of the record in it |
-//! | `output_001_faces_array`, `output_001_best.bbox` | the same by unique ID: of the step with number 1 |
-//! | `face_detection_output_001.faces_array` | the same, the output named by its own ID |
+//! | `input.image`, `input.area.x` | an input of the pipeline; a field of the record in it |
+//! | `detect.faces_array`, `detect.best.bbox` | a field of the output of the step `detect`; a field of the record in it
+//! |
+//! | `output_001_faces_array`, `output_001_best.bbox` | the same by the unique ID of the field; the step has the number
+//! 1 |
+//! | `face_detection_output_001.faces_array` | the same by the unique ID of the output record |
 
 use super::Source;
 use super::declared::Declared;
@@ -14,10 +16,10 @@ use super::finding::{Code, Finding};
 use crate::wit::names::{did_you_mean, listed, nearest};
 use crate::wit::snake;
 
-/// What a mapping names, or why it names nothing and which step was probably meant.
+/// The source that a mapping names; or the error, with the step that was probably meant.
 pub(super) type Resolved = Result<Source, (Box<Finding>, Option<String>)>;
 
-/// Whether a step may not have this name: `input`, and whatever could be a unique ID (`output_1_x`,
+/// Whether a step must not have this name: `input`, and every name that could be a unique ID (`output_1_x`,
 /// `face_detection_output_001`).
 pub(super) fn is_reserved(name: &str) -> bool {
     let words: Vec<&str> = name.split('_').collect();
@@ -25,7 +27,7 @@ pub(super) fn is_reserved(name: &str) -> bool {
     name == "input" || words.windows(2).any(|pair| matches!(pair[0], "input" | "output") && is_number(pair[1]))
 }
 
-/// Finds what `text`, which stands at `pointer`, names in the pipeline. Whether the fields exist is not looked at.
+/// Resolves `text`, the source of the mapping at `pointer`. Does not check whether the fields exist.
 pub(super) fn resolve(text: &str, pointer: &str, declared: &Declared) -> Resolved {
     let mut parts = text.split('.').map(str::to_owned);
     let head = parts.next().unwrap_or_default();
@@ -117,7 +119,7 @@ enum Unique<'a> {
     Whole { task: &'a str, number: u32 },
 }
 
-/// Numbers are read however they are padded; [`numbered`] insists on the one right way.
+/// Parses a unique ID. Accepts any padding of the number; [`numbered`] requires three digits.
 fn unique(head: &str) -> Option<Unique<'_>> {
     if let Some((number, field)) = head.strip_prefix("output_").and_then(|rest| rest.split_once('_')) {
         return Some(Unique::Field { number: digits(number)?, field });
@@ -130,7 +132,7 @@ fn digits(text: &str) -> Option<u32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// The name of the step with this number.
+/// The name of the step with this number. Reports a number that no step has, or that is padded otherwise.
 fn numbered(
     head: &str,
     number: u32,

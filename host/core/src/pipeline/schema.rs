@@ -1,5 +1,5 @@
-//! The JSON Schema of a pipeline file, for editors; and of a run's inputs. The check is stricter than any schema can
-//! be.
+//! The JSON Schema of a pipeline file, for editors, and the JSON Schema of a run's inputs. The check finds more errors
+//! than a schema can express.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,7 @@ use crate::wit::schema::{DIALECT, schema as type_schema};
 const SNAKE: &str = "^[a-z][a-z0-9]*(_[a-z0-9]+)*$";
 const KEBAB: &str = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$";
 
-/// The schema of a pipeline file.
+/// The JSON Schema of a pipeline file.
 #[must_use]
 pub fn schema() -> Value {
     let names = json!({ "pattern": SNAKE, "maxLength": 64 });
@@ -24,8 +24,12 @@ pub fn schema() -> Value {
             "name": { "type": "string", "pattern": KEBAB, "maxLength": 64, "description": "kebab-case" },
             "version": { "type": "string", "description": "semantic version, such as 1.0.0" },
             "description": { "type": "string" },
-            "timeout": { "$ref": "#/$defs/duration", "description": "of a whole run; at most 7d. Counted is the time of attempts, and \
-                of the delays between them, along the longest path of steps; waiting in the queue and interruptions are not in it" },
+            "timeout": {
+                "$ref": "#/$defs/duration",
+                "description": "of a whole run; at most 7d. Counted is the time of attempts, and of the delays between \
+                                them, along the longest path of steps; waiting in the queue and interruptions are not \
+                                in it",
+            },
             "on_failure": { "enum": ["cancel", "finish"], "default": "cancel",
                 "description": "what becomes of running steps when one has failed for good" },
             "inputs": {
@@ -35,14 +39,19 @@ pub fn schema() -> Value {
                 "additionalProperties": {
                     "type": "object",
                     "additionalProperties": false,
-                    "properties": { "description": { "type": "string" }, "default": { "description": "makes the input optional" } },
+                    "properties": {
+                        "description": { "type": "string" },
+                        "default": { "description": "makes the input optional" },
+                    },
                 },
             },
             "steps": {
                 "type": "object",
                 "minProperties": 1,
                 "maxProperties": MAX_STEPS,
-                "propertyNames": { "allOf": [names, { "not": { "pattern": "^input$|(^|_)(input|output)_[0-9]+(_|$)" } }] },
+                "propertyNames": {
+                    "allOf": [names, { "not": { "pattern": "^input$|(^|_)(input|output)_[0-9]+(_|$)" } }],
+                },
                 "additionalProperties": { "$ref": "#/$defs/step" },
             },
             "output": {
@@ -56,7 +65,8 @@ pub fn schema() -> Value {
             "duration": { "type": "string", "pattern": "^[0-9]+ *(ms|s|m|h|d)$", "examples": ["30s", "5m"] },
             "reference": {
                 "type": "string",
-                "description": "input.NAME, STEP.FIELD, or a unique ID such as output_001_faces_array; dotted further into records",
+                "description": "input.NAME, STEP.FIELD, or a unique ID such as output_001_faces_array; dotted further \
+                                into records",
                 "examples": ["input.image", "detect.faces_array", "output_001_faces_array"],
             },
             "step": {
@@ -64,25 +74,52 @@ pub fn schema() -> Value {
                 "required": ["number", "task"],
                 "additionalProperties": false,
                 "properties": {
-                    "number": { "type": "integer", "minimum": 1, "maximum": MAX_NUMBER, "description": "unique in the pipeline; unique IDs are made of it" },
-                    "task": { "type": "string", "description": "NAME (the newest), NAME@1.2.0 (exactly this one) or NAME@^1", "examples": ["face-detection@^1"] },
+                    "number": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "maximum": MAX_NUMBER,
+                        "description": "unique in the pipeline; unique IDs are made of it",
+                    },
+                    "task": {
+                        "type": "string",
+                        "description": "NAME (the newest), NAME@1.2.0 (exactly this one) or NAME@^1",
+                        "examples": ["face-detection@^1"],
+                    },
                     "description": { "type": "string" },
                     "inputs": {
                         "type": "object",
                         "additionalProperties": {
                             "anyOf": [
                                 { "$ref": "#/$defs/reference" },
-                                { "type": "object", "required": ["value"], "additionalProperties": false, "properties": { "value": {} } },
+                                {
+                                    "type": "object",
+                                    "required": ["value"],
+                                    "additionalProperties": false,
+                                    "properties": { "value": {} },
+                                },
                             ],
                         },
                     },
-                    "timeout": { "$ref": "#/$defs/duration", "description": "of one attempt, in place of the task's own; at most 10m" },
+                    "timeout": {
+                        "$ref": "#/$defs/duration",
+                        "description": "of one attempt, in place of the task's own; at most 10m",
+                    },
                     "retry": {
                         "type": "object",
                         "additionalProperties": false,
                         "properties": {
-                            "max_attempts": { "type": "integer", "minimum": 1, "maximum": MAX_ATTEMPTS, "default": 3, "description": "the first one included" },
-                            "backoff": { "$ref": "#/$defs/duration", "description": "before the second attempt, doubled for each further one; 500ms unless set" },
+                            "max_attempts": {
+                                "type": "integer",
+                                "minimum": 1,
+                                "maximum": MAX_ATTEMPTS,
+                                "default": 3,
+                                "description": "the first one included",
+                            },
+                            "backoff": {
+                                "$ref": "#/$defs/duration",
+                                "description": "before the second attempt, doubled for each further one; 500ms unless \
+                                                set",
+                            },
                             "max_backoff": { "$ref": "#/$defs/duration", "description": "30s unless set" },
                         },
                     },
@@ -93,7 +130,7 @@ pub fn schema() -> Value {
 }
 
 impl Pipeline {
-    /// The schema of a run's inputs.
+    /// The JSON Schema of a run's inputs.
     #[must_use]
     pub fn input_schema(&self) -> Value {
         let mut properties = Map::new();

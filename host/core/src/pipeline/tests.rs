@@ -1,4 +1,4 @@
-//! The face pipeline as a whole; every finding; values along the edges.
+//! The face pipeline as a whole, all findings, and the values along the edges.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ fn faces() -> Pipeline {
     checked(FACE_PROCESSING)
 }
 
-/// A pipeline of face tasks that has nothing wrong.
+/// A pipeline of face tasks without errors.
 fn checked(text: &str) -> Pipeline {
     let checked = check(text, &catalogue());
     assert_eq!(
@@ -26,7 +26,7 @@ fn checked(text: &str) -> Pipeline {
     checked.pipeline.unwrap()
 }
 
-/// The face pipeline with the numbers 1, 2, 3, 4 changed.
+/// The face pipeline with other numbers in place of 1, 2, 3, 4.
 fn renumbered(numbers: [u32; 4]) -> String {
     let mut text = FACE_PROCESSING.to_owned();
     for (old, new) in (1..).zip(numbers) {
@@ -58,7 +58,7 @@ fn the_face_pipeline_is_pinned() {
     );
     assert_eq!(ids[3].2, "face_report_output_004");
     assert!(pipeline.steps.iter().all(|step| step.package == Digest::of(step.task_reference().as_bytes())));
-    // A file that spells out a limit: the step's time is the task's own unless the step says otherwise.
+    // The time limit of a step is that of its task, unless the file sets another one.
     let slow = checked(&FACE_PROCESSING.replacen(
         "\"number\": 2,",
         "\"number\": 2, \"timeout\": \"45s\", \"retry\": {\"max_attempts\": 1, \"backoff\": \"1m\"},",
@@ -78,7 +78,7 @@ fn steps_run_after_what_they_need() {
         pipeline.stages().iter().map(|stage| names(stage)).collect::<Vec<_>>(),
         [vec!["detect"], vec!["attributes", "features"], vec!["report"]]
     );
-    // The order is that of the needs, not of the numbers.
+    // Steps are ordered by their prerequisites, not by their numbers.
     let backwards = checked(&renumbered([4, 3, 2, 1]));
     assert_eq!(names(&backwards.steps.iter().collect::<Vec<_>>()), ["detect", "features", "attributes", "report"]);
     let done = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
@@ -118,7 +118,7 @@ mod laws {
     use super::*;
     use proptest::prelude::*;
 
-    /// A pipeline of up to eight steps, each reading from some of those before it; numbers run backwards.
+    /// A random pipeline of up to eight steps. Each step reads from some of the steps before it. The numbers decrease.
     fn any_pipeline() -> impl Strategy<Value = Pipeline> {
         prop::collection::vec(any::<u8>(), 1..8).prop_map(|needs| {
             let mut steps = serde_json::Map::new();
@@ -164,7 +164,10 @@ mod laws {
         }
 
         #[test]
-        fn whatever_is_done_first_everything_gets_done(pipeline in any_pipeline(), picks in prop::collection::vec(any::<prop::sample::Index>(), 8)) {
+        fn whatever_is_done_first_everything_gets_done(
+            pipeline in any_pipeline(),
+            picks in prop::collection::vec(any::<prop::sample::Index>(), 8),
+        ) {
             let mut done = BTreeSet::new();
             for pick in picks {
                 let ready = ready(&pipeline, &done);

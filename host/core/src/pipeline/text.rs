@@ -1,7 +1,7 @@
-//! The text of a pipeline file as JSON whose parts know where they stand, duplicate keys included.
+//! The text of a pipeline file as a JSON tree whose nodes have byte offsets. The tree keeps duplicate keys.
 //!
-//! Two parsers read it: `serde_json` says whether it is JSON at all, with the better messages; `jsonc-parser` keeps the
-//! places.
+//! Two parsers read the text: `serde_json` decides whether it is JSON, because its messages are better; `jsonc-parser`
+//! supplies the offsets.
 
 use jsonc_parser::ast;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
@@ -11,10 +11,10 @@ use super::finding::{Code, Finding, Findings};
 use crate::manifest::position;
 use crate::wit::json::pointer_step;
 
-/// Deeper nesting is refused.
+/// The deepest nesting that is accepted.
 const MAX_DEPTH: usize = 64;
 
-/// A value and where it begins, in bytes.
+/// A value and its byte offset.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) at: usize,
@@ -26,13 +26,13 @@ pub(super) enum Kind {
     /// Null, boolean, number or string.
     Scalar(Value),
     Array(Vec<Node>),
-    /// As written; a key may stand more than once.
+    /// All members as written, including duplicate keys.
     Object(Vec<Member>),
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Member {
-    /// Where the key begins, in bytes.
+    /// The byte offset of the key.
     pub(super) at: usize,
     pub(super) key: String,
     pub(super) value: Node,
@@ -53,12 +53,12 @@ impl Node {
         }
     }
 
-    /// The first member of this name.
+    /// The value of the first member with this name.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         self.members()?.iter().find(|member| member.key == key).map(|member| &member.value)
     }
 
-    /// Without places; of two equal keys the first counts.
+    /// The value without offsets. Of duplicate keys the first one counts.
     pub(super) fn value(&self) -> Value {
         match &self.kind {
             Kind::Scalar(value) => value.clone(),
@@ -73,7 +73,7 @@ impl Node {
         }
     }
 
-    /// Where `pointer` leads, as far as it does.
+    /// The byte offset of the value at `pointer`, or of its nearest ancestor that exists.
     pub(super) fn offset(&self, pointer: &str) -> usize {
         let mut node = self;
         for step in pointer.split('/').skip(1) {
@@ -91,17 +91,17 @@ impl Node {
     }
 }
 
-/// A file that is JSON.
+/// A file that is valid JSON.
 pub(super) struct Text<'t> {
     pub(super) text: &'t str,
     pub(super) root: Node,
 }
 
 impl<'t> Text<'t> {
-    /// With a `duplicate_key` for each key that stands twice.
+    /// Parses a file. Returns a `duplicate_key` finding for each key that occurs twice.
     ///
     /// # Errors
-    /// A `syntax` finding, the only one there can be.
+    /// A `syntax` finding, which is then the only finding of the file.
     pub(super) fn parse(text: &'t str) -> Result<(Self, Findings), Box<Finding>> {
         if text.len() > super::MAX_SOURCE {
             let message =
@@ -132,7 +132,7 @@ fn syntax(text: &str, error: &serde_json::Error) -> Finding {
     let message = whole.rsplit_once(" at line ").map_or(whole.as_str(), |(message, _)| message);
     let mut finding = Finding::new(Code::Syntax, "", format!("this is no JSON: {message}"));
     let line = error.line().max(1);
-    // Its column counts bytes, ours characters; it may point behind the last one.
+    // The column of `serde_json` counts bytes, ours counts characters. It may point beyond the last byte.
     let start: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
     let rest = text[start..].lines().next().unwrap_or_default();
     let bytes = error.column().saturating_sub(1).min(rest.len());
@@ -166,7 +166,7 @@ fn strict() -> ParseOptions {
     }
 }
 
-/// `None` for what is nested too deeply or is no number.
+/// Converts a parsed value. `None` if it is nested too deeply, or contains a number that cannot be read.
 fn read(value: &ast::Value<'_>, pointer: &mut String, depth: usize, findings: &mut Findings) -> Option<Node> {
     if depth > MAX_DEPTH {
         return None;
@@ -199,7 +199,7 @@ fn read(value: &ast::Value<'_>, pointer: &mut String, depth: usize, findings: &m
         }
         ast::Value::Object(object) => {
             let mut members: Vec<Member> = Vec::new();
-            // A set, so that a file full of keys is not compared with itself.
+            // A set, so that the time stays linear in the number of keys.
             let mut seen = std::collections::HashSet::new();
             for property in &object.properties {
                 let (at, key) = match &property.name {
@@ -242,7 +242,7 @@ mod tests {
         };
         assert_eq!(at(""), (1, 1));
         assert_eq!(at("/ä/b~1c/1/d"), (2, 26));
-        // What does not exist is where its nearest ancestor is.
+        // A place that does not exist gets the offset of its nearest ancestor.
         assert_eq!(at("/ä/b~1c/7"), (2, 16));
         assert_eq!(text.root.value(), serde_json::json!({ "ä": { "b/c": [1, { "d": null }] } }));
         let (findings, _) = findings.finish(&text, 9);

@@ -10,7 +10,8 @@ use super::{AttemptRecord, Consumed, Form, Produced, StoredValue};
 use crate::executor::{Failure, FailureKind, LogLine, ModelUse};
 use crate::id::Digest;
 
-/// The code under which a skipped step is stored: as a failure of the kind `cancelled`, which no task can give.
+/// The code under which a skipped step is stored. Its failure has the kind `cancelled`, and no task can return that
+/// kind.
 const SKIPPED: &str = "skipped";
 /// The detail of that failure that names the failed step.
 const FAILED_STEP: &str = "failed_step";
@@ -18,50 +19,56 @@ const FAILED_STEP: &str = "failed_step";
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StepEnd {
-    /// With this output record.
+    /// The step succeeded, with this output record.
     Succeeded(StoredValue),
-    /// The failure of the last attempt. A step whose attempt was stopped because its run was over is among them: the
-    /// attempt was made, and its failure is a cancellation.
+    /// The step failed; this is the failure of its last attempt. This includes an attempt that was stopped because its
+    /// run was over: the attempt was made, and its failure is a cancellation.
     Failed(Failure),
-    /// No attempt was made, or no further one, because another step had failed before (`on_failure: finish`).
+    /// The step was skipped: no attempt, or no further one, was made, because another step had failed (`on_failure:
+    /// finish`).
     Skipped {
-        /// The step that had failed. None: the record is of a dovetail that did not name it.
+        /// The step that had failed. `None` in a record of an older dovetail, which did not name it.
         failed_step: Option<String>,
     },
 }
 
-/// What a step came to. Key: `run:step:generation`.
+/// The outcome of a step. Key: `run:step:generation`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "OutcomeForm")]
 pub struct OutcomeRecord {
+    /// How the step ended.
     #[serde(flatten)]
     pub end: StepEnd,
-    /// Every attempt, the first one first. Those of a skipped step are the attempts before it was skipped.
+    /// All attempts, in order. For a skipped step, the attempts before it was skipped.
     pub attempts: Vec<AttemptRecord>,
-    /// Of the package that ran.
+    /// The digest of the package that ran.
     pub package: Digest,
+    /// The models that were used, in the order of their first use.
     pub models: Vec<ModelUse>,
-    /// Field-level lineage: what went in. A skipped step consumed nothing.
+    /// Lineage: the values that went into each input field. A skipped step consumed none.
     pub consumed: Vec<Consumed>,
-    /// Field-level lineage: what came out.
+    /// Lineage: the values of each output field.
     pub produced: Vec<Produced>,
-    /// What the last attempt logged, if it is more than [`crate::limits::MAX_INLINE_LOG`]
+    /// The log of the last attempt, if it is larger than [`crate::limits::MAX_INLINE_LOG`]
     /// ([`crate::blobs::BlobKind::Log`]).
     pub log: Option<Digest>,
-    /// What it logged otherwise. A program from before there was this reads the record without it.
+    /// The log of the last attempt otherwise. An older dovetail ignores this field.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub log_lines: Vec<LogLine>,
+    /// The number of log lines that were dropped because of the log's limit.
     pub log_dropped: u64,
-    /// Microseconds along the longest path to the end of this step: its own attempts with the delays between them, and
-    /// the most that one of the steps it needs had spent. It is what a run's timeout is held against; the queue and
-    /// interruptions are not in it.
+    /// Time in microseconds along the longest path to the end of this step: its own attempts and the delays between
+    /// them, plus the largest `spent_us` of its prerequisites. The run's timeout limits this time. Waiting in the queue
+    /// and interruptions do not count.
     pub spent_us: u64,
-    /// Milliseconds since 1970: when the first attempt began and the last one ended.
+    /// The time at which the first attempt started, in milliseconds since 1970.
     pub started_ms: u64,
+    /// The time at which the last attempt ended, in milliseconds since 1970.
     pub finished_ms: u64,
 }
 
 impl OutcomeRecord {
+    /// Whether the step succeeded.
     #[must_use]
     pub fn succeeded(&self) -> bool {
         matches!(self.end, StepEnd::Succeeded(_))
@@ -76,7 +83,7 @@ impl OutcomeRecord {
         }
     }
 
-    /// Why the step failed, if it did. A skipped step did not fail.
+    /// The failure, if the step failed. A skipped step did not fail.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         match &self.end {
@@ -90,7 +97,7 @@ impl Form for OutcomeRecord {
     const FORMAT: &'static str = "dovetail.outcome/1";
 }
 
-/// How an [`OutcomeRecord`] is stored: exactly one of `output` and `failure` is not null.
+/// The stored form of an [`OutcomeRecord`]. Exactly one of `output` and `failure` is present.
 #[derive(Deserialize)]
 struct OutcomeForm {
     output: Option<StoredValue>,
@@ -159,7 +166,7 @@ impl Serialize for StepEnd {
     }
 }
 
-/// A skipped step as the first version of the form has it.
+/// The failure that stands for a skipped step in version 1 of the form.
 fn skipped_failure(failed_step: Option<&str>) -> Failure {
     let message = "another step of the run had failed before this one could start";
     let details: BTreeMap<String, Value> =
@@ -189,19 +196,22 @@ mod tests {
         }
     }
 
-    /// The record as every version before wrote it, with this `output` and `failure`.
+    /// The stored text with this `output` and `failure`, as every version has written it.
     fn text(output: &str, failure: &str) -> String {
         let package = Digest::of(b"p");
-        format!(
-            r#"{{"format":"dovetail.outcome/1","output":{output},"failure":{failure},"attempts":[],"package":"{package}","models":[],"consumed":[],"produced":[],"log":null,"log_dropped":0,"spent_us":7,"started_ms":8,"finished_ms":9}}"#
-        )
+        let head = format!(r#"{{"format":"dovetail.outcome/1","output":{output},"failure":{failure},"attempts":[],"#);
+        let lineage = format!(r#""package":"{package}","models":[],"consumed":[],"produced":[],"#);
+        head + &lineage + r#""log":null,"log_dropped":0,"spent_us":7,"started_ms":8,"finished_ms":9}"#
     }
 
     #[test]
     fn every_end_is_stored_in_the_first_version_of_the_form() {
         const FAILURE: &str =
             r#"{"kind":"cancelled","code":"stopped","message":"the run had ended","retryable":false}"#;
-        const SKIPPED: &str = r#"{"kind":"cancelled","code":"skipped","message":"another step of the run had failed before this one could start","retryable":false}"#;
+        const SKIPPED: &str = concat!(
+            r#"{"kind":"cancelled","code":"skipped","#,
+            r#""message":"another step of the run had failed before this one could start","retryable":false}"#
+        );
         let named = SKIPPED.replace("false}", r#"false,"details":{"failed_step":"a"}}"#);
         let stopped = Failure::new(FailureKind::Cancelled, "stopped", "the run had ended");
         let output = StoredValue::Inline(serde_json::json!({ "sum": 3 }));

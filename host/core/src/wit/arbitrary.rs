@@ -1,4 +1,4 @@
-//! For tests: types and, for a type, values in normal form, made at random.
+//! For tests: random types, and random values of a type in normal form.
 
 use proptest::prelude::*;
 use proptest::strategy::Union;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::json::{bytes_to_json, f32_to_json, f64_to_json, s64_to_json, u64_to_json};
 use super::{Case, Field, Type, snake};
 
-/// Few names, so that random records and variants have some in common.
+/// There are few names, so that random records and variants often share some.
 const NAMES: [&str; 5] = ["a", "b-c", "d", "face-id", "x2"];
 
 fn scalar() -> impl Strategy<Value = Type> {
@@ -36,7 +36,7 @@ fn names() -> impl Strategy<Value = Vec<String>> {
         .prop_map(|names| names.into_iter().map(str::to_owned).collect())
 }
 
-/// A type, at most a few levels deep.
+/// A random type with few levels of nesting.
 pub(crate) fn any_type() -> impl Strategy<Value = Type> {
     let leaf = prop_oneof![8 => scalar(), 1 => names().prop_map(Type::Enum), 1 => names().prop_map(Type::Flags)];
     leaf.prop_recursive(3, 24, 4, |inner| {
@@ -46,16 +46,18 @@ pub(crate) fn any_type() -> impl Strategy<Value = Type> {
             2 => boxed.clone().prop_map(Type::List),
             2 => boxed.prop_map(Type::Option),
             1 => prop::collection::vec(inner.clone(), 1..4).prop_map(Type::Tuple),
-            3 => (names(), prop::collection::vec(inner.clone(), NAMES.len()))
-                .prop_map(|(names, types)| Type::Record(names.into_iter().zip(types).map(|(name, ty)| Field { name, ty }).collect())),
-            2 => (names(), prop::collection::vec(prop::option::of(inner), NAMES.len()))
-                .prop_map(|(names, types)| Type::Variant(names.into_iter().zip(types).map(|(name, ty)| Case { name, ty }).collect())),
+            3 => (names(), prop::collection::vec(inner.clone(), NAMES.len())).prop_map(|(names, types)| {
+                Type::Record(names.into_iter().zip(types).map(|(name, ty)| Field { name, ty }).collect())
+            }),
+            2 => (names(), prop::collection::vec(prop::option::of(inner), NAMES.len())).prop_map(|(names, types)| {
+                Type::Variant(names.into_iter().zip(types).map(|(name, ty)| Case { name, ty }).collect())
+            }),
             1 => (maybe.clone(), maybe).prop_map(|(ok, err)| Type::Result { ok, err }),
         ]
     })
 }
 
-/// A type to which `from` is often assignable: widened, wrapped, thinned out or reordered at random.
+/// A random type to which `from` is often assignable: wider numbers, options, and fewer, more or reordered fields.
 pub(crate) fn wider(from: &Type) -> BoxedStrategy<Type> {
     let same = Just(from.clone()).boxed();
     let inside = match from {
@@ -71,7 +73,7 @@ pub(crate) fn wider(from: &Type) -> BoxedStrategy<Type> {
             let extra = (prop::sample::select(NAMES.to_vec()), any_type());
             (wide, prop::option::of(extra), any::<prop::sample::Index>())
                 .prop_map(|(mut fields, extra, drop)| {
-                    // The new field is not one that was just dropped: that would be another type under an old name.
+                    // A field that was just dropped must not return with another type.
                     let extra = extra.filter(|(name, _)| fields.iter().all(|field| field.0 != *name));
                     if fields.len() > 1 {
                         fields.remove(drop.index(fields.len()));
@@ -116,7 +118,7 @@ fn extra_case() -> Case {
     Case { name: "extra".to_owned(), ty: None }
 }
 
-/// A value of `ty` in normal form.
+/// A random value of `ty` in normal form.
 pub(crate) fn any_value(ty: &Type) -> BoxedStrategy<Value> {
     match ty {
         Type::Bool => any::<bool>().prop_map(Value::from).boxed(),

@@ -1,12 +1,20 @@
-//! Whether every value of one type can be used where another is asked for, and the change of form that this takes.
+//! Assignability: whether every value of one type can be used where another type is expected, and the conversion for
+//! it.
 //!
-//! The rules lose nothing and guess nothing: integers and floats only widen; `T` becomes `option<T>`; records go by
-//! field name (fields that nobody asked for are dropped, fields that are missing must be options); variants, enums and
-//! flags may be used where all their cases are known; everything else goes part by part. `char` to `string`, signed to
-//! unsigned and the like do not exist.
+//! No rule loses information, and no rule guesses:
 //!
-//! Assigning twice in a row is assigning once, with one exception that the test below spells out: a field dropped on
-//! the way and asked for again later, as an option of another type.
+//! - integers and floats only widen, if every value is exactly representable;
+//! - `T` is assignable to `option<T>`;
+//! - records are compared by field name: a field that the target does not have is dropped, and a field that the source
+//!   does not have must be an option;
+//! - variants, enums and flags are assignable if the target has all their cases;
+//! - lists, tuples, options and results are compared part by part.
+//!
+//! There is no conversion from `char` to `string`, from signed to unsigned numbers, and the like.
+//!
+//! If a type is assignable to a second one and the second to a third, two conversions in a row equal one conversion.
+//! There is one exception, which the tests spell out: a field that the second type drops, and that the third type has
+//! as an option of another type.
 
 use serde_json::{Map, Value, json};
 
@@ -14,27 +22,27 @@ use super::json::{bytes_from_json, f32_from_json, f64_to_json};
 use super::names::snake;
 use super::{Case, Field, Type};
 
-/// How one type stands to another.
+/// The relation of two types.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Assign {
-    /// The same type: values pass untouched.
+    /// The types are the same. Values need no conversion.
     Exact,
-    /// Every value can be given the other form by [`coerce`].
+    /// Every value can be converted with [`coerce`].
     Coerce,
-    /// Some value cannot.
+    /// Some value cannot be converted.
     No {
-        /// Where the types part, from their roots (`[].bbox.x`); empty: there.
+        /// The place at which the types differ, from the root (`[].bbox.x`). Empty: the root itself.
         path: String,
-        /// In words.
+        /// Why, for people.
         reason: String,
-        /// The part of the source type that does not fit.
+        /// The part of the source type at that place.
         from: Type,
-        /// The part of the target type that it does not fit.
+        /// The part of the target type at that place.
         to: Type,
     },
 }
 
-/// Whether every value of `from` can be used as `to`.
+/// Whether every value of `from` can be used as a value of `to`.
 #[must_use]
 pub fn assign(from: &Type, to: &Type) -> Assign {
     if from == to {
@@ -50,7 +58,7 @@ fn no(path: &str, from: &Type, to: &Type, reason: impl Into<String>) -> Result<(
     Err(Box::new(Assign::No { path: path.to_owned(), reason: reason.into(), from: from.clone(), to: to.clone() }))
 }
 
-/// Follows both types down to the first place where they part; `path` is where we are.
+/// Compares two types down to the first place at which they do not fit. `path` is the current place.
 fn part(from: &Type, to: &Type, path: &mut String) -> Result<(), Box<Assign>> {
     if from == to {
         return Ok(());
@@ -138,7 +146,7 @@ fn kind(ty: &Type) -> String {
     }
 }
 
-/// A numeric type by its exact range: bits of magnitude that it holds, whether it has a sign, whether it is a float.
+/// A numeric type by the range in which it is exact: bits of magnitude, whether it has a sign, whether it is a float.
 fn number(ty: &Type) -> Option<(u32, bool, bool)> {
     Some(match ty {
         Type::U8 => (8, false, false),
@@ -155,7 +163,7 @@ fn number(ty: &Type) -> Option<(u32, bool, bool)> {
     })
 }
 
-/// Every value of `from` is exactly one of `to`.
+/// Whether every value of `from` is exactly one value of `to`.
 fn widens(from: &Type, to: &Type) -> bool {
     let (Some((from_bits, from_signed, from_float)), Some((to_bits, to_signed, to_float))) = (number(from), number(to))
     else {
@@ -164,8 +172,10 @@ fn widens(from: &Type, to: &Type) -> bool {
     from_bits <= to_bits && (to_signed || !from_signed) && (to_float || !from_float)
 }
 
-/// `value`, of type `from` and in normal form, in the form of `to`; `assign(from, to)` must not be [`Assign::No`]. A
-/// value that is not of type `from` comes back as far as it was understood: check values where they enter.
+/// Converts `value` from the type `from` to the type `to`. `assign(from, to)` must not be [`Assign::No`].
+///
+/// `value` must be of the type `from` and in normal form. The parts of any other value are converted as far as
+/// possible, so callers check values at the edge ([`super::json::check`]).
 #[must_use]
 pub fn coerce(value: Value, from: &Type, to: &Type) -> Value {
     if from == to {
@@ -183,7 +193,7 @@ pub fn coerce(value: Value, from: &Type, to: &Type) -> Value {
         (from, Type::Option(to), value) => wrap(coerce(value, from, to), to),
         (Type::List(from), Type::List(to), value) => {
             let items = match value {
-                // A list of bytes is the one list that is no array.
+                // `list<u8>` is the only list that is not a JSON array.
                 Value::String(_) if **from == Type::U8 => {
                     bytes_from_json(&value).unwrap_or_default().into_iter().map(Value::from).collect()
                 }
@@ -219,7 +229,7 @@ pub fn coerce(value: Value, from: &Type, to: &Type) -> Value {
             }
             Value::Object(fields)
         }
-        // The order of flags is the target's.
+        // Flags take the order of the target type.
         (Type::Flags(_), Type::Flags(want), Value::Array(set)) => {
             want.iter().map(|name| Value::from(snake(name))).filter(|name| set.contains(name)).collect()
         }
@@ -234,14 +244,14 @@ pub fn coerce(value: Value, from: &Type, to: &Type) -> Value {
                 (name, value)
             })
             .collect(),
-        // Exactly the number that the f32 is; its shortest digits would name another f64.
+        // The f64 must be exactly the f32. The shortest digits of the f32 would denote another f64.
         (Type::F32, Type::F64, value) => f32_from_json(&value).map_or(value, |x| f64_to_json(x.into())),
         (_, Type::F32 | Type::F64, value) => value.as_f64().map_or(value, f64_to_json),
         (_, _, value) => value,
     }
 }
 
-/// An option of an option says that it is there.
+/// Wraps the value of a nested option, which states its presence.
 fn wrap(value: Value, some: &Type) -> Value {
     if matches!(some, Type::Option(_)) { json!({ "some": value }) } else { value }
 }

@@ -1,20 +1,21 @@
-//! JSON against a type: finds everything that does not fit and gives the value back in its one normal form.
+//! Checks JSON against a type. Reports everything that does not fit, and returns the value in its one normal form.
 //!
 //! | WIT | JSON |
 //! |---|---|
 //! | bool, string, char | the same; a char is a string of one code point |
 //! | s8 to s32, u8 to u32 | integer |
-//! | s64, u64 | integer up to 2^53 - 1, else its digits as a string; both are read |
+//! | s64, u64 | integer up to 2^53 - 1, otherwise its digits as a string; both forms are accepted for all values |
 //! | f32, f64 | number (f32 with the fewest digits), or `"NaN"`, `"Infinity"`, `"-Infinity"` |
-//! | list, tuple | array; `list<u8>` is a base64 string, an array of integers is read too |
-//! | record | object, names in snake_case, unknown names refused |
-//! | option | the value or `null`, also when absent; where the value is an option itself, `{"some": value}` |
-//! | variant | `{"tag": "case", "val": ...}`, without `val` for a case without payload |
-//! | enum, flags | string, array of unique strings, both in snake_case |
-//! | result | `{"ok": ...}` or `{"error": ...}`, `null` where there is no payload |
-//! | image, artifact | `{"$artifact": "sha256:...", "media_type": "image/jpeg", "name": "photo.jpg"}`, `name` only where known |
+//! | list, tuple | array; `list<u8>` is a base64 string, and an array of integers is accepted |
+//! | record | object with names in snake_case; unknown names are refused |
+//! | option | the value or `null`; an absent field means `null`; a nested option has `{"some": value}` as its value |
+//! | variant | `{"tag": "case", "val": ...}`; a case without payload has no `val` |
+//! | enum, flags | string; array of unique strings; both in snake_case |
+//! | result | `{"ok": ...}` or `{"error": ...}`; `null` if there is no payload |
+//! | image, artifact | `{"$artifact": "sha256:...", "media_type": "image/jpeg", "name": "photo.jpg"}`; `name` if known
+//! |
 //!
-//! In normal form every field of a record is present, in WIT order, and flags stand in declared order: equal values are
+//! In normal form, a record has all its fields in WIT order, and flags are in declared order. So equal values have
 //! equal texts.
 
 use serde::Serialize;
@@ -32,56 +33,56 @@ pub use scalar::{
     s64_to_json, u64_from_json, u64_to_json,
 };
 
-/// The most errors told about one value.
+/// The most errors that are reported for one value.
 pub const MAX_ERRORS: usize = 20;
-/// Types nested deeper than this are refused.
+/// The deepest nesting of a type that is accepted.
 pub const MAX_DEPTH: usize = 64;
-/// Ports of one value. No JSON text within [`MAX_VALUE`] bytes holds more.
+/// The most parts that one value may have. No JSON text of [`MAX_VALUE`] bytes has more.
 pub const MAX_NODES: usize = (MAX_VALUE / 2) as usize;
-/// Characters of the value shown in an error.
+/// The most characters of a value that an error shows.
 const SHOWN: usize = 40;
 
-/// One place where a value does not fit its type.
+/// A place at which a value does not fit its type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{}: {message}", if pointer.is_empty() { "the value" } else { pointer.as_str() })]
 pub struct ValueError {
-    /// JSON Pointer; empty for the whole value.
+    /// JSON Pointer of the place; empty for the whole value.
     pub pointer: String,
-    /// The WIT type.
+    /// The expected WIT type.
     pub expected: String,
-    /// What stands there.
+    /// A description of the value at that place.
     pub found: String,
-    /// What is wrong and, where it is not plain, what to write instead.
+    /// What is wrong and, if that is not obvious, what to write instead.
     pub message: String,
 }
 
-/// `value` in normal form.
+/// Checks `value` against `ty`, and returns it in normal form.
 ///
 /// # Errors
-/// Everything that does not fit, at most [`MAX_ERRORS`] of it.
+/// Everything that does not fit, at most [`MAX_ERRORS`] places.
 pub fn check(ty: &Type, value: &Value) -> Result<Value, Vec<ValueError>> {
     let mut checker = Checker::default();
     let normal = checker.value(ty, value, 0);
     checker.end(normal)
 }
 
-/// The same for the input or the output of a task: a record that has no type of its own.
+/// The same for the input or the output of a task, which is a record without a type of its own.
 ///
 /// # Errors
-/// Everything that does not fit, at most [`MAX_ERRORS`] of it.
+/// Everything that does not fit, at most [`MAX_ERRORS`] places.
 pub fn check_record(fields: &[Field], value: &Value) -> Result<Value, Vec<ValueError>> {
     let mut checker = Checker::default();
     let normal = checker.record(fields, value, 0);
     checker.end(normal)
 }
 
-/// `name` as one step of a JSON Pointer.
+/// `name` as one step of a JSON Pointer (RFC 6901), with its slash.
 #[must_use]
 pub fn pointer_step(name: &str) -> String {
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-/// What a value is, in a few words: `the string "abc"`, `an array of 3`.
+/// A short description of a value: `the string "abc"`, `an array of 3`.
 #[must_use]
 pub fn describe(value: &Value) -> String {
     match value {
@@ -98,10 +99,10 @@ pub fn describe(value: &Value) -> String {
     }
 }
 
-/// `None` from its methods means that an error has been noted.
+/// Collects errors. A method that returns `None` has added an error, or the list of errors is full.
 #[derive(Default)]
 struct Checker {
-    /// Where we are, as a JSON Pointer.
+    /// The current place, as a JSON Pointer.
     at: String,
     errors: Vec<ValueError>,
     nodes: usize,
@@ -128,7 +129,7 @@ impl Checker {
         }
     }
 
-    /// The common error: another kind of value. `hint` says how it is written.
+    /// The common error: the value has another kind than the type. `hint` tells how to write the value.
     fn mismatch(&mut self, ty: &Type, value: &Value, hint: &str) -> Option<Value> {
         let found = describe(value);
         let hint = if hint.is_empty() { String::new() } else { format!(": {hint}") };

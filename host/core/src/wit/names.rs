@@ -1,32 +1,31 @@
-//! Names on both sides of the border (kebab-case in WIT, snake_case everywhere else) and the nearest name to a wrong
-//! one.
+//! Names in WIT (kebab-case) and everywhere else (snake_case), and the most similar known name for a misspelt one.
 //!
-//! The translation loses nothing: a WIT name never holds an underscore and a name outside WIT never holds a hyphen.
+//! The translation is reversible: a WIT name never contains an underscore, and any other name never contains a hyphen.
 
-/// `faces-array` to `faces_array`.
+/// Converts `faces-array` to `faces_array`.
 #[must_use]
 pub fn snake(kebab: &str) -> String {
     kebab.replace('-', "_")
 }
 
-/// `faces_array` to `faces-array`.
+/// Converts `faces_array` to `faces-array`.
 #[must_use]
 pub fn kebab(snake: &str) -> String {
     snake.replace('_', "-")
 }
 
-/// The longest name that plugins, pipelines, steps and inputs may have, in characters.
+/// The longest name of a plugin, pipeline, step or input, in characters.
 pub const MAX_NAME: usize = 64;
 
-/// Whether `text` is lower-case words joined by `-`, the first starting with a letter: the name of a plugin or a
-/// pipeline.
+/// Whether `text` is a name in kebab-case: lower-case words of letters and digits, joined by `-`, with a letter first.
+/// Plugins and pipelines have such names.
 #[must_use]
 pub fn is_kebab(text: &str) -> bool {
     is_words(text, '-')
 }
 
-/// Whether `text` is lower-case words joined by `_`, the first starting with a letter: the name of a step, a field or
-/// an input.
+/// Whether `text` is a name in snake_case: lower-case words of letters and digits, joined by `_`, with a letter first.
+/// Steps, fields and inputs have such names.
 #[must_use]
 pub fn is_snake(text: &str) -> bool {
     is_words(text, '_')
@@ -40,7 +39,7 @@ fn is_words(text: &str, joint: char) -> bool {
             .all(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()))
 }
 
-/// The name that somebody who wrote `wrong` most likely meant; none if nothing is near enough to be worth a question.
+/// The known name that is most similar to `wrong`; `None` if no name is similar enough.
 pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = fold(wrong);
     let allowed = (folded.len() / 3).max(1);
@@ -52,13 +51,14 @@ pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
-/// Case and joints do not count: `minConfidence` and `min-confidence` are `min_confidence` at distance nought.
-/// Cut, so that a hostile name costs nothing.
+/// Removes case and separators, so that `minConfidence` and `min-confidence` have the distance 0 from `min_confidence`.
+/// Cuts the name at [`MAX_NAME`] characters, so that a hostile name costs little.
 fn fold(name: &str) -> Vec<char> {
     name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).take(MAX_NAME).collect()
 }
 
-/// Edits (insert, delete, replace, swap of neighbours) between two words: the optimal string alignment distance.
+/// The optimal string alignment distance of two words: the number of insertions, deletions, replacements and swaps of
+/// neighbours.
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
@@ -76,13 +76,13 @@ fn distance(a: &[char], b: &[char]) -> usize {
     last[b.len()]
 }
 
-/// `; did you mean `x`?` or nothing: the end of a message about an unknown name.
+/// The end of a message about an unknown name: `; did you mean `x`?`, or nothing.
 #[must_use]
 pub(crate) fn did_you_mean<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     nearest(wrong, names).map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
 
-/// The first few of `names`, each in backticks, and how many more there are.
+/// The first eight of `names` in backticks, and the number of the others.
 #[must_use]
 pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const SHOWN: usize = 8;

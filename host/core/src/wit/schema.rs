@@ -1,13 +1,14 @@
-//! JSON Schema 2020-12 of a type, after the table of [`super::json`].
+//! The JSON Schema (2020-12) of a type, according to the table of [`super::json`].
 //!
-//! What a schema cannot say (u64 beyond 2^53 as digits only, the order of flags) is said by `x-wit`.
+//! A schema cannot express all rules: for example, that a u64 above 2^53 - 1 is written as digits, or the order of
+//! flags. Such types are marked with `x-wit`.
 
 use serde_json::{Map, Value, json};
 
 use super::names::snake;
 use super::{Field, Type};
 
-/// The dialect.
+/// The URI of the JSON Schema dialect.
 pub const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// The schema of one type.
@@ -59,14 +60,16 @@ pub fn schema(ty: &Type) -> Value {
         Type::Result { ok, err } => {
             let payload =
                 |ty: &Option<Box<Type>>| ty.as_ref().map_or_else(|| json!({ "type": "null" }), |ty| schema(ty));
-            json!({ "oneOf": [closed(json!({ "ok": payload(ok) }), &["ok"]), closed(json!({ "error": payload(err) }), &["error"])] })
+            let ok = closed(json!({ "ok": payload(ok) }), &["ok"]);
+            let err = closed(json!({ "error": payload(err) }), &["error"]);
+            json!({ "oneOf": [ok, err] })
         }
         Type::Image => artifact("image"),
         Type::Artifact => artifact("artifact"),
     }
 }
 
-/// The schema of a document: a task's input or output.
+/// The schema of a whole document: the input or the output of a task.
 #[must_use]
 pub fn record(title: &str, fields: &[Field]) -> Value {
     let mut document = Map::new();
@@ -132,7 +135,12 @@ mod tests {
         assert_eq!(schema["properties"]["image"]["x-dovetail-resource"], "image");
         assert_eq!(
             schema["properties"]["min_confidence"],
-            json!({ "anyOf": [{ "type": "null" }, { "anyOf": [{ "type": "number" }, { "enum": ["NaN", "Infinity", "-Infinity"] }], "x-wit": "f32" }] })
+            json!({
+                "anyOf": [
+                    { "type": "null" },
+                    { "anyOf": [{ "type": "number" }, { "enum": ["NaN", "Infinity", "-Infinity"] }], "x-wit": "f32" },
+                ],
+            })
         );
         assert_eq!(
             schema["properties"]["faces"]["items"]["prefixItems"][0],

@@ -1,5 +1,5 @@
-//! A type as text: WIT for people. Not a WIT file: records and variants stand where they are used, without names of
-//! their own.
+//! Types as text: WIT for people. The text is not a WIT file, because records and variants are written where they are
+//! used, without names.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -8,7 +8,7 @@ use super::{Case, Field, Signature, Type};
 
 /// The most characters of [`Type::short`].
 const SHORT: usize = 120;
-/// Columns within which [`signature`] keeps a type on one line.
+/// The column up to which [`signature`] keeps a type on one line.
 const WIDTH: usize = 100;
 
 impl Display for Type {
@@ -18,28 +18,28 @@ impl Display for Type {
 }
 
 impl Type {
-    /// At most 120 characters: the innermost parts are left out as `…` first.
+    /// The type in at most 120 characters. The innermost parts are shortened to `…` first.
     #[must_use]
     pub fn short(&self) -> String {
         self.within(SHORT)
     }
 
-    /// At most `most` characters: the innermost parts are left out as `…` first.
+    /// The type in at most `most` characters. The innermost parts are shortened to `…` first.
     #[must_use]
     pub fn within(&self, most: usize) -> String {
-        // A deep type is never spelled out in full only to be thrown away: the budget stops the writing.
+        // Writing stops at the limit, so that a deep type is never written in full only to be dropped.
         for depth in (0..=MAX_DEPTH).rev() {
             let mut text = Bounded { text: String::new(), left: most };
             if write_type(&mut text, self, depth).is_ok() {
                 return text.text;
             }
         }
-        // Too little even for one word.
+        // The limit is too small even for one word.
         "…".to_owned()
     }
 }
 
-/// Stops writing after so many characters, keeping what fitted.
+/// A text of limited length. Writing fails beyond the limit.
 struct Bounded {
     text: String,
     left: usize,
@@ -55,7 +55,7 @@ impl fmt::Write for Bounded {
     }
 }
 
-/// Ports nested deeper than `depth` are written as `…`.
+/// Writes the type. Parts that are nested deeper than `depth` are written as `…`.
 fn write_type(f: &mut dyn fmt::Write, ty: &Type, depth: usize) -> fmt::Result {
     let inner = depth.wrapping_sub(1);
     match ty {
@@ -151,7 +151,8 @@ fn braced<T>(
     f.write_str(" }")
 }
 
-/// What a task takes and gives, over several lines, wide records opened out. Ends without a line break.
+/// The input and output of a task over several lines, with wide records broken into lines. Has no line break at the
+/// end.
 #[must_use]
 pub fn signature(signature: &Signature) -> String {
     let mut text = signature.interface.clone();
@@ -166,7 +167,8 @@ pub fn signature(signature: &Signature) -> String {
     text
 }
 
-/// Writes `ty` on the current line if it fits, else with one part a line, `indent` being that of the line it began on.
+/// Writes `ty` on the current line if it fits, otherwise with one part per line. `indent` is the indentation of the
+/// line.
 fn open(text: &mut String, ty: &Type, indent: usize) {
     let line = ty.to_string();
     let column = text.len() - text.rfind('\n').map_or(0, |at| at + 1);

@@ -1,21 +1,21 @@
-//! For tests: a type from the text that [`Type`] is displayed as, so that tests can say `list<record { x: u32 }>`.
+//! For tests: parses the text form of [`Type`], so that a test can write `list<record { x: u32 }>`.
 
 use super::{Case, Field, Signature, Type};
 
-/// Reads one type.
+/// Parses one type.
 ///
 /// # Errors
-/// Where reading stopped.
+/// The place at which parsing stopped.
 pub fn parse(text: &str) -> Result<Type, String> {
     let mut reader = Reader { rest: text };
     let ty = reader.ty()?;
     if reader.rest.trim().is_empty() { Ok(ty) } else { Err(reader.stuck("the end")) }
 }
 
-/// A signature from `name: type` for each field of input and output.
+/// A signature whose fields are written `name: type`.
 ///
 /// # Errors
-/// Where reading stopped.
+/// The place at which parsing stopped.
 pub fn signature(interface: &str, input: &[&str], output: &[&str]) -> Result<Signature, String> {
     let fields = |fields: &[&str]| match parse(&format!("record {{ {} }}", fields.join(", ")))? {
         Type::Record(fields) => Ok(fields),
@@ -57,7 +57,7 @@ impl<'t> Reader<'t> {
         Ok(&text[..end])
     }
 
-    /// Ports between commas up to `end`.
+    /// Parses parts that are separated by commas, up to `end`.
     fn parts<T>(&mut self, end: &str, mut each: impl FnMut(&mut Self) -> Result<T, String>) -> Result<Vec<T>, String> {
         let mut parts = Vec::new();
         while !self.eat(end) {

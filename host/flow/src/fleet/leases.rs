@@ -1,38 +1,38 @@
-//! The leases that this process holds: their tokens, as the window knows them, from the claim until the job is
-//! acknowledged, given back, lost or let go. A job that was claimed and cannot be handed to a worker, because its
-//! values cannot be read, is given back uncharged.
+//! The leases that this process holds, with the window's tokens, from the claim until the job is acknowledged, given
+//! back, lost or let go. A claimed job whose values cannot be read reaches no worker and is given back, uncharged.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Claimed, Kind, Lease, Renewal, Scope};
-use dovetail_core::window::{Change, Delivery, Held, WindowLease};
+use dovetail_core::window::{self, Change, Delivery, WindowLease};
 
 use super::{NOT_CARRIED, Shared, locked};
 
-/// How long a job is put off whose values could not be read here: another worker may be able to read them.
+/// The delay of a job that is given back because its values could not be read: another worker may be able to read them.
 const UNREAD: Duration = Duration::from_secs(1);
 
-/// What must be known of a lease to acknowledge its job, to renew it or to give it back.
-struct Mine {
+/// A lease, with the facts that are needed to acknowledge its job, to renew it or to give the job back.
+struct Held {
     lease: WindowLease,
     attempt: u32,
     verify: bool,
-    /// The window is being told that the job is given back.
-    leaving: bool,
+    /// A release of the job is on its way to the window.
+    releasing: bool,
 }
 
 #[derive(Default)]
 pub(super) struct Leases {
-    last: u64,
-    held: HashMap<u64, Mine>,
-    /// Jobs that could not be read and that the window could not be told of either. No claim is made before it is.
-    owed: Vec<Change>,
+    last_token: u64,
+    /// By the token of [`Lease`].
+    held: HashMap<u64, Held>,
+    /// Releases of jobs that could not be read. They have failed so far, and are sent before the next claim.
+    unread: Vec<Change>,
 }
 
 impl Leases {
-    /// The lease as the window knows it. One that is not held here (any more) shows no token.
+    /// The lease as the window knows it. A lease that this process does not hold (any more) has an empty token.
     pub(super) fn known(&self, lease: &Lease) -> WindowLease {
         let none = || WindowLease {
             run: lease.run.clone(),
@@ -40,19 +40,19 @@ impl Leases {
             token: String::new(),
             epoch: String::new(),
         };
-        self.held.get(&lease.token).map_or_else(none, |mine| mine.lease.clone())
+        self.held.get(&lease.token).map_or_else(none, |held| held.lease.clone())
     }
 
-    /// The attempt of the job, and whether it was to be verified.
+    /// The attempt of the job, and whether the job was to be verified.
     pub(super) fn facts(&self, lease: &Lease) -> Option<(u32, bool)> {
-        self.held.get(&lease.token).map(|mine| (mine.attempt, mine.verify))
+        self.held.get(&lease.token).map(|held| (held.attempt, held.verify))
     }
 
     pub(super) fn add(&mut self, lease: WindowLease, attempt: u32, verify: bool) -> Lease {
-        self.last += 1;
-        let ours = Lease { run: lease.run.clone(), step: lease.step.clone(), token: self.last };
-        self.held.insert(self.last, Mine { lease, attempt, verify, leaving: false });
-        ours
+        self.last_token += 1;
+        let local = Lease { run: lease.run.clone(), step: lease.step.clone(), token: self.last_token };
+        self.held.insert(self.last_token, Held { lease, attempt, verify, releasing: false });
+        local
     }
 
     pub(super) fn remove(&mut self, token: u64) {
@@ -65,24 +65,25 @@ impl Leases {
     }
 
     /// While its job is being given back, a lease is not renewed.
-    pub(super) fn set_leaving(&mut self, token: u64, leaving: bool) {
-        if let Some(mine) = self.held.get_mut(&token) {
-            mine.leaving = leaving;
+    pub(super) fn set_releasing(&mut self, token: u64, releasing: bool) {
+        if let Some(held) = self.held.get_mut(&token) {
+            held.releasing = releasing;
         }
     }
 }
 
 impl Shared {
-    /// Claimed jobs with all that is needed to run them. Those whose values cannot be read are given back.
+    /// Reads the values of claimed jobs. Jobs whose values cannot be read are given back.
     ///
     /// # Errors
-    /// Why none of them could be read.
+    /// The first failed read, if no job could be read.
     pub(super) fn take(&self, jobs: Vec<Delivery>) -> Result<Vec<Claimed>, StoreError> {
         let (mut claimed, mut unread, mut failed) = (Vec::with_capacity(jobs.len()), Vec::new(), None);
         for job in jobs {
             let back =
                 Change::Back { lease: job.lease.clone(), attempt: job.attempt, verify: job.verify, delay: UNREAD };
-            // Where the records do not answer, each further question would wait as long, and leases lapse meanwhile.
+            // If the records do not answer, every further read would wait as long, and the leases would expire
+            // meanwhile.
             let silent = failed.as_ref().is_some_and(|error: &StoreError| error.kind == StoreErrorKind::Unavailable);
             if silent && needs_records(&job) {
                 unread.push(back);
@@ -98,34 +99,36 @@ impl Shared {
         }
         let Some(error) = failed else { return Ok(claimed) };
         tracing::warn!(jobs = unread.len(), err = &error as &dyn std::error::Error, "claimed jobs could not be read");
-        locked(&self.leases).owed.append(&mut unread);
-        // If this fails too, the window is told before the next claim.
-        if let Err(error) = self.give_back_owed() {
+        locked(&self.leases).unread.append(&mut unread);
+        // If this fails too, the releases are sent before the next claim.
+        if let Err(error) = self.release_unread() {
             tracing::warn!(err = &error as &dyn std::error::Error, "claimed jobs could not be given back");
         }
         if claimed.is_empty() { Err(error) } else { Ok(claimed) }
     }
 
-    /// Gives back what could not be read, uncharged. No worker knows of these jobs, so nobody else does.
+    /// Gives back the jobs that could not be read, uncharged. No worker has these jobs, so no other code gives them
+    /// back.
     ///
     /// # Errors
-    /// Of the window: they are kept, and given back the next time.
-    pub(super) fn give_back_owed(&self) -> Result<(), StoreError> {
-        let owed = std::mem::take(&mut locked(&self.leases).owed);
-        if owed.is_empty() {
+    /// A failure of the window: the releases are kept for the next call.
+    pub(super) fn release_unread(&self) -> Result<(), StoreError> {
+        let unread = std::mem::take(&mut locked(&self.leases).unread);
+        if unread.is_empty() {
             return Ok(());
         }
-        // One that has lapsed meanwhile and went to another worker is that one's: `NotOwner`.
-        self.call(&owed, &Scope::All, 0, Duration::ZERO).map(drop).inspect_err(|_| {
-            locked(&self.leases).owed.splice(0..0, owed);
+        // A job whose lease has expired may belong to another worker now: the window answers `NotOwner` and changes
+        // nothing.
+        self.call(&unread, &Scope::All, 0, Duration::ZERO).map(drop).inspect_err(|_| {
+            locked(&self.leases).unread.splice(0..0, unread);
         })
     }
 
     fn claimed(&self, delivery: Delivery) -> Result<Claimed, StoreError> {
         let Delivery { lease, attempt, crashes, mut verify, envelope, values } = delivery;
         let run = if envelope.is_empty() {
-            // The window forgot the run and kept the job: the records have it, and whoever runs this looks at them
-            // first.
+            // The window lost the run and kept the job. The run's record has the envelope, and the worker verifies the
+            // job against the records first.
             verify = true;
             self.meta.get(Kind::Run, &[lease.run.run.to_string()])?.pop().flatten().unwrap_or_default()
         } else {
@@ -146,17 +149,21 @@ impl Shared {
         Ok(Claimed { lease, attempt, crashes, verify, run, needs })
     }
 
-    /// Renews the leases that are held here. One that was given back or let go is lost; one whose job is being given
-    /// back is left alone: a renewal that came after that would take the job again, for nobody.
+    /// Renews the leases that this process holds. A lease whose job was given back, or that was let go, is `Lost`. A
+    /// lease whose job is being given back is not sent to the window: a renewal that arrives after the release would
+    /// take the job again although no worker runs it.
+    ///
+    /// # Errors
+    /// A failure of the window; `Corrupt` if an answer is missing.
     pub(super) fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
         let (mut answers, mut asked, mut places) = (vec![Renewal::Lost; leases.len()], Vec::new(), Vec::new());
         {
             let held = &locked(&self.leases).held;
             for (at, lease) in leases.iter().enumerate() {
                 match held.get(&lease.token) {
-                    Some(mine) if mine.leaving => answers[at] = Renewal::Renewed,
-                    Some(mine) => {
-                        asked.push(mine.lease.clone());
+                    Some(held) if held.releasing => answers[at] = Renewal::Renewed,
+                    Some(held) => {
+                        asked.push(held.lease.clone());
                         places.push(at);
                     }
                     None => {}
@@ -170,12 +177,12 @@ impl Shared {
         if held.len() != asked.len() {
             return Err(StoreError::plain(StoreErrorKind::Corrupt, "renew leases: an answer is missing"));
         }
-        let mut ours = locked(&self.leases);
+        let mut local = locked(&self.leases);
         for (at, held) in places.into_iter().zip(held) {
             match held {
-                // What the window forgot, it will be told again by a rebuild; the step goes on.
-                Held::Renewed | Held::Unknown => answers[at] = Renewal::Renewed,
-                Held::Gone => ours.remove(leases[at].token),
+                // `Unknown`: the window lost the lease. The step goes on, and a rebuild restores the job.
+                window::Held::Renewed | window::Held::Unknown => answers[at] = Renewal::Renewed,
+                window::Held::Gone => local.remove(leases[at].token),
             }
         }
         Ok(answers)

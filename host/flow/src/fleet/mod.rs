@@ -1,14 +1,15 @@
-//! A [`Ledger`] of two systems: records in a [`MetaStore`], work in a [`Window`] that may be lost at any moment. The
-//! order of the steps is the protocol (`docs/window.md`): records first, then the window, which acknowledges; the
-//! un-acknowledged job is the outbox.
+//! A [`Ledger`] of two systems: records in a [`MetaStore`], and a queue in a [`Window`] that may be lost at any moment.
 //!
-//! Many changes share each round trip, at two desks ([`FlatCombiner`]): at one records are written (`records.rs`), at the other
-//! one the window is told (`work.rs`), and while one waits for its server the other goes on. Whoever waits for a change
-//! and finds a desk free does it himself; each has a thread for what is left there. Not here: what is to be done (the
-//! rest of flow), and how the window keeps its promises (its backend).
+//! The order of the writes is the protocol (`docs/window.md`): the records are written first, then the window is
+//! changed, and that change acknowledges the job. The unacknowledged job is the transactional outbox.
+//!
+//! Changes share round trips at two flat combiners (`in_flight.rs`): one writes records (`records.rs`), the other one
+//! changes the window (`work.rs`). The two work at the same time: one can write while the other waits for its server.
+//!
+//! This module does not decide which jobs exist (the rest of flow does), nor how the window keeps its promises (its
+//! backend does).
 
-#[cfg(test)]
-mod hands;
+mod in_flight;
 mod leases;
 pub(crate) mod pair;
 mod records;
@@ -20,52 +21,49 @@ mod work;
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{SendError, Sender};
 use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::flat_combining::FlatCombiner;
 use dovetail_core::ledger::{
     Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait,
 };
 use dovetail_core::meta::MetaStore;
 use dovetail_core::panics::contain;
-use dovetail_core::scarce::Scarce;
-use dovetail_core::window::{Change, Ring, Stamp, Status, Window};
+use dovetail_core::window::{Called, Change, Ring, Stamp, Status, Window};
 
+use self::in_flight::{InFlight, Request};
 use self::leases::Leases;
-use self::records::{Forget, RecordsDesk, Repair, Request, Role, ToRecords};
+use self::records::Repair;
 use self::search::Sweep;
-use self::work::{ClaimRequest, ToWindow, WorkDesk};
 
-/// How often a claimer looks although no bell rang: bells are best effort.
+/// A claimer looks at the queue after this time even without a notification, because notifications are best effort.
 const LOOK_ROUND: Duration = Duration::from_secs(30);
-/// How often whoever waits for runs reads their records although no bell rang.
+/// A caller that waits for runs reads their records after this time even without a notification.
 const READ_ROUND: Duration = Duration::from_secs(10);
-/// Whoever waits for so many runs lets their ends gather before he looks through all of them: so long for each, and at
-/// most so long. For fewer, a sleep costs more than looking.
+/// A caller that waits for at least this many runs sleeps after each notification, so that several ends gather before
+/// it looks through all its runs. For fewer runs a sleep costs more than the look.
 const GATHERED: usize = 64;
+/// The length of that sleep for each run, and its upper limit.
 const GATHER: Duration = Duration::from_micros(2);
 const LONGEST_GATHER: Duration = Duration::from_millis(10);
-/// Outcomes above this are not carried by the window but read by whoever needs them, in bytes.
+/// The largest outcome that the window carries, in bytes. A worker reads a larger one from the records.
 const MAX_CARRIED: usize = 24 << 10;
-/// Stands in the window for an outcome that is not carried.
+/// The value that the window carries in place of an outcome above [`MAX_CARRIED`].
 const NOT_CARRIED: &[u8] = b"@";
-/// Ended runs that are remembered for those who will ask.
+/// How many ended runs this process remembers.
 const REMEMBERED: usize = 100_000;
 
-/// Runs whose end was heard, the oldest first; bounded.
+/// Runs that are known to have ended, the oldest first. At most [`REMEMBERED`].
 #[derive(Default)]
-struct HeardOf {
+struct EndedRuns {
     order: VecDeque<RunKey>,
     set: HashSet<RunKey>,
-    /// Notifications may have been missed since the records were read.
+    /// Notifications may have been missed since the records were read last.
     missed: bool,
 }
 
-impl HeardOf {
+impl EndedRuns {
     fn add(&mut self, run: RunKey) {
         if self.set.insert(run.clone()) {
             self.order.push_back(run);
@@ -86,18 +84,18 @@ impl HeardOf {
 
 type EndListener = Box<dyn Fn(&RunKey) + Send + Sync>;
 
-/// What the threads share.
+/// The state that callers of the ledger and its threads share.
 struct Shared {
     meta: Arc<dyn MetaStore>,
     window: Arc<dyn Window>,
     bell: Bell,
     leases: Mutex<Leases>,
-    /// Of the last answer of the window, and when it came.
+    /// The stamp of the window's last answer, and when the answer came.
     stamp: Mutex<Option<(Stamp, Instant)>>,
-    over: Mutex<HeardOf>,
-    told: Mutex<Vec<EndListener>>,
+    ended: Mutex<EndedRuns>,
+    end_listeners: Mutex<Vec<EndListener>>,
     sweep: Mutex<Sweep>,
-    /// Whether the window is known to belong to these records.
+    /// The window is known to belong to these records.
     paired: AtomicBool,
 }
 
@@ -113,14 +111,14 @@ impl Shared {
             bell: Bell::default(),
             leases: Mutex::default(),
             stamp: Mutex::default(),
-            over: Mutex::default(),
-            told: Mutex::default(),
+            ended: Mutex::default(),
+            end_listeners: Mutex::default(),
             sweep: Mutex::default(),
             paired: AtomicBool::new(false),
         }
     }
 
-    /// Before anything is written or claimed.
+    /// Makes sure that window and records belong together. Called before any write and any claim.
     fn pair(&self) -> Result<(), StoreError> {
         if !self.paired.load(Ordering::Acquire) {
             pair::take(&*self.meta, &*self.window)?;
@@ -129,33 +127,27 @@ impl Shared {
         Ok(())
     }
 
-    fn tell_listeners(&self, run: &RunKey) {
-        for listener in locked(&self.told).iter() {
-            // The thread that hears notifications must outlive a listener that panics.
-            drop(contain("tell of the end of a run", || listener(run)));
-        }
-    }
-
-    fn heard(&self, ring: Ring) {
+    fn notified(&self, ring: Ring) {
         match ring {
             Ring::Jobs => {}
-            Ring::Missed => locked(&self.over).missed = true,
-            Ring::Cancelled(run) => self.tell_listeners(&run),
+            Ring::Missed => locked(&self.ended).missed = true,
+            Ring::Cancelled(run) => self.tell_end_listeners(&run),
             Ring::Over(run) => {
-                self.tell_listeners(&run);
-                locked(&self.over).add(run);
+                self.tell_end_listeners(&run);
+                locked(&self.ended).add(run);
             }
         }
         self.bell.ring();
     }
 
-    fn call(
-        &self,
-        changes: &[Change],
-        scope: &Scope,
-        want: usize,
-        lease: Duration,
-    ) -> Result<dovetail_core::window::Called, StoreError> {
+    fn tell_end_listeners(&self, run: &RunKey) {
+        for listener in locked(&self.end_listeners).iter() {
+            // The thread that hears notifications must outlive a listener that panics.
+            drop(contain("tell of the end of a run", || listener(run)));
+        }
+    }
+
+    fn call(&self, changes: &[Change], scope: &Scope, want: usize, lease: Duration) -> Result<Called, StoreError> {
         let called = self.window.call(changes, scope, want, lease)?;
         *locked(&self.stamp) = Some((called.stamp.clone(), Instant::now()));
         Ok(called)
@@ -171,54 +163,33 @@ impl Shared {
     }
 }
 
-/// The two desks, and where work is left for their threads.
-struct Desks {
-    records: Arc<RecordsDesk>,
-    to_records: Sender<ToRecords>,
-    work: Arc<WorkDesk>,
-    to_work: Sender<ToWindow>,
-}
-
-/// Records here, work there.
+/// A ledger whose records are in a [`MetaStore`] and whose queue is in a [`Window`].
 pub struct FleetLedger {
     shared: Arc<Shared>,
-    /// Until it is dropped.
-    desks: Option<Desks>,
-    threads: Vec<JoinHandle<()>>,
+    in_flight: InFlight,
 }
 
 impl FleetLedger {
-    /// Of these two.
+    /// A ledger of these records and this window. Starts two threads, which end when the ledger is dropped.
     ///
     /// # Errors
-    /// `Refused` if the window holds the work of other records; `Unavailable` if its threads cannot be started.
+    /// `Refused` if the window holds the work of other records; `Unavailable` if the threads cannot be started.
     pub fn new(meta: Arc<dyn MetaStore>, window: Arc<dyn Window>) -> Result<Self, StoreError> {
         let paired = pair::look(&*meta, &*window)?;
         let shared = Arc::new(Shared::new(meta, window.clone()));
         shared.paired.store(paired, Ordering::Release);
-        let ringer = Arc::downgrade(&shared);
+        // Weak, because the window holds this listener and `Shared` holds the window.
+        let listening = Arc::downgrade(&shared);
         window.listen(Box::new(move |ring| {
-            if let Some(shared) = ringer.upgrade() {
-                shared.heard(ring);
+            if let Some(shared) = listening.upgrade() {
+                shared.notified(ring);
             }
         }));
-        let (records, to_records) = FlatCombiner::new(Forget::default());
-        let (work, to_work) = FlatCombiner::new(());
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            let failed = |error: std::io::Error| {
-                let operation = format!("start the thread {name}");
-                StoreError::new(StoreErrorKind::Unavailable, operation, Scarce::thread(&error))
-            };
-            std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(failed)
-        };
-        let (here, desk, on) = (shared.clone(), records.clone(), to_work.clone());
-        let writing = spawn("fleet-records", Box::new(move || records::run(&here, &desk, &on)))?;
-        let (here, desk, back) = (shared.clone(), work.clone(), to_records.clone());
-        let telling = spawn("fleet-work", Box::new(move || work::run(&here, &desk, &back)))?;
-        Ok(Self { shared, desks: Some(Desks { records, to_records, work, to_work }), threads: vec![writing, telling] })
+        let in_flight = InFlight::start(&shared)?;
+        Ok(Self { shared, in_flight })
     }
 
-    fn one(&self, item: &Item) -> Result<Reply, StoreError> {
+    fn commit_one(&self, item: &Item) -> Result<Reply, StoreError> {
         match item {
             Item::Recover { run, jobs, steps } => {
                 self.shared.rebuild(&Repair { run: run.clone(), jobs: jobs.clone(), steps: steps.clone() })
@@ -232,108 +203,27 @@ impl FleetLedger {
                 Ok(records::reply(put))
             }
             Item::Reopen { run, .. } if !self.shared.has(Kind::Run, run.run.to_string())? => Ok(Reply::Closed),
-            other => self.send_and_wait(vec![other.clone()])?.pop().ok_or_else(gone),
-        }
-    }
-
-    fn desks(&self) -> Result<&Desks, StoreError> {
-        self.desks.as_ref().ok_or_else(gone)
-    }
-
-    fn send_and_wait(&self, items: Vec<Item>) -> Result<Vec<Reply>, StoreError> {
-        let (reply, told) = crossbeam_channel::bounded(1);
-        let request = Request { items, then: Box::new(move |replies| drop(reply.send(replies))) };
-        let desks = self.desks()?;
-        if request.items.iter().all(needs_no_records) {
-            self.tell(desks, ToWindow::Changes(vec![self.shared.unrecorded(request)]));
-            return told.recv().map_err(|_| gone())?;
-        }
-        match desks.records.try_sit() {
-            Some(seat) => {
-                if let Some(flying) = records::write_with_others(
-                    &self.shared,
-                    seat,
-                    Some(ToRecords::Commit(request)),
-                    &Role::Visitor(&desks.to_records),
-                ) {
-                    self.tell(desks, ToWindow::Changes(flying));
-                }
-            }
-            None => self.send(request),
-        }
-        told.recv().map_err(|_| gone())?
-    }
-
-    /// For whoever waits for the answer.
-    fn tell(&self, desks: &Desks, message: ToWindow) {
-        match desks.work.try_sit() {
-            Some(seat) => work::tell_with_others(&self.shared, &seat, message, &desks.to_records),
-            None => work::leave(&desks.to_work, message),
-        }
-    }
-
-    fn send(&self, request: Request) {
-        match &self.desks {
-            Some(desks) if request.items.iter().all(needs_no_records) => {
-                work::leave(&desks.to_work, ToWindow::Changes(vec![self.shared.unrecorded(request)]));
-            }
-            Some(desks) => {
-                if let Err(SendError(ToRecords::Commit(Request { then, .. }))) =
-                    desks.to_records.send(ToRecords::Commit(request))
-                {
-                    then(Err(gone()));
-                }
-            }
-            None => (request.then)(Err(gone())),
+            other => self.in_flight.submit_and_wait(vec![other.clone()])?.pop().ok_or_else(in_flight::ended),
         }
     }
 }
 
-impl Drop for FleetLedger {
-    fn drop(&mut self) {
-        // The second thread ends after the first one, when nobody can leave anything for it.
-        if let Some(desks) = self.desks.take() {
-            drop(desks.to_records.send(ToRecords::End));
-        }
-        for thread in self.threads.drain(..) {
-            drop(thread.join());
-        }
-        // If the window cannot be told, these leases expire.
-        drop(self.shared.give_back_owed());
-    }
-}
-
-/// Gives a caller its replies. A receiver that panics must not keep the other callers from theirs.
-fn answer(then: Then, replies: Result<Vec<Reply>, StoreError>) {
-    drop(contain("answer a change", || then(replies)));
-}
-
-fn gone() -> StoreError {
-    StoreError::plain(StoreErrorKind::Unavailable, "the fleet's ledger has ended")
-}
-
-/// Whether an item needs records read and is served on the caller's own thread.
-fn is_slow(item: &Item) -> bool {
+/// Whether an item reads records before it is applied. The caller's own thread serves such an item.
+fn reads_records(item: &Item) -> bool {
     matches!(item, Item::Recover { .. } | Item::Cancel { .. } | Item::Reopen { .. })
-}
-
-/// Whether an item is only told to the window. It must not wait for the records, nor fail with them: a job goes back
-/// because something does not work, which may be the records.
-fn needs_no_records(item: &Item) -> bool {
-    matches!(item, Item::Release { .. })
 }
 
 impl Ledger for FleetLedger {
     fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
         self.shared.pair()?;
-        // In order, and what can share a round trip does.
+        // The items are applied in order. Neighbours that read no records share a round trip.
         let mut replies = Vec::with_capacity(items.len());
-        for part in items.chunk_by(|a, b| !is_slow(a) && !is_slow(b)) {
-            if let [one] = part {
-                replies.push(self.one(one)?);
+        for chunk in items.chunk_by(|a, b| !reads_records(a) && !reads_records(b)) {
+            if let [one] = chunk {
+                replies.push(self.commit_one(one)?);
                 continue;
             }
-            replies.extend(self.send_and_wait(part.to_vec())?);
+            replies.extend(self.in_flight.submit_and_wait(chunk.to_vec())?);
         }
         self.shared.bell.ring();
         Ok(replies)
@@ -342,10 +232,10 @@ impl Ledger for FleetLedger {
     fn commit_then(&self, items: Vec<Item>, then: Then) {
         if let Err(error) = self.shared.pair() {
             then(Err(error));
-        } else if items.iter().any(is_slow) {
+        } else if items.iter().any(reads_records) {
             then(self.commit(&items));
         } else {
-            self.send(Request { items, then });
+            self.in_flight.submit(Request { items, then });
         }
     }
 
@@ -355,13 +245,10 @@ impl Ledger for FleetLedger {
             return Err(StoreError::new(StoreErrorKind::Refused, "claim the work of some runs only", why));
         }
         self.shared.pair()?;
-        self.shared.give_back_owed()?;
+        self.shared.release_unread()?;
         let until = Instant::now() + wait.at_most;
         loop {
-            let (reply, answer) = crossbeam_channel::bounded(1);
-            let request = ClaimRequest { scope: scope.clone(), want, lease, reply };
-            self.tell(self.desks()?, ToWindow::Claim(request));
-            let (jobs, next_ms) = answer.recv().map_err(|_| gone())??;
+            let (jobs, next_ms) = self.in_flight.claim(scope, want, lease)?;
             if !jobs.is_empty() {
                 return self.shared.take(jobs);
             }
@@ -369,8 +256,8 @@ impl Ledger for FleetLedger {
             if left.is_zero() || self.shared.bell.rung() != wait.seen {
                 return Ok(Vec::new());
             }
-            let free = next_ms.map_or(LOOK_ROUND, |ms| Duration::from_millis(ms.max(1)));
-            self.shared.bell.sleep(wait.seen, left.min(LOOK_ROUND).min(free));
+            let next_job = next_ms.map_or(LOOK_ROUND, |ms| Duration::from_millis(ms.max(1)));
+            self.shared.bell.sleep(wait.seen, left.min(LOOK_ROUND).min(next_job));
         }
     }
 
@@ -392,9 +279,9 @@ impl Ledger for FleetLedger {
 
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
         let open = self.shared.meta.open_runs(limit)?;
-        // The index forgets a run a little later than it ends.
-        let heard = locked(&self.shared.over);
-        Ok(open.into_iter().filter(|run| !heard.set.contains(run)).collect())
+        // The index of open runs drops a run some time after the run's end.
+        let ended = locked(&self.shared.ended);
+        Ok(open.into_iter().filter(|run| !ended.set.contains(run)).collect())
     }
 
     fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
@@ -406,20 +293,24 @@ impl Ledger for FleetLedger {
         let mut read_at = None;
         loop {
             let (mut ended, missed) = {
-                let mut heard = locked(&self.shared.over);
-                let ended: Vec<RunKey> = runs.iter().filter(|run| heard.set.contains(run)).cloned().collect();
-                // Forgotten only by whoever reads the records for it, below.
-                let missed = ended.is_empty() && std::mem::take(&mut heard.missed);
+                let mut known = locked(&self.shared.ended);
+                let ended: Vec<RunKey> = runs.iter().filter(|run| known.set.contains(run)).cloned().collect();
+                // Cleared only by a caller that reads the records because of the flag, below.
+                let missed = ended.is_empty() && std::mem::take(&mut known.missed);
                 (ended, missed)
             };
             let now = Instant::now();
             let left = until.saturating_duration_since(now);
-            // Notifications are best effort; and who only asks wants to know.
+            // Notifications are best effort, so the records are read now and then. A caller that does not wait at all
+            // gets its answer from the records at once.
             if ended.is_empty()
                 && (missed || wait.at_most.is_zero() || read_at.is_some_and(|at: Instant| now - at > READ_ROUND))
             {
                 let keys: Vec<String> = runs.iter().map(RunKey::key).collect();
-                let found = self.shared.meta.get(Kind::RunOutcome, &keys)?;
+                let found = self.shared.meta.get(Kind::RunOutcome, &keys).inspect_err(|_| {
+                    // The next caller reads the records instead.
+                    locked(&self.shared.ended).missed |= missed;
+                })?;
                 ended = runs
                     .iter()
                     .zip(found)
@@ -433,8 +324,7 @@ impl Ledger for FleetLedger {
             }
             read_at.get_or_insert(now);
             self.shared.bell.sleep(wait.seen, left.min(READ_ROUND));
-            // Many end at nearly the same time: whoever waits for many lets some of them gather, instead of looking
-            // through all for each.
+            // Many runs end at nearly the same time: let some ends gather instead of looking through all runs for each.
             if runs.len() >= GATHERED {
                 std::thread::sleep(
                     GATHER.saturating_mul(u32::try_from(runs.len()).unwrap_or(u32::MAX)).min(LONGEST_GATHER),
@@ -443,8 +333,8 @@ impl Ledger for FleetLedger {
         }
     }
 
-    fn on_end(&self, told: Box<dyn Fn(&RunKey) + Send + Sync>) {
-        locked(&self.shared.told).push(told);
+    fn on_end(&self, listener: Box<dyn Fn(&RunKey) + Send + Sync>) {
+        locked(&self.shared.end_listeners).push(listener);
     }
 
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {

@@ -1,8 +1,9 @@
-//! That a queue and records belong together. A worker on the queue of other records would be handed steps of which it
-//! knows nothing, and whoever waits for them would wait for ever: it is a setting that one machine lacks.
+//! Checks that a queue and records belong together. Without the check, a machine that lacks a setting combines a
+//! fleet's queue with other records: its worker claims steps of runs that it cannot read, and callers that wait for
+//! those runs wait for ever.
 //!
-//! Records have an identity, written once, and the queue keeps that of the records whose work it holds. Whoever only
-//! looks claims nothing.
+//! The records have an identity, which is written once. The queue keeps the identity of the records whose work it
+//! holds. A process that only reads does not bind a queue to its records.
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::keys::RECORDS;
@@ -20,7 +21,7 @@ fn identity(meta: &dyn MetaStore) -> Result<Option<String>, StoreError> {
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// Whether they belong to one another already.
+/// Whether the queue is bound to these records. `false`: it is bound to no records.
 ///
 /// # Errors
 /// `Refused` if the queue belongs to other records; a store's failure.
@@ -28,18 +29,18 @@ pub(super) fn look(meta: &dyn MetaStore, window: &dyn Window) -> Result<bool, St
     let Some(owner) = window.belongs(None)? else {
         return Ok(false);
     };
-    if identity(meta)?.as_deref() == Some(&owner) { Ok(true) } else { Err(strangers()) }
+    if identity(meta)?.as_deref() == Some(&owner) { Ok(true) } else { Err(other_records()) }
 }
 
-/// The same, and a queue that belongs to nobody belongs to these records from now on.
+/// Binds the queue to these records, unless it is bound already.
 ///
 /// # Errors
 /// As [`look`].
 pub(super) fn take(meta: &dyn MetaStore, window: &dyn Window) -> Result<(), StoreError> {
-    // Whoever does not belong here leaves records that have no identity yet as they are.
+    // First without a change: a process with the wrong records must not give those records an identity.
     look(meta, window)?;
     let mine = make(meta)?;
-    if window.belongs(Some(&mine))?.as_deref() == Some(&mine) { Ok(()) } else { Err(strangers()) }
+    if window.belongs(Some(&mine))?.as_deref() == Some(&mine) { Ok(()) } else { Err(other_records()) }
 }
 
 fn make(meta: &dyn MetaStore) -> Result<String, StoreError> {
@@ -51,28 +52,31 @@ fn make(meta: &dyn MetaStore) -> Result<String, StoreError> {
     })
 }
 
-/// An identity that no other records have.
+/// A new, random identity for records.
+///
+/// # Errors
+/// `Unavailable` if the system's randomness cannot be read.
 pub(crate) fn new_identity() -> Result<String, StoreError> {
     let failed = |e| StoreError::new(StoreErrorKind::Unavailable, "give the records an identity", e);
     Ok(new_run_id().map_err(failed)?.to_string())
 }
 
-/// Whether records can be written in a fleet, tried with one that is there: whoever belongs to a queue since long
-/// writes none to find out.
+/// Checks that this process may write records: inserts the identity again, which exists already. Without this check, a
+/// process whose queue is already bound writes nothing at its start and would find out late.
 ///
 /// # Errors
-/// As [`take`]; `Refused` without the right to.
+/// `Refused` if the queue belongs to other records, or if this process has no right to write; a store's failure.
 pub fn may_write(ledger: &dyn Ledger) -> Result<(), StoreError> {
-    // What belongs together has an identity.
+    // An empty commit binds queue and records, which gives the records their identity.
     ledger.commit(&[])?;
     let record = Record { kind: Kind::Identity, key: RECORDS.to_owned(), value: Vec::new() };
     ledger.commit(&[Item::Put { record }]).map(drop)
 }
 
-fn strangers() -> StoreError {
-    let why = "it holds the work of other records than these. All of a fleet need the same ones: name one database for every machine \
-               (`meta`, DOVETAIL_META), or, on one machine with `sqlite:`, give every process the same data folder (`--data`). Two fleets on one \
-               Redis need names of their own (`fleet`). If the other records are gone for good, delete the fleet's keys in Redis: \
-               `dovetail:{FLEET}:*`";
+fn other_records() -> StoreError {
+    let why = "it holds the work of other records than these. All machines of a fleet need the same records: name \
+               one database for every machine (`meta`, DOVETAIL_META), or, on one machine with `sqlite:`, give every \
+               process the same data folder (`--data`). Two fleets on one Redis need names of their own (`fleet`). If \
+               the other records are gone for good, delete the fleet's keys in Redis: `dovetail:{FLEET}:*`";
     StoreError::new(StoreErrorKind::Refused, "use the queue with these records", why)
 }

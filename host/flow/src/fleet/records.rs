@@ -1,5 +1,5 @@
-//! The first half of a fleet's change: its records, many changes at a time. What follows from them goes on to the
-//! window.
+//! The first half of a fleet's change: the flat combiner that writes the records of many changes at a time (group
+//! commit). The changes of the window that follow go on to `work.rs`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,46 +8,45 @@ use crossbeam_channel::{RecvTimeoutError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::flat_combining::{FlatCombiner, Seat};
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{Item, Job, Kind, Lease, Record, Reply, RunKey, Then};
+use dovetail_core::ledger::{Item, Job, Kind, Lease, Record, Reply, RunKey};
 use dovetail_core::meta::{Put, Writes};
 use dovetail_core::panics::contain;
 use dovetail_core::record::{Form, OutcomeRecord};
 use dovetail_core::window::{Change, Stamp, Status};
 
-use super::work::{Following, InFlight, Slot, ToWindow, leave};
-use super::{MAX_CARRIED, NOT_CARRIED, REMEMBERED, Shared, answer, locked};
+use super::in_flight::{Following, RecordedRequest, Request, Slot, answer};
+use super::work::{ToWindow, leave};
+use super::{MAX_CARRIED, NOT_CARRIED, REMEMBERED, Shared, locked};
 
-/// Changes taken into one write: enough to share it among all that wait, few enough to answer the first ones soon.
+/// The most requests of one write: enough that all waiting requests share a write, few enough that the first ones are
+/// answered soon.
 const GROUP: usize = 256;
-/// How long runs that are over wait until the index forgets them, and how many wait at most.
+/// Closed runs are removed from the index of open runs after this time, or when this many are waiting.
 const FORGET: Duration = Duration::from_secs(1);
 const FORGOTTEN: usize = 64;
-/// A stamp of an earlier answer serves a submission for so long: an older one is only the more careful.
+/// A submission uses the stamp of an earlier answer up to this age. An older stamp is safe: the window then answers
+/// `Stale` more often, and the run is rebuilt.
 const STAMP_AGE: Duration = Duration::from_secs(2);
-/// How often a rebuild is tried anew because the window was lost meanwhile.
+/// How many times a rebuild is tried if the window is lost during each.
 const REBUILDS: u32 = 5;
 
-/// A step with its outcome where that was a success.
+/// A step that has an outcome. The outcome's bytes are there only if the step succeeded.
 type DoneStep = (NodeId, Option<Vec<u8>>);
 
-pub(super) struct Request {
-    pub(super) items: Vec<Item>,
-    pub(super) then: Then,
-}
-
+/// A message to the records' combiner.
 pub(super) enum ToRecords {
     Commit(Request),
-    /// Runs that the window has closed: the index of open runs can forget them. Nobody waits for it; the sweep finds
-    /// what it misses.
+    /// Runs that the window has closed: the index of open runs can forget them. No caller waits for this. If it gets
+    /// lost, the search for lost runs (`search.rs`) finds these runs in the index.
     Forget(Vec<RunKey>),
     End,
 }
 
-/// What a rebuild needs to know.
+/// The arguments of [`Shared::rebuild`].
 pub(super) struct Repair {
     pub(super) run: RunKey,
     pub(super) jobs: Vec<Job>,
-    /// All of the run.
+    /// All steps of the run.
     pub(super) steps: Arc<[NodeId]>,
 }
 
@@ -62,59 +61,60 @@ fn count(steps: &[NodeId]) -> u32 {
     u32::try_from(steps.len()).unwrap_or(u32::MAX)
 }
 
-/// Where records are written.
-pub(super) type RecordsDesk = FlatCombiner<Forget, ToRecords>;
+pub(super) type RecordsCombiner = FlatCombiner<Forget, ToRecords>;
 
-/// Writes what is left for it until there is nobody who could leave more, or it is told to end.
-pub(super) fn run(shared: &Shared, desk: &RecordsDesk, work: &Sender<ToWindow>) {
+/// The combiner's thread: writes the requests of its inbox until it reads [`ToRecords::End`] or no sender is left.
+pub(super) fn run(shared: &Shared, combiner: &RecordsCombiner, to_window: &Sender<ToWindow>) {
     loop {
-        let due = desk.sit().due();
-        let first = match desk.wait(due) {
+        let due = combiner.sit().due();
+        let first = match combiner.wait(due) {
             Ok(first) => Some(first),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(ToRecords::End),
         };
         let turn = || {
-            if let Some(flying) = write_with_others(shared, desk.sit(), first, &Role::Thread) {
-                leave(work, ToWindow::Changes(flying));
+            if let Some(recorded) = write_with_others(shared, combiner.sit(), first, &Holder::Thread) {
+                leave(to_window, ToWindow::Changes(recorded));
             }
         };
-        // The requests of this turn hear that their channels close; later ones are served.
+        // The channels of this turn's requests close; later requests are served.
         drop(contain("write records", turn));
-        if desk.sit().ending {
+        if combiner.sit().ending {
             return;
         }
     }
 }
 
-/// Who sits at the desk.
-pub(super) enum Role<'a> {
+/// The thread that holds the combiner.
+pub(super) enum Holder<'a> {
+    /// The combiner's own thread.
     Thread,
-    /// Somebody with a change of his own. What can wait he leaves to the thread, which alone knows when it is due.
-    Visitor(&'a Sender<ToRecords>),
+    /// A caller with a change of its own. It passes runs to be forgotten on to the combiner's thread, because only that
+    /// thread wakes up when they are due.
+    Caller(&'a Sender<ToRecords>),
 }
 
-/// One write of what `first` asks and of what others have left: gives back what follows from it for the window, if
-/// anything was written for somebody who waits. Those whom it could not serve have been told.
+/// Writes `first` and the messages of the inbox in one write. Returns the requests whose records are written, for the
+/// window; `None` if there are none. Failed requests have got their error.
 pub(super) fn write_with_others(
     shared: &Shared,
     mut seat: Seat<'_, Forget, ToRecords>,
     first: Option<ToRecords>,
-    role: &Role<'_>,
-) -> Option<Vec<InFlight>> {
+    holder: &Holder<'_>,
+) -> Option<Vec<RecordedRequest>> {
     let (mut requests, mut forgotten, mut ends) = (Vec::new(), Vec::new(), false);
     for message in first.into_iter().chain(seat.left(GROUP)) {
         match message {
             ToRecords::Commit(request) => requests.push(request),
             ToRecords::Forget(mut runs) => forgotten.append(&mut runs),
-            // Wherever it stands among others: nobody says it twice.
+            // Remembered, not acted upon at once: messages may follow it in the inbox, and it comes only once.
             ToRecords::End => ends = true,
         }
     }
     seat.ending |= ends;
     let ending = seat.ending;
-    match role {
-        Role::Visitor(thread) if !forgotten.is_empty() => drop(thread.send(ToRecords::Forget(forgotten))),
+    match holder {
+        Holder::Caller(thread) if !forgotten.is_empty() => drop(thread.send(ToRecords::Forget(forgotten))),
         _ => seat.add(forgotten),
     }
     if requests.is_empty() && !ending && !seat.is_due() {
@@ -123,14 +123,15 @@ pub(super) fn write_with_others(
     let forget = if ending || seat.is_due() { seat.take() } else { Vec::new() };
     let mut writes = Writes { forget, ..Writes::default() };
     match write(shared, &requests, &mut writes) {
-        Ok(slots) => Some(
-            requests.into_iter().zip(slots).map(|(request, slots)| InFlight { slots, then: request.then }).collect(),
-        ),
+        Ok(slots) => {
+            let recorded = |(request, slots): (Request, _)| RecordedRequest { slots, then: request.then };
+            Some(requests.into_iter().zip(slots).map(recorded).collect())
+        }
         Err(error) => {
             if !ending && writes.forget.len() < REMEMBERED {
                 seat.add(writes.forget);
             }
-            // What the store does not take of one request is not held against the others.
+            // The store may have refused the record of one request only: write each request by itself.
             if requests.len() > 1 && error.kind != StoreErrorKind::Unavailable {
                 return Some(requests.into_iter().filter_map(|request| write_alone(shared, request)).collect());
             }
@@ -143,10 +144,10 @@ pub(super) fn write_with_others(
     }
 }
 
-/// The same for one request. None: it has been told why it could not be served.
-fn write_alone(shared: &Shared, request: Request) -> Option<InFlight> {
+/// Writes one request by itself. `None`: the write failed, and the request has got the error.
+fn write_alone(shared: &Shared, request: Request) -> Option<RecordedRequest> {
     match write(shared, std::slice::from_ref(&request), &mut Writes::default()) {
-        Ok(mut slots) => Some(InFlight { slots: slots.pop().unwrap_or_default(), then: request.then }),
+        Ok(mut slots) => Some(RecordedRequest { slots: slots.pop().unwrap_or_default(), then: request.then }),
         Err(error) => {
             answer(request.then, Err(error));
             None
@@ -154,13 +155,14 @@ fn write_alone(shared: &Shared, request: Request) -> Option<InFlight> {
     }
 }
 
-/// Runs that the index of open runs is to forget: when there are many, or some have waited for a while. Nobody waits
-/// for it, and with each change it would make those longer that somebody waits for.
+/// Closed runs that the index of open runs is to forget. They are gathered until there are [`FORGOTTEN`] of them or the
+/// first one is [`FORGET`] old: no caller waits for the removal, and in every write it would delay the callers that
+/// wait for their records.
 #[derive(Default)]
 pub(super) struct Forget {
     runs: Vec<RunKey>,
     since: Option<Instant>,
-    /// Whoever could leave something has gone.
+    /// The ledger is being dropped: write the rest, then end the thread.
     ending: bool,
 }
 
@@ -187,7 +189,7 @@ impl Forget {
     }
 }
 
-/// The record that an item inserts, and the one that is inserted after it if it was new.
+/// The record that an item inserts, and the record that is inserted after it if the first one was new.
 fn records_of(item: &Item) -> Option<(&Record, Option<&Record>)> {
     match item {
         Item::Finish { record, close, .. } => Some((record, close.as_ref())),
@@ -201,7 +203,7 @@ fn records_of(item: &Item) -> Option<(&Record, Option<&Record>)> {
     }
 }
 
-/// One write for all the requests, added to `writes`, and what the window is to be told of each item.
+/// Writes the records of all requests together with `writes`. Returns the slots of each request's items.
 fn write(shared: &Shared, requests: &[Request], writes: &mut Writes) -> Result<Vec<Vec<Slot>>, StoreError> {
     for item in requests.iter().flat_map(|request| &request.items) {
         if let Item::Submit { run, .. } | Item::Reopen { run, .. } = item {
@@ -209,7 +211,7 @@ fn write(shared: &Shared, requests: &[Request], writes: &mut Writes) -> Result<V
         }
         writes.records.extend(records_of(item).map(|(record, then)| (record.clone(), then.cloned())));
     }
-    // Before anything is read or written: what the window knew at that time is the least that it must know later.
+    // The stamp is taken before anything is written: if the window loses data afterwards, it answers `Stale`.
     let stamp = if writes.open.is_empty() { None } else { Some(shared.stamp()?) };
     let answers =
         if writes.records.is_empty() && writes.forget.is_empty() { Vec::new() } else { shared.meta.write(writes)? };
@@ -219,7 +221,7 @@ fn write(shared: &Shared, requests: &[Request], writes: &mut Writes) -> Result<V
     let mut answers = answers.into_iter();
     let slots = |request: &Request| {
         let slot = |item: &Item| {
-            // As many answers as it has records: the next ones are another item's.
+            // An item without a record takes no answer: the next answer belongs to another item.
             let put = records_of(item).and_then(|_| answers.next());
             shared.following(item, put, stamp.as_ref())
         };
@@ -229,13 +231,13 @@ fn write(shared: &Shared, requests: &[Request], writes: &mut Writes) -> Result<V
 }
 
 impl Shared {
-    /// A request that has no records.
-    pub(super) fn unrecorded(&self, request: Request) -> InFlight {
+    /// A request that has no records to be written.
+    pub(super) fn unrecorded(&self, request: Request) -> RecordedRequest {
         let slots = request.items.iter().map(|item| self.following(item, None, None)).collect();
-        InFlight { slots, then: request.then }
+        RecordedRequest { slots, then: request.then }
     }
 
-    /// What the window knew when it was last heard, or is asked now.
+    /// The stamp of the window's last answer if that is younger than [`STAMP_AGE`], otherwise a new one.
     fn stamp(&self) -> Result<Stamp, StoreError> {
         if let Some((stamp, at)) = locked(&self.stamp).as_ref()
             && at.elapsed() < STAMP_AGE
@@ -245,6 +247,7 @@ impl Shared {
         self.window.peek()
     }
 
+    /// The state of an item after its record was written (`put`): its reply, or the change of the window.
     fn following(&self, item: &Item, put: Option<Put>, stamp: Option<&Stamp>) -> Slot {
         match item {
             Item::Put { .. }
@@ -253,8 +256,7 @@ impl Shared {
             | Item::Recover { .. }
             | Item::Cancel { .. } => Slot::Done(reply(put)),
             Item::Submit { run, record, jobs, steps } => match (put, stamp) {
-                // This caller's insert was the first: no step of the run can have an outcome, and nothing needs to be
-                // verified.
+                // The record is new, so no step of the run can have an outcome, and no job needs to be verified.
                 (Some(Put::Created), Some(stamp)) => {
                     let change = Change::Open {
                         run: run.clone(),
@@ -268,12 +270,13 @@ impl Shared {
                     let repair = Repair { run: run.clone(), jobs: jobs.clone(), steps: steps.clone() };
                     Slot::Ask(change, Following::Submitted(repair))
                 }
-                // The index may now name a run that is over; recovery, which follows, puts that right.
+                // The index may now name a run that is over. The submitter calls recovery next, which removes the run
+                // from the index.
                 (put, _) => Slot::Done(reply(put)),
             },
             Item::Finish { lease, record, succeeded, close, children } => {
                 if let Some(Put::Exists(value)) = put {
-                    // Another's outcome counts: the job goes as the records say, and not by this lease.
+                    // Another outcome was recorded first. The worker runs recovery next, which needs no lease.
                     locked(&self.leases).remove(lease.token);
                     return Slot::Done(Reply::Exists(value));
                 }
@@ -293,7 +296,7 @@ impl Shared {
                 Slot::Ask(change, Following::Finished { lease: lease.token })
             }
             Item::Retry { lease, delay, .. } => {
-                // The record may be there already, from a call whose answer was lost.
+                // `put` is not looked at: the record may exist from an earlier call whose answer was lost.
                 let attempt = locked(&self.leases).facts(lease).map_or(2, |(attempt, _)| attempt + 1);
                 self.back(lease, attempt, true, *delay)
             }
@@ -315,21 +318,25 @@ impl Shared {
         )
     }
 
-    /// Puts the window in line with the records, which are read after its stamp was taken.
+    /// Makes the window agree with the records: reads the records after it has taken the window's stamp, then opens or
+    /// closes the run in the window.
+    ///
+    /// # Errors
+    /// A failure of either store; `Unavailable` if the window is full, or is lost during every try.
     pub(super) fn rebuild(&self, repair: &Repair) -> Result<Reply, StoreError> {
         let run = &repair.run;
         for _ in 0..REBUILDS {
             let stamp = self.window.peek()?;
             if self.has(Kind::RunOutcome, run.key())? {
-                // The window closes the run, then the index forgets it: in this order an open run is never missing from
-                // the index.
+                // The window closes the run before the index forgets it. With this order the index never lacks a run
+                // that the window has open.
                 self.change(Change::Close { run: run.clone() })?;
                 self.meta.forget(std::slice::from_ref(run))?;
                 return Ok(Reply::Closed);
             }
             let Some(envelope) = self.meta.get(Kind::Run, &[run.run.to_string()])?.pop().flatten() else {
-                // It was removed because it is old. What else is known of it is left alone: it may be that of
-                // somebody who submits it anew at this moment.
+                // `gc` has removed the run. Its other records are left alone: they may belong to a submission of the
+                // same run that is under way now.
                 return Ok(Reply::Closed);
             };
             self.meta.open(std::slice::from_ref(run))?;
@@ -339,7 +346,7 @@ impl Shared {
                 Status::Stale => {}
                 Status::Closed => return Ok(Reply::Closed),
                 Status::Full => {
-                    let why = "it is full: the run is recorded, and begins when there is room";
+                    let why = "the queue is full; the run is recorded and starts when the queue has room";
                     return Err(StoreError::new(
                         StoreErrorKind::Unavailable,
                         format!("put run {} into the queue", run.run),

@@ -1,5 +1,5 @@
-//! The search for lost runs (`docs/window.md`): the index of open runs against the window, when that was lost and once
-//! a minute.
+//! The search for lost runs (reconciliation, `docs/window.md`): compares the index of open runs with the window, after
+//! each loss of the window and once a minute.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -16,73 +16,72 @@ use super::{Shared, locked};
 use crate::SystemClock;
 use crate::submit::made_ms;
 
-/// How often all open runs are compared with the window although it was not lost.
+/// How often all open runs are compared with the window if the window was not lost.
 const SWEEP_ROUND: Duration = Duration::from_secs(60);
-/// Where runs are refused all the time because the queue is full, they are compared at most in one of so many parts of
-/// it.
+/// While a full queue refuses runs, comparing takes at most this fraction of the time: one part in 20.
 const SWEEP_SHARE: u32 = 20;
-/// Lost runs that one worker puts back before it looks which of the next ones others have put back.
+/// How many lost runs one worker restores before it looks which of the next ones other workers have restored.
 const HANDED_OUT: usize = 16;
-/// How old the last answer may be that tells the window's epoch: heartbeats come more often.
+/// The window's epoch is taken from its last answer if that answer is younger than this. Heartbeats come more often.
 const EPOCH_AGE: Duration = Duration::from_secs(10);
 
-/// The index of open runs is written before the window is told of one, and forgets it after the window: a run that the
-/// window does not know may be between the two, and is lost only if it is unknown so long afterwards, too.
+/// A run is added to the index of open runs before it is opened in the window, and removed after it is closed there. So
+/// a run that the window does not know may just be on its way. It is lost only if it is still unknown after this time.
 const DOUBT: Duration = Duration::from_secs(2);
-/// Where the window was lost, a run that was submitted longer ago than this is lost with it and in no doubt. Clocks
-/// differ.
+/// After a loss of the window, a run that was submitted longer ago than this counts as lost at once. The margin is for
+/// clocks that differ between machines.
 const YOUNG_MS: u64 = 30_000;
 
-/// When the open runs were last compared with the window, and in which epoch.
+/// The last comparison of the open runs with the window.
 #[derive(Default)]
 pub(super) struct Sweep {
     epoch: String,
-    /// What the window had refused by then.
+    /// The window's count of refused runs ([`Stamp::refused`]) at that time.
     refused: u64,
     at: Option<Instant>,
     took: Duration,
-    /// What it did not know and has not been handed out yet.
+    /// Lost runs that have not been handed out yet.
     lost: Vec<RunKey>,
-    /// What it does not know and may be on its way, since when.
+    /// Runs that the window does not know and that may be on their way, each with the time since when.
     doubted: HashMap<RunKey, Instant>,
-    /// Those of them that turned out to be over. They are in the index at the next comparison only if whoever ended
-    /// them did not come to that.
+    /// Runs that were in doubt and have ended. If one is still in the index at the next comparison, its closer died
+    /// before it removed the run from the index.
     over: HashMap<RunKey, Instant>,
 }
 
-/// Whether the run was certainly submitted some time ago: its ID tells when (`new_run_id`), unless it was made from a
-/// key. When it was run again, nothing tells.
+/// Whether the run was certainly submitted more than [`YOUNG_MS`] ago, by the time in its ID (`new_run_id`). An ID that
+/// was made from an idempotency key has no time, and nothing says when a run was retried.
 fn is_old(run: &RunKey, wall_ms: u64) -> bool {
     run.generation == 0 && made_ms(&run.run).is_some_and(|ms| ms.saturating_add(YOUNG_MS) < wall_ms)
 }
 
 impl Shared {
-    /// Open runs that the window does not know, some at a time: the search of `docs/window.md`.
+    /// Some open runs that the window does not know. Returns none when all have been handed out.
     ///
     /// # Errors
-    /// Of either store; `Refused` where the window belongs to other records by now.
+    /// A failure of either store; `Refused` if the window belongs to other records now.
     pub(super) fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
         self.search(Instant::now(), SystemClock.wall_ms())
     }
 
-    /// The same, at this time.
+    /// As [`Shared::lost`], at a given time.
     pub(super) fn search(&self, time: Instant, wall_ms: u64) -> Result<Vec<RunKey>, StoreError> {
-        // A worker that claims hears the window's epoch all the time.
-        let heard =
+        // A worker that claims gets the window's epoch with every answer.
+        let recent =
             locked(&self.stamp).as_ref().filter(|(_, at)| at.elapsed() < EPOCH_AGE).map(|(stamp, _)| stamp.clone());
-        let Stamp { epoch, refused, .. } = match heard {
+        let Stamp { epoch, refused, .. } = match recent {
             Some(stamp) => stamp,
             None => self.window.peek()?,
         };
         let fresh = {
             let sweep = locked(&self.sweep);
-            // What was refused is looked for at once, unless looking takes so long that little else would be done while
-            // the queue is full.
+            // New refusals start a comparison at once, but comparisons take at most one part in `SWEEP_SHARE` of the
+            // time.
             let round = if sweep.refused == refused { SWEEP_ROUND } else { SWEEP_ROUND.min(sweep.took * SWEEP_SHARE) };
             sweep.epoch == epoch && sweep.at.is_some_and(|at| time.saturating_duration_since(at) < round)
         };
         if !fresh {
-            // With the window it was lost to whom that belongs; by now it may be another's.
+            // A lost window has also lost the identity of its records, and may be bound to other records by now.
             self.paired.store(false, Ordering::Release);
             self.pair()?;
             let began = Instant::now();
@@ -94,7 +93,7 @@ impl Shared {
                 before.extend(std::mem::take(&mut sweep.over));
                 (sweep.epoch != epoch, before)
             };
-            // What is not in the index any more, or known by now, is in no doubt.
+            // A run that has left the index, or that the window knows by now, is no longer in doubt.
             let (mut lost, mut doubted) = (Vec::new(), HashMap::new());
             for run in unknown {
                 let since = before.get(&run).copied().unwrap_or(time);
@@ -104,8 +103,8 @@ impl Shared {
                     doubted.insert(run, since);
                 }
             }
-            // All workers find the same ones at the same time: each begins elsewhere, and leaves out what others have
-            // put back by then.
+            // All workers find the same lost runs at the same time. Each worker starts at another one, and skips the
+            // runs that other workers have restored by then.
             let begin = usize::try_from(RandomState::new().hash_one(&epoch)).unwrap_or_default() % lost.len().max(1);
             lost.rotate_left(begin);
             *locked(&self.sweep) =
@@ -119,7 +118,7 @@ impl Shared {
                 let lost = &mut locked(&self.sweep).lost;
                 lost.drain(..lost.len().min(HANDED_OUT)).collect()
             };
-            // Those that come right after the comparison are what it said.
+            // The result of a comparison that was made just now needs no second look.
             if some.is_empty() || !fresh {
                 return Ok(some);
             }
@@ -134,7 +133,7 @@ impl Shared {
         }
     }
 
-    /// Those that have been in doubt long enough, and are lost.
+    /// Runs that have been in doubt for [`DOUBT`], are still unknown to the window and have no recorded end.
     fn undoubted(&self, time: Instant) -> Result<Vec<RunKey>, StoreError> {
         let due: Vec<RunKey> = {
             let sweep = locked(&self.sweep);
@@ -145,7 +144,8 @@ impl Shared {
             return Ok(due);
         }
         let unknown = self.unknown(due.clone())?;
-        // In this order: whoever ends a run writes that down before the window forgets it.
+        // The ends are read after the window was asked: a closer records the end before it closes the run in the
+        // window.
         let keys: Vec<String> = unknown.iter().map(RunKey::key).collect();
         let outcomes = self.meta.get(Kind::RunOutcome, &keys)?;
         let (over, sure): (Vec<_>, Vec<_>) =
@@ -157,7 +157,7 @@ impl Shared {
         Ok(sure.into_iter().map(|(run, _)| run).collect())
     }
 
-    /// Those of them that the window does not know.
+    /// The runs among `runs` that the window does not know.
     fn unknown(&self, runs: Vec<RunKey>) -> Result<Vec<RunKey>, StoreError> {
         let known = self.window.knows(&runs)?;
         Ok(runs.into_iter().zip(known).filter(|(_, known)| !known).map(|(run, _)| run).collect())

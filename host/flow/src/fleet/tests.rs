@@ -1,5 +1,7 @@
-//! What the threads of a fleet's ledger do at its end, and what is searched for as lost, with stores that take
-//! everything.
+//! The end of a fleet ledger's threads, and the search for lost runs, with stores that accept everything. The submodule
+//! has the tests with stores that fail.
+
+mod failing_stores;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,25 +15,26 @@ use dovetail_core::window::{Called, Change, Held, Ring, Stamp, Status, Window, W
 use super::records::{self, Forget, ToRecords};
 use super::{FleetLedger, Shared};
 
-/// As long as it takes where nothing hangs, many times over.
+/// Much longer than any wait of these tests takes.
 const LONG: Duration = Duration::from_secs(20);
 
-/// Takes everything, has nothing, and remembers what was to be forgotten.
+/// Stores that accept everything and hold nothing. They remember the runs that the index was to forget.
 #[derive(Default)]
-struct Yielding {
+struct Accepting {
     forgotten: Mutex<Vec<RunKey>>,
-    /// What the index has, and what the window does not know.
+    /// The index of open runs.
     open: Mutex<Vec<RunKey>>,
+    /// Runs that the window does not know.
     unknown: Mutex<Vec<RunKey>>,
     /// Runs whose end is on record.
     over: Mutex<Vec<RunKey>>,
-    /// The window's; none: nothing was lost yet.
+    /// The window's epoch. `None`: the first one, nothing was lost yet.
     epoch: Mutex<Option<&'static str>>,
-    /// Whose records the window belongs to; none: to whoever asks.
+    /// The identity of the records that the window belongs to. `None`: it belongs to any records that ask.
     owner: Mutex<Option<&'static str>>,
 }
 
-impl MetaStore for Yielding {
+impl MetaStore for Accepting {
     fn put(&self, records: &[Record]) -> Result<Vec<Put>, StoreError> {
         Ok(records.iter().map(|_| Put::Created).collect())
     }
@@ -69,7 +72,7 @@ fn stamp() -> Stamp {
     Stamp { epoch: "epoch".into(), now: 0, refused: 0 }
 }
 
-impl Window for Yielding {
+impl Window for Accepting {
     fn peek(&self) -> Result<Stamp, StoreError> {
         Ok(Stamp { epoch: self.epoch.lock().unwrap().unwrap_or("epoch").into(), ..stamp() })
     }
@@ -111,8 +114,8 @@ impl Window for Yielding {
     }
 }
 
-/// Records of somebody who may only read, which the queue knows.
-struct ReadOnly(Yielding);
+/// Records that this process may only read. The queue is bound to them.
+struct ReadOnly(Accepting);
 
 impl MetaStore for ReadOnly {
     fn put(&self, _records: &[Record]) -> Result<Vec<Put>, StoreError> {
@@ -146,12 +149,12 @@ impl MetaStore for ReadOnly {
 
 #[test]
 fn who_may_only_read_may_look_and_is_told_before_he_works() {
-    let window = Arc::new(Yielding::default());
+    let window = Arc::new(Accepting::default());
     *window.owner.lock().unwrap() = Some("mine");
-    let ledger = FleetLedger::new(Arc::new(ReadOnly(Yielding::default())), window.clone()).unwrap();
+    let ledger = FleetLedger::new(Arc::new(ReadOnly(Accepting::default())), window.clone()).unwrap();
     assert_eq!(ledger.open_runs(9).unwrap(), []);
     assert_eq!(super::pair::may_write(&ledger).unwrap_err().kind, StoreErrorKind::Refused);
-    let able = FleetLedger::new(Arc::new(Yielding::default()), Arc::new(Yielding::default())).unwrap();
+    let able = FleetLedger::new(Arc::new(Accepting::default()), Arc::new(Accepting::default())).unwrap();
     super::pair::may_write(&able).unwrap();
 }
 
@@ -159,37 +162,38 @@ fn run(n: u8) -> RunKey {
     RunKey { run: format!("{n:02x}010101-0101-0101-0101-010101010101").parse().unwrap(), generation: 0 }
 }
 
-/// Does it on a thread, and fails where it does not come to an end.
+/// Runs `work` on a thread, and fails if the work does not end.
 fn ends(work: impl FnOnce() + Send + 'static) {
-    let (told, heard) = crossbeam_channel::bounded(1);
+    let (sender, receiver) = crossbeam_channel::bounded(1);
     let thread = std::thread::spawn(move || {
         work();
-        told.send(()).unwrap();
+        sender.send(()).unwrap();
     });
-    assert!(heard.recv_timeout(LONG).is_ok(), "it does not end");
+    assert!(receiver.recv_timeout(LONG).is_ok(), "the work does not end");
     thread.join().unwrap();
 }
 
-/// Whoever cancels a run closes it and ends at once: both messages come to the thread together.
+/// A program that cancels a run closes the run and drops the ledger at once, so both messages reach the thread
+/// together.
 #[test]
 fn the_thread_of_the_records_ends_wherever_that_is_said_and_forgets_first() {
     for before in 0..3 {
-        let stores = Arc::new(Yielding::default());
+        let stores = Arc::new(Accepting::default());
         let shared = Shared::new(stores.clone(), stores.clone());
-        let (desk, leave) = FlatCombiner::new(Forget::default());
-        let (to_work, _work) = crossbeam_channel::unbounded();
+        let (combiner, leave) = FlatCombiner::new(Forget::default());
+        let (to_window, _inbox) = crossbeam_channel::unbounded();
         (0..before).for_each(|n| leave.send(ToRecords::Forget(vec![run(n)])).unwrap());
         leave.send(ToRecords::End).unwrap();
-        ends(move || records::run(&shared, &desk, &to_work));
+        ends(move || records::run(&shared, &combiner, &to_window));
         assert_eq!(*stores.forgotten.lock().unwrap(), (0..before).map(run).collect::<Vec<_>>());
-        // The thread of the work could still leave something: it must not be waited for.
+        // A sender is still there, as the window's thread has one: the records' thread must not wait for its end.
         drop(leave);
     }
 }
 
 #[test]
 fn a_ledger_that_is_dropped_as_a_run_is_closed_comes_to_its_end() {
-    let stores = Arc::new(Yielding::default());
+    let stores = Arc::new(Accepting::default());
     let kept = stores.clone();
     ends(move || {
         for n in 0..200 {
@@ -201,11 +205,11 @@ fn a_ledger_that_is_dropped_as_a_run_is_closed_comes_to_its_end() {
     assert_eq!(
         *stores.forgotten.lock().unwrap(),
         (0..200).map(run).collect::<Vec<_>>(),
-        "each was forgotten before the end"
+        "the index forgot each run before the ledger ended"
     );
 }
 
-/// On a clock of wall time at which runs of the tests are submitted.
+/// The wall time at which the tests search, in milliseconds since 1970.
 const NOW_MS: u64 = 1_800_000_000_000;
 
 fn submitted(ms: u64, generation: u32) -> RunKey {
@@ -213,21 +217,22 @@ fn submitted(ms: u64, generation: u32) -> RunKey {
     RunKey { run: format!("{}-{}-7000-8000-000000000001", &hex[..8], &hex[8..]).parse().unwrap(), generation }
 }
 
-/// An index and a window that do not know the same, and a moment from which time is counted.
+/// An index and a window that differ, and the start of the test's time.
 struct Searched {
-    stores: Arc<Yielding>,
+    stores: Arc<Accepting>,
     shared: Shared,
     began: Instant,
 }
 
 impl Searched {
     fn new(unknown: &[RunKey]) -> Self {
-        let stores = Arc::new(Yielding::default());
+        let stores = Arc::new(Accepting::default());
         stores.open.lock().unwrap().extend_from_slice(unknown);
         stores.unknown.lock().unwrap().extend_from_slice(unknown);
         Self { shared: Shared::new(stores.clone(), stores.clone()), stores, began: Instant::now() }
     }
 
+    /// The runs that a search finds so many seconds after the start.
     fn after(&self, seconds: u64) -> Vec<RunKey> {
         let mut lost = self.shared.search(self.began + Duration::from_secs(seconds), NOW_MS + seconds * 1000).unwrap();
         lost.sort();
@@ -239,19 +244,19 @@ impl Searched {
 fn a_run_that_is_being_submitted_or_closed_is_not_lost() {
     let [submitted_now, closed_now, lost] = [1, 2, 3].map(|n| submitted(NOW_MS - n, 0));
     let searched = Searched::new(&[submitted_now.clone(), closed_now.clone(), lost.clone()]);
-    assert!(searched.after(0).is_empty(), "each may be on its way");
+    assert!(searched.after(0).is_empty(), "each run may be on its way");
     assert!(searched.after(1).is_empty());
-    // The window hears of the first one, and the index forgets the second one, whose end is on record.
+    // The first run is opened in the window. The end of the second run is recorded, and the index forgets that run.
     searched.stores.unknown.lock().unwrap().retain(|run| *run != submitted_now);
     searched.stores.open.lock().unwrap().retain(|run| *run != closed_now);
     searched.stores.over.lock().unwrap().push(closed_now);
     assert_eq!(
         searched.after(2),
         [lost],
-        "what is unknown two seconds later is lost, and does not wait for the next comparison"
+        "a run that is still unknown two seconds later is lost, without waiting for the next comparison"
     );
-    assert!(searched.after(4).is_empty(), "once");
-    // The first one ends in time for the next comparison.
+    assert!(searched.after(4).is_empty(), "exactly once");
+    // The first run ends just before the next comparison.
     searched.stores.unknown.lock().unwrap().push(submitted_now);
     assert!(searched.after(61).is_empty());
 }
@@ -267,7 +272,8 @@ fn a_run_whose_end_is_on_record_and_that_the_index_does_not_forget_is_found_by_t
 
 #[test]
 fn old_runs_are_lost_with_the_window_at_once_and_only_with_it() {
-    // Of another clock, of a key, and run again: nothing tells that they are old.
+    // Nothing says that these runs are old: a young one, one with an ID from a clock that is ahead, one with an ID from
+    // an idempotency key, and a retried one.
     let old = submitted(NOW_MS - 60_000, 0);
     let rest = [submitted(NOW_MS - 5_000, 0), submitted(NOW_MS + 3_600_000, 0), run(1), submitted(NOW_MS - 60_000, 1)];
     let searched = Searched::new(&[&rest[..], std::slice::from_ref(&old)].concat());
@@ -280,7 +286,7 @@ fn old_runs_are_lost_with_the_window_at_once_and_only_with_it() {
     );
     assert_eq!(searched.after(2), rest);
     searched.stores.unknown.lock().unwrap().retain(|run| *run == old);
-    assert!(searched.after(70).is_empty(), "nothing was lost: it may just end");
+    assert!(searched.after(70).is_empty(), "nothing was lost: the run may just be ending");
     assert_eq!(searched.after(72), std::slice::from_ref(&old));
     *searched.stores.epoch.lock().unwrap() = Some("another");
     assert_eq!(searched.after(73), std::slice::from_ref(&old));

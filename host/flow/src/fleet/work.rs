@@ -1,112 +1,93 @@
-//! The second half of a fleet's change: the window is told what the records say, and hands out work in the same round
-//! trip.
+//! The second half of a fleet's change: the flat combiner that changes the window after the records are written, and
+//! claims jobs in the same round trip.
 
 use std::time::Duration;
 
 use crossbeam_channel::{SendError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::flat_combining::{FlatCombiner, Seat};
-use dovetail_core::ledger::{Reply, RunKey, Scope, Then};
+use dovetail_core::ledger::{Reply, RunKey, Scope};
 use dovetail_core::panics::contain;
-use dovetail_core::window::{Change, Delivery, Status};
+use dovetail_core::window::{Delivery, Status};
 
-use super::records::{Repair, ToRecords};
+use super::in_flight::{Following, RecordedRequest, Slot, answer, ended};
+use super::records::ToRecords;
 use super::{Shared, locked};
 
-/// Changes of one call: Redis does nothing else meanwhile.
+/// The most requests of one call. Redis serves no other client during a call.
 const GROUP: usize = 256;
 
-/// What follows from the window's answer to a change.
-pub(super) enum Following {
-    Submitted(Repair),
-    Finished { lease: u64 },
-    Closed { run: RunKey, lease: Option<u64>, reply: Reply },
-    Back { lease: u64 },
-}
-
-/// Where an item of a request stands.
-pub(super) enum Slot {
-    Done(Reply),
-    Ask(Change, Following),
-}
-
-/// A request whose records are written.
-pub(super) struct InFlight {
-    pub(super) slots: Vec<Slot>,
-    pub(super) then: Then,
-}
-
-/// What was handed out, and when the next job becomes free by itself, in milliseconds.
-pub(super) type Handed = Result<(Vec<Delivery>, Option<u64>), StoreError>;
+/// The jobs of a claim, and in how many milliseconds the next job becomes free by itself.
+pub(super) type ClaimedJobs = Result<(Vec<Delivery>, Option<u64>), StoreError>;
 
 pub(super) struct ClaimRequest {
     pub(super) scope: Scope,
     pub(super) want: usize,
     pub(super) lease: Duration,
-    pub(super) reply: Sender<Handed>,
+    pub(super) reply: Sender<ClaimedJobs>,
 }
 
+/// A message to the window's combiner.
 pub(super) enum ToWindow {
-    Changes(Vec<InFlight>),
+    Changes(Vec<RecordedRequest>),
     Claim(ClaimRequest),
 }
 
-/// Leaves it for the desk's thread. Were that gone, nobody may wait for ever: a claimer hears it by his channel, the
-/// others are told.
-pub(super) fn leave(work: &Sender<ToWindow>, message: ToWindow) {
-    if let Err(SendError(ToWindow::Changes(lost))) = work.send(message) {
-        lost.into_iter().for_each(|request| super::answer(request.then, Err(super::gone())));
+/// Leaves the message to the combiner's thread. If that thread has ended, no caller may wait for ever: the requests get
+/// an error, and a claimer's reply channel is closed.
+pub(super) fn leave(to_window: &Sender<ToWindow>, message: ToWindow) {
+    if let Err(SendError(ToWindow::Changes(lost))) = to_window.send(message) {
+        lost.into_iter().for_each(|request| answer(request.then, Err(ended())));
     }
 }
 
-/// Where the window is told of changes and asked for work. It needs nothing but its turn.
-pub(super) type WorkDesk = FlatCombiner<(), ToWindow>;
+pub(super) type WindowCombiner = FlatCombiner<(), ToWindow>;
 
-/// Tells the window what is left for it until nobody is there who could leave more.
-pub(super) fn run(shared: &Shared, desk: &WorkDesk, records: &Sender<ToRecords>) {
-    while let Ok(first) = desk.wait(None) {
-        // The requests of this turn hear that their channels close; later ones are served.
-        drop(contain("change the window", || tell_with_others(shared, &desk.sit(), first, records)));
+/// The combiner's thread: serves the messages of its inbox until no sender is left.
+pub(super) fn run(shared: &Shared, combiner: &WindowCombiner, to_records: &Sender<ToRecords>) {
+    while let Ok(first) = combiner.wait(None) {
+        // The channels of this turn's requests close; later requests are served.
+        drop(contain("change the window", || call_with_others(shared, &combiner.sit(), first, to_records)));
     }
 }
 
-/// Tells what `first` brings and what others have left, in as few round trips as it takes.
-pub(super) fn tell_with_others(
+/// Serves `first` and the messages of the inbox, in as few round trips as possible.
+pub(super) fn call_with_others(
     shared: &Shared,
     seat: &Seat<'_, (), ToWindow>,
     first: ToWindow,
-    records: &Sender<ToRecords>,
+    to_records: &Sender<ToRecords>,
 ) {
-    let (mut flying, mut claims) = (Vec::new(), Vec::new());
+    let (mut requests, mut claims) = (Vec::new(), Vec::new());
     for message in std::iter::once(first).chain(seat.left(GROUP)) {
         match message {
-            ToWindow::Changes(more) => flying.extend(more),
+            ToWindow::Changes(more) => requests.extend(more),
             ToWindow::Claim(claim) => claims.push(claim),
         }
     }
-    while !flying.is_empty() {
-        let rest = flying.split_off(flying.len().min(GROUP));
-        // The first claimer comes along with the last of the changes: what they enqueue, it may get.
+    while !requests.is_empty() {
+        let rest = requests.split_off(requests.len().min(GROUP));
+        // One claim shares the call of the last changes, so that it can get the jobs that they enqueue.
         let claim = if rest.is_empty() { claims.pop() } else { None };
-        tell(shared, flying, claim, records);
-        flying = rest;
+        call(shared, requests, claim, to_records);
+        requests = rest;
     }
     for claim in claims {
-        tell(shared, Vec::new(), Some(claim), records);
+        call(shared, Vec::new(), Some(claim), to_records);
     }
 }
 
-/// One round trip.
-fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, records: &Sender<ToRecords>) {
-    // A claim alone changes nothing: it must not wake the claimer that sleeps next.
-    let changed = !flying.is_empty();
-    let (mut changes, mut plans) = (Vec::new(), Vec::with_capacity(flying.len()));
-    for InFlight { slots, then } in flying {
+/// One round trip to the window.
+fn call(shared: &Shared, requests: Vec<RecordedRequest>, claim: Option<ClaimRequest>, to_records: &Sender<ToRecords>) {
+    // A claim alone changes nothing, so it must not wake a sleeping claimer.
+    let changed = !requests.is_empty();
+    let (mut changes, mut plans) = (Vec::new(), Vec::with_capacity(requests.len()));
+    for RecordedRequest { slots, then } in requests {
         let plan = slots.into_iter().map(|slot| match slot {
             Slot::Done(reply) => Ok(reply),
             Slot::Ask(change, following) => {
                 if let Following::Back { lease } = &following {
-                    locked(&shared.leases).set_leaving(*lease, true);
+                    locked(&shared.leases).set_releasing(*lease, true);
                 }
                 changes.push(change);
                 Err(following)
@@ -135,19 +116,21 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
                         shared.reply(following, status, &mut forget)
                     }
                 };
-                // Each item takes its own answer, also after one that fails: the answers are those of all requests.
+                // Every item takes its own answer, also after an item that failed: the answers of all requests stand in
+                // one list.
                 let replies: Vec<Result<Reply, StoreError>> = plan.into_iter().map(reply).collect();
                 answers.push((then, replies.into_iter().collect()));
             }
-            // Before anybody is answered: who waited may end with that, and what is left after the end is not done.
+            // Before any request is answered: a caller that has its answer may drop the ledger, and the records' thread
+            // does nothing that it gets after `End`.
             if !forget.is_empty() {
-                drop(records.send(ToRecords::Forget(forget)));
+                drop(to_records.send(ToRecords::Forget(forget)));
             }
-            for (then, answer) in answers {
-                super::answer(then, answer);
+            for (then, replies) in answers {
+                answer(then, replies);
             }
             if let Some(claim) = claim {
-                // Whoever asked waits; were he gone, the leases would lapse.
+                // If the claimer has gone, the leases expire.
                 drop(claim.reply.send(Ok((jobs, next_ms))));
             }
             if changed {
@@ -156,13 +139,13 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
         }
         Err(error) => {
             for (plan, then) in plans {
-                // It is not known to be back, and is sent again: until then its lease is kept.
+                // The release may not have reached the window and is sent again: the lease is kept until then.
                 for following in plan.iter().filter_map(|planned| planned.as_ref().err()) {
                     if let Following::Back { lease } = following {
-                        locked(&shared.leases).set_leaving(*lease, false);
+                        locked(&shared.leases).set_releasing(*lease, false);
                     }
                 }
-                super::answer(then, Err(error.again()));
+                answer(then, Err(error.again()));
             }
             if let Some(claim) = claim {
                 drop(claim.reply.send(Err(error)));
@@ -172,17 +155,23 @@ fn tell(shared: &Shared, flying: Vec<InFlight>, claim: Option<ClaimRequest>, rec
 }
 
 impl Shared {
+    /// Does the work that follows from the window's answer, and returns the item's reply. Closed runs are added to
+    /// `forget`.
     fn reply(&self, following: Following, status: Status, forget: &mut Vec<RunKey>) -> Result<Reply, StoreError> {
         let drop_lease = |token: u64| locked(&self.leases).remove(token);
         Ok(match following {
             Following::Submitted(repair) => {
-                // An earlier run of this name may have been over, before it was removed.
-                locked(&self.over).forget(&repair.run);
+                // This process may remember the end of an earlier run with this ID that `gc` has removed.
+                locked(&self.ended).forget(&repair.run);
                 match status {
                     Status::Stale => drop(self.rebuild(&repair)?),
-                    // It is recorded and open: whoever looks for lost runs puts it in when there is room.
+                    // The run is recorded and open. The search for lost runs enqueues it when the queue has room.
                     Status::Full => {
-                        tracing::warn!(run = %repair.run.run, "the queue is full: the run is recorded, and begins when there is room");
+                        let run = &repair.run.run;
+                        tracing::warn!(
+                            %run,
+                            "the queue is full; the run is recorded and starts when the queue has room"
+                        );
                     }
                     _ => {}
                 }
@@ -196,8 +185,8 @@ impl Shared {
                     Status::Closed => Reply::Closed,
                     Status::Cancelled => Reply::Cancelled,
                     Status::NotOwner => Reply::NotOwner,
-                    // The last one, or the window was lost: either way nothing is acknowledged, and this worker reads
-                    // the records next.
+                    // No job of the run is left, or the window was lost. In both cases the job is not acknowledged, and
+                    // the worker reads the records next.
                     Status::Last | Status::Lost | Status::Stale | Status::Full => Reply::Last,
                 }
             }
@@ -205,7 +194,7 @@ impl Shared {
                 if let Some(lease) = lease {
                     drop_lease(lease);
                 }
-                locked(&self.over).add(run.clone());
+                locked(&self.ended).add(run.clone());
                 forget.push(run);
                 reply
             }

@@ -1,6 +1,7 @@
-//! A set of digests that may be larger than memory: what a million runs name is tens of millions of digests. They are
-//! gathered in a bounded buffer, laid aside sorted in files, and merged into one sorted file that is asked with one
-//! read each. A small set touches no disk.
+//! A set of digests that may be larger than memory: a million runs name tens of millions of digests.
+//!
+//! External merge sort: digests are gathered in a bounded buffer, written to files in sorted runs, and merged into one
+//! sorted file. A look-up reads one block of that file. A small set stays in memory.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,12 +13,13 @@ use std::path::{Path, PathBuf};
 use dovetail_core::Digest;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 
-/// Digests held in memory before they are laid aside: 8 MiB.
+/// The digests that are held in memory before they are written to a file: 8 MiB.
 const HELD: usize = 256 << 10;
-/// Files of a set before they are merged into one.
+/// The number of files of a set at which they are merged into one.
 const FILES: usize = 32;
-/// Digests of one read of the sorted file, of which the first is held in memory: 4 KiB.
+/// The digests of one block of the sorted file: 4 KiB. The first digest of each block is held in memory.
 const BLOCK: usize = 128;
+/// The size of a digest, in bytes.
 const SIZE: usize = 32;
 
 /// A set that is being gathered.
@@ -29,19 +31,19 @@ pub(super) struct Digests {
 }
 
 impl Digests {
-    /// Empty; what memory does not hold is laid aside in the folder `scratch`, or, where nothing can be written there,
-    /// in the one for temporary files.
+    /// An empty set. Its files are made in the folder `scratch`, or, if that folder cannot be written, in the folder
+    /// for temporary files.
     pub(super) fn new(scratch: &Path) -> Self {
         Self { scratch: scratch.to_owned(), held: Vec::new(), most: HELD, files: Vec::new() }
     }
 
     pub(super) fn insert(&mut self, digest: Digest) -> Result<(), StoreError> {
         if self.held.len() == self.most {
-            // Most digests stand in many records.
+            // Most digests occur in many records, so removing repetitions often makes enough room.
             self.held.sort_unstable();
             self.held.dedup();
             if self.held.len() > self.most / 2 {
-                self.lay_aside().map_err(|e| self.failed(e))?;
+                self.spill().map_err(|e| self.failed(e))?;
             }
         }
         self.held.push(digest);
@@ -53,10 +55,10 @@ impl Digests {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreErrorKind::Full,
             _ => StoreErrorKind::Unavailable,
         };
-        StoreError::new(kind, format!("lay digests aside in {}", self.scratch.display()), error)
+        StoreError::new(kind, format!("write digests to a scratch file in {}", self.scratch.display()), error)
     }
 
-    fn lay_aside(&mut self) -> io::Result<()> {
+    fn spill(&mut self) -> io::Result<()> {
         let mut file = BufWriter::new(self.new_file()?);
         for digest in self.held.drain(..) {
             file.write_all(digest.bytes())?;
@@ -69,13 +71,13 @@ impl Digests {
         Ok(())
     }
 
-    /// Without a name: it goes with the process.
+    /// A file without a name, which ends with the process.
     fn new_file(&self) -> io::Result<File> {
         tempfile::tempfile_in(&self.scratch).or_else(|_| tempfile::tempfile())
     }
 
-    /// All files in one; `told` of each digest in order.
-    fn merge(&mut self, mut told: impl FnMut(&Digest)) -> io::Result<File> {
+    /// Merges all files into one, without repetitions. Calls `visit` with each digest, in order.
+    fn merge(&mut self, mut visit: impl FnMut(&Digest)) -> io::Result<File> {
         let mut readers: Vec<BufReader<File>> =
             self.files.drain(..).map(|f| BufReader::with_capacity(64 << 10, f)).collect();
         let mut heads = BinaryHeap::new();
@@ -87,7 +89,7 @@ impl Digests {
         while let Some(Reverse((digest, at))) = heads.pop() {
             if last != Some(digest) {
                 out.write_all(digest.bytes())?;
-                told(&digest);
+                visit(&digest);
                 last = Some(digest);
             }
             heads.extend(next(&mut readers[at])?.map(|digest| Reverse((digest, at))));
@@ -95,7 +97,7 @@ impl Digests {
         finished(out)
     }
 
-    /// Gathered: now it can be asked.
+    /// Sorts the set for look-ups.
     pub(super) fn sorted(mut self) -> Result<Sorted, StoreError> {
         self.held.sort_unstable();
         self.held.dedup();
@@ -103,7 +105,7 @@ impl Digests {
             return Ok(Sorted { held: self.held, file: None });
         }
         let sorted = (|| {
-            self.lay_aside()?;
+            self.spill()?;
             let (mut firsts, mut number) = (Vec::new(), 0_usize);
             let file = self.merge(|digest| {
                 if number.is_multiple_of(BLOCK) {
@@ -132,9 +134,9 @@ fn next(reader: &mut BufReader<File>) -> io::Result<Option<Digest>> {
     }
 }
 
-/// A set that is whole.
+/// A complete, sorted set.
 pub(super) struct Sorted {
-    /// All of them in order; of those in a file the first one of each block.
+    /// Without a file: all digests, sorted. With a file: the first digest of each block.
     held: Vec<Digest>,
     file: Option<File>,
 }
@@ -152,7 +154,7 @@ impl Sorted {
                 Ok(more) => read += more,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
-                    return Err(StoreError::new(StoreErrorKind::Unavailable, "read digests that were laid aside", e));
+                    return Err(StoreError::new(StoreErrorKind::Unavailable, "read digests from a scratch file", e));
                 }
             }
         }
@@ -185,7 +187,7 @@ mod tests {
                 assert_eq!(sorted.contains(&digest(n)).unwrap(), n < number, "{n} of {number}, {most} at once");
             }
         }
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its files have no names");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the set's files have no names");
     }
 
     #[test]

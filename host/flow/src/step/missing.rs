@@ -1,5 +1,5 @@
-//! What becomes of a job that names something which is not stored: an artifact, a package, a value, its pipeline. No
-//! worker can run the job, and none of them is at fault.
+//! Jobs that name something which is not stored: an artifact, a package, a value, or the pipeline. No worker can run
+//! such a job, and none of the workers is at fault.
 
 use std::time::Duration;
 
@@ -14,8 +14,11 @@ use crate::FlowError;
 use crate::truth::retries;
 
 impl StepRunner {
-    /// Something that the job names is not stored. The job is put off and looked at again a few times, by this worker
-    /// or another one; then the step fails. Any other error is the caller's.
+    /// Something that the job names is not stored. The job is retried a few times without a charge, by this worker or
+    /// another one (`policy::LOOK_AGAIN`); then the step fails.
+    ///
+    /// # Errors
+    /// `error` itself if it is another error; a store's failure.
     pub(super) fn look_again(&self, work: Work<'_>, error: FlowError) -> Result<JobOutcome, FlowError> {
         let Some(failure) = missing(&error) else { return Err(error) };
         let this = AttemptRecord { uncharged: true, ..self.no_attempt(work.claimed, failure.clone()) };
@@ -25,7 +28,11 @@ impl StepRunner {
         }
     }
 
-    /// The same where even the pipeline cannot be read: then the run ends, since nobody can tell its steps.
+    /// As [`StepRunner::look_again`], for a job whose pipeline cannot be read. The last failure ends the run, because
+    /// no worker can read the run's steps.
+    ///
+    /// # Errors
+    /// As [`StepRunner::look_again`].
     pub(crate) fn look_again_for_the_plan(&self, claimed: &Claimed, error: FlowError) -> Result<JobOutcome, FlowError> {
         let Some(failure) = missing(&error) else { return Err(error) };
         let lease = &claimed.lease;
@@ -61,7 +68,7 @@ impl StepRunner {
     }
 }
 
-/// The record of the next attempt, which is put off.
+/// The change that records the failed attempt and requeues the job for the next one after `delay`.
 pub(super) fn retry(claimed: &Claimed, this: AttemptRecord, delay: Duration) -> JobOutcome {
     let (lease, uncharged) = (&claimed.lease, this.uncharged);
     let code = this.error.as_ref().map_or_else(String::new, |e| e.code.clone());
@@ -72,7 +79,7 @@ pub(super) fn retry(claimed: &Claimed, this: AttemptRecord, delay: Duration) -> 
     JobOutcome::commit(change, Conclusion::Retried { code, delay, uncharged })
 }
 
-/// The failure of a job that names something which is not stored; none for any other error.
+/// The failure of a job that names something which is not stored. `None` for any other error.
 fn missing(error: &FlowError) -> Option<Failure> {
     Some(Failure::new(FailureKind::Unavailable, error.missing()?, error.in_words()))
 }

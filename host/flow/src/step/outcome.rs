@@ -1,4 +1,4 @@
-//! What a job came to: the change to be committed for it, and what is told once the ledger has taken that change.
+//! The outcome of a job: the change to be committed, and the conclusion that is reported after the commit.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::truth::{end, is_stopped};
 pub struct StepFailure {
     pub code: String,
     pub message: String,
-    /// Its run was over: the step itself did nothing wrong.
+    /// The attempt was stopped because the run had ended. The step itself did not fail.
     pub stopped: bool,
 }
 
@@ -26,7 +26,7 @@ impl StepFailure {
     }
 }
 
-/// What became of a job, for the listener of the worker and for its back-off.
+/// How a job ended, for the worker's listener and for its back-off.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Conclusion {
     /// The step ended.
@@ -48,10 +48,10 @@ pub(crate) enum Conclusion {
     Superseded,
 }
 
-/// What a job came to.
+/// The change that a job needs next, and how it ended.
 #[derive(Debug)]
 pub(crate) struct JobOutcome {
-    /// The change to be committed next. None: everything is recorded, and the conclusion can be told.
+    /// The change to be committed next. `None`: everything is recorded, and the conclusion can be reported.
     pub(crate) change: Option<Item>,
     pub(crate) conclusion: Conclusion,
     /// How the run ended, if it ended with this job.
@@ -80,8 +80,8 @@ impl JobOutcome {
 }
 
 impl StepRunner {
-    /// What follows from the ledger's reply to the job's change: either the job is settled (its outcome has no change
-    /// any more), or a further change is to be committed.
+    /// Applies the ledger's reply to the job's change. Afterwards the job is settled (`outcome` has no change), or a
+    /// further change is to be committed.
     ///
     /// # Errors
     /// A store's failure: the outcome is as before, and its change can be sent again.
@@ -90,21 +90,20 @@ impl StepRunner {
         match (&outcome.change, reply) {
             (Some(Item::Retry { .. } | Item::Finish { .. }), Reply::Created) => {}
             (Some(Item::Retry { .. }), _) | (Some(Item::Finish { .. }), Reply::Exists(_)) => {
-                // Another's outcome counts.
+                // Another worker's record was first.
                 outcome.run_state = reconcile(&self.parts, run)?;
                 outcome.conclusion = Conclusion::Superseded;
             }
             (Some(Item::Finish { succeeded: true, .. }), Reply::Complete) => {
-                // It was the last of many, and all have succeeded: this worker closes the run, and needs to read
-                // nothing for that.
+                // All steps of the run have succeeded: this worker closes the run without reading a record.
                 let state = RunState::Succeeded;
                 next = Some(Item::Close { run: run.clone(), record: end(&self.parts, run, state, None) });
                 outcome.run_state = Some(state);
             }
-            // Last: this worker reads how the run ended, and closes it. Cancelled and Closed: likewise, or it is
-            // closed.
+            // `Last`, `Cancelled` and `Closed`: recovery reads how the run ends and closes it, unless it is closed.
             (Some(Item::Finish { .. }), _) => outcome.run_state = reconcile(&self.parts, run)?,
-            // A release is told whatever the reply; the end of a run is recorded whoever recorded it.
+            // A release is settled by any reply. So is a close: the run's outcome is recorded, by this worker or
+            // another.
             _ => {}
         }
         outcome.change = next;

@@ -1,4 +1,4 @@
-//! What the steps of every run of a pipeline ask again and again, computed once.
+//! Facts of a pipeline that every step of every run needs, computed once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,11 +7,12 @@ use dovetail_core::pipeline::Pipeline;
 
 use crate::recover::job;
 
-/// A pipeline with what every step of every run of it asks again and again.
+/// A pipeline, with the facts that every step of its runs needs.
 pub(crate) struct Plan {
     pub(crate) pipeline: Pipeline,
+    /// By the name of a step: the jobs of the steps that need it.
     children: BTreeMap<String, Vec<Job>>,
-    /// Steps that have all the others as ancestors: when one of them succeeds, the run is over.
+    /// Steps that have all other steps as ancestors: when such a step succeeds, the run has succeeded.
     closers: BTreeSet<String>,
 }
 
@@ -19,7 +20,7 @@ impl Plan {
     pub(crate) fn new(pipeline: Pipeline) -> Self {
         let mut ancestors: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         let mut children: BTreeMap<String, Vec<Job>> = BTreeMap::new();
-        // Steps stand in an order in which each comes after those it needs.
+        // The steps are in topological order.
         for step in &pipeline.steps {
             let needs = pipeline.needs(step);
             let mut above: BTreeSet<&str> =
@@ -36,12 +37,12 @@ impl Plan {
         Self { children, closers, pipeline }
     }
 
-    /// Whether the run is over when this step succeeds.
+    /// Whether the run has succeeded when this step succeeds.
     pub(super) fn closes(&self, step: &str) -> bool {
         self.closers.contains(step)
     }
 
-    /// The steps that need this one, as jobs.
+    /// The jobs of the steps that need `step`.
     pub(super) fn children(&self, step: &str) -> Vec<Job> {
         self.children.get(step).cloned().unwrap_or_default()
     }

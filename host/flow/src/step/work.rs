@@ -1,4 +1,4 @@
-//! A claimed job with everything that was read for it, and the record of how its step ended.
+//! A claimed job with everything that was read for it, and the record of its step's outcome.
 
 use std::borrow::Cow;
 
@@ -23,26 +23,31 @@ pub(super) struct Work<'a> {
     pub(super) input: Value,
     /// Field-level lineage of `input`.
     pub(super) consumed: Vec<Consumed>,
+    /// The records of earlier attempts at the step, the first one first.
     pub(super) before: Vec<RetryRecord>,
-    /// Microseconds along the longest path to this attempt: the run's own time, as its timeout counts it. It is a sum
-    /// of lengths, so no two machines' clocks are compared, and neither the queue nor an interruption is in it.
+    /// The time that the run's timeout counts, in microseconds: the sum of the attempts and retry delays along the
+    /// longest path to this attempt. A sum of durations compares no two machines' clocks, and includes neither the time
+    /// in the queue nor an interruption.
     pub(super) spent_us: u64,
-    /// The models that are chosen for the run, as far as they are known here.
+    /// The models that are chosen for the run, as far as this process knows them.
     pub(super) models: Cow<'a, Models>,
 }
 
 impl Work<'_> {
-    /// What is left of the run's timeout, in milliseconds; none: it has no timeout.
+    /// The rest of the run's timeout, in milliseconds. `None`: the run has no timeout.
     pub(super) fn left_ms(&self) -> Option<u64> {
         self.plan.pipeline.timeout_ms.map(|timeout| timeout.saturating_sub(self.spent_us / 1000))
     }
 
-    /// Attempts so far that did not count.
+    /// The number of earlier attempts that were not charged.
     pub(super) fn uncharged(&self) -> u32 {
         uncharged(&self.before)
     }
 
-    /// Takes the input, if it is not too large.
+    /// Sets the input and its lineage.
+    ///
+    /// # Errors
+    /// `input_too_large` above [`MAX_VALUE`].
     pub(super) fn take_input(&mut self, input: Value) -> Result<(), Failure> {
         let origins = self.plan.pipeline.origins(self.step);
         let fields: Vec<Written<'_>> = written(&input).collect();
@@ -54,11 +59,12 @@ impl Work<'_> {
         };
         self.consumed = fields.iter().map(consume).collect();
         if bytes > MAX_VALUE {
-            // Of several that are equally long the first.
+            // `max_by_key` returns the last of equal elements, so `rev` makes it the first field.
             let largest = fields.iter().rev().max_by_key(|(.., length)| *length);
             let (name, length) = largest.map_or(("", 0), |(name, _, length)| (*name, *length));
             let message = format!(
-                "the input has {bytes} bytes as JSON, {length} of them in `{name}`: the most is {}; pass bulk data as an artifact",
+                "the input has {bytes} bytes as JSON, {length} of them in `{name}`: the most is {}; \
+                 pass bulk data as an artifact",
                 show_size(MAX_VALUE)
             );
             return Err(Failure::new(FailureKind::Limit, "input_too_large", message));
@@ -67,10 +73,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The record of how the step ended.
+    /// The record of the step's outcome. Stores a large output and a long log as blobs.
     pub(super) fn outcome(
         &mut self,
-        parts: &Ports,
+        ports: &Ports,
         report: Report,
         this: AttemptRecord,
     ) -> Result<OutcomeRecord, FlowError> {
@@ -81,12 +87,12 @@ impl Work<'_> {
                 let bytes = written_size(&fields);
                 let produce = |(name, digest, _)| Produced { output: step.output_field_id(name), digest };
                 let produced = fields.into_iter().map(produce).collect();
-                (StepEnd::Succeeded(store_value(parts, output, bytes)?), produced)
+                (StepEnd::Succeeded(store_value(ports, output, bytes)?), produced)
             }
             Outcome::Failed { failure } => (StepEnd::Failed(failure), Vec::new()),
         };
-        let (log, log_lines) = store_log(parts, report.log)?;
-        let finished_ms = parts.clock.wall_ms();
+        let (log, log_lines) = store_log(ports, report.log)?;
+        let finished_ms = ports.clock.wall_ms();
         let mut attempts: Vec<AttemptRecord> = self.before.iter().map(|retry| retry.failed.clone()).collect();
         let started_ms = attempts.first().unwrap_or(&this).started_ms;
         let spent_us = self.spent_us + this.duration_us;
@@ -113,7 +119,7 @@ pub(super) fn uncharged(before: &[RetryRecord]) -> u32 {
     u32::try_from(before.iter().filter(|retry| retry.failed.uncharged).count()).unwrap_or(u32::MAX)
 }
 
-/// A field of a record, and its value as it is written: digest and length.
+/// A field of a record, with the digest and the length of its value as JSON.
 type Written<'v> = (&'v str, Digest, usize);
 
 fn written(record: &Value) -> impl Iterator<Item = Written<'_>> {
@@ -123,7 +129,7 @@ fn written(record: &Value) -> impl Iterator<Item = Written<'_>> {
     })
 }
 
-/// The length of a record with these fields as JSON.
+/// The length of a record with these fields as JSON, in bytes.
 fn written_size(fields: &[Written<'_>]) -> u64 {
     let between = fields.len().saturating_sub(1);
     let fields = fields.iter().map(|(name, _, length)| "\"\":".len() + name.len() + length);

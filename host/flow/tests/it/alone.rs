@@ -1,4 +1,4 @@
-//! A job over which workers died runs alone, and afterwards its worker goes on as before.
+//! A job over which workers died runs alone, and afterwards its worker claims jobs as before.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -13,14 +13,14 @@ use serde_json::json;
 
 use crate::bench::{Bench, sum};
 
-/// Of whoever holds a job and dies over it; the worker's own leases are longer.
+/// The lease of a worker that dies over a job. The leases of the tested worker are longer.
 const SHORT: Duration = Duration::from_secs(1);
 
 #[track_caller]
 fn wait(what: &str, mut until: impl FnMut() -> bool) {
     let began = Instant::now();
     while !until() {
-        assert!(began.elapsed() < Duration::from_secs(20), "{what}: it does not");
+        assert!(began.elapsed() < Duration::from_secs(20), "this did not happen: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -29,27 +29,27 @@ fn key(run: &RunId) -> RunKey {
     RunKey { run: run.clone(), generation: 0 }
 }
 
-/// A claim that was on its way when the job began brings jobs that are given back at once. They must be counted out
-/// again: a worker that believes that they still wait here claims nothing more.
+/// A claim may be under way when a suspected job starts to run alone. The jobs of that claim are given back at once,
+/// and the worker's count of waiting jobs must drop again: otherwise the worker would never claim again.
 #[test]
 fn a_worker_goes_on_claiming_after_it_gave_back_what_came_beside_a_job_that_is_alone() {
     let bench = Bench::new();
     let one = |step: &'static str| bench.publish(&json!({ "name": step }), &[(step, "input.x", "input.x")]);
     let (quick, first, suspect) = (one("quick"), one("first"), one("suspect"));
-    // More at once than are claimed ahead of steps of 2 ms.
+    // More steps than a worker claims ahead for steps of 2 ms.
     let names: Vec<String> = (0..40).map(|n| format!("s{n}")).collect();
     let steps: Vec<(&str, &str, &str)> = names.iter().map(|name| (name.as_str(), "input.x", "input.x")).collect();
     let wide = bench.publish(&json!({ "name": "wide" }), &steps);
 
-    // Workers died over it, and the last one of them still holds it.
+    // Workers have died over this job, and the last one of them still holds it.
     let suspected = bench.submit(&suspect, 1);
     for died in 0..policy::SUSPECT_CRASHES {
         bench.clock.advance(SHORT * 2);
-        let claimed = bench.parts.ledger.claim(&Scope::Runs(vec![suspected.clone()]), 1, SHORT, Wait::NONE).unwrap();
+        let claimed = bench.ports.ledger.claim(&Scope::Runs(vec![suspected.clone()]), 1, SHORT, Wait::NONE).unwrap();
         assert_eq!(claimed[0].crashes, died);
     }
 
-    // The claimer stands still between its decision to claim and the claim, while `holds` is true.
+    // While `holds` is true, the claimer stops between its decision to claim and the claim.
     let (holds, at_the_gate, gate) =
         (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(2)));
     let able = {
@@ -66,18 +66,19 @@ fn a_worker_goes_on_claiming_after_it_gave_back_what_came_beside_a_job_that_is_a
         std::thread::sleep(Duration::from_millis(2));
         Ok(sum(attempt))
     });
-    // It keeps the only slot until the suspected job waits for that and a further claim is about to be made.
+    // This step keeps the only slot until the suspected job waits for that slot and a further claim is about to be
+    // made.
     bench.script("first", {
-        let (parts, clock, suspected) = (bench.parts.clone(), bench.clock.clone(), key(&suspected));
+        let (ports, clock, suspected) = (bench.ports.clone(), bench.clock.clone(), key(&suspected));
         move |attempt, _| {
             clock.advance(SHORT * 2);
             wait("the suspected job is claimed", || {
-                parts.ledger.wake();
-                !parts.ledger.held(&suspected).unwrap().is_empty()
+                ports.ledger.wake();
+                !ports.ledger.held(&suspected).unwrap().is_empty()
             });
             holds.store(true, Ordering::SeqCst);
             wait("the next claim is made", || {
-                parts.ledger.wake();
+                ports.ledger.wake();
                 at_the_gate.load(Ordering::SeqCst)
             });
             Ok(sum(attempt))
@@ -86,18 +87,19 @@ fn a_worker_goes_on_claiming_after_it_gave_back_what_came_beside_a_job_that_is_a
     let first_run = Arc::new(Mutex::new(None::<RunId>));
     let beside = Arc::new(Mutex::new(None::<RunId>));
     bench.script("suspect", {
-        let (parts, first_run, beside) = (bench.parts.clone(), first_run.clone(), beside.clone());
+        let (ports, first_run, beside) = (bench.ports.clone(), first_run.clone(), beside.clone());
         move |attempt, _| {
-            // What came of the step before is recorded: nothing but the jobs that are given back changes from here on.
+            // The outcome of the earlier step is recorded. From now on only the jobs that are given back change
+            // anything.
             let before = first_run.lock().unwrap().clone().unwrap();
-            wait("the run before ends", || document(&parts, &before).unwrap()["state"] == "succeeded");
+            wait("the run before ends", || document(&ports, &before).unwrap()["state"] == "succeeded");
             let run = dovetail_flow::new_run_id().unwrap();
             let inputs = wide.pipeline.resolve_inputs(json!({ "x": 1 }).as_object().unwrap()).unwrap();
-            submit(&parts, &wide, &inputs, &run).unwrap();
-            let seen = parts.ledger.wakes();
+            submit(&ports, &wide, &inputs, &run).unwrap();
+            let seen = ports.ledger.wakes();
             gate.wait();
-            wait("what comes is given back", || {
-                parts.ledger.wakes() > seen && parts.ledger.held(&key(&run)).unwrap().is_empty()
+            wait("the claimed jobs are given back", || {
+                ports.ledger.wakes() > seen && ports.ledger.held(&key(&run)).unwrap().is_empty()
             });
             *beside.lock().unwrap() = Some(run);
             Ok(sum(attempt))
@@ -112,24 +114,24 @@ fn a_worker_goes_on_claiming_after_it_gave_back_what_came_beside_a_job_that_is_a
         on_event: None,
         daemon: Some(daemon),
     };
-    let worker = Arc::new(Worker::new(bench.parts.clone(), bench.executor.clone(), options));
-    // Not a thread of a scope: one that claims nothing more would not end either.
+    let worker = Arc::new(Worker::new(bench.ports.clone(), bench.executor.clone(), options));
+    // Not a scoped thread: a worker that does not claim any more would not end, and the test would hang.
     let working = std::thread::spawn({
         let shutdown = bench.shutdown.clone();
         move || worker.run(&Scope::All, &shutdown)
     });
-    let succeeds = |run: &RunId| document(&bench.parts, run).unwrap()["state"] == "succeeded";
-    // So that it knows that steps are short, and claims ahead.
+    let succeeds = |run: &RunId| document(&bench.ports, run).unwrap()["state"] == "succeeded";
+    // The worker learns that steps are short, so it claims ahead.
     for x in 0..20 {
         let run = bench.submit(&quick, x);
         wait("a quick run ends", || succeeds(&run));
     }
-    // Before the worker can have it.
+    // The lock is held during the submission: the script reads this ID as soon as the worker has the job.
     let mut first_run = first_run.lock().unwrap();
     *first_run = Some(bench.submit(&first, 1));
     drop(first_run);
     wait("the suspected job ends", || succeeds(&suspected));
-    let beside = beside.lock().unwrap().clone().expect("it was submitted beside the suspected job");
+    let beside = beside.lock().unwrap().clone().expect("the run was submitted beside the suspected job");
     wait("the worker goes on claiming: the run that came beside the suspected job ends", || succeeds(&beside));
     bench.shutdown.drain();
     working.join().unwrap().unwrap();

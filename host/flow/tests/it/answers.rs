@@ -1,4 +1,5 @@
-//! A store that does not answer is told of by its name, and that it answers again only when it does.
+//! A worker reports a store that does not answer by the store's name, and reports that it answers again only when it
+//! does.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use serde_json::json;
 
 use crate::bench::{Bench, sum};
 
-/// Its records are down for a while, and its queue never is.
+/// A ledger whose records fail while `down` is true. Its queue always answers.
 struct WithoutRecords {
     inner: Arc<dyn Ledger>,
     down: Arc<AtomicBool>,
@@ -25,7 +26,7 @@ struct WithoutRecords {
 fn wait(what: &str, mut until: impl FnMut() -> bool) {
     let began = Instant::now();
     while !until() {
-        assert!(began.elapsed() < Duration::from_secs(20), "{what}: it does not");
+        assert!(began.elapsed() < Duration::from_secs(20), "this did not happen: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -43,7 +44,7 @@ impl Ledger for WithoutRecords {
         given.at_most = given.at_most.min(Duration::from_millis(20));
         let claimed = self.inner.claim(scope, want, lease, given)?;
         if claimed.is_empty() && self.down.load(Ordering::SeqCst) {
-            // This claim was on its way when the records failed, and is answered then.
+            // This claim was under way when the records failed, and is answered afterwards.
             wait("the records fail", || self.refused.load(Ordering::SeqCst) > 0);
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -105,17 +106,17 @@ fn a_claim_that_is_answered_is_no_word_about_the_records() {
     });
     let run = bench.submit(&published, 1);
     let ledger =
-        Arc::new(WithoutRecords { inner: bench.parts.ledger.clone(), down: down.clone(), refused: AtomicU32::new(0) });
-    let mut parts = bench.parts.clone();
-    parts.ledger = ledger.clone();
-    let told = Arc::new(Mutex::new(Vec::new()));
+        Arc::new(WithoutRecords { inner: bench.ports.ledger.clone(), down: down.clone(), refused: AtomicU32::new(0) });
+    let mut ports = bench.ports.clone();
+    ports.ledger = ledger.clone();
+    let reported = Arc::new(Mutex::new(Vec::new()));
     let listener = {
-        let told = told.clone();
+        let reported = reported.clone();
         move |event: &Event| match event {
             Event::StoreFailed { store, kept, .. } => {
-                told.lock().unwrap().push(format!("{store:?} fails, {kept} kept"));
+                reported.lock().unwrap().push(format!("{store:?} fails, {kept} kept"));
             }
-            Event::StoreAnswers { store } => told.lock().unwrap().push(format!("{store:?} answers")),
+            Event::StoreAnswers { store } => reported.lock().unwrap().push(format!("{store:?} answers")),
             _ => {}
         }
     };
@@ -127,17 +128,21 @@ fn a_claim_that_is_answered_is_no_word_about_the_records() {
         on_event: Some(Arc::new(listener)),
         daemon: Some(daemon),
     };
-    let worker = Arc::new(Worker::new(parts, bench.executor.clone(), options));
+    let worker = Arc::new(Worker::new(ports, bench.executor.clone(), options));
     let working = std::thread::spawn({
         let shutdown = bench.shutdown.clone();
         move || worker.run(&Scope::All, &shutdown)
     });
-    wait("it is sent again and again", || ledger.refused.load(Ordering::SeqCst) > 4);
+    wait("the change is sent again and again", || ledger.refused.load(Ordering::SeqCst) > 4);
     let fails = "Some(Records) fails, 1 kept".to_owned();
-    assert_eq!(*told.lock().unwrap(), std::slice::from_ref(&fails), "once, and nothing answers while they are down");
+    assert_eq!(
+        *reported.lock().unwrap(),
+        std::slice::from_ref(&fails),
+        "one event, and no answer while the records are down"
+    );
     down.store(false, Ordering::SeqCst);
-    wait("the run ends", || document(&bench.parts, &run).unwrap()["state"] == "succeeded");
+    wait("the run ends", || document(&bench.ports, &run).unwrap()["state"] == "succeeded");
     bench.shutdown.drain();
     working.join().unwrap().unwrap();
-    assert_eq!(*told.lock().unwrap(), [fails, "Some(Records) answers".to_owned()]);
+    assert_eq!(*reported.lock().unwrap(), [fails, "Some(Records) answers".to_owned()]);
 }

@@ -23,23 +23,24 @@ use dovetail_flow::{
 use serde_json::{Value, json};
 
 /// The document of a run as it is printed.
-pub(crate) fn document(parts: &Ports, run: &RunId) -> Result<Value, FlowError> {
-    Ok(serde_json::to_value(dovetail_flow::document(parts, run)?).unwrap())
+pub(crate) fn document(ports: &Ports, run: &RunId) -> Result<Value, FlowError> {
+    Ok(serde_json::to_value(dovetail_flow::document(ports, run)?).unwrap())
 }
 
 /// The lineage of a run as it is printed.
-pub(crate) fn lineage(parts: &Ports, key: &RunKey) -> Result<Value, FlowError> {
-    Ok(serde_json::to_value(dovetail_flow::lineage(parts, key)?).unwrap())
+pub(crate) fn lineage(ports: &Ports, key: &RunKey) -> Result<Value, FlowError> {
+    Ok(serde_json::to_value(dovetail_flow::lineage(ports, key)?).unwrap())
 }
 
-/// What the executor does for a step.
+/// The executor's answer for a step.
 pub(crate) type Script = Arc<dyn Fn(&Attempt, &Stop) -> Result<Report, HostError> + Send + Sync>;
 
+/// An executor that runs a script for each step, or adds `a` and `b`.
 pub(crate) struct Scripted {
     steps: Mutex<BTreeMap<String, Script>>,
-    /// Every attempt that was made: step and number.
+    /// The step and number of every attempt.
     pub(crate) made: Mutex<Vec<(String, u32)>>,
-    /// Packages that were made ready beforehand.
+    /// Packages that the worker asked to prepare.
     pub(crate) prepared: Mutex<Vec<Digest>>,
 }
 
@@ -74,10 +75,12 @@ pub(crate) fn fails(kind: FailureKind, retryable: bool) -> Report {
     report(Outcome::Failed { failure: Failure { retryable, ..Failure::new(kind, "no_luck", "it did not work") } })
 }
 
+/// A registry with the plugin `add`, and everything that a worker needs.
 pub(crate) struct Bench {
-    pub(crate) parts: Ports,
-    /// What its parts are.
+    pub(crate) ports: Ports,
+    /// The ledger of `ports`, with its own type.
     pub(crate) records: Arc<MemoryLedger>,
+    /// The blobs of `ports`, with their own type.
     pub(crate) kept: Arc<MemoryBlobs>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) executor: Arc<Scripted>,
@@ -111,35 +114,38 @@ impl Bench {
         let clock = Arc::new(ManualClock::default());
         let (records, kept) = (Arc::new(MemoryLedger::new(clock.clone())), Arc::new(MemoryBlobs::default()));
         dovetail_flow::own_blobs(&*records, &*kept, true).unwrap();
-        let parts = Ports { ledger: records.clone(), blobs: kept.clone(), clock: clock.clone() as Arc<dyn Clock> };
+        let ports = Ports { ledger: records.clone(), blobs: kept.clone(), clock: clock.clone() as Arc<dyn Clock> };
         let executor =
             Arc::new(Scripted { steps: Mutex::default(), made: Mutex::default(), prepared: Mutex::default() });
         let bench =
-            Self { parts, records, kept, clock, executor, events: Arc::default(), shutdown: Shutdown::default() };
+            Self { ports, records, kept, clock, executor, events: Arc::default(), shutdown: Shutdown::default() };
         bench.push_adder("1.0.0");
         bench
     }
 
     pub(crate) fn push_adder(&self, version: &str) {
         let record = adder(version);
-        push_plugin(&self.parts, &record, format!("package of add@{version}").as_bytes()).unwrap();
+        push_plugin(&self.ports, &record, format!("package of add@{version}").as_bytes()).unwrap();
     }
 
-    /// Publishes a pipeline of additions: `(step, a, b)`, each a mapping.
+    /// Publishes a pipeline of additions. Each step is `(name, a, b)`, where `a` and `b` are mappings. `extra` adds
+    /// keys to the pipeline file, or replaces them.
     pub(crate) fn publish(&self, extra: &Value, steps: &[(&str, &str, &str)]) -> Published {
         let step = |(n, (name, a, b)): (usize, &(&str, &str, &str))| {
-            (
-                (*name).to_owned(),
-                json!({ "number": n + 1, "task": "add@^1", "inputs": { "a": a, "b": b }, "retry": { "max_attempts": 3, "backoff": "1ms" } }),
-            )
+            let retry = json!({ "max_attempts": 3, "backoff": "1ms" });
+            let inputs = json!({ "a": a, "b": b });
+            ((*name).to_owned(), json!({ "number": n + 1, "task": "add@^1", "inputs": inputs, "retry": retry }))
         };
         let steps_json: serde_json::Map<String, Value> = steps.iter().enumerate().map(step).collect();
         let last = steps.last().unwrap().0;
-        let mut file = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps_json, "output": { "total": format!("{last}.sum") } });
+        let output = json!({ "total": format!("{last}.sum") });
+        let mut file = json!({
+            "name": "sums", "version": "1.0.0", "inputs": { "x": {} }, "steps": steps_json, "output": output,
+        });
         file.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        let checked = dovetail_flow::check(&self.parts, &file.to_string()).unwrap();
+        let checked = dovetail_flow::check(&self.ports, &file.to_string()).unwrap();
         let pipeline = checked.pipeline.unwrap_or_else(|| panic!("{:#?}", checked.findings));
-        push_pipeline(&self.parts, &pipeline).unwrap().0
+        push_pipeline(&self.ports, &pipeline).unwrap().0
     }
 
     pub(crate) fn script(
@@ -153,7 +159,7 @@ impl Bench {
     pub(crate) fn submit(&self, published: &Published, x: i64) -> RunId {
         let run = new_run_id().unwrap();
         let inputs = published.pipeline.resolve_inputs(json!({ "x": x }).as_object().unwrap()).unwrap();
-        submit(&self.parts, published, &inputs, &run).unwrap();
+        submit(&self.ports, published, &inputs, &run).unwrap();
         run
     }
 
@@ -167,23 +173,23 @@ impl Bench {
             on_event: Some(on_event),
             daemon: None,
         };
-        Arc::new(Worker::new(self.parts.clone(), self.executor.clone(), options))
+        Arc::new(Worker::new(self.ports.clone(), self.executor.clone(), options))
     }
 
-    /// Works until the run is over, moving the clock so that retries come due.
+    /// Works until the run is over, and returns the run's document. Moves the clock, so that retries become due.
     pub(crate) fn work(&self, run: &RunId) -> Value {
         self.drive(run);
-        document(&self.parts, run).unwrap()
+        document(&self.ports, run).unwrap()
     }
 
-    /// The same without reading what came of the run.
+    /// As [`Bench::work`], without the document.
     pub(crate) fn drive(&self, run: &RunId) {
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|threads| {
             threads.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::SeqCst) {
                     self.clock.advance(Duration::from_millis(1));
-                    self.parts.ledger.wake();
+                    self.ports.ledger.wake();
                     std::thread::yield_now();
                 }
             });

@@ -1,4 +1,4 @@
-//! A blob store belongs to one set of records: others neither write nor remove there.
+//! A blob store belongs to one set of records. Processes with other records neither write nor remove blobs there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +30,8 @@ impl Other {
     }
 
     fn collect(&self, look_only: bool) -> Result<u64, FlowError> {
-        let parts = Ports { ledger: self.records.clone(), blobs: self.blobs.clone(), clock: self.clock.clone() };
-        let gone = collect(&parts, &*self.records, &*self.kept, &NOW, &std::env::temp_dir(), look_only)?;
+        let ports = Ports { ledger: self.records.clone(), blobs: self.blobs.clone(), clock: self.clock.clone() };
+        let gone = collect(&ports, &*self.records, &*self.kept, &NOW, &std::env::temp_dir(), look_only)?;
         Ok(gone.blobs.values().map(|amount| amount.number).sum())
     }
 
@@ -49,7 +49,8 @@ fn refused<T: std::fmt::Debug>(result: Result<T, FlowError>, says: &str) {
     assert!(help.as_ref().is_some_and(|help| help.contains("name another prefix")), "{help:?}");
 }
 
-/// Records on one machine, and the bucket of a fleet: its nightly collection removed what the fleet had published.
+/// A machine with local records and the bucket of a fleet. Without the check, the machine's nightly collection removed
+/// the fleet's packages.
 #[test]
 fn other_records_neither_remove_nor_write() {
     let bench = Bench::new();
@@ -65,7 +66,7 @@ fn other_records_neither_remove_nor_write() {
     assert!(error.operation.contains("belong to other records"), "{error:?}");
     assert!(error.source.unwrap().to_string().contains("name another prefix"));
     assert_eq!(ownership(&*other.records, &*other.kept).unwrap(), Ownership::OfOthers);
-    // It may read, and nothing has gone.
+    // The other records may read, and nothing was removed.
     assert_eq!(other.blobs.get(BlobKind::Artifact, &artifact, 99).unwrap(), b"of the fleet");
     let mut left = 0;
     dovetail_core::retention::RemovableBlobs::walk(&*bench.kept, BlobKind::Package, &mut |_, _| {
@@ -81,7 +82,11 @@ fn a_new_store_belongs_to_the_first_that_writes() {
     let kept = Arc::new(MemoryBlobs::default());
     let (first, second) = (Other::on(&kept), Other::on(&kept));
     assert_eq!(first.collect(false).unwrap(), 0);
-    assert_eq!(ownership(&*first.records, &*kept).unwrap(), Ownership::Nobodys { empty: true }, "it had no reason to");
+    assert_eq!(
+        ownership(&*first.records, &*kept).unwrap(),
+        Ownership::Nobodys { empty: true },
+        "a collection of an empty store binds nothing"
+    );
     first.blobs.put(BlobKind::Log, b"x").unwrap();
     assert_eq!(ownership(&*first.records, &*kept).unwrap(), Ownership::Ours);
     assert_eq!(second.blobs.put(BlobKind::Log, b"y").unwrap_err().kind, StoreErrorKind::Refused);
@@ -89,7 +94,7 @@ fn a_new_store_belongs_to_the_first_that_writes() {
     assert_eq!(first.collect(false).unwrap(), 1);
 }
 
-/// A bucket from before this rule.
+/// A bucket that is older than this check.
 #[test]
 fn an_old_store_is_taken_by_the_first_records_that_hold_something() {
     let kept = Arc::new(MemoryBlobs::default());
@@ -99,15 +104,15 @@ fn an_old_store_is_taken_by_the_first_records_that_hold_something() {
     refused(own_blobs(&*new.records, &*kept, false), "these records hold nothing yet");
     old.hold_something();
     refused(old.collect(false), "may belong to other records");
-    assert_eq!(old.collect(true).unwrap(), 1, "to look does no harm");
-    assert_eq!(kept.owner().unwrap(), None, "nobody has taken it so far");
+    assert_eq!(old.collect(true).unwrap(), 1, "looking is allowed");
+    assert_eq!(kept.owner().unwrap(), None, "the store is not bound yet");
     old.blobs.put(BlobKind::Log, b"x").unwrap();
     assert_eq!(ownership(&*old.records, &*kept).unwrap(), Ownership::Ours);
     assert_eq!(old.collect(false).unwrap(), 2);
     refused(own_blobs(&*new.records, &*kept, false), "belong to other records than these");
 }
 
-/// A machine of a fleet that lacks its setting for blobs: each step would fail there for want of its package.
+/// A machine of a fleet lacks the setting for blobs. Every step would fail there, because its package is missing.
 #[test]
 fn a_worker_does_not_begin_on_an_empty_store_while_the_records_name_packages() {
     let kept = Arc::new(MemoryBlobs::default());
@@ -117,9 +122,9 @@ fn a_worker_does_not_begin_on_an_empty_store_while_the_records_name_packages() {
     other.records.commit(&[Item::Put { record }]).unwrap();
     let refused = own_blobs_to_work(&*other.records, &*kept, false).unwrap_err();
     assert_eq!(refused.code(), "empty_blobs");
-    assert_eq!(kept.owner().unwrap(), None, "and it takes nothing");
+    assert_eq!(kept.owner().unwrap(), None, "the store is not bound");
     own_blobs_to_work(&*other.records, &MemoryBlobs::default(), true).unwrap();
-    // Stored again, the worker may begin.
+    // With the package stored again, the worker may start.
     other.blobs.put(BlobKind::Package, b"of add").unwrap();
     own_blobs_to_work(&*other.records, &*kept, false).unwrap();
 }
@@ -133,7 +138,7 @@ fn in_one_folder_the_records_take_what_is_beside_them() {
     assert_eq!(alone.collect(false).unwrap(), 1);
 }
 
-/// Whose it is may change while a process lives: an operator gives a store to other records.
+/// The owner may change while a process lives: an operator binds the store to other records.
 #[test]
 fn the_owner_is_looked_at_again() {
     let kept = Arc::new(MemoryBlobs::default());

@@ -1,4 +1,4 @@
-//! Runs that go wrong: the failure policy, and what is kept of it.
+//! Runs that fail: the failure policy, and the records of failed attempts.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -34,7 +34,7 @@ fn what_may_pass_is_tried_again_and_every_error_is_kept() {
     assert_eq!(errors, [(1, Some("no_luck")), (2, Some("no_luck")), (3, None)]);
 }
 
-/// A worker that dies over a step leaves no record of its own: the attempt that comes through says that there was one.
+/// A worker that dies over a step leaves no record. The next attempt that is recorded counts the lost workers.
 #[test]
 fn workers_that_were_lost_over_an_attempt_are_told_by_it() {
     let bench = Bench::new();
@@ -42,12 +42,12 @@ fn workers_that_were_lost_over_an_attempt_are_told_by_it() {
     let run = bench.submit(&published, 1);
     let die = || {
         let lease = Duration::from_secs(1);
-        let claimed = bench.parts.ledger.claim(&Scope::Runs(vec![run.clone()]), 1, lease, Wait::NONE).unwrap();
+        let claimed = bench.ports.ledger.claim(&Scope::Runs(vec![run.clone()]), 1, lease, Wait::NONE).unwrap();
         assert_eq!(claimed.len(), 1, "there is a job to die over");
         bench.clock.advance(lease * 2);
         claimed[0].attempt
     };
-    // Twice over the first attempt, which fails then, and once over the second.
+    // Two workers die over the first attempt, which then fails, and one worker dies over the second attempt.
     assert_eq!((die(), die()), (1, 1));
     let stop = Shutdown::default();
     bench.script("a", {
@@ -56,7 +56,7 @@ fn workers_that_were_lost_over_an_attempt_are_told_by_it() {
             if attempt.number > 1 {
                 return Ok(sum(attempt));
             }
-            // So that this worker leaves the further attempt to others.
+            // This worker leaves the next attempt to other workers.
             stop.drain();
             Ok(fails(FailureKind::Failed, true))
         }
@@ -72,7 +72,7 @@ fn workers_that_were_lost_over_an_attempt_are_told_by_it() {
         .map(|a| (a["number"].as_u64().unwrap(), a.get("lost_workers").cloned()))
         .collect();
     assert_eq!(lost, [(1, Some(json!(2))), (2, Some(json!(1)))]);
-    assert_eq!(steps[1]["attempts"][0].get("lost_workers"), None, "nobody died over this one");
+    assert_eq!(steps[1]["attempts"][0].get("lost_workers"), None, "no worker died over this step");
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn the_last_attempt_ends_the_run_with_its_error() {
     );
     assert_eq!(document["processing_summary"]["steps"][0]["attempts"].as_array().unwrap().len(), 3);
     assert_eq!(document["processing_summary"]["steps"][1]["state"], "not_run");
-    assert_eq!(document["processing_summary"]["data_lineage"], json!([]), "no value was made");
+    assert_eq!(document["processing_summary"]["data_lineage"], json!([]), "no step has produced a value");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_failed_run_tells_the_lineage_of_what_happened() {
     let published = bench.publish(&json!({}), steps);
     bench.script("b", |_, _| Ok(fails(FailureKind::InvalidInput, false)));
     let run = bench.submit(&published, 1);
-    assert_eq!(document(&bench.parts, &run).unwrap()["processing_summary"]["data_lineage"], json!([]), "nothing yet");
+    assert_eq!(document(&bench.ports, &run).unwrap()["processing_summary"]["data_lineage"], json!([]), "nothing yet");
     let lines = bench.work(&run)["processing_summary"]["data_lineage"].clone();
     assert_eq!(lines, json!(["add -> output_001_sum", "output_001_sum -> input_002_a"]));
 }
@@ -131,7 +131,7 @@ fn a_failure_stops_the_siblings_and_starts_nothing() {
     });
     bench.script("b", move |_, stop| {
         meeting.wait();
-        // Until it is told: the test hangs if nobody does.
+        // Waits for the cancellation: without one the test hangs.
         let (_keep, never) = crossbeam_channel::bounded::<()>(0);
         assert_eq!(stop.wait(&never), Err(StopReason::Cancelled));
         Ok(report(Outcome::Failed { failure: Failure::new(FailureKind::Cancelled, "cancelled", "stopped") }))
@@ -140,7 +140,7 @@ fn a_failure_stops_the_siblings_and_starts_nothing() {
     let document = bench.work(&run);
     assert_eq!((&document["state"], &document["error"]["step"]), (&json!("failed"), &json!("a")));
     assert_eq!(bench.made(), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
-    // The stopped attempt is part of the history, and the run's end was told only after it had been recorded.
+    // The stopped attempt is recorded, and the run's end is reported only after that.
     let steps = &document["processing_summary"]["steps"];
     assert_eq!((&steps[1]["state"], &steps[1]["attempts"][0]["error"]["code"]), (&json!("stopped"), &json!("stopped")));
     assert_eq!(steps[2]["state"], "not_run");
@@ -159,12 +159,12 @@ fn with_finish_running_steps_end_and_no_new_ones_start() {
         told.wait();
         Ok(fails(FailureKind::InvalidInput, false))
     });
-    let parts = bench.parts.clone();
+    let ports = bench.ports.clone();
     bench.script("b", move |attempt, stop| {
         meeting.wait();
         failed.wait();
-        // It goes on until a's failure is recorded, and is not stopped by it.
-        until_recorded(&parts, &attempt.run, "a");
+        // The failure of a does not stop this step, which ends after that failure is recorded.
+        until_recorded(&ports, &attempt.run, "a");
         assert!(!stop.cancelled());
         Ok(sum(attempt))
     });
@@ -179,7 +179,11 @@ fn with_finish_running_steps_end_and_no_new_ones_start() {
         .collect();
     assert_eq!(states, ["failed", "succeeded", "not_run"]);
     let skipped = &document["processing_summary"]["steps"][2];
-    assert_eq!((&skipped["attempts"], &skipped["duration_ms"]), (&json!([]), &json!(0)), "it had none");
+    assert_eq!(
+        (&skipped["attempts"], &skipped["duration_ms"]),
+        (&json!([]), &json!(0)),
+        "a skipped step has no attempt"
+    );
     assert_eq!(document["processing_summary"]["data_lineage"], json!(["add -> output_002_sum"]), "c did not take it");
     assert_eq!(bench.made(), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
     let events = bench.events.lock().unwrap();
@@ -194,19 +198,19 @@ fn with_finish_running_steps_end_and_no_new_ones_start() {
         })
         .collect();
     ended.sort_unstable();
-    assert_eq!(ended, [("a", Some("no_luck")), ("b", None), ("c", Some("a"))], "a skipped step is told as such");
+    assert_eq!(ended, [("a", Some("no_luck")), ("b", None), ("c", Some("a"))], "a skipped step is reported as skipped");
 }
 
-/// Waits until the records have the end of this step.
-fn until_recorded(parts: &Ports, run: &RunId, step: &str) {
+/// Waits until the step's outcome is recorded.
+fn until_recorded(ports: &Ports, run: &RunId, step: &str) {
     let key = RunKey { run: run.clone(), generation: 0 }.step(step);
-    while parts.ledger.get(Kind::Outcome, std::slice::from_ref(&key)).unwrap()[0].is_none() {
+    while ports.ledger.get(Kind::Outcome, std::slice::from_ref(&key)).unwrap()[0].is_none() {
         std::thread::yield_now();
     }
 }
 
-/// What is wrong with the input of a step does not matter where the step is not to start: an input above the limit, and
-/// one that is not stored any more.
+/// An error of the input does not matter for a step that must not start. The input is above the limit here, and in the
+/// second round it is not stored any more.
 #[test]
 fn a_step_is_skipped_before_its_input_is_looked_at() {
     for gone in [false, true] {
@@ -219,15 +223,15 @@ fn a_step_is_skipped_before_its_input_is_looked_at() {
             here.wait();
             Ok(fails(FailureKind::InvalidInput, false))
         });
-        let (parts, drained) = (bench.parts.clone(), Shutdown::default());
-        // c takes this twice: together that is more than an input may have.
+        let (ports, drained) = (bench.ports.clone(), Shutdown::default());
+        // c takes this value twice, which is more than an input may have.
         let large = json!({ "sum": "b".repeat(usize::try_from(MAX_VALUE).unwrap() - 1000) });
         let value = Digest::of(large.to_string().as_bytes());
         let drain = drained.clone();
         bench.script("b", move |attempt, _| {
             meeting.wait();
-            until_recorded(&parts, &attempt.run, "a");
-            // So that this worker leaves c to the next one.
+            until_recorded(&ports, &attempt.run, "a");
+            // This worker leaves c to the next worker.
             drain.drain();
             Ok(report(Outcome::Succeeded { output: large.clone() }))
         });
@@ -240,33 +244,34 @@ fn a_step_is_skipped_before_its_input_is_looked_at() {
         let document = bench.work(&run);
         let states = document["processing_summary"]["steps"].as_array().unwrap().iter().map(|step| &step["state"]);
         assert_eq!(states.collect::<Vec<_>>(), ["failed", "succeeded", "not_run"], "{document:#}");
-        let outcome = bench.parts.ledger.get(Kind::Outcome, &[key.step("c")]).unwrap().remove(0).unwrap();
+        let outcome = bench.ports.ledger.get(Kind::Outcome, &[key.step("c")]).unwrap().remove(0).unwrap();
         let outcome = OutcomeRecord::decode(&outcome, "c").unwrap();
         assert_eq!(outcome.end, StepEnd::Skipped { failed_step: Some("a".to_owned()) });
         assert!(outcome.consumed.is_empty() && outcome.attempts.is_empty(), "{outcome:?}");
-        let lineage = crate::bench::lineage(&bench.parts, &key).unwrap();
+        let lineage = crate::bench::lineage(&bench.ports, &key).unwrap();
         assert_eq!(lineage["steps"][2]["consumed"], json!([]));
         assert_eq!(lineage["steps"][1]["produced"][0]["consumers"], json!([]), "c did not take it");
     }
 }
 
-/// A newer dovetail may submit a step that runs once an element: run without its index, it would be another step.
+/// A newer dovetail may submit a step that runs once for each element of a list. The index is part of the step's
+/// identity, so this version must not run such a job.
 #[test]
 fn a_step_with_an_index_is_left_to_a_worker_that_knows_indices() {
     let bench = Bench::new();
     let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "a.sum", "a.sum")]);
     let run = bench.submit(&published, 1);
     let key = RunKey { run: run.clone(), generation: 0 };
-    let claimed = bench.parts.ledger.claim(&Scope::All, 1, Duration::from_secs(60), Wait::NONE).unwrap();
+    let claimed = bench.ports.ledger.claim(&Scope::All, 1, Duration::from_secs(60), Wait::NONE).unwrap();
     assert_eq!(claimed[0].lease.step, "a");
     let node: NodeId = "a[1]".parse().unwrap();
     let jobs = vec![Job { step: node.clone(), needs: Vec::new(), attempt: 1, lane: Requirements::default() }];
-    bench.parts.ledger.commit(&[Item::Recover { run: key.clone(), jobs, steps: [node.clone()].into() }]).unwrap();
+    bench.ports.ledger.commit(&[Item::Recover { run: key.clone(), jobs, steps: [node.clone()].into() }]).unwrap();
     let error = bench.worker().run(&Scope::Runs(vec![run]), &bench.shutdown).unwrap_err();
     let said = format!("{error:?}");
     assert!(said.contains("step a[1] of run") && said.contains("has an index") && said.contains("Newer"), "{said}");
     assert!(bench.made().is_empty());
-    assert_eq!(bench.parts.ledger.get(Kind::Outcome, &[key.step(&node), key.step("a")]).unwrap(), [None, None]);
+    assert_eq!(bench.ports.ledger.get(Kind::Outcome, &[key.step(&node), key.step("a")]).unwrap(), [None, None]);
 }
 
 #[test]
@@ -276,16 +281,16 @@ fn a_job_that_kills_its_workers_is_given_up() {
     let run = bench.submit(&published, 1);
     let lease = Duration::from_secs(1);
     for _ in 0..4 {
-        assert_eq!(bench.parts.ledger.claim(&Scope::All, 1, lease, Wait::NONE).unwrap().len(), 1);
+        assert_eq!(bench.ports.ledger.claim(&Scope::All, 1, lease, Wait::NONE).unwrap().len(), 1);
         bench.clock.advance(lease * 2);
     }
     let document = bench.work(&run);
     assert_eq!((&document["error"]["kind"], &document["error"]["code"]), (&json!("lost_worker"), &json!("poison")));
-    assert!(bench.made().is_empty(), "it is not run a further time");
+    assert!(bench.made().is_empty(), "the step is not run again");
 }
 
-/// Whoever held four jobs when he died leaves four that are suspected. Each is run again, and alone: so the one that
-/// kills is found out.
+/// A worker that dies with four jobs leaves four suspected jobs. After the second death each of them runs alone, which
+/// finds the job that kills workers.
 #[test]
 fn jobs_over_which_workers_died_are_run_one_at_a_time() {
     for (deaths, most) in [(1, 4), (2, 1), (3, 1)] {
@@ -294,7 +299,7 @@ fn jobs_over_which_workers_died_are_run_one_at_a_time() {
         let published = bench.publish(&json!({}), &steps.map(|step| (step, "input.x", "input.x")));
         let run = bench.submit(&published, 1);
         for _ in 0..deaths {
-            assert_eq!(bench.parts.ledger.claim(&Scope::All, 9, Duration::from_secs(1), Wait::NONE).unwrap().len(), 4);
+            assert_eq!(bench.ports.ledger.claim(&Scope::All, 9, Duration::from_secs(1), Wait::NONE).unwrap().len(), 4);
             bench.clock.advance(Duration::from_secs(2));
         }
         let (running, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -302,7 +307,7 @@ fn jobs_over_which_workers_died_are_run_one_at_a_time() {
             let (running, seen) = (running.clone(), seen.clone());
             bench.script(step, move |attempt, _| {
                 seen.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                // Long enough for the others to begin, were they let.
+                // Long enough for the other steps to start, if the worker allows that.
                 let until = Instant::now() + Duration::from_millis(if most == 1 { 50 } else { 5000 });
                 while Instant::now() < until && seen.load(Ordering::SeqCst) < 4 {
                     std::thread::yield_now();
@@ -322,11 +327,11 @@ fn a_recorded_outcome_is_never_run_again() {
     let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "input.x", "a.sum")]);
     let run = bench.submit(&published, 1);
     // A worker took the job and died; the next one records the outcome.
-    bench.parts.ledger.claim(&Scope::All, 1, Duration::from_millis(1), Wait::NONE).unwrap();
+    bench.ports.ledger.claim(&Scope::All, 1, Duration::from_millis(1), Wait::NONE).unwrap();
     bench.clock.advance(Duration::from_secs(1));
     bench.work(&run);
-    recover(&bench.parts, &run).unwrap();
-    assert!(bench.parts.ledger.claim(&Scope::All, 9, Duration::from_secs(1), Wait::NONE).unwrap().is_empty());
+    recover(&bench.ports, &run).unwrap();
+    assert!(bench.ports.ledger.claim(&Scope::All, 9, Duration::from_secs(1), Wait::NONE).unwrap().is_empty());
     assert_eq!(bench.made(), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
 }
 
@@ -391,7 +396,7 @@ fn an_interruption_is_not_charged_to_the_runs_time() {
     assert_eq!(bench.work(&run)["state"], "queued");
     bench.clock.advance(Duration::from_secs(3600));
     bench.shutdown = Shutdown::default();
-    recover(&bench.parts, &run).unwrap();
+    recover(&bench.ports, &run).unwrap();
     let left = Arc::new(std::sync::Mutex::new(0));
     let seen = left.clone();
     bench.script("b", move |attempt, _| {
@@ -400,7 +405,7 @@ fn an_interruption_is_not_charged_to_the_runs_time() {
     });
     assert_eq!(bench.work(&run)["state"], "succeeded");
     let left = *left.lock().unwrap();
-    assert!((1000..=2000).contains(&left), "what the first step took is charged, and nothing else: {left}");
+    assert!((1000..=2000).contains(&left), "only the time of the first step is charged: {left}");
 }
 
 #[test]
@@ -410,11 +415,11 @@ fn a_step_that_runs_now_is_shown_so() {
         bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "input.x", "input.x"), ("c", "a.sum", "b.sum")]);
     let (meeting, looked) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     for step in ["a", "b"] {
-        let (meeting, looked, parts) = (meeting.clone(), looked.clone(), bench.parts.clone());
+        let (meeting, looked, ports) = (meeting.clone(), looked.clone(), bench.ports.clone());
         bench.script(step, move |attempt, _| {
             meeting.wait();
             if attempt.step == "a" {
-                let document = document(&parts, &attempt.run).unwrap();
+                let document = document(&ports, &attempt.run).unwrap();
                 assert_eq!(document["state"], "running");
                 let states: Vec<_> = document["processing_summary"]["steps"]
                     .as_array()
@@ -442,8 +447,8 @@ fn a_panic_of_the_host_gives_the_job_back_and_is_counted() {
     assert_eq!(error.code(), "host_panicked");
     assert!(error.to_string().contains("a bug of ours"), "{error}");
     bench.clock.advance(Duration::from_secs(60));
-    let claimed = bench.parts.ledger.claim(&Scope::All, 1, Duration::from_secs(1), Wait::NONE).unwrap();
-    assert_eq!((claimed.len(), claimed[0].crashes), (1, 1), "its lease was renewed no more, and the job knows");
+    let claimed = bench.ports.ledger.claim(&Scope::All, 1, Duration::from_secs(1), Wait::NONE).unwrap();
+    assert_eq!((claimed.len(), claimed[0].crashes), (1, 1), "the lease was not renewed, and its expiry is counted");
 }
 
 #[test]
@@ -493,5 +498,5 @@ fn a_fault_that_will_not_pass_ends_the_worker_and_keeps_the_run() {
     let run = bench.submit(&published, 1);
     let error = bench.worker().run(&Scope::Runs(vec![run.clone()]), &bench.shutdown).unwrap_err();
     assert_eq!((error.code(), error.to_string().as_str()), ("host", "load the package"));
-    assert_eq!(document(&bench.parts, &run).unwrap()["state"], "queued", "nothing is lost");
+    assert_eq!(document(&bench.ports, &run).unwrap()["state"], "queued", "the run is kept");
 }

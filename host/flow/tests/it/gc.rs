@@ -1,4 +1,4 @@
-//! What is old and no longer referred to goes, and nothing else does.
+//! Garbage collection removes old runs and blobs that no record names, and nothing else.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,15 +15,15 @@ use serde_json::json;
 use crate::bench::{Bench, fails, sum};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// A month for runs; blobs go at once, since those of these tests are as old as the tests.
+/// Runs are kept for a month. Blobs are not kept, because the blobs of these tests are only as old as the tests.
 const KEEP: Keep = Keep { runs: Duration::from_secs(30 * 24 * 3600), blobs: Duration::ZERO };
 const OF_RUNS: [Kind; 6] = [Kind::Run, Kind::Generation, Kind::Outcome, Kind::Attempt, Kind::Cancel, Kind::RunOutcome];
 
 fn gc(bench: &Bench, look_only: bool) -> Collected {
-    collect(&bench.parts, &*bench.records, &*bench.kept, &KEEP, &std::env::temp_dir(), look_only).unwrap()
+    collect(&bench.ports, &*bench.records, &*bench.kept, &KEEP, &std::env::temp_dir(), look_only).unwrap()
 }
 
-/// Steps whose values are large, and name an artifact each that nothing else names.
+/// Publishes steps whose outputs are large, and that each name an artifact which no other value names.
 fn publish(bench: &Bench) -> dovetail_flow::Published {
     let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "a.sum", "input.x")]);
     for step in ["a", "b"] {
@@ -33,7 +33,7 @@ fn publish(bench: &Bench) -> dovetail_flow::Published {
                 .put(BlobKind::Artifact, format!("made by {} of {}", attempt.step, attempt.run).as_bytes())
                 .unwrap();
             let mut report = sum(attempt);
-            // Too long for the record: a blob of its own.
+            // Too long for the record, so the log becomes a blob.
             report.log[0].message = attempt.run.as_str().repeat(100);
             if let Outcome::Succeeded { output } = &mut report.outcome {
                 output["picture"] =
@@ -48,18 +48,18 @@ fn publish(bench: &Bench) -> dovetail_flow::Published {
 
 fn all(bench: &Bench, kind: BlobKind) -> Vec<Digest> {
     let mut found = Vec::new();
-    let told = &mut |digest, _| {
+    let visit = &mut |digest, _| {
         found.push(digest);
         Ok(())
     };
-    bench.kept.walk(kind, told).unwrap();
+    bench.kept.walk(kind, visit).unwrap();
     found
 }
 
-/// How many records and blobs there are that belong to runs.
+/// The number of records and the number of blobs that belong to runs.
 fn count(bench: &Bench) -> (usize, usize) {
     let records =
-        |kind| bench.parts.ledger.list(kind, &Listing { limit: usize::MAX, ..Listing::default() }).unwrap().len();
+        |kind| bench.ports.ledger.list(kind, &Listing { limit: usize::MAX, ..Listing::default() }).unwrap().len();
     let blobs = |kind| all(bench, kind).len();
     (
         OF_RUNS.into_iter().map(records).sum(),
@@ -68,7 +68,7 @@ fn count(bench: &Bench) -> (usize, usize) {
 }
 
 fn is_whole(bench: &Bench, run: &RunId) {
-    let document = document(&bench.parts, run).unwrap();
+    let document = document(&bench.ports, run).unwrap();
     assert_eq!(document["state"], "succeeded");
     assert_eq!(document["output"], json!({ "total": 9 }));
     for value in all(bench, BlobKind::Value) {
@@ -77,7 +77,7 @@ fn is_whole(bench: &Bench, run: &RunId) {
             bench.kept.get(BlobKind::Artifact, &artifact.digest, 100).unwrap();
         }
     }
-    assert_eq!(logs(&bench.parts, &current(&bench.parts, run).unwrap()).unwrap().len(), 2);
+    assert_eq!(logs(&bench.ports, &current(&bench.ports, run).unwrap()).unwrap().len(), 2);
 }
 
 #[test]
@@ -93,17 +93,17 @@ fn an_old_run_goes_with_all_that_was_its_own() {
     assert!(count(&bench).0 == 2 * of_one.0);
 
     let would = gc(&bench, true);
-    assert_eq!(count(&bench).0, 2 * of_one.0, "it was only looked at");
+    assert_eq!(count(&bench).0, 2 * of_one.0, "nothing was removed");
     let gone = gc(&bench, false);
     assert_eq!(gone, would);
     assert_eq!((gone.runs, gone.records), (1, of_one.0 as u64));
     assert_eq!((gone.blobs["artifacts"].number, gone.blobs["values"].number), (2, 2), "{gone:?}");
-    assert_eq!(gone.blobs["packages"], Amount::default(), "what is published stays");
+    assert_eq!(gone.blobs["packages"], Amount::default(), "packages are kept");
     assert_eq!(count(&bench).0, of_one.0);
-    assert_eq!(find_run(&bench.parts, old.as_str()).unwrap_err().code(), "unknown_run");
+    assert_eq!(find_run(&bench.ports, old.as_str()).unwrap_err().code(), "unknown_run");
     is_whole(&bench, &young);
     assert_eq!(gc(&bench, false).runs, 0);
-    // What was published still runs.
+    // The published pipeline still runs.
     let next = bench.submit(&published, 3);
     bench.work(&next);
     is_whole(&bench, &next);
@@ -115,7 +115,7 @@ fn a_blob_that_nobody_names_goes_when_it_is_old() {
     bench.kept.put(BlobKind::Artifact, b"uploaded, and then nobody came back").unwrap();
     let keep = Keep { blobs: DAY, ..KEEP };
     let scratch = std::env::temp_dir();
-    let young = collect(&bench.parts, &*bench.records, &*bench.kept, &keep, &scratch, false).unwrap();
+    let young = collect(&bench.ports, &*bench.records, &*bench.kept, &keep, &scratch, false).unwrap();
     assert_eq!(young.blobs["artifacts"].number, 0);
     assert_eq!(gc(&bench, false).blobs["artifacts"], Amount { number: 1, bytes: 35 });
 }
@@ -129,15 +129,15 @@ fn what_has_not_ended_stays_however_old_it_is() {
     let again = bench.submit(&published, 3);
     bench.work(&again);
     bench.clock.advance(31 * DAY);
-    retry(&bench.parts, &again, "the task was mended").unwrap();
+    retry(&bench.ports, &again, "the task was mended").unwrap();
     assert_eq!(gc(&bench, false).runs, 0);
-    // Both are finished from what was kept.
+    // Both runs can be finished.
     publish_scripts_again(&bench);
     for run in [&open, &again] {
         bench.work(run);
         is_whole(&bench, run);
     }
-    // Its first generation failed long ago, its second one has just ended.
+    // The first generation of `again` failed long ago, its second one has just ended.
     assert_eq!(gc(&bench, false).runs, 0);
     bench.clock.advance(31 * DAY);
     assert_eq!(gc(&bench, false).runs, 2);
@@ -183,9 +183,13 @@ fn a_collection_that_was_interrupted_is_finished_by_the_next_one() {
         bench.work(&run);
         bench.clock.advance(31 * DAY);
         let failing = Failing { inner: &*bench.records, left: AtomicUsize::new(removals) };
-        collect(&bench.parts, &failing, &*bench.kept, &KEEP, &std::env::temp_dir(), false).unwrap_err();
+        collect(&bench.ports, &failing, &*bench.kept, &KEEP, &std::env::temp_dir(), false).unwrap_err();
         if removals > 0 {
-            assert_eq!(find_run(&bench.parts, run.as_str()).unwrap_err().code(), "unknown_run", "half a run is none");
+            assert_eq!(
+                find_run(&bench.ports, run.as_str()).unwrap_err().code(),
+                "unknown_run",
+                "a partly removed run does not exist"
+            );
         } else {
             is_whole(&bench, &run);
         }

@@ -1,11 +1,11 @@
-//! Removing an old run while it is submitted again under its key, run again, or removed by somebody else, too: every
-//! order in which their calls to the ledger can follow one another.
+//! An old run is removed while other actors submit it again under its key, retry it, or remove it too: every order of
+//! their calls to the ledger (systematic concurrency testing).
 //!
-//! Each of them is a thread that stops before each call; one at a time goes on. All schedules are tried, but for those
-//! that only exchange neighbouring calls which do not touch one another's records ("sleep sets", P. Godefroid,
-//! Partial-Order Methods for the Verification of Concurrent Systems, 1996). Where there are too many, all are tried in
-//! which a few are interrupted where they could go on (M. Musuvathi and S. Qadeer, Iterative Context Bounding for
-//! Systematic Testing of Multithreaded Programs, 2007).
+//! Each actor is a thread that stops before each call, and one thread at a time continues. All schedules are tried,
+//! except schedules that only exchange neighbouring calls which do not touch each other's records ("sleep sets", P.
+//! Godefroid, Partial-Order Methods for the Verification of Concurrent Systems, 1996). If there are too many schedules,
+//! only those with a few preemptions are tried (M. Musuvathi and S. Qadeer, Iterative Context Bounding for Systematic
+//! Testing of Multithreaded Programs, 2007).
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -30,14 +30,14 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const KEEP: Keep = Keep { runs: Duration::from_secs(30 * 24 * 3600), blobs: Duration::from_secs(24 * 3600) };
 const OF_RUNS: [Kind; 6] = [Kind::Run, Kind::Generation, Kind::Outcome, Kind::Attempt, Kind::Cancel, Kind::RunOutcome];
 
-/// What a call is about to do.
+/// The effect of a call.
 #[derive(Debug, Clone, PartialEq)]
 enum Step {
     Reads(Kind),
     Writes(Kind),
-    /// Of a change: any kind.
+    /// A change, which may touch records of any kind.
     Changes,
-    /// Waits until somebody has changed something.
+    /// Waits until another actor has changed something.
     Pauses,
 }
 
@@ -51,27 +51,29 @@ impl Step {
     }
 }
 
-enum Told {
+/// A message of a scheduled thread to the scheduler.
+enum Report {
     Stops(Step),
     Ended,
 }
 
-/// The thread's own: where it says before what it stops, and hears that it may go on.
-struct Line {
-    tell: Sender<Told>,
-    go_on: Receiver<()>,
+/// A scheduled thread's connection to the scheduler: the thread reports the call before which it stops, and waits until
+/// it may continue.
+struct Connection {
+    report: Sender<Report>,
+    resume: Receiver<()>,
 }
 
 thread_local! {
-    static LINE: RefCell<Option<Line>> = const { RefCell::new(None) };
+    static CONNECTION: RefCell<Option<Connection>> = const { RefCell::new(None) };
 }
 
-/// Stops the thread, if it is one of those that are scheduled.
+/// Stops the thread if it is scheduled.
 fn before(step: Step) {
-    LINE.with_borrow(|line| {
-        if let Some(line) = line {
-            line.tell.send(Told::Stops(step)).unwrap();
-            line.go_on.recv().unwrap();
+    CONNECTION.with_borrow(|connection| {
+        if let Some(connection) = connection {
+            connection.report.send(Report::Stops(step)).unwrap();
+            connection.resume.recv().unwrap();
         }
     });
 }
@@ -138,7 +140,7 @@ impl Ledger for Stepping {
 
 impl Archive for Stepping {
     fn scan(&self, kind: Kind, after: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        // What is scanned besides is only looked through for blobs, after all removals.
+        // Records of other kinds are scanned only for digests of blobs, after all removals.
         if kind == Kind::RunOutcome {
             before(Step::Reads(kind));
         }
@@ -158,7 +160,7 @@ impl Archive for Stepping {
     }
 }
 
-/// Somebody who does something with the run, and what came of it.
+/// An actor on the run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Actor {
     Collects,
@@ -166,18 +168,18 @@ enum Actor {
     RunsAgain,
 }
 
-/// What the actors see.
+/// The state that the actors share.
 struct World {
     bench: Bench,
     stepping: Arc<Stepping>,
-    parts: Ports,
+    ports: Ports,
     published: Published,
     inputs: Value,
     run: RunId,
 }
 
 impl World {
-    /// With a run under a key that ended long ago.
+    /// A world with a run under an idempotency key that ended long ago.
     fn new(failed: bool) -> Self {
         let bench = Bench::new();
         let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "a.sum", "input.x")]);
@@ -186,43 +188,44 @@ impl World {
         }
         let inputs = published.pipeline.resolve_inputs(json!({ "x": 3 }).as_object().unwrap()).unwrap();
         let run = keyed_run_id("sums", "nightly");
-        dovetail_flow::submit(&bench.parts, &published, &inputs, &run).unwrap();
+        dovetail_flow::submit(&bench.ports, &published, &inputs, &run).unwrap();
         bench.work(&run);
         bench.script("b", |attempt, _| Ok(crate::bench::sum(attempt)));
         bench.clock.advance(31 * DAY);
         let stepping = Arc::new(Stepping(bench.records.clone()));
-        let parts = Ports { ledger: stepping.clone(), ..bench.parts.clone() };
-        Self { bench, stepping, parts, published, inputs, run }
+        let ports = Ports { ledger: stepping.clone(), ..bench.ports.clone() };
+        Self { bench, stepping, ports, published, inputs, run }
     }
 
     fn act(&self, actor: Actor) -> Result<Option<Pushed>, FlowError> {
         match actor {
             Actor::Collects => {
-                collect(&self.parts, &*self.stepping, &*self.bench.kept, &KEEP, &std::env::temp_dir(), false)
+                collect(&self.ports, &*self.stepping, &*self.bench.kept, &KEEP, &std::env::temp_dir(), false)
                     .map(|_| None)
             }
             Actor::Submits => {
                 let runs = vec![(self.run.clone(), self.inputs.clone())];
                 let pause = || before(Step::Pauses);
-                submit_patiently(&self.parts, &self.published, &Models::new(), runs, &pause)?.remove(0).map(Some)
+                submit_patiently(&self.ports, &self.published, &Models::new(), runs, &pause)?.remove(0).map(Some)
             }
-            Actor::RunsAgain => retry(&self.parts, &self.run, "the task was mended").map(|_| None),
+            Actor::RunsAgain => retry(&self.ports, &self.run, "the task was mended").map(|_| None),
         }
     }
 
-    /// The records of the run that are there.
+    /// The kinds and keys of the run's records that exist.
     fn records(&self) -> Vec<(Kind, String)> {
         let list = |kind| self.bench.records.list(kind, &Listing { limit: 99, ..Listing::default() }).unwrap();
         OF_RUNS.into_iter().flat_map(|kind| list(kind).into_iter().map(move |(key, _)| (kind, key))).collect()
     }
 
-    /// Whether what is left is one whole thing: either nothing, or a run that comes to its end.
+    /// Checks that the final state is consistent: either no record and no job of the run is left, or the run ends with
+    /// success.
     fn judge(&self, actors: &[Actor], answers: &[Result<Option<Pushed>, FlowError>]) -> Result<(), String> {
         let is_removed = |error: &FlowError| error.code() == "unknown_run";
         for (actor, answer) in actors.iter().zip(answers) {
             match (actor, answer) {
                 (_, Ok(_)) => {}
-                // It was removed before it could be run again.
+                // The run was removed before it could be retried.
                 (Actor::RunsAgain, Err(error)) if is_removed(error) => {}
                 (_, Err(error)) => return Err(format!("{actor:?}: {error}")),
             }
@@ -232,7 +235,7 @@ impl World {
         let begun = actors.iter().zip(answers).any(|(actor, answer)| *actor == Actor::RunsAgain && answer.is_ok());
         let there = records.iter().any(|(kind, _)| *kind == Kind::Run);
         if (created || begun) && !there {
-            return Err("somebody was told that it runs, and it is gone".into());
+            return Err("an actor was told that the run runs, but the run is gone".into());
         }
         if !there {
             let open = self.bench.records.open_runs(9).unwrap();
@@ -240,7 +243,7 @@ impl World {
             let nothing = records.is_empty() && open.is_empty() && jobs.is_empty();
             return nothing.then_some(()).ok_or_else(|| format!("without the run: {records:?}, {open:?}, {jobs:?}"));
         }
-        // Nobody looks for it anew: an open run without a job would never end.
+        // No search for lost runs takes place here: an open run without a job would never end.
         let open = || self.bench.records.open_runs(9).unwrap();
         if !open().is_empty() {
             let jobs = self.bench.records.claim(&Scope::All, 9, Duration::ZERO, Wait::NONE).unwrap();
@@ -252,32 +255,36 @@ impl World {
         if !open().is_empty() {
             return Err(format!("still open: {:?}", open()));
         }
-        let document = crate::bench::document(&self.bench.parts, &self.run).map_err(|error| error.to_string())?;
+        let document = crate::bench::document(&self.bench.ports, &self.run).map_err(|error| error.to_string())?;
         if document["state"] == "succeeded" { Ok(()) } else { Err(format!("it ended as {}", document["state"])) }
     }
 }
 
-/// A decision: who could go on then, who did, and who need not be tried any more.
+/// A decision of the scheduler. Threads are named by their index.
 struct Node {
+    /// The threads that could continue, with their next calls.
     ready: Vec<(usize, Step)>,
+    /// The threads that need not be tried here (the sleep set).
     asleep: Vec<(usize, Step)>,
+    /// The thread that continued.
     chosen: usize,
+    /// The threads that have been tried here.
     done: Vec<(usize, Step)>,
 }
 
 impl Node {
     fn step(&self) -> &Step {
-        &self.ready.iter().find(|(at, _)| *at == self.chosen).expect("it was ready").1
+        &self.ready.iter().find(|(at, _)| *at == self.chosen).expect("the chosen thread was ready").1
     }
 
-    /// The next one to be tried here.
+    /// The next thread to be tried here.
     fn next(&self) -> Option<usize> {
         let tried = |at: usize| self.asleep.iter().chain(&self.done).any(|(other, _)| *other == at);
         self.ready.iter().map(|(at, _)| *at).find(|at| !tried(*at))
     }
 }
 
-/// Tries all schedules; how many there were, and what went wrong in each that did.
+/// Tries all schedules. Returns their number, and an error text for each schedule that went wrong.
 fn explore(actors: &[Actor], failed: bool, interruptions: Option<usize>) -> (usize, Vec<String>) {
     let (mut path, mut schedules, mut wrong): (Vec<Node>, usize, BTreeSet<String>) = Default::default();
     loop {
@@ -302,7 +309,8 @@ fn explore(actors: &[Actor], failed: bool, interruptions: Option<usize>) -> (usi
     }
 }
 
-/// Whose next call was tried before the last one's, and would have changed nothing for it.
+/// The sleep set after the last decision: threads whose next call was tried before and does not touch the records of
+/// the call that was chosen.
 fn still_asleep(path: &[Node]) -> Vec<(usize, Step)> {
     path.last().map_or_else(Vec::new, |last| {
         let still = |(at, step): &&(usize, Step)| *at != last.chosen && !step.touches(last.step());
@@ -310,7 +318,7 @@ fn still_asleep(path: &[Node]) -> Vec<(usize, Step)> {
     })
 }
 
-/// Those who may go on where so many interruptions are allowed: first of all the one that has just done something.
+/// The threads that may continue if at most `at_most` preemptions are allowed. The thread that ran last comes first.
 fn uninterrupted(path: &[Node], ready: &[(usize, Step)], at_most: usize) -> Vec<(usize, Step)> {
     let interrupts = |pair: &&[Node]| {
         let before = pair[0].chosen;
@@ -325,7 +333,8 @@ fn uninterrupted(path: &[Node], ready: &[(usize, Step)], at_most: usize) -> Vec<
     first
 }
 
-/// One run of all of them: as `path` says, and on from there. False: what came after it need not be looked at.
+/// Runs all actors once: along `path`, then with further decisions. Returns their answers, and `false` if the schedule
+/// ended in decisions that need not be tried.
 fn follow(
     world: &World,
     actors: &[Actor],
@@ -333,24 +342,24 @@ fn follow(
     path: &mut Vec<Node>,
 ) -> (Vec<Result<Option<Pushed>, FlowError>>, bool) {
     std::thread::scope(|threads| {
-        let (mut lines, mut handles) = (Vec::new(), Vec::new());
+        let (mut connections, mut handles) = (Vec::new(), Vec::new());
         for actor in actors {
-            let (tell, told) = channel();
-            let (go_on, wait) = channel();
+            let (report, reports) = channel();
+            let (resume, resumed) = channel();
             handles.push(threads.spawn(move || {
-                LINE.set(Some(Line { tell: tell.clone(), go_on: wait }));
+                CONNECTION.set(Some(Connection { report: report.clone(), resume: resumed }));
                 let answer = world.act(*actor);
-                tell.send(Told::Ended).unwrap();
+                report.send(Report::Ended).unwrap();
                 answer
             }));
-            lines.push((told, go_on));
+            connections.push((reports, resume));
         }
-        let stops = |at: usize| match lines[at].0.recv().unwrap() {
-            Told::Stops(step) => Some(step),
-            Told::Ended => None,
+        let stops = |at: usize| match connections[at].0.recv().unwrap() {
+            Report::Stops(step) => Some(step),
+            Report::Ended => None,
         };
         let mut waiting: Vec<Option<Step>> = (0..actors.len()).map(stops).collect();
-        // Who has paused once waits until somebody has changed something.
+        // A thread that has paused once is idle until another thread has changed something.
         let (mut idle, mut whole, mut depth) = (vec![false; actors.len()], true, 0);
         while waiting.iter().any(Option::is_some) {
             let may = |at: usize, step: &Step| *step != Step::Pauses || !idle[at];
@@ -376,7 +385,7 @@ fn follow(
             depth += 1;
             let pauses = waiting[chosen] == Some(Step::Pauses);
             let changes = matches!(waiting[chosen], Some(Step::Writes(_) | Step::Changes));
-            lines[chosen].1.send(()).unwrap();
+            connections[chosen].1.send(()).unwrap();
             waiting[chosen] = stops(chosen);
             if changes {
                 idle.iter_mut().for_each(|idle| *idle = false);
@@ -389,9 +398,9 @@ fn follow(
 
 fn is_right_in_every_order(actors: &[Actor], failed: bool, interruptions: Option<usize>, at_least: usize) {
     let (schedules, wrong) = explore(actors, failed, interruptions);
-    assert!(schedules >= at_least, "only {schedules} orders were tried");
+    assert!(schedules >= at_least, "only {schedules} schedules were tried");
     let some = wrong[..wrong.len().min(5)].join("\n");
-    assert!(wrong.is_empty(), "{} of {schedules} orders are wrong:\n{some}", wrong.len());
+    assert!(wrong.is_empty(), "{} of {schedules} schedules are wrong:\n{some}", wrong.len());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Whole pipelines on the ports in memory, with an executor that does as it is told: what flow decides, in
+//! Whole pipelines on the in-memory ports, with a scripted executor: these tests check flow's decisions in
 //! milliseconds.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test panics")]

@@ -1,5 +1,5 @@
-//! A job that names something which is not stored ends after it was looked for again, charges no worker and no attempt,
-//! and keeps no other job waiting.
+//! A job that names something which is not stored fails after a few further looks. It charges no worker and no attempt,
+//! and delays no other job.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -57,7 +57,7 @@ fn what_is_missing_is_looked_for_again_and_then_the_step_fails_with_its_name() {
 #[test]
 fn to_look_again_takes_none_of_the_steps_attempts() {
     let bench = Bench::new();
-    // Three attempts.
+    // The bench allows three attempts.
     let published = bench.publish(&json!({}), &[("a", "input.x", "input.x")]);
     bench.script("a", |attempt, _| match attempt.number {
         1 | 3 => missing(attempt),
@@ -69,7 +69,7 @@ fn to_look_again_takes_none_of_the_steps_attempts() {
     assert_eq!(document["output"]["total"], 2, "{document:#}");
     let (looked, failed) = (Some(MISSING_ARTIFACT), Some("no_luck"));
     assert_eq!(attempts(&document), [(1, looked), (2, failed), (3, looked), (4, failed), (5, None)]);
-    // A task that fails with such a code of its own is charged.
+    // A task that itself fails with this code is charged.
     bench.script("a", |_, _| {
         let mut report = fails(FailureKind::Unavailable, true);
         let dovetail_core::executor::Outcome::Failed { failure } = &mut report.outcome else { unreachable!() };
@@ -86,7 +86,7 @@ fn a_value_that_is_gone_ends_the_step_that_needs_it() {
     let published = texts(&bench);
     let given = published.pipeline.resolve_inputs(json!({ "x": "a".repeat(20_000) }).as_object().unwrap()).unwrap();
     let run = new_run_id().unwrap();
-    dovetail_flow::submit(&bench.parts, &published, &given, &run).unwrap();
+    dovetail_flow::submit(&bench.ports, &published, &given, &run).unwrap();
     let mut values = Vec::new();
     bench
         .kept
@@ -100,13 +100,13 @@ fn a_value_that_is_gone_ends_the_step_that_needs_it() {
     }
     let kept: Vec<Vec<u8>> = vec![given.to_string().into_bytes()];
     bench.drive(&run);
-    let key = dovetail_flow::current(&bench.parts, &run).unwrap();
-    let outcome = bench.parts.ledger.get(Kind::Outcome, &[key.step("one")]).unwrap().remove(0).unwrap();
+    let key = dovetail_flow::current(&bench.ports, &run).unwrap();
+    let outcome = bench.ports.ledger.get(Kind::Outcome, &[key.step("one")]).unwrap().remove(0).unwrap();
     let outcome: Value = serde_json::from_slice(&outcome).unwrap();
     assert_eq!(outcome["failure"]["code"], "missing_value");
-    // With the value restored the run can be shown, and be run again.
-    bench.parts.blobs.put(BlobKind::Value, &kept[0]).unwrap();
-    dovetail_flow::retry(&bench.parts, &run, "restored").unwrap();
+    // With the value restored, the run can be shown and retried.
+    bench.ports.blobs.put(BlobKind::Value, &kept[0]).unwrap();
+    dovetail_flow::retry(&bench.ports, &run, "restored").unwrap();
     assert_eq!(bench.work(&run)["state"], "succeeded");
 }
 
@@ -122,8 +122,8 @@ fn a_run_whose_pipeline_is_gone_ends() {
         threads.spawn(|| worker.run(&Scope::All, &shutdown));
         let end = loop {
             bench.clock.advance(Duration::from_millis(10));
-            bench.parts.ledger.wake();
-            if let Some(end) = bench.parts.ledger.get(Kind::RunOutcome, &[key.key()]).unwrap().remove(0) {
+            bench.ports.ledger.wake();
+            if let Some(end) = bench.ports.ledger.get(Kind::RunOutcome, &[key.key()]).unwrap().remove(0) {
                 break end;
             }
             std::thread::yield_now();
@@ -132,7 +132,7 @@ fn a_run_whose_pipeline_is_gone_ends() {
         let end: Value = serde_json::from_slice(&end).unwrap();
         assert_eq!((&end["state"], &end["failure"]["code"]), (&json!("failed"), &json!("missing_pipeline")));
     });
-    assert!(bench.parts.ledger.open_runs(9).unwrap().is_empty());
+    assert!(bench.ports.ledger.open_runs(9).unwrap().is_empty());
 }
 
 fn daemon(bench: &Bench) -> Arc<Worker> {
@@ -144,11 +144,11 @@ fn daemon(bench: &Bench) -> Arc<Worker> {
         on_event: None,
         daemon: Some(daemon),
     };
-    Arc::new(Worker::new(bench.parts.clone(), bench.executor.clone(), options))
+    Arc::new(Worker::new(bench.ports.clone(), bench.executor.clone(), options))
 }
 
-/// The bad ones come first. A worker that backed off because of each would need most of an hour until it comes to the
-/// others.
+/// The runs that cannot run come first. A worker that backed off after each of them would need most of an hour to reach
+/// the other runs.
 #[test]
 fn a_hundred_runs_that_nobody_can_run_keep_none_of_the_others_waiting() {
     let bench = Bench::new();
@@ -169,7 +169,7 @@ fn a_hundred_runs_that_nobody_can_run_keep_none_of_the_others_waiting() {
         let good: Vec<String> = runs.iter().skip(100).map(|run| format!("{run}:0")).collect();
         let until = std::time::Instant::now() + Duration::from_secs(60);
         let wait = || {
-            bench.parts.ledger.get(Kind::RunOutcome, &good).unwrap().iter().any(Option::is_none)
+            bench.ports.ledger.get(Kind::RunOutcome, &good).unwrap().iter().any(Option::is_none)
                 || looked.load(Ordering::SeqCst) < 100
         };
         while wait() && std::time::Instant::now() < until {
@@ -177,7 +177,7 @@ fn a_hundred_runs_that_nobody_can_run_keep_none_of_the_others_waiting() {
         }
         let waits = wait();
         shutdown.drain();
-        assert!(!waits, "the good ones wait for the bad ones");
+        assert!(!waits, "good runs wait for bad runs");
     });
-    assert_eq!(looked.load(Ordering::SeqCst), 100, "each was looked at once: the clock stands");
+    assert_eq!(looked.load(Ordering::SeqCst), 100, "each bad run was tried once, because the clock does not move");
 }

@@ -1,4 +1,4 @@
-//! The models of a run: chosen once, whichever workers run its steps.
+//! The models of a run: each is chosen once, for all workers that run the run's steps.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,24 +28,24 @@ fn chosen(model: &ModelUse) -> Models {
     BTreeMap::from([("detector".to_owned(), model.clone())])
 }
 
-/// Three steps that open a detector each: two at once, and one after them.
+/// Publishes three steps that each open a detector: two side by side, and one after them.
 fn publish(bench: &Bench) -> Published {
     let record = dovetail_core::record::PluginRecord { model_kinds: vec!["detector".into()], ..adder("1.1.0") };
-    push_plugin(&bench.parts, &record, b"package of add@1.1.0").unwrap();
+    push_plugin(&bench.ports, &record, b"package of add@1.1.0").unwrap();
     let steps = [("left", "input.x", "input.x"), ("right", "input.x", "input.x"), ("last", "left.sum", "right.sum")];
     bench.publish(&json!({}), &steps)
 }
 
-/// Has one detector, and opens no other.
+/// An executor that has one detector and cannot open another one.
 struct With {
     model: ModelUse,
-    /// Steps that it ran, and with which detector.
+    /// The steps that ran, each with its detector.
     ran: Mutex<Vec<(String, ModelUse)>>,
-    /// Attempts that it was asked for, with those that it could not make.
+    /// The number of attempts, including those that could not be made.
     asked: AtomicUsize,
-    /// Attempts at them fail.
+    /// All attempts fail.
     fails: bool,
-    /// Where two meet that choose at the same time.
+    /// Two executors meet here, so that they choose at the same time.
     meeting: Option<Arc<Barrier>>,
 }
 
@@ -69,7 +69,7 @@ impl With {
 impl Executor for With {
     fn execute(&self, attempt: &Attempt, _: &Stop) -> Result<Report, HostError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        // As the runtime does: where nothing was chosen, what is here.
+        // As the runtime does: if no model was chosen, it opens its own.
         let model = attempt.models.get("detector").unwrap_or(&self.model).clone();
         if model != self.model {
             return Err(HostError {
@@ -92,7 +92,7 @@ impl Executor for With {
     }
 }
 
-/// Tells workers to end also where a test fails: it would wait for them without end.
+/// Ends the workers also if a test fails: otherwise the test would wait for them for ever.
 struct Ending<'s>(&'s [&'s Shutdown]);
 
 impl Drop for Ending<'_> {
@@ -101,11 +101,11 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Works for everybody, with what this executor has.
+/// Starts a worker for all runs with this executor. It registers with the executor's detector.
 fn work<'s>(threads: &'s std::thread::Scope<'s, '_>, bench: &'s Bench, executor: &Arc<With>, shutdown: &Shutdown) {
     let able = vec![format!("{MODEL_KIND}detector"), exact_model(&executor.model)];
-    let told = json!({ "able": able }).to_string().into_bytes();
-    let daemon = Daemon { about: Arc::new(move |_, _| told.clone()), able: Arc::new(move || able.clone()) };
+    let about = json!({ "able": able }).to_string().into_bytes();
+    let daemon = Daemon { about: Arc::new(move |_, _| about.clone()), able: Arc::new(move || able.clone()) };
     let options = WorkerOptions {
         jobs: 1,
         lease: Duration::from_secs(1000),
@@ -113,28 +113,28 @@ fn work<'s>(threads: &'s std::thread::Scope<'s, '_>, bench: &'s Bench, executor:
         on_event: None,
         daemon: Some(daemon),
     };
-    let worker = Arc::new(Worker::new(bench.parts.clone(), executor.clone(), options));
+    let worker = Arc::new(Worker::new(bench.ports.clone(), executor.clone(), options));
     let shutdown = shutdown.clone();
     threads.spawn(move || worker.run(&Scope::All, &shutdown).unwrap());
 }
 
 fn submit(bench: &Bench, published: &Published, models: &Models) -> RunId {
     let run = new_run_id().unwrap();
-    submit_with(&bench.parts, published, models, vec![(run.clone(), json!({ "x": 2 }))]).unwrap().remove(0).unwrap();
+    submit_with(&bench.ports, published, models, vec![(run.clone(), json!({ "x": 2 }))]).unwrap().remove(0).unwrap();
     run
 }
 
 fn state(bench: &Bench, run: &RunId) -> String {
-    document(&bench.parts, run).unwrap()["state"].as_str().unwrap().to_owned()
+    document(&bench.ports, run).unwrap()["state"].as_str().unwrap().to_owned()
 }
 
-/// Moves the clock until it is so.
-fn until(bench: &Bench, what: &str, so: impl Fn() -> bool) {
+/// Moves the clock until `condition` holds.
+fn until(bench: &Bench, what: &str, condition: impl Fn() -> bool) {
     let began = Instant::now();
-    while !so() {
+    while !condition() {
         assert!(began.elapsed() < Duration::from_secs(30), "{what}");
         bench.clock.advance(Duration::from_millis(100));
-        bench.parts.ledger.wake();
+        bench.ports.ledger.wake();
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -148,24 +148,24 @@ fn every_step_of_a_run_gets_the_model_that_was_chosen_as_it_was_submitted() {
     let (shutdown, late) = (Shutdown::default(), Shutdown::default());
     std::thread::scope(|threads| {
         let _ending = Ending(&[&shutdown, &late]);
-        // The worker that has another detector is there first, and leaves the steps alone.
+        // The worker with another detector is there first, and does not claim the steps.
         work(threads, &bench, &other, &shutdown);
         let run = submit(&bench, &published, &chosen(&one.model));
         std::thread::sleep(Duration::from_millis(300));
         assert_eq!((state(&bench, &run).as_str(), other.asked.load(Ordering::SeqCst)), ("queued", 0));
-        let waits = waits(&bench.parts, &run).unwrap();
+        let waits = waits(&bench.ports, &run).unwrap();
         assert!(waits.iter().any(|line| line.contains("the model one (sha256:")), "{waits:?}");
         work(threads, &bench, &one, &late);
         until(&bench, "the run ends", || state(&bench, &run) == "succeeded");
     });
     assert_eq!(one.steps(), ["last", "left", "right"]);
-    assert_eq!(other.asked.load(Ordering::SeqCst), 0, "it has claimed nothing");
+    assert_eq!(other.asked.load(Ordering::SeqCst), 0, "the other worker has claimed no job");
 }
 
 #[test]
 fn without_a_choice_the_first_step_chooses_for_all() {
-    // Two workers with different detectors have begun a step each, and neither has seen a choice: the first one that
-    // is recorded counts for both, and the other worker puts its step back.
+    // Two workers with different detectors have each started a step, and neither has read a choice. The first recorded
+    // choice counts for both, and the other worker gives its step back.
     for _ in 0..5 {
         let bench = Bench::new();
         let published = publish(&bench);
@@ -203,7 +203,7 @@ fn a_run_that_is_run_again_keeps_its_models() {
         std::thread::scope(|threads| {
             let _ending = Ending(&[&shutdown, &late]);
             work(threads, &bench, &other, &shutdown);
-            retry(&bench.parts, &run, "test").unwrap();
+            retry(&bench.ports, &run, "test").unwrap();
             std::thread::sleep(Duration::from_millis(200));
             work(threads, &bench, &mended, &late);
             until(&bench, "the run ends", || state(&bench, &run) == "succeeded");
@@ -211,7 +211,7 @@ fn a_run_that_is_run_again_keeps_its_models() {
         assert_eq!(
             (mended.steps().len(), other.asked.load(Ordering::SeqCst)),
             (3, 0),
-            "the other has another detector"
+            "the other worker has another detector"
         );
     }
 }
@@ -227,11 +227,11 @@ fn a_choice_goes_with_its_run() {
         work(threads, &bench, &one, &shutdown);
         until(&bench, "the run ends", || state(&bench, &run) == "succeeded");
     });
-    let choices = || bench.parts.ledger.list(Kind::ModelChoice, &Listing { limit: 9, ..Listing::default() }).unwrap();
+    let choices = || bench.ports.ledger.list(Kind::ModelChoice, &Listing { limit: 9, ..Listing::default() }).unwrap();
     assert_eq!(choices().iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(), [format!("{run}:detector")]);
     bench.clock.advance(Duration::from_secs(31 * 24 * 3600));
     let keep = Keep { runs: Duration::from_secs(30 * 24 * 3600), blobs: Duration::ZERO };
-    collect(&bench.parts, &*bench.records, &*bench.kept, &keep, &std::env::temp_dir(), false).unwrap();
+    collect(&bench.ports, &*bench.records, &*bench.kept, &keep, &std::env::temp_dir(), false).unwrap();
     assert_eq!(choices(), []);
 }
 
@@ -240,7 +240,7 @@ fn a_record_from_before_there_was_a_choice_is_read() {
     let old = br#"{"format":"dovetail.run_record/1","pipeline":"p@1.0.0#1","inputs":{},"submitted_ms":1}"#;
     let record = RunRecord::decode(old, "it").unwrap();
     assert_eq!(record.models, Models::new());
-    assert_eq!(record.encode(), old, "and a run that opens no model is written as it was");
+    assert_eq!(record.encode(), old, "the record of a run that opens no model is unchanged");
     let with = RunRecord { models: chosen(&detector("one")), ..record };
     assert_eq!(RunRecord::decode(&with.encode(), "it").unwrap(), with);
 }

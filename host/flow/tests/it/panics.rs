@@ -1,5 +1,5 @@
-//! What a worker does when this program, or a part that it calls, breaks its word: a thread panics, a ledger drops a
-//! change unanswered. The worker reports it, and neither waits without end nor keeps a job.
+//! A thread of the worker panics, or the ledger drops a change without an answer. The worker reports the fault, and
+//! neither waits for ever nor keeps a job.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -19,13 +19,15 @@ use serde_json::json;
 use crate::bench::{Bench, report, sum};
 
 const LEASE: Duration = Duration::from_secs(10);
-/// As long as a worker takes to end where nothing hangs, many times over.
+/// Much longer than a worker takes to end.
 const LONG: Duration = Duration::from_secs(20);
 
-/// Panics in so many commits, and drops so many changes unanswered, before it works.
+/// A ledger that panics in the first commits and drops the first changes without an answer.
 struct Broken {
     inner: Arc<dyn Ledger>,
+    /// Commits that still panic.
     panics: AtomicU32,
+    /// Changes that are still dropped.
     drops: AtomicU32,
     /// Runs that the ledger names as lost, again and again.
     lost: Mutex<Vec<RunId>>,
@@ -104,7 +106,7 @@ impl Ledger for Broken {
 
 type Ended = crossbeam_channel::Receiver<Result<(), FlowError>>;
 
-/// A bench with one pipeline of one step `a`, and a worker on a thread of its own: one that hangs fails its test.
+/// A bench whose worker runs on a thread of its own, so that a worker that hangs fails its test.
 struct Broke {
     bench: Bench,
     ledger: Arc<Broken>,
@@ -114,7 +116,7 @@ impl Broke {
     fn new(panics: u32, drops: u32) -> Self {
         let bench = Bench::new();
         let (panics, drops) = (AtomicU32::new(panics), AtomicU32::new(drops));
-        let (inner, lost, unreadable) = (bench.parts.ledger.clone(), Mutex::default(), Mutex::default());
+        let (inner, lost, unreadable) = (bench.ports.ledger.clone(), Mutex::default(), Mutex::default());
         let ledger = Arc::new(Broken { inner, panics, drops, lost, unreadable });
         Self { bench, ledger }
     }
@@ -125,27 +127,27 @@ impl Broke {
     }
 
     fn work(&self, jobs: usize, scope: Scope, daemon: Option<Daemon>, on_event: Option<Listener>) -> Ended {
-        let mut parts = self.bench.parts.clone();
-        parts.ledger = self.ledger.clone();
+        let mut ports = self.bench.ports.clone();
+        ports.ledger = self.ledger.clone();
         let options = WorkerOptions { jobs, lease: LEASE, name: "test".into(), on_event, daemon };
-        let worker = Arc::new(Worker::new(parts, self.bench.executor.clone(), options));
+        let worker = Arc::new(Worker::new(ports, self.bench.executor.clone(), options));
         let shutdown = self.bench.shutdown.clone();
-        let (tell, ended) = crossbeam_channel::bounded(1);
-        std::thread::spawn(move || tell.send(worker.run(&scope, &shutdown)));
+        let (sender, ended) = crossbeam_channel::bounded(1);
+        std::thread::spawn(move || sender.send(worker.run(&scope, &shutdown)));
         ended
     }
 
     #[track_caller]
     fn wait_for(&self, run: &RunId, state: &str) {
         let began = std::time::Instant::now();
-        while document(&self.bench.parts, run).unwrap()["state"] != state {
-            assert!(began.elapsed() < LONG, "{}", document(&self.bench.parts, run).unwrap());
+        while document(&self.bench.ports, run).unwrap()["state"] != state {
+            assert!(began.elapsed() < LONG, "{}", document(&self.bench.ports, run).unwrap());
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
     fn is_held(&self, run: &RunId) -> bool {
-        !self.bench.parts.ledger.held(&RunKey { run: run.clone(), generation: 0 }).unwrap().is_empty()
+        !self.bench.ports.ledger.held(&RunKey { run: run.clone(), generation: 0 }).unwrap().is_empty()
     }
 }
 
@@ -184,7 +186,7 @@ fn a_panic_of_the_claiming_thread_ends_the_worker_and_gives_running_steps_back()
     };
     let ended = broke.work(2, Scope::All, Some(Daemon { able: Arc::new(able), ..daemon() }), None);
     panic_of(&ended, "claim work: the host panicked: a bug of ours");
-    assert!(!broke.is_held(&run), "what ran was given back");
+    assert!(!broke.is_held(&run), "the running job was given back");
     let again = broke.ledger.claim(&Scope::All, 1, LEASE, Wait::NONE).unwrap();
     assert_eq!((again.len(), again[0].crashes), (1, 0), "uncharged");
 }
@@ -226,7 +228,7 @@ fn a_job_over_whose_change_the_host_panics_each_time_is_left_to_its_lease() {
     let ended = broke.work(1, Scope::All, Some(daemon()), None);
     // Three panics, then the lease decides, by this clock: the step runs once more.
     let began = std::time::Instant::now();
-    while document(&broke.bench.parts, &run).unwrap()["state"] != "succeeded" {
+    while document(&broke.bench.ports, &run).unwrap()["state"] != "succeeded" {
         assert!(began.elapsed() < LONG, "the only slot takes jobs again");
         if broke.ledger.panics.load(Ordering::SeqCst) == 0 {
             broke.bench.clock.advance(LEASE / 100);
@@ -302,7 +304,8 @@ fn a_panic_over_what_is_told_of_one_job_keeps_no_other_job_from_its_end() {
     ended.recv_timeout(LONG).expect("the counts let the worker end").unwrap();
 }
 
-/// Two steps that run at once until both have ended, so that the change of the first one is handed to the ledger.
+/// Submits two runs whose steps end at the same time: then a change goes through `commit_then`. (A step that is alone
+/// in its worker is committed on its own thread.)
 fn two_at_once(broke: &Broke) -> Vec<RunId> {
     let both = Barrier::new(2);
     let first = Mutex::new(2);
@@ -325,12 +328,12 @@ fn two_at_once(broke: &Broke) -> Vec<RunId> {
 fn a_change_that_the_ledger_drops_unanswered_is_sent_again() {
     let broke = Broke::new(0, 1);
     let runs = two_at_once(&broke);
-    let told = Arc::new(Mutex::new(Vec::new()));
+    let errors = Arc::new(Mutex::new(Vec::new()));
     let listener: Listener = Arc::new({
-        let told = told.clone();
+        let errors = errors.clone();
         move |event| {
             if let Event::StoreFailed { error, .. } = event {
-                told.lock().unwrap().push(error.clone());
+                errors.lock().unwrap().push(error.clone());
             }
         }
     });
@@ -341,8 +344,8 @@ fn a_change_that_the_ledger_drops_unanswered_is_sent_again() {
     broke.bench.shutdown.drain();
     ended.recv_timeout(LONG).expect("nothing is waited for").unwrap();
     assert_eq!(broke.ledger.drops.load(Ordering::SeqCst), 0);
-    assert_eq!(*told.lock().unwrap(), ["commit: the change was dropped unanswered"]);
-    assert_eq!(broke.bench.made().len(), 2, "no step is made again");
+    assert_eq!(*errors.lock().unwrap(), ["commit: the change was dropped unanswered"]);
+    assert_eq!(broke.bench.made().len(), 2, "no step runs again");
 }
 
 #[test]

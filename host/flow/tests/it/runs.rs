@@ -1,4 +1,4 @@
-//! Runs that go well.
+//! Runs that succeed, and runs that are cancelled or retried.
 
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::bench::document;
 use crate::bench::lineage;
 use dovetail_core::blobs::BlobKind;
 use dovetail_core::executor::{FailureKind, LogLine, Report};
-use dovetail_core::ledger::Scope;
+use dovetail_core::ledger::{Item, Kind, Record, Scope};
 use dovetail_core::record::RunState;
 use dovetail_core::retention::RemovableBlobs as _;
 use dovetail_flow::{Event, Pushed, cancel, current, find_run, logs, recover, retry, runs, submit};
@@ -55,7 +55,7 @@ fn a_runs_time_counts_from_its_acceptance() {
 fn steps_side_by_side_really_run_at_once() {
     let bench = Bench::new();
     let published = bench.publish(&json!({}), DIAMOND);
-    // Each waits for the other: were they run one after the other, this would never end.
+    // Each step waits for the other one: if they ran one after the other, the test would hang.
     let meeting = Arc::new(Barrier::new(2));
     for step in ["left", "right"] {
         let meeting = meeting.clone();
@@ -68,7 +68,7 @@ fn steps_side_by_side_really_run_at_once() {
     assert_eq!(bench.work(&run)["output"]["total"], 7);
 }
 
-/// A worker that has claimed one job, and sees later that a slot has begun it, claims for its other slots.
+/// A worker has claimed one job, and learns later that a slot has started it. Then it claims for its other slots.
 #[test]
 fn a_free_slot_takes_what_is_submitted_while_a_long_step_runs() {
     let bench = Bench::new();
@@ -109,7 +109,7 @@ fn several_sinks_close_the_run_once() {
         .filter(|e| matches!(e, Event::RunFinished { state: RunState::Succeeded, .. }))
         .count();
     assert_eq!(ended, 1);
-    assert!(bench.parts.ledger.open_runs(9).unwrap().is_empty());
+    assert!(bench.ports.ledger.open_runs(9).unwrap().is_empty());
 }
 
 #[test]
@@ -119,8 +119,8 @@ fn submitting_again_is_the_same_run_and_runs_nothing_twice() {
     let run = bench.submit(&published, 5);
     bench.work(&run);
     let inputs = json!({ "x": 5 });
-    assert_eq!(submit(&bench.parts, &published, &inputs, &run).unwrap(), Pushed::Same);
-    assert_eq!(submit(&bench.parts, &published, &json!({ "x": 6 }), &run).unwrap_err().code(), "run_differs");
+    assert_eq!(submit(&bench.ports, &published, &inputs, &run).unwrap(), Pushed::Same);
+    assert_eq!(submit(&bench.ports, &published, &json!({ "x": 6 }), &run).unwrap_err().code(), "run_differs");
     bench.work(&run);
     assert_eq!(bench.made().len(), 4);
 }
@@ -133,7 +133,7 @@ fn lineage_follows_every_field_by_its_id() {
     let document = bench.work(&run);
     let lines = document["processing_summary"]["data_lineage"].as_array().unwrap();
     assert!(lines.contains(&json!("output_001_sum -> input_002_a")), "{lines:#?}");
-    let lineage = lineage(&bench.parts, &current(&bench.parts, &run).unwrap()).unwrap();
+    let lineage = lineage(&bench.ports, &current(&bench.ports, &run).unwrap()).unwrap();
     let join = &lineage["steps"][3];
     assert_eq!(join["consumed"][0]["origin"], format!("{run}/output_002_sum"));
     assert_eq!(
@@ -151,26 +151,31 @@ fn logs_and_lists_tell_what_was() {
     let published = bench.publish(&json!({}), DIAMOND);
     let (first, second) = (bench.submit(&published, 1), bench.submit(&published, 2));
     bench.work(&second);
-    let listed = runs(&bench.parts, 9).unwrap();
+    let listed = runs(&bench.ports, 9).unwrap();
     assert_eq!(
         listed.read.iter().map(|r| (&r.run_id, r.state.name())).collect::<Vec<_>>(),
         [(&second, "succeeded"), (&first, "queued")]
     );
-    let logs = logs(&bench.parts, &current(&bench.parts, &second).unwrap()).unwrap();
+    let record = Record { kind: Kind::Run, key: "of-a-newer-form".into(), value: Vec::new() };
+    bench.ports.ledger.commit(&[Item::Put { record }]).unwrap();
+    let listed = runs(&bench.ports, 9).unwrap();
+    assert_eq!(listed.read.len(), 2, "a run whose ID cannot be read does not hide the others");
+    assert_eq!(listed.unread.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["of-a-newer-form"]);
+    let logs = logs(&bench.ports, &current(&bench.ports, &second).unwrap()).unwrap();
     assert_eq!(
         logs.iter().map(|l| (l.id.as_str(), l.lines[0].message.as_str())).collect::<Vec<_>>()[3],
         ("add_004", "ran")
     );
-    assert_eq!(find_run(&bench.parts, &first.as_str()[..30]).unwrap(), first);
+    assert_eq!(find_run(&bench.ports, &first.as_str()[..30]).unwrap(), first);
     assert_eq!(
-        find_run(&bench.parts, &first.as_str()[24..]).unwrap(),
+        find_run(&bench.ports, &first.as_str()[24..]).unwrap(),
         first,
-        "runs of one time begin alike: the end will do"
+        "IDs of runs of one time begin alike, so the end of an ID names a run"
     );
-    assert_eq!(find_run(&bench.parts, &first.as_str()[..8]).unwrap_err().code(), "ambiguous_run");
-    assert_eq!(find_run(&bench.parts, "").unwrap_err().code(), "ambiguous_run");
-    assert_eq!(find_run(&bench.parts, "ffff").unwrap_err().code(), "unknown_run");
-    assert_eq!(document(&bench.parts, &first).unwrap()["state"], "queued");
+    assert_eq!(find_run(&bench.ports, &first.as_str()[..8]).unwrap_err().code(), "ambiguous_run");
+    assert_eq!(find_run(&bench.ports, "").unwrap_err().code(), "ambiguous_run");
+    assert_eq!(find_run(&bench.ports, "ffff").unwrap_err().code(), "unknown_run");
+    assert_eq!(document(&bench.ports, &first).unwrap()["state"], "queued");
 }
 
 #[test]
@@ -187,7 +192,7 @@ fn a_short_log_stands_in_the_record_and_a_long_one_beside_it() {
     });
     let run = bench.submit(&published, 3);
     bench.work(&run);
-    let told = logs(&bench.parts, &current(&bench.parts, &run).unwrap()).unwrap();
+    let told = logs(&bench.ports, &current(&bench.ports, &run).unwrap()).unwrap();
     assert_eq!(told[0].lines.iter().map(|line| line.message.as_str()).collect::<Vec<_>>(), ["ran"]);
     assert_eq!(told[1].lines.iter().map(|line| line.message.clone()).collect::<Vec<_>>(), long);
     let mut logs = 0;
@@ -198,14 +203,14 @@ fn a_short_log_stands_in_the_record_and_a_long_one_beside_it() {
             Ok(())
         })
         .unwrap();
-    assert_eq!(logs, 1, "the long one alone is a blob");
+    assert_eq!(logs, 1, "only the long log is a blob");
 }
 
 #[test]
 fn a_large_value_goes_by_reference_and_arrives() {
     let bench = Bench::new();
     let published = bench.publish(&json!({}), &[("a", "input.x", "input.x"), ("b", "a.sum", "input.x")]);
-    // Not what `add` promises, but flow does not look: 20 KB in a field nobody maps.
+    // 20 KB in a field that is not in the signature of `add` and that no step maps. Flow does not check outputs.
     bench.script("a", |attempt, _| {
         let mut report = sum(attempt);
         if let dovetail_core::executor::Outcome::Succeeded { output } = &mut report.outcome {
@@ -246,14 +251,14 @@ fn a_cancelled_run_ends_and_stays_ended() {
     let bench = Bench::new();
     let published = bench.publish(&json!({}), DIAMOND);
     let run = bench.submit(&published, 5);
-    assert!(cancel(&bench.parts, &run, "enough").unwrap());
+    assert!(cancel(&bench.ports, &run, "enough").unwrap());
     let document = bench.work(&run);
     assert_eq!(document["state"], "cancelled");
     assert_eq!(document["warnings"], json!(["cancelled: enough"]));
     assert!(bench.made().is_empty());
-    assert!(!cancel(&bench.parts, &run, "again").unwrap());
-    recover(&bench.parts, &run).unwrap();
-    assert!(bench.parts.ledger.open_runs(9).unwrap().is_empty());
+    assert!(!cancel(&bench.ports, &run, "again").unwrap());
+    recover(&bench.ports, &run).unwrap();
+    assert!(bench.ports.ledger.open_runs(9).unwrap().is_empty());
 }
 
 #[test]
@@ -264,26 +269,26 @@ fn a_retry_takes_over_what_succeeded_and_runs_the_rest_again() {
     let run = bench.submit(&published, 5);
     let failed = bench.work(&run);
     assert_eq!(failed["state"], "failed");
-    assert_eq!(retry(&bench.parts, &bench.submit(&published, 6), "too early").unwrap_err().code(), "run_open");
+    assert_eq!(retry(&bench.ports, &bench.submit(&published, 6), "too early").unwrap_err().code(), "run_open");
     let left_ran = bench.made().iter().any(|(step, _)| step == "left");
     bench.script("right", |attempt, _| Ok(sum(attempt)));
-    let key = retry(&bench.parts, &run, "the task was mended").unwrap();
+    let key = retry(&bench.ports, &run, "the task was mended").unwrap();
     assert_eq!(key.generation, 1);
-    assert_eq!(bench.parts.ledger.open_runs(9).unwrap().iter().filter(|open| open.run == run).count(), 1);
+    assert_eq!(bench.ports.ledger.open_runs(9).unwrap().iter().filter(|open| open.run == run).count(), 1);
     let document = bench.work(&run);
     assert_eq!((&document["state"], &document["output"]), (&json!("succeeded"), &json!({ "total": 35 })));
     assert_eq!(
         document["processing_summary"]["steps"][0], failed["processing_summary"]["steps"][0],
-        "the success stands as it was"
+        "the outcome of the succeeded step is unchanged"
     );
     let times = |name: &str| bench.made().iter().filter(|(step, _)| step == name).count();
     assert_eq!((times("first"), times("right"), times("join")), (1, 2, 1));
     assert!(times("left") <= 1 + usize::from(left_ran));
     assert_eq!(
-        runs(&bench.parts, 9).unwrap().read.iter().find(|row| row.run_id == run).unwrap().state.name(),
+        runs(&bench.ports, 9).unwrap().read.iter().find(|row| row.run_id == run).unwrap().state.name(),
         "succeeded"
     );
-    assert_eq!(retry(&bench.parts, &run, "again").unwrap_err().code(), "nothing_to_retry");
+    assert_eq!(retry(&bench.ports, &run, "again").unwrap_err().code(), "nothing_to_retry");
 }
 
 #[test]
@@ -291,7 +296,7 @@ fn packages_of_later_steps_are_made_ready_beside_the_first_one() {
     let bench = Bench::new();
     let published = bench.publish(&json!({}), DIAMOND);
     let executor = bench.executor.clone();
-    // The first step waits until the others' package is ready: were it not made so, this would never end.
+    // The first step waits until the package of the other steps is prepared: otherwise the test would hang.
     bench.script("first", move |attempt, _| {
         while executor.prepared.lock().unwrap().is_empty() {
             std::thread::yield_now();
@@ -303,6 +308,6 @@ fn packages_of_later_steps_are_made_ready_beside_the_first_one() {
     assert_eq!(
         *bench.executor.prepared.lock().unwrap(),
         [published.pipeline.steps[1].package],
-        "once, however many steps have it"
+        "once, for any number of steps"
     );
 }

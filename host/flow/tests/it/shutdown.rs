@@ -1,4 +1,4 @@
-//! Stopping a worker: first no new steps, then not even the running ones; and going on later.
+//! Stopping a worker: first no new steps start, then running steps are stopped too. The run continues later.
 
 use std::sync::{Arc, Barrier};
 
@@ -21,12 +21,12 @@ fn draining_ends_running_steps_and_leaves_the_rest_for_later() {
         Ok(sum(attempt))
     });
     let run = bench.submit(&published, 1);
-    assert_eq!(bench.work(&run)["state"], "queued", "nobody works on it");
+    assert_eq!(bench.work(&run)["state"], "queued", "no worker holds a step");
     assert_eq!(bench.made(), [("a".to_owned(), 1)]);
     bench.shutdown = Shutdown::default();
-    recover(&bench.parts, &run).unwrap();
+    recover(&bench.ports, &run).unwrap();
     assert_eq!(bench.work(&run)["output"]["total"], 4);
-    assert_eq!(bench.made(), [("a".to_owned(), 1), ("b".to_owned(), 1)], "what was done is not done again");
+    assert_eq!(bench.made(), [("a".to_owned(), 1), ("b".to_owned(), 1)], "the finished step does not run again");
 }
 
 #[test]
@@ -49,15 +49,15 @@ fn aborting_gives_running_steps_back_uncharged() {
         });
         bench.worker().run(&Scope::Runs(vec![run.clone()]), &bench.shutdown).unwrap();
     });
-    assert_eq!(document(&bench.parts, &run).unwrap()["state"], "queued");
-    let told = bench
+    assert_eq!(document(&bench.ports, &run).unwrap()["state"], "queued");
+    let releases = bench
         .events
         .lock()
         .unwrap()
         .iter()
         .filter(|event| matches!(event, Event::StepReleased { attempt: 1, .. }))
         .count();
-    assert_eq!(told, 1, "whoever watches is told what became of it");
+    assert_eq!(releases, 1, "the listener gets the release");
     bench.shutdown = Shutdown::default();
     bench.script("a", |attempt, _| Ok(sum(attempt)));
     assert_eq!(bench.work(&run)["processing_summary"]["steps"][0]["attempts"][0]["number"], 1);
@@ -71,7 +71,7 @@ fn a_worker_for_everything_works_until_it_is_told_to_stop() {
         threads.spawn(|| bench.worker().run(&Scope::All, &bench.shutdown).unwrap());
         let all: Vec<_> = (0..20).map(|x| bench.submit(&published, x)).collect();
         for run in all {
-            while document(&bench.parts, &run).unwrap()["state"] != "succeeded" {
+            while document(&bench.ports, &run).unwrap()["state"] != "succeeded" {
                 std::thread::yield_now();
             }
         }

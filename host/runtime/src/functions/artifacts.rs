@@ -10,14 +10,14 @@ use crate::bindings::dovetail::task::types::TaskError;
 use crate::handles::{Artifact, Fault, Writer};
 use crate::state::{Answer, State, end, show, store_fault, wit_failure};
 
-/// What one call reads or writes at most, in bytes.
+/// The most bytes that one call reads or writes.
 const MAX_CHUNK: usize = 1 << 20;
 
 fn failed(code: &str, message: String) -> Fault {
     Fault::Task(TaskError::Failed(wit_failure(code, message, false)))
 }
 
-/// `type/subtype`, perhaps with parameters; printable ASCII, at most 255 bytes.
+/// Whether the text is a media type: `type/subtype`, optionally with parameters, printable ASCII, at most 255 bytes.
 fn is_media_type(text: &str) -> bool {
     let essence = text.split(';').next().unwrap_or(text).trim();
     let token =
@@ -109,7 +109,7 @@ impl artifacts::HostArtifact for State {
 impl artifacts::HostWriter for State {
     fn new(&mut self, media_type: String) -> wasmtime::Result<Resource<Writer>> {
         self.host("dovetail:task/artifacts.writer", |state| {
-            // What is too long to be a media type is refused by `finish` and need not be kept.
+            // `finish` refuses a media type that is too long, so only its beginning is kept.
             let media_type = media_type.chars().take(256).collect();
             Ok(state.table.push(Writer { media_type, bytes: Vec::new() })?)
         })
@@ -128,7 +128,7 @@ impl artifacts::HostWriter for State {
             if !state.hold_bytes(chunk.len() as u64)? {
                 return Err(failed(
                     "artifact_too_large",
-                    format!("a task may write at most {} at a time", show(state.budgets.artifacts)),
+                    format!("the task may hold {} of unfinished artifacts at once", show(state.budgets.artifacts)),
                 ));
             }
             state.table.get_mut(&this)?.bytes.extend_from_slice(&chunk);
@@ -136,7 +136,7 @@ impl artifacts::HostWriter for State {
         })
     }
 
-    /// Takes the writer by value: the guest has no handle left, and `drop` is not called for it.
+    /// The guest passes the writer by value: it has no handle left, and `drop` is not called for the writer.
     fn finish(&mut self, this: Resource<Writer>) -> Answer<Resource<Artifact>> {
         self.host("dovetail:task/artifacts.writer.finish", |state| {
             let Writer { media_type, bytes } = state.table.delete(this)?;
@@ -146,7 +146,7 @@ impl artifacts::HostWriter for State {
                 let shown: String = crate::text::clean(&media_type).chars().take(80).collect();
                 return Err(failed(
                     "bad_media_type",
-                    format!("`{shown}` is no media type: expected `type/subtype`, as in `text/plain`"),
+                    format!("`{shown}` is not a media type: expected `type/subtype`, as in `text/plain`"),
                 ));
             }
             state.store_artifact(media_type, &bytes)

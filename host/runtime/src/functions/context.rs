@@ -27,7 +27,7 @@ impl context::Host for State {
     fn remaining_ms(&mut self) -> wasmtime::Result<u64> {
         self.host("dovetail:task/context.remaining-ms", |state| {
             let left = state.stop.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            // Rounded up: 0 is said when it is over, and not a moment before.
+            // Rounded up, so that 0 means that the time is over.
             Ok(left.map_or(u64::MAX, |left| u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)))
         })
     }

@@ -1,4 +1,4 @@
-//! `dovetail:task/control`: whether to go on, and how far the task is.
+//! `dovetail:task/control`: the wish to cancel, and the task's progress.
 
 use std::time::{Duration, Instant};
 
@@ -6,9 +6,9 @@ use crate::bindings::dovetail::task::control;
 use crate::state::{Progress, State};
 use crate::text::clean;
 
-/// The shortest time between two reports that are passed on.
+/// The shortest time between two reports of progress that are passed on.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-/// Longer notes are left out, in bytes.
+/// The longest note in bytes; a longer note is left out.
 const MAX_NOTE: usize = 1 << 10;
 
 impl control::Host for State {

@@ -12,21 +12,21 @@ use crate::handles::{AgeGenderEstimator, Detector, Embedder, EmotionClassifier, 
 use crate::outcome::{Ended, host_error};
 use crate::state::{Answer, State, wit_failure};
 
-/// Views compared for the confidence of an age, unless the task sets another number.
+/// The number of views that are compared for the confidence of an age, unless the task sets another number.
 pub const DEFAULT_VIEWS: u32 = 2;
 
-/// Boxes that one call takes. Each gets an answer of its own that is larger than the box: what a guest passes must not
-/// decide what the host holds.
+/// The most boxes of one call. The host's answer for each box is larger than the box, so without this limit the guest
+/// would determine how much memory the host uses.
 const MAX_FACES: usize = 10_000;
 
-/// The model that was chosen for the run is not on this machine: another machine may have it.
+/// The error for a model that was chosen for the run and is not on this machine; another machine may have it.
 fn not_here(chosen: &ModelUse, found: Option<&port::Model>) -> Fault {
     let ModelUse { name, digest } = chosen;
     let here = found.map_or("it is not installed here".to_owned(), |model| {
-        format!("the one that is installed here has another content ({})", model.digest)
+        format!("the installed model has other content ({})", model.digest)
     });
     let operation = format!("open the model `{name}` ({digest}), which was chosen for this run");
-    let remedy = "install that one with `dovetail models pull` or `models add`, or submit a new run";
+    let remedy = "install that model with `dovetail models pull` or `models add`, or submit a new run";
     Ended::Host(host_error(operation, false, format!("{here}; {remedy}"))).into()
 }
 
@@ -51,7 +51,7 @@ fn answers<T, U>(answers: PerFace<T>, convert: impl Fn(T) -> U) -> Faces<U> {
 }
 
 impl State {
-    /// The model of this name; without a name, the one that was chosen for the run.
+    /// The model with this name; without a name, the model that was chosen for the run.
     fn model(&mut self, kind: ModelKind, name: Option<&str>) -> Answer<port::Model> {
         let chosen = if name.is_none() { self.attempt.models.get(kind.name()).cloned() } else { None };
         let found = self.vision.model(kind, name.or(chosen.as_ref().map(|chosen| chosen.name.as_str())));
@@ -68,7 +68,7 @@ impl State {
         Ok(port::Model { landmarker, ..model })
     }
 
-    /// Runs one operation on the pixels of `image` and records the model.
+    /// Runs one operation on the pixels of `image` and records the model in the lineage.
     fn look<T>(
         &mut self,
         model: &port::Model,

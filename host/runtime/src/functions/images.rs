@@ -7,7 +7,7 @@ use crate::bindings::dovetail::vision::images::{self, Rect, Size};
 use crate::handles::{Artifact, Image};
 use crate::state::{Answer, State, end};
 
-/// A box of the guest as the port has it.
+/// Converts a box of the guest to the port's type.
 pub(crate) fn rect(area: &Rect) -> port::Rect {
     port::Rect { x: area.x, y: area.y, width: area.width, height: area.height }
 }
@@ -22,7 +22,7 @@ impl images::HostImage for State {
         })
     }
 
-    /// It has no error to tell: a picture that cannot be decoded ends the attempt, as invalid input.
+    /// The function has no error to return: a picture that cannot be decoded ends the attempt as invalid input.
     fn size(&mut self, this: Resource<Image>) -> wasmtime::Result<Size> {
         self.host("dovetail:vision/images.image.size", |state| {
             let port::Size { width, height } = state.pixels(&this).map_err(end)?.size();

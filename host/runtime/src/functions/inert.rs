@@ -1,8 +1,8 @@
-//! WASI that needs no grant: wasmtime answers it, out of an empty context, and here it is counted and timed as every
-//! other host function is.
+//! WASI interfaces that need no grant. wasmtime implements them with an empty context; the wrappers here count and time
+//! the calls as for every other host function.
 //!
-//! Not here is what nobody can call, because no guest ever holds such a handle: files, folders, terminals, errors of
-//! streams.
+//! Interfaces for files, folders, terminals and stream errors are not here: no guest ever holds such a handle, so no
+//! guest can call their functions.
 
 use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::cli::WasiCliView as _;
@@ -107,7 +107,7 @@ impl poll::HostPollable for State {
 }
 
 impl State {
-    /// A function of a stream: its own errors are told to the guest, a panic ends the attempt.
+    /// Calls a function of a stream. The guest gets the stream's own errors; a panic ends the attempt.
     fn stream<T>(
         &mut self,
         name: &'static str,

@@ -19,7 +19,7 @@ impl logging::Host for State {
         })
     }
 
-    /// Every level is kept, as long as there is room.
+    /// Every level is kept until the log is full.
     fn enabled(&mut self, _: Level) -> wasmtime::Result<bool> {
         self.host("dovetail:task/logging.enabled", |state| Ok(state.log.lock().has_room()))
     }

@@ -1,5 +1,6 @@
-//! The host functions, one interface a file. Each goes through [`State::host`](crate::state::State::host), which counts
-//! it, times it and contains a panic. None trusts what a guest passes.
+//! The host functions, one interface in each file. Each function goes through
+//! [`State::host`](crate::state::State::host), which counts and times it and contains a panic. No function trusts a
+//! guest's arguments.
 
 mod artifacts;
 mod context;

@@ -1,5 +1,6 @@
-//! The parts of WASI that are ours: standard output and standard error become log lines, a guest that sleeps can be
-//! stopped, and what needs a grant. The rest, which can do nothing, is in `inert.rs`.
+//! The WASI interfaces that this crate implements: standard output and standard error, which become log lines;
+//! sleeping, which the host can interrupt; and interfaces that need a grant. Interfaces that can do nothing are in
+//! `inert.rs`.
 
 use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
@@ -21,11 +22,11 @@ use crate::log::{Output, SharedLog};
 use crate::state::State;
 use crate::ticker::Beat;
 
-/// What a stream takes at once, in bytes.
+/// The most bytes of one write.
 const PERMIT: usize = 64 << 10;
 
-/// A stream that never blocks, never fails and never fills: what is over the log's limit is dropped and counted there.
-/// (The pipe that WASI brings along closes when it is full, and `println!` then panics.)
+/// A stream that never blocks, fails or fills up: the log drops and counts lines over its limit. (WASI's own pipe
+/// closes when it is full, and `println!` then panics.)
 struct LogStream {
     output: Output,
     log: SharedLog,
@@ -78,12 +79,12 @@ impl stderr::Host for State {
     }
 }
 
-/// A guest's sleep. It looks at each tick whether it is over, so that it ends soon after the attempt must end.
+/// A guest's sleep. It checks the attempt's [`Stop`] at each tick, so it ends soon after the attempt must end.
 struct Sleep {
-    /// None: so far away that no clock reaches it.
+    /// The end of the sleep. `None`: later than any clock reaches.
     until: Option<Instant>,
     stop: Stop,
-    /// Set when the sleep ends because the attempt must end: what the guest does after that does not count.
+    /// Set when the sleep ends because the attempt must end. The guest's result is then ignored.
     cut: Arc<OnceLock<StopReason>>,
     beat: Arc<Beat>,
 }
@@ -108,7 +109,7 @@ impl Pollable for Sleep {
 }
 
 impl State {
-    /// Where the guest's monotonic clock begins.
+    /// The zero of the guest's monotonic clock.
     fn zero(&mut self) -> Instant {
         *self.clock_zero.get_or_insert_with(Instant::now)
     }

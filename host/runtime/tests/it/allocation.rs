@@ -1,6 +1,6 @@
-//! Where instances get their memory: from the slots of a pool or, without the address space for them, mapped anew for
-//! each attempt. The same attempts come to the same end on both, and what an attempt may hold there is always room for
-//! it.
+//! The two ways in which instances get their memory: from the slots of a pool, or, without the address space for slots,
+//! mapped for each attempt. The same attempts have the same outcome on both. The pool has enough entries for every
+//! attempt within its limits.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::refusals::{compiler, refuses};
 use crate::support::{Bench, attempt, failed, failure, number_guest, output};
 
-/// More slots than any processor has addresses for: 2^20 memories of 4 GiB.
+/// More slots than any processor can address: 2^20 memories of 4 GiB.
 const TOO_MANY: u32 = 1 << 17;
 
 /// A bench with a pool and one without.
@@ -25,7 +25,7 @@ fn both() -> [Bench; 2] {
     benches
 }
 
-/// An unsigned number as WebAssembly writes it.
+/// An unsigned number in WebAssembly's encoding.
 fn leb(mut n: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -39,7 +39,7 @@ fn leb(mut n: usize) -> Vec<u8> {
     }
 }
 
-/// How many core modules a component has at its top level.
+/// The number of core modules at the top level of a component.
 fn modules(component: &[u8]) -> usize {
     let (mut at, mut found) = (8, 0);
     while at < component.len() {
@@ -61,7 +61,7 @@ fn modules(component: &[u8]) -> usize {
     found
 }
 
-/// The component with `times` instances of one more module in text.
+/// The component with `times` instances of one more module, given in text.
 fn with_instances(mut component: Vec<u8>, module: &str, times: usize) -> Vec<u8> {
     let index = leb(modules(&component));
     let module = wat::parse_str(module).unwrap();
@@ -118,7 +118,7 @@ fn a_limit_above_the_slots_is_the_size_of_a_slot_on_both() {
 
 #[test]
 fn time_is_limited_on_both() {
-    // 0 comes back at once; anything else never does.
+    // With 0 the guest returns at once; with any other number it never returns.
     let spin = number_guest("", "(loop $l (br_if $l (local.get 0))) (call $ok (i32.const 1))");
     for bench in both() {
         assert_eq!(output(&bench.run(&spin, json!({ "n": 0 }))), &json!({ "n": 1 }));
@@ -151,7 +151,7 @@ fn a_trap_and_a_full_stack_end_an_attempt_on_both() {
 
 #[test]
 fn failed_attempts_leave_room_and_clean_memory_on_both() {
-    // Writes into memory, then fails for every second input.
+    // Writes to its memory, then fails for every second input.
     let dirty = number_guest(
         "",
         "(if (i32.load8_u (i32.const 0x5000)) (then (return (call $ok (i32.const 666)))))
@@ -172,12 +172,13 @@ fn failed_attempts_leave_room_and_clean_memory_on_both() {
     }
 }
 
-/// Counts who arrived, and lets nobody go on before all have: only then do their instances exist at the same time.
+/// Blocks each arrival until all have arrived: only then do all instances exist at the same time.
 #[derive(Default)]
 struct Gate(Mutex<usize>, Condvar);
 
 impl Gate {
-    /// Whether all came; bounded, so that a missing one fails the test instead of stopping it.
+    /// Returns whether all arrived. The wait is bounded, so that a missing arrival fails the test instead of blocking
+    /// it.
     fn pass(&self, all: usize) -> bool {
         let mut arrived = self.0.lock().unwrap();
         *arrived += 1;
@@ -188,8 +189,8 @@ impl Gate {
     }
 }
 
-/// Runs `attempts` attempts that wait for one another in the middle, as wide as a component may be: 8 memories and 16
-/// tables each.
+/// Runs `attempts` attempts that wait for one another in the middle. Each uses the most entries that a component may
+/// use: 8 memories and 16 tables.
 fn crowd(jobs: u32, attempts: usize) {
     let gate = Arc::new(Gate::default());
     let met = Arc::new(Mutex::new(0));
@@ -205,7 +206,7 @@ fn crowd(jobs: u32, attempts: usize) {
     assert_eq!(bench.runtime.pooled(), jobs != TOO_MANY);
     let guest = number_guest(LOG, &format!("{SAY} (call $ok (local.get 0))"));
     let guest = with_instances(guest, "(module (memory 1) (table 10 funcref))", 7);
-    // With the table by which a component's own modules are joined.
+    // The table that joins a component's own modules counts as well.
     let guest = with_instances(guest, "(module (table 10 funcref))", 8);
     let package = bench.install("probe", &guest, "");
     std::thread::scope(|scope| {

@@ -1,7 +1,7 @@
-//! Components made to make the compiler eat time, memory or disk: each limit of the compiling child obeyed and
-//! violated, by the same component.
+//! Components made to cost the compiler much time, memory or disk: each limit of the compiling child is tested from
+//! both sides, with the same component.
 //!
-//! The defaults (2 GiB, 60 s, 300 s) are too generous for a test: these limits are smaller.
+//! The default limits (2 GiB, 60 s, 300 s) are too high for a test, so these limits are lower.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,7 +15,7 @@ use dovetail_runtime::{CompileLimits, Compiler, CompilerOptions, Description, Lo
 use crate::cache::{program, program_after};
 use crate::support::{NUMBER, component, core, number_guest};
 
-/// A compiler whose child works within `limits`, in a folder of its own.
+/// A compiler with its own folder, whose child works within `limits`.
 struct Forge {
     compiler: Compiler,
     folder: tempfile::TempDir,
@@ -38,7 +38,7 @@ impl Forge {
         self.compiler.describe(component, &Grants::default()).unwrap()
     }
 
-    /// Refused, and nothing of it is left; what is good compiles right afterwards.
+    /// Checks that the component is refused and leaves no files, and that a good component compiles right afterwards.
     #[track_caller]
     fn refuses(&self, component: &[u8]) -> Refusal {
         let before = self.files();
@@ -62,7 +62,7 @@ impl Forge {
         error
     }
 
-    /// In the folder of compiled code, but for the lock, and for what the child of these tests writes.
+    /// The files in the folder of compiled code, except the lock and the file that the child of these tests writes.
     fn files(&self) -> Vec<String> {
         let names = fs::read_dir(self.folder.path().join("code"))
             .unwrap()
@@ -73,9 +73,9 @@ impl Forge {
     }
 }
 
-/// A guest with `functions` functions in which 100 nested loops carry 1,000 numbers: the compiler keeps 100,000 of them
-/// apart, from a text of 12 KB. One takes more than a second of processor time and 200 MB; three times as many loops
-/// take more than a minute.
+/// A guest with `functions` functions in which 100 nested loops carry 1,000 numbers: from a text of 12 KB the compiler
+/// must keep 100,000 values apart. One function takes more than a second of processor time and 200 MB; three times as
+/// many loops take more than a minute.
 fn nest(functions: usize) -> Vec<u8> {
     const LOOPS: usize = 100;
     const LOCALS: usize = 1000;
@@ -106,7 +106,7 @@ fn a_costly_component_within_the_limits() {
 
 #[test]
 fn a_component_that_takes_more_memory_than_there_is() {
-    // Enough for the guests of these tests, and less than the component takes that compiles in the test above.
+    // Enough for the other guests of these tests, and less than the component needs that compiles in the test above.
     let forge = Forge::new(CompileLimits { address_space: 160 << 20, ..CompileLimits::default() });
     let refusal = forge.refuses(&nest(1));
     assert_eq!(refusal.code, "compile_too_expensive");
@@ -124,7 +124,7 @@ fn a_component_that_takes_more_processor_time_than_there_is() {
 
 #[test]
 fn a_compiler_that_waits_for_ever() {
-    // A pipe without a writer instead of a file: no processor time is used, and only the clock ends it.
+    // The input is a pipe without a writer: the compiler uses no processor time, and only the wall time ends it.
     let hanging = |folder: &Path| program_after(folder, "rm \"$2\" && mkfifo \"$2\"");
     let forge = Forge::with(CompileLimits { wall_seconds: 1, ..CompileLimits::default() }, hanging);
     let error = forge.fails(&number_guest("", "(call $ok (i32.const 1))"));
@@ -138,8 +138,8 @@ fn a_compiler_that_waits_less_than_its_limit() {
     forge.compiles(&number_guest("", "(call $ok (i32.const 1))"));
 }
 
-/// A few hundred bytes of text with 12 MiB between the first byte of its data and the last: the image of its memory is
-/// written out.
+/// A few hundred bytes of text with 12 MiB between the first and the last byte of its data; the compiled code contains
+/// the whole image of the memory.
 fn hollow() -> Vec<u8> {
     let module = core(r#"(data (i32.const 0) "first") (data (i32.const 12582912) "last")"#, "(call $ok (i32.const 1))");
     component(NUMBER, &module.replace("(memory (export \"memory\") 2)", "(memory (export \"memory\") 200)"))
@@ -152,7 +152,7 @@ fn code_within_its_limit_and_over_it() {
     let refusal = Forge::new(tight).refuses(&hollow());
     assert_eq!(refusal.code, "compile_too_expensive");
     assert!(refusal.message.contains("at most 1MiB are taken"), "{refusal:?}");
-    // Where the host itself compiles, too.
+    // The limit also applies if the host compiles in its own process.
     let folder = tempfile::tempdir().unwrap();
     let options =
         CompilerOptions { cache_dir: folder.path().join("code"), cache_bytes: 64 << 20, program: None, limits: tight };
@@ -162,7 +162,7 @@ fn code_within_its_limit_and_over_it() {
     }
 }
 
-/// Components that instantiate the one before `width` times, `depth` deep, around one module.
+/// Nested components around one module: each instantiates the previous one `width` times, `depth` deep.
 fn matryoshka(width: usize, depth: usize) -> Vec<u8> {
     let mut text = "(core module $m) (core instance (instantiate $m))".to_owned();
     for n in 0..depth {
@@ -174,7 +174,7 @@ fn matryoshka(width: usize, depth: usize) -> Vec<u8> {
 #[test]
 fn components_in_components() {
     let forge = Forge::new(CompileLimits { address_space: 192 << 20, cpu_seconds: 10, ..CompileLimits::default() });
-    // What is small enough is compiled, and only then found to be no task.
+    // A small component is compiled, and refused only because it is no task.
     assert_eq!(
         forge.compiler.describe(&matryoshka(2, 3), &Grants::default()).map(|_| ()).unwrap_err().to_string(),
         "it exports no interface with a function `run`"
@@ -193,7 +193,7 @@ fn alone() {
         peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     };
     let (memory, time, code) = (nest(1), nest(8), hollow());
-    // This program takes 70 MB of it before it begins: it is linked with OpenCV.
+    // This program itself takes 70 MB of the address space, because it is linked with OpenCV.
     let limits = CompileLimits { address_space: 192 << 20, cpu_seconds: 1, wall_seconds: 300, code: 1 << 20 };
     let forge = Forge::new(limits);
     forge.compiles(&number_guest("", "(call $ok (i32.const 1))"));
@@ -202,7 +202,7 @@ fn alone() {
         forge.refuses(bomb);
     }
     let grown = peak() - before;
-    // Compiling `memory` here takes 200 MB, as the test without limits shows.
+    // Compiling `memory` in this process takes 200 MB, as the test without limits shows.
     assert!(grown < 32 << 20, "the parent grew by {grown} bytes");
     let folder = tempfile::tempdir().unwrap();
     let options = CompilerOptions {

@@ -1,4 +1,4 @@
-//! Compiled code on disk: written once, checked, bounded, shared between processes.
+//! Compiled code on disk: written once, checked, bounded, and shared between processes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -63,7 +63,7 @@ fn the_folder_is_bounded() {
         roomy.describe(&guest(n), &Grants::default()).unwrap();
     }
     assert_eq!(code_in(folder.path()).len(), 3);
-    // MemoryBudget for two: what is compiled next pushes out what was used longest ago.
+    // The cache holds two components: the next one that is compiled evicts the least recently used one.
     let two = 2 * fs::metadata(&code_in(folder.path())[0]).unwrap().len() + 100;
     let tight = Compiler::new(options(two)).unwrap();
     tight.describe(&guest(0), &Grants::default()).unwrap();
@@ -95,17 +95,18 @@ fn many_at_once_compile_once() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// The child of these tests: this test binary, told by the environment to run only `child`.
+/// A compiler program: this test binary, which runs only the test `child` with the paths from its environment.
 pub(crate) fn program(folder: &Path) -> PathBuf {
     program_after(folder, "")
 }
 
-/// The same after some lines of shell, for which the input is `$2`.
+/// The same program after some lines of shell, in which `$2` is the input file.
 pub(crate) fn program_after(folder: &Path, before: &str) -> PathBuf {
     let path = folder.join("compiler");
     let script = format!(
         "#!/bin/sh\n[ \"$1\" = {SUBCOMMAND} ] || exit 64\n{before}\n\
-         DOVETAIL_TEST_INPUT=\"$2\" DOVETAIL_TEST_OUTPUT=\"$3\" DOVETAIL_TEST_LIMITS=\"$4\" exec '{}' --exact cache::child --ignored --nocapture\n",
+         DOVETAIL_TEST_INPUT=\"$2\" DOVETAIL_TEST_OUTPUT=\"$3\" DOVETAIL_TEST_LIMITS=\"$4\" exec '{}' --exact \
+         cache::child --ignored --nocapture\n",
         std::env::current_exe().unwrap().display()
     );
     fs::write(&path, script).unwrap();
@@ -121,7 +122,7 @@ fn child() {
     let code = compile_child(&[file("DOVETAIL_TEST_INPUT"), output.clone(), file("DOVETAIL_TEST_LIMITS")]);
     let limits = fs::read_to_string("/proc/self/limits").unwrap();
     fs::write(Path::new(&output).parent().unwrap().join("limits"), limits).unwrap();
-    // An exit code is opaque, and the process must end with it.
+    // An exit code is opaque: find its number, with which the process must end.
     let code = (0..=u8::MAX).find(|number| std::process::ExitCode::from(*number) == code).unwrap();
     if code != 0 {
         #[expect(clippy::exit, clippy::disallowed_methods, reason = "a test has no exit code of its own")]
@@ -144,7 +145,7 @@ fn a_child_compiles_under_its_limits() {
         "{:?}",
         compiler.describe(&guest(1), &Grants::default())
     );
-    // The child worked within its limits, and says so itself.
+    // The child records its limits in a file.
     let limits = fs::read_to_string(folder.path().join("code/limits")).unwrap();
     let limit = |name: &str| {
         limits
@@ -156,7 +157,7 @@ fn a_child_compiles_under_its_limits() {
         (limit("Max address space").as_deref(), limit("Max cpu time").as_deref()),
         (Some("2147483648"), Some("60"))
     );
-    // Another process finds it, without a compiler.
+    // Another process finds the code, without a compiler.
     let options = CompilerOptions {
         cache_dir: folder.path().join("code"),
         cache_bytes: 64 << 20,
@@ -199,7 +200,7 @@ fn a_compiler_that_is_not_there_is_the_host_s_fault() {
     }
 }
 
-/// What comes of a compiler that is only this shell script.
+/// The error of a compiler that is only this shell script.
 fn scripted(script: &str) -> LoadError {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("compiler");
@@ -233,7 +234,7 @@ fn a_child_that_is_killed_by_its_limits_is_the_component_s_fault() {
 
 #[test]
 fn a_child_that_others_kill_is_not() {
-    // Ctrl-C reaches the whole group of processes; the system may be out of memory; an operator may be in a hurry.
+    // Ctrl-C reaches the whole process group; the kernel may run out of memory; an operator may kill the child.
     for (end, transient, words) in [
         ("kill -INT $$", true, "signal 2"),
         ("kill -KILL $$", true, "signal 9"),
@@ -259,7 +260,7 @@ fn a_child_that_others_kill_is_not() {
 
 #[test]
 fn a_child_that_talks_without_end_is_not_listened_to() {
-    // `yes` ends when nobody reads it any longer.
+    // `yes` ends when its reader has closed the pipe.
     match scripted("yes 'so much to say' >&2; exit 70") {
         LoadError::Host(error) => {
             assert!(error.operation.len() <= 4096 && error.operation.contains("so much to say"), "{error:?}");

@@ -1,22 +1,24 @@
-//! Every type of WIT from JSON through a guest that returns its input, and back to JSON.
+//! Converts every WIT type from JSON, through a guest that returns its input, back to JSON.
 
 use serde_json::{Value, json};
 
 use crate::support::{Bench, component, core_with, output};
 
-/// `input` and `output` are the same record; with more than 16 flat parameters it comes as one pointer and can be
-/// copied as it is.
+/// A guest that returns its input: input and output are the same record. With more than 16 flat parameters the record
+/// is passed by pointer, so the guest can copy it.
 pub(crate) fn echo_guest(types: &str, fields: &str) -> Vec<u8> {
     let padding: String = (0..17).map(|n| format!(", pad{n}: option<u32>")).collect();
     let interface = format!(
-        "use dovetail:task/types@0.1.0.{{task-error}}; use dovetail:vision/images@0.1.0.{{image}}; use dovetail:task/artifacts@0.1.0.{{artifact}}; \
+        "use dovetail:task/types@0.1.0.{{task-error}}; use dovetail:vision/images@0.1.0.{{image}}; \
+         use dovetail:task/artifacts@0.1.0.{{artifact}}; \
          {types} record input {{ {fields}{padding} }} run: func(input: input) -> result<input, task-error>;"
     );
-    let body = "(memory.copy (i32.const 2056) (local.get 0) (i32.const 4096)) (i32.store8 (i32.const 2048) (i32.const 0)) (i32.const 2048)";
+    let body = "(memory.copy (i32.const 2056) (local.get 0) (i32.const 4096)) (i32.store8 (i32.const 2048) \
+        (i32.const 0)) (i32.const 2048)";
     component(&interface, &core_with("(param i32)", "", body))
 }
 
-/// Sends `value` through an echo guest of one field and expects it back in the same form.
+/// Sends each value through an echo guest with one field, and expects it back in the same form.
 #[track_caller]
 fn survives(bench: &Bench, types: &str, ty: &str, values: &[Value]) {
     let guest = echo_guest(types, &format!("the-value: {ty}"));
@@ -78,7 +80,8 @@ fn texts_and_lists_survive() {
 #[test]
 fn named_types_survive() {
     let b = Bench::new();
-    let types = "record inner { some-name: u32, other: option<string> } variant shape { nothing, just-a-number(u32), both(inner) } \
+    let types = "record inner { some-name: u32, other: option<string> } variant shape { nothing, just-a-number(u32), \
+        both(inner) } \
                  enum colour { red, dark-blue } flags rights { can-read, can-write, x }";
     survives(&b, types, "inner", &[json!({"some_name": 1, "other": null}), json!({"some_name": 2, "other": "y"})]);
     let both = json!({"tag": "both", "val": {"some_name": 1, "other": "z"}});

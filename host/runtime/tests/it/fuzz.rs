@@ -1,5 +1,5 @@
-//! What anybody may upload, read from anything: packages, and the types of a component. Refused or taken, within
-//! bounds, and never a panic.
+//! Untrusted uploads: packages, and the types of components. The reader accepts or refuses them within its limits, and
+//! never panics.
 
 #[path = "../../../../tests/fuzz/mutator.rs"]
 mod mutator;
@@ -79,7 +79,7 @@ fn types() {
     });
 }
 
-/// The entries of a package, as the writer `write` sets them down.
+/// The entries of a package, as the writer `write` writes them.
 fn zipped(write: impl FnOnce(&mut ZipWriter<Cursor<Vec<u8>>>, &[(&str, &[u8])])) -> Vec<u8> {
     let (text, component) =
         (manifest("probe", "[limits]\nmemory = \"8MiB\""), number_guest("", "(call $ok (local.get 0))"));
@@ -102,7 +102,7 @@ fn put(zip: &mut ZipWriter<Cursor<Vec<u8>>>, entries: &[(&str, &[u8])], options:
     }
 }
 
-/// The files of the corpora that are made here (`tests/fuzz/README.md` has the others), by folder and name.
+/// The files of the corpora that are made here, by folder and name. `tests/fuzz/README.md` describes the other files.
 fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let plain = SimpleFileOptions::default();
     let texts = |name: &str, text: &str| BTreeMap::from([(name.to_owned(), text.to_owned())]);
@@ -115,7 +115,8 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         readme: Some("# probe\n"),
         examples: &texts("one.json", r#"{"n": 1}"#),
     });
-    // Two entries of one name: the writer makes none, so one is renamed behind its back, here and in the directory.
+    // Two entries with one name. The writer refuses that, so one entry is renamed afterwards, in its local header and
+    // in the directory.
     let twice = zipped(|zip, all| put(zip, &[all, &[("wit/wirld.wit", b"another")]].concat(), plain));
     let twice = twice
         .iter()
@@ -123,9 +124,11 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         .enumerate()
         .map(|(at, byte)| if twice[..at].ends_with(b"wit/w") && byte == b'i' { b'o' } else { byte });
     let everything = echo_guest(
-        "record place { name: string, at: tuple<f64, f32> } variant shape { none, square(u8), named(place) } enum colour { red, dark-green }
+        "record place { name: string, at: tuple<f64, f32> } variant shape { none, square(u8), named(place) } enum \
+         colour { red, dark-green }
          flags access { read, run-it } type id = u64;",
-        "a: list<place>, b: option<option<shape>>, c: result<colour, string>, d: access, e: list<u8>, f: char, g: id, h: result, i: tuple<s8, s16, s64, bool>",
+        "a: list<place>, b: option<option<shape>>, c: result<colour, string>, d: access, e: list<u8>, f: char, g: id, \
+         h: result, i: tuple<s8, s16, s64, bool>",
     );
     vec![
         (PACKAGES, "taken-whole.zip", whole.unwrap()),
@@ -168,13 +171,13 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     ]
 }
 
-/// A component that `tests/hostile` has as text.
+/// A component whose text is in `tests/hostile`.
 fn hostile(name: &str) -> Vec<u8> {
     wat::parse_file(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/hostile/{name}.wat"))).unwrap()
 }
 
-/// The corpora are files, so that they stay what they are when those who write packages and components change. With
-/// `DOVETAIL_WRITE_CORPORA` set they are written anew.
+/// The corpora are files, so that they do not change with the code that writes packages and components. If
+/// `DOVETAIL_WRITE_CORPORA` is set, the files are written again.
 #[test]
 fn the_corpora_are_what_their_names_say() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

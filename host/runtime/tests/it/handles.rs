@@ -1,4 +1,4 @@
-//! Images, artifacts and models: what a guest does with handles, and what the host answers.
+//! Images, artifacts and models: a guest's use of handles, and the host's answers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use crate::support::{Bench, ENCODING, attempt, component, core_with, failed, failure, output};
 
 const IMAGES: &str = "use dovetail:task/types@0.1.0.{task-error}; use dovetail:vision/images@0.1.0.{image}; \
-    record input { image: image, n: u32 } record output { images: list<image>, n: u32 } run: func(input: input) -> result<output, task-error>;";
+    record input { image: image, n: u32 } record output { images: list<image>, n: u32 } \
+    run: func(input: input) -> result<output, task-error>;";
 
-/// What guests here import; unused imports are pruned.
+/// The imports of the guests in this file; unused imports are pruned.
 const IMPORTS: &str = r#"
   (import "dovetail:vision/images@0.1.0" "[method]image.size" (func $size (param i32 i32)))
   (import "dovetail:vision/images@0.1.0" "[method]image.crop" (func $crop (param i32 f32 f32 f32 f32 i32)))
@@ -26,11 +27,12 @@ const IMPORTS: &str = r#"
   (import "dovetail:vision/faces@0.1.0" "[method]embedder.embed" (func $embed (param i32 i32 i32 i32 i32)))
   (data (i32.const 0x2000) "slowpanicsmissingunknown")
   (func $answer (param $images i32) (param $n i32) (result i32)
-    (i32.store8 (i32.const 1024) (i32.const 0)) (i32.store (i32.const 1032) (i32.const 0x4000)) (i32.store (i32.const 1036) (local.get $images))
+    (i32.store8 (i32.const 1024) (i32.const 0)) (i32.store (i32.const 1032) (i32.const 0x4000))
+    (i32.store (i32.const 1036) (local.get $images))
     (i32.store (i32.const 1040) (local.get $n)) (i32.const 1024))
 "#;
 
-/// Parameter 0 is the image, 1 is `n`; images to be returned stand at 0x4000.
+/// A guest whose parameter 0 is the image and parameter 1 is `n`. Images to return are stored at 0x4000.
 fn guest(body: &str) -> Vec<u8> {
     component(IMAGES, &core_with("(param i32 i32)", IMPORTS, body))
 }
@@ -58,7 +60,8 @@ fn a_picture_that_the_task_made_is_stored_as_png() {
     let report = run(
         &bench,
         "(call $crop (local.get 0) (f32.const 1) (f32.const 2) (f32.const 30) (f32.const 40) (i32.const 0x3000))
-         (i32.store (i32.const 0x4000) (i32.load (i32.const 0x3008))) (i32.store (i32.const 0x4004) (local.get 0)) (call $answer (i32.const 2) (i32.const 0))",
+         (i32.store (i32.const 0x4000) (i32.load (i32.const 0x3008))) (i32.store (i32.const 0x4004) (local.get 0)) \
+         (call $answer (i32.const 2) (i32.const 0))",
     );
     let images = &output(&report)["images"];
     let made = ArtifactRef::from_json(&images[0]).unwrap();
@@ -79,11 +82,12 @@ fn a_picture_that_the_task_made_is_stored_as_png() {
 #[test]
 fn errors_of_vision_reach_the_guest() {
     let bench = Bench::new();
-    // The discriminants: result, task-error.
+    // The answer combines the discriminants of the result and of the task-error.
     let report = run(
         &bench,
         "(call $crop (local.get 0) (f32.const 1) (f32.const 2) (f32.const 0) (f32.const nan) (i32.const 0x3000))
-         (call $answer (i32.const 0) (i32.add (i32.mul (i32.const 10) (i32.load8_u (i32.const 0x3000))) (i32.load8_u (i32.const 0x3008))))",
+         (call $answer (i32.const 0) (i32.add (i32.mul (i32.const 10) (i32.load8_u (i32.const 0x3000))) (i32.load8_u \
+         (i32.const 0x3008))))",
     );
     assert_eq!(output(&report)["n"], 10, "invalid-input is case 0");
     for (at, length, case) in [(0x200a, 7, 2), (0x2011, 7, 0)] {
@@ -91,7 +95,8 @@ fn errors_of_vision_reach_the_guest() {
             &bench,
             &format!(
                 "(call $detector (i32.const 1) (i32.const {at}) (i32.const {length}) (i32.const 0x3000))
-                 (call $answer (i32.const 0) (i32.add (i32.mul (i32.const 10) (i32.load8_u (i32.const 0x3000))) (i32.load8_u (i32.const 0x3008))))"
+                 (call $answer (i32.const 0) (i32.add (i32.mul (i32.const 10) (i32.load8_u (i32.const 0x3000))) \
+                 (i32.load8_u (i32.const 0x3008))))"
             ),
         );
         assert_eq!(output(&report)["n"], 10 + case);
@@ -126,7 +131,7 @@ fn a_picture_that_cannot_be_decoded_is_invalid_input() {
     assert_eq!(failed(&report), (FailureKind::InvalidInput, "undecodable"));
 }
 
-/// Of a longer file nothing is read: the store refuses it by its size, and that is the input's fault, not the store's.
+/// A longer file is not read: the store refuses it by its size. The input is at fault, not the store.
 #[test]
 fn a_file_as_long_as_is_decoded_and_a_longer_one() {
     let bench = Bench::new();
@@ -156,7 +161,8 @@ fn a_picture_that_is_lost_is_the_host_s_fault() {
 #[test]
 fn models_are_recorded_when_they_are_used() {
     let bench = Bench::new();
-    let opened = "(call $embedder (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0x3000)) (call $answer (i32.const 0) (i32.const 0))";
+    let opened = "(call $embedder (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0x3000)) (call $answer \
+        (i32.const 0) (i32.const 0))";
     assert!(run(&bench, opened).models.is_empty(), "opened, not used");
     let used = "(call $detector (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0x3000))
       (call $detect (i32.load (i32.const 0x3008)) (local.get 0) (i32.const 0x3100))
@@ -190,7 +196,7 @@ fn a_kind_means_the_model_that_was_chosen_for_the_run() {
     };
     let report = with("mine", b"mine").unwrap();
     assert_eq!(report.models[0].name, "mine");
-    // Another content under the name, or none of the name, is this machine's lack, and no failure of the task.
+    // If the model has other content or is not installed, this machine is at fault, not the task.
     for (name, digest) in [("mine", &b"other"[..]), ("unknown", b"unknown"), ("missing", b"missing")] {
         let error = with(name, digest).unwrap_err();
         assert!(error.operation.contains(&format!("open the model `{name}`")) && !error.transient, "{error:?}");
@@ -213,16 +219,17 @@ fn a_panic_of_the_library_is_contained() {
         error.operation.contains("faces.detector.detect") && error.operation.contains("the library is broken"),
         "{error}"
     );
-    // The runtime goes on.
+    // The runtime continues to work.
     assert_eq!(output(&run(&bench, "(call $answer (i32.const 0) (i32.const 1))"))["n"], 1);
 }
 
 #[test]
 fn a_host_function_in_progress_ends_with_the_attempt() {
     let bench = Bench::new();
-    // The guest ignores what it is told and returns a value: it does not count.
+    // The guest ignores the cancellation and returns a value, which is ignored.
     let body = "(call $detector (i32.const 1) (i32.const 0x2000) (i32.const 4) (i32.const 0x3000))
-      (call $detect (i32.load (i32.const 0x3008)) (local.get 0) (i32.const 0x3100)) (call $answer (i32.const 0) (i32.const 1))";
+      (call $detect (i32.load (i32.const 0x3008)) (local.get 0) (i32.const 0x3100)) (call $answer (i32.const 0) \
+      (i32.const 1))";
     let picture = bench.artifact(b"10x10", "image/jpeg");
     let report =
         bench.run_within(&guest(body), json!({ "image": picture, "n": 1 }), Limits { time_ms: 60, ..Limits::DEFAULT });
@@ -236,18 +243,23 @@ fn handles_that_are_not_the_guest_s_end_the_attempt() {
     let one_image = "(call $answer (i32.const 1) (i32.const 0))";
     for (what, body) in [
         ("forged in a call", "(call $size (i32.const 77) (i32.const 0x3000)) (unreachable)".to_owned()),
-        ("used after drop", "(call $drop (local.get 0)) (call $size (local.get 0) (i32.const 0x3000)) (unreachable)".to_owned()),
+        (
+            "used after drop",
+            "(call $drop (local.get 0)) (call $size (local.get 0) (i32.const 0x3000)) (unreachable)".to_owned(),
+        ),
         ("dropped twice", "(call $drop (local.get 0)) (call $drop (local.get 0)) (unreachable)".to_owned()),
         ("forged in the output", format!("(i32.store (i32.const 0x4000) (i32.const 77)) {one_image}")),
         (
             "given away twice",
-            "(i32.store (i32.const 0x4000) (local.get 0)) (i32.store (i32.const 0x4004) (local.get 0)) (call $answer (i32.const 2) (i32.const 0))"
+            "(i32.store (i32.const 0x4000) (local.get 0)) (i32.store (i32.const 0x4004) (local.get 0)) (call $answer \
+             (i32.const 2) (i32.const 0))"
                 .to_owned(),
         ),
         (
             "of another type",
             format!(
-                "(call $detector (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0x3000)) (i32.store (i32.const 0x4000) (i32.load (i32.const 0x3008))) {one_image}"
+                "(call $detector (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0x3000)) \
+                 (i32.store (i32.const 0x4000) (i32.load (i32.const 0x3008))) {one_image}"
             ),
         ),
     ] {

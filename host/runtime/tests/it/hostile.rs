@@ -1,11 +1,12 @@
-//! The guests of `tests/hostile/`: each file says in its first lines what must happen to it, and all of that is
-//! checked, with a neighbour at work in the same runtime.
+//! The guests of `tests/hostile/`: the first lines of each file declare the expected outcome. The tests check all of it
+//! while neighbours run in the same runtime.
 //!
-//! The lines are `;;!` and TOML ([`Header`] has the keys). A `(module` gets the WIT of its header and becomes a
-//! component; a `(component` is taken as it is. For every guest: it is refused, fails or returns as it says, within its
-//! time; a neighbour that holds its instance, and one that runs again and again, are right to the last bit; its log,
-//! output and memory are within their limits; and when it is gone, so are its instances in the pool, its handles, its
-//! files and its memory in this process. Those that look at pictures do so once more on OpenCV and the default models.
+//! The lines begin with `;;!` and are TOML ([`Header`] has the keys). A `(module` gets the WIT of its header and
+//! becomes a component; a `(component` is used as it is. For every guest the tests check: it is refused, fails or
+//! returns as declared, within its time; a neighbour that holds its instance, and a neighbour that runs again and
+//! again, return the right results to the last bit; the guest's log, output and memory are within their limits; and
+//! after the guest has ended, its instances in the pool, its handles, its files and its memory in this process are
+//! released. Guests that use pictures also run on OpenCV with the default models.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,57 +29,58 @@ use serde_json::{Value, json};
 use crate::cache::program;
 use crate::support::{Bench, attempt, component_of, manifest};
 
-/// How long after its deadline an attempt may end: a tick of 8 ms on a machine that may be busy with other tests.
+/// How long after its deadline an attempt may end: a tick of 8 ms, on a machine that may be busy with other tests.
 const SLACK: Duration = Duration::from_millis(500);
-/// How much of this process may be left over by a guest, in bytes.
+/// The most bytes by which a guest may leave this process larger.
 const LEFT_OVER: u64 = 16 << 20;
-/// A guest that is quick runs so often: what is leaked by one run may be too little to be seen.
+/// How often a quick guest runs: the leak of one run may be too small to be seen.
 const RUNS: usize = 20;
-/// For so long at most.
+/// The most time for the repeated runs.
 const AGAIN_FOR: Duration = Duration::from_millis(150);
 
-/// What a file says of itself.
+/// The header of a guest's file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
-    /// Types of its interface, in WIT.
+    /// Types of the guest's interface, in WIT.
     #[serde(default)]
     types: String,
-    /// Fields of its input and of its output, in WIT.
+    /// Fields of the guest's input and of its output, in WIT.
     #[serde(default = "number")]
     takes: String,
     #[serde(default = "number")]
     gives: String,
-    /// Further imports of its world, and the packages that they come from, in WIT.
+    /// Further imports of the guest's world, and their packages, in WIT.
     #[serde(default)]
     world: String,
     #[serde(default)]
     packages: String,
-    /// A text after `@` is stored as an artifact, and stands for it.
+    /// The guest's input. A text after `@` is stored as an artifact, whose reference replaces the text.
     #[serde(default = "one")]
     input: Value,
-    /// The table `[grants]` of its manifest.
+    /// The content of the table `[grants]` in the guest's manifest.
     #[serde(default)]
     grants: String,
     #[serde(default)]
     limits: BTreeMap<String, u64>,
-    /// Limits of the process that compiles it.
+    /// Limits of the process that compiles the guest.
     #[serde(default)]
     compile: BTreeMap<String, u64>,
 
-    /// One of these three: the code with which it is not taken; kind and code of its failure; the JSON of its output.
+    /// The expected outcome, exactly one of three: the code of the refusal; the kind and code of the failure; the JSON
+    /// of the output.
     refused: Option<String>,
     fails: Option<String>,
     returns: Option<String>,
-    /// Words of the message, or of the help.
+    /// Words in the message or in the help.
     says: Option<String>,
-    /// The most linear memory that it held, in bytes.
+    /// The most linear memory that the guest may hold, in bytes.
     peak_memory: Option<u64>,
     log_lines: Option<usize>,
     log_dropped: Option<u64>,
-    /// Artifacts that there are more than before.
+    /// The number of artifacts that the guest adds to the store.
     artifacts: Option<usize>,
-    /// Only OpenCV answers as it says: the double of vision is told nothing about boxes and sizes.
+    /// The outcome holds on OpenCV only, because the fake vision does not check boxes and sizes.
     #[serde(default)]
     opencv: bool,
 }
@@ -91,7 +93,7 @@ fn one() -> Value {
     json!({ "n": 1 })
 }
 
-/// A table of the header over the values of `base`; an unknown key is an error.
+/// The values of `base`, replaced by those of the header's table. An unknown key is an error.
 fn over<T: serde::Serialize + for<'de> Deserialize<'de>>(base: &T, table: &BTreeMap<String, u64>) -> T {
     let mut all = serde_json::to_value(base).unwrap();
     for (key, value) in table {
@@ -102,7 +104,7 @@ fn over<T: serde::Serialize + for<'de> Deserialize<'de>>(base: &T, table: &BTree
 
 struct Guest {
     name: String,
-    /// It has pictures or models.
+    /// Whether the guest uses pictures or models.
     looks: bool,
     header: Header,
     limits: Limits,
@@ -144,9 +146,12 @@ impl Header {
         let image = if mentions("image") { "use dovetail:vision/images@0.1.0.{image};" } else { "" };
         let artifact = if mentions("artifact") { "use dovetail:task/artifacts@0.1.0.{artifact};" } else { "" };
         format!(
-            "package acme:probe@1.0.0; interface task {{ use dovetail:task/types@0.1.0.{{task-error}}; {image} {artifact} {types} \
-             record input {{ {takes} }} record output {{ {gives} }} run: func(input: input) -> result<output, task-error>; }} \
-             world component {{ include dovetail:task/imports@0.1.0; include dovetail:vision/imports@0.1.0; {world} export task; }} {packages}"
+            "package acme:probe@1.0.0; interface task {{ use dovetail:task/types@0.1.0.{{task-error}}; \
+             {image} {artifact} {types} \
+             record input {{ {takes} }} record output {{ {gives} }} \
+             run: func(input: input) -> result<output, task-error>; }} \
+             world component {{ include dovetail:task/imports@0.1.0; include dovetail:vision/imports@0.1.0; {world} \
+             export task; }} {packages}"
         )
     }
 
@@ -155,14 +160,14 @@ impl Header {
     }
 }
 
-/// What a guest did in one run, as far as it was not refused.
+/// The result of one run of a guest that was not refused.
 struct Seen {
     report: Report,
     took: Duration,
     artifacts: usize,
 }
 
-/// Everything in which a run is not as the file says, or over a limit.
+/// Every way in which a run differs from its file's header or exceeds a limit.
 fn wrong(guest: &Guest, seen: &Seen) -> Vec<String> {
     let Guest { header, limits, .. } = guest;
     let Report { outcome, usage, log, log_dropped, .. } = &seen.report;
@@ -208,7 +213,7 @@ fn wrong(guest: &Guest, seen: &Seen) -> Vec<String> {
                 + line.fields.iter().map(|(key, value)| key.len() + value.to_string().len()).sum::<usize>()
         })
         .sum();
-    // JSON in a field may be written with other spaces.
+    // The JSON of a field may be written with other spaces.
     check(text as u64 <= limits.log * 2, format!("its log has {text} bytes"));
     check(header.log_lines.is_none_or(|lines| lines == log.len()), format!("{} lines of its log were kept", log.len()));
     check(
@@ -222,7 +227,8 @@ fn wrong(guest: &Guest, seen: &Seen) -> Vec<String> {
     wrong
 }
 
-/// Writes a megabyte, says so, and waits to be heard; then it adds up what it wrote, cuts its picture and returns both.
+/// Writes a megabyte, logs a line and blocks in that call. Then it adds up the written bytes, crops its picture and
+/// returns both.
 const NEIGHBOUR: &str = r#";; A task that does as it should.
 ;;! takes = "image: image, n: u32"
 ;;! gives = "images: list<image>, sum: u32"
@@ -241,17 +247,18 @@ const NEIGHBOUR: &str = r#";; A task that does as it should.
       (local.set $sum (i32.add (local.get $sum) (i32.load8_u offset=0x10000 (local.get $i))))
       (local.set $i (i32.add (local.get $i) (i32.const 1)))
       (br_if $again (i32.lt_u (local.get $i) (i32.const 0x100000))))
-    (call $crop (local.get $image) (f32.const 1) (f32.const 2) (f32.convert_i32_u (local.get $n)) (f32.const 40) (i32.const 0x3000))
+    (call $crop (local.get $image) (f32.const 1) (f32.const 2) (f32.convert_i32_u (local.get $n)) (f32.const 40)
+    (i32.const 0x3000))
     (i32.store (i32.const 0x3100) (i32.load (i32.const 0x3008)))
     (i32.store (i32.const 1032) (i32.const 0x3100))
     (i32.store (i32.const 1036) (i32.const 1))
     (i32.store (i32.const 1040) (local.get $sum))
     (i32.const 1024)))"#;
-/// The number of the neighbour that is held in the middle; the other has its own.
+/// The number of the held neighbour; the busy neighbour has its own.
 const HELD: u32 = 77;
 const BUSY: u32 = 11;
 
-/// Where the held neighbour waits, in its call to the log, until its guest is through.
+/// Where the held neighbour blocks, in its call of the log, until the guest has ended.
 #[derive(Default)]
 struct Gate(Mutex<[bool; 2]>, Condvar);
 
@@ -264,7 +271,7 @@ impl Gate {
         self.1.notify_all();
     }
 
-    /// Bounded, so that a mistake fails the test instead of stopping it.
+    /// The wait is bounded, so that a defect fails the test instead of blocking it.
     fn wait(&self, which: usize) {
         let (state, _) =
             self.1.wait_timeout_while(self.0.lock().unwrap(), Duration::from_secs(60), |state| !state[which]).unwrap();
@@ -278,14 +285,14 @@ struct Street {
     gate: Arc<Gate>,
     neighbour: Digest,
     picture: Value,
-    /// What the neighbours cut out of it, by their number.
+    /// The neighbours' crops of the picture, by the neighbours' numbers.
     cuts: BTreeMap<u32, Digest>,
     opencv: Option<Arc<Opencv>>,
     folder: tempfile::TempDir,
 }
 
 impl Street {
-    /// On the double of vision, or on OpenCV.
+    /// Creates a street on the fake vision, or on OpenCV.
     fn new(opencv: Option<Opencv>) -> Self {
         let opencv = opencv.map(Arc::new);
         let (folder, gate) = (tempfile::tempdir().unwrap(), Arc::<Gate>::default());
@@ -319,7 +326,7 @@ impl Street {
         Self { bench, gate, neighbour, picture, cuts, opencv, folder }
     }
 
-    /// One run of a neighbour; an error if anything in it is not as it should be.
+    /// Runs a neighbour once. Returns an error if any part of the result is wrong.
     fn neighbour(&self, n: u32, key: &str) -> Result<(), String> {
         let mut facts = attempt(self.neighbour, json!({ "image": self.picture, "n": n }), Limits::DEFAULT);
         facts.idempotency_key = key.to_owned();
@@ -350,7 +357,7 @@ impl Street {
         }
     }
 
-    /// Whether the component is taken, and what is wrong with the answer.
+    /// Registers the component. Returns whether it was accepted, and what is wrong with the answer.
     fn registered(&self, guest: &Guest) -> (bool, Vec<String>) {
         let manifest = manifest("probe", &guest.header.grants());
         let grants = dovetail_core::manifest::Manifest::parse(&manifest).unwrap().grants;
@@ -391,14 +398,14 @@ impl Street {
         (taken, wrong)
     }
 
-    /// Runs the guest among its neighbours, more than once if that is quick.
+    /// Runs the guest among its neighbours, repeatedly if it is quick.
     fn runs(&self, guest: &Guest) -> Vec<String> {
         let package = self.bench.install("probe", &guest.component, &guest.header.grants());
         if let Err(error) = self.bench.runtime.preload(&package) {
             return vec![format!("loading it: {error}")];
         }
         let input = self.input(&guest.header.input);
-        // Its code stays loaded, for whoever runs it next.
+        // The guest's code stays loaded, as in a worker.
         let before = Traces::of(&self.bench);
         let over = AtomicBool::new(false);
         self.gate.set(Gate::ARRIVED, false);
@@ -407,7 +414,7 @@ impl Street {
             let held = scope.spawn(|| self.neighbour(HELD, "held"));
             self.gate.wait(Gate::ARRIVED);
             let busy = scope.spawn(|| {
-                // One whole run at least, begun before the guest's last is over.
+                // At least one whole run, which begins before the guest's last run ends.
                 iter::once(())
                     .chain(iter::repeat(()).take_while(|()| !over.load(Ordering::Relaxed)))
                     .try_for_each(|()| self.neighbour(BUSY, "busy"))
@@ -432,7 +439,7 @@ impl Street {
     }
 }
 
-/// A picture of `WIDTHxHEIGHT` as a file, for the double or for OpenCV. What is no such text stands for itself.
+/// A picture of `WIDTHxHEIGHT` as a file, for the fake vision or for OpenCV. Any other text is the content of the file.
 fn file(opencv: Option<&Opencv>, text: &str) -> Vec<u8> {
     let size = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
     match (opencv, size) {
@@ -443,7 +450,7 @@ fn file(opencv: Option<&Opencv>, text: &str) -> Vec<u8> {
     }
 }
 
-/// No two of its parts are alike.
+/// A picture of which no two parts are alike.
 fn gradient(width: u32, height: u32) -> Image {
     let pixels: Vec<u8> =
         (0..height).flat_map(|y| (0..width).flat_map(move |x| [(x / 4) as u8, (y / 4) as u8, (x ^ y) as u8])).collect();
@@ -488,7 +495,7 @@ fn a_run_that_is_not_as_the_file_says_is_noticed() {
         let wrong = says(header, end);
         assert!(wrong.len() == 1 && wrong[0].contains(words), "{header}: {wrong:?}");
     }
-    // What no file may say otherwise.
+    // Limits that no header can change.
     let guest = Guest::parse("one".to_owned(), &NEIGHBOUR.replace("{}", "{}\"\n;;! says = \""));
     let (bench, limits) = (Bench::new(), Limits { time_ms: 1, output: 1, memory: 1, ..Limits::DEFAULT });
     let input = json!({ "image": bench.artifact(b"640x480", "image/png"), "n": 1 });
@@ -500,17 +507,17 @@ fn a_run_that_is_not_as_the_file_says_is_noticed() {
     }
 }
 
-/// What a guest must not leave behind in this process.
+/// The resources of this process that a guest must release.
 #[derive(Debug, Clone, Copy)]
 struct Traces {
-    /// Resident, in bytes, after what is free was given back.
+    /// Resident memory after free memory was returned to the system, in bytes.
     memory: u64,
     files: usize,
     threads: usize,
-    /// Who shares the runtime's ports: the state of each attempt does.
+    /// The number of references to the runtime's ports. The state of each attempt holds one.
     holders: usize,
     pool: Occupancy,
-    /// Of what attempts share.
+    /// Bytes in use of the memory budget that attempts share.
     held: u64,
 }
 
@@ -538,7 +545,8 @@ impl Traces {
         }
     }
 
-    /// What is there more than then, and stays: the system forgets a thread a moment after it was joined.
+    /// The traces in excess of `self` that stay. The system releases a thread a moment after it was joined, so this
+    /// waits for up to 5 s.
     fn stays(&self, bench: &Bench) -> Vec<String> {
         let until = Instant::now() + Duration::from_secs(5);
         loop {
@@ -550,7 +558,7 @@ impl Traces {
         }
     }
 
-    /// What is there now and was not there then.
+    /// The traces in `now` in excess of `self`.
     fn more(&self, now: &Self) -> Vec<String> {
         let mut more = Vec::new();
         if now.pool != Occupancy::default() {
@@ -575,7 +583,7 @@ impl Traces {
     }
 }
 
-/// That nothing is left behind would say little if nothing were ever seen.
+/// Checks that leaks are detected at all; otherwise their absence would prove nothing.
 fn what_is_left_behind_is_noticed(bench: &Bench) {
     let before = Traces::of(bench);
     let (file, holder, held) =
@@ -599,10 +607,10 @@ fn what_is_left_behind_is_noticed(bench: &Bench) {
     assert_eq!(before.stays(bench), Vec::<String>::new());
 }
 
-/// Gives free memory back to the system: what stays is held by somebody.
+/// Returns free memory to the system, so that the remaining memory is in use.
 #[expect(unsafe_code, reason = "std has no name for it")]
 fn trim() {
-    // SAFETY: `malloc_trim` takes a number and touches only what is free.
+    // SAFETY: `malloc_trim` takes a number and touches only free memory.
     unsafe { libc::malloc_trim(0) };
 }
 
@@ -618,20 +626,20 @@ fn corpus() -> Vec<PathBuf> {
     files
 }
 
-/// In a process of its own, whose memory is measured. For the table: `MALLOC_ARENA_MAX=1 cargo test --release -p
+/// Runs in its own process, whose memory is measured. To print the table: `MALLOC_ARENA_MAX=1 cargo test --release -p
 /// dovetail-runtime --test it -- --exact hostile::alone --ignored --nocapture`.
 #[test]
 #[ignore = "started by the test below, in a process of its own"]
 fn alone() {
     let guests: Vec<Guest> =
         corpus().iter().map(|file| Guest::read(file)).filter(|guest| !guest.header.opencv).collect();
-    // What is made once a process and kept: the neighbours' code, the thread of WASI, the rooms of the allocator.
+    // Warm up everything that is made once and kept: the neighbours' code, WASI's thread, the allocator's arenas.
     judge(&Street::new(None), &guests, |guest| {
         ["inert-poll-of-nothing", "memory-one-step"].contains(&guest.name.as_str())
     });
 }
 
-/// The same with those that look at pictures, on OpenCV.
+/// The guests that use pictures, on OpenCV.
 #[test]
 #[ignore = "started by a test below, in a process of its own"]
 fn alone_on_opencv() {
@@ -650,11 +658,11 @@ fn alone_on_opencv() {
         guests.iter().filter(|guest| guest.header.opencv).count() >= 4 && guests.len() >= 15,
         "guests that look at pictures are not found"
     );
-    // Here the networks are kept as well.
+    // The networks are also made once and kept.
     judge(&Street::new(Some(Opencv::new(Options::new(models.path())).unwrap())), &guests, |_| true);
 }
 
-/// Every guest on the street; those that are to warm it run before, too, and are judged when it is their turn.
+/// Runs and judges every guest. Guests for which `warms` is true also run once before, unjudged.
 #[expect(clippy::print_stdout, reason = "the table is printed for people")]
 fn judge(street: &Street, guests: &[Guest], warms: impl Fn(&Guest) -> bool) {
     for guest in guests.iter().filter(|guest| warms(guest)) {
@@ -694,7 +702,7 @@ fn judge(street: &Street, guests: &[Guest], warms: impl Fn(&Guest) -> bool) {
 
 fn in_a_process_of_its_own(test: &str) {
     let mut alone = Command::new(std::env::current_exe().unwrap());
-    // What is free in the allocator's other arenas cannot be given back, and would be taken for a leak.
+    // Free memory in the allocator's other arenas cannot be returned, and would count as a leak.
     let alone =
         alone.args(["--exact", test, "--ignored", "--nocapture"]).env("MALLOC_ARENA_MAX", "1").output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&alone.stdout), String::from_utf8_lossy(&alone.stderr));

@@ -1,4 +1,4 @@
-//! Packages made to harm whoever unpacks them. `packages` has the bounds, each obeyed and violated; here are the
+//! Packages made to harm their reader. The module `packages` tests the limits from both sides; this module tests
 //! tricks.
 
 use std::io::{Cursor, Write as _};
@@ -15,7 +15,7 @@ use zip::{CompressionMethod, ZipWriter};
 use crate::refusals::compiler;
 use crate::support::{Bench, attempt, manifest, number_guest};
 
-/// A zip of these entries, and of nothing else.
+/// A zip that contains only these entries.
 pub(crate) fn zip_of(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
@@ -32,7 +32,7 @@ fn with(manifest: &str, entries: &[(&str, &[u8])]) -> Vec<u8> {
     zip_of(&all)
 }
 
-/// Refused, and by a runtime that finds it in its store as well: nothing is compiled, nothing is written.
+/// Checks that the package is refused, also by a runtime that finds it in its store: nothing is compiled or written.
 #[track_caller]
 fn refused(package: &[u8], words: &str) -> Refusal {
     let refusal = Package::read(package).unwrap_err();
@@ -53,7 +53,7 @@ fn refused(package: &[u8], words: &str) -> Refusal {
     refusal
 }
 
-/// The first local header, the first entry of the directory.
+/// The signatures of a local header and of a directory entry.
 const LOCAL: &[u8] = b"PK\x03\x04";
 const CENTRAL: &[u8] = b"PK\x01\x02";
 
@@ -66,7 +66,7 @@ fn names_that_differ_in_case_only() {
     for names in
         [["wit/a.wit", "wit/A.wit"], ["wit/dir/a.wit", "wit/DIR/b.wit"], ["examples/ä.json", "examples/Ä.json"]]
     {
-        refused(&with(&manifest("probe", ""), &[(names[0], b"x"), (names[1], b"x")]), "in case only");
+        refused(&with(&manifest("probe", ""), &[(names[0], b"x"), (names[1], b"x")]), "only in case");
     }
     let both = with(&manifest("probe", ""), &[("wit/a/x.wit", b"x"), ("wit/a/y.wit", b"x"), ("wit/ab.wit", b"x")]);
     assert_eq!(Package::read(&both).unwrap().wit.len(), 3);
@@ -74,7 +74,7 @@ fn names_that_differ_in_case_only() {
 
 #[test]
 fn four_gibibytes_of_zeroes() {
-    // What the bomb says of its own size is not believed: the entry ends where its ratio does.
+    // The declared size is not trusted: reading stops at the limit of the entry's size or ratio.
     let mut bomb = with(&manifest("probe", ""), &[("README.md", &vec![0; 32 << 20])]);
     refused(&bomb, "the entry `README.md` is larger than 1MiB");
     let (local, central) = (nth(&bomb, LOCAL, 2), nth(&bomb, CENTRAL, 2));
@@ -82,7 +82,7 @@ fn four_gibibytes_of_zeroes() {
     bomb[central + 24..central + 28].copy_from_slice(&u32::MAX.to_le_bytes());
     let refusal = Package::read(&bomb).unwrap_err();
     assert_eq!(refusal.code, "bad_package", "{refusal:?}");
-    // The same as a component, which may be large.
+    // The same bomb as a component, which may be large.
     let text = manifest("probe", "");
     let zeroes = vec![0; 63 << 20];
     refused(&zip_of(&[("plugin.toml", text.as_bytes()), ("component.wasm", &zeroes)]), "packed more than 200 to 1");
@@ -90,7 +90,7 @@ fn four_gibibytes_of_zeroes() {
 
 #[test]
 fn entries_that_share_their_bytes() {
-    // The directory's third entry points at the data of the second.
+    // The directory's third entry points at the data of the second entry.
     let mut bytes = with(&manifest("probe", ""), &[("wit/a.wit", b"first"), ("wit/b.wit", b"second")]);
     let second = u32::try_from(nth(&bytes, LOCAL, 2)).unwrap();
     let third = nth(&bytes, CENTRAL, 3);
@@ -100,7 +100,7 @@ fn entries_that_share_their_bytes() {
 
 #[test]
 fn a_directory_that_says_otherwise_than_the_entries() {
-    // The local header of `wit/a.wit` calls it `wit/../.`.
+    // The local header of `wit/a.wit` has the name `wit/../..`.
     let mut bytes = with(&manifest("probe", ""), &[("wit/a.wit", b"first")]);
     let local = nth(&bytes, LOCAL, 2);
     bytes[local + 30..local + 39].copy_from_slice(b"wit/../..");
@@ -121,14 +121,14 @@ fn entries_that_are_no_files_by_their_mode() {
     let package = |mode: u32| {
         let mut bytes = with(&manifest("probe", ""), &[("README.md", b"what it says")]);
         let central = nth(&bytes, CENTRAL, 2);
-        // Made on Unix, with this mode.
+        // The entry declares that it was made on Unix, with this mode.
         bytes[central + 5] = 3;
         bytes[central + 38..central + 42].copy_from_slice(&(mode << 16).to_le_bytes());
         bytes
     };
-    // A FIFO, devices, a folder, a link, a socket, and a type that there is not.
+    // A FIFO, devices, a folder, a link, a socket, and a type that does not exist.
     for kind in [0o010_000, 0o020_000, 0o060_000, 0o040_000, 0o120_000, 0o140_000, 0o150_000] {
-        refused(&package(kind | 0o644), "the entry `README.md` is no plain file");
+        refused(&package(kind | 0o644), "the entry `README.md` is not a regular file");
     }
     for mode in [0o100_644, 0o644, 0] {
         assert_eq!(Package::read(&package(mode)).unwrap().readme.as_deref(), Some("what it says"), "{mode:o}");
@@ -144,19 +144,19 @@ fn bytes_around_the_zip() {
         refused(&[&whole, more].concat(), word);
         refused(&[more, &whole].concat(), word);
     }
-    // Two packages: entries that no directory has.
+    // Two packages: the directory lacks the entries of the first one.
     refused(&[whole.as_slice(), &whole].concat(), "contradicts itself");
-    // Between the entries and their directory, whose place is told anew.
+    // Bytes between the entries and their directory, whose offset is corrected.
     let (directory, end) = (nth(&whole, CENTRAL, 0), whole.len() - 22);
     let mut within = [&whole[..directory], &[0; 25], &whole[directory..]].concat();
     within[end + 25 + 16..end + 25 + 20].copy_from_slice(&u32::try_from(directory + 25).unwrap().to_le_bytes());
     refused(&within, word);
-    // A comment hides as much, and so does one that is said to be shorter than it is.
+    // A comment hides bytes as well, also a comment that is longer than declared.
     let mut comment = [&whole[..], b"hidden"].concat();
     refused(&comment, word);
     comment[whole.len() - 2] = 6;
     refused(&comment, word);
-    // A second end within a comment: which one counts is a matter of taste.
+    // A second end record within a comment: readers disagree on which one counts.
     let mut two = [&whole[..], &whole[whole.len() - 22..]].concat();
     two[whole.len() - 2] = 22;
     refused(&two, word);

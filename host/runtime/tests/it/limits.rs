@@ -1,4 +1,4 @@
-//! Every limit twice: obeyed and violated. (Time is in `outcomes`, packages in `packages`, types in `refusals`.)
+//! Every limit from both sides. (Other modules test time (`outcomes`), packages (`packages`) and types (`refusals`).)
 
 use dovetail_core::executor::{Executor as _, FailureKind};
 use dovetail_core::limits::Limits;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{Bench, attempt, component, core, core_with, failed, failure, number_guest, output};
 
-/// Grows memory by `n` pages of 64 KiB and aborts if that is refused.
+/// Grows the memory by `n` pages of 64 KiB, and aborts if the growth is refused.
 const GROW: &str =
     "(if (i32.eq (memory.grow (local.get 0)) (i32.const -1)) (then (unreachable))) (call $ok (memory.size))";
 
@@ -23,10 +23,11 @@ fn memory_within_its_limit() {
     assert_eq!(report.usage.peak_memory, 2 << 20);
 }
 
-/// Counts to `n`.
+/// The guest counts to `n`.
 #[test]
 fn what_an_attempt_used_is_measured() {
-    let count = "(loop $on (global.set $i (i32.add (global.get $i) (i32.const 1))) (br_if $on (i32.lt_u (global.get $i) (local.get 0))))
+    let count = "(loop $on (global.set $i (i32.add (global.get $i) (i32.const 1))) \
+        (br_if $on (i32.lt_u (global.get $i) (local.get 0))))
         (call $ok (global.get $i))";
     let component = number_guest("(global $i (mut i32) (i32.const 0))", count);
     let used = |n: u32| {
@@ -73,19 +74,21 @@ fn a_component_that_starts_over_its_memory_limit() {
     assert_eq!(failed(&report), (FailureKind::Limit, "out_of_memory"));
 }
 
-/// Returns a text of `n` bytes.
+/// A guest that returns a text of `n` bytes.
 fn text_guest() -> Vec<u8> {
-    let interface = "use dovetail:task/types@0.1.0.{task-error}; record input { n: u32 } record output { text: string } \
+    let interface = "use dovetail:task/types@0.1.0.{task-error}; record input { n: u32 } \
+        record output { text: string } \
                      run: func(input: input) -> result<output, task-error>;";
     let body = "(local $at i32) (local.set $at (call $alloc (i32.const 0) (i32.const 0) (i32.const 1) (local.get 0)))
       (memory.fill (local.get $at) (i32.const 120) (local.get 0))
-      (i32.store (i32.const 1032) (local.get $at)) (i32.store (i32.const 1036) (local.get 0)) (i32.store8 (i32.const 1024) (i32.const 0)) (i32.const 1024)";
+      (i32.store (i32.const 1032) (local.get $at)) (i32.store (i32.const 1036) (local.get 0)) \
+      (i32.store8 (i32.const 1024) (i32.const 0)) (i32.const 1024)";
     component(interface, &core("", body))
 }
 
 #[test]
 fn an_output_of_exactly_its_limit() {
-    // {"text":"xxx"} is 11 bytes and the text.
+    // {"text":"xxx"} has 11 bytes besides the text.
     let report =
         Bench::new().run_within(&text_guest(), json!({ "n": 1000 - 11 }), Limits { output: 1000, ..Limits::DEFAULT });
     assert_eq!(output(&report)["text"].as_str().map(str::len), Some(989));
@@ -108,7 +111,7 @@ fn the_default_output_limit() {
     assert_eq!(failed(&report), (FailureKind::BadOutput, "output_too_large"));
 }
 
-/// Logs `n` lines of 34 bytes: 50 each as they are counted.
+/// A guest that logs `n` lines of 34 bytes; each counts 50 bytes.
 fn logging_guest() -> Vec<u8> {
     let log = r#"(import "dovetail:task/logging@0.1.0" "log" (func $log (param i32 i32 i32 i32 i32)))
       (data (i32.const 0x2000) "0123456789012345678901234567890123")"#;
@@ -134,9 +137,10 @@ fn a_log_over_its_limit_drops_and_counts() {
     assert_eq!(report.usage.host_calls["dovetail:task/logging.log"], 100_000);
 }
 
-/// Makes `n` writers and keeps them.
+/// A guest that makes `n` writers and keeps them.
 fn leaking_guest() -> Vec<u8> {
-    let writer = r#"(import "dovetail:task/artifacts@0.1.0" "[constructor]writer" (func $writer (param i32 i32) (result i32)))
+    let writer = r#"(import "dovetail:task/artifacts@0.1.0" "[constructor]writer" (func $writer (param i32 i32)
+        (result i32)))
       (data (i32.const 0x2000) "text/plain")"#;
     let body = "(local $i i32) (block $out (loop $l (br_if $out (i32.ge_u (local.get $i) (local.get 0)))
       (drop (call $writer (i32.const 0x2000) (i32.const 10)))
@@ -170,9 +174,10 @@ fn handles_in_the_input_count() {
     assert_eq!(failed(&bench.run_within(&guest, input(11), limits)), (FailureKind::Limit, "too_many_handles"));
 }
 
-/// Writes `n` artifacts of 16 KiB, one after the other, each with its number in front, and keeps none.
+/// A guest that writes `n` artifacts of 16 KiB one after the other, each beginning with its number, and keeps none.
 fn writing_guest() -> Vec<u8> {
-    let imports = r#"(import "dovetail:task/artifacts@0.1.0" "[constructor]writer" (func $writer (param i32 i32) (result i32)))
+    let imports = r#"(import "dovetail:task/artifacts@0.1.0" "[constructor]writer" (func $writer (param i32 i32)
+        (result i32)))
       (import "dovetail:task/artifacts@0.1.0" "[method]writer.write" (func $write (param i32 i32 i32 i32)))
       (import "dovetail:task/artifacts@0.1.0" "[static]writer.finish" (func $finish (param i32 i32)))
       (import "dovetail:task/artifacts@0.1.0" "[resource-drop]artifact" (func $forget (param i32)))
@@ -222,9 +227,11 @@ fn the_stack_within_its_limit_and_over_it() {
 #[test]
 fn data_across_the_border_within_its_limit_and_over_it() {
     let bench = Bench::new();
-    let interface = "use dovetail:task/types@0.1.0.{task-error}; record input { n: u32 } record output { items: list<u8> } \
+    let interface = "use dovetail:task/types@0.1.0.{task-error}; record input { n: u32 } \
+        record output { items: list<u8> } \
                      run: func(input: input) -> result<output, task-error>;";
-    let body = "(drop (memory.grow (i32.const 32))) (i32.store (i32.const 1032) (i32.const 0)) (i32.store (i32.const 1036) (local.get 0))
+    let body = "(drop (memory.grow (i32.const 32))) (i32.store (i32.const 1032) (i32.const 0)) \
+        (i32.store (i32.const 1036) (local.get 0))
       (i32.store8 (i32.const 1024) (i32.const 0)) (i32.const 1024)";
     let guest = component(interface, &core("", body));
     let report = bench.run(&guest, json!({ "n": 500_000 }));
@@ -235,8 +242,9 @@ fn data_across_the_border_within_its_limit_and_over_it() {
 
 #[test]
 fn one_write_moves_at_most_a_mebibyte() {
-    // write(n bytes); the answer is the discriminant of the result.
-    let imports = r#"(import "dovetail:task/artifacts@0.1.0" "[constructor]writer" (func $writer (param i32 i32) (result i32)))
+    // write(n bytes); the output is the discriminant of the result.
+    let imports = r#"(import "dovetail:task/artifacts@0.1.0" "[constructor]writer" (func $writer (param i32 i32)
+        (result i32)))
       (import "dovetail:task/artifacts@0.1.0" "[method]writer.write" (func $write (param i32 i32 i32 i32)))
       (data (i32.const 0x2000) "text/plain")"#;
     let body = "(drop (memory.grow (i32.const 32)))
@@ -249,13 +257,16 @@ fn one_write_moves_at_most_a_mebibyte() {
 
 #[test]
 fn unfinished_artifacts_within_their_budget_and_over_it() {
-    let imports = r#"(import "dovetail:task/artifacts@0.1.0" "[constructor]writer" (func $writer (param i32 i32) (result i32)))
+    let imports = r#"(import "dovetail:task/artifacts@0.1.0" "[constructor]writer" (func $writer (param i32 i32)
+        (result i32)))
       (import "dovetail:task/artifacts@0.1.0" "[method]writer.write" (func $write (param i32 i32 i32 i32)))
       (data (i32.const 0x2000) "text/plain")"#;
-    // n chunks of 1000 bytes; the answer is how many were taken.
-    let body = "(local $w i32) (local $i i32) (local $taken i32) (local.set $w (call $writer (i32.const 0x2000) (i32.const 10)))
+    // Writes n chunks of 1000 bytes; the output is the number of accepted chunks.
+    let body = "(local $w i32) (local $i i32) (local $taken i32) (local.set $w (call $writer (i32.const 0x2000) \
+        (i32.const 10)))
       (loop $l (call $write (local.get $w) (i32.const 0) (i32.const 1000) (i32.const 0x3000))
-        (if (i32.eqz (i32.load8_u (i32.const 0x3000))) (then (local.set $taken (i32.add (local.get $taken) (i32.const 1)))))
+        (if (i32.eqz (i32.load8_u (i32.const 0x3000))) (then (local.set $taken \
+        (i32.add (local.get $taken) (i32.const 1)))))
         (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $l (i32.lt_u (local.get $i) (local.get 0))))
       (call $ok (local.get $taken))";
     let bench = Bench::with(|options| options.budgets = Budgets { artifacts: 5_000, ..Budgets::default() });
@@ -266,11 +277,12 @@ fn unfinished_artifacts_within_their_budget_and_over_it() {
 
 #[test]
 fn decoded_pictures_within_their_budget_and_over_it() {
-    let interface = "use dovetail:task/types@0.1.0.{task-error}; use dovetail:vision/images@0.1.0.{image}; record input { image: image, n: u32 } \
+    let interface = "use dovetail:task/types@0.1.0.{task-error}; use dovetail:vision/images@0.1.0.{image}; \
+        record input { image: image, n: u32 } \
                      record output { n: u32 } run: func(input: input) -> result<output, task-error>;";
     let imports =
         r#"(import "dovetail:vision/images@0.1.0" "[method]image.resize" (func $resize (param i32 i32 i32 i32)))"#;
-    // n resized pictures of 10 x 10 that are kept.
+    // Makes n resized pictures of 10 x 10 and keeps them.
     let body = "(local $i i32) (block $out (loop $l (br_if $out (i32.ge_u (local.get $i) (local.get 1)))
       (call $resize (local.get 0) (i32.const 10) (i32.const 10) (i32.const 0x3000))
       (local.set $i (i32.add (local.get $i) (i32.const 1))) (br $l))) (call $ok (local.get $i))";
@@ -285,11 +297,12 @@ fn decoded_pictures_within_their_budget_and_over_it() {
     );
 }
 
-/// Each within its own budget, and together within what they share: who finds no room is made again later, and alone it
-/// finds it.
+/// Each attempt is within its own budget, and both exceed the shared budget: the second one fails, is run again later,
+/// and succeeds alone.
 #[test]
 fn pictures_of_two_attempts_within_what_they_share_and_over_it() {
-    let interface = "use dovetail:task/types@0.1.0.{task-error}; use dovetail:vision/images@0.1.0.{image}; record input { image: image, n: u32, \
+    let interface = "use dovetail:task/types@0.1.0.{task-error}; use dovetail:vision/images@0.1.0.{image}; \
+        record input { image: image, n: u32, \
                      wait: bool } record output { n: u32 } run: func(input: input) -> result<output, task-error>;";
     let imports =
         r#"(import "dovetail:vision/images@0.1.0" "[method]image.resize" (func $resize (param i32 i32 i32 i32)))"#;
@@ -306,7 +319,7 @@ fn pictures_of_two_attempts_within_what_they_share_and_over_it() {
     let run = |n: u32| bench.runtime.execute(&attempt(package, input(n, false), Limits::DEFAULT), &Stop::never());
     let canceller = Canceller::new();
     std::thread::scope(|threads| {
-        // 300 bytes of the input, which are its own part, and 1,800 of pictures that it keeps.
+        // 300 bytes of the input, which are in the attempt's own part, and 1,800 bytes of pictures that it keeps.
         let holder = threads.spawn(|| bench.attempt(package, input(6, true), Limits::DEFAULT, &canceller.stop()));
         while bench.runtime.held() < 1_800 {
             std::thread::yield_now();
@@ -322,7 +335,7 @@ fn pictures_of_two_attempts_within_what_they_share_and_over_it() {
 
 #[test]
 fn the_store_is_clean_for_the_next_attempt() {
-    // Each instance starts from its own data, whatever the one before wrote.
+    // Each instance starts from its own data, whatever an earlier instance wrote.
     let bench = Bench::new();
     let guest =
         number_guest("", "(call $ok (i32.load8_u (i32.const 0x5000))) (i32.store8 (i32.const 0x5000) (i32.const 9))");

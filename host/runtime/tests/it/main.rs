@@ -1,4 +1,4 @@
-//! The runtime against guests: tiny ones written in WebAssembly text for one purpose each, and the real ones of
+//! Tests of the runtime with guests: tiny guests in WebAssembly text, each for one purpose, and the real guests of
 //! `plugins/`.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test should panic")]
 

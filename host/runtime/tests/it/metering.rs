@@ -1,4 +1,4 @@
-//! What a call of WASI leaves in an attempt's usage: its name and how often, as every other host function does.
+//! Calls of WASI in an attempt's usage: their names and counts, as for every other host function.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::support::{Bench, NUMBER, component_of, core, failed, output};
 
-/// Interface, function, the core type of its import, and its arguments: pointers to 0x3000 are room for what it
-/// returns, `$in`, `$out` and `$poll` handles of a guest of [`INERT`].
+/// Interface, function, the core type of the import, and the arguments. Pointers to 0x3000 are space for results;
+/// `$in`, `$out` and `$poll` are handles of a guest of [`INERT`].
 type Function = (&'static str, &'static str, &'static str, &'static str);
 
 const GRANTED: [Function; 10] = [
@@ -110,7 +110,8 @@ const INERT: [Function; 28] = [
 const PACKAGES: &str = "
     package wasi:io@0.2.6 {
         interface error { resource error; }
-        interface poll { resource pollable { ready: func() -> bool; block: func(); } poll: func(in: list<borrow<pollable>>) -> list<u32>; }
+        interface poll { resource pollable { ready: func() -> bool; block: func(); } \
+        poll: func(in: list<borrow<pollable>>) -> list<u32>; }
         interface streams {
             use error.{error};
             use poll.{pollable};
@@ -152,7 +153,8 @@ const PACKAGES: &str = "
     }
     package wasi:random@0.2.6 {
         interface random { get-random-bytes: func(len: u64) -> list<u8>; get-random-u64: func() -> u64; }
-        interface insecure { get-insecure-random-bytes: func(len: u64) -> list<u8>; get-insecure-random-u64: func() -> u64; }
+        interface insecure { get-insecure-random-bytes: func(len: u64) -> list<u8>; \
+        get-insecure-random-u64: func() -> u64; }
         interface insecure-seed { insecure-seed: func() -> tuple<u64, u64>; }
     }
     package wasi:filesystem@0.2.6 {
@@ -171,9 +173,12 @@ const PACKAGES: &str = "
         interface stderr { use wasi:io/streams@0.2.6.{output-stream}; get-stderr: func() -> output-stream; }
         interface terminal-input { resource terminal-input; }
         interface terminal-output { resource terminal-output; }
-        interface terminal-stdin { use terminal-input.{terminal-input}; get-terminal-stdin: func() -> option<terminal-input>; }
-        interface terminal-stdout { use terminal-output.{terminal-output}; get-terminal-stdout: func() -> option<terminal-output>; }
-        interface terminal-stderr { use terminal-output.{terminal-output}; get-terminal-stderr: func() -> option<terminal-output>; }
+        interface terminal-stdin { use terminal-input.{terminal-input}; \
+        get-terminal-stdin: func() -> option<terminal-input>; }
+        interface terminal-stdout { use terminal-output.{terminal-output}; \
+        get-terminal-stdout: func() -> option<terminal-output>; }
+        interface terminal-stderr { use terminal-output.{terminal-output}; \
+        get-terminal-stderr: func() -> option<terminal-output>; }
     }";
 
 /// A guest that imports these functions as `$f0`, `$f1`, ...
@@ -190,8 +195,7 @@ fn guest_of(functions: &[Function], body: &str) -> Vec<u8> {
     component_of(&wit, &core(&imports, body))
 }
 
-/// Calls the first function `n` times, the second `n + 1` times, and so on; answers `n`. What they return is left where
-/// it is.
+/// Calls the first function `n` times, the second `n + 1` times, and so on, ignores their results, and returns `n`.
 fn calls(functions: &[Function]) -> String {
     let mut body = String::new();
     for (n, (_, _, shape, arguments)) in functions.iter().enumerate() {
@@ -213,7 +217,7 @@ pub(crate) fn granted_guest() -> Vec<u8> {
     guest_of(&GRANTED, &format!("(local $i i32) {}", calls(&GRANTED)))
 }
 
-/// Those that are called, so often.
+/// The expected counts of the functions that are called.
 fn counted(functions: &[Function], n: u64) -> BTreeMap<String, u64> {
     let name =
         |(interface, function, ..): &Function| format!("wasi:{interface}.{}", function.trim_start_matches("[method]"));
@@ -228,7 +232,8 @@ fn ran(component: &[u8], n: u64) -> Report {
 
 #[test]
 fn every_granted_call_is_counted_by_name() {
-    // What is not called has no line. Subscriptions are kept, and take two of the 1024 handles that there are.
+    // A function that is not called has no count. Subscriptions are kept, and each takes two of the 1024
+    // handles.
     for n in [0, 1, 200] {
         let report = ran(&granted_guest(), n);
         assert_eq!(output(&report), &json!({ "n": n }));
@@ -238,7 +243,7 @@ fn every_granted_call_is_counted_by_name() {
 
 #[test]
 fn every_inert_call_is_counted_by_name() {
-    // A subscription to what it prints, whose handle the call of `poll` finds in memory.
+    // A subscription to the output stream. The call of `poll` finds its handle in memory.
     let mut functions = INERT.to_vec();
     let subscribe = ("io/streams", "[method]output-stream.subscribe", "(param i32) (result i32)", "(local.get $out)");
     functions.push(subscribe);

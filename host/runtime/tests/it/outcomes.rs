@@ -1,4 +1,4 @@
-//! How attempts end: each kind of end is told apart by type.
+//! The ends of attempts: the outcome tells each kind of end apart.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,15 @@ use serde_json::json;
 
 use crate::support::{Bench, attempt, component, core, core_with, failed, failure, number_guest, output};
 
-/// Stores a failure in the result: case 0 to 3, the code at 0x2000 (5 bytes), the message at 0x2010 (`$length` bytes).
+/// Stores a failure in the result: `case` is 0 to 3, the code is at 0x2000 (5 bytes), the message at 0x2010
+/// (`message_bytes` bytes).
 fn failing(case: u32, message_bytes: u32, retryable: u32) -> String {
     format!(
         "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1032) (i32.const {case}))
          (i32.store (i32.const 1040) (i32.const 0x2000)) (i32.store (i32.const 1044) (i32.const 5))
          (i32.store (i32.const 1048) (i32.const 0x2010)) (i32.store (i32.const 1052) (i32.const {message_bytes}))
-         (i32.store8 (i32.const 1056) (i32.const {retryable})) (i32.store8 (i32.const 1064) (i32.const 1)) (i64.store (i32.const 1072) (i64.const 250))
+         (i32.store8 (i32.const 1056) (i32.const {retryable})) (i32.store8 (i32.const 1064) (i32.const 1)) \
+         (i64.store (i32.const 1072) (i64.const 250))
          (i32.store (i32.const 1080) (i32.const 0)) (i32.store (i32.const 1084) (i32.const 0)) (i32.const 1024)"
     )
 }
@@ -34,7 +36,8 @@ fn a_number_comes_back() {
 
 #[test]
 fn a_task_without_output_gives_an_empty_object() {
-    let interface = "use dovetail:task/types@0.1.0.{task-error}; record input { n: u32 } run: func(input: input) -> result<_, task-error>;";
+    let interface = "use dovetail:task/types@0.1.0.{task-error}; record input { n: u32 } \
+        run: func(input: input) -> result<_, task-error>;";
     let report = Bench::new().run(&component(interface, &core("", "(call $ok (i32.const 0))")), json!({ "n": 1 }));
     assert_eq!(output(&report), &json!({}));
 }
@@ -84,12 +87,14 @@ fn a_start_function_that_traps_is_the_guest_s_failure() {
 
 #[test]
 fn a_panic_that_is_logged_is_told_from_an_abort() {
-    // log(error, "panic", [("panic.file", "src/lib.rs"), ("panic.line", "7"), ("panic.message", "no")]), as the SDK's
-    // hook does.
+    // The call of the SDK's panic hook: log(error, "panic", [("panic.file", "src/lib.rs"), ("panic.line", "7"),
+    // ("panic.message", "no")]).
     let data = r#"
       (import "dovetail:task/logging@0.1.0" "log" (func $log (param i32 i32 i32 i32 i32)))
       (data (i32.const 0x2000) "panicpanic.filesrc/lib.rspanic.line7panic.messageno")
-      (data (i32.const 0x3000) "\05\20\00\00\0a\00\00\00\0f\20\00\00\0a\00\00\00\19\20\00\00\0a\00\00\00\23\20\00\00\01\00\00\00\24\20\00\00\0d\00\00\00\31\20\00\00\02\00\00\00")"#;
+      (data (i32.const 0x3000)
+        "\05\20\00\00\0a\00\00\00\0f\20\00\00\0a\00\00\00\19\20\00\00\0a\00\00\00"
+        "\23\20\00\00\01\00\00\00\24\20\00\00\0d\00\00\00\31\20\00\00\02\00\00\00")"#;
     let guest = number_guest(
         data,
         "(call $log (i32.const 4) (i32.const 0x2000) (i32.const 5) (i32.const 0x3000) (i32.const 3)) (unreachable)",
@@ -173,8 +178,8 @@ fn a_guest_that_asks_learns_of_the_cancellation() {
     let canceller = Canceller::new();
     canceller.cancel();
     let report = bench.attempt(package, json!({ "n": 1 }), Limits::DEFAULT, &canceller.stop());
-    // Its result is not taken: it depends on when it was told. (The slot is not even waited for if the stop came
-    // first.)
+    // The guest's result is ignored, because it depends on when the guest learned of the stop. (If the stop came first,
+    // the attempt does not wait for a slot.)
     assert_eq!(failed(&report), (FailureKind::Cancelled, "cancelled"));
 }
 
@@ -188,7 +193,7 @@ fn attempts_over_the_number_of_jobs_wait() {
     std::thread::scope(|scope| {
         let both = [0, 1].map(|_| scope.spawn(|| bench.attempt(package, json!({ "n": 1 }), limits, &Stop::never())));
         for one in both {
-            // The time spent waiting is not charged.
+            // The time limit does not include the wait for a slot.
             assert_eq!(failed(&one.join().unwrap()), (FailureKind::Timeout, "timeout"));
         }
     });
@@ -198,11 +203,13 @@ fn attempts_over_the_number_of_jobs_wait() {
 #[test]
 fn what_cannot_be_read_is_a_bad_output() {
     let bench = Bench::new();
-    let interface = "use dovetail:task/types@0.1.0.{task-error}; record input { n: u32 } record output { text: string } \
+    let interface = "use dovetail:task/types@0.1.0.{task-error}; record input { n: u32 } \
+        record output { text: string } \
                      run: func(input: input) -> result<output, task-error>;";
     let answer = |pointer: u32, length: u32| {
         format!(
-            "(i32.store (i32.const 1032) (i32.const {pointer})) (i32.store (i32.const 1036) (i32.const {length})) (i32.store8 (i32.const 1024) (i32.const 0)) (i32.const 1024)"
+            "(i32.store (i32.const 1032) (i32.const {pointer})) (i32.store (i32.const 1036) (i32.const {length})) \
+             (i32.store8 (i32.const 1024) (i32.const 0)) (i32.const 1024)"
         )
     };
     let data = r#"(data (i32.const 0x2000) "\ff\fe")"#;
@@ -228,7 +235,7 @@ fn facts_reach_the_guest() {
       (import "dovetail:task/context@0.1.0" "remaining-ms" (func $left (result i64)))
       (import "dovetail:task/context@0.1.0" "origin" (func $origin (param i32 i32 i32)))
       (data (i32.const 0x2000) "n")"#;
-    // n = attempt + length of the origin, provided there is time left.
+    // n = attempt + length of the origin, if time is left.
     let body = "(call $origin (i32.const 0x2000) (i32.const 1) (i32.const 0x3000))
       (if (i64.gt_u (call $left) (i64.const 30000)) (then (unreachable)))
       (call $ok (i32.add (call $attempt) (i32.load (i32.const 0x3008))))";
@@ -237,7 +244,7 @@ fn facts_reach_the_guest() {
     assert_eq!(output(&report), &json!({ "n": 1 + "output_001_n".len() }));
 }
 
-/// Sleeps `n` milliseconds by WASI's own means.
+/// A guest that sleeps `n` milliseconds with WASI's clock.
 fn sleeping_guest() -> Vec<u8> {
     let wit = format!(
         "package acme:probe@1.0.0; interface task {{ {} }} \
@@ -247,9 +254,11 @@ fn sleeping_guest() -> Vec<u8> {
          subscribe-duration: func(when: u64) -> pollable; }} }}",
         crate::support::NUMBER
     );
-    let imports = r#"(import "wasi:clocks/monotonic-clock@0.2.6" "subscribe-duration" (func $sleep (param i64) (result i32)))
+    let imports = r#"(import "wasi:clocks/monotonic-clock@0.2.6" "subscribe-duration" (func $sleep (param i64)
+        (result i32)))
       (import "wasi:io/poll@0.2.6" "[method]pollable.block" (func $block (param i32)))"#;
-    let body = "(call $block (call $sleep (i64.mul (i64.extend_i32_u (local.get 0)) (i64.const 1000000)))) (call $ok (local.get 0))";
+    let body = "(call $block (call $sleep (i64.mul (i64.extend_i32_u (local.get 0)) (i64.const 1000000)))) \
+        (call $ok (local.get 0))";
     crate::support::component_of(&wit, &core(imports, body))
 }
 

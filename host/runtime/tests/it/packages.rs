@@ -1,4 +1,4 @@
-//! Packages: written the same everywhere, read within bounds.
+//! Packages: the same bytes everywhere, read within limits.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -26,7 +26,7 @@ fn sample() -> Vec<u8> {
     .unwrap()
 }
 
-/// With a manifest and a component.
+/// A package with a manifest, a component and these entries.
 fn with(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let manifest = manifest("probe", "");
     let mut all: Vec<(&str, &[u8])> = vec![("plugin.toml", manifest.as_bytes()), ("component.wasm", b"x")];
@@ -54,7 +54,7 @@ fn what_was_packed_is_read() {
 #[test]
 fn the_same_parts_give_the_same_bytes() {
     assert_eq!(sample(), sample());
-    // Pinned: another digest means that every package changes its identity.
+    // Pinned: with another digest, every package would change its identity.
     let digest = dovetail_core::Digest::of(&sample()).hex();
     assert_eq!(digest, PINNED, "a new version of the packer");
 }
@@ -63,8 +63,8 @@ const PINNED: &str = "7c9a0de47fb7b8e25b08a0c8f3058b167b877fc8169c00c50bc18260b6
 
 #[test]
 fn what_is_no_package() {
-    refuses(b"", "no zip file");
-    refuses(b"PK\x03\x04 and then nothing", "no zip file");
+    refuses(b"", "is not a zip file");
+    refuses(b"PK\x03\x04 and then nothing", "is not a zip file");
     refuses(&zip_of(&[("component.wasm", b"x")]), "no `plugin.toml`");
     refuses(&zip_of(&[("plugin.toml", manifest("probe", "").as_bytes())]), "no `component.wasm`");
     let refusal = Package::read(&zip_of(&[("plugin.toml", b"name = 5"), ("component.wasm", b"x")])).unwrap_err();
@@ -80,8 +80,8 @@ fn entries_that_lead_elsewhere() {
     refuses(&with(&[("../x", b"x")]), "leads out of the package");
     refuses(&with(&[("wit/../../", b"")]), "leads out of the package");
     refuses(&with(&[("wit/", b"")]), "`wit/` is a folder");
-    refuses(&with(&[("/x", b"x")]), "no plain relative name");
-    // A line of an error is no place for a name of this length, wherever it is from.
+    refuses(&with(&[("/x", b"x")]), "not a plain relative path");
+    // An error quotes only the beginning of a long name, whatever the fault is.
     for name in
         ["x".repeat(60_000), format!("../{}", "ä".repeat(120)), format!("{}/", "x".repeat(200)), "x".repeat(250)]
     {
@@ -113,13 +113,13 @@ fn entries_that_nobody_knows() {
 fn links_and_folders() {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     zip.add_symlink("wit/x.wit", "/etc/passwd", SimpleFileOptions::default()).unwrap();
-    refuses(&zip.finish().unwrap().into_inner(), "no plain file");
+    refuses(&zip.finish().unwrap().into_inner(), "not a regular file");
 }
 
 #[test]
 fn duplicate_entries() {
     let mut twice = with(&[("wit/a.wit", b"first"), ("wit/b.wit", b"second")]);
-    // The writer refuses duplicates: rename the second one in place, in both of its headers.
+    // The writer refuses duplicates, so the second entry is renamed in place, in both of its headers.
     for at in 0..twice.len() - 9 {
         if &twice[at..at + 9] == b"wit/b.wit" {
             twice[at + 4] = b'a';
@@ -153,7 +153,7 @@ fn entries_within_their_number_and_over_it() {
 
 #[test]
 fn an_entry_within_its_size_and_over_it() {
-    // Hard to pack, so that the ratio is no matter.
+    // The text is hard to compress, so the limit of the ratio does not apply.
     let mut state = 1_u32;
     let mut text: String = (0..MAX_TEXT)
         .map(|_| {
@@ -184,7 +184,7 @@ fn a_ratio_within_its_bound_and_over_it() {
 
 #[test]
 fn bytes_within_their_sum_and_over_it() {
-    // Each part repeats 100-fold: under the bound of the ratio.
+    // Each part repeats 100-fold, which is below the limit of the ratio.
     let mut noise = Vec::new();
     let mut state = 1_u32;
     while noise.len() < 1 << 20 {

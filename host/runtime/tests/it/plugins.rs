@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Bench, attempt, failed, failure, output};
 
-/// The component of a plugin; it must have been built.
+/// The component of a plugin, which must have been built.
 fn built(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join(format!("../../plugins/target/wasm32-wasip2/release/{}.wasm", name.replace('-', "_")));
@@ -20,7 +20,7 @@ fn built(name: &str) -> Vec<u8> {
         .unwrap_or_else(|error| panic!("{}: {error}: build the plugins with `./justw plugins`", path.display()))
 }
 
-/// Its manifest, as it is written.
+/// The table `[grants]` of the plugin's manifest, as it is written.
 fn grants(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../plugins/tests/{name}/plugin.toml"));
     let text = std::fs::read_to_string(&path).unwrap();
@@ -58,10 +58,14 @@ fn a_sum() {
 fn everything_is_echoed() {
     let place = json!({ "name": "hübsch", "position": [0.5, -1e300] });
     let everything = json!({
-        "a_bool": true, "a_u8": 255, "a_u16": 65535, "a_u32": u32::MAX, "a_u64": u64::MAX.to_string(), "a_s8": -128, "a_s16": -32768, "a_s32": i32::MIN,
-        "a_s64": i64::MIN.to_string(), "a_f32": 0.1, "a_f64": 0.1, "a_char": "🙂", "a_string": "\u{0}\"", "some_bytes": "AAEC/w==", "some_strings": ["", "x"],
-        "some_places": [place, place], "a_tuple": [1, "two", false], "an_enum": "dark_green", "some_flags": ["read", "run_it"],
-        "a_variant": { "tag": "named", "val": place }, "an_option": null, "a_nested_option": { "some": null }, "a_result": { "error": "no" },
+        "a_bool": true, "a_u8": 255, "a_u16": 65535, "a_u32": u32::MAX, "a_u64": u64::MAX.to_string(),
+        "a_s8": -128, "a_s16": -32768, "a_s32": i32::MIN,
+        "a_s64": i64::MIN.to_string(), "a_f32": 0.1, "a_f64": 0.1, "a_char": "🙂", "a_string": "\u{0}\"",
+        "some_bytes": "AAEC/w==", "some_strings": ["", "x"],
+        "some_places": [place, place], "a_tuple": [1, "two", false], "an_enum": "dark_green",
+        "some_flags": ["read", "run_it"],
+        "a_variant": { "tag": "named", "val": place }, "an_option": null,
+        "a_nested_option": { "some": null }, "a_result": { "error": "no" },
         "a_bare_result": { "ok": null },
     });
     assert_eq!(output(&probe("echo", everything.clone()))["echo"], everything);
@@ -97,8 +101,8 @@ fn pictures_are_cut() {
     assert_eq!(failed(&report), (FailureKind::InvalidInput, "empty_area"));
 }
 
-/// Whatever a task does with it: the attempt is the host's to make again, and neither a failure of the task nor a part
-/// of its attempts.
+/// Whatever operation the task tries, the host must run the attempt again: it is no failure of the task and does not
+/// count as one of its attempts.
 #[test]
 fn a_store_that_fails_is_the_hosts_fault() {
     let bench = Bench::new();
@@ -148,7 +152,7 @@ fn the_probe_is_pure_and_small() {
     let description = compiler.describe(&built("probe"), &Default::default()).unwrap();
     assert!(description.pure, "{:?}", description.imports);
     assert_eq!(description.signature.interface, "dovetail:probe/task@1.0.0");
-    // Its 256 KiB of stack and its data: within what the pool keeps resident.
+    // 256 KiB of stack and the data stay within the memory that the pool keeps resident.
     assert!(
         description.initial_memory.is_some_and(|bytes| bytes > 65536 && bytes <= 512 << 10),
         "{:?}",
@@ -187,7 +191,7 @@ fn endless_recursion_is_a_trap() {
     let report = plain("recurse");
     let (kind, code) = failed(&report);
     assert_eq!(kind, FailureKind::Trap);
-    // The shadow stack in linear memory is over before the native one, or the other way round.
+    // Either the shadow stack in linear memory or the native stack overflows first.
     assert!(matches!(code, "stack_overflow" | "out_of_bounds"), "{code}");
 }
 

@@ -1,4 +1,4 @@
-//! Components that are not taken: each is refused by code, and the message names what is wrong.
+//! Components that are refused: each refusal has a code, and its message names the fault.
 
 use dovetail_core::manifest::Grants;
 use dovetail_core::wit::Type;
@@ -8,7 +8,7 @@ use dovetail_runtime::{
 
 use crate::support::{Bench, NUMBER, component, component_of, core, number_guest};
 
-/// A compiler with a folder of its own.
+/// A compiler with its own folder.
 pub(crate) fn compiler() -> (Compiler, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let options = CompilerOptions {
@@ -30,7 +30,7 @@ pub(crate) fn refused(component: &[u8], grants: &Grants) -> Refusal {
     }
 }
 
-/// Refused with this code, and a message or help that has these words in it.
+/// Checks that the component is refused with this code, and that the message or the help contains these words.
 #[track_caller]
 pub(crate) fn refuses(component: &[u8], code: &str, words: &str) {
     let refusal = refused(component, &Grants::default());
@@ -61,7 +61,8 @@ fn world(interfaces: &str, world: &str) -> String {
 
 #[test]
 fn no_run_and_two_runs() {
-    let memory = r#"(memory (export "memory") 1) (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (unreachable))"#;
+    let memory = r#"(memory (export "memory") 1) (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+        (unreachable))"#;
     let none = component_of(
         &world("interface other { go: func(); }", "export other;"),
         &format!(r#"(module {memory} (func (export "acme:probe/other@1.0.0#go")))"#),
@@ -82,7 +83,8 @@ fn no_run_and_two_runs() {
 
 pub(crate) fn shape(run: &str, parameters: &str, result: &str) -> Vec<u8> {
     let module = format!(
-        r#"(module (memory (export "memory") 1) (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (unreachable))
+        r#"(module (memory (export "memory") 1) (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+            (unreachable))
            (func (export "acme:probe/task@1.0.0#run") {parameters} {result} (unreachable)))"#
     );
     component(&format!("use dovetail:task/types@0.1.0.{{task-error}}; record input {{ n: u32 }} {run}"), &module)
@@ -127,7 +129,8 @@ fn types_that_cannot_be_recorded() {
     let guest = |types: &str, field: &str| {
         shape(
             &format!(
-                "{types} record bad {{ inner: {field} }} record taken {{ some-field: bad }} run: func(input: taken) -> result<input, task-error>;"
+                "{types} record bad {{ inner: {field} }} record taken {{ some-field: bad }} \
+                 run: func(input: taken) -> result<input, task-error>;"
             ),
             "(param i32)",
             "(result i32)",
@@ -141,7 +144,8 @@ fn types_that_cannot_be_recorded() {
 #[test]
 fn an_interface_that_nobody_offers() {
     let wit = format!(
-        "package acme:probe@1.0.0; interface task {{ {NUMBER} }} world component {{ import acme:store/database@2.0.0; export task; }} \
+        "package acme:probe@1.0.0; interface task {{ {NUMBER} }} world component \
+         {{ import acme:store/database@2.0.0; export task; }} \
          package acme:store@2.0.0 {{ interface database {{ ask: func(); }} }}"
     );
     let guest = component_of(
@@ -151,10 +155,11 @@ fn an_interface_that_nobody_offers() {
     refuses(&guest, "unknown_import", "acme:store/database@2.0.0");
 }
 
-/// Imports one function without parameters that returns a u64.
+/// A guest that imports one function without parameters that returns a u64.
 fn wasi_guest(package: &str, interface: &str) -> Vec<u8> {
     let wit = format!(
-        "package acme:probe@1.0.0; interface task {{ {NUMBER} }} world component {{ import {package}/{interface}@0.2.6; export task; }} \
+        "package acme:probe@1.0.0; interface task {{ {NUMBER} }} world component \
+         {{ import {package}/{interface}@0.2.6; export task; }} \
          package {package}@0.2.6 {{ interface {interface} {{ now: func() -> u64; get-random-u64: func() -> u64; }} }}"
     );
     let name = if package == "wasi:clocks" { "now" } else { "get-random-u64" };
@@ -175,7 +180,7 @@ fn an_import_that_needs_a_grant() {
     refuses(&wasi_guest("wasi:random", "random"), "missing_grant", "random = true");
     refuses(&wasi_guest("wasi:sockets", "tcp"), "unsupported_import", "wasi:sockets/tcp@0.2.6");
     refuses(&wasi_guest("wasi:http", "outgoing-handler"), "unsupported_import", "http");
-    // One grant does not open another.
+    // A grant allows only its own imports.
     let clocks = Grants { clocks: true, ..Grants::default() };
     assert_eq!(refused(&wasi_guest("wasi:random", "random"), &clocks).code, "missing_grant");
 }
@@ -214,7 +219,8 @@ fn with_its_grant_it_runs_and_is_not_pure() {
 #[test]
 fn a_function_of_a_newer_host() {
     let wit = format!(
-        "package acme:probe@1.0.0; interface task {{ {NUMBER} }} world component {{ import wasi:random/insecure-seed@0.2.6; export task; }} \
+        "package acme:probe@1.0.0; interface task {{ {NUMBER} }} world component \
+         {{ import wasi:random/insecure-seed@0.2.6; export task; }} \
          package wasi:random@0.2.6 {{ interface insecure-seed {{ newer: func() -> u64; }} }}"
     );
     let guest = component_of(
@@ -227,7 +233,7 @@ fn a_function_of_a_newer_host() {
     refuses(&guest, "incompatible_import", "newer");
 }
 
-/// A record of `fields` numbers, in which everything counts as one node and the record itself as one.
+/// A record with `fields` numbers. Each number counts as one node, and so does the record.
 fn wide(fields: usize) -> Vec<u8> {
     let fields: String = (0..fields).map(|n| format!("x{n}: u8,")).collect();
     shape(
@@ -240,7 +246,7 @@ fn wide(fields: usize) -> Vec<u8> {
 #[test]
 fn types_within_their_bound_and_over_it() {
     let (compiler, _folder) = compiler();
-    // wasmparser itself takes at most 10,000 fields; `input` has one more node.
+    // wasmparser itself accepts at most 10,000 fields; `input` has one more node.
     let description = compiler.describe(&wide(900), &Grants::default()).unwrap();
     assert_eq!(description.signature.input.len(), 900);
     // 17 doublings: 131,071 nodes in a few hundred bytes.

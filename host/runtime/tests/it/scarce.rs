@@ -1,5 +1,5 @@
-//! What the system refuses this process (address space, writable memory, descriptors) is the host's fault, and no
-//! attempt's. Limits are those of a whole process, so each test has one of its own.
+//! If the system refuses a resource to this process (address space, writable memory, descriptors), the host is at
+//! fault, not the attempt. The limits apply to a whole process, so each test has its own process.
 
 use std::fs::{self, File};
 use std::process::Command;
@@ -13,10 +13,10 @@ use serde_json::json;
 
 use crate::support::{Bench, attempt, number_guest, output};
 
-/// A task that works for a while, and gives back its number.
+/// A task that works for a while and returns its number.
 const BUSY: &str = "(local $i i32) (loop $l (local.set $i (i32.add (local.get $i) (i32.const 1)))
     (br_if $l (i32.lt_u (local.get $i) (i32.const 200000000)))) (call $ok (local.get 0))";
-/// A task that grows its memory by as many pages as it is told, and gives back how many it has.
+/// A task that grows its memory by `n` pages and returns the number of its pages.
 const GROW: &str =
     "(if (i32.eq (memory.grow (local.get 0)) (i32.const -1)) (then (unreachable))) (call $ok (memory.size))";
 
@@ -24,14 +24,14 @@ fn limit(resource: Resource, soft: u64) {
     setrlimit(resource, Rlimit { current: Some(soft), maximum: getrlimit(resource).maximum }).unwrap();
 }
 
-/// Bytes of this process: of address space, or of what it may write of it.
+/// Bytes of this process: the address space, or the writable part of it.
 fn has(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-/// Without slots that were reserved once: each attempt maps its own 4 GiB.
+/// A bench without reserved slots: each attempt maps its own 4 GiB.
 fn without_pool() -> Bench {
     let before = has("VmSize:");
     limit(Resource::As, before + (4 << 30));
@@ -52,10 +52,10 @@ fn address_space() {
     let package = bench.install("probe", &number_guest("", BUSY), "");
     let run = |n: u32| bench.runtime.execute(&attempt(package, json!({ "n": n }), Limits::DEFAULT), &Stop::never());
     let own = has("VmSize:");
-    // MemoryBudget for none.
+    // Address space for no attempt.
     limit(Resource::As, own + (1 << 30));
     refused(&run(1).unwrap_err(), Scarce::Memory);
-    // MemoryBudget for one at a time: those that find none are made again alone.
+    // Address space for one attempt at a time: attempts without address space are run again alone.
     limit(Resource::As, own + (6 << 30));
     assert_eq!(output(&run(2).unwrap()), &json!({ "n": 2 }));
     std::thread::scope(|threads| {
@@ -65,7 +65,7 @@ fn address_space() {
             assert_eq!(output(&report.unwrap()), &json!({ "n": n }));
         }
     });
-    // The slots are all back.
+    // All slots are free again.
     limit(Resource::As, own + (100 << 30));
     std::thread::scope(|threads| {
         let runs: Vec<_> = (0..8).map(|n| threads.spawn(move || run(n).is_ok())).collect();
@@ -81,7 +81,7 @@ fn memory_within_the_limit_of_the_task() {
     let limits = Limits { memory: 128 << 20, ..Limits::DEFAULT };
     let run = |pages: u32| bench.runtime.execute(&attempt(package, json!({ "n": pages }), limits), &Stop::never());
     assert_eq!(output(&run(1000).unwrap()), &json!({ "n": 1002 }));
-    // It is within what the task may have, and the system refuses it: the guest is not told.
+    // The growth is within the task's limit, and the system refuses it: the guest does not see the refusal.
     limit(Resource::Data, has("VmData:") + (8 << 20));
     refused(&run(1900).unwrap_err(), Scarce::Memory);
     limit(Resource::Data, has("VmData:") + (1 << 30));
@@ -108,7 +108,7 @@ fn descriptors() {
         files.sort();
         files
     };
-    // Another process, which has loaded nothing yet, and may open nothing more.
+    // Another process, which has loaded nothing yet and may open no further files.
     let (bench, before) = (fresh(), files());
     bench.install("probe", &component, "");
     limit(Resource::Nofile, 64);

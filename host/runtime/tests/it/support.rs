@@ -19,28 +19,29 @@ use serde_json::{Value, json};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// How long the vision here takes to encode a picture.
+/// The time that the fake vision takes to encode a picture.
 pub(crate) const ENCODING: std::time::Duration = std::time::Duration::from_millis(3);
 
-/// The manifest of a task, with whatever comes after the description.
+/// The manifest of a task; `more` follows the description.
 pub(crate) fn manifest(name: &str, more: &str) -> String {
     format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"a guest of the runtime's tests\"\n{more}\n")
 }
 
-/// A component of the package `acme:probe` from the inside of its interface `task` and a core module in text.
+/// A component of the package `acme:probe`, made from the content of its interface `task` and a core module in text.
 ///
-/// In both, the core module's name of the function is `acme:probe/task@1.0.0#run`.
+/// The core module exports its function as `acme:probe/task@1.0.0#run`.
 pub(crate) fn component(interface: &str, core: &str) -> Vec<u8> {
     component_of(
         &format!(
             "package acme:probe@1.0.0; interface task {{ {interface} }} \
-             world component {{ include dovetail:task/imports@0.1.0; include dovetail:vision/imports@0.1.0; export task; }}"
+             world component {{ \
+             include dovetail:task/imports@0.1.0; include dovetail:vision/imports@0.1.0; export task; }}"
         ),
         core,
     )
 }
 
-/// The same from a whole package in WIT.
+/// A component from a whole package in WIT.
 pub(crate) fn component_of(wit: &str, core: &str) -> Vec<u8> {
     let mut resolve = Resolve { all_features: true, ..Resolve::default() };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
@@ -54,18 +55,18 @@ pub(crate) fn component_of(wit: &str, core: &str) -> Vec<u8> {
     ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
 }
 
-/// The interface of most guests here: a number in, a number out.
+/// The interface of most guests here: the input is a number, and so is the output.
 pub(crate) const NUMBER: &str = "use dovetail:task/types@0.1.0.{task-error}; \
     record input { n: u32 } record output { n: u32 } run: func(input: input) -> result<output, task-error>;";
 
-/// A core module: its imports and other definitions, then the body of `run` (parameter 0 is `n`), which leaves the
-/// answer's address, mostly by `(call $ok (VALUE))`. Memory starts with 2 pages; `cabi_realloc` takes from 65536 on and
-/// grows.
+/// A core module: its imports and other definitions, then the body of `run` (parameter 0 is `n`). The body leaves the
+/// address of the result, usually by `(call $ok (VALUE))`. Memory starts with 2 pages; `cabi_realloc` allocates from
+/// 65536 on and grows the memory.
 pub(crate) fn core(definitions: &str, body: &str) -> String {
     core_with("(param i32)", definitions, body)
 }
 
-/// The same with other parameters.
+/// A core module whose `run` has other parameters.
 pub(crate) fn core_with(parameters: &str, definitions: &str, body: &str) -> String {
     format!(
         r#"(module {definitions}
@@ -86,12 +87,13 @@ pub(crate) fn core_with(parameters: &str, definitions: &str, body: &str) -> Stri
     )
 }
 
-/// A guest from number to number.
+/// A guest whose input and output are numbers.
 pub(crate) fn number_guest(definitions: &str, body: &str) -> Vec<u8> {
     component(NUMBER, &core(definitions, body))
 }
 
-/// Bytes in memory, by digest: a test double of the store. It fails so with artifacts, if it is told to.
+/// A test double of the store: bytes in memory, by digest. If an error kind is set, every access to an artifact fails
+/// with it.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryBlobs(
     pub(crate) Mutex<HashMap<(BlobKind, Digest), Vec<u8>>>,
@@ -130,11 +132,11 @@ impl Blobs for MemoryBlobs {
     }
 }
 
-/// A test double of vision: a picture is the text `WIDTHxHEIGHT`, with ` odd` behind it one with a warning; faces are
-/// invented.
+/// A test double of vision. A picture is the text `WIDTHxHEIGHT`; with ` odd` behind it, the picture has a warning.
+/// Faces are invented.
 #[derive(Debug, Default)]
 pub(crate) struct FakeVision {
-    /// Pictures decoded.
+    /// The number of pictures decoded.
     pub(crate) decoded: AtomicU32,
 }
 
@@ -279,7 +281,7 @@ impl Bench {
         let mut options = Options {
             blobs: blobs.clone(),
             vision: vision.clone(),
-            // Shared by all tests and kept between their runs, as a host would.
+            // Shared by all tests and kept between their runs, as on a host.
             cache_dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("code"),
             cache_bytes: 256 << 20,
             compiler: None,
@@ -293,7 +295,7 @@ impl Bench {
 
     /// Stores a component as the package `name`.
     pub(crate) fn install(&self, name: &str, component: &[u8], more: &str) -> Digest {
-        // Packing a real component takes a second.
+        // Keep packed packages: packing a real component takes a second.
         static PACKED: Mutex<BTreeMap<(String, Digest), Vec<u8>>> = Mutex::new(BTreeMap::new());
         let manifest = manifest(name, more);
         let key = (manifest.clone(), Digest::of(component));
@@ -308,29 +310,29 @@ impl Bench {
         self.blobs.put(BlobKind::Package, &package).unwrap()
     }
 
-    /// Stores bytes as an artifact: its JSON.
+    /// Stores bytes as an artifact. Returns the artifact's JSON.
     pub(crate) fn artifact(&self, bytes: &[u8], media_type: &str) -> Value {
         let digest = self.blobs.put(BlobKind::Artifact, bytes).unwrap();
         json!({ "$artifact": digest, "media_type": media_type })
     }
 
-    /// One attempt at an installed package.
+    /// Runs one attempt of an installed package.
     pub(crate) fn attempt(&self, package: Digest, input: Value, limits: Limits, stop: &Stop) -> Report {
         self.runtime.execute(&attempt(package, input, limits), stop).unwrap()
     }
 
-    /// One attempt at a component, with the default limits.
+    /// Runs one attempt of a component, with the default limits.
     pub(crate) fn run(&self, component: &[u8], input: Value) -> Report {
         self.run_within(component, input, Limits::DEFAULT)
     }
 
-    /// One attempt at a component, within `limits`.
+    /// Runs one attempt of a component, within `limits`.
     pub(crate) fn run_within(&self, component: &[u8], input: Value, limits: Limits) -> Report {
         self.attempt(self.install("probe", component, ""), input, limits, &Stop::never())
     }
 }
 
-/// An attempt with made-up facts.
+/// An attempt with invented facts.
 pub(crate) fn attempt(package: Digest, input: Value, limits: Limits) -> Attempt {
     Attempt {
         run: RunId::from_bytes([7; 16]),
@@ -345,7 +347,7 @@ pub(crate) fn attempt(package: Digest, input: Value, limits: Limits) -> Attempt 
     }
 }
 
-/// What an attempt returned.
+/// The output of a successful attempt.
 pub(crate) fn output(report: &Report) -> &Value {
     match &report.outcome {
         Outcome::Succeeded { output } => output,
@@ -353,7 +355,7 @@ pub(crate) fn output(report: &Report) -> &Value {
     }
 }
 
-/// How an attempt failed.
+/// The failure of a failed attempt.
 pub(crate) fn failure(report: &Report) -> &Failure {
     match &report.outcome {
         Outcome::Succeeded { output } => panic!("succeeded: {output}"),
@@ -361,7 +363,7 @@ pub(crate) fn failure(report: &Report) -> &Failure {
     }
 }
 
-/// Kind and code of a failure.
+/// The kind and code of a failure.
 pub(crate) fn failed(report: &Report) -> (FailureKind, &str) {
     let failure = failure(report);
     (failure.kind, &failure.code)

@@ -1,4 +1,4 @@
-//! A bounded folder of blobs. Nothing here is an error of a reader or a writer: what cannot be kept is fetched again.
+//! A bounded folder of blobs. No fault here fails a reader or a writer: a blob that cannot be kept is fetched again.
 
 use std::fmt;
 use std::fs::File;
@@ -13,29 +13,30 @@ use dovetail_core::blobs::{BlobKind, Blobs as _, StoreError, StoreErrorKind};
 use crate::FileBlobs;
 use crate::embedded::{io_error, make_folder};
 
-/// What marks a folder as a cache (<https://bford.info/cachedir/>): backups pass it by, and we know that we may empty
-/// it.
+/// The file that marks a folder as a cache (<https://bford.info/cachedir/>): backups skip the folder, and we know that
+/// it may be emptied.
 const TAG: &str = "CACHEDIR.TAG";
-const TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# Blobs that dovetail can fetch again. This folder may be removed at any time.\n";
+const TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+    # Blobs that dovetail can fetch again. This folder may be removed at any time.\n";
 
-/// How files are called while they are written.
+/// The prefix of the names of files that are being written.
 const ASIDE: &str = ".new-";
-/// When such a file was left behind by a process that was killed.
+/// A file with this prefix that is older belongs to a killed process.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 pub(super) struct Folder {
     near: FileBlobs,
     path: PathBuf,
     capacity: u64,
-    room: Mutex<FolderUsage>,
+    usage: Mutex<FolderUsage>,
 }
 
-/// What we know of the folder, in bytes.
+/// The known usage of the folder, in bytes.
 #[derive(Default)]
 struct FolderUsage {
-    /// In it when we last looked.
+    /// In the folder at our last look.
     found: u64,
-    /// Added by this process since.
+    /// Added by this process since then.
     added: u64,
     /// Being added by this process now.
     arriving: u64,
@@ -60,7 +61,8 @@ impl Folder {
         let there = |path: &Path| path.try_exists().map_err(|e| io_error("look for", path, e));
         if there(&blobs)? && !there(&tag)? {
             let why = format!(
-                "it has blobs but no {TAG}: this may be an embedded data folder, which must not be emptied; name another folder"
+                "it has blobs but no {TAG}: this may be an embedded data folder, which must not be emptied; \
+                 name another folder"
             );
             return Err(StoreError::new(StoreErrorKind::Refused, format!("use {} as a cache", path.display()), why));
         }
@@ -68,11 +70,11 @@ impl Folder {
         if !there(&tag)? {
             std::fs::write(&tag, TAG_TEXT).map_err(|e| io_error("write", &tag, e))?;
         }
-        let folder = Self { near: FileBlobs::new(path), path: path.to_owned(), capacity, room: Mutex::default() };
-        // A smaller capacity than the last time takes effect now.
-        let mut room = folder.room.lock().unwrap_or_else(PoisonError::into_inner);
-        folder.make_room(&mut room, 0)?;
-        drop(room);
+        let folder = Self { near: FileBlobs::new(path), path: path.to_owned(), capacity, usage: Mutex::default() };
+        // The capacity may be smaller than at the last open.
+        let mut usage = folder.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        folder.free_space(&mut usage, 0)?;
+        drop(usage);
         Ok(folder)
     }
 
@@ -84,12 +86,12 @@ impl Folder {
         self.near.size(kind, digest).unwrap_or(None)
     }
 
-    /// The bytes if they are here and what they should be. `Refused` is the only error: there are more than `max`.
+    /// The bytes if the file is here and undamaged. The only error is `Refused`: there are more than `max` bytes.
     pub(super) fn read(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.near.path(kind, digest);
         let Ok(file) = File::open(&path) else { return Ok(None) };
-        // While it is held nobody evicts this file, in no process. It is waited for no longer than an eviction of one
-        // file takes.
+        // While this lock is held, no process evicts the file. The wait for the lock is no longer than the eviction of
+        // one file.
         let held = file.lock_shared();
         match self.near.get(kind, digest, max) {
             Ok(bytes) => {
@@ -114,39 +116,42 @@ impl Folder {
         }
     }
 
-    /// Files are ordered by the time of their last change; nothing changes them, so it can say when they were used.
+    /// Sets the file's modification time to the time of this use: evictions go by it, and no other change sets it.
     fn mark_used(&self, file: &File, path: &Path) {
         if let Err(e) = file.set_modified(SystemTime::now()) {
             tracing::debug!(file = %path.display(), error = %e, "cannot mark a cached blob as used");
         }
     }
 
-    /// Keeps them if there is room, and makes room.
+    /// Keeps the bytes if they fit, after evictions if necessary.
     pub(super) fn keep(&self, kind: BlobKind, digest: &Digest, bytes: &[u8]) {
         let path = self.near.path(kind, digest);
         let length = bytes.len() as u64;
-        // One of another length was cut off by a crash: what is written now takes its place.
+        // A file of another length was cut off by a crash. The write below replaces it.
         if let Ok(file) = File::open(&path)
             && file.metadata().is_ok_and(|meta| meta.len() == length)
         {
             return self.mark_used(&file, &path);
         }
-        let warn = |e: &StoreError| tracing::warn!(folder = %self.path.display(), error = ?e, "a blob is not kept in the cache");
+        let warn = |e: &StoreError| {
+            tracing::warn!(folder = %self.path.display(), error = ?e, "a blob is not kept in the cache");
+        };
         match self.reserve(length) {
             Ok(true) => {}
             Ok(false) => return tracing::debug!(bytes = length, "no room in the cache for a blob"),
             Err(e) => return warn(&e),
         }
         let written = self.write(&path, bytes);
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        room.arriving -= length;
+        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        usage.arriving -= length;
         match written {
-            Ok(()) => room.added += length,
+            Ok(()) => usage.added += length,
             Err(e) => warn(&e),
         }
     }
 
-    /// Whole or not at all for everybody who looks, but not synced: it is compared with its digest when it is read.
+    /// Writes the file so that readers see it whole or not at all. It is not synced, because every read checks its
+    /// digest.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let folder = path.parent().unwrap_or(&self.path);
         make_folder(folder)?;
@@ -159,34 +164,35 @@ impl Folder {
         write().map_err(|e| io_error("write", path, e))
     }
 
-    /// Sets `length` bytes aside; false if there is no room for them, whatever is evicted.
+    /// Reserves `length` bytes. Returns false if they do not fit, whatever is evicted.
     fn reserve(&self, length: u64) -> Result<bool, StoreError> {
         if length > self.capacity {
             return Ok(false);
         }
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        let ours = room.added + room.arriving + length;
-        // Others add to the folder, too: we look again before a sixteenth of it is ours.
-        let fits = room.found + ours <= self.capacity && (ours <= self.capacity / 16 || ours == length);
-        if !fits && !self.make_room(&mut room, length)? {
+        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = usage.added + usage.arriving + length;
+        // Other processes add to the folder, too, so we read it again before our own share exceeds a sixteenth of the
+        // capacity.
+        let fits = usage.found + ours <= self.capacity && (ours <= self.capacity / 16 || ours == length);
+        if !fits && !self.free_space(&mut usage, length)? {
             return Ok(false);
         }
-        room.arriving += length;
+        usage.arriving += length;
         Ok(true)
     }
 
-    /// Looks at the folder and evicts until `length` more bytes fit; false if that cannot be.
-    fn make_room(&self, room: &mut FolderUsage, length: u64) -> Result<bool, StoreError> {
-        // One process at a time, so that two do not both evict what one of them needs to.
+    /// Reads the folder and evicts until `length` more bytes fit. Returns false if that is impossible.
+    fn free_space(&self, usage: &mut FolderUsage, length: u64) -> Result<bool, StoreError> {
+        // One process at a time, so that two processes do not both evict for the need of one.
         let path = self.path.join("lock");
         let lock =
             File::create(&path).and_then(|file| file.lock().map(|()| file)).map_err(|e| io_error("lock", &path, e))?;
         let mut kept = self.look()?;
         let mut bytes: u64 = kept.iter().map(|kept| kept.bytes).sum();
-        let most = self.capacity.saturating_sub(length + room.arriving);
+        let most = self.capacity.saturating_sub(length + usage.arriving);
         if bytes > most {
             kept.sort_by_key(|kept| kept.used);
-            // Some more than is needed, so that the next blob does not make us look again.
+            // Evict somewhat more than necessary, so that the next blob does not need another look.
             let goal = most.min(self.capacity - self.capacity / 16);
             for kept in kept {
                 if bytes <= goal {
@@ -198,11 +204,11 @@ impl Folder {
             }
         }
         drop(lock);
-        (room.found, room.added) = (bytes, 0);
-        Ok(length + room.arriving + bytes <= self.capacity)
+        (usage.found, usage.added) = (bytes, 0);
+        Ok(length + usage.arriving + bytes <= self.capacity)
     }
 
-    /// Every blob that is here. Removes what a killed process left half-written.
+    /// Lists every blob in the folder, and removes the half-written files of killed processes.
     fn look(&self) -> Result<Vec<Kept>, StoreError> {
         let mut found = Vec::new();
         let root = self.path.join("blobs");
@@ -215,7 +221,7 @@ impl Folder {
         };
         for kind in entries(&root)? {
             for entry in entries(&kind.path().join("sha256"))? {
-                // Another process may have evicted it since.
+                // Another process may have evicted the file since.
                 let Ok(meta) = entry.metadata() else { continue };
                 let (path, used) = (entry.path(), meta.modified().unwrap_or(SystemTime::UNIX_EPOCH));
                 if entry.file_name().to_string_lossy().starts_with(ASIDE) {
@@ -231,7 +237,7 @@ impl Folder {
     }
 }
 
-/// Removes the file unless somebody reads it; true if it is gone.
+/// Removes the file unless a process reads it. Returns true if the file is gone.
 fn evict(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return !path.try_exists().unwrap_or(true) };
     if file.try_lock().is_err() {

@@ -1,5 +1,5 @@
-//! Each change of the ledger as SQL, within the writer's transaction. The rules are those of `dovetail_core::ledger`;
-//! nothing is decided here.
+//! Each change of the ledger as SQL, in the writer's transaction. This file follows the rules of
+//! `dovetail_core::ledger` and decides nothing.
 
 use dovetail_core::RunId;
 use dovetail_core::keys::NodeId;
@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Result, params};
 /// How long a job is put off whose names this version cannot read, in milliseconds.
 const UNREADABLE_MS: u64 = 30_000;
 
-/// What claimers ask of the writer.
+/// The arguments of a claim. Times are milliseconds of the ledger's clock.
 pub(crate) struct Claim<'a> {
     pub(crate) scope: &'a Scope,
     pub(crate) want: usize,
@@ -94,7 +94,7 @@ fn complete(db: &Connection, run: &RunKey) -> Result<bool> {
         .prepare_cached("SELECT steps FROM open_runs WHERE run = ?1 AND generation = ?2")?
         .query_row(params![run.run.as_str(), run.generation], |row| row.get::<_, i64>(0))
         .optional()?;
-    // Keys are `run:step:generation`; `;` is what comes after `:`.
+    // Keys are `run:step:generation`, and `;` is the character after `:`.
     let sql = "SELECT count(*) FROM records WHERE kind = 'outcome' AND key > ?1 || ':' AND key < ?1 || ';' AND succeeded = 1 AND key LIKE '%:' || ?2";
     let done: i64 = db.prepare_cached(sql)?.query_row(params![run.run.as_str(), run.generation], |row| row.get(0))?;
     Ok(steps.is_some_and(|steps| steps > 0 && steps == done))
@@ -119,7 +119,7 @@ fn owned(db: &Connection, lease: &Lease) -> Result<bool> {
     ])
 }
 
-/// Applies one item.
+/// Applies one item. `now` is in milliseconds of the ledger's clock.
 pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
     match item {
         Item::Put { record } => put(db, record, false),
@@ -230,7 +230,7 @@ fn finish(
     Ok(Reply::Created)
 }
 
-/// As a JSON array, for `json_each`.
+/// The run IDs as a JSON array, for `json_each`.
 fn ids(runs: &[RunId]) -> String {
     serde_json::Value::from(runs.iter().map(|run| run.as_str().to_owned()).collect::<Vec<_>>()).to_string()
 }
@@ -294,7 +294,7 @@ fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<FreeJob>> {
     }
 }
 
-/// Frees the jobs whose lease is over or whose holder is dead; each counts as a crash.
+/// Frees the jobs whose lease has expired or whose owner is dead. Each such job counts one more crash.
 pub(crate) fn reap(db: &Connection, now: u64, is_dead: &dyn Fn(&str) -> bool) -> Result<()> {
     let owners: Vec<String> = db
         .prepare_cached("SELECT DISTINCT owner FROM jobs WHERE owner IS NOT NULL")?
@@ -316,7 +316,7 @@ fn put_off(db: &Connection, id: i64, why: &str, now: u64) -> Result<()> {
     db.prepare_cached("UPDATE jobs SET due = ?2 WHERE id = ?1")?.execute(params![id, due]).map(drop)
 }
 
-/// Hands out free jobs, those of the oldest run first: what has begun is finished before something new begins.
+/// Hands out free jobs, those of the oldest run first, so that a started run ends before a new one begins.
 pub(crate) fn claim(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Claimed>> {
     let rows = loop {
         let mut rows = Vec::new();
@@ -365,22 +365,22 @@ pub(crate) fn claim(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Claimed>> 
     Ok(out)
 }
 
-/// Whether there is a job that nobody has taken, now or after its delay.
+/// Whether there is a job that no claimer has taken. A job that waits for its delay counts.
 pub(crate) fn is_any_free(db: &Connection) -> Result<bool> {
     db.prepare_cached("SELECT 1 FROM jobs WHERE owner IS NULL LIMIT 1")?.exists([])
 }
 
-/// When the next job of the scope becomes free by itself, in the ledger's milliseconds.
+/// When the next job of the scope becomes free without a change, in milliseconds of the ledger's clock.
 pub(crate) fn next_change(db: &Connection, scope: &Scope) -> Result<Option<u64>> {
     let sql = "SELECT min(CASE WHEN owner IS NULL THEN due ELSE expires END) FROM jobs";
     let at: Option<i64> = match scope {
         Scope::All => db.prepare_cached(sql)?.query_row([], |row| row.get(0))?,
-        // Jobs that others must take do not wake this claimer.
+        // Jobs that only workers with other capabilities can take do not wake this claimer.
         Scope::Able(_) => {
             let sql = "SELECT min(CASE WHEN owner IS NULL THEN due ELSE expires END) FROM jobs WHERE owner IS NOT NULL OR due > 0";
             db.prepare_cached(sql)?.query_row([], |row| row.get(0))?
         }
-        // A free job of somebody else's run would keep this claimer awake.
+        // Free jobs of runs outside the scope would keep this claimer awake.
         Scope::Runs(runs) => {
             let sql = format!("{sql} WHERE run IN (SELECT value FROM json_each(?1))");
             db.prepare_cached(&sql)?.query_row([ids(runs)], |row| row.get(0))?
@@ -389,7 +389,7 @@ pub(crate) fn next_change(db: &Connection, scope: &Scope) -> Result<Option<u64>>
     Ok(at.and_then(|at| u64::try_from(at).ok()))
 }
 
-/// Extends leases that still hold.
+/// Extends the leases that are still valid, to `expires` in milliseconds of the ledger's clock.
 pub(crate) fn renew(db: &Connection, leases: &[Lease], expires: u64) -> Result<Vec<Renewal>> {
     let sql = "UPDATE jobs SET expires = ?5 WHERE run = ?1 AND generation = ?2 AND step = ?3 AND token = ?4 AND owner IS NOT NULL";
     let mut out = Vec::with_capacity(leases.len());
@@ -408,7 +408,7 @@ pub(crate) fn renew(db: &Connection, leases: &[Lease], expires: u64) -> Result<V
     Ok(out)
 }
 
-/// Changes of records and of the index alone, for a ledger whose queue is elsewhere.
+/// Changes only records and the index of open runs, for a ledger whose queue is in another store.
 pub(crate) fn write(db: &Connection, writes: &Writes) -> Result<Vec<Reply>> {
     for run in &writes.open {
         open_run(db, run, 0)?;

@@ -1,5 +1,5 @@
-//! Those who wait for jobs: each has a place of its own at which it hears of them, so that a change that is none of its
-//! business wakes nobody.
+//! The waiting claimers of this process. Each has a channel of its own, so that a change wakes only the claimers that
+//! it concerns.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,47 +11,47 @@ use dovetail_core::ledger::{Claimed, Scope};
 
 use super::writer::ReplyTo;
 
-/// How often a claimer looks for the work of other processes on the same folder although no bell rang (`bells.rs`); our
-/// own is handed to it.
+/// How often a claimer looks for the work of other processes on the same folder without a notification
+/// (`notifications.rs`). The writer hands it the work of its own process.
 pub(crate) const LOOK_ROUND: Duration = Duration::from_secs(1);
 
-/// What a claimer asks for.
+/// The request of a claimer.
 pub(crate) struct Wanted {
     pub(crate) claimer: u64,
     pub(crate) scope: Scope,
     pub(crate) want: usize,
     pub(crate) lease_ms: u64,
-    /// Where there is nothing it waits until there is.
+    /// Whether the claimer waits if there is no job.
     pub(crate) stays: bool,
-    /// How often it looks without a bell.
+    /// How often the claimer looks for jobs without a notification.
     pub(crate) round: Duration,
     pub(crate) reply: ReplyTo<Wakeup>,
 }
 
 impl Wanted {
-    /// Whoever asked may have gone; then the leases lapse.
+    /// Sends a message to the claimer. If the claimer is gone, the leases of its jobs expire.
     pub(crate) fn hears(&self, heard: Result<Wakeup, StoreError>) {
         drop(self.reply.send(heard));
     }
 }
 
-/// What a claimer hears.
+/// A message to a claimer.
 pub(crate) enum Wakeup {
-    /// Its jobs, or that there are none and that it does not stay. The last that it hears.
+    /// The claimer's jobs, or none if there is no job and the claimer does not wait. This is the last message.
     Jobs(Vec<Claimed>),
-    /// There are none yet, and when the next one becomes free by itself.
+    /// There is no job yet. The value is the time at which the next job becomes free without a change.
     Nothing(Option<u64>),
-    /// Somebody wants it to look whether it should still wait.
+    /// The claimer must check whether it should still wait.
     Woken,
 }
 
 struct Waiting {
     reply: ReplyTo<Wakeup>,
-    /// It waits for the end of some runs, too.
+    /// Whether the claimer also waits for the end of runs.
     ends: bool,
 }
 
-/// Those of this process.
+/// The claimers of this process.
 #[derive(Default)]
 pub(crate) struct Claimers {
     next: AtomicU64,
@@ -59,7 +59,7 @@ pub(crate) struct Claimers {
 }
 
 impl Claimers {
-    /// From now on it hears of [`Claimers::wake`].
+    /// Registers a claimer. From now on [`Claimers::wake`] reaches it.
     pub(crate) fn enter(&self, scope: &Scope, reply: ReplyTo<Wakeup>) -> WaitingClaimer<'_> {
         let claimer = self.next.fetch_add(1, Ordering::Relaxed);
         self.here().insert(claimer, Waiting { reply, ends: matches!(scope, Scope::Runs(_)) });
@@ -70,14 +70,14 @@ impl Claimers {
         self.wake_those(|_| true);
     }
 
-    /// Those who work on some runs alone, which may have ended elsewhere.
+    /// Wakes the claimers whose scope is a set of runs: these runs may have ended in another process.
     pub(crate) fn wake_for_ends(&self) {
         self.wake_those(|waiting| waiting.ends);
     }
 
-    fn wake_those(&self, whom: impl Fn(&Waiting) -> bool) {
-        for waiting in self.here().values().filter(|waiting| whom(waiting)) {
-            // It may be about to leave.
+    fn wake_those(&self, selected: impl Fn(&Waiting) -> bool) {
+        for waiting in self.here().values().filter(|waiting| selected(waiting)) {
+            // Ignore a closed channel: the claimer may be about to leave.
             drop(waiting.reply.send(Ok(Wakeup::Woken)));
         }
     }
@@ -87,7 +87,7 @@ impl Claimers {
     }
 }
 
-/// Until it is dropped.
+/// Removes the claimer from the list when it is dropped.
 pub(crate) struct WaitingClaimer<'c> {
     claimers: &'c Claimers,
     pub(crate) claimer: u64,

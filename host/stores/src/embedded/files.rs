@@ -1,5 +1,5 @@
-//! Content-addressed bytes as files: `blobs/KIND/sha256/HEX`, each written aside, synced and renamed, so that it is
-//! there whole or not at all.
+//! Content-addressed bytes as files: `blobs/KIND/sha256/HEX`. Each file is written under another name, synced and
+//! renamed, so that it is there whole or not at all.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,9 +12,9 @@ use dovetail_core::retention::{BlobVisitor, MAX_IDENTITY, Owned, RemovableBlobs,
 
 use super::{io_error, make_folder};
 
-/// How files are called while they are written.
+/// The prefix of the names of files that are being written.
 const ASIDE: &str = ".new-";
-/// The file that says whose these blobs are.
+/// The file with the identity of the records that these blobs belong to.
 const OWNER: &str = "owner";
 
 /// [`Blobs`] in a folder.
@@ -24,13 +24,13 @@ pub struct FileBlobs {
 }
 
 impl FileBlobs {
-    /// Under `data/blobs`, which is made on first use.
+    /// A store under `data/blobs`, which is made on first use.
     #[must_use]
     pub fn new(data: &Path) -> Self {
         Self { root: data.join("blobs") }
     }
 
-    /// Where a blob stands, whether it is there or not.
+    /// The path of a blob, whether it exists or not.
     #[must_use]
     pub fn path(&self, kind: BlobKind, digest: &Digest) -> PathBuf {
         self.folder(kind).join(digest.hex())
@@ -40,12 +40,12 @@ impl FileBlobs {
         self.root.join(kind.folder()).join("sha256")
     }
 
-    /// Whether the blob is there; then it is young from now on, and nobody removes it for being old.
+    /// Whether the blob is there. If so, sets its time to now, so that no removal of old blobs takes it.
     fn is_kept(&self, kind: BlobKind, path: &Path) -> std::io::Result<bool> {
         if !path.try_exists()? {
             return Ok(false);
         }
-        // Whoever removes blobs holds the folder alone while he looks at one and removes it.
+        // A process that removes a blob locks the folder exclusively while it checks the blob's age and removes it.
         let folder = File::open(self.folder(kind))?;
         folder.lock_shared()?;
         let file = match File::open(path) {
@@ -53,13 +53,13 @@ impl FileBlobs {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(e),
         };
-        // Where its time cannot be set (another user's file) it is written again.
+        // If the time cannot be set (another user's file), the blob is written again.
         Ok(age_of(&file.metadata()?) < YOUNG || file.set_modified(SystemTime::now()).is_ok())
     }
 }
 
-/// Packages are few and small, and the tasks of a whole folder hang on one: what is published again mends what was
-/// damaged.
+/// Whether the file has exactly these bytes. This comparison is made for packages only: they are few and small, and the
+/// tasks of a whole folder need them, so that publishing a package again repairs a damaged file.
 fn holds(path: &Path, bytes: &[u8]) -> std::io::Result<bool> {
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -100,7 +100,7 @@ impl Blobs for FileBlobs {
             aside.write_all(bytes)?;
             aside.as_file().sync_all()?;
             aside.persist(&path)?;
-            // The name is durable only once the folder is.
+            // The new name survives a power failure only after the folder is synced.
             File::open(&folder)?.sync_all()
         };
         write().map_err(|e| io_error("write", &path, e))?;
@@ -119,7 +119,8 @@ impl Blobs for FileBlobs {
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         file.take(max).read_to_end(&mut bytes).map_err(fail)?;
         if Digest::of(&bytes) != *digest {
-            let why = "its content has another digest: the file was damaged; store it again (a package: `dovetail task push`; anything else: remove the file first)";
+            let why = "its content has another digest: the file was damaged; store it again (a package: `dovetail \
+                       task push`; anything else: remove the file first)";
             return Err(StoreError::new(StoreErrorKind::Corrupt, format!("read {}", path.display()), why));
         }
         Ok(bytes)
@@ -157,7 +158,7 @@ impl Owned for FileBlobs {
             let mut aside = tempfile::Builder::new().prefix(ASIDE).tempfile_in(&self.root)?;
             aside.write_all(format!("{records}\n").as_bytes())?;
             aside.as_file().sync_all()?;
-            // The first one stays, whole.
+            // The first owner stays: the file is written whole, and never replaced.
             match aside.persist_noclobber(&path) {
                 Err(e) if e.error.kind() != std::io::ErrorKind::AlreadyExists => return Err(e.error),
                 _ => {}
@@ -187,10 +188,10 @@ impl Owned for FileBlobs {
 }
 
 impl RemovableBlobs for FileBlobs {
-    fn walk(&self, kind: BlobKind, told: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
+    fn walk(&self, kind: BlobKind, visit: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
         self.each_file(&self.folder(kind), &mut |name, bytes| {
-            // What is written aside has no digest for a name.
-            format!("sha256:{name}").parse().map_or(Ok(()), |digest| told(digest, bytes))
+            // Files that are being written have no digest for a name.
+            format!("sha256:{name}").parse().map_or(Ok(()), |digest| visit(digest, bytes))
         })
     }
 
@@ -207,7 +208,7 @@ impl RemovableBlobs for FileBlobs {
         let path = self.path(kind, digest);
         let fail = |e| io_error("remove", &path, e);
         let Ok(folder) = File::open(self.folder(kind)) else { return Ok(false) };
-        // Nobody makes it young between the look and the end.
+        // With the lock, no process can renew the blob's time between the check and the removal.
         folder.lock().map_err(fail)?;
         if self.age(kind, digest)?.is_none_or(|age| age < at_least) {
             return Ok(false);
@@ -221,7 +222,7 @@ impl RemovableBlobs for FileBlobs {
         for folder in folders.iter().chain([&self.root]) {
             self.each_file(folder, &mut |name, bytes| {
                 let path = folder.join(name);
-                // No blob takes that long to be written.
+                // No blob takes this long to be written, so its writer is dead.
                 let old = |meta: std::fs::Metadata| age_of(&meta) >= YOUNG;
                 if !name.starts_with(ASIDE) || !std::fs::metadata(&path).is_ok_and(old) {
                     return Ok(());
@@ -238,11 +239,11 @@ impl RemovableBlobs for FileBlobs {
 }
 
 impl FileBlobs {
-    /// Tells of each file in a folder as it is read; without the folder there are none.
+    /// Calls `visit` with the name and size of each file in the folder. A missing folder has no files.
     fn each_file(
         &self,
         folder: &Path,
-        told: &mut dyn FnMut(&str, u64) -> Result<(), StoreError>,
+        visit: &mut dyn FnMut(&str, u64) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let fail = |e| io_error("read the folder", folder, e);
         let entries = match std::fs::read_dir(folder) {
@@ -252,9 +253,9 @@ impl FileBlobs {
         };
         for entry in entries {
             let entry = entry.map_err(fail)?;
-            // Another process may have removed it since.
+            // Another process may have removed the file since.
             if let (Ok(meta), Ok(name)) = (entry.metadata(), entry.file_name().into_string()) {
-                told(&name, meta.len())?;
+                visit(&name, meta.len())?;
             }
         }
         Ok(())

@@ -1,10 +1,11 @@
-//! Telling the other processes on a folder what they wait for, so that they hear of it now and not when they next look:
-//! that a run was cancelled or has failed, to whoever runs its steps (`bells/PROCESS`); that jobs are ready, to whoever
-//! waits for some (`bells/PROCESS~jobs`); and that a run has ended, to whoever waits for that (`bells/PROCESS~ends`).
-//! Who listens has a socket of that name, and sleeps until something comes.
+//! Notifications between the processes on a data folder, so that a process hears of a change now, not at its next look.
+//! There are three kinds. A run was cancelled or has failed: for the processes that execute steps (socket
+//! `bells/PROCESS`). Jobs are ready: for the processes that wait for jobs (`bells/PROCESS~jobs`). A run has ended: for
+//! the processes that wait for that (`bells/PROCESS~ends`). A listening process has the socket of that name, and a
+//! thread that sleeps until a message comes.
 //!
-//! It is a hint. Where no socket can be made, or one is full, the next renewal or look tells. A change in a folder in
-//! which nobody else listens costs a look at the time at which `bells/` last changed.
+//! A notification is a hint. If a socket cannot be made or is full, the next renewal of a lease or the next look finds
+//! the change. If no other process listens on the folder, a change costs one read of the modification time of `bells/`.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -21,22 +22,24 @@ use dovetail_core::scarce::Scarce;
 
 use super::presence::Presence;
 
-/// Who is told; it must not block.
+/// A callback for runs that are over. It must not block.
 type EndListener = Arc<dyn Fn(&RunKey) + Send + Sync>;
 
-/// The most that is sent at once, in bytes: the key of a run is much shorter.
-const MOST: usize = 256;
-/// Between a process's name and its topic, in the name of a socket.
+/// The longest message in bytes. The key of a run is much shorter.
+const LONGEST: usize = 256;
+/// Separates the process's name from the topic, in the name of a socket.
 const ABOUT: char = '~';
-/// What comes within so long of the last news is told together: each costs whoever hears it a look into the database.
+/// The pause after a notification, so that all that arrive within it are handled together: each costs its receiver a
+/// look into the database.
 const TOGETHER: Duration = Duration::from_millis(5);
-/// A folder whose time is so old has got another one with any later change, however coarse the file system's clock is.
+/// If the modification time of `bells/` is at least this old, any later change sets another time, however coarse the
+/// file system's clock is.
 const SETTLED: Duration = Duration::from_millis(50);
 
-/// What is told without saying of which run.
+/// A kind of notification that names no run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Topic {
-    /// Jobs are there that nobody has taken.
+    /// There are jobs that no claimer has taken.
     Jobs,
     /// A run has ended.
     Ends,
@@ -51,18 +54,18 @@ impl Topic {
     }
 }
 
-/// A socket of ours and the thread at it, until it is dropped.
-struct Hung {
+/// A socket of this process and the thread that reads from it, until it is dropped.
+struct OpenSocket {
     folder: PathBuf,
     name: String,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Drop for Hung {
+impl Drop for OpenSocket {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
-        // Where that cannot be said, it sleeps on until it hears something or the process ends. It may itself be who
-        // drops us.
+        // An empty message ends the thread. If it cannot be sent, the thread sleeps until a message comes or the
+        // process ends. The thread itself may drop this value, and cannot join itself.
         let ended = send(&self.folder, &self.name, b"").is_ok();
         drop(std::fs::remove_file(self.folder.join(&self.name)));
         if ended && thread.thread().id() != std::thread::current().id() {
@@ -73,74 +76,74 @@ impl Drop for Hung {
 
 #[derive(Default)]
 struct Listening {
-    told: Vec<EndListener>,
-    hung: Option<Hung>,
+    listeners: Vec<EndListener>,
+    socket: Option<OpenSocket>,
 }
 
-/// Who else listens, as of a state of the folder.
+/// The sockets of the other processes, as of one state of the folder.
 #[derive(Default)]
 struct Others {
-    /// When the folder last changed; none: it is to be read again.
+    /// The modification time of the folder. `None` if the folder must be read again.
     changed: Option<SystemTime>,
     sockets: Vec<(Topic, UnixDatagram)>,
 }
 
-/// The sockets of a folder, and our own once somebody listens.
+/// The sockets of a folder. This process has its own once it listens.
 pub(crate) struct Notifications {
     folder: PathBuf,
     presence: Arc<Presence>,
     listening: Arc<Mutex<Listening>>,
     others: Mutex<Others>,
-    jobs: OnceLock<Option<Hung>>,
-    ends: OnceLock<Option<Hung>>,
+    jobs: OnceLock<Option<OpenSocket>>,
+    ends: OnceLock<Option<OpenSocket>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Not under the lock: whoever is told may drop the last of the ledger, and us with it.
+/// Calls the listeners without the lock: a listener may drop the last reference to the ledger, and this value with it.
 fn tell(listening: &Mutex<Listening>, run: &RunKey) {
-    let all = locked(listening).told.clone();
+    let all = locked(listening).listeners.clone();
     for listener in &all {
         // The listening thread must outlive a listener that panics.
         drop(contain("tell of the end of a run", || listener(run)));
     }
 }
 
-/// A socket of this folder by a name that is short enough for one, however long the folder's is. It holds as long as
-/// the open folder.
+/// A path for a socket in this folder that is short enough for a socket address, however long the folder's path is. The
+/// path is valid while the folder is open.
 fn short(folder: &File, name: &str) -> PathBuf {
     format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()).into()
 }
 
-/// Sends to one socket, never waiting.
+/// Sends to one socket without blocking.
 fn send(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let (socket, folder) = (UnixDatagram::unbound()?, File::open(folder)?);
     socket.set_nonblocking(true)?;
     socket.send_to(bytes, short(&folder, name)).map(drop)
 }
 
-/// Runs that are over, one by one.
-fn hear_runs(socket: &UnixDatagram, hears: impl Fn(&RunKey) -> bool) -> std::io::Result<()> {
-    let mut buffer = [0; MOST];
+/// Receives the keys of runs that are over, and calls `callback` for each, until it returns false.
+fn receive_runs(socket: &UnixDatagram, callback: impl Fn(&RunKey) -> bool) -> std::io::Result<()> {
+    let mut buffer = [0; LONGEST];
     loop {
         let bytes = match socket.recv(&mut buffer) {
-            // Nothing is what the end is called.
+            // An empty message ends the thread.
             Ok(0) => return Ok(()),
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
         let run = std::str::from_utf8(&buffer[..bytes]).ok().and_then(RunKey::parse);
-        if !run.is_none_or(|run| hears(&run)) {
+        if !run.is_none_or(|run| callback(&run)) {
             return Ok(());
         }
     }
 }
 
-/// News, all that have come at once.
-fn hear_news(socket: &UnixDatagram, hears: impl Fn() -> bool) -> std::io::Result<()> {
+/// Receives notifications and calls `callback` once for all that have arrived together, until it returns false.
+fn receive_news(socket: &UnixDatagram, callback: impl Fn() -> bool) -> std::io::Result<()> {
     let mut buffer = [0; 1];
     loop {
         match socket.recv(&mut buffer) {
@@ -149,7 +152,7 @@ fn hear_news(socket: &UnixDatagram, hears: impl Fn() -> bool) -> std::io::Result
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         }
-        // Before it is told: what comes from here on is told once more.
+        // Empty the socket before the call: a message that arrives during the call leads to another call.
         socket.set_nonblocking(true)?;
         while let Ok(bytes) = socket.recv(&mut buffer) {
             if bytes == 0 {
@@ -157,7 +160,7 @@ fn hear_news(socket: &UnixDatagram, hears: impl Fn() -> bool) -> std::io::Result
             }
         }
         socket.set_nonblocking(false)?;
-        if contain("tell of news of another process", &hears) == Ok(false) {
+        if contain("tell of news of another process", &callback) == Ok(false) {
             return Ok(());
         }
         std::thread::sleep(TOGETHER);
@@ -165,60 +168,65 @@ fn hear_news(socket: &UnixDatagram, hears: impl Fn() -> bool) -> std::io::Result
 }
 
 impl Notifications {
-    /// Of this process, whose name `presence` has. Nobody listens yet.
+    /// Notifications for this process, whose name is in `presence`. It does not listen yet.
     pub(crate) fn new(data: &Path, presence: Arc<Presence>) -> Self {
         let (listening, others) = (Arc::default(), Mutex::default());
         Self { folder: data.join("bells"), presence, listening, others, jobs: OnceLock::new(), ends: OnceLock::new() }
     }
 
-    /// Has `told` called from now on.
-    pub(crate) fn listen(&self, told: Box<dyn Fn(&RunKey) + Send + Sync>) {
+    /// Calls `listener` from now on for every run that is over.
+    pub(crate) fn listen(&self, listener: Box<dyn Fn(&RunKey) + Send + Sync>) {
         let mut listening = locked(&self.listening);
-        listening.told.push(told.into());
-        if listening.hung.is_none() {
-            let heard = Arc::downgrade(&self.listening);
-            let hears = move |run: &RunKey| heard.upgrade().map(|listening| tell(&listening, run)).is_some();
-            match self.hang(self.presence.name().to_owned(), move |socket| hear_runs(socket, hears)) {
-                Ok(hung) => listening.hung = Some(hung),
+        listening.listeners.push(listener.into());
+        if listening.socket.is_none() {
+            let weak = Arc::downgrade(&self.listening);
+            let callback = move |run: &RunKey| weak.upgrade().map(|listening| tell(&listening, run)).is_some();
+            match self.open_socket(self.presence.name().to_owned(), move |socket| receive_runs(socket, callback)) {
+                Ok(socket) => listening.socket = Some(socket),
                 Err(error) => {
-                    tracing::warn!(%error, folder = %self.folder.display(), "runs that other processes cancel are noticed late");
+                    tracing::warn!(
+                        %error,
+                        folder = %self.folder.display(),
+                        "runs that other processes cancel are noticed late"
+                    );
                 }
             }
         }
     }
 
-    fn hung(&self, topic: Topic) -> &OnceLock<Option<Hung>> {
+    fn socket(&self, topic: Topic) -> &OnceLock<Option<OpenSocket>> {
         match topic {
             Topic::Jobs => &self.jobs,
             Topic::Ends => &self.ends,
         }
     }
 
-    /// Whether news of this kind come by a bell, or cannot.
+    /// Whether [`Self::hear`] was called for this topic, even if no socket could be made.
     pub(crate) fn is_heard(&self, topic: Topic) -> bool {
-        self.hung(topic).get().is_some()
+        self.socket(topic).get().is_some()
     }
 
-    /// Has `hears` called with news of this kind from now on, until it returns false.
-    pub(crate) fn hear(&self, topic: Topic, hears: impl Fn() -> bool + Send + 'static) {
-        self.hung(topic).get_or_init(|| {
+    /// Calls `callback` for notifications of this topic from now on, until it returns false.
+    pub(crate) fn hear(&self, topic: Topic, callback: impl Fn() -> bool + Send + 'static) {
+        self.socket(topic).get_or_init(|| {
             let name = format!("{}{ABOUT}{}", self.presence.name(), topic.name());
-            let hung = self.hang(name, move |socket| hear_news(socket, hears));
-            hung.inspect_err(
-                |error| tracing::debug!(%error, topic = topic.name(), "what other processes do is noticed late"),
-            )
-            .ok()
+            let socket = self.open_socket(name, move |socket| receive_news(socket, callback));
+            socket
+                .inspect_err(
+                    |error| tracing::debug!(%error, topic = topic.name(), "what other processes do is noticed late"),
+                )
+                .ok()
         });
     }
 
-    fn hang(
+    fn open_socket(
         &self,
         name: String,
         listen: impl FnOnce(&UnixDatagram) -> std::io::Result<()> + Send + 'static,
-    ) -> std::io::Result<Hung> {
+    ) -> std::io::Result<OpenSocket> {
         std::fs::create_dir_all(&self.folder)?;
         self.sweep();
-        // Of an earlier process that had our name, before the machine was started anew.
+        // Before the machine restarted, another process may have had the same name.
         drop(std::fs::remove_file(self.folder.join(&name)));
         let socket = UnixDatagram::bind(short(&File::open(&self.folder)?, &name))?;
         let listen = move || {
@@ -228,7 +236,7 @@ impl Notifications {
         };
         let thread = std::thread::Builder::new().name("bell".into()).stack_size(256 << 10).spawn(listen);
         let thread = thread.map_err(|error| Scarce::thread(&error))?;
-        Ok(Hung { folder: self.folder.clone(), name, thread: Some(thread) })
+        Ok(OpenSocket { folder: self.folder.clone(), name, thread: Some(thread) })
     }
 
     fn names(&self) -> Vec<String> {
@@ -236,7 +244,7 @@ impl Notifications {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
-    /// Removes the sockets of dead processes. Best effort: nobody is hurt by one that stays.
+    /// Removes the sockets of dead processes. Best effort: a socket that stays does no harm.
     fn sweep(&self) {
         for name in self.names() {
             if self.presence.is_dead(name.split(ABOUT).next().unwrap_or_default()) {
@@ -245,7 +253,7 @@ impl Notifications {
         }
     }
 
-    /// Tells everybody who runs steps, this process included, of runs that are over.
+    /// Notifies every process that executes steps, including this one, of runs that are over.
     pub(crate) fn ring(&self, runs: &[RunKey]) {
         if runs.is_empty() {
             return;
@@ -293,18 +301,18 @@ impl Notifications {
         sockets
     }
 
-    /// Whether another process wants to hear of this.
+    /// Whether another process listens to this topic.
     pub(crate) fn anybody(&self, topic: Topic) -> bool {
         self.others().sockets.iter().any(|(about, _)| *about == topic)
     }
 
-    /// Tells all other processes that want to hear of it.
+    /// Notifies all other processes that listen to this topic.
     pub(crate) fn tell(&self, topic: Topic) {
         let mut others = self.others();
-        // Where there is no room for it, what is there already tells the same.
-        let gone = |sent: std::io::Result<usize>| sent.is_err_and(|error| error.kind() != ErrorKind::WouldBlock);
+        // A full socket needs no further message: its receiver has unread ones.
+        let failed = |sent: std::io::Result<usize>| sent.is_err_and(|error| error.kind() != ErrorKind::WouldBlock);
         let news = others.sockets.iter().filter(|(about, _)| *about == topic);
-        if news.fold(false, |any, (_, socket)| any | gone(socket.send(b"!"))) {
+        if news.fold(false, |any, (_, socket)| any | failed(socket.send(b"!"))) {
             others.changed = None;
         }
     }

@@ -1,5 +1,5 @@
-//! Which processes are alive on a data folder: each holds a lock on a file of its own, which the kernel drops when the
-//! process ends, however it ends. So a dead worker's jobs are free at once, without waiting for a lease.
+//! Which processes on a data folder are alive. Each holds a lock on a file of its own. The kernel releases the lock
+//! when the process ends for any reason, so a dead worker's jobs are free at once, before their leases expire.
 
 use std::fs::{File, TryLockError};
 use std::io::Write as _;
@@ -10,10 +10,10 @@ use dovetail_core::blobs::StoreError;
 
 use super::{io_error, make_folder};
 
-/// Between a process's name and its worker's, in the name of the file with what that worker says.
+/// Separates the process's name from the worker's name, in the name of the file with the worker's status.
 const ABOUT: &str = "~";
 
-/// What a worker says of itself.
+/// The status file of a worker.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Said {
     worker: String,
@@ -21,12 +21,12 @@ struct Said {
     about: String,
 }
 
-/// This ledger's own presence, for as long as it lives.
+/// The presence of one ledger, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Presence {
     folder: PathBuf,
     name: String,
-    // Held, never read: closing it ends the presence. None: it only looks at others.
+    // Held, never read: closing the file ends the presence. `None` if this process only looks at others.
     lock: Option<File>,
 }
 
@@ -36,15 +36,15 @@ impl Presence {
         let folder = data.join("processes");
         make_folder(&folder)?;
         loop {
-            // Identity is the process, not a name: its number and start time, and a counter for several ledgers in one
-            // process.
+            // The name identifies the process by its number and start time, and a counter tells several ledgers in one
+            // process apart.
             let name = format!("{}-{}-{}", std::process::id(), started(), COUNT.fetch_add(1, Ordering::Relaxed));
             let path = folder.join(&name);
             let fail = |e| io_error("announce this process in", &path, e);
             let mut lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
             match lock.try_lock() {
-                // Somebody who swept may have removed the file between the two calls: a lock on a nameless file
-                // announces nobody.
+                // A sweep may have removed the file between the two calls. A lock on a file without a name announces
+                // nothing.
                 Ok(()) if same_file(&lock, &path) => {
                     lock.write_all(b"locked while the process lives\n").map_err(fail)?;
                     return Ok(Self { folder, name, lock: Some(lock) });
@@ -55,12 +55,12 @@ impl Presence {
         }
     }
 
-    /// Looks at others and announces nobody: for whoever only reads.
+    /// A presence that looks at other processes and does not announce its own, for a ledger that only reads.
     pub(crate) fn none(data: &Path) -> Self {
         Self { folder: data.join("processes"), name: String::new(), lock: None }
     }
 
-    /// Removes what dead processes left behind. Best effort: a file that stays does no harm.
+    /// Removes the files of dead processes. Best effort: a file that stays does no harm.
     pub(crate) fn sweep(&self) {
         for name in self.files() {
             match name.split_once(ABOUT) {
@@ -76,7 +76,7 @@ impl Presence {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
-    /// Keeps what a worker of this process says of itself, until then.
+    /// Stores the status of a worker of this process, valid until `until_ms` of the ledger's clock.
     pub(crate) fn say(&self, worker: &str, about: &[u8], until_ms: u64) -> Result<(), StoreError> {
         let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
         let path = self.folder.join(format!("{}{ABOUT}{}", self.name, worker.chars().map(plain).collect::<String>()));
@@ -90,7 +90,7 @@ impl Presence {
         write().map_err(|e| io_error("write", &path, e))
     }
 
-    /// What workers of living processes say, by name.
+    /// The status of each worker in a living process that is valid at `now_ms`, sorted by name.
     pub(crate) fn said(&self, now_ms: u64) -> Vec<(String, Vec<u8>)> {
         let read = |name: &String| -> Option<Said> {
             let (process, _) = name.split_once(ABOUT)?;
@@ -106,7 +106,7 @@ impl Presence {
         said
     }
 
-    /// The worker that the process of this name is, if it said so.
+    /// The name of the worker in the process of this name, if it has written a status.
     pub(crate) fn worker_of(&self, process: &str) -> Option<String> {
         let file = self.files().into_iter().find(|file| file.split_once(ABOUT).is_some_and(|(of, _)| of == process))?;
         Some(serde_json::from_slice::<Said>(&std::fs::read(self.folder.join(file)).ok()?).ok()?.worker)
@@ -116,7 +116,7 @@ impl Presence {
         &self.name
     }
 
-    /// Whether the process of this name is certainly gone. When in doubt it lives, and its lease decides.
+    /// Whether the process of this name is certainly dead. In doubt it counts as alive, and its lease decides.
     pub(crate) fn is_dead(&self, name: &str) -> bool {
         if name == self.name {
             return false;
@@ -126,8 +126,8 @@ impl Presence {
             Err(e) => e.kind() == std::io::ErrorKind::NotFound,
             Ok(file) => match file.try_lock() {
                 Ok(()) => {
-                    // Nobody holds it, and no process takes a name a second time. In a folder that is read-only it
-                    // stays.
+                    // No process holds the lock, and no other process will take the same name. In a read-only folder
+                    // the file stays.
                     drop(std::fs::remove_file(&path));
                     true
                 }
@@ -142,7 +142,7 @@ impl Drop for Presence {
         if self.lock.is_none() {
             return;
         }
-        // A file that stays behind does no harm: it is not locked, so whoever asks finds the process dead.
+        // A file that stays behind does no harm: it is not locked, so other processes find this process dead.
         for name in self.files() {
             if name == self.name || name.split_once(ABOUT).is_some_and(|(process, _)| process == self.name) {
                 drop(std::fs::remove_file(self.folder.join(name)));
@@ -159,14 +159,14 @@ fn same_file(open: &File, path: &Path) -> bool {
     }
 }
 
-/// The process's start time in the kernel's ticks, so that a process number that is used again makes another name.
+/// The process's start time in the kernel's ticks. It makes the name unique if the kernel uses a process number again.
 fn started() -> String {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
     after_name.split_whitespace().nth(19).unwrap_or("0").to_owned()
 }
 
-/// This boot of the machine: times of an earlier one mean nothing now.
+/// The ID of this boot of the machine. Times of an earlier boot mean nothing now.
 pub(crate) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }

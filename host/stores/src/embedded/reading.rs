@@ -1,7 +1,7 @@
-//! Looking into a data folder in which nothing can be written: it is read-only, or its disk is full. SQLite wants to
-//! write even to read, namely the index (`-shm`) of the log (`-wal`) in which changes stand before they are in the
-//! database. Where that index is there, it can do without. Where there is no log, or nothing in it, the database alone
-//! is the truth, and nobody changes it while we hold the writers' lock.
+//! Reads a data folder that cannot be written, because it is read-only or its disk is full. SQLite wants to write even
+//! for reading: it writes the index (`-shm`) of the log (`-wal`), which holds the changes that are not in the database
+//! file yet. If that index exists, SQLite can read without writing. If there is no log, or the log is empty, the
+//! database file alone is complete, and no process changes it while we hold the writer lock.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -14,11 +14,11 @@ use rusqlite::{Connection, OpenFlags};
 use super::io_error;
 use super::schema::{self, sql_error};
 
-/// Who reads records.
+/// A way to read records.
 pub(crate) enum Reader {
-    /// As SQLite means it: beside whoever writes.
+    /// A usual SQLite connection, which reads while another connection writes.
     Beside(Mutex<Connection>),
-    /// The database's file alone, opened anew for each question.
+    /// The database file alone, opened anew for each query.
     Alone(Still),
 }
 
@@ -36,21 +36,22 @@ impl Reader {
         }
     }
 
-    /// Of a folder in which nothing is to be changed.
+    /// Opens a folder in which nothing may be changed.
     ///
     /// # Errors
-    /// `Refused` where the log holds changes and cannot be read; `Newer` and `Corrupt` as ever.
+    /// `Refused` if the log holds changes that cannot be read, or if the database has no tables yet. `Newer` and
+    /// `Corrupt` as for any open.
     pub(crate) fn open(data: &Path) -> Result<Self, StoreError> {
         let path = data.join("dovetail.db");
         let what = format!("open the database {}, to read only", path.display());
         schema::refuse_no_file(&path, &what)?;
-        // Whoever writes made this file; without it there is nobody to wait for.
+        // The first writer makes this file. If it does not exist, there is no writer to wait for.
         let turn = match File::open(data.join("dovetail.lock")) {
             Ok(turn) => Some(turn),
             Err(e) if e.kind() == ErrorKind::NotFound => None,
             Err(e) => return Err(io_error("open", &data.join("dovetail.lock"), e)),
         };
-        // Where the log's index is there it is not written, and made anew in memory if nobody else is here.
+        // SQLite does not write an existing index. If no other process is here, it builds the index in memory.
         let beside = open(&path, "&readonly_shm=1").and_then(|db| schema::standing(&db).map(|standing| (db, standing)));
         let (reader, standing) = match beside {
             Ok((db, standing)) => (Self::Beside(Mutex::new(db)), standing),
@@ -58,8 +59,8 @@ impl Reader {
                 let still = Still { path, turn };
                 if still.log_holds_changes()? {
                     let StoreError { operation, source, .. } = sql_error(&what, error);
-                    let remedy = "changes stand in `dovetail.db-wal` that cannot be read without writing beside it: make room, or copy the folder to \
-                                  where you may write and name the copy with --data";
+                    let remedy = "changes stand in `dovetail.db-wal` that cannot be read without writing beside it: \
+                                  make room, or copy the folder to where you may write and name the copy with --data";
                     return Err(StoreError {
                         operation: format!("{operation}: {remedy}"),
                         source,
@@ -82,7 +83,7 @@ impl Reader {
     }
 }
 
-/// A database that nobody changes now.
+/// A database file that no process changes now.
 pub(crate) struct Still {
     path: PathBuf,
     turn: Option<File>,
@@ -98,7 +99,8 @@ impl Still {
         }
     }
 
-    /// Between two questions others may write; during one they wait for us, as for a writer.
+    /// Runs one query under a shared writer lock. Other processes can write between two queries; during a query they
+    /// wait.
     fn read<T>(
         &self,
         operation: &str,
@@ -111,7 +113,7 @@ impl Still {
             Ok(false) => {
                 open(&self.path, "&immutable=1").and_then(|db| query(&db)).map_err(|e| sql_error(operation, e))
             }
-            // Somebody writes here after all: then the next command reads beside him.
+            // Another process writes here after all. The next command can read beside it.
             Ok(true) => Err(StoreError::plain(
                 StoreErrorKind::Unavailable,
                 format!("{operation}: another process changes the database"),
@@ -125,7 +127,7 @@ impl Still {
     }
 }
 
-/// As a URI, whose special characters are escaped.
+/// Opens the path as a URI, with its special characters escaped.
 fn open(path: &Path, option: &str) -> rusqlite::Result<Connection> {
     use std::os::unix::ffi::OsStrExt as _;
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/-._~".contains(b);

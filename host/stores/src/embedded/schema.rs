@@ -13,16 +13,19 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::presence::boot_id;
 
-/// Raised with every change of the tables; a file of a newer version is refused.
+/// The version of the tables. Every change of the tables raises it, and a file of a newer version is refused.
 const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE records (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
     succeeded INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, key));
-CREATE TABLE open_runs (id INTEGER PRIMARY KEY, run TEXT NOT NULL, generation INTEGER NOT NULL, steps INTEGER NOT NULL DEFAULT 0,
+CREATE TABLE open_runs (id INTEGER PRIMARY KEY, run TEXT NOT NULL, generation INTEGER NOT NULL, \
+    steps INTEGER NOT NULL DEFAULT 0,
     UNIQUE (run, generation));
-CREATE TABLE jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, generation INTEGER NOT NULL, step TEXT NOT NULL,
-    needs TEXT NOT NULL, attempt INTEGER NOT NULL, crashes INTEGER NOT NULL, verify INTEGER NOT NULL, due INTEGER NOT NULL,
+CREATE TABLE jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, generation INTEGER NOT NULL, \
+    step TEXT NOT NULL,
+    needs TEXT NOT NULL, attempt INTEGER NOT NULL, crashes INTEGER NOT NULL, verify INTEGER NOT NULL, \
+    due INTEGER NOT NULL,
     owner TEXT, token INTEGER NOT NULL DEFAULT 0, expires INTEGER NOT NULL DEFAULT 0, lane TEXT NOT NULL DEFAULT '',
     turn INTEGER NOT NULL DEFAULT 0, UNIQUE (run, generation, step));
 CREATE TABLE lanes (name TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -32,15 +35,15 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 INSERT INTO facts VALUES ('token', '0'), ('boot', '');
 ";
 
-/// What is listed in the order in which it came. Outcomes and attempts are not: an index costs each of them a page.
-/// Tables are the same with and without it, so it comes with no version.
+/// The index for the kinds that are listed in insertion order. Outcomes and attempts are not in it, because an index
+/// costs each of them a page. The tables are the same with and without the index, so it has no version.
 const LISTED: &str = "
 DROP INDEX IF EXISTS records_by_kind;
 CREATE INDEX IF NOT EXISTS records_listed ON records (kind, id) WHERE kind IN ('run', 'plugin', 'pipeline', 'model');
 ";
 
-/// The statement that lists all records of a kind, from the first one (`ASC`) or the last one (`DESC`), at most `?1`.
-/// SQLite uses the index of what is listed only where the index's own condition stands in the statement, word for word.
+/// The statement that lists all records of a kind, oldest first (`ASC`) or newest first (`DESC`), at most `?1` of them.
+/// SQLite uses the partial index only if the statement repeats the condition of the index word for word.
 pub(crate) fn list_all(kind: Kind, order: &str) -> String {
     let listed = match kind {
         Kind::Run | Kind::Plugin | Kind::Pipeline | Kind::Model => {
@@ -51,7 +54,8 @@ pub(crate) fn list_all(kind: Kind, order: &str) -> String {
     format!("SELECT key, value FROM records WHERE kind = '{}'{listed} ORDER BY id {order} LIMIT ?1", kind.name())
 }
 
-/// From version 1: lanes, the order of runs among jobs, and how many steps an open run has.
+/// The change from version 1: lanes (sets of requirements), the order of runs among jobs, and the number of an open
+/// run's steps.
 const FROM_1: &str = "
 ALTER TABLE open_runs ADD COLUMN steps INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN lane TEXT NOT NULL DEFAULT '';
@@ -61,12 +65,12 @@ CREATE INDEX jobs_next ON jobs (turn, id) WHERE owner IS NULL;
 CREATE TABLE lanes (name TEXT PRIMARY KEY) WITHOUT ROWID;
 ";
 
-/// What the system refused, where SQLite says only that a file could not be opened or read.
+/// The resource that the system refused, for errors in which SQLite says only that it cannot open or read a file.
 fn refused(error: &rusqlite::Error) -> Option<Scarce> {
     match error.sqlite_error_code()? {
         ErrorCode::OutOfMemory => Some(Scarce::Memory),
-        // Whether there is a further descriptor at this moment tells why; where there is one again, the error stays
-        // what SQLite calls it.
+        // Try to open a file descriptor now: an error tells the reason. If it works again, SQLite's error stays as it
+        // is.
         ErrorCode::CannotOpen | ErrorCode::SystemIoFailure => {
             File::open("/dev/null").err().and_then(|error| Scarce::of_io(&error))
         }
@@ -74,18 +78,19 @@ fn refused(error: &rusqlite::Error) -> Option<Scarce> {
     }
 }
 
-/// With what was tried and how to react.
+/// Wraps an SQLite error, with the operation that failed and the error's kind.
 pub(crate) fn sql_error(operation: &str, error: rusqlite::Error) -> StoreError {
     if let Some(refused) = refused(&error) {
         return StoreError::new(StoreErrorKind::Unavailable, format!("{operation}: {error}"), refused);
     }
-    // SQLite says "full" of its files, but of the shared memory beside them only that it could not be made or grow.
+    // SQLite reports a full disk for its files. For the shared memory beside them it reports only that the file could
+    // not be made or grow.
     if let Some(code @ (SQLITE_IOERR_SHMOPEN | SQLITE_IOERR_SHMSIZE)) =
         error.sqlite_error().map(|error| error.extended_code)
     {
         let operation =
             format!("{operation}: the file -shm beside the database cannot grow (is the disk full? then make room)");
-        // It is not made for want of rights, too.
+        // Missing rights also prevent the making of the file.
         let kind = if code == SQLITE_IOERR_SHMSIZE { StoreErrorKind::Full } else { StoreErrorKind::Refused };
         return StoreError::new(kind, operation, error);
     }
@@ -100,8 +105,8 @@ pub(crate) fn sql_error(operation: &str, error: rusqlite::Error) -> StoreError {
     StoreError::new(kind, operation, error)
 }
 
-/// Opens `data/dovetail.db`, making what is missing. `turn` is the lock that writers queue for: it is taken only where
-/// something is to be written, which is once for a new folder and once after each start of the machine.
+/// Opens `data/dovetail.db` and makes the missing parts of it. `turn` is the writer lock. It is taken only if something
+/// must be written: once for a new folder, and once after each start of the machine.
 pub(crate) fn open(data: &Path, turn: &File) -> Result<Connection, StoreError> {
     let path = data.join("dovetail.db");
     let what = format!("open the database {}", path.display());
@@ -119,7 +124,8 @@ pub(crate) fn open(data: &Path, turn: &File) -> Result<Connection, StoreError> {
     set_up(db).map_err(sql)
 }
 
-/// SQLite tells of a folder as of a disk that fails, and waits for ever for the other end of a pipe.
+/// Refuses a path that is no file. SQLite reports a folder as a failing disk, and waits forever for the other end of a
+/// pipe.
 pub(crate) fn refuse_no_file(path: &Path, what: &str) -> Result<(), StoreError> {
     match std::fs::metadata(path) {
         Ok(about) if !about.is_file() => {
@@ -127,15 +133,15 @@ pub(crate) fn refuse_no_file(path: &Path, what: &str) -> Result<(), StoreError> 
             let why = format!("it is {kind}, and should be a file: move it away, or name another data folder");
             Err(StoreError::new(StoreErrorKind::Corrupt, what, why))
         }
-        // It may not be there yet; of whatever else is wrong, SQLite speaks.
+        // The file may not exist yet. SQLite reports every other error.
         _ => Ok(()),
     }
 }
 
-/// The version of the tables and the boot that leases are told by; none: there are no tables yet.
+/// The version of the tables, and the boot to which the times of leases belong. `None` if there are no tables yet.
 pub(crate) fn standing(db: &Connection) -> rusqlite::Result<Option<(i64, String)>> {
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    // Of a newer version nothing else is known.
+    // Nothing else is known about the tables of a newer version.
     if version == 0 || version > VERSION {
         return Ok((version > VERSION).then(|| (version, String::new())));
     }
@@ -143,7 +149,7 @@ pub(crate) fn standing(db: &Connection) -> rusqlite::Result<Option<(i64, String)
     Ok(Some((version, boot)))
 }
 
-/// Of a newer version nothing is known.
+/// Refuses tables of a newer version, about which nothing is known.
 pub(crate) fn refuse_newer(known: Option<&(i64, String)>, what: &str) -> Result<(), StoreError> {
     match known {
         Some((version, _)) if *version > VERSION => {
@@ -157,10 +163,10 @@ pub(crate) fn refuse_newer(known: Option<&(i64, String)>, what: &str) -> Result<
 }
 
 fn set_up(db: Connection) -> rusqlite::Result<Connection> {
-    // Every commit is on the disk when it is answered: an acknowledged outcome is never lost.
+    // Every commit is on the disk before its answer, so that no acknowledged outcome is lost.
     db.pragma_update(None, "synchronous", "FULL")?;
     db.set_prepared_statement_cache_capacity(64);
-    // A statement with `LIMIT ?` is otherwise planned anew whenever it is used, for the number's sake.
+    // Without this setting SQLite plans a statement with `LIMIT ?` anew at every use, because of the bound number.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(db)
 }
@@ -169,7 +175,7 @@ fn prepare(db: &mut Connection, what: &str) -> Result<(), StoreError> {
     let sql = |e| sql_error(what, e);
     db.pragma_update(None, "journal_mode", "WAL").map_err(sql)?;
     let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sql)?;
-    // Another process may have been here since we looked.
+    // Another process may have prepared the database since our first check.
     let known = standing(&tx).map_err(sql)?;
     refuse_newer(known.as_ref(), what)?;
     let change = match &known {
@@ -180,7 +186,7 @@ fn prepare(db: &mut Connection, what: &str) -> Result<(), StoreError> {
     tx.execute_batch(change).map_err(sql)?;
     tx.execute_batch(LISTED).map_err(sql)?;
     tx.pragma_update(None, "user_version", VERSION).map_err(sql)?;
-    // Leases and delays are told by a clock that starts with the machine.
+    // Leases and delays are in the time of a clock that starts with the machine.
     let boot = boot_id();
     if known.is_none_or(|(_, known)| known != boot) {
         tx.execute("UPDATE jobs SET due = 0, verify = 1, crashes = crashes + (owner IS NOT NULL), owner = NULL", [])
@@ -194,7 +200,7 @@ fn prepare(db: &mut Connection, what: &str) -> Result<(), StoreError> {
 mod tests {
     use super::*;
 
-    /// Otherwise every run that there is was read and sorted for the newest twenty.
+    /// Without the index SQLite reads and sorts all runs to list the newest twenty.
     #[test]
     fn lists_are_read_by_their_index() {
         let db = set_up(Connection::open_in_memory().unwrap()).unwrap();

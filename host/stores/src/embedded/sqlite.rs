@@ -1,4 +1,4 @@
-//! [`Ledger`] on one SQLite file: what is asked of whoever writes (`writer.rs`), and what is read beside it.
+//! [`Ledger`] on one SQLite file: sends changes to the writer (`writer.rs`), and reads beside it.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -28,14 +28,16 @@ use super::writer::{Request, Staying, Writer, write_with_others};
 use super::writer_lock::WriterLock;
 use super::{apply, make_folder, millis};
 
-/// A claimer that is not answered for so long after its time was over waits for a thread that panicked.
-const UNHEARD: Duration = Duration::from_secs(60);
-/// Who waits so long wants to hear of other processes. Most do not, and a bell takes a socket and a thread.
+/// If a claimer gets no answer for this long after its deadline, the thread that serves it has panicked.
+const UNANSWERED: Duration = Duration::from_secs(60);
+/// A caller that waits for this long subscribes to the notifications of other processes. Most callers wait for less,
+/// and a subscription takes a socket and a thread.
 const LONG: Duration = Duration::from_millis(20);
 
-/// Where changes are written, and the thread for those that nobody waits for or that come while another one is written.
+/// The writer behind its flat combiner, and the thread that writes two kinds of requests: those whose sender does not
+/// wait, and those that arrive while another thread writes.
 struct Writing {
-    desk: Arc<FlatCombiner<Writer, Request>>,
+    combiner: Arc<FlatCombiner<Writer, Request>>,
     requests: Arc<Sender<Request>>,
     thread: JoinHandle<()>,
 }
@@ -46,21 +48,22 @@ pub struct SqliteLedger {
     reader: Reader,
     presence: Arc<Presence>,
     bell: Arc<Bell>,
-    /// Of the ends of runs alone.
+    /// Rings when a run may have ended; `bell` rings after every change.
     ends: Arc<Bell>,
     claimers: Arc<Claimers>,
-    /// How often whoever waits looks although no bell rang.
+    /// How often a waiting caller looks without a notification.
     round: Duration,
     bells: Arc<Notifications>,
     clock: Arc<dyn Clock>,
 }
 
 impl SqliteLedger {
-    /// Opens the data folder, making what is missing. Leases are told by `clock` ([`Clock::mono_ms`] must count from
-    /// the machine's start, so that processes agree).
+    /// Opens the data folder and makes the missing parts of it. Leases are in the time of `clock`: [`Clock::mono_ms`]
+    /// must count from the machine's start, so that all processes agree on the time.
     ///
     /// # Errors
-    /// `Refused` where we may not write, `Newer` for a database of a newer dovetail, `Corrupt` for what is none.
+    /// `Refused` without the right to write. `Newer` for a database of a newer dovetail. `Corrupt` for a file that is
+    /// no database.
     pub fn open(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         make_folder(data)?;
         let turn = WriterLock::open(data)?;
@@ -81,8 +84,8 @@ impl SqliteLedger {
             bells: bells.clone(),
             staying,
         };
-        let (desk, requests) = FlatCombiner::new(writer);
-        let here = desk.clone();
+        let (combiner, requests) = FlatCombiner::new(writer);
+        let here = combiner.clone();
         let write = move || {
             while let Ok(first) = here.wait(None) {
                 // The requests of this turn hear that their channels close; later ones are served.
@@ -93,22 +96,22 @@ impl SqliteLedger {
         let thread = thread.map_err(|error| {
             StoreError::new(StoreErrorKind::Unavailable, "start the writer thread", Scarce::thread(&error))
         })?;
-        let writer = Some(Writing { desk, requests: Arc::new(requests), thread });
+        let writer = Some(Writing { combiner, requests: Arc::new(requests), thread });
         Ok(Self { writer, reader, presence, bell, ends, claimers: Arc::default(), round: LOOK_ROUND, bells, clock })
     }
 
-    /// Where no bell rings, who waits here looks as often for what other processes did; a second unless this says
-    /// otherwise.
+    /// Sets how often a caller that waits looks for the changes of other processes without a notification. The default
+    /// is 1 s.
     #[must_use]
     pub fn looking_every(mut self, round: Duration) -> Self {
         self.round = round;
         self
     }
 
-    /// Opens a data folder in which nothing can be written, to read only.
+    /// Opens a data folder that cannot be written, for reading only.
     ///
     /// # Errors
-    /// `Refused` where even reading needs room or the right to write; `Newer` and `Corrupt` as for [`Self::open`].
+    /// `Refused` if even reading needs free space or the right to write. `Newer` and `Corrupt` as for [`Self::open`].
     pub fn open_to_read(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (reader, presence) = (Reader::open(data)?, Arc::new(Presence::none(data)));
         let bells = Arc::new(Notifications::new(data, presence.clone()));
@@ -126,15 +129,15 @@ impl SqliteLedger {
         })
     }
 
-    /// How long to sleep: until the next look, or until it is time to listen.
-    fn unless_long(&self, hears: bool) -> Duration {
-        if hears { self.round } else { LONG }
+    /// The longest sleep of a waiting caller: until its next look if it is subscribed, otherwise until it subscribes.
+    fn longest_sleep(&self, subscribed: bool) -> Duration {
+        if subscribed { self.round } else { LONG }
     }
 
-    /// From now on other processes tell of jobs that they leave.
-    fn hear_of_jobs(&self) {
+    /// Subscribes to the jobs that other processes leave.
+    fn subscribe_to_jobs(&self) {
         if let Some(writing) = &self.writer {
-            // The writer's thread ends when nobody can send to it any more.
+            // A weak reference, because the writer's thread ends when the last sender is gone.
             let requests = Arc::downgrade(&writing.requests);
             self.bells.hear(Topic::Jobs, move || {
                 requests.upgrade().is_some_and(|requests| requests.send(Request::Rung).is_ok())
@@ -142,22 +145,22 @@ impl SqliteLedger {
         }
     }
 
-    /// From now on other processes tell when they end a run.
-    fn hear_of_ends(&self) {
-        // Whoever only reads makes no socket.
+    /// Subscribes to the ends of runs in other processes.
+    fn subscribe_to_ends(&self) {
+        // A ledger that only reads makes no socket.
         if self.writer.is_some() {
             let (ends, claimers) = (Arc::downgrade(&self.ends), self.claimers.clone());
-            let hears = move || {
+            let on_end = move || {
                 claimers.wake_for_ends();
                 ends.upgrade().map(|ends| ends.ring()).is_some()
             };
-            self.bells.hear(Topic::Ends, hears);
+            self.bells.hear(Topic::Ends, on_end);
         }
     }
 
     fn tell(&self, request: Request) -> Result<(), StoreError> {
         let writing = self.writer.as_ref().ok_or_else(to_read)?;
-        match writing.desk.try_sit() {
+        match writing.combiner.try_sit() {
             Some(seat) => write_with_others(seat, request),
             None => writing.requests.send(request).map_err(|_| gone())?,
         }
@@ -205,9 +208,10 @@ fn gone() -> StoreError {
 impl Drop for SqliteLedger {
     fn drop(&mut self) {
         let Some(Writing { requests, thread, .. }) = self.writer.take() else { return };
-        // That ends the thread, after what it still holds.
+        // The thread writes the requests that are left, and ends.
         drop(requests);
-        // It tells of runs that are over: who was told may have held the last of us.
+        // The writer's thread calls the listeners for runs that are over, and a listener may drop the last reference to
+        // this ledger. Then this is that thread, and it cannot join itself.
         if thread.thread().id() != std::thread::current().id() {
             drop(thread.join());
         }
@@ -222,20 +226,21 @@ impl Ledger for SqliteLedger {
 
     fn commit_then(&self, items: Vec<Item>, then: Then) {
         let Some(writing) = &self.writer else { return then(Err(to_read())) };
-        // Whoever does not wait writes nothing himself.
+        // The caller does not wait, so it does not write on its own thread either.
         if let Err(SendError(Request::Commit(_, then))) = writing.requests.send(Request::Commit(items, then)) {
             then(Err(gone()));
         }
     }
 
     fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError> {
-        // Where a run of the scope ends elsewhere, nobody here may be told: whoever waits for it looks.
+        // No notification tells for certain that a run of the scope has ended in another process, so the caller looks
+        // at intervals.
         let of_runs = matches!(scope, Scope::Runs(_));
         let at_most = if of_runs { wait.at_most.min(self.round) } else { wait.at_most };
         let until = Instant::now() + at_most;
         let (reply, inbox) = crossbeam_channel::unbounded();
         let place = self.claimers.enter(scope, reply.clone());
-        // Behind the entry: whoever calls `wake` from here on is heard.
+        // Read the bell after the registration: from here on, `wake` reaches this claimer.
         let stays = !at_most.is_zero() && self.bell.rung() == wait.seen;
         let claimer = place.claimer;
         self.tell(Request::Claim(Wanted {
@@ -247,39 +252,40 @@ impl Ledger for SqliteLedger {
             round: self.round,
             reply,
         }))?;
-        let hears = || self.bells.is_heard(Topic::Jobs) && (!of_runs || self.bells.is_heard(Topic::Ends));
+        let subscribed = || self.bells.is_heard(Topic::Jobs) && (!of_runs || self.bells.is_heard(Topic::Ends));
         let (mut leaving, mut nap) = (false, LONG);
-        let unheard = until + UNHEARD;
+        let overdue = until + UNANSWERED;
         loop {
             match inbox.recv_timeout(nap) {
-                Ok(heard) => match heard? {
+                Ok(message) => match message? {
                     Wakeup::Jobs(jobs) => return Ok(jobs),
-                    // Asleep until jobs come, until one becomes free by itself, or until it is time to look for others'
-                    // work.
+                    // Sleep until jobs come, until a job becomes free without a change, or until the next look for the
+                    // work of other processes.
                     Wakeup::Nothing(next) if !leaving => {
                         let free = next.map_or(self.round, |at| {
                             Duration::from_millis(at.saturating_sub(self.clock.mono_ms()).max(1))
                         });
-                        nap = until.saturating_duration_since(Instant::now()).min(free).min(self.unless_long(hears()));
+                        let sleep = free.min(self.longest_sleep(subscribed()));
+                        nap = until.saturating_duration_since(Instant::now()).min(sleep);
                         continue;
                     }
-                    // Its withdrawal was served before its claim: it is said once more.
+                    // The writer served the withdrawal before the claim, so withdraw again.
                     Wakeup::Nothing(_) => {}
                     Wakeup::Woken => leaving = true,
                 },
-                Err(_) if Instant::now() > unheard => return Err(gone()),
+                Err(_) if Instant::now() > overdue => return Err(gone()),
                 Err(_) => {
                     leaving |= Instant::now() >= until;
-                    // What was there before is found by the look that follows.
-                    if !leaving && !hears() {
-                        self.hear_of_jobs();
+                    // The look that follows finds the jobs and ends from before the subscription.
+                    if !leaving && !subscribed() {
+                        self.subscribe_to_jobs();
                         if of_runs {
-                            self.hear_of_ends();
+                            self.subscribe_to_ends();
                         }
                     }
                 }
             }
-            // Jobs may be on their way already: it leaves when it is told that there are none.
+            // Jobs may already be on their way, so a withdrawal is complete only when its answer comes.
             self.tell(if leaving { Request::Withdraw(claimer) } else { Request::Look(claimer) })?;
             nap = self.round;
         }
@@ -302,9 +308,11 @@ impl Ledger for SqliteLedger {
             if prefix.is_empty() {
                 return db.prepare_cached(&schema::list_all(kind, order))?.query_map([limit], read)?.collect();
             }
-            // By the index of keys, and `+` because it is no help in sorting.
-            let sql =
-                format!("SELECT key, value FROM records WHERE kind = ?1 AND key >= ?2 AND key < ?2 || char(0x10FFFF) ORDER BY +id {order} LIMIT ?3");
+            // Use the index of keys. The `+` keeps SQLite from reading all records in the order of `id` instead.
+            let sql = format!(
+                "SELECT key, value FROM records WHERE kind = ?1 AND key >= ?2 AND key < ?2 || char(0x10FFFF) \
+                 ORDER BY +id {order} LIMIT ?3"
+            );
             db.prepare_cached(&sql)?.query_map(params![kind.name(), prefix, limit], read)?.collect()
         })
     }
@@ -316,7 +324,8 @@ impl Ledger for SqliteLedger {
 
     fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         let now = apply::int(self.clock.mono_ms());
-        let sql = "SELECT step, owner FROM jobs WHERE run = ?1 AND generation = ?2 AND owner IS NOT NULL AND expires > ?3 ORDER BY id";
+        let sql = "SELECT step, owner FROM jobs WHERE run = ?1 AND generation = ?2 AND owner IS NOT NULL \
+                   AND expires > ?3 ORDER BY id";
         let rows: Vec<(String, String)> = self.read("look for work on a run", |db| {
             let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
             db.prepare_cached(sql)?.query_map(params![run.run.as_str(), run.generation, now], read)?.collect()
@@ -346,26 +355,27 @@ impl Ledger for SqliteLedger {
             if !ended.is_empty() || news || left.is_zero() || self.bell.rung() != wait.seen {
                 return Ok(ended);
             }
-            let hears = self.writer.is_none() || self.bells.is_heard(Topic::Ends);
-            self.ends.sleep(heard, left.min(self.unless_long(hears)));
-            if !hears && self.ends.rung() == heard {
-                // What was there before is found by the look that follows.
-                self.hear_of_ends();
+            let subscribed = self.writer.is_none() || self.bells.is_heard(Topic::Ends);
+            self.ends.sleep(heard, left.min(self.longest_sleep(subscribed)));
+            if !subscribed && self.ends.rung() == heard {
+                // The look that follows finds the ends from before the subscription.
+                self.subscribe_to_ends();
             }
         }
     }
 
-    fn on_end(&self, told: Box<dyn Fn(&RunKey) + Send + Sync>) {
-        // Whoever only reads runs no step that could be stopped.
+    fn on_end(&self, listener: Box<dyn Fn(&RunKey) + Send + Sync>) {
+        // A ledger that only reads executes no step, so no listener has anything to stop.
         if self.writer.is_some() {
-            self.bells.listen(told);
+            self.bells.listen(listener);
         }
     }
 
     fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
-        // Whoever ran a run again may have died before its jobs were there.
+        // The process that resumed a run may have died before it enqueued the run's jobs.
         let sql = "SELECT run, generation FROM open_runs AS o WHERE NOT EXISTS \
-                   (SELECT 1 FROM jobs AS j WHERE j.run = o.run AND j.generation = o.generation) ORDER BY id LIMIT 1000";
+                   (SELECT 1 FROM jobs AS j WHERE j.run = o.run AND j.generation = o.generation) \
+                   ORDER BY id LIMIT 1000";
         self.runs("look for lost runs", sql, [])
     }
 
@@ -399,7 +409,7 @@ fn of_records(error: StoreError) -> StoreError {
     error.of(Store::Records)
 }
 
-/// The records alone, for a fleet on one machine whose queue is elsewhere. Its table of jobs stays empty.
+/// The records alone, for a fleet on one machine whose queue is in another store. The table of jobs stays empty.
 impl MetaStore for SqliteLedger {
     fn put(&self, records: &[Record]) -> Result<Vec<Put>, StoreError> {
         self.write(&Writes {

@@ -1,11 +1,12 @@
-//! Changing the database. One writer at a time takes whatever is waiting into one transaction (group commit): whoever
-//! has something to write, if nobody else does, or a thread of its own. Processes queue for it at a lock file: without
-//! that SQLite's busy handler lets one of them starve the others.
+//! The writer of the database. It puts all waiting requests into one transaction (group commit, by flat combining): a
+//! thread that finds the writer free writes its own request together with the waiting ones; otherwise the writer's
+//! thread does. The processes of a data folder queue for the writer lock, because SQLite's busy handler lets one
+//! process starve the others.
 //!
-//! A claimer that found nothing stays here (`claimers.rs`): a change that makes jobs ready hands them out in its own
-//! transaction.
+//! A claimer that finds no job leaves its claim here (`claimers.rs`). A change that makes jobs ready hands them to
+//! these claimers in its own transaction.
 //!
-//! Not here: what the changes are (`apply.rs`), and what they mean (flow).
+//! The changes themselves are in `apply.rs`, and their meaning is in flow.
 
 use std::sync::Arc;
 
@@ -26,21 +27,21 @@ use super::schema::sql_error;
 use super::writer_lock::WriterLock;
 use super::{apply, millis};
 
-/// Requests taken into one transaction: enough to share a sync among all that wait, few enough to answer the first ones
-/// soon.
+/// The most requests in one transaction: enough to share one sync among all that wait, and few enough to answer the
+/// first ones soon.
 const GROUP: usize = 256;
 
-/// Where an answer goes.
+/// The channel for the answer to a request.
 pub(crate) type ReplyTo<T> = Sender<Result<T, StoreError>>;
 
 pub(crate) enum Request {
     Commit(Vec<Item>, Then),
     Claim(Wanted),
-    /// A claimer that stays wants it to be looked again.
+    /// Look again for jobs for this waiting claimer.
     Look(u64),
-    /// A claimer stays no longer.
+    /// This claimer stops waiting.
     Withdraw(u64),
-    /// Another process has jobs that nobody took.
+    /// Another process reports jobs that no claimer has taken.
     Rung,
     Renew {
         leases: Vec<Lease>,
@@ -60,7 +61,7 @@ pub(crate) enum Request {
     },
 }
 
-/// An answer that is sent once the transaction is on the disk, or the error in its place.
+/// Sends the answer to one request after the commit: its result, or the error of the whole transaction.
 type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
 
 pub(crate) struct Writer {
@@ -68,35 +69,36 @@ pub(crate) struct Writer {
     pub(crate) presence: Arc<Presence>,
     pub(crate) turn: WriterLock,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Rung with every change.
+    /// Rings after every change.
     pub(crate) bell: Arc<Bell>,
-    /// Rung when a run ends.
+    /// Rings when a run may have ended.
     pub(crate) ends: Arc<Bell>,
     pub(crate) bells: Arc<Notifications>,
     pub(crate) staying: Staying,
 }
 
-/// Claimers for whom there was nothing.
+/// The waiting claimers, for which there was no job.
 #[derive(Default)]
 pub(crate) struct Staying {
     claimers: Vec<Wanted>,
-    /// A scope in which nothing more is ready, and until when that needs no look, on the ledger's clock.
+    /// A scope in which no further job is ready, and the time until which no look is needed, in milliseconds of the
+    /// ledger's clock.
     nothing: Option<(Scope, u64)>,
 }
 
-/// What others want to hear of a group of changes.
+/// The effects of a group of requests that claimers and other processes must hear of.
 #[derive(Default)]
 struct News {
     changed: bool,
     /// Jobs may have become ready.
     ready: bool,
-    /// Another process says that there are some.
+    /// Another process has reported ready jobs.
     rung: bool,
-    /// Jobs are left, and another process waits for some.
+    /// Free jobs are left, and another process waits for jobs.
     left: bool,
     /// A run may have ended.
     ended: bool,
-    /// Runs that were cancelled, or that a step's failure has ended: others may be at steps of theirs.
+    /// Runs that were cancelled, or that ended because a step failed. Other workers may still execute steps of them.
     over: Vec<RunKey>,
 }
 
@@ -106,7 +108,8 @@ impl News {
             Item::Submit { .. } | Item::Recover { .. } | Item::Retry { .. } | Item::Release { .. } => self.ready = true,
             Item::Finish { close, children, .. } => {
                 self.ready |= !children.is_empty();
-                // What came of a step after its run's end is a part of the run that somebody may wait for, too.
+                // An outcome that is recorded after the end of its run also belongs to the run, and a process may wait
+                // for it.
                 self.ended |= close.is_some() || *reply == Reply::Closed;
             }
             Item::Close { .. } => self.ended = true,
@@ -125,7 +128,7 @@ impl News {
     }
 }
 
-/// One transaction of a request and of those that wait, and then their answers.
+/// Writes a request and the waiting ones in one transaction, and then sends their answers.
 pub(crate) fn write_with_others(mut seat: Seat<'_, Writer, Request>, first: Request) {
     let group: Vec<Request> = std::iter::once(first).chain(seat.left(GROUP - 1)).collect();
     let group: Vec<Request> = group.into_iter().filter_map(|request| seat.without_the_database(request)).collect();
@@ -144,7 +147,7 @@ pub(crate) fn write_with_others(mut seat: Seat<'_, Writer, Request>, first: Requ
         seat.ends.ring();
     }
     let bells = seat.bells.clone();
-    // Whoever hears of it may have something to write in his turn.
+    // Free the writer first: a thread that receives a notification may want to write.
     drop(seat);
     if error.is_none() {
         bells.ring(&news.over);
@@ -162,7 +165,7 @@ pub(crate) fn write_with_others(mut seat: Seat<'_, Writer, Request>, first: Requ
 }
 
 impl Writer {
-    /// What can be answered at once is, and what is left of it comes back.
+    /// Answers a request that needs no database. Returns every other request.
     fn without_the_database(&mut self, request: Request) -> Option<Request> {
         match request {
             Request::Withdraw(claimer) => {
@@ -213,14 +216,14 @@ impl Writer {
                 if serving.news.ready || serving.news.rung {
                     answers.extend(serving.hand_out());
                 }
-                // Whoever comes to wait after this look has not looked for jobs yet, and finds them.
+                // A process that begins to wait after this check has not looked for jobs yet, so it finds these.
                 if serving.news.ready && self.bells.anybody(Topic::Jobs) {
                     serving.news.left = apply::is_any_free(&tx).unwrap_or(true);
                 }
                 tx.commit().err()
             }
             Err(error) => {
-                // Nobody has been served: all are told why.
+                // No request was served, so every request gets the error.
                 answers.extend(group.into_iter().map(refusal));
                 Some(error)
             }
@@ -237,7 +240,7 @@ impl Staying {
     }
 }
 
-/// Of which file it is: whoever is to make room asks where.
+/// Adds the path of the database to the error, so that an operator knows which disk is full.
 fn unwritten(db: &Connection, error: rusqlite::Error) -> StoreError {
     sql_error(&format!("write to the database {}", db.path().unwrap_or_default()), error)
 }
@@ -249,12 +252,12 @@ fn answer<T: Send + 'static>(
     Box::new(move |failed| then(failed.map_or(result, Err)))
 }
 
-/// Whoever asked may have gone; the change stands all the same.
+/// Ignores a closed channel: the change stands although its requester is gone.
 fn reply<T: Send + 'static>(to: ReplyTo<T>, result: Result<T, StoreError>) -> Answer {
     answer(result, move |result| drop(to.send(result)))
 }
 
-/// Why, whoever has it sent says.
+/// The answer to a request that was not served. The caller of the returned `Answer` supplies the actual error.
 fn refusal(request: Request) -> Answer {
     let unserved = || StoreError::plain(StoreErrorKind::Unavailable, "write to the database");
     match request {
@@ -263,12 +266,13 @@ fn refusal(request: Request) -> Answer {
         Request::Remove { reply: to, .. } | Request::RemoveUnchanged { reply: to, .. } => reply(to, Err(unserved())),
         Request::Claim(wanted) => answer(Err(unserved()), move |result| wanted.hears(result)),
         Request::Renew { reply: to, .. } => reply(to, Err(unserved())),
-        // They are answered without the database.
+        // These requests expect no answer from the database.
         Request::Look(_) | Request::Withdraw(_) | Request::Rung => Box::new(|_| {}),
     }
 }
 
-/// Serves one request in a savepoint of its own: what fails leaves nothing behind and does not hurt its neighbours.
+/// Serves one request in a savepoint of its own: if it fails, its changes are undone and the other requests of the
+/// transaction are not affected.
 fn within<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> Result<T, StoreError> {
     let in_savepoint = || {
         db.prepare_cached("SAVEPOINT request")?.execute([])?;
@@ -282,7 +286,7 @@ fn within<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> Res
     in_savepoint().map_err(|error| unwritten(db, error))
 }
 
-/// One transaction.
+/// The state of one transaction.
 struct Serving<'w> {
     db: &'w Connection,
     now: u64,
@@ -292,7 +296,7 @@ struct Serving<'w> {
 }
 
 impl Serving<'_> {
-    /// None: whoever asked stays.
+    /// Serves one request. Returns `None` if the request needs no answer now, such as a claim that waits.
     fn serve(&mut self, request: Request) -> Option<Answer> {
         let db = self.db;
         Some(match request {
@@ -360,7 +364,7 @@ impl Serving<'_> {
         Some(answer(jobs, move |jobs| wanted.hears(jobs)))
     }
 
-    /// Jobs that have become ready go to those who stay, in the transaction that made them so.
+    /// Hands ready jobs to the waiting claimers, in the transaction that made the jobs ready.
     fn hand_out(&mut self) -> Vec<Answer> {
         std::mem::take(&mut self.staying.claimers).into_iter().filter_map(|wanted| self.claim(wanted)).collect()
     }

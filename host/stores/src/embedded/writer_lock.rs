@@ -1,6 +1,6 @@
-//! The turn to write to the database, among the processes of a data folder: a lock on a file, which the kernel gives to
-//! whoever asks first when it is free. One that asks again at once would be the first each time; so whoever had the
-//! last turn lets those go before who wait.
+//! The writer lock: a file lock that gives the processes of a data folder their turns to write to the database. The
+//! kernel gives a free lock to the first process that asks. A process that asks again at once would always be first, so
+//! the process that had the lock last gives way to the waiting ones.
 
 use std::fs::File;
 use std::io;
@@ -11,14 +11,14 @@ use dovetail_core::blobs::StoreError;
 
 use super::io_error;
 
-/// Whoever had a turn so long ago is as good as any other.
+/// A process gives way only if it released the lock less than this long ago.
 const RECENT: Duration = Duration::from_millis(1);
-/// About as long as it takes until a process that waits has been woken and has the turn.
+/// About the time in which a waiting process wakes up and takes the lock.
 const GIVE_WAY: Duration = Duration::from_micros(100);
 
 pub(crate) struct WriterLock {
     lock: File,
-    /// Locked, shared, by all that wait.
+    /// Every waiting process holds a shared lock on this file.
     waiting: File,
     ended: Option<Instant>,
 }
@@ -36,12 +36,12 @@ impl WriterLock {
         })
     }
 
-    /// The lock itself, for what is written once.
+    /// The lock file itself, for the preparation of the database in `schema::open`.
     pub(crate) fn lock(&self) -> &File {
         &self.lock
     }
 
-    /// Waits for the turn.
+    /// Waits for the lock and takes it.
     pub(crate) fn take(&mut self) -> io::Result<WriterGuard<'_>> {
         if self.ended.is_some_and(|ended| ended.elapsed() < RECENT) {
             match self.waiting.try_lock() {
@@ -59,7 +59,7 @@ impl WriterLock {
     }
 }
 
-/// It is given back when this is dropped: also where a panic ends the work.
+/// Releases the lock when it is dropped, also by a panic.
 pub(crate) struct WriterGuard<'a>(&'a mut WriterLock);
 
 impl Drop for WriterGuard<'_> {

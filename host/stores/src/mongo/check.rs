@@ -1,5 +1,5 @@
-//! The URL of a MongoDB, what its errors mean with the remedy, and what it says of itself and does under a race, for
-//! `doctor`.
+//! The URL of a MongoDB, the explanation of its errors with remedies, and, for `doctor`, the server's report about
+//! itself and its behaviour in a race.
 
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,22 +16,23 @@ use mongodb::sync::{Client, Collection, Database};
 use super::{is_duplicate, parameters};
 use crate::check::{Look, certificate, millis, unknown_host};
 
-/// Unless the URL says otherwise: how long a server is looked for, how long a connection may take, and how often each
-/// server is asked whether it is there. A server that vanished is found out after the latter two at the latest, and
-/// then every connection to it is given up, whatever it waits for: the driver knows no limit for one operation.
+/// Defaults if the URL says nothing else: the time limit for finding a server, the time limit for a connection, and the
+/// interval of checks of each server. A server that vanished is detected after the sum of the last two at the latest.
+/// Then the driver gives up every connection to it, with all waiting operations: it has no time limit for one
+/// operation.
 const SELECT: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(4);
 const HEARTBEAT: Duration = Duration::from_secs(3);
-/// A connection that was not used for so long is not used again, unless the URL says otherwise.
+/// A connection that was unused for this long is not used again, unless the URL says otherwise.
 const IDLE: Duration = Duration::from_secs(60);
-/// The oldest major version: from it on a replica set acknowledges what most of its members have, without being told
-/// to.
+/// The oldest supported major version: the first in which a replica set acknowledges, by default, only writes that most
+/// of its members have.
 const OLDEST: u32 = 5;
 pub(super) const UPGRADE: &str = "upgrade it";
-/// Threads that insert the same `_id` at once.
+/// The number of threads that insert the same `_id` at once.
 const RACERS: usize = 64;
 
-/// What a URL names.
+/// The parts of a URL, and a client for it.
 pub(super) struct Opened {
     pub(super) database: Database,
     /// `host:port/database`.
@@ -40,11 +41,11 @@ pub(super) struct Opened {
     hosts: Vec<String>,
     encrypted: bool,
     concern: Option<WriteConcern>,
-    /// The URL says `directConnection=true`.
+    /// Whether the URL says `directConnection=true`.
     pub(super) direct: bool,
 }
 
-/// Without user and password, up to the last `@`.
+/// The URL without user and password: everything up to the last `@` is removed.
 fn without_credentials(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, rest)| rest))
@@ -52,8 +53,8 @@ fn without_credentials(url: &str) -> String {
 
 fn bad_url(url: &str, error: &Error) -> StoreError {
     const FORM: &str = "write mongodb://[user:password@]host[:port]/database";
-    // A password with an unescaped `/` or `:` may stand anywhere in what the driver says. What it says of the URL
-    // without one is harmless.
+    // A password with an unescaped `/` or `:` can be anywhere in the driver's error for the whole URL. The error for
+    // the URL without credentials is harmless.
     let plain = without_credentials(url);
     let why = match ClientOptions::parse(&plain).run() {
         _ if plain == url => error.kind.to_string(),
@@ -68,8 +69,8 @@ fn bad_url(url: &str, error: &Error) -> StoreError {
     )
 }
 
-/// Reads the URL; the server is not asked yet. `pool`: how many connections at most, where that is not the driver's
-/// business.
+/// Reads the URL without contacting the server. `pool` is the most connections; `None` leaves it to the URL and the
+/// driver.
 pub(super) fn open(url: &str, pool: Option<u32>) -> Result<Opened, StoreError> {
     let invalid = |why: &str| StoreError::new(StoreErrorKind::Invalid, "open the metadata store", why.to_owned());
     if let Some(why) = parameters::flaw(url) {
@@ -85,7 +86,7 @@ pub(super) fn open(url: &str, pool: Option<u32>) -> Result<Opened, StoreError> {
     let select = *options.server_selection_timeout.get_or_insert(SELECT);
     options.connect_timeout.get_or_insert(CONNECT);
     options.heartbeat_freq.get_or_insert(HEARTBEAT);
-    // A firewall forgets what is silent for long, and says nothing.
+    // Firewalls drop connections that are silent for long without telling either side.
     options.max_idle_time.get_or_insert(IDLE);
     let direct = options.direct_connection == Some(true);
     options.max_pool_size = pool.or(options.max_pool_size);
@@ -105,11 +106,11 @@ pub(super) fn open(url: &str, pool: Option<u32>) -> Result<Opened, StoreError> {
     Ok(Opened { database: client.database(&name), address, silence, hosts, encrypted, concern, direct })
 }
 
-/// The last reason why a server could not be reached. The driver goes on trying, and says in the end only that it
-/// tried.
+/// The last reason why a server could not be reached. The driver keeps trying, and its final error does not tell the
+/// reason.
 #[derive(Clone)]
 pub(super) struct Silence {
-    /// How long a server is looked for.
+    /// The time limit for finding a server.
     select: Duration,
     last: Arc<Mutex<Option<ErrorKind>>>,
 }
@@ -124,8 +125,8 @@ impl Silence {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    /// How to react to an error, and what to do about it. Never the driver's whole text: it describes every server,
-    /// with more than is needed.
+    /// The kind of the error, and its text with a remedy. It never contains the driver's whole text, which describes
+    /// every server in more detail than is needed.
     pub(super) fn explained(&self, error: &Error) -> (StoreErrorKind, String) {
         use StoreErrorKind::{Refused, Unavailable};
         const RIGHTS: &str = "give this user the role `readWrite` on this database";
@@ -139,7 +140,8 @@ impl Silence {
                 (
                     Refused,
                     format!(
-                        "{message}: mend user and password in the URL (percent-encoded); where the user was made in another database, add ?authSource=admin"
+                        "{message}: mend user and password in the URL (percent-encoded); where the user was made \
+                         in another database, add ?authSource=admin"
                     ),
                 )
             }
@@ -161,7 +163,8 @@ impl Silence {
 
 fn unanswered(within: Duration) -> (StoreErrorKind, String) {
     let why = format!(
-        "no answer within {} s: is it a MongoDB, and does the URL say ?tls=true where it speaks TLS, and only there? Or is it frozen, overloaded, or behind a firewall?",
+        "no answer within {} s: is it a MongoDB, and does the URL say ?tls=true where it speaks \
+         TLS, and only there? Or is it frozen, overloaded, or behind a firewall?",
         within.as_secs_f64()
     );
     (StoreErrorKind::Unavailable, why)
@@ -179,8 +182,10 @@ fn unreachable_for(kind: &ErrorKind, within: Duration) -> (StoreErrorKind, Strin
             if let Some(why) = certificate(&text, "name the authority that has signed it with ?tlsCAFile=FILE") {
                 return (Refused, why);
             }
-            let help = unknown_host(&text)
-                .unwrap_or("if it always says that: is it a MongoDB, and does the URL say ?tls=true where it speaks TLS, and only there?");
+            let help = unknown_host(&text).unwrap_or(
+                "if it always says that: is it a MongoDB, and does the URL say ?tls=true where it speaks \
+                            TLS, and only there?",
+            );
             (Unavailable, format!("{text}: {help}"))
         }
         ErrorKind::InvalidTlsConfig { message, .. } => {
@@ -190,7 +195,7 @@ fn unreachable_for(kind: &ErrorKind, within: Duration) -> (StoreErrorKind, Strin
     }
 }
 
-/// The server's version, or what is wrong with it.
+/// The server's version, or the reason why it is not supported.
 pub(super) fn version(info: &Document) -> Result<String, String> {
     let version = info.get_str("version").unwrap_or("unknown");
     let major: u32 = version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
@@ -201,12 +206,12 @@ pub(super) fn version(info: &Document) -> Result<String, String> {
     }
 }
 
-/// Whether `buildInfo` is that of the server that stands in for MongoDB in tests.
+/// Whether `buildInfo` comes from FerretDB, the server that stands in for MongoDB in tests.
 pub(super) fn is_stand_in(info: &Document) -> bool {
     info.contains_key("ferretdbVersion")
 }
 
-/// Why a server must not be asked directly: the driver reads from it even while it is a secondary.
+/// The reason why a server must not be used directly: the driver reads from it even while it is a secondary.
 pub(super) fn unfit_alone(hello: &Document) -> Option<&'static str> {
     let writable = hello.get_bool("isWritablePrimary").or_else(|_| hello.get_bool("ismaster")).unwrap_or(true);
     (!writable || hello.get_array("hosts").map_or(0, Vec::len) > 1).then_some(
@@ -215,7 +220,7 @@ pub(super) fn unfit_alone(hello: &Document) -> Option<&'static str> {
     )
 }
 
-/// Judges what `hello` says.
+/// Adds to `look` what the answer to `hello` tells.
 fn judge(hello: &Document, stand_in: bool, concern: Option<&WriteConcern>, look: &mut Look) {
     let journal = concern.is_some_and(|concern| concern.journal == Some(true));
     let one = concern.is_some_and(|concern| concern.w == Some(Acknowledgment::Nodes(1)));
@@ -224,7 +229,8 @@ fn judge(hello: &Document, stand_in: bool, concern: Option<&WriteConcern>, look:
         let members = hello.get_array("hosts").map_or(0, Vec::len);
         look.found.push_str(&format!(", replica set {set} of {members}"));
         if one {
-            let found = "the URL says `w=1`: what the primary alone has is rolled back when it fails over, and recorded steps run again";
+            let found = "the URL says `w=1`: what the primary alone has is rolled back when it \
+                         fails over, and recorded steps run again";
             look.warning(found, "leave `w` out: then most members have what was recorded");
         }
     } else if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
@@ -248,7 +254,7 @@ fn judge(hello: &Document, stand_in: bool, concern: Option<&WriteConcern>, look:
     }
 }
 
-/// Inserts one `_id` from many threads: how many were told that theirs was the first.
+/// Inserts the same `_id` from many threads. Returns how many were told that their insert was the first.
 fn race(collection: &Collection<Document>) -> Result<usize, Error> {
     let start = Barrier::new(RACERS);
     let insert = |number: usize| {
@@ -265,7 +271,7 @@ fn race(collection: &Collection<Document>) -> Result<usize, Error> {
     })
 }
 
-/// Connects as a worker does, but takes the database for nobody.
+/// Connects as a worker does, but takes the database for no fleet.
 pub(crate) fn look(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
     let Opened { database, address, silence, hosts, encrypted, concern, direct } =
         open(url, u32::try_from(RACERS).ok())?;
@@ -308,7 +314,7 @@ pub(crate) fn look(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, St
             look.problem(found, format!("name another database, or set `fleet = \"{owner}\"`"));
         }
     }
-    // Whoever looks at the same time has another one.
+    // Another `doctor` that runs at the same time uses another collection.
     let probe: Collection<Document> = database.collection(&format!("doctor_{}_{asked_ms}", std::process::id()));
     let raced = race(&probe);
     let removed = probe.drop().run();
@@ -316,7 +322,8 @@ pub(crate) fn look(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, St
         1 => look.found.push_str(&format!(", inserts are atomic ({RACERS} at once)")),
         winners => {
             let found = format!(
-                "inserts are not atomic: {winners} of {RACERS} threads were told that they were the first with one `_id`"
+                "inserts are not atomic: {winners} of {RACERS} threads were told that they were the first with \
+                 one `_id`"
             );
             look.problem(found, "use a MongoDB 5 or later: nothing that dovetail records is safe here");
         }
@@ -397,7 +404,7 @@ mod tests {
     #[test]
     fn what_a_url_says_of_times_takes_effect() {
         let started = Instant::now();
-        // Nobody listens there.
+        // No server listens on this port.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let opened = open(&format!("mongodb://127.0.0.1:{port}/d?serverSelectionTimeoutMS=300"), None).unwrap();
         let error = opened.database.run_command(doc! { "ping": 1 }).run().unwrap_err();

@@ -1,4 +1,4 @@
-//! What clients ask of a MongoDB, by its own count: for measurements.
+//! The number of commands that a MongoDB has answered, counted by that MongoDB: for measurements.
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use mongodb::bson::{Bson, Document, doc};
@@ -6,11 +6,11 @@ use mongodb::bson::{Bson, Document, doc};
 use super::{MongoMeta, check};
 
 impl MongoMeta {
-    /// Commands that the server of this URL has answered since it started, this question and its connection included.
-    /// Members of a replica set that it is in, and whoever else uses it, count, too. No database is taken for a fleet.
+    /// The commands that the server of this URL has answered since it started. The count includes this request and its
+    /// connection, the members of its replica set, and all other clients. No database is taken for a fleet.
     ///
     /// # Errors
-    /// As `open`; `Refused` without the right to ask (the role `clusterMonitor`).
+    /// As [`MongoMeta::open`]. `Refused` without the right to ask (the role `clusterMonitor`).
     pub fn commands_answered(url: &str) -> Result<u64, StoreError> {
         let check::Opened { database, address, silence, .. } = check::open(url, Some(1))?;
         let status = database.run_command(doc! { "serverStatus": 1 }).run().map_err(|e| {
@@ -26,7 +26,7 @@ impl MongoMeta {
     }
 }
 
-/// The sum of `metrics.commands.NAME.total` in what `serverStatus` says.
+/// The sum of `metrics.commands.NAME.total` in the answer to `serverStatus`.
 fn answered(status: &Document) -> u64 {
     let commands = status.get_document("metrics").and_then(|metrics| metrics.get_document("commands"));
     let total = |command: &Bson| match command.as_document()?.get("total")? {
@@ -43,9 +43,12 @@ mod tests {
 
     #[test]
     fn commands_of_every_kind_are_counted() {
-        // As MongoDB 7 says it.
-        let commands = doc! { "<UNKNOWN>": 1_i64, "find": { "failed": 1_i64, "total": 5_i64 }, "hello": { "failed": 0_i64, "total": 2_i32 },
-        "update": { "arrayFilters": 0_i64, "failed": 0_i64, "pipeline": 0_i64, "total": 4_i64 } };
+        // The format of MongoDB 7.
+        let commands = doc! {
+            "<UNKNOWN>": 1_i64, "find": { "failed": 1_i64, "total": 5_i64 },
+            "hello": { "failed": 0_i64, "total": 2_i32 },
+            "update": { "arrayFilters": 0_i64, "failed": 0_i64, "pipeline": 0_i64, "total": 4_i64 },
+        };
         assert_eq!(answered(&doc! { "metrics": { "commands": commands } }), 11);
         assert_eq!(answered(&doc! {}), 0);
     }

@@ -1,7 +1,7 @@
-//! Which parameters of a `mongodb://` URL there are. Each is taken into effect or refused by its name, with the reason:
-//! the driver passes over some without a word, and others would let reads be old, which nothing here may be.
+//! The parameters of a `mongodb://` URL. Each one takes effect or is refused by its name, with the reason: the driver
+//! ignores some silently, and others allow stale reads, which no caller can tolerate.
 
-/// What becomes of a parameter.
+/// How a parameter is treated.
 enum Fate {
     /// The driver does what its value says, whatever the value.
     Taken,
@@ -15,14 +15,14 @@ use Fate::{Refused, Taken, TakenAs};
 const OLD: &str = "a secondary may be behind the primary, and a record that was written would be missing: leave it out";
 const NO_EFFECT: &str = "it would have no effect: leave it out";
 
-/// In lower case, as the driver reads them.
+/// All known parameters, in lower case, because the driver ignores case.
 const KNOWN: &[(&str, Fate)] = &[
     ("appname", Taken),
     ("authmechanism", Taken),
     ("authmechanismproperties", Taken),
     ("authsource", Taken),
     ("connecttimeoutms", Taken),
-    // Where it is true, `super::MongoMeta::open` looks at the server.
+    // If it is true, `super::MongoMeta::open` checks the role of the server.
     ("directconnection", Taken),
     ("heartbeatfrequencyms", Taken),
     ("journal", Taken),
@@ -51,7 +51,7 @@ const KNOWN: &[(&str, Fate)] = &[
     ("tlscafile", Taken),
     ("tlscertificatekeyfile", Taken),
     ("tlsinsecure", Taken),
-    // `super::open` refuses 0.
+    // `super::check::open` refuses 0.
     ("w", Taken),
     ("wtimeoutms", Taken),
     ("adaptiveretries", Refused(NO_EFFECT)),
@@ -83,7 +83,7 @@ const KNOWN: &[(&str, Fate)] = &[
     ("zlibcompressionlevel", Refused("this dovetail is built without compression: leave it out")),
 ];
 
-/// What is wrong with the parameters of `url`. Nothing is repeated that could be a password with an unescaped `?`.
+/// The reason why the parameters of `url` are refused. It repeats no part that can be a password with an unescaped `?`.
 pub(super) fn flaw(url: &str) -> Option<String> {
     let (_, rest) = url.split_once("://")?;
     if rest.contains('#') {

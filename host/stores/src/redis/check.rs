@@ -1,4 +1,4 @@
-//! What a Redis says of itself, for `doctor`; and what its errors mean, with the remedy.
+//! What a Redis reports about itself, for `doctor`, and the explanation of its errors, with remedies.
 
 use std::time::Instant;
 
@@ -9,13 +9,13 @@ use redis::{Client, ConnectionAddr, ErrorKind, RedisError, ServerErrorKind};
 use super::{CONNECT, settings};
 use crate::check::{Look, certificate, millis, unknown_host};
 
-/// Of the memory that Redis may use; above it little is left for a burst of work, in percent.
+/// Percentage of `maxmemory` above which `doctor` warns: little memory is left for a burst of work.
 const FULL: u64 = 80;
 
 const FORM: &str = "write redis://[user:password@]host[:port]/[db], user and password percent-encoded";
 
-/// A client for `url`. The driver reads few of the parameters that others know and passes over the rest, so every one
-/// of them is refused. Nothing of the URL is repeated that could be a password with an unescaped `?` or `#`.
+/// Makes a client for `url`. The driver ignores most of the parameters that other clients know, so every parameter is
+/// refused. The error repeats no part of the URL that can be a password with an unescaped `?` or `#`.
 pub(super) fn client(url: &str) -> Result<Client, StoreError> {
     let refused = |why: &str| {
         let why = format!("its URL cannot be used: {why}; {FORM}");
@@ -35,7 +35,7 @@ pub(super) fn client(url: &str) -> Result<Client, StoreError> {
     Client::open(url).map_err(|e| refused(&e.to_string()))
 }
 
-/// Why a parameter is refused.
+/// The reason why the parameter `name` is refused.
 fn no_parameter(name: &str) -> String {
     match name {
         "db" => "`?db=` has no effect there: the number of the database stands after the slash, as in /5".to_owned(),
@@ -50,7 +50,7 @@ fn no_parameter(name: &str) -> String {
     }
 }
 
-/// How to react to an error, and what to do about it.
+/// The kind of the error, and its text with a remedy.
 pub(super) fn explained(error: &RedisError) -> (StoreErrorKind, String) {
     use StoreErrorKind::{Refused, Unavailable};
     let text = error.to_string();
@@ -59,7 +59,8 @@ pub(super) fn explained(error: &RedisError) -> (StoreErrorKind, String) {
         Some("OOM") => {
             return with(
                 Refused,
-                "it is full: raise its `maxmemory`, or wait: what it has is worked off, and what is recorded begins when there is room",
+                "it is full: raise its `maxmemory`, or wait: what it has is worked off, and what is recorded begins \
+                 when there is room",
             );
         }
         Some("READONLY") => return with(Refused, "it is a replica, or a failover is under way: name the primary"),
@@ -88,8 +89,9 @@ pub(super) fn explained(error: &RedisError) -> (StoreErrorKind, String) {
         return with(Refused, "mend the number of the database at the end of the URL");
     }
     if error.is_timeout() {
-        let why = "no answer in time: it may be frozen or overloaded, or a firewall in between (does `redis-cli -h HOST -p PORT ping` say PONG?); if it \
-                   answers others, does the URL say rediss:// where it speaks TLS, and redis:// where it does not?";
+        let why = "no answer in time: it may be frozen or overloaded, or a firewall in between (does `redis-cli -h \
+                   HOST -p PORT ping` say PONG?); if it answers others, does the URL say rediss:// where it speaks \
+                   TLS, and redis:// where it does not?";
         return (Unavailable, why.to_owned());
     }
     if error.is_connection_refusal() {
@@ -122,7 +124,7 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Judges what `INFO` says.
+/// Adds to `look` what the answer to `INFO` tells.
 fn judge(info: &str, look: &mut Look) {
     let number = |name: &str| fact(info, name).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
     look.found.push_str(&format!(", {}", if fact(info, "role") == Some("master") { "primary" } else { "replica" }));
@@ -149,7 +151,8 @@ fn judge(info: &str, look: &mut Look) {
             );
         }
     } else {
-        let found = "appendonly is off: after a restart the queue is empty or old, and every open run is put back from the records, which takes a while";
+        let found = "appendonly is off: after a restart the queue is empty or old, and every open run is put back \
+                     from the records, which takes a while";
         look.warning(
             found,
             "set `appendonly yes` and `appendfsync everysec` (redis.conf, or CONFIG SET and CONFIG REWRITE)",
@@ -163,7 +166,7 @@ fn judge(info: &str, look: &mut Look) {
     }
 }
 
-/// Connects as a worker does, but refuses nothing: whatever is wrong is told.
+/// Connects as a worker does. Reports every fault as a remark instead of refusing the server.
 pub(crate) fn look(url: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
     let client = client(url)?;
     let address = client.get_connection_info().addr().clone();
@@ -263,13 +266,13 @@ mod tests {
         closer.join().unwrap().unwrap();
         let said = said_of(&format!("redis://127.0.0.1:{port}"));
         assert!(said.contains("is it running, and are host and port right?"), "{said}");
-        // As a web server does, which answers whatever it is sent.
+        // A web server answers any request.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let answering = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").unwrap();
-            // Until the other one has read it and gone.
+            // Keep the connection open until the client has read the answer and closed it.
             std::io::copy(&mut stream, &mut std::io::sink()).ok();
         });
         let said = said_of(&format!("redis://127.0.0.1:{port}"));
@@ -278,7 +281,7 @@ mod tests {
             "{said}"
         );
         answering.join().unwrap();
-        // It takes connections, and answers nothing: the system does that for a process that is stopped.
+        // The kernel accepts connections for a stopped process, and nothing answers on them.
         let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = client(&format!("redis://127.0.0.1:{}", frozen.local_addr().unwrap().port())).unwrap();
         let asked = client.get_connection_with_timeout(std::time::Duration::from_millis(100)).map(drop).unwrap_err();
@@ -288,8 +291,8 @@ mod tests {
         assert!(said.contains("is the host in the URL right"), "{said}");
     }
 
-    const GOOD: &str = "redis_version:7.0.15\r\nrole:master\r\nused_memory:1048576\r\nmaxmemory:10485760\r\nmaxmemory_policy:noeviction\r\n\
-        aof_enabled:1\r\naof_last_write_status:ok\r\nrdb_last_bgsave_status:ok\r\n";
+    const GOOD: &str = "redis_version:7.0.15\r\nrole:master\r\nused_memory:1048576\r\nmaxmemory:10485760\r\n\
+        maxmemory_policy:noeviction\r\naof_enabled:1\r\naof_last_write_status:ok\r\nrdb_last_bgsave_status:ok\r\n";
 
     #[test]
     fn a_good_server_has_no_remarks() {

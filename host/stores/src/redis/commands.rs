@@ -1,19 +1,19 @@
-//! What clients ask of a Redis, by its own count: for measurements.
+//! The number of commands that clients sent to a Redis, counted by that Redis: for measurements.
 
 use dovetail_core::blobs::StoreError;
 
 use super::RedisWindow;
 
 impl RedisWindow {
-    /// Commands that clients have sent since the server started (or its statistics were reset), this question and its
-    /// connection included.
+    /// The commands that clients have sent since the server started or its statistics were reset. The count includes
+    /// this request and its connection.
     ///
-    /// `INFO commandstats` counts commands that scripts call beside those of clients. Here only such are counted as no
-    /// script may call: the calls of scripts themselves, and what is about connections and the server. Our clients send
-    /// nothing else but to forget everything.
+    /// `INFO commandstats` counts the commands of scripts together with those of clients. So this method counts only
+    /// commands that no script can call: script invocations, and commands on connections and the server. Apart from
+    /// `forget_everything`, our clients send no other commands.
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// `Unavailable` if the server does not answer.
     pub fn client_commands(&self) -> Result<u64, StoreError> {
         let mut connection = self.connect().map_err(|e| self.error("connect to", e))?;
         let info: String =
@@ -22,7 +22,7 @@ impl RedisWindow {
     }
 }
 
-/// Kinds of commands that only a client can send.
+/// Commands that only a client can send.
 const CLIENTS: [&str; 17] = [
     "auth",
     "client",
@@ -60,8 +60,10 @@ mod tests {
 
     #[test]
     fn commands_of_scripts_are_not_counted() {
-        let info = "# Commandstats\r\ncmdstat_evalsha:calls=10,usec=1,usec_per_call=1.00,rejected_calls=0,failed_calls=0\r\n\
-            cmdstat_hget:calls=500,usec=1\r\ncmdstat_client|setinfo:calls=2,usec=1\r\ncmdstat_info:calls=1,usec=9\r\ncmdstat_publish:calls=7\r\n";
+        let info = "# Commandstats\r\n\
+            cmdstat_evalsha:calls=10,usec=1,usec_per_call=1.00,rejected_calls=0,failed_calls=0\r\n\
+            cmdstat_hget:calls=500,usec=1\r\ncmdstat_client|setinfo:calls=2,usec=1\r\n\
+            cmdstat_info:calls=1,usec=9\r\ncmdstat_publish:calls=7\r\n";
         assert_eq!(sent_by_clients(info), 13);
         assert_eq!(sent_by_clients(""), 0);
     }

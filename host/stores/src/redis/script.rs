@@ -1,10 +1,10 @@
-//! The window's script: one file an operation, put together when the crate is compiled. Redis runs it as a whole, so
-//! that each call is atomic.
+//! The window's script: one file for each operation, concatenated when the crate is compiled. Redis runs each call of
+//! the script atomically.
 //!
-//! The order matters: what is declared in one file is used in those after it, and the branches of the loop over a
-//! call's changes stand between `changes.lua`, which begins the loop, and `refused.lua`, which ends it.
+//! The order matters. A file can use the declarations of the files before it. `changes.lua` begins the loop over the
+//! changes of a call, and `refused.lua` ends it; the branches of that loop stand between the two.
 
-/// As it is sent to Redis, but for its first line, which tells the flags.
+/// The script without its first line, which holds the flags.
 pub(super) const SCRIPT: &str = concat!(
     include_str!("window/prelude.lua"),
     include_str!("window/peek.lua"),

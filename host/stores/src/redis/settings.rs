@@ -1,18 +1,18 @@
-//! Whether a Redis can be trusted with a queue: its version, and that it throws nothing away.
+//! Checks whether a Redis is suitable for a queue: its version, its role, and that it evicts no keys.
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use redis::Connection;
 
 use super::check::explained;
 
-/// The oldest major version: `LPOP` with a count and `ZMSCORE` came before, functions that operators expect came with
-/// it.
+/// The oldest supported major version. It is the first with flags in a script's first line; `LPOP` with a count and
+/// `ZMSCORE` are older.
 const OLDEST: u32 = 7;
 
-/// What is wrong, and the remedy.
+/// A reason for a refusal, and its remedy.
 pub(super) struct Refusal(pub(super) String, pub(super) &'static str);
 
-/// Refuses what would lose work in silence.
+/// Refuses a server that could lose work silently.
 pub(super) fn check(connection: &mut Connection, address: &str) -> Result<(), StoreError> {
     let info: String = redis::cmd("INFO").query(connection).map_err(|e| {
         let (kind, why) = explained(&e);
@@ -23,7 +23,7 @@ pub(super) fn check(connection: &mut Connection, address: &str) -> Result<(), St
     })
 }
 
-/// The same of what `INFO` said.
+/// Judges the answer to `INFO`.
 pub(super) fn judge(info: &str) -> Result<(), Refusal> {
     let fact = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     let version = fact("redis_version").unwrap_or("unknown");
@@ -33,7 +33,8 @@ pub(super) fn judge(info: &str) -> Result<(), Refusal> {
     }
     let policy = fact("maxmemory_policy").unwrap_or("noeviction");
     if policy != "noeviction" {
-        let remedy = "set `maxmemory-policy noeviction` (in redis.conf, or by CONFIG SET), so that it refuses writes when it is full";
+        let remedy = "set `maxmemory-policy noeviction` (in redis.conf, or by CONFIG SET), so that it refuses writes \
+                      when it is full";
         return Err(Refusal(
             format!("its maxmemory-policy is `{policy}`, and it would throw jobs away in silence"),
             remedy,

@@ -94,7 +94,7 @@ pub(super) fn delivery(raw: RawJob, token: &str, epoch: &str) -> Result<Delivery
     Ok(Delivery { lease, attempt, crashes, verify: verify == 1, envelope, values })
 }
 
-/// The capabilities of whoever claims, as the script reads them.
+/// The capabilities of the claiming worker, in the format of the script.
 pub(super) fn able(scope: &Scope) -> String {
     match scope {
         Scope::Able(able) => able.join(","),
@@ -105,4 +105,31 @@ pub(super) fn able(scope: &Scope) -> String {
 pub(super) fn ring_of(message: &str) -> Ring {
     let run = |word: &str| message.strip_prefix(word).and_then(RunKey::parse);
     run("over ").map(Ring::Over).or_else(|| run("cancel ").map(Ring::Cancelled)).unwrap_or(Ring::Jobs)
+}
+
+/// A pattern that only this text matches.
+pub(super) fn glob_of(text: &str) -> String {
+    let escaped = |c: char| if matches!(c, '[' | ']' | '*' | '?' | '\\') { vec!['\\', c] } else { vec![c] };
+    text.chars().flat_map(escaped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_matches_its_text_alone() {
+        assert_eq!(glob_of("dovetail:{a}:"), "dovetail:{a}:");
+        assert_eq!(glob_of(r"a[b]*?\c"), r"a\[b\]\*\?\\c");
+    }
+
+    #[test]
+    fn a_job_with_a_name_that_cannot_be_read_comes_back_as_it_is() {
+        let run = "01010101-0101-0101-0101-010101010101:0";
+        let raw = |key: String, need: &str| (key, 0, 0, 1, vec![1], vec![need.as_bytes().to_vec(), vec![2]]);
+        assert!(delivery(raw(format!("{run}/a"), "b"), "token", "epoch").is_ok());
+        for bad in [raw(format!("{run}/Not-A-Step"), "b"), raw("run/a".into(), "b"), raw(format!("{run}/a"), "B")] {
+            assert_eq!(delivery(bad.clone(), "token", "epoch").err(), Some(bad));
+        }
+    }
 }

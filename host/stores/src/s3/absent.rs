@@ -1,4 +1,5 @@
-//! What stands in for the S3 backend where it was not built: opening says so, and nothing else can happen.
+//! The stand-in for the S3 backend in a build without it. Opening is an error that tells so, and nothing else can be
+//! called.
 
 use std::time::Duration;
 
@@ -9,26 +10,33 @@ use dovetail_core::retention::{BlobVisitor, Owned, RemovableBlobs};
 
 use super::{Credentials, S3Check};
 
-/// The S3 backend, which this program was built without: there is no value of this type.
+/// The S3 backend, which this build does not include. The type has no values.
 #[derive(Debug)]
 pub enum S3Blobs {}
 
 impl S3Blobs {
+    /// Refuses to open.
+    ///
     /// # Errors
-    /// Always.
+    /// `Invalid`, always: this build does not include the S3 backend.
     pub fn open(_url: &str, _fallback: Option<Credentials>) -> Result<Self, StoreError> {
-        let why = "this program was built without the `s3` feature: build it with `--features s3`, or keep the blobs in files";
+        let why = "this program was built without the `s3` feature: build it with `--features s3`, or keep the blobs \
+                   in files";
         Err(StoreError::new(StoreErrorKind::Invalid, "open the blob store", why))
     }
 
+    /// As in the S3 backend.
+    ///
     /// # Errors
-    /// Never called.
+    /// None: the type has no values.
     pub fn check(&self, _clock: &dyn Clock) -> Result<S3Check, StoreError> {
         match *self {}
     }
 
+    /// As in the S3 backend.
+    ///
     /// # Errors
-    /// Never called.
+    /// None: the type has no values.
     pub fn forget_everything(&self) -> Result<(), StoreError> {
         match *self {}
     }
@@ -67,7 +75,7 @@ impl Owned for S3Blobs {
 }
 
 impl RemovableBlobs for S3Blobs {
-    fn walk(&self, _kind: BlobKind, _told: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
+    fn walk(&self, _kind: BlobKind, _visit: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
         match *self {}
     }
 

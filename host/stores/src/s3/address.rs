@@ -1,4 +1,4 @@
-//! An `s3://` URL and what it says. Nothing of a URL that could be a key by mistake is repeated in an error: see
+//! An `s3://` URL and its parts. An error repeats no part of a URL that could be a key by mistake: see
 //! [`Address::parse`].
 
 use std::fmt;
@@ -11,18 +11,18 @@ use url::Url;
 
 use super::Credentials;
 
-/// Establishing a connection, with its TLS.
+/// The time limit for a connection with its TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// One operation with all its attempts; a second more for each MiB that it moves.
+/// The time limit for one operation with all its attempts, plus a second for each MiB that it moves.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Attempts after the first one.
 const RETRIES: u32 = 3;
-/// The most that `retries` may ask for.
+/// The highest value of the parameter `retries`.
 const MAX_RETRIES: u32 = 20;
 
 const PARAMETERS: &str = "`endpoint`, `region`, `style`, `credentials`, `connect_timeout`, `timeout` and `retries`";
 
-/// Where blobs are kept, and how they are asked for.
+/// The place of the blobs, and the settings of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) bucket: String,
@@ -50,7 +50,7 @@ fn refused(why: impl Into<String>) -> StoreError {
 }
 
 fn percent_decoded(text: &str) -> Option<String> {
-    // The form decoding of the `url` crate, with `+` kept: secret keys have it.
+    // This is the form decoding of the `url` crate, except that `+` is kept: secret keys contain it.
     let text = text.replace('+', "%2B");
     let mut pairs = url::form_urlencoded::parse(text.as_bytes());
     let (name, value) = pairs.next()?;
@@ -58,11 +58,11 @@ fn percent_decoded(text: &str) -> Option<String> {
 }
 
 impl Address {
-    /// Reads `s3://[ACCESS_KEY:SECRET_KEY@]BUCKET[/PREFIX][?PARAMETERS]`. Keys in the URL win over `credentials=FILE`,
-    /// and that over `fallback`.
+    /// Parses `s3://[ACCESS_KEY:SECRET_KEY@]BUCKET[/PREFIX][?PARAMETERS]`. Keys in the URL take precedence over
+    /// `credentials=FILE`, and the file over `fallback`.
     ///
-    /// A secret key with an unescaped `/`, `?`, `#` or `@` ends up anywhere in a URL. So errors repeat nothing of it
-    /// but names of parameters that look like names, and values of parameters that were understood.
+    /// An unescaped `/`, `?`, `#` or `@` in a secret key moves parts of the key to other places of the URL. So an error
+    /// repeats only names of parameters that look like names, and values of parameters that were understood.
     pub(crate) fn parse(text: &str, fallback: Option<Credentials>) -> Result<(Self, Credentials), StoreError> {
         const ESCAPE: &str =
             "in a secret key, write `/` as %2F, `+` as %2B, `@` as %40, `:` as %3A, `?` as %3F, `#` as %23, `%` as %25";
@@ -72,7 +72,8 @@ impl Address {
         }
         if url.port().is_some() || url.fragment().is_some() {
             return Err(refused(format!(
-                "a bucket has no port and no fragment: the server's address goes into `?endpoint=http://HOST:PORT`, and {ESCAPE}"
+                "a bucket has no port and no fragment: the server's address goes into \
+                 `?endpoint=http://HOST:PORT`, and {ESCAPE}"
             )));
         }
         let bucket = url.host_str().unwrap_or_default();
@@ -83,7 +84,8 @@ impl Address {
             || !edges.into_iter().flatten().all(plain)
         {
             return Err(refused(
-                "`s3://BUCKET`: the name of a bucket has 3 to 63 of a-z, 0-9, `-` and `.`, and starts and ends with a letter or a digit",
+                "`s3://BUCKET`: the name of a bucket has 3 to 63 of a-z, 0-9, `-` and `.`, and starts and ends with \
+                 a letter or a digit",
             ));
         }
         let mut prefix = url.path().trim_matches('/').to_owned();
@@ -96,7 +98,8 @@ impl Address {
         if !prefix.is_empty() {
             if prefix.len() > 512 || !prefix.split('/').all(good_part) {
                 return Err(refused(format!(
-                    "the prefix after the bucket has at most 512 bytes, in parts of a-z, A-Z, 0-9, `-`, `_` and `.` between single slashes; {ESCAPE}"
+                    "the prefix after the bucket has at most 512 bytes, in parts of a-z, A-Z, 0-9, `-`, `_` and `.` \
+                     between single slashes; {ESCAPE}"
                 )));
             }
             prefix.push('/');
@@ -104,7 +107,7 @@ impl Address {
         let parameters = Parameters::read(&url, ESCAPE)?;
         let (endpoint, loopback, region) = parameters.server()?;
         let path_style = match parameters.style.as_deref() {
-            // Own servers rarely have a name for every bucket.
+            // Self-hosted servers rarely have a host name for each bucket.
             None => parameters.endpoint.is_some(),
             Some("path") => true,
             Some("virtual") => false,
@@ -128,7 +131,7 @@ impl Address {
         Ok((address, credentials(&url, parameters.credentials.as_deref(), fallback)?))
     }
 
-    /// Whether requests go unencrypted over a network.
+    /// Whether requests cross a network unencrypted.
     pub(crate) fn is_plain(&self) -> bool {
         self.endpoint.starts_with("http://") && !self.loopback
     }
@@ -139,21 +142,24 @@ fn credentials(url: &Url, file: Option<&str>, fallback: Option<Credentials>) -> 
         ("", None, Some(file)) => Credentials::from_file(Path::new(file))?,
         ("", None, None) => fallback.ok_or_else(|| {
             refused(
-                "it has no credentials: set DOVETAIL_S3_ACCESS_KEY and DOVETAIL_S3_SECRET_KEY, name a file by `?credentials=FILE` \
-                 (lines `access_key=...` and `secret_key=...`), or write `s3://ACCESS_KEY:SECRET_KEY@BUCKET`",
+                "it has no credentials: set DOVETAIL_S3_ACCESS_KEY and DOVETAIL_S3_SECRET_KEY, name a file by \
+                 `?credentials=FILE` (lines `access_key=...` and `secret_key=...`), or write \
+                 `s3://ACCESS_KEY:SECRET_KEY@BUCKET`",
             )
         })?,
         (_, _, Some(_)) => return Err(refused("it has keys and `credentials=FILE`: give one of them")),
-        (access_key, Some(secret_key), None) if !access_key.is_empty() => match (percent_decoded(access_key), percent_decoded(secret_key)) {
-            (Some(access_key), Some(secret_key)) => Credentials::new(access_key, secret_key),
-            _ => return Err(refused("its keys are not well escaped")),
-        },
+        (access_key, Some(secret_key), None) if !access_key.is_empty() => {
+            match (percent_decoded(access_key), percent_decoded(secret_key)) {
+                (Some(access_key), Some(secret_key)) => Credentials::new(access_key, secret_key),
+                _ => return Err(refused("its keys are not well escaped")),
+            }
+        }
         _ => return Err(refused("it has one key only: write `s3://ACCESS_KEY:SECRET_KEY@BUCKET`, or leave both out")),
     };
     given.flaw().map_or(Ok(given), |flaw| Err(refused(flaw)))
 }
 
-/// The query, each at most once.
+/// The parameters of the query. Each may be given once.
 #[derive(Default)]
 struct Parameters {
     endpoint: Option<String>,
@@ -209,7 +215,7 @@ impl Parameters {
         Ok(read)
     }
 
-    /// The endpoint, whether it is this machine, and the region.
+    /// The endpoint, whether it is on this machine, and the region.
     fn server(&self) -> Result<(String, bool, String), StoreError> {
         let region = self.region.as_deref();
         if region.is_some_and(|r| {

@@ -1,4 +1,4 @@
-//! [`Blobs`] by requests to a bucket.
+//! [`Blobs`] in a bucket of an S3 server.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,28 +18,29 @@ use super::answer::{Fault, listing};
 use super::request::{Ask, Client};
 use super::{Credentials, S3Check};
 
-/// From here on `put` asks whether the blob is there before it sends it, in bytes. Below, asking costs as much as
+/// From this size in bytes on, `put` asks whether the blob exists before it sends it. Below it, asking costs as much as
 /// sending.
 const LOOK_FIRST: usize = 64 << 10;
-/// The most that S3 takes in one request, in bytes.
+/// The most bytes that S3 accepts in one request.
 const MAX_OBJECT: u64 = 5 << 30;
 
-/// The object that says whose these blobs are.
+/// The object with the identity of the records that these blobs belong to.
 const OWNER: &str = "owner";
-/// So long after several wrote at once a server without conditional writes answers all of them alike.
+/// After this time a server without conditional writes gives all readers the same answer, even if several processes
+/// wrote at once.
 const SETTLED: Duration = Duration::from_secs(1);
-/// The most that is read of a listing, in bytes: a thousand objects with long keys.
+/// The most bytes that are read of a listing: enough for a thousand objects with long keys.
 const MAX_LISTING: u64 = 4 << 20;
-/// The most objects that S3 lists at once.
+/// The most objects in one listing of S3.
 const PAGE: usize = 1000;
 
-/// Some blobs with their sizes in bytes, and the key after which there are more.
+/// Some blobs with their sizes in bytes, and the last key of the page if more blobs follow.
 type Page = (Vec<(Digest, u64)>, Option<String>);
 
-/// What a `HEAD` tells of an object.
+/// The answer to a `HEAD` of an object.
 struct ObjectHead {
     bytes: u64,
-    /// Since it was written, where the server says.
+    /// The time since the object was written, if the server tells it.
     age: Option<Duration>,
 }
 
@@ -49,15 +50,15 @@ impl ObjectHead {
     }
 }
 
-/// [`Blobs`] in a bucket of an S3 server. Cheap requests are one round trip; connections are kept.
+/// [`Blobs`] in a bucket of an S3 server. A cheap request is one round trip, and connections are reused.
 pub struct S3Blobs {
     client: Client,
-    /// Some until it is dropped.
+    /// `Some` until this value is dropped.
     runtime: Option<Runtime>,
-    /// An answer has shown that the bucket exists. Until then a 404 to a `HEAD`, which says no more, may mean the
-    /// bucket.
+    /// Whether an answer has shown that the bucket exists. Until then a 404 to a `HEAD`, which has no body, may mean
+    /// that the bucket is missing.
     bucket_seen: AtomicBool,
-    /// The server understands `If-None-Match: *` of a `PUT`.
+    /// Whether the server supports `If-None-Match: *` in a `PUT`.
     conditional: AtomicBool,
 }
 
@@ -69,7 +70,7 @@ impl fmt::Debug for S3Blobs {
 
 impl Drop for S3Blobs {
     fn drop(&mut self) {
-        // Does not wait for a name server that does not answer.
+        // This does not wait for a name server that does not answer.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -77,22 +78,22 @@ impl Drop for S3Blobs {
 }
 
 impl S3Blobs {
-    /// From `s3://[ACCESS_KEY:SECRET_KEY@]BUCKET[/PREFIX]?PARAMETERS`; the server is not asked yet.
+    /// Opens `s3://[ACCESS_KEY:SECRET_KEY@]BUCKET[/PREFIX]?PARAMETERS` without contacting the server.
     ///
     /// | parameter | |
     /// |---|---|
     /// | `endpoint` | `http://HOST:PORT` or `https://HOST:PORT`; without it Amazon S3 |
     /// | `region` | `us-east-1` by default; needed for Amazon S3 |
-    /// | `style` | `path` (`http://host/bucket/key`; the default with an endpoint) or `virtual` (`http://bucket.host/key`) |
+    /// | `style` | `path` (`http://host/bucket/key`, default with `endpoint`) or `virtual` (`http://bucket.host/key`) |
     /// | `credentials` | a file: [`Credentials::from_file`] |
     /// | `connect_timeout` | 3 s by default |
     /// | `timeout` | one operation with all its attempts, 60 s by default, and a second more for each MiB moved |
     /// | `retries` | after the first attempt, 3 by default, 20 at most; not after a refusal |
     ///
-    /// Keys in the URL are percent-encoded; without keys or a file `fallback` is used ([`Credentials::from_env`]).
+    /// Keys in the URL are percent-encoded. Without keys or a file, `fallback` is used ([`Credentials::from_env`]).
     ///
     /// # Errors
-    /// `Invalid` if the URL is wrong, with what is; a parameter that we do not know is named, a key never is.
+    /// `Invalid`, with the reason, if the URL is wrong. The error names an unknown parameter, and never repeats a key.
     pub fn open(url: &str, fallback: Option<Credentials>) -> Result<Self, StoreError> {
         let (address, credentials) = Address::parse(url, fallback)?;
         let operation = format!("open {address}");
@@ -115,10 +116,10 @@ impl S3Blobs {
     /// Writes, reads and removes a small object, for `doctor`.
     ///
     /// # Errors
-    /// `Refused` if there is no such bucket, the keys are wrong or may not write, read and remove; `Unavailable` if
-    /// there is no answer.
+    /// `Refused` if the bucket does not exist, the keys are wrong, or they lack the right to write, read and remove.
+    /// `Unavailable` if no answer comes. `Corrupt` if the object that is read differs from the one that was written.
     pub fn check(&self, clock: &dyn Clock) -> Result<S3Check, StoreError> {
-        // Several may check at once.
+        // The key is unique, because several processes may check at once.
         let name = Digest::of(format!("{} {}", std::process::id(), clock.wall_ms()).as_bytes()).hex();
         let key = self.key(&format!("doctor/{name}"));
         let content = b"dovetail doctor wrote this and removes it again";
@@ -131,7 +132,7 @@ impl S3Blobs {
             let answered_ms = clock.wall_ms();
             let text = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
             let date_ms = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).and_then(|date| {
-                // It tells whole seconds: half of one is the best guess.
+                // The server tells whole seconds, so add half a second as the best guess.
                 date.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_millis() as i64 + 500)
             });
             let middle_ms = i64::try_from(asked_ms / 2 + answered_ms / 2).unwrap_or(i64::MAX);
@@ -161,8 +162,8 @@ impl S3Blobs {
         })
     }
 
-    /// Removes every blob under the prefix, whatever its age, and whose they were: for measurements, each of which has
-    /// a prefix of its own.
+    /// Removes all blobs under the prefix, whatever their age, and the object with their owner: for measurements, each
+    /// of which has a prefix of its own.
     ///
     /// # Errors
     /// As [`RemovableBlobs::remove`].
@@ -175,8 +176,8 @@ impl S3Blobs {
         self.block_on(self.client.attempts("remove whose blobs these are", 0, remove))
     }
 
-    /// Blobs of a kind in the order of their keys, from the first one after the key `after`, and the last key where
-    /// there are more.
+    /// Blobs of a kind in the order of their keys, from the first one after the key `after`. Also returns the last key
+    /// if more blobs follow.
     fn page(&self, kind: BlobKind, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         let prefix = self.key(&format!("{}/sha256/", kind.folder()));
         let operation = format!("list {}", kind.folder());
@@ -187,7 +188,7 @@ impl S3Blobs {
             listing(&String::from_utf8_lossy(&body)).map_err(Fault::Again)
         }))?;
         let last = objects.last().filter(|_| more).map(|(key, _)| key.clone());
-        // What somebody else put under our prefix is none of ours.
+        // Skip objects that other programs put under our prefix.
         let found = objects.iter().filter_map(|(key, bytes)| {
             let hex = key.strip_prefix(&prefix)?;
             Some((format!("sha256:{hex}").parse().ok()?, *bytes))
@@ -207,7 +208,7 @@ impl S3Blobs {
         self.key(&format!("{}/sha256/{}", kind.folder(), digest.hex()))
     }
 
-    /// One attempt; every answer but a success is a fault.
+    /// Makes one attempt. Every answer but a success is a fault.
     async fn accepted(&self, key: &str, ask: &Ask<'_>, limit: Instant) -> Result<Response, Fault> {
         let response = self.client.send(key, ask, limit).await?;
         if response.status().is_success() {
@@ -221,7 +222,7 @@ impl S3Blobs {
         let Ask::Head { brief } = *ask else { return Err(refusal.fault(&self.client.address.bucket)) };
         let enough = refusal.status == 404 && (brief || self.bucket_seen.load(Ordering::Relaxed));
         if refusal.is_unclear() && !enough {
-            // A body says more.
+            // A `GET` has an answer with a body, which tells the reason.
             let response = self.client.send(key, &Ask::GetFirst, limit).await?;
             if response.status().is_success() || response.status().as_u16() == 416 {
                 return Err(Fault::Again(format!("HTTP {} to a HEAD, but a GET works", refusal.status)));
@@ -233,8 +234,8 @@ impl S3Blobs {
         Err(refusal.fault(&self.client.address.bucket))
     }
 
-    /// The bytes under `key`; they are read a second time before they are called corrupt, because they may have been
-    /// damaged on their way.
+    /// The bytes under `key`. If they do not match `digest`, they are read a second time before they count as corrupt,
+    /// because they may have been damaged in transfer.
     async fn read(&self, operation: &str, key: &str, max: u64, digest: Option<&Digest>) -> Result<Vec<u8>, StoreError> {
         let damaged = AtomicBool::new(false);
         self.client
@@ -244,9 +245,11 @@ impl S3Blobs {
                 if digest.is_none_or(|digest| Digest::of(&bytes) == *digest) {
                     return Ok(bytes);
                 }
-                let why = "its content has another digest: the object was damaged or overwritten; remove it and store it again";
+                let why = "its content has another digest: the object was damaged or overwritten; remove it and store \
+                           it again";
                 let again = !damaged.swap(true, Ordering::Relaxed) && self.client.address.retries > 0;
-                Err(if again { Fault::Again(why.to_owned()) } else { Fault::Final(StoreErrorKind::Corrupt, why.to_owned()) })
+                let why = why.to_owned();
+                Err(if again { Fault::Again(why) } else { Fault::Final(StoreErrorKind::Corrupt, why) })
             })
             .await
     }
@@ -268,7 +271,7 @@ impl S3Blobs {
             let bytes = bytes.ok_or_else(|| {
                 Fault::Final(StoreErrorKind::Refused, "the server does not tell the size of an object".to_owned())
             })?;
-            // Both by the server's own clock, so ours may be wrong.
+            // Both times come from the server's clock, so ours may be wrong.
             let age =
                 time(LAST_MODIFIED).zip(time(DATE)).map(|(stored, now)| now.duration_since(stored).unwrap_or_default());
             Ok(ObjectHead { bytes, age })
@@ -280,7 +283,7 @@ impl S3Blobs {
         }
     }
 
-    /// False if it is there already, and `if_new` was asked for.
+    /// Writes the object. Returns false if `if_new` is set and the object exists.
     async fn write(&self, operation: &str, key: &str, content: &[u8], mut if_new: bool) -> Result<bool, StoreError> {
         loop {
             if_new = if_new && self.conditional.load(Ordering::Relaxed);
@@ -289,9 +292,9 @@ impl S3Blobs {
                 let response = self.client.send(key, &ask, limit).await?;
                 match response.status().as_u16() {
                     200..=299 => Ok(Some(true)),
-                    // It is there: by somebody else, or by an attempt of ours whose answer was lost.
+                    // The object exists: another process wrote it, or an attempt of ours whose answer was lost.
                     412 if if_new => Ok(Some(false)),
-                    // A server from before conditional writes.
+                    // The server does not support conditional writes.
                     501 if if_new => Ok(None),
                     _ => Err(self.client.refusal(response, limit).await.fault(&self.client.address.bucket)),
                 }
@@ -316,8 +319,8 @@ impl Blobs for S3Blobs {
         let key = self.blob_key(kind, &digest);
         self.block_on(async {
             let mut if_new = true;
-            // Packages are few and small, and the tasks of a whole fleet hang on one: what is published again mends
-            // what was damaged.
+            // Packages are few and small, and the tasks of a whole fleet need them, so publishing a package again
+            // repairs a damaged object.
             let mends = kind == BlobKind::Package;
             if mends || bytes.len() >= LOOK_FIRST {
                 match self.head(&operation, &key, true).await? {
@@ -327,7 +330,7 @@ impl Blobs for S3Blobs {
                         }
                         if_new = false;
                     }
-                    // Damaged: this is the chance to mend it. Or old: this makes it new.
+                    // The object is damaged, and this write repairs it; or it is old, and this write makes it young.
                     Some(_) => if_new = false,
                     None => {}
                 }
@@ -367,14 +370,14 @@ impl Owned for S3Blobs {
             let operation = format!("read back whose blobs these are in {}", self.client.address);
             StoreError::new(StoreErrorKind::Unavailable, operation, "it was written a moment ago, and is not there")
         };
-        // Whatever the server can, an owner that stands there already stays.
+        // An existing owner stays, whatever the server supports.
         if let Some(owner) = self.owner()? {
             return Ok(owner);
         }
         let content = format!("{records}\n");
         self.block_on(self.write("write whose blobs these are", &key, content.as_bytes(), true))?;
         if !self.conditional.load(Ordering::Relaxed) {
-            // A server without conditional writes keeps the last one of several that came at once.
+            // If several processes write at once, such a server keeps the last object.
             std::thread::sleep(SETTLED);
         }
         self.owner()?.ok_or_else(gone)
@@ -382,7 +385,7 @@ impl Owned for S3Blobs {
 
     fn is_empty(&self) -> Result<bool, StoreError> {
         for kind in BlobKind::ALL {
-            // One alone may be somebody else's.
+            // A whole page is listed, because a single object may belong to another program.
             if !self.page(kind, None, PAGE)?.0.is_empty() {
                 return Ok(false);
             }
@@ -396,12 +399,12 @@ impl Owned for S3Blobs {
 }
 
 impl RemovableBlobs for S3Blobs {
-    fn walk(&self, kind: BlobKind, told: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
+    fn walk(&self, kind: BlobKind, visit: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let (found, last) = self.page(kind, after.as_deref(), PAGE)?;
             for (digest, bytes) in found {
-                told(digest, bytes)?;
+                visit(digest, bytes)?;
             }
             if last.is_none() {
                 return Ok(());
@@ -413,7 +416,7 @@ impl RemovableBlobs for S3Blobs {
     fn age(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Duration>, StoreError> {
         let operation = format!("look for {} {digest}", kind.folder());
         let seen = self.block_on(self.head(&operation, &self.blob_key(kind, digest), false))?;
-        // A server that does not say how old its objects are gives none of them up.
+        // If the server does not tell the age of its objects, their age is zero and none is removed.
         Ok(seen.map(|seen| seen.age.unwrap_or_default()))
     }
 

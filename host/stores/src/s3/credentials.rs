@@ -1,11 +1,11 @@
-//! The keys of an S3 server, and where they come from. They are not shown by `Debug`, and the secret ones in no error.
+//! The keys of an S3 server, and their sources. `Debug` does not show them, and errors contain no secret.
 
 use std::fmt;
 use std::path::Path;
 
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 
-/// An access key with its secret, and a session token where they are temporary.
+/// An access key with its secret key, and a session token if the keys are temporary.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     access_key: String,
@@ -24,22 +24,22 @@ const SECRET_KEY: &str = "DOVETAIL_S3_SECRET_KEY";
 const SESSION_TOKEN: &str = "DOVETAIL_S3_SESSION_TOKEN";
 
 impl Credentials {
-    /// Keys that do not end.
+    /// Permanent keys.
     pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
         Self { access_key: access_key.into(), secret_key: secret_key.into(), session_token: None }
     }
 
-    /// The token that belongs to temporary keys.
+    /// Adds the session token of temporary keys.
     #[must_use]
     pub fn with_session_token(self, token: impl Into<String>) -> Self {
         Self { session_token: Some(token.into()), ..self }
     }
 
-    /// From `DOVETAIL_S3_ACCESS_KEY`, `DOVETAIL_S3_SECRET_KEY` and, where there is one, `DOVETAIL_S3_SESSION_TOKEN`.
-    /// None if none of them is set.
+    /// Reads `DOVETAIL_S3_ACCESS_KEY`, `DOVETAIL_S3_SECRET_KEY` and the optional `DOVETAIL_S3_SESSION_TOKEN`. Returns
+    /// `None` if none of them is set.
     ///
     /// # Errors
-    /// `Invalid` if one key is set without the other, or one of them is not UTF-8.
+    /// `Invalid` if only one of the two keys is set, or a value is not UTF-8.
     pub fn from_env() -> Result<Option<Self>, StoreError> {
         let invalid = |why: String| {
             StoreError::new(StoreErrorKind::Invalid, "read the S3 credentials from the environment", why)
@@ -58,17 +58,19 @@ impl Credentials {
             (access_key, ..) => {
                 let missing = if access_key.is_none() { ACCESS_KEY } else { SECRET_KEY };
                 Err(invalid(format!(
-                    "{missing} is not set, but others of {ACCESS_KEY}, {SECRET_KEY} and {SESSION_TOKEN} are: set both keys, or none"
+                    "{missing} is not set, but others of {ACCESS_KEY}, {SECRET_KEY} and {SESSION_TOKEN} are: set both \
+                     keys, or none"
                 )))
             }
         }
     }
 
-    /// From a file with a line `access_key=...`, a line `secret_key=...` and, for temporary keys, a line
-    /// `session_token=...`. Empty lines and lines that start with `#` do not count.
+    /// Reads a file with a line `access_key=...`, a line `secret_key=...` and, for temporary keys, a line
+    /// `session_token=...`. Empty lines and lines that start with `#` are skipped.
     ///
     /// # Errors
-    /// `Invalid` if the file is not there, cannot be read, or says something else. What it says is not repeated.
+    /// `Invalid` if the file does not exist, cannot be read, or has other content. The error does not repeat the
+    /// content.
     pub fn from_file(path: &Path) -> Result<Self, StoreError> {
         let operation = || format!("read the S3 credentials from {}", path.display());
         let invalid = |why: Box<dyn std::error::Error + Send + Sync>| {
@@ -100,7 +102,7 @@ impl Credentials {
         }
     }
 
-    /// Why they cannot be right, whatever the server says: they would break the header they travel in.
+    /// The reason why the keys cannot be right for any server: they would break the header that carries them.
     #[cfg(feature = "s3")]
     pub(crate) fn flaw(&self) -> Option<&'static str> {
         let odd = |text: &str| text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic());
@@ -115,7 +117,7 @@ impl Credentials {
         None
     }
 
-    /// As the client library takes them.
+    /// The keys as rust-s3 takes them.
     #[cfg(feature = "s3")]
     pub(crate) fn for_signing(&self) -> s3::creds::Credentials {
         let mut credentials = s3::creds::Credentials::anonymous().expect("needs neither a file nor the environment");
@@ -125,8 +127,8 @@ impl Credentials {
         credentials
     }
 
-    /// `text` without the secret ones, should a server repeat one. The access key is a name and no secret: it may be
-    /// part of the bucket's, and whoever reads which key was refused knows which one to mend.
+    /// `text` without the secret key and the session token, in case a server repeats one. The access key is a name, not
+    /// a secret: it may be part of the bucket's name, and an operator must read which key was refused.
     #[cfg(feature = "s3")]
     pub(crate) fn removed_from(&self, text: &str) -> String {
         let mut text = text.to_owned();

@@ -1,6 +1,6 @@
-//! One request and its attempts. rust-s3 makes the URL, the headers and the signature; the request itself is sent by a
-//! client of our own, because rust-s3's has no timeout for connecting, reads answers without a bound, and repeats some
-//! requests by a rule of its own.
+//! One request and its attempts. rust-s3 makes the URL, the headers and the signature. Our own client sends the
+//! request, because the client of rust-s3 has no timeout for connections, reads answers without a bound, and repeats
+//! some requests by its own rules.
 
 use std::hash::BuildHasher as _;
 use std::time::Duration;
@@ -18,20 +18,21 @@ use super::Credentials;
 use super::address::Address;
 use super::answer::{Fault, MAX_ERROR_TEXT, Refusal, broken};
 
-/// Before the second attempt; then twice as long each time, with as much again by chance.
+/// The pause before the second attempt. Each further pause is twice as long, and a random time of up to the same length
+/// is added.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Within this a connection of a server that vanished is found to be dead.
+/// A connection to a server that vanished is found to be dead within this time.
 const DEAD: Duration = Duration::from_secs(8);
-/// The most memory that is set aside because an answer says that it is long.
+/// The most memory, in bytes, that is reserved because of the length that an answer announces.
 const MAX_RESERVED: u64 = 64 << 20;
 
-/// Time for what is moved, on top of the timeout: a second for each MiB.
+/// The time for moving the bytes, in addition to the timeout: a second for each MiB.
 fn time_for(bytes: u64) -> Duration {
     Duration::from_secs(bytes >> 20)
 }
 
-/// Sends requests to one bucket.
+/// The client for one bucket.
 pub(crate) struct Client {
     pub(crate) address: Address,
     bucket: Box<Bucket>,
@@ -39,17 +40,17 @@ pub(crate) struct Client {
     http: reqwest::Client,
 }
 
-/// What is asked for.
+/// A request.
 pub(crate) enum Ask<'a> {
     Head {
-        /// A 404 need not say whether the object is missing or the bucket: the next request will.
+        /// A 404 need not tell whether the object or the bucket is missing, because the next request will tell.
         brief: bool,
     },
     Get,
-    /// The first byte, for the reason why a `HEAD` failed.
+    /// The first byte, to learn why a `HEAD` failed.
     GetFirst,
     Delete,
-    /// Objects whose keys begin with `prefix`, from the first one after `after`, at most `limit`, in the order of their
+    /// At most `limit` objects whose keys begin with `prefix`, from the first one after `after`, in the order of their
     /// keys.
     List {
         prefix: &'a str,
@@ -58,7 +59,7 @@ pub(crate) enum Ask<'a> {
     },
     Put {
         content: &'a [u8],
-        /// Only where nothing has this name.
+        /// Write only if no object has this key.
         if_new: bool,
     },
 }
@@ -112,7 +113,8 @@ impl Client {
             // A redirect would carry the signature to another server.
             .redirect(reqwest::redirect::Policy::none())
             .pool_idle_timeout(Duration::from_secs(30))
-            // For a server that is long in answering (a list of very many objects) the kernel asks whether it is there.
+            // A server can take long to answer (a listing of very many objects), so the kernel checks whether it is
+            // still there.
             .tcp_keepalive(DEAD / 2)
             .tcp_keepalive_interval(DEAD / 8)
             .tcp_keepalive_retries(3)
@@ -128,10 +130,11 @@ impl Client {
         Ok(Self { address, bucket, credentials, http })
     }
 
-    /// Asks for `key` until it works, a fault is final, or the retries or the time are used up.
+    /// Calls `attempt` until it succeeds, a fault is final, or the retries or the time are used up. `bytes` is the
+    /// number of bytes that the request moves.
     ///
     /// # Errors
-    /// By the fault of the last attempt; `operation` opens the message.
+    /// The fault of the last attempt. The message begins with `operation`.
     pub(crate) async fn attempts<T>(
         &self,
         operation: &str,
@@ -146,7 +149,7 @@ impl Client {
         let end = started + self.address.timeout + extra;
         let mut pause = FIRST_PAUSE;
         for number in 1.. {
-            // No single attempt takes all the time, so that one that hangs leaves some for others.
+            // A single attempt gets only part of the time, so that a hanging one leaves time for others.
             let share = if self.address.retries == 0 { self.address.timeout } else { self.address.timeout / 3 };
             let limit = end.min(Instant::now() + share + extra);
             let why = match attempt(limit).await {
@@ -176,7 +179,7 @@ impl Client {
         unreachable!("the numbers do not end")
     }
 
-    /// One attempt: the answer's status and headers are there, its body is not read yet.
+    /// Makes one attempt. Returns the answer with its status and headers, before its body is read.
     pub(crate) async fn send(&self, key: &str, ask: &Ask<'_>, limit: Instant) -> Result<Response, Fault> {
         let signing =
             |e: s3::error::S3Error| Fault::Final(StoreErrorKind::Refused, format!("cannot sign the request: {e}"));
@@ -195,7 +198,7 @@ impl Client {
         }
         let request = http.build().map_err(|e| broken("cannot make the request", &e))?;
         let waited = Instant::now();
-        // Whatever concerns one object is answered soon. A list may take long where there are very many of them.
+        // A server answers soon about one object, but may take long to list very many.
         let limit = match ask {
             Ask::List { .. } => limit,
             _ => limit.min(waited + DEAD + time_for(ask.size())),
@@ -214,10 +217,10 @@ impl Client {
         }
     }
 
-    /// What the server says about its refusal.
+    /// The server's explanation of its refusal.
     pub(crate) async fn refusal(&self, mut response: Response, limit: Instant) -> Refusal {
         let mut body = Vec::new();
-        // An explanation that does not come, or not whole, is done without.
+        // An explanation that does not come, or not completely, is not waited for.
         while body.len() < MAX_ERROR_TEXT {
             let Ok(Ok(Some(chunk))) = timeout_at(limit, response.chunk()).await else { break };
             body.extend_from_slice(&chunk);
@@ -226,7 +229,7 @@ impl Client {
         Refusal::read(response.status().as_u16(), response.headers(), &String::from_utf8_lossy(&body))
     }
 
-    /// The body, at most `max` bytes of it, within `limit` and a second for each MiB that the answer announces.
+    /// Reads the body, at most `max` bytes, within `limit` and a second for each MiB that the answer announces.
     pub(crate) async fn body(&self, mut response: Response, max: u64, limit: Instant) -> Result<Vec<u8>, Fault> {
         let length = response.content_length();
         let too_long = |has: String| {
@@ -276,7 +279,7 @@ mod tests {
         })
     }
 
-    /// The host that is signed is the host that is asked, in both styles.
+    /// In both styles, the signed host is the host that gets the request.
     #[test]
     fn both_styles_of_urls() {
         let expected = |url: &str, host: &str| (url.to_owned(), host.to_owned());

@@ -1,11 +1,11 @@
-//! A server that answers as it is told, one request a connection.
+//! A server for tests with scripted answers: one request for each connection.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) method: String,
@@ -15,11 +15,11 @@ pub(crate) struct Seen {
     pub(crate) body: Vec<u8>,
 }
 
-/// What goes back.
+/// An answer of the server.
 pub(crate) enum Reply {
-    /// These bytes; then the connection is closed.
+    /// Sends these bytes and closes the connection.
     Raw(Vec<u8>),
-    /// These bytes; then nothing, for as long as the test may last.
+    /// Sends these bytes and then nothing, for longer than the test may take.
     Stall(Vec<u8>),
 }
 
@@ -43,7 +43,7 @@ impl Reply {
         Self::of(status, body.as_bytes())
     }
 
-    /// A success that announces more than it brings.
+    /// A success that announces more bytes than it sends.
     pub(crate) fn cut(announced: usize, body: &[u8]) -> Self {
         Self::Raw([format!("HTTP/1.1 200 OK\r\nContent-Length: {announced}\r\n\r\n").as_bytes(), body].concat())
     }
@@ -55,7 +55,7 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// `answer` gets the number of the request, from 0, and the request.
+    /// Starts a server. `answer` gets the number of the request, from 0, and the request.
     pub(crate) fn start(answer: impl Fn(usize, &Seen) -> Reply + Send + Sync + 'static) -> Self {
         Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
     }
@@ -76,7 +76,7 @@ impl Fake {
         self.seen.lock().unwrap().clone()
     }
 
-    /// `METHOD METHOD ...`
+    /// The methods of all received requests: `METHOD METHOD ...`
     pub(crate) fn methods(&self) -> String {
         self.seen().iter().map(|seen| seen.method.as_str()).collect::<Vec<_>>().join(" ")
     }
@@ -86,7 +86,7 @@ impl Fake {
     }
 }
 
-/// Reads one request. None if the other side goes away, or does not speak HTTP.
+/// Reads one request. Returns `None` if the client closes the connection, or does not speak HTTP.
 pub(crate) fn request(stream: &mut impl std::io::Read) -> Option<Seen> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -112,7 +112,7 @@ pub(crate) fn request(stream: &mut impl std::io::Read) -> Option<Seen> {
 
 fn serve(mut stream: TcpStream, log: &Mutex<Vec<Seen>>, answer: &(dyn Fn(usize, &Seen) -> Reply + Send + Sync)) {
     let Some(seen) = request(&mut stream) else {
-        // So that whoever spoke something else gets an answer in our language.
+        // A client that speaks another protocol gets an HTTP answer.
         let _gone = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
         return;
     };
@@ -125,7 +125,7 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Seen>>, answer: &(dyn Fn(usize, 
         Reply::Raw(bytes) => (bytes, false),
         Reply::Stall(bytes) => (bytes, true),
     };
-    // The client may have hung up already; that is its business.
+    // The client may have closed the connection already.
     let _gone = stream.write_all(&bytes).and_then(|()| stream.flush());
     if stalls {
         let _over = stream.set_read_timeout(Some(Duration::from_secs(20)));

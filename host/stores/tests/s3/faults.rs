@@ -1,4 +1,4 @@
-//! What a server can do wrong, or refuse, each with the reaction that the port promises.
+//! The faults and refusals of a server, each with the reaction that the port promises.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ fn an_answer_that_always_breaks_off_is_unavailable_after_the_retries() {
 
 #[test]
 fn a_wrong_digest_is_read_twice_and_then_corrupt() {
-    // Without a length, a connection that breaks off looks like an end.
+    // Without a length, a broken connection looks like the end of the answer.
     let cut = || Reply::Raw(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n01234".to_vec());
     let fake = Fake::start(move |_, _| cut());
     let error = open(&fake, "").get(KIND, &Digest::of(b"0123456789"), 10).unwrap_err();
@@ -108,7 +108,7 @@ fn a_server_that_stays_silent_is_given_up_within_the_timeout() {
     }
 }
 
-/// The machine of a server vanishes without a word, before its answer or in the midst of it: it is not waited for as
+/// The machine of a server vanishes silently, before its answer or in the middle of it. The client must not wait for as
 /// long as the whole call may take.
 #[test]
 fn a_connection_that_says_nothing_more_is_made_anew_within_ten_seconds() {
@@ -188,7 +188,7 @@ fn a_server_that_comes_back_is_found_again() {
 
 #[test]
 fn a_connection_that_is_not_made_is_given_up() {
-    // A listener whose queue is full drops what comes: nobody accepts, and nobody refuses.
+    // A listener whose queue is full drops connections: it neither accepts nor refuses them.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut held = Vec::new();
@@ -206,7 +206,7 @@ fn a_connection_that_is_not_made_is_given_up() {
     assert!(started.elapsed() < Duration::from_secs(2));
 }
 
-/// The answer to a `HEAD` about seven bytes that were stored an hour and a half ago, or just now.
+/// The answer to a `HEAD` of an object that was stored an hour and a half ago, or just now.
 fn head(old: bool) -> Reply {
     let stored = if old { "Thu, 01 Jan 2026 10:30:00 GMT" } else { "Thu, 01 Jan 2026 11:59:59 GMT" };
     Reply::with(200, &[("Last-Modified", stored), ("Date", "Thu, 01 Jan 2026 12:00:00 GMT")], b"")
@@ -250,7 +250,7 @@ fn what_is_young_is_not_removed() {
     let old = Fake::start(|n, _| if n == 0 { head(true) } else { Reply::of(204, b"") });
     assert!(open(&old, "").remove(KIND, &digest, YOUNG).unwrap());
     assert_eq!(old.methods(), "HEAD DELETE");
-    // A server that does not tell the age gives nothing up.
+    // If a server does not tell the age of a blob, the blob is not removed.
     let silent = Fake::start(|_, _| Reply::of(200, b""));
     assert!(!open(&silent, "").remove(KIND, &digest, YOUNG).unwrap());
 }
@@ -322,7 +322,7 @@ fn a_large_blob_is_looked_for_before_it_is_sent() {
 
 #[test]
 fn a_head_that_says_nothing_is_followed_by_a_question() {
-    // As Amazon answers: no body to a HEAD.
+    // The answers of Amazon S3: an answer to a HEAD has no body.
     for (code, kind) in [("NoSuchKey", None), ("NoSuchBucket", Some(StoreErrorKind::Refused))] {
         let fake = Fake::start(
             move |_, seen| if seen.method == "HEAD" { Reply::of(404, b"") } else { Reply::error(404, code) },
@@ -351,7 +351,8 @@ fn a_redirect_is_not_followed() {
 
 #[test]
 fn secret_keys_are_shown_nowhere() {
-    let repeats = "<Error><Code>SignatureDoesNotMatch</Code><Message>HIDDENSECRET with HIDDENSECRET</Message><AWSAccessKeyId>ACCESS</AWSAccessKeyId></Error>";
+    let repeats = "<Error><Code>SignatureDoesNotMatch</Code><Message>HIDDENSECRET with HIDDENSECRET</Message>\
+                   <AWSAccessKeyId>ACCESS</AWSAccessKeyId></Error>";
     let fake =
         Fake::start(
             move |n, _| if n == 0 { Reply::of(403, repeats.as_bytes()) } else { Reply::of(503, repeats.as_bytes()) },

@@ -1,4 +1,5 @@
-//! The S3 backend: on a real server (`real`), and against one that lies, breaks off or stays silent (`faults`).
+//! The S3 backend: on a real server (`real`), and on one that gives wrong answers, breaks off or stays silent
+//! (`faults`).
 
 #![cfg_attr(feature = "s3", expect(clippy::unwrap_used, reason = "a failing test panics"))]
 
@@ -20,12 +21,12 @@ mod tls_server;
 use dovetail_core::blobs::StoreError;
 use dovetail_stores::Credentials;
 
-/// Credentials whose parts are easy to find where they must not be.
+/// Credentials with parts that are easy to find in any text.
 fn hidden() -> Option<Credentials> {
     Some(Credentials::new("ACCESS", "HIDDENSECRET"))
 }
 
-/// Everything that an error says, in every form.
+/// The text of an error in all its forms.
 #[cfg(feature = "s3")]
 fn shown(error: &StoreError) -> String {
     let mut text = format!("{error}\n{error:?}\n");

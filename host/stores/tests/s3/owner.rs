@@ -1,4 +1,4 @@
-//! Whose blobs these are: one object, written once, on servers with conditional writes and on those without.
+//! The object with the owner of the blobs: it is written once, on servers with and without conditional writes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -55,8 +55,8 @@ fn one_of_several_becomes_the_owner() {
                 let fake = bucket(conditional);
                 let new = || S3Blobs::open(&fake.url(""), hidden()).unwrap();
                 let put = || assert_eq!(new().put(BlobKind::Log, b"x").unwrap(), Digest::of(b"x"));
-                // Without conditional writes only callers within a second of each other are told of one owner, and a
-                // busy machine may hold a thread up for longer: the test below has two of them.
+                // Without conditional writes only callers within a second of each other get the same owner, and a busy
+                // machine may delay a thread for longer. The test below has two such callers.
                 let owner = conformance::owned(&|| Arc::new(new()), &put, if conditional { 8 } else { 1 });
                 let wrote = |seen: &&Seen| seen.method == "PUT" && seen.path == "/blobs/pre/owner";
                 let seen = fake.seen();
@@ -67,7 +67,8 @@ fn one_of_several_becomes_the_owner() {
     });
 }
 
-/// The server keeps the last one of two that come at once: both look again when it has settled, and one gives way.
+/// If two writes come at once, the server keeps the last one. Both writers read the object again after a while, and one
+/// gives way.
 #[test]
 fn without_conditional_writes_the_note_is_read_back() {
     let reads = Mutex::new(0);
@@ -77,7 +78,7 @@ fn without_conditional_writes_the_note_is_read_back() {
         _ => {
             let mut reads = reads.lock().unwrap();
             *reads += 1;
-            // Nobody's at first; then somebody else wrote after us.
+            // The object is missing at first; then another process writes after us.
             if *reads == 1 { Reply::error(404, "NoSuchKey") } else { Reply::of(200, b"others\n") }
         }
     });

@@ -1,4 +1,4 @@
-//! On the server that DOVETAIL_TEST_S3 names (`./justw servers start`), each test under a prefix of its own.
+//! Tests on the server in DOVETAIL_TEST_S3 (`./justw servers start`), each under a prefix of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,8 +15,8 @@ use crate::shown;
 
 const KIND: BlobKind = BlobKind::Artifact;
 
-/// The server's URL and the keys that the environment holds for it. None if there is no server: that is said, and an
-/// error where servers are promised.
+/// The server's URL and the keys from the environment. `None` if there is no server: the test prints that, and fails if
+/// servers are required.
 #[expect(clippy::print_stdout, reason = "what did not run is said")]
 fn server(test: &str) -> Option<(String, Option<Credentials>)> {
     let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -34,7 +34,7 @@ fn server(test: &str) -> Option<(String, Option<Credentials>)> {
     None
 }
 
-/// `url` with a prefix that nobody else uses, and more parameters.
+/// `url` with a prefix that no other test uses, and with more parameters.
 fn own(url: &str, more: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
@@ -43,7 +43,7 @@ fn own(url: &str, more: &str) -> String {
     format!("{}/{name}?{query}{more}", base.trim_end_matches('/'))
 }
 
-/// The test's server, or the end of the test.
+/// The server for a test. Ends the test if there is none.
 macro_rules! server_or_return {
     ($test:literal) => {
         match server($test) {
@@ -94,7 +94,7 @@ fn what_one_process_writes_another_reads() {
     let (url, keys) = server_or_return!("what_one_process_writes_another_reads");
     let url = own(&url, "");
     let writer = S3Blobs::open(&url, keys.clone()).unwrap();
-    // Several times what fits into one packet or one buffer.
+    // Several times the size of one packet or one buffer.
     let large: Vec<u8> = (0..8 << 20).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let digest = writer.put(BlobKind::Model, &large).unwrap();
     assert_eq!(writer.put(BlobKind::Model, &large).unwrap(), digest, "again");
@@ -105,7 +105,7 @@ fn what_one_process_writes_another_reads() {
     assert_eq!(reader.get(BlobKind::Model, &digest, (8 << 20) - 1).unwrap_err().kind, StoreErrorKind::Refused);
 }
 
-/// Access to the objects themselves, behind the backend's back.
+/// Direct access to the objects, without the backend.
 fn behind(url: &str, keys: Option<Credentials>) -> (tokio::runtime::Runtime, Box<s3::Bucket>, String) {
     assert!(keys.is_some(), "this test needs the keys in DOVETAIL_S3_ACCESS_KEY and DOVETAIL_S3_SECRET_KEY");
     let key = |name| std::env::var(name).unwrap();
@@ -141,7 +141,7 @@ fn an_object_that_somebody_overwrote_is_corrupt() {
     let error = blobs.get(KIND, &digest, 100).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Corrupt);
     assert!(shown(&error).contains(&digest.to_string()), "{}", shown(&error));
-    // A large one that was cut off is mended by writing it again.
+    // Another write repairs a large object that was cut off.
     let large = vec![7; 200_000];
     let digest = blobs.put(KIND, &large).unwrap();
     overwrite(&digest, &large[..100_000]);
@@ -162,8 +162,8 @@ fn a_package_that_somebody_overwrote_is_noticed_behind_a_cache_and_stored_again(
         assert_eq!(runtime.block_on(bucket.put_object(key, bytes)).unwrap().status_code(), 200);
     };
     let whole = |digest: &Digest| blobs.is_whole(BlobKind::Package, digest, 1 << 20).unwrap();
-    // Both below and above the size from which it is looked for what is there before it is sent; of the same size,
-    // longer, shorter.
+    // Lengths below and above the size from which `put` looks for the blob first. The damaged content has the same
+    // length, or is longer or shorter.
     for length in [100, 100_000] {
         let content = vec![7; length];
         assert_eq!(whole(&Digest::of(&content)), None);
@@ -243,7 +243,7 @@ fn the_check_sees_the_server_and_its_clock() {
     let seen = blobs.check(&Offset(0)).unwrap();
     assert!(seen.server.is_some() && seen.round_trip < Duration::from_secs(5), "{seen:?}");
     assert!(seen.clock_ahead_ms.unwrap().abs() < 60_000, "{seen:?}");
-    // Our clock an hour ahead: the server's is an hour behind.
+    // Our clock is an hour ahead, so the server's seems an hour behind.
     let skewed = blobs.check(&Offset(3_600_000)).unwrap().clock_ahead_ms.unwrap();
     assert!((skewed - seen.clock_ahead_ms.unwrap() + 3_600_000).abs() < 5_000, "{skewed}");
 }

@@ -1,4 +1,4 @@
-//! Encrypted connections: a certificate that is trusted works, any other is refused.
+//! Encrypted connections: a trusted certificate works, and any other is refused.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use crate::fake::{self, Fake, Reply};
 use crate::tls_server::TlsServer;
 use crate::{hidden, shown};
 
-/// A server for `name` that says yes to everything. Its port, and its certificate as PEM.
+/// A server for the host `name` that accepts every request. Returns its port and its certificate as PEM.
 fn start(name: &str) -> (u16, String) {
     let (server, pem) = TlsServer::of(name);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -20,7 +20,7 @@ fn start(name: &str) -> (u16, String) {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let mut tls = server.serve(stream);
-            // A client that does not trust us hangs up.
+            // A client that does not trust the certificate closes the connection.
             if fake::request(&mut tls).is_some() {
                 let _gone = tls
                     .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -54,8 +54,8 @@ fn a_server_without_tls_is_refused_at_once() {
     assert!(shown(&error).contains("is it a TLS server"), "{}", shown(&error));
 }
 
-/// Which certificates are trusted is read from the environment when a backend is opened, so this test starts itself
-/// again with one.
+/// The trusted certificates are read from the environment when a backend is opened, so this test runs itself again in a
+/// process with such an environment.
 #[test]
 fn a_private_certificate_works_for_its_name_only() {
     const ENDPOINT: &str = "DOVETAIL_TEST_TLS_ENDPOINT";

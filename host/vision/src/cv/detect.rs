@@ -1,7 +1,7 @@
 //! Detectors with a network: from a picture to boxes in its pixels.
 //!
-//! Three layouts of output (`models::manifest` describes them). Source of the first two: `src/ssdMobilenetv1` and
-//! `src/tinyYolov2` of `@vladmandic/face-api`, whose results these equal.
+//! There are three layouts of output (`models::manifest` describes them). Source of `ssd_anchors` and `yolo_grid`:
+//! `src/ssdMobilenetv1` and `src/tinyYolov2` of `@vladmandic/face-api`. The results equal those of that package.
 
 use dovetail_core::vision::{DetectOptions, Detection, Image, Size, VisionError};
 
@@ -11,10 +11,10 @@ use crate::square::{Padding, push_square};
 
 use super::network::{Answer, Network};
 
-/// A detector's network and what belongs to it.
+/// A detector's network and its anchors.
 pub(crate) struct Detector {
     pub(crate) network: Network,
-    /// ymin, xmin, ymax, xmax of each; empty unless the output is `ssd_anchors`.
+    /// ymin, xmin, ymax, xmax of each anchor; empty unless the output is `ssd_anchors`.
     pub(crate) anchors: Vec<[f32; 4]>,
 }
 
@@ -22,21 +22,22 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// Checks `options.input_side`; the side to use.
+/// The input side to use: the detector's own side, or the one in `options.input_side` after a check.
+///
+/// # Errors
+/// `Invalid` with `bad_input_side`.
 fn input_side(manifest: &Manifest, wanted: Option<u32>, own: u32) -> Result<u32, VisionError> {
     let Some(side) = wanted.filter(|side| *side != own) else {
         return Ok(own);
     };
     if manifest.output != Output::YoloGrid {
-        let message = format!(
-            "the detector `{}` looks at {own} pixels and at nothing else; leave the input side out",
-            manifest.name
-        );
+        let message = format!("the detector `{}` works on {own} pixels only; leave the input side out", manifest.name);
         return Err(VisionError::invalid("bad_input_side", message));
     }
     if side % 32 != 0 || !(64..=1024).contains(&side) {
         let message = format!(
-            "an input side of {side} pixels does not fit the detector `{}`: it is a multiple of 32 from 64 to 1024",
+            "an input side of {side} pixels does not fit the detector `{}`: it must be a multiple of 32 from 64 to \
+             1024",
             manifest.name
         );
         return Err(VisionError::invalid("bad_input_side", message));
@@ -45,6 +46,10 @@ fn input_side(manifest: &Manifest, wanted: Option<u32>, own: u32) -> Result<u32,
 }
 
 impl Detector {
+    /// The faces of a picture, the most confident first.
+    ///
+    /// # Errors
+    /// `Invalid` with `bad_input_side`; `Unavailable` with `broken_model` or `opencv_failed`.
     pub(crate) fn detect(
         &mut self,
         manifest: &Manifest,
@@ -54,8 +59,8 @@ impl Detector {
         let size = image.size();
         let side = input_side(manifest, options.input_side, self.network.input.side)? as usize;
         let (width, height) = (f64::from(size.width), f64::from(size.height));
-        // The size of the picture inside the square, rounded as the reference does. A picture so thin that a side
-        // vanishes shows no face.
+        // The size of the picture inside the square, rounded as the reference does. In a picture so thin that a side
+        // rounds to 0 pixels, no face is found.
         let scale = side as f64 / width.max(height);
         let inside = (js_round(width * scale), js_round(height * scale));
         if inside.0 < 1.0 || inside.1 < 1.0 {
@@ -73,7 +78,8 @@ impl Detector {
             _ => boxes(&answer, min),
         };
         let kept = suppress(found, limit, most);
-        // From fractions of the square to pixels; the grid's boxes are in pixels already, and may leave the picture.
+        // From fractions of the square to pixels. The grid's boxes are already in pixels and may extend beyond the
+        // picture.
         let to_pixels = |b: Area| {
             if manifest.output == Output::YoloGrid {
                 return b;
@@ -88,7 +94,7 @@ impl Detector {
         Ok(kept.into_iter().map(detection).collect())
     }
 
-    /// Boxes as fractions of the square, uncut.
+    /// Boxes as fractions of the square, not clipped.
     fn ssd(&self, answer: &Answer, min: f64) -> Result<Vec<(f64, Area)>, VisionError> {
         let rows = answer.values.as_chunks::<5>().0;
         if rows.len() != self.anchors.len() {
@@ -111,7 +117,7 @@ impl Detector {
     }
 }
 
-/// Boxes in pixels. `inside`: the size of the picture in the square.
+/// Boxes in pixels of the picture. `inside` is the size of the picture inside the square.
 fn yolo(
     answer: &Answer,
     anchors: &[[f64; 2]],

@@ -1,4 +1,4 @@
-//! Faces drawn upon a picture: boxes, landmarks and legible labels. Everything is scaled with the picture.
+//! Draws faces on a picture: boxes, landmarks and legible labels. All sizes scale with the picture.
 
 use dovetail_core::vision::{Image, Size, VisionError};
 use opencv::core::{Mat, MatTraitConst, MatTraitConstManual, Point, Rect, Scalar};
@@ -10,7 +10,7 @@ use crate::label::place;
 
 use super::failed;
 
-/// One colour a face, in turn: far from skin and from one another. RGB.
+/// The colours of consecutive faces, as RGB. They differ from skin and from one another.
 const COLOURS: [[f64; 3]; 6] = [
     [0.0, 220.0, 120.0],
     [0.0, 170.0, 255.0],
@@ -20,15 +20,15 @@ const COLOURS: [[f64; 3]; 6] = [
     [0.0, 230.0, 230.0],
 ];
 const FONT: i32 = imgproc::FONT_HERSHEY_SIMPLEX;
-/// The height of a capital of `FONT` at scale 1, in pixels.
+/// The height of a capital letter of `FONT` at scale 1, in pixels.
 const CAPITAL: f64 = 21.0;
 
-/// Sizes for one picture.
+/// The sizes of text and lines for one picture.
 struct Pen {
     font: f64,
     line: i32,
     text: i32,
-    /// From line to line of a label.
+    /// The distance between two lines of a label, in pixels.
     leading: f64,
     margin: f64,
 }
@@ -36,7 +36,8 @@ struct Pen {
 impl Pen {
     fn new(size: Size) -> Self {
         let long = f64::from(size.width.max(size.height));
-        // A capital has 1/90 of the long side (21 px of 1920) and at least 8 px, under which nothing can be read.
+        // A capital letter has 1/90 of the long side (21 px of 1920), and at least 8 px, because smaller text is
+        // illegible.
         let capital = (long / 90.0).max(8.0);
         let line = (long / 640.0).round().max(1.0) as i32;
         Self {
@@ -48,6 +49,7 @@ impl Pen {
         }
     }
 
+    /// The width of a text in pixels.
     fn width(&self, text: &str) -> Result<f64, VisionError> {
         let mut baseline = 0;
         let size = imgproc::get_text_size(text, FONT, self.font, self.text, &mut baseline).map_err(failed)?;
@@ -55,13 +57,14 @@ impl Pen {
     }
 }
 
-/// What the font can show.
+/// Replaces every character that the font lacks by `?`.
 fn printable(line: &str) -> String {
-    // Long lines would be wider than any picture; the rest is cut off where nobody can read it.
+    // A longer line would be wider than any picture. The line is cut where it is illegible anyway.
     line.chars().take(200).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
-/// To whole pixels. What is far outside or not finite becomes something that OpenCV can take and does not show.
+/// Rounds to whole pixels. Values far outside the picture, and values that are not finite, become a coordinate that
+/// OpenCV accepts and that is outside every picture.
 fn pixel(v: f64) -> i32 {
     if v.is_finite() { v.round().clamp(-100_000.0, 100_000.0) as i32 } else { -100_000 }
 }
@@ -70,8 +73,8 @@ fn scalar([r, g, b]: [f64; 3]) -> Scalar {
     Scalar::new(r, g, b, 0.0)
 }
 
-/// Draws each face's box, points and label upon a copy of the picture. Labels stand beside their boxes, inside the
-/// picture, and avoid one another and other faces where there is room. Boxes that are not finite are left out.
+/// Draws each face's box, points and label on a copy of the picture. Labels are beside their boxes and inside the
+/// picture; they avoid other labels and other faces if there is space. A face whose box is not finite is left out.
 ///
 /// # Errors
 /// `Unavailable` if OpenCV fails.
@@ -104,7 +107,7 @@ pub fn annotate(image: &Image, faces: &[Annotation]) -> Result<Image, VisionErro
         }
         let lines: Vec<String> = face.lines.iter().map(|l| printable(l)).collect();
         let widest = lines.iter().map(|l| pen.width(l)).try_fold(0.0_f64, |w, l| l.map(|l| w.max(l)))?;
-        // No label for a face without lines.
+        // A face without lines gets no label.
         let extent = if lines.is_empty() {
             (0.0, 0.0)
         } else {
@@ -117,7 +120,7 @@ pub fn annotate(image: &Image, faces: &[Annotation]) -> Result<Image, VisionErro
     let places = place((size.width.into(), size.height.into()), &boxes, &extents, f64::from(pen.line) * 2.0);
     for ((lines, _, colour), area) in labels.iter().zip(places).filter(|((lines, ..), _)| !lines.is_empty()) {
         let ground = Rect::new(pixel(area.x), pixel(area.y), pixel(area.w), pixel(area.h));
-        // Dark text upon the face's own colour: it tells whose label it is, and has contrast whatever lies behind.
+        // Dark text on the face's own colour shows which face the label belongs to, and is legible on any picture.
         imgproc::rectangle(&mut canvas, ground, scalar(*colour), imgproc::FILLED, imgproc::LINE_8, 0)
             .map_err(failed)?;
         for (number, line) in lines.iter().enumerate() {
@@ -137,6 +140,6 @@ pub fn annotate(image: &Image, faces: &[Annotation]) -> Result<Image, VisionErro
             .map_err(failed)?;
         }
     }
-    let odd = || VisionError::unavailable("opencv_failed", "OpenCV made a picture of another size");
+    let odd = || VisionError::unavailable("opencv_failed", "OpenCV returned a picture of the wrong size");
     Image::new(canvas.data_bytes().map_err(failed)?.into(), size).ok_or_else(odd)
 }

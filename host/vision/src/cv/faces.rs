@@ -1,7 +1,8 @@
-//! The networks that look at one face at a time: which part of the picture each looks at, and what its output means.
+//! The networks that see one face at a time: the part of the picture that each network sees, and the meaning of its
+//! output.
 //!
-//! Source: `src/dom`, `src/classes` and the networks' folders of `@vladmandic/face-api`. Faces go through a network in
-//! batches of at most four, and the caller's wish to stop is looked at before each.
+//! Source: `src/dom`, `src/classes` and the networks' folders of `@vladmandic/face-api`. A network gets faces in
+//! batches of at most four. The caller's [`Stop`] is checked before each batch.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,20 +17,22 @@ use crate::square::{Padding, push_square};
 
 use super::network::Network;
 
-/// One face's result so far.
+/// One result or error for each face.
 pub(crate) type Each<T> = Vec<Result<T, FaceError>>;
 
-/// What one entry of a batch looks at.
+/// The input of one entry of a batch: a part of the picture, mirrored or not.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct View {
     pub(crate) cut: Cut,
     pub(crate) mirror: bool,
 }
 
+/// Returns `Stopped` if `stop` has fired.
 pub(crate) fn go_on(stop: &Stop) -> Result<(), VisionError> {
     stop.reason(Instant::now()).map_or(Ok(()), |reason| Err(VisionError::Stopped(reason)))
 }
 
+/// The error of a face whose box contains no pixel of the picture.
 fn empty(face: Rect) -> FaceError {
     let Rect { x, y, width, height } = face;
     FaceError {
@@ -43,7 +46,7 @@ pub(crate) fn detection_cut(image: &Image, face: Rect) -> Result<Cut, FaceError>
     Area::from(face).relative(image.size()).cut(image.size()).ok_or_else(|| empty(face))
 }
 
-/// Runs `network` on the views, in batches. One vector of values a view.
+/// Runs `network` on the views, in batches. Returns one vector of values for each view.
 pub(crate) fn run(
     network: &mut Network,
     image: &Image,
@@ -64,14 +67,14 @@ pub(crate) fn run(
     Ok(out)
 }
 
-/// Landmarks in pixels from the network's fractions: `crop` is what it looked at, `face` the box as it was given. (That
-/// the offset is the corner of the box and not of the crop is the reference's way.)
+/// Converts the network's fractions to landmarks in pixels. `crop` is the area that the network saw; `face` is the box
+/// as the caller gave it. As in the reference, the offset is the corner of the box, not the corner of the crop.
 pub(crate) fn to_points(values: &[f32], crop: Cut, face: Rect, side: u32) -> Points {
     let (w, h, side) = (crop.w as f64, crop.h as f64, f64::from(side));
     let scale = side / w.max(h);
     let (sw, sh) = (w * scale, h * scale);
     let (left, top) = (((sh - sw) / 2.0).max(0.0), ((sw - sh) / 2.0).max(0.0));
-    // `max(0, sh - sw) / 2` in the reference: the same.
+    // The reference computes `max(0, sh - sw) / 2`, which is the same.
     let point = |p: &[f32; 2]| {
         let (x, y) = (f64::from(p[0]) * side, f64::from(p[1]) * side);
         ((x - left) / sw * w + f64::from(face.x), (y - top) / sh * h + f64::from(face.y))
@@ -79,7 +82,7 @@ pub(crate) fn to_points(values: &[f32], crop: Cut, face: Rect, side: u32) -> Poi
     Arc::new(values.as_chunks::<2>().0.iter().map(point).collect())
 }
 
-/// The area that a network looks at, before it is cut.
+/// The area that a network sees, before clipping.
 fn area(image: &Image, face: Rect, points: Option<&Points>, crop: Crop) -> Result<Area, FaceError> {
     let none = || FaceError { code: "no_landmarks", message: "the face has no landmarks".to_owned() };
     match crop.from {
@@ -89,8 +92,9 @@ fn area(image: &Image, face: Rect, points: Option<&Points>, crop: Crop) -> Resul
     }
 }
 
-/// The first `count` views of a face: as the reference sees it; mirrored; 10 % smaller; 10 % larger; 5 % further left;
-/// 5 % further right. Of those that leave nothing to look at all but the first are left out.
+/// The first `count` views of a face: as the reference sees it; mirrored; 10 % smaller; 10 % larger; shifted left by 5
+/// %; shifted right by 5 %. A view without a pixel inside the picture is left out; if the first view has none, the face
+/// has an error.
 pub(crate) fn views(
     image: &Image,
     face: Rect,
@@ -116,23 +120,23 @@ fn softmax(logits: &[f32]) -> Vec<f32> {
     exp.into_iter().map(|v| (v / sum) as f32).collect()
 }
 
-/// What a network's values mean for a classifier or an embedder.
+/// Converts a network's values to the result of a classifier or an embedder.
 pub(crate) fn interpret(manifest: &Manifest, values: Vec<f32>) -> Vec<f32> {
     if manifest.output == Output::Logits { softmax(&values) } else { values }
 }
 
-/// Age and gender from the first view; the other views only tell how far to trust the age.
+/// Age and gender from the first view. The other views only determine the confidence of the age.
 ///
-/// The confidence of the age is `exp(-d / 10)`, where `d` is the mean distance in years between the first view's
-/// estimate and each of the others: 1 if all agree, 0.82 at 2 years, 0.61 at 5, 0.37 at 10. It measures how stable the
-/// estimate is, not how right. With one view nothing was compared, and it is 0.
+/// The confidence is `exp(-d / 10)`, where `d` is the mean distance in years between the first view's estimate and the
+/// other views' estimates: 1 if all agree, 0.82 at 2 years, 0.61 at 5, 0.37 at 10. It measures how stable the estimate
+/// is, not how accurate. With only one view there is nothing to compare, and the confidence is 0.
 pub(crate) fn age_and_gender(of_views: &[Vec<f32>]) -> AgeAndGender {
     let first = &of_views[0];
     let age = first[0];
     let others = &of_views[1..];
     let spread: f64 = others.iter().map(|v| f64::from((v[0] - age).abs())).sum();
     let age_confidence = if others.is_empty() { 0.0 } else { (-spread / others.len() as f64 / 10.0).exp() as f32 };
-    // Male comes first.
+    // The male logit comes first.
     let female = softmax(&first[1..3])[1];
     AgeAndGender { age, age_confidence, female }
 }

@@ -1,11 +1,11 @@
-//! The Haar detector: several views of the grey picture (frontal faces, profiles, profiles in the mirrored picture),
-//! whose raw hits are counted together.
+//! The Haar detector: it runs cascades on several views of the grey picture (frontal faces, profiles, profiles in the
+//! mirrored picture) and counts their raw hits together.
 //!
-//! A face is seen many times by a cascade, at neighbouring places and sizes; something else that slips through, seldom.
-//! So the hits of all views are grouped greedily by overlap, the densest place first; a group's score is the sum over
-//! the views of `ln(1 + hits)`. Constants were tuned on the six photographs of the model package and do worse
-//! elsewhere. The confidence is `1 - 2^(-score / 2.25)`: 0.5 at the score that told faces best there, and not a
-//! probability.
+//! A cascade hits a face many times, at neighbouring positions and sizes; it hits other objects rarely. So the hits of
+//! all views are grouped greedily by overlap, the densest position first. A group's score is the sum over the views of
+//! `ln(1 + hits)`. The constants were tuned on the six photographs of the package `@vladmandic/face-api`; on other
+//! pictures they do worse. The confidence is `1 - 2^(-score / 2.25)`: 0.5 at the score that best separated faces from
+//! other objects on those photographs. It is not a probability.
 
 use dovetail_core::vision::{DetectOptions, Detection, Image, VisionError};
 use opencv::core::{self, FileStorage, FileStorageTraitConst, Mat, MatTraitConst, Rect, Size, Vector};
@@ -16,21 +16,23 @@ use crate::geometry::Area;
 
 use super::failed;
 
-/// Pixels of the long side at which it looks unless asked otherwise.
+/// Default number of pixels of the reduced picture's long side.
 const LONG_SIDE: u32 = 640;
+/// The factor between two window sizes of a cascade.
 const SCALE_STEP: f64 = 1.1;
 /// The smallest face, in pixels of the reduced picture.
 const MIN_FACE: i32 = 38;
-/// The score of confidence 0.5.
-/// On the six photographs the best false group but one has 2.08 and the worst true one above it 2.48.
+/// The score at which the confidence is 0.5. On the six photographs the second-best false group scores 2.08, and the
+/// worst true group above that scores 2.48.
 const EVEN_SCORE: f64 = 2.25;
-/// Hits that overlap the group's first one by this belong to it.
+/// The least overlap with the group's first hit that puts a hit into the group.
 const SAME_FACE: f64 = 0.4;
-/// A group that overlaps a better one by more is dropped.
+/// The largest overlap with a better group; a group with a larger overlap is dropped.
 const MAX_OVERLAP: f64 = 0.3;
 
+/// A Haar detector: one or two loaded cascades.
 pub(crate) struct Haar {
-    /// Whether to look at the mirrored picture as well, and the cascade.
+    /// Each cascade, and whether it also runs on the mirrored picture.
     views: Vec<(Mirror, CascadeClassifier)>,
 }
 
@@ -41,12 +43,15 @@ enum Mirror {
 }
 
 /// Reads a cascade from the text of its file.
+///
+/// # Errors
+/// `Unavailable` with `broken_model` if the text is not a cascade; with `opencv_failed` if OpenCV throws.
 pub(crate) fn load_cascade(xml: &[u8]) -> Result<CascadeClassifier, VisionError> {
     let broken = |why: &str| VisionError::unavailable("broken_model", format!("the cascade cannot be read: {why}"));
-    let text = std::str::from_utf8(xml).map_err(|_| broken("it is no text"))?;
-    // A text with a zero byte would end there.
+    let text = std::str::from_utf8(xml).map_err(|_| broken("it is not text"))?;
+    // OpenCV takes a C string, which ends at the first zero byte.
     if text.trim().is_empty() || text.contains('\0') {
-        return Err(broken("it is no XML"));
+        return Err(broken("it is not XML"));
     }
     let storage = FileStorage::new(text, core::FileStorage_READ | core::FileStorage_MEMORY, "").map_err(failed)?;
     let node = storage.get_first_top_level_node().map_err(failed)?;
@@ -55,17 +60,21 @@ pub(crate) fn load_cascade(xml: &[u8]) -> Result<CascadeClassifier, VisionError>
     if read && !cascade.empty().map_err(failed)? {
         Ok(cascade)
     } else {
-        Err(broken("it is no cascade of OpenCV 2 or later"))
+        Err(broken("it is not a cascade of OpenCV 2 or later"))
     }
 }
 
-/// Places where several hits agree.
+/// A position where several hits agree.
 struct Group {
     area: Area,
     score: f64,
 }
 
 impl Haar {
+    /// Loads the cascade for frontal faces, and the cascade for profiles if there is one.
+    ///
+    /// # Errors
+    /// The errors of [`load_cascade`].
     pub(crate) fn load(cascade: &[u8], profile: Option<&[u8]>) -> Result<Self, VisionError> {
         let mut views = vec![(Mirror::No, load_cascade(cascade)?)];
         if let Some(profile) = profile {
@@ -74,10 +83,14 @@ impl Haar {
         Ok(Self { views })
     }
 
+    /// The faces of a picture, the most confident first.
+    ///
+    /// # Errors
+    /// `Invalid` with `bad_input_side`; `Unavailable` with `opencv_failed`.
     pub(crate) fn detect(&mut self, image: &Image, options: DetectOptions) -> Result<Vec<Detection>, VisionError> {
         let side = options.input_side.unwrap_or(LONG_SIDE);
         if !(64..=2048).contains(&side) {
-            let message = format!("an input side of {side} pixels does not fit a Haar detector: it is 64 to 2048");
+            let message = format!("an input side of {side} pixels does not fit a Haar detector: it must be 64 to 2048");
             return Err(VisionError::invalid("bad_input_side", message));
         }
         let Some((gray, scale)) = prepare(image, side)? else {
@@ -90,7 +103,7 @@ impl Haar {
         for Group { area, score } in group(views) {
             let confidence = 1.0 - (-score / EVEN_SCORE).exp2();
             if confidence > f64::from(options.min_confidence) && found.len() < options.max_faces as usize {
-                // To the picture's pixels, and inside it.
+                // Scale back to the picture's pixels and clip at its edges.
                 let (x, y) = (area.x / scale, area.y / scale);
                 let (w, h) = ((area.w / scale).min(width - x), (area.h / scale).min(height - y));
                 found.push(Detection { bbox: Area { x, y, w, h }.rect(), confidence: confidence as f32 });
@@ -99,12 +112,12 @@ impl Haar {
         Ok(found)
     }
 
-    /// Raw hits of each view, in pixels of `gray`.
+    /// The raw hits of each view, in pixels of `gray`.
     fn hits(&mut self, gray: &Mat) -> Result<Vec<Vec<Area>>, VisionError> {
         let mut all = Vec::new();
         let mirrored = {
             let mut out = Mat::default();
-            // Around the vertical axis.
+            // Mirror around the vertical axis.
             core::flip(gray, &mut out, 1).map_err(failed)?;
             out
         };
@@ -120,17 +133,18 @@ impl Haar {
     }
 }
 
+/// The raw hits of one cascade, in pixels of `gray`.
 fn one_view(cascade: &mut CascadeClassifier, gray: &Mat) -> Result<Vec<Area>, VisionError> {
     let mut rects: Vector<Rect> = Vector::new();
-    // 0 neighbours: every window that passes all stages, ungrouped.
+    // With 0 neighbours OpenCV returns every window that passes all stages, ungrouped.
     cascade
         .detect_multi_scale(gray, &mut rects, SCALE_STEP, 0, 0, Size::new(MIN_FACE, MIN_FACE), Size::default())
         .map_err(failed)?;
     Ok(rects.iter().map(|r| Area { x: r.x.into(), y: r.y.into(), w: r.width.into(), h: r.height.into() }).collect())
 }
 
-/// The grey picture with a long side of at most `side` and its contrast spread, and its scale. None if a side would
-/// vanish.
+/// The grey picture with a long side of at most `side` and an equalised histogram, and its scale. `None` if a side
+/// would have less than one pixel.
 fn prepare(image: &Image, side: u32) -> Result<Option<(Mat, f64)>, VisionError> {
     let size = image.size();
     let (rows, cols) = (size.height as i32, size.width as i32);
@@ -141,8 +155,8 @@ fn prepare(image: &Image, side: u32) -> Result<Option<(Mat, f64)>, VisionError> 
     let scale = f64::from(side) / f64::from(size.width.max(size.height));
     let scale = scale.min(1.0);
     if scale < 1.0 {
-        // Linear, not by area: the sharper picture lets the cascades find one more of the twelve large faces and no
-        // more false ones.
+        // INTER_LINEAR, not INTER_AREA: on the sharper picture the cascades find one more of the twelve large faces and
+        // no more false ones.
         let reduced = |n: i32| (f64::from(n) * scale).round() as i32;
         let to = Size::new(reduced(cols), reduced(rows));
         if to.width < 1 || to.height < 1 {
@@ -157,12 +171,12 @@ fn prepare(image: &Image, side: u32) -> Result<Option<(Mat, f64)>, VisionError> 
     Ok(Some((even, scale)))
 }
 
-/// Groups the views' hits; the best first.
+/// Groups the hits of all views, the best group first.
 fn group(views: Vec<Vec<Area>>) -> Vec<Group> {
     let count = views.len();
     let mut hits: Vec<(usize, Area)> =
         views.into_iter().enumerate().flat_map(|(v, areas)| areas.into_iter().map(move |a| (v, a))).collect();
-    // OpenCV's threads report hits in any order; the result must not depend on it.
+    // OpenCV's threads report hits in any order. Sorting makes the result independent of that order.
     hits.sort_by(|(v, a), (w, b)| {
         v.cmp(w).then(a.w.total_cmp(&b.w)).then(a.y.total_cmp(&b.y)).then(a.x.total_cmp(&b.x))
     });
@@ -170,7 +184,7 @@ fn group(views: Vec<Vec<Area>>) -> Vec<Group> {
     let mut density: Vec<usize> = hits.iter().map(|(_, a)| hits.iter().filter(|(_, b)| near(a, b)).count()).collect();
     let mut free = vec![true; hits.len()];
     let mut groups: Vec<Group> = Vec::new();
-    // The densest place first; of equals the first one.
+    // Start with the densest hit; of equal hits, with the first one.
     while let Some(seed) =
         (0..hits.len()).filter(|&i| free[i]).reduce(|best, i| if density[i] > density[best] { i } else { best })
     {

@@ -1,9 +1,11 @@
-//! Everything that calls OpenCV. An exception of the library is an error of the call, with the code `opencv_failed`.
+//! All calls of OpenCV. If the library throws, the call returns an error with the code `opencv_failed`.
 
 mod detect;
 mod draw;
+mod edit;
 mod faces;
 mod haar;
+mod loaded;
 mod network;
 mod vision;
 
@@ -15,7 +17,8 @@ use dovetail_core::vision::VisionError;
 
 use crate::models::manifest::{Manifest, Output, Role};
 
-/// What the library says when it throws. That it gets no memory is no fault of the picture, nor of the task.
+/// Converts an exception of OpenCV. If OpenCV could not allocate memory, the error is `Scarce`: neither the picture nor
+/// the task is at fault.
 pub(crate) fn failed(err: opencv::Error) -> VisionError {
     if err.code == opencv::core::StsNoMem || err.message.contains("bad_alloc") {
         return scarce(Scarce::Memory, format!("OpenCV: {}", err.message.trim()));
@@ -23,27 +26,27 @@ pub(crate) fn failed(err: opencv::Error) -> VisionError {
     VisionError::unavailable("opencv_failed", format!("OpenCV: {}", err.message.trim()))
 }
 
-/// The system refused this process what the work needs.
+/// The error of work for which the system refused a resource.
 pub(crate) fn scarce(scarce: Scarce, message: String) -> VisionError {
     VisionError::Scarce { scarce, message }
 }
 
-/// The version of the library that this program is linked with.
+/// The version of the OpenCV that this program is linked with. `None` if OpenCV fails to report it.
 #[must_use]
 pub fn opencv_version() -> Option<String> {
     opencv::core::get_version_string().ok()
 }
 
-/// OpenCV writes what it throws to standard error as well; it is in the error already.
+/// Stops OpenCV from writing exceptions to standard error. Each exception is already in the error of its call.
 pub(crate) fn silence() {
-    // It cannot fail but for a level that does not exist.
+    // This call fails only for a level that does not exist.
     opencv::core::set_log_level(opencv::core::LogLevel::LOG_LEVEL_SILENT).ok();
 }
 
-/// Loads a model and runs it once on an empty picture, before it is installed.
+/// Checks a model before it is installed: loads it, and runs a network once on a black picture.
 ///
 /// # Errors
-/// A sentence about what does not fit.
+/// A sentence that says what does not match.
 pub(crate) fn check_model(manifest: &Manifest, files: &[(Role, Vec<u8>)]) -> Result<(), String> {
     silence();
     for (role, bytes) in files {
@@ -54,7 +57,7 @@ pub(crate) fn check_model(manifest: &Manifest, files: &[(Role, Vec<u8>)]) -> Res
         };
         checked.map_err(|err| err.to_string())?;
     }
-    // A cascade of a network's manifest or the reverse is caught above: neither can be read as the other.
+    // A cascade for a network's manifest, or the reverse, failed above: neither file can be read as the other kind.
     let wanted = if manifest.output == Output::Cascade { Role::Cascade } else { Role::Network };
     if files.iter().any(|(role, _)| *role == wanted) { Ok(()) } else { Err("the model's file is missing".to_owned()) }
 }

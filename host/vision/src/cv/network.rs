@@ -1,4 +1,4 @@
-//! One ONNX network in OpenCV's dnn: loading it, running a batch, and checking that it is what its manifest says.
+//! One ONNX network in OpenCV's dnn: loads it, runs batches, and checks it against its manifest.
 
 use std::path::Path;
 
@@ -10,24 +10,24 @@ use crate::models::manifest::{Input, Manifest, Output};
 
 use super::failed;
 
-/// Owned by whoever runs it: one pass at a time.
+/// One loaded network. A caller owns it during a pass, so passes do not overlap.
 pub(crate) struct Network {
     net: dnn::Net,
     pub(crate) input: Input,
-    /// Faces in one pass, at most.
+    /// The most faces in one pass.
     pub(crate) batch: usize,
-    /// Reused from pass to pass.
+    /// The input of the last pass. Its memory is reused.
     blob: Vec<f32>,
 }
 
-/// What a pass gave: `values` is row-major with these dimensions, the batch first.
+/// The output of a pass: `values` is row-major with the dimensions `dims`, of which the first is the batch.
 pub(crate) struct Answer {
     pub(crate) dims: Vec<usize>,
     pub(crate) values: Vec<f32>,
 }
 
 impl Answer {
-    /// The values of each of the batch.
+    /// The values of each picture of the batch.
     pub(crate) fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
         self.values.chunks_exact((self.values.len() / self.dims[0].max(1)).max(1))
     }
@@ -38,7 +38,11 @@ fn broken(message: impl Into<String>) -> VisionError {
 }
 
 impl Network {
-    /// From a file of the store. OpenCV reads it itself: from a buffer, all of it would be in memory once more.
+    /// Loads the network from a file of the store. OpenCV reads the file itself, because a buffer would hold the whole
+    /// file in memory a second time.
+    ///
+    /// # Errors
+    /// `Unavailable` with `opencv_failed`, or with `broken_model` if the network does not have exactly one output.
     pub(crate) fn load(manifest: &Manifest, onnx: &Path) -> Result<Self, VisionError> {
         Self::new(manifest, dnn::read_net_from_onnx(onnx).map_err(failed)?)
     }
@@ -52,7 +56,7 @@ impl Network {
         Ok(Self { net, input, batch: manifest.faces_at_once(), blob: Vec::new() })
     }
 
-    /// One pass. `fill` appends to the blob what `count` faces need: `3 * side * side` values each.
+    /// Runs one pass. `fill` appends the input of `count` faces to the blob: `3 * side * side` values for each face.
     pub(crate) fn run(
         &mut self,
         count: usize,
@@ -64,24 +68,26 @@ impl Network {
         if self.blob.len() != count * 3 * side * side {
             return Err(broken(format!("{} values for {count} pictures of side {side}", self.blob.len())));
         }
-        // Not `blobFromImages`: for float images 4.6 subtracts and scales in the caller's own pixels.
+        // `blobFromImages` is not used: for float images OpenCV 4.6 subtracts and scales in place, in the caller's
+        // pixels.
         let sizes = [count as i32, 3, side as i32, side as i32];
         let blob = Mat::new_nd_with_data(&sizes, &self.blob).map_err(failed)?;
         self.net.set_input(&blob, "", 1.0, Scalar::default()).map_err(failed)?;
         let out = self.net.forward_single_def().map_err(failed)?;
         let dims: Vec<usize> = out.mat_size().iter().map(|&d| d.max(0) as usize).collect();
         let values = out.data_typed::<f32>().map_err(failed)?.to_vec();
-        // A network whose first axis is fixed answers for one face whatever it is given.
+        // A network with a fixed first axis returns the values of one face for any number of inputs.
         if dims.first() != Some(&count) {
             return Err(broken(format!(
-                "{count} pictures went in and the output is {dims:?}: the first axis must be the batch (or set `batch = 1`)"
+                "{count} pictures went in and the output is {dims:?}: the first axis must be the batch \
+                 (or set `batch = 1`)"
             )));
         }
         Ok(Answer { dims, values })
     }
 
-    /// Loads the network, runs it on batches of one and of as many as are allowed, and compares the output's shape with
-    /// the manifest.
+    /// Loads the network, runs it on a batch of one and on a batch of the maximum size, and compares the shape of the
+    /// output with the manifest.
     pub(crate) fn check(manifest: &Manifest, onnx: &[u8]) -> Result<(), VisionError> {
         if onnx.is_empty() {
             return Err(broken("the ONNX file is empty"));
@@ -100,7 +106,7 @@ impl Network {
     }
 }
 
-/// `dims` with the batch first.
+/// Compares the output's dimensions with the manifest. The first of `dims` is the batch.
 fn check_shape(manifest: &Manifest, dims: &[usize]) -> Result<(), VisionError> {
     let (per_face, wanted) = (&dims[1..], manifest.output);
     let cells = manifest.input.map_or(0, |i| i.side as usize / 32);
@@ -114,7 +120,7 @@ fn check_shape(manifest: &Manifest, dims: &[usize]) -> Result<(), VisionError> {
         Output::Points => (values == 136, "[N, 136]".to_owned()),
         Output::AgeGender => (values == 3, "[N, 3]".to_owned()),
         Output::Probabilities | Output::Logits => {
-            (values == manifest.labels.len(), format!("[N, {}], one value a label", manifest.labels.len()))
+            (values == manifest.labels.len(), format!("[N, {}], one value for each label", manifest.labels.len()))
         }
         Output::Vector => ((1..=4096).contains(&values), "[N, D] with D of 1 to 4096".to_owned()),
         Output::Cascade => (false, "a cascade".to_owned()),

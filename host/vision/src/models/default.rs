@@ -1,11 +1,11 @@
-//! Which model a kind means where none is named: the one rule by which every process chooses.
+//! The default model of each kind. Every process uses this rule.
 
 use dovetail_core::executor::{ModelUse, Models};
 use dovetail_core::vision::ModelKind;
 
 use super::store::Installed;
 
-/// The default model of the kind; where it is not installed, the first one of the kind by name.
+/// The name of the default model of the kind.
 fn default_name(kind: ModelKind) -> &'static str {
     match kind {
         ModelKind::Detector => "ssd_mobilenetv1",
@@ -16,7 +16,8 @@ fn default_name(kind: ModelKind) -> &'static str {
     }
 }
 
-/// The model that the kind means where none is named. `installed` may be in any order.
+/// The default model of the kind: the one with the default name or alias; if that is not installed, the first model of
+/// the kind by name. `None` if no model of the kind is installed. `installed` may be in any order.
 #[must_use]
 pub fn default_model(installed: &[Installed], kind: ModelKind) -> Option<&Installed> {
     let called = |one: &Installed, name: &str| one.model.name == name || one.model.aliases.iter().any(|a| a == name);
@@ -25,8 +26,8 @@ pub fn default_model(installed: &[Installed], kind: ModelKind) -> Option<&Instal
     default.or_else(|| of_kind().min_by(|a, b| a.model.name.cmp(&b.model.name)))
 }
 
-/// The models that a run gets for these kinds, with the landmarker that others of them need. Kinds of which there is
-/// none, and names that are no kind, are left out.
+/// The default models of these kinds, and the default landmarker if one of the models needs it. A kind without an
+/// installed model is left out, and so is a name that is not a kind.
 #[must_use]
 pub fn default_models<'k>(installed: &[Installed], kinds: impl IntoIterator<Item = &'k str>) -> Models {
     let mut chosen = Models::new();

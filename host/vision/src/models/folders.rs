@@ -1,13 +1,14 @@
-//! A folder that is still there after a power failure: its name is durable once the folder above it has been synced.
+//! Creates folders that survive a power failure: a folder's name is durable once its parent folder has been synced.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Makes the folder and those above it that are not there, and syncs the folder above each new one.
+/// Creates the folder and its missing parents, and syncs the parent of each new folder.
 pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     make(path, &mut |folder| match fs::File::open(folder) {
-        // Whoever may write into a folder need not have the right to read it; then it cannot be synced.
+        // Write permission on a folder does not imply read permission. A folder that cannot be opened for reading
+        // cannot be synced.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         opened => opened?.sync_all(),
     })
@@ -20,7 +21,7 @@ fn make(path: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Resul
     let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make(above, sync)?;
     match fs::create_dir(path) {
-        // Somebody else has made it.
+        // Another process created the folder.
         Err(_) if path.is_dir() => Ok(()),
         made => made.and_then(|()| sync(above)),
     }

@@ -1,9 +1,9 @@
-//! Builds an ONNX graph layer by layer, keeping track of every map's shape, and writes it as a file.
+//! Builds an ONNX graph layer by layer, tracks the shape of every map, and writes the graph as a file.
 //!
-//! Only what OpenCV 4.6's importer reads correctly is offered (found by trying; `docs/` has the list): opset 10, so
-//! that `Clip` and `Pad` carry their arguments as attributes; explicit pads; `kernel_shape` on every convolution; fully
-//! connected layers as 1x1 convolutions; a free first axis, so that one blob may hold any number of faces. Filters are
-//! given as TensorFlow stores them (HWIO) and are turned to OIHW here.
+//! The builder offers only what OpenCV 4.6's importer reads correctly (found by trying): opset 10, in which `Clip` and
+//! `Pad` have their arguments as attributes; explicit pads; `kernel_shape` on every convolution; fully connected layers
+//! as 1x1 convolutions; a free first axis, so that one blob may hold any number of faces. Callers pass filters as
+//! TensorFlow stores them (HWIO); the builder converts them to OIHW.
 
 use super::protobuf::Message;
 use super::weights::Tensor;
@@ -13,16 +13,17 @@ const OPSET: i64 = 10;
 const FLOAT: i64 = 1;
 const INT64: i64 = 7;
 
-/// Padding of a convolution or a pool, by TensorFlow's names.
+/// The padding of a convolution or a pool, with TensorFlow's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pad {
-    /// The output has `ceil(size / stride)` pixels; an odd pixel goes to the end.
+    /// The output has `ceil(size / stride)` pixels; an odd pixel of padding goes to the end.
     Same,
+    /// No padding.
     Valid,
 }
 
 impl Pad {
-    /// Pixels before and after, on each axis.
+    /// Pixels of padding before and after the map, on each axis.
     fn around(self, size: usize, kernel: usize, stride: usize) -> (usize, usize) {
         match self {
             Self::Valid => (0, 0),
@@ -34,7 +35,7 @@ impl Pad {
     }
 }
 
-/// An intermediate result: `side` x `side` pixels of `channels`. (Every map of these networks is square.)
+/// An intermediate result: `side` x `side` pixels with `channels` channels. (Every map of these networks is square.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Map {
     name: String,
@@ -49,6 +50,7 @@ enum Attribute<'a> {
     Ints(Vec<i64>),
 }
 
+/// A graph under construction.
 pub(crate) struct Graph {
     name: &'static str,
     side: usize,
@@ -58,6 +60,7 @@ pub(crate) struct Graph {
     outputs: Vec<Message>,
 }
 
+/// The description of an input or output (`ValueInfoProto`): f32 of the shape `[N, dims...]`.
 fn value(name: &str, dims: &[usize]) -> Message {
     let mut shape = Message::new();
     let mut batch = Message::new();
@@ -82,23 +85,23 @@ fn ints(values: &[usize]) -> Attribute<'static> {
 }
 
 impl Graph {
-    /// With one input `input`, `[N, 3, side, side]`.
+    /// A graph with one input `input` of the shape `[N, 3, side, side]`, and that input.
     pub(crate) fn new(name: &'static str, side: usize) -> (Self, Map) {
         let graph =
             Self { name, side, turned: false, nodes: Vec::new(), initializers: Vec::new(), outputs: Vec::new() };
         (graph, Map { name: "input".to_owned(), channels: 3, side })
     }
 
-    /// The same for a picture that is upside down, turned by 180 degrees, as are all maps and filters then: each value
-    /// is computed from the same values as without it. An odd pixel of padding lies before the map. Where the stride is
-    /// 2 that is as good as one pixel on either side, the last one never being read; and OpenCV, whose convolutions
-    /// only pad alike on both sides, does not copy the whole map to pad it first.
+    /// The same graph for a picture that is turned by 180 degrees. All maps and filters are turned too, so each value
+    /// is computed from the same values as without the turn. An odd pixel of padding then lies before the map. With
+    /// stride 2 that equals one pixel on both sides, because the last pixel is never read. OpenCV's convolutions
+    /// support only equal padding on both sides; with unequal padding OpenCV first copies the whole map.
     pub(crate) fn turned(name: &'static str, side: usize) -> (Self, Map) {
         let (graph, input) = Self::new(name, side);
         (Self { turned: true, ..graph }, input)
     }
 
-    /// Pixels before and after a map, and the side of the map that comes out.
+    /// Pixels of padding before and after a map, and the side of the resulting map.
     fn around(&self, pad: Pad, side: usize, k: usize, stride: usize) -> (usize, usize, usize) {
         let (before, after) = pad.around(side, k, stride);
         let out = (side + before + after - k) / stride + 1;
@@ -168,12 +171,12 @@ impl Graph {
         out
     }
 
-    /// An ordinary convolution; `hwio` is `[k, k, in, out]`.
+    /// A convolution; `hwio` is `[k, k, in, out]`.
     pub(crate) fn conv(&mut self, x: &Map, hwio: &Tensor, bias: Option<&[f32]>, stride: usize, pad: Pad) -> Map {
         self.conv_named(x, hwio, bias, stride, pad, None)
     }
 
-    /// The same, as the graph's output `out`.
+    /// A convolution whose result is the graph's output `out`, if that is given.
     pub(crate) fn conv_named(
         &mut self,
         x: &Map,
@@ -207,7 +210,7 @@ impl Graph {
         self.convolve(x, w, bias, (k, stride, Pad::Same), (c, c), None)
     }
 
-    /// Where the filter's value `yx` goes among its `k * k`.
+    /// The position of a filter's value `yx` among its `k * k` values.
     fn place(&self, yx: usize, k: usize) -> usize {
         if self.turned { k * k - 1 - yx } else { yx }
     }
@@ -275,7 +278,7 @@ impl Graph {
         self.pool("AveragePool", x, k, stride, Pad::Valid)
     }
 
-    /// Zeros: `channels` more behind the last, `rows` below and as many columns to the right.
+    /// Appends zeros: `channels` channels after the last, `rows` rows below and as many columns on the right.
     pub(crate) fn pad(&mut self, x: &Map, channels: usize, rows: usize) -> Map {
         let attributes = [
             ("mode", Attribute::Text("constant")),
@@ -286,14 +289,14 @@ impl Graph {
         Map { name, channels: x.channels + channels, side: x.side + rows }
     }
 
-    /// A fully connected layer on a 1x1 map, as the output `out` of `[N, n]`; `weights` is `[in, n]`.
+    /// A fully connected layer on a 1x1 map, as the graph's output `out` of the shape `[N, n]`; `weights` is `[in, n]`.
     pub(crate) fn dense(&mut self, x: &Map, weights: &Tensor, bias: Option<&[f32]>, out: &str) {
         let y = self.dense_inner(x, weights, bias);
         self.flat(&y, Some(out));
         self.output(out, &[y.channels]);
     }
 
-    /// The same with a softmax behind it.
+    /// A fully connected layer followed by a softmax, as the graph's output `out`.
     pub(crate) fn dense_softmax(&mut self, x: &Map, weights: &Tensor, bias: Option<&[f32]>, out: &str) {
         let y = self.dense_inner(x, weights, bias);
         let logits = self.flat(&y, None);
@@ -312,15 +315,16 @@ impl Graph {
         self.node("Reshape", &[&x.name, &shape], out, &[])
     }
 
-    /// The constant `[-1, dims...]`. The -1 is the batch: a fixed 1 there would fold it away.
+    /// The constant `[-1, dims...]`. The -1 stands for the batch: with a fixed 1 the importer would fold the batch axis
+    /// away.
     fn reshape_to(&mut self, dims: &[usize]) -> String {
         let raw: Vec<u8> =
             std::iter::once(-1_i64).chain(dims.iter().map(|&d| d as i64)).flat_map(i64::to_le_bytes).collect();
         self.initializer(&[dims.len() + 1], INT64, &raw)
     }
 
-    /// Every map's pixels as rows of `width` values, one below the other, as the output `out` of `[N, rows, width]`.
-    /// Returns the number of rows.
+    /// The pixels of all maps as rows of `width` values, map after map, as the output `out` of the shape `[N, rows,
+    /// width]`. Returns the number of rows.
     pub(crate) fn rows(&mut self, maps: &[Map], width: usize, out: &str) -> usize {
         let mut names = Vec::new();
         let mut total = 0;
@@ -337,12 +341,12 @@ impl Graph {
         total
     }
 
-    /// Declares an output of the graph: `[N, dims...]`.
+    /// Declares an output of the graph, of the shape `[N, dims...]`.
     pub(crate) fn output(&mut self, name: &str, dims: &[usize]) {
         self.outputs.push(value(name, dims));
     }
 
-    /// The file.
+    /// The graph as the content of an ONNX file.
     pub(crate) fn finish(self) -> Vec<u8> {
         let Self { name, side, nodes, initializers, outputs, turned: _ } = self;
         let mut graph = Message::new();
@@ -387,7 +391,7 @@ mod tests {
             (512, 3, 2, (0, 1, 256), (1, 1, 256)),
             (2, 3, 2, (0, 1, 1), (1, 1, 1)),
             (64, 3, 1, (1, 1, 64), (1, 1, 64)),
-            // Of an odd map the last pixel would be read: no other padding will do.
+            // With an odd side the last pixel is read, so padding on both sides is not equivalent.
             (13, 2, 1, (0, 1, 13), (1, 0, 13)),
         ] {
             assert_eq!(straight.around(Pad::Same, side, k, stride), there);
@@ -400,7 +404,7 @@ mod tests {
     fn filters_are_turned_from_hwio_to_oihw() {
         let (mut graph, mut x) = Graph::new("t", 4);
         x.channels = 2;
-        // One pixel, two channels in, three out: [i][o] becomes [o][i].
+        // One pixel, two input channels, three output channels: [i][o] becomes [o][i].
         let w = Tensor { shape: vec![1, 1, 2, 3], values: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0] };
         let y = graph.conv(&x, &w, None, 1, Pad::Valid);
         assert_eq!((y.channels, y.side), (3, 4));

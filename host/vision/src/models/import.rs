@@ -1,7 +1,7 @@
-//! Installs what comes from elsewhere as it is published: the six networks of `@vladmandic/face-api` and Debian's Haar
-//! cascades.
+//! Installs models in the form in which they are published: the six networks of `@vladmandic/face-api`, and Debian's
+//! Haar cascades.
 //!
-//! It reads folders. Fetching and unpacking the package is the caller's job (`npm pack`, `tar`).
+//! The import reads folders. The caller fetches and unpacks the package (`npm pack`, `tar`).
 
 use std::path::Path;
 
@@ -13,15 +13,15 @@ use super::networks;
 use super::store::{Candidate, ModelError, ModelStore, check, read_bounded};
 use super::weights::{Weights, WeightsError};
 
-/// What to give to `npm pack`. Licence: MIT.
+/// The argument for `npm pack`. Licence: MIT.
 pub const FACE_API_PACKAGE: &str = "@vladmandic/face-api@1.7.15";
-/// Where Debian's and Ubuntu's package `opencv-data` puts the cascades.
+/// The folder in which Debian's and Ubuntu's package `opencv-data` installs the cascades.
 pub const HAAR_FOLDER: &str = "/usr/share/opencv4/haarcascades";
 
 const SOURCE_FACE_API: &str = "@vladmandic/face-api";
 const SOURCE_HAAR: &str = "opencv-data";
 
-/// A source file of the package, under `model/`, and its sha256.
+/// A source file of the package, in its folder `model/`, and the file's sha256.
 type Pinned = (&'static str, &'static str);
 
 struct Source {
@@ -30,7 +30,7 @@ struct Source {
     weights: Pinned,
 }
 
-/// The pins are those of the published package: `npm pack @vladmandic/face-api@1.7.15`, then `sha256sum
+/// The digests are those of the published package: `npm pack @vladmandic/face-api@1.7.15`, then `sha256sum
 /// package/model/*`.
 const SOURCES: [Source; 6] = [
     Source {
@@ -83,6 +83,7 @@ const SOURCES: [Source; 6] = [
     },
 ];
 
+/// Reads a source file and compares it with its pinned digest.
 fn pinned(folder: &Path, (name, sha256): Pinned) -> Result<Vec<u8>, ModelError> {
     let path = folder.join(name);
     let bytes = read_bounded(&path, MAX_FILE)?;
@@ -115,10 +116,10 @@ fn manifest(
     }
 }
 
-/// Of the four networks that look at a face.
+/// The mean of the four networks that see a face.
 const FACE_MEAN: [f32; 3] = [122.782, 117.001, 104.298];
 
-/// The network as ONNX, and everything that has to be known to use it.
+/// Converts the network to ONNX, and writes the manifest for it.
 fn convert(name: &'static str, w: &Weights) -> Result<Candidate, WeightsError> {
     let input = |side, mean, divisor: f32| {
         Some(Input { side, mean, scale: 1.0 / divisor, channels: Channels::Rgb, turned: false })
@@ -190,12 +191,13 @@ fn convert(name: &'static str, w: &Weights) -> Result<Candidate, WeightsError> {
 }
 
 impl ModelStore {
-    /// Installs the six networks from an unpacked [`FACE_API_PACKAGE`]: `package` is the folder that holds `model/`.
-    /// Every source file is compared with its pinned sha256 and every network converted before anything is written.
+    /// Installs the six networks from an unpacked [`FACE_API_PACKAGE`]; `package` is the folder that contains `model/`.
+    /// Before it writes anything, it compares every source file with its pinned sha256 and converts every network.
     /// Models of an earlier import are replaced.
     ///
     /// # Errors
-    /// `Io` (a file is not there), `WrongDigest`, `NameTaken` (by a user's model); then nothing is installed.
+    /// `Io` (for example, a file is missing), `WrongDigest`, `Weights`, `NameTaken` (by a user's model). After an error
+    /// other than a failed write, nothing is installed.
     pub fn import_face_api(&self, package: &Path) -> Result<Vec<Model>, ModelError> {
         let folder = package.join("model");
         let mut candidates = Vec::new();
@@ -208,9 +210,9 @@ impl ModelStore {
         self.install(candidates, Some(SOURCE_FACE_API))
     }
 
-    /// Installs the model `haar` from the folder of OpenCV's cascades ([`HAAR_FOLDER`]): one for frontal faces and one
-    /// for profiles. No digest is pinned: the files come with the operating system's package, which is signed and may
-    /// be of any version; the model's digest tells them apart.
+    /// Installs the model `haar` from the folder of OpenCV's cascades ([`HAAR_FOLDER`]): one cascade for frontal faces
+    /// and one for profiles. No digest is pinned, because the files come from the operating system's signed package, in
+    /// any version. The model's digest tells the versions apart.
     ///
     /// # Errors
     /// `Io`, `Unusable`, `NameTaken`; `Unavailable` in a build without OpenCV.

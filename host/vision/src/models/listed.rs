@@ -1,21 +1,22 @@
-//! The list of installed models as it was last read. Steps ask for models by name several times each; reading and
-//! parsing every manifest for that takes longer than all else that a call needs besides its networks.
+//! A cache of the list of installed models. A step asks for models by name several times. Reading and parsing every
+//! manifest each time would take longer than the rest of the call except its networks.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Installed, ModelError, ModelStore};
 
-/// The list is read again after this, whatever the folder says: a manifest that somebody overwrites in place does not
-/// change it.
+/// The list is read again after this time even if the folder has not changed: a manifest that is overwritten in place
+/// does not change the folder's modification time.
 const AGE: Duration = Duration::from_secs(1);
-/// A folder that changed just before it was read may change again within one tick of the file system's clock.
+/// A folder that changed less than this before the read is not cached: it may change again within one tick of the file
+/// system's clock.
 const TICK: Duration = Duration::from_millis(100);
 
 struct Read {
     list: Arc<[Installed]>,
     at: Instant,
-    /// When the folder last changed.
+    /// The folder's modification time before the read.
     changed: SystemTime,
 }
 
@@ -23,8 +24,8 @@ struct Read {
 pub(crate) struct Listed(Mutex<Option<Read>>);
 
 impl Listed {
-    /// Every installed model, by kind and name, at most a second old; one that is installed or removed is noticed at
-    /// once.
+    /// Every installed model, sorted by kind and name. An added or removed manifest is noticed at once, an overwritten
+    /// one within a second.
     pub(crate) fn get(&self, store: &ModelStore) -> Result<Arc<[Installed]>, ModelError> {
         let changed = store.changed()?;
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,18 +1,22 @@
-//! `model.toml`: what a model computes, how pixels are made ready for it, and how its output is read.
+//! `model.toml`: what a model computes, how pixels are prepared for it, and how its output is read.
 //!
-//! Users write one beside their own ONNX file or cascade ([`super::ModelStore::add`]); the store writes one for
-//! everything it installs, with the digests of the files added. It checks what can be told without running the network.
+//! Users write a manifest for their own ONNX file or cascade ([`super::ModelStore::add`]). The store writes a manifest
+//! for every model that it installs, and adds the digests of the files. [`Manifest::parse`] checks everything that can
+//! be checked without running the network.
 //!
 //! | `kind` | `output` | the network's output |
 //! |---|---|---|
-//! | `detector` | `boxes` | `[N, K, 5]`: left, top, right, bottom as fractions of the input square, and a score 0..1 |
-//! | `detector` | `ssd_anchors` | `[N, A, 5]`: ty, tx, th, tw and a logit for each of A anchors (only by import: needs a file of anchors) |
-//! | `detector` | `yolo_grid` | `[N, 5 * anchors, g, g]`: tx, ty, tw, th, logit for each anchor of each cell; the input side is 32 g |
+//! | `detector` | `boxes` | `[N, K, 5]`: left, top, right, bottom as fractions of the input square; score 0..1 |
+//! | `detector` | `ssd_anchors` | `[N, A, 5]`: ty, tx, th, tw and a logit for each of A anchors (import only) |
+//! | `detector` | `yolo_grid` | `[N, 5 * anchors, g, g]`: tx, ty, tw, th, logit for each anchor of each cell |
 //! | `detector` | `cascade` | none: the file is a cascade for `detectMultiScale` |
-//! | `landmarker` | `points` | `[N, 136]`: x0, y0, x1, y1, ... as fractions of the input square (68 points, iBUG 300-W order) |
+//! | `landmarker` | `points` | `[N, 136]`: x0, y0, x1, y1, ... as fractions of the input square |
 //! | `age_gender_estimator` | `age_gender` | `[N, 3]`: years, male logit, female logit |
 //! | `emotion_classifier` | `probabilities` or `logits` | `[N, labels]` |
 //! | `embedder` | `vector` | `[N, D]` |
+//!
+//! `ssd_anchors` needs a file of anchors, which only the import writes. The input side of `yolo_grid` is 32 g pixels.
+//! `points` are 68 points in iBUG 300-W order.
 //!
 //! The input is always `[N, 3, side, side]`, f32, with `(pixel - mean) * scale`.
 
@@ -20,54 +24,60 @@ use dovetail_core::id::Digest;
 use dovetail_core::vision::{Model, ModelKind};
 use serde::{Deserialize, Serialize};
 
-/// The largest manifest that is read, in bytes. Arbitrary; ours have under 2 KiB.
+/// The largest manifest that is read, in bytes. The number is arbitrary; the manifests of the imported models have
+/// under 2 KiB.
 pub const MAX_MANIFEST: u64 = 64 << 10;
-/// The largest model file that is installed, in bytes. Arbitrary; ours have at most 22 MB.
+/// The largest model file that is installed, in bytes. The number is arbitrary; the imported files have at most 22 MB.
 pub const MAX_FILE: u64 = 512 << 20;
 
-/// The most faces in one pass: between passes the caller's wish to stop is looked at, and memory grows with the batch.
+/// The most faces in one pass. The pass checks the caller's [`Stop`](dovetail_core::stop::Stop) only between batches,
+/// and memory grows with the batch.
 pub const MAX_BATCH: u32 = 4;
 
-/// See the module's text.
+/// The description of one model; the table above lists what each output means.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     pub kind: ModelKind,
     /// 1 to 64 of a-z, 0-9, `_` and `-`.
     pub name: String,
+    /// Other names of the model, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
-    /// Where it comes from, for people.
+    /// The model's origin, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// The model's licence, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
-    /// What an emotion classifier's outputs mean, in order.
+    /// The meaning of an emotion classifier's outputs, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
+    /// How the output is read.
     pub output: Output,
-    /// Of `yolo_grid`: width and height of each anchor, in cells.
+    /// Only for `yolo_grid`: width and height of each anchor, in cells.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub anchors: Vec<[f64; 2]>,
-    /// Of detectors: boxes that overlap a better one by more than this (intersection over union) are dropped.
+    /// Only for detectors with a network: a box that overlaps a better box by more than this (intersection over union)
+    /// is dropped. 0.5 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<f64>,
-    /// How pixels are made ready. Every model but a cascade needs it.
+    /// How pixels are prepared. Required for every model except a cascade.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Input>,
-    /// Faces in one pass, 1 to 4: unless said 4 for an embedder and 2 for the others; 1 for a network whose first axis
+    /// Faces in one pass, 1 to 4. By default 4 for an embedder and 2 for other models. 1 for a network whose first axis
     /// is fixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<u32>,
-    /// Which part of the picture is looked at. Every model but detectors needs it.
+    /// The part of the picture that the network sees. Required for every model except detectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crop: Option<Crop>,
-    /// Written by the store, never by a user.
+    /// The model's files. The store writes this list; a user leaves it out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<File>,
 }
 
-/// How the network's output is read: the table above.
+/// How the network's output is read; the table above lists the shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Output {
@@ -82,20 +92,21 @@ pub enum Output {
     Vector,
 }
 
-/// From a picture to the network's blob. The part to look at is padded with black to a square, then resampled to `side`
-/// (bilinear, without half-pixel centres, as TensorFlow did before 2.0).
+/// The conversion from a picture to the network's input. The part of the picture is padded with black to a square, then
+/// resampled to `side` (bilinear, without half-pixel centres, as TensorFlow did before 2.0).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
     /// Pixels, 16 to 1024.
     pub side: u32,
-    /// Of each channel, in the order of `channels`.
+    /// The mean of each channel, in the order of `channels`.
     pub mean: [f32; 3],
+    /// The factor of `(pixel - mean)`; finite and not 0.
     pub scale: f32,
     #[serde(default)]
     pub channels: Channels,
-    /// The network looks at the square turned by 180 degrees. Only of `ssd_anchors`, whose anchors tell where its rows
-    /// lie.
+    /// The network sees the square turned by 180 degrees. Only for `ssd_anchors`, whose anchors give the position of
+    /// each output row.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub turned: bool,
 }
@@ -109,17 +120,18 @@ pub enum Channels {
     Bgr,
 }
 
-/// Which part of the picture a face's network looks at.
+/// The part of the picture that a face's network sees.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Crop {
+    /// The area that the crop is computed from.
     pub from: CropFrom,
-    /// Wider by this fraction of the box, on each side. 0 unless said.
+    /// The crop is wider on each side by this fraction of the box, 0 to 2. 0 by default.
     #[serde(default)]
     pub margin: f64,
 }
 
-/// What the crop is made from.
+/// The area that a crop is computed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CropFrom {
@@ -127,60 +139,63 @@ pub enum CropFrom {
     Detection,
     /// The smallest box around the 68 points.
     Landmarks,
-    /// The square that dlib's embedder wants, from the centres of the eyes and of the mouth; it takes no margin.
+    /// The square that dlib's embedder expects, from the centres of the eyes and of the mouth. It takes no margin.
     EyesAndMouth,
 }
 
-/// One installed file.
+/// One installed file of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     pub role: Role,
+    /// sha256 of the file.
     pub digest: Digest,
+    /// The file's size.
     pub bytes: u64,
 }
 
-/// What a file of a model is.
+/// The role of a file in its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// ONNX.
+    /// The network, as ONNX.
     Network,
-    /// ymin, xmin, ymax, xmax of every anchor as little-endian f32, fractions of the square.
+    /// ymin, xmin, ymax, xmax of every anchor as little-endian f32, as fractions of the square.
     Anchors,
-    /// OpenCV's XML, for faces from the front, or of whatever a user's detector finds.
+    /// OpenCV's XML for faces from the front, or for the objects that a user's detector finds.
     Cascade,
-    /// OpenCV's XML, for faces from the left; it also looks at the mirrored picture.
+    /// OpenCV's XML for faces from the left; the detector also applies it to the mirrored picture.
     ProfileCascade,
 }
 
 impl Manifest {
-    /// Faces in one pass. Where the manifest does not say, embedders take as many as are allowed: beyond two at once
-    /// they save 4 % of their time. The others save a hundredth, and would hold 13 MB more (docs/performance.md).
+    /// Faces in one pass. By default embedders take [`MAX_BATCH`] faces, because that saves 4 % of their time over two
+    /// at once. Other models would save 1 % and take 13 MB more memory (docs/performance.md).
     #[cfg_attr(not(feature = "opencv"), expect(dead_code, reason = "without OpenCV there are no passes"))]
     pub(crate) fn faces_at_once(&self) -> usize {
         let default = if self.kind == ModelKind::Embedder { MAX_BATCH } else { MAX_BATCH / 2 };
         self.batch.unwrap_or(default) as usize
     }
 
-    /// Reads and checks one.
+    /// Reads and checks a manifest.
     ///
     /// # Errors
-    /// A sentence that names the key.
+    /// A sentence that names the wrong key.
     pub fn parse(text: &str) -> Result<Self, String> {
         let manifest: Self = toml::from_str(text).map_err(|err| err.to_string().trim_end().to_owned())?;
         manifest.check()?;
         Ok(manifest)
     }
 
-    /// What core calls a model; `digest` is that of the installed manifest, which names those of the files.
+    /// The model as core describes it. `digest` is the sha256 of the installed manifest, which contains the digests of
+    /// the files.
     #[must_use]
     pub fn model(&self, digest: Digest) -> Model {
         let Self { kind, name, aliases, labels, .. } = self.clone();
         Model { kind, name, digest, aliases, labels, landmarker: None }
     }
 
-    /// Whether it looks at faces that are cut out by the points of a landmarker.
+    /// Whether the model's crops are computed from a landmarker's points.
     #[must_use]
     pub fn needs_landmarks(&self) -> bool {
         self.crop.is_some_and(|crop| crop.from != CropFrom::Detection)
@@ -196,7 +211,7 @@ impl Manifest {
         for name in std::iter::once(&self.name).chain(&self.aliases) {
             if !valid_name(name) {
                 return Err(format!(
-                    "`{name}` is no model name: 1 to 64 of a-z, 0-9, `_` and `-`, starting with a letter or digit"
+                    "`{name}` is not a model name: 1 to 64 of a-z, 0-9, `_` and `-`, starting with a letter or digit"
                 ));
             }
         }
@@ -218,7 +233,7 @@ impl Manifest {
         self.check_input()?;
         self.check_crop()?;
         if self.batch.is_some_and(|n| !(1..=MAX_BATCH).contains(&n)) {
-            return Err(format!("`batch` is 1 to {MAX_BATCH}"));
+            return Err(format!("`batch` must be 1 to {MAX_BATCH}"));
         }
         let classifier = self.kind == ModelKind::EmotionClassifier;
         if classifier == self.labels.is_empty()
@@ -259,13 +274,13 @@ impl Manifest {
             };
         };
         if self.output == Output::Cascade {
-            return Err("`[input]` is not for cascades: they look at the grey picture".to_owned());
+            return Err("`[input]` is not for cascades: they use the grey picture".to_owned());
         }
         if !(16..=1024).contains(side) {
-            return Err(format!("`input.side` is {side}: it is 16 to 1024 pixels"));
+            return Err(format!("`input.side` is {side}: it must be 16 to 1024 pixels"));
         }
         if self.output == Output::YoloGrid && side % 32 != 0 {
-            return Err(format!("`input.side` is {side}: for `yolo_grid` it is a multiple of 32"));
+            return Err(format!("`input.side` is {side}: for `yolo_grid` it must be a multiple of 32"));
         }
         if *turned && self.output != Output::SsdAnchors {
             return Err("`input.turned` is only for `ssd_anchors`".to_owned());
@@ -286,7 +301,7 @@ impl Manifest {
         };
         match (self.kind, from) {
             (ModelKind::Detector, _) => {
-                return Err("`[crop]` is not for detectors: they look at the whole picture".to_owned());
+                return Err("`[crop]` is not for detectors: they use the whole picture".to_owned());
             }
             (ModelKind::Landmarker, CropFrom::Landmarks | CropFrom::EyesAndMouth) => {
                 return Err(
@@ -298,7 +313,7 @@ impl Manifest {
         if !(0.0..=2.0).contains(margin) {
             return Err("`crop.margin` is a fraction of the box, 0 to 2".to_owned());
         }
-        // Points come back as fractions of the detection's box, so the network has to look at just that.
+        // The points come back as fractions of the detection's box, so the network must see exactly that box.
         if *margin != 0.0 && (*from == CropFrom::EyesAndMouth || self.kind == ModelKind::Landmarker) {
             return Err("`crop.margin` is 0 for landmarkers and for `eyes_and_mouth`".to_owned());
         }
@@ -312,7 +327,7 @@ fn valid_name(name: &str) -> bool {
         && name.as_bytes()[0].is_ascii_alphanumeric()
 }
 
-/// As it is written in TOML.
+/// A value as it is written in TOML.
 fn show(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -337,7 +352,7 @@ mod tests {
         let examples: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
         let parsed: Vec<Manifest> = examples.into_iter().map(|example| Manifest::parse(example).unwrap()).collect();
         assert_eq!(parsed.iter().map(|m| m.output).collect::<Vec<_>>(), [Output::Cascade, Output::Logits]);
-        // The table has every output that a user may name, with its kind.
+        // The page's table has every output that a user may name, with its kind.
         let rows = [
             (ModelKind::Detector, Output::Boxes),
             (ModelKind::Detector, Output::YoloGrid),
@@ -356,7 +371,7 @@ mod tests {
     #[test]
     fn every_mistake_is_named() {
         for (from, to, says) in [
-            ("name = 'mine'", "name = '../mine'", "no model name"),
+            ("name = 'mine'", "name = '../mine'", "not a model name"),
             ("name = 'mine'", "name = 'mine'\nthreshold = 3", "threshold"),
             ("labels = ['calm', 'other']", "", "`labels`"),
             ("labels = ['calm', 'other']", "labels = ['calm', 'calm']", "twice"),

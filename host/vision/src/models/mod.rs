@@ -1,7 +1,7 @@
-//! Models: how they are described ([`Manifest`]), kept ([`ModelStore`]) and imported (the weights of tensorflow.js,
-//! written as ONNX by our own code).
+//! Models: their description ([`Manifest`]), their folder ([`ModelStore`]), and their import (this code converts
+//! tensorflow.js weights to ONNX).
 //!
-//! Nothing here runs a network, and all but the check of a user's model compiles without OpenCV.
+//! Nothing here runs a network. Everything except the check of a user's model compiles without OpenCV.
 
 mod default;
 mod folders;

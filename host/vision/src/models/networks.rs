@@ -1,16 +1,16 @@
 //! The six networks of `@vladmandic/face-api`, layer by layer, as ONNX graphs.
 //!
-//! Source: the TypeScript under `src/` of that package. Every batch norm and scale layer is folded into the convolution
-//! before it (in f64), so that only convolutions, additions, activations and pools remain. Normalisation of pixels is
-//! not part of the graphs: the manifest carries it.
+//! Source: the TypeScript files in `src/` of that package. Every batch norm and every scale layer is folded into the
+//! convolution before it (in f64), so that only convolutions, additions, activations and pools remain. The graphs do
+//! not normalise pixels: the manifest has the means and the scale.
 
 use super::graph::{Graph, Map, Pad};
 use super::weights::{Tensor, Weights, WeightsError};
 
 type Built = Result<Vec<u8>, WeightsError>;
 
-/// `values[i] * by[i % by.len()]`, in f64: scales each output channel, which is the last axis (of depthwise filters the
-/// last but one, of one).
+/// `values[i] * by[i % by.len()]`, in f64: scales each output channel. Output channels are the last axis; in depthwise
+/// filters they are the last axis but one, and the last axis has length 1.
 fn scaled(t: &Tensor, by: &[f64]) -> Tensor {
     let values = t.values.iter().zip(by.iter().cycle()).map(|(&v, s)| (f64::from(v) * s) as f32).collect();
     Tensor { shape: t.shape.clone(), values }
@@ -20,12 +20,12 @@ fn f64s(t: &Tensor) -> impl Iterator<Item = f64> + '_ {
     t.values.iter().map(|&v| f64::from(v))
 }
 
-/// `ssd_mobilenetv1`: 512x512, turned by 180 degrees ([`Graph::turned`]: without that its four padded copies take 17 MB
-/// and a tenth of the time); output `pred` `[N, 5118, 5]`: ty, tx, th, tw and the face's logit. Also returns the
-/// anchors in the order of the rows (5118 times ymin, xmin, ymax, xmax, as fractions of the square that is not turned;
-/// little-endian f32).
+/// `ssd_mobilenetv1`: 512x512, turned by 180 degrees ([`Graph::turned`]: without the turn, OpenCV makes four padded
+/// copies, which take 17 MB and a tenth of the time). Output `pred` `[N, 5118, 5]`: ty, tx, th, tw and the face's
+/// logit. Also returns the anchors in the order of the rows: 5118 times ymin, xmin, ymax, xmax, as fractions of the
+/// square before the turn, in little-endian f32.
 pub(crate) fn ssd_mobilenetv1(w: &Weights) -> Result<(Vec<u8>, Vec<u8>), WeightsError> {
-    // As the frozen graph has it: 0.001 rounded to f32. Some variances are 4e-36, so it decides.
+    // The value in the frozen graph: 0.001 rounded to f32. Some variances are 4e-36, so the exact value matters.
     const EPSILON: f64 = 0.001_000_000_047_497_451_3;
     let (mut g, mut x) = Graph::turned("ssd_mobilenetv1", 512);
 
@@ -68,7 +68,7 @@ pub(crate) fn ssd_mobilenetv1(w: &Weights) -> Result<(Vec<u8>, Vec<u8>), Weights
         let part = |name: &str| w.get(&format!("Prediction/BoxPredictor_{i}/{name}"));
         let boxes = (part("BoxEncodingPredictor/weights")?, part("BoxEncodingPredictor/biases")?);
         let classes = (part("ClassPredictor/weights")?, part("ClassPredictor/biases")?);
-        // Five values an anchor: its four codes, and class 1 of three (background, face, unused).
+        // Five values for each anchor: its four codes, and class 1 of three (background, face, unused).
         let merge = |boxes: &[f32], classes: &[f32]| -> Vec<f32> {
             boxes
                 .chunks_exact(4)
@@ -87,14 +87,15 @@ pub(crate) fn ssd_mobilenetv1(w: &Weights) -> Result<(Vec<u8>, Vec<u8>), Weights
         let what = format!("{rows} rows and {} anchors", anchors.values.len() / 4);
         return Err(WeightsError::Shape { network: "ssd_mobilenetv1", what });
     }
-    // They are given map by map, cell by cell from the top left, and the rows begin at the bottom right of each map.
+    // The file lists the anchors map by map, and cell by cell from the top left. The rows of each map begin at the
+    // bottom right.
     let mut turned: Vec<f32> = Vec::with_capacity(anchors.values.len());
-    let mut left = &anchors.values[..];
+    let mut rest = &anchors.values[..];
     for map in &predictions {
-        let a_cell = map.channels / 5 * 4;
-        let (these, others) = left.split_at(map.side * map.side * a_cell);
-        turned.extend(these.rchunks_exact(a_cell).flatten().copied());
-        left = others;
+        let per_cell = map.channels / 5 * 4;
+        let (of_map, after) = rest.split_at(map.side * map.side * per_cell);
+        turned.extend(of_map.rchunks_exact(per_cell).flatten().copied());
+        rest = after;
     }
     Ok((g.finish(), turned.into_iter().flat_map(|v| v.to_le_bytes()).collect()))
 }
@@ -131,7 +132,8 @@ pub(crate) fn tiny_face_detector(w: &Weights, side: usize) -> Built {
     Ok(g.finish())
 }
 
-/// What the landmark and expression networks have in common, weights apart: four dense blocks and an average.
+/// The common layers of the landmark network and the expression network, each with its own weights: four dense blocks
+/// and an average pool.
 fn dense_blocks(g: &mut Graph, w: &Weights, input: Map) -> Result<Map, WeightsError> {
     let mut x = input;
     for i in 0..4 {
@@ -194,7 +196,7 @@ pub(crate) fn age_gender(w: &Weights) -> Built {
     let y = separable(&mut g, w, &x, "exit_flow/separable_conv", 1)?;
     let y = g.relu(&y);
     let y = g.average_pool(&y, 7, 2);
-    // One output, because OpenCV's `forward` gives only the last of several: the two heads side by side.
+    // One output with both heads side by side, because OpenCV's `forward` returns only the last of several outputs.
     let (age, gender) = (w.get("fc/age/weights")?, w.get("fc/gender/weights")?);
     let values: Vec<f32> =
         age.values.iter().zip(gender.values.chunks_exact(2)).flat_map(|(&a, g)| [a, g[0], g[1]]).collect();
@@ -230,7 +232,7 @@ pub(crate) fn face_recognition(w: &Weights) -> Built {
     let down = |g: &mut Graph, x: &Map, p: &str| -> Result<Map, WeightsError> {
         let mut y = two(g, x, p, 2, Pad::Valid)?;
         let mut s = g.average_pool(x, 2, 2);
-        // VALID convolutions lose a row where the pool does not (3 for 4, 1 for 2).
+        // VALID convolutions lose a row and a column that the pool keeps (3 instead of 4, 1 instead of 2).
         if s.side != y.side {
             y = g.pad(&y, 0, s.side - y.side);
         }

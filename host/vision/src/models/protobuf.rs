@@ -1,9 +1,9 @@
-//! The wire format of protocol buffers, as far as writing an ONNX file needs it: varints, 32-bit floats and
+//! Writes the wire format of protocol buffers, as far as an ONNX file needs it: varints, 32-bit floats and
 //! length-delimited fields.
 //!
-//! It does not read, and knows no schema: [`super::graph`] has the field numbers of `onnx.proto`.
+//! This module does not read messages and knows no schema: [`super::graph`] has the field numbers of `onnx.proto`.
 
-/// One message being written. Fields stand in the order in which they are put, so the same calls give the same bytes.
+/// One message. Fields are written in the order of the calls, so the same calls give the same bytes.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Message(Vec<u8>);
 
@@ -18,7 +18,7 @@ impl Message {
 
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
-            // The low seven bits, with the mark that more follow.
+            // The low seven bits, and the bit that says that more bytes follow.
             self.0.push((value & 0x7f) as u8 | 0x80);
             value >>= 7;
         }
@@ -29,7 +29,7 @@ impl Message {
         self.varint(field << 3 | wire);
     }
 
-    /// An `int32`, `int64` or enum. Negative values take ten bytes, as the format wants it.
+    /// An `int32`, an `int64` or an enum. The format requires ten bytes for a negative value.
     pub(crate) fn int(&mut self, field: u64, value: i64) {
         self.tag(field, VARINT);
         self.varint(value.cast_unsigned());
@@ -63,7 +63,7 @@ impl Message {
 mod tests {
     use super::*;
 
-    /// The examples of the format's own documentation: `150` in field 1 and `testing` in field 2.
+    /// The examples of the format's documentation: `150` in field 1 and `testing` in field 2.
     #[test]
     fn bytes_are_those_of_the_documentation() {
         let mut m = Message::new();

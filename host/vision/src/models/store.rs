@@ -4,10 +4,11 @@
 //! DIR/NAME.toml          the manifest (see `manifest`), with the sha256 of each of the model's files
 //! DIR/files/HEX          a file, named by its sha256
 //! ```
-//! A model's digest is the sha256 of its installed manifest: it covers the files (weights, anchors, cascades) as well
-//! as means, labels and the way the output is read, so two models with one digest give the same results. Files are
-//! written before the manifest that names them, each to a temporary file that is synced and then renamed; a crash
-//! leaves a model absent or whole, never in between. What is loaded is compared with its digest each time.
+//! A model's digest is the sha256 of its installed manifest. The manifest contains the digests of the files (weights,
+//! anchors, cascades), the means, the labels and the layout of the output, so two models with the same digest give the
+//! same results. The store writes the files before the manifest that names them. It writes each of them to a temporary
+//! file, syncs it and renames it, so a crash leaves a model either absent or complete. Each load compares the file with
+//! its digest.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -28,9 +29,9 @@ pub enum ModelError {
     Io { operation: &'static str, path: PathBuf, source: io::Error },
     #[error("`{}` is too large: {bytes} bytes, and at most {max} are allowed", path.display())]
     TooLarge { path: PathBuf, bytes: u64, max: u64 },
-    #[error("`{}` is not what it should be: expected {expected}, found {found}", path.display())]
+    #[error("`{}` has the wrong content: expected {expected}, found {found}", path.display())]
     WrongDigest { path: PathBuf, expected: Digest, found: Digest },
-    #[error("`{}` is no model manifest: {message}", path.display())]
+    #[error("`{}` is not a model manifest: {message}", path.display())]
     BadManifest { path: PathBuf, message: String },
     #[error("the name `{name}` is taken by the installed model `{by}`; choose another")]
     NameTaken { name: String, by: String },
@@ -43,7 +44,7 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// Stable and snake_case.
+    /// A stable code in snake_case.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -64,7 +65,10 @@ pub(crate) fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::
     move |source| ModelError::Io { operation, path, source }
 }
 
-/// Reads a file of at most `max` bytes; never more than that is held.
+/// Reads a file of at most `max` bytes, and never holds more.
+///
+/// # Errors
+/// `Io`; `TooLarge` if the file has more than `max` bytes.
 pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, ModelError> {
     let file = fs::File::open(path).map_err(io_error("open", path))?;
     let bytes = file.metadata().map_err(io_error("read the size of", path))?.len();
@@ -79,31 +83,33 @@ pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, ModelError>
 /// One installed model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Installed {
+    /// The model as core describes it.
     pub model: Model,
+    /// The manifest as it is in the folder.
     pub manifest: Manifest,
 }
 
-/// The name of a model whose manifest cannot be read, and why.
+/// The name of a model whose manifest cannot be read, and the reason.
 pub type Unread = (String, ModelError);
 
-/// A model about to be installed: its manifest without files, and the files.
+/// A model that is to be installed: its manifest, without the list of files, and its files.
 pub(crate) struct Candidate {
     pub(crate) manifest: Manifest,
     pub(crate) files: Vec<(Role, Vec<u8>)>,
 }
 
-/// See the module's text.
+/// The folder of installed models.
 #[derive(Debug, Clone)]
 pub struct ModelStore {
     dir: PathBuf,
 }
 
 impl ModelStore {
-    /// Opens the folder, making it where there is none and one can be made: where nothing can be written there are no
-    /// models.
+    /// Opens the folder, and creates it if it does not exist. A folder that cannot be created because of permissions or
+    /// a read-only file system counts as a folder without models.
     ///
     /// # Errors
-    /// `Io`.
+    /// `Io` for any other failure to create the folder.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, ModelError> {
         let dir = dir.into();
         let files = dir.join("files");
@@ -117,8 +123,8 @@ impl ModelStore {
         }
     }
 
-    /// One installer at a time, of all processes on this folder, until what is returned is dropped: whoever waited
-    /// looks again what there is. Blocking.
+    /// Takes the installer's lock of this folder, which one process at a time holds, until the returned file is
+    /// dropped. A caller that had to wait should look again at what is installed. Blocking.
     ///
     /// # Errors
     /// `Io`.
@@ -129,13 +135,13 @@ impl ModelStore {
         Ok(file)
     }
 
-    /// The folder.
+    /// The folder of this store.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// When a manifest was last added to the folder or removed from it.
+    /// The last time when a manifest was added to the folder or removed from it.
     #[cfg(feature = "opencv")]
     pub(crate) fn changed(&self) -> Result<std::time::SystemTime, ModelError> {
         match fs::metadata(&self.dir).and_then(|folder| folder.modified()) {
@@ -144,7 +150,7 @@ impl ModelStore {
         }
     }
 
-    /// Every installed model, by kind and name.
+    /// Every installed model, sorted by kind and name.
     ///
     /// # Errors
     /// `Io`; `BadManifest` if a manifest in the folder cannot be read.
@@ -153,10 +159,10 @@ impl ModelStore {
         if unread.is_empty() { Ok(found) } else { Err(unread.swap_remove(0).1) }
     }
 
-    /// The same, and by name those whose manifests cannot be read.
+    /// Every installed model, sorted by kind and name; and every manifest that cannot be read, sorted by name.
     ///
     /// # Errors
-    /// `Io` of the folder.
+    /// `Io` if the folder cannot be listed.
     pub fn look(&self) -> Result<(Vec<Installed>, Vec<Unread>), ModelError> {
         let (mut found, mut unread) = (Vec::new(), Vec::new());
         let entries = match fs::read_dir(&self.dir) {
@@ -188,7 +194,7 @@ impl ModelStore {
         Ok(Installed { model: manifest.model(Digest::of(&bytes)), manifest })
     }
 
-    /// A file of an installed model, compared with its digest.
+    /// Reads a file of an installed model and compares it with its digest.
     ///
     /// # Errors
     /// `Io`, `TooLarge`, `WrongDigest`.
@@ -203,8 +209,8 @@ impl ModelStore {
         }
     }
 
-    /// Where a file of an installed model is, after its content has been compared with its digest. For large files that
-    /// somebody else reads: it holds none of them.
+    /// The path of a file of an installed model, after a comparison of its content with its digest. For large files
+    /// that another library reads: this function reads the file in chunks.
     ///
     /// # Errors
     /// `Io`, `WrongDigest`.
@@ -229,15 +235,15 @@ impl ModelStore {
         Err(ModelError::WrongDigest { path, expected: file.digest, found })
     }
 
-    /// Those files of an installed model that are gone or not what their digests say. Reads all of them.
+    /// The paths of an installed model's files that are missing or do not match their digests. Reads every file.
     #[must_use]
     pub fn damaged(&self, model: &Installed) -> Vec<PathBuf> {
         let files = model.manifest.files.iter().filter(|file| self.locate(file).is_err());
         files.map(|file| self.dir.join("files").join(file.digest.hex())).collect()
     }
 
-    /// An installed model as it stands in the folder, for another machine's [`ModelStore::adopt`]: the text of its
-    /// manifest, and its files in the manifest's order.
+    /// An installed model for [`ModelStore::adopt`] on another machine: the text of its manifest, and its files in the
+    /// manifest's order.
     ///
     /// # Errors
     /// `Io`, `TooLarge`, `WrongDigest`.
@@ -258,8 +264,8 @@ impl ModelStore {
         Ok(Installed { model: manifest.model(Digest::of(text.as_bytes())), manifest })
     }
 
-    /// Installs what another machine exported and had checked: its manifest with the digests of its files, and these.
-    /// The same again has no effect.
+    /// Installs a model that another machine checked and exported: the manifest with the digests of the files, and the
+    /// files. Installing the same model again has no effect.
     ///
     /// # Errors
     /// `BadManifest`, `NameTaken`, `WrongDigest`, `Io`.
@@ -286,9 +292,9 @@ impl ModelStore {
         Ok(model)
     }
 
-    /// Installs a user's own model: an ONNX file or a cascade, and the manifest that describes it. The network is
-    /// loaded and run once on an empty picture, and the shape of its output is compared with the manifest, before
-    /// anything is written. The same model again has no effect.
+    /// Installs a user's own model: an ONNX file or a cascade, and the manifest that describes it. Before it writes
+    /// anything, it loads the network, runs it once on a black picture and compares the shape of the output with the
+    /// manifest. Installing the same model again has no effect.
     ///
     /// # Errors
     /// `BadManifest`, `NameTaken`, `TooLarge`, `Unusable`, `Io`; `Unavailable` in a build without OpenCV.
@@ -309,8 +315,8 @@ impl ModelStore {
         self.install(vec![candidate], None).map(|mut models| models.remove(0))
     }
 
-    /// Installs all the candidates. Nothing is written unless every name is free, or held by a model whose source
-    /// begins with `replaces`.
+    /// Installs all candidates. Writes nothing unless each candidate's names are free. A name is also free if a model
+    /// with the candidate's name has it whose source begins with `replaces`.
     pub(crate) fn install(&self, candidates: Vec<Candidate>, replaces: Option<&str>) -> Result<Vec<Model>, ModelError> {
         let installed = self.list()?;
         let mut prepared = Vec::new();
@@ -357,10 +363,10 @@ impl ModelStore {
         Ok(prepared.into_iter().map(|(model, ..)| model).collect())
     }
 
-    /// Durable and all at once: whoever looks sees the old file or the new one.
+    /// Writes a file durably and atomically: a reader sees the old file or the new one.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
         let parent = path.parent().unwrap_or(&self.dir);
-        // A file that is there already is written again only if it is damaged.
+        // A file with this content is not written again; a damaged file is.
         if fs::read(path).is_ok_and(|old| old == bytes) {
             return Ok(());
         }
@@ -373,7 +379,7 @@ impl ModelStore {
     }
 }
 
-/// Loads and runs the candidate once.
+/// Loads the candidate and runs it once. `path` is the file that an error names.
 pub(crate) fn check(candidate: &Candidate, path: &Path) -> Result<(), ModelError> {
     #[cfg(feature = "opencv")]
     {
@@ -383,7 +389,7 @@ pub(crate) fn check(candidate: &Candidate, path: &Path) -> Result<(), ModelError
     }
     #[cfg(not(feature = "opencv"))]
     {
-        // The signature is that of the other build.
+        // The function keeps the signature of the build with OpenCV.
         let (_, _) = (candidate, path);
         Err(ModelError::Unavailable(crate::BUILT_WITHOUT.to_owned()))
     }

@@ -1,8 +1,8 @@
-//! Tests: a user's own models enter by `ModelStore::add`, are used like the others, and are refused when they are not
-//! what their manifest says.
+//! Tests: `ModelStore::add` installs a user's own models, vision uses them like other models, and a model that does not
+//! match its manifest is refused.
 //!
-//! The networks are made here, so small that what they compute can be told by hand: the means of the picture's
-//! channels, or constants.
+//! The networks are made here. They are so small that their results are known: the means of the picture's channels, or
+//! constants.
 
 #![expect(clippy::unwrap_used, reason = "a failing test should panic, in its helpers too")]
 
@@ -19,7 +19,7 @@ use crate::{Opencv, Options};
 
 const SIDE: usize = 16;
 
-/// Mean of each channel times `weights` (`[3][n]`) plus `bias`, as `[N, n]`.
+/// A network that returns the mean of each channel times `weights` (`[3][n]`) plus `bias`, as `[N, n]`.
 fn means(weights: &[f32], bias: &[f32]) -> Vec<u8> {
     let (mut g, input) = Graph::new("means", SIDE);
     let x = g.average_pool(&input, SIDE, 1);
@@ -27,7 +27,7 @@ fn means(weights: &[f32], bias: &[f32]) -> Vec<u8> {
     g.finish()
 }
 
-/// Rows of five constants: `[N, K, 5]`.
+/// A network that returns constant rows of five values: `[N, K, 5]`.
 fn constant_boxes(rows: &[f32]) -> Vec<u8> {
     let (mut g, input) = Graph::new("boxes", SIDE);
     let x = g.average_pool(&input, SIDE, 1);
@@ -72,7 +72,8 @@ impl Bench {
 fn manifest(kind: &str, name: &str, output: &str, more: &str) -> String {
     let crop = if kind == "detector" { "" } else { "[crop]\nfrom = 'detection'\n" };
     format!(
-        "kind = '{kind}'\nname = '{name}'\noutput = '{output}'\n{more}\n[input]\nside = {SIDE}\nmean = [0.0, 0.0, 0.0]\nscale = 0.01\n{crop}"
+        "kind = '{kind}'\nname = '{name}'\noutput = '{output}'\n{more}\n[input]\nside = {SIDE}\n\
+         mean = [0.0, 0.0, 0.0]\nscale = 0.01\n{crop}"
     )
 }
 
@@ -95,7 +96,7 @@ fn an_embedder_and_a_classifier_compute_what_they_should() {
     let model = vision.model(ModelKind::Embedder, Some("m")).unwrap();
     assert_eq!(model, embedder);
     assert!(vision.companions(&model).is_empty(), "it needs no landmarks");
-    // Five faces: more than one batch.
+    // Five faces are more than one batch.
     for vector in vision.embed(&model, &image, &[WHOLE; 5], &stop).unwrap() {
         let vector = vector.unwrap();
         assert!(vector.iter().zip([1.0, 0.5, 0.5]).all(|(a, b)| (a - b).abs() < 1e-5), "{vector:?}");
@@ -110,7 +111,7 @@ fn an_embedder_and_a_classifier_compute_what_they_should() {
 #[test]
 fn a_detector_of_the_documented_layout_gives_boxes_in_pixels() {
     let bench = Bench::new();
-    // Two that overlap, one apart, one that is none, one under the confidence.
+    // Two boxes that overlap, one apart, one with a negative size, and one below the minimum confidence.
     let rows = [
         [0.1, 0.1, 0.5, 0.5, 0.9],
         [0.12, 0.1, 0.5, 0.5, 0.8],
@@ -120,7 +121,7 @@ fn a_detector_of_the_documented_layout_gives_boxes_in_pixels() {
     ];
     bench.add(&constant_boxes(rows.as_flattened()), &manifest("detector", "constant", "boxes", "")).unwrap();
     let vision = bench.vision();
-    // Wider than high: the lower half of the square is padding.
+    // The picture is wider than high, so the lower half of the square is padding.
     let image = Image::new(vec![0; 200 * 100 * 3].into(), Size { width: 200, height: 100 }).unwrap();
     let model = vision.model(ModelKind::Detector, None).unwrap();
     let found = vision.detect(&model, &image, DetectOptions::default(), &Stop::never()).unwrap();
@@ -141,7 +142,7 @@ fn a_cascade_enters_by_the_same_door() {
     let found =
         bench.vision().detect(&installed.model, &plain([9; 3]), DetectOptions::default(), &Stop::never()).unwrap();
     assert!(found.is_empty());
-    // An ONNX file is no cascade, and a cascade no network.
+    // An ONNX file is not a cascade, and a cascade is not a network.
     let err = bench
         .store
         .add(
@@ -164,7 +165,7 @@ fn what_does_not_fit_is_refused_and_not_installed() {
     let nan = means(&[f32::NAN; 9], &[0.0; 3]);
     let classifier = |labels: &str| manifest("emotion_classifier", "x", "probabilities", labels);
     for (onnx, toml, says) in [
-        (&three[..], classifier("labels = ['a', 'b']"), "one value a label"),
+        (&three[..], classifier("labels = ['a', 'b']"), "one value for each label"),
         (&three, manifest("landmarker", "x", "points", ""), "[N, 136]"),
         (&three, manifest("detector", "x", "boxes", ""), "[N, K, 5]"),
         (&three, manifest("embedder", "x", "vector", "").replace("16", "32"), ""),

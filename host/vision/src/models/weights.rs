@@ -1,7 +1,8 @@
-//! Reads the weight files of tensorflow.js: a manifest in JSON and the tensors, one after the other, in binary files.
+//! Reads the weight files of tensorflow.js: a JSON manifest, and binary files that contain the tensors one after the
+//! other.
 //!
-//! A tensor with `quantization` holds one byte a value (`value = byte * scale + min`, reckoned in f64); one without
-//! holds little-endian f32 or i32, at whatever offset the one before it ended.
+//! A tensor with `quantization` has one byte for each value (`value = byte * scale + min`, computed in f64). A tensor
+//! without it has little-endian f32 or i32. A tensor begins where the previous one ends, without alignment.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ pub(crate) struct Tensor {
 impl Tensor {
     /// The shape of a convolution's filters.
     pub(crate) fn shape4(&self) -> [usize; 4] {
-        // The networks' code asks for it only where the pinned files hold such a tensor.
+        // The networks ask for the shape only of tensors that have four dimensions in the pinned files.
         <[usize; 4]>::try_from(self.shape.as_slice()).expect("filters have four dimensions in the pinned files")
     }
 }
@@ -42,16 +43,16 @@ struct Quantization {
     dtype: String,
 }
 
-/// What is wrong with a weight file.
+/// Why a weight file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     #[error("the manifest is not readable")]
     Manifest(#[source] serde_json::Error),
     #[error("tensor `{tensor}` is of type `{dtype}`, which is not supported")]
     Type { tensor: String, dtype: String },
-    #[error("tensor `{tensor}` ends behind the file, which has {bytes} bytes")]
+    #[error("tensor `{tensor}` ends after the end of the file, which has {bytes} bytes")]
     Short { tensor: String, bytes: usize },
-    #[error("{left} bytes are left over behind the last tensor")]
+    #[error("{left} bytes remain after the last tensor")]
     Long { left: usize },
     #[error("tensor `{0}` is missing")]
     Missing(String),
@@ -64,7 +65,10 @@ pub enum WeightsError {
 pub(crate) struct Weights(BTreeMap<String, Tensor>);
 
 impl Weights {
-    /// `blob` is the binary files of the manifest, joined.
+    /// Reads all tensors. `blob` is the concatenation of the manifest's binary files.
+    ///
+    /// # Errors
+    /// `Manifest`; `Type`; `Short` if the blob ends within a tensor; `Long` if bytes remain after the last tensor.
     pub(crate) fn read(manifest: &[u8], blob: &[u8]) -> Result<Self, WeightsError> {
         let groups: Vec<Group> = serde_json::from_slice(manifest).map_err(WeightsError::Manifest)?;
         let mut rest = blob;

@@ -1,5 +1,5 @@
-//! What the tests share: the package of weights and photographs, the models imported from it, and one vision for all of
-//! them.
+//! Shared by the tests: the package with weights and photographs, the models imported from it, and one vision for all
+//! tests.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use dovetail_core::stop::Stop;
 use dovetail_core::vision::{DetectOptions, Detection, Image, ModelKind, Rect, Vision};
 use dovetail_vision::{FACE_API_PACKAGE, HAAR_FOLDER, ModelStore, Opencv, Options};
 
-/// The unpacked package. Fails with the command to run where there is none.
+/// The unpacked package. If it is missing, the test fails with the command that fetches it.
 pub(crate) fn package() -> PathBuf {
     let folder = std::env::var_os("DOVETAIL_FACE_API")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/face-api/package"), PathBuf::from);
@@ -63,7 +63,7 @@ pub(crate) fn overlap(a: Rect, b: Rect) -> f64 {
     if w > 0.0 && h > 0.0 { w * h / (aw * ah + bw * bh - w * h) } else { 0.0 }
 }
 
-/// A picture that is not the same twice: `seed` decides.
+/// Pixels of noise, determined by `seed`.
 pub(crate) fn noise(width: u32, height: u32, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..width as usize * height as usize * 3)

@@ -1,5 +1,5 @@
-//! Files that are not as their format wants them: what every other program opens is opened, with the pixels of OpenCV's
-//! `imread` and a warning; data that end early are refused. `../README.md` says where the files come from.
+//! Files that violate their format. A file that other programs open is opened with the pixels of OpenCV's `imread` and
+//! a warning; a file whose data end early is refused. `../README.md` lists where the files come from.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use dovetail_vision::probe;
 
 use crate::common::{open, photo_file, vision};
 
-/// Of the RGB pixels that `imread` gives of `jpeg-base.jpg`, and of each of the others that are made from it.
+/// The digest of the RGB pixels that `imread` returns for `jpeg-base.jpg`, and for each file that is made from it.
 const BASE: &str = "sha256:1ea491db8b958896072af95b8668e5d97ee44a261efe34348a132b0d8fb4491c";
 
 pub(crate) fn file(name: &str) -> Vec<u8> {
@@ -28,7 +28,7 @@ fn refused(file: &[u8]) -> String {
     }
 }
 
-/// `jpeg-base.jpg` with another segment in place of its first one, which says that it is a JFIF file.
+/// `jpeg-base.jpg` with `segment` in place of its first segment, which declares a JFIF file.
 fn with_first_segment(segment: &[u8]) -> Vec<u8> {
     let base = file("jpeg-base.jpg");
     let length = usize::from(u16::from_be_bytes([base[4], base[5]]));
@@ -57,7 +57,7 @@ fn what_libjpeg_only_warns_of_is_opened_as_imread_does_and_told() {
         assert_eq!(pixels(&image), BASE, "{name}");
         let told = image.warning().unwrap_or_else(|| panic!("{name}: no warning"));
         assert!(told.starts_with("libjpeg warned: ") && told.contains(warning), "{name}: {told}");
-        // The next one that asks gets it from memory, and is told the same. A part of it is another picture.
+        // A second caller gets the picture from the cache, with the same warning. A crop is another picture.
         assert_eq!(open(&file).unwrap().warning(), Some(told), "{name}");
         let part = vision().crop(&image, Rect { x: 0.0, y: 0.0, width: 9.0, height: 9.0 }).unwrap();
         let smaller = vision().resize(&image, Size { width: 9, height: 9 }, &Stop::never()).unwrap();
@@ -74,7 +74,7 @@ fn several_kinds_of_warnings_are_told_together_and_each_once() {
     let mut all = file("jpeg-zeros-between-segments.jpg");
     all.truncate(all.len() - 2);
     let scan = all.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
-    // Behind the three components: the first coefficient of the scan.
+    // The byte after the three components is the scan's first coefficient.
     all[scan + 11] = 1;
     let quantisation = all.windows(2).rposition(|w| w == [0xff, 0xdb]).unwrap();
     let all = [&all[..quantisation], &[0; 5], &all[quantisation..]].concat();
@@ -89,7 +89,7 @@ fn several_kinds_of_warnings_are_told_together_and_each_once() {
 fn data_that_end_early_are_refused_wherever_they_are_cut_and_whatever_stands_behind() {
     for (name, file) in [
         ("base", file("jpeg-base.jpg")),
-        // The first warning is another one.
+        // This file causes another warning first.
         ("odd scan parameters", file("jpeg-sos-params.jpg")),
         ("restarts", file("jpeg-restarts.jpg")),
         ("progressive", file("jpeg-progressive.jpg")),
@@ -98,7 +98,8 @@ fn data_that_end_early_are_refused_wherever_they_are_cut_and_whatever_stands_beh
         let (mut early, mut complete) = (0, 0);
         for keep in 4..file.len() {
             for ending in [&b""[..], b"\xff\xd9", b"\xff\xd9\0\0\0\0"] {
-                // Cut between two scans and ended properly, a progressive file is whole, only coarser.
+                // A progressive file that is cut between two scans and ends with an end marker is complete, but
+                // coarser.
                 if name == "progressive" && !ending.is_empty() {
                     continue;
                 }
@@ -124,7 +125,7 @@ fn an_interval_that_is_lost_between_restart_markers_is_a_warning() {
     let file = file("jpeg-restarts.jpg");
     let whole = open(&file).unwrap();
     let at = |n: u8| file.windows(2).position(|w| w == [0xff, 0xd0 + n]).unwrap();
-    // The third interval, without its marker; and the same with its marker but without most of its data.
+    // One file lacks the third interval and its marker; the other has the marker but lacks most of the interval's data.
     let lost = [&file[..at(1)], &file[at(2)..]].concat();
     let short = [&file[..at(1) + 6], &file[at(2)..]].concat();
     for file in [lost, short] {
@@ -147,7 +148,7 @@ fn a_scan_whose_data_run_into_another_segment_ends_early() {
 fn more_scans_than_are_allowed_are_refused_and_as_many_are_not() {
     let file = file("jpeg-progressive.jpg");
     let scans = file.windows(2).filter(|w| *w == [0xff, 0xda]).count();
-    // The first scan, as often again: it says the same.
+    // The first scan repeated: it has the same data.
     let first = file.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
     let end = first + 2 + file[first + 2..].windows(2).position(|w| w[0] == 0xff && w[1] != 0).unwrap();
     let with = |more: usize| [&file[..end], &file[first..end].repeat(more), &file[end..]].concat();

@@ -1,4 +1,4 @@
-//! The annotated picture: everything is drawn, inside the picture, whatever the boxes are.
+//! The annotated picture: all parts are drawn inside the picture, for any boxes.
 
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{DetectOptions, Image, ModelKind, Point, Rect, Size, Vision};
@@ -6,7 +6,7 @@ use dovetail_vision::{Annotation, annotate};
 
 use crate::common::{detect, photo, vision};
 
-/// The real thing, for people to look at: target/tmp/annotated-*.png.
+/// Writes the annotated pictures for people to look at: target/tmp/annotated-*.png.
 #[test]
 fn the_photographs_are_annotated() {
     let (vision, stop) = (vision(), Stop::never());

@@ -1,5 +1,5 @@
-//! Image files of anybody: headers, and the pixels behind them where they are few. An error or a picture of the size
-//! that its header says, and never a crash.
+//! Untrusted image files: their headers, and the pixels of small pictures. The result is an error, or a picture of the
+//! size in the header, and never a crash.
 
 #[path = "../../../../tests/fuzz/mutator.rs"]
 mod mutator;
@@ -11,7 +11,7 @@ use mutator::{files, fuzz};
 
 use crate::common::{noise, open, photo_file, vision};
 
-/// Decoded as well, up to so many pixels: larger ones take their time and are read by the same code.
+/// Pictures with at most this many pixels are also decoded. Larger pictures take long and are decoded by the same code.
 const FEW: u64 = 1 << 20;
 
 fn corpus() -> Vec<Vec<u8>> {
@@ -24,14 +24,16 @@ fn corpus() -> Vec<Vec<u8>> {
         out.into_inner()
     });
     let jpeg = vision().encode(&image, "image/jpeg", Some(80), &dovetail_core::stop::Stop::never()).unwrap();
-    // With an EXIF segment that turns it.
+    // With an EXIF segment that turns the picture.
     let exif = b"\xff\xe1\x00\x22Exif\0\0II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
     let turned = [&jpeg[..2], exif, &jpeg[2..]].concat();
     written.into_iter().chain([jpeg, turned]).chain(files("tests/fuzz/images")).collect()
 }
 
+/// Whether the error is one of those that a file may cause, with a message of bounded length.
 fn told(error: &VisionError) -> bool {
-    matches!(error, VisionError::Invalid { code: "undecodable" | "too_large" | "unsupported_format" | "animated", message } if message.len() < 4 << 10)
+    let VisionError::Invalid { code, message } = error else { return false };
+    matches!(*code, "undecodable" | "too_large" | "unsupported_format" | "animated") && message.len() < 4 << 10
 }
 
 #[test]
@@ -59,7 +61,8 @@ fn headers() {
     });
 }
 
-/// Cut off at every fiftieth of its file: an error or, where only the file's end is missing, the picture as it is.
+/// Cuts each file at every fiftieth of its length. The result is an error or, if only the end of the file is missing,
+/// the complete picture.
 #[test]
 fn truncations_at_every_fiftieth() {
     for file in corpus().into_iter().chain([photo_file("sample1.jpg")]) {
@@ -84,7 +87,7 @@ fn truncations_at_every_fiftieth() {
 
 #[test]
 fn the_smallest_picture_and_the_longest() {
-    // WebP ends one pixel earlier than the others.
+    // The maximum side of WebP is one pixel less than that of the other formats.
     for (width, height) in [(1, 1), (1, MAX_SIDE - 1), (MAX_SIDE - 1, 1), (1, MAX_SIDE)] {
         let pixels = noise(width, height, 23);
         let picture = ImageBuffer::<Rgb<u8>, _>::from_raw(width, height, pixels.clone()).unwrap();
@@ -106,7 +109,7 @@ fn the_smallest_picture_and_the_longest() {
     }
 }
 
-/// What an EXIF segment says wrongly does no harm, and does not turn the picture.
+/// An invalid EXIF segment does no harm and does not turn the picture.
 #[test]
 fn exif_that_lies() {
     let image = Image::new(noise(24, 16, 25).into(), Size { width: 24, height: 16 }).unwrap();
@@ -118,7 +121,7 @@ fn exif_that_lies() {
     };
     let right = b"II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
     assert_eq!(open(&with(right)).unwrap().size(), Size { width: 16, height: 24 });
-    // An orientation of 9 and of 65535, a directory behind the end, another byte order, none at all.
+    // An orientation of 9 and of 65535; a directory after the end; another byte order; no byte order.
     let lies: [(usize, &[u8]); 5] =
         [(18, &[9, 0]), (18, &[255, 255]), (4, &[255, 255, 255, 255]), (0, b"MM"), (0, b"??")];
     for (at, bytes) in lies {

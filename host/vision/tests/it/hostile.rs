@@ -1,5 +1,5 @@
-//! Boxes and options that come from anybody: an error for that face or for the call, never a panic, and the other faces
-//! still get their results.
+//! Untrusted boxes and options. The result is an error for that face or for the call, never a panic, and the other
+//! faces still get their results.
 
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{DetectOptions, Image, Model, ModelKind, Rect, Size, Vision, VisionError};
@@ -17,7 +17,7 @@ fn hostile() -> Vec<Rect> {
             all.push(Rect { x, y, width, height });
         }
     }
-    // Small ones, and far too large ones that do have pixels inside.
+    // Tiny boxes, and huge boxes that contain pixels of the picture.
     for [x, y, width, height] in
         [[0.0, 0.0, 1.0, 1.0], [1919.0, 1279.0, 1.0, 1.0], [-1e6, -1e6, 2e6, 2e6], [5.0, 5.0, 1e9, 1.5]]
     {
@@ -106,10 +106,11 @@ fn models_are_found_by_name_alias_and_kind() {
     assert_eq!(vision.model(ModelKind::EmotionClassifier, None).unwrap().labels.len(), 7);
     let err = vision.model(ModelKind::Detector, Some("yolo")).unwrap_err();
     assert!(
-        matches!(&err, VisionError::Invalid { code: "unknown_model", message } if message.contains("`ssd`") && message.contains("`haar`")),
+        matches!(&err, VisionError::Invalid { code: "unknown_model", message }
+            if message.contains("`ssd`") && message.contains("`haar`")),
         "{err:?}"
     );
-    // One of another kind is not found by its name, and cannot be used as what it is not.
+    // A model of another kind is not found by its name, and cannot be used as a model of this kind.
     assert!(vision.model(ModelKind::Detector, Some("age_gender")).is_err());
     let wrong = vision.model(ModelKind::AgeGenderEstimator, None).unwrap();
     let err = vision.detect(&wrong, &photo("sample1.jpg"), DetectOptions::default(), &Stop::never()).unwrap_err();

@@ -1,4 +1,4 @@
-//! Image files: every kind that is read, every limit obeyed and violated, damage, and back again by encoding.
+//! Image files: every format, every limit from both sides, damaged files, and encoding.
 
 use std::io::Cursor;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,7 +48,7 @@ pub(crate) fn chunk(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
     [&(content.len() as u32).to_be_bytes(), &body[..], &(!crc).to_be_bytes()].concat()
 }
 
-/// The header of a PNG file and an empty chunk of pixels: nothing that could be decoded.
+/// The header of a PNG file and an empty chunk of pixels: there is nothing to decode.
 fn png_header(width: u32, height: u32) -> Vec<u8> {
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
     [&b"\x89PNG\r\n\x1a\n"[..], &chunk(b"IHDR", &header), &chunk(b"IDAT", &[])].concat()
@@ -56,7 +56,7 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
 
 #[test]
 fn the_photographs_are_decoded_to_the_pixels_of_imread() {
-    // Digests of the RGB pixels that OpenCV's `imread` gives: ../README.md has the command.
+    // Digests of the RGB pixels that OpenCV's `imread` returns; ../README.md has the command.
     for (name, digest) in [
         ("sample1.jpg", "sha256:27b4376eabd44d3d37553b1c2854b68d00d49aaed57968280f082d78327f540e"),
         ("sample6.jpg", "sha256:903a80d651bfbcf2e7d516f4722a787441fce9e382d99a5903b15c31c76c1f63"),
@@ -100,7 +100,7 @@ fn jpeg(image: &Image) -> Vec<u8> {
     vision().encode(image, "image/jpeg", Some(95), &Stop::never()).unwrap()
 }
 
-/// A segment with nothing but the orientation, in either byte order.
+/// A segment that contains only the orientation, in either byte order.
 fn exif(orientation: u16, little: bool) -> Vec<u8> {
     let mut segment = b"\xff\xe1\x00\x22Exif\0\0".to_vec();
     if little {
@@ -116,13 +116,13 @@ fn exif(orientation: u16, little: bool) -> Vec<u8> {
 
 #[test]
 fn all_eight_orientations_stand_upright() {
-    // Large areas of one colour survive JPEG: red, green, blue and white quarters.
+    // Large areas of one colour survive JPEG: the quarters are red, green, blue and white.
     let colours = [[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 250]];
     let pixels: Vec<u8> = (0..32)
         .flat_map(|y| (0..48).flat_map(move |x| colours[usize::from(y >= 16) * 2 + usize::from(x >= 24)]))
         .collect();
     let plain = jpeg(&Image::new(pixels.into(), Size { width: 48, height: 32 }).unwrap());
-    // Which quarter is seen at top left, top right, bottom left, bottom right once upright.
+    // For each orientation, the quarters at top left, top right, bottom left and bottom right of the upright picture.
     let upright = [
         [0, 1, 2, 3],
         [1, 0, 3, 2],
@@ -147,7 +147,7 @@ fn all_eight_orientations_stand_upright() {
             }
         }
     }
-    // An orientation that does not exist, and a segment that is cut off, are none.
+    // An orientation that does not exist is ignored.
     let odd = [&plain[..2], &exif(9, true), &plain[2..]].concat();
     assert_eq!(open(&odd).unwrap().size(), Size { width: 48, height: 32 });
 }
@@ -177,12 +177,12 @@ fn what_is_no_image_is_named_so() {
 
 #[test]
 fn animated_pictures_are_refused() {
-    // An acTL chunk of two frames right behind the header makes a PNG file an animated one.
+    // An acTL chunk with two frames after the header makes a PNG file animated.
     let still = png(ImageBuffer::<Rgb<u8>, _>::from_raw(4, 4, noise(4, 4, 5)).unwrap());
     let header = 8 + 25;
     let moving = [&still[..header], &chunk(b"acTL", &[0, 0, 0, 2, 0, 0, 0, 0]), &still[header..]].concat();
     assert_eq!(code(open(&moving)), "animated");
-    // A WebP file with the animation flag, its chunk and one empty frame.
+    // A WebP file with the animation flag, an ANIM chunk and one empty frame.
     let mut webp =
         b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0\x03\0\0\x03\0\0ANIM\x06\0\0\0\0\0\0\0\0\0ANMF\x18\0\0\0".to_vec();
     webp.extend([0; 16]);
@@ -194,12 +194,12 @@ fn animated_pictures_are_refused() {
 
 #[test]
 fn the_limits_of_sides_and_pixels_are_read_from_the_header() {
-    // Obeyed: the header is accepted, and only the missing pixels are complained about.
+    // Within the limits: the header is accepted.
     for (w, h) in [(MAX_SIDE, 100), (8160, 6144), (8192, 8192)] {
         assert_eq!(probe(&png_header(w, h)).unwrap().size, Size { width: w, height: h });
         assert!(u64::from(w) * u64::from(h) <= MAX_PIXELS);
     }
-    // Violated: by a file of a few bytes, so nothing can have been decoded.
+    // Beyond the limits, in a file of a few bytes: no pixels can have been decoded.
     for (w, h) in [
         (MAX_SIDE + 1, 1),
         (1, MAX_SIDE + 1),
@@ -215,17 +215,18 @@ fn the_limits_of_sides_and_pixels_are_read_from_the_header() {
         );
     }
     assert_eq!(code(probe(&png_header(0, 1))), "undecodable");
-    // The same for a JPEG whose header lies about its size.
+    // A JPEG file whose header declares a false size.
     let mut file = jpeg(&of_noise(16, 16, 7));
     let frame = file.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
     file[frame + 5..frame + 9].copy_from_slice(&[0x27, 0x10, 0x27, 0x10]);
     assert_eq!(code(probe(&file)), "too_large");
-    // And a picture at the limit is really decoded.
+    // A picture at the limit is decoded.
     let long = ImageBuffer::<Rgb<u8>, _>::from_raw(MAX_SIDE, 2, vec![9; MAX_SIDE as usize * 6]).unwrap();
     assert_eq!(open(&png(long)).unwrap().size().width, MAX_SIDE);
 }
 
-/// As cameras of 50 and of 64 megapixels write them; and the most pixels that there may be, turned on their side.
+/// The sizes of cameras with 50 and with 64 megapixels; and the most pixels that are allowed, with an orientation that
+/// turns the picture.
 #[test]
 fn the_largest_photographs_are_decoded() {
     for (width, height, turn) in [(8160, 6144, false), (9248, 6936, false), (8192, 8192, true)] {
@@ -245,7 +246,7 @@ fn the_largest_photographs_are_decoded() {
 
 #[test]
 fn the_limit_of_the_file_is_obeyed_and_violated() {
-    // Bytes behind the end of a PNG file do not matter to it.
+    // A PNG decoder ignores bytes after the end of the picture.
     let mut file = png(ImageBuffer::<Rgb<u8>, _>::from_raw(4, 4, noise(4, 4, 9)).unwrap());
     file.resize(MAX_FILE_BYTES, 0);
     assert!(open(&file).is_ok());

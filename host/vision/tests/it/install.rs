@@ -1,5 +1,5 @@
-//! Models coming in: the import from the package, and a store that is damaged. (A user's own models: unit tests, where
-//! small networks can be made.)
+//! Installing models: the import from the package, and a damaged store. (The tests of a user's own models are unit
+//! tests, where small networks can be made.)
 
 use std::fs;
 use std::path::Path;
@@ -40,13 +40,13 @@ fn an_import_installs_everything_and_once_more_changes_nothing() {
     let ssd = store.list().unwrap().into_iter().find(|m| m.model.name == "ssd_mobilenetv1").unwrap();
     assert_eq!(ssd.manifest.source.as_deref(), Some(FACE_API_PACKAGE));
     assert_eq!(ssd.manifest.files.len(), 2, "the network and its anchors are both covered by digests");
-    // Nothing but manifests and files named by their digest is left behind.
-    let left: Vec<_> = fs::read_dir(dir.path().join("files"))
+    // The folder contains only files that are named by their digests.
+    let names: Vec<_> = fs::read_dir(dir.path().join("files"))
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert_eq!(left.len(), 9);
-    assert!(left.iter().all(|name| name.len() == 64), "{left:?}");
+    assert_eq!(names.len(), 9);
+    assert!(names.iter().all(|name| name.len() == 64), "{names:?}");
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_model_that_is_to_be_had_elsewhere_is_installed_when_it_is_asked_for() {
     let looked = Arc::new(AtomicU32::new(0));
     let (counted, folder) = (looked.clone(), dir.path().to_owned());
     vision.on_missing(Box::new(move || {
-        // It is there the second time.
+        // The second search installs the model.
         if counted.fetch_add(1, Ordering::SeqCst) == 1 {
             ModelStore::open(&folder).unwrap().import_haar(Path::new(HAAR_FOLDER)).unwrap();
         }
@@ -82,7 +82,7 @@ fn a_wrong_digest_installs_nothing() {
     let (copy, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     copy_of_the_weights(copy.path());
     let store = ModelStore::open(dir.path()).unwrap();
-    // The last one of the six: the others are fine, and are not installed either.
+    // The last of the six networks is wrong. The other five are right and are not installed either.
     let weights = copy.path().join("model/face_recognition_model.bin");
     let mut bytes = fs::read(&weights).unwrap();
     bytes[1000] ^= 1;
@@ -103,7 +103,8 @@ fn without_models_the_error_says_how_to_get_them() {
     let vision = Opencv::new(Options::new(dir.path())).unwrap();
     let err = vision.model(ModelKind::Detector, None).unwrap_err();
     assert!(
-        matches!(&err, VisionError::Unavailable { code: "models_missing", message } if message.contains("dovetail models pull")),
+        matches!(&err, VisionError::Unavailable { code: "models_missing", message }
+            if message.contains("dovetail models pull")),
         "{err:?}"
     );
 }
@@ -123,10 +124,11 @@ fn a_damaged_file_is_noticed_when_it_is_loaded() {
     let detect = || vision.detect(&tiny.model, &photo("sample1.jpg"), DetectOptions::default(), &Stop::never());
     let err = detect().unwrap_err();
     assert!(
-        matches!(&err, VisionError::Unavailable { code: "model_damaged", message } if message.contains("expected sha256:") && message.contains("models pull")),
+        matches!(&err, VisionError::Unavailable { code: "model_damaged", message }
+            if message.contains("expected sha256:") && message.contains("models pull")),
         "{err:?}"
     );
-    // Importing again repairs it, and the running process goes on.
+    // Another import repairs the file, and the running process continues.
     store.import_face_api(&package()).unwrap();
     assert_eq!(detect().unwrap().len(), 3);
 }

@@ -1,5 +1,5 @@
-//! Vision as its users see it, on real photographs and real weights: against the reference, at its limits, and with
-//! hostile input.
+//! Vision through its public interface, on real photographs with real weights: compared with the reference, at its
+//! limits, and with hostile input.
 
 #![expect(
     clippy::unwrap_used,

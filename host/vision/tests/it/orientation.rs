@@ -1,5 +1,5 @@
-//! Orientation wherever a format has it, in every form that programs write; and files that could be animated and have
-//! one picture.
+//! Orientation in every format that has it, in every form that programs write; and files of an animated format that
+//! contain one picture.
 
 use dovetail_core::vision::{Image, Size, VisionError};
 use image::{DynamicImage, ImageBuffer, ImageFormat, Rgb};
@@ -15,12 +15,12 @@ fn picture() -> ImageBuffer<Rgb<u8>, Vec<u8>> {
     ImageBuffer::from_raw(WIDTH, HEIGHT, noise(WIDTH, HEIGHT, 21)).unwrap()
 }
 
-/// Turned by 90 degrees clockwise: orientation 6.
+/// The pixels after a turn by 90 degrees clockwise, which is orientation 6.
 fn turned() -> Vec<u8> {
     DynamicImage::from(picture()).rotate90().into_rgb8().into_raw()
 }
 
-/// A TIFF block whose only entry is the orientation, of this type.
+/// A TIFF block whose only entry is the orientation, with this type of integer.
 fn tiff(orientation: u32, kind: u16, little: bool) -> Vec<u8> {
     let short = |n: u16| if little { n.to_le_bytes() } else { n.to_be_bytes() };
     let long = |n: u32| if little { n.to_le_bytes() } else { n.to_be_bytes() };
@@ -33,7 +33,7 @@ fn tiff(orientation: u32, kind: u16, little: bool) -> Vec<u8> {
     [order, &short(42), &long(8), &short(1), &short(0x0112), &short(kind), &long(1), &value, &[0; 4]].concat()
 }
 
-/// A PNG file with this chunk before its picture data, or behind.
+/// A PNG file with this chunk before its picture data, or after them.
 fn with_chunk(still: &[u8], kind: &[u8; 4], content: &[u8], behind: bool) -> Vec<u8> {
     let at = if behind { still.len() - 12 } else { 8 + 25 };
     [&still[..at], &chunk(kind, content), &still[at..]].concat()
@@ -47,7 +47,7 @@ fn riff(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     [&b"RIFF"[..], &(body.len() as u32).to_le_bytes(), &body].concat()
 }
 
-/// The chunk of pixels of a lossless WebP file, without its head.
+/// The content of the chunk of pixels of a lossless WebP file.
 fn lossless() -> Vec<u8> {
     let file = written(picture(), ImageFormat::WebP);
     assert_eq!(&file[12..16], b"VP8L");
@@ -126,10 +126,10 @@ fn a_png_file_whose_orientation_stands_behind_its_data_is_turned() {
     let (before, behind) = (file("png-exif-before-idat.png"), file("png-exif-behind-idat.png"));
     let mut damaged = behind.clone();
     let at = damaged.windows(4).position(|w| w == b"eXIf").unwrap();
-    // Its checksum is wrong now, so that the chunk does not count.
+    // With a wrong checksum the chunk is ignored.
     damaged[at + 12] ^= 1;
     let (before, behind, unturned) = (open(&before).unwrap(), open(&behind).unwrap(), open(&damaged).unwrap());
-    // Orientation 3: by half a turn.
+    // Orientation 3 is a turn by 180 degrees.
     let turned: Vec<u8> = unturned.pixels().rchunks(3).flatten().copied().collect();
     assert_eq!((before.pixels(), behind.pixels()), (&turned[..], &turned[..]));
     assert_ne!(unturned.pixels(), behind.pixels());
@@ -184,10 +184,10 @@ fn an_animated_webp_file_of_one_frame_as_large_as_the_whole_is_a_still_picture()
 #[test]
 fn a_webp_file_that_promises_metadata_without_having_them_is_opened_and_told() {
     let image = open(&file("webp-says-exif.webp")).unwrap();
-    // Of the pixels that `imread` gives.
+    // The digest of the pixels that `imread` returns.
     let imread = "sha256:3051b035903eb92a2476ead610a3132bd2c0f422e477555e6400793d0538f84e";
     assert_eq!(dovetail_core::Digest::of(image.pixels()).to_string(), imread);
-    let promise = |kind| format!("the file says that it holds {kind} data, and holds none");
+    let promise = |kind| format!("the file declares {kind} data but contains none");
     assert_eq!(image.warning(), Some(&*promise("EXIF")));
     let pixels = lossless();
     for (flags, kinds) in [(4, Some("XMP")), (4 | 8, Some("EXIF and XMP")), (0, None)] {

@@ -1,5 +1,5 @@
-//! Every face of the six photographs against what the reference package finds (`../reference.json`). The tolerances are
-//! those of the design and are not to be widened.
+//! Compares every face of the six photographs with the reference package's results (`../reference.json`). The
+//! tolerances are part of the design: do not widen them.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ fn photos() -> BTreeMap<String, Photo> {
     serde_json::from_str(include_str!("../reference.json")).unwrap()
 }
 
-/// Largest and mean deviation of each quantity.
+/// The deviations of each quantity.
 #[derive(Default)]
 struct Deviations(BTreeMap<&'static str, Vec<f64>>);
 
@@ -68,7 +68,8 @@ impl Deviations {
     }
 }
 
-/// The detections and the reference's boxes in pairs; as many of the one as of the other.
+/// For each of the reference's boxes, the detection that overlaps it most. The numbers of detections and boxes must be
+/// equal.
 fn paired<'a>(
     name: &str,
     found: &'a [dovetail_core::vision::Detection],
@@ -148,8 +149,8 @@ fn every_tiny_box_agrees_with_the_reference() {
     deviations.check(&[("1 - IoU (tiny)", 0.001), ("confidence (tiny)", 0.002)]);
 }
 
-/// The design's condition: of the twelve faces that are the two largest of their photograph at least nine, and at most
-/// one false one on any.
+/// The design's condition: the detector finds at least nine of the twelve faces that are the two largest of their
+/// photograph, and at most one false face on each photograph.
 #[test]
 fn haar_finds_the_large_faces_and_hardly_anything_else() {
     let (mut large, mut all) = (0, 0);
@@ -205,7 +206,7 @@ fn tiny_and_haar_look_at_other_sides_and_ssd_says_that_it_does_not() {
             "{detector} {side}: {err:?}"
         );
     }
-    // Its own side said aloud is no mistake.
+    // The detector's own side is accepted.
     assert_eq!(detect(&image, "ssd", with(512)).len(), 3);
 }
 

@@ -1,4 +1,4 @@
-//! Cancellation and deadlines: the caller leaves at once, whatever is going on, and the next call works.
+//! Cancellation and deadlines: the caller leaves at once, at any point of the work, and the next call works.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ fn a_caller_leaves_a_pass_in_progress_within_100_ms() {
     let vision = Opencv::new(Options { threads: 1, ..Options::new(models()) }).unwrap();
     let image = photo("sample1.jpg");
     let embedder = vision.model(ModelKind::Embedder, None).unwrap();
-    // Many faces: some seconds of work.
+    // 400 faces take some seconds.
     let faces: Vec<Rect> =
         (0..400).map(|i| Rect { x: 300.0 + i as f32, y: 300.0, width: 200.0, height: 250.0 }).collect();
     let canceller = Canceller::new();
@@ -46,7 +46,7 @@ fn a_caller_leaves_a_pass_in_progress_within_100_ms() {
     });
     assert_eq!(left.0, Err(VisionError::Stopped(StopReason::Cancelled)));
     assert!(left.1.duration_since(asked) < Duration::from_millis(100), "{:?}", left.1.duration_since(asked));
-    // The pool's only thread gives up between two batches, so it is soon free for the next call.
+    // The pool's only thread stops between two batches, so it is soon free for the next call.
     let free = Instant::now();
     vision.resize(&image, Size { width: 10, height: 10 }, &Stop::never()).unwrap();
     assert!(free.elapsed() < Duration::from_secs(1), "{:?}", free.elapsed());

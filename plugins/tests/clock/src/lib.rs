@@ -1,4 +1,5 @@
-//! Reads the clock as ordinary Rust does: the component imports `wasi:clocks`, which the host links by grant only.
+//! Reads the clock as ordinary Rust code does: the component imports `wasi:clocks`, which the host links only by a
+//! grant.
 
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,5 +1,5 @@
-//! An artifact as it came, and in upper case: reading, writing and returning artifacts, in pieces, so that its size
-//! does not matter.
+//! Returns an artifact unchanged, and a copy in upper case. The task reads and writes in pieces, so that the artifact's
+//! size does not matter.
 
 use std::io::{Read as _, Write as _};
 

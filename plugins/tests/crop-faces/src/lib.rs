@@ -1,4 +1,4 @@
-//! Cuts areas out of an image: taking an image, and returning new ones and the one that came.
+//! Crops areas of an image: the task takes an image, and returns new images and the image itself.
 
 use dovetail_sdk::prelude::*;
 

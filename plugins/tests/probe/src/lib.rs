@@ -1,4 +1,4 @@
-//! Behaves as it is told, well or badly: what the host does then is what is tested. Nothing here is an example for real
+//! Behaves well or badly, as its input says: the tests check the host's reaction. Nothing here is an example for real
 //! tasks.
 
 use std::hint::black_box;
@@ -46,13 +46,13 @@ fn log_lines(lines: u32) {
     }
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "what becomes of it is tested")]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the tests check the host's reaction")]
 fn print(text: &str) {
     println!("{text}");
     eprintln!("{text}");
 }
 
-#[expect(clippy::panic, reason = "what becomes of it is tested")]
+#[expect(clippy::panic, reason = "the tests check the host's reaction")]
 fn panic_with(message: &str) -> ! {
     panic!("{message}")
 }
@@ -62,7 +62,7 @@ fn allocate(mebibytes: u32) -> u64 {
     bytes.len() as u64
 }
 
-#[expect(unconditional_recursion, reason = "what becomes of it is tested")]
+#[expect(unconditional_recursion, reason = "the tests check the host's reaction")]
 fn recurse(depth: u64) -> u64 {
     let frame = black_box([depth; 16]);
     recurse(depth + 1) + black_box(frame)[0]
@@ -85,7 +85,7 @@ fn failing(how: Failing) -> Error {
     }
 }
 
-/// About a microsecond a round.
+/// Computes for about a microsecond a round.
 fn work(rounds: u64) -> u64 {
     let mut state = 1_u64;
     for _ in 0..rounds {
@@ -97,7 +97,7 @@ fn work(rounds: u64) -> u64 {
     rounds
 }
 
-#[expect(clippy::mem_forget, reason = "what becomes of it is tested")]
+#[expect(clippy::mem_forget, reason = "the tests check the host's reaction")]
 fn leak(handles: u32) {
     for _ in 0..handles {
         std::mem::forget(Writer::new("text/plain"));

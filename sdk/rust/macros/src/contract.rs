@@ -1,5 +1,5 @@
-//! Reads a task's WIT as far as code has to be written for it: where its interface is, which types it declares, which
-//! of the host's it uses.
+//! Reads the parts of a task's WIT that the generated code depends on: the exported interface, the types that it
+//! declares, and the host's interfaces that it uses.
 
 use std::path::Path;
 
@@ -9,37 +9,37 @@ use wit_parser::{
     WorldKey,
 };
 
-/// Where this crate keeps the host's packages.
+/// The folders of the host's packages in this crate.
 const HOST: [&str; 2] =
     [concat!(env!("CARGO_MANIFEST_DIR"), "/wit/task"), concat!(env!("CARGO_MANIFEST_DIR"), "/wit/vision")];
 const SHOULD_BE: &str =
     "`run: func(input: input) -> result<output, task-error>`, with `task-error` from `dovetail:task/types@0.1.0`";
 
-/// What code is written from.
+/// The facts from which the code is generated.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Contract {
-    /// Folders with WIT, in order; absolute.
+    /// Absolute paths of the folders with WIT, in the order in which they are read.
     pub(crate) folders: Vec<String>,
-    /// In full (`acme:task/component@1.0.0`).
+    /// The full name of the world: `acme:task/component@1.0.0`.
     pub(crate) world: String,
-    /// The exported interface as a Rust path below `exports` (`acme`, `task_name`, `task`).
+    /// The Rust path of the exported interface below `exports`: `acme`, `task_name`, `task`.
     pub(crate) interface: Vec<String>,
-    /// Rust names of the types that this interface declares, without the host's own.
+    /// The Rust names of the types that this interface declares, without the host's types.
     pub(crate) types: Vec<String>,
-    /// The host's interfaces in use, with their Rust paths in the SDK.
+    /// The host's interfaces that are used, each with its Rust path in the SDK.
     pub(crate) host: Vec<(String, Vec<String>)>,
-    /// Names of types that hold handles, and so cannot be compared (kebab-case).
+    /// The names (kebab-case) of types that contain handles, and therefore cannot derive `PartialEq`.
     pub(crate) incomparable: Vec<String>,
-    /// Rust name of the input's type.
+    /// The Rust name of the input type.
     pub(crate) input: String,
-    /// Rust name of the output's type; none: `result<_, task-error>`.
+    /// The Rust name of the output type; `None` for `result<_, task-error>`.
     pub(crate) output: Option<String>,
 }
 
-/// Reads the `wit` folder of the crate at `krate`.
+/// Reads the `wit` folder of the crate in the folder `krate`.
 ///
 /// # Errors
-/// A sentence for the author.
+/// What is wrong, as a sentence for the author.
 pub(crate) fn read(krate: &Path, world: Option<&str>) -> Result<Contract, String> {
     let own = krate.join("wit");
     if !own.is_dir() {
@@ -52,7 +52,8 @@ pub(crate) fn read(krate: &Path, world: Option<&str>) -> Result<Contract, String
         path.to_str().map(str::to_owned).ok_or_else(|| format!("the path {} is not UTF-8", path.display()))
     };
     let own = folder(&own)?;
-    // An author may keep the host's packages in `wit/deps`, as other tools want it: then they are read there.
+    // An author may keep the host's packages in `wit/deps`, because other tools need them there. Then they are read
+    // from there.
     let carried = has_host_packages(&krate.join("wit/deps"));
     let folders: Vec<String> =
         if carried { vec![own] } else { HOST.iter().map(|f| (*f).to_owned()).chain([own]).collect() };
@@ -90,7 +91,7 @@ pub(crate) fn read(krate: &Path, world: Option<&str>) -> Result<Contract, String
     })
 }
 
-/// Whether a file in `deps`, or in a folder of it, declares `dovetail:task`.
+/// Whether a file in `deps` or in one of its folders declares the package `dovetail:task`.
 fn has_host_packages(deps: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(deps) else { return false };
     let declares = |text: String| text.lines().any(|line| line.trim_start().starts_with("package dovetail:task"));
@@ -141,7 +142,7 @@ fn exported_run(resolve: &Resolve, world: WorldId) -> Result<(InterfaceId, &Func
     }
 }
 
-/// Names of the input's and the output's types.
+/// The names of the input type and the output type.
 fn signature(resolve: &Resolve, run: &Function) -> Result<(String, Option<String>), String> {
     let wrong = |what: &str| format!("`run` {what}: it should be {SHOULD_BE}");
     let [input] = run.params.as_slice() else { return Err(wrong(&format!("takes {} arguments", run.params.len()))) };
@@ -172,7 +173,7 @@ fn record(resolve: &Resolve, ty: Type) -> Option<String> {
         .then(|| resolve.types[id].name.as_deref().map(str::to_upper_camel_case))?
 }
 
-/// What a `use` or an alias stands for in the end.
+/// The type to which a `use` or a chain of aliases refers.
 fn origin(resolve: &Resolve, id: TypeId) -> TypeId {
     match resolve.types[id].kind {
         TypeDefKind::Type(Type::Id(next)) => origin(resolve, next),
@@ -187,7 +188,7 @@ fn is_hosts(resolve: &Resolve, id: TypeId) -> bool {
     }
 }
 
-/// Whether the SDK binds it.
+/// Whether the SDK has bindings of this interface.
 fn is_host_interface(resolve: &Resolve, interface: InterfaceId) -> bool {
     let package = resolve.interfaces[interface].package.map(|p| &resolve.packages[p].name);
     package.is_some_and(|name| {
@@ -221,7 +222,7 @@ fn holds_handle(resolve: &Resolve, id: TypeId) -> bool {
         TypeDefKind::Variant(variant) => variant.cases.iter().any(|c| c.ty.as_ref().is_some_and(inside)),
         TypeDefKind::Result(result) => [result.ok, result.err].iter().flatten().any(inside),
         TypeDefKind::Map(key, value) => inside(key) || inside(value),
-        // Futures and streams are refused by the host; the others hold nothing.
+        // The host refuses futures and streams; the other types contain no handles.
         TypeDefKind::Flags(_)
         | TypeDefKind::Enum(_)
         | TypeDefKind::Future(_)

@@ -1,8 +1,7 @@
-//! The attribute macro of `dovetail-sdk`: from a task's own WIT and one function to a component.
+//! The attribute macro of `dovetail-sdk`. It makes a component from the task's own WIT and one function.
 //!
-//! The bindings are written by `wit-bindgen`, which is called with what is needed so that authors never see it. What a
-//! task may be is decided by the host when it is registered; here only that is refused for which no code could be
-//! written.
+//! The macro calls `wit-bindgen` to generate the bindings, so authors need not know `wit-bindgen`. The host checks a
+//! task's interface when the task is registered. The macro refuses only interfaces for which it cannot generate code.
 
 mod contract;
 
@@ -12,7 +11,7 @@ use syn::{ItemFn, LitStr, Token, parse::Parse, parse::ParseStream};
 
 use contract::Contract;
 
-/// Makes a function the task of its crate: see `dovetail_sdk::task`.
+/// Makes a function the task of its crate; see `dovetail_sdk::task`.
 #[proc_macro_attribute]
 pub fn task(arguments: proc_macro::TokenStream, function: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let arguments = syn::parse_macro_input!(arguments as Arguments);
@@ -27,7 +26,7 @@ pub fn task(arguments: proc_macro::TokenStream, function: proc_macro::TokenStrea
     written.into()
 }
 
-/// `world = "name"`, or nothing.
+/// The arguments of the attribute: `world = "name"`, or none.
 struct Arguments {
     world: Option<LitStr>,
 }
@@ -97,7 +96,8 @@ fn expand(contract: &Contract, function: &ItemFn) -> TokenStream {
     let derives = incomparable.iter();
     quote! {
         #[doc(hidden)]
-        #[allow(clippy::all, clippy::restriction, clippy::pedantic, dead_code, unsafe_code, unreachable_pub, unused_qualifications, missing_docs,
+        #[allow(clippy::all, clippy::restriction, clippy::pedantic, reason = "written by wit-bindgen")]
+        #[allow(dead_code, unsafe_code, unreachable_pub, unused_qualifications, missing_docs,
             reason = "written by wit-bindgen")]
         mod #generated {
             ::dovetail_sdk::__private::wit_bindgen::generate!({
@@ -117,11 +117,12 @@ fn expand(contract: &Contract, function: &ItemFn) -> TokenStream {
 
         #function
 
-        // Also where nothing is exported: a wrong signature is an error natively, too, and the function is in use.
+        // On every target: so a wrong signature is an error natively too, and the function counts as used.
         const _: fn(#interface::#input) -> ::core::result::Result<#output, ::dovetail_sdk::Error> = #name;
 
         #[cfg(target_family = "wasm")]
-        #[allow(clippy::all, clippy::restriction, clippy::pedantic, unsafe_code, unused_qualifications, reason = "written by wit-bindgen")]
+        #[allow(clippy::all, clippy::restriction, clippy::pedantic, reason = "written by wit-bindgen")]
+        #[allow(unsafe_code, unused_qualifications, reason = "written by wit-bindgen")]
         const _: () = {
             struct Component;
 
@@ -136,7 +137,7 @@ fn expand(contract: &Contract, function: &ItemFn) -> TokenStream {
     }
 }
 
-/// As wit-bindgen writes it: a keyword gets an underscore.
+/// The identifier that wit-bindgen generates: a keyword gets an underscore at its end.
 fn ident(name: &str) -> Ident {
     syn::parse_str(name).unwrap_or_else(|_| format_ident!("{name}_"))
 }

@@ -20,7 +20,7 @@ fn inputs_take_their_defaults() {
     let resolved =
         pipeline.resolve_inputs(&given(json!({ "min_confidence": 1, "image": photo(), "detector": null }))).unwrap();
     assert_eq!(resolved, json!({ "image": photo(), "detector": null, "min_confidence": 1.0 }));
-    // An input that feeds nothing but options may be left out although it has no default.
+    // An input that feeds only options may be left out, even without a default.
     let bare = checked(&FACE_PROCESSING.replace("\"default\": \"ssd\", ", ""));
     assert!(bare.input("detector").unwrap().optional);
     assert_eq!(bare.resolve_inputs(&given(json!({ "image": photo() }))).unwrap()["detector"], Value::Null);
@@ -37,7 +37,8 @@ fn every_mistake_in_a_runs_inputs_is_told() {
             "/imgae: face-processing@1.0.0 has no input `imgae`; did you mean `image`?",
             "/image: missing: face-processing@1.0.0 needs the input `image`, image",
             "/detector: expected string, found the number 3: put it in quotes",
-            "/min_confidence: expected f32, found the string \"high\": write a number within its range, or \"NaN\", \"Infinity\", \"-Infinity\"",
+            "/min_confidence: expected f32, found the string \"high\": write a number within its range, or \"NaN\", \
+             \"Infinity\", \"-Infinity\"",
         ]
     );
 }
@@ -59,7 +60,7 @@ fn a_steps_input_and_where_it_comes_from() {
             ("image".to_owned(), "input.image".to_owned())
         ]
     );
-    // A step that is not ready has no input.
+    // The input of a step that is not ready cannot be bound.
     let unbound = pipeline.step_input(attributes, &inputs, &|_| None).unwrap_err();
     assert_eq!(unbound, Unbound { target: "input_002_faces_array".into(), source_id: "output_001_faces_array".into() });
     let report = json!({ "faces": [1] });
@@ -91,12 +92,16 @@ fn values_are_coerced_and_records_are_followed() {
         "steps": {
             "make": { "number": 1, "task": "make", "inputs": { "n": "input.area.n" } },
             "take": { "number": 2, "task": "take", "inputs": {
-                "score": "make.best.score", "place": "output_001_best.at", "x": "make_output_001.best.at.x", "n": "input.area.n", "k": { "value": "7" } } } },
+                "score": "make.best.score",
+                "place": "output_001_best.at",
+                "x": "make_output_001.best.at.x",
+                "n": "input.area.n",
+                "k": { "value": "7" } } } },
         "output": { "ok": "take.ok", "area": "input.area" } });
     let checked = check(&file.to_string(), &tasks);
     assert_eq!(checked.findings, []);
     let pipeline = checked.pipeline.unwrap();
-    // u8 and u32 both read it: u8 is what fits both.
+    // A u8 field and a u32 field read the input; u8 fits both.
     assert_eq!(pipeline.input("area").unwrap().ty.to_string(), "record { n: u8 }");
     let inputs = pipeline.resolve_inputs(&given(json!({ "area": { "n": 3 } }))).unwrap();
     let made = json!({ "best": { "score": 0.1, "at": { "x": 1, "y": 2 } } });
@@ -117,7 +122,7 @@ fn values_are_coerced_and_records_are_followed() {
     let taken = json!({ "ok": true });
     let all = |name: &str| if name == "take" { Some(&taken) } else { Some(&made) };
     assert_eq!(pipeline.result(&inputs, &all), Ok(json!({ "ok": true, "area": { "n": 3 } })));
-    // What is bound is what the task takes.
+    // The bound value has the type of the task's field.
     let input = pipeline.step_input(take, &inputs, &outputs).unwrap();
     assert_eq!(crate::wit::json::check_record(&take.signature.input, &input), Ok(input));
 }

@@ -1,10 +1,10 @@
-//! Every kind of finding, with its place, alone and in company.
+//! Every kind of finding with its place, alone and together with others.
 
 use serde_json::json;
 
 use super::*;
 
-/// Tasks small enough to see at a glance.
+/// Small tasks.
 fn tasks() -> Listed {
     Listed(vec![
         task("make", "1.0.0", &["seed: option<u32>"], &["point: record { x: f32, y: f32 }", "n: u32"]),
@@ -20,7 +20,7 @@ fn tasks() -> Listed {
     ])
 }
 
-/// `line:column code pointer: message` of each finding.
+/// Each finding as `line:column code pointer: message`.
 fn found(text: &str) -> Vec<String> {
     let checked = check(text, &tasks());
     let refused = checked.findings.iter().any(|finding| finding.severity == Severity::Error);
@@ -33,8 +33,8 @@ fn found(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The place is that of the key, or of the value behind it, that the pointer names last; or of the one before where
-/// that one does not exist.
+/// Checks that the finding's place is the last key of its pointer, or the value of that key. If the key does not exist,
+/// the place is the key before.
 fn stands_there(text: &str, finding: &Finding) {
     let line: Vec<char> = text.lines().nth(finding.line as usize - 1).unwrap_or_default().chars().collect();
     let (before, at) = line.split_at(finding.column as usize - 1);
@@ -48,10 +48,11 @@ fn stands_there(text: &str, finding: &Finding) {
     assert!(found, "{finding} points at `{at}`");
 }
 
-/// A file with these steps and this output, on lines of their own: steps begin on line 3.
+/// A file with these steps and this output on separate lines. The steps begin on line 3.
 fn file(inputs: &str, steps: &str, output: &str) -> String {
     format!(
-        "{{ \"name\": \"p\", \"version\": \"1.0.0\", \"inputs\": {{{inputs}}},\n\"steps\": {{\n{steps}\n}}, \"output\": {{{output}}} }}"
+        "{{ \"name\": \"p\", \"version\": \"1.0.0\", \"inputs\": {{{inputs}}},\n\"steps\": {{\n{steps}\n}}, \
+         \"output\": {{{output}}} }}"
     )
 }
 
@@ -65,7 +66,7 @@ fn nothing_wrong() {
         r#""text": "take.text""#,
     );
     assert_eq!(found(&good), [""; 0]);
-    // The newest version that satisfies.
+    // The step is pinned to the newest matching version.
     assert_eq!(check(&good, &tasks()).pipeline.unwrap().steps[0].version.to_string(), "1.2.0");
 }
 
@@ -80,7 +81,7 @@ fn syntax() {
 fn duplicate_keys() {
     let text = file("", &format!("{MAKE},\n{MAKE}"), r#""n": "make.n""#);
     assert_eq!(found(&text), ["4:1 duplicate_key /steps/make: the key `make` stands here twice"]);
-    // Deep inside a literal as well.
+    // The error is deep inside a literal.
     let text = file(
         "",
         r#""make": {"number": 1, "task": "make", "inputs": {"seed": {"value": 1, "value": 2}}}"#,
@@ -100,7 +101,10 @@ fn duplicate_keys() {
 fn unknown_keys() {
     let text = file(
         r#""a": {"defualt": 1}"#,
-        r#""make": {"number": 1, "task": "make", "retries": 3, "inputs": {"seed": "input.a"}, "retry": {"attempts": 2}}"#,
+        concat!(
+            r#""make": {"number": 1, "task": "make", "retries": 3, "#,
+            r#""inputs": {"seed": "input.a"}, "retry": {"attempts": 2}}"#
+        ),
         r#""n": "make.n""#,
     )
     .replacen("{ \"name\"", "{ \"onfailure\": 1, \"name\"", 1);
@@ -135,7 +139,7 @@ fn unknown_steps() {
         let text = file("", MAKE, &format!("\"n\": \"{source}\", \"m\": \"make.n\""));
         assert_eq!(found(&text), [format!("4:20 unknown_step /output/n: {message}")], "{source}");
     }
-    // The step that was probably meant is not called unused as well.
+    // The step that was probably meant is not reported as unused too.
     assert_eq!(found(&file("", MAKE, r#""n": "mkae.n""#)).len(), 1);
 }
 
@@ -188,10 +192,8 @@ fn type_mismatches() {
     );
     assert_eq!(
         found(&text),
-        [
-            "4:58 type_mismatch /steps/pick/inputs/text: `output_001_point` does not fit `input_002_text` of pick (pick@1.0.0): \
-          record { x: f32, y: f32 } meets string: record is no string"
-        ]
+        ["4:58 type_mismatch /steps/pick/inputs/text: `output_001_point` does not fit `input_002_text` of pick \
+             (pick@1.0.0): record { x: f32, y: f32 } meets string: record is no string"]
     );
     let finding = &check(&text, &tasks()).findings[0];
     assert_eq!(json!(finding.details), json!({ "from": "record { x: f32, y: f32 }", "to": "string", "at": "" }));
@@ -202,7 +204,7 @@ fn type_mismatches() {
         (Some("type_mismatch"), Some("/steps/pick/inputs/text"), Some(4))
     );
 
-    // Deep inside: the place where the types part is named.
+    // The types differ deep inside: the message names that place.
     let wide = Listed(vec![
         task("make", "1.0.0", &[], &["faces: list<record { bbox: record { x: f64 } }>"]),
         task("take", "1.0.0", &["faces: list<record { bbox: record { x: f32 } }>"], &["n: u32"]),
@@ -220,14 +222,14 @@ fn type_mismatches() {
         checked.findings[0].message
     );
 
-    // An input that two steps want differently.
-    let steps = "\"make\": {\"number\": 1, \"task\": \"make\", \"inputs\": {\"seed\": \"input.a\"}},\n\"pick\": {\"number\": 2, \"task\": \"pick\", \"inputs\": {\"text\": \"input.a\"}}";
+    // Two steps need different types of one input.
+    let steps = "\"make\": {\"number\": 1, \"task\": \"make\", \"inputs\": {\"seed\": \"input.a\"}},\n\"pick\": \
+                 {\"number\": 2, \"task\": \"pick\", \"inputs\": {\"text\": \"input.a\"}}";
     let text = file("\"a\": {}", steps, r#""n": "make.n", "t": "pick.text""#);
     assert_eq!(
         found(&text),
-        [
-            "4:58 type_mismatch /steps/pick/inputs/text: the input `a` feeds `input_001_seed` of make (make@1.2.0) and `input_002_text` of pick (pick@1.0.0), and no type fits both"
-        ]
+        ["4:58 type_mismatch /steps/pick/inputs/text: the input `a` feeds `input_001_seed` of make (make@1.2.0) \
+             and `input_002_text` of pick (pick@1.0.0), and no type fits both"]
     );
 }
 
@@ -235,7 +237,10 @@ fn type_mismatches() {
 fn cycles() {
     let text = file(
         "",
-        "\"a\": {\"number\": 1, \"task\": \"pick\", \"inputs\": {\"text\": \"b.text\"}},\n\"b\": {\"number\": 2, \"task\": \"pick\", \"inputs\": {\"text\": \"output_001_text\"}},\n\"c\": {\"number\": 3, \"task\": \"pick\", \"inputs\": {\"text\": \"c.text\"}},\n\"d\": {\"number\": 4, \"task\": \"pick\", \"inputs\": {\"text\": \"c.text\"}}",
+        "\"a\": {\"number\": 1, \"task\": \"pick\", \"inputs\": {\"text\": \"b.text\"}},\n\"b\": {\"number\": 2, \
+         \"task\": \"pick\", \"inputs\": {\"text\": \"output_001_text\"}},\n\"c\": {\"number\": 3, \"task\": \
+         \"pick\", \"inputs\": {\"text\": \"c.text\"}},\n\"d\": {\"number\": 4, \"task\": \"pick\", \"inputs\": \
+         {\"text\": \"c.text\"}}",
         r#""t": "d.text""#,
     );
     assert_eq!(
@@ -266,13 +271,15 @@ fn duplicate_numbers() {
 fn missing_inputs() {
     let text = file(
         "",
-        "\"take\": {\"number\": 1, \"task\": \"take\", \"inputs\": {\"n\": {\"value\": 1}}},\n\"pick\": {\"number\": 2, \"task\": \"pick\"}",
+        "\"take\": {\"number\": 1, \"task\": \"take\", \"inputs\": {\"n\": {\"value\": 1}}},\n\"pick\": {\"number\": \
+         2, \"task\": \"pick\"}",
         r#""t": "take.text", "u": "pick.text""#,
     );
     assert_eq!(
         found(&text),
         [
-            "3:49 missing_input /steps/take/inputs: `point` of take@1.0.0 is not mapped, and it must be: it is record { x: f32, y: f64 }",
+            "3:49 missing_input /steps/take/inputs: `point` of take@1.0.0 is not mapped, and it must be: it is record \
+             { x: f32, y: f64 }",
             "4:9 missing_input /steps/pick/inputs: `text` of pick@1.0.0 is not mapped, and it must be: it is string",
         ]
     );
@@ -280,7 +287,7 @@ fn missing_inputs() {
 
 #[test]
 fn bad_values() {
-    // What stands at a place of its own, and what is said about it.
+    // Each value at a place of its own, and its finding.
     let step = |rest: &str| file("", &format!("\"make\": {{{rest}}}"), r#""n": "make.n""#);
     for (text, pointer, message) in [
         (step(r#""number": 0, "task": "make""#), "/steps/make/number", "`number` cannot be the number 0"),
@@ -346,7 +353,8 @@ fn bad_values() {
         (
             step(r#""number": 1, "task": "make", "inputs": {"seed": {"value": -1}}"#),
             "/steps/make/inputs/seed/value",
-            "the value does not fit `input_001_seed` of make (make@1.2.0): expected u32, found the number -1: write an integer from 0 to 4294967295",
+            "the value does not fit `input_001_seed` of make (make@1.2.0): expected u32, found the number -1: write \
+             an integer from 0 to 4294967295",
         ),
         (file("", MAKE, ""), "/output", "`output` is empty"),
         (
@@ -381,7 +389,8 @@ fn bad_values() {
                 r#""n": "make.n""#,
             ),
             "/inputs/a/default",
-            "the default of `a` does not fit what the input feeds: expected u32, found the string \"x\": write an integer from 0 to 4294967295",
+            "the default of `a` does not fit what the input feeds: expected u32, found the string \"x\": write an \
+             integer from 0 to 4294967295",
         ),
         (step(r#""number": 1, "task": "make""#).replace("\"p\"", "\"P\""), "/name", "`P` is no name of a pipeline"),
         (
@@ -440,11 +449,12 @@ fn unused_outputs_are_warnings() {
     let text = file(
         "",
         &format!(
-            "{MAKE},\n\"more\": {{\"number\": 2, \"task\": \"make\"}},\n\"tell\": {{\"number\": 3, \"task\": \"tell\", \"inputs\": {{\"text\": {{\"value\": \"x\"}}}}}}"
+            "{MAKE},\n\"more\": {{\"number\": 2, \"task\": \"make\"}},\n\"tell\": {{\"number\": 3, \"task\": \
+             \"tell\", \"inputs\": {{\"text\": {{\"value\": \"x\"}}}}}}"
         ),
         r#""n": "make.n""#,
     );
-    // A task that gives nothing is run for what it does.
+    // A task without outputs runs for its effects.
     assert_eq!(found(&text), ["4:9 unused_output /steps/more: nothing reads what the step `more` gives: `point`, `n`"]);
     let checked = check(&text, &tasks());
     assert_eq!((checked.findings[0].severity, checked.pipeline.is_some()), (Severity::Warning, true));
@@ -473,16 +483,21 @@ fn everything_at_once() {
         found(text),
         [
             "4:3 unknown_key /timeuot: unknown key `timeuot`; did you mean `timeout`?",
-            "5:35 bad_value /inputs/seed/default: the default of `seed` does not fit what the input feeds: expected u32, found the string \"many\": write an integer from 0 to 4294967295",
+            "5:35 bad_value /inputs/seed/default: the default of `seed` does not fit what the input feeds: expected \
+             u32, found the string \"many\": write an integer from 0 to 4294967295",
             "5:52 bad_value /inputs/idle: no step reads the input `idle`, so that it has no type",
             "8:26 duplicate_number /steps/take/number: the steps `make` and `take` have the same number, 1",
-            "8:55 missing_input /steps/take/inputs: `point` of take@1.0.0 is not mapped, and it must be: it is record { x: f32, y: f64 }",
-            "8:62 type_mismatch /steps/take/inputs/n: `output_001_point` does not fit `input_001_n` of take (take@1.0.0): record { x: f32, y: f32 } meets u64: record is no u64",
-            "8:101 bad_value /steps/take/inputs/names/value/1: the value does not fit `input_001_names` of take (take@1.0.0): expected string, found the number 2: put it in quotes",
+            "8:55 missing_input /steps/take/inputs: `point` of take@1.0.0 is not mapped, and it must be: it is record \
+             { x: f32, y: f64 }",
+            "8:62 type_mismatch /steps/take/inputs/n: `output_001_point` does not fit `input_001_n` of take \
+             (take@1.0.0): record { x: f32, y: f32 } meets u64: record is no u64",
+            "8:101 bad_value /steps/take/inputs/names/value/1: the value does not fit `input_001_names` of take \
+             (take@1.0.0): expected string, found the number 2: put it in quotes",
             "9:37 unknown_task /steps/gone/task: there is no task `nowhere`",
             "10:37 unknown_version /steps/old/task: `make` has no version that satisfies `^7`",
             "11:65 cycle /steps/a/inputs/text: steps wait for one another: `a` waits for `b` waits for `a`",
-            "11:93 bad_value /steps/a/inputs/mode/value: the value does not fit `input_005_mode` of a (pick@1.0.0): `exact-only` is none of `fast`, `exact_only`; did you mean `exact_only`?",
+            "11:93 bad_value /steps/a/inputs/mode/value: the value does not fit `input_005_mode` of a (pick@1.0.0): \
+             `exact-only` is none of `fast`, `exact_only`; did you mean `exact_only`?",
             "12:75 duplicate_key /steps/b/inputs/text: the key `text` stands here twice",
             "13:14 unused_output /steps/lost: nothing reads what the step `lost` gives: `text`",
             "13:65 unknown_step /steps/lost/inputs/text: there is no step `nobody`",
@@ -511,7 +526,7 @@ fn limits_of_a_file() {
     };
     assert_eq!(found(&with(MAX_STEPS - 1)), [""; 0]);
     assert_eq!(found(&with(MAX_STEPS)), ["2:10 bad_value /steps: there are 1001 steps"]);
-    // More findings than anybody reads are counted.
+    // Findings beyond the limit are counted.
     let many = file(
         "",
         &format!(
@@ -523,7 +538,7 @@ fn limits_of_a_file() {
     let checked = check(&many, &tasks());
     assert_eq!((checked.findings.len(), checked.omitted), (200, 100));
     assert_eq!(check(&with(3), &tasks()).omitted, 0);
-    // Warnings hide no error, wherever it stands.
+    // Warnings never displace errors, wherever the errors are.
     let spare = (1..=300)
         .map(|i| format!("\"s{i}\": {{\"number\": {}, \"task\": \"make\"}}", i + 1))
         .collect::<Vec<_>>()

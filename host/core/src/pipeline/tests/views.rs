@@ -1,4 +1,4 @@
-//! What is shown of a pipeline: unique IDs and lineage, graphs, schemas, differences.
+//! Views of a pipeline: unique IDs and lineage, graphs, schemas, differences.
 
 use serde_json::json;
 
@@ -126,7 +126,7 @@ fn as_mermaid() {
 fn the_schema_of_a_file_names_what_the_check_reads() {
     let schema = schema::schema();
     assert_eq!(schema["$schema"], DIALECT);
-    // A file with every key of the schema passes the check, so that neither knows a key that the other does not.
+    // A file with every key of the schema passes the check, so the schema and the check know the same keys.
     let mut file: Value = serde_json::from_str(FACE_PROCESSING).unwrap();
     file["$schema"] = json!("pipeline.schema.json");
     file["on_failure"] = json!("finish");
@@ -171,7 +171,7 @@ fn differences() {
     newer.package = Digest::of(b"newer");
     newer.limits.memory *= 2;
     tasks.0.push(newer);
-    // The same bytes, checked against a newer catalogue: what `update` does.
+    // The same file checked against a newer catalogue, as `update` does.
     let updated = check(&old.source, &tasks).pipeline.unwrap();
     assert_eq!(
         diff(&old, &updated),
@@ -183,7 +183,7 @@ fn differences() {
         .replace("\"detector\": \"input.detector\"", "\"detector\": {\"value\": \"tiny\"}")
         .replace("\"timeout\": \"5m\"", "\"timeout\": \"6m\"")
         .replace("\"faces\": \"report.faces\"", "\"people\": \"report.faces\"");
-    // Without the input that nothing reads any more.
+    // The input that no step reads any more is removed.
     let mut file: Value = serde_json::from_str(&text).unwrap();
     file["inputs"].as_object_mut().unwrap().shift_remove("detector");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The rules one by one, and their laws on random types.
+//! Each rule of assignability, and the laws of the rules on random types.
 
 use std::collections::BTreeSet;
 
@@ -115,7 +115,7 @@ fn values_change_their_form() {
     }
 }
 
-/// Fields of `have` that `want` does not name, or of `want` that `have` does not name, by their path.
+/// Collects the paths of fields that only one of the two types has.
 fn lone_fields(have: &Type, want: &Type, path: &str, lone: &mut BTreeSet<String>) {
     match (have, want) {
         (Type::Option(have), want) => lone_fields(have, want, path, lone),
@@ -153,7 +153,8 @@ fn lone_fields(have: &Type, want: &Type, path: &str, lone: &mut BTreeSet<String>
     }
 }
 
-/// Whether a field is dropped from `a` to `b` and asked for again from `b` to `c`.
+/// Whether a field is dropped from `a` to `b` and returns from `b` to `c`: the exception in the documentation of the
+/// module.
 fn asks_again(a: &Type, b: &Type, c: &Type) -> bool {
     let (mut dropped, mut added) = (BTreeSet::new(), BTreeSet::new());
     lone_fields(a, b, "", &mut dropped);
@@ -193,7 +194,7 @@ proptest! {
     })) {
         prop_assert!(fits(&from, &to), "{} -> {}", from, to);
         let coerced = coerce(value.clone(), &from, &to);
-        // In normal form already, order of fields included.
+        // The converted value is in normal form, including the order of fields.
         let text = coerced.to_string();
         prop_assert_eq!(check(&to, &coerced).map(|value| value.to_string()), Ok(text), "{} -> {}: {}", from, to, value);
     }
@@ -203,8 +204,9 @@ proptest! {
         prop_assert_eq!(assign(&a, &b) == Assign::Exact, a == b);
         prop_assert_eq!(assign(&a, &a), Assign::Exact);
         if let Assign::No { from, to, .. } = assign(&a, &b) {
-            // What is named as the culprit is one by itself.
-            prop_assert!(matches!(assign(&from, &to), Assign::No { path, .. } if path.is_empty()), "{} -> {}", from, to);
+            // The two parts that the answer names do not fit by themselves.
+            let by_themselves = assign(&from, &to);
+            prop_assert!(matches!(by_themselves, Assign::No { path, .. } if path.is_empty()), "{} -> {}", from, to);
         }
     }
 
@@ -218,7 +220,11 @@ proptest! {
     }
 
     #[test]
-    fn coercing_never_panics(from in any_type(), to in any_type(), value in any_type().prop_flat_map(|ty| any_value(&ty))) {
+    fn coercing_never_panics(
+        from in any_type(),
+        to in any_type(),
+        value in any_type().prop_flat_map(|ty| any_value(&ty)),
+    ) {
         let _value = coerce(value, &from, &to);
     }
 }

@@ -1,7 +1,7 @@
-//! Numbers and bytes in JSON: how each is written, and every spelling that is read.
+//! Numbers and bytes in JSON: the one form in which they are written, and all forms that are accepted.
 //!
-//! Integers beyond 2^53 - 1 are strings, because most JSON readers would round them; floats that JSON cannot write are
-//! strings too.
+//! An integer beyond 2^53 - 1 is written as a string, because most JSON parsers would round it. A float that JSON
+//! cannot express is a string too.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -9,22 +9,22 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use serde_json::{Number, Value};
 
-/// The largest integer that every JSON reader keeps: 2^53 - 1.
+/// The largest integer that every JSON parser keeps exactly: 2^53 - 1 (RFC 8259, section 6).
 pub const MAX_SAFE: u64 = (1 << 53) - 1;
 
-/// An integer if every JSON reader keeps it, else its decimal digits as a string.
+/// An integer up to [`MAX_SAFE`]; otherwise a string of its decimal digits.
 #[must_use]
 pub fn u64_to_json(n: u64) -> Value {
     if n <= MAX_SAFE { Value::from(n) } else { Value::from(n.to_string()) }
 }
 
-/// An integer if every JSON reader keeps it, else its decimal digits as a string.
+/// An integer whose magnitude is up to [`MAX_SAFE`]; otherwise a string of its decimal digits.
 #[must_use]
 pub fn s64_to_json(n: i64) -> Value {
     if n.unsigned_abs() <= MAX_SAFE { Value::from(n) } else { Value::from(n.to_string()) }
 }
 
-/// From an integer or its decimal digits as a string.
+/// Reads an integer, or a string of its decimal digits.
 #[must_use]
 pub fn u64_from_json(value: &Value) -> Option<u64> {
     match value {
@@ -33,7 +33,7 @@ pub fn u64_from_json(value: &Value) -> Option<u64> {
     }
 }
 
-/// From an integer or its decimal digits as a string.
+/// Reads an integer, or a string of its decimal digits.
 #[must_use]
 pub fn s64_from_json(value: &Value) -> Option<i64> {
     match value {
@@ -42,7 +42,7 @@ pub fn s64_from_json(value: &Value) -> Option<i64> {
     }
 }
 
-/// A JSON number without a fraction (`3` and, as JSON Schema has it, `3.0`).
+/// A JSON number without a fraction: `3`, and also `3.0`, as in JSON Schema.
 pub(super) fn integer(value: &Value) -> Option<i128> {
     let number = value.as_number()?;
     if let Some(n) = number.as_u64() {
@@ -60,7 +60,7 @@ pub(super) fn integer(value: &Value) -> Option<i128> {
     (n.fract() == 0.0 && n.abs() <= MAX_SAFE as f64).then_some(n as i128)
 }
 
-/// `-`, then one to twenty digits, without a superfluous zero.
+/// Reads `-` (optional) and one to twenty digits without a leading zero.
 fn decimal(text: &str) -> Option<i128> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let plain = (1..=20).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
@@ -70,14 +70,14 @@ fn decimal(text: &str) -> Option<i128> {
     text.parse().ok()
 }
 
-/// The shortest digits that read back as the same `f32` (`0.1`, not `0.10000000149011612`); not finite: a string.
+/// The shortest digits that parse to the same `f32` (`0.1`, not `0.10000000149011612`); a string if it is not finite.
 #[must_use]
 pub fn f32_to_json(x: f32) -> Value {
     if !x.is_finite() {
         return Value::from(not_finite(x.into()));
     }
-    // The shortest decimal of an f32 has at most nine digits, so that it survives the f64 inside `Number` unchanged.
-    // (`to_string` writes the same digits, in twice the time; networks answer with thousands of them.)
+    // The shortest decimal form of an f32 has at most nine digits, so the f64 inside `Number` keeps it. `to_string`
+    // writes the same digits but takes twice the time, and networks return thousands of numbers.
     let mut text = [0_u8; 24];
     let mut rest = text.as_mut_slice();
     let left = serde_json::to_writer(&mut rest, &x).map(|()| rest.len());
@@ -88,7 +88,7 @@ pub fn f32_to_json(x: f32) -> Value {
         .map_or(Value::from(f64::from(x)), Value::Number)
 }
 
-/// A number; not finite: a string.
+/// A number; a string if it is not finite.
 #[must_use]
 pub fn f64_to_json(x: f64) -> Value {
     Number::from_f64(x).map_or_else(|| Value::from(not_finite(x)), Value::Number)
@@ -104,7 +104,7 @@ fn not_finite(x: f64) -> &'static str {
     }
 }
 
-/// The nearest `f32` to a number; none if it is out of range.
+/// The `f32` nearest to a number; `None` if the number is out of range.
 #[must_use]
 pub fn f32_from_json(value: &Value) -> Option<f32> {
     let wide = f64_from_json(value)?;
@@ -113,7 +113,7 @@ pub fn f32_from_json(value: &Value) -> Option<f32> {
     (narrow.is_finite() || !wide.is_finite()).then_some(narrow)
 }
 
-/// From a number or `"NaN"`, `"Infinity"`, `"-Infinity"`.
+/// Reads a number, or `"NaN"`, `"Infinity"` or `"-Infinity"`.
 #[must_use]
 pub fn f64_from_json(value: &Value) -> Option<f64> {
     match value {
@@ -127,13 +127,13 @@ pub fn f64_from_json(value: &Value) -> Option<f64> {
     }
 }
 
-/// Base64 with the standard alphabet, padded.
+/// Padded base64 with the standard alphabet (RFC 4648, section 4).
 #[must_use]
 pub fn bytes_to_json(bytes: &[u8]) -> Value {
     Value::from(STANDARD.encode(bytes))
 }
 
-/// From base64 (padded or not) or from an array of integers 0..=255.
+/// Reads base64, padded or not, or an array of integers from 0 to 255.
 #[must_use]
 pub fn bytes_from_json(value: &Value) -> Option<Vec<u8>> {
     match value {

@@ -1,4 +1,4 @@
-//! The table of the module, row by row, and the errors.
+//! Each row of the module's table, and the errors.
 
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ fn face() -> Type {
     ])
 }
 
-/// The pointers and messages of what is wrong.
+/// The pointer and the message of each error.
 fn wrong(ty: &Type, value: &Value) -> Vec<String> {
     check(ty, value).unwrap_err().iter().map(ToString::to_string).collect()
 }
@@ -128,7 +128,8 @@ fn everything_is_found_at_once_and_named() {
         [
             "/0/faceid: unknown field `faceid`; did you mean `face_id`?",
             "/0/face_id: expected u32, found the number -1: write an integer from 0 to 4294967295",
-            "/0/bbox/1: expected f32, found the string \"x\": write a number within its range, or \"NaN\", \"Infinity\", \"-Infinity\"",
+            "/0/bbox/1: expected f32, found the string \"x\": write a number within its range, or \"NaN\", \
+             \"Infinity\", \"-Infinity\"",
             "/1/face_id: missing: expected u32",
             "/1/bbox: expected tuple<f32, f32, f32, f32>, found an array of 3: write an array of 4",
         ]
@@ -142,9 +143,8 @@ fn everything_is_found_at_once_and_named() {
     assert_eq!((error.pointer.as_str(), error.expected.as_str(), error.found.as_str()), ("/a~1b~0", "u8", "null"));
     assert_eq!(
         wrong(&face(), &json!([])),
-        [
-            "the value: expected record { face-id: u32, bbox: tuple<f32, f32, f32, f32>, note: option<string> }, found an array of 0: write an object"
-        ]
+        ["the value: expected record { face-id: u32, bbox: tuple<f32, f32, f32, f32>, note: option<string> }, \
+             found an array of 0: write an object"]
     );
 }
 
@@ -176,20 +176,27 @@ fn the_number_of_parts_is_limited() {
     assert!(from(MAX_NODES - 3).unwrap_err()[0].message.contains("parts"));
 }
 
+/// A random type, and a random value of it.
+fn typed_value() -> impl Strategy<Value = (Type, Value)> {
+    any_type().prop_flat_map(|ty| {
+        let value = any_value(&ty);
+        (Just(ty), value)
+    })
+}
+
 proptest! {
     #[test]
-    fn normal_form_is_stable((ty, value) in any_type().prop_flat_map(|ty| { let value = any_value(&ty); (Just(ty), value) })) {
+    fn normal_form_is_stable((ty, value) in typed_value()) {
         let text = value.to_string();
         prop_assert_eq!(check(&ty, &value).map(|value| value.to_string()), Ok(text.clone()));
-        // And it survives being written and read.
+        // The value stays the same when it is written as text and parsed again.
         let read: Value = serde_json::from_str(&text).unwrap();
         prop_assert_eq!(check(&ty, &read).map(|value| value.to_string()), Ok(text));
     }
 
     #[test]
-    fn whatever_is_accepted_becomes_stable(ty in any_type(), (other, value) in any_type().prop_flat_map(|ty| { let value = any_value(&ty); (Just(ty), value) })) {
-        // A value of another type is refused, or accepted into a normal form that is accepted again unchanged; nothing
-        // panics.
+    fn whatever_is_accepted_becomes_stable(ty in any_type(), (other, value) in typed_value()) {
+        // A value of another type is refused, or its normal form is accepted again unchanged. No value causes a panic.
         if let Ok(normal) = check(&ty, &value) {
             prop_assert_eq!(check(&ty, &normal), Ok(normal), "{} as {}", other, ty);
         }

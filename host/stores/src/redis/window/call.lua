@@ -1,5 +1,6 @@
--- A numbered call begins: its arguments, and the answer to a call that was made before.
--- call inc req seen_ep seen_tick want lease_ms able item* -> {ep, tick, now, refused, statuses, jobs, next}; able: '*' or capabilities with commas
+-- A numbered call begins: its arguments, and the stored reply if this number was answered before.
+-- call inc req seen_ep seen_tick want lease_ms able item* -> {ep, tick, now, refused, statuses, jobs, next}
+-- able: '*', or the caller's capabilities separated by commas
 local inc, req, want, lease_ms, able = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local token, RQ = inc..'#'..ARGV[3], p..'rq:'..ARGV[2]
 local last = call('HMGET', RQ, 'n', 'st', 'jobs')
@@ -7,7 +8,7 @@ local ln = tonumber(last[1] or '-1')
 local m = facts(); heard(m)
 local ep, tick, refused = epoch(m, ARGV[4], tonumber(ARGV[5]), ln >= 0 and ln < req - 1)
 
--- One delivery: {id, verify, lapsed, attempt, envelope, {step, value}*}, or nil where the run is over.
+-- One delivery: {id, verify, lapsed, attempt, envelope, {step, value}*}, or nil if the run is over.
 local function deliver(id, b, lapsed)
   local bep, bv, attempt, _, needs = parse(b)
   local rg, step = cut(id)
@@ -24,7 +25,8 @@ local function deliver(id, b, lapsed)
   return {id, verify and 1 or 0, lapsed, attempt, v[2] or '', vals}
 end
 
-if ln >= req then               -- the reply was lost and is asked for again, or an old socket repeats itself
+-- ln == req: the reply was lost and the call is repeated. ln > req: a late copy of an older call arrives.
+if ln >= req then
   local jobs = {}
   if ln == req then
     for _, id in ipairs(split(last[3], ' ')) do

@@ -1,7 +1,8 @@
--- What the changes of a call share, and the loop over them. Each branch of the loop is a file of its own.
+-- Helpers that all changes share, and the loop over the changes of a call. Each branch of the loop has a file of its
+-- own.
 local pushed, st = {}, {}
--- What is acknowledged counts no more at once; where else it stands it is removed together with the others, before anybody looks there: a step
--- that is acknowledged is done or its run is over, so that nobody enqueues it in the meantime.
+-- ack() removes a step from its run's set of open jobs now. remove_acked() deletes the job's other keys in one batch,
+-- before the claim reads them. In between no change enqueues the step again, because it is done or its run is over.
 local acked = {}
 local function ack(id)
   local rg, step = cut(id)
@@ -16,23 +17,28 @@ local function remove_acked()
   acked = {}
 end
 local npushed = 0
-local first = {}                -- what goes before the rest of its lane: what has begun is finished before something new begins
+-- Jobs that go to the front of their queue, so that a started run ends before a new one starts.
+local first = {}
 local function push(to, id, lane)
   local list = to[lane]
   if not list then list = {}; to[lane] = list end
   list[#list + 1] = id; npushed = npushed + 1
 end
-local function add(to, rg, step, verify, attempt, lane, needs)   -- what is queued, delayed or leased stays as it is
+local function add(to, rg, step, verify, attempt, lane, needs)   -- does nothing to a queued, delayed or leased job
   local id = rg..'/'..step
-  if call('HSETNX', BODY, id, body(ep, verify, attempt, lane, needs)) == 1 then call('SADD', p..'j:'..rg, step); push(to, id, lane) end
+  if call('HSETNX', BODY, id, body(ep, verify, attempt, lane, needs)) == 1 then
+    call('SADD', p..'j:'..rg, step); push(to, id, lane)
+  end
 end
--- Jobs of the run beside this step's.
+-- The number of the run's open jobs without this step's job.
 local function others(rg, step)
   local n = call('SCARD', p..'j:'..rg)
   if n == 1 then n = n - call('SISMEMBER', p..'j:'..rg, step) end
   return n
 end
-local function succeeded(h, step, value) if call('HSETNX', h, '='..step, value) == 1 then call('HINCRBY', h, 'd', 1) end end
+local function succeeded(h, step, value)
+  if call('HSETNX', h, '='..step, value) == 1 then call('HINCRBY', h, 'd', 1) end
+end
 local closed = 0
 local function close(rg)
   for _, step in ipairs(call('SMEMBERS', p..'j:'..rg)) do acked[#acked + 1] = rg..'/'..step end
@@ -40,7 +46,7 @@ local function close(rg)
   call('ZADD', TOMB, now, rg); closed = closed + 1
   call('PUBLISH', p..'bell', 'over '..rg)
 end
--- As many as come, and some more: those that are old, or the oldest ones where there are too many.
+-- Drops a few more tombstones than the call made: the expired ones, or the oldest ones if there are more than TOMB_MAX.
 local function drop_tombstones()
   local old = call('ZRANGEBYSCORE', TOMB, '-inf', now - TOMB_MS, 'WITHSCORES', 'LIMIT', 0, closed + CHUNK)
   if #old == 0 and call('ZCARD', TOMB) > TOMB_MAX then old = call('ZRANGE', TOMB, 0, closed + 7, 'WITHSCORES') end

@@ -1,6 +1,6 @@
--- Jobs are handed out.
--- The lanes that the caller serves, beginning with another one each time; before them those in which follows what it has just ended: it has
--- the pictures that this is about.
+-- Hands out jobs.
+-- The lanes (sets of requirements) that the caller can serve. Each call begins with another lane, so that all get their
+-- turn. Lanes with the successors of the steps that the caller just finished come first: it has decoded their pictures.
 local function served()
   local have, mine = {}, {}
   for _, name in ipairs(split(able, ',')) do have[name] = true end
@@ -28,11 +28,13 @@ if want > 0 then
       local bodies, lapsed = call('HMGET', BODY, unpack(ids)), call('HMGET', CNT, unpack(ids))
       local leased, delayed = call('ZMSCORE', LEASE, unpack(ids)), call('ZMSCORE', DELAY, unpack(ids))
       for k, id in ipairs(ids) do
-        if bodies[k] and not leased[k] and not delayed[k] and not taken[id] then   -- gone = acknowledged; leased = adopted
+        -- A job without a body was acknowledged; a renewal adopted a job that is leased.
+        if bodies[k] and not leased[k] and not delayed[k] and not taken[id] then
           local d = deliver(id, bodies[k], lapsed[k] or '0')
           if d then
             jobs[#jobs + 1] = d; held[#held + 1] = id; want = want - 1; taken[id] = true
-            own[#own + 1] = id; own[#own + 1] = token; until_ms[#until_ms + 1] = now + lease_ms; until_ms[#until_ms + 1] = id
+            own[#own + 1] = id; own[#own + 1] = token
+            until_ms[#until_ms + 1] = now + lease_ms; until_ms[#until_ms + 1] = id
           else ack(id) end
         end
       end

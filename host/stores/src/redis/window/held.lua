@@ -1,5 +1,6 @@
 -- The steps of a run that are leased now.
-if op == 'held' then            -- held rg -> (step worker)*: its steps that somebody leases now; '' for a caller that is no worker
+-- held rg -> (step worker)*; worker is '' if the caller with the lease is no worker
+if op == 'held' then
   local res, names = {}, {}; facts()
   for _, who in ipairs(call('HKEYS', p..'w')) do
     local name, inc = worker(who)

@@ -1,5 +1,6 @@
--- Change `R`: runs were refused for want of room. The loop over the changes ends here.
-  elseif kind == 'R' then       -- R '': what opened runs was refused as a whole, because Redis is full; its caller says so
+-- Change `R`: counts a refusal. The loop over the changes ends here.
+  -- R '': Redis was full and refused a call that opens runs as a whole; the caller reports that.
+  elseif kind == 'R' then
     i = i + 2; call('HINCRBY', META, 'refused', 1); st[#st + 1] = 'ok'
   else st[#st + 1] = 'bad'; i = N + 1 end
 end

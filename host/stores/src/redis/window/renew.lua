@@ -1,5 +1,6 @@
--- Leases are extended, or taken back after a rebuild.
-if op == 'renew' then           -- renew lease_ms seen_ep (id token)* -> 1 renewed (or taken back), 0 gone, 3 unknown here
+-- Extends leases, or takes them back after a rebuild.
+-- renew lease_ms seen_ep (id token)* -> one a lease: 1 renewed (or taken back), 0 gone, 3 unknown here
+if op == 'renew' then
   local m = facts(); heard(m); call('HSET', META, 'seen', now)
   local exp, res = now + tonumber(ARGV[2]), {}
   for i = 4, #ARGV, 2 do

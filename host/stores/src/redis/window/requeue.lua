@@ -1,5 +1,5 @@
--- Lapsed leases, due delays and new jobs go into the queues.
--- Lapsed leases (counted) and due delays go back into the queue.
+-- Puts jobs with a lapsed lease, jobs with a due delay, and new jobs into the queues.
+-- Requeues the jobs in `z` (LEASE or DELAY) whose time is over. A lapsed lease is counted in CNT.
 local function requeue(z)
   for _, id in ipairs(call('ZRANGEBYSCORE', z, '-inf', now, 'LIMIT', 0, CHUNK)) do
     call('ZREM', z, id)

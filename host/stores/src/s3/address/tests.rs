@@ -1,4 +1,4 @@
-//! What is read from a URL, and what is refused without repeating a key.
+//! A URL is parsed, and a wrong URL is refused without repeating a key.
 
 use super::*;
 
@@ -21,7 +21,8 @@ fn a_url_is_read() {
     assert_eq!((address.connect_timeout, address.timeout), (CONNECT_TIMEOUT, TIMEOUT));
     assert_eq!(credentials, Credentials::new("fallback", "fallback"));
 
-    let all = "s3://AK:a%2Fb+c%3D@my.blobs/team/a?endpoint=https://s3.example.com/&region=eu-1&style=virtual&connect_timeout=500ms&timeout=2m&retries=0";
+    let all = "s3://AK:a%2Fb+c%3D@my.blobs/team/a?endpoint=https://s3.example.com/&region=eu-1&style=virtual\
+               &connect_timeout=500ms&timeout=2m&retries=0";
     let (address, credentials) = parse(all).unwrap();
     assert_eq!(address.to_string(), "s3://my.blobs/team/a/ at https://s3.example.com");
     assert!(!address.path_style && !address.loopback);
@@ -83,7 +84,7 @@ fn bad_values_are_refused() {
     assert!(none.source.unwrap().to_string().contains("no credentials: set DOVETAIL_S3_ACCESS_KEY"));
 }
 
-/// Every way in which a key that was not escaped, or was put at a wrong place, breaks the URL.
+/// All ways in which an unescaped key, or a key in a wrong place, breaks the URL.
 #[test]
 fn keys_are_not_repeated() {
     for url in [

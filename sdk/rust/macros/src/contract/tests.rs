@@ -1,13 +1,14 @@
-//! What is read from a task's WIT, and what an author is told when code cannot be written for it.
+//! The contract of a task's WIT, and the messages for authors if no code can be generated.
 
 use std::path::PathBuf;
 
 use super::{Contract, read};
 
 const IMPORTS: &str = "include dovetail:task/imports@0.1.0;";
-const RUN: &str = "use dovetail:task/types@0.1.0.{task-error}; record input { a: u32 } record output { b: u32 } run: func(input: input) -> result<output, task-error>;";
+const RUN: &str = "use dovetail:task/types@0.1.0.{task-error}; record input { a: u32 } record output { b: u32 } run: \
+                   func(input: input) -> result<output, task-error>;";
 
-/// A crate's folder with `wit/world.wit` (and more files below `wit/`), gone when dropped.
+/// The folder of a crate with `wit/world.wit` (and more files below `wit/`). It is removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -46,7 +47,7 @@ fn a_task_is_read() {
     let contract = task("read", &wit).unwrap();
     assert_eq!(contract.world, "acme:a-task/any-name@1.2.0");
     assert_eq!(contract.interface, ["acme", "a_task", "my_run"]);
-    // The host's own types come from the SDK, and are not named twice.
+    // The host's types come from the SDK, and are not declared again.
     assert_eq!(contract.types, ["One", "Many", "Plain"]);
     assert_eq!((contract.input.as_str(), contract.output.as_deref()), ("Many", Some("Plain")));
     for holds in ["one", "many"] {
@@ -82,7 +83,8 @@ fn the_hosts_packages_may_stand_in_deps() {
 #[test]
 fn of_several_worlds_one_is_chosen() {
     let own = format!(
-        "package acme:a-task@1.2.0; interface task {{ {RUN} }} world one {{ export task; }} world two {{ export task; }}"
+        "package acme:a-task@1.2.0; interface task {{ {RUN} }} world one {{ export task; }} world two {{ export task; \
+         }}"
     );
     let folder = Folder::new("worlds", &[("world.wit", &own)]);
     let error = read(&folder.0, None).unwrap_err();
