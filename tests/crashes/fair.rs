@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{Item, Job, Kind, Ledger as _, Record, Requirements, RunKey, Scope, Wait};
+use dovetail_core::ledger::{Job, Kind, Ledger as _, Operation, Record, Requirements, RunKey, Scope, Wait};
 use dovetail_core::record::{CancelRecord, Form as _, OutcomeRecord};
 use dovetail_flow::SystemClock;
 use dovetail_stores::SqliteLedger;
@@ -42,12 +42,16 @@ fn claim(folder: &Path) {
         std::thread::sleep(Duration::from_millis(1));
     }
     for _ in 0..CLAIMS {
-        let run = RunKey { run: dovetail_flow::new_run_id().unwrap(), generation: 0 };
+        let run = RunKey { run: dovetail_flow::new_run_id(), generation: 0 };
         let record = |kind, key: String| Record { kind, key, value: b"{}".to_vec() };
-        let jobs =
-            vec![Job { step: NodeId::of_step("only"), needs: vec![], attempt: 1, lane: Requirements::default() }];
+        let jobs = vec![Job {
+            step: NodeId::of_step("only"),
+            needs: vec![],
+            attempt: 1,
+            requirements: Requirements::default(),
+        }];
         ledger
-            .commit(&[Item::Submit {
+            .commit(&[Operation::Submit {
                 run: run.clone(),
                 record: record(Kind::Run, run.run.to_string()),
                 jobs,
@@ -62,7 +66,7 @@ fn claim(folder: &Path) {
         println!("{CLAIMER} {}", claimed.lease.token);
         let (outcome, end) = (record(Kind::Outcome, run.step("only")), record(Kind::RunOutcome, run.key()));
         ledger
-            .commit(&[Item::Finish {
+            .commit(&[Operation::Finish {
                 lease: claimed.lease,
                 record: outcome,
                 succeeded: true,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dovetail_core::ledger::{Item, Kind, Ledger as _, Record, RunKey};
+use dovetail_core::ledger::{Kind, Ledger as _, Operation, Record, RunKey};
 use dovetail_core::record::{Form as _, GenerationRecord, RunRecord, StoredValue};
 use dovetail_flow::SystemClock;
 use dovetail_stores::SqliteLedger;
@@ -29,11 +29,12 @@ fn a_run_that_cannot_be_put_back_keeps_no_other_waiting() {
     ran(dovetail(folder, &["pipeline", "push"]).arg(chain(folder)));
     let ledger = SqliteLedger::open(&folder.join("data"), Arc::new(SystemClock)).unwrap();
     let reopen = |record: Option<Vec<u8>>| {
-        let key = RunKey { run: dovetail_flow::new_run_id().unwrap(), generation: 1 };
-        let put = |kind, key: String, value| Item::Put { record: Record { kind, key, value } };
+        let key = RunKey { run: dovetail_flow::new_run_id(), generation: 1 };
+        let put = |kind, key: String, value| Operation::Put { record: Record { kind, key, value } };
         let generation = GenerationRecord { inherited: vec![], requested_ms: 1, reason: "a test".to_owned() };
-        let mut items: Vec<Item> = record.map(|value| put(Kind::Run, key.run.to_string(), value)).into_iter().collect();
-        items.push(Item::Reopen {
+        let mut items: Vec<Operation> =
+            record.map(|value| put(Kind::Run, key.run.to_string(), value)).into_iter().collect();
+        items.push(Operation::Reopen {
             run: key.clone(),
             record: Record { kind: Kind::Generation, key: key.key(), value: generation.encode() },
         });

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, Outcome, Report, Usage};
 use dovetail_core::ledger::{
-    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait,
+    Claimed, HeldStep, Kind, Lease, Ledger, Listing, Operation, Renewal, Reply, RunKey, Scope, Then, Wait,
 };
 use dovetail_core::limits::Limits;
 use dovetail_core::record::{Form as _, OutcomeRecord, PluginRecord, RunOutcomeRecord, RunState, StoredValue};
@@ -53,22 +53,22 @@ enum Without {
     Fence,
 }
 
-fn name(item: &Item) -> &'static str {
+fn name(item: &Operation) -> &'static str {
     match item {
-        Item::Submit { .. } => "submit",
-        Item::Finish { .. } => "finish",
-        Item::Retry { .. } => "retry",
-        Item::Release { .. } => "release",
-        Item::Recover { .. } => "recover",
-        Item::Reopen { .. } => "reopen",
-        Item::Inherit { .. } => "inherit",
-        Item::Cancel { .. } => "cancel",
-        Item::Close { .. } => "close",
-        Item::Put { .. } => "put",
+        Operation::Submit { .. } => "submit",
+        Operation::Finish { .. } => "finish",
+        Operation::Retry { .. } => "retry",
+        Operation::Release { .. } => "release",
+        Operation::Recover { .. } => "recover",
+        Operation::Reopen { .. } => "reopen",
+        Operation::Inherit { .. } => "inherit",
+        Operation::Cancel { .. } => "cancel",
+        Operation::Close { .. } => "close",
+        Operation::Put { .. } => "put",
     }
 }
 
-fn names(items: &[Item]) -> String {
+fn names(items: &[Operation]) -> String {
     items.iter().map(name).collect::<Vec<_>>().join(" ")
 }
 
@@ -101,12 +101,12 @@ impl Bent {
     }
 
     /// Changes the items as a ledger without the rule would.
-    fn bend(&self, items: &[Item]) -> Result<Vec<Item>, StoreError> {
+    fn bend(&self, items: &[Operation]) -> Result<Vec<Operation>, StoreError> {
         let mut items = items.to_vec();
         for item in &mut items {
             match item {
-                Item::Finish { lease, .. } if self.without == Without::OutcomeFirst => self.acknowledge(lease)?,
-                Item::Retry { lease, .. } if self.without == Without::Fence => {
+                Operation::Finish { lease, .. } if self.without == Without::OutcomeFirst => self.acknowledge(lease)?,
+                Operation::Retry { lease, .. } if self.without == Without::Fence => {
                     let holders = self.holders.lock().unwrap();
                     *lease = holders
                         .get(&(lease.run.clone(), lease.step.to_string()))
@@ -121,11 +121,11 @@ impl Bent {
 }
 
 impl Ledger for Bent {
-    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+    fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         // Recovery waits for a commit of these items (`Recover`, `Close`). A worker that ends the run of its own step
         // uses `commit_then`, which still works.
         if self.without == Without::Reconciler
-            && items.iter().all(|item| matches!(item, Item::Recover { .. } | Item::Close { .. }))
+            && items.iter().all(|item| matches!(item, Operation::Recover { .. } | Operation::Close { .. }))
         {
             return Ok(vec![Reply::Created; items.len()]);
         }
@@ -133,7 +133,7 @@ impl Ledger for Bent {
         self.life.call(&names(&items), || self.ledger.commit(&items))
     }
 
-    fn commit_then(&self, items: Vec<Item>, then: Then) {
+    fn commit_then(&self, items: Vec<Operation>, then: Then) {
         let bent = self.bend(&items);
         // The commit is made on this thread, so that a death falls between two calls and not between their answers.
         then(bent.and_then(|items| self.life.call(&names(&items), || self.ledger.commit(&items))));
@@ -308,7 +308,7 @@ impl World {
         Self {
             folder,
             published,
-            run: dovetail_flow::new_run_id().unwrap(),
+            run: dovetail_flow::new_run_id(),
             holders: Arc::default(),
             begun: Arc::default(),
             does,

@@ -13,7 +13,10 @@ use dovetail_core::ledger::{Kind, RunKey};
 use dovetail_core::meta::MetaStore;
 use dovetail_flow::{FleetLedger, FlowError, Ports, Published, SystemClock};
 use dovetail_stores::{open_blobs, open_meta, open_window};
+use rustix::process::Signal;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::disks::Disk;
 use crate::files;
@@ -85,7 +88,7 @@ pub(crate) struct User {
 impl User {
     /// Submits until the run is acknowledged.
     pub(crate) fn submit(&self, pipeline: &str, inputs: &Value) -> RunKey {
-        let run = dovetail_flow::new_run_id().unwrap();
+        let run = dovetail_flow::new_run_id();
         self.submit_as(&run, pipeline, inputs)
     }
 
@@ -430,7 +433,7 @@ impl Fleet {
     /// Stops a worker (SIGTERM), and waits until it ends with exit code 0.
     pub(crate) fn drain(&mut self, worker: usize) {
         let mut process = self.workers.remove(worker);
-        signal(&process.child, libc::SIGTERM);
+        signal(&process.child, Signal::TERM);
         wait("the worker ends", LONG, || process.child.try_wait().unwrap().is_some());
         let code = process.child.wait().unwrap().code();
         assert_eq!(code, Some(0), "{}", std::fs::read_to_string(&process.log).unwrap());
@@ -438,11 +441,11 @@ impl Fleet {
     }
 
     pub(crate) fn freeze(&self, worker: usize) {
-        signal(&self.workers[worker].child, libc::SIGSTOP);
+        signal(&self.workers[worker].child, Signal::STOP);
     }
 
     pub(crate) fn thaw(&self, worker: usize) {
-        signal(&self.workers[worker].child, libc::SIGCONT);
+        signal(&self.workers[worker].child, Signal::CONT);
     }
 
     /// The submitted runs that have no outcome yet.
@@ -533,17 +536,8 @@ pub(crate) fn s3_url(host: &str, port: u16) -> String {
 
 /// Milliseconds since 1970 of `2026-11-25T23:16:01.123456Z`.
 fn millis(timestamp: &str) -> Option<u64> {
-    let (date, time) = timestamp.strip_suffix('Z')?.split_once('T')?;
-    let mut date = date.split('-').map(|part| part.parse::<i64>().ok());
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    // Days since a year that begins in March: the usual calendar arithmetic.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
-    let mut time = time.split(':');
-    let (hours, minutes) = (time.next()?.parse::<i64>().ok()?, time.next()?.parse::<i64>().ok()?);
-    let (seconds, fraction) = time.next()?.split_once('.')?;
-    let millis: i64 = fraction.get(..3)?.parse().ok()?;
-    u64::try_from(((days * 24 + hours) * 60 + minutes) * 60_000 + seconds.parse::<i64>().ok()? * 1000 + millis).ok()
+    let at = OffsetDateTime::parse(timestamp, &Rfc3339).ok()?;
+    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()
 }
 
 impl Drop for Fleet {
@@ -566,4 +560,5 @@ impl Drop for Fleet {
 fn a_logs_time_is_read() {
     assert_eq!(millis("1970-01-01T00:00:00.001000Z"), Some(1));
     assert_eq!(millis("2024-02-29T12:30:15.250000Z"), Some(1_709_209_815_250));
+    assert_eq!(millis("2024-02-30T12:30:15.250000Z"), None);
 }

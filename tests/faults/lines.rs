@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::ledger::{Kind, Record, RunKey};
 use dovetail_core::meta::MetaStore as _;
-use dovetail_core::window::{Ring, Window as _};
+use dovetail_core::window::{Notification, Window as _};
 use dovetail_flow::{SystemClock, new_run_id};
 use dovetail_stores::{MongoMeta, RedisWindow};
 
@@ -17,7 +17,7 @@ use crate::servers::{Server, What};
 
 const FOUND_OUT: Duration = Duration::from_secs(10);
 
-fn heard(rings: &Receiver<Ring>, wanted: &Ring, since: Instant) {
+fn heard(rings: &Receiver<Notification>, wanted: &Notification, since: Instant) {
     while let Some(left) = FOUND_OUT.checked_sub(since.elapsed()) {
         match rings.recv_timeout(left) {
             Ok(ring) if ring == *wanted => return,
@@ -36,27 +36,27 @@ fn the_bell_is_heard_again() {
     let window = RedisWindow::open(&redis_url("127.0.0.1", line.port()), "lines", "listener").unwrap();
     let (tell, rings) = channel();
     window.listen(Box::new(move |ring| drop(tell.send(ring))));
-    heard(&rings, &Ring::Missed, Instant::now());
-    let run = RunKey { run: new_run_id().unwrap(), generation: 0 };
+    heard(&rings, &Notification::Missed, Instant::now());
+    let run = RunKey { run: new_run_id(), generation: 0 };
     let publish = || drop(server.redis(&["PUBLISH", "dovetail:{lines}:bell", &format!("over {}", run.key())]).unwrap());
     publish();
-    heard(&rings, &Ring::Over(run.clone()), Instant::now());
+    heard(&rings, &Notification::Over(run.clone()), Instant::now());
     // A subscription that is silent for long, on a working connection, is not replaced.
     assert!(
         rings.recv_timeout(Duration::from_secs(8)).is_err(),
         "the subscription was replaced although its connection works"
     );
     publish();
-    heard(&rings, &Ring::Over(run.clone()), Instant::now());
+    heard(&rings, &Notification::Over(run.clone()), Instant::now());
 
     let vanished = Instant::now();
     line.vanish();
     publish();
     // The notification that was sent meanwhile is lost; the listener is told that it may have missed one.
-    heard(&rings, &Ring::Missed, vanished);
+    heard(&rings, &Notification::Missed, vanished);
     println!("the bell was made anew after {:.1?}", vanished.elapsed());
     publish();
-    heard(&rings, &Ring::Over(run), Instant::now());
+    heard(&rings, &Notification::Over(run), Instant::now());
     assert!(line.lost() > 0, "the proxy lost nothing");
 }
 

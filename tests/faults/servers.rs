@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::root;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,14 +40,9 @@ fn tool(name: &str) -> PathBuf {
     path
 }
 
-/// Sends a signal to a child process.
-pub(crate) fn signal(child: &Child, signal: i32) {
-    let process = i32::try_from(child.id()).unwrap();
-    #[expect(unsafe_code, reason = "the standard library sends only SIGKILL")]
-    // SAFETY: kill(2) reads two numbers. The process is a child that has not been waited for, so its number belongs to
-    // no other process.
-    let sent = unsafe { libc::kill(process, signal) };
-    assert_eq!(sent, 0, "signal {signal} to process {process}");
+/// Sends a signal to a process of ours.
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap_or_else(|e| panic!("{signal:?} to {}: {e}", child.id()));
 }
 
 impl Server {
@@ -217,17 +214,17 @@ impl Server {
 
     /// Stops the server (SIGTERM), and waits for its end.
     pub(crate) fn stop(&mut self) {
-        signal(self.child(), libc::SIGTERM);
+        signal(self.child(), Signal::TERM);
         self.child.take().unwrap().wait().unwrap();
     }
 
     /// Stops the process (SIGSTOP): it stands still, and its connections stay open.
     pub(crate) fn freeze(&self) {
-        signal(self.child(), libc::SIGSTOP);
+        signal(self.child(), Signal::STOP);
     }
 
     pub(crate) fn thaw(&self) {
-        signal(self.child(), libc::SIGCONT);
+        signal(self.child(), Signal::CONT);
     }
 
     /// Whether a start of this server found Redis reading its file.

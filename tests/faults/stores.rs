@@ -258,7 +258,7 @@ fn without_the_records_a_submission_is_refused() {
     fleet.workers(1);
     fleet.user.load(3);
     fleet.mongodb.as_mut().unwrap().stop();
-    let run = dovetail_flow::new_run_id().unwrap();
+    let run = dovetail_flow::new_run_id();
     let refused = fleet.user.try_submit(&run, "chain", &json!({ "x": 1 }));
     assert!(refused.is_err(), "the submission was acknowledged");
     fleet.mongodb.as_mut().unwrap().again();

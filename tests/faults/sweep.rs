@@ -15,7 +15,7 @@ use dovetail_core::memory::MemoryBlobs;
 use dovetail_core::meta::{MetaStore, Put, Writes};
 use dovetail_core::record::{Form, OutcomeRecord, PluginRecord, RunOutcomeRecord, RunState, StoredValue};
 use dovetail_core::stop::Stop;
-use dovetail_core::window::{Called, Change, Held, Ring, Stamp, Window, WindowLease};
+use dovetail_core::window::{Called, Change, Held, Notification, Stamp, Window, WindowLease};
 use dovetail_core::wit::{Field, Signature, Type};
 use dovetail_core::{Digest, RunId};
 use dovetail_flow::{Daemon, Event, FleetLedger, Ports, Published, Shutdown, SystemClock, Worker, WorkerOptions};
@@ -90,7 +90,7 @@ impl Window for MortalWindow {
         self.1.call("window: renew", || self.0.renew(leases, lease))
     }
 
-    fn listen(&self, ring: Box<dyn Fn(Ring) + Send + Sync>) {
+    fn listen(&self, ring: Box<dyn Fn(Notification) + Send + Sync>) {
         self.0.listen(ring);
     }
 
@@ -182,14 +182,7 @@ impl World {
         let checked = dovetail_flow::check(&parts, &file.to_string()).unwrap();
         let pipeline = checked.pipeline.unwrap_or_else(|| panic!("{:#?}", checked.findings));
         let published = dovetail_flow::push_pipeline(&parts, &pipeline).unwrap().0;
-        Self {
-            fleet: fresh("sweep"),
-            meta,
-            blobs,
-            published,
-            run: dovetail_flow::new_run_id().unwrap(),
-            _folder: folder,
-        }
+        Self { fleet: fresh("sweep"), meta, blobs, published, run: dovetail_flow::new_run_id(), _folder: folder }
     }
 
     /// The ports of one process; `None` if the process died when it first read the stores.
@@ -421,7 +414,7 @@ impl Window for BentWindow {
         self.0.window.renew(leases, lease)
     }
 
-    fn listen(&self, ring: Box<dyn Fn(Ring) + Send + Sync>) {
+    fn listen(&self, ring: Box<dyn Fn(Notification) + Send + Sync>) {
         self.0.window.listen(ring);
     }
 

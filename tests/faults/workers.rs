@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dovetail_core::ledger::{Item, Kind, Record, RunKey};
+use dovetail_core::ledger::{Kind, Operation, Record, RunKey};
 use dovetail_core::record::{CancelRecord, Form, OutcomeRecord, RunOutcomeRecord, RunState};
 use serde_json::json;
 
@@ -252,7 +252,7 @@ fn a_step_that_is_stopped_before_its_cancelled_run_is_closed_does_not_fail_it() 
         key: run.key(),
         value: CancelRecord { requested_ms: 0, reason: "the test".into() }.encode(),
     };
-    fleet.user.parts.ledger.commit(&[Item::Cancel { run: run.clone(), record }]).unwrap();
+    fleet.user.parts.ledger.commit(&[Operation::Cancel { run: run.clone(), record }]).unwrap();
     wait("the run ends", LONG, || fleet.is_over(&run));
     assert_eq!(end(&fleet, &run).state, RunState::Cancelled);
     fleet.holds(0);

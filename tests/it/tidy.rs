@@ -23,6 +23,23 @@ fn source_files_are_short() {
 }
 
 #[test]
+fn lines_have_at_most_120_characters() {
+    const LIMIT: usize = 120;
+    let endings = [".rs", ".lua", ".toml", ".wit", "justfile"];
+    let sources = endings.iter().flat_map(|ending| files(".", ending));
+    let mut long = Vec::new();
+    for file in sources.chain(files("scripts", "")) {
+        for (number, line) in text(&file).lines().enumerate() {
+            let length = line.chars().count();
+            if length > LIMIT {
+                long.push(format!("{}:{}: {length} characters", file.display(), number + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "these lines have more than {LIMIT} characters, break them:\n{}", long.join("\n"));
+}
+
+#[test]
 fn every_source_file_says_what_it_is_for() {
     for file in rust() {
         let text = text(&file);

@@ -201,7 +201,7 @@ fn a_setting_that_is_none_is_wrong_usage() {
         ("mongodb://u:secret-word@h", "names no database"),
         ("mongodb://u:secret-word/x@h/db", "%2F"),
         ("mongodb://u:secret-word@h/db?w=0", "w=0"),
-        ("mongodb+srv://u:secret-word@h/db", "is no place for it"),
+        ("mongodb+srv://u:secret-word@h/db", "is not a store that this version has a backend for"),
     ] {
         Machine { meta: meta.to_owned(), ..Machine::new() }.refuses(2, &[says], ANY);
     }
@@ -456,7 +456,7 @@ fn a_worker_starts_while_the_blob_store_does_not_answer() {
         assert!(worker.0.try_wait().unwrap().is_none(), "{}", log());
         machine.succeeds(&["workers", "list"]).as_array().is_some_and(|living| living.len() == 1)
     });
-    assert!(log().contains("could not look for the fleet's models") && !log().contains(SECRET), "{}", log());
+    assert!(log().contains("the fleet's models cannot be read now") && !log().contains(SECRET), "{}", log());
 }
 
 /// The database of another fleet, or a new database, is named by mistake. A command that is refused for another reason
@@ -559,7 +559,10 @@ fn doctor_looks_at_each_server_and_says_what_it_found() {
     let (_, findings) = machine.doctor();
     let found = |what: &str| line(&findings, what)["found"].as_str().unwrap().to_owned();
     assert!(found("records").contains(&format!("of the fleet `{}`", machine.fleet)), "{}", found("records"));
-    assert!(line(&findings, "workers")["warning"] == true && found("workers").contains("none lives"), "{findings:#?}");
+    assert!(
+        line(&findings, "workers")["warning"] == true && found("workers").contains("no worker is alive"),
+        "{findings:#?}"
+    );
     assert_eq!(
         (found("open runs"), found("registry")),
         ("none".to_owned(), "1 plugin version, 0 pipeline versions".to_owned())

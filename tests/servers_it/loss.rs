@@ -6,7 +6,7 @@ use std::time::Duration;
 use dovetail_core::RunId;
 use dovetail_core::conformance::outcome;
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{Item, Job, Kind, Ledger, Record, Renewal, Reply, Requirements, RunKey, Scope, Wait};
+use dovetail_core::ledger::{Job, Kind, Ledger, Operation, Record, Renewal, Reply, Requirements, RunKey, Scope, Wait};
 use dovetail_core::record::{Form, OutcomeRecord, StepEnd, StoredValue};
 use dovetail_flow::FleetLedger;
 use dovetail_stores::RedisWindow;
@@ -23,7 +23,7 @@ struct Fleet {
 
 fn job(step: &str, needs: &[&str]) -> Job {
     let needs = needs.iter().map(|need| NodeId::of_step(need)).collect();
-    Job { step: NodeId::of_step(step), needs, attempt: 1, lane: Requirements::default() }
+    Job { step: NodeId::of_step(step), needs, attempt: 1, requirements: Requirements::default() }
 }
 
 /// The steps of the run.
@@ -38,13 +38,13 @@ fn fleet() -> Fleet {
     let ledger = FleetLedger::new(meta(&name), window.clone()).unwrap();
     let run = RunKey { run: RunId::from_bytes([7; 16]), generation: 0 };
     let record = Record { kind: Kind::Run, key: run.run.to_string(), value: b"the run".to_vec() };
-    let submit = Item::Submit { run: run.clone(), record, jobs: vec![job("a", &[])], steps: steps() };
+    let submit = Operation::Submit { run: run.clone(), record, jobs: vec![job("a", &[])], steps: steps() };
     assert_eq!(ledger.commit(&[submit]).unwrap(), [Reply::Created]);
     Fleet { ledger, window, run }
 }
 
 impl Fleet {
-    fn one(&self, item: Item) -> Reply {
+    fn one(&self, item: Operation) -> Reply {
         self.ledger.commit(&[item]).unwrap().remove(0)
     }
 
@@ -60,7 +60,7 @@ fn a_queued_job_that_was_lost_comes_back_with_a_rebuild_to_be_verified() {
     assert!(fleet.claim().is_empty(), "the job is gone");
     assert_eq!(fleet.ledger.open_runs(9).unwrap(), std::slice::from_ref(&fleet.run), "the run is on record");
     assert_eq!(
-        fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }),
+        fleet.one(Operation::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }),
         Reply::Created
     );
     let claimed = fleet.claim();
@@ -79,7 +79,7 @@ fn a_step_that_ends_after_the_loss_is_recorded_and_its_worker_is_told_to_read() 
         [Renewal::Renewed],
         "the step continues"
     );
-    let finish = Item::Finish {
+    let finish = Operation::Finish {
         lease: a.lease,
         record: outcome(fleet.run.step("a"), true),
         succeeded: true,
@@ -88,7 +88,7 @@ fn a_step_that_ends_after_the_loss_is_recorded_and_its_worker_is_told_to_read() 
     };
     assert_eq!(fleet.one(finish), Reply::Last, "the end is not acknowledged: the worker must read the records");
     assert_eq!(
-        fleet.one(Item::Recover {
+        fleet.one(Operation::Recover {
             run: fleet.run.clone(),
             jobs: vec![job("a", &[]), job("b", &["a"])],
             steps: steps()
@@ -110,7 +110,7 @@ fn a_rebuild_gives_a_living_worker_its_job_back() {
     let a = fleet.claim().remove(0);
     fleet.window.forget_everything().unwrap();
     assert_eq!(
-        fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }),
+        fleet.one(Operation::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }),
         Reply::Created
     );
     assert_eq!(fleet.ledger.renew(std::slice::from_ref(&a.lease), LEASE).unwrap(), [Renewal::Renewed]);
@@ -123,12 +123,12 @@ fn a_rebuild_knows_failed_steps_and_starts_nothing_behind_them() {
     let a = fleet.claim().remove(0);
     let record = outcome(fleet.run.step("a"), false);
     assert_eq!(
-        fleet.one(Item::Finish { lease: a.lease, record, succeeded: false, close: None, children: vec![] }),
+        fleet.one(Operation::Finish { lease: a.lease, record, succeeded: false, close: None, children: vec![] }),
         Reply::Last
     );
     fleet.window.forget_everything().unwrap();
     assert_eq!(
-        fleet.one(Item::Recover {
+        fleet.one(Operation::Recover {
             run: fleet.run.clone(),
             jobs: vec![job("a", &[]), job("b", &["a"])],
             steps: steps()
@@ -186,7 +186,7 @@ fn a_window_that_is_another_fleets_after_a_loss_gets_nothing_and_gives_nothing()
     refused(
         fleet
             .ledger
-            .commit(&[Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }])
+            .commit(&[Operation::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }])
             .unwrap_err(),
     );
     // Once the window belongs to these records again, the work continues.
@@ -203,7 +203,7 @@ fn a_window_that_is_another_fleets_after_a_loss_gets_nothing_and_gives_nothing()
     };
     assert_eq!(lost, std::slice::from_ref(&fleet.run));
     assert_eq!(
-        fleet.one(Item::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }),
+        fleet.one(Operation::Recover { run: fleet.run.clone(), jobs: vec![job("a", &[])], steps: steps() }),
         Reply::Created
     );
     assert_eq!(fleet.claim().len(), 1);
@@ -218,7 +218,9 @@ fn of_two_workers_with_one_name_each_is_listed_and_keeps_its_steps() {
     let ledger = FleetLedger::new(meta(&name), first.clone()).unwrap();
     let run = RunKey { run: RunId::from_bytes([7; 16]), generation: 0 };
     let record = Record { kind: Kind::Run, key: run.run.to_string(), value: b"the run".to_vec() };
-    ledger.commit(&[Item::Submit { run: run.clone(), record, jobs: vec![job("a", &[])], steps: steps() }]).unwrap();
+    ledger
+        .commit(&[Operation::Submit { run: run.clone(), record, jobs: vec![job("a", &[])], steps: steps() }])
+        .unwrap();
     for _ in 0..2 {
         first.beat("twin", b"one", LEASE).unwrap();
         second.beat("twin", b"two", LEASE).unwrap();
@@ -243,7 +245,7 @@ fn a_large_outcome_is_not_carried_and_still_arrives() {
     let mut value = OutcomeRecord::decode(&record.value, "it").unwrap();
     value.end = StepEnd::Succeeded(StoredValue::Inline(serde_json::json!({ "filler": "x".repeat(40_000) })));
     record.value = value.encode();
-    let finish = Item::Finish {
+    let finish = Operation::Finish {
         lease: a.lease,
         record: record.clone(),
         succeeded: true,

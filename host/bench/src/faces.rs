@@ -104,7 +104,7 @@ impl Faces {
             let inputs = inputs.map_err(|errors| {
                 Error::host("bench_failed", format!("the pipeline does not take a photograph: {errors:?}"))
             })?;
-            runs.push((dovetail_flow::new_run_id()?, inputs));
+            runs.push((dovetail_flow::new_run_id(), inputs));
         }
         let models = chosen(service, &self.graph.published.pipeline)?;
         for submitted in dovetail_flow::submit_with(parts, &self.graph.published, &models, runs.clone())? {

@@ -17,6 +17,7 @@ mod suite;
 mod tasks;
 mod workers;
 
+use dovetail_service::documents::Schema;
 use dovetail_service::{Error, Service, nearest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,8 +52,8 @@ pub struct NotMeasured {
 }
 
 /// The schema of the document, by its name.
-pub const SCHEMAS: &[dovetail_service::documents::Schema] =
-    &[("bench", dovetail_service::documents::schema_of::<BenchDocument>)];
+pub const SCHEMAS: &[Schema] =
+    &[Schema::of::<BenchDocument>("bench", "Measured figures of a machine or of servers; printed by `bench`")];
 
 /// A figure that can be measured.
 struct Measure {
@@ -258,7 +259,7 @@ mod tests {
     #[test]
     fn the_file_in_schemas_is_that_of_the_type() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/bench.schema.json");
-        let made = format!("{}\n", serde_json::to_string_pretty(&SCHEMAS[0].1()).unwrap());
+        let made = format!("{}\n", serde_json::to_string_pretty(&(SCHEMAS[0].make)()).unwrap());
         if std::env::var_os("UPDATE_SCHEMAS").is_some() {
             std::fs::write(&path, &made).unwrap();
         }

@@ -78,7 +78,7 @@ fn latencies(suite: &Suite) -> Result<&Vec<Vec<f64>>, Error> {
 /// The time of one run from its submission to its result, in milliseconds.
 pub(crate) fn latency(suite: &Suite, workers: &Workers, graph: &Graph, inputs: &Value) -> Result<f64, Error> {
     let service = suite.place.service()?;
-    let (began, run) = (Instant::now(), dovetail_flow::new_run_id()?);
+    let (began, run) = (Instant::now(), dovetail_flow::new_run_id());
     dovetail_flow::submit(service.ports()?, &graph.published, inputs, &run)?;
     results(suite, service, workers, graph, &[RunKey { run, generation: 0 }])?;
     Ok(began.elapsed().as_secs_f64() * 1e3)
@@ -96,8 +96,7 @@ pub(crate) fn warm(suite: &Suite, workers: &Workers) -> Result<(), Error> {
 /// Submits `runs` runs of a pipeline.
 pub(crate) fn submit(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<RunKey>, Error> {
     let parts = suite.place.service()?.ports()?;
-    let runs: Vec<(RunId, Value)> =
-        (0..runs).map(|n| Ok((dovetail_flow::new_run_id()?, json!({ "n": n })))).collect::<Result<_, Error>>()?;
+    let runs: Vec<(RunId, Value)> = (0..runs).map(|n| (dovetail_flow::new_run_id(), json!({ "n": n }))).collect();
     for part in runs.chunks(AT_ONCE) {
         for submitted in dovetail_flow::submit_many(parts, &graph.published, part.to_vec())? {
             submitted?;

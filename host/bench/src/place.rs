@@ -32,7 +32,7 @@ impl TestBed {
         link_models(&configured.data, &settings.data)?;
         if servers {
             // The name of the fleet and its database are new, so that no fleet with real work is touched.
-            let run = dovetail_flow::new_run_id()?;
+            let run = dovetail_flow::new_run_id();
             // An ID begins with the time, and its end is random.
             let name = format!("bench-{}", run.as_str().rsplit('-').next().unwrap_or_default());
             if settings.meta.scheme() != "sqlite" {

@@ -1,4 +1,4 @@
-//! Another command on the same stores, as it is typed: what to do next is told so.
+//! Command lines in remedies: another command on the same stores.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -7,7 +7,8 @@ use crate::args::Global;
 use dovetail_service::paths::Shown as _;
 
 impl Global {
-    /// Another command with the same options of where things are. A URL that may hold a password is not repeated.
+    /// A command line with the same options for stores. A URL that may hold a password is not repeated; the text names
+    /// the option instead.
     pub(crate) fn again(&self, command: &str, data: Option<&PathBuf>) -> String {
         let text = |text: &String| OsString::from(text);
         let (fleet, queue) = (self.fleet.as_ref().map(text), self.queue.as_ref().map(text));
@@ -35,16 +36,16 @@ impl Global {
     }
 }
 
-/// Keys and passwords stand before an `@`, or in a parameter that is called so.
+/// Whether a URL may hold a secret. Keys and passwords are before an `@`, or in a parameter with such a name.
 fn may_hold_a_secret(url: &str) -> bool {
     let url = url.to_ascii_lowercase();
     ["@", "password", "secret", "token", "key"].iter().any(|word| url.contains(word))
 }
 
-/// One word of a shell's.
+/// A word for a shell, quoted if necessary.
 fn quoted(word: &OsStr) -> String {
     let Some(word) = word.to_str() else {
-        // Written out by the shell, byte by byte where it is no text.
+        // `$'...'` can express bytes that are not UTF-8.
         return format!("$'{}'", escaped(word));
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@%+~".contains(c);
@@ -55,7 +56,7 @@ fn quoted(word: &OsStr) -> String {
     }
 }
 
-/// For `$'...'`: what is no UTF-8 is `\xe9`, and what has a meaning there follows a `\`.
+/// The word within `$'...'`: a byte that is not UTF-8 is written as `\xe9`, and `\` and `'` follow a `\`.
 fn escaped(word: &OsStr) -> String {
     let mut text = String::new();
     for chunk in word.as_encoded_bytes().utf8_chunks() {
@@ -85,8 +86,8 @@ mod tests {
         let said = typed.again("runs watch r", None);
         assert_eq!(
             said,
-            "dovetail --config 'my settings.toml' --fleet blue --queue redis://127.0.0.1:6379/0 --blobs 's3://bucket?endpoint=http://h:9000' \
-             runs watch r\nwith the same --meta as now"
+            "dovetail --config 'my settings.toml' --fleet blue --queue redis://127.0.0.1:6379/0 --blobs \
+             's3://bucket?endpoint=http://h:9000' runs watch r\nwith the same --meta as now"
         );
         assert_eq!(
             Global::default().again("runs resume --all", Some(&"/it's".into())),

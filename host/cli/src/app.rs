@@ -1,4 +1,4 @@
-//! What a command works with: the service, the place where everything is printed, and the options that were typed.
+//! The context of a command: the service, the output, and the global options.
 
 use dovetail_service::Service;
 
@@ -16,7 +16,7 @@ impl App {
         Self { service, output, typed }
     }
 
-    /// Another command on the same stores, as it is typed.
+    /// A command line that runs another command on the same stores.
     pub(crate) fn again(&self, command: &str) -> String {
         let settings = &self.service.settings;
         self.typed.again(command, (!settings.is_fleet() || self.typed.data.is_some()).then_some(&settings.data))

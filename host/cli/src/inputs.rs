@@ -1,4 +1,4 @@
-//! From `--input` and `--each` to typed JSON values: files are read, and nothing is stored yet.
+//! Makes typed JSON values from `--input` and `--each`. Files are read; nothing is stored yet.
 
 mod files;
 mod pattern;
@@ -17,20 +17,20 @@ use crate::streams;
 
 pub(crate) use files::Each;
 
-/// The largest file taken as JSON, in bytes: values have at most 4 MiB, written with spaces.
+/// The largest JSON file, in bytes. A value has at most 4 MiB; the file may have spaces as well.
 const MAX_JSON: u64 = 16 << 20;
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// As it stands.
+    /// The text in the argument.
     Text(String),
     File(PathBuf),
     Stdin,
 }
 
 impl Source {
-    /// None for a text that is not UTF-8.
+    /// The source in the bytes after `=`; None for a text that is not UTF-8.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let text = |bytes| std::str::from_utf8(bytes).ok().map(|text| Self::Text(text.to_owned()));
         match bytes.strip_prefix(b"@") {
@@ -43,23 +43,23 @@ impl Source {
     }
 }
 
-/// What was given, as it was typed.
+/// The sources in the arguments.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Given {
-    /// `@all.json`.
+    /// The file with all inputs: `--input @all.json`.
     whole: Option<Source>,
     named: Vec<(String, Source)>,
 }
 
 impl Given {
-    /// From the `--input`s.
+    /// Parses the values of `--input`.
     pub(crate) fn parse(args: &[impl AsRef<OsStr>]) -> Result<Self, Error> {
         let mut given = Self::default();
         for arg in args {
             let (arg, bytes) = (arg.as_ref().shown(), arg.as_ref().as_bytes());
             let not_text = || {
                 Error::usage("bad_input", format!("`--input {arg}` is not UTF-8 text"))
-                    .help("only the name of a file may be any bytes: NAME=@FILE")
+                    .help("only the name of a file may have other bytes: NAME=@FILE")
             };
             if bytes.starts_with(b"@") && !bytes.starts_with(b"@@") {
                 if given.whole.replace(Source::parse(bytes).ok_or_else(not_text)?).is_some() {
@@ -98,7 +98,7 @@ impl Given {
         Ok(given)
     }
 
-    /// Whether this input is named.
+    /// Whether the input of this name has a value of its own.
     pub(crate) fn names(&self, name: &str) -> bool {
         self.named.iter().any(|(other, _)| other == name)
     }
@@ -110,14 +110,14 @@ fn twice(name: &str) -> Error {
         .detail("input", name)
 }
 
-/// Reads everything that was given.
+/// Reads all sources.
 pub(crate) fn read_inputs(given: &Given, types: &InputTypes) -> Result<Inputs, Error> {
     let mut reader = Reader::default();
     reader.read(given, types)?;
     Ok(reader.inputs)
 }
 
-/// One input from a file, in place of the value that stood there.
+/// Sets one input to the content of a file.
 pub(crate) fn set_file(inputs: &mut Inputs, name: &str, ty: &Type, path: &Path) -> Result<(), Error> {
     let mut reader = Reader { inputs: std::mem::take(inputs) };
     let value = reader.value(name, ty, &Source::File(path.to_owned()));
@@ -162,8 +162,8 @@ impl Reader {
         let (text, base) = match (source, plain) {
             (Source::Text(text), Type::String | Type::Char | Type::Enum(_)) => return Ok(Value::from(text.as_str())),
             (Source::Text(text), Type::Image | Type::Artifact) if !text.trim_start().starts_with('{') => {
-                let message = format!("the input `{name}` takes {} and `{text}` is a text", an(plain));
-                // `@@photo.jpg` has lost one of its signs, and means the file all the same.
+                let message = format!("the input `{name}` takes {}, but `{text}` is text", an(plain));
+                // The text of `@@photo.jpg` is `@photo.jpg`. The user means the file.
                 let file = Some(text.trim_start_matches('@')).filter(|file| !file.is_empty()).unwrap_or("FILE");
                 return Err(Error::usage("bad_input", message).help(format!("for a file, write {name}=@{file}")));
             }
@@ -182,7 +182,7 @@ impl Reader {
             Err(NoValue::Twin(twin)) => return Err(duplicate(&twin, &format!("the input `{name}`"))),
             Err(NoValue::Syntax(e)) => {
                 let shown: String = text.chars().take(60).collect();
-                let message = format!("the input `{name}` takes {} and `{shown}` is no JSON", ty.short());
+                let message = format!("the input `{name}` takes {}, but `{shown}` is not JSON", ty.short());
                 let error = Error::usage("bad_input", message).cause(e).detail("input", name);
                 let typed = *source == Source::Text(text.clone());
                 return Err(error.help(if typed {
@@ -196,7 +196,8 @@ impl Reader {
         Ok(value)
     }
 
-    /// Replaces `"@file"` where an image or an artifact belongs; paths are relative to `base`.
+    /// Replaces each `"@file"` in the place of an image or an artifact by a reference to the file's content. Paths are
+    /// relative to `base`.
     fn files(&mut self, ty: &Type, value: &mut Value, base: &Path) -> Result<(), Error> {
         match (ty, value) {
             (Type::Image | Type::Artifact, value) => {
@@ -253,7 +254,7 @@ impl Reader {
     }
 }
 
-/// What to type where a value of this type was meant, and could not be read.
+/// The remedy for a value that is not JSON, with an example of the type.
 fn how_to_type(name: &str, ty: &Type) -> String {
     let example = match ty {
         Type::Bool => "true",
@@ -265,13 +266,9 @@ fn how_to_type(name: &str, ty: &Type) -> String {
     format!("write JSON, such as {name}={example}, or {name}=@FILE.json")
 }
 
-/// A file that is named within a JSON file.
+/// The error about a file that a JSON file names.
 fn beside(error: Error) -> Error {
-    if error.code == "missing_file" {
-        error.help("a path that stands in a JSON file is relative to that file")
-    } else {
-        error
-    }
+    if error.code == "missing_file" { error.help("a path in a JSON file is relative to that file") } else { error }
 }
 
 fn an(ty: &Type) -> &'static str {
@@ -292,14 +289,14 @@ fn stdin(most: u64) -> std::io::Result<Vec<u8>> {
 
 fn text_of(path: &Path) -> Result<String, Error> {
     let not_text = |e| {
-        Error::usage("bad_input", format!("`{}` is no text", path.shown()))
+        Error::usage("bad_input", format!("`{}` is not UTF-8 text", path.shown()))
             .cause(e)
-            .help("only images and artifacts are taken from other files")
+            .help("only images and artifacts may be binary files")
     };
     String::from_utf8(read(path, MAX_JSON)?).map(without_mark).map_err(not_text)
 }
 
-/// A byte order mark, as some editors write it, is not part of the text.
+/// The text without a byte order mark, which some editors write.
 fn without_mark(text: String) -> String {
     text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)
 }
@@ -308,14 +305,14 @@ fn text_of_stdin() -> Result<String, Error> {
     let failed = |e| Error::usage("unreadable_file", "read standard input").cause(e);
     String::from_utf8(stdin(MAX_JSON).map_err(failed)?)
         .map(without_mark)
-        .map_err(|e| Error::usage("bad_input", "standard input is no text").cause(e))
+        .map_err(|e| Error::usage("bad_input", "standard input is not UTF-8 text").cause(e))
 }
 
-/// The members of the JSON object that stands in `place`, members of one name included.
+/// The members of a JSON object, duplicates included. `place` names the object in errors.
 fn object(text: &str, place: &str) -> Result<Vec<(String, Value)>, Error> {
     members(text).map_err(|no| match no {
         NoValue::Twin(twin) => duplicate(&twin, place),
-        NoValue::Syntax(e) => Error::usage("bad_input", format!("{place} is no JSON object with the inputs"))
+        NoValue::Syntax(e) => Error::usage("bad_input", format!("{place} is not a JSON object with the inputs"))
             .cause(e)
             .help(r#"write {"NAME": VALUE, ...}"#),
     })

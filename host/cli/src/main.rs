@@ -1,5 +1,5 @@
 //! dovetail: runs pipelines of sandboxed tasks. This program parses the arguments, resolves the settings, runs the
-//! command on the service, prints the answer, and gives back an exit code. Decisions are the service's.
+//! command on the service, prints the answer, and returns an exit code. The service makes all decisions.
 
 mod again;
 mod app;
@@ -33,7 +33,7 @@ use crate::output::{Format, Output};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    // The compiling child must come up with no thread and no setting of its own: it limits itself first.
+    // The compiling child sets its own limits first, so that it must have no thread and no settings before.
     if arguments.get(1).is_some_and(|first| first == dovetail_service::SUBCOMMAND) {
         return dovetail_service::compile_child(&arguments[2..]);
     }
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     };
     match commands::run(cli.command, &app) {
         Ok(exit) => ExitCode::from(if_written(exit, &app.output)),
-        // It is on standard error, wherever else it should have been.
+        // Standard error has the error, even if standard output cannot be written.
         Err(error) => {
             app.output.error(&error);
             ExitCode::from(exit_code(&error))
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit code, which is another one if what was to be printed could not be.
+/// The exit code of the command, or that of the error if standard output could not be written.
 fn if_written(exit: Exit, output: &Output) -> u8 {
     match output.written() {
         Ok(()) => exit.code(),
@@ -73,10 +73,11 @@ fn if_written(exit: Exit, output: &Output) -> u8 {
 
 fn configure(cli: &Cli) -> Result<Settings, Error> {
     if cli.global.output == Format::Ndjson && !commands::streams(&cli.command) {
-        return Err(Error::usage("bad_option", "only `run` and `runs resume` print one document a line")
+        return Err(Error::usage("bad_option", "only `run` and `runs resume` support --output ndjson")
             .help("use --output json"));
     }
-    // No setting has a name that is not UTF-8: one that looks like ours is unknown all the same.
+    // The names of all settings are UTF-8. Another name with the prefix `DOVETAIL_` is unknown, also after a lossy
+    // conversion.
     let environment: Environment =
         std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value)).collect();
     let folder = std::env::current_dir().map_err(|e| Error::usage("no_folder", "find the current folder").cause(e))?;
@@ -85,7 +86,7 @@ fn configure(cli: &Cli) -> Result<Settings, Error> {
     Ok(settings)
 }
 
-/// What clap says, in our form; help and version are no errors.
+/// Prints an error of clap in the form of all errors; or the help text or version, which are no errors.
 fn wrong_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let rendered = error.render();
     if !error.use_stderr() {
@@ -96,7 +97,7 @@ fn wrong_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     }
     let text = rendered.to_string();
     let (message, help) = text.split_once("\n\n").unwrap_or((&text, ""));
-    // Asked for nothing, clap answers with the help text, which begins with what the command does.
+    // Without a subcommand, clap's error is the help text, whose first paragraph describes the command.
     let missing = error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     let message = if missing { "a command is missing" } else { message.trim_start_matches("error: ").trim() };
     let shown = Error::usage("usage", message).help(help.trim());
@@ -104,7 +105,7 @@ fn wrong_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     ExitCode::from(exit_code(&shown))
 }
 
-/// The format that was asked for, as far as it can be told of arguments that are wrong.
+/// The value of `--output`, if it can be found among invalid arguments.
 fn wanted_format(arguments: &[OsString]) -> Format {
     let named = |text: &str| <Format as clap::ValueEnum>::from_str(text, false).unwrap_or_default();
     let mut arguments = arguments.iter().filter_map(|argument| argument.to_str());

@@ -1,12 +1,11 @@
-//! What becomes of this process when the system refuses memory that cannot be done without: it ends as it does for any
-//! other fault of the machine, with exit code 3 and an error that says what to do, and not by SIGABRT.
+//! The end of this process if the system refuses memory for an infallible allocation. The process exits with code 3, as
+//! for any other fault of the host, and with an error that has a remedy. Without this it would end by SIGABRT.
 #![expect(unsafe_code, reason = "an allocator and a handler of a signal have no safe interface")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The system's allocator, which notes that it had no memory. Whoever can do without goes on.
+/// The system's allocator. It notes each refused allocation. Callers that handle the refusal go on.
 struct Noting;
 
 static REFUSED: AtomicBool = AtomicBool::new(false);
@@ -15,8 +14,8 @@ static REFUSED: AtomicBool = AtomicBool::new(false);
 static ALLOCATOR: Noting = Noting;
 
 const TOLD: &[u8] = b"error: the system gives this process no more memory (no_memory)\n\nhelp: raise the limit of \
-address space (`ulimit -v`), give the machine or the container more memory, or let fewer tasks run at once with --jobs; \
-what was recorded stays, and `dovetail runs resume --all` goes on with it\n";
+address space (`ulimit -v`), give the machine or the container more memory, or let fewer tasks run at once with \
+--jobs; records are kept, and `dovetail runs resume --all` goes on with open runs\n";
 
 fn noted(memory: *mut u8) -> *mut u8 {
     if memory.is_null() {
@@ -25,40 +24,39 @@ fn noted(memory: *mut u8) -> *mut u8 {
     memory
 }
 
-// SAFETY: each call is handed on to the system's allocator as it is.
+// SAFETY: each call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Noting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as the caller promised.
+        // SAFETY: the caller upholds the contract of this method, which is that of the system's allocator.
         noted(unsafe { System.alloc(layout) })
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as the caller promised.
+        // SAFETY: the caller upholds the contract of this method, which is that of the system's allocator.
         noted(unsafe { System.alloc_zeroed(layout) })
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: as the caller promised.
+        // SAFETY: the caller upholds the contract of this method, which is that of the system's allocator.
         noted(unsafe { System.realloc(memory, layout, size) })
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
+        // SAFETY: the caller upholds the contract of this method, which is that of the system's allocator.
         unsafe { System.dealloc(memory, layout) }
     }
 }
 
-/// Takes care of it from now on.
+/// Installs a handler of SIGABRT, which exits with code 3 if an allocation was refused.
 pub(crate) fn exit_when_refused() {
     let abort = || {
         if REFUSED.load(Ordering::Relaxed) {
-            // SAFETY: standard error is not closed while the process ends.
-            rustix::io::write(unsafe { BorrowedFd::borrow_raw(2) }, TOLD).ok();
+            rustix::io::write(rustix::stdio::stderr(), TOLD).ok();
             signal_hook::low_level::exit(3);
         }
-        // Returning from here ends the process by SIGABRT.
+        // After the handler returns, SIGABRT ends the process.
     };
-    // SAFETY: the action makes only calls that a handler of a signal may make, and allocates nothing.
+    // SAFETY: the action makes only async-signal-safe calls, and does not allocate.
     let registered = unsafe { signal_hook::low_level::register(signal_hook::consts::SIGABRT, abort) };
     if let Err(error) = registered {
         tracing::debug!(%error, "a refused allocation will end the process by SIGABRT");

@@ -1,4 +1,4 @@
-//! The only place that prints. Results go to standard output, errors and progress to standard error.
+//! All printing. Results go to standard output, errors and progress to standard error.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dovetail_service::Error;
 use serde::Serialize;
 use serde_json::Value;
+use unicode_width::UnicodeWidthChar as _;
 
 use crate::exit::error_text;
 use crate::streams;
@@ -15,24 +16,25 @@ use crate::streams;
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum Format {
-    // For people.
+    // Text for people.
     #[default]
     Text,
     // One JSON document.
     Json,
-    // One JSON document a line, as runs end (`run` and `runs resume` only).
+    // One JSON document a line, as soon as each run ends (`run` and `runs resume` only).
     Ndjson,
 }
 
-/// Where everything is printed. A reader that goes away (`| head`) is no error; a disk that is full is one.
+/// Prints results and errors. A reader that goes away (`| head`) is no error; a full disk is one.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) format: Format,
     /// Standard error is a terminal that understands control sequences.
     pub(crate) interactive: bool,
-    /// What stands in the last line of a terminal, to be removed before something else is printed.
+    /// Whether the terminal's last line shows progress, which must be removed before anything else is printed.
     in_place: Arc<Mutex<bool>>,
-    /// Why standard output could not be written: nothing more is, for a result with a hole in it is none.
+    /// Why standard output could not be written. After that nothing more is written: a result with a gap would be
+    /// wrong.
     lost: Mutex<Option<io::Error>>,
 }
 
@@ -41,7 +43,7 @@ impl Output {
         Self { format, interactive: may_steer(&io::stderr()), in_place: Arc::default(), lost: Mutex::new(None) }
     }
 
-    /// The result: `document` for machines, `text` for people. Only the one that is wanted is made.
+    /// Prints a result: `document` as JSON for programs, or `text` for people. Only the wanted form is made.
     pub(crate) fn result<D: Serialize + ?Sized>(&self, document: &D, text: impl FnOnce() -> String) {
         match self.format {
             Format::Text => self.text(&text()),
@@ -50,14 +52,15 @@ impl Output {
         }
     }
 
-    /// Text for standard output, with a line end where it has none; for people what steers a terminal is made visible.
+    /// Prints text on standard output, and a line end if the text has none. In text for people control characters are
+    /// made visible.
     pub(crate) fn text(&self, text: &str) {
         let text = if self.format == Format::Text { visible(text) } else { Cow::Borrowed(text) };
         let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         self.raw(&format!("{text}{end}"));
     }
 
-    /// Text for standard output as it is: JSON, and what nobody but this program has written.
+    /// Prints text on standard output unchanged: JSON, or text that only this program wrote.
     pub(crate) fn raw(&self, text: &str) {
         self.clear();
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,13 +70,13 @@ impl Output {
         let mut out = io::stdout().lock();
         let written = streams::output().and_then(|()| out.write_all(text.as_bytes())).and_then(|()| out.flush());
         match written {
-            // Nobody is left to be told that nobody listens.
+            // The reader has gone away on purpose, so that this is no error.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => *lost = Some(error),
             _ => {}
         }
     }
 
-    /// An error if something that was to be on standard output is not there. Says so once.
+    /// An error if standard output could not be written. The error is given once.
     pub(crate) fn written(&self) -> Result<(), Error> {
         match self.lost.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(Error::output(error)),
@@ -81,32 +84,33 @@ impl Output {
         }
     }
 
-    /// A line for standard error.
+    /// Prints a line on standard error.
     pub(crate) fn note(&self, line: &str) {
         self.notes().note(line);
     }
 
-    /// Prints lines for standard error from any thread.
+    /// A printer of lines on standard error, for any thread.
     pub(crate) fn notes(&self) -> Notes {
         Notes { in_place: self.in_place.clone() }
     }
 
-    /// What replaces itself in the last line of a terminal. It is as long as the terminal is wide: a line that wraps
-    /// could not be removed.
+    /// Shows a line that the next one replaces, as the last line of the terminal. The line is cut at the terminal's
+    /// width, since a wrapped line could not be removed.
     pub(crate) fn in_place(&self, line: &str) {
         let mut shown = self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
         *shown = true;
-        let line: String = visible(line).chars().take(columns().saturating_sub(1)).collect();
+        let line = visible(line);
+        let line = beginning(&line, columns().saturating_sub(1));
         let mut err = io::stderr().lock();
         drop(write!(err, "\r\x1b[2K{line}").and_then(|()| err.flush()));
     }
 
-    /// Removes what [`Output::in_place`] shows.
+    /// Removes the line of [`Output::in_place`].
     pub(crate) fn clear(&self) {
         self.notes().clear();
     }
 
-    /// An error: on standard error for people and, where machines listen, on standard output for them.
+    /// Prints an error on standard error for people, and with a JSON format also on standard output for programs.
     pub(crate) fn error(&self, error: &Error) {
         self.note(&error_text(error));
         match self.format {
@@ -117,14 +121,14 @@ impl Output {
     }
 }
 
-/// Lines for standard error.
+/// A printer of lines on standard error.
 pub(crate) struct Notes {
     in_place: Arc<Mutex<bool>>,
 }
 
 impl Notes {
     pub(crate) fn note(&self, line: &str) {
-        // Held over both, so that no other thread draws in between.
+        // The lock is held until the line is written, so that no other thread shows progress in between.
         let mut shown = self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
         remove(&mut shown);
         drop(writeln!(io::stderr().lock(), "{}", visible(line)));
@@ -135,7 +139,7 @@ impl Notes {
     }
 }
 
-/// Removes the line that stands in place.
+/// Removes the line that shows progress.
 fn remove(shown: &mut bool) {
     if std::mem::take(shown) {
         let mut err = io::stderr().lock();
@@ -143,14 +147,14 @@ fn remove(shown: &mut bool) {
     }
 }
 
-/// A document as JSON.
+/// A document as a JSON value.
 pub(crate) fn value<D: Serialize + ?Sized>(document: &D) -> Value {
-    // Maps have string keys and every part serialises, so that this does not fail.
+    // This does not fail: all maps have string keys, and all parts serialise.
     serde_json::to_value(document).unwrap_or_default()
 }
 
-/// Whether control sequences (colours, a line that replaces itself) may be sent there: it is a terminal, it understands
-/// them, and the user wants them.
+/// Whether control sequences (colours, a line that is replaced) may be written to a stream: the stream is a terminal,
+/// the terminal understands them (TERM), and the user wants them (NO_COLOR).
 pub(crate) fn may_steer(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && wanted(std::env::var_os("TERM").as_deref(), std::env::var_os("NO_COLOR").as_deref())
 }
@@ -160,16 +164,26 @@ fn wanted(term: Option<&OsStr>, no_color: Option<&OsStr>) -> bool {
     understood && no_color.is_none_or(OsStr::is_empty)
 }
 
-/// How wide the terminal is now.
+/// The present width of the terminal, in columns.
 fn columns() -> usize {
-    /// Where the terminal does not say.
+    /// The width if the terminal does not say.
     const USUAL: usize = 80;
     let size = rustix::termios::tcgetwinsize(io::stderr());
     size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(USUAL)
 }
 
-/// What strangers wrote (tasks, pipelines, whoever submits), for people: what would steer the terminal or turn the
-/// order of the text around is shown as `\u{1b}`. Newlines and tabs stay.
+/// The beginning of a line that takes at most `columns` columns of a terminal.
+fn beginning(line: &str, columns: usize) -> &str {
+    let mut width = 0;
+    let over = line.char_indices().find(|(_, c)| {
+        width += c.width().unwrap_or(0);
+        width > columns
+    });
+    over.map_or(line, |(at, _)| &line[..at])
+}
+
+/// Text of untrusted origin (tasks, pipelines, inputs) for people: characters that control the terminal or reverse the
+/// order of the text are shown as `\u{1b}`. Newlines and tabs stay.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     let steers = |c: char| {
         (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -188,17 +202,17 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// How wide a JSON value may be to stay on one line.
+/// The greatest width of a JSON value on one line.
 const INLINE: usize = 110;
 
-/// JSON with two spaces a level, except that what is short, or an array of plain values, stays on its line.
+/// JSON with an indentation of two spaces a level. A short value, or an array of numbers, stays on one line.
 pub(crate) fn pretty(value: &Value) -> String {
     let mut text = String::new();
     write_pretty(value, 0, false, &mut text);
     text
 }
 
-/// The same for people: of many numbers only the first ones. It is no JSON then.
+/// As [`pretty`], for people: of a long array of numbers only the first ones are shown, so that the text is not JSON.
 pub(crate) fn shortened(value: &Value) -> String {
     let mut text = String::new();
     write_pretty(value, 0, true, &mut text);
@@ -245,7 +259,7 @@ fn write_pretty(value: &Value, depth: usize, short: bool, text: &mut String) {
     text.push(close);
 }
 
-/// Numbers, or pairs of numbers: a feature vector, landmarks.
+/// Whether an array has only numbers, or short arrays of numbers: a feature vector, landmarks.
 fn plain(items: &[Value]) -> bool {
     items.iter().all(|item| match item {
         Value::Array(inner) => inner.len() <= 4 && inner.iter().all(Value::is_number),
@@ -254,7 +268,7 @@ fn plain(items: &[Value]) -> bool {
     })
 }
 
-/// Numbers (or pairs of them) that are all shown to people, and how many of more.
+/// [`shortened`] shows at most this many numbers in full, and of a longer array only the first ones.
 const SHOWN: usize = 8;
 const BEGINNING: usize = 2;
 
@@ -296,7 +310,8 @@ mod tests {
     #[test]
     fn pretty_json_is_the_same_value() {
         let vector: Vec<f64> = (0..128).map(f64::from).collect();
-        let value = json!({ "a": [1, 2], "v": vector, "deep": {"x": [{"y": "\"z\n"}, {}], "l": "x".repeat(120)}, "e": [], "n": null });
+        let value = json!({ "a": [1, 2], "v": vector, "deep": {"x": [{"y": "\"z\n"}, {}], "l": "x".repeat(120)},
+            "e": [], "n": null });
         let text = pretty(&value);
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
         assert_eq!(text.lines().count(), 10, "{text}");
@@ -326,6 +341,16 @@ mod tests {
         assert!(wanted(Some("xterm"), None) && wanted(Some("xterm"), Some("")));
         assert!(!wanted(Some("dumb"), None) && !wanted(Some(""), None) && !wanted(None, None));
         assert!(!wanted(Some("xterm"), Some("1")));
+    }
+
+    #[test]
+    fn a_line_in_place_is_no_wider_than_the_terminal() {
+        assert_eq!(beginning("1.0 s  running a", 79), "1.0 s  running a");
+        assert_eq!(beginning("abcd", 3), "abc");
+        assert_eq!(beginning("日本x", 3), "日", "half a wide character does not fit");
+        assert_eq!(beginning("日本x", 4), "日本");
+        assert_eq!(beginning("e\u{301}te\u{301}", 2), "e\u{301}t", "what combines takes no column");
+        assert_eq!(beginning("a", 0), "");
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! Paths as options: `~/x` is below the home folder.
+//! Paths in options.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-/// For options: `~/x` is below the home folder. A shell replaces the `~` only where a word begins, not in `--out=~/x`.
+/// A parser of paths in which `~/x` is a path below the home folder. A shell replaces `~` only at the beginning of a
+/// word, so not in `--out=~/x`.
 pub(crate) fn option() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(|typed| below_home(typed.into(), std::env::var_os("HOME")))
 }
@@ -14,7 +15,7 @@ fn below_home(path: PathBuf, home: Option<OsString>) -> Result<PathBuf, &'static
     match (path.strip_prefix("~"), home.filter(|home| !home.is_empty())) {
         (Err(_), _) => Ok(path),
         (Ok(rest), Some(home)) => Ok(Path::new(&home).join(rest)),
-        (Ok(_), None) => Err("it is below the home folder, and HOME is not set"),
+        (Ok(_), None) => Err("the path is below the home folder, and HOME is not set"),
     }
 }
 

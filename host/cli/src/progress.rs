@@ -1,5 +1,5 @@
-//! How far the work is, on standard error, once it takes longer than a second: in place on a terminal, else as plain
-//! lines.
+//! Progress on standard error, for work that takes longer than a second: a line that is replaced on a terminal,
+//! otherwise plain lines.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -10,15 +10,15 @@ use dovetail_service::{Event, NodeId, Notice, Observer, RunId, RunState};
 
 use crate::output::Output;
 
-/// What is over sooner needs no progress.
+/// How long the work must last before progress is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two plain lines.
+/// The time between two plain lines.
 const PLAIN_ROUND: Duration = Duration::from_secs(5);
 
-/// Counts events.
+/// Counts events, and shows the counts.
 pub(crate) struct Progress<'a> {
     output: &'a Output,
-    /// Other processes work: of their steps nothing is heard.
+    /// Whether workers execute the runs. Then no events of steps arrive.
     others: bool,
     runs: usize,
     ended: usize,
@@ -26,14 +26,14 @@ pub(crate) struct Progress<'a> {
     steps_ended: usize,
     /// Running steps and when they began.
     running: BTreeMap<(RunId, NodeId), Instant>,
-    /// For a single run: what became of its steps, to be told in the next plain line.
+    /// For a single run: the ends of its steps, to be printed as plain lines.
     news: Vec<String>,
     began: Instant,
     shown: Option<Instant>,
 }
 
 impl<'a> Progress<'a> {
-    /// Of so many runs, from now on; on which `others` work, or this process.
+    /// Progress of this many runs, from now on. `others`: workers execute the runs, not this process.
     pub(crate) fn new(output: &'a Output, runs: usize, others: bool) -> Self {
         let began = Instant::now();
         Self {
@@ -50,7 +50,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Something happened.
+    /// Counts an event.
     pub(crate) fn event(&mut self, event: &Event) {
         match event {
             Event::StepStarted { run, step, .. } => {
@@ -84,7 +84,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Shows it, if it is time.
+    /// Shows the progress, if enough time has passed.
     pub(crate) fn show(&mut self, now: Instant) {
         let since = now.duration_since(self.began);
         if since < PATIENCE {
@@ -124,12 +124,12 @@ impl<'a> Progress<'a> {
 pub(crate) struct Watcher<'a> {
     output: &'a Output,
     progress: RefCell<Progress<'a>>,
-    /// Opening the stores is no part of the work that progress tells of.
+    /// Whether the work has begun. The time for opening the stores is not counted.
     begun: Cell<bool>,
 }
 
 impl<'a> Watcher<'a> {
-    /// Of so many runs; on which `others` work, or this process.
+    /// A watcher of this many runs. `others`: workers execute the runs, not this process.
     pub(crate) fn new(output: &'a Output, runs: usize, others: bool) -> Self {
         Self { output, progress: RefCell::new(Progress::new(output, runs, others)), begun: Cell::new(false) }
     }

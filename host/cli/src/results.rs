@@ -1,5 +1,5 @@
 //! Files that a command writes for its user: results, packages, pictures. A user's own file is replaced only if the
-//! user names it or says `--force`. An input, a folder, a link or a device is never replaced.
+//! user names it or gives `--force`. An input, a folder, a link or a device is never replaced.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
@@ -12,19 +12,19 @@ use dovetail_service::Error;
 use dovetail_service::files::read;
 use dovetail_service::paths::Shown as _;
 
-/// Files that are told one by one.
+/// How many files the message of an error lists.
 const SHOWN: usize = 10;
 
-/// A place for a file that was looked at before anything is written.
+/// A path that a file may be written to. It was checked before anything is written.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) path: PathBuf,
-    /// A file stands there, and may be replaced.
+    /// A file is there, and may be replaced.
     replaces: bool,
 }
 
-/// Looks at all places before the first file is written. `may_replace` decides about each regular file that stands
-/// there. `remedy` is what the user can do about the others.
+/// Checks all paths before the first file is written. `may_replace` decides about each regular file that exists.
+/// `remedy` is the help of the error for other files.
 pub(crate) fn targets(
     paths: impl IntoIterator<Item = PathBuf>,
     mut may_replace: impl FnMut(&Path, &Metadata) -> Result<bool, Error>,
@@ -45,7 +45,7 @@ pub(crate) fn targets(
     if refused.is_empty() { Ok(found) } else { Err(would_replace(&refused, remedy)) }
 }
 
-/// The regular file at this place, if there is one.
+/// The metadata of the regular file at this path; None if there is no file. Any other kind of file is an error.
 fn regular(path: &Path, remedy: &str) -> Result<Option<Metadata>, Error> {
     let meta = match std::fs::symlink_metadata(path) {
         Ok(meta) => meta,
@@ -62,7 +62,7 @@ fn regular(path: &Path, remedy: &str) -> Result<Option<Metadata>, Error> {
     } else if kind.is_symlink() {
         "a link"
     } else {
-        "no regular file"
+        "not a regular file"
     };
     Err(Error::usage("not_a_file", format!("`{}` is {what}, and is not replaced", path.shown()))
         .help(remedy)
@@ -86,20 +86,20 @@ fn would_replace(paths: &[PathBuf], remedy: &str) -> Error {
     Error::usage("would_replace", message).help(remedy).detail("paths", all)
 }
 
-/// Whether two files are one, by whatever names.
+/// Whether two paths lead to the same file.
 pub(crate) fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-/// Whether the file holds exactly this. A link is followed.
+/// Whether the file has exactly this content. A link is followed.
 pub(crate) fn holds(path: &Path, content: &[u8]) -> bool {
     let as_long = std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == content.len() as u64);
     as_long && read(path, content.len() as u64).is_ok_and(|there| there == content)
 }
 
 impl Target {
-    /// Writes the file beside its place and renames it: it is there whole or not at all. A file that appeared there
-    /// since the look is not replaced.
+    /// Writes a temporary file in the same folder and renames it, so that the path never has a partial file. A file
+    /// that appeared at the path since the check is not replaced.
     pub(crate) fn write(&self, content: &[u8]) -> Result<(), Error> {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let fill = || -> io::Result<NamedTempFile> {
@@ -119,7 +119,7 @@ impl Target {
         let written = match aside.persist_noclobber(&self.path) {
             Ok(_) => Ok(()),
             Err(PersistError { error, .. }) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-            // Not every file system can rename without replacing.
+            // Some file systems cannot rename without replacing.
             Err(_) => File::create_new(&self.path).and_then(|mut file| {
                 file.write_all(content)?;
                 file.sync_all()

@@ -1,4 +1,4 @@
-//! The document of a run (`dovetail.run/1`), for people.
+//! The document of a run (`dovetail.run/1`) as text for people.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use dovetail_service::{Failure, FailureKind, RunId};
 use crate::output::shortened;
 use crate::table::{indented, table};
 
-/// State, output, steps and, if the run failed, why and what to do.
+/// State, inputs, output, steps, usage and warnings of a run, and the error with a remedy if the run failed.
 pub(crate) fn run(document: &RunDocument) -> String {
     let mut shown = format!("{}  {}", document.pipeline, document.state.name());
     if let Some(time) = &document.processing_summary.total_time {
@@ -64,14 +64,14 @@ fn steps_table(steps: &[StepDocument]) -> String {
     table(&[" #", "id", "state", " start ms", " ms", " attempts", "task"], &rows)
 }
 
-/// A step by its ID, and by its name in the pipeline if the ID does not tell the name: logs of workers have the latter.
+/// The step's ID, and its name in the pipeline if the ID does not contain the name: the logs of workers have the name.
 fn named(step: &StepDocument) -> String {
     let (id, name) = (&step.id, &step.step);
-    let told = id.rsplit_once('_').is_some_and(|(task, _)| task == name.replace('-', "_"));
+    let told = id.rsplit_once('_').is_some_and(|(task, _)| *name == task);
     if told { id.clone() } else { format!("{id} ({name})") }
 }
 
-/// What each attempt used: times, memory, bytes, host functions by name, models. Empty if nothing has run.
+/// The usage of each attempt: times, memory, bytes, calls of host functions, models. Empty if no step has run.
 fn used(steps: &[StepDocument]) -> String {
     let (mut rows, mut more) = (Vec::new(), String::new());
     for (step, attempt) in steps.iter().flat_map(|step| step.attempts.iter().map(move |attempt| (step, attempt))) {
@@ -101,19 +101,19 @@ fn used(steps: &[StepDocument]) -> String {
     table(&["attempt", " wall ms", " guest cpu ms", " host ms", " memory", " in", " out"], &rows) + &more
 }
 
-/// Workers that were lost over an attempt, its host functions and its models.
+/// The number of lost workers, the calls of host functions and the models of an attempt.
 fn said(attempt: &AttemptDocument) -> Vec<String> {
     let lost = attempt
         .lost_workers
-        .map(|n| format!("begun anew after {}", count(usize::try_from(n).unwrap_or(usize::MAX), "lost worker")));
-    // `dovetail:vision/faces.detector.detect`: the package says nothing here.
+        .map(|n| format!("started again after {}", count(usize::try_from(n).unwrap_or(usize::MAX), "lost worker")));
+    // The package is left out of names such as `dovetail:vision/faces.detector.detect`.
     let calls = attempt.usage.host_calls.iter();
     let calls = calls.map(|(name, calls)| format!("{calls} x {}", name.rsplit('/').next().unwrap_or(name)));
     let models = attempt.models.iter().map(|model| format!("model {}", model.name));
     lost.into_iter().chain(calls).chain(models).collect()
 }
 
-/// Why a run failed, if it did.
+/// The text of the run's error, if it failed.
 pub(crate) fn run_failure(document: &RunDocument) -> Option<String> {
     let error = document.error.clone()?;
     let step = error.id.or(error.step);
@@ -134,12 +134,12 @@ pub(crate) fn run_failure(document: &RunDocument) -> Option<String> {
     Some(described(&failure, &place, Some(&document.run_id)))
 }
 
-/// Why an attempt failed of which nothing is recorded.
+/// The text of the failure of an attempt that is not recorded (`task run`).
 pub(crate) fn attempt_failure(failure: &Failure) -> String {
     described(failure, "", None)
 }
 
-/// `run`: the run that can be run again.
+/// The text of a failure, with a remedy. `run`: the recorded run, which can be retried.
 fn described(failure: &Failure, place: &str, run: Option<&RunId>) -> String {
     let mut shown = format!("error[{}]{place}: {}\n", failure.code, failure.message);
     for (name, value) in &failure.details {
@@ -150,57 +150,59 @@ fn described(failure: &Failure, place: &str, run: Option<&RunId>) -> String {
     }
     shown.push_str(&format!("\nhelp: {}", remedy(failure.kind, &failure.code)));
     if let (Some(run), Some(when)) = (run, retry_helps(failure.kind, &failure.code, failure.retryable)) {
-        shown.push_str(&format!("; {when} `dovetail runs retry {run}` runs what did not succeed"));
+        shown.push_str(&format!("; {when} `dovetail runs retry {run}` runs the steps that did not succeed"));
     }
     shown.push('\n');
     shown
 }
 
-/// When a run that failed like this may succeed as it is: what had succeeded stays, and so do the versions and the
-/// inputs.
+/// Under which condition a retry of the run may succeed; None if it cannot. A retry keeps the outcomes of steps that
+/// succeeded, the versions and the inputs.
 fn retry_helps(kind: FailureKind, code: &str, retryable: bool) -> Option<&'static str> {
     match (kind, code) {
         (_, "models_missing" | "unknown_model") => Some("then"),
-        (_, "timeout") | (FailureKind::Timeout, _) => Some("where the machine was only busy,"),
-        (FailureKind::Unavailable | FailureKind::LostWorker, _) => Some("once that is mended,"),
+        (_, "timeout") | (FailureKind::Timeout, _) => Some("if the machine was only busy,"),
+        (FailureKind::Unavailable | FailureKind::LostWorker, _) => Some("after the repair"),
         (FailureKind::Cancelled, _) | (_, "cancelled") => Some("or"),
-        _ if retryable => Some("where the cause has passed,"),
+        _ if retryable => Some("if the cause has passed,"),
         _ => None,
     }
 }
 
-/// What to do about a failure of this kind.
+/// The remedy for a failure.
 fn remedy(kind: FailureKind, code: &str) -> &'static str {
     match (kind, code) {
         (_, "models_missing") => "install the models with `dovetail models pull`",
         (_, "unknown_model") => "name one of the installed models; `dovetail models list` lists them",
         (_, "built_without_opencv") => "use a dovetail that was built with OpenCV",
         (_, "undecodable" | "unsupported_format") => {
-            "the file is damaged, cut off, or no picture: fetch or export it again, as JPEG, PNG, WebP or BMP"
+            "the file is damaged, cut off, or not a picture: download or export it again, as JPEG, PNG, WebP or BMP"
         }
         (_, "too_large") => "scale the picture down first",
-        // The run's own, not its step's.
+        // The timeout of the run, not of a step.
         (FailureKind::Limit, "timeout") => {
             "give the run more time (`timeout` of the pipeline, beside `steps`), or smaller inputs"
         }
         (_, "timeout") | (FailureKind::Timeout, _) => {
-            "give the step more time (its `timeout` in the pipeline, up to `time` of the host's limits), or smaller inputs"
+            "give the step more time (its `timeout` in the pipeline, up to `time` of the host's limits), or smaller \
+             inputs"
         }
         (_, "out_of_memory") => "raise `memory` in the plugin's [limits], or give it smaller inputs",
         (FailureKind::InvalidInput, _) => {
             "correct the inputs and run it again; the task's log (`dovetail runs logs RUN`) may say more"
         }
-        (_, "poison") => "run its task alone with `dovetail task run`, to see what ends whoever runs it (memory?)",
-        (FailureKind::Unavailable | FailureKind::LostWorker, _) => "`dovetail doctor` looks at what the program needs",
+        (_, "poison") => "run the task alone with `dovetail task run`, to see why its process ends (memory?)",
+        (FailureKind::Unavailable | FailureKind::LostWorker, _) => "`dovetail doctor` checks what the program needs",
         (FailureKind::Trap | FailureKind::Panic | FailureKind::BadOutput, _) => {
             "this is a mistake in the task: tell its author, with the lines above"
         }
         (_, "too_many_pixels") => {
-            "a task may hold so much of pictures, whatever its manifest says: its author can let go of some earlier, or work on smaller ones"
+            "the host limits how many pixels a task may hold: its author can release pictures earlier, or use smaller \
+             ones"
         }
         (FailureKind::Limit, _) => "raise the limit in the plugin's plugin.toml, or give it smaller inputs",
         (FailureKind::Cancelled, _) | (_, "cancelled") => "submit it again if the result is wanted",
-        _ => "`dovetail runs logs RUN` shows what the task said",
+        _ => "`dovetail runs logs RUN` shows the task's log",
     }
 }
 
@@ -216,7 +218,7 @@ mod tests {
             json!({ "number": 1, "error": null, "duration_us": 3, "usage": usage, "models": [], "worker": "w" });
         let digest = format!("sha256:{}", "0".repeat(64));
         let step = json!({
-            "number": 1, "id": "face_detection_001", "step": "face-detection", "task": "face-detection@1.0.0",
+            "number": 1, "id": "face_detection_001", "step": "face_detection", "task": "face-detection@1.0.0",
             "package": digest, "input_id": "i", "output_id": "o", "state": "failed", "started_ms": 0, "duration_ms": 3,
             "models": [], "attempts": [attempt],
         });
@@ -225,10 +227,11 @@ mod tests {
             "state": "failed", "inputs": {}, "output": null, "submitted_at": at, "started_at": at, "finished_at": at,
             "warnings": [],
             "processing_summary": {
-                "total_time": "0.01s", "total_time_ms": 10, "parallel_speedup": null, "data_lineage": [], "steps": [step],
+                "total_time": "0.01s", "total_time_ms": 10, "parallel_speedup": null, "data_lineage": [],
+                    "steps": [step],
             },
             "error": {
-                "kind": "panic", "code": "panic", "message": "oh no", "step": "face-detection",
+                "kind": "panic", "code": "panic", "message": "oh no", "step": "face_detection",
                 "id": "face_detection_001", "attempt": 2, "retryable": false, "backtrace": ["src/lib.rs:3"],
                 "details": {"a": 1},
             },
@@ -240,13 +243,16 @@ mod tests {
     fn a_failed_run_says_why_and_what_to_do() {
         let text = run(&document());
         assert!(
-            text.contains("error[panic] in face_detection_001, attempt 2: oh no\n  a: 1\n  at src/lib.rs:3\n\nhelp: this is a mistake"),
+            text.contains(
+                "error[panic] in face_detection_001, attempt 2: oh no\n  a: 1\n  at src/lib.rs:3\n\nhelp: \
+                this is a mistake"
+            ),
             "{text}"
         );
         assert!(text.contains(" 1  face_detection_001  failed"), "{text}");
         let mut step = document().processing_summary.steps.remove(0);
         assert_eq!(named(&step), "face_detection_001");
-        step.step = "detect".into();
+        step.step = "detect".parse().unwrap();
         assert_eq!(named(&step), "face_detection_001 (detect)");
         assert!(!text.contains("runs retry"), "the same package would do the same: {text}");
     }

@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM: the first one drains, the second one aborts, the third one ends the process as if nobody had
-//! listened.
+//! SIGINT and SIGTERM. The first signal drains, the second aborts, and the third has the default action, which ends the
+//! process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -9,14 +9,14 @@ use dovetail_service::{Canceller, Error, Scarce, Shutdown};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
-/// Listens until it is dropped.
+/// A thread that listens to signals until this value is dropped.
 pub(crate) struct Listening {
     handle: Handle,
     thread: Option<JoinHandle<()>>,
     seen: Arc<AtomicU8>,
 }
 
-/// What is said at the first signal and at the second one.
+/// The texts that are printed at the first signal and at the second one.
 #[derive(Clone, Copy)]
 pub(crate) struct SignalWords {
     pub(crate) drain: &'static str,
@@ -24,19 +24,17 @@ pub(crate) struct SignalWords {
 }
 
 impl SignalWords {
-    /// Of a command that works on runs of its own.
+    /// For a command that executes its own runs.
     pub(crate) const WORKING: Self = Self {
-        drain: "interrupted: running steps finish, no new ones start; once more to stop them at once",
+        drain: "interrupted: running steps finish, and no new steps start; interrupt again to stop them at once",
         abort: "interrupted again: running steps are stopped",
     };
-    /// Of a command that waits for what others do.
-    pub(crate) const WAITING: Self = Self {
-        drain: "interrupted: the workers go on, and nobody waits for them here any longer",
-        abort: "interrupted again",
-    };
+    /// For a command that waits for workers.
+    pub(crate) const WAITING: Self =
+        Self { drain: "interrupted: the workers go on, and this command stops waiting", abort: "interrupted again" };
 }
 
-/// Hands signals on to `shutdown`, and says on `told` what that means.
+/// Drains and aborts `shutdown` on signals, and prints the text of each signal with `told`.
 pub(crate) fn listen(
     shutdown: Shutdown,
     words: SignalWords,
@@ -44,7 +42,7 @@ pub(crate) fn listen(
 ) -> Result<Listening, Error> {
     listen_with(move |before| match before {
         0 => {
-            // Before the words: standard error may not take them.
+            // The drain comes first: writing to standard error may block.
             shutdown.drain();
             told(words.drain);
             true
@@ -58,7 +56,7 @@ pub(crate) fn listen(
     })
 }
 
-/// The first signal cancels an attempt.
+/// Cancels an attempt at the first signal.
 pub(crate) fn cancel(canceller: Arc<Canceller>) -> Result<Listening, Error> {
     listen_with(move |before| {
         canceller.cancel();
@@ -66,8 +64,8 @@ pub(crate) fn cancel(canceller: Arc<Canceller>) -> Result<Listening, Error> {
     })
 }
 
-/// Calls `act` with the number of signals before this one. If it answers false, the signal ends the process as if nobody
-/// had listened.
+/// Calls `act` at each signal with the number of earlier signals. If `act` returns false, the signal has its default
+/// action, which ends the process.
 fn listen_with(act: impl Fn(u8) -> bool + Send + 'static) -> Result<Listening, Error> {
     let failed = |e: std::io::Error| Error::host("signals", "listen to signals").cause(e);
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;

@@ -1,7 +1,7 @@
-//! Whether standard input and standard output were open when the process was started.
+//! Records whether standard input and standard output were open when the process was started.
 //!
-//! Before `main`, the standard library opens `/dev/null` in the place of what is closed. A result that is written there
-//! is lost without an error, and an input is empty. So this looks before that.
+//! Before `main`, the standard library opens `/dev/null` for each closed standard stream. A result that is written to
+//! it is lost without an error, and an input is empty. So the check must run before the standard library starts.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static INPUT_CLOSED: AtomicBool = AtomicBool::new(false);
 static OUTPUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// The loader calls what stands in this section before `main`.
+/// The loader calls the functions in this section before `main`.
 #[used]
 #[expect(unsafe_code, reason = "nothing else runs before the standard library's own start")]
 #[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
@@ -21,12 +21,12 @@ extern "C" fn look() {
     OUTPUT_CLOSED.store(rustix::io::fcntl_getfd(io::stdout()).is_err(), Ordering::Relaxed);
 }
 
-/// An error if there is nothing to read from.
+/// `EBADF` if standard input was closed at the start.
 pub(crate) fn input() -> io::Result<()> {
     open(&INPUT_CLOSED)
 }
 
-/// An error if there is nothing to write to.
+/// `EBADF` if standard output was closed at the start.
 pub(crate) fn output() -> io::Result<()> {
     open(&OUTPUT_CLOSED)
 }

@@ -1,4 +1,4 @@
-//! Logs of the program itself, to standard error. What tasks log is kept with their runs.
+//! The program's own log, on standard error. The logs of tasks are stored with their runs.
 
 use std::error::Error;
 use std::fmt;
@@ -16,7 +16,7 @@ use dovetail_service::settings::{LogFormat, LogLevel, Settings};
 
 use crate::output::may_steer;
 
-/// From now on; once a process.
+/// Starts logging. Must be called at most once in a process.
 pub(crate) fn start(settings: &Settings, default: LogLevel) {
     let level = match settings.log_level.unwrap_or(default) {
         LogLevel::Off => LevelFilter::OFF,
@@ -33,7 +33,8 @@ pub(crate) fn start(settings: &Settings, default: LogLevel) {
     }
 }
 
-/// One JSON object a line. The library's own leaves out the causes of an error, and with them what to do about it.
+/// Formats each event as a line of JSON. The JSON format of `tracing_subscriber` leaves out the causes of an error,
+/// which include the remedy.
 struct Json;
 
 impl<S, N> FormatEvent<S, N> for Json
@@ -85,7 +86,7 @@ impl Visit for Fields {
         self.set(field, value);
     }
 
-    /// With its causes, as commands print them.
+    /// Records the error with its causes, as commands print it.
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         let mut text = value.to_string();
         let mut next = value.source();

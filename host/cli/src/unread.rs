@@ -1,4 +1,4 @@
-//! Lists in which some records cannot be read: those are named, and hide no other.
+//! Printing of lists. A record that cannot be read is named, and the others are printed all the same.
 
 use dovetail_service::documents::{Entry, Unreadable};
 use dovetail_service::runs::Listed;
@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::app::App;
 
-/// Prints a list. A record that cannot be read is a line on standard error and, as JSON, an entry with its name and
-/// `"unreadable"`, behind the others.
+/// Prints a list. A record that cannot be read gives a line on standard error. In JSON it is also an entry with its
+/// name and `"unreadable"`, after the others.
 pub(crate) fn print_list<T, D: Serialize, K: Serialize>(
     app: &App,
     list: &Listed<T>,
@@ -22,12 +22,12 @@ pub(crate) fn print_list<T, D: Serialize, K: Serialize>(
         |(name, error): &(String, Error)| Entry::Unreadable(Unreadable { key: key(name), unreadable: error.body() });
     let readable = list.read.iter().map(|one| Entry::Readable(document(one)));
     let entries: Vec<Entry<D, K>> = readable.chain(list.unread.iter().map(unreadable)).collect();
-    // An empty list would say that there are none.
+    // The text of an empty list says that there are no records.
     let text = || if list.read.is_empty() && !list.unread.is_empty() { String::new() } else { text(&list.read) };
     app.output.result(&entries, text);
 }
 
-/// A line on standard error for each.
+/// Prints a line on standard error for each record that cannot be read.
 fn say_unread(app: &App, what: &'static str, unread: &[(String, Error)]) {
     for (name, error) in unread {
         app.output.notice(&Notice::Unreadable { what, name: name.clone(), error: error.chain() });

@@ -15,7 +15,7 @@ use crate::executor::{Failure, FailureKind};
 use crate::id::{Digest, RunId};
 use crate::keys::NodeId;
 use crate::ledger::{
-    Claimed, Item, Job, Kind, Lease, Ledger, Record, Renewal, Reply, Requirements, RunKey, Scope, Wait,
+    Claimed, Job, Kind, Lease, Ledger, Operation, Record, Renewal, Reply, Requirements, RunKey, Scope, Wait,
 };
 use crate::memory::ManualClock;
 use crate::record::{Form, OutcomeRecord, StepEnd, StoredValue};
@@ -99,12 +99,12 @@ fn job(step: &str, needs: &[&str]) -> Job {
         step: node(step),
         needs: needs.iter().map(|need| node(need)).collect(),
         attempt: 1,
-        lane: Requirements::default(),
+        requirements: Requirements::default(),
     }
 }
 
 impl Bench {
-    fn one(&self, item: Item) -> Reply {
+    fn one(&self, item: Operation) -> Reply {
         let mut replies = self.ledger.commit(&[item]).expect("commit works");
         assert_eq!(replies.len(), 1, "one reply an item");
         replies.remove(0)
@@ -112,7 +112,7 @@ impl Bench {
 
     fn submit(&self, n: u8, jobs: &[Job]) -> RunKey {
         let key = run(n);
-        let item = Item::Submit {
+        let item = Operation::Submit {
             run: key.clone(),
             record: record(Kind::Run, key.run.to_string()),
             jobs: jobs.to_vec(),
@@ -132,7 +132,7 @@ impl Bench {
 
     fn finish(&self, lease: &Lease, children: &[Job]) -> Reply {
         let record = outcome(lease.run.step(&lease.step), true);
-        self.one(Item::Finish {
+        self.one(Operation::Finish {
             lease: lease.clone(),
             record,
             succeeded: true,
@@ -146,7 +146,7 @@ impl Bench {
     }
 
     fn close(&self, key: &RunKey) -> Reply {
-        self.one(Item::Close { run: key.clone(), record: record(Kind::RunOutcome, key.key()) })
+        self.one(Operation::Close { run: key.clone(), record: record(Kind::RunOutcome, key.key()) })
     }
 }
 /// Runs every case on a fresh backend.

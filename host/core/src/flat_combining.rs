@@ -24,7 +24,7 @@ pub struct FlatCombiner<S, T> {
 
 /// Exclusive access to the resource; dereferences to it.
 #[derive(Debug)]
-pub struct Seat<'a, S, T> {
+pub struct CombinerGuard<'a, S, T> {
     means: MutexGuard<'a, S>,
     inbox: &'a Receiver<T>,
 }
@@ -38,7 +38,7 @@ impl<S, T> FlatCombiner<S, T> {
     }
 
     /// Takes the resource if it is free and no earlier work is queued; never blocks.
-    pub fn try_sit(&self) -> Option<Seat<'_, S, T>> {
+    pub fn try_lock(&self) -> Option<CombinerGuard<'_, S, T>> {
         if !self.inbox.is_empty() {
             return None;
         }
@@ -48,12 +48,12 @@ impl<S, T> FlatCombiner<S, T> {
             Err(TryLockError::Poisoned(means)) => means.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        Some(Seat { means, inbox: &self.inbox })
+        Some(CombinerGuard { means, inbox: &self.inbox })
     }
 
     /// For the resource's own thread: waits until the resource is free, and takes it.
-    pub fn sit(&self) -> Seat<'_, S, T> {
-        Seat { means: self.means.lock().unwrap_or_else(PoisonError::into_inner), inbox: &self.inbox }
+    pub fn lock(&self) -> CombinerGuard<'_, S, T> {
+        CombinerGuard { means: self.means.lock().unwrap_or_else(PoisonError::into_inner), inbox: &self.inbox }
     }
 
     /// For the resource's own thread: waits for queued work until the given time, or without end if there is none.
@@ -68,14 +68,14 @@ impl<S, T> FlatCombiner<S, T> {
     }
 }
 
-impl<S, T> Seat<'_, S, T> {
+impl<S, T> CombinerGuard<'_, S, T> {
     /// Takes queued work, at most `at_most` items; never blocks.
-    pub fn left(&self, at_most: usize) -> impl Iterator<Item = T> {
+    pub fn take_waiting(&self, at_most: usize) -> impl Iterator<Item = T> {
         self.inbox.try_iter().take(at_most)
     }
 }
 
-impl<S, T> Deref for Seat<'_, S, T> {
+impl<S, T> Deref for CombinerGuard<'_, S, T> {
     type Target = S;
 
     fn deref(&self) -> &S {
@@ -83,7 +83,7 @@ impl<S, T> Deref for Seat<'_, S, T> {
     }
 }
 
-impl<S, T> DerefMut for Seat<'_, S, T> {
+impl<S, T> DerefMut for CombinerGuard<'_, S, T> {
     fn deref_mut(&mut self) -> &mut S {
         &mut self.means
     }
@@ -96,17 +96,17 @@ mod tests {
     #[test]
     fn one_at_a_time_sits_and_gets_what_others_left() {
         let (combiner, sender) = FlatCombiner::new(0);
-        let mut seat = combiner.try_sit().unwrap();
-        assert!(combiner.try_sit().is_none(), "taken");
+        let mut guard = combiner.try_lock().unwrap();
+        assert!(combiner.try_lock().is_none(), "taken");
         sender.send(1).unwrap();
         sender.send(2).unwrap();
         sender.send(3).unwrap();
-        *seat += seat.left(2).sum::<i32>();
-        assert_eq!(*seat, 3);
-        drop(seat);
-        assert!(combiner.try_sit().is_none(), "what waits comes first");
+        *guard += guard.take_waiting(2).sum::<i32>();
+        assert_eq!(*guard, 3);
+        drop(guard);
+        assert!(combiner.try_lock().is_none(), "what waits comes first");
         assert_eq!(combiner.wait(None), Ok(3));
-        assert_eq!(*combiner.sit(), 3);
+        assert_eq!(*combiner.lock(), 3);
         assert_eq!(combiner.wait(Some(Instant::now())), Err(RecvTimeoutError::Timeout));
         drop(sender);
         assert_eq!(combiner.wait(None), Err(RecvTimeoutError::Disconnected));
@@ -117,12 +117,12 @@ mod tests {
         let (combiner, _sender) = FlatCombiner::<i32, i32>::new(7);
         std::thread::scope(|threads| {
             let panicked = threads.spawn(|| {
-                let _seat = combiner.try_sit();
+                let _seat = combiner.try_lock();
                 panic!("amid the work");
             });
             assert!(panicked.join().is_err());
         });
-        assert_eq!(combiner.try_sit().map(|seat| *seat), Some(7));
-        assert_eq!(*combiner.sit(), 7);
+        assert_eq!(combiner.try_lock().map(|guard| *guard), Some(7));
+        assert_eq!(*combiner.lock(), 7);
     }
 }

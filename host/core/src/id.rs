@@ -8,6 +8,8 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 /// The SHA-256 digest of some bytes. Identifies packages, artifacts, images and models. The text form is `sha256:` and
 /// 64 lower-case hex digits.
@@ -158,8 +160,8 @@ impl RunId {
     /// An ID of 16 bytes, from randomness or from a digest. The text form is `8-4-4-4-12` lower-case hex digits.
     #[must_use]
     pub fn from_bytes(b: [u8; 16]) -> Self {
-        let h = hex(&b);
-        Self([&h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..]].join("-").into())
+        let mut text = [0; Hyphenated::LENGTH];
+        Self(Arc::from(&*Uuid::from_bytes(b).hyphenated().encode_lower(&mut text)))
     }
 
     /// The text form.
@@ -178,10 +180,9 @@ impl FromStr for RunId {
     type Err = BadRunId;
 
     fn from_str(text: &str) -> Result<Self, BadRunId> {
-        let right = |(at, b): (usize, u8)| {
-            if matches!(at, 8 | 13 | 18 | 23) { b == b'-' } else { matches!(b, b'0'..=b'9' | b'a'..=b'f') }
-        };
-        if text.len() == 36 && text.bytes().enumerate().all(right) {
+        // One ID has one text: `Uuid` also reads capitals, braces, URNs and digits without hyphens.
+        let is_ours = text.len() == Hyphenated::LENGTH && !text.bytes().any(|b| b.is_ascii_uppercase());
+        if is_ours && Uuid::try_parse(text).is_ok() {
             Ok(Self(text.into()))
         } else {
             Err(BadRunId(text.chars().take(80).collect()))
@@ -226,7 +227,20 @@ mod tests {
         for text in ["", "sha256:", "sha256:zz", &"A".repeat(64), &format!("sha1:{}", "0".repeat(64))] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
-        for text in ["", "x", "../../etc/passwd", "00000000-0000-0000-0000-00000000000G"] {
+        for text in [
+            "",
+            "x",
+            "../../etc/passwd",
+            "00000000-0000-0000-0000-00000000000G",
+            "00000000-0000-0000-0000-00000000000A",
+            "000000000000000000000000000000000000",
+            "00000000000000000000000000000000",
+            "{00000000-0000-0000-0000-000000000000}",
+            "urn:uuid:00000000-0000-0000-0000-000000000000",
+            "00000000-0000-0000-0000-00000000000\u{e9}",
+            "00000000-0000-0000-0000-0000000000\u{e9}",
+            "0000000000000-0000-0000-0000-00000000",
+        ] {
             assert!(text.parse::<RunId>().is_err(), "{text}");
         }
     }
@@ -235,5 +249,7 @@ mod tests {
     fn a_run_id_reads_what_it_writes() {
         let id = RunId::from_bytes([0xab; 16]);
         assert_eq!(id.as_str().parse::<RunId>(), Ok(id));
+        let id = RunId::from_bytes(std::array::from_fn(|n| n as u8 * 0x11));
+        assert_eq!(id.as_str(), "00112233-4455-6677-8899-aabbccddeeff");
     }
 }

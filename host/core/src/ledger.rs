@@ -100,7 +100,7 @@ pub struct Job {
     pub attempt: u32,
     /// The requirements on the worker that runs the job.
     #[serde(default)]
-    pub lane: Requirements,
+    pub requirements: Requirements,
 }
 
 /// The capabilities that a job requires of its worker, beyond those that every worker has: names such as `clocks`,
@@ -181,7 +181,7 @@ pub struct Lease {
 /// One change of the ledger. [`Ledger::commit`] applies its items one after the other, in order, and returns one
 /// [`Reply`] for each.
 #[derive(Debug, Clone)]
-pub enum Item {
+pub enum Operation {
     /// Inserts the record of a run. If the record is new, opens the run, whose steps are `steps`, and enqueues the
     /// jobs.
     ///
@@ -236,7 +236,7 @@ pub enum Item {
     Put { record: Record },
 }
 
-/// The result of an [`Item`].
+/// The result of an [`Operation`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// The change was applied.
@@ -296,12 +296,12 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Whether the scope contains the jobs of `run` with the requirements `lane`.
+    /// Whether the scope contains the jobs of `run` with the requirements `needed`.
     #[must_use]
-    pub fn has(&self, run: &RunId, lane: &Requirements) -> bool {
+    pub fn has(&self, run: &RunId, needed: &Requirements) -> bool {
         match self {
             Self::All => true,
-            Self::Able(able) => lane.is_served_by(able),
+            Self::Able(able) => needed.is_served_by(able),
             Self::Runs(runs) => runs.contains(run),
         }
     }
@@ -347,14 +347,14 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// `Unavailable`, `Refused` or `Corrupt`. Each item may or may not have been applied, and the caller may send all
     /// of them again.
-    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError>;
+    fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError>;
 
     /// Applies the items like [`Ledger::commit`], without blocking until they are durable. A backend applies many such
     /// changes in one group commit.
     ///
     /// The backend calls `then` once with the replies, perhaps on a thread of its own. `then` must neither block nor
     /// call this ledger.
-    fn commit_then(&self, items: Vec<Item>, then: Then) {
+    fn commit_then(&self, items: Vec<Operation>, then: Then) {
         then(self.commit(&items));
     }
 

@@ -5,11 +5,11 @@
 //! the environment. Every decision depends on the arguments alone, so each can be tested in milliseconds and replayed
 //! anywhere.
 
-pub mod bell;
 pub mod blobs;
 pub mod clock;
 #[cfg(feature = "testing")]
 pub mod conformance;
+pub mod event_count;
 pub mod executor;
 pub mod flat_combining;
 pub mod id;

@@ -11,8 +11,8 @@ use crate::clock::Clock;
 use crate::id::Digest;
 use crate::keys::NodeId;
 use crate::ledger::{
-    Claimed, HeldStep, Item, Job, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, Requirements, RunKey, Scope,
-    Wait,
+    Claimed, HeldStep, Job, Kind, Lease, Ledger, Listing, Operation, Record, Renewal, Reply, Requirements, RunKey,
+    Scope, Wait,
 };
 use crate::retention::{Archive, BlobVisitor, Owned, RemovableBlobs};
 
@@ -129,7 +129,7 @@ struct Queued {
     crashes: u32,
     verify: bool,
     due: u64,
-    lane: Requirements,
+    requirements: Requirements,
     /// The token and the expiry time of the lease, in milliseconds of the clock.
     lease: Option<(u64, u64)>,
 }
@@ -183,7 +183,7 @@ impl State {
                     crashes: 0,
                     verify,
                     due: 0,
-                    lane: job.lane.clone(),
+                    requirements: job.requirements.clone(),
                     lease: None,
                 };
                 self.jobs.push((run.clone(), queued));
@@ -196,10 +196,10 @@ impl State {
         self.open.retain(|r| r != run);
     }
 
-    fn apply(&mut self, item: &Item, now: u64) -> Reply {
+    fn apply(&mut self, item: &Operation, now: u64) -> Reply {
         match item {
-            Item::Put { record } => self.put(record),
-            Item::Reopen { run, record } => {
+            Operation::Put { record } => self.put(record),
+            Operation::Reopen { run, record } => {
                 if !self.has(Kind::Run, run.run.as_str()) {
                     return Reply::Closed;
                 }
@@ -208,13 +208,13 @@ impl State {
                 }
                 self.put(record)
             }
-            Item::Inherit { record } => {
+            Operation::Inherit { record } => {
                 if let Some((run, step)) = RunKey::of_outcome(&record.key) {
                     self.succeeded.insert((run, step));
                 }
                 self.put(record)
             }
-            Item::Submit { run, record, jobs, .. } => {
+            Operation::Submit { run, record, jobs, .. } => {
                 let reply = self.put(record);
                 if reply == Reply::Created {
                     self.open.push(run.clone());
@@ -222,7 +222,7 @@ impl State {
                 }
                 reply
             }
-            Item::Recover { run, jobs, .. } => {
+            Operation::Recover { run, jobs, .. } => {
                 if self.has(Kind::RunOutcome, &run.key()) || !self.has(Kind::Run, run.run.as_str()) {
                     self.close(run);
                     return Reply::Closed;
@@ -233,7 +233,7 @@ impl State {
                 self.enqueue(run, jobs, true);
                 Reply::Created
             }
-            Item::Finish { lease, record, succeeded, close, children } => {
+            Operation::Finish { lease, record, succeeded, close, children } => {
                 if let exists @ Reply::Exists(_) = self.put(record) {
                     return exists;
                 }
@@ -260,7 +260,7 @@ impl State {
                 self.jobs.retain(|(r, q)| !(r == run && q.step == lease.step));
                 Reply::Created
             }
-            Item::Retry { lease, record, delay } => {
+            Operation::Retry { lease, record, delay } => {
                 if self.owned(lease).is_none() {
                     return Reply::NotOwner;
                 }
@@ -275,7 +275,7 @@ impl State {
                 }
                 reply
             }
-            Item::Release { lease, delay } => match self.owned(lease) {
+            Operation::Release { lease, delay } => match self.owned(lease) {
                 Some(job) => {
                     job.lease = None;
                     job.due = now + u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
@@ -283,13 +283,13 @@ impl State {
                 }
                 None => Reply::NotOwner,
             },
-            Item::Cancel { run, record } => {
+            Operation::Cancel { run, record } => {
                 if self.has(Kind::RunOutcome, &run.key()) {
                     return Reply::Closed;
                 }
                 self.put(record)
             }
-            Item::Close { run, record } => {
+            Operation::Close { run, record } => {
                 let reply = self.put(record);
                 self.close(run);
                 reply
@@ -307,7 +307,7 @@ impl State {
                 break;
             }
             let (run, job) = &mut self.jobs[at];
-            if !scope.has(&run.run, &job.lane) || job.due > now {
+            if !scope.has(&run.run, &job.requirements) || job.due > now {
                 continue;
             }
             if let Some((_, expiry)) = job.lease {
@@ -350,7 +350,7 @@ impl MemoryLedger {
 }
 
 impl Ledger for MemoryLedger {
-    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+    fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         let mut state = locked(&self.state);
         let now = self.clock.mono_ms();
         let replies = items.iter().map(|item| state.apply(item, now)).collect();

@@ -149,8 +149,8 @@ pub struct Step {
     /// The limits of one attempt: those of the task, with the step's `timeout` in place of the time if there is one.
     pub limits: Limits,
     /// The requirements on the worker that runs the step.
-    #[serde(default)]
-    pub lane: Requirements,
+    #[serde(default, rename = "lane")]
+    pub requirements: Requirements,
 }
 
 /// How often and how soon a step is attempted again after failures.

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::blobs::{StoreError, StoreErrorKind};
 use crate::executor::{Failure, ModelUse, Models, Usage};
 use crate::id::Digest;
+use crate::keys::NodeId;
 
 pub use self::outcome::{OutcomeRecord, StepEnd};
 
@@ -272,7 +273,7 @@ pub struct RunOutcomeRecord {
     /// How the run ended.
     pub state: RunState,
     /// The step whose failure ended the run.
-    pub failed_step: Option<String>,
+    pub failed_step: Option<NodeId>,
     /// The failure, if no outcome record of `failed_step` holds it: the run's pipeline could not be read.
     pub failure: Option<Failure>,
     /// The time of the end, in milliseconds since 1970.
@@ -301,7 +302,7 @@ impl Form for CancelRecord {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GenerationRecord {
     /// The steps whose successes are taken over from the generation before.
-    pub inherited: Vec<String>,
+    pub inherited: Vec<NodeId>,
     /// The time of the request, in milliseconds since 1970.
     pub requested_ms: u64,
     /// The reason for people.

@@ -30,8 +30,8 @@ pub trait Archive: Send + Sync {
     /// `Unavailable`.
     fn scan(&self, kind: Kind, after: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 
-    /// Calls `visit` for every record of a kind, in the order of their keys. The callback may remove the record at once.
-    /// The default reads pages; a store may override it with one walk.
+    /// Calls `visit` for every record of a kind, in the order of their keys. The callback may remove the record at
+    /// once. The default reads pages; a store may override it with one walk.
     ///
     /// # Errors
     /// `Unavailable`; or the error of `visit`, which ends the walk.

@@ -141,7 +141,7 @@ pub struct Called {
 
 /// A notification of the window.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ring {
+pub enum Notification {
     /// There may be work.
     Jobs,
     /// The run's outcome is recorded.
@@ -176,7 +176,7 @@ pub trait Window: Send + Sync {
 
     /// Registers a callback for notifications: jobs were enqueued, or a run was closed or cancelled, anywhere in the
     /// fleet. Best effort: a caller that waits must also look from time to time.
-    fn listen(&self, ring: Box<dyn Fn(Ring) + Send + Sync>);
+    fn listen(&self, ring: Box<dyn Fn(Notification) + Send + Sync>);
 
     /// For each run, whether it is open in the window with at least one job that can continue it. A run for which this
     /// is false has been lost.

@@ -9,7 +9,7 @@ use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs as _, StoreError};
 use dovetail_core::conformance::{archive, blobs, broken_promises, ledger, owned, shelf, with_manual_clock};
 use dovetail_core::ledger::{
-    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait,
+    Claimed, HeldStep, Kind, Lease, Ledger, Listing, Operation, Renewal, Reply, RunKey, Scope, Wait,
 };
 use dovetail_core::memory::{ManualClock, MemoryBlobs, MemoryLedger};
 
@@ -23,7 +23,7 @@ fn memory_keeps_the_promises() {
     owned(&|| kept.clone(), &|| assert_eq!(kept.put(BlobKind::Log, b"x").unwrap(), Digest::of(b"x")), 8);
     let records = MemoryLedger::new(Arc::new(ManualClock::default()));
     archive(&records, &|put| {
-        let items: Vec<Item> = put.iter().map(|record| Item::Put { record: record.clone() }).collect();
+        let items: Vec<Operation> = put.iter().map(|record| Operation::Put { record: record.clone() }).collect();
         records.commit(&items).unwrap();
     });
 }
@@ -55,33 +55,35 @@ struct Broken {
 }
 
 impl Ledger for Broken {
-    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+    fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         let mut items = items.to_vec();
         for item in &mut items {
             match (self.fault, &mut *item) {
-                (Fault::IgnoresNeeds, Item::Finish { children, .. }) => {
+                (Fault::IgnoresNeeds, Operation::Finish { children, .. }) => {
                     children.iter_mut().for_each(|c| c.needs.clear());
                 }
-                (Fault::LosesJobs, Item::Submit { jobs, .. }) if self.calls.fetch_add(1, Ordering::SeqCst) == 1 => {
+                (Fault::LosesJobs, Operation::Submit { jobs, .. })
+                    if self.calls.fetch_add(1, Ordering::SeqCst) == 1 =>
+                {
                     jobs.clear();
                 }
-                (Fault::IgnoresCancel, Item::Cancel { .. }) => return Ok(vec![Reply::Created; items.len()]),
+                (Fault::IgnoresCancel, Operation::Cancel { .. }) => return Ok(vec![Reply::Created; items.len()]),
                 _ => {}
             }
         }
         let mut replies = self.inner.commit(&items)?;
         let released = items.iter().filter_map(|item| match item {
-            Item::Release { lease, .. } | Item::Retry { lease, .. } => Some(lease.clone()),
+            Operation::Release { lease, .. } | Operation::Retry { lease, .. } => Some(lease.clone()),
             _ => None,
         });
         self.given_back.lock().expect("no panic").extend(released);
         for (item, reply) in items.iter().zip(&mut replies) {
             match (self.fault, item, &*reply) {
-                (Fault::EveryoneIsFirst, Item::Finish { .. }, Reply::Exists(_)) => *reply = Reply::Created,
-                (Fault::AcknowledgesLast, Item::Finish { lease, .. }, Reply::Last) => {
+                (Fault::EveryoneIsFirst, Operation::Finish { .. }, Reply::Exists(_)) => *reply = Reply::Created,
+                (Fault::AcknowledgesLast, Operation::Finish { lease, .. }, Reply::Last) => {
                     let record =
                         dovetail_core::ledger::Record { kind: Kind::RunOutcome, key: lease.run.key(), value: vec![] };
-                    self.inner.commit(&[Item::Close { run: lease.run.clone(), record }])?;
+                    self.inner.commit(&[Operation::Close { run: lease.run.clone(), record }])?;
                 }
                 _ => {}
             }

@@ -12,7 +12,7 @@ use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, Store, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::keys::RECORDS;
-use dovetail_core::ledger::{Item, Kind, Ledger, Listing, Record, Reply};
+use dovetail_core::ledger::{Kind, Ledger, Listing, Operation, Record, Reply};
 use dovetail_core::retention::Owned;
 
 use crate::FlowError;
@@ -110,11 +110,11 @@ fn of_others(store: &dyn Owned) -> FlowError {
 
 fn of_unknown_records(store: &dyn Owned, why: &str) -> FlowError {
     let message = format!(
-        "the blobs in {} are older than the note of whose they are, and may belong to other records: {why}",
+        "the blobs in {} are older than the record of their owner, and may belong to other records: {why}",
         store.place()
     );
     let help = "let the records that they belong to store something first (start a worker, or `dovetail task push`): \
-                that writes the note; or name another prefix (`blobs = \"s3://BUCKET/PREFIX?...\"`, DOVETAIL_BLOBS)";
+                that writes the record of the owner; or name another prefix (`blobs = \"s3://BUCKET/PREFIX?...\"`, DOVETAIL_BLOBS)";
     FlowError::refused("foreign_blobs", message, help)
 }
 
@@ -127,9 +127,9 @@ fn make(ledger: &dyn Ledger) -> Result<String, StoreError> {
     if let Some(known) = identity(ledger)? {
         return Ok(known);
     }
-    let new = pair::new_identity()?;
+    let new = pair::new_identity();
     let record = Record { kind: Kind::Identity, key: RECORDS.to_owned(), value: new.clone().into_bytes() };
-    Ok(match ledger.commit(&[Item::Put { record }])?.pop() {
+    Ok(match ledger.commit(&[Operation::Put { record }])?.pop() {
         Some(Reply::Exists(first)) => String::from_utf8_lossy(&first).into_owned(),
         _ => new,
     })

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dovetail_core::clock::Clock;
+use rustix::time::{ClockId, clock_gettime};
 
 /// Wall time, and the time since the machine started (`CLOCK_BOOTTIME`: it counts while the machine sleeps, and all
 /// processes of the machine see the same value).
@@ -16,12 +17,23 @@ impl Clock for SystemClock {
     }
 
     fn mono_us(&self) -> u64 {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        #[expect(unsafe_code, reason = "std has no clock that all processes share and that counts through suspend")]
-        // SAFETY: the pointer is to a local `timespec`, which the call fills; the clock exists on every Linux since
-        // 2.6.39.
-        let status = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
-        debug_assert_eq!(status, 0, "CLOCK_BOOTTIME exists");
+        let time = clock_gettime(ClockId::Boottime);
         u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_clocks_go_as_fast_as_time_does() {
+        let (clock, began) = (SystemClock, std::time::Instant::now());
+        let (wall, mono) = (clock.wall_ms(), clock.mono_us());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let passed = clock.mono_us() - mono;
+        let most = u64::try_from(began.elapsed().as_micros()).unwrap();
+        assert!((20_000..=most + 1).contains(&passed), "{passed} us of at most {most}");
+        assert!(wall > 1_700_000_000_000, "{wall}");
     }
 }

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dovetail_core::RunId;
+use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{HeldStep, RunKey, capability_in_words};
 use dovetail_core::pipeline::{Edge, EdgeKind, Pipeline, Step};
 use dovetail_core::record::{AttemptRecord, OutcomeRecord, RunState, StepEnd};
 use dovetail_core::worker_status::WorkerStatus;
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use crate::documents::{
     AttemptDocument, ProcessingSummary, RunDocument, RunError, RunFormat, RunStatus, StepDocument, StepState, Timestamp,
@@ -65,7 +67,7 @@ pub fn document_of(ports: &Ports, key: &RunKey) -> Result<RunDocument, FlowError
 pub fn unrecorded(ports: &Ports, run: &RunId) -> Result<(Vec<String>, Duration), FlowError> {
     let truth = Truth::read(ports, run)?;
     let Some(end) = &truth.outcome else { return Ok((Vec::new(), Duration::ZERO)) };
-    let may_run = |step: &&Step| !truth.outcomes.contains_key(&step.name) && ready_now(&truth.pipeline, &truth, step);
+    let may_run = |step: &&Step| truth.outcome_of(&step.name).is_none() && ready_now(&truth.pipeline, &truth, step);
     let since = Duration::from_millis(ports.clock.wall_ms().saturating_sub(end.finished_ms));
     Ok((truth.pipeline.steps.iter().filter(may_run).map(Step::id).collect(), since))
 }
@@ -160,10 +162,10 @@ fn waiting(
         return Ok(Waiting::new());
     }
     let ready = |step: &&Step| {
-        !truth.outcomes.contains_key(&step.name)
+        truth.outcome_of(&step.name).is_none()
             && holder(held, step).is_none()
             && ready_now(&truth.pipeline, truth, step)
-            && !step.lane.as_str().is_empty()
+            && !step.requirements.as_str().is_empty()
     };
     let ready: Vec<&Step> = truth.pipeline.steps.iter().filter(ready).collect();
     if ready.is_empty() {
@@ -175,7 +177,7 @@ fn waiting(
         return Ok(Waiting::new());
     }
     let needs = |step: &Step| {
-        let lane = step.lane.with_models(&truth.models);
+        let lane = step.requirements.with_models(&truth.models);
         let unserved = !workers.iter().any(|able| lane.is_served_by(able));
         // The missing capabilities are those that no worker has. If some worker has each of them but none has all, all
         // are reported.
@@ -206,9 +208,9 @@ fn summary(truth: &Truth, held: &[HeldStep], waiting: &Waiting, finished_ms: Opt
 /// Whether a value went along this edge: its producer succeeded, and its consumer was called with it, or the run
 /// returned it.
 fn happened(truth: &Truth, edge: &Edge) -> bool {
-    let gave = |step: &String| truth.outcomes.get(step).is_some_and(OutcomeRecord::succeeded);
+    let gave = |step: &String| truth.outcome_of(step).is_some_and(OutcomeRecord::succeeded);
     let skipped = |outcome: &OutcomeRecord| matches!(outcome.end, StepEnd::Skipped { .. });
-    let took = |step: &String| truth.outcomes.get(step).is_some_and(|outcome| !skipped(outcome));
+    let took = |step: &String| truth.outcome_of(step).is_some_and(|outcome| !skipped(outcome));
     edge.from_step.as_ref().is_none_or(gave)
         && match edge.kind {
             EdgeKind::Given | EdgeKind::Passed => edge.to_step.as_ref().is_none_or(took),
@@ -230,7 +232,7 @@ fn speedup(truth: &Truth) -> Option<f64> {
         return Some(1.0);
     }
     let spans = |stage: &Vec<&Step>| -> Option<Vec<Span>> {
-        let outcomes: Vec<&OutcomeRecord> = stage.iter().filter_map(|step| truth.outcomes.get(&step.name)).collect();
+        let outcomes: Vec<&OutcomeRecord> = stage.iter().filter_map(|step| truth.outcome_of(&step.name)).collect();
         // A stage of which only one step ended has no steps that ran side by side.
         (outcomes.len() > 1)
             .then(|| outcomes.iter().flat_map(|o| &o.attempts).map(|a| (a.started_ms * 1000, a.duration_us)).collect())
@@ -262,11 +264,11 @@ fn speedup_of(stages: &[Vec<Span>]) -> Option<f64> {
 }
 
 fn step_document(truth: &Truth, held: &[HeldStep], waiting: &Waiting, step: &Step, begin: u64) -> StepDocument {
-    let outcome = truth.outcomes.get(&step.name);
+    let outcome = truth.outcome_of(&step.name);
     StepDocument {
         number: step.number,
         id: step.id(),
-        step: step.name.clone(),
+        step: NodeId::of_step(&step.name),
         task: step.task_reference(),
         package: step.package,
         input_id: step.input_id(),
@@ -284,9 +286,11 @@ fn step_document(truth: &Truth, held: &[HeldStep], waiting: &Waiting, step: &Ste
 
 /// The recorded attempts at a step, in order.
 fn attempts<'t>(truth: &'t Truth, step: &Step) -> Vec<&'t AttemptRecord> {
-    match truth.outcomes.get(&step.name) {
+    match truth.outcome_of(&step.name) {
         Some(outcome) => outcome.attempts.iter().collect(),
-        None => truth.retries.get(&step.name).into_iter().flatten().map(|retry| &retry.failed).collect(),
+        None => {
+            truth.retries.get(&NodeId::of_step(&step.name)).into_iter().flatten().map(|retry| &retry.failed).collect()
+        }
     }
 }
 
@@ -317,14 +321,14 @@ fn step_state(truth: &Truth, held: &[HeldStep], step: &Step, outcome: Option<&Ou
 }
 
 fn ready_now(pipeline: &Pipeline, truth: &Truth, step: &Step) -> bool {
-    pipeline.needs(step).iter().all(|need| truth.outcomes.get(*need).is_some_and(OutcomeRecord::succeeded))
+    pipeline.needs(step).iter().all(|need| truth.outcome_of(need).is_some_and(OutcomeRecord::succeeded))
 }
 
 /// The error of a failed run.
 fn error(truth: &Truth) -> Option<RunError> {
     let end = truth.outcome.as_ref()?;
-    let step = end.failed_step.as_ref().and_then(|name| truth.pipeline.step(name));
-    let outcome = step.and_then(|step| truth.outcomes.get(&step.name));
+    let step = end.failed_step.as_ref().and_then(|name| truth.pipeline.step(name.name()));
+    let outcome = step.and_then(|step| truth.outcome_of(&step.name));
     let failure = outcome.and_then(OutcomeRecord::failure).or(end.failure.as_ref())?.clone();
     Some(RunError {
         code: failure.code,
@@ -341,7 +345,7 @@ fn error(truth: &Truth) -> Option<RunError> {
 
 fn warnings(truth: &Truth, waiting: &Waiting) -> Vec<String> {
     let dropped = truth.pipeline.steps.iter().filter_map(|step| {
-        let dropped = truth.outcomes.get(&step.name)?.log_dropped;
+        let dropped = truth.outcome_of(&step.name)?.log_dropped;
         (dropped > 0).then(|| {
             format!("{}: {dropped} log lines were dropped, over the limit of {} bytes", step.id(), step.limits.log)
         })
@@ -374,20 +378,13 @@ pub fn seconds(ms: u64) -> String {
     format!("{}.{:02}s", hundredths / 100, hundredths % 100)
 }
 
-/// A time in milliseconds since 1970, as RFC 3339 in UTC with milliseconds.
+/// A time in milliseconds since 1970, as RFC 3339 in UTC with milliseconds. A time after the year 9999 is the end of
+/// that year.
 pub(crate) fn timestamp(ms: u64) -> Timestamp {
-    let (days, rest) = (ms / 86_400_000, ms % 86_400_000);
-    // Days since 1970 to a date of the Gregorian calendar, by eras of 400 years that begin in March (H. Hinnant,
-    // "chrono-compatible low-level date algorithms").
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second, milli) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60, rest % 1000);
+    let since = time::Duration::milliseconds(i64::try_from(ms).unwrap_or(i64::MAX));
+    let at = OffsetDateTime::UNIX_EPOCH.saturating_add(since);
+    let ((year, month, day), (hour, minute, second, milli)) = (at.to_calendar_date(), at.to_hms_milli());
+    let month = u8::from(month);
     Timestamp(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"))
 }
 
@@ -417,6 +414,8 @@ mod tests {
         assert_eq!(at(951_782_400_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(at(1_795_459_507_123), "2026-11-23T18:45:07.123Z");
         assert_eq!(at(4_102_444_799_999), "2099-12-31T23:59:59.999Z");
+        assert_eq!(at(253_402_300_799_999), "9999-12-31T23:59:59.999Z");
+        assert_eq!(at(u64::MAX), at(253_402_300_799_999), "a damaged record's time has the schema's form, too");
         assert_eq!(seconds(412), "0.41s");
         assert_eq!(seconds(61_996), "62.00s");
     }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use dovetail_core::executor::{Failure, FailureKind, LogLine, ModelUse, Usage};
+use dovetail_core::keys::NodeId;
 use dovetail_core::{Digest, RunId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -153,8 +154,8 @@ pub struct StepDocument {
     /// `face_detection_001`
     #[schemars(regex(pattern = r"^[a-z][a-z0-9_]*_[0-9]{3,}(\[[0-9]+\])*$"))]
     pub id: String,
-    /// The name of the step in the pipeline.
-    pub step: String,
+    /// The step of the run: the name of the step in the pipeline, and indices if the step runs more than once.
+    pub step: NodeId,
     /// NAME@VERSION
     #[schemars(regex(pattern = r"^[a-z][a-z0-9-]*@[0-9]+\.[0-9]+\.[0-9]+"))]
     pub task: String,
@@ -290,8 +291,8 @@ pub struct StepLineage {
     pub number: u32,
     /// `face_detection_001`
     pub id: String,
-    /// The name of the step in the pipeline.
-    pub step: String,
+    /// The step of the run: the name of the step in the pipeline, and indices if the step runs more than once.
+    pub step: NodeId,
     /// NAME@VERSION
     pub task: String,
     pub package: Digest,

@@ -2,7 +2,7 @@
 
 use dovetail_core::RunId;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::keys::{RunKey, reference_of, split_reference};
+use dovetail_core::keys::{NodeId, RunKey, reference_of, split_reference};
 use dovetail_core::ledger::{Kind, Listing};
 use dovetail_core::pipeline::Step;
 use dovetail_core::record::{Consumed, Form, Produced, RunOutcomeRecord, RunRecord};
@@ -144,11 +144,11 @@ pub fn lineage(ports: &Ports, key: &RunKey) -> Result<LineageDocument, FlowError
         ProducedValue { output: within(&p.output), digest: p.digest, consumers }
     };
     let step = |step: &Step| {
-        let outcome = truth.outcomes.get(&step.name)?;
+        let outcome = truth.outcome_of(&step.name)?;
         Some(StepLineage {
             number: step.number,
             id: step.id(),
-            step: step.name.clone(),
+            step: NodeId::of_step(&step.name),
             task: step.task_reference(),
             package: outcome.package,
             attempt: outcome.attempts.last().map(|a| a.number),
@@ -177,7 +177,7 @@ pub fn logs(ports: &Ports, key: &RunKey) -> Result<Vec<StepLog>, FlowError> {
     let truth = Truth::read_generation(ports, key)?;
     let mut found = Vec::new();
     for step in &truth.pipeline.steps {
-        let Some(outcome) = truth.outcomes.get(&step.name) else {
+        let Some(outcome) = truth.outcome_of(&step.name) else {
             continue;
         };
         let lines = load_log(ports, outcome)?;

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use dovetail_core::RunId;
 use dovetail_core::executor::{Executor, Models};
 use dovetail_core::keys::model_choice;
-use dovetail_core::ledger::{Item, Job, Kind, Record, Reply};
+use dovetail_core::ledger::{Job, Kind, Operation, Record, Reply};
 use dovetail_core::pipeline::Pipeline;
 use dovetail_core::record::{Form as _, ModelChoiceRecord};
 use dovetail_core::vision::ModelKind;
@@ -21,7 +21,7 @@ use crate::{FlowError, Ports};
 /// The kinds of models that steps of the pipeline open without naming a model.
 #[must_use]
 pub fn model_kinds(pipeline: &Pipeline) -> BTreeSet<&str> {
-    pipeline.steps.iter().flat_map(|step| step.lane.model_kinds()).collect()
+    pipeline.steps.iter().flat_map(|step| step.requirements.model_kinds()).collect()
 }
 
 /// The models that were chosen for a run, for these kinds: with the run's record (`recorded`), or later.
@@ -68,7 +68,7 @@ pub(crate) fn choose<'r>(
     let chosen_ms = ports.clock.wall_ms();
     let put = |(kind, model): (&String, &_)| {
         let value = ModelChoiceRecord { model: Clone::clone(model), chosen_ms }.encode();
-        Item::Put { record: Record { kind: Kind::ModelChoice, key: model_choice(run, kind), value } }
+        Operation::Put { record: Record { kind: Kind::ModelChoice, key: model_choice(run, kind), value } }
     };
     let replies = ports.ledger.commit(&ours.iter().map(put).collect::<Vec<_>>())?;
     for ((kind, model), reply) in ours.into_iter().zip(replies) {
@@ -90,7 +90,7 @@ fn decode(run: &RunId, kind: &str, bytes: &[u8]) -> Result<ModelChoiceRecord, Fl
 pub(crate) fn with_models(mut jobs: Vec<Job>, models: &Models) -> Vec<Job> {
     if !models.is_empty() {
         for job in &mut jobs {
-            job.lane = job.lane.with_models(models);
+            job.requirements = job.requirements.with_models(models);
         }
     }
     jobs

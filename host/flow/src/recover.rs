@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dovetail_core::RunId;
 use dovetail_core::keys::{NodeId, RunKey};
-use dovetail_core::ledger::{Item, Job, Kind, Record, Reply};
+use dovetail_core::ledger::{Job, Kind, Operation, Record, Reply};
 use dovetail_core::pipeline::{Pipeline, Step, ready};
 use dovetail_core::record::{Form, GenerationRecord, RunState};
 
@@ -17,7 +17,7 @@ use crate::{FlowError, Ports};
 /// A step as a job.
 pub(crate) fn job(pipeline: &Pipeline, step: &Step) -> Job {
     let needs = pipeline.needs(step).into_iter().map(NodeId::of_step).collect();
-    Job { step: NodeId::of_step(&step.name), needs, attempt: 1, lane: step.lane.clone() }
+    Job { step: NodeId::of_step(&step.name), needs, attempt: 1, requirements: step.requirements.clone() }
 }
 
 /// The nodes of a run of this pipeline.
@@ -41,7 +41,7 @@ pub fn recover(ports: &Ports, run: &RunId) -> Result<(), FlowError> {
 pub fn left_to_do(ports: &Ports, run: &RunId, again: bool) -> Result<Vec<Step>, FlowError> {
     let truth = Truth::read(ports, run)?;
     let over = truth.outcome.is_some();
-    let is_left = |step: &Step| match truth.outcomes.get(&step.name) {
+    let is_left = |step: &Step| match truth.outcome_of(&step.name) {
         None => again || !over,
         Some(outcome) => again && !outcome.succeeded(),
     };
@@ -62,21 +62,22 @@ pub(crate) fn reconcile(ports: &Ports, key: &RunKey) -> Result<Option<RunState>,
     match truth.standing() {
         Standing::Over => {
             // Removes the jobs that are left of the run.
-            ports.ledger.commit(&[Item::Recover { run: truth.key, jobs: vec![], steps }])?;
+            ports.ledger.commit(&[Operation::Recover { run: truth.key, jobs: vec![], steps }])?;
             Ok(truth.outcome.map(|o| o.state))
         }
         Standing::Close { state, failed_step } => {
             let record = end(ports, &truth.key, state, failed_step);
-            ports.ledger.commit(&[Item::Close { run: truth.key, record }])?;
+            ports.ledger.commit(&[Operation::Close { run: truth.key, record }])?;
             Ok(Some(state))
         }
         Standing::Open => {
-            let done = truth.outcomes.iter().filter(|(_, o)| o.succeeded()).map(|(name, _)| name.clone()).collect();
-            let next = ready(&truth.pipeline, &done).into_iter().filter(|s| !truth.outcomes.contains_key(&s.name));
+            let done =
+                truth.outcomes.iter().filter(|(_, o)| o.succeeded()).map(|(node, _)| node.name().to_owned()).collect();
+            let next = ready(&truth.pipeline, &done).into_iter().filter(|s| truth.outcome_of(&s.name).is_none());
             let jobs =
                 next.map(|step| Job { attempt: truth.attempt(&step.name), ..job(&truth.pipeline, step) }).collect();
             let jobs = with_models(jobs, &truth.models);
-            ports.ledger.commit(&[Item::Recover { run: truth.key, jobs, steps }])?;
+            ports.ledger.commit(&[Operation::Recover { run: truth.key, jobs, steps }])?;
             Ok(None)
         }
     }
@@ -89,15 +90,15 @@ fn inherit(ports: &Ports, truth: &Truth) -> Result<bool, FlowError> {
     let Some(before) = key.generation.checked_sub(1) else { return Ok(false) };
     let Some(bytes) = ports.ledger.get(Kind::Generation, &[key.key()])?.pop().flatten() else { return Ok(false) };
     let generation = GenerationRecord::decode(&bytes, &format!("generation {} of run {}", key.generation, key.run))?;
-    let missing: Vec<&String> =
+    let missing: Vec<&NodeId> =
         generation.inherited.iter().filter(|step| !truth.outcomes.contains_key(*step)).collect();
     let earlier = RunKey { run: key.run.clone(), generation: before };
     let keys: Vec<String> = missing.iter().map(|step| earlier.step(step)).collect();
     let found = ports.ledger.get(Kind::Outcome, &keys)?;
     let copies = missing.iter().zip(found).filter_map(|(step, value)| {
-        Some(Item::Inherit { record: Record { kind: Kind::Outcome, key: key.step(step), value: value? } })
+        Some(Operation::Inherit { record: Record { kind: Kind::Outcome, key: key.step(step), value: value? } })
     });
-    let copies: Vec<Item> = copies.collect();
+    let copies: Vec<Operation> = copies.collect();
     if copies.is_empty() {
         return Ok(false);
     }
@@ -131,12 +132,12 @@ pub fn retry(ports: &Ports, run: &RunId, reason: &str) -> Result<RunKey, FlowErr
     }
     let key = RunKey { run: run.clone(), generation: truth.key.generation + 1 };
     let inherited =
-        truth.outcomes.iter().filter(|(_, outcome)| outcome.succeeded()).map(|(name, _)| name.clone()).collect();
+        truth.outcomes.iter().filter(|(_, outcome)| outcome.succeeded()).map(|(node, _)| node.clone()).collect();
     let record = GenerationRecord { inherited, requested_ms: ports.clock.wall_ms(), reason: reason.to_owned() };
     let record = Record { kind: Kind::Generation, key: key.key(), value: record.encode() };
     // Two concurrent calls make one generation: the second call finds the record of the first one, and both enqueue the
     // jobs.
-    if ports.ledger.commit(&[Item::Reopen { run: key.clone(), record }])?.first() == Some(&Reply::Closed) {
+    if ports.ledger.commit(&[Operation::Reopen { run: key.clone(), record }])?.first() == Some(&Reply::Closed) {
         // `gc` has removed the run since it was read.
         return Err(unknown(run));
     }

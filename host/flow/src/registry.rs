@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dovetail_core::blobs::{BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::executor::{MISSING_ARTIFACT, MISSING_PACKAGE};
 use dovetail_core::keys::{Capability, RevisionKey, VersionKey, reference_of, split_reference};
-use dovetail_core::ledger::{Item, Kind, Listing, Record, Reply, Requirements};
+use dovetail_core::ledger::{Kind, Listing, Operation, Record, Reply, Requirements};
 use dovetail_core::pipeline::{
     self, Catalogue, Checked, Pipeline, Severity, Source, TaskVersion, Unresolved, diff, task_reference,
 };
@@ -106,7 +106,7 @@ pub fn push_plugin(ports: &Ports, record: &PluginRecord, package: &[u8]) -> Resu
     let whole = !known || ports.blobs.is_whole(BlobKind::Package, &record.package, package.len() as u64)? == Some(true);
     let digest = ports.blobs.put(BlobKind::Package, package)?;
     debug_assert_eq!(digest, record.package, "the record is of this package");
-    let put = Item::Put { record: Record { kind: Kind::Plugin, key: key.clone(), value: record.encode() } };
+    let put = Operation::Put { record: Record { kind: Kind::Plugin, key: key.clone(), value: record.encode() } };
     match ports.ledger.commit(&[put])?.pop() {
         Some(Reply::Exists(bytes)) => {
             let before = PluginRecord::decode(&bytes, &format!("plugin {key}"))?;
@@ -186,14 +186,14 @@ pub fn check(ports: &Ports, text: &str) -> Result<Checked, FlowError> {
         let grants = p.grants.keys().map(|name| Capability::Grant(name));
         let models = p.models.iter().map(|name| Capability::Model(name));
         let kinds = p.model_kinds.iter().map(|kind| Capability::ModelKind(kind));
-        let lane = Requirements::of(grants.chain(models).chain(kinds).map(|capability| capability.to_string()));
+        let requirements = Requirements::of(grants.chain(models).chain(kinds).map(|capability| capability.to_string()));
         TaskVersion {
             name: p.name,
             version: p.version,
             package: p.package,
             signature: p.signature,
             limits: p.limits,
-            lane,
+            requirements,
         }
     };
     let readable = pipeline::Listed(read.into_iter().map(version).collect());
@@ -279,7 +279,7 @@ fn put_revision(ports: &Ports, pipeline: &Pipeline, revision: u32) -> Result<Pub
     let of = VersionKey::new(&pipeline.name, &pipeline.version);
     let key = RevisionKey { pipeline: of, revision }.to_string();
     let value = pipeline.to_json().to_string().into_bytes();
-    let put = Item::Put { record: Record { kind: Kind::Pipeline, key: key.clone(), value: value.clone() } };
+    let put = Operation::Put { record: Record { kind: Kind::Pipeline, key: key.clone(), value: value.clone() } };
     match ports.ledger.commit(&[put])?.pop() {
         Some(Reply::Exists(bytes)) if bytes != value => {
             let there = decode(&key, &bytes)?;

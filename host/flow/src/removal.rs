@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dovetail_core::RunId;
 use dovetail_core::blobs::StoreError;
 use dovetail_core::keys::{RunKey, keys_of_run};
-use dovetail_core::ledger::{Item, Kind, Listing, Record};
+use dovetail_core::ledger::{Kind, Listing, Operation, Record};
 use dovetail_core::record::{Form as _, RunOutcomeRecord};
 use dovetail_core::retention::Archive;
 
@@ -134,10 +134,10 @@ fn keep_those_begun_again(
     let again = ports.ledger.get(Kind::Generation, &keys)?;
     let begun: BTreeSet<RunId> =
         leaving.keys().zip(again).filter(|(_, again)| again.is_some()).map(|(run, _)| run.clone()).collect();
-    let restore = |(run, value): (&RunId, &Vec<u8>)| Item::Put {
+    let restore = |(run, value): (&RunId, &Vec<u8>)| Operation::Put {
         record: Record { kind: Kind::Run, key: run.to_string(), value: value.clone() },
     };
-    let items: Vec<Item> = records.iter().filter(|(run, _)| begun.contains(*run)).map(restore).collect();
+    let items: Vec<Operation> = records.iter().filter(|(run, _)| begun.contains(*run)).map(restore).collect();
     if !items.is_empty() {
         ports.ledger.commit(&items)?;
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, Outcome, Report, Usage};
-use dovetail_core::ledger::{Claimed, Item, Kind, Lease, Record};
+use dovetail_core::ledger::{Claimed, Kind, Lease, Operation, Record};
 use dovetail_core::limits::Limits;
 use dovetail_core::pipeline::{OnFailure, Source};
 use dovetail_core::policy::{self, Backoff};
@@ -82,8 +82,8 @@ impl StepRunner {
         // whether a step has failed.
         if claimed.verify || plan.pipeline.on_failure == OnFailure::Finish {
             let truth = Truth::read_generation(&self.parts, &lease.run)?;
-            failed_step = truth.failed_step().map(str::to_owned);
-            if truth.outcome.is_some() || truth.cancel.is_some() || truth.outcomes.contains_key(name.as_str()) {
+            failed_step = truth.failed_step();
+            if truth.outcome.is_some() || truth.cancel.is_some() || truth.outcomes.contains_key(name) {
                 return Ok(JobOutcome::superseded(reconcile(&self.parts, &lease.run)?));
             }
         }
@@ -155,7 +155,7 @@ impl StepRunner {
             Ok(failed(run_timeout(&work, "before this step could start")))
         } else {
             if let Cow::Borrowed(recorded) = work.models {
-                let kinds = step.lane.model_kinds().collect();
+                let kinds = step.requirements.model_kinds().collect();
                 work.models = choose(&self.parts, &*self.executor, &lease.run.run, recorded, &kinds)?;
             }
             let limits = Limits { time_ms: step.limits.time_ms.min(left.unwrap_or(u64::MAX)), ..step.limits };
@@ -181,7 +181,7 @@ impl StepRunner {
         let stopped = matches!(&report.outcome, Outcome::Failed { failure } if failure.kind == FailureKind::Cancelled)
             && stop.cancelled();
         if stopped && !self.over(lease)? {
-            let release = Item::Release { lease: lease.clone(), delay: Duration::ZERO };
+            let release = Operation::Release { lease: lease.clone(), delay: Duration::ZERO };
             return Ok(JobOutcome::commit(release, Conclusion::Stopped));
         }
         let duration_us = self.parts.clock.mono_us().saturating_sub(began_us);
@@ -255,7 +255,7 @@ impl StepRunner {
         }
         let (run, step, err) = (&lease.run.run, &lease.step, &error as &dyn std::error::Error);
         tracing::error!(%run, %step, err, "the host could not make an attempt");
-        Ok(JobOutcome::commit(Item::Release { lease, delay: SOON }, Conclusion::Released))
+        Ok(JobOutcome::commit(Operation::Release { lease, delay: SOON }, Conclusion::Released))
     }
 
     fn finish(&self, mut work: Work<'_>, report: Report, this: AttemptRecord) -> Result<JobOutcome, FlowError> {
@@ -274,9 +274,9 @@ impl StepRunner {
         } else {
             (fails && plan.pipeline.on_failure == OnFailure::Cancel).then_some(RunState::Failed)
         };
-        let close = state.map(|state| end(&self.parts, &lease.run, state, (!succeeded).then(|| step.name.clone())));
+        let close = state.map(|state| end(&self.parts, &lease.run, state, (!succeeded).then(|| lease.step.clone())));
         let children = if succeeded { with_models(plan.children(&step.name), &work.models) } else { Vec::new() };
-        let change = Some(Item::Finish { lease: lease.clone(), record, succeeded, close, children });
+        let change = Some(Operation::Finish { lease: lease.clone(), record, succeeded, close, children });
         Ok(JobOutcome { change, conclusion: Conclusion::Finished { failure, micros }, run_state: state })
     }
 }

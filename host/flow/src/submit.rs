@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::io::Read as _;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::clock::Clock as _;
 use dovetail_core::executor::{MISSING_ARTIFACT, Models};
 use dovetail_core::keys::{RunKey, reference_of};
-use dovetail_core::ledger::{Item, Kind, Record, Reply};
+use dovetail_core::ledger::{Kind, Operation, Record, Reply};
 use dovetail_core::limits::MAX_VALUE;
 use dovetail_core::manifest::show_size;
 use dovetail_core::pipeline::ready;
@@ -16,6 +17,7 @@ use dovetail_core::record::{CancelRecord, Form, RunRecord, StoredValue};
 use dovetail_core::size::{json_size, largest_field};
 use dovetail_core::{Digest, RunId};
 use serde_json::Value;
+use uuid::{ContextV7, Timestamp, Uuid, Variant, Version};
 
 use crate::models::with_models;
 use crate::recover::{job, reconcile, steps};
@@ -29,27 +31,29 @@ const LOOKS: u32 = 10;
 /// A run whose ID was made less than this ago cannot be an old run that is being removed.
 const LATELY_MS: u64 = 60_000;
 
-/// A new run ID of version 7 of RFC 9562: milliseconds since 1970, then 74 random bits. Runs of about the same time are
-/// neighbours in every index, which makes their records several times cheaper to write than with random keys.
-///
-/// # Errors
-/// `Unavailable` if the system's randomness cannot be read.
-pub fn new_run_id() -> Result<RunId, FlowError> {
-    use dovetail_core::clock::Clock as _;
-    let mut bytes = [0; 16];
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes[6..]));
-    read.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "read /dev/urandom", e))?;
-    bytes[..6].copy_from_slice(&crate::SystemClock.wall_ms().to_be_bytes()[2..]);
-    bytes[6] = 0x70 | (bytes[6] & 0x0f);
-    bytes[8] = 0x80 | (bytes[8] & 0x3f);
-    Ok(RunId::from_bytes(bytes))
+/// The time and the counter of the last run ID.
+static CONTEXT: Mutex<ContextV7> = Mutex::new(ContextV7::new());
+
+/// A new run ID of version 7 of RFC 9562: milliseconds since 1970, a counter that starts at a random value in each
+/// millisecond, then random bits. Each ID of this process is greater than the one before. Runs of about the same time
+/// are neighbours in every index, which makes their records several times cheaper to write than with random keys.
+#[must_use]
+pub fn new_run_id() -> RunId {
+    run_id_at(crate::SystemClock.wall_ms())
 }
 
-/// When the ID was made, in milliseconds since 1970. `None` if it is not an ID of [`new_run_id`].
+fn run_id_at(ms: u64) -> RunId {
+    let since = Duration::from_millis(ms);
+    let time = Timestamp::from_unix(&CONTEXT, since.as_secs(), since.subsec_nanos());
+    RunId::from_bytes(Uuid::new_v7(time).into_bytes())
+}
+
+/// When the ID was made, in milliseconds since 1970. `None` if it is not an ID of [`new_run_id`]. One in 64 of the IDs
+/// that are made from a key looks like an ID of `new_run_id`, with a time anywhere within 8,900 years.
 pub(crate) fn made_ms(run: &RunId) -> Option<u64> {
-    let id = run.as_str();
-    let time = u64::from_str_radix(&format!("{}{}", id.get(..8)?, id.get(9..13)?), 16).ok();
-    time.filter(|_| id.as_bytes().get(14) == Some(&b'7'))
+    let id = Uuid::try_parse(run.as_str()).ok().filter(|id| id.get_variant() == Variant::RFC4122)?;
+    let (seconds, nanos) = id.get_timestamp().filter(|_| id.get_version() == Some(Version::SortRand))?.to_unix();
+    Some(seconds * 1000 + u64::from(nanos / 1_000_000))
 }
 
 /// The run ID of an idempotency key: the same on every machine for the same pipeline and key.
@@ -141,7 +145,7 @@ pub fn submit_patiently(
         };
         let inputs = store_value(ports, inputs, bytes)?;
         let record = RunRecord { pipeline: published.key.clone(), inputs, submitted_ms, models: models.clone() };
-        items.push(Item::Submit {
+        items.push(Operation::Submit {
             run: RunKey { run: run.clone(), generation: 0 },
             record: Record { kind: Kind::Run, key: run.to_string(), value: record.encode() },
             jobs: roots.clone(),
@@ -182,7 +186,7 @@ struct Accepted {
 fn submit_once(
     ports: &Ports,
     accepted: &[Accepted],
-    items: &[Item],
+    items: &[Operation],
 ) -> Result<Vec<Result<Option<Pushed>, FlowError>>, FlowError> {
     let now_ms = ports.clock.wall_ms();
     let old: Vec<&RunId> = accepted.iter().map(|one| &one.run).filter(|run| may_be_old(run, now_ms)).collect();
@@ -190,7 +194,7 @@ fn submit_once(
     let ends = if keys.is_empty() { Vec::new() } else { ports.ledger.get(Kind::RunOutcome, &keys)? };
     let ended: BTreeSet<&RunId> =
         old.into_iter().zip(ends).filter(|(_, end)| end.is_some()).map(|(run, _)| run).collect();
-    let new: Cow<'_, [Item]> = if ended.is_empty() {
+    let new: Cow<'_, [Operation]> = if ended.is_empty() {
         Cow::Borrowed(items)
     } else {
         accepted.iter().zip(items).filter(|(one, _)| !ended.contains(&one.run)).map(|(_, item)| item.clone()).collect()
@@ -211,10 +215,10 @@ fn submit_once(
     Ok(accepted.iter().map(answer).collect())
 }
 
-/// Whether `gc` may be removing a run with this ID: not if the time in the ID (`new_run_id`) is less than [`LATELY_MS`]
-/// ago. An ID that was made from an idempotency key has no time.
+/// Whether `gc` may be removing a run with this ID: not if the time in the ID (`new_run_id`) is within [`LATELY_MS`] of
+/// now. An ID that was made from an idempotency key has no time, or one that is mostly far away.
 fn may_be_old(run: &RunId, now_ms: u64) -> bool {
-    made_ms(run).is_none_or(|made| made.saturating_add(LATELY_MS) < now_ms)
+    made_ms(run).is_none_or(|made| made.abs_diff(now_ms) > LATELY_MS)
 }
 
 fn being_removed(run: &RunId) -> FlowError {
@@ -305,7 +309,55 @@ pub fn cancel(ports: &Ports, run: &RunId, reason: &str) -> Result<bool, FlowErro
     let key = truth.key;
     let record = CancelRecord { requested_ms: ports.clock.wall_ms(), reason: reason.to_owned() };
     let record = Record { kind: Kind::Cancel, key: key.key(), value: record.encode() };
-    let replies = ports.ledger.commit(&[Item::Cancel { run: key.clone(), record }])?;
+    let replies = ports.ledger.commit(&[Operation::Cancel { run: key.clone(), record }])?;
     reconcile(ports, &key)?;
     Ok(replies.first() != Some(&Reply::Closed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_ids_are_in_the_order_in_which_they_were_made() {
+        let mut all: Vec<RunId> = (0..50_000).map(|_| new_run_id()).collect();
+        assert!(all.is_sorted_by(|a, b| a < b), "each is greater than the one before");
+        // The clock is set back, and the order stays.
+        all.push(run_id_at(crate::SystemClock.wall_ms() - 3_600_000));
+        assert!(all[all.len() - 2] < all[all.len() - 1]);
+        // `runs show` takes the end of an ID.
+        let ends: BTreeSet<&str> = all.iter().map(|id| &id.as_str()[24..]).collect();
+        assert_eq!(ends.len(), all.len());
+    }
+
+    #[test]
+    fn an_id_of_many_threads_is_of_one() {
+        let made = || (0..5_000).map(|_| new_run_id()).collect::<Vec<_>>();
+        let all: Vec<RunId> = std::thread::scope(|threads| {
+            let threads: Vec<_> = (0..4).map(|_| threads.spawn(made)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+    }
+
+    #[test]
+    fn a_run_id_tells_when_it_was_made_and_one_of_a_key_tells_nothing() {
+        let before = crate::SystemClock.wall_ms();
+        let run = new_run_id();
+        let made = made_ms(&run).unwrap();
+        assert!((before..=before + 5_000).contains(&made), "{made} is not {before}");
+        assert!(!may_be_old(&run, before) && may_be_old(&run, made + LATELY_MS + 1));
+        assert_eq!(made_ms(&"01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap()), Some(1_688_096_058_518));
+        for other in [
+            "01890a5d-ac96-474b-bcce-b302099a8057",
+            "01890a5d-ac96-774b-0cce-b302099a8057",
+            "1ec9414c-232a-6b00-b3c8-9f6bdeced846",
+        ] {
+            assert_eq!(made_ms(&other.parse().unwrap()), None, "{other}");
+        }
+        // Keys whose digest looks like version 7, too.
+        for n in 0..2_000_u32 {
+            assert!(may_be_old(&keyed_run_id("p", n.to_le_bytes()), before), "{n}");
+        }
+    }
 }

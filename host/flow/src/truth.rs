@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use dovetail_core::blobs::{ArtifactRef, BlobKind, StoreError, StoreErrorKind};
 use dovetail_core::executor::{Failure, FailureKind, LogLine, Models};
+use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{Kind, Record, RunKey};
 use dovetail_core::limits::{MAX_INLINE_LOG, MAX_INLINE_VALUE, MAX_VALUE};
 use dovetail_core::pipeline::Pipeline;
@@ -39,9 +40,9 @@ pub(crate) struct Truth {
     pub(crate) pipeline: Pipeline,
     /// The models that were chosen for the run, at its submission or later.
     pub(crate) models: Models,
-    pub(crate) outcomes: BTreeMap<String, OutcomeRecord>,
+    pub(crate) outcomes: BTreeMap<NodeId, OutcomeRecord>,
     /// Failed attempts of steps that have no outcome yet.
-    pub(crate) retries: BTreeMap<String, Vec<RetryRecord>>,
+    pub(crate) retries: BTreeMap<NodeId, Vec<RetryRecord>>,
     pub(crate) cancel: Option<CancelRecord>,
     pub(crate) outcome: Option<RunOutcomeRecord>,
 }
@@ -52,7 +53,7 @@ pub(crate) enum Standing {
     /// The run has an outcome.
     Over,
     /// The run has no outcome yet and must be closed with this one.
-    Close { state: RunState, failed_step: Option<String> },
+    Close { state: RunState, failed_step: Option<NodeId> },
     /// Some steps have no outcome and will get one.
     Open,
 }
@@ -120,31 +121,36 @@ impl Truth {
         truth.outcome = end.map(|b| RunOutcomeRecord::decode(&b, &what)).transpose()?;
         let cancel = one(ledger.get(Kind::Cancel, &[truth.key.key()])?);
         truth.cancel = cancel.map(|b| CancelRecord::decode(&b, &what)).transpose()?;
-        let names: Vec<String> = truth.pipeline.steps.iter().map(|s| s.name.clone()).collect();
-        let keys: Vec<String> = names.iter().map(|name| truth.key.step(name)).collect();
-        for (name, bytes) in names.iter().zip(ledger.get(Kind::Outcome, &keys)?) {
+        let nodes: Vec<NodeId> = truth.pipeline.steps.iter().map(|step| NodeId::of_step(&step.name)).collect();
+        let keys: Vec<String> = nodes.iter().map(|node| truth.key.step(node)).collect();
+        for (node, bytes) in nodes.into_iter().zip(ledger.get(Kind::Outcome, &keys)?) {
             if let Some(bytes) = bytes {
-                truth
-                    .outcomes
-                    .insert(name.clone(), OutcomeRecord::decode(&bytes, &format!("step {name} of run {run}"))?);
+                let outcome = OutcomeRecord::decode(&bytes, &format!("step {node} of run {run}"))?;
+                truth.outcomes.insert(node, outcome);
             } else {
-                truth.retries.insert(name.clone(), retries(ports, &truth.key, name, u32::MAX)?);
+                let retries = retries(ports, &truth.key, node.as_str(), u32::MAX)?;
+                truth.retries.insert(node, retries);
             }
         }
         Ok(truth)
     }
 
+    /// The outcome of a step that runs once. `None`: the step has none yet.
+    pub(crate) fn outcome_of(&self, step: &str) -> Option<&OutcomeRecord> {
+        self.outcomes.get(&NodeId::of_step(step))
+    }
+
     /// The first failed step in the pipeline's order, without steps that were stopped after the run's end.
-    pub(crate) fn failed_step(&self) -> Option<&str> {
+    pub(crate) fn failed_step(&self) -> Option<NodeId> {
         let failed = |step: &&dovetail_core::pipeline::Step| {
-            self.outcomes.get(&step.name).and_then(OutcomeRecord::failure).is_some_and(|f| !is_stopped(f))
+            self.outcome_of(&step.name).and_then(OutcomeRecord::failure).is_some_and(|f| !is_stopped(f))
         };
-        self.pipeline.steps.iter().find(failed).map(|step| step.name.as_str())
+        self.pipeline.steps.iter().find(failed).map(|step| NodeId::of_step(&step.name))
     }
 
     /// The number of the next attempt at a step that has no outcome.
     pub(crate) fn attempt(&self, step: &str) -> u32 {
-        1 + u32::try_from(self.retries.get(step).map_or(0, Vec::len)).unwrap_or(0)
+        1 + u32::try_from(self.retries.get(&NodeId::of_step(step)).map_or(0, Vec::len)).unwrap_or(0)
     }
 
     /// The state of the run, from its outcome, its cancellation and the outcomes of its steps.
@@ -153,7 +159,7 @@ impl Truth {
         if self.outcome.is_some() {
             return Standing::Over;
         }
-        let failed = self.failed_step().map(str::to_owned);
+        let failed = self.failed_step();
         if self.cancel.is_some() {
             return Standing::Close { state: RunState::Cancelled, failed_step: failed };
         }
@@ -164,12 +170,11 @@ impl Truth {
         let mut never: Vec<&str> = Vec::new();
         for step in &self.pipeline.steps {
             let needs = self.pipeline.needs(step);
-            let blocked = needs
-                .iter()
-                .any(|need| never.contains(need) || self.outcomes.get(*need).is_some_and(|o| !o.succeeded()));
+            let blocked =
+                needs.iter().any(|need| never.contains(need) || self.outcome_of(need).is_some_and(|o| !o.succeeded()));
             if blocked {
                 never.push(&step.name);
-            } else if !self.outcomes.contains_key(&step.name) {
+            } else if self.outcome_of(&step.name).is_none() {
                 return Standing::Open;
             }
         }
@@ -264,7 +269,7 @@ pub(crate) fn load_log(ports: &Ports, outcome: &OutcomeRecord) -> Result<Vec<Log
 }
 
 /// The record of a run's outcome, with the time of now.
-pub(crate) fn end(ports: &Ports, key: &RunKey, state: RunState, failed_step: Option<String>) -> Record {
+pub(crate) fn end(ports: &Ports, key: &RunKey, state: RunState, failed_step: Option<NodeId>) -> Record {
     let end = RunOutcomeRecord { state, failed_step, failure: None, finished_ms: ports.clock.wall_ms() };
     Record { kind: Kind::RunOutcome, key: key.key(), value: end.encode() }
 }

@@ -1,10 +1,11 @@
-//! The worker: claims jobs within its scope, runs up to N at once on threads of their own, and stops in two stages.
+//! The worker: claims jobs within its scope, runs up to N jobs at once on threads of their own (slots), and stops in
+//! two stages (`shutdown.rs`).
 //!
-//! A claimed job is one owned value (`job.rs`) that goes from thread to thread: from the thread that claims
-//! (`claim.rs`) through the queue (`slots.rs`) to a slot (`attempt.rs`), and with its change to the ledger. A slot is
-//! free as soon as the attempt has ended: the ledger records its outcome together with others, and a thread of its own
-//! settles the job (`settle.rs`). Leases, heartbeats and the search for lost runs have threads that tasks cannot starve
-//! (`duties.rs`).
+//! A claimed job is one owned value (`job.rs`). It is moved from thread to thread: from the thread that claims
+//! (`claim.rs`) through the queue (`job_queue.rs`) to a slot (`attempt.rs`), and then with its change to the ledger. A
+//! slot is free as soon as its attempt has ended: the ledger records the outcomes of several jobs together (group
+//! commit), and the settle thread settles the jobs (`settle.rs`). The renewal of leases, the heartbeats and the search
+//! for lost runs have threads of their own, so that tasks cannot starve them (`duties.rs`).
 
 mod attempt;
 mod claim;
@@ -13,9 +14,9 @@ mod event;
 mod flow_control;
 mod in_hand;
 mod job;
+mod job_queue;
 mod options;
 mod settle;
-mod slots;
 mod threads;
 
 use std::any::Any;
@@ -29,21 +30,22 @@ use dovetail_core::panics;
 
 pub use self::event::{Event, Listener};
 use self::in_hand::JobsInHand;
+use self::job_queue::JobQueue;
 pub use self::options::{Able, About, Daemon, WorkerOptions};
-use self::slots::Slots;
 use self::threads::{RunningSlots, Threads};
 use crate::shutdown::Shutdown;
 use crate::step::{Plan, StepRunner};
 use crate::{FlowError, Ports};
 
-/// Runs jobs.
+/// Runs the jobs of a ledger.
 pub struct Worker {
-    parts: Ports,
+    ports: Ports,
     runner: StepRunner,
     options: WorkerOptions,
+    /// By the pipeline of the run's record.
     plans: Mutex<BTreeMap<String, Arc<Plan>>>,
     jobs: Arc<JobsInHand>,
-    /// The worker ends with this error.
+    /// The error with which the worker ends. The first error is kept.
     fault: Mutex<Option<FlowError>>,
 }
 
@@ -51,32 +53,33 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The error for a panic of this program during `operation`.
+/// The error for a panic of the host during `operation`.
 fn panicked(operation: &str, panic: &(dyn Any + Send)) -> FlowError {
     FlowError::Panic(format!("{operation}: the host panicked: {}", panics::message(panic)))
 }
 
 impl Worker {
-    /// A worker that is not yet working.
+    /// A worker that has not started: no thread runs before [`Worker::run`].
     #[must_use]
-    pub fn new(parts: Ports, executor: Arc<dyn Executor>, options: WorkerOptions) -> Self {
-        let runner = StepRunner { parts: parts.clone(), executor, worker: options.name.clone() };
-        let jobs = Arc::new(JobsInHand::new(parts.ledger.clone(), options.jobs, options.on_event.clone()));
-        Self { parts, runner, options, plans: Mutex::default(), jobs, fault: Mutex::default() }
+    pub fn new(ports: Ports, executor: Arc<dyn Executor>, options: WorkerOptions) -> Self {
+        let runner = StepRunner { parts: ports.clone(), executor, worker: options.name.clone() };
+        let jobs = Arc::new(JobsInHand::new(ports.ledger.clone(), options.jobs, options.on_event.clone()));
+        Self { ports, runner, options, plans: Mutex::default(), jobs, fault: Mutex::default() }
     }
 
-    /// Works. With [`Scope::Runs`] until all of them are over, otherwise until it is shut down. Blocks.
+    /// Claims and runs jobs. Blocks until all runs of a [`Scope::Runs`] are over, or until `shutdown` stops the worker.
     ///
     /// # Errors
-    /// A store's failure, or the host's own, a panic of one of the worker's threads among them: then running steps have
-    /// ended, and what they were given back is for another worker.
+    /// The first failure of a store or of the host that the worker cannot survive, such as a panic of one of its
+    /// threads. All slots have ended by then. A job whose outcome is not recorded was given back or is left to its
+    /// lease, so another worker can claim the job.
     pub fn run(self: &Arc<Self>, scope: &Scope, shutdown: &Shutdown) -> Result<(), FlowError> {
-        shutdown.wakes(&self.parts.ledger);
+        shutdown.wakes(&self.ports.ledger);
         let jobs = Arc::downgrade(&self.jobs);
         shutdown.calls(move || jobs.upgrade().map(|jobs| jobs.flow.wake()).is_some());
-        self.jobs.works_on(scope);
+        self.jobs.set_scope(scope);
         let jobs = Arc::downgrade(&self.jobs);
-        self.parts.ledger.on_end(Box::new(move |run| {
+        self.ports.ledger.on_end(Box::new(move |run| {
             if let Some(jobs) = jobs.upgrade() {
                 jobs.stop_steps(run);
             }
@@ -84,7 +87,7 @@ impl Worker {
         std::thread::scope(|threads| {
             let (ended, duties_end) = crossbeam_channel::bounded(0);
             let (settle, to_settle) = crossbeam_channel::unbounded();
-            let queue = Arc::new(Slots::new(self.options.jobs.max(1)));
+            let queue = Arc::new(JobQueue::new(self.options.jobs.max(1)));
             let mut threads = Threads { scope: threads, refused: None };
             threads.start("leases", {
                 let until = duties_end.clone();
@@ -93,11 +96,11 @@ impl Worker {
             if let Some(Daemon { about, .. }) = self.options.daemon.clone() {
                 let until = duties_end.clone();
                 threads.start("heartbeat", move || {
-                    self.guarded("send heartbeats", shutdown, || self.say_that_it_lives(&about, &until));
+                    self.guarded("send heartbeats", shutdown, || self.send_heartbeats(&about, &until));
                 });
                 let until = duties_end.clone();
                 threads.start("lost-runs", move || {
-                    self.guarded("look for lost runs", shutdown, || self.look_for_lost(&until));
+                    self.guarded("look for lost runs", shutdown, || self.search_lost_runs(&until));
                 });
             }
             let settling = threads.start("settle", {
@@ -112,7 +115,7 @@ impl Worker {
                 };
                 slots.threads.extend(threads.start("slot", work));
             }
-            // Nothing is claimed where a thread is missing that the worker needs; the threads that run end below.
+            // If a thread could not be started, the worker claims nothing, and the threads that run end below.
             match threads.refused {
                 Some(error) => self.abort_with(error.into(), shutdown),
                 None => self.guarded("claim work", shutdown, || {
@@ -121,8 +124,8 @@ impl Worker {
                     }
                 }),
             }
-            // Each slot ends with its last job; then the changes that the slots sent are settled; then no lease is
-            // held.
+            // The order matters: the slots end with their last jobs, then the settle thread settles the changes that
+            // the slots sent, and then no lease is held, so the duties' threads can end.
             drop(slots);
             drop(settling.map(std::thread::ScopedJoinHandle::join));
             drop(ended);
@@ -134,13 +137,13 @@ impl Worker {
         self.options.daemon.is_some()
     }
 
-    /// Whether nothing more is to be claimed and begun.
+    /// Whether the worker claims no more jobs.
     fn is_over(&self, shutdown: &Shutdown) -> bool {
         shutdown.draining() || locked(&self.fault).is_some() || self.jobs.is_scope_over()
     }
 
-    /// The whole work of one of this worker's threads. Without the thread the worker cannot go on, so the worker ends
-    /// if the thread panics.
+    /// Runs the whole work of one thread. The worker cannot go on without the thread, so a panic of the thread ends the
+    /// worker.
     fn guarded(&self, operation: &str, shutdown: &Shutdown, work: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
             let error = panicked(operation, panic.as_ref());
@@ -149,24 +152,24 @@ impl Worker {
         }
     }
 
-    /// The worker ends with this error, and steps that run are stopped.
+    /// Ends the worker with this error and stops the running steps.
     fn abort_with(&self, error: FlowError, shutdown: &Shutdown) {
         locked(&self.fault).get_or_insert(error);
         self.jobs.flow.wake();
         shutdown.abort();
     }
 
-    /// A job could not be brought to its end. A daemon goes on: the job comes again. Otherwise the worker ends with the
-    /// error.
+    /// Handles an error after which a job has no recorded outcome. A daemon goes on, because the job will be claimed
+    /// again. Any other worker ends with the error, and its running steps finish first.
     fn fail(&self, error: FlowError) {
         if !self.is_daemon() {
             locked(&self.fault).get_or_insert(error);
             self.jobs.flow.wake();
-            self.parts.ledger.wake();
+            self.ports.ledger.wake();
         }
     }
 
-    fn tell(&self, event: impl FnOnce() -> Event) {
-        self.jobs.tell(event);
+    fn emit(&self, event: impl FnOnce() -> Event) {
+        self.jobs.emit(event);
     }
 }

@@ -189,7 +189,11 @@ impl Cache {
                 .into())
             }
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), path = %path.display(), "compiled code does not load: it is compiled again");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    path = %path.display(),
+                    "compiled code does not load: it is compiled again"
+                );
                 drop(fs::remove_file(path));
                 Ok(None)
             }

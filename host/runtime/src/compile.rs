@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use dovetail_core::executor::HostError;
 use dovetail_core::manifest::show_size;
 use dovetail_core::scarce::Scarce;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
 use wasmtime::{Engine, OutOfMemory};
 
@@ -118,7 +119,7 @@ fn no_memory(error: &wasmtime::Error) -> bool {
 
 /// The host's error if this process may use less address space than the limits allow a component.
 fn less_than(limits: &CompileLimits) -> Option<HostError> {
-    let most = rustix::process::getrlimit(rustix::process::Resource::As).maximum.unwrap_or(u64::MAX);
+    let most = getrlimit(Resource::As).maximum.unwrap_or(u64::MAX);
     let why =
         || format!("the compiler needs up to {}, and may have {}", show_size(limits.address_space), show_size(most));
     (most < limits.address_space).then(|| scarce_error("compile the component", Scarce::Memory, &why()))
@@ -146,34 +147,22 @@ fn too_expensive(message: String) -> Refusal {
 }
 
 /// Applies `limits` to this process, or keeps tighter limits that it already has.
-#[expect(unsafe_code, reason = "resource limits have no safe interface in std")]
+#[expect(unsafe_code, reason = "`alarm` has no safe interface")]
 fn limit_self(limits: &CompileLimits) -> std::io::Result<()> {
     let cpu = limits.cpu_seconds;
     let wanted = [
-        (libc::RLIMIT_AS, limits.address_space, limits.address_space),
-        (libc::RLIMIT_CPU, cpu, cpu.saturating_add(CPU_GRACE)),
-        (libc::RLIMIT_CORE, 0, 0),
+        (Resource::As, limits.address_space, limits.address_space),
+        (Resource::Cpu, cpu, cpu.saturating_add(CPU_GRACE)),
+        (Resource::Core, 0, 0),
     ];
     for (resource, soft, hard) in wanted {
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: `getrlimit` writes one `rlimit`, which outlives the call.
-        if unsafe { libc::getrlimit(resource, &raw mut limit) } != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        let limit = libc::rlimit { rlim_cur: soft.min(limit.rlim_max), rlim_max: hard.min(limit.rlim_max) };
-        // SAFETY: `setrlimit` reads one `rlimit`, which outlives the call.
-        if unsafe { libc::setrlimit(resource, &raw const limit) } != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
+        let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        setrlimit(resource, Rlimit { current: Some(soft.min(most)), maximum: Some(hard.min(most)) })?;
     }
     // SAFETY: `alarm` takes a number. No handler is set for its signal, so the signal ends the process.
     unsafe { libc::alarm(limits.wall_seconds) };
     // If the parent dies, the result has no reader, so the child is killed.
-    // SAFETY: `PR_SET_PDEATHSIG` takes the number of a signal.
-    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    Ok(())
+    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
 /// Compiles `bytes` into the file `output`, in a child of `program`. Without a program it compiles in this process,

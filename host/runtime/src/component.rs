@@ -16,7 +16,7 @@ use wit_parser::{Resolve, Type as WitType, TypeDefKind, WorldId, WorldItem};
 
 use crate::engine::{MEMORIES, TABLES};
 use crate::linker::{GrantClass, check_import, linker};
-use crate::outcome::host_error;
+use crate::outcome::{host_error, scarce, scarce_error};
 use crate::refusal::{LoadError, Refusal};
 use crate::state::State;
 use crate::text::truncate;
@@ -181,15 +181,22 @@ impl Search<'_> {
 /// A refusal that names the import or the field, or a failure of the host.
 pub(crate) fn task(engine: &Engine, component: &Component, grants: &Grants) -> Result<Task, LoadError> {
     let imports = imports(engine, component, grants)?;
-    let linker = linker(engine, grants).map_err(|error| host_error("link the host's interfaces", false, error))?;
+    let operation = "link the host's interfaces";
+    // A process with little memory or few descriptors fails here, too: the component is not at fault for that.
+    let no_resources = |error: &wasmtime::Error| {
+        scarce(error).map(|scarce| scarce_error(operation, scarce, &error.root_cause().to_string()))
+    };
+    let linker = linker(engine, grants)
+        .map_err(|error| no_resources(&error).unwrap_or_else(|| host_error(operation, false, error)))?;
     // The imports passed the check above, so a component that does not link was made for another version of an
     // interface.
-    let mismatch = |error: wasmtime::Error| {
-        Refusal::new(
+    let mismatch = |error: wasmtime::Error| match no_resources(&error) {
+        Some(error) => LoadError::Host(error),
+        None => LoadError::Refused(Refusal::new(
             "incompatible_import",
             crate::text::message(&format!("it does not fit this host: {error:#}")),
             "rebuild it with the SDK of this dovetail, or update dovetail",
-        )
+        )),
     };
     let ty = linker.substituted_component_type(component).map_err(mismatch)?;
     let mut found = Vec::new();

@@ -18,6 +18,7 @@ use dovetail_core::scarce::Scarce;
 use dovetail_core::size::json_size;
 use dovetail_core::stop::{Stop, StopReason};
 use dovetail_core::vision::{self, ModelKind, Vision, VisionError};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use wasmtime::{Store, UpdateDeadline};
 
@@ -334,7 +335,11 @@ impl Runtime {
 impl Executor for Runtime {
     fn prepare(&self, package: &Digest) {
         if let Err(error) = self.preload(package) {
-            tracing::warn!(%package, err = &error as &dyn std::error::Error, "a package could not be made ready beforehand");
+            tracing::warn!(
+                %package,
+                err = &error as &dyn std::error::Error,
+                "a package could not be made ready beforehand"
+            );
         }
     }
 
@@ -438,14 +443,8 @@ impl Drop for Slot<'_> {
 }
 
 /// Processor time that this thread has used.
-#[expect(unsafe_code, reason = "one call of the system, which has no safe form in the standard library")]
 fn thread_cpu() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is valid for writes and outlives the call.
-    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    if status != 0 {
-        return Duration::ZERO;
-    }
+    let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 

@@ -1,5 +1,6 @@
-//! Several runs in one request (`run --each`, `runs resume`): they are submitted in batches while others are worked on,
-//! and their documents are given in order, each as soon as all before it have been.
+//! Several runs in one request (`run --each`, `runs resume`). One thread submits the runs in batches while the session
+//! executes earlier batches. The documents are given in order: each one as soon as its run is over and all documents
+//! before it have been given.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -16,22 +17,22 @@ use crate::session::BATCH;
 use crate::watch::Reader;
 use crate::{Blame, Error, Session, start_thread};
 
-/// The first batch is small, so that the first results come soon; each is four times the one before, up to what one
-/// worker looks at.
+/// The number of runs in the first batch. The first batch is small, so that the first results come soon. Each batch is
+/// four times as large as the one before, up to [`BATCH`].
 const FIRST_BATCH: usize = 16;
-/// Refusals that are told one by one.
+/// How many refusals the message of an error lists.
 const SHOWN: usize = 10;
 
-/// Which runs.
+/// The runs of one request.
 pub enum Several<'a> {
-    /// One for each of these files.
+    /// One new run for each of these files.
     Files(&'a [PathBuf]),
-    /// These, which were submitted before.
+    /// Open runs, which were submitted before.
     Open(&'a [RunId]),
 }
 
 impl Several<'_> {
-    /// How many there are.
+    /// The number of runs.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -40,13 +41,13 @@ impl Several<'_> {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no runs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The file of the n-th run.
+    /// The file of the n-th run, counted from 0.
     #[must_use]
     pub fn file(&self, n: usize) -> Option<&Path> {
         match self {
@@ -56,26 +57,26 @@ impl Several<'_> {
     }
 }
 
-/// The n-th run, by its place among all of them.
+/// The index of a run among all runs of the request, and the run.
 type Numbered = (usize, RunId);
 
-/// What several runs came to, after the last document was given.
+/// The outcome of a request for several runs.
 pub struct Batch {
+    /// The number of runs in each state.
     pub summary: RunsSummary,
-    /// Runs before this place have been tried.
+    /// The runs before this index were submitted or refused.
     pub reached: usize,
-    /// Runs whose documents could not be read.
-    pub unread: usize,
-    /// Why not all were submitted or finished. Something has been recorded: the error is blamed on the host, so that
-    /// nobody takes it for a request without effect.
+    /// Why not all runs were submitted or finished. The error is blamed on the host, since [`Blame::Usage`] would say
+    /// that nothing was recorded.
     pub error: Option<Error>,
 }
 
-/// Submits all of them and works on them until they are over. `submit` makes the n-th run ready to be worked on: an error
-/// that is the caller's is about this run only, any other ends the submission. `give` gets the documents in order.
+/// Submits all runs and executes them until they are over. `submit` submits or resumes the n-th run. If its error is
+/// the caller's, only this run is refused; any other error ends the submission. `give` gets the documents in order.
 ///
 /// # Errors
-/// If no run was submitted.
+/// The first error of `submit`, of the session or of a store, if no run was submitted. Otherwise it is
+/// [`Batch::error`].
 pub fn run_all(
     mut session: Session<'_>,
     several: &Several<'_>,
@@ -84,7 +85,7 @@ pub fn run_all(
 ) -> Result<Batch, Error> {
     let shutdown = session.shutdown();
     let mut results = Results::new(session.reader(), give);
-    // One batch is worked on, one waits, one is being submitted: no more is held, however many there are.
+    // At most three batches are in memory: one is executed, one waits in the channel, one is being submitted.
     let (send, batches) = mpsc::sync_channel::<Vec<Numbered>>(1);
     let (submitted, worked) = std::thread::scope(|threads| {
         let (count, stop) = (several.len(), shutdown.clone());
@@ -97,7 +98,7 @@ pub fn run_all(
                 worked = session.work(&runs, |run| results.ended(run));
             }
             if worked.is_err() {
-                // Runs that have been submitted meanwhile still come, to be listed as open.
+                // The loop goes on: runs that were submitted meanwhile must be counted as open.
                 shutdown.drain();
             }
         }
@@ -108,12 +109,12 @@ pub fn run_all(
         (submitted, worked)
     });
     if let Several::Open(runs) = several {
-        // Those that were not looked at any more are open as well.
+        // Runs after an error of the submission are open as well.
         results.expect((submitted.reached..runs.len()).map(|n| (n, runs[n].clone())).collect());
     }
     let any = results.any();
     let worked = worked.and_then(|()| submitted.fault.map_or(Ok(()), Err));
-    // Documents that can still be read are given.
+    // After an error, the documents that can still be read are given.
     let worked = if any { worked.and(results.rest()) } else { worked };
     let error = worked.err().or_else(|| refusals(several, submitted.refused, any));
     match error {
@@ -122,10 +123,11 @@ pub fn run_all(
     }
 }
 
-/// Submits all of them for others to work on, and tells each.
+/// Submits all runs for workers to execute. `submitted` is called with each submitted run. The result is the error that
+/// kept other runs from being submitted, if there is one.
 ///
 /// # Errors
-/// If no run was submitted.
+/// The first error of `submit`, if no run was submitted.
 pub fn submit_only(
     several: &Several<'_>,
     submit: impl Fn(usize) -> Result<RunId, Error>,
@@ -151,15 +153,15 @@ pub fn submit_only(
     }
 }
 
-/// After something was recorded an error is no longer a request without effect.
+/// The error, blamed on the host: [`Blame::Usage`] would say that nothing was recorded.
 fn of_the_host(mut error: Error) -> Error {
     error.blame = Blame::Host;
     error
 }
 
-/// How far the submission came.
+/// The outcome of the submission.
 struct Submitted {
-    /// Those before have been tried.
+    /// The runs before this index were submitted or refused.
     reached: usize,
     refused: Vec<(usize, Error)>,
     fault: Option<Error>,
@@ -186,7 +188,7 @@ fn submit_all(
             }
             submitted.reached += usize::from(submitted.fault.is_none());
         }
-        // The receiver is gone only if the thread that works panicked.
+        // The receiver is dropped early only if the thread of the session panicked.
         if !batch.is_empty() && send.send(batch).is_err() {
             break;
         }
@@ -195,7 +197,7 @@ fn submit_all(
     submitted
 }
 
-/// Files that were good when the command began and could not be submitted: the others were.
+/// One error for all refused runs. Their files were valid when the command began. None if no run was refused.
 fn refusals(several: &Several<'_>, mut refused: Vec<(usize, Error)>, any: bool) -> Option<Error> {
     if refused.len() < 2 && !any {
         return refused.pop().map(|(_, error)| error);
@@ -203,9 +205,11 @@ fn refusals(several: &Several<'_>, mut refused: Vec<(usize, Error)>, any: bool) 
     let code = refused.first()?.1.code;
     let (what, others) = match several {
         Several::Files(_) => {
-            ("files could not be submitted", "the others were submitted; mend these and run them again")
+            ("files could not be submitted", "the others were submitted; correct these files and run them again")
         }
-        Several::Open(_) => ("runs could not be resumed", "the others were; mend what these lack and resume them"),
+        Several::Open(_) => {
+            ("runs could not be resumed", "the others were resumed; provide what these runs lack, and resume them")
+        }
     };
     let mut message = format!("{} of {} {what}", refused.len(), several.len());
     for (_, error) in refused.iter().take(SHOWN) {
@@ -223,21 +227,21 @@ fn refusals(several: &Several<'_>, mut refused: Vec<(usize, Error)>, any: bool) 
     let details: Vec<Value> = refused.iter().map(detail).collect();
     let help = match several {
         _ if any => others,
-        Several::Files(_) => "mend them and run them again",
-        Several::Open(_) => "mend what they lack and resume them",
+        Several::Files(_) => "correct the files and run them again",
+        Several::Open(_) => "provide what the runs lack, and resume them",
     };
     let details_of = if matches!(several, Several::Files(_)) { "files" } else { "runs" };
     Some(Error::usage(code, message).help(help).detail(details_of, details))
 }
 
-/// Gives documents in order, and counts.
+/// Gives documents in order, and counts them by state.
 struct Results<'a, G> {
     reader: Reader<'a>,
     give: G,
     began: Instant,
-    /// Submitted and not yet given, in order.
+    /// Submitted runs whose documents were not given yet, in order.
     waiting: VecDeque<Numbered>,
-    /// Of those, the runs that are over.
+    /// The runs of `waiting` that are over.
     over: BTreeSet<RunId>,
     tally: RunsSummary,
 }
@@ -248,17 +252,17 @@ impl<'a, G: FnMut(usize, &RunDocument)> Results<'a, G> {
         Self { reader, give, began: Instant::now(), waiting, over, tally }
     }
 
-    /// There are so many more.
+    /// Adds submitted runs.
     fn expect(&mut self, runs: Vec<Numbered>) {
         self.waiting.extend(runs);
     }
 
-    /// Whether there is any run at all.
+    /// Whether any run was submitted.
     fn any(&self) -> bool {
         self.tally.total + self.waiting.len() > 0
     }
 
-    /// This run is over: its document is given when all before it have been.
+    /// Notes that a run is over, and gives the documents that are next in order.
     fn ended(&mut self, run: &RunId) -> Result<(), Error> {
         self.over.insert(run.clone());
         while let Some((n, run)) = self.waiting.pop_front_if(|(_, run)| self.over.contains(run)) {
@@ -270,7 +274,7 @@ impl<'a, G: FnMut(usize, &RunDocument)> Results<'a, G> {
         Ok(())
     }
 
-    /// Those that are left, as they are.
+    /// Gives the documents of all runs that are left, in their present states.
     fn rest(&mut self) -> Result<(), Error> {
         while let Some((n, run)) = self.waiting.pop_front() {
             if !self.give(n, &run)? {
@@ -280,8 +284,8 @@ impl<'a, G: FnMut(usize, &RunDocument)> Results<'a, G> {
         Ok(())
     }
 
-    /// The document of a run. A run that cannot be read goes on waiting: false if no store answers and the session was
-    /// shut down.
+    /// Gives the document of a run. False if no store answers and the session was shut down. If the document cannot be
+    /// read, the run stays in `waiting`.
     fn give(&mut self, n: usize, run: &RunId) -> Result<bool, Error> {
         let document = match self.reader.document(run) {
             Ok(Some(document)) => document,
@@ -303,13 +307,13 @@ impl<'a, G: FnMut(usize, &RunDocument)> Results<'a, G> {
 
     fn close(mut self, several: &Several<'_>, reached: usize, error: Option<Error>) -> Batch {
         self.tally.total_time_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        // Runs whose document cannot even be read are open, as far as anybody knows.
+        // The state of a run whose document cannot be read is unknown. Such a run is counted as open.
         let unread = self.waiting.len();
         self.tally.open += unread;
         self.tally.total += unread;
         if let Several::Files(files) = several {
             self.tally.not_submitted = files.len() - self.tally.total;
         }
-        Batch { summary: self.tally, reached, unread, error: error.map(of_the_host) }
+        Batch { summary: self.tally, reached, error: error.map(of_the_host) }
     }
 }

@@ -1,5 +1,4 @@
-//! `doctor`: whether this machine, and each server of its fleet, has what dovetail needs, one line each, with what to do
-//! about each problem.
+//! `doctor`: checks this machine and each server of its fleet. Each check gives one line; each problem has a remedy.
 
 mod servers;
 
@@ -16,15 +15,15 @@ use crate::paths::Shown as _;
 use crate::words::{bytes, count};
 use crate::{Service, VERSION};
 
-/// Less than this is called little, in bytes.
+/// Less free disk space than this is a problem, in bytes.
 const LITTLE_SPACE: u64 = 1 << 30;
-/// Open runs that are looked through for the capabilities that they wait for.
+/// How many of the oldest open runs are checked for capabilities that no living worker has.
 const LOOKED_THROUGH: usize = 100;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Grade {
     Good,
-    /// It works, and could be better.
+    /// Works, but should be changed.
     Warning,
     Problem,
 }
@@ -49,13 +48,13 @@ fn problem(what: &'static str, found: impl Into<String>, remedy: impl Into<Strin
 }
 
 fn failed(what: &'static str, error: Error) -> Finding {
-    // A help that names doctor is no help here.
+    // A remedy that says to run doctor is useless in doctor's own output.
     problem(what, error.chain(), error.help.filter(|help| !help.contains("dovetail doctor")).unwrap_or_default())
 }
 
 impl Service {
-    /// Looks at everything. With `deep`, every byte of packages and models is read and compared with its digest, those
-    /// in an S3 store included.
+    /// Makes all checks. With `deep`, all packages and models, also those in an S3 store, are read and compared with
+    /// their digests.
     pub fn doctor(&self, deep: bool) -> DoctorDocument {
         let findings = findings(self, deep);
         let ok = findings.iter().all(|finding| finding.grade != Grade::Problem);
@@ -101,15 +100,15 @@ fn findings(service: &Service, deep: bool) -> Vec<Finding> {
 }
 
 fn folder(data: &Path) -> Finding {
-    const REMEDY: &str = "name another with --data DIR, or give yourself the right to write there";
+    const REMEDY: &str = "name another folder with --data DIR, or change the permissions";
     let nearest = nearest_folder(data);
-    // To look is not to make: whoever writes there first makes it.
+    // A check does not make the folder. The first write makes it.
     if nearest != data && !matches!(data.try_exists(), Ok(true)) {
         return match rustix::fs::access(nearest, Access::WRITE_OK | Access::EXEC_OK) {
-            Ok(()) => good("data folder", format!("{} is not there yet, and can be made", data.shown())),
+            Ok(()) => good("data folder", format!("{} does not exist yet, and can be made", data.shown())),
             Err(error) => problem(
                 "data folder",
-                format!("{} is not there, and cannot be made in {}: {error}", data.shown(), nearest.shown()),
+                format!("{} does not exist, and cannot be made in {}: {error}", data.shown(), nearest.shown()),
                 REMEDY,
             ),
         };
@@ -125,7 +124,7 @@ fn folder(data: &Path) -> Finding {
     }
 }
 
-/// The folder itself may not be there.
+/// The nearest existing folder above the data folder, or the data folder itself.
 fn nearest_folder(data: &Path) -> &Path {
     data.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"))
 }
@@ -137,7 +136,7 @@ fn space(data: &Path) -> Finding {
             let free = about.f_bavail.saturating_mul(about.f_frsize);
             let found = format!("{} free", bytes(free));
             if free < LITTLE_SPACE {
-                problem("disk", found, "make room: photographs, compiled code and results are kept there")
+                problem("disk", found, "make room: photographs, compiled code and results are stored there")
             } else {
                 good("disk", found)
             }
@@ -160,22 +159,25 @@ fn database(service: &Service) -> Finding {
     }
 }
 
-/// Open runs that wait for what no worker has: nobody else would say so to an operator.
+/// Open runs that wait for a capability that no living worker has. No other command tells an operator about them.
 fn unserved(service: &Service) -> Result<Option<Finding>, Error> {
     if !service.has_data()? {
         return Ok(None);
     }
     let parts = service.ports_to_read()?;
     if parts.ledger.workers()?.is_empty() {
-        // That none lives is said, and that runs wait for one.
+        // Another line says that no worker lives.
         return Ok(None);
     }
     let (waiting, lacking) = dovetail_flow::unserved(parts, LOOKED_THROUGH)?;
     let lacking = lacking.iter().map(|need| capability_in_words(need)).collect::<Vec<_>>().join(", ");
     let wait = if waiting == 1 { "waits" } else { "wait" };
-    let found =
-        format!("{waiting} of the oldest {LOOKED_THROUGH} open runs {wait} for what no living worker has: {lacking}");
-    let remedy = "start a worker that has it: grants by `worker.grants`, models by `dovetail models pull` or `add`";
+    let found = format!(
+        "{waiting} of the oldest {LOOKED_THROUGH} open runs {wait} for capabilities that no living worker has: \
+         {lacking}"
+    );
+    let remedy = "start a worker with them: set grants with `worker.grants`, install models with `dovetail models \
+        pull` or `models add`";
     Ok((waiting > 0).then(|| warning("open runs", found, remedy)))
 }
 
@@ -183,7 +185,7 @@ fn models(service: &Service) -> Finding {
     let read = || -> Result<(Vec<Installed>, Vec<String>), Error> {
         let store = service.models_to_read()?;
         let installed = store.list()?;
-        // Whoever loads one compares it with its digest, too, and can only say so when a step needs it.
+        // The loader of a model compares digests too, but only when a step needs the model.
         let damaged =
             |one: &Installed| store.damaged(one).first().map(|file| format!("{} ({})", one.model.name, file.shown()));
         let damaged = installed.iter().filter_map(damaged).collect();
@@ -192,7 +194,8 @@ fn models(service: &Service) -> Finding {
     match read() {
         Err(error) => failed("models", error),
         Ok((_, damaged)) if !damaged.is_empty() => {
-            let remedy = "install them again: the default ones with `dovetail models pull`, others with `models add`; then `runs resume --all`";
+            let remedy = "install them again: the default ones with `dovetail models pull`, others with `models add`; \
+                then `runs resume --all`";
             problem("models", format!("damaged, or files are missing: {}", servers::listed(&damaged)), remedy)
         }
         Ok((installed, _)) => {
@@ -201,11 +204,11 @@ fn models(service: &Service) -> Finding {
             if missing.is_empty() {
                 good(
                     "models",
-                    format!("{} installed, the {} default ones among them", installed.len(), DEFAULT_MODELS.len()),
+                    format!("{} installed, including the {} default models", installed.len(), DEFAULT_MODELS.len()),
                 )
             } else if service.settings.has_far_blobs() {
-                // A worker gets what its fleet has; whether the fleet has them is told below.
-                good("models", format!("{} installed here; a worker gets those of its fleet", installed.len()))
+                // A worker installs the fleet's models. Another line says which models the fleet has.
+                good("models", format!("{} installed here; a worker installs its fleet's models", installed.len()))
             } else {
                 problem(
                     "models",
@@ -222,7 +225,7 @@ fn compiler(service: &Service) -> Finding {
         service.compiler()?;
         let folder = service.compiled_folder()?;
         let entries = match std::fs::read_dir(&folder) {
-            // In a folder that is read-only there may be none.
+            // A read-only data folder may have no folder of compiled code.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
             entries => entries.map_err(|e| Error::write(&folder, e))?,
         };
@@ -247,7 +250,8 @@ fn registry(service: &Service) -> Finding {
         if unread.is_empty() {
             return Ok(good("registry", found));
         }
-        let remedy = "`dovetail task list` and `pipeline list` say why; what a newer dovetail wrote is read by it";
+        let remedy =
+            "`dovetail task list` and `pipeline list` say why; a newer dovetail reads the records that it wrote";
         Ok(warning("registry", format!("{found}; cannot be read: {}", servers::listed(&unread)), remedy))
     };
     read().unwrap_or_else(|error| failed("registry", error))

@@ -1,4 +1,4 @@
-//! Annotated pictures: boxes, points and labels upon a photograph.
+//! Annotated pictures: boxes, points and labels on a photograph.
 
 use dovetail_core::Digest;
 use dovetail_core::stop::Stop;
@@ -7,36 +7,37 @@ use dovetail_vision::{Opencv, annotate};
 
 use crate::{Error, Service};
 
-/// Something that is drawn upon a picture.
+/// A box with points and labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Annotation {
     /// Left, top, width and height, in pixels.
     pub bbox: [f32; 4],
     /// x and y, in pixels.
     pub points: Vec<(f32, f32)>,
+    /// The lines of the label.
     pub lines: Vec<String>,
 }
 
-/// Draws upon pictures.
+/// Draws annotations with OpenCV.
 pub struct Drawing {
     vision: Opencv,
 }
 
 impl Service {
-    /// Draws with the OpenCV of this machine.
+    /// A drawing with this machine's OpenCV.
     ///
     /// # Errors
-    /// If OpenCV cannot be used.
+    /// As [`Service::vision`].
     pub fn drawing(&self) -> Result<Drawing, Error> {
         Ok(Drawing { vision: self.vision()? })
     }
 }
 
 impl Drawing {
-    /// The upright picture of these bytes with the annotations, as a JPEG of quality 90.
+    /// Decodes `picture`, turns it upright and draws the annotations: a JPEG file of quality 90.
     ///
     /// # Errors
-    /// If the bytes are no picture.
+    /// If the bytes are no picture, or if OpenCV fails.
     pub fn annotated(&self, picture: &[u8], annotations: &[Annotation]) -> Result<Vec<u8>, Error> {
         let stop = Stop::never();
         let digest = Digest::of(picture);

@@ -1,5 +1,5 @@
-//! The one error of the service: the fault, its place and its remedy. Errors of libraries enter here by type, never by
-//! text.
+//! The one error type of the service: a code, a message and a remedy. Errors of other crates are converted by their
+//! type, never by their text.
 
 use std::error::Error as StdError;
 use std::path::Path;
@@ -18,40 +18,44 @@ use serde_json::{Map, Value, json};
 use crate::documents::{ErrorBody, ErrorDocument};
 use crate::paths::Shown as _;
 
-/// Whose fault it is.
+/// Whose fault an error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// The caller's; nothing was recorded. Exit code 2 of the command line program.
+    /// The caller's. Nothing was recorded. The command line program exits with 2.
     Usage,
-    /// This program's, its machine's or a server's. Exit code 3.
+    /// The program's, its machine's or a server's. The command line program exits with 3.
     Host,
 }
 
-/// Why a request could not be done.
+/// Why a request failed.
 #[derive(Debug)]
 pub struct Error {
+    /// Whose fault the error is.
     pub blame: Blame,
-    /// Stable and snake_case.
+    /// A stable name in snake_case.
     pub code: &'static str,
+    /// What failed and where, without the causes ([`Error::chain`] adds them).
     pub message: String,
-    /// What to do.
+    /// What the caller can do about the error.
     pub help: Option<String>,
-    /// For machines.
+    /// The values that the message mentions, by name, for programs.
     pub details: Box<Map<String, Value>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
-    /// A mistake of whoever typed the command.
+    /// An error that the caller made ([`Blame::Usage`]).
     pub fn usage(code: &'static str, message: impl Into<String>) -> Self {
         Self { blame: Blame::Usage, code, message: message.into(), help: None, details: Box::default(), source: None }
     }
 
-    /// Ours, or the machine's.
+    /// An error of the program, its machine or a server ([`Blame::Host`]).
     pub fn host(code: &'static str, message: impl Into<String>) -> Self {
         Self { blame: Blame::Host, ..Self::usage(code, message) }
     }
 
+    /// The error with this remedy. If the cause is a limit of the system, the error keeps the remedy that names the
+    /// limit.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         if self.scarce_cause().is_none() {
             self.help = Some(help.into());
@@ -59,26 +63,30 @@ impl Error {
         self
     }
 
+    /// The error with one more detail for programs.
     pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.details.insert(name.to_owned(), value.into());
         self
     }
 
-    /// The same, said of a file.
+    /// The error with the file's path before the message.
     pub fn of_file(mut self, path: &Path) -> Self {
         self.message = format!("{}: {}", path.shown(), self.message);
         self
     }
 
-    /// The same, said of a run.
+    /// The error with the run's ID before the message.
     pub fn of_run(mut self, run: &RunId) -> Self {
         self.message = format!("run {run}: {}", self.message);
         self
     }
 
+    /// The error with its cause. A cause that is a limit of the system (memory, descriptors, threads) makes the error
+    /// the host's, with the limit's own code and remedy.
     pub fn cause(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(cause.into());
-        // Whatever was tried: what the system refuses this process is nothing that the command or a file could help.
+        // Neither another command nor another file helps if the system refuses this process memory, descriptors or
+        // threads. The remedy of the operation would mislead.
         if let Some(scarce) = self.scarce_cause() {
             (self.blame, self.code, self.help) = (Blame::Host, scarce.code(), Some(raise(scarce)));
         }
@@ -89,25 +97,25 @@ impl Error {
         Scarce::behind(self.source.as_deref()?)
     }
 
-    /// A file that was named on the command line and cannot be read.
+    /// A file that the caller named and that cannot be read: `missing_file`, `unreadable_file` or `not_a_file`.
     pub fn file(path: &Path, error: std::io::Error) -> Self {
         let (code, help) = match error.kind() {
             std::io::ErrorKind::NotFound => {
                 ("missing_file", "check the path; it is relative to the folder in which the command is started")
             }
-            std::io::ErrorKind::PermissionDenied => ("unreadable_file", "give yourself the right to read it"),
+            std::io::ErrorKind::PermissionDenied => ("unreadable_file", "change the permissions of the file"),
             std::io::ErrorKind::IsADirectory => ("not_a_file", "name a file"),
             _ => ("unreadable_file", "check the path"),
         };
         Self::usage(code, format!("read `{}`", path.shown())).cause(error).help(help).detail("path", path.text())
     }
 
-    /// The system refused this process something: whoever set the limit can raise it.
-    pub fn scarce(scarce: Scarce, message: impl Into<String>) -> Self {
+    /// The system refused this process memory, descriptors or threads. The remedy names the limit and its value.
+    pub(crate) fn scarce(scarce: Scarce, message: impl Into<String>) -> Self {
         Self::host(scarce.code(), message).help(raise(scarce))
     }
 
-    /// A file that we cannot write.
+    /// A file that this program cannot write: `unwritable_file`.
     pub fn write(path: &Path, error: std::io::Error) -> Self {
         let help = remedy(error.kind());
         Self::host("unwritable_file", format!("write `{}`", path.shown()))
@@ -116,14 +124,15 @@ impl Error {
             .detail("path", path.text())
     }
 
-    /// Standard output that cannot be written.
+    /// Standard output that cannot be written: `unwritable_output`.
     pub fn output(error: std::io::Error) -> Self {
-        let help = "make room there, or send it elsewhere; what the command did is done, and what it recorded can be shown again";
+        let help = "make room there, or redirect the output; the command has done its work, and its records can be \
+            shown again";
         Self::host("unwritable_output", "write to standard output").cause(error).help(help)
     }
 
-    /// Values that do not fit their types.
-    pub fn values(errors: &[ValueError]) -> Self {
+    /// Values that do not fit their types: `bad_input`, with one line for each misfit.
+    pub(crate) fn values(errors: &[ValueError]) -> Self {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let mut message = "the inputs do not fit".to_owned();
         for line in &lines {
@@ -133,13 +142,13 @@ impl Error {
         Self::usage("bad_input", message).detail("errors", json!(errors))
     }
 
-    /// The message with the causes behind it.
+    /// The message, and after it each cause, separated by colons.
     pub fn chain(&self) -> String {
         let mut text = self.message.clone();
         let mut cause = self.source.as_ref().map(|cause| cause.as_ref() as &dyn StdError);
         while let Some(error) = cause {
             let next = error.to_string();
-            // A transparent wrapper repeats its cause.
+            // The message of a transparent wrapper is that of its cause.
             if !text.ends_with(&next) {
                 text.push_str(": ");
                 text.push_str(&next);
@@ -149,13 +158,13 @@ impl Error {
         text
     }
 
-    /// As every front door tells it to machines.
+    /// The error as the document that every front door gives to programs.
     #[must_use]
     pub fn document(&self) -> ErrorDocument {
         ErrorDocument { error: self.body() }
     }
 
-    /// What [`ErrorDocument`] holds, for documents that hold more than an error.
+    /// The body of [`Error::document`], for documents that hold more than an error.
     #[must_use]
     pub fn body(&self) -> ErrorBody {
         ErrorBody {
@@ -173,8 +182,8 @@ impl From<FlowError> for Error {
             FlowError::Store(error) => error.into(),
             FlowError::Host(error) => error.into(),
             FlowError::Missing { code, source } => Self::host(code, source.operation).help(
-                "it is not stored: push the task again with `dovetail task push`, or restore the store; \
-                 `dovetail doctor --deep` names all that is missing",
+                "push the task again with `dovetail task push`, or restore the store; `dovetail doctor --deep` lists \
+                 everything that is missing",
             ),
             FlowError::Panic(message) => Self::host("host_panicked", message)
                 .help("this is a bug of dovetail: please report it; the run stays open"),
@@ -187,7 +196,7 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let (code, help) = match error.kind {
             StoreErrorKind::Unavailable => {
-                ("store_unavailable", "try again; `dovetail doctor` looks at the data folder and at each server")
+                ("store_unavailable", "try again; `dovetail doctor` checks the data folder and each server")
             }
             StoreErrorKind::Missing => {
                 ("store_missing", "the data folder is incomplete: restore it, or publish and submit again")
@@ -196,16 +205,18 @@ impl From<StoreError> for Error {
             StoreErrorKind::Conflict => ("store_conflict", "try again"),
             StoreErrorKind::Refused => (
                 "store_refused",
-                "`dovetail doctor` looks at the data folder, its disk and each server, and says what to change",
+                "`dovetail doctor` checks the data folder, its disk and each server, and says what to change",
             ),
             StoreErrorKind::Full => ("store_refused", MAKE_ROOM),
             StoreErrorKind::Invalid if error.store == Some(Store::Blobs) => (
                 "bad_setting",
-                "mend DOVETAIL_S3_ACCESS_KEY and DOVETAIL_S3_SECRET_KEY, or the file that `credentials=` of the setting `blobs` names",
+                "correct DOVETAIL_S3_ACCESS_KEY and DOVETAIL_S3_SECRET_KEY, or the file that `credentials=` in the \
+                 setting `blobs` names",
             ),
             StoreErrorKind::Invalid => (
                 "bad_setting",
-                "mend the setting: `queue`, `meta` and `blobs` of dovetail.toml, DOVETAIL_* or the flags name the stores",
+                "correct the setting: `queue`, `meta` and `blobs` in dovetail.toml, DOVETAIL_* variables or flags \
+                 name the stores",
             ),
             StoreErrorKind::Newer => {
                 ("store_newer", "use the newer dovetail that wrote this data folder, or another --data")
@@ -229,7 +240,7 @@ impl From<HostError> for Error {
         let error = Self::host(code, operation).help(if full {
             MAKE_ROOM
         } else {
-            "`dovetail doctor` looks at what the program needs"
+            "`dovetail doctor` checks what the program needs"
         });
         match source {
             Some(source) => error.cause(source),
@@ -273,11 +284,12 @@ impl From<ModelError> for Error {
         };
         let made = new(code, error.to_string());
         let made = match &error {
-            ModelError::BadManifest { .. } => made.help("docs/models.md tells what a model.toml says, with examples"),
-            ModelError::Unusable { .. } => {
-                made.help("give a network or a cascade that is what its model.toml says; docs/models.md lists what each `output` means")
-            }
-            ModelError::WrongDigest { .. } => made.help("fetch it again: the package, or with `dovetail models pull` or `add` the model"),
+            ModelError::BadManifest { .. } => made.help("docs/models.md describes model.toml, with examples"),
+            ModelError::Unusable { .. } => made
+                .help("use a network or a cascade that matches its model.toml; docs/models.md describes each `output`"),
+            ModelError::WrongDigest { .. } => made.help(
+                "download the package again, or install the model again with `dovetail models pull` or `models add`",
+            ),
             ModelError::Io { source, .. } => made.help(remedy(source.kind())),
             ModelError::Unavailable(_) => made.help("use a dovetail that was built with OpenCV"),
             _ => made,
@@ -290,7 +302,7 @@ impl From<ModelError> for Error {
     }
 }
 
-/// Which limit it is, how high it is now, and how to raise it.
+/// The remedy for a refused resource: which limit to raise, and the limit's present value.
 fn raise(scarce: Scarce) -> String {
     use rustix::process::{Resource, getrlimit};
     let now = |resource, divisor: u64| match getrlimit(resource).current {
@@ -299,8 +311,8 @@ fn raise(scarce: Scarce) -> String {
     };
     match scarce {
         Scarce::Memory => format!(
-            "raise the limit of address space (`ulimit -v`, in KiB: {}), give the machine or the container more memory, \
-             or let fewer tasks run at once with --jobs; each task that runs reserves 4 GiB of addresses",
+            "raise the limit of address space (`ulimit -v`, in KiB: {}), give the machine or the container more \
+             memory, or let fewer tasks run at once with --jobs; each task that runs reserves 4 GiB of addresses",
             now(Resource::As, 1024)
         ),
         Scarce::Descriptors => {
@@ -318,16 +330,16 @@ fn raise(scarce: Scarce) -> String {
     }
 }
 
-const MAKE_ROOM: &str = "make room on that disk and do it again; nothing is there by half";
+const MAKE_ROOM: &str = "make room on that disk and try again; no partial file was left";
 
-/// Whether the cause is that there was no room.
+/// Whether a cause of the error is a full disk or an exceeded quota.
 fn is_full(error: &(dyn StdError + 'static)) -> bool {
     let of_store = || error.downcast_ref::<StoreError>().is_some_and(|error| error.kind == StoreErrorKind::Full);
     let of_disk = || error.downcast_ref::<std::io::Error>().is_some_and(|error| no_room(error.kind()));
     of_store() || of_disk() || error.source().is_some_and(is_full)
 }
 
-/// What to do about the data folder; where there is no room, rights are no remedy.
+/// The remedy for a data folder that cannot be written. Rights are no remedy if the disk is full.
 pub(crate) fn unwritable(kind: std::io::ErrorKind, otherwise: &'static str) -> &'static str {
     if no_room(kind) { "make room on that disk, or name another folder with --data DIR" } else { otherwise }
 }
@@ -336,15 +348,15 @@ fn no_room(kind: std::io::ErrorKind) -> bool {
     matches!(kind, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
-/// What to do about a file of ours.
+/// The remedy for a file that this program cannot write.
 fn remedy(kind: std::io::ErrorKind) -> &'static str {
     use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
     match kind {
         _ if no_room(kind) => MAKE_ROOM,
         PermissionDenied | ReadOnlyFilesystem => {
-            "give yourself the right to write there, or name another place (--data DIR for the data folder)"
+            "change the permissions, or name another folder (--data DIR for the data folder)"
         }
-        _ => "`dovetail doctor` looks at the data folder and its disk",
+        _ => "`dovetail doctor` checks the data folder and its disk",
     }
 }
 
@@ -376,7 +388,7 @@ mod tests {
         let memory = Error::from(memory);
         assert_eq!((memory.blame, memory.code), (Blame::Host, "no_memory"));
         assert!(memory.help.as_deref().unwrap().contains("`ulimit -v`"), "{memory:?}");
-        // Any other error stays what it is.
+        // An error that is no refused resource keeps its blame.
         assert_eq!(Error::file(Path::new("a.jpg"), refused(13)).blame, Blame::Usage);
     }
 

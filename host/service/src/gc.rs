@@ -1,4 +1,4 @@
-//! `gc`: removes old runs, blobs that nothing refers to, and compiled code that nobody uses.
+//! `gc`: removes old runs, blobs that no record refers to, and unused compiled code.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use dovetail_flow::{Collected, Keep};
 use crate::documents::{Amount, GcDocument, GcFormat, RemovedBlobs};
 use crate::{Error, Service};
 
-/// What to keep.
+/// How long `gc` keeps runs, blobs and compiled code.
 #[derive(Debug, Clone, Copy)]
 pub struct Collection {
-    /// How long a run is kept after its end, with its values, pictures and logs.
+    /// How long a run, with its values, pictures and logs, is kept after its end.
     pub keep_runs: Duration,
-    /// How long a blob is kept that nothing refers to.
+    /// How long a blob that no record refers to is kept after it was written.
     pub keep_blobs: Duration,
-    /// How long this machine keeps compiled code that was not used.
+    /// How long compiled code is kept on this machine after its last use.
     pub keep_compiled: Duration,
-    /// Say what would be removed, and remove nothing.
+    /// Only report what would be removed.
     pub dry_run: bool,
 }
 
 impl Service {
-    /// Removes what need not be kept. None: there is no data folder yet.
+    /// Removes old runs, blobs and compiled code. None if there is no data folder yet.
     ///
     /// # Errors
     /// `too_soon`, `foreign_blobs`; a store's failure.
@@ -32,11 +32,11 @@ impl Service {
             return Ok(None);
         }
         let ports = if what.dry_run { self.ports_to_read()? } else { self.ports()? };
-        // Younger blobs may belong to a step that runs now: its outcome names them when the step ends; and storing them
-        // again does not make them younger.
+        // A step that runs now may have written younger blobs, which no record names before the step ends. Storing a
+        // blob again does not make it younger.
         if what.keep_blobs < YOUNG && (!ports.ledger.workers()?.is_empty() || !ports.ledger.open_runs(1)?.is_empty()) {
             let keep = show_duration_ms(u64::try_from(what.keep_blobs.as_millis()).unwrap_or(u64::MAX));
-            let message = format!("--keep-blobs {keep} could remove what a step that runs now has just written");
+            let message = format!("--keep-blobs {keep} could remove a blob that a running step has just written");
             return Err(Error::usage("too_soon", message).help(
                 "keep them for 1h or more, or wait until no run is open and no worker lives (`dovetail runs list`, \
                  `dovetail workers list`)",
@@ -44,7 +44,7 @@ impl Service {
         }
         let archive = self.archive(what.dry_run)?;
         let shelf = dovetail_stores::open_removable_blobs(self.settings.blobs.url(), &self.settings.data)?;
-        // A data folder of its own may be older than the note of the blobs' owner: no other records use its blobs.
+        // A data folder may be older than the feature of owners of blobs. Its blobs belong to its own records.
         if self.settings.is_together() && !what.dry_run {
             dovetail_flow::own_blobs(&*ports.ledger, &*shelf, true)?;
         }
@@ -56,7 +56,7 @@ impl Service {
 }
 
 impl GcDocument {
-    /// Nothing was there.
+    /// The document if there is no data folder.
     #[must_use]
     pub fn nothing(dry_run: bool) -> Self {
         Self::of(dry_run, &Collected::default(), Amount::default())

@@ -1,4 +1,5 @@
-//! Inputs of a pipeline or a task: their types, their values as strict JSON, and the bytes that the values refer to.
+//! Inputs of a pipeline or a task: their types, their values as strict JSON, and the artifacts that the values refer
+//! to.
 
 mod strict;
 
@@ -20,41 +21,39 @@ use crate::Error;
 use crate::media::sniff;
 use strict::{Strict, Twins};
 
-/// The inputs that there are, with their types.
+/// The inputs of a pipeline or a task, with their types.
 #[derive(Debug, Default)]
 pub struct InputTypes {
-    /// Their owner, for messages: `face-processing@1.0.0`.
+    /// The pipeline or task, for messages: `face-processing@1.0.0`.
     pub of: String,
-    /// By name, in snake_case.
+    /// Name in snake_case, and type, of each input.
     pub types: Vec<(String, Type)>,
 }
 
 impl InputTypes {
-    /// Of a pipeline.
-    #[must_use]
-    pub fn of_pipeline(pipeline: &Pipeline) -> Self {
+    /// The inputs of a pipeline.
+    pub(crate) fn of_pipeline(pipeline: &Pipeline) -> Self {
         Self {
             of: pipeline.reference(),
             types: pipeline.inputs.iter().map(|input| (input.name.clone(), input.ty.clone())).collect(),
         }
     }
 
-    /// Of a task.
-    #[must_use]
-    pub fn of_task(name: &str, signature: &Signature) -> Self {
+    /// The inputs of a task.
+    pub(crate) fn of_task(name: &str, signature: &Signature) -> Self {
         Self {
             of: name.to_owned(),
             types: signature.input.iter().map(|field| (snake(&field.name), field.ty.clone())).collect(),
         }
     }
 
-    /// Values that do not fit.
+    /// The error for values that do not fit these types.
     pub(crate) fn misfits(&self, errors: &[ValueError]) -> Error {
         let inputs: Vec<String> = self.types.iter().map(|(name, ty)| format!("{name}: {}", ty.short())).collect();
         Error::values(errors).help(format!("the inputs of {} are {}", self.of, inputs.join(", ")))
     }
 
-    /// The type of an input.
+    /// The type of the input of this name.
     ///
     /// # Errors
     /// `unknown_input`.
@@ -72,28 +71,29 @@ impl InputTypes {
     }
 }
 
-/// Values, and the bytes that they refer to, which are not stored yet.
+/// Values of inputs, and the artifacts that came with them. The artifacts are not stored yet.
 #[derive(Debug, Default)]
 pub struct Inputs {
+    /// The value of each input, by name.
     pub values: Map<String, Value>,
     bytes: BTreeMap<Digest, Vec<u8>>,
 }
 
 impl Inputs {
-    /// Values whose bytes are stored.
+    /// Values that no artifacts come with.
     #[must_use]
     pub fn of(values: Map<String, Value>) -> Self {
         Self { values, bytes: BTreeMap::new() }
     }
 
-    /// Takes the bytes of an artifact: the value that refers to them.
+    /// Adds an artifact, and gives the value that refers to it. The media type is guessed from the bytes.
     pub fn artifact(&mut self, bytes: Vec<u8>, name: Option<String>) -> Value {
         let reference = ArtifactRef { digest: Digest::of(&bytes), media_type: sniff(&bytes).to_owned(), name };
         self.bytes.insert(reference.digest, bytes);
         reference.to_json()
     }
 
-    /// Stores the bytes that came with the values. Artifacts that the values only name are looked for where the run is
+    /// Stores the artifacts that came with the values. Artifacts that the values only name are checked when the run is
     /// submitted.
     ///
     /// # Errors
@@ -105,37 +105,37 @@ impl Inputs {
         Ok(())
     }
 
-    /// Whether an artifact of this digest came with the values.
-    #[must_use]
-    pub fn brings(&self, digest: &Digest) -> bool {
+    /// Whether the artifact of this digest came with the values.
+    pub(crate) fn brings(&self, digest: &Digest) -> bool {
         self.bytes.contains_key(digest)
     }
 }
 
-/// Why a text is no value.
+/// Why a text is not a value.
 #[derive(Debug)]
 pub enum NoValue {
-    /// The text is no JSON.
+    /// The text is not JSON.
     Syntax(serde_json::Error),
-    /// A key stands twice: one of two values would be dropped without a word.
+    /// An object has a key twice: one of the two values would be dropped silently.
     Twin(Twin),
 }
 
-/// The JSON value of a text in which no key stands twice.
+/// Reads a text as JSON without duplicate keys.
 ///
 /// # Errors
-/// If the text is no JSON, or if a key stands twice.
+/// [`NoValue`].
 pub fn value(text: &str) -> Result<Value, NoValue> {
     let twins = Twins::default();
-    // Twins in a text that is no JSON are not its fault.
+    // An error of syntax is reported before a duplicate key.
     let value = strict::value(text, &twins).map_err(NoValue::Syntax)?;
     twins.take().map_or(Ok(value), |twin| Err(NoValue::Twin(twin)))
 }
 
-/// The members of a JSON object in their order, members of one name included: the caller tells which input stands twice.
+/// Reads a text as a JSON object, and gives its members in order. Duplicate members are included, so that the caller
+/// can report them as duplicate inputs.
 ///
 /// # Errors
-/// If the text is no JSON object, or if a key stands twice within a member.
+/// [`NoValue`], also for a duplicate key within a member.
 pub fn members(text: &str) -> Result<Vec<(String, Value)>, NoValue> {
     struct Members<'t>(&'t Twins);
     impl<'de> Visitor<'de> for Members<'_> {
@@ -159,11 +159,11 @@ pub fn members(text: &str) -> Result<Vec<(String, Value)>, NoValue> {
     twins.take().map_or(Ok(members), |twin| Err(NoValue::Twin(twin)))
 }
 
-/// A key that stands twice, within `what`.
+/// The error for a duplicate key within `what`: `duplicate_key`.
 #[must_use]
 pub fn duplicate(Twin { key, place }: &Twin, what: &str) -> Error {
     let within = if place.is_empty() { what.to_owned() } else { format!("`{place}` of {what}") };
-    Error::usage("duplicate_key", format!("the key `{key}` stands twice in {within}"))
+    Error::usage("duplicate_key", format!("the key `{key}` occurs twice in {within}"))
         .help("remove or rename one of them")
         .detail("key", key.as_str())
         .detail("place", place.as_str())

@@ -1,9 +1,9 @@
-//! What every front door asks: settings, the opening of stores, submission with all its checks, waiting and watching,
-//! lists, cancellation, retries, publishing, models, `doctor`, `gc`, and the worker daemon.
+//! The service below every front door: settings, the opening of stores, submission with all its checks, waiting and
+//! watching, lists, cancellation, retries, publishing, models, `doctor`, `gc`, and the worker daemon.
 //!
-//! Requests and answers are types ([`documents`]); an error has a code, its place and its remedy ([`Error`]). Nothing here
-//! prints, and nothing here speaks HTTP: the command line program and a server stand above this crate, and give it an
-//! [`Observer`] that hears what happens while a request is worked on.
+//! Requests and answers are types ([`documents`]). An [`Error`] has a code, a message and a remedy. This crate neither
+//! prints nor speaks HTTP. The command line program, and later a server, call this crate and pass an [`Observer`],
+//! which is told what happens while a request is worked on.
 
 pub mod batch;
 pub mod doctor;
@@ -44,11 +44,10 @@ pub use dovetail_runtime::{SUBCOMMAND, compile_child};
 pub use dovetail_stores::make_folder;
 
 pub use error::{Blame, Error};
-pub use grants::{of_steps as grants_of_steps, of_task as grants_of_task};
-pub use observer::{Notice, Observer, Silent};
+pub use observer::{Notice, Observer};
 pub use open::{Service, this_program};
-pub use patience::answering;
-pub use session::{Session, Work, start_thread};
+pub(crate) use session::start_thread;
+pub use session::{Session, Work};
 
-/// The version of this dovetail.
+/// The version of dovetail: that of the workspace.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

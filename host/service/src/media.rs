@@ -1,9 +1,9 @@
-//! The media type of a file's bytes, from how they begin. Only for people and for tasks that look: whether a picture
-//! can be read, its decoder says.
+//! Media types, guessed from the first bytes of a file. They are for people, and for tasks that ask. A decoder does not
+//! use them.
 
 use std::path::Path;
 
-/// Media type of what begins so.
+/// First bytes of files, and their media types.
 const MAGIC: &[(&[u8], &str)] = &[
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -17,16 +17,16 @@ const MAGIC: &[(&[u8], &str)] = &[
     (b"\x1f\x8b", "application/gzip"),
     (b"\0asm", "application/wasm"),
 ];
-/// Text is known by its first bytes.
+/// How many bytes are checked for being text.
 const LOOK: usize = 4096;
 
-/// Whether a file's name is that of a picture.
-pub fn is_picture(file: &Path) -> bool {
+/// Whether a file's extension is that of a JPEG, PNG, WebP or BMP picture.
+pub(crate) fn is_picture(file: &Path) -> bool {
     let extension = file.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
     extension.is_some_and(|extension| matches!(extension.as_str(), "jpg" | "jpeg" | "png" | "webp" | "bmp"))
 }
 
-/// `application/octet-stream` for what is not known.
+/// The media type of these bytes; `application/octet-stream` if it is unknown.
 pub fn sniff(bytes: &[u8]) -> &'static str {
     if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
         return "image/webp";
@@ -37,7 +37,7 @@ pub fn sniff(bytes: &[u8]) -> &'static str {
     let head = &bytes[..bytes.len().min(LOOK)];
     let text = match std::str::from_utf8(head) {
         Ok(text) => Some(text),
-        // A character cut by our own look is no fault of the text.
+        // The cut at `LOOK` bytes may have split a character.
         Err(error) if error.error_len().is_none() && head.len() == LOOK => {
             std::str::from_utf8(&head[..error.valid_up_to()]).ok()
         }
@@ -55,8 +55,8 @@ pub fn sniff(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// How a file with such bytes is best named.
-pub fn extension(media_type: &str) -> &'static str {
+/// The extension for a file of this media type; `bin` if it is unknown.
+pub(crate) fn extension(media_type: &str) -> &'static str {
     match media_type {
         "image/jpeg" => "jpg",
         "image/png" => "png",

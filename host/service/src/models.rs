@@ -1,4 +1,5 @@
-//! Models: the default networks, cascades of the system's OpenCV, and models of one's own; and their way through a fleet.
+//! Models: the default networks, the cascades of the system's OpenCV, and the user's own models; and their distribution
+//! within a fleet ([`share`]).
 
 pub mod share;
 
@@ -26,7 +27,7 @@ pub const DEFAULT_MODELS: [&str; 7] = [
     "face_recognition",
 ];
 
-/// The models that were there before others were installed, and whether each was whole.
+/// The models that were installed before this request, and whether each was undamaged.
 struct Before(Vec<(Installed, bool)>);
 
 impl Before {
@@ -48,18 +49,18 @@ impl Before {
     }
 }
 
-/// The package of the default models, unpacked.
+/// The unpacked package of the default models.
 pub struct ModelPackage {
     folder: PathBuf,
-    /// Removed with this value.
+    /// A temporary folder, which is removed with this value.
     _unpacked: Option<TempDir>,
 }
 
 impl ModelPackage {
-    /// Photographs that the package brings: `sample*.jpg`.
+    /// The photographs of the package: `sample*.jpg` in its folder `demo`.
     ///
     /// # Errors
-    /// If its folder cannot be read.
+    /// If the folder cannot be read.
     pub fn photographs(&self) -> Result<Vec<PathBuf>, Error> {
         let files = folder(&self.folder.join("demo"))?;
         let is_sample = |name: &[u8]| name.starts_with(b"sample") && name.ends_with(b".jpg");
@@ -94,10 +95,10 @@ impl Service {
         })
     }
 
-    /// Installs a model of the caller's own, and publishes it in a fleet.
+    /// Installs the caller's own model, and publishes it in a fleet.
     ///
     /// # Errors
-    /// If it is no model; `name_taken`; if it cannot be stored.
+    /// If the file or the manifest is invalid; `name_taken`; if the model cannot be stored.
     pub fn add_model(&self, file: &Path, manifest: &Path) -> Result<InstalledModel, Error> {
         for path in [file, manifest] {
             std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
@@ -110,7 +111,7 @@ impl Service {
         Ok(before.document(&model))
     }
 
-    /// Whether all default models are installed and whole.
+    /// Whether all default models are installed and undamaged.
     ///
     /// # Errors
     /// If the folder of the models cannot be read.
@@ -119,7 +120,7 @@ impl Service {
         Ok(DEFAULT_MODELS.iter().all(|name| before.has_whole(name)))
     }
 
-    /// The package of the default models: the one of this path (a folder or a .tgz), or fetched by npm.
+    /// The package of the default models, from this path (a folder or a .tgz), or downloaded by npm.
     ///
     /// # Errors
     /// `bad_package`, `npm_missing`, `npm_failed`, `tar_failed`, `missing_file`.
@@ -168,8 +169,8 @@ impl Service {
         Ok(pulled.iter().map(|model| before.document(model)).collect())
     }
 
-    /// Publishes the default models of this machine in its fleet: also those that this machine has had for long, since
-    /// the fleet may not have them.
+    /// Publishes this machine's default models in its fleet, also those that were installed earlier: the fleet may lack
+    /// them.
     ///
     /// # Errors
     /// `name_taken`; a store's failure.
@@ -181,7 +182,7 @@ impl Service {
     }
 }
 
-/// Fetches the package by the user's own npm: its registry, its proxy, its cache.
+/// Downloads the package with the user's npm, and so with the user's registry, proxy and cache.
 fn npm_pack(into: &Path) -> Result<PathBuf, Error> {
     let ran = Command::new("npm")
         .args(["pack", "--silent", FACE_API_PACKAGE])
@@ -195,20 +196,23 @@ fn npm_pack(into: &Path) -> Result<PathBuf, Error> {
             Error::host("npm_failed", "start npm").cause(e)
         };
         error.help(
-            "install Node.js (it brings npm), or fetch the package elsewhere and name it with --from FOLDER_OR_TGZ",
+            "install Node.js (it brings npm), or download the package elsewhere and name it with --from FOLDER_OR_TGZ",
         )
     })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         let error =
             Error::host("npm_failed", format!("`npm pack {FACE_API_PACKAGE}` failed ({}): {said}", output.status));
-        return Err(error.help("check the network and npm's settings, or fetch the package elsewhere and name it with --from FOLDER_OR_TGZ"));
+        return Err(error.help(
+            "check the network and npm's settings, or download the package elsewhere and name it with --from \
+             FOLDER_OR_TGZ",
+        ));
     }
     let found = folder(into)?.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "tgz"));
     found.ok_or_else(|| Error::host("npm_failed", format!("`npm pack {FACE_API_PACKAGE}` wrote no .tgz")))
 }
 
-/// npm's packages hold one folder, `package`.
+/// Unpacks an npm package, which holds one folder named `package`.
 fn untar(archive: &Path, into: &Path) -> Result<PathBuf, Error> {
     let ran = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(into).stdin(Stdio::null()).output();
     let output = ran.map_err(|e| {
@@ -219,7 +223,7 @@ fn untar(archive: &Path, into: &Path) -> Result<PathBuf, Error> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         let error = Error::usage("bad_package", format!("`{}` cannot be unpacked: {said}", archive.shown()));
-        return Err(error.help("fetch it again; it should be a .tgz of npm"));
+        return Err(error.help("download it again; it must be a .tgz of npm"));
     }
     Ok(into.join("package"))
 }

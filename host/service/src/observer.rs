@@ -1,4 +1,4 @@
-//! What a front door hears while its request is worked on.
+//! Notices and events that a front door gets while its request is worked on.
 
 use std::fmt;
 use std::time::Instant;
@@ -9,49 +9,40 @@ use dovetail_flow::Event;
 
 use crate::patience::answering;
 
-/// Hears what happens. Called on the thread that made the request, so that it may print without a lock.
+/// Is told what happens during a request. All methods are called on the thread that made the request, so that an
+/// implementation may print without a lock.
 pub trait Observer {
-    /// Something that a person should know.
+    /// Gives a notice for a person.
     fn notice(&self, notice: &Notice);
 
-    /// A step or a run went on.
+    /// Gives an event of a step or a run.
     fn event(&self, _event: &Event) {}
 
-    /// Called several times a second while a session works, for progress.
+    /// Called several times a second while a session works, to show progress.
     fn tick(&self, _now: Instant) {}
 
-    /// A session works on nothing any more: its documents follow.
+    /// Called when a session has stopped working. The documents follow.
     fn rest(&self) {}
 }
 
-/// Hears nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Silent;
-
-impl Observer for Silent {
-    fn notice(&self, notice: &Notice) {
-        tracing::debug!(%notice, "nobody hears this notice");
-    }
-}
-
-/// Something that a person should know. [`fmt::Display`] gives the words.
+/// A notice for a person. [`fmt::Display`] gives its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// Submitted steps wait, because no worker lives.
+    /// No worker lives, so that submitted steps wait.
     NoWorker,
-    /// The queue knows no worker: it waits until the next heartbeats.
+    /// The queue lists no worker. The request waits for the next heartbeats.
     WorkersUnknown,
-    /// A run waits for something that no living worker has: one text for each step.
+    /// Steps of a run wait for capabilities that no living worker has. `waits` has one sentence for each such step.
     Lacking { run: RunId, waits: Vec<String> },
-    /// A store does not answer; the question is asked again each second.
+    /// A store does not answer. The operation is tried again each second.
     StoreSilent { operation: String, cause: String },
-    /// The store answers again. None: there is one store only.
+    /// The store answers again. None: its errors name no store, as an embedded data folder is the only store.
     StoreAnswers(Option<Store>),
-    /// Some of an answer could not be read; the rest is given.
+    /// The records cannot be read, so that the list of workers comes from the queue alone. The text is the error.
     Partial(String),
-    /// A record of a list cannot be read.
+    /// A record of a list cannot be read. `what` is the kind of the record, such as `task`; `error` says why.
     Unreadable { what: &'static str, name: String, error: String },
-    /// A package of models is fetched.
+    /// The package of models of this name is being downloaded.
     Fetching(&'static str),
 }
 
@@ -62,16 +53,18 @@ impl fmt::Display for Notice {
                 f.write_str("no worker is alive: submitted steps wait until one is started with `dovetail worker`")
             }
             Self::WorkersUnknown => f.write_str(
-                "no worker is known to the queue; each worker says every 5 s that it lives, so this command waits for that",
+                "the queue lists no worker; workers send a heartbeat every 5 s, so this command waits for the next \
+                 ones",
             ),
             Self::Lacking { run, waits } => write!(f, "run {run}: {}", waits.join("; ")),
             Self::StoreSilent { operation, cause } => {
-                write!(f, "could not {operation} ({cause}); the run is recorded, and this command goes on waiting for it")
+                let kept = "the run is recorded, and this command goes on waiting for it";
+                write!(f, "could not {operation} ({cause}); {kept}")
             }
             Self::StoreAnswers(store) => write!(f, "{} again", answering(*store)),
-            Self::Partial(why) => write!(f, "{why}; who lives is known all the same"),
+            Self::Partial(why) => write!(f, "{why}; the list of workers is complete all the same"),
             Self::Unreadable { what, name, error } => write!(f, "warning: the {what} {name} cannot be read: {error}"),
-            Self::Fetching(package) => write!(f, "fetching {package} by npm (13 MB of weights, MIT licence)"),
+            Self::Fetching(package) => write!(f, "downloading {package} with npm (13 MB of weights, MIT licence)"),
         }
     }
 }

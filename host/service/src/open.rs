@@ -1,4 +1,4 @@
-//! From the settings to concrete things: stores, runtime, vision, models. The only place that names them together. Each
+//! Makes stores, runtime, vision and models from the settings. Only this file names all of their concrete types. Each
 //! is opened when a request first needs it, so that listing runs loads no OpenCV and starts no thread of the runtime.
 
 use std::path::{Path, PathBuf};
@@ -17,49 +17,56 @@ use crate::error::{Error, unwritable};
 use crate::paths::{self, Shown as _};
 use crate::settings::Settings;
 
-/// The most that compiled code may take on the disk, in bytes: hundreds of tasks.
+/// The largest total size of compiled code on the disk, in bytes. That is enough for hundreds of tasks.
 const COMPILED_BYTES: u64 = 256 << 20;
 
-/// The service on the stores that the settings name.
+/// The service, on the stores that the settings name.
 pub struct Service {
+    /// The settings that the service was made from.
     pub settings: Settings,
     ports: OnceLock<Ports>,
-    /// The same if nothing can be written.
+    /// The stores of a data folder that cannot be written.
     to_read: OnceLock<Ports>,
-    /// If there is no data folder yet: an empty one, for requests that only read.
+    /// An empty folder in place of a data folder that does not exist yet, for requests that only read.
     nothing: OnceLock<Nothing>,
 }
 
-/// A data folder in which there is nothing, and which goes with the process.
+/// An empty data folder, which is removed with the service.
 struct Nothing {
-    // Closed before the folder is removed.
+    // Fields are dropped in their order: the stores are closed before the folder is removed.
     ports: OnceLock<Ports>,
     folder: TempDir,
 }
 
 impl Service {
-    /// Opens nothing yet.
+    /// A service on these settings. Nothing is opened before a request needs it.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self { settings, ports: OnceLock::new(), to_read: OnceLock::new(), nothing: OnceLock::new() }
     }
 
-    /// The stores of the data folder, which is made if it is not there.
+    /// The stores, to write and to read. The data folder is made if it does not exist.
+    ///
+    /// # Errors
+    /// `data_folder` if the folder cannot be made; if a store cannot be opened.
     pub fn ports(&self) -> Result<&Ports, Error> {
         if let Some(parts) = self.ports.get() {
             return Ok(parts);
         }
         let data = &self.settings.data;
         dovetail_stores::make_folder(data).map_err(|e| {
-            let help = unwritable(e.kind(), "name another with --data DIR, or give yourself the right to write there");
+            let help = unwritable(e.kind(), "name another folder with --data DIR, or change the permissions");
             Error::host("data_folder", format!("make the data folder `{}`", data.shown())).cause(e).help(help)
         })?;
         let parts = open(&self.settings)?;
         Ok(self.ports.get_or_init(|| parts))
     }
 
-    /// The stores of the data folder, for a command that only reads: where there is no data folder it makes none, and
-    /// finds nothing; where nothing can be written it reads all the same.
+    /// The stores, for a request that only reads. If there is no data folder, none is made, and the stores are empty. A
+    /// data folder that cannot be written is opened to read.
+    ///
+    /// # Errors
+    /// `data_folder` if the folder cannot be looked into; if a store cannot be opened.
     pub fn ports_to_read(&self) -> Result<&Ports, Error> {
         if let Some(parts) = self.to_read.get() {
             return Ok(parts);
@@ -82,8 +89,11 @@ impl Service {
         Ok(nothing.ports.get_or_init(|| parts))
     }
 
-    /// The records, for whoever removes some; to look only, also where nothing can be written.
-    pub fn archive(&self, look_only: bool) -> Result<Arc<dyn Archive>, Error> {
+    /// The records as `gc` sees them. With `look_only`, a data folder that cannot be written is opened to read.
+    ///
+    /// # Errors
+    /// If the store of the records cannot be opened.
+    pub(crate) fn archive(&self, look_only: bool) -> Result<Arc<dyn Archive>, Error> {
         let Settings { meta, data, fleet, .. } = &self.settings;
         match dovetail_stores::open_archive(meta.url(), data, fleet, Arc::new(SystemClock)) {
             Err(error)
@@ -97,14 +107,22 @@ impl Service {
         }
     }
 
-    /// Before work begins whose steps store blobs: whether they may be stored there is known then, and not after the
-    /// first step.
-    pub fn own_blobs(&self) -> Result<(), Error> {
+    /// Checks that the blob store belongs to these records, and takes a blob store that belongs to nobody. A session
+    /// calls this before it executes steps, so that the caller learns of a foreign blob store before the first step
+    /// runs.
+    ///
+    /// # Errors
+    /// `foreign_blobs` if the blob store belongs to other records; a store's failure.
+    pub(crate) fn own_blobs(&self) -> Result<(), Error> {
         self.with_owned(dovetail_flow::own_blobs)
     }
 
-    /// The same for a worker, which may not begin on another store than its fleet's either.
-    pub fn own_blobs_to_work(&self) -> Result<(), Error> {
+    /// As [`Service::own_blobs`], for a worker of a fleet.
+    ///
+    /// # Errors
+    /// As [`Service::own_blobs`]; `empty_blobs` if the blob store is empty and the records name packages: then the
+    /// setting names another store than the fleet's.
+    pub(crate) fn own_blobs_to_work(&self) -> Result<(), Error> {
         self.with_owned(dovetail_flow::own_blobs_to_work)
     }
 
@@ -113,22 +131,28 @@ impl Service {
         Ok(own(&*self.ports()?.ledger, &*store, self.settings.is_together())?)
     }
 
-    /// Whether the data folder is one already: whatever is written first makes one of these.
-    pub fn has_data(&self) -> Result<bool, Error> {
-        // What a fleet has is not here.
+    /// Whether the data folder has content: the first write makes the database or the folder of the models. True in a
+    /// fleet, where the records are on servers.
+    ///
+    /// # Errors
+    /// `data_folder` if the folder cannot be looked into, or if its path has a link without a target.
+    pub(crate) fn has_data(&self) -> Result<bool, Error> {
+        // The records of a fleet are not in the data folder.
         if self.settings.is_fleet() {
             return Ok(true);
         }
         if paths::leads_nowhere(&self.settings.data) {
-            let message = format!("`{}` is a link that leads nowhere", self.settings.data.shown());
-            return Err(Error::host("data_folder", message).help("mend the link, or name another with --data DIR"));
+            let message = format!("`{}` is a link without a target", self.settings.data.shown());
+            return Err(
+                Error::host("data_folder", message).help("repair the link, or name another folder with --data DIR")
+            );
         }
         for name in ["dovetail.db", "models"] {
             let path = self.settings.data.join(name);
             let there = path.try_exists().map_err(|e| {
                 let error =
-                    Error::host("data_folder", format!("look into the data folder `{}`", self.settings.data.shown()));
-                error.cause(e).help("name another with --data DIR, or give yourself the right to read there")
+                    Error::host("data_folder", format!("read the data folder `{}`", self.settings.data.shown()));
+                error.cause(e).help("name another folder with --data DIR, or change the permissions")
             })?;
             if there {
                 return Ok(true);
@@ -145,27 +169,39 @@ impl Service {
         Ok(self.nothing.get_or_init(|| Nothing { ports: OnceLock::new(), folder }))
     }
 
-    /// The data folder as far as it is there, else the empty one.
+    /// The data folder, or the empty folder if the data folder has no content.
     fn folder_to_read(&self) -> Result<&Path, Error> {
         Ok(if self.has_data()? { &self.settings.data } else { self.nothing()?.folder.path() })
     }
 
-    /// The installed models. To install one the data folder is made.
-    pub fn models(&self) -> Result<ModelStore, Error> {
+    /// The installed models, to install more. The folder is made if it does not exist.
+    ///
+    /// # Errors
+    /// If the folder of the models cannot be opened.
+    pub(crate) fn models(&self) -> Result<ModelStore, Error> {
         Ok(ModelStore::open(self.settings.data.join("models"))?)
     }
 
-    /// The installed models, for a command that only reads.
-    pub fn models_to_read(&self) -> Result<ModelStore, Error> {
+    /// The installed models, for a request that only reads.
+    ///
+    /// # Errors
+    /// `data_folder` if the data folder cannot be looked into; if the folder of the models cannot be opened.
+    pub(crate) fn models_to_read(&self) -> Result<ModelStore, Error> {
         Ok(ModelStore::open(self.folder_to_read()?.join("models"))?)
     }
 
-    /// Where compiled code is kept. Without a data folder it is not kept.
-    pub fn compiled_folder(&self) -> Result<PathBuf, Error> {
+    /// The folder of compiled code. Without a data folder it is a temporary folder, which is removed with the service.
+    ///
+    /// # Errors
+    /// `data_folder` if the data folder cannot be looked into; `temporary_folder`.
+    pub(crate) fn compiled_folder(&self) -> Result<PathBuf, Error> {
         Ok(self.folder_to_read()?.join("compiled"))
     }
 
-    /// Looks at components, runs none.
+    /// A compiler, which describes components and executes none.
+    ///
+    /// # Errors
+    /// `own_program` if this program's file is not found; if the folder of compiled code cannot be used.
     pub fn compiler(&self) -> Result<Compiler, Error> {
         let program = Some(this_program()?);
         Ok(Compiler::new(CompilerOptions {
@@ -176,7 +212,10 @@ impl Service {
         })?)
     }
 
-    /// OpenCV with the installed models; nothing is loaded yet.
+    /// OpenCV with the installed models. No model is loaded yet.
+    ///
+    /// # Errors
+    /// If the threads of the vision pool cannot be started. In a program without OpenCV each operation fails instead.
     pub fn vision(&self) -> Result<Opencv, Error> {
         let settings = &self.settings;
         Ok(Opencv::new(dovetail_vision::Options {
@@ -187,12 +226,19 @@ impl Service {
         })?)
     }
 
-    /// Runs tasks from `blobs`, `jobs` at a time.
+    /// A runtime that executes up to `jobs` attempts at a time, with packages and artifacts from `blobs`. `live` is
+    /// called with log lines and progress while an attempt runs.
+    ///
+    /// # Errors
+    /// As [`Service::vision`] and [`Service::compiler`].
     pub fn runtime(&self, blobs: Arc<dyn Blobs>, jobs: u32, live: Option<LiveSink>) -> Result<Runtime, Error> {
         self.runtime_with(Arc::new(self.vision()?), blobs, jobs, live)
     }
 
-    /// The same with vision that others use, too.
+    /// As [`Service::runtime`], on a vision that the caller shares.
+    ///
+    /// # Errors
+    /// As [`Service::compiler`].
     pub fn runtime_with(
         &self,
         vision: Arc<Opencv>,
@@ -219,7 +265,7 @@ fn open(settings: &Settings) -> Result<Ports, Error> {
     let (blobs, store) = dovetail_stores::open_blobs_to_write(settings.blobs.url(), data)?;
     let ledger: Arc<dyn Ledger> = if settings.is_fleet() {
         let window =
-            dovetail_stores::open_window(settings.queue.url(), &settings.fleet, dovetail_flow::new_run_id()?.as_str())?;
+            dovetail_stores::open_window(settings.queue.url(), &settings.fleet, dovetail_flow::new_run_id().as_str())?;
         let meta = dovetail_stores::open_meta(settings.meta.url(), data, &settings.fleet, clock.clone())?;
         Arc::new(FleetLedger::new(meta, window)?)
     } else {
@@ -229,24 +275,27 @@ fn open(settings: &Settings) -> Result<Ports, Error> {
     Ok(Ports { ledger, blobs: Arc::new(blobs), clock })
 }
 
-/// A data folder alone.
+/// The stores of one data folder.
 fn embedded(data: &Path) -> Result<Ports, Error> {
     let clock = Arc::new(SystemClock);
     let ledger = SqliteLedger::open(data, clock.clone())?;
     Ok(Ports { ledger: Arc::new(ledger), blobs: Arc::new(FileBlobs::new(data)), clock })
 }
 
-/// The same where nothing can be written.
+/// The stores of a data folder that cannot be written.
 fn read_only(data: &Path) -> Result<Ports, Error> {
     let clock = Arc::new(SystemClock);
     let ledger = SqliteLedger::open_to_read(data, clock.clone())?;
     Ok(Ports { ledger: Arc::new(ledger), blobs: Arc::new(FileBlobs::new(data)), clock })
 }
 
-/// This very program, which compiles components in a child process of itself, and measures workers that are children of
-/// it.
+/// The path of this program's file. Components are compiled in a child process of this program, and `bench` measures
+/// workers that are children of this program.
+///
+/// # Errors
+/// `own_program` if the system does not say which file this program is.
 pub fn this_program() -> Result<PathBuf, Error> {
-    // What was started stays itself, even when the file is replaced meanwhile (an update).
+    // This path stays valid if an update replaces the program's file while the process runs.
     let own = Path::new("/proc/self/exe");
     if own.try_exists().unwrap_or(false) {
         return Ok(own.to_owned());

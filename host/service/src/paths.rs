@@ -1,15 +1,15 @@
-//! Paths for people and for JSON. A path is bytes; what is no UTF-8 in it is written as `\xe9`.
+//! Paths as text, for people and for JSON. A path is bytes; a byte that is not UTF-8 is written as `\xe9`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-/// How a path is written.
+/// A path as text.
 pub trait Shown {
-    /// For JSON: the very path where it is UTF-8.
+    /// The path for JSON: unchanged if it is UTF-8.
     fn text(&self) -> String;
 
-    /// For people: on one line.
+    /// The path for people: as [`Shown::text`], on one line.
     fn shown(&self) -> String;
 }
 
@@ -40,19 +40,19 @@ impl Shown for Path {
     }
 }
 
-/// The same text without line ends and tabs: they are written as `\n` and `\t`.
+/// The text on one line: line ends and tabs are written as `\n`, `\r` and `\t`.
 pub fn one_line(text: &str) -> String {
     text.replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t")
 }
 
-/// Whether the path is, or stands below, a link that leads nowhere.
-pub fn leads_nowhere(path: &Path) -> bool {
+/// Whether the path, or a folder above it, is a link without a target.
+pub(crate) fn leads_nowhere(path: &Path) -> bool {
     let is_link = |path: &&Path| std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
     let gone = |path: &Path| std::fs::metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
     path.ancestors().filter(is_link).any(gone)
 }
 
-/// A path of these bytes.
+/// The path that consists of these bytes.
 pub fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(bytes))
 }

@@ -1,5 +1,5 @@
-//! How a request that waits for others outlasts a store that does not answer: the request says so once, asks again each
-//! second, and says when the store answers. All that wait (`run`, `runs watch`, `retry`, `resume`) ask in this way.
+//! Outages of stores during requests that wait (`run`, `runs watch`, `retry`, `resume`). Such a request does not fail:
+//! it gives one notice, repeats its operation each second, and gives another notice when the store answers.
 
 use std::time::{Duration, Instant};
 
@@ -8,16 +8,16 @@ use dovetail_flow::{FlowError, Shutdown};
 
 use crate::Notice;
 
-/// Between two questions to a store that does not answer.
+/// The pause between two attempts at an operation on a store that does not answer.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How often it is looked meanwhile whether the user wants to stop.
+/// How often the shutdown is checked during the pause.
 const ROUND: Duration = Duration::from_millis(200);
 
-/// Asks stores, as often as it takes.
+/// Repeats operations on stores until the store answers or the session is shut down.
 pub(crate) struct Patience<'a> {
     shutdown: &'a Shutdown,
     tell: &'a dyn Fn(Notice),
-    /// The store that has not answered, if there is one.
+    /// The store that does not answer, if there is one. The inner value is None if the error names no store.
     silent: Option<Option<Store>>,
 }
 
@@ -26,7 +26,7 @@ impl<'a> Patience<'a> {
         Self { shutdown, tell, silent: None }
     }
 
-    /// What the question comes to. None if no store answers and the user wants to stop.
+    /// The result of `question`. None if the store does not answer and the session was shut down.
     pub(crate) fn ask<T>(
         &mut self,
         mut question: impl FnMut() -> Result<T, FlowError>,
@@ -54,7 +54,7 @@ impl<'a> Patience<'a> {
         }
     }
 
-    /// Waits before the next question; false if the user wants to stop.
+    /// Waits before the next attempt. False if the session was shut down.
     fn pause(&self) -> bool {
         let until = Instant::now() + AGAIN;
         while Instant::now() < until && !self.shutdown.draining() {
@@ -64,8 +64,8 @@ impl<'a> Patience<'a> {
     }
 }
 
-/// `the queue answers`.
-pub fn answering(store: Option<Store>) -> &'static str {
+/// A sentence for people, such as `the queue answers`.
+pub(crate) fn answering(store: Option<Store>) -> &'static str {
     match store {
         Some(Store::Queue) => "the queue answers",
         Some(Store::Records) => "the store of the records answers",
@@ -100,7 +100,8 @@ mod tests {
         assert_eq!(
             said[..],
             [
-                "could not read a run (connection refused); the run is recorded, and this command goes on waiting for it",
+                "could not read a run (connection refused); the run is recorded, and this command goes on waiting for \
+                 it",
                 "the store of the records answers again"
             ]
         );
@@ -115,7 +116,7 @@ mod tests {
         }
         shutdown.drain();
         assert!(patience.ask::<()>(|| Err(error(StoreErrorKind::Unavailable))).unwrap().is_none());
-        // A store that answers is heard all the same.
+        // The shutdown does not discard an answer.
         assert_eq!(patience.ask(|| Ok(1)).unwrap(), Some(1));
     }
 }

@@ -1,8 +1,8 @@
-//! Pipelines: checked, published, moved to newer plugins, listed and drawn.
+//! Pipelines: checks, publishing, updates to newer plugins, and lists.
 
 use std::path::Path;
 
-use dovetail_core::ledger::{MODEL, MODEL_KIND, is_grant};
+use dovetail_core::keys::Capability;
 use dovetail_flow::Pushed;
 
 pub use dovetail_core::pipeline::{Checked, Finding, Pipeline, Severity, Source, Step};
@@ -24,27 +24,29 @@ pub fn file_schema() -> serde_json::Value {
     dovetail_core::pipeline::schema::schema()
 }
 
-/// What publishing a pipeline came to.
+/// The result of publishing a pipeline.
 pub struct PipelinePush {
+    /// The published pipeline.
     pub published: Published,
+    /// False if the same pipeline was published before.
     pub created: bool,
 }
 
 impl Service {
-    /// The text of a pipeline file, checked against the published tasks.
+    /// Checks the text of a pipeline file against the published tasks. Findings are part of the result, and no error.
     ///
     /// # Errors
-    /// A store's failure; findings are no error.
-    pub fn check_pipeline(&self, text: &str) -> Result<Checked, Error> {
+    /// A store's failure.
+    fn check_pipeline(&self, text: &str) -> Result<Checked, Error> {
         Ok(dovetail_flow::check(self.ports_to_read()?, text)?)
     }
 
-    /// A file, checked against the published tasks.
+    /// Checks a pipeline file against the published tasks. Findings are part of the result, and no error.
     ///
     /// # Errors
-    /// `bad_pipeline` if it is no text; if it cannot be read; a store's failure.
+    /// `bad_pipeline` if the file is not UTF-8; if the file cannot be read; a store's failure.
     pub fn check_pipeline_file(&self, file: &Path) -> Result<Checked, Error> {
-        // More than is taken, so that the check itself says that the file is too long.
+        // The limit is above that of the check, so that the check reports a file that is too long.
         let most = dovetail_core::pipeline::MAX_SOURCE as u64 * 2;
         let text = String::from_utf8(read(file, most)?).map_err(|e| {
             Error::usage("bad_pipeline", format!("`{}` is not UTF-8 text", file.shown()))
@@ -54,16 +56,16 @@ impl Service {
         self.check_pipeline(&text)
     }
 
-    /// Publishes a checked pipeline, pinned to exact plugins.
+    /// Publishes a checked pipeline with its pins: each step names an exact package.
     ///
     /// # Errors
-    /// If another pipeline of its name and version is published; a store's failure.
+    /// If another pipeline of the same name and version is published; a store's failure.
     pub fn push_pipeline(&self, pipeline: &Pipeline) -> Result<PipelinePush, Error> {
         let (published, pushed) = dovetail_flow::push_pipeline(self.ports()?, pipeline)?;
         Ok(PipelinePush { published, created: pushed == Pushed::Created })
     }
 
-    /// Moves a published pipeline to the newest plugins that its file allows.
+    /// Publishes a new revision of a pipeline, pinned to the newest plugins that its file allows.
     ///
     /// # Errors
     /// `unknown_pipeline`; a store's failure.
@@ -71,7 +73,7 @@ impl Service {
         Ok(dovetail_flow::update_pipeline(self.ports_to_read()?, reference)?)
     }
 
-    /// Every published pipeline.
+    /// All published pipelines.
     ///
     /// # Errors
     /// A store's failure.
@@ -79,7 +81,7 @@ impl Service {
         Ok(Listed::of(dovetail_flow::pipelines(self.ports_to_read()?)?, |published| published))
     }
 
-    /// A published pipeline: NAME or NAME@VERSION.
+    /// The published pipeline of this reference: NAME or NAME@VERSION.
     ///
     /// # Errors
     /// `unknown_pipeline`; a store's failure.
@@ -87,7 +89,7 @@ impl Service {
         Ok(dovetail_flow::pipeline(self.ports_to_read()?, reference)?)
     }
 
-    /// A pipeline to be looked at: a published one, or a file. What was found in the file if it has errors.
+    /// A published pipeline, or the pipeline in a file. The inner error has the findings if the file has errors.
     ///
     /// # Errors
     /// As [`Service::pipeline`] and [`Service::check_pipeline_file`].
@@ -102,7 +104,7 @@ impl Service {
 }
 
 impl PushedPipeline {
-    /// Of a pipeline that was published.
+    /// The document of a publication.
     #[must_use]
     pub fn of(checked: &Checked, pushed: &PipelinePush) -> Self {
         Self {
@@ -115,7 +117,7 @@ impl PushedPipeline {
 }
 
 impl UpdatedPipeline {
-    /// Of what an update came to.
+    /// The document of an update.
     #[must_use]
     pub fn of(update: &Update) -> Self {
         Self {
@@ -129,7 +131,7 @@ impl UpdatedPipeline {
 }
 
 impl PipelineSummary {
-    /// Of a published pipeline.
+    /// The document of a published pipeline.
     #[must_use]
     pub fn of(published: &Published) -> Self {
         let pipeline = &published.pipeline;
@@ -149,7 +151,7 @@ impl PipelineSummary {
 }
 
 impl PipelineDocument {
-    /// Of a published pipeline.
+    /// The document of a published pipeline.
     #[must_use]
     pub fn of(published: &Published) -> Self {
         Self { pipeline: published.pipeline.clone(), revision: published.revision }
@@ -158,23 +160,20 @@ impl PipelineDocument {
 
 impl StepCapabilities {
     fn of(step: &Step) -> Self {
-        let named = |prefix: &'static str| {
-            let needs = step.lane.needs().filter_map(move |need| need.strip_prefix(prefix));
-            needs.map(str::to_owned).collect()
-        };
-        Self {
-            id: step.id(),
-            step: step.name.clone(),
-            task: step.task_reference(),
-            grants: step.lane.needs().filter(|need| is_grant(need)).map(str::to_owned).collect(),
-            models: named(MODEL),
-            model_kinds: named(MODEL_KIND),
+        let (mut grants, mut models, mut model_kinds) = (Vec::new(), Vec::new(), Vec::new());
+        for need in step.requirements.needs() {
+            match Capability::parse(need) {
+                Capability::Grant(name) => grants.push(name.to_owned()),
+                Capability::Model(name) | Capability::ExactModel { name, .. } => models.push(name.to_owned()),
+                Capability::ModelKind(kind) => model_kinds.push(kind.to_owned()),
+            }
         }
+        Self { id: step.id(), step: step.name.clone(), task: step.task_reference(), grants, models, model_kinds }
     }
 }
 
 impl CapabilitiesDocument {
-    /// Of a published pipeline.
+    /// The document of a published pipeline.
     #[must_use]
     pub fn of(published: &Published) -> Self {
         let steps: Vec<_> = published.pipeline.steps.iter().map(StepCapabilities::of).collect();

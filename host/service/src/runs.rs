@@ -1,15 +1,18 @@
-//! What was recorded of runs, and what a caller does with them: lists, one run, cancellation, retries, resumption.
+//! Recorded runs: lists, documents, cancellation, retries and resumption.
 
 use dovetail_core::RunId;
+use dovetail_core::keys::split_reference;
 use dovetail_core::ledger::RunKey;
 
 use crate::documents::{CancelledRun, LineageDocument, RunDocument, RunSummary, StepLog};
 use crate::{Error, Service, grants};
 
-/// What a list came to: those that were read, and those that cannot be, by name.
+/// A list of records.
 #[derive(Debug)]
 pub struct Listed<T> {
+    /// The records that can be read.
     pub read: Vec<T>,
+    /// The name of each record that cannot be read, and why.
     pub unread: Vec<(String, Error)>,
 }
 
@@ -23,7 +26,7 @@ impl<T> Listed<T> {
 }
 
 impl Service {
-    /// The newest runs.
+    /// The newest runs, at most `limit`, newest first.
     ///
     /// # Errors
     /// A store's failure.
@@ -31,7 +34,7 @@ impl Service {
         Ok(Listed::of(dovetail_flow::runs(self.ports_to_read()?, limit)?, |run| run))
     }
 
-    /// A run as it is now.
+    /// The document of a run in its present state.
     ///
     /// # Errors
     /// `unknown_run`; a store's failure.
@@ -39,7 +42,8 @@ impl Service {
         Ok(dovetail_flow::document(self.ports_to_read()?, run)?)
     }
 
-    /// A run by its ID, or by the beginning or the end of the ID; with `@0`, `@1`, ... one of its generations.
+    /// The document of a run. `named` is the run's ID, or the beginning or the end of the ID; with `@0`, `@1`, ...
+    /// behind it, the document of that generation.
     ///
     /// # Errors
     /// `unknown_run`, `ambiguous_run`, `unknown_generation`; a store's failure.
@@ -47,7 +51,7 @@ impl Service {
         Ok(dovetail_flow::document_of(self.ports_to_read()?, &self.find_generation(named)?)?)
     }
 
-    /// Which values went where.
+    /// The lineage of a run: which value each step consumed and produced.
     ///
     /// # Errors
     /// As [`Service::show_run`].
@@ -55,7 +59,7 @@ impl Service {
         Ok(dovetail_flow::lineage(self.ports_to_read()?, &self.find_generation(named)?)?)
     }
 
-    /// What the tasks of a run logged.
+    /// The log of each step of a run.
     ///
     /// # Errors
     /// As [`Service::show_run`].
@@ -63,7 +67,7 @@ impl Service {
         Ok(dovetail_flow::logs(self.ports_to_read()?, &self.find_generation(named)?)?)
     }
 
-    /// The run whose ID begins or ends so.
+    /// The run whose ID begins or ends with `named`.
     ///
     /// # Errors
     /// `unknown_run`, `ambiguous_run`; a store's failure.
@@ -72,7 +76,7 @@ impl Service {
         Ok(dovetail_flow::find_run(self.ports_to_read()?, named)?)
     }
 
-    /// Those of several names, each once.
+    /// The runs of several names, without duplicates, in the order of the names.
     ///
     /// # Errors
     /// As [`Service::find_run`].
@@ -87,7 +91,7 @@ impl Service {
         Ok(found)
     }
 
-    /// Every open run, the oldest first.
+    /// All open runs, oldest first.
     ///
     /// # Errors
     /// A store's failure.
@@ -96,11 +100,11 @@ impl Service {
     }
 
     fn find_generation(&self, named: &str) -> Result<RunKey, Error> {
-        is_id(named.split('@').next().unwrap_or_default())?;
+        is_id(split_reference(named).0)?;
         Ok(dovetail_flow::find_generation(self.ports_to_read()?, named)?)
     }
 
-    /// Ends runs. All are looked for before the first one is ended.
+    /// Cancels runs. All names are resolved before the first run is cancelled, so that a wrong name cancels nothing.
     ///
     /// # Errors
     /// As [`Service::find_run`].
@@ -113,24 +117,24 @@ impl Service {
         Ok(done)
     }
 
-    /// Refuses a retry of a run whose steps this process would run and may not.
+    /// Refuses a retry of a run if this process would execute the steps and withholds a grant that they ask for.
     ///
     /// # Errors
-    /// `grant_withheld`; what keeps a run from being run again.
+    /// `grant_withheld`; the errors of [`Service::retry_run`].
     pub fn may_retry_here(&self, run: &RunId) -> Result<(), Error> {
         grants::of_steps(&self.settings, &dovetail_flow::left_to_do(self.ports()?, run, true)?)
     }
 
-    /// Runs the steps of a failed or cancelled run again that did not succeed.
+    /// Starts a new generation of a failed or cancelled run: the steps that did not succeed are enqueued again.
     ///
     /// # Errors
-    /// What keeps a run from being run again; a store's failure.
+    /// `run_open`; `nothing_to_retry` if the run succeeded; a store's failure.
     pub fn retry_run(&self, run: &RunId) -> Result<(), Error> {
         dovetail_flow::retry(self.ports()?, run, "by request")?;
         Ok(())
     }
 
-    /// Refuses to go on with a run whose steps this process would run and may not.
+    /// Refuses to resume a run if this process would execute the steps and withholds a grant that they ask for.
     ///
     /// # Errors
     /// `grant_withheld`; a store's failure.
@@ -138,7 +142,7 @@ impl Service {
         grants::of_steps(&self.settings, &dovetail_flow::left_to_do(self.ports()?, run, false)?)
     }
 
-    /// Puts the missing steps of an open run into the queue.
+    /// Recovers an open run: reads its records, then closes the run or enqueues its missing jobs.
     ///
     /// # Errors
     /// A store's failure.
@@ -150,7 +154,7 @@ impl Service {
 
 fn is_id(prefix: &str) -> Result<(), Error> {
     if prefix.is_empty() || !prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-')) {
-        return Err(Error::usage("unknown_run", format!("`{prefix}` is no run ID"))
+        return Err(Error::usage("unknown_run", format!("`{prefix}` is not a run ID"))
             .help("write the ID that `dovetail runs list` shows, or its beginning or end"));
     }
     Ok(())

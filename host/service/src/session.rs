@@ -1,5 +1,5 @@
-//! A session works on runs of its own in this process until they are over or the caller interrupts. In a fleet the
-//! workers work; then the session waits for them.
+//! A session executes the runs of one request in this process until they are over or the caller interrupts. In a fleet
+//! the workers execute the runs, and the session waits for them.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,43 +17,44 @@ use dovetail_flow::{Event, FlowError, Ports, Shutdown, Worker, WorkerOptions};
 use crate::patience::Patience;
 use crate::{Error, Notice, Observer, Service};
 
-/// Runs that one worker looks at together: every look for work names them all.
+/// How many runs a session executes together. The bound exists because every claim names all of these runs.
 pub(crate) const BATCH: usize = 256;
-/// How often the observer is asked to show progress, if nothing happens.
+/// How often [`Observer::tick`] is called if no event arrives.
 const ROUND: Duration = Duration::from_millis(200);
-/// How long a session waits for the workers of a fleet before it looks again.
+/// How long a session waits for the workers of a fleet before it reads the records again.
 const LOOK: Duration = Duration::from_secs(10);
-/// How many of the awaited runs are looked through for the capabilities that they wait for.
+/// How many of the awaited runs are checked for capabilities that no living worker has.
 const LOOKED_THROUGH: usize = 4;
 
-/// How a session works.
+/// The options of a session.
 pub struct Work<'a> {
-    /// Steps at a time.
+    /// How many steps run at the same time.
     pub jobs: u32,
-    /// Tells the session when to stop; the caller connects it with signals or with the end of a connection.
+    /// Stops the session. The caller connects it with signals or with the end of a connection.
     pub shutdown: &'a Shutdown,
+    /// Is told what happens.
     pub observer: &'a dyn Observer,
 }
 
-/// From before the first run of a request is submitted until its last document is read: the models that the runtime
-/// loaded stay.
+/// Executes the runs of one request. It is begun before the first run is submitted and kept until the last document is
+/// read, so that the runtime loads each model once.
 pub struct Session<'a> {
     service: &'a Service,
-    /// None: the workers of a fleet work.
+    /// None in a fleet, where the workers execute the runs.
     runtime: Option<Arc<dyn Executor>>,
     work: Work<'a>,
     said: Said,
-    /// Told by the workers' own threads, heard by the thread that works.
+    /// The worker's threads send messages. The thread of [`Session::work`] receives them.
     tell: Sender<Message>,
     heard: Receiver<Message>,
 }
 
-/// Notices that need not be given again.
+/// Whether notices were given that are given once only.
 #[derive(Default)]
 struct Said {
-    /// That no worker lives.
+    /// [`Notice::NoWorker`].
     no_worker: AtomicBool,
-    /// The capability that no living worker has.
+    /// [`Notice::Lacking`].
     lacking: AtomicBool,
 }
 
@@ -67,7 +68,7 @@ impl<'a> Session<'a> {
     /// Begins a session.
     ///
     /// # Errors
-    /// If the stores cannot be opened, or if blobs may not be stored there.
+    /// If the stores cannot be opened; `foreign_blobs`; if the runtime cannot be started.
     pub fn begin(service: &'a Service, work: Work<'a>) -> Result<Self, Error> {
         let others_work = service.settings.is_fleet();
         let runtime = if others_work {
@@ -87,9 +88,8 @@ impl<'a> Session<'a> {
         Ok(Self { service, runtime, work, said, tell, heard })
     }
 
-    /// Tells others, on whatever thread, when to stop.
-    #[must_use]
-    pub fn shutdown(&self) -> Shutdown {
+    /// The shutdown of this session, for other threads.
+    pub(crate) fn shutdown(&self) -> Shutdown {
         self.work.shutdown.clone()
     }
 
@@ -101,11 +101,11 @@ impl<'a> Session<'a> {
         self.service
     }
 
-    /// Works until `runs` are over or the session is shut down. `ended` is called with each run as it ends, from this
-    /// thread; its error ends the work.
+    /// Executes `runs`, or waits for the fleet's workers, until the runs are over or the session is shut down. `ended`
+    /// is called with each run as the run ends, on this thread. An error of `ended` ends the work.
     ///
     /// # Errors
-    /// A store's failure, the host's, or that of `ended`.
+    /// A store's failure; the host's failure; the error of `ended`.
     pub fn work(&mut self, runs: &[RunId], mut ended: impl FnMut(&RunId) -> Result<(), Error>) -> Result<(), Error> {
         let (over, left) = split(self.service, runs)?;
         for run in over {
@@ -172,12 +172,12 @@ impl<'a> Session<'a> {
                         Ok(())
                     }
                     Ok(Message::Over) => break,
-                    // The thread ended without saying so: it panicked.
+                    // The thread ended without `Message::Over`: it panicked.
                     Err(_) if working.is_finished() => break,
                     Err(_) => Ok(()),
                 };
                 if let Err(error) = result {
-                    // The results cannot be given to the caller: there is no point in making more of them.
+                    // The caller cannot take results, so that executing more steps is useless.
                     shutdown.drain();
                     failed.get_or_insert(error);
                 }
@@ -192,11 +192,11 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Starts a thread.
+/// Starts a scoped thread.
 ///
 /// # Errors
-/// If the system refuses the thread.
-pub fn start_thread<'scope, T: Send + 'scope>(
+/// `too_few_threads` or the code of another refused resource, if the system refuses the thread.
+pub(crate) fn start_thread<'scope, T: Send + 'scope>(
     threads: &'scope std::thread::Scope<'scope, '_>,
     name: &str,
     work: impl FnOnce() -> T + Send + 'scope,
@@ -210,12 +210,12 @@ pub fn start_thread<'scope, T: Send + 'scope>(
 /// How a session waits for the workers of a fleet.
 struct Waiting<'a> {
     shutdown: &'a Shutdown,
-    /// Until the next look, if nothing is heard.
+    /// How long to wait for the end of a run before the records are read again.
     look: Duration,
     said: &'a Said,
 }
 
-/// Waits until all runs are over, or until the shutdown.
+/// Waits until the workers of a fleet have ended all runs, or until the shutdown.
 fn wait_for_others(ports: &Ports, runs: &[RunId], how: &Waiting<'_>, tell: impl Fn(Message)) -> Result<(), FlowError> {
     let Waiting { shutdown, look, said } = *how;
     shutdown.wakes(&ports.ledger);
@@ -227,16 +227,17 @@ fn wait_for_others(ports: &Ports, runs: &[RunId], how: &Waiting<'_>, tell: impl 
     let mut look_at = Instant::now() + look;
     while !open.is_empty() && !shutdown.draining() {
         let seen = ports.ledger.wakes();
-        // The first look is at the records; after that the end of a run is told. After an outage no end has been told.
+        // The first question, and the first one after an outage, does not wait: a run may have ended before, and its
+        // notification is lost.
         let mut patiently = Some(wait);
         let looked = patience.ask(|| {
             let ended = ports.ledger.over(&open, patiently.take().unwrap_or(Wait::NONE))?;
             let outcomes = ports.ledger.get(Kind::RunOutcome, &ended.iter().map(RunKey::key).collect::<Vec<_>>())?;
             Ok((ended, outcomes))
         })?;
-        // The workers go on, and this session waits no longer.
+        // The session was shut down during an outage. The workers go on.
         let Some((ended, outcomes)) = looked else { return Ok(()) };
-        // No run ended for a while: the workers may be gone, or lack something.
+        // No run ended for a while: maybe no worker lives, or no worker has a capability that the runs need.
         if ended.is_empty() && Instant::now() >= look_at {
             look_at = Instant::now() + look;
             if let Some(notice) = why_nothing_comes(ports, &open, said) {
@@ -254,7 +255,8 @@ fn wait_for_others(ports: &Ports, runs: &[RunId], how: &Waiting<'_>, tell: impl 
     Ok(())
 }
 
-/// Each reason is given once. A reason that cannot be read now is looked for later.
+/// Why no run ends: no worker lives, or no living worker has a capability. Each reason is given once. If a store fails,
+/// the reason is looked for again later.
 fn why_nothing_comes(ports: &Ports, open: &[RunKey], said: &Said) -> Option<Notice> {
     let first = |said: &AtomicBool| !said.swap(true, Ordering::Relaxed);
     if ports.ledger.workers().ok()?.is_empty() {
@@ -270,10 +272,10 @@ fn why_nothing_comes(ports: &Ports, open: &[RunKey], said: &Said) -> Option<Noti
     first(&said.lacking).then_some(lacking)
 }
 
-/// Those that are over already (submitted before under the same key), and the others.
+/// The runs that are over already (submitted before under the same key), and the open ones.
 fn split<'r>(service: &Service, runs: &'r [RunId]) -> Result<(Vec<&'r RunId>, Vec<RunId>), Error> {
     if service.settings.is_fleet() {
-        // A session that waits looks first.
+        // `wait_for_others` finds the runs that are over already.
         return Ok((Vec::new(), runs.to_vec()));
     }
     let ports = service.ports()?;
@@ -290,14 +292,14 @@ fn split<'r>(service: &Service, runs: &'r [RunId]) -> Result<(Vec<&'r RunId>, Ve
     Ok((over, left))
 }
 
-/// Steps as they start and end, in the log; the observer shows progress.
+/// Logs the starts and ends of steps.
 fn log(event: &Event) {
     match event {
         Event::StepStarted { run, step, attempt } => tracing::debug!(%run, %step, attempt, "step started"),
         Event::StepFinished { run, step, attempt, failure, millis } => {
             tracing::debug!(%run, %step, attempt, succeeded = failure.is_none(), millis, "step ended");
         }
-        Event::StepSkipped { run, step, failed_step } => tracing::debug!(%run, %step, failed_step, "step skipped"),
+        Event::StepSkipped { run, step, failed_step } => tracing::debug!(%run, %step, %failed_step, "step skipped"),
         _ => {}
     }
 }

@@ -1,7 +1,7 @@
-//! Settings: flags, then `DOVETAIL_*`, then `dovetail.toml`, then defaults, resolved once into one immutable
-//! [`Settings`].
+//! Settings. A flag has precedence over a `DOVETAIL_*` variable, the variable over `dovetail.toml`, and the file over
+//! the default. They are resolved once into one immutable [`Settings`].
 //!
-//! Pure but for [`Settings::load`], which reads the file. A setting that cannot take effect is refused, never ignored.
+//! Only [`Settings::load`] reads files. A setting that cannot take effect is refused, never ignored.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -19,65 +19,74 @@ mod levels;
 
 pub use levels::{LogFormat, LogLevel};
 
-/// What holds for this process.
+/// The settings of this process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Absolute.
+    /// The data folder, as an absolute path.
     pub data: PathBuf,
-    /// Everything in shared stores carries it.
+    /// The fleet's name, which is part of every key in shared stores.
     pub fleet: String,
-    /// `sqlite:` or `redis://...`.
+    /// The queue: `sqlite:` or `redis://...`.
     pub queue: StoreUrl,
-    /// `sqlite:` or `mongodb://...`.
+    /// The records: `sqlite:` or `mongodb://...`.
     pub meta: StoreUrl,
-    /// `file:` or `s3://...`.
+    /// Packages, artifacts, values and models: `file:` or `s3://...`.
     pub blobs: StoreUrl,
-    /// Grants that this machine gives to tasks which were granted them: it serves the lanes that ask for these.
+    /// Grants that this machine does not withhold from tasks: its worker claims jobs that ask for no other grants.
     pub grants: Vec<String>,
-    /// Steps at a time.
+    /// How many steps run at the same time.
     pub jobs: u32,
-    /// How long a worker may be silent before its steps are given to another.
+    /// How long a lease lasts without renewal. Then another worker may claim the job.
     pub lease: Duration,
     /// Threads of the vision pool.
     pub vision_threads: usize,
     /// Threads inside one OpenCV pass.
     pub opencv_threads: usize,
-    /// Decoded pictures kept, in bytes.
+    /// The size of the cache of decoded pictures, in bytes.
     pub image_cache: u64,
-    /// None: the command decides.
+    /// The most detailed level that is logged. None: the default of the command.
     pub log_level: Option<LogLevel>,
+    /// The form of the log.
     pub log_format: LogFormat,
 }
 
-/// What a front door's own options say: they stand above the environment and the file.
+/// The options of a front door. They have precedence over the environment and the settings file.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Overrides {
+    /// As [`Settings::data`]; a relative path is relative to the current folder.
     pub data: Option<PathBuf>,
     /// The settings file.
     pub config: Option<PathBuf>,
+    /// As [`Settings::fleet`].
     pub fleet: Option<String>,
+    /// As [`Settings::queue`].
     pub queue: Option<String>,
+    /// As [`Settings::meta`].
     pub meta: Option<String>,
+    /// As [`Settings::blobs`].
     pub blobs: Option<String>,
+    /// As [`Settings::log_level`].
     pub log_level: Option<LogLevel>,
+    /// As [`Settings::log_format`].
     pub log_format: Option<LogFormat>,
 }
 
-/// A URL that may hold a password: it is shown without.
+/// The URL of a store. Its `Debug` form leaves out user, password and parameters, since they may be secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoreUrl(String);
 
 impl StoreUrl {
-    /// Made of one that was given, with its scheme.
+    /// A URL with its scheme, unchecked.
     pub fn of(url: impl Into<String>) -> Self {
         Self(url.into())
     }
 
-    /// As it was given, for whoever opens it.
+    /// The whole URL, with user and password, to open the store.
     pub fn url(&self) -> &str {
         &self.0
     }
 
+    /// The part before the first colon, such as `redis`.
     pub fn scheme(&self) -> &str {
         self.0.split(':').next().unwrap_or_default()
     }
@@ -89,7 +98,7 @@ impl std::fmt::Debug for StoreUrl {
     }
 }
 
-/// `dovetail.toml`, and what the environment says in the same words.
+/// The content of `dovetail.toml`. The variables of the environment are collected into the same type.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileSettings {
@@ -129,7 +138,7 @@ struct Log {
     level: Option<LogLevel>,
 }
 
-/// Variables, and what each sets in the file's words.
+/// Variables, and the key of the settings file that each stands for.
 const VARIABLES: &[(&str, &str)] = &[
     ("DOVETAIL_CONFIG", "--config"),
     ("DOVETAIL_DATA", "data"),
@@ -146,36 +155,38 @@ const VARIABLES: &[(&str, &str)] = &[
     ("DOVETAIL_LOG_FORMAT", "log.format"),
     ("DOVETAIL_LOG_LEVEL", "log.level"),
 ];
-/// Keys of an S3 server, which whoever opens it reads (`dovetail_stores::Credentials`): they stand in no file of
-/// settings.
+/// Credentials of an S3 server. `dovetail_stores::Credentials` reads them; no settings file holds them.
 const KEYS: [&str; 3] = ["DOVETAIL_S3_ACCESS_KEY", "DOVETAIL_S3_SECRET_KEY", "DOVETAIL_S3_SESSION_TOKEN"];
-/// Of the test suites, not of the program.
+/// Names, and prefixes of names, of variables that only the test suites read.
 const FOREIGN: &[&str] = &["DOVETAIL_FACE_API", "DOVETAIL_TEST_"];
 
-/// What this machine may give to tasks: all that a task can be granted.
-pub const GRANTS: [&str; 2] = ["clocks", "random"];
+/// All grants that a task can have, and the default of `worker.grants`.
+pub(crate) const GRANTS: [&str; 2] = ["clocks", "random"];
 
-/// The environment as far as settings look at it.
+/// The variables of the environment, by name.
 pub type Environment = BTreeMap<String, OsString>;
 
 impl Settings {
-    /// Whether its queue is shared by machines.
+    /// Whether machines share the queue.
     pub fn is_fleet(&self) -> bool {
         self.queue.scheme() != "sqlite"
     }
 
-    /// Whether what it keeps in bulk is shared by machines.
+    /// Whether the blobs are in a store that machines share, and not in the data folder.
     pub fn has_far_blobs(&self) -> bool {
         self.blobs.scheme() != "file"
     }
 
-    /// Whether records and what is kept in bulk are both in the data folder.
-    pub fn is_together(&self) -> bool {
+    /// Whether records and blobs are both in the data folder.
+    pub(crate) fn is_together(&self) -> bool {
         self.meta.scheme() == "sqlite" && !self.has_far_blobs()
     }
 
-    /// From the flags, the environment and the file that they name, or the one in `folder` (the current one) or in the
-    /// user's configuration.
+    /// The settings of a process that was started in `folder`. The settings file is the one that the flags or the
+    /// environment name, else `dovetail.toml` in `folder`, else `dovetail/dovetail.toml` in the user's configuration.
+    ///
+    /// # Errors
+    /// `missing_file`, `unreadable_file`, `bad_config`, `bad_setting`, `unknown_setting`, `no_home`.
     pub fn load(flags: &Overrides, environment: &Environment, folder: &Path) -> Result<Self, Error> {
         let named = flags.config.clone().or_else(|| variable(environment, "DOVETAIL_CONFIG").map(PathBuf::from));
         let home = variable(environment, "HOME").map(Path::new);
@@ -192,7 +203,7 @@ impl Settings {
                             found = Some((text, path));
                             break;
                         }
-                        // A link that leads nowhere is a file that somebody wants to be read.
+                        // A link without a target is an error: the user means the file to be read.
                         Err(e)
                             if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
                                 && !paths::leads_nowhere(&path) => {}
@@ -205,7 +216,7 @@ impl Settings {
         Self::resolve(flags, environment, file.as_ref().map(|(text, path)| (text.as_str(), path.as_path())), folder)
     }
 
-    /// The same, of what has been read: touches nothing.
+    /// As [`Settings::load`], with the text of the file. Reads no file.
     fn resolve(
         flags: &Overrides,
         environment: &Environment,
@@ -244,9 +255,12 @@ impl Settings {
         if let Some(unknown) = grants.iter().find(|name| !GRANTS.contains(&name.as_str())) {
             let error = bad(
                 "worker.grants",
-                &format!("`{unknown}` is no grant that this version has; there are {}", GRANTS.join(", ")),
+                &format!("`{unknown}` is not a grant of this version; the grants are {}", GRANTS.join(", ")),
             );
-            return Err(error.help("write `worker.grants = [\"clocks\"]` in dovetail.toml or DOVETAIL_WORKER_GRANTS=clocks,random; or leave it out"));
+            return Err(error.help(
+                "write `worker.grants = [\"clocks\"]` in dovetail.toml or DOVETAIL_WORKER_GRANTS=clocks,random; or \
+                 leave it out",
+            ));
         }
         Ok(Self {
             data,
@@ -273,7 +287,7 @@ impl Settings {
 
 fn bad(key: &str, why: &dyn std::fmt::Display) -> Error {
     let error = Error::usage("bad_setting", format!("the setting `{key}`: {why}")).detail("key", key);
-    // By either of its names.
+    // The setting is given by its key or by its variable.
     let known = VARIABLES.iter().find(|(variable, name)| *variable == key || *name == key);
     let example =
         known.and_then(|(variable, name)| Some((variable, name, EXAMPLES.iter().find(|(of, ..)| of == name)?)));
@@ -286,7 +300,7 @@ fn bad(key: &str, why: &dyn std::fmt::Display) -> Error {
     }
 }
 
-/// What settings look like, as in a file, and what that is.
+/// Key, example as in a file, and description of settings.
 const EXAMPLES: &[(&str, &str, &str)] = &[
     ("worker.jobs", "10", "a whole number from 1 to 1000"),
     ("worker.lease", "\"10s\"", "a time from 1s to 1h"),
@@ -305,7 +319,7 @@ fn within<T: PartialOrd + std::fmt::Debug>(key: &str, value: T, least: T, most: 
     }
 }
 
-/// The first one given, if this version can open it.
+/// The URL of the source with the highest precedence, if this version has a backend for its scheme.
 fn place(key: &str, given: [Option<String>; 3], default: &str, schemes: &[&str]) -> Result<StoreUrl, Error> {
     let place = StoreUrl(given.into_iter().flatten().next().unwrap_or_else(|| default.to_owned()));
     let far = schemes.contains(&place.scheme()) && place.url().contains("://");
@@ -313,15 +327,18 @@ fn place(key: &str, given: [Option<String>; 3], default: &str, schemes: &[&str])
         return Ok(place);
     }
     let known = schemes.iter().map(|scheme| format!("`{scheme}://...`")).collect::<Vec<_>>().join(", ");
-    Err(bad(key, &format!("`{place:?}` is no place for it"))
+    Err(bad(key, &format!("`{place:?}` is not a store that this version has a backend for"))
         .help(format!("leave `{key}` out, or write `{default}` or one of {known}")))
 }
 
-/// Which places make a whole.
+/// Refuses combinations of stores that cannot work together.
 fn fits_together(fleet: &str, queue: &StoreUrl, meta: &StoreUrl) -> Result<(), Error> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if fleet.is_empty() || fleet.len() > 63 || !fleet.chars().all(plain) {
-        return Err(bad("fleet", &format!("`{fleet}` is no name of a fleet: it has 1 to 63 of a-z, 0-9 and `-`")));
+        return Err(bad(
+            "fleet",
+            &format!("`{fleet}` is not a valid name of a fleet: use 1 to 63 of a-z, 0-9 and `-`"),
+        ));
     }
     if queue.scheme() == "sqlite" && meta.scheme() != "sqlite" {
         let why = "records in MongoDB need a queue in Redis: SQLite's queue keeps its own records";
@@ -334,10 +351,11 @@ fn fits_together(fleet: &str, queue: &StoreUrl, meta: &StoreUrl) -> Result<(), E
     Ok(())
 }
 
-/// Without user, password and parameters, whatever else is wrong with it; of a parameter only where the server is.
+/// The URL without user, password and parameters, also if the URL is malformed. The parameter `endpoint` is kept, since
+/// it says which server is meant.
 fn shown(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
-        // One slash was forgotten; there is no place for a password in it.
+        // The user forgot a slash. Without `@` and `?` the URL holds no password.
         if url.contains(":/") && !url.contains(['@', '?']) {
             return url.to_owned();
         }
@@ -346,7 +364,7 @@ fn shown(url: &str) -> String {
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
     let rest = rest.split('#').next().unwrap_or_default();
     let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    // What is written in another way could hide a password.
+    // A percent-encoded endpoint could hide a password.
     let endpoint = parameters
         .split('&')
         .find_map(|parameter| parameter.strip_prefix("endpoint="))
@@ -354,24 +372,25 @@ fn shown(url: &str) -> String {
     endpoint.map_or_else(|| format!("{scheme}://{place}"), |endpoint| format!("{scheme}://{place}?endpoint={endpoint}"))
 }
 
-/// A path whose `~` is the home folder. Shells replace it only where a word begins: not in `--data=~/x`.
+/// The path with a leading `~` replaced by the home folder. A shell replaces `~` only at the beginning of a word, so
+/// not in `--data=~/x`.
 fn at_home(path: PathBuf, home: Option<&Path>) -> Result<PathBuf, Error> {
     let first = path.iter().next().unwrap_or_default().as_encoded_bytes();
     if first.starts_with(b"~") && first != b"~" {
-        let message = format!("`{}`: the home folders of others are not known", path.shown());
+        let message = format!("`{}`: home folders of other users are not supported", path.shown());
         return Err(Error::usage("bad_setting", message)
-            .help(format!("write the whole path; for a folder of this name, ./{}", path.shown())));
+            .help(format!("write the full path; for a folder of this name write ./{}", path.shown())));
     }
     match path.strip_prefix("~") {
         Err(_) => Ok(path),
         Ok(rest) => home.map(|home| home.join(rest)).ok_or_else(|| {
             Error::usage("no_home", format!("`{}` is relative to your home folder, and HOME is not set", path.shown()))
-                .help("write the whole path; the data folder is named with --data DIR")
+                .help("write the full path; --data DIR names the data folder")
         }),
     }
 }
 
-/// An empty variable is an unset one.
+/// The value of a variable. An empty variable counts as unset.
 fn variable<'e>(environment: &'e Environment, name: &str) -> Option<&'e OsStr> {
     environment.get(name).map(OsString::as_os_str).filter(|value| !value.is_empty())
 }
@@ -382,10 +401,10 @@ fn known_variables(environment: &Environment) -> Result<(), Error> {
         let names = VARIABLES.iter().map(|(known, _)| *known).chain(KEYS);
         if !names.clone().any(|known| known == name) {
             let near = nearest(name, names.clone()).map_or_else(
-                || format!("known are {}", names.collect::<Vec<_>>().join(", ")),
+                || format!("the known variables are {}", names.collect::<Vec<_>>().join(", ")),
                 |n| format!("did you mean `{n}`?"),
             );
-            return Err(Error::usage("unknown_setting", format!("the environment variable `{name}` is no setting"))
+            return Err(Error::usage("unknown_setting", format!("the environment variable `{name}` is not a setting"))
                 .help(near)
                 .detail("key", name.as_str()));
         }
@@ -396,7 +415,7 @@ fn known_variables(environment: &Environment) -> Result<(), Error> {
 fn from_environment(environment: &Environment) -> Result<FileSettings, Error> {
     let mut settings = FileSettings::default();
     for (name, key) in VARIABLES {
-        // Grants that are set to nothing are none: whoever empties them does not want all.
+        // An empty list of grants means no grant, and not the default, which is all grants.
         let given = if *key == "worker.grants" {
             environment.get(*name).map(OsString::as_os_str)
         } else {
@@ -435,7 +454,7 @@ fn from_environment(environment: &Environment) -> Result<FileSettings, Error> {
                 settings.log.level =
                     Some(level.ok_or_else(|| wrong("`off`, `error`, `warn`, `info`, `debug` or `trace`"))?);
             }
-            // `--config` has been looked at before the file was read.
+            // `DOVETAIL_CONFIG` was used to find the file.
             _ => {}
         }
     }
@@ -445,15 +464,21 @@ fn from_environment(environment: &Environment) -> Result<FileSettings, Error> {
 fn parse(text: &str, path: &Path) -> Result<FileSettings, Error> {
     toml::from_str(text).map_err(|error| {
         let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
-        let (line, column) = (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
         let message = format!("{}:{line}:{column}: {}", path.shown(), error.message().trim_end().replace('\n', ", "));
         if text.parse::<toml::Table>().is_err() {
-            let error =
-                Error::usage("bad_config", message).help("correct that line: the file is TOML, a line of it `key = \"value\"`, `[table]` or `# ...`");
+            let help =
+                "correct that line: the file is TOML, with lines such as `key = \"value\"`, `[table]` or `# ...`";
+            let error = Error::usage("bad_config", message).help(help);
             return error.detail("line", line).detail("column", column);
         }
-        let keys = "data, fleet, queue, meta, blobs, [worker] jobs, lease, grants, [vision] threads, opencv_threads, images, [log] format, level";
-        Error::usage("bad_config", message).help(format!("the keys are {keys}")).detail("line", line).detail("column", column)
+        let keys = "data, fleet, queue, meta, blobs, [worker] jobs, lease, grants, [vision] threads, opencv_threads, \
+                    images, [log] format, level";
+        Error::usage("bad_config", message)
+            .help(format!("the keys are {keys}"))
+            .detail("line", line)
+            .detail("column", column)
     })
 }
 

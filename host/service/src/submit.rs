@@ -1,5 +1,5 @@
-//! Submission: from the name of a pipeline and some inputs to a recorded run, with every check on the way. The same for
-//! every front door.
+//! Submission: makes a recorded run from the name of a pipeline and inputs, with all checks. Every front door submits
+//! this way.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -20,12 +20,12 @@ use crate::models::share::chosen;
 use crate::paths::Shown as _;
 use crate::{Error, Notice, Observer, Service, grants};
 
-/// Within this time each living worker is heard of: it says every 5 s that it lives.
+/// Each living worker sends a heartbeat within this time: the interval of heartbeats is 5 s.
 const HEARD: Duration = Duration::from_secs(7);
-/// How often the queue is asked meanwhile.
+/// How often the queue is asked for workers during that time.
 const ASK: Duration = Duration::from_secs(1);
 
-/// Which pipeline.
+/// The name of a pipeline as the caller gives it.
 #[derive(Debug, Clone, Copy)]
 pub enum PipelineName<'a> {
     /// A pipeline file.
@@ -35,7 +35,7 @@ pub enum PipelineName<'a> {
 }
 
 impl<'a> PipelineName<'a> {
-    /// A file has a slash or the extension `.json`.
+    /// A name with a slash or the extension `.json` is that of a file. Any other name is that of a published pipeline.
     ///
     /// # Errors
     /// `unknown_pipeline` for a name that is not UTF-8.
@@ -45,31 +45,25 @@ impl<'a> PipelineName<'a> {
             return Ok(Self::File(path));
         }
         typed.to_str().map(Self::Published).ok_or_else(|| {
-            Error::usage("unknown_pipeline", format!("`{}` is no name of a pipeline", typed.shown()))
+            Error::usage("unknown_pipeline", format!("`{}` is not a valid name of a pipeline", typed.shown()))
                 .help("see `dovetail pipeline list`; for a file, write ./FILE")
         })
     }
 }
 
-/// A pipeline to which runs are submitted.
+/// A pipeline for which runs are submitted.
 pub struct Submission<'a> {
     service: &'a Service,
+    /// The published pipeline.
     pub published: Published,
+    /// The types of the pipeline's inputs.
     pub types: InputTypes,
-    /// Chosen once, when the first run is submitted.
+    /// The models of all runs, chosen before the first run is submitted.
     models: OnceLock<Models>,
 }
 
-/// A run that is recorded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Submitted {
-    pub run: RunId,
-    /// False if the same run was submitted before under the same key.
-    pub created: bool,
-}
-
 impl Service {
-    /// The pipeline of this name; a file is checked and published first.
+    /// A submission to the pipeline of this name. A pipeline file is checked and published first.
     ///
     /// # Errors
     /// `unknown_pipeline`, `bad_pipeline`; a store's failure.
@@ -95,12 +89,12 @@ impl Service {
         }
         let found: Vec<FindingDocument> = errors.iter().map(|finding| FindingDocument::of(finding)).collect();
         Err(Error::usage("bad_pipeline", message)
-            .help("correct the file; `dovetail pipeline check` finds the same")
+            .help("correct the file; `dovetail pipeline check` lists the same errors")
             .detail("errors", json!(found)))
     }
 
-    /// A run that nobody waits for needs a living worker. A queue that has just lost its data knows no worker until the
-    /// next heartbeats.
+    /// Checks that a worker lives, for a run that the caller does not wait for. A queue that has just lost its data
+    /// lists no worker until the next heartbeats, so that in a fleet this waits for up to 7 s.
     ///
     /// # Errors
     /// `no_worker`; a store's failure.
@@ -110,7 +104,7 @@ impl Service {
         let mut said = false;
         while ledger.workers()?.is_empty() {
             if Instant::now() >= until {
-                return Err(Error::usage("no_worker", "no worker is alive, so nobody would run it")
+                return Err(Error::usage("no_worker", "no worker is alive, so no process would execute the run")
                     .help("start one with `dovetail worker`, or leave --detach out"));
             }
             if !std::mem::replace(&mut said, true) {
@@ -121,7 +115,7 @@ impl Service {
         Ok(())
     }
 
-    /// Stores the bytes of inputs that several runs share.
+    /// Stores the artifacts of inputs that several runs share.
     ///
     /// # Errors
     /// A store's failure.
@@ -129,7 +123,7 @@ impl Service {
         inputs.store(self.ports()?.blobs.as_ref())
     }
 
-    /// Looks for the artifacts that values name and that did not come with them.
+    /// Checks that each artifact that `values` name is stored, or comes with `inputs`.
     ///
     /// # Errors
     /// `missing_artifact`; a store's failure.
@@ -146,13 +140,13 @@ impl Service {
 }
 
 pub(crate) fn missing_artifact(digest: &str) -> Error {
-    Error::usage(MISSING_ARTIFACT, format!("there is no artifact {digest} in the data folder"))
-        .help("name the file itself, NAME=@FILE")
+    Error::usage(MISSING_ARTIFACT, format!("the artifact {digest} is not stored"))
+        .help("give the file itself: NAME=@FILE")
         .detail("digest", digest)
 }
 
 impl Submission<'_> {
-    /// Refuses a pipeline whose steps this process would run and that was granted more than this machine gives.
+    /// Refuses a pipeline if this process would execute the steps and withholds a grant that they ask for.
     ///
     /// # Errors
     /// `grant_withheld`.
@@ -160,36 +154,36 @@ impl Submission<'_> {
         grants::of_steps(&self.service.settings, &self.published.pipeline.steps)
     }
 
-    /// The values with their defaults, checked against the types of the pipeline's inputs.
+    /// The values with defaults added, checked against the types of the pipeline's inputs.
     ///
     /// # Errors
-    /// `bad_input`, with every misfit.
+    /// `bad_input`, with one line for each misfit.
     pub fn check(&self, inputs: &Inputs) -> Result<Value, Error> {
         self.published.pipeline.resolve_inputs(&inputs.values).map_err(|errors| self.types.misfits(&errors))
     }
 
-    /// Submits a run of checked values ([`Submission::check`]), whose bytes are stored first. The same key makes the
-    /// same run.
+    /// Submits a run with checked values ([`Submission::check`]). The artifacts of `inputs` are stored first. The ID of
+    /// a run with a key is made from the key, so that a second submission with the key gives the first run.
     ///
     /// # Errors
     /// `missing_artifact`, `missing_package`, `input_too_large`, `run_differs`, ...; a store's failure.
-    pub fn submit(&self, inputs: &Inputs, values: Value, key: Option<&[u8]>) -> Result<Submitted, Error> {
+    pub fn submit(&self, inputs: &Inputs, values: Value, key: Option<&[u8]>) -> Result<RunId, Error> {
         let ports = self.service.ports()?;
         let models = self.models()?;
         inputs.store(ports.blobs.as_ref())?;
         let run = match key {
             Some(key) => dovetail_flow::keyed_run_id(&self.published.pipeline.name, key),
-            None => dovetail_flow::new_run_id()?,
+            None => dovetail_flow::new_run_id(),
         };
         let answers = dovetail_flow::submit_with(ports, &self.published, models, vec![(run.clone(), values)])?;
         let pushed = answers.into_iter().next().unwrap_or(Ok(Pushed::Created))?;
         if pushed == Pushed::Same {
             tracing::info!(%run, "submitted before");
         }
-        Ok(Submitted { run, created: pushed == Pushed::Created })
+        Ok(run)
     }
 
-    /// Chooses the models of the runs, before anything is stored for them.
+    /// Chooses the models of the runs now, so that an error comes before anything is stored.
     ///
     /// # Errors
     /// If the models cannot be read.
@@ -197,7 +191,7 @@ impl Submission<'_> {
         self.models().map(drop)
     }
 
-    /// The models of the runs: the same for all runs of this submission.
+    /// The models that are recorded for each run: the same for all runs of this submission.
     fn models(&self) -> Result<&Models, Error> {
         if let Some(models) = self.models.get() {
             return Ok(models);

@@ -1,4 +1,4 @@
-//! Waiting for one run: on which a session works, or which others work on.
+//! Waiting for one run, which a session or other processes execute.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,11 +11,12 @@ use crate::documents::{RunDocument, RunStatus, StepDocument, StepState};
 use crate::patience::Patience;
 use crate::{Error, Notice, Observer, Service, Session};
 
-/// How often a watcher looks at the steps of its run; the end of the run is told at once.
+/// How often a watcher reads the steps of its run. The end of the run arrives at once, by a notification.
 const WATCH: Duration = Duration::from_secs(1);
 
 impl<'a> Session<'a> {
-    /// Works on one run until it is over: its document. None if no store answers and the session was shut down.
+    /// Executes one run until it is over, and gives its document. None if no store answers and the session was shut
+    /// down.
     ///
     /// # Errors
     /// A store's failure, or the host's.
@@ -33,26 +34,25 @@ impl<'a> Session<'a> {
         Ok(document)
     }
 
-    /// Reads documents beside the work of the session.
-    #[must_use]
-    pub fn reader(&self) -> Reader<'a> {
+    /// A reader of documents for use while the session works.
+    pub(crate) fn reader(&self) -> Reader<'a> {
         Reader { service: self.service(), shutdown: self.shutdown(), observer: self.observer() }
     }
 }
 
-/// Reads documents, and outlasts stores that do not answer.
-pub struct Reader<'a> {
+/// Reads documents, and repeats the operation while a store does not answer.
+pub(crate) struct Reader<'a> {
     service: &'a Service,
     shutdown: Shutdown,
     observer: &'a dyn Observer,
 }
 
 impl Reader<'_> {
-    /// The document of a run as it is now. None if no store answers and the session was shut down.
+    /// The document of a run in its present state. None if no store answers and the session was shut down.
     ///
     /// # Errors
     /// A store's failure.
-    pub fn document(&self, run: &RunId) -> Result<Option<RunDocument>, Error> {
+    pub(crate) fn document(&self, run: &RunId) -> Result<Option<RunDocument>, Error> {
         let ports = self.service.ports()?;
         let tell = |notice: Notice| self.observer.notice(&notice);
         Ok(Patience::new(&self.shutdown, &tell).ask(|| dovetail_flow::document(ports, run))?)
@@ -60,8 +60,9 @@ impl Reader<'_> {
 }
 
 impl Service {
-    /// Tells each change of a run's steps as it happens, until the run is over and its running steps have stopped, or
-    /// until the shutdown: its document then. None if no store answers and the shutdown came. Works on nothing.
+    /// Calls `changed` with each step whose state changes, until the run is over and its running steps have stopped, or
+    /// until the shutdown. Gives the document at that time; None if no store answers and the shutdown came. Executes
+    /// nothing.
     ///
     /// # Errors
     /// `unknown_run`; a store's failure.
@@ -83,7 +84,7 @@ impl Service {
             let seen = ports.ledger.wakes();
             let looked = patience.ask(|| {
                 let document = dovetail_flow::document(ports, run)?;
-                // A run whose cancellation is recorded is called so, and is over a moment later.
+                // The state is `cancelled` as soon as the cancellation is recorded. The end is recorded a moment later.
                 let over = document.finished_at.is_some();
                 let lease = self.settings.lease;
                 let stopping = if over { stopping(ports, run, &told, lease)? } else { Stopping::default() };
@@ -102,7 +103,7 @@ impl Service {
             if over && left.is_zero() || shutdown.draining() {
                 return Ok(Some(document));
             }
-            // A run that is over tells no end; the outcomes of its steps are awaited.
+            // No end of run is awaited if the run is over: then only the outcomes of its steps are.
             let (awaited, at_most) =
                 if over { (&[][..], left.min(WATCH)) } else { (std::slice::from_ref(&key), WATCH) };
             patience.ask(|| Ok(ports.ledger.over(awaited, Wait { seen, at_most })?))?;
@@ -110,15 +111,15 @@ impl Service {
     }
 }
 
-/// After the end of a run on which others worked: waits until the outcomes of its running steps are recorded, for a
-/// second at most. A session that only waited for the end does not know which steps ran.
+/// Waits until the outcomes of the running steps of an ended run are recorded, for at most a second. Workers of a fleet
+/// executed the run; the session does not know which steps ran when the run ended.
 fn until_recorded(ports: &Ports, lease: Duration, run: &RunId, patience: &mut Patience<'_>) -> Result<(), Error> {
     let began = Instant::now();
     loop {
         let seen = ports.ledger.wakes();
         let Some((steps, over_for)) = patience.ask(|| dovetail_flow::unrecorded(ports, run))? else { return Ok(()) };
         let left = WATCH.saturating_sub(began.elapsed());
-        // The run may have been over before the session waited.
+        // A run that ended longer ago than a lease has no attempt any more.
         if steps.is_empty() || left.is_zero() || over_for > lease {
             return Ok(());
         }
@@ -126,16 +127,17 @@ fn until_recorded(ports: &Ports, lease: Duration, run: &RunId, patience: &mut Pa
     }
 }
 
-/// Steps of a run that is over which may still be stopping.
+/// Steps that may still be stopping although their run is over.
 #[derive(Default)]
 struct Stopping {
     steps: Vec<String>,
-    /// How long the watcher waits for them, from when the run was seen to be over.
+    /// How long the watcher waits for these steps, from the time when it found the run to be over.
     at_most: Duration,
 }
 
-/// A step that was seen running is waited for as long as a lease: its worker may have died. A step may have begun since
-/// the last look; its outcome is recorded soon.
+/// The steps without an outcome, and how long to wait for them. A step that the watcher saw running is awaited for one
+/// lease, since its worker may have died. Other steps may have started after the last look; they are awaited for
+/// [`WATCH`], since their outcomes are recorded soon.
 fn stopping(
     ports: &Ports,
     run: &RunId,
@@ -147,7 +149,7 @@ fn stopping(
     let at_most = match steps.is_empty() {
         true => Duration::ZERO,
         false if ran => lease,
-        // No attempt is on its way in a run that is long over.
+        // The run was over for a while when the watch began: no attempt runs any more.
         false if told.is_empty() && over_for > WATCH => Duration::ZERO,
         false => WATCH,
     };

@@ -1,6 +1,6 @@
-//! Numbers for people.
+//! Numbers as text for people.
 
-/// `12 B`, `3.4 KiB`, `5.6 MiB`, `7.8 GiB`.
+/// A size as `12 B`, `3.4 KiB`, `5.6 MiB` or `7.8 GiB`.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "for people")]
 pub fn bytes(n: u64) -> String {
@@ -12,7 +12,7 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
-/// `1 step`, `2 steps`: for words whose plural ends so.
+/// A number with a noun: `1 step`, `2 steps`. Only for nouns whose plural is made with `s`.
 #[must_use]
 pub fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })

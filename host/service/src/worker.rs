@@ -1,5 +1,5 @@
-//! The worker daemon: takes jobs from the queue and runs them until the shutdown, one line of the log an event; and the
-//! list of living workers.
+//! The worker daemon, which executes queued steps until the shutdown and logs one line for each event; and the list of
+//! living workers.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use dovetail_core::ledger::Scope;
 use dovetail_core::worker_status::WorkerStatus;
 use dovetail_flow::{Daemon, Event, Shutdown, StepFailure, SystemClock, Worker, WorkerOptions};
 
-pub use dovetail_core::ledger::{MODEL, is_grant};
+pub use dovetail_core::keys::Capability;
 
 use crate::documents::WorkerDocument;
 use crate::models::share::Sync;
@@ -20,27 +20,28 @@ use crate::patience::answering;
 use crate::settings::Settings;
 use crate::{Error, Notice, Observer, Service, VERSION, start_thread};
 
-/// Over how long a worker's rate is told.
+/// The period over which a worker's rate is averaged.
 const RATE: Duration = Duration::from_secs(30);
-/// How often a worker looks for models that the fleet has and this machine lacks.
+/// How often a worker looks for models of the fleet that this machine lacks.
 const MODELS: Duration = Duration::from_secs(30);
-/// The same if some kind of model is missing altogether: steps may wait for one.
+/// As [`MODELS`], if this machine has no model of some kind: steps may wait for such a model.
 const LACKING: Duration = Duration::from_secs(5);
 
-/// A worker to be started.
+/// The options of a worker that is to be started.
 #[derive(Debug, Clone)]
 pub struct WorkerRequest {
-    /// Steps at a time.
+    /// How many steps run at the same time.
     pub jobs: u32,
-    /// In the records and in the list of workers: 1 to 64 of a-z, A-Z, 0-9, `-`, `_` and `.`. None: HOST-PROCESS.
+    /// The worker's name in the records and in the list of workers: 1 to 64 of a-z, A-Z, 0-9, `-`, `_` and `.`.
+    /// None: HOST-PROCESS.
     pub name: Option<String>,
 }
 
 impl WorkerRequest {
-    /// Whether such a worker can be started.
+    /// Checks the options, so that a wrong one is refused before stores are opened.
     ///
     /// # Errors
-    /// `bad_option` for a name that no worker may have.
+    /// `bad_option` for an invalid name.
     pub fn check(&self) -> Result<(), Error> {
         self.name(&host_name()).map(drop)
     }
@@ -50,18 +51,18 @@ impl WorkerRequest {
         let name = self.name.clone().unwrap_or_else(|| format!("{host}-{}", std::process::id()));
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
-            return Err(Error::usage("bad_option", format!("`{name}` is no name of a worker"))
-                .help("it has 1 to 64 of a-z, A-Z, 0-9, `-`, `_` and `.`"));
+            return Err(Error::usage("bad_option", format!("`{name}` is not a valid name of a worker"))
+                .help("use 1 to 64 of a-z, A-Z, 0-9, `-`, `_` and `.`"));
         }
         Ok(name)
     }
 }
 
 impl Service {
-    /// Works until the shutdown. Blocks.
+    /// Runs a worker that executes queued steps. Blocks until the shutdown.
     ///
     /// # Errors
-    /// If this machine cannot work: a bad name, stores that refuse it, blobs of other records; the host's failure.
+    /// `bad_option`; `foreign_blobs`; `empty_blobs`; if a store refuses this machine; the host's failure.
     pub fn work(&self, request: &WorkerRequest, shutdown: &Shutdown) -> Result<(), Error> {
         let host = host_name();
         let (name, jobs) = (request.name(&host)?, request.jobs);
@@ -70,11 +71,11 @@ impl Service {
         self.records_can_be_written()?;
         self.blobs_are_ours()?;
         let sync = Arc::new(Sync::new(self)?);
-        // The models of the fleet are here before the first job is. If they cannot be read now, the worker looks again;
-        // steps that need them wait.
+        // The fleet's models are installed before the first claim. If the records or blobs do not answer now, the
+        // worker looks again later, and steps that need the models wait.
         match sync.once() {
             Err(error) if error.code == "store_unavailable" => {
-                tracing::warn!(error = error.chain(), "could not look for the fleet's models; looking again");
+                tracing::warn!(error = error.chain(), "the fleet's models cannot be read now; the worker tries again");
             }
             looked => looked?,
         }
@@ -82,7 +83,7 @@ impl Service {
         let looking = sync.clone();
         vision.on_missing(Box::new(move || {
             if let Err(error) = looking.once() {
-                tracing::warn!(error = error.chain(), "could not look for a model that is not here");
+                tracing::warn!(error = error.chain(), "could not look for a missing model");
             }
         }));
         let runtime = Arc::new(self.runtime_with(vision, ports.blobs.clone(), jobs, None)?);
@@ -117,13 +118,13 @@ impl Service {
         Ok(())
     }
 
-    /// A worker that cannot read and write blobs can run nothing, and would take work from others. A store that does not
-    /// answer now may do so later.
+    /// Refuses a blob store that this worker cannot use: the worker would claim jobs and execute none of them. A store
+    /// that does not answer now may answer later, and is not refused.
     fn blobs_can_be_used(&self) -> Result<(), Error> {
         if self.settings.has_far_blobs()
             && let Err(error) = dovetail_stores::check_blobs(self.settings.blobs.url(), &SystemClock)
         {
-            // An answer that is damaged on the way may be whole the next time.
+            // `Corrupt` may come from damage on the way, so that the next answer may be good.
             if !matches!(error.kind, StoreErrorKind::Unavailable | StoreErrorKind::Corrupt) {
                 return Err(error.into());
             }
@@ -135,8 +136,8 @@ impl Service {
         Ok(())
     }
 
-    /// A worker that may not write records, or whose records are not those of the queue, is told before it takes work.
-    /// Only now, with everything else in order, does a fleet take a database that no fleet uses.
+    /// Refuses records that this worker may not write, or that are not those of the queue, before the first claim. This
+    /// check comes after the others, since it makes an unused database the fleet's own.
     fn records_can_be_written(&self) -> Result<(), Error> {
         if !self.settings.is_fleet() {
             return Ok(());
@@ -147,8 +148,8 @@ impl Service {
         }
     }
 
-    /// A worker whose blob store belongs to other records could store nothing: it is refused before it takes work. A
-    /// store that does not answer now is asked again with the first blob.
+    /// Refuses a blob store that belongs to other records, before the first claim: the worker could store nothing. If
+    /// the store does not answer now, the owner is checked again with the first blob.
     fn blobs_are_ours(&self) -> Result<(), Error> {
         match self.own_blobs_to_work() {
             Err(error) if error.code == "store_unavailable" => {
@@ -159,7 +160,8 @@ impl Service {
         }
     }
 
-    /// The living workers. They say in the queue that they live: records that do not answer hide no worker.
+    /// The living workers. Their heartbeats are in the queue, so that the list is complete also if the records do not
+    /// answer: then `observer` gets [`Notice::Partial`].
     ///
     /// # Errors
     /// A store's failure.
@@ -168,8 +170,8 @@ impl Service {
             Ok(ports) => ports.ledger.workers()?,
             Err(error) if error.code == "store_unavailable" && self.settings.is_fleet() => {
                 let Settings { queue, fleet, .. } = &self.settings;
-                let window = dovetail_stores::open_window(queue.url(), fleet, dovetail_flow::new_run_id()?.as_str());
-                // If the queue does not answer either, the first error says so.
+                let window = dovetail_stores::open_window(queue.url(), fleet, dovetail_flow::new_run_id().as_str());
+                // If the queue does not answer either, the first error is given.
                 let Ok(window) = window else { return Err(error) };
                 let living = window.workers()?;
                 observer.notice(&Notice::Partial(error.chain()));
@@ -182,13 +184,13 @@ impl Service {
     }
 }
 
-/// Now, in milliseconds since 1970: heartbeats are compared with it.
+/// The wall clock in milliseconds since 1970, to compare with the times of heartbeats.
 #[must_use]
 pub fn now_ms() -> u64 {
     SystemClock.wall_ms()
 }
 
-/// What the worker says of itself, given how many steps it runs now and how many have ended.
+/// Makes the content of the worker's heartbeats from the number of running steps and the number of ended steps.
 fn heartbeat(
     host: String,
     jobs: u32,
@@ -198,8 +200,7 @@ fn heartbeat(
     let started = SystemClock.wall_ms();
     let (rate, trimmed) = (Mutex::new(Rate::new()), AtomicU64::new(0));
     move |running, ended| {
-        // Tasks leave free memory in the heap, some of them much of it; while nothing runs it goes back to the system,
-        // once.
+        // Some tasks leave much free memory in the heap. The worker returns it to the system once after the last step.
         if running == 0 && trimmed.swap(ended, Ordering::Relaxed) != ended {
             dovetail_vision::give_back();
         }
@@ -223,7 +224,7 @@ fn heartbeat(
     }
 }
 
-/// One line an event.
+/// Logs an event as one line.
 fn log(event: &Event) {
     match event {
         Event::StepStarted { run, step, attempt } => tracing::debug!(%run, %step, attempt, "step started"),
@@ -248,7 +249,7 @@ fn log(event: &Event) {
         } => {
             tracing::warn!(%run, %step, attempt, millis, code, why = message, "step failed");
         }
-        Event::StepSkipped { run, step, failed_step } => tracing::info!(%run, %step, failed_step, "step skipped"),
+        Event::StepSkipped { run, step, failed_step } => tracing::info!(%run, %step, %failed_step, "step skipped"),
         Event::StepRetried { run, step, attempt, code, delay_ms } => {
             tracing::warn!(%run, %step, attempt, code, delay_ms, "step will be tried again");
         }
@@ -257,7 +258,7 @@ fn log(event: &Event) {
         }
         Event::RunFinished { run, state } => tracing::info!(%run, state = state.name(), "run over"),
         Event::RunRecovered { run } => {
-            tracing::warn!(%run, "run put into the queue, which did not have it: it had lost it, or had been full");
+            tracing::warn!(%run, "run restored to the queue, which had lost it or had been full");
         }
         Event::StoreFailed { store, operation, error, since, kept } => {
             let (store, waiting) = (store.map(Store::name), kept);
@@ -267,7 +268,7 @@ fn log(event: &Event) {
                     operation,
                     error,
                     waiting,
-                    "a store does not answer; what was done is kept and sent again"
+                    "a store does not answer; outcomes are kept and sent again"
                 );
             } else {
                 tracing::warn!(
@@ -284,7 +285,7 @@ fn log(event: &Event) {
     }
 }
 
-/// Steps a second over the last while.
+/// Ended steps a second over the last [`RATE`].
 struct Rate {
     seen: std::collections::VecDeque<(Instant, u64)>,
 }
@@ -306,7 +307,7 @@ impl Rate {
     }
 }
 
-/// Bytes of memory that this process holds now.
+/// The resident memory of this process, in bytes. 0 if the system does not say.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

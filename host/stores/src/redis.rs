@@ -16,7 +16,7 @@ use std::time::Duration;
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::keys::{RunKey, lease_token};
 use dovetail_core::ledger::{HeldStep, Scope};
-use dovetail_core::window::{Called, Change, Held, Ring, Stamp, Status, Window, WindowLease};
+use dovetail_core::window::{Called, Change, Held, Notification, Stamp, Status, Window, WindowLease};
 use redis::{Client, Commands as _, Connection, ConnectionLike as _, FromRedisValue as _, PubSub, Script, Value};
 
 use self::wire::{RawJob, able, args_of, back_args, delivery, glob_of, push_change, ring_of, status};
@@ -279,10 +279,10 @@ impl RedisWindow {
 
 /// Receives notifications on one connection until the connection fails. If the machine of Redis vanishes, the
 /// connection only falls silent, so a silent connection must answer a PING.
-fn hear(bell: &mut PubSub<'_>, channel: &str, ring: &(dyn Fn(Ring) + Send + Sync)) -> redis::RedisResult<()> {
+fn hear(bell: &mut PubSub<'_>, channel: &str, ring: &(dyn Fn(Notification) + Send + Sync)) -> redis::RedisResult<()> {
     bell.subscribe(channel)?;
     // Notifications before the subscription were not received.
-    ring(Ring::Missed);
+    ring(Notification::Missed);
     loop {
         match bell.get_message() {
             Ok(message) => ring(ring_of(&message.get_payload::<String>()?)),
@@ -334,9 +334,9 @@ impl Window for RedisWindow {
         Ok(self.ask::<Vec<u64>>(&args)?.into_iter().map(held).collect())
     }
 
-    fn listen(&self, ring: Box<dyn Fn(Ring) + Send + Sync>) {
+    fn listen(&self, ring: Box<dyn Fn(Notification) + Send + Sync>) {
         let (client, channel) = (self.client.clone(), format!("{}bell", self.prefix));
-        let ring: Arc<dyn Fn(Ring) + Send + Sync> = ring.into();
+        let ring: Arc<dyn Fn(Notification) + Send + Sync> = ring.into();
         let listen = move || {
             loop {
                 let heard = (|| -> redis::RedisResult<()> {

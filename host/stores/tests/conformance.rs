@@ -9,7 +9,7 @@ use std::time::Duration;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
 use dovetail_core::conformance;
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{Item, Job, Kind, Ledger, Record, Requirements, RunKey, Scope, Wait};
+use dovetail_core::ledger::{Job, Kind, Ledger, Operation, Record, Requirements, RunKey, Scope, Wait};
 use dovetail_core::memory::ManualClock;
 use dovetail_core::retention::{RemovableBlobs, YOUNG};
 use dovetail_core::{Digest, RunId};
@@ -196,10 +196,15 @@ fn submit_as(ledger: &SqliteLedger, number: u8) -> RunKey {
     let run = RunKey { run: RunId::from_bytes([number; 16]), generation: 0 };
     let record = Record { kind: Kind::Run, key: run.run.to_string(), value: b"run".to_vec() };
     ledger
-        .commit(&[Item::Submit {
+        .commit(&[Operation::Submit {
             run: run.clone(),
             record,
-            jobs: vec![Job { step: NodeId::of_step("a"), needs: vec![], attempt: 1, lane: Requirements::default() }],
+            jobs: vec![Job {
+                step: NodeId::of_step("a"),
+                needs: vec![],
+                attempt: 1,
+                requirements: Requirements::default(),
+            }],
             steps: [NodeId::of_step("a")].into(),
         }])
         .unwrap();
@@ -305,7 +310,7 @@ fn a_job_that_is_put_back_for_later_is_heard_of_by_other_processes() {
     std::thread::scope(|threads| {
         let claimer = threads.spawn(|| here.claim(&Scope::All, 9, LEASE, waits).unwrap());
         std::thread::sleep(Duration::from_millis(300));
-        there.commit(&[Item::Release { lease: held[0].lease.clone(), delay: Duration::from_millis(50) }]).unwrap();
+        there.commit(&[Operation::Release { lease: held[0].lease.clone(), delay: Duration::from_millis(50) }]).unwrap();
         clock.advance(Duration::from_millis(50));
         assert_eq!(claimer.join().unwrap().len(), 1);
     });
@@ -326,7 +331,7 @@ fn whoever_waits_for_a_run_hears_that_another_process_ended_it() {
                 threads.spawn(|| here.claim(&Scope::Runs(vec![RunId::from_bytes([99; 16])]), 9, LEASE, waits).unwrap());
             std::thread::sleep(Duration::from_millis(300));
             let record = Record { kind: Kind::RunOutcome, key: run.key(), value: b"{}".to_vec() };
-            there.commit(&[Item::Close { run: run.clone(), record }]).unwrap();
+            there.commit(&[Operation::Close { run: run.clone(), record }]).unwrap();
             assert_eq!(waiter.join().unwrap(), std::slice::from_ref(&run), "round {round}");
             assert!(claimer.join().unwrap().is_empty());
             assert!(began.elapsed() < LONG, "round {round}");

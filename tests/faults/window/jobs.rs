@@ -336,7 +336,7 @@ fn a_job_that_was_put_off_comes_later_as_the_next_attempt(stage: &Stage) -> Verd
 }
 
 fn in_lane(step: &str, lane: &str) -> Job {
-    Job { lane: Requirements::parse(lane), ..job(step, &[]) }
+    Job { requirements: Requirements::parse(lane), ..job(step, &[]) }
 }
 
 fn a_job_waits_for_somebody_who_is_able(stage: &Stage) -> Verdict {
@@ -380,7 +380,7 @@ fn what_follows_is_handed_out_first_whatever_its_lane(stage: &Stage) -> Verdict 
     let open = s.open(&run(5), 12, &[], of("x").chain(of("y")).chain(of("z")).collect(), false);
     s.one(open)?;
     for a in begun {
-        let child = Job { lane: Requirements::parse("k"), ..job("b", &["a"]) };
+        let child = Job { requirements: Requirements::parse("k"), ..job("b", &["a"]) };
         same("the step that follows", handed(&w.call(1, &[finish(&a.lease, &[child])])?), vec![("b", false)])?;
     }
     Ok(())

@@ -141,7 +141,7 @@ fn run(number: u8) -> RunKey {
 
 fn job(step: &str, needs: &[&str]) -> Job {
     let needs = needs.iter().map(|need| NodeId::of_step(need)).collect();
-    Job { step: NodeId::of_step(step), needs, attempt: 1, lane: Requirements::default() }
+    Job { step: NodeId::of_step(step), needs, attempt: 1, requirements: Requirements::default() }
 }
 
 /// A process with numbered calls.

@@ -1,4 +1,4 @@
-//! `bench`: measures this machine, or with `--servers` a fleet's servers from it.
+//! `bench`: measures this machine, or with `--servers` the servers of a fleet from this machine.
 
 use std::sync::mpsc;
 
@@ -64,7 +64,7 @@ fn text(request: &BenchRequest, document: &BenchDocument) -> String {
     let titles = ["figure", " value", "unit", " low", " high", "what it is"];
     let figures = table(&titles, &document.figures.iter().map(row).collect::<Vec<_>>());
     let mut text = format!("{}\n\n{figures}", facts.join("\n"));
-    // Figures that lack the same thing stand in one line.
+    // Figures that are missing for the same reason share a line.
     for part in document.not_measured.chunk_by(|one, other| one.why == other.why) {
         let names: Vec<&str> = part.iter().map(|missing| missing.name.as_str()).collect();
         let why = part.first().map_or_else(String::new, |missing| {

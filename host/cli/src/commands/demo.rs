@@ -1,7 +1,7 @@
-//! `demo`: the face pipeline on a folder of photographs, one after the other, with a table and an annotated picture of
-//! each.
+//! `demo`: runs the face pipeline on a folder of photographs, one after the other, and makes a table and an annotated
+//! picture of each.
 //!
-//! Registry and models are set up before, by ordinary commands.
+//! Ordinary commands install the models and publish the pipeline before.
 
 mod face;
 mod results;
@@ -47,13 +47,13 @@ pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
     let began = Instant::now();
     for (photograph, result) in photographs.iter().zip(&results) {
         if listening.interrupted() {
-            app.output.note("interrupted; the same command begins again");
+            app.output.note("interrupted; run the same command to start again");
             return Ok(Exit::Interrupted);
         }
         let mut inputs = Inputs::default();
         set_file(&mut inputs, "image", image, photograph)?;
         let values = submission.check(&inputs)?;
-        let run = submission.submit(&inputs, values, None)?.run;
+        let run = submission.submit(&inputs, values, None)?;
         session.work(std::slice::from_ref(&run), |_| Ok(()))?;
         let document = service.run_document(&run)?;
         if listening.interrupted() && !document.state.is_over() {

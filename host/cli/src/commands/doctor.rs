@@ -1,4 +1,4 @@
-//! `doctor`: whether this machine, and each server of its fleet, has what dovetail needs.
+//! `doctor`: checks this machine and each server of its fleet.
 
 use dovetail_service::documents::DoctorCheck;
 

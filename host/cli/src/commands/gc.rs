@@ -1,4 +1,4 @@
-//! `gc`: removes old runs, blobs that nothing refers to, and compiled code that nobody uses.
+//! `gc`: removes old runs, blobs that no record refers to, and unused compiled code.
 
 use dovetail_service::Error;
 use dovetail_service::documents::GcDocument;
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &GcArgs, app: &App) -> Result<Exit, Error> {
     };
     match app.service.collect(&collection)? {
         Some(document) => app.output.result(&document, || shown(&document)),
-        None => app.output.result(&GcDocument::nothing(args.dry_run), || "there is nothing here yet\n".to_owned()),
+        None => app.output.result(&GcDocument::nothing(args.dry_run), || "there is no data folder yet\n".to_owned()),
     }
     Ok(Exit::Done)
 }

@@ -1,4 +1,4 @@
-//! One file a group of commands.
+//! The commands, one file for each group.
 
 mod bench;
 mod demo;
@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::args::{self, Cli, Command};
 use crate::exit::Exit;
 
-/// Does what was typed.
+/// Runs a command.
 pub(crate) fn run(command: Command, app: &App) -> Result<Exit, Error> {
     match command {
         Command::Run(args) => run::run(&args, app),
@@ -46,12 +46,12 @@ pub(crate) fn run(command: Command, app: &App) -> Result<Exit, Error> {
     }
 }
 
-/// What is logged where nothing else is asked for: a daemon says what it does.
+/// The default level of the log: a daemon logs its work.
 pub(crate) fn log_level(command: &Command) -> LogLevel {
     if matches!(command, Command::Worker(_) | Command::Up(_)) { LogLevel::Info } else { LogLevel::Warn }
 }
 
-/// Whether the command can print one document a line.
+/// Whether the command supports `--output ndjson`.
 pub(crate) fn streams(command: &Command) -> bool {
     matches!(command, Command::Run(_) | Command::Runs(args::Runs::Resume { .. }))
 }

@@ -37,7 +37,7 @@ fn how(model: &InstalledModel) -> &'static str {
     match (model.installed, model.repaired) {
         (true, _) => "installed",
         (false, true) => "repaired",
-        (false, false) => "was installed",
+        (false, false) => "already installed",
     }
 }
 
@@ -45,7 +45,7 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>, force: bool)
     let (mut models, mut copied) = (Vec::new(), Vec::new());
     if photographs.is_some() || from.is_some() || !app.service.has_default_models()? {
         let package = app.service.model_package(from, &app.output)?;
-        // Looked at before anything is installed.
+        // The folder is checked before anything is installed.
         let photographs = photographs.map(|folder| Photographs::plan(&package, folder, force)).transpose()?;
         models = app.service.install_models(&package)?;
         if let Some(photographs) = photographs {
@@ -74,12 +74,12 @@ fn pulled(document: &PulledModels) -> String {
     text
 }
 
-/// Photographs of the package, and the folder that gets copies of them.
+/// Photographs of the package, and the folder for copies of them.
 struct Photographs<'a> {
     folder: &'a Path,
-    /// The place of each copy.
+    /// The path of each copy.
     copies: Vec<PathBuf>,
-    /// Those that are not there already.
+    /// The copies that do not exist yet.
     missing: Vec<(Target, Vec<u8>)>,
 }
 

@@ -69,7 +69,7 @@ fn findings_text(file: &Path, checked: &Checked) -> String {
     text
 }
 
-/// Prints the findings of a file that has errors.
+/// Prints the findings of a pipeline file that has errors.
 fn refused(app: &App, file: &Path, checked: &Checked) -> Exit {
     app.output.result(&CheckDocument::of(checked), || findings_text(file, checked));
     Exit::Failed

@@ -1,4 +1,4 @@
-//! `run`: submits one run, or one for each of many files, waits for them and prints their documents.
+//! `run`: submits one run, or one run for each of many files, waits for the runs and prints their documents.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &args::Run, app: &App) -> Result<Exit, Error> {
         return Err(Error::usage("input_twice", message).help("give it once").detail("input", each.name.as_str()));
     }
     if args.key.as_deref() == Some("") {
-        return Err(Error::usage("bad_option", "--key is empty").help("name the submission, or leave --key out"));
+        return Err(Error::usage("bad_option", "--key is empty").help("give a key, or leave --key out"));
     }
     let submission = app.service.submission(PipelineName::of(&args.pipeline)?)?;
     if !args.detach {
@@ -49,21 +49,21 @@ fn one(app: &App, submission: &Submission<'_>, given: &Given, args: &args::Run, 
     submission.choose_models()?;
     if args.detach {
         app.service.needs_worker(&app.output)?;
-        let run_id = submission.submit(&inputs, values, key)?.run;
+        let run_id = submission.submit(&inputs, values, key)?;
         app.output.result(&SubmittedRun { run_id: run_id.clone() }, || format!("{run_id}\n"));
         return Ok(Exit::Done);
     }
     let shutdown = Shutdown::default();
     let watcher = Watcher::new(&app.output, 1, app.service.settings.is_fleet());
     let session = Session::begin(&app.service, Work { jobs, shutdown: &shutdown, observer: &watcher })?;
-    // From now on a signal is no longer the end of the process.
+    // From now on a signal interrupts the session, and does not end the process.
     let listening = listen(app, &shutdown)?;
-    let run = submission.submit(&inputs, values, key)?.run;
+    let run = submission.submit(&inputs, values, key)?;
     wait_for(app, session, &listening, &run)
 }
 
-/// Submits one run a file and waits for them all. Every file is looked at before the first submission: nothing is
-/// recorded if anything is wrong.
+/// Submits one run for each file, and waits for all runs. Every file is checked before the first submission, so that
+/// nothing is recorded if a file is wrong.
 fn many(
     app: &App,
     submission: &Submission<'_>,
@@ -73,7 +73,7 @@ fn many(
     jobs: u32,
 ) -> Result<Exit, Error> {
     let ty = submission.types.ty(&each.name)?;
-    // Read once: standard input cannot be read again.
+    // The other inputs are read once, since standard input cannot be read again.
     let common = read_inputs(given, &submission.types)?;
     let load = |file: &Path| -> Result<(Inputs, Value), Error> {
         let mut inputs = Inputs::of(common.values.clone());
@@ -81,8 +81,8 @@ fn many(
         let values = submission.check(&inputs).map_err(|error| error.of_file(file))?;
         Ok((inputs, values))
     };
-    // Files that are values are all read; of pictures the first shows whether the rest fits, and the others need only
-    // be readable.
+    // JSON files are all read and checked. Of pictures and artifacts only the first is read, to check the other inputs;
+    // the rest need only be readable.
     for (n, file) in each.files.iter().enumerate() {
         if n > 0 && is_bytes(ty) {
             look_at_artifact(file)?;
@@ -100,9 +100,9 @@ fn many(
         let file = &each.files[n];
         let (inputs, values) = load(file)?;
         app.service.look_for_artifacts(&inputs, &values).map_err(|error| error.of_file(file))?;
-        // Two names that are not UTF-8 are two keys.
+        // The key contains the bytes of the path: a lossy conversion could give two files the same key.
         let key = args.key.as_ref().map(|key| [key.as_bytes(), b"\0", file.as_os_str().as_bytes()].concat());
-        Ok(submission.submit(&inputs, values, key.as_deref()).map_err(|error| error.of_file(file))?.run)
+        submission.submit(&inputs, values, key.as_deref()).map_err(|error| error.of_file(file))
     };
     let several = Several::Files(&each.files);
     if args.detach {

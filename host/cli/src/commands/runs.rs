@@ -1,4 +1,4 @@
-//! `runs`: looks at what was recorded, and goes on with what was interrupted.
+//! `runs`: shows recorded runs, cancels them, and resumes or retries them.
 
 use dovetail_service::batch::Several;
 use dovetail_service::documents::{CancelledRun, LineageDocument, RunName, RunSummary, StepLog, SubmittedRun};
@@ -61,7 +61,7 @@ pub(crate) fn run(command: &Runs, app: &App) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-/// Begins a session, makes the run ready to be worked on, and waits for it.
+/// Begins a session, calls `ready`, which enqueues the run's steps, and waits for the run.
 fn wait_after(
     app: &App,
     run: &RunId,
@@ -72,14 +72,14 @@ fn wait_after(
     let watcher = Watcher::new(&app.output, 1, app.service.settings.is_fleet());
     let jobs = jobs.unwrap_or(app.service.settings.jobs);
     let session = Session::begin(&app.service, Work { jobs, shutdown: &shutdown, observer: &watcher })?;
-    // From now on a signal is no longer the end of the process.
+    // From now on a signal interrupts the session, and does not end the process.
     let listening = listen(app, &shutdown)?;
     ready()?;
     wait_for(app, session, &listening, run)
 }
 
-/// One run prints its document, as `run` does; several print theirs as `run --each` does, and so do all, however few
-/// they are.
+/// Resumes runs. A single named run is printed as by `run`. Several runs, and `--all` also for a single run, are
+/// printed as by `run --each`.
 fn resume(app: &App, runs: &[String], all: bool, jobs: Option<u32>) -> Result<Exit, Error> {
     let service = &app.service;
     let mut found: Vec<RunId> = Vec::new();
@@ -96,7 +96,7 @@ fn resume(app: &App, runs: &[String], all: bool, jobs: Option<u32>) -> Result<Ex
         runs => run_all(app, &Several::Open(runs), Keyed::No, jobs.unwrap_or(service.settings.jobs), |n| {
             service.may_resume_here(&runs[n]).map_err(|mut error| match error.code {
                 "grant_withheld" => error.of_run(&runs[n]),
-                // A run that a newer dovetail wrote is left to that, and keeps no other one waiting.
+                // A run of a newer dovetail is refused, and the others are resumed.
                 "store_newer" => {
                     error.blame = Blame::Usage;
                     error
@@ -127,7 +127,7 @@ fn list(runs: &[RunSummary]) -> String {
 
 fn show_lineage(lineage: &LineageDocument) -> String {
     let run = format!("{}/", lineage.run_id);
-    // The run's ID stands above: within it every value has a name of its own.
+    // The run's ID is in the heading, and is left out of the names of values.
     let within = |id: &str| id.strip_prefix(&run).unwrap_or(id).to_owned();
     let short = |digest: &Digest| format!("{}…", digest.hex().get(..12).unwrap_or_default());
     let mut shown = format!("{}\nrun {}\n", lineage.pipeline, lineage.run_id);

@@ -1,24 +1,28 @@
-//! `schema`: the JSON Schemas of what dovetail prints and reads, made from the types of the documents.
+//! `schema`: the JSON Schemas of the documents that dovetail prints and reads. They are made from the types.
 
-use dovetail_service::documents::SCHEMAS;
+use clap::builder::PossibleValue;
+use dovetail_service::documents::{SCHEMAS, Schema};
 
 use crate::app::App;
 use crate::exit::Exit;
 use crate::output::pretty;
 
-/// The schema of pipeline files: written by the program that reads them.
+/// The name of the schema of pipeline files. Users write these files; dovetail reads them.
 const PIPELINE: &str = "pipeline";
 
-/// The documents that have a schema.
-pub(crate) fn names() -> Vec<&'static str> {
-    let documents = SCHEMAS.iter().chain(dovetail_bench::SCHEMAS).map(|(name, _)| *name);
-    documents.chain([PIPELINE]).collect()
+fn all() -> impl Iterator<Item = &'static Schema> {
+    SCHEMAS.iter().chain(dovetail_bench::SCHEMAS)
+}
+
+/// The names that `schema` takes, each with a description.
+pub(crate) fn names() -> Vec<PossibleValue> {
+    let documents = all().map(|schema| PossibleValue::new(schema.name).help(schema.about));
+    documents.chain([PossibleValue::new(PIPELINE).help("A pipeline file; read by `pipeline push` and `run`")]).collect()
 }
 
 pub(crate) fn print(of: &str, app: &App) -> Exit {
-    let mut documents = SCHEMAS.iter().chain(dovetail_bench::SCHEMAS);
-    match documents.find(|(name, _)| *name == of) {
-        Some((_, make)) => app.output.text(&pretty(&make())),
+    match all().find(|schema| schema.name == of) {
+        Some(schema) => app.output.text(&pretty(&(schema.make)())),
         None => app.output.text(&pipeline()),
     }
     Exit::Done

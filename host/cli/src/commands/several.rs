@@ -1,7 +1,7 @@
-//! Several runs in one command, of `run --each` and of `runs resume`: one table or one document for all of them.
+//! Several runs in one command (`run --each`, `runs resume`): one table or one document for all runs.
 //!
-//! Once the first of them has been submitted there is a document on standard output for all of them, and the document is
-//! closed whatever happens: an error stands inside it.
+//! After the first run is submitted, standard output gets one document for all runs. The document is always completed:
+//! an error is part of it.
 
 use std::path::Path;
 
@@ -18,15 +18,14 @@ use crate::output::{Format, pretty, value};
 use crate::progress::Watcher;
 use crate::table::table;
 
-/// Whether the same command makes the same runs again.
+/// Whether the command has `--key`, so that the same command gives the same runs again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keyed {
     Yes,
     No,
 }
 
-/// Submits all of them, works on them until they are over, and prints them. `submit` makes the n-th run ready to be
-/// worked on.
+/// Submits all runs, executes them until they are over, and prints them. `submit` submits or resumes the n-th run.
 pub(crate) fn run_all(
     app: &App,
     several: &Several<'_>,
@@ -43,7 +42,7 @@ pub(crate) fn run_all(
     printer.close(keyed, batch, listening.interrupted())
 }
 
-/// Submits all of them for others to work on, and prints the ID of each.
+/// Submits all runs for workers to execute, and prints the ID of each.
 pub(crate) fn submit_only(
     app: &App,
     several: &Several<'_>,
@@ -70,14 +69,14 @@ pub(crate) fn submit_only(
     error.map_or(Ok(Exit::Done), Err)
 }
 
-/// No run is there to be resumed.
+/// Prints that there is no open run.
 pub(crate) fn none(app: &App) -> Exit {
     let document = RunsDocument { runs: Vec::new(), summary: RunsSummary::default(), error: None };
     app.output.result(&document, || "no run is open\n".to_owned());
     Exit::Done
 }
 
-/// Prints documents as they come.
+/// Prints documents as they arrive.
 struct Printer<'a> {
     app: &'a App,
     several: &'a Several<'a>,
@@ -99,7 +98,7 @@ impl Printer<'_> {
         self.printed += 1;
     }
 
-    /// The end of the document, and how to go on with the open work.
+    /// Completes the document, and prints how to go on with open runs.
     fn close(self, keyed: Keyed, batch: Batch, interrupted: bool) -> Result<Exit, Error> {
         let output = &self.app.output;
         match output.format {
@@ -123,7 +122,7 @@ impl Printer<'_> {
         }
     }
 
-    /// The rest of a [`RunsDocument`], whose runs have been printed one by one.
+    /// The rest of a [`RunsDocument`] after its runs were printed one by one.
     fn json_end(&self, batch: &Batch) -> String {
         let runs = if self.printed == 0 { "{\n  \"runs\": []" } else { "\n  ]" };
         let error = batch.error.as_ref().map_or_else(String::new, |error| {

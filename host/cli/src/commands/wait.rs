@@ -1,4 +1,4 @@
-//! Waiting for one run: its document in the end, and how to come back to it after an interruption.
+//! Waiting for one run: prints the run's document, or after an interruption the command that waits for the run again.
 
 use dovetail_service::documents::{RunDocument, RunStatus};
 use dovetail_service::{Error, RunId, Session, Shutdown};
@@ -8,14 +8,15 @@ use crate::exit::Exit;
 use crate::show;
 use crate::signals::{self, Listening, SignalWords};
 
-/// Signals stop the work of this process, or the waiting for others.
+/// Drains the session on signals.
 pub(crate) fn listen(app: &App, shutdown: &Shutdown) -> Result<Listening, Error> {
     let words = if app.service.settings.is_fleet() { SignalWords::WAITING } else { SignalWords::WORKING };
     let notes = app.output.notes();
     signals::listen(shutdown.clone(), words, move |note| notes.note(note))
 }
 
-/// How to go on after an interruption. The workers of a fleet go on meanwhile, which has been said.
+/// The command that goes on with a run after an interruption. In a fleet the workers go on meanwhile, which the text of
+/// the signal says.
 pub(crate) fn how_to_go_on(app: &App, run: &RunId) -> String {
     if app.service.settings.is_fleet() {
         return format!("wait for it again with\n  {}", app.again(&format!("runs watch {run}")));
@@ -23,13 +24,13 @@ pub(crate) fn how_to_go_on(app: &App, run: &RunId) -> String {
     format!("interrupted; go on with\n  {}", app.again(&format!("runs resume {run}")))
 }
 
-/// Works on one run until it is over, and prints its document.
+/// Executes one run until it is over, and prints its document.
 pub(crate) fn wait_for(app: &App, mut session: Session<'_>, listening: &Listening, run: &RunId) -> Result<Exit, Error> {
     let document = session.finish(run)?;
     let exit = match document.as_ref().map(|document| document.state) {
         Some(RunStatus::Succeeded) => Exit::Done,
         Some(RunStatus::Failed | RunStatus::Cancelled) => Exit::Failed,
-        // Neither over nor interrupted cannot be: the session works until the end.
+        // The session works until the run is over or an interruption comes, so that an open run was interrupted.
         Some(RunStatus::Queued | RunStatus::Running) | None => Exit::Interrupted,
     };
     if let Some(document) = document {
@@ -45,8 +46,8 @@ fn print(app: &App, document: &RunDocument) {
     app.output.result(document, || show::run(document));
 }
 
-/// Prints the changes of a run's steps as they happen, and its document when the run is over and its running steps have
-/// stopped.
+/// Prints the state changes of a run's steps as they happen, and the run's document when the run is over and its
+/// running steps have stopped.
 pub(crate) fn watch(app: &App, run: &RunId) -> Result<Exit, Error> {
     let shutdown = Shutdown::default();
     let listening = signals::listen(shutdown.clone(), SignalWords::WAITING, |_| ())?;

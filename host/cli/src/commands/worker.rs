@@ -1,8 +1,8 @@
-//! `worker` and `up`: run a worker until SIGTERM; and `workers`: the living ones.
+//! `worker` and `up` run a worker until SIGTERM. `workers` lists the living workers.
 
 use dovetail_service::documents::WorkerDocument;
 use dovetail_service::words::{bytes, count};
-use dovetail_service::worker::{MODEL, WorkerRequest, is_grant, now_ms};
+use dovetail_service::worker::{Capability, WorkerRequest, now_ms};
 use dovetail_service::{Error, Shutdown};
 
 use crate::app::App;
@@ -14,11 +14,12 @@ use crate::table::table;
 pub(crate) fn run(args: &WorkerArgs, app: &App) -> Result<Exit, Error> {
     let request = WorkerRequest { jobs: args.jobs.unwrap_or(app.service.settings.jobs), name: args.name.clone() };
     request.check()?;
-    // Until the stores are open a signal ends the process at once.
+    // The handler of signals is installed after the stores are open, so that until then a signal ends the process at
+    // once.
     app.service.ports()?;
     let shutdown = Shutdown::default();
     let quit = SignalWords {
-        drain: "stopping: running steps finish, no new ones start; once more to stop them at once",
+        drain: "stopping: running steps finish, and no new steps start; a second signal stops them at once",
         abort: "stopping at once",
     };
     let _listening = signals::listen(shutdown.clone(), quit, |note| tracing::info!("{note}"))?;
@@ -43,11 +44,14 @@ pub(crate) fn workers(command: &Workers, app: &App) -> Result<Exit, Error> {
 #[expect(clippy::cast_precision_loss, reason = "for people")]
 fn row(worker: &WorkerDocument, living: &[WorkerDocument], now_ms: u64) -> Vec<String> {
     let WorkerDocument { status, name } = worker;
-    // A worker of an earlier version counts a model's other names as well.
-    let named = || status.able.iter().filter(|name| name.starts_with(MODEL)).count();
+    // The heartbeat of an earlier version has no number of models. Then the capabilities are counted, which include
+    // aliases.
+    let is_model =
+        |name: &&String| matches!(Capability::parse(name), Capability::Model(_) | Capability::ExactModel { .. });
+    let named = || status.able.iter().filter(is_model).count();
     let models = count(status.models.unwrap_or_else(named), "model");
-    let grants = status.able.iter().filter(|name| is_grant(name)).cloned();
-    // Two processes may have been given one name.
+    let grants = status.able.iter().filter(|name| matches!(Capability::parse(name), Capability::Grant(_))).cloned();
+    // Two workers may have the same name.
     let is_alone = living.iter().filter(|other| other.name == *name).count() == 1;
     let process = || status.process.map_or_else(String::new, |process| process.to_string());
     vec![

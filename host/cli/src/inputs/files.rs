@@ -10,16 +10,16 @@ use dovetail_service::paths::{Shown as _, path_of};
 
 use super::pattern;
 
-/// `--each`: one input, many files.
+/// The input of `--each`, and its files.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Each {
     pub(crate) name: String,
-    /// Sorted, each once, at least one.
+    /// The files, sorted and without duplicates. There is at least one.
     pub(crate) files: Vec<PathBuf>,
 }
 
 impl Each {
-    /// From the `--each`s: looks at folders, and opens every file once to see that it can be read.
+    /// Parses the values of `--each`: lists folders, and opens every file once to check that it can be read.
     pub(crate) fn parse(args: &[impl AsRef<OsStr>]) -> Result<Option<Self>, Error> {
         let mut each: Option<Self> = None;
         for arg in args {
@@ -50,7 +50,7 @@ impl Each {
     }
 }
 
-/// The two sides of `NAME=@PLACE`.
+/// The two parts of `NAME=@PLACE`.
 fn name_and_place(arg: &[u8]) -> Option<(&str, PathBuf)> {
     let at = arg.windows(2).position(|pair| pair == b"=@")?;
     let (name, place) = (std::str::from_utf8(&arg[..at]).ok()?, &arg[at + 2..]);
@@ -67,8 +67,8 @@ fn files_of(place: &Path) -> Result<Vec<PathBuf>, Error> {
         Err(e) => return Err(Error::file(place, e)),
     };
     if found.is_empty() {
-        return Err(Error::usage("no_files", format!("`{}` holds no files", place.shown()))
-            .help("hidden files and folders within are not looked at")
+        return Err(Error::usage("no_files", format!("`{}` contains no files", place.shown()))
+            .help("hidden files and subfolders are ignored")
             .detail("path", place.text()));
     }
     Ok(found)

@@ -1,8 +1,8 @@
-//! Files by a pattern: `*`, `?` and `[...]` within a name, `**` for folders at any depth. Names are bytes: one that is
-//! no UTF-8 is matched byte by byte where it is none.
+//! Patterns of file names: `*`, `?` and `[...]` within a name, `**` for folders at any depth. Names are bytes. A byte
+//! that is not UTF-8 is matched as one character.
 //!
-//! The crate `glob` matches names. It is not used to look for files: it leaves out names that are no UTF-8, and panics
-//! over some of them.
+//! The crate `glob` only matches names here. Its search for files is not used: it leaves out names that are not UTF-8,
+//! and panics on some of them.
 
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,27 +18,28 @@ use dovetail_service::paths::{Shown as _, path_of};
 const OPTIONS: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 
-/// A part of the pattern between two slashes.
+/// A part of a pattern between two slashes.
 enum Part {
-    /// This very name.
+    /// A name without special characters.
     Name(PathBuf),
-    /// `**`: this folder, and every folder below it.
+    /// `**`: the folder, and every folder below it.
     Below,
-    /// This very name where it is there, whatever signs it has; otherwise the names that match.
+    /// A name with special characters. If a file has exactly this name, only that file matches; otherwise all names
+    /// that match the pattern.
     Names(PathBuf, Result<Pattern, PatternError>),
 }
 
-/// Whether there is any of the signs that patterns have.
+/// Whether the bytes have a special character of patterns.
 pub(super) fn is_pattern(bytes: &[u8]) -> bool {
     bytes.iter().any(|b| matches!(b, b'*' | b'?' | b'['))
 }
 
-/// Everything whose path matches, in no order; some of it may come twice.
+/// All paths that match, in no order and maybe with duplicates.
 pub(super) fn matching(pattern: &Path) -> Result<Vec<PathBuf>, Error> {
     let bytes = pattern.as_os_str().as_bytes();
     let mut parts: Vec<Part> = bytes.split(|b| *b == b'/').filter(|part| !part.is_empty()).map(Part::of).collect();
     if bytes.ends_with(b"/") {
-        // Only a folder has this name.
+        // Only a folder has the entry `.`.
         parts.push(Part::Name(PathBuf::from(".")));
     }
     let base = if bytes.starts_with(b"/") { Path::new("/") } else { Path::new("") };
@@ -57,7 +58,7 @@ impl Part {
     }
 }
 
-/// A text in which a byte that is no UTF-8 is a character of its own: one that nobody gives to names.
+/// The bytes as text. Each byte that is not UTF-8 becomes a private-use character, which file names do not have.
 fn as_text(bytes: &[u8]) -> String {
     const PRIVATE: u32 = 0x0010_fe00;
     let mut text = String::new();
@@ -70,7 +71,7 @@ fn as_text(bytes: &[u8]) -> String {
 
 struct Search<'a> {
     pattern: &'a Path,
-    /// The folders that `**` went through, to come out of a circle of links.
+    /// Device and inode of the folders on the way down through `**`, to detect a cycle of links.
     above: Vec<(u64, u64)>,
     found: Vec<PathBuf>,
 }
@@ -93,7 +94,8 @@ impl Search<'_> {
                     return self.walk(&path, rest);
                 }
                 let pattern = pattern.as_ref().map_err(|e| {
-                    Error::usage("bad_glob", format!("`{}` is no pattern", self.pattern.shown())).cause(e.to_string())
+                    Error::usage("bad_glob", format!("`{}` is not a valid pattern", self.pattern.shown()))
+                        .cause(e.to_string())
                 })?;
                 for name in self.names(base)? {
                     if pattern.matches_with(&as_text(name.as_os_str().as_bytes()), OPTIONS) {
@@ -124,7 +126,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// The names in a folder; none where it is no folder.
+    /// The names in a folder; none if the path is not a folder.
     fn names(&self, base: &Path) -> Result<Vec<PathBuf>, Error> {
         use std::io::ErrorKind::{NotADirectory, NotFound};
         let folder = if base.as_os_str().is_empty() { Path::new(".") } else { base };

@@ -1,4 +1,4 @@
-//! Inputs as they are typed: values by type, files, standard input, whole objects, and what is refused.
+//! Parsing of inputs: values by type, files, standard input, whole objects, and errors.
 
 use super::*;
 use dovetail_core::Digest;
@@ -89,7 +89,7 @@ fn files_in_a_json_file_are_relative_to_it() {
     let error = read(&[&format!("@{}", json.display())]).unwrap_err();
     assert_eq!(
         (error.code, error.help.as_deref()),
-        ("missing_file", Some("a path that stands in a JSON file is relative to that file"))
+        ("missing_file", Some("a path in a JSON file is relative to that file"))
     );
 }
 

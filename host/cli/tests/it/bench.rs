@@ -1,4 +1,4 @@
-//! `bench`: that it measures and what it prints; never how fast anything is.
+//! `bench`: measurement and output. The tests check no speed.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ fn every_figure_of_one_machine_is_measured() {
     let temporary = home.path("temporary");
     std::fs::create_dir(&temporary).unwrap();
     let args = ["bench", "--quick", "--rounds", "1", "--size", "40", "--output", "json"];
-    // Settings of a fleet are not its business, nor of the processes that it starts.
+    // Neither `bench` nor the processes that it starts use the settings of a fleet.
     let mut command = home.command(&args);
     command.env("TMPDIR", &temporary).env("DOVETAIL_WORKER_JOBS", "3");
     let ran = crate::support::Ran::of(&command.output().unwrap(), &args).exits(0);
@@ -36,16 +36,16 @@ fn every_figure_of_one_machine_is_measured() {
         assert!(0.0 < low && low <= value && value <= high, "{figure}");
     }
     assert_eq!((&document["machine"]["queue"], &document["machine"]["jobs"]), (&"sqlite:".into(), &3.into()));
-    // A new data folder has no face pipeline: its figures are named, with what to do.
+    // A new data folder has no face pipeline: its figures are named, with a remedy.
     let missing = document["not_measured"].as_array().unwrap();
     assert_eq!(missing.iter().map(|missing| missing["name"].as_str().unwrap()).collect::<Vec<_>>(), OF_FACES);
     assert!(missing.iter().all(|missing| missing["help"].as_str().unwrap().contains("--data")), "{missing:?}");
-    // Nothing of it stays: neither where it measured nor in the user's own data folder.
+    // Nothing is left behind, neither in the folder of the measurement nor in the user's data folder.
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
     assert!(!home.path("data").is_dir());
 }
 
-/// Those of the face pipeline.
+/// The figures of the face pipeline.
 const OF_FACES: [&str; 3] = ["worker_vision_mb", "pipeline_native_cpu_ratio", "pipeline_native_wall_ratio"];
 
 #[test]
@@ -59,7 +59,7 @@ fn growth_is_measured() {
             .unwrap()
     };
     assert_eq!(names(&document).len(), 13, "all but those of faces");
-    // Four megabytes cannot be free: both were really carried.
+    // Carrying four megabytes takes time, so that both values were really transferred.
     assert!(value("value_4mb_ms") > value("value_1kb_ms"), "{document}");
     assert_eq!(document["not_measured"].as_array().unwrap().len(), 4);
 }

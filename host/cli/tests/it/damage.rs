@@ -1,5 +1,5 @@
-//! A package whose stored bytes are no longer those that its digest names: it is refused before anything of it is
-//! compiled, and what was interrupted goes on once it has been stored again.
+//! A package whose stored bytes no longer match its digest. The package is refused before any part of it is
+//! compiled, and interrupted runs can be resumed after the package is stored again.
 
 use std::path::PathBuf;
 
@@ -11,9 +11,9 @@ fn files(folder: PathBuf) -> Vec<PathBuf> {
     std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
 }
 
-/// What doctor finds of packages, and what to do.
+/// Doctor's finding about packages, and its remedy.
 fn packages(home: &Home) -> (String, String) {
-    // Models may be missing on this machine: that is another line.
+    // The exit code is ignored: models may be missing on this machine, which is another line.
     let seen = home.run(&["doctor", "--output", "json"]).json();
     let line = seen["checks"].as_array().unwrap().iter().find(|check| check["what"] == "packages").unwrap();
     let text = |name: &str| line[name].as_str().unwrap().to_owned();
@@ -31,7 +31,7 @@ fn a_package_that_was_damaged_is_refused_before_it_is_compiled() {
     let stored = files(home.path("data/blobs/packages/sha256"));
     let [package] = stored.as_slice() else { panic!("{stored:?}") };
     let whole = std::fs::read(package).unwrap();
-    // One bit, anywhere: in the component, in the manifest, in the directory of the zip.
+    // Flip one bit in the component, in the manifest, or in the directory of the zip file.
     for at in [whole.len() / 2, 40, whole.len() - 30] {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;
@@ -60,7 +60,7 @@ fn a_package_that_was_damaged_is_refused_before_it_is_compiled() {
         let (found, remedy) = packages(&home);
         assert!(found.starts_with("damaged: add@") && found.contains("(of it@1.0.0"), "{found}");
         assert!(remedy.contains("task push"), "{remedy}");
-        // The remedy that both name, and it says what it did.
+        // Both errors name this remedy. It prints what it repaired.
         let pushed = |repaired: bool| {
             let again = home.again(&["add"], "json").json();
             assert_eq!((&again[0]["created"], &again[0]["repaired"]), (&json!(false), &json!(repaired)), "{again:#}");
@@ -71,7 +71,7 @@ fn a_package_that_was_damaged_is_refused_before_it_is_compiled() {
         assert!(
             home.again(&["add"], "text")
                 .stdout
-                .contains("was published before; its stored package was damaged or gone, and is repaired")
+                .contains("was published before; its stored package was damaged or missing, and was repaired")
         );
         assert!(home.again(&["add"], "text").stdout.contains("was published before, unchanged"));
         assert_eq!(std::fs::read(package).unwrap(), whole);

@@ -1,4 +1,4 @@
-//! Every JSON document that a command prints is what its schema says.
+//! Every JSON document that a command prints is valid against its schema.
 
 use serde_json::json;
 
@@ -50,7 +50,7 @@ fn every_document_is_what_its_schema_says() {
         let args: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
         valid(&format!("{schema}.schema.json"), &home.run(&args).exits(exit).json());
     }
-    // Nobody works, so that nothing is submitted for others.
+    // No worker lives, so that --detach submits nothing.
     valid(
         "error.schema.json",
         &home.run(&["run", "adding", "-i", "a=1", "--detach", "--output", "json"]).exits(2).json(),

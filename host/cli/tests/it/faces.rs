@@ -1,5 +1,4 @@
-//! The face pipeline with real models on real photographs: the contract that others script against, bad photographs,
-//! the demonstration.
+//! The face pipeline with real models on real photographs: the documented contract, bad photographs, `demo`.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -160,7 +159,7 @@ fn a_photograph_without_its_end_marker_is_worked_on_and_the_run_says_so() {
     assert_eq!((&document["output"]["faces"], &whole["warnings"]), (&whole["output"]["faces"], &json!([])));
     let warning = "picture `no-end.jpg`: libjpeg warned: Premature end of JPEG file";
     let told: Vec<&str> = document["warnings"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    // Once for each step that looked at it.
+    // The warning comes once for each step that opened the photograph.
     let expected: Vec<String> = ["face_detection_001", "face_attributes_002", "face_features_003"]
         .iter()
         .map(|step| format!("{step}: {warning}"))
@@ -254,7 +253,7 @@ fn the_demonstration_replaces_no_file_that_it_did_not_make() {
     // The same command again replaces its own results.
     demo(&out, &[]).exits(0);
     assert_eq!(names(&out), results);
-    // A link would lead the result to another file of the user's.
+    // A link would lead the result to another file of the user.
     std::fs::write(dir.path().join("mine"), "mine").unwrap();
     std::fs::remove_file(out.join("a.jpg.json")).unwrap();
     std::os::unix::fs::symlink(dir.path().join("mine"), out.join("a.jpg.json")).unwrap();
@@ -275,7 +274,7 @@ fn photographs_are_not_copied_over_other_files() {
     assert_eq!(home.run(&["models", "list", "--output", "json"]).json(), json!([]), "nothing was installed");
     home.run(&[&pull[..], &["--force"]].concat()).exits(0);
     assert_eq!(std::fs::read(&own).unwrap(), std::fs::read(photograph(1)).unwrap());
-    // What is there already is no obstacle.
+    // Existing copies are no obstacle.
     assert_eq!(home.run(&pull).exits(0).json()["photographs"].as_array().unwrap().len(), 6);
 }
 
@@ -303,7 +302,7 @@ fn doctor_is_content_and_examples_run() {
 #[test]
 fn a_model_of_ones_own_is_used_by_its_name() {
     let home = Home::new();
-    // As the documentation has it.
+    // The manifest in the documentation.
     let page = std::fs::read_to_string(root().join("docs/models.md")).unwrap();
     let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     home.write("model.toml", example);
@@ -317,7 +316,7 @@ fn a_model_of_ones_own_is_used_by_its_name() {
         .json();
     assert_eq!(ran["models"][0]["name"], "frontal_alt2");
     assert!(!ran["output"]["faces_array"].as_array().unwrap().is_empty(), "{ran:#}");
-    // What does not fit is refused, with what to do, and nothing is installed.
+    // A model that does not fit its manifest is refused with a remedy, and nothing is installed.
     home.write("other.toml", example.replace("alt2", "alt3").replace("cascade", "boxes"));
     let refused = home.run(&["models", "add", &cascade, "--manifest", "other.toml"]).exits(2).stderr;
     assert!(refused.contains("`[input]`") && refused.contains("help: docs/models.md"), "{refused}");
@@ -325,21 +324,24 @@ fn a_model_of_ones_own_is_used_by_its_name() {
     let refused = home.run(&["models", "add", "model.toml", "--manifest", "third.toml"]).exits(2).stderr;
     assert!(
         refused.contains("cannot be used as model `frontal_alt3`")
-            && refused.contains("help: give a network or a cascade"),
+            && refused.contains("help: use a network or a cascade"),
         "{refused}"
     );
     assert_eq!(home.run(&["models", "list", "--output", "json"]).exits(0).json().as_array().unwrap().len(), 1);
 }
 
-/// A file of ours that is damaged or gone is not what an attempt did wrong: nothing is charged, and what was
-/// interrupted goes on.
+/// A damaged or missing file of the host is no fault of the attempt: no attempt is charged, and interrupted runs
+/// can be resumed.
 #[test]
 fn a_damaged_model_is_the_hosts_fault_and_is_named_and_repaired() {
     let home = Home::new();
     home.run(&["task", "push", &plugin("face-detection").display().to_string()]).exits(0);
-    let steps = json!({ "detect": { "number": 1, "task": "face-detection@^1", "inputs": { "image": "input.image", "detector": "input.detector" } } });
+    let inputs = json!({ "image": "input.image", "detector": "input.detector" });
+    let steps = json!({ "detect": { "number": 1, "task": "face-detection@^1", "inputs": inputs } });
     let inputs = json!({ "image": {}, "detector": {"default": "alt2"} });
-    home.pipeline("it", &json!({ "name": "it", "version": "1.0.0", "inputs": inputs, "steps": steps, "output": { "faces": "detect.faces_array" } }));
+    let output = json!({ "faces": "detect.faces_array" });
+    let pipeline = json!({ "name": "it", "version": "1.0.0", "inputs": inputs, "steps": steps, "output": output });
+    home.pipeline("it", &pipeline);
     let page = std::fs::read_to_string(root().join("docs/models.md")).unwrap();
     home.write("model.toml", page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap());
     let cascade = format!("{}/haarcascade_frontalface_alt2.xml", dovetail_vision::HAAR_FOLDER);
@@ -357,7 +359,7 @@ fn a_damaged_model_is_the_hosts_fault_and_is_named_and_repaired() {
         let step = document["processing_summary"]["steps"][0].clone();
         (document["state"].as_str().unwrap().to_owned(), step["attempts"].as_array().unwrap().len())
     };
-    // What a guest asks for that is not there is its own fault, as it was.
+    // A guest that asks for an unknown model still fails by its own fault.
     let unknown = home.run(&[&run[..], &["--input", "detector=none"]].concat()).exits(1).json();
     assert_eq!((&unknown["error"]["code"], &unknown["error"]["attempt"]), (&json!("unknown_model"), &json!(1)));
     let [file] = &std::fs::read_dir(home.path("data/models/files"))
@@ -389,7 +391,7 @@ fn a_damaged_model_is_the_hosts_fault_and_is_named_and_repaired() {
         );
         let newest = home.run(&["runs", "list", "--output", "json"]).json()[0]["run_id"].as_str().unwrap().to_owned();
         assert_eq!(attempts(&newest), ("queued".to_owned(), 0), "nothing is charged");
-        // A worker puts such a step back, until the model is mended.
+        // A worker gives such a step back until the model is repaired.
         let worker = Daemon::start(&home, "one", &[]);
         wait("the step is put back", || {
             std::fs::read_to_string(home.path("one.log")).unwrap().matches("a step could not be run").count()
@@ -419,7 +421,7 @@ fn models_that_were_damaged_are_pulled_again() {
     bytes[middle..middle + 4].fill(0xa5);
     std::fs::write(&largest, &bytes).unwrap();
     let again = pull();
-    assert_eq!((again.matches(" repaired ").count(), again.matches(" was installed ").count()), (1, 6), "{again}");
+    assert_eq!((again.matches(" repaired ").count(), again.matches(" already installed ").count()), (1, 6), "{again}");
     assert_eq!(home.run(&["models", "pull"]).exits(0).stdout, "all 7 models are installed already\n");
 }
 
@@ -434,12 +436,13 @@ fn a_step_waits_for_a_worker_with_a_model_of_the_kind_that_its_task_opens() {
     let steps = json!({ "detect": { "number": 1, "task": "face-detection@^1", "inputs": inputs } });
     home.pipeline(
         "it",
-        &json!({ "name": "it", "version": "1.0.0", "inputs": { "image": {} }, "steps": steps, "output": { "faces": "detect.faces_array" } }),
+        &json!({ "name": "it", "version": "1.0.0", "inputs": { "image": {} }, "steps": steps,
+            "output": { "faces": "detect.faces_array" } }),
     );
     let shown = home.run(&["pipeline", "show", "it", "--capabilities", "--output", "json"]).exits(0).json();
     assert_eq!((&shown["grants"], &shown["steps"][0]["model_kinds"]), (&json!([]), &json!(["detector"])));
     let image = format!("image=@{}", photograph(6).display());
-    // Who waits for it at the terminal is told at once.
+    // A command that waits for the run names the reason at once.
     let failed = home.run(&["run", "it", "--input", &image, "--output", "json"]).exits(1).json();
     assert_eq!(failed["error"]["code"], "models_missing", "{failed:#}");
     let _worker = Daemon::start(&home, "worker", &[]);
@@ -457,7 +460,7 @@ fn a_step_waits_for_a_worker_with_a_model_of_the_kind_that_its_task_opens() {
         "{document:#}"
     );
     valid("run.schema.json", &document);
-    // It goes on as soon as there is one.
+    // The run goes on as soon as such a model is installed.
     let page = std::fs::read_to_string(root().join("docs/models.md")).unwrap();
     home.write("model.toml", page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap());
     let cascade = format!("{}/haarcascade_frontalface_alt2.xml", dovetail_vision::HAAR_FOLDER);
@@ -472,7 +475,8 @@ fn a_run_keeps_the_model_that_was_chosen_when_it_was_submitted() {
     let steps = json!({ "detect": { "number": 1, "task": "face-detection@^1", "inputs": { "image": "input.image" } } });
     home.pipeline(
         "it",
-        &json!({ "name": "it", "version": "1.0.0", "inputs": { "image": {} }, "steps": steps, "output": { "faces": "detect.faces_array" } }),
+        &json!({ "name": "it", "version": "1.0.0", "inputs": { "image": {} }, "steps": steps,
+            "output": { "faces": "detect.faces_array" } }),
     );
     let page = std::fs::read_to_string(root().join("docs/models.md")).unwrap();
     let manifest = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
@@ -495,9 +499,9 @@ fn a_run_keeps_the_model_that_was_chosen_when_it_was_submitted() {
     let StoredValue::Inline(inputs) = record.inputs else { panic!("a picture is an artifact") };
     let chosen: Vec<_> = record.models.iter().map(|(kind, one)| (kind.as_str(), one.digest.to_string())).collect();
     assert_eq!(chosen, [("detector", old)], "`run` has chosen, and recorded it");
-    // The same once more, and before anybody works on it there is a model that goes before it by name.
+    // Submit another run, then install a model that comes first by name before the run is executed.
     let published = dovetail_flow::pipeline(&parts, "it").unwrap();
-    let run = dovetail_flow::new_run_id().unwrap();
+    let run = dovetail_flow::new_run_id();
     let again = vec![(run.clone(), inputs.clone())];
     dovetail_flow::submit_with(&parts, &published, &record.models, again).unwrap().remove(0).unwrap();
     add(manifest.replace("alt2", "aaa"));
@@ -505,8 +509,8 @@ fn a_run_keeps_the_model_that_was_chosen_when_it_was_submitted() {
     assert_eq!(used(&resumed), "frontal_alt2", "{resumed:#}");
     let new = home.run(&["run", "it", "--input", &image, "--output", "json"]).exits(0).json();
     assert_eq!(used(&new), "frontal_aaa", "{new:#}");
-    // Where the model is no more, no other one stands in for it, and the run is not over.
-    let run = dovetail_flow::new_run_id().unwrap();
+    // If the chosen model is removed, no other model replaces it, and the run stays open.
+    let run = dovetail_flow::new_run_id();
     let again = vec![(run.clone(), inputs)];
     dovetail_flow::submit_with(&parts, &published, &record.models, again).unwrap().remove(0).unwrap();
     std::fs::remove_file(home.path("data/models/frontal_alt2.toml")).unwrap();
@@ -527,7 +531,7 @@ fn the_pipeline_is_measured_against_the_library_alone() {
     valid("bench.schema.json", &document);
     let measured = document["figures"].as_array().unwrap();
     assert_eq!(measured.iter().map(|figure| figure["name"].as_str().unwrap()).collect::<Vec<_>>(), figures);
-    // Whatever the machine does beside it: networks of 70 MB are loaded, and the pipeline does all that the library
+    // The bound leaves room for other load: networks of 70 MB are loaded, and the pipeline does all that the library
     // does.
     let value = |n: usize| measured[n]["value"].as_f64().unwrap();
     assert!(value(0) > 70.0 && value(1) > 0.5 && value(2) > 0.2, "{measured:?}");

@@ -1,4 +1,4 @@
-//! `gc`: what it removes of a data folder, and what it leaves.
+//! `gc`: removed and kept content of a data folder.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -13,8 +13,9 @@ fn home() -> Home {
     let steps =
         json!({ "copy": { "number": 1, "task": "copy-artifact@1.0.0", "inputs": { "artifact": "input.file" } } });
     let inputs = json!({ "file": {} });
-    home.push(&["copy-artifact"])
-        .pipeline("copying", &json!({ "name": "copying", "version": "1.0.0", "inputs": inputs, "steps": steps, "output": { "it": "copy.upper" } }));
+    let output = json!({ "it": "copy.upper" });
+    let pipeline = json!({ "name": "copying", "version": "1.0.0", "inputs": inputs, "steps": steps, "output": output });
+    home.push(&["copy-artifact"]).pipeline("copying", &pipeline);
     home
 }
 
@@ -68,7 +69,7 @@ fn old_runs_go_with_their_blobs_and_what_is_published_stays() {
     let shown = home.run(&["runs", "show", document["run_id"].as_str().unwrap(), "--output", "json"]).exits(0).json();
     assert_eq!(shown, document);
 
-    // Its blobs are young still: somebody might be about to refer to them.
+    // The run's blobs are too young to be removed: a running step might refer to them.
     let would = gc(&home, &["--keep-runs", "0s", "--dry-run"]);
     assert_eq!((&would["runs"], &would["blobs"]["artifacts"]["number"], runs(&home)), (&json!(1), &json!(0), 1));
     age(&home.path("data/blobs"));
@@ -104,7 +105,7 @@ fn fresh_blobs_stay_while_somebody_works() {
     let worker = Daemon::start(&home, "busy", &[]);
     let refused = home.run(&["gc", "--keep-blobs", "59m"]).exits(2);
     assert!(
-        refused.stderr.contains("too_soon") || refused.stderr.contains("could remove what a step that runs now"),
+        refused.stderr.contains("too_soon") || refused.stderr.contains("could remove a blob that a running step"),
         "{}",
         refused.stderr
     );
@@ -121,7 +122,7 @@ fn a_time_that_is_none_is_refused() {
     assert!(refused.stderr.contains("soon") && refused.stderr.contains("30s"), "{}", refused.stderr);
 }
 
-/// The blobs of other records, as where two machines with records of their own name one bucket.
+/// Blobs that belong to other records, as if two machines with separate records named one bucket.
 #[test]
 fn blobs_of_other_records_are_neither_removed_nor_added_to() {
     let (ours, theirs) = (home(), home());
@@ -152,7 +153,7 @@ fn blobs_of_other_records_are_neither_removed_nor_added_to() {
     assert!(told["ok"] == false && told["found"].as_str().unwrap().contains("other records"), "{told}");
 }
 
-/// A data folder from before blobs had an owner is collected as ever.
+/// A data folder without an owner of blobs, from an earlier version, is collected.
 #[test]
 fn an_old_data_folder_is_collected() {
     let home = home();

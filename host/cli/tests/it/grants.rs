@@ -1,5 +1,5 @@
-//! What this machine gives to tasks (`worker.grants`) binds whoever runs their steps here: `run`, `runs resume` and
-//! `retry` on the data folder, and `task run`, as it binds workers (`workers.rs`).
+//! Grants that this machine withholds (`worker.grants`) are also withheld from `run`, `runs resume` and `retry` on the
+//! data folder, and from `task run`. `workers.rs` tests the same for workers.
 
 use std::process::Command;
 
@@ -14,7 +14,9 @@ fn home() -> Home {
     home.run(&["task", "push", &clock, "--grant", "clocks"]).exits(0);
     home.push(&["add"]);
     let pipeline = |name: &str, step: Value, from: &str| {
-        home.pipeline(name, &json!({ "name": name, "version": "1.0.0", "inputs": {}, "steps": { "now": step }, "output": { "it": from } }));
+        let (steps, output) = (json!({ "now": step }), json!({ "it": from }));
+        let pipeline = json!({ "name": name, "version": "1.0.0", "inputs": {}, "steps": steps, "output": output });
+        home.pipeline(name, &pipeline);
     };
     pipeline("ask", json!({ "number": 1, "task": "clock@^1", "inputs": {} }), "now.milliseconds");
     pipeline(
@@ -25,7 +27,7 @@ fn home() -> Home {
     home
 }
 
-/// On a machine that gives no more than this.
+/// The command on a machine with these `worker.grants`.
 fn given(home: &Home, grants: &str, args: &[&str]) -> Ran {
     let args: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
     Ran::of(&Command::env(&mut home.command(&args), "DOVETAIL_WORKER_GRANTS", grants).output().unwrap(), &args)
@@ -78,7 +80,7 @@ fn what_is_resumed_or_retried_here_is_given_no_more_either() {
     assert!(both["error"]["message"].as_str().unwrap().contains(&format!("run {asking}: ")), "{both:#}");
     home.run(&["runs", "cancel", &asking]).exits(0);
     withheld(given(&home, "random", &["runs", "retry", &asking]), "`clock_001`");
-    // It is over: there is nothing to give.
+    // The run is over, so that no step needs a grant.
     given(&home, "random", &["runs", "resume", &asking]).exits(1);
     home.run(&["runs", "retry", &asking]).exits(0);
 }

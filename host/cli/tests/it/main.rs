@@ -1,4 +1,4 @@
-//! The program as its users meet it: real processes on data folders of their own. Tasks come from the plugins'
+//! The program as users see it: real processes, each test on its own data folder. Tasks come from the plugins'
 //! workspace, models from the model package; where one of them is not there, a test fails and says how to get it.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test should panic")]

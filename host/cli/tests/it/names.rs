@@ -1,5 +1,5 @@
-//! Names of files as they may be: bytes that are no UTF-8, signs that patterns have, line ends, links that lead
-//! nowhere.
+//! Unusual names of files: bytes that are not UTF-8, special characters of patterns, line ends, links without
+//! targets.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use crate::support::{Home, Ran, component, plugin, valid};
 use crate::workers::Daemon;
 
-/// One step that copies an artifact.
+/// A pipeline with one step that copies an artifact.
 fn copying() -> Home {
     let home = Home::new();
     let steps = json!({ "copy": { "number": 1, "task": "copy-artifact@^1", "inputs": { "artifact": "input.file" } } });
     home.push(&["copy-artifact"]).pipeline(
         "copying",
-        &json!({ "name": "copying", "version": "1.0.0", "inputs": { "file": {} }, "steps": steps, "output": { "size": "copy.size" } }),
+        &json!({ "name": "copying", "version": "1.0.0", "inputs": { "file": {} }, "steps": steps,
+            "output": { "size": "copy.size" } }),
     );
     home
 }
@@ -26,7 +27,7 @@ fn name(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
 }
 
-/// `caf` and a letter of Latin-1, as old archives have names.
+/// `caf` and a letter in Latin-1, such as names in old archives.
 const LATIN: [&[u8]; 2] = [b"caf\xe8.txt", b"caf\xe9.txt"];
 
 fn latin(home: &Home) -> [PathBuf; 2] {
@@ -38,7 +39,7 @@ fn latin(home: &Home) -> [PathBuf; 2] {
     })
 }
 
-/// The program with arguments of which the last ones are bytes.
+/// The program with arguments, of which the last ones are bytes.
 fn run(home: &Home, args: &[&str], more: &[&[u8]]) -> Ran {
     let mut command = home.command(args);
     command.args(more.iter().map(|bytes| name(bytes)));
@@ -68,14 +69,14 @@ fn files_whose_names_are_no_text_are_run_each_by_itself() {
         text.contains("latin1/caf\\xe8.txt  succeeded") && text.contains("latin1/caf\\xe9.txt  succeeded"),
         "{text}"
     );
-    // Two names are two keys, and the same command makes the same runs.
+    // Two names give two keys, and the same command gives the same runs.
     let before = recorded(&home);
     let keyed =
         || ids(&run(&home, &["run", "copying", "--key", "k", "--output", "json"], each).exits(0).json()["runs"]);
     let first = keyed();
     assert_eq!((first.len(), keyed()), (2, first.clone()));
     assert_eq!(recorded(&home).len(), before.len() + 2);
-    // By patterns, one of which has such a byte itself.
+    // Patterns match these names, also a pattern with such a byte.
     let runs = |pattern: &[u8]| {
         let all = run(&home, &["run", "copying", "--output", "json"], &[b"--each", pattern]).exits(0).json();
         all["runs"].as_array().unwrap().len()
@@ -86,7 +87,7 @@ fn files_whose_names_are_no_text_are_run_each_by_itself() {
     );
     let one = run(&home, &["run", "copying", "--output", "json"], &[b"--input", b"file=@latin1/caf\xe9.txt"]);
     assert_eq!(one.exits(0).json()["inputs"]["file"]["name"], "caf\\xe9.txt");
-    // Nobody waits for these.
+    // With --detach.
     let _worker = Daemon::start(&home, "worker", &[]);
     crate::workers::wait("the worker lives", || {
         !home.run(&["workers", "list", "--output", "json"]).json().as_array().unwrap().is_empty()
@@ -95,7 +96,7 @@ fn files_whose_names_are_no_text_are_run_each_by_itself() {
     let files: Vec<&str> =
         detached["runs"].as_array().unwrap().iter().map(|run| run["file"].as_str().unwrap()).collect();
     assert_eq!(files, ["latin1/caf\\xe8.txt", "latin1/caf\\xe9.txt"]);
-    // One that is not there is named so, by JSON as well.
+    // A missing file is named in this form, also in JSON.
     let error = run(&home, &["run", "copying", "--output", "json"], &[b"--each", b"file=@gone\xe9"]).exits(2).json();
     assert_eq!(
         (&error["error"]["code"], &error["error"]["details"]["path"]),
@@ -120,7 +121,8 @@ fn plugins_packages_and_pipelines_may_have_such_names() {
     assert_eq!(ran.exits(0).json()["output"]["sum"], 3);
     run(&home, &["task", "push"], &[b"caf\xe8.zip"]).exits(0);
     let steps = json!({ "sum": { "number": 1, "task": "add", "inputs": { "a": "input.a", "b": {"value": 1} } } });
-    let file = json!({ "name": "adding", "version": "1.0.0", "inputs": { "a": {} }, "steps": steps, "output": { "sum": "sum.sum" } });
+    let file = json!({ "name": "adding", "version": "1.0.0", "inputs": { "a": {} }, "steps": steps,
+        "output": { "sum": "sum.sum" } });
     std::fs::write(home.path("").join(name(b"caf\xe9.json")), file.to_string()).unwrap();
     for args in [&["pipeline", "check"][..], &["pipeline", "graph"], &["run", "--input", "a=1"]] {
         run(&home, args, &[b"caf\xe9.json"]).exits(0);
@@ -129,7 +131,7 @@ fn plugins_packages_and_pipelines_may_have_such_names() {
         let args: Vec<&str> = args.iter().copied().chain(["--output", "json"]).collect();
         assert_eq!(run(&home, &args, &[b"caf\xe9"]).exits(2).json()["error"]["code"], code);
     }
-    // In a package names are text: two files would become one.
+    // Names in a package are text: two files would get the same name.
     std::fs::create_dir(add.join("wit")).unwrap();
     std::fs::write(add.join("wit").join(name(b"caf\xe9.wit")), "package a:b;").unwrap();
     let refused = run(&home, &pack, &[b"caf\xe9"]).exits(2).json();
@@ -182,12 +184,12 @@ fn a_link_that_leads_nowhere_is_told() {
     assert!(recorded(&home).is_empty(), "nothing is recorded");
     std::fs::remove_file(home.path("in/pipe")).unwrap();
     run(&home, &["run", "copying"], &[b"--each", b"file=@in"]).exits(0);
-    // A photograph, before the first one is looked at.
+    // A photograph is refused before the first one is read.
     home.write("photographs/a.jpg", "no picture");
     std::os::unix::fs::symlink("nowhere", home.path("photographs/b.jpg")).unwrap();
     let demo = ["demo", "--photographs", "photographs", "--out", "out", "--output", "json"];
     assert_eq!(home.run(&demo).exits(2).json()["error"]["details"]["path"], "photographs/b.jpg");
-    // Settings, and the folder of the user's settings.
+    // The settings file, and the folder of the user's settings.
     let list = ["runs", "list", "--output", "json"];
     for (link, file) in [("dovetail.toml", "dovetail.toml"), (".config/dovetail", ".config/dovetail/dovetail.toml")] {
         std::fs::create_dir_all(home.path(link).parent().unwrap()).unwrap();
@@ -198,7 +200,7 @@ fn a_link_that_leads_nowhere_is_told() {
         std::fs::remove_file(home.path(link)).unwrap();
     }
     home.run(&list).exits(0);
-    // The data folder: what is there is not nothing.
+    // A data folder with such a link is an error, and not an empty data folder.
     std::fs::rename(home.path("data"), home.path("elsewhere")).unwrap();
     std::os::unix::fs::symlink("nowhere", home.path("data")).unwrap();
     assert_eq!(home.run(&list).exits(3).json()["error"]["code"], "data_folder");
@@ -222,7 +224,7 @@ fn a_name_that_is_there_is_no_pattern() {
     assert_eq!(names("photos*/[bc][1.]*"), ["c.txt", "b1.txt"]);
     assert_eq!(names("**/[ac].txt"), ["c.txt", "a.txt"]);
     assert_eq!(names("./photos [[]2019]/a.*"), ["a.txt"]);
-    // Folders that contain themselves come to an end.
+    // A cycle of links ends.
     std::os::unix::fs::symlink("..", home.path("photos 2/up")).unwrap();
     assert_eq!(names("photos 2/**/c.txt"), ["c.txt"]);
     for (each, code) in [("photos 2/[", "bad_glob"), ("photos 2/[x]*", "no_files"), ("**/*/", "no_files")] {

@@ -1,9 +1,10 @@
-//! Records of a newer dovetail among ours: lists show the others and name them, and nothing is guessed in their place.
+//! Records that a newer dovetail wrote. Lists show the other records and name these, and no other record is used in
+//! their place.
 
 use std::sync::Arc;
 
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{Item, Kind, Ledger as _, Record, RunKey};
+use dovetail_core::ledger::{Kind, Ledger as _, Operation, Record, RunKey};
 use dovetail_flow::SystemClock;
 use dovetail_stores::SqliteLedger;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use crate::support::Home;
 
 const RUN: &str = "01999999-9999-7999-8999-999999999999";
 
-/// A folder with a task, a pipeline and a run of ours.
+/// A data folder with a task, a pipeline and a run of this version.
 fn home() -> Home {
     let home = Home::new();
     home.push(&["add"]).pipeline("it", &pipeline("it", "1.0.0"));
@@ -29,16 +30,17 @@ fn record(kind: Kind, key: &str, format: &str) -> Record {
     Record { kind, key: key.to_owned(), value: json!({ "format": format, "a_new": "word" }).to_string().into_bytes() }
 }
 
-/// What a newer dovetail has written there.
-fn write(home: &Home, items: &[Item]) {
+/// Adds records in the format of a newer dovetail.
+fn write(home: &Home, items: &[Operation]) {
     SqliteLedger::open(&home.path("data"), Arc::new(SystemClock)).unwrap().commit(items).unwrap();
 }
 
 fn put(home: &Home, kind: Kind, key: &str, format: &str) {
-    write(home, &[Item::Put { record: record(kind, key, format) }]);
+    write(home, &[Operation::Put { record: record(kind, key, format) }]);
 }
 
-/// Lists `what`: ours are there, and the one that cannot be read is named on standard error and behind the others.
+/// Lists `what`: the readable records are there, and the unreadable one is named on standard error and after the
+/// others.
 fn listed(home: &Home, what: &str, ours: &str, (name, value): (&str, &str)) {
     let text = home.run(&[what, "list"]).exits(0);
     assert!(text.stdout.contains(ours), "{}", text.stdout);
@@ -59,10 +61,10 @@ fn a_run_of_a_newer_form_hides_no_other() {
     let home = home();
     let run = RunKey { run: RUN.parse().unwrap(), generation: 0 };
     let record = record(Kind::Run, RUN, "dovetail.run_record/3");
-    write(&home, &[Item::Submit { run, record, jobs: Vec::new(), steps: [NodeId::of_step("go")].into() }]);
+    write(&home, &[Operation::Submit { run, record, jobs: Vec::new(), steps: [NodeId::of_step("go")].into() }]);
     listed(&home, "runs", "it@1.0.0", ("run_id", RUN));
     assert_eq!(home.run(&["runs", "show", RUN, "--output", "json"]).exits(3).json()["error"]["code"], "store_newer");
-    // Nor does it keep others waiting.
+    // The unreadable run does not prevent the others from being resumed.
     let ours = crate::support::open_run(&home, "it");
     let resumed = home.run(&["runs", "resume", "--all", "--output", "json"]).exits(3).json();
     let states: Vec<(&Value, &Value)> =
@@ -104,13 +106,13 @@ fn the_end_of_a_run_of_a_newer_form_hides_no_other() {
     let runs = home.run(&["runs", "list", "--output", "json"]).json();
     let newest = runs[0]["run_id"].as_str().unwrap().to_owned();
     let key = RunKey { run: newest.parse().unwrap(), generation: 1 }.key();
-    // It was run again by the newer one, and its second generation has ended.
+    // The newer dovetail retried the run, and the second generation has ended.
     let generation = Record { kind: Kind::Generation, key: key.clone(), value: b"{}".to_vec() };
     write(
         &home,
         &[
-            Item::Put { record: generation },
-            Item::Put { record: record(Kind::RunOutcome, &key, "dovetail.run_outcome/2") },
+            Operation::Put { record: generation },
+            Operation::Put { record: record(Kind::RunOutcome, &key, "dovetail.run_outcome/2") },
         ],
     );
     listed(&home, "runs", "it@1.0.0", ("run_id", &newest));
@@ -126,7 +128,7 @@ fn a_task_of_a_newer_form_hides_no_other() {
     home.run(&["pipeline", "update", "it"]).exits(0);
     home.push(&["add"]);
     assert_eq!(home.run(&["task", "show", "sub", "--output", "json"]).exits(3).json()["error"]["code"], "store_newer");
-    // An older version is not taken instead of the one that is meant, and is where that one is not asked for.
+    // An older version does not replace the wanted one, and can be named itself.
     put(&home, Kind::Plugin, "add@1.9.0", "dovetail.plugin/2");
     for args in [
         &["task", "show", "add@^1"][..],
@@ -151,7 +153,7 @@ fn a_pipeline_of_a_newer_form_hides_no_other() {
     put(&home, Kind::Pipeline, "other@1.0.0#1", "dovetail.pipeline/2");
     listed(&home, "pipeline", "it@1.0.0", ("pipeline", "other@1.0.0"));
     home.run(&["run", "it"]).exits(0);
-    // Its newest revision is what a run of it would be.
+    // A run would use the newest revision.
     home.pipeline("more", &pipeline("more", "1.0.0"));
     put(&home, Kind::Pipeline, "more@1.0.0#2", "dovetail.pipeline/2");
     let all = home.run(&["pipeline", "list", "--output", "json"]).exits(0).json();

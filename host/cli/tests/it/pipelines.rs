@@ -1,4 +1,4 @@
-//! `pipeline`: files that are right and files that are wrong, publishing, moving to newer plugins.
+//! `pipeline`: valid and invalid files, publishing, updates to newer plugins.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,16 @@ fn twice() -> Value {
 fn everything_wrong_is_found_at_once() {
     let home = Home::new();
     home.push(&["add"]);
-    let file = "{\n  \"name\": \"bad\", \"version\": \"1.0.0\", \"inputs\": { \"a\": {} },\n  \"steps\": {\n    \"one\": { \"number\": 1, \"task\": \"add@^1\", \"inputs\": { \"a\": \"input.a\", \"b\": {\"value\": \"x\"} } },\n    \"two\": { \"number\": 1, \"task\": \"ad@^1\", \"inputs\": { \"a\": \"thre.sum\" } },\n    \"four\": { \"number\": 4, \"task\": \"add@^7\", \"speed\": 3, \"inputs\": { \"a\": \"one.sun\" } }\n  },\n  \"output\": { \"sum\": \"one.sum\" }\n}\n";
+    let file = r#"{
+  "name": "bad", "version": "1.0.0", "inputs": { "a": {} },
+  "steps": {
+    "one": { "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": {"value": "x"} } },
+    "two": { "number": 1, "task": "ad@^1", "inputs": { "a": "thre.sum" } },
+    "four": { "number": 4, "task": "add@^7", "speed": 3, "inputs": { "a": "one.sun" } }
+  },
+  "output": { "sum": "one.sum" }
+}
+"#;
     home.write("bad.json", file);
     let text = home.run(&["pipeline", "check", "bad.json"]).exits(1).stdout;
     insta::assert_snapshot!(normal(&home, &text));
@@ -38,7 +47,7 @@ fn a_published_version_never_changes_and_update_moves_to_newer_plugins() {
     home.push(&["add"]).pipeline("twice", &twice());
     let again = home.run(&["pipeline", "push", "twice.json", "--output", "json"]).exits(0).json();
     assert_eq!((again["created"].as_bool(), again["revision"].as_u64()), (Some(false), Some(1)));
-    // As a version control system may write it.
+    // A version control system may write CRLF.
     let text = serde_json::to_string_pretty(&twice()).unwrap().replace('\n', "\r\n");
     home.write("dos.json", text);
     assert_eq!(home.run(&["pipeline", "push", "dos.json", "--output", "json"]).exits(0).json()["created"], false);
@@ -67,7 +76,7 @@ fn a_published_version_never_changes_and_update_moves_to_newer_plugins() {
     assert_eq!(home.run(&["pipeline", "show", "twice", "--output", "json"]).json()["revision"], 2);
 }
 
-/// The component of `add` as if its WIT had this version, which is as long as its own.
+/// The component of `add` with another version in its WIT. The version must have the length of the original one.
 fn of_version(component: &[u8], version: &str) -> Vec<u8> {
     let (old, new) = (b"dovetail:add/task@1.0.0", format!("dovetail:add/task@{version}"));
     let mut changed = component.to_vec();

@@ -1,4 +1,4 @@
-//! Commands that only read: where there is no data folder they find nothing, and make none.
+//! Commands that only read. Without a data folder they find nothing, and make no folder.
 
 use serde_json::json;
 
@@ -39,7 +39,7 @@ fn a_data_folder_is_made_by_what_writes() {
     home.run(&["task", "pack", &folder, "-o", "add.zip"]).exits(0);
     home.run(&["task", "run", &folder, "--input", "a=1", "--input", "b=2"]).exits(0);
     assert!(!home.path("data").try_exists().unwrap(), "none of them makes the data folder");
-    // Nor do they make one of a folder that is something else.
+    // A folder with other files is not made a data folder either.
     home.write("data/letter.txt", "not yours");
     home.run(&["runs", "list"]).exits(0);
     home.run(&["models", "list"]).exits(0);
@@ -58,7 +58,7 @@ fn doctor_says_that_the_data_folder_can_be_made() {
     };
     let folder = found("data folder");
     assert_eq!(folder["ok"], true, "{folder:#}");
-    assert!(folder["found"].as_str().unwrap().ends_with("data is not there yet, and can be made"), "{folder:#}");
+    assert!(folder["found"].as_str().unwrap().ends_with("data does not exist yet, and can be made"), "{folder:#}");
     assert_eq!((&found("database")["ok"], &found("database")["found"]), (&json!(true), &json!("none yet")));
     assert!(!home.path("data").try_exists().unwrap());
     home.push(&["add"]);

@@ -56,7 +56,8 @@ fn a_pipeline_file_is_checked_and_published() {
     home.write(
         "p/one.json",
         json!({ "name": "one", "version": "1.0.0", "inputs": {"a": {}},
-        "steps": {"sum": {"number": 1, "task": "add", "inputs": {"a": "input.a", "b": {"value": 1}}}}, "output": {"sum": "sum.sum"} })
+        "steps": {"sum": {"number": 1, "task": "add", "inputs": {"a": "input.a", "b": {"value": 1}}}},
+        "output": {"sum": "sum.sum"} })
         .to_string(),
     );
     assert_eq!(
@@ -91,7 +92,7 @@ fn each_file_makes_one_run_in_order() {
     let lines = home.run(&["run", "adding", "--each", "a=@in/0*.json", "--output", "ndjson"]).exits(0).stdout;
     let runs: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(sums(&runs), (101..111).collect::<Vec<u64>>());
-    // One of them that does not fit: then none is recorded.
+    // If one file does not fit, no run is recorded.
     home.write("in/05.json", "\"five\"");
     let error = home.run(&["run", "adding", "--each", "a=@in", "--output", "json"]).exits(2).json();
     assert!(error["error"]["message"].as_str().unwrap().contains("05.json"), "{error:#}");
@@ -116,8 +117,12 @@ fn a_failed_run_exits_1_with_its_error() {
 
 #[test]
 fn a_timeout_is_called_so_and_a_panic_names_its_line() {
-    let step = |behaviour: &str, value: Value| json!({ "go": { "number": 1, "task": "probe", "timeout": "300ms", "retry": {"max_attempts": 1}, "inputs": { "behaviour": {"value": {"tag": behaviour, "val": value}} } } });
-    let endless = json!({ "go": { "number": 1, "task": "probe", "timeout": "300ms", "retry": {"max_attempts": 1}, "inputs": { "behaviour": {"value": {"tag": "endless_loop"}} } } });
+    let probe = |behaviour: Value| {
+        json!({ "go": { "number": 1, "task": "probe", "timeout": "300ms", "retry": {"max_attempts": 1},
+            "inputs": { "behaviour": {"value": behaviour} } } })
+    };
+    let step = |behaviour: &str, value: Value| probe(json!({"tag": behaviour, "val": value}));
+    let endless = probe(json!({"tag": "endless_loop"}));
     let document = probing(&endless, "go.count").run(&["run", "probing", "--output", "json"]).exits(1).json();
     valid("run.schema.json", &document);
     assert_eq!(document["error"]["code"], "timeout", "{document:#}");
@@ -131,7 +136,8 @@ fn a_timeout_is_called_so_and_a_panic_names_its_line() {
 #[test]
 fn what_tasks_logged_is_kept() {
     let home = probing(
-        &json!({ "go": { "number": 7, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "log", "val": 3}} } } }),
+        &json!({ "go": { "number": 7, "task": "probe",
+            "inputs": { "behaviour": {"value": {"tag": "log", "val": 3}} } } }),
         "go.count",
     );
     let id = home.run(&["run", "probing", "--output", "json"]).exits(0).json()["run_id"].as_str().unwrap().to_owned();
@@ -141,27 +147,28 @@ fn what_tasks_logged_is_kept() {
     assert!(text.lines().count() == 3 && text.contains("probe_007") && text.contains("a line  line="), "{text}");
 }
 
-/// The first step works for about two seconds, which a test can interrupt; the second one needs what it gives.
+/// The first step works for about two seconds, so that a test can interrupt it. The second step needs its output.
 fn slow() -> Home {
     let home = Home::new();
     home.push(&["probe"]);
     home.run(&["task", "push", &plugin("clock").display().to_string(), "--grant", "clocks"]).exits(0);
     let pipeline = json!({ "name": "probing", "version": "1.0.0", "inputs": {},
         "steps": {
-            "work": { "number": 1, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "busy", "val": BUSY}} } },
+            "work": { "number": 1, "task": "probe",
+                "inputs": { "behaviour": {"value": {"tag": "busy", "val": BUSY}} } },
             "after": { "number": 2, "task": "clock", "inputs": { "zone": "work.text" } } },
         "output": { "at": "after.milliseconds" } });
     home.pipeline("probing", &pipeline);
     home
 }
 
-/// Rounds of about a microsecond.
+/// Rounds of work, each of about a microsecond.
 const BUSY: u64 = 2_000_000;
 
 fn interrupted(home: &Home, signals: &[&str]) -> (Ran, Duration) {
     let args = ["run", "probing", "--output", "json"];
     let child = home.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Until the run has been submitted and is being worked on.
+    // Wait until the run is submitted and executed.
     let deadline = Instant::now() + Duration::from_secs(20);
     while home.run(&["runs", "list", "--output", "json"]).json().as_array().unwrap().is_empty() {
         assert!(Instant::now() < deadline, "the run was not submitted");
@@ -211,6 +218,6 @@ fn the_second_signal_stops_at_once() {
     assert_eq!(document["processing_summary"]["steps"][0]["duration_ms"], json!(null), "{document:#}");
     let id = document["run_id"].as_str().unwrap();
     let resumed = home.run(&["runs", "resume", id, "--output", "json"]).exits(0).json();
-    // Nobody failed: the first attempt is the one that counts.
+    // No attempt failed: the first attempt gives the outcome.
     assert_eq!(resumed["processing_summary"]["steps"][0]["attempts"].as_array().unwrap().len(), 1, "{resumed:#}");
 }

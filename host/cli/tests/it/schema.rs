@@ -1,10 +1,10 @@
-//! As much of JSON Schema 2020-12 as the schemas in `host/service/schemas` and those of tasks use. A keyword that is not
-//! known here fails the test: nothing is skipped. (A full validator would change the features of crates that wasmtime
-//! is built with, and so build it twice.)
+//! A validator for the part of JSON Schema 2020-12 that the schemas in `host/service/schemas` and those of tasks use. A
+//! keyword that this validator does not know fails the test. (A full validator would change the features of crates that
+//! wasmtime is built with, and so build wasmtime twice.)
 
 use serde_json::Value;
 
-/// Everything that does not fit.
+/// All violations of the schema.
 pub(crate) fn errors(schema: &Value, value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     check(schema, schema, value, "", &mut found);
@@ -30,7 +30,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
         match keyword.as_str() {
             "$schema" | "$id" | "$defs" | "title" | "description" | "default" | "then" | "contentEncoding" => {}
             "$ref" => {
-                // Each schema stands for itself.
+                // Each schema is self-contained.
                 let pointer = rule.as_str().unwrap().strip_prefix('#').expect("a reference within the document");
                 check(root, root.pointer(pointer).expect("what a schema refers to is there"), value, at, found);
             }
@@ -106,8 +106,12 @@ fn is(ty: &Value, value: &Value) -> bool {
 #[test]
 fn the_validator_finds_what_does_not_fit() {
     use serde_json::json;
-    let schema = json!({ "type": "object", "required": ["a"], "additionalProperties": false, "$defs": { "n": { "type": "integer", "minimum": 1 } },
-        "properties": { "a": { "$ref": "#/$defs/n" }, "b": { "oneOf": [{ "type": "null" }, { "pattern": "^x" , "type": "string"}] }, "c": { "items": { "enum": [1, 2] } } } });
+    let schema = json!({ "type": "object", "required": ["a"], "additionalProperties": false,
+        "$defs": { "n": { "type": "integer", "minimum": 1 } },
+        "properties": {
+            "a": { "$ref": "#/$defs/n" },
+            "b": { "oneOf": [{ "type": "null" }, { "pattern": "^x" , "type": "string"}] },
+            "c": { "items": { "enum": [1, 2] } } } });
     assert_eq!(errors(&schema, &json!({ "a": 1, "b": "xy", "c": [1, 2] })), Vec::<String>::new());
     for bad in [
         json!({}),

@@ -14,7 +14,8 @@ fn home(files: usize) -> Home {
     home.push(&["add"]).pipeline(
         "adding",
         &json!({ "name": "adding", "version": "1.0.0", "inputs": { "a": {}, "b": {"default": 1} },
-            "steps": { "sum": { "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": "input.b" } } }, "output": { "sum": "sum.sum" } }),
+            "steps": { "sum": { "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": "input.b" } } },
+            "output": { "sum": "sum.sum" } }),
     );
     for n in 0..files {
         home.write(&format!("in/{n:04}.json"), n.to_string());
@@ -22,13 +23,14 @@ fn home(files: usize) -> Home {
     home
 }
 
-/// The same for files that are artifacts.
+/// A pipeline with one step that takes an artifact, and files for it.
 fn copying(files: usize) -> Home {
     let home = Home::new();
     home.push(&["copy-artifact"]).pipeline(
         "copying",
         &json!({ "name": "copying", "version": "1.0.0", "inputs": { "file": {} },
-            "steps": { "copy": { "number": 1, "task": "copy-artifact@^1", "inputs": { "artifact": "input.file" } } }, "output": { "size": "copy.size" } }),
+            "steps": { "copy": { "number": 1, "task": "copy-artifact@^1", "inputs": { "artifact": "input.file" } } },
+            "output": { "size": "copy.size" } }),
     );
     for n in 0..files {
         home.write(&format!("in/{n:04}.txt"), format!("file {n}"));
@@ -57,7 +59,7 @@ fn interrupt(child: &Child) {
     assert!(std::process::Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap().success());
 }
 
-/// The rest of what it says.
+/// The rest of the command's output.
 fn ended(child: Child, mut stdout: BufReader<std::process::ChildStdout>, line: &str, args: &[&str]) -> Ran {
     let mut rest = Vec::new();
     stdout.read_to_end(&mut rest).unwrap();
@@ -76,26 +78,26 @@ fn every_file_is_looked_at_before_the_first_run() {
         assert_eq!(error["error"]["code"], code, "{error:#}");
         assert_eq!(recorded(&home), Vec::<Value>::new());
     };
-    // Larger than an artifact may be; a hole takes no room on the disk.
+    // The file is larger than an artifact may be. It is sparse, so that it takes no disk space.
     let large = std::fs::File::create(home.path("in/0200.txt")).unwrap();
     large.set_len((256 << 20) + 1).unwrap();
     refused("unreadable_file");
     home.write("in/0200.txt", "small");
-    // A link to nothing.
+    // A link without a target.
     std::os::unix::fs::symlink(home.path("nowhere"), home.path("in/gone")).unwrap();
     let error = home
         .run(&["run", "copying", "--each", "file=@in/0000.txt", "--each", "file=@in/gone", "--output", "json"])
         .exits(2)
         .json();
     assert_eq!(error["error"]["code"], "missing_file");
-    // What is no file might never end, or be empty the second time.
+    // A pipe might not end, or be empty when it is read for the run.
     assert!(std::process::Command::new("mkfifo").arg(home.path("in/pipe")).status().unwrap().success());
     let error = home
         .run(&["run", "copying", "--each", "file=@in/0000.txt", "--each", "file=@in/pipe", "--output", "json"])
         .exits(2)
         .json();
     assert_eq!(error["error"]["code"], "not_a_file");
-    // Whoever may read everything cannot make a file that he may not read.
+    // A privileged user can read every file, so that no file is unreadable.
     home.write("in/secret.txt", "x");
     std::fs::set_permissions(home.path("in/secret.txt"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     if std::fs::File::open(home.path("in/secret.txt")).is_err() {
@@ -226,7 +228,7 @@ fn a_file_that_goes_away_meanwhile_is_told_and_the_others_are_run() {
 fn a_failure_of_the_host_stands_inside_the_document() {
     let home = home(40);
     home.run(&["run", "adding", "--each", "a=@in/000*.json", "--key", "k"]).exits(0);
-    // The package that the other runs need is damaged.
+    // Damage the package that the other runs need.
     let packages = home.path("data/blobs/packages/sha256");
     let away: Vec<_> = std::fs::read_dir(&packages).unwrap().map(|entry| entry.unwrap().path()).collect();
     let saved = std::fs::read(&away[0]).unwrap();
@@ -246,13 +248,13 @@ fn a_failure_of_the_host_stands_inside_the_document() {
         "{all:#}"
     );
     assert!(ran.stderr.contains("runs resume --all"), "{}", ran.stderr);
-    // The other forms: a line of its own, or on standard error only.
+    // In ndjson the error is a line; in text it is only on standard error.
     let ndjson: Vec<&str> = args.iter().copied().chain(["--output", "ndjson"]).collect();
     let lines = home.run(&ndjson).exits(3).stdout;
     valid("error.schema.json", &serde_json::from_str(lines.lines().last().unwrap()).unwrap());
     let text = home.run(&args).exits(3);
     assert!(text.stdout.contains(" succeeded, ") && text.stderr.contains("error: "), "{}{}", text.stdout, text.stderr);
-    // Mended, the same runs end.
+    // After the repair the same runs end.
     std::fs::write(&away[0], saved).unwrap();
     let resumed = home.run(&["runs", "resume", "--all"]).exits(0).stdout;
     assert!(resumed.starts_with("pipeline ") && resumed.contains("adding@1.0.0  succeeded"), "{resumed}");

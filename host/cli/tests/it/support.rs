@@ -1,4 +1,4 @@
-//! A data folder, the program run on it, and what it answered.
+//! A data folder, the program on it, and the program's answers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub(crate) fn plugin(name: &str) -> PathBuf {
         .unwrap()
 }
 
-/// What cargo built of it.
+/// The component that cargo built.
 pub(crate) fn component(name: &str) -> PathBuf {
     root().join("plugins/target/wasm32-wasip2/release").join(format!("{}.wasm", name.replace('-', "_")))
 }
@@ -44,7 +44,7 @@ fn package(name: &str) -> String {
     packed.entry(name.to_owned()).or_insert_with(pack).clone()
 }
 
-/// A folder with nothing in it, removed afterwards. It is the home of the user, too.
+/// An empty folder, which is removed afterwards. It is also the user's home folder.
 pub(crate) struct Home(tempfile::TempDir);
 
 impl Home {
@@ -79,7 +79,7 @@ impl Home {
         self
     }
 
-    /// What publishing them says.
+    /// The answer to publishing the test plugins of these names.
     pub(crate) fn again(&self, plugins: &[&str], format: &str) -> Ran {
         let packages: Vec<String> = plugins.iter().map(|name| package(name)).collect();
         let args: Vec<&str> =
@@ -111,18 +111,18 @@ pub(crate) fn command(data: &Path, folder: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// A run without inputs that was submitted and that nobody works on; its ID.
+/// Submits a run without inputs, which no process executes. Gives its ID.
 pub(crate) fn open_run(home: &Home, pipeline: &str) -> String {
     let clock = Arc::new(dovetail_flow::SystemClock);
     let data = home.path("data");
     let ledger = Arc::new(dovetail_stores::SqliteLedger::open(&data, clock.clone()).unwrap());
     let parts = dovetail_flow::Ports { ledger, blobs: Arc::new(dovetail_stores::FileBlobs::new(&data)), clock };
-    let (published, run) = (dovetail_flow::pipeline(&parts, pipeline).unwrap(), dovetail_flow::new_run_id().unwrap());
+    let (published, run) = (dovetail_flow::pipeline(&parts, pipeline).unwrap(), dovetail_flow::new_run_id());
     dovetail_flow::submit(&parts, &published, &serde_json::json!({}), &run).unwrap();
     run.to_string()
 }
 
-/// What a process answered.
+/// The answer of a process.
 pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) stdout: String,
@@ -142,7 +142,7 @@ impl Ran {
         Self { code: output.status.code().unwrap_or(-1), stdout, stderr, said }
     }
 
-    /// It ended so.
+    /// Checks the exit code.
     #[track_caller]
     pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{}", self.said);
@@ -156,7 +156,7 @@ impl Ran {
     }
 }
 
-/// Fails unless `value` is what the schema in `host/service/schemas` or `host/bench/schemas` says.
+/// Fails unless `value` is valid against the schema in `host/service/schemas` or `host/bench/schemas`.
 #[track_caller]
 pub(crate) fn valid(schema: &str, value: &Value) {
     let files = ["host/service/schemas", "host/bench/schemas"].map(|folder| root().join(folder).join(schema));
@@ -166,7 +166,7 @@ pub(crate) fn valid(schema: &str, value: &Value) {
     assert!(errors.is_empty(), "not what {schema} says:\n{}\n{value:#}", errors.join("\n"));
 }
 
-/// A text for a snapshot: without what differs from run to run.
+/// A text for a snapshot, without the parts that differ from run to run.
 pub(crate) fn normal(home: &Home, text: &str) -> String {
     let rules = [
         ("sha256:[0-9a-f]{64}", "sha256:HEX"),

@@ -1,4 +1,4 @@
-//! `task`: packages, what is refused and why, and trying one task alone.
+//! `task`: packages, refusals with their reasons, and trying a single task.
 
 use serde_json::json;
 
@@ -45,13 +45,13 @@ fn a_package_replaces_only_a_package_or_a_file_that_is_named() {
     let wasm = home.write("add.wasm", std::fs::read(component("add")).unwrap());
     let pack =
         |more: &[&str]| home.run(&[&["task", "pack", "add", "--component", &wasm, "--output", "json"], more].concat());
-    // The default name is not one that the user gave.
+    // The user did not give the default name, so that another file of this name is not replaced.
     home.write("add-1.0.0.zip", "mine");
     assert_eq!(pack(&[]).exits(2).json()["error"]["code"], "would_replace");
     assert_eq!(std::fs::read_to_string(home.path("add-1.0.0.zip")).unwrap(), "mine");
     pack(&["-o", "add-1.0.0.zip"]).exits(0);
     pack(&[]).exits(0);
-    // What the package is made of is not replaced, although it is named.
+    // A source of the package is not replaced, although the user names it.
     for out in ["add/plugin.toml", "add/../add.wasm"] {
         let before = std::fs::read(home.path(out)).unwrap();
         assert_eq!(pack(&["-o", out]).exits(2).json()["error"]["code"], "result_is_input");
@@ -109,7 +109,7 @@ fn check_prints_what_the_host_sees() {
     let classes: Vec<&str> =
         json["imports"].as_array().unwrap().iter().map(|import| import["class"].as_str().unwrap()).collect();
     assert!(classes.iter().all(|class| matches!(*class, "host" | "inert")), "{classes:?}");
-    // The same of the component beside its manifest, and of the package.
+    // The same holds for the component beside its manifest, and for the package.
     home.run(&["task", "pack", &folder, "-o", "add.zip"]).exits(0);
     assert_eq!(home.run(&["task", "check", "add.zip", "--output", "json"]).exits(0).json(), json);
     assert!(
@@ -140,19 +140,23 @@ fn a_grant_is_named_checked_and_given() {
             .json()["error"]["code"],
         "bad_grant"
     );
-    // What is misspelt is said, not what is missing because of it.
+    // The error names the misspelt grant, and not the one that is missing because of it.
     let misspelt = home.run(&["task", "push", &folder, "--grant", "clock", "--output", "json"]).exits(2).json();
-    assert!(misspelt["error"]["message"].as_str().unwrap().contains("--grant clock: it is no grant"), "{misspelt:#}");
+    assert!(
+        misspelt["error"]["message"].as_str().unwrap().contains("--grant clock: there is no such grant"),
+        "{misspelt:#}"
+    );
     assert_eq!(home.run(&["task", "list", "--output", "json"]).json(), json!([]));
     home.run(&["task", "push", &folder, "--grant", "clocks"]).exits(0);
     let ran = home.run(&["task", "run", "clock", "--output", "json"]).exits(0).json();
     assert!(ran["output"]["milliseconds"].as_u64().unwrap() > 1_700_000_000_000, "{ran:#}");
 
-    // What a pipeline may reach is what its tasks were granted.
+    // The capabilities of a pipeline are the grants of its tasks.
     let step = json!({ "number": 1, "task": "clock@^1", "inputs": {} });
     home.pipeline(
         "timed",
-        &json!({ "name": "timed", "version": "1.0.0", "inputs": {}, "steps": { "now": step }, "output": { "at": "now.milliseconds" } }),
+        &json!({ "name": "timed", "version": "1.0.0", "inputs": {}, "steps": { "now": step },
+            "output": { "at": "now.milliseconds" } }),
     );
     let shown = home.run(&["pipeline", "show", "timed", "--capabilities", "--output", "json"]).exits(0).json();
     assert_eq!(
@@ -162,7 +166,7 @@ fn a_grant_is_named_checked_and_given() {
     let text = home.run(&["pipeline", "show", "timed", "--capabilities"]).exits(0).stdout;
     assert!(text.contains("clock_001  clock@1.0.0  clocks  none"), "{text}");
 
-    // A newer version needs a yes of its own, and is told apart from the one before it.
+    // A newer version needs its own permission. The error compares it with the version before it.
     let newer = home.path("newer");
     copy(&plugin("clock"), &newer);
     let change = |file: &str, from: &str, to: &str| {
@@ -172,7 +176,7 @@ fn a_grant_is_named_checked_and_given() {
     };
     change("plugin.toml", "1.0.0", "1.1.0");
     change("plugin.toml", "clocks = true", "clocks = true\nrandom = true");
-    // What is asked for needs a yes, whether the component imports it or not.
+    // Each grant in the manifest needs permission, also if the component does not import it.
     let asks_for =
         "name = \"clock\"\nversion = \"1.0.0\"\ndescription = \"x\"\n[grants]\nclocks = true\nrandom = true\n";
     home.write("greedy/plugin.toml", asks_for);
@@ -182,7 +186,7 @@ fn a_grant_is_named_checked_and_given() {
         .stdout;
     assert!(text.contains("\ngrants  clocks, random (push needs --grant clocks --grant random)\n"), "{text}");
     change("wit/world.wit", "dovetail:clock@1.0.0", "dovetail:clock@1.1.0");
-    // The component's own name, which stands in it as text of the same length.
+    // Replace the component's name in its bytes by a text of the same length.
     let mut bytes = std::fs::read(component("clock")).unwrap();
     for at in 0..bytes.len() {
         for name in ["dovetail:clock@1.0.0", "dovetail:clock/task@1.0.0"] {
@@ -204,7 +208,7 @@ fn a_grant_is_named_checked_and_given() {
         "{update}"
     );
 
-    // The same component with a manifest that asks for nothing: every import is named.
+    // With a manifest that asks for no grant, every import is named.
     home.write("clock/plugin.toml", "name = \"clock\"\nversion = \"1.0.0\"\ndescription = \"x\"\n");
     let component = component("clock").display().to_string();
     let refused = home.run(&["task", "check", "clock", "--component", &component, "--output", "json"]).exits(1).json();
@@ -220,7 +224,7 @@ fn a_grant_is_named_checked_and_given() {
     assert!(!home.path("clock-1.0.0.zip").is_file());
 }
 
-/// The files of a plugin's folder, without what was built in it.
+/// The files of a plugin's folder, without built files.
 fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -247,7 +251,7 @@ fn bad_components_are_refused_by_name() {
         ("text", b"just some text".to_vec(), "not_wasm"),
         ("wat", b"(component)".to_vec(), "text_format"),
         ("native", b"\x7fELF\x02\x01\x01\0".to_vec(), "native_code"),
-        // Made into a component, it has no task: it carries no WIT.
+        // The component that is made from the module has no task, since the module has no WIT.
         ("module", wat::parse_str("(module)").unwrap(), "no_run"),
         ("cut", task("(export \"a:bad/task\" (instance $task))")[..40].to_vec(), "invalid_component"),
         ("nothing", wat::parse_str("(component)").unwrap(), "no_run"),
@@ -290,7 +294,8 @@ fn every_mistake_of_a_manifest_is_found() {
     let home = Home::new();
     home.write(
         "bad/plugin.toml",
-        "name = \"Bad\"\nversion = \"one\"\n[limits]\nmemory = \"64GiB\"\nspeed = 3\n[grants]\nhttp = [\"https://a.example\"]\n",
+        "name = \"Bad\"\nversion = \"one\"\n[limits]\nmemory = \"64GiB\"\nspeed = 3\n\
+         [grants]\nhttp = [\"https://a.example\"]\n",
     );
     let component = component("add").display().to_string();
     let json = home.run(&["task", "check", "bad", "--component", &component, "--output", "json"]).exits(1).json();
@@ -312,7 +317,7 @@ fn every_mistake_of_a_manifest_is_found() {
     assert_eq!(codes, ["unsupported_grant", "wrong_component"], "{json:#}");
 }
 
-/// The folder of `add` as somebody has it who has just built it: sources, and the component where cargo puts it.
+/// The folder of `add` after a build: sources, and the component where cargo puts it.
 fn built() -> Home {
     let home = Home::new();
     for file in ["plugin.toml", "Cargo.toml", "src/lib.rs", "wit/world.wit"] {
@@ -347,15 +352,15 @@ fn a_component_older_than_its_source_is_not_published() {
     }
     assert!(!home.path("stale.zip").try_exists().unwrap());
     assert_eq!(home.run(&["task", "list", "--output", "json"]).json(), json!([]));
-    // To look at it or to try it, a warning is enough.
+    // `task check` and `task run` only warn.
     for args in [&["task", "check", "add"][..], &["task", "run", "./add", "--input", "a=1", "--input", "b=2"]] {
         let ran = home.run(args).exits(0);
         assert!(ran.stderr.contains("the component is older than its source: build it again"), "{}", ran.stderr);
     }
-    // Whoever names a component has chosen it.
+    // The age of a named component is not checked: the user chose it.
     home.run(&["task", "pack", "add", "--component", "add/target/wasm32-wasip2/release/add.wasm", "-o", "named.zip"])
         .exits(0);
-    // Cargo's list of what the component was built from says that this file is none of it.
+    // This file is not in cargo's list of the component's sources.
     let list = format!(
         "{}: {}\n",
         home.path("add/target/wasm32-wasip2/release/add.wasm").display(),
@@ -405,7 +410,7 @@ fn one_task_alone_says_what_it_used() {
         json["usage"]["wall_us"].as_u64().is_some() && json["usage"]["peak_memory"].as_u64().unwrap() > 0,
         "{json:#}"
     );
-    // The guest's own error is a failure of the run, not of the program.
+    // The guest's error is a failure of the attempt, not of the program.
     let json = home.run(&["task", "run", &folder, "--input", "{\"a\": 1}"]).exits(2);
     assert!(json.stderr.contains("has no value"), "{}", json.stderr);
     let all = home.write("in/all.json", "{\"a\": \"9223372036854775807\", \"b\": 1}");
@@ -451,7 +456,7 @@ fn artifacts_go_in_and_come_out() {
     saved.sort();
     assert_eq!(saved, ["SOME TEXT", "some text"]);
     assert!(!home.path("data/blobs/artifacts").is_dir(), "nothing is kept");
-    // The same again is there already; another file of that name is not replaced.
+    // A file with the same content stays; another file of that name is not replaced.
     home.run(&args).exits(0);
     let path = json["saved"][1].as_str().unwrap();
     std::fs::write(home.path(path), "mine").unwrap();

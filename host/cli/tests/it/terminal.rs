@@ -1,4 +1,4 @@
-//! What is written to a terminal, to one that understands nothing, and to nowhere.
+//! Output to a terminal, to a terminal without control sequences, and to closed streams.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Home, Ran, plugin};
 
-/// What the program writes to a terminal of so many columns, both its streams together.
+/// The program's output, of both streams, on a terminal of this many columns.
 fn on_terminal(home: &Home, columns: u32, set: &[(&str, &str)], words: &str) -> String {
     let program = env!("CARGO_BIN_EXE_dovetail");
     let line = format!("stty cols {columns}; {program} --data {} {words}", home.path("data").display());
@@ -20,10 +20,11 @@ fn on_terminal(home: &Home, columns: u32, set: &[(&str, &str)], words: &str) -> 
 
 const TERMINAL: (&str, &str) = ("TERM", "xterm");
 
-/// Steps with long names that run side by side for two seconds.
+/// A pipeline of steps with long names that run in parallel for two seconds.
 fn wide() -> Home {
     let home = Home::new();
-    let step = |n: usize| json!({ "number": n, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "busy", "val": 2_000_000}} } });
+    let busy = json!({ "behaviour": {"value": {"tag": "busy", "val": 2_000_000}} });
+    let step = |n: usize| json!({ "number": n, "task": "probe", "inputs": busy });
     let names: Vec<String> = (1..7).map(|n| format!("a_step_whose_name_is_{n}_of_many")).collect();
     let steps: serde_json::Map<String, Value> =
         names.iter().enumerate().map(|(n, name)| (name.clone(), step(n + 1))).collect();
@@ -38,12 +39,12 @@ fn progress_is_as_wide_as_the_terminal() {
     let home = wide();
     for columns in [40, 180] {
         let text = on_terminal(&home, columns, &[TERMINAL], "run wide --output json");
-        // Each line replaces the one before.
+        // Each line of progress replaces the one before.
         let lines = text.split("\r\u{1b}[2K").skip(1).map(|line| line.split(['\r', '\n']).next().unwrap_or_default());
         let longest = lines.filter(|line| line.contains("running a_step")).map(|line| line.chars().count()).max();
         assert_eq!(longest, Some(columns as usize - 1), "{text:?}");
     }
-    // No terminal, nothing is cut: each step on a line of its own.
+    // Without a terminal no line is cut, and each step has its own line.
     let ran = home.run(&["run", "wide", "--output", "json"]).exits(0);
     assert!(
         !ran.stderr.contains('\u{1b}') && ran.stderr.contains("a_step_whose_name_is_6_of_many done in"),
@@ -65,7 +66,7 @@ fn a_terminal_that_understands_no_control_sequences_gets_none() {
     }
 }
 
-/// The program started by a shell that closes a stream.
+/// The program, started by a shell that closes a stream.
 fn closed(home: &Home, stream: &str, args: &[&str]) -> Ran {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("exec \"$0\" \"$@\" {stream}"), env!("CARGO_BIN_EXE_dovetail"), "--data"]);
@@ -80,7 +81,7 @@ fn a_result_for_a_closed_standard_output_is_lost_and_an_input_is_not_empty() {
         let ran = closed(&home, ">&-", args).exits(3);
         assert!(ran.stderr.starts_with("error: write to standard output: Bad file descriptor"), "{}", ran.stderr);
         closed(&home, ">/dev/null", args).exits(0);
-        // Other programs open it for reading as well.
+        // Other programs open the stream for reading as well.
         closed(&home, "1<>/dev/null", args).exits(0);
     }
     closed(&home, ">&-", &["task", "show", "none"]).exits(2);

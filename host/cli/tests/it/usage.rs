@@ -1,4 +1,4 @@
-//! Help, and everything that can be typed wrongly: exit code 2, one clear error, nothing recorded.
+//! Help texts, and wrong arguments: exit code 2, one error, nothing recorded.
 
 use serde_json::json;
 
@@ -26,6 +26,8 @@ fn help_texts() {
         &["models", "pull", "-h"],
         &["demo", "-h"],
         &["bench", "-h"],
+        &["runs", "-h"],
+        &["schema", "--help"],
     ] {
         all.push_str(&format!("$ dovetail {}\n{}\n", args.join(" "), home.run(args).exits(0).stdout));
     }
@@ -96,7 +98,7 @@ fn wrong_usage_is_told_and_nothing_is_recorded() {
     insta::assert_snapshot!(normal(&home, &told));
     assert_eq!(home.run(&["runs", "list", "--output", "json"]).exits(0).json(), json!([]));
     assert!(!home.path("out").is_dir());
-    // What tar says to it differs from system to system.
+    // The message of tar differs from system to system.
     let ran = home.run(&["models", "pull", "--from", "picture.jpg", "--output", "json"]).exits(2);
     assert_eq!(ran.json()["error"]["code"], "bad_package");
 }
@@ -150,7 +152,7 @@ fn settings_come_from_the_environment_and_from_files() {
     home.push(&["add"]);
     std::fs::rename(home.path("data"), home.path("elsewhere")).unwrap();
     home.write("dovetail.toml", "data = \"elsewhere\"\n");
-    // `--data` is on every command line of these tests: without it the file decides.
+    // Without `--data`, which the other command lines of these tests have, the file decides.
     let bare = std::process::Command::new(env!("CARGO_BIN_EXE_dovetail"))
         .args(["task", "list"])
         .current_dir(home.path(""))
@@ -225,13 +227,13 @@ fn output_that_cannot_be_written_is_the_hosts_failure() {
     home.write("in/2.json", "2");
     assert_eq!(to_nowhere(&several).exits(3).stderr.matches(LOST).count(), 1);
     assert!(to_nowhere(&["--help"]).exits(3).stderr.starts_with(LOST));
-    // What was done is there: the runs of both formats, and one for each file.
+    // The runs are recorded: those of both formats, and one for each file.
     assert_eq!(home.run(&["runs", "list", "--output", "json"]).exits(0).json().as_array().unwrap().len(), 4);
-    // An error that is told on standard error is an error all the same.
+    // An error is printed on standard error, and has its exit code.
     let told = to_nowhere(&["run", "no-such-pipeline", "--output", "json"]).exits(2).stderr;
     assert!(told.contains("no-such-pipeline") && told.matches("error: ").count() == 1, "{told}");
 
-    // A reader that goes away wants no more.
+    // A reader that goes away is no error.
     let (read, write) = std::io::pipe().unwrap();
     drop(read);
     let mut command = home.command(&run);
@@ -255,7 +257,8 @@ fn what_strangers_wrote_does_not_steer_the_terminal() {
     home.run(&["task", "push", &packed]).exits(0);
     let step =
         json!({ "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": {"value": 1} }, "description": EVIL });
-    let pipeline = json!({ "name": "adding", "version": "1.0.0", "description": EVIL, "inputs": { "a": {} }, "steps": { "sum": step }, "output": { "sum": "sum.sum" } });
+    let pipeline = json!({ "name": "adding", "version": "1.0.0", "description": EVIL, "inputs": { "a": {} },
+        "steps": { "sum": step }, "output": { "sum": "sum.sum" } });
     home.pipeline("adding", &pipeline);
     let mut wrong = pipeline.clone();
     wrong["steps"]["sum"]["inputs"]["a"] = json!(format!("input.{EVIL}"));
@@ -309,7 +312,7 @@ fn version_completions_schemas_and_empty_lists() {
         let schema = home.run(&["schema", of]).exits(0).json();
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema", "{of}");
     }
-    // Each schema stands for itself: another document is a definition inside it.
+    // Each schema is self-contained: other documents are definitions inside it.
     let (runs, run) = (home.run(&["schema", "runs"]).json(), home.run(&["schema", "run"]).json());
     assert_eq!(runs["properties"]["runs"]["items"]["$ref"], "#/$defs/RunDocument");
     assert_eq!(runs["$defs"]["RunDocument"]["properties"], run["properties"]);

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use crate::support::Home;
 
-/// A worker, killed at the end if it is not told to stop before.
+/// A worker process, which is killed at the end of the test if it still runs.
 pub(crate) struct Daemon(Child);
 
 impl Daemon {
-    /// Starts one and waits until it is listed.
+    /// Starts a worker and waits until `workers list` shows it.
     pub(crate) fn start(home: &Home, name: &str, more: &[&str]) -> Self {
         let mut args = vec!["worker", "--name", name];
         args.extend(more);
@@ -21,7 +21,7 @@ impl Daemon {
         Self(child)
     }
 
-    /// By SIGTERM; the exit code.
+    /// Stops the worker by SIGTERM, and gives the exit code.
     pub(crate) fn stop(mut self) -> Option<i32> {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), rustix::process::Signal::TERM)
             .unwrap();
@@ -43,7 +43,8 @@ fn many_are_submitted_without_waiting() {
     home.push(&["add"]).pipeline(
         "adding",
         &json!({ "name": "adding", "version": "1.0.0", "inputs": { "a": {} },
-            "steps": { "sum": { "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": {"value": 1} } } }, "output": { "sum": "sum.sum" } }),
+            "steps": { "sum": { "number": 1, "task": "add@^1", "inputs": { "a": "input.a", "b": {"value": 1} } } },
+            "output": { "sum": "sum.sum" } }),
     );
     for n in 0..5 {
         home.write(&format!("in/{n}.json"), n.to_string());
@@ -100,7 +101,8 @@ fn adding() -> Home {
 }
 
 fn endless() -> Home {
-    let steps = json!({ "go": { "number": 1, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "endless_loop"}} } } });
+    let inputs = json!({ "behaviour": {"value": {"tag": "endless_loop"}} });
+    let steps = json!({ "go": { "number": 1, "task": "probe", "inputs": inputs } });
     home(&steps, "go.count")
 }
 
@@ -144,7 +146,8 @@ fn the_work_of_a_killed_daemon_is_done_by_another() {
     let first = Daemon::start(&home, "first", &[]);
     let run = submitted(&home);
     let worker = || {
-        home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json()["processing_summary"]["steps"][0]["worker"].clone()
+        let document = home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json();
+        document["processing_summary"]["steps"][0]["worker"].clone()
     };
     wait("the step runs", || state(&home, &run) == "running");
     assert_eq!(worker(), "first");
@@ -157,7 +160,7 @@ fn the_work_of_a_killed_daemon_is_done_by_another() {
     assert_eq!(worker(), "second");
     home.run(&["runs", "cancel", &run]).exits(0);
     home.run(&["runs", "watch", &run]).exits(1);
-    // The attempt that was stopped tells of the one that nobody could record.
+    // The stopped attempt counts the lost worker, which could not record its own attempt.
     let step = || {
         home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json()["processing_summary"]["steps"][0].clone()
     };
@@ -168,7 +171,7 @@ fn the_work_of_a_killed_daemon_is_done_by_another() {
         (1, &json!("second"), &json!(1))
     );
     let shown = home.run(&["runs", "show", &run]).exits(0);
-    assert!(shown.stdout.contains("begun anew after 1 lost worker"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("started again after 1 lost worker"), "{}", shown.stdout);
 }
 
 #[test]
@@ -182,7 +185,7 @@ fn a_run_is_cancelled_while_it_runs_and_run_again_by_retry() {
     let cancelled = home.run(&["runs", "cancel", &run, "--output", "json"]).exits(0).json();
     assert_eq!(cancelled, json!({ "run_id": run, "cancelled": true }));
     assert_eq!(state(&home, &run), "cancelled");
-    // Its slot is free when the attempt has been recorded as stopped.
+    // The slot is free when the outcome of the stopped attempt is recorded.
     let stopped = || {
         home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json()["processing_summary"]["steps"][0]["state"]
             == "stopped"
@@ -196,13 +199,14 @@ fn a_run_is_cancelled_while_it_runs_and_run_again_by_retry() {
     assert_eq!(state(&home, &run), "cancelled");
 }
 
-/// Whoever watches a run sees what its running steps came to, although its end is recorded before that.
+/// `runs watch` shows the outcomes of running steps, although the end of the run is recorded before them.
 #[test]
 fn who_watches_a_run_to_its_end_sees_the_attempts_that_were_stopped() {
     let endless =
         json!({ "number": 1, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "endless_loop"}} } });
-    // It fails while the other one runs.
-    let failing = json!({ "number": 2, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "fail", "val": "failed_retryable"}} },
+    // One step fails while the other step runs.
+    let failing = json!({ "number": 2, "task": "probe",
+        "inputs": { "behaviour": {"value": {"tag": "fail", "val": "failed_retryable"}} },
         "retry": { "max_attempts": 2, "backoff": "1s" } });
     for (fails, expected) in [(false, "cancelled"), (true, "failed")] {
         let steps = if fails { json!({ "go": endless, "fail": failing }) } else { json!({ "go": endless }) };
@@ -235,8 +239,8 @@ fn who_watches_a_run_to_its_end_sees_the_attempts_that_were_stopped() {
     }
 }
 
-/// One that was cancelled before it began has no attempt to wait for, and a worker that was killed never says what its
-/// attempt came to.
+/// `runs watch` does not wait for a step of a cancelled run that never started. A killed worker never records the
+/// outcome of its attempt.
 #[test]
 fn who_watches_a_run_is_not_kept_by_steps_that_tell_nothing() {
     let home = endless();
@@ -262,7 +266,7 @@ fn several_runs_are_cancelled_at_once() {
     let home = endless();
     let runs = [crate::support::open_run(&home, "it"), crate::support::open_run(&home, "it")];
     let left = crate::support::open_run(&home, "it");
-    // Nothing is done where one of them is none.
+    // If one name is wrong, no run is cancelled.
     home.run(&["runs", "cancel", &runs[0], "ffff0000"]).exits(2);
     assert_eq!(state(&home, &runs[0]), "queued");
     home.run(&["runs", "cancel"]).exits(2);
@@ -273,7 +277,7 @@ fn several_runs_are_cancelled_at_once() {
     assert_eq!(again, format!("{}  was over before\n{left}  cancelled\n", runs[0]));
 }
 
-/// Of a failure the log says why; that a step was stopped is none.
+/// The log says why a step failed. A stopped step is not logged as a failure.
 #[test]
 fn the_log_says_why_a_step_failed_and_that_one_was_stopped() {
     let fails =
@@ -319,7 +323,7 @@ fn a_retry_takes_over_what_had_succeeded() {
     assert_ne!(again["finished_at"], failed["finished_at"], "the rest was tried anew");
     let show = |which: &str| home.run(&["runs", "show", which, "--output", "json"]);
     assert_eq!((show(run).exits(0).json(), &again["generation"]), (again.clone(), &json!(1)));
-    // What it was before is still there.
+    // The earlier generation can still be shown.
     assert_eq!((show(&format!("{run}@0")).exits(0).json(), &failed["generation"]), (failed.clone(), &json!(0)));
     let made = |which: &str| {
         home.run(&["runs", "lineage", which, "--output", "json"]).exits(0).json()["steps"][0]["produced"][0]["output"]
@@ -342,7 +346,9 @@ fn a_step_waits_for_a_worker_that_may_run_it_and_the_run_says_so() {
     let plugin = crate::support::plugin("clock").display().to_string();
     home.run(&["task", "pack", &plugin, "-o", &packed]).exits(0);
     home.run(&["task", "push", &packed, "--grant", "clocks"]).exits(0);
-    home.pipeline("it", &json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": steps, "output": { "it": "now.milliseconds" } }));
+    let output = json!({ "it": "now.milliseconds" });
+    let pipeline = json!({ "name": "it", "version": "1.0.0", "inputs": {}, "steps": steps, "output": output });
+    home.pipeline("it", &pipeline);
     home.write("dovetail.toml", "worker = { grants = [\"random\"] }\n");
     let _poor = Daemon::start(&home, "poor", &[]);
     let run = submitted(&home);
@@ -364,7 +370,10 @@ fn a_step_waits_for_a_worker_that_may_run_it_and_the_run_says_so() {
             .iter()
             .any(|check| check["warning"] == true && check["found"].as_str().unwrap().contains(what))
     };
-    assert!(said("1 of the oldest 100 open runs waits for what no living worker has: the grant clocks"), "{checks:#}");
+    assert!(
+        said("1 of the oldest 100 open runs waits for capabilities that no living worker has: the grant clocks"),
+        "{checks:#}"
+    );
     std::fs::remove_file(home.path("dovetail.toml")).unwrap();
     let _rich = Daemon::start(&home, "rich", &[]);
     wait("the run ends", || show()["state"] == "succeeded");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Bench, job, names, node, outcome, record, run};
 use crate::blobs::StoreErrorKind;
 use crate::ledger::{
-    HeldStep, Item, Job, Kind, Lease, Listing, Record, Renewal, Reply, Requirements, RunKey, Scope, Wait,
+    HeldStep, Job, Kind, Lease, Listing, Operation, Record, Renewal, Reply, Requirements, RunKey, Scope, Wait,
 };
 
 pub(super) type Case = (&'static str, fn(&Bench));
@@ -13,16 +13,16 @@ pub(super) type Case = (&'static str, fn(&Bench));
 pub(super) const LEDGER: &[Case] = &[
     ("a record is written once and the first one stays", |b| {
         let first = Record { kind: Kind::Plugin, key: "a@1.0.0".into(), value: b"one".to_vec() };
-        assert_eq!(b.one(Item::Put { record: first.clone() }), Reply::Created);
+        assert_eq!(b.one(Operation::Put { record: first.clone() }), Reply::Created);
         let second = Record { value: b"two".to_vec(), ..first.clone() };
-        assert_eq!(b.one(Item::Put { record: second }), Reply::Exists(b"one".to_vec()));
+        assert_eq!(b.one(Operation::Put { record: second }), Reply::Exists(b"one".to_vec()));
         let got = b.ledger.get(Kind::Plugin, &["a@1.0.0".into(), "b@1.0.0".into()]).expect("get works");
         assert_eq!(got, [Some(b"one".to_vec()), None]);
         assert_eq!(b.ledger.get(Kind::Pipeline, &["a@1.0.0".into()]).expect("get works"), [None], "kinds do not mix");
     }),
     ("records are listed in the order of insertion, by prefix, from either end", |b| {
         for key in ["b@1", "a@2", "a@1", "a_b@1"] {
-            b.one(Item::Put { record: record(Kind::Plugin, key.into()) });
+            b.one(Operation::Put { record: record(Kind::Plugin, key.into()) });
         }
         let keys = |prefix: &str, limit, newest_first| -> Vec<String> {
             let listing = Listing { prefix: prefix.into(), limit, newest_first };
@@ -42,7 +42,7 @@ pub(super) const LEDGER: &[Case] = &[
     }),
     ("submitting again creates nothing", |b| {
         let key = b.submit(1, &[job("a", &[])]);
-        let again = Item::Submit {
+        let again = Operation::Submit {
             run: key.clone(),
             record: record(Kind::Run, key.run.to_string()),
             jobs: vec![job("z", &[])],
@@ -73,7 +73,7 @@ pub(super) const LEDGER: &[Case] = &[
         );
         b.ledger.beat("w1", b"{}", Duration::from_secs(60)).expect("a beat works");
         assert_eq!(holders(), [HeldStep { step: node("a"), worker: Some("w1".into()) }]);
-        assert_eq!(b.one(Item::Release { lease: a.lease, delay: Duration::ZERO }), Reply::Created);
+        assert_eq!(b.one(Operation::Release { lease: a.lease, delay: Duration::ZERO }), Reply::Created);
         assert_eq!(held(), [""; 0]);
         assert_eq!(b.claim(9).len(), 2);
         (b.advance)(b.lease * 5 / 4);
@@ -97,7 +97,7 @@ pub(super) const LEDGER: &[Case] = &[
     ("a lane keeps out those who cannot serve it", |b| {
         let lane = |text: &str| Requirements::parse(text);
         let jobs = [("a", ""), ("b", "clocks"), ("c", "clocks,model:m")]
-            .map(|(step, text)| Job { lane: lane(text), ..job(step, &[]) });
+            .map(|(step, text)| Job { requirements: lane(text), ..job(step, &[]) });
         let key = b.submit(1, &jobs);
         let claim = |able: &[&str]| -> Vec<String> {
             let scope = Scope::Able(able.iter().map(|name| (*name).to_owned()).collect());
@@ -109,14 +109,14 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(claim(&["clocks", "random"]), ["b"]);
         (b.advance)(b.lease * 5 / 4);
         assert_eq!(claim(&[]), ["a"], "a job keeps its lane when its lease lapses");
-        assert_eq!(b.one(Item::Recover { run: key, jobs: jobs.to_vec(), steps: names() }), Reply::Created);
+        assert_eq!(b.one(Operation::Recover { run: key, jobs: jobs.to_vec(), steps: names() }), Reply::Created);
         assert_eq!(claim(&["clocks"]), ["b"]);
         assert_eq!(claim(&["clocks", "model:m"]), ["c"]);
     }),
     ("a finished child goes into its own lane", |b| {
         b.submit(1, &[job("a", &[])]);
         let a = b.claim(1).remove(0);
-        let child = Job { lane: Requirements::parse("clocks"), ..job("b", &["a"]) };
+        let child = Job { requirements: Requirements::parse("clocks"), ..job("b", &["a"]) };
         assert_eq!(b.finish(&a.lease, &[child]), Reply::Created);
         let claim = |able: &[String]| {
             b.ledger.claim(&Scope::Able(able.to_vec()), 9, b.lease, Wait::NONE).expect("claim works").len()
@@ -145,9 +145,9 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(b.finish(&a.lease, &[]), Reply::Last);
         assert_eq!(b.close(&first), Reply::Created);
         let second = RunKey { generation: 1, ..first };
-        assert_eq!(b.one(Item::Inherit { record: outcome(second.step("a"), true) }), Reply::Created);
+        assert_eq!(b.one(Operation::Inherit { record: outcome(second.step("a"), true) }), Reply::Created);
         let jobs = vec![job("a", &[]), job("b", &["a"])];
-        assert_eq!(b.one(Item::Recover { run: second.clone(), jobs, steps: names() }), Reply::Created);
+        assert_eq!(b.one(Operation::Recover { run: second.clone(), jobs, steps: names() }), Reply::Created);
         let claimed = b.claim(9);
         assert_eq!(claimed.iter().map(|c| c.lease.step.as_str()).collect::<Vec<_>>(), ["b"]);
         assert_eq!(claimed[0].needs, [(node("a"), outcome(second.step("a"), true).value)]);
@@ -158,7 +158,7 @@ pub(super) const LEDGER: &[Case] = &[
         let claimed = b.claim(9);
         for claimed in &claimed {
             let record = outcome(key.step(&claimed.lease.step), true);
-            let item = Item::Finish {
+            let item = Operation::Finish {
                 lease: claimed.lease.clone(),
                 record,
                 succeeded: true,
@@ -201,7 +201,7 @@ pub(super) const LEDGER: &[Case] = &[
         b.submit(1, &[job("a", &[]), job("b", &[])]);
         let a = b.claim(1).remove(0);
         let record = outcome(a.lease.run.step("a"), false);
-        let reply = b.one(Item::Finish {
+        let reply = b.one(Operation::Finish {
             lease: a.lease,
             record,
             succeeded: false,
@@ -216,7 +216,7 @@ pub(super) const LEDGER: &[Case] = &[
         let a = b.claim(1).remove(0);
         assert_eq!(b.finish(&a.lease, &[]), Reply::Created);
         let other = Record { value: b"late".to_vec(), ..outcome(a.lease.run.step("a"), true) };
-        let reply = b.one(Item::Finish {
+        let reply = b.one(Operation::Finish {
             lease: a.lease,
             record: other,
             succeeded: true,
@@ -245,7 +245,7 @@ pub(super) const LEDGER: &[Case] = &[
         let outcome = outcome(key.step("a"), false);
         let close = Some(record(Kind::RunOutcome, key.key()));
         assert_eq!(
-            b.one(Item::Finish { lease: a.lease, record: outcome, succeeded: false, close, children: vec![] }),
+            b.one(Operation::Finish { lease: a.lease, record: outcome, succeeded: false, close, children: vec![] }),
             Reply::Created
         );
         assert_eq!(b.steps(9), [""; 0], "the other job went with the run");
@@ -269,9 +269,9 @@ pub(super) const LEDGER: &[Case] = &[
         let new = b.claim(1).remove(0);
         assert_eq!((new.lease.step.as_str(), new.crashes, new.attempt, new.verify), ("a", 1, 1, true));
         assert_eq!(b.renew(&old.lease), Renewal::Lost);
-        assert_eq!(b.one(Item::Release { lease: old.lease.clone(), delay: Duration::ZERO }), Reply::NotOwner);
+        assert_eq!(b.one(Operation::Release { lease: old.lease.clone(), delay: Duration::ZERO }), Reply::NotOwner);
         let retry = record(Kind::Attempt, old.lease.run.attempt("a", 2));
-        assert_eq!(b.one(Item::Retry { lease: old.lease, record: retry, delay: Duration::ZERO }), Reply::NotOwner);
+        assert_eq!(b.one(Operation::Retry { lease: old.lease, record: retry, delay: Duration::ZERO }), Reply::NotOwner);
         assert_eq!(b.renew(&new.lease), Renewal::Renewed);
     }),
     ("a renewed lease holds for as long again", |b| {
@@ -287,7 +287,7 @@ pub(super) const LEDGER: &[Case] = &[
         let key = b.submit(1, &[job("a", &[])]);
         let a = b.claim(1).remove(0);
         let retry = record(Kind::Attempt, key.attempt("a", 2));
-        assert_eq!(b.one(Item::Retry { lease: a.lease, record: retry, delay: b.lease }), Reply::Created);
+        assert_eq!(b.one(Operation::Retry { lease: a.lease, record: retry, delay: b.lease }), Reply::Created);
         (b.advance)(b.lease / 2);
         assert_eq!(b.steps(1), [""; 0]);
         (b.advance)(b.lease * 3 / 4);
@@ -302,7 +302,7 @@ pub(super) const LEDGER: &[Case] = &[
         let a = b.claim(1).remove(0);
         assert_eq!((a.attempt, a.crashes), (1, 1));
         let retry = record(Kind::Attempt, key.attempt("a", 2));
-        assert_eq!(b.one(Item::Retry { lease: a.lease, record: retry, delay: Duration::ZERO }), Reply::Created);
+        assert_eq!(b.one(Operation::Retry { lease: a.lease, record: retry, delay: Duration::ZERO }), Reply::Created);
         let again = b.claim(1).remove(0);
         assert_eq!((again.attempt, again.crashes), (2, 1));
         (b.advance)(b.lease * 5 / 4);
@@ -312,7 +312,7 @@ pub(super) const LEDGER: &[Case] = &[
     ("a released job is free at once and nothing is charged", |b| {
         b.submit(1, &[job("a", &[])]);
         let a = b.claim(1).remove(0);
-        assert_eq!(b.one(Item::Release { lease: a.lease.clone(), delay: Duration::ZERO }), Reply::Created);
+        assert_eq!(b.one(Operation::Release { lease: a.lease.clone(), delay: Duration::ZERO }), Reply::Created);
         let again = b.claim(1).remove(0);
         assert_eq!((again.attempt, again.crashes), (1, 0));
         assert_ne!(again.lease.token, a.lease.token, "a token is never given twice");
@@ -320,7 +320,7 @@ pub(super) const LEDGER: &[Case] = &[
     ("a cancelled run starts nothing new and its holders learn it", |b| {
         let key = b.submit(1, &[job("a", &[]), job("b", &[])]);
         let a = b.claim(1).remove(0);
-        let cancel = Item::Cancel { run: key.clone(), record: record(Kind::Cancel, key.key()) };
+        let cancel = Operation::Cancel { run: key.clone(), record: record(Kind::Cancel, key.key()) };
         assert_eq!(b.one(cancel.clone()), Reply::Created);
         assert!(matches!(b.one(cancel.clone()), Reply::Exists(_)));
         assert_eq!(b.renew(&a.lease), Renewal::Lost);
@@ -338,11 +338,11 @@ pub(super) const LEDGER: &[Case] = &[
         let a = b.claim(1).remove(0);
         assert_eq!(b.finish(&a.lease, &[]), Reply::Created);
         let jobs = vec![job("a", &[]), job("b", &[]), job("c", &["a"]), job("d", &["b"])];
-        assert_eq!(b.one(Item::Recover { run: key.clone(), jobs: jobs.clone(), steps: names() }), Reply::Created);
+        assert_eq!(b.one(Operation::Recover { run: key.clone(), jobs: jobs.clone(), steps: names() }), Reply::Created);
         let got: Vec<(String, bool)> = b.claim(9).into_iter().map(|c| (c.lease.step.to_string(), c.verify)).collect();
         assert_eq!(got, [("b".into(), false), ("c".into(), true)], "a is done, b was queued, d needs b");
         assert_eq!(b.close(&key), Reply::Created);
-        assert_eq!(b.one(Item::Recover { run: key, jobs, steps: names() }), Reply::Closed);
+        assert_eq!(b.one(Operation::Recover { run: key, jobs, steps: names() }), Reply::Closed);
         assert_eq!(b.steps(9), [""; 0]);
     }),
     ("open runs are those without an outcome, the oldest first", |b| {
@@ -360,7 +360,7 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(b.close(&first), Reply::Created);
         let second = RunKey { generation: 1, ..first };
         assert_eq!(
-            b.one(Item::Recover { run: second.clone(), jobs: vec![job("a", &[])], steps: names() }),
+            b.one(Operation::Recover { run: second.clone(), jobs: vec![job("a", &[])], steps: names() }),
             Reply::Created
         );
         let again = b.claim(9).remove(0);
@@ -371,16 +371,16 @@ pub(super) const LEDGER: &[Case] = &[
     ("many items are answered one by one, in order", |b| {
         let key = run(1);
         let items = [
-            Item::Put { record: record(Kind::Plugin, "p@1".into()) },
-            Item::Put { record: record(Kind::Plugin, "p@1".into()) },
-            Item::Submit {
+            Operation::Put { record: record(Kind::Plugin, "p@1".into()) },
+            Operation::Put { record: record(Kind::Plugin, "p@1".into()) },
+            Operation::Submit {
                 run: key.clone(),
                 record: record(Kind::Run, key.run.to_string()),
                 jobs: vec![job("a", &[])],
                 steps: names(),
             },
-            Item::Close { run: key.clone(), record: record(Kind::RunOutcome, key.key()) },
-            Item::Release { lease: Lease { run: key, step: node("a"), token: 1 }, delay: Duration::ZERO },
+            Operation::Close { run: key.clone(), record: record(Kind::RunOutcome, key.key()) },
+            Operation::Release { lease: Lease { run: key, step: node("a"), token: 1 }, delay: Duration::ZERO },
         ];
         let replies = b.ledger.commit(&items).expect("commit works");
         assert!(
@@ -394,7 +394,7 @@ pub(super) const LEDGER: &[Case] = &[
     ("a released job can be put off", |b| {
         b.submit(1, &[job("a", &[])]);
         let a = b.claim(1).remove(0);
-        assert_eq!(b.one(Item::Release { lease: a.lease, delay: b.lease }), Reply::Created);
+        assert_eq!(b.one(Operation::Release { lease: a.lease, delay: b.lease }), Reply::Created);
         (b.advance)(b.lease / 2);
         assert_eq!(b.steps(1), [""; 0]);
         (b.advance)(b.lease * 3 / 4);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cases::Case;
 use super::{Bench, job, names, record, run};
-use crate::ledger::{Item, Job, Kind, Lease, Renewal, Reply, RunKey};
+use crate::ledger::{Job, Kind, Lease, Operation, Renewal, Reply, RunKey};
 
 /// The number of jobs that a worker has in hand when it drains.
 const MANY: usize = 100;
@@ -24,7 +24,7 @@ pub(super) const LEDGER: &[Case] = &[
     ("a released job stays back, however late its lease is renewed", |b| {
         b.submit(1, &[job("a", &[])]);
         let a = b.claim(1).remove(0);
-        assert_eq!(b.one(Item::Release { lease: a.lease.clone(), delay: b.lease * 3 }), Reply::Created);
+        assert_eq!(b.one(Operation::Release { lease: a.lease.clone(), delay: b.lease * 3 }), Reply::Created);
         assert_eq!(b.renew(&a.lease), Renewal::Lost);
         assert!(b.ledger.held(&run(1)).expect("held works").is_empty());
         (b.advance)(b.lease / 2);
@@ -35,7 +35,7 @@ pub(super) const LEDGER: &[Case] = &[
         let key = b.submit(1, &[job("a", &[])]);
         let a = b.claim(1).remove(0);
         let retry = record(Kind::Attempt, key.attempt("a", 2));
-        let item = Item::Retry { lease: a.lease.clone(), record: retry, delay: b.lease * 3 };
+        let item = Operation::Retry { lease: a.lease.clone(), record: retry, delay: b.lease * 3 };
         assert_eq!(b.one(item), Reply::Created);
         assert_eq!(b.renew(&a.lease), Renewal::Lost);
         comes_back(b, 3, 2);
@@ -53,7 +53,7 @@ pub(super) const LEDGER: &[Case] = &[
                 }
             });
             for lease in &leases {
-                let item = Item::Release { lease: lease.clone(), delay: b.lease * 8 };
+                let item = Operation::Release { lease: lease.clone(), delay: b.lease * 8 };
                 assert_eq!(b.one(item), Reply::Created);
             }
             over.store(true, Ordering::SeqCst);
@@ -78,14 +78,14 @@ pub(super) const LEDGER: &[Case] = &[
         (b.advance)(b.lease * 5 / 4);
         let again = b.claim(9);
         assert_eq!(again.iter().map(|c| c.crashes).collect::<Vec<_>>(), [1]);
-        assert_eq!(b.one(Item::Release { lease: a.lease, delay: Duration::ZERO }), Reply::NotOwner);
+        assert_eq!(b.one(Operation::Release { lease: a.lease, delay: Duration::ZERO }), Reply::NotOwner);
     }),
     ("a run whose record is gone is not brought back", |b| {
         let key = run(1);
-        let recover = Item::Recover { run: key.clone(), jobs: vec![job("a", &[])], steps: names() };
+        let recover = Operation::Recover { run: key.clone(), jobs: vec![job("a", &[])], steps: names() };
         assert_eq!(b.one(recover), Reply::Closed);
         let next = RunKey { generation: 1, ..key };
-        let reopen = Item::Reopen { run: next.clone(), record: record(Kind::Generation, next.key()) };
+        let reopen = Operation::Reopen { run: next.clone(), record: record(Kind::Generation, next.key()) };
         assert_eq!(b.one(reopen), Reply::Closed);
         assert!(b.ledger.open_runs(9).expect("open_runs works").is_empty());
         assert!(b.steps(9).is_empty());

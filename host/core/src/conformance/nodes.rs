@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::cases::Case;
 use super::{job, node, outcome, record, run};
 use crate::keys::NodeId;
-use crate::ledger::{Claimed, Item, Job, Kind, Renewal, Reply, RunKey};
+use crate::ledger::{Claimed, Job, Kind, Operation, Renewal, Reply, RunKey};
 
 pub(super) const LEDGER: &[Case] = &[
     ("a node keeps its path of indices", |b| {
@@ -13,7 +13,8 @@ pub(super) const LEDGER: &[Case] = &[
         let jobs = ["a[0]", "a[1]", "a[10][2]"].map(|step| job(step, &[]));
         let first = run(1);
         let submitted = record(Kind::Run, first.run.to_string());
-        let submit = Item::Submit { run: first.clone(), record: submitted, jobs: jobs.to_vec(), steps: nodes.clone() };
+        let submit =
+            Operation::Submit { run: first.clone(), record: submitted, jobs: jobs.to_vec(), steps: nodes.clone() };
         assert_eq!(b.one(submit), Reply::Created);
         let mut claimed = b.claim(9);
         let steps = |claimed: &[Claimed]| claimed.iter().map(|c| c.lease.step.to_string()).collect::<Vec<_>>();
@@ -27,7 +28,7 @@ pub(super) const LEDGER: &[Case] = &[
         let second = claimed.remove(1);
         let key = first.attempt(&second.lease.step, 2);
         let attempt = record(Kind::Attempt, key.clone());
-        let retry = Item::Retry { lease: second.lease, record: attempt, delay: Duration::ZERO };
+        let retry = Operation::Retry { lease: second.lease, record: attempt, delay: Duration::ZERO };
         assert_eq!(b.one(retry), Reply::Created);
         assert!(b.ledger.get(Kind::Attempt, &[key]).expect("get works")[0].is_some());
         let second = b.claim(9).remove(0);
@@ -43,7 +44,7 @@ pub(super) const LEDGER: &[Case] = &[
         // A recovery enqueues the jobs that have neither an outcome nor a lease, and no others.
         (b.advance)(b.lease * 5 / 4);
         let recover = |run: &RunKey, jobs: &[Job]| {
-            b.one(Item::Recover { run: run.clone(), jobs: jobs.to_vec(), steps: nodes.clone() })
+            b.one(Operation::Recover { run: run.clone(), jobs: jobs.to_vec(), steps: nodes.clone() })
         };
         assert_eq!(recover(&first, &jobs), Reply::Created);
         let mut again = steps(&b.claim(9));
@@ -52,9 +53,9 @@ pub(super) const LEDGER: &[Case] = &[
         // A re-run takes over the step that succeeded, and runs the others.
         assert_eq!(b.close(&first), Reply::Created);
         let rerun = RunKey { generation: 1, ..first };
-        let reopen = Item::Reopen { run: rerun.clone(), record: record(Kind::Generation, rerun.key()) };
+        let reopen = Operation::Reopen { run: rerun.clone(), record: record(Kind::Generation, rerun.key()) };
         assert_eq!(b.one(reopen), Reply::Created);
-        assert_eq!(b.one(Item::Inherit { record: outcome(rerun.step("a[0]"), true) }), Reply::Created);
+        assert_eq!(b.one(Operation::Inherit { record: outcome(rerun.step("a[0]"), true) }), Reply::Created);
         assert_eq!(recover(&rerun, &[&jobs[..], &[job("c", &["a[0]"])]].concat()), Reply::Created);
         let mut again = b.claim(9);
         again.sort_by(|one, other| one.lease.step.cmp(&other.lease.step));

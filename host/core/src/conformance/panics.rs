@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::cases::Case;
 use super::{Bench, job};
-use crate::ledger::{Item, Lease, Reply};
+use crate::ledger::{Lease, Operation, Reply};
 
 /// Many times as long as an answer takes.
 const LONG: Duration = Duration::from_secs(20);
 
-fn release(lease: &Lease) -> Vec<Item> {
-    vec![Item::Release { lease: lease.clone(), delay: Duration::ZERO }]
+fn release(lease: &Lease) -> Vec<Operation> {
+    vec![Operation::Release { lease: lease.clone(), delay: Duration::ZERO }]
 }
 
 /// Commits, with a receiver of the replies that panics.

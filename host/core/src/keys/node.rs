@@ -1,11 +1,13 @@
 //! The identity of a step in a run.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::number;
@@ -136,6 +138,16 @@ impl AsRef<str> for NodeId {
     }
 }
 
+impl JsonSchema for NodeId {
+    fn schema_name() -> Cow<'static, str> {
+        "node_id".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": r"^[a-z][a-z0-9_]*(\[[0-9]+\])*$" })
+    }
+}
+
 impl Serialize for NodeId {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&self.text)
@@ -144,7 +156,7 @@ impl Serialize for NodeId {
 
 impl<'de> Deserialize<'de> for NodeId {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(d)?;
+        let text = Cow::<str>::deserialize(d)?;
         text.parse().map_err(serde::de::Error::custom)
     }
 }

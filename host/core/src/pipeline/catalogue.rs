@@ -25,8 +25,8 @@ pub struct TaskVersion {
     /// The limits of one attempt, from the manifest.
     pub limits: Limits,
     /// The requirements on the worker that runs the task.
-    #[serde(default)]
-    pub lane: Requirements,
+    #[serde(default, rename = "lane")]
+    pub requirements: Requirements,
 }
 
 /// A reference matches no version of a task.
@@ -109,7 +109,7 @@ mod tests {
             package: Digest::of(version.as_bytes()),
             signature: Signature { interface: String::new(), input: vec![], output: vec![] },
             limits: Limits::DEFAULT,
-            lane: Requirements::default(),
+            requirements: Requirements::default(),
         };
         Listed(vec![
             version("face-detection", "1.0.0"),

@@ -308,7 +308,7 @@ impl<'d> Checker<'d> {
                 inputs,
                 retry: step.retry,
                 limits: Limits { time_ms: step.timeout_ms.unwrap_or(task.limits.time_ms), ..task.limits },
-                lane: task.lane.clone(),
+                requirements: task.requirements.clone(),
             });
         }
         Some(Pipeline {

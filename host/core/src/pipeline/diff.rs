@@ -81,10 +81,10 @@ fn step(lines: &mut Vec<String>, (before, old): (&Pipeline, &Step), (after, new)
         changed(lines, &format!("step {name}: package of {}", new.task_reference()), &old.package, &new.package);
     }
     let needs = |step: &Step| {
-        if step.lane.as_str().is_empty() {
+        if step.requirements.as_str().is_empty() {
             "nothing".to_owned()
         } else {
-            step.lane.needs().collect::<Vec<_>>().join(", ")
+            step.requirements.needs().collect::<Vec<_>>().join(", ")
         }
     };
     changed(lines, &format!("step {name}: asks its worker for"), &needs(old), &needs(new));

@@ -30,7 +30,7 @@ pub fn task(name: &str, version: &str, input: &[&str], output: &[&str]) -> TaskV
         signature: text::signature(&format!("dovetail:{name}/task@{version}"), input, output)
             .expect("a test writes types"),
         limits: Limits::DEFAULT,
-        lane: crate::ledger::Requirements::default(),
+        requirements: crate::ledger::Requirements::default(),
     }
 }
 

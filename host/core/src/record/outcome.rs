@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{AttemptRecord, Consumed, Form, Produced, StoredValue};
 use crate::executor::{Failure, FailureKind, LogLine, ModelUse};
 use crate::id::Digest;
+use crate::keys::NodeId;
 
 /// The code under which a skipped step is stored. Its failure has the kind `cancelled`, and no task can return that
 /// kind.
@@ -28,7 +29,7 @@ pub enum StepEnd {
     /// finish`).
     Skipped {
         /// The step that had failed. `None` in a record of an older dovetail, which did not name it.
-        failed_step: Option<String>,
+        failed_step: Option<NodeId>,
     },
 }
 
@@ -124,7 +125,8 @@ impl TryFrom<OutcomeForm> for OutcomeRecord {
         let end = match (form.output, form.failure) {
             (Some(output), None) => StepEnd::Succeeded(output),
             (None, Some(failure)) if failure.kind == FailureKind::Cancelled && failure.code == SKIPPED => {
-                let failed_step = failure.details.get(FAILED_STEP).and_then(Value::as_str).map(str::to_owned);
+                let failed_step =
+                    failure.details.get(FAILED_STEP).and_then(Value::as_str).and_then(|step| step.parse().ok());
                 StepEnd::Skipped { failed_step }
             }
             (None, Some(failure)) => StepEnd::Failed(failure),
@@ -155,7 +157,7 @@ impl Serialize for StepEnd {
             Self::Succeeded(output) => (Some(output), None),
             Self::Failed(failure) => (None, Some(failure)),
             Self::Skipped { failed_step } => {
-                skipped = skipped_failure(failed_step.as_deref());
+                skipped = skipped_failure(failed_step.as_ref());
                 (None, Some(&skipped))
             }
         };
@@ -167,10 +169,10 @@ impl Serialize for StepEnd {
 }
 
 /// The failure that stands for a skipped step in version 1 of the form.
-fn skipped_failure(failed_step: Option<&str>) -> Failure {
+fn skipped_failure(failed_step: Option<&NodeId>) -> Failure {
     let message = "another step of the run had failed before this one could start";
     let details: BTreeMap<String, Value> =
-        failed_step.into_iter().map(|step| (FAILED_STEP.to_owned(), Value::from(step))).collect();
+        failed_step.into_iter().map(|step| (FAILED_STEP.to_owned(), Value::from(step.as_str()))).collect();
     Failure { details, ..Failure::new(FailureKind::Cancelled, SKIPPED, message) }
 }
 
@@ -219,7 +221,7 @@ mod tests {
             (StepEnd::Succeeded(output), r#"{"inline":{"sum":3}}"#, "null"),
             (StepEnd::Failed(stopped), "null", FAILURE),
             (StepEnd::Skipped { failed_step: None }, "null", SKIPPED),
-            (StepEnd::Skipped { failed_step: Some("a".to_owned()) }, "null", &named),
+            (StepEnd::Skipped { failed_step: Some(NodeId::of_step("a")) }, "null", &named),
         ] {
             let (record, text) = (record(end), text(output, failure));
             assert_eq!(String::from_utf8(record.encode()).unwrap(), text);

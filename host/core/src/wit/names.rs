@@ -42,10 +42,10 @@ fn is_words(text: &str, joint: char) -> bool {
 /// The known name that is most similar to `wrong`; `None` if no name is similar enough.
 pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = fold(wrong);
-    let allowed = (folded.len() / 3).max(1);
+    let allowed = (folded.chars().count() / 3).max(1);
     names
         .into_iter()
-        .map(|name| (distance(&folded, &fold(name)), name))
+        .map(|name| (strsim::osa_distance(&folded, &fold(name)), name))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
@@ -53,27 +53,8 @@ pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
 
 /// Removes case and separators, so that `minConfidence` and `min-confidence` have the distance 0 from `min_confidence`.
 /// Cuts the name at [`MAX_NAME`] characters, so that a hostile name costs little.
-fn fold(name: &str) -> Vec<char> {
+fn fold(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).take(MAX_NAME).collect()
-}
-
-/// The optimal string alignment distance of two words: the number of insertions, deletions, replacements and swaps of
-/// neighbours.
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let mut best = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
-                best = best.min(before[j - 1] + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
 }
 
 /// The end of a message about an unknown name: `; did you mean `x`?`, or nothing.
@@ -124,6 +105,8 @@ mod tests {
         assert_eq!(nearest("threshold", names), None);
         assert_eq!(nearest("detectors", names), Some("detector"));
         assert_eq!(nearest("", names), None);
+        assert_eq!(nearest("grösen", ["größen"]), Some("größen"), "letters count, not bytes");
+        assert_eq!(nearest("größen", ["gr"]), None, "four edits of six letters");
     }
 
     #[test]

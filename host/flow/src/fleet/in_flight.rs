@@ -11,7 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::{SendError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::flat_combining::FlatCombiner;
-use dovetail_core::ledger::{Item, Reply, RunKey, Scope, Then};
+use dovetail_core::ledger::{Operation, Reply, RunKey, Scope, Then};
 use dovetail_core::panics::contain;
 use dovetail_core::scarce::Scarce;
 use dovetail_core::window::Change;
@@ -22,7 +22,7 @@ use super::work::{self, ClaimRequest, ClaimedJobs, ToWindow, WindowCombiner};
 
 /// A change as its caller submitted it. `then` gets one reply for each item.
 pub(super) struct Request {
-    pub(super) items: Vec<Item>,
+    pub(super) items: Vec<Operation>,
     pub(super) then: Then,
 }
 
@@ -95,7 +95,7 @@ impl InFlight {
     ///
     /// # Errors
     /// A store's failure: then no item is known to be applied.
-    pub(super) fn submit_and_wait(&self, items: Vec<Item>) -> Result<Vec<Reply>, StoreError> {
+    pub(super) fn submit_and_wait(&self, items: Vec<Operation>) -> Result<Vec<Reply>, StoreError> {
         let (reply, replies) = crossbeam_channel::bounded(1);
         let request = Request { items, then: Box::new(move |replies| drop(reply.send(replies))) };
         let combiners = self.combiners()?;
@@ -103,11 +103,11 @@ impl InFlight {
             self.call_window(combiners, ToWindow::Changes(vec![self.shared.unrecorded(request)]));
             return replies.recv().map_err(|_| ended())?;
         }
-        match combiners.records.try_sit() {
-            Some(seat) => {
+        match combiners.records.try_lock() {
+            Some(guard) => {
                 if let Some(recorded) = records::write_with_others(
                     &self.shared,
-                    seat,
+                    guard,
                     Some(ToRecords::Commit(request)),
                     &Holder::Caller(&combiners.to_records),
                 ) {
@@ -133,8 +133,8 @@ impl InFlight {
 
     /// For a caller that waits for the answer.
     fn call_window(&self, combiners: &Combiners, message: ToWindow) {
-        match combiners.window.try_sit() {
-            Some(seat) => work::call_with_others(&self.shared, &seat, message, &combiners.to_records),
+        match combiners.window.try_lock() {
+            Some(guard) => work::call_with_others(&self.shared, &guard, message, &combiners.to_records),
             None => work::leave(&combiners.to_window, message),
         }
     }
@@ -189,6 +189,6 @@ pub(super) fn ended() -> StoreError {
 
 /// Whether an item only changes the window. Such an item must not wait for the records, nor fail with them: a job may
 /// be given back because the records fail.
-fn needs_no_records(item: &Item) -> bool {
-    matches!(item, Item::Release { .. })
+fn needs_no_records(item: &Operation) -> bool {
+    matches!(item, Operation::Release { .. })
 }

@@ -23,14 +23,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::event_count::EventCount;
 use dovetail_core::ledger::{
-    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait,
+    Claimed, HeldStep, Kind, Lease, Ledger, Listing, Operation, Renewal, Reply, RunKey, Scope, Then, Wait,
 };
 use dovetail_core::meta::MetaStore;
 use dovetail_core::panics::contain;
-use dovetail_core::window::{Called, Change, Ring, Stamp, Status, Window};
+use dovetail_core::window::{Called, Change, Notification, Stamp, Status, Window};
 
 use self::in_flight::{InFlight, Request};
 use self::leases::Leases;
@@ -88,7 +88,7 @@ type EndListener = Box<dyn Fn(&RunKey) + Send + Sync>;
 struct Shared {
     meta: Arc<dyn MetaStore>,
     window: Arc<dyn Window>,
-    bell: Bell,
+    bell: EventCount,
     leases: Mutex<Leases>,
     /// The stamp of the window's last answer, and when the answer came.
     stamp: Mutex<Option<(Stamp, Instant)>>,
@@ -108,7 +108,7 @@ impl Shared {
         Self {
             meta,
             window,
-            bell: Bell::default(),
+            bell: EventCount::default(),
             leases: Mutex::default(),
             stamp: Mutex::default(),
             ended: Mutex::default(),
@@ -127,17 +127,17 @@ impl Shared {
         Ok(())
     }
 
-    fn notified(&self, ring: Ring) {
+    fn notified(&self, ring: Notification) {
         match ring {
-            Ring::Jobs => {}
-            Ring::Missed => locked(&self.ended).missed = true,
-            Ring::Cancelled(run) => self.tell_end_listeners(&run),
-            Ring::Over(run) => {
+            Notification::Jobs => {}
+            Notification::Missed => locked(&self.ended).missed = true,
+            Notification::Cancelled(run) => self.tell_end_listeners(&run),
+            Notification::Over(run) => {
                 self.tell_end_listeners(&run);
                 locked(&self.ended).add(run);
             }
         }
-        self.bell.ring();
+        self.bell.notify();
     }
 
     fn tell_end_listeners(&self, run: &RunKey) {
@@ -189,12 +189,12 @@ impl FleetLedger {
         Ok(Self { shared, in_flight })
     }
 
-    fn commit_one(&self, item: &Item) -> Result<Reply, StoreError> {
+    fn commit_one(&self, item: &Operation) -> Result<Reply, StoreError> {
         match item {
-            Item::Recover { run, jobs, steps } => {
+            Operation::Recover { run, jobs, steps } => {
                 self.shared.rebuild(&Repair { run: run.clone(), jobs: jobs.clone(), steps: steps.clone() })
             }
-            Item::Cancel { run, record } => {
+            Operation::Cancel { run, record } => {
                 if self.shared.has(Kind::RunOutcome, run.key())? {
                     return Ok(Reply::Closed);
                 }
@@ -202,19 +202,19 @@ impl FleetLedger {
                 self.shared.change(Change::Cancel { run: run.clone() })?;
                 Ok(records::reply(put))
             }
-            Item::Reopen { run, .. } if !self.shared.has(Kind::Run, run.run.to_string())? => Ok(Reply::Closed),
+            Operation::Reopen { run, .. } if !self.shared.has(Kind::Run, run.run.to_string())? => Ok(Reply::Closed),
             other => self.in_flight.submit_and_wait(vec![other.clone()])?.pop().ok_or_else(in_flight::ended),
         }
     }
 }
 
 /// Whether an item reads records before it is applied. The caller's own thread serves such an item.
-fn reads_records(item: &Item) -> bool {
-    matches!(item, Item::Recover { .. } | Item::Cancel { .. } | Item::Reopen { .. })
+fn reads_records(item: &Operation) -> bool {
+    matches!(item, Operation::Recover { .. } | Operation::Cancel { .. } | Operation::Reopen { .. })
 }
 
 impl Ledger for FleetLedger {
-    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+    fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         self.shared.pair()?;
         // The items are applied in order. Neighbours that read no records share a round trip.
         let mut replies = Vec::with_capacity(items.len());
@@ -225,11 +225,11 @@ impl Ledger for FleetLedger {
             }
             replies.extend(self.in_flight.submit_and_wait(chunk.to_vec())?);
         }
-        self.shared.bell.ring();
+        self.shared.bell.notify();
         Ok(replies)
     }
 
-    fn commit_then(&self, items: Vec<Item>, then: Then) {
+    fn commit_then(&self, items: Vec<Operation>, then: Then) {
         if let Err(error) = self.shared.pair() {
             then(Err(error));
         } else if items.iter().any(reads_records) {
@@ -253,7 +253,7 @@ impl Ledger for FleetLedger {
                 return self.shared.take(jobs);
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.shared.bell.rung() != wait.seen {
+            if left.is_zero() || self.shared.bell.count() != wait.seen {
                 return Ok(Vec::new());
             }
             let next_job = next_ms.map_or(LOOK_ROUND, |ms| Duration::from_millis(ms.max(1)));
@@ -319,7 +319,7 @@ impl Ledger for FleetLedger {
                     .collect();
                 read_at = Some(now);
             }
-            if !ended.is_empty() || left.is_zero() || self.shared.bell.rung() != wait.seen {
+            if !ended.is_empty() || left.is_zero() || self.shared.bell.count() != wait.seen {
                 return Ok(ended);
             }
             read_at.get_or_insert(now);
@@ -352,10 +352,10 @@ impl Ledger for FleetLedger {
     }
 
     fn wake(&self) {
-        self.shared.bell.ring();
+        self.shared.bell.notify();
     }
 
     fn wakes(&self) -> u64 {
-        self.shared.bell.rung()
+        self.shared.bell.count()
     }
 }

@@ -7,7 +7,7 @@
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::keys::RECORDS;
-use dovetail_core::ledger::{Item, Kind, Ledger, Record};
+use dovetail_core::ledger::{Kind, Ledger, Operation, Record};
 use dovetail_core::meta::{MetaStore, Put};
 use dovetail_core::window::Window;
 
@@ -44,7 +44,7 @@ pub(super) fn take(meta: &dyn MetaStore, window: &dyn Window) -> Result<(), Stor
 }
 
 fn make(meta: &dyn MetaStore) -> Result<String, StoreError> {
-    let new = new_identity()?;
+    let new = new_identity();
     let record = Record { kind: Kind::Identity, key: RECORDS.to_owned(), value: new.clone().into_bytes() };
     Ok(match meta.put(&[record])?.pop() {
         Some(Put::Exists(first)) => String::from_utf8_lossy(&first).into_owned(),
@@ -53,12 +53,8 @@ fn make(meta: &dyn MetaStore) -> Result<String, StoreError> {
 }
 
 /// A new, random identity for records.
-///
-/// # Errors
-/// `Unavailable` if the system's randomness cannot be read.
-pub(crate) fn new_identity() -> Result<String, StoreError> {
-    let failed = |e| StoreError::new(StoreErrorKind::Unavailable, "give the records an identity", e);
-    Ok(new_run_id().map_err(failed)?.to_string())
+pub(crate) fn new_identity() -> String {
+    new_run_id().to_string()
 }
 
 /// Checks that this process may write records: inserts the identity again, which exists already. Without this check, a
@@ -70,7 +66,7 @@ pub fn may_write(ledger: &dyn Ledger) -> Result<(), StoreError> {
     // An empty commit binds queue and records, which gives the records their identity.
     ledger.commit(&[])?;
     let record = Record { kind: Kind::Identity, key: RECORDS.to_owned(), value: Vec::new() };
-    ledger.commit(&[Item::Put { record }]).map(drop)
+    ledger.commit(&[Operation::Put { record }]).map(drop)
 }
 
 fn other_records() -> StoreError {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::flat_combining::{FlatCombiner, Seat};
+use dovetail_core::flat_combining::{CombinerGuard, FlatCombiner};
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{Item, Job, Kind, Lease, Record, Reply, RunKey};
+use dovetail_core::ledger::{Job, Kind, Lease, Operation, Record, Reply, RunKey};
 use dovetail_core::meta::{Put, Writes};
 use dovetail_core::panics::contain;
 use dovetail_core::record::{Form, OutcomeRecord};
@@ -66,20 +66,20 @@ pub(super) type RecordsCombiner = FlatCombiner<Forget, ToRecords>;
 /// The combiner's thread: writes the requests of its inbox until it reads [`ToRecords::End`] or no sender is left.
 pub(super) fn run(shared: &Shared, combiner: &RecordsCombiner, to_window: &Sender<ToWindow>) {
     loop {
-        let due = combiner.sit().due();
+        let due = combiner.lock().due();
         let first = match combiner.wait(due) {
             Ok(first) => Some(first),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(ToRecords::End),
         };
         let turn = || {
-            if let Some(recorded) = write_with_others(shared, combiner.sit(), first, &Holder::Thread) {
+            if let Some(recorded) = write_with_others(shared, combiner.lock(), first, &Holder::Thread) {
                 leave(to_window, ToWindow::Changes(recorded));
             }
         };
         // The channels of this turn's requests close; later requests are served.
         drop(contain("write records", turn));
-        if combiner.sit().ending {
+        if combiner.lock().ending {
             return;
         }
     }
@@ -98,12 +98,12 @@ pub(super) enum Holder<'a> {
 /// window; `None` if there are none. Failed requests have got their error.
 pub(super) fn write_with_others(
     shared: &Shared,
-    mut seat: Seat<'_, Forget, ToRecords>,
+    mut guard: CombinerGuard<'_, Forget, ToRecords>,
     first: Option<ToRecords>,
     holder: &Holder<'_>,
 ) -> Option<Vec<RecordedRequest>> {
     let (mut requests, mut forgotten, mut ends) = (Vec::new(), Vec::new(), false);
-    for message in first.into_iter().chain(seat.left(GROUP)) {
+    for message in first.into_iter().chain(guard.take_waiting(GROUP)) {
         match message {
             ToRecords::Commit(request) => requests.push(request),
             ToRecords::Forget(mut runs) => forgotten.append(&mut runs),
@@ -111,16 +111,16 @@ pub(super) fn write_with_others(
             ToRecords::End => ends = true,
         }
     }
-    seat.ending |= ends;
-    let ending = seat.ending;
+    guard.ending |= ends;
+    let ending = guard.ending;
     match holder {
         Holder::Caller(thread) if !forgotten.is_empty() => drop(thread.send(ToRecords::Forget(forgotten))),
-        _ => seat.add(forgotten),
+        _ => guard.add(forgotten),
     }
-    if requests.is_empty() && !ending && !seat.is_due() {
+    if requests.is_empty() && !ending && !guard.is_due() {
         return None;
     }
-    let forget = if ending || seat.is_due() { seat.take() } else { Vec::new() };
+    let forget = if ending || guard.is_due() { guard.take() } else { Vec::new() };
     let mut writes = Writes { forget, ..Writes::default() };
     match write(shared, &requests, &mut writes) {
         Ok(slots) => {
@@ -129,13 +129,13 @@ pub(super) fn write_with_others(
         }
         Err(error) => {
             if !ending && writes.forget.len() < REMEMBERED {
-                seat.add(writes.forget);
+                guard.add(writes.forget);
             }
             // The store may have refused the record of one request only: write each request by itself.
             if requests.len() > 1 && error.kind != StoreErrorKind::Unavailable {
                 return Some(requests.into_iter().filter_map(|request| write_alone(shared, request)).collect());
             }
-            drop(seat);
+            drop(guard);
             for request in requests {
                 answer(request.then, Err(error.again()));
             }
@@ -190,23 +190,23 @@ impl Forget {
 }
 
 /// The record that an item inserts, and the record that is inserted after it if the first one was new.
-fn records_of(item: &Item) -> Option<(&Record, Option<&Record>)> {
+fn records_of(item: &Operation) -> Option<(&Record, Option<&Record>)> {
     match item {
-        Item::Finish { record, close, .. } => Some((record, close.as_ref())),
-        Item::Submit { record, .. }
-        | Item::Reopen { record, .. }
-        | Item::Put { record }
-        | Item::Inherit { record }
-        | Item::Retry { record, .. }
-        | Item::Close { record, .. } => Some((record, None)),
-        Item::Release { .. } | Item::Recover { .. } | Item::Cancel { .. } => None,
+        Operation::Finish { record, close, .. } => Some((record, close.as_ref())),
+        Operation::Submit { record, .. }
+        | Operation::Reopen { record, .. }
+        | Operation::Put { record }
+        | Operation::Inherit { record }
+        | Operation::Retry { record, .. }
+        | Operation::Close { record, .. } => Some((record, None)),
+        Operation::Release { .. } | Operation::Recover { .. } | Operation::Cancel { .. } => None,
     }
 }
 
 /// Writes the records of all requests together with `writes`. Returns the slots of each request's items.
 fn write(shared: &Shared, requests: &[Request], writes: &mut Writes) -> Result<Vec<Vec<Slot>>, StoreError> {
     for item in requests.iter().flat_map(|request| &request.items) {
-        if let Item::Submit { run, .. } | Item::Reopen { run, .. } = item {
+        if let Operation::Submit { run, .. } | Operation::Reopen { run, .. } = item {
             writes.open.push(run.clone());
         }
         writes.records.extend(records_of(item).map(|(record, then)| (record.clone(), then.cloned())));
@@ -220,7 +220,7 @@ fn write(shared: &Shared, requests: &[Request], writes: &mut Writes) -> Result<V
     }
     let mut answers = answers.into_iter();
     let slots = |request: &Request| {
-        let slot = |item: &Item| {
+        let slot = |item: &Operation| {
             // An item without a record takes no answer: the next answer belongs to another item.
             let put = records_of(item).and_then(|_| answers.next());
             shared.following(item, put, stamp.as_ref())
@@ -248,14 +248,14 @@ impl Shared {
     }
 
     /// The state of an item after its record was written (`put`): its reply, or the change of the window.
-    fn following(&self, item: &Item, put: Option<Put>, stamp: Option<&Stamp>) -> Slot {
+    fn following(&self, item: &Operation, put: Option<Put>, stamp: Option<&Stamp>) -> Slot {
         match item {
-            Item::Put { .. }
-            | Item::Inherit { .. }
-            | Item::Reopen { .. }
-            | Item::Recover { .. }
-            | Item::Cancel { .. } => Slot::Done(reply(put)),
-            Item::Submit { run, record, jobs, steps } => match (put, stamp) {
+            Operation::Put { .. }
+            | Operation::Inherit { .. }
+            | Operation::Reopen { .. }
+            | Operation::Recover { .. }
+            | Operation::Cancel { .. } => Slot::Done(reply(put)),
+            Operation::Submit { run, record, jobs, steps } => match (put, stamp) {
                 // The record is new, so no step of the run can have an outcome, and no job needs to be verified.
                 (Some(Put::Created), Some(stamp)) => {
                     let change = Change::Open {
@@ -274,7 +274,7 @@ impl Shared {
                 // from the index.
                 (put, _) => Slot::Done(reply(put)),
             },
-            Item::Finish { lease, record, succeeded, close, children } => {
+            Operation::Finish { lease, record, succeeded, close, children } => {
                 if let Some(Put::Exists(value)) = put {
                     // Another outcome was recorded first. The worker runs recovery next, which needs no lease.
                     locked(&self.leases).remove(lease.token);
@@ -295,16 +295,16 @@ impl Shared {
                 };
                 Slot::Ask(change, Following::Finished { lease: lease.token })
             }
-            Item::Retry { lease, delay, .. } => {
+            Operation::Retry { lease, delay, .. } => {
                 // `put` is not looked at: the record may exist from an earlier call whose answer was lost.
                 let attempt = locked(&self.leases).facts(lease).map_or(2, |(attempt, _)| attempt + 1);
                 self.back(lease, attempt, true, *delay)
             }
-            Item::Release { lease, delay } => {
+            Operation::Release { lease, delay } => {
                 let (attempt, verify) = locked(&self.leases).facts(lease).unwrap_or((1, true));
                 self.back(lease, attempt, verify, *delay)
             }
-            Item::Close { run, .. } => Slot::Ask(
+            Operation::Close { run, .. } => Slot::Ask(
                 Change::Close { run: run.clone() },
                 Following::Closed { run: run.clone(), lease: None, reply: reply(put) },
             ),

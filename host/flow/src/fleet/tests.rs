@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::flat_combining::FlatCombiner;
-use dovetail_core::ledger::{HeldStep, Item, Kind, Ledger as _, Listing, Record, RunKey, Scope};
+use dovetail_core::ledger::{HeldStep, Kind, Ledger as _, Listing, Operation, Record, RunKey, Scope};
 use dovetail_core::meta::{MetaStore, Put, Writes};
-use dovetail_core::window::{Called, Change, Held, Ring, Stamp, Status, Window, WindowLease};
+use dovetail_core::window::{Called, Change, Held, Notification, Stamp, Status, Window, WindowLease};
 
 use super::records::{self, Forget, ToRecords};
 use super::{FleetLedger, Shared};
@@ -90,7 +90,7 @@ impl Window for Accepting {
         Ok(leases.iter().map(|_| Held::Renewed).collect())
     }
 
-    fn listen(&self, _ring: Box<dyn Fn(Ring) + Send + Sync>) {}
+    fn listen(&self, _ring: Box<dyn Fn(Notification) + Send + Sync>) {}
 
     fn knows(&self, runs: &[RunKey]) -> Result<Vec<bool>, StoreError> {
         let unknown = self.unknown.lock().unwrap();
@@ -199,7 +199,7 @@ fn a_ledger_that_is_dropped_as_a_run_is_closed_comes_to_its_end() {
         for n in 0..200 {
             let ledger = FleetLedger::new(kept.clone(), kept.clone()).unwrap();
             let record = Record { kind: Kind::RunOutcome, key: run(n).key(), value: Vec::new() };
-            ledger.commit(&[Item::Close { run: run(n), record }]).unwrap();
+            ledger.commit(&[Operation::Close { run: run(n), record }]).unwrap();
         }
     });
     assert_eq!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{SendError, Sender};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
-use dovetail_core::flat_combining::{FlatCombiner, Seat};
+use dovetail_core::flat_combining::{CombinerGuard, FlatCombiner};
 use dovetail_core::ledger::{Reply, RunKey, Scope};
 use dovetail_core::panics::contain;
 use dovetail_core::window::{Delivery, Status};
@@ -47,19 +47,19 @@ pub(super) type WindowCombiner = FlatCombiner<(), ToWindow>;
 pub(super) fn run(shared: &Shared, combiner: &WindowCombiner, to_records: &Sender<ToRecords>) {
     while let Ok(first) = combiner.wait(None) {
         // The channels of this turn's requests close; later requests are served.
-        drop(contain("change the window", || call_with_others(shared, &combiner.sit(), first, to_records)));
+        drop(contain("change the window", || call_with_others(shared, &combiner.lock(), first, to_records)));
     }
 }
 
 /// Serves `first` and the messages of the inbox, in as few round trips as possible.
 pub(super) fn call_with_others(
     shared: &Shared,
-    seat: &Seat<'_, (), ToWindow>,
+    guard: &CombinerGuard<'_, (), ToWindow>,
     first: ToWindow,
     to_records: &Sender<ToRecords>,
 ) {
     let (mut requests, mut claims) = (Vec::new(), Vec::new());
-    for message in std::iter::once(first).chain(seat.left(GROUP)) {
+    for message in std::iter::once(first).chain(guard.take_waiting(GROUP)) {
         match message {
             ToWindow::Changes(more) => requests.extend(more),
             ToWindow::Claim(claim) => claims.push(claim),
@@ -134,7 +134,7 @@ fn call(shared: &Shared, requests: Vec<RecordedRequest>, claim: Option<ClaimRequ
                 drop(claim.reply.send(Ok((jobs, next_ms))));
             }
             if changed {
-                shared.bell.ring();
+                shared.bell.notify();
             }
         }
         Err(error) => {

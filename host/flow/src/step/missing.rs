@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dovetail_core::executor::{Failure, FailureKind, Usage};
-use dovetail_core::ledger::{Claimed, Item, Kind, Record};
+use dovetail_core::ledger::{Claimed, Kind, Operation, Record};
 use dovetail_core::policy;
 use dovetail_core::record::{AttemptRecord, Form as _, RetryRecord, RunOutcomeRecord, RunState};
 
@@ -44,9 +44,9 @@ impl StepRunner {
         let (state, short) = (RunState::Failed, StepFailure::of(&failure));
         let finished_ms = self.parts.clock.wall_ms();
         let end =
-            RunOutcomeRecord { state, failed_step: Some(lease.step.to_string()), failure: Some(failure), finished_ms };
+            RunOutcomeRecord { state, failed_step: Some(lease.step.clone()), failure: Some(failure), finished_ms };
         let record = Record { kind: Kind::RunOutcome, key: lease.run.key(), value: end.encode() };
-        let change = Some(Item::Close { run: lease.run.clone(), record });
+        let change = Some(Operation::Close { run: lease.run.clone(), record });
         let conclusion = Conclusion::Finished { failure: Some(short), micros: 0 };
         Ok(JobOutcome { change, conclusion, run_state: Some(state) })
     }
@@ -75,7 +75,7 @@ pub(super) fn retry(claimed: &Claimed, this: AttemptRecord, delay: Duration) -> 
     let key = lease.run.attempt(&lease.step, claimed.attempt + 1);
     let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
     let record = Record { kind: Kind::Attempt, key, value: RetryRecord { failed: this, delay_ms }.encode() };
-    let change = Item::Retry { lease: lease.clone(), record, delay };
+    let change = Operation::Retry { lease: lease.clone(), record, delay };
     JobOutcome::commit(change, Conclusion::Retried { code, delay, uncharged })
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use dovetail_core::executor::Failure;
-use dovetail_core::ledger::{Item, Lease, Reply, RunKey};
+use dovetail_core::keys::NodeId;
+use dovetail_core::ledger::{Lease, Operation, Reply, RunKey};
 use dovetail_core::record::RunState;
 
 use super::StepRunner;
@@ -32,7 +33,7 @@ pub(crate) enum Conclusion {
     /// The step ended.
     Finished { failure: Option<StepFailure>, micros: u64 },
     /// The step was skipped, since this step had failed.
-    Skipped { failed_step: String },
+    Skipped { failed_step: NodeId },
     /// The step will be tried again.
     Retried {
         code: String,
@@ -52,7 +53,7 @@ pub(crate) enum Conclusion {
 #[derive(Debug)]
 pub(crate) struct JobOutcome {
     /// The change to be committed next. `None`: everything is recorded, and the conclusion can be reported.
-    pub(crate) change: Option<Item>,
+    pub(crate) change: Option<Operation>,
     pub(crate) conclusion: Conclusion,
     /// How the run ended, if it ended with this job.
     pub(crate) run_state: Option<RunState>,
@@ -66,15 +67,16 @@ impl JobOutcome {
 
     /// The job is held by this lease, which may be another one than the attempt began with.
     pub(crate) fn hold_by(&mut self, held: Lease) {
-        if let Some(Item::Finish { lease, .. } | Item::Retry { lease, .. } | Item::Release { lease, .. }) =
-            &mut self.change
+        if let Some(
+            Operation::Finish { lease, .. } | Operation::Retry { lease, .. } | Operation::Release { lease, .. },
+        ) = &mut self.change
         {
             *lease = held;
         }
     }
 
     /// A change that does not end the run.
-    pub(crate) fn commit(change: Item, conclusion: Conclusion) -> Self {
+    pub(crate) fn commit(change: Operation, conclusion: Conclusion) -> Self {
         Self { change: Some(change), conclusion, run_state: None }
     }
 }
@@ -88,20 +90,20 @@ impl StepRunner {
     pub(crate) fn settle(&self, run: &RunKey, outcome: &mut JobOutcome, reply: &Reply) -> Result<(), FlowError> {
         let mut next = None;
         match (&outcome.change, reply) {
-            (Some(Item::Retry { .. } | Item::Finish { .. }), Reply::Created) => {}
-            (Some(Item::Retry { .. }), _) | (Some(Item::Finish { .. }), Reply::Exists(_)) => {
+            (Some(Operation::Retry { .. } | Operation::Finish { .. }), Reply::Created) => {}
+            (Some(Operation::Retry { .. }), _) | (Some(Operation::Finish { .. }), Reply::Exists(_)) => {
                 // Another worker's record was first.
                 outcome.run_state = reconcile(&self.parts, run)?;
                 outcome.conclusion = Conclusion::Superseded;
             }
-            (Some(Item::Finish { succeeded: true, .. }), Reply::Complete) => {
+            (Some(Operation::Finish { succeeded: true, .. }), Reply::Complete) => {
                 // All steps of the run have succeeded: this worker closes the run without reading a record.
                 let state = RunState::Succeeded;
-                next = Some(Item::Close { run: run.clone(), record: end(&self.parts, run, state, None) });
+                next = Some(Operation::Close { run: run.clone(), record: end(&self.parts, run, state, None) });
                 outcome.run_state = Some(state);
             }
             // `Last`, `Cancelled` and `Closed`: recovery reads how the run ends and closes it, unless it is closed.
-            (Some(Item::Finish { .. }), _) => outcome.run_state = reconcile(&self.parts, run)?,
+            (Some(Operation::Finish { .. }), _) => outcome.run_state = reconcile(&self.parts, run)?,
             // A release is settled by any reply. So is a close: the run's outcome is recorded, by this worker or
             // another.
             _ => {}

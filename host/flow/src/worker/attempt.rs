@@ -10,10 +10,10 @@ use dovetail_core::ledger::{self, Renewal};
 use dovetail_core::policy;
 use dovetail_core::record::{Form, RunRecord};
 
-use super::claim::LONGEST_PAUSE;
+use super::claim::MAX_PAUSE;
 use super::job::{Claimed, JobInHand, Started};
+use super::job_queue::JobQueue;
 use super::settle::ToSettle;
-use super::slots::Slots;
 use super::{Event, Worker, locked, panicked};
 use crate::FlowError;
 use crate::error::MISSING_PIPELINE;
@@ -21,31 +21,33 @@ use crate::registry::pinned;
 use crate::shutdown::Shutdown;
 use crate::step::{Conclusion, JobOutcome, Plan, SOON};
 
-/// How long a job is put off that this worker could not run, for a reason that does not pass by itself: another worker
-/// may be able to.
-const PUT_OFF: Duration = Duration::from_secs(5);
-/// How long a worker that can run nothing, for such a reason, leaves work to others before it tries again.
-const LONGEST_LEFT: Duration = Duration::from_secs(30);
-/// The part of a lease after which a job that was not renewed is asked for, and verified, before it is begun.
-const SURE: f64 = 0.8;
-/// Plans kept; any of them can be read again.
+/// The delay of a job that this worker could not run, if the cause does not pass by itself. Another worker may be able
+/// to run the job.
+const PERMANENT_DELAY: Duration = Duration::from_secs(5);
+/// The longest pause between claims of a worker that can run no job, if the cause does not pass by itself. Meanwhile
+/// other workers claim the jobs.
+const MAX_PERMANENT_PAUSE: Duration = Duration::from_secs(30);
+/// If a job's lease was not renewed for this fraction of its length, the lease is renewed and the job is verified
+/// before the step starts.
+const STALE_LEASE: f64 = 0.8;
+/// The most plans that a worker caches. A plan that was dropped is read again.
 const MAX_PLANS: usize = 1000;
 
 impl Worker {
-    /// One slot: a job at a time until there are no more.
+    /// The work of one slot: runs one job at a time until the queue is closed and empty.
     pub(super) fn run_jobs(
         &self,
-        queue: &Slots<JobInHand<Claimed>>,
+        queue: &JobQueue<JobInHand<Claimed>>,
         slot: usize,
         shutdown: &Shutdown,
         settle: &Sender<ToSettle>,
     ) {
-        while let Some(job) = queue.next(slot) {
+        while let Some(job) = queue.pop(slot) {
             let held = job.held_lease().clone();
             let run = || self.run_job(job.start(), queue, shutdown, settle);
-            // A panic here is this program's own. The job was dropped by it, and its lease is renewed no more: when the
-            // lease expires, that counts as a worker lost over this job, so that a job which does this each time is
-            // given up in the end.
+            // This is a panic of the host: a guest cannot cause one. The panic dropped the job, so its lease is not
+            // renewed any more. When the lease expires, the job is charged with a crash, so a job over which every
+            // worker panics fails once it has more than `MAX_CRASHES` crashes.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
                 let (run, step) = (&held.run.run, &held.step);
                 let error = panicked(&format!("run step {step} of run {run}"), panic.as_ref());
@@ -58,41 +60,44 @@ impl Worker {
     fn run_job(
         &self,
         mut job: JobInHand<Started>,
-        queue: &Slots<JobInHand<Claimed>>,
+        queue: &JobQueue<JobInHand<Claimed>>,
         shutdown: &Shutdown,
         settle: &Sender<ToSettle>,
     ) {
-        // A job over which workers died may be what kills them: nothing else is in this worker's hands while it runs.
+        // A job whose workers died may be the cause of their deaths. It runs alone: if this worker dies too, no other
+        // job is charged with the crash.
         let crashes = job.job().crashes;
         let alone = (policy::SUSPECT_CRASHES..=policy::MAX_CRASHES).contains(&crashes);
-        let give_back_waiting = || {
-            std::iter::from_fn(|| queue.take_waiting())
-                .for_each(|job| self.commit(job.give_back(Duration::ZERO), settle));
+        let release_waiting = || {
+            std::iter::from_fn(|| queue.try_pop()).for_each(|job| self.commit(job.give_back(Duration::ZERO), settle));
         };
-        let Some(_permit) = self.jobs.flow.may_begin(alone, give_back_waiting) else {
+        let Some(_permit) = self.jobs.flow.try_begin(alone, release_waiting) else {
             return self.commit(job.give_back(Duration::ZERO), settle);
         };
-        if job.held_lease().age() > self.options.lease.mul_f64(SURE) {
-            // This process stood still, or was cut off: the job may be another worker's by now, and done.
-            match self.parts.ledger.renew(&[job.held_lease().lease()], self.options.lease) {
+        if job.held_lease().age() > self.options.lease.mul_f64(STALE_LEASE) {
+            // This process was suspended or cut off from the ledger. Another worker may have claimed and finished the
+            // job by now.
+            match self.ports.ledger.renew(&[job.held_lease().lease()], self.options.lease) {
                 Ok(answers) if answers.first() == Some(&Renewal::Lost) => return job.leave_to_lease(),
                 _ => job.verify(),
             }
         }
         shutdown.stops(&job.held_lease().canceller);
         if shutdown.draining() || locked(&self.fault).is_some() {
-            // The worker was told to stop with jobs in hand.
+            // The worker stops, and this step has not started.
             return self.commit(job.give_back(Duration::ZERO), settle);
         }
         let ended = match self.attempt(&job) {
             Ok(outcome) => {
                 let ran = match &outcome.conclusion {
                     Conclusion::Released => {
-                        self.jobs.flow.could_not_run(LONGEST_PAUSE);
+                        self.jobs.flow.could_not_run(MAX_PAUSE);
                         false
                     }
-                    // These say nothing of this worker.
+                    // Something that the job names is not stored. That shows nothing about this worker, so the circuit
+                    // breaker keeps its state.
                     Conclusion::Retried { uncharged: true, .. } => false,
+                    // Another worker's outcome counts, or nothing was to do: the circuit breaker keeps its state, too.
                     Conclusion::Superseded => true,
                     Conclusion::Finished { .. }
                     | Conclusion::Skipped { .. }
@@ -107,13 +112,14 @@ impl Worker {
             Err(error) => {
                 let (run, step, err) = (&job.run().run, job.step(), &error as &dyn std::error::Error);
                 tracing::error!(%run, %step, err, help = error.help(), "a step could not be run");
-                // The host's own fault is not charged: if the job were not given back, the next worker would count a
-                // crash. If this release fails too, the lease expires instead.
-                let (delay, leave) = if error.may_pass() { (SOON, LONGEST_PAUSE) } else { (PUT_OFF, LONGEST_LEFT) };
+                // A failure of the host is not charged to the job. If the job were left to its lease instead, it would
+                // be charged with a crash. If this release fails too, the lease expires.
+                let (delay, max_pause) =
+                    if error.may_pass() { (SOON, MAX_PAUSE) } else { (PERMANENT_DELAY, MAX_PERMANENT_PAUSE) };
                 let delay = if self.is_daemon() { delay } else { Duration::ZERO };
                 match error.unreadable() {
-                    Some(subject) => self.jobs.flow.could_not_read(subject, leave),
-                    None => self.jobs.flow.could_not_run(leave),
+                    Some(subject) => self.jobs.flow.could_not_read(subject, max_pause),
+                    None => self.jobs.flow.could_not_run(max_pause),
                 }
                 self.fail(error);
                 job.give_back(delay)
@@ -122,31 +128,39 @@ impl Worker {
         self.commit(ended, settle);
     }
 
+    /// Makes one attempt at the job, or finds that none is needed.
+    ///
+    /// # Errors
+    /// A failure of a store or of the host: no attempt is charged, and nothing is to be recorded.
     fn attempt(&self, job: &JobInHand<Started>) -> Result<JobOutcome, FlowError> {
         let (canceller, job) = (&job.held_lease().canceller, job.job());
         let (record, plan) = match self.plan(job) {
-            Ok(known) => known,
+            Ok(plan) => plan,
             Err(error) => return self.runner.look_again_for_the_plan(job, error),
         };
         let started = || {
             let (run, step, attempt) = (&job.lease.run.run, &job.lease.step, job.attempt);
             if job.crashes > 0 {
-                let lost = job.crashes;
-                tracing::warn!(%run, %step, lost, "a step is run again whose worker was not heard of any more");
+                let crashes = job.crashes;
+                tracing::warn!(%run, %step, crashes, "the step runs again, because its earlier lease expired");
             }
-            self.tell(|| Event::StepStarted { run: run.clone(), step: step.clone(), attempt });
+            self.emit(|| Event::StepStarted { run: run.clone(), step: step.clone(), attempt });
         };
         self.runner.run(job, &record, &plan, &canceller.stop(), &started)
     }
 
+    /// The run's record, and the plan of its pipeline, from the cache or from the stores.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Newer` for the run's record; `missing_pipeline` if the pipeline is not stored; a store's failure.
     fn plan(&self, job: &ledger::Claimed) -> Result<(RunRecord, Arc<Plan>), FlowError> {
         let record = RunRecord::decode(&job.run, &format!("run {}", job.lease.run.run))?;
         if let Some(plan) = locked(&self.plans).get(&record.pipeline) {
             return Ok((record, plan.clone()));
         }
-        let pipeline = pinned(&self.parts, &record.pipeline).map_err(|error| match error {
+        let pipeline = pinned(&self.ports, &record.pipeline).map_err(|error| match error {
             FlowError::Store(error) => FlowError::of_the_job(MISSING_PIPELINE, error),
-            other => other,
+            error => error,
         })?;
         let plan = Arc::new(Plan::new(pipeline));
         self.prepare(&plan, job.lease.step.name());
@@ -159,15 +173,19 @@ impl Worker {
         Ok((record, plan))
     }
 
-    /// The packages of a pipeline that is new here are made ready beside its first step, so that none of the others
-    /// waits for it.
-    fn prepare(&self, plan: &Plan, first: &str) {
+    /// Prepares the packages of a pipeline that is new to this worker, on a thread of its own while the step
+    /// `first_step` runs. So no later step waits for the compilation of its package. The package of `first_step` is
+    /// prepared by its own attempt.
+    fn prepare(&self, plan: &Plan, first_step: &str) {
         let packages: BTreeSet<_> =
-            plan.pipeline.steps.iter().filter(|step| step.name != first).map(|step| step.package).collect();
+            plan.pipeline.steps.iter().filter(|step| step.name != first_step).map(|step| step.package).collect();
         let executor = self.runner.executor.clone();
         let prepare = move || packages.iter().for_each(|package| executor.prepare(package));
         if let Err(error) = std::thread::Builder::new().name("prepare".into()).spawn(prepare) {
-            tracing::warn!(err = &error as &dyn std::error::Error, "no thread to make packages ready");
+            tracing::warn!(
+                err = &error as &dyn std::error::Error,
+                "the thread that prepares packages could not be started"
+            );
         }
     }
 }

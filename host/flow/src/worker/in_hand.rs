@@ -1,5 +1,5 @@
 //! The jobs that a worker has in hand: the table of their leases, their counts, and the runs that end or are stopped
-//! while jobs of them are here.
+//! while this worker has jobs of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -18,23 +18,27 @@ use super::job::{Claimed, JobInHand};
 use super::locked;
 use crate::shutdown::Shutdown;
 
-/// Stopped runs that are remembered: enough for those that are stopped between a claim and its entry in the table.
+/// How many stopped runs are remembered. It must cover the runs that are stopped after a job of them was claimed and
+/// before the job is in the table.
 const REMEMBERED_STOPS: usize = 32;
 
-/// The lease of a job in hand, as the thread that renews leases sees it.
+/// The lease of a job in hand. The job and the table of leases share it, and the thread that renews leases reads it
+/// from the table.
 pub(super) struct HeldLease {
     pub(super) run: RunKey,
     pub(super) step: NodeId,
     attempt: u32,
+    /// Stops the attempt.
     pub(super) canceller: Arc<Canceller>,
     state: Mutex<LeaseState>,
 }
 
 struct LeaseState {
     lease: Lease,
-    /// When the lease was last known to be this worker's.
+    /// The last time at which this worker certainly held the lease.
     renewed: Instant,
-    /// The attempt has ended, and its change is on its way: the job may be gone before that is answered.
+    /// The attempt has ended, and its change is on its way. The ledger may have acknowledged the job already, although
+    /// the reply has not arrived.
     ended: bool,
 }
 
@@ -49,7 +53,7 @@ impl HeldLease {
         locked(&self.state).lease.clone()
     }
 
-    /// The attempt has ended. The lease with which its change is to be made: no other lease is adopted from now on.
+    /// Ends the attempt, and returns the lease for its change. From now on no other lease is adopted.
     pub(super) fn end(&self) -> Lease {
         let mut state = locked(&self.state);
         state.ended = true;
@@ -60,18 +64,20 @@ impl HeldLease {
         locked(&self.state).ended
     }
 
-    pub(super) fn renewed_at(&self, asked: Instant) {
-        locked(&self.state).renewed = asked;
+    /// The lease was renewed by a call that was sent at this time.
+    pub(super) fn renewed_at(&self, sent_at: Instant) {
+        locked(&self.state).renewed = sent_at;
     }
 
-    /// How long ago the lease was last known to be this worker's.
+    /// The time since this worker certainly held the lease.
     pub(super) fn age(&self) -> Duration {
         locked(&self.state).renewed.elapsed()
     }
 
-    /// The lease expired while this worker runs the step, because no renewal got through, and the worker has claimed
-    /// the same job again: the attempt goes on with the new lease. The token of the expired lease, or none if `job` is
-    /// another job, another attempt, or the attempt has ended.
+    /// Takes over the lease of `job` if `job` is the same attempt at the same step and the attempt has not ended. This
+    /// happens if the lease expired while this worker runs the step, because no renewal succeeded, and the worker
+    /// claims the job again: the attempt goes on with the new lease. Returns the token of the expired lease. `None`:
+    /// the lease was not taken over.
     fn adopt(&self, job: &ledger::Claimed, now: Instant) -> Option<u64> {
         if (&self.run, &self.step, self.attempt) != (&job.lease.run, &job.lease.step, job.attempt) {
             return None;
@@ -85,17 +91,18 @@ impl HeldLease {
     }
 }
 
-/// What the threads and the jobs of a worker share.
+/// The state that the threads and the jobs of a worker share.
 pub(super) struct JobsInHand {
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) flow: FlowControl,
-    /// By token.
+    /// The leases of all jobs in hand, by token.
     leases: Mutex<HashMap<u64, Arc<HeldLease>>>,
-    /// Runs whose steps were stopped, the last one first: a job of them may have been claimed and not be entered yet.
+    /// Runs whose steps were stopped, the last stopped run first, at most [`REMEMBERED_STOPS`]. Jobs of these runs may
+    /// have been claimed and not be in the table yet.
     stopped: Mutex<VecDeque<RunKey>>,
-    /// Runs that are over while jobs of them are still here.
+    /// Runs that are over and whose end is not reported yet, because this worker still has jobs of them.
     ending: Mutex<BTreeMap<RunId, RunState>>,
-    /// The runs of the worker's scope that are not over. None: the scope is every run.
+    /// The runs of the worker's scope that are not over. `None`: the scope does not name its runs.
     open_runs: Mutex<Option<BTreeSet<RunId>>>,
     listener: Option<Listener>,
 }
@@ -113,25 +120,27 @@ impl JobsInHand {
         }
     }
 
-    pub(super) fn works_on(&self, scope: &Scope) {
+    /// Sets the scope of the worker.
+    pub(super) fn set_scope(&self, scope: &Scope) {
         *locked(&self.open_runs) = match scope {
             Scope::Runs(runs) => Some(runs.iter().cloned().collect()),
             Scope::All | Scope::Able(_) => None,
         };
     }
 
-    /// The runs of the scope that are not over; none where the scope is every run.
+    /// The runs of the scope that are not over. Empty if the scope does not name its runs.
     pub(super) fn open_runs(&self) -> Vec<RunId> {
         locked(&self.open_runs).iter().flatten().cloned().collect()
     }
 
-    /// Whether all runs of the scope are over.
+    /// Whether all runs of the scope are over. False if the scope does not name its runs.
     pub(super) fn is_scope_over(&self) -> bool {
         locked(&self.open_runs).as_ref().is_some_and(BTreeSet::is_empty)
     }
 
-    /// Takes claimed jobs in hand: they are counted as waiting, and their leases are renewed from now on. A job whose
-    /// attempt is still running here, although its lease expired, is not taken twice: the attempt gets the new lease.
+    /// Takes claimed jobs in hand: they are counted as waiting, and their leases are renewed from now on. If the
+    /// attempt of a job still runs in this worker although its lease expired, the job is not taken twice: the running
+    /// attempt adopts the new lease ([`HeldLease::adopt`]).
     pub(super) fn take(
         self: &Arc<Self>,
         claimed: Vec<ledger::Claimed>,
@@ -142,7 +151,7 @@ impl JobsInHand {
         {
             let mut leases = locked(&self.leases);
             for job in claimed {
-                // Only a job that was lost before can be running here.
+                // Only a job whose lease has expired before can still run in this worker.
                 if job.crashes > 0
                     && let Some((held, token)) =
                         leases.values().find_map(|held| Some((held.clone(), held.adopt(&job, now)?)))
@@ -161,7 +170,7 @@ impl JobsInHand {
         let jobs: Vec<_> = taken.into_iter().map(|(job, held)| JobInHand::new(self, job, held, shutdown)).collect();
         for lease in &expired {
             let (run, step) = (&lease.run.run, &lease.step);
-            tracing::warn!(%run, %step, "the lease of a running step expired and was taken again: the step goes on");
+            tracing::warn!(%run, %step, "the job of a running step was claimed again after its lease expired");
             self.ledger.let_go(lease);
         }
         let stopped = locked(&self.stopped).clone();
@@ -171,36 +180,39 @@ impl JobsInHand {
         jobs
     }
 
+    /// The leases of all jobs in hand.
     pub(super) fn leases(&self) -> Vec<Arc<HeldLease>> {
         locked(&self.leases).values().cloned().collect()
     }
 
-    /// Jobs whose attempt has ended and whose change is not recorded yet.
+    /// The number of jobs with a change (an outcome or a release) that is not known to be recorded.
     pub(super) fn unrecorded(&self) -> usize {
         locked(&self.leases).values().filter(|held| held.has_ended()).count()
     }
 
-    /// Lets go what a job held. `run_state`: how its run ended with it. Called once a job, when the job is dropped.
-    pub(super) fn let_go(
+    /// Removes a job from the table of leases and from the counts. Called once for each job, when the job is dropped.
+    /// `step_duration`: the step ended with this, after this time. `run_state`: how the run ended, if it ended with
+    /// this job.
+    pub(super) fn remove(
         &self,
         held: &HeldLease,
         counted: Counted,
-        took: Option<Duration>,
+        step_duration: Option<Duration>,
         run_state: Option<RunState>,
     ) {
         let lease = held.lease();
         locked(&self.leases).remove(&lease.token);
-        // The counts must be right whatever the ledger does: the worker waits for them at its end.
-        drop(contain("let a lease go", || self.ledger.let_go(&lease)));
-        self.flow.let_go(counted, took);
+        // The counts must stay right even if the ledger panics, because the worker waits for them at its end.
+        drop(contain("forget a lease", || self.ledger.let_go(&lease)));
+        self.flow.remove(counted, step_duration);
         let run = &held.run.run;
         match run_state {
             Some(state) => self.run_ended(run, state),
-            None => self.tell_run_ended(run),
+            None => self.report_run_end(run),
         }
     }
 
-    /// The steps of a run in this process are to stop: the run was cancelled, or has ended.
+    /// Stops the running steps of a run that was cancelled or has ended.
     pub(super) fn stop_steps(&self, run: &RunKey) {
         {
             let mut stopped = locked(&self.stopped);
@@ -212,35 +224,37 @@ impl JobsInHand {
         }
     }
 
-    /// A run is over: its other steps in this process are stopped, and its end is told once they have ended.
+    /// A run is over: stops its other steps in this process, and reports the run's end once these steps have ended.
     pub(super) fn run_ended(&self, run: &RunId, state: RunState) {
         locked(&self.ending).insert(run.clone(), state);
         for held in locked(&self.leases).values().filter(|held| held.run.run == *run) {
             held.canceller.cancel();
         }
-        self.tell_run_ended(run);
+        self.report_run_end(run);
     }
 
-    /// Tells a run's end when no job of the run is here any more: the outcomes of its steps are recorded by then.
-    fn tell_run_ended(&self, run: &RunId) {
+    /// Reports a run's end if the run is over and this worker has no job of it any more: the outcomes of its steps are
+    /// recorded and reported by then.
+    fn report_run_end(&self, run: &RunId) {
         if !locked(&self.ending).contains_key(run) || locked(&self.leases).values().any(|held| held.run.run == *run) {
             return;
         }
         let Some(state) = locked(&self.ending).remove(run) else { return };
-        // The end of a run of the scope is told once, although two may notice it: the step that closed the run, and the
-        // look at the records.
+        // Two threads may notice the end of a run of the scope: the thread that settles the run's last job, and the
+        // thread that reads the records (`check_ended_runs`). Only the first one reports it.
         let is_first = locked(&self.open_runs).as_mut().is_none_or(|open| open.remove(run));
         if is_first {
-            self.tell(|| Event::RunFinished { run: run.clone(), state });
+            self.emit(|| Event::RunFinished { run: run.clone(), state });
         }
         self.flow.wake();
         self.ledger.wake();
     }
 
-    pub(super) fn tell(&self, event: impl FnOnce() -> Event) {
+    /// Reports an event to the listener, if there is one.
+    pub(super) fn emit(&self, event: impl FnOnce() -> Event) {
         if let Some(listener) = &self.listener {
-            // No job is at fault for a listener that panics.
-            drop(contain("tell of an event", || listener(&event())));
+            // A panic of the listener must not be charged to a job.
+            drop(contain("report an event", || listener(&event())));
         }
     }
 }

@@ -1,35 +1,37 @@
-//! How a worker works.
+//! The options of a worker.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::Listener;
 
-/// What a worker says of itself, given how many steps it runs now and how many it has ended.
+/// Makes the content of a heartbeat, from the number of running steps and the number of steps that have ended so far.
 pub type About = Arc<dyn Fn(usize, u64) -> Vec<u8> + Send + Sync>;
 
-/// How a worker works.
+/// The options of a [`Worker`](super::Worker).
 #[derive(Clone)]
 pub struct WorkerOptions {
-    /// Steps at once.
+    /// How many steps run at once (the number of slots). 0 counts as 1.
     pub jobs: usize,
-    /// How long a job stays with a worker that is not heard of.
+    /// The length of a lease. If a worker renews no lease for this time, other workers can claim its jobs.
     pub lease: Duration,
-    /// This process, in the records.
+    /// The name of this process in the records.
     pub name: String,
+    /// The callback for progress.
     pub on_event: Option<Listener>,
-    /// It goes on when a store fails, looks for what was lost, and says that it lives. None: it ends with the first
-    /// failure.
+    /// A daemon survives failures of stores, searches for lost runs and sends heartbeats. `None`: the worker ends with
+    /// its first failure.
     pub daemon: Option<Daemon>,
 }
 
-/// What a worker needs that works until it is told to stop.
+/// The options of a worker that runs until it is stopped.
 #[derive(Clone)]
 pub struct Daemon {
+    /// Called for each heartbeat.
     pub about: About,
-    /// What it can serve now: asked before each claim.
+    /// Called before each claim.
     pub able: Able,
 }
 
-/// The capabilities that a worker has at the moment: see [`dovetail_core::ledger::Requirements`].
+/// Returns the capabilities that the worker has now: see [`dovetail_core::ledger::Requirements`].
 pub type Able = Arc<dyn Fn() -> Vec<String> + Send + Sync>;

@@ -9,17 +9,18 @@ use dovetail_core::executor::HostError;
 use dovetail_core::scarce::Scarce;
 
 use super::job::{Claimed, JobInHand};
+use super::job_queue::JobQueue;
 use super::settle::ToSettle;
-use super::slots::Slots;
 
-/// The threads of a worker that works.
+/// Starts the threads of a running worker.
 pub(super) struct Threads<'scope, 'env> {
     pub(super) scope: &'scope std::thread::Scope<'scope, 'env>,
-    /// One could not be started: none is after it.
+    /// The error of the first thread that could not be started. No further thread is started after it.
     pub(super) refused: Option<HostError>,
 }
 
 impl<'scope> Threads<'scope, '_> {
+    /// Starts a thread. `None`: this thread or an earlier one could not be started.
     pub(super) fn start(
         &mut self,
         name: &str,
@@ -44,10 +45,10 @@ impl<'scope> Threads<'scope, '_> {
     }
 }
 
-/// The slots of a worker. Dropping them, also while the thread that claims panics, ends them in order: each slot ends
-/// with its last job, and then the settle thread knows that no job comes from a slot any more.
+/// The slots of a worker. Dropping this value ends them in order, also during a panic of the thread that claims: each
+/// slot ends with its last job, and then the settle thread gets [`ToSettle::NoMoreJobs`].
 pub(super) struct RunningSlots<'scope> {
-    pub(super) queue: Arc<Slots<JobInHand<Claimed>>>,
+    pub(super) queue: Arc<JobQueue<JobInHand<Claimed>>>,
     pub(super) threads: Vec<ScopedJoinHandle<'scope, ()>>,
     pub(super) settle: Sender<ToSettle>,
 }
@@ -58,9 +59,9 @@ impl Drop for RunningSlots<'_> {
         for slot in self.threads.drain(..) {
             drop(slot.join());
         }
-        // The slots empty the queue, if at least one of them lives so long. Jobs that are left go back as they are
-        // dropped.
-        while let Some(job) = self.queue.take_waiting() {
+        // The slots empty the queue before they end. Jobs are left only if no slot could be started or all slots
+        // panicked; these jobs are given back when they are dropped.
+        while let Some(job) = self.queue.try_pop() {
             drop(catch_unwind(AssertUnwindSafe(|| drop(job))));
         }
         drop(self.settle.send(ToSettle::NoMoreJobs));

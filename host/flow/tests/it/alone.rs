@@ -93,7 +93,7 @@ fn a_worker_goes_on_claiming_after_it_gave_back_what_came_beside_a_job_that_is_a
             // anything.
             let before = first_run.lock().unwrap().clone().unwrap();
             wait("the run before ends", || document(&ports, &before).unwrap()["state"] == "succeeded");
-            let run = dovetail_flow::new_run_id().unwrap();
+            let run = dovetail_flow::new_run_id();
             let inputs = wide.pipeline.resolve_inputs(json!({ "x": 1 }).as_object().unwrap()).unwrap();
             submit(&ports, &wide, &inputs, &run).unwrap();
             let seen = ports.ledger.wakes();

@@ -2,24 +2,27 @@
 //! does.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::bench::document;
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
+use dovetail_core::executor::HostError;
 use dovetail_core::ledger::{
-    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait,
+    Claimed, HeldStep, Kind, Lease, Ledger, Listing, Operation, Renewal, Reply, RunKey, Scope, Wait,
 };
-use dovetail_flow::{Daemon, Event, Worker, WorkerOptions};
+use dovetail_flow::{Daemon, Event, FlowError, Listener, Worker, WorkerOptions};
 use serde_json::json;
 
 use crate::bench::{Bench, sum};
 
-/// A ledger whose records fail while `down` is true. Its queue always answers.
+/// A ledger whose records fail while `down` is true. Its queue always answers, also with jobs that are given back.
 struct WithoutRecords {
     inner: Arc<dyn Ledger>,
     down: Arc<AtomicBool>,
     refused: AtomicU32,
+    released: AtomicU32,
+    claims: AtomicU32,
 }
 
 #[track_caller]
@@ -32,7 +35,12 @@ fn wait(what: &str, mut until: impl FnMut() -> bool) {
 }
 
 impl Ledger for WithoutRecords {
-    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+    fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
+        if items.iter().all(|item| matches!(item, Operation::Release { .. })) {
+            let replies = self.inner.commit(items);
+            self.released.fetch_add(1, Ordering::SeqCst);
+            return replies;
+        }
         if self.down.load(Ordering::SeqCst) {
             self.refused.fetch_add(1, Ordering::SeqCst);
             return Err(StoreError::plain(StoreErrorKind::Unavailable, "write").of(Store::Records));
@@ -41,6 +49,7 @@ impl Ledger for WithoutRecords {
     }
 
     fn claim(&self, scope: &Scope, want: usize, lease: Duration, mut given: Wait) -> Result<Vec<Claimed>, StoreError> {
+        self.claims.fetch_add(1, Ordering::SeqCst);
         given.at_most = given.at_most.min(Duration::from_millis(20));
         let claimed = self.inner.claim(scope, want, lease, given)?;
         if claimed.is_empty() && self.down.load(Ordering::SeqCst) {
@@ -92,6 +101,25 @@ impl Ledger for WithoutRecords {
     }
 }
 
+fn without_records(bench: &Bench, down: &Arc<AtomicBool>) -> Arc<WithoutRecords> {
+    let [refused, released, claims] = [0; 3].map(AtomicU32::new);
+    Arc::new(WithoutRecords { inner: bench.ports.ledger.clone(), down: down.clone(), refused, released, claims })
+}
+
+type Working = std::thread::JoinHandle<Result<(), FlowError>>;
+
+/// A daemon with two slots on this ledger.
+fn work(bench: &Bench, ledger: &Arc<WithoutRecords>, on_event: Option<Listener>) -> Working {
+    let mut ports = bench.ports.clone();
+    ports.ledger = ledger.clone();
+    let daemon = Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(Vec::new) };
+    let (jobs, lease, name) = (2, Duration::from_secs(10), "test".into());
+    let options = WorkerOptions { jobs, lease, name, on_event, daemon: Some(daemon) };
+    let worker = Arc::new(Worker::new(ports, bench.executor.clone(), options));
+    let shutdown = bench.shutdown.clone();
+    std::thread::spawn(move || worker.run(&Scope::All, &shutdown))
+}
+
 #[test]
 fn a_claim_that_is_answered_is_no_word_about_the_records() {
     let bench = Bench::new();
@@ -105,10 +133,7 @@ fn a_claim_that_is_answered_is_no_word_about_the_records() {
         }
     });
     let run = bench.submit(&published, 1);
-    let ledger =
-        Arc::new(WithoutRecords { inner: bench.ports.ledger.clone(), down: down.clone(), refused: AtomicU32::new(0) });
-    let mut ports = bench.ports.clone();
-    ports.ledger = ledger.clone();
+    let ledger = without_records(&bench, &down);
     let reported = Arc::new(Mutex::new(Vec::new()));
     let listener = {
         let reported = reported.clone();
@@ -120,19 +145,7 @@ fn a_claim_that_is_answered_is_no_word_about_the_records() {
             _ => {}
         }
     };
-    let daemon = Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(Vec::new) };
-    let options = WorkerOptions {
-        jobs: 2,
-        lease: Duration::from_secs(10),
-        name: "test".into(),
-        on_event: Some(Arc::new(listener)),
-        daemon: Some(daemon),
-    };
-    let worker = Arc::new(Worker::new(ports, bench.executor.clone(), options));
-    let working = std::thread::spawn({
-        let shutdown = bench.shutdown.clone();
-        move || worker.run(&Scope::All, &shutdown)
-    });
+    let working = work(&bench, &ledger, Some(Arc::new(listener)));
     wait("the change is sent again and again", || ledger.refused.load(Ordering::SeqCst) > 4);
     let fails = "Some(Records) fails, 1 kept".to_owned();
     assert_eq!(
@@ -145,4 +158,47 @@ fn a_claim_that_is_answered_is_no_word_about_the_records() {
     bench.shutdown.drain();
     working.join().unwrap().unwrap();
     assert_eq!(*reported.lock().unwrap(), [fails, "Some(Records) answers".to_owned()]);
+}
+
+#[test]
+fn a_job_that_is_given_back_is_no_word_about_the_records() {
+    let bench = Bench::new();
+    let published = bench.publish(&json!({}), &[("a", "input.x", "input.x")]);
+    let down = Arc::new(AtomicBool::new(false));
+    let ledger = without_records(&bench, &down);
+    let (both, calls) = (Barrier::new(2), AtomicU32::new(0));
+    bench.script("a", {
+        let (ledger, down) = (ledger.clone(), down.clone());
+        move |attempt, _| match calls.fetch_add(1, Ordering::SeqCst) {
+            0 => {
+                both.wait();
+                down.store(true, Ordering::SeqCst);
+                Ok(sum(attempt))
+            }
+            1 => {
+                both.wait();
+                wait("the first outcome is refused", || ledger.refused.load(Ordering::SeqCst) > 0);
+                Err(HostError { operation: "run".into(), transient: true, missing: None, source: None })
+            }
+            _ => Ok(sum(attempt)),
+        }
+    });
+    let runs = [bench.submit(&published, 1), bench.submit(&published, 2)];
+    let working = work(&bench, &ledger, None);
+    wait("the second job is given back", || ledger.released.load(Ordering::SeqCst) > 0);
+    // One claim may be under way. Afterwards nothing is claimed, since an outcome waits for the records. A worker that
+    // takes the release for their answer claims again after the first pause of its circuit breaker, 0.2 s.
+    std::thread::sleep(Duration::from_millis(50));
+    let claims = ledger.claims.load(Ordering::SeqCst);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(ledger.claims.load(Ordering::SeqCst), claims);
+    down.store(false, Ordering::SeqCst);
+    for run in &runs {
+        wait("the run ends", || {
+            bench.clock.advance(Duration::from_millis(10));
+            document(&bench.ports, run).unwrap()["state"] == "succeeded"
+        });
+    }
+    bench.shutdown.drain();
+    working.join().unwrap().unwrap();
 }

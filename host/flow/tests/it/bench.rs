@@ -157,7 +157,7 @@ impl Bench {
     }
 
     pub(crate) fn submit(&self, published: &Published, x: i64) -> RunId {
-        let run = new_run_id().unwrap();
+        let run = new_run_id();
         let inputs = published.pipeline.resolve_inputs(json!({ "x": x }).as_object().unwrap()).unwrap();
         submit(&self.ports, published, &inputs, &run).unwrap();
         run

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
-use dovetail_core::ledger::{Item, Kind, Ledger, Record, Reply};
+use dovetail_core::ledger::{Kind, Ledger, Operation, Record, Reply};
 use dovetail_core::memory::{ManualClock, MemoryBlobs, MemoryLedger};
 use dovetail_core::retention::Owned as _;
 use dovetail_flow::{FlowError, Keep, OwnBlobs, Ownership, Ports, collect, own_blobs, own_blobs_to_work, ownership};
@@ -37,7 +37,7 @@ impl Other {
 
     fn hold_something(&self) {
         let record = Record { kind: Kind::Run, key: "a".to_owned(), value: b"{}".to_vec() };
-        assert_eq!(self.records.commit(&[Item::Put { record }]).unwrap(), [Reply::Created]);
+        assert_eq!(self.records.commit(&[Operation::Put { record }]).unwrap(), [Reply::Created]);
     }
 }
 
@@ -119,7 +119,7 @@ fn a_worker_does_not_begin_on_an_empty_store_while_the_records_name_packages() {
     let other = Other::on(&kept);
     own_blobs_to_work(&*other.records, &MemoryBlobs::default(), false).unwrap();
     let record = Record { kind: Kind::Plugin, key: "add@1.0.0".to_owned(), value: b"{}".to_vec() };
-    other.records.commit(&[Item::Put { record }]).unwrap();
+    other.records.commit(&[Operation::Put { record }]).unwrap();
     let refused = own_blobs_to_work(&*other.records, &*kept, false).unwrap_err();
     assert_eq!(refused.code(), "empty_blobs");
     assert_eq!(kept.owner().unwrap(), None, "the store is not bound");

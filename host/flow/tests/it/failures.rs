@@ -8,7 +8,7 @@ use crate::bench::document;
 use dovetail_core::blobs::BlobKind;
 use dovetail_core::executor::{Failure, FailureKind, HostError, Outcome};
 use dovetail_core::keys::{NodeId, RunKey};
-use dovetail_core::ledger::{Item, Job, Kind, Requirements, Scope, Wait};
+use dovetail_core::ledger::{Job, Kind, Operation, Requirements, Scope, Wait};
 use dovetail_core::limits::MAX_VALUE;
 use dovetail_core::record::{Form as _, OutcomeRecord, StepEnd};
 use dovetail_core::retention::RemovableBlobs as _;
@@ -246,7 +246,7 @@ fn a_step_is_skipped_before_its_input_is_looked_at() {
         assert_eq!(states.collect::<Vec<_>>(), ["failed", "succeeded", "not_run"], "{document:#}");
         let outcome = bench.ports.ledger.get(Kind::Outcome, &[key.step("c")]).unwrap().remove(0).unwrap();
         let outcome = OutcomeRecord::decode(&outcome, "c").unwrap();
-        assert_eq!(outcome.end, StepEnd::Skipped { failed_step: Some("a".to_owned()) });
+        assert_eq!(outcome.end, StepEnd::Skipped { failed_step: Some(NodeId::of_step("a")) });
         assert!(outcome.consumed.is_empty() && outcome.attempts.is_empty(), "{outcome:?}");
         let lineage = crate::bench::lineage(&bench.ports, &key).unwrap();
         assert_eq!(lineage["steps"][2]["consumed"], json!([]));
@@ -265,8 +265,8 @@ fn a_step_with_an_index_is_left_to_a_worker_that_knows_indices() {
     let claimed = bench.ports.ledger.claim(&Scope::All, 1, Duration::from_secs(60), Wait::NONE).unwrap();
     assert_eq!(claimed[0].lease.step, "a");
     let node: NodeId = "a[1]".parse().unwrap();
-    let jobs = vec![Job { step: node.clone(), needs: Vec::new(), attempt: 1, lane: Requirements::default() }];
-    bench.ports.ledger.commit(&[Item::Recover { run: key.clone(), jobs, steps: [node.clone()].into() }]).unwrap();
+    let jobs = vec![Job { step: node.clone(), needs: Vec::new(), attempt: 1, requirements: Requirements::default() }];
+    bench.ports.ledger.commit(&[Operation::Recover { run: key.clone(), jobs, steps: [node.clone()].into() }]).unwrap();
     let error = bench.worker().run(&Scope::Runs(vec![run]), &bench.shutdown).unwrap_err();
     let said = format!("{error:?}");
     assert!(said.contains("step a[1] of run") && said.contains("has an index") && said.contains("Newer"), "{said}");

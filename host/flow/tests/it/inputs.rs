@@ -68,7 +68,7 @@ fn large_inputs_stand_apart_and_every_step_gets_them() {
     let published = texts(&bench);
     for bytes in [10, 300_000] {
         let given = inputs(&published, &json!({ "x": "a".repeat(bytes) }));
-        let run = new_run_id().unwrap();
+        let run = new_run_id();
         assert_eq!(dovetail_flow::submit(&bench.ports, &published, &given, &run).unwrap(), Pushed::Created);
         let record = bench.ports.ledger.get(Kind::Run, &[run.to_string()]).unwrap().remove(0).unwrap();
         let stored = RunRecord::decode(&record, "run").unwrap().inputs;
@@ -98,7 +98,7 @@ fn inputs_may_have_four_mebibytes_and_no_more_and_one_that_has_keeps_no_other_ba
     let published = texts(&bench);
     let around = inputs(&published, &json!({ "x": "" })).to_string().len();
     let most = usize::try_from(MAX_VALUE).unwrap() - around;
-    let run = |bytes| (new_run_id().unwrap(), inputs(&published, &json!({ "x": "a".repeat(bytes) })));
+    let run = |bytes| (new_run_id(), inputs(&published, &json!({ "x": "a".repeat(bytes) })));
     let runs = vec![run(1), run(most + 1), run(most), run(2)];
     let ids: Vec<_> = runs.iter().map(|(id, _)| id.clone()).collect();
     let mut answers = dovetail_flow::submit_many(&bench.ports, &published, runs).unwrap();
@@ -118,7 +118,7 @@ fn what_a_step_binds_may_have_four_mebibytes_and_no_more() {
     let around = json!({ "a": "", "b": "", "file": null }).to_string().len() - "\"a\":\"b\":\"file\":{},,".len() + 6;
     let half = (usize::try_from(MAX_VALUE).unwrap() - around) / 2;
     for (bytes, state) in [(half - 20, "succeeded"), (half + 20, "failed")] {
-        let run = new_run_id().unwrap();
+        let run = new_run_id();
         let given = inputs(&published, &json!({ "x": "a".repeat(bytes) }));
         dovetail_flow::submit(&bench.ports, &published, &given, &run).unwrap();
         let document = bench.work(&run);
@@ -141,7 +141,7 @@ fn a_run_that_names_what_is_not_stored_is_refused_and_keeps_no_other_back() {
     let published = texts(&bench);
     let there = bench.kept.put(BlobKind::Artifact, b"there").unwrap();
     let file = |digest| ArtifactRef { digest, media_type: "text/plain".into(), name: None }.to_json();
-    let run = |digest| (new_run_id().unwrap(), inputs(&published, &json!({ "x": "a", "file": file(digest) })));
+    let run = |digest| (new_run_id(), inputs(&published, &json!({ "x": "a", "file": file(digest) })));
     let absent = run(Digest::of(b"not there"));
     let runs = vec![run(there), absent.clone(), run(there)];
     let mut answers = dovetail_flow::submit_many(&bench.ports, &published, runs).unwrap();
@@ -166,18 +166,18 @@ fn a_pipeline_whose_package_is_gone_is_not_submitted() {
     bench.kept.remove(BlobKind::Package, &Digest::of(b"package of text"), std::time::Duration::ZERO).unwrap();
     let published = dovetail_flow::pipeline(&bench.ports, "texts").unwrap();
     let given = inputs(&published, &json!({ "x": "a" }));
-    let submit = || dovetail_flow::submit(&bench.ports, &published, &given, &new_run_id().unwrap());
+    let submit = || dovetail_flow::submit(&bench.ports, &published, &given, &new_run_id());
     let refused = submit().unwrap_err();
     assert_eq!(refused.code(), "missing_package");
     assert!(refused.to_string().contains("text@1.0.0") && refused.to_string().contains("step `one`"), "{refused}");
     bench.kept.put(BlobKind::Package, b"package of text").unwrap();
     assert_eq!(submit().unwrap(), Pushed::Created);
     // A run that was accepted before is the same run, even if the package has been removed since.
-    let run = new_run_id().unwrap();
+    let run = new_run_id();
     dovetail_flow::submit(&bench.ports, &published, &given, &run).unwrap();
     bench.kept.remove(BlobKind::Package, &Digest::of(b"package of text"), std::time::Duration::ZERO).unwrap();
     let published = dovetail_flow::pipeline(&bench.ports, "texts").unwrap();
-    let both = vec![(run, given.clone()), (new_run_id().unwrap(), given.clone())];
+    let both = vec![(run, given.clone()), (new_run_id(), given.clone())];
     let answers = dovetail_flow::submit_many(&bench.ports, &published, both).unwrap();
     assert!(matches!(answers[0], Ok(Pushed::Same)), "{answers:?}");
     assert_eq!(answers[1].as_ref().unwrap_err().code(), "missing_package");

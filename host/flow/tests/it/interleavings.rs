@@ -17,7 +17,7 @@ use dovetail_core::RunId;
 use dovetail_core::blobs::StoreError;
 use dovetail_core::executor::{FailureKind, Models};
 use dovetail_core::ledger::{
-    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Wait,
+    Claimed, HeldStep, Kind, Lease, Ledger, Listing, Operation, Renewal, Reply, RunKey, Scope, Wait,
 };
 use dovetail_core::memory::MemoryLedger;
 use dovetail_core::retention::Archive;
@@ -82,7 +82,7 @@ fn before(step: Step) {
 struct Stepping(Arc<MemoryLedger>);
 
 impl Ledger for Stepping {
-    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+    fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         before(Step::Changes);
         self.0.commit(items)
     }

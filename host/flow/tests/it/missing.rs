@@ -85,7 +85,7 @@ fn a_value_that_is_gone_ends_the_step_that_needs_it() {
     let bench = Bench::new();
     let published = texts(&bench);
     let given = published.pipeline.resolve_inputs(json!({ "x": "a".repeat(20_000) }).as_object().unwrap()).unwrap();
-    let run = new_run_id().unwrap();
+    let run = new_run_id();
     dovetail_flow::submit(&bench.ports, &published, &given, &run).unwrap();
     let mut values = Vec::new();
     bench

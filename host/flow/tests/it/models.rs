@@ -119,7 +119,7 @@ fn work<'s>(threads: &'s std::thread::Scope<'s, '_>, bench: &'s Bench, executor:
 }
 
 fn submit(bench: &Bench, published: &Published, models: &Models) -> RunId {
-    let run = new_run_id().unwrap();
+    let run = new_run_id();
     submit_with(&bench.ports, published, models, vec![(run.clone(), json!({ "x": 2 }))]).unwrap().remove(0).unwrap();
     run
 }

@@ -9,7 +9,7 @@ use dovetail_core::RunId;
 use dovetail_core::blobs::StoreError;
 use dovetail_core::executor::{Failure, FailureKind, HostError, Outcome};
 use dovetail_core::ledger::{
-    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Renewal, Reply, RunKey, Scope, Then, Wait,
+    Claimed, HeldStep, Kind, Lease, Ledger, Listing, Operation, Renewal, Reply, RunKey, Scope, Then, Wait,
 };
 use dovetail_flow::{Daemon, Event, FlowError, Listener, Worker, WorkerOptions};
 
@@ -40,12 +40,12 @@ fn one_less(count: &AtomicU32) -> bool {
 }
 
 impl Ledger for Broken {
-    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+    fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         assert!(!one_less(&self.panics), "a bug of the ledger");
         self.inner.commit(items)
     }
 
-    fn commit_then(&self, items: Vec<Item>, then: Then) {
+    fn commit_then(&self, items: Vec<Operation>, then: Then) {
         if !one_less(&self.drops) {
             then(self.commit(&items));
         }

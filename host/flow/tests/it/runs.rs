@@ -7,7 +7,7 @@ use crate::bench::document;
 use crate::bench::lineage;
 use dovetail_core::blobs::BlobKind;
 use dovetail_core::executor::{FailureKind, LogLine, Report};
-use dovetail_core::ledger::{Item, Kind, Record, Scope};
+use dovetail_core::ledger::{Kind, Operation, Record, Scope};
 use dovetail_core::record::RunState;
 use dovetail_core::retention::RemovableBlobs as _;
 use dovetail_flow::{Event, Pushed, cancel, current, find_run, logs, recover, retry, runs, submit};
@@ -157,7 +157,7 @@ fn logs_and_lists_tell_what_was() {
         [(&second, "succeeded"), (&first, "queued")]
     );
     let record = Record { kind: Kind::Run, key: "of-a-newer-form".into(), value: Vec::new() };
-    bench.ports.ledger.commit(&[Item::Put { record }]).unwrap();
+    bench.ports.ledger.commit(&[Operation::Put { record }]).unwrap();
     let listed = runs(&bench.ports, 9).unwrap();
     assert_eq!(listed.read.len(), 2, "a run whose ID cannot be read does not hide the others");
     assert_eq!(listed.unread.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["of-a-newer-form"]);

@@ -1,10 +1,11 @@
-//! The servers of a fleet, and whether they hold what its pipelines need. One that fails is a line, and the others are
-//! looked at all the same.
+//! Checks of a fleet's servers, and of the packages and models in them. If one server fails, the others are checked all
+//! the same.
 
 use std::collections::BTreeMap;
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
+use dovetail_core::keys::VersionKey;
 use dovetail_flow::{Ownership, SystemClock, ownership};
 use dovetail_runtime::MAX_PACKAGE;
 use dovetail_stores::{FileBlobs, Look, S3Blobs};
@@ -17,18 +18,18 @@ use crate::{Error, Service};
 
 /// How many names of a long list are shown.
 const SHOWN: usize = 5;
-/// The most that is read of the packages in a far store, unless all is to be read, in bytes.
+/// How much of the packages in an S3 store is read without `--deep`, in bytes.
 const FETCHED: u64 = 64 << 20;
 
-/// What the servers are good for.
+/// Which servers can be used for further checks.
 pub(super) struct Servers {
-    /// Queue and records work: what they hold can be looked at.
+    /// Queue and records work, so that their content can be checked.
     pub(super) records: bool,
-    /// The far blob store itself, without the cache of this machine.
+    /// The S3 store, without this machine's cache. None if there is none or if it does not work.
     blobs: Option<S3Blobs>,
 }
 
-/// Looks at each server that the settings name.
+/// Checks each server that the settings name.
 pub(super) fn look(service: &Service, findings: &mut Vec<Finding>) -> Servers {
     let config = &service.settings;
     let mut records = true;
@@ -39,7 +40,7 @@ pub(super) fn look(service: &Service, findings: &mut Vec<Finding>) -> Servers {
     if config.meta.scheme() != "sqlite" {
         let seen =
             told("records", dovetail_stores::check_meta(config.meta.url(), &config.fleet, &SystemClock), findings);
-        // In a database that no fleet uses there is nothing more to see.
+        // A database that no fleet uses has no content to check.
         records &= seen.is_some_and(|look| look.is_usable() && !look.unused);
     }
     let mut blobs = None;
@@ -61,7 +62,8 @@ pub(super) fn look(service: &Service, findings: &mut Vec<Finding>) -> Servers {
                 Ok(look)
             }
             Err(error) => {
-                // Without a store that can be opened nothing can, and every other line would say this again.
+                // With an invalid setting of the blob store no store opens, and every other line would repeat the
+                // error.
                 records &= error.kind != StoreErrorKind::Invalid;
                 Err(error)
             }
@@ -71,7 +73,7 @@ pub(super) fn look(service: &Service, findings: &mut Vec<Finding>) -> Servers {
     if records && config.is_fleet() {
         match service.ports() {
             Ok(_) => findings.push(workers(service)),
-            // Each works, and they do not belong together: every other line that needs them would say this again.
+            // Each server works, but they do not belong together. Every other line would repeat the error.
             Err(error) => {
                 findings.push(failed("records", error));
                 records = false;
@@ -81,7 +83,7 @@ pub(super) fn look(service: &Service, findings: &mut Vec<Finding>) -> Servers {
     Servers { records, blobs }
 }
 
-/// One line for the server, one for each thing that should be otherwise.
+/// Adds a line for the server, and a line for each remark about it. Gives the look if the server answered.
 fn told(what: &'static str, seen: Result<Look, StoreError>, findings: &mut Vec<Finding>) -> Option<Look> {
     match seen {
         Ok(look) => {
@@ -93,7 +95,7 @@ fn told(what: &'static str, seen: Result<Look, StoreError>, findings: &mut Vec<F
             Some(look)
         }
         Err(error) => {
-            // What the chain says ends with the remedy; that doctor is to be asked is no help here.
+            // The error's text ends with the remedy. The general remedy only says to run doctor.
             findings.push(Finding { remedy: String::new(), ..failed(what, error.into()) });
             None
         }
@@ -102,9 +104,11 @@ fn told(what: &'static str, seen: Result<Look, StoreError>, findings: &mut Vec<F
 
 fn workers(service: &Service) -> Finding {
     match service.ports().and_then(|parts| Ok(parts.ledger.workers()?)) {
-        Ok(living) if living.is_empty() => {
-            warning("workers", "none lives: runs wait", "start one with `dovetail worker` on any machine of the fleet")
-        }
+        Ok(living) if living.is_empty() => warning(
+            "workers",
+            "no worker is alive: runs wait",
+            "start one with `dovetail worker` on any machine of the fleet",
+        ),
         Ok(living) => {
             good("workers", format!("{} (see `dovetail workers list`)", count(living.len(), "living worker")))
         }
@@ -112,10 +116,10 @@ fn workers(service: &Service) -> Finding {
     }
 }
 
-/// Whether the blobs belong to the records: nothing is written down by looking.
+/// Checks that the blobs belong to the records. Does not write an owner.
 pub(super) fn owner(service: &Service, servers: &Servers) -> Result<Option<Finding>, Error> {
     const WHAT: &str = "blobs";
-    // A far store that does not work was told.
+    // An S3 store that does not work has a line already.
     if service.settings.has_far_blobs() && servers.blobs.is_none() {
         return Ok(None);
     }
@@ -128,28 +132,27 @@ pub(super) fn owner(service: &Service, servers: &Servers) -> Result<Option<Findi
     Ok(match standing {
         Ownership::Ours if shared => Some(good(WHAT, "they belong to these records")),
         Ownership::Nobodys { empty: true } if shared => {
-            Some(good(WHAT, "they belong to no records yet: to the first that store one"))
+            Some(good(WHAT, "they belong to no records yet: the first records that store a blob own them"))
         }
         Ownership::Nobodys { empty: false } if shared => Some(warning(
             WHAT,
-            "it is not written down whose they are: the first records that store one there take them, and \
-             `gc` waits for that",
+            "the store has blobs but no owner: the first records that store a blob own them, and `gc` waits for that",
             "start a worker of the fleet that they belong to, or publish from one of its machines \
              (`dovetail task push`)",
         )),
         Ownership::Ours | Ownership::Nobodys { .. } => None,
         Ownership::OfOthers => Some(problem(
             WHAT,
-            "they belong to other records than these: nothing is stored there, and `gc` removes nothing",
-            "name another prefix (`blobs`) or another data folder; or, if this machine is to be one of the fleet \
-             that has them, name its `queue` and `meta`, too",
+            "they belong to other records: this machine stores nothing there, and `gc` removes nothing",
+            "name another prefix (`blobs`) or another data folder; or, to join the fleet that owns the blobs, name its \
+             `queue` and `meta` as well",
         )),
     })
 }
 
-/// Whether the blob store holds the packages of what is published, and the models.
+/// Checks that the blob store holds the packages of all published tasks and pipelines, and the fleet's models.
 pub(super) fn contents(service: &Service, servers: &Servers, deep: bool, findings: &mut Vec<Finding>) {
-    // A far store that does not work was told.
+    // An S3 store that does not work has a line already.
     if service.settings.has_far_blobs() && servers.blobs.is_none() {
         return;
     }
@@ -161,7 +164,7 @@ pub(super) fn contents(service: &Service, servers: &Servers, deep: bool, finding
 }
 
 impl Servers {
-    /// The blob store itself.
+    /// The blob store, without a cache.
     fn store<'a>(&'a self, service: &'a Service) -> Result<&'a dyn Blobs, Error> {
         Ok(match &self.blobs {
             Some(far) => far,
@@ -170,7 +173,7 @@ impl Servers {
     }
 }
 
-/// Names of what is not as it should be, by how.
+/// The names of missing and of damaged blobs.
 #[derive(Default)]
 struct Holes {
     missing: Vec<String>,
@@ -178,7 +181,7 @@ struct Holes {
 }
 
 impl Holes {
-    /// Notes what `is_whole` said.
+    /// Notes a result of [`Blobs::is_whole`]: None for a missing blob, false for a damaged one.
     fn note(&mut self, name: &str, whole: Option<bool>) {
         match whole {
             None => self.missing.push(name.to_owned()),
@@ -198,7 +201,8 @@ impl Holes {
     }
 }
 
-/// What is wrong with these packages, and how many of them were not read because no more bytes than `left` may be.
+/// Checks packages and reads at most `left` bytes. Gives the missing and damaged ones, and the number of packages of
+/// which only the size was checked.
 fn look_through(
     store: &dyn Blobs,
     packages: &BTreeMap<Digest, String>,
@@ -221,29 +225,26 @@ fn look_through(
     Ok((holes, unread))
 }
 
-/// `left`: how many bytes may be read.
+/// Checks the packages of published tasks and pipelines. At most `left` bytes are read.
 fn packages(service: &Service, servers: &Servers, left: u64) -> Result<Finding, Error> {
     let (parts, store) = (service.ports_to_read()?, servers.store(service)?);
-    // Each package once, by a name that a person knows.
+    // Each package is checked once, under the name of a task, and of a pipeline that uses it.
     let mut packages: BTreeMap<Digest, String> = BTreeMap::new();
     for plugin in dovetail_flow::plugins(parts)?.read {
-        packages.entry(plugin.package).or_insert(format!("{}@{}", plugin.name, plugin.version));
+        packages.entry(plugin.package).or_insert(VersionKey::new(&plugin.name, &plugin.version).to_string());
     }
     let mut used = 0;
     for published in dovetail_flow::pipelines(parts)?.read {
         for step in &published.pipeline.steps {
             used += 1;
-            packages.insert(
-                step.package,
-                format!("{}@{} (of {})", step.task, step.version, published.pipeline.reference()),
-            );
+            packages.insert(step.package, format!("{} (of {})", step.task_reference(), published.pipeline.reference()));
         }
     }
     let (holes, unread) = look_through(store, &packages, left)?;
     if packages.is_empty() {
         return Ok(good("packages", "none published yet"));
     }
-    let remedy = "publish the very same packages again with `dovetail task push`";
+    let remedy = "publish the same packages again with `dovetail task push`";
     let unread = if unread == 0 { String::new() } else { format!("; {unread} of them not read (`--deep` reads all)") };
     let fine = || {
         good("packages", format!("all {} are stored, with those of {}{unread}", packages.len(), count(used, "step")))
@@ -280,10 +281,10 @@ fn models(service: &Service, servers: &Servers, deep: bool) -> Result<Finding, E
     if unknown.is_empty() {
         return Ok(good(
             "fleet's models",
-            format!("{} stored, the {} default ones among them", models.len(), DEFAULT_MODELS.len()),
+            format!("{} stored, including the {} default models", models.len(), DEFAULT_MODELS.len()),
         ));
     }
-    let found = format!("{} stored; not among them: {}", models.len(), listed(&unknown));
+    let found = format!("{} stored; missing default models: {}", models.len(), listed(&unknown));
     Ok(warning("fleet's models", found, "publish the default ones with `dovetail models pull`, once from any machine"))
 }
 
@@ -309,7 +310,7 @@ mod tests {
         };
         assert_eq!(look(&packages, 300), (vec![], vec![], 0));
         assert_eq!(look(&packages, 299), (vec![], vec![], 1));
-        // The last one that is looked at is damaged, and one more was never stored.
+        // The package that is read last is damaged, and one more package was never stored.
         let (last, name) = packages.iter().next_back().map(|(digest, name)| (*digest, name.clone())).unwrap();
         std::fs::write(store.path(BlobKind::Package, &last), [9; 100]).unwrap();
         packages.insert(Digest::of(b"never"), "gone".to_owned());

@@ -1,4 +1,4 @@
-//! Documents about this machine and a fleet: models, workers, `doctor`, `gc`.
+//! Documents about a machine or a fleet: models, workers, `doctor`, `gc`.
 
 use dovetail_core::Digest;
 use dovetail_core::vision::{Model, ModelKind};
@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 pub struct ModelDocument {
     pub name: String,
     pub kind: ModelKind,
-    /// Other names that the model answers to.
+    /// Other names of the model.
     pub aliases: Vec<String>,
-    /// Of the model's file as installed.
+    /// The digest of the installed model.
     pub digest: Digest,
-    /// What an emotion classifier gives probabilities for, in its order; empty for the others.
+    /// The labels of an emotion classifier, in the order of its probabilities; empty for other kinds.
     pub labels: Vec<String>,
 }
 
@@ -36,23 +36,23 @@ impl ModelDocument {
 pub struct ModelSummary {
     #[serde(flatten)]
     pub model: ModelDocument,
-    /// Where it comes from, as its manifest says.
+    /// Where the model comes from, according to its manifest.
     pub source: Option<String>,
-    /// As its manifest says.
+    /// The licence, according to the model's manifest.
     pub license: Option<String>,
-    /// Of all its files.
+    /// The total size of the model's files.
     pub bytes: u64,
 }
 
-/// A model after it was to be installed: `dovetail models add --output json`.
+/// The result of installing a model: `dovetail models add --output json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "An installed model", extend("$id" = "urn:dovetail:installed-model:1"))]
 pub struct InstalledModel {
     #[serde(flatten)]
     pub model: ModelDocument,
-    /// False if the model was there before.
+    /// False if the model was installed before.
     pub installed: bool,
-    /// The model was there, and a file of it was damaged or gone.
+    /// True if the model was installed before, and a damaged or missing file was replaced.
     pub repaired: bool,
 }
 
@@ -60,11 +60,11 @@ pub struct InstalledModel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "The default models", extend("$id" = "urn:dovetail:pulled-models:1"))]
 pub struct PulledModels {
-    /// Those that were looked at; none if all are installed.
+    /// The models of the package; empty if all were installed and no package was needed.
     pub models: Vec<InstalledModel>,
-    /// Paths of photographs that were copied.
+    /// The paths of copied photographs.
     pub photographs: Vec<String>,
-    /// True.
+    /// Always true.
     pub complete: bool,
 }
 
@@ -73,29 +73,31 @@ pub struct PulledModels {
 pub struct WorkerDocument {
     #[serde(flatten)]
     pub status: WorkerStatus,
-    /// As in the records.
+    /// The worker's name, as in the records.
     pub name: String,
 }
 
 /// What `dovetail doctor --output json` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(title = "Whether this machine has what dovetail needs", extend("$id" = "urn:dovetail:doctor:1"))]
+#[schemars(title = "Checks of a machine and its fleet", extend("$id" = "urn:dovetail:doctor:1"))]
 pub struct DoctorDocument {
-    /// Whether there is no problem.
+    /// True if no check found a problem.
     pub ok: bool,
     pub checks: Vec<DoctorCheck>,
 }
 
-/// One thing that was looked at.
+/// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DoctorCheck {
+    /// The subject of the check, such as `data folder`.
     pub what: String,
     /// False for a problem.
     pub ok: bool,
-    /// It works, and could be better.
+    /// True if the subject works but should be changed.
     pub warning: bool,
+    /// What the check found.
     pub found: String,
-    /// What to do about it; empty if there is nothing to do.
+    /// What to do about the problem or the warning; empty if there is nothing to do.
     pub remedy: String,
 }
 
@@ -106,26 +108,26 @@ pub enum GcFormat {
     V1,
 }
 
-/// What `dovetail gc --output json` prints; with `dry_run`, what would be removed.
+/// What `dovetail gc --output json` prints: what was removed, or with `dry_run` what would be removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(title = "What was removed", extend("$id" = "urn:dovetail:gc:1"))]
+#[schemars(title = "Removed runs, blobs and compiled code", extend("$id" = "urn:dovetail:gc:1"))]
 #[serde(deny_unknown_fields)]
 pub struct GcDocument {
     pub format: GcFormat,
     pub dry_run: bool,
-    /// That ended longer ago than --keep-runs.
+    /// The number of runs that ended longer ago than --keep-runs.
     pub runs: u64,
-    /// Of these runs.
+    /// The number of records of these runs.
     pub records: u64,
-    /// By what they were for.
+    /// Blobs that no record refers to, by kind.
     pub blobs: RemovedBlobs,
-    /// Of blobs whose writers were killed while they wrote.
+    /// The size of incomplete blobs, whose writers were killed.
     pub unfinished_bytes: u64,
-    /// Native code that nobody used.
+    /// Compiled code that was not used for --keep-compiled.
     pub compiled: Amount,
 }
 
-/// Removed blobs, by what they were for.
+/// Removed blobs, by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemovedBlobs {
@@ -141,7 +143,7 @@ pub struct RemovedBlobs {
     pub logs: Option<Amount>,
 }
 
-/// How many files, and how long they are together.
+/// The number of files, and their total size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Amount {

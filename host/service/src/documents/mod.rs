@@ -1,8 +1,8 @@
-//! The answers of the service as documents: each JSON that a front door gives is one of these types (or one of
-//! [`dovetail_flow::documents`]), printed in the order of its fields. [`schemas`] makes their JSON Schemas, which stand
-//! as files in `schemas/`.
+//! The answers of the service as documents. Each JSON that a front door gives is one of these types, or one of
+//! [`dovetail_flow::documents`], with its keys in the order of the fields. [`SCHEMAS`] has their JSON Schemas, which
+//! are stored as files in `schemas/`.
 //!
-//! Others script against them: a key that stands here stays; later versions may add keys.
+//! Users write programs against these documents: no key is ever removed or renamed; later versions may add keys.
 
 mod machine;
 mod pipelines;
@@ -32,39 +32,38 @@ pub use pipelines::{
 pub use runs::{
     CancelledRun, DemoDocument, DemoSummary, RunsDocument, RunsSummary, SubmittedFile, SubmittedFiles, SubmittedRun,
 };
-pub use schema::{SCHEMAS, Schema, schema, schema_of};
+pub use schema::{SCHEMAS, Schema};
 pub(crate) use tasks::grants;
 pub use tasks::{
     AcceptedTask, FieldDocument, ImportDocument, PackedTask, PushedTask, RefusedTask, SignatureDocument, TaskCheck,
     TaskDocument, TaskFinding, TaskRun, TaskRunFormat, TaskRunState, TaskSizes, TaskSummary,
 };
 
-/// What is printed with --output json when a command could not do what it was told: exit code 2 (wrong usage, nothing
-/// is recorded) or 3 (the host failed).
+/// What a command prints with --output json when it fails with exit code 2 (wrong usage; nothing is recorded) or 3 (the
+/// host failed).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(title = "An error of dovetail", extend("$id" = "urn:dovetail:error:1"))]
+#[schemars(title = "An error", extend("$id" = "urn:dovetail:error:1"))]
 #[serde(deny_unknown_fields)]
 pub struct ErrorDocument {
     pub error: ErrorBody,
 }
 
-/// What is wrong, and what to do about it.
+/// Code, message and remedy of an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ErrorBody {
-    /// Stable and snake_case.
+    /// A stable name in snake_case.
     #[schemars(regex(pattern = "^[a-z][a-z0-9_]*$"))]
     pub code: String,
-    /// What is wrong and where.
+    /// What failed, where, and the causes.
     pub message: String,
-    /// What to do about it.
+    /// What the user can do about the error.
     pub help: Option<String>,
-    /// The same for machines.
+    /// The values that the message mentions, by name.
     pub details: Map<String, Value>,
 }
 
-/// An entry of a list: a record, or the name of a record that cannot be read. Those that cannot be read stand behind the
-/// others.
+/// An entry of a list: a record, or the name of a record that cannot be read. Entries that cannot be read come last.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Entry<T, K> {
@@ -72,36 +71,37 @@ pub enum Entry<T, K> {
     Unreadable(Unreadable<K>),
 }
 
-/// A record that is there and cannot be read: a newer dovetail wrote it, or it is damaged.
+/// A record that cannot be read: a newer dovetail wrote it, or it is damaged.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Unreadable<K> {
+    /// The name of the record.
     #[serde(flatten)]
     pub key: K,
-    /// Why it cannot be read.
+    /// Why the record cannot be read.
     pub unreadable: ErrorBody,
 }
 
-/// Names a run.
+/// The name of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct RunName {
     pub run_id: String,
 }
 
-/// Names a pipeline.
+/// The name of a pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct PipelineName {
     /// NAME@VERSION
     pub pipeline: String,
 }
 
-/// Names a task.
+/// The name of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct TaskName {
     pub name: String,
     pub version: String,
 }
 
-/// Names a model.
+/// The name of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ModelName {
     pub name: String,

@@ -8,21 +8,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What `dovetail pipeline check --output json` prints: exit code 1 if there are errors, else 0.
+/// What `dovetail pipeline check --output json` prints. The exit code is 1 if there are errors, else 0.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(title = "What was found in a pipeline file", extend("$id" = "urn:dovetail:check:1"))]
+#[schemars(title = "Findings in a pipeline file", extend("$id" = "urn:dovetail:check:1"))]
 pub struct CheckDocument {
-    /// The pipeline can be published if there are none.
+    /// The errors. Without errors the pipeline can be published.
     pub errors: Vec<FindingDocument>,
     pub warnings: Vec<FindingDocument>,
-    /// How many more there are than the 200 that are told, errors first; absent if there are none.
+    /// The number of findings that are left out. At most 200 are listed, errors first. Absent if none is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub omitted: Option<usize>,
 }
 
 impl CheckDocument {
-    /// Of what a check came to.
+    /// The document of a check.
     #[must_use]
     pub fn of(checked: &Checked) -> Self {
         let of =
@@ -39,23 +39,23 @@ impl CheckDocument {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FindingDocument {
-    /// Stable and snake_case.
+    /// A stable name in snake_case.
     #[schemars(with = "String", regex(pattern = "^[a-z][a-z0-9_]*$"))]
     pub code: Code,
     /// What is wrong.
     pub message: String,
-    /// Where, as a JSON Pointer into the file; empty for the whole of it.
+    /// The place as a JSON Pointer into the file; empty for the whole file.
     #[schemars(regex(pattern = "^(/.*)?$"))]
     pub path: String,
-    /// Where in the text, from 1.
+    /// The line in the file, from 1.
     #[schemars(range(min = 1))]
     pub line: u32,
-    /// In characters, from 1.
+    /// The column in characters, from 1.
     #[schemars(range(min = 1))]
     pub column: u32,
-    /// The same for machines.
+    /// The values that the message mentions, by name.
     pub details: Map<String, Value>,
-    /// What to do about it, if there is something to say.
+    /// What to do about the finding; absent if the message says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
 }
@@ -82,7 +82,7 @@ pub struct PushedPipeline {
     pub check: CheckDocument,
     /// NAME@VERSION
     pub pipeline: String,
-    /// Counts from 1; a revision pins exact plugins.
+    /// The revision, from 1. Each revision pins exact plugins.
     pub revision: u32,
     /// False if the same pipeline was published before.
     pub created: bool,
@@ -90,7 +90,7 @@ pub struct PushedPipeline {
 
 /// What `dovetail pipeline update --output json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(title = "A pipeline and the newest plugins that its file allows", extend("$id" = "urn:dovetail:updated-pipeline:1"))]
+#[schemars(title = "An updated pipeline", extend("$id" = "urn:dovetail:updated-pipeline:1"))]
 pub struct UpdatedPipeline {
     #[serde(flatten)]
     pub check: CheckDocument,
@@ -99,7 +99,7 @@ pub struct UpdatedPipeline {
     pub revision: u32,
     /// Whether there is a new revision.
     pub updated: bool,
-    /// A line for each plugin that is another one.
+    /// A line for each plugin that changes.
     pub differences: Vec<String>,
 }
 
@@ -113,10 +113,10 @@ pub struct PipelineSummary {
     pub steps: Vec<PinnedStep>,
 }
 
-/// A step with the plugin that it is pinned to.
+/// A step, and the plugin that it is pinned to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PinnedStep {
-    /// `face_detection_001`
+    /// The step's ID in documents, such as `face_detection_001`.
     pub id: String,
     /// The name of the step in the pipeline.
     pub step: String,
@@ -125,9 +125,9 @@ pub struct PinnedStep {
     pub package: Digest,
 }
 
-/// What `dovetail pipeline show --output json` prints: the record `dovetail.pipeline/1` with its revision.
+/// What `dovetail pipeline show --output json` prints: the record `dovetail.pipeline/1`, and its revision.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(title = "A published pipeline, whole", extend("$id" = "urn:dovetail:pipeline-record:1"))]
+#[schemars(title = "The record of a published pipeline", extend("$id" = "urn:dovetail:pipeline-record:1"))]
 pub struct PipelineDocument {
     #[serde(flatten)]
     #[schemars(with = "Map<String, Value>")]
@@ -135,22 +135,23 @@ pub struct PipelineDocument {
     pub revision: u32,
 }
 
-/// What `dovetail pipeline show --capabilities --output json` prints: what the tasks of a pipeline may reach.
+/// What `dovetail pipeline show --capabilities --output json` prints: the grants and models that a pipeline's tasks
+/// use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(title = "What a pipeline's tasks may reach", extend("$id" = "urn:dovetail:capabilities:1"))]
+#[schemars(title = "Grants and models of a pipeline's steps", extend("$id" = "urn:dovetail:capabilities:1"))]
 pub struct CapabilitiesDocument {
     /// NAME@VERSION
     pub pipeline: String,
     pub revision: u32,
-    /// Of all steps.
+    /// The grants of all steps.
     pub grants: BTreeSet<String>,
     pub steps: Vec<StepCapabilities>,
 }
 
-/// What a step asks of its worker: grants, and the models that it cannot do without, by name or by kind.
+/// The capabilities that a step asks of its worker: grants, and required models by name or by kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepCapabilities {
-    /// `face_detection_001`
+    /// The step's ID in documents, such as `face_detection_001`.
     pub id: String,
     /// The name of the step in the pipeline.
     pub step: String,
@@ -158,16 +159,16 @@ pub struct StepCapabilities {
     pub task: String,
     pub grants: Vec<String>,
     pub models: Vec<String>,
-    /// Kinds of which any model will do.
+    /// Kinds of models of which the step needs any one.
     pub model_kinds: Vec<String>,
 }
 
 /// What `dovetail pipeline graph --output json` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(title = "A pipeline, drawn", extend("$id" = "urn:dovetail:graph:1"))]
+#[schemars(title = "A drawing of a pipeline", extend("$id" = "urn:dovetail:graph:1"))]
 pub struct GraphDocument {
     /// NAME@VERSION
     pub pipeline: String,
-    /// Text, or Mermaid.
+    /// The drawing, as text or in Mermaid.
     pub graph: String,
 }

@@ -1,4 +1,4 @@
-//! Documents of the submission of runs, of several runs, and of the demo.
+//! Documents about submitted runs, about several runs, and about the demo.
 
 use dovetail_core::RunId;
 use schemars::JsonSchema;
@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{ErrorBody, RunDocument};
 
-/// A run that was submitted and that nobody waits for.
+/// A submitted run that the command does not wait for: `dovetail run --detach --output json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "A submitted run", extend("$id" = "urn:dovetail:submitted:1"))]
 pub struct SubmittedRun {
     pub run_id: RunId,
 }
 
-/// A run that was submitted for one of several files.
+/// A submitted run, and the file that it was submitted for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SubmittedFile {
     pub run_id: RunId,
-    /// Its path. A byte that is not UTF-8 is written as `\xe9`.
+    /// The path of the file. A byte that is not UTF-8 is written as `\xe9`.
     pub file: Option<String>,
 }
 
@@ -26,7 +26,7 @@ pub struct SubmittedFile {
 #[schemars(title = "Submitted runs", extend("$id" = "urn:dovetail:submitted-files:1"))]
 pub struct SubmittedFiles {
     pub runs: Vec<SubmittedFile>,
-    /// Only if not all files were submitted.
+    /// Why not all files were submitted; absent if all were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
 }
@@ -36,36 +36,37 @@ pub struct SubmittedFiles {
 #[schemars(title = "A cancelled run", extend("$id" = "urn:dovetail:cancelled:1"))]
 pub struct CancelledRun {
     pub run_id: RunId,
-    /// False if the run was over before.
+    /// False if the run was already over.
     pub cancelled: bool,
 }
 
-/// What `dovetail run --each --output json` prints, and `dovetail runs resume --output json` of several runs. Keys may
-/// be added in later versions; those named here stay.
+/// What `dovetail run --each --output json` prints, and `dovetail runs resume --output json` for several runs. Later
+/// versions may add keys, and never remove one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(title = "Several runs of dovetail", extend("$id" = "urn:dovetail:runs:1"))]
+#[schemars(title = "Several runs", extend("$id" = "urn:dovetail:runs:1"))]
 pub struct RunsDocument {
     /// In the order of the files, of the named runs, or of submission.
     pub runs: Vec<RunDocument>,
     pub summary: RunsSummary,
-    /// Only if not all was done: the host failed, or some files or runs were refused. Exit code 3.
+    /// Why not all runs were submitted or finished: the host failed, or files or runs were refused. Absent if all were.
+    /// The exit code is 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
 }
 
-/// How many runs came to which end.
+/// The number of runs in each state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RunsSummary {
-    /// All runs.
+    /// The number of all runs.
     pub total: usize,
     pub succeeded: usize,
     pub failed: usize,
     pub cancelled: usize,
-    /// Submitted and not over: `dovetail runs resume --all` goes on with them.
+    /// Submitted runs that are not over. `dovetail runs resume --all` goes on with them.
     pub open: usize,
-    /// Files for which there is no run, after an interruption or an error.
+    /// Files for which no run was submitted, because of an interruption or an error.
     pub not_submitted: usize,
-    /// Of the command.
+    /// The duration of the command.
     pub total_time_ms: u64,
 }
 
@@ -73,16 +74,19 @@ pub struct RunsSummary {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "The face pipeline on a folder of photographs", extend("$id" = "urn:dovetail:demo:1"))]
 pub struct DemoDocument {
-    /// One for each photograph, in the order of their names.
+    /// One run for each photograph, in the order of their names.
     pub runs: Vec<RunDocument>,
     pub summary: DemoSummary,
 }
 
-/// What the demo came to.
+/// The totals of the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DemoSummary {
     pub photographs: usize,
+    /// The number of faces that were found.
     pub faces: usize,
+    /// The number of runs that did not succeed.
     pub failed: usize,
+    /// The duration of the command.
     pub total_time_ms: f64,
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 /// What `dovetail task check --output json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(title = "What the host sees in a plugin", extend("$id" = "urn:dovetail:task-check:1"))]
+#[schemars(title = "The inspection of a plugin", extend("$id" = "urn:dovetail:task-check:1"))]
 #[serde(untagged)]
 pub enum TaskCheck {
     Accepted(Box<AcceptedTask>),
@@ -24,57 +24,57 @@ pub enum TaskCheck {
 /// A plugin that can be published.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct AcceptedTask {
-    /// True.
+    /// Always true.
     #[schemars(extend("const" = true))]
     pub accepted: bool,
     pub name: String,
     pub version: Version,
     pub description: String,
-    /// An SPDX expression, as written.
+    /// The SPDX expression in the manifest.
     pub license: Option<String>,
-    /// Of the package that would be published.
+    /// The digest of the package that would be published.
     pub package: Digest,
-    /// The same input gives the same output: the component imports no clock, randomness or network.
+    /// Whether the same input gives the same output: the component imports no clock, randomness or network.
     pub pure: bool,
     pub imports: Vec<ImportDocument>,
-    /// Models without which the task cannot run, as its manifest names them; null if the manifest does not say.
+    /// The models that the task requires, according to its manifest; null if the manifest does not say.
     pub models: Option<Vec<String>>,
-    /// Kinds of models of which the component opens one.
+    /// The kinds of models that the component opens.
     pub model_kinds: Vec<ModelKind>,
     pub signature: SignatureDocument,
     pub limits: Limits,
-    /// What the manifest asks for.
+    /// The grants that the manifest asks for.
     pub grants: BTreeMap<String, Value>,
     pub sizes: TaskSizes,
-    /// Empty.
+    /// Always empty.
     pub errors: Vec<TaskFinding>,
 }
 
 /// A plugin that is refused.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct RefusedTask {
-    /// False.
+    /// Always false.
     #[schemars(extend("const" = false))]
     pub accepted: bool,
-    /// Why, at least one.
+    /// The reasons, at least one.
     pub errors: Vec<TaskFinding>,
 }
 
 /// A reason to refuse a plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TaskFinding {
-    /// Stable and snake_case.
+    /// A stable name in snake_case.
     pub code: &'static str,
     pub message: String,
-    /// What to do about it.
+    /// What to do about the finding.
     pub help: String,
     /// `plugin.toml`, if the place is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<&'static str>,
-    /// From 1.
+    /// The line, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// From 1, in characters.
+    /// The column in characters, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
 }
@@ -84,7 +84,7 @@ impl TaskFinding {
         Self { code, message: message.into(), help: help.into(), path: None, line: None, column: None }
     }
 
-    /// At this line and column of `plugin.toml`.
+    /// The finding with its line and column in `plugin.toml`.
     pub(crate) fn at(self, place: Option<(u32, u32)>) -> Self {
         let (line, column) = place.unzip();
         Self { path: place.map(|_| "plugin.toml"), line, column, ..self }
@@ -104,13 +104,13 @@ pub struct ImportDocument {
 pub struct TaskSizes {
     pub package: usize,
     pub component: u64,
-    /// Compiled.
+    /// The compiled code.
     pub code: u64,
-    /// The linear memory with which an instance starts.
+    /// The linear memory of a new instance.
     pub initial_memory: Option<u64>,
 }
 
-/// What a task takes and gives.
+/// The input and output types of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct SignatureDocument {
     /// `acme:face-count/task@1.2.0`
@@ -126,9 +126,9 @@ pub struct SignatureDocument {
 /// A field of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FieldDocument {
-    /// snake_case, as in JSON.
+    /// The name in snake_case, as in JSON.
     pub name: String,
-    /// As in WIT.
+    /// The type in WIT.
     #[serde(rename = "type")]
     pub ty: String,
 }
@@ -152,7 +152,7 @@ impl SignatureDocument {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "A package", extend("$id" = "urn:dovetail:packed-task:1"))]
 pub struct PackedTask {
-    /// Its path. A byte that is not UTF-8 is written as `\xe9`.
+    /// The path of the package. A byte that is not UTF-8 is written as `\xe9`.
     pub file: String,
     pub name: String,
     pub version: Version,
@@ -169,7 +169,7 @@ pub struct PushedTask {
     pub package: Digest,
     /// False if the same package was published before.
     pub created: bool,
-    /// Its stored package was damaged or gone, and is stored again.
+    /// True if the stored package was damaged or missing, and was stored again.
     pub repaired: bool,
 }
 
@@ -180,15 +180,15 @@ pub struct TaskSummary {
     pub version: Version,
     pub description: String,
     pub package: Digest,
-    /// The same input gives the same output.
+    /// Whether the same input gives the same output.
     pub pure: bool,
-    /// What was granted when it was published.
+    /// The grants that the task got when it was published.
     pub grants: BTreeMap<String, Value>,
 }
 
 /// What `dovetail task show --output json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(title = "A published task, whole", extend("$id" = "urn:dovetail:task:1"))]
+#[schemars(title = "A published task with its types", extend("$id" = "urn:dovetail:task:1"))]
 pub struct TaskDocument {
     #[serde(flatten)]
     pub summary: TaskSummary,
@@ -211,7 +211,7 @@ pub enum TaskRunState {
     Failed,
 }
 
-/// What `dovetail task run --output json` prints: one attempt of one task, of which nothing is recorded.
+/// What `dovetail task run --output json` prints: one attempt of a single task. Nothing is recorded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "dovetail.task_run/1", extend("$id" = "urn:dovetail:task-run:1"))]
 pub struct TaskRun {
@@ -226,17 +226,17 @@ pub struct TaskRun {
     /// Null if the attempt succeeded.
     pub error: Option<Failure>,
     pub usage: Usage,
-    /// In the order of their first use.
+    /// The models that the attempt opened, in the order of their first use.
     pub models: Vec<ModelUse>,
     pub warnings: Vec<String>,
     pub log: Vec<LogLine>,
-    /// Lines over the limit.
+    /// The number of log lines that were dropped because of the limit.
     pub log_dropped: u64,
-    /// Files that `--save` wrote.
+    /// The paths of the files that `--save` wrote.
     pub saved: Vec<String>,
 }
 
-/// Grants as they are recorded: only those that there are.
+/// Grants in their recorded form. Grants that the manifest does not ask for are left out.
 pub(crate) fn grants(grants: &dovetail_core::manifest::Grants) -> BTreeMap<String, Value> {
     let mut map = Map::new();
     if grants.clocks {

@@ -1,4 +1,4 @@
-//! JSON in which no key stands twice: one of two values would be dropped without a word.
+//! A reader of JSON that finds duplicate keys. `serde_json` would silently keep the last of the two values.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -6,24 +6,26 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// A key that stands twice, and in which object: a JSON pointer.
+/// A duplicate key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Twin {
+    /// The key.
     pub key: String,
+    /// The object with the key, as a JSON Pointer.
     pub place: String,
 }
 
-/// The first key that was found twice.
+/// The first duplicate key that was found.
 pub(super) type Twins = RefCell<Option<Twin>>;
 
-/// Reads a text as a value.
+/// Reads a text as a value, and notes the first duplicate key.
 pub(super) fn value(text: &str, twins: &Twins) -> serde_json::Result<Value> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = Strict { place: String::new(), twins }.deserialize(&mut reader)?;
     reader.end().map(|()| value)
 }
 
-/// Reads the value that stands in this place.
+/// Reads the value at this JSON Pointer.
 pub(super) struct Strict<'t> {
     pub(super) place: String,
     pub(super) twins: &'t Twins,

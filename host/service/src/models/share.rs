@@ -1,5 +1,5 @@
-//! The models of a fleet: the machine that installs a model publishes it with its files, and every worker installs the
-//! models that it lacks. Machines that share no blob store share no models, and nothing of this happens.
+//! Models of a fleet. A machine that installs a model publishes the model with its files, and every worker installs the
+//! published models that it lacks. Machines without a shared blob store share no models: then nothing is published.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dovetail_core::blobs::BlobKind;
 use dovetail_core::executor::{ModelUse, Models};
-use dovetail_core::ledger::{Item, Kind, Listing, MODEL, MODEL_KIND, Record, Reply, exact_model};
+use dovetail_core::keys::{Capability, exact_model};
+use dovetail_core::ledger::{Kind, Listing, Operation, Record, Reply};
 use dovetail_core::pipeline::Pipeline;
 use dovetail_core::record::{Form, ModelFile, ModelRecord};
 use dovetail_core::vision::ModelKind;
@@ -16,8 +17,11 @@ use dovetail_vision::{Installed, ModelStore, default_models};
 
 use crate::{Error, Service};
 
-/// Publishes installed models. The same again has no effect; another model of the same name is refused.
-pub fn publish(service: &Service, store: &ModelStore, models: &[Installed]) -> Result<(), Error> {
+/// Publishes installed models. Publishing a model again has no effect. Without a shared blob store nothing happens.
+///
+/// # Errors
+/// `name_taken` if the fleet has another model of the name; if a model's files cannot be read; a store's failure.
+pub(crate) fn publish(service: &Service, store: &ModelStore, models: &[Installed]) -> Result<(), Error> {
     if !service.settings.has_far_blobs() {
         return Ok(());
     }
@@ -31,18 +35,21 @@ pub fn publish(service: &Service, store: &ModelStore, models: &[Installed]) -> R
         let name = &model.model.name;
         let record = ModelRecord { manifest: manifest.clone(), files: stored, pushed_ms: parts.clock.wall_ms() };
         let record = Record { kind: Kind::Model, key: name.clone(), value: record.encode() };
-        if let Some(Reply::Exists(bytes)) = parts.ledger.commit(&[Item::Put { record }])?.pop()
+        if let Some(Reply::Exists(bytes)) = parts.ledger.commit(&[Operation::Put { record }])?.pop()
             && ModelRecord::decode(&bytes, &format!("model {name}"))?.manifest != manifest
         {
             return Err(Error::usage("name_taken", format!("the fleet has another model of the name `{name}`"))
-                .help("a published model never changes: give yours another name"));
+                .help("a published model never changes: give your model another name"));
         }
     }
     Ok(())
 }
 
-/// Every published model.
-pub fn published(parts: &Ports) -> Result<List<(String, ModelRecord)>, Error> {
+/// All published models, by name; and the names of records that cannot be read.
+///
+/// # Errors
+/// A store's failure.
+pub(crate) fn published(parts: &Ports) -> Result<List<(String, ModelRecord)>, Error> {
     let mut found = List::default();
     for (name, bytes) in
         parts.ledger.list(Kind::Model, &Listing { prefix: String::new(), limit: usize::MAX, newest_first: false })?
@@ -53,8 +60,12 @@ pub fn published(parts: &Ports) -> Result<List<(String, ModelRecord)>, Error> {
     Ok(found)
 }
 
-/// The models of a new run: of a fleet that shares models those that it has published, else those of this machine.
-/// Kinds of which there is none are left out: the run waits for a worker that has one.
+/// Chooses a model for each kind of model that the pipeline's tasks open. A fleet that shares models chooses among its
+/// published models, otherwise this machine's models are used. A kind without any model is left out: the run then waits
+/// for a worker that has a model of the kind.
+///
+/// # Errors
+/// If the folder of the models cannot be read; a store's failure.
 pub fn chosen(service: &Service, pipeline: &Pipeline) -> Result<Models, Error> {
     let kinds = dovetail_flow::model_kinds(pipeline);
     if kinds.is_empty() {
@@ -62,16 +73,16 @@ pub fn chosen(service: &Service, pipeline: &Pipeline) -> Result<Models, Error> {
     }
     let store = service.models_to_read()?;
     if !(service.settings.is_fleet() && service.settings.has_far_blobs()) {
-        // What cannot be read is told by whoever opens it.
+        // An attempt that opens an unreadable model reports the error.
         return Ok(default_models(&store.look()?.0, kinds));
     }
-    // One that only a newer dovetail can read is no choice of ours, and keeps nobody from submitting.
+    // A model whose record only a newer dovetail can read is not chosen, and does not prevent the submission.
     let published = published(service.ports_to_read()?)?.read;
     let models: Vec<_> = published.iter().filter_map(|(_, record)| store.describe(&record.manifest).ok()).collect();
     Ok(default_models(&models, kinds))
 }
 
-/// Brings the models of a fleet to this machine, now and then.
+/// Installs the models of a fleet on this machine.
 pub struct Sync {
     parts: Ports,
     folder: PathBuf,
@@ -79,17 +90,21 @@ pub struct Sync {
     seen: Mutex<InstalledModels>,
 }
 
-/// What was installed at the last look.
+/// The installed models at the last look.
 #[derive(Default)]
 struct InstalledModels {
     models: usize,
     kinds: BTreeSet<ModelKind>,
     able: Vec<String>,
-    /// Of the fleet's, those that could not be read.
+    /// The fleet's models whose records could not be read, and were logged.
     unread: BTreeSet<String>,
 }
 
 impl Sync {
+    /// Opens the folder of the models and the stores. Call [`Sync::once`] to look for models.
+    ///
+    /// # Errors
+    /// As [`Service::models`] and [`Service::ports`].
     pub fn new(service: &Service) -> Result<Self, Error> {
         let store = service.models()?;
         Ok(Self {
@@ -104,23 +119,23 @@ impl Sync {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The capabilities that come with what is installed, as of the last look: each model by its names and by its
-    /// content, and the kinds.
+    /// The capabilities of a worker with the installed models, as of the last look: for each model its name, its
+    /// aliases and its exact content; and each kind.
     pub fn able(&self) -> Vec<String> {
         self.seen().able.clone()
     }
 
-    /// Whether there is a model of each kind, as of the last look.
-    pub fn has_all_kinds(&self) -> bool {
+    /// Whether a model of each kind is installed, as of the last look.
+    pub(crate) fn has_all_kinds(&self) -> bool {
         self.seen().kinds.len() == ModelKind::ALL.len()
     }
 
-    /// How many models are installed, as of the last look.
-    pub fn models(&self) -> usize {
+    /// The number of installed models, as of the last look.
+    pub(crate) fn models(&self) -> usize {
         self.seen().models
     }
 
-    /// Says once of each that it cannot be read: whoever looks now and then would say it for ever.
+    /// Logs each unreadable record once, and not at every look.
     fn tell_unread(&self, unread: Vec<Unread>) {
         let mut seen = self.seen();
         for Unread { name, error } in unread {
@@ -134,11 +149,14 @@ impl Sync {
         }
     }
 
-    /// Installs what is missing here.
+    /// Looks for models, and installs the fleet's models that this machine lacks.
+    ///
+    /// # Errors
+    /// If the folder of the models cannot be read or written; a store's failure.
     pub fn once(&self) -> Result<(), Error> {
         let store = ModelStore::open(&self.folder)?;
         let mut installed = store.list()?;
-        // Also where the fleet's cannot be read now.
+        // The installed models count also if the fleet's records cannot be read now.
         self.see(&installed);
         if self.far {
             let List { read, unread } = published(&self.parts)?;
@@ -153,7 +171,7 @@ impl Sync {
             if missing.is_empty() {
                 return Ok(());
             }
-            // Workers that were started together lack the same ones: one of them fetches each.
+            // Workers that start together lack the same models. The lock makes one of them download each model.
             let _turn = store.take_turn()?;
             installed = store.list()?;
             for (name, record, digest) in missing {
@@ -180,9 +198,9 @@ impl Sync {
             .iter()
             .map(|one| exact_model(&ModelUse { name: one.model.name.clone(), digest: one.model.digest }));
         let able = names
-            .map(|name| format!("{MODEL}{name}"))
+            .map(|name| Capability::Model(name).to_string())
             .chain(exact)
-            .chain(kinds.iter().map(|kind| format!("{MODEL_KIND}{}", kind.name())))
+            .chain(kinds.iter().map(|kind| Capability::ModelKind(kind.name()).to_string()))
             .collect();
         let mut seen = self.seen();
         (seen.models, seen.kinds, seen.able) = (models, kinds, able);

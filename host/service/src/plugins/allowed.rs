@@ -1,11 +1,11 @@
-//! Grants of a plugin: what its manifest asks for, and what the caller allows.
+//! Grants of a plugin: the manifest asks for them, and the caller who publishes the plugin allows them.
 
 use dovetail_core::manifest::Grants;
 use serde_json::Value;
 
 use crate::Error;
 
-/// What a manifest asks for, in the words of `--grant`.
+/// The grants that a manifest asks for, as values of `--grant`.
 #[must_use]
 pub fn asked(grants: &Grants) -> Vec<String> {
     let flag = |on: bool, name: &str| on.then(|| name.to_owned());
@@ -16,9 +16,10 @@ pub fn asked(grants: &Grants) -> Vec<String> {
         .collect()
 }
 
-/// Refuses what is asked for and not allowed: the caller decides, not the author of the manifest.
+/// Refuses a plugin that asks for a grant that the caller did not allow: the caller decides, not the author of the
+/// manifest.
 ///
-/// `before` is the version that was published before it, with what it was granted.
+/// `before` is the newest earlier version that is published, with its grants.
 pub(crate) fn allowed(
     name: &str,
     grants: &Grants,
@@ -41,28 +42,28 @@ pub(crate) fn allowed(
             if new.is_empty() { "this one asks for no more".to_owned() } else { format!("new is {}", names(new)) };
         format!(" (version {version} had {had}; {more})")
     });
-    let error = Error::usage("grant_needed", format!("`{name}` asks for {list}, which nobody has allowed{difference}"));
+    let error = Error::usage("grant_needed", format!("`{name}` asks for {list} without permission{difference}"));
     Err(error
-        .help(format!("if it may have that, add {flags}"))
+        .help(format!("to allow this, add {flags}"))
         .detail("grants", missing.into_iter().cloned().collect::<Vec<_>>()))
 }
 
-/// What was granted, as it is recorded, in the words of `--grant`.
+/// Recorded grants as values of `--grant`.
 pub(crate) fn recorded(grants: &std::collections::BTreeMap<String, Value>) -> Vec<String> {
     let origins = grants.get("http").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let flags = grants.iter().filter(|(_, on)| **on == Value::Bool(true)).map(|(name, _)| name.clone());
     flags.chain(origins.map(|origin| format!("http={origin}"))).collect()
 }
 
-/// Refuses a grant that nobody asked for: it would be accepted and ignored.
+/// Refuses a grant that no plugin asks for: it would have no effect.
 pub(crate) fn all_asked_for(given: &[String], asked: &[String]) -> Result<(), Error> {
     match given.iter().find(|grant| !asked.contains(grant)) {
         None => Ok(()),
         Some(grant) => {
             let known = matches!(grant.as_str(), "clocks" | "random") || grant.starts_with("http=");
-            let why = if known { "no plugin here asks for it in its [grants]" } else { "it is no grant" };
+            let why = if known { "no plugin asks for this grant in its [grants]" } else { "there is no such grant" };
             Err(Error::usage("bad_grant", format!("--grant {grant}: {why}"))
-                .help("grants are clocks and random; leave out what is not asked for"))
+                .help("the grants are clocks and random; leave out grants that no plugin asks for"))
         }
     }
 }
@@ -79,7 +80,7 @@ mod tests {
         let error = allowed("x", &grants, &["clocks".into()], None).unwrap_err();
         assert_eq!(
             (error.code, error.help.as_deref()),
-            ("grant_needed", Some("if it may have that, add --grant http=https://a"))
+            ("grant_needed", Some("to allow this, add --grant http=https://a"))
         );
         let known = recorded(&[("clocks".to_owned(), json!(true))].into());
         let error = allowed("x", &grants, &["clocks".into()], Some(&("0.9.0".to_owned(), known))).unwrap_err();
@@ -97,6 +98,6 @@ mod tests {
     fn a_grant_that_nobody_asked_for_is_refused() {
         assert!(all_asked_for(&["clocks".into()], &["clocks".into()]).is_ok());
         assert_eq!(all_asked_for(&["clocks".into()], &[]).unwrap_err().code, "bad_grant");
-        assert!(all_asked_for(&["cloks".into()], &[]).unwrap_err().message.contains("no grant"));
+        assert!(all_asked_for(&["cloks".into()], &[]).unwrap_err().message.contains("no such grant"));
     }
 }

@@ -1,7 +1,6 @@
-//! A plugin as it lies on the disk (a folder, a component beside its `plugin.toml`, or a package) becomes the bytes of
-//! its package.
+//! Makes a package from a plugin on the disk: a folder, a component beside its `plugin.toml`, or a package.
 //!
-//! It finds the component where cargo puts it. It does not look into it: the runtime does.
+//! The component is looked for where cargo puts it. The runtime inspects its content, not this file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,38 +13,38 @@ use crate::Error;
 use crate::files::read;
 use crate::paths::Shown as _;
 
-/// Where cargo, and cargo component, put what they build, the preferred target first.
+/// The targets for which cargo and cargo-component build components, the preferred one first.
 const TARGETS: [&str; 3] = ["wasm32-wasip2", "wasm32-wasip1", "wasm32-unknown-unknown"];
-/// How to build one.
+/// The command that builds a component.
 const BUILD: &str = "cargo build --release --target wasm32-wasip2";
 
-/// What becomes of a component that is older than its source.
+/// How to treat a component that is older than its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stale {
-    /// It is looked at or tried: a warning is enough.
+    /// Log a warning: the component is only inspected or tried.
     Warned,
-    /// It is packed or published, and that cannot be taken back.
+    /// Refuse it: the component is packed or published, and a published version cannot be changed.
     Refused,
 }
 
-/// Where a plugin was found.
+/// A plugin on the disk.
 #[derive(Debug)]
 pub(crate) enum Found {
     Package(Vec<u8>),
     Folder(Folder),
 }
 
-/// A plugin's sources.
+/// The folder of a plugin.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
     /// The text of `plugin.toml`.
     pub manifest: String,
-    /// A file of the component, where one was named.
+    /// The file of the component, if the caller named it.
     component: Option<PathBuf>,
 }
 
-/// Looks what `path` is.
+/// Finds out whether `path` is a folder, a component or a package.
 pub(crate) fn find(path: &Path, component: Option<&Path>) -> Result<Found, Error> {
     let meta = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
     let named = component.map(Path::to_owned);
@@ -63,14 +62,14 @@ pub(crate) fn find(path: &Path, component: Option<&Path>) -> Result<Found, Error
     if named.is_some() {
         return Err(Error::usage(
             "bad_option",
-            format!("`{}` is no plugin folder, so --component has no meaning", path.shown()),
+            format!("`{}` is not a plugin folder, so --component has no effect", path.shown()),
         )
         .help("leave --component out"));
     }
     Ok(Found::Package(read(path, MAX_PACKAGE)?))
 }
 
-/// The folder of a plugin, with its manifest.
+/// Opens the folder of a plugin, and reads its manifest.
 pub(crate) fn folder(path: &Path, component: Option<PathBuf>) -> Result<Folder, Error> {
     let manifest = own(path, &path.join("plugin.toml")).map_err(|e| {
         if e.code == "missing_file" {
@@ -83,13 +82,13 @@ pub(crate) fn folder(path: &Path, component: Option<PathBuf>) -> Result<Folder, 
 }
 
 impl Folder {
-    /// The manifest, or everything that is wrong with it.
+    /// The manifest, or all its errors.
     pub(crate) fn parsed(&self) -> Result<Manifest, ManifestErrors> {
         Manifest::parse(&self.manifest)
     }
 
-    /// The component's bytes, as cargo built them or made from a core module. A file that was named is taken as it is,
-    /// whatever its age: whoever names it has chosen it.
+    /// The component, as cargo built it or made from a core module. The age of a file that the caller named is not
+    /// checked: the caller has chosen the file.
     pub(crate) fn component(&self, name: &str, stale: Stale) -> Result<Vec<u8>, Error> {
         let file = match &self.component {
             Some(file) => file.clone(),
@@ -100,15 +99,16 @@ impl Folder {
             }
         };
         let bytes = read(&file, MAX_COMPONENT)?;
-        // A core module: built for wasm32-unknown-unknown, with its WIT in a section.
+        // A core module was built for wasm32-unknown-unknown, with its WIT in a custom section.
         if bytes.starts_with(b"\0asm\x01\0\0\0") {
             return componentize(&bytes).map_err(|refusal| Error::from(refusal).of_file(&file));
         }
         Ok(bytes)
     }
 
-    /// What cargo built: of the first target that there is anything of, the newest. Targets are not compared by age: a
-    /// task built for another one may import other things, and it must not depend on what was built last.
+    /// The component that cargo built: the newest file of the first target with any file. Ages of different targets are
+    /// not compared: a task may import other interfaces on another target, and the choice must not depend on which
+    /// target was built last.
     fn built(&self, name: &str) -> Result<PathBuf, Error> {
         let names = [format!("{}.wasm", name.replace('-', "_")), format!("{name}.wasm")];
         let targets = self.target_folders()?;
@@ -121,9 +121,11 @@ impl Folder {
         let newest = TARGETS.into_iter().find_map(of_target);
         newest.map(|(_, file)| file).ok_or_else(|| {
             let looked = targets.iter().map(|folder| folder.text()).collect::<Vec<_>>().join(", ");
-            let message = format!("the component of `{name}` is not built: there is no {} for {} under {looked}", names[0], TARGETS.join(", "));
+            let (file, of) = (&names[0], TARGETS.join(", "));
+            let message = format!("the component of `{name}` is not built: there is no {file} for {of} under {looked}");
             Error::usage("not_built", message).help(format!(
-                "build it first, in its folder: {BUILD}; or make its package with `dovetail task pack --component FILE`, and take that"
+                "build it in its folder with `{BUILD}`; or make a package with `dovetail task pack --component FILE`, \
+                 and use the package"
             ))
         })
     }
@@ -136,12 +138,16 @@ impl Folder {
             return Ok(());
         }
         Err(Error::usage("stale_component", format!("the component `{component}` is older than its source `{source}`"))
-            .help(format!("build it again, in its folder: {BUILD}; to take the component as it is, make its package with `dovetail task pack --component FILE`, and take that"))
+            .help(format!(
+                "build it again in its folder with `{BUILD}`; to use the component as it is, make a package with \
+                 `dovetail task pack --component FILE`, and use the package"
+            ))
             .detail("component", component)
             .detail("source", source))
     }
 
-    /// `target` of the folder, of those above it up to the workspace, and the one that the environment names.
+    /// CARGO_TARGET_DIR, and the folder `target` in the plugin's folder and in each folder above it up to the
+    /// workspace.
     fn target_folders(&self) -> Result<Vec<PathBuf>, Error> {
         let mut folders: Vec<PathBuf> = std::env::var_os("CARGO_TARGET_DIR").into_iter().map(PathBuf::from).collect();
         let path = self.path.canonicalize().map_err(|e| Error::file(&self.path, e))?;
@@ -155,7 +161,7 @@ impl Folder {
         Ok(folders)
     }
 
-    /// The task's own WIT: texts by their path below `wit/`.
+    /// The task's own WIT files, by their paths below `wit/`.
     pub(crate) fn wit(&self) -> Result<BTreeMap<String, String>, Error> {
         let mut wit = BTreeMap::new();
         let folder = self.path.join("wit");
@@ -165,7 +171,7 @@ impl Folder {
         Ok(wit)
     }
 
-    /// The package: deterministic.
+    /// The package. The same files give the same bytes.
     pub(crate) fn pack(&self, component: &[u8]) -> Result<Vec<u8>, Error> {
         let wit = self.wit()?;
         let mut examples = BTreeMap::new();
@@ -193,7 +199,7 @@ impl Folder {
     }
 }
 
-/// The task's own WIT, at any depth; `deps` is the host's and comes with the host.
+/// Collects the task's own WIT files at any depth. `deps` is left out: the host has these interfaces.
 fn collect(root: &Path, folder: &Path, below: &str, wit: &mut BTreeMap<String, String>) -> Result<(), Error> {
     let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>())
@@ -212,21 +218,18 @@ fn collect(root: &Path, folder: &Path, below: &str, wit: &mut BTreeMap<String, S
     Ok(())
 }
 
-/// A file's name in a package, which is text: two files must not become one.
+/// A file's name in a package. The name must be UTF-8: a lossy conversion could give two files the same name.
 fn name_of(path: &Path) -> Result<String, Error> {
     let name = path.file_name().unwrap_or_default();
     name.to_str().map(str::to_owned).ok_or_else(|| {
-        Error::usage(
-            "bad_package",
-            format!("the name of `{}` is not UTF-8, and a package has only such names", path.shown()),
-        )
-        .help("rename it")
-        .detail("path", path.text())
+        Error::usage("bad_package", format!("the name of `{}` is not UTF-8, which a package requires", path.shown()))
+            .help("rename it")
+            .detail("path", path.text())
     })
 }
 
-/// A text of the plugin's own. A link may lead to another place in its folder; one that leads out of it would publish
-/// what nobody meant to.
+/// The text of a file in the plugin's folder. A link may lead to another file of the folder. A link that leads out of
+/// the folder is refused: it could publish a private file.
 fn own(root: &Path, path: &Path) -> Result<String, Error> {
     let real = path.canonicalize().map_err(|e| Error::file(path, e))?;
     if real.starts_with(root.canonicalize().map_err(|e| Error::file(root, e))?) {
@@ -234,7 +237,7 @@ fn own(root: &Path, path: &Path) -> Result<String, Error> {
     }
     let message = format!("`{}` is a link that leads out of the plugin's folder, to `{}`", path.shown(), real.shown());
     Err(Error::usage("link_out_of_folder", message)
-        .help("put a copy in its place if it is meant to be published, or remove the link")
+        .help("replace the link by a copy to publish the content, or remove the link")
         .detail("path", path.text()))
 }
 

@@ -1,16 +1,15 @@
-//! Whether a component is older than what it is built from. Cargo writes that down beside it; where it did not, the
-//! usual folders are looked at.
+//! Finds a source that is newer than the component. Cargo lists the sources in a file beside the component; without the
+//! list the usual folders are checked.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// A source that was changed after the component had been built.
+/// A source that was changed after the component was built.
 pub(crate) fn newer_source(component: &Path, folder: &Path) -> Option<PathBuf> {
     let built = changed(component)?;
     let newer = |source: &PathBuf| changed(source).is_some_and(|time| time > built);
     let listed = listed(component);
-    // With cargo's list a file that only tests use is no source: cargo would not build the component again for it
-    // either.
+    // A file that only tests use is not in cargo's list: cargo would not rebuild the component for it either.
     if listed.is_empty() { in_folders(folder).into_iter().find(newer) } else { listed.into_iter().find(newer) }
 }
 
@@ -18,11 +17,10 @@ fn changed(file: &Path) -> Option<SystemTime> {
     std::fs::metadata(file).and_then(|meta| meta.modified()).ok()
 }
 
-/// The sources in cargo's `NAME.d`, those of dependencies in the same repository included, as far as they are still
-/// there.
+/// The existing sources in cargo's `NAME.d`, including those of dependencies in the same repository.
 fn listed(component: &Path) -> Vec<PathBuf> {
     let text = std::fs::read_to_string(component.with_extension("d")).unwrap_or_default();
-    // `OUTPUT: SOURCE SOURCE...`, as for make; spaces in names are escaped.
+    // A line has make's form `OUTPUT: SOURCE SOURCE...`; spaces in names are escaped.
     let of_component = text.lines().filter_map(|line| line.split_once(".wasm: ")).map(|(_, sources)| sources);
     of_component.flat_map(words).map(PathBuf::from).filter(|source| source.is_absolute() && source.is_file()).collect()
 }
@@ -34,7 +32,7 @@ fn words(line: &str) -> Vec<String> {
             '\\' if !escaped => escaped = true,
             ' ' if !escaped => words.push(std::mem::take(&mut word)),
             c => {
-                // Only a space is escaped; any other backslash is one.
+                // Cargo escapes only spaces. Any other backslash is part of a name.
                 if escaped && c != ' ' {
                     word.push('\\');
                 }

@@ -1,4 +1,4 @@
-//! What the host sees in a plugin, or every reason to refuse the plugin.
+//! Inspection of a plugin: a description of it, or all reasons to refuse it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -22,15 +22,18 @@ fn of_refusal(refusal: Refusal) -> TaskFinding {
 
 /// A plugin that can be published.
 pub struct Good {
+    /// The manifest, `plugin.toml`.
     pub manifest: Manifest,
+    /// The imports, types and sizes of the component.
     pub description: Description,
+    /// The bytes of the package.
     pub package: Vec<u8>,
 }
 
-/// Looks at a plugin; the findings if it is refused.
+/// Inspects a plugin. The inner error has the findings if the plugin is refused.
 ///
 /// # Errors
-/// Only a failure to look.
+/// If the plugin cannot be inspected: a missing file, a component that is not built, a failure of the host.
 pub(crate) fn look(
     compiler: &Compiler,
     path: &Path,
@@ -49,7 +52,7 @@ pub(crate) fn look(
         },
         Found::Folder(folder) => {
             let manifest = folder.parsed();
-            // Even with a manifest that is wrong the component is looked at, where it can be found.
+            // The component is inspected also if the manifest is wrong, so that all findings are given at once.
             let name = match &manifest {
                 Ok(manifest) => manifest.name.clone(),
                 Err(_) => path.file_name().map(OsStr::text).unwrap_or_default(),
@@ -105,7 +108,7 @@ pub(crate) fn look(
     Ok(Ok(Good { manifest, description, package }))
 }
 
-/// An error that says why the plugin cannot be packed; a missing file stays an error.
+/// Makes a finding of an error that is about the plugin's content. Other errors, such as a missing file, stay errors.
 fn refused_component(error: Error) -> Result<Result<Good, Vec<TaskFinding>>, Error> {
     const FINDINGS: [&str; 4] = ["not_wasm", "invalid_component", "bad_package", "bad_manifest"];
     match FINDINGS.into_iter().find(|code| *code == error.code) {
@@ -119,15 +122,16 @@ fn interface_package(signature: &Signature) -> Option<&str> {
     signature.interface.split_once(':')?.1.split_once('/').map(|(package, _)| package)
 }
 
-/// What a plugin says about itself, as it is written.
+/// The texts of a plugin, to find the places of errors.
 struct Texts {
     /// `plugin.toml`.
     manifest: String,
-    /// By path below `wit/`.
+    /// WIT files, by path below `wit/`.
     wit: BTreeMap<String, String>,
 }
 
-/// The task's own WIT may name no version; if it does, it is the one that is published.
+/// The finding if the component's WIT package has another version than `plugin.toml`. A WIT package without a version
+/// is accepted.
 fn wrong_version(manifest: &Manifest, interface: &str, texts: &Texts) -> Option<TaskFinding> {
     let (package, version) = interface.split_once('@')?;
     if version == manifest.version.to_string() {
@@ -141,7 +145,8 @@ fn wrong_version(manifest: &Manifest, interface: &str, texts: &Texts) -> Option<
     };
     let place = texts.wit.iter().find_map(line).map_or_else(String::new, |place| format!(" ({place})"));
     let message = format!(
-        "plugin.toml says version {}, but the component is of `package {package}@{version}`{place}: it exports `{interface}`",
+        "plugin.toml says version {}, but the component is of `package {package}@{version}`{place}: it exports \
+         `{interface}`",
         manifest.version
     );
     let help = format!(
@@ -171,7 +176,7 @@ fn manifest_findings(errors: &dovetail_core::manifest::ManifestErrors) -> Vec<Ta
     errors.0.iter().map(finding).collect()
 }
 
-/// What a manifest may ask for and this host cannot give: it would be accepted and ignored.
+/// Findings for grants that a manifest may ask for and that this version cannot give: they would have no effect.
 fn unsupported(grants: &Grants) -> Vec<TaskFinding> {
     if grants.http.is_empty() {
         return Vec::new();
@@ -183,7 +188,7 @@ fn unsupported(grants: &Grants) -> Vec<TaskFinding> {
     )]
 }
 
-/// Every import that lacks its grant, not only the first.
+/// Describes the component, and adds a finding for each import whose grant the manifest does not ask for.
 fn describe(
     compiler: &Compiler,
     component: &[u8],
@@ -218,7 +223,7 @@ fn describe(
 }
 
 impl Good {
-    /// What `task check` tells of it.
+    /// The document of `task check`.
     #[must_use]
     pub fn document(&self) -> AcceptedTask {
         let Self { manifest, description, package } = self;
@@ -249,14 +254,14 @@ impl Good {
 }
 
 impl TaskCheck {
-    /// A plugin that is refused for these reasons.
+    /// The document of a refused plugin.
     #[must_use]
     pub fn refused(findings: &[TaskFinding]) -> Self {
         Self::Refused(RefusedTask { accepted: false, errors: findings.to_vec() })
     }
 }
 
-/// `host`, `inert`, or `granted:clocks`.
+/// The class of an import in documents: `host`, `inert`, `granted:GRANT` or `refused`.
 fn class(class: &GrantClass) -> String {
     match class {
         GrantClass::Host => "host".to_owned(),

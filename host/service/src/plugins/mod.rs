@@ -1,4 +1,4 @@
-//! Plugins: from a folder to a published, immutable version; and a task that is tried alone.
+//! Plugins: checking, packing and publishing; and trying a single task.
 
 mod allowed;
 mod folder;

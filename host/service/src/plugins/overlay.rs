@@ -1,11 +1,12 @@
-//! A store above another one: what is written stays above and goes with it. `task run` leaves nothing behind.
+//! A temporary blob store above another one, for `task run`. All writes go to the temporary store, so that the other
+//! store does not change.
 
 use std::sync::Arc;
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 
-/// Writes above, reads above and then below.
+/// Writes to `above`; reads from `above`, then from `below`.
 pub(crate) struct Overlay {
     pub(crate) above: Arc<dyn Blobs>,
     pub(crate) below: Arc<dyn Blobs>,

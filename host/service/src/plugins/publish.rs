@@ -1,8 +1,9 @@
-//! Publishing of plugins: a version never changes once it is published.
+//! Publishing of plugins. A published version never changes.
 
 use std::path::{Path, PathBuf};
 
 use dovetail_core::Digest;
+use dovetail_core::keys::split_reference;
 use dovetail_core::record::PluginRecord;
 use dovetail_flow::Pushed;
 use dovetail_runtime::{Package, Parts, Refusal};
@@ -14,10 +15,10 @@ use crate::documents::{PushedTask, SignatureDocument, TaskDocument, TaskFinding,
 use crate::runs::Listed;
 use crate::{Error, Notice, Observer, Service};
 
-/// The same package with a component that has no names.
+/// The package with the names of functions removed from its component.
 ///
 /// # Errors
-/// If it is no package.
+/// If the bytes are not a valid package.
 pub fn stripped(package: &[u8]) -> Result<Vec<u8>, Refusal> {
     let package = Package::read(package)?;
     let component = dovetail_runtime::strip(&package.component)?;
@@ -31,10 +32,11 @@ pub fn stripped(package: &[u8]) -> Result<Vec<u8>, Refusal> {
 }
 
 impl Service {
-    /// Looks at a plugin (a folder, a component beside its `plugin.toml`, or a package); the reasons if it is refused.
+    /// Inspects a plugin: a folder, a component beside its `plugin.toml`, or a package. The inner error has the
+    /// findings if the plugin is refused.
     ///
     /// # Errors
-    /// Only a failure to look.
+    /// `missing_file`, `not_built`, `stale_component`, `bad_option`, ...; the host's failure.
     pub fn look_at_plugin(
         &self,
         path: &Path,
@@ -44,9 +46,9 @@ impl Service {
         look(&self.compiler()?, path, component, stale)
     }
 
-    /// Publishes plugins; `given` are the grants that the caller allows. All are looked at before the first one is
-    /// published; `refused` gets each plugin that is refused, with the reasons. None: some are refused, so that none is
-    /// published.
+    /// Publishes plugins; `given` are the grants that the caller allows. All plugins are inspected before the first one
+    /// is published. `refused` is called with each refused plugin and its findings. None if a plugin was refused: then
+    /// none is published.
     ///
     /// # Errors
     /// `bad_grant`, `grant_needed`, `version_taken`; a store's failure.
@@ -57,7 +59,7 @@ impl Service {
         observer: &dyn Observer,
         mut refused: impl FnMut(&Path, &[TaskFinding]),
     ) -> Result<Option<Vec<PushedTask>>, Error> {
-        // The data folder is made first, so that code that is compiled here is kept for the first run.
+        // The data folder is made first, so that the code that the inspection compiles is kept for the first run.
         let ports = self.ports()?;
         let compiler = self.compiler()?;
         let (mut good, mut broken) = (Vec::new(), false);
@@ -73,14 +75,14 @@ impl Service {
         if broken {
             return Ok(None);
         }
-        // First: a misspelt grant is the reason why one is missing.
+        // This check comes before the one for missing grants: a misspelt grant is the cause of a missing one.
         all_asked_for(given, &good.iter().flat_map(|plugin| asked(&plugin.manifest.grants)).collect::<Vec<_>>())?;
         let before = Listed::of(dovetail_flow::plugins(ports)?, |record| record);
         for (name, error) in &before.unread {
             observer.notice(&Notice::Unreadable { what: "task", name: name.clone(), error: error.chain() });
         }
         for Good { manifest, .. } in &good {
-            // The newest version before it, whatever was granted to that: a new version needs a yes of its own.
+            // The newest earlier version is only named in the message. Each version needs its own permission.
             let older =
                 before.read.iter().filter(|known| known.name == manifest.name && known.version < manifest.version);
             let known = older
@@ -124,7 +126,7 @@ impl Service {
         })
     }
 
-    /// Every published task.
+    /// All published tasks.
     ///
     /// # Errors
     /// A store's failure.
@@ -132,7 +134,7 @@ impl Service {
         Ok(Listed::of(dovetail_flow::plugins(self.ports_to_read()?)?, |record| TaskSummary::of(&record)))
     }
 
-    /// A published task (NAME, NAME@1.0.0 or NAME@^1), and its signature in words.
+    /// A published task (NAME, NAME@1.0.0 or NAME@^1), and its signature as text for people.
     ///
     /// # Errors
     /// `unknown_task`; a store's failure.
@@ -162,10 +164,10 @@ impl TaskSummary {
 }
 
 impl TaskName {
-    /// Of NAME@VERSION.
+    /// The name and version of a record's key, NAME@VERSION.
     #[must_use]
     pub fn of(key: &str) -> Self {
-        let (name, version) = key.split_once('@').unwrap_or((key, ""));
-        Self { name: name.to_owned(), version: version.to_owned() }
+        let (name, version) = split_reference(key);
+        Self { name: name.to_owned(), version: version.unwrap_or_default().to_owned() }
     }
 }

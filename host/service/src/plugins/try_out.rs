@@ -1,5 +1,5 @@
-//! One task alone, under the limits that it has in a pipeline. Nothing is recorded: packages and artifacts go to a folder
-//! that is removed afterwards.
+//! Execution of a single task under the limits that it has in a pipeline. Nothing is recorded: packages and artifacts
+//! go to a temporary folder.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,6 +11,7 @@ use std::sync::mpsc::Sender;
 use dovetail_core::Digest;
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs};
 use dovetail_core::executor::{Attempt, Executor as _, LogLine, Outcome, Report};
+use dovetail_core::keys::VersionKey;
 use dovetail_core::limits::Limits;
 use dovetail_core::record::PluginRecord;
 use dovetail_core::stop::Canceller;
@@ -35,7 +36,7 @@ use crate::{Error, Service, grants, start_thread};
 /// The largest artifact of an output that is read to be saved, in bytes.
 const MAX_SAVED: u64 = 1 << 30;
 
-/// A task to try, by name or by place.
+/// A task to try.
 #[derive(Debug, Clone, Copy)]
 pub enum TaskToTry<'a> {
     /// NAME or NAME@VERSION of a published task.
@@ -45,7 +46,8 @@ pub enum TaskToTry<'a> {
 }
 
 impl<'a> TaskToTry<'a> {
-    /// A path has a slash, begins with a dot, or has the extension `.zip` or `.wasm`.
+    /// A name that has a slash, begins with a dot, or has the extension `.zip` or `.wasm` is a path. Any other name is
+    /// that of a published task.
     ///
     /// # Errors
     /// `unknown_task` for a name that is not UTF-8.
@@ -58,7 +60,7 @@ impl<'a> TaskToTry<'a> {
             return Ok(Self::Plugin(path));
         }
         typed.to_str().map(Self::Published).ok_or_else(|| {
-            Error::usage("unknown_task", format!("`{}` is no name of a task", typed.shown()))
+            Error::usage("unknown_task", format!("`{}` is not a valid name of a task", typed.shown()))
                 .help("see `dovetail task list`; for a folder, write ./FOLDER")
         })
     }
@@ -68,26 +70,29 @@ impl<'a> TaskToTry<'a> {
 pub struct Trial<'a> {
     service: &'a Service,
     /// NAME@VERSION
-    pub name: String,
+    name: String,
     signature: Signature,
+    /// The limits of an attempt.
     pub limits: Limits,
     package: Digest,
-    /// Kinds of which its component opens a model.
+    /// The kinds of models that the component opens.
     model_kinds: Vec<String>,
     blobs: Arc<dyn Blobs>,
-    // Removed last.
+    // The last field is dropped last: the folder is removed after the stores are closed.
     _folder: TempDir,
 }
 
-/// What an attempt came to.
+/// The result of an attempt.
 pub struct Attempted {
+    /// The document of the attempt.
     pub run: TaskRun,
     /// Whether the attempt was cancelled.
     pub cancelled: bool,
 }
 
 impl Service {
-    /// A task to be tried, with the grants that the caller allows; the reasons if its plugin is refused.
+    /// Prepares a task to be tried, with the grants that the caller allows. The inner error has the findings if the
+    /// plugin is refused.
     ///
     /// # Errors
     /// `unknown_task`, `bad_grant`, `grant_needed`, `grant_withheld`; a store's failure.
@@ -99,9 +104,9 @@ impl Service {
         let path = match task {
             TaskToTry::Published(name) => {
                 let record = dovetail_flow::plugin(self.ports_to_read()?, name)?;
-                // What it may reach was decided when it was published.
+                // The grants of a published task were decided when it was published.
                 all_asked_for(given, &[])?;
-                let name = format!("{}@{}", record.name, record.version);
+                let name = VersionKey::new(&record.name, &record.version).to_string();
                 grants::of_task(&self.settings, &name, record.grants.keys().cloned())?;
                 let PluginRecord { signature, limits, package, model_kinds, .. } = record;
                 let service = self;
@@ -128,7 +133,7 @@ impl Service {
         let package = blobs.put(BlobKind::Package, &good.package)?;
         Ok(Ok(Trial {
             service: self,
-            name: format!("{}@{}", good.manifest.name, good.manifest.version),
+            name: VersionKey::new(&good.manifest.name, &good.manifest.version).to_string(),
             signature: good.description.signature,
             limits: good.manifest.limits,
             package,
@@ -140,13 +145,13 @@ impl Service {
 }
 
 impl Trial<'_> {
-    /// The inputs of the task.
+    /// The types of the task's inputs.
     #[must_use]
     pub fn types(&self) -> InputTypes {
         InputTypes::of_task(&self.name, &self.signature)
     }
 
-    /// The values, checked against the task's types; their bytes are stored in the trial's own folder.
+    /// Checks the values against the task's types, and stores the artifacts in the temporary folder.
     ///
     /// # Errors
     /// `bad_input`, `missing_artifact`; a store's failure.
@@ -162,7 +167,8 @@ impl Trial<'_> {
         Ok(values)
     }
 
-    /// Makes one attempt. `logged` gets each log line at once. `canceller` stops the attempt.
+    /// Makes one attempt. `logged` is called with each log line as soon as the task writes the line. `canceller` stops
+    /// the attempt.
     ///
     /// # Errors
     /// The host's failure.
@@ -178,7 +184,7 @@ impl Trial<'_> {
             let (runtime, attempt) = self.prepare(input, tell)?;
             let working = start_thread(threads, "task", move || {
                 let report = runtime.execute(&attempt, &stop);
-                // The runtime holds the sender of log lines: with it the loop below ends.
+                // The runtime holds the sender of log lines. Dropping the runtime ends the loop below.
                 drop(runtime);
                 report
             })?;
@@ -198,7 +204,7 @@ impl Trial<'_> {
             }
         });
         let runtime = self.service.runtime(self.blobs.clone(), 1, Some(live))?;
-        let run = dovetail_flow::new_run_id()?;
+        let run = dovetail_flow::new_run_id();
         let kinds: Vec<&str> = self.model_kinds.iter().map(String::as_str).collect();
         let attempt = Attempt {
             idempotency_key: run.to_string(),
@@ -235,7 +241,7 @@ impl Trial<'_> {
         }
     }
 
-    /// Each artifact of an output with a file name for it: the beginning of its digest, and its type.
+    /// Each artifact of an output with a file name: 16 hex digits of its digest, and an extension for its media type.
     ///
     /// # Errors
     /// A store's failure.

@@ -1,8 +1,8 @@
-//! What is logged, and how.
+//! Level and form of the program's own log.
 
 use serde::Deserialize;
 
-/// What is logged.
+/// The most detailed level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
@@ -15,9 +15,10 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
+    /// All levels, from the least to the most detailed.
     pub const ALL: [Self; 6] = [Self::Off, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
 
-    /// As in settings.
+    /// The name in settings.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -37,18 +38,21 @@ impl LogLevel {
     }
 }
 
-/// How it is logged.
+/// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
+    /// A line of text for each event.
     Text,
+    /// A JSON object in a line for each event.
     Json,
 }
 
 impl LogFormat {
+    /// All forms.
     pub const ALL: [Self; 2] = [Self::Text, Self::Json];
 
-    /// As in settings.
+    /// The name in settings.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

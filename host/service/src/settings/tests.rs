@@ -1,4 +1,4 @@
-//! Where settings come from, which one counts, and what is wrong with them.
+//! Sources of settings, their precedence, and errors in settings.
 
 use super::*;
 
@@ -59,7 +59,7 @@ fn the_file_of_the_design_is_read() {
 #[test]
 fn what_is_deployed_is_read_and_says_the_defaults() {
     let file = include_str!("../../../../deploy/dovetail.toml");
-    // `# key = value` is a default that is shown; what begins otherwise is a sentence.
+    // A line `# key = value` shows a default. Any other comment is a sentence.
     let shown: String = file
         .lines()
         .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line).to_owned() + "\n")
@@ -71,7 +71,7 @@ fn what_is_deployed_is_read_and_says_the_defaults() {
         resolve(Overrides::default(), &[HOME], Some(&shown)).unwrap(),
         Settings { log_level: Some(LogLevel::Info), ..resolved }
     );
-    // Passwords come by variables, which exist.
+    // The deployed variables with passwords are variables that the program knows.
     let set: Vec<(&str, &str)> = include_str!("../../../../deploy/worker.env")
         .lines()
         .filter_map(|line| line.trim_start_matches('#').split_once('='))
@@ -133,7 +133,8 @@ fn the_folder_has_no_parameters() {
 
 #[test]
 fn shared_stores_are_named_by_url() {
-    let file = "fleet = \"mine\"\nqueue = \"redis://u:secret@h:1/0\"\nmeta = \"mongodb://u:secret@h/d\"\nblobs = \"s3://K:secret@b?endpoint=http://h:9\"";
+    let file = "fleet = \"mine\"\nqueue = \"redis://u:secret@h:1/0\"\nmeta = \"mongodb://u:secret@h/d\"\nblobs = \
+        \"s3://K:secret@b?endpoint=http://h:9\"";
     let config = resolve(Overrides::default(), &[HOME], Some(file)).unwrap();
     assert_eq!(
         (config.fleet.as_str(), config.queue.scheme(), config.meta.scheme(), config.blobs.scheme()),
@@ -143,7 +144,7 @@ fn shared_stores_are_named_by_url() {
         format!("{:?} {:?} {:?}", config.queue, config.meta, config.blobs),
         "redis://h:1/0 mongodb://h/d s3://b?endpoint=http://h:9"
     );
-    // Whatever is wrong with it, no password is shown, of the server's address neither.
+    // No password is shown, neither of a malformed URL nor of an endpoint.
     for url in [
         "s3://K:secret@b?endpoint=http://u:secret@h:9",
         "s3://b?endpoint=http%3A%2F%2Fu%3Asecret%40h",
@@ -191,7 +192,7 @@ fn values_out_of_range_are_refused() {
     ] {
         assert!(resolve(Overrides::default(), &[HOME], Some(file)).is_err(), "{file}");
     }
-    // By whichever name it was set, both are told, with what is right.
+    // The remedy names the key and the variable, and gives an example.
     for (pair, example) in [
         (("DOVETAIL_WORKER_JOBS", "many"), "`worker.jobs = 10` in dovetail.toml or DOVETAIL_WORKER_JOBS=10"),
         (("DOVETAIL_WORKER_JOBS", "0"), "a whole number from 1 to 1000"),

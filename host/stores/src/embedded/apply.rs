@@ -3,7 +3,9 @@
 
 use dovetail_core::RunId;
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{Claimed, Item, Job, Kind, Lease, Record, Renewal, Reply, Requirements, RunKey, Scope};
+use dovetail_core::ledger::{
+    Claimed, Job, Kind, Lease, Operation, Record, Renewal, Reply, Requirements, RunKey, Scope,
+};
 use dovetail_core::meta::Writes;
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
@@ -52,7 +54,8 @@ pub(crate) fn has(db: &Connection, kind: Kind, key: &str) -> Result<bool> {
 }
 
 fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<()> {
-    let insert = "INSERT INTO jobs (run, generation, step, needs, attempt, crashes, verify, due, lane, turn) VALUES (?1, ?2, ?3, ?4, ?6, 0, ?5, 0, ?7, \
+    let insert = "INSERT INTO jobs (run, generation, step, needs, attempt, crashes, verify, due, lane, turn) \
+         VALUES (?1, ?2, ?3, ?4, ?6, 0, ?5, 0, ?7, \
          coalesce((SELECT id FROM open_runs WHERE run = ?1 AND generation = ?2), 0)) ON CONFLICT DO NOTHING";
     for job in jobs {
         let mut ready = !has(db, Kind::Outcome, &run.step(&job.step))?;
@@ -64,7 +67,7 @@ fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<
         if ready {
             let needs = job.needs.iter().map(NodeId::as_str).collect::<Vec<_>>();
             let needs = serde_json::Value::from(needs).to_string();
-            let lane = job.lane.as_str();
+            let lane = job.requirements.as_str();
             db.prepare_cached(insert)?.execute(params![
                 run.run.as_str(),
                 run.generation,
@@ -84,7 +87,8 @@ fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<
 
 fn open_run(db: &Connection, run: &RunKey, steps: usize) -> Result<()> {
     let steps = i64::try_from(steps).unwrap_or(i64::MAX);
-    let insert = "INSERT INTO open_runs (run, generation, steps) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET steps = max(steps, ?3)";
+    let insert = "INSERT INTO open_runs (run, generation, steps) VALUES (?1, ?2, ?3) \
+         ON CONFLICT DO UPDATE SET steps = max(steps, ?3)";
     db.prepare_cached(insert)?.execute(params![run.run.as_str(), run.generation, steps]).map(drop)
 }
 
@@ -95,7 +99,8 @@ fn complete(db: &Connection, run: &RunKey) -> Result<bool> {
         .query_row(params![run.run.as_str(), run.generation], |row| row.get::<_, i64>(0))
         .optional()?;
     // Keys are `run:step:generation`, and `;` is the character after `:`.
-    let sql = "SELECT count(*) FROM records WHERE kind = 'outcome' AND key > ?1 || ':' AND key < ?1 || ';' AND succeeded = 1 AND key LIKE '%:' || ?2";
+    let sql = "SELECT count(*) FROM records WHERE kind = 'outcome' \
+         AND key > ?1 || ':' AND key < ?1 || ';' AND succeeded = 1 AND key LIKE '%:' || ?2";
     let done: i64 = db.prepare_cached(sql)?.query_row(params![run.run.as_str(), run.generation], |row| row.get(0))?;
     Ok(steps.is_some_and(|steps| steps > 0 && steps == done))
 }
@@ -120,18 +125,18 @@ fn owned(db: &Connection, lease: &Lease) -> Result<bool> {
 }
 
 /// Applies one item. `now` is in milliseconds of the ledger's clock.
-pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
+pub(crate) fn item(db: &Connection, item: &Operation, now: u64) -> Result<Reply> {
     match item {
-        Item::Put { record } => put(db, record, false),
-        Item::Reopen { run, record } => {
+        Operation::Put { record } => put(db, record, false),
+        Operation::Reopen { run, record } => {
             if !has(db, Kind::Run, run.run.as_str())? {
                 return Ok(Reply::Closed);
             }
             open_run(db, run, 0)?;
             put(db, record, false)
         }
-        Item::Inherit { record } => put(db, record, true),
-        Item::Submit { run, record, jobs, steps } => {
+        Operation::Inherit { record } => put(db, record, true),
+        Operation::Submit { run, record, jobs, steps } => {
             let reply = put(db, record, false)?;
             if reply == Reply::Created {
                 open_run(db, run, steps.len())?;
@@ -139,7 +144,7 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
             }
             Ok(reply)
         }
-        Item::Recover { run, jobs, steps } => {
+        Operation::Recover { run, jobs, steps } => {
             if has(db, Kind::RunOutcome, &run.key())? || !has(db, Kind::Run, run.run.as_str())? {
                 close(db, run)?;
                 return Ok(Reply::Closed);
@@ -148,17 +153,18 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
             enqueue(db, run, jobs, true)?;
             Ok(Reply::Created)
         }
-        Item::Finish { lease, record, succeeded, close: end, children } => {
+        Operation::Finish { lease, record, succeeded, close: end, children } => {
             finish(db, lease, record, *succeeded, end.as_ref(), children)
         }
-        Item::Retry { lease, record, delay } => {
+        Operation::Retry { lease, record, delay } => {
             if !owned(db, lease)? {
                 return Ok(Reply::NotOwner);
             }
             let reply = put(db, record, false)?;
             if reply == Reply::Created {
                 let due = now.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
-                let sql = "UPDATE jobs SET owner = NULL, attempt = attempt + 1, verify = 1, due = ?4 WHERE run = ?1 AND generation = ?2 AND step = ?3";
+                let sql = "UPDATE jobs SET owner = NULL, attempt = attempt + 1, verify = 1, due = ?4 \
+                     WHERE run = ?1 AND generation = ?2 AND step = ?3";
                 db.prepare_cached(sql)?.execute(params![
                     lease.run.run.as_str(),
                     lease.run.generation,
@@ -168,7 +174,7 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
             }
             Ok(reply)
         }
-        Item::Release { lease, delay } => {
+        Operation::Release { lease, delay } => {
             if !owned(db, lease)? {
                 return Ok(Reply::NotOwner);
             }
@@ -182,13 +188,13 @@ pub(crate) fn item(db: &Connection, item: &Item, now: u64) -> Result<Reply> {
             ])?;
             Ok(Reply::Created)
         }
-        Item::Cancel { run, record } => {
+        Operation::Cancel { run, record } => {
             if has(db, Kind::RunOutcome, &run.key())? {
                 return Ok(Reply::Closed);
             }
             put(db, record, false)
         }
-        Item::Close { run, record } => {
+        Operation::Close { run, record } => {
             let reply = put(db, record, false)?;
             close(db, run)?;
             Ok(reply)
@@ -377,7 +383,8 @@ pub(crate) fn next_change(db: &Connection, scope: &Scope) -> Result<Option<u64>>
         Scope::All => db.prepare_cached(sql)?.query_row([], |row| row.get(0))?,
         // Jobs that only workers with other capabilities can take do not wake this claimer.
         Scope::Able(_) => {
-            let sql = "SELECT min(CASE WHEN owner IS NULL THEN due ELSE expires END) FROM jobs WHERE owner IS NOT NULL OR due > 0";
+            let sql = "SELECT min(CASE WHEN owner IS NULL THEN due ELSE expires END) FROM jobs \
+                 WHERE owner IS NOT NULL OR due > 0";
             db.prepare_cached(sql)?.query_row([], |row| row.get(0))?
         }
         // Free jobs of runs outside the scope would keep this claimer awake.
@@ -391,7 +398,8 @@ pub(crate) fn next_change(db: &Connection, scope: &Scope) -> Result<Option<u64>>
 
 /// Extends the leases that are still valid, to `expires` in milliseconds of the ledger's clock.
 pub(crate) fn renew(db: &Connection, leases: &[Lease], expires: u64) -> Result<Vec<Renewal>> {
-    let sql = "UPDATE jobs SET expires = ?5 WHERE run = ?1 AND generation = ?2 AND step = ?3 AND token = ?4 AND owner IS NOT NULL";
+    let sql = "UPDATE jobs SET expires = ?5 \
+         WHERE run = ?1 AND generation = ?2 AND step = ?3 AND token = ?4 AND owner IS NOT NULL";
     let mut out = Vec::with_capacity(leases.len());
     for lease in leases {
         let (run, generation) = (lease.run.run.as_str(), lease.run.generation);

@@ -6,12 +6,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendError, Sender};
-use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
+use dovetail_core::event_count::EventCount;
 use dovetail_core::flat_combining::FlatCombiner;
 use dovetail_core::ledger::{
-    Claimed, HeldStep, Item, Kind, Lease, Ledger, Listing, Record, Renewal, Reply, RunKey, Scope, Then, Wait,
+    Claimed, HeldStep, Kind, Lease, Ledger, Listing, Operation, Record, Renewal, Reply, RunKey, Scope, Then, Wait,
 };
 use dovetail_core::meta::{MetaStore, Put, Writes};
 use dovetail_core::panics::contain;
@@ -47,9 +47,9 @@ pub struct SqliteLedger {
     writer: Option<Writing>,
     reader: Reader,
     presence: Arc<Presence>,
-    bell: Arc<Bell>,
+    bell: Arc<EventCount>,
     /// Rings when a run may have ended; `bell` rings after every change.
-    ends: Arc<Bell>,
+    ends: Arc<EventCount>,
     claimers: Arc<Claimers>,
     /// How often a waiting caller looks without a notification.
     round: Duration,
@@ -71,7 +71,7 @@ impl SqliteLedger {
         let reader = Reader::Beside(Mutex::new(schema::open(data, turn.lock())?));
         let presence = Arc::new(Presence::announce(data)?);
         presence.sweep();
-        let (bell, ends) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
+        let (bell, ends) = (Arc::new(EventCount::default()), Arc::new(EventCount::default()));
         let bells = Arc::new(Notifications::new(data, presence.clone()));
         let (clock_, presence_, staying) = (clock.clone(), presence.clone(), Staying::default());
         let writer = Writer {
@@ -89,7 +89,7 @@ impl SqliteLedger {
         let write = move || {
             while let Ok(first) = here.wait(None) {
                 // The requests of this turn hear that their channels close; later ones are served.
-                drop(contain("write to the database", || write_with_others(here.sit(), first)));
+                drop(contain("write to the database", || write_with_others(here.lock(), first)));
             }
         };
         let thread = std::thread::Builder::new().name("sqlite-writer".into()).spawn(write);
@@ -115,7 +115,7 @@ impl SqliteLedger {
     pub fn open_to_read(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (reader, presence) = (Reader::open(data)?, Arc::new(Presence::none(data)));
         let bells = Arc::new(Notifications::new(data, presence.clone()));
-        let (bell, ends) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
+        let (bell, ends) = (Arc::new(EventCount::default()), Arc::new(EventCount::default()));
         Ok(Self {
             writer: None,
             reader,
@@ -152,7 +152,7 @@ impl SqliteLedger {
             let (ends, claimers) = (Arc::downgrade(&self.ends), self.claimers.clone());
             let on_end = move || {
                 claimers.wake_for_ends();
-                ends.upgrade().map(|ends| ends.ring()).is_some()
+                ends.upgrade().map(|ends| ends.notify()).is_some()
             };
             self.bells.hear(Topic::Ends, on_end);
         }
@@ -160,8 +160,8 @@ impl SqliteLedger {
 
     fn tell(&self, request: Request) -> Result<(), StoreError> {
         let writing = self.writer.as_ref().ok_or_else(to_read)?;
-        match writing.combiner.try_sit() {
-            Some(seat) => write_with_others(seat, request),
+        match writing.combiner.try_lock() {
+            Some(guard) => write_with_others(guard, request),
             None => writing.requests.send(request).map_err(|_| gone())?,
         }
         Ok(())
@@ -219,12 +219,12 @@ impl Drop for SqliteLedger {
 }
 
 impl Ledger for SqliteLedger {
-    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+    fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         let (reply, inbox) = crossbeam_channel::bounded(1);
         self.ask(Request::Commit(items.to_vec(), Box::new(move |replies| drop(reply.send(replies)))), &inbox)
     }
 
-    fn commit_then(&self, items: Vec<Item>, then: Then) {
+    fn commit_then(&self, items: Vec<Operation>, then: Then) {
         let Some(writing) = &self.writer else { return then(Err(to_read())) };
         // The caller does not wait, so it does not write on its own thread either.
         if let Err(SendError(Request::Commit(_, then))) = writing.requests.send(Request::Commit(items, then)) {
@@ -241,7 +241,7 @@ impl Ledger for SqliteLedger {
         let (reply, inbox) = crossbeam_channel::unbounded();
         let place = self.claimers.enter(scope, reply.clone());
         // Read the bell after the registration: from here on, `wake` reaches this claimer.
-        let stays = !at_most.is_zero() && self.bell.rung() == wait.seen;
+        let stays = !at_most.is_zero() && self.bell.count() == wait.seen;
         let claimer = place.claimer;
         self.tell(Request::Claim(Wanted {
             claimer,
@@ -340,9 +340,9 @@ impl Ledger for SqliteLedger {
 
     fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
         let until = Instant::now() + wait.at_most;
-        let before = self.ends.rung();
+        let before = self.ends.count();
         loop {
-            let heard = self.ends.rung();
+            let heard = self.ends.count();
             let news = runs.is_empty() && heard != before;
             let ended: Vec<RunKey> = self.read("look for the end of runs", |db| {
                 runs.iter()
@@ -352,12 +352,12 @@ impl Ledger for SqliteLedger {
                     .collect()
             })?;
             let left = until.saturating_duration_since(Instant::now());
-            if !ended.is_empty() || news || left.is_zero() || self.bell.rung() != wait.seen {
+            if !ended.is_empty() || news || left.is_zero() || self.bell.count() != wait.seen {
                 return Ok(ended);
             }
             let subscribed = self.writer.is_none() || self.bells.is_heard(Topic::Ends);
             self.ends.sleep(heard, left.min(self.longest_sleep(subscribed)));
-            if !subscribed && self.ends.rung() == heard {
+            if !subscribed && self.ends.count() == heard {
                 // The look that follows finds the ends from before the subscription.
                 self.subscribe_to_ends();
             }
@@ -388,13 +388,13 @@ impl Ledger for SqliteLedger {
     }
 
     fn wake(&self) {
-        self.bell.ring();
-        self.ends.ring();
+        self.bell.notify();
+        self.ends.notify();
         self.claimers.wake();
     }
 
     fn wakes(&self) -> u64 {
-        self.bell.rung()
+        self.bell.count()
     }
 }
 

@@ -11,11 +11,11 @@
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use dovetail_core::bell::Bell;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
-use dovetail_core::flat_combining::Seat;
-use dovetail_core::ledger::{Item, Kind, Lease, Renewal, Reply, RunKey, Scope, Then};
+use dovetail_core::event_count::EventCount;
+use dovetail_core::flat_combining::CombinerGuard;
+use dovetail_core::ledger::{Kind, Lease, Operation, Renewal, Reply, RunKey, Scope, Then};
 use dovetail_core::meta::Writes;
 use dovetail_core::panics::contain;
 use rusqlite::Connection;
@@ -35,7 +35,7 @@ const GROUP: usize = 256;
 pub(crate) type ReplyTo<T> = Sender<Result<T, StoreError>>;
 
 pub(crate) enum Request {
-    Commit(Vec<Item>, Then),
+    Commit(Vec<Operation>, Then),
     Claim(Wanted),
     /// Look again for jobs for this waiting claimer.
     Look(u64),
@@ -70,9 +70,9 @@ pub(crate) struct Writer {
     pub(crate) turn: WriterLock,
     pub(crate) clock: Arc<dyn Clock>,
     /// Rings after every change.
-    pub(crate) bell: Arc<Bell>,
+    pub(crate) bell: Arc<EventCount>,
     /// Rings when a run may have ended.
-    pub(crate) ends: Arc<Bell>,
+    pub(crate) ends: Arc<EventCount>,
     pub(crate) bells: Arc<Notifications>,
     pub(crate) staying: Staying,
 }
@@ -103,24 +103,27 @@ struct News {
 }
 
 impl News {
-    fn note(&mut self, item: &Item, reply: &Reply) {
+    fn note(&mut self, item: &Operation, reply: &Reply) {
         match item {
-            Item::Submit { .. } | Item::Recover { .. } | Item::Retry { .. } | Item::Release { .. } => self.ready = true,
-            Item::Finish { close, children, .. } => {
+            Operation::Submit { .. }
+            | Operation::Recover { .. }
+            | Operation::Retry { .. }
+            | Operation::Release { .. } => self.ready = true,
+            Operation::Finish { close, children, .. } => {
                 self.ready |= !children.is_empty();
                 // An outcome that is recorded after the end of its run also belongs to the run, and a process may wait
                 // for it.
                 self.ended |= close.is_some() || *reply == Reply::Closed;
             }
-            Item::Close { .. } => self.ended = true,
-            Item::Put { record } | Item::Reopen { record, .. } | Item::Inherit { record } => {
+            Operation::Close { .. } => self.ended = true,
+            Operation::Put { record } | Operation::Reopen { record, .. } | Operation::Inherit { record } => {
                 self.ended |= record.kind == Kind::RunOutcome;
             }
-            Item::Cancel { .. } => {}
+            Operation::Cancel { .. } => {}
         }
         match item {
-            Item::Cancel { run, .. } if *reply == Reply::Created => self.over.push(run.clone()),
-            Item::Finish { lease, succeeded: false, close: Some(_), .. } if *reply == Reply::Created => {
+            Operation::Cancel { run, .. } if *reply == Reply::Created => self.over.push(run.clone()),
+            Operation::Finish { lease, succeeded: false, close: Some(_), .. } if *reply == Reply::Created => {
                 self.over.push(lease.run.clone());
             }
             _ => {}
@@ -129,26 +132,26 @@ impl News {
 }
 
 /// Writes a request and the waiting ones in one transaction, and then sends their answers.
-pub(crate) fn write_with_others(mut seat: Seat<'_, Writer, Request>, first: Request) {
-    let group: Vec<Request> = std::iter::once(first).chain(seat.left(GROUP - 1)).collect();
-    let group: Vec<Request> = group.into_iter().filter_map(|request| seat.without_the_database(request)).collect();
+pub(crate) fn write_with_others(mut guard: CombinerGuard<'_, Writer, Request>, first: Request) {
+    let group: Vec<Request> = std::iter::once(first).chain(guard.take_waiting(GROUP - 1)).collect();
+    let group: Vec<Request> = group.into_iter().filter_map(|request| guard.without_the_database(request)).collect();
     if group.is_empty() {
         return;
     }
     let mut news = News::default();
-    let (answers, error) = seat.transact(group, &mut news);
+    let (answers, error) = guard.transact(group, &mut news);
     if error.is_some() {
-        seat.staying.nothing = None;
+        guard.staying.nothing = None;
     }
     if news.changed {
-        seat.bell.ring();
+        guard.bell.notify();
     }
     if news.ended {
-        seat.ends.ring();
+        guard.ends.notify();
     }
-    let bells = seat.bells.clone();
+    let bells = guard.bells.clone();
     // Free the writer first: a thread that receives a notification may want to write.
-    drop(seat);
+    drop(guard);
     if error.is_none() {
         bells.ring(&news.over);
         if news.left {

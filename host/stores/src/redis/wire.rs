@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dovetail_core::keys::{NodeId, RunKey};
 use dovetail_core::ledger::{Job, Scope};
-use dovetail_core::window::{Change, Delivery, Ring, Status, WindowLease};
+use dovetail_core::window::{Change, Delivery, Notification, Status, WindowLease};
 
 pub(super) fn args_of(words: &[&str]) -> Vec<Vec<u8>> {
     words.iter().map(|w| w.as_bytes().to_vec()).collect()
@@ -14,7 +14,7 @@ pub(super) fn push_jobs(args: &mut Vec<Vec<u8>>, jobs: &[Job]) {
     args.push(jobs.len().to_string().into_bytes());
     for job in jobs {
         let needs = job.needs.iter().map(NodeId::as_str).collect::<Vec<_>>().join("\x1e");
-        args.extend(args_of(&[job.step.as_str(), &job.attempt.to_string(), job.lane.as_str(), &needs]));
+        args.extend(args_of(&[job.step.as_str(), &job.attempt.to_string(), job.requirements.as_str(), &needs]));
     }
 }
 
@@ -102,9 +102,12 @@ pub(super) fn able(scope: &Scope) -> String {
     }
 }
 
-pub(super) fn ring_of(message: &str) -> Ring {
+pub(super) fn ring_of(message: &str) -> Notification {
     let run = |word: &str| message.strip_prefix(word).and_then(RunKey::parse);
-    run("over ").map(Ring::Over).or_else(|| run("cancel ").map(Ring::Cancelled)).unwrap_or(Ring::Jobs)
+    run("over ")
+        .map(Notification::Over)
+        .or_else(|| run("cancel ").map(Notification::Cancelled))
+        .unwrap_or(Notification::Jobs)
 }
 
 /// A pattern that only this text matches.

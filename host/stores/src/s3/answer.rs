@@ -4,7 +4,11 @@ use std::error::Error;
 use std::io;
 
 use dovetail_core::blobs::StoreErrorKind;
+use quick_xml::escape::resolve_predefined_entity;
+use quick_xml::events::Event;
+use quick_xml::reader::Reader;
 use reqwest::header::{HeaderMap, HeaderValue};
+use serde::Deserialize;
 
 use crate::check::{certificate, unknown_host};
 
@@ -20,18 +24,56 @@ pub(crate) enum Fault {
 /// The most that is read of an error's text, in bytes.
 pub(crate) const MAX_ERROR_TEXT: usize = 16 << 10;
 
-/// The text between `<name>` and `</name>`.
+/// The text of the first element `name`, without control characters and with at most 300 characters.
+///
+/// The document is read event by event, because a server may cut off its explanation, and a proxy answers in HTML.
 fn element(xml: &str, name: &str) -> Option<String> {
-    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
-    let (text, _) = rest.split_once(&format!("</{name}>"))?;
-    let text: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
-    Some(
-        text.replace("&#39;", "'")
-            .replace("&quot;", "\"")
-            .replace("&lt;", "<")
-            .replace("&gt;", ">")
-            .replace("&amp;", "&"),
-    )
+    let mut reader = Reader::from_str(xml);
+    let config = reader.config_mut();
+    (config.check_end_names, config.allow_unmatched_ends, config.allow_dangling_amp) = (false, true, true);
+    loop {
+        match reader.read_event().ok()? {
+            Event::Start(tag) if tag.local_name().as_ref() == name.as_bytes() => break,
+            Event::Eof => return None,
+            _ => {}
+        }
+    }
+    let mut text = String::new();
+    loop {
+        match reader.read_event().ok()? {
+            Event::Text(part) => text.push_str(&part.xml10_content().ok()?),
+            Event::CData(part) => text.push_str(&part.xml10_content().ok()?),
+            Event::GeneralRef(part) => match (part.resolve_char_ref(), part.decode().ok()?) {
+                (Ok(Some(char)), _) => text.push(char),
+                (_, entity) => text.push_str(resolve_predefined_entity(&entity).unwrap_or_default()),
+            },
+            Event::End(_) => return Some(text.chars().filter(|c| !c.is_control()).take(300).collect()),
+            Event::Eof => return None,
+            _ => {}
+        }
+    }
+}
+
+/// A document whose root is a listing.
+#[derive(Deserialize)]
+enum Answer {
+    ListBucketResult(Listing),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Listing {
+    #[serde(default)]
+    contents: Vec<Object>,
+    #[serde(default)]
+    is_truncated: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Object {
+    key: String,
+    size: u64,
 }
 
 /// The objects of a listing, with their sizes, and whether there are more.
@@ -39,16 +81,11 @@ fn element(xml: &str, name: &str) -> Option<String> {
 /// # Errors
 /// What is missing in it.
 pub(crate) fn listing(xml: &str) -> Result<(Vec<(String, u64)>, bool), String> {
-    if !xml.contains("<ListBucketResult") {
-        return Err("the answer is no listing".to_owned());
-    }
-    let mut found = Vec::new();
-    for object in xml.split("<Contents>").skip(1) {
-        let object = object.split("</Contents>").next().unwrap_or_default();
-        let size = element(object, "Size").and_then(|size| size.parse().ok());
-        found.push((element(object, "Key").ok_or("an object without a key")?, size.ok_or("an object without a size")?));
-    }
-    Ok((found, element(xml, "IsTruncated").as_deref() == Some("true")))
+    let Answer::ListBucketResult(listing) = quick_xml::de::from_str(xml).map_err(|error| {
+        let why: String = error.to_string().chars().filter(|c| !c.is_control()).take(300).collect();
+        format!("the answer is no listing: {why}")
+    })?;
+    Ok((listing.contents.into_iter().map(|object| (object.key, object.size)).collect(), listing.is_truncated))
 }
 
 fn text_of(value: Option<&HeaderValue>) -> Option<String> {
@@ -176,7 +213,8 @@ mod tests {
 
     fn xml(code: &str) -> String {
         format!(
-            "<Error><Code>{code}</Code><Message>It &quot;was&quot; so</Message><AWSAccessKeyId>HIDDEN</AWSAccessKeyId></Error>"
+            "<Error><Code>{code}</Code><Message>It &quot;was&quot; so</Message>\
+             <AWSAccessKeyId>HIDDEN</AWSAccessKeyId></Error>"
         )
     }
 
@@ -218,7 +256,8 @@ mod tests {
     fn a_listing_is_read() {
         let one = |key: &str| {
             format!(
-                "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>7</Size></Contents>"
+                "<Contents><Key>{key}</Key>\
+                 <LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>7</Size></Contents>"
             )
         };
         let xml = format!(
@@ -232,12 +271,52 @@ mod tests {
             listing("<html></html>").is_err()
                 && listing("<ListBucketResult><Contents><Key>a</Key></Contents>").is_err()
         );
+        let no_size = listing("<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>").unwrap_err();
+        assert!(no_size.contains("`Size`"), "{no_size}");
+    }
+
+    #[test]
+    fn a_listing_is_read_as_servers_write_it() {
+        let key = "k".repeat(400);
+        let xml = format!(
+            r#"<?xml version="1.0" encoding="UTF-8"?>
+<s3:ListBucketResult xmlns:s3="http://s3.amazonaws.com/doc/2006-03-01/">
+  <s3:Name>blobs</s3:Name><s3:Prefix></s3:Prefix><s3:StartAfter/><s3:KeyCount>2</s3:KeyCount>
+  <s3:IsTruncated>false</s3:IsTruncated>
+  <s3:Contents>
+    <s3:Key>{key}</s3:Key><s3:ETag>&#34;d4&#34;</s3:ETag><s3:Size>1</s3:Size>
+    <s3:Owner><s3:ID>Key</s3:ID><s3:DisplayName></s3:DisplayName></s3:Owner><s3:StorageClass>STANDARD</s3:StorageClass>
+  </s3:Contents>
+  <s3:Contents><s3:Key><![CDATA[a<b]]>&#x26;&#39;</s3:Key><s3:Size>18446744073709551615</s3:Size></s3:Contents>
+</s3:ListBucketResult>
+"#
+        );
+        assert_eq!(listing(&xml), Ok((vec![(key, 1), ("a<b&'".to_owned(), u64::MAX)], false)));
+    }
+
+    #[test]
+    fn a_listing_that_is_cut_off_is_no_listing() {
+        let one = "<Contents><Key>a</Key><Size>7</Size></Contents>";
+        let whole = format!("<ListBucketResult><IsTruncated>false</IsTruncated>{one}{one}</ListBucketResult>");
+        for end in 0..whole.len() {
+            assert!(listing(&whole[..end]).is_err(), "{}", &whole[..end]);
+        }
+        assert!(listing(&whole).is_ok());
     }
 
     #[test]
     fn an_answer_in_other_words_is_shown_by_its_status() {
         assert_eq!(Refusal::read(502, &HeaderMap::new(), "<html>bad gateway</html>").shown(), "HTTP 502");
         assert_eq!(Refusal::read(503, &HeaderMap::new(), &xml("SlowDown")).shown(), "HTTP 503 SlowDown: It \"was\" so");
+        for (body, shown) in [
+            // As Go's servers escape it, MinIO for one.
+            ("<Error><Code>A</Code><Message>&#34;a&#34; &#x3c;b&#x1b;[31m&#xA;c</Message></Error>", "A: \"a\" <b[31mc"),
+            ("<e:Error xmlns:e=\"x\"><e:Code a=\"1\">A</e:Code><e:Message>&odd;b</e:Message></e:Error>", "A: b"),
+            ("<Error><Code>A</Code><Message>b & c</Message><Resource>/x</Res", "A: b & c"),
+            ("<Error><Code>A</Code><Message>cut o", "A"),
+        ] {
+            assert_eq!(Refusal::read(503, &HeaderMap::new(), body).shown(), format!("HTTP 503 {shown}"), "{body}");
+        }
     }
 
     #[test]

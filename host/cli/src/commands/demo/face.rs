@@ -1,5 +1,5 @@
-//! A face as the face pipeline gives it, as far as the demo shows it. The types of the output are the pipeline's own: a
-//! part that another pipeline leaves out is shown as unknown.
+//! The parts of the face pipeline's output that the demo shows. The types of the output are the pipeline's own: a part
+//! that another pipeline leaves out is shown as unknown.
 
 use dovetail_service::documents::RunDocument;
 use dovetail_service::drawing::Annotation;
@@ -82,13 +82,13 @@ struct Faces {
     faces: Vec<Value>,
 }
 
-/// The faces of a run; a face that is none of ours is shown as unknown.
+/// The faces of a run. A face of an unexpected type is shown as unknown.
 pub(super) fn all_in(document: &RunDocument) -> Vec<Face> {
     let output = Faces::deserialize(&document.output).unwrap_or_default();
     output.faces.iter().map(|face| Face::deserialize(face).unwrap_or_default()).collect()
 }
 
-/// A part of another type than ours is unknown, and hides no other part.
+/// Reads a part of a face. A part of an unexpected type is unknown, and does not hide the other parts.
 fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(reader: D) -> Result<T, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(reader)?).unwrap_or_default())
 }
@@ -102,7 +102,7 @@ impl Face {
         self.attributes.as_ref()?.age.as_ref()?.estimated_age
     }
 
-    /// The word and how sure the model is.
+    /// The gender, and the model's confidence.
     fn gender(&self) -> (&str, Option<f64>) {
         let gender = self.attributes.as_ref().and_then(|all| all.gender.as_ref());
         let word = gender.and_then(|gender| gender.predicted_gender.as_deref());
@@ -114,7 +114,7 @@ impl Face {
         Some((emotion.dominant_emotion.as_deref().unwrap_or("-"), emotion.confidence))
     }
 
-    /// Cells of the table: number, box, confidence, age, gender, emotion.
+    /// The cells of a row: number, box, confidence, age, gender, emotion.
     pub(super) fn row(&self) -> Vec<String> {
         let bbox = self.detection.iter().flat_map(|detection| &detection.bbox).map(|side| format!("{side:.0}"));
         let (gender, sure) = self.gender();
@@ -129,7 +129,7 @@ impl Face {
         ]
     }
 
-    /// Box, landmarks and labels such as `#0 female 27` / `happy 94%`. None without a whole box.
+    /// Box, landmarks and a label such as `#0 female 27` / `happy 94%`. None if the box is incomplete.
     #[expect(clippy::cast_possible_truncation, reason = "pixels of a picture")]
     pub(super) fn annotation(&self) -> Option<Annotation> {
         let [x, y, width, height] = self.detection.as_ref()?.bbox[..] else { return None };

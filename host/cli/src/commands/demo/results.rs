@@ -1,5 +1,5 @@
-//! Where the results of `demo` go: two files for each photograph, under names of its own. The folder holds a record of
-//! the files that `demo` made there. These may be replaced as long as their content is the recorded one.
+//! The results of `demo`: two files with unique names for each photograph. The folder has a record of the files that
+//! `demo` made. Such a file may be replaced as long as its content has the recorded digest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -14,12 +14,12 @@ use dovetail_service::{Digest, Error};
 
 use crate::results::{Target, is_same_file, targets};
 
-/// The record: a line with its format, then a line `DIGEST NAME` for each file. The last line of a name counts.
+/// The record: a line with the format, then a line `DIGEST NAME` for each file. The last line of a name counts.
 const RECORD: &str = ".dovetail-demo";
 const FORMAT: &str = "dovetail.demo/1";
 /// The largest record that is read, in bytes: 100,000 photographs with long names.
 const MAX_RECORD: u64 = 64 << 20;
-/// The largest file that is looked at whether it is a recorded one, in bytes.
+/// The largest file whose digest is compared with the record, in bytes.
 const MAX_RESULT: u64 = 256 << 20;
 
 const REMEDY: &str = "name another folder with --out, or move these files away; --force replaces files, but no input";
@@ -71,20 +71,21 @@ fn inputs(photographs: &[PathBuf]) -> Result<Vec<Metadata>, Error> {
     photographs.iter().map(|path| std::fs::metadata(path).map_err(|e| Error::file(path, e))).collect()
 }
 
-/// Pictures that were drawn would be photographs the next time.
+/// Refuses the folder of the photographs: the next `demo` would take annotated pictures for photographs.
 fn not_among_the_photographs(out: &Path, photographs: &[PathBuf]) -> Result<(), Error> {
     let Some(folder) = photographs.first().and_then(|photograph| photograph.parent()) else { return Ok(()) };
-    // Where one of them is not there, they are not the same.
+    // If one of the folders does not exist, they are not the same.
     let same = std::fs::metadata(out).ok().zip(std::fs::metadata(folder).ok());
     if same.is_none_or(|(out, folder)| !is_same_file(&out, &folder)) {
         return Ok(());
     }
-    let message = format!("`{}` is the folder of the photographs: results would stand among them", out.shown());
+    let message =
+        format!("`{}` is the folder of the photographs: it would contain photographs and results", out.shown());
     Err(Error::usage("same_folder", message).help("name another folder with --out"))
 }
 
-/// How the results of each photograph are called: by its name without the extension where no other photograph has it,
-/// otherwise by its whole name. No two are the same.
+/// The names of the results of each photograph: the photograph's name without the extension if no other photograph has
+/// it, otherwise the whole name. All names are different.
 fn names(photographs: &[PathBuf]) -> Vec<&OsStr> {
     let mut of_stem: BTreeMap<&OsStr, usize> = BTreeMap::new();
     for stem in photographs.iter().filter_map(|path| path.file_stem()) {
@@ -94,7 +95,7 @@ fn names(photographs: &[PathBuf]) -> Vec<&OsStr> {
     photographs
         .iter()
         .map(|path| {
-            // `a.jpg.png` has the stem that another photograph has as its whole name.
+            // The stem of `a.jpg.png` is the whole name of `a.jpg`.
             let alone = |stem: &&OsStr| of_stem.get(stem) == Some(&1) && !whole.contains(stem);
             path.file_stem().filter(alone).or_else(|| path.file_name()).unwrap_or_default()
         })
@@ -108,14 +109,14 @@ fn with(name: &OsStr, end: &str) -> OsString {
 }
 
 impl Folder {
-    /// Makes the folder, and its record anew: a line for each file.
+    /// Makes the folder, and rewrites the record with one line for each file.
     pub(super) fn begin(&self) -> Result<(), Error> {
         dovetail_service::make_folder(&self.path).map_err(|e| Error::write(&self.path, e))?;
         let record = targets([self.path.join(RECORD)], |_, _| Ok(true), REMEDY)?;
         record.iter().try_for_each(|target| target.write(&self.record.to_bytes()))
     }
 
-    /// Writes a file. It is recorded before that, so that an interruption leaves none that is not.
+    /// Records a file, then writes it, so that an interruption leaves no unrecorded file.
     pub(super) fn write(&self, target: &Target, content: &[u8]) -> Result<(), Error> {
         let line = line(target.path.file_name().unwrap_or_default(), &Digest::of(content));
         let path = self.path.join(RECORD);
@@ -136,9 +137,9 @@ impl Record {
             Err(error) => return Err(Error::file(path, error)),
         }
         Self::parse(&read(path, MAX_RECORD)?).ok_or_else(|| {
-            let message = format!("`{}` is no record of `demo`", path.shown());
+            let message = format!("`{}` is not a record of `demo`", path.shown());
             Error::usage("would_replace", message)
-                .help("remove the file if nobody needs it, or name another folder with --out")
+                .help("remove the file if it is not needed, or name another folder with --out")
                 .detail("paths", vec![path.text()])
         })
     }
@@ -148,7 +149,7 @@ impl Record {
         if lines.next()? != FORMAT.as_bytes() {
             return None;
         }
-        // A line that was cut off by a crash records nothing.
+        // A crash may have cut off the last line, which is ignored.
         let entry = |line: &[u8]| {
             let (digest, name) = std::str::from_utf8(line).ok()?.split_once(' ')?;
             Some((decoded(name)?, digest.parse().ok()?))
@@ -162,7 +163,7 @@ impl Record {
         bytes
     }
 
-    /// Whether the file is as `demo` made it.
+    /// Whether the file has the content that `demo` wrote.
     fn is_of(&self, path: &Path, meta: &Metadata) -> Result<bool, Error> {
         match path.file_name().and_then(|name| self.0.get(name)) {
             Some(digest) if meta.len() <= MAX_RESULT => Ok(Digest::of(&read(path, MAX_RESULT)?) == *digest),
@@ -175,7 +176,7 @@ fn line(name: &OsStr, digest: &Digest) -> Vec<u8> {
     format!("{digest} {}\n", encoded(name)).into_bytes()
 }
 
-/// A name in printable ASCII: `%e9` is one byte.
+/// A name in printable ASCII. Other bytes are written as `%e9`.
 fn encoded(name: &OsStr) -> String {
     let mut text = String::new();
     for byte in name.as_bytes() {
@@ -246,7 +247,7 @@ mod tests {
         assert_eq!(error.code, "would_replace");
         assert_eq!(error.details["paths"].as_array().unwrap().len(), 1, "the picture is still ours: {error:?}");
         plan(&out, &photographs, true).unwrap();
-        // An input is not replaced by any means, whatever it is called.
+        // An input is never replaced, not even with `--force` or under another name.
         std::fs::remove_file(out.join("a.json")).unwrap();
         std::fs::hard_link(&photographs[0], out.join("a.json")).unwrap();
         assert_eq!(plan(&out, &photographs, true).unwrap_err().code, "result_is_input");

@@ -1,4 +1,4 @@
-//! `task check`: what the host sees in a plugin, or every reason to refuse the plugin.
+//! `task check`: prints the inspection of a plugin, or all reasons to refuse the plugin.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub(super) fn check(app: &App, path: &Path, component: Option<&Path>) -> Result<
     }
 }
 
-/// Prints why a plugin is refused.
+/// Prints the findings of a refused plugin.
 pub(super) fn refused(app: &App, path: &Path, findings: &[TaskFinding]) -> Exit {
     app.output.result(&TaskCheck::refused(findings), || {
         let list: String = findings.iter().map(finding_text).collect();
@@ -51,7 +51,7 @@ pub(super) fn limits_text(limits: &Limits) -> String {
     )
 }
 
-/// What plugin.toml asks for, whether the component imports it or not: it is what whoever publishes it has to allow.
+/// The grants in plugin.toml, which the publisher must allow, also if the component does not import them.
 fn grants_text(asked: &[String]) -> String {
     if asked.is_empty() {
         return "none".to_owned();
@@ -60,13 +60,13 @@ fn grants_text(asked: &[String]) -> String {
     format!("{} (push needs {})", asked.join(", "), flags.join(" "))
 }
 
-/// For which models its steps wait in a fleet; none where it has to do with none.
+/// The models that the task's steps wait for in a fleet. None if the task uses no model.
 fn models_text(good: &Good) -> Option<String> {
     let (named, opens) = (good.manifest.models.as_deref(), &good.description.opens);
     let kinds = || opens.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
     match named {
         Some([]) if opens.is_empty() => None,
-        Some([]) => Some(format!("can do without (opens {}; `models` in plugin.toml names none)", kinds())),
+        Some([]) => Some(format!("none required (it opens {}; `models` in plugin.toml names none)", kinds())),
         Some(names) => Some(names.join(", ")),
         None if opens.is_empty() => None,
         None => Some(format!("one of each kind that it opens: {}", kinds())),
@@ -76,7 +76,7 @@ fn models_text(good: &Good) -> Option<String> {
 fn good_text(good: &Good) -> String {
     let Good { manifest, description, package } = good;
     let asked = asked(&manifest.grants);
-    // To be sound is not yet to be allowed.
+    // An accepted plugin still needs its grants to be allowed.
     let when = if asked.is_empty() { "" } else { " once its grants are allowed" };
     let (name, version, about) = (&manifest.name, &manifest.version, &manifest.description);
     let mut text = format!("{name}@{version} is accepted{when}\n{about}\n\npackage {}\n", Digest::of(package));
@@ -93,7 +93,7 @@ fn good_text(good: &Good) -> String {
     let purity = if description.pure {
         "pure: the same input gives the same output"
     } else {
-        "not pure: it reaches what a grant names"
+        "not pure: it uses what its grants allow"
     };
     if let Some(models) = models_text(good) {
         text.push_str(&format!("models  {models}\n"));
@@ -101,7 +101,7 @@ fn good_text(good: &Good) -> String {
     text.push_str(&format!("purity  {purity}\n\nimports\n"));
     for (import, shown) in description.imports.iter().zip(good.document().imports) {
         let class = match import.class {
-            // Nothing is granted yet: that is done when the plugin is published.
+            // Grants are given when the plugin is published, so that `granted:` would be wrong here.
             GrantClass::Needs(grant) => format!("needs:{grant}"),
             _ => shown.class,
         };

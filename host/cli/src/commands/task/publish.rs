@@ -1,4 +1,4 @@
-//! `task pack`, `push`, `list` and `show`: from a plugin to a published, immutable version.
+//! `task pack`, `push`, `list` and `show`: makes packages of plugins, publishes and lists them.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub(super) fn pack(
     strip: bool,
 ) -> Result<Exit, Error> {
     if !std::fs::metadata(folder).map_err(|e| Error::file(folder, e))?.is_dir() {
-        return Err(Error::usage("not_a_folder", format!("`{}` is no folder", folder.shown()))
+        return Err(Error::usage("not_a_folder", format!("`{}` is not a folder", folder.shown()))
             .help("name the folder with the plugin's plugin.toml"));
     }
     let Good { manifest, package, .. } = match app.service.look_at_plugin(folder, component, Stale::Refused)? {
@@ -50,8 +50,8 @@ pub(super) fn pack(
     Ok(Exit::Done)
 }
 
-/// Where the package goes. A file that the user names is replaced. The file of the default name is replaced only if it
-/// is a package. No file of which the package is made is replaced.
+/// The path of the package. A file that the user names is replaced. A file with the default name is replaced only if it
+/// is a package. No source of the package is replaced.
 fn place(out: Option<&Path>, default: &str, folder: &Path, component: Option<&Path>) -> Result<Target, Error> {
     let path = out.map_or_else(|| PathBuf::from(default), Path::to_owned);
     let may_replace = |path: &Path, meta: &Metadata| {
@@ -63,12 +63,12 @@ fn place(out: Option<&Path>, default: &str, folder: &Path, component: Option<&Pa
         }
         Ok(out.is_some() || is_package(path))
     };
-    let remedy = "name a file with -o, or a path where nothing is yet";
+    let remedy = "name another file with -o";
     let mut found = targets([path.clone()], may_replace, remedy)?;
     found.pop().ok_or_else(|| Error::host("no_place", format!("find a place for `{}`", path.shown())))
 }
 
-/// Whether this file is the component, or another file of the plugin's folder than a package.
+/// Whether this file is the component, or a file of the plugin's folder that is not a package.
 fn is_source(path: &Path, meta: &Metadata, folder: &Path, component: Option<&Path>) -> Result<bool, Error> {
     if let Some(component) = component
         && std::fs::metadata(component).is_ok_and(|component| is_same_file(&component, meta))
@@ -97,7 +97,7 @@ pub(super) fn push(app: &App, paths: &[PathBuf], given: &[String]) -> Result<Exi
 fn pushed(task: &PushedTask) -> String {
     let how = match (task.created, task.repaired) {
         (true, _) => "published",
-        (false, true) => "was published before; its stored package was damaged or gone, and is repaired",
+        (false, true) => "was published before; its stored package was damaged or missing, and was repaired",
         (false, false) => "was published before, unchanged",
     };
     format!("{}@{}  {}  {how}\n", task.name, task.version, task.package)

@@ -1,4 +1,4 @@
-//! `task run`: one task alone, under the limits that it has in a pipeline. Nothing is recorded.
+//! `task run`: executes a single task under the limits that it has in a pipeline. Nothing is recorded.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::show;
 use crate::signals;
 use crate::table::indented;
 
-/// What was typed.
+/// The arguments.
 pub(super) struct Request<'a> {
     pub(super) task: &'a OsStr,
     pub(super) input: &'a [OsString],
@@ -57,8 +57,8 @@ fn log_text(line: &LogLine) -> String {
     format!("{:5}  {}{fields}", line.level, line.message)
 }
 
-/// Writes each artifact of the output. A file that is there already and holds the artifact stays. All places are looked
-/// at before the first artifact is written.
+/// Writes each artifact of the output. An existing file with the same content stays. All paths are checked before the
+/// first artifact is written.
 fn save(trial: &Trial<'_>, run: &TaskRun, folder: &Path) -> Result<Vec<String>, Error> {
     let artifacts = trial.artifacts(&run.output)?;
     let saved: Vec<(PathBuf, Vec<u8>)> =

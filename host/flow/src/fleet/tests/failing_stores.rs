@@ -10,10 +10,10 @@ use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::flat_combining::FlatCombiner;
 use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{
-    Claimed, HeldStep, Item, Kind, Lease, Ledger as _, Listing, Record, Renewal, Reply, RunKey, Scope, Wait,
+    Claimed, HeldStep, Kind, Lease, Ledger as _, Listing, Operation, Record, Renewal, Reply, RunKey, Scope, Wait,
 };
 use dovetail_core::meta::{MetaStore, Put};
-use dovetail_core::window::{Called, Change, Delivery, Held, Ring, Stamp, Status, Window, WindowLease};
+use dovetail_core::window::{Called, Change, Delivery, Held, Notification, Stamp, Status, Window, WindowLease};
 
 use crate::fleet::in_flight::{Following, RecordedRequest, Request, Slot};
 use crate::fleet::records::{self, Forget, Holder, Repair, ToRecords};
@@ -156,7 +156,7 @@ impl Window for ScriptedStores {
         Ok(leases.iter().map(|l| if gone.contains(&l.token) { Held::Gone } else { Held::Renewed }).collect())
     }
 
-    fn listen(&self, _ring: Box<dyn Fn(Ring) + Send + Sync>) {}
+    fn listen(&self, _ring: Box<dyn Fn(Notification) + Send + Sync>) {}
 
     fn knows(&self, runs: &[RunKey]) -> Result<Vec<bool>, StoreError> {
         Ok(vec![true; runs.len()])
@@ -207,9 +207,9 @@ fn claim(ledger: &FleetLedger) -> Result<Vec<Claimed>, StoreError> {
     ledger.claim(&Scope::All, 99, LEASE, Wait::NONE)
 }
 
-fn finish(lease: &Lease, close: bool) -> Item {
+fn finish(lease: &Lease, close: bool) -> Operation {
     let close = close.then(|| Record { kind: Kind::RunOutcome, key: lease.run.key(), value: Vec::new() });
-    Item::Finish {
+    Operation::Finish {
         lease: lease.clone(),
         record: outcome(&lease.run, &lease.step),
         succeeded: true,
@@ -222,7 +222,7 @@ fn held(ledger: &FleetLedger) -> usize {
     locked(&ledger.shared.leases).len()
 }
 
-fn only(ledger: &FleetLedger, item: Item) -> Reply {
+fn only(ledger: &FleetLedger, item: Operation) -> Reply {
     ledger.commit(&[item]).unwrap().remove(0)
 }
 
@@ -242,7 +242,7 @@ fn a_lease_is_not_renewed_while_its_job_is_given_back() {
         *stores.gate.lock().unwrap() = Some((reached, gate));
         stores.fails.lock().unwrap().push_back(fails);
         std::thread::scope(|threads| {
-            let item = Item::Release { lease: leases[0].clone(), delay: LEASE };
+            let item = Operation::Release { lease: leases[0].clone(), delay: LEASE };
             let giving = threads.spawn(|| ledger.commit(&[item]));
             wait.recv_timeout(LONG).unwrap();
             assert_eq!(asked(), (vec![Renewal::Renewed; 2], both[1..].to_vec()), "the release is on its way");
@@ -263,7 +263,7 @@ fn a_lease_is_not_renewed_while_its_job_is_given_back() {
 fn a_lease_that_is_not_held_here_is_not_asked_for() {
     let (ledger, stores) = ledger(1..2);
     let lease = claim(&ledger).unwrap().remove(0).lease;
-    assert_eq!(only(&ledger, Item::Release { lease: lease.clone(), delay: LEASE }), Reply::Created);
+    assert_eq!(only(&ledger, Operation::Release { lease: lease.clone(), delay: LEASE }), Reply::Created);
     let unknown = Lease { token: 4711, ..lease.clone() };
     assert_eq!(ledger.renew(&[lease, unknown], LEASE).unwrap(), [Renewal::Lost, Renewal::Lost]);
     assert!(
@@ -298,7 +298,7 @@ fn replies(
         RecordedRequest { slots, then: Box::new(move |replies| sender.send((at, replies)).unwrap()) }
     };
     let requests = requests.into_iter().enumerate().map(recorded).collect();
-    work::call_with_others(shared, &combiner.sit(), ToWindow::Changes(requests), &to_records);
+    work::call_with_others(shared, &combiner.lock(), ToWindow::Changes(requests), &to_records);
     drop(sender);
     let mut answers: Vec<(usize, Result<Vec<Reply>, StoreError>)> = receiver.iter().collect();
     answers.sort_by_key(|(at, _)| *at);
@@ -346,17 +346,17 @@ fn what_the_records_do_not_take_fails_its_own_request_alone() {
         let mut requests: Vec<ToRecords> = (1..=3)
             .map(|n| {
                 let sender = sender.clone();
-                let put = |step: &str| Item::Put { record: outcome(&run(n), step) };
+                let put = |step: &str| Operation::Put { record: outcome(&run(n), step) };
                 let items = vec![put("a"), put("twice"), put("b")];
                 ToRecords::Commit(Request { items, then: Box::new(move |replies| sender.send((n, replies)).unwrap()) })
             })
             .collect();
         let last = requests.pop();
         requests.into_iter().for_each(|request| leave.send(request).unwrap());
-        let recorded = records::write_with_others(&shared, combiner.sit(), last, &Holder::Thread).unwrap();
+        let recorded = records::write_with_others(&shared, combiner.lock(), last, &Holder::Thread).unwrap();
         let (window, _leave) = FlatCombiner::new(());
         let (to_records, _forget) = crossbeam_channel::unbounded();
-        work::call_with_others(&shared, &window.sit(), ToWindow::Changes(recorded), &to_records);
+        work::call_with_others(&shared, &window.lock(), ToWindow::Changes(recorded), &to_records);
         drop(sender);
         let answers: BTreeMap<u8, Result<Vec<Reply>, StoreError>> = receiver.iter().collect();
         for n in 1..=3 {
@@ -435,9 +435,9 @@ fn what_could_not_be_given_back_is_given_back_before_the_next_claim_or_at_the_en
 fn a_job_is_given_back_whatever_the_records_do() {
     let (ledger, stores) = ledger(1..3);
     let leases: Vec<Lease> = claim(&ledger).unwrap().into_iter().map(|claimed| claimed.lease).collect();
-    let released = |at: usize| vec![Item::Release { lease: leases[at].clone(), delay: Duration::ZERO }];
+    let released = |at: usize| vec![Operation::Release { lease: leases[at].clone(), delay: Duration::ZERO }];
     let (combiner, ledger) = (ledger.in_flight.records_combiner(), Arc::new(ledger));
-    let seat = combiner.sit();
+    let guard = combiner.lock();
     let (sender, receiver) = crossbeam_channel::unbounded();
     let (first, first_sender, committing) = (released(0), sender.clone(), ledger.clone());
     // If the thread waited for the records, it would end with this test.
@@ -445,7 +445,7 @@ fn a_job_is_given_back_whatever_the_records_do() {
     assert_eq!(receiver.recv_timeout(LONG).unwrap(), [Reply::Created]);
     ledger.commit_then(released(1), Box::new(move |replies| sender.send(replies.unwrap()).unwrap()));
     assert_eq!(receiver.recv_timeout(LONG).unwrap(), [Reply::Created]);
-    drop(seat);
+    drop(guard);
     thread.join().unwrap();
     assert_eq!(stores.backs(), ["token of 1", "token of 2"]);
 }
@@ -474,15 +474,15 @@ fn no_lease_is_remembered_when_its_job_is_done_with() {
             assert_eq!(only(ledger, finish(lease, false)), Reply::Closed);
         }),
         ("given back", |ledger, _, lease| {
-            assert_eq!(only(ledger, Item::Release { lease: lease.clone(), delay: LEASE }), Reply::Created);
+            assert_eq!(only(ledger, Operation::Release { lease: lease.clone(), delay: LEASE }), Reply::Created);
         }),
         ("given back after it passed to another worker", |ledger, stores, lease| {
             stores.statuses.lock().unwrap().insert(lease.run.clone(), Status::NotOwner);
-            assert_eq!(only(ledger, Item::Release { lease: lease.clone(), delay: LEASE }), Reply::NotOwner);
+            assert_eq!(only(ledger, Operation::Release { lease: lease.clone(), delay: LEASE }), Reply::NotOwner);
         }),
         ("tried again", |ledger, _, lease| {
             let record = Record { kind: Kind::Attempt, key: lease.run.attempt("b", 4), value: Vec::new() };
-            assert_eq!(only(ledger, Item::Retry { lease: lease.clone(), record, delay: LEASE }), Reply::Created);
+            assert_eq!(only(ledger, Operation::Retry { lease: lease.clone(), record, delay: LEASE }), Reply::Created);
         }),
         ("lost", |ledger, stores, lease| {
             stores.gone.lock().unwrap().extend((1..=JOBS).map(|n| delivery(n).lease.token));

@@ -1,49 +1,51 @@
-//! A circuit breaker over a worker's claims: other workers may be able to run what this worker cannot.
+//! A circuit breaker for a worker's claims. A worker that cannot run its jobs claims less often, because other workers
+//! may be able to run them.
 
 use std::time::{Duration, Instant};
 
-/// How long a worker claims nothing after it could not run what it had claimed; it doubles.
+/// The first pause between claims of a worker that could not run its jobs. Each further failure doubles the pause.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Closed: jobs could be run. Open: this worker could not run the jobs that it claimed.
+/// Closed (`None`): jobs could be run. Open: this worker could not run the jobs that it claimed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CircuitBreaker(Option<Open>);
 
 #[derive(Debug, Clone)]
 struct Open {
-    /// So often in a row; each claim counts once.
-    times: u32,
-    /// Nothing new is claimed until then.
+    /// The number of failures in a row that count. All jobs of one claim count once.
+    failures: u32,
+    /// The worker claims no jobs until this time.
     until: Instant,
-    /// The one thing that could not be read, if it was only one: then it may be that thing that is damaged, and not
-    /// this worker.
+    /// The failed read, while only one and the same read has failed: then the stored object may be damaged and the
+    /// worker healthy.
     subject: Option<String>,
 }
 
 impl CircuitBreaker {
-    /// How long nothing is to be claimed, seen at `now`.
+    /// The time from `now` until the worker may claim again.
     pub(super) fn pause(&self, now: Instant) -> Duration {
         self.0.as_ref().map_or(Duration::ZERO, |open| open.until.saturating_duration_since(now))
     }
 
-    /// A job could not be run, and the job was not at fault: the next claim waits, longer each time, and no longer than
-    /// `at_most`. Jobs that were claimed at once count once. `subject`: what could not be read; of one such thing
-    /// alone nothing follows for the worker.
-    pub(super) fn failed(&mut self, subject: Option<String>, at_most: Duration, now: Instant) {
-        let times = match &self.0 {
+    /// A job could not be run, for a reason that is not the job's. The next claim waits: twice as long as after the
+    /// last failure, but at most `max_pause`. A failure during the pause is ignored, so that the jobs of one claim
+    /// count once. `subject`: the failed read, if the content of one stored object could not be read. As long as only
+    /// that read fails, there is no pause.
+    pub(super) fn failed(&mut self, subject: Option<String>, max_pause: Duration, now: Instant) {
+        let failures = match &self.0 {
             Some(open) if open.until > now => return,
             Some(open) if subject.is_some() && open.subject == subject => return,
-            Some(open) => open.times.saturating_add(1),
+            Some(open) => open.failures.saturating_add(1),
             None => u32::from(subject.is_none()),
         };
-        let pause = match times.checked_sub(1) {
-            Some(doubled) => FIRST_PAUSE.saturating_mul(1 << doubled.min(16)).min(at_most),
+        let pause = match failures.checked_sub(1) {
+            Some(doublings) => FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(max_pause),
             None => Duration::ZERO,
         };
-        self.0 = Some(Open { times, until: now + pause, subject: subject.filter(|_| times == 0) });
+        self.0 = Some(Open { failures, until: now + pause, subject: subject.filter(|_| failures == 0) });
     }
 
-    /// A job could be run. True: the breaker was open.
+    /// A job could be run. Returns whether the breaker was open.
     pub(super) fn close(&mut self) -> bool {
         self.0.take().is_some()
     }

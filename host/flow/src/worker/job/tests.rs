@@ -1,5 +1,5 @@
-//! Each transition of a job in hand, and a drop in each state: what the ledger is told, and the counts, which are zero
-//! at the end of every path.
+//! Each transition of a job in hand, and a drop in each state. The tests check the calls of the ledger, and the counts,
+//! which are zero at the end of every path.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -16,7 +16,7 @@ use crate::worker::{Event, Listener, locked};
 
 const LEASE: Duration = Duration::from_secs(10);
 
-/// A ledger in memory that writes down which leases were released and let go.
+/// A ledger in memory that records the tokens of the leases that were released and let go.
 struct Recorder {
     inner: MemoryLedger,
     released: Mutex<Vec<u64>>,
@@ -24,9 +24,9 @@ struct Recorder {
 }
 
 impl Ledger for Recorder {
-    fn commit(&self, items: &[Item]) -> Result<Vec<Reply>, StoreError> {
+    fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         let tokens = items.iter().filter_map(|item| match item {
-            Item::Release { lease, .. } => Some(lease.token),
+            Operation::Release { lease, .. } => Some(lease.token),
             _ => None,
         });
         locked(&self.released).extend(tokens);
@@ -93,28 +93,29 @@ struct Bench {
     ledger: Arc<Recorder>,
     jobs: Arc<JobsInHand>,
     shutdown: Shutdown,
-    told: Arc<Mutex<Vec<String>>>,
+    events: Arc<Mutex<Vec<String>>>,
 }
 
 impl Bench {
-    /// One run with one job.
+    /// A ledger with one run that has one job.
     fn new() -> Self {
         let clock = Arc::new(ManualClock::default());
         let inner = MemoryLedger::new(clock.clone());
         let ledger = Arc::new(Recorder { inner, released: Mutex::default(), let_go: Mutex::default() });
-        let run = RunKey { run: crate::new_run_id().unwrap(), generation: 0 };
+        let run = RunKey { run: crate::new_run_id(), generation: 0 };
         let record = Record { kind: Kind::Run, key: run.run.to_string(), value: b"{}".to_vec() };
-        let job = Job { step: NodeId::of_step("a"), needs: Vec::new(), attempt: 1, lane: Requirements::default() };
+        let job =
+            Job { step: NodeId::of_step("a"), needs: Vec::new(), attempt: 1, requirements: Requirements::default() };
         ledger
-            .commit(&[Item::Submit { run, record, jobs: vec![job], steps: Arc::new([NodeId::of_step("a")]) }])
+            .commit(&[Operation::Submit { run, record, jobs: vec![job], steps: Arc::new([NodeId::of_step("a")]) }])
             .unwrap();
-        let told = Arc::new(Mutex::new(Vec::new()));
+        let events = Arc::new(Mutex::new(Vec::new()));
         let listener: Listener = Arc::new({
-            let told = told.clone();
-            move |event: &Event| locked(&told).push(format!("{event:?}"))
+            let events = events.clone();
+            move |event: &Event| locked(&events).push(format!("{event:?}"))
         });
         let jobs = Arc::new(JobsInHand::new(ledger.clone(), 2, Some(listener)));
-        Self { clock, ledger, jobs, shutdown: Shutdown::default(), told }
+        Self { clock, ledger, jobs, shutdown: Shutdown::default(), events }
     }
 
     fn claim(&self) -> JobInHand<Claimed> {
@@ -126,17 +127,17 @@ impl Bench {
         self.claim().start()
     }
 
-    /// A job whose step is to be committed.
+    /// A job whose change is to be committed.
     fn end(&self) -> JobInHand<Ended> {
         self.start().end(Self::end_outcome(), true)
     }
 
     fn end_outcome() -> JobOutcome {
-        let put = Item::Put { record: Record { kind: Kind::Identity, key: "x".into(), value: Vec::new() } };
+        let put = Operation::Put { record: Record { kind: Kind::Identity, key: "x".into(), value: Vec::new() } };
         JobOutcome::commit(put, Conclusion::Finished { failure: None, micros: 7 })
     }
 
-    /// As what the one job is counted.
+    /// Checks the count of the only job in hand, and that its lease is renewed.
     #[track_caller]
     fn counts_as(&self, counted: Counted) {
         assert_eq!(self.jobs.flow.in_hand(counted), 1, "{counted:?}");
@@ -145,17 +146,17 @@ impl Bench {
         assert!(locked(&self.ledger.let_go).is_empty());
     }
 
-    /// Everything that the job held is let go once, and the lease was released so often.
+    /// Checks that the job has given up its resources once, and that it was released this number of times.
     #[track_caller]
     fn is_let_go(&self, releases: usize) {
         assert_eq!(self.jobs.flow.all_in_hand(), 0);
         assert!(self.jobs.flow.is_empty());
-        assert_eq!(self.jobs.leases().len(), 0, "the lease is renewed no more");
+        assert_eq!(self.jobs.leases().len(), 0, "the lease is not renewed any more");
         assert_eq!(locked(&self.ledger.let_go).len(), 1, "the ledger forgets the lease");
         assert_eq!(locked(&self.ledger.released).len(), releases);
     }
 
-    /// The job was given back, uncharged: it can be claimed at once.
+    /// Checks that the job was given back, uncharged: it can be claimed at once.
     #[track_caller]
     fn is_given_back(&self) {
         self.is_let_go(1);
@@ -163,7 +164,7 @@ impl Bench {
         assert_eq!(again.iter().map(|job| (job.attempt, job.crashes)).collect::<Vec<_>>(), [(1, 0)]);
     }
 
-    /// The lease decides: the job comes again when it expires, and that counts as a crash.
+    /// Checks that the job was left to its lease: it can be claimed when the lease expires, and that counts as a crash.
     #[track_caller]
     fn is_left_to_its_lease(&self) {
         self.is_let_go(0);
@@ -187,36 +188,39 @@ fn a_job_goes_from_its_claim_through_all_states() {
     assert!(job.held_lease().has_ended());
     let job = job.send();
     bench.counts_as(Counted::Sent);
-    assert_eq!(bench.jobs.flow.figures(), (0, 1), "the slot is free, and the step is counted as ended");
+    assert_eq!(bench.jobs.flow.step_counts(), (0, 1), "the slot is free, and the step is counted as ended");
     let job = job.answered().keep();
     bench.counts_as(Counted::Kept);
-    let job = job.again().send();
+    let job = job.resend().send();
     bench.counts_as(Counted::Sent);
-    let Err(mut job) = job.answered().committed() else { panic!("its change is not committed yet") };
+    let Err(mut job) = job.answered().committed() else { panic!("the change is not committed yet") };
     job.outcome().change = None;
     let Ok(job) = job.committed() else { panic!("everything is committed") };
     bench.counts_as(Counted::Sent);
     assert_eq!(job.conclusion(), (1, &Conclusion::Finished { failure: None, micros: 7 }));
     job.settle();
     bench.is_let_go(0);
-    assert_eq!(bench.jobs.flow.figures(), (0, 1), "the step is counted once");
-    assert_eq!(*locked(&bench.told), Vec::<String>::new(), "its run goes on");
+    assert_eq!(bench.jobs.flow.step_counts(), (0, 1), "the step is counted once");
+    assert_eq!(*locked(&bench.events), Vec::<String>::new(), "the run goes on");
 }
 
 #[test]
 fn a_job_that_is_settled_on_its_slot_keeps_the_slot_until_then() {
     let bench = Bench::new();
     let mut job = bench.end();
-    job.is_being_sent();
+    job.mark_sent();
     job.outcome().change = None;
     job.outcome().run_state = Some(RunState::Succeeded);
     let Ok(job) = job.committed() else { panic!("everything is committed") };
     bench.counts_as(Counted::Running);
     job.settle();
     bench.is_let_go(0);
-    assert_eq!(bench.jobs.flow.figures(), (0, 1));
-    let told = locked(&bench.told).clone();
-    assert!(matches!(told.as_slice(), [one] if one.starts_with("RunFinished")), "the run ended with the job: {told:?}");
+    assert_eq!(bench.jobs.flow.step_counts(), (0, 1));
+    let events = locked(&bench.events).clone();
+    assert!(
+        matches!(events.as_slice(), [one] if one.starts_with("RunFinished")),
+        "the run ended with the job: {events:?}"
+    );
 }
 
 #[test]
@@ -231,12 +235,11 @@ fn a_job_that_is_given_back_has_the_release_as_its_change() {
         };
         bench.counts_as(counted);
         let change = job.change().expect("the release").clone();
-        assert!(
-            matches!(&change, Item::Release { lease, delay: d } if *lease == job.held_lease().lease() && *d == delay)
-        );
+        let held = job.held_lease().lease();
+        assert!(matches!(&change, Operation::Release { lease, delay: d } if *lease == held && *d == delay));
         let job = job.send();
         bench.counts_as(Counted::Sent);
-        assert_eq!(bench.jobs.flow.figures(), (0, 0), "no step was run");
+        assert_eq!(bench.jobs.flow.step_counts(), (0, 0), "no step was run");
         let mut job = job.answered();
         job.outcome().change = None;
         let Ok(job) = job.committed() else { panic!("everything is committed") };
@@ -275,7 +278,7 @@ fn a_job_that_is_dropped_after_its_change_was_sent_is_left_to_its_lease() {
     bench.is_left_to_its_lease();
     let bench = Bench::new();
     let mut job = bench.end();
-    job.is_being_sent();
+    job.mark_sent();
     drop(job);
     bench.is_left_to_its_lease();
     let bench = Bench::new();
@@ -319,11 +322,11 @@ fn a_step_whose_lease_expired_goes_on_with_the_lease_of_the_next_claim() {
     assert!(bench.jobs.take(claimed, &bench.shutdown).is_empty(), "the step runs already");
     assert_eq!(*locked(&bench.ledger.let_go), [expired.token], "the ledger forgets the expired lease");
     let held = bench.jobs.leases();
-    assert!(held.iter().map(|held| held.lease()).eq([lease.clone()]), "this lease is renewed");
+    assert!(held.iter().map(|held| held.lease()).eq([lease.clone()]), "the new lease is renewed");
     assert_eq!(bench.jobs.flow.all_in_hand(), 1);
     let job = job.give_back(Duration::ZERO);
     let change = job.change().unwrap();
-    assert!(matches!(change, Item::Release { lease: released, .. } if *released == lease), "{change:?}");
+    assert!(matches!(change, Operation::Release { lease: released, .. } if *released == lease), "{change:?}");
     drop(job);
     assert_eq!(*locked(&bench.ledger.let_go), [expired.token, lease.token]);
     assert_eq!(*locked(&bench.ledger.released), [lease.token]);
@@ -336,7 +339,7 @@ fn a_step_that_has_ended_takes_no_further_lease() {
     let job = bench.end();
     bench.clock.advance(LEASE * 2);
     let claimed = bench.ledger.claim(&Scope::All, 1, LEASE, Wait::NONE).unwrap();
-    assert_eq!(bench.jobs.take(claimed, &bench.shutdown).len(), 1, "its change is on its way with the first lease");
+    assert_eq!(bench.jobs.take(claimed, &bench.shutdown).len(), 1, "the change keeps the first lease");
     drop(job);
 }
 
@@ -346,9 +349,9 @@ fn a_panic_over_a_job_leaves_it_to_its_lease_and_lets_go_what_it_held() {
     let job = bench.start();
     let panic = catch_unwind(AssertUnwindSafe(move || {
         let _job = job;
-        panic!("a bug of ours");
+        panic!("a bug of the host");
     }));
     assert!(panic.is_err());
     bench.is_left_to_its_lease();
-    assert_eq!(bench.jobs.flow.figures(), (0, 0), "the step is not counted as ended");
+    assert_eq!(bench.jobs.flow.step_counts(), (0, 0), "the step is not counted as ended");
 }

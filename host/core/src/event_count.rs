@@ -9,26 +9,27 @@ use std::time::Duration;
 
 /// Counts changes, and wakes the threads that wait for one: an event count, made of a mutex and a condition variable.
 #[derive(Debug, Default)]
-pub struct Bell {
-    rung: Mutex<u64>,
+pub struct EventCount {
+    changes: Mutex<u64>,
     changed: Condvar,
 }
 
-impl Bell {
-    fn count(&self) -> MutexGuard<'_, u64> {
-        self.rung.lock().unwrap_or_else(PoisonError::into_inner)
+impl EventCount {
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a change, and wakes all sleeping threads.
-    pub fn ring(&self) {
-        *self.count() += 1;
+    pub fn notify(&self) {
+        *self.lock() += 1;
         self.changed.notify_all();
     }
 
-    /// The number of changes so far. A thread reads it before it looks for work, and passes it to [`Bell::sleep`].
+    /// The number of changes so far. A thread reads it before it looks for work, and passes it to
+    /// [`EventCount::sleep`].
     #[must_use]
-    pub fn rung(&self) -> u64 {
-        *self.count()
+    pub fn count(&self) -> u64 {
+        *self.lock()
     }
 
     /// Sleeps until the next change, for at most `at_most`. Returns at once if there was a change since `seen` was
@@ -36,7 +37,7 @@ impl Bell {
     pub fn sleep(&self, seen: u64, at_most: Duration) {
         drop(
             self.changed
-                .wait_timeout_while(self.count(), at_most, |rung| *rung == seen)
+                .wait_timeout_while(self.lock(), at_most, |changes| *changes == seen)
                 .unwrap_or_else(PoisonError::into_inner),
         );
     }
