@@ -1,7 +1,7 @@
 """Celery's tasks, which return their number, with the settings that make Celery fast and keep late acknowledgement.
 
-`acks_late`: a dead worker's task is delivered again, as a step of dovetail is. Results are kept in Redis, as in Celery's
-defaults.
+`acks_late`: a dead worker's task is delivered again, as a step of dovetail is. Results are kept in Redis, as in
+Celery's defaults.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""Runs the same work in Celery and in dovetail, by turns, with one Redis. `scripts/bench-celery` prepares and calls this.
+"""Runs the same work in Celery and in dovetail, by turns, with one Redis. `scripts/bench-celery` calls this program.
 
     compare.py DOVETAIL REDIS_URL FOLDER [--quick]
 
-Prints the figures of both, and the ratios as JSON in its last line. The time of a rate runs from the first submission until
-the submitter has the last result. No process is left running, however this program ends.
+Prints the figures of both, and the ratios as JSON in its last line. The time of a rate runs from the first submission
+until the submitter has the last result. No process is left running, however this program ends.
 """
 
 import json
@@ -25,7 +25,10 @@ ROUNDS = 3
 AGAIN = 5
 # Processes use all cores; threads share Python's lock, and save the copies between processes. Every round measures both
 # pools; for each figure the better pool counts.
-POOLS = {"prefork, 2 processes": ["--pool=prefork", "--concurrency=2"], "threads, 10": ["--pool=threads", "--concurrency=10"]}
+POOLS = {
+    "prefork, 2 processes": ["--pool=prefork", "--concurrency=2"],
+    "threads, 10": ["--pool=threads", "--concurrency=10"],
+}
 # Seconds after which a measurement counts as hung. Celery's measurements take some 10 s.
 PATIENCE, CELERYS_PATIENCE = 240, 60
 
@@ -37,7 +40,12 @@ WHAT = {
     "fork_join": "chain and chord 1 -> 2 -> join / fork-join runs",
     "latency": "one task, worker idle: submission to result, p50",
 }
-DOVETAIL = {"noop": "noop_steps_per_s", "one_step": "one_step_per_s", "fork_join": "fork_join_per_s", "latency": "submit_to_result_p50_ms"}
+DOVETAIL = {
+    "noop": "noop_steps_per_s",
+    "one_step": "one_step_per_s",
+    "fork_join": "fork_join_per_s",
+    "latency": "submit_to_result_p50_ms",
+}
 STORE = ["metadata_inserts_per_s", "worker_idle_redis_commands_per_s", "worker_idle_mb"]
 
 
@@ -123,12 +131,16 @@ class Dovetail:
         self.program, self.redis = program, redis
 
     def bench(self, names, size, rounds, meta=None):
-        """The figures of these names, each with a worker process of its own, and with records in SQLite or in `meta`."""
+        """The figures of these names. Each has a worker process of its own, and records in SQLite or in `meta`."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("DOVETAIL_")}
-        ours |= {"DOVETAIL_QUEUE": f"{self.redis}/2", "DOVETAIL_CONFIG": os.devnull} | ({"DOVETAIL_META": meta} if meta else {})
+        ours |= {"DOVETAIL_QUEUE": f"{self.redis}/2", "DOVETAIL_CONFIG": os.devnull}
+        if meta:
+            ours["DOVETAIL_META"] = meta
         only = [word for name in names for word in ("--only", name)]
-        command = [self.program, "bench", "--servers", "--output", "json", "--size", str(size), "--rounds", str(rounds), *only]
-        return {figure["name"]: figure["value"] for figure in json.loads(output_of(command, "`dovetail bench`", env=ours))["figures"]}
+        command = [self.program, "bench", "--servers", "--output", "json"]
+        command += ["--size", str(size), "--rounds", str(rounds), *only]
+        document = json.loads(output_of(command, "`dovetail bench`", env=ours))
+        return {figure["name"]: figure["value"] for figure in document["figures"]}
 
 
 def forget(redis):
@@ -139,7 +151,9 @@ def forget(redis):
 def tasks_at_once(folder, redis):
     """The number of tasks for which Celery takes a few seconds on its slowest figure, by a first, short measurement."""
     with Celery(next(iter(POOLS)), folder, redis) as celery:
-        slowest = min(celery.measure(figure, FEW, 0) * (4 if figure == "fork_join" else 1) for figure in FIGURES if figure != "latency")
+        rates = {figure: celery.measure(figure, FEW, 0) for figure in FIGURES if figure != "latency"}
+    # A fork-join run is four tasks.
+    slowest = min(rate * (4 if figure == "fork_join" else 1) for figure, rate in rates.items())
     return min(max(int(slowest * SECONDS) // 100 * 100, FEWEST), MOST)
 
 
@@ -177,9 +191,9 @@ def main():
         # As many steps are under way at once as there are tasks in Celery.
         found = dovetail.bench(DOVETAIL.values(), tasks, AGAIN)
         rounds["dovetail"].append({figure: found[DOVETAIL[figure]] for figure in FIGURES})
-        for who in rounds:
-            shown = ", ".join(f"{figure} {rounds[who][-1][figure]:.4g}" for figure in FIGURES)
-            print(f"round {number + 1}, {who}: {shown}", flush=True)
+        for system, measured in rounds.items():
+            shown = ", ".join(f"{figure} {measured[-1][figure]:.4g}" for figure in FIGURES)
+            print(f"round {number + 1}, {system}: {shown}", flush=True)
     forget(redis)
     store = dovetail.bench(STORE, tasks, 1)
     stand_in = None
@@ -196,21 +210,32 @@ def show(rounds, pools, store, stand_in):
         pairs = [(theirs[figure], ours[figure]) for theirs, ours in zip(rounds["Celery"], rounds["dovetail"])]
         each = [theirs / ours if figure == "latency" else ours / theirs for theirs, ours in pairs]
         ratios[f"{figure}_ratio"] = round(median(each), 2)
-        cells = [median(theirs for theirs, _ in pairs), median(ours for _, ours in pairs), median(each), min(each), max(each)]
+        cells = [median(theirs for theirs, _ in pairs), median(ours for _, ours in pairs)]
+        cells += [median(each), min(each), max(each)]
         cells += [stand_in[DOVETAIL[figure]]] if stand_in else []
         rows.append([f"{figure}, {UNITS[figure]}", *(f"{cell:.4g}" for cell in cells)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
     print()
     for row in rows:
-        print("  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))))
+        first, *rest = zip(row, widths)
+        print("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]))
     print()
     for figure in FIGURES:
         print(f"{figure}: {WHAT[figure]}; Celery's better pool, by round: {'; '.join(pools[figure])}")
-    print("Medians of the rounds, with the better pool of Celery in each; each ratio is of one round. Above 1: dovetail is faster.")
-    print(f"dovetail's records: SQLite, synchronous=FULL, {store[STORE[0]]:.0f} inserts/s, 500 at a time. Celery has nothing durable but Redis.")
+    print(
+        "Medians of the rounds, with the better pool of Celery in each; each ratio is of one round. "
+        "Above 1: dovetail is faster."
+    )
+    print(
+        f"dovetail's records: SQLite, synchronous=FULL, {store[STORE[0]]:.0f} inserts/s, 500 at a time. "
+        "Celery has nothing durable but Redis."
+    )
     print(f"An idle worker of dovetail: {store[STORE[2]]:.1f} MB, {store[STORE[1]]:.2f} commands to Redis a second.")
     if stand_in:
-        print(f"With MongoDB: the server that DOVETAIL_TEST_MONGODB names, {stand_in[STORE[0]]:.0f} inserts/s, 500 at a time, one round.")
+        print(
+            f"With MongoDB: the server that DOVETAIL_TEST_MONGODB names, {stand_in[STORE[0]]:.0f} inserts/s, "
+            "500 at a time, one round."
+        )
     print(json.dumps(ratios))
 
 

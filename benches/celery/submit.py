@@ -2,8 +2,8 @@
 
     submit.py FIGURE TASKS LATENCIES
 
-Each figure has a process of its own, so that no figure pays for the memory of another. `warm` only checks that the worker
-works, and loads the tasks into every process of its pool.
+Each figure has a process of its own, so that no figure pays for the memory of another. `warm` only checks that the
+worker works, and loads the tasks into every process of its pool.
 """
 
 import os
@@ -46,7 +46,8 @@ def measure(figure, tasks, latencies):
         group(noop.s(number) for number in range(200)).apply_async().get(timeout=PATIENCE)
         return len(all_of(fork_join(number) for number in range(4)))
     if figure == "noop":
-        return a_second(tasks, lambda: group(noop.s(number) for number in range(tasks)).apply_async().get(timeout=PATIENCE))
+        numbers = range(tasks)
+        return a_second(tasks, lambda: group(noop.s(n) for n in numbers).apply_async().get(timeout=PATIENCE))
     if figure == "one_step":
         return a_second(tasks, lambda: all_of([noop.delay(number) for number in range(tasks)]))
     if figure == "fork_join":
@@ -54,7 +55,7 @@ def measure(figure, tasks, latencies):
         return a_second(runs, lambda: all_of([fork_join(number) for number in range(runs)]))
     if figure == "latency":
         return one_after_the_other(latencies)
-    sys.exit(f"submit.py: `{figure}` is no figure")
+    sys.exit(f"submit.py: `{figure}` is not a figure")
 
 
 # Makes the connections before anything is timed.

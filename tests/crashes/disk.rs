@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::killed::Killed;
 use crate::trace::{self, Fault};
-use crate::{Held, begun, chain, copy, dovetail, folder, models, package, packed, ran, root, sweep};
+use crate::{StoredRuns, begun, chain, copy, dovetail, folder, models, package, packed, ran, root, sweep};
 
 /// Checks that the program succeeded, because the failed write was not needed, or that its error says that the disk is
 /// full and what to do.
@@ -131,7 +131,7 @@ fn an_artifact_whose_writer_is_killed_at_any_moment_is_whole_or_absent() {
         command.arg(format!("file=@{}", source.display())).stdout(Stdio::null()).stderr(Stdio::null());
         let traced = trace::run(&mut command, point, Fault::Death);
         let verdict = || -> Result<(), String> {
-            let (kept, before) = (artifacts(folder.path())?, Held::read(folder.path()));
+            let (kept, before) = (artifacts(folder.path())?, StoredRuns::read(folder.path()));
             seen.lock().unwrap().insert((kept.len(), before.outcomes.len()));
             if before.outcomes.len() == 1 && !kept.contains(&upper) {
                 return Err("an artifact is named in a record and is not there".into());
@@ -140,7 +140,7 @@ fn an_artifact_whose_writer_is_killed_at_any_moment_is_whole_or_absent() {
             if before.outcomes.len() == 1 && !begun(&String::from_utf8_lossy(&resumed.stderr)).is_empty() {
                 return Err("the step was recorded and is run again".into());
             }
-            let (after, kept) = (Held::read(folder.path()), artifacts(folder.path())?);
+            let (after, kept) = (StoredRuns::read(folder.path()), artifacts(folder.path())?);
             if let Some(broken) = before.broken.iter().chain(&after.broken).next() {
                 return Err(broken.clone());
             }
@@ -202,7 +202,7 @@ fn begun_behind_a_slow_disk(worker_beside: bool) -> (Vec<String>, Vec<String>) {
     let document: Value = serde_json::from_slice(&std::fs::read(printed).unwrap()).unwrap();
     assert_eq!((&document["state"], &document["output"]["sum"]), (&json!("succeeded"), &json!(4)));
     drop(worker);
-    let held = Held::read(folder);
+    let held = StoredRuns::read(folder);
     assert_eq!((held.runs, held.ends.len(), held.outcomes.len(), held.open), (1, 1, 3, 0));
     assert_eq!(held.broken, Vec::<String>::new());
     let log = std::fs::read_to_string(log).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Held, chain, copy, dovetail, folder, package, ran};
+use crate::{StoredRuns, chain, copy, dovetail, folder, package, ran};
 
 /// The time by which the program must have ended, at every limit: a run takes less than a second.
 const ENDS: Duration = Duration::from_secs(60);
@@ -59,7 +59,7 @@ fn judge(prepared: &Path, limit: &str) -> Result<bool, String> {
     if !resumed.status.success() {
         return Err(format!("the run is not resumed: {}", String::from_utf8_lossy(&resumed.stderr)));
     }
-    let held = Held::read(folder.path());
+    let held = StoredRuns::read(folder.path());
     if held.open != 0 || held.ends.len() != held.runs || (succeeded && held.runs != 1) {
         return Err(format!("{} runs, {} ends, {} open", held.runs, held.ends.len(), held.open));
     }

@@ -127,7 +127,7 @@ fn copy(of: &Path) -> tempfile::TempDir {
 }
 
 /// The runs of a data folder, read from its stores.
-struct Held {
+struct StoredRuns {
     runs: usize,
     outcomes: BTreeMap<String, Vec<u8>>,
     ends: BTreeMap<String, Vec<u8>>,
@@ -136,7 +136,7 @@ struct Held {
     broken: Vec<String>,
 }
 
-impl Held {
+impl StoredRuns {
     fn read(folder: &Path) -> Self {
         let data = folder.join("data");
         let ledger = SqliteLedger::open(&data, Arc::new(SystemClock)).unwrap();
@@ -183,7 +183,7 @@ fn begun(log: &str) -> Vec<String> {
 }
 
 /// Checks a folder in which a run was killed and then resumed. `told`: the run's end was printed before the death.
-fn judge(before: &Held, after: &Held, told: bool, resumed: &Output) -> Result<(), String> {
+fn judge(before: &StoredRuns, after: &StoredRuns, told: bool, resumed: &Output) -> Result<(), String> {
     if told && before.ends.is_empty() {
         return Err("its end was printed and is not recorded".into());
     }
@@ -194,7 +194,7 @@ fn judge(before: &Held, after: &Held, told: bool, resumed: &Output) -> Result<()
         let now = after.outcomes.get(*key).or_else(|| after.ends.get(*key));
         now != Some(value)
     }) {
-        return Err(format!("{key} is no longer what it was"));
+        return Err(format!("{key} has changed"));
     }
     let log = String::from_utf8_lossy(&resumed.stderr);
     let again = begun(&log);
@@ -262,7 +262,7 @@ fn records_that_do_not_fit_together_are_found() {
     ran(dovetail(folder.path(), &["task", "push"]).arg(package));
     ran(dovetail(folder.path(), &["pipeline", "push"]).arg(chain));
     ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=1"]));
-    let held = Held::read(folder.path());
+    let held = StoredRuns::read(folder.path());
     assert_eq!(held.broken, Vec::<String>::new());
     let ledger = SqliteLedger::open(&folder.path().join("data"), Arc::new(SystemClock)).unwrap();
     let pipeline = pipeline_of(
@@ -277,7 +277,7 @@ fn records_that_do_not_fit_together_are_found() {
         ("three has no outcome", |run, all| drop(all.remove(&run.step("three")))),
         ("one, which it needs, has none", |run, all| drop(all.remove(&run.step("one")))),
         ("before one had ended", |run, all| all.get_mut(&run.step("one")).unwrap().finished_ms += 60_000),
-        ("that nobody produced", |run, all| {
+        ("that no step produced", |run, all| {
             all.get_mut(&run.step("two")).unwrap().consumed.iter_mut().for_each(|c| c.digest = Digest::of(b"other"));
         }),
         ("values sha256:", |run, all| {
@@ -317,12 +317,12 @@ fn a_run_that_is_killed_at_any_moment_is_resumed() {
             assert_eq!(traced.code, Some(0), "the run succeeds without a death");
         }
         let told = serde_json::from_slice::<Value>(&std::fs::read(&printed).unwrap()).is_ok();
-        let before = Held::read(folder.path());
+        let before = StoredRuns::read(folder.path());
         *recorded.lock().unwrap().entry(before.outcomes.len()).or_default() += 1;
         open.fetch_add(before.open, Ordering::SeqCst);
         let resumed = ran(&mut dovetail(folder.path(), &["runs", "resume", "--all"]));
         again.fetch_add(begun(&String::from_utf8_lossy(&resumed.stderr)).len(), Ordering::SeqCst);
-        let verdict = judge(&before, &Held::read(folder.path()), told, &resumed);
+        let verdict = judge(&before, &StoredRuns::read(folder.path()), told, &resumed);
         ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=2"]));
         (traced.died, verdict)
     });
@@ -395,10 +395,11 @@ fn a_run_whose_disk_is_full_from_any_write_on_says_so_and_is_resumed_when_there_
             }
             (code, _) => Err(format!("the program ended with {code:?} and printed {printed}")),
         };
-        let before = Held::read(folder.path());
+        let before = StoredRuns::read(folder.path());
         open.fetch_add(before.open, Ordering::SeqCst);
         let resumed = ran(&mut dovetail(folder.path(), &["runs", "resume", "--all"]));
-        let verdict = said.and_then(|()| judge(&before, &Held::read(folder.path()), traced.code == Some(0), &resumed));
+        let verdict =
+            said.and_then(|()| judge(&before, &StoredRuns::read(folder.path()), traced.code == Some(0), &resumed));
         ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=2"]));
         (traced.died, verdict)
     });

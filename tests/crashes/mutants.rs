@@ -179,8 +179,8 @@ impl Ledger for Bent {
         self.ledger.over(runs, wait)
     }
 
-    fn on_end(&self, told: Box<dyn Fn(&RunKey) + Send + Sync>) {
-        self.ledger.on_end(told);
+    fn on_end(&self, listener: Box<dyn Fn(&RunKey) + Send + Sync>) {
+        self.ledger.on_end(listener);
     }
 
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
@@ -291,8 +291,8 @@ impl World {
         let folder = folder();
         let (ledger, blobs) =
             (SqliteLedger::open(folder.path(), Arc::new(SystemClock)).unwrap(), FileBlobs::new(folder.path()));
-        let parts = Ports { ledger: Arc::new(ledger), blobs: Arc::new(blobs), clock: Arc::new(SystemClock) };
-        dovetail_flow::push_plugin(&parts, &adder(), b"add").unwrap();
+        let ports = Ports { ledger: Arc::new(ledger), blobs: Arc::new(blobs), clock: Arc::new(SystemClock) };
+        dovetail_flow::push_plugin(&ports, &adder(), b"add").unwrap();
         let step = |number: u32, a: &str, b: &str| {
             json!({ "number": number, "task": "add@^1", "inputs": { "a": a, "b": b },
                 "retry": { "max_attempts": 3, "backoff": "1ms" } })
@@ -302,9 +302,9 @@ impl World {
             "join": step(4, "left.sum", "right.sum"), "side": step(5, "input.x", "head.sum") });
         let file = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} },
             "steps": steps, "output": { "total": "join.sum", "side": "side.sum" } });
-        let checked = dovetail_flow::check(&parts, &file.to_string()).unwrap();
+        let checked = dovetail_flow::check(&ports, &file.to_string()).unwrap();
         let pipeline = checked.pipeline.ok_or(checked.findings).unwrap();
-        let published = dovetail_flow::push_pipeline(&parts, &pipeline).unwrap().0;
+        let published = dovetail_flow::push_pipeline(&ports, &pipeline).unwrap().0;
         Self {
             folder,
             published,
@@ -330,8 +330,8 @@ impl World {
         )
     }
 
-    fn submit(&self, parts: &Ports) -> bool {
-        dovetail_flow::submit(parts, &self.published, &json!({ "x": 1 }), &self.run).is_ok()
+    fn submit(&self, ports: &Ports) -> bool {
+        dovetail_flow::submit(ports, &self.published, &json!({ "x": 1 }), &self.run).is_ok()
     }
 
     fn key(&self, generation: u32) -> RunKey {
@@ -350,7 +350,7 @@ impl World {
 
     /// Runs a worker until `until` holds, the worker ends by itself, or `BOUND` is over. Returns the attempts that this
     /// worker was asked for.
-    fn work(&self, parts: &Ports, name: &str, daemon: bool, until: &(dyn Fn() -> bool + Sync)) -> Vec<(String, u32)> {
+    fn work(&self, ports: &Ports, name: &str, daemon: bool, until: &(dyn Fn() -> bool + Sync)) -> Vec<(String, u32)> {
         let adder = Arc::new(Adder { asked: Mutex::default(), everybody: self.begun.clone(), does: self.does.clone() });
         let (shutdown, over) = (Shutdown::default(), Arc::new(AtomicBool::new(false)));
         let run_ended = over.clone();
@@ -362,7 +362,7 @@ impl World {
         let daemon = daemon.then(|| Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(Vec::new) });
         let options =
             WorkerOptions { jobs: 2, lease: LEASE, name: name.to_owned(), on_event: Some(Arc::new(ended)), daemon };
-        let worker = Arc::new(Worker::new(parts.clone(), adder.clone(), options));
+        let worker = Arc::new(Worker::new(ports.clone(), adder.clone(), options));
         let began = Instant::now();
         std::thread::scope(|threads| {
             let working = threads.spawn(|| worker.run(&Scope::All, &shutdown));
@@ -406,7 +406,7 @@ fn judge(
         return Err(format!("outcomes are there of {:?} only", of(&outcomes)));
     }
     if let Some((key, _)) = recorded.iter().find(|(key, value)| outcomes.get(*key) != Some(value)) {
-        return Err(format!("{key} is no longer what it was"));
+        return Err(format!("{key} has changed"));
     }
     if let Some((step, _)) = second.iter().find(|(step, _)| of(recorded).contains(step)) {
         return Err(format!("{step} was recorded and is run again"));
@@ -440,21 +440,21 @@ fn a_run(death: Death, without: Without) -> (Option<String>, Result<(), String>)
         ));
     let life = Arc::new(Life { death: Some(death), ..Life::default() });
     let first = {
-        let (parts, _) = world.process(&life, without);
-        if world.submit(&parts) { world.work(&parts, "first", false, &|| false) } else { Vec::new() }
+        let (ports, _) = world.process(&life, without);
+        if world.submit(&ports) { world.work(&ports, "first", false, &|| false) } else { Vec::new() }
     };
     let recorded = world.outcomes();
     // The second worker is no daemon, so it does not search for lost runs: a run that was submitted is never lost.
     let second = {
-        let (parts, _) = world.process(&Arc::default(), without);
+        let (ports, _) = world.process(&Arc::default(), without);
         // A submitter that got no answer submits again, unless the run is recorded: then the worker must find the run
         // without a second submission.
-        if parts.ledger.get(Kind::Run, &[world.run.to_string()]).unwrap()[0].is_none() {
-            assert!(world.submit(&parts));
+        if ports.ledger.get(Kind::Run, &[world.run.to_string()]).unwrap()[0].is_none() {
+            assert!(world.submit(&ports));
         }
         let looking = world.looking();
         let over = || Ledger::get(&looking, Kind::RunOutcome, &[world.key(0).key()]).unwrap()[0].is_some();
-        world.work(&parts, "second", false, &over)
+        world.work(&ports, "second", false, &over)
     };
     let died = life.last.lock().unwrap().clone();
     (died, judge(&world, 0, &recorded, &first, &second))
@@ -466,29 +466,29 @@ fn a_rerun(death: Death, without: Without) -> (Option<String>, Result<(), String
         |attempt, before| if attempt.step == "join" && before == 0 { fails(false) } else { sum(attempt) },
     ));
     {
-        let (parts, _) = world.process(&Arc::default(), Without::Nothing);
-        assert!(world.submit(&parts));
-        world.work(&parts, "before", false, &|| false);
+        let (ports, _) = world.process(&Arc::default(), Without::Nothing);
+        assert!(world.submit(&ports));
+        world.work(&ports, "before", false, &|| false);
     }
     let life = Arc::new(Life { death: Some(death), ..Life::default() });
     let first = {
-        let (parts, _) = world.process(&life, without);
-        if dovetail_flow::retry(&parts, &world.run, "once more").is_ok() {
-            world.work(&parts, "first", false, &|| false)
+        let (ports, _) = world.process(&life, without);
+        if dovetail_flow::retry(&ports, &world.run, "once more").is_ok() {
+            world.work(&ports, "first", false, &|| false)
         } else {
             Vec::new()
         }
     };
     let recorded = world.outcomes();
     let second = {
-        let (parts, _) = world.process(&Arc::default(), without);
+        let (ports, _) = world.process(&Arc::default(), without);
         // A caller that got no answer asks for the retry again, unless the retry is recorded.
-        if parts.ledger.get(Kind::Generation, &[world.key(1).key()]).unwrap()[0].is_none() {
-            dovetail_flow::retry(&parts, &world.run, "once more").unwrap();
+        if ports.ledger.get(Kind::Generation, &[world.key(1).key()]).unwrap()[0].is_none() {
+            dovetail_flow::retry(&ports, &world.run, "once more").unwrap();
         }
         let looking = world.looking();
         let over = || Ledger::get(&looking, Kind::RunOutcome, &[world.key(1).key()]).unwrap()[0].is_some();
-        world.work(&parts, "second", true, &over)
+        world.work(&ports, "second", true, &over)
     };
     let died = life.last.lock().unwrap().clone();
     (died, judge(&world, 1, &recorded, &first, &second))
@@ -531,7 +531,7 @@ fn a_worker_that_dies_at_any_call_to_its_ledger_loses_nothing() {
 }
 
 #[test]
-fn whoever_dies_as_he_runs_a_run_again_loses_nothing() {
+fn a_process_that_dies_while_it_retries_a_run_loses_nothing() {
     let (found, points) = sweep(a_rerun, Without::Nothing, false);
     println!("{points} calls, each with a death before and after it");
     assert!(found.is_empty(), "{}", found.join("\n"));
@@ -631,7 +631,7 @@ fn retried_too_late(without: Without) -> usize {
 }
 
 #[test]
-fn a_retry_of_whoever_lost_the_job_is_refused_and_without_that_found_out() {
+fn a_retry_by_the_loser_of_a_job_is_refused_and_without_that_found_out() {
     assert_eq!(retried_too_late(Without::Nothing), 2, "the step is begun once more, because one worker stood still");
     assert_eq!(retried_too_late(Without::Fence), 3, "without the fence the step is begun a third time");
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::trace::{self, Fault};
-use crate::{Held, chain, dovetail, folder, package, ran};
+use crate::{StoredRuns, chain, dovetail, folder, package, ran};
 
 /// The commands that only read, for a folder with this run.
 fn questions(run: &str) -> Vec<Vec<&str>> {
@@ -48,7 +48,7 @@ fn with_a_log(folder: &Path) {
         assert!(began.elapsed() < Duration::from_secs(20), "the worker does not come up");
         std::thread::sleep(Duration::from_millis(20));
     }
-    while Held::read(folder).ends.len() < 2 {
+    while StoredRuns::read(folder).ends.len() < 2 {
         assert!(began.elapsed() < Duration::from_secs(20), "the worker does not work");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -126,7 +126,7 @@ fn in_a_folder_that_is_read_only_nothing_is_changed_and_the_error_names_it() {
     }
     allow(folder.path(), true);
     ran(&mut dovetail(folder.path(), &["run", "chain", "--input", "x=2"]));
-    assert_eq!(Held::read(folder.path()).ends.len(), 2);
+    assert_eq!(StoredRuns::read(folder.path()).ends.len(), 2);
 }
 
 #[test]

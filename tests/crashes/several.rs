@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::{Held, chain, dovetail, folder, package, ran};
+use crate::{StoredRuns, chain, dovetail, folder, package, ran};
 
 /// The number of runs that are submitted while workers work.
 const RUNS: usize = 60;
@@ -79,7 +79,7 @@ fn workers_that_are_killed_beside_others_on_one_folder_lose_nothing() {
     }
     let began = Instant::now();
     let held = loop {
-        let held = Held::read(folder);
+        let held = StoredRuns::read(folder);
         if held.ends.len() == RUNS || began.elapsed() > BOUND {
             break held;
         }

@@ -54,7 +54,7 @@ impl Fleet {
             let now = self.records(kind);
             for ((_, key), value) in self.seen.iter().filter(|((of, _), _)| *of == kind) {
                 if now.get(key) != Some(value) {
-                    violations.push(format!("I1/I2: {kind:?} {key} is no longer what it was"));
+                    violations.push(format!("I1/I2: {kind:?} {key} has changed"));
                 }
             }
             self.seen.extend(now.into_iter().map(|(key, value)| ((kind, key), value)));
@@ -190,7 +190,7 @@ impl Fleet {
             .map(|p| &p.pipeline)
             .expect("the test's own pipelines");
         let succeeded = end.state == RunState::Succeeded;
-        violations.extend(lineage::broken(run, pipeline, succeeded, outcomes, &*self.user.parts.blobs));
+        violations.extend(lineage::broken(run, pipeline, succeeded, outcomes, &*self.user.ports.blobs));
         let Some(expected) = expected else { return };
         if end.state == RunState::Failed {
             violations.push(format!(

@@ -79,7 +79,7 @@ pub(crate) struct Execution {
 
 /// Submits runs to the fleet; the faults do not touch its connections.
 pub(crate) struct User {
-    pub(crate) parts: Ports,
+    pub(crate) ports: Ports,
     pub(crate) published: BTreeMap<&'static str, Published>,
     /// The acknowledged runs, each with its expected output if it has one.
     pub(crate) submitted: Mutex<BTreeMap<RunKey, Option<Value>>>,
@@ -102,13 +102,13 @@ impl User {
     }
 
     pub(crate) fn try_submit(&self, run: &RunId, pipeline: &str, inputs: &Value) -> Result<(), FlowError> {
-        dovetail_flow::submit(&self.parts, &self.published[pipeline], inputs, run)?;
+        dovetail_flow::submit(&self.ports, &self.published[pipeline], inputs, run)?;
         let total = |key: &str| inputs[key].as_i64();
         let expected = match pipeline {
             "diamond" => total("x").map(|x| json!({ "total": 2 * x + 112 })),
             "chain" => total("x").map(|x| json!({ "sum": x + 3 })),
             "hasty" => None,
-            "files" => Some(files::expected(&*self.parts.blobs, inputs)),
+            "files" => Some(files::expected(&*self.ports.blobs, inputs)),
             // The step succeeds, unless its task loops for ever.
             _ => (inputs["behaviour"]["tag"] != "endless_loop").then(|| json!({})),
         };
@@ -120,7 +120,7 @@ impl User {
     pub(crate) fn submit_files(&self) -> RunKey {
         let began = Instant::now();
         loop {
-            match files::inputs(&*self.parts.blobs) {
+            match files::inputs(&*self.ports.blobs) {
                 Ok(inputs) => return self.submit("files", &inputs),
                 Err(error) => assert!(began.elapsed() < LONG, "files are never stored: {error:?}"),
             }
@@ -297,8 +297,8 @@ impl Fleet {
             open_blobs(&s3.as_ref().map_or_else(|| "file:".to_owned(), |server| s3_url(LOCAL, server.port())), &data)
                 .unwrap();
         let ledger = Arc::new(FleetLedger::new(meta.clone(), window).unwrap());
-        let parts = Ports { ledger, blobs, clock: Arc::new(SystemClock) };
-        let user = Arc::new(User { parts: parts.clone(), published: BTreeMap::new(), submitted: Mutex::default() });
+        let ports = Ports { ledger, blobs, clock: Arc::new(SystemClock) };
+        let user = Arc::new(User { ports: ports.clone(), published: BTreeMap::new(), submitted: Mutex::default() });
         let (workers, ended, seen) = (Vec::new(), Vec::new(), BTreeMap::new());
         let mut fleet = Self {
             setup,
@@ -319,7 +319,7 @@ impl Fleet {
             folder,
         };
         let published = fleet.publish();
-        fleet.user = Arc::new(User { parts, published, submitted: Mutex::default() });
+        fleet.user = Arc::new(User { ports, published, submitted: Mutex::default() });
         fleet
     }
 
@@ -334,7 +334,7 @@ impl Fleet {
             let file = self.folder.path().join(format!("{name}.json"));
             std::fs::write(&file, pipeline.to_string()).unwrap();
             ran(self.command(false).args(["pipeline", "push"]).arg(&file));
-            (name, dovetail_flow::pipeline(&self.user.parts, name).unwrap())
+            (name, dovetail_flow::pipeline(&self.user.ports, name).unwrap())
         };
         let files = self.setup.s3.then(|| ("files", files::pipeline()));
         [("diamond", diamond()), ("chain", chain()), ("probe", probe()), ("hasty", hasty())]

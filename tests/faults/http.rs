@@ -84,7 +84,7 @@ impl Line {
     }
 
     /// Counts an object, and tells whether the fault strikes it.
-    fn turn(&self, of: u64) -> bool {
+    fn is_due(&self, of: u64) -> bool {
         self.objects.fetch_add(1, Ordering::SeqCst) % of == of - 1
     }
 
@@ -172,12 +172,12 @@ impl Line {
                 }
                 return Some(());
             }
-            Spoil::CutBodies { of } if is_object && self.turn(of) => {
+            Spoil::CutBodies { of } if is_object && self.is_due(of) => {
                 self.strikes();
                 drop(to.write_all(&message.head).and_then(|()| to.write_all(&message.body[..middle])));
                 return None;
             }
-            Spoil::FlipBytes { of } if is_object && self.turn(of) => {
+            Spoil::FlipBytes { of } if is_object && self.is_due(of) => {
                 self.strikes();
                 message.body[middle] ^= 0x20;
             }

@@ -17,10 +17,10 @@ use crate::servers::{Server, What};
 
 const FOUND_OUT: Duration = Duration::from_secs(10);
 
-fn heard(rings: &Receiver<Notification>, wanted: &Notification, since: Instant) {
+fn expect_notification(notifications: &Receiver<Notification>, wanted: &Notification, since: Instant) {
     while let Some(left) = FOUND_OUT.checked_sub(since.elapsed()) {
-        match rings.recv_timeout(left) {
-            Ok(ring) if ring == *wanted => return,
+        match notifications.recv_timeout(left) {
+            Ok(notification) if notification == *wanted => return,
             Ok(_) => {}
             Err(_) => break,
         }
@@ -34,29 +34,29 @@ fn the_bell_is_heard_again() {
     let server = Server::start(What::Redis, folder.path());
     let line = Proxy::to(server.port());
     let window = RedisWindow::open(&redis_url("127.0.0.1", line.port()), "lines", "listener").unwrap();
-    let (tell, rings) = channel();
-    window.listen(Box::new(move |ring| drop(tell.send(ring))));
-    heard(&rings, &Notification::Missed, Instant::now());
+    let (sender, notifications) = channel();
+    window.listen(Box::new(move |notification| drop(sender.send(notification))));
+    expect_notification(&notifications, &Notification::Missed, Instant::now());
     let run = RunKey { run: new_run_id(), generation: 0 };
     let publish = || drop(server.redis(&["PUBLISH", "dovetail:{lines}:bell", &format!("over {}", run.key())]).unwrap());
     publish();
-    heard(&rings, &Notification::Over(run.clone()), Instant::now());
+    expect_notification(&notifications, &Notification::Over(run.clone()), Instant::now());
     // A subscription that is silent for long, on a working connection, is not replaced.
     assert!(
-        rings.recv_timeout(Duration::from_secs(8)).is_err(),
+        notifications.recv_timeout(Duration::from_secs(8)).is_err(),
         "the subscription was replaced although its connection works"
     );
     publish();
-    heard(&rings, &Notification::Over(run.clone()), Instant::now());
+    expect_notification(&notifications, &Notification::Over(run.clone()), Instant::now());
 
     let vanished = Instant::now();
     line.vanish();
     publish();
     // The notification that was sent meanwhile is lost; the listener is told that it may have missed one.
-    heard(&rings, &Notification::Missed, vanished);
+    expect_notification(&notifications, &Notification::Missed, vanished);
     println!("the bell was made anew after {:.1?}", vanished.elapsed());
     publish();
-    heard(&rings, &Notification::Over(run), Instant::now());
+    expect_notification(&notifications, &Notification::Over(run), Instant::now());
     assert!(line.lost() > 0, "the proxy lost nothing");
 }
 

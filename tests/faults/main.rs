@@ -7,7 +7,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a failing test panics, and says before what it does"
+    reason = "a failing test panics, and prints its progress before"
 )]
 
 mod blobs;

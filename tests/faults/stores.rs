@@ -91,10 +91,10 @@ fn redis_full_is_worked_off() {
     let late = fleet.user.submit("diamond", &json!({ "x": 1000, "behaviour": busy(1) }));
     fleet.workers(2);
     let runs: Vec<RunKey> = fleet.user.submitted.lock().unwrap().keys().filter(|run| **run != late).cloned().collect();
-    wait("what was queued is worked off", LONG, || runs.iter().all(|run| fleet.is_over(run)));
+    wait("the queued runs end", LONG, || runs.iter().all(|run| fleet.is_over(run)));
     assert!(!fleet.is_over(&late), "the late run ended although Redis was full all the time");
     drop(fleet.redis.redis(&["CONFIG", "SET", "maxmemory", "0"]).unwrap());
-    wait("what was accepted begins", LONG, || fleet.is_over(&late));
+    wait("the accepted run ends", LONG, || fleet.is_over(&late));
     fleet.holds(0);
 }
 
@@ -204,7 +204,7 @@ fn a_queue_that_is_lost_while_it_waits_is_found_again() {
 
 /// FLUSHALL removes the list of sleeping workers, too. A worker that sleeps then must still hear of the next job.
 #[test]
-fn who_sleeps_when_the_queue_is_emptied_is_woken_by_what_comes() {
+fn a_worker_that_sleeps_when_the_queue_is_emptied_is_woken_by_new_work() {
     let mut fleet = Fleet::new(PLAIN);
     fleet.workers(2);
     for _ in 0..3 {
@@ -300,7 +300,7 @@ fn that_the_records_answer_again_is_told_when_they_do() {
 }
 
 #[test]
-fn who_waits_for_a_run_outlasts_the_records() {
+fn waiting_for_a_run_outlasts_an_outage_of_the_records() {
     let mut fleet = Fleet::new(MONGODB);
     fleet.workers(1);
     let input = r#"behaviour={"tag":"busy","val":3000000}"#;

@@ -104,7 +104,7 @@ impl Fault {
             Self::RedisSleeps => "Redis: DEBUG SLEEP for 1 to 2 leases",
             Self::RedisFrozen => "Redis: SIGSTOP for 1 to 2 leases, SIGCONT",
             Self::RedisFull => "Redis: maxmemory 1mb for 2 s",
-            Self::RedisReadOnly => "Redis: a replica of nobody for 2 s",
+            Self::RedisReadOnly => "Redis: a replica of an unreachable primary for 2 s",
             Self::ScriptsForgotten => "Redis: SCRIPT FLUSH 50 times in a second",
             Self::RedisSlow => "to Redis: 50 ms each way for 3 s",
             Self::RedisCutOff => "to Redis: nothing passes for 1.5 leases",

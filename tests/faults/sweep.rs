@@ -15,7 +15,7 @@ use dovetail_core::memory::MemoryBlobs;
 use dovetail_core::meta::{MetaStore, Put, Writes};
 use dovetail_core::record::{Form, OutcomeRecord, PluginRecord, RunOutcomeRecord, RunState, StoredValue};
 use dovetail_core::stop::Stop;
-use dovetail_core::window::{Called, Change, Held, Notification, Stamp, Window, WindowLease};
+use dovetail_core::window::{Called, Change, Notification, Stamp, Window, WindowLease, WindowRenewal};
 use dovetail_core::wit::{Field, Signature, Type};
 use dovetail_core::{Digest, RunId};
 use dovetail_flow::{Daemon, Event, FleetLedger, Ports, Published, Shutdown, SystemClock, Worker, WorkerOptions};
@@ -86,12 +86,12 @@ impl Window for MortalWindow {
         self.1.call(&format!("window: {} claim {want}", names.join(" ")), || self.0.call(changes, scope, want, lease))
     }
 
-    fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<Held>, StoreError> {
+    fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<WindowRenewal>, StoreError> {
         self.1.call("window: renew", || self.0.renew(leases, lease))
     }
 
-    fn listen(&self, ring: Box<dyn Fn(Notification) + Send + Sync>) {
-        self.0.listen(ring);
+    fn listen(&self, listener: Box<dyn Fn(Notification) + Send + Sync>) {
+        self.0.listen(listener);
     }
 
     fn knows(&self, runs: &[RunKey]) -> Result<Vec<bool>, StoreError> {
@@ -170,8 +170,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let meta = Arc::new(SqliteLedger::open(folder.path(), Arc::new(SystemClock)).unwrap());
         let blobs = Arc::new(MemoryBlobs::default());
-        let parts = Ports { ledger: meta.clone(), blobs: blobs.clone(), clock: Arc::new(SystemClock) };
-        dovetail_flow::push_plugin(&parts, &adder(), b"add").unwrap();
+        let ports = Ports { ledger: meta.clone(), blobs: blobs.clone(), clock: Arc::new(SystemClock) };
+        dovetail_flow::push_plugin(&ports, &adder(), b"add").unwrap();
         let step =
             |number: u32, a: &str, b: &str| json!({ "number": number, "task": "add@^1", "inputs": { "a": a, "b": b } });
         let steps = json!({ "head": step(1, "input.x", "input.x"), "left": step(2, "head.sum", "input.x"),
@@ -179,14 +179,14 @@ impl World {
             "join": step(4, "left.sum", "right.sum"), "side": step(5, "input.x", "head.sum") });
         let file = json!({ "name": "sums", "version": "1.0.0", "inputs": { "x": {} },
             "steps": steps, "output": { "total": "join.sum", "side": "side.sum" } });
-        let checked = dovetail_flow::check(&parts, &file.to_string()).unwrap();
+        let checked = dovetail_flow::check(&ports, &file.to_string()).unwrap();
         let pipeline = checked.pipeline.unwrap_or_else(|| panic!("{:#?}", checked.findings));
-        let published = dovetail_flow::push_pipeline(&parts, &pipeline).unwrap().0;
+        let published = dovetail_flow::push_pipeline(&ports, &pipeline).unwrap().0;
         Self { fleet: fresh("sweep"), meta, blobs, published, run: dovetail_flow::new_run_id(), _folder: folder }
     }
 
     /// The ports of one process; `None` if the process died when it first read the stores.
-    fn parts(&self, life: &Arc<Life>, make: Make) -> Option<Ports> {
+    fn ports(&self, life: &Arc<Life>, make: Make) -> Option<Ports> {
         let window =
             Arc::new(RedisWindow::open(&address("DOVETAIL_TEST_REDIS"), &self.fleet, &fresh("process")).unwrap());
         let (meta, window) =
@@ -195,8 +195,8 @@ impl World {
         Some(Ports { ledger: Arc::new(ledger), blobs: self.blobs.clone(), clock: Arc::new(SystemClock) })
     }
 
-    fn submit(&self, parts: &Ports) -> bool {
-        dovetail_flow::submit(parts, &self.published, &json!({ "x": 1 }), &self.run).is_ok()
+    fn submit(&self, ports: &Ports) -> bool {
+        dovetail_flow::submit(ports, &self.published, &json!({ "x": 1 }), &self.run).is_ok()
     }
 
     fn key(&self) -> RunKey {
@@ -214,7 +214,7 @@ impl World {
     }
 
     /// Runs a worker until the run is over, the worker dies, or `BOUND` is over. Returns the steps that it executed.
-    fn work(&self, parts: &Ports, name: &str, daemon: bool, until: &(dyn Fn() -> bool + Sync)) -> Vec<String> {
+    fn work(&self, ports: &Ports, name: &str, daemon: bool, until: &(dyn Fn() -> bool + Sync)) -> Vec<String> {
         let (adder, shutdown) = (Arc::new(Adder::default()), Shutdown::default());
         let over = shutdown.clone();
         let ended = move |event: &Event| {
@@ -225,7 +225,7 @@ impl World {
         let daemon = daemon.then(|| Daemon { about: Arc::new(|_, _| Vec::new()), able: Arc::new(Vec::new) });
         let options =
             WorkerOptions { jobs: 2, lease: LEASE, name: name.to_owned(), on_event: Some(Arc::new(ended)), daemon };
-        let worker = Arc::new(Worker::new(parts.clone(), adder.clone(), options));
+        let worker = Arc::new(Worker::new(ports.clone(), adder.clone(), options));
         let began = Instant::now();
         std::thread::scope(|threads| {
             let working = threads.spawn(|| worker.run(&Scope::All, &shutdown));
@@ -247,19 +247,19 @@ fn one(death: Death, make: Make) -> (Option<String>, Result<(), String>) {
     let world = World::new();
     let life = Arc::new(Life { death: Some(death), ..Life::default() });
     let first = {
-        let parts = world.parts(&life, make).filter(|parts| world.submit(parts));
-        parts.map_or_else(Vec::new, |parts| world.work(&parts, "first", false, &|| world.end().is_some()))
+        let ports = world.ports(&life, make).filter(|ports| world.submit(ports));
+        ports.map_or_else(Vec::new, |ports| world.work(&ports, "first", false, &|| world.end().is_some()))
     };
     let died = life.last.lock().unwrap().clone();
     let recorded = world.outcomes();
     let second = {
-        let parts = world.parts(&Arc::new(Life::default()), make).unwrap();
+        let ports = world.ports(&Arc::new(Life::default()), make).unwrap();
         // A submitter that got no answer submits again, unless the run is recorded: then the worker must find the run
         // without a second submission.
         if MetaStore::get(&*world.meta, Kind::Run, &[world.run.to_string()]).unwrap()[0].is_none() {
-            assert!(world.submit(&parts));
+            assert!(world.submit(&ports));
         }
-        world.work(&parts, "second", true, &|| world.end().is_some())
+        world.work(&ports, "second", true, &|| world.end().is_some())
     };
     let verdict = (|| {
         let end = world.end().ok_or_else(|| format!("the run never ends; first {first:?}, second {second:?}"))?;
@@ -272,7 +272,7 @@ fn one(death: Death, make: Make) -> (Option<String>, Result<(), String>) {
             return Err(format!("outcomes are there of {steps:?} only"));
         }
         if let Some((key, _)) = recorded.iter().find(|(key, value)| outcomes.get(*key) != Some(value)) {
-            return Err(format!("{key} is no longer what it was"));
+            return Err(format!("{key} has changed"));
         }
         let done: BTreeSet<&str> = recorded.keys().filter_map(|key| key.split(':').nth(1)).collect();
         if let Some(step) = second.iter().find(|step| done.contains(step.as_str())) {
@@ -320,7 +320,7 @@ fn sweep(make: Make, enough: bool) -> (Vec<String>, u64) {
 }
 
 #[test]
-fn whoever_dies_at_any_call_loses_nothing() {
+fn a_process_that_dies_at_any_call_loses_nothing() {
     let (found, points) = sweep(FleetLedger::new, false);
     println!("{points} calls, each with a death before and after it");
     assert!(found.is_empty(), "{}", found.join("\n"));
@@ -410,12 +410,12 @@ impl Window for BentWindow {
         Ok(called)
     }
 
-    fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<Held>, StoreError> {
+    fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<WindowRenewal>, StoreError> {
         self.0.window.renew(leases, lease)
     }
 
-    fn listen(&self, ring: Box<dyn Fn(Notification) + Send + Sync>) {
-        self.0.window.listen(ring);
+    fn listen(&self, listener: Box<dyn Fn(Notification) + Send + Sync>) {
+        self.0.window.listen(listener);
     }
 
     fn knows(&self, runs: &[RunKey]) -> Result<Vec<bool>, StoreError> {
@@ -510,12 +510,12 @@ fn reopened_by_a_late_reader(make: Make) -> bool {
     let window =
         || Arc::new(RedisWindow::open(&address("DOVETAIL_TEST_REDIS"), &world.fleet, &fresh("process")).unwrap());
     {
-        let submitting = world.parts(&Arc::default(), FleetLedger::new).unwrap();
+        let submitting = world.ports(&Arc::default(), FleetLedger::new).unwrap();
         assert!(world.submit(&submitting));
     }
     let here = world.clone();
     let meanwhile = move || {
-        let others = here.parts(&Arc::default(), FleetLedger::new).unwrap();
+        let others = here.ports(&Arc::default(), FleetLedger::new).unwrap();
         here.work(&others, "others", true, &|| here.end().is_some());
         assert_eq!(here.end(), Some(RunState::Succeeded));
         let window = RedisWindow::open(&address("DOVETAIL_TEST_REDIS"), &here.fleet, &fresh("process")).unwrap();

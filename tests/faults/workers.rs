@@ -85,10 +85,10 @@ fn a_worker_that_wakes_late_begins_nothing_that_was_done() {
     fleet.thaw(0);
     // The worker's next heartbeat shows that it has begun or released the jobs that it held.
     let name = fleet.workers[0].name.clone();
-    let before = fleet.user.parts.ledger.workers().unwrap();
+    let before = fleet.user.ports.ledger.workers().unwrap();
     let entry = |list: &[(String, Vec<u8>)]| list.iter().find(|(worker, _)| *worker == name).cloned();
     wait("the worker sends a heartbeat", LONG, || {
-        let now = entry(&fleet.user.parts.ledger.workers().unwrap());
+        let now = entry(&fleet.user.ports.ledger.workers().unwrap());
         now.is_some() && now != entry(&before)
     });
     // The worker ends after it has finished or released all its jobs.
@@ -166,7 +166,7 @@ fn old_and_new_workers_side_by_side_lose_nothing_and_run_nothing_twice() {
 
 /// Kills each worker that runs the job, and starts another worker, until the job is given up. Returns the number of
 /// killed workers.
-fn kill_whoever_runs(fleet: &mut Fleet, poison: &RunKey, then: impl Fn(&Fleet)) -> usize {
+fn kill_each_worker_that_runs(fleet: &mut Fleet, poison: &RunKey, then: impl Fn(&Fleet)) -> usize {
     let mut killed = 0;
     wait("the poisonous job is given up", LONG, || {
         if let Some(worker) = fleet.runs_now(poison) {
@@ -187,7 +187,7 @@ fn a_job_that_kills_its_workers_is_given_up_and_others_are_not() {
     fleet.workers(2);
     let poison = fleet.user.submit("probe", &json!({ "behaviour": { "tag": "endless_loop" } }));
     // Other runs are submitted beside the poisonous job; its remaining workers run them.
-    let killed = kill_whoever_runs(&mut fleet, &poison, |fleet| fleet.user.load(3));
+    let killed = kill_each_worker_that_runs(&mut fleet, &poison, |fleet| fleet.user.load(3));
     let outcome = fleet.meta.get(Kind::Outcome, &[poison.step("go")]).unwrap().pop().flatten().expect("an outcome");
     let failure = OutcomeRecord::decode(&outcome, "poison").unwrap().failure().cloned().expect("a failure");
     assert_eq!(failure.code, "poison");
@@ -207,7 +207,7 @@ fn neighbours_of_a_job_that_kills_its_workers_are_not_given_up() {
     let poison = fleet.user.submit("probe", &json!({ "behaviour": { "tag": "endless_loop" } }));
     let beside: Vec<RunKey> = (0..3).map(|_| fleet.user.submit("probe", &json!({ "behaviour": busy(1500) }))).collect();
     fleet.worker();
-    let killed = kill_whoever_runs(&mut fleet, &poison, |_| ());
+    let killed = kill_each_worker_that_runs(&mut fleet, &poison, |_| ());
     wait("the others end", LONG, || beside.iter().all(|run| fleet.is_over(run)));
     for run in &beside {
         assert_eq!(end(&fleet, run).state, RunState::Succeeded, "{}", run.key());
@@ -223,7 +223,7 @@ fn a_run_that_is_cancelled_as_it_ends_has_one_end() {
     for n in 0..60 {
         let run = fleet.user.submit("diamond", &json!({ "x": n, "behaviour": busy(5) }));
         std::thread::sleep(Duration::from_secs_f64(random.between(0.0, 0.05)));
-        if dovetail_flow::cancel(&fleet.user.parts, &run.run, "the test").unwrap() {
+        if dovetail_flow::cancel(&fleet.user.ports, &run.run, "the test").unwrap() {
             cancelled += 1;
         } else {
             assert_eq!(end(&fleet, &run).state, RunState::Succeeded, "the run was over before");
@@ -252,7 +252,7 @@ fn a_step_that_is_stopped_before_its_cancelled_run_is_closed_does_not_fail_it() 
         key: run.key(),
         value: CancelRecord { requested_ms: 0, reason: "the test".into() }.encode(),
     };
-    fleet.user.parts.ledger.commit(&[Operation::Cancel { run: run.clone(), record }]).unwrap();
+    fleet.user.ports.ledger.commit(&[Operation::Cancel { run: run.clone(), record }]).unwrap();
     wait("the run ends", LONG, || fleet.is_over(&run));
     assert_eq!(end(&fleet, &run).state, RunState::Cancelled);
     fleet.holds(0);
@@ -354,7 +354,7 @@ fn one_job_among_many_idle_workers_is_handed_out_once() {
     for _ in 0..WORKERS {
         fleet.start_worker(&[]);
     }
-    wait("all workers live", LONG, || fleet.user.parts.ledger.workers().unwrap().len() as u64 == WORKERS);
+    wait("all workers live", LONG, || fleet.user.ports.ledger.workers().unwrap().len() as u64 == WORKERS);
     std::thread::sleep(Duration::from_secs(3));
     let calls = |fleet: &Fleet| fleet.redis.info("cmdstat_evalsha");
     let round = |fleet: &Fleet, runs: u64| {

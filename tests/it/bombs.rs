@@ -37,7 +37,7 @@ fn measured(command: &mut Command) -> (Option<i32>, u64) {
     let child = command.spawn().expect("the program starts");
     let process = i32::try_from(child.id()).expect("a process's number");
     let mut status = 0;
-    #[expect(unsafe_code, reason = "the standard library does not tell what a child used")]
+    #[expect(unsafe_code, reason = "the standard library does not report a child's resource usage")]
     // SAFETY: wait4(2) fills in the two values, and no other code waits for the child.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -93,7 +93,7 @@ fn a_package_that_unpacks_to_four_gibibytes_is_refused_soon_and_with_little_memo
             let began = Instant::now();
             let (code, memory) = measured(&mut command);
             let took = began.elapsed();
-            let said = std::fs::read_to_string(&said).expect("what it said");
+            let said = std::fs::read_to_string(&said).expect("the output is readable");
             println!("{entry}, {words:?}: {} ms, {} MB", took.as_millis(), memory >> 20);
             assert!(
                 matches!(code, Some(1 | 2))

@@ -235,7 +235,7 @@ fn wrong_passwords_and_missing_rights_are_told_apart() {
     let own = OwnRedis::start(&["requirepass secret-word", limited, enough]);
     let with = |user: &str| Machine { queue: own.url(user), ..Machine::new() };
     with("").refuses(3, &["NOAUTH", "write it into the URL"], ANY);
-    with("enough:wrong@").refuses(3, &["mend user and password"], ANY);
+    with("enough:wrong@").refuses(3, &["correct user and password"], ANY);
     with("limited:secret-word@").refuses(3, &["no permissions", "~dovetail:*"], &[&["workers", "list"]]);
     // The remedies of the errors are sufficient.
     for user in [":secret-word@", "enough:secret-word@"] {
@@ -246,7 +246,7 @@ fn wrong_passwords_and_missing_rights_are_told_apart() {
     }
     Machine { meta: mongodb(&fresh("password")).replace("://", "://u:secret-word@"), ..Machine::new() }.refuses(
         3,
-        &["mend user and password"],
+        &["correct user and password"],
         LOOK,
     );
 }
@@ -404,7 +404,7 @@ fn a_run_can_be_left_to_workers_that_the_queue_has_forgotten() {
 
 /// A worker lives, so the run would wait without a message.
 #[test]
-fn whoever_waits_for_what_no_worker_has_is_told_once() {
+fn missing_capabilities_are_reported_once_while_a_command_waits() {
     let machine = Machine { meta: "sqlite:".to_owned(), ..Machine::new() };
     let clock = root().join("plugins/tests/clock").display().to_string();
     machine.succeeds(&["task", "push", &clock, "--grant", "clocks"]);
@@ -462,7 +462,7 @@ fn a_worker_starts_while_the_blob_store_does_not_answer() {
 /// The database of another fleet, or a new database, is named by mistake. A command that is refused for another reason
 /// must leave the database unchanged.
 #[test]
-fn whoever_is_refused_takes_no_database() {
+fn a_refused_command_binds_no_database() {
     let (home, mistyped) = (Machine::new(), mongodb(&fresh("mistyped")));
     home.succeeds(&["task", "push", &plugin()]);
     let unused = || {
@@ -664,7 +664,7 @@ fn workers_that_begin_together_install_each_model_once() {
 /// A command that waits for a run of a fleet shows the outcomes of the running steps, although the run's end is
 /// recorded before them.
 #[test]
-fn whoever_waits_for_a_run_that_is_cancelled_sees_the_attempt_that_was_stopped() {
+fn waiting_for_a_cancelled_run_shows_the_stopped_attempt() {
     let machine = Machine::new();
     let probe = root().join("plugins/tests/probe").display().to_string();
     machine.succeeds(&["task", "push", &probe]);

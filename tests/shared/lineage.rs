@@ -55,7 +55,7 @@ pub(crate) fn broken(
                 continue;
             };
             if !produced().any(|produced| produced.output == *origin && produced.digest == consumed.digest) {
-                broken.push(format!("I3: {name} consumed a {origin} that nobody produced"));
+                broken.push(format!("I3: {name} consumed a {origin} that no step produced"));
             }
         }
         let needed = match outcome.output() {

@@ -82,8 +82,8 @@ pub(crate) fn whole_process(suite: &Suite) -> Result<Vec<f64>, Error> {
             .map_err(|e| Error::host("bench_process", "start a process of dovetail").cause(e))?;
         let time = began.elapsed().as_secs_f64() * 1e3;
         if !out.status.success() {
-            let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
-            return Err(Error::host("bench_process", format!("`dovetail run` ended with {}: {said}", out.status)));
+            let stderr = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+            return Err(Error::host("bench_process", format!("`dovetail run` ended with {}: {stderr}", out.status)));
         }
         Ok(time)
     };

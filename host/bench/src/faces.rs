@@ -70,7 +70,7 @@ impl Faces {
         }
         let here = place.service()?.ports()?;
         for step in &found.pipeline.steps {
-            let record = dovetail_flow::plugin(source, &format!("{}@{}", step.task, step.version))?;
+            let record = dovetail_flow::plugin(source, &step.task_reference())?;
             let package = source.blobs.get(BlobKind::Package, &step.package, MAX_PACKAGE)?;
             dovetail_flow::push_plugin(here, &record, &package)?;
         }
@@ -91,10 +91,10 @@ impl Faces {
 
     /// Stores the photographs and submits a run for each.
     pub(crate) fn submit(&self, service: &Service, photographs: &[Vec<u8>]) -> Result<Vec<RunId>, Error> {
-        let parts = service.ports()?;
+        let ports = service.ports()?;
         let mut runs = Vec::with_capacity(photographs.len());
         for photograph in photographs {
-            let digest = parts.blobs.put(BlobKind::Artifact, photograph)?;
+            let digest = ports.blobs.put(BlobKind::Artifact, photograph)?;
             let image = ArtifactRef { digest, media_type: sniff(photograph).to_owned(), name: None };
             let inputs = self
                 .graph
@@ -107,7 +107,7 @@ impl Faces {
             runs.push((dovetail_flow::new_run_id(), inputs));
         }
         let models = chosen(service, &self.graph.published.pipeline)?;
-        for submitted in dovetail_flow::submit_with(parts, &self.graph.published, &models, runs.clone())? {
+        for submitted in dovetail_flow::submit_with(ports, &self.graph.published, &models, runs.clone())? {
             submitted?;
         }
         Ok(runs.into_iter().map(|(run, _)| run).collect())
@@ -164,12 +164,12 @@ fn of_folder(named: &Path) -> Result<Vec<Vec<u8>>, Error> {
 
 /// The photographs of the newest successful runs, those of the oldest of these runs first.
 fn of_runs(from: &Service, pipeline: &Published) -> Result<Vec<Vec<u8>>, Error> {
-    let parts = from.ports_to_read()?;
+    let ports = from.ports_to_read()?;
     let mut digests: Vec<Digest> = Vec::new();
     let succeeded =
-        dovetail_flow::runs(parts, LOOKED_THROUGH)?.read.into_iter().filter(|run| run.state == RunStatus::Succeeded);
+        dovetail_flow::runs(ports, LOOKED_THROUGH)?.read.into_iter().filter(|run| run.state == RunStatus::Succeeded);
     let ids: Vec<String> = succeeded.map(|run| run.run_id.to_string()).collect();
-    for (id, record) in ids.iter().zip(parts.ledger.get(Kind::Run, &ids)?) {
+    for (id, record) in ids.iter().zip(ports.ledger.get(Kind::Run, &ids)?) {
         let Some(record) = record else { continue };
         let record = RunRecord::decode(&record, &format!("run {id}"))?;
         if record.pipeline != pipeline.key || digests.len() == PHOTOGRAPHS {
@@ -182,7 +182,7 @@ fn of_runs(from: &Service, pipeline: &Published) -> Result<Vec<Vec<u8>>, Error> 
         digests.extend(image.map(|image| image.digest).filter(|digest| !digests.contains(digest)));
     }
     digests.reverse();
-    digests.iter().map(|digest| Ok(parts.blobs.get(BlobKind::Artifact, digest, MAX_PHOTOGRAPH)?)).collect()
+    digests.iter().map(|digest| Ok(ports.blobs.get(BlobKind::Artifact, digest, MAX_PHOTOGRAPH)?)).collect()
 }
 
 impl Suite {

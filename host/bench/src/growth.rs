@@ -91,7 +91,7 @@ fn faces<const COUNT: usize>(suite: &Suite) -> Result<Vec<f64>, Error> {
         measured.photographs.first().ok_or_else(|| Error::host("bench_failed", "there is no photograph"))?;
     let (_, found) = find(&vision, photograph, measured.number())?;
     let face = found.first().ok_or_else(|| {
-        Error::usage("no_faces", "nobody is on the first photograph").help("name others with --photographs")
+        Error::usage("no_faces", "the first photograph shows no face").help("name others with --photographs")
     })?;
     let steps: Vec<_> = measured
         .graph

@@ -144,13 +144,13 @@ const SERVERS: &[Measure] = &[
         "worker_idle_redis_commands_per_s",
         "1/s",
         idle::redis_commands,
-        "commands that one idle worker sends to Redis (with those of anybody else who uses it meanwhile)",
+        "commands that one idle worker and all other clients send to Redis",
     ),
     Measure::new(
         "worker_idle_mongodb_commands_per_s",
         "1/s",
         idle::mongodb_commands,
-        "commands that one idle worker sends to MongoDB (with those of anybody else who uses it meanwhile)",
+        "commands that one idle worker and all other clients send to MongoDB",
     ),
     Measure::new(
         "queue_depth_ratio",
@@ -222,7 +222,7 @@ fn wanted(all: &'static [Measure], only: &[String]) -> Result<Vec<&'static Measu
             let near = nearest(name, names.clone()).map_or_else(String::new, |near| format!("did you mean `{near}`? "));
             format!("{near}there are {}", names.collect::<Vec<_>>().join(", "))
         };
-        return Err(Error::usage("unknown_figure", format!("`{name}` is no figure of this suite")).help(help));
+        return Err(Error::usage("unknown_figure", format!("`{name}` is not a figure of this suite")).help(help));
     }
     Ok(all.iter().filter(|measure| only.is_empty() || only.iter().any(|name| name == measure.name)).collect())
 }

@@ -95,10 +95,10 @@ pub(crate) fn warm(suite: &Suite, workers: &Workers) -> Result<(), Error> {
 
 /// Submits `runs` runs of a pipeline.
 pub(crate) fn submit(suite: &Suite, graph: &Graph, runs: u32) -> Result<Vec<RunKey>, Error> {
-    let parts = suite.place.service()?.ports()?;
+    let ports = suite.place.service()?.ports()?;
     let runs: Vec<(RunId, Value)> = (0..runs).map(|n| (dovetail_flow::new_run_id(), json!({ "n": n }))).collect();
     for part in runs.chunks(AT_ONCE) {
-        for submitted in dovetail_flow::submit_many(parts, &graph.published, part.to_vec())? {
+        for submitted in dovetail_flow::submit_many(ports, &graph.published, part.to_vec())? {
             submitted?;
         }
     }

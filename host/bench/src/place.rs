@@ -141,7 +141,7 @@ impl Drop for TestBed {
             tracing::warn!(
                 error = error.chain(),
                 fleet = self.settings.fleet,
-                "what was measured with could not be removed"
+                "the records and blobs of the measurement could not be removed"
             );
         }
     }

@@ -8,7 +8,7 @@ use dovetail_core::Digest;
 use dovetail_core::manifest::Manifest;
 use dovetail_core::record::PluginRecord;
 use dovetail_flow::{Ports, Published};
-use dovetail_runtime::{Parts as PackageParts, componentize_world, pack};
+use dovetail_runtime::{PackageContent, componentize_world, pack};
 use serde_json::{Map, Value, json};
 
 use dovetail_service::Error;
@@ -42,7 +42,7 @@ pub(crate) struct Tasks {
 impl Tasks {
     /// Publishes the tasks and pipelines.
     pub(crate) fn publish(service: &Service) -> Result<Self, Error> {
-        let parts = service.ports()?;
+        let ports = service.ports()?;
         let number = push(service, "number", &numbers("number", &["n"])?)?;
         push(service, "join", &numbers("join", &["a", "b"])?)?;
         push(service, "text", &text("text")?)?;
@@ -52,10 +52,10 @@ impl Tasks {
         let fork_join = vec![one("first", "input.n"), one("left", "first.n"), one("right", "first.n"), join];
         Ok(Self {
             number,
-            independent: independent(parts, STEPS)?,
-            single: graph(parts, "bench-single", "n", &single, vec!["only".to_owned()])?,
-            fork_join: graph(parts, "bench-fork-join", "n", &fork_join, vec!["join".to_owned()])?,
-            text: graph(parts, "bench-text", "text", &text, vec!["only".to_owned()])?,
+            independent: independent(ports, STEPS)?,
+            single: graph(ports, "bench-single", "n", &single, vec!["only".to_owned()])?,
+            fork_join: graph(ports, "bench-fork-join", "n", &fork_join, vec!["join".to_owned()])?,
+            text: graph(ports, "bench-text", "text", &text, vec!["only".to_owned()])?,
         })
     }
 }
@@ -65,16 +65,16 @@ fn one(name: &str, from: &str) -> Step<'static> {
 }
 
 /// A pipeline of `steps` independent steps that return the same number.
-pub(crate) fn independent(parts: &Ports, steps: u32) -> Result<Graph, Error> {
+pub(crate) fn independent(ports: &Ports, steps: u32) -> Result<Graph, Error> {
     let names: Vec<String> = (1..=steps).map(|n| format!("s{n}")).collect();
     let steps: Vec<_> = names.iter().map(|name| one(name, "input.n")).collect();
-    graph(parts, &format!("bench-independent-{}", names.len()), "n", &steps, names)
+    graph(ports, &format!("bench-independent-{}", names.len()), "n", &steps, names)
 }
 
 type Step<'a> = (String, &'a str, Vec<(&'a str, String)>);
 
 /// Publishes a pipeline. `field` is the name of its input, and of the output of each step in `results`.
-fn graph(parts: &Ports, name: &str, field: &str, steps: &[Step<'_>], results: Vec<String>) -> Result<Graph, Error> {
+fn graph(ports: &Ports, name: &str, field: &str, steps: &[Step<'_>], results: Vec<String>) -> Result<Graph, Error> {
     let step = |(n, (name, task, inputs)): (usize, &Step<'_>)| {
         let inputs: Map<String, Value> =
             inputs.iter().map(|(field, from)| ((*field).to_owned(), json!(from))).collect();
@@ -84,11 +84,11 @@ fn graph(parts: &Ports, name: &str, field: &str, steps: &[Step<'_>], results: Ve
     let output: Map<String, Value> =
         results.iter().map(|step| (step.clone(), json!(format!("{step}.{field}")))).collect();
     let file = json!({ "name": name, "version": "1.0.0", "inputs": { field: {} }, "steps": steps, "output": output });
-    let checked = dovetail_flow::check(parts, &file.to_string())?;
+    let checked = dovetail_flow::check(ports, &file.to_string())?;
     let pipeline = checked.pipeline.ok_or_else(|| {
         Error::host("bench_pipeline", format!("the pipeline of `{name}` is wrong: {:?}", checked.findings))
     })?;
-    Ok(Graph { published: dovetail_flow::push_pipeline(parts, &pipeline)?.0, results })
+    Ok(Graph { published: dovetail_flow::push_pipeline(ports, &pipeline)?.0, results })
 }
 
 /// Publishes the task in Rust, with std, that returns a number and a text. No pipeline uses it.
@@ -101,11 +101,11 @@ fn push(service: &Service, name: &str, component: &[u8]) -> Result<Digest, Error
     let manifest =
         format!("name = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"does nothing, for measurements\"\n");
     let none = BTreeMap::new();
-    let package = pack(PackageParts { manifest: &manifest, component, wit: &none, readme: None, examples: &none })?;
+    let package = pack(PackageContent { manifest: &manifest, component, wit: &none, readme: None, examples: &none })?;
     let manifest = Manifest::parse(&manifest)
         .map_err(|errors| Error::host("bench_task", format!("the manifest of `{name}` is wrong: {errors:?}")))?;
     let description = service.compiler()?.describe(component, &manifest.grants)?;
-    let parts = service.ports()?;
+    let ports = service.ports()?;
     let record = PluginRecord {
         name: manifest.name,
         version: manifest.version,
@@ -117,9 +117,9 @@ fn push(service: &Service, name: &str, component: &[u8]) -> Result<Digest, Error
         pure: description.pure,
         models: Vec::new(),
         model_kinds: Vec::new(),
-        pushed_ms: parts.clock.wall_ms(),
+        pushed_ms: ports.clock.wall_ms(),
     };
-    dovetail_flow::push_plugin(parts, &record, &package)?;
+    dovetail_flow::push_plugin(ports, &record, &package)?;
     Ok(record.package)
 }
 

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dovetail_core::ledger::Scope;
+use dovetail_core::sync::lock;
 use dovetail_flow::{Daemon, FlowError, Shutdown, Worker, WorkerOptions};
 use dovetail_runtime::Runtime;
 use rustix::process::{Pid, Signal, kill_process};
@@ -39,7 +40,7 @@ impl Workers {
 
     /// Starts a worker in this process, on the stores of `service`.
     pub(crate) fn here_with(service: &Service, runtime: Runtime) -> Result<Self, Error> {
-        let (parts, jobs, runtime) = (service.ports()?.clone(), service.settings.jobs, Arc::new(runtime));
+        let (ports, jobs, runtime) = (service.ports()?.clone(), service.settings.jobs, Arc::new(runtime));
         // This worker works as the daemon does, without its settings.
         let models = Sync::new(service)?;
         models.once()?;
@@ -51,7 +52,7 @@ impl Workers {
             on_event: None,
             daemon: Some(daemon),
         };
-        let (worker, shutdown) = (Arc::new(Worker::new(parts, runtime, options)), Shutdown::default());
+        let (worker, shutdown) = (Arc::new(Worker::new(ports, runtime, options)), Shutdown::default());
         let stop = shutdown.clone();
         let thread = std::thread::Builder::new().name("worker".into()).spawn(move || worker.run(&Scope::All, &stop));
         let thread = thread.map_err(|e| Error::host("bench_worker", "start a thread").cause(e))?;
@@ -70,10 +71,7 @@ impl Workers {
         while ledger.workers()?.iter().filter(|(name, _)| workers.has(name)).count() < count as usize {
             workers.check()?;
             if began.elapsed() > PATIENCE {
-                return Err(Error::host(
-                    "bench_worker",
-                    format!("a worker does not say that it lives within {PATIENCE:?}"),
-                ));
+                return Err(Error::host("bench_worker", format!("a worker sends no heartbeat within {PATIENCE:?}")));
             }
             suite.sleep(LOOK)?;
         }
@@ -145,16 +143,16 @@ impl Process {
     }
 
     fn child(&self) -> std::sync::MutexGuard<'_, Child> {
-        self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.child)
     }
 
     fn check(&self) -> Result<(), Error> {
         match self.child().try_wait() {
             Ok(None) => Ok(()),
             ended => {
-                let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
                 let last =
-                    said.lines().rev().take(10).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n  ");
+                    log.lines().rev().take(10).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n  ");
                 let how = ended
                     .ok()
                     .flatten()

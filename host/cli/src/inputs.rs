@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use dovetail_service::Error;
 use dovetail_service::files::{MAX_ARTIFACT, bounded, read};
-use dovetail_service::inputs::{InputTypes, Inputs, NoValue, Type, duplicate, members, snake, value};
+use dovetail_service::inputs::{InputTypes, Inputs, JsonError, Type, duplicate, members, snake, value};
 use dovetail_service::paths::{Shown as _, path_of};
 use serde_json::Value;
 
@@ -179,8 +179,10 @@ impl Reader {
         };
         let mut value = match value(&text) {
             Ok(value) => value,
-            Err(NoValue::Twin(twin)) => return Err(duplicate(&twin, &format!("the input `{name}`"))),
-            Err(NoValue::Syntax(e)) => {
+            Err(JsonError::DuplicateKey(duplicate_key)) => {
+                return Err(duplicate(&duplicate_key, &format!("the input `{name}`")));
+            }
+            Err(JsonError::Syntax(e)) => {
                 let shown: String = text.chars().take(60).collect();
                 let message = format!("the input `{name}` takes {}, but `{shown}` is not JSON", ty.short());
                 let error = Error::usage("bad_input", message).cause(e).detail("input", name);
@@ -311,8 +313,8 @@ fn text_of_stdin() -> Result<String, Error> {
 /// The members of a JSON object, duplicates included. `place` names the object in errors.
 fn object(text: &str, place: &str) -> Result<Vec<(String, Value)>, Error> {
     members(text).map_err(|no| match no {
-        NoValue::Twin(twin) => duplicate(&twin, place),
-        NoValue::Syntax(e) => Error::usage("bad_input", format!("{place} is not a JSON object with the inputs"))
+        JsonError::DuplicateKey(duplicate_key) => duplicate(&duplicate_key, place),
+        JsonError::Syntax(e) => Error::usage("bad_input", format!("{place} is not a JSON object with the inputs"))
             .cause(e)
             .help(r#"write {"NAME": VALUE, ...}"#),
     })

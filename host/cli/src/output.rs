@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(beginning("abcd", 3), "abc");
         assert_eq!(beginning("日本x", 3), "日", "half a wide character does not fit");
         assert_eq!(beginning("日本x", 4), "日本");
-        assert_eq!(beginning("e\u{301}te\u{301}", 2), "e\u{301}t", "what combines takes no column");
+        assert_eq!(beginning("e\u{301}te\u{301}", 2), "e\u{301}t", "a combining character takes no column");
         assert_eq!(beginning("a", 0), "");
     }
 

@@ -27,7 +27,7 @@ pub(crate) struct Progress<'a> {
     /// Running steps and when they began.
     running: BTreeMap<(RunId, NodeId), Instant>,
     /// For a single run: the ends of its steps, to be printed as plain lines.
-    news: Vec<String>,
+    step_ends: Vec<String>,
     began: Instant,
     shown: Option<Instant>,
 }
@@ -44,7 +44,7 @@ impl<'a> Progress<'a> {
             failed: 0,
             steps_ended: 0,
             running: BTreeMap::new(),
-            news: Vec::new(),
+            step_ends: Vec::new(),
             began,
             shown: None,
         }
@@ -64,23 +64,31 @@ impl<'a> Progress<'a> {
                     Some(failure) if failure.stopped => "stopped after",
                     Some(_) => "failed after",
                 };
-                self.news.push(format!("{step} {how} {}", seconds(*millis)));
+                self.report(format!("{step} {how} {}", seconds(*millis)));
             }
             Event::StepSkipped { step, failed_step, .. } => {
                 self.steps_ended += 1;
-                self.news.push(format!("{step} skipped, since {failed_step} failed"));
+                self.report(format!("{step} skipped, since {failed_step} failed"));
             }
             Event::StepRetried { run, step, attempt, code, delay_ms } => {
                 self.running.remove(&(run.clone(), step.clone()));
-                self.news
-                    .push(format!("{step} failed ({code}) in attempt {attempt}, next one in {}", seconds(*delay_ms)));
+                self.report(format!("{step} failed ({code}) in attempt {attempt}, next one in {}", seconds(*delay_ms)));
             }
             Event::StepReleased { run, step, .. } => drop(self.running.remove(&(run.clone(), step.clone()))),
-            Event::RunFinished { state, .. } => {
+            Event::RunFinished { run, state } => {
+                // A step that another worker recorded first has no event of its end.
+                self.running.retain(|(of, _), _| of != run);
                 self.ended += 1;
                 self.failed += usize::from(*state != RunState::Succeeded);
             }
             Event::RunRecovered { .. } | Event::StoreFailed { .. } | Event::StoreAnswers { .. } => {}
+        }
+    }
+
+    /// Keeps a line for [`Progress::show`], if lines are shown at all: of one run, without a terminal.
+    fn report(&mut self, line: String) {
+        if self.runs == 1 && !self.output.interactive {
+            self.step_ends.push(line);
         }
     }
 
@@ -93,7 +101,7 @@ impl<'a> Progress<'a> {
         if self.output.interactive {
             self.output.in_place(&self.line(now));
         } else if self.runs == 1 {
-            for line in std::mem::take(&mut self.news) {
+            for line in std::mem::take(&mut self.step_ends) {
                 self.output.note(&line);
             }
         } else if self.shown.is_none_or(|shown| now.duration_since(shown) >= PLAIN_ROUND) {
@@ -200,7 +208,24 @@ mod tests {
         });
         progress.event(&Event::RunFinished { run, state: RunState::Failed });
         assert!(progress.line(progress.began).ends_with("1 of 2 runs over, 1 failed, 0 steps running"));
-        assert_eq!(progress.news, ["detect failed after 1.5 s"]);
+        assert!(progress.step_ends.is_empty(), "of several runs the line is shown alone");
+    }
+
+    #[test]
+    fn of_one_run_every_step_is_a_line_and_a_step_without_an_end_is_forgotten_with_its_run() {
+        let output = Output::new(Format::Json);
+        let mut progress = Progress::new(&output, 1, false);
+        let run = RunId::from_bytes([1; 16]);
+        let step = NodeId::of_step("detect");
+        for (name, millis) in [(&step, 1500), (&NodeId::of_step("report"), 200)] {
+            progress.event(&Event::StepStarted { run: run.clone(), step: name.clone(), attempt: 1 });
+            let (run, step) = (run.clone(), step.clone());
+            progress.event(&Event::StepFinished { run, step, attempt: 1, failure: None, millis });
+        }
+        assert_eq!(progress.step_ends, ["detect done in 1.5 s", "detect done in 0.2 s"]);
+        assert_eq!(progress.running.len(), 1, "`report` has no event of its end");
+        progress.event(&Event::RunFinished { run, state: RunState::Succeeded });
+        assert!(progress.running.is_empty());
     }
 
     #[test]

@@ -67,8 +67,8 @@ fn steps_table(steps: &[StepDocument]) -> String {
 /// The step's ID, and its name in the pipeline if the ID does not contain the name: the logs of workers have the name.
 fn named(step: &StepDocument) -> String {
     let (id, name) = (&step.id, &step.step);
-    let told = id.rsplit_once('_').is_some_and(|(task, _)| *name == task);
-    if told { id.clone() } else { format!("{id} ({name})") }
+    let has_name = id.rsplit_once('_').is_some_and(|(task, _)| *name == task);
+    if has_name { id.clone() } else { format!("{id} ({name})") }
 }
 
 /// The usage of each attempt: times, memory, bytes, calls of host functions, models. Empty if no step has run.
@@ -90,9 +90,9 @@ fn used(steps: &[StepDocument]) -> String {
             bytes(usage.input_bytes),
             bytes(usage.output_bytes),
         ]);
-        let said = said(attempt);
-        if !said.is_empty() {
-            more.push_str(&format!("{name}: {}\n", said.join(", ")));
+        let attempt_notes = attempt_notes(attempt);
+        if !attempt_notes.is_empty() {
+            more.push_str(&format!("{name}: {}\n", attempt_notes.join(", ")));
         }
     }
     if rows.is_empty() {
@@ -102,7 +102,7 @@ fn used(steps: &[StepDocument]) -> String {
 }
 
 /// The number of lost workers, the calls of host functions and the models of an attempt.
-fn said(attempt: &AttemptDocument) -> Vec<String> {
+fn attempt_notes(attempt: &AttemptDocument) -> Vec<String> {
     let lost = attempt
         .lost_workers
         .map(|n| format!("started again after {}", count(usize::try_from(n).unwrap_or(usize::MAX), "lost worker")));

@@ -13,7 +13,7 @@ use signal_hook::iterator::{Handle, Signals};
 pub(crate) struct Listening {
     handle: Handle,
     thread: Option<JoinHandle<()>>,
-    seen: Arc<AtomicU8>,
+    received: Arc<AtomicU8>,
 }
 
 /// The texts that are printed at the first signal and at the second one.
@@ -34,22 +34,22 @@ impl SignalWords {
         Self { drain: "interrupted: the workers go on, and this command stops waiting", abort: "interrupted again" };
 }
 
-/// Drains and aborts `shutdown` on signals, and prints the text of each signal with `told`.
+/// Drains and aborts `shutdown` on signals, and passes the text of each signal to `print`.
 pub(crate) fn listen(
     shutdown: Shutdown,
     words: SignalWords,
-    told: impl Fn(&str) + Send + 'static,
+    print: impl Fn(&str) + Send + 'static,
 ) -> Result<Listening, Error> {
     listen_with(move |before| match before {
         0 => {
             // The drain comes first: writing to standard error may block.
             shutdown.drain();
-            told(words.drain);
+            print(words.drain);
             true
         }
         1 => {
             shutdown.abort();
-            told(words.abort);
+            print(words.abort);
             true
         }
         _ => false,
@@ -70,8 +70,8 @@ fn listen_with(act: impl Fn(u8) -> bool + Send + 'static) -> Result<Listening, E
     let failed = |e: std::io::Error| Error::host("signals", "listen to signals").cause(e);
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let handle = signals.handle();
-    let seen = Arc::new(AtomicU8::new(0));
-    let count = seen.clone();
+    let received = Arc::new(AtomicU8::new(0));
+    let count = received.clone();
     let listener = move || {
         for signal in signals.forever() {
             if !act(count.fetch_add(1, Ordering::SeqCst)) {
@@ -81,13 +81,13 @@ fn listen_with(act: impl Fn(u8) -> bool + Send + 'static) -> Result<Listening, E
     };
     let thread = std::thread::Builder::new().name("signals".into()).spawn(listener);
     let thread = thread.map_err(|error| failed(Scarce::thread(&error)))?;
-    Ok(Listening { handle, thread: Some(thread), seen })
+    Ok(Listening { handle, thread: Some(thread), received })
 }
 
 impl Listening {
     /// Whether a signal came.
     pub(crate) fn interrupted(&self) -> bool {
-        self.seen.load(Ordering::SeqCst) > 0
+        self.received.load(Ordering::SeqCst) > 0
     }
 }
 

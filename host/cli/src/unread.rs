@@ -1,7 +1,7 @@
 //! Printing of lists. A record that cannot be read is named, and the others are printed all the same.
 
 use dovetail_service::documents::{Entry, Unreadable};
-use dovetail_service::runs::Listed;
+use dovetail_service::runs::ReadableList;
 use dovetail_service::{Error, Notice, Observer as _};
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use crate::app::App;
 /// name and `"unreadable"`, after the others.
 pub(crate) fn print_list<T, D: Serialize, K: Serialize>(
     app: &App,
-    list: &Listed<T>,
+    list: &ReadableList<T>,
     what: &'static str,
     key: impl Fn(&str) -> K,
     document: impl Fn(&T) -> D,

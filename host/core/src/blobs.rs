@@ -1,6 +1,7 @@
 //! The port to content-addressed bytes (packages, artifacts, models, large values, logs), and the JSON form of a
 //! reference to an artifact.
 
+use crate::panics::Panicked;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -93,12 +94,12 @@ impl StoreError {
         let first = self.source.as_deref().map(|error| error as &(dyn std::error::Error + 'static));
         let causes: Vec<String> =
             std::iter::successors(first, |error| error.source()).map(ToString::to_string).collect();
-        Self {
-            kind: self.kind,
-            store: self.store,
-            operation: self.operation.clone(),
-            source: (!causes.is_empty()).then(|| causes.join(": ").into()),
-        }
+        let panic = self.source.as_deref().and_then(|error| error.downcast_ref::<Panicked>());
+        let source = match panic {
+            Some(panic) => Some(panic.clone().into()),
+            None => (!causes.is_empty()).then(|| causes.join(": ").into()),
+        };
+        Self { kind: self.kind, store: self.store, operation: self.operation.clone(), source }
     }
 }
 

@@ -198,11 +198,11 @@ pub fn blobs(make: &dyn Fn() -> Arc<dyn Blobs>) {
     assert_eq!(blobs.get(BlobKind::Log, &Digest::of(&vec![7; 100_000]), 1 << 20).expect("get works").len(), 100_000);
 }
 
-/// Checks the promises of [`RemovableBlobs`]. `blobs` and `shelf` are the same store, which is empty.
+/// Checks the promises of [`RemovableBlobs`]. `blobs` and `removable_blobs` are the same store, which is empty.
 ///
 /// # Panics
 /// If the store breaks a promise.
-pub fn shelf(blobs: &dyn Blobs, shelf: &dyn RemovableBlobs) {
+pub fn removable_blobs(blobs: &dyn Blobs, removable_blobs: &dyn RemovableBlobs) {
     let mut put: Vec<(Digest, u64)> = (0..5_u8)
         .map(|n| (blobs.put(BlobKind::Artifact, &vec![n; usize::from(n) + 1]).expect("put works"), u64::from(n) + 1))
         .collect();
@@ -214,34 +214,42 @@ pub fn shelf(blobs: &dyn Blobs, shelf: &dyn RemovableBlobs) {
             found.push((digest, bytes));
             Ok(())
         };
-        shelf.walk(kind, visit).expect("walk works");
+        removable_blobs.walk(kind, visit).expect("walk works");
         found.sort();
         found
     };
     assert_eq!(walk(BlobKind::Artifact), put, "each of a kind once, with its size");
     let mut visited = 0;
-    let ended = shelf.walk(BlobKind::Artifact, &mut |_, _| {
+    let ended = removable_blobs.walk(BlobKind::Artifact, &mut |_, _| {
         visited += 1;
         Err(StoreError::plain(StoreErrorKind::Conflict, "enough"))
     });
     assert_eq!((ended.expect_err("it was ended").kind, visited), (StoreErrorKind::Conflict, 1), "an error ends it");
     let (first, _) = put[0];
     let hour = Duration::from_secs(3600);
-    assert!(shelf.age(BlobKind::Artifact, &first).expect("age works").is_some_and(|age| age < hour));
-    assert_eq!(shelf.age(BlobKind::Package, &first).expect("age works"), None, "kinds do not mix");
-    assert!(!shelf.remove(BlobKind::Artifact, &first, hour).expect("remove works"), "what is young stays");
+    assert!(removable_blobs.age(BlobKind::Artifact, &first).expect("age works").is_some_and(|age| age < hour));
+    assert_eq!(removable_blobs.age(BlobKind::Package, &first).expect("age works"), None, "kinds do not mix");
+    assert!(!removable_blobs.remove(BlobKind::Artifact, &first, hour).expect("remove works"), "a young blob stays");
     assert_eq!(blobs.size(BlobKind::Artifact, &first).expect("size works"), Some(put[0].1));
-    assert!(shelf.remove(BlobKind::Artifact, &first, Duration::ZERO).expect("remove works"));
-    assert!(!shelf.remove(BlobKind::Artifact, &first, Duration::ZERO).expect("remove works"), "it is gone already");
-    assert_eq!(shelf.age(BlobKind::Artifact, &first).expect("age works"), None);
+    assert!(removable_blobs.remove(BlobKind::Artifact, &first, Duration::ZERO).expect("remove works"));
+    assert!(
+        !removable_blobs.remove(BlobKind::Artifact, &first, Duration::ZERO).expect("remove works"),
+        "it is gone already"
+    );
+    assert_eq!(removable_blobs.age(BlobKind::Artifact, &first).expect("age works"), None);
     assert_eq!(blobs.get(BlobKind::Artifact, &first, 9).expect_err("it is gone").kind, StoreErrorKind::Missing);
     assert_eq!(walk(BlobKind::Artifact), put[1..], "nothing else has gone");
     assert_eq!(walk(BlobKind::Log), [(log, 4)]);
-    let remove =
-        &mut |digest: Digest, _| shelf.remove(BlobKind::Artifact, &digest, Duration::ZERO).map(|gone| assert!(gone));
-    shelf.walk(BlobKind::Artifact, remove).expect("what is told of may be removed at once");
+    let remove = &mut |digest: Digest, _| {
+        removable_blobs.remove(BlobKind::Artifact, &digest, Duration::ZERO).map(|gone| assert!(gone))
+    };
+    removable_blobs.walk(BlobKind::Artifact, remove).expect("a visited entry may be removed during the walk");
     assert_eq!(walk(BlobKind::Artifact), [], "every one was told of");
-    assert_eq!(shelf.remove_abandoned(false).expect("remove_abandoned works"), 0, "nobody left anything");
+    assert_eq!(
+        removable_blobs.remove_abandoned(false).expect("remove_abandoned works"),
+        0,
+        "there is no abandoned blob"
+    );
 }
 
 /// Checks the promises of [`crate::retention::Owned`]. `new` opens the same store each time; it is empty and has no
@@ -251,19 +259,19 @@ pub fn shelf(blobs: &dyn Blobs, shelf: &dyn RemovableBlobs) {
 /// If the store breaks a promise.
 pub fn owned(new: &(dyn Fn() -> Arc<dyn RemovableBlobs> + Sync), put: &dyn Fn(), racing: usize) -> String {
     let store = new();
-    assert_eq!(store.owner().expect("owner works"), None, "it is nobody's");
+    assert_eq!(store.owner().expect("owner works"), None, "the store has no owner");
     assert!(store.is_empty().expect("is_empty works"));
     put();
     assert!(!store.is_empty().expect("is_empty works"));
-    assert_eq!(new().owner().expect("owner works"), None, "a blob makes nobody its owner");
+    assert_eq!(new().owner().expect("owner works"), None, "a stored blob does not set an owner");
     let owners: Vec<String> = std::thread::scope(|threads| {
         let own = |n: usize| new().own(&format!("records-{n}")).expect("own works");
         let racing: Vec<_> = (0..racing).map(|n| threads.spawn(move || own(n))).collect();
         racing.into_iter().map(|one| one.join().expect("it ends")).collect()
     });
     let owner = store.owner().expect("owner works").expect("it has one now");
-    assert!(owners.iter().all(|told| *told == owner), "all are told of one owner: {owners:?}");
-    assert_eq!(store.own("late").expect("own works"), owner, "who comes later changes nothing");
+    assert!(owners.iter().all(|owner_found| *owner_found == owner), "all are told of one owner: {owners:?}");
+    assert_eq!(store.own("late").expect("own works"), owner, "a later call does not change the owner");
     assert_eq!(new().owner().expect("owner works"), Some(owner.clone()));
     owner
 }
@@ -298,14 +306,14 @@ pub fn archive(archive: &dyn Archive, put: &dyn Fn(&[Record])) {
     assert_eq!(names(scan("", 100)), ["a:1", "a:10", "c"]);
     assert_eq!(archive.scan(Kind::Cancel, "", 9).expect("scan works").len(), 1, "kinds do not mix");
     put(&[record(Kind::Run, "b".to_owned())]);
-    assert_eq!(names(scan("", 100)), ["a:1", "a:10", "b", "c"], "what was removed can be written again");
+    assert_eq!(names(scan("", 100)), ["a:1", "a:10", "b", "c"], "a removed record can be written again");
     let mut removed = Vec::new();
     let remove = &mut |key: String, _: &[u8]| {
         archive.remove(Kind::Run, std::slice::from_ref(&key))?;
         removed.push(key);
         Ok(())
     };
-    archive.each(Kind::Run, remove).expect("what is told of may be removed at once");
+    archive.each(Kind::Run, remove).expect("a visited entry may be removed during the walk");
     assert_eq!(removed, ["a:1", "a:10", "b", "c"]);
     assert_eq!(each(Kind::Run), []);
     put(&["a", "b", "c", "d"].map(|key| record(Kind::Run, key.to_owned())));
@@ -325,7 +333,7 @@ fn unchanged(archive: &dyn Archive, put: &dyn Fn(&[Record])) {
     archive.remove_unchanged(Kind::Run, &found[2..3]).expect("remove_unchanged works");
     assert_eq!(names(), ["a", "b", "d"]);
     archive.remove_unchanged(Kind::Run, &found).expect("remove_unchanged works");
-    assert_eq!(names(), ["a"], "what is another record by now stays");
+    assert_eq!(names(), ["a"], "a changed record stays");
     // More records than a store takes in one request.
     put(&(0..1200).map(|n| record(Kind::Attempt, format!("m:{n}"))).collect::<Vec<_>>());
     let mut found = all(Kind::Attempt);

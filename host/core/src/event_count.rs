@@ -7,6 +7,8 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::sync::lock;
+
 /// Counts changes, and wakes the threads that wait for one: an event count, made of a mutex and a condition variable.
 #[derive(Debug, Default)]
 pub struct EventCount {
@@ -16,7 +18,7 @@ pub struct EventCount {
 
 impl EventCount {
     fn lock(&self) -> MutexGuard<'_, u64> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.changes)
     }
 
     /// Counts a change, and wakes all sleeping threads.

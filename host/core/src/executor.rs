@@ -59,7 +59,7 @@ pub enum Outcome {
 /// Why an attempt failed: the guest's own error, or the reason for which the host stopped the guest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
-    /// What the failure policy acts upon.
+    /// The kind of failure, from which the failure policy decides.
     pub kind: FailureKind,
     /// A stable code in snake_case: the task's own (`no_face_found`) or the host's (`out_of_memory`, `timeout`, ...).
     pub code: String,

@@ -10,8 +10,10 @@
 //! and wait for it: that would be a deadlock.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
+
+use crate::sync::lock;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
@@ -53,7 +55,7 @@ impl<S, T> FlatCombiner<S, T> {
 
     /// For the resource's own thread: waits until the resource is free, and takes it.
     pub fn lock(&self) -> CombinerGuard<'_, S, T> {
-        CombinerGuard { means: self.means.lock().unwrap_or_else(PoisonError::into_inner), inbox: &self.inbox }
+        CombinerGuard { means: lock(&self.means), inbox: &self.inbox }
     }
 
     /// For the resource's own thread: waits for queued work until the given time, or without end if there is none.
@@ -104,7 +106,7 @@ mod tests {
         *guard += guard.take_waiting(2).sum::<i32>();
         assert_eq!(*guard, 3);
         drop(guard);
-        assert!(combiner.try_lock().is_none(), "what waits comes first");
+        assert!(combiner.try_lock().is_none(), "waiting requests come first");
         assert_eq!(combiner.wait(None), Ok(3));
         assert_eq!(*combiner.lock(), 3);
         assert_eq!(combiner.wait(Some(Instant::now())), Err(RecvTimeoutError::Timeout));

@@ -81,7 +81,7 @@ impl fmt::Debug for Digest {
 
 /// The text is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no digest: expected `sha256:` and 64 hex digits")]
+#[error("`{0}` is not a valid digest: expected `sha256:` and 64 hex digits")]
 pub struct BadDigest(String);
 
 impl FromStr for Digest {
@@ -173,7 +173,7 @@ impl RunId {
 
 /// The text is not a run ID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no run ID: expected 8-4-4-4-12 hex digits, as `dovetail runs list` shows them")]
+#[error("`{0}` is not a valid run ID: expected 8-4-4-4-12 hex digits, as `dovetail runs list` shows them")]
 pub struct BadRunId(String);
 
 impl FromStr for RunId {

@@ -28,6 +28,8 @@ pub mod retention;
 pub mod scarce;
 pub mod size;
 pub mod stop;
+pub mod sync;
+pub mod url;
 pub mod vision;
 pub mod window;
 pub mod wit;

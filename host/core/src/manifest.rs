@@ -107,7 +107,7 @@ impl Manifest {
     pub fn parse(text: &str) -> Result<Self, ManifestErrors> {
         let table = DeTable::parse(text).map_err(|error| {
             let (line, column) = position(text, error.span().map_or(0, |span| span.start));
-            let message = format!("this is no TOML: {}", error.message().trim_end().replace('\n', ", "));
+            let message = format!("this is not valid TOML: {}", error.message().trim_end().replace('\n', ", "));
             ManifestErrors(vec![ManifestError { line, column, message }])
         })?;
         let mut reader = Reader { text, errors: Vec::new() };
@@ -146,7 +146,7 @@ impl Reader<'_> {
                 self.error(
                     *at,
                     format!(
-                        "`{name}` is no name: write 1 to 64 lower-case letters, digits and single `-` \
+                        "`{name}` is not a valid name: write 1 to 64 lower-case letters, digits and single `-` \
                          between them, a letter first"
                     ),
                 );
@@ -155,7 +155,9 @@ impl Reader<'_> {
         });
         let version = self.required(table, "version").and_then(|(at, version)| {
             Version::parse(&version)
-                .map_err(|error| self.error(at, format!("`{version}` is no version such as `1.0.0`: {error}")))
+                .map_err(|error| {
+                    self.error(at, format!("`{version}` is not a valid version (such as `1.0.0`): {error}"));
+                })
                 .ok()
         });
         let description = self.required(table, "description").filter(|(at, text)| {
@@ -189,7 +191,9 @@ impl Reader<'_> {
                     if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
                         self.error(
                             at,
-                            format!("`{name}` is no name of a model: it has 1 to 64 of a-z, 0-9, `_`, `-` and `.`"),
+                            format!(
+                                "`{name}` is not a valid name of a model: it has 1 to 64 of a-z, 0-9, `_`, `-` and `.`"
+                            ),
                         );
                     } else if !models.contains(&name) {
                         models.push(name);
@@ -276,7 +280,7 @@ impl Reader<'_> {
                             self.error(
                                 at,
                                 format!(
-                                    "`{origin}` is no origin: write scheme and host, without a path, such as \
+                                    "`{origin}` is not a valid origin: write scheme and host, without a path, such as \
                                      `https://api.example.com`"
                                 ),
                             );

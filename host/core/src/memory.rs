@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
@@ -15,10 +15,7 @@ use crate::ledger::{
     Scope, Wait,
 };
 use crate::retention::{Archive, BlobVisitor, Owned, RemovableBlobs};
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::sync::lock;
 
 /// A clock that moves only when a test advances it.
 #[derive(Debug, Default)]
@@ -43,21 +40,21 @@ impl Clock for ManualClock {
 
 /// [`Blobs`] in memory.
 #[derive(Debug, Default)]
-pub struct MemoryBlobs(Mutex<HashMap<(BlobKind, Digest), Kept>>, Mutex<Option<String>>);
+pub struct MemoryBlobs(Mutex<HashMap<(BlobKind, Digest), TimedBlob>>, Mutex<Option<String>>);
 
 /// The bytes, and the time at which they were last stored.
-type Kept = (Vec<u8>, Instant);
+type TimedBlob = (Vec<u8>, Instant);
 
 impl Blobs for MemoryBlobs {
     fn put(&self, kind: BlobKind, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        locked(&self.0).insert((kind, digest), (bytes.to_vec(), Instant::now()));
+        lock(&self.0).insert((kind, digest), (bytes.to_vec(), Instant::now()));
         Ok(digest)
     }
 
     fn get(&self, kind: BlobKind, digest: &Digest, max: u64) -> Result<Vec<u8>, StoreError> {
         let operation = || format!("read {} {digest}", kind.folder());
-        let blobs = locked(&self.0);
+        let blobs = lock(&self.0);
         let (bytes, _) =
             blobs.get(&(kind, *digest)).ok_or_else(|| StoreError::plain(StoreErrorKind::Missing, operation()))?;
         if bytes.len() as u64 > max {
@@ -71,28 +68,28 @@ impl Blobs for MemoryBlobs {
     }
 
     fn size(&self, kind: BlobKind, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        Ok(locked(&self.0).get(&(kind, *digest)).map(|(b, _)| b.len() as u64))
+        Ok(lock(&self.0).get(&(kind, *digest)).map(|(b, _)| b.len() as u64))
     }
 }
 
 impl MemoryBlobs {
     /// Forgets the owner, like an operator who removes the stored note.
     pub fn disown(&self) {
-        *locked(&self.1) = None;
+        *lock(&self.1) = None;
     }
 }
 
 impl Owned for MemoryBlobs {
     fn owner(&self) -> Result<Option<String>, StoreError> {
-        Ok(locked(&self.1).clone())
+        Ok(lock(&self.1).clone())
     }
 
     fn own(&self, records: &str) -> Result<String, StoreError> {
-        Ok(locked(&self.1).get_or_insert_with(|| records.to_owned()).clone())
+        Ok(lock(&self.1).get_or_insert_with(|| records.to_owned()).clone())
     }
 
     fn is_empty(&self) -> Result<bool, StoreError> {
-        Ok(locked(&self.0).is_empty())
+        Ok(lock(&self.0).is_empty())
     }
 
     fn place(&self) -> String {
@@ -104,18 +101,18 @@ impl RemovableBlobs for MemoryBlobs {
     fn walk(&self, kind: BlobKind, visit: &mut BlobVisitor<'_>) -> Result<(), StoreError> {
         // The lock is not held during the calls: the visitor may remove the blobs.
         let found: Vec<(Digest, u64)> = {
-            let blobs = locked(&self.0);
+            let blobs = lock(&self.0);
             blobs.iter().filter(|((k, _), _)| *k == kind).map(|((_, d), (b, _))| (*d, b.len() as u64)).collect()
         };
         found.into_iter().try_for_each(|(digest, bytes)| visit(digest, bytes))
     }
 
     fn age(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Duration>, StoreError> {
-        Ok(locked(&self.0).get(&(kind, *digest)).map(|(_, stored)| stored.elapsed()))
+        Ok(lock(&self.0).get(&(kind, *digest)).map(|(_, stored)| stored.elapsed()))
     }
 
     fn remove(&self, kind: BlobKind, digest: &Digest, at_least: Duration) -> Result<bool, StoreError> {
-        let mut blobs = locked(&self.0);
+        let mut blobs = lock(&self.0);
         let old = blobs.get(&(kind, *digest)).is_some_and(|(_, stored)| stored.elapsed() >= at_least);
         Ok(old && blobs.remove(&(kind, *digest)).is_some())
     }
@@ -351,7 +348,7 @@ impl MemoryLedger {
 
 impl Ledger for MemoryLedger {
     fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         let now = self.clock.mono_ms();
         let replies = items.iter().map(|item| state.apply(item, now)).collect();
         state.wakes += 1;
@@ -361,7 +358,7 @@ impl Ledger for MemoryLedger {
 
     fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError> {
         let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         let claimed = state.claim(scope, want, lease_ms, self.clock.mono_ms());
         if !claimed.is_empty() || wait.at_most.is_zero() {
             return Ok(claimed);
@@ -372,7 +369,7 @@ impl Ledger for MemoryLedger {
     }
 
     fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         let expiry = self.clock.mono_ms() + u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
         let renew = |lease: &Lease| {
             if state.has(Kind::Cancel, &lease.run.key()) {
@@ -390,12 +387,12 @@ impl Ledger for MemoryLedger {
     }
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        let state = locked(&self.state);
+        let state = lock(&self.state);
         Ok(keys.iter().map(|key| state.records.get(&(kind, key.clone())).cloned()).collect())
     }
 
     fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let state = locked(&self.state);
+        let state = lock(&self.state);
         let mut keys: Vec<&(Kind, String)> =
             state.order.iter().filter(|(k, key)| *k == kind && key.starts_with(&listing.prefix)).collect();
         if listing.newest_first {
@@ -409,12 +406,12 @@ impl Ledger for MemoryLedger {
     }
 
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
-        Ok(locked(&self.state).open.iter().take(limit).cloned().collect())
+        Ok(lock(&self.state).open.iter().take(limit).cloned().collect())
     }
 
     fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
         let now = self.clock.mono_ms();
-        let state = locked(&self.state);
+        let state = lock(&self.state);
         // This backend belongs to one process, so the one living worker of that process holds every lease.
         let worker = state.workers.iter().find(|(_, (_, until))| *until > now).map(|(name, _)| name.clone());
         let held = state.jobs.iter().filter(|(r, job)| r == run && job.lease.is_some_and(|(_, expiry)| expiry > now));
@@ -425,7 +422,7 @@ impl Ledger for MemoryLedger {
         let ended = |state: &State| {
             runs.iter().filter(|run| state.has(Kind::RunOutcome, &run.key())).cloned().collect::<Vec<_>>()
         };
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         if ended(&state).is_empty() && !wait.at_most.is_zero() {
             let waiting = self
                 .changed
@@ -437,13 +434,13 @@ impl Ledger for MemoryLedger {
 
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
         let until = self.clock.mono_ms() + u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-        locked(&self.state).workers.insert(worker.to_owned(), (about.to_vec(), until));
+        lock(&self.state).workers.insert(worker.to_owned(), (about.to_vec(), until));
         Ok(())
     }
 
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let now = self.clock.mono_ms();
-        let state = locked(&self.state);
+        let state = lock(&self.state);
         Ok(state
             .workers
             .iter()
@@ -453,24 +450,24 @@ impl Ledger for MemoryLedger {
     }
 
     fn wake(&self) {
-        locked(&self.state).wakes += 1;
+        lock(&self.state).wakes += 1;
         self.changed.notify_all();
     }
 
     fn wakes(&self) -> u64 {
-        locked(&self.state).wakes
+        lock(&self.state).wakes
     }
 }
 
 impl Archive for MemoryLedger {
     fn scan(&self, kind: Kind, after: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let state = locked(&self.state);
+        let state = lock(&self.state);
         let found = state.records.iter().filter(|((k, key), _)| *k == kind && key.as_str() > after).take(limit);
         Ok(found.map(|((_, key), value)| (key.clone(), value.clone())).collect())
     }
 
     fn remove(&self, kind: Kind, keys: &[String]) -> Result<(), StoreError> {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         for key in keys {
             state.records.remove(&(kind, key.clone()));
             state.order.retain(|(k, known)| *k != kind || known != key);
@@ -479,7 +476,7 @@ impl Archive for MemoryLedger {
     }
 
     fn remove_unchanged(&self, kind: Kind, found: &[(String, Vec<u8>)]) -> Result<(), StoreError> {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         for (key, value) in found {
             let place = (kind, key.clone());
             if state.records.get(&place) == Some(value) {

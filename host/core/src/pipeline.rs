@@ -33,7 +33,7 @@ pub mod schema;
 mod text;
 
 pub use bind::Unbound;
-pub use catalogue::{Catalogue, Listed, TaskVersion, Unresolved, newest, task_reference};
+pub use catalogue::{Catalogue, ListCatalogue, TaskVersion, Unresolved, newest, task_reference};
 pub use check::{Checked, check};
 pub use diff::diff;
 pub use finding::{Code, Finding, Severity};

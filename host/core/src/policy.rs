@@ -6,7 +6,7 @@ use crate::executor::{Failure, FailureKind};
 
 /// What follows a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum RetryDecision {
     /// Another attempt is made after at least this delay.
     Retry(Duration),
     /// The failure is final: the step has failed.
@@ -43,13 +43,13 @@ pub const LOOK_AGAIN: [Duration; 4] =
 ///
 /// A failure of the kind `LostWorker` is final here: crashes are counted by the ledger, up to [`MAX_CRASHES`].
 #[must_use]
-pub fn after(failure: &Failure, number: u32, max_attempts: u32, backoff: Backoff, spread: f64) -> Next {
+pub fn after(failure: &Failure, number: u32, max_attempts: u32, backoff: Backoff, spread: f64) -> RetryDecision {
     if failure.kind == FailureKind::LostWorker || !failure.may_retry() || number >= max_attempts {
-        return Next::Final;
+        return RetryDecision::Final;
     }
     let doubled = backoff.first.saturating_mul(1 << number.saturating_sub(1).min(16)).min(backoff.max);
     let jittered = doubled.mul_f64(0.5 + 0.5 * spread.clamp(0.0, 1.0));
-    Next::Retry(jittered.max(Duration::from_millis(failure.retry_after_ms.unwrap_or(0)).min(MAX_ASKED)))
+    RetryDecision::Retry(jittered.max(Duration::from_millis(failure.retry_after_ms.unwrap_or(0)).min(MAX_ASKED)))
 }
 
 #[cfg(test)]
@@ -79,7 +79,7 @@ mod tests {
             (Timeout, false, true),
         ] {
             assert_eq!(
-                matches!(after(&failure(kind, retryable), 1, 3, BACKOFF, 0.0), Next::Retry(_)),
+                matches!(after(&failure(kind, retryable), 1, 3, BACKOFF, 0.0), RetryDecision::Retry(_)),
                 again,
                 "{kind:?} {retryable}"
             );
@@ -89,20 +89,20 @@ mod tests {
     #[test]
     fn the_last_attempt_is_final() {
         let f = failure(FailureKind::Timeout, true);
-        assert!(matches!(after(&f, 2, 3, BACKOFF, 0.0), Next::Retry(_)));
-        assert_eq!(after(&f, 3, 3, BACKOFF, 0.0), Next::Final);
+        assert!(matches!(after(&f, 2, 3, BACKOFF, 0.0), RetryDecision::Retry(_)));
+        assert_eq!(after(&f, 3, 3, BACKOFF, 0.0), RetryDecision::Final);
     }
 
     #[test]
     fn the_delay_doubles_up_to_its_bound_and_honours_what_the_task_asks() {
         let mut f = failure(FailureKind::Failed, true);
-        assert_eq!(after(&f, 1, 99, BACKOFF, 1.0), Next::Retry(Duration::from_millis(200)));
-        assert_eq!(after(&f, 3, 99, BACKOFF, 1.0), Next::Retry(Duration::from_millis(800)));
-        assert_eq!(after(&f, 3, 99, BACKOFF, 0.0), Next::Retry(Duration::from_millis(400)));
-        assert_eq!(after(&f, 60, 99, BACKOFF, 1.0), Next::Retry(BACKOFF.max));
+        assert_eq!(after(&f, 1, 99, BACKOFF, 1.0), RetryDecision::Retry(Duration::from_millis(200)));
+        assert_eq!(after(&f, 3, 99, BACKOFF, 1.0), RetryDecision::Retry(Duration::from_millis(800)));
+        assert_eq!(after(&f, 3, 99, BACKOFF, 0.0), RetryDecision::Retry(Duration::from_millis(400)));
+        assert_eq!(after(&f, 60, 99, BACKOFF, 1.0), RetryDecision::Retry(BACKOFF.max));
         f.retry_after_ms = Some(90_000);
-        assert_eq!(after(&f, 1, 99, BACKOFF, 1.0), Next::Retry(Duration::from_secs(90)));
+        assert_eq!(after(&f, 1, 99, BACKOFF, 1.0), RetryDecision::Retry(Duration::from_secs(90)));
         f.retry_after_ms = Some(u64::MAX);
-        assert_eq!(after(&f, 1, 99, BACKOFF, 1.0), Next::Retry(MAX_ASKED));
+        assert_eq!(after(&f, 1, 99, BACKOFF, 1.0), RetryDecision::Retry(MAX_ASKED));
     }
 }

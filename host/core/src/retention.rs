@@ -98,7 +98,7 @@ pub fn identity_of(written: &[u8], place: &str) -> Result<String, StoreError> {
     if text.is_empty() || text.len() as u64 > MAX_IDENTITY || !text.bytes().all(|b| b.is_ascii_graphic()) {
         let why = "it names no set of records: it was damaged; if you know that one set of records alone uses this \
                    store, remove it, and the next process that writes writes it again";
-        return Err(StoreError::new(StoreErrorKind::Corrupt, format!("read whose blobs these are from {place}"), why));
+        return Err(StoreError::new(StoreErrorKind::Corrupt, format!("read the owner of the blobs from {place}"), why));
     }
     Ok(text.to_owned())
 }

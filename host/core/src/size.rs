@@ -1,8 +1,21 @@
-//! The size of a value as JSON, computed without storing the text.
+//! Sizes in bytes: of a value as JSON, computed without storing the text; and a size as text for people.
 
 use std::io::Write;
 
 use serde_json::Value;
+
+/// A size as `12 B`, `3.4 KiB`, `5.6 MiB` or `7.8 GiB`, for people.
+/// [`show_size`](crate::manifest::show_size) writes the exact size instead.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+pub fn rounded_size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
+    }
+}
 
 /// The length of `value` as compact JSON, in bytes.
 #[must_use]

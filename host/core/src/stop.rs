@@ -3,8 +3,10 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+use crate::sync::lock;
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -49,7 +51,7 @@ impl Canceller {
     /// Cancels the work, for good, and wakes the threads in [`Stop::wait`].
     pub fn cancel(&self) {
         self.0.flag.store(true, Ordering::Release);
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lock(&self.0.open).take();
     }
 }
 
@@ -112,7 +114,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_cancellation_wakes_who_waits() {
+    fn a_cancellation_wakes_waiting_threads() {
         let canceller = Canceller::new();
         let stop = canceller.stop();
         let (_keep, answer) = crossbeam_channel::bounded::<()>(1);

@@ -89,7 +89,7 @@ impl Image {
         Self { warning: Some(warning.into()), ..self }
     }
 
-    /// What is wrong with the file that the image was decoded from, although all pixels could be decoded.
+    /// The damage of the file that the image was decoded from, although all pixels could be decoded.
     #[must_use]
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()

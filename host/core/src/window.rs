@@ -116,7 +116,7 @@ pub struct Delivery {
 
 /// The result of renewing a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum WindowRenewal {
     /// The lease is valid for another full term.
     Renewed,
     /// The window does not know the lease, because the window was lost. The worker goes on, and renews again after the
@@ -172,11 +172,11 @@ pub trait Window: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`.
-    fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<Held>, StoreError>;
+    fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<WindowRenewal>, StoreError>;
 
     /// Registers a callback for notifications: jobs were enqueued, or a run was closed or cancelled, anywhere in the
     /// fleet. Best effort: a caller that waits must also look from time to time.
-    fn listen(&self, ring: Box<dyn Fn(Notification) + Send + Sync>);
+    fn listen(&self, listener: Box<dyn Fn(Notification) + Send + Sync>);
 
     /// For each run, whether it is open in the window with at least one job that can continue it. A run for which this
     /// is false has been lost.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs as _, StoreError};
-use dovetail_core::conformance::{archive, blobs, broken_promises, ledger, owned, shelf, with_manual_clock};
+use dovetail_core::conformance::{archive, blobs, broken_promises, ledger, owned, removable_blobs, with_manual_clock};
 use dovetail_core::ledger::{
     Claimed, HeldStep, Kind, Lease, Ledger, Listing, Operation, Renewal, Reply, RunKey, Scope, Wait,
 };
@@ -18,7 +18,7 @@ fn memory_keeps_the_promises() {
     ledger(&with_manual_clock(|clock| Arc::new(MemoryLedger::new(clock))));
     blobs(&|| Arc::new(MemoryBlobs::default()));
     let kept = MemoryBlobs::default();
-    shelf(&kept, &kept);
+    removable_blobs(&kept, &kept);
     let kept = Arc::new(MemoryBlobs::default());
     owned(&|| kept.clone(), &|| assert_eq!(kept.put(BlobKind::Log, b"x").unwrap(), Digest::of(b"x")), 8);
     let records = MemoryLedger::new(Arc::new(ManualClock::default()));

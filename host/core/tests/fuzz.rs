@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use dovetail_core::pipeline::faces::{catalogue, task};
-use dovetail_core::pipeline::{self, Listed, Pipeline, ready};
+use dovetail_core::pipeline::{self, ListCatalogue, Pipeline, ready};
 use dovetail_core::wit::{Type, json};
 use mutator::{files, fuzz};
 use serde_json::{Map, Value};
@@ -38,8 +38,8 @@ fn values() {
 }
 
 /// Tasks with types of every kind. Some types fit each other, some fit with a conversion, and some do not fit.
-fn tasks() -> Listed {
-    let Listed(mut tasks) = catalogue();
+fn tasks() -> ListCatalogue {
+    let ListCatalogue(mut tasks) = catalogue();
     let shape = "variant { none, square(f32), box(tuple<f32, f32>) }";
     let odd = "result<option<u32>, string>";
     tasks.extend([
@@ -70,7 +70,7 @@ fn tasks() -> Listed {
             ],
         ),
     ]);
-    Listed(tasks)
+    ListCatalogue(tasks)
 }
 
 /// Uses an accepted pipeline: its text, graphs and order must exist, and it must be the same after it was stored.

@@ -114,7 +114,8 @@ fn of_unknown_records(store: &dyn Owned, why: &str) -> FlowError {
         store.place()
     );
     let help = "let the records that they belong to store something first (start a worker, or `dovetail task push`): \
-                that writes the record of the owner; or name another prefix (`blobs = \"s3://BUCKET/PREFIX?...\"`, DOVETAIL_BLOBS)";
+                that writes the record of the owner; or name another prefix \
+                (`blobs = \"s3://BUCKET/PREFIX?...\"`, DOVETAIL_BLOBS)";
     FlowError::refused("foreign_blobs", message, help)
 }
 

@@ -40,7 +40,7 @@ pub fn document_of(ports: &Ports, key: &RunKey) -> Result<RunDocument, FlowError
     let output = if state == RunStatus::Succeeded { output(ports, &truth, &inputs)? } else { Value::Null };
     let finished_ms = truth.outcome.as_ref().map(|o| o.finished_ms);
     let started_ms = truth.outcomes.values().map(|o| o.started_ms).min();
-    let waiting = waiting(&truth, &held, || able(ports))?;
+    let waiting = waiting(&truth, &held, || worker_capabilities(ports))?;
     Ok(RunDocument {
         format: RunFormat::V1,
         run_id: key.run.clone(),
@@ -112,11 +112,11 @@ fn output(ports: &Ports, truth: &Truth, inputs: &Value) -> Result<Value, FlowErr
 /// # Errors
 /// A store's failure.
 pub fn unserved(ports: &Ports, limit: usize) -> Result<(usize, BTreeSet<String>), FlowError> {
-    let (able, mut runs, mut lacking) = (able(ports)?, 0, BTreeSet::new());
+    let (worker_capabilities, mut runs, mut lacking) = (worker_capabilities(ports)?, 0, BTreeSet::new());
     for key in ports.ledger.open_runs(limit)? {
         // A run that a newer dovetail wrote is passed over here, and named by lists.
         let Some(truth) = readable(Truth::read(ports, &key.run))? else { continue };
-        let waiting = waiting(&truth, &held(ports, &truth)?, || Ok(able.clone()))?;
+        let waiting = waiting(&truth, &held(ports, &truth)?, || Ok(worker_capabilities.clone()))?;
         runs += usize::from(!waiting.is_empty());
         lacking.extend(waiting.into_values().flatten());
     }
@@ -129,7 +129,7 @@ pub fn unserved(ports: &Ports, limit: usize) -> Result<(usize, BTreeSet<String>)
 /// A store's failure.
 pub fn waits(ports: &Ports, run: &RunId) -> Result<Vec<String>, FlowError> {
     let truth = Truth::read(ports, run)?;
-    let waiting = waiting(&truth, &held(ports, &truth)?, || able(ports))?;
+    let waiting = waiting(&truth, &held(ports, &truth)?, || worker_capabilities(ports))?;
     Ok(in_words(&truth, &waiting).collect())
 }
 
@@ -143,9 +143,9 @@ fn holder<'h>(held: &'h [HeldStep], step: &Step) -> Option<&'h HeldStep> {
 }
 
 /// The capabilities of each living worker.
-type Able = Vec<Vec<String>>;
+type WorkerCapabilities = Vec<Vec<String>>;
 
-fn able(ports: &Ports) -> Result<Able, FlowError> {
+fn worker_capabilities(ports: &Ports) -> Result<WorkerCapabilities, FlowError> {
     Ok(ports.ledger.workers()?.iter().map(|(_, about)| WorkerStatus::read(about).able).collect())
 }
 
@@ -156,7 +156,7 @@ type Waiting = std::collections::BTreeMap<String, Vec<String>>;
 fn waiting(
     truth: &Truth,
     held: &[HeldStep],
-    workers: impl FnOnce() -> Result<Able, FlowError>,
+    workers: impl FnOnce() -> Result<WorkerCapabilities, FlowError>,
 ) -> Result<Waiting, FlowError> {
     if truth.outcome.is_some() || truth.cancel.is_some() {
         return Ok(Waiting::new());
@@ -177,16 +177,16 @@ fn waiting(
         return Ok(Waiting::new());
     }
     let needs = |step: &Step| {
-        let lane = step.requirements.with_models(&truth.models);
-        let unserved = !workers.iter().any(|able| lane.is_served_by(able));
+        let requirements = step.requirements.with_models(&truth.models);
+        let unserved = !workers.iter().any(|able| requirements.is_served_by(able));
         // The missing capabilities are those that no worker has. If some worker has each of them but none has all, all
         // are reported.
-        let missing: Vec<String> = lane
+        let missing: Vec<String> = requirements
             .needs()
             .filter(|need| !workers.iter().any(|able| able.iter().any(|a| a == need)))
             .map(str::to_owned)
             .collect();
-        let missing = if missing.is_empty() { lane.needs().map(str::to_owned).collect() } else { missing };
+        let missing = if missing.is_empty() { requirements.needs().map(str::to_owned).collect() } else { missing };
         unserved.then_some((step.name.clone(), missing))
     };
     Ok(ready.into_iter().filter_map(needs).collect())

@@ -6,17 +6,17 @@
 use std::collections::BTreeMap;
 
 use dovetail_core::executor::{Failure, FailureKind, LogLine, ModelUse, Usage};
-use dovetail_core::keys::NodeId;
+use dovetail_core::keys::{NodeId, RunKey};
 use dovetail_core::{Digest, RunId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How far a run is.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
-    /// Open, and nobody works on a step of the run.
+    /// The run is open, and no worker executes a step of the run.
     Queued,
     Running,
     Succeeded,
@@ -44,7 +44,7 @@ impl RunStatus {
     }
 }
 
-/// How far a step is.
+/// The state of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
@@ -52,13 +52,14 @@ pub enum StepState {
     Blocked,
     /// The step waits in the queue.
     Ready,
-    /// A worker has the step.
+    /// A worker executes the step.
     Running,
     Succeeded,
     Failed,
     /// The run ended while the step ran.
     Stopped,
-    /// The run ended before the step could start.
+    /// No attempt was made, and none will be: the run ended before the step could start, or another step had failed
+    /// (`on_failure: finish`).
     NotRun,
 }
 
@@ -93,8 +94,8 @@ pub enum RunFormat {
 pub struct RunDocument {
     pub format: RunFormat,
     pub run_id: RunId,
-    /// How often the run had been run again by `dovetail runs retry`: 0 for what was submitted. `runs show RUN@0`
-    /// shows an earlier generation.
+    /// The number of times that `dovetail runs retry` has run the run again: 0 for the run as submitted. `runs show
+    /// RUN@0` shows an earlier generation.
     pub generation: u32,
     /// NAME@VERSION
     #[schemars(regex(pattern = r"^[a-z][a-z0-9-]*@[0-9]+\.[0-9]+\.[0-9]+"))]
@@ -103,17 +104,17 @@ pub struct RunDocument {
     /// The checked inputs with their defaults; files by reference.
     #[schemars(extend("type" = "object"))]
     pub inputs: Value,
-    /// As the pipeline declares it; null unless the run succeeded.
+    /// The output that the pipeline declares; null unless the run succeeded.
     #[schemars(extend("type" = ["object", "null"]))]
     pub output: Value,
     pub processing_summary: ProcessingSummary,
     pub submitted_at: Timestamp,
-    /// When the first attempt of the run began.
+    /// The time at which the first attempt of the run began.
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
-    /// What was odd and did not fail the run. Each warning names its step, picture or cause.
+    /// Faults that did not fail the run. Each warning names its step, picture or cause.
     pub warnings: Vec<String>,
-    /// Only of a run that failed or was cancelled by a failure.
+    /// Present only if the run failed or a failure cancelled the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,
 }
@@ -128,19 +129,19 @@ pub struct Timestamp(
 /// Times, lineage and steps of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProcessingSummary {
-    /// From the first submission to the run's outcome, in seconds: `0.41s`. The time in the queue is part of it. Of a
-    /// run that was run again, so is everything since its submission. Null before the outcome.
+    /// The time from the first submission to the run's outcome, in seconds: `0.41s`. It includes the time in the queue
+    /// and, after `dovetail runs retry`, the earlier generations and the time between them. Null before the outcome.
     #[schemars(regex(pattern = r"^[0-9]+\.[0-9]{2}s$"))]
     pub total_time: Option<String>,
-    /// The same in milliseconds.
+    /// The total time in milliseconds.
     pub total_time_ms: Option<u64>,
-    /// What running steps side by side saved. The durations of the attempts at steps that could run side by side (those
-    /// of one stage of the pipeline, two or more), together, over the time in which at least one of them ran: the time
-    /// for which they waited in between is not in it. 1 if nothing was saved, or if the pipeline has no such stage.
-    /// Null before the run is over, and if fewer than two steps of a stage ran.
+    /// The speed-up by running steps in parallel. The sum of the durations of all attempts at steps that can run in
+    /// parallel (steps of a stage of the pipeline with two or more steps), divided by the time in which at least one of
+    /// these attempts ran; time in which all of them waited does not count. 1 if no attempts overlapped, or if the
+    /// pipeline has no such stage. Null before the run is over, and if fewer than two steps of a stage ran.
     pub parallel_speedup: Option<f64>,
-    /// `face_detection -> output_001_faces_array`, `output_001_faces_array -> input_002_faces_array`, ...: what has
-    /// happened. The list is complete once the run has succeeded.
+    /// The flow of values so far: `face_detection -> output_001_faces_array`, `output_001_faces_array ->
+    /// input_002_faces_array`, ... The list is complete once the run has succeeded.
     #[schemars(inner(regex(pattern = " -> ")))]
     pub data_lineage: Vec<String>,
     pub steps: Vec<StepDocument>,
@@ -166,22 +167,23 @@ pub struct StepDocument {
     /// `output_001`
     pub output_id: String,
     pub state: StepState,
-    /// When the step's first attempt began, in milliseconds after the submission.
+    /// The time at which the step's first attempt began, in milliseconds after the submission.
     pub started_ms: Option<u64>,
-    /// Of all attempts together.
+    /// The duration of all attempts together, in milliseconds.
     pub duration_ms: Option<u64>,
-    /// The models that took part, in the order of their first use.
+    /// The models that the step used, in the order of their first use.
     pub models: Vec<ModelUse>,
-    /// Those recorded so far, the first one first.
+    /// The recorded attempts, oldest first.
     pub attempts: Vec<AttemptDocument>,
-    /// Only of a step on which somebody works: the worker. Null if that is a program that runs its own runs.
+    /// The worker that executes the step; absent if no worker does. Null if a program that runs its own runs executes
+    /// the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<Option<String>>,
-    /// Only of a step that is ready and that no living worker may run: the capabilities that it needs. A grant by its
-    /// name, `model:NAME`, `model_kind:KIND`.
+    /// The capabilities that the step requires: a grant by its name, `model:NAME`, `model_kind:KIND`. Present only if
+    /// the step is ready and no living worker may run the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<Vec<String>>,
-    /// Only if there are some: lines of its log over the limit.
+    /// The number of log lines that were dropped because of the limit. Absent if no line was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub log_lines_dropped: Option<u64>,
@@ -195,17 +197,17 @@ pub struct AttemptDocument {
     /// Null if the attempt succeeded.
     pub error: Option<Failure>,
     pub duration_us: u64,
-    /// What the attempt used. A record of an earlier version lacks some of it.
+    /// The resources that the attempt used. A record of an earlier version of dovetail lacks some of them.
     pub usage: Usage,
     pub models: Vec<ModelUse>,
-    /// The process that made the attempt.
+    /// The process that ran the attempt.
     pub worker: String,
-    /// Only if there are some: files that were damaged and could be read all the same (`picture NAME: libjpeg warned:
-    /// ...`), each picture once.
+    /// Damaged files that could still be read (`picture NAME: libjpeg warned: ...`), each picture once. Absent if there
+    /// are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Only if it is not 0: how many workers had this attempt in hand before, and died or were not heard of any more.
-    /// What they used is in no usage.
+    /// The number of workers that claimed this attempt earlier and died or lost contact. The resources that these
+    /// workers used are not part of any `usage`. Absent if it is 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub lost_workers: Option<u32>,
@@ -214,23 +216,23 @@ pub struct AttemptDocument {
 /// Why a run failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunError {
-    /// Stable and snake_case. `timeout`: the time was over.
+    /// A stable name in snake_case. `timeout`: the time limit was exceeded.
     #[schemars(regex(pattern = "^[a-z][a-z0-9_]*$"))]
     pub code: String,
     pub message: String,
     /// The name of the step whose failure ended the run.
     pub step: Option<String>,
-    /// Its ID: `face_detection_001`
+    /// The ID of this step: `face_detection_001`
     pub id: Option<String>,
-    /// The attempt that failed last.
+    /// The number of the last failed attempt.
     #[schemars(range(min = 1))]
     pub attempt: Option<u32>,
     pub kind: FailureKind,
-    /// The same input may succeed later.
+    /// Whether the same input may succeed later.
     pub retryable: bool,
-    /// For machines.
+    /// Details for programs.
     pub details: BTreeMap<String, Value>,
-    /// Frames of the guest, the innermost first, or the panic's file and line.
+    /// Frames of the guest, the innermost first; or, for a panic, its file and line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backtrace: Vec<String>,
 }
@@ -243,11 +245,11 @@ pub struct RunSummary {
     pub pipeline: String,
     pub state: RunStatus,
     pub submitted_at: Timestamp,
-    /// From submission to end; null before the end.
+    /// The time from the submission to the run's outcome, in milliseconds; null before the outcome.
     pub total_time_ms: Option<u64>,
 }
 
-/// What one step logged in its last attempt.
+/// The log of one step's last attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepLog {
     /// The name of the step in the pipeline.
@@ -255,7 +257,7 @@ pub struct StepLog {
     /// `face_detection_001`
     pub id: String,
     pub lines: Vec<LogLine>,
-    /// Lines over the limit.
+    /// The number of log lines that were dropped because of the limit.
     pub dropped: u64,
 }
 
@@ -266,8 +268,8 @@ pub enum LineageFormat {
     V1,
 }
 
-/// Field-level lineage of a run, as `dovetail runs lineage --output json` prints it: for every step the values that
-/// went in and came out, with digests, and what computed them.
+/// Field-level lineage of a run, as `dovetail runs lineage --output json` prints it: for each step the consumed and
+/// produced values with their digests, and the package and models that computed the outputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "dovetail.lineage/1", extend("$id" = "urn:dovetail:lineage:1"))]
 pub struct LineageDocument {
@@ -285,7 +287,15 @@ pub struct LineageDocument {
     pub edges: Vec<LineageEdge>,
 }
 
-/// What computed a step's outputs, and from which values.
+impl LineageDocument {
+    /// The reference that the names of this run's values begin with: `RUN`, or `RUN@GENERATION` of a retried run.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        RunKey { run: self.run_id.clone(), generation: self.generation }.reference()
+    }
+}
+
+/// The package, the models and the consumed values from which a step's outputs were computed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepLineage {
     pub number: u32,
@@ -296,7 +306,7 @@ pub struct StepLineage {
     /// NAME@VERSION
     pub task: String,
     pub package: Digest,
-    /// The attempt that gave the outputs.
+    /// The number of the attempt that produced the outputs.
     pub attempt: Option<u32>,
     pub models: Vec<ModelUse>,
     pub consumed: Vec<ConsumedValue>,
@@ -308,9 +318,9 @@ pub struct StepLineage {
 pub struct ConsumedValue {
     /// `RUN/input_002_faces_array`
     pub input: String,
-    /// The value that it came from: `RUN/output_001_faces_array`. Null for a literal of the pipeline.
+    /// The source of the value: `RUN/output_001_faces_array`. Null for a literal of the pipeline.
     pub origin: Option<String>,
-    /// Of the value as canonical JSON.
+    /// The digest of the value as canonical JSON.
     pub digest: Digest,
 }
 
@@ -319,9 +329,9 @@ pub struct ConsumedValue {
 pub struct ProducedValue {
     /// `RUN/output_001_faces_array`
     pub output: String,
-    /// Of the value as canonical JSON.
+    /// The digest of the value as canonical JSON.
     pub digest: Digest,
-    /// The inputs that took the value.
+    /// The inputs that consumed the value.
     pub consumers: Vec<String>,
 }
 

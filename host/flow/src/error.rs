@@ -2,6 +2,7 @@
 
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::executor::HostError;
+use dovetail_core::panics::Panicked;
 use dovetail_core::scarce::Scarce;
 
 pub(crate) const MISSING_VALUE: &str = "missing_value";
@@ -43,6 +44,10 @@ impl FlowError {
     }
 
     /// Whether the error is transient: the same call may succeed a little later.
+    pub(crate) fn is_panic(&self) -> bool {
+        matches!(self, Self::Panic(_)) || Panicked::is_behind(self)
+    }
+
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Store(error) => error.kind == StoreErrorKind::Unavailable,

@@ -129,19 +129,19 @@ fn ended_before(ports: &Ports, keep: Duration) -> u64 {
 }
 
 /// A run, with the keys of the run outcomes of all its generations.
-type Ended = (RunId, Vec<String>);
+type EndedRun = (RunId, Vec<String>);
 
 /// Calls `expire` with the runs whose last generation ended at least `keep` ago, [`RUNS`] at a time.
 fn each_expired(
     ports: &Ports,
     archive: &dyn Archive,
     keep: Duration,
-    mut expire: impl FnMut(&[Ended]) -> Result<(), StoreError>,
+    mut expire: impl FnMut(&[EndedRun]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let before = ended_before(ports, keep);
-    let mut ended: Vec<(u32, Ended)> = Vec::new();
-    let mut current: Option<(u32, u64, Ended)> = None;
-    let mut found = |run: Option<(u32, u64, Ended)>, rest: bool| {
+    let mut ended: Vec<(u32, EndedRun)> = Vec::new();
+    let mut current: Option<(u32, u64, EndedRun)> = None;
+    let mut found = |run: Option<(u32, u64, EndedRun)>, rest: bool| {
         if let Some((last, finished, run)) = run
             && finished < before
         {
@@ -154,7 +154,7 @@ fn each_expired(
         let next: Vec<String> =
             ended.iter().map(|(last, (run, _))| RunKey { run: run.clone(), generation: last + 1 }.key()).collect();
         let again = ports.ledger.get(Kind::Generation, &next)?;
-        let expired: Vec<Ended> =
+        let expired: Vec<EndedRun> =
             ended.drain(..).zip(again).filter(|(_, again)| again.is_none()).map(|((_, run), _)| run).collect();
         if expired.is_empty() { Ok(()) } else { expire(&expired) }
     };

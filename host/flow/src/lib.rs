@@ -36,7 +36,7 @@ pub use fleet::FleetLedger;
 pub use fleet::pair::may_write;
 pub use gc::{Amount, Collected, Keep, collect};
 pub use history::{find_generation, find_run, lineage, logs, runs};
-pub use listing::{List, Unread};
+pub use listing::{List, UnreadRecord};
 pub use models::model_kinds;
 pub use recover::{left_to_do, recover, retry};
 pub use registry::{
@@ -46,7 +46,7 @@ pub use shutdown::Shutdown;
 pub use step::StepFailure;
 pub use submit::{cancel, keyed_run_id, new_run_id, submit, submit_many, submit_patiently, submit_with};
 pub use truth::current;
-pub use worker::{Able, About, Daemon, Event, Listener, Worker, WorkerOptions};
+pub use worker::{About, CapabilitiesFn, Daemon, Event, Listener, Worker, WorkerOptions};
 
 /// The ports that flow works on.
 #[derive(Clone)]

@@ -9,13 +9,13 @@ use crate::FlowError;
 pub struct List<T> {
     pub read: Vec<T>,
     /// Records that this version cannot read.
-    pub unread: Vec<Unread>,
+    pub unread: Vec<UnreadRecord>,
 }
 
 /// A record that exists and cannot be read: a newer dovetail wrote it, it is damaged, or something that it names is
 /// missing.
 #[derive(Debug)]
-pub struct Unread {
+pub struct UnreadRecord {
     /// The record's name: a run's ID, or `name@version`.
     pub name: String,
     pub error: StoreError,
@@ -36,7 +36,7 @@ impl<T> List<T> {
         match read {
             Ok(one) => self.read.push(one),
             Err(FlowError::Store(error)) if is_of_the_record(error.kind) => {
-                self.unread.push(Unread { name: name.to_owned(), error });
+                self.unread.push(UnreadRecord { name: name.to_owned(), error });
             }
             Err(error) => return Err(error),
         }

@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use dovetail_core::RunId;
+use dovetail_core::blobs::StoreError;
 use dovetail_core::keys::{NodeId, RunKey};
 use dovetail_core::ledger::{Job, Kind, Operation, Record, Reply};
 use dovetail_core::pipeline::{Pipeline, Step, ready};
-use dovetail_core::record::{Form, GenerationRecord, RunState};
+use dovetail_core::record::{Form, GenerationRecord, RunOutcomeRecord, RunState};
 
 use crate::models::with_models;
-use crate::truth::{Standing, Truth, current, end, unknown};
+use crate::truth::{RunProgress, Truth, current, end, unknown};
 use crate::{FlowError, Ports};
 
 /// A step as a job.
@@ -23,6 +24,17 @@ pub(crate) fn job(pipeline: &Pipeline, step: &Step) -> Job {
 /// The nodes of a run of this pipeline.
 pub(crate) fn steps(pipeline: &Pipeline) -> Arc<[NodeId]> {
     pipeline.steps.iter().map(|step| NodeId::of_step(&step.name)).collect()
+}
+
+/// How a run ended that was to be closed as `state`: another worker may have closed the run first, in another state.
+///
+/// # Errors
+/// `Corrupt` or `Newer` for an outcome that cannot be read.
+pub(crate) fn recorded_state(state: RunState, reply: Option<&Reply>, what: &str) -> Result<RunState, StoreError> {
+    match reply {
+        Some(Reply::Exists(bytes)) => Ok(RunOutcomeRecord::decode(bytes, what)?.state),
+        _ => Ok(state),
+    }
 }
 
 /// Closes the run if all its steps have ended, otherwise enqueues the missing jobs of ready steps. Idempotent.
@@ -59,18 +71,19 @@ pub(crate) fn reconcile(ports: &Ports, key: &RunKey) -> Result<Option<RunState>,
         truth = Truth::read_generation(ports, key)?;
     }
     let steps = steps(&truth.pipeline);
-    match truth.standing() {
-        Standing::Over => {
+    match truth.progress() {
+        RunProgress::Over => {
             // Removes the jobs that are left of the run.
             ports.ledger.commit(&[Operation::Recover { run: truth.key, jobs: vec![], steps }])?;
             Ok(truth.outcome.map(|o| o.state))
         }
-        Standing::Close { state, failed_step } => {
+        RunProgress::Close { state, failed_step } => {
             let record = end(ports, &truth.key, state, failed_step);
-            ports.ledger.commit(&[Operation::Close { run: truth.key, record }])?;
-            Ok(Some(state))
+            let what = format!("run {}", truth.key.run);
+            let reply = ports.ledger.commit(&[Operation::Close { run: truth.key, record }])?.pop();
+            Ok(Some(recorded_state(state, reply.as_ref(), &what)?))
         }
-        Standing::Open => {
+        RunProgress::Open => {
             let done =
                 truth.outcomes.iter().filter(|(_, o)| o.succeeded()).map(|(node, _)| node.name().to_owned()).collect();
             let next = ready(&truth.pipeline, &done).into_iter().filter(|s| truth.outcome_of(&s.name).is_none());

@@ -18,7 +18,7 @@ use dovetail_core::wit::names::nearest;
 use semver::{Version, VersionReq};
 
 use crate::truth::missing_artifact;
-use crate::{FlowError, List, Ports, Unread};
+use crate::{FlowError, List, Ports, UnreadRecord};
 
 /// The result of a publication or a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,20 +196,20 @@ pub fn check(ports: &Ports, text: &str) -> Result<Checked, FlowError> {
             requirements,
         }
     };
-    let readable = pipeline::Listed(read.into_iter().map(version).collect());
+    let readable = pipeline::ListCatalogue(read.into_iter().map(version).collect());
     let catalogue = Registered { readable, unread: &unread, asked: Cell::new(None) };
     let checked = pipeline::check(text, &catalogue);
     let asked = catalogue.asked.get();
     match asked.and_then(|asked| unread.into_iter().nth(asked)) {
-        Some(Unread { error, .. }) => Err(error.into()),
+        Some(UnreadRecord { error, .. }) => Err(error.into()),
         None => Ok(checked),
     }
 }
 
 /// The published tasks.
 struct Registered<'a> {
-    readable: pipeline::Listed,
-    unread: &'a [Unread],
+    readable: pipeline::ListCatalogue,
+    unread: &'a [UnreadRecord],
     /// The index in `unread` of a version that was asked for.
     asked: Cell<Option<usize>>,
 }
@@ -218,7 +218,7 @@ impl Catalogue for Registered<'_> {
     fn resolve(&self, task: &str, req: &VersionReq) -> Result<TaskVersion, Unresolved> {
         let resolved = self.readable.resolve(task, req);
         let newer = |version: &Version| resolved.as_ref().map_or(true, |known| known.version < *version);
-        let better = |one: &Unread| {
+        let better = |one: &UnreadRecord| {
             VersionKey::parse(&one.name).is_some_and(|k| k.name == task && req.matches(&k.version) && newer(&k.version))
         };
         if let Some(at) = self.unread.iter().position(better) {

@@ -25,12 +25,12 @@ use crate::{FlowError, Ports};
 const OF_A_RUN: [Kind; 5] = [Kind::Outcome, Kind::Attempt, Kind::Generation, Kind::Cancel, Kind::ModelChoice];
 
 /// A record's key, and the value that was read.
-type Found = (String, Vec<u8>);
+type RawRecord = (String, Vec<u8>);
 
 /// A run that is being removed.
 struct Leaving {
     /// The run outcomes of its generations, the last generation first.
-    ends: Vec<Found>,
+    ends: Vec<RawRecord>,
     /// The last generation.
     last: u32,
 }
@@ -48,7 +48,7 @@ pub(crate) fn remove_runs(
     look_only: bool,
     gone: &mut Collected,
 ) -> Result<(), StoreError> {
-    let mut remove = |kind: Kind, found: Vec<Found>| {
+    let mut remove = |kind: Kind, found: Vec<RawRecord>| {
         gone.records += found.len() as u64;
         if look_only { Ok(()) } else { archive.remove_unchanged(kind, &found) }
     };
@@ -71,7 +71,7 @@ pub(crate) fn remove_runs(
             found.into_iter().filter(|(run, _)| leaving.contains_key(run)).flat_map(|(_, all)| all).collect(),
         )?;
     }
-    let is_first = |(key, _): &&Found| RunKey::parse(key).is_some_and(|run| run.generation == 0);
+    let is_first = |(key, _): &&RawRecord| RunKey::parse(key).is_some_and(|run| run.generation == 0);
     let ends = |first| leaving.values().flat_map(|run| &run.ends).filter(move |end| is_first(end) == first).cloned();
     remove(Kind::RunOutcome, ends(false).collect())?;
     remove(Kind::RunOutcome, ends(true).collect())?;
@@ -79,7 +79,7 @@ pub(crate) fn remove_runs(
     Ok(())
 }
 
-fn found((run, value): (&RunId, &Vec<u8>)) -> Found {
+fn found((run, value): (&RunId, &Vec<u8>)) -> RawRecord {
     (run.to_string(), value.clone())
 }
 
@@ -96,7 +96,7 @@ fn ended(ports: &Ports, runs: &[(RunId, Vec<String>)], before: u64) -> Result<BT
             end.is_some_and(|end| end.finished_ms < before)
         };
         if ends.iter().all(is_old) {
-            let mut ends: Vec<Found> = ends.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+            let mut ends: Vec<RawRecord> = ends.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
             let generation = |key: &str| RunKey::parse(key).map_or(0, |run| run.generation);
             ends.sort_by_key(|(key, _)| std::cmp::Reverse(generation(key)));
             let last = ends.first().map_or(0, |(key, _)| generation(key));

@@ -1,10 +1,11 @@
 //! Stopping a worker in two stages: first no new steps start, then running steps are stopped too.
 
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use dovetail_core::ledger::Ledger;
 use dovetail_core::stop::Canceller;
+use dovetail_core::sync::lock;
 
 /// Wakes a thread that waits, so that the thread sees the new stage. False: no thread waits there any more.
 type Waker = Box<dyn Fn() -> bool + Send + Sync>;
@@ -32,8 +33,7 @@ impl Shutdown {
     /// No new steps start; running steps are stopped, and their jobs are given back.
     pub fn abort(&self) {
         self.0.stage.fetch_max(2, Ordering::SeqCst);
-        for canceller in self.0.running.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade)
-        {
+        for canceller in lock(&self.0.running).iter().filter_map(Weak::upgrade) {
             canceller.cancel();
         }
         self.wake();
@@ -59,12 +59,12 @@ impl Shutdown {
 
     /// Calls `waker` at each stage, until it returns false.
     pub(crate) fn calls(&self, waker: impl Fn() -> bool + Send + Sync + 'static) {
-        self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(waker));
+        lock(&self.0.wakers).push(Box::new(waker));
     }
 
     /// Stops this attempt on [`Shutdown::abort`], or now if that was called before.
     pub(crate) fn stops(&self, canceller: &Arc<Canceller>) {
-        let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = lock(&self.0.running);
         running.retain(|c| c.strong_count() > 0);
         running.push(Arc::downgrade(canceller));
         drop(running);
@@ -74,6 +74,6 @@ impl Shutdown {
     }
 
     fn wake(&self) {
-        self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner).retain(|waker| waker());
+        lock(&self.0.wakers).retain(|waker| waker());
     }
 }

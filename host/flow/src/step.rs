@@ -40,7 +40,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(1);
 
 /// Makes attempts at claimed jobs.
 pub(crate) struct StepRunner {
-    pub(crate) parts: Ports,
+    pub(crate) ports: Ports,
     pub(crate) executor: Arc<dyn Executor>,
     /// The name of this process in the records.
     pub(crate) worker: String,
@@ -81,10 +81,10 @@ impl StepRunner {
         // With `on_failure: finish`, running steps end after a failure and no further step starts. So every claim reads
         // whether a step has failed.
         if claimed.verify || plan.pipeline.on_failure == OnFailure::Finish {
-            let truth = Truth::read_generation(&self.parts, &lease.run)?;
+            let truth = Truth::read_generation(&self.ports, &lease.run)?;
             failed_step = truth.failed_step();
             if truth.outcome.is_some() || truth.cancel.is_some() || truth.outcomes.contains_key(name) {
-                return Ok(JobOutcome::superseded(reconcile(&self.parts, &lease.run)?));
+                return Ok(JobOutcome::superseded(reconcile(&self.ports, &lease.run)?));
             }
         }
         let mut needs = Vec::with_capacity(claimed.needs.len());
@@ -93,7 +93,7 @@ impl StepRunner {
                 .push((need.as_str(), OutcomeRecord::decode(bytes, &format!("step {need} of run {}", lease.run.run))?));
         }
         let before = if claimed.attempt > 1 {
-            retries(&self.parts, &lease.run, name.as_str(), claimed.attempt)?
+            retries(&self.ports, &lease.run, name.as_str(), claimed.attempt)?
         } else {
             Vec::new()
         };
@@ -117,7 +117,7 @@ impl StepRunner {
 
     /// The input of the step, from the run's inputs and the outputs of the steps that this step needs.
     fn bind(&self, work: &Work<'_>, run: &RunRecord, needs: Vec<(&str, OutcomeRecord)>) -> Result<Value, FlowError> {
-        let load = |stored| load_value(&self.parts, stored).map_err(|e| FlowError::of_the_job(MISSING_VALUE, e));
+        let load = |stored| load_value(&self.ports, stored).map_err(|e| FlowError::of_the_job(MISSING_VALUE, e));
         let mut outputs = BTreeMap::new();
         for (need, outcome) in needs {
             if let StepEnd::Succeeded(stored) = outcome.end {
@@ -145,8 +145,8 @@ impl StepRunner {
     fn attempt(&self, mut work: Work<'_>, stop: &Stop, started: &dyn Fn()) -> Result<JobOutcome, FlowError> {
         let (claimed, step) = (work.claimed, work.step);
         let lease = &claimed.lease;
-        let started_ms = self.parts.clock.wall_ms();
-        let began_us = self.parts.clock.mono_us();
+        let started_ms = self.ports.clock.wall_ms();
+        let began_us = self.ports.clock.mono_us();
         let left = work.left_ms();
         let result = if claimed.crashes > policy::MAX_CRASHES {
             let message = format!("{} workers died while they ran this step", claimed.crashes);
@@ -156,7 +156,7 @@ impl StepRunner {
         } else {
             if let Cow::Borrowed(recorded) = work.models {
                 let kinds = step.requirements.model_kinds().collect();
-                work.models = choose(&self.parts, &*self.executor, &lease.run.run, recorded, &kinds)?;
+                work.models = choose(&self.ports, &*self.executor, &lease.run.run, recorded, &kinds)?;
             }
             let limits = Limits { time_ms: step.limits.time_ms.min(left.unwrap_or(u64::MAX)), ..step.limits };
             let attempt = Attempt {
@@ -184,7 +184,7 @@ impl StepRunner {
             let release = Operation::Release { lease: lease.clone(), delay: Duration::ZERO };
             return Ok(JobOutcome::commit(release, Conclusion::Stopped));
         }
-        let duration_us = self.parts.clock.mono_us().saturating_sub(began_us);
+        let duration_us = self.ports.clock.mono_us().saturating_sub(began_us);
         if stopped {
             // The run had ended: the stopped attempt is recorded as part of the run's history.
             let message = "the run had ended, so this attempt was stopped";
@@ -228,7 +228,7 @@ impl StepRunner {
             };
             let number = claimed.attempt.saturating_sub(work.uncharged());
             let next = policy::after(failure, number, step.retry.max_attempts, backoff, spread(lease.token));
-            if let policy::Next::Retry(delay) = next
+            if let policy::RetryDecision::Retry(delay) = next
                 && in_time(delay)
             {
                 return Ok(retry(claimed, this, delay));
@@ -240,7 +240,7 @@ impl StepRunner {
     /// Whether the run has an outcome or is cancelled, by its records.
     fn over(&self, lease: &Lease) -> Result<bool, FlowError> {
         let key = lease.run.key();
-        Ok(is_recorded(&self.parts, Kind::RunOutcome, key.clone())? || is_recorded(&self.parts, Kind::Cancel, key)?)
+        Ok(is_recorded(&self.ports, Kind::RunOutcome, key.clone())? || is_recorded(&self.ports, Kind::Cancel, key)?)
     }
 
     /// The host failed, so the attempt is not charged. After a transient error the job is given back for [`SOON`].
@@ -267,14 +267,14 @@ impl StepRunner {
         // A stopped step does not decide how its run ends. The run was cancelled or ended elsewhere, and a cancelled
         // run may not be closed yet.
         let fails = failure.as_ref().is_some_and(|failure| !failure.stopped);
-        let record = work.outcome(&self.parts, report, this)?;
+        let record = work.outcome(&self.ports, report, this)?;
         let record = Record { kind: Kind::Outcome, key: lease.run.step(&lease.step), value: record.encode() };
         let state = if succeeded {
             plan.closes(&step.name).then_some(RunState::Succeeded)
         } else {
             (fails && plan.pipeline.on_failure == OnFailure::Cancel).then_some(RunState::Failed)
         };
-        let close = state.map(|state| end(&self.parts, &lease.run, state, (!succeeded).then(|| lease.step.clone())));
+        let close = state.map(|state| end(&self.ports, &lease.run, state, (!succeeded).then(|| lease.step.clone())));
         let children = if succeeded { with_models(plan.children(&step.name), &work.models) } else { Vec::new() };
         let change = Some(Operation::Finish { lease: lease.clone(), record, succeeded, close, children });
         Ok(JobOutcome { change, conclusion: Conclusion::Finished { failure, micros }, run_state: state })

@@ -49,7 +49,7 @@ pub(crate) struct Truth {
 
 /// The state of a run, derived from its records.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum RunProgress {
     /// The run has an outcome.
     Over,
     /// The run has no outcome yet and must be closed with this one.
@@ -154,17 +154,17 @@ impl Truth {
     }
 
     /// The state of the run, from its outcome, its cancellation and the outcomes of its steps.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn progress(&self) -> RunProgress {
         use dovetail_core::pipeline::OnFailure;
         if self.outcome.is_some() {
-            return Standing::Over;
+            return RunProgress::Over;
         }
         let failed = self.failed_step();
         if self.cancel.is_some() {
-            return Standing::Close { state: RunState::Cancelled, failed_step: failed };
+            return RunProgress::Close { state: RunState::Cancelled, failed_step: failed };
         }
         if failed.is_some() && self.pipeline.on_failure == OnFailure::Cancel {
-            return Standing::Close { state: RunState::Failed, failed_step: failed };
+            return RunProgress::Close { state: RunState::Failed, failed_step: failed };
         }
         // A step that needs a failed step, directly or not, will never have an outcome.
         let mut never: Vec<&str> = Vec::new();
@@ -175,11 +175,11 @@ impl Truth {
             if blocked {
                 never.push(&step.name);
             } else if self.outcome_of(&step.name).is_none() {
-                return Standing::Open;
+                return RunProgress::Open;
             }
         }
         let state = if failed.is_some() { RunState::Failed } else { RunState::Succeeded };
-        Standing::Close { state, failed_step: failed }
+        RunProgress::Close { state, failed_step: failed }
     }
 }
 

@@ -22,16 +22,17 @@ mod threads;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use dovetail_core::executor::Executor;
 use dovetail_core::ledger::Scope;
 use dovetail_core::panics;
+use dovetail_core::sync::lock;
 
 pub use self::event::{Event, Listener};
 use self::in_hand::JobsInHand;
 use self::job_queue::JobQueue;
-pub use self::options::{Able, About, Daemon, WorkerOptions};
+pub use self::options::{About, CapabilitiesFn, Daemon, WorkerOptions};
 use self::threads::{RunningSlots, Threads};
 use crate::shutdown::Shutdown;
 use crate::step::{Plan, StepRunner};
@@ -49,10 +50,6 @@ pub struct Worker {
     fault: Mutex<Option<FlowError>>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The error for a panic of the host during `operation`.
 fn panicked(operation: &str, panic: &(dyn Any + Send)) -> FlowError {
     FlowError::Panic(format!("{operation}: the host panicked: {}", panics::message(panic)))
@@ -62,7 +59,7 @@ impl Worker {
     /// A worker that has not started: no thread runs before [`Worker::run`].
     #[must_use]
     pub fn new(ports: Ports, executor: Arc<dyn Executor>, options: WorkerOptions) -> Self {
-        let runner = StepRunner { parts: ports.clone(), executor, worker: options.name.clone() };
+        let runner = StepRunner { ports: ports.clone(), executor, worker: options.name.clone() };
         let jobs = Arc::new(JobsInHand::new(ports.ledger.clone(), options.jobs, options.on_event.clone()));
         Self { ports, runner, options, plans: Mutex::default(), jobs, fault: Mutex::default() }
     }
@@ -130,7 +127,7 @@ impl Worker {
             drop(settling.map(std::thread::ScopedJoinHandle::join));
             drop(ended);
         });
-        locked(&self.fault).take().map_or(Ok(()), Err)
+        lock(&self.fault).take().map_or(Ok(()), Err)
     }
 
     fn is_daemon(&self) -> bool {
@@ -139,7 +136,7 @@ impl Worker {
 
     /// Whether the worker claims no more jobs.
     fn is_over(&self, shutdown: &Shutdown) -> bool {
-        shutdown.draining() || locked(&self.fault).is_some() || self.jobs.is_scope_over()
+        shutdown.draining() || lock(&self.fault).is_some() || self.jobs.is_scope_over()
     }
 
     /// Runs the whole work of one thread. The worker cannot go on without the thread, so a panic of the thread ends the
@@ -154,7 +151,7 @@ impl Worker {
 
     /// Ends the worker with this error and stops the running steps.
     fn abort_with(&self, error: FlowError, shutdown: &Shutdown) {
-        locked(&self.fault).get_or_insert(error);
+        lock(&self.fault).get_or_insert(error);
         self.jobs.flow.wake();
         shutdown.abort();
     }
@@ -163,7 +160,7 @@ impl Worker {
     /// again. Any other worker ends with the error, and its running steps finish first.
     fn fail(&self, error: FlowError) {
         if !self.is_daemon() {
-            locked(&self.fault).get_or_insert(error);
+            lock(&self.fault).get_or_insert(error);
             self.jobs.flow.wake();
             self.ports.ledger.wake();
         }

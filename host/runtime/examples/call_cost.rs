@@ -16,12 +16,12 @@ use dovetail_core::vision::{
     AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
 };
 use dovetail_core::{Digest, RunId};
-use dovetail_runtime::{Budgets, Options, Parts, Runtime, pack};
+use dovetail_runtime::{Budgets, Options, PackageContent, Runtime, pack};
 
 #[derive(Default)]
-struct Kept(Mutex<HashMap<Digest, Vec<u8>>>);
+struct BlobMap(Mutex<HashMap<Digest, Vec<u8>>>);
 
-impl Blobs for Kept {
+impl Blobs for BlobMap {
     fn put(&self, _: BlobKind, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
         self.0.lock().map_err(|_| lost())?.insert(digest, bytes.to_vec());
@@ -100,7 +100,7 @@ impl Vision for Blind {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the figures are what the program is for")]
+#[expect(clippy::print_stdout, reason = "the program exists to print figures")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [component, input, rest @ ..] = args.as_slice() else {
@@ -109,7 +109,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let calls: u32 = rest.first().map_or(Ok(20_000), |calls| calls.parse())?;
     let component = std::fs::read(component)?;
     let folder = tempfile::tempdir()?;
-    let blobs = Arc::<Kept>::default();
+    let blobs = Arc::<BlobMap>::default();
     let options = || Options {
         blobs: blobs.clone(),
         vision: Arc::new(Blind),
@@ -127,7 +127,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let none = BTreeMap::new();
     let package = blobs.put(
         BlobKind::Package,
-        &pack(Parts { manifest: &manifest, component: &component, wit: &none, readme: None, examples: &none })?,
+        &pack(PackageContent {
+            manifest: &manifest,
+            component: &component,
+            wit: &none,
+            readme: None,
+            examples: &none,
+        })?,
     )?;
     let attempt = Attempt {
         run: RunId::from_bytes([1; 16]),

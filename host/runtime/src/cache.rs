@@ -9,11 +9,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use dovetail_core::Digest;
 use dovetail_core::scarce::Scarce;
+use dovetail_core::sync::lock;
 use tempfile::TempDir;
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -84,12 +85,12 @@ impl Cache {
             return Ok(component);
         }
         let path = self.folder.join(name);
-        let flight = self.flights.lock().unwrap_or_else(PoisonError::into_inner).entry(digest).or_default().clone();
+        let flight = lock(&self.flights).entry(digest).or_default().clone();
         let result = {
-            let _alone = flight.lock().unwrap_or_else(PoisonError::into_inner);
+            let _alone = lock(&flight);
             self.compile(engine, bytes, &path)
         };
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+        lock(&self.flights).remove(&digest);
         result
     }
 
@@ -132,8 +133,9 @@ impl Cache {
         if let Err(error) = self.evict(path) {
             tracing::warn!(%error, "compiled code that is no longer used could not be removed");
         }
-        self.read(engine, path)?
-            .ok_or_else(|| host_error("load compiled code", false, "what was just compiled does not load").into())
+        self.read(engine, path)?.ok_or_else(|| {
+            host_error("load compiled code", false, "the code that was just compiled does not load").into()
+        })
     }
 
     /// Removes the files of a process that died while it compiled. The caller holds the lock, so no other process is

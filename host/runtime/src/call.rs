@@ -8,7 +8,7 @@ use wasmtime::Store;
 use wasmtime::component::Val;
 
 use crate::component::Task;
-use crate::outcome::Ended;
+use crate::outcome::AttemptEnd;
 use crate::state::{State, broken};
 use crate::values::{Output, input};
 
@@ -31,7 +31,7 @@ pub(crate) fn call(store: &mut Store<State>, task: &Task, given: &Value) -> Call
         let instance = task.pre.instantiate(&mut *store)?;
         let run = instance
             .get_func(&mut *store, task.run)
-            .ok_or_else(|| wasmtime::Error::new(Ended::Host(broken("the component lost its `run`"))))?;
+            .ok_or_else(|| wasmtime::Error::new(AttemptEnd::Host(broken("the component lost its `run`"))))?;
         let input = input(store, &task.signature.input, given)?;
         called = true;
         run.call(&mut *store, &[input], &mut out)
@@ -54,14 +54,14 @@ fn outcome(store: &mut Store<State>, task: &Task, returned: Val) -> wasmtime::Re
             Ok((Outcome::Succeeded { output }, bytes))
         }
         Val::Result(Err(Some(error))) => Ok((Outcome::Failed { failure: task_error(*error)? }, 0)),
-        _ => Err(wasmtime::Error::new(Ended::Host(broken("read the result: it is not a `result`")))),
+        _ => Err(wasmtime::Error::new(AttemptEnd::Host(broken("read the result: it is not a `result`")))),
     }
 }
 
 /// The guest's own failure, bounded and cleaned.
 fn task_error(error: Val) -> wasmtime::Result<Failure> {
     let wrong = || {
-        wasmtime::Error::new(Ended::Host(broken(
+        wasmtime::Error::new(AttemptEnd::Host(broken(
             "read the task's error: it has another type than it was registered with",
         )))
     };

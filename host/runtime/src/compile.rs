@@ -142,7 +142,7 @@ fn too_expensive(message: String) -> Refusal {
     Refusal::new(
         TOO_EXPENSIVE,
         message,
-        "make it smaller: very large functions, types and data are what makes compiling expensive",
+        "make the component smaller: very large functions, types and data make compiling expensive",
     )
 }
 
@@ -187,8 +187,8 @@ pub(crate) fn compile(
     if let Err(error) = std::fs::remove_file(&input) {
         tracing::warn!(%error, "a component that was compiled is left in the cache folder");
     }
-    let (status, said) = ended?;
-    if status.success() { Ok(()) } else { Err(why(status, &said, limits)) }
+    let (status, stderr) = ended?;
+    if status.success() { Ok(()) } else { Err(why(status, &stderr, limits)) }
 }
 
 /// Runs the child. Returns its exit status and the beginning of its standard error.
@@ -206,20 +206,20 @@ fn run(program: &Path, limits: &CompileLimits, input: &Path, output: &Path) -> s
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
-    let mut said = Vec::new();
+    let mut stderr = Vec::new();
     // The pipe is closed at the end of this line, so a child that writes more gets an error.
-    let heard = child.stderr.take().map_or(Ok(0), |stderr| stderr.take(MAX_STDERR).read_to_end(&mut said));
+    let read = child.stderr.take().map_or(Ok(0), |pipe| pipe.take(MAX_STDERR).read_to_end(&mut stderr));
     let status = child.wait()?;
-    heard?;
-    Ok((status, String::from_utf8_lossy(&said).trim().to_owned()))
+    read?;
+    Ok((status, String::from_utf8_lossy(&stderr).trim().to_owned()))
 }
 
 /// Decides whether the component or the host caused the child's end.
-fn why(status: ExitStatus, said: &str, limits: &CompileLimits) -> LoadError {
+fn why(status: ExitStatus, stderr: &str, limits: &CompileLimits) -> LoadError {
     let ours = |what: String, transient| {
-        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+        let stderr = if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
         HostError {
-            operation: crate::text::message(&format!("compile the component ({what}){said}")),
+            operation: crate::text::message(&format!("compile the component ({what}){stderr}")),
             transient,
             missing: None,
             source: None,
@@ -234,10 +234,10 @@ fn why(status: ExitStatus, said: &str, limits: &CompileLimits) -> LoadError {
     }
     match (status.code(), status.signal()) {
         (Some(code), _) if code == i32::from(EXIT_REFUSED) => {
-            told(said).map_or_else(|| ours("its refusal cannot be read".to_owned(), false), Into::into)
+            parse_refusal(stderr).map_or_else(|| ours("its refusal cannot be read".to_owned(), false), Into::into)
         }
         (Some(code), _) if code == i32::from(EXIT_SCARCE) => {
-            scarce_error("compile the component", Scarce::Memory, &crate::text::message(said)).into()
+            scarce_error("compile the component", Scarce::Memory, &crate::text::message(stderr)).into()
         }
         (Some(code), _) => ours(format!("exit code {code}"), false),
         (_, Some(libc::SIGXCPU)) => {
@@ -259,14 +259,14 @@ fn why(status: ExitStatus, said: &str, limits: &CompileLimits) -> LoadError {
 }
 
 /// Parses the child's refusal. It is the last line of standard error, because a panic message may precede it.
-fn told(said: &str) -> Option<Refusal> {
+fn parse_refusal(stderr: &str) -> Option<Refusal> {
     #[derive(Deserialize)]
     struct ChildRefusal {
         code: String,
         message: String,
         help: String,
     }
-    let told: ChildRefusal = serde_json::from_str(said.lines().next_back()?).ok()?;
-    let code = CODES.into_iter().find(|code| *code == told.code)?;
-    Some(Refusal::new(code, told.message, told.help))
+    let refusal: ChildRefusal = serde_json::from_str(stderr.lines().next_back()?).ok()?;
+    let code = CODES.into_iter().find(|code| *code == refusal.code)?;
+    Some(Refusal::new(code, refusal.message, refusal.help))
 }

@@ -95,10 +95,12 @@ impl Compiler {
         })
     }
 
-    /// Describes a package. Its component must export the task that the manifest names.
+    /// Describes a package. Its component must export the task that the manifest names. Public only for tests; the
+    /// service reads a package and calls [`Compiler::describe`].
     ///
     /// # Errors
     /// The errors of [`Compiler::describe`], and a refusal if the names differ.
+    #[doc(hidden)]
     pub fn describe_package(&self, package: &Package) -> Result<Description, LoadError> {
         let description = self.describe(&package.component, &package.manifest.grants)?;
         check_name(&description.signature.interface, &package.manifest.name)?;

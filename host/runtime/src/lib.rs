@@ -37,7 +37,9 @@ pub use component::{Description, Import, componentize};
 pub use embed::componentize_world;
 pub use functions::faces::DEFAULT_VIEWS;
 pub use linker::GrantClass;
-pub use package::{MAX_COMPONENT, MAX_ENTRIES, MAX_PACKAGE, MAX_RATIO, MAX_TEXT, MAX_UNPACKED, Package, Parts, pack};
+pub use package::{
+    MAX_COMPONENT, MAX_ENTRIES, MAX_PACKAGE, MAX_RATIO, MAX_TEXT, MAX_UNPACKED, Package, PackageContent, pack,
+};
 pub use refusal::{LoadError, Refusal};
 pub use runtime::{Live, LiveSink, Occupancy, Options, Runtime};
 pub use state::{Budgets, Progress};

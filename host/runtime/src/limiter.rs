@@ -4,7 +4,7 @@
 use wasmtime::ResourceLimiter;
 
 use crate::engine::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
-use crate::outcome::{Ended, scarce, scarce_error};
+use crate::outcome::{AttemptEnd, scarce, scarce_error};
 
 /// wasmtime's text for a growth that it refuses without asking the limiter. A test checks the text.
 const BEYOND_TYPE: &str = "exceeds memory type's limits";
@@ -52,7 +52,7 @@ impl ResourceLimiter for Memory {
         // guest must not see the refusal, or its result would depend on the machine.
         if let Some(scarce) = scarce(&error) {
             let why = error.root_cause().to_string();
-            return Err(wasmtime::Error::new(Ended::Host(scarce_error("grow the task's memory", scarce, &why))));
+            return Err(wasmtime::Error::new(AttemptEnd::Host(scarce_error("grow the task's memory", scarce, &why))));
         }
         // wasmtime does not ask the limiter for a growth beyond the memory's type, so there is nothing to take back.
         if error.root_cause().to_string().contains(BEYOND_TYPE) {
@@ -115,7 +115,7 @@ mod tests {
         assert!(memory.memory_growing(0, 90, None).unwrap());
         let refused = wasmtime::Error::new(std::io::Error::from_raw_os_error(12)).context("mprotect");
         let error = memory.memory_grow_failed(refused).unwrap_err();
-        let Ok(Ended::Host(error)) = error.downcast::<Ended>() else { panic!("the guest would be told") };
+        let Ok(AttemptEnd::Host(error)) = error.downcast::<AttemptEnd>() else { panic!("the guest would be told") };
         assert_eq!(error.scarce(), Some(dovetail_core::scarce::Scarce::Memory));
     }
 

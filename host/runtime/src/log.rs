@@ -1,10 +1,11 @@
 //! A guest's log: bounded lines without control characters, and the panic among them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use dovetail_core::executor::LogLine;
+use dovetail_core::sync::lock;
 use serde_json::Value;
 
 use crate::text::{clean, detail_value};
@@ -53,7 +54,7 @@ impl SharedLog {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Log> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -206,8 +207,8 @@ mod tests {
         log.write(Output::Out, b"o\nthree");
         log.write(Output::Err, b"\x1b[31mred\xff\n");
         log.finish();
-        let said: Vec<_> = log.lines.iter().map(|l| (l.level.as_str(), l.message.as_str())).collect();
-        assert_eq!(said, [("info", "one"), ("info", "two"), ("warn", "[31mred\u{fffd}"), ("info", "three")]);
+        let lines: Vec<_> = log.lines.iter().map(|l| (l.level.as_str(), l.message.as_str())).collect();
+        assert_eq!(lines, [("info", "one"), ("info", "two"), ("warn", "[31mred\u{fffd}"), ("info", "three")]);
     }
 
     #[test]

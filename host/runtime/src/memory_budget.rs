@@ -6,11 +6,12 @@
 //! attempt waits in vain, it fails and is requeued as well. An attempt that runs alone always gets its memory, so the
 //! amount that a task may hold does not depend on concurrent attempts.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use dovetail_core::stop::{Stop, StopReason};
+use dovetail_core::sync::lock;
 
 /// The longest wait for memory. Another attempt may be in the middle of a long operation.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -73,7 +74,7 @@ impl MemoryBudget {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -173,14 +174,14 @@ mod tests {
         drop(a);
         assert!(b.try_grow(60) && !c.try_grow(11));
         drop(b);
-        assert!(c.try_grow(1000), "alone it may have what its own budget allows");
+        assert!(c.try_grow(1000), "a single attempt is limited only by its own limits");
         assert!(budget.share().try_grow(10) && !budget.share().try_grow(11));
         drop(c);
         assert_eq!(budget.lock().taken, 0);
     }
 
     #[test]
-    fn who_waits_gets_what_another_lets_go() {
+    fn a_waiting_attempt_gets_the_memory_that_another_releases() {
         let budget = MemoryBudget::new(0, 100);
         let (mut a, mut b) = (budget.share(), budget.share());
         assert!(a.try_grow(80) && b.try_grow(20));
@@ -193,11 +194,11 @@ mod tests {
             assert_eq!(waiting.join().unwrap(), Ok(()));
         });
         assert_eq!((a.held, b.held, budget.lock().taken), (30, 70, 100));
-        assert!(budget.lock().waiting.is_none(), "who waited does so no more");
+        assert!(budget.lock().waiting.is_none(), "no attempt waits any more");
     }
 
     #[test]
-    fn who_waits_in_vain_gives_up_and_who_must_stop_stops() {
+    fn an_attempt_waits_for_memory_until_it_is_stopped_or_for_2_s() {
         let budget = MemoryBudget::new(0, 100);
         let (mut a, mut b) = (budget.share(), budget.share());
         assert!(a.try_grow(80));
@@ -236,7 +237,7 @@ mod tests {
                 ends
             });
             assert_eq!(ends, [(0, Ok(90)), (1, Err(Denied::Exhausted)), (2, Err(Denied::Exhausted))]);
-            assert!(begins.elapsed() < PATIENCE, "nobody waits in vain");
+            assert!(begins.elapsed() < PATIENCE, "no attempt waited for the full patience");
         }
     }
 }

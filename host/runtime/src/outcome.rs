@@ -1,5 +1,5 @@
 //! Classifies the end of an attempt that returned no value. Traps, limits, panics, exits and misused handles are the
-//! guest's failures; errors tagged [`Ended::Host`] are the host's.
+//! guest's failures; errors tagged [`AttemptEnd::Host`] are the host's.
 
 use std::io;
 
@@ -20,7 +20,7 @@ const MAX_FRAMES: usize = 32;
 
 /// Why a host function ended the attempt. Every other error comes from the guest.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Ended {
+pub(crate) enum AttemptEnd {
     /// The host's own fault.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -32,7 +32,7 @@ pub(crate) enum Ended {
     Failed(Box<Failure>),
 }
 
-impl Ended {
+impl AttemptEnd {
     /// A failure because of a limit other than time and memory.
     pub(crate) fn limit(code: &'static str, message: impl Into<String>) -> wasmtime::Error {
         wasmtime::Error::new(Self::Failed(Box::new(Failure::new(FailureKind::Limit, code, message))))
@@ -105,10 +105,10 @@ pub(crate) fn stopped(reason: StopReason, time_ms: u64) -> Failure {
 /// The host's own failure.
 pub(crate) fn classify(error: wasmtime::Error, known: &Circumstances, time_ms: u64) -> Result<Failure, HostError> {
     let backtrace = backtrace(&error);
-    let error = match error.downcast::<Ended>() {
-        Ok(Ended::Host(error)) => return Err(error),
-        Ok(Ended::Stopped(reason)) => return Ok(stopped(reason, time_ms)),
-        Ok(Ended::Failed(mut failure)) => {
+    let error = match error.downcast::<AttemptEnd>() {
+        Ok(AttemptEnd::Host(error)) => return Err(error),
+        Ok(AttemptEnd::Stopped(reason)) => return Ok(stopped(reason, time_ms)),
+        Ok(AttemptEnd::Failed(mut failure)) => {
             failure.backtrace = backtrace;
             return Ok(*failure);
         }

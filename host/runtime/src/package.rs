@@ -61,7 +61,7 @@ pub struct Package {
 
 /// The parts from which a package is made.
 #[derive(Debug, Clone, Copy)]
-pub struct Parts<'p> {
+pub struct PackageContent<'p> {
     /// The text of `plugin.toml`.
     pub manifest: &'p str,
     /// The content of `component.wasm`.
@@ -78,15 +78,15 @@ pub struct Parts<'p> {
 ///
 /// # Errors
 /// The refusals of [`Package::read`]; `bad_package` if the zip cannot be written.
-pub fn pack(parts: Parts<'_>) -> Result<Vec<u8>, Refusal> {
+pub fn pack(content: PackageContent<'_>) -> Result<Vec<u8>, Refusal> {
     let mut entries: BTreeMap<String, &[u8]> = BTreeMap::new();
-    entries.insert(MANIFEST.to_owned(), parts.manifest.as_bytes());
-    entries.insert(COMPONENT.to_owned(), parts.component);
-    if let Some(readme) = parts.readme {
+    entries.insert(MANIFEST.to_owned(), content.manifest.as_bytes());
+    entries.insert(COMPONENT.to_owned(), content.component);
+    if let Some(readme) = content.readme {
         entries.insert(README.to_owned(), readme.as_bytes());
     }
-    entries.extend(parts.wit.iter().map(|(name, text)| (format!("wit/{name}"), text.as_bytes())));
-    entries.extend(parts.examples.iter().map(|(name, text)| (format!("examples/{name}"), text.as_bytes())));
+    entries.extend(content.wit.iter().map(|(name, text)| (format!("wit/{name}"), text.as_bytes())));
+    entries.extend(content.examples.iter().map(|(name, text)| (format!("examples/{name}"), text.as_bytes())));
     // Levels over 9 use Zopfli, in plain Rust. The compressor of lower levels takes shortcuts that depend on the
     // processor.
     let options = SimpleFileOptions::default()
@@ -119,7 +119,7 @@ fn short(text: &str) -> String {
 }
 
 /// The role of an entry in the package.
-enum Place<'n> {
+enum EntryRole<'n> {
     Manifest,
     Component,
     Readme,
@@ -128,7 +128,7 @@ enum Place<'n> {
 }
 
 /// The role of an entry by its name, or the refusal of a name without a role.
-fn place(name: &str) -> Result<Place<'_>, Refusal> {
+fn entry_role(name: &str) -> Result<EntryRole<'_>, Refusal> {
     let shown = short(name);
     if name.is_empty()
         || name.len() > 255
@@ -150,11 +150,11 @@ fn place(name: &str) -> Result<Place<'_>, Refusal> {
         return Err(bad(format!("the entry `{shown}` leads out of the package")));
     }
     Ok(match name.split_once('/') {
-        None if name == MANIFEST => Place::Manifest,
-        None if name == COMPONENT => Place::Component,
-        None if name == README => Place::Readme,
-        Some(("wit", rest)) if rest.ends_with(".wit") => Place::Wit(rest),
-        Some(("examples", rest)) if rest.ends_with(".json") && !rest.contains('/') => Place::Example(rest),
+        None if name == MANIFEST => EntryRole::Manifest,
+        None if name == COMPONENT => EntryRole::Component,
+        None if name == README => EntryRole::Readme,
+        Some(("wit", rest)) if rest.ends_with(".wit") => EntryRole::Wit(rest),
+        Some(("examples", rest)) if rest.ends_with(".json") && !rest.contains('/') => EntryRole::Example(rest),
         _ => {
             let known = "plugin.toml, component.wasm, README.md, wit/*.wit and examples/*.json";
             return Err(bad(format!("the entry `{shown}` is none of {known}")));
@@ -199,12 +199,12 @@ impl Package {
             let text = |content: Vec<u8>| {
                 String::from_utf8(content).map_err(|_| bad(format!("the entry `{name}` is not UTF-8 text")))
             };
-            match place(&name)? {
-                Place::Manifest => manifest = Some(text(content)?),
-                Place::Component => component = Some(content),
-                Place::Readme => readme = Some(text(content)?),
-                Place::Wit(rest) => drop(wit.insert(rest.to_owned(), text(content)?)),
-                Place::Example(rest) => drop(examples.insert(rest.to_owned(), text(content)?)),
+            match entry_role(&name)? {
+                EntryRole::Manifest => manifest = Some(text(content)?),
+                EntryRole::Component => component = Some(content),
+                EntryRole::Readme => readme = Some(text(content)?),
+                EntryRole::Wit(rest) => drop(wit.insert(rest.to_owned(), text(content)?)),
+                EntryRole::Example(rest) => drop(examples.insert(rest.to_owned(), text(content)?)),
             }
         }
         let manifest_text = manifest.ok_or_else(|| bad("the package has no `plugin.toml`"))?;
@@ -263,9 +263,9 @@ fn entry(zip: &mut ZipArchive<Cursor<&[u8]>>, index: usize, left: &mut u64) -> R
     let name = std::str::from_utf8(raw.name_raw())
         .map_err(|_| bad(format!("the name of entry {index} is not UTF-8")))?
         .to_owned();
-    let limit = match place(&name)? {
-        Place::Component => MAX_COMPONENT,
-        Place::Manifest | Place::Readme | Place::Wit(_) | Place::Example(_) => MAX_TEXT,
+    let limit = match entry_role(&name)? {
+        EntryRole::Component => MAX_COMPONENT,
+        EntryRole::Manifest | EntryRole::Readme | EntryRole::Wit(_) | EntryRole::Example(_) => MAX_TEXT,
     };
     if raw.encrypted() {
         return Err(bad(format!("the entry `{name}` is encrypted")));

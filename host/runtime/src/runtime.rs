@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -17,6 +17,7 @@ use dovetail_core::limits::Limits;
 use dovetail_core::scarce::Scarce;
 use dovetail_core::size::json_size;
 use dovetail_core::stop::{Stop, StopReason};
+use dovetail_core::sync::lock;
 use dovetail_core::vision::{self, ModelKind, Vision, VisionError};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
@@ -29,7 +30,7 @@ use crate::component::Task;
 use crate::engine::engine;
 use crate::log::{Log, SharedLog};
 use crate::memory_budget::MemoryBudget;
-use crate::outcome::{Circumstances, Ended, classify, host_error, scarce_error, stopped};
+use crate::outcome::{AttemptEnd, Circumstances, classify, host_error, scarce_error, stopped};
 use crate::package::{MAX_PACKAGE, Package};
 use crate::refusal::LoadError;
 use crate::state::{Budgets, HOSTCALL_FUEL, Progress, Setting, State, WASI_HANDLES, broken, panicked};
@@ -76,6 +77,8 @@ pub struct Options {
 }
 
 /// The entries of the instance pool in use. All numbers are zero when no attempt runs; any other number then is a leak.
+/// Public only for tests, as [`Runtime::occupancy`].
+#[doc(hidden)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Occupancy {
     pub component_instances: u64,
@@ -156,7 +159,9 @@ impl Runtime {
         self.compiler.engine.pooling_allocator_metrics().is_some()
     }
 
-    /// The pool entries in use right now. `None` without a pool.
+    /// The pool entries in use right now. `None` without a pool. Public only for tests, which check that an attempt
+    /// gives back all that it took.
+    #[doc(hidden)]
     #[must_use]
     pub fn occupancy(&self) -> Option<Occupancy> {
         let pool = self.compiler.engine.pooling_allocator_metrics()?;
@@ -184,7 +189,7 @@ impl Runtime {
 
     fn task(&self, digest: &Digest) -> Result<Arc<Task>, LoadError> {
         let entry = {
-            let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut loaded = lock(&self.loaded);
             loaded.clock += 1;
             let now = loaded.clock;
             let slot = loaded.tasks.entry(*digest).or_default();
@@ -197,7 +202,7 @@ impl Runtime {
             }
             entry
         };
-        let mut slot = entry.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = lock(&entry.0);
         if let Some(task) = slot.as_ref() {
             return Ok(task.clone());
         }
@@ -256,7 +261,7 @@ impl Runtime {
                 Some(StopReason::Cancelled) => now.duration_since(*state.cancelled_at.get_or_insert(now)) >= GRACE,
             };
             match state.stop.reason(now) {
-                Some(reason) if over => Err(wasmtime::Error::new(Ended::Stopped(reason))),
+                Some(reason) if over => Err(wasmtime::Error::new(AttemptEnd::Stopped(reason))),
                 _ => Ok(UpdateDeadline::Continue(1)),
             }
         });
@@ -289,7 +294,7 @@ impl Runtime {
         let (mut outcome, output_bytes) = outcome?;
         // A guest that learned of the stop counts as stopped, whatever it returned: the result must not depend on when
         // the guest learned of it.
-        if let Some(reason) = state.told.or_else(|| state.sleep_cut.get().copied()).or(late) {
+        if let Some(reason) = state.reported_stop.or_else(|| state.sleep_cut.get().copied()).or(late) {
             outcome = Outcome::Failed { failure: stopped(reason, limits.time_ms) };
         }
         let usage = Usage {
@@ -309,7 +314,7 @@ impl Runtime {
             outcome,
             usage,
             models: state.models,
-            warnings: state.warnings.told(),
+            warnings: state.warnings.into_lines(),
             log: std::mem::take(&mut log.lines),
             log_dropped: log.dropped,
         })
@@ -377,7 +382,7 @@ impl Executor for Runtime {
             // alone: if the system refuses it again, no attempt on this machine would succeed.
             Err(error) if self.jobs > 1 && error.scarce().is_some() => {
                 tracing::warn!(run = %attempt.run, step = attempt.step, err = &error as &dyn std::error::Error,
-                    "the attempt is made again with nothing beside it");
+                    "the attempt is run again alone, because the system refused a resource");
                 match self.alone(stop) {
                     Ok(_slots) => self.run(&task, attempt, stop),
                     Err(end) => end.report(attempt),

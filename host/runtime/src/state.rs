@@ -20,7 +20,7 @@ use crate::handles::{Artifact, Fault, Image};
 use crate::limiter::Memory;
 use crate::log::SharedLog;
 use crate::memory_budget::{Denied, Share};
-use crate::outcome::{Ended, host_error, scarce_error};
+use crate::outcome::{AttemptEnd, host_error, scarce_error};
 use crate::ticker::Beat;
 use crate::warnings::Warnings;
 
@@ -51,7 +51,7 @@ impl Default for Budgets {
 }
 
 /// The result of a host function whose errors the guest may see.
-pub(crate) type Answer<T> = Result<T, Fault>;
+pub(crate) type HostResult<T> = Result<T, Fault>;
 
 impl From<ResourceTableError> for Fault {
     fn from(error: ResourceTableError) -> Self {
@@ -65,8 +65,8 @@ impl From<wasmtime::Error> for Fault {
     }
 }
 
-impl From<Ended> for Fault {
-    fn from(ended: Ended) -> Self {
+impl From<AttemptEnd> for Fault {
+    fn from(ended: AttemptEnd) -> Self {
         Self::End(wasmtime::Error::new(ended))
     }
 }
@@ -92,7 +92,7 @@ pub(crate) struct State {
     /// The reason to stop that ended a guest's sleep early, if one did.
     pub(crate) sleep_cut: Arc<OnceLock<StopReason>>,
     /// The reason to stop of which the guest learned, if it did.
-    pub(crate) told: Option<StopReason>,
+    pub(crate) reported_stop: Option<StopReason>,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) vision: Arc<dyn Vision>,
     pub(crate) budgets: Budgets,
@@ -148,7 +148,7 @@ impl State {
             stop,
             cancelled_at: None,
             sleep_cut: Arc::default(),
-            told: None,
+            reported_stop: None,
             blobs,
             vision,
             budgets,
@@ -181,17 +181,18 @@ impl State {
         let began = Instant::now();
         let answer = catch_unwind(AssertUnwindSafe(|| work(self)));
         self.host_ns += began.elapsed().as_nanos();
-        answer.unwrap_or_else(|panic| Err(wasmtime::Error::new(Ended::Host(panicked(name, panic.as_ref()))).into()))
+        answer
+            .unwrap_or_else(|panic| Err(wasmtime::Error::new(AttemptEnd::Host(panicked(name, panic.as_ref()))).into()))
     }
 
     /// Records that the guest learned of the stop, and returns the error for the guest.
     pub(crate) fn stopped(&mut self, reason: StopReason) -> Fault {
-        self.told = Some(reason);
+        self.reported_stop = Some(reason);
         Fault::Task(TaskError::Cancelled)
     }
 
     /// Returns an error if the attempt must end.
-    pub(crate) fn check_stop(&mut self) -> Answer<()> {
+    pub(crate) fn check_stop(&mut self) -> HostResult<()> {
         match self.stop.reason(Instant::now()) {
             Some(reason) => Err(self.stopped(reason)),
             None => Ok(()),
@@ -206,12 +207,12 @@ impl State {
                 Fault::Task(TaskError::InvalidInput(wit_failure(code, message, false)))
             }
             VisionError::Scarce { scarce, message } => {
-                Ended::Host(scarce_error("look at a picture", scarce, &message)).into()
+                AttemptEnd::Host(scarce_error("look at a picture", scarce, &message)).into()
             }
             // A damaged or missing model is not the attempt's fault, and another attempt on this machine would fail as
             // well.
             VisionError::Unavailable { code: vision::MODEL_DAMAGED | vision::MODEL_GONE, message } => {
-                Ended::Host(broken(&message)).into()
+                AttemptEnd::Host(broken(&message)).into()
             }
             VisionError::Unavailable { code, message } => {
                 let retryable = !matches!(code, "built_without_opencv" | "models_missing");
@@ -221,7 +222,7 @@ impl State {
     }
 
     /// The pixels of an image. The first call decodes them.
-    pub(crate) fn pixels(&mut self, handle: &Resource<Image>) -> Answer<vision::Image> {
+    pub(crate) fn pixels(&mut self, handle: &Resource<Image>) -> HostResult<vision::Image> {
         let image = self.table.get(handle)?;
         if let Some(decoded) = &image.decoded {
             return Ok(decoded.clone());
@@ -229,14 +230,14 @@ impl State {
         let reference = image
             .reference
             .clone()
-            .ok_or_else(|| Ended::Host(broken("an image has neither pixels nor an artifact")))?;
+            .ok_or_else(|| AttemptEnd::Host(broken("an image has neither pixels nor an artifact")))?;
         let decoded = self.hold_image(|state| state.decode(&reference))?;
         self.table.get_mut(handle)?.decoded = Some(decoded.clone());
         Ok(decoded)
     }
 
     /// Decodes an artifact, with vision's cache of pictures.
-    pub(crate) fn decode(&mut self, reference: &ArtifactRef) -> Answer<vision::Image> {
+    pub(crate) fn decode(&mut self, reference: &ArtifactRef) -> HostResult<vision::Image> {
         let (blobs, max) = (self.blobs.clone(), self.budgets.artifacts.min(self.vision.max_file_bytes()));
         let mut store_error = None;
         let mut bytes = || {
@@ -266,7 +267,7 @@ impl State {
 
     /// Makes a picture and counts it. If the process has no memory for it, the picture is dropped, and made again once
     /// other attempts have released memory.
-    fn hold_image(&mut self, make: impl Fn(&mut Self) -> Answer<vision::Image>) -> Answer<vision::Image> {
+    fn hold_image(&mut self, make: impl Fn(&mut Self) -> HostResult<vision::Image>) -> HostResult<vision::Image> {
         let mut image = make(self)?;
         let bytes = image.pixels().len() as u64;
         if self.image_bytes.saturating_add(bytes) > self.budgets.images {
@@ -274,7 +275,7 @@ impl State {
             let message = format!(
                 "the task held more than {most} of decoded pictures at once: drop those that are no longer needed"
             );
-            return Err(Ended::limit("too_many_pixels", message).into());
+            return Err(AttemptEnd::limit("too_many_pixels", message).into());
         }
         if !self.share.try_grow(bytes) {
             drop(image);
@@ -285,18 +286,22 @@ impl State {
         Ok(image)
     }
 
-    fn wait_for_memory(&mut self, bytes: u64) -> Answer<()> {
+    fn wait_for_memory(&mut self, bytes: u64) -> HostResult<()> {
         self.share.grow(bytes, &self.stop).map_err(|denied| match denied {
             Denied::Stopped(reason) => self.stopped(reason),
             Denied::Exhausted => {
                 let why = "other tasks of this process hold the whole memory budget";
-                Ended::Host(host_error(format!("hold {} of pictures and artifacts", show(bytes)), true, why)).into()
+                AttemptEnd::Host(host_error(format!("hold {} of pictures and artifacts", show(bytes)), true, why))
+                    .into()
             }
         })
     }
 
     /// Makes a picture and gives it a handle.
-    pub(crate) fn push_image(&mut self, make: impl Fn(&mut Self) -> Answer<vision::Image>) -> Answer<Resource<Image>> {
+    pub(crate) fn push_image(
+        &mut self,
+        make: impl Fn(&mut Self) -> HostResult<vision::Image>,
+    ) -> HostResult<Resource<Image>> {
         let image = self.hold_image(make)?;
         Ok(self.table.push(Image { reference: None, decoded: Some(image) })?)
     }
@@ -309,7 +314,7 @@ impl State {
     }
 
     /// Counts bytes held for artifacts. Returns false if they exceed the task's budget.
-    pub(crate) fn hold_bytes(&mut self, more: u64) -> Answer<bool> {
+    pub(crate) fn hold_bytes(&mut self, more: u64) -> HostResult<bool> {
         let wanted = self.artifact_bytes.saturating_add(more);
         if wanted > self.budgets.artifacts {
             return Ok(false);
@@ -326,14 +331,14 @@ impl State {
     }
 
     /// Stores bytes as an artifact and gives it a handle.
-    pub(crate) fn store_artifact(&mut self, media_type: String, bytes: &[u8]) -> Answer<Resource<Artifact>> {
+    pub(crate) fn store_artifact(&mut self, media_type: String, bytes: &[u8]) -> HostResult<Resource<Artifact>> {
         let reference = self.store_bytes(media_type, bytes)?;
         Ok(self.table.push(Artifact { reference, size: Some(bytes.len() as u64), bytes: None })?)
     }
 
     /// Stores bytes as an artifact. Stored bytes count even after the task drops their handle, because they stay in the
     /// store.
-    pub(crate) fn store_bytes(&mut self, media_type: String, bytes: &[u8]) -> Answer<ArtifactRef> {
+    pub(crate) fn store_bytes(&mut self, media_type: String, bytes: &[u8]) -> HostResult<ArtifactRef> {
         let limit = self.attempt.limits.artifacts;
         self.stored = self.stored.saturating_add((bytes.len() as u64).max(LEAST_ARTIFACT));
         if self.stored > limit {
@@ -343,7 +348,7 @@ impl State {
                 show(limit),
                 show(LEAST_ARTIFACT)
             );
-            return Err(Ended::limit("too_many_artifacts", message).into());
+            return Err(AttemptEnd::limit("too_many_artifacts", message).into());
         }
         let digest = self.blobs.put(BlobKind::Artifact, bytes).map_err(store_fault)?;
         Ok(ArtifactRef { digest, media_type, name: None })
@@ -396,14 +401,14 @@ pub(crate) fn end(fault: Fault) -> wasmtime::Error {
     let (kind, failure) = match fault {
         Fault::End(error) => return error,
         Fault::Task(TaskError::Cancelled) => {
-            return wasmtime::Error::new(Ended::Stopped(StopReason::Cancelled));
+            return wasmtime::Error::new(AttemptEnd::Stopped(StopReason::Cancelled));
         }
         Fault::Task(TaskError::InvalidInput(failure)) => (FailureKind::InvalidInput, failure),
         Fault::Task(TaskError::Unavailable(failure)) => (FailureKind::Unavailable, failure),
         Fault::Task(TaskError::Failed(failure)) => (FailureKind::Failed, failure),
     };
     let retryable = failure.retryable;
-    wasmtime::Error::new(Ended::Failed(Box::new(Failure {
+    wasmtime::Error::new(AttemptEnd::Failed(Box::new(Failure {
         retryable,
         ..Failure::new(kind, failure.code, failure.message)
     })))
@@ -413,7 +418,7 @@ pub(crate) fn end(fault: Fault) -> wasmtime::Error {
 pub(crate) fn store_fault(error: StoreError) -> Fault {
     let transient = error.kind == StoreErrorKind::Unavailable;
     let missing = (error.kind == StoreErrorKind::Missing).then_some(MISSING_ARTIFACT);
-    Ended::Host(HostError { missing, ..host_error("use the artifact store", transient, error) }).into()
+    AttemptEnd::Host(HostError { missing, ..host_error("use the artifact store", transient, error) }).into()
 }
 
 /// A panic in the host's own code, as an error.

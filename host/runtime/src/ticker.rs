@@ -5,6 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use dovetail_core::sync::lock;
+
 use wasmtime::Engine;
 
 /// The time between two ticks, and so the longest delay until a spinning or sleeping guest learns that it must end.
@@ -26,7 +28,7 @@ pub(crate) struct Beat {
 
 impl Beat {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Wakes `waker` at the next tick.

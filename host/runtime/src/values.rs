@@ -14,7 +14,7 @@ use wasmtime::Store;
 use wasmtime::component::{Resource, ResourceAny, Val};
 
 use crate::handles::{Artifact, Image};
-use crate::outcome::Ended;
+use crate::outcome::AttemptEnd;
 use crate::state::State;
 
 /// Stores a host object in the handle table and gives the guest a handle.
@@ -51,7 +51,7 @@ impl std::fmt::Display for At<'_> {
 
 fn bad_input(at: &At<'_>, expected: &str) -> wasmtime::Error {
     let at = if matches!(at, At::Input) { "the input".to_owned() } else { format!("`{at}`") };
-    wasmtime::Error::new(Ended::Failed(Box::new(Failure::new(
+    wasmtime::Error::new(AttemptEnd::Failed(Box::new(Failure::new(
         FailureKind::InvalidInput,
         "bad_input",
         format!("{at}: expected {expected}"),
@@ -223,7 +223,7 @@ impl<'s> Output<'s> {
                 show_size(self.limit)
             ),
         );
-        wasmtime::Error::new(Ended::Failed(Box::new(failure)))
+        wasmtime::Error::new(AttemptEnd::Failed(Box::new(failure)))
     }
 
     /// Counts `bytes` more bytes of JSON.
@@ -352,7 +352,7 @@ impl<'s> Output<'s> {
                 state.store_bytes("image/png".to_owned(), &encoded).map_err(crate::state::end)?
             }
             (None, None) => {
-                return Err(wasmtime::Error::new(Ended::Host(crate::state::broken(
+                return Err(wasmtime::Error::new(AttemptEnd::Host(crate::state::broken(
                     "an image has neither pixels nor an artifact",
                 ))));
             }
@@ -363,7 +363,7 @@ impl<'s> Output<'s> {
 
 /// The types were read from the component itself, so a mismatch is a defect of the host.
 fn mismatch(expected: &str) -> wasmtime::Error {
-    wasmtime::Error::new(Ended::Host(crate::state::broken(&format!("read the output: expected {expected}"))))
+    wasmtime::Error::new(AttemptEnd::Host(crate::state::broken(&format!("read the output: expected {expected}"))))
 }
 
 /// Counts the bytes of a serialised value without keeping them, and fails at a limit.

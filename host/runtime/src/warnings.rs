@@ -41,7 +41,7 @@ impl Warnings {
     }
 
     /// The warnings in the order in which the pictures were opened, and the number of further ones.
-    pub(crate) fn told(self) -> Vec<String> {
+    pub(crate) fn into_lines(self) -> Vec<String> {
         let mut lines = self.lines;
         if self.more > 0 {
             lines.push(format!("{} further warnings about pictures were not kept", self.more));
@@ -68,7 +68,7 @@ mod tests {
         }
         let digest = Digest::of(b"b");
         assert_eq!(
-            warnings.told(),
+            warnings.into_lines(),
             ["picture `a[31m.jpg`: libjpeg warned: x".to_owned(), format!("picture {digest}: libjpeg warned: y z")]
         );
     }
@@ -83,8 +83,8 @@ mod tests {
         for i in 0..MAX_PICTURES + 2 {
             more.of_picture(&picture(&i.to_string(), Some(&"n".repeat(5000))), &"w".repeat(5000));
         }
-        assert_eq!(warnings.told().len(), MAX_PICTURES);
-        let more = more.told();
+        assert_eq!(warnings.into_lines().len(), MAX_PICTURES);
+        let more = more.into_lines();
         assert_eq!(more.len(), MAX_PICTURES + 1);
         assert!(more.iter().all(|line| line.len() < MAX_NAME + MAX_WARNING + 20), "{}", more[0].len());
         assert!(more[MAX_PICTURES].contains("2 further"), "{}", more[MAX_PICTURES]);

@@ -208,7 +208,7 @@ fn refusals(several: &Several<'_>, mut refused: Vec<(usize, Error)>, any: bool) 
             ("files could not be submitted", "the others were submitted; correct these files and run them again")
         }
         Several::Open(_) => {
-            ("runs could not be resumed", "the others were resumed; provide what these runs lack, and resume them")
+            ("runs could not be resumed", "the others were resumed; remove the causes above, and resume these runs")
         }
     };
     let mut message = format!("{} of {} {what}", refused.len(), several.len());
@@ -228,7 +228,7 @@ fn refusals(several: &Several<'_>, mut refused: Vec<(usize, Error)>, any: bool) 
     let help = match several {
         _ if any => others,
         Several::Files(_) => "correct the files and run them again",
-        Several::Open(_) => "provide what the runs lack, and resume them",
+        Several::Open(_) => "remove the causes above, and resume the runs",
     };
     let details_of = if matches!(several, Several::Files(_)) { "files" } else { "runs" };
     Some(Error::usage(code, message).help(help).detail(details_of, details))

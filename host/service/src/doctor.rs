@@ -72,7 +72,7 @@ impl Service {
 fn findings(service: &Service, deep: bool) -> Vec<Finding> {
     let data = &service.settings.data;
     let mut findings = vec![good("dovetail", VERSION), folder(data), space(data)];
-    let servers = servers::look(service, &mut findings);
+    let servers = servers::check(service, &mut findings);
     if servers.records {
         findings.push(database(service));
         findings.extend(servers::owner(service, &servers).unwrap_or_else(|error| Some(failed("blobs", error))));
@@ -164,12 +164,12 @@ fn unserved(service: &Service) -> Result<Option<Finding>, Error> {
     if !service.has_data()? {
         return Ok(None);
     }
-    let parts = service.ports_to_read()?;
-    if parts.ledger.workers()?.is_empty() {
+    let ports = service.ports_to_read()?;
+    if ports.ledger.workers()?.is_empty() {
         // Another line says that no worker lives.
         return Ok(None);
     }
-    let (waiting, lacking) = dovetail_flow::unserved(parts, LOOKED_THROUGH)?;
+    let (waiting, lacking) = dovetail_flow::unserved(ports, LOOKED_THROUGH)?;
     let lacking = lacking.iter().map(|need| capability_in_words(need)).collect::<Vec<_>>().join(", ");
     let wait = if waiting == 1 { "waits" } else { "wait" };
     let found = format!(
@@ -239,8 +239,8 @@ fn compiler(service: &Service) -> Finding {
 
 fn registry(service: &Service) -> Finding {
     let read = || -> Result<Finding, Error> {
-        let parts = service.ports_to_read()?;
-        let (plugins, pipelines) = (dovetail_flow::plugins(parts)?, dovetail_flow::pipelines(parts)?);
+        let ports = service.ports_to_read()?;
+        let (plugins, pipelines) = (dovetail_flow::plugins(ports)?, dovetail_flow::pipelines(ports)?);
         let found = format!(
             "{}, {}",
             count(plugins.read.len(), "plugin version"),

@@ -43,13 +43,13 @@ impl Service {
             ));
         }
         let archive = self.archive(what.dry_run)?;
-        let shelf = dovetail_stores::open_removable_blobs(self.settings.blobs.url(), &self.settings.data)?;
+        let blobs = dovetail_stores::open_removable_blobs(self.settings.blobs.url(), &self.settings.data)?;
         // A data folder may be older than the feature of owners of blobs. Its blobs belong to its own records.
         if self.settings.is_together() && !what.dry_run {
-            dovetail_flow::own_blobs(&*ports.ledger, &*shelf, true)?;
+            dovetail_flow::own_blobs(&*ports.ledger, &*blobs, true)?;
         }
         let keep = Keep { runs: what.keep_runs, blobs: what.keep_blobs };
-        let gone = dovetail_flow::collect(ports, &*archive, &*shelf, &keep, &self.settings.data, what.dry_run)?;
+        let gone = dovetail_flow::collect(ports, &*archive, &*blobs, &keep, &self.settings.data, what.dry_run)?;
         let (number, bytes) = self.compiler()?.remove_unused(what.keep_compiled, what.dry_run)?;
         Ok(Some(GcDocument::of(what.dry_run, &gone, Amount { number, bytes })))
     }

@@ -15,11 +15,11 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 pub use dovetail_core::wit::{Type, snake};
-pub use strict::Twin;
+pub use strict::DuplicateKey;
 
 use crate::Error;
 use crate::media::sniff;
-use strict::{Strict, Twins};
+use strict::{FirstDuplicate, Strict};
 
 /// The inputs of a pipeline or a task, with their types.
 #[derive(Debug, Default)]
@@ -113,31 +113,31 @@ impl Inputs {
 
 /// Why a text is not a value.
 #[derive(Debug)]
-pub enum NoValue {
+pub enum JsonError {
     /// The text is not JSON.
     Syntax(serde_json::Error),
     /// An object has a key twice: one of the two values would be dropped silently.
-    Twin(Twin),
+    DuplicateKey(DuplicateKey),
 }
 
 /// Reads a text as JSON without duplicate keys.
 ///
 /// # Errors
-/// [`NoValue`].
-pub fn value(text: &str) -> Result<Value, NoValue> {
-    let twins = Twins::default();
+/// [`JsonError`].
+pub fn value(text: &str) -> Result<Value, JsonError> {
+    let first_duplicate = FirstDuplicate::default();
     // An error of syntax is reported before a duplicate key.
-    let value = strict::value(text, &twins).map_err(NoValue::Syntax)?;
-    twins.take().map_or(Ok(value), |twin| Err(NoValue::Twin(twin)))
+    let value = strict::value(text, &first_duplicate).map_err(JsonError::Syntax)?;
+    first_duplicate.take().map_or(Ok(value), |duplicate_key| Err(JsonError::DuplicateKey(duplicate_key)))
 }
 
 /// Reads a text as a JSON object, and gives its members in order. Duplicate members are included, so that the caller
 /// can report them as duplicate inputs.
 ///
 /// # Errors
-/// [`NoValue`], also for a duplicate key within a member.
-pub fn members(text: &str) -> Result<Vec<(String, Value)>, NoValue> {
-    struct Members<'t>(&'t Twins);
+/// [`JsonError`], also for a duplicate key within a member.
+pub fn members(text: &str) -> Result<Vec<(String, Value)>, JsonError> {
+    struct Members<'t>(&'t FirstDuplicate);
     impl<'de> Visitor<'de> for Members<'_> {
         type Value = Vec<(String, Value)>;
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -146,22 +146,22 @@ pub fn members(text: &str) -> Result<Vec<(String, Value)>, NoValue> {
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut members = Vec::new();
             while let Some(name) = map.next_key::<String>()? {
-                let value = map.next_value_seed(Strict { place: format!("/{name}"), twins: self.0 })?;
+                let value = map.next_value_seed(Strict { place: format!("/{name}"), first_duplicate: self.0 })?;
                 members.push((name, value));
             }
             Ok(members)
         }
     }
     let mut reader = serde_json::Deserializer::from_str(text);
-    let twins = Twins::default();
-    let members = reader.deserialize_map(Members(&twins)).and_then(|members| reader.end().map(|()| members));
-    let members = members.map_err(NoValue::Syntax)?;
-    twins.take().map_or(Ok(members), |twin| Err(NoValue::Twin(twin)))
+    let first_duplicate = FirstDuplicate::default();
+    let members = reader.deserialize_map(Members(&first_duplicate)).and_then(|members| reader.end().map(|()| members));
+    let members = members.map_err(JsonError::Syntax)?;
+    first_duplicate.take().map_or(Ok(members), |duplicate_key| Err(JsonError::DuplicateKey(duplicate_key)))
 }
 
 /// The error for a duplicate key within `what`: `duplicate_key`.
 #[must_use]
-pub fn duplicate(Twin { key, place }: &Twin, what: &str) -> Error {
+pub fn duplicate(DuplicateKey { key, place }: &DuplicateKey, what: &str) -> Error {
     let within = if place.is_empty() { what.to_owned() } else { format!("`{place}` of {what}") };
     Error::usage("duplicate_key", format!("the key `{key}` occurs twice in {within}"))
         .help("remove or rename one of them")

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::documents::{InstalledModel, ModelDocument, ModelSummary};
 use crate::files::{folder, temporary};
 use crate::paths::Shown as _;
-use crate::runs::Listed;
+use crate::runs::ReadableList;
 use crate::{Error, Notice, Observer, Service};
 
 /// The models that `models pull` installs.
@@ -87,9 +87,9 @@ impl Service {
     ///
     /// # Errors
     /// If the folder of the models cannot be read.
-    pub fn list_models(&self) -> Result<Listed<ModelSummary>, Error> {
+    pub fn list_models(&self) -> Result<ReadableList<ModelSummary>, Error> {
         let (models, unread) = self.models_to_read()?.look()?;
-        Ok(Listed {
+        Ok(ReadableList {
             read: models.iter().map(ModelSummary::of).collect(),
             unread: unread.into_iter().map(|(name, error)| (name, error.into())).collect(),
         })
@@ -200,9 +200,9 @@ fn npm_pack(into: &Path) -> Result<PathBuf, Error> {
         )
     })?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         let error =
-            Error::host("npm_failed", format!("`npm pack {FACE_API_PACKAGE}` failed ({}): {said}", output.status));
+            Error::host("npm_failed", format!("`npm pack {FACE_API_PACKAGE}` failed ({}): {stderr}", output.status));
         return Err(error.help(
             "check the network and npm's settings, or download the package elsewhere and name it with --from \
              FOLDER_OR_TGZ",
@@ -221,8 +221,8 @@ fn untar(archive: &Path, into: &Path) -> Result<PathBuf, Error> {
             .help("install tar, or unpack the package yourself and name its folder with --from")
     })?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        let error = Error::usage("bad_package", format!("`{}` cannot be unpacked: {said}", archive.shown()));
+        let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let error = Error::usage("bad_package", format!("`{}` cannot be unpacked: {stderr}", archive.shown()));
         return Err(error.help("download it again; it must be a .tgz of npm"));
     }
     Ok(into.join("package"))

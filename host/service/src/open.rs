@@ -50,16 +50,16 @@ impl Service {
     /// # Errors
     /// `data_folder` if the folder cannot be made; if a store cannot be opened.
     pub fn ports(&self) -> Result<&Ports, Error> {
-        if let Some(parts) = self.ports.get() {
-            return Ok(parts);
+        if let Some(ports) = self.ports.get() {
+            return Ok(ports);
         }
         let data = &self.settings.data;
         dovetail_stores::make_folder(data).map_err(|e| {
             let help = unwritable(e.kind(), "name another folder with --data DIR, or change the permissions");
             Error::host("data_folder", format!("make the data folder `{}`", data.shown())).cause(e).help(help)
         })?;
-        let parts = open(&self.settings)?;
-        Ok(self.ports.get_or_init(|| parts))
+        let ports = open(&self.settings)?;
+        Ok(self.ports.get_or_init(|| ports))
     }
 
     /// The stores, for a request that only reads. If there is no data folder, none is made, and the stores are empty. A
@@ -68,25 +68,25 @@ impl Service {
     /// # Errors
     /// `data_folder` if the folder cannot be looked into; if a store cannot be opened.
     pub fn ports_to_read(&self) -> Result<&Ports, Error> {
-        if let Some(parts) = self.to_read.get() {
-            return Ok(parts);
+        if let Some(ports) = self.to_read.get() {
+            return Ok(ports);
         }
         if self.has_data()? {
             return match self.ports() {
                 Err(error) if error.code == "store_refused" && !self.settings.is_fleet() => {
                     tracing::debug!(err = error.chain(), "nothing can be written to the data folder");
-                    let parts = read_only(&self.settings.data)?;
-                    Ok(self.to_read.get_or_init(|| parts))
+                    let ports = read_only(&self.settings.data)?;
+                    Ok(self.to_read.get_or_init(|| ports))
                 }
-                parts => parts,
+                ports => ports,
             };
         }
         let nothing = self.nothing()?;
-        if let Some(parts) = nothing.ports.get() {
-            return Ok(parts);
+        if let Some(ports) = nothing.ports.get() {
+            return Ok(ports);
         }
-        let parts = embedded(nothing.folder.path())?;
-        Ok(nothing.ports.get_or_init(|| parts))
+        let ports = embedded(nothing.folder.path())?;
+        Ok(nothing.ports.get_or_init(|| ports))
     }
 
     /// The records as `gc` sees them. With `look_only`, a data folder that cannot be written is opened to read.

@@ -86,8 +86,8 @@ mod tests {
 
     #[test]
     fn an_outage_is_told_once_and_outlasted() {
-        let (shutdown, said) = (Shutdown::default(), Mutex::new(Vec::new()));
-        let tell = |notice: Notice| said.lock().unwrap().push(notice.to_string());
+        let (shutdown, notices) = (Shutdown::default(), Mutex::new(Vec::new()));
+        let tell = |notice: Notice| notices.lock().unwrap().push(notice.to_string());
         let mut patience = Patience::new(&shutdown, &tell);
         let mut left = 2;
         let answer = patience.ask(|| {
@@ -96,9 +96,9 @@ mod tests {
         });
         assert_eq!(answer.unwrap(), Some("state"));
         assert!(patience.ask(|| Ok(())).unwrap().is_some());
-        let said = said.lock().unwrap();
+        let notices = notices.lock().unwrap();
         assert_eq!(
-            said[..],
+            notices[..],
             [
                 "could not read a run (connection refused); the run is recorded, and this command goes on waiting for \
                  it",

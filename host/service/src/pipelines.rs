@@ -14,7 +14,7 @@ use crate::documents::{
 };
 use crate::files::read;
 use crate::paths::Shown as _;
-use crate::runs::Listed;
+use crate::runs::ReadableList;
 use crate::submit::PipelineName;
 use crate::{Error, Service};
 
@@ -77,8 +77,8 @@ impl Service {
     ///
     /// # Errors
     /// A store's failure.
-    pub fn list_pipelines(&self) -> Result<Listed<Published>, Error> {
-        Ok(Listed::of(dovetail_flow::pipelines(self.ports_to_read()?)?, |published| published))
+    pub fn list_pipelines(&self) -> Result<ReadableList<Published>, Error> {
+        Ok(ReadableList::of(dovetail_flow::pipelines(self.ports_to_read()?)?, |published| published))
     }
 
     /// The published pipeline of this reference: NAME or NAME@VERSION.

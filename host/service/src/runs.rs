@@ -9,14 +9,14 @@ use crate::{Error, Service, grants};
 
 /// A list of records.
 #[derive(Debug)]
-pub struct Listed<T> {
+pub struct ReadableList<T> {
     /// The records that can be read.
     pub read: Vec<T>,
     /// The name of each record that cannot be read, and why.
     pub unread: Vec<(String, Error)>,
 }
 
-impl<T> Listed<T> {
+impl<T> ReadableList<T> {
     pub(crate) fn of<U>(list: dovetail_flow::List<U>, made: impl Fn(U) -> T) -> Self {
         Self {
             read: list.read.into_iter().map(made).collect(),
@@ -30,8 +30,8 @@ impl Service {
     ///
     /// # Errors
     /// A store's failure.
-    pub fn list_runs(&self, limit: usize) -> Result<Listed<RunSummary>, Error> {
-        Ok(Listed::of(dovetail_flow::runs(self.ports_to_read()?, limit)?, |run| run))
+    pub fn list_runs(&self, limit: usize) -> Result<ReadableList<RunSummary>, Error> {
+        Ok(ReadableList::of(dovetail_flow::runs(self.ports_to_read()?, limit)?, |run| run))
     }
 
     /// The document of a run in its present state.

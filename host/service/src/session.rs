@@ -28,6 +28,8 @@ const LOOKED_THROUGH: usize = 4;
 
 /// The options of a session.
 pub struct Work<'a> {
+    /// The front door, such as `cli`. With the ID of this process it is the worker's name in records.
+    pub front_door: &'static str,
     /// How many steps run at the same time.
     pub jobs: u32,
     /// Stops the session. The caller connects it with signals or with the end of a connection.
@@ -43,15 +45,15 @@ pub struct Session<'a> {
     /// None in a fleet, where the workers execute the runs.
     runtime: Option<Arc<dyn Executor>>,
     work: Work<'a>,
-    said: Said,
+    given: GivenNotices,
     /// The worker's threads send messages. The thread of [`Session::work`] receives them.
-    tell: Sender<Message>,
-    heard: Receiver<Message>,
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
 }
 
 /// Whether notices were given that are given once only.
 #[derive(Default)]
-struct Said {
+struct GivenNotices {
     /// [`Notice::NoWorker`].
     no_worker: AtomicBool,
     /// [`Notice::Lacking`].
@@ -83,9 +85,9 @@ impl<'a> Session<'a> {
             work.observer.notice(&Notice::NoWorker);
             no_worker = true;
         }
-        let (tell, heard) = mpsc::channel();
-        let said = Said { no_worker: AtomicBool::new(no_worker), ..Said::default() };
-        Ok(Self { service, runtime, work, said, tell, heard })
+        let (sender, receiver) = mpsc::channel();
+        let given = GivenNotices { no_worker: AtomicBool::new(no_worker), ..GivenNotices::default() };
+        Ok(Self { service, runtime, work, given, sender, receiver })
     }
 
     /// The shutdown of this session, for other threads.
@@ -117,7 +119,7 @@ impl<'a> Session<'a> {
             }
             self.work_on(batch, &mut ended)?;
         }
-        for message in self.heard.try_iter() {
+        for message in self.receiver.try_iter() {
             if let Message::Notice(notice) = message {
                 self.work.observer.notice(&notice);
             }
@@ -128,30 +130,30 @@ impl<'a> Session<'a> {
 
     fn work_on(&mut self, batch: &[RunId], ended: &mut dyn FnMut(&RunId) -> Result<(), Error>) -> Result<(), Error> {
         let mut open: BTreeSet<&RunId> = batch.iter().collect();
-        let (told, over) = (self.tell.clone(), self.tell.clone());
+        let (sender, over) = (self.sender.clone(), self.sender.clone());
         let ports = self.service.ports()?;
         let worker = self.runtime.as_ref().map(|runtime| {
-            let told = told.clone();
+            let sender = sender.clone();
             let options = WorkerOptions {
                 jobs: self.work.jobs as usize,
                 lease: self.service.settings.lease,
-                name: format!("cli-{}", std::process::id()),
+                name: format!("{}-{}", self.work.front_door, std::process::id()),
                 on_event: Some(Arc::new(move |event| {
                     log(event);
-                    drop(told.send(Message::Event(event.clone())));
+                    drop(sender.send(Message::Event(event.clone())));
                 })),
                 daemon: None,
             };
             Arc::new(Worker::new(ports.clone(), runtime.clone(), options))
         });
-        let (heard, said) = (&self.heard, &self.said);
+        let (receiver, given) = (&self.receiver, &self.given);
         let Work { shutdown, observer, .. } = self.work;
         std::thread::scope(|threads| {
             let working = start_thread(threads, "work", move || {
                 let result = match worker {
                     Some(worker) => worker.run(&Scope::Runs(batch.to_vec()), shutdown),
-                    None => wait_for_others(ports, batch, &Waiting { shutdown, look: LOOK, said }, |message| {
-                        drop(told.send(message));
+                    None => wait_for_others(ports, batch, &Waiting { shutdown, look: LOOK, given }, |message| {
+                        drop(sender.send(message));
                     }),
                 };
                 drop(over.send(Message::Over));
@@ -159,7 +161,7 @@ impl<'a> Session<'a> {
             })?;
             let mut failed = None;
             loop {
-                let result = match heard.recv_timeout(ROUND) {
+                let result = match receiver.recv_timeout(ROUND) {
                     Ok(Message::Event(event)) => {
                         observer.event(&event);
                         match &event {
@@ -212,14 +214,14 @@ struct Waiting<'a> {
     shutdown: &'a Shutdown,
     /// How long to wait for the end of a run before the records are read again.
     look: Duration,
-    said: &'a Said,
+    given: &'a GivenNotices,
 }
 
 /// Waits until the workers of a fleet have ended all runs, or until the shutdown.
-fn wait_for_others(ports: &Ports, runs: &[RunId], how: &Waiting<'_>, tell: impl Fn(Message)) -> Result<(), FlowError> {
-    let Waiting { shutdown, look, said } = *how;
+fn wait_for_others(ports: &Ports, runs: &[RunId], how: &Waiting<'_>, send: impl Fn(Message)) -> Result<(), FlowError> {
+    let Waiting { shutdown, look, given } = *how;
     shutdown.wakes(&ports.ledger);
-    let notice = |notice: Notice| tell(Message::Notice(notice));
+    let notice = |notice: Notice| send(Message::Notice(notice));
     let mut patience = Patience::new(shutdown, &notice);
     let current = || runs.iter().map(|run| dovetail_flow::current(ports, run)).collect::<Result<_, _>>();
     let Some(mut open) = patience.ask::<Vec<RunKey>>(current)? else { return Ok(()) };
@@ -240,8 +242,8 @@ fn wait_for_others(ports: &Ports, runs: &[RunId], how: &Waiting<'_>, tell: impl 
         // No run ended for a while: maybe no worker lives, or no worker has a capability that the runs need.
         if ended.is_empty() && Instant::now() >= look_at {
             look_at = Instant::now() + look;
-            if let Some(notice) = why_nothing_comes(ports, &open, said) {
-                tell(Message::Notice(notice));
+            if let Some(notice) = why_nothing_comes(ports, &open, given) {
+                send(Message::Notice(notice));
             }
         }
         wait = Wait { seen, at_most: look };
@@ -249,7 +251,7 @@ fn wait_for_others(ports: &Ports, runs: &[RunId], how: &Waiting<'_>, tell: impl 
             let Some(bytes) = bytes else { continue };
             let state = RunOutcomeRecord::decode(&bytes, &format!("run {}", key.run))?.state;
             open.retain(|one| one != key);
-            tell(Message::Event(Event::RunFinished { run: key.run.clone(), state }));
+            send(Message::Event(Event::RunFinished { run: key.run.clone(), state }));
         }
     }
     Ok(())
@@ -257,19 +259,19 @@ fn wait_for_others(ports: &Ports, runs: &[RunId], how: &Waiting<'_>, tell: impl 
 
 /// Why no run ends: no worker lives, or no living worker has a capability. Each reason is given once. If a store fails,
 /// the reason is looked for again later.
-fn why_nothing_comes(ports: &Ports, open: &[RunKey], said: &Said) -> Option<Notice> {
-    let first = |said: &AtomicBool| !said.swap(true, Ordering::Relaxed);
+fn why_nothing_comes(ports: &Ports, open: &[RunKey], given: &GivenNotices) -> Option<Notice> {
+    let first = |notice: &AtomicBool| !notice.swap(true, Ordering::Relaxed);
     if ports.ledger.workers().ok()?.is_empty() {
-        return first(&said.no_worker).then_some(Notice::NoWorker);
+        return first(&given.no_worker).then_some(Notice::NoWorker);
     }
-    if said.lacking.load(Ordering::Relaxed) {
+    if given.lacking.load(Ordering::Relaxed) {
         return None;
     }
     let lacking = open.iter().take(LOOKED_THROUGH).find_map(|key| {
         let waits = dovetail_flow::waits(ports, &key.run).ok()?;
         (!waits.is_empty()).then(|| Notice::Lacking { run: key.run.clone(), waits })
     })?;
-    first(&said.lacking).then_some(lacking)
+    first(&given.lacking).then_some(lacking)
 }
 
 /// The runs that are over already (submitted before under the same key), and the open ones.
@@ -317,22 +319,23 @@ mod tests {
         let clock = Arc::new(SystemClock);
         let ledger = Arc::new(SqliteLedger::open(folder.path(), clock.clone()).unwrap());
         let ports = Ports { ledger, blobs: Arc::new(FileBlobs::new(folder.path())), clock };
-        let wait = |known: &Said| {
-            let (shutdown, said) = (Shutdown::default(), Mutex::new(Vec::new()));
-            let how = Waiting { shutdown: &shutdown, look: Duration::from_millis(10), said: known };
+        let wait = |known: &GivenNotices| {
+            let (shutdown, messages) = (Shutdown::default(), Mutex::new(Vec::new()));
+            let how = Waiting { shutdown: &shutdown, look: Duration::from_millis(10), given: known };
             std::thread::scope(|threads| {
                 threads.spawn(|| {
                     std::thread::sleep(Duration::from_millis(500));
                     shutdown.drain();
                 });
-                let tell = |message| said.lock().unwrap().push(message);
-                wait_for_others(&ports, &[RunId::from_bytes([1; 16])], &how, tell).unwrap();
+                let send = |message| messages.lock().unwrap().push(message);
+                wait_for_others(&ports, &[RunId::from_bytes([1; 16])], &how, send).unwrap();
             });
-            let said = said.into_inner().unwrap().into_iter();
-            said.filter_map(|message| if let Message::Notice(notice) = message { Some(notice) } else { None })
+            let messages = messages.into_inner().unwrap().into_iter();
+            messages
+                .filter_map(|message| if let Message::Notice(notice) = message { Some(notice) } else { None })
                 .collect::<Vec<_>>()
         };
-        let known = Said::default();
+        let known = GivenNotices::default();
         assert_eq!(wait(&known), [Notice::NoWorker]);
         assert!(wait(&known).is_empty(), "it has been said");
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dovetail_core::manifest::{parse_duration, parse_size};
+use dovetail_core::url::without_credentials;
 use dovetail_core::wit::names::nearest;
 use serde::Deserialize;
 
@@ -354,14 +355,14 @@ fn fits_together(fleet: &str, queue: &StoreUrl, meta: &StoreUrl) -> Result<(), E
 /// The URL without user, password and parameters, also if the URL is malformed. The parameter `endpoint` is kept, since
 /// it says which server is meant.
 fn shown(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
+    let plain = without_credentials(url);
+    let Some((scheme, rest)) = plain.split_once("://") else {
         // The user forgot a slash. Without `@` and `?` the URL holds no password.
         if url.contains(":/") && !url.contains(['@', '?']) {
             return url.to_owned();
         }
         return url.split_inclusive(':').next().unwrap_or_default().to_owned();
     };
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
     let rest = rest.split('#').next().unwrap_or_default();
     let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     // A percent-encoded endpoint could hide a password.

@@ -101,13 +101,13 @@ impl Service {
     pub fn needs_worker(&self, observer: &dyn Observer) -> Result<(), Error> {
         let ledger = &self.ports()?.ledger;
         let until = Instant::now() + if self.settings.is_fleet() { HEARD } else { Duration::ZERO };
-        let mut said = false;
+        let mut noticed = false;
         while ledger.workers()?.is_empty() {
             if Instant::now() >= until {
                 return Err(Error::usage("no_worker", "no worker is alive, so no process would execute the run")
                     .help("start one with `dovetail worker`, or leave --detach out"));
             }
-            if !std::mem::replace(&mut said, true) {
+            if !std::mem::replace(&mut noticed, true) {
                 observer.notice(&Notice::WorkersUnknown);
             }
             std::thread::sleep(ASK);

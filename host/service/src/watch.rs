@@ -78,7 +78,7 @@ impl Service {
         let tell = |notice: Notice| observer.notice(&notice);
         let mut patience = Patience::new(shutdown, &tell);
         let Some(key) = patience.ask(|| dovetail_flow::current(ports, run))? else { return Ok(None) };
-        let mut told: BTreeMap<String, StepState> = BTreeMap::new();
+        let mut reported: BTreeMap<String, StepState> = BTreeMap::new();
         let mut over_since = None;
         loop {
             let seen = ports.ledger.wakes();
@@ -87,7 +87,7 @@ impl Service {
                 // The state is `cancelled` as soon as the cancellation is recorded. The end is recorded a moment later.
                 let over = document.finished_at.is_some();
                 let lease = self.settings.lease;
-                let stopping = if over { stopping(ports, run, &told, lease)? } else { Stopping::default() };
+                let stopping = if over { stopping(ports, run, &reported, lease)? } else { Stopping::default() };
                 Ok((document, over, stopping))
             })?;
             let Some((document, over, stopping)) = looked else { return Ok(None) };
@@ -95,9 +95,9 @@ impl Service {
             let left = stopping.at_most.saturating_sub(since);
             for step in &document.processing_summary.steps {
                 let is_stopping = !left.is_zero() && stopping.steps.contains(&step.id);
-                if !is_stopping && told.get(&step.id) != Some(&step.state) {
+                if !is_stopping && reported.get(&step.id) != Some(&step.state) {
                     changed(step);
-                    told.insert(step.id.clone(), step.state);
+                    reported.insert(step.id.clone(), step.state);
                 }
             }
             if over && left.is_zero() || shutdown.draining() {
@@ -141,16 +141,16 @@ struct Stopping {
 fn stopping(
     ports: &Ports,
     run: &RunId,
-    told: &BTreeMap<String, StepState>,
+    reported: &BTreeMap<String, StepState>,
     lease: Duration,
 ) -> Result<Stopping, FlowError> {
     let (steps, over_for) = dovetail_flow::unrecorded(ports, run)?;
-    let ran = steps.iter().any(|id| told.get(id) == Some(&StepState::Running));
+    let ran = steps.iter().any(|id| reported.get(id) == Some(&StepState::Running));
     let at_most = match steps.is_empty() {
         true => Duration::ZERO,
         false if ran => lease,
         // The run was over for a while when the watch began: no attempt runs any more.
-        false if told.is_empty() && over_for > WATCH => Duration::ZERO,
+        false if reported.is_empty() && over_for > WATCH => Duration::ZERO,
         false => WATCH,
     };
     Ok(Stopping { steps, at_most })

@@ -1,16 +1,6 @@
 //! Numbers as text for people.
 
-/// A size as `12 B`, `3.4 KiB`, `5.6 MiB` or `7.8 GiB`.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "for people")]
-pub fn bytes(n: u64) -> String {
-    match n {
-        0..1024 => format!("{n} B"),
-        1024..1_048_576 => format!("{:.1} KiB", n as f64 / 1024.0),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", n as f64 / 1_048_576.0),
-        _ => format!("{:.1} GiB", n as f64 / 1_073_741_824.0),
-    }
-}
+pub use dovetail_core::size::rounded_size as bytes;
 
 /// A number with a noun: `1 step`, `2 steps`. Only for nouns whose plural is made with `s`.
 #[must_use]

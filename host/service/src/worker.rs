@@ -3,12 +3,13 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::{Store, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::ledger::Scope;
+use dovetail_core::sync::lock;
 use dovetail_core::worker_status::WorkerStatus;
 use dovetail_flow::{Daemon, Event, Shutdown, StepFailure, SystemClock, Worker, WorkerOptions};
 
@@ -88,7 +89,8 @@ impl Service {
         }));
         let runtime = Arc::new(self.runtime_with(vision, ports.blobs.clone(), jobs, None)?);
         let (grants, models) = (self.settings.grants.clone(), sync.clone());
-        let able: dovetail_flow::Able = Arc::new(move || grants.iter().cloned().chain(models.able()).collect());
+        let able: dovetail_flow::CapabilitiesFn =
+            Arc::new(move || grants.iter().cloned().chain(models.able()).collect());
         let about = heartbeat(host, jobs, able.clone(), sync.clone());
         let options = WorkerOptions {
             jobs: jobs as usize,
@@ -194,7 +196,7 @@ pub fn now_ms() -> u64 {
 fn heartbeat(
     host: String,
     jobs: u32,
-    able: dovetail_flow::Able,
+    able: dovetail_flow::CapabilitiesFn,
     models: Arc<Sync>,
 ) -> impl Fn(usize, u64) -> Vec<u8> + Send + std::marker::Sync {
     let started = SystemClock.wall_ms();
@@ -204,7 +206,7 @@ fn heartbeat(
         if running == 0 && trimmed.swap(ended, Ordering::Relaxed) != ended {
             dovetail_vision::give_back();
         }
-        let rate = rate.lock().unwrap_or_else(PoisonError::into_inner).of(ended, Instant::now());
+        let rate = lock(&rate).of(ended, Instant::now());
         let status = WorkerStatus {
             host: Some(host.clone()),
             process: Some(std::process::id()),
@@ -287,21 +289,21 @@ fn log(event: &Event) {
 
 /// Ended steps a second over the last [`RATE`].
 struct Rate {
-    seen: std::collections::VecDeque<(Instant, u64)>,
+    samples: std::collections::VecDeque<(Instant, u64)>,
 }
 
 impl Rate {
     fn new() -> Self {
-        Self { seen: std::collections::VecDeque::new() }
+        Self { samples: std::collections::VecDeque::new() }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 steps")]
     fn of(&mut self, ended: u64, now: Instant) -> f64 {
-        self.seen.push_back((now, ended));
-        while self.seen.len() > 2 && self.seen.front().is_some_and(|(at, _)| now - *at > RATE) {
-            self.seen.pop_front();
+        self.samples.push_back((now, ended));
+        while self.samples.len() > 2 && self.samples.front().is_some_and(|(at, _)| now - *at > RATE) {
+            self.samples.pop_front();
         }
-        let Some((at, before)) = self.seen.front() else { return 0.0 };
+        let Some((at, before)) = self.samples.front() else { return 0.0 };
         let time = (now - *at).as_secs_f64();
         if time < 0.1 { 0.0 } else { (((ended - before) as f64 / time) * 10.0).round() / 10.0 }
     }
@@ -333,6 +335,6 @@ mod tests {
         for second in 11..100 {
             rate.of(100, began + Duration::from_secs(second));
         }
-        assert!(rate.of(100, began + Duration::from_secs(100)) < 1e-9, "what was long ago does not count");
+        assert!(rate.of(100, began + Duration::from_secs(100)) < 1e-9, "old steps do not count");
     }
 }

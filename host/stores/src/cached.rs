@@ -9,10 +9,11 @@ mod folder;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
+use dovetail_core::sync::lock;
 
 use folder::Folder;
 
@@ -47,10 +48,6 @@ enum FetchState {
     Failed,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Ends a fetch when it is dropped, also by a panic of the fetching thread.
 struct FetchGuard<'a> {
     cache: &'a CachedBlobs,
@@ -61,8 +58,8 @@ struct FetchGuard<'a> {
 
 impl Drop for FetchGuard<'_> {
     fn drop(&mut self) {
-        locked(&self.cache.fetches).remove(&self.key);
-        *locked(&self.fetch.state) = std::mem::replace(&mut self.outcome, FetchState::Failed);
+        lock(&self.cache.fetches).remove(&self.key);
+        *lock(&self.fetch.state) = std::mem::replace(&mut self.outcome, FetchState::Failed);
         self.fetch.ended.notify_all();
     }
 }
@@ -97,7 +94,7 @@ impl CachedBlobs {
 
     /// Registers a new fetch of this blob. `Err` is the fetch of another thread that is under way.
     fn begin(&self, key: (BlobKind, Digest)) -> Result<FetchGuard<'_>, Arc<Fetch>> {
-        let mut fetches = locked(&self.fetches);
+        let mut fetches = lock(&self.fetches);
         if let Some(fetch) = fetches.get(&key) {
             return Err(fetch.clone());
         }
@@ -132,7 +129,7 @@ impl Blobs for CachedBlobs {
             }
             Err(fetch) => fetch,
         };
-        let running = locked(&fetch.state);
+        let running = lock(&fetch.state);
         let ended = fetch
             .ended
             .wait_while(running, |state| matches!(state, FetchState::Running))

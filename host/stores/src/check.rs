@@ -16,18 +16,18 @@ const SIGNATURES_END: u64 = 15 * 60_000;
 
 /// The result of a check of one server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct ServerReport {
     /// The server and its settings in one line, without passwords.
     pub found: String,
     /// The things that should be changed.
-    pub remarks: Vec<Remark>,
+    pub issues: Vec<ServerIssue>,
     /// No fleet has written to this server yet.
     pub unused: bool,
 }
 
 /// One thing that should be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remark {
+pub struct ServerIssue {
     /// Whether the server does not work like this, or loses work. Otherwise it works, and could be better.
     pub grave: bool,
     /// The fault, in words for an operator.
@@ -36,19 +36,19 @@ pub struct Remark {
     pub remedy: String,
 }
 
-impl Look {
+impl ServerReport {
     /// Whether a fleet can use the server: no remark is grave.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        !self.remarks.iter().any(|remark| remark.grave)
+        !self.issues.iter().any(|issue| issue.grave)
     }
 
     pub(crate) fn problem(&mut self, found: impl Into<String>, remedy: impl Into<String>) {
-        self.remarks.push(Remark { grave: true, found: found.into(), remedy: remedy.into() });
+        self.issues.push(ServerIssue { grave: true, found: found.into(), remedy: remedy.into() });
     }
 
     pub(crate) fn warning(&mut self, found: impl Into<String>, remedy: impl Into<String>) {
-        self.remarks.push(Remark { grave: false, found: found.into(), remedy: remedy.into() });
+        self.issues.push(ServerIssue { grave: false, found: found.into(), remedy: remedy.into() });
     }
 
     /// Adds the difference between the server's clock and ours: `ahead_ms`, with an error of at most `within_ms`.
@@ -64,7 +64,7 @@ impl Look {
         if apart > CLOCKS_APART + within_ms {
             let than = if ahead_ms < 0 { "behind" } else { "ahead of" };
             let found = format!("its clock is {shown} {than} this machine's");
-            self.warning(found, "let every machine take its time from the same servers (chrony or systemd-timesyncd)");
+            self.warning(found, "synchronize every machine with the same time servers (chrony or systemd-timesyncd)");
         }
     }
 
@@ -73,7 +73,7 @@ impl Look {
         if !encrypted && !hosts.iter().all(|host| is_this_machine(host)) {
             self.warning(
                 "the connection is not encrypted",
-                format!("{remedy}, unless nobody else can listen on that network"),
+                format!("{remedy}, unless the network between this machine and the server is private"),
             );
         }
     }
@@ -92,9 +92,10 @@ pub(crate) fn certificate(text: &str, trust: &str) -> Option<String> {
     let (_, why) = text.split_once("invalid peer certificate: ")?;
     let why = match why {
         _ if why.contains("CaUsedAsEndEntity") => {
-            "it is an authority's own: let that authority sign one for the server (`CA:FALSE`), and use that"
+            "it is the certificate of an authority: let that authority sign a certificate for the server \
+             (`CA:FALSE`), and use the signed one"
         }
-        _ if why.contains("UnknownIssuer") => "nobody whom this machine trusts has signed it",
+        _ if why.contains("UnknownIssuer") => "no authority that this machine trusts has signed it",
         _ if why.contains("Expired") => "it has expired: renew it, if this machine's clock is right",
         _ if why.contains("NotValidYet") => "it is not valid yet: set this machine's clock, if that is wrong",
         _ if why.contains("BadSignature") => "its signature is not that of the authority it names",
@@ -120,10 +121,10 @@ pub(crate) fn millis(time: Duration) -> String {
 /// # Errors
 /// `Invalid` for a URL that cannot be used, `Unavailable` or `Refused` if the server cannot be asked, each with its
 /// remedy.
-pub fn check_window(url: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
+pub fn check_window(url: &str, clock: &dyn Clock) -> Result<ServerReport, StoreError> {
     match url.split_once(':') {
         #[cfg(feature = "redis")]
-        Some(("redis" | "rediss", _)) => crate::redis::check::look(url, clock),
+        Some(("redis" | "rediss", _)) => crate::redis::check::check(url, clock),
         _ => {
             let _ = clock;
             Err(open::unknown_window())
@@ -136,10 +137,10 @@ pub fn check_window(url: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
 ///
 /// # Errors
 /// As [`check_window`].
-pub fn check_meta(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
+pub fn check_meta(url: &str, fleet: &str, clock: &dyn Clock) -> Result<ServerReport, StoreError> {
     match url.split_once(':') {
         #[cfg(feature = "mongodb")]
-        Some(("mongodb", _)) => crate::mongo::check::look(url, fleet, clock),
+        Some(("mongodb", _)) => crate::mongo::check::check(url, fleet, clock),
         _ => {
             let _ = (fleet, clock);
             Err(open::unknown_meta())
@@ -152,29 +153,30 @@ pub fn check_meta(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, Sto
 ///
 /// # Errors
 /// As [`check_window`].
-pub fn check_blobs(url: &str, clock: &dyn Clock) -> Result<(Look, S3Blobs), StoreError> {
+pub fn check_blobs(url: &str, clock: &dyn Clock) -> Result<(ServerReport, S3Blobs), StoreError> {
     let far = S3Blobs::open(url, Credentials::from_env()?)?;
-    let seen = far.check(clock)?;
-    let server = seen.server.as_deref().unwrap_or("a server that does not name itself");
-    let found = format!("{} ({server}): writes, reads and removes; reads in {}", seen.address, millis(seen.round_trip));
-    let mut look = Look { found, ..Look::default() };
-    if let Some(ahead_ms) = seen.clock_ahead_ms {
+    let checked = far.check(clock)?;
+    let server = checked.server.as_deref().unwrap_or("a server that does not name itself");
+    let found =
+        format!("{} ({server}): writes, reads and removes; reads in {}", checked.address, millis(checked.round_trip));
+    let mut report = ServerReport { found, ..ServerReport::default() };
+    if let Some(ahead_ms) = checked.clock_ahead_ms {
         // The server tells its time in whole seconds.
-        look.clock(ahead_ms, 600);
+        report.clock(ahead_ms, 600);
         if ahead_ms.unsigned_abs() > SIGNATURES_END / 2 {
-            look.problem(
+            report.problem(
                 "the clocks are nearly too far apart for signatures",
                 "set this machine's clock: beyond 15 minutes every request is refused",
             );
         }
     }
-    if seen.unencrypted {
-        look.warning(
+    if checked.unencrypted {
+        report.warning(
             "the connection is not encrypted",
-            "use an https:// endpoint, unless nobody else can listen on that network",
+            "use an https:// endpoint, unless the network between this machine and the server is private",
         );
     }
-    Ok((look, far))
+    Ok((report, far))
 }
 
 #[cfg(test)]
@@ -183,42 +185,45 @@ mod tests {
 
     #[test]
     fn clocks_are_told_and_judged() {
-        let mut look = Look::default();
-        look.clock(-3, 5);
-        assert_eq!((look.found.as_str(), look.remarks.len()), (", clocks agree", 0));
-        let mut look = Look::default();
-        look.clock(700, 5);
-        assert_eq!((look.found.as_str(), look.remarks.len()), (", its clock is 700 ms ahead", 0));
-        let mut look = Look::default();
-        look.clock(-90_000, 5);
-        assert_eq!((look.found.as_str(), look.remarks.len()), (", its clock is 90 s behind", 1));
-        assert!(look.is_usable() && look.remarks[0].found.contains("90 s behind this machine's"), "{look:?}");
+        let mut report = ServerReport::default();
+        report.clock(-3, 5);
+        assert_eq!((report.found.as_str(), report.issues.len()), (", clocks agree", 0));
+        let mut report = ServerReport::default();
+        report.clock(700, 5);
+        assert_eq!((report.found.as_str(), report.issues.len()), (", its clock is 700 ms ahead", 0));
+        let mut report = ServerReport::default();
+        report.clock(-90_000, 5);
+        assert_eq!((report.found.as_str(), report.issues.len()), (", its clock is 90 s behind", 1));
+        assert!(report.is_usable() && report.issues[0].found.contains("90 s behind this machine's"), "{report:?}");
     }
 
     #[test]
     fn what_is_wrong_with_a_certificate_is_told_in_words() {
         for (raw, says) in [
-            ("Other(OtherError(CaUsedAsEndEntity))", "it is an authority's own"),
-            ("UnknownIssuer", "nobody whom this machine trusts has signed it"),
+            ("Other(OtherError(CaUsedAsEndEntity))", "it is the certificate of an authority"),
+            ("UnknownIssuer", "no authority that this machine trusts has signed it"),
             ("certificate not valid for name \"a\"; certificate is only valid for b", "not valid for name \"a\""),
         ] {
-            let told = certificate(&format!("invalid peer certificate: {raw}"), "trusted are few").unwrap();
-            assert!(told.contains(says) && told.contains("hold for the host in the URL; trusted are few"), "{told}");
-            assert!(!told.contains("OtherError") && !told.contains("Issuer"), "{told}");
+            let explained = certificate(&format!("invalid peer certificate: {raw}"), "trusted are few").unwrap();
+            assert!(
+                explained.contains(says) && explained.contains("hold for the host in the URL; trusted are few"),
+                "{explained}"
+            );
+            assert!(!explained.contains("OtherError") && !explained.contains("Issuer"), "{explained}");
         }
         assert_eq!(certificate("connection refused", ""), None);
     }
 
     #[test]
     fn only_what_leaves_the_machine_must_be_encrypted() {
-        for (encrypted, hosts, remarks) in [
+        for (encrypted, hosts, issues) in [
             (false, &["127.0.0.1", "localhost", "::1", "/run/redis.sock"][..], 0),
             (false, &["127.0.0.1", "db.example.com"], 1),
             (true, &["db.example.com"], 0),
         ] {
-            let mut look = Look::default();
-            look.network(encrypted, hosts, "use TLS");
-            assert_eq!(look.remarks.len(), remarks, "{hosts:?}");
+            let mut report = ServerReport::default();
+            report.network(encrypted, hosts, "use TLS");
+            assert_eq!(report.issues.len(), issues, "{hosts:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ mod s3;
 
 pub use crate::s3::{Credentials, S3Blobs, S3Check};
 pub use cached::CachedBlobs;
-pub use check::{Look, Remark, check_blobs, check_meta, check_window};
+pub use check::{ServerIssue, ServerReport, check_blobs, check_meta, check_window};
 pub use embedded::files::FileBlobs;
 pub use embedded::sqlite::SqliteLedger;
 pub use folders::make_folder;

@@ -45,7 +45,7 @@ pub struct MongoMeta {
     /// `host:port/database`, for errors: never the password.
     address: String,
     /// The last reason why the server could not be reached.
-    silence: check::Silence,
+    last_error: check::LastServerError,
     last: AtomicI64,
     clock: std::sync::Arc<dyn Clock>,
     /// From this many keys on, records are read or removed in one request.
@@ -66,10 +66,10 @@ impl MongoMeta {
     /// `Invalid` for a URL that cannot be used. `Refused` for wrong credentials, a server that is too old, or a
     /// database of another fleet. `Unavailable` if no server answers.
     pub fn open(url: &str, fleet: &str, clock: std::sync::Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let check::Opened { database, address, silence, direct, .. } = check::open(url, None)?;
+        let check::Opened { database, address, last_error, direct, .. } = check::open(url, None)?;
         let (last, taken, fleet) = (AtomicI64::new(0), AtomicBool::new(false), fleet.to_owned());
         let indexed = AtomicBool::new(false);
-        let mut meta = Self { database, address, silence, last, clock, together_from: 2, fleet, taken, indexed };
+        let mut meta = Self { database, address, last_error, last, clock, together_from: 2, fleet, taken, indexed };
         if check::is_stand_in(&meta.check_version()?) {
             meta.together_from = STAND_IN_TOGETHER;
             // The stand-in sorts whole collections, whatever indexes they have.
@@ -91,7 +91,8 @@ impl MongoMeta {
     }
 
     /// Sets the number of keys from which on records are read or removed in one request. [`Self::open`] chooses the
-    /// faster way for the server; this is for tests that need both ways.
+    /// faster way for the server. Public only for tests, which need both ways on one server.
+    #[doc(hidden)]
     #[must_use]
     pub fn reading_together_from(mut self, keys: usize) -> Self {
         self.together_from = keys;
@@ -188,7 +189,7 @@ impl MongoMeta {
     }
 
     fn error(&self, operation: &str, error: Error) -> StoreError {
-        let (kind, why) = self.silence.explained(&error);
+        let (kind, why) = self.last_error.explained(&error);
         StoreError::new(kind, format!("{operation} the metadata store at {}", self.address), why).of(Store::Records)
     }
 

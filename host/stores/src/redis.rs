@@ -10,16 +10,17 @@ mod script;
 mod settings;
 mod wire;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::keys::{RunKey, lease_token};
 use dovetail_core::ledger::{HeldStep, Scope};
-use dovetail_core::window::{Called, Change, Held, Notification, Stamp, Status, Window, WindowLease};
-use redis::{Client, Commands as _, Connection, ConnectionLike as _, FromRedisValue as _, PubSub, Script, Value};
+use dovetail_core::sync::lock;
+use dovetail_core::window::{Called, Change, Notification, Stamp, Status, Window, WindowLease, WindowRenewal};
+use redis::{Client, Commands as _, Connection, ConnectionLike as _, PubSub, Script, Value};
 
-use self::wire::{RawJob, able, args_of, back_args, delivery, glob_of, push_change, ring_of, status};
+use self::wire::{UnreadableJob, able, args_of, back_args, delivery, glob_of, parse_notification, push_change, status};
 
 /// Tries of one call before the window counts as unavailable. The pauses between them add up to 1.55 s.
 const TRIES: u32 = 6;
@@ -33,7 +34,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// How long a job is put off whose names this version cannot read.
-const UNREADABLE: Duration = Duration::from_secs(30);
+const UNREADABLE: Duration = Duration::from_secs(5);
 
 /// The queue of one fleet in one Redis.
 pub struct RedisWindow {
@@ -50,7 +51,7 @@ pub struct RedisWindow {
     /// The state of the numbered calls, which are answered one after the other.
     state: Mutex<State>,
     /// The newest epoch and tick that this caller has seen.
-    seen: Mutex<QueueState>,
+    queue_state: Mutex<QueueState>,
     /// For all other requests: a lease can be renewed while a numbered call waits for its answer.
     aside: Mutex<Option<Connection>>,
 }
@@ -100,7 +101,7 @@ impl RedisWindow {
             incarnation: incarnation.to_owned(),
             address,
             state: Mutex::default(),
-            seen: Mutex::default(),
+            queue_state: Mutex::default(),
             aside: Mutex::default(),
         };
         let mut connection = window.connect().map_err(|e| window.error("connect to", e))?;
@@ -110,18 +111,18 @@ impl RedisWindow {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    fn seen(&self) -> QueueState {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn queue_state(&self) -> QueueState {
+        lock(&self.queue_state).clone()
     }
 
     /// Answers can arrive in another order than the script made them, so within one epoch the highest tick is kept.
-    fn saw(&self, epoch: &str, tick: u64) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let tick = if seen.epoch == epoch { seen.tick.max(tick) } else { tick };
-        *seen = QueueState { epoch: epoch.to_owned(), tick };
+    fn observe(&self, epoch: &str, tick: u64) {
+        let mut queue_state = lock(&self.queue_state);
+        let tick = if queue_state.epoch == epoch { queue_state.tick.max(tick) } else { tick };
+        *queue_state = QueueState { epoch: epoch.to_owned(), tick };
     }
 
     fn connect(&self) -> redis::RedisResult<Connection> {
@@ -183,7 +184,7 @@ impl RedisWindow {
 
     /// Sends one request on the connection beside the numbered calls.
     fn ask<T: redis::FromRedisValue>(&self, args: &[Vec<u8>]) -> Result<T, StoreError> {
-        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut aside = lock(&self.aside);
         let value = self.send(&mut aside, &self.draining, args)?;
         redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))
     }
@@ -205,7 +206,7 @@ impl RedisWindow {
         let answer: (String, u64, u64, u64, Vec<String>, Vec<Value>, i64) =
             redis::from_redis_value(value).map_err(|e| self.corrupt(&e.to_string()))?;
         let (epoch, tick, now, refused, words, jobs, next) = answer;
-        self.saw(&epoch, tick);
+        self.observe(&epoch, tick);
         let statuses: Vec<Status> =
             words.iter().map(|w| status(w)).collect::<Option<_>>().ok_or_else(|| self.corrupt(&words.join(" ")))?;
         if statuses.len() != changes.len() {
@@ -214,16 +215,18 @@ impl RedisWindow {
         let token = lease_token(&self.incarnation, &number);
         let (mut handed, mut unreadable) = (Vec::with_capacity(jobs.len()), Vec::new());
         for job in jobs {
-            let raw = RawJob::from_redis_value(job).map_err(|e| self.corrupt(&e.to_string()))?;
-            handed.extend(delivery(raw, &token, &epoch).map_err(|raw| unreadable.push(raw)).ok());
+            handed.extend(delivery(job, &token, &epoch).map_err(|key| unreadable.push(key)).ok());
         }
         if !unreadable.is_empty() {
             self.give_back_unreadable(&unreadable, &token);
         }
+        // The script handed out jobs, so it neither says when the next one is free nor will wake this caller: after
+        // unreadable jobs alone the caller asks again at once.
+        let only_unreadable = handed.is_empty() && !unreadable.is_empty();
         Ok(Some(Called {
             statuses,
             jobs: handed,
-            next_ms: u64::try_from(next).ok(),
+            next_ms: if only_unreadable { Some(0) } else { u64::try_from(next).ok() },
             stamp: Stamp { epoch, now, refused },
         }))
     }
@@ -241,10 +244,10 @@ impl RedisWindow {
         let mut state = self.state();
         state.number += 1;
         let number = state.number.to_string();
-        let seen = self.seen();
-        let (tick, want, lease_ms) = (seen.tick.to_string(), want.to_string(), lease.as_millis().to_string());
+        let queue_state = self.queue_state();
+        let (tick, want, lease_ms) = (queue_state.tick.to_string(), want.to_string(), lease.as_millis().to_string());
         let mut args =
-            args_of(&["call", &self.incarnation, &number, &seen.epoch, &tick, &want, &lease_ms, &able(scope)]);
+            args_of(&["call", &self.incarnation, &number, &queue_state.epoch, &tick, &want, &lease_ms, &able(scope)]);
         args.extend_from_slice(changes);
         let value = self.send(&mut state.connection, script, &args)?;
         if value == Value::Nil {
@@ -257,11 +260,11 @@ impl RedisWindow {
 
     /// Gives jobs back, uncharged, whose names this version cannot read: a worker of another version may read them, and
     /// the jobs that were claimed with them must not suffer.
-    fn give_back_unreadable(&self, jobs: &[RawJob], token: &str) {
-        let keys: Vec<&str> = jobs.iter().map(|(key, ..)| key.as_str()).collect();
+    fn give_back_unreadable(&self, jobs: &[UnreadableJob], token: &str) {
+        let keys: Vec<_> = jobs.iter().map(|job| String::from_utf8_lossy(&job.key)).collect();
         tracing::warn!(?keys, "jobs cannot be read by this version of dovetail: they are left to other workers");
-        let back = |(key, verify, _, attempt, ..): &RawJob| back_args(key, token, *attempt, *verify == 1, UNREADABLE);
-        let changes: Vec<Vec<u8>> = jobs.iter().flat_map(back).collect();
+        let changes: Vec<Vec<u8>> =
+            jobs.iter().flat_map(|job| back_args(&job.key, token, job.attempt, job.verify, UNREADABLE)).collect();
         // If this call fails, the leases expire instead.
         if let Err(error) = self.call_raw(&self.draining, &changes, &Scope::All, 0, Duration::ZERO) {
             tracing::warn!(err = &error as &dyn std::error::Error, "unreadable jobs could not be given back");
@@ -279,14 +282,18 @@ impl RedisWindow {
 
 /// Receives notifications on one connection until the connection fails. If the machine of Redis vanishes, the
 /// connection only falls silent, so a silent connection must answer a PING.
-fn hear(bell: &mut PubSub<'_>, channel: &str, ring: &(dyn Fn(Notification) + Send + Sync)) -> redis::RedisResult<()> {
-    bell.subscribe(channel)?;
+fn receive(
+    subscription: &mut PubSub<'_>,
+    channel: &str,
+    listener: &(dyn Fn(Notification) + Send + Sync),
+) -> redis::RedisResult<()> {
+    subscription.subscribe(channel)?;
     // Notifications before the subscription were not received.
-    ring(Notification::Missed);
+    listener(Notification::Missed);
     loop {
-        match bell.get_message() {
-            Ok(message) => ring(ring_of(&message.get_payload::<String>()?)),
-            Err(error) if error.is_timeout() => drop(bell.ping::<Value>()?),
+        match subscription.get_message() {
+            Ok(message) => listener(parse_notification(&message.get_payload::<String>()?)),
+            Err(error) if error.is_timeout() => drop(subscription.ping::<Value>()?),
             Err(error) => return Err(error),
         }
     }
@@ -294,10 +301,10 @@ fn hear(bell: &mut PubSub<'_>, channel: &str, ring: &(dyn Fn(Notification) + Sen
 
 impl Window for RedisWindow {
     fn peek(&self) -> Result<Stamp, StoreError> {
-        let seen = self.seen();
+        let queue_state = self.queue_state();
         let (epoch, tick, now, refused): (String, u64, u64, u64) =
-            self.ask(&args_of(&["peek", &seen.epoch, &seen.tick.to_string()]))?;
-        self.saw(&epoch, tick);
+            self.ask(&args_of(&["peek", &queue_state.epoch, &queue_state.tick.to_string()]))?;
+        self.observe(&epoch, tick);
         Ok(Stamp { epoch, now, refused })
     }
 
@@ -319,42 +326,42 @@ impl Window for RedisWindow {
         Ok(called)
     }
 
-    fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<Held>, StoreError> {
+    fn renew(&self, leases: &[WindowLease], lease: Duration) -> Result<Vec<WindowRenewal>, StoreError> {
         // Read the epoch before sending: a renewal that arrives late must not look as if its caller knew of a later
         // loss.
-        let mut args = args_of(&["renew", &lease.as_millis().to_string(), &self.seen().epoch]);
+        let mut args = args_of(&["renew", &lease.as_millis().to_string(), &self.queue_state().epoch]);
         for lease in leases {
             args.extend(args_of(&[&lease.run.job(&lease.step), &lease.token]));
         }
         let held = |answer| match answer {
-            1 => Held::Renewed,
-            0 => Held::Gone,
-            _ => Held::Unknown,
+            1 => WindowRenewal::Renewed,
+            0 => WindowRenewal::Gone,
+            _ => WindowRenewal::Unknown,
         };
         Ok(self.ask::<Vec<u64>>(&args)?.into_iter().map(held).collect())
     }
 
-    fn listen(&self, ring: Box<dyn Fn(Notification) + Send + Sync>) {
+    fn listen(&self, listener: Box<dyn Fn(Notification) + Send + Sync>) {
         let (client, channel) = (self.client.clone(), format!("{}bell", self.prefix));
-        let ring: Arc<dyn Fn(Notification) + Send + Sync> = ring.into();
+        let listener: Arc<dyn Fn(Notification) + Send + Sync> = listener.into();
         let listen = move || {
             loop {
-                let heard = (|| -> redis::RedisResult<()> {
+                let ended = (|| -> redis::RedisResult<()> {
                     let mut connection = client.get_connection_with_timeout(CONNECT)?;
                     connection.set_write_timeout(Some(SILENCE))?;
-                    let mut bell = connection.as_pubsub();
-                    bell.set_read_timeout(Some(SILENCE))?;
-                    let error = hear(&mut bell, &channel, &*ring);
+                    let mut subscription = connection.as_pubsub();
+                    subscription.set_read_timeout(Some(SILENCE))?;
+                    let error = receive(&mut subscription, &channel, &*listener);
                     // The drop unsubscribes, and no answer to that comes on a dead connection.
-                    bell.set_read_timeout(Some(Duration::from_millis(1)))?;
+                    subscription.set_read_timeout(Some(Duration::from_millis(1)))?;
                     error
                 })();
-                tracing::debug!(err = ?heard.err(), "the bell is not heard; listening again");
+                tracing::debug!(err = ?ended.err(), "the bell is not heard; listening again");
                 std::thread::sleep(Duration::from_secs(1));
             }
         };
         // Without notifications this process looks for work at intervals: work starts later, and none is lost.
-        if let Err(error) = std::thread::Builder::new().name("redis-bell".into()).spawn(listen) {
+        if let Err(error) = std::thread::Builder::new().name("redis-listener".into()).spawn(listen) {
             tracing::warn!(err = &error as &dyn std::error::Error, "no thread for the bell");
         }
     }
@@ -380,17 +387,17 @@ impl Window for RedisWindow {
     }
 
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<Stamp, StoreError> {
-        let seen = self.seen();
+        let queue_state = self.queue_state();
         let mut args = args_of(&["beat", worker]);
         args.extend([
             about.to_vec(),
             keep.as_millis().to_string().into_bytes(),
-            seen.epoch.into_bytes(),
-            seen.tick.to_string().into_bytes(),
+            queue_state.epoch.into_bytes(),
+            queue_state.tick.to_string().into_bytes(),
         ]);
         args.push(self.incarnation.clone().into_bytes());
         let (epoch, tick, now, refused): (String, u64, u64, u64) = self.ask(&args)?;
-        self.saw(&epoch, tick);
+        self.observe(&epoch, tick);
         Ok(Stamp { epoch, now, refused })
     }
 

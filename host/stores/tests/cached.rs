@@ -136,7 +136,7 @@ fn it_is_bounded_and_the_oldest_used_goes_first() {
         let held = cache.bytes().unwrap();
         assert!(held <= 1000, "{held} bytes after {n}");
     }
-    assert_eq!(cache.get(KIND, &digests[1], 300).unwrap(), bytes(1, 300), "what was evicted is fetched");
+    assert_eq!(cache.get(KIND, &digests[1], 300).unwrap(), bytes(1, 300), "an evicted blob is fetched again");
     assert_eq!(far.gets(), 1);
 }
 
@@ -274,7 +274,7 @@ fn what_a_killed_process_left_half_written_goes() {
 }
 
 #[test]
-fn many_who_want_the_same_fetch_it_once() {
+fn many_readers_of_one_blob_fetch_it_once() {
     let folder = tempfile::tempdir().unwrap();
     // This also holds for a blob that the cache does not keep.
     for capacity in [1 << 20, 10] {
@@ -295,7 +295,7 @@ fn many_who_want_the_same_fetch_it_once() {
 }
 
 #[test]
-fn many_who_wait_for_a_fetch_that_fails_learn_it_soon() {
+fn many_readers_waiting_for_a_fetch_that_fails_learn_it_soon() {
     let folder = tempfile::tempdir().unwrap();
     let far = Arc::new(Far { takes: Duration::from_millis(200), fails: AtomicBool::new(true), ..Far::default() });
     let cache = cache(folder.path(), &far, 1000);

@@ -38,7 +38,7 @@ fn files_keep_the_promises() {
 fn what_is_kept_here_can_be_removed() {
     let folder = tempfile::tempdir().unwrap();
     let files = FileBlobs::new(folder.path());
-    conformance::shelf(&files, &files);
+    conformance::removable_blobs(&files, &files);
     let ledger = SqliteLedger::open(folder.path(), Arc::new(ManualClock::default())).unwrap();
     conformance::archive(&ledger, &|records| drop(dovetail_core::meta::MetaStore::put(&ledger, records).unwrap()));
 }
@@ -95,7 +95,7 @@ fn a_blob_that_is_stored_again_is_young_again() {
     backdate(&blobs.path(BlobKind::Log, &digest), 3 * YOUNG);
     assert!(blobs.age(BlobKind::Log, &digest).unwrap().unwrap() > 2 * YOUNG);
     blobs.put(BlobKind::Log, b"said").unwrap();
-    assert!(!blobs.remove(BlobKind::Log, &digest, 2 * YOUNG).unwrap(), "somebody is about to refer to it");
+    assert!(!blobs.remove(BlobKind::Log, &digest, 2 * YOUNG).unwrap(), "the new writer is about to refer to it");
     assert_eq!(blobs.get(BlobKind::Log, &digest, 9).unwrap(), b"said");
 }
 
@@ -115,7 +115,7 @@ fn storing_and_removing_do_not_cross() {
             blobs.put(BlobKind::Log, bytes).unwrap();
             remover.join().unwrap()
         });
-        assert_eq!(blobs.size(BlobKind::Log, &digest).unwrap(), Some(9), "what was stored is there");
+        assert_eq!(blobs.size(BlobKind::Log, &digest).unwrap(), Some(9), "the stored blob exists");
         removed += u32::from(gone);
     }
     println!("removed before it was stored again in {removed} of {rounds} rounds");
@@ -154,7 +154,7 @@ fn a_damaged_file_is_noticed() {
 }
 
 #[test]
-fn a_damaged_package_is_stored_again_by_whoever_has_it_whole() {
+fn a_damaged_package_is_replaced_by_the_next_put() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = FileBlobs::new(folder.path());
     let whole: Vec<u8> = (0..200_000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
@@ -288,12 +288,13 @@ fn a_claimer_that_waits_hears_what_another_process_submits_and_needs_no_look() {
             assert_eq!(jobs[0].lease.run, run);
         });
     }
-    let mut bells: Vec<_> =
-        std::fs::read_dir(folder.path().join("bells")).unwrap().map(|bell| bell.unwrap().file_name()).collect();
-    assert_eq!(bells.len(), 1, "whoever only submits has none: {bells:?}");
+    let mut sockets: Vec<_> =
+        std::fs::read_dir(folder.path().join("bells")).unwrap().map(|socket| socket.unwrap().file_name()).collect();
+    assert_eq!(sockets.len(), 1, "a process that only submits has no socket: {sockets:?}");
     drop(here);
-    bells = std::fs::read_dir(folder.path().join("bells")).unwrap().map(|bell| bell.unwrap().file_name()).collect();
-    assert!(bells.is_empty(), "{bells:?}");
+    sockets =
+        std::fs::read_dir(folder.path().join("bells")).unwrap().map(|socket| socket.unwrap().file_name()).collect();
+    assert!(sockets.is_empty(), "{sockets:?}");
     // No process listens any more, and the submission succeeds all the same.
     submit_as(&there, 3);
 }
@@ -317,7 +318,7 @@ fn a_job_that_is_put_back_for_later_is_heard_of_by_other_processes() {
 }
 
 #[test]
-fn whoever_waits_for_a_run_hears_that_another_process_ended_it() {
+fn a_waiting_caller_hears_that_another_process_ended_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::default());
     let (here, there) = (ledger_without_looks(folder.path(), &clock), ledger_without_looks(folder.path(), &clock));
@@ -385,8 +386,8 @@ fn opening_a_known_database_waits_for_no_writer() {
     drop(SqliteLedger::open(folder.path(), clock.clone()).unwrap());
     // A writer in the middle of its change, which also holds the writer lock: if opening needed to write, it would wait
     // here forever.
-    let turn = std::fs::File::options().write(true).open(folder.path().join("dovetail.lock")).unwrap();
-    turn.lock().unwrap();
+    let writer_lock = std::fs::File::options().write(true).open(folder.path().join("dovetail.lock")).unwrap();
+    writer_lock.lock().unwrap();
     let writer = rusqlite::Connection::open(folder.path().join("dovetail.db")).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE; INSERT INTO facts VALUES ('test', '1')").unwrap();
     let ledger = SqliteLedger::open(folder.path(), clock).unwrap();
@@ -406,7 +407,7 @@ fn what_dead_processes_left_behind_is_swept() {
         std::fs::read_dir(&processes).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
     assert_eq!(left.len(), 2, "{left:?}");
-    assert!(left.contains(&"2-2-0".to_owned()), "who lives stays: {left:?}");
+    assert!(left.contains(&"2-2-0".to_owned()), "the file of a living process stays: {left:?}");
 }
 
 #[test]

@@ -38,7 +38,7 @@ mod unavailable;
 
 pub use annotation::{Annotation, Probe};
 pub use models::{
-    FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelError, ModelStore, Unread, default_model, default_models,
+    FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelError, ModelStore, UnreadModel, default_model, default_models,
 };
 pub use options::Options;
 

@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::id::Digest;
+use dovetail_core::sync::lock;
 use dovetail_core::vision::{Image, Rect};
 
 /// Points in f64: crops are floored, so a rounding to f32 in between could move a crop by a pixel.
@@ -39,7 +40,7 @@ impl Remembered {
     }
 }
 
-struct Kept {
+struct CachedPicture {
     image: Image,
     remembered: Arc<Remembered>,
     /// The value of `DecodedPictures::clock` at the last request for the picture.
@@ -48,7 +49,7 @@ struct Kept {
 
 #[derive(Default)]
 struct DecodedPictures {
-    kept: HashMap<Digest, Kept>,
+    kept: HashMap<Digest, CachedPicture>,
     /// Pictures that are being decoded. The receiver closes when the decoding ends, also if it fails.
     decoding: HashMap<Digest, Receiver<Infallible>>,
     /// Bytes of pixels in `kept`.
@@ -60,17 +61,13 @@ struct DecodedPictures {
 
 /// The cache of decoded pictures.
 pub(crate) struct Pictures {
+    /// While this lock is held, only a failed allocation can panic, so the cache is usable after a panic.
     decoded: Mutex<DecodedPictures>,
     max_bytes: u64,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // While the lock is held, only a failed allocation can panic, so a poisoned lock is usable.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The answer to a request for a picture.
-pub(crate) enum Found {
+pub(crate) enum PictureLookup {
     Here(Image),
     /// Another caller decodes the picture. Wait until the receiver closes, then ask again.
     Wait(Receiver<Infallible>),
@@ -107,20 +104,20 @@ impl Pictures {
     }
 
     /// Looks up the picture with this content digest.
-    pub(crate) fn find(self: &Arc<Self>, digest: &Digest) -> Found {
+    pub(crate) fn find(self: &Arc<Self>, digest: &Digest) -> PictureLookup {
         let mut decoded = lock(&self.decoded);
         decoded.clock += 1;
         let now = decoded.clock;
         if let Some(kept) = decoded.kept.get_mut(digest) {
             kept.used = now;
-            return Found::Here(kept.image.clone());
+            return PictureLookup::Here(kept.image.clone());
         }
         if let Some(closed) = decoded.decoding.get(digest) {
-            return Found::Wait(closed.clone());
+            return PictureLookup::Wait(closed.clone());
         }
         let (closes, closed) = crossbeam_channel::bounded(0);
         decoded.decoding.insert(*digest, closed);
-        Found::Decode(DecodeTicket { pictures: Arc::clone(self), digest: *digest, _closes: closes })
+        PictureLookup::Decode(DecodeTicket { pictures: Arc::clone(self), digest: *digest, _closes: closes })
     }
 
     fn keep(&self, digest: Digest, image: &Image) {
@@ -141,7 +138,7 @@ impl Pictures {
             }
         }
         decoded.clock += 1;
-        let kept = Kept { image: image.clone(), remembered: Arc::default(), used: decoded.clock };
+        let kept = CachedPicture { image: image.clone(), remembered: Arc::default(), used: decoded.clock };
         decoded.bytes += size;
         if let Some(old) = decoded.kept.insert(digest, kept) {
             decoded.bytes -= old.image.pixels().len() as u64;
@@ -183,13 +180,13 @@ mod tests {
 
     fn fly(pictures: &Arc<Pictures>, name: &str, side: u32) {
         match pictures.find(&Digest::of(name.as_bytes())) {
-            Found::Decode(ticket) => ticket.complete(&picture(side)),
+            PictureLookup::Decode(ticket) => ticket.complete(&picture(side)),
             _ => panic!("{name} is there already"),
         }
     }
 
     fn has(pictures: &Arc<Pictures>, name: &str) -> bool {
-        matches!(pictures.find(&Digest::of(name.as_bytes())), Found::Here(_))
+        matches!(pictures.find(&Digest::of(name.as_bytes())), PictureLookup::Here(_))
     }
 
     #[test]
@@ -211,7 +208,7 @@ mod tests {
         let held = [picture(10), picture(10), picture(20)];
         for (name, image) in ["a", "b", "too-large-to-be-kept"].into_iter().zip(&held) {
             match pictures.find(&Digest::of(name.as_bytes())) {
-                Found::Decode(ticket) => ticket.complete(image),
+                PictureLookup::Decode(ticket) => ticket.complete(image),
                 _ => panic!("{name} is there already"),
             }
         }
@@ -236,8 +233,8 @@ mod tests {
     fn a_second_caller_waits_and_a_failed_flight_lets_the_next_one_try() {
         let pictures = Arc::new(Pictures::new(1 << 20));
         let digest = Digest::of(b"a");
-        let Found::Decode(ticket) = pictures.find(&digest) else { panic!("nobody decodes it") };
-        let Found::Wait(closed) = pictures.find(&digest) else { panic!("somebody decodes it") };
+        let PictureLookup::Decode(ticket) = pictures.find(&digest) else { panic!("no thread decodes the picture yet") };
+        let PictureLookup::Wait(closed) = pictures.find(&digest) else { panic!("a thread decodes the picture") };
         drop(ticket);
         assert!(closed.recv().is_err());
         fly(&pictures, "a", 10);

@@ -17,6 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use dovetail_core::stop::Stop;
+use dovetail_core::sync::lock;
 use dovetail_core::vision::VisionError;
 
 /// At most this many [`Priority::First`] jobs run in a row while a [`Priority::After`] job waits.
@@ -27,7 +28,7 @@ type Job = Box<dyn FnOnce() + Send>;
 type JobSlot = Arc<Mutex<Option<Job>>>;
 
 fn take(slot: &JobSlot) -> Option<Job> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    lock(slot).take()
 }
 
 /// The order in which jobs run.
@@ -75,7 +76,7 @@ struct Queue {
 
 impl Queue {
     fn add(&self, priority: Priority, slot: JobSlot) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.waiting);
         match priority {
             Priority::First => waiting.first.push_back(slot),
             Priority::After => waiting.after.push_back(slot),
@@ -84,14 +85,14 @@ impl Queue {
     }
 
     fn close(&self) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        lock(&self.waiting).closed = true;
         self.changed.notify_all();
     }
 
     /// Waits for the next job. Returns `None` when the queue is closed and no job waits. `done`: the calling thread has
     /// finished a job that an earlier call returned.
     fn next(&self, done: bool) -> Option<JobSlot> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.waiting);
         if done {
             waiting.running -= 1;
             // An `After` job that waited for this pass may start now, on another thread if this thread takes another
@@ -249,7 +250,7 @@ mod tests {
     #[test]
     fn what_takes_memory_goes_after_what_has_it_but_is_not_left_waiting() {
         let pool = Pool::new(1, || true).unwrap();
-        let (tell, told) = crossbeam_channel::unbounded();
+        let (report, ran) = crossbeam_channel::unbounded();
         std::thread::scope(|s| {
             let wait_for = |count: usize| {
                 let all = || {
@@ -263,13 +264,13 @@ mod tests {
             let release = hold(s, &pool);
             let priorities = [Priority::After, Priority::After].into_iter();
             for (n, priority) in priorities.chain([Priority::First; 2 * SHARE as usize]).enumerate() {
-                let (pool, tell) = (&pool, tell.clone());
-                s.spawn(move || pool.run(priority, &Stop::never(), move || Ok(tell.send(priority).ok())));
+                let (pool, report) = (&pool, report.clone());
+                s.spawn(move || pool.run(priority, &Stop::never(), move || Ok(report.send(priority).ok())));
                 wait_for(n + 1);
             }
             release.send(()).unwrap();
         });
-        let order: Vec<Priority> = told.try_iter().collect();
+        let order: Vec<Priority> = ran.try_iter().collect();
         let after: Vec<usize> = (0..order.len()).filter(|n| order[*n] == Priority::After).collect();
         assert_eq!(after, [SHARE as usize, 2 * SHARE as usize + 1], "{order:?}");
     }

@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(
             blob,
             [7.0, 22.0, 20.0, 2.0, 0.0, 21.0, 19.0, 1.0, -1.0, 20.0, 18.0, 0.0, -2.0],
-            "each plane by itself, what stood before it left alone"
+            "each plane is written separately, and the value before the planes is unchanged"
         );
     }
 

@@ -21,7 +21,7 @@ fn report(panic: &PanicHookInfo<'_>) {
 
 fn fields(message: Option<&str>, place: Option<(&str, u32)>) -> Vec<(String, String)> {
     let mut fields =
-        vec![("panic.message".to_owned(), Json::from(message.unwrap_or("a payload that is no text")).into_text())];
+        vec![("panic.message".to_owned(), Json::from(message.unwrap_or("a payload that is not text")).into_text())];
     if let Some((file, line)) = place {
         fields.push(("panic.file".to_owned(), Json::from(file).into_text()));
         fields.push(("panic.line".to_owned(), Json::from(line).into_text()));

@@ -21,11 +21,11 @@ scenarios! {
     a_first_submission_that_comes_after_a_loss_is_refused
     a_dropped_tombstone_raises_the_horizon
     what_a_rebuild_enqueues_is_verified
-    who_sleeps_is_woken_and_the_end_is_told
-    a_heartbeat_wakes_who_sleeps_beside_a_lapsed_lease
-    a_lost_window_wakes_who_slept_before
+    sleeping_workers_are_woken_and_the_end_is_published
+    a_heartbeat_wakes_sleepers_beside_an_expired_lease
+    a_lost_window_wakes_the_sleeping_workers
     a_server_that_stood_still_lets_its_workers_renew_first
-    who_is_not_heard_of_is_not_listed
+    a_silent_worker_is_not_listed
     everybody_hears_that_runs_were_refused
     time_goes_on_where_the_clock_is_set_back
 }
@@ -164,16 +164,16 @@ fn what_a_rebuild_enqueues_is_verified(stage: &Stage) -> Verdict {
     same("the claim", handed(&s.call(1, &[])?), vec![("a", true)])
 }
 
-fn who_sleeps_is_woken_and_the_end_is_told(stage: &Stage) -> Verdict {
+fn sleeping_workers_are_woken_and_the_end_is_published(stage: &Stage) -> Verdict {
     let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
     same("a claim of the empty window", handed(&w.call(9, &[])?), vec![])?;
     let mut listening = stage.raw();
     listening.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(|e| e.to_string())?;
-    let mut bell = listening.as_pubsub();
-    bell.subscribe(stage.key("bell")).map_err(|e| e.to_string())?;
+    let mut subscription = listening.as_pubsub();
+    subscription.subscribe(stage.key("bell")).map_err(|e| e.to_string())?;
     let mut next = |what: &str| -> Result<String, String> {
-        let heard = bell.get_message().map_err(|e| format!("no notification of {what}: {e}"))?;
-        heard.get_payload().map_err(|e| e.to_string())
+        let message = subscription.get_message().map_err(|e| format!("no notification of {what}: {e}"))?;
+        message.get_payload().map_err(|e| e.to_string())
     };
     let open = s.open(&run(1), 1, &[], vec![job("a", &[])], false);
     s.one(open)?;
@@ -188,7 +188,7 @@ fn who_sleeps_is_woken_and_the_end_is_told(stage: &Stage) -> Verdict {
 }
 
 /// If all workers sleep and no call comes, a heartbeat finds the expired lease.
-fn a_heartbeat_wakes_who_sleeps_beside_a_lapsed_lease(stage: &Stage) -> Verdict {
+fn a_heartbeat_wakes_sleepers_beside_an_expired_lease(stage: &Stage) -> Verdict {
     use dovetail_core::window::Window as _;
     let (_s, _w, _a) = started(stage)?;
     let mut z = stage.caller("z")?;
@@ -196,27 +196,27 @@ fn a_heartbeat_wakes_who_sleeps_beside_a_lapsed_lease(stage: &Stage) -> Verdict 
     stage.lapse(&run(1), "a");
     let mut listening = stage.raw();
     listening.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(|e| e.to_string())?;
-    let mut bell = listening.as_pubsub();
-    bell.subscribe(stage.key("bell")).map_err(|e| e.to_string())?;
+    let mut subscription = listening.as_pubsub();
+    subscription.subscribe(stage.key("bell")).map_err(|e| e.to_string())?;
     z.window.beat("z", b"about", std::time::Duration::from_secs(60)).map_err(|e| format!("{e:?}"))?;
-    let heard = bell.get_message().map_err(|e| format!("no notification of an expired lease: {e}"))?;
-    same("the notification", heard.get_payload::<String>().map_err(|e| e.to_string())?, "jobs".to_owned())?;
+    let message = subscription.get_message().map_err(|e| format!("no notification of an expired lease: {e}"))?;
+    same("the notification", message.get_payload::<String>().map_err(|e| e.to_string())?, "jobs".to_owned())?;
     same("the claim of the worker that wakes", handed(&z.call(1, &[])?), vec![("a", true)])
 }
 
 /// The list of sleeping workers is lost with the window, so a later job would send no notification.
-fn a_lost_window_wakes_who_slept_before(stage: &Stage) -> Verdict {
+fn a_lost_window_wakes_the_sleeping_workers(stage: &Stage) -> Verdict {
     use dovetail_core::window::Window as _;
     let (s, mut w) = (stage.caller("s")?, stage.caller("w")?);
     same("a claim of the empty window", handed(&w.call(9, &[])?), vec![])?;
     let mut listening = stage.raw();
     listening.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(|e| e.to_string())?;
-    let mut bell = listening.as_pubsub();
-    bell.subscribe(stage.key("bell")).map_err(|e| e.to_string())?;
+    let mut subscription = listening.as_pubsub();
+    subscription.subscribe(stage.key("bell")).map_err(|e| e.to_string())?;
     stage.forget();
     s.window.beat("s", b"about", std::time::Duration::from_secs(60)).map_err(|e| format!("{e:?}"))?;
-    let heard = bell.get_message().map_err(|e| format!("no notification of a new epoch: {e}"))?;
-    same("the notification", heard.get_payload::<String>().map_err(|e| e.to_string())?, "jobs".to_owned())
+    let message = subscription.get_message().map_err(|e| format!("no notification of a new epoch: {e}"))?;
+    same("the notification", message.get_payload::<String>().map_err(|e| e.to_string())?, "jobs".to_owned())
 }
 
 fn a_server_that_stood_still_lets_its_workers_renew_first(stage: &Stage) -> Verdict {
@@ -226,10 +226,10 @@ fn a_server_that_stood_still_lets_its_workers_renew_first(stage: &Stage) -> Verd
     stage.raw().hset::<_, _, _, ()>(stage.key("meta"), "seen", 1).map_err(|e| e.to_string())?;
     let mut z = stage.caller("z")?;
     same("another worker's claim", handed(&z.call(1, &[])?), vec![])?;
-    same("the renewal by the owner", w.renew(&a.lease)?, dovetail_core::window::Held::Renewed)
+    same("the renewal by the owner", w.renew(&a.lease)?, dovetail_core::window::WindowRenewal::Renewed)
 }
 
-fn who_is_not_heard_of_is_not_listed(stage: &Stage) -> Verdict {
+fn a_silent_worker_is_not_listed(stage: &Stage) -> Verdict {
     use dovetail_core::window::Window as _;
     let s = stage.caller("s")?;
     let beat = |name: &str, keep| s.window.beat(name, b"about", keep).map_err(|e| format!("{e:?}"));
@@ -266,7 +266,7 @@ fn everybody_hears_that_runs_were_refused(stage: &Stage) -> Verdict {
 
 /// The server's clock was an hour ahead until now. Leases from that time still expire, and a run can be opened.
 fn time_goes_on_where_the_clock_is_set_back(stage: &Stage) -> Verdict {
-    use dovetail_core::window::{Held, Window as _};
+    use dovetail_core::window::{Window as _, WindowRenewal};
     let (_s, mut w, a) = started(stage)?;
     let then = w.stamp.now + 3_600_000;
     stage
@@ -281,7 +281,7 @@ fn time_goes_on_where_the_clock_is_set_back(stage: &Stage) -> Verdict {
     holds("time continues from there", first >= then && first < then + 60_000)?;
     holds("time does not stand still", second > first && second < first + 60_000)?;
     same("the leased steps", held(&w)?, vec![("a".to_owned(), None)])?;
-    same("the renewal by the owner", w.renew(&a.lease)?, Held::Renewed)?;
+    same("the renewal by the owner", w.renew(&a.lease)?, WindowRenewal::Renewed)?;
     w.call(0, &[])?;
     let open = w.open(&run(2), 1, &[], vec![job("a", &[])], false);
     same("the opening of another run", w.one(open)?, Status::Ok)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{Job, Requirements, Scope};
-use dovetail_core::window::{Held, Status, Window as _, WindowLease};
+use dovetail_core::window::{Status, Window as _, WindowLease, WindowRenewal};
 use redis::Commands as _;
 
 use super::{
@@ -34,7 +34,7 @@ scenarios! {
     many_jobs_that_are_given_back_while_they_are_renewed_stay_back
     only_its_owner_gives_a_job_back
     a_job_that_was_put_off_comes_later_as_the_next_attempt
-    a_job_waits_for_somebody_who_is_able
+    a_job_waits_for_a_worker_with_its_capabilities
     lanes_take_turns
     what_follows_is_handed_out_first_whatever_its_lane
     what_has_begun_is_finished_first
@@ -127,15 +127,15 @@ fn a_job_whose_lease_lapsed_as_it_was_acknowledged_is_gone(stage: &Stage) -> Ver
 
 fn what_becomes_of_a_lease_that_is_renewed(stage: &Stage) -> Verdict {
     let (mut s, w, a) = started(stage)?;
-    same("a renewal by the owner", w.renew(&a.lease)?, Held::Renewed)?;
+    same("a renewal by the owner", w.renew(&a.lease)?, WindowRenewal::Renewed)?;
     let other = WindowLease { token: "another#1".into(), ..a.lease.clone() };
-    same("a renewal by another worker", w.renew(&other)?, Held::Gone)?;
+    same("a renewal by another worker", w.renew(&other)?, WindowRenewal::Gone)?;
     s.one(Change::Cancel { run: run(1) })?;
-    same("a renewal in a cancelled run", w.renew(&a.lease)?, Held::Gone)?;
+    same("a renewal in a cancelled run", w.renew(&a.lease)?, WindowRenewal::Gone)?;
     stage.forget();
-    same("a renewal after a loss", w.renew(&a.lease)?, Held::Unknown)?;
+    same("a renewal after a loss", w.renew(&a.lease)?, WindowRenewal::Unknown)?;
     s.one(Change::Close { run: run(1) })?;
-    same("a renewal in a closed run", w.renew(&a.lease)?, Held::Gone)
+    same("a renewal in a closed run", w.renew(&a.lease)?, WindowRenewal::Gone)
 }
 
 fn a_job_that_was_queued_again_goes_back_to_its_living_worker(stage: &Stage) -> Verdict {
@@ -144,7 +144,7 @@ fn a_job_that_was_queued_again_goes_back_to_its_living_worker(stage: &Stage) -> 
     w.call(0, &[])?;
     let rebuild = w.open(&run(1), 4, &[], vec![job("a", &[])], true);
     same("the rebuild", w.one(rebuild)?, Status::Ok)?;
-    same("the renewal by the living worker", w.renew(&a.lease)?, Held::Renewed)?;
+    same("the renewal by the living worker", w.renew(&a.lease)?, WindowRenewal::Renewed)?;
     let mut z = stage.caller("z")?;
     same("another worker's claim", handed(&z.call(9, &[])?), vec![])
 }
@@ -166,7 +166,7 @@ fn comes_back(stage: &Stage, caller: &mut Caller, attempt: u32, verify: bool) ->
 fn a_late_renewal_does_not_take_what_was_given_back(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     same("put off", w.one(back(&a.lease, Duration::from_secs(60)))?, Status::Ok)?;
-    same("a renewal that comes late", w.renew(&a.lease)?, Held::Gone)?;
+    same("a renewal that comes late", w.renew(&a.lease)?, WindowRenewal::Gone)?;
     same("the leased steps", held(&w)?, vec![])?;
     comes_back(stage, &mut w, 2, false)
 }
@@ -178,8 +178,8 @@ fn a_late_renewal_does_not_take_what_another_gave_back(stage: &Stage) -> Verdict
     stage.lapse(&run(1), "a");
     let other = z.call(1, &[])?.jobs.pop().ok_or("no job")?;
     same("put off by the other worker", z.one(back(&other.lease, Duration::from_secs(60)))?, Status::Ok)?;
-    same("the first worker's renewal", w.renew(&a.lease)?, Held::Gone)?;
-    same("the other worker's renewal", w.renew(&other.lease)?, Held::Gone)?;
+    same("the first worker's renewal", w.renew(&a.lease)?, WindowRenewal::Gone)?;
+    same("the other worker's renewal", w.renew(&other.lease)?, WindowRenewal::Gone)?;
     same("the leased steps", held(&w)?, vec![])
 }
 
@@ -192,8 +192,8 @@ fn a_lease_that_lapsed_goes_back_to_its_own_worker_alone(stage: &Stage) -> Verdi
     stage.lapse(&run(1), "a");
     same("the claim of an unable worker", handed(&z.call_able(1, &[], &Scope::Able(vec![]))?), vec![])?;
     let zombie = WindowLease { token: "zombie#1".into(), ..a.lease.clone() };
-    same("the renewal by an earlier owner", w.renew(&zombie)?, Held::Gone)?;
-    same("the renewal by the last owner", w.renew(&a.lease)?, Held::Renewed)?;
+    same("the renewal by an earlier owner", w.renew(&zombie)?, WindowRenewal::Gone)?;
+    same("the renewal by the last owner", w.renew(&a.lease)?, WindowRenewal::Renewed)?;
     stage.lapse(&run(1), "a");
     let called = z.call(1, &[])?;
     same("crashes", called.jobs.first().map(|job| (job.lease.step.to_string(), job.crashes)), Some(("a".into(), 1)))
@@ -209,7 +209,7 @@ fn what_was_given_back_before_a_restore_goes_back_to_its_living_worker(stage: &S
     stage.restore(&copy);
     stage.restarted();
     w.call(0, &[])?;
-    same("the renewal by the living worker", w.renew(&again.lease)?, Held::Renewed)?;
+    same("the renewal by the living worker", w.renew(&again.lease)?, WindowRenewal::Renewed)?;
     same("another claim", handed(&w.call(9, &[])?), vec![])
 }
 
@@ -221,7 +221,7 @@ fn a_renewal_of_before_a_loss_takes_nothing_after_it(stage: &Stage) -> Verdict {
     let mut z = stage.caller("z")?;
     let rebuild = z.open(&run(1), 4, &[], vec![job("a", &[])], true);
     same("the rebuild", z.one(rebuild)?, Status::Ok)?;
-    same("the late renewal", w.renew(&a.lease)?, Held::Unknown)?;
+    same("the late renewal", w.renew(&a.lease)?, WindowRenewal::Unknown)?;
     same("the leased steps", held(&w)?, vec![])?;
     same("the job", handed(&z.call(9, &[])?), vec![("a", true)])
 }
@@ -230,12 +230,12 @@ fn a_renewal_without_a_token_takes_nothing(stage: &Stage) -> Verdict {
     let (_s, mut w, a) = started(stage)?;
     let nobody = WindowLease { token: String::new(), ..a.lease.clone() };
     w.one(back(&a.lease, Duration::from_secs(60)))?;
-    same("a renewal of a job that was given back", w.renew(&nobody)?, Held::Gone)?;
+    same("a renewal of a job that was given back", w.renew(&nobody)?, WindowRenewal::Gone)?;
     stage.forget();
     w.call(0, &[])?;
     let rebuild = w.open(&run(1), 4, &[], vec![job("a", &[])], true);
     same("the rebuild", w.one(rebuild)?, Status::Ok)?;
-    same("a renewal of a job that was queued again", w.renew(&nobody)?, Held::Gone)?;
+    same("a renewal of a job that was queued again", w.renew(&nobody)?, WindowRenewal::Gone)?;
     same("the leased steps", held(&w)?, vec![])
 }
 
@@ -247,7 +247,7 @@ fn what_was_given_back_after_a_loss_is_not_taken_by_a_late_renewal(stage: &Stage
     let rebuild = w.open(&run(1), 4, &[], vec![Job { attempt: 3, ..job("a", &[]) }], true);
     same("the rebuild", w.one(rebuild)?, Status::Ok)?;
     same("put off", w.one(back(&a.lease, Duration::from_secs(60)))?, Status::Ok)?;
-    same("a renewal that comes late", w.renew(&a.lease)?, Held::Gone)?;
+    same("a renewal that comes late", w.renew(&a.lease)?, WindowRenewal::Gone)?;
     comes_back(stage, &mut w, 3, true)
 }
 
@@ -259,7 +259,7 @@ fn what_was_given_back_before_a_rebuild_is_not_taken_by_a_late_renewal(stage: &S
     same("given back", w.one(back(&a.lease, Duration::from_secs(60)))?, Status::NotOwner)?;
     let rebuild = w.open(&run(1), 4, &[], vec![job("a", &[])], true);
     same("the rebuild", w.one(rebuild)?, Status::Ok)?;
-    same("a renewal that comes late", w.renew(&a.lease)?, Held::Gone)?;
+    same("a renewal that comes late", w.renew(&a.lease)?, WindowRenewal::Gone)?;
     same("the job", handed(&w.call(9, &[])?), vec![("a", true)])?;
     let mut raw = stage.raw();
     let left: i64 = redis::cmd("PTTL")
@@ -339,7 +339,7 @@ fn in_lane(step: &str, lane: &str) -> Job {
     Job { requirements: Requirements::parse(lane), ..job(step, &[]) }
 }
 
-fn a_job_waits_for_somebody_who_is_able(stage: &Stage) -> Verdict {
+fn a_job_waits_for_a_worker_with_its_capabilities(stage: &Stage) -> Verdict {
     let (mut s, mut w) = (stage.caller("s")?, stage.caller("w")?);
     let open = s.open(&run(1), 2, &[], vec![in_lane("plain", ""), in_lane("seeing", "clocks,model:x")], false);
     s.one(open)?;

@@ -182,7 +182,7 @@ impl Caller {
         }
     }
 
-    fn renew(&self, lease: &WindowLease) -> Result<dovetail_core::window::Held, String> {
+    fn renew(&self, lease: &WindowLease) -> Result<dovetail_core::window::WindowRenewal, String> {
         let held = self.window.renew(std::slice::from_ref(lease), LEASE).map_err(|e| format!("{e:?}"))?;
         held.first().copied().ok_or_else(|| "no answer".to_owned())
     }

@@ -106,8 +106,9 @@ func probe(address string, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if answer.Get("ok") != 1.0 || answer.Get("isWritablePrimary") != true {
-		return fmt.Errorf("%s is no writable server: ok %v, isWritablePrimary %v", address, answer.Get("ok"), answer.Get("isWritablePrimary"))
+	status, writable := answer.Get("ok"), answer.Get("isWritablePrimary")
+	if status != 1.0 || writable != true {
+		return fmt.Errorf("%s is not a writable server: ok %v, isWritablePrimary %v", address, status, writable)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ use dovetail_service::{Error, Session, Shutdown, Work};
 use self::face::Face;
 use crate::app::App;
 use crate::args::Demo;
-use crate::commands::wait::{how_to_go_on, listen};
+use crate::commands::wait::{FRONT_DOOR, how_to_go_on, listen};
 use crate::exit::Exit;
 use crate::inputs::set_file;
 use crate::output::{Format, pretty, value};
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Demo, app: &App) -> Result<Exit, Error> {
     let (folder, results) = results::plan(&args.out, &photographs, args.force)?;
     let shutdown = Shutdown::default();
     let watcher = Watcher::new(&app.output, photographs.len(), service.settings.is_fleet());
-    let work = Work { jobs: service.settings.jobs, shutdown: &shutdown, observer: &watcher };
+    let work = Work { front_door: FRONT_DOOR, jobs: service.settings.jobs, shutdown: &shutdown, observer: &watcher };
     let mut session = Session::begin(service, work)?;
     let listening = listen(app, &shutdown)?;
     let drawing = service.drawing()?;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::app::App;
 use crate::args;
 use crate::commands::several::{Keyed, run_all, submit_only};
-use crate::commands::wait::{listen, wait_for};
+use crate::commands::wait::{FRONT_DOOR, listen, wait_for};
 use crate::exit::Exit;
 use crate::inputs::{Each, Given, read_inputs, set_file};
 use crate::progress::Watcher;
@@ -55,7 +55,8 @@ fn one(app: &App, submission: &Submission<'_>, given: &Given, args: &args::Run, 
     }
     let shutdown = Shutdown::default();
     let watcher = Watcher::new(&app.output, 1, app.service.settings.is_fleet());
-    let session = Session::begin(&app.service, Work { jobs, shutdown: &shutdown, observer: &watcher })?;
+    let session =
+        Session::begin(&app.service, Work { front_door: FRONT_DOOR, jobs, shutdown: &shutdown, observer: &watcher })?;
     // From now on a signal interrupts the session, and does not end the process.
     let listening = listen(app, &shutdown)?;
     let run = submission.submit(&inputs, values, key)?;

@@ -7,7 +7,7 @@ use dovetail_service::{Blame, Digest, Error, RunId, Session, Shutdown, Work};
 use crate::app::App;
 use crate::args::Runs;
 use crate::commands::several::{Keyed, none, run_all};
-use crate::commands::wait::{listen, wait_for, watch};
+use crate::commands::wait::{FRONT_DOOR, listen, wait_for, watch};
 use crate::exit::Exit;
 use crate::progress::Watcher;
 use crate::show;
@@ -71,7 +71,8 @@ fn wait_after(
     let shutdown = Shutdown::default();
     let watcher = Watcher::new(&app.output, 1, app.service.settings.is_fleet());
     let jobs = jobs.unwrap_or(app.service.settings.jobs);
-    let session = Session::begin(&app.service, Work { jobs, shutdown: &shutdown, observer: &watcher })?;
+    let session =
+        Session::begin(&app.service, Work { front_door: FRONT_DOOR, jobs, shutdown: &shutdown, observer: &watcher })?;
     // From now on a signal interrupts the session, and does not end the process.
     let listening = listen(app, &shutdown)?;
     ready()?;
@@ -126,11 +127,11 @@ fn list(runs: &[RunSummary]) -> String {
 }
 
 fn show_lineage(lineage: &LineageDocument) -> String {
-    let run = format!("{}/", lineage.run_id);
-    // The run's ID is in the heading, and is left out of the names of values.
-    let within = |id: &str| id.strip_prefix(&run).unwrap_or(id).to_owned();
+    let run = lineage.reference();
+    // The run is in the heading, and is left out of the names of values.
+    let within = |id: &str| id.strip_prefix(&format!("{run}/")).unwrap_or(id).to_owned();
     let short = |digest: &Digest| format!("{}…", digest.hex().get(..12).unwrap_or_default());
-    let mut shown = format!("{}\nrun {}\n", lineage.pipeline, lineage.run_id);
+    let mut shown = format!("{}\nrun {run}\n", lineage.pipeline);
     for step in &lineage.steps {
         let attempt = step.attempt.map_or_else(String::new, |n| format!(", attempt {n}"));
         shown.push_str(&format!("\n{}  {}, package {}{attempt}\n", step.id, step.task, short(&step.package)));
@@ -164,4 +165,39 @@ fn show_log(log: &StepLog) -> String {
         shown.push_str(&format!("{}  {} more lines were dropped, over the limit\n", log.id, log.dropped));
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_names_of_values_are_shown_without_their_run() {
+        let run = "01010101-0101-0101-0101-010101010101";
+        for (generation, reference) in [(0, run.to_owned()), (1, format!("{run}@1"))] {
+            let digest = Digest::of(b"value");
+            let lineage: LineageDocument = serde_json::from_value(json!({
+                "format": "dovetail.lineage/1", "run_id": run, "generation": generation, "pipeline": "p@1.0.0",
+                "inputs": {}, "edges": [],
+                "steps": [{
+                    "number": 1, "id": "add_001", "step": "add", "task": "add@1.0.0", "package": digest,
+                    "attempt": 1, "models": [],
+                    "consumed": [{
+                        "input": format!("{reference}/input_001_a"), "origin": format!("{reference}/input.x"),
+                        "digest": digest,
+                    }],
+                    "produced": [{
+                        "output": format!("{reference}/output_001_sum"), "digest": digest, "consumers": [],
+                    }],
+                }],
+            }))
+            .unwrap();
+            let shown = show_lineage(&lineage);
+            assert!(shown.contains(&format!("run {reference}\n")), "{shown}");
+            assert!(shown.contains("input_001_a <- input.x  "), "{shown}");
+            assert_eq!(shown.matches(run).count(), 1, "{shown}");
+        }
+    }
 }

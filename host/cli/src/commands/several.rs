@@ -12,7 +12,7 @@ use dovetail_service::words::count;
 use dovetail_service::{Error, RunId, Session, Shutdown, Work};
 
 use crate::app::App;
-use crate::commands::wait::listen;
+use crate::commands::wait::{FRONT_DOOR, listen};
 use crate::exit::{Exit, error_text};
 use crate::output::{Format, pretty, value};
 use crate::progress::Watcher;
@@ -35,7 +35,8 @@ pub(crate) fn run_all(
 ) -> Result<Exit, Error> {
     let shutdown = Shutdown::default();
     let watcher = Watcher::new(&app.output, several.len(), app.service.settings.is_fleet());
-    let session = Session::begin(&app.service, Work { jobs, shutdown: &shutdown, observer: &watcher })?;
+    let session =
+        Session::begin(&app.service, Work { front_door: FRONT_DOOR, jobs, shutdown: &shutdown, observer: &watcher })?;
     let listening = listen(app, &shutdown)?;
     let mut printer = Printer { app, several, printed: 0, rows: Vec::new() };
     let batch = batch::run_all(session, several, submit, |n, document| printer.print(n, document))?;

@@ -8,6 +8,9 @@ use crate::exit::Exit;
 use crate::show;
 use crate::signals::{self, Listening, SignalWords};
 
+/// The name of this front door in records: a worker of this process is called `cli-PID`.
+pub(crate) const FRONT_DOOR: &str = "cli";
+
 /// Drains the session on signals.
 pub(crate) fn listen(app: &App, shutdown: &Shutdown) -> Result<Listening, Error> {
     let words = if app.service.settings.is_fleet() { SignalWords::WAITING } else { SignalWords::WORKING };

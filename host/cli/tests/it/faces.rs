@@ -493,17 +493,17 @@ fn a_run_keeps_the_model_that_was_chosen_when_it_was_submitted() {
     let clock = Arc::new(dovetail_flow::SystemClock);
     let data = home.path("data");
     let ledger = Arc::new(dovetail_stores::SqliteLedger::open(&data, clock.clone()).unwrap());
-    let parts = dovetail_flow::Ports { ledger, blobs: Arc::new(dovetail_stores::FileBlobs::new(&data)), clock };
-    let record = parts.ledger.get(Kind::Run, &[first["run_id"].as_str().unwrap().to_owned()]).unwrap().remove(0);
+    let ports = dovetail_flow::Ports { ledger, blobs: Arc::new(dovetail_stores::FileBlobs::new(&data)), clock };
+    let record = ports.ledger.get(Kind::Run, &[first["run_id"].as_str().unwrap().to_owned()]).unwrap().remove(0);
     let record = RunRecord::decode(&record.unwrap(), "it").unwrap();
     let StoredValue::Inline(inputs) = record.inputs else { panic!("a picture is an artifact") };
     let chosen: Vec<_> = record.models.iter().map(|(kind, one)| (kind.as_str(), one.digest.to_string())).collect();
     assert_eq!(chosen, [("detector", old)], "`run` has chosen, and recorded it");
     // Submit another run, then install a model that comes first by name before the run is executed.
-    let published = dovetail_flow::pipeline(&parts, "it").unwrap();
+    let published = dovetail_flow::pipeline(&ports, "it").unwrap();
     let run = dovetail_flow::new_run_id();
     let again = vec![(run.clone(), inputs.clone())];
-    dovetail_flow::submit_with(&parts, &published, &record.models, again).unwrap().remove(0).unwrap();
+    dovetail_flow::submit_with(&ports, &published, &record.models, again).unwrap().remove(0).unwrap();
     add(manifest.replace("alt2", "aaa"));
     let resumed = home.run(&["runs", "resume", run.as_str(), "--output", "json"]).exits(0).json();
     assert_eq!(used(&resumed), "frontal_alt2", "{resumed:#}");
@@ -512,7 +512,7 @@ fn a_run_keeps_the_model_that_was_chosen_when_it_was_submitted() {
     // If the chosen model is removed, no other model replaces it, and the run stays open.
     let run = dovetail_flow::new_run_id();
     let again = vec![(run.clone(), inputs)];
-    dovetail_flow::submit_with(&parts, &published, &record.models, again).unwrap().remove(0).unwrap();
+    dovetail_flow::submit_with(&ports, &published, &record.models, again).unwrap().remove(0).unwrap();
     std::fs::remove_file(home.path("data/models/frontal_alt2.toml")).unwrap();
     let refused = home.run(&["runs", "resume", run.as_str()]).exits(3).stderr;
     assert!(refused.contains("`frontal_alt2`") && refused.contains("chosen for this run"), "{refused}");

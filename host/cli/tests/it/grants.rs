@@ -49,7 +49,7 @@ fn runs(home: &Home) -> Vec<Value> {
 }
 
 #[test]
-fn who_runs_steps_here_gives_no_more_than_the_machine_does() {
+fn a_local_run_gets_only_the_grants_of_this_machine() {
     let home = home();
     for grants in ["", "random"] {
         withheld(given(&home, grants, &["run", "ask"]), "`clock_001`");

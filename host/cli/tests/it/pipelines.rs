@@ -117,7 +117,7 @@ fn graphs_and_descriptions() {
     assert_eq!(
         published,
         home.run(&["pipeline", "graph", "twice.json"]).exits(0).stdout,
-        "a file and what was published from it are drawn alike"
+        "a file and the pipeline published from it are drawn alike"
     );
     let mermaid = home.run(&["pipeline", "graph", "twice", "--format", "mermaid"]).exits(0).stdout;
     let show = home.run(&["pipeline", "show", "twice"]).exits(0).stdout;

@@ -204,7 +204,7 @@ fn the_first_signal_drains_and_the_run_can_be_resumed() {
     assert_eq!((&resumed["run_id"], &resumed["state"]), (&document["run_id"], &json!("succeeded")));
     assert_eq!(
         resumed["processing_summary"]["steps"][0], document["processing_summary"]["steps"][0],
-        "what was done was not done again"
+        "the finished step was not executed again"
     );
     assert_eq!(home.run(&["runs", "resume", id, "--output", "json"]).exits(0).json(), resumed, "it is over");
 }

@@ -32,7 +32,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
             "$ref" => {
                 // Each schema is self-contained.
                 let pointer = rule.as_str().unwrap().strip_prefix('#').expect("a reference within the document");
-                check(root, root.pointer(pointer).expect("what a schema refers to is there"), value, at, found);
+                check(root, root.pointer(pointer).expect("each reference resolves"), value, at, found);
             }
             "type" => {
                 expect(rule.as_array().map_or_else(|| is(rule, value), |types| types.iter().any(|ty| is(ty, value))));
@@ -99,7 +99,7 @@ fn is(ty: &Value, value: &Value) -> bool {
         "string" => value.is_string(),
         "array" => value.is_array(),
         "object" => value.is_object(),
-        other => panic!("`{other}` is no type"),
+        other => panic!("`{other}` is not a valid type"),
     }
 }
 

@@ -116,9 +116,9 @@ pub(crate) fn open_run(home: &Home, pipeline: &str) -> String {
     let clock = Arc::new(dovetail_flow::SystemClock);
     let data = home.path("data");
     let ledger = Arc::new(dovetail_stores::SqliteLedger::open(&data, clock.clone()).unwrap());
-    let parts = dovetail_flow::Ports { ledger, blobs: Arc::new(dovetail_stores::FileBlobs::new(&data)), clock };
-    let (published, run) = (dovetail_flow::pipeline(&parts, pipeline).unwrap(), dovetail_flow::new_run_id());
-    dovetail_flow::submit(&parts, &published, &serde_json::json!({}), &run).unwrap();
+    let ports = dovetail_flow::Ports { ledger, blobs: Arc::new(dovetail_stores::FileBlobs::new(&data)), clock };
+    let (published, run) = (dovetail_flow::pipeline(&ports, pipeline).unwrap(), dovetail_flow::new_run_id());
+    dovetail_flow::submit(&ports, &published, &serde_json::json!({}), &run).unwrap();
     run.to_string()
 }
 

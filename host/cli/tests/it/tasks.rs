@@ -127,7 +127,7 @@ fn a_grant_is_named_checked_and_given() {
     assert!(text.contains("\ngrants  clocks (push needs --grant clocks)\n") && text.contains("needs:clocks"), "{text}");
     assert!(
         text.starts_with("clock@1.0.0 is accepted once its grants are allowed\n") && !text.contains("granted"),
-        "nobody has allowed anything: {text}"
+        "no grant is allowed yet: {text}"
     );
     let refused = home.run(&["task", "push", &folder, "--output", "json"]).exits(2).json();
     assert_eq!(

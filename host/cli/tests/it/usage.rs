@@ -289,7 +289,7 @@ fn what_strangers_wrote_does_not_steer_the_terminal() {
     assert_eq!(
         home.run(&["task", "list", "--output", "json"]).exits(0).json()[0]["description"],
         EVIL,
-        "machines get what was written"
+        "JSON contains the original text"
     );
 }
 
@@ -320,7 +320,7 @@ fn version_completions_schemas_and_empty_lists() {
     assert_eq!(home.run(&["pipeline", "schema"]).exits(0).json(), pipeline);
     let timeout = pipeline["properties"]["timeout"]["description"].as_str().unwrap();
     assert!(
-        timeout.contains("along the longest path of steps; waiting in the queue and interruptions are not in it"),
+        timeout.contains("along the longest path of steps, but not the time in the queue or interruptions"),
         "{timeout}"
     );
     for list in [&["runs", "list"][..], &["task", "list"], &["pipeline", "list"], &["models", "list"]] {

@@ -135,7 +135,7 @@ fn a_daemon_works_on_what_others_submit_and_drains_on_sigterm() {
     assert_eq!((&document["state"], &document["output"]), (&json!("succeeded"), &json!({ "it": 3 })));
     assert_eq!(document["processing_summary"]["steps"][0]["attempts"][0]["worker"], "one");
     assert_eq!(daemon.stop(), Some(0));
-    assert!(names(&home).is_empty(), "who ended is not listed");
+    assert!(names(&home).is_empty(), "a stopped worker is not listed");
     let log = std::fs::read_to_string(home.path("one.log")).unwrap();
     assert!(log.contains("step succeeded") && log.contains(&run), "one line an event:\n{log}");
 }
@@ -153,7 +153,7 @@ fn the_work_of_a_killed_daemon_is_done_by_another() {
     assert_eq!(worker(), "first");
     assert!(home.run(&["runs", "show", &run]).exits(0).stdout.contains("running on first "));
     drop(first);
-    wait("nobody works", || state(&home, &run) == "queued");
+    wait("no worker executes the step", || state(&home, &run) == "queued");
     assert_eq!(worker(), Value::Null);
     let _second = Daemon::start(&home, "second", &[]);
     wait("the step runs again", || state(&home, &run) == "running");
@@ -201,7 +201,7 @@ fn a_run_is_cancelled_while_it_runs_and_run_again_by_retry() {
 
 /// `runs watch` shows the outcomes of running steps, although the end of the run is recorded before them.
 #[test]
-fn who_watches_a_run_to_its_end_sees_the_attempts_that_were_stopped() {
+fn runs_watch_shows_the_attempts_that_were_stopped() {
     let endless =
         json!({ "number": 1, "task": "probe", "inputs": { "behaviour": {"value": {"tag": "endless_loop"}} } });
     // One step fails while the other step runs.
@@ -242,7 +242,7 @@ fn who_watches_a_run_to_its_end_sees_the_attempts_that_were_stopped() {
 /// `runs watch` does not wait for a step of a cancelled run that never started. A killed worker never records the
 /// outcome of its attempt.
 #[test]
-fn who_watches_a_run_is_not_kept_by_steps_that_tell_nothing() {
+fn runs_watch_does_not_wait_for_steps_that_never_record_an_outcome() {
     let home = endless();
     home.write("dovetail.toml", "worker = { lease = \"2s\" }\n");
     let daemon = Daemon::start(&home, "one", &[]);

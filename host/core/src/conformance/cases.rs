@@ -60,7 +60,7 @@ pub(super) const LEDGER: &[Case] = &[
         let next = b.claim(9).remove(0);
         assert_eq!(next.needs, [(node("a"), outcome(key.step("a"), true).value)]);
     }),
-    ("a step is held while somebody leases it", |b| {
+    ("a step is held while a worker leases it", |b| {
         let key = b.submit(1, &[job("a", &[]), job("b", &[])]);
         let holders = || b.ledger.held(&key).expect("held works");
         let held = || holders().into_iter().map(|held| held.step.to_string()).collect::<Vec<_>>();
@@ -69,7 +69,7 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(
             holders(),
             [HeldStep { step: node("a"), worker: None }],
-            "a program that does not say that it lives is no worker"
+            "a program that sends no heartbeat is not a worker"
         );
         b.ledger.beat("w1", b"{}", Duration::from_secs(60)).expect("a beat works");
         assert_eq!(holders(), [HeldStep { step: node("a"), worker: Some("w1".into()) }]);
@@ -94,21 +94,25 @@ pub(super) const LEDGER: &[Case] = &[
         let got = b.ledger.claim(&scope, 9, b.lease, Wait::NONE).expect("claim works");
         assert_eq!(got.iter().map(|c| c.lease.step.as_str()).collect::<Vec<_>>(), ["b"]);
     }),
-    ("a lane keeps out those who cannot serve it", |b| {
-        let lane = |text: &str| Requirements::parse(text);
+    ("a job is handed out only to workers with the required capabilities", |b| {
+        let requirements = |text: &str| Requirements::parse(text);
         let jobs = [("a", ""), ("b", "clocks"), ("c", "clocks,model:m")]
-            .map(|(step, text)| Job { requirements: lane(text), ..job(step, &[]) });
+            .map(|(step, text)| Job { requirements: requirements(text), ..job(step, &[]) });
         let key = b.submit(1, &jobs);
         let claim = |able: &[&str]| -> Vec<String> {
             let scope = Scope::Able(able.iter().map(|name| (*name).to_owned()).collect());
             let got = b.ledger.claim(&scope, 9, b.lease, Wait::NONE).expect("claim works");
             got.into_iter().map(|claimed| claimed.lease.step.to_string()).collect()
         };
-        assert_eq!(claim(&["random"]), ["a"], "who can do nothing special takes what asks for nothing special");
-        assert_eq!(claim(&["model:m"]), [""; 0], "every capability of a lane is needed");
+        assert_eq!(
+            claim(&["random"]),
+            ["a"],
+            "a worker without a required capability gets only the job that requires none"
+        );
+        assert_eq!(claim(&["model:m"]), [""; 0], "every required capability is needed");
         assert_eq!(claim(&["clocks", "random"]), ["b"]);
         (b.advance)(b.lease * 5 / 4);
-        assert_eq!(claim(&[]), ["a"], "a job keeps its lane when its lease lapses");
+        assert_eq!(claim(&[]), ["a"], "a job keeps its requirements when its lease expires");
         assert_eq!(b.one(Operation::Recover { run: key, jobs: jobs.to_vec(), steps: names() }), Reply::Created);
         assert_eq!(claim(&["clocks"]), ["b"]);
         assert_eq!(claim(&["clocks", "model:m"]), ["c"]);
@@ -137,9 +141,9 @@ pub(super) const LEDGER: &[Case] = &[
         (b.advance)(b.lease * 3 / 2);
         assert_eq!(names(), ["two"]);
         b.ledger.beat("two", b"good night", Duration::ZERO).expect("beat works");
-        assert_eq!(names(), [""; 0], "who says that he goes is gone");
+        assert_eq!(names(), [""; 0], "a worker whose heartbeat expires at once is not listed");
     }),
-    ("a re-run takes over what had succeeded", |b| {
+    ("a re-run takes over the succeeded steps", |b| {
         let first = b.submit(1, &[job("a", &[])]);
         let a = b.claim(1).remove(0);
         assert_eq!(b.finish(&a.lease, &[]), Reply::Last);
@@ -152,9 +156,9 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(claimed.iter().map(|c| c.lease.step.as_str()).collect::<Vec<_>>(), ["b"]);
         assert_eq!(claimed[0].needs, [(node("a"), outcome(second.step("a"), true).value)]);
     }),
-    ("a change that nobody waits for is applied and told", |b| {
+    ("a change without a waiting caller is applied and reported", |b| {
         let key = b.submit(1, &[job("a", &[]), job("b", &[])]);
-        let (tell, told) = std::sync::mpsc::channel();
+        let (reply, replied) = std::sync::mpsc::channel();
         let claimed = b.claim(9);
         for claimed in &claimed {
             let record = outcome(key.step(&claimed.lease.step), true);
@@ -165,12 +169,12 @@ pub(super) const LEDGER: &[Case] = &[
                 close: None,
                 children: vec![job("c", &["a", "b"])],
             };
-            let tell = tell.clone();
-            b.ledger.commit_then(vec![item], Box::new(move |replies| drop(tell.send(replies))));
+            let reply = reply.clone();
+            b.ledger.commit_then(vec![item], Box::new(move |replies| drop(reply.send(replies))));
         }
         assert_eq!(claimed.len(), 2);
         for _ in claimed {
-            let replies = told.recv_timeout(Duration::from_secs(20)).expect("it is told").expect("it is applied");
+            let replies = replied.recv_timeout(Duration::from_secs(20)).expect("it is told").expect("it is applied");
             assert_eq!(replies, [Reply::Created]);
         }
         assert_eq!(b.steps(9), ["c"]);
@@ -183,7 +187,7 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(b.finish(&claimed[1].lease, &[job("c", &["a", "b"])]), Reply::Created);
         assert_eq!(b.steps(9), ["c"]);
     }),
-    ("what has begun is finished before something new begins", |b| {
+    ("a run that has begun is finished before a new run begins", |b| {
         for n in 1..4 {
             b.submit(n, &[job("a", &[])]);
         }
@@ -224,7 +228,7 @@ pub(super) const LEDGER: &[Case] = &[
             children: vec![job("z", &[])],
         });
         assert!(matches!(reply, Reply::Exists(v) if v != b"late"));
-        assert_eq!(b.steps(9), ["b"], "what the loser offered is not enqueued");
+        assert_eq!(b.steps(9), ["b"], "the children in the second outcome are not enqueued");
     }),
     ("the last step keeps its job until the run is closed", |b| {
         let key = b.submit(1, &[job("a", &[])]);
@@ -232,7 +236,7 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(b.finish(&a.lease, &[]), Reply::Last);
         (b.advance)(b.lease * 5 / 4);
         let again = b.claim(9);
-        assert_eq!(again.len(), 1, "whoever takes it finds the outcome and closes the run");
+        assert_eq!(again.len(), 1, "the claimer finds the outcome and closes the run");
         assert!(again[0].verify);
         assert_eq!(b.close(&key), Reply::Created);
         (b.advance)(b.lease * 2);
@@ -252,7 +256,7 @@ pub(super) const LEDGER: &[Case] = &[
         assert!(b.ledger.get(Kind::RunOutcome, &[key.key()]).expect("get works")[0].is_some());
         assert!(matches!(b.close(&key), Reply::Exists(_)), "a run ends once");
     }),
-    ("what finishes after the end of its run is recorded and starts nothing", |b| {
+    ("a step that finishes after the end of its run is recorded and starts nothing", |b| {
         let key = b.submit(1, &[job("a", &[]), job("b", &[])]);
         let claimed = b.claim(9);
         assert_eq!(b.close(&key), Reply::Created);
@@ -328,12 +332,12 @@ pub(super) const LEDGER: &[Case] = &[
         let rest = b.claim(9);
         assert!(
             rest.iter().all(|c| c.verify && c.lease.step == "b"),
-            "what was queued comes only to be verified: {rest:?}"
+            "queued jobs are handed out only to be verified: {rest:?}"
         );
         assert_eq!(b.close(&key), Reply::Created);
         assert_eq!(b.one(cancel), Reply::Closed, "too late");
     }),
-    ("recovering enqueues what is missing, to be verified, and nothing twice", |b| {
+    ("recovering enqueues the missing jobs, to be verified, and no job twice", |b| {
         let key = b.submit(1, &[job("a", &[]), job("b", &[])]);
         let a = b.claim(1).remove(0);
         assert_eq!(b.finish(&a.lease, &[]), Reply::Created);

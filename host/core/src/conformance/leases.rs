@@ -13,11 +13,11 @@ const MANY: usize = 100;
 /// Checks that the job is ready `leases` lease lengths from now and not earlier, and that no crash was charged.
 fn comes_back(b: &Bench, leases: u32, attempt: u32) {
     (b.advance)(b.lease * 3 / 2);
-    assert!(b.steps(9).is_empty(), "it is not due, and nobody leases it");
+    assert!(b.steps(9).is_empty(), "the job is not due, and no worker leases it");
     (b.advance)(b.lease * (leases - 1));
     let again = b.claim(9);
     let facts: Vec<_> = again.iter().map(|c| (c.lease.step.as_str(), c.attempt, c.crashes)).collect();
-    assert_eq!(facts, [("a", attempt, 0)], "nobody died over it");
+    assert_eq!(facts, [("a", attempt, 0)], "no crash was charged");
 }
 
 pub(super) const LEDGER: &[Case] = &[
@@ -40,7 +40,7 @@ pub(super) const LEDGER: &[Case] = &[
         assert_eq!(b.renew(&a.lease), Renewal::Lost);
         comes_back(b, 3, 2);
     }),
-    ("what a worker gives back as it drains stays back while it renews its leases", |b| {
+    ("jobs that a draining worker releases stay released while it renews its leases", |b| {
         let jobs: Vec<Job> = (0..MANY).map(|n| job(&format!("s{n}"), &[])).collect();
         b.submit(1, &jobs);
         let leases: Vec<Lease> = b.claim(MANY).into_iter().map(|claimed| claimed.lease).collect();
@@ -59,7 +59,7 @@ pub(super) const LEDGER: &[Case] = &[
             over.store(true, Ordering::SeqCst);
         });
         (b.advance)(b.lease * 3 / 2);
-        assert!(b.steps(MANY).is_empty(), "none is due, and nobody leases one");
+        assert!(b.steps(MANY).is_empty(), "no job is due, and no worker leases one");
         (b.advance)(b.lease * 15 / 2);
         // A claim may return fewer jobs than it asks for.
         let mut again = b.claim(MANY);
@@ -68,7 +68,7 @@ pub(super) const LEDGER: &[Case] = &[
             assert!(!more.is_empty(), "{} of {MANY} came back", again.len());
             again.extend(more);
         }
-        assert!(again.iter().all(|claimed| claimed.crashes == 0), "nobody died over them");
+        assert!(again.iter().all(|claimed| claimed.crashes == 0), "no crash was charged");
     }),
     ("a lease that was let go lapses like any other", |b| {
         b.submit(1, &[job("a", &[])]);

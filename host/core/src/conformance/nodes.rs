@@ -1,11 +1,12 @@
-//! The case of [`super::ledger`] about steps that run more than once: no backend loses an index.
+//! Cases of [`super::ledger`] about the names of steps: indices are kept, and a name that cannot be read harms no other
+//! job.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cases::Case;
 use super::{job, node, outcome, record, run};
 use crate::keys::NodeId;
-use crate::ledger::{Claimed, Job, Kind, Operation, Renewal, Reply, RunKey};
+use crate::ledger::{Claimed, Job, Kind, Operation, Renewal, Reply, RunKey, Scope, Wait};
 
 pub(super) const LEDGER: &[Case] = &[
     ("a node keeps its path of indices", |b| {
@@ -73,5 +74,20 @@ pub(super) const LEDGER: &[Case] = &[
         let held = b.ledger.held(&run).expect("held works");
         let held: Vec<_> = held.iter().map(|held| held.step.as_str()).filter(|step| *step != "Not-A-Step").collect();
         assert_eq!(held.len(), 2, "{held:?}");
+    }),
+    ("a claim that waits finds the jobs behind one that this version cannot read at once", |b| {
+        let unreadable = Job { step: NodeId::of_step("Not-A-Step"), ..job("x", &[]) };
+        b.submit(1, &[unreadable, job("a", &[])]);
+        let began = Instant::now();
+        let claim = || {
+            let wait = Wait { seen: b.ledger.wakes(), at_most: Duration::from_secs(20) };
+            b.ledger.claim(&Scope::All, 1, b.lease, wait).expect("claim works").remove(0)
+        };
+        let mut claimed = claim();
+        if claimed.lease.step == "Not-A-Step" {
+            claimed = claim();
+        }
+        assert_eq!(claimed.lease.step, "a");
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     }),
 ];

@@ -26,9 +26,9 @@ pub(super) const LEDGER: &[Case] = &[("a receiver of replies that panics keeps n
     let mut leases: Vec<Lease> = b.claim(3).into_iter().map(|claimed| claimed.lease).collect();
     let third = leases.pop().expect("three jobs are claimed");
     leases.iter().for_each(|lease| commit_and_panic(b, lease));
-    let (tell, told) = std::sync::mpsc::channel();
-    b.ledger.commit_then(release(&third), Box::new(move |replies| drop(tell.send(replies))));
-    let replies = told.recv_timeout(LONG).expect("the ledger still answers").expect("commit works");
+    let (reply, replied) = std::sync::mpsc::channel();
+    b.ledger.commit_then(release(&third), Box::new(move |replies| drop(reply.send(replies))));
+    let replies = replied.recv_timeout(LONG).expect("the ledger still answers").expect("commit works");
     assert_eq!(replies, [Reply::Created]);
     let mut steps = b.steps(9);
     steps.sort();

@@ -8,7 +8,7 @@ use super::job;
 use crate::ledger::{Job, Reply, Scope, Wait};
 
 pub(super) const LEDGER: &[Case] = &[
-    ("a run that is over is told to whoever waits for it", |b| {
+    ("the end of a run is reported to each waiting caller", |b| {
         let (first, second) = (b.submit(1, &[job("a", &[])]), b.submit(2, &[job("a", &[])]));
         let both = [first.clone(), second.clone()];
         let over = |wait| b.ledger.over(&both, wait).expect("over works");
@@ -48,7 +48,7 @@ pub(super) const LEDGER: &[Case] = &[
         let seen = b.ledger.wakes();
         let nothing = b.ledger.claim(&Scope::All, 1, b.lease, Wait { seen, at_most: Duration::from_millis(300) });
         assert!(nothing.expect("claim works").is_empty());
-        assert_eq!(b.ledger.wakes(), seen, "looking for work wakes nobody");
+        assert_eq!(b.ledger.wakes(), seen, "a claim wakes no other claimer");
         let seen = b.ledger.wakes();
         b.ledger.wake();
         let started = std::time::Instant::now();

@@ -60,7 +60,7 @@ impl NodeId {
 
 /// The text is not a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no step of a run: expected the name of a step, and maybe indices, as in `name[3]`")]
+#[error("`{0}` is not a valid step of a run: expected the name of a step, and maybe indices, as in `name[3]`")]
 pub struct BadNodeId(String);
 
 impl FromStr for NodeId {

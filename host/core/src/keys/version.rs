@@ -90,7 +90,7 @@ mod tests {
                     let pipeline = RevisionKey { pipeline: plugin.clone(), revision };
                     let key = pipeline.to_string();
                     assert_eq!(RevisionKey::parse(&key), Some(pipeline));
-                    assert_eq!(VersionKey::parse(&key), None, "a revision is no version");
+                    assert_eq!(VersionKey::parse(&key), None, "a revision is not a version");
                     assert_eq!(reference_of(&key), plugin.to_string());
                     assert!(key.starts_with(&plugin.revisions()));
                 }

@@ -9,7 +9,7 @@ use crate::wit::names::listed;
 
 /// The text is not a size or not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no {what}: write a whole number and one of {units}, such as `{example}`")]
+#[error("`{text}` is not a valid {what}: write a whole number and one of {units}, such as `{example}`")]
 pub struct BadQuantity {
     text: String,
     what: &'static str,
@@ -86,7 +86,7 @@ mod tests {
         }
         assert_eq!(
             parse_size("64MB").unwrap_err().to_string(),
-            "`64MB` is no size: write a whole number and one of `B`, `KiB`, `MiB`, `GiB`, such as `64MiB`"
+            "`64MB` is not a valid size: write a whole number and one of `B`, `KiB`, `MiB`, `GiB`, such as `64MiB`"
         );
     }
 

@@ -47,20 +47,21 @@ fn every_mistake_is_found_with_its_line() {
         wrong(text),
         [
             "1:1 unknown key `nam`; did you mean `name`?",
-            "2:8 `Face_Attributes` is no name: write 1 to 64 lower-case letters, digits and single `-` between them, \
-             a letter first",
-            "3:11 `1.0` is no version such as `1.0.0`: unexpected end of input while parsing minor version number",
+            "2:8 `Face_Attributes` is not a valid name: write 1 to 64 lower-case letters, digits and single `-` \
+             between them, a letter first",
+            "3:11 `1.0` is not a valid version (such as `1.0.0`): unexpected end of input while parsing minor version \
+             number",
             "4:15 the description must have 1 to 500 characters",
             "5:11 `license` must be a string: put it in quotes",
-            "7:10 `memory`: `64MB` is no size: write a whole number and one of `B`, `KiB`, `MiB`, `GiB`, such as \
-             `64MiB`",
+            "7:10 `memory`: `64MB` is not a valid size: write a whole number and one of `B`, `KiB`, `MiB`, `GiB`, such \
+             as `64MiB`",
             "8:8 `time` must be a string: put it in quotes",
             "9:1 unknown key `memroy` in [limits]; did you mean `memory`?",
             "10:11 `handles` must be a whole number from 1 to 10000",
             "12:10 `clocks` must be true or false",
-            "13:9 `api.example.com` is no origin: write scheme and host, without a path, such as \
+            "13:9 `api.example.com` is not a valid origin: write scheme and host, without a path, such as \
              `https://api.example.com`",
-            "13:28 `https://a/b` is no origin: write scheme and host, without a path, such as \
+            "13:28 `https://a/b` is not a valid origin: write scheme and host, without a path, such as \
              `https://api.example.com`",
         ]
     );
@@ -71,7 +72,7 @@ fn what_is_missing_and_what_is_no_toml() {
     assert_eq!(wrong("").len(), 3);
     assert!(wrong("version = \"1.0.0\"\ndescription = \"ü\"\n")[0].starts_with("1:1 `name` is missing"));
     let broken = wrong("name = \"a\"\nversion = \n");
-    assert!(broken.len() == 1 && broken[0].starts_with("2:") && broken[0].contains("no TOML"), "{broken:?}");
+    assert!(broken.len() == 1 && broken[0].starts_with("2:") && broken[0].contains("not valid TOML"), "{broken:?}");
     assert!(
         wrong("name = \"a\"\nname = \"b\"\n")[0].contains("duplicate key"),
         "{:?}",

@@ -1,11 +1,11 @@
 //! The tasks that a check may use: their versions, and the types of their inputs and outputs. This module reads no
-//! store; a caller fills a [`Listed`] from its store.
+//! store; a caller fills a [`ListCatalogue`] from its store.
 
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
 use crate::id::Digest;
-use crate::keys::split_reference;
+use crate::keys::{VersionKey, split_reference};
 use crate::ledger::Requirements;
 use crate::limits::Limits;
 use crate::wit::Signature;
@@ -27,6 +27,14 @@ pub struct TaskVersion {
     /// The requirements on the worker that runs the task.
     #[serde(default, rename = "lane")]
     pub requirements: Requirements,
+}
+
+impl TaskVersion {
+    /// The name and the version: `face-detection@1.0.0`.
+    #[must_use]
+    pub fn key(&self) -> VersionKey<'_> {
+        VersionKey::new(&self.name, &self.version)
+    }
 }
 
 /// A reference matches no version of a task.
@@ -61,9 +69,9 @@ pub fn newest<'v>(versions: impl IntoIterator<Item = &'v Version>, req: &Version
 
 /// A catalogue in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Listed(pub Vec<TaskVersion>);
+pub struct ListCatalogue(pub Vec<TaskVersion>);
 
-impl Catalogue for Listed {
+impl Catalogue for ListCatalogue {
     fn resolve(&self, task: &str, req: &VersionReq) -> Result<TaskVersion, Unresolved> {
         let mut versions: Vec<&TaskVersion> = self.0.iter().filter(|version| version.name == task).collect();
         if versions.is_empty() {
@@ -90,11 +98,14 @@ pub fn task_reference(text: &str) -> Result<(String, VersionReq), String> {
     let (name, req) = split_reference(text);
     let req = req.unwrap_or("*");
     if !is_kebab(name) {
-        return Err(format!("`{name}` is no name of a task: write NAME or NAME@VERSION, such as `face-detection@^1`"));
+        return Err(format!(
+            "`{name}` is not a valid name of a task: write NAME or NAME@VERSION, such as `face-detection@^1`"
+        ));
     }
     let exact = Version::parse(req).is_ok();
     let parsed = if exact { VersionReq::parse(&format!("={req}")) } else { VersionReq::parse(req) };
-    let parsed = parsed.map_err(|error| format!("`{req}` is no version such as `^1` or `1.2.0`: {error}"))?;
+    let parsed =
+        parsed.map_err(|error| format!("`{req}` is not a valid version (such as `^1` or `1.2.0`): {error}"))?;
     Ok((name.to_owned(), parsed))
 }
 
@@ -102,7 +113,7 @@ pub fn task_reference(text: &str) -> Result<(String, VersionReq), String> {
 mod tests {
     use super::*;
 
-    fn listed() -> Listed {
+    fn listed() -> ListCatalogue {
         let version = |name: &str, version: &str| TaskVersion {
             name: name.to_owned(),
             version: version.parse().unwrap(),
@@ -111,7 +122,7 @@ mod tests {
             limits: Limits::DEFAULT,
             requirements: Requirements::default(),
         };
-        Listed(vec![
+        ListCatalogue(vec![
             version("face-detection", "1.0.0"),
             version("face-detection", "1.10.0"),
             version("face-detection", "1.9.0"),

@@ -174,7 +174,7 @@ impl<'d> Checker<'d> {
                 else {
                     let names: Vec<String> = fields.iter().map(|field| snake(&field.name)).collect();
                     let near = did_you_mean(&mapping.target, names.iter().map(String::as_str));
-                    let message = format!("{}@{} has no input `{}`{near}", task.name, task.version, mapping.target);
+                    let message = format!("{} has no input `{}`{near}", task.key(), mapping.target);
                     let help = format!("its inputs are {}", listed(names.iter().map(String::as_str)));
                     self.findings.push(Finding::new(Code::UnknownField, &mapping.pointer, message).help(help));
                     continue;
@@ -188,12 +188,8 @@ impl<'d> Checker<'d> {
             for field in task.signature.input.iter().filter(|field| !matches!(field.ty, Type::Option(_))) {
                 let name = snake(&field.name);
                 if step.inputs.iter().all(|mapping| mapping.target != name) {
-                    let message = format!(
-                        "`{name}` of {}@{} is not mapped, and it must be: it is {}",
-                        task.name,
-                        task.version,
-                        field.ty.short()
-                    );
+                    let message =
+                        format!("`{name}` of {} is not mapped, and it must be: it is {}", task.key(), field.ty.short());
                     let finding = Finding::new(Code::MissingInput, format!("{}/inputs", step.pointer), message);
                     self.findings.push(
                         finding
@@ -277,7 +273,7 @@ impl<'d> Checker<'d> {
             }
             let fields: Vec<String> = task.signature.output.iter().map(|field| snake(&field.name)).collect();
             let message = format!(
-                "nothing reads what the step `{}` gives: {}",
+                "the pipeline uses no output of the step `{}`: {}",
                 step.name,
                 listed(fields.iter().map(String::as_str))
             );

@@ -83,7 +83,7 @@ impl Declared {
             if !good {
                 reader.bad(
                     "/name",
-                    format!("`{name}` is no name of a pipeline"),
+                    format!("`{name}` is not a valid name of a pipeline"),
                     "write 1 to 64 lower-case letters, digits and single `-` between them, a letter first",
                 );
             }
@@ -94,7 +94,7 @@ impl Declared {
             Err(error) => {
                 reader.bad(
                     "/version",
-                    format!("`{version}` is no version: {error}"),
+                    format!("`{version}` is not a valid version: {error}"),
                     "write three numbers, such as \"1.0.0\"",
                 );
                 None
@@ -106,7 +106,7 @@ impl Declared {
             Some(other) => {
                 reader.bad(
                     "/on_failure",
-                    format!("`{other}` is no policy"),
+                    format!("`{other}` is not a valid policy"),
                     "write \"cancel\" (running steps are cancelled) or \"finish\" (they may end)",
                 );
                 OnFailure::Cancel
@@ -206,7 +206,7 @@ impl Reader<'_> {
 
     fn name(&mut self, what: &str, pointer: &str, member: &Member) {
         if !is_snake(&member.key) {
-            let message = format!("`{}` is no name of {what}", member.key);
+            let message = format!("`{}` is not a valid name of {what}", member.key);
             let help = "write 1 to 64 lower-case letters, digits and single `_` between them, a letter first";
             self.findings.push_at(member.at, Finding::new(Code::BadValue, pointer, message).help(help));
         }
@@ -221,7 +221,7 @@ impl Reader<'_> {
                 self.bad(
                     &pointer,
                     format!("an input is an object, and this is {}", describe(&member.value.value())),
-                    "write {} or {\"default\": ...}; its type is inferred from what it feeds",
+                    "write {} or {\"default\": ...}; its type is inferred from the fields that it feeds",
                 );
             }
             self.known(&member.value, &pointer, &INPUT);
@@ -377,7 +377,7 @@ impl Reader<'_> {
                 Some(Written::Literal(value.value()))
             }
             None => {
-                self.bad(pointer, format!("{} is no source", describe(&node.value())), help);
+                self.bad(pointer, format!("{} is not a valid source", describe(&node.value())), help);
                 None
             }
         }

@@ -4,7 +4,7 @@ use crate::id::Digest;
 use crate::limits::Limits;
 use crate::wit::text;
 
-use super::{Listed, TaskVersion};
+use super::{ListCatalogue, TaskVersion};
 
 /// The text of `pipelines/face-processing.json`.
 pub const FACE_PROCESSING: &str = include_str!("../../../../pipelines/face-processing.json");
@@ -36,7 +36,7 @@ pub fn task(name: &str, version: &str, input: &[&str], output: &[&str]) -> TaskV
 
 /// The four face plugins, each with version 1.0.0.
 #[must_use]
-pub fn catalogue() -> Listed {
+pub fn catalogue() -> ListCatalogue {
     let faces = format!("faces-array: {FACES}");
     let attributes = format!(
         "list<record {{ face-id: u32, age: option<{AGE}>, gender: option<{GENDER}>, emotion: option<{EMOTION}>, \
@@ -52,7 +52,7 @@ pub fn catalogue() -> Listed {
          features: option<record {{ feature-vector: list<f32>, feature-dimension: u32, landmarks: {LANDMARKS}, \
          source: string }}> }}>"
     );
-    Listed(vec![
+    ListCatalogue(vec![
         task(
             "face-detection",
             "1.0.0",

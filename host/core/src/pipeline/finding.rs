@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::text::Text;
 use crate::manifest::position;
@@ -120,24 +120,6 @@ impl Finding {
     pub(super) fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.details.insert(name.to_owned(), value.into());
         self
-    }
-
-    /// The JSON form, as in `pipeline check --output json`: `code`, `message`, `path`, `line`, `column`, `details`, and
-    /// `help` if there is a help text.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        let mut value = json!({
-            "code": self.code,
-            "message": self.message,
-            "path": self.pointer,
-            "line": self.line,
-            "column": self.column,
-            "details": self.details,
-        });
-        if let Some(help) = &self.help {
-            value["help"] = json!(help);
-        }
-        value
     }
 }
 

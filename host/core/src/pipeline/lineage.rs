@@ -97,8 +97,8 @@ impl Pipeline {
     /// `happened` returns true are listed. Edges from the pipeline's inputs are left out; [`Pipeline::edges`] has them.
     #[must_use]
     pub fn lineage(&self, happened: impl Fn(&Edge) -> bool) -> Vec<String> {
-        let told = self.edges().into_iter().filter(|edge| edge.kind != EdgeKind::Given && happened(edge));
-        told.map(|edge| format!("{} -> {}", edge.from, edge.to)).collect()
+        let shown = self.edges().into_iter().filter(|edge| edge.kind != EdgeKind::Given && happened(edge));
+        shown.map(|edge| format!("{} -> {}", edge.from, edge.to)).collect()
     }
 }
 

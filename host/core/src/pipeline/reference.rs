@@ -33,7 +33,7 @@ pub(super) fn resolve(text: &str, pointer: &str, declared: &Declared) -> Resolve
     let head = parts.next().unwrap_or_default();
     let path: Vec<String> = parts.collect();
     if head.is_empty() || path.iter().any(String::is_empty) {
-        let finding = Finding::new(Code::BadValue, pointer, format!("`{text}` is no source"));
+        let finding = Finding::new(Code::BadValue, pointer, format!("`{text}` is not a valid source"));
         return Err((
             Box::new(
                 finding.help("write \"input.NAME\", \"STEP.FIELD\" or a unique ID; a literal is {\"value\": ...}"),
@@ -143,7 +143,7 @@ fn numbered(
     let padded = format!("output_{number:03}");
     if !head.split('_').collect::<Vec<_>>().windows(2).any(|pair| pair.join("_") == padded) {
         let finding =
-            Finding::new(Code::UnknownStep, pointer, format!("`{head}` is no unique ID: numbers have three digits"));
+            Finding::new(Code::UnknownStep, pointer, format!("`{head}` is not a unique ID: numbers have three digits"));
         return Err((Box::new(finding.help(format!("write `{padded}`"))), step.map(|step| step.name.clone())));
     }
     match step {

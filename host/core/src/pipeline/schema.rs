@@ -26,16 +26,15 @@ pub fn schema() -> Value {
             "description": { "type": "string" },
             "timeout": {
                 "$ref": "#/$defs/duration",
-                "description": "of a whole run; at most 7d. Counted is the time of attempts, and of the delays between \
-                                them, along the longest path of steps; waiting in the queue and interruptions are not \
-                                in it",
+                "description": "of a whole run; at most 7d. The limit covers the attempts and the delays between \
+                                them, along the longest path of steps, but not the time in the queue or interruptions",
             },
             "on_failure": { "enum": ["cancel", "finish"], "default": "cancel",
-                "description": "what becomes of running steps when one has failed for good" },
+                "description": "whether running steps are cancelled or finished when a step has failed for good" },
             "inputs": {
                 "type": "object",
                 "propertyNames": names,
-                "description": "types are inferred from what the inputs feed",
+                "description": "types are inferred from the fields that the inputs feed",
                 "additionalProperties": {
                     "type": "object",
                     "additionalProperties": false,

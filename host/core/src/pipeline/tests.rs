@@ -136,7 +136,7 @@ mod laws {
             let file = serde_json::json!({ "name": "p", "version": "1.0.0", "steps": steps, "output": { "y": last } });
             let fields: Vec<String> = (0..8).map(|i| format!("x{i}: option<u32>")).collect();
             let join = task("join", "1.0.0", &fields.iter().map(String::as_str).collect::<Vec<_>>(), &["y: u32"]);
-            check(&file.to_string(), &Listed(vec![join])).pipeline.unwrap()
+            check(&file.to_string(), &ListCatalogue(vec![join])).pipeline.unwrap()
         })
     }
 

@@ -112,7 +112,7 @@ impl<'t> Text<'t> {
             return Err(Box::new(syntax(text, &error)));
         }
         let ast = parse_to_ast(text, &CollectOptions::default(), &strict()).map_err(|error| {
-            let mut finding = Finding::new(Code::Syntax, "", format!("this is no JSON: {}", error.kind()));
+            let mut finding = Finding::new(Code::Syntax, "", format!("this is not valid JSON: {}", error.kind()));
             (finding.line, finding.column) = position(text, error.range().start);
             Box::new(finding)
         })?;
@@ -130,7 +130,7 @@ impl<'t> Text<'t> {
 fn syntax(text: &str, error: &serde_json::Error) -> Finding {
     let whole = error.to_string();
     let message = whole.rsplit_once(" at line ").map_or(whole.as_str(), |(message, _)| message);
-    let mut finding = Finding::new(Code::Syntax, "", format!("this is no JSON: {message}"));
+    let mut finding = Finding::new(Code::Syntax, "", format!("this is not valid JSON: {message}"));
     let line = error.line().max(1);
     // The column of `serde_json` counts bytes, ours counts characters. It may point beyond the last byte.
     let start: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
@@ -255,15 +255,15 @@ mod tests {
     #[test]
     fn what_is_no_json() {
         for (text, expected) in [
-            ("", "1:1 this is no JSON: EOF while parsing a value"),
-            ("{\n \"ä\": ,}", "2:7 this is no JSON: expected value"),
-            ("{\"a\": 1,}", "1:9 this is no JSON: trailing comma"),
-            ("{\"a\": 1 // c\n}", "1:9 this is no JSON: expected `,` or `}`"),
-            ("{a: 1}", "1:2 this is no JSON: key must be a string"),
-            ("{} {}", "1:4 this is no JSON: trailing characters"),
-            ("\u{feff}{}", "1:1 this is no JSON: expected value"),
-            ("{\"a\": 01}", "1:8 this is no JSON: invalid number"),
-            ("{\"a\": NaN}", "1:7 this is no JSON: expected value"),
+            ("", "1:1 this is not valid JSON: EOF while parsing a value"),
+            ("{\n \"ä\": ,}", "2:7 this is not valid JSON: expected value"),
+            ("{\"a\": 1,}", "1:9 this is not valid JSON: trailing comma"),
+            ("{\"a\": 1 // c\n}", "1:9 this is not valid JSON: expected `,` or `}`"),
+            ("{a: 1}", "1:2 this is not valid JSON: key must be a string"),
+            ("{} {}", "1:4 this is not valid JSON: trailing characters"),
+            ("\u{feff}{}", "1:1 this is not valid JSON: expected value"),
+            ("{\"a\": 01}", "1:8 this is not valid JSON: invalid number"),
+            ("{\"a\": NaN}", "1:7 this is not valid JSON: expected value"),
         ] {
             assert_eq!(syntax_of(text), expected, "{text}");
         }

@@ -112,7 +112,7 @@ fn part(from: &Type, to: &Type, path: &mut String) -> Result<(), Box<Assign>> {
         _ if number(from).is_some() && number(to).is_some() => {
             no(path, from, to, format!("not every {from} is a {to}"))
         }
-        _ => no(path, from, to, format!("{} is no {}", kind(from), kind(to))),
+        _ => no(path, from, to, format!("{} is not compatible with {}", kind(from), kind(to))),
     }
 }
 

@@ -139,7 +139,7 @@ impl<'t> Reader<'t> {
                 let err = sides.pop().flatten();
                 Type::Result { ok: sides.pop().flatten(), err }
             }
-            other => return Err(format!("`{other}` is no type")),
+            other => return Err(format!("`{other}` is not a valid type")),
         })
     }
 }

@@ -105,12 +105,11 @@ impl InFlight {
         }
         match combiners.records.try_lock() {
             Some(guard) => {
-                if let Some(recorded) = records::write_with_others(
-                    &self.shared,
-                    guard,
-                    Some(ToRecords::Commit(request)),
-                    &Holder::Caller(&combiners.to_records),
-                ) {
+                let (first, holder) = (ToRecords::Commit(request), Holder::Caller(&combiners.to_records));
+                let write = || records::write_with_others(&self.shared, guard, Some(first), &holder);
+                // The caller writes for others, too: a panic over another caller's request must not become this
+                // caller's. The channels of the dropped requests close.
+                if let Ok(Some(recorded)) = contain("write records", write) {
                     self.call_window(combiners, ToWindow::Changes(recorded));
                 }
             }
@@ -134,7 +133,10 @@ impl InFlight {
     /// For a caller that waits for the answer.
     fn call_window(&self, combiners: &Combiners, message: ToWindow) {
         match combiners.window.try_lock() {
-            Some(guard) => work::call_with_others(&self.shared, &guard, message, &combiners.to_records),
+            Some(guard) => {
+                let call = || work::call_with_others(&self.shared, &guard, message, &combiners.to_records);
+                drop(contain("change the window", call));
+            }
             None => work::leave(&combiners.to_window, message),
         }
     }

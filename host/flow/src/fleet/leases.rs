@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Claimed, Kind, Lease, Renewal, Scope};
+use dovetail_core::sync::lock;
 use dovetail_core::window::{self, Change, Delivery, WindowLease};
 
-use super::{NOT_CARRIED, Shared, locked};
+use super::{NOT_CARRIED, Shared};
 
 /// The delay of a job that is given back because its values could not be read: another worker may be able to read them.
 const UNREAD: Duration = Duration::from_secs(1);
 
 /// A lease, with the facts that are needed to acknowledge its job, to renew it or to give the job back.
-struct Held {
+struct LocalLease {
     lease: WindowLease,
     attempt: u32,
     verify: bool,
@@ -26,7 +27,7 @@ struct Held {
 pub(super) struct Leases {
     last_token: u64,
     /// By the token of [`Lease`].
-    held: HashMap<u64, Held>,
+    held: HashMap<u64, LocalLease>,
     /// Releases of jobs that could not be read. They have failed so far, and are sent before the next claim.
     unread: Vec<Change>,
 }
@@ -51,7 +52,7 @@ impl Leases {
     pub(super) fn add(&mut self, lease: WindowLease, attempt: u32, verify: bool) -> Lease {
         self.last_token += 1;
         let local = Lease { run: lease.run.clone(), step: lease.step.clone(), token: self.last_token };
-        self.held.insert(self.last_token, Held { lease, attempt, verify, releasing: false });
+        self.held.insert(self.last_token, LocalLease { lease, attempt, verify, releasing: false });
         local
     }
 
@@ -99,7 +100,7 @@ impl Shared {
         }
         let Some(error) = failed else { return Ok(claimed) };
         tracing::warn!(jobs = unread.len(), err = &error as &dyn std::error::Error, "claimed jobs could not be read");
-        locked(&self.leases).unread.append(&mut unread);
+        lock(&self.leases).unread.append(&mut unread);
         // If this fails too, the releases are sent before the next claim.
         if let Err(error) = self.release_unread() {
             tracing::warn!(err = &error as &dyn std::error::Error, "claimed jobs could not be given back");
@@ -113,14 +114,14 @@ impl Shared {
     /// # Errors
     /// A failure of the window: the releases are kept for the next call.
     pub(super) fn release_unread(&self) -> Result<(), StoreError> {
-        let unread = std::mem::take(&mut locked(&self.leases).unread);
+        let unread = std::mem::take(&mut lock(&self.leases).unread);
         if unread.is_empty() {
             return Ok(());
         }
         // A job whose lease has expired may belong to another worker now: the window answers `NotOwner` and changes
         // nothing.
         self.call(&unread, &Scope::All, 0, Duration::ZERO).map(drop).inspect_err(|_| {
-            locked(&self.leases).unread.splice(0..0, unread);
+            lock(&self.leases).unread.splice(0..0, unread);
         })
     }
 
@@ -145,7 +146,7 @@ impl Shared {
                 needs.push((step, value));
             }
         }
-        let lease = locked(&self.leases).add(lease, attempt, verify);
+        let lease = lock(&self.leases).add(lease, attempt, verify);
         Ok(Claimed { lease, attempt, crashes, verify, run, needs })
     }
 
@@ -158,7 +159,7 @@ impl Shared {
     pub(super) fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
         let (mut answers, mut asked, mut places) = (vec![Renewal::Lost; leases.len()], Vec::new(), Vec::new());
         {
-            let held = &locked(&self.leases).held;
+            let held = &lock(&self.leases).held;
             for (at, lease) in leases.iter().enumerate() {
                 match held.get(&lease.token) {
                     Some(held) if held.releasing => answers[at] = Renewal::Renewed,
@@ -177,12 +178,12 @@ impl Shared {
         if held.len() != asked.len() {
             return Err(StoreError::plain(StoreErrorKind::Corrupt, "renew leases: an answer is missing"));
         }
-        let mut local = locked(&self.leases);
+        let mut local = lock(&self.leases);
         for (at, held) in places.into_iter().zip(held) {
             match held {
                 // `Unknown`: the window lost the lease. The step goes on, and a rebuild restores the job.
-                window::Held::Renewed | window::Held::Unknown => answers[at] = Renewal::Renewed,
-                window::Held::Gone => local.remove(leases[at].token),
+                window::WindowRenewal::Renewed | window::WindowRenewal::Unknown => answers[at] = Renewal::Renewed,
+                window::WindowRenewal::Gone => local.remove(leases[at].token),
             }
         }
         Ok(answers)

@@ -20,7 +20,7 @@ mod work;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
@@ -30,6 +30,7 @@ use dovetail_core::ledger::{
 };
 use dovetail_core::meta::MetaStore;
 use dovetail_core::panics::contain;
+use dovetail_core::sync::lock;
 use dovetail_core::window::{Called, Change, Notification, Stamp, Status, Window};
 
 use self::in_flight::{InFlight, Request};
@@ -88,7 +89,7 @@ type EndListener = Box<dyn Fn(&RunKey) + Send + Sync>;
 struct Shared {
     meta: Arc<dyn MetaStore>,
     window: Arc<dyn Window>,
-    bell: EventCount,
+    changes: EventCount,
     leases: Mutex<Leases>,
     /// The stamp of the window's last answer, and when the answer came.
     stamp: Mutex<Option<(Stamp, Instant)>>,
@@ -99,16 +100,12 @@ struct Shared {
     paired: AtomicBool,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Shared {
     fn new(meta: Arc<dyn MetaStore>, window: Arc<dyn Window>) -> Self {
         Self {
             meta,
             window,
-            bell: EventCount::default(),
+            changes: EventCount::default(),
             leases: Mutex::default(),
             stamp: Mutex::default(),
             ended: Mutex::default(),
@@ -127,21 +124,21 @@ impl Shared {
         Ok(())
     }
 
-    fn notified(&self, ring: Notification) {
-        match ring {
+    fn notified(&self, notification: Notification) {
+        match notification {
             Notification::Jobs => {}
-            Notification::Missed => locked(&self.ended).missed = true,
+            Notification::Missed => lock(&self.ended).missed = true,
             Notification::Cancelled(run) => self.tell_end_listeners(&run),
             Notification::Over(run) => {
                 self.tell_end_listeners(&run);
-                locked(&self.ended).add(run);
+                lock(&self.ended).add(run);
             }
         }
-        self.bell.notify();
+        self.changes.notify();
     }
 
     fn tell_end_listeners(&self, run: &RunKey) {
-        for listener in locked(&self.end_listeners).iter() {
+        for listener in lock(&self.end_listeners).iter() {
             // The thread that hears notifications must outlive a listener that panics.
             drop(contain("tell of the end of a run", || listener(run)));
         }
@@ -149,7 +146,7 @@ impl Shared {
 
     fn call(&self, changes: &[Change], scope: &Scope, want: usize, lease: Duration) -> Result<Called, StoreError> {
         let called = self.window.call(changes, scope, want, lease)?;
-        *locked(&self.stamp) = Some((called.stamp.clone(), Instant::now()));
+        *lock(&self.stamp) = Some((called.stamp.clone(), Instant::now()));
         Ok(called)
     }
 
@@ -180,9 +177,9 @@ impl FleetLedger {
         shared.paired.store(paired, Ordering::Release);
         // Weak, because the window holds this listener and `Shared` holds the window.
         let listening = Arc::downgrade(&shared);
-        window.listen(Box::new(move |ring| {
+        window.listen(Box::new(move |notification| {
             if let Some(shared) = listening.upgrade() {
-                shared.notified(ring);
+                shared.notified(notification);
             }
         }));
         let in_flight = InFlight::start(&shared)?;
@@ -225,7 +222,7 @@ impl Ledger for FleetLedger {
             }
             replies.extend(self.in_flight.submit_and_wait(chunk.to_vec())?);
         }
-        self.shared.bell.notify();
+        self.shared.changes.notify();
         Ok(replies)
     }
 
@@ -253,11 +250,11 @@ impl Ledger for FleetLedger {
                 return self.shared.take(jobs);
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.shared.bell.count() != wait.seen {
+            if left.is_zero() || self.shared.changes.count() != wait.seen {
                 return Ok(Vec::new());
             }
             let next_job = next_ms.map_or(LOOK_ROUND, |ms| Duration::from_millis(ms.max(1)));
-            self.shared.bell.sleep(wait.seen, left.min(LOOK_ROUND).min(next_job));
+            self.shared.changes.sleep(wait.seen, left.min(LOOK_ROUND).min(next_job));
         }
     }
 
@@ -266,7 +263,7 @@ impl Ledger for FleetLedger {
     }
 
     fn let_go(&self, lease: &Lease) {
-        locked(&self.shared.leases).remove(lease.token);
+        lock(&self.shared.leases).remove(lease.token);
     }
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
@@ -280,7 +277,7 @@ impl Ledger for FleetLedger {
     fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
         let open = self.shared.meta.open_runs(limit)?;
         // The index of open runs drops a run some time after the run's end.
-        let ended = locked(&self.shared.ended);
+        let ended = lock(&self.shared.ended);
         Ok(open.into_iter().filter(|run| !ended.set.contains(run)).collect())
     }
 
@@ -293,7 +290,7 @@ impl Ledger for FleetLedger {
         let mut read_at = None;
         loop {
             let (mut ended, missed) = {
-                let mut known = locked(&self.shared.ended);
+                let mut known = lock(&self.shared.ended);
                 let ended: Vec<RunKey> = runs.iter().filter(|run| known.set.contains(run)).cloned().collect();
                 // Cleared only by a caller that reads the records because of the flag, below.
                 let missed = ended.is_empty() && std::mem::take(&mut known.missed);
@@ -309,7 +306,7 @@ impl Ledger for FleetLedger {
                 let keys: Vec<String> = runs.iter().map(RunKey::key).collect();
                 let found = self.shared.meta.get(Kind::RunOutcome, &keys).inspect_err(|_| {
                     // The next caller reads the records instead.
-                    locked(&self.shared.ended).missed |= missed;
+                    lock(&self.shared.ended).missed |= missed;
                 })?;
                 ended = runs
                     .iter()
@@ -319,11 +316,11 @@ impl Ledger for FleetLedger {
                     .collect();
                 read_at = Some(now);
             }
-            if !ended.is_empty() || left.is_zero() || self.shared.bell.count() != wait.seen {
+            if !ended.is_empty() || left.is_zero() || self.shared.changes.count() != wait.seen {
                 return Ok(ended);
             }
             read_at.get_or_insert(now);
-            self.shared.bell.sleep(wait.seen, left.min(READ_ROUND));
+            self.shared.changes.sleep(wait.seen, left.min(READ_ROUND));
             // Many runs end at nearly the same time: let some ends gather instead of looking through all runs for each.
             if runs.len() >= GATHERED {
                 std::thread::sleep(
@@ -334,12 +331,12 @@ impl Ledger for FleetLedger {
     }
 
     fn on_end(&self, listener: Box<dyn Fn(&RunKey) + Send + Sync>) {
-        locked(&self.shared.end_listeners).push(listener);
+        lock(&self.shared.end_listeners).push(listener);
     }
 
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
         let stamp = self.shared.window.beat(worker, about, keep)?;
-        *locked(&self.shared.stamp) = Some((stamp, Instant::now()));
+        *lock(&self.shared.stamp) = Some((stamp, Instant::now()));
         Ok(())
     }
 
@@ -352,10 +349,10 @@ impl Ledger for FleetLedger {
     }
 
     fn wake(&self) {
-        self.shared.bell.notify();
+        self.shared.changes.notify();
     }
 
     fn wakes(&self) -> u64 {
-        self.shared.bell.count()
+        self.shared.changes.count()
     }
 }

@@ -10,13 +10,14 @@ use dovetail_core::flat_combining::{CombinerGuard, FlatCombiner};
 use dovetail_core::keys::NodeId;
 use dovetail_core::ledger::{Job, Kind, Lease, Operation, Record, Reply, RunKey};
 use dovetail_core::meta::{Put, Writes};
-use dovetail_core::panics::contain;
+use dovetail_core::panics::{Panicked, contain};
 use dovetail_core::record::{Form, OutcomeRecord};
+use dovetail_core::sync::lock;
 use dovetail_core::window::{Change, Stamp, Status};
 
 use super::in_flight::{Following, RecordedRequest, Request, Slot, answer};
 use super::work::{ToWindow, leave};
-use super::{MAX_CARRIED, NOT_CARRIED, REMEMBERED, Shared, locked};
+use super::{MAX_CARRIED, NOT_CARRIED, REMEMBERED, Shared};
 
 /// The most requests of one write: enough that all waiting requests share a write, few enough that the first ones are
 /// answered soon.
@@ -72,13 +73,13 @@ pub(super) fn run(shared: &Shared, combiner: &RecordsCombiner, to_window: &Sende
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(ToRecords::End),
         };
-        let turn = || {
+        let write = || {
             if let Some(recorded) = write_with_others(shared, combiner.lock(), first, &Holder::Thread) {
                 leave(to_window, ToWindow::Changes(recorded));
             }
         };
-        // The channels of this turn's requests close; later requests are served.
-        drop(contain("write records", turn));
+        // The channels of these requests close; later requests are served.
+        drop(contain("write records", write));
         if combiner.lock().ending {
             return;
         }
@@ -122,7 +123,7 @@ pub(super) fn write_with_others(
     }
     let forget = if ending || guard.is_due() { guard.take() } else { Vec::new() };
     let mut writes = Writes { forget, ..Writes::default() };
-    match write(shared, &requests, &mut writes) {
+    match write_contained(shared, &requests, &mut writes) {
         Ok(slots) => {
             let recorded = |(request, slots): (Request, _)| RecordedRequest { slots, then: request.then };
             Some(requests.into_iter().zip(slots).map(recorded).collect())
@@ -131,8 +132,10 @@ pub(super) fn write_with_others(
             if !ending && writes.forget.len() < REMEMBERED {
                 guard.add(writes.forget);
             }
-            // The store may have refused the record of one request only: write each request by itself.
-            if requests.len() > 1 && error.kind != StoreErrorKind::Unavailable {
+            // The store may have refused the record of one request only, or the host may have panicked over it: write
+            // each request by itself.
+            let is_of_one = error.kind != StoreErrorKind::Unavailable || Panicked::is_behind(&error);
+            if requests.len() > 1 && is_of_one {
                 return Some(requests.into_iter().filter_map(|request| write_alone(shared, request)).collect());
             }
             drop(guard);
@@ -146,13 +149,19 @@ pub(super) fn write_with_others(
 
 /// Writes one request by itself. `None`: the write failed, and the request has got the error.
 fn write_alone(shared: &Shared, request: Request) -> Option<RecordedRequest> {
-    match write(shared, std::slice::from_ref(&request), &mut Writes::default()) {
+    match write_contained(shared, std::slice::from_ref(&request), &mut Writes::default()) {
         Ok(mut slots) => Some(RecordedRequest { slots: slots.pop().unwrap_or_default(), then: request.then }),
         Err(error) => {
             answer(request.then, Err(error));
             None
         }
     }
+}
+
+/// [`write`], with a panic as an error.
+fn write_contained(shared: &Shared, requests: &[Request], writes: &mut Writes) -> Result<Vec<Vec<Slot>>, StoreError> {
+    let written = contain("write records", || write(shared, requests, writes));
+    written.unwrap_or_else(|panic| Err(StoreError::new(StoreErrorKind::Unavailable, "write records", panic)))
 }
 
 /// Closed runs that the index of open runs is to forget. They are gathered until there are [`FORGOTTEN`] of them or the
@@ -239,7 +248,7 @@ impl Shared {
 
     /// The stamp of the window's last answer if that is younger than [`STAMP_AGE`], otherwise a new one.
     fn stamp(&self) -> Result<Stamp, StoreError> {
-        if let Some((stamp, at)) = locked(&self.stamp).as_ref()
+        if let Some((stamp, at)) = lock(&self.stamp).as_ref()
             && at.elapsed() < STAMP_AGE
         {
             return Ok(stamp.clone());
@@ -277,7 +286,7 @@ impl Shared {
             Operation::Finish { lease, record, succeeded, close, children } => {
                 if let Some(Put::Exists(value)) = put {
                     // Another outcome was recorded first. The worker runs recovery next, which needs no lease.
-                    locked(&self.leases).remove(lease.token);
+                    lock(&self.leases).remove(lease.token);
                     return Slot::Done(Reply::Exists(value));
                 }
                 if close.is_some() {
@@ -288,7 +297,7 @@ impl Shared {
                 }
                 let value = if record.value.len() <= MAX_CARRIED { record.value.clone() } else { NOT_CARRIED.to_vec() };
                 let change = Change::Finish {
-                    lease: locked(&self.leases).known(lease),
+                    lease: lock(&self.leases).known(lease),
                     succeeded: *succeeded,
                     value,
                     children: children.clone(),
@@ -297,11 +306,11 @@ impl Shared {
             }
             Operation::Retry { lease, delay, .. } => {
                 // `put` is not looked at: the record may exist from an earlier call whose answer was lost.
-                let attempt = locked(&self.leases).facts(lease).map_or(2, |(attempt, _)| attempt + 1);
+                let attempt = lock(&self.leases).facts(lease).map_or(2, |(attempt, _)| attempt + 1);
                 self.back(lease, attempt, true, *delay)
             }
             Operation::Release { lease, delay } => {
-                let (attempt, verify) = locked(&self.leases).facts(lease).unwrap_or((1, true));
+                let (attempt, verify) = lock(&self.leases).facts(lease).unwrap_or((1, true));
                 self.back(lease, attempt, verify, *delay)
             }
             Operation::Close { run, .. } => Slot::Ask(
@@ -313,7 +322,7 @@ impl Shared {
 
     fn back(&self, lease: &Lease, attempt: u32, verify: bool, delay: Duration) -> Slot {
         Slot::Ask(
-            Change::Back { lease: locked(&self.leases).known(lease), attempt, verify, delay },
+            Change::Back { lease: lock(&self.leases).known(lease), attempt, verify, delay },
             Following::Back { lease: lease.token },
         )
     }

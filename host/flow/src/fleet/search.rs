@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use dovetail_core::blobs::StoreError;
 use dovetail_core::clock::Clock as _;
 use dovetail_core::ledger::{Kind, RunKey};
+use dovetail_core::sync::lock;
 use dovetail_core::window::Stamp;
 
-use super::{Shared, locked};
+use super::Shared;
 use crate::SystemClock;
 use crate::submit::made_ms;
 
@@ -68,13 +69,13 @@ impl Shared {
     pub(super) fn search(&self, time: Instant, wall_ms: u64) -> Result<Vec<RunKey>, StoreError> {
         // A worker that claims gets the window's epoch with every answer.
         let recent =
-            locked(&self.stamp).as_ref().filter(|(_, at)| at.elapsed() < EPOCH_AGE).map(|(stamp, _)| stamp.clone());
+            lock(&self.stamp).as_ref().filter(|(_, at)| at.elapsed() < EPOCH_AGE).map(|(stamp, _)| stamp.clone());
         let Stamp { epoch, refused, .. } = match recent {
             Some(stamp) => stamp,
             None => self.window.peek()?,
         };
         let fresh = {
-            let sweep = locked(&self.sweep);
+            let sweep = lock(&self.sweep);
             // New refusals start a comparison at once, but comparisons take at most one part in `SWEEP_SHARE` of the
             // time.
             let round = if sweep.refused == refused { SWEEP_ROUND } else { SWEEP_ROUND.min(sweep.took * SWEEP_SHARE) };
@@ -88,7 +89,7 @@ impl Shared {
             let open = self.meta.open_runs(usize::MAX)?;
             let unknown = self.unknown(open)?;
             let (is_new, before) = {
-                let mut sweep = locked(&self.sweep);
+                let mut sweep = lock(&self.sweep);
                 let mut before = std::mem::take(&mut sweep.doubted);
                 before.extend(std::mem::take(&mut sweep.over));
                 (sweep.epoch != epoch, before)
@@ -107,15 +108,15 @@ impl Shared {
             // runs that other workers have restored by then.
             let begin = usize::try_from(RandomState::new().hash_one(&epoch)).unwrap_or_default() % lost.len().max(1);
             lost.rotate_left(begin);
-            *locked(&self.sweep) =
+            *lock(&self.sweep) =
                 Sweep { epoch, refused, at: Some(time), took: began.elapsed(), lost, doubted, over: HashMap::new() };
         } else {
             let sure = self.undoubted(time)?;
-            locked(&self.sweep).lost.extend(sure);
+            lock(&self.sweep).lost.extend(sure);
         }
         loop {
             let some: Vec<RunKey> = {
-                let lost = &mut locked(&self.sweep).lost;
+                let lost = &mut lock(&self.sweep).lost;
                 lost.drain(..lost.len().min(HANDED_OUT)).collect()
             };
             // The result of a comparison that was made just now needs no second look.
@@ -126,7 +127,7 @@ impl Shared {
                 Ok(unknown) if unknown.is_empty() => {}
                 Ok(unknown) => return Ok(unknown),
                 Err(error) => {
-                    locked(&self.sweep).lost.extend(some);
+                    lock(&self.sweep).lost.extend(some);
                     return Err(error);
                 }
             }
@@ -136,7 +137,7 @@ impl Shared {
     /// Runs that have been in doubt for [`DOUBT`], are still unknown to the window and have no recorded end.
     fn undoubted(&self, time: Instant) -> Result<Vec<RunKey>, StoreError> {
         let due: Vec<RunKey> = {
-            let sweep = locked(&self.sweep);
+            let sweep = lock(&self.sweep);
             let due = sweep.doubted.iter().filter(|(_, since)| time.saturating_duration_since(**since) >= DOUBT);
             due.map(|(run, _)| run.clone()).collect()
         };
@@ -150,7 +151,7 @@ impl Shared {
         let outcomes = self.meta.get(Kind::RunOutcome, &keys)?;
         let (over, sure): (Vec<_>, Vec<_>) =
             unknown.into_iter().zip(outcomes).partition(|(_, outcome)| outcome.is_some());
-        let mut sweep = locked(&self.sweep);
+        let mut sweep = lock(&self.sweep);
         let since: HashMap<RunKey, Instant> =
             due.into_iter().filter_map(|run| sweep.doubted.remove_entry(&run)).collect();
         sweep.over.extend(over.into_iter().filter_map(|(run, _)| since.get(&run).map(|since| (run, *since))));

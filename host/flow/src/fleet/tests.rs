@@ -10,7 +10,7 @@ use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::flat_combining::FlatCombiner;
 use dovetail_core::ledger::{HeldStep, Kind, Ledger as _, Listing, Operation, Record, RunKey, Scope};
 use dovetail_core::meta::{MetaStore, Put, Writes};
-use dovetail_core::window::{Called, Change, Held, Notification, Stamp, Status, Window, WindowLease};
+use dovetail_core::window::{Called, Change, Notification, Stamp, Status, Window, WindowLease, WindowRenewal};
 
 use super::records::{self, Forget, ToRecords};
 use super::{FleetLedger, Shared};
@@ -86,8 +86,8 @@ impl Window for Accepting {
         })
     }
 
-    fn renew(&self, leases: &[WindowLease], _lease: Duration) -> Result<Vec<Held>, StoreError> {
-        Ok(leases.iter().map(|_| Held::Renewed).collect())
+    fn renew(&self, leases: &[WindowLease], _lease: Duration) -> Result<Vec<WindowRenewal>, StoreError> {
+        Ok(leases.iter().map(|_| WindowRenewal::Renewed).collect())
     }
 
     fn listen(&self, _ring: Box<dyn Fn(Notification) + Send + Sync>) {}
@@ -148,7 +148,7 @@ impl MetaStore for ReadOnly {
 }
 
 #[test]
-fn who_may_only_read_may_look_and_is_told_before_he_works() {
+fn a_read_only_user_can_list_runs_and_is_refused_before_it_works() {
     let window = Arc::new(Accepting::default());
     *window.owner.lock().unwrap() = Some("mine");
     let ledger = FleetLedger::new(Arc::new(ReadOnly(Accepting::default())), window.clone()).unwrap();
@@ -282,7 +282,7 @@ fn old_runs_are_lost_with_the_window_at_once_and_only_with_it() {
     assert_eq!(
         searched.after(0),
         std::slice::from_ref(&old),
-        "a worker that starts does not know what was lost before"
+        "a starting worker does not know which runs were lost before"
     );
     assert_eq!(searched.after(2), rest);
     searched.stores.unknown.lock().unwrap().retain(|run| *run == old);

@@ -8,11 +8,12 @@ use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::flat_combining::{CombinerGuard, FlatCombiner};
 use dovetail_core::ledger::{Reply, RunKey, Scope};
 use dovetail_core::panics::contain;
+use dovetail_core::sync::lock;
 use dovetail_core::window::{Delivery, Status};
 
+use super::Shared;
 use super::in_flight::{Following, RecordedRequest, Slot, answer, ended};
 use super::records::ToRecords;
-use super::{Shared, locked};
 
 /// The most requests of one call. Redis serves no other client during a call.
 const GROUP: usize = 256;
@@ -46,7 +47,7 @@ pub(super) type WindowCombiner = FlatCombiner<(), ToWindow>;
 /// The combiner's thread: serves the messages of its inbox until no sender is left.
 pub(super) fn run(shared: &Shared, combiner: &WindowCombiner, to_records: &Sender<ToRecords>) {
     while let Ok(first) = combiner.wait(None) {
-        // The channels of this turn's requests close; later requests are served.
+        // The channels of these requests close; later requests are served.
         drop(contain("change the window", || call_with_others(shared, &combiner.lock(), first, to_records)));
     }
 }
@@ -87,7 +88,7 @@ fn call(shared: &Shared, requests: Vec<RecordedRequest>, claim: Option<ClaimRequ
             Slot::Done(reply) => Ok(reply),
             Slot::Ask(change, following) => {
                 if let Following::Back { lease } = &following {
-                    locked(&shared.leases).set_releasing(*lease, true);
+                    lock(&shared.leases).set_releasing(*lease, true);
                 }
                 changes.push(change);
                 Err(following)
@@ -100,7 +101,10 @@ fn call(shared: &Shared, requests: Vec<RecordedRequest>, claim: Option<ClaimRequ
     } else {
         let (scope, want, lease) =
             claim.as_ref().map_or((&Scope::All, 0, Duration::ZERO), |claim| (&claim.scope, claim.want, claim.lease));
-        shared.call(&changes, scope, want, lease).map(|called| (called.statuses, called.jobs, called.next_ms))
+        let called = contain("change the window", || shared.call(&changes, scope, want, lease));
+        let called = called
+            .unwrap_or_else(|panic| Err(StoreError::new(StoreErrorKind::Unavailable, "change the window", panic)));
+        called.map(|called| (called.statuses, called.jobs, called.next_ms))
     };
     match called {
         Ok((statuses, jobs, next_ms)) => {
@@ -134,7 +138,7 @@ fn call(shared: &Shared, requests: Vec<RecordedRequest>, claim: Option<ClaimRequ
                 drop(claim.reply.send(Ok((jobs, next_ms))));
             }
             if changed {
-                shared.bell.notify();
+                shared.changes.notify();
             }
         }
         Err(error) => {
@@ -142,7 +146,7 @@ fn call(shared: &Shared, requests: Vec<RecordedRequest>, claim: Option<ClaimRequ
                 // The release may not have reached the window and is sent again: the lease is kept until then.
                 for following in plan.iter().filter_map(|planned| planned.as_ref().err()) {
                     if let Following::Back { lease } = following {
-                        locked(&shared.leases).set_releasing(*lease, false);
+                        lock(&shared.leases).set_releasing(*lease, false);
                     }
                 }
                 answer(then, Err(error.again()));
@@ -158,11 +162,11 @@ impl Shared {
     /// Does the work that follows from the window's answer, and returns the item's reply. Closed runs are added to
     /// `forget`.
     fn reply(&self, following: Following, status: Status, forget: &mut Vec<RunKey>) -> Result<Reply, StoreError> {
-        let drop_lease = |token: u64| locked(&self.leases).remove(token);
+        let drop_lease = |token: u64| lock(&self.leases).remove(token);
         Ok(match following {
             Following::Submitted(repair) => {
                 // This process may remember the end of an earlier run with this ID that `gc` has removed.
-                locked(&self.ended).forget(&repair.run);
+                lock(&self.ended).forget(&repair.run);
                 match status {
                     Status::Stale => drop(self.rebuild(&repair)?),
                     // The run is recorded and open. The search for lost runs enqueues it when the queue has room.
@@ -194,7 +198,7 @@ impl Shared {
                 if let Some(lease) = lease {
                     drop_lease(lease);
                 }
-                locked(&self.ended).add(run.clone());
+                lock(&self.ended).add(run.clone());
                 forget.push(run);
                 reply
             }

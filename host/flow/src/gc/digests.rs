@@ -181,8 +181,8 @@ mod tests {
                 assert!(set.held.len() <= most && set.files.len() < FILES, "{number} {most}");
             }
             let sorted = set.sorted().unwrap();
-            let told = number + number / 2;
-            assert_eq!(sorted.file.is_some(), told as usize > most, "{number} {most}");
+            let announced = number + number / 2;
+            assert_eq!(sorted.file.is_some(), announced as usize > most, "{number} {most}");
             for n in 0..number + 500 {
                 assert_eq!(sorted.contains(&digest(n)).unwrap(), n < number, "{n} of {number}, {most} at once");
             }

@@ -36,13 +36,13 @@ impl StepRunner {
     pub(crate) fn look_again_for_the_plan(&self, claimed: &Claimed, error: FlowError) -> Result<JobOutcome, FlowError> {
         let Some(failure) = missing(&error) else { return Err(error) };
         let lease = &claimed.lease;
-        let before = retries(&self.parts, &lease.run, lease.step.as_str(), claimed.attempt)?;
+        let before = retries(&self.ports, &lease.run, lease.step.as_str(), claimed.attempt)?;
         let this = AttemptRecord { uncharged: true, ..self.no_attempt(claimed, failure.clone()) };
         if let Some(delay) = policy::LOOK_AGAIN.get(uncharged(&before) as usize) {
             return Ok(retry(claimed, this, *delay));
         }
         let (state, short) = (RunState::Failed, StepFailure::of(&failure));
-        let finished_ms = self.parts.clock.wall_ms();
+        let finished_ms = self.ports.clock.wall_ms();
         let end =
             RunOutcomeRecord { state, failed_step: Some(lease.step.clone()), failure: Some(failure), finished_ms };
         let record = Record { kind: Kind::RunOutcome, key: lease.run.key(), value: end.encode() };
@@ -55,7 +55,7 @@ impl StepRunner {
     pub(super) fn no_attempt(&self, claimed: &Claimed, failure: Failure) -> AttemptRecord {
         AttemptRecord {
             number: claimed.attempt,
-            started_ms: self.parts.clock.wall_ms(),
+            started_ms: self.ports.clock.wall_ms(),
             duration_us: 0,
             error: Some(failure),
             usage: Usage::default(),

@@ -9,7 +9,7 @@ use dovetail_core::record::RunState;
 
 use super::StepRunner;
 use crate::FlowError;
-use crate::recover::reconcile;
+use crate::recover::{reconcile, recorded_state};
 use crate::truth::{end, is_stopped};
 
 /// Why a step did not succeed, in short.
@@ -93,19 +93,24 @@ impl StepRunner {
             (Some(Operation::Retry { .. } | Operation::Finish { .. }), Reply::Created) => {}
             (Some(Operation::Retry { .. }), _) | (Some(Operation::Finish { .. }), Reply::Exists(_)) => {
                 // Another worker's record was first.
-                outcome.run_state = reconcile(&self.parts, run)?;
+                outcome.run_state = reconcile(&self.ports, run)?;
                 outcome.conclusion = Conclusion::Superseded;
             }
             (Some(Operation::Finish { succeeded: true, .. }), Reply::Complete) => {
                 // All steps of the run have succeeded: this worker closes the run without reading a record.
                 let state = RunState::Succeeded;
-                next = Some(Operation::Close { run: run.clone(), record: end(&self.parts, run, state, None) });
+                next = Some(Operation::Close { run: run.clone(), record: end(&self.ports, run, state, None) });
                 outcome.run_state = Some(state);
             }
             // `Last`, `Cancelled` and `Closed`: recovery reads how the run ends and closes it, unless it is closed.
-            (Some(Operation::Finish { .. }), _) => outcome.run_state = reconcile(&self.parts, run)?,
-            // A release is settled by any reply. So is a close: the run's outcome is recorded, by this worker or
-            // another.
+            (Some(Operation::Finish { .. }), _) => outcome.run_state = reconcile(&self.ports, run)?,
+            // The run's outcome is recorded, by this worker or by another one.
+            (Some(Operation::Close { .. }), reply) => {
+                if let Some(state) = outcome.run_state {
+                    outcome.run_state = Some(recorded_state(state, Some(reply), &format!("run {}", run.run))?);
+                }
+            }
+            // A release is settled by any reply.
             _ => {}
         }
         outcome.change = next;

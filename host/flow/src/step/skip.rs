@@ -13,7 +13,7 @@ impl StepRunner {
     pub(super) fn skip(&self, work: &Work<'_>, failed_step: NodeId) -> JobOutcome {
         let (lease, step) = (&work.claimed.lease, work.step);
         let attempts: Vec<AttemptRecord> = work.before.iter().map(|retry| retry.failed.clone()).collect();
-        let now_ms = self.parts.clock.wall_ms();
+        let now_ms = self.ports.clock.wall_ms();
         let outcome = OutcomeRecord {
             end: StepEnd::Skipped { failed_step: Some(failed_step.clone()) },
             started_ms: attempts.first().map_or(now_ms, |first| first.started_ms),

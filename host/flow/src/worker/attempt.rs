@@ -9,12 +9,13 @@ use crossbeam_channel::Sender;
 use dovetail_core::ledger::{self, Renewal};
 use dovetail_core::policy;
 use dovetail_core::record::{Form, RunRecord};
+use dovetail_core::sync::lock;
 
 use super::claim::MAX_PAUSE;
 use super::job::{Claimed, JobInHand, Started};
 use super::job_queue::JobQueue;
 use super::settle::ToSettle;
-use super::{Event, Worker, locked, panicked};
+use super::{Event, Worker, panicked};
 use crate::FlowError;
 use crate::error::MISSING_PIPELINE;
 use crate::registry::pinned;
@@ -77,13 +78,17 @@ impl Worker {
         if job.held_lease().age() > self.options.lease.mul_f64(STALE_LEASE) {
             // This process was suspended or cut off from the ledger. Another worker may have claimed and finished the
             // job by now.
-            match self.ports.ledger.renew(&[job.held_lease().lease()], self.options.lease) {
-                Ok(answers) if answers.first() == Some(&Renewal::Lost) => return job.leave_to_lease(),
+            let lease = job.held_lease().lease();
+            match self.ports.ledger.renew(std::slice::from_ref(&lease), self.options.lease) {
+                // If the job has got another lease meanwhile, the answer is about the lease before.
+                Ok(answers) if answers.first() == Some(&Renewal::Lost) && job.held_lease().lease() == lease => {
+                    return job.leave_to_lease();
+                }
                 _ => job.verify(),
             }
         }
         shutdown.stops(&job.held_lease().canceller);
-        if shutdown.draining() || locked(&self.fault).is_some() {
+        if shutdown.draining() || lock(&self.fault).is_some() {
             // The worker stops, and this step has not started.
             return self.commit(job.give_back(Duration::ZERO), settle);
         }
@@ -155,7 +160,7 @@ impl Worker {
     /// `Corrupt` or `Newer` for the run's record; `missing_pipeline` if the pipeline is not stored; a store's failure.
     fn plan(&self, job: &ledger::Claimed) -> Result<(RunRecord, Arc<Plan>), FlowError> {
         let record = RunRecord::decode(&job.run, &format!("run {}", job.lease.run.run))?;
-        if let Some(plan) = locked(&self.plans).get(&record.pipeline) {
+        if let Some(plan) = lock(&self.plans).get(&record.pipeline) {
             return Ok((record, plan.clone()));
         }
         let pipeline = pinned(&self.ports, &record.pipeline).map_err(|error| match error {
@@ -164,7 +169,7 @@ impl Worker {
         })?;
         let plan = Arc::new(Plan::new(pipeline));
         self.prepare(&plan, job.lease.step.name());
-        let mut plans = locked(&self.plans);
+        let mut plans = lock(&self.plans);
         if plans.len() >= MAX_PLANS {
             plans.clear();
         }

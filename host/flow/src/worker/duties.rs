@@ -209,7 +209,9 @@ impl Worker {
     fn restore_or_keep(&self, key: RunKey, failed: &mut Vec<RunKey>) -> Result<(), FlowError> {
         // A run over which the host panics must not end the worker: it would end every other worker too.
         let restored = contain("restore a lost run", || self.restore(&key));
-        let Err(error) = restored.unwrap_or_else(|panic| Err(FlowError::Panic(panic))) else { return Ok(()) };
+        let Err(error) = restored.unwrap_or_else(|panic| Err(FlowError::Panic(panic.to_string()))) else {
+            return Ok(());
+        };
         failed.push(key);
         if let FlowError::Store(e) = &error
             && matches!(e.kind, StoreErrorKind::Unavailable | StoreErrorKind::Refused | StoreErrorKind::Full)

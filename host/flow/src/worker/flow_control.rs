@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::Store;
+use dovetail_core::sync::lock;
 
 use self::circuit_breaker::CircuitBreaker;
 use self::outages::Outages;
@@ -112,7 +113,7 @@ impl FlowControl {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// The worker claims only if at most this number of jobs wait. It is half of the jobs that are claimed ahead, for
@@ -131,8 +132,8 @@ impl FlowControl {
             let ahead = ahead(self.slots, state.mean_us);
             let capacity = (self.slots + ahead).saturating_sub(state.jobs.waiting + state.jobs.running);
             // While outcomes are kept, no jobs are claimed: the next commit shows whether the store answers again. If
-            // no job is in hand, there is no next commit, so a claim must show it.
-            let waits_for_store = state.jobs.all() > 0 && state.outages.keep_outcomes();
+            // no change is on its way, there is no next commit, so a claim must show it.
+            let waits_for_store = state.jobs.kept + state.jobs.sent > 0 && state.outages.keep_outcomes();
             let may_claim = capacity > 0
                 && state.jobs.waiting <= self.claim_threshold(&state)
                 && state.jobs.all() < MAX_IN_HAND
@@ -378,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_cannot_run_what_he_claims_leaves_it_to_others() {
+    fn a_worker_that_cannot_run_its_claimed_steps_pauses_before_the_next_claim() {
         let flow = FlowControl::new(2);
         let waits = || {
             let began = Instant::now();

@@ -11,11 +11,11 @@ use dovetail_core::ledger::{self, Lease, Ledger, RunKey, Scope};
 use dovetail_core::panics::contain;
 use dovetail_core::record::RunState;
 use dovetail_core::stop::Canceller;
+use dovetail_core::sync::lock;
 
 use super::event::{Event, Listener};
 use super::flow_control::{Counted, FlowControl};
 use super::job::{Claimed, JobInHand};
-use super::locked;
 use crate::shutdown::Shutdown;
 
 /// How many stopped runs are remembered. It must cover the runs that are stopped after a job of them was claimed and
@@ -50,28 +50,28 @@ impl HeldLease {
     }
 
     pub(super) fn lease(&self) -> Lease {
-        locked(&self.state).lease.clone()
+        lock(&self.state).lease.clone()
     }
 
     /// Ends the attempt, and returns the lease for its change. From now on no other lease is adopted.
     pub(super) fn end(&self) -> Lease {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         state.ended = true;
         state.lease.clone()
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        locked(&self.state).ended
+        lock(&self.state).ended
     }
 
     /// The lease was renewed by a call that was sent at this time.
     pub(super) fn renewed_at(&self, sent_at: Instant) {
-        locked(&self.state).renewed = sent_at;
+        lock(&self.state).renewed = sent_at;
     }
 
     /// The time since this worker certainly held the lease.
     pub(super) fn age(&self) -> Duration {
-        locked(&self.state).renewed.elapsed()
+        lock(&self.state).renewed.elapsed()
     }
 
     /// Takes over the lease of `job` if `job` is the same attempt at the same step and the attempt has not ended. This
@@ -82,7 +82,7 @@ impl HeldLease {
         if (&self.run, &self.step, self.attempt) != (&job.lease.run, &job.lease.step, job.attempt) {
             return None;
         }
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         if state.ended {
             return None;
         }
@@ -122,7 +122,7 @@ impl JobsInHand {
 
     /// Sets the scope of the worker.
     pub(super) fn set_scope(&self, scope: &Scope) {
-        *locked(&self.open_runs) = match scope {
+        *lock(&self.open_runs) = match scope {
             Scope::Runs(runs) => Some(runs.iter().cloned().collect()),
             Scope::All | Scope::Able(_) => None,
         };
@@ -130,12 +130,12 @@ impl JobsInHand {
 
     /// The runs of the scope that are not over. Empty if the scope does not name its runs.
     pub(super) fn open_runs(&self) -> Vec<RunId> {
-        locked(&self.open_runs).iter().flatten().cloned().collect()
+        lock(&self.open_runs).iter().flatten().cloned().collect()
     }
 
     /// Whether all runs of the scope are over. False if the scope does not name its runs.
     pub(super) fn is_scope_over(&self) -> bool {
-        locked(&self.open_runs).as_ref().is_some_and(BTreeSet::is_empty)
+        lock(&self.open_runs).as_ref().is_some_and(BTreeSet::is_empty)
     }
 
     /// Takes claimed jobs in hand: they are counted as waiting, and their leases are renewed from now on. If the
@@ -149,7 +149,7 @@ impl JobsInHand {
         let now = Instant::now();
         let (mut taken, mut expired) = (Vec::with_capacity(claimed.len()), Vec::new());
         {
-            let mut leases = locked(&self.leases);
+            let mut leases = lock(&self.leases);
             for job in claimed {
                 // Only a job whose lease has expired before can still run in this worker.
                 if job.crashes > 0
@@ -173,7 +173,7 @@ impl JobsInHand {
             tracing::warn!(%run, %step, "the job of a running step was claimed again after its lease expired");
             self.ledger.let_go(lease);
         }
-        let stopped = locked(&self.stopped).clone();
+        let stopped = lock(&self.stopped).clone();
         for job in jobs.iter().filter(|job| stopped.contains(&job.held_lease().run)) {
             job.held_lease().canceller.cancel();
         }
@@ -182,12 +182,12 @@ impl JobsInHand {
 
     /// The leases of all jobs in hand.
     pub(super) fn leases(&self) -> Vec<Arc<HeldLease>> {
-        locked(&self.leases).values().cloned().collect()
+        lock(&self.leases).values().cloned().collect()
     }
 
     /// The number of jobs with a change (an outcome or a release) that is not known to be recorded.
     pub(super) fn unrecorded(&self) -> usize {
-        locked(&self.leases).values().filter(|held| held.has_ended()).count()
+        lock(&self.leases).values().filter(|held| held.has_ended()).count()
     }
 
     /// Removes a job from the table of leases and from the counts. Called once for each job, when the job is dropped.
@@ -201,7 +201,7 @@ impl JobsInHand {
         run_state: Option<RunState>,
     ) {
         let lease = held.lease();
-        locked(&self.leases).remove(&lease.token);
+        lock(&self.leases).remove(&lease.token);
         // The counts must stay right even if the ledger panics, because the worker waits for them at its end.
         drop(contain("forget a lease", || self.ledger.let_go(&lease)));
         self.flow.remove(counted, step_duration);
@@ -215,19 +215,19 @@ impl JobsInHand {
     /// Stops the running steps of a run that was cancelled or has ended.
     pub(super) fn stop_steps(&self, run: &RunKey) {
         {
-            let mut stopped = locked(&self.stopped);
+            let mut stopped = lock(&self.stopped);
             stopped.truncate(REMEMBERED_STOPS - 1);
             stopped.push_front(run.clone());
         }
-        for held in locked(&self.leases).values().filter(|held| held.run == *run) {
+        for held in lock(&self.leases).values().filter(|held| held.run == *run) {
             held.canceller.cancel();
         }
     }
 
     /// A run is over: stops its other steps in this process, and reports the run's end once these steps have ended.
     pub(super) fn run_ended(&self, run: &RunId, state: RunState) {
-        locked(&self.ending).insert(run.clone(), state);
-        for held in locked(&self.leases).values().filter(|held| held.run.run == *run) {
+        lock(&self.ending).insert(run.clone(), state);
+        for held in lock(&self.leases).values().filter(|held| held.run.run == *run) {
             held.canceller.cancel();
         }
         self.report_run_end(run);
@@ -236,13 +236,13 @@ impl JobsInHand {
     /// Reports a run's end if the run is over and this worker has no job of it any more: the outcomes of its steps are
     /// recorded and reported by then.
     fn report_run_end(&self, run: &RunId) {
-        if !locked(&self.ending).contains_key(run) || locked(&self.leases).values().any(|held| held.run.run == *run) {
+        if !lock(&self.ending).contains_key(run) || lock(&self.leases).values().any(|held| held.run.run == *run) {
             return;
         }
-        let Some(state) = locked(&self.ending).remove(run) else { return };
+        let Some(state) = lock(&self.ending).remove(run) else { return };
         // Two threads may notice the end of a run of the scope: the thread that settles the run's last job, and the
         // thread that reads the records (`check_ended_runs`). Only the first one reports it.
-        let is_first = locked(&self.open_runs).as_mut().is_none_or(|open| open.remove(run));
+        let is_first = lock(&self.open_runs).as_mut().is_none_or(|open| open.remove(run));
         if is_first {
             self.emit(|| Event::RunFinished { run: run.clone(), state });
         }

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use dovetail_core::sync::lock;
+
 struct State<T> {
     jobs: VecDeque<T>,
     /// The slots that wait, in the order in which they began to wait.
@@ -25,7 +27,7 @@ impl<T> JobQueue<T> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Adds a job and wakes the slot that began to wait last.

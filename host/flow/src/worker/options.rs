@@ -30,8 +30,8 @@ pub struct Daemon {
     /// Called for each heartbeat.
     pub about: About,
     /// Called before each claim.
-    pub able: Able,
+    pub able: CapabilitiesFn,
 }
 
 /// Returns the capabilities that the worker has now: see [`dovetail_core::ledger::Requirements`].
-pub type Able = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+pub type CapabilitiesFn = Arc<dyn Fn() -> Vec<String> + Send + Sync>;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Operation, Reply};
-use dovetail_core::panics::contain;
+use dovetail_core::panics::{Panicked, contain};
 
 use super::job::{Ended, JobInHand, Kept, Sent};
 use super::{Event, Worker, panicked};
@@ -172,9 +172,13 @@ impl Worker {
                 }
                 self.settle_committed(job).map(Unsettled::Send)
             }
-            Err(error)
-                if self.is_daemon() && (!matches!(error, FlowError::Panic(_)) || job.may_try_again_after_panic()) =>
-            {
+            // No store is at fault for a panic, so claims go on.
+            Err(error) if self.is_daemon() && error.is_panic() && job.may_try_again_after_panic() => {
+                let (run, step, err) = (&run.run, job.step(), &error as &dyn std::error::Error);
+                tracing::error!(%run, %step, err, "the outcome of a step is kept and recorded again");
+                Some(Unsettled::Keep(job.keep()))
+            }
+            Err(error) if self.is_daemon() && !error.is_panic() => {
                 self.store_failed("record an outcome", true, &error);
                 Some(Unsettled::Keep(job.keep()))
             }
@@ -189,9 +193,9 @@ impl Worker {
     }
 
     /// The error for a panic of the host over the job's change.
-    fn commit_panic(&self, job: &JobInHand<Ended>, panic: &str) -> FlowError {
+    fn commit_panic(&self, job: &JobInHand<Ended>, panic: &Panicked) -> FlowError {
         let (step, run) = (job.step(), &job.run().run);
-        FlowError::Panic(format!("record the outcome of step {step} of run {run}: the host panicked: {panic}"))
+        FlowError::Panic(format!("record the outcome of step {step} of run {run}: {panic}"))
     }
 
     /// If no change is left to be committed, reports the conclusion to the listener and settles the job. Otherwise

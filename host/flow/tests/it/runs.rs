@@ -138,7 +138,7 @@ fn lineage_follows_every_field_by_its_id() {
     assert_eq!(join["consumed"][0]["origin"], format!("{run}/output_002_sum"));
     assert_eq!(
         join["consumed"][0]["digest"], lineage["steps"][1]["produced"][0]["digest"],
-        "what went in is what came out"
+        "the consumed value is the produced value"
     );
     assert_eq!(lineage["steps"][0]["produced"][0]["consumers"].as_array().unwrap().len(), 3);
     assert_eq!(join["models"][0]["name"], "adder");

@@ -8,7 +8,7 @@ use wasmtime::component::Resource;
 use crate::bindings::dovetail::task::artifacts;
 use crate::bindings::dovetail::task::types::TaskError;
 use crate::handles::{Artifact, Fault, Writer};
-use crate::state::{Answer, State, end, show, store_fault, wit_failure};
+use crate::state::{HostResult, State, end, show, store_fault, wit_failure};
 
 /// The most bytes that one call reads or writes.
 const MAX_CHUNK: usize = 1 << 20;
@@ -28,7 +28,7 @@ fn is_media_type(text: &str) -> bool {
 }
 
 impl State {
-    fn artifact_size(&mut self, this: &Resource<Artifact>) -> Answer<u64> {
+    fn artifact_size(&mut self, this: &Resource<Artifact>) -> HostResult<u64> {
         let artifact = self.table.get(this)?;
         if let Some(size) = artifact.size {
             return Ok(size);
@@ -42,7 +42,7 @@ impl State {
         Ok(size)
     }
 
-    fn artifact_content(&mut self, this: &Resource<Artifact>) -> Answer<Arc<Vec<u8>>> {
+    fn artifact_content(&mut self, this: &Resource<Artifact>) -> HostResult<Arc<Vec<u8>>> {
         let artifact = self.table.get(this)?;
         if let Some(bytes) = &artifact.bytes {
             return Ok(bytes.clone());
@@ -89,7 +89,7 @@ impl artifacts::HostArtifact for State {
         self.host("dovetail:task/artifacts.artifact.size", |state| state.artifact_size(&this).map_err(end))
     }
 
-    fn read(&mut self, this: Resource<Artifact>, offset: u64, max: u32) -> Answer<Vec<u8>> {
+    fn read(&mut self, this: Resource<Artifact>, offset: u64, max: u32) -> HostResult<Vec<u8>> {
         self.host("dovetail:task/artifacts.artifact.read", |state| {
             state.check_stop()?;
             let bytes = state.artifact_content(&this)?;
@@ -115,7 +115,7 @@ impl artifacts::HostWriter for State {
         })
     }
 
-    fn write(&mut self, this: Resource<Writer>, chunk: Vec<u8>) -> Answer<()> {
+    fn write(&mut self, this: Resource<Writer>, chunk: Vec<u8>) -> HostResult<()> {
         self.host("dovetail:task/artifacts.writer.write", |state| {
             state.check_stop()?;
             if chunk.len() > MAX_CHUNK {
@@ -137,7 +137,7 @@ impl artifacts::HostWriter for State {
     }
 
     /// The guest passes the writer by value: it has no handle left, and `drop` is not called for the writer.
-    fn finish(&mut self, this: Resource<Writer>) -> Answer<Resource<Artifact>> {
+    fn finish(&mut self, this: Resource<Writer>) -> HostResult<Resource<Artifact>> {
         self.host("dovetail:task/artifacts.writer.finish", |state| {
             let Writer { media_type, bytes } = state.table.delete(this)?;
             state.release_bytes(bytes.len() as u64);

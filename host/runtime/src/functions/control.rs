@@ -15,7 +15,7 @@ impl control::Host for State {
     fn cancelled(&mut self) -> wasmtime::Result<bool> {
         self.host("dovetail:task/control.cancelled", |state| {
             let reason = state.stop.reason(Instant::now());
-            state.told = state.told.or(reason);
+            state.reported_stop = state.reported_stop.or(reason);
             Ok(reason.is_some())
         })
     }

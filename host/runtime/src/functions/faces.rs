@@ -9,8 +9,8 @@ use crate::bindings::dovetail::vision::faces::{self, AgeAndGender, Detection};
 use crate::bindings::dovetail::vision::images::{Point, Rect};
 use crate::functions::images::rect;
 use crate::handles::{AgeGenderEstimator, Detector, Embedder, EmotionClassifier, Fault, Image, Landmarker};
-use crate::outcome::{Ended, host_error};
-use crate::state::{Answer, State, wit_failure};
+use crate::outcome::{AttemptEnd, host_error};
+use crate::state::{HostResult, State, wit_failure};
 
 /// The number of views that are compared for the confidence of an age, unless the task sets another number.
 pub const DEFAULT_VIEWS: u32 = 2;
@@ -27,7 +27,7 @@ fn not_here(chosen: &ModelUse, found: Option<&port::Model>) -> Fault {
     });
     let operation = format!("open the model `{name}` ({digest}), which was chosen for this run");
     let remedy = "install that model with `dovetail models pull` or `models add`, or submit a new run";
-    Ended::Host(host_error(operation, false, format!("{here}; {remedy}"))).into()
+    AttemptEnd::Host(host_error(operation, false, format!("{here}; {remedy}"))).into()
 }
 
 type Faces<T> = Vec<Result<T, Failure>>;
@@ -36,7 +36,7 @@ fn describe(model: &port::Model) -> faces::Model {
     faces::Model { name: model.name.clone(), digest: model.digest.to_string() }
 }
 
-fn rects(faces: &[Rect]) -> Answer<Vec<port::Rect>> {
+fn rects(faces: &[Rect]) -> HostResult<Vec<port::Rect>> {
     if faces.len() > MAX_FACES {
         let message =
             format!("one call takes at most {MAX_FACES} faces; this one has {}: call once for each part", faces.len());
@@ -52,7 +52,7 @@ fn answers<T, U>(answers: PerFace<T>, convert: impl Fn(T) -> U) -> Faces<U> {
 
 impl State {
     /// The model with this name; without a name, the model that was chosen for the run.
-    fn model(&mut self, kind: ModelKind, name: Option<&str>) -> Answer<port::Model> {
+    fn model(&mut self, kind: ModelKind, name: Option<&str>) -> HostResult<port::Model> {
         let chosen = if name.is_none() { self.attempt.models.get(kind.name()).cloned() } else { None };
         let found = self.vision.model(kind, name.or(chosen.as_ref().map(|chosen| chosen.name.as_str())));
         let model = match (found, chosen) {
@@ -74,7 +74,7 @@ impl State {
         model: &port::Model,
         image: &Resource<Image>,
         work: impl FnOnce(&dyn port::Vision, &port::Image, &dovetail_core::stop::Stop) -> Result<T, port::VisionError>,
-    ) -> Answer<T> {
+    ) -> HostResult<T> {
         let pixels = self.pixels(image)?;
         let found = work(self.vision.as_ref(), &pixels, &self.stop).map_err(|error| self.vision_fault(error))?;
         self.used(model);
@@ -85,7 +85,7 @@ impl State {
 impl faces::Host for State {}
 
 impl faces::HostDetector for State {
-    fn open(&mut self, name: Option<String>) -> Answer<Resource<Detector>> {
+    fn open(&mut self, name: Option<String>) -> HostResult<Resource<Detector>> {
         self.host("dovetail:vision/faces.detector.open", |state| {
             let model = state.model(ModelKind::Detector, name.as_deref())?;
             Ok(state.table.push(Detector { model, options: DetectOptions::default() })?)
@@ -120,7 +120,7 @@ impl faces::HostDetector for State {
         })
     }
 
-    fn detect(&mut self, this: Resource<Detector>, image: Resource<Image>) -> Answer<Vec<Detection>> {
+    fn detect(&mut self, this: Resource<Detector>, image: Resource<Image>) -> HostResult<Vec<Detection>> {
         self.host("dovetail:vision/faces.detector.detect", |state| {
             let Detector { model, options } = state.table.get(&this)?;
             let (model, options) = (model.clone(), *options);
@@ -138,7 +138,7 @@ impl faces::HostDetector for State {
 }
 
 impl faces::HostLandmarker for State {
-    fn open(&mut self, name: Option<String>) -> Answer<Resource<Landmarker>> {
+    fn open(&mut self, name: Option<String>) -> HostResult<Resource<Landmarker>> {
         self.host("dovetail:vision/faces.landmarker.open", |state| {
             let model = state.model(ModelKind::Landmarker, name.as_deref())?;
             Ok(state.table.push(Landmarker(model))?)
@@ -154,7 +154,7 @@ impl faces::HostLandmarker for State {
         this: Resource<Landmarker>,
         image: Resource<Image>,
         faces: Vec<Rect>,
-    ) -> Answer<Faces<Vec<Point>>> {
+    ) -> HostResult<Faces<Vec<Point>>> {
         self.host("dovetail:vision/faces.landmarker.locate", |state| {
             let model = state.table.get(&this)?.0.clone();
             let faces = rects(&faces)?;
@@ -171,7 +171,7 @@ impl faces::HostLandmarker for State {
 }
 
 impl faces::HostAgeGenderEstimator for State {
-    fn open(&mut self, name: Option<String>) -> Answer<Resource<AgeGenderEstimator>> {
+    fn open(&mut self, name: Option<String>) -> HostResult<Resource<AgeGenderEstimator>> {
         self.host("dovetail:vision/faces.age-gender-estimator.open", |state| {
             let model = state.model(ModelKind::AgeGenderEstimator, name.as_deref())?;
             Ok(state.table.push(AgeGenderEstimator { model, views: DEFAULT_VIEWS })?)
@@ -196,7 +196,7 @@ impl faces::HostAgeGenderEstimator for State {
         this: Resource<AgeGenderEstimator>,
         image: Resource<Image>,
         faces: Vec<Rect>,
-    ) -> Answer<Faces<AgeAndGender>> {
+    ) -> HostResult<Faces<AgeAndGender>> {
         self.host("dovetail:vision/faces.age-gender-estimator.estimate", |state| {
             let AgeGenderEstimator { model, views } = state.table.get(&this)?;
             let (model, views) = (model.clone(), *views);
@@ -218,7 +218,7 @@ impl faces::HostAgeGenderEstimator for State {
 }
 
 impl faces::HostEmotionClassifier for State {
-    fn open(&mut self, name: Option<String>) -> Answer<Resource<EmotionClassifier>> {
+    fn open(&mut self, name: Option<String>) -> HostResult<Resource<EmotionClassifier>> {
         self.host("dovetail:vision/faces.emotion-classifier.open", |state| {
             let model = state.model(ModelKind::EmotionClassifier, name.as_deref())?;
             Ok(state.table.push(EmotionClassifier(model))?)
@@ -240,7 +240,7 @@ impl faces::HostEmotionClassifier for State {
         this: Resource<EmotionClassifier>,
         image: Resource<Image>,
         faces: Vec<Rect>,
-    ) -> Answer<Faces<Vec<f32>>> {
+    ) -> HostResult<Faces<Vec<f32>>> {
         self.host("dovetail:vision/faces.emotion-classifier.classify", |state| {
             let model = state.table.get(&this)?.0.clone();
             let faces = rects(&faces)?;
@@ -257,7 +257,7 @@ impl faces::HostEmotionClassifier for State {
 }
 
 impl faces::HostEmbedder for State {
-    fn open(&mut self, name: Option<String>) -> Answer<Resource<Embedder>> {
+    fn open(&mut self, name: Option<String>) -> HostResult<Resource<Embedder>> {
         self.host("dovetail:vision/faces.embedder.open", |state| {
             let model = state.model(ModelKind::Embedder, name.as_deref())?;
             Ok(state.table.push(Embedder(model))?)
@@ -268,7 +268,12 @@ impl faces::HostEmbedder for State {
         self.host("dovetail:vision/faces.embedder.model", |state| Ok(describe(&state.table.get(&this)?.0)))
     }
 
-    fn embed(&mut self, this: Resource<Embedder>, image: Resource<Image>, faces: Vec<Rect>) -> Answer<Faces<Vec<f32>>> {
+    fn embed(
+        &mut self,
+        this: Resource<Embedder>,
+        image: Resource<Image>,
+        faces: Vec<Rect>,
+    ) -> HostResult<Faces<Vec<f32>>> {
         self.host("dovetail:vision/faces.embedder.embed", |state| {
             let model = state.table.get(&this)?.0.clone();
             let faces = rects(&faces)?;

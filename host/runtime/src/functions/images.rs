@@ -5,7 +5,7 @@ use wasmtime::component::Resource;
 
 use crate::bindings::dovetail::vision::images::{self, Rect, Size};
 use crate::handles::{Artifact, Image};
-use crate::state::{Answer, State, end};
+use crate::state::{HostResult, State, end};
 
 /// Converts a box of the guest to the port's type.
 pub(crate) fn rect(area: &Rect) -> port::Rect {
@@ -15,7 +15,7 @@ pub(crate) fn rect(area: &Rect) -> port::Rect {
 impl images::Host for State {}
 
 impl images::HostImage for State {
-    fn open(&mut self, source: Resource<Artifact>) -> Answer<Resource<Image>> {
+    fn open(&mut self, source: Resource<Artifact>) -> HostResult<Resource<Image>> {
         self.host("dovetail:vision/images.image.open", |state| {
             let reference = state.table.get(&source)?.reference.clone();
             state.push_image(|state| state.decode(&reference))
@@ -30,7 +30,7 @@ impl images::HostImage for State {
         })
     }
 
-    fn crop(&mut self, this: Resource<Image>, area: Rect) -> Answer<Resource<Image>> {
+    fn crop(&mut self, this: Resource<Image>, area: Rect) -> HostResult<Resource<Image>> {
         self.host("dovetail:vision/images.image.crop", |state| {
             let pixels = state.pixels(&this)?;
             state.check_stop()?;
@@ -38,7 +38,7 @@ impl images::HostImage for State {
         })
     }
 
-    fn resize(&mut self, this: Resource<Image>, to: Size) -> Answer<Resource<Image>> {
+    fn resize(&mut self, this: Resource<Image>, to: Size) -> HostResult<Resource<Image>> {
         self.host("dovetail:vision/images.image.resize", |state| {
             let pixels = state.pixels(&this)?;
             let to = port::Size { width: to.width, height: to.height };
@@ -48,7 +48,12 @@ impl images::HostImage for State {
         })
     }
 
-    fn encode(&mut self, this: Resource<Image>, media_type: String, quality: Option<u8>) -> Answer<Resource<Artifact>> {
+    fn encode(
+        &mut self,
+        this: Resource<Image>,
+        media_type: String,
+        quality: Option<u8>,
+    ) -> HostResult<Resource<Artifact>> {
         self.host("dovetail:vision/images.image.encode", |state| {
             let pixels = state.pixels(&this)?;
             let bytes = state

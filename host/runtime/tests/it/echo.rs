@@ -118,7 +118,7 @@ fn untouched_handles_keep_their_artifact() {
     assert_eq!(
         b.vision.decoded.load(std::sync::atomic::Ordering::Relaxed),
         0,
-        "a picture that nobody looks at is not decoded"
+        "a picture whose pixels are not used is not decoded"
     );
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use dovetail_core::manifest::Grants;
 use dovetail_runtime::{
-    CompileLimits, Compiler, CompilerOptions, LoadError, MAX_ENTRIES, MAX_TEXT, Package, Parts, pack,
+    CompileLimits, Compiler, CompilerOptions, LoadError, MAX_ENTRIES, MAX_TEXT, Package, PackageContent, pack,
 };
 use mutator::{files, fuzz};
 use zip::ZipWriter;
@@ -26,7 +26,7 @@ const TYPES: &str = "tests/fuzz/types";
 #[test]
 fn packages() {
     let texts: BTreeMap<String, String> = BTreeMap::from([("world.wit".to_owned(), "package a:b;".to_owned())]);
-    let parts = Parts {
+    let parts = PackageContent {
         manifest: &manifest("probe", ""),
         component: b"\0asm",
         wit: &texts,
@@ -108,7 +108,7 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let texts = |name: &str, text: &str| BTreeMap::from([(name.to_owned(), text.to_owned())]);
     let (more, component) =
         ("[limits]\ntime = \"2s\"\nhandles = 8\n[grants]\nclocks = true", number_guest("", "(call $ok (local.get 0))"));
-    let whole = pack(Parts {
+    let whole = pack(PackageContent {
         manifest: &manifest("probe", more),
         component: &component,
         wit: &texts("world.wit", "package acme:probe@1.0.0;"),

@@ -275,7 +275,7 @@ impl Gate {
     fn wait(&self, which: usize) {
         let (state, _) =
             self.1.wait_timeout_while(self.0.lock().unwrap(), Duration::from_secs(60), |state| !state[which]).unwrap();
-        assert!(state[which], "nobody came to the gate");
+        assert!(state[which], "no call reached the gate");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Cursor;
 
-use dovetail_runtime::{LoadError, MAX_ENTRIES, MAX_RATIO, MAX_TEXT, Package, Parts, pack};
+use dovetail_runtime::{LoadError, MAX_ENTRIES, MAX_RATIO, MAX_TEXT, Package, PackageContent, pack};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
@@ -16,7 +16,7 @@ fn texts(names: &[&str]) -> BTreeMap<String, String> {
 
 fn sample() -> Vec<u8> {
     let (wit, examples) = (texts(&["world.wit", "deps/other/other.wit"]), texts(&["one.json"]));
-    pack(Parts {
+    pack(PackageContent {
         manifest: &manifest("probe", ""),
         component: b"\0asm component",
         wit: &wit,
@@ -203,7 +203,7 @@ fn a_component_of_another_name() {
     let (compiler, _folder) = crate::refusals::compiler();
     let (none, component) = (BTreeMap::new(), number_guest("", "(call $ok (i32.const 1))"));
     let package = |name: &str| {
-        let bytes = pack(Parts {
+        let bytes = pack(PackageContent {
             manifest: &manifest(name, ""),
             component: &component,
             wit: &none,

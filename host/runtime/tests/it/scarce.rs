@@ -119,7 +119,7 @@ fn descriptors() {
     let error = run(&bench).unwrap_err();
     open.clear();
     refused(&error, Scarce::Descriptors);
-    assert_eq!(files(), before, "what could not be opened is not damaged");
+    assert_eq!(files(), before, "a file that could not be opened is not damaged");
     assert_eq!(output(&run(&bench).unwrap()), &json!({ "n": 7 }));
 }
 

@@ -14,7 +14,7 @@ use dovetail_core::vision::{
     VisionError,
 };
 use dovetail_core::{Digest, RunId};
-use dovetail_runtime::{Budgets, Options, Parts, Runtime, pack};
+use dovetail_runtime::{Budgets, Options, PackageContent, Runtime, pack};
 use serde_json::{Value, json};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -303,7 +303,8 @@ impl Bench {
         let package = known.unwrap_or_else(|| {
             let none = BTreeMap::new();
             let package =
-                pack(Parts { manifest: &manifest, component, wit: &none, readme: None, examples: &none }).unwrap();
+                pack(PackageContent { manifest: &manifest, component, wit: &none, readme: None, examples: &none })
+                    .unwrap();
             PACKED.lock().unwrap().insert(key, package.clone());
             package
         });

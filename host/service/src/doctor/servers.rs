@@ -8,7 +8,7 @@ use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::keys::VersionKey;
 use dovetail_flow::{Ownership, SystemClock, ownership};
 use dovetail_runtime::MAX_PACKAGE;
-use dovetail_stores::{FileBlobs, Look, S3Blobs};
+use dovetail_stores::{FileBlobs, S3Blobs, ServerReport};
 
 use super::{DEFAULT_MODELS, Finding, failed, good, problem, warning};
 use crate::models::share;
@@ -30,18 +30,21 @@ pub(super) struct Servers {
 }
 
 /// Checks each server that the settings name.
-pub(super) fn look(service: &Service, findings: &mut Vec<Finding>) -> Servers {
+pub(super) fn check(service: &Service, findings: &mut Vec<Finding>) -> Servers {
     let config = &service.settings;
     let mut records = true;
     if config.is_fleet() {
-        let seen = told("queue", dovetail_stores::check_window(config.queue.url(), &SystemClock), findings);
-        records &= seen.is_some_and(|look| look.is_usable());
+        let checked = add_findings("queue", dovetail_stores::check_window(config.queue.url(), &SystemClock), findings);
+        records &= checked.is_some_and(|report| report.is_usable());
     }
     if config.meta.scheme() != "sqlite" {
-        let seen =
-            told("records", dovetail_stores::check_meta(config.meta.url(), &config.fleet, &SystemClock), findings);
+        let checked = add_findings(
+            "records",
+            dovetail_stores::check_meta(config.meta.url(), &config.fleet, &SystemClock),
+            findings,
+        );
         // A database that no fleet uses has no content to check.
-        records &= seen.is_some_and(|look| look.is_usable() && !look.unused);
+        records &= checked.is_some_and(|report| report.is_usable() && !report.unused);
     }
     let mut blobs = None;
     if config.meta.scheme() != "sqlite" && !config.has_far_blobs() {
@@ -56,10 +59,10 @@ pub(super) fn look(service: &Service, findings: &mut Vec<Finding>) -> Servers {
         ));
     }
     if config.has_far_blobs() {
-        let seen = match dovetail_stores::check_blobs(config.blobs.url(), &SystemClock) {
-            Ok((look, far)) => {
+        let checked = match dovetail_stores::check_blobs(config.blobs.url(), &SystemClock) {
+            Ok((report, far)) => {
                 blobs = Some(far);
-                Ok(look)
+                Ok(report)
             }
             Err(error) => {
                 // With an invalid setting of the blob store no store opens, and every other line would repeat the
@@ -68,7 +71,7 @@ pub(super) fn look(service: &Service, findings: &mut Vec<Finding>) -> Servers {
                 Err(error)
             }
         };
-        told("blobs", seen, findings);
+        add_findings("blobs", checked, findings);
     }
     if records && config.is_fleet() {
         match service.ports() {
@@ -84,15 +87,19 @@ pub(super) fn look(service: &Service, findings: &mut Vec<Finding>) -> Servers {
 }
 
 /// Adds a line for the server, and a line for each remark about it. Gives the look if the server answered.
-fn told(what: &'static str, seen: Result<Look, StoreError>, findings: &mut Vec<Finding>) -> Option<Look> {
-    match seen {
-        Ok(look) => {
-            findings.push(good(what, look.found.clone()));
-            for remark in &look.remarks {
-                let new = if remark.grave { problem } else { warning };
-                findings.push(new(what, remark.found.clone(), remark.remedy.clone()));
+fn add_findings(
+    what: &'static str,
+    checked: Result<ServerReport, StoreError>,
+    findings: &mut Vec<Finding>,
+) -> Option<ServerReport> {
+    match checked {
+        Ok(report) => {
+            findings.push(good(what, report.found.clone()));
+            for issue in &report.issues {
+                let new = if issue.grave { problem } else { warning };
+                findings.push(new(what, issue.found.clone(), issue.remedy.clone()));
             }
-            Some(look)
+            Some(report)
         }
         Err(error) => {
             // The error's text ends with the remedy. The general remedy only says to run doctor.
@@ -103,7 +110,7 @@ fn told(what: &'static str, seen: Result<Look, StoreError>, findings: &mut Vec<F
 }
 
 fn workers(service: &Service) -> Finding {
-    match service.ports().and_then(|parts| Ok(parts.ledger.workers()?)) {
+    match service.ports().and_then(|ports| Ok(ports.ledger.workers()?)) {
         Ok(living) if living.is_empty() => warning(
             "workers",
             "no worker is alive: runs wait",
@@ -190,7 +197,7 @@ impl Holes {
         }
     }
 
-    fn told(&self, what: &'static str, remedy: &str) -> Option<Finding> {
+    fn finding(&self, what: &'static str, remedy: &str) -> Option<Finding> {
         let named = [("not in the blob store", &self.missing), ("damaged", &self.damaged)];
         let found: Vec<String> = named
             .iter()
@@ -227,14 +234,14 @@ fn look_through(
 
 /// Checks the packages of published tasks and pipelines. At most `left` bytes are read.
 fn packages(service: &Service, servers: &Servers, left: u64) -> Result<Finding, Error> {
-    let (parts, store) = (service.ports_to_read()?, servers.store(service)?);
+    let (ports, store) = (service.ports_to_read()?, servers.store(service)?);
     // Each package is checked once, under the name of a task, and of a pipeline that uses it.
     let mut packages: BTreeMap<Digest, String> = BTreeMap::new();
-    for plugin in dovetail_flow::plugins(parts)?.read {
+    for plugin in dovetail_flow::plugins(ports)?.read {
         packages.entry(plugin.package).or_insert(VersionKey::new(&plugin.name, &plugin.version).to_string());
     }
     let mut used = 0;
-    for published in dovetail_flow::pipelines(parts)?.read {
+    for published in dovetail_flow::pipelines(ports)?.read {
         for step in &published.pipeline.steps {
             used += 1;
             packages.insert(step.package, format!("{} (of {})", step.task_reference(), published.pipeline.reference()));
@@ -249,7 +256,7 @@ fn packages(service: &Service, servers: &Servers, left: u64) -> Result<Finding, 
     let fine = || {
         good("packages", format!("all {} are stored, with those of {}{unread}", packages.len(), count(used, "step")))
     };
-    Ok(holes.told("packages", remedy).unwrap_or_else(fine))
+    Ok(holes.finding("packages", remedy).unwrap_or_else(fine))
 }
 
 fn models(service: &Service, servers: &Servers, deep: bool) -> Result<Finding, Error> {
@@ -270,7 +277,9 @@ fn models(service: &Service, servers: &Servers, deep: bool) -> Result<Finding, E
             }
         }
     }
-    if let Some(finding) = holes.told("fleet's models", "publish them again: `dovetail models pull`, or `models add`") {
+    if let Some(finding) =
+        holes.finding("fleet's models", "publish them again: `dovetail models pull`, or `models add`")
+    {
         return Ok(finding);
     }
     let unknown: Vec<String> = DEFAULT_MODELS

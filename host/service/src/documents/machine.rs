@@ -56,7 +56,7 @@ pub struct InstalledModel {
     pub repaired: bool,
 }
 
-/// What `dovetail models pull --output json` prints.
+/// The output of `dovetail models pull --output json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "The default models", extend("$id" = "urn:dovetail:pulled-models:1"))]
 pub struct PulledModels {
@@ -77,7 +77,7 @@ pub struct WorkerDocument {
     pub name: String,
 }
 
-/// What `dovetail doctor --output json` prints.
+/// The output of `dovetail doctor --output json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Checks of a machine and its fleet", extend("$id" = "urn:dovetail:doctor:1"))]
 pub struct DoctorDocument {
@@ -108,7 +108,7 @@ pub enum GcFormat {
     V1,
 }
 
-/// What `dovetail gc --output json` prints: what was removed, or with `dry_run` what would be removed.
+/// The output of `dovetail gc --output json`: what was removed, or with `dry_run` what would be removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Removed runs, blobs and compiled code", extend("$id" = "urn:dovetail:gc:1"))]
 #[serde(deny_unknown_fields)]

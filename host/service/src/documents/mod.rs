@@ -39,7 +39,7 @@ pub use tasks::{
     TaskDocument, TaskFinding, TaskRun, TaskRunFormat, TaskRunState, TaskSizes, TaskSummary,
 };
 
-/// What a command prints with --output json when it fails with exit code 2 (wrong usage; nothing is recorded) or 3 (the
+/// The output of a command with --output json that fails with exit code 2 (wrong usage; nothing is recorded) or 3 (the
 /// host failed).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "An error", extend("$id" = "urn:dovetail:error:1"))]
@@ -55,7 +55,7 @@ pub struct ErrorBody {
     /// A stable name in snake_case.
     #[schemars(regex(pattern = "^[a-z][a-z0-9_]*$"))]
     pub code: String,
-    /// What failed, where, and the causes.
+    /// The failed operation, its place, and the causes.
     pub message: String,
     /// What the user can do about the error.
     pub help: Option<String>,

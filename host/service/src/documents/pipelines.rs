@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What `dovetail pipeline check --output json` prints. The exit code is 1 if there are errors, else 0.
+/// The output of `dovetail pipeline check --output json`. The exit code is 1 if there are errors, else 0.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "Findings in a pipeline file", extend("$id" = "urn:dovetail:check:1"))]
 pub struct CheckDocument {
@@ -42,7 +42,7 @@ pub struct FindingDocument {
     /// A stable name in snake_case.
     #[schemars(with = "String", regex(pattern = "^[a-z][a-z0-9_]*$"))]
     pub code: Code,
-    /// What is wrong.
+    /// The description of the error or warning.
     pub message: String,
     /// The place as a JSON Pointer into the file; empty for the whole file.
     #[schemars(regex(pattern = "^(/.*)?$"))]
@@ -74,7 +74,7 @@ impl FindingDocument {
     }
 }
 
-/// What `dovetail pipeline push --output json` prints.
+/// The output of `dovetail pipeline push --output json`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "A published pipeline", extend("$id" = "urn:dovetail:pushed-pipeline:1"))]
 pub struct PushedPipeline {
@@ -88,7 +88,7 @@ pub struct PushedPipeline {
     pub created: bool,
 }
 
-/// What `dovetail pipeline update --output json` prints.
+/// The output of `dovetail pipeline update --output json`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "An updated pipeline", extend("$id" = "urn:dovetail:updated-pipeline:1"))]
 pub struct UpdatedPipeline {
@@ -125,7 +125,7 @@ pub struct PinnedStep {
     pub package: Digest,
 }
 
-/// What `dovetail pipeline show --output json` prints: the record `dovetail.pipeline/1`, and its revision.
+/// The output of `dovetail pipeline show --output json`: the record `dovetail.pipeline/1`, and its revision.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "The record of a published pipeline", extend("$id" = "urn:dovetail:pipeline-record:1"))]
 pub struct PipelineDocument {
@@ -135,7 +135,7 @@ pub struct PipelineDocument {
     pub revision: u32,
 }
 
-/// What `dovetail pipeline show --capabilities --output json` prints: the grants and models that a pipeline's tasks
+/// The output of `dovetail pipeline show --capabilities --output json`: the grants and models that a pipeline's tasks
 /// use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Grants and models of a pipeline's steps", extend("$id" = "urn:dovetail:capabilities:1"))]
@@ -163,7 +163,7 @@ pub struct StepCapabilities {
     pub model_kinds: Vec<String>,
 }
 
-/// What `dovetail pipeline graph --output json` prints.
+/// The output of `dovetail pipeline graph --output json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "A drawing of a pipeline", extend("$id" = "urn:dovetail:graph:1"))]
 pub struct GraphDocument {

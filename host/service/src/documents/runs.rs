@@ -21,7 +21,7 @@ pub struct SubmittedFile {
     pub file: Option<String>,
 }
 
-/// What `dovetail run --each --detach --output json` prints.
+/// The output of `dovetail run --each --detach --output json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Submitted runs", extend("$id" = "urn:dovetail:submitted-files:1"))]
 pub struct SubmittedFiles {
@@ -31,7 +31,7 @@ pub struct SubmittedFiles {
     pub error: Option<ErrorBody>,
 }
 
-/// What `dovetail runs cancel --output json` prints for each run.
+/// The output of `dovetail runs cancel --output json` for each run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "A cancelled run", extend("$id" = "urn:dovetail:cancelled:1"))]
 pub struct CancelledRun {
@@ -40,8 +40,8 @@ pub struct CancelledRun {
     pub cancelled: bool,
 }
 
-/// What `dovetail run --each --output json` prints, and `dovetail runs resume --output json` for several runs. Later
-/// versions may add keys, and never remove one.
+/// The output of `dovetail run --each --output json`, and of `dovetail runs resume --output json` for several runs.
+/// Later versions may add keys, and never remove one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Several runs", extend("$id" = "urn:dovetail:runs:1"))]
 pub struct RunsDocument {
@@ -62,15 +62,15 @@ pub struct RunsSummary {
     pub succeeded: usize,
     pub failed: usize,
     pub cancelled: usize,
-    /// Submitted runs that are not over. `dovetail runs resume --all` goes on with them.
+    /// The number of submitted runs that are not over. `dovetail runs resume --all` continues them.
     pub open: usize,
-    /// Files for which no run was submitted, because of an interruption or an error.
+    /// The number of files for which no run was submitted, because of an interruption or an error.
     pub not_submitted: usize,
     /// The duration of the command.
     pub total_time_ms: u64,
 }
 
-/// What `dovetail demo --output json` prints.
+/// The output of `dovetail demo --output json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "The face pipeline on a folder of photographs", extend("$id" = "urn:dovetail:demo:1"))]
 pub struct DemoDocument {

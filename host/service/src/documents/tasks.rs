@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use dovetail_core::Digest;
 use dovetail_core::executor::{Failure, LogLine, ModelUse, Usage};
+use dovetail_core::keys::VersionKey;
 use dovetail_core::limits::Limits;
 use dovetail_core::vision::ModelKind;
 use dovetail_core::wit::{Field, Signature, schema, snake};
@@ -12,7 +13,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What `dovetail task check --output json` prints.
+/// The output of `dovetail task check --output json`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "The inspection of a plugin", extend("$id" = "urn:dovetail:task-check:1"))]
 #[serde(untagged)]
@@ -148,7 +149,7 @@ impl SignatureDocument {
     }
 }
 
-/// What `dovetail task pack --output json` prints.
+/// The output of `dovetail task pack --output json`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "A package", extend("$id" = "urn:dovetail:packed-task:1"))]
 pub struct PackedTask {
@@ -160,7 +161,7 @@ pub struct PackedTask {
     pub bytes: usize,
 }
 
-/// What `dovetail task push --output json` prints for each plugin.
+/// The output of `dovetail task push --output json` for each plugin.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "A published task", extend("$id" = "urn:dovetail:pushed-task:1"))]
 pub struct PushedTask {
@@ -171,6 +172,14 @@ pub struct PushedTask {
     pub created: bool,
     /// True if the stored package was damaged or missing, and was stored again.
     pub repaired: bool,
+}
+
+impl PushedTask {
+    /// The name and the version: `face-detection@1.0.0`.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        VersionKey::new(&self.name, &self.version).to_string()
+    }
 }
 
 /// A task in a list.
@@ -186,7 +195,7 @@ pub struct TaskSummary {
     pub grants: BTreeMap<String, Value>,
 }
 
-/// What `dovetail task show --output json` prints.
+/// The output of `dovetail task show --output json`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "A published task with its types", extend("$id" = "urn:dovetail:task:1"))]
 pub struct TaskDocument {
@@ -211,7 +220,7 @@ pub enum TaskRunState {
     Failed,
 }
 
-/// What `dovetail task run --output json` prints: one attempt of a single task. Nothing is recorded.
+/// The output of `dovetail task run --output json`: one attempt of a single task. Nothing is recorded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "dovetail.task_run/1", extend("$id" = "urn:dovetail:task-run:1"))]
 pub struct TaskRun {

@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 
 /// A duplicate key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Twin {
+pub struct DuplicateKey {
     /// The key.
     pub key: String,
     /// The object with the key, as a JSON Pointer.
@@ -16,25 +16,25 @@ pub struct Twin {
 }
 
 /// The first duplicate key that was found.
-pub(super) type Twins = RefCell<Option<Twin>>;
+pub(super) type FirstDuplicate = RefCell<Option<DuplicateKey>>;
 
 /// Reads a text as a value, and notes the first duplicate key.
-pub(super) fn value(text: &str, twins: &Twins) -> serde_json::Result<Value> {
+pub(super) fn value(text: &str, first_duplicate: &FirstDuplicate) -> serde_json::Result<Value> {
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = Strict { place: String::new(), twins }.deserialize(&mut reader)?;
+    let value = Strict { place: String::new(), first_duplicate }.deserialize(&mut reader)?;
     reader.end().map(|()| value)
 }
 
 /// Reads the value at this JSON Pointer.
 pub(super) struct Strict<'t> {
     pub(super) place: String,
-    pub(super) twins: &'t Twins,
+    pub(super) first_duplicate: &'t FirstDuplicate,
 }
 
 impl Strict<'_> {
     fn within(&self, step: &str) -> Self {
         let step = step.replace('~', "~0").replace('/', "~1");
-        Self { place: format!("{}/{step}", self.place), twins: self.twins }
+        Self { place: format!("{}/{step}", self.place), first_duplicate: self.first_duplicate }
     }
 }
 
@@ -90,8 +90,8 @@ impl<'de> Visitor<'de> for Strict<'_> {
         while let Some(key) = members.next_key::<String>()? {
             let value = members.next_value_seed(self.within(&key))?;
             if object.contains_key(&key) {
-                let twin = || Twin { key: key.clone(), place: self.place.clone() };
-                self.twins.borrow_mut().get_or_insert_with(twin);
+                let duplicate_key = || DuplicateKey { key: key.clone(), place: self.place.clone() };
+                self.first_duplicate.borrow_mut().get_or_insert_with(duplicate_key);
             }
             object.insert(key, value);
         }
@@ -110,12 +110,12 @@ mod tests {
             "[true, -3, 18446744073709551615, 0.1, 1e300, \"\\u00e9\\n\"]",
             "{\"b\": {\"a\": []}, \"a\": {}, \"\": 1}",
         ] {
-            let twins = Twins::default();
-            assert_eq!(value(text, &twins).unwrap(), serde_json::from_str::<Value>(text).unwrap(), "{text}");
-            assert_eq!(twins.take(), None);
+            let first_duplicate = FirstDuplicate::default();
+            assert_eq!(value(text, &first_duplicate).unwrap(), serde_json::from_str::<Value>(text).unwrap(), "{text}");
+            assert_eq!(first_duplicate.take(), None);
         }
         for text in ["", "{", "[1,]", "{} {}", "nul", &"[".repeat(1000)] {
-            assert!(value(text, &Twins::default()).is_err(), "{text}");
+            assert!(value(text, &FirstDuplicate::default()).is_err(), "{text}");
         }
     }
 
@@ -126,9 +126,9 @@ mod tests {
             ("[0, {\"b/c\": {\"x\": 1, \"y\": 2, \"x\": 3}}]", "x", "/1/b~1c"),
             ("{\"a\": {\"\\u0062\": 1, \"b\": 2}, \"a\": 1}", "b", "/a"),
         ] {
-            let twins = Twins::default();
-            value(text, &twins).unwrap();
-            assert_eq!(twins.take(), Some(Twin { key: key.into(), place: place.into() }), "{text}");
+            let first_duplicate = FirstDuplicate::default();
+            value(text, &first_duplicate).unwrap();
+            assert_eq!(first_duplicate.take(), Some(DuplicateKey { key: key.into(), place: place.into() }), "{text}");
         }
     }
 }

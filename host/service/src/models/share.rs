@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use dovetail_core::blobs::BlobKind;
 use dovetail_core::executor::{ModelUse, Models};
@@ -11,8 +11,9 @@ use dovetail_core::keys::{Capability, exact_model};
 use dovetail_core::ledger::{Kind, Listing, Operation, Record, Reply};
 use dovetail_core::pipeline::Pipeline;
 use dovetail_core::record::{Form, ModelFile, ModelRecord};
+use dovetail_core::sync::lock;
 use dovetail_core::vision::ModelKind;
-use dovetail_flow::{FlowError, List, Ports, Unread};
+use dovetail_flow::{FlowError, List, Ports, UnreadRecord};
 use dovetail_vision::{Installed, ModelStore, default_models};
 
 use crate::{Error, Service};
@@ -25,17 +26,17 @@ pub(crate) fn publish(service: &Service, store: &ModelStore, models: &[Installed
     if !service.settings.has_far_blobs() {
         return Ok(());
     }
-    let parts = service.ports()?;
+    let ports = service.ports()?;
     for model in models {
         let (manifest, files) = store.export(model)?;
         let mut stored = Vec::with_capacity(files.len());
         for bytes in &files {
-            stored.push(ModelFile { digest: parts.blobs.put(BlobKind::Model, bytes)?, bytes: bytes.len() as u64 });
+            stored.push(ModelFile { digest: ports.blobs.put(BlobKind::Model, bytes)?, bytes: bytes.len() as u64 });
         }
         let name = &model.model.name;
-        let record = ModelRecord { manifest: manifest.clone(), files: stored, pushed_ms: parts.clock.wall_ms() };
+        let record = ModelRecord { manifest: manifest.clone(), files: stored, pushed_ms: ports.clock.wall_ms() };
         let record = Record { kind: Kind::Model, key: name.clone(), value: record.encode() };
-        if let Some(Reply::Exists(bytes)) = parts.ledger.commit(&[Operation::Put { record }])?.pop()
+        if let Some(Reply::Exists(bytes)) = ports.ledger.commit(&[Operation::Put { record }])?.pop()
             && ModelRecord::decode(&bytes, &format!("model {name}"))?.manifest != manifest
         {
             return Err(Error::usage("name_taken", format!("the fleet has another model of the name `{name}`"))
@@ -49,10 +50,10 @@ pub(crate) fn publish(service: &Service, store: &ModelStore, models: &[Installed
 ///
 /// # Errors
 /// A store's failure.
-pub(crate) fn published(parts: &Ports) -> Result<List<(String, ModelRecord)>, Error> {
+pub(crate) fn published(ports: &Ports) -> Result<List<(String, ModelRecord)>, Error> {
     let mut found = List::default();
     for (name, bytes) in
-        parts.ledger.list(Kind::Model, &Listing { prefix: String::new(), limit: usize::MAX, newest_first: false })?
+        ports.ledger.list(Kind::Model, &Listing { prefix: String::new(), limit: usize::MAX, newest_first: false })?
     {
         let record = ModelRecord::decode(&bytes, &format!("model {name}")).map_err(FlowError::from);
         found.take(&name, record.map(|record| (name.clone(), record)))?;
@@ -84,10 +85,10 @@ pub fn chosen(service: &Service, pipeline: &Pipeline) -> Result<Models, Error> {
 
 /// Installs the models of a fleet on this machine.
 pub struct Sync {
-    parts: Ports,
+    ports: Ports,
     folder: PathBuf,
     far: bool,
-    seen: Mutex<InstalledModels>,
+    installed_models: Mutex<InstalledModels>,
 }
 
 /// The installed models at the last look.
@@ -108,38 +109,38 @@ impl Sync {
     pub fn new(service: &Service) -> Result<Self, Error> {
         let store = service.models()?;
         Ok(Self {
-            parts: service.ports()?.clone(),
+            ports: service.ports()?.clone(),
             folder: store.dir().to_owned(),
             far: service.settings.has_far_blobs(),
-            seen: Mutex::default(),
+            installed_models: Mutex::default(),
         })
     }
 
-    fn seen(&self) -> MutexGuard<'_, InstalledModels> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn installed_models(&self) -> MutexGuard<'_, InstalledModels> {
+        lock(&self.installed_models)
     }
 
     /// The capabilities of a worker with the installed models, as of the last look: for each model its name, its
     /// aliases and its exact content; and each kind.
     pub fn able(&self) -> Vec<String> {
-        self.seen().able.clone()
+        self.installed_models().able.clone()
     }
 
     /// Whether a model of each kind is installed, as of the last look.
     pub(crate) fn has_all_kinds(&self) -> bool {
-        self.seen().kinds.len() == ModelKind::ALL.len()
+        self.installed_models().kinds.len() == ModelKind::ALL.len()
     }
 
     /// The number of installed models, as of the last look.
     pub(crate) fn models(&self) -> usize {
-        self.seen().models
+        self.installed_models().models
     }
 
     /// Logs each unreadable record once, and not at every look.
-    fn tell_unread(&self, unread: Vec<Unread>) {
-        let mut seen = self.seen();
-        for Unread { name, error } in unread {
-            if seen.unread.insert(name.clone()) {
+    fn log_unread(&self, unread: Vec<UnreadRecord>) {
+        let mut installed_models = self.installed_models();
+        for UnreadRecord { name, error } in unread {
+            if installed_models.unread.insert(name.clone()) {
                 tracing::warn!(
                     model = name,
                     err = Error::from(error).chain(),
@@ -157,10 +158,10 @@ impl Sync {
         let store = ModelStore::open(&self.folder)?;
         let mut installed = store.list()?;
         // The installed models count also if the fleet's records cannot be read now.
-        self.see(&installed);
+        self.note_installed(&installed);
         if self.far {
-            let List { read, unread } = published(&self.parts)?;
-            self.tell_unread(unread);
+            let List { read, unread } = published(&self.ports)?;
+            self.log_unread(unread);
             let mut missing = Vec::new();
             for (name, record) in read {
                 let digest = store.describe(&record.manifest)?.model.digest;
@@ -172,7 +173,7 @@ impl Sync {
                 return Ok(());
             }
             // Workers that start together lack the same models. The lock makes one of them download each model.
-            let _turn = store.take_turn()?;
+            let _lock = store.lock_installs()?;
             installed = store.list()?;
             for (name, record, digest) in missing {
                 if installed.iter().any(|one| one.model.digest == digest) {
@@ -180,17 +181,17 @@ impl Sync {
                 }
                 let mut files = Vec::with_capacity(record.files.len());
                 for file in &record.files {
-                    files.push(self.parts.blobs.get(BlobKind::Model, &file.digest, file.bytes)?);
+                    files.push(self.ports.blobs.get(BlobKind::Model, &file.digest, file.bytes)?);
                 }
                 let model = store.adopt(&record.manifest, &files)?;
                 tracing::info!(model = name, digest = %model.digest, "model installed from the fleet");
             }
-            self.see(&store.list()?);
+            self.note_installed(&store.list()?);
         }
         Ok(())
     }
 
-    fn see(&self, installed: &[Installed]) {
+    fn note_installed(&self, installed: &[Installed]) {
         let models = installed.len();
         let kinds: BTreeSet<ModelKind> = installed.iter().map(|one| one.model.kind).collect();
         let names = installed.iter().flat_map(|one| std::iter::once(&one.model.name).chain(&one.model.aliases));
@@ -202,7 +203,7 @@ impl Sync {
             .chain(exact)
             .chain(kinds.iter().map(|kind| Capability::ModelKind(kind.name()).to_string()))
             .collect();
-        let mut seen = self.seen();
-        (seen.models, seen.kinds, seen.able) = (models, kinds, able);
+        let mut installed_models = self.installed_models();
+        (installed_models.models, installed_models.kinds, installed_models.able) = (models, kinds, able);
     }
 }

@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(
             recorded(&crate::documents::grants(&grants)),
             asked(&grants),
-            "what was recorded reads as it was asked for"
+            "recorded grants read back as requested"
         );
         assert!(allowed("x", &grants, &asked(&grants), None).is_ok());
         assert!(allowed("x", &Grants::default(), &[], None).is_ok());

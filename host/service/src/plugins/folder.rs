@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dovetail_core::manifest::{Manifest, ManifestErrors};
-use dovetail_runtime::{MAX_COMPONENT, MAX_PACKAGE, MAX_TEXT, Parts, componentize, pack};
+use dovetail_runtime::{MAX_COMPONENT, MAX_PACKAGE, MAX_TEXT, PackageContent, componentize, pack};
 
 use super::freshness::newer_source;
 use crate::Error;
@@ -29,7 +29,7 @@ pub enum Stale {
 
 /// A plugin on the disk.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum PluginSource {
     Package(Vec<u8>),
     Folder(Folder),
 }
@@ -45,11 +45,11 @@ pub(crate) struct Folder {
 }
 
 /// Finds out whether `path` is a folder, a component or a package.
-pub(crate) fn find(path: &Path, component: Option<&Path>) -> Result<Found, Error> {
+pub(crate) fn find(path: &Path, component: Option<&Path>) -> Result<PluginSource, Error> {
     let meta = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
     let named = component.map(Path::to_owned);
     if meta.is_dir() {
-        return folder(path, named).map(Found::Folder);
+        return folder(path, named).map(PluginSource::Folder);
     }
     if path.extension().is_some_and(|extension| extension == "wasm") {
         if named.is_some() {
@@ -57,7 +57,7 @@ pub(crate) fn find(path: &Path, component: Option<&Path>) -> Result<Found, Error
                 .help("leave --component out"));
         }
         let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        return folder(beside, Some(path.to_owned())).map(Found::Folder);
+        return folder(beside, Some(path.to_owned())).map(PluginSource::Folder);
     }
     if named.is_some() {
         return Err(Error::usage(
@@ -66,7 +66,7 @@ pub(crate) fn find(path: &Path, component: Option<&Path>) -> Result<Found, Error
         )
         .help("leave --component out"));
     }
-    Ok(Found::Package(read(path, MAX_PACKAGE)?))
+    Ok(PluginSource::Package(read(path, MAX_PACKAGE)?))
 }
 
 /// Opens the folder of a plugin, and reads its manifest.
@@ -189,7 +189,7 @@ impl Folder {
             Err(error) if error.code == "missing_file" => None,
             Err(error) => return Err(error),
         };
-        Ok(pack(Parts {
+        Ok(pack(PackageContent {
             manifest: &self.manifest,
             component,
             wit: &wit,

@@ -5,11 +5,12 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use dovetail_core::Digest;
+use dovetail_core::keys::VersionKey;
 use dovetail_core::manifest::{Grants, Manifest};
 use dovetail_core::wit::Signature;
 use dovetail_runtime::{Compiler, Description, GrantClass, LoadError, Package, Refusal};
 
-use super::folder::{Found, Stale, find};
+use super::folder::{PluginSource, Stale, find};
 use crate::documents::{
     AcceptedTask, ImportDocument, RefusedTask, SignatureDocument, TaskCheck, TaskFinding, TaskSizes,
 };
@@ -21,7 +22,7 @@ fn of_refusal(refusal: Refusal) -> TaskFinding {
 }
 
 /// A plugin that can be published.
-pub struct Good {
+pub struct AcceptedPlugin {
     /// The manifest, `plugin.toml`.
     pub manifest: Manifest,
     /// The imports, types and sizes of the component.
@@ -39,9 +40,9 @@ pub(crate) fn look(
     path: &Path,
     component: Option<&Path>,
     stale: Stale,
-) -> Result<Result<Good, Vec<TaskFinding>>, Error> {
+) -> Result<Result<AcceptedPlugin, Vec<TaskFinding>>, Error> {
     let (manifest, component, texts, folder) = match find(path, component)? {
-        Found::Package(bytes) => match Package::read(&bytes) {
+        PluginSource::Package(bytes) => match Package::read(&bytes) {
             Err(refusal) => return Ok(Err(vec![of_refusal(refusal)])),
             Ok(package) => (
                 Ok(package.manifest),
@@ -50,7 +51,7 @@ pub(crate) fn look(
                 Err(bytes),
             ),
         },
-        Found::Folder(folder) => {
+        PluginSource::Folder(folder) => {
             let manifest = folder.parsed();
             // The component is inspected also if the manifest is wrong, so that all findings are given at once.
             let name = match &manifest {
@@ -105,11 +106,11 @@ pub(crate) fn look(
         },
         Err(bytes) => bytes,
     };
-    Ok(Ok(Good { manifest, description, package }))
+    Ok(Ok(AcceptedPlugin { manifest, description, package }))
 }
 
 /// Makes a finding of an error that is about the plugin's content. Other errors, such as a missing file, stay errors.
-fn refused_component(error: Error) -> Result<Result<Good, Vec<TaskFinding>>, Error> {
+fn refused_component(error: Error) -> Result<Result<AcceptedPlugin, Vec<TaskFinding>>, Error> {
     const FINDINGS: [&str; 4] = ["not_wasm", "invalid_component", "bad_package", "bad_manifest"];
     match FINDINGS.into_iter().find(|code| *code == error.code) {
         Some(code) => Ok(Err(vec![TaskFinding::new(code, error.chain(), error.help.unwrap_or_default())])),
@@ -222,7 +223,13 @@ fn describe(
     }
 }
 
-impl Good {
+impl AcceptedPlugin {
+    /// The name and the version: `face-detection@1.0.0`.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        VersionKey::new(&self.manifest.name, &self.manifest.version).to_string()
+    }
+
     /// The document of `task check`.
     #[must_use]
     pub fn document(&self) -> AcceptedTask {

@@ -12,6 +12,6 @@ pub use allowed::asked;
 pub use dovetail_core::wit::show::signature as show_signature;
 pub use dovetail_runtime::{GrantClass, MAX_PACKAGE, Package, Refusal};
 pub use folder::Stale;
-pub use inspect::Good;
+pub use inspect::AcceptedPlugin;
 pub use publish::stripped;
 pub use try_out::{Attempted, TaskToTry, Trial};

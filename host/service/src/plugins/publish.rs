@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use dovetail_core::Digest;
-use dovetail_core::keys::split_reference;
+use dovetail_core::keys::{VersionKey, split_reference};
 use dovetail_core::record::PluginRecord;
 use dovetail_flow::Pushed;
-use dovetail_runtime::{Package, Parts, Refusal};
+use dovetail_runtime::{Package, PackageContent, Refusal};
 
 use super::allowed::{all_asked_for, allowed, asked, recorded};
 use super::folder::Stale;
-use super::inspect::{Good, look};
+use super::inspect::{AcceptedPlugin, look};
 use crate::documents::{PushedTask, SignatureDocument, TaskDocument, TaskFinding, TaskName, TaskSummary};
-use crate::runs::Listed;
+use crate::runs::ReadableList;
 use crate::{Error, Notice, Observer, Service};
 
 /// The package with the names of functions removed from its component.
@@ -22,7 +22,7 @@ use crate::{Error, Notice, Observer, Service};
 pub fn stripped(package: &[u8]) -> Result<Vec<u8>, Refusal> {
     let package = Package::read(package)?;
     let component = dovetail_runtime::strip(&package.component)?;
-    dovetail_runtime::pack(Parts {
+    dovetail_runtime::pack(PackageContent {
         manifest: &package.manifest_text,
         component: &component,
         wit: &package.wit,
@@ -42,7 +42,7 @@ impl Service {
         path: &Path,
         component: Option<&Path>,
         stale: Stale,
-    ) -> Result<Result<Good, Vec<TaskFinding>>, Error> {
+    ) -> Result<Result<AcceptedPlugin, Vec<TaskFinding>>, Error> {
         look(&self.compiler()?, path, component, stale)
     }
 
@@ -77,11 +77,11 @@ impl Service {
         }
         // This check comes before the one for missing grants: a misspelt grant is the cause of a missing one.
         all_asked_for(given, &good.iter().flat_map(|plugin| asked(&plugin.manifest.grants)).collect::<Vec<_>>())?;
-        let before = Listed::of(dovetail_flow::plugins(ports)?, |record| record);
+        let before = ReadableList::of(dovetail_flow::plugins(ports)?, |record| record);
         for (name, error) in &before.unread {
             observer.notice(&Notice::Unreadable { what: "task", name: name.clone(), error: error.chain() });
         }
-        for Good { manifest, .. } in &good {
+        for AcceptedPlugin { manifest, .. } in &good {
             // The newest earlier version is only named in the message. Each version needs its own permission.
             let older =
                 before.read.iter().filter(|known| known.name == manifest.name && known.version < manifest.version);
@@ -97,7 +97,10 @@ impl Service {
         Ok(Some(tasks))
     }
 
-    fn push_plugin(&self, Good { manifest, description, package }: Good) -> Result<PushedTask, Error> {
+    fn push_plugin(
+        &self,
+        AcceptedPlugin { manifest, description, package }: AcceptedPlugin,
+    ) -> Result<PushedTask, Error> {
         let ports = self.ports()?;
         let record = PluginRecord {
             name: manifest.name,
@@ -130,8 +133,8 @@ impl Service {
     ///
     /// # Errors
     /// A store's failure.
-    pub fn list_tasks(&self) -> Result<Listed<TaskSummary>, Error> {
-        Ok(Listed::of(dovetail_flow::plugins(self.ports_to_read()?)?, |record| TaskSummary::of(&record)))
+    pub fn list_tasks(&self) -> Result<ReadableList<TaskSummary>, Error> {
+        Ok(ReadableList::of(dovetail_flow::plugins(self.ports_to_read()?)?, |record| TaskSummary::of(&record)))
     }
 
     /// A published task (NAME, NAME@1.0.0 or NAME@^1), and its signature as text for people.
@@ -151,6 +154,12 @@ impl Service {
 }
 
 impl TaskSummary {
+    /// The name and the version: `face-detection@1.0.0`.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        VersionKey::new(&self.name, &self.version).to_string()
+    }
+
     fn of(record: &PluginRecord) -> Self {
         Self {
             name: record.name.clone(),

@@ -133,7 +133,7 @@ impl Service {
         let package = blobs.put(BlobKind::Package, &good.package)?;
         Ok(Ok(Trial {
             service: self,
-            name: VersionKey::new(&good.manifest.name, &good.manifest.version).to_string(),
+            name: good.reference(),
             signature: good.description.signature,
             limits: good.manifest.limits,
             package,
@@ -178,17 +178,17 @@ impl Trial<'_> {
         canceller: &Canceller,
         mut logged: impl FnMut(&LogLine),
     ) -> Result<Attempted, Error> {
-        let (tell, heard) = std::sync::mpsc::channel::<LogLine>();
+        let (sender, lines) = std::sync::mpsc::channel::<LogLine>();
         let report = std::thread::scope(|threads| {
             let stop = canceller.stop();
-            let (runtime, attempt) = self.prepare(input, tell)?;
+            let (runtime, attempt) = self.prepare(input, sender)?;
             let working = start_thread(threads, "task", move || {
                 let report = runtime.execute(&attempt, &stop);
                 // The runtime holds the sender of log lines. Dropping the runtime ends the loop below.
                 drop(runtime);
                 report
             })?;
-            for line in heard {
+            for line in lines {
                 logged(&line);
             }
             let report = working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -197,10 +197,10 @@ impl Trial<'_> {
         Ok(Attempted { run: self.document(report), cancelled: canceller.stop().cancelled() })
     }
 
-    fn prepare(&self, input: Value, tell: Sender<LogLine>) -> Result<(dovetail_runtime::Runtime, Attempt), Error> {
+    fn prepare(&self, input: Value, sender: Sender<LogLine>) -> Result<(dovetail_runtime::Runtime, Attempt), Error> {
         let live: dovetail_runtime::LiveSink = Arc::new(move |_: &Attempt, live: Live<'_>| {
             if let Live::Log(line) = live {
-                drop(tell.send(line.clone()));
+                drop(sender.send(line.clone()));
             }
         });
         let runtime = self.service.runtime(self.blobs.clone(), 1, Some(live))?;

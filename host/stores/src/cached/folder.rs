@@ -4,11 +4,12 @@ use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs as _, StoreError, StoreErrorKind};
+use dovetail_core::sync::lock;
 
 use crate::FileBlobs;
 use crate::embedded::{io_error, make_folder};
@@ -42,7 +43,7 @@ struct FolderUsage {
     arriving: u64,
 }
 
-struct Kept {
+struct CachedFile {
     path: PathBuf,
     bytes: u64,
     used: SystemTime,
@@ -72,7 +73,7 @@ impl Folder {
         }
         let folder = Self { near: FileBlobs::new(path), path: path.to_owned(), capacity, usage: Mutex::default() };
         // The capacity may be smaller than at the last open.
-        let mut usage = folder.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut usage = lock(&folder.usage);
         folder.free_space(&mut usage, 0)?;
         drop(usage);
         Ok(folder)
@@ -142,7 +143,7 @@ impl Folder {
             Err(e) => return warn(&e),
         }
         let written = self.write(&path, bytes);
-        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut usage = lock(&self.usage);
         usage.arriving -= length;
         match written {
             Ok(()) => usage.added += length,
@@ -169,7 +170,7 @@ impl Folder {
         if length > self.capacity {
             return Ok(false);
         }
-        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut usage = lock(&self.usage);
         let ours = usage.added + usage.arriving + length;
         // Other processes add to the folder, too, so we read it again before our own share exceeds a sixteenth of the
         // capacity.
@@ -209,7 +210,7 @@ impl Folder {
     }
 
     /// Lists every blob in the folder, and removes the half-written files of killed processes.
-    fn look(&self) -> Result<Vec<Kept>, StoreError> {
+    fn look(&self) -> Result<Vec<CachedFile>, StoreError> {
         let mut found = Vec::new();
         let root = self.path.join("blobs");
         let entries = |path: &Path| match std::fs::read_dir(path) {
@@ -230,7 +231,7 @@ impl Folder {
                     }
                     continue;
                 }
-                found.push(Kept { path, bytes: meta.len(), used });
+                found.push(CachedFile { path, bytes: meta.len(), used });
             }
         }
         Ok(found)

@@ -10,7 +10,7 @@ use dovetail_core::meta::Writes;
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
 /// How long a job is put off whose names this version cannot read, in milliseconds.
-const UNREADABLE_MS: u64 = 30_000;
+const UNREADABLE_MS: u64 = 5_000;
 
 /// The arguments of a claim. Times are milliseconds of the ledger's clock.
 pub(crate) struct Claim<'a> {
@@ -67,7 +67,7 @@ fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<
         if ready {
             let needs = job.needs.iter().map(NodeId::as_str).collect::<Vec<_>>();
             let needs = serde_json::Value::from(needs).to_string();
-            let lane = job.requirements.as_str();
+            let requirements = job.requirements.as_str();
             db.prepare_cached(insert)?.execute(params![
                 run.run.as_str(),
                 run.generation,
@@ -75,10 +75,11 @@ fn enqueue(db: &Connection, run: &RunKey, jobs: &[Job], verify: bool) -> Result<
                 needs,
                 verify,
                 job.attempt,
-                lane
+                requirements
             ])?;
-            if !lane.is_empty() {
-                db.prepare_cached("INSERT INTO lanes (name) VALUES (?1) ON CONFLICT DO NOTHING")?.execute([lane])?;
+            if !requirements.is_empty() {
+                db.prepare_cached("INSERT INTO lanes (name) VALUES (?1) ON CONFLICT DO NOTHING")?
+                    .execute([requirements])?;
             }
         }
     }
@@ -278,10 +279,10 @@ fn free_jobs(db: &Connection, claim: &Claim<'_>) -> Result<Vec<FreeJob>> {
     let (now, want) = (int(claim.now), i64::try_from(claim.want).unwrap_or(i64::MAX));
     match claim.scope {
         Scope::Able(able) => {
-            let lanes: Vec<String> =
+            let all: Vec<String> =
                 db.prepare_cached("SELECT name FROM lanes")?.query_map([], |row| row.get(0))?.collect::<Result<_>>()?;
             let served: Vec<String> =
-                lanes.into_iter().filter(|lane| Requirements::parse(lane).is_served_by(able)).collect();
+                all.into_iter().filter(|requirements| Requirements::parse(requirements).is_served_by(able)).collect();
             let served = serde_json::Value::from(served).to_string();
             let sql = format!(
                 "{free} AND (lane = '' OR lane IN (SELECT value FROM json_each(?3))) ORDER BY turn, id LIMIT ?2"
@@ -330,14 +331,19 @@ pub(crate) fn claim(db: &Connection, claim: &Claim<'_>) -> Result<Vec<Claimed>> 
         for job in free_jobs(db, claim)? {
             match job {
                 Ok(row) => rows.push(row),
+                // No other worker will take a job of these runs: the caller would wait for ever.
+                Err((id, why)) if matches!(claim.scope, Scope::Runs(_)) => {
+                    let why = format!("job {id} cannot be read by this version of dovetail: {why}");
+                    return Err(rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, why.into()));
+                }
                 Err((id, why)) => {
                     unreadable = true;
                     put_off(db, id, &why, claim.now)?;
                 }
             }
         }
-        // Unreadable jobs must not use up what is wanted: other jobs may stand behind them.
-        if !(rows.is_empty() && unreadable) {
+        // The unreadable jobs have used up a part of what is wanted, and readable jobs may stand behind them.
+        if !unreadable {
             break rows;
         }
     };
@@ -377,15 +383,15 @@ pub(crate) fn is_any_free(db: &Connection) -> Result<bool> {
 }
 
 /// When the next job of the scope becomes free without a change, in milliseconds of the ledger's clock.
-pub(crate) fn next_change(db: &Connection, scope: &Scope) -> Result<Option<u64>> {
+pub(crate) fn next_change(db: &Connection, scope: &Scope, now: u64) -> Result<Option<u64>> {
     let sql = "SELECT min(CASE WHEN owner IS NULL THEN due ELSE expires END) FROM jobs";
     let at: Option<i64> = match scope {
         Scope::All => db.prepare_cached(sql)?.query_row([], |row| row.get(0))?,
-        // Jobs that only workers with other capabilities can take do not wake this claimer.
+        // A free job that this claimer did not get needs other capabilities, and must not wake this claimer.
         Scope::Able(_) => {
             let sql = "SELECT min(CASE WHEN owner IS NULL THEN due ELSE expires END) FROM jobs \
-                 WHERE owner IS NOT NULL OR due > 0";
-            db.prepare_cached(sql)?.query_row([], |row| row.get(0))?
+                 WHERE owner IS NOT NULL OR due > ?1";
+            db.prepare_cached(sql)?.query_row([int(now)], |row| row.get(0))?
         }
         // Free jobs of runs outside the scope would keep this claimer awake.
         Scope::Runs(runs) => {

@@ -3,11 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use dovetail_core::blobs::StoreError;
+use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::ledger::{Claimed, Scope};
+use dovetail_core::panics::Panicked;
+use dovetail_core::sync::lock;
 
 use super::writer::ReplyTo;
 
@@ -16,22 +18,22 @@ use super::writer::ReplyTo;
 pub(crate) const LOOK_ROUND: Duration = Duration::from_secs(1);
 
 /// The request of a claimer.
-pub(crate) struct Wanted {
+pub(crate) struct PendingClaim {
     pub(crate) claimer: u64,
     pub(crate) scope: Scope,
     pub(crate) want: usize,
     pub(crate) lease_ms: u64,
     /// Whether the claimer waits if there is no job.
-    pub(crate) stays: bool,
+    pub(crate) waits: bool,
     /// How often the claimer looks for jobs without a notification.
     pub(crate) round: Duration,
     pub(crate) reply: ReplyTo<Wakeup>,
 }
 
-impl Wanted {
+impl PendingClaim {
     /// Sends a message to the claimer. If the claimer is gone, the leases of its jobs expire.
-    pub(crate) fn hears(&self, heard: Result<Wakeup, StoreError>) {
-        drop(self.reply.send(heard));
+    pub(crate) fn send(&self, message: Result<Wakeup, StoreError>) {
+        drop(self.reply.send(message));
     }
 }
 
@@ -75,6 +77,14 @@ impl Claimers {
         self.wake_those(|waiting| waiting.ends);
     }
 
+    /// Gives every claimer this panic of the writer as its answer: the writer may have forgotten the claimer.
+    pub(crate) fn fail(&self, panic: &Panicked) {
+        for waiting in self.here().values() {
+            let error = StoreError::new(StoreErrorKind::Unavailable, "claim jobs from the database", panic.clone());
+            drop(waiting.reply.send(Err(error)));
+        }
+    }
+
     fn wake_those(&self, selected: impl Fn(&Waiting) -> bool) {
         for waiting in self.here().values().filter(|waiting| selected(waiting)) {
             // Ignore a closed channel: the claimer may be about to leave.
@@ -83,7 +93,7 @@ impl Claimers {
     }
 
     fn here(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
-        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.here)
     }
 }
 

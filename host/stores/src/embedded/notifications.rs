@@ -12,13 +12,14 @@ use std::io::ErrorKind;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use dovetail_core::ledger::RunKey;
 use dovetail_core::panics::contain;
 use dovetail_core::scarce::Scarce;
+use dovetail_core::sync::lock;
 
 use super::presence::Presence;
 
@@ -98,13 +99,9 @@ pub(crate) struct Notifications {
     ends: OnceLock<Option<OpenSocket>>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Calls the listeners without the lock: a listener may drop the last reference to the ledger, and this value with it.
-fn tell(listening: &Mutex<Listening>, run: &RunKey) {
-    let all = locked(listening).listeners.clone();
+fn call_listeners(listening: &Mutex<Listening>, run: &RunKey) {
+    let all = lock(listening).listeners.clone();
     for listener in &all {
         // The listening thread must outlive a listener that panics.
         drop(contain("tell of the end of a run", || listener(run)));
@@ -143,7 +140,7 @@ fn receive_runs(socket: &UnixDatagram, callback: impl Fn(&RunKey) -> bool) -> st
 }
 
 /// Receives notifications and calls `callback` once for all that have arrived together, until it returns false.
-fn receive_news(socket: &UnixDatagram, callback: impl Fn() -> bool) -> std::io::Result<()> {
+fn receive_topic(socket: &UnixDatagram, callback: impl Fn() -> bool) -> std::io::Result<()> {
     let mut buffer = [0; 1];
     loop {
         match socket.recv(&mut buffer) {
@@ -176,18 +173,19 @@ impl Notifications {
 
     /// Calls `listener` from now on for every run that is over.
     pub(crate) fn listen(&self, listener: Box<dyn Fn(&RunKey) + Send + Sync>) {
-        let mut listening = locked(&self.listening);
+        let mut listening = lock(&self.listening);
         listening.listeners.push(listener.into());
         if listening.socket.is_none() {
             let weak = Arc::downgrade(&self.listening);
-            let callback = move |run: &RunKey| weak.upgrade().map(|listening| tell(&listening, run)).is_some();
+            let callback =
+                move |run: &RunKey| weak.upgrade().map(|listening| call_listeners(&listening, run)).is_some();
             match self.open_socket(self.presence.name().to_owned(), move |socket| receive_runs(socket, callback)) {
                 Ok(socket) => listening.socket = Some(socket),
                 Err(error) => {
                     tracing::warn!(
                         %error,
                         folder = %self.folder.display(),
-                        "runs that other processes cancel are noticed late"
+                        "a run that another process cancels stops only when its lease is renewed"
                     );
                 }
             }
@@ -201,20 +199,21 @@ impl Notifications {
         }
     }
 
-    /// Whether [`Self::hear`] was called for this topic, even if no socket could be made.
-    pub(crate) fn is_heard(&self, topic: Topic) -> bool {
+    /// Whether [`Self::subscribe`] was called for this topic, even if no socket could be made.
+    pub(crate) fn is_subscribed(&self, topic: Topic) -> bool {
         self.socket(topic).get().is_some()
     }
 
     /// Calls `callback` for notifications of this topic from now on, until it returns false.
-    pub(crate) fn hear(&self, topic: Topic, callback: impl Fn() -> bool + Send + 'static) {
+    pub(crate) fn subscribe(&self, topic: Topic, callback: impl Fn() -> bool + Send + 'static) {
         self.socket(topic).get_or_init(|| {
             let name = format!("{}{ABOUT}{}", self.presence.name(), topic.name());
-            let socket = self.open_socket(name, move |socket| receive_news(socket, callback));
+            let socket = self.open_socket(name, move |socket| receive_topic(socket, callback));
             socket
-                .inspect_err(
-                    |error| tracing::debug!(%error, topic = topic.name(), "what other processes do is noticed late"),
-                )
+                .inspect_err(|error| {
+                    let topic = topic.name();
+                    tracing::debug!(%error, topic, "changes by other processes are noticed up to 1 s late");
+                })
                 .ok()
         });
     }
@@ -231,10 +230,11 @@ impl Notifications {
         let socket = UnixDatagram::bind(short(&File::open(&self.folder)?, &name))?;
         let listen = move || {
             if let Err(error) = listen(&socket) {
-                tracing::warn!(%error, "what other processes do is noticed late from now on");
+                tracing::warn!(%error, "from now on, changes by other processes are noticed up to 1 s late, and their \
+                    cancellations at the next renewal of a lease");
             }
         };
-        let thread = std::thread::Builder::new().name("bell".into()).stack_size(256 << 10).spawn(listen);
+        let thread = std::thread::Builder::new().name("notifications".into()).stack_size(256 << 10).spawn(listen);
         let thread = thread.map_err(|error| Scarce::thread(&error))?;
         Ok(OpenSocket { folder: self.folder.clone(), name, thread: Some(thread) })
     }
@@ -254,7 +254,7 @@ impl Notifications {
     }
 
     /// Notifies every process that executes steps, including this one, of runs that are over.
-    pub(crate) fn ring(&self, runs: &[RunKey]) {
+    pub(crate) fn notify_over(&self, runs: &[RunKey]) {
         if runs.is_empty() {
             return;
         }
@@ -263,11 +263,11 @@ impl Notifications {
                 tracing::debug!(%error, process = name, "a process was not told that a run is over");
             }
         }
-        runs.iter().for_each(|run| tell(&self.listening, run));
+        runs.iter().for_each(|run| call_listeners(&self.listening, run));
     }
 
     fn others(&self) -> MutexGuard<'_, Others> {
-        let mut others = locked(&self.others);
+        let mut others = lock(&self.others);
         let changed = std::fs::metadata(&self.folder).and_then(|meta| meta.modified()).ok();
         if changed.is_none() || others.changed != changed {
             let settled = changed.filter(|at| at.elapsed().is_ok_and(|age| age > SETTLED));
@@ -302,17 +302,17 @@ impl Notifications {
     }
 
     /// Whether another process listens to this topic.
-    pub(crate) fn anybody(&self, topic: Topic) -> bool {
+    pub(crate) fn has_listeners(&self, topic: Topic) -> bool {
         self.others().sockets.iter().any(|(about, _)| *about == topic)
     }
 
     /// Notifies all other processes that listen to this topic.
-    pub(crate) fn tell(&self, topic: Topic) {
+    pub(crate) fn notify(&self, topic: Topic) {
         let mut others = self.others();
         // A full socket needs no further message: its receiver has unread ones.
         let failed = |sent: std::io::Result<usize>| sent.is_err_and(|error| error.kind() != ErrorKind::WouldBlock);
-        let news = others.sockets.iter().filter(|(about, _)| *about == topic);
-        if news.fold(false, |any, (_, socket)| any | failed(socket.send(b"!"))) {
+        let listeners = others.sockets.iter().filter(|(about, _)| *about == topic);
+        if listeners.fold(false, |any, (_, socket)| any | failed(socket.send(b"!"))) {
             others.changed = None;
         }
     }

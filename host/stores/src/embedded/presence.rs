@@ -15,7 +15,7 @@ const ABOUT: &str = "~";
 
 /// The status file of a worker.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Said {
+struct StatusFile {
     worker: String,
     until_ms: u64,
     about: String,
@@ -77,13 +77,14 @@ impl Presence {
     }
 
     /// Stores the status of a worker of this process, valid until `until_ms` of the ledger's clock.
-    pub(crate) fn say(&self, worker: &str, about: &[u8], until_ms: u64) -> Result<(), StoreError> {
+    pub(crate) fn write_status(&self, worker: &str, about: &[u8], until_ms: u64) -> Result<(), StoreError> {
         let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
         let path = self.folder.join(format!("{}{ABOUT}{}", self.name, worker.chars().map(plain).collect::<String>()));
-        let said = Said { worker: worker.to_owned(), until_ms, about: String::from_utf8_lossy(about).into_owned() };
+        let status =
+            StatusFile { worker: worker.to_owned(), until_ms, about: String::from_utf8_lossy(about).into_owned() };
         let write = || -> std::io::Result<()> {
             let mut aside = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.folder)?;
-            serde_json::to_writer(&mut aside, &said)?;
+            serde_json::to_writer(&mut aside, &status)?;
             aside.persist(&path)?;
             Ok(())
         };
@@ -91,8 +92,8 @@ impl Presence {
     }
 
     /// The status of each worker in a living process that is valid at `now_ms`, sorted by name.
-    pub(crate) fn said(&self, now_ms: u64) -> Vec<(String, Vec<u8>)> {
-        let read = |name: &String| -> Option<Said> {
+    pub(crate) fn statuses(&self, now_ms: u64) -> Vec<(String, Vec<u8>)> {
+        let read = |name: &String| -> Option<StatusFile> {
             let (process, _) = name.split_once(ABOUT)?;
             if self.is_dead(process) {
                 return None;
@@ -100,16 +101,16 @@ impl Presence {
             serde_json::from_slice(&std::fs::read(self.folder.join(name)).ok()?).ok()
         };
         let files = self.files();
-        let fresh = files.iter().filter_map(read).filter(|said| said.until_ms > now_ms);
-        let mut said: Vec<_> = fresh.map(|said| (said.worker, said.about.into_bytes())).collect();
-        said.sort();
-        said
+        let fresh = files.iter().filter_map(read).filter(|status| status.until_ms > now_ms);
+        let mut statuses: Vec<_> = fresh.map(|status| (status.worker, status.about.into_bytes())).collect();
+        statuses.sort();
+        statuses
     }
 
     /// The name of the worker in the process of this name, if it has written a status.
     pub(crate) fn worker_of(&self, process: &str) -> Option<String> {
         let file = self.files().into_iter().find(|file| file.split_once(ABOUT).is_some_and(|(of, _)| of == process))?;
-        Some(serde_json::from_slice::<Said>(&std::fs::read(self.folder.join(file)).ok()?).ok()?.worker)
+        Some(serde_json::from_slice::<StatusFile>(&std::fs::read(self.folder.join(file)).ok()?).ok()?.worker)
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -6,9 +6,10 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::sync::lock;
 use rusqlite::{Connection, OpenFlags};
 
 use super::io_error;
@@ -19,7 +20,7 @@ pub(crate) enum Reader {
     /// A usual SQLite connection, which reads while another connection writes.
     Beside(Mutex<Connection>),
     /// The database file alone, opened anew for each query.
-    Alone(Still),
+    Alone(ImmutableDatabase),
 }
 
 impl Reader {
@@ -29,10 +30,8 @@ impl Reader {
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         match self {
-            Self::Beside(db) => {
-                query(&db.lock().unwrap_or_else(PoisonError::into_inner)).map_err(|e| sql_error(operation, e))
-            }
-            Self::Alone(still) => still.read(operation, query),
+            Self::Beside(db) => query(&lock(db)).map_err(|e| sql_error(operation, e)),
+            Self::Alone(database) => database.read(operation, query),
         }
     }
 
@@ -46,8 +45,8 @@ impl Reader {
         let what = format!("open the database {}, to read only", path.display());
         schema::refuse_no_file(&path, &what)?;
         // The first writer makes this file. If it does not exist, there is no writer to wait for.
-        let turn = match File::open(data.join("dovetail.lock")) {
-            Ok(turn) => Some(turn),
+        let writer_lock = match File::open(data.join("dovetail.lock")) {
+            Ok(writer_lock) => Some(writer_lock),
             Err(e) if e.kind() == ErrorKind::NotFound => None,
             Err(e) => return Err(io_error("open", &data.join("dovetail.lock"), e)),
         };
@@ -56,8 +55,8 @@ impl Reader {
         let (reader, standing) = match beside {
             Ok((db, standing)) => (Self::Beside(Mutex::new(db)), standing),
             Err(error) => {
-                let still = Still { path, turn };
-                if still.log_holds_changes()? {
+                let database = ImmutableDatabase { path, writer_lock };
+                if database.log_holds_changes()? {
                     let StoreError { operation, source, .. } = sql_error(&what, error);
                     let remedy = "changes stand in `dovetail.db-wal` that cannot be read without writing beside it: \
                                   make room, or copy the folder to where you may write and name the copy with --data";
@@ -67,8 +66,8 @@ impl Reader {
                         ..StoreError::plain(StoreErrorKind::Refused, "")
                     });
                 }
-                let standing = still.read(&what, schema::standing)?;
-                (Self::Alone(still), standing)
+                let standing = database.read(&what, schema::standing)?;
+                (Self::Alone(database), standing)
             }
         };
         schema::refuse_newer(standing.as_ref(), &what)?;
@@ -84,12 +83,12 @@ impl Reader {
 }
 
 /// A database file that no process changes now.
-pub(crate) struct Still {
+pub(crate) struct ImmutableDatabase {
     path: PathBuf,
-    turn: Option<File>,
+    writer_lock: Option<File>,
 }
 
-impl Still {
+impl ImmutableDatabase {
     fn log_holds_changes(&self) -> Result<bool, StoreError> {
         let path = self.path.with_extension("db-wal");
         match std::fs::metadata(&path) {
@@ -106,9 +105,10 @@ impl Still {
         operation: &str,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let locked = self.turn.as_ref().map(|turn| turn.lock_shared()).transpose();
-        locked
-            .map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "wait until nobody writes to the database", e))?;
+        let locked = self.writer_lock.as_ref().map(|writer_lock| writer_lock.lock_shared()).transpose();
+        locked.map_err(|e| {
+            StoreError::new(StoreErrorKind::Unavailable, "wait until no process writes to the database", e)
+        })?;
         let answer = match self.log_holds_changes() {
             Ok(false) => {
                 open(&self.path, "&immutable=1").and_then(|db| query(&db)).map_err(|e| sql_error(operation, e))
@@ -120,8 +120,8 @@ impl Still {
             )),
             Err(error) => Err(error),
         };
-        if let Some(turn) = &self.turn {
-            drop(turn.unlock());
+        if let Some(writer_lock) = &self.writer_lock {
+            drop(writer_lock.unlock());
         }
         answer
     }

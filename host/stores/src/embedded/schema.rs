@@ -105,9 +105,9 @@ pub(crate) fn sql_error(operation: &str, error: rusqlite::Error) -> StoreError {
     StoreError::new(kind, operation, error)
 }
 
-/// Opens `data/dovetail.db` and makes the missing parts of it. `turn` is the writer lock. It is taken only if something
+/// Opens `data/dovetail.db` and makes the missing parts of it. The writer lock is taken only if something
 /// must be written: once for a new folder, and once after each start of the machine.
-pub(crate) fn open(data: &Path, turn: &File) -> Result<Connection, StoreError> {
+pub(crate) fn open(data: &Path, writer_lock: &File) -> Result<Connection, StoreError> {
     let path = data.join("dovetail.db");
     let what = format!("open the database {}", path.display());
     let sql = |e| sql_error(&what, e);
@@ -117,9 +117,9 @@ pub(crate) fn open(data: &Path, turn: &File) -> Result<Connection, StoreError> {
     if standing(&db).map_err(sql)?.is_some_and(|(version, boot)| version == VERSION && boot == boot_id()) {
         return set_up(db).map_err(sql);
     }
-    turn.lock().map_err(|e| StoreError::new(StoreErrorKind::Unavailable, what.clone(), e))?;
+    writer_lock.lock().map_err(|e| StoreError::new(StoreErrorKind::Unavailable, what.clone(), e))?;
     let prepared = prepare(&mut db, &what);
-    drop(turn.unlock());
+    drop(writer_lock.unlock());
     prepared?;
     set_up(db).map_err(sql)
 }

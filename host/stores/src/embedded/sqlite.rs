@@ -19,12 +19,12 @@ use dovetail_core::retention::Archive;
 use dovetail_core::scarce::Scarce;
 use rusqlite::{Connection, params};
 
-use super::claimers::{Claimers, LOOK_ROUND, Wakeup, Wanted};
+use super::claimers::{Claimers, LOOK_ROUND, PendingClaim, Wakeup};
 use super::notifications::{Notifications, Topic};
 use super::presence::Presence;
 use super::reading::Reader;
 use super::schema;
-use super::writer::{Request, Staying, Writer, write_with_others};
+use super::writer::{Request, WaitingClaimers, Writer, write_with_others};
 use super::writer_lock::WriterLock;
 use super::{apply, make_folder, millis};
 
@@ -47,13 +47,13 @@ pub struct SqliteLedger {
     writer: Option<Writing>,
     reader: Reader,
     presence: Arc<Presence>,
-    bell: Arc<EventCount>,
-    /// Rings when a run may have ended; `bell` rings after every change.
+    changes: Arc<EventCount>,
+    /// Notified when a run may have ended. `changes` is notified after every change.
     ends: Arc<EventCount>,
     claimers: Arc<Claimers>,
     /// How often a waiting caller looks without a notification.
     round: Duration,
-    bells: Arc<Notifications>,
+    notifications: Arc<Notifications>,
     clock: Arc<dyn Clock>,
 }
 
@@ -66,30 +66,30 @@ impl SqliteLedger {
     /// no database.
     pub fn open(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         make_folder(data)?;
-        let turn = WriterLock::open(data)?;
-        let db = schema::open(data, turn.lock())?;
-        let reader = Reader::Beside(Mutex::new(schema::open(data, turn.lock())?));
+        let writer_lock = WriterLock::open(data)?;
+        let db = schema::open(data, writer_lock.lock())?;
+        let reader = Reader::Beside(Mutex::new(schema::open(data, writer_lock.lock())?));
         let presence = Arc::new(Presence::announce(data)?);
         presence.sweep();
-        let (bell, ends) = (Arc::new(EventCount::default()), Arc::new(EventCount::default()));
-        let bells = Arc::new(Notifications::new(data, presence.clone()));
-        let (clock_, presence_, staying) = (clock.clone(), presence.clone(), Staying::default());
+        let (changes, ends) = (Arc::new(EventCount::default()), Arc::new(EventCount::default()));
+        let notifications = Arc::new(Notifications::new(data, presence.clone()));
+        let (clock_, presence_, waiting) = (clock.clone(), presence.clone(), WaitingClaimers::default());
         let writer = Writer {
             db,
             presence: presence_,
-            turn,
+            writer_lock,
             clock: clock_,
-            bell: bell.clone(),
+            changes: changes.clone(),
             ends: ends.clone(),
-            bells: bells.clone(),
-            staying,
+            notifications: notifications.clone(),
+            waiting,
         };
         let (combiner, requests) = FlatCombiner::new(writer);
-        let here = combiner.clone();
+        let claimers = Arc::new(Claimers::default());
+        let (here, callers) = (combiner.clone(), claimers.clone());
         let write = move || {
             while let Ok(first) = here.wait(None) {
-                // The requests of this turn hear that their channels close; later ones are served.
-                drop(contain("write to the database", || write_with_others(here.lock(), first)));
+                write_contained(&callers, || write_with_others(here.lock(), first));
             }
         };
         let thread = std::thread::Builder::new().name("sqlite-writer".into()).spawn(write);
@@ -97,11 +97,12 @@ impl SqliteLedger {
             StoreError::new(StoreErrorKind::Unavailable, "start the writer thread", Scarce::thread(&error))
         })?;
         let writer = Some(Writing { combiner, requests: Arc::new(requests), thread });
-        Ok(Self { writer, reader, presence, bell, ends, claimers: Arc::default(), round: LOOK_ROUND, bells, clock })
+        Ok(Self { writer, reader, presence, changes, ends, claimers, round: LOOK_ROUND, notifications, clock })
     }
 
     /// Sets how often a caller that waits looks for the changes of other processes without a notification. The default
-    /// is 1 s.
+    /// is 1 s. Public only for tests, which show with a long interval that notifications alone suffice.
+    #[doc(hidden)]
     #[must_use]
     pub fn looking_every(mut self, round: Duration) -> Self {
         self.round = round;
@@ -114,17 +115,17 @@ impl SqliteLedger {
     /// `Refused` if even reading needs free space or the right to write. `Newer` and `Corrupt` as for [`Self::open`].
     pub fn open_to_read(data: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (reader, presence) = (Reader::open(data)?, Arc::new(Presence::none(data)));
-        let bells = Arc::new(Notifications::new(data, presence.clone()));
-        let (bell, ends) = (Arc::new(EventCount::default()), Arc::new(EventCount::default()));
+        let notifications = Arc::new(Notifications::new(data, presence.clone()));
+        let (changes, ends) = (Arc::new(EventCount::default()), Arc::new(EventCount::default()));
         Ok(Self {
             writer: None,
             reader,
             presence,
-            bell,
+            changes,
             ends,
             claimers: Arc::default(),
             round: LOOK_ROUND,
-            bells,
+            notifications,
             clock,
         })
     }
@@ -139,8 +140,8 @@ impl SqliteLedger {
         if let Some(writing) = &self.writer {
             // A weak reference, because the writer's thread ends when the last sender is gone.
             let requests = Arc::downgrade(&writing.requests);
-            self.bells.hear(Topic::Jobs, move || {
-                requests.upgrade().is_some_and(|requests| requests.send(Request::Rung).is_ok())
+            self.notifications.subscribe(Topic::Jobs, move || {
+                requests.upgrade().is_some_and(|requests| requests.send(Request::JobsElsewhere).is_ok())
             });
         }
     }
@@ -154,21 +155,22 @@ impl SqliteLedger {
                 claimers.wake_for_ends();
                 ends.upgrade().map(|ends| ends.notify()).is_some()
             };
-            self.bells.hear(Topic::Ends, on_end);
+            self.notifications.subscribe(Topic::Ends, on_end);
         }
     }
 
-    fn tell(&self, request: Request) -> Result<(), StoreError> {
+    fn send(&self, request: Request) -> Result<(), StoreError> {
         let writing = self.writer.as_ref().ok_or_else(to_read)?;
         match writing.combiner.try_lock() {
-            Some(guard) => write_with_others(guard, request),
+            // The caller writes for others, too: a panic over another caller's request must not become this caller's.
+            Some(guard) => write_contained(&self.claimers, || write_with_others(guard, request)),
             None => writing.requests.send(request).map_err(|_| gone())?,
         }
         Ok(())
     }
 
     fn ask<T>(&self, request: Request, reply: &Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
-        self.tell(request)?;
+        self.send(request)?;
         reply.recv().map_err(|_| gone())?
     }
 
@@ -201,8 +203,16 @@ fn to_read() -> StoreError {
     StoreError::plain(StoreErrorKind::Refused, "write to the database: it was opened to read only")
 }
 
+/// Writes. If the host panics, the requests of this write are dropped, so their callers see that their channels close;
+/// the waiting claimers, whose channels stay open, get an error.
+fn write_contained(claimers: &Claimers, write: impl FnOnce()) {
+    if let Err(panic) = contain("write to the database", write) {
+        claimers.fail(&panic);
+    }
+}
+
 fn gone() -> StoreError {
-    StoreError::plain(StoreErrorKind::Unavailable, "the database's writer thread has ended")
+    StoreError::plain(StoreErrorKind::Unavailable, "write to the database: the request was dropped unanswered")
 }
 
 impl Drop for SqliteLedger {
@@ -240,19 +250,21 @@ impl Ledger for SqliteLedger {
         let until = Instant::now() + at_most;
         let (reply, inbox) = crossbeam_channel::unbounded();
         let place = self.claimers.enter(scope, reply.clone());
-        // Read the bell after the registration: from here on, `wake` reaches this claimer.
-        let stays = !at_most.is_zero() && self.bell.count() == wait.seen;
+        // Read `changes` after the registration: from here on, `wake` reaches this claimer.
+        let waits = !at_most.is_zero() && self.changes.count() == wait.seen;
         let claimer = place.claimer;
-        self.tell(Request::Claim(Wanted {
+        self.send(Request::Claim(PendingClaim {
             claimer,
             scope: scope.clone(),
             want,
             lease_ms: millis(lease),
-            stays,
+            waits,
             round: self.round,
             reply,
         }))?;
-        let subscribed = || self.bells.is_heard(Topic::Jobs) && (!of_runs || self.bells.is_heard(Topic::Ends));
+        let subscribed = || {
+            self.notifications.is_subscribed(Topic::Jobs) && (!of_runs || self.notifications.is_subscribed(Topic::Ends))
+        };
         let (mut leaving, mut nap) = (false, LONG);
         let overdue = until + UNANSWERED;
         loop {
@@ -286,7 +298,7 @@ impl Ledger for SqliteLedger {
                 }
             }
             // Jobs may already be on their way, so a withdrawal is complete only when its answer comes.
-            self.tell(if leaving { Request::Withdraw(claimer) } else { Request::Look(claimer) })?;
+            self.send(if leaving { Request::Withdraw(claimer) } else { Request::Look(claimer) })?;
             nap = self.round;
         }
     }
@@ -342,8 +354,8 @@ impl Ledger for SqliteLedger {
         let until = Instant::now() + wait.at_most;
         let before = self.ends.count();
         loop {
-            let heard = self.ends.count();
-            let news = runs.is_empty() && heard != before;
+            let count = self.ends.count();
+            let new_end = runs.is_empty() && count != before;
             let ended: Vec<RunKey> = self.read("look for the end of runs", |db| {
                 runs.iter()
                     .filter_map(|run| {
@@ -352,12 +364,12 @@ impl Ledger for SqliteLedger {
                     .collect()
             })?;
             let left = until.saturating_duration_since(Instant::now());
-            if !ended.is_empty() || news || left.is_zero() || self.bell.count() != wait.seen {
+            if !ended.is_empty() || new_end || left.is_zero() || self.changes.count() != wait.seen {
                 return Ok(ended);
             }
-            let subscribed = self.writer.is_none() || self.bells.is_heard(Topic::Ends);
-            self.ends.sleep(heard, left.min(self.longest_sleep(subscribed)));
-            if !subscribed && self.ends.count() == heard {
+            let subscribed = self.writer.is_none() || self.notifications.is_subscribed(Topic::Ends);
+            self.ends.sleep(count, left.min(self.longest_sleep(subscribed)));
+            if !subscribed && self.ends.count() == count {
                 // The look that follows finds the ends from before the subscription.
                 self.subscribe_to_ends();
             }
@@ -367,7 +379,7 @@ impl Ledger for SqliteLedger {
     fn on_end(&self, listener: Box<dyn Fn(&RunKey) + Send + Sync>) {
         // A ledger that only reads executes no step, so no listener has anything to stop.
         if self.writer.is_some() {
-            self.bells.listen(listener);
+            self.notifications.listen(listener);
         }
     }
 
@@ -380,21 +392,21 @@ impl Ledger for SqliteLedger {
     }
 
     fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
-        self.presence.say(worker, about, self.clock.mono_ms().saturating_add(millis(keep)))
+        self.presence.write_status(worker, about, self.clock.mono_ms().saturating_add(millis(keep)))
     }
 
     fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        Ok(self.presence.said(self.clock.mono_ms()))
+        Ok(self.presence.statuses(self.clock.mono_ms()))
     }
 
     fn wake(&self) {
-        self.bell.notify();
+        self.changes.notify();
         self.ends.notify();
         self.claimers.wake();
     }
 
     fn wakes(&self) -> u64 {
-        self.bell.count()
+        self.changes.count()
     }
 }
 

@@ -20,7 +20,7 @@ use dovetail_core::meta::Writes;
 use dovetail_core::panics::contain;
 use rusqlite::Connection;
 
-use super::claimers::{Wakeup, Wanted};
+use super::claimers::{PendingClaim, Wakeup};
 use super::notifications::{Notifications, Topic};
 use super::presence::Presence;
 use super::schema::sql_error;
@@ -36,13 +36,13 @@ pub(crate) type ReplyTo<T> = Sender<Result<T, StoreError>>;
 
 pub(crate) enum Request {
     Commit(Vec<Operation>, Then),
-    Claim(Wanted),
+    Claim(PendingClaim),
     /// Look again for jobs for this waiting claimer.
     Look(u64),
     /// This claimer stops waiting.
     Withdraw(u64),
     /// Another process reports jobs that no claimer has taken.
-    Rung,
+    JobsElsewhere,
     Renew {
         leases: Vec<Lease>,
         lease_ms: u64,
@@ -62,25 +62,25 @@ pub(crate) enum Request {
 }
 
 /// Sends the answer to one request after the commit: its result, or the error of the whole transaction.
-type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
+type DeferredReply = Box<dyn FnOnce(Option<StoreError>) + Send>;
 
 pub(crate) struct Writer {
     pub(crate) db: Connection,
     pub(crate) presence: Arc<Presence>,
-    pub(crate) turn: WriterLock,
+    pub(crate) writer_lock: WriterLock,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Rings after every change.
-    pub(crate) bell: Arc<EventCount>,
-    /// Rings when a run may have ended.
+    /// Notified after every change.
+    pub(crate) changes: Arc<EventCount>,
+    /// Notified when a run may have ended.
     pub(crate) ends: Arc<EventCount>,
-    pub(crate) bells: Arc<Notifications>,
-    pub(crate) staying: Staying,
+    pub(crate) notifications: Arc<Notifications>,
+    pub(crate) waiting: WaitingClaimers,
 }
 
 /// The waiting claimers, for which there was no job.
 #[derive(Default)]
-pub(crate) struct Staying {
-    claimers: Vec<Wanted>,
+pub(crate) struct WaitingClaimers {
+    claimers: Vec<PendingClaim>,
     /// A scope in which no further job is ready, and the time until which no look is needed, in milliseconds of the
     /// ledger's clock.
     nothing: Option<(Scope, u64)>,
@@ -88,12 +88,12 @@ pub(crate) struct Staying {
 
 /// The effects of a group of requests that claimers and other processes must hear of.
 #[derive(Default)]
-struct News {
+struct ChangeSummary {
     changed: bool,
     /// Jobs may have become ready.
     ready: bool,
     /// Another process has reported ready jobs.
-    rung: bool,
+    jobs_elsewhere: bool,
     /// Free jobs are left, and another process waits for jobs.
     left: bool,
     /// A run may have ended.
@@ -102,7 +102,7 @@ struct News {
     over: Vec<RunKey>,
 }
 
-impl News {
+impl ChangeSummary {
     fn note(&mut self, item: &Operation, reply: &Reply) {
         match item {
             Operation::Submit { .. }
@@ -138,27 +138,27 @@ pub(crate) fn write_with_others(mut guard: CombinerGuard<'_, Writer, Request>, f
     if group.is_empty() {
         return;
     }
-    let mut news = News::default();
-    let (answers, error) = guard.transact(group, &mut news);
+    let mut summary = ChangeSummary::default();
+    let (answers, error) = guard.transact(group, &mut summary);
     if error.is_some() {
-        guard.staying.nothing = None;
+        guard.waiting.nothing = None;
     }
-    if news.changed {
-        guard.bell.notify();
+    if summary.changed {
+        guard.changes.notify();
     }
-    if news.ended {
+    if summary.ended {
         guard.ends.notify();
     }
-    let bells = guard.bells.clone();
+    let notifications = guard.notifications.clone();
     // Free the writer first: a thread that receives a notification may want to write.
     drop(guard);
     if error.is_none() {
-        bells.ring(&news.over);
-        if news.left {
-            bells.tell(Topic::Jobs);
+        notifications.notify_over(&summary.over);
+        if summary.left {
+            notifications.notify(Topic::Jobs);
         }
-        if news.ended {
-            bells.tell(Topic::Ends);
+        if summary.ended {
+            notifications.notify(Topic::Ends);
         }
     }
     for answer in answers {
@@ -172,20 +172,20 @@ impl Writer {
     fn without_the_database(&mut self, request: Request) -> Option<Request> {
         match request {
             Request::Withdraw(claimer) => {
-                if let Some(wanted) = self.staying.take(claimer) {
-                    wanted.hears(Ok(Wakeup::Jobs(Vec::new())));
+                if let Some(wanted) = self.waiting.take(claimer) {
+                    wanted.send(Ok(Wakeup::Jobs(Vec::new())));
                 }
                 None
             }
-            Request::Rung => {
-                self.staying.nothing = None;
-                (!self.staying.claimers.is_empty()).then_some(Request::Rung)
+            Request::JobsElsewhere => {
+                self.waiting.nothing = None;
+                (!self.waiting.claimers.is_empty()).then_some(Request::JobsElsewhere)
             }
-            Request::Look(claimer) => self.staying.take(claimer).map(Request::Claim),
-            Request::Claim(wanted) if wanted.stays => match &self.staying.nothing {
+            Request::Look(claimer) => self.waiting.take(claimer).map(Request::Claim),
+            Request::Claim(wanted) if wanted.waits => match &self.waiting.nothing {
                 Some((scope, until)) if *scope == wanted.scope && self.clock.mono_ms() < *until => {
-                    wanted.hears(Ok(Wakeup::Nothing(Some(*until))));
-                    self.staying.claimers.push(wanted);
+                    wanted.send(Ok(Wakeup::Nothing(Some(*until))));
+                    self.waiting.claimers.push(wanted);
                     None
                 }
                 _ => Some(Request::Claim(wanted)),
@@ -194,10 +194,14 @@ impl Writer {
         }
     }
 
-    fn transact(&mut self, group: Vec<Request>, news: &mut News) -> (Vec<Answer>, Option<StoreError>) {
+    fn transact(
+        &mut self,
+        group: Vec<Request>,
+        summary: &mut ChangeSummary,
+    ) -> (Vec<DeferredReply>, Option<StoreError>) {
         let mut answers = Vec::with_capacity(group.len());
-        let turn = match self.turn.take() {
-            Ok(turn) => turn,
+        let writer_lock = match self.writer_lock.take() {
+            Ok(writer_lock) => writer_lock,
             Err(e) => {
                 let error =
                     StoreError::new(StoreErrorKind::Unavailable, "wait for the turn to write to the database", e);
@@ -210,18 +214,18 @@ impl Writer {
                     db: &tx,
                     now: self.clock.mono_ms(),
                     presence: &self.presence,
-                    staying: &mut self.staying,
-                    news,
+                    waiting: &mut self.waiting,
+                    summary,
                 };
                 for request in group {
                     answers.extend(serving.serve(request));
                 }
-                if serving.news.ready || serving.news.rung {
+                if serving.summary.ready || serving.summary.jobs_elsewhere {
                     answers.extend(serving.hand_out());
                 }
                 // A process that begins to wait after this check has not looked for jobs yet, so it finds these.
-                if serving.news.ready && self.bells.anybody(Topic::Jobs) {
-                    serving.news.left = apply::is_any_free(&tx).unwrap_or(true);
+                if serving.summary.ready && self.notifications.has_listeners(Topic::Jobs) {
+                    serving.summary.left = apply::is_any_free(&tx).unwrap_or(true);
                 }
                 tx.commit().err()
             }
@@ -231,13 +235,13 @@ impl Writer {
                 Some(error)
             }
         };
-        drop(turn);
+        drop(writer_lock);
         (answers, failed.map(|e| unwritten(&self.db, e)))
     }
 }
 
-impl Staying {
-    fn take(&mut self, claimer: u64) -> Option<Wanted> {
+impl WaitingClaimers {
+    fn take(&mut self, claimer: u64) -> Option<PendingClaim> {
         let at = self.claimers.iter().position(|wanted| wanted.claimer == claimer)?;
         Some(self.claimers.remove(at))
     }
@@ -251,42 +255,46 @@ fn unwritten(db: &Connection, error: rusqlite::Error) -> StoreError {
 fn answer<T: Send + 'static>(
     result: Result<T, StoreError>,
     then: impl FnOnce(Result<T, StoreError>) + Send + 'static,
-) -> Answer {
+) -> DeferredReply {
     Box::new(move |failed| then(failed.map_or(result, Err)))
 }
 
 /// Ignores a closed channel: the change stands although its requester is gone.
-fn reply<T: Send + 'static>(to: ReplyTo<T>, result: Result<T, StoreError>) -> Answer {
+fn reply<T: Send + 'static>(to: ReplyTo<T>, result: Result<T, StoreError>) -> DeferredReply {
     answer(result, move |result| drop(to.send(result)))
 }
 
-/// The answer to a request that was not served. The caller of the returned `Answer` supplies the actual error.
-fn refusal(request: Request) -> Answer {
+/// The answer to a request that was not served. The caller of the returned `DeferredReply` supplies the actual error.
+fn refusal(request: Request) -> DeferredReply {
     let unserved = || StoreError::plain(StoreErrorKind::Unavailable, "write to the database");
     match request {
         Request::Commit(_, then) => answer(Err(unserved()), then),
         Request::Write(_, to) => reply(to, Err(unserved())),
         Request::Remove { reply: to, .. } | Request::RemoveUnchanged { reply: to, .. } => reply(to, Err(unserved())),
-        Request::Claim(wanted) => answer(Err(unserved()), move |result| wanted.hears(result)),
+        Request::Claim(wanted) => answer(Err(unserved()), move |result| wanted.send(result)),
         Request::Renew { reply: to, .. } => reply(to, Err(unserved())),
         // These requests expect no answer from the database.
-        Request::Look(_) | Request::Withdraw(_) | Request::Rung => Box::new(|_| {}),
+        Request::Look(_) | Request::Withdraw(_) | Request::JobsElsewhere => Box::new(|_| {}),
     }
 }
 
-/// Serves one request in a savepoint of its own: if it fails, its changes are undone and the other requests of the
-/// transaction are not affected.
+/// Serves one request in a savepoint of its own: if it fails or panics, its changes are undone, and the other requests
+/// of the transaction are not affected.
 fn within<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> Result<T, StoreError> {
     let in_savepoint = || {
         db.prepare_cached("SAVEPOINT request")?.execute([])?;
-        let result = work();
-        if result.is_err() {
+        let result = contain("serve a request", work);
+        if !matches!(result, Ok(Ok(_))) {
             db.prepare_cached("ROLLBACK TO request")?.execute([])?;
         }
         db.prepare_cached("RELEASE request")?.execute([])?;
-        result
+        Ok(result)
     };
-    in_savepoint().map_err(|error| unwritten(db, error))
+    match in_savepoint() {
+        Ok(Ok(Ok(value))) => Ok(value),
+        Ok(Ok(Err(error))) | Err(error) => Err(unwritten(db, error)),
+        Ok(Err(panic)) => Err(StoreError::new(StoreErrorKind::Unavailable, "write to the database", panic)),
+    }
 }
 
 /// The state of one transaction.
@@ -294,23 +302,23 @@ struct Serving<'w> {
     db: &'w Connection,
     now: u64,
     presence: &'w Presence,
-    staying: &'w mut Staying,
-    news: &'w mut News,
+    waiting: &'w mut WaitingClaimers,
+    summary: &'w mut ChangeSummary,
 }
 
 impl Serving<'_> {
     /// Serves one request. Returns `None` if the request needs no answer now, such as a claim that waits.
-    fn serve(&mut self, request: Request) -> Option<Answer> {
+    fn serve(&mut self, request: Request) -> Option<DeferredReply> {
         let db = self.db;
         Some(match request {
             Request::Commit(items, then) => {
                 let result: Result<Vec<Reply>, StoreError> =
                     within(db, || items.iter().map(|item| apply::item(db, item, self.now)).collect());
                 if let Ok(replies) = &result {
-                    self.news.changed = true;
-                    items.iter().zip(replies).for_each(|(item, reply)| self.news.note(item, reply));
-                    if self.news.ready {
-                        self.staying.nothing = None;
+                    self.summary.changed = true;
+                    items.iter().zip(replies).for_each(|(item, reply)| self.summary.note(item, reply));
+                    if self.summary.ready {
+                        self.waiting.nothing = None;
                     }
                 }
                 answer(result, then)
@@ -327,15 +335,15 @@ impl Serving<'_> {
                 let result = within(db, || apply::renew(db, &leases, self.now.saturating_add(lease_ms)));
                 reply(to, result)
             }
-            Request::Rung => {
-                self.news.rung = true;
+            Request::JobsElsewhere => {
+                self.summary.jobs_elsewhere = true;
                 return None;
             }
             Request::Look(_) | Request::Withdraw(_) => return None,
         })
     }
 
-    fn claim(&mut self, wanted: Wanted) -> Option<Answer> {
+    fn claim(&mut self, wanted: PendingClaim) -> Option<DeferredReply> {
         let (db, now, presence) = (self.db, self.now, self.presence);
         let claim = apply::Claim {
             scope: &wanted.scope,
@@ -348,27 +356,27 @@ impl Serving<'_> {
             apply::reap(db, now, &|owner| presence.is_dead(owner))?;
             let claimed = apply::claim(db, &claim)?;
             let more = claimed.len() == wanted.want;
-            Ok((claimed, if more { None } else { Some(apply::next_change(db, &wanted.scope)?) }))
+            Ok((claimed, if more { None } else { Some(apply::next_change(db, &wanted.scope, now)?) }))
         });
         let jobs = match result {
             Ok((jobs, next)) => {
                 let until = now.saturating_add(millis(wanted.round));
-                self.staying.nothing =
+                self.waiting.nothing =
                     next.map(|next| (wanted.scope.clone(), next.map_or(until, |next| next.min(until))));
-                if jobs.is_empty() && wanted.stays {
-                    wanted.hears(Ok(Wakeup::Nothing(next.flatten())));
-                    self.staying.claimers.push(wanted);
+                if jobs.is_empty() && wanted.waits {
+                    wanted.send(Ok(Wakeup::Nothing(next.flatten())));
+                    self.waiting.claimers.push(wanted);
                     return None;
                 }
                 Ok(Wakeup::Jobs(jobs))
             }
             Err(error) => Err(error),
         };
-        Some(answer(jobs, move |jobs| wanted.hears(jobs)))
+        Some(answer(jobs, move |jobs| wanted.send(jobs)))
     }
 
     /// Hands ready jobs to the waiting claimers, in the transaction that made the jobs ready.
-    fn hand_out(&mut self) -> Vec<Answer> {
-        std::mem::take(&mut self.staying.claimers).into_iter().filter_map(|wanted| self.claim(wanted)).collect()
+    fn hand_out(&mut self) -> Vec<DeferredReply> {
+        std::mem::take(&mut self.waiting.claimers).into_iter().filter_map(|wanted| self.claim(wanted)).collect()
     }
 }

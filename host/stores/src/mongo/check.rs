@@ -1,11 +1,13 @@
 //! The URL of a MongoDB, the explanation of its errors with remedies, and, for `doctor`, the server's report about
 //! itself and its behaviour in a race.
 
-use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
+use dovetail_core::sync::lock;
+use dovetail_core::url::without_credentials;
 use mongodb::bson::{Document, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use mongodb::event::EventHandler;
@@ -14,7 +16,7 @@ use mongodb::options::{Acknowledgment, ClientOptions, ServerAddress, Tls, WriteC
 use mongodb::sync::{Client, Collection, Database};
 
 use super::{is_duplicate, parameters};
-use crate::check::{Look, certificate, millis, unknown_host};
+use crate::check::{ServerReport, certificate, millis, unknown_host};
 
 /// Defaults if the URL says nothing else: the time limit for finding a server, the time limit for a connection, and the
 /// interval of checks of each server. A server that vanished is detected after the sum of the last two at the latest.
@@ -37,18 +39,12 @@ pub(super) struct Opened {
     pub(super) database: Database,
     /// `host:port/database`.
     pub(super) address: String,
-    pub(super) silence: Silence,
+    pub(super) last_error: LastServerError,
     hosts: Vec<String>,
     encrypted: bool,
     concern: Option<WriteConcern>,
     /// Whether the URL says `directConnection=true`.
     pub(super) direct: bool,
-}
-
-/// The URL without user and password: everything up to the last `@` is removed.
-fn without_credentials(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, rest)| rest))
 }
 
 fn bad_url(url: &str, error: &Error) -> StoreError {
@@ -91,9 +87,9 @@ pub(super) fn open(url: &str, pool: Option<u32>) -> Result<Opened, StoreError> {
     let direct = options.direct_connection == Some(true);
     options.max_pool_size = pool.or(options.max_pool_size);
     options.app_name.get_or_insert_with(|| "dovetail".to_owned());
-    let silence = Silence { select, last: Arc::default() };
-    let heard = silence.clone();
-    options.sdam_event_handler = Some(EventHandler::callback(move |event| heard.hear(&event)));
+    let last_error = LastServerError { select, last: Arc::default() };
+    let listener = last_error.clone();
+    options.sdam_event_handler = Some(EventHandler::callback(move |event| listener.observe(&event)));
     let encrypted = matches!(options.tls, Some(Tls::Enabled(_)));
     let host = |address: &ServerAddress| match address {
         ServerAddress::Tcp { host, .. } => host.clone(),
@@ -103,26 +99,26 @@ pub(super) fn open(url: &str, pool: Option<u32>) -> Result<Opened, StoreError> {
     let names: Vec<String> = options.hosts.iter().map(ToString::to_string).collect();
     let address = format!("{}/{name}", names.join(","));
     let client = Client::with_options(options).map_err(|e| invalid(&e.kind.to_string()))?;
-    Ok(Opened { database: client.database(&name), address, silence, hosts, encrypted, concern, direct })
+    Ok(Opened { database: client.database(&name), address, last_error, hosts, encrypted, concern, direct })
 }
 
 /// The last reason why a server could not be reached. The driver keeps trying, and its final error does not tell the
 /// reason.
 #[derive(Clone)]
-pub(super) struct Silence {
+pub(super) struct LastServerError {
     /// The time limit for finding a server.
     select: Duration,
     last: Arc<Mutex<Option<ErrorKind>>>,
 }
 
-impl Silence {
-    fn hear(&self, event: &SdamEvent) {
+impl LastServerError {
+    fn observe(&self, event: &SdamEvent) {
         let reason = match event {
             SdamEvent::ServerHeartbeatFailed(failed) => Some((*failed.failure.kind).clone()),
             SdamEvent::ServerHeartbeatSucceeded(_) => None,
             _ => return,
         };
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *lock(&self.last) = reason;
     }
 
     /// The kind of the error, and its text with a remedy. It never contains the driver's whole text, which describes
@@ -132,7 +128,7 @@ impl Silence {
         const RIGHTS: &str = "give this user the role `readWrite` on this database";
         match &*error.kind {
             ErrorKind::ServerSelection { .. } => {
-                let reason = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let reason = lock(&self.last).clone();
                 reason.map_or_else(|| unanswered(self.select), |kind| unreachable_for(&kind, self.select))
             }
             ErrorKind::Authentication { message, .. } => {
@@ -140,14 +136,14 @@ impl Silence {
                 (
                     Refused,
                     format!(
-                        "{message}: mend user and password in the URL (percent-encoded); where the user was made \
+                        "{message}: correct user and password in the URL (percent-encoded); where the user was made \
                          in another database, add ?authSource=admin"
                     ),
                 )
             }
             ErrorKind::Command(e) => match e.code {
                 13 => (Refused, format!("{}: {RIGHTS}", e.message)),
-                18 => (Refused, format!("{}: mend user and password in the URL", e.message)),
+                18 => (Refused, format!("{}: correct user and password in the URL", e.message)),
                 20 | 10107 => {
                     (Refused, format!("{}: name the whole replica set in the URL (?replicaSet=NAME)", e.message))
                 }
@@ -163,8 +159,8 @@ impl Silence {
 
 fn unanswered(within: Duration) -> (StoreErrorKind, String) {
     let why = format!(
-        "no answer within {} s: is it a MongoDB, and does the URL say ?tls=true where it speaks \
-         TLS, and only there? Or is it frozen, overloaded, or behind a firewall?",
+        "no answer within {} s: is the server a MongoDB, and does the URL say ?tls=true exactly if the server \
+         speaks TLS? Or is the server frozen, overloaded, or behind a firewall?",
         within.as_secs_f64()
     );
     (StoreErrorKind::Unavailable, why)
@@ -183,13 +179,13 @@ fn unreachable_for(kind: &ErrorKind, within: Duration) -> (StoreErrorKind, Strin
                 return (Refused, why);
             }
             let help = unknown_host(&text).unwrap_or(
-                "if it always says that: is it a MongoDB, and does the URL say ?tls=true where it speaks \
-                            TLS, and only there?",
+                "if every connection fails like this: is the server a MongoDB, and does the URL say ?tls=true exactly \
+                 if the server speaks TLS?",
             );
             (Unavailable, format!("{text}: {help}"))
         }
         ErrorKind::InvalidTlsConfig { message, .. } => {
-            (Refused, format!("{message}: mend the TLS parameters of the URL"))
+            (Refused, format!("{message}: correct the TLS parameters of the URL"))
         }
         other => (Unavailable, other.to_string()),
     }
@@ -215,42 +211,41 @@ pub(super) fn is_stand_in(info: &Document) -> bool {
 pub(super) fn unfit_alone(hello: &Document) -> Option<&'static str> {
     let writable = hello.get_bool("isWritablePrimary").or_else(|_| hello.get_bool("ismaster")).unwrap_or(true);
     (!writable || hello.get_array("hosts").map_or(0, Vec::len) > 1).then_some(
-        "the URL says `directConnection=true`, and the server is one of several of a replica set: as a secondary it \
-         would be read although it is behind; name the replica set instead (?replicaSet=NAME)",
+        "the URL says `directConnection=true`, and the server is one of several of a replica set: dovetail \
+         would read from a secondary that is behind; name the replica set instead (?replicaSet=NAME)",
     )
 }
 
-/// Adds to `look` what the answer to `hello` tells.
-fn judge(hello: &Document, stand_in: bool, concern: Option<&WriteConcern>, look: &mut Look) {
+/// Adds to `report` what the answer to `hello` tells.
+fn judge(hello: &Document, stand_in: bool, concern: Option<&WriteConcern>, report: &mut ServerReport) {
     let journal = concern.is_some_and(|concern| concern.journal == Some(true));
     let one = concern.is_some_and(|concern| concern.w == Some(Acknowledgment::Nodes(1)));
     let writable = hello.get_bool("isWritablePrimary").or_else(|_| hello.get_bool("ismaster")).unwrap_or(true);
     if let Ok(set) = hello.get_str("setName") {
         let members = hello.get_array("hosts").map_or(0, Vec::len);
-        look.found.push_str(&format!(", replica set {set} of {members}"));
+        report.found.push_str(&format!(", replica set {set} of {members}"));
         if one {
-            let found = "the URL says `w=1`: what the primary alone has is rolled back when it \
-                         fails over, and recorded steps run again";
-            look.warning(found, "leave `w` out: then most members have what was recorded");
+            let found = "the URL says `w=1`: a failover rolls back the records that only the old primary \
+                         has, and their steps run again";
+            report.warning(found, "leave `w` out: then a record is acknowledged when a majority of the members has it");
         }
     } else if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
-        look.found.push_str(", sharded");
+        report.found.push_str(", sharded");
     } else if stand_in {
-        look.found.push_str(", a stand-in for tests (FerretDB)");
-        look.warning(
-            "it is no MongoDB: lists go through whole collections, and become slow with thousands of runs",
+        report.found.push_str(", a stand-in for tests (FerretDB)");
+        report.warning(
+            "it is not a MongoDB: lists read whole collections, and become slow with thousands of runs",
             "use MongoDB 5 or later where results matter",
         );
     } else {
-        look.found.push_str(if journal { ", standalone with its journal" } else { ", standalone" });
-        let lost =
-            if journal { "" } else { "what was recorded in the last 100 ms is lost when its machine fails, and " };
+        report.found.push_str(if journal { ", standalone with its journal" } else { ", standalone" });
+        let lost = if journal { "" } else { "if its machine fails, the records of the last 100 ms are lost, and " };
         let found = format!("a standalone server: {lost}nothing works while it is down");
         let journal = if journal { "" } else { ", or at least add ?journal=true to the URL" };
-        look.warning(found, format!("make it a replica set of three{journal}"));
+        report.warning(found, format!("make it a replica set of three{journal}"));
     }
     if !writable {
-        look.problem("it takes no writes", "name the primary, or the whole replica set with ?replicaSet=NAME");
+        report.problem("it takes no writes", "name the primary, or the whole replica set with ?replicaSet=NAME");
     }
 }
 
@@ -272,46 +267,46 @@ fn race(collection: &Collection<Document>) -> Result<usize, Error> {
 }
 
 /// Connects as a worker does, but takes the database for no fleet.
-pub(crate) fn look(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
-    let Opened { database, address, silence, hosts, encrypted, concern, direct } =
+pub(crate) fn check(url: &str, fleet: &str, clock: &dyn Clock) -> Result<ServerReport, StoreError> {
+    let Opened { database, address, last_error, hosts, encrypted, concern, direct } =
         open(url, u32::try_from(RACERS).ok())?;
     let fail = |operation: &str, error: &Error| {
-        let (kind, why) = silence.explained(error);
+        let (kind, why) = last_error.explained(error);
         StoreError::new(kind, format!("{operation} the metadata store at {address}"), why)
     };
     let info = database.run_command(doc! { "buildInfo": 1 }).run().map_err(|e| fail("ask", &e))?;
     let (asked, asked_ms) = (Instant::now(), clock.wall_ms());
     let hello = database.run_command(doc! { "hello": 1 }).run().map_err(|e| fail("ask", &e))?;
     let trip = asked.elapsed();
-    let mut look = Look::default();
+    let mut report = ServerReport::default();
     match version(&info) {
-        Ok(version) => look.found = format!("MongoDB {version} at {address}"),
+        Ok(version) => report.found = format!("MongoDB {version} at {address}"),
         Err(why) => {
-            look.found = format!("a server at {address}");
-            look.problem(why, UPGRADE);
+            report.found = format!("a server at {address}");
+            report.problem(why, UPGRADE);
         }
     }
-    judge(&hello, is_stand_in(&info), concern.as_ref(), &mut look);
+    judge(&hello, is_stand_in(&info), concern.as_ref(), &mut report);
     if let Some(why) = unfit_alone(&hello).filter(|_| direct) {
-        look.problem(why, "leave `directConnection` out");
+        report.problem(why, "leave `directConnection` out");
     }
-    look.found.push_str(&format!(", answers in {}", millis(trip)));
+    report.found.push_str(&format!(", answers in {}", millis(trip)));
     if let Ok(theirs) = hello.get_datetime("localTime") {
         let half = trip.as_millis() as i64 / 2;
         let ours = i64::try_from(asked_ms).unwrap_or(i64::MAX).saturating_add(half);
-        look.clock(theirs.timestamp_millis().saturating_sub(ours), half.unsigned_abs() + 5);
+        report.clock(theirs.timestamp_millis().saturating_sub(ours), half.unsigned_abs() + 5);
     }
     let facts: Collection<Document> = database.collection("facts");
     let owner = facts.find_one(doc! { "_id": "fleet" }).run().map_err(|e| fail("read", &e))?;
     match owner.as_ref().and_then(|owner| owner.get_str("name").ok()) {
         None => {
-            look.unused = true;
-            look.found.push_str(", used by no fleet yet");
+            report.unused = true;
+            report.found.push_str(", used by no fleet yet");
         }
-        Some(owner) if owner == fleet => look.found.push_str(&format!(", of the fleet `{fleet}`")),
+        Some(owner) if owner == fleet => report.found.push_str(&format!(", of the fleet `{fleet}`")),
         Some(owner) => {
             let found = format!("this database belongs to the fleet `{owner}`, this is `{fleet}`");
-            look.problem(found, format!("name another database, or set `fleet = \"{owner}\"`"));
+            report.problem(found, format!("name another database, or set `fleet = \"{owner}\"`"));
         }
     }
     // Another `doctor` that runs at the same time uses another collection.
@@ -319,25 +314,25 @@ pub(crate) fn look(url: &str, fleet: &str, clock: &dyn Clock) -> Result<Look, St
     let raced = race(&probe);
     let removed = probe.drop().run();
     match raced.map_err(|e| fail("write to", &e))? {
-        1 => look.found.push_str(&format!(", inserts are atomic ({RACERS} at once)")),
+        1 => report.found.push_str(&format!(", inserts are atomic ({RACERS} at once)")),
         winners => {
             let found = format!(
                 "inserts are not atomic: {winners} of {RACERS} threads were told that they were the first with \
                  one `_id`"
             );
-            look.problem(found, "use a MongoDB 5 or later: nothing that dovetail records is safe here");
+            report.problem(found, "use MongoDB 5 or later: no record of dovetail is safe on this server");
         }
     }
     if let Err(error) = removed {
-        let (_, why) = silence.explained(&error);
-        look.warning(
+        let (_, why) = last_error.explained(&error);
+        report.warning(
             format!("the collection `{}`, in which inserts were tried, could not be removed: {why}", probe.name()),
             "remove it by hand",
         );
     }
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
-    look.network(encrypted, &hosts, "add ?tls=true to the URL and let MongoDB speak TLS");
-    Ok(look)
+    report.network(encrypted, &hosts, "add ?tls=true to the URL and let MongoDB speak TLS");
+    Ok(report)
 }
 
 #[cfg(test)]
@@ -361,28 +356,28 @@ mod tests {
         assert!(why("mongodb:SECRET").contains("write mongodb://"));
     }
 
-    fn judged(hello: &Document, url: &str) -> Look {
-        let mut look = Look::default();
-        judge(hello, false, open(url, None).unwrap().concern.as_ref(), &mut look);
-        look
+    fn judged(hello: &Document, url: &str) -> ServerReport {
+        let mut report = ServerReport::default();
+        judge(hello, false, open(url, None).unwrap().concern.as_ref(), &mut report);
+        report
     }
 
     #[test]
     fn what_is_lost_where_is_told() {
         let set = doc! { "setName": "rs0", "hosts": ["a", "b", "c"], "isWritablePrimary": true };
-        let look = judged(&set, "mongodb://h/d");
-        assert_eq!((look.found.as_str(), look.remarks.len()), (", replica set rs0 of 3", 0));
-        assert!(judged(&set, "mongodb://h/d?w=1").remarks[0].found.contains("`w=1`"));
+        let report = judged(&set, "mongodb://h/d");
+        assert_eq!((report.found.as_str(), report.issues.len()), (", replica set rs0 of 3", 0));
+        assert!(judged(&set, "mongodb://h/d?w=1").issues[0].found.contains("`w=1`"));
         let alone = judged(&doc! { "isWritablePrimary": true }, "mongodb://h/d");
         assert!(
             alone.is_usable()
-                && alone.remarks[0].found.contains("last 100 ms")
-                && alone.remarks[0].remedy.contains("journal=true"),
+                && alone.issues[0].found.contains("last 100 ms")
+                && alone.issues[0].remedy.contains("journal=true"),
             "{alone:?}"
         );
         let journal = judged(&doc! { "isWritablePrimary": true }, "mongodb://h/d?journal=true");
         assert!(
-            !journal.remarks[0].found.contains("100 ms") && journal.remarks[0].remedy.ends_with("replica set of three"),
+            !journal.issues[0].found.contains("100 ms") && journal.issues[0].remedy.ends_with("replica set of three"),
             "{journal:?}"
         );
         let secondary = judged(&doc! { "setName": "rs0", "hosts": ["a"], "isWritablePrimary": false }, "mongodb://h/d");
@@ -411,7 +406,7 @@ mod tests {
         let took = started.elapsed();
         assert!(matches!(*error.kind, ErrorKind::ServerSelection { .. }), "{error}");
         assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(2), "{took:?}");
-        assert!(unanswered(opened.silence.select).1.starts_with("no answer within 0.3 s:"));
+        assert!(unanswered(opened.last_error.select).1.starts_with("no answer within 0.3 s:"));
         assert!(why("mongodb://h/d?readPreference=secondary").contains("behind the primary"));
         assert!(why("mongodb://h/d?serverSelectionTimeoutMS=soon").contains("non-negative integer"));
     }

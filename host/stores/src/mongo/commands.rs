@@ -12,9 +12,9 @@ impl MongoMeta {
     /// # Errors
     /// As [`MongoMeta::open`]. `Refused` without the right to ask (the role `clusterMonitor`).
     pub fn commands_answered(url: &str) -> Result<u64, StoreError> {
-        let check::Opened { database, address, silence, .. } = check::open(url, Some(1))?;
+        let check::Opened { database, address, last_error, .. } = check::open(url, Some(1))?;
         let status = database.run_command(doc! { "serverStatus": 1 }).run().map_err(|e| {
-            let (kind, why) = silence.explained(&e);
+            let (kind, why) = last_error.explained(&e);
             let why = if kind == StoreErrorKind::Refused {
                 format!("{why}, and to count commands `clusterMonitor`")
             } else {

@@ -2,7 +2,7 @@
 //! ignores some silently, and others allow stale reads, which no caller can tolerate.
 
 /// How a parameter is treated.
-enum Fate {
+enum ParameterRule {
     /// The driver does what its value says, whatever the value.
     Taken,
     /// The driver does what its value says, if the value is one of these.
@@ -10,13 +10,13 @@ enum Fate {
     Refused(&'static str),
 }
 
-use Fate::{Refused, Taken, TakenAs};
+use ParameterRule::{Refused, Taken, TakenAs};
 
 const OLD: &str = "a secondary may be behind the primary, and a record that was written would be missing: leave it out";
 const NO_EFFECT: &str = "it would have no effect: leave it out";
 
 /// All known parameters, in lower case, because the driver ignores case.
-const KNOWN: &[(&str, Fate)] = &[
+const KNOWN: &[(&str, ParameterRule)] = &[
     ("appname", Taken),
     ("authmechanism", Taken),
     ("authmechanismproperties", Taken),

@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::clock::Clock;
+use dovetail_core::size::rounded_size;
 use redis::{Client, ConnectionAddr, ErrorKind, RedisError, ServerErrorKind};
 
 use super::{CONNECT, settings};
-use crate::check::{Look, certificate, millis, unknown_host};
+use crate::check::{ServerReport, certificate, millis, unknown_host};
 
 /// Percentage of `maxmemory` above which `doctor` warns: little memory is left for a burst of work.
 const FULL: u64 = 80;
@@ -44,9 +45,9 @@ fn no_parameter(name: &str) -> String {
             format!("`?{name}=` has no effect there: write user and password before the `@`")
         }
         name if name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'-')) => {
-            format!("there is no parameter `{name}`, nor any other one")
+            format!("there is no parameter `{name}`: the URL of a Redis takes no parameters")
         }
-        _ => "it has parameters, and there are none (in a password `?` is written %3F)".to_owned(),
+        _ => "the URL of a Redis takes no parameters (in a password `?` is written %3F)".to_owned(),
     }
 }
 
@@ -59,8 +60,8 @@ pub(super) fn explained(error: &RedisError) -> (StoreErrorKind, String) {
         Some("OOM") => {
             return with(
                 Refused,
-                "it is full: raise its `maxmemory`, or wait: what it has is worked off, and what is recorded begins \
-                 when there is room",
+                "it is full: raise its `maxmemory`, or wait: workers still execute its queued steps, and recorded runs \
+                 begin when there is room",
             );
         }
         Some("READONLY") => return with(Refused, "it is a replica, or a failover is under way: name the primary"),
@@ -73,7 +74,7 @@ pub(super) fn explained(error: &RedisError) -> (StoreErrorKind, String) {
         Some("NOAUTH") => {
             return with(Refused, "it asks for a password: write it into the URL, redis://user:password@host");
         }
-        Some("WRONGPASS") => return with(Refused, "mend user and password in the URL (percent-encoded)"),
+        Some("WRONGPASS") => return with(Refused, "correct user and password in the URL (percent-encoded)"),
         Some("MISCONF") => {
             return with(Unavailable, "it cannot write its own disk and refuses changes: make room there");
         }
@@ -82,16 +83,16 @@ pub(super) fn explained(error: &RedisError) -> (StoreErrorKind, String) {
     if error.kind() == ErrorKind::AuthenticationFailed {
         return with(
             Refused,
-            "mend user and password in the URL (percent-encoded), or leave them out where the server has none",
+            "correct user and password in the URL (percent-encoded), or leave them out if the server has none",
         );
     }
     if error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError) && text.contains("DB index") {
-        return with(Refused, "mend the number of the database at the end of the URL");
+        return with(Refused, "correct the number of the database at the end of the URL");
     }
     if error.is_timeout() {
         let why = "no answer in time: it may be frozen or overloaded, or a firewall in between (does `redis-cli -h \
-                   HOST -p PORT ping` say PONG?); if it answers others, does the URL say rediss:// where it speaks \
-                   TLS, and redis:// where it does not?";
+                   HOST -p PORT ping` say PONG?); if it answers other clients, does the URL say rediss:// if the \
+                   server speaks TLS, and redis:// if not?";
         return (Unavailable, why.to_owned());
     }
     if error.is_connection_refusal() {
@@ -104,13 +105,15 @@ pub(super) fn explained(error: &RedisError) -> (StoreErrorKind, String) {
         return with(Unavailable, help);
     }
     if error.kind() == ErrorKind::Parse {
-        let why = "its answer is none of a Redis: is the port in the URL that of another server (HTTP, S3, MongoDB)?";
+        let why = "the answer is not in the protocol of Redis: does another server (HTTP, S3, MongoDB) listen on this \
+                   port?";
         return (Unavailable, why.to_owned());
     }
     if error.is_connection_dropped() {
         return with(
             Unavailable,
-            "if it always does that: is it a Redis, and does the URL say rediss:// where it speaks TLS?",
+            "if every connection ends like this: is the server a Redis, and does the URL say rediss:// if the server \
+             speaks TLS?",
         );
     }
     (Unavailable, text)
@@ -120,54 +123,50 @@ fn fact<'i>(info: &'i str, name: &str) -> Option<&'i str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-/// Adds to `look` what the answer to `INFO` tells.
-fn judge(info: &str, look: &mut Look) {
+/// Adds to `report` what the answer to `INFO` tells.
+fn judge(info: &str, report: &mut ServerReport) {
     let number = |name: &str| fact(info, name).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
-    look.found.push_str(&format!(", {}", if fact(info, "role") == Some("master") { "primary" } else { "replica" }));
+    report.found.push_str(&format!(", {}", if fact(info, "role") == Some("master") { "primary" } else { "replica" }));
     let (used, most) = (number("used_memory"), number("maxmemory"));
-    let limit = if most == 0 { "without a limit".to_owned() } else { format!("of {}", mebibytes(most)) };
+    let limit = if most == 0 { "without a limit".to_owned() } else { format!("of {}", rounded_size(most)) };
     let policy = fact(info, "maxmemory_policy").unwrap_or("unknown policy");
-    look.found.push_str(&format!(", {} used {limit}, {policy}", mebibytes(used)));
+    report.found.push_str(&format!(", {} used {limit}, {policy}", rounded_size(used)));
     if let Err(refusal) = settings::judge(info) {
-        look.problem(refusal.0, refusal.1);
+        report.problem(refusal.0, refusal.1);
     }
     if most > 0 && used.saturating_mul(100) > most.saturating_mul(FULL) {
-        let found = format!("{} of {} are used", mebibytes(used), mebibytes(most));
-        look.warning(
+        let found = format!("{} of {} are used", rounded_size(used), rounded_size(most));
+        report.warning(
             found,
-            "raise `maxmemory`: while the queue is full, new runs are recorded, and begin when there is room",
+            "raise `maxmemory`: while the queue is full, new runs are recorded and wait until there is room",
         );
     }
     if fact(info, "aof_enabled") == Some("1") {
-        look.found.push_str(", appendonly");
+        report.found.push_str(", appendonly");
         if fact(info, "aof_last_write_status").is_some_and(|status| status != "ok") {
-            look.problem(
+            report.problem(
                 "it could not write its append-only file",
-                "make room on its disk, or mend it: it refuses changes until then",
+                "make room on its disk, or repair the disk: Redis refuses changes until then",
             );
         }
     } else {
         let found = "appendonly is off: after a restart the queue is empty or old, and every open run is put back \
                      from the records, which takes a while";
-        look.warning(
+        report.warning(
             found,
             "set `appendonly yes` and `appendfsync everysec` (redis.conf, or CONFIG SET and CONFIG REWRITE)",
         );
     }
     if fact(info, "rdb_last_bgsave_status").is_some_and(|status| status != "ok") {
-        look.warning(
+        report.warning(
             "its last snapshot failed",
-            "look into its log: its disk may be full, or `vm.overcommit_memory` be 0",
+            "look into its log: its disk may be full, or `vm.overcommit_memory` may be 0",
         );
     }
 }
 
 /// Connects as a worker does. Reports every fault as a remark instead of refusing the server.
-pub(crate) fn look(url: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
+pub(crate) fn check(url: &str, clock: &dyn Clock) -> Result<ServerReport, StoreError> {
     let client = client(url)?;
     let address = client.get_connection_info().addr().clone();
     let fail = |operation: &str, error: &RedisError| {
@@ -180,25 +179,25 @@ pub(crate) fn look(url: &str, clock: &dyn Clock) -> Result<Look, StoreError> {
     let (asked, asked_ms) = (Instant::now(), clock.wall_ms());
     let (seconds, micros): (i64, i64) = redis::cmd("TIME").query(&mut connection).map_err(|e| fail("ask", &e))?;
     let trip = asked.elapsed();
-    let mut look = Look::default();
+    let mut report = ServerReport::default();
     let (name, version) = match fact(&info, "valkey_version") {
         Some(version) => ("Valkey", version),
         None => ("Redis", fact(&info, "redis_version").unwrap_or("of an unknown version")),
     };
-    look.found = format!("{name} {version} at {address}");
-    judge(&info, &mut look);
-    look.found.push_str(&format!(", answers in {}", millis(trip)));
+    report.found = format!("{name} {version} at {address}");
+    judge(&info, &mut report);
+    report.found.push_str(&format!(", answers in {}", millis(trip)));
     let half = trip.as_millis() as i64 / 2;
     let ours = i64::try_from(asked_ms).unwrap_or(i64::MAX).saturating_add(half);
     let theirs = seconds.saturating_mul(1000).saturating_add(micros / 1000);
-    look.clock(theirs.saturating_sub(ours), half.unsigned_abs() + 5);
+    report.clock(theirs.saturating_sub(ours), half.unsigned_abs() + 5);
     let (encrypted, host) = match &address {
         ConnectionAddr::Tcp(host, _) => (false, host.as_str()),
         ConnectionAddr::TcpTls { host, .. } => (true, host.as_str()),
         _ => (false, "localhost"),
     };
-    look.network(encrypted, &[host], "write rediss:// and let Redis speak TLS");
-    Ok(look)
+    report.network(encrypted, &[host], "write rediss:// and let Redis speak TLS");
+    Ok(report)
 }
 
 #[cfg(test)]
@@ -242,30 +241,30 @@ mod tests {
         assert_eq!(client("redis://h?").unwrap().get_connection_info().redis_settings().db(), 0);
     }
 
-    fn judged(info: &str) -> Look {
-        let mut look = Look::default();
-        judge(info, &mut look);
-        look
+    fn judged(info: &str) -> ServerReport {
+        let mut report = ServerReport::default();
+        judge(info, &mut report);
+        report
     }
 
-    fn said_of(url: &str) -> String {
+    fn refusal_of(url: &str) -> String {
         let asked = client(url)
             .unwrap()
             .get_connection_with_timeout(CONNECT)
             .and_then(|mut open| redis::cmd("PING").query::<String>(&mut open));
-        explained(&asked.expect_err("nobody is there who could answer")).1
+        explained(&asked.expect_err("no server answers")).1
     }
 
     #[test]
-    fn who_is_no_redis_is_told_from_who_cannot_be_found() {
+    fn a_server_that_is_not_a_redis_and_an_unreachable_server_get_different_errors() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let closer = std::thread::spawn(move || listener.accept().map(drop));
-        let said = said_of(&format!("redis://127.0.0.1:{port}"));
-        assert!(said.contains("is it a Redis, and does the URL say rediss://"), "{said}");
+        let refusal = refusal_of(&format!("redis://127.0.0.1:{port}"));
+        assert!(refusal.contains("is the server a Redis, and does the URL say rediss://"), "{refusal}");
         closer.join().unwrap().unwrap();
-        let said = said_of(&format!("redis://127.0.0.1:{port}"));
-        assert!(said.contains("is it running, and are host and port right?"), "{said}");
+        let refusal = refusal_of(&format!("redis://127.0.0.1:{port}"));
+        assert!(refusal.contains("is it running, and are host and port right?"), "{refusal}");
         // A web server answers any request.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -275,20 +274,20 @@ mod tests {
             // Keep the connection open until the client has read the answer and closed it.
             std::io::copy(&mut stream, &mut std::io::sink()).ok();
         });
-        let said = said_of(&format!("redis://127.0.0.1:{port}"));
+        let refusal = refusal_of(&format!("redis://127.0.0.1:{port}"));
         assert!(
-            said.contains("that of another server (HTTP") && !said.contains("Parse") && !said.contains('\n'),
-            "{said}"
+            refusal.contains("does another server (HTTP") && !refusal.contains("Parse") && !refusal.contains('\n'),
+            "{refusal}"
         );
         answering.join().unwrap();
         // The kernel accepts connections for a stopped process, and nothing answers on them.
         let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = client(&format!("redis://127.0.0.1:{}", frozen.local_addr().unwrap().port())).unwrap();
         let asked = client.get_connection_with_timeout(std::time::Duration::from_millis(100)).map(drop).unwrap_err();
-        let said = explained(&asked).1;
-        assert!(said.contains("frozen or overloaded") && said.contains("redis-cli"), "{said}");
-        let said = said_of("redis://nowhere.invalid");
-        assert!(said.contains("is the host in the URL right"), "{said}");
+        let refusal = explained(&asked).1;
+        assert!(refusal.contains("frozen or overloaded") && refusal.contains("redis-cli"), "{refusal}");
+        let refusal = refusal_of("redis://nowhere.invalid");
+        assert!(refusal.contains("is the host in the URL right"), "{refusal}");
     }
 
     const GOOD: &str = "redis_version:7.0.15\r\nrole:master\r\nused_memory:1048576\r\nmaxmemory:10485760\r\n\
@@ -296,9 +295,9 @@ mod tests {
 
     #[test]
     fn a_good_server_has_no_remarks() {
-        let look = judged(GOOD);
-        assert_eq!(look.remarks, []);
-        assert_eq!(look.found, ", primary, 1.0 MiB used of 10.0 MiB, noeviction, appendonly");
+        let report = judged(GOOD);
+        assert_eq!(report.issues, []);
+        assert_eq!(report.found, ", primary, 1.0 MiB used of 10.0 MiB, noeviction, appendonly");
     }
 
     #[test]
@@ -312,11 +311,11 @@ mod tests {
             ("used_memory:1048576", "used_memory:9485760", false, "9.0 MiB of 10.0 MiB", "maxmemory"),
             ("rdb_last_bgsave_status:ok", "rdb_last_bgsave_status:err", false, "snapshot", "log"),
         ] {
-            let look = judged(&GOOD.replace(was, is));
-            let [remark] = look.remarks.as_slice() else { panic!("{is}: {look:?}") };
+            let report = judged(&GOOD.replace(was, is));
+            let [issue] = report.issues.as_slice() else { panic!("{is}: {report:?}") };
             assert!(
-                remark.grave == grave && remark.found.contains(found) && remark.remedy.contains(remedy),
-                "{is}: {remark:?}"
+                issue.grave == grave && issue.found.contains(found) && issue.remedy.contains(remedy),
+                "{is}: {issue:?}"
             );
         }
     }

@@ -16,7 +16,7 @@ pub(super) struct Refusal(pub(super) String, pub(super) &'static str);
 pub(super) fn check(connection: &mut Connection, address: &str) -> Result<(), StoreError> {
     let info: String = redis::cmd("INFO").query(connection).map_err(|e| {
         let (kind, why) = explained(&e);
-        StoreError::new(kind, format!("ask the queue at {address} what it is"), why)
+        StoreError::new(kind, format!("ask the queue at {address} for its version and settings"), why)
     })?;
     judge(&info).map_err(|Refusal(why, remedy)| {
         StoreError::new(StoreErrorKind::Refused, format!("use the queue at {address}"), format!("{why}: {remedy}"))

@@ -66,7 +66,7 @@ impl Address {
     pub(crate) fn parse(text: &str, fallback: Option<Credentials>) -> Result<(Self, Credentials), StoreError> {
         const ESCAPE: &str =
             "in a secret key, write `/` as %2F, `+` as %2B, `@` as %40, `:` as %3A, `?` as %3F, `#` as %23, `%` as %25";
-        let url = Url::parse(text).map_err(|e| refused(format!("it is no URL: {e}; {ESCAPE}")))?;
+        let url = Url::parse(text).map_err(|e| refused(format!("it is not a valid URL: {e}; {ESCAPE}")))?;
         if url.scheme() != "s3" {
             return Err(refused("its scheme is not `s3`"));
         }

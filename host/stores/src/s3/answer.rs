@@ -56,7 +56,7 @@ fn element(xml: &str, name: &str) -> Option<String> {
 
 /// A document whose root is a listing.
 #[derive(Deserialize)]
-enum Answer {
+enum ListResponse {
     ListBucketResult(Listing),
 }
 
@@ -81,9 +81,9 @@ struct Object {
 /// # Errors
 /// What is missing in it.
 pub(crate) fn listing(xml: &str) -> Result<(Vec<(String, u64)>, bool), String> {
-    let Answer::ListBucketResult(listing) = quick_xml::de::from_str(xml).map_err(|error| {
+    let ListResponse::ListBucketResult(listing) = quick_xml::de::from_str(xml).map_err(|error| {
         let why: String = error.to_string().chars().filter(|c| !c.is_control()).take(300).collect();
-        format!("the answer is no listing: {why}")
+        format!("the answer is not a listing: {why}")
     })?;
     Ok((listing.contents.into_iter().map(|object| (object.key, object.size)).collect(), listing.is_truncated))
 }
@@ -158,7 +158,7 @@ impl Refusal {
             (300..=399, _) => {
                 let region =
                     self.region.as_ref().map_or_else(String::new, |region| format!(", it is in the region `{region}`"));
-                Fault::Final(Refused, format!("the bucket is not at this endpoint{region}: mend the URL ({shown})"))
+                Fault::Final(Refused, format!("the bucket is not at this endpoint{region}: correct the URL ({shown})"))
             }
             (408 | 409 | 425 | 429, _) => Fault::Again(shown),
             (501 | 505, _) => Fault::Final(Refused, format!("the server cannot do this ({shown})")),

@@ -141,7 +141,7 @@ impl S3Blobs {
             let back = self.read("read back a test object", &key, content.len() as u64, None).await?;
             let round_trip = started.elapsed();
             if back != content {
-                let why = "it says something else than what was written: is there a cache before the server?";
+                let why = "the object differs from the one that was written: is there a cache in front of the server?";
                 return Err(StoreError::new(
                     StoreErrorKind::Corrupt,
                     format!("read back a test object in {}", self.client.address),
@@ -173,7 +173,7 @@ impl S3Blobs {
         }
         let key = self.key(OWNER);
         let remove = async |limit| self.accepted(&key, &Ask::Delete, limit).await.map(drop);
-        self.block_on(self.client.attempts("remove whose blobs these are", 0, remove))
+        self.block_on(self.client.attempts("remove the owner of the blobs", 0, remove))
     }
 
     /// Blobs of a kind in the order of their keys, from the first one after the key `after`. Also returns the last key
@@ -277,7 +277,7 @@ impl S3Blobs {
             Ok(ObjectHead { bytes, age })
         });
         match asked.await {
-            Ok(seen) => Ok(Some(seen)),
+            Ok(head) => Ok(Some(head)),
             Err(e) if e.kind == StoreErrorKind::Missing => Ok(None),
             Err(e) => Err(e),
         }
@@ -324,7 +324,7 @@ impl Blobs for S3Blobs {
             let mends = kind == BlobKind::Package;
             if mends || bytes.len() >= LOOK_FIRST {
                 match self.head(&operation, &key, true).await? {
-                    Some(seen) if seen.bytes == bytes.len() as u64 && seen.is_young() => {
+                    Some(head) if head.bytes == bytes.len() as u64 && head.is_young() => {
                         if !mends || self.holds(&operation, &key, &digest, bytes.len() as u64).await? {
                             return Ok(digest);
                         }
@@ -336,7 +336,7 @@ impl Blobs for S3Blobs {
                 }
             }
             let written = self.write(&operation, &key, bytes, if_new).await?;
-            if !written && self.head(&operation, &key, true).await?.is_none_or(|seen| !seen.is_young()) {
+            if !written && self.head(&operation, &key, true).await?.is_none_or(|head| !head.is_young()) {
                 self.write(&operation, &key, bytes, false).await?;
             }
             Ok(digest)
@@ -350,14 +350,14 @@ impl Blobs for S3Blobs {
 
     fn size(&self, kind: BlobKind, digest: &Digest) -> Result<Option<u64>, StoreError> {
         let operation = format!("look for {} {digest}", kind.folder());
-        Ok(self.block_on(self.head(&operation, &self.blob_key(kind, digest), false))?.map(|seen| seen.bytes))
+        Ok(self.block_on(self.head(&operation, &self.blob_key(kind, digest), false))?.map(|head| head.bytes))
     }
 }
 
 impl Owned for S3Blobs {
     fn owner(&self) -> Result<Option<String>, StoreError> {
         let key = self.key(OWNER);
-        match self.block_on(self.read("read whose blobs these are", &key, MAX_IDENTITY, None)) {
+        match self.block_on(self.read("read the owner of the blobs", &key, MAX_IDENTITY, None)) {
             Ok(bytes) => identity_of(&bytes, &format!("{}{OWNER}", self.client.address)).map(Some),
             Err(e) if e.kind == StoreErrorKind::Missing => Ok(None),
             Err(e) => Err(e),
@@ -367,7 +367,7 @@ impl Owned for S3Blobs {
     fn own(&self, records: &str) -> Result<String, StoreError> {
         let key = self.key(OWNER);
         let gone = || {
-            let operation = format!("read back whose blobs these are in {}", self.client.address);
+            let operation = format!("read back the owner of the blobs in {}", self.client.address);
             StoreError::new(StoreErrorKind::Unavailable, operation, "it was written a moment ago, and is not there")
         };
         // An existing owner stays, whatever the server supports.
@@ -375,7 +375,7 @@ impl Owned for S3Blobs {
             return Ok(owner);
         }
         let content = format!("{records}\n");
-        self.block_on(self.write("write whose blobs these are", &key, content.as_bytes(), true))?;
+        self.block_on(self.write("write the owner of the blobs", &key, content.as_bytes(), true))?;
         if !self.conditional.load(Ordering::Relaxed) {
             // If several processes write at once, such a server keeps the last object.
             std::thread::sleep(SETTLED);
@@ -415,9 +415,9 @@ impl RemovableBlobs for S3Blobs {
 
     fn age(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Duration>, StoreError> {
         let operation = format!("look for {} {digest}", kind.folder());
-        let seen = self.block_on(self.head(&operation, &self.blob_key(kind, digest), false))?;
+        let head = self.block_on(self.head(&operation, &self.blob_key(kind, digest), false))?;
         // If the server does not tell the age of its objects, their age is zero and none is removed.
-        Ok(seen.map(|seen| seen.age.unwrap_or_default()))
+        Ok(head.map(|head| head.age.unwrap_or_default()))
     }
 
     fn remove(&self, kind: BlobKind, digest: &Digest, at_least: Duration) -> Result<bool, StoreError> {

@@ -31,7 +31,7 @@ fn requests_name_the_blob_and_are_signed() {
     );
     assert!(
         seen.headers.contains(&format!("x-amz-content-sha256: {}", digest.hex())),
-        "the server can check what arrives"
+        "the server can check the content"
     );
     assert!(seen.headers.contains("if-none-match: *"));
     assert!(!format!("{seen:?}").contains("HIDDENSECRET"));
@@ -280,7 +280,7 @@ fn a_listing_is_read_page_by_page() {
         Ok(())
     };
     open(&fake, "").walk(KIND, told).unwrap();
-    assert_eq!(found, digests.map(|digest| (digest, 5)), "and what is none of ours is passed by");
+    assert_eq!(found, digests.map(|digest| (digest, 5)), "foreign objects are skipped");
     assert_eq!(fake.seen().len(), 2, "each page is asked for once");
     assert!(fake.seen()[1].path.contains("start-after=pre%2Fmodels%2Fsha256%2FREADME"), "{}", fake.seen()[1].path);
 }
@@ -316,7 +316,7 @@ fn a_large_blob_is_looked_for_before_it_is_sent() {
     open(&fake, "").put(KIND, &large).unwrap();
     assert!(
         fake.methods() == "HEAD PUT" && !fake.seen()[1].headers.contains("if-none-match"),
-        "what is there is damaged: it is replaced"
+        "the existing object is damaged, so it is replaced"
     );
 }
 

@@ -17,7 +17,7 @@ const KIND: BlobKind = BlobKind::Artifact;
 
 /// The server's URL and the keys from the environment. `None` if there is no server: the test prints that, and fails if
 /// servers are required.
-#[expect(clippy::print_stdout, reason = "what did not run is said")]
+#[expect(clippy::print_stdout, reason = "the test prints that it did not run")]
 fn server(test: &str) -> Option<(String, Option<Credentials>)> {
     let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     if let Some(url) = given("DOVETAIL_TEST_S3") {
@@ -71,7 +71,7 @@ fn a_real_server_keeps_the_promises() {
     let (url, keys) = server_or_return!("a_real_server_keeps_the_promises");
     conformance::blobs(&|| Arc::new(S3Blobs::open(&own(&url, ""), keys.clone()).unwrap()));
     let bucket = S3Blobs::open(&own(&url, ""), keys.clone()).unwrap();
-    conformance::shelf(&bucket, &bucket);
+    conformance::removable_blobs(&bucket, &bucket);
     let place = own(&url, "");
     let new = || Arc::new(S3Blobs::open(&place, keys.clone()).unwrap());
     conformance::owned(&|| new(), &|| assert_eq!(new().put(KIND, b"x").unwrap(), Digest::of(b"x")), 8);
@@ -171,7 +171,7 @@ fn a_package_that_somebody_overwrote_is_noticed_behind_a_cache_and_stored_again(
         assert_eq!(whole(&digest), Some(true));
         for damaged in [vec![8; length], vec![7; length + 1], vec![7; length - 1]] {
             overwrite(&digest, &damaged);
-            assert_eq!(whole(&digest), Some(false), "what is kept near by is not the store");
+            assert_eq!(whole(&digest), Some(false), "the cached copy does not count as stored");
             blobs.put(BlobKind::Package, &content).unwrap();
             assert_eq!(whole(&digest), Some(true), "{} bytes were left as they were", damaged.len());
             assert!(far.get(BlobKind::Package, &digest, 1 << 20).unwrap() == content);

@@ -9,7 +9,7 @@ use crate::geometry::{Area, Cut, js_round, suppress};
 use crate::models::manifest::{Manifest, Output};
 use crate::square::{Padding, push_square};
 
-use super::network::{Answer, Network};
+use super::network::{Network, NetworkOutput};
 
 /// A detector's network and its anchors.
 pub(crate) struct Detector {
@@ -95,7 +95,7 @@ impl Detector {
     }
 
     /// Boxes as fractions of the square, not clipped.
-    fn ssd(&self, answer: &Answer, min: f64) -> Result<Vec<(f64, Area)>, VisionError> {
+    fn ssd(&self, answer: &NetworkOutput, min: f64) -> Result<Vec<(f64, Area)>, VisionError> {
         let rows = answer.values.as_chunks::<5>().0;
         if rows.len() != self.anchors.len() {
             let message = format!("the network gives {} rows and there are {} anchors", rows.len(), self.anchors.len());
@@ -119,7 +119,7 @@ impl Detector {
 
 /// Boxes in pixels of the picture. `inside` is the size of the picture inside the square.
 fn yolo(
-    answer: &Answer,
+    answer: &NetworkOutput,
     anchors: &[[f64; 2]],
     inside: (f64, f64),
     size: Size,
@@ -152,7 +152,7 @@ fn yolo(
 }
 
 /// Boxes as fractions of the square.
-fn boxes(answer: &Answer, min: f64) -> Vec<(f64, Area)> {
+fn boxes(answer: &NetworkOutput, min: f64) -> Vec<(f64, Area)> {
     let one = |row: &[f32; 5]| {
         let [left, top, right, bottom, score] = row.map(f64::from);
         let area = Area { x: left, y: top, w: right - left, h: bottom - top };

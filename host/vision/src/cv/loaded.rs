@@ -4,17 +4,18 @@
 //! keeps it. Two calls that need the same network alternate, one batch at a time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use dovetail_core::id::Digest;
 use dovetail_core::scarce::Scarce;
 use dovetail_core::stop::Stop;
+use dovetail_core::sync::lock;
 use dovetail_core::vision::{Image, Model, ModelKind, Rect, VisionError};
 use dovetail_core::vision::{MODEL_DAMAGED, MODEL_GONE};
 
 use crate::heap;
 use crate::models::manifest::{Crop, CropFrom, Manifest, Output, Role};
-use crate::models::{Installed, Listed, ModelError, ModelStore, default_model};
+use crate::models::{Installed, ModelError, ModelListCache, ModelStore, default_model};
 use crate::pictures::{Pictures, Points};
 
 use super::detect::Detector;
@@ -33,21 +34,16 @@ pub(super) enum Loaded {
 /// A model that was used at least once. A caller holds the lock for one batch, or for one detection.
 pub(super) struct Slot {
     pub(super) manifest: Manifest,
+    /// A network is usable after a panic in a pass, because the next pass replaces the network's input.
     pub(super) loaded: Mutex<Option<Loaded>>,
 }
 
 /// The models and the decoded pictures, which the callers and the jobs on the pool share.
 pub(super) struct Models {
     store: ModelStore,
-    listed: Listed,
+    listed: ModelListCache,
     pub(super) pictures: Arc<Pictures>,
     slots: Mutex<HashMap<Digest, Arc<Slot>>>,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A poisoned lock is usable: a network is still whole after a panic in a pass, because the next pass replaces the
-    // network's input.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The error of a call that could not read the folder of models.
@@ -87,7 +83,7 @@ fn chain(err: &ModelError) -> String {
 impl Models {
     /// Loads no model.
     pub(super) fn new(store: ModelStore, pictures: Arc<Pictures>) -> Self {
-        Self { store, listed: Listed::default(), pictures, slots: Mutex::default() }
+        Self { store, listed: ModelListCache::default(), pictures, slots: Mutex::default() }
     }
 
     /// The folder of the installed models.

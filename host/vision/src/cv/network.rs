@@ -21,12 +21,12 @@ pub(crate) struct Network {
 }
 
 /// The output of a pass: `values` is row-major with the dimensions `dims`, of which the first is the batch.
-pub(crate) struct Answer {
+pub(crate) struct NetworkOutput {
     pub(crate) dims: Vec<usize>,
     pub(crate) values: Vec<f32>,
 }
 
-impl Answer {
+impl NetworkOutput {
     /// The values of each picture of the batch.
     pub(crate) fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
         self.values.chunks_exact((self.values.len() / self.dims[0].max(1)).max(1))
@@ -62,7 +62,7 @@ impl Network {
         count: usize,
         side: usize,
         fill: impl FnOnce(&mut Vec<f32>, &Input),
-    ) -> Result<Answer, VisionError> {
+    ) -> Result<NetworkOutput, VisionError> {
         self.blob.clear();
         fill(&mut self.blob, &self.input);
         if self.blob.len() != count * 3 * side * side {
@@ -83,7 +83,7 @@ impl Network {
                  (or set `batch = 1`)"
             )));
         }
-        Ok(Answer { dims, values })
+        Ok(NetworkOutput { dims, values })
     }
 
     /// Loads the network, runs it on a batch of one and on a batch of the maximum size, and compares the shape of the

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use dovetail_core::id::Digest;
 use dovetail_core::scarce::Scarce;
 use dovetail_core::stop::Stop;
+use dovetail_core::sync::lock;
 use dovetail_core::vision::{
     AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
 };
@@ -15,12 +16,12 @@ use crate::codec;
 use crate::heap;
 use crate::models::ModelStore;
 use crate::options::Options;
-use crate::pictures::{Found, Pictures, Points};
+use crate::pictures::{PictureLookup, Pictures, Points};
 use crate::pool::{Pool, Priority};
 
 use super::edit;
 use super::faces;
-use super::loaded::{Loaded, Models, lock, store_failed};
+use super::loaded::{Loaded, Models, store_failed};
 use super::{failed, scarce, silence};
 
 /// Decoded pictures allowed beyond one for each thread of the pool. A step then has a picture to work on as soon as
@@ -121,10 +122,10 @@ impl Vision for Opencv {
     ) -> Result<Image, VisionError> {
         loop {
             match self.models.pictures.find(digest) {
-                Found::Here(image) => return Ok(image),
+                PictureLookup::Here(image) => return Ok(image),
                 // The channel closes without a message when the other decode ends, also if it failed: look again.
-                Found::Wait(closed) => drop(stop.wait(&closed).map_err(VisionError::Stopped)?),
-                Found::Decode(ticket) => {
+                PictureLookup::Wait(closed) => drop(stop.wait(&closed).map_err(VisionError::Stopped)?),
+                PictureLookup::Decode(ticket) => {
                     let file = bytes()?;
                     return self.on_pool(Priority::After, stop, move |_, _| {
                         let image = codec::decode(&file)?;

@@ -1,8 +1,10 @@
 //! A cache of the list of installed models. A step asks for models by name several times. Reading and parsing every
 //! manifest each time would take longer than the rest of the call except its networks.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
+
+use dovetail_core::sync::lock;
 
 use super::{Installed, ModelError, ModelStore};
 
@@ -21,14 +23,14 @@ struct Read {
 }
 
 #[derive(Default)]
-pub(crate) struct Listed(Mutex<Option<Read>>);
+pub(crate) struct ModelListCache(Mutex<Option<Read>>);
 
-impl Listed {
+impl ModelListCache {
     /// Every installed model, sorted by kind and name. An added or removed manifest is noticed at once, an overwritten
     /// one within a second.
     pub(crate) fn get(&self, store: &ModelStore) -> Result<Arc<[Installed]>, ModelError> {
         let changed = store.changed()?;
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.0);
         if let Some(read) = last.as_ref().filter(|read| read.changed == changed && read.at.elapsed() < AGE) {
             return Ok(read.list.clone());
         }
@@ -49,7 +51,7 @@ mod tests {
     fn a_model_that_is_installed_is_there_at_once_and_the_list_is_read_once() {
         let folder = tempfile::tempdir().unwrap();
         let store = ModelStore::open(folder.path().join("models")).unwrap();
-        let listed = Listed::default();
+        let listed = ModelListCache::default();
         assert!(listed.get(&store).unwrap().is_empty());
         std::thread::sleep(2 * TICK);
         let first = listed.get(&store).unwrap();

@@ -20,7 +20,7 @@ mod weights;
 pub use default::{default_model, default_models};
 pub use import::{FACE_API_PACKAGE, HAAR_FOLDER};
 #[cfg(feature = "opencv")]
-pub(crate) use listed::Listed;
+pub(crate) use listed::ModelListCache;
 pub use manifest::Manifest;
-pub use store::{Installed, ModelError, ModelStore, Unread};
+pub use store::{Installed, ModelError, ModelStore, UnreadModel};
 pub use weights::WeightsError;

@@ -90,7 +90,7 @@ pub struct Installed {
 }
 
 /// The name of a model whose manifest cannot be read, and the reason.
-pub type Unread = (String, ModelError);
+pub type UnreadModel = (String, ModelError);
 
 /// A model that is to be installed: its manifest, without the list of files, and its files.
 pub(crate) struct Candidate {
@@ -128,7 +128,7 @@ impl ModelStore {
     ///
     /// # Errors
     /// `Io`.
-    pub fn take_turn(&self) -> Result<fs::File, ModelError> {
+    pub fn lock_installs(&self) -> Result<fs::File, ModelError> {
         let path = self.dir.join(".installing");
         let file = fs::File::options().create(true).append(true).open(&path).map_err(io_error("open", &path))?;
         file.lock().map_err(io_error("lock", &path))?;
@@ -163,7 +163,7 @@ impl ModelStore {
     ///
     /// # Errors
     /// `Io` if the folder cannot be listed.
-    pub fn look(&self) -> Result<(Vec<Installed>, Vec<Unread>), ModelError> {
+    pub fn look(&self) -> Result<(Vec<Installed>, Vec<UnreadModel>), ModelError> {
         let (mut found, mut unread) = (Vec::new(), Vec::new());
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
@@ -325,7 +325,7 @@ impl ModelStore {
                 .iter()
                 .map(|(role, bytes)| File { role: *role, digest: Digest::of(bytes), bytes: bytes.len() as u64 })
                 .collect();
-            let text = toml::to_string(&manifest).expect("a manifest has only what TOML can hold");
+            let text = toml::to_string(&manifest).expect("a manifest serializes to TOML");
             let model = manifest.model(Digest::of(text.as_bytes()));
             let mut present = false;
             for other in &installed {

@@ -81,7 +81,7 @@ fn truncations_at_every_fiftieth() {
                 }
             }
         }
-        assert!(refused >= 45, "{refused} of 50 parts of {:x?} are no picture", &file[..4]);
+        assert!(refused >= 45, "{refused} of 50 parts of {:x?} are not pictures", &file[..4]);
     }
 }
 

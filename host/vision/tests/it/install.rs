@@ -58,7 +58,7 @@ fn a_model_that_is_to_be_had_elsewhere_is_installed_when_it_is_asked_for() {
     let missing = |name| {
         matches!(vision.model(ModelKind::Detector, name), Err(VisionError::Unavailable { code: "models_missing", .. }))
     };
-    assert!(missing(None), "nobody was told where to look");
+    assert!(missing(None), "no search function is registered");
     let looked = Arc::new(AtomicU32::new(0));
     let (counted, folder) = (looked.clone(), dir.path().to_owned());
     vision.on_missing(Box::new(move || {
@@ -74,7 +74,7 @@ fn a_model_that_is_to_be_had_elsewhere_is_installed_when_it_is_asked_for() {
     assert_eq!(vision.model(ModelKind::Detector, Some("haar")).unwrap().name, "haar");
     assert_eq!(looked.load(Ordering::SeqCst), 2);
     vision.model(ModelKind::Detector, Some("haar")).unwrap();
-    assert_eq!(looked.load(Ordering::SeqCst), 2, "what is here is not looked for");
+    assert_eq!(looked.load(Ordering::SeqCst), 2, "an installed model is not searched for");
 }
 
 #[test]

@@ -14,8 +14,8 @@ struct Photo {
     width: u32,
     height: u32,
     faces: Vec<Face>,
-    tiny: Vec<Found>,
-    likely: Vec<Found>,
+    tiny: Vec<FoundFace>,
+    likely: Vec<FoundFace>,
 }
 
 #[derive(Deserialize)]
@@ -30,7 +30,7 @@ struct Face {
 }
 
 #[derive(Deserialize)]
-struct Found {
+struct FoundFace {
     bbox: [f32; 4],
     score: f64,
 }

@@ -146,13 +146,13 @@ fn exported_run(resolve: &Resolve, world: WorldId) -> Result<(InterfaceId, &Func
 fn signature(resolve: &Resolve, run: &Function) -> Result<(String, Option<String>), String> {
     let wrong = |what: &str| format!("`run` {what}: it should be {SHOULD_BE}");
     let [input] = run.params.as_slice() else { return Err(wrong(&format!("takes {} arguments", run.params.len()))) };
-    let input = record(resolve, input.ty).ok_or_else(|| wrong("takes something else than a record"))?;
+    let input = record(resolve, input.ty).ok_or_else(|| wrong("takes an input that is not a record"))?;
     let Some(TypeDefKind::Result(result)) = run.result.and_then(|t| kind(resolve, t)) else {
         return Err(wrong("returns no result"));
     };
     let output = match result.ok {
         None => None,
-        Some(ok) => Some(record(resolve, ok).ok_or_else(|| wrong("returns something else than a record"))?),
+        Some(ok) => Some(record(resolve, ok).ok_or_else(|| wrong("returns an output that is not a record"))?),
     };
     let Some(Type::Id(error)) = result.err else { return Err(wrong("has another error type")) };
     let error = origin(resolve, error);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dovetail_service::documents::{TaskCheck, TaskFinding};
 use dovetail_service::paths::Shown as _;
-use dovetail_service::plugins::{Good, GrantClass, Stale, asked, show_signature};
+use dovetail_service::plugins::{AcceptedPlugin, GrantClass, Stale, asked, show_signature};
 use dovetail_service::words::bytes;
 use dovetail_service::{Digest, Error, Limits, show_duration_ms, show_size};
 
@@ -61,7 +61,7 @@ fn grants_text(asked: &[String]) -> String {
 }
 
 /// The models that the task's steps wait for in a fleet. None if the task uses no model.
-fn models_text(good: &Good) -> Option<String> {
+fn models_text(good: &AcceptedPlugin) -> Option<String> {
     let (named, opens) = (good.manifest.models.as_deref(), &good.description.opens);
     let kinds = || opens.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
     match named {
@@ -73,13 +73,13 @@ fn models_text(good: &Good) -> Option<String> {
     }
 }
 
-fn good_text(good: &Good) -> String {
-    let Good { manifest, description, package } = good;
+fn good_text(good: &AcceptedPlugin) -> String {
+    let AcceptedPlugin { manifest, description, package } = good;
     let asked = asked(&manifest.grants);
     // An accepted plugin still needs its grants to be allowed.
     let when = if asked.is_empty() { "" } else { " once its grants are allowed" };
-    let (name, version, about) = (&manifest.name, &manifest.version, &manifest.description);
-    let mut text = format!("{name}@{version} is accepted{when}\n{about}\n\npackage {}\n", Digest::of(package));
+    let (reference, about) = (good.reference(), &manifest.description);
+    let mut text = format!("{reference} is accepted{when}\n{about}\n\npackage {}\n", Digest::of(package));
     let memory = description
         .initial_memory
         .map_or_else(String::new, |memory| format!(", starts with {} of memory", bytes(memory)));
@@ -90,11 +90,8 @@ fn good_text(good: &Good) -> String {
     ));
     text.push_str(&format!("limits  {}\n", limits_text(&manifest.limits)));
     text.push_str(&format!("grants  {}\n", grants_text(&asked)));
-    let purity = if description.pure {
-        "pure: the same input gives the same output"
-    } else {
-        "not pure: it uses what its grants allow"
-    };
+    let purity =
+        if description.pure { "pure: the same input gives the same output" } else { "not pure: it uses its grants" };
     if let Some(models) = models_text(good) {
         text.push_str(&format!("models  {models}\n"));
     }

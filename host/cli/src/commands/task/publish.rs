@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use dovetail_service::documents::{PackedTask, PushedTask, TaskName, TaskSummary};
 use dovetail_service::files::read;
 use dovetail_service::paths::Shown as _;
-use dovetail_service::plugins::{Good, MAX_PACKAGE, Package, Stale, stripped};
+use dovetail_service::plugins::{AcceptedPlugin, MAX_PACKAGE, Package, Stale, stripped};
 use dovetail_service::words::bytes;
 use dovetail_service::{Digest, Error};
 
@@ -28,10 +28,11 @@ pub(super) fn pack(
         return Err(Error::usage("not_a_folder", format!("`{}` is not a folder", folder.shown()))
             .help("name the folder with the plugin's plugin.toml"));
     }
-    let Good { manifest, package, .. } = match app.service.look_at_plugin(folder, component, Stale::Refused)? {
-        Ok(good) => good,
-        Err(findings) => return Ok(refused(app, folder, &findings)),
-    };
+    let AcceptedPlugin { manifest, package, .. } =
+        match app.service.look_at_plugin(folder, component, Stale::Refused)? {
+            Ok(good) => good,
+            Err(findings) => return Ok(refused(app, folder, &findings)),
+        };
     let package =
         if strip { stripped(&package).map_err(|refusal| Error::from(refusal).of_file(folder))? } else { package };
     let default = format!("{}-{}.zip", manifest.name, manifest.version);
@@ -100,7 +101,7 @@ fn pushed(task: &PushedTask) -> String {
         (false, true) => "was published before; its stored package was damaged or missing, and was repaired",
         (false, false) => "was published before, unchanged",
     };
-    format!("{}@{}  {}  {how}\n", task.name, task.version, task.package)
+    format!("{}  {}  {how}\n", task.reference(), task.package)
 }
 
 pub(super) fn list(app: &App) -> Result<Exit, Error> {
@@ -137,9 +138,8 @@ pub(super) fn show(app: &App, reference: &str) -> Result<Exit, Error> {
         };
         let purity = if task.pure { "pure: the same input gives the same output" } else { "not pure" };
         format!(
-            "{}@{}\n{}\n\npackage {}\nlimits  {}\ngrants  {grants}\npurity  {purity}\n\n{signature}",
-            task.name,
-            task.version,
+            "{}\n{}\n\npackage {}\nlimits  {}\ngrants  {grants}\npurity  {purity}\n\n{signature}",
+            task.reference(),
             task.description,
             task.package,
             limits_text(&document.limits),

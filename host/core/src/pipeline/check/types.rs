@@ -78,7 +78,7 @@ impl Checker<'_> {
         let step = &self.declared.steps[joint.step];
         let number = step.number.map_or_else(|| "input".to_owned(), |number| format!("input_{number:03}"));
         match &self.tasks[joint.step] {
-            Some(task) => format!("`{number}_{}` of {} ({}@{})", joint.field, step.name, task.name, task.version),
+            Some(task) => format!("`{number}_{}` of {} ({})", joint.field, step.name, task.key()),
             None => format!("`{number}_{}` of {}", joint.field, step.name),
         }
     }
@@ -151,7 +151,7 @@ impl Checker<'_> {
                 let index = self.declared.steps.iter().position(|declared| declared.name == *step)?;
                 let task = self.tasks[index].as_ref()?;
                 let output = Type::Record(task.signature.output.clone());
-                let whose = format!("the output of {}@{}", task.name, task.version);
+                let whose = format!("the output of {}", task.key());
                 follow_from(&output, path, &whose).map_err(|finding| self.findings.push(finding.at(pointer))).ok()
             }
         }
@@ -165,7 +165,7 @@ fn default_value(input: &DeclaredInput, ty: &Type, default: &Value, findings: &m
         Err(errors) => {
             for error in errors {
                 let message =
-                    format!("the default of `{}` does not fit what the input feeds: {}", input.name, error.message);
+                    format!("the default of `{}` does not fit the connected steps: {}", input.name, error.message);
                 let finding =
                     Finding::new(Code::BadValue, format!("{}/default{}", input.pointer, error.pointer), message);
                 findings.push(finding.detail("expected", error.expected).detail("found", error.found));
@@ -192,7 +192,7 @@ fn follow_from(ty: &Type, path: &[String], whose: &str) -> Result<Type, Box<Find
     for (i, name) in path.iter().enumerate() {
         let whose = if i == 0 { whose.to_owned() } else { format!("`{}`", path[..i].join(".")) };
         let Type::Record(fields) = ty else {
-            let message = format!("{whose} has no field `{name}`: it is {}, no record", ty.short());
+            let message = format!("{whose} has no field `{name}`: it is {}, not a record", ty.short());
             return Err(Box::new(
                 Finding::new(Code::UnknownField, "", message)
                     .help("only fields of records can be followed; take the whole value"),

@@ -73,7 +73,7 @@ fn a_steps_input_and_where_it_comes_from() {
 
 #[test]
 fn values_are_coerced_and_records_are_followed() {
-    let tasks = Listed(vec![
+    let tasks = ListCatalogue(vec![
         task(
             "make",
             "1.0.0",

@@ -5,8 +5,8 @@ use serde_json::json;
 use super::*;
 
 /// Small tasks.
-fn tasks() -> Listed {
-    Listed(vec![
+fn tasks() -> ListCatalogue {
+    ListCatalogue(vec![
         task("make", "1.0.0", &["seed: option<u32>"], &["point: record { x: f32, y: f32 }", "n: u32"]),
         task("make", "1.2.0", &["seed: option<u32>"], &["point: record { x: f32, y: f32 }", "n: u32"]),
         task(
@@ -72,8 +72,8 @@ fn nothing_wrong() {
 
 #[test]
 fn syntax() {
-    assert_eq!(found("{\n  \"name\": \"p\",\n}"), ["3:1 syntax : this is no JSON: trailing comma"]);
-    assert_eq!(found(""), ["1:1 syntax : this is no JSON: EOF while parsing a value"]);
+    assert_eq!(found("{\n  \"name\": \"p\",\n}"), ["3:1 syntax : this is not valid JSON: trailing comma"]);
+    assert_eq!(found(""), ["1:1 syntax : this is not valid JSON: EOF while parsing a value"]);
     assert_eq!(found("[]"), ["1:1 bad_value : a pipeline is an object, and this is an array of 0"]);
 }
 
@@ -131,8 +131,8 @@ fn unknown_steps() {
         ("mkae.n", "there is no step `mkae`; did you mean `make`?"),
         ("inputs.a", "there is no step `inputs`; did you mean `input`?"),
         ("output_007_n", "`output_007_n` does not exist: no step has the number 7"),
-        ("output_1_n", "`output_1_n` is no unique ID: numbers have three digits"),
-        ("output_0001_n", "`output_0001_n` is no unique ID: numbers have three digits"),
+        ("output_1_n", "`output_1_n` is not a unique ID: numbers have three digits"),
+        ("output_0001_n", "`output_0001_n` is not a unique ID: numbers have three digits"),
         ("take_output_001.n", "`take_output_001` does not exist: the step 1 runs make"),
         ("make_output_002.n", "`make_output_002` does not exist: no step has the number 2"),
     ] {
@@ -148,7 +148,7 @@ fn unknown_fields() {
     for (source, message) in [
         ("make.m", "the output of make@1.2.0 has no field `m`; did you mean `n`?"),
         ("make.point.z", "`point` has no field `z`; did you mean `x`?"),
-        ("make.n.x", "`n` has no field `x`: it is u32, no record"),
+        ("make.n.x", "`n` has no field `x`: it is u32, not a record"),
         ("output_001_pint", "the output of make@1.2.0 has no field `pint`; did you mean `point`?"),
         ("make", "`make` names a whole step"),
         ("make_output_001", "`make_output_001` names a whole step"),
@@ -193,19 +193,18 @@ fn type_mismatches() {
     assert_eq!(
         found(&text),
         ["4:58 type_mismatch /steps/pick/inputs/text: `output_001_point` does not fit `input_002_text` of pick \
-             (pick@1.0.0): record { x: f32, y: f32 } meets string: record is no string"]
+             (pick@1.0.0): record { x: f32, y: f32 } meets string: record is not compatible with string"]
     );
     let finding = &check(&text, &tasks()).findings[0];
     assert_eq!(json!(finding.details), json!({ "from": "record { x: f32, y: f32 }", "to": "string", "at": "" }));
     assert!(finding.to_string().ends_with("\n    gives  record { x: f32, y: f32 }\n    needs  string"), "{finding}");
-    let json = finding.to_json();
     assert_eq!(
-        (json["code"].as_str(), json["path"].as_str(), json["line"].as_u64()),
-        (Some("type_mismatch"), Some("/steps/pick/inputs/text"), Some(4))
+        (finding.code, finding.pointer.as_str(), finding.line),
+        (Code::TypeMismatch, "/steps/pick/inputs/text", 4)
     );
 
     // The types differ deep inside: the message names that place.
-    let wide = Listed(vec![
+    let wide = ListCatalogue(vec![
         task("make", "1.0.0", &[], &["faces: list<record { bbox: record { x: f64 } }>"]),
         task("take", "1.0.0", &["faces: list<record { bbox: record { x: f32 } }>"], &["n: u32"]),
     ]);
@@ -298,7 +297,7 @@ fn bad_values() {
         (
             step(r#""number": 1, "task": "Make""#),
             "/steps/make/task",
-            "`Make` is no name of a task: write NAME or NAME@VERSION, such as `face-detection@^1`",
+            "`Make` is not a valid name of a task: write NAME or NAME@VERSION, such as `face-detection@^1`",
         ),
         (
             step(r#""number": 1, "task": "make", "timeout": "0s""#),
@@ -338,12 +337,12 @@ fn bad_values() {
         (
             step(r#""number": 1, "task": "make", "inputs": {"seed": 3}"#),
             "/steps/make/inputs/seed",
-            "the number 3 is no source",
+            "the number 3 is not a valid source",
         ),
         (
             step(r#""number": 1, "task": "make", "inputs": {"seed": "..n"}"#),
             "/steps/make/inputs/seed",
-            "`..n` is no source",
+            "`..n` is not a valid source",
         ),
         (
             step(r#""number": 1, "task": "make", "inputs": []"#),
@@ -362,7 +361,7 @@ fn bad_values() {
             "/output/n",
             "a run's output comes from a step or an input, not from a literal",
         ),
-        (file("", MAKE, r#""N": "make.n""#), "/output/N", "`N` is no name of an output"),
+        (file("", MAKE, r#""N": "make.n""#), "/output/N", "`N` is not a valid name of an output"),
         (
             file(r#""a": {}"#, MAKE, r#""n": "make.n""#),
             "/inputs/a",
@@ -389,14 +388,18 @@ fn bad_values() {
                 r#""n": "make.n""#,
             ),
             "/inputs/a/default",
-            "the default of `a` does not fit what the input feeds: expected u32, found the string \"x\": write an \
+            "the default of `a` does not fit the connected steps: expected u32, found the string \"x\": write an \
              integer from 0 to 4294967295",
         ),
-        (step(r#""number": 1, "task": "make""#).replace("\"p\"", "\"P\""), "/name", "`P` is no name of a pipeline"),
+        (
+            step(r#""number": 1, "task": "make""#).replace("\"p\"", "\"P\""),
+            "/name",
+            "`P` is not a valid name of a pipeline",
+        ),
         (
             step(r#""number": 1, "task": "make""#).replace("1.0.0", "1"),
             "/version",
-            "`1` is no version: unexpected end of input while parsing major version number",
+            "`1` is not a valid version: unexpected end of input while parsing major version number",
         ),
         (
             step(r#""number": 1, "task": "make""#).replace("{ \"name\"", "{ \"timeout\": \"8d\", \"name\""),
@@ -406,7 +409,7 @@ fn bad_values() {
         (
             step(r#""number": 1, "task": "make""#).replace("{ \"name\"", "{ \"on_failure\": \"stop\", \"name\""),
             "/on_failure",
-            "`stop` is no policy",
+            "`stop` is not a valid policy",
         ),
         (
             "{\"version\": \"1.0.0\", \"steps\": {}, \"output\": {\"a\": {\"value\": 1}}}"
@@ -441,7 +444,7 @@ fn names_that_steps_may_not_have() {
         );
     }
     let text = file("", "\"Make\": {\"number\": 1, \"task\": \"make\"}", r#""n": "Make.n""#);
-    assert_eq!(found(&text), ["3:1 bad_value /steps/Make: `Make` is no name of a step"]);
+    assert_eq!(found(&text), ["3:1 bad_value /steps/Make: `Make` is not a valid name of a step"]);
 }
 
 #[test]
@@ -455,7 +458,10 @@ fn unused_outputs_are_warnings() {
         r#""n": "make.n""#,
     );
     // A task without outputs runs for its effects.
-    assert_eq!(found(&text), ["4:9 unused_output /steps/more: nothing reads what the step `more` gives: `point`, `n`"]);
+    assert_eq!(
+        found(&text),
+        ["4:9 unused_output /steps/more: the pipeline uses no output of the step `more`: `point`, `n`"]
+    );
     let checked = check(&text, &tasks());
     assert_eq!((checked.findings[0].severity, checked.pipeline.is_some()), (Severity::Warning, true));
 }
@@ -483,14 +489,14 @@ fn everything_at_once() {
         found(text),
         [
             "4:3 unknown_key /timeuot: unknown key `timeuot`; did you mean `timeout`?",
-            "5:35 bad_value /inputs/seed/default: the default of `seed` does not fit what the input feeds: expected \
+            "5:35 bad_value /inputs/seed/default: the default of `seed` does not fit the connected steps: expected \
              u32, found the string \"many\": write an integer from 0 to 4294967295",
             "5:52 bad_value /inputs/idle: no step reads the input `idle`, so that it has no type",
             "8:26 duplicate_number /steps/take/number: the steps `make` and `take` have the same number, 1",
             "8:55 missing_input /steps/take/inputs: `point` of take@1.0.0 is not mapped, and it must be: it is record \
              { x: f32, y: f64 }",
             "8:62 type_mismatch /steps/take/inputs/n: `output_001_point` does not fit `input_001_n` of take \
-             (take@1.0.0): record { x: f32, y: f32 } meets u64: record is no u64",
+             (take@1.0.0): record { x: f32, y: f32 } meets u64: record is not compatible with u64",
             "8:101 bad_value /steps/take/inputs/names/value/1: the value does not fit `input_001_names` of take \
              (take@1.0.0): expected string, found the number 2: put it in quotes",
             "9:37 unknown_task /steps/gone/task: there is no task `nowhere`",
@@ -499,10 +505,10 @@ fn everything_at_once() {
             "11:93 bad_value /steps/a/inputs/mode/value: the value does not fit `input_005_mode` of a (pick@1.0.0): \
              `exact-only` is none of `fast`, `exact_only`; did you mean `exact_only`?",
             "12:75 duplicate_key /steps/b/inputs/text: the key `text` stands here twice",
-            "13:14 unused_output /steps/lost: nothing reads what the step `lost` gives: `text`",
+            "13:14 unused_output /steps/lost: the pipeline uses no output of the step `lost`: `text`",
             "13:65 unknown_step /steps/lost/inputs/text: there is no step `nobody`",
             "13:87 unknown_field /steps/lost/inputs/txt: pick@1.0.0 has no input `txt`; did you mean `text`?",
-            "14:14 unused_output /steps/spare: nothing reads what the step `spare` gives: `point`, `n`",
+            "14:14 unused_output /steps/spare: the pipeline uses no output of the step `spare`: `point`, `n`",
             "14:56 bad_value /steps/spare/timeout: `timeout` is 1h, which is not allowed",
             "16:23 unknown_field /output/text: the output of take@1.0.0 has no field `txet`; did you mean `text`?",
         ]

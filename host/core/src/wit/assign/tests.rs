@@ -60,7 +60,7 @@ fn nothing_else_is_a_string() {
         assert!(matches!(assign(&from, &Type::String), Assign::No { .. }), "{from}");
     }
     assert!(matches!(assign(&Type::Image, &Type::Artifact), Assign::No { .. }));
-    assert_eq!(parts(&list(Type::U8), &Type::String).1, "list is no string");
+    assert_eq!(parts(&list(Type::U8), &Type::String).1, "list is not compatible with string");
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn not_finite(x: f64) -> &'static str {
 #[must_use]
 pub fn f32_from_json(value: &Value) -> Option<f32> {
     let wide = f64_from_json(value)?;
-    #[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest is what is wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest value is intended")]
     let narrow = wide as f32;
     (narrow.is_finite() || !wide.is_finite()).then_some(narrow)
 }

@@ -13,12 +13,15 @@ use dovetail_core::ledger::{
     Claimed, HeldStep, Kind, Lease, Ledger as _, Listing, Operation, Record, Renewal, Reply, RunKey, Scope, Wait,
 };
 use dovetail_core::meta::{MetaStore, Put};
-use dovetail_core::window::{Called, Change, Delivery, Held, Notification, Stamp, Status, Window, WindowLease};
+use dovetail_core::sync::lock;
+use dovetail_core::window::{
+    Called, Change, Delivery, Notification, Stamp, Status, Window, WindowLease, WindowRenewal,
+};
 
 use crate::fleet::in_flight::{Following, RecordedRequest, Request, Slot};
 use crate::fleet::records::{self, Forget, Holder, Repair, ToRecords};
 use crate::fleet::work::{self, ToWindow};
-use crate::fleet::{FleetLedger, NOT_CARRIED, Shared, locked};
+use crate::fleet::{FleetLedger, NOT_CARRIED, Shared};
 
 const LEASE: Duration = Duration::from_secs(60);
 /// Much longer than any wait of these tests takes.
@@ -150,10 +153,13 @@ impl Window for ScriptedStores {
         })
     }
 
-    fn renew(&self, leases: &[WindowLease], _lease: Duration) -> Result<Vec<Held>, StoreError> {
+    fn renew(&self, leases: &[WindowLease], _lease: Duration) -> Result<Vec<WindowRenewal>, StoreError> {
         let gone = self.gone.lock().unwrap();
         self.renewed.lock().unwrap().extend(leases.iter().map(|lease| lease.token.clone()));
-        Ok(leases.iter().map(|l| if gone.contains(&l.token) { Held::Gone } else { Held::Renewed }).collect())
+        Ok(leases
+            .iter()
+            .map(|l| if gone.contains(&l.token) { WindowRenewal::Gone } else { WindowRenewal::Renewed })
+            .collect())
     }
 
     fn listen(&self, _ring: Box<dyn Fn(Notification) + Send + Sync>) {}
@@ -219,7 +225,7 @@ fn finish(lease: &Lease, close: bool) -> Operation {
 }
 
 fn held(ledger: &FleetLedger) -> usize {
-    locked(&ledger.shared.leases).len()
+    lock(&ledger.shared.leases).len()
 }
 
 fn only(ledger: &FleetLedger, item: Operation) -> Reply {
@@ -320,7 +326,7 @@ fn an_item_that_fails_takes_no_answer_of_another_one() {
             (run(7), Status::NotOwner),
         ]);
         stores.unreadable.lock().unwrap().insert(run(bad).run.to_string(), StoreErrorKind::Corrupt);
-        let first = locked(&shared.leases).add(delivery(4).lease, 1, false).token;
+        let first = lock(&shared.leases).add(delivery(4).lease, 1, false).token;
         let requests = vec![
             vec![submit(1), submit(2), submit(3), finished(4, first)],
             vec![finished(5, 71), Slot::Done(Reply::Exists(vec![7])), finished(6, 72)],
@@ -330,7 +336,7 @@ fn an_item_that_fails_takes_no_answer_of_another_one() {
         assert_eq!(replies[0], Err(StoreErrorKind::Corrupt), "number {bad}");
         assert_eq!(replies[1], Ok(vec![Reply::Complete, Reply::Exists(vec![7]), Reply::Cancelled]), "number {bad}");
         assert_eq!(replies[2], Ok(vec![Reply::NotOwner]), "number {bad}");
-        assert_eq!(locked(&shared.leases).len(), 0, "every item's answer takes effect");
+        assert_eq!(lock(&shared.leases).len(), 0, "every item's answer takes effect");
     }
 }
 

@@ -10,9 +10,10 @@ use dovetail_core::ledger::{
     HeldStep, Job, Kind, Ledger, Listing, Record, Renewal, Reply, Requirements, RunKey, Scope, Wait,
 };
 use dovetail_core::memory::{ManualClock, MemoryLedger};
+use dovetail_core::sync::lock;
 
 use super::*;
-use crate::worker::{Event, Listener, locked};
+use crate::worker::{Event, Listener};
 
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -29,7 +30,7 @@ impl Ledger for Recorder {
             Operation::Release { lease, .. } => Some(lease.token),
             _ => None,
         });
-        locked(&self.released).extend(tokens);
+        lock(&self.released).extend(tokens);
         self.inner.commit(items)
     }
 
@@ -48,7 +49,7 @@ impl Ledger for Recorder {
     }
 
     fn let_go(&self, lease: &Lease) {
-        locked(&self.let_go).push(lease.token);
+        lock(&self.let_go).push(lease.token);
     }
 
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
@@ -112,7 +113,7 @@ impl Bench {
         let events = Arc::new(Mutex::new(Vec::new()));
         let listener: Listener = Arc::new({
             let events = events.clone();
-            move |event: &Event| locked(&events).push(format!("{event:?}"))
+            move |event: &Event| lock(&events).push(format!("{event:?}"))
         });
         let jobs = Arc::new(JobsInHand::new(ledger.clone(), 2, Some(listener)));
         Self { clock, ledger, jobs, shutdown: Shutdown::default(), events }
@@ -143,7 +144,7 @@ impl Bench {
         assert_eq!(self.jobs.flow.in_hand(counted), 1, "{counted:?}");
         assert_eq!(self.jobs.flow.all_in_hand(), 1);
         assert_eq!(self.jobs.leases().len(), 1, "the lease is renewed");
-        assert!(locked(&self.ledger.let_go).is_empty());
+        assert!(lock(&self.ledger.let_go).is_empty());
     }
 
     /// Checks that the job has given up its resources once, and that it was released this number of times.
@@ -152,8 +153,8 @@ impl Bench {
         assert_eq!(self.jobs.flow.all_in_hand(), 0);
         assert!(self.jobs.flow.is_empty());
         assert_eq!(self.jobs.leases().len(), 0, "the lease is not renewed any more");
-        assert_eq!(locked(&self.ledger.let_go).len(), 1, "the ledger forgets the lease");
-        assert_eq!(locked(&self.ledger.released).len(), releases);
+        assert_eq!(lock(&self.ledger.let_go).len(), 1, "the ledger forgets the lease");
+        assert_eq!(lock(&self.ledger.released).len(), releases);
     }
 
     /// Checks that the job was given back, uncharged: it can be claimed at once.
@@ -201,7 +202,7 @@ fn a_job_goes_from_its_claim_through_all_states() {
     job.settle();
     bench.is_let_go(0);
     assert_eq!(bench.jobs.flow.step_counts(), (0, 1), "the step is counted once");
-    assert_eq!(*locked(&bench.events), Vec::<String>::new(), "the run goes on");
+    assert_eq!(*lock(&bench.events), Vec::<String>::new(), "the run goes on");
 }
 
 #[test]
@@ -216,7 +217,7 @@ fn a_job_that_is_settled_on_its_slot_keeps_the_slot_until_then() {
     job.settle();
     bench.is_let_go(0);
     assert_eq!(bench.jobs.flow.step_counts(), (0, 1));
-    let events = locked(&bench.events).clone();
+    let events = lock(&bench.events).clone();
     assert!(
         matches!(events.as_slice(), [one] if one.starts_with("RunFinished")),
         "the run ended with the job: {events:?}"
@@ -320,7 +321,7 @@ fn a_step_whose_lease_expired_goes_on_with_the_lease_of_the_next_claim() {
     let lease = claimed[0].lease.clone();
     assert_ne!(lease.token, expired.token);
     assert!(bench.jobs.take(claimed, &bench.shutdown).is_empty(), "the step runs already");
-    assert_eq!(*locked(&bench.ledger.let_go), [expired.token], "the ledger forgets the expired lease");
+    assert_eq!(*lock(&bench.ledger.let_go), [expired.token], "the ledger forgets the expired lease");
     let held = bench.jobs.leases();
     assert!(held.iter().map(|held| held.lease()).eq([lease.clone()]), "the new lease is renewed");
     assert_eq!(bench.jobs.flow.all_in_hand(), 1);
@@ -328,8 +329,8 @@ fn a_step_whose_lease_expired_goes_on_with_the_lease_of_the_next_claim() {
     let change = job.change().unwrap();
     assert!(matches!(change, Operation::Release { lease: released, .. } if *released == lease), "{change:?}");
     drop(job);
-    assert_eq!(*locked(&bench.ledger.let_go), [expired.token, lease.token]);
-    assert_eq!(*locked(&bench.ledger.released), [lease.token]);
+    assert_eq!(*lock(&bench.ledger.let_go), [expired.token, lease.token]);
+    assert_eq!(*lock(&bench.ledger.released), [lease.token]);
     assert_eq!((bench.jobs.flow.all_in_hand(), bench.jobs.leases().len()), (0, 0));
 }
 

@@ -5,7 +5,10 @@ if ARGV[6] ~= '0' then
     for _, z in ipairs({LEASE, DELAY}) do
       local first = call('ZRANGE', z, 0, 0, 'WITHSCORES')
       if first[2] then
-        local ms = math.max(tonumber(first[2]) - now, 0)
+        local at = tonumber(first[2])
+        -- No lease counts as lapsed before the calm ends, so no job becomes free earlier.
+        if z == LEASE then at = math.max(at, m.calm) end
+        local ms = math.max(at - now, 0)
         if nextms < 0 or ms < nextms then nextms = ms end
       end
     end

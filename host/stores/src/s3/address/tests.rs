@@ -54,7 +54,7 @@ fn an_unknown_parameter_is_named() {
 #[test]
 fn bad_values_are_refused() {
     for (url, says) in [
-        ("blobs", "no URL"),
+        ("blobs", "not a valid URL"),
         ("http://blobs", "scheme"),
         ("s3://blobs:9000", "no port"),
         ("s3://Blobs?endpoint=http://h:1", "name of a bucket"),

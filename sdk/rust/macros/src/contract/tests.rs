@@ -110,7 +110,7 @@ fn what_is_no_task_is_refused_with_what_it_should_be() {
         (
             "no-record",
             "interface a { run: func(a: u32) -> result; } world w { export a; }".into(),
-            "takes something else than a record",
+            "takes an input that is not a record",
         ),
         (
             "no-result",
