@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor, Failure, FailureKind, HostError, Outcome, Report, Usage};
 use dovetail_core::ledger::{
-    Claimed, HeldStep, Kind, Lease, Ledger, Listing, Operation, Renewal, Reply, RunKey, Scope, Then, Wait,
+    Claimed, Kind, Lease, Ledger, Listing, Operation, Renewal, Reply, RunKey, Scope, Then, Wait,
 };
 use dovetail_core::limits::Limits;
 use dovetail_core::record::{Form as _, OutcomeRecord, PluginRecord, RunOutcomeRecord, RunState, StoredValue};
@@ -121,6 +121,8 @@ impl Bent {
 }
 
 impl Ledger for Bent {
+    dovetail_core::forward_ledger!(ledger: held over workers wake wakes);
+
     fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         // Recovery waits for a commit of these items (`Recover`, `Close`). A worker that ends the run of its own step
         // uses `commit_then`, which still works.
@@ -171,14 +173,6 @@ impl Ledger for Bent {
         self.life.call("open runs", || Ledger::open_runs(&*self.ledger, limit))
     }
 
-    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
-        self.ledger.held(run)
-    }
-
-    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
-        self.ledger.over(runs, wait)
-    }
-
     fn on_end(&self, listener: Box<dyn Fn(&RunKey) + Send + Sync>) {
         self.ledger.on_end(listener);
     }
@@ -187,21 +181,9 @@ impl Ledger for Bent {
         self.life.call("beat", || self.ledger.beat(worker, about, keep))
     }
 
-    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.ledger.workers()
-    }
-
     fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
         let nobody_looks = matches!(self.without, Without::Reconciler | Without::Search);
         self.life.call("lost", || if nobody_looks { Ok(Vec::new()) } else { self.ledger.lost() })
-    }
-
-    fn wake(&self) {
-        self.ledger.wake();
-    }
-
-    fn wakes(&self) -> u64 {
-        self.ledger.wakes()
     }
 }
 

@@ -2,6 +2,7 @@
 //! breaks the promise. `tests/conformance.rs` tests the suite itself with backends that are broken on purpose.
 
 mod cases;
+mod forward;
 mod leases;
 mod nodes;
 mod panics;

@@ -8,9 +8,7 @@ use std::time::Duration;
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs as _, StoreError};
 use dovetail_core::conformance::{archive, blobs, broken_promises, ledger, owned, removable_blobs, with_manual_clock};
-use dovetail_core::ledger::{
-    Claimed, HeldStep, Kind, Lease, Ledger, Listing, Operation, Renewal, Reply, RunKey, Scope, Wait,
-};
+use dovetail_core::ledger::{Claimed, Kind, Lease, Ledger, Operation, Renewal, Reply, Scope, Wait};
 use dovetail_core::memory::{ManualClock, MemoryBlobs, MemoryLedger};
 
 #[test]
@@ -55,6 +53,8 @@ struct Broken {
 }
 
 impl Ledger for Broken {
+    dovetail_core::forward_ledger!(inner: get list open_runs held over beat workers wake wakes);
+
     fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         let mut items = items.to_vec();
         for item in &mut items {
@@ -101,42 +101,6 @@ impl Ledger for Broken {
         let bent = |lease: &Lease| self.fault == Fault::RenewsWhatWasGivenBack && given_back.contains(lease);
         let answers = self.inner.renew(leases, lease)?;
         Ok(leases.iter().zip(answers).map(|(lease, a)| if bent(lease) { Renewal::Renewed } else { a }).collect())
-    }
-
-    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.inner.get(kind, keys)
-    }
-
-    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.inner.list(kind, listing)
-    }
-
-    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
-        self.inner.open_runs(limit)
-    }
-
-    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
-        self.inner.held(run)
-    }
-
-    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
-        self.inner.over(runs, wait)
-    }
-
-    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
-        self.inner.beat(worker, about, keep)
-    }
-
-    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.inner.workers()
-    }
-
-    fn wake(&self) {
-        self.inner.wake();
-    }
-
-    fn wakes(&self) -> u64 {
-        self.inner.wakes()
     }
 }
 

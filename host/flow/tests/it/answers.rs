@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use crate::bench::document;
 use dovetail_core::blobs::{Store, StoreError, StoreErrorKind};
 use dovetail_core::executor::HostError;
-use dovetail_core::ledger::{
-    Claimed, HeldStep, Kind, Lease, Ledger, Listing, Operation, Renewal, Reply, RunKey, Scope, Wait,
-};
+use dovetail_core::ledger::{Claimed, Ledger, Operation, Reply, Scope, Wait};
 use dovetail_flow::{Daemon, Event, FlowError, Listener, Worker, WorkerOptions};
 use serde_json::json;
 
@@ -35,6 +33,8 @@ fn wait(what: &str, mut until: impl FnMut() -> bool) {
 }
 
 impl Ledger for WithoutRecords {
+    dovetail_core::forward_ledger!(inner: renew get list open_runs held over beat workers wake wakes);
+
     fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         if items.iter().all(|item| matches!(item, Operation::Release { .. })) {
             let replies = self.inner.commit(items);
@@ -58,46 +58,6 @@ impl Ledger for WithoutRecords {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(claimed)
-    }
-
-    fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
-        self.inner.renew(leases, lease)
-    }
-
-    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.inner.get(kind, keys)
-    }
-
-    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.inner.list(kind, listing)
-    }
-
-    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
-        self.inner.open_runs(limit)
-    }
-
-    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
-        self.inner.held(run)
-    }
-
-    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
-        self.inner.over(runs, wait)
-    }
-
-    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
-        self.inner.beat(worker, about, keep)
-    }
-
-    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.inner.workers()
-    }
-
-    fn wake(&self) {
-        self.inner.wake();
-    }
-
-    fn wakes(&self) -> u64 {
-        self.inner.wakes()
     }
 }
 

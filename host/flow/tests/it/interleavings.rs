@@ -16,9 +16,7 @@ use std::time::Duration;
 use dovetail_core::RunId;
 use dovetail_core::blobs::StoreError;
 use dovetail_core::executor::{FailureKind, Models};
-use dovetail_core::ledger::{
-    Claimed, HeldStep, Kind, Lease, Ledger, Listing, Operation, Renewal, Reply, RunKey, Scope, Wait,
-};
+use dovetail_core::ledger::{Kind, Ledger, Listing, Operation, Reply, Scope, Wait};
 use dovetail_core::memory::MemoryLedger;
 use dovetail_core::retention::Archive;
 use dovetail_flow::{FlowError, Keep, Ports, Published, Pushed, collect, keyed_run_id, retry, submit_patiently};
@@ -82,6 +80,8 @@ fn before(step: Step) {
 struct Stepping(Arc<MemoryLedger>);
 
 impl Ledger for Stepping {
+    dovetail_core::forward_ledger!(0: claim renew open_runs held over beat workers wake wakes);
+
     fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         before(Step::Changes);
         self.0.commit(items)
@@ -99,42 +99,6 @@ impl Ledger for Stepping {
             before(Step::Reads(kind));
         }
         self.0.list(kind, listing)
-    }
-
-    fn claim(&self, scope: &Scope, want: usize, lease: Duration, wait: Wait) -> Result<Vec<Claimed>, StoreError> {
-        self.0.claim(scope, want, lease, wait)
-    }
-
-    fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
-        self.0.renew(leases, lease)
-    }
-
-    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
-        self.0.open_runs(limit)
-    }
-
-    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
-        self.0.held(run)
-    }
-
-    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
-        self.0.over(runs, wait)
-    }
-
-    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
-        self.0.beat(worker, about, keep)
-    }
-
-    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.0.workers()
-    }
-
-    fn wake(&self) {
-        self.0.wake();
-    }
-
-    fn wakes(&self) -> u64 {
-        self.0.wakes()
     }
 }
 

@@ -9,9 +9,7 @@ use dovetail_core::RunId;
 use dovetail_core::blobs::StoreError;
 use dovetail_core::conformance::outcome;
 use dovetail_core::executor::{Failure, FailureKind, HostError, Outcome};
-use dovetail_core::ledger::{
-    Claimed, HeldStep, Kind, Lease, Ledger, Listing, Operation, Record, Renewal, Reply, RunKey, Scope, Then, Wait,
-};
+use dovetail_core::ledger::{Claimed, Kind, Ledger, Operation, Record, Reply, RunKey, Scope, Then, Wait};
 use dovetail_core::record::{Form as _, RunOutcomeRecord, RunState};
 use dovetail_flow::{Daemon, Event, FlowError, Listener, Worker, WorkerOptions};
 
@@ -44,6 +42,8 @@ fn one_less(count: &AtomicU32) -> bool {
 }
 
 impl Ledger for Broken {
+    dovetail_core::forward_ledger!(inner: renew list open_runs held over beat workers wake wakes);
+
     fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         assert!(!one_less(&self.panics), "a bug of the ledger");
         self.inner.commit(items)
@@ -60,10 +60,6 @@ impl Ledger for Broken {
         self.inner.claim(scope, want, lease, wait)
     }
 
-    fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
-        self.inner.renew(leases, lease)
-    }
-
     fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let unreadable = self.unreadable.lock().unwrap().clone();
         assert!(!unreadable.is_some_and(|run| keys.iter().any(|key| key.starts_with(&run))), "a bug of the ledger");
@@ -73,41 +69,9 @@ impl Ledger for Broken {
         self.inner.get(kind, keys)
     }
 
-    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.inner.list(kind, listing)
-    }
-
-    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
-        self.inner.open_runs(limit)
-    }
-
     fn lost(&self) -> Result<Vec<RunKey>, StoreError> {
         let lost = self.lost.lock().unwrap();
         Ok(lost.iter().map(|run| RunKey { run: run.clone(), generation: 0 }).collect())
-    }
-
-    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
-        self.inner.held(run)
-    }
-
-    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
-        self.inner.over(runs, wait)
-    }
-
-    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
-        self.inner.beat(worker, about, keep)
-    }
-
-    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.inner.workers()
-    }
-
-    fn wake(&self) {
-        self.inner.wake();
-    }
-
-    fn wakes(&self) -> u64 {
-        self.inner.wakes()
     }
 }
 

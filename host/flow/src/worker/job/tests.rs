@@ -6,9 +6,7 @@ use std::sync::Mutex;
 
 use dovetail_core::blobs::StoreError;
 use dovetail_core::keys::NodeId;
-use dovetail_core::ledger::{
-    HeldStep, Job, Kind, Ledger, Listing, Record, Renewal, Reply, Requirements, RunKey, Scope, Wait,
-};
+use dovetail_core::ledger::{Job, Kind, Ledger, Record, Reply, Requirements, RunKey, Scope, Wait};
 use dovetail_core::memory::{ManualClock, MemoryLedger};
 use dovetail_core::sync::lock;
 
@@ -25,6 +23,8 @@ struct Recorder {
 }
 
 impl Ledger for Recorder {
+    dovetail_core::forward_ledger!(inner: claim renew get list open_runs held over beat workers wake wakes);
+
     fn commit(&self, items: &[Operation]) -> Result<Vec<Reply>, StoreError> {
         let tokens = items.iter().filter_map(|item| match item {
             Operation::Release { lease, .. } => Some(lease.token),
@@ -34,58 +34,8 @@ impl Ledger for Recorder {
         self.inner.commit(items)
     }
 
-    fn claim(
-        &self,
-        scope: &Scope,
-        want: usize,
-        lease: Duration,
-        wait: Wait,
-    ) -> Result<Vec<ledger::Claimed>, StoreError> {
-        self.inner.claim(scope, want, lease, wait)
-    }
-
-    fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
-        self.inner.renew(leases, lease)
-    }
-
     fn let_go(&self, lease: &Lease) {
         lock(&self.let_go).push(lease.token);
-    }
-
-    fn get(&self, kind: Kind, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.inner.get(kind, keys)
-    }
-
-    fn list(&self, kind: Kind, listing: &Listing) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.inner.list(kind, listing)
-    }
-
-    fn open_runs(&self, limit: usize) -> Result<Vec<RunKey>, StoreError> {
-        self.inner.open_runs(limit)
-    }
-
-    fn held(&self, run: &RunKey) -> Result<Vec<HeldStep>, StoreError> {
-        self.inner.held(run)
-    }
-
-    fn over(&self, runs: &[RunKey], wait: Wait) -> Result<Vec<RunKey>, StoreError> {
-        self.inner.over(runs, wait)
-    }
-
-    fn beat(&self, worker: &str, about: &[u8], keep: Duration) -> Result<(), StoreError> {
-        self.inner.beat(worker, about, keep)
-    }
-
-    fn workers(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.inner.workers()
-    }
-
-    fn wake(&self) {
-        self.inner.wake();
-    }
-
-    fn wakes(&self) -> u64 {
-        self.inner.wakes()
     }
 }
 
