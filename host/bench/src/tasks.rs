@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use dovetail_core::Digest;
 use dovetail_core::manifest::Manifest;
-use dovetail_core::record::PluginRecord;
 use dovetail_flow::{Ports, Published};
 use dovetail_runtime::{PackageContent, componentize_world, pack};
 use serde_json::{Map, Value, json};
 
 use dovetail_service::Error;
 use dovetail_service::Service;
+use dovetail_service::plugins::plugin_record;
 
 /// The number of independent steps in one run.
 pub(crate) const STEPS: u32 = 10;
@@ -106,19 +106,7 @@ fn push(service: &Service, name: &str, component: &[u8]) -> Result<Digest, Error
         .map_err(|errors| Error::host("bench_task", format!("the manifest of `{name}` is wrong: {errors:?}")))?;
     let description = service.compiler()?.describe(component, &manifest.grants)?;
     let ports = service.ports()?;
-    let record = PluginRecord {
-        name: manifest.name,
-        version: manifest.version,
-        package: Digest::of(&package),
-        description: manifest.description,
-        signature: description.signature,
-        limits: manifest.limits,
-        grants: BTreeMap::new(),
-        pure: description.pure,
-        models: Vec::new(),
-        model_kinds: Vec::new(),
-        pushed_ms: ports.clock.wall_ms(),
-    };
+    let record = plugin_record(manifest, description, &package, ports.clock.wall_ms());
     dovetail_flow::push_plugin(ports, &record, &package)?;
     Ok(record.package)
 }

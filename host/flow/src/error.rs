@@ -43,11 +43,17 @@ impl FlowError {
         Self::Refused { code, message: message.into(), help: Some(help.into()) }
     }
 
-    /// Whether the error is transient: the same call may succeed a little later.
+    /// The error for a panic of the host during `operation`.
+    pub(crate) fn panicked(operation: &str, panic: &Panicked) -> Self {
+        Self::Panic(format!("{operation}: {panic}"))
+    }
+
+    /// Whether this program panicked.
     pub(crate) fn is_panic(&self) -> bool {
         matches!(self, Self::Panic(_)) || Panicked::is_behind(self)
     }
 
+    /// Whether the error is transient: the same call may succeed a little later.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Store(error) => error.kind == StoreErrorKind::Unavailable,

@@ -19,14 +19,12 @@ mod options;
 mod settle;
 mod threads;
 
-use std::any::Any;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use dovetail_core::executor::Executor;
 use dovetail_core::ledger::Scope;
-use dovetail_core::panics;
+use dovetail_core::panics::contain;
 use dovetail_core::sync::lock;
 
 pub use self::event::{Event, Listener};
@@ -48,11 +46,6 @@ pub struct Worker {
     jobs: Arc<JobsInHand>,
     /// The error with which the worker ends. The first error is kept.
     fault: Mutex<Option<FlowError>>,
-}
-
-/// The error for a panic of the host during `operation`.
-fn panicked(operation: &str, panic: &(dyn Any + Send)) -> FlowError {
-    FlowError::Panic(format!("{operation}: the host panicked: {}", panics::message(panic)))
 }
 
 impl Worker {
@@ -142,8 +135,8 @@ impl Worker {
     /// Runs the whole work of one thread. The worker cannot go on without the thread, so a panic of the thread ends the
     /// worker.
     fn guarded(&self, operation: &str, shutdown: &Shutdown, work: impl FnOnce()) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-            let error = panicked(operation, panic.as_ref());
+        if let Err(panic) = contain(operation, work) {
+            let error = FlowError::panicked(operation, &panic);
             tracing::error!(err = &error as &dyn std::error::Error, "the host panicked: the worker ends");
             self.abort_with(error, shutdown);
         }

@@ -1,12 +1,12 @@
 //! A slot: one job at a time, from the queue to the outcome of its attempt.
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use dovetail_core::ledger::{self, Renewal};
+use dovetail_core::panics::contain;
 use dovetail_core::policy;
 use dovetail_core::record::{Form, RunRecord};
 use dovetail_core::sync::lock;
@@ -15,7 +15,7 @@ use super::claim::MAX_PAUSE;
 use super::job::{Claimed, JobInHand, Started};
 use super::job_queue::JobQueue;
 use super::settle::ToSettle;
-use super::{Event, Worker, panicked};
+use super::{Event, Worker};
 use crate::FlowError;
 use crate::error::MISSING_PIPELINE;
 use crate::registry::pinned;
@@ -49,9 +49,9 @@ impl Worker {
             // This is a panic of the host: a guest cannot cause one. The panic dropped the job, so its lease is not
             // renewed any more. When the lease expires, the job is charged with a crash, so a job over which every
             // worker panics fails once it has more than `MAX_CRASHES` crashes.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+            if let Err(panic) = contain("run a step", run) {
                 let (run, step) = (&held.run.run, &held.step);
-                let error = panicked(&format!("run step {step} of run {run}"), panic.as_ref());
+                let error = FlowError::panicked(&format!("run step {step} of run {run}"), &panic);
                 tracing::error!(%run, %step, err = &error as &dyn std::error::Error, "the host panicked over a step");
                 self.fail(error);
             }

@@ -71,8 +71,9 @@ impl Worker {
                 };
                 // A panic over one job must not drop the other jobs of the claim: a job that a panic drops is charged
                 // with a crash.
-                if let Err(panic) = contain("hand a job to a slot", hand_over) {
-                    self.fail(FlowError::Panic(panic.to_string()));
+                let operation = "hand a job to a slot";
+                if let Err(panic) = contain(operation, hand_over) {
+                    self.fail(FlowError::panicked(operation, &panic));
                 }
             }
         }

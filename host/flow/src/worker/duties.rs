@@ -208,8 +208,9 @@ impl Worker {
     /// `Unavailable`, `Refused` or `Full`: the other runs would fail in the same way.
     fn restore_or_keep(&self, key: RunKey, failed: &mut Vec<RunKey>) -> Result<(), FlowError> {
         // A run over which the host panics must not end the worker: it would end every other worker too.
-        let restored = contain("restore a lost run", || self.restore(&key));
-        let Err(error) = restored.unwrap_or_else(|panic| Err(FlowError::Panic(panic.to_string()))) else {
+        let operation = "restore a lost run";
+        let restored = contain(operation, || self.restore(&key));
+        let Err(error) = restored.unwrap_or_else(|panic| Err(FlowError::panicked(operation, &panic))) else {
             return Ok(());
         };
         failed.push(key);

@@ -2,7 +2,6 @@
 //! the listener gets an event. A change that a store did not accept is kept and sent again. Its lease is renewed until
 //! the change is recorded or the worker is aborted.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -11,7 +10,7 @@ use dovetail_core::ledger::{Operation, Reply};
 use dovetail_core::panics::{Panicked, contain};
 
 use super::job::{Ended, JobInHand, Kept, Sent};
-use super::{Event, Worker, panicked};
+use super::{Event, Worker};
 use crate::FlowError;
 use crate::shutdown::Shutdown;
 use crate::step::Conclusion;
@@ -143,8 +142,8 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => no_more_jobs = true,
             };
             // This is a panic of the host. Its job is left to the lease, and the other jobs are settled.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(handle)) {
-                let error = panicked("settle a step", panic.as_ref());
+            if let Err(panic) = contain("settle a step", handle) {
+                let error = FlowError::panicked("settle a step", &panic);
                 tracing::error!(err = &error as &dyn std::error::Error, "the host panicked while it settled a step");
                 self.fail(error);
             }
@@ -195,7 +194,7 @@ impl Worker {
     /// The error for a panic of the host over the job's change.
     fn commit_panic(&self, job: &JobInHand<Ended>, panic: &Panicked) -> FlowError {
         let (step, run) = (job.step(), &job.run().run);
-        FlowError::Panic(format!("record the outcome of step {step} of run {run}: {panic}"))
+        FlowError::panicked(&format!("record the outcome of step {step} of run {run}"), panic)
     }
 
     /// If no change is left to be committed, reports the conclusion to the listener and settles the job. Otherwise

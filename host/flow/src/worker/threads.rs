@@ -1,11 +1,11 @@
 //! The threads of a worker.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
 
 use crossbeam_channel::Sender;
 use dovetail_core::executor::HostError;
+use dovetail_core::panics::contain;
 use dovetail_core::scarce::Scarce;
 
 use super::job::{Claimed, JobInHand};
@@ -62,7 +62,7 @@ impl Drop for RunningSlots<'_> {
         // The slots empty the queue before they end. Jobs are left only if no slot could be started or all slots
         // panicked; these jobs are given back when they are dropped.
         while let Some(job) = self.queue.try_pop() {
-            drop(catch_unwind(AssertUnwindSafe(|| drop(job))));
+            drop(contain("give a job back", || drop(job)));
         }
         drop(self.settle.send(ToSettle::NoMoreJobs));
     }

@@ -13,5 +13,5 @@ pub use dovetail_core::wit::show::signature as show_signature;
 pub use dovetail_runtime::{GrantClass, MAX_PACKAGE, Package, Refusal};
 pub use folder::Stale;
 pub use inspect::AcceptedPlugin;
-pub use publish::stripped;
+pub use publish::{plugin_record, stripped};
 pub use try_out::{Attempted, TaskToTry, Trial};

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use dovetail_core::Digest;
 use dovetail_core::keys::{VersionKey, split_reference};
+use dovetail_core::manifest::Manifest;
 use dovetail_core::record::PluginRecord;
 use dovetail_flow::Pushed;
-use dovetail_runtime::{Package, PackageContent, Refusal};
+use dovetail_runtime::{Description, Package, PackageContent, Refusal};
 
 use super::allowed::{all_asked_for, allowed, asked, recorded};
 use super::folder::Stale;
@@ -29,6 +30,28 @@ pub fn stripped(package: &[u8]) -> Result<Vec<u8>, Refusal> {
         readme: package.readme.as_deref(),
         examples: &package.examples,
     })
+}
+
+/// The record of a plugin that is published at `pushed_ms`, in milliseconds since 1970.
+#[must_use]
+pub fn plugin_record(manifest: Manifest, description: Description, package: &[u8], pushed_ms: u64) -> PluginRecord {
+    PluginRecord {
+        name: manifest.name,
+        version: manifest.version,
+        package: Digest::of(package),
+        description: manifest.description,
+        signature: description.signature,
+        limits: manifest.limits,
+        grants: crate::documents::grants(&manifest.grants),
+        pure: description.pure,
+        model_kinds: if manifest.models.is_some() {
+            Vec::new()
+        } else {
+            description.opens.iter().map(|kind| kind.name().to_owned()).collect()
+        },
+        models: manifest.models.unwrap_or_default(),
+        pushed_ms,
+    }
 }
 
 impl Service {
@@ -102,23 +125,7 @@ impl Service {
         AcceptedPlugin { manifest, description, package }: AcceptedPlugin,
     ) -> Result<PushedTask, Error> {
         let ports = self.ports()?;
-        let record = PluginRecord {
-            name: manifest.name,
-            version: manifest.version,
-            package: Digest::of(&package),
-            description: manifest.description,
-            signature: description.signature,
-            limits: manifest.limits,
-            grants: crate::documents::grants(&manifest.grants),
-            pure: description.pure,
-            model_kinds: if manifest.models.is_some() {
-                Vec::new()
-            } else {
-                description.opens.iter().map(|kind| kind.name().to_owned()).collect()
-            },
-            models: manifest.models.unwrap_or_default(),
-            pushed_ms: ports.clock.wall_ms(),
-        };
+        let record = plugin_record(manifest, description, &package, ports.clock.wall_ms());
         let pushed = dovetail_flow::push_plugin(ports, &record, &package)?;
         Ok(PushedTask {
             name: record.name,
