@@ -221,7 +221,7 @@ fn fails(retryable: bool) -> Report {
 
 impl Executor for Adder {
     fn execute(&self, attempt: &Attempt, _: &Stop) -> Result<Report, HostError> {
-        let this = (attempt.step.clone(), attempt.number);
+        let this = (attempt.step.to_string(), attempt.number);
         self.asked.lock().unwrap().push(this.clone());
         let before = {
             let mut all = self.everybody.lock().unwrap();

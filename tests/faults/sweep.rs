@@ -121,7 +121,7 @@ struct Adder(Mutex<Vec<String>>);
 
 impl Executor for Adder {
     fn execute(&self, attempt: &Attempt, _: &Stop) -> Result<Report, HostError> {
-        self.0.lock().unwrap().push(attempt.step.clone());
+        self.0.lock().unwrap().push(attempt.step.to_string());
         let number = |name: &str| attempt.input[name].as_i64().expect("the inputs were checked");
         let outcome = Outcome::Succeeded { output: json!({ "sum": number("a") + number("b") }) };
         let usage = Usage::default();

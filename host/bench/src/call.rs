@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use dovetail_core::executor::{Attempt, Executor as _, Outcome};
+use dovetail_core::keys::NodeId;
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
 use dovetail_core::{Digest, RunId};
@@ -33,7 +34,7 @@ fn attempts(suite: &Suite, package: Digest, input: Value) -> Result<Vec<f64>, Er
     let runtime = service.runtime(service.ports()?.blobs.clone(), 1, None)?;
     let attempt = Attempt {
         run: RunId::from_bytes([1; 16]),
-        step: "only".to_owned(),
+        step: NodeId::of_step("only"),
         number: 1,
         package,
         idempotency_key: "key".to_owned(),

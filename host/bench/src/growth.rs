@@ -7,6 +7,7 @@ use std::time::Instant;
 use dovetail_core::RunId;
 use dovetail_core::blobs::{ArtifactRef, BlobKind};
 use dovetail_core::executor::{Attempt, Executor as _, Outcome};
+use dovetail_core::keys::NodeId;
 use dovetail_core::stop::Stop;
 use serde_json::{Value, json};
 
@@ -118,7 +119,7 @@ fn faces<const COUNT: usize>(suite: &Suite) -> Result<Vec<f64>, Error> {
         let input = json!({ "image": image, "faces_array": (0..COUNT).map(shifted).collect::<Vec<Value>>() });
         let attempt = |step: &dovetail_core::pipeline::Step| Attempt {
             run: RunId::from_bytes([1; 16]),
-            step: step.name.clone(),
+            step: NodeId::of_step(&step.name),
             number: 1,
             package: step.package,
             idempotency_key: "key".to_owned(),

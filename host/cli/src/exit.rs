@@ -35,6 +35,23 @@ pub(crate) fn exit_code(error: &Error) -> u8 {
     }
 }
 
+/// The error with its remedy in the words of this front door: the service does not know the options of a command.
+pub(crate) fn with_options(error: Error) -> Error {
+    let option = match error.code {
+        "no_worker" => "leave --detach out".to_owned(),
+        "not_a_file" => "--each takes regular files only; give a pipe with --input NAME=@-".to_owned(),
+        "grant_needed" => {
+            let grants = error.details.get("grants").and_then(|grants| grants.as_array()).into_iter().flatten();
+            let options: Vec<_> = grants.filter_map(|g| g.as_str()).map(|grant| format!("--grant {grant}")).collect();
+            format!("add {}", options.join(" "))
+        }
+        _ => return error,
+    };
+    let help = error.help.as_deref().filter(|help| !help.is_empty());
+    let help = help.map_or_else(|| option.clone(), |help| format!("{help}; {option}"));
+    error.help(help)
+}
+
 /// The text for people: the message, a blank line, and the remedy.
 pub(crate) fn error_text(error: &Error) -> String {
     let help = error.help.as_deref().filter(|help| !help.is_empty());
@@ -45,6 +62,15 @@ pub(crate) fn error_text(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_remedy_names_the_options_of_the_command() {
+        let help = |error| with_options(error).help.unwrap();
+        let needed = Error::usage("grant_needed", "").help("allow it").detail("grants", ["clocks", "http=https://a"]);
+        assert_eq!(help(needed), "allow it; add --grant clocks --grant http=https://a");
+        assert_eq!(help(Error::usage("no_worker", "").help("start one")), "start one; leave --detach out");
+        assert_eq!(help(Error::usage("other", "").help("as before")), "as before");
+    }
 
     #[test]
     fn an_error_tells_its_help_and_its_exit_code() {

@@ -28,7 +28,7 @@ use dovetail_service::{Error, Service};
 
 use crate::app::App;
 use crate::args::Cli;
-use crate::exit::{Exit, error_text, exit_code};
+use crate::exit::{Exit, error_text, exit_code, with_options};
 use crate::output::{Format, Output};
 
 fn main() -> ExitCode {
@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         Ok(exit) => ExitCode::from(if_written(exit, &app.output)),
         // Standard error has the error, even if standard output cannot be written.
         Err(error) => {
+            let error = with_options(error);
             app.output.error(&error);
             ExitCode::from(exit_code(&error))
         }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use dovetail_service::documents::{AttemptDocument, RunDocument, StepDocument};
+use dovetail_service::remedy::Remedy;
 use dovetail_service::words::{bytes, count};
-use dovetail_service::{Failure, FailureKind, RunId};
+use dovetail_service::{Failure, RunId};
 
 use crate::output::shortened;
 use crate::table::{indented, table};
@@ -148,67 +149,19 @@ fn described(failure: &Failure, place: &str, run: Option<&RunId>) -> String {
     for frame in &failure.backtrace {
         shown.push_str(&format!("  at {frame}\n"));
     }
-    shown.push_str(&format!("\nhelp: {}", remedy(failure.kind, &failure.code)));
-    if let (Some(run), Some(when)) = (run, retry_helps(failure.kind, &failure.code, failure.retryable)) {
+    let remedy = Remedy::of(failure.kind, &failure.code, failure.retryable);
+    shown.push_str(&format!("\nhelp: {}", remedy.help));
+    if let (Some(run), Some(when)) = (run, remedy.retry) {
         shown.push_str(&format!("; {when} `dovetail runs retry {run}` runs the steps that did not succeed"));
     }
     shown.push('\n');
     shown
 }
 
-/// Under which condition a retry of the run may succeed; None if it cannot. A retry keeps the outcomes of steps that
-/// succeeded, the versions and the inputs.
-fn retry_helps(kind: FailureKind, code: &str, retryable: bool) -> Option<&'static str> {
-    match (kind, code) {
-        (_, "models_missing" | "unknown_model") => Some("then"),
-        (_, "timeout") | (FailureKind::Timeout, _) => Some("if the machine was only busy,"),
-        (FailureKind::Unavailable | FailureKind::LostWorker, _) => Some("after the repair"),
-        (FailureKind::Cancelled, _) | (_, "cancelled") => Some("or"),
-        _ if retryable => Some("if the cause has passed,"),
-        _ => None,
-    }
-}
-
-/// The remedy for a failure.
-fn remedy(kind: FailureKind, code: &str) -> &'static str {
-    match (kind, code) {
-        (_, "models_missing") => "install the models with `dovetail models pull`",
-        (_, "unknown_model") => "name one of the installed models; `dovetail models list` lists them",
-        (_, "built_without_opencv") => "use a dovetail that was built with OpenCV",
-        (_, "undecodable" | "unsupported_format") => {
-            "the file is damaged, cut off, or not a picture: download or export it again, as JPEG, PNG, WebP or BMP"
-        }
-        (_, "too_large") => "scale the picture down first",
-        // The timeout of the run, not of a step.
-        (FailureKind::Limit, "timeout") => {
-            "give the run more time (`timeout` of the pipeline, beside `steps`), or smaller inputs"
-        }
-        (_, "timeout") | (FailureKind::Timeout, _) => {
-            "give the step more time (its `timeout` in the pipeline, up to `time` of the host's limits), or smaller \
-             inputs"
-        }
-        (_, "out_of_memory") => "raise `memory` in the plugin's [limits], or give it smaller inputs",
-        (FailureKind::InvalidInput, _) => {
-            "correct the inputs and run it again; the task's log (`dovetail runs logs RUN`) may say more"
-        }
-        (_, "poison") => "run the task alone with `dovetail task run`, to see why its process ends (memory?)",
-        (FailureKind::Unavailable | FailureKind::LostWorker, _) => "`dovetail doctor` checks what the program needs",
-        (FailureKind::Trap | FailureKind::Panic | FailureKind::BadOutput, _) => {
-            "this is a mistake in the task: tell its author, with the lines above"
-        }
-        (_, "too_many_pixels") => {
-            "the host limits how many pixels a task may hold: its author can release pictures earlier, or use smaller \
-             ones"
-        }
-        (FailureKind::Limit, _) => "raise the limit in the plugin's plugin.toml, or give it smaller inputs",
-        (FailureKind::Cancelled, _) | (_, "cancelled") => "submit it again if the result is wanted",
-        _ => "`dovetail runs logs RUN` shows the task's log",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dovetail_service::FailureKind;
     use serde_json::json;
 
     fn document() -> RunDocument {
@@ -260,28 +213,10 @@ mod tests {
     #[test]
     fn if_another_try_may_succeed_the_help_names_the_command() {
         let run = RunId::from_bytes([1; 16]);
-        let help = |kind, code: &str, retryable, run| {
-            described(&Failure { retryable, ..Failure::new(kind, code, "") }, "", run)
-        };
-        for (kind, code, retryable) in [
-            (FailureKind::Unavailable, "no_memory", false),
-            (FailureKind::LostWorker, "poison", false),
-            (FailureKind::Timeout, "timeout", false),
-            (FailureKind::Limit, "timeout", false),
-            (FailureKind::Unavailable, "models_missing", false),
-            (FailureKind::Failed, "busy", true),
-        ] {
-            let named = format!("`dovetail runs retry {run}`");
-            assert!(help(kind, code, retryable, Some(&run)).contains(&named), "{kind:?} {code}");
-            assert!(!help(kind, code, retryable, None).contains("runs retry"), "nothing is recorded of a task alone");
-        }
-        assert!(help(FailureKind::LostWorker, "poison", false, Some(&run)).contains("`dovetail task run`"));
-        for (kind, code) in [
-            (FailureKind::Trap, "trap"),
-            (FailureKind::InvalidInput, "undecodable"),
-            (FailureKind::Limit, "out_of_memory"),
-        ] {
-            assert!(!help(kind, code, false, Some(&run)).contains("runs retry"), "{kind:?} {code}");
-        }
+        let poison = Failure::new(FailureKind::LostWorker, "poison", "");
+        assert!(described(&poison, "", Some(&run)).contains(&format!("`dovetail runs retry {run}`")));
+        assert!(!described(&poison, "", None).contains("runs retry"), "nothing is recorded of a task alone");
+        let trap = Failure::new(FailureKind::Trap, "trap", "");
+        assert!(!described(&trap, "", Some(&run)).contains("runs retry"));
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::id::{Digest, RunId};
+use crate::keys::NodeId;
 use crate::limits::Limits;
 use crate::scarce::Scarce;
 use crate::stop::Stop;
@@ -20,8 +21,8 @@ use crate::stop::Stop;
 pub struct Attempt {
     /// The run that the step belongs to.
     pub run: RunId,
-    /// The step's name in its pipeline.
-    pub step: String,
+    /// The step of the run.
+    pub step: NodeId,
     /// The number of the attempt; 1 for the first.
     pub number: u32,
     /// The digest of the plugin's package.

@@ -12,6 +12,7 @@
 //! | `records` | the identity of the records: [`RECORDS`] |
 //! | `RUN:GENERATION/STEP` | a job in a queue that is a separate system: [`RunKey::job`] |
 //! | `INCARNATION#NUMBER` | the token of a lease from such a queue: [`lease_token`] |
+//! | `TASK_001`, `output_001_FIELD`, ... | a step, a record or a field in documents: [`documented`] |
 //! | `model:NAME`, `model_kind:KIND`, ... | a capability that a job requires of its worker: [`Capability`] |
 //!
 //! `STEP` is a [`NodeId`]: the name of a step, perhaps with indices.
@@ -21,6 +22,7 @@
 //! accepts only text that the corresponding function here builds.
 
 mod capability;
+pub mod documented;
 mod node;
 mod run;
 mod version;

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::blobs::StoreError;
@@ -106,7 +107,7 @@ pub struct Job {
 /// The capabilities that a job requires of its worker, beyond those that every worker has: names such as `clocks`,
 /// `model:ssd_mobilenetv1` or `model_kind:detector`. The names are sorted, each occurs once, and commas join them. An
 /// empty list requires nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Requirements(String);
 
 impl Requirements {

@@ -21,8 +21,10 @@
 //! http = ["https://api.example.com"]
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
+use schemars::JsonSchema;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -69,6 +71,36 @@ pub struct Grants {
     pub random: bool,
     /// The origins to which `wasi:http` may send requests, such as `https://api.example.com`.
     pub http: Vec<String>,
+}
+
+impl Grants {
+    /// The recorded form: the grants that are asked for, by name. [`Grant`] says why this is a map.
+    #[must_use]
+    pub fn recorded(&self) -> BTreeMap<String, Grant> {
+        let flag = |on: bool, name: &str| on.then(|| (name.to_owned(), Grant::Given(true)));
+        let http = (!self.http.is_empty()).then(|| ("http".to_owned(), Grant::Origins(self.http.clone())));
+        [flag(self.clocks, "clocks"), flag(self.random, "random"), http].into_iter().flatten().collect()
+    }
+}
+
+/// A recorded grant of a plugin. Records and documents have a map from names to grants, so that a worker sees also the
+/// names that only later versions know, and leaves such a plugin to others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Grant {
+    /// Whether the whole capability is given.
+    Given(bool),
+    /// The origins that the capability is limited to.
+    Origins(Vec<String>),
+}
+
+impl Display for Grant {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given(given) => write!(f, "{given}"),
+            Self::Origins(origins) => write!(f, "{origins:?}"),
+        }
+    }
 }
 
 /// One error in a manifest.

@@ -4,17 +4,19 @@
 //! needs no further checking: its steps exist and are pinned, they are in an order in which they can run, and every
 //! value fits where it goes. This module does not run pipelines.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use semver::Version;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::id::Digest;
-use crate::keys::VersionKey;
+use crate::keys::{VersionKey, documented};
 use crate::ledger::Requirements;
 use crate::limits::Limits;
-use crate::wit::{Signature, Type, snake};
+use crate::wit::{Signature, Type};
 
 mod bind;
 mod catalogue;
@@ -54,7 +56,7 @@ pub const MAX_ATTEMPTS: u32 = 10;
 pub const MAX_BACKOFF_MS: u64 = 3_600_000;
 
 /// A checked pipeline, pinned to exact packages. Its JSON form is the record `dovetail.pipeline/1`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pipeline {
     /// The version of the record.
     pub format: Format,
@@ -65,7 +67,7 @@ pub struct Pipeline {
     /// For people, as in the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// The longest time that a whole run may take, in milliseconds ([`crate::record::OutcomeRecord::spent_us`]).
+    /// The longest time that the attempts of a run may take in all, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
     /// What happens to running steps after a failure.
@@ -81,7 +83,7 @@ pub struct Pipeline {
 }
 
 /// What happens to running steps when a step has failed for good. No new step starts in either case.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// Running steps are cancelled.
@@ -103,7 +105,7 @@ impl OnFailure {
 }
 
 /// An input of a pipeline. Its type is inferred from the fields that it feeds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Input {
     /// In snake_case.
     pub name: String,
@@ -124,7 +126,7 @@ fn present<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<Value>, D::Err
 }
 
 /// A step, pinned to an exact package.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     /// Unique in the pipeline, from 1.
     pub number: u32,
@@ -154,7 +156,7 @@ pub struct Step {
 }
 
 /// How often and how soon a step is attempted again after failures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Retry {
     /// The most attempts in all, including the first one.
     pub max_attempts: u32,
@@ -176,7 +178,7 @@ impl Default for Retry {
 }
 
 /// The source of one field of a step's input.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Binding {
     /// The name of the field, in snake_case.
     pub field: String,
@@ -189,7 +191,7 @@ pub struct Binding {
 }
 
 /// The origin of a value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Source {
     /// An input of the run.
@@ -212,7 +214,7 @@ pub enum Source {
 }
 
 /// One field of a run's output.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Output {
     /// In snake_case.
     pub name: String,
@@ -280,31 +282,31 @@ impl Step {
     /// The unique ID of the step: `face_detection_001`.
     #[must_use]
     pub fn id(&self) -> String {
-        format!("{}_{:03}", snake(&self.task), self.number)
+        documented::step(&self.task, self.number)
     }
 
     /// The unique ID of the input record: `face_detection_input_001`.
     #[must_use]
     pub fn input_id(&self) -> String {
-        format!("{}_input_{:03}", snake(&self.task), self.number)
+        documented::input(&self.task, self.number)
     }
 
     /// The unique ID of the output record: `face_detection_output_001`.
     #[must_use]
     pub fn output_id(&self) -> String {
-        format!("{}_output_{:03}", snake(&self.task), self.number)
+        documented::output(&self.task, self.number)
     }
 
     /// The unique ID of an input field: `input_002_faces_array`.
     #[must_use]
     pub fn input_field_id(&self, field: &str) -> String {
-        format!("input_{:03}_{field}", self.number)
+        documented::input_field(self.number, field)
     }
 
     /// The unique ID of an output field: `output_001_faces_array`.
     #[must_use]
     pub fn output_field_id(&self, field: &str) -> String {
-        format!("output_{:03}_{field}", self.number)
+        documented::output_field(self.number, field)
     }
 
     /// The task and its version: `face-detection@1.0.0`.
@@ -330,6 +332,16 @@ pub struct Format;
 impl Display for Format {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(FORMAT)
+    }
+}
+
+impl JsonSchema for Format {
+    fn schema_name() -> Cow<'static, str> {
+        "pipeline_format".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "const": FORMAT })
     }
 }
 

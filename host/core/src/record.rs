@@ -14,6 +14,7 @@ use crate::blobs::{StoreError, StoreErrorKind};
 use crate::executor::{Failure, ModelUse, Models, Usage};
 use crate::id::Digest;
 use crate::keys::NodeId;
+use crate::manifest::Grant;
 
 pub use self::outcome::{OutcomeRecord, StepEnd};
 
@@ -329,7 +330,7 @@ pub struct PluginRecord {
     /// The limits of each attempt, from the manifest.
     pub limits: crate::limits::Limits,
     /// The grants that were given when the plugin was pushed.
-    pub grants: BTreeMap<String, Value>,
+    pub grants: BTreeMap<String, Grant>,
     /// The component imports no clock, no randomness and no network.
     pub pure: bool,
     /// The names of the models that the plugin cannot run without, from its manifest.

@@ -1,6 +1,7 @@
 //! WIT types as data: the types of a task's input and output, without wasmtime. Names are kebab-case here, as in WIT;
 //! in JSON they are snake_case.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
@@ -19,7 +20,7 @@ pub use names::{kebab, snake};
 
 /// A WIT type that a task's interface may use. The runtime refuses a component with futures, streams, maps or foreign
 /// resources before it builds such a value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Type {
     /// `bool`.
@@ -76,7 +77,7 @@ pub enum Type {
 }
 
 /// A field of a record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Field {
     /// In kebab-case.
     pub name: String,
@@ -85,7 +86,7 @@ pub struct Field {
 }
 
 /// A case of a variant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Case {
     /// In kebab-case.
     pub name: String,
@@ -94,7 +95,7 @@ pub struct Case {
 }
 
 /// The types of a task's function `run`. Its error type is always `dovetail:task/types.task-error`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Signature {
     /// The interface that exports `run`: `dovetail:face-detection/task@1.0.0`.
     pub interface: String,

@@ -252,8 +252,8 @@ pub struct RunSummary {
 /// The log of one step's last attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepLog {
-    /// The name of the step in the pipeline.
-    pub step: String,
+    /// The step of the run: the name of the step in the pipeline, and indices if the step runs more than once.
+    pub step: NodeId,
     /// `face_detection_001`
     pub id: String,
     pub lines: Vec<LogLine>,

@@ -2,6 +2,7 @@
 
 use dovetail_core::RunId;
 use dovetail_core::blobs::{StoreError, StoreErrorKind};
+use dovetail_core::keys::documented::in_run;
 use dovetail_core::keys::{NodeId, RunKey, reference_of, split_reference};
 use dovetail_core::ledger::{Kind, Listing};
 use dovetail_core::pipeline::Step;
@@ -132,7 +133,7 @@ pub fn lineage(ports: &Ports, key: &RunKey) -> Result<LineageDocument, FlowError
     let truth = Truth::read_generation(ports, key)?;
     // The values of a retried run have names of their own: the reference has the generation.
     let of = key.reference();
-    let within = |id: &str| format!("{of}/{id}");
+    let within = |id: &str| in_run(&of, id);
     let consumed = |c: &Consumed| ConsumedValue {
         input: within(&c.input),
         origin: c.origin.as_deref().map(within),
@@ -181,7 +182,7 @@ pub fn logs(ports: &Ports, key: &RunKey) -> Result<Vec<StepLog>, FlowError> {
             continue;
         };
         let lines = load_log(ports, outcome)?;
-        found.push(StepLog { step: step.name.clone(), id: step.id(), lines, dropped: outcome.log_dropped });
+        found.push(StepLog { step: NodeId::of_step(&step.name), id: step.id(), lines, dropped: outcome.log_dropped });
     }
     Ok(found)
 }

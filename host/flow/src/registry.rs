@@ -91,6 +91,15 @@ pub struct Update {
     pub checked: Checked,
 }
 
+impl Update {
+    /// Whether the pipeline keeps its old plugins because it does not fit the newest ones: the check found errors.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        let is_error = |finding: &pipeline::Finding| finding.severity == Severity::Error;
+        self.new.is_none() && self.checked.findings.iter().any(is_error)
+    }
+}
+
 /// All records of a kind whose keys begin with `prefix`, the oldest first.
 fn every(ports: &Ports, kind: Kind, prefix: String) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
     ports.ledger.list(kind, &Listing { prefix, limit: usize::MAX, newest_first: false })

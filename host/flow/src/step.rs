@@ -92,11 +92,8 @@ impl StepRunner {
             needs
                 .push((need.as_str(), OutcomeRecord::decode(bytes, &format!("step {need} of run {}", lease.run.run))?));
         }
-        let before = if claimed.attempt > 1 {
-            retries(&self.ports, &lease.run, name.as_str(), claimed.attempt)?
-        } else {
-            Vec::new()
-        };
+        let before =
+            if claimed.attempt > 1 { retries(&self.ports, &lease.run, name, claimed.attempt)? } else { Vec::new() };
         let spent_us = needs.iter().map(|(_, outcome)| outcome.spent_us).max().unwrap_or(0)
             + before.iter().map(|retry| retry.failed.duration_us + retry.delay_ms * 1000).sum::<u64>();
         let (input, consumed, models) = (Value::Null, Vec::new(), Cow::Borrowed(&run.models));
@@ -161,7 +158,7 @@ impl StepRunner {
             let limits = Limits { time_ms: step.limits.time_ms.min(left.unwrap_or(u64::MAX)), ..step.limits };
             let attempt = Attempt {
                 run: lease.run.run.clone(),
-                step: step.name.clone(),
+                step: lease.step.clone(),
                 number: claimed.attempt,
                 package: step.package,
                 idempotency_key: lease.run.step(&lease.step),

@@ -224,7 +224,7 @@ fn may_be_old(run: &RunId, now_ms: u64) -> bool {
 fn being_removed(run: &RunId) -> FlowError {
     let message = format!("run {run} ended long ago and is being removed at this moment");
     let help = "submit it again in a moment; if a collection was interrupted, `dovetail gc` finishes it; \
-                or use another --key";
+                or use another key";
     FlowError::refused("run_being_removed", message, help)
 }
 
@@ -271,7 +271,7 @@ fn same(ports: &Ports, run: &RunId, record: &RunRecord, bytes: &[u8]) -> Result<
     let equal = before.inputs == record.inputs || nameless(&before.inputs)? == nameless(&record.inputs)?;
     if version(&before.pipeline) != version(&record.pipeline) || !equal {
         let message = format!("run {run} was submitted before, to {} and with other inputs", version(&before.pipeline));
-        return Err(FlowError::refused("run_differs", message, "use another --key for another submission"));
+        return Err(FlowError::refused("run_differs", message, "use another key for another submission"));
     }
     match reconcile(ports, &current(ports, run)?) {
         Ok(_) => Ok(Some(Pushed::Same)),

@@ -128,7 +128,7 @@ impl Truth {
                 let outcome = OutcomeRecord::decode(&bytes, &format!("step {node} of run {run}"))?;
                 truth.outcomes.insert(node, outcome);
             } else {
-                let retries = retries(ports, &truth.key, node.as_str(), u32::MAX)?;
+                let retries = retries(ports, &truth.key, &node, u32::MAX)?;
                 truth.retries.insert(node, retries);
             }
         }
@@ -206,7 +206,7 @@ fn one(mut got: Vec<Option<Vec<u8>>>) -> Option<Vec<u8>> {
 }
 
 /// The records of attempts 2 to `upto` at a step, in order. Each holds the failure of the attempt before it.
-pub(crate) fn retries(ports: &Ports, key: &RunKey, step: &str, upto: u32) -> Result<Vec<RetryRecord>, FlowError> {
+pub(crate) fn retries(ports: &Ports, key: &RunKey, step: &NodeId, upto: u32) -> Result<Vec<RetryRecord>, FlowError> {
     let mut found = Vec::new();
     for number in 2..=upto {
         let Some(bytes) = one(ports.ledger.get(Kind::Attempt, &[key.attempt(step, number)])?) else {

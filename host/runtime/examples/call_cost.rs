@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor as _, Outcome};
+use dovetail_core::keys::NodeId;
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{
@@ -137,7 +138,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
     let attempt = Attempt {
         run: RunId::from_bytes([1; 16]),
-        step: "measured".to_owned(),
+        step: NodeId::of_step("measured"),
         number: 1,
         package,
         idempotency_key: "key".to_owned(),

@@ -381,7 +381,7 @@ impl Executor for Runtime {
             // Other attempts of this process may hold the resource that the system refused. Run the attempt again
             // alone: if the system refuses it again, no attempt on this machine would succeed.
             Err(error) if self.jobs > 1 && error.scarce().is_some() => {
-                tracing::warn!(run = %attempt.run, step = attempt.step, err = &error as &dyn std::error::Error,
+                tracing::warn!(run = %attempt.run, step = %attempt.step, err = &error as &dyn std::error::Error,
                     "the attempt is run again alone, because the system refused a resource");
                 match self.alone(stop) {
                     Ok(_slots) => self.run(&task, attempt, stop),

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use dovetail_core::RunId;
 use dovetail_flow::Shutdown;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::documents::{RunDocument, RunStatus, RunsSummary};
 use crate::paths::Shown;
@@ -197,6 +197,30 @@ fn submit_all(
     submitted
 }
 
+/// A refused file or run in the details of an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct RefusedItem {
+    /// The file of the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    /// The run that was to be resumed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_id: Option<RunId>,
+    code: &'static str,
+    message: String,
+}
+
+impl RefusedItem {
+    /// The n-th item, which this error refused.
+    fn of(several: &Several<'_>, n: usize, error: &Error) -> Self {
+        let (path, run_id) = match several {
+            Several::Files(files) => (files.get(n).map(|file| file.text()), None),
+            Several::Open(runs) => (None, runs.get(n).cloned()),
+        };
+        Self { path, run_id, code: error.code, message: error.chain() }
+    }
+}
+
 /// One error for all refused runs. Their files were valid when the command began. None if no run was refused.
 fn refusals(several: &Several<'_>, mut refused: Vec<(usize, Error)>, any: bool) -> Option<Error> {
     if refused.len() < 2 && !any {
@@ -218,13 +242,7 @@ fn refusals(several: &Several<'_>, mut refused: Vec<(usize, Error)>, any: bool) 
     if refused.len() > SHOWN {
         message.push_str(&format!("\n  and {} more", refused.len() - SHOWN));
     }
-    let detail = |(n, error): &(usize, Error)| match several {
-        Several::Files(files) => {
-            json!({ "path": files.get(*n).map(|file| file.text()), "code": error.code, "message": error.chain() })
-        }
-        Several::Open(runs) => json!({ "run_id": runs.get(*n), "code": error.code, "message": error.chain() }),
-    };
-    let details: Vec<Value> = refused.iter().map(detail).collect();
+    let details: Vec<RefusedItem> = refused.iter().map(|(n, error)| RefusedItem::of(several, *n, error)).collect();
     let help = match several {
         _ if any => others,
         Several::Files(_) => "correct the files and run them again",

@@ -13,7 +13,8 @@ use dovetail_core::wit::ValueError;
 use dovetail_flow::FlowError;
 use dovetail_runtime::{LoadError, Refusal};
 use dovetail_vision::ModelError;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::documents::{ErrorBody, ErrorDocument};
 use crate::paths::Shown as _;
@@ -64,8 +65,8 @@ impl Error {
     }
 
     /// The error with one more detail for programs.
-    pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.details.insert(name.to_owned(), value.into());
+    pub fn detail(mut self, name: &str, value: impl Serialize) -> Self {
+        self.details.insert(name.to_owned(), serde_json::to_value(value).unwrap_or_default());
         self
     }
 
@@ -139,7 +140,7 @@ impl Error {
             message.push_str("\n  ");
             message.push_str(line);
         }
-        Self::usage("bad_input", message).detail("errors", json!(errors))
+        Self::usage("bad_input", message).detail("errors", errors)
     }
 
     /// The message, and after it each cause, separated by colons.

@@ -21,7 +21,7 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     File::open(path).and_then(|file| bounded(file, most)).map_err(|e| {
         let folder = e.kind() == std::io::ErrorKind::IsADirectory;
         let error = Error::file(path, e);
-        if folder { error.help("name a file; --each NAME=@FOLDER makes one run for each of its files") } else { error }
+        if folder { error.help("name a file; a folder can only give one run for each of its files") } else { error }
     })
 }
 
@@ -49,7 +49,7 @@ pub fn look(path: &Path) -> Result<u64, Error> {
     let meta = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
     if !meta.is_file() {
         return Err(Error::usage("not_a_file", format!("`{}` is not a regular file", path.shown()))
-            .help("--each takes regular files only; give a pipe with --input NAME=@-")
+            .help("name a regular file")
             .detail("path", path.text()));
     }
     File::open(path).map_err(|e| Error::file(path, e))?;

@@ -36,7 +36,8 @@ impl Service {
         // blob again does not make it younger.
         if what.keep_blobs < YOUNG && (!ports.ledger.workers()?.is_empty() || !ports.ledger.open_runs(1)?.is_empty()) {
             let keep = show_duration_ms(u64::try_from(what.keep_blobs.as_millis()).unwrap_or(u64::MAX));
-            let message = format!("--keep-blobs {keep} could remove a blob that a running step has just written");
+            let message =
+                format!("to keep blobs for {keep} only could remove a blob that a running step has just written");
             return Err(Error::usage("too_soon", message).help(
                 "keep them for 1h or more, or wait until no run is open and no worker lives (`dovetail runs list`, \
                  `dovetail workers list`)",

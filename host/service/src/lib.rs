@@ -22,6 +22,7 @@ pub mod paths;
 mod patience;
 pub mod pipelines;
 pub mod plugins;
+pub mod remedy;
 pub mod runs;
 mod session;
 pub mod settings;

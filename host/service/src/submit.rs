@@ -105,7 +105,7 @@ impl Service {
         while ledger.workers()?.is_empty() {
             if Instant::now() >= until {
                 return Err(Error::usage("no_worker", "no worker is alive, so no process would execute the run")
-                    .help("start one with `dovetail worker`, or leave --detach out"));
+                    .help("start one with `dovetail worker`, or wait for the run"));
             }
             if !std::mem::replace(&mut noticed, true) {
                 observer.notice(&Notice::WorkersUnknown);

@@ -9,7 +9,7 @@ use dovetail_service::documents::{
     PipelineSummary, PushedPipeline, StepCapabilities, UpdatedPipeline,
 };
 use dovetail_service::paths::Shown as _;
-use dovetail_service::pipelines::{Checked, Pipeline as Graph, Published, Severity, Source};
+use dovetail_service::pipelines::{Checked, Pipeline as Graph, Published, Source};
 use dovetail_service::submit::PipelineName;
 use dovetail_service::words::count;
 
@@ -98,23 +98,22 @@ fn pins(pipeline: &Graph) -> String {
 
 fn update(app: &App, reference: &str) -> Result<Exit, Error> {
     let update = app.service.update_pipeline(reference)?;
-    let broken =
-        update.new.is_none() && update.checked.findings.iter().any(|finding| finding.severity == Severity::Error);
     let document = UpdatedPipeline::of(&update);
     app.output.result(&document, || {
         let (name, revision) = (&document.pipeline, document.revision);
-        let mut text = if broken { findings_text(Path::new(name), &update.checked) } else { String::new() };
+        let mut text =
+            if update.is_refused() { findings_text(Path::new(name), &update.checked) } else { String::new() };
         for line in &document.differences {
             text.push_str(&format!("  {line}\n"));
         }
-        text.push_str(&match (document.updated, broken) {
+        text.push_str(&match (document.updated, update.is_refused()) {
             (true, _) => format!("{name} is now revision {revision}; runs submitted before keep theirs\n"),
             (false, true) => format!("{name} stays at revision {revision}: it does not fit the newest plugins\n"),
             (false, false) => format!("{name} is up to date (revision {revision})\n"),
         });
         text
     });
-    Ok(if broken { Exit::Failed } else { Exit::Done })
+    Ok(if update.is_refused() { Exit::Failed } else { Exit::Done })
 }
 
 fn list(all: &[Published]) -> String {

@@ -2,7 +2,7 @@
 
 use dovetail_service::documents::WorkerDocument;
 use dovetail_service::words::{bytes, count};
-use dovetail_service::worker::{Capability, WorkerRequest, now_ms};
+use dovetail_service::worker::{WorkerRequest, now_ms};
 use dovetail_service::{Error, Shutdown};
 
 use crate::app::App;
@@ -44,13 +44,7 @@ pub(crate) fn workers(command: &Workers, app: &App) -> Result<Exit, Error> {
 #[expect(clippy::cast_precision_loss, reason = "for people")]
 fn row(worker: &WorkerDocument, living: &[WorkerDocument], now_ms: u64) -> Vec<String> {
     let WorkerDocument { status, name } = worker;
-    // The heartbeat of an earlier version has no number of models. Then the capabilities are counted, which include
-    // aliases.
-    let is_model =
-        |name: &&String| matches!(Capability::parse(name), Capability::Model(_) | Capability::ExactModel { .. });
-    let named = || status.able.iter().filter(is_model).count();
-    let models = count(status.models.unwrap_or_else(named), "model");
-    let grants = status.able.iter().filter(|name| matches!(Capability::parse(name), Capability::Grant(_))).cloned();
+    let models = count(worker.models(), "model");
     // Two workers may have the same name.
     let is_alone = living.iter().filter(|other| other.name == *name).count() == 1;
     let process = || status.process.map_or_else(String::new, |process| process.to_string());
@@ -62,7 +56,7 @@ fn row(worker: &WorkerDocument, living: &[WorkerDocument], now_ms: u64) -> Vec<S
         status.ended.unwrap_or(0).to_string(),
         format!("{:.1}/s", status.rate.unwrap_or(0.0)),
         bytes(status.memory.unwrap_or(0)),
-        grants.chain([models]).collect::<Vec<_>>().join(" "),
+        worker.grants().map(str::to_owned).chain([models]).collect::<Vec<_>>().join(" "),
         format!("{:.1} s ago", now_ms.saturating_sub(status.seen_ms.unwrap_or(0)) as f64 / 1000.0),
     ]
 }

@@ -143,7 +143,7 @@ fn a_grant_is_named_checked_and_given() {
     // The error names the misspelt grant, and not the one that is missing because of it.
     let misspelt = home.run(&["task", "push", &folder, "--grant", "clock", "--output", "json"]).exits(2).json();
     assert!(
-        misspelt["error"]["message"].as_str().unwrap().contains("--grant clock: there is no such grant"),
+        misspelt["error"]["message"].as_str().unwrap().contains("grant `clock`: there is no such grant"),
         "{misspelt:#}"
     );
     assert_eq!(home.run(&["task", "list", "--output", "json"]).json(), json!([]));

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Pipeline, Source, Step};
+use crate::keys::documented::padded;
 use crate::wit::{Type, snake};
 
 impl Pipeline {
@@ -42,7 +43,7 @@ impl Pipeline {
     }
 
     fn step_text(&self, step: &Step) -> String {
-        let mut text = format!("\n  {:03} {}: {}", step.number, step.name, step.task_reference());
+        let mut text = format!("\n  {} {}: {}", padded(step.number), step.name, step.task_reference());
         for binding in &step.inputs {
             text += &format!("\n    {} <- {}", step.input_field_id(&binding.field), self.shown(&binding.source));
         }
@@ -90,7 +91,13 @@ impl Pipeline {
             .steps
             .iter()
             .map(|step| {
-                format!("  {}[\"{:03} {}<br/>{}\"]\n", node(&step.name), step.number, step.name, step.task_reference())
+                format!(
+                    "  {}[\"{} {}<br/>{}\"]\n",
+                    node(&step.name),
+                    padded(step.number),
+                    step.name,
+                    step.task_reference()
+                )
             })
             .collect();
         let output = "  output([output])\n";

@@ -13,6 +13,7 @@
 use super::Source;
 use super::declared::Declared;
 use super::finding::{Code, Finding};
+use crate::keys::documented::{self, OutputId, output_of};
 use crate::wit::names::{did_you_mean, listed, nearest};
 use crate::wit::snake;
 
@@ -22,9 +23,7 @@ pub(super) type Resolved = Result<Source, (Box<Finding>, Option<String>)>;
 /// Whether a step must not have this name: `input`, and every name that could be a unique ID (`output_1_x`,
 /// `face_detection_output_001`).
 pub(super) fn is_reserved(name: &str) -> bool {
-    let words: Vec<&str> = name.split('_').collect();
-    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
-    name == "input" || words.windows(2).any(|pair| matches!(pair[0], "input" | "output") && is_number(pair[1]))
+    name == "input" || documented::may_be_id(name)
 }
 
 /// Resolves `text`, the source of the mapping at `pointer`. Does not check whether the fields exist.
@@ -47,18 +46,18 @@ pub(super) fn resolve(text: &str, pointer: &str, declared: &Declared) -> Resolve
     if let Some(step) = declared.steps.iter().find(|step| step.name == head) {
         return output(&step.name, path, text, pointer);
     }
-    match unique(&head) {
-        Some(Unique::Field { number, field }) => {
+    match output_of(&head) {
+        Some(OutputId::Field { number, field }) => {
             let step = numbered(&head, number, pointer, declared)?;
             let path = [field.to_owned()].into_iter().chain(path).collect();
             output(&step, path, text, pointer)
         }
-        Some(Unique::Whole { task, number }) => {
+        Some(OutputId::Record { task, number }) => {
             let name = numbered(&head, number, pointer, declared)?;
             let step = declared.steps.iter().find(|step| step.name == name);
             match step.and_then(|step| step.task.as_ref()) {
                 Some((actual, _)) if snake(actual) != task => {
-                    let right = format!("{}_output_{number:03}", snake(actual));
+                    let right = documented::output(actual, number);
                     let finding = Finding::new(
                         Code::UnknownStep,
                         pointer,
@@ -112,26 +111,6 @@ fn output(step: &str, path: Vec<String>, text: &str, pointer: &str) -> Resolved 
     Ok(Source::Output { step: step.to_owned(), path })
 }
 
-enum Unique<'a> {
-    /// `output_001_faces_array`.
-    Field { number: u32, field: &'a str },
-    /// `face_detection_output_001`.
-    Whole { task: &'a str, number: u32 },
-}
-
-/// Parses a unique ID. Accepts any padding of the number; [`numbered`] requires three digits.
-fn unique(head: &str) -> Option<Unique<'_>> {
-    if let Some((number, field)) = head.strip_prefix("output_").and_then(|rest| rest.split_once('_')) {
-        return Some(Unique::Field { number: digits(number)?, field });
-    }
-    let (task, number) = head.rsplit_once("_output_")?;
-    Some(Unique::Whole { task, number: digits(number)? })
-}
-
-fn digits(text: &str) -> Option<u32> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
-}
-
 /// The name of the step with this number. Reports a number that no step has, or that is padded otherwise.
 fn numbered(
     head: &str,
@@ -140,8 +119,8 @@ fn numbered(
     declared: &Declared,
 ) -> Result<String, (Box<Finding>, Option<String>)> {
     let step = declared.steps.iter().find(|step| step.number == Some(number));
-    let padded = format!("output_{number:03}");
-    if !head.split('_').collect::<Vec<_>>().windows(2).any(|pair| pair.join("_") == padded) {
+    if !documented::is_padded(head, number) {
+        let padded = documented::output_prefix(number);
         let finding =
             Finding::new(Code::UnknownStep, pointer, format!("`{head}` is not a unique ID: numbers have three digits"));
         return Err((Box::new(finding.help(format!("write `{padded}`"))), step.map(|step| step.name.clone())));
@@ -150,7 +129,7 @@ fn numbered(
         Some(step) => Ok(step.name.clone()),
         None => {
             let numbers: Vec<String> =
-                declared.steps.iter().filter_map(|step| Some(format!("{:03}", step.number?))).collect();
+                declared.steps.iter().filter_map(|step| Some(documented::padded(step.number?))).collect();
             let finding = Finding::new(
                 Code::UnknownStep,
                 pointer,

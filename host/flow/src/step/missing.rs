@@ -36,7 +36,7 @@ impl StepRunner {
     pub(crate) fn look_again_for_the_plan(&self, claimed: &Claimed, error: FlowError) -> Result<JobOutcome, FlowError> {
         let Some(failure) = missing(&error) else { return Err(error) };
         let lease = &claimed.lease;
-        let before = retries(&self.ports, &lease.run, lease.step.as_str(), claimed.attempt)?;
+        let before = retries(&self.ports, &lease.run, &lease.step, claimed.attempt)?;
         let this = AttemptRecord { uncharged: true, ..self.no_attempt(claimed, failure.clone()) };
         if let Some(delay) = policy::LOOK_AGAIN.get(uncharged(&before) as usize) {
             return Ok(retry(claimed, this, *delay));

@@ -50,8 +50,8 @@ impl Executor for Scripted {
     }
 
     fn execute(&self, attempt: &Attempt, stop: &Stop) -> Result<Report, HostError> {
-        self.made.lock().unwrap().push((attempt.step.clone(), attempt.number));
-        let script = self.steps.lock().unwrap().get(&attempt.step).cloned();
+        self.made.lock().unwrap().push((attempt.step.to_string(), attempt.number));
+        let script = self.steps.lock().unwrap().get(attempt.step.as_str()).cloned();
         match script {
             Some(script) => script(attempt, stop),
             None => Ok(sum(attempt)),

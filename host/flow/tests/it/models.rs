@@ -79,7 +79,7 @@ impl Executor for With {
                 source: None,
             });
         }
-        self.ran.lock().unwrap().push((attempt.step.clone(), model));
+        self.ran.lock().unwrap().push((attempt.step.to_string(), model));
         Ok(if self.fails { fails(FailureKind::InvalidInput, false) } else { sum(attempt) })
     }
 

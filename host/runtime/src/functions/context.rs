@@ -13,7 +13,7 @@ impl context::Host for State {
     }
 
     fn step(&mut self) -> wasmtime::Result<String> {
-        self.host("dovetail:task/context.step", |state| Ok(state.attempt.step.clone()))
+        self.host("dovetail:task/context.step", |state| Ok(state.attempt.step.to_string()))
     }
 
     fn attempt(&mut self) -> wasmtime::Result<u32> {

@@ -306,7 +306,7 @@ fn progress_and_lines_arrive_while_it_runs() {
                     format!("{} {:?}", progress.fraction, progress.note)
                 }
             };
-            sink.lock().unwrap().push((attempt.step.clone(), said));
+            sink.lock().unwrap().push((attempt.step.to_string(), said));
         }));
     });
     let package = bench.install("probe", &built("probe"), "");

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use dovetail_core::blobs::{BlobKind, Blobs, StoreError, StoreErrorKind};
 use dovetail_core::executor::{Attempt, Executor as _, Failure, FailureKind, Outcome, Report};
+use dovetail_core::keys::NodeId;
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{
@@ -337,7 +338,7 @@ impl Bench {
 pub(crate) fn attempt(package: Digest, input: Value, limits: Limits) -> Attempt {
     Attempt {
         run: RunId::from_bytes([7; 16]),
-        step: "probe".to_owned(),
+        step: NodeId::of_step("probe"),
         number: 1,
         package,
         idempotency_key: "key".to_owned(),

@@ -1,6 +1,7 @@
 //! Documents about a machine or a fleet: models, workers, `doctor`, `gc`.
 
 use dovetail_core::Digest;
+use dovetail_core::keys::Capability;
 use dovetail_core::vision::{Model, ModelKind};
 use dovetail_core::worker_status::WorkerStatus;
 use schemars::JsonSchema;
@@ -75,6 +76,23 @@ pub struct WorkerDocument {
     pub status: WorkerStatus,
     /// The worker's name, as in the records.
     pub name: String,
+}
+
+impl WorkerDocument {
+    /// The number of models that the worker has. The heartbeat of an earlier version has no such number; then the
+    /// capabilities are counted, which include aliases.
+    #[must_use]
+    pub fn models(&self) -> usize {
+        let is_model =
+            |name: &&String| matches!(Capability::parse(name), Capability::Model(_) | Capability::ExactModel { .. });
+        self.status.models.unwrap_or_else(|| self.status.able.iter().filter(is_model).count())
+    }
+
+    /// The grants that the worker's tasks can have.
+    pub fn grants(&self) -> impl Iterator<Item = &str> {
+        let is_grant = |name: &&String| matches!(Capability::parse(name), Capability::Grant(_));
+        self.status.able.iter().filter(is_grant).map(String::as_str)
+    }
 }
 
 /// The output of `dovetail doctor --output json`.

@@ -33,7 +33,6 @@ pub use runs::{
     CancelledRun, DemoDocument, DemoSummary, RunsDocument, RunsSummary, SubmittedFile, SubmittedFiles, SubmittedRun,
 };
 pub use schema::{SCHEMAS, Schema};
-pub(crate) use tasks::grants;
 pub use tasks::{
     AcceptedTask, FieldDocument, ImportDocument, PackedTask, PushedTask, RefusedTask, SignatureDocument, TaskCheck,
     TaskDocument, TaskFinding, TaskRun, TaskRunFormat, TaskRunState, TaskSizes, TaskSummary,

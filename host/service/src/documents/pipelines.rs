@@ -130,7 +130,6 @@ pub struct PinnedStep {
 #[schemars(title = "The record of a published pipeline", extend("$id" = "urn:dovetail:pipeline-record:1"))]
 pub struct PipelineDocument {
     #[serde(flatten)]
-    #[schemars(with = "Map<String, Value>")]
     pub pipeline: Pipeline,
     pub revision: u32,
 }

@@ -6,12 +6,13 @@ use dovetail_core::Digest;
 use dovetail_core::executor::{Failure, LogLine, ModelUse, Usage};
 use dovetail_core::keys::VersionKey;
 use dovetail_core::limits::Limits;
+use dovetail_core::manifest::Grant;
 use dovetail_core::vision::ModelKind;
 use dovetail_core::wit::{Field, Signature, schema, snake};
 use schemars::JsonSchema;
 use semver::Version;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// The output of `dovetail task check --output json`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -45,7 +46,7 @@ pub struct AcceptedTask {
     pub signature: SignatureDocument,
     pub limits: Limits,
     /// The grants that the manifest asks for.
-    pub grants: BTreeMap<String, Value>,
+    pub grants: BTreeMap<String, Grant>,
     pub sizes: TaskSizes,
     /// Always empty.
     pub errors: Vec<TaskFinding>,
@@ -192,7 +193,7 @@ pub struct TaskSummary {
     /// Whether the same input gives the same output.
     pub pure: bool,
     /// The grants that the task got when it was published.
-    pub grants: BTreeMap<String, Value>,
+    pub grants: BTreeMap<String, Grant>,
 }
 
 /// The output of `dovetail task show --output json`.
@@ -243,19 +244,4 @@ pub struct TaskRun {
     pub log_dropped: u64,
     /// The paths of the files that `--save` wrote.
     pub saved: Vec<String>,
-}
-
-/// Grants in their recorded form. Grants that the manifest does not ask for are left out.
-pub(crate) fn grants(grants: &dovetail_core::manifest::Grants) -> BTreeMap<String, Value> {
-    let mut map = Map::new();
-    if grants.clocks {
-        map.insert("clocks".to_owned(), true.into());
-    }
-    if grants.random {
-        map.insert("random".to_owned(), true.into());
-    }
-    if !grants.http.is_empty() {
-        map.insert("http".to_owned(), grants.http.clone().into());
-    }
-    map.into_iter().collect()
 }

@@ -1,7 +1,8 @@
 //! Grants of a plugin: the manifest asks for them, and the caller who publishes the plugin allows them.
 
-use dovetail_core::manifest::Grants;
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use dovetail_core::manifest::{Grant, Grants};
 
 use crate::Error;
 
@@ -32,7 +33,6 @@ pub(crate) fn allowed(
         return Ok(());
     }
     let list = missing.iter().map(|grant| format!("`{grant}`")).collect::<Vec<_>>().join(", ");
-    let flags = missing.iter().map(|grant| format!("--grant {grant}")).collect::<Vec<_>>().join(" ");
     let difference = before.map_or_else(String::new, |(version, had)| {
         let names =
             |names: Vec<&String>| names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
@@ -44,15 +44,21 @@ pub(crate) fn allowed(
     });
     let error = Error::usage("grant_needed", format!("`{name}` asks for {list} without permission{difference}"));
     Err(error
-        .help(format!("to allow this, add {flags}"))
+        .help("publish it again with these grants if you allow them")
         .detail("grants", missing.into_iter().cloned().collect::<Vec<_>>()))
 }
 
 /// Recorded grants as values of `--grant`.
-pub(crate) fn recorded(grants: &std::collections::BTreeMap<String, Value>) -> Vec<String> {
-    let origins = grants.get("http").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let flags = grants.iter().filter(|(_, on)| **on == Value::Bool(true)).map(|(name, _)| name.clone());
-    flags.chain(origins.map(|origin| format!("http={origin}"))).collect()
+pub(crate) fn recorded(grants: &BTreeMap<String, Grant>) -> Vec<String> {
+    let all = grants.iter().flat_map(|(name, grant)| match grant {
+        Grant::Given(true) => vec![name.clone()],
+        Grant::Given(false) => Vec::new(),
+        Grant::Origins(origins) => origins.iter().map(|origin| format!("{name}={origin}")).collect(),
+    });
+    let mut all: Vec<String> = all.collect();
+    // Whole capabilities come first, as in `asked`.
+    all.sort_by_key(|grant| grant.contains('='));
+    all
 }
 
 /// Refuses a grant that no plugin asks for: it would have no effect.
@@ -62,7 +68,7 @@ pub(crate) fn all_asked_for(given: &[String], asked: &[String]) -> Result<(), Er
         Some(grant) => {
             let known = matches!(grant.as_str(), "clocks" | "random") || grant.starts_with("http=");
             let why = if known { "no plugin asks for this grant in its [grants]" } else { "there is no such grant" };
-            Err(Error::usage("bad_grant", format!("--grant {grant}: {why}"))
+            Err(Error::usage("bad_grant", format!("grant `{grant}`: {why}"))
                 .help("the grants are clocks and random; leave out grants that no plugin asks for"))
         }
     }
@@ -71,7 +77,6 @@ pub(crate) fn all_asked_for(given: &[String], asked: &[String]) -> Result<(), Er
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn the_caller_decides() {
@@ -80,16 +85,12 @@ mod tests {
         let error = allowed("x", &grants, &["clocks".into()], None).unwrap_err();
         assert_eq!(
             (error.code, error.help.as_deref()),
-            ("grant_needed", Some("to allow this, add --grant http=https://a"))
+            ("grant_needed", Some("publish it again with these grants if you allow them"))
         );
-        let known = recorded(&[("clocks".to_owned(), json!(true))].into());
+        let known = recorded(&[("clocks".to_owned(), Grant::Given(true))].into());
         let error = allowed("x", &grants, &["clocks".into()], Some(&("0.9.0".to_owned(), known))).unwrap_err();
         assert!(error.chain().contains("(version 0.9.0 had `clocks`; new is `http=https://a`)"), "{}", error.chain());
-        assert_eq!(
-            recorded(&crate::documents::grants(&grants)),
-            asked(&grants),
-            "recorded grants read back as requested"
-        );
+        assert_eq!(recorded(&grants.recorded()), asked(&grants), "recorded grants read back as requested");
         assert!(allowed("x", &grants, &asked(&grants), None).is_ok());
         assert!(allowed("x", &Grants::default(), &[], None).is_ok());
     }

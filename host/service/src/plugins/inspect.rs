@@ -248,7 +248,7 @@ impl AcceptedPlugin {
             model_kinds: description.opens.clone(),
             signature: SignatureDocument::of(&description.signature),
             limits: manifest.limits,
-            grants: crate::documents::grants(&manifest.grants),
+            grants: manifest.grants.recorded(),
             sizes: TaskSizes {
                 package: package.len(),
                 component: description.component_bytes,

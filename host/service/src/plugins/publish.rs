@@ -42,7 +42,7 @@ pub fn plugin_record(manifest: Manifest, description: Description, package: &[u8
         description: manifest.description,
         signature: description.signature,
         limits: manifest.limits,
-        grants: crate::documents::grants(&manifest.grants),
+        grants: manifest.grants.recorded(),
         pure: description.pure,
         model_kinds: if manifest.models.is_some() {
             Vec::new()

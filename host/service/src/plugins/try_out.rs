@@ -11,7 +11,7 @@ use std::sync::mpsc::Sender;
 use dovetail_core::Digest;
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs};
 use dovetail_core::executor::{Attempt, Executor as _, LogLine, Outcome, Report};
-use dovetail_core::keys::VersionKey;
+use dovetail_core::keys::{NodeId, VersionKey};
 use dovetail_core::limits::Limits;
 use dovetail_core::record::PluginRecord;
 use dovetail_core::stop::Canceller;
@@ -209,7 +209,7 @@ impl Trial<'_> {
         let attempt = Attempt {
             idempotency_key: run.to_string(),
             run,
-            step: "task".to_owned(),
+            step: NodeId::of_step("task"),
             number: 1,
             package: self.package,
             input,

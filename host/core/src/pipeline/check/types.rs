@@ -8,6 +8,7 @@ use super::super::finding::{Code, Finding, Findings};
 use super::super::infer::{Conflict, Need, infer};
 use super::super::{Input, Source};
 use super::{Checker, Joint};
+use crate::keys::documented;
 use crate::wit::json::check as check_value;
 use crate::wit::names::{did_you_mean, listed};
 use crate::wit::{Assign, Type, assign, kebab, snake};
@@ -76,10 +77,12 @@ impl Checker<'_> {
     /// The target of a mapping in messages: `input_002_faces_array` of attributes (face-attributes@1.0.0).
     fn target(&self, joint: &Joint) -> String {
         let step = &self.declared.steps[joint.step];
-        let number = step.number.map_or_else(|| "input".to_owned(), |number| format!("input_{number:03}"));
+        let id = step
+            .number
+            .map_or_else(|| format!("input_{}", joint.field), |number| documented::input_field(number, &joint.field));
         match &self.tasks[joint.step] {
-            Some(task) => format!("`{number}_{}` of {} ({})", joint.field, step.name, task.key()),
-            None => format!("`{number}_{}` of {}", joint.field, step.name),
+            Some(task) => format!("`{id}` of {} ({})", step.name, task.key()),
+            None => format!("`{id}` of {}", step.name),
         }
     }
 
@@ -135,7 +138,7 @@ impl Checker<'_> {
         let number = self.declared.steps.iter().find(|declared| declared.name == step).and_then(|step| step.number);
         number.map_or_else(
             || format!("{step}.{}", path.join(".")),
-            |number| format!("output_{number:03}_{}", path.join(".")),
+            |number| documented::output_field(number, &path.join(".")),
         )
     }
 
