@@ -61,6 +61,8 @@ fn each_heavy_library_has_one_crate_that_names_it() {
         ("wasmtime-wasi", "dovetail-runtime"),
         ("wit-component", "dovetail-runtime"),
         ("opencv", "dovetail-vision"),
+        ("ort", "dovetail-vision"),
+        ("libloading", "dovetail-vision"),
         ("turbojpeg", "dovetail-vision"),
         ("image", "dovetail-vision"),
         ("rusqlite", "dovetail-stores"),

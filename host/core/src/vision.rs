@@ -48,7 +48,7 @@ pub struct Size {
 /// applied. Cheap to clone.
 #[derive(Clone)]
 pub struct Image {
-    pixels: Arc<[u8]>,
+    pixels: Arc<Vec<u8>>,
     size: Size,
     /// Target of the weak references of [`Image::watch`]. A weak reference to `pixels` would keep their memory
     /// allocated.
@@ -66,9 +66,14 @@ impl Image {
     /// An image of these pixels. `None` unless `pixels` has exactly `width * height * 3` bytes and there is at least
     /// one pixel.
     #[must_use]
-    pub fn new(pixels: Arc<[u8]>, size: Size) -> Option<Self> {
+    pub fn new(pixels: Vec<u8>, size: Size) -> Option<Self> {
         let bytes = (size.width as usize).checked_mul(size.height as usize)?.checked_mul(3)?;
-        (bytes > 0 && pixels.len() == bytes).then(|| Self { pixels, size, held: Arc::new(()), warning: None })
+        (bytes > 0 && pixels.len() == bytes).then(|| Self {
+            pixels: Arc::new(pixels),
+            size,
+            held: Arc::new(()),
+            warning: None,
+        })
     }
 
     /// Width and height.
@@ -175,6 +180,21 @@ pub struct Model {
     pub landmarker: Option<Digest>,
 }
 
+/// The engine that runs a network. Two engines give results that differ by rounding.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct Engine {
+    /// `opencv` or `onnxruntime`.
+    pub name: String,
+    /// The version that the library reports, such as `1.28.0`.
+    pub version: String,
+}
+
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.name, self.version)
+    }
+}
+
 /// A detected face.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Detection {
@@ -216,6 +236,11 @@ pub struct AgeAndGender {
 pub const MODEL_DAMAGED: &str = "model_damaged";
 /// The code of a model that was opened while it was installed, and has been removed since.
 pub const MODEL_GONE: &str = "model_gone";
+
+/// The code of an engine that the settings ask for and that cannot be used: no network runs on this host.
+pub const ENGINE_UNAVAILABLE: &str = "engine_unavailable";
+/// The code of a network that failed inside its engine: the engine cannot load it, or a pass failed.
+pub const ENGINE_FAILED: &str = "engine_failed";
 
 /// Why an operation of vision has no result.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -322,6 +347,14 @@ pub trait Vision: Send + Sync {
 
     /// The other models that operations of `model` use, for the lineage. An embedder uses a landmarker to align faces.
     fn companions(&self, model: &Model) -> Vec<Model>;
+
+    /// Says that operations will use these models soon. An implementation may load them while it has nothing else to
+    /// do; it returns at once. Errors come from the operations.
+    fn expect(&self, _models: &[Digest]) {}
+
+    /// The engine that runs this model's network in this process, for the lineage. `None` before the first operation
+    /// with the model, and for a model without a network.
+    fn engine(&self, model: &Digest) -> Option<Engine>;
 
     /// Detects faces; the most confident come first.
     ///

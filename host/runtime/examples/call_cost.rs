@@ -14,7 +14,8 @@ use dovetail_core::keys::NodeId;
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{
-    AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
+    AgeAndGender, DetectOptions, Detection, Engine, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision,
+    VisionError,
 };
 use dovetail_core::{Digest, RunId};
 use dovetail_runtime::{Budgets, Options, PackageContent, Runtime, pack};
@@ -74,6 +75,10 @@ impl Vision for Blind {
     fn model(&self, _: ModelKind, _: Option<&str>) -> Result<Model, VisionError> {
         blind()
     }
+    fn engine(&self, _: &Digest) -> Option<Engine> {
+        None
+    }
+
     fn companions(&self, _: &Model) -> Vec<Model> {
         Vec::new()
     }

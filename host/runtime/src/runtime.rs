@@ -309,11 +309,15 @@ impl Runtime {
             output_bytes,
             host_calls: state.calls.into_iter().map(|(name, calls)| (name.to_owned(), calls)).collect(),
         };
+        let mut models = state.models;
+        for model in &mut models {
+            model.engine = state.vision.engine(&model.digest);
+        }
         let mut log = log.lock();
         Ok(Report {
             outcome,
             usage,
-            models: state.models,
+            models,
             warnings: state.warnings.into_lines(),
             log: std::mem::take(&mut log.lines),
             log_dropped: log.dropped,
@@ -361,7 +365,7 @@ impl Executor for Runtime {
                 Err(_) => continue,
             };
             for model in self.vision.companions(&model).into_iter().chain([model]) {
-                chosen.insert(model.kind.name().to_owned(), ModelUse { name: model.name, digest: model.digest });
+                chosen.insert(model.kind.name().to_owned(), ModelUse::new(model.name, model.digest));
             }
         }
         Ok(chosen)
@@ -373,6 +377,12 @@ impl Executor for Runtime {
             // The package was accepted when it was registered, so the host has changed.
             LoadError::Refused(refusal) => host_error(format!("load package {}", attempt.package), false, refusal),
         })?;
+        // The models of the whole run: a process that starts with it loads them while it decodes the first picture.
+        let chosen = |kind: ModelKind| attempt.models.get(kind.name()).map(|model| model.digest);
+        let models: Vec<Digest> = ModelKind::ALL.into_iter().filter_map(chosen).collect();
+        if !models.is_empty() {
+            self.vision.expect(&models);
+        }
         let first = match Self::slot(&self.slots, stop) {
             Ok(_slot) => self.run(&task, attempt, stop),
             Err(end) => return end.report(attempt),

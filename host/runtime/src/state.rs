@@ -209,11 +209,12 @@ impl State {
             VisionError::Scarce { scarce, message } => {
                 AttemptEnd::Host(scarce_error("look at a picture", scarce, &message)).into()
             }
-            // A damaged or missing model is not the attempt's fault, and another attempt on this machine would fail as
-            // well.
-            VisionError::Unavailable { code: vision::MODEL_DAMAGED | vision::MODEL_GONE, message } => {
-                AttemptEnd::Host(broken(&message)).into()
-            }
+            // A damaged model, a missing one, or an engine that fails is not the attempt's fault, and another attempt
+            // on this machine would fail as well.
+            VisionError::Unavailable {
+                code: vision::MODEL_DAMAGED | vision::MODEL_GONE | vision::ENGINE_UNAVAILABLE | vision::ENGINE_FAILED,
+                message,
+            } => AttemptEnd::Host(broken(&message)).into(),
             VisionError::Unavailable { code, message } => {
                 let retryable = !matches!(code, "built_without_opencv" | "models_missing");
                 Fault::Task(TaskError::Unavailable(wit_failure(code, message, retryable)))
@@ -358,7 +359,7 @@ impl State {
     pub(crate) fn used(&mut self, model: &vision::Model) {
         let companions = self.vision.companions(model);
         for model in std::iter::once(model).chain(&companions) {
-            let used = ModelUse { name: model.name.clone(), digest: model.digest };
+            let used = ModelUse::new(&*model.name, model.digest);
             if !self.models.contains(&used) {
                 self.models.push(used);
             }

@@ -5,7 +5,7 @@ mod servers;
 use std::path::Path;
 
 use dovetail_core::ledger::capability_in_words;
-use dovetail_vision::Installed;
+use dovetail_vision::{EngineFound, Engines, Installed};
 use rustix::fs::Access;
 
 use crate::documents::{DoctorCheck, DoctorDocument};
@@ -86,6 +86,7 @@ fn findings(service: &Service, deep: bool) -> Vec<Finding> {
             "build it with the feature `opencv`, on a machine with libopencv-dev",
         ),
     });
+    findings.push(engine(service));
     findings.push(models(service));
     findings.push(compiler(service));
     if servers.records {
@@ -97,6 +98,26 @@ fn findings(service: &Service, deep: bool) -> Vec<Finding> {
         std::thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |n| n.to_string()),
     ));
     findings
+}
+
+/// The engine of the networks. Opens its library.
+fn engine(service: &Service) -> Finding {
+    match Engines::new(service.engine_options()).find() {
+        Ok(EngineFound { engine, library, digest, why, is_fallback }) => {
+            let library = library.map_or_else(String::new, |path| format!(", {}", path.shown()));
+            let digest = digest.map_or_else(String::new, |digest| format!(", {digest}"));
+            let found = format!("{engine}{library}{digest} ({why})");
+            if is_fallback {
+                return warning(
+                    "engine",
+                    found,
+                    "repair the library as described, or set `vision.engine = \"opencv\"`",
+                );
+            }
+            good("engine", found)
+        }
+        Err(error) => failed("engine", error.into()),
+    }
 }
 
 fn folder(data: &Path) -> Finding {

@@ -280,7 +280,7 @@ impl From<ModelError> for Error {
     fn from(error: ModelError) -> Self {
         let code = error.code();
         let new = match &error {
-            ModelError::Io { .. } | ModelError::Unavailable(_) => Self::host,
+            ModelError::Engine(_) | ModelError::Io { .. } | ModelError::Unavailable(_) => Self::host,
             _ => Self::usage,
         };
         let made = new(code, error.to_string());

@@ -1,13 +1,14 @@
 //! Models: the default networks, the cascades of the system's OpenCV, and the user's own models; and their distribution
 //! within a fleet ([`share`]).
 
+pub mod engine;
 pub mod share;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use dovetail_core::vision::Model;
-use dovetail_vision::{FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelStore};
+use dovetail_vision::{Engines, FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelStore};
 use tempfile::TempDir;
 
 use crate::documents::{InstalledModel, ModelDocument, ModelSummary};
@@ -105,7 +106,7 @@ impl Service {
         }
         let store = self.models()?;
         let before = Before::look(&store)?;
-        let model = store.add(file, manifest)?;
+        let model = store.add(file, manifest, &Engines::new(self.engine_options()))?;
         let added: Vec<Installed> = store.list()?.into_iter().filter(|one| one.model.digest == model.digest).collect();
         share::publish(self, &store, &added)?;
         Ok(before.document(&model))

@@ -44,6 +44,10 @@ pub enum Notice {
     Unreadable { what: &'static str, name: String, error: String },
     /// The package of models of this name is being downloaded.
     Fetching(&'static str),
+    /// The library of ONNX Runtime is being downloaded.
+    FetchingEngine,
+    /// The library of ONNX Runtime is not installed, so that networks run in OpenCV. The text says why, and what to do.
+    NoEngine(String),
 }
 
 impl fmt::Display for Notice {
@@ -64,6 +68,10 @@ impl fmt::Display for Notice {
             Self::StoreAnswers(store) => write!(f, "{} again", answering(*store)),
             Self::Partial(why) => write!(f, "{why}; the list of workers is complete all the same"),
             Self::Unreadable { what, name, error } => write!(f, "warning: the {what} {name} cannot be read: {error}"),
+            Self::FetchingEngine => f.write_str("downloading ONNX Runtime with pip (19 MB, MIT licence)"),
+            Self::NoEngine(why) => {
+                write!(f, "ONNX Runtime is not installed, so networks run in OpenCV (two to three times slower): {why}")
+            }
             Self::Fetching(package) => write!(f, "downloading {package} with npm (13 MB of weights, MIT licence)"),
         }
     }

@@ -10,7 +10,7 @@ use dovetail_core::retention::{Archive, Owned};
 use dovetail_flow::{FleetLedger, FlowError, OwnBlobs, Ports, SystemClock};
 use dovetail_runtime::{Budgets, CompileLimits, Compiler, CompilerOptions, LiveSink, Options, Runtime};
 use dovetail_stores::{FileBlobs, SqliteLedger};
-use dovetail_vision::{ModelStore, Opencv};
+use dovetail_vision::{EngineOptions, ModelStore, Opencv};
 use tempfile::TempDir;
 
 use crate::error::{Error, unwritable};
@@ -19,6 +19,8 @@ use crate::settings::Settings;
 
 /// The largest total size of compiled code on the disk, in bytes. That is enough for hundreds of tasks.
 const COMPILED_BYTES: u64 = 256 << 20;
+/// The folder for the engine's library, in the data folder.
+pub(crate) const ENGINES: &str = "engines";
 
 /// The service, on the stores that the settings name.
 pub struct Service {
@@ -222,8 +224,19 @@ impl Service {
             models: self.folder_to_read()?.join("models"),
             threads: settings.vision_threads,
             image_cache_bytes: settings.image_cache,
-            opencv_threads: settings.opencv_threads,
+            engine: self.engine_options(),
         })?)
+    }
+
+    /// The settings of the engine that runs networks.
+    pub(crate) fn engine_options(&self) -> EngineOptions {
+        let settings = &self.settings;
+        EngineOptions {
+            choice: settings.engine,
+            library: settings.onnxruntime.clone(),
+            folder: settings.data.join(ENGINES),
+            threads: settings.engine_threads,
+        }
     }
 
     /// A runtime that executes up to `jobs` attempts at a time, with packages and artifacts from `blobs`. `live` is

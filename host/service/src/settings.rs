@@ -4,21 +4,22 @@
 //! Only [`Settings::load`] reads files. A setting that cannot take effect is refused, never ignored.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dovetail_core::manifest::{parse_duration, parse_size};
 use dovetail_core::url::without_credentials;
-use dovetail_core::wit::names::nearest;
-use serde::Deserialize;
 
 use crate::error::Error;
 use crate::paths::{self, Shown as _};
 
 mod levels;
+mod sources;
 
+pub use dovetail_vision::EngineChoice;
 pub use levels::{LogFormat, LogLevel};
+use sources::{FileSettings, VARIABLES, from_environment, known_variables, parse, variable};
 
 /// The settings of this process.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,8 +42,12 @@ pub struct Settings {
     pub lease: Duration,
     /// Threads of the vision pool.
     pub vision_threads: usize,
-    /// Threads inside one OpenCV pass.
-    pub opencv_threads: usize,
+    /// The engine of the networks.
+    pub engine: EngineChoice,
+    /// Threads of the engine inside one pass of a detector; in OpenCV, of every pass.
+    pub engine_threads: usize,
+    /// The library of ONNX Runtime, as an absolute path.
+    pub onnxruntime: Option<PathBuf>,
     /// The size of the cache of decoded pictures, in bytes.
     pub image_cache: u64,
     /// The most detailed level that is logged. None: the default of the command.
@@ -98,68 +103,6 @@ impl std::fmt::Debug for StoreUrl {
         write!(f, "{}", shown(&self.0))
     }
 }
-
-/// The content of `dovetail.toml`. The variables of the environment are collected into the same type.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileSettings {
-    data: Option<PathBuf>,
-    fleet: Option<String>,
-    queue: Option<String>,
-    meta: Option<String>,
-    blobs: Option<String>,
-    #[serde(default)]
-    worker: Worker,
-    #[serde(default)]
-    vision: Vision,
-    #[serde(default)]
-    log: Log,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Worker {
-    jobs: Option<u32>,
-    lease: Option<String>,
-    grants: Option<Vec<String>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Vision {
-    threads: Option<usize>,
-    opencv_threads: Option<usize>,
-    images: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Log {
-    format: Option<LogFormat>,
-    level: Option<LogLevel>,
-}
-
-/// Variables, and the key of the settings file that each stands for.
-const VARIABLES: &[(&str, &str)] = &[
-    ("DOVETAIL_CONFIG", "--config"),
-    ("DOVETAIL_DATA", "data"),
-    ("DOVETAIL_FLEET", "fleet"),
-    ("DOVETAIL_QUEUE", "queue"),
-    ("DOVETAIL_META", "meta"),
-    ("DOVETAIL_BLOBS", "blobs"),
-    ("DOVETAIL_WORKER_JOBS", "worker.jobs"),
-    ("DOVETAIL_WORKER_LEASE", "worker.lease"),
-    ("DOVETAIL_WORKER_GRANTS", "worker.grants"),
-    ("DOVETAIL_VISION_THREADS", "vision.threads"),
-    ("DOVETAIL_VISION_OPENCV_THREADS", "vision.opencv_threads"),
-    ("DOVETAIL_VISION_IMAGES", "vision.images"),
-    ("DOVETAIL_LOG_FORMAT", "log.format"),
-    ("DOVETAIL_LOG_LEVEL", "log.level"),
-];
-/// Credentials of an S3 server. `dovetail_stores::Credentials` reads them; no settings file holds them.
-const KEYS: [&str; 3] = ["DOVETAIL_S3_ACCESS_KEY", "DOVETAIL_S3_SECRET_KEY", "DOVETAIL_S3_SESSION_TOKEN"];
-/// Names, and prefixes of names, of variables that only the test suites read.
-const FOREIGN: &[&str] = &["DOVETAIL_FACE_API", "DOVETAIL_TEST_"];
 
 /// All grants that a task can have, and the default of `worker.grants`.
 pub(crate) const GRANTS: [&str; 2] = ["clocks", "random"];
@@ -249,6 +192,11 @@ impl Settings {
                 }
             }
         };
+        let onnxruntime = match (vision.onnxruntime, written.vision.onnxruntime) {
+            (Some(set), _) => Some(folder.join(at_home(set, home)?)),
+            (None, Some(written)) => Some(folder.join(beside).join(at_home(written, home)?)),
+            (None, None) => None,
+        };
         let lease = worker.lease.or(written.worker.lease).unwrap_or_else(|| "10s".to_owned());
         let lease = parse_duration(&lease).map_err(|e| bad("worker.lease", &e))?;
         let images = vision.images.or(written.vision.images).unwrap_or_else(|| "32MiB".to_owned());
@@ -273,12 +221,14 @@ impl Settings {
             jobs: within("worker.jobs", worker.jobs.or(written.worker.jobs).unwrap_or(10), 1, 1000)?,
             lease: within("worker.lease", lease, Duration::from_secs(1), Duration::from_secs(3600))?,
             vision_threads: within("vision.threads", vision.threads.or(written.vision.threads).unwrap_or(2), 1, 256)?,
-            opencv_threads: within(
-                "vision.opencv_threads",
-                vision.opencv_threads.or(written.vision.opencv_threads).unwrap_or(2),
+            engine: vision.engine.or(written.vision.engine).unwrap_or_default(),
+            engine_threads: within(
+                "vision.engine_threads",
+                vision.engine_threads.or(written.vision.engine_threads).unwrap_or(2),
                 1,
                 256,
             )?,
+            onnxruntime,
             image_cache: parse_size(&images).map_err(|e| bad("vision.images", &e))?,
             log_level: flags.log_level.or(log.level).or(written.log.level),
             log_format: flags.log_format.or(log.format).or(written.log.format).unwrap_or(LogFormat::Text),
@@ -306,7 +256,9 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     ("worker.jobs", "10", "a whole number from 1 to 1000"),
     ("worker.lease", "\"10s\"", "a time from 1s to 1h"),
     ("vision.threads", "2", "a whole number from 1 to 256"),
-    ("vision.opencv_threads", "2", "a whole number from 1 to 256"),
+    ("vision.engine", "\"onnxruntime\"", "`auto`, `onnxruntime` or `opencv`"),
+    ("vision.engine_threads", "2", "a whole number from 1 to 256"),
+    ("vision.onnxruntime", "\"/opt/onnxruntime/libonnxruntime.so\"", "the path of a shared library"),
     ("vision.images", "\"32MiB\"", "a size"),
     ("log.format", "\"json\"", "`text` or `json`"),
     ("log.level", "\"info\"", "`off`, `error`, `warn`, `info`, `debug` or `trace`"),
@@ -389,98 +341,6 @@ fn at_home(path: PathBuf, home: Option<&Path>) -> Result<PathBuf, Error> {
                 .help("write the full path; --data DIR names the data folder")
         }),
     }
-}
-
-/// The value of a variable. An empty variable counts as unset.
-fn variable<'e>(environment: &'e Environment, name: &str) -> Option<&'e OsStr> {
-    environment.get(name).map(OsString::as_os_str).filter(|value| !value.is_empty())
-}
-
-fn known_variables(environment: &Environment) -> Result<(), Error> {
-    let foreign = |name: &str| FOREIGN.iter().any(|prefix| name.starts_with(prefix));
-    for name in environment.keys().filter(|name| name.starts_with("DOVETAIL_") && !foreign(name)) {
-        let names = VARIABLES.iter().map(|(known, _)| *known).chain(KEYS);
-        if !names.clone().any(|known| known == name) {
-            let near = nearest(name, names.clone()).map_or_else(
-                || format!("the known variables are {}", names.collect::<Vec<_>>().join(", ")),
-                |n| format!("did you mean `{n}`?"),
-            );
-            return Err(Error::usage("unknown_setting", format!("the environment variable `{name}` is not a setting"))
-                .help(near)
-                .detail("key", name.as_str()));
-        }
-    }
-    Ok(())
-}
-
-fn from_environment(environment: &Environment) -> Result<FileSettings, Error> {
-    let mut settings = FileSettings::default();
-    for (name, key) in VARIABLES {
-        // An empty list of grants means no grant, and not the default, which is all grants.
-        let given = if *key == "worker.grants" {
-            environment.get(*name).map(OsString::as_os_str)
-        } else {
-            variable(environment, name)
-        };
-        let Some(value) = given else { continue };
-        // Paths are bytes; everything else is text.
-        if *key == "data" {
-            settings.data = Some(value.into());
-        }
-        if matches!(*key, "data" | "--config") {
-            continue;
-        }
-        let value = value.to_str().ok_or_else(|| bad(name, &format!("`{}` is not UTF-8 text", value.shown())))?;
-        let wrong = |expected: &str| bad(name, &format!("`{value}` is not {expected}"));
-        let number = || value.parse::<u32>().map_err(|_| wrong("a whole number"));
-        match *key {
-            "fleet" => settings.fleet = Some(value.to_owned()),
-            "queue" => settings.queue = Some(value.to_owned()),
-            "meta" => settings.meta = Some(value.to_owned()),
-            "blobs" => settings.blobs = Some(value.to_owned()),
-            "worker.jobs" => settings.worker.jobs = Some(number()?),
-            "worker.grants" => {
-                settings.worker.grants =
-                    Some(value.split(',').map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect());
-            }
-            "worker.lease" => settings.worker.lease = Some(value.to_owned()),
-            "vision.threads" => settings.vision.threads = Some(number()? as usize),
-            "vision.opencv_threads" => settings.vision.opencv_threads = Some(number()? as usize),
-            "vision.images" => settings.vision.images = Some(value.to_owned()),
-            "log.format" => {
-                settings.log.format = Some(LogFormat::parse(value).ok_or_else(|| wrong("`text` or `json`"))?);
-            }
-            "log.level" => {
-                let level = LogLevel::parse(value);
-                settings.log.level =
-                    Some(level.ok_or_else(|| wrong("`off`, `error`, `warn`, `info`, `debug` or `trace`"))?);
-            }
-            // `DOVETAIL_CONFIG` was used to find the file.
-            _ => {}
-        }
-    }
-    Ok(settings)
-}
-
-fn parse(text: &str, path: &Path) -> Result<FileSettings, Error> {
-    toml::from_str(text).map_err(|error| {
-        let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-        let message = format!("{}:{line}:{column}: {}", path.shown(), error.message().trim_end().replace('\n', ", "));
-        if text.parse::<toml::Table>().is_err() {
-            let help =
-                "correct that line: the file is TOML, with lines such as `key = \"value\"`, `[table]` or `# ...`";
-            let error = Error::usage("bad_config", message).help(help);
-            return error.detail("line", line).detail("column", column);
-        }
-        let keys = "data, fleet, queue, meta, blobs, [worker] jobs, lease, grants, [vision] threads, opencv_threads, \
-                    images, [log] format, level";
-        Error::usage("bad_config", message)
-            .help(format!("the keys are {keys}"))
-            .detail("line", line)
-            .detail("column", column)
-    })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::Instant;
 use dovetail_core::Digest;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{DetectOptions, Image, ModelKind, Rect, Vision, VisionError};
-use dovetail_vision::{Opencv, Options};
+use dovetail_vision::{EngineOptions, Opencv, Options};
 
 const ROUNDS: usize = 15;
 
@@ -59,21 +59,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let file = std::fs::read(&path)?;
         let variants = [(1, false), (1, true), (2, false), (2, true)];
         let mut times = vec![Vec::new(); variants.len()];
-        let make = |opencv_threads| {
-            Opencv::new(Options { opencv_threads, image_cache_bytes: 64 << 20, ..Options::new(&models) })
+        let make = |threads| {
+            let engine = EngineOptions::opencv(threads);
+            Opencv::new(Options { engine, image_cache_bytes: 64 << 20, ..Options::new(&models) })
         };
         let vision = make(1)?;
         round(&vision, &file, true)?;
         let status = std::fs::read_to_string("/proc/self/status")?;
         writeln!(out, "{path}: {}", status.lines().find(|l| l.starts_with("VmHWM")).unwrap_or("VmHWM: unknown"))?;
         for n in 0..ROUNDS {
-            for ((opencv_threads, side_by_side), times) in variants.iter().zip(&mut times) {
+            for ((threads, side_by_side), times) in variants.iter().zip(&mut times) {
                 // The number of OpenCV threads is global to the process: making another `Opencv` sets it, and the warm
                 // `vision` does the work.
-                drop(make(*opencv_threads)?);
+                drop(make(*threads)?);
                 // Extra bytes after the end make another file with the same picture.
                 let mut copy = file.clone();
-                copy.extend([0_u8, n as u8, *opencv_threads as u8, u8::from(*side_by_side)]);
+                copy.extend([0_u8, n as u8, *threads as u8, u8::from(*side_by_side)]);
                 times.push(round(&vision, &copy, *side_by_side)?);
             }
         }

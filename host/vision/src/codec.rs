@@ -7,7 +7,6 @@
 
 use std::borrow::Cow;
 use std::io::Cursor;
-use std::sync::Arc;
 
 use dovetail_core::scarce::Scarce;
 use dovetail_core::vision::{Image, Size, VisionError};
@@ -18,6 +17,7 @@ use turbojpeg::PixelFormat;
 use crate::annotation::Probe;
 use crate::chunks;
 use crate::exif::{jpeg_orientation, png_orientation, upright, webp_orientation};
+use crate::heap;
 use crate::jpeg;
 
 /// The largest file that is decoded, in bytes.
@@ -206,16 +206,15 @@ pub(crate) fn decode(file: &[u8]) -> Result<Image, VisionError> {
 }
 
 /// The RGB pixels, and libjpeg's warnings.
-fn decode_jpeg(header: jpeg::Header, file: &[u8]) -> Result<(Arc<[u8]>, Vec<String>), VisionError> {
+fn decode_jpeg(header: jpeg::Header, file: &[u8]) -> Result<(Vec<u8>, Vec<String>), VisionError> {
     let pixels = header.width as usize * header.height as usize;
     let run = |target: &mut [u8]| jpeg::decode(file, target).map_err(|err| undecodable("JPEG", err));
-    let mut out: Arc<[u8]> = std::iter::repeat_n(0, pixels * 3).collect();
-    let rgb = Arc::get_mut(&mut out).expect("just made, so not shared");
+    let mut rgb = heap::zeroed(pixels * 3);
     if header.channels == 3 {
-        let warnings = run(rgb)?;
-        return Ok((out, warnings));
+        let warnings = run(&mut rgb)?;
+        return Ok((rgb, warnings));
     }
-    let mut inks = vec![0; pixels * 4];
+    let mut inks = heap::zeroed(pixels * 4);
     let warnings = run(&mut inks)?;
     for (to, from) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(inks.as_chunks::<4>().0) {
         let k = i32::from(from[3]);
@@ -224,10 +223,10 @@ fn decode_jpeg(header: jpeg::Header, file: &[u8]) -> Result<(Arc<[u8]>, Vec<Stri
             *to = (k - (((255 - i32::from(ink)) * k) >> 8)) as u8;
         }
     }
-    Ok((out, warnings))
+    Ok((rgb, warnings))
 }
 
-fn decode_other(name: &str, decoder: Box<dyn ImageDecoder + '_>) -> Result<Arc<[u8]>, VisionError> {
+fn decode_other(name: &str, decoder: Box<dyn ImageDecoder + '_>) -> Result<Vec<u8>, VisionError> {
     let (color, bytes) = (decoder.color_type(), decoder.total_bytes());
     if bytes > MAX_DECODED {
         let message = format!(
@@ -236,10 +235,10 @@ fn decode_other(name: &str, decoder: Box<dyn ImageDecoder + '_>) -> Result<Arc<[
         );
         return Err(VisionError::invalid("too_large", message));
     }
-    let mut raw = vec![0; bytes as usize];
+    let mut raw = heap::zeroed(bytes as usize);
     decoder.read_image_boxed(&mut raw).map_err(|err| undecodable(name, err))?;
     let (width, gray) = match color {
-        ColorType::Rgb8 => return Ok(raw.into()),
+        ColorType::Rgb8 => return Ok(raw),
         ColorType::L8 => (1, true),
         ColorType::La8 => (2, true),
         ColorType::Rgba8 => (4, false),
@@ -260,12 +259,11 @@ fn decode_other(name: &str, decoder: Box<dyn ImageDecoder + '_>) -> Result<Arc<[
         }
     };
     let count = raw.len() / width;
-    let mut out: Arc<[u8]> = std::iter::repeat_n(0, count * 3).collect();
-    let rgb = Arc::get_mut(&mut out).expect("just made, so not shared");
+    let mut rgb = heap::zeroed(count * 3);
     for (to, from) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(raw.chunks_exact(width)) {
         *to = if gray { [value(from, 0); 3] } else { [value(from, 0), value(from, 1), value(from, 2)] };
     }
-    Ok(out)
+    Ok(rgb)
 }
 
 /// Encodes a picture. `image/png` and `image/webp` are lossless; `image/jpeg` has 4:2:0 chroma and quality 90 by

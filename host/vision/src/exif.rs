@@ -1,10 +1,9 @@
 //! Finds the orientation that a camera wrote into a file, and turns the pixels upright.
 
-use std::sync::Arc;
-
 use image::metadata::Orientation;
 
 use crate::chunks;
+use crate::heap;
 
 /// The prefix of an EXIF block in JPEG files. Some writers copy it into files of other formats.
 const PREFIX: &[u8] = b"Exif\0\0";
@@ -90,7 +89,7 @@ fn segments(file: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 }
 
 /// Turns the picture upright; returns pixels, width and height.
-pub(crate) fn upright(pixels: Arc<[u8]>, width: u32, height: u32, orientation: Orientation) -> (Arc<[u8]>, u32, u32) {
+pub(crate) fn upright(pixels: Vec<u8>, width: u32, height: u32, orientation: Orientation) -> (Vec<u8>, u32, u32) {
     let (w, h) = (width as usize, height as usize);
     // `start` is the source pixel of the target's first pixel. `right` and `down` are the steps in the source for one
     // target pixel to the right and one down. All are (x, y) in pixels.
@@ -110,9 +109,8 @@ pub(crate) fn upright(pixels: Arc<[u8]>, width: u32, height: u32, orientation: O
     let step = |(dx, dy): (isize, isize)| (dx + dy * w as isize) * 3;
     let (right, down) = (step(right), step(down));
     let first = ((start.1 * w + start.0) * 3) as isize;
-    let mut out: Arc<[u8]> = std::iter::repeat_n(0, w * h * 3).collect();
-    let target = Arc::get_mut(&mut out).expect("just made, so not shared");
-    for (y, row) in target.chunks_exact_mut(tw * 3).enumerate() {
+    let mut out = heap::zeroed(w * h * 3);
+    for (y, row) in out.chunks_exact_mut(tw * 3).enumerate() {
         let mut at = first + down * y as isize;
         for pixel in row.as_chunks_mut::<3>().0 {
             let from = at as usize;
@@ -135,7 +133,7 @@ mod tests {
             let orientation = Orientation::from_exif(exif).unwrap();
             let mut expected = image::DynamicImage::ImageRgb8(image::RgbImage::from_raw(5, 3, pixels.clone()).unwrap());
             expected.apply_orientation(orientation);
-            let (got, w, h) = upright(pixels.clone().into(), 5, 3, orientation);
+            let (got, w, h) = upright(pixels.clone(), 5, 3, orientation);
             assert_eq!(
                 (w, h, &got[..]),
                 (expected.width(), expected.height(), expected.as_bytes()),

@@ -11,6 +11,9 @@ const ARENAS_A_CORE: usize = 2;
 const OF_ITS_OWN: i32 = 2 << 20;
 /// Free bytes that the heap keeps at its end. Setting this value also stops glibc from raising the mmap threshold.
 const KEPT: i32 = 16 << 20;
+/// The largest page size of the supported systems, in bytes.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const PAGE: usize = 64 << 10;
 
 /// Limits the heaps of this process. Existing arenas stay.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -33,6 +36,29 @@ pub(crate) fn bound() {
 pub fn give_back() {
     // SAFETY: `malloc_trim` releases only pages that no allocation uses, and takes the heap's own locks.
     unsafe { libc::malloc_trim(0) };
+}
+
+/// A buffer of zeros for pixels. A large one is a mapping of its own, and asks for huge pages: touching 7 MB for the
+/// first time page by page takes up to 4 ms in a virtual machine, and less than 1 ms with huge pages.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "advice about memory has no safe interface")]
+pub(crate) fn zeroed(length: usize) -> Vec<u8> {
+    let mut buffer: Vec<u8> = vec![0; length];
+    if length >= OF_ITS_OWN as usize {
+        let page = PAGE;
+        let before = buffer.as_ptr().align_offset(page);
+        let length = (length - before) / page * page;
+        // SAFETY: the range consists of whole pages inside the buffer, which this function owns. The advice changes no
+        // content. The kernel may ignore the advice, and then nothing is lost.
+        unsafe { libc::madvise(buffer.as_mut_ptr().add(before).cast(), length, libc::MADV_HUGEPAGE) };
+    }
+    buffer
+}
+
+/// A buffer of zeros for pixels.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn zeroed(length: usize) -> Vec<u8> {
+    vec![0; length]
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]

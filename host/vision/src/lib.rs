@@ -1,6 +1,7 @@
 //! Images, face detectors and face networks on OpenCV: the implementation of [`dovetail_core::vision::Vision`].
 //!
-//! Only this crate names `opencv`, `turbojpeg` and `image`. It does not depend on WebAssembly, queues or stores. Calls
+//! Only this crate names `opencv`, `ort`, `turbojpeg` and `image`. It does not depend on WebAssembly, queues or stores.
+//! Calls
 //! block: the work runs on a bounded pool of OS threads, and the caller waits for the result or for its
 //! [`Stop`](dovetail_core::stop::Stop).
 //!
@@ -8,6 +9,7 @@
 //! `built_without_opencv`.
 
 mod annotation;
+mod engine;
 pub mod models;
 mod options;
 
@@ -37,10 +39,14 @@ mod square;
 mod unavailable;
 
 pub use annotation::{Annotation, Probe};
+pub use engine::{EngineChoice, EngineFound, EngineOptions, LIBRARY, ONNXRUNTIME_VERSION, Release, release};
 pub use models::{
     FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelError, ModelStore, UnreadModel, default_model, default_models,
 };
 pub use options::Options;
+
+#[cfg(feature = "opencv")]
+pub use engine::{Engines, forbid_telemetry};
 
 #[cfg(feature = "opencv")]
 pub use codec::{MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, probe};
@@ -49,4 +55,4 @@ pub use cv::{Opencv, annotate, opencv_version};
 #[cfg(feature = "opencv")]
 pub use heap::give_back;
 #[cfg(not(feature = "opencv"))]
-pub use unavailable::{BUILT_WITHOUT, Opencv, annotate, give_back, opencv_version, probe};
+pub use unavailable::{BUILT_WITHOUT, Engines, Opencv, annotate, forbid_telemetry, give_back, opencv_version, probe};

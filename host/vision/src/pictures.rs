@@ -175,7 +175,7 @@ mod tests {
     use dovetail_core::vision::Size;
 
     fn picture(side: u32) -> Image {
-        Image::new(vec![0; (side * side * 3) as usize].into(), Size { width: side, height: side }).unwrap()
+        Image::new(vec![0; (side * side * 3) as usize], Size { width: side, height: side }).unwrap()
     }
 
     fn fly(pictures: &Arc<Pictures>, name: &str, side: u32) {

@@ -44,6 +44,8 @@ pub(crate) enum Priority {
 struct Waiting {
     first: VecDeque<JobSlot>,
     after: VecDeque<JobSlot>,
+    /// Jobs that nobody waits for. They start when no other job can.
+    idle: VecDeque<JobSlot>,
     /// `First` jobs that were started in a row while an `After` job waited.
     passed: u32,
     running: usize,
@@ -61,7 +63,7 @@ impl Waiting {
             self.passed = 0;
             return self.after.pop_front();
         }
-        let next = self.first.pop_front()?;
+        let Some(next) = self.first.pop_front() else { return self.idle.pop_front() };
         self.passed = if self.after.is_empty() { 0 } else { self.passed + 1 };
         Some(next)
     }
@@ -85,7 +87,10 @@ impl Queue {
     }
 
     fn close(&self) {
-        lock(&self.waiting).closed = true;
+        let mut waiting = lock(&self.waiting);
+        waiting.closed = true;
+        waiting.idle.clear();
+        drop(waiting);
         self.changed.notify_all();
     }
 
@@ -148,6 +153,14 @@ impl Pool {
             pool.threads.push(std::thread::Builder::new().name(format!("vision-{number}")).spawn(work)?);
         }
         Ok(pool)
+    }
+
+    /// Runs `work` on a thread of the pool once no other job waits, and does not wait for it. Not at all if the pool is
+    /// dropped before.
+    pub(crate) fn run_when_idle(&self, work: impl FnOnce() + Send + 'static) {
+        let slot: JobSlot = Arc::new(Mutex::new(Some(Box::new(work))));
+        lock(&self.queue.waiting).idle.push_back(slot);
+        self.queue.changed.notify_one();
     }
 
     /// Runs `work` on a thread of the pool and waits for its answer.

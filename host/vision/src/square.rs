@@ -40,6 +40,62 @@ fn taps(square: usize, side: usize, offset: usize, inside: usize) -> impl Iterat
     })
 }
 
+/// The taps along a row: places of bytes in a row of the picture.
+struct Columns {
+    /// Target columns before the part and after it, of which a source pixel is in the padding.
+    edges: Vec<(usize, Option<usize>, Option<usize>, f32)>,
+    /// The first target column whose source pixels are both in the part; the columns after it follow in `inner`.
+    start: usize,
+    inner: Vec<(u32, u32, f32)>,
+    side: usize,
+}
+
+impl Columns {
+    /// `byte`: the place of a source pixel.
+    fn new(taps: impl Iterator<Item = Tap>, byte: impl Fn(usize) -> usize) -> Self {
+        let mut columns = Self { edges: Vec::new(), start: 0, inner: Vec::new(), side: 0 };
+        for (n, Tap { first, second, weight }) in taps.enumerate() {
+            columns.side = n + 1;
+            match (first, second) {
+                (Some(first), Some(second)) => {
+                    if columns.inner.is_empty() {
+                        columns.start = n;
+                    }
+                    columns.inner.push((byte(first) as u32, byte(second) as u32, weight));
+                }
+                (first, second) => columns.edges.push((n, first.map(&byte), second.map(&byte), weight)),
+            }
+        }
+        columns
+    }
+
+    /// Replaces `row` by the resampled `line`: three values for each target column.
+    fn resample(&self, row: &mut Vec<f32>, line: &[u8]) {
+        row.clear();
+        row.resize(self.side * 3, 0.0);
+        let out = row[self.start * 3..].as_chunks_mut::<3>().0;
+        for (out, &(first, second, weight)) in out.iter_mut().zip(&self.inner) {
+            *out = lerp(pixel(line, first as usize), pixel(line, second as usize), weight);
+        }
+        for &(n, first, second, weight) in &self.edges {
+            let at = |place: Option<usize>| place.map_or([0; 3], |place| pixel(line, place));
+            row[n * 3..n * 3 + 3].copy_from_slice(&lerp(at(first), at(second), weight));
+        }
+    }
+}
+
+/// The three bytes of a pixel.
+#[inline]
+fn pixel(line: &[u8], place: usize) -> [u8; 3] {
+    *line[place..].first_chunk().expect("the source pixels of a tap lie in the part")
+}
+
+#[inline]
+fn lerp(a: [u8; 3], b: [u8; 3], weight: f32) -> [f32; 3] {
+    let (a, b) = (a.map(f32::from), b.map(f32::from));
+    [0, 1, 2].map(|c| a[c] + (b[c] - a[c]) * weight)
+}
+
 /// Appends `3 * side * side` values to `blob`: one plane for each channel, each value `(pixel - mean) * scale`. If
 /// `input.turned` is set, the whole square is turned by 180 degrees. If `mirror` is set, the part is mirrored left to
 /// right.
@@ -56,28 +112,12 @@ pub(crate) fn push_square(
     let (pixels, stride) = (image.pixels(), image.size().width as usize * 3);
     let square = w.max(h);
     let offset = |inside: usize| if padding == Padding::Around { (square - inside) / 2 } else { 0 };
-    // Byte offsets within a row of the picture, mirrored if asked.
-    let columns: Vec<(Option<usize>, Option<usize>, f32)> = taps(square, side, offset(w), w)
-        .map(|t| {
-            let byte = |i: Option<usize>| i.map(|i| 3 * (x + if mirror { w - 1 - i } else { i }));
-            (byte(t.first), byte(t.second), t.weight)
-        })
-        .collect();
-    let resample = |row: &mut Vec<f32>, source: Option<usize>| {
-        row.clear();
-        let Some(source) = source else {
+    let columns = Columns::new(taps(square, side, offset(w), w), |i| 3 * (x + if mirror { w - 1 - i } else { i }));
+    let resample = |row: &mut Vec<f32>, source: Option<usize>| match source {
+        Some(source) => columns.resample(row, &pixels[(y + source) * stride..][..stride]),
+        None => {
+            row.clear();
             row.resize(side * 3, 0.0);
-            return;
-        };
-        let line = &pixels[(y + source) * stride..(y + source + 1) * stride];
-        let black = [0_u8; 3];
-        let at = |i: Option<usize>| i.map_or(&black[..], |i| &line[i..i + 3]);
-        for &(first, second, weight) in &columns {
-            let (a, b) = (at(first), at(second));
-            for c in 0..3 {
-                let (a, b) = (f32::from(a[c]), f32::from(b[c]));
-                row.push(a + (b - a) * weight);
-            }
         }
     };
     let start = blob.len();
@@ -126,7 +166,7 @@ mod tests {
     fn picture(width: u32, height: u32, at: impl Fn(u32, u32) -> u8) -> Image {
         let pixels: Vec<u8> =
             (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).flat_map(|(x, y)| [at(x, y); 3]).collect();
-        Image::new(pixels.into(), Size { width, height }).unwrap()
+        Image::new(pixels, Size { width, height }).unwrap()
     }
 
     const PLAIN: Input = Input { side: 16, mean: [0.0; 3], scale: 1.0, channels: Channels::Rgb, turned: false };
@@ -181,7 +221,7 @@ mod tests {
 
     #[test]
     fn channels_are_normalised_in_the_order_that_the_network_wants() {
-        let image = Image::new(vec![10, 20, 30].into(), Size { width: 1, height: 1 }).unwrap();
+        let image = Image::new(vec![10, 20, 30], Size { width: 1, height: 1 }).unwrap();
         let input = Input { mean: [1.0, 2.0, 3.0], scale: 0.5, channels: Channels::Bgr, ..PLAIN };
         let mut blob = Vec::new();
         push_square(&mut blob, &image, Cut { x: 0, y: 0, w: 1, h: 1 }, Padding::After, &input, 1, false);

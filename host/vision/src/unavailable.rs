@@ -4,10 +4,11 @@
 use dovetail_core::id::Digest;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{
-    AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
+    AgeAndGender, DetectOptions, Detection, Engine, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision,
+    VisionError,
 };
 
-use crate::{Annotation, Options, Probe};
+use crate::{Annotation, EngineFound, EngineOptions, Options, Probe};
 
 /// The cause and the remedy, for people.
 pub const BUILT_WITHOUT: &str = "this build of dovetail has no OpenCV; install libopencv-dev, clang, libclang-dev, \
@@ -23,6 +24,29 @@ pub struct Opencv {
     _private: (),
 }
 
+/// The engines of a build without OpenCV: none.
+#[derive(Debug)]
+pub struct Engines {
+    _private: (),
+}
+
+impl Engines {
+    /// Succeeds, as [`Opencv::new`].
+    #[must_use]
+    pub fn new(_options: EngineOptions) -> Self {
+        Self { _private: () }
+    }
+
+    /// # Errors
+    /// Always `Unavailable` with `built_without_opencv`.
+    pub fn find(&self) -> Result<EngineFound, VisionError> {
+        missing()
+    }
+}
+
+/// Does nothing: this build opens no library.
+pub fn forbid_telemetry() {}
+
 impl Opencv {
     /// Succeeds, so that everything that needs no vision works. Every operation returns `Unavailable`.
     ///
@@ -30,6 +54,12 @@ impl Opencv {
     /// None in this build.
     pub fn new(_options: Options) -> Result<Self, VisionError> {
         Ok(Self { _private: () })
+    }
+
+    /// # Errors
+    /// Always `Unavailable` with `built_without_opencv`.
+    pub fn find_engine(&self) -> Result<EngineFound, VisionError> {
+        missing()
     }
 
     /// Does nothing: this build finds no models.
@@ -72,6 +102,10 @@ impl Vision for Opencv {
 
     fn companions(&self, _: &Model) -> Vec<Model> {
         Vec::new()
+    }
+
+    fn engine(&self, _: &Digest) -> Option<Engine> {
+        None
     }
 
     fn detect(&self, _: &Model, _: &Image, _: DetectOptions, _: &Stop) -> Result<Vec<Detection>, VisionError> {

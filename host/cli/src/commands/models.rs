@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use dovetail_service::Error;
 use dovetail_service::documents::{InstalledModel, ModelName, ModelSummary, PulledModels};
 use dovetail_service::files::{MAX_PHOTOGRAPH, read};
+use dovetail_service::models::engine::EngineSource;
 use dovetail_service::models::{DEFAULT_MODELS, ModelPackage};
 use dovetail_service::paths::Shown as _;
 use dovetail_service::words::{bytes, count};
@@ -18,7 +19,15 @@ use crate::unread::print_list;
 
 pub(crate) fn run(command: &Models, app: &App) -> Result<Exit, Error> {
     match command {
-        Models::Pull { from, photographs, force } => pull(app, from.as_deref(), photographs.as_deref(), *force),
+        Models::Pull { from, engine, photographs, force } => {
+            let engine = match (engine, from) {
+                (Some(file), _) => EngineSource::File(file),
+                // The user named a package, perhaps because there is no network.
+                (None, Some(_)) => EngineSource::None,
+                (None, None) => EngineSource::Index,
+            };
+            pull(app, from.as_deref(), engine, photographs.as_deref(), *force)
+        }
         Models::List => {
             let models = app.service.list_models()?;
             let key = |name: &str| ModelName { name: name.to_owned() };
@@ -41,7 +50,13 @@ fn how(model: &InstalledModel) -> &'static str {
     }
 }
 
-fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>, force: bool) -> Result<Exit, Error> {
+fn pull(
+    app: &App,
+    from: Option<&Path>,
+    engine: EngineSource<'_>,
+    photographs: Option<&Path>,
+    force: bool,
+) -> Result<Exit, Error> {
     let (mut models, mut copied) = (Vec::new(), Vec::new());
     if photographs.is_some() || from.is_some() || !app.service.has_default_models()? {
         let package = app.service.model_package(from, &app.output)?;
@@ -53,15 +68,20 @@ fn pull(app: &App, from: Option<&Path>, photographs: Option<&Path>, force: bool)
         }
     }
     app.service.publish_default_models()?;
+    let engine = app.service.install_engine(engine, &app.output)?;
     let photographs = copied.iter().map(|path| path.text()).collect();
-    let document = PulledModels { models, photographs, complete: true };
+    let document = PulledModels { models, engine, photographs, complete: true };
     app.output.result(&document, || pulled(&document));
     Ok(Exit::Done)
 }
 
 fn pulled(document: &PulledModels) -> String {
+    let engine = document.engine.as_ref().map_or_else(String::new, |engine| {
+        let how = if engine.installed { "installed" } else { "already installed" };
+        format!("engine {} {} {how}: {}\n", engine.name, engine.version, engine.library)
+    });
     if document.models.is_empty() {
-        return format!("all {} models are installed already\n", DEFAULT_MODELS.len());
+        return format!("all {} models are installed already\n{engine}", DEFAULT_MODELS.len());
     }
     let row = |one: &InstalledModel| {
         let model = &one.model;
@@ -71,7 +91,7 @@ fn pulled(document: &PulledModels) -> String {
     if !document.photographs.is_empty() {
         text.push_str(&format!("{} copied\n", count(document.photographs.len(), "photograph")));
     }
-    text
+    text + &engine
 }
 
 /// Photographs of the package, and the folder for copies of them.

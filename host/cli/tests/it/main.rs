@@ -6,6 +6,7 @@
 mod bench;
 mod damage;
 mod documents;
+mod engines;
 mod faces;
 mod gc;
 mod grants;

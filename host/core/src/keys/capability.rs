@@ -104,7 +104,7 @@ mod tests {
                 assert_eq!(is_grant(&text), capability == Capability::Grant(name), "{text}");
             }
         }
-        let model = ModelUse { name: "m".into(), digest: Digest::of(b"m") };
+        let model = ModelUse::new("m", Digest::of(b"m"));
         assert_eq!(exact_model(&model), format!("model:m@{digest}"));
     }
 

@@ -67,7 +67,7 @@ pub(crate) fn sum(attempt: &Attempt) -> Report {
 
 pub(crate) fn report(outcome: Outcome) -> Report {
     let log = vec![LogLine { at_us: 1, level: "info".into(), message: "ran".into(), fields: BTreeMap::new() }];
-    let models = vec![ModelUse { name: "adder".into(), digest: Digest::of(b"adder") }];
+    let models = vec![ModelUse::new("adder", Digest::of(b"adder"))];
     Report { outcome, usage: Usage::default(), models, warnings: Vec::new(), log, log_dropped: 0 }
 }
 

@@ -21,7 +21,7 @@ use crate::bench::{Bench, adder, fails, sum};
 
 /// A detector of this name.
 fn detector(name: &str) -> ModelUse {
-    ModelUse { name: name.into(), digest: Digest::of(name.as_bytes()) }
+    ModelUse::new(name, Digest::of(name.as_bytes()))
 }
 
 fn chosen(model: &ModelUse) -> Models {

@@ -21,7 +21,7 @@ const MAX_FACES: usize = 10_000;
 
 /// The error for a model that was chosen for the run and is not on this machine; another machine may have it.
 fn not_here(chosen: &ModelUse, found: Option<&port::Model>) -> Fault {
-    let ModelUse { name, digest } = chosen;
+    let ModelUse { name, digest, .. } = chosen;
     let here = found.map_or("it is not installed here".to_owned(), |model| {
         format!("the installed model has other content ({})", model.digest)
     });

@@ -188,7 +188,7 @@ fn a_kind_means_the_model_that_was_chosen_for_the_run() {
     let picture = bench.artifact(b"10x10", "image/jpeg");
     let package = bench.install("probe", &guest(body), "");
     let with = |name: &str, digest: &[u8]| {
-        let model = ModelUse { name: name.to_owned(), digest: dovetail_core::Digest::of(digest) };
+        let model = ModelUse::new(name, dovetail_core::Digest::of(digest));
         let input = json!({ "image": picture, "n": 1 });
         let models = BTreeMap::from([("embedder".to_owned(), model)]);
         let attempt = Attempt { models, ..attempt(package, input, Limits::DEFAULT) };

@@ -454,7 +454,7 @@ fn file(opencv: Option<&Opencv>, text: &str) -> Vec<u8> {
 fn gradient(width: u32, height: u32) -> Image {
     let pixels: Vec<u8> =
         (0..height).flat_map(|y| (0..width).flat_map(move |x| [(x / 4) as u8, (y / 4) as u8, (x ^ y) as u8])).collect();
-    Image::new(pixels.into(), Size { width, height }).unwrap()
+    Image::new(pixels, Size { width, height }).unwrap()
 }
 
 #[test]

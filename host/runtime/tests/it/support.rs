@@ -11,8 +11,8 @@ use dovetail_core::keys::NodeId;
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{
-    AgeAndGender, DetectOptions, Detection, FaceError, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision,
-    VisionError,
+    AgeAndGender, DetectOptions, Detection, Engine, FaceError, Image, Model, ModelKind, PerFace, Point, Rect, Size,
+    Vision, VisionError,
 };
 use dovetail_core::{Digest, RunId};
 use dovetail_runtime::{Budgets, Options, PackageContent, Runtime, pack};
@@ -142,7 +142,7 @@ pub(crate) struct FakeVision {
 }
 
 fn blank(size: Size) -> Image {
-    Image::new(vec![0; size.width as usize * size.height as usize * 3].into(), size).unwrap()
+    Image::new(vec![0; size.width as usize * size.height as usize * 3], size).unwrap()
 }
 
 fn per_face<T: Clone>(faces: &[Rect], one: &T) -> PerFace<T> {
@@ -200,6 +200,10 @@ impl Vision for FakeVision {
                 landmarker: None,
             }),
         }
+    }
+
+    fn engine(&self, _: &Digest) -> Option<Engine> {
+        None
     }
 
     fn companions(&self, model: &Model) -> Vec<Model> {

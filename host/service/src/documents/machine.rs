@@ -57,12 +57,29 @@ pub struct InstalledModel {
     pub repaired: bool,
 }
 
+/// The pinned library of an engine in the data folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InstalledEngine {
+    /// `onnxruntime`
+    pub name: String,
+    pub version: String,
+    /// The path of the library.
+    pub library: String,
+    /// The digest of the library.
+    pub digest: Digest,
+    /// False if the library was installed before.
+    pub installed: bool,
+}
+
 /// The output of `dovetail models pull --output json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "The default models", extend("$id" = "urn:dovetail:pulled-models:1"))]
 pub struct PulledModels {
     /// The models of the package; empty if all were installed and no package was needed.
     pub models: Vec<InstalledModel>,
+    /// The library of ONNX Runtime; null if it is not installed, so that networks run in OpenCV, or if the settings
+    /// name another library.
+    pub engine: Option<InstalledEngine>,
     /// The paths of copied photographs.
     pub photographs: Vec<String>,
     /// Always true.

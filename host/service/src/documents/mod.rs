@@ -22,8 +22,8 @@ pub use dovetail_flow::documents::{
     StepLineage, StepLog, StepState, Timestamp,
 };
 pub use machine::{
-    Amount, DoctorCheck, DoctorDocument, GcDocument, GcFormat, InstalledModel, ModelDocument, ModelSummary,
-    PulledModels, RemovedBlobs, WorkerDocument,
+    Amount, DoctorCheck, DoctorDocument, GcDocument, GcFormat, InstalledEngine, InstalledModel, ModelDocument,
+    ModelSummary, PulledModels, RemovedBlobs, WorkerDocument,
 };
 pub use pipelines::{
     CapabilitiesDocument, CheckDocument, FindingDocument, GraphDocument, PinnedStep, PipelineDocument, PipelineSummary,

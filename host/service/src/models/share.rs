@@ -195,9 +195,7 @@ impl Sync {
         let models = installed.len();
         let kinds: BTreeSet<ModelKind> = installed.iter().map(|one| one.model.kind).collect();
         let names = installed.iter().flat_map(|one| std::iter::once(&one.model.name).chain(&one.model.aliases));
-        let exact = installed
-            .iter()
-            .map(|one| exact_model(&ModelUse { name: one.model.name.clone(), digest: one.model.digest }));
+        let exact = installed.iter().map(|one| exact_model(&ModelUse::new(&*one.model.name, one.model.digest)));
         let able = names
             .map(|name| Capability::Model(name).to_string())
             .chain(exact)

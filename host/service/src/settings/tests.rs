@@ -200,7 +200,8 @@ fn values_out_of_range_are_refused() {
         (("DOVETAIL_WORKER_LEASE", "2h"), "a time from 1s to 1h"),
         (("DOVETAIL_WORKER_GRANTS", "http"), "DOVETAIL_WORKER_GRANTS=clocks,random"),
         (("DOVETAIL_VISION_THREADS", "-1"), "DOVETAIL_VISION_THREADS=2"),
-        (("DOVETAIL_VISION_OPENCV_THREADS", "257"), "from 1 to 256"),
+        (("DOVETAIL_VISION_ENGINE", "tensorflow"), "DOVETAIL_VISION_ENGINE=onnxruntime"),
+        (("DOVETAIL_VISION_ENGINE_THREADS", "257"), "from 1 to 256"),
         (("DOVETAIL_VISION_IMAGES", "much"), "`vision.images = \"32MiB\"`"),
         (("DOVETAIL_LOG_LEVEL", "loud"), "DOVETAIL_LOG_LEVEL=info"),
         (("DOVETAIL_LOG_FORMAT", "xml"), "DOVETAIL_LOG_FORMAT=json"),
@@ -224,7 +225,7 @@ fn what_is_no_toml_is_told_without_a_list_of_keys() {
     let error = resolve(Overrides::default(), &[HOME], Some("data = \"x\"\nqueue = redis\n")).unwrap_err();
     assert!(error.message.starts_with("/etc/d/dovetail.toml:2:"), "{}", error.message);
     let help = error.help.unwrap();
-    assert!(help.contains("TOML") && !help.contains("opencv_threads"), "{help}");
+    assert!(help.contains("TOML") && !help.contains("engine_threads"), "{help}");
 }
 
 #[test]

@@ -9,7 +9,8 @@ use crate::geometry::{Area, Cut, js_round, suppress};
 use crate::models::manifest::{Manifest, Output};
 use crate::square::{Padding, push_square};
 
-use super::network::{Network, NetworkOutput};
+use super::network::Network;
+use crate::engine::NetworkOutput;
 
 /// A detector's network and its anchors.
 pub(crate) struct Detector {

@@ -141,5 +141,5 @@ pub fn annotate(image: &Image, faces: &[Annotation]) -> Result<Image, VisionErro
         }
     }
     let odd = || VisionError::unavailable("opencv_failed", "OpenCV returned a picture of the wrong size");
-    Image::new(canvas.data_bytes().map_err(failed)?.into(), size).ok_or_else(odd)
+    Image::new(canvas.data_bytes().map_err(failed)?.to_vec(), size).ok_or_else(odd)
 }

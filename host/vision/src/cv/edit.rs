@@ -37,7 +37,7 @@ pub(super) fn crop(image: &Image, area: Rect) -> Result<Image, VisionError> {
     let rows = image.pixels()[top * stride..bottom * stride].chunks_exact(stride);
     let pixels: Vec<u8> = rows.flat_map(|row| &row[left * 3..right * 3]).copied().collect();
     let size = Size { width: (right - left) as u32, height: (bottom - top) as u32 };
-    Image::new(pixels.into(), size).ok_or_else(empty)
+    Image::new(pixels, size).ok_or_else(empty)
 }
 
 /// Resamples the picture to `to`: `INTER_AREA` if both sides shrink, else `INTER_LINEAR`.
@@ -55,5 +55,5 @@ pub(super) fn resize(image: &Image, to: Size) -> Result<Image, VisionError> {
     imgproc::resize(&source, &mut out, opencv::core::Size::new(to.width as i32, to.height as i32), 0.0, 0.0, how)
         .map_err(failed)?;
     let odd = || VisionError::unavailable("opencv_failed", "OpenCV returned a picture of the wrong size");
-    Image::new(out.data_bytes().map_err(failed)?.into(), to).ok_or_else(odd)
+    Image::new(out.data_bytes().map_err(failed)?.to_vec(), to).ok_or_else(odd)
 }

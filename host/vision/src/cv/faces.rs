@@ -54,7 +54,7 @@ pub(crate) fn run(
     stop: &Stop,
 ) -> Result<Vec<Vec<f32>>, VisionError> {
     let mut out = Vec::with_capacity(views.len());
-    for batch in views.chunks(network.batch) {
+    for batch in views.chunks(network.batch()) {
         go_on(stop)?;
         let side = network.input.side as usize;
         let answer = network.run(batch.len(), side, |blob, input| {

@@ -3,16 +3,17 @@
 //! The process holds one instance of each network. The first call that needs the network loads it, and the process
 //! keeps it. Two calls that need the same network alternate, one batch at a time.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use dovetail_core::id::Digest;
 use dovetail_core::scarce::Scarce;
 use dovetail_core::stop::Stop;
 use dovetail_core::sync::lock;
-use dovetail_core::vision::{Image, Model, ModelKind, Rect, VisionError};
+use dovetail_core::vision::{Engine, Image, Model, ModelKind, Rect, VisionError};
 use dovetail_core::vision::{MODEL_DAMAGED, MODEL_GONE};
 
+use crate::engine::{Engines, Onnx};
 use crate::heap;
 use crate::models::manifest::{Crop, CropFrom, Manifest, Output, Role};
 use crate::models::{Installed, ModelError, ModelListCache, ModelStore, default_model};
@@ -36,15 +37,23 @@ pub(super) struct Slot {
     pub(super) manifest: Manifest,
     /// A network is usable after a panic in a pass, because the next pass replaces the network's input.
     pub(super) loaded: Mutex<Option<Loaded>>,
+    /// The engine of the network, once the network is loaded.
+    engine: OnceLock<Engine>,
 }
 
 /// The models and the decoded pictures, which the callers and the jobs on the pool share.
 pub(super) struct Models {
     store: ModelStore,
+    engines: Engines,
     listed: ModelListCache,
     pub(super) pictures: Arc<Pictures>,
     slots: Mutex<HashMap<Digest, Arc<Slot>>>,
+    /// The models that are loaded, or that were loaded ahead. At most one for each digest that a run chose.
+    expected: Mutex<HashSet<Digest>>,
 }
+
+/// The most models whose loading ahead is remembered.
+const MAX_EXPECTED: usize = 1000;
 
 /// The error of a call that could not read the folder of models.
 pub(super) fn store_failed(err: ModelError) -> VisionError {
@@ -82,8 +91,25 @@ fn chain(err: &ModelError) -> String {
 
 impl Models {
     /// Loads no model.
-    pub(super) fn new(store: ModelStore, pictures: Arc<Pictures>) -> Self {
-        Self { store, listed: ModelListCache::default(), pictures, slots: Mutex::default() }
+    pub(super) fn new(store: ModelStore, engines: Engines, pictures: Arc<Pictures>) -> Self {
+        Self {
+            store,
+            engines,
+            listed: ModelListCache::default(),
+            pictures,
+            slots: Mutex::default(),
+            expected: Mutex::default(),
+        }
+    }
+
+    /// The engines that run networks.
+    pub(super) fn engines(&self) -> &Engines {
+        &self.engines
+    }
+
+    /// The engine that runs this model's network. `None` if the network is not loaded.
+    pub(super) fn engine(&self, model: &Digest) -> Option<Engine> {
+        lock(&self.slots).get(model)?.engine.get().cloned()
     }
 
     /// The folder of the installed models.
@@ -163,14 +189,41 @@ impl Models {
         };
         let installed = self.installed()?;
         let found = installed.iter().find(|i| i.model.digest == model.digest).ok_or_else(gone)?;
-        let slot = Arc::new(Slot { manifest: found.manifest.clone(), loaded: Mutex::default() });
+        let (manifest, loaded, engine) = (found.manifest.clone(), Mutex::default(), OnceLock::new());
+        let slot = Arc::new(Slot { manifest, loaded, engine });
         Ok(Arc::clone(lock(&self.slots).entry(model.digest).or_insert(slot)))
+    }
+
+    /// Whether nobody has asked for this model before.
+    pub(super) fn is_new(&self, digest: &Digest) -> bool {
+        let mut expected = lock(&self.expected);
+        // A worker may meet any number of models in its life.
+        if expected.len() >= MAX_EXPECTED {
+            expected.clear();
+        }
+        expected.insert(*digest)
+    }
+
+    /// Loads the networks of an installed model before an operation needs them. Does nothing if another thread loads
+    /// them now, or if that fails: the operation that needs the model reports the error.
+    pub(super) fn load_ahead(&self, digest: &Digest) {
+        let installed = self.installed().unwrap_or_default();
+        let Some(one) = installed.iter().find(|one| one.model.digest == *digest) else { return };
+        let Ok(slot) = self.slot(&one.model, one.model.kind) else { return };
+        if let Ok(mut held) = slot.loaded.try_lock() {
+            self.load(&slot, &mut held).ok();
+        }
     }
 
     /// The slot's networks. Loads them if `held`, the content of the slot's lock, is empty.
     pub(super) fn load<'a>(&self, slot: &Slot, held: &'a mut Option<Loaded>) -> Result<&'a mut Loaded, VisionError> {
         if held.is_none() {
-            *held = Some(self.read(&slot.manifest)?);
+            let loaded = self.read(&slot.manifest)?;
+            if let Loaded::Detector(Detector { network, .. }) | Loaded::Face(network) = &loaded {
+                // A network is loaded once, unless loading failed before.
+                slot.engine.get_or_init(|| network.engine().clone());
+            }
+            *held = Some(loaded);
             heap::give_back();
         }
         Ok(held.as_mut().expect("it was just filled"))
@@ -187,7 +240,7 @@ impl Models {
         }
         let onnx =
             self.store.locate(manifest.file(Role::Network).ok_or_else(missing)?).map_err(unloadable(&manifest.name))?;
-        let network = Network::load(manifest, &onnx)?;
+        let network = Network::load(&self.engines, manifest, Onnx::File(&onnx))?;
         if manifest.kind != ModelKind::Detector {
             return Ok(Loaded::Face(network));
         }

@@ -15,6 +15,7 @@ pub use vision::Opencv;
 use dovetail_core::scarce::Scarce;
 use dovetail_core::vision::VisionError;
 
+use crate::engine::{Engines, broken};
 use crate::models::manifest::{Manifest, Output, Role};
 
 /// Converts an exception of OpenCV. If OpenCV could not allocate memory, the error is `Scarce`: neither the picture nor
@@ -46,18 +47,22 @@ pub(crate) fn silence() {
 /// Checks a model before it is installed: loads it, and runs a network once on a black picture.
 ///
 /// # Errors
-/// A sentence that says what does not match.
-pub(crate) fn check_model(manifest: &Manifest, files: &[(Role, Vec<u8>)]) -> Result<(), String> {
+/// What does not match; `Scarce` if the system refused a resource; the errors of the engine's library.
+pub(crate) fn check_model(
+    engines: &Engines,
+    manifest: &Manifest,
+    files: &[(Role, Vec<u8>)],
+) -> Result<(), VisionError> {
     silence();
     for (role, bytes) in files {
         let checked = match role {
-            Role::Network => network::Network::check(manifest, bytes),
+            Role::Network => network::check(engines, manifest, bytes),
             Role::Cascade | Role::ProfileCascade => haar::load_cascade(bytes).map(drop),
             Role::Anchors => Ok(()),
         };
-        checked.map_err(|err| err.to_string())?;
+        checked?;
     }
     // A cascade for a network's manifest, or the reverse, failed above: neither file can be read as the other kind.
     let wanted = if manifest.output == Output::Cascade { Role::Cascade } else { Role::Network };
-    if files.iter().any(|(role, _)| *role == wanted) { Ok(()) } else { Err("the model's file is missing".to_owned()) }
+    if files.iter().any(|(role, _)| *role == wanted) { Ok(()) } else { Err(broken("the model's file is missing")) }
 }

@@ -1,59 +1,40 @@
-//! One ONNX network in OpenCV's dnn: loads it, runs batches, and checks it against its manifest.
+//! One ONNX network in an engine: runs batches, and checks the network against its manifest.
 
-use std::path::Path;
+use dovetail_core::vision::{Engine, VisionError};
 
-use dovetail_core::vision::VisionError;
-use opencv::core::{Mat, MatTraitConst, MatTraitConstManual, Scalar, Vector};
-use opencv::dnn::{self, NetTrait, NetTraitConst};
-
+use crate::engine::{Engines, LoadedGraph, NetworkOutput, Onnx, broken};
 use crate::models::manifest::{Input, Manifest, Output};
-
-use super::failed;
 
 /// One loaded network. A caller owns it during a pass, so passes do not overlap.
 pub(crate) struct Network {
-    net: dnn::Net,
+    loaded: LoadedGraph,
     pub(crate) input: Input,
-    /// The most faces in one pass.
-    pub(crate) batch: usize,
     /// The input of the last pass. Its memory is reused.
     blob: Vec<f32>,
 }
 
-/// The output of a pass: `values` is row-major with the dimensions `dims`, of which the first is the batch.
-pub(crate) struct NetworkOutput {
-    pub(crate) dims: Vec<usize>,
-    pub(crate) values: Vec<f32>,
-}
-
-impl NetworkOutput {
-    /// The values of each picture of the batch.
-    pub(crate) fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
-        self.values.chunks_exact((self.values.len() / self.dims[0].max(1)).max(1))
-    }
-}
-
-fn broken(message: impl Into<String>) -> VisionError {
-    VisionError::unavailable("broken_model", message)
-}
-
 impl Network {
-    /// Loads the network from a file of the store. OpenCV reads the file itself, because a buffer would hold the whole
-    /// file in memory a second time.
+    /// Loads the network in the engine of this process.
     ///
     /// # Errors
-    /// `Unavailable` with `opencv_failed`, or with `broken_model` if the network does not have exactly one output.
-    pub(crate) fn load(manifest: &Manifest, onnx: &Path) -> Result<Self, VisionError> {
-        Self::new(manifest, dnn::read_net_from_onnx(onnx).map_err(failed)?)
+    /// As [`Engines::load`].
+    pub(crate) fn load(engines: &Engines, manifest: &Manifest, onnx: Onnx) -> Result<Self, VisionError> {
+        Self::of(manifest, engines.load(manifest, onnx)?)
     }
 
-    fn new(manifest: &Manifest, net: dnn::Net) -> Result<Self, VisionError> {
+    fn of(manifest: &Manifest, loaded: LoadedGraph) -> Result<Self, VisionError> {
         let input = manifest.input.ok_or_else(|| broken("the manifest has no `[input]`"))?;
-        let outputs = net.get_unconnected_out_layers().map_err(failed)?.len();
-        if outputs != 1 {
-            return Err(broken(format!("the network has {outputs} outputs: it must have exactly one")));
-        }
-        Ok(Self { net, input, batch: manifest.faces_at_once(), blob: Vec::new() })
+        Ok(Self { loaded, input, blob: Vec::new() })
+    }
+
+    /// The most faces in one pass.
+    pub(crate) fn batch(&self) -> usize {
+        self.loaded.batch
+    }
+
+    /// The engine that runs the network.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.loaded.engine
     }
 
     /// Runs one pass. `fill` appends the input of `count` faces to the blob: `3 * side * side` values for each face.
@@ -68,41 +49,51 @@ impl Network {
         if self.blob.len() != count * 3 * side * side {
             return Err(broken(format!("{} values for {count} pictures of side {side}", self.blob.len())));
         }
-        // `blobFromImages` is not used: for float images OpenCV 4.6 subtracts and scales in place, in the caller's
-        // pixels.
-        let sizes = [count as i32, 3, side as i32, side as i32];
-        let blob = Mat::new_nd_with_data(&sizes, &self.blob).map_err(failed)?;
-        self.net.set_input(&blob, "", 1.0, Scalar::default()).map_err(failed)?;
-        let out = self.net.forward_single_def().map_err(failed)?;
-        let dims: Vec<usize> = out.mat_size().iter().map(|&d| d.max(0) as usize).collect();
-        let values = out.data_typed::<f32>().map_err(failed)?.to_vec();
+        let output = self.loaded.graph.run([count, 3, side, side], &self.blob)?;
         // A network with a fixed first axis returns the values of one face for any number of inputs.
-        if dims.first() != Some(&count) {
+        if output.dims.first() != Some(&count) {
             return Err(broken(format!(
-                "{count} pictures went in and the output is {dims:?}: the first axis must be the batch \
-                 (or set `batch = 1`)"
+                "{count} pictures went in and the output is {:?}: the first axis must be the batch (or set \
+                 `batch = 1`)",
+                output.dims
             )));
         }
-        Ok(NetworkOutput { dims, values })
+        Ok(output)
     }
 
-    /// Loads the network, runs it on a batch of one and on a batch of the maximum size, and compares the shape of the
-    /// output with the manifest.
-    pub(crate) fn check(manifest: &Manifest, onnx: &[u8]) -> Result<(), VisionError> {
-        if onnx.is_empty() {
-            return Err(broken("the ONNX file is empty"));
-        }
-        let mut network =
-            Self::new(manifest, dnn::read_net_from_onnx_buffer(&Vector::from_slice(onnx)).map_err(failed)?)?;
-        let side = network.input.side as usize;
-        for count in [1, network.batch] {
-            let answer = network.run(count, side, |blob, _| blob.resize(count * 3 * side * side, 0.0))?;
+    /// Runs the network on a batch of one and on a batch of the maximum size, and compares the shape of the output with
+    /// the manifest.
+    fn check(&mut self, manifest: &Manifest) -> Result<(), VisionError> {
+        let side = self.input.side as usize;
+        // Another machine may run the network in an engine that takes more faces at once.
+        for count in [1, self.batch().max(manifest.faces_at_once())] {
+            let answer = self.run(count, side, |blob, _| blob.resize(count * 3 * side * side, 0.0))?;
             check_shape(manifest, &answer.dims)?;
             if !answer.values.iter().all(|v| v.is_finite()) {
                 return Err(broken("the output for a black picture is not finite"));
             }
         }
         Ok(())
+    }
+}
+
+/// Loads a network in the engine that will run it, and checks it on black pictures.
+///
+/// # Errors
+/// What does not match; and whether OpenCV could run a network that ONNX Runtime cannot.
+pub(crate) fn check(engines: &Engines, manifest: &Manifest, onnx: &[u8]) -> Result<(), VisionError> {
+    if onnx.is_empty() {
+        return Err(broken("the ONNX file is empty"));
+    }
+    let onnx = Onnx::Bytes(onnx);
+    let checked = |loaded: LoadedGraph| Network::of(manifest, loaded)?.check(manifest);
+    match engines.load(manifest, onnx).and_then(checked) {
+        Err(VisionError::Unavailable { code, message }) if engines.is_onnxruntime()? => {
+            let fits_opencv = LoadedGraph::opencv(manifest, onnx).and_then(checked).is_ok();
+            let other = if fits_opencv { "; OpenCV can run it: set `vision.engine = \"opencv\"`" } else { "" };
+            Err(VisionError::Unavailable { code, message: format!("{message}{other}") })
+        }
+        checked => checked,
     }
 }
 

@@ -9,10 +9,12 @@ use dovetail_core::scarce::Scarce;
 use dovetail_core::stop::Stop;
 use dovetail_core::sync::lock;
 use dovetail_core::vision::{
-    AgeAndGender, DetectOptions, Detection, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision, VisionError,
+    AgeAndGender, DetectOptions, Detection, Engine, Image, Model, ModelKind, PerFace, Point, Rect, Size, Vision,
+    VisionError,
 };
 
 use crate::codec;
+use crate::engine::{EngineFound, Engines};
 use crate::heap;
 use crate::models::ModelStore;
 use crate::options::Options;
@@ -61,12 +63,12 @@ impl Opencv {
     /// # Errors
     /// `Unavailable` if the folder of models cannot be created; `Scarce` if the system refuses the threads.
     pub fn new(options: Options) -> Result<Self, VisionError> {
-        let Options { models: folder, threads, image_cache_bytes, opencv_threads } = options;
+        let Options { models: folder, threads, image_cache_bytes, engine } = options;
         silence();
         heap::bound();
-        opencv::core::set_num_threads(i32::try_from(opencv_threads.max(1)).unwrap_or(i32::MAX)).map_err(failed)?;
+        opencv::core::set_num_threads(i32::try_from(engine.threads.max(1)).unwrap_or(i32::MAX)).map_err(failed)?;
         let store = ModelStore::open(folder).map_err(store_failed)?;
-        let models = Models::new(store, Arc::new(Pictures::new(image_cache_bytes)));
+        let models = Models::new(store, Engines::new(engine), Arc::new(Pictures::new(image_cache_bytes)));
         let pictures = Arc::clone(&models.pictures);
         let may_decode = move || {
             let (count, bytes) = pictures.in_use();
@@ -97,6 +99,14 @@ impl Opencv {
         }
         // A search that ended before this call began changes nothing: the caller's answer already includes its models.
         at.is_some_and(|at| at >= asked)
+    }
+
+    /// The engine of the networks. Opens its library.
+    ///
+    /// # Errors
+    /// `Unavailable` with `engine_unavailable`; `Scarce`.
+    pub fn find_engine(&self) -> Result<EngineFound, VisionError> {
+        self.models.engines().find()
     }
 
     fn on_pool<T: Send + 'static>(
@@ -177,6 +187,19 @@ impl Vision for Opencv {
             // If the model cannot be found, the operation that uses it reports the error.
             _ => Vec::new(),
         }
+    }
+
+    fn expect(&self, models: &[Digest]) {
+        for digest in models {
+            if self.models.is_new(digest) {
+                let (models, digest) = (Arc::clone(&self.models), *digest);
+                self.pool.run_when_idle(move || models.load_ahead(&digest));
+            }
+        }
+    }
+
+    fn engine(&self, model: &Digest) -> Option<Engine> {
+        self.models.engine(model)
     }
 
     fn detect(

@@ -32,7 +32,7 @@ pub fn default_model(installed: &[Installed], kind: ModelKind) -> Option<&Instal
 pub fn default_models<'k>(installed: &[Installed], kinds: impl IntoIterator<Item = &'k str>) -> Models {
     let mut chosen = Models::new();
     let mut choose = |one: &Installed| {
-        let used = ModelUse { name: one.model.name.clone(), digest: one.model.digest };
+        let used = ModelUse::new(&*one.model.name, one.model.digest);
         chosen.insert(one.model.kind.name().to_owned(), used);
     };
     for name in kinds {

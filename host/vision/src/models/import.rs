@@ -12,6 +12,7 @@ use super::manifest::{Channels, Crop, CropFrom, Input, MAX_FILE, Manifest, Outpu
 use super::networks;
 use super::store::{Candidate, ModelError, ModelStore, check, read_bounded};
 use super::weights::{Weights, WeightsError};
+use crate::{EngineOptions, Engines};
 
 /// The argument for `npm pack`. Licence: MIT.
 pub const FACE_API_PACKAGE: &str = "@vladmandic/face-api@1.7.15";
@@ -229,7 +230,8 @@ impl ModelStore {
             (Role::ProfileCascade, read_bounded(&profile, MAX_FILE)?),
         ];
         let candidate = Candidate { manifest, files };
-        check(&candidate, &front)?;
+        // Cascades have no network, so no engine is opened.
+        check(&candidate, &front, &Engines::new(EngineOptions::opencv(1)))?;
         self.install(vec![candidate], Some(SOURCE_HAAR)).map(|mut models| models.remove(0))
     }
 }

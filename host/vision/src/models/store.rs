@@ -15,12 +15,12 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use dovetail_core::id::Digest;
-use dovetail_core::vision::Model;
-use sha2::Digest as _;
+use dovetail_core::vision::{ENGINE_UNAVAILABLE, Model, VisionError};
 
 use super::folders::make_folder;
 use super::manifest::{File, MAX_FILE, MAX_MANIFEST, Manifest, Output, Role};
 use super::weights::WeightsError;
+use crate::Engines;
 
 /// Why a model cannot be installed, listed or loaded.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,9 @@ pub enum ModelError {
     Weights { network: &'static str, source: WeightsError },
     #[error("{0}")]
     Unavailable(String),
+    /// The engine that should check the model cannot be used now.
+    #[error(transparent)]
+    Engine(VisionError),
 }
 
 impl ModelError {
@@ -56,6 +59,8 @@ impl ModelError {
             Self::Unusable { .. } => "unusable_model",
             Self::Weights { .. } => "bad_weights",
             Self::Unavailable(_) => "built_without_opencv",
+            Self::Engine(VisionError::Unavailable { code, .. } | VisionError::Invalid { code, .. }) => code,
+            Self::Engine(_) => "host_unavailable",
         }
     }
 }
@@ -217,21 +222,10 @@ impl ModelStore {
     pub fn locate(&self, file: &File) -> Result<PathBuf, ModelError> {
         let path = self.dir.join("files").join(file.digest.hex());
         let mut reader = fs::File::open(&path).map_err(io_error("open", &path))?;
-        let mut hash = sha2::Sha256::new();
-        let mut chunk = vec![0; 64 << 10];
-        loop {
-            let n = reader.read(&mut chunk).map_err(io_error("read", &path))?;
-            if n == 0 {
-                break;
-            }
-            hash.update(&chunk[..n]);
-        }
-        let found = hash.finalize();
-        if found[..] == file.digest.bytes()[..] {
+        let found = Digest::of_reader(&mut reader).map_err(io_error("read", &path))?;
+        if found == file.digest {
             return Ok(path);
         }
-        let found =
-            found.iter().map(|b| format!("{b:02x}")).collect::<String>().parse().expect("64 hex digits are a digest");
         Err(ModelError::WrongDigest { path, expected: file.digest, found })
     }
 
@@ -294,11 +288,11 @@ impl ModelStore {
 
     /// Installs a user's own model: an ONNX file or a cascade, and the manifest that describes it. Before it writes
     /// anything, it loads the network, runs it once on a black picture and compares the shape of the output with the
-    /// manifest. Installing the same model again has no effect.
+    /// manifest, in the engine that will run the network. Installing the same model again has no effect.
     ///
     /// # Errors
     /// `BadManifest`, `NameTaken`, `TooLarge`, `Unusable`, `Io`; `Unavailable` in a build without OpenCV.
-    pub fn add(&self, file: &Path, manifest: &Path) -> Result<Model, ModelError> {
+    pub fn add(&self, file: &Path, manifest: &Path, engines: &Engines) -> Result<Model, ModelError> {
         let bad = |message: String| ModelError::BadManifest { path: manifest.to_owned(), message };
         let text = read_bounded(manifest, MAX_MANIFEST)?;
         let parsed = Manifest::parse(std::str::from_utf8(&text).map_err(|err| bad(err.to_string()))?).map_err(bad)?;
@@ -311,7 +305,7 @@ impl ModelStore {
             _ => Role::Network,
         };
         let candidate = Candidate { files: vec![(role, read_bounded(file, MAX_FILE)?)], manifest: parsed };
-        check(&candidate, file)?;
+        check(&candidate, file, engines)?;
         self.install(vec![candidate], None).map(|mut models| models.remove(0))
     }
 
@@ -380,17 +374,24 @@ impl ModelStore {
 }
 
 /// Loads the candidate and runs it once. `path` is the file that an error names.
-pub(crate) fn check(candidate: &Candidate, path: &Path) -> Result<(), ModelError> {
+pub(crate) fn check(candidate: &Candidate, path: &Path, engines: &Engines) -> Result<(), ModelError> {
     #[cfg(feature = "opencv")]
     {
-        let unusable =
-            |message| ModelError::Unusable { name: candidate.manifest.name.clone(), path: path.to_owned(), message };
-        crate::cv::check_model(&candidate.manifest, &candidate.files).map_err(unusable)
+        let refused = |error| match error {
+            VisionError::Scarce { .. } | VisionError::Unavailable { code: ENGINE_UNAVAILABLE, .. } => {
+                ModelError::Engine(error)
+            }
+            error => {
+                let (name, message) = (candidate.manifest.name.clone(), error.to_string());
+                ModelError::Unusable { name, path: path.to_owned(), message }
+            }
+        };
+        crate::cv::check_model(engines, &candidate.manifest, &candidate.files).map_err(refused)
     }
     #[cfg(not(feature = "opencv"))]
     {
         // The function keeps the signature of the build with OpenCV.
-        let (_, _) = (candidate, path);
+        let (_, _, _) = (candidate, path, engines);
         Err(ModelError::Unavailable(crate::BUILT_WITHOUT.to_owned()))
     }
 }

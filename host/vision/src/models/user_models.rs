@@ -15,7 +15,7 @@ use super::graph::{Graph, Pad};
 use super::manifest::Role;
 use super::weights::Tensor;
 use super::{HAAR_FOLDER, ModelError, ModelStore};
-use crate::{Opencv, Options};
+use crate::{EngineOptions, Engines, Opencv, Options};
 
 const SIDE: usize = 16;
 
@@ -42,6 +42,11 @@ fn constant_boxes(rows: &[f32]) -> Vec<u8> {
     g.finish()
 }
 
+/// OpenCV, to check models with.
+fn opencv() -> Engines {
+    Engines::new(EngineOptions::opencv(1))
+}
+
 struct Bench {
     dir: tempfile::TempDir,
     store: ModelStore,
@@ -61,7 +66,8 @@ impl Bench {
     }
 
     fn add(&self, onnx: &[u8], manifest: &str) -> Result<dovetail_core::vision::Model, ModelError> {
-        self.store.add(&self.file("net.onnx", onnx), &self.file("model.toml", manifest.as_bytes()))
+        let (onnx, manifest) = (self.file("net.onnx", onnx), self.file("model.toml", manifest.as_bytes()));
+        self.store.add(&onnx, &manifest, &opencv())
     }
 
     fn vision(&self) -> Opencv {
@@ -78,7 +84,7 @@ fn manifest(kind: &str, name: &str, output: &str, more: &str) -> String {
 }
 
 fn plain(rgb: [u8; 3]) -> Image {
-    Image::new(rgb.repeat(40 * 40).into(), Size { width: 40, height: 40 }).unwrap()
+    Image::new(rgb.repeat(40 * 40), Size { width: 40, height: 40 }).unwrap()
 }
 
 const WHOLE: Rect = Rect { x: 0.0, y: 0.0, width: 40.0, height: 40.0 };
@@ -122,7 +128,7 @@ fn a_detector_of_the_documented_layout_gives_boxes_in_pixels() {
     bench.add(&constant_boxes(rows.as_flattened()), &manifest("detector", "constant", "boxes", "")).unwrap();
     let vision = bench.vision();
     // The picture is wider than high, so the lower half of the square is padding.
-    let image = Image::new(vec![0; 200 * 100 * 3].into(), Size { width: 200, height: 100 }).unwrap();
+    let image = Image::new(vec![0; 200 * 100 * 3], Size { width: 200, height: 100 }).unwrap();
     let model = vision.model(ModelKind::Detector, None).unwrap();
     let found = vision.detect(&model, &image, DetectOptions::default(), &Stop::never()).unwrap();
     assert_eq!(found.iter().map(|d| (d.confidence * 10.0).round()).collect::<Vec<_>>(), [9.0, 7.0]);
@@ -136,7 +142,7 @@ fn a_cascade_enters_by_the_same_door() {
     let alt2 = Path::new(HAAR_FOLDER).join("haarcascade_frontalface_alt2.xml");
     let text = "kind = 'detector'\nname = 'alt2'\noutput = 'cascade'\n";
     let toml = bench.file("model.toml", text.as_bytes());
-    bench.store.add(&alt2, &toml).unwrap();
+    bench.store.add(&alt2, &toml, &opencv()).unwrap();
     let installed = bench.store.list().unwrap().remove(0);
     assert_eq!(installed.manifest.files[0].role, Role::Cascade);
     let found =
@@ -148,12 +154,13 @@ fn a_cascade_enters_by_the_same_door() {
         .add(
             &bench.file("net.onnx", &means(&IDENTITY, &[0.0; 3])),
             &bench.file("other.toml", text.replace("alt2", "b").as_bytes()),
+            &opencv(),
         )
         .unwrap_err();
     assert!(matches!(err, ModelError::Unusable { .. }), "{err}");
     let err = bench
         .store
-        .add(&alt2, &bench.file("third.toml", manifest("embedder", "c", "vector", "").as_bytes()))
+        .add(&alt2, &bench.file("third.toml", manifest("embedder", "c", "vector", "").as_bytes()), &opencv())
         .unwrap_err();
     assert!(matches!(err, ModelError::Unusable { .. }), "{err}");
 }

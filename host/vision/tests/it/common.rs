@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 use dovetail_core::Digest;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{DetectOptions, Detection, Image, ModelKind, Rect, Vision};
-use dovetail_vision::{FACE_API_PACKAGE, HAAR_FOLDER, ModelStore, Opencv, Options};
+use dovetail_vision::{
+    EngineChoice, EngineOptions, FACE_API_PACKAGE, HAAR_FOLDER, LIBRARY, ModelStore, Opencv, Options,
+};
 
 /// The unpacked package. If it is missing, the test fails with the command that fetches it.
 pub(crate) fn package() -> PathBuf {
@@ -38,6 +40,28 @@ pub(crate) fn vision() -> &'static Opencv {
     VISION.get_or_init(|| Opencv::new(Options::new(models())).unwrap())
 }
 
+/// The library of ONNX Runtime. If it is missing, the test fails with the command that fetches it.
+pub(crate) fn library() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/onnxruntime").canonicalize();
+    let path = folder.unwrap_or_default().join(LIBRARY);
+    assert!(path.is_file(), "there is no target/onnxruntime/{LIBRARY}: run `./justw setup`");
+    path
+}
+
+/// ONNX Runtime with this number of threads for a detection.
+pub(crate) fn onnxruntime(threads: usize) -> EngineOptions {
+    let (choice, folder) = (EngineChoice::OnnxRuntime, PathBuf::new());
+    EngineOptions { choice, library: Some(library()), folder, threads }
+}
+
+/// A vision on each engine: OpenCV, and ONNX Runtime with 2 threads.
+pub(crate) fn engines() -> [(&'static str, &'static Opencv); 2] {
+    static VISION: OnceLock<Opencv> = OnceLock::new();
+    let fast =
+        VISION.get_or_init(|| Opencv::new(Options { engine: onnxruntime(2), ..Options::new(models()) }).unwrap());
+    [("opencv", vision()), ("onnxruntime", fast)]
+}
+
 pub(crate) fn photo_file(name: &str) -> Vec<u8> {
     std::fs::read(package().join("demo").join(name)).unwrap()
 }
@@ -51,8 +75,12 @@ pub(crate) fn photo(name: &str) -> Image {
 }
 
 pub(crate) fn detect(image: &Image, detector: &str, options: DetectOptions) -> Vec<Detection> {
-    let model = vision().model(ModelKind::Detector, Some(detector)).unwrap();
-    vision().detect(&model, image, options, &Stop::never()).unwrap()
+    detect_with(vision(), image, detector, options)
+}
+
+pub(crate) fn detect_with(vision: &Opencv, image: &Image, detector: &str, options: DetectOptions) -> Vec<Detection> {
+    let model = vision.model(ModelKind::Detector, Some(detector)).unwrap();
+    vision.detect(&model, image, options, &Stop::never()).unwrap()
 }
 
 pub(crate) fn overlap(a: Rect, b: Rect) -> f64 {

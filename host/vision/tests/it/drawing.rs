@@ -54,7 +54,7 @@ fn the_photographs_are_annotated() {
 fn hostile_annotations_draw_what_can_be_drawn() {
     let values = [f32::NAN, f32::INFINITY, f32::MIN, f32::MAX, -5.0, 0.0, 20.0];
     for size in [Size { width: 1, height: 1 }, Size { width: 64, height: 48 }] {
-        let image = Image::new(vec![128; (size.width * size.height * 3) as usize].into(), size).unwrap();
+        let image = Image::new(vec![128; (size.width * size.height * 3) as usize], size).unwrap();
         let faces: Vec<Annotation> = values
             .iter()
             .flat_map(|&x| values.iter().map(move |&w| (x, w)))

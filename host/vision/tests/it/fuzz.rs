@@ -16,7 +16,7 @@ const FEW: u64 = 1 << 20;
 
 fn corpus() -> Vec<Vec<u8>> {
     let pixels = noise(24, 16, 21);
-    let image = Image::new(pixels.clone().into(), Size { width: 24, height: 16 }).unwrap();
+    let image = Image::new(pixels.clone(), Size { width: 24, height: 16 }).unwrap();
     let picture = ImageBuffer::<Rgb<u8>, _>::from_raw(24, 16, pixels).unwrap();
     let written = [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp].map(|format| {
         let mut out = std::io::Cursor::new(Vec::new());
@@ -103,7 +103,7 @@ fn the_smallest_picture_and_the_longest() {
                 "{width} x {height} as {format:?}"
             );
         }
-        let image = Image::new(pixels.into(), Size { width, height }).unwrap();
+        let image = Image::new(pixels, Size { width, height }).unwrap();
         let jpeg = vision().encode(&image, "image/jpeg", Some(100), &dovetail_core::stop::Stop::never()).unwrap();
         assert_eq!(open(&jpeg).unwrap().size(), Size { width, height });
     }
@@ -112,7 +112,7 @@ fn the_smallest_picture_and_the_longest() {
 /// An invalid EXIF segment does no harm and does not turn the picture.
 #[test]
 fn exif_that_lies() {
-    let image = Image::new(noise(24, 16, 25).into(), Size { width: 24, height: 16 }).unwrap();
+    let image = Image::new(noise(24, 16, 25), Size { width: 24, height: 16 }).unwrap();
     let jpeg = vision().encode(&image, "image/jpeg", Some(80), &dovetail_core::stop::Stop::never()).unwrap();
     let plain = open(&jpeg).unwrap();
     let with = |block: &[u8]| {

@@ -70,7 +70,7 @@ fn no_faces_are_no_work_and_no_error() {
 #[test]
 fn pictures_of_any_shape_can_be_looked_at() {
     for (width, height) in [(1, 1), (1, 16_384), (16_384, 1), (2, 3000), (37, 41), (512, 512)] {
-        let image = Image::new(vec![90; width as usize * height as usize * 3].into(), Size { width, height }).unwrap();
+        let image = Image::new(vec![90; width as usize * height as usize * 3], Size { width, height }).unwrap();
         for detector in ["ssd", "tiny", "haar"] {
             assert!(detect(&image, detector, DetectOptions::default()).is_empty(), "{detector} on {width} x {height}");
         }

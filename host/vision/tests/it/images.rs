@@ -32,7 +32,7 @@ pub(crate) fn written(picture: impl Into<DynamicImage>, format: ImageFormat) -> 
 }
 
 fn of_noise(width: u32, height: u32, seed: u64) -> Image {
-    Image::new(noise(width, height, seed).into(), Size { width, height }).unwrap()
+    Image::new(noise(width, height, seed), Size { width, height }).unwrap()
 }
 
 /// A chunk of a PNG file, with its length and checksum.
@@ -121,7 +121,7 @@ fn all_eight_orientations_stand_upright() {
     let pixels: Vec<u8> = (0..32)
         .flat_map(|y| (0..48).flat_map(move |x| colours[usize::from(y >= 16) * 2 + usize::from(x >= 24)]))
         .collect();
-    let plain = jpeg(&Image::new(pixels.into(), Size { width: 48, height: 32 }).unwrap());
+    let plain = jpeg(&Image::new(pixels, Size { width: 48, height: 32 }).unwrap());
     // For each orientation, the quarters at top left, top right, bottom left and bottom right of the upright picture.
     let upright = [
         [0, 1, 2, 3],
@@ -230,7 +230,7 @@ fn the_limits_of_sides_and_pixels_are_read_from_the_header() {
 #[test]
 fn the_largest_photographs_are_decoded() {
     for (width, height, turn) in [(8160, 6144, false), (9248, 6936, false), (8192, 8192, true)] {
-        let even = Image::new(vec![77; width as usize * height as usize * 3].into(), Size { width, height }).unwrap();
+        let even = Image::new(vec![77; width as usize * height as usize * 3], Size { width, height }).unwrap();
         let plain = jpeg(&even);
         drop(even);
         let turned = exif(if turn { 6 } else { 1 }, true);
@@ -309,7 +309,7 @@ fn resizing_has_the_same_limits() {
         assert_eq!(code(to(w, h)), "too_large");
     }
     assert_eq!(code(to(0, 5)), "empty_area");
-    let even = Image::new(vec![77; 300].into(), Size { width: 10, height: 10 }).unwrap();
+    let even = Image::new(vec![77; 300], Size { width: 10, height: 10 }).unwrap();
     assert!(vision.resize(&even, Size { width: 3, height: 3 }, &stop).unwrap().pixels().iter().all(|&v| v == 77));
 }
 

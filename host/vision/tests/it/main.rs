@@ -11,6 +11,7 @@
 mod common;
 mod damaged;
 mod drawing;
+mod engines;
 mod fuzz;
 mod hostile;
 mod images;

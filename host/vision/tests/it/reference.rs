@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::{DetectOptions, ModelKind, Rect, Vision};
+use dovetail_vision::Opencv;
 use serde::Deserialize;
 
-use crate::common::{detect, overlap, photo, vision};
+use crate::common::{detect, detect_with, engines, overlap, photo, vision};
 
 #[derive(Deserialize)]
 struct Photo {
@@ -84,15 +85,22 @@ fn paired<'a>(
 }
 
 #[test]
-fn every_face_agrees_with_the_reference() {
-    let (vision, stop) = (vision(), Stop::never());
+fn every_face_agrees_with_the_reference_in_both_engines() {
+    for (engine, vision) in engines() {
+        println!("{engine}:");
+        every_face_agrees(engine, vision);
+    }
+}
+
+fn every_face_agrees(engine: &str, vision: &Opencv) {
+    let stop = Stop::never();
     let model = |kind| vision.model(kind, None).unwrap();
     let mut deviations = Deviations::default();
     let mut faces = 0;
     for (name, expected) in photos() {
         let image = photo(&name);
         assert_eq!((image.size().width, image.size().height), (expected.width, expected.height), "{name}");
-        let found = detect(&image, "ssd", DetectOptions::default());
+        let found = detect_with(vision, &image, "ssd", DetectOptions::default());
         let boxes: Vec<[f32; 4]> = expected.faces.iter().map(|f| f.bbox).collect();
         let found = paired(&name, &found, &boxes);
         let areas: Vec<Rect> = found.iter().map(|d| d.bbox).collect();
@@ -124,6 +132,10 @@ fn every_face_agrees_with_the_reference() {
         }
     }
     assert_eq!(faces, 22);
+    for kind in ModelKind::ALL {
+        let used = vision.engine(&model(kind).digest).expect("the network is loaded");
+        assert_eq!(used.name, engine, "{kind:?}");
+    }
     deviations.check(&[
         ("1 - IoU (ssd)", 0.001),
         ("confidence (ssd)", 0.002),
@@ -136,10 +148,17 @@ fn every_face_agrees_with_the_reference() {
 }
 
 #[test]
-fn every_tiny_box_agrees_with_the_reference() {
+fn every_tiny_box_agrees_with_the_reference_in_both_engines() {
+    for (engine, vision) in engines() {
+        println!("{engine}:");
+        every_tiny_box_agrees(vision);
+    }
+}
+
+fn every_tiny_box_agrees(vision: &Opencv) {
     let mut deviations = Deviations::default();
     for (name, expected) in photos() {
-        let found = detect(&photo(&name), "tiny", DetectOptions::default());
+        let found = detect_with(vision, &photo(&name), "tiny", DetectOptions::default());
         let boxes: Vec<[f32; 4]> = expected.tiny.iter().map(|f| f.bbox).collect();
         for (found, expected) in paired(&name, &found, &boxes).into_iter().zip(&expected.tiny) {
             deviations.note("1 - IoU (tiny)", 1.0 - overlap(found.bbox, rect(expected.bbox)));

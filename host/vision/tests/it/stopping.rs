@@ -56,7 +56,7 @@ fn a_caller_leaves_a_pass_in_progress_within_100_ms() {
 fn a_deadline_ends_an_encoding_that_takes_longer() {
     let vision = Opencv::new(Options::new(models())).unwrap();
     let size = Size { width: 3000, height: 2000 };
-    let image = Image::new(noise(size.width, size.height, 17).into(), size).unwrap();
+    let image = Image::new(noise(size.width, size.height, 17), size).unwrap();
     let stop = Stop::never().by(Instant::now() + Duration::from_millis(5));
     assert_eq!(vision.encode(&image, "image/webp", None, &stop), Err(VisionError::Stopped(StopReason::Deadline)));
 }

@@ -1,0 +1,156 @@
+//! The engine of the networks as a user meets it: installing the library, `doctor`, the records, and a library that
+//! cannot be used.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::faces::{data, photograph, wheel};
+use crate::support::{Home, Ran, command, root, valid};
+
+/// Runs the face pipeline on a photograph in the shared data folder, with these variables.
+fn faces(photograph: &Path, variables: &[(&str, &str)], more: &[&str]) -> Ran {
+    let image = format!("image=@{}", photograph.display());
+    let args = [&["run", "face-processing", "--output", "json", "--input", &image], more].concat();
+    let ran = command(data(), data(), &args).envs(variables.iter().copied()).output().unwrap();
+    Ran::of(&ran, &args)
+}
+
+/// The engine of each model of the run, by the model's name.
+fn engines(document: &Value) -> Vec<(String, String, String)> {
+    let steps = document["processing_summary"]["steps"].as_array().unwrap();
+    let attempts = steps.iter().flat_map(|step| step["attempts"].as_array().unwrap());
+    let models = attempts.flat_map(|attempt| attempt["models"].as_array().unwrap());
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    models.map(|m| (text(&m["name"]), text(&m["engine"]["name"]), text(&m["engine"]["version"]))).collect()
+}
+
+#[test]
+fn every_attempt_records_its_engine_and_both_engines_agree() {
+    let fast = faces(&photograph(2), &[], &[]).exits(0).json();
+    let slow = faces(&photograph(2), &[("DOVETAIL_VISION_ENGINE", "opencv")], &[]).exits(0).json();
+    for (document, name, version) in [(&fast, "onnxruntime", "1.28.0"), (&slow, "opencv", "4.")] {
+        valid("run.schema.json", document);
+        let engines = engines(document);
+        assert_eq!(engines.len(), 6, "{engines:?}");
+        for (model, engine, of) in &engines {
+            assert!(engine == name && of.starts_with(version), "{model}: {engine} {of}");
+        }
+        let lineage = ["runs", "lineage", document["run_id"].as_str().unwrap(), "--output", "json"];
+        let lineage = Ran::of(&command(data(), data(), &lineage).output().unwrap(), &lineage).exits(0).json();
+        assert_eq!(lineage["steps"][0]["models"][0]["engine"]["name"], json!(name), "{lineage:#}");
+    }
+    let vectors = |document: &Value| -> Vec<f64> {
+        let faces = document["output"]["faces"].as_array().unwrap();
+        let all = faces.iter().flat_map(|face| face["features"]["feature_vector"].as_array().unwrap());
+        all.map(|number| number.as_f64().unwrap()).collect()
+    };
+    let (fast, slow) = (vectors(&fast), vectors(&slow));
+    assert_eq!(fast.len(), slow.len());
+    assert!(fast.iter().zip(&slow).all(|(a, b)| (a - b).abs() < 1e-4), "the engines differ by rounding only");
+    assert!(fast != slow, "two engines ran");
+}
+
+#[test]
+fn the_library_is_installed_from_a_file_checked_and_named_by_doctor() {
+    let home = Home::new();
+    let package = root().join("target/face-api/package").display().to_string();
+    let pull = |more: &[&str]| home.run(&[&["models", "pull", "--from", &package, "--output", "json"], more].concat());
+    // Without a network and without the file, the networks run in OpenCV, and the command says how to change that.
+    let without = pull(&[]).exits(0);
+    assert_eq!(without.json()["engine"], Value::Null);
+    assert!(without.stderr.contains("--engine WHEEL") && without.stderr.contains("sha256"), "{}", without.stderr);
+    let doctor = || {
+        let document = home.run(&["doctor", "--output", "json"]).json();
+        let checks = document["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|check| check["what"] == "engine").expect("doctor checks the engine")
+    };
+    assert!(doctor()["found"].as_str().unwrap().starts_with("opencv 4."), "{}", doctor());
+    // Another file is refused.
+    let other = home.write("other.whl", b"PK\x03\x04 not a wheel");
+    let refused = pull(&["--engine", &other]).exits(2).json();
+    assert_eq!(refused["error"]["code"], json!("bad_engine"), "{refused:#}");
+    assert!(!home.path("data/engines").is_dir());
+
+    let wheel = wheel().display().to_string();
+    for installed in [true, false] {
+        let document = pull(&["--engine", &wheel]).exits(0).json();
+        valid("pulled-models.schema.json", &document);
+        assert_eq!(document["engine"]["installed"], json!(installed), "{document:#}");
+    }
+    let library = home.path("data/engines/libonnxruntime.so.1.28.0");
+    assert!(home.path("data/engines/LICENSE").is_file() && home.path("data/engines/ThirdPartyNotices.txt").is_file());
+    let found = doctor()["found"].as_str().unwrap().to_owned();
+    assert!(found.starts_with("onnxruntime 1.28.0, ") && found.contains("sha256:"), "{found}");
+
+    // A damaged library: OpenCV and a warning in `auto`, an error where it is asked for, and `pull` repairs it.
+    std::fs::write(&library, b"damaged").unwrap();
+    let check = doctor();
+    assert_eq!((&check["ok"], &check["warning"]), (&json!(true), &json!(true)), "{check:#}");
+    let asked = home.command(&["doctor", "--output", "json"]).env("DOVETAIL_VISION_ENGINE", "onnxruntime").output();
+    let asked = Ran::of(&asked.unwrap(), &["doctor"]).json();
+    let checks = asked["checks"].as_array().unwrap();
+    let engine = checks.iter().find(|check| check["what"] == "engine").unwrap();
+    assert!(engine["ok"] == json!(false) && engine["found"].as_str().unwrap().contains("damaged"), "{engine:#}");
+    assert_eq!(pull(&["--engine", &wheel]).exits(0).json()["engine"]["installed"], json!(true));
+    assert!(doctor()["found"].as_str().unwrap().starts_with("onnxruntime 1.28.0"), "{}", doctor());
+}
+
+#[test]
+fn an_engine_that_is_asked_for_and_cannot_be_used_is_the_hosts_fault() {
+    let home = Home::new();
+    let broken = home.write("broken.so", b"not a library");
+    let key = ["--key", "engine-asked-for"];
+    let ran = faces(&photograph(6), &[("DOVETAIL_VISION_ONNXRUNTIME", &broken)], &key).exits(3);
+    assert!(ran.stderr.contains("not a shared library") && ran.stderr.contains("vision.onnxruntime"), "{}", ran.stderr);
+    // With a good library the same run goes on.
+    let resumed = faces(&photograph(6), &[], &key).exits(0).json();
+    assert_eq!(engines(&resumed).len(), 6, "{resumed:#}");
+    for step in resumed["processing_summary"]["steps"].as_array().unwrap() {
+        assert_eq!(step["attempts"].as_array().unwrap().len(), 1, "no attempt was charged: {step:#}");
+    }
+}
+
+/// The calls of the program and its threads that match `calls`, one in a line, by strace.
+fn traced(calls: &str, args: &[&str]) -> String {
+    let home = Home::new();
+    let log = home.path("strace");
+    let program = command(data(), data(), args);
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-qq", "-e", calls, "-o"]).arg(&log).arg(program.get_program()).args(program.get_args());
+    strace.current_dir(data()).env_clear().env("HOME", data()).env("PATH", std::env::var_os("PATH").unwrap());
+    let ran = strace.output().expect("strace is installed: run `./justw setup`");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    std::fs::read_to_string(log).unwrap()
+}
+
+#[test]
+fn the_engine_opens_no_connection_and_writes_no_file_outside_the_data_folder() {
+    let image = format!("image=@{}", photograph(6).display());
+    let log = traced(
+        "trace=%network,openat,open,creat,rename,renameat,renameat2",
+        &["run", "face-processing", "--output", "json", "--input", &image],
+    );
+    assert!(log.lines().any(|line| line.contains("libonnxruntime.so.1.28.0")), "the engine was opened");
+    // The processes of one data folder wake each other by sockets in that folder.
+    let sockets: Vec<&str> =
+        log.lines().filter(|line| line.contains("socket(") && !line.contains("socket(AF_UNIX,")).collect();
+    assert!(sockets.is_empty(), "{sockets:?}");
+    let folder = data().display().to_string();
+    let writes = |line: &&str| ["O_WRONLY", "O_RDWR", "O_CREAT", "creat("].iter().any(|flag| line.contains(flag));
+    let ours = |line: &&str| {
+        [folder.as_str(), "/dev/null", "/dev/shm", "/proc/self", "/tmp/.tmp"].iter().any(|path| line.contains(path))
+    };
+    let foreign: Vec<&str> =
+        log.lines().filter(writes).filter(|line| !ours(line) && !line.contains("ENOENT")).collect();
+    assert!(foreign.is_empty(), "{foreign:#?}");
+}
+
+#[test]
+fn the_library_is_not_opened_where_no_network_runs() {
+    for args in [&["--version"][..], &["runs", "list"], &["models", "list"], &["task", "list"]] {
+        let log = traced("trace=openat,open,execve", args);
+        assert!(log.contains("execve("), "strace sees the program: {args:?}");
+        assert!(!log.contains("libonnxruntime"), "{args:?}");
+    }
+}

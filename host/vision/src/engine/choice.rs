@@ -1,0 +1,226 @@
+//! The choice of an engine: by the settings, and by the libraries that are found.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Mutex;
+
+use dovetail_core::id::Digest;
+use dovetail_core::sync::lock;
+use dovetail_core::vision::{ENGINE_UNAVAILABLE, ModelKind, VisionError};
+
+use super::graph::{LoadedGraph, Onnx};
+use super::library::{LIBRARY, ONNXRUNTIME_VERSION, installed, of_system, release};
+use super::onnxruntime::{self, Library, OpenError};
+use super::{EngineChoice, EngineFound, EngineOptions, opencv};
+use crate::cv::scarce;
+use crate::models::manifest::Manifest;
+
+/// The engine that was chosen.
+#[derive(Clone)]
+enum Chosen {
+    Opencv { why: String, is_fallback: bool },
+    OnnxRuntime { library: Library, why: String },
+}
+
+/// The engines of a process. ONNX Runtime is opened when the first network is loaded.
+pub struct Engines {
+    options: EngineOptions,
+    chosen: Mutex<Option<Chosen>>,
+}
+
+impl std::fmt::Debug for Engines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engines").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Where a library was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Setting,
+    Data,
+    System,
+}
+
+impl Place {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Setting => "the setting `vision.onnxruntime` names its library",
+            Self::Data => "its library is in the data folder",
+            Self::System => "the system has its library",
+        }
+    }
+}
+
+impl Engines {
+    /// Opens nothing.
+    #[must_use]
+    pub fn new(options: EngineOptions) -> Self {
+        Self { options, chosen: Mutex::default() }
+    }
+
+    /// The engine of this process, with what a person needs to know of it. Opens the library.
+    ///
+    /// # Errors
+    /// `Unavailable` with [`ENGINE_UNAVAILABLE`] if ONNX Runtime is asked for and cannot be used; `Scarce`.
+    pub fn find(&self) -> Result<EngineFound, VisionError> {
+        Ok(match self.choose()? {
+            Chosen::Opencv { why, is_fallback } => {
+                EngineFound { engine: opencv::engine(), library: None, digest: None, why, is_fallback }
+            }
+            Chosen::OnnxRuntime { library, why } => EngineFound {
+                engine: library.engine(),
+                digest: digest_of(&library.path).ok(),
+                library: Some(library.path),
+                why,
+                is_fallback: false,
+            },
+        })
+    }
+
+    fn choose(&self) -> Result<Chosen, VisionError> {
+        let mut chosen = lock(&self.chosen);
+        if let Some(chosen) = &*chosen {
+            return Ok(chosen.clone());
+        }
+        let made = self.look()?;
+        match &made {
+            Chosen::Opencv { why, is_fallback: true } => tracing::warn!("networks run in OpenCV: {why}"),
+            Chosen::Opencv { why, .. } => tracing::info!("networks run in OpenCV: {why}"),
+            Chosen::OnnxRuntime { library, why } => {
+                let (version, path) = (&library.version, library.path.display());
+                tracing::info!(version, %path, "networks run in ONNX Runtime: {why}");
+            }
+        }
+        Ok(chosen.insert(made).clone())
+    }
+
+    fn look(&self) -> Result<Chosen, VisionError> {
+        let EngineOptions { choice, library, folder, .. } = &self.options;
+        let opencv = |why: String, is_fallback| Ok(Chosen::Opencv { why, is_fallback });
+        if *choice == EngineChoice::Opencv {
+            return opencv("the setting `vision.engine` asks for it".to_owned(), false);
+        }
+        let (path, place) = if let Some(path) = library {
+            (path.clone(), Place::Setting)
+        } else if is_there(&installed(folder)) {
+            (installed(folder), Place::Data)
+        } else if let Some(path) = of_system() {
+            (path, Place::System)
+        } else if *choice == EngineChoice::OnnxRuntime {
+            return Err(unavailable(&format!("no library of it is installed; {}", how_to_get(folder))));
+        } else {
+            return opencv("no library of ONNX Runtime is installed".to_owned(), false);
+        };
+        let opened = match place {
+            Place::Data => is_pinned(&path).and_then(|()| onnxruntime::open(&path)),
+            Place::Setting | Place::System => onnxruntime::open(&path),
+        };
+        match opened {
+            Ok(library) => Ok(Chosen::OnnxRuntime { library, why: place.words().to_owned() }),
+            Err(OpenError::Scarce(refused, message)) => {
+                Err(scarce(refused, format!("open `{}`: {message}", path.display())))
+            }
+            Err(OpenError::Unusable(message)) => {
+                let message = format!("`{}` cannot be used: {message}", path.display());
+                let remedy = match place {
+                    Place::Setting => {
+                        "name another library in `vision.onnxruntime`, or leave the setting out".to_owned()
+                    }
+                    Place::Data => how_to_get(folder),
+                    Place::System => format!("repair the system's library; or {}", how_to_get(folder)),
+                };
+                // An operator who named the engine or the library does not want another one without a word.
+                if *choice == EngineChoice::OnnxRuntime || place == Place::Setting {
+                    return Err(unavailable(&format!("{message}; {remedy}")));
+                }
+                opencv(format!("ONNX Runtime's {message}; {remedy}"), true)
+            }
+        }
+    }
+
+    /// Loads a network in the chosen engine. In `auto` OpenCV loads a network that ONNX Runtime refuses.
+    ///
+    /// # Errors
+    /// The error of the engine; `Unavailable` with [`ENGINE_UNAVAILABLE`]; `Scarce`.
+    pub(crate) fn load(&self, manifest: &Manifest, onnx: Onnx) -> Result<LoadedGraph, VisionError> {
+        let Chosen::OnnxRuntime { library, .. } = self.choose()? else {
+            return LoadedGraph::opencv(manifest, onnx);
+        };
+        match self.load_in(&library, manifest, onnx) {
+            Err(VisionError::Unavailable { message, .. }) if self.options.choice == EngineChoice::Auto => {
+                let loaded = LoadedGraph::opencv(manifest, onnx).map_err(|error| neither(&message, error))?;
+                tracing::warn!(model = manifest.name, "this network runs in OpenCV, because {message}");
+                Ok(loaded)
+            }
+            loaded => loaded,
+        }
+    }
+
+    /// Loads a network in ONNX Runtime. Only detectors, which look at whole pictures, have threads of their own: face
+    /// networks see one face at a time, and the threads of the pool share the faces.
+    fn load_in(&self, library: &Library, manifest: &Manifest, onnx: Onnx) -> Result<LoadedGraph, VisionError> {
+        let threads = if manifest.kind == ModelKind::Detector { self.options.threads } else { 1 };
+        let graph = library.load(onnx, threads)?;
+        Ok(LoadedGraph { graph: Box::new(graph), engine: library.engine(), batch: 1 })
+    }
+
+    /// Whether networks run in ONNX Runtime.
+    ///
+    /// # Errors
+    /// As [`Engines::find`].
+    pub(crate) fn is_onnxruntime(&self) -> Result<bool, VisionError> {
+        Ok(matches!(self.choose()?, Chosen::OnnxRuntime { .. }))
+    }
+}
+
+fn neither(message: &str, error: VisionError) -> VisionError {
+    match error {
+        VisionError::Unavailable { code, message: other } => {
+            VisionError::unavailable(code, format!("no engine can run the network: {message}; {other}"))
+        }
+        other => other,
+    }
+}
+
+fn unavailable(message: &str) -> VisionError {
+    VisionError::unavailable(ENGINE_UNAVAILABLE, format!("networks should run in ONNX Runtime: {message}"))
+}
+
+/// How the pinned library gets into the folder of engines.
+fn how_to_get(folder: &Path) -> String {
+    let place = installed(folder);
+    match release() {
+        Some(release) => format!(
+            "`dovetail models pull` installs it; without a network, copy `{LIBRARY}` (sha256 {}) of the wheel \
+             `onnxruntime` {ONNXRUNTIME_VERSION} for {} to `{}`",
+            release.library,
+            release.platform,
+            place.display()
+        ),
+        None => format!(
+            "there is no pinned library for {}; name a library of ONNX Runtime in `vision.onnxruntime`",
+            std::env::consts::ARCH
+        ),
+    }
+}
+
+/// Compares the library in the data folder with its pinned digest, before it is opened.
+fn is_pinned(path: &Path) -> Result<(), OpenError> {
+    let wanted = release().and_then(|release| release.digest());
+    let found = digest_of(path).map_err(|error| OpenError::Unusable(error.to_string()))?;
+    if wanted == Some(found) {
+        return Ok(());
+    }
+    let wanted = wanted.map_or_else(|| "no digest is pinned for this machine".to_owned(), |d| format!("expected {d}"));
+    Err(OpenError::Unusable(format!("it is damaged, or another version: {wanted}, found {found}")))
+}
+
+/// Whether something has this path. A link that leads nowhere counts: its target should be there.
+fn is_there(path: &Path) -> bool {
+    !matches!(path.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
+}
+
+fn digest_of(path: &Path) -> std::io::Result<Digest> {
+    Digest::of_reader(&mut File::open(path)?)
+}

@@ -1,0 +1,224 @@
+//! ONNX Runtime: a library that is opened at run time, and networks in it.
+//!
+//! A process opens one library for its whole life. Sessions have no memory pattern (it would take 37 MB in a process of
+//! five networks, and gain no time), an arena (without it a detection takes 40 % longer), and threads that sleep while
+//! they wait.
+
+use std::ffi::CStr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use dovetail_core::scarce::Scarce;
+use dovetail_core::sync::lock;
+use dovetail_core::vision::{ENGINE_FAILED, Engine, VisionError};
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::session::Session;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::value::TensorRef;
+
+use super::elf;
+use super::graph::{Graph, NetworkOutput, Onnx, broken, one_output};
+use crate::cv::scarce;
+
+/// The variable that keeps official builds from 1.29 on from writing and sending events. They read it when they start.
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+
+/// An opened library.
+#[derive(Clone)]
+pub(crate) struct Library {
+    environment: Environment,
+    pub(super) path: PathBuf,
+    /// The version that the library reports: `1.28.0`.
+    pub(super) version: String,
+    /// Held during a pass of a network that has threads of its own, so that two such passes do not overlap.
+    wide: Arc<Mutex<()>>,
+}
+
+/// Why a library cannot be used.
+pub(super) enum OpenError {
+    /// The system refused a resource. Another try may succeed.
+    Scarce(Scarce, String),
+    /// The file is not a library that this program can use.
+    Unusable(String),
+}
+
+static OPENED: Mutex<Option<Library>> = Mutex::new(None);
+
+/// Opens the library, or returns the one that this process opened before from the same path.
+pub(super) fn open(path: &Path) -> Result<Library, OpenError> {
+    let mut opened = lock(&OPENED);
+    if let Some(library) = opened.as_ref().filter(|library| library.path == path) {
+        return Ok(library.clone());
+    }
+    elf::check(path).map_err(OpenError::Unusable)?;
+    forbid_telemetry();
+    let (_handle, version) = reported_version(path)?;
+    new_enough(&version)?;
+    if let Some(library) = &*opened {
+        let message = format!("this process has opened another library before: `{}`", library.path.display());
+        return Err(OpenError::Unusable(message));
+    }
+    let builder = ort::init_from(path).map_err(|error| unopened(&chain(&error)))?;
+    let environment = builder
+        .with_name("dovetail")
+        .with_telemetry(false)
+        .with_logger(Arc::new(log))
+        .build()
+        .map_err(|error| unopened(&error.to_string()))?;
+    // The calls return errors; the library's own lines about them would only repeat these.
+    environment.set_log_level(LogLevel::Error);
+    let library = Library { environment, path: path.to_owned(), version, wide: Arc::default() };
+    *opened = Some(library.clone());
+    Ok(library)
+}
+
+fn unopened(message: &str) -> OpenError {
+    match refused(message) {
+        Some(scarce) => OpenError::Scarce(scarce, message.to_owned()),
+        None => OpenError::Unusable(message.to_owned()),
+    }
+}
+
+/// The resource that the system refused, by the words of the dynamic linker and of ONNX Runtime.
+fn refused(message: &str) -> Option<Scarce> {
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if says(&[
+        "bad_alloc",
+        "Cannot allocate memory",
+        "cannot allocate memory",
+        "Failed to allocate memory",
+        "failed to map",
+    ]) {
+        Some(Scarce::Memory)
+    } else if says(&["pthread_create", "Resource temporarily unavailable"]) {
+        Some(Scarce::Threads)
+    } else if says(&["Too many open files"]) {
+        Some(Scarce::Descriptors)
+    } else {
+        None
+    }
+}
+
+fn log(_: LogLevel, category: &str, _: &str, place: &str, message: &str) {
+    tracing::debug!(category, place, "ONNX Runtime: {message}");
+}
+
+/// Keeps ONNX Runtime from writing and sending usage events, by a variable that official builds from 1.29 on read when
+/// they start. A program calls this before it starts a thread. [`open`] calls it for tests and examples.
+#[expect(unsafe_code, reason = "the environment is changed")]
+pub fn forbid_telemetry() {
+    if std::env::var_os(NO_TELEMETRY).is_none_or(|value| value != "1") {
+        // SAFETY: the standard library serialises its own uses of the environment. A C library that reads the
+        // environment at this moment on another thread would be a race. The program calls this before it starts a
+        // thread, so that later calls change nothing.
+        unsafe { std::env::set_var(NO_TELEMETRY, "1") };
+    }
+}
+
+/// The version that the library reports. Opens the library; it stays open if the caller opens it again before this
+/// handle is dropped.
+#[expect(unsafe_code, reason = "a library is opened, and a function in it is called")]
+fn reported_version(path: &Path) -> Result<(libloading::Library, String), OpenError> {
+    // SAFETY: opening runs the initialisers of the file. The file is one that the operator named, that the system has,
+    // or whose digest is pinned.
+    let library = unsafe { libloading::Library::new(path) }.map_err(|error| unopened(&chain(&error)))?;
+    let none = || OpenError::Unusable("it is not ONNX Runtime: it has no `OrtGetApiBase`".to_owned());
+    let version = {
+        // SAFETY: every version of ONNX Runtime exports this function with this signature (onnxruntime_c_api.h).
+        let base = unsafe { library.get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase") };
+        let base = base.map_err(|_| none())?;
+        // SAFETY: as above; the function has no precondition.
+        let base = unsafe { base() };
+        if base.is_null() {
+            return Err(none());
+        }
+        // SAFETY: the base is a constant in the library, which `library` keeps open. Its first members are the same in
+        // every version. The string is a constant that ends with a zero.
+        unsafe { CStr::from_ptr(((*base).GetVersionString)()) }.to_string_lossy().into_owned()
+    };
+    Ok((library, version))
+}
+
+/// The oldest version that has the functions which this program calls, as the second number of `1.17.0`.
+const OLDEST: u32 = 17;
+
+fn new_enough(version: &str) -> Result<(), OpenError> {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(1), Some(minor)) if minor >= OLDEST => Ok(()),
+        _ => {
+            Err(OpenError::Unusable(format!("its version is {version}: this program needs 1.{OLDEST} or a later 1.x")))
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// An error of the library about a network.
+fn failed(error: &ort::Error) -> VisionError {
+    let message = format!("ONNX Runtime: {}", error.to_string().trim());
+    match refused(&message) {
+        Some(refused) => scarce(refused, message),
+        None => VisionError::unavailable(ENGINE_FAILED, message),
+    }
+}
+
+impl Library {
+    /// The engine's name and version, for the lineage.
+    pub(crate) fn engine(&self) -> Engine {
+        Engine { name: "onnxruntime".to_owned(), version: self.version.clone() }
+    }
+
+    /// Loads a network. `threads`: those of a pass. With one thread a pass runs on its caller's thread.
+    ///
+    /// # Errors
+    /// `Unavailable` with [`ENGINE_FAILED`], or with `broken_model` if the network does not have exactly one input
+    /// and one output; `Scarce`.
+    pub(crate) fn load(&self, onnx: Onnx, threads: usize) -> Result<OrtGraph, VisionError> {
+        let session = self.session(onnx, threads.max(1)).map_err(|error| failed(&error))?;
+        one_output(session.outputs().len())?;
+        if session.inputs().len() != 1 {
+            return Err(broken(format!("the network has {} inputs: it must have exactly one", session.inputs().len())));
+        }
+        Ok(OrtGraph { session, wide: (threads > 1).then(|| Arc::clone(&self.wide)) })
+    }
+
+    fn session(&self, onnx: Onnx, threads: usize) -> Result<Session, ort::Error> {
+        let mut builder = Session::builder(&self.environment)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_intra_threads(threads)?
+            .with_inter_threads(1)?
+            .with_intra_op_spinning(false)?
+            .with_memory_pattern(false)?;
+        match onnx {
+            Onnx::File(path) => builder.commit_from_file(path),
+            Onnx::Bytes(bytes) => builder.commit_from_memory(bytes),
+        }
+    }
+}
+
+/// A network in ONNX Runtime.
+pub(crate) struct OrtGraph {
+    session: Session,
+    wide: Option<Arc<Mutex<()>>>,
+}
+
+impl Graph for OrtGraph {
+    fn run(&mut self, dims: [usize; 4], values: &[f32]) -> Result<NetworkOutput, VisionError> {
+        let _wide = self.wide.as_deref().map(lock);
+        let input = TensorRef::from_array_view((dims, values)).map_err(|error| failed(&error))?;
+        let outputs = self.session.run(ort::inputs![input]).map_err(|error| failed(&error))?;
+        let (shape, values) = outputs[0].try_extract_tensor::<f32>().map_err(|error| failed(&error))?;
+        let dims = shape.iter().map(|&side| usize::try_from(side).unwrap_or(0)).collect();
+        Ok(NetworkOutput { dims, values: values.to_vec() })
+    }
+}
