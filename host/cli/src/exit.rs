@@ -39,7 +39,6 @@ pub(crate) fn exit_code(error: &Error) -> u8 {
 pub(crate) fn with_options(error: Error) -> Error {
     let option = match error.code {
         "no_worker" => "leave --detach out".to_owned(),
-        "not_a_file" => "--each takes regular files only; give a pipe with --input NAME=@-".to_owned(),
         "grant_needed" => {
             let grants = error.details.get("grants").and_then(|grants| grants.as_array()).into_iter().flatten();
             let options: Vec<_> = grants.filter_map(|g| g.as_str()).map(|grant| format!("--grant {grant}")).collect();

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         return dovetail_service::compile_child(&arguments[2..]);
     }
     out_of_memory::exit_when_refused();
-    dovetail_service::forbid_telemetry();
+    forbid_telemetry();
     let cli = match help::parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error, &arguments),
@@ -60,6 +60,12 @@ fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+#[expect(unsafe_code, reason = "the environment is changed before any thread starts")]
+fn forbid_telemetry() {
+    // SAFETY: this is the first action of the program, so that it has no other thread.
+    unsafe { dovetail_service::forbid_telemetry() };
 }
 
 /// The exit code of the command, or that of the error if standard output could not be written.

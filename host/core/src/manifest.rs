@@ -92,6 +92,8 @@ pub enum Grant {
     Given(bool),
     /// The origins that the capability is limited to.
     Origins(Vec<String>),
+    /// A form of a later version.
+    Other(serde_json::Value),
 }
 
 impl Display for Grant {
@@ -99,6 +101,7 @@ impl Display for Grant {
         match self {
             Self::Given(given) => write!(f, "{given}"),
             Self::Origins(origins) => write!(f, "{origins:?}"),
+            Self::Other(value) => write!(f, "{value}"),
         }
     }
 }

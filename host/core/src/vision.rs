@@ -239,8 +239,11 @@ pub const MODEL_GONE: &str = "model_gone";
 
 /// The code of an engine that the settings ask for and that cannot be used: no network runs on this host.
 pub const ENGINE_UNAVAILABLE: &str = "engine_unavailable";
-/// The code of a network that failed inside its engine: the engine cannot load it, or a pass failed.
+/// The code of a network that its engine cannot load: no task can use it on this host.
 pub const ENGINE_FAILED: &str = "engine_failed";
+/// The code of a pass that failed inside the engine. The cause may be the picture, so the attempt is charged: a run
+/// that no worker can finish must end.
+pub const PASS_FAILED: &str = "pass_failed";
 
 /// Why an operation of vision has no result.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -377,7 +377,8 @@ impl Executor for Runtime {
             // The package was accepted when it was registered, so the host has changed.
             LoadError::Refused(refusal) => host_error(format!("load package {}", attempt.package), false, refusal),
         })?;
-        // The models of the whole run: a process that starts with it loads them while it decodes the first picture.
+        // The models of the whole run: a process that starts with the run loads them while it decodes the first
+        // picture.
         let chosen = |kind: ModelKind| attempt.models.get(kind.name()).map(|model| model.digest);
         let models: Vec<Digest> = ModelKind::ALL.into_iter().filter_map(chosen).collect();
         if !models.is_empty() {

@@ -209,8 +209,8 @@ impl State {
             VisionError::Scarce { scarce, message } => {
                 AttemptEnd::Host(scarce_error("look at a picture", scarce, &message)).into()
             }
-            // A damaged model, a missing one, or an engine that fails is not the attempt's fault, and another attempt
-            // on this machine would fail as well.
+            // A damaged model, a missing one, or one that the engine cannot load is not the attempt's fault, and
+            // another attempt on this machine would fail as well.
             VisionError::Unavailable {
                 code: vision::MODEL_DAMAGED | vision::MODEL_GONE | vision::ENGINE_UNAVAILABLE | vision::ENGINE_FAILED,
                 message,

@@ -37,7 +37,7 @@ impl Service {
         if what.keep_blobs < YOUNG && (!ports.ledger.workers()?.is_empty() || !ports.ledger.open_runs(1)?.is_empty()) {
             let keep = show_duration_ms(u64::try_from(what.keep_blobs.as_millis()).unwrap_or(u64::MAX));
             let message =
-                format!("to keep blobs for {keep} only could remove a blob that a running step has just written");
+                format!("blobs kept for only {keep}: this could remove a blob that a running step has just written");
             return Err(Error::usage("too_soon", message).help(
                 "keep them for 1h or more, or wait until no run is open and no worker lives (`dovetail runs list`, \
                  `dovetail workers list`)",

@@ -192,6 +192,12 @@ impl Settings {
                 }
             }
         };
+        for source in [&vision, &written.vision] {
+            if source.engine == Some(EngineChoice::Opencv) && source.onnxruntime.is_some() {
+                let why = "it has no effect with `vision.engine = \"opencv\"`";
+                return Err(bad("vision.onnxruntime", &why).help("leave one of the two settings out"));
+            }
+        }
         let onnxruntime = match (vision.onnxruntime, written.vision.onnxruntime) {
             (Some(set), _) => Some(folder.join(at_home(set, home)?)),
             (None, Some(written)) => Some(folder.join(beside).join(at_home(written, home)?)),
@@ -239,7 +245,7 @@ impl Settings {
 fn bad(key: &str, why: &dyn std::fmt::Display) -> Error {
     let error = Error::usage("bad_setting", format!("the setting `{key}`: {why}")).detail("key", key);
     // The setting is given by its key or by its variable.
-    let known = VARIABLES.iter().find(|(variable, name)| *variable == key || *name == key);
+    let known = VARIABLES.iter().rfind(|(variable, name)| *variable == key || *name == key);
     let example =
         known.and_then(|(variable, name)| Some((variable, name, EXAMPLES.iter().find(|(of, ..)| of == name)?)));
     match example {

@@ -45,9 +45,8 @@ pub fn give_back() {
 pub(crate) fn zeroed(length: usize) -> Vec<u8> {
     let mut buffer: Vec<u8> = vec![0; length];
     if length >= OF_ITS_OWN as usize {
-        let page = PAGE;
-        let before = buffer.as_ptr().align_offset(page);
-        let length = (length - before) / page * page;
+        let before = buffer.as_ptr().align_offset(PAGE);
+        let length = (length - before) / PAGE * PAGE;
         // SAFETY: the range consists of whole pages inside the buffer, which this function owns. The advice changes no
         // content. The kernel may ignore the advice, and then nothing is lost.
         unsafe { libc::madvise(buffer.as_mut_ptr().add(before).cast(), length, libc::MADV_HUGEPAGE) };

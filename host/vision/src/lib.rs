@@ -1,8 +1,7 @@
 //! Images, face detectors and face networks on OpenCV: the implementation of [`dovetail_core::vision::Vision`].
 //!
 //! Only this crate names `opencv`, `ort`, `turbojpeg` and `image`. It does not depend on WebAssembly, queues or stores.
-//! Calls
-//! block: the work runs on a bounded pool of OS threads, and the caller waits for the result or for its
+//! Calls block: the work runs on a bounded pool of OS threads, and the caller waits for the result or for its
 //! [`Stop`](dovetail_core::stop::Stop).
 //!
 //! Without the feature `opencv` the same names exist, and every operation returns `Unavailable` with the code

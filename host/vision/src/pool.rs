@@ -119,6 +119,21 @@ impl Queue {
     }
 }
 
+/// The queue of the jobs that nobody waits for.
+pub(crate) struct IdleJobs(Arc<Queue>);
+
+impl IdleJobs {
+    /// Runs `work` on a thread of the pool when no other job can start. Not at all if the pool is dropped before.
+    pub(crate) fn add(&self, work: impl FnOnce() + Send + 'static) {
+        let slot: JobSlot = Arc::new(Mutex::new(Some(Box::new(work))));
+        let mut waiting = lock(&self.0.waiting);
+        if !waiting.closed {
+            waiting.idle.push_back(slot);
+            self.0.changed.notify_one();
+        }
+    }
+}
+
 /// The threads and their queue. Dropping the pool waits for every job in it.
 pub(crate) struct Pool {
     queue: Arc<Queue>,
@@ -155,12 +170,9 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Runs `work` on a thread of the pool once no other job waits, and does not wait for it. Not at all if the pool is
-    /// dropped before.
-    pub(crate) fn run_when_idle(&self, work: impl FnOnce() + Send + 'static) {
-        let slot: JobSlot = Arc::new(Mutex::new(Some(Box::new(work))));
-        lock(&self.queue.waiting).idle.push_back(slot);
-        self.queue.changed.notify_one();
+    /// The queue of the jobs that nobody waits for. A job of the pool may hold it.
+    pub(crate) fn idle_jobs(&self) -> IdleJobs {
+        IdleJobs(Arc::clone(&self.queue))
     }
 
     /// Runs `work` on a thread of the pool and waits for its answer.
@@ -251,6 +263,29 @@ mod tests {
         });
         drop(pool);
         assert!(!ran.load(std::sync::atomic::Ordering::SeqCst));
+    }
+
+    #[test]
+    fn an_idle_job_runs_after_all_others_and_not_at_all_in_a_closed_pool() {
+        let pool = Pool::new(1, || true).unwrap();
+        let (report, ran) = crossbeam_channel::unbounded();
+        std::thread::scope(|s| {
+            let release = hold(s, &pool);
+            let idle = report.clone();
+            pool.idle_jobs().add(move || idle.send("idle").unwrap());
+            let first = report.clone();
+            let waiting = s.spawn(|| pool.run(Priority::First, &Stop::never(), move || Ok(first.send("first").ok())));
+            while pool.queue.waiting.lock().unwrap().first.is_empty() {
+                std::thread::yield_now();
+            }
+            release.send(()).unwrap();
+            waiting.join().unwrap().unwrap();
+        });
+        assert_eq!([ran.recv().unwrap(), ran.recv().unwrap()], ["first", "idle"]);
+        let late = pool.idle_jobs();
+        drop(pool);
+        late.add(move || report.send("late").unwrap());
+        assert!(ran.recv().is_err(), "the job was dropped, and with it the sender");
     }
 
     #[test]

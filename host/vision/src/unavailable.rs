@@ -45,7 +45,11 @@ impl Engines {
 }
 
 /// Does nothing: this build opens no library.
-pub fn forbid_telemetry() {}
+///
+/// # Safety
+/// None is needed in this build.
+#[expect(unsafe_code, reason = "the function keeps the signature of the build with OpenCV")]
+pub unsafe fn forbid_telemetry() {}
 
 impl Opencv {
     /// Succeeds, so that everything that needs no vision works. Every operation returns `Unavailable`.
@@ -54,12 +58,6 @@ impl Opencv {
     /// None in this build.
     pub fn new(_options: Options) -> Result<Self, VisionError> {
         Ok(Self { _private: () })
-    }
-
-    /// # Errors
-    /// Always `Unavailable` with `built_without_opencv`.
-    pub fn find_engine(&self) -> Result<EngineFound, VisionError> {
-        missing()
     }
 
     /// Does nothing: this build finds no models.

@@ -58,9 +58,15 @@ fn pull(
     force: bool,
 ) -> Result<Exit, Error> {
     let (mut models, mut copied) = (Vec::new(), Vec::new());
+    // First, because it needs no package of npm. Without a source there is only a notice, which comes last.
+    let ahead = !matches!(engine, EngineSource::None);
+    let mut installed = None;
+    if ahead {
+        installed = app.service.install_engine(engine, &app.output)?;
+    }
     if photographs.is_some() || from.is_some() || !app.service.has_default_models()? {
         let package = app.service.model_package(from, &app.output)?;
-        // The folder is checked before anything is installed.
+        // The folder is checked before a model is installed.
         let photographs = photographs.map(|folder| Photographs::plan(&package, folder, force)).transpose()?;
         models = app.service.install_models(&package)?;
         if let Some(photographs) = photographs {
@@ -68,9 +74,11 @@ fn pull(
         }
     }
     app.service.publish_default_models()?;
-    let engine = app.service.install_engine(engine, &app.output)?;
+    if !ahead {
+        installed = app.service.install_engine(engine, &app.output)?;
+    }
     let photographs = copied.iter().map(|path| path.text()).collect();
-    let document = PulledModels { models, engine, photographs, complete: true };
+    let document = PulledModels { models, engine: installed, photographs, complete: true };
     app.output.result(&document, || pulled(&document));
     Ok(Exit::Done)
 }

@@ -43,7 +43,10 @@ impl Each {
             each.files.sort();
             each.files.dedup();
             for file in &each.files {
-                look(file)?;
+                look(file).map_err(|error| match error.code {
+                    "not_a_file" => error.help("--each takes regular files only; give a pipe with --input NAME=@-"),
+                    _ => error,
+                })?;
             }
         }
         Ok(each)

@@ -138,3 +138,16 @@ fn origins() {
         assert!(!is_origin(bad), "{bad}");
     }
 }
+
+#[test]
+fn recorded_grants_are_read_in_every_form_also_of_later_versions() {
+    let grants = Grants { clocks: true, random: false, http: vec!["https://a".into()] };
+    let recorded = serde_json::to_value(grants.recorded()).unwrap();
+    assert_eq!(recorded, serde_json::json!({ "clocks": true, "http": ["https://a"] }));
+    let later = serde_json::json!({ "clocks": true, "gpu": {"mb": 512}, "net": "lan", "http": ["https://a"] });
+    let read: BTreeMap<String, Grant> = serde_json::from_value(later.clone()).unwrap();
+    assert_eq!(read["clocks"], Grant::Given(true));
+    assert_eq!(read["http"], Grant::Origins(vec!["https://a".into()]));
+    assert_eq!(read["gpu"].to_string(), r#"{"mb":512}"#);
+    assert_eq!(serde_json::to_value(&read).unwrap(), later, "nothing is lost");
+}

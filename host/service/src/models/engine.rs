@@ -2,7 +2,8 @@
 //! installs the library of the wheel in the data folder. The digests of the wheel and of the library are checked before
 //! the library is written, and the engine checks the library again before it opens it.
 
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{Cursor, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -10,7 +11,7 @@ use dovetail_core::Digest;
 use dovetail_vision::{EngineChoice, LIBRARY, ONNXRUNTIME_VERSION, Release, release};
 
 use crate::documents::InstalledEngine;
-use crate::files::{folder, temporary};
+use crate::files::{folder, look, temporary};
 use crate::open::ENGINES;
 use crate::paths::Shown as _;
 use crate::{Error, Notice, Observer, Service};
@@ -21,6 +22,10 @@ const MAX_MEMBER: u64 = 256 << 20;
 const NOTICES: [&str; 2] = ["LICENSE", "ThirdPartyNotices.txt"];
 /// Commands that start pip, in the order in which they are tried.
 const PIPS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip3"], &["pip"]];
+
+/// The code of a download that is not the pinned file.
+const WRONG_CONTENT: &str = "wrong_engine";
+const UNUSED: &str = "leave --engine out; or remove `vision.engine` and `vision.onnxruntime` from the settings";
 
 /// Where the library comes from.
 #[derive(Debug, Clone, Copy)]
@@ -39,39 +44,46 @@ impl Service {
     /// downloaded (the observer gets a notice, since OpenCV runs the networks then).
     ///
     /// # Errors
-    /// `missing_file`, `bad_engine`; if the library cannot be written; if the settings ask for ONNX Runtime and the
-    /// library cannot be downloaded: `pip_missing`, `pip_failed`, `no_engine_release`.
+    /// `missing_file`, `bad_engine`, `engine_not_used`; if the library cannot be written; `wrong_engine` if the
+    /// download is not the pinned file; if the settings ask for ONNX Runtime and the library cannot be downloaded:
+    /// `pip_missing`, `pip_failed`, `no_engine_release`.
     pub fn install_engine(
         &self,
         source: EngineSource<'_>,
         observer: &dyn Observer,
     ) -> Result<Option<InstalledEngine>, Error> {
         let settings = &self.settings;
-        let wanted = settings.engine != EngineChoice::Opencv && settings.onnxruntime.is_none();
-        if !wanted && !matches!(source, EngineSource::File(_)) {
-            return Ok(None);
-        }
         let must = settings.engine == EngineChoice::OnnxRuntime;
+        let named = matches!(source, EngineSource::File(_));
+        if settings.engine == EngineChoice::Opencv || settings.onnxruntime.is_some() {
+            let message = "the settings ask for OpenCV or name another library, so this one would have no effect";
+            return if named { Err(Error::usage("engine_not_used", message).help(UNUSED)) } else { Ok(None) };
+        }
         let place = settings.data.join(ENGINES).join(LIBRARY);
         let Some(release) = release() else {
-            let error = no_release();
-            return if must || matches!(source, EngineSource::File(_)) { Err(error) } else { Ok(None) };
+            return if must || named { Err(no_release()) } else { Ok(None) };
         };
         let digest = release.digest().ok_or_else(no_release)?;
+        // A file that the caller names is looked at in any case.
+        let from_file = match source {
+            EngineSource::File(file) => Some(Members::of_file(file, &release)?),
+            EngineSource::Index | EngineSource::None => None,
+        };
         if digest_of(&place) == Some(digest) {
             return Ok(Some(installed(&place, digest, false)));
         }
-        let got = match source {
-            EngineSource::File(file) => Members::of_file(file, &release)?,
-            EngineSource::Index => match download(&release, observer) {
+        let got = match (from_file, source) {
+            (Some(members), _) => members,
+            (None, EngineSource::Index) => match download(&release, observer) {
                 Ok(members) => members,
-                Err(error) if must => return Err(error),
+                // A file with another content is no matter of the network, and must not be passed over.
+                Err(error) if must || error.code == WRONG_CONTENT => return Err(error),
                 Err(error) => {
                     observer.notice(&Notice::NoEngine(format!("{}; {}", error.chain(), offline(&release, &place))));
                     return Ok(None);
                 }
             },
-            EngineSource::None => {
+            (None, _) => {
                 observer.notice(&Notice::NoEngine(offline(&release, &place)));
                 return Ok(None);
             }
@@ -99,7 +111,9 @@ fn installed(place: &Path, digest: Digest, new: bool) -> InstalledEngine {
     }
 }
 
+/// The digest of a regular file. None for anything else: a pipe would keep the reader waiting.
 fn digest_of(path: &Path) -> Option<Digest> {
+    std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
     Digest::of_reader(&mut std::fs::File::open(path).ok()?).ok()
 }
 
@@ -130,30 +144,38 @@ struct Members {
 impl Members {
     /// The members of a wheel; or the library alone.
     fn of_file(path: &Path, release: &Release) -> Result<Self, Error> {
-        let mut file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
-        let found = Digest::of_reader(&mut file).map_err(|e| Error::file(path, e))?;
-        if Some(found) == release.digest() {
-            let library = std::fs::read(path).map_err(|e| Error::file(path, e))?;
-            return Ok(Self { library, notices: Vec::new() });
-        }
-        if release.wheel.parse() != Ok(found) {
-            let message =
-                format!("`{}` is neither the pinned wheel nor its library: its digest is {found}", path.shown());
-            return Err(Error::usage("bad_engine", message).help(format!(
+        look(path)?;
+        let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
+        let mut bytes = Vec::new();
+        file.take(MAX_MEMBER).read_to_end(&mut bytes).map_err(|e| Error::file(path, e))?;
+        Self::of_bytes(bytes, release).map_err(|why| {
+            Error::usage("bad_engine", format!("`{}` {why}", path.shown())).help(format!(
                 "name the wheel of onnxruntime {ONNXRUNTIME_VERSION} for {} and CPython 3.11 (sha256 {}), or its \
                  {LIBRARY} (sha256 {})",
                 release.platform, release.wheel, release.library
-            )));
-        }
-        file.rewind().map_err(|e| Error::file(path, e))?;
-        Self::of_wheel(file).map_err(|why| {
-            Error::usage("bad_engine", format!("`{}` cannot be unpacked: {why}", path.shown()))
-                .help("download the wheel again")
+            ))
         })
     }
 
-    fn of_wheel(file: std::fs::File) -> Result<Self, String> {
-        let mut wheel = zip::ZipArchive::new(file).map_err(|error| error.to_string())?;
+    /// As [`Members::of_file`]. The error continues a sentence that begins with the file's name.
+    fn of_bytes(bytes: Vec<u8>, release: &Release) -> Result<Self, String> {
+        let found = Digest::of(&bytes);
+        if Some(found) == release.digest() {
+            return Ok(Self { library: bytes, notices: Vec::new() });
+        }
+        if release.wheel.parse() != Ok(found) {
+            return Err(format!("is neither the pinned wheel nor its library: its digest is {found}"));
+        }
+        let members = Self::of_wheel(bytes).map_err(|why| format!("cannot be unpacked: {why}"))?;
+        let found = Digest::of(&members.library);
+        if Some(found) != release.digest() {
+            return Err(format!("has a library with the digest {found}"));
+        }
+        Ok(members)
+    }
+
+    fn of_wheel(bytes: Vec<u8>) -> Result<Self, String> {
+        let mut wheel = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|error| error.to_string())?;
         let mut member = |name: &str| {
             let member = wheel.by_name(name).map_err(|error| format!("{name}: {error}"))?;
             let mut bytes = Vec::new();
@@ -171,6 +193,9 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let parent = path.parent().unwrap_or(path);
     let failed = |e| Error::write(path, e);
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(parent).map_err(failed)?;
+    // Workers of other users of this machine read the library, too.
+    let readable = std::fs::Permissions::from_mode(0o644);
+    file.as_file().set_permissions(readable).map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)
@@ -193,7 +218,12 @@ fn download(release: &Release, observer: &dyn Observer) -> Result<Members, Error
     let wheel = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "whl");
     let wheel = folder(scratch.path())?.into_iter().find(wheel);
     let wheel = wheel.ok_or_else(|| Error::host("pip_failed", "pip downloaded no wheel of ONNX Runtime"))?;
-    Members::of_file(&wheel, release)
+    look(&wheel)?;
+    let bytes = std::fs::read(&wheel).map_err(|e| Error::file(&wheel, e))?;
+    Members::of_bytes(bytes, release).map_err(|why| {
+        Error::host(WRONG_CONTENT, format!("the file that pip downloaded {why}"))
+            .help("the index of pip gives another content than the pinned one: check its settings (`pip config list`)")
+    })
 }
 
 fn run_pip(into: &Path, release: &Release) -> Result<Output, Error> {

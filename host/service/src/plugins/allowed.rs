@@ -51,7 +51,7 @@ pub(crate) fn allowed(
 /// Recorded grants as values of `--grant`.
 pub(crate) fn recorded(grants: &BTreeMap<String, Grant>) -> Vec<String> {
     let all = grants.iter().flat_map(|(name, grant)| match grant {
-        Grant::Given(true) => vec![name.clone()],
+        Grant::Given(true) | Grant::Other(_) => vec![name.clone()],
         Grant::Given(false) => Vec::new(),
         Grant::Origins(origins) => origins.iter().map(|origin| format!("{name}={origin}")).collect(),
     });

@@ -41,6 +41,8 @@ pub(super) struct Worker {
 pub(super) struct Vision {
     pub(super) threads: Option<usize>,
     pub(super) engine: Option<EngineChoice>,
+    /// The old name is from the time when OpenCV was the only engine.
+    #[serde(alias = "opencv_threads")]
     pub(super) engine_threads: Option<usize>,
     pub(super) onnxruntime: Option<PathBuf>,
     pub(super) images: Option<String>,
@@ -66,6 +68,8 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("DOVETAIL_WORKER_GRANTS", "worker.grants"),
     ("DOVETAIL_VISION_THREADS", "vision.threads"),
     ("DOVETAIL_VISION_ENGINE", "vision.engine"),
+    // The old name comes first, so that the new one wins.
+    ("DOVETAIL_VISION_OPENCV_THREADS", "vision.engine_threads"),
     ("DOVETAIL_VISION_ENGINE_THREADS", "vision.engine_threads"),
     ("DOVETAIL_VISION_ONNXRUNTIME", "vision.onnxruntime"),
     ("DOVETAIL_VISION_IMAGES", "vision.images"),

@@ -240,3 +240,23 @@ fn a_place_with_one_slash_is_shown_as_it_was_given_and_a_password_is_not() {
     );
     assert!(!said("redis:/u:hidden@h/0").contains("hidden"), "{}", said("redis:/u:hidden@h/0"));
 }
+
+#[test]
+fn a_library_that_no_engine_would_open_is_refused_and_the_old_name_of_the_threads_is_known() {
+    let file = |text: &str| resolve(Overrides::default(), &[HOME], Some(text));
+    let both = file("[vision]\nengine = \"opencv\"\nonnxruntime = \"/lib/x.so\"\n").unwrap_err();
+    assert!(both.code == "bad_setting" && both.message.contains("no effect"), "{}", both.chain());
+    let both = [HOME, ("DOVETAIL_VISION_ENGINE", "opencv"), ("DOVETAIL_VISION_ONNXRUNTIME", "/lib/x.so")];
+    assert_eq!(resolve(Overrides::default(), &both, None).unwrap_err().code, "bad_setting");
+    // A variable for one command may differ from the file of the machine.
+    let pairs = [HOME, ("DOVETAIL_VISION_ENGINE", "opencv")];
+    let text = "[vision]\nonnxruntime = \"lib/x.so\"\n";
+    let mixed = resolve(Overrides::default(), &pairs, Some(text)).unwrap();
+    assert_eq!(mixed.onnxruntime.as_deref(), Some(Path::new("/etc/d/lib/x.so")), "relative to the file");
+
+    assert_eq!(file("[vision]\nopencv_threads = 5\n").unwrap().engine_threads, 5);
+    let old = ("DOVETAIL_VISION_OPENCV_THREADS", "5");
+    assert_eq!(resolve(Overrides::default(), &[HOME, old], None).unwrap().engine_threads, 5);
+    let both = [HOME, old, ("DOVETAIL_VISION_ENGINE_THREADS", "3")];
+    assert_eq!(resolve(Overrides::default(), &both, None).unwrap().engine_threads, 3, "the new name wins");
+}

@@ -50,7 +50,7 @@ impl Detector {
     /// The faces of a picture, the most confident first.
     ///
     /// # Errors
-    /// `Invalid` with `bad_input_side`; `Unavailable` with `broken_model` or `opencv_failed`.
+    /// `Invalid` with `bad_input_side`; `Unavailable` with `broken_model` or `pass_failed`.
     pub(crate) fn detect(
         &mut self,
         manifest: &Manifest,

@@ -35,7 +35,8 @@ pub(super) fn crop(image: &Image, area: Rect) -> Result<Image, VisionError> {
     };
     let stride = width as usize * 3;
     let rows = image.pixels()[top * stride..bottom * stride].chunks_exact(stride);
-    let pixels: Vec<u8> = rows.flat_map(|row| &row[left * 3..right * 3]).copied().collect();
+    let mut pixels = Vec::with_capacity((right - left) * (bottom - top) * 3);
+    rows.for_each(|row| pixels.extend_from_slice(&row[left * 3..right * 3]));
     let size = Size { width: (right - left) as u32, height: (bottom - top) as u32 };
     Image::new(pixels, size).ok_or_else(empty)
 }

@@ -48,8 +48,16 @@ pub(super) struct Models {
     listed: ModelListCache,
     pub(super) pictures: Arc<Pictures>,
     slots: Mutex<HashMap<Digest, Arc<Slot>>>,
-    /// The models that are loaded, or that were loaded ahead. At most one for each digest that a run chose.
-    expected: Mutex<HashSet<Digest>>,
+    expected: Mutex<Expected>,
+}
+
+/// Models that operations will use.
+#[derive(Default)]
+struct Expected {
+    /// Models that are to be loaded when the next picture is decoded.
+    next: Vec<Digest>,
+    /// Models that were in `next`. Forgotten at [`MAX_EXPECTED`]; then a model may be in `next` again, to no effect.
+    known: HashSet<Digest>,
 }
 
 /// The most models whose loading ahead is remembered.
@@ -100,11 +108,6 @@ impl Models {
             slots: Mutex::default(),
             expected: Mutex::default(),
         }
-    }
-
-    /// The engines that run networks.
-    pub(super) fn engines(&self) -> &Engines {
-        &self.engines
     }
 
     /// The engine that runs this model's network. `None` if the network is not loaded.
@@ -194,14 +197,21 @@ impl Models {
         Ok(Arc::clone(lock(&self.slots).entry(model.digest).or_insert(slot)))
     }
 
-    /// Whether nobody has asked for this model before.
-    pub(super) fn is_new(&self, digest: &Digest) -> bool {
+    /// Notes models that operations will use, each once.
+    pub(super) fn expect(&self, models: &[Digest]) {
         let mut expected = lock(&self.expected);
+        let Expected { next, known } = &mut *expected;
         // A worker may meet any number of models in its life.
-        if expected.len() >= MAX_EXPECTED {
-            expected.clear();
+        if known.len() >= MAX_EXPECTED {
+            known.clear();
+            next.clear();
         }
-        expected.insert(*digest)
+        next.extend(models.iter().filter(|digest| known.insert(**digest)));
+    }
+
+    /// The noted models, in their order.
+    pub(super) fn take_expected(&self) -> Vec<Digest> {
+        std::mem::take(&mut lock(&self.expected).next)
     }
 
     /// Loads the networks of an installed model before an operation needs them. Does nothing if another thread loads

@@ -1,4 +1,5 @@
-//! All calls of OpenCV. If the library throws, the call returns an error with the code `opencv_failed`.
+//! All calls of OpenCV, except networks (`crate::engine`). If the library throws, the call returns an error with the
+//! code `opencv_failed`.
 
 mod detect;
 mod draw;

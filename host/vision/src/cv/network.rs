@@ -2,7 +2,7 @@
 
 use dovetail_core::vision::{Engine, VisionError};
 
-use crate::engine::{Engines, LoadedGraph, NetworkOutput, Onnx, broken};
+use crate::engine::{BROKEN, Engines, LoadedGraph, NetworkOutput, Onnx, broken};
 use crate::models::manifest::{Input, Manifest, Output};
 
 /// One loaded network. A caller owns it during a pass, so passes do not overlap.
@@ -67,7 +67,15 @@ impl Network {
         let side = self.input.side as usize;
         // Another machine may run the network in an engine that takes more faces at once.
         for count in [1, self.batch().max(manifest.faces_at_once())] {
-            let answer = self.run(count, side, |blob, _| blob.resize(count * 3 * side * side, 0.0))?;
+            let answer = self.run(count, side, |blob, _| blob.resize(count * 3 * side * side, 0.0));
+            let answer = answer.map_err(|error| match error {
+                VisionError::Unavailable { code, message } if count > 1 && code != BROKEN => {
+                    let message =
+                        format!("{message} (for {count} pictures at once; one picture worked: set `batch = 1`)");
+                    VisionError::Unavailable { code, message }
+                }
+                other => other,
+            })?;
             check_shape(manifest, &answer.dims)?;
             if !answer.values.iter().all(|v| v.is_finite()) {
                 return Err(broken("the output for a black picture is not finite"));
@@ -87,8 +95,10 @@ pub(crate) fn check(engines: &Engines, manifest: &Manifest, onnx: &[u8]) -> Resu
     }
     let onnx = Onnx::Bytes(onnx);
     let checked = |loaded: LoadedGraph| Network::of(manifest, loaded)?.check(manifest);
-    match engines.load(manifest, onnx).and_then(checked) {
-        Err(VisionError::Unavailable { code, message }) if engines.is_onnxruntime()? => {
+    let mut in_opencv = !engines.is_onnxruntime()?;
+    let loaded = engines.load(manifest, onnx).inspect(|loaded| in_opencv = loaded.is_opencv());
+    match loaded.and_then(checked) {
+        Err(VisionError::Unavailable { code, message }) if !in_opencv => {
             let fits_opencv = LoadedGraph::opencv(manifest, onnx).and_then(checked).is_ok();
             let other = if fits_opencv { "; OpenCV can run it: set `vision.engine = \"opencv\"`" } else { "" };
             Err(VisionError::Unavailable { code, message: format!("{message}{other}") })

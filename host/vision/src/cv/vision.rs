@@ -14,7 +14,7 @@ use dovetail_core::vision::{
 };
 
 use crate::codec;
-use crate::engine::{EngineFound, Engines};
+use crate::engine::Engines;
 use crate::heap;
 use crate::models::ModelStore;
 use crate::options::Options;
@@ -101,19 +101,11 @@ impl Opencv {
         at.is_some_and(|at| at >= asked)
     }
 
-    /// The engine of the networks. Opens its library.
-    ///
-    /// # Errors
-    /// `Unavailable` with `engine_unavailable`; `Scarce`.
-    pub fn find_engine(&self) -> Result<EngineFound, VisionError> {
-        self.models.engines().find()
-    }
-
     fn on_pool<T: Send + 'static>(
         &self,
         priority: Priority,
         stop: &Stop,
-        work: impl FnOnce(&Models, &Stop) -> Result<T, VisionError> + Send + 'static,
+        work: impl FnOnce(&Arc<Models>, &Stop) -> Result<T, VisionError> + Send + 'static,
     ) -> Result<T, VisionError> {
         let (models, inside) = (Arc::clone(&self.models), stop.clone());
         self.pool.run(priority, stop, move || {
@@ -137,7 +129,13 @@ impl Vision for Opencv {
                 PictureLookup::Wait(closed) => drop(stop.wait(&closed).map_err(VisionError::Stopped)?),
                 PictureLookup::Decode(ticket) => {
                     let file = bytes()?;
-                    return self.on_pool(Priority::After, stop, move |_, _| {
+                    let idle = self.pool.idle_jobs();
+                    return self.on_pool(Priority::After, stop, move |models, _| {
+                        // The other threads of the pool load networks while this one decodes.
+                        for digest in models.take_expected() {
+                            let models = Arc::clone(models);
+                            idle.add(move || models.load_ahead(&digest));
+                        }
                         let image = codec::decode(&file)?;
                         ticket.complete(&image);
                         Ok(image)
@@ -190,12 +188,7 @@ impl Vision for Opencv {
     }
 
     fn expect(&self, models: &[Digest]) {
-        for digest in models {
-            if self.models.is_new(digest) {
-                let (models, digest) = (Arc::clone(&self.models), *digest);
-                self.pool.run_when_idle(move || models.load_ahead(&digest));
-            }
-        }
+        self.models.expect(models);
     }
 
     fn engine(&self, model: &Digest) -> Option<Engine> {

@@ -6,9 +6,10 @@ use std::sync::Mutex;
 
 use dovetail_core::id::Digest;
 use dovetail_core::sync::lock;
-use dovetail_core::vision::{ENGINE_UNAVAILABLE, ModelKind, VisionError};
+use dovetail_core::vision::{ENGINE_FAILED, ENGINE_UNAVAILABLE, ModelKind, VisionError};
 
-use super::graph::{LoadedGraph, Onnx};
+use super::elf;
+use super::graph::{Graph as _, LoadedGraph, Onnx};
 use super::library::{LIBRARY, ONNXRUNTIME_VERSION, installed, of_system, release};
 use super::onnxruntime::{self, Library, OpenError};
 use super::{EngineChoice, EngineFound, EngineOptions, opencv};
@@ -161,7 +162,16 @@ impl Engines {
     /// networks see one face at a time, and the threads of the pool share the faces.
     fn load_in(&self, library: &Library, manifest: &Manifest, onnx: Onnx) -> Result<LoadedGraph, VisionError> {
         let threads = if manifest.kind == ModelKind::Detector { self.options.threads } else { 1 };
-        let graph = library.load(onnx, threads)?;
+        let mut graph = library.load(onnx, threads)?;
+        // A user's network may have been checked in another engine, which takes types and shapes that this one refuses.
+        // The default networks are known to run in both.
+        if let Some(input) = manifest.input.filter(|_| !manifest.is_imported()) {
+            let side = input.side as usize;
+            graph.run([1, 3, side, side], &vec![0.0; 3 * side * side]).map_err(|error| match error {
+                VisionError::Unavailable { message, .. } => VisionError::unavailable(ENGINE_FAILED, message),
+                other => other,
+            })?;
+        }
         Ok(LoadedGraph { graph: Box::new(graph), engine: library.engine(), batch: 1 })
     }
 
@@ -208,7 +218,8 @@ fn how_to_get(folder: &Path) -> String {
 /// Compares the library in the data folder with its pinned digest, before it is opened.
 fn is_pinned(path: &Path) -> Result<(), OpenError> {
     let wanted = release().and_then(|release| release.digest());
-    let found = digest_of(path).map_err(|error| OpenError::Unusable(error.to_string()))?;
+    elf::is_regular(path)?;
+    let found = digest_of(path)?;
     if wanted == Some(found) {
         return Ok(());
     }

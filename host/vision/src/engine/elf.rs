@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
+use super::onnxruntime::OpenError;
+
 /// The code of this machine's architecture in an ELF header (`e_machine`).
 const MACHINE: u16 = if cfg!(target_arch = "x86_64") {
     62
@@ -20,14 +22,20 @@ const MAX_HEADERS: usize = 256;
 /// Checks that the file is a whole shared library of 64 bits for this machine.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
-pub(super) fn check(path: &Path) -> Result<(), String> {
-    let mut file = File::open(path).map_err(|error| error.to_string())?;
-    let length = file.metadata().map_err(|error| error.to_string())?;
-    if !length.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
-    let length = length.len();
+/// `Unusable` with a sentence that says what is wrong; `Scarce`.
+pub(super) fn check(path: &Path) -> Result<(), OpenError> {
+    is_regular(path)?;
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    check_headers(&mut file, length).map_err(OpenError::Unusable)
+}
+
+/// Refuses pipes and devices: a pipe would keep the opener waiting for a writer, and a device may have no end.
+pub(super) fn is_regular(path: &Path) -> Result<(), OpenError> {
+    if path.metadata()?.is_file() { Ok(()) } else { Err(OpenError::Unusable("it is not a regular file".to_owned())) }
+}
+
+fn check_headers(file: &mut File, length: u64) -> Result<(), String> {
     let mut header = [0; 64];
     if file.read_exact(&mut header).is_err() || !header.starts_with(b"\x7fELF") {
         return Err("it is not a shared library (ELF)".to_owned());
@@ -69,7 +77,14 @@ mod tests {
     fn checked(bytes: &[u8]) -> Result<(), String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        check(file.path())
+        of_path(file.path())
+    }
+
+    fn of_path(path: &Path) -> Result<(), String> {
+        check(path).map_err(|error| match error {
+            OpenError::Unusable(why) => why,
+            OpenError::Scarce(_, why) => panic!("the system refused a resource: {why}"),
+        })
     }
 
     /// A real shared library: the C library of this process.
@@ -103,7 +118,7 @@ mod tests {
             let error = checked(&bytes).unwrap_err();
             assert!(error.contains(says), "{says}: {error}");
         }
-        assert!(check(Path::new("/dev/null")).unwrap_err().contains("regular file"));
-        assert!(check(Path::new("/no/such/file")).is_err());
+        assert!(of_path(Path::new("/dev/null")).unwrap_err().contains("regular file"));
+        assert!(of_path(Path::new("/no/such/file")).is_err());
     }
 }

@@ -12,7 +12,7 @@ pub(crate) trait Graph: Send {
     /// Runs one pass. `dims`: pictures, channels, rows and columns. `values`: row-major, one for each place of `dims`.
     ///
     /// # Errors
-    /// `Unavailable` with [`dovetail_core::vision::ENGINE_FAILED`]; `Scarce` if the system refused a resource.
+    /// `Unavailable` with [`dovetail_core::vision::PASS_FAILED`]; `Scarce` if the system refused a resource.
     fn run(&mut self, dims: [usize; 4], values: &[f32]) -> Result<NetworkOutput, VisionError>;
 }
 
@@ -46,14 +46,21 @@ pub(crate) struct LoadedGraph {
 }
 
 impl LoadedGraph {
+    pub(crate) fn is_opencv(&self) -> bool {
+        self.engine.name == opencv::NAME
+    }
+
     pub(crate) fn opencv(manifest: &Manifest, onnx: Onnx) -> Result<Self, VisionError> {
         let graph = Box::new(opencv::OpencvGraph::load(onnx)?);
         Ok(Self { graph, engine: opencv::engine(), batch: manifest.faces_at_once() })
     }
 }
 
+/// The code of a network that does not do what its manifest says.
+pub(crate) const BROKEN: &str = "broken_model";
+
 pub(crate) fn broken(message: impl Into<String>) -> VisionError {
-    VisionError::unavailable("broken_model", message)
+    VisionError::unavailable(BROKEN, message)
 }
 
 pub(super) fn one_output(outputs: usize) -> Result<(), VisionError> {

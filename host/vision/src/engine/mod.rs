@@ -21,7 +21,7 @@ mod options;
 #[cfg(feature = "opencv")]
 pub use choice::Engines;
 #[cfg(feature = "opencv")]
-pub(crate) use graph::{LoadedGraph, NetworkOutput, Onnx, broken};
+pub(crate) use graph::{BROKEN, LoadedGraph, NetworkOutput, Onnx, broken};
 pub use library::{LIBRARY, ONNXRUNTIME_VERSION, Release, release};
 #[cfg(feature = "opencv")]
 pub use onnxruntime::forbid_telemetry;

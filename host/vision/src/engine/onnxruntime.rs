@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use dovetail_core::scarce::Scarce;
 use dovetail_core::sync::lock;
-use dovetail_core::vision::{ENGINE_FAILED, Engine, VisionError};
+use dovetail_core::vision::{ENGINE_FAILED, Engine, PASS_FAILED, VisionError};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::Session;
@@ -51,10 +51,10 @@ pub(super) fn open(path: &Path) -> Result<Library, OpenError> {
     if let Some(library) = opened.as_ref().filter(|library| library.path == path) {
         return Ok(library.clone());
     }
-    elf::check(path).map_err(OpenError::Unusable)?;
-    forbid_telemetry();
+    elf::check(path)?;
     let (_handle, version) = reported_version(path)?;
     new_enough(&version)?;
+    is_silent(&version)?;
     if let Some(library) = &*opened {
         let message = format!("this process has opened another library before: `{}`", library.path.display());
         return Err(OpenError::Unusable(message));
@@ -73,6 +73,15 @@ pub(super) fn open(path: &Path) -> Result<Library, OpenError> {
     Ok(library)
 }
 
+impl From<std::io::Error> for OpenError {
+    fn from(error: std::io::Error) -> Self {
+        match Scarce::behind(&error) {
+            Some(refused) => Self::Scarce(refused, error.to_string()),
+            None => Self::Unusable(error.to_string()),
+        }
+    }
+}
+
 fn unopened(message: &str) -> OpenError {
     match refused(message) {
         Some(scarce) => OpenError::Scarce(scarce, message.to_owned()),
@@ -83,13 +92,11 @@ fn unopened(message: &str) -> OpenError {
 /// The resource that the system refused, by the words of the dynamic linker and of ONNX Runtime.
 fn refused(message: &str) -> Option<Scarce> {
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if says(&[
-        "bad_alloc",
-        "Cannot allocate memory",
-        "cannot allocate memory",
-        "Failed to allocate memory",
-        "failed to map",
-    ]) {
+    // A library with too much static storage for each thread fails in every try.
+    if says(&["static TLS"]) {
+        return None;
+    }
+    if says(&["bad_alloc", "Cannot allocate memory", "cannot allocate memory", "Failed to allocate memory"]) {
         Some(Scarce::Memory)
     } else if says(&["pthread_create", "Resource temporarily unavailable"]) {
         Some(Scarce::Threads)
@@ -105,15 +112,23 @@ fn log(_: LogLevel, category: &str, _: &str, place: &str, message: &str) {
 }
 
 /// Keeps ONNX Runtime from writing and sending usage events, by a variable that official builds from 1.29 on read when
-/// they start. A program calls this before it starts a thread. [`open`] calls it for tests and examples.
+/// they start.
+///
+/// # Safety
+/// No other thread may read or change the environment meanwhile: a program calls this before it starts a thread.
 #[expect(unsafe_code, reason = "the environment is changed")]
-pub fn forbid_telemetry() {
-    if std::env::var_os(NO_TELEMETRY).is_none_or(|value| value != "1") {
-        // SAFETY: the standard library serialises its own uses of the environment. A C library that reads the
-        // environment at this moment on another thread would be a race. The program calls this before it starts a
-        // thread, so that later calls change nothing.
-        unsafe { std::env::set_var(NO_TELEMETRY, "1") };
+pub unsafe fn forbid_telemetry() {
+    // SAFETY: by the contract of this function.
+    unsafe { std::env::set_var(NO_TELEMETRY, "1") };
+}
+
+/// Refuses a version that may send usage events, unless the variable forbids them.
+fn is_silent(version: &str) -> Result<(), OpenError> {
+    let sends = minor(version).is_some_and(|minor| minor >= FIRST_WITH_TELEMETRY);
+    if !sends || std::env::var_os(NO_TELEMETRY).is_some_and(|value| value == "1") {
+        return Ok(());
     }
+    Err(OpenError::Unusable(format!("its version {version} may send usage events: set {NO_TELEMETRY}=1")))
 }
 
 /// The version that the library reports. Opens the library; it stays open if the caller opens it again before this
@@ -143,14 +158,20 @@ fn reported_version(path: &Path) -> Result<(libloading::Library, String), OpenEr
 /// The oldest version that has the functions which this program calls, as the second number of `1.17.0`.
 const OLDEST: u32 = 17;
 
-fn new_enough(version: &str) -> Result<(), OpenError> {
+/// The first version whose official builds send usage events.
+const FIRST_WITH_TELEMETRY: u32 = 29;
+
+/// The second number of a version `1.N...`.
+fn minor(version: &str) -> Option<u32> {
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
-    match (numbers.next().flatten(), numbers.next().flatten()) {
-        (Some(1), Some(minor)) if minor >= OLDEST => Ok(()),
-        _ => {
-            Err(OpenError::Unusable(format!("its version is {version}: this program needs 1.{OLDEST} or a later 1.x")))
-        }
+    (numbers.next()? == Some(1)).then(|| numbers.next().flatten())?
+}
+
+fn new_enough(version: &str) -> Result<(), OpenError> {
+    if minor(version).is_some_and(|minor| minor >= OLDEST) {
+        return Ok(());
     }
+    Err(OpenError::Unusable(format!("its version is {version}: this program needs 1.{OLDEST} or a later 1.x")))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -163,12 +184,14 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// An error of the library about a network.
-fn failed(error: &ort::Error) -> VisionError {
-    let message = format!("ONNX Runtime: {}", error.to_string().trim());
-    match refused(&message) {
-        Some(refused) => scarce(refused, message),
-        None => VisionError::unavailable(ENGINE_FAILED, message),
+/// An error of the library about a network, with this code.
+fn failed(code: &'static str) -> impl Fn(ort::Error) -> VisionError {
+    move |error| {
+        let message = format!("ONNX Runtime: {}", error.to_string().trim());
+        match refused(&message) {
+            Some(refused) => scarce(refused, message),
+            None => VisionError::unavailable(code, message),
+        }
     }
 }
 
@@ -184,7 +207,9 @@ impl Library {
     /// `Unavailable` with [`ENGINE_FAILED`], or with `broken_model` if the network does not have exactly one input
     /// and one output; `Scarce`.
     pub(crate) fn load(&self, onnx: Onnx, threads: usize) -> Result<OrtGraph, VisionError> {
-        let session = self.session(onnx, threads.max(1)).map_err(|error| failed(&error))?;
+        may_start(threads.saturating_sub(1))
+            .map_err(|error| scarce(Scarce::Threads, format!("start the threads of a network: {error}")))?;
+        let session = self.session(onnx, threads.max(1)).map_err(failed(ENGINE_FAILED))?;
         one_output(session.outputs().len())?;
         if session.inputs().len() != 1 {
             return Err(broken(format!("the network has {} inputs: it must have exactly one", session.inputs().len())));
@@ -206,6 +231,27 @@ impl Library {
     }
 }
 
+/// Starts and ends this number of threads. ONNX Runtime 1.28 waits for ever if the system refuses one of several
+/// threads of a session, so the system is asked before.
+///
+/// # Errors
+/// The system refuses a thread.
+fn may_start(threads: usize) -> std::io::Result<()> {
+    let (end, until) = crossbeam_channel::bounded::<()>(0);
+    let started: Vec<_> = (0..threads)
+        .map(|_| {
+            let until = until.clone();
+            std::thread::Builder::new().stack_size(64 << 10).spawn(move || until.recv().is_err())
+        })
+        .collect();
+    drop(end);
+    started.into_iter().try_for_each(|thread| {
+        // The thread only waits, so it cannot panic.
+        thread?.join().ok();
+        Ok(())
+    })
+}
+
 /// A network in ONNX Runtime.
 pub(crate) struct OrtGraph {
     session: Session,
@@ -214,10 +260,11 @@ pub(crate) struct OrtGraph {
 
 impl Graph for OrtGraph {
     fn run(&mut self, dims: [usize; 4], values: &[f32]) -> Result<NetworkOutput, VisionError> {
+        let failed = failed(PASS_FAILED);
         let _wide = self.wide.as_deref().map(lock);
-        let input = TensorRef::from_array_view((dims, values)).map_err(|error| failed(&error))?;
-        let outputs = self.session.run(ort::inputs![input]).map_err(|error| failed(&error))?;
-        let (shape, values) = outputs[0].try_extract_tensor::<f32>().map_err(|error| failed(&error))?;
+        let input = TensorRef::from_array_view((dims, values)).map_err(&failed)?;
+        let outputs = self.session.run(ort::inputs![input]).map_err(&failed)?;
+        let (shape, values) = outputs[0].try_extract_tensor::<f32>().map_err(&failed)?;
         let dims = shape.iter().map(|&side| usize::try_from(side).unwrap_or(0)).collect();
         Ok(NetworkOutput { dims, values: values.to_vec() })
     }

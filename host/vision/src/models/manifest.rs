@@ -20,6 +20,7 @@
 //!
 //! The input is always `[N, 3, side, side]`, f32, with `(pixel - mean) * scale`.
 
+use super::import::FACE_API_PACKAGE;
 use dovetail_core::id::Digest;
 use dovetail_core::vision::{Model, ModelKind};
 use serde::{Deserialize, Serialize};
@@ -175,6 +176,13 @@ impl Manifest {
     pub(crate) fn faces_at_once(&self) -> usize {
         let default = if self.kind == ModelKind::Embedder { MAX_BATCH } else { MAX_BATCH / 2 };
         self.batch.unwrap_or(default) as usize
+    }
+
+    /// Whether the model was imported by `models pull`, by its manifest.
+    #[cfg_attr(not(feature = "opencv"), expect(dead_code, reason = "without OpenCV no network is loaded"))]
+    pub(crate) fn is_imported(&self) -> bool {
+        let package = FACE_API_PACKAGE.rsplit_once('@').map_or(FACE_API_PACKAGE, |(name, _)| name);
+        self.source.as_deref().is_some_and(|source| source.starts_with(package))
     }
 
     /// Reads and checks a manifest.

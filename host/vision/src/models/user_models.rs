@@ -15,7 +15,7 @@ use super::graph::{Graph, Pad};
 use super::manifest::Role;
 use super::weights::Tensor;
 use super::{HAAR_FOLDER, ModelError, ModelStore};
-use crate::{EngineOptions, Engines, Opencv, Options};
+use crate::{EngineChoice, EngineOptions, Engines, Opencv, Options};
 
 const SIDE: usize = 16;
 
@@ -224,4 +224,36 @@ fn a_manifest_that_is_edited_is_another_model_and_a_gone_one_is_named() {
     );
     let err = bench.vision().embed(&model, &plain([1; 3]), &[WHOLE], &Stop::never()).unwrap_err();
     assert!(matches!(err, VisionError::Unavailable { code: "model_gone", .. }), "{err:?}");
+}
+
+#[test]
+fn a_network_that_only_opencv_can_load_runs_there_in_auto_and_is_refused_where_onnxruntime_is_asked_for() {
+    let bench = Bench::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/onnxruntime");
+    assert!(folder.join(crate::LIBRARY).is_file(), "there is no library: run `./justw setup`");
+    let engine = |choice| EngineOptions { choice, library: None, folder: folder.clone(), threads: 1 };
+    let good = means(&IDENTITY, &[0.0; 3]);
+    // ONNX Runtime refuses a version of the format that it does not know. OpenCV does not look at the version.
+    let mut newer = good.clone();
+    assert_eq!(newer[0], 0x08, "the file begins with its version");
+    newer[1] = 0x7f;
+    let add = |name: &str, onnx: &[u8], choice| {
+        let toml = manifest("embedder", name, "vector", "");
+        let (onnx, toml) = (bench.file("net.onnx", onnx), bench.file("model.toml", toml.as_bytes()));
+        bench.store.add(&onnx, &toml, &Engines::new(engine(choice)))
+    };
+    let refused = add("newer", &newer, EngineChoice::OnnxRuntime).unwrap_err().to_string();
+    assert!(refused.contains("ONNX Runtime") && refused.contains("OpenCV can run it"), "{refused}");
+    let refused = add("newer", b"no ONNX at all", EngineChoice::OnnxRuntime).unwrap_err().to_string();
+    assert!(!refused.contains("OpenCV can run it"), "{refused}");
+    let (newer, good) =
+        (add("newer", &newer, EngineChoice::Auto).unwrap(), add("good", &good, EngineChoice::Auto).unwrap());
+    let vision =
+        Opencv::new(Options { engine: engine(EngineChoice::Auto), ..Options::new(bench.store.dir()) }).unwrap();
+    for (model, name) in [(&newer, "opencv"), (&good, "onnxruntime")] {
+        assert_eq!(vision.engine(&model.digest), None, "nothing is loaded yet");
+        let vector = vision.embed(model, &plain([10, 20, 30]), &[WHOLE], &Stop::never()).unwrap().remove(0).unwrap();
+        assert_eq!(vector.len(), 3);
+        assert_eq!(vision.engine(&model.digest).unwrap().name, name);
+    }
 }

@@ -109,9 +109,12 @@ fn a_library_that_cannot_be_used_is_one_clear_error_if_it_was_asked_for() {
     };
     let mut foreign = whole.clone();
     foreign[18] = 40;
+    let pipe = folder.join("pipe.so");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for (path, says) in [
         (folder.join("missing.so"), "No such file"),
         (folder.to_owned(), "regular file"),
+        (pipe, "regular file"),
         (file("text.so", b"not a library"), "not a shared library"),
         (file("cut.so", &whole[..whole.len() / 2]), "cut off"),
         (file("short.so", &whole[..100]), "cut off"),
