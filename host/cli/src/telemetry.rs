@@ -12,6 +12,7 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use dovetail_service::error_chain;
 use dovetail_service::settings::{LogFormat, LogLevel, Settings};
 
 use crate::output::may_steer;
@@ -88,13 +89,6 @@ impl Visit for Fields {
 
     /// Records the error with its causes, as commands print it.
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        let mut text = value.to_string();
-        let mut next = value.source();
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        self.set(field, text);
+        self.set(field, error_chain(value));
     }
 }

@@ -1,6 +1,7 @@
 //! The port to content-addressed bytes (packages, artifacts, models, large values, logs), and the JSON form of a
 //! reference to an artifact.
 
+use crate::error_chain::error_chain;
 use crate::panics::Panicked;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -91,13 +92,10 @@ impl StoreError {
     /// one text.
     #[must_use]
     pub fn again(&self) -> Self {
-        let first = self.source.as_deref().map(|error| error as &(dyn std::error::Error + 'static));
-        let causes: Vec<String> =
-            std::iter::successors(first, |error| error.source()).map(ToString::to_string).collect();
         let panic = self.source.as_deref().and_then(|error| error.downcast_ref::<Panicked>());
         let source = match panic {
             Some(panic) => Some(panic.clone().into()),
-            None => (!causes.is_empty()).then(|| causes.join(": ").into()),
+            None => self.source.as_deref().map(|error| error_chain(error).into()),
         };
         Self { kind: self.kind, store: self.store, operation: self.operation.clone(), source }
     }

@@ -9,6 +9,7 @@ pub mod blobs;
 pub mod clock;
 #[cfg(feature = "testing")]
 pub mod conformance;
+pub mod error_chain;
 pub mod event_count;
 pub mod executor;
 pub mod flat_combining;

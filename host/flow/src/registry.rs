@@ -11,7 +11,7 @@ use dovetail_core::executor::{MISSING_ARTIFACT, MISSING_PACKAGE};
 use dovetail_core::keys::{Capability, RevisionKey, VersionKey, reference_of, split_reference};
 use dovetail_core::ledger::{Kind, Listing, Operation, Record, Reply, Requirements};
 use dovetail_core::pipeline::{
-    self, Catalogue, Checked, Pipeline, Severity, Source, TaskVersion, Unresolved, diff, task_reference,
+    self, Catalogue, Checked, Pipeline, Source, TaskVersion, Unresolved, diff, task_reference,
 };
 use dovetail_core::record::{Form, PluginRecord};
 use dovetail_core::wit::names::nearest;
@@ -95,8 +95,7 @@ impl Update {
     /// Whether the pipeline keeps its old plugins because it does not fit the newest ones: the check found errors.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        let is_error = |finding: &pipeline::Finding| finding.severity == Severity::Error;
-        self.new.is_none() && self.checked.findings.iter().any(is_error)
+        self.checked.has_errors()
     }
 }
 
@@ -377,9 +376,8 @@ pub fn pipeline(ports: &Ports, reference: &str) -> Result<Published, FlowError> 
 pub fn update_pipeline(ports: &Ports, reference: &str) -> Result<Update, FlowError> {
     let old = pipeline(ports, reference)?;
     let mut checked = check(ports, &old.pipeline.source)?;
-    let broken = checked.findings.iter().any(|f| f.severity == Severity::Error);
     let (new, differences) = match checked.pipeline.take() {
-        Some(next) if !broken && next != old.pipeline => {
+        Some(next) if next != old.pipeline => {
             let differences = diff(&old.pipeline, &next);
             (Some(put_revision(ports, &next, old.revision + 1)?), differences)
         }

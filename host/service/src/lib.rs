@@ -31,6 +31,7 @@ pub mod watch;
 pub mod words;
 pub mod worker;
 
+pub use dovetail_core::error_chain::error_chain;
 pub use dovetail_core::executor::{Failure, FailureKind};
 pub use dovetail_core::keys::NodeId;
 pub use dovetail_core::limits::Limits;

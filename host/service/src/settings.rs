@@ -181,16 +181,18 @@ impl Settings {
         let blobs = place("blobs", [flags.blobs.clone(), blobs, written.blobs], "file:", &["s3"])?;
         fits_together(&fleet, &queue, &meta)?;
 
-        let data = match (&flags.data, data, written.data) {
-            (Some(flag), ..) => folder.join(at_home(flag.clone(), home)?),
-            (None, Some(set), _) => folder.join(at_home(set, home)?),
-            (None, None, Some(written)) => folder.join(beside).join(at_home(written, home)?),
-            (None, None, None) => {
-                match variable(environment, "XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
-                    Some(base) => base.join("dovetail"),
-                    None => at_home("~/.local/share/dovetail".into(), home)?,
-                }
-            }
+        // A path of a flag or a variable is relative to the current folder; one of the file, to the file's folder.
+        let path = |set: Option<PathBuf>, written: Option<PathBuf>| match (set, written) {
+            (Some(set), _) => Ok(Some(folder.join(at_home(set, home)?))),
+            (None, Some(written)) => Ok(Some(folder.join(beside).join(at_home(written, home)?))),
+            (None, None) => Ok::<_, Error>(None),
+        };
+        let data = match path(flags.data.clone().or(data), written.data)? {
+            Some(data) => data,
+            None => match variable(environment, "XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
+                Some(base) => base.join("dovetail"),
+                None => at_home("~/.local/share/dovetail".into(), home)?,
+            },
         };
         for source in [&vision, &written.vision] {
             if source.engine == Some(EngineChoice::Opencv) && source.onnxruntime.is_some() {
@@ -198,11 +200,7 @@ impl Settings {
                 return Err(bad("vision.onnxruntime", &why).help("leave one of the two settings out"));
             }
         }
-        let onnxruntime = match (vision.onnxruntime, written.vision.onnxruntime) {
-            (Some(set), _) => Some(folder.join(at_home(set, home)?)),
-            (None, Some(written)) => Some(folder.join(beside).join(at_home(written, home)?)),
-            (None, None) => None,
-        };
+        let onnxruntime = path(vision.onnxruntime, written.vision.onnxruntime)?;
         let lease = worker.lease.or(written.worker.lease).unwrap_or_else(|| "10s".to_owned());
         let lease = parse_duration(&lease).map_err(|e| bad("worker.lease", &e))?;
         let images = vision.images.or(written.vision.images).unwrap_or_else(|| "32MiB".to_owned());

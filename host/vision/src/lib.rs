@@ -38,7 +38,9 @@ mod square;
 mod unavailable;
 
 pub use annotation::{Annotation, Probe};
-pub use engine::{EngineChoice, EngineFound, EngineOptions, LIBRARY, ONNXRUNTIME_VERSION, Release, release};
+pub use engine::{
+    EngineChoice, EngineFound, EngineOptions, LIBRARY, ONNXRUNTIME_VERSION, Release, file_digest, release,
+};
 pub use models::{
     FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelError, ModelStore, UnreadModel, default_model, default_models,
 };

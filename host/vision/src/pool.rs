@@ -38,13 +38,14 @@ pub(crate) enum Priority {
     First,
     /// A job that will allocate memory: the decoding of a picture.
     After,
+    /// A job that nobody waits for. It starts when no other job can, and not at all in a closed pool.
+    Idle,
 }
 
 #[derive(Default)]
 struct Waiting {
     first: VecDeque<JobSlot>,
     after: VecDeque<JobSlot>,
-    /// Jobs that nobody waits for. They start when no other job can.
     idle: VecDeque<JobSlot>,
     /// `First` jobs that were started in a row while an `After` job waited.
     passed: u32,
@@ -82,6 +83,8 @@ impl Queue {
         match priority {
             Priority::First => waiting.first.push_back(slot),
             Priority::After => waiting.after.push_back(slot),
+            Priority::Idle if waiting.closed => return,
+            Priority::Idle => waiting.idle.push_back(slot),
         }
         self.changed.notify_one();
     }
@@ -123,14 +126,9 @@ impl Queue {
 pub(crate) struct IdleJobs(Arc<Queue>);
 
 impl IdleJobs {
-    /// Runs `work` on a thread of the pool when no other job can start. Not at all if the pool is dropped before.
+    /// Runs `work` on a thread of the pool as [`Priority::Idle`].
     pub(crate) fn add(&self, work: impl FnOnce() + Send + 'static) {
-        let slot: JobSlot = Arc::new(Mutex::new(Some(Box::new(work))));
-        let mut waiting = lock(&self.0.waiting);
-        if !waiting.closed {
-            waiting.idle.push_back(slot);
-            self.0.changed.notify_one();
-        }
+        self.0.add(Priority::Idle, Arc::new(Mutex::new(Some(Box::new(work)))));
     }
 }
 

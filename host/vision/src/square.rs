@@ -47,15 +47,13 @@ struct Columns {
     /// The first target column whose source pixels are both in the part; the columns after it follow in `inner`.
     start: usize,
     inner: Vec<(u32, u32, f32)>,
-    side: usize,
 }
 
 impl Columns {
     /// `byte`: the place of a source pixel.
     fn new(taps: impl Iterator<Item = Tap>, byte: impl Fn(usize) -> usize) -> Self {
-        let mut columns = Self { edges: Vec::new(), start: 0, inner: Vec::new(), side: 0 };
+        let mut columns = Self { edges: Vec::new(), start: 0, inner: Vec::new() };
         for (n, Tap { first, second, weight }) in taps.enumerate() {
-            columns.side = n + 1;
             match (first, second) {
                 (Some(first), Some(second)) => {
                     if columns.inner.is_empty() {
@@ -72,7 +70,7 @@ impl Columns {
     /// Replaces `row` by the resampled `line`: three values for each target column.
     fn resample(&self, row: &mut Vec<f32>, line: &[u8]) {
         row.clear();
-        row.resize(self.side * 3, 0.0);
+        row.resize((self.edges.len() + self.inner.len()) * 3, 0.0);
         let out = row[self.start * 3..].as_chunks_mut::<3>().0;
         for (out, &(first, second, weight)) in out.iter_mut().zip(&self.inner) {
             *out = lerp(pixel(line, first as usize), pixel(line, second as usize), weight);

@@ -112,16 +112,23 @@ fn an_engine_that_is_asked_for_and_cannot_be_used_is_the_hosts_fault() {
 }
 
 /// The calls of the program and its threads that match `calls`, one in a line, by strace.
+/// Each thread has its own log (`-ff`): a log of all threads splits a call that another thread's call interrupts.
 fn traced(calls: &str, args: &[&str]) -> String {
     let home = Home::new();
-    let log = home.path("strace");
+    let logs = home.path("strace");
+    std::fs::create_dir(&logs).unwrap();
     let program = command(data(), data(), args);
     let mut strace = std::process::Command::new("strace");
-    strace.args(["-f", "-qq", "-e", calls, "-o"]).arg(&log).arg(program.get_program()).args(program.get_args());
+    strace
+        .args(["-ff", "-qq", "-e", calls, "-o"])
+        .arg(logs.join("thread"))
+        .arg(program.get_program())
+        .args(program.get_args());
     strace.current_dir(data()).env_clear().env("HOME", data()).env("PATH", std::env::var_os("PATH").unwrap());
     let ran = strace.output().expect("strace is installed: run `./justw setup`");
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    std::fs::read_to_string(log).unwrap()
+    let threads = std::fs::read_dir(logs).unwrap().map(|log| std::fs::read_to_string(log.unwrap().path()).unwrap());
+    threads.collect()
 }
 
 #[test]

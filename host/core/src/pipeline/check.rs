@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue::{Catalogue, TaskVersion, Unresolved};
 use super::declared::{Declared, Mapping, Written};
-use super::finding::{Code, Finding, Findings};
+use super::finding::{Code, Finding, Findings, Severity};
 use super::order::{cycles, sorted};
 use super::reference::resolve;
 use super::text::Text;
@@ -33,6 +33,14 @@ pub struct Checked {
     pub findings: Vec<Finding>,
     /// The number of findings beyond the first 200, which are not reported.
     pub omitted: usize,
+}
+
+impl Checked {
+    /// Whether any finding is an error.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
 }
 
 /// Checks the text of a pipeline file, and pins each task to the newest matching version in `catalogue`.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use dovetail_core::Digest;
-use dovetail_vision::{EngineChoice, LIBRARY, ONNXRUNTIME_VERSION, Release, release};
+use dovetail_vision::{EngineChoice, LIBRARY, ONNXRUNTIME_VERSION, Release, file_digest, release};
 
 use crate::documents::InstalledEngine;
 use crate::files::{folder, look, temporary};
@@ -69,7 +69,7 @@ impl Service {
             EngineSource::File(file) => Some(Members::of_file(file, &release)?),
             EngineSource::Index | EngineSource::None => None,
         };
-        if digest_of(&place) == Some(digest) {
+        if file_digest(&place).is_ok_and(|found| found == digest) {
             return Ok(Some(installed(&place, digest, false)));
         }
         let got = match (from_file, source) {
@@ -109,12 +109,6 @@ fn installed(place: &Path, digest: Digest, new: bool) -> InstalledEngine {
         digest,
         installed: new,
     }
-}
-
-/// The digest of a regular file. None for anything else: a pipe would keep the reader waiting.
-fn digest_of(path: &Path) -> Option<Digest> {
-    std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-    Digest::of_reader(&mut std::fs::File::open(path).ok()?).ok()
 }
 
 fn no_release() -> Error {

@@ -3,9 +3,10 @@
 //! The process holds one instance of each network. The first call that needs the network loads it, and the process
 //! keeps it. Two calls that need the same network alternate, one batch at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use dovetail_core::error_chain::error_chain;
 use dovetail_core::id::Digest;
 use dovetail_core::scarce::Scarce;
 use dovetail_core::stop::Stop;
@@ -48,27 +49,19 @@ pub(super) struct Models {
     listed: ModelListCache,
     pub(super) pictures: Arc<Pictures>,
     slots: Mutex<HashMap<Digest, Arc<Slot>>>,
-    expected: Mutex<Expected>,
-}
-
-/// Models that operations will use.
-#[derive(Default)]
-struct Expected {
     /// Models that are to be loaded when the next picture is decoded.
-    next: Vec<Digest>,
-    /// Models that were in `next`. Forgotten at [`MAX_EXPECTED`]; then a model may be in `next` again, to no effect.
-    known: HashSet<Digest>,
+    expected: Mutex<Vec<Digest>>,
 }
-
-/// The most models whose loading ahead is remembered.
-const MAX_EXPECTED: usize = 1000;
 
 /// The error of a call that could not read the folder of models.
 pub(super) fn store_failed(err: ModelError) -> VisionError {
     if let Some(refused) = Scarce::behind(&err) {
-        return scarce(refused, chain(&err));
+        return scarce(refused, error_chain(&err));
     }
-    VisionError::unavailable(MODEL_DAMAGED, format!("{}; `dovetail doctor` checks every installed model", chain(&err)))
+    VisionError::unavailable(
+        MODEL_DAMAGED,
+        format!("{}; `dovetail doctor` checks every installed model", error_chain(&err)),
+    )
 }
 
 /// The error of a call that could not load a file of the model `name`.
@@ -76,25 +69,14 @@ fn unloadable(name: &str) -> impl Fn(ModelError) -> VisionError {
     let name = name.to_owned();
     move |err| {
         if let Some(refused) = Scarce::behind(&err) {
-            return scarce(refused, format!("the model `{name}` cannot be loaded: {}", chain(&err)));
+            return scarce(refused, format!("the model `{name}` cannot be loaded: {}", error_chain(&err)));
         }
         let remedy = "install it again: `dovetail models pull`, or `models add` for a model of your own";
         VisionError::unavailable(
             MODEL_DAMAGED,
-            format!("the model `{name}` cannot be loaded: {}; {remedy}", chain(&err)),
+            format!("the model `{name}` cannot be loaded: {}; {remedy}", error_chain(&err)),
         )
     }
-}
-
-/// The error with all of its causes, separated by colons.
-fn chain(err: &ModelError) -> String {
-    let mut message = err.to_string();
-    let mut cause = std::error::Error::source(err);
-    while let Some(err) = cause {
-        message = format!("{message}: {err}");
-        cause = err.source();
-    }
-    message
 }
 
 impl Models {
@@ -197,21 +179,15 @@ impl Models {
         Ok(Arc::clone(lock(&self.slots).entry(model.digest).or_insert(slot)))
     }
 
-    /// Notes models that operations will use, each once.
+    /// Notes models that operations will use, in place of those that were noted before.
     pub(super) fn expect(&self, models: &[Digest]) {
-        let mut expected = lock(&self.expected);
-        let Expected { next, known } = &mut *expected;
-        // A worker may meet any number of models in its life.
-        if known.len() >= MAX_EXPECTED {
-            known.clear();
-            next.clear();
-        }
-        next.extend(models.iter().filter(|digest| known.insert(**digest)));
+        let slots = lock(&self.slots);
+        *lock(&self.expected) = models.iter().filter(|digest| !slots.contains_key(digest)).copied().collect();
     }
 
     /// The noted models, in their order.
     pub(super) fn take_expected(&self) -> Vec<Digest> {
-        std::mem::take(&mut lock(&self.expected).next)
+        std::mem::take(&mut lock(&self.expected))
     }
 
     /// Loads the networks of an installed model before an operation needs them. Does nothing if another thread loads

@@ -1,6 +1,6 @@
 //! One ONNX network in an engine: runs batches, and checks the network against its manifest.
 
-use dovetail_core::vision::{Engine, VisionError};
+use dovetail_core::vision::{ENGINE_UNAVAILABLE, Engine, VisionError};
 
 use crate::engine::{BROKEN, Engines, LoadedGraph, NetworkOutput, Onnx, broken};
 use crate::models::manifest::{Input, Manifest, Output};
@@ -95,10 +95,9 @@ pub(crate) fn check(engines: &Engines, manifest: &Manifest, onnx: &[u8]) -> Resu
     }
     let onnx = Onnx::Bytes(onnx);
     let checked = |loaded: LoadedGraph| Network::of(manifest, loaded)?.check(manifest);
-    let mut in_opencv = !engines.is_onnxruntime()?;
-    let loaded = engines.load(manifest, onnx).inspect(|loaded| in_opencv = loaded.is_opencv());
-    match loaded.and_then(checked) {
-        Err(VisionError::Unavailable { code, message }) if !in_opencv => {
+    match engines.load(manifest, onnx).and_then(checked) {
+        // If OpenCV was the engine, it refuses the network once more, and the error stays as it is.
+        Err(VisionError::Unavailable { code, message }) if code != ENGINE_UNAVAILABLE => {
             let fits_opencv = LoadedGraph::opencv(manifest, onnx).and_then(checked).is_ok();
             let other = if fits_opencv { "; OpenCV can run it: set `vision.engine = \"opencv\"`" } else { "" };
             Err(VisionError::Unavailable { code, message: format!("{message}{other}") })

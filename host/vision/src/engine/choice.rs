@@ -1,16 +1,13 @@
 //! The choice of an engine: by the settings, and by the libraries that are found.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Mutex;
 
-use dovetail_core::id::Digest;
 use dovetail_core::sync::lock;
 use dovetail_core::vision::{ENGINE_FAILED, ENGINE_UNAVAILABLE, ModelKind, VisionError};
 
-use super::elf;
 use super::graph::{Graph as _, LoadedGraph, Onnx};
-use super::library::{LIBRARY, ONNXRUNTIME_VERSION, installed, of_system, release};
+use super::library::{LIBRARY, ONNXRUNTIME_VERSION, file_digest, installed, of_system, release};
 use super::onnxruntime::{self, Library, OpenError};
 use super::{EngineChoice, EngineFound, EngineOptions, opencv};
 use crate::cv::scarce;
@@ -71,7 +68,7 @@ impl Engines {
             }
             Chosen::OnnxRuntime { library, why } => EngineFound {
                 engine: library.engine(),
-                digest: digest_of(&library.path).ok(),
+                digest: file_digest(&library.path).ok(),
                 library: Some(library.path),
                 why,
                 is_fallback: false,
@@ -174,14 +171,6 @@ impl Engines {
         }
         Ok(LoadedGraph { graph: Box::new(graph), engine: library.engine(), batch: 1 })
     }
-
-    /// Whether networks run in ONNX Runtime.
-    ///
-    /// # Errors
-    /// As [`Engines::find`].
-    pub(crate) fn is_onnxruntime(&self) -> Result<bool, VisionError> {
-        Ok(matches!(self.choose()?, Chosen::OnnxRuntime { .. }))
-    }
 }
 
 fn neither(message: &str, error: VisionError) -> VisionError {
@@ -218,8 +207,7 @@ fn how_to_get(folder: &Path) -> String {
 /// Compares the library in the data folder with its pinned digest, before it is opened.
 fn is_pinned(path: &Path) -> Result<(), OpenError> {
     let wanted = release().and_then(|release| release.digest());
-    elf::is_regular(path)?;
-    let found = digest_of(path)?;
+    let found = file_digest(path)?;
     if wanted == Some(found) {
         return Ok(());
     }
@@ -230,8 +218,4 @@ fn is_pinned(path: &Path) -> Result<(), OpenError> {
 /// Whether something has this path. A link that leads nowhere counts: its target should be there.
 fn is_there(path: &Path) -> bool {
     !matches!(path.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
-}
-
-fn digest_of(path: &Path) -> std::io::Result<Digest> {
-    Digest::of_reader(&mut File::open(path)?)
 }

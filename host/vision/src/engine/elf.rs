@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
+use super::library::open_regular;
 use super::onnxruntime::OpenError;
 
 /// The code of this machine's architecture in an ELF header (`e_machine`).
@@ -24,15 +25,9 @@ const MAX_HEADERS: usize = 256;
 /// # Errors
 /// `Unusable` with a sentence that says what is wrong; `Scarce`.
 pub(super) fn check(path: &Path) -> Result<(), OpenError> {
-    is_regular(path)?;
-    let mut file = File::open(path)?;
+    let mut file = open_regular(path)?;
     let length = file.metadata()?.len();
     check_headers(&mut file, length).map_err(OpenError::Unusable)
-}
-
-/// Refuses pipes and devices: a pipe would keep the opener waiting for a writer, and a device may have no end.
-pub(super) fn is_regular(path: &Path) -> Result<(), OpenError> {
-    if path.metadata()?.is_file() { Ok(()) } else { Err(OpenError::Unusable("it is not a regular file".to_owned())) }
 }
 
 fn check_headers(file: &mut File, length: u64) -> Result<(), String> {

@@ -46,10 +46,6 @@ pub(crate) struct LoadedGraph {
 }
 
 impl LoadedGraph {
-    pub(crate) fn is_opencv(&self) -> bool {
-        self.engine.name == opencv::NAME
-    }
-
     pub(crate) fn opencv(manifest: &Manifest, onnx: Onnx) -> Result<Self, VisionError> {
         let graph = Box::new(opencv::OpencvGraph::load(onnx)?);
         Ok(Self { graph, engine: opencv::engine(), batch: manifest.faces_at_once() })

@@ -1,5 +1,7 @@
 //! The pinned release of ONNX Runtime, and the places where its library may be.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use dovetail_core::id::Digest;
@@ -46,6 +48,24 @@ impl Release {
     pub fn digest(&self) -> Option<Digest> {
         self.library.parse().ok()
     }
+}
+
+/// Opens a file to read. Refuses pipes and devices: a pipe would keep the opener waiting for a writer, and a device may
+/// have no end.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    if path.metadata()?.is_file() {
+        File::open(path)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+    }
+}
+
+/// The sha256 of a regular file. Holds 64 KiB of it at a time.
+///
+/// # Errors
+/// The file cannot be read, or is a pipe, a device or a folder.
+pub fn file_digest(path: &Path) -> io::Result<Digest> {
+    Digest::of_reader(&mut open_regular(path)?)
 }
 
 /// The library in the folder of engines.

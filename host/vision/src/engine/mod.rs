@@ -22,7 +22,7 @@ mod options;
 pub use choice::Engines;
 #[cfg(feature = "opencv")]
 pub(crate) use graph::{BROKEN, LoadedGraph, NetworkOutput, Onnx, broken};
-pub use library::{LIBRARY, ONNXRUNTIME_VERSION, Release, release};
+pub use library::{LIBRARY, ONNXRUNTIME_VERSION, Release, file_digest, release};
 #[cfg(feature = "opencv")]
 pub use onnxruntime::forbid_telemetry;
 pub use options::{EngineChoice, EngineFound, EngineOptions};

@@ -8,6 +8,7 @@ use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use dovetail_core::error_chain::error_chain;
 use dovetail_core::scarce::Scarce;
 use dovetail_core::sync::lock;
 use dovetail_core::vision::{ENGINE_FAILED, Engine, PASS_FAILED, VisionError};
@@ -59,7 +60,7 @@ pub(super) fn open(path: &Path) -> Result<Library, OpenError> {
         let message = format!("this process has opened another library before: `{}`", library.path.display());
         return Err(OpenError::Unusable(message));
     }
-    let builder = ort::init_from(path).map_err(|error| unopened(&chain(&error)))?;
+    let builder = ort::init_from(path).map_err(|error| unopened(&error_chain(&error)))?;
     let environment = builder
         .with_name("dovetail")
         .with_telemetry(false)
@@ -137,7 +138,7 @@ fn is_silent(version: &str) -> Result<(), OpenError> {
 fn reported_version(path: &Path) -> Result<(libloading::Library, String), OpenError> {
     // SAFETY: opening runs the initialisers of the file. The file is one that the operator named, that the system has,
     // or whose digest is pinned.
-    let library = unsafe { libloading::Library::new(path) }.map_err(|error| unopened(&chain(&error)))?;
+    let library = unsafe { libloading::Library::new(path) }.map_err(|error| unopened(&error_chain(&error)))?;
     let none = || OpenError::Unusable("it is not ONNX Runtime: it has no `OrtGetApiBase`".to_owned());
     let version = {
         // SAFETY: every version of ONNX Runtime exports this function with this signature (onnxruntime_c_api.h).
@@ -172,16 +173,6 @@ fn new_enough(version: &str) -> Result<(), OpenError> {
         return Ok(());
     }
     Err(OpenError::Unusable(format!("its version is {version}: this program needs 1.{OLDEST} or a later 1.x")))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 /// An error of the library about a network, with this code.

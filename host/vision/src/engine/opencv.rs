@@ -7,14 +7,11 @@ use opencv::dnn::{self, NetTrait, NetTraitConst};
 use super::graph::{Graph, NetworkOutput, Onnx, one_output};
 use crate::cv::opencv_version;
 
-/// The name of this engine.
-pub(super) const NAME: &str = "opencv";
-
 pub(crate) struct OpencvGraph(dnn::Net);
 
 /// The engine's name and version, for the lineage.
 pub(crate) fn engine() -> Engine {
-    Engine { name: NAME.to_owned(), version: opencv_version().unwrap_or_default() }
+    Engine { name: "opencv".to_owned(), version: opencv_version().unwrap_or_default() }
 }
 
 /// An exception of OpenCV about a network, with this code.
