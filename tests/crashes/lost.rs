@@ -1,7 +1,6 @@
 //! Runs that are open and have no jobs: a worker enqueues their jobs again, and a run that cannot be restored does not
 //! prevent that.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,7 +49,7 @@ fn a_run_that_cannot_be_put_back_keeps_no_other_waiting() {
         pipeline: "chain@1.0.0#1".to_owned(),
         inputs: StoredValue::Inline(json!({ "x": 1 })),
         submitted_ms: 1,
-        models: BTreeMap::new(),
+        models: dovetail_core::executor::Models::new(),
     };
     let good = reopen(Some(run.encode()));
     let worker = Killed(dovetail(folder, &["worker"]).stderr(std::process::Stdio::null()).spawn().unwrap());

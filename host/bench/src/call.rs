@@ -41,7 +41,7 @@ fn attempts(suite: &Suite, package: Digest, input: Value) -> Result<Vec<f64>, Er
         input,
         origins: BTreeMap::new(),
         limits: Limits::DEFAULT,
-        models: BTreeMap::new(),
+        models: dovetail_core::executor::Models::new(),
     };
     let stop = Stop::never();
     let calls = |count: u32| -> Result<(), Error> {

@@ -126,7 +126,7 @@ fn faces<const COUNT: usize>(suite: &Suite) -> Result<Vec<f64>, Error> {
             input: input.clone(),
             origins: BTreeMap::new(),
             limits: step.limits,
-            models: BTreeMap::new(),
+            models: dovetail_core::executor::Models::new(),
         };
         let attempts: Vec<Attempt> = steps.iter().map(|step| attempt(step)).collect();
         let began = Instant::now();

@@ -39,6 +39,9 @@ fn main() -> ExitCode {
     }
     out_of_memory::exit_when_refused();
     forbid_telemetry();
+    if arguments.get(1).is_some_and(|first| first == dovetail_service::TRY_MODEL) {
+        return dovetail_service::try_model_child(&arguments[2..]);
+    }
     let cli = match help::parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error, &arguments),

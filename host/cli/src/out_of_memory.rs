@@ -5,6 +5,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
 /// The system's allocator. It notes each refused allocation. Callers that handle the refusal go on.
 struct Noting;
 
@@ -16,6 +19,24 @@ static ALLOCATOR: Noting = Noting;
 const TOLD: &[u8] = b"error: the system gives this process no more memory (no_memory)\n\nhelp: raise the limit of \
 address space (`ulimit -v`), give the machine or the container more memory, or let fewer tasks run at once with \
 --jobs; records are kept, and `dovetail runs resume --all` goes on with open runs\n";
+
+/// What the C library asks the system for, at least, if its heap cannot grow in place.
+const LEAST_GROWTH: usize = 1 << 20;
+
+/// Whether the system refuses memory now. The C library aborts if one of its own small allocations is refused, which
+/// does not go through [`Noting`].
+fn is_refused_now() -> bool {
+    let (access, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+    // SAFETY: a new mapping, at an address that the system chooses.
+    match unsafe { mmap_anonymous(std::ptr::null_mut(), LEAST_GROWTH, access, kind) } {
+        Ok(mapped) => {
+            // SAFETY: the mapping of the line above, which nothing refers to.
+            unsafe { munmap(mapped, LEAST_GROWTH) }.ok();
+            false
+        }
+        Err(error) => error == Errno::NOMEM,
+    }
+}
 
 fn noted(memory: *mut u8) -> *mut u8 {
     if memory.is_null() {
@@ -47,10 +68,10 @@ unsafe impl GlobalAlloc for Noting {
     }
 }
 
-/// Installs a handler of SIGABRT, which exits with code 3 if an allocation was refused.
+/// Installs a handler of SIGABRT, which exits with code 3 if an allocation was refused, or would be refused now.
 pub(crate) fn exit_when_refused() {
     let abort = || {
-        if REFUSED.load(Ordering::Relaxed) {
+        if REFUSED.load(Ordering::Relaxed) || is_refused_now() {
             rustix::io::write(rustix::stdio::stderr(), TOLD).ok();
             signal_hook::low_level::exit(3);
         }

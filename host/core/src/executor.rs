@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::id::{Digest, RunId};
 use crate::keys::NodeId;
 use crate::limits::Limits;
+use crate::required_engine::RequiredEngine;
 use crate::scarce::Scarce;
 use crate::stop::Stop;
 use crate::vision::Engine;
@@ -38,7 +39,8 @@ pub struct Attempt {
     /// The limits in force: those of the manifest, within the host's maxima and the step's timeout.
     pub limits: Limits,
     /// The models that were chosen for the run. If the task opens any model of a kind, it gets the chosen model, and no
-    /// other. For a kind without an entry, the executor chooses.
+    /// other. For a kind without an entry, the executor chooses. An attempt whose networks ran in another engine than
+    /// the required one is the host's failure.
     pub models: Models,
 }
 
@@ -156,8 +158,38 @@ impl ModelUse {
     }
 }
 
-/// For each kind of model ([`crate::vision::ModelKind::name`]), the model that was chosen for a run.
-pub type Models = BTreeMap<String, ModelUse>;
+/// For each kind of model ([`crate::vision::ModelKind::name`]), one model.
+pub type ModelsByKind = BTreeMap<String, ModelUse>;
+
+/// The models and the engine that were chosen for a run. The same for all its steps and all its generations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Models {
+    /// The chosen models.
+    pub by_kind: ModelsByKind,
+    /// The engine that must run the networks of all models, also of those that a task opens by name. `None`: each
+    /// worker uses its own engine.
+    pub engine: Option<RequiredEngine>,
+}
+
+impl Models {
+    /// Nothing is chosen.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether nothing is chosen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_kind.is_empty() && self.engine.is_none()
+    }
+
+    /// The chosen model of this kind.
+    #[must_use]
+    pub fn get(&self, kind: &str) -> Option<&ModelUse> {
+        self.by_kind.get(kind)
+    }
+}
 
 /// The resources that an attempt used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -263,8 +295,8 @@ pub trait Executor: Send + Sync {
     ///
     /// # Errors
     /// If the installed models cannot be read.
-    fn choose_models(&self, kinds: &[&str]) -> Result<Models, HostError> {
+    fn choose_models(&self, kinds: &[&str]) -> Result<ModelsByKind, HostError> {
         let _: &[&str] = kinds;
-        Ok(Models::new())
+        Ok(ModelsByKind::new())
     }
 }

@@ -18,7 +18,7 @@ use crate::blobs::StoreError;
 use crate::executor::Models;
 use crate::id::RunId;
 use crate::keys::NodeId;
-pub use crate::keys::{MODEL, MODEL_KIND, RunKey, capability_in_words, exact_model, is_grant};
+pub use crate::keys::{Capability, MODEL, MODEL_KIND, RunKey, capability_in_words, exact_model, is_grant};
 use crate::vision::ModelKind;
 
 /// The kind of a record. A kind and a key together identify one record for ever.
@@ -119,13 +119,16 @@ impl Requirements {
     }
 
     /// The same requirements for a run whose models are chosen: the requirement of any model of a kind becomes the
-    /// requirement of the chosen model.
+    /// requirement of the chosen model. If an engine is required, whoever opens a model needs this engine.
     #[must_use]
     pub fn with_models(&self, chosen: &Models) -> Self {
         if chosen.is_empty() {
             return self.clone();
         }
-        Self::of(self.needs().flat_map(|need| {
+        let opens = |need: &str| !is_grant(need);
+        let engine = chosen.engine.as_ref().filter(|_| self.needs().any(opens)).map(ToString::to_string);
+        let engine = engine.map(|engine| Capability::Engine(&engine).to_string());
+        Self::of(engine.into_iter().chain(self.needs().flat_map(|need| {
             let kind = need.strip_prefix(MODEL_KIND);
             let Some(model) = kind.and_then(|kind| chosen.get(kind)) else { return vec![need.to_owned()] };
             // A model that looks at a face may align the face by the points of the run's landmarker, so the worker
@@ -133,7 +136,7 @@ impl Requirements {
             let by_points = kind.is_some_and(|kind| kind != ModelKind::Detector.name());
             let landmarker = by_points.then(|| chosen.get(ModelKind::Landmarker.name())).flatten();
             std::iter::once(model).chain(landmarker).map(exact_model).collect()
-        }))
+        })))
     }
 
     /// The kinds of which the worker needs some model, whichever it is.

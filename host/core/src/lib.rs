@@ -25,6 +25,7 @@ pub mod panics;
 pub mod pipeline;
 pub mod policy;
 pub mod record;
+pub mod required_engine;
 pub mod retention;
 pub mod scarce;
 pub mod size;

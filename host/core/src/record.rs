@@ -15,6 +15,7 @@ use crate::executor::{Failure, ModelUse, Models, Usage};
 use crate::id::Digest;
 use crate::keys::NodeId;
 use crate::manifest::Grant;
+use crate::required_engine::RequiredEngine;
 
 pub use self::outcome::{OutcomeRecord, StepEnd};
 
@@ -90,6 +91,7 @@ pub struct RunRecord {
     pub submitted_ms: u64,
     /// The models that were chosen at submission. If a kind is missing here, its model is chosen when the first step
     /// that opens such a model starts ([`ModelChoiceRecord`]).
+    /// The engine that is required for the run, stored as `engine`, is among them.
     pub models: Models,
 }
 
@@ -102,7 +104,8 @@ struct RunForm {
     inputs_blob: Option<BlobForm>,
     submitted_ms: u64,
     #[serde(default)]
-    models: Models,
+    models: BTreeMap<String, ModelUse>,
+    engine: Option<RequiredEngine>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,13 +120,14 @@ impl From<RunForm> for RunRecord {
             Some(BlobForm { digest, bytes }) => StoredValue::Blob { digest, bytes },
             None => StoredValue::Inline(form.inputs),
         };
-        Self { pipeline: form.pipeline, inputs, submitted_ms: form.submitted_ms, models: form.models }
+        let models = Models { by_kind: form.models, engine: form.engine };
+        Self { pipeline: form.pipeline, inputs, submitted_ms: form.submitted_ms, models }
     }
 }
 
 impl Serialize for RunRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut form = serializer.serialize_struct("RunRecord", 4)?;
+        let mut form = serializer.serialize_struct("RunRecord", 5)?;
         form.serialize_field("pipeline", &self.pipeline)?;
         match &self.inputs {
             StoredValue::Inline(inputs) => form.serialize_field("inputs", inputs)?,
@@ -132,8 +136,11 @@ impl Serialize for RunRecord {
             }
         }
         form.serialize_field("submitted_ms", &self.submitted_ms)?;
-        if !self.models.is_empty() {
-            form.serialize_field("models", &self.models)?;
+        if !self.models.by_kind.is_empty() {
+            form.serialize_field("models", &self.models.by_kind)?;
+        }
+        if let Some(engine) = &self.models.engine {
+            form.serialize_field("engine", engine)?;
         }
         form.end()
     }
@@ -409,6 +416,17 @@ mod tests {
         let error = RunRecord::decode(newer.as_bytes(), "run r").unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Newer);
         assert!(error.source.unwrap().to_string().contains("reads `dovetail.run_record/2`"));
+    }
+
+    #[test]
+    fn the_required_engine_of_a_run_is_recorded_in_the_form_of_every_version() {
+        let models = Models { engine: Some("onnxruntime@1.28.0".parse().unwrap()), ..Models::new() };
+        let inputs = StoredValue::Inline(serde_json::json!({}));
+        let run = RunRecord { pipeline: "p@1.0.0#1".into(), inputs, submitted_ms: 7, models };
+        let text = String::from_utf8(run.encode()).unwrap();
+        assert!(text.starts_with(r#"{"format":"dovetail.run_record/1""#), "{text}");
+        assert!(text.ends_with(r#""submitted_ms":7,"engine":"onnxruntime@1.28.0"}"#), "{text}");
+        assert_eq!(RunRecord::decode(text.as_bytes(), "run r").unwrap(), run);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! The submitter of a run chooses the models and records them with the run. A model of a kind that the submitter had
 //! none of is chosen by the worker that starts the first step which opens such a model. The first recorded choice
-//! counts for every step and every generation of the run.
+//! counts for every step and every generation of the run. The submitter may also require an engine for the run.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -31,19 +31,19 @@ pub(crate) fn chosen<'r>(
     recorded: &'r Models,
     kinds: &BTreeSet<&str>,
 ) -> Result<Cow<'r, Models>, FlowError> {
-    let mut open: BTreeSet<&str> = kinds.iter().copied().filter(|kind| !recorded.contains_key(*kind)).collect();
+    let mut open: BTreeSet<&str> = kinds.iter().copied().filter(|kind| !recorded.by_kind.contains_key(*kind)).collect();
     if open.is_empty() {
         return Ok(Cow::Borrowed(recorded));
     }
     // A landmarker may have been chosen together with a model of another kind that uses it.
-    if !recorded.contains_key(ModelKind::Landmarker.name()) {
+    if !recorded.by_kind.contains_key(ModelKind::Landmarker.name()) {
         open.insert(ModelKind::Landmarker.name());
     }
     let keys: Vec<String> = open.iter().map(|kind| model_choice(run, kind)).collect();
     let mut all = recorded.clone();
     for (kind, bytes) in open.iter().zip(ports.ledger.get(Kind::ModelChoice, &keys)?) {
         if let Some(bytes) = bytes {
-            all.insert((*kind).to_owned(), decode(run, kind, &bytes)?.model);
+            all.by_kind.insert((*kind).to_owned(), decode(run, kind, &bytes)?.model);
         }
     }
     Ok(Cow::Owned(all))
@@ -59,12 +59,12 @@ pub(crate) fn choose<'r>(
     kinds: &BTreeSet<&str>,
 ) -> Result<Cow<'r, Models>, FlowError> {
     let mut all = chosen(ports, run, recorded, kinds)?;
-    let open: Vec<&str> = kinds.iter().copied().filter(|kind| !all.contains_key(*kind)).collect();
+    let open: Vec<&str> = kinds.iter().copied().filter(|kind| !all.by_kind.contains_key(*kind)).collect();
     if open.is_empty() {
         return Ok(all);
     }
     let mut ours = executor.choose_models(&open)?;
-    ours.retain(|kind, _| !all.contains_key(kind));
+    ours.retain(|kind, _| !all.by_kind.contains_key(kind));
     let chosen_ms = ports.clock.wall_ms();
     let put = |(kind, model): (&String, &_)| {
         let value = ModelChoiceRecord { model: Clone::clone(model), chosen_ms }.encode();
@@ -77,7 +77,7 @@ pub(crate) fn choose<'r>(
             Reply::Exists(bytes) => decode(run, &kind, &bytes)?.model,
             _ => model,
         };
-        all.to_mut().insert(kind, model);
+        all.to_mut().by_kind.insert(kind, model);
     }
     Ok(all)
 }
@@ -86,7 +86,7 @@ fn decode(run: &RunId, kind: &str, bytes: &[u8]) -> Result<ModelChoiceRecord, Fl
     Ok(ModelChoiceRecord::decode(bytes, &format!("the {kind} of run {run}"))?)
 }
 
-/// The jobs of a run with these models: each job requires exactly the models that its step opens.
+/// The jobs of a run with these models: each job requires exactly the models that its step opens, and their engine.
 pub(crate) fn with_models(mut jobs: Vec<Job>, models: &Models) -> Vec<Job> {
     if !models.is_empty() {
         for job in &mut jobs {

@@ -150,7 +150,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         input: serde_json::from_str(input)?,
         origins: BTreeMap::new(),
         limits: Limits::DEFAULT,
-        models: BTreeMap::new(),
+        models: dovetail_core::executor::Models::new(),
     };
     let stop = Stop::never();
     let mut rounds = Vec::new();

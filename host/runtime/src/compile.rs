@@ -147,11 +147,21 @@ fn too_expensive(message: String) -> Refusal {
 }
 
 /// Applies `limits` to this process, or keeps tighter limits that it already has.
-#[expect(unsafe_code, reason = "`alarm` has no safe interface")]
 fn limit_self(limits: &CompileLimits) -> std::io::Result<()> {
-    let cpu = limits.cpu_seconds;
+    limit_child(limits.address_space, limits.cpu_seconds, limits.wall_seconds)
+}
+
+/// Limits this process, which a parent started for one piece of untrusted work: bytes of address space, seconds of
+/// processor time of all threads (SIGXCPU ends the process), seconds of wall time (SIGALRM). Keeps tighter limits. The
+/// process leaves no core file, and is killed when its parent dies.
+///
+/// # Errors
+/// The system refuses a limit.
+#[expect(unsafe_code, reason = "`alarm` has no safe interface")]
+pub fn limit_child(address_space: u64, cpu_seconds: u64, wall_seconds: u32) -> std::io::Result<()> {
+    let cpu = cpu_seconds;
     let wanted = [
-        (Resource::As, limits.address_space, limits.address_space),
+        (Resource::As, address_space, address_space),
         (Resource::Cpu, cpu, cpu.saturating_add(CPU_GRACE)),
         (Resource::Core, 0, 0),
     ];
@@ -160,7 +170,7 @@ fn limit_self(limits: &CompileLimits) -> std::io::Result<()> {
         setrlimit(resource, Rlimit { current: Some(soft.min(most)), maximum: Some(hard.min(most)) })?;
     }
     // SAFETY: `alarm` takes a number. No handler is set for its signal, so the signal ends the process.
-    unsafe { libc::alarm(limits.wall_seconds) };
+    unsafe { libc::alarm(wall_seconds) };
     // If the parent dies, the result has no reader, so the child is killed.
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }

@@ -31,7 +31,7 @@ mod types;
 mod values;
 mod warnings;
 
-pub use compile::{CompileLimits, SUBCOMMAND, compile_child};
+pub use compile::{CompileLimits, SUBCOMMAND, compile_child, limit_child};
 pub use compiler::{Compiler, CompilerOptions};
 pub use component::{Description, Import, componentize};
 pub use embed::componentize_world;

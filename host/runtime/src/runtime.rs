@@ -11,14 +11,15 @@ use crossbeam_channel::{Receiver, Sender};
 use dovetail_core::Digest;
 use dovetail_core::blobs::{BlobKind, Blobs, StoreErrorKind};
 use dovetail_core::executor::{
-    Attempt, Executor, HostError, LogLine, MISSING_PACKAGE, ModelUse, Models, Outcome, Report, Usage,
+    Attempt, Executor, HostError, LogLine, MISSING_PACKAGE, ModelUse, ModelsByKind, Outcome, Report, Usage,
 };
 use dovetail_core::limits::Limits;
+use dovetail_core::required_engine::RequiredEngine;
 use dovetail_core::scarce::Scarce;
 use dovetail_core::size::json_size;
 use dovetail_core::stop::{Stop, StopReason};
 use dovetail_core::sync::lock;
-use dovetail_core::vision::{self, ModelKind, Vision, VisionError};
+use dovetail_core::vision::{self, ENGINE_UNAVAILABLE, ModelKind, Vision, VisionError};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use wasmtime::{Store, UpdateDeadline};
@@ -312,6 +313,7 @@ impl Runtime {
         let mut models = state.models;
         for model in &mut models {
             model.engine = state.vision.engine(&model.digest);
+            is_required_engine(model, attempt.models.engine.as_ref())?;
         }
         let mut log = log.lock();
         Ok(Report {
@@ -341,6 +343,18 @@ impl Runtime {
     }
 }
 
+/// Refuses the result of a network that ran in another engine than the run requires. A worker leaves the steps of such
+/// runs alone, but its library may have become unusable, and a network that only one engine can run runs in that one.
+fn is_required_engine(model: &ModelUse, required: Option<&RequiredEngine>) -> Result<(), HostError> {
+    let (Some(required), Some(engine)) = (required, &model.engine) else { return Ok(()) };
+    if required.is_met_by(engine) {
+        return Ok(());
+    }
+    let message =
+        format!("{ENGINE_UNAVAILABLE}: the run requires the engine {required}, and its network runs in {engine} here");
+    Err(host_error(format!("use the model {}", model.name), false, message))
+}
+
 impl Executor for Runtime {
     fn prepare(&self, package: &Digest) {
         if let Err(error) = self.preload(package) {
@@ -352,8 +366,8 @@ impl Executor for Runtime {
         }
     }
 
-    fn choose_models(&self, kinds: &[&str]) -> Result<Models, HostError> {
-        let mut chosen = Models::new();
+    fn choose_models(&self, kinds: &[&str]) -> Result<ModelsByKind, HostError> {
+        let mut chosen = ModelsByKind::new();
         let kinds = ModelKind::ALL.into_iter().filter(|kind| kinds.contains(&kind.name()));
         for kind in kinds {
             let model = match self.vision.model(kind, None) {

@@ -45,6 +45,7 @@ pub use dovetail_flow::{Event, Shutdown, StepFailure, seconds};
 pub use dovetail_runtime::{SUBCOMMAND, compile_child};
 pub use dovetail_stores::make_folder;
 pub use dovetail_vision::forbid_telemetry;
+pub use models::trial::{TRY_MODEL, try_model_child};
 
 pub use error::{Blame, Error};
 pub use observer::{Notice, Observer};

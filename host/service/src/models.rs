@@ -3,6 +3,7 @@
 
 pub mod engine;
 pub mod share;
+pub(crate) mod trial;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -106,7 +107,12 @@ impl Service {
         }
         let store = self.models()?;
         let before = Before::look(&store)?;
-        let model = store.add(file, manifest, &Engines::new(self.engine_options()))?;
+        let model = {
+            let engine = self.engine_options();
+            let program = crate::this_program()?;
+            let trial = |name: &str| trial::try_out(&program, &engine, name, file, manifest);
+            store.add_after_trial(file, manifest, &Engines::new(engine.clone()), &trial)?
+        };
         let added: Vec<Installed> = store.list()?.into_iter().filter(|one| one.model.digest == model.digest).collect();
         share::publish(self, &store, &added)?;
         Ok(before.document(&model))

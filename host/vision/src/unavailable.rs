@@ -52,6 +52,12 @@ impl Engines {
 pub unsafe fn forbid_telemetry() {}
 
 impl Opencv {
+    /// # Errors
+    /// Always `Unavailable` with `built_without_opencv`.
+    pub fn expected_engine(&self) -> Result<Engine, VisionError> {
+        missing()
+    }
+
     /// Succeeds, so that everything that needs no vision works. Every operation returns `Unavailable`.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::faces::{data, photograph, wheel};
 use crate::support::{Home, Ran, command, root, valid};
+use crate::workers::{Daemon, wait};
 
 /// Runs the face pipeline on a photograph in the shared data folder, with these variables.
 fn faces(photograph: &Path, variables: &[(&str, &str)], more: &[&str]) -> Ran {
@@ -109,6 +110,135 @@ fn an_engine_that_is_asked_for_and_cannot_be_used_is_the_hosts_fault() {
     for step in resumed["processing_summary"]["steps"].as_array().unwrap() {
         assert_eq!(step["attempts"].as_array().unwrap().len(), 1, "no attempt was charged: {step:#}");
     }
+}
+
+#[test]
+fn a_run_that_requires_an_engine_waits_for_a_worker_with_it() {
+    let home = Home::new();
+    let (from, wheel) = (root().join("target/face-api/package").display().to_string(), wheel().display().to_string());
+    home.run(&["models", "pull", "--from", &from, "--engine", &wheel]).exits(0);
+    home.run(&["task", "push", &root().join("plugins/face-detection").display().to_string()]).exits(0);
+    let steps = json!({ "detect": { "number": 1, "task": "face-detection@^1", "inputs": { "image": "input.image" } } });
+    home.pipeline(
+        "it",
+        &json!({ "name": "it", "version": "1.0.0", "inputs": { "image": {} }, "steps": steps,
+            "output": { "faces": "detect.faces_array" } }),
+    );
+    let image = format!("image=@{}", photograph(6).display());
+    let requiring = |more: &[&str]| {
+        let args = [&["run", "it", "--input", &image, "--output", "json"], more].concat();
+        let ran = home.command(&args).env("DOVETAIL_VISION_REQUIRED_ENGINE", "opencv").output().unwrap();
+        Ran::of(&ran, &args)
+    };
+    // A program that runs its own runs does not have the engine: the host's fault, and no attempt is charged.
+    let error = requiring(&["--key", "k"]).exits(3).json()["error"].clone();
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("requires the engine opencv") && message.contains("onnxruntime 1.28.0"), "{error:#}");
+
+    let other = Daemon::start(&home, "other", &[]);
+    let run = requiring(&["--key", "k", "--detach"]).exits(0).json()["run_id"].as_str().unwrap().to_owned();
+    let show = || home.run(&["runs", "show", &run, "--output", "json"]).exits(0).json();
+    wait("the run says what it waits for", || show()["warnings"].to_string().contains("the engine opencv"));
+    home.write("dovetail.toml", "[vision]\nengine = \"opencv\"\n");
+    let _worker = Daemon::start(&home, "same", &[]);
+    let document = home.run(&["runs", "watch", &run, "--output", "json"]).exits(0).json();
+    assert_eq!(engines(&document).len(), 1, "{document:#}");
+    assert!(engines(&document).iter().all(|(_, engine, _)| engine == "opencv"), "{document:#}");
+    let attempts = document["processing_summary"]["steps"][0]["attempts"].as_array().unwrap();
+    assert_eq!((attempts.len(), &attempts[0]["worker"]), (1, &json!("same")), "{document:#}");
+    assert_eq!(other.stop(), Some(0));
+    let log = std::fs::read_to_string(home.path("other.log")).unwrap();
+    assert!(!log.contains("a step could not be run"), "the other worker has claimed no step: {log}");
+}
+
+/// A number as protocol buffers write it: seven bits in a byte, and a bit that says that more follow.
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+    out
+}
+
+/// A field of bytes in a protocol buffer.
+fn field(id: u64, bytes: &[u8]) -> Vec<u8> {
+    [varint(id << 3 | 2), varint(bytes.len() as u64), bytes.to_vec()].concat()
+}
+
+/// A field of a number in a protocol buffer.
+fn number(id: u64, value: u64) -> Vec<u8> {
+    [varint(id << 3), varint(value)].concat()
+}
+
+/// An ONNX file with these nodes and initializers, whose input is `x` and whose output is `y` (`onnx.proto`).
+fn onnx(nodes: &[Vec<u8>], initializers: &[Vec<u8>]) -> Vec<u8> {
+    let dims: Vec<u8> = [1, 3, 16, 16].iter().flat_map(|side| field(1, &number(1, *side))).collect();
+    let float = |name: &[u8]| {
+        let tensor = [number(1, 1), field(2, &dims)].concat();
+        [field(1, name), field(2, &field(1, &tensor))].concat()
+    };
+    let mut graph: Vec<u8> = nodes.iter().flat_map(|node| field(1, node)).collect();
+    graph.extend(field(2, b"it"));
+    graph.extend(initializers.iter().flat_map(|initializer| field(5, initializer)));
+    graph.extend([field(11, &float(b"x")), field(12, &float(b"y"))].concat());
+    [number(1, 8), field(7, &graph), field(8, &number(2, 13))].concat()
+}
+
+/// A node of an ONNX graph.
+fn node(op: &str, inputs: &[&str], output: &str, cast_to: Option<u64>) -> Vec<u8> {
+    let mut node: Vec<u8> = inputs.iter().flat_map(|input| field(1, input.as_bytes())).collect();
+    node.extend([field(2, output.as_bytes()), field(4, op.as_bytes())].concat());
+    if let Some(to) = cast_to {
+        node.extend(field(5, &[field(1, b"to"), number(3, to), number(20, 2)].concat()));
+    }
+    node
+}
+
+#[test]
+fn a_network_that_ends_its_process_is_refused_and_not_the_command_ended() {
+    let home = Home::new();
+    let library = root().join("target/onnxruntime").join("libonnxruntime.so.1.28.0").display().to_string();
+    let manifest = "kind = 'embedder'\nname = 'hostile'\noutput = 'vector'\nbatch = 1\n[input]\nside = 16\n\
+                    mean = [0.0, 0.0, 0.0]\nscale = 1.0\n[crop]\nfrom = 'detection'\n";
+    home.write("model.toml", manifest);
+    let add = |variables: &[(&str, &str)], bytes: &[u8]| {
+        home.write("hostile.onnx", bytes);
+        let args = ["models", "add", "hostile.onnx", "--manifest", "model.toml", "--output", "json"];
+        let ran = home.command(&args).envs(variables.iter().copied()).output().unwrap();
+        Ran::of(&ran, &args)
+    };
+    let onnxruntime = [("DOVETAIL_VISION_ONNXRUNTIME", library.as_str())];
+    // The least whole number divided by -1: the quotient is no 64-bit number, and the processor traps.
+    let whole =
+        |name: &[u8], value: i64| [number(1, 1), number(2, 7), field(8, name), field(9, &value.to_le_bytes())].concat();
+    let divides = onnx(
+        &[
+            node("Cast", &["x"], "zeros", Some(7)),
+            node("Add", &["zeros", "least"], "a", None),
+            node("Add", &["zeros", "minus-one"], "b", None),
+            node("Div", &["a", "b"], "q", None),
+            node("Cast", &["q"], "y", Some(1)),
+        ],
+        &[whole(b"least", i64::MIN), whole(b"minus-one", -1)],
+    );
+    let error = add(&onnxruntime, &divides).exits(2).json()["error"].clone();
+    assert_eq!(error["code"], "unusable_model", "{error:#}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("hostile.onnx") && message.contains("SIGFPE"), "{error:#}");
+    // A tensor that declares 12 GiB and has four bytes.
+    let sides: Vec<u8> = [1, 3, 1 << 15, 1 << 15].iter().flat_map(|side| number(1, *side)).collect();
+    let declared = [sides, number(2, 1), field(8, b"w"), field(9, &[0; 4])].concat();
+    let declares = onnx(&[node("Add", &["x", "w"], "y", None)], &[declared]);
+    for variables in [&onnxruntime[..], &[("DOVETAIL_VISION_ENGINE", "opencv")]] {
+        let error = add(variables, &declares).exits(2).json()["error"].clone();
+        assert_eq!(error["code"], "unusable_model", "{error:#}");
+        assert!(error["message"].as_str().unwrap().contains("8 GiB of address space"), "{error:#}");
+    }
+    assert_eq!(home.run(&["models", "list", "--output", "json"]).exits(0).json(), json!([]), "nothing is installed");
+    // The same file with a node that does no harm is taken.
+    add(&onnxruntime, &onnx(&[node("Identity", &["x"], "y", None)], &[])).exits(0);
 }
 
 /// The calls of the program and its threads that match `calls`, one in a line, by strace.

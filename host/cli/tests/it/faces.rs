@@ -508,7 +508,8 @@ fn a_run_keeps_the_model_that_was_chosen_when_it_was_submitted() {
     let record = ports.ledger.get(Kind::Run, &[first["run_id"].as_str().unwrap().to_owned()]).unwrap().remove(0);
     let record = RunRecord::decode(&record.unwrap(), "it").unwrap();
     let StoredValue::Inline(inputs) = record.inputs else { panic!("a picture is an artifact") };
-    let chosen: Vec<_> = record.models.iter().map(|(kind, one)| (kind.as_str(), one.digest.to_string())).collect();
+    let chosen: Vec<_> =
+        record.models.by_kind.iter().map(|(kind, one)| (kind.as_str(), one.digest.to_string())).collect();
     assert_eq!(chosen, [("detector", old)], "`run` has chosen, and recorded it");
     // Submit another run, then install a model that comes first by name before the run is executed.
     let published = dovetail_flow::pipeline(&ports, "it").unwrap();

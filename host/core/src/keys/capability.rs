@@ -9,6 +9,8 @@ use crate::executor::ModelUse;
 pub const MODEL: &str = "model:";
 /// The prefix of a capability to use some model of a kind: `model_kind:detector`.
 pub const MODEL_KIND: &str = "model_kind:";
+/// The prefix of a capability to run networks in an engine: `engine:opencv`, `engine:onnxruntime@1.28.0`.
+const ENGINE: &str = "engine:";
 /// The number of characters of a digest that people are shown, as in `dovetail models list`.
 const SHOWN: usize = 19;
 
@@ -23,6 +25,9 @@ pub enum Capability<'a> {
     ExactModel { name: &'a str, digest: &'a str },
     /// `model_kind:KIND`: the worker has some model of this kind.
     ModelKind(&'a str),
+    /// `engine:NAME` or `engine:NAME@VERSION`: the worker runs networks in this engine
+    /// ([`crate::required_engine::RequiredEngine`]).
+    Engine(&'a str),
 }
 
 impl<'a> Capability<'a> {
@@ -31,6 +36,9 @@ impl<'a> Capability<'a> {
     pub fn parse(name: &'a str) -> Self {
         if let Some(kind) = name.strip_prefix(MODEL_KIND) {
             return Self::ModelKind(kind);
+        }
+        if let Some(engine) = name.strip_prefix(ENGINE) {
+            return Self::Engine(engine);
         }
         match name.strip_prefix(MODEL) {
             Some(model) => match model.split_once('@') {
@@ -51,6 +59,7 @@ impl<'a> Capability<'a> {
                 format!("the model {name} ({})", digest.get(..SHOWN).unwrap_or(digest))
             }
             Self::ModelKind(kind) => format!("a model of the kind {kind}"),
+            Self::Engine(engine) => format!("the engine {}", engine.replacen('@', " ", 1)),
         }
     }
 }
@@ -62,6 +71,7 @@ impl fmt::Display for Capability<'_> {
             Self::Model(name) => write!(f, "{MODEL}{name}"),
             Self::ExactModel { name, digest } => write!(f, "{MODEL}{name}@{digest}"),
             Self::ModelKind(kind) => write!(f, "{MODEL_KIND}{kind}"),
+            Self::Engine(engine) => write!(f, "{ENGINE}{engine}"),
         }
     }
 }
@@ -72,7 +82,7 @@ pub fn exact_model(model: &ModelUse) -> String {
     Capability::ExactModel { name: &model.name, digest: &model.digest.to_string() }.to_string()
 }
 
-/// Whether the name is that of a grant, not of a model.
+/// Whether the name is that of a grant, not of a model or an engine.
 #[must_use]
 pub fn is_grant(name: &str) -> bool {
     matches!(Capability::parse(name), Capability::Grant(_))
@@ -98,6 +108,7 @@ mod tests {
                 Capability::Model(name),
                 Capability::ExactModel { name, digest: &digest },
                 Capability::ModelKind(name),
+                Capability::Engine(name),
             ] {
                 let text = capability.to_string();
                 assert_eq!(Capability::parse(&text), capability);
@@ -116,5 +127,7 @@ mod tests {
         assert_eq!(capability_in_words(&format!("model:m@{digest}")), format!("the model m ({})", &digest[..19]));
         assert_eq!(capability_in_words("model:m@short"), "the model m (short)");
         assert_eq!(capability_in_words("model_kind:detector"), "a model of the kind detector");
+        assert_eq!(capability_in_words("engine:opencv"), "the engine opencv");
+        assert_eq!(capability_in_words("engine:onnxruntime@1.28.0"), "the engine onnxruntime 1.28.0");
     }
 }

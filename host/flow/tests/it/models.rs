@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::bench::document;
-use dovetail_core::executor::{Attempt, Executor, FailureKind, HostError, ModelUse, Models, Report};
+use dovetail_core::executor::{Attempt, Executor, FailureKind, HostError, ModelUse, Models, ModelsByKind, Report};
 use dovetail_core::ledger::{Kind, Listing, MODEL_KIND, Scope, exact_model};
 use dovetail_core::record::{Form as _, RunRecord};
 use dovetail_core::stop::Stop;
@@ -25,7 +25,7 @@ fn detector(name: &str) -> ModelUse {
 }
 
 fn chosen(model: &ModelUse) -> Models {
-    BTreeMap::from([("detector".to_owned(), model.clone())])
+    Models { by_kind: BTreeMap::from([("detector".to_owned(), model.clone())]), engine: None }
 }
 
 /// Publishes three steps that each open a detector: two side by side, and one after them.
@@ -45,6 +45,8 @@ struct With {
     asked: AtomicUsize,
     /// All attempts fail.
     fails: bool,
+    /// The capability of the engine in which its networks run.
+    engine: &'static str,
     /// Two executors meet here, so that they choose at the same time.
     meeting: Option<Arc<Barrier>>,
 }
@@ -56,7 +58,7 @@ impl With {
 
     fn made(name: &str) -> Self {
         let (ran, asked) = (Mutex::default(), AtomicUsize::new(0));
-        Self { model: detector(name), ran, asked, fails: false, meeting: None }
+        Self { model: detector(name), ran, asked, fails: false, engine: "engine:opencv", meeting: None }
     }
 
     fn steps(&self) -> Vec<String> {
@@ -83,12 +85,12 @@ impl Executor for With {
         Ok(if self.fails { fails(FailureKind::InvalidInput, false) } else { sum(attempt) })
     }
 
-    fn choose_models(&self, kinds: &[&str]) -> Result<Models, HostError> {
+    fn choose_models(&self, kinds: &[&str]) -> Result<ModelsByKind, HostError> {
         assert_eq!(kinds, ["detector"]);
         if let Some(meeting) = &self.meeting {
             meeting.wait();
         }
-        Ok(chosen(&self.model))
+        Ok(chosen(&self.model).by_kind)
     }
 }
 
@@ -103,7 +105,7 @@ impl Drop for Ending<'_> {
 
 /// Starts a worker for all runs with this executor. It registers with the executor's detector.
 fn work<'s>(threads: &'s std::thread::Scope<'s, '_>, bench: &'s Bench, executor: &Arc<With>, shutdown: &Shutdown) {
-    let able = vec![format!("{MODEL_KIND}detector"), exact_model(&executor.model)];
+    let able = vec![format!("{MODEL_KIND}detector"), exact_model(&executor.model), executor.engine.to_owned()];
     let about = json!({ "able": able }).to_string().into_bytes();
     let daemon = Daemon { about: Arc::new(move |_, _| about.clone()), able: Arc::new(move || able.clone()) };
     let options = WorkerOptions {
@@ -213,6 +215,38 @@ fn a_run_that_is_run_again_keeps_its_models() {
             (3, 0),
             "the other worker has another detector"
         );
+    }
+}
+
+#[test]
+fn a_worker_with_another_engine_leaves_the_steps_of_a_run_alone_that_requires_one() {
+    // With and without a model that is chosen at submission; also after a retry, which makes the jobs anew.
+    for at_submission in [true, false] {
+        let bench = Bench::new();
+        let published = publish(&bench);
+        let other = With::new("one");
+        let fast = |fails| Arc::new(With { fails, engine: "engine:fast@2", ..With::made("one") });
+        let (failing, mended) = (fast(true), fast(false));
+        let by_kind = if at_submission { chosen(&other.model).by_kind } else { ModelsByKind::new() };
+        let models = Models { by_kind, engine: Some("fast@2".parse().unwrap()) };
+        let (shutdown, first, late) = (Shutdown::default(), Shutdown::default(), Shutdown::default());
+        let run = submit(&bench, &published, &models);
+        std::thread::scope(|threads| {
+            let _ending = Ending(&[&shutdown, &first, &late]);
+            work(threads, &bench, &other, &shutdown);
+            std::thread::sleep(Duration::from_millis(200));
+            let waits = waits(&bench.ports, &run).unwrap();
+            assert!(waits.iter().any(|line| line.contains("the engine fast 2")), "{waits:?}");
+            work(threads, &bench, &failing, &first);
+            until(&bench, "the run fails", || state(&bench, &run) == "failed");
+            first.drain();
+            retry(&bench.ports, &run, "test").unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+            work(threads, &bench, &mended, &late);
+            until(&bench, "the run ends", || state(&bench, &run) == "succeeded");
+        });
+        assert_eq!(other.asked.load(Ordering::SeqCst), 0, "the worker with another engine has claimed no job");
+        assert_eq!(mended.steps().len(), 3);
     }
 }
 

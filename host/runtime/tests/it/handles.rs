@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs as _};
-use dovetail_core::executor::{Attempt, Executor as _, FailureKind, ModelUse, Usage};
+use dovetail_core::executor::{Attempt, Executor as _, FailureKind, ModelUse, Models, Usage};
 use dovetail_core::limits::Limits;
 use dovetail_core::stop::Stop;
 use dovetail_core::vision::Vision as _;
@@ -190,7 +190,8 @@ fn a_kind_means_the_model_that_was_chosen_for_the_run() {
     let with = |name: &str, digest: &[u8]| {
         let model = ModelUse::new(name, dovetail_core::Digest::of(digest));
         let input = json!({ "image": picture, "n": 1 });
-        let models = BTreeMap::from([("embedder".to_owned(), model)]);
+        let by_kind = BTreeMap::from([("embedder".to_owned(), model)]);
+        let models = Models { by_kind, engine: None };
         let attempt = Attempt { models, ..attempt(package, input, Limits::DEFAULT) };
         bench.runtime.execute(&attempt, &Stop::never())
     };

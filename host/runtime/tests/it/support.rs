@@ -349,7 +349,7 @@ pub(crate) fn attempt(package: Digest, input: Value, limits: Limits) -> Attempt 
         input,
         origins: BTreeMap::from([("n".to_owned(), "output_001_n".to_owned())]),
         limits,
-        models: BTreeMap::new(),
+        models: dovetail_core::executor::Models::new(),
     }
 }
 

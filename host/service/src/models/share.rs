@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use dovetail_core::blobs::BlobKind;
-use dovetail_core::executor::{ModelUse, Models};
+use dovetail_core::executor::{ModelUse, Models, ModelsByKind};
 use dovetail_core::keys::{Capability, exact_model};
 use dovetail_core::ledger::{Kind, Listing, Operation, Record, Reply};
 use dovetail_core::pipeline::Pipeline;
@@ -61,16 +61,21 @@ pub(crate) fn published(ports: &Ports) -> Result<List<(String, ModelRecord)>, Er
     Ok(found)
 }
 
-/// Chooses a model for each kind of model that the pipeline's tasks open. A fleet that shares models chooses among its
+/// Chooses a model for each kind of model that the pipeline's tasks open, and the engine of `vision.required_engine`
+/// for all models. A fleet that shares models chooses among its
 /// published models, otherwise this machine's models are used. A kind without any model is left out: the run then waits
 /// for a worker that has a model of the kind.
 ///
 /// # Errors
 /// If the folder of the models cannot be read; a store's failure.
 pub fn chosen(service: &Service, pipeline: &Pipeline) -> Result<Models, Error> {
+    Ok(Models { by_kind: chosen_by_kind(service, pipeline)?, engine: service.settings.required_engine.clone() })
+}
+
+fn chosen_by_kind(service: &Service, pipeline: &Pipeline) -> Result<ModelsByKind, Error> {
     let kinds = dovetail_flow::model_kinds(pipeline);
     if kinds.is_empty() {
-        return Ok(Models::new());
+        return Ok(ModelsByKind::new());
     }
     let store = service.models_to_read()?;
     if !(service.settings.is_fleet() && service.settings.has_far_blobs()) {

@@ -10,7 +10,7 @@ use std::sync::mpsc::Sender;
 
 use dovetail_core::Digest;
 use dovetail_core::blobs::{ArtifactRef, BlobKind, Blobs};
-use dovetail_core::executor::{Attempt, Executor as _, LogLine, Outcome, Report};
+use dovetail_core::executor::{Attempt, Executor as _, LogLine, Models, Outcome, Report};
 use dovetail_core::keys::{NodeId, VersionKey};
 use dovetail_core::limits::Limits;
 use dovetail_core::record::PluginRecord;
@@ -215,7 +215,7 @@ impl Trial<'_> {
             input,
             origins: BTreeMap::new(),
             limits: self.limits,
-            models: runtime.choose_models(&kinds)?,
+            models: Models { by_kind: runtime.choose_models(&kinds)?, engine: None },
         };
         Ok((runtime, attempt))
     }

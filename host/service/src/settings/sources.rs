@@ -41,6 +41,7 @@ pub(super) struct Worker {
 pub(super) struct Vision {
     pub(super) threads: Option<usize>,
     pub(super) engine: Option<EngineChoice>,
+    pub(super) required_engine: Option<String>,
     /// The old name is from the time when OpenCV was the only engine.
     #[serde(alias = "opencv_threads")]
     pub(super) engine_threads: Option<usize>,
@@ -68,6 +69,7 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("DOVETAIL_WORKER_GRANTS", "worker.grants"),
     ("DOVETAIL_VISION_THREADS", "vision.threads"),
     ("DOVETAIL_VISION_ENGINE", "vision.engine"),
+    ("DOVETAIL_VISION_REQUIRED_ENGINE", "vision.required_engine"),
     // The old name comes first, so that the new one wins.
     ("DOVETAIL_VISION_OPENCV_THREADS", "vision.engine_threads"),
     ("DOVETAIL_VISION_ENGINE_THREADS", "vision.engine_threads"),
@@ -141,6 +143,7 @@ pub(super) fn from_environment(environment: &Environment) -> Result<FileSettings
                 let engine = EngineChoice::parse(value);
                 settings.vision.engine = Some(engine.ok_or_else(|| wrong("`auto`, `onnxruntime` or `opencv`"))?);
             }
+            "vision.required_engine" => settings.vision.required_engine = Some(value.to_owned()),
             "vision.engine_threads" => settings.vision.engine_threads = Some(number()? as usize),
             "vision.images" => settings.vision.images = Some(value.to_owned()),
             "log.format" => {
@@ -171,7 +174,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<FileSettings, Error> {
             return error.detail("line", line).detail("column", column);
         }
         let keys = "data, fleet, queue, meta, blobs, [worker] jobs, lease, grants, [vision] threads, engine, \
-                    engine_threads, onnxruntime, images, [log] format, level";
+                    required_engine, engine_threads, onnxruntime, images, [log] format, level";
         Error::usage("bad_config", message)
             .help(format!("the keys are {keys}"))
             .detail("line", line)

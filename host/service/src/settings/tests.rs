@@ -201,6 +201,8 @@ fn values_out_of_range_are_refused() {
         (("DOVETAIL_WORKER_GRANTS", "http"), "DOVETAIL_WORKER_GRANTS=clocks,random"),
         (("DOVETAIL_VISION_THREADS", "-1"), "DOVETAIL_VISION_THREADS=2"),
         (("DOVETAIL_VISION_ENGINE", "tensorflow"), "DOVETAIL_VISION_ENGINE=onnxruntime"),
+        (("DOVETAIL_VISION_REQUIRED_ENGINE", "auto"), "DOVETAIL_VISION_REQUIRED_ENGINE=onnxruntime@1.28.0"),
+        (("DOVETAIL_VISION_REQUIRED_ENGINE", "opencv@4,6"), "`vision.required_engine = \"onnxruntime@1.28.0\"`"),
         (("DOVETAIL_VISION_ENGINE_THREADS", "257"), "from 1 to 256"),
         (("DOVETAIL_VISION_IMAGES", "much"), "`vision.images = \"32MiB\"`"),
         (("DOVETAIL_LOG_LEVEL", "loud"), "DOVETAIL_LOG_LEVEL=info"),

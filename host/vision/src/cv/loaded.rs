@@ -97,6 +97,11 @@ impl Models {
         lock(&self.slots).get(model)?.engine.get().cloned()
     }
 
+    /// As [`Engines::expected`].
+    pub(super) fn expected_engine(&self) -> Result<Engine, VisionError> {
+        self.engines.expected()
+    }
+
     /// The folder of the installed models.
     pub(super) fn dir(&self) -> &std::path::Path {
         self.store.dir()

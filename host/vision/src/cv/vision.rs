@@ -85,6 +85,15 @@ impl Opencv {
         *lock(&self.missing) = Some(Missing { look, at: None });
     }
 
+    /// The engine that this process runs networks in. Does not open a library that is the pinned release.
+    ///
+    /// # Errors
+    /// `Unavailable` with [`dovetail_core::vision::ENGINE_UNAVAILABLE`] if ONNX Runtime is asked for and cannot be
+    /// used; `Scarce`.
+    pub fn expected_engine(&self) -> Result<Engine, VisionError> {
+        self.models.expected_engine()
+    }
+
     /// Searches for missing models. Returns whether a search ended after this call began, so that asking again may give
     /// another answer.
     fn look_elsewhere(&self) -> bool {

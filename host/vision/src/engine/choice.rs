@@ -1,10 +1,10 @@
 //! The choice of an engine: by the settings, and by the libraries that are found.
 
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
 
 use dovetail_core::sync::lock;
-use dovetail_core::vision::{ENGINE_FAILED, ENGINE_UNAVAILABLE, ModelKind, VisionError};
+use dovetail_core::vision::{ENGINE_FAILED, ENGINE_UNAVAILABLE, Engine, ModelKind, VisionError};
 
 use super::graph::{Graph as _, LoadedGraph, Onnx};
 use super::library::{LIBRARY, ONNXRUNTIME_VERSION, file_digest, installed, of_system, release};
@@ -20,9 +20,20 @@ enum Chosen {
     OnnxRuntime { library: Library, why: String },
 }
 
+/// The engine that will be chosen, unless its library cannot be opened.
+#[derive(Clone)]
+enum Plan {
+    Opencv { why: String },
+    OnnxRuntime { path: PathBuf, place: Place },
+}
+
 /// The engines of a process. ONNX Runtime is opened when the first network is loaded.
 pub struct Engines {
     options: EngineOptions,
+    /// Made once, so that a library which is installed later does not make this process another than it told.
+    planned: OnceLock<Plan>,
+    /// What [`Engines::expected`] found.
+    expected: OnceLock<Engine>,
     chosen: Mutex<Option<Chosen>>,
 }
 
@@ -54,7 +65,7 @@ impl Engines {
     /// Opens nothing.
     #[must_use]
     pub fn new(options: EngineOptions) -> Self {
-        Self { options, chosen: Mutex::default() }
+        Self { options, planned: OnceLock::new(), expected: OnceLock::new(), chosen: Mutex::default() }
     }
 
     /// The engine of this process, with what a person needs to know of it. Opens the library.
@@ -76,6 +87,28 @@ impl Engines {
         })
     }
 
+    /// The engine that this process runs networks in. Does not open the library if that is the pinned release: a worker
+    /// tells its engine before a network is needed.
+    ///
+    /// # Errors
+    /// As [`Engines::find`].
+    pub fn expected(&self) -> Result<Engine, VisionError> {
+        let chosen = lock(&self.chosen).clone();
+        match (chosen, self.plan()?) {
+            (Some(Chosen::OnnxRuntime { library, .. }), _) => return Ok(library.engine()),
+            (Some(Chosen::Opencv { .. }), _) | (None, Plan::Opencv { .. }) => return Ok(opencv::engine()),
+            (None, Plan::OnnxRuntime { path, .. }) => {
+                if let Some(expected) = self.expected.get() {
+                    return Ok(expected.clone());
+                }
+                if is_pinned(&path).is_ok() {
+                    return Ok(self.expected.get_or_init(onnxruntime::pinned).clone());
+                }
+            }
+        }
+        Ok(self.find()?.engine)
+    }
+
     fn choose(&self) -> Result<Chosen, VisionError> {
         let mut chosen = lock(&self.chosen);
         if let Some(chosen) = &*chosen {
@@ -93,22 +126,33 @@ impl Engines {
         Ok(chosen.insert(made).clone())
     }
 
-    fn look(&self) -> Result<Chosen, VisionError> {
-        let EngineOptions { choice, library, folder, .. } = &self.options;
-        let opencv = |why: String, is_fallback| Ok(Chosen::Opencv { why, is_fallback });
-        if *choice == EngineChoice::Opencv {
-            return opencv("the setting `vision.engine` asks for it".to_owned(), false);
+    /// The engine by the settings and by the files that are there.
+    fn plan(&self) -> Result<Plan, VisionError> {
+        if let Some(planned) = self.planned.get() {
+            return Ok(planned.clone());
         }
-        let (path, place) = if let Some(path) = library {
-            (path.clone(), Place::Setting)
+        let EngineOptions { choice, library, folder, .. } = &self.options;
+        let made = if *choice == EngineChoice::Opencv {
+            Plan::Opencv { why: "the setting `vision.engine` asks for it".to_owned() }
+        } else if let Some(path) = library {
+            Plan::OnnxRuntime { path: path.clone(), place: Place::Setting }
         } else if is_there(&installed(folder)) {
-            (installed(folder), Place::Data)
+            Plan::OnnxRuntime { path: installed(folder), place: Place::Data }
         } else if let Some(path) = of_system() {
-            (path, Place::System)
+            Plan::OnnxRuntime { path, place: Place::System }
         } else if *choice == EngineChoice::OnnxRuntime {
             return Err(unavailable(&format!("no library of it is installed; {}", how_to_get(folder))));
         } else {
-            return opencv("no library of ONNX Runtime is installed".to_owned(), false);
+            Plan::Opencv { why: "no library of ONNX Runtime is installed".to_owned() }
+        };
+        Ok(self.planned.get_or_init(|| made).clone())
+    }
+
+    fn look(&self) -> Result<Chosen, VisionError> {
+        let EngineOptions { choice, folder, .. } = &self.options;
+        let (path, place) = match self.plan()? {
+            Plan::Opencv { why } => return Ok(Chosen::Opencv { why, is_fallback: false }),
+            Plan::OnnxRuntime { path, place } => (path, place),
         };
         let opened = match place {
             Place::Data => is_pinned(&path).and_then(|()| onnxruntime::open(&path)),
@@ -132,7 +176,7 @@ impl Engines {
                 if *choice == EngineChoice::OnnxRuntime || place == Place::Setting {
                     return Err(unavailable(&format!("{message}; {remedy}")));
                 }
-                opencv(format!("ONNX Runtime's {message}; {remedy}"), true)
+                Ok(Chosen::Opencv { why: format!("ONNX Runtime's {message}; {remedy}"), is_fallback: true })
             }
         }
     }

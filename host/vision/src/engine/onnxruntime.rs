@@ -20,6 +20,7 @@ use ort::value::TensorRef;
 
 use super::elf;
 use super::graph::{Graph, NetworkOutput, Onnx, broken, one_output};
+use super::library::ONNXRUNTIME_VERSION;
 use crate::cv::scarce;
 
 /// The variable that keeps official builds from 1.29 on from writing and sending events. They read it when they start.
@@ -186,10 +187,19 @@ fn failed(code: &'static str) -> impl Fn(ort::Error) -> VisionError {
     }
 }
 
+fn engine(version: &str) -> Engine {
+    Engine { name: "onnxruntime".to_owned(), version: version.to_owned() }
+}
+
+/// The engine of the pinned release.
+pub(super) fn pinned() -> Engine {
+    engine(ONNXRUNTIME_VERSION)
+}
+
 impl Library {
     /// The engine's name and version, for the lineage.
     pub(crate) fn engine(&self) -> Engine {
-        Engine { name: "onnxruntime".to_owned(), version: self.version.clone() }
+        engine(&self.version)
     }
 
     /// Loads a network. `threads`: those of a pass. With one thread a pass runs on its caller's thread.

@@ -1,6 +1,6 @@
 //! The default model of each kind. Every process uses this rule.
 
-use dovetail_core::executor::{ModelUse, Models};
+use dovetail_core::executor::{ModelUse, ModelsByKind};
 use dovetail_core::vision::ModelKind;
 
 use super::store::Installed;
@@ -29,8 +29,8 @@ pub fn default_model(installed: &[Installed], kind: ModelKind) -> Option<&Instal
 /// The default models of these kinds, and the default landmarker if one of the models needs it. A kind without an
 /// installed model is left out, and so is a name that is not a kind.
 #[must_use]
-pub fn default_models<'k>(installed: &[Installed], kinds: impl IntoIterator<Item = &'k str>) -> Models {
-    let mut chosen = Models::new();
+pub fn default_models<'k>(installed: &[Installed], kinds: impl IntoIterator<Item = &'k str>) -> ModelsByKind {
+    let mut chosen = ModelsByKind::new();
     let mut choose = |one: &Installed| {
         let used = ModelUse::new(&*one.model.name, one.model.digest);
         chosen.insert(one.model.kind.name().to_owned(), used);

@@ -293,18 +293,23 @@ impl ModelStore {
     /// # Errors
     /// `BadManifest`, `NameTaken`, `TooLarge`, `Unusable`, `Io`; `Unavailable` in a build without OpenCV.
     pub fn add(&self, file: &Path, manifest: &Path, engines: &Engines) -> Result<Model, ModelError> {
-        let bad = |message: String| ModelError::BadManifest { path: manifest.to_owned(), message };
-        let text = read_bounded(manifest, MAX_MANIFEST)?;
-        let parsed = Manifest::parse(std::str::from_utf8(&text).map_err(|err| bad(err.to_string()))?).map_err(bad)?;
-        if !parsed.files.is_empty() {
-            return Err(bad("`files` is written by the store; leave it out".to_owned()));
-        }
-        let role = match parsed.output {
-            Output::Cascade => Role::Cascade,
-            Output::SsdAnchors => return Err(bad("`ssd_anchors` is only for imported models; use `boxes`".to_owned())),
-            _ => Role::Network,
-        };
-        let candidate = Candidate { files: vec![(role, read_bounded(file, MAX_FILE)?)], manifest: parsed };
+        self.add_after_trial(file, manifest, engines, &|_| Ok(()))
+    }
+
+    /// As [`ModelStore::add`]. `trial` gets the model's name before the network is loaded in this process, and may
+    /// refuse the model.
+    ///
+    /// # Errors
+    /// As [`ModelStore::add`]; the error of `trial`.
+    pub fn add_after_trial(
+        &self,
+        file: &Path,
+        manifest: &Path,
+        engines: &Engines,
+        trial: &dyn Fn(&str) -> Result<(), ModelError>,
+    ) -> Result<Model, ModelError> {
+        let candidate = own_model(file, manifest)?;
+        trial(&candidate.manifest.name)?;
         check(&candidate, file, engines)?;
         self.install(vec![candidate], None).map(|mut models| models.remove(0))
     }
@@ -371,6 +376,31 @@ impl ModelStore {
         file.persist(path).map_err(|err| io_error("rename to", path)(err.error))?;
         fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(io_error("sync", parent))
     }
+}
+
+/// Reads a user's own model: `file` is the network or the cascade, `manifest` its `model.toml`.
+fn own_model(file: &Path, manifest: &Path) -> Result<Candidate, ModelError> {
+    let bad = |message: String| ModelError::BadManifest { path: manifest.to_owned(), message };
+    let text = read_bounded(manifest, MAX_MANIFEST)?;
+    let parsed = Manifest::parse(std::str::from_utf8(&text).map_err(|err| bad(err.to_string()))?).map_err(bad)?;
+    if !parsed.files.is_empty() {
+        return Err(bad("`files` is written by the store; leave it out".to_owned()));
+    }
+    let role = match parsed.output {
+        Output::Cascade => Role::Cascade,
+        Output::SsdAnchors => return Err(bad("`ssd_anchors` is only for imported models; use `boxes`".to_owned())),
+        _ => Role::Network,
+    };
+    Ok(Candidate { files: vec![(role, read_bounded(file, MAX_FILE)?)], manifest: parsed })
+}
+
+/// Checks a user's own model as [`ModelStore::add`] does, and installs nothing. For a process of its own: a network can
+/// end the process that runs it.
+///
+/// # Errors
+/// As [`ModelStore::add`].
+pub fn try_model(file: &Path, manifest: &Path, engines: &Engines) -> Result<(), ModelError> {
+    check(&own_model(file, manifest)?, file, engines)
 }
 
 /// Loads the candidate and runs it once. `path` is the file that an error names.
