@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "opencv")]
+use std::path::PathBuf;
 
 use dovetail_core::id::Digest;
 
@@ -69,11 +71,13 @@ pub fn file_digest(path: &Path) -> io::Result<Digest> {
 }
 
 /// The library in the folder of engines.
+#[cfg(feature = "opencv")]
 pub(super) fn installed(folder: &Path) -> PathBuf {
     folder.join(LIBRARY)
 }
 
 /// The file of the system's library: the first of the dynamic linker's usual folders that has it.
+#[cfg(feature = "opencv")]
 pub(super) fn of_system() -> Option<PathBuf> {
     const NAME: &str = "libonnxruntime.so.1";
     let variable = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();

@@ -15,7 +15,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use dovetail_core::id::Digest;
-use dovetail_core::vision::{ENGINE_UNAVAILABLE, Model, VisionError};
+use dovetail_core::vision::{Model, VisionError};
 
 use super::folders::make_folder;
 use super::manifest::{File, MAX_FILE, MAX_MANIFEST, Manifest, Output, Role};
@@ -407,6 +407,8 @@ pub fn try_model(file: &Path, manifest: &Path, engines: &Engines) -> Result<(), 
 pub(crate) fn check(candidate: &Candidate, path: &Path, engines: &Engines) -> Result<(), ModelError> {
     #[cfg(feature = "opencv")]
     {
+        use dovetail_core::vision::ENGINE_UNAVAILABLE;
+
         let refused = |error| match error {
             VisionError::Scarce { .. } | VisionError::Unavailable { code: ENGINE_UNAVAILABLE, .. } => {
                 ModelError::Engine(error)
