@@ -37,11 +37,12 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|first| first == dovetail_service::SUBCOMMAND) {
         return dovetail_service::compile_child(&arguments[2..]);
     }
-    out_of_memory::exit_when_refused();
     forbid_telemetry();
+    // The trial ends as it ends: its parent judges by the signal.
     if arguments.get(1).is_some_and(|first| first == dovetail_service::TRY_MODEL) {
-        return dovetail_service::try_model_child(&arguments[2..]);
+        return dovetail_service::try_model_child(&arguments[2..], std::io::stdin());
     }
+    out_of_memory::exit_when_refused();
     let cli = match help::parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error, &arguments),

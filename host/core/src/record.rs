@@ -23,9 +23,9 @@ pub use self::outcome::{OutcomeRecord, StepEnd};
 pub trait Form: Serialize + DeserializeOwned {
     /// Name and version, such as `dovetail.outcome/1`.
     const FORMAT: &'static str;
-    /// A later version of the form, if there is one. It is written only for records that the first version cannot hold.
-    /// So an older dovetail refuses only those records, by name, and still reads all others.
-    const EXTENDED: Option<&'static str> = None;
+    /// Later versions of the form, the oldest first. Each is written only for records that the versions before it
+    /// cannot hold. So an older dovetail refuses only those records, by name, and still reads all others.
+    const EXTENDED: &'static [&'static str] = &[];
 
     /// The version in which this record is written.
     fn format(&self) -> &'static str {
@@ -59,11 +59,11 @@ pub trait Form: Serialize + DeserializeOwned {
         }
         let head: Head =
             serde_json::from_slice(bytes).map_err(|e| StoreError::new(StoreErrorKind::Corrupt, read(), e))?;
-        if head.format != Self::FORMAT && Some(head.format.as_str()) != Self::EXTENDED {
+        if head.format != Self::FORMAT && !Self::EXTENDED.contains(&head.format.as_str()) {
             let why = format!(
                 "its form is `{}`; this dovetail reads `{}`: use the version that wrote it, or a newer one",
                 head.format,
-                Self::EXTENDED.unwrap_or(Self::FORMAT)
+                Self::EXTENDED.last().unwrap_or(&Self::FORMAT)
             );
             return Err(StoreError::new(StoreErrorKind::Newer, read(), why));
         }
@@ -95,7 +95,8 @@ pub struct RunRecord {
     pub models: Models,
 }
 
-/// The stored form of a [`RunRecord`]. Version 1 has `inputs`; version 2 has `inputs_blob` instead.
+/// The stored form of a [`RunRecord`]. Version 1 has `inputs`; version 2 has `inputs_blob` instead. Version 3 has
+/// either, and `engine`: a version that does not know the requirement must not make jobs of the run.
 #[derive(Deserialize)]
 struct RunForm {
     pipeline: String,
@@ -148,10 +149,11 @@ impl Serialize for RunRecord {
 
 impl Form for RunRecord {
     const FORMAT: &'static str = "dovetail.run_record/1";
-    const EXTENDED: Option<&'static str> = Some("dovetail.run_record/2");
+    const EXTENDED: &'static [&'static str] = &["dovetail.run_record/2", "dovetail.run_record/3"];
 
     fn format(&self) -> &'static str {
         match self.inputs {
+            _ if self.models.engine.is_some() => "dovetail.run_record/3",
             StoredValue::Inline(_) => Self::FORMAT,
             StoredValue::Blob { .. } => "dovetail.run_record/2",
         }
@@ -412,19 +414,19 @@ mod tests {
         let large = run(StoredValue::Blob { digest: Digest::of(b"v"), bytes: 1 << 20 });
         assert!(large.encode().starts_with(br#"{"format":"dovetail.run_record/2""#));
         assert_eq!(RunRecord::decode(&large.encode(), "run r").unwrap(), large);
-        let newer = text.replace("record/1", "record/3");
+        let newer = text.replace("record/1", "record/4");
         let error = RunRecord::decode(newer.as_bytes(), "run r").unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Newer);
-        assert!(error.source.unwrap().to_string().contains("reads `dovetail.run_record/2`"));
+        assert!(error.source.unwrap().to_string().contains("reads `dovetail.run_record/3`"));
     }
 
     #[test]
-    fn the_required_engine_of_a_run_is_recorded_in_the_form_of_every_version() {
+    fn the_required_engine_of_a_run_is_recorded_in_a_form_that_an_older_dovetail_refuses() {
         let models = Models { engine: Some("onnxruntime@1.28.0".parse().unwrap()), ..Models::new() };
         let inputs = StoredValue::Inline(serde_json::json!({}));
         let run = RunRecord { pipeline: "p@1.0.0#1".into(), inputs, submitted_ms: 7, models };
         let text = String::from_utf8(run.encode()).unwrap();
-        assert!(text.starts_with(r#"{"format":"dovetail.run_record/1""#), "{text}");
+        assert!(text.starts_with(r#"{"format":"dovetail.run_record/3""#), "{text}");
         assert!(text.ends_with(r#""submitted_ms":7,"engine":"onnxruntime@1.28.0"}"#), "{text}");
         assert_eq!(RunRecord::decode(text.as_bytes(), "run r").unwrap(), run);
     }

@@ -359,6 +359,12 @@ pub trait Vision: Send + Sync {
     /// with the model, and for a model without a network.
     fn engine(&self, model: &Digest) -> Option<Engine>;
 
+    /// The engine that this process chose for its networks. A network that this engine refuses may run in another one.
+    /// `None` before the first network is loaded.
+    fn process_engine(&self) -> Option<Engine> {
+        None
+    }
+
     /// Detects faces; the most confident come first.
     ///
     /// # Errors

@@ -364,8 +364,8 @@ fn in_words<'t>(truth: &'t Truth, waiting: &'t Waiting) -> impl Iterator<Item = 
         let needs = waiting.get(&step.name)?;
         Some(format!(
             "{} waits: no living worker has {} \
-             (a grant is in its `worker.grants`; a model comes with `dovetail models pull` or `add`; an engine with \
-             `dovetail models pull` or `vision.engine`)",
+             (a grant is in its `worker.grants`; a model comes with `dovetail models pull` or `add`; an engine by \
+             `vision.engine`, and ONNX Runtime comes with `dovetail models pull`)",
             step.id(),
             needs.iter().map(|need| capability_in_words(need)).collect::<Vec<_>>().join(" and ")
         ))

@@ -30,6 +30,7 @@ mod ticker;
 mod types;
 mod values;
 mod warnings;
+mod wrong_engine;
 
 pub use compile::{CompileLimits, SUBCOMMAND, compile_child, limit_child};
 pub use compiler::{Compiler, CompilerOptions};

@@ -14,12 +14,11 @@ use dovetail_core::executor::{
     Attempt, Executor, HostError, LogLine, MISSING_PACKAGE, ModelUse, ModelsByKind, Outcome, Report, Usage,
 };
 use dovetail_core::limits::Limits;
-use dovetail_core::required_engine::RequiredEngine;
 use dovetail_core::scarce::Scarce;
 use dovetail_core::size::json_size;
 use dovetail_core::stop::{Stop, StopReason};
 use dovetail_core::sync::lock;
-use dovetail_core::vision::{self, ENGINE_UNAVAILABLE, ModelKind, Vision, VisionError};
+use dovetail_core::vision::{self, ModelKind, Vision, VisionError};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use wasmtime::{Store, UpdateDeadline};
@@ -36,6 +35,7 @@ use crate::package::{MAX_PACKAGE, Package};
 use crate::refusal::LoadError;
 use crate::state::{Budgets, HOSTCALL_FUEL, Progress, Setting, State, WASI_HANDLES, broken, panicked};
 use crate::ticker::Ticker;
+use crate::wrong_engine::wrong_engine;
 
 /// The most loaded components that are kept; the least recently used one is dropped first.
 const MAX_LOADED: usize = 64;
@@ -313,7 +313,9 @@ impl Runtime {
         let mut models = state.models;
         for model in &mut models {
             model.engine = state.vision.engine(&model.digest);
-            is_required_engine(model, attempt.models.engine.as_ref())?;
+            if let Some(failure) = wrong_engine(model, attempt.models.engine.as_ref(), &*state.vision)? {
+                outcome = Outcome::Failed { failure };
+            }
         }
         let mut log = log.lock();
         Ok(Report {
@@ -341,18 +343,6 @@ impl Runtime {
             })),
         )
     }
-}
-
-/// Refuses the result of a network that ran in another engine than the run requires. A worker leaves the steps of such
-/// runs alone, but its library may have become unusable, and a network that only one engine can run runs in that one.
-fn is_required_engine(model: &ModelUse, required: Option<&RequiredEngine>) -> Result<(), HostError> {
-    let (Some(required), Some(engine)) = (required, &model.engine) else { return Ok(()) };
-    if required.is_met_by(engine) {
-        return Ok(());
-    }
-    let message =
-        format!("{ENGINE_UNAVAILABLE}: the run requires the engine {required}, and its network runs in {engine} here");
-    Err(host_error(format!("use the model {}", model.name), false, message))
 }
 
 impl Executor for Runtime {

@@ -2,6 +2,7 @@
 //! within a fleet ([`share`]).
 
 pub mod engine;
+pub(crate) mod required;
 pub mod share;
 pub(crate) mod trial;
 
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use dovetail_core::vision::Model;
-use dovetail_vision::{Engines, FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelStore};
+use dovetail_vision::{Engines, FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelStore, OwnModel};
 use tempfile::TempDir;
 
 use crate::documents::{InstalledModel, ModelDocument, ModelSummary};
@@ -110,7 +111,7 @@ impl Service {
         let model = {
             let engine = self.engine_options();
             let program = crate::this_program()?;
-            let trial = |name: &str| trial::try_out(&program, &engine, name, file, manifest);
+            let trial = |model: &OwnModel<'_>| trial::try_out(&program, &engine, model, file);
             store.add_after_trial(file, manifest, &Engines::new(engine.clone()), &trial)?
         };
         let added: Vec<Installed> = store.list()?.into_iter().filter(|one| one.model.digest == model.digest).collect();

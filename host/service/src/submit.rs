@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::documents::FindingDocument;
 use crate::inputs::{InputTypes, Inputs};
+use crate::models::required;
 use crate::models::share::chosen;
 use crate::paths::Shown as _;
 use crate::{Error, Notice, Observer, Service, grants};
@@ -146,12 +147,15 @@ pub(crate) fn missing_artifact(digest: &str) -> Error {
 }
 
 impl Submission<'_> {
-    /// Refuses a pipeline if this process would execute the steps and withholds a grant that they ask for.
+    /// Refuses a pipeline if this process would execute the steps, and withholds a grant that they ask for or has not
+    /// the engine that the settings require.
     ///
     /// # Errors
-    /// `grant_withheld`.
+    /// `grant_withheld`, `engine_unavailable`.
     pub fn may_run_here(&self) -> Result<(), Error> {
-        grants::of_steps(&self.service.settings, &self.published.pipeline.steps)
+        let steps = &self.published.pipeline.steps;
+        grants::of_steps(&self.service.settings, steps)?;
+        required::is_here(self.service, steps)
     }
 
     /// The values with defaults added, checked against the types of the pipeline's inputs.

@@ -92,7 +92,7 @@ impl Service {
         }));
         let runtime = Arc::new(self.runtime_with(vision.clone(), ports.blobs.clone(), jobs, None)?);
         let (grants, models) = (self.settings.grants.clone(), sync.clone());
-        let engines = Arc::new(Mutex::new(engines(&vision)));
+        let engines = Arc::new(Mutex::new(engines(&vision, None)));
         let known = engines.clone();
         let able: dovetail_flow::CapabilitiesFn =
             Arc::new(move || grants.iter().cloned().chain(models.able()).chain(lock(&known).iter().cloned()).collect());
@@ -116,7 +116,8 @@ impl Service {
                         tracing::warn!(error = error.chain(), "could not look for new models");
                     }
                     // The library may have turned out to be unusable, or a scarce resource may be there again.
-                    *lock(&engines) = self::engines(&vision);
+                    let before = lock(&engines).clone();
+                    *lock(&engines) = self::engines(&vision, Some(&before));
                 }
             })?;
             let result = worker.run(&Scope::All, shutdown);
@@ -193,8 +194,8 @@ impl Service {
     }
 }
 
-/// The capabilities of a worker with this engine: none if no network can run here.
-fn engines(vision: &Opencv) -> Vec<String> {
+/// The capabilities of a worker with this engine: none if no network can run here. `before`: those of the last look.
+fn engines(vision: &Opencv, before: Option<&[String]>) -> Vec<String> {
     match vision.expected_engine() {
         Ok(engine) => {
             let met = RequiredEngine::all_met_by(&engine);
@@ -202,7 +203,9 @@ fn engines(vision: &Opencv) -> Vec<String> {
         }
         Err(error) => {
             let err: &dyn std::error::Error = &error;
-            tracing::warn!(err, "this worker leaves steps alone whose run requires an engine");
+            if before.is_none_or(|before| !before.is_empty()) {
+                tracing::warn!(err, "this worker leaves steps alone whose run requires an engine");
+            }
             Vec::new()
         }
     }

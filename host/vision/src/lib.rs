@@ -42,8 +42,8 @@ pub use engine::{
     EngineChoice, EngineFound, EngineOptions, LIBRARY, ONNXRUNTIME_VERSION, Release, file_digest, release,
 };
 pub use models::{
-    FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelError, ModelStore, UnreadModel, default_model, default_models,
-    try_model,
+    FACE_API_PACKAGE, HAAR_FOLDER, Installed, ModelError, ModelStore, OwnModel, UnreadModel, default_model,
+    default_models, try_model,
 };
 pub use options::Options;
 

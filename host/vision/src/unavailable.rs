@@ -42,6 +42,12 @@ impl Engines {
     pub fn find(&self) -> Result<EngineFound, VisionError> {
         missing()
     }
+
+    /// # Errors
+    /// Always `Unavailable` with `built_without_opencv`.
+    pub fn expected(&self) -> Result<Engine, VisionError> {
+        missing()
+    }
 }
 
 /// Does nothing: this build opens no library.

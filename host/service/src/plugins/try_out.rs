@@ -215,7 +215,10 @@ impl Trial<'_> {
             input,
             origins: BTreeMap::new(),
             limits: self.limits,
-            models: Models { by_kind: runtime.choose_models(&kinds)?, engine: None },
+            models: Models {
+                by_kind: runtime.choose_models(&kinds)?,
+                engine: self.service.settings.required_engine.clone(),
+            },
         };
         Ok((runtime, attempt))
     }

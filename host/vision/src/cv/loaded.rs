@@ -97,6 +97,11 @@ impl Models {
         lock(&self.slots).get(model)?.engine.get().cloned()
     }
 
+    /// As [`Engines::chosen`].
+    pub(super) fn process_engine(&self) -> Option<Engine> {
+        self.engines.chosen()
+    }
+
     /// As [`Engines::expected`].
     pub(super) fn expected_engine(&self) -> Result<Engine, VisionError> {
         self.engines.expected()
@@ -184,10 +189,19 @@ impl Models {
         Ok(Arc::clone(lock(&self.slots).entry(model.digest).or_insert(slot)))
     }
 
-    /// Notes models that operations will use, in place of those that were noted before.
+    /// Notes models that operations will use, besides those that were noted before.
     pub(super) fn expect(&self, models: &[Digest]) {
-        let slots = lock(&self.slots);
-        *lock(&self.expected) = models.iter().filter(|digest| !slots.contains_key(digest)).copied().collect();
+        let unknown: Vec<Digest> = {
+            let slots = lock(&self.slots);
+            models.iter().filter(|digest| !slots.contains_key(digest)).copied().collect()
+        };
+        // Another attempt may have noted models too, and has not decoded its picture yet.
+        let mut expected = lock(&self.expected);
+        for digest in unknown {
+            if !expected.contains(&digest) {
+                expected.push(digest);
+            }
+        }
     }
 
     /// The noted models, in their order.

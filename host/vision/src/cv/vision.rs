@@ -204,6 +204,10 @@ impl Vision for Opencv {
         self.models.engine(model)
     }
 
+    fn process_engine(&self) -> Option<Engine> {
+        self.models.process_engine()
+    }
+
     fn detect(
         &self,
         model: &Model,

@@ -30,7 +30,7 @@ enum Plan {
 /// The engines of a process. ONNX Runtime is opened when the first network is loaded.
 pub struct Engines {
     options: EngineOptions,
-    /// Made once, so that a library which is installed later does not make this process another than it told.
+    /// Made once, so that every look at the library is at the same file.
     planned: OnceLock<Plan>,
     /// What [`Engines::expected`] found.
     expected: OnceLock<Engine>,
@@ -87,24 +87,29 @@ impl Engines {
         })
     }
 
+    /// The engine that was chosen when the first network was loaded.
+    pub(crate) fn chosen(&self) -> Option<Engine> {
+        lock(&self.chosen).as_ref().map(|chosen| match chosen {
+            Chosen::Opencv { .. } => opencv::engine(),
+            Chosen::OnnxRuntime { library, .. } => library.engine(),
+        })
+    }
+
     /// The engine that this process runs networks in. Does not open the library if that is the pinned release: a worker
     /// tells its engine before a network is needed.
     ///
     /// # Errors
     /// As [`Engines::find`].
     pub fn expected(&self) -> Result<Engine, VisionError> {
-        let chosen = lock(&self.chosen).clone();
-        match (chosen, self.plan()?) {
-            (Some(Chosen::OnnxRuntime { library, .. }), _) => return Ok(library.engine()),
-            (Some(Chosen::Opencv { .. }), _) | (None, Plan::Opencv { .. }) => return Ok(opencv::engine()),
-            (None, Plan::OnnxRuntime { path, .. }) => {
-                if let Some(expected) = self.expected.get() {
-                    return Ok(expected.clone());
-                }
-                if is_pinned(&path).is_ok() {
-                    return Ok(self.expected.get_or_init(onnxruntime::pinned).clone());
-                }
-            }
+        if let Some(chosen) = self.chosen() {
+            return Ok(chosen);
+        }
+        let Plan::OnnxRuntime { path, .. } = self.plan()? else { return Ok(opencv::engine()) };
+        if let Some(expected) = self.expected.get() {
+            return Ok(expected.clone());
+        }
+        if is_pinned(&path).is_ok() {
+            return Ok(self.expected.get_or_init(onnxruntime::pinned).clone());
         }
         Ok(self.find()?.engine)
     }
@@ -143,7 +148,8 @@ impl Engines {
         } else if *choice == EngineChoice::OnnxRuntime {
             return Err(unavailable(&format!("no library of it is installed; {}", how_to_get(folder))));
         } else {
-            Plan::Opencv { why: "no library of ONNX Runtime is installed".to_owned() }
+            // Not kept: `models pull` may install the library before the first network is loaded.
+            return Ok(Plan::Opencv { why: "no library of ONNX Runtime is installed".to_owned() });
         };
         Ok(self.planned.get_or_init(|| made).clone())
     }

@@ -22,5 +22,5 @@ pub use import::{FACE_API_PACKAGE, HAAR_FOLDER};
 #[cfg(feature = "opencv")]
 pub(crate) use listed::ModelListCache;
 pub use manifest::Manifest;
-pub use store::{Installed, ModelError, ModelStore, UnreadModel, try_model};
+pub use store::{Installed, ModelError, ModelStore, OwnModel, UnreadModel, try_model};
 pub use weights::WeightsError;

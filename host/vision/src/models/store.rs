@@ -296,8 +296,8 @@ impl ModelStore {
         self.add_after_trial(file, manifest, engines, &|_| Ok(()))
     }
 
-    /// As [`ModelStore::add`]. `trial` gets the model's name before the network is loaded in this process, and may
-    /// refuse the model.
+    /// As [`ModelStore::add`]. `trial` gets the bytes before the network is loaded in this process, and may refuse the
+    /// model.
     ///
     /// # Errors
     /// As [`ModelStore::add`]; the error of `trial`.
@@ -306,10 +306,13 @@ impl ModelStore {
         file: &Path,
         manifest: &Path,
         engines: &Engines,
-        trial: &dyn Fn(&str) -> Result<(), ModelError>,
+        trial: &dyn Fn(&OwnModel<'_>) -> Result<(), ModelError>,
     ) -> Result<Model, ModelError> {
-        let candidate = own_model(file, manifest)?;
-        trial(&candidate.manifest.name)?;
+        let text = read_bounded(manifest, MAX_MANIFEST)?;
+        let mut candidate = own_model(&text, manifest)?;
+        let bytes = read_bounded(file, MAX_FILE)?;
+        trial(&OwnModel { name: &candidate.manifest.name, manifest: &text, file: &bytes })?;
+        candidate.files[0].1 = bytes;
         check(&candidate, file, engines)?;
         self.install(vec![candidate], None).map(|mut models| models.remove(0))
     }
@@ -378,20 +381,30 @@ impl ModelStore {
     }
 }
 
-/// Reads a user's own model: `file` is the network or the cascade, `manifest` its `model.toml`.
-fn own_model(file: &Path, manifest: &Path) -> Result<Candidate, ModelError> {
-    let bad = |message: String| ModelError::BadManifest { path: manifest.to_owned(), message };
-    let text = read_bounded(manifest, MAX_MANIFEST)?;
-    let parsed = Manifest::parse(std::str::from_utf8(&text).map_err(|err| bad(err.to_string()))?).map_err(bad)?;
-    if !parsed.files.is_empty() {
+/// A user's own model as it was read.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnModel<'a> {
+    /// The name in the manifest.
+    pub name: &'a str,
+    /// The text of `model.toml`.
+    pub manifest: &'a [u8],
+    /// The network or the cascade.
+    pub file: &'a [u8],
+}
+
+/// A user's own model by the text of its `model.toml`, with an empty file. `path` is the file that an error names.
+fn own_model(text: &[u8], path: &Path) -> Result<Candidate, ModelError> {
+    let bad = |message: String| ModelError::BadManifest { path: path.to_owned(), message };
+    let manifest = Manifest::parse(std::str::from_utf8(text).map_err(|err| bad(err.to_string()))?).map_err(bad)?;
+    if !manifest.files.is_empty() {
         return Err(bad("`files` is written by the store; leave it out".to_owned()));
     }
-    let role = match parsed.output {
+    let role = match manifest.output {
         Output::Cascade => Role::Cascade,
         Output::SsdAnchors => return Err(bad("`ssd_anchors` is only for imported models; use `boxes`".to_owned())),
         _ => Role::Network,
     };
-    Ok(Candidate { files: vec![(role, read_bounded(file, MAX_FILE)?)], manifest: parsed })
+    Ok(Candidate { files: vec![(role, Vec::new())], manifest })
 }
 
 /// Checks a user's own model as [`ModelStore::add`] does, and installs nothing. For a process of its own: a network can
@@ -399,8 +412,10 @@ fn own_model(file: &Path, manifest: &Path) -> Result<Candidate, ModelError> {
 ///
 /// # Errors
 /// As [`ModelStore::add`].
-pub fn try_model(file: &Path, manifest: &Path, engines: &Engines) -> Result<(), ModelError> {
-    check(&own_model(file, manifest)?, file, engines)
+pub fn try_model(manifest: &[u8], file: Vec<u8>, engines: &Engines) -> Result<(), ModelError> {
+    let mut candidate = own_model(manifest, Path::new("model.toml"))?;
+    candidate.files[0].1 = file;
+    check(&candidate, Path::new("model"), engines)
 }
 
 /// Loads the candidate and runs it once. `path` is the file that an error names.
