@@ -47,7 +47,9 @@ fn listed(home: &Home, what: &str, ours: &str, (name, value): (&str, &str)) {
     let told =
         text.stderr.lines().find(|line| line.starts_with("warning: ")).unwrap_or_else(|| panic!("{}", text.stderr));
     assert!(
-        told.contains(value) && told.contains("/2`") && told.contains("use the version that wrote it, or a newer one"),
+        told.contains(value)
+            && told.contains("`dovetail.")
+            && told.contains("use the version that wrote it, or a newer one"),
         "{told}"
     );
     let all = home.run(&[what, "list", "--output", "json"]).exits(0).json();
@@ -60,7 +62,7 @@ fn listed(home: &Home, what: &str, ours: &str, (name, value): (&str, &str)) {
 fn a_run_of_a_newer_form_hides_no_other() {
     let home = home();
     let run = RunKey { run: RUN.parse().unwrap(), generation: 0 };
-    let record = record(Kind::Run, RUN, "dovetail.run_record/3");
+    let record = record(Kind::Run, RUN, "dovetail.run_record/9");
     write(&home, &[Operation::Submit { run, record, jobs: Vec::new(), steps: [NodeId::of_step("go")].into() }]);
     listed(&home, "runs", "it@1.0.0", ("run_id", RUN));
     assert_eq!(home.run(&["runs", "show", RUN, "--output", "json"]).exits(3).json()["error"]["code"], "store_newer");
